@@ -1,0 +1,1 @@
+"""Lists, decoding, sampling and batches of clips, videos and images."""

@@ -1,0 +1,1 @@
+"""Fused inference and export."""

@@ -1,0 +1,1 @@
+"""Training, evaluation, checkpoints and processes. Knows no model and no config."""

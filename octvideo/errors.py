@@ -1,0 +1,35 @@
+"""Mistakes that a user can make and mend. Tools print them as one line; any other exception is a bug."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class OctvideoError(Exception):
+    """One line: what was got, the rule, the next step."""
+
+
+class ConfigError(OctvideoError):
+    """A setting is unknown, of the wrong type, or contradicts another."""
+
+
+class DataError(OctvideoError):
+    """A list, folder or file of the data is missing, empty or malformed."""
+
+
+class ListError(DataError):
+    """A line of a list cannot be used; the message begins with `file:line:`."""
+
+
+class CheckpointError(OctvideoError):
+    """A weights file is missing, damaged, hostile, or does not fit the model."""
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Wrap a tool's main: an OctvideoError becomes `error: <line>` on stderr and exit status 2."""
+    try:
+        yield
+    except OctvideoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

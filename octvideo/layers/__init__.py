@@ -1,0 +1,1 @@
+"""Building blocks: octave convolutions and what stands beside them. Depends on torch only."""

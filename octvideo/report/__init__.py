@@ -1,0 +1,1 @@
+"""Pages, figures and annotated videos made from results."""

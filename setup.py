@@ -1,0 +1,32 @@
+"""Package metadata. Exact versions that are tested together stand in requirements.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="octvideo",
+    version="0.1.0",
+    description="Video action recognition with 3D Octave Convolutions",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["octvideo", "octvideo.*"]),
+    package_data={"octvideo": ["py.typed"]},
+    install_requires=[
+        "torch>=2.4",
+        "pytorchvideo>=0.1.5",
+        "decord>=0.6.0",
+        "av>=12",
+        "fvcore>=0.1.5.post20221221",
+        "iopath>=0.1.10",
+        "tensorboard>=2.14",
+        "numpy>=1.26",
+        "tqdm>=4.64",
+        "matplotlib>=3.8",
+    ],
+    extras_require={
+        "export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18", "openvino>=2024.3"],
+    },
+)
