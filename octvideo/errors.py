@@ -9,8 +9,8 @@ class OctvideoError(Exception):
     """One line: what was got, the rule, the next step."""
 
 
-class ConfigError(OctvideoError):
-    """A setting is unknown, of the wrong type, or contradicts another."""
+class ConfigError(OctvideoError, ValueError):
+    """A setting or an argument is unknown, of the wrong type or range, or contradicts another."""
 
 
 class DataError(OctvideoError):

@@ -1,1 +1,29 @@
 """Building blocks: octave convolutions and what stands beside them. Depends on torch only."""
+
+from octvideo.layers.octave import (
+    WIDTH_RULES,
+    Channels,
+    OctBatchNorm2d,
+    OctBatchNorm3d,
+    OctConv2d,
+    OctConv3d,
+    OctTensor,
+    check_alpha,
+    down,
+    merge,
+    up_to,
+)
+
+__all__ = [
+    "WIDTH_RULES",
+    "Channels",
+    "OctBatchNorm2d",
+    "OctBatchNorm3d",
+    "OctConv2d",
+    "OctConv3d",
+    "OctTensor",
+    "check_alpha",
+    "down",
+    "merge",
+    "up_to",
+]
