@@ -1,0 +1,222 @@
+"""Lists of videos: one line per video, held compactly. data_lists/README.md describes the formats to users."""
+
+import csv
+import re
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, overload
+
+import torch
+from torch import Tensor
+
+from octvideo.errors import DataError, ListError
+
+# The columns of each format, in the order in which they stand in a line without a header.
+FORMATS: dict[str, tuple[str, ...]] = {
+    "video": ("path", "label"),
+    "frames": ("path", "num_frames", "label"),
+    "unlabelled": ("path",),
+    "multilabel": ("path", "labels"),
+}
+_COLUMNS = {"path", "num_frames", "label", "labels"}
+
+
+class VideoEntry(NamedTuple):
+    """One line: the file (or the folder of jpg frames), its labels (none, one, or several), its frames if listed."""
+
+    path: str
+    labels: tuple[int, ...] = ()
+    num_frames: int = 0
+
+    @property
+    def label(self) -> int:
+        """The (first) label; -1 in an unlabelled list."""
+        return self.labels[0] if self.labels else -1
+
+
+class VideoList:
+    """A sequence of VideoEntry in four flat tensors: 650,000 videos take about 50 MB.
+
+    Python objects per video would be copied into every worker as their reference counts are touched. Tensors are not:
+    forked workers share their pages, spawned ones receive them through shared memory. `root` is joined to relative
+    paths on access; `name` is the list's file for messages.
+    """
+
+    def __init__(
+        self, entries: Iterable[VideoEntry], *, format: str = "video", root: str | Path = "", name: str = "list"
+    ) -> None:
+        text, labels, num_frames = bytearray(), array("q"), array("q")
+        text_ends, label_ends = array("q", [0]), array("q", [0])
+        for path, entry_labels, entry_frames in entries:
+            text += path.encode()
+            text_ends.append(len(text))
+            labels.extend(entry_labels)
+            label_ends.append(len(labels))
+            num_frames.append(entry_frames)
+        self.format, self.root, self.name = format, Path(root), name
+        self._text = torch.frombuffer(text or bytearray(1), dtype=torch.uint8)
+        self._text_ends = torch.tensor(text_ends, dtype=torch.int64)
+        self._labels = torch.tensor(labels, dtype=torch.int32)
+        self._label_ends = torch.tensor(label_ends, dtype=torch.int64)
+        self._num_frames = torch.tensor(num_frames, dtype=torch.int32)
+
+    def __len__(self) -> int:
+        return len(self._num_frames)
+
+    @overload
+    def __getitem__(self, index: int) -> VideoEntry: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[VideoEntry]: ...
+    def __getitem__(self, index: int | slice) -> VideoEntry | list[VideoEntry]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        path = bytes(_between(self._text, self._text_ends, i).numpy()).decode()
+        labels = tuple(_between(self._labels, self._label_ends, i).tolist())
+        return VideoEntry(str(self.root / path), labels, int(self._num_frames[i]))
+
+    def __iter__(self) -> Iterator[VideoEntry]:
+        return (self[i] for i in range(len(self)))
+
+
+def _between(values: Tensor, ends: Tensor, index: int) -> Tensor:
+    return values[int(ends[index]) : int(ends[index + 1])]
+
+
+def read_list(
+    path: str | Path,
+    *,
+    format: str = "video",
+    path_prefix: str | Path = "",
+    separator: str | None = None,
+    num_classes: int | None = None,
+) -> VideoList:
+    """The videos of a list file, in its order.
+
+    A line is `path label` (or as FORMATS says): the label is what follows the last separator, so that paths may hold
+    spaces and commas. separator None: spaces, tabs or a comma. A first line of column names decides instead of
+    `format`, and makes the file an ordinary csv with quotes. Relative paths begin at path_prefix, else at the list's
+    folder. Raises DataError for a missing or empty list, ListError (`file:line: ...`) for a line that cannot be used.
+    """
+    path = Path(path)
+    if format not in FORMATS:
+        raise DataError(f"DATA.LIST_FORMAT: {format!r} is not a list format; choose one of {', '.join(FORMATS)}.")
+    if not path.is_file():
+        raise DataError(
+            f"{path}: there is no such list. Make it with `python tools/make_lists.py` (data_lists/README.md)."
+        )
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        columns, delimiter = _read_header(file.readline().strip())
+        if not columns:
+            file.seek(0)
+            columns = FORMATS[format]
+        if delimiter in (",", "\t"):
+            rows = _csv_rows(path, file, columns, delimiter)
+        else:
+            rows = _split_lines(path, file, columns, separator, first_line=2 if delimiter else 1)
+        format = _format_of(path, columns)
+        videos = VideoList(
+            _to_entries(path, columns, rows, num_classes),
+            format=format,
+            root=path_prefix or path.parent,
+            name=str(path),
+        )
+    if not len(videos):
+        raise DataError(f"{path}: the list is empty; every line names one video ({' '.join(FORMATS[format])}).")
+    return videos
+
+
+Rows = Iterator[tuple[int, tuple[str, ...]]]  # line number, fields
+
+
+def _read_header(line: str) -> tuple[tuple[str, ...], str]:
+    """The columns and their delimiter, when the line names `path` among words that can be no label; else nothing."""
+    for delimiter in (",", "\t", " "):
+        columns = tuple(field.strip(' "') for field in line.split(delimiter))
+        if "path" in columns and all(column.isidentifier() for column in columns):
+            return columns, delimiter if len(columns) > 1 else " "
+    return (), ""
+
+
+def _csv_rows(path: Path, lines: Iterable[str], columns: tuple[str, ...], delimiter: str) -> Rows:
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    for fields in reader:
+        line = reader.line_num + 1
+        if fields and len(fields) != len(columns):
+            raise ListError(
+                f"{path}:{line}: {len(fields)} fields under a header of {len(columns)} "
+                f"({delimiter.join(columns)}). Quote a path that holds the separator."
+            )
+        if fields:
+            yield line, tuple(fields)
+
+
+def _format_of(path: Path, columns: tuple[str, ...]) -> str:
+    known = _COLUMNS.intersection(columns)
+    for name, wanted in FORMATS.items():
+        if known == set(wanted):
+            return name
+    choices = "; ".join(",".join(wanted) for wanted in FORMATS.values())
+    raise ListError(f"{path}:1: a header of {','.join(columns)} is no list format. It names the columns {choices}.")
+
+
+def _split_lines(
+    path: Path, lines: Iterable[str], columns: tuple[str, ...], separator: str | None, first_line: int
+) -> Rows:
+    pattern = _line_pattern(len(columns) - 1, separator, " \t" if "labels" in columns else " \t,")
+    for number, line in enumerate(lines, start=first_line):
+        line = line.strip()
+        if not line:
+            continue
+        match = pattern.fullmatch(line)
+        if match is None:
+            raise ListError(
+                f"{path}:{number}: {line[:80]!r} is not `{' '.join(columns)}`. DATA.LIST_FORMAT and "
+                "DATA.PATH_LABEL_SEPARATOR say how lines are read (data_lists/README.md)."
+            )
+        yield number, match.groups()
+
+
+def _line_pattern(num_labels: int, separator: str | None, any_of: str) -> re.Pattern[str]:
+    if num_labels == 0:
+        return re.compile("(.+)")
+    if separator is None:
+        return re.compile(f"(.*[^{any_of}])" + f"[{any_of}]+([^{any_of}]+)" * num_labels)
+    return re.compile("(.+)" + (re.escape(separator) + "(.+?)") * num_labels)
+
+
+def _to_entries(path: Path, columns: tuple[str, ...], rows: Rows, num_classes: int | None) -> Iterator[VideoEntry]:
+    where = {column: columns.index(column) for column in _COLUMNS.intersection(columns)}
+    at_path, at_frames = where["path"], where.get("num_frames")
+    at_labels = where.get("label", where.get("labels"))
+    several = "labels" in where
+    top = float("inf") if num_classes is None else num_classes
+    for line, fields in rows:
+        try:
+            labels: tuple[int, ...] = ()
+            if at_labels is not None:
+                text = fields[at_labels]
+                labels = tuple(map(int, text.split(","))) if several else (int(text),)
+            num_frames = 0 if at_frames is None else int(fields[at_frames])
+            name = fields[at_path].strip()
+            name.encode()
+        except UnicodeEncodeError:
+            raise ListError(f"{path}:{line}: the line is not UTF-8; save the list in that encoding.") from None
+        except ValueError as error:
+            raise ListError(f"{path}:{line}: {error}; {' '.join(columns)} are expected, numbers last.") from None
+        for label in labels:
+            if not 0 <= label < top:
+                raise ListError(_outside(path, line, label, num_classes))
+        if at_frames is not None and num_frames < 1:
+            raise ListError(f"{path}:{line}: {num_frames} frames; a folder holds at least one frame.")
+        yield VideoEntry(name, labels, num_frames)
+
+
+def _outside(path: Path, line: int, label: int, num_classes: int | None) -> str:
+    if num_classes is None:
+        return f"{path}:{line}: label {label} is negative. Labels start at 0."
+    return (
+        f"{path}:{line}: label {label} is outside 0..{num_classes - 1} "
+        f"(MODEL.NUM_CLASSES: {num_classes}). Labels start at 0."
+    )
