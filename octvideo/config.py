@@ -1,0 +1,265 @@
+"""Settings from a YAML file, its bases and the command line, checked before anything is built.
+
+    cfg = load_config("configs/kinetics400/oct_i3d.yaml", ["OCTCONV.ALPHA", "0.2", "TRAIN.BATCH_SIZE=32"])
+
+A file may name what it builds on (`_BASE_: other.yaml`, relative to itself). Files are read as plain
+data: a YAML tag that would make a Python object is refused.
+"""
+
+import argparse
+import difflib
+import logging
+import math
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import yaml
+from fvcore.common.config import CfgNode
+from iopath.common.file_io import g_pathmgr
+
+from octvideo.config_check import check
+from octvideo.config_defaults import CHOICES, DEFAULTS, ITEMS, LAUNCHER, NO_EFFECT, ONLY, OTHER_TASKS, Tree
+from octvideo.errors import ConfigError
+
+BASE = "_BASE_"
+COMMAND_LINE = "command line"
+
+logger = logging.getLogger(__name__)
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """The frozen settings of a file and its overrides (`KEY VALUE` and `KEY=VALUE`, mixed).
+
+    Raises ConfigError, one line that names the file, for an unknown key, a wrong type or a contradiction.
+    """
+    cfg = CfgNode(DEFAULTS)
+    _merge_file(cfg, path, including=())
+    _merge_overrides(cfg, overrides)
+    return _finish(cfg, path)
+
+
+def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """The settings that a checkpoint holds (`cfg.dump()`); `source` is the file that messages name."""
+    cfg = CfgNode(DEFAULTS)
+    _merge_tree(cfg, _parse(text, source), source)
+    _merge_overrides(cfg, overrides)
+    return _finish(cfg, source)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """--cfg FILE, and settings after --opts or bare; read with `parser.parse_intermixed_args`."""
+    parser.add_argument("--cfg", required=required, metavar="FILE", help="a file of configs/")
+    parser.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="settings over the file's")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="the same without --opts")
+
+
+def _finish(cfg: CfgNode, source: str) -> CfgNode:
+    check(cfg, source)
+    cfg.freeze()
+    return cfg
+
+
+# --- YAML
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Plain data only, and no key twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node)
+            if not isinstance(key, str):
+                _refuse(key_node, f"{key_node.value!r} is read as {key!r}; put the setting's name in quotes")
+            if key in seen:
+                _refuse(key_node, f"{key} is set twice; keep one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _refuse(node: yaml.Node, problem: str) -> NoReturn:
+    raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+
+def _parse(text: str, source: str) -> Tree:
+    try:
+        tree = yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{source}{line}: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: this is not YAML text ({str(error).splitlines()[0]})") from None
+    if not isinstance(tree or {}, dict):
+        raise ConfigError(f"{source}: expected settings such as `OCTCONV:`, found {type(tree).__name__} at the top")
+    return tree or {}
+
+
+def _read(path: str) -> Tree:
+    try:
+        with g_pathmgr.open(path, "r") as file:
+            return _parse(file.read(), path)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a text file"
+        raise ConfigError(f"{path}: cannot be read ({reason}); configs/README.md lists the files") from None
+
+
+def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...]) -> None:
+    if path in including:
+        raise ConfigError(f"{path}: {BASE} goes in a circle: {' -> '.join((*including, path))}")
+    tree = _read(path)
+    bases = tree.pop(BASE, [])
+    for base in [bases] if isinstance(bases, str) else bases:
+        _merge_file(cfg, posixpath.join(posixpath.dirname(path), base), (*including, path))
+    _merge_tree(cfg, tree, path)
+
+
+# --- Merging
+
+
+def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> None:
+    unused = [key for key, value in _leaves(tree) if not _set(cfg, key, value, source)]
+    launcher = [key for key in unused if key in LAUNCHER]
+    rest = sorted({_ignored_part(key) for key in unused} - set(LAUNCHER))
+    if launcher:
+        processes = tree.get("NUM_GPUS", 1)
+        logger.warning(
+            "%s: %s not used: one process per GPU is started with torchrun --nproc_per_node %s tools/train_net.py ...",
+            source, ", ".join(launcher) + (" is" if len(launcher) == 1 else " are"), processes,
+        )  # fmt: skip
+    if rest:
+        logger.warning("%s: without effect here, ignored: %s", source, ", ".join(rest))
+
+
+def _merge_overrides(cfg: CfgNode, tokens: Sequence[str]) -> None:
+    for key, text in _pairs(tokens):
+        value = text if isinstance(_lookup(cfg, key), str) else _parse_value(text)
+        if not _set(cfg, key, value, COMMAND_LINE):
+            logger.warning("%s: %s is without effect here, ignored", COMMAND_LINE, key)
+
+
+def _pairs(tokens: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """["A.B", "1", "C=2"] -> ("A.B", "1"), ("C", "2")."""
+    rest = iter(tokens)
+    for token in rest:
+        key, equals, value = token.partition("=")
+        if not re.fullmatch(r"[A-Za-z0-9_.]+", key):
+            raise ConfigError(f"{COMMAND_LINE}: {token!r} is not a setting; write KEY VALUE or KEY=VALUE")
+        if not equals:
+            value = next(rest, "")
+            if not value:
+                raise ConfigError(f"{COMMAND_LINE}: {key} has no value; write {key} VALUE or {key}=VALUE")
+        yield key, value
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        return text
+
+
+def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _lookup(cfg: CfgNode, key: str) -> Any:
+    node: Any = cfg
+    for part in key.split("."):
+        if not isinstance(node, CfgNode) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def _set(cfg: CfgNode, key: str, value: Any, source: str) -> bool:
+    """Put a value in its place; False when the setting is known and changes nothing here."""
+    if key in ONLY:
+        _check_choice(key, value, ONLY[key], source)
+        return True
+    if _ignored_part(key):
+        return False
+    default = _lookup(cfg, key)
+    if default is None:
+        raise ConfigError(f"{source}: there is no setting {key}; {_nearest(key)}")
+    if isinstance(default, CfgNode):
+        raise ConfigError(f"{source}: {key} is a section; set one of {', '.join(f'{key}.{name}' for name in default)}")
+    if value is None:
+        return True
+    try:
+        value = _coerce(value, default, ITEMS.get(key))
+    except (TypeError, ValueError):
+        raise ConfigError(f"{source}: {key} is {value!r}; it takes {_describe(default)}") from None
+    if key in CHOICES:
+        _check_choice(key, value, CHOICES[key], source)
+    section, _, name = key.rpartition(".")
+    (cfg[section] if section else cfg)[name] = value
+    return True
+
+
+def _ignored_part(key: str) -> str:
+    """AVA.FRAME_LIST_DIR -> AVA; "" for a setting that counts."""
+    if key in LAUNCHER:
+        return key
+    section = key.partition(".")[0]
+    if section in OTHER_TASKS:
+        return section
+    return next((name for name in NO_EFFECT if key == name or key.startswith(name + ".")), "")
+
+
+def _check_choice(key: str, value: Any, choices: tuple[Any, ...], source: str) -> None:
+    if value not in choices:
+        raise ConfigError(f"{source}: {key} is {value!r}; it takes {' or '.join(repr(choice) for choice in choices)}")
+
+
+def _nearest(key: str) -> str:
+    known = [name for name, _ in _leaves(DEFAULTS)]
+    upper = key.upper()
+    same_name = [name for name in known if name.rpartition(".")[2] == upper.rpartition(".")[2]]
+    close = same_name or difflib.get_close_matches(upper, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else "octvideo/config_defaults.py lists them all"
+
+
+# --- Types
+
+
+def _coerce(value: Any, default: Any, item: type | None) -> Any:
+    """The value as the default's type. 1 is a float, `true` a bool, and YAML's text "1e-4" a number."""
+    if isinstance(default, list):
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        return [_coerce_item(entry, item or _leaf_type(default)) for entry in value]
+    return _coerce_leaf(value, type(default))
+
+
+def _coerce_item(value: Any, kind: type) -> Any:
+    if isinstance(value, list | tuple):
+        return [_coerce_item(entry, kind) for entry in value]
+    return _coerce_leaf(value, kind)
+
+
+def _coerce_leaf(value: Any, kind: type) -> Any:
+    if kind is float and not isinstance(value, bool):
+        value = float(value)
+        if not math.isfinite(value):
+            raise ValueError
+    if kind is bool and str(value).lower() in ("true", "false", "1", "0"):
+        return str(value).lower() in ("true", "1")
+    if type(value) is kind:
+        return value
+    raise TypeError
+
+
+def _leaf_type(default: list[Any]) -> type:
+    first = default[0]
+    return _leaf_type(first) if isinstance(first, list) else type(first)
+
+
+def _describe(default: Any) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
+    return names[type(default)] + (f", such as {default!r}" if default not in ("", []) else "")

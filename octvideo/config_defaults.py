@@ -1,0 +1,235 @@
+"""Every setting with its default. Names and defaults are PySlowFast's where it has the setting.
+
+The type of a default is the type of the setting; `null` in a file means the default.
+"""
+
+from typing import Any
+
+Tree = dict[str, Any]
+
+DEFAULTS: Tree = {
+    "TRAIN": {
+        "ENABLE": True,
+        "DATASET": "kinetics",
+        "BATCH_SIZE": 64,  # global: over all processes and accumulation steps
+        "EVAL_PERIOD": 10,  # epochs
+        "CHECKPOINT_PERIOD": 10,  # epochs
+        "CHECKPOINT_MINUTES": 0.0,  # also in the middle of an epoch; 0: never
+        "KEEP_CHECKPOINTS": 3,
+        "AUTO_RESUME": True,
+        "CHECKPOINT_FILE_PATH": "",  # weights to start from, of any layout that octvideo.weights reads
+        "CHECKPOINT_INFLATE": False,  # they are an image network's
+        "CHECKPOINT_CLEAR_NAME_PATTERN": [],  # prefixes to take off the names in that file
+        "MIXED_PRECISION": False,
+        "AMP_DTYPE": "bfloat16",
+        "EMA_DECAY": 0.0,
+        "COMPILE": False,
+        "DETERMINISTIC": False,
+        "MAX_BAD_STEPS": 0,  # steps whose loss is not finite that may be skipped before the run stops
+    },
+    "TEST": {
+        "ENABLE": True,
+        "DATASET": "kinetics",
+        "BATCH_SIZE": 8,  # of validation; the multi-view test takes a video at a time
+        "CHECKPOINT_FILE_PATH": "",
+        "NUM_ENSEMBLE_VIEWS": 10,
+        "NUM_SPATIAL_CROPS": 3,
+        "VIEW_CHUNK": 0,  # views of a video per forward pass; 0: chosen and stored
+        "OPTIMIZE": False,  # fold and fuse the network for inference first
+    },
+    "DATA": {
+        "PATH_TO_DATA_DIR": "",  # holds train.csv, val.csv, test.csv
+        "PATH_PREFIX": "",  # goes before every path of a list
+        "PATH_LABEL_SEPARATOR": " ",
+        "LIST_FORMAT": "video",
+        "NUM_FRAMES": 8,
+        "SAMPLING_RATE": 8,
+        "TARGET_FPS": 30,
+        "MEAN": [0.45, 0.45, 0.45],
+        "STD": [0.225, 0.225, 0.225],
+        "TRAIN_JITTER_SCALES": [256, 320],
+        "TRAIN_CROP_SIZE": 224,
+        "TEST_CROP_SIZE": 256,
+        "RANDOM_FLIP": True,
+        "INV_UNIFORM_SAMPLE": False,  # jitter uniform in 1 / short side
+        "REVERSE_INPUT_CHANNEL": False,
+        "MULTI_LABEL": False,
+        "ENSEMBLE_METHOD": "sum",
+        "MAX_BAD_RATIO": 0.05,  # of the training list, before the run stops
+    },
+    "DATA_LOADER": {
+        "NUM_WORKERS": 8,  # per process
+        "PIN_MEMORY": True,
+        "TIMEOUT": 120.0,  # seconds that one batch may take
+    },
+    "MODEL": {
+        "ARCH": "slowfast",
+        "NUM_CLASSES": 400,
+        "LOSS_FUNC": "cross_entropy",
+        "CLASS_WEIGHTS": [],
+        "DROPOUT_RATE": 0.5,
+        "FC_INIT_STD": 0.01,
+        "FROZEN_BN": False,
+        "FREEZE_STAGES": [],  # 1 is the stem, 2..5 are res2..res5
+        "ACT_CHECKPOINT": False,
+    },
+    "RESNET": {
+        "DEPTH": 50,
+        "NUM_GROUPS": 1,
+        "WIDTH_PER_GROUP": 64,
+        "STRIDE_1X1": False,
+        "ZERO_INIT_FINAL_BN": False,
+        "STEM_POOL_PADDING": 1,
+        "BLOCK": "post",
+    },
+    "OCTCONV": {
+        "ALPHA": 0.0,  # share of the channels at half resolution; 0 is the vanilla network
+        "STAGES": [],  # octave stages of 2..5; []: the family's own
+        "WIDTH_RULE": "",  # "": the family's own
+        "NONLOCAL": "high",
+        "DOWNSAMPLE": "",  # "": strided where neither side has a low group, else pooled
+        "MEMORY_SAVING": False,
+    },
+    "NONLOCAL": {
+        "LOCATION": [[[]], [[]], [[]], [[]]],  # block indices in res2..res5, per pathway
+        "GROUP": [[1], [1], [1], [1]],
+        "INSTANTIATION": "dot_product",
+        "POOL": [[[1, 2, 2]], [[1, 2, 2]], [[1, 2, 2]], [[1, 2, 2]]],
+    },
+    "SLOWFAST": {
+        "ALPHA": 8,  # frames of the fast pathway per frame of the slow one
+        "BETA_INV": 8,
+        "FUSION_CONV_CHANNEL_RATIO": 2,
+        "FUSION_KERNEL_SZ": 5,
+    },
+    "BN": {
+        "USE_PRECISE_STATS": False,
+        "NUM_BATCHES_PRECISE": 200,
+        "WEIGHT_DECAY": 0.0,
+        "NORM_TYPE": "batchnorm",
+    },
+    "SOLVER": {
+        "OPTIMIZING_METHOD": "sgd",
+        "BASE_LR": 0.1,
+        "BASE_BATCH_SIZE": 0,  # the batch that BASE_LR is meant for: the rate scales with BATCH_SIZE; 0: it does not
+        "BASE_LR_SCALE_NUM_SHARDS": False,
+        "LR_POLICY": "cosine",
+        "COSINE_END_LR": 0.0,
+        "STEPS": [],  # epochs, the first is 0
+        "STEP_ITERS": [],  # the same in iterations, with MAX_ITER
+        "LRS": [],  # factors of BASE_LR from each step on
+        "MAX_EPOCH": 300,
+        "MAX_ITER": 0,  # 0: MAX_EPOCH counts
+        "WARMUP_EPOCHS": 0.0,
+        "WARMUP_START_LR": 0.01,
+        "MOMENTUM": 0.9,
+        "DAMPENING": 0.0,
+        "NESTEROV": True,
+        "SCALE_MOMENTUM": False,  # rescale the momentum buffer when the rate steps (Caffe2's correction)
+        "WEIGHT_DECAY": 1e-4,
+        "ZERO_WD_1D_PARAM": False,
+        "BETAS": [0.9, 0.999],
+        "CLIP_GRAD_VAL": 0.0,
+        "CLIP_GRAD_L2NORM": 0.0,
+        "ACCUM_STEPS": 1,
+    },
+    "MIXUP": {
+        "ENABLE": False,
+        "ALPHA": 0.8,
+        "LABEL_SMOOTH_VALUE": 0.0,  # in force without ENABLE too
+    },
+    "TENSORBOARD": {
+        "ENABLE": True,
+        "LOG_DIR": "",  # "": OUTPUT_DIR/tensorboard
+        "CLASS_NAMES_PATH": "",  # one name a line, in label order
+    },
+    "OUTPUT_DIR": "runs/default",
+    "RNG_SEED": 1,
+    "LOG_PERIOD": 10,  # iterations
+    "LOG_MODEL_INFO": True,
+}
+
+# The type of what a list that is empty by default holds.
+ITEMS: dict[str, type] = {
+    "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN": str,
+    "MODEL.CLASS_WEIGHTS": float,
+    "MODEL.FREEZE_STAGES": int,
+    "OCTCONV.STAGES": int,
+    "NONLOCAL.LOCATION": int,
+    "SOLVER.STEPS": float,
+    "SOLVER.STEP_ITERS": int,
+    "SOLVER.LRS": float,
+}
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "TRAIN.DATASET": ("kinetics", "imagenet", "cifar10"),
+    "TEST.DATASET": ("kinetics", "imagenet", "cifar10"),
+    "TRAIN.AMP_DTYPE": ("bfloat16", "float16"),
+    "TEST.NUM_SPATIAL_CROPS": (1, 3),
+    "DATA.ENSEMBLE_METHOD": ("sum", "max"),
+    "MODEL.ARCH": ("c2d", "i3d", "slow", "slowfast"),
+    "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy", "bce_logit"),
+    "RESNET.DEPTH": (26, 50, 101),
+    "RESNET.STEM_POOL_PADDING": (0, 1),
+    "RESNET.BLOCK": ("post", "preact"),
+    "OCTCONV.WIDTH_RULE": ("", "int", "round16", "round16_min16"),
+    "OCTCONV.NONLOCAL": ("high", "cross"),
+    "OCTCONV.DOWNSAMPLE": ("", "stride", "pool"),
+    "NONLOCAL.INSTANTIATION": ("softmax", "dot_product"),
+    "BN.NORM_TYPE": ("batchnorm", "sync_batchnorm"),
+    "SOLVER.OPTIMIZING_METHOD": ("sgd", "adamw"),
+    "SOLVER.LR_POLICY": ("cosine", "steps_with_relative_lrs"),
+}
+
+# PySlowFast's settings of which only these values mean what this package builds; others are refused.
+ONLY: dict[str, tuple[Any, ...]] = {
+    "TRAIN.CHECKPOINT_TYPE": ("pytorch",),
+    "TEST.CHECKPOINT_TYPE": ("pytorch",),
+    "DATA.INPUT_CHANNEL_NUM": ([3], [3, 3]),
+    "DATA.USE_OFFSET_SAMPLING": (False,),
+    "MODEL.HEAD_ACT": ("softmax", "sigmoid"),
+    "RESNET.TRANS_FUNC": ("bottleneck_transform",),
+    "RESNET.SPATIAL_STRIDES": ([[1], [2], [2], [2]], [[1, 1], [2, 2], [2, 2], [2, 2]]),
+    "RESNET.SPATIAL_DILATIONS": ([[1], [1], [1], [1]], [[1, 1], [1, 1], [1, 1], [1, 1]]),
+    "RESNET.NUM_BLOCK_TEMP_KERNEL": (
+        [[3], [4], [6], [3]],
+        [[3], [4], [23], [3]],
+        [[3, 3], [4, 4], [6, 6], [3, 3]],
+        [[3, 3], [4, 4], [23, 23], [3, 3]],
+    ),
+    "BN.MOMENTUM": (0.1,),
+}
+
+# PySlowFast's settings and sections that change nothing here; a file may keep them.
+LAUNCHER = ("NUM_GPUS", "NUM_SHARDS", "SHARD_ID", "DIST_BACKEND")
+NO_EFFECT = (
+    "TRAIN.CHECKPOINT_EPOCH_RESET",  # a weights file always starts at epoch 0; AUTO_RESUME continues a run
+    "TEST.SAVE_RESULTS_PATH",  # results are in OUTPUT_DIR
+    "DATA.DECODING_BACKEND",  # chosen per file
+    "DATA_LOADER.ENABLE_MULTI_THREAD_DECODE",
+    "MODEL.MODEL_NAME",
+    "RESNET.INPLACE_RELU",
+    "BN.NUM_SYNC_DEVICES",
+    "BN.NUM_SPLITS",
+    "TENSORBOARD.CONFUSION_MATRIX",  # always drawn
+    "TENSORBOARD.HISTOGRAM",
+    "TENSORBOARD.MODEL_VIS",
+    "TENSORBOARD.CATEGORIES_PATH",
+    "TENSORBOARD.PREDICTIONS_PATH",
+    "TENSORBOARD.WRONG_PRED_VIS",
+)
+OTHER_TASKS = (
+    "AUG",
+    "AVA",
+    "BENCHMARK",
+    "CONTRASTIVE",
+    "DEMO",
+    "DETECTION",
+    "MASK",
+    "MULTIGRID",
+    "MVIT",
+    "SSL",
+    "TASK",
+    "VIS_MASK",
+    "X3D",
+)

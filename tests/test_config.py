@@ -1,0 +1,191 @@
+"""Settings: what is accepted, and the one line that a mistake gets."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from octvideo.config import config_from_text, load_config
+from octvideo.errors import ConfigError
+
+PYSLOWFAST = Path(__file__).parent / "golden" / "pyslowfast"
+I3D = "MODEL: {ARCH: i3d}\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="mine.yaml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def problem(path, *overrides):
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("path", sorted(PYSLOWFAST.glob("*.yaml")), ids=lambda path: path.stem)
+def test_pyslowfast_files_load_unchanged(path, caplog):
+    cfg = load_config(str(path))
+
+    assert cfg.SOLVER.WEIGHT_DECAY == 1e-4
+    assert cfg.SOLVER.WARMUP_EPOCHS == 34.0
+    assert cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS == 30
+    assert cfg.NONLOCAL.LOCATION[1][0] == ([1, 3] if "NLN" in path.stem else [])
+    assert "NUM_GPUS, NUM_SHARDS are not used" in caplog.text
+    assert "torchrun --nproc_per_node 8" in caplog.text
+
+
+def test_a_base_is_relative_to_its_file_and_overridden_by_it(write, tmp_path):
+    (tmp_path / "deep").mkdir()
+    write(I3D + "OCTCONV: {ALPHA: 0.5, STAGES: [2, 3]}", "base.yaml")
+    path = write("_BASE_: ../base.yaml\nOCTCONV: {ALPHA: 0.1}", "deep/mine.yaml")
+
+    cfg = load_config(path)
+
+    assert (cfg.OCTCONV.ALPHA, cfg.OCTCONV.STAGES, cfg.MODEL.ARCH) == (0.1, [2, 3], "i3d")
+
+
+def test_overrides_come_as_pairs_and_as_assignments(write):
+    cfg = load_config(write(I3D), ["OCTCONV.ALPHA", ".25", "TRAIN.BATCH_SIZE=8", "OUTPUT_DIR", "runs/a b=c"])
+
+    assert (cfg.OCTCONV.ALPHA, cfg.TRAIN.BATCH_SIZE, cfg.OUTPUT_DIR) == (0.25, 8, "runs/a b=c")
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("SOLVER.BASE_LR=1", 1.0),
+        ("SOLVER.BASE_LR=1e-3", 1e-3),
+        ("SOLVER.NESTEROV=true", True),
+        ("SOLVER.NESTEROV=0", False),
+        ("DATA.MEAN=[0,0.5,1]", [0.0, 0.5, 1.0]),
+        ("SOLVER.LRS=[1, 1e-1]", [1.0, 0.1]),
+        ("DATA.PATH_PREFIX=2024", "2024"),
+        ("SOLVER.CLIP_GRAD_VAL=null", 0.0),
+    ],
+)
+def test_what_is_accepted_takes_the_type_of_the_setting(write, override, value):
+    cfg = load_config(write(I3D), [override])
+
+    section, name = override.partition("=")[0].split(".")
+    assert cfg[section][name] == value
+    assert type(cfg[section][name]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("OCTCONV: {ALFA: 0.1}", "there is no setting OCTCONV.ALFA; did you mean OCTCONV.ALPHA?"),
+        ("SOLVER: {BATCH_SIZE: 8}", "there is no setting SOLVER.BATCH_SIZE; did you mean TRAIN.BATCH_SIZE?"),
+        ("octconv: {alpha: .1}", "there is no setting octconv.alpha; did you mean OCTCONV.ALPHA?"),
+        ("QUUX: 1", "there is no setting QUUX; octvideo/config_defaults.py lists them all"),
+        ("OCTCONV: 0.1", "OCTCONV is a section; set one of OCTCONV.ALPHA"),
+        ("TRAIN: {BATCH_SIZE: 8.5}", "TRAIN.BATCH_SIZE is 8.5; it takes a whole number, such as 64"),
+        ("TRAIN: {BATCH_SIZE: true}", "TRAIN.BATCH_SIZE is True; it takes a whole number"),
+        ("SOLVER: {BASE_LR: fast}", "SOLVER.BASE_LR is 'fast'; it takes a number, such as 0.1"),
+        ("SOLVER: {BASE_LR: .nan}", "SOLVER.BASE_LR is nan; it takes a number"),
+        ("SOLVER: {STEPS: [a]}", "SOLVER.STEPS is ['a']; it takes a list"),
+        ("DATA: {PATH_PREFIX: 5}", "DATA.PATH_PREFIX is 5; it takes text"),
+        ("MODEL: {ARCH: x3d}", "MODEL.ARCH is 'x3d'; it takes 'c2d' or 'i3d' or 'slow' or 'slowfast'"),
+        ("SOLVER: {LR_POLICY: step}", "SOLVER.LR_POLICY is 'step'; it takes 'cosine' or 'steps_with_relative_lrs'"),
+        (
+            "RESNET: {TRANS_FUNC: x3d}",
+            "RESNET.TRANS_FUNC is 'x3d'; it takes 'bottleneck_transform'",
+        ),
+        ("TRAIN: {BATCH_SIZE: 8, BATCH_SIZE: 9}", ":1: BATCH_SIZE is set twice; keep one"),
+        ("DATA: {ON: 1}", ":1: 'ON' is read as True; put the setting's name in quotes"),
+        ("OUTPUT_DIR: !!python/object/apply:os.system ['true']", ":1: could not determine a constructor"),
+        ("a: [", "while parsing|expected the node content"),
+        ("- 1", "expected settings such as `OCTCONV:`, found list at the top"),
+        ("_BASE_: mine.yaml", "_BASE_ goes in a circle"),
+        ("_BASE_: absent.yaml", "absent.yaml: cannot be read (No such file or directory)"),
+    ],
+)
+def test_a_mistake_gets_one_line_that_names_the_file(write, text, expected):
+    path = write(text)
+
+    message = problem(path)
+
+    assert message.startswith(str(Path(path).parent))
+    assert any(part in message for part in expected.split("|"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["OCTCONV.ALPHA=1"], "OCTCONV.ALPHA is 1; it lies in [0, 1)"),
+        (["OCTCONV.ALPHA=-0.1"], "OCTCONV.ALPHA is -0.1; it lies in [0, 1)"),
+        (["OCTCONV.STAGES=[2,4]"], "OCTCONV.STAGES is [2, 4]; octave stages follow each other without a gap"),
+        (["OCTCONV.STAGES=[5,6]"], "OCTCONV.STAGES is [5, 6]; the stages are 2, 3, 4 and 5"),
+        (["DATA.TRAIN_CROP_SIZE=16"], "DATA.TRAIN_CROP_SIZE is 16; the network halves it five times"),
+        (["DATA.TRAIN_CROP_SIZE=300"], "no crop would fit"),
+        (["DATA.TRAIN_JITTER_SCALES=[320,256]"], "DATA.TRAIN_JITTER_SCALES is [320, 256]; it is [shortest, longest]"),
+        (["DATA.STD=[1,1]"], "DATA.STD is [1.0, 1.0]; it has one number for each"),
+        (["MODEL.ARCH=slowfast", "DATA.NUM_FRAMES=12"], "use a multiple of 8"),
+        (
+            ["SOLVER.LR_POLICY=steps_with_relative_lrs", "SOLVER.STEPS=[0,10]", "SOLVER.LRS=[1]"],
+            "SOLVER.STEPS has 2 entries and SOLVER.LRS 1",
+        ),
+        (
+            ["SOLVER.LR_POLICY=steps_with_relative_lrs", "SOLVER.STEPS=[5,10]", "SOLVER.LRS=[1,.1]"],
+            "SOLVER.STEPS is [5.0, 10.0]; it starts at 0 and rises",
+        ),
+        (["SOLVER.WARMUP_EPOCHS=400"], "SOLVER.WARMUP_EPOCHS is 400, beyond MAX_EPOCH 300"),
+        (["SOLVER.MOMENTUM=0"], "SOLVER.NESTEROV needs MOMENTUM above 0"),
+        (["SOLVER.ACCUM_STEPS=3"], "TRAIN.BATCH_SIZE 64 is not divisible by SOLVER.ACCUM_STEPS 3"),
+        (["SOLVER.ACCUM_STEPS=0"], "SOLVER.ACCUM_STEPS is 0; it is at least 1"),
+        (["DATA.MULTI_LABEL=true"], "several labels per video go with bce_logit"),
+        (["MODEL.CLASS_WEIGHTS=[1,2]"], "MODEL.CLASS_WEIGHTS has 2 entries"),
+        (["NONLOCAL.LOCATION=[[[]]]"], "NONLOCAL.LOCATION has 1 entries"),
+        (["NONLOCAL.GROUP=[[1],[2],[1],[1]]"], "attention over groups of frames is not built"),
+        (["MODEL.DROPOUT_RATE=1"], "MODEL.DROPOUT_RATE is 1; it lies in [0, 1)"),
+    ],
+)
+def test_a_contradiction_stops_before_anything_is_built(write, overrides, expected):
+    message = problem(write(I3D), *overrides)
+
+    assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["OCTCONV.ALFA", "1"], "command line: there is no setting OCTCONV.ALFA; did you mean OCTCONV.ALPHA?"),
+        (["OCTCONV.ALPHA"], "command line: OCTCONV.ALPHA has no value; write OCTCONV.ALPHA VALUE"),
+        (["--alpha", "1"], "command line: '--alpha' is not a setting"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named_as_such(write, overrides, expected):
+    assert problem(write(I3D), *overrides).startswith(expected)
+
+
+def test_sections_of_other_tasks_are_ignored_with_one_line(write, caplog):
+    path = write(I3D + "AVA: {FRAME_DIR: x, FPS: 30}\nMVIT: {DEPTH: 16}\nRESNET: {INPLACE_RELU: true}")
+
+    load_config(path)
+
+    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
+        f"{path}: without effect here, ignored: AVA, MVIT, RESNET.INPLACE_RELU"
+    ]
+
+
+def test_what_a_checkpoint_holds_reads_back(write):
+    cfg = load_config(write(I3D + "OCTCONV: {ALPHA: 0.2}"))
+
+    again = config_from_text(cfg.dump(), "checkpoint_epoch_00001.pyth")
+
+    assert again == cfg
+
+
+def test_settings_cannot_be_changed_after_loading(write):
+    cfg = load_config(write(I3D))
+
+    with pytest.raises(AttributeError):
+        cfg.OCTCONV.ALPHA = 0.5
