@@ -37,6 +37,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode:
     cfg = CfgNode(DEFAULTS)
     _merge_file(cfg, path, including=())
     _merge_overrides(cfg, overrides)
+    cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or _output_dir(path)
     return _finish(cfg, path)
 
 
@@ -59,6 +60,12 @@ def _finish(cfg: CfgNode, source: str) -> CfgNode:
     check(cfg, source)
     cfg.freeze()
     return cfg
+
+
+def _output_dir(path: str) -> str:
+    """configs/kinetics400/oct_i3d.yaml -> runs/kinetics400/oct_i3d, so that a file's run is never resumed by another."""
+    folder, name = posixpath.split(posixpath.splitext(path)[0])
+    return posixpath.join("runs", posixpath.basename(folder), name)
 
 
 # --- YAML

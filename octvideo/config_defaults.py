@@ -143,7 +143,7 @@ DEFAULTS: Tree = {
         "LOG_DIR": "",  # "": OUTPUT_DIR/tensorboard
         "CLASS_NAMES_PATH": "",  # one name a line, in label order
     },
-    "OUTPUT_DIR": "runs/default",
+    "OUTPUT_DIR": "",  # "": runs/<folder and name of the file>
     "RNG_SEED": 1,
     "LOG_PERIOD": 10,  # iterations
     "LOG_MODEL_INFO": True,

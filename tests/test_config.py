@@ -145,6 +145,7 @@ def test_a_mistake_gets_one_line_that_names_the_file(write, text, expected):
         (["MODEL.CLASS_WEIGHTS=[1,2]"], "MODEL.CLASS_WEIGHTS has 2 entries"),
         (["NONLOCAL.LOCATION=[[[]]]"], "NONLOCAL.LOCATION has 1 entries"),
         (["NONLOCAL.GROUP=[[1],[2],[1],[1]]"], "attention over groups of frames is not built"),
+        (["TRAIN.CHECKPOINT_INFLATE=true"], "TRAIN.CHECKPOINT_INFLATE is true without weights"),
         (["MODEL.DROPOUT_RATE=1"], "MODEL.DROPOUT_RATE is 1; it lies in [0, 1)"),
     ],
 )
@@ -182,6 +183,15 @@ def test_what_a_checkpoint_holds_reads_back(write):
     again = config_from_text(cfg.dump(), "checkpoint_epoch_00001.pyth")
 
     assert again == cfg
+
+
+def test_each_file_has_its_own_output_folder(write, tmp_path):
+    (tmp_path / "kinetics400").mkdir()
+    write(I3D, "kinetics400/i3d.yaml")
+    path = write("_BASE_: i3d.yaml", "kinetics400/oct_i3d.yaml")
+
+    assert load_config(path).OUTPUT_DIR == "runs/kinetics400/oct_i3d"
+    assert load_config(path, ["OUTPUT_DIR=elsewhere"]).OUTPUT_DIR == "elsewhere"
 
 
 def test_settings_cannot_be_changed_after_loading(write):
