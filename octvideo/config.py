@@ -63,7 +63,7 @@ def _finish(cfg: CfgNode, source: str) -> CfgNode:
 
 
 def _output_dir(path: str) -> str:
-    """configs/kinetics400/oct_i3d.yaml -> runs/kinetics400/oct_i3d, so that a file's run is never resumed by another."""
+    """configs/demo/c2d.yaml -> runs/demo/c2d: the run of one file is never resumed by another."""
     folder, name = posixpath.split(posixpath.splitext(path)[0])
     return posixpath.join("runs", posixpath.basename(folder), name)
 

@@ -79,6 +79,7 @@ DEFAULTS: Tree = {
         "WIDTH_PER_GROUP": 64,
         "STRIDE_1X1": False,
         "ZERO_INIT_FINAL_BN": False,
+        "NUM_BLOCK_TEMP_KERNEL": [],  # blocks of res2..res5 with the family's temporal kernel; []: all
         "STEM_POOL_PADDING": 1,
         "BLOCK": "post",
     },
@@ -154,6 +155,7 @@ ITEMS: dict[str, type] = {
     "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN": str,
     "MODEL.CLASS_WEIGHTS": float,
     "MODEL.FREEZE_STAGES": int,
+    "RESNET.NUM_BLOCK_TEMP_KERNEL": int,
     "OCTCONV.STAGES": int,
     "NONLOCAL.LOCATION": int,
     "SOLVER.STEPS": float,
@@ -191,12 +193,6 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "RESNET.TRANS_FUNC": ("bottleneck_transform",),
     "RESNET.SPATIAL_STRIDES": ([[1], [2], [2], [2]], [[1, 1], [2, 2], [2, 2], [2, 2]]),
     "RESNET.SPATIAL_DILATIONS": ([[1], [1], [1], [1]], [[1, 1], [1, 1], [1, 1], [1, 1]]),
-    "RESNET.NUM_BLOCK_TEMP_KERNEL": (
-        [[3], [4], [6], [3]],
-        [[3], [4], [23], [3]],
-        [[3, 3], [4, 4], [6, 6], [3, 3]],
-        [[3, 3], [4, 4], [23, 23], [3, 3]],
-    ),
     "BN.MOMENTUM": (0.1,),
 }
 
