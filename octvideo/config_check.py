@@ -98,8 +98,18 @@ def _nonlocal(cfg: Any) -> Problems:
     location = cfg.NONLOCAL.LOCATION
     if len(location) != 4:
         yield f"NONLOCAL.LOCATION has {len(location)} entries; it has one for each of res2..res5"
+    if cfg.MODEL.ARCH == "slowfast" and any(blocks for stage in location for blocks in stage):
+        yield f"NONLOCAL.LOCATION is {location} with MODEL.ARCH slowfast; non-local blocks go with c2d, i3d and slow"
+    if len({str(pool) for stage in cfg.NONLOCAL.POOL for pool in stage}) != 1:
+        yield f"NONLOCAL.POOL is {cfg.NONLOCAL.POOL}; one pool serves all stages and pathways"
     if any(group != 1 for stage in cfg.NONLOCAL.GROUP for group in stage):
         yield f"NONLOCAL.GROUP is {cfg.NONLOCAL.GROUP}; attention over groups of frames is not built: use 1"
+
+
+def _blocks(cfg: Any) -> Problems:
+    kernels = cfg.RESNET.NUM_BLOCK_TEMP_KERNEL
+    if kernels and (len(kernels) != 4 or any(len(set(stage)) != 1 for stage in kernels)):
+        yield f"RESNET.NUM_BLOCK_TEMP_KERNEL is {kernels}; it has one number, the same on each pathway, for each stage"
 
 
 def _ranges(cfg: Any) -> Problems:
@@ -149,4 +159,5 @@ RULES: tuple[Callable[[Any], Problems], ...] = (
     _loss,
     _weights,
     _nonlocal,
+    _blocks,
 )

@@ -44,7 +44,8 @@ DEFAULTS: Tree = {
         "LIST_FORMAT": "video",
         "NUM_FRAMES": 8,
         "SAMPLING_RATE": 8,
-        "TARGET_FPS": 30,
+        "SAMPLING_RULE": "pyslowfast",  # how NUM_FRAMES are spread over a clip
+        "TARGET_FPS": 30.0,
         "MEAN": [0.45, 0.45, 0.45],
         "STD": [0.225, 0.225, 0.225],
         "TRAIN_JITTER_SCALES": [256, 320],
@@ -168,6 +169,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "TEST.DATASET": ("kinetics", "imagenet", "cifar10"),
     "TRAIN.AMP_DTYPE": ("bfloat16", "float16"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
+    "DATA.SAMPLING_RULE": ("pyslowfast", "stride", "segment", "time"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
     "MODEL.ARCH": ("c2d", "i3d", "slow", "slowfast"),
     "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy", "bce_logit"),
