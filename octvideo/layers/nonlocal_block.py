@@ -1,0 +1,91 @@
+"""Non-local blocks on an octave pair (Wang et al. 2018; where they attach in an octave network: Table 6)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from octvideo.layers.octave import Channels, OctTensor
+
+Instantiation = Literal["softmax", "dot_product"]
+
+
+class NonLocalHigh(nn.Module):
+    """A non-local block on the high group; the low group passes. On a plain feature it is the usual block.
+
+    Inner width C_high / 2; theta, phi, g, out are 1x1x1 with bias; phi and g see a max-pooled input; the output BN
+    starts at gamma 0, so that the block starts as the identity.
+    """
+
+    def __init__(
+        self, channels: Channels, *, pool: tuple[int, int, int] = (1, 2, 2), instantiation: Instantiation = "softmax"
+    ) -> None:
+        super().__init__()
+        # Importing pytorchvideo costs a second that only non-local networks should pay.
+        from pytorchvideo.layers.nonlocal_net import create_nonlocal
+
+        self.attend = create_nonlocal(
+            dim_in=channels.high, dim_inner=channels.high // 2, pool_size=pool, instantiation=instantiation
+        )
+        self.attend.pool = PoolWhatIsThere(pool)
+        _init(self, self.attend.norm)
+
+    def forward(self, x: OctTensor) -> OctTensor:
+        # pytorchvideo's block takes views that only contiguous memory allows.
+        return OctTensor(self.attend(x.high.contiguous()), x.low)
+
+
+class NonLocalCross(nn.Module):
+    """The high group attends to the max-pooled low group: theta and out on X_H, phi and g on X_L.
+
+    The reading that meets the 28.9 GFLOPs printed for Oct-I3D + NL. Needs a low group.
+    """
+
+    def __init__(
+        self, channels: Channels, *, pool: tuple[int, int, int] = (1, 2, 2), instantiation: Instantiation = "softmax"
+    ) -> None:
+        super().__init__()
+        inner = channels.high // 2
+        self.instantiation = instantiation
+        self.theta = nn.Conv3d(channels.high, inner, 1)
+        self.phi = nn.Conv3d(channels.low, inner, 1)
+        self.g = nn.Conv3d(channels.low, inner, 1)
+        self.out = nn.Conv3d(inner, channels.high, 1)
+        self.norm = nn.BatchNorm3d(channels.high)
+        self.pool = PoolWhatIsThere(pool)
+        _init(self, self.norm)
+
+    def forward(self, x: OctTensor) -> OctTensor:
+        assert x.low is not None
+        pooled = self.pool(x.low)
+        theta, phi, g = (part.flatten(2) for part in (self.theta(x.high), self.phi(pooled), self.g(pooled)))
+        affinity = self._normalise(torch.einsum("nci,ncj->nij", theta, phi), theta.shape[1])
+        gathered = torch.einsum("nij,ncj->nci", affinity, g).reshape(theta.shape[:2] + x.high.shape[2:])
+        return OctTensor(x.high + self.norm(self.out(gathered)), x.low)
+
+    def _normalise(self, affinity: Tensor, width: int) -> Tensor:
+        if self.instantiation == "softmax":
+            return torch.softmax(affinity * width**-0.5, dim=-1)
+        return affinity / affinity.shape[-1]
+
+
+class PoolWhatIsThere(nn.MaxPool3d):
+    """Max pool whose window shrinks with a map smaller than itself, so that one position stays."""
+
+    def __init__(self, size: tuple[int, int, int]) -> None:
+        super().__init__(size)
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        window = tuple(min(k, n) for k, n in zip(self.size, x.shape[2:], strict=True))
+        return F.max_pool3d(x, window)
+
+
+def _init(block: nn.Module, norm: nn.BatchNorm3d) -> None:
+    """Gaussian(.01) convolutions as in video-nonlocal-net; gamma 0, so that the block starts as the identity."""
+    for module in block.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.normal_(module.weight, std=0.01)
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+    nn.init.zeros_(norm.weight)

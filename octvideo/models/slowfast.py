@@ -1,0 +1,124 @@
+"""SlowFast (Feichtenhofer et al. 2019), vanilla and with an octave slow pathway.
+
+clip (N, 3, T, H, W) --+-- every 8th frame -- slow: stem -+- res2 -+- res3 -+- res4 -+- res5 --+-- head
+                       |                                  ^        ^        ^        ^         |
+                       +-- all frames ------- fast: stem -+- res2 -+- res3 -+- res4 -+- res5 --+
+                                                 laterals: 5x1x1, temporal stride 8
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from octvideo.errors import ConfigError
+from octvideo.layers import Channels, OctBatchNorm3d, OctConv3d, OctTensor, merge
+from octvideo.models.blocks import BlockStyle, init_weights, make_stage
+from octvideo.models.video_options import BLOCKS, OctavePlan, VideoOptions
+from octvideo.models.video_resnet import (
+    FAST,
+    SLOW,
+    Head,
+    ResNetSpec,
+    Stem,
+    VideoNet,
+    stage_channels,
+    temporal_kernels,
+)
+
+
+class Lateral(nn.Module):
+    """Fast to slow: convolution kt x 1 x 1 with the temporal stride `speed_ratio`, BN, ReLU, concatenated per group."""
+
+    def __init__(self, in_channels: int, out_channels: Channels, kernel_t: int, speed_ratio: int) -> None:
+        super().__init__()
+        kernel, stride, padding = (kernel_t, 1, 1), (speed_ratio, 1, 1), (kernel_t // 2, 0, 0)
+        self.conv = OctConv3d(Channels(in_channels), out_channels, kernel, stride, padding, bias=False)
+        self.bn = OctBatchNorm3d(out_channels)
+
+    def forward(self, slow: OctTensor, fast: OctTensor) -> OctTensor:
+        return _concatenate(slow, self.bn(self.conv(fast)).map(F.relu))
+
+
+class Pathway(nn.Module):
+    """Stem and four stages; `lateral[i]` channels join the input of res2 + i."""
+
+    def __init__(
+        self,
+        spec: ResNetSpec,
+        depth: int,
+        width: int,
+        octave: OctavePlan,
+        style: BlockStyle,
+        lateral: Sequence[Channels],
+        options: VideoOptions,
+    ) -> None:
+        super().__init__()
+        kernels_t = temporal_kernels(spec, BLOCKS[depth], options.num_block_temp_kernel)
+        self.stem = Stem(options.in_channels, width, spec.stem_temporal, options.stem_pool_padding, style.bn_eps)
+        c = Channels(width)
+        for i, number in enumerate((2, 3, 4, 5)):
+            joined = Channels(c.high + lateral[i].high, c.low + lateral[i].low)
+            mid, c = stage_channels(octave, width, options.num_groups, number)
+            stage = make_stage(style, joined, mid, c, kernels_t=kernels_t[i], stride=1 if number == 2 else 2)
+            self.add_module(f"res{number}", stage)
+        self.out_channels = c.total
+
+    def stage(self, number: int) -> nn.Module:
+        return self.get_submodule(f"res{number}")
+
+
+class SlowFast(VideoNet):
+    """Two pathways over one clip; `VideoOptions` says what the options are.
+
+    T is the number of frames of the *fast* pathway; the slow one takes T // speed_ratio of them, evenly spread from
+    the first to the last (PySlowFast's rule). Octave convolutions are in the slow pathway and in the laterals that
+    enter it behind an octave stage.
+    """
+
+    def __init__(self, depth: int, options: VideoOptions) -> None:
+        super().__init__(options, min_frames=options.speed_ratio)
+        _check(options)
+        self.speed_ratio = options.speed_ratio
+        octave, style = options.octave((2, 3, 4), "round16_min16"), options.style
+        plain = OctavePlan(0.0, octave.stages, octave.width_rule)
+        fast_style = BlockStyle(stride_1x1=style.stride_1x1, groups=style.groups)
+        width, fast_width = options.width_per_group, options.width_per_group // options.beta_inv
+        # What the fast pathway offers before res2..res5: the output of its stem, then of its res2, res3, res4.
+        fast = [fast_width, *(4 * fast_width * 2**i for i in range(3))]
+        lateral = [octave.split(c * options.fusion_conv_channel_ratio, i + 1) for i, c in enumerate(fast)]
+        self.slow = Pathway(SLOW, depth, width, octave, style, lateral, options)
+        self.fast = Pathway(FAST, depth, fast_width, plain, fast_style, [Channels(0)] * 4, options)
+        self.laterals = nn.ModuleList(
+            Lateral(c, out, options.fusion_kernel_size, self.speed_ratio) for c, out in zip(fast, lateral, strict=True)
+        )
+        features = self.slow.out_channels + self.fast.out_channels
+        self.head = Head(features, options.num_classes, options.dropout_rate, options.crop_size)
+        init_weights(self, zero_init_final_bn=options.zero_init_final_bn, fc_init_std=options.fc_init_std)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        slow, fast = OctTensor(self.slow.stem(self._slow_frames(x))), OctTensor(self.fast.stem(x))
+        for number, lateral in enumerate(self.laterals, start=2):
+            slow = lateral(slow, fast)
+            slow, fast = self.slow.stage(number)(slow), self.fast.stage(number)(fast)
+        return [merge(slow), merge(fast)]
+
+    def _slow_frames(self, x: Tensor) -> Tensor:
+        frames = x.shape[2]
+        index = torch.linspace(0, frames - 1, frames // self.speed_ratio).long()
+        return x.index_select(2, index.to(x.device))
+
+
+def _check(options: VideoOptions) -> None:
+    if options.width_per_group % options.beta_inv:
+        raise ConfigError(f"beta_inv is {options.beta_inv}; it divides the slow width, here {options.width_per_group}")
+    if options.block == "preact":
+        raise ConfigError("SlowFast has post-activation blocks only; block='preact' is for C2D and I3D")
+    if options.nonlocal_location and any(options.nonlocal_location):
+        raise ConfigError("SlowFast takes no non-local blocks here; nonlocal_location is for C2D, I3D and Slow")
+
+
+def _concatenate(a: OctTensor, b: OctTensor) -> OctTensor:
+    low = [t for t in (a.low, b.low) if t is not None]
+    return OctTensor(torch.cat([a.high, b.high], 1), torch.cat(low, 1) if low else None)

@@ -1,0 +1,120 @@
+"""What a video network can be asked for, and which stages and widths that makes octave."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from octvideo.errors import ConfigError
+from octvideo.layers import WIDTH_RULES, Channels, check_alpha
+from octvideo.layers.nonlocal_block import Instantiation
+from octvideo.layers.octave import Downsample
+from octvideo.models.blocks import BlockStyle
+
+BLOCKS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+
+
+@dataclass(frozen=True, slots=True)
+class OctavePlan:
+    """Which stages are octave, and how wide their groups are."""
+
+    alpha: float
+    stages: tuple[int, ...]
+    width_rule: str
+
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha)
+        if self.width_rule not in WIDTH_RULES:
+            raise ConfigError(f"width_rule is {self.width_rule!r}; it is one of {', '.join(WIDTH_RULES)}")
+        expected = tuple(range(self.stages[0], self.stages[0] + len(self.stages))) if self.stages else None
+        if self.stages != expected or not set(self.stages) <= {2, 3, 4, 5}:
+            raise ConfigError(
+                f"octave stages are {self.stages}; a pair begins and ends once: give neighbours from 2 to 5"
+            )
+
+    def split(self, channels: int, stage: int) -> Channels:
+        """The groups of a layer with `channels` in `stage`; undivided where the stage is not octave."""
+        if stage not in self.stages:
+            return Channels(channels)
+        return WIDTH_RULES[self.width_rule](channels, self.alpha)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoOptions:
+    """The keyword arguments of `create_model` for video networks. None stands for the family's default.
+
+    alpha: share of low-frequency channels, in [0, 1); 0 is the vanilla network.
+    num_classes: width of the classifier.
+    stages, width_rule: which stages are octave ((2, 3, 4, 5); SlowFast (2, 3, 4)) and how widths are split: "int",
+        "round16" (default), "round16_min16" (SlowFast's default).
+    block: "post" or "preact" (C2D and I3D only; as the published 2D weights: stages 2-4, "int", BN eps 1e-4).
+    downsample: "stride" or "pool" before a strided convolution; by default "stride" at alpha 0, else "pool".
+    width_per_group, num_groups: 64 and 1 are the ResNet; 16 or 32 and 1 a small one.
+    stride_1x1: the stride sits at the first 1x1 of a block (PySlowFast's RESNET.STRIDE_1X1).
+    stem_pool_padding: 1, or 0 as in video-nonlocal-net.
+    num_block_temp_kernel: per stage, in how many blocks the family's temporal kernels appear.
+    nonlocal_location: per stage res2..res5, the blocks (from 0) that a non-local block follows.
+    nonlocal_on: "high" (on the high group) or "cross" (high attends to low); nonlocal_pool, nonlocal_instantiation
+        ("softmax", "dot_product"): as in PySlowFast.
+    speed_ratio, beta_inv, fusion_kernel_size, fusion_conv_channel_ratio: SlowFast's alpha, 1 / beta and lateral.
+    dropout_rate, fc_init_std, zero_init_final_bn: as in the recipe of video-nonlocal-net.
+    crop_size: training crop; its 32nd is the window of `window_scores`.
+    """
+
+    alpha: float = 0.0
+    num_classes: int = 400
+    in_channels: int = 3
+    stages: Sequence[int] | None = None
+    width_rule: str | None = None
+    block: Literal["post", "preact"] = "post"
+    downsample: Downsample | None = None
+    width_per_group: int = 64
+    num_groups: int = 1
+    stride_1x1: bool = False
+    stem_pool_padding: int = 1
+    num_block_temp_kernel: Sequence[int] = (3, 4, 6, 3)
+    nonlocal_location: Sequence[Collection[int]] | None = None
+    nonlocal_on: Literal["high", "cross"] = "high"
+    nonlocal_pool: tuple[int, int, int] = (1, 2, 2)
+    nonlocal_instantiation: Instantiation = "softmax"
+    speed_ratio: int = 8
+    beta_inv: int = 8
+    fusion_kernel_size: int = 5
+    fusion_conv_channel_ratio: int = 2
+    dropout_rate: float = 0.5
+    fc_init_std: float = 0.01
+    zero_init_final_bn: bool = True
+    crop_size: int = 224
+
+    def __post_init__(self) -> None:
+        choices = {
+            "block": ("post", "preact"),
+            "downsample": (None, "stride", "pool"),
+            "nonlocal_on": ("high", "cross"),
+            "nonlocal_instantiation": ("softmax", "dot_product"),
+            "stem_pool_padding": (0, 1),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(map(repr, allowed))}")
+        if self.block == "preact" and self.stride_1x1:
+            raise ConfigError("block='preact' has its stride at the 3x3; leave stride_1x1 out")
+
+    def octave(self, stages: Sequence[int], width_rule: str) -> OctavePlan:
+        """The plan; the arguments are what the family does where the options are silent."""
+        if self.block == "preact":
+            stages, width_rule = (2, 3, 4), "int"
+        return OctavePlan(
+            self.alpha, tuple(stages if self.stages is None else self.stages), self.width_rule or width_rule
+        )
+
+    @property
+    def style(self) -> BlockStyle:
+        preact = self.block == "preact"
+        return BlockStyle(
+            kind=self.block,
+            groups=self.num_groups,
+            downsample=self.downsample or ("pool" if self.alpha or preact else "stride"),
+            stride_1x1=self.stride_1x1,
+            zero_init_final_bn=self.zero_init_final_bn,
+            bn_eps=1e-4 if preact else 1e-5,
+        )

@@ -1,0 +1,184 @@
+"""C2D, I3D and Slow with a ResNet backbone: vanilla (alpha = 0), octave, with non-local blocks.
+
+layer   kernel                    output of 3 x 8 x 224 x 224 (I3D-50)
+stem    5x7x7 / 1,2,2               64 x 8 x 112 x 112
+        max pool 1x3x3 / 1,2,2      64 x 8 x 56 x 56
+res2    3 bottlenecks              256 x 8 x 56 x 56
+pool2   2x1x1 / 2,1,1              256 x 4 x 56 x 56
+res3-5  4, 6, 3 bottlenecks       2048 x 4 x 7 x 7
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from octvideo.errors import ConfigError
+from octvideo.layers import Channels, OctTensor, merge
+from octvideo.layers.nonlocal_block import NonLocalCross, NonLocalHigh
+from octvideo.models.blocks import init_weights, make_stage
+from octvideo.models.video_options import BLOCKS, OctavePlan, VideoOptions
+
+
+@dataclass(frozen=True, slots=True)
+class ResNetSpec:
+    """A family: its kernels in time.
+
+    temporal: per stage, the pattern of kt of the first 1x1 in each block, repeated over the stage's blocks.
+    pool2_temporal: frames that the pool after res2 takes together.
+    """
+
+    stem_temporal: int
+    temporal: tuple[tuple[int, ...], ...]
+    pool2_temporal: int = 1
+
+
+C2D = ResNetSpec(stem_temporal=1, temporal=((1,), (1,), (1,), (1,)), pool2_temporal=2)
+I3D = ResNetSpec(stem_temporal=5, temporal=((3,), (3, 1), (3, 1), (1, 3)), pool2_temporal=2)
+SLOW = ResNetSpec(stem_temporal=1, temporal=((1,), (1,), (3,), (3,)))
+FAST = ResNetSpec(stem_temporal=5, temporal=((3,), (3,), (3,), (3,)))
+NO_NONLOCAL: Sequence[Collection[int]] = ((), (), (), ())
+
+
+class Stem(nn.Module):
+    """Convolution kt x 7 x 7 / 1,2,2, BN, ReLU, max pool 1 x 3 x 3 / 1,2,2.
+
+    `pool_padding` 0 is video-nonlocal-net's, and Table 6's C2D / I3D baselines; 1 is PySlowFast's and pytorchvideo's.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_t: int, pool_padding: int, bn_eps: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(in_channels, out_channels, (kernel_t, 7, 7), (1, 2, 2), (kernel_t // 2, 3, 3), bias=False)
+        self.bn = nn.BatchNorm3d(out_channels, eps=bn_eps)
+        self.pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, pool_padding, pool_padding))
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(F.relu(self.bn(self.conv(x))))
+
+
+class Head(nn.Module):
+    """Global average, dropout, classifier; or the classifier at each position of a sliding window."""
+
+    def __init__(self, in_channels: int, num_classes: int, dropout_rate: float, crop_size: int) -> None:
+        super().__init__()
+        self.window = max(crop_size // 32, 1)
+        self.dropout = nn.Dropout(dropout_rate)
+        self.fc = nn.Linear(in_channels, num_classes)
+
+    def forward(self, pathways: Sequence[Tensor]) -> Tensor:
+        """Features (N, C_i, T_i, H, W) of each pathway to logits (N, num_classes)."""
+        return self.fc(self.dropout(torch.cat([x.mean((2, 3, 4)) for x in pathways], dim=1)))
+
+    def window_scores(self, pathways: Sequence[Tensor]) -> Tensor:
+        """Features to probabilities: softmax at every position of a `crop_size // 32` window, then the mean."""
+        pooled = torch.cat([self._slide(x) for x in pathways], dim=1)
+        return self.fc(pooled.permute(0, 2, 3, 1)).softmax(-1).mean((1, 2))
+
+    def _slide(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        return F.avg_pool2d(x.mean(2), (min(self.window, height), min(self.window, width)), stride=1)
+
+
+class VideoNet(nn.Module):
+    """What all video networks share: a clip in, logits or test-time probabilities out. Families add `features`."""
+
+    head: Head
+
+    def __init__(self, options: VideoOptions, min_frames: int) -> None:
+        super().__init__()
+        self.in_channels, self.min_frames = options.in_channels, min_frames
+        self.min_size = 1 if options.stem_pool_padding else 5
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Clips (N, C, T, H, W) to the last map (N, C_i, T_i, H', W') of each pathway, pairs ended."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (N, C, T, H, W), normalised, to logits (N, num_classes), in training and evaluation alike."""
+        self._check(x)
+        return self.head(self.features(x))
+
+    def window_scores(self, x: Tensor) -> Tensor:
+        """Probabilities (N, num_classes) of PySlowFast's test head; at the training size they rank as `forward`."""
+        self._check(x)
+        return self.head.window_scores(self.features(x))
+
+    def _check(self, x: Tensor) -> None:
+        if x.dim() != 5 or x.shape[1] != self.in_channels:
+            got = tuple(x.shape)
+            raise ConfigError(
+                f"the network got a tensor of shape {got}; it takes clips (N, {self.in_channels}, T, H, W)"
+            )
+        if x.shape[2] < self.min_frames or min(x.shape[3:]) < self.min_size:
+            raise ConfigError(
+                f"the network got clips of {x.shape[2]} frames of {x.shape[3]} x {x.shape[4]} pixels; its strides need "
+                f"at least {self.min_frames} frames of {self.min_size} x {self.min_size}"
+            )
+
+
+class VideoResNet(VideoNet):
+    """A one-pathway network; `VideoOptions` says what the options are."""
+
+    def __init__(self, spec: ResNetSpec, depth: int, options: VideoOptions) -> None:
+        super().__init__(options, min_frames=spec.pool2_temporal)
+        octave, style = options.octave((2, 3, 4, 5), "round16"), options.style
+        kernels_t = temporal_kernels(spec, BLOCKS[depth], options.num_block_temp_kernel)
+
+        def stage(number: int, in_channels: Channels) -> tuple[nn.Sequential, Channels]:
+            i = number - 2
+            mid, out = stage_channels(octave, options.width_per_group, options.num_groups, number)
+            after = make_nonlocal(out, number, len(kernels_t[i]), options)
+            stride = 1 if number == 2 else 2
+            return make_stage(style, in_channels, mid, out, kernels_t=kernels_t[i], stride=stride, after=after), out
+
+        c = Channels(options.width_per_group)
+        self.stem = Stem(options.in_channels, c.high, spec.stem_temporal, options.stem_pool_padding, style.bn_eps)
+        self.res2, c = stage(2, c)
+        self.pool2 = nn.MaxPool3d((spec.pool2_temporal, 1, 1))
+        self.res3, c = stage(3, c)
+        self.res4, c = stage(4, c)
+        self.res5, c = stage(5, c)
+        self.tail = style.norm(c) if style.kind == "preact" else None
+        self.head = Head(c.total, options.num_classes, options.dropout_rate, options.crop_size)
+        init_weights(self, zero_init_final_bn=options.zero_init_final_bn, fc_init_std=options.fc_init_std)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        out = self.res2(OctTensor(self.stem(x)))
+        out = self.res3(out.map(self.pool2))
+        out = self.res5(self.res4(out))
+        if self.tail is not None:
+            out = self.tail(out).map(F.relu)
+        return [merge(out)]
+
+
+def stage_channels(octave: OctavePlan, width: int, groups: int, number: int) -> tuple[Channels, Channels]:
+    """Inner and outer channels of res`number`: 64 and 256 in res2 of a ResNet, doubling from stage to stage."""
+    scale = 2 ** (number - 2)
+    return octave.split(width * groups * scale, number), octave.split(4 * width * scale, number)
+
+
+def temporal_kernels(
+    spec: ResNetSpec, blocks: Sequence[int], num_block_temp_kernel: Sequence[int]
+) -> tuple[tuple[int, ...], ...]:
+    """kt of every block: the stage's pattern over its first `num_block_temp_kernel` blocks, 1 in the others."""
+    if len(num_block_temp_kernel) != len(blocks):
+        raise ConfigError(f"num_block_temp_kernel is {num_block_temp_kernel}; it has an entry for each of res2..res5")
+    return tuple(
+        tuple(pattern[i % len(pattern)] if i < limit else 1 for i in range(count))
+        for pattern, count, limit in zip(spec.temporal, blocks, num_block_temp_kernel, strict=True)
+    )
+
+
+def make_nonlocal(channels: Channels, number: int, num_blocks: int, options: VideoOptions) -> dict[int, nn.Module]:
+    """The non-local blocks of res`number` by the block that they follow; without a low group "cross" is "high"."""
+    location = tuple((options.nonlocal_location or NO_NONLOCAL)[number - 2])
+    if any(not 0 <= i < num_blocks for i in location):
+        raise ConfigError(
+            f"nonlocal_location names blocks {location} of res{number}; it has blocks 0..{num_blocks - 1}"
+        )
+    block = NonLocalCross if options.nonlocal_on == "cross" and channels.low else NonLocalHigh
+    pool, instantiation = options.nonlocal_pool, options.nonlocal_instantiation
+    return {i: block(channels, pool=pool, instantiation=instantiation) for i in location}
