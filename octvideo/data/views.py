@@ -1,0 +1,101 @@
+"""How a video is seen in evaluation: clips along time times crops along space, all from one decode of the file.
+
+PySlowFast's protocol: clip i starts at i / num_clips of the starts possible; the short side becomes `short_side`; three
+crops lie at the start, middle and end of the longer side, a single one in the middle of both. View v is crop
+v % num_crops of clip v // num_crops.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from octvideo.data.sampling import ClipRule, Timing, crop_offset
+from octvideo.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSpec:
+    """Clips and crops of a test. centre: a single clip is the middle one, not the first (training validation)."""
+
+    rule: ClipRule
+    num_clips: int = 10
+    num_crops: int = 3
+    short_side: int = 256
+    crop_size: int = 256
+    centre: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_clips < 1:
+            raise ConfigError(f"TEST.NUM_ENSEMBLE_VIEWS: {self.num_clips} clips; an evaluation takes at least 1.")
+        if not 1 <= self.num_crops <= 3:
+            raise ConfigError(f"TEST.NUM_SPATIAL_CROPS: {self.num_crops} crops; there are 1, 2 (start, middle) or 3.")
+        if self.crop_size > self.short_side:
+            raise ConfigError(
+                f"DATA.TEST_CROP_SIZE: a crop of {self.crop_size} does not fit into a short side of {self.short_side}."
+            )
+
+    @property
+    def num_views(self) -> int:
+        return self.num_clips * self.num_crops
+
+    def clips(self, video: Timing) -> list[list[int]]:
+        """Frame numbers of each clip."""
+        if self.centre and self.num_clips == 1:
+            return [self.rule.centre_clip(video)]
+        return self.rule.uniform_clips(video, self.num_clips)
+
+    def crops(self, height: int, width: int) -> list[tuple[int, int]]:
+        """(top, left) of each crop of a resized frame."""
+        places = (1,) if self.num_crops == 1 else range(self.num_crops)
+        top, left = (crop_offset(side, self.crop_size, 1) for side in (height, width))
+        if height > width:
+            return [(crop_offset(height, self.crop_size, place), left) for place in places]
+        return [(top, crop_offset(width, self.crop_size, place)) for place in places]
+
+    def subsets(self) -> dict[str, list[int]]:
+        """Which views make up each smaller protocol, "clips x crops" by name; the whole one comes last.
+
+        n of N clips are the clips floor(j * N / n): where n divides N these are exactly the clips that PySlowFast takes
+        with n of them (1x1, 5x1, 10x1 of 10x3), else the nearest earlier ones (3x1). One crop is the middle one.
+        """
+        sizes = [(1, 1), (1, self.num_crops), (3, 1), (5, 1), (self.num_clips, 1), (self.num_clips, self.num_crops)]
+        fitting = sorted(
+            {size for size in sizes if size[0] <= self.num_clips}, key=lambda size: (size[0] * size[1], size)
+        )
+        return {f"{clips}x{crops}": self._subset(clips, crops) for clips, crops in fitting}
+
+    def _subset(self, clips: int, crops: int) -> list[int]:
+        middle = self.num_crops // 2
+        chosen = range(self.num_crops) if crops == self.num_crops else (middle,)
+        starts = [j * self.num_clips // clips for j in range(clips)]
+        return [clip * self.num_crops + crop for clip in starts for crop in chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One decoded video. frames: uint8 (F, H, W, 3), the union of its clips; clips: int64 (num_clips, T) into them.
+
+    problem: why it could not be read ("" when it could); the tensors are then empty.
+    """
+
+    index: int
+    path: str
+    frames: Tensor
+    clips: Tensor
+    problem: str = ""
+
+
+def view_batches(frames: Tensor, clips: Tensor, spec: ViewSpec, view_chunk: int) -> Iterator[Tensor]:
+    """uint8 (F, H, W, 3) frames -> all views in order, at most view_chunk at a time: uint8 (n, 3, T, crop, crop)."""
+    crops = spec.crops(frames.shape[1], frames.shape[2])
+    for first in range(0, spec.num_views, view_chunk):
+        chunk = range(first, min(first + view_chunk, spec.num_views))
+        yield torch.stack([_view(frames, clips[v // spec.num_crops], crops[v % spec.num_crops], spec) for v in chunk])
+
+
+def _view(frames: Tensor, clip: Tensor, crop: tuple[int, int], spec: ViewSpec) -> Tensor:
+    top, left = crop
+    window = frames[:, top : top + spec.crop_size, left : left + spec.crop_size]
+    return window[clip.to(frames.device)].permute(3, 0, 1, 2)

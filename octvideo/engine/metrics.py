@@ -1,0 +1,75 @@
+"""Numbers of a classification: arrays in, arrays out. A row of NaN scores is a video that could not be read."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+Bools = NDArray[np.bool_]
+
+
+def ranking(scores: Floats, k: int) -> Ints:
+    """(N, C) scores -> (N, min(k, C)) classes, best first, equal scores in class order; -1 for unread videos."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int64)
+    order[np.isnan(scores).any(axis=1)] = -1
+    return order
+
+
+def hits(ranked: Ints, labels: Ints) -> Bools:
+    """(N,) whether the label is among the ranked classes (N, k); never for an unread video."""
+    return (ranked == labels[:, None]).any(axis=1)
+
+
+def class_table(ranked: Ints, labels: Ints, num_classes: int) -> Ints:
+    """(C, 2): how many videos each class has, and how many of them were named right."""
+    correct = ranked[:, 0] == labels
+    videos = np.bincount(labels, minlength=num_classes)
+    return np.stack([videos, np.bincount(labels[correct], minlength=num_classes)], axis=1)
+
+
+def mean_class_accuracy(table: Ints) -> float:
+    """The mean of the accuracies of those classes that have a video."""
+    present = table[table[:, 0] > 0]
+    return float((present[:, 1] / present[:, 0]).mean())
+
+
+def confusion_matrix(ranked: Ints, labels: Ints, num_classes: int) -> Ints:
+    """(C, C) counts [label, named class]; unread videos are in no cell."""
+    read = ranked[:, 0] >= 0
+    matrix = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(matrix, (labels[read], ranked[read, 0]), 1)
+    return matrix
+
+
+def bootstrap_interval(
+    correct: Bools, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap of the share of correct videos.
+
+    Drawing n zeros and ones with replacement and adding them up is one binomial draw, so no resampling is spelt out.
+    Videos count as independent; clips cut from the same recording are not, and deserve a wider interval.
+    """
+    n = len(correct)
+    draws = np.random.default_rng(seed).binomial(n, correct.mean(), resamples) / n
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def average_precision(scores: Floats, positive: Bools) -> float:
+    """Area under the precision / recall steps of one class; equal scores enter together. NaN without a positive.
+
+    Unread videos (NaN) share the last place.
+    """
+    if not positive.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    found, falling = np.cumsum(positive[order]), np.nan_to_num(scores[order], nan=-np.inf)
+    ends = np.append(np.flatnonzero(falling[1:] != falling[:-1]), len(scores) - 1)
+    precision, recall = found[ends] / (ends + 1), found[ends] / found[-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def mean_average_precision(scores: Floats, targets: Bools) -> float:
+    """Over the classes that have a positive video (scikit-learn's and PySlowFast's definition). Both (N, C)."""
+    per_class = [average_precision(scores[:, c], targets[:, c]) for c in range(targets.shape[1]) if targets[:, c].any()]
+    return float(np.mean(per_class)) if per_class else 0.0
