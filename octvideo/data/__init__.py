@@ -1,1 +1,8 @@
 """Lists, decoding, sampling and batches of clips, videos and images."""
+
+from octvideo.data.batch import Batch, Problem, Sample
+from octvideo.data.decode import VideoInfo, open_video, probe, read_frames
+from octvideo.data.transforms import normalize
+from octvideo.data.watch import DecodeError
+
+__all__ = ["Batch", "DecodeError", "Problem", "Sample", "VideoInfo", "normalize", "open_video", "probe", "read_frames"]

@@ -1,0 +1,67 @@
+"""What the loader hands to the engine: samples and batches, the same for clips, videos and images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file that could not be read, and why."""
+
+    path: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One item of a dataset.
+
+    input: uint8 (3, T, H, W) or (3, H, W). target: class id, or float32 (C,) for several labels at once.
+    index: position asked for; path: the file that was really read (another one when `problems` is not empty).
+    """
+
+    input: Tensor
+    target: int | Tensor
+    index: int
+    path: str
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """inputs: uint8 (N, 3, T, H, W) or (N, 3, H, W). targets: int64 (N,) or float32 (N, C). indices: int64 (N,)."""
+
+    inputs: Tensor
+    targets: Tensor
+    indices: Tensor
+    paths: list[str]
+    problems: tuple[Problem, ...] = ()
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> "Batch":
+        """Stack samples of one shape, in their order."""
+        return cls(
+            inputs=torch.stack([sample.input for sample in samples]),
+            targets=torch.stack([torch.as_tensor(sample.target) for sample in samples]),
+            indices=torch.tensor([sample.index for sample in samples]),
+            paths=[sample.path for sample in samples],
+            problems=tuple(problem for sample in samples for problem in sample.problems),
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Copy to a device; without waiting for it where the memory is pinned."""
+        return replace(
+            self,
+            inputs=self.inputs.to(device, non_blocking=True),
+            targets=self.targets.to(device, non_blocking=True),
+            indices=self.indices.to(device, non_blocking=True),
+        )
+
+    def pin_memory(self) -> "Batch":
+        return replace(self, inputs=self.inputs.pin_memory(), targets=self.targets.pin_memory())

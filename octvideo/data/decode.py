@@ -1,0 +1,347 @@
+"""Frames out of video files: the only place that reads with a decoder.
+
+Frame k is the k-th frame of a sequential decode of the first video stream, RGB, in display orientation. decord is the
+default engine. It is fast, and silently wrong on some files (open GOPs, edit lists, several streams, ...): each file's
+packets are therefore looked at first (octvideo/data/stream.py), in a few milliseconds, and PyAV reads those files.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octvideo.data.sampling import Timing, short_side_size
+from octvideo.data.stream import Packet, StreamMap, inspector, map_stream
+from octvideo.data.watch import DecodeError, reading
+
+BACKENDS = ("auto", "decord", "pyav")
+Frames = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What is known of a file's first video stream.
+
+    num_frames: frames that decode. width, height: as displayed, after the turn of `rotation` degrees counterclockwise.
+    backend: the engine that `auto` takes; reason: why not decord. problems: damage, for people to read.
+    num_bytes: size of the file this was found on, by which a remembered answer is known to be stale.
+    """
+
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+    rotation: int
+    codec: str
+    duration_seconds: float
+    backend: str
+    reason: str = ""
+    problems: tuple[str, ...] = ()
+    num_bytes: int = 0
+
+
+class Engine(Protocol):
+    """An open file."""
+
+    def read(self, indices: Sequence[int]) -> Frames: ...
+    def times(self) -> list[float]: ...
+    def close(self) -> None: ...
+
+
+class Video:
+    """An open video: what is known of it, and its frames. Made by `open_video`."""
+
+    def __init__(self, path: str, info: VideoInfo, engine: Engine, short_side: int | None) -> None:
+        self.path, self.info = path, info
+        self._engine, self._short_side = engine, short_side
+
+    def timing(self, *, exact_times: bool = False) -> Timing:
+        """For the sampling rules; with the true time of every frame where asked for."""
+        times = self._engine.times() if exact_times else ()
+        return Timing(self.info.num_frames, self.info.fps, times)
+
+    def read(self, indices: Sequence[int]) -> Frames:
+        """uint8 (T, H, W, 3), in the order asked for; frames may repeat."""
+        wrong = [index for index in indices if not 0 <= index < self.info.num_frames]
+        if wrong:
+            raise DecodeError(self.path, f"frame {wrong[0]} was asked for; there are {self.info.num_frames}")
+        if not len(indices):
+            return self.read([0])[:0]
+        try:
+            return self._engine.read(indices)
+        except DecodeError:
+            raise
+        except Exception as error:
+            if not isinstance(self._engine, _Decord):
+                raise DecodeError(self.path, _cause(error)) from error
+            # decord gave up where the packets looked sound: the sequential decode decides.
+            self._engine.close()
+            self._engine = _PyAV(self.path, self.info, self._short_side)
+            return self.read(indices)
+
+
+@contextmanager
+def open_video(
+    path: str | Path, *, backend: str = "auto", short_side: int | None = None, known: VideoInfo | None = None
+) -> Iterator[Video]:
+    """Open a file for several reads. `known` is a remembered VideoInfo (octvideo/data/index.py): it saves the check.
+
+    Raises DecodeError that names path and cause; with backend "decord", also for a file that decord reads wrongly.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"there is no decoder {backend!r}; there are {', '.join(BACKENDS)}")
+    path = str(path)
+    with reading(path):
+        info = _know(path, known)
+        chosen = info.backend if backend == "auto" else backend
+        if chosen == "decord" and info.backend != "decord":
+            raise DecodeError(path, f"decord would give wrong frames ({info.reason}); use backend 'auto' or 'pyav'")
+        try:
+            engine: Engine = (_Decord if chosen == "decord" else _PyAV)(path, info, short_side)
+        except DecodeError:
+            raise
+        except Exception as error:
+            raise DecodeError(path, _cause(error)) from error
+        try:
+            yield Video(path, info, engine, short_side)
+        finally:
+            engine.close()
+
+
+def read_frames(
+    path: str | Path, indices: Sequence[int], *, backend: str = "auto", short_side: int | None = None
+) -> Frames:
+    """Frames at these numbers: uint8 (T, H, W, 3). `indices` may be in any order and repeat.
+
+    short_side resizes while decoding, which is cheaper than resizing afterwards but depends on the engine's scaler
+    (decord bicubic, PyAV bilinear): pixels then differ a little between engines and from a resize in torch.
+    Raises DecodeError for what cannot be read, for frames outside the video, and for decord's wrong files.
+    """
+    with open_video(path, backend=backend, short_side=short_side) as video:
+        return video.read([int(index) for index in indices])
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Decode the whole file once and tell what is there: num_frames is what really decodes. Raises DecodeError."""
+    path = str(path)
+    with reading(path):
+        info = _know(path, None)
+        num_frames, problem = _count(path)
+    if num_frames == info.num_frames and not problem:
+        return info
+    problem = problem or f"{info.num_frames} frames announced, {num_frames} decode"
+    seconds = num_frames / info.fps
+    return replace(
+        info, num_frames=num_frames, duration_seconds=seconds, backend="pyav", reason="damaged", problems=(problem,)
+    )
+
+
+def _know(path: str, known: VideoInfo | None) -> VideoInfo:
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise DecodeError(path, error.strerror or str(error)) from None
+    if known is not None and known.num_bytes == status.st_size:
+        return known
+    if not status.st_size:
+        raise DecodeError(path, "the file is empty")
+    return _examine(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
+    """The cheap check. Only where the packets do not tell how many frames there are is the file decoded to count."""
+    with _opened(path) as container:
+        num_streams = len(container.streams.video)
+        codec = container.streams.video[0].codec_context
+        fps = _frame_rate(container.streams.video[0])
+        layout, first = _look_through(container)
+    rotation = first.rotation if first else 0
+    width, height = (codec.height, codec.width) if rotation % 180 else (codec.width, codec.height)
+    reason = (
+        layout.unclear
+        or (f"codec {codec.name}" if codec.name not in ("h264", "mpeg4") else "")
+        or ("open GOP" if layout.open_gop else "")
+        or (f"an edit list hides {layout.num_hidden} frames" if layout.num_hidden else "")
+        or (f"{num_streams} video streams" if num_streams > 1 else "")
+        or (f"rotated by {rotation} degrees" if rotation else "")
+        or (f"pixel format {codec.pix_fmt}" if codec.pix_fmt not in ("yuv420p", "yuvj420p") else "")
+        or (f"{width} x {height} pixels" if min(width, height) < 16 else "")
+    )
+    num_frames, problem = _count(path) if layout.unclear or first is None else (len(layout.pts), "")
+    return VideoInfo(
+        num_frames=num_frames,
+        fps=fps,
+        width=width,
+        height=height,
+        rotation=rotation,
+        codec=codec.name,
+        duration_seconds=num_frames / fps,
+        backend="pyav" if reason else "decord",
+        reason=reason,
+        problems=(problem,) if problem else (),
+        num_bytes=num_bytes,
+    )
+
+
+def _look_through(container: Any) -> tuple[StreamMap, Any]:
+    """All packets of the first video stream, and its first frame (None when nothing decodes), in one pass."""
+    import av
+
+    stream = container.streams.video[0]
+    packets, first = [], None
+    try:
+        for packet in container.demux(stream):
+            if first is None:
+                first = next(iter(packet.decode()), None)
+            if packet.size:
+                facts = packet.pts, packet.is_keyframe, packet.is_discard, packet.is_corrupt, bytes(packet)
+                packets.append(Packet(*facts))
+    except av.FFmpegError:
+        return StreamMap(unclear="damaged packets"), first
+    inspect = inspector(stream.codec_context.name, stream.codec_context.extradata or b"", container.format.name)
+    return map_stream(packets, inspect), first
+
+
+def _count(path: str) -> tuple[int, str]:
+    """Frames that a sequential decode gives, and the error that ended it, if one did. Raises DecodeError for none."""
+    num_frames, problem = 0, ""
+    with _opened(path) as container:
+        try:
+            for _ in container.decode(container.streams.video[0]):
+                num_frames += 1
+        except Exception as error:  # PyAV raises OSError, ValueError and its own, by codec
+            problem = f"breaks off after {num_frames} frames: {_cause(error)}"
+    if not num_frames:
+        raise DecodeError(path, problem or "no frame in it decodes")
+    return num_frames, problem
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """An av container that has a video stream, decoding on one thread: workers are the parallelism."""
+    import av
+
+    try:
+        container = av.open(path)
+    except Exception as error:
+        raise DecodeError(path, _cause(error)) from error
+    with container:
+        if not container.streams.video:
+            raise DecodeError(path, "there is no video stream in it")
+        container.streams.video[0].codec_context.thread_count = 1
+        yield container
+
+
+class _PyAV:
+    """Decodes forward from the last restart before a frame; from the beginning where jumps cannot be trusted."""
+
+    def __init__(self, path: str, info: VideoInfo, short_side: int | None) -> None:
+        self._path, self._info = path, info
+        self._size = _stored_size(info, short_side)
+        with _opened(path) as container:
+            self._layout, _ = _look_through(container)
+
+    def read(self, indices: Sequence[int]) -> Frames:
+        found = None if self._layout.unclear else self._jump(indices)
+        found = found or self._walk(indices)
+        return np.stack([found[index] for index in indices])
+
+    def times(self) -> list[float]:
+        with _opened(self._path) as container:
+            stream = container.streams.video[0]
+            if self._layout.unclear:
+                seconds = [frame.time for frame in container.decode(stream)]
+            else:
+                seconds = [pts * float(stream.time_base) for pts in self._layout.pts]
+            return [second - seconds[0] for second in seconds]
+
+    def close(self) -> None:
+        pass
+
+    def _jump(self, indices: Sequence[int]) -> dict[int, Frames] | None:
+        """Frames known by their timestamps; None when one does not come by, and the file must be walked through."""
+        layout, found = self._layout, {}
+        with _opened(self._path) as container:
+            stream = container.streams.video[0]
+            frames: Iterator[Any] = iter(())
+            frame, place = None, None
+            for index in sorted(set(indices)):
+                wanted, restart = layout.pts[index], layout.restart_before(index)
+                if place is None or restart > place:
+                    container.seek(restart, stream=stream)
+                    frames = container.decode(stream)
+                for frame in frames:
+                    place = frame.pts
+                    if place is None or place >= wanted:
+                        break
+                if place != wanted:
+                    return None
+                found[index] = self._pixels(frame)
+        return found
+
+    def _walk(self, indices: Sequence[int]) -> dict[int, Frames]:
+        wanted, found = set(indices), {}
+        with _opened(self._path) as container:
+            for number, frame in enumerate(container.decode(container.streams.video[0])):
+                if number in wanted:
+                    found[number] = self._pixels(frame)
+                    if len(found) == len(wanted):
+                        return found
+        raise DecodeError(self._path, f"ends after {number + 1} frames; {self._info.num_frames} were announced")
+
+    def _pixels(self, frame: Any) -> Frames:
+        height, width = self._size
+        pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")
+        return np.rot90(pixels, self._info.rotation // 90) if self._info.rotation else pixels
+
+
+class _Decord:
+    """One decord reader on one thread, which also lets go of its memory when closed."""
+
+    def __init__(self, path: str, info: VideoInfo, short_side: int | None) -> None:
+        # After a wrong frame count decord retries at the end of the file, by default long enough to look hung.
+        os.environ.setdefault("DECORD_EOF_RETRY_MAX", "32")
+        import decord
+
+        decord.logging.set_level(decord.logging.QUIET)
+        height, width = _stored_size(info, short_side) if short_side else (-1, -1)
+        self._reader = decord.VideoReader(path, num_threads=1, width=width, height=height, fault_tol=1)
+        if len(self._reader) != info.num_frames:
+            raise RuntimeError(f"decord counts {len(self._reader)} frames of {info.num_frames}")
+
+    def read(self, indices: Sequence[int]) -> Frames:
+        return self._reader.get_batch(list(indices)).asnumpy()
+
+    def times(self) -> list[float]:
+        starts = self._reader.get_frame_timestamp(range(len(self._reader)))[:, 0]
+        return (starts - starts[0]).tolist()
+
+    def close(self) -> None:
+        del self._reader
+
+
+def _frame_rate(stream: Any) -> float:
+    """Frames per second; 25 for a file that says nothing or nonsense, so that arithmetic on it stays finite."""
+    fps = float(stream.average_rate or stream.guessed_rate or 0)
+    return fps if 0.1 <= fps <= 1000 else 25.0
+
+
+def _stored_size(info: VideoInfo, short_side: int | None) -> tuple[int, int]:
+    """(height, width) to scale the stored picture to, before it is turned to how it is displayed."""
+    height, width = info.height, info.width
+    if short_side:
+        height, width = short_side_size(height, width, short_side)
+    return (width, height) if info.rotation % 180 else (height, width)
+
+
+def _cause(error: Exception) -> str:
+    """One short line."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.strip().splitlines()[-1][:200]

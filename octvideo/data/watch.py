@@ -1,0 +1,60 @@
+"""A note of the file that is being read, kept where another process can see it, and the files known to be bad.
+
+A decoder may hang or crash inside native code, where neither an exception nor a thread nor a signal handler helps. The
+worker therefore writes down what it reads before it begins; the loader, in another process, looks at the note and the
+clock, ends the worker, and knows which file to blame. `reading` refuses that file from then on in every worker.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import Structure, c_char, c_double
+
+from octvideo.errors import DataError
+
+known_bad: dict[str, str] = {}
+"""Path -> cause, of files that ended a worker. Belongs to this process; the loader fills it in its workers."""
+
+
+class DecodeError(DataError):
+    """A video cannot be read, or not at the frames asked for. `path` and `cause` are kept apart."""
+
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(path, cause)
+        self.path, self.cause = path, cause
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.cause}"
+
+
+class Note(Structure):
+    """What one worker reads since when: seconds of the monotonic clock, 0 while it reads nothing."""
+
+    _fields_ = [("since", c_double), ("path", c_char * 4096)]
+    since: float
+    path: bytes
+
+
+_note: Note | None = None
+
+
+def keep_note(note: Note) -> None:
+    """Let `reading` write to this (shared) note from now on."""
+    global _note
+    _note = note
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Wrap everything that touches a file of the data set; raises DecodeError for one that is known to be bad."""
+    if path in known_bad:
+        raise DecodeError(path, known_bad[path])
+    if _note is None:
+        yield
+        return
+    _note.path = path.encode(errors="surrogateescape")[:4095]
+    _note.since = time.monotonic()
+    try:
+        yield
+    finally:
+        _note.since = 0.0
