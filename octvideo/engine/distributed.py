@@ -1,0 +1,124 @@
+"""Processes: which one am I, and the few things that all do together. The only importer of torch.distributed.
+
+Under torchrun every process reads its place from the environment; without it the same calls are those of one process.
+Tensors on the CPU travel over gloo and tensors on a GPU over nccl, so flags are agreed upon without waiting for a GPU.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among its peers. `Processes()` is a single process on the CPU."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+    def any_of(self, *flags: bool) -> list[bool]:
+        """Per flag: is it raised on any rank?"""
+        raised = torch.tensor(flags, dtype=torch.int32)
+        if self.world_size > 1:
+            dist.all_reduce(raised, dist.ReduceOp.MAX)
+        return [bool(flag) for flag in raised]
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over ranks, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every rank, in rank order, on every rank."""
+        if self.world_size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
+
+    def from_main(self, value: T) -> T:
+        """Rank 0's value on every rank."""
+        values = [value]
+        if self.world_size > 1:
+            dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        return values[0]
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Rank 0's buffers (batch norm statistics) on every rank."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """The mean over ranks of every floating buffer, on every rank."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                if buffer.is_floating_point():
+                    dist.all_reduce(buffer)
+                    buffer /= self.world_size
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model with gradients averaged over ranks; itself for one process or without trainable parameters."""
+        if self.world_size == 1 or not any(p.requires_grad for p in model.parameters()):
+            return model
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        # Buffers are shared once per epoch (share_buffers): a broadcast per forward pass would buy nothing.
+        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+
+
+def start_processes(device: str = "auto", timeout_minutes: float = 30) -> Processes:
+    """Join the processes that torchrun started, or be the only one. device: auto, cpu or cuda."""
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    place = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    if use_cuda:
+        torch.cuda.set_device(place)
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if world_size == 1:
+        return Processes(device=place)
+    backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+    return Processes(
+        rank=dist.get_rank(),
+        world_size=world_size,
+        local_rank=local_rank,
+        local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
+        device=place,
+    )
+
+
+@contextmanager
+def processes(device: str = "auto", timeout_minutes: float = 30) -> Iterator[Processes]:
+    """start_processes, and leave the group at the end."""
+    try:
+        yield start_processes(device, timeout_minutes)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def without_sync(network: nn.Module) -> AbstractContextManager[None]:
+    """Inside, backward leaves gradients local: for all but the last part of an accumulated batch."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()

@@ -1,0 +1,93 @@
+"""Optimizers and learning rates. A schedule is a pure function of the position in training: nothing to save."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import SGD, AdamW, Optimizer
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, bn_weight_decay: float = 0.0, zero_decay_1d: bool = False
+) -> list[dict[str, object]]:
+    """Trainable parameters by weight decay: batch norm, (with zero_decay_1d) other vectors, all else."""
+    norm = {id(p) for m in model.modules() if isinstance(m, _BatchNorm) for p in m.parameters(recurse=False)}
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in (p for p in model.parameters() if p.requires_grad):
+        decay = 0.0 if zero_decay_1d and parameter.ndim <= 1 else weight_decay
+        groups.setdefault(bn_weight_decay if id(parameter) in norm else decay, []).append(parameter)
+    return [{"params": params, "weight_decay": decay} for decay, params in groups.items()]
+
+
+def make_optimizer(
+    model: nn.Module,
+    *,
+    method: Literal["sgd", "adamw"] = "sgd",
+    lr: float,
+    momentum: float = 0.9,
+    dampening: float = 0.0,
+    nesterov: bool = True,
+    betas: tuple[float, float] = (0.9, 0.999),
+    weight_decay: float = 1e-4,
+    bn_weight_decay: float = 0.0,
+    zero_decay_1d: bool = False,
+) -> Optimizer:
+    groups = parameter_groups(model, weight_decay, bn_weight_decay, zero_decay_1d)
+    if method == "adamw":
+        return AdamW(groups, lr=lr, betas=betas)
+    return SGD(groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov)
+
+
+def scale_lr(lr: float, batch_size: int, base_batch_size: int) -> float:
+    """Linear scaling: `lr` was found for base_batch_size (0: no scaling). (Goyal et al. 2017.)"""
+    return lr * batch_size / base_batch_size if base_batch_size else lr
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over training. All positions count epochs, or optimizer steps if `per_iteration`.
+
+    cosine: base_lr -> end_lr on half a period over `length`.
+    steps_with_relative_lrs: base_lr * lrs[i] from position steps[i] on; steps[0] is 0.
+    Over the first `warmup` positions it rises in a line from warmup_start_lr to the rate at the end of warm-up.
+    """
+
+    policy: Literal["cosine", "steps_with_relative_lrs"]
+    base_lr: float
+    length: float
+    end_lr: float = 0.0
+    steps: Sequence[float] = (0,)
+    lrs: Sequence[float] = (1.0,)
+    warmup: float = 0.0
+    warmup_start_lr: float = 0.0
+    per_iteration: bool = False
+
+    def lr(self, position: float) -> float:
+        if position < self.warmup:
+            return self.warmup_start_lr + (self._policy(self.warmup) - self.warmup_start_lr) * position / self.warmup
+        return self._policy(position)
+
+    def _policy(self, position: float) -> float:
+        if self.policy == "cosine":
+            return self.end_lr + (self.base_lr - self.end_lr) * (1 + math.cos(math.pi * position / self.length)) / 2
+        passed = sum(step <= position for step in self.steps)
+        return self.base_lr * self.lrs[min(passed, len(self.lrs)) - 1]
+
+
+def set_lr(optimizer: Optimizer, lr: float, scale_momentum: bool = True) -> None:
+    """Set the rate of all groups.
+
+    torch keeps the momentum of *gradients*, so a new rate applies to past gradients at once: this is what Caffe2's
+    recipes call momentum correction. scale_momentum=False keeps the past updates' size instead, as Caffe2 without it.
+    """
+    for group in optimizer.param_groups:
+        old, group["lr"] = group["lr"], lr
+        if not scale_momentum and lr > 0 and old != lr:
+            for parameter in group["params"]:
+                buffer = optimizer.state[parameter].get("momentum_buffer")
+                if isinstance(buffer, torch.Tensor):
+                    buffer *= old / lr

@@ -1,0 +1,21 @@
+"""Batch norm statistics measured over many batches with the weights held still. (Wu & Johnson 2021, sec. 3.)"""
+
+from collections.abc import Iterable
+
+from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
+from torch import Tensor, nn
+
+from octvideo.engine.distributed import Processes
+
+
+def measure_bn_statistics(model: nn.Module, inputs: Iterable[Tensor], count: int, procs: Processes) -> None:
+    """Replace the running statistics of every batch norm in training mode by those of `count` batches per rank.
+
+    num_batches_tracked stays: it counts training steps, and a repeated measurement must give the same state.
+    """
+    norms = [norm for norm in get_bn_modules(model) if norm.track_running_stats]
+    tracked = [norm.num_batches_tracked.clone() for norm in norms]
+    update_bn_stats(model, inputs, count)
+    for norm, steps in zip(norms, tracked, strict=True):
+        norm.num_batches_tracked.copy_(steps)
+    procs.average_buffers(model)

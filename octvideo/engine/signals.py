@@ -1,0 +1,54 @@
+"""SIGTERM and Ctrl-C ask a run to stop at the next safe place; a second Ctrl-C stops it at once."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+class Stopped(BaseException):
+    """A signal arrived and the place was safe to leave. Not an Exception: no `except Exception` may swallow it."""
+
+
+class StopRequest:
+    """`with` installs the handlers. `signal_name` is None until a signal asked to stop."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.signal_name: str | None = None
+        self._leave_at_once = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        self._process = os.getpid()
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def leave_at_once(self) -> Iterator[None]:
+        """Inside, a signal raises Stopped where it strikes: for long work that changes nothing, such as validation."""
+        self._leave_at_once = True
+        try:
+            yield
+        finally:
+            self._leave_at_once = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a forked loader worker inherits the handler; its parent ends it by SIGTERM
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
+        if self.signal_name is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal_name = signal.Signals(number).name
+        if self._leave_at_once:
+            raise Stopped

@@ -1,0 +1,32 @@
+"""How many CPU threads torch may use. More threads than cores cost a factor of 6 in OpenMP's waiting loops."""
+
+import logging
+import os
+
+import torch
+
+logger = logging.getLogger("octvideo")
+
+
+def available_cores() -> int:
+    """Cores this process may run on: the affinity mask, not what the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def plan_threads(num_workers: int, local_world_size: int = 1, cores: int | None = None) -> int:
+    """Torch threads per process: local_world_size x (threads + num_workers) <= cores, at least 1."""
+    share = (cores or available_cores()) // local_world_size
+    return max(1, share - num_workers)
+
+
+def set_threads(num_workers: int, local_world_size: int = 1) -> int:
+    """Set and log the plan. num_workers: the loader's workers of each process that are active at one time."""
+    cores = available_cores()
+    threads = plan_threads(num_workers, local_world_size, cores)
+    torch.set_num_threads(threads)
+    logger.info(
+        "%d cores: %d process(es) x (%d torch threads + %d workers)", cores, local_world_size, threads, num_workers
+    )
+    if local_world_size * (threads + num_workers) > cores:
+        logger.warning("more threads and workers than cores: lower DATA_LOADER.NUM_WORKERS or the number of processes")
+    return threads

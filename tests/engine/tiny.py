@@ -1,0 +1,143 @@
+"""A training run small enough to be killed fifty times: stub network, stub loader, real Trainer.
+
+As a program: python tiny.py OUTPUT_DIR [key=value ...] trains it; keys are TrainOptions or `die=<function>:<call>`.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octvideo.data.batch import Batch
+from octvideo.engine.distributed import Processes, processes
+from octvideo.engine.log import setup_logging
+from octvideo.engine.losses import make_loss
+from octvideo.engine.optim import Schedule, make_optimizer
+from octvideo.engine.rng import seed_all
+from octvideo.engine.state import TrainOptions
+from octvideo.engine.train import Trainer
+from octvideo.errors import DataError, exit_on_user_error
+
+CLASSES = 3
+
+
+class TinyNet(nn.Sequential):
+    """Convolution, batch norm, dropout (so that random numbers matter), classifier."""
+
+    def __init__(self, dropout: float = 0.2) -> None:
+        super().__init__(
+            nn.Conv3d(3, 4, (1, 3, 3), bias=False),
+            nn.BatchNorm3d(4),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool3d(1),
+            nn.Flatten(),
+            nn.Dropout(dropout),
+            nn.Linear(4, CLASSES),
+        )
+
+
+def sample(epoch: int, index: int, shape: tuple[int, ...] = (3, 2, 6, 6)) -> Tensor:
+    """A uint8 clip whose brightness pattern tells its class, index % CLASSES."""
+    noise = torch.Generator().manual_seed(1000 * epoch + index)
+    clip = torch.randint(0, 120, shape, generator=noise)
+    clip[index % CLASSES] += 100
+    return clip.to(torch.uint8)
+
+
+class TinyLoader:
+    """Global batches are the same for any world_size; `fail_at` batch of epoch 1 gives up with a DataError."""
+
+    def __init__(
+        self, batches: int = 6, batch_size: int = 4, rank: int = 0, world_size: int = 1, **faults: Any
+    ) -> None:
+        self.batches, self.batch_size, self.rank, self.world_size = batches, batch_size, rank, world_size
+        self.fail_at, self.seconds = faults.get("fail_at"), faults.get("seconds", 0.0)
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        torch.rand(1)  # as DataLoader does when it starts
+        for number in range(start_batch, self.batches):
+            if epoch == 1 and number == self.fail_at:
+                raise DataError("5 of 20 files are bad, more than DATA.MAX_BAD_RATIO allows")
+            time.sleep(self.seconds)
+            first = (number * self.world_size + self.rank) * self.batch_size
+            indices = list(range(first, first + self.batch_size))
+            yield Batch(
+                inputs=torch.stack([sample(epoch, i) for i in indices]),
+                targets=torch.tensor([i % CLASSES for i in indices]),
+                indices=torch.tensor(indices),
+                paths=[f"clip_{i}.mp4" for i in indices],
+            )
+
+
+def prepare(inputs: Tensor) -> Tensor:
+    return inputs.float() / 255 - 0.45
+
+
+def validate(model: nn.Module) -> dict[str, float]:
+    inputs = torch.stack([sample(99, i) for i in range(12)])
+    with torch.no_grad():
+        guesses = model(prepare(inputs)).argmax(1)
+    wrong = (guesses != torch.arange(12) % CLASSES).float().mean()
+    return {"top1_err": 100 * float(wrong)}
+
+
+def make_trainer(
+    output_dir: Path | str,
+    *,
+    model: nn.Module | None = None,
+    loader: Any = None,
+    procs: Processes | None = None,
+    lr: float = 0.1,
+    method: Any = "sgd",
+    parts: dict[str, Any] | None = None,
+    **options: Any,
+) -> Trainer:
+    """parts: keyword arguments of Trainer; options: of TrainOptions."""
+    procs = procs or Processes()
+    seed_all(7)
+    model = model if model is not None else TinyNet()
+    chosen = TrainOptions(str(output_dir), **{"max_epoch": 3, "log_period": 2} | options)
+    loader = loader or TinyLoader(rank=procs.rank, world_size=procs.world_size, batch_size=8 // procs.world_size)
+    seed_all(7 + procs.rank)
+    return Trainer(
+        model,
+        loader,
+        make_optimizer(model, lr=lr, method=method),
+        Schedule("cosine", base_lr=lr, length=chosen.max_epoch, warmup=1, warmup_start_lr=0.01),
+        chosen,
+        **{"loss": make_loss(), "prepare": prepare, "validate": validate, "procs": procs} | (parts or {}),
+    )
+
+
+def main(output_dir: str, *settings: str) -> None:
+    values: dict[str, Any] = dict(setting.split("=") for setting in settings)
+    options = {f.name: _number(values[f.name]) for f in fields(TrainOptions) if f.name in values}
+    torch.set_num_threads(1)
+    with exit_on_user_error(), processes("cpu") as procs:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        setup_logging(output_dir, procs.is_main)
+        loader = TinyLoader(
+            rank=procs.rank,
+            world_size=procs.world_size,
+            batch_size=8 // procs.world_size,
+            batches=int(values.get("batches", 6)),
+            seconds=float(values.get("seconds", 0)),
+        )
+        summary = make_trainer(output_dir, loader=loader, procs=procs, **options).train()
+        print(f"rank {procs.rank}: finished {summary.finished}")
+
+
+def _number(text: str) -> float | int:
+    return float(text) if "." in text else int(text)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
