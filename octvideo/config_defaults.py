@@ -25,7 +25,7 @@ DEFAULTS: Tree = {
         "EMA_DECAY": 0.0,
         "COMPILE": False,
         "DETERMINISTIC": False,
-        "MAX_BAD_STEPS": 0,  # steps whose loss is not finite that may be skipped before the run stops
+        "MAX_SKIPPED": 20,  # steps in a row that mixed precision may skip for an infinite loss or gradient
     },
     "TEST": {
         "ENABLE": True,
@@ -80,7 +80,7 @@ DEFAULTS: Tree = {
         "WIDTH_PER_GROUP": 64,
         "STRIDE_1X1": False,
         "ZERO_INIT_FINAL_BN": False,
-        "NUM_BLOCK_TEMP_KERNEL": [],  # blocks of res2..res5 with the family's temporal kernel; []: all
+        "NUM_BLOCK_TEMP_KERNEL": [],  # blocks of res2..res5 with the family's temporal kernel; []: 3, 4, 6, 3
         "STEM_POOL_PADDING": 1,
         "BLOCK": "post",
     },
@@ -127,7 +127,7 @@ DEFAULTS: Tree = {
         "MOMENTUM": 0.9,
         "DAMPENING": 0.0,
         "NESTEROV": True,
-        "SCALE_MOMENTUM": False,  # rescale the momentum buffer when the rate steps (Caffe2's correction)
+        "SCALE_MOMENTUM": True,  # past gradients take a new rate too (Caffe2's momentum correction, torch's own way)
         "WEIGHT_DECAY": 1e-4,
         "ZERO_WD_1D_PARAM": False,
         "BETAS": [0.9, 0.999],

@@ -1,0 +1,97 @@
+"""The recipe that a config amounts to, in one line for the log, and what it lacks of the published one."""
+
+from typing import Any
+
+from octvideo.engine.optim import Schedule, scale_lr
+
+# What configs/recipes/ say, by LR_POLICY: the settings without which a Kinetics number is not comparable.
+PUBLISHED: dict[str, dict[str, float]] = {
+    "cosine": {
+        "TRAIN.BATCH_SIZE": 64,
+        "SOLVER.BASE_LR": 0.1,
+        "SOLVER.MAX_EPOCH": 196,
+        "SOLVER.WARMUP_EPOCHS": 34,
+        "SOLVER.MOMENTUM": 0.9,
+        "SOLVER.WEIGHT_DECAY": 1e-4,
+        "MODEL.DROPOUT_RATE": 0.5,
+    },
+    "steps_with_relative_lrs": {
+        "TRAIN.BATCH_SIZE": 64,
+        "SOLVER.BASE_LR": 0.01,
+        "SOLVER.MAX_ITER": 300_000,
+        "SOLVER.WARMUP_EPOCHS": 0,
+        "SOLVER.MOMENTUM": 0.9,
+        "SOLVER.WEIGHT_DECAY": 1e-4,
+        "MODEL.DROPOUT_RATE": 0.5,
+    },
+}
+KINETICS_CLASSES = (400, 600, 700)
+
+
+def effective_lr(cfg: Any, world_size: int) -> float:
+    """BASE_LR scaled to the batch, where the config asks for it."""
+    solver = cfg.SOLVER
+    shards = world_size if solver.BASE_LR_SCALE_NUM_SHARDS else 1
+    return scale_lr(solver.BASE_LR, cfg.TRAIN.BATCH_SIZE, solver.BASE_BATCH_SIZE) * shards
+
+
+def build_schedule(cfg: Any, steps_per_epoch: int, world_size: int) -> Schedule:
+    """Positions count epochs, or optimizer steps where SOLVER.MAX_ITER is set."""
+    solver = cfg.SOLVER
+    lr = effective_lr(cfg, world_size)
+    by_iterations = solver.MAX_ITER > 0
+    steps = solver.STEP_ITERS if by_iterations else solver.STEPS
+    return Schedule(
+        policy=solver.LR_POLICY,
+        base_lr=lr,
+        length=solver.MAX_ITER if by_iterations else solver.MAX_EPOCH,
+        end_lr=solver.COSINE_END_LR,
+        steps=steps or (0,),
+        lrs=solver.LRS or (1.0,),
+        warmup=solver.WARMUP_EPOCHS * (steps_per_epoch if by_iterations else 1),
+        warmup_start_lr=solver.WARMUP_START_LR * lr / solver.BASE_LR if solver.BASE_LR else 0.0,
+        per_iteration=by_iterations,
+    )
+
+
+def describe_recipe(cfg: Any, steps_per_epoch: int, world_size: int) -> str:
+    """batch 64 (8 processes x 8), lr 0.1 cosine, 196 epochs x 3666 iterations, warm-up 34 epochs from 0.01, sgd ..."""
+    solver, batch = cfg.SOLVER, cfg.TRAIN.BATCH_SIZE
+    schedule = build_schedule(cfg, steps_per_epoch, world_size)
+    parts = f"{world_size} processes x {batch // world_size // solver.ACCUM_STEPS}"
+    accumulated = f" x {solver.ACCUM_STEPS} accumulated" if solver.ACCUM_STEPS > 1 else ""
+    scaled = f" ({solver.BASE_LR:g} scaled from batch {solver.BASE_BATCH_SIZE})" if solver.BASE_BATCH_SIZE else ""
+    if solver.MAX_ITER:
+        length = f"{solver.MAX_ITER} iterations ({solver.MAX_ITER / steps_per_epoch:.1f} epochs of {steps_per_epoch})"
+    else:
+        length = f"{solver.MAX_EPOCH} epochs x {steps_per_epoch} iterations ({solver.MAX_EPOCH * steps_per_epoch})"
+    warmup = f"warm-up {solver.WARMUP_EPOCHS:g} epochs from {schedule.warmup_start_lr:.3g}"
+    return (
+        f"recipe: batch {batch} ({parts}{accumulated}), lr {schedule.base_lr:.4g}{scaled} {solver.LR_POLICY}, "
+        f"{length}, {warmup if solver.WARMUP_EPOCHS else 'no warm-up'}, {solver.OPTIMIZING_METHOD}, "
+        f"weight decay {solver.WEIGHT_DECAY:g}"
+    )
+
+
+def recipe_differences(cfg: Any) -> list[str]:
+    """`TRAIN.BATCH_SIZE 16 instead of 64`, ... on Kinetics; [] for other data, which has no published recipe."""
+    if cfg.TRAIN.DATASET != "kinetics" or cfg.MODEL.NUM_CLASSES not in KINETICS_CLASSES:
+        return []
+    published = PUBLISHED[cfg.SOLVER.LR_POLICY]
+    # A rate that follows the batch keeps the recipe.
+    follows = published["TRAIN.BATCH_SIZE"] == cfg.SOLVER.BASE_BATCH_SIZE
+    different = []
+    for key, expected in published.items():
+        section, name = key.split(".")
+        if cfg[section][name] != expected and not (follows and key == "TRAIN.BATCH_SIZE"):
+            different.append(f"{key} {cfg[section][name]:g} instead of {expected:g}")
+    return different
+
+
+def recipe_warning(cfg: Any) -> str:
+    """One line, "" when there is nothing to say."""
+    different = recipe_differences(cfg)
+    if not different:
+        return ""
+    advice = "; SOLVER.BASE_BATCH_SIZE 64 scales the rate with the batch" if "BATCH_SIZE" in different[0] else ""
+    return f"not the published recipe: {', '.join(different)}{advice}"
