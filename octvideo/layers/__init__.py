@@ -1,5 +1,6 @@
 """Building blocks: octave convolutions and what stands beside them. Depends on torch only."""
 
+from octvideo.layers.lowering import lower
 from octvideo.layers.octave import (
     WIDTH_RULES,
     Channels,
@@ -24,6 +25,7 @@ __all__ = [
     "OctTensor",
     "check_alpha",
     "down",
+    "lower",
     "merge",
     "up_to",
 ]

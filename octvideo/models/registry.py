@@ -1,14 +1,17 @@
 """`create_model`: every network by its name."""
 
 import difflib
-from collections.abc import Callable
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any
 
 from torch import nn
 
 from octvideo.errors import ConfigError
+from octvideo.layers import lower
+from octvideo.models.image_options import ImageResNetOptions
+from octvideo.models.image_resnet import ImageResNet
 from octvideo.models.slowfast import SlowFast
 from octvideo.models.video_options import BLOCKS, VideoOptions
 from octvideo.models.video_resnet import C2D, I3D, SLOW, VideoResNet
@@ -16,44 +19,81 @@ from octvideo.models.video_resnet import C2D, I3D, SLOW, VideoResNet
 # res3 blocks 1, 3 and res4 blocks 1, 3, 5: where the stage has them.
 NONLOCAL_5 = {26: ((), (1,), (1,), ()), 50: ((), (1, 3), (1, 3, 5), ()), 101: ((), (1, 3), (1, 3, 5), ())}
 
-# name -> (builder, what the name itself decides)
-VIDEO_MODELS: dict[str, tuple[Callable[[VideoOptions], nn.Module], dict[str, Any]]] = {}
-for _depth in BLOCKS:
-    for _family, _spec in (("c2d", C2D), ("i3d", I3D), ("slow", SLOW)):
-        VIDEO_MODELS[f"{_family}_r{_depth}"] = (partial(VideoResNet, _spec, _depth), {})
-    for _family, _spec in (("c2d_nln", C2D), ("i3d_nln", I3D)):
-        _nonlocal = {"nonlocal_location": NONLOCAL_5[_depth]}
-        VIDEO_MODELS[f"{_family}_r{_depth}"] = (partial(VideoResNet, _spec, _depth), _nonlocal)
-    VIDEO_MODELS[f"slowfast_r{_depth}"] = (partial(SlowFast, _depth), {})
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A row of the table of networks.
+
+    options: the dataclass whose fields `create_model` takes.
+    fixed: the options that the name itself decides; a caller may still override them.
+    """
+
+    builder: Callable[[Any], nn.Module]
+    options: type
+    fixed: dict[str, Any] = field(default_factory=dict)
+
+
+def _video_models() -> Iterator[tuple[str, Family]]:
+    for depth in BLOCKS:
+        for name, spec in (("c2d", C2D), ("i3d", I3D), ("slow", SLOW)):
+            yield f"{name}_r{depth}", Family(partial(VideoResNet, spec, depth), VideoOptions)
+        for name, spec in (("c2d_nln", C2D), ("i3d_nln", I3D)):
+            nonlocal_5 = {"nonlocal_location": NONLOCAL_5[depth]}
+            yield f"{name}_r{depth}", Family(partial(VideoResNet, spec, depth), VideoOptions, nonlocal_5)
+        yield f"slowfast_r{depth}", Family(partial(SlowFast, depth), VideoOptions)
+
+
+def _image_resnet(**fixed: Any) -> Family:
+    return Family(ImageResNet, ImageResNetOptions, fixed)
+
+
+def _image_models() -> Iterator[tuple[str, Family]]:
+    blocks = {**BLOCKS, 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
+    for depth in (18, 34):
+        yield f"resnet{depth}", _image_resnet(blocks=blocks[depth], basic=True)
+    for depth in (26, 50, 101, 152):
+        yield f"resnet{depth}", _image_resnet(blocks=blocks[depth])
+    for depth in (26, 50, 101, 152, 200):
+        yield f"preact_resnet{depth}", _image_resnet(blocks=blocks[depth], block="preact")
+    for depth in (20, 44, 56):
+        cifar = {"blocks": ((depth - 2) // 6,) * 3, "basic": True, "width_per_group": 16, "stages": (2, 3)}
+        yield f"resnet{depth}_cifar", _image_resnet(**cifar, stem="3x3", stem_pool="none", num_classes=10)
+
+
+MODELS: dict[str, Family] = dict([*_video_models(), *_image_models()])
 
 
 def list_models() -> list[str]:
     """The names that `create_model` knows, sorted."""
-    return sorted(VIDEO_MODELS)
+    return sorted(MODELS)
 
 
-def create_model(name: str, *, alpha: float = 0.0, num_classes: int = 400, **options: Any) -> nn.Module:
-    """Build a network: `create_model("i3d_r50", alpha=0.1)`.
+def create_model(name: str, **options: Any) -> nn.Module:
+    """Build a network: `create_model("i3d_r50", alpha=0.1)`, `create_model("resnet50", alpha=0.5)`.
 
-    name: one of `list_models()`: c2d, i3d, slow, slowfast with _r26, _r50 or _r101; c2d_nln, i3d_nln with five
-        non-local blocks (Wang et al. 2018).
-    alpha: share of low-frequency channels, in [0, 1); 0 is the vanilla network.
-    options: the fields of `octvideo.models.VideoOptions`.
+    name: one of `list_models()`.
+        Video: c2d, i3d, slow, slowfast with _r26, _r50 or _r101; c2d_nln, i3d_nln with five non-local blocks
+        (Wang et al. 2018).
+        Images: resnet18 .. resnet152 (post-activation), preact_resnet26 .. 200; resnet20_cifar, 44, 56.
+    options: the fields of `VideoOptions`, or for images of `ImageResNetOptions` and its like. All have
+        alpha: share of low-frequency channels, in [0, 1); 0 (default) is the vanilla network.
+        num_classes: 400 for video, 1000 for images, 10 for CIFAR by default.
 
-    The network takes float (N, 3, T, H, W) and returns logits (N, num_classes); SlowFast takes the frames of its fast
-    pathway. `model.config` holds plain values with which `create_model(**model.config)` builds it again.
+    A video network takes float (N, 3, T, H, W), SlowFast the frames of its fast pathway; an image network (N, 3, H, W).
+    Both return logits (N, num_classes). `model.config` holds plain values with which `create_model(**model.config)`
+    builds it again.
 
     Raises ConfigError (a ValueError) for an unknown name or option and for values out of range.
     """
-    if name not in VIDEO_MODELS:
-        raise ConfigError(f"there is no model {name!r}{_suggest(name, VIDEO_MODELS)}")
-    builder, fixed = VIDEO_MODELS[name]
-    known = [f.name for f in fields(VideoOptions)]
+    if name not in MODELS:
+        raise ConfigError(f"there is no model {name!r}{_suggest(name, MODELS)}")
+    family = MODELS[name]
+    known = [f.name for f in fields(family.options)]
     for option in options:
         if option not in known:
-            raise ConfigError(f"create_model has no option {option!r}{_suggest(option, known)}")
-    chosen = VideoOptions(alpha=alpha, num_classes=num_classes, **{**fixed, **options})
-    model = builder(chosen)
+            raise ConfigError(f"{name} has no option {option!r}{_suggest(option, known)}")
+    chosen = family.options(**{**family.fixed, **options})
+    model = family.builder(chosen)
     model.config = {"name": name, **_plain(asdict(chosen))}  # type: ignore[assignment]
     return model
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
 from octvideo.layers import Channels, OctTensor, merge
+from octvideo.layers.lowering import Conv3d, MaxPool3d
 from octvideo.layers.nonlocal_block import NonLocalCross, NonLocalHigh
 from octvideo.models.blocks import init_weights, make_stage
 from octvideo.models.video_options import BLOCKS, OctavePlan, VideoOptions
@@ -50,9 +51,9 @@ class Stem(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_t: int, pool_padding: int, bn_eps: float) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(in_channels, out_channels, (kernel_t, 7, 7), (1, 2, 2), (kernel_t // 2, 3, 3), bias=False)
+        self.conv = Conv3d(in_channels, out_channels, (kernel_t, 7, 7), (1, 2, 2), (kernel_t // 2, 3, 3), bias=False)
         self.bn = nn.BatchNorm3d(out_channels, eps=bn_eps)
-        self.pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, pool_padding, pool_padding))
+        self.pool = MaxPool3d((1, 3, 3), (1, 2, 2), pool_padding)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,7 +138,7 @@ class VideoResNet(VideoNet):
         c = Channels(options.width_per_group)
         self.stem = Stem(options.in_channels, c.high, spec.stem_temporal, options.stem_pool_padding, style.bn_eps)
         self.res2, c = stage(2, c)
-        self.pool2 = nn.MaxPool3d((spec.pool2_temporal, 1, 1))
+        self.pool2 = MaxPool3d((spec.pool2_temporal, 1, 1), (spec.pool2_temporal, 1, 1))
         self.res3, c = stage(3, c)
         self.res4, c = stage(4, c)
         self.res5, c = stage(5, c)

@@ -1,0 +1,100 @@
+"""3D convolutions and pools computed as 2D ones on views of the same memory.
+
+PyTorch's 3D kernels on a CPU are well below its 2D ones, and most kernels of a video network are flat: 1 x k x k or
+k x 1 x 1. In channels-last memory (N, T, H, W, C) both are 2D convolutions on a free view:
+
+    1 x k x k    (N * T, C, H, W)
+    k x 1 x 1    (N, C, T, H * W), kernel (k, 1)
+
+A kernel that is deep and wide (the stem, 5 x 7 x 7) becomes 1 x 7 x 7 on 5 shifted copies of its few input channels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Conv3d(nn.Conv3d):
+    """`nn.Conv3d` that computes as 2D convolutions where `lowered` is set and the tensor is on a CPU."""
+
+    lowered = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.lowered and x.device.type == "cpu"):
+            return super().forward(x)
+        assert not isinstance(self.padding, str)
+        return conv3d_as_2d(x, self.weight, self.stride, self.padding, self.groups, self.bias)
+
+
+class MaxPool3d(nn.MaxPool3d):
+    """`nn.MaxPool3d` of a flat window (1 x k x k or k x 1 x 1), padded in space only, likewise."""
+
+    lowered = False
+
+    def __init__(self, window: tuple[int, int, int], stride: tuple[int, int, int], padding: int = 0) -> None:
+        super().__init__(window, stride, (0, padding, padding))
+        self.window, self.strides, self.pad = window, stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.lowered and x.device.type == "cpu"):
+            return super().forward(x)
+        (t, *k), (st, *s), p = self.window, self.strides, self.pad
+        if t == st == 1:
+            return unfold_time(F.max_pool2d(fold_time(x), k, s, p), x.shape[0])
+        return unflatten_space(F.max_pool2d(x.flatten(3), (t, 1), (st, 1)), x)
+
+
+def lower(model: nn.Module, on: bool = True) -> nn.Module:
+    """Let the convolutions and pools in `model` compute in 2D on CPUs, or in 3D again; returns `model`."""
+    for module in model.modules():
+        if isinstance(module, Conv3d | MaxPool3d):
+            module.lowered = on
+    return model
+
+
+def conv3d_as_2d(
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    groups: int = 1,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """`F.conv3d` of x (N, C, T, H, W), without dilation; the result is channels-last where x is."""
+    t, kh, kw = weight.shape[2:]
+    (st, *s), (pt, *p) = stride, padding
+    if kh == kw == 1 and t > 1:
+        x = x if s == [1, 1] else x[..., :: s[0], :: s[1]]
+        out = F.conv2d(x.flatten(3), weight.squeeze(4), bias, (st, 1), (pt, 0), 1, groups)
+        return unflatten_space(out, x)
+    if t == 1:
+        x, weight = x[:, :, ::st], weight.squeeze(2)
+    else:
+        x, weight = _frames_seen(x, t, st, pt, groups), weight.transpose(1, 2).flatten(1, 2)
+    return unfold_time(F.conv2d(fold_time(x), weight, bias, s, p, 1, groups), x.shape[0])
+
+
+def fold_time(x: Tensor) -> Tensor:
+    """(N, C, T, H, W) -> (N * T, C, H, W), channels-last; a view where x is channels-last."""
+    return x.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def unfold_time(x: Tensor, clips: int) -> Tensor:
+    """(N * T, C, H, W) -> (N, C, T, H, W)."""
+    return x.reshape(clips, -1, *x.shape[1:]).transpose(1, 2)
+
+
+def unflatten_space(x: Tensor, like: Tensor) -> Tensor:
+    """(N, C, T, H * W) -> (N, C, T, H, W), the height and width of `like`."""
+    return x.reshape(*x.shape[:3], *like.shape[3:])
+
+
+def _frames_seen(x: Tensor, kernel_t: int, stride_t: int, padding_t: int, groups: int) -> Tensor:
+    """(N, C, T, H, W) -> (N, kt * C, T', H, W): per output frame the frames that its kernel sees, group by group."""
+    x = F.pad(x, (0, 0, 0, 0, padding_t, padding_t))
+    x = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
+    frames = (x.shape[3] - kernel_t) // stride_t + 1
+    shifted = [x[:, :, :, i::stride_t][:, :, :, :frames] for i in range(kernel_t)]
+    return torch.cat(shifted, dim=2).flatten(1, 2)
