@@ -4,6 +4,8 @@ post-activation                          pre-activation
 x --+-- reduce - spatial - expand --+--  x --+-- reduce - spatial - expand --+--
     +--------- shortcut ------------+ReLU    +--------- shortcut ------------+
 each box: convolution, BN                each box: BN, ReLU, convolution
+
+The basic block of ResNet-18 and 34 has two 3x3 boxes, `first` and `second`, instead of the three.
 """
 
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 
 from octvideo.layers import Channels, OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d, OctTensor
 from octvideo.layers.octave import Downsample
+from octvideo.layers.squeeze_excite import SqueezeExcite
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,9 @@ class BlockStyle:
     kind: "post" or "preact" (BN and ReLU after or before each convolution).
     downsample: how a spatial stride is taken ("stride": by the convolution, "pool": by an average pool before it).
     stride_1x1: the stride sits at the first 1x1 (Caffe, video-nonlocal-net's sources) instead of the 3x3.
+    stride_last: the stride sits at the last 1x1 (the official ResNet-152 v1e and v1f).
+    basic: blocks of two 3x3 instead of bottlenecks.
+    se: squeeze-excite at the end of the residual branch.
     """
 
     dims: Literal[2, 3] = 3
@@ -32,6 +38,9 @@ class BlockStyle:
     groups: int = 1
     downsample: Downsample = "stride"
     stride_1x1: bool = False
+    stride_last: bool = False
+    basic: bool = False
+    se: bool = False
     zero_init_final_bn: bool = True
     bn_eps: float = 1e-5
 
@@ -49,8 +58,24 @@ class BlockStyle:
             in_channels, out_channels, size, strides, padding, groups, bias=False, downsample=self.downsample
         )
 
-    def norm(self, channels: Channels) -> OctBatchNorm2d | OctBatchNorm3d:
-        return (OctBatchNorm2d if self.dims == 2 else OctBatchNorm3d)(channels, eps=self.bn_eps)
+    def norm(self, channels: Channels, affine: bool = True) -> OctBatchNorm2d | OctBatchNorm3d:
+        return (OctBatchNorm2d if self.dims == 2 else OctBatchNorm3d)(channels, eps=self.bn_eps, affine=affine)
+
+    @property
+    def layer(self) -> "type[ConvNorm | NormConv]":
+        """What a block is made of."""
+        return NormConv if self.kind == "preact" else ConvNorm
+
+    @property
+    def entry(self) -> "type[ConvNorm | NormConv]":
+        """What meets the input of a block: the branch's first layer and the projection."""
+        return WhitenConvNorm if self.se and self.kind == "post" else self.layer
+
+    def strides(self, stride: int) -> tuple[int, int, int]:
+        """The strides of reduce, spatial and expand in a bottleneck with `stride`."""
+        if self.stride_1x1:
+            return stride, 1, 1
+        return (1, 1, stride) if self.stride_last else (1, stride, 1)
 
 
 class ConvNorm(nn.Module):
@@ -93,6 +118,25 @@ class NormConv(nn.Module):
         return self.conv(self.bn(x).map(F.relu))
 
 
+class WhitenConvNorm(ConvNorm):
+    """BN without gamma and beta, convolution, BN: how the official post-activation SE blocks begin."""
+
+    def __init__(
+        self,
+        style: BlockStyle,
+        in_channels: Channels,
+        out_channels: Channels,
+        kernel: tuple[int, int],
+        stride: int = 1,
+        groups: int = 1,
+    ) -> None:
+        super().__init__(style, in_channels, out_channels, kernel, stride, groups)
+        self.whiten = style.norm(in_channels, affine=False)
+
+    def forward(self, x: OctTensor) -> OctTensor:
+        return super().forward(self.whiten(x))
+
+
 class Bottleneck(nn.Module):
     """reduce kt x 1 x 1, spatial 1 x 3 x 3, expand 1 x 1 x 1, and a shortcut; a projection where the shape changes.
 
@@ -110,21 +154,65 @@ class Bottleneck(nn.Module):
         stride: int = 1,
     ) -> None:
         super().__init__()
-        layer = ConvNorm if style.kind == "post" else NormConv
-        first, second = (stride, 1) if style.stride_1x1 else (1, stride)
         self.preact = style.kind == "preact"
-        self.reduce = layer(style, in_channels, mid_channels, (kernel_t, 1), first)
-        self.spatial = layer(style, mid_channels, mid_channels, (1, 3), second, style.groups)
-        self.expand = layer(style, mid_channels, out_channels, (1, 1))
-        changes = stride > 1 or in_channels != out_channels
-        self.shortcut = layer(style, in_channels, out_channels, (1, 1), stride) if changes else nn.Identity()
+        first, second, third = style.strides(stride)
+        self.reduce = style.entry(style, in_channels, mid_channels, (kernel_t, 1), first)
+        self.spatial = style.layer(style, mid_channels, mid_channels, (1, 3), second, style.groups)
+        self.expand = style.layer(style, mid_channels, out_channels, (1, 1), third)
+        self.excite = SqueezeExcite(out_channels) if style.se else nn.Identity()
+        self.shortcut = make_shortcut(style, in_channels, out_channels, stride)
 
     def forward(self, x: OctTensor) -> OctTensor:
         if self.preact:
-            return self.expand(self.spatial(self.reduce(x))) + self.shortcut(x)
+            return self.excite(self.expand(self.spatial(self.reduce(x)))) + self.shortcut(x)
         out = self.reduce(x).map(F.relu)
         out = self.spatial(out).map(F.relu)
-        return (self.expand(out) + self.shortcut(x)).map(F.relu)
+        return (self.excite(self.expand(out)) + self.shortcut(x)).map(F.relu)
+
+    @property
+    def last(self) -> nn.Module:
+        return self.expand
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3, the first with the stride, and a shortcut: ResNet-18, 34 and the small CIFAR networks. Called alike.
+
+    `mid_channels` is what the first gives to the second; in time the first has `kernel_t`.
+    """
+
+    def __init__(
+        self,
+        style: BlockStyle,
+        in_channels: Channels,
+        mid_channels: Channels,
+        out_channels: Channels,
+        *,
+        kernel_t: int = 1,
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        self.preact = style.kind == "preact"
+        self.first = style.entry(style, in_channels, mid_channels, (kernel_t, 3), stride)
+        self.second = style.layer(style, mid_channels, out_channels, (1, 3))
+        self.excite = SqueezeExcite(out_channels) if style.se else nn.Identity()
+        self.shortcut = make_shortcut(style, in_channels, out_channels, stride)
+
+    def forward(self, x: OctTensor) -> OctTensor:
+        if self.preact:
+            return self.excite(self.second(self.first(x))) + self.shortcut(x)
+        out = self.first(x).map(F.relu)
+        return (self.excite(self.second(out)) + self.shortcut(x)).map(F.relu)
+
+    @property
+    def last(self) -> nn.Module:
+        return self.second
+
+
+def make_shortcut(style: BlockStyle, in_channels: Channels, out_channels: Channels, stride: int) -> nn.Module:
+    """The identity, or a 1x1 projection where the shape changes."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return style.entry(style, in_channels, out_channels, (1, 1), stride)
 
 
 def make_stage(
@@ -137,13 +225,12 @@ def make_stage(
     stride: int = 1,
     after: dict[int, nn.Module] | None = None,
 ) -> nn.Sequential:
-    """One bottleneck per entry of `kernels_t`, the first with the stride; `after[i]` follows block i (non-local)."""
-    stage = nn.Sequential()
+    """One block per entry of `kernels_t`, the first with the stride; `after[i]` follows block i (non-local, GloRe)."""
+    stage, block = nn.Sequential(), BasicBlock if style.basic else Bottleneck
     for i, kernel_t in enumerate(kernels_t):
         block_in, block_stride = (in_channels, stride) if i == 0 else (out_channels, 1)
         stage.add_module(
-            f"block{i}",
-            Bottleneck(style, block_in, mid_channels, out_channels, kernel_t=kernel_t, stride=block_stride),
+            f"block{i}", block(style, block_in, mid_channels, out_channels, kernel_t=kernel_t, stride=block_stride)
         )
         if after and i in after:
             stage.add_module(f"nonlocal{i}", after[i])
@@ -151,15 +238,13 @@ def make_stage(
 
 
 def init_weights(model: nn.Module, *, zero_init_final_bn: bool, fc_init_std: float = 0.01) -> None:
-    """He initialisation by the fan-out of the undivided kernel (all four paths alike), a small classifier."""
-    for module in model.modules():
+    """He initialisation by the fan-out of the undivided kernel (all four paths alike), a small classifier `head.fc`."""
+    for name, module in model.named_modules():
         if isinstance(module, OctConv2d | OctConv3d):
             for path in module.paths.values():
                 nn.init.normal_(path.weight, std=(2 / module.fan_out) ** 0.5)
-        elif isinstance(module, nn.Linear):
+        elif name == "head.fc":
             nn.init.normal_(module.weight, std=fc_init_std)
             nn.init.zeros_(module.bias)
-    if zero_init_final_bn:
-        for module in model.modules():
-            if isinstance(module, Bottleneck) and not module.preact:
-                module.expand.bn.zero_init()
+        elif zero_init_final_bn and isinstance(module, Bottleneck | BasicBlock) and not module.preact:
+            module.last.bn.zero_init()  # type: ignore[operator,union-attr]

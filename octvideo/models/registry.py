@@ -93,7 +93,7 @@ def create_model(name: str, **options: Any) -> nn.Module:
         if option not in known:
             raise ConfigError(f"{name} has no option {option!r}{_suggest(option, known)}")
     chosen = family.options(**{**family.fixed, **options})
-    model = family.builder(chosen)
+    model = lower(family.builder(chosen))
     model.config = {"name": name, **_plain(asdict(chosen))}  # type: ignore[assignment]
     return model
 

@@ -1,0 +1,114 @@
+"""What an image network can be asked for."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from octvideo.errors import ConfigError
+from octvideo.layers.octave import Downsample
+from octvideo.models.blocks import BlockStyle
+from octvideo.models.video_options import OctavePlan
+
+# Convolutions of the stem: (channels, kernel, stride) each, with BN and ReLU.
+STEMS = {
+    "7x7": ((64, 7, 2),),
+    "3x3": ((64, 3, 1),),
+    "deep32": ((32, 3, 2), (32, 3, 1), (64, 3, 1)),
+    "deep8": ((8, 3, 1), (32, 3, 2), (64, 3, 1)),
+}
+STEM_POOLS = ("max", "conv", "bottleneck", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOptions:
+    """The keyword arguments of `create_model` for all image networks. None stands for the family's default.
+
+    alpha: share of low-frequency channels, in [0, 1); 0 is the vanilla network.
+    num_classes: width of the classifier.
+    width_rule: how widths are split: "int" (the official networks), "round16", "round16_min16".
+    downsample: "stride" or "pool" before a strided convolution; by default "stride" at alpha 0, else "pool".
+    bn_eps: 1e-5; the official pre-activation networks have 1e-4.
+    dropout_rate, fc_init_std: of the classifier.
+    """
+
+    alpha: float = 0.0
+    num_classes: int = 1000
+    in_channels: int = 3
+    width_rule: str = "int"
+    downsample: Downsample | None = None
+    bn_eps: float | None = None
+    dropout_rate: float = 0.0
+    fc_init_std: float = 0.01
+
+    def octave(self, stages: Sequence[int] = (2, 3, 4)) -> OctavePlan:
+        """Which of res2..res5 are octave: by default all but the last ("a 3x3 on a 3.5x3.5 map makes no sense")."""
+        return OctavePlan(self.alpha, tuple(stages), self.width_rule)
+
+    @property
+    def how_to_downsample(self) -> Downsample:
+        return self.downsample or ("pool" if self.alpha else "stride")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageResNetOptions(ImageOptions):
+    """The keyword arguments of `create_model` for residual image networks, beside those of `ImageOptions`.
+
+    blocks: blocks of each stage, from res2 on.
+    basic: blocks of two 3x3 instead of bottlenecks.
+    block: "post" or "preact".
+    stages: which stages are octave.
+    width_per_group: 64 is the ResNet; 16 or 32 a small one; the widths of the stem scale along.
+    num_groups, bottleneck_width: groups of the 3x3 and their width in res2 (32 and 128 in a ResNeXt 32x4d).
+    stem: "7x7"; "3x3" (for CIFAR, stride 1); "deep32", "deep8" (three 3x3 beginning with 32 or 8 channels).
+    stem_pool: "max"; "conv" (3x3 / 2), "bottleneck" (1-3-1 / 2) in its place; or "none".
+    stride_1x1, stride_last: the stride of a stage at the first or the last 1x1 instead of the 3x3.
+    se: squeeze-excite.
+    glore_location: blocks of res4 (from 0) that a GloRe unit follows; glore_mode: "mixed" or "octave" (glore.py).
+    zero_init_final_bn: residual branches start at zero (post-activation).
+    """
+
+    blocks: Sequence[int] = (3, 4, 6, 3)
+    basic: bool = False
+    block: Literal["post", "preact"] = "post"
+    stages: Sequence[int] = (2, 3, 4)
+    width_per_group: int = 64
+    num_groups: int = 1
+    bottleneck_width: int | None = None
+    stem: str = "7x7"
+    stem_pool: str = "max"
+    stride_1x1: bool = False
+    stride_last: bool = False
+    se: bool = False
+    glore_location: Collection[int] = ()
+    glore_mode: Literal["mixed", "octave"] = "mixed"
+    zero_init_final_bn: bool = True
+
+    def __post_init__(self) -> None:
+        choices = {
+            "block": ("post", "preact"),
+            "downsample": (None, "stride", "pool"),
+            "stem": tuple(STEMS),
+            "stem_pool": STEM_POOLS,
+            "glore_mode": ("mixed", "octave"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(map(repr, allowed))}")
+        if self.stride_1x1 and self.stride_last:
+            raise ConfigError("stride_1x1 and stride_last are both set; a block has its stride in one place")
+
+    @property
+    def style(self) -> BlockStyle:
+        eps = self.bn_eps if self.bn_eps is not None else (1e-4 if self.block == "preact" else 1e-5)
+        return BlockStyle(
+            dims=2,
+            kind=self.block,
+            groups=self.num_groups,
+            downsample=self.how_to_downsample,
+            stride_1x1=self.stride_1x1,
+            stride_last=self.stride_last,
+            basic=self.basic,
+            se=self.se,
+            zero_init_final_bn=self.zero_init_final_bn,
+            bn_eps=eps,
+        )

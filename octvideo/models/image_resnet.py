@@ -1,0 +1,143 @@
+"""Image networks with residual blocks: ResNet, ResNeXt, SE-ResNet, their pre-activation and CIFAR forms.
+
+layer   ResNet-50                 output of 3 x 224 x 224
+stem    7x7 / 2                     64 x 112 x 112
+        max pool 3x3 / 2            64 x 56 x 56
+res2    3 blocks                   256 x 56 x 56         octave at alpha > 0:
+res3    4 blocks                   512 x 28 x 28           the pair begins in res2's first block
+res4    6 blocks                  1024 x 14 x 14
+res5    3 blocks                  2048 x 7 x 7             and ends in res5's first block
+
+Modules are named as in `VideoResNet`, so that a checkpoint inflates key by key.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from octvideo.errors import ConfigError
+from octvideo.layers import Channels, OctTensor, merge
+from octvideo.models.blocks import BlockStyle, Bottleneck, init_weights, make_stage
+from octvideo.models.image_options import STEMS, ImageOptions, ImageResNetOptions
+
+
+class ImageNetwork(nn.Module):
+    """What all image networks share: images in, logits or probabilities out. Families add `features` and `head`."""
+
+    head: "Head"
+
+    def __init__(self, options: ImageOptions) -> None:
+        super().__init__()
+        self.in_channels = options.in_channels
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) to the last map (N, C', H', W'), pairs ended."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (N, C, H, W) of any size, normalised, to logits (N, num_classes)."""
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            got = tuple(x.shape)
+            raise ConfigError(f"the network got a tensor of shape {got}; it takes images (N, {self.in_channels}, H, W)")
+        return self.head(self.features(x))
+
+    def window_scores(self, x: Tensor) -> Tensor:
+        """Probabilities (N, num_classes)."""
+        return self(x).softmax(-1)
+
+
+class Head(nn.Module):
+    """Global average, dropout, classifier."""
+
+    def __init__(self, in_channels: int, options: ImageOptions) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(options.dropout_rate)
+        self.fc = nn.Linear(in_channels, options.num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.dropout(x.mean((2, 3))))
+
+
+class ConvNormRelu(nn.Sequential):
+    """Plain convolution without bias, BN, ReLU: what stands before the first octave layer."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, bn_eps: float) -> None:
+        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        super().__init__()
+        self.conv, self.bn, self.relu = conv, nn.BatchNorm2d(out_channels, eps=bn_eps), nn.ReLU()
+
+
+class BottleneckPool(nn.Module):
+    """A 1-3-1 bottleneck with stride 2 where other networks have a max pool (Big-Little Net). C to C channels."""
+
+    def __init__(self, channels: int, bn_eps: float) -> None:
+        super().__init__()
+        c, mid = Channels(channels), Channels(channels // 2)
+        self.block = Bottleneck(BlockStyle(dims=2, bn_eps=bn_eps), c, mid, c, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(OctTensor(x)).high
+
+
+class Stem(nn.Module):
+    """Plain convolutions, the last named `conv` and `bn` (earlier ones are in `before`), and what halves the map."""
+
+    def __init__(self, options: ImageResNetOptions, bn_eps: float) -> None:
+        super().__init__()
+        scale = options.width_per_group / 64
+        layers = []
+        c = options.in_channels
+        for width, kernel, stride in STEMS[options.stem]:
+            layers.append(ConvNormRelu(c, c := int(width * scale), kernel, stride, bn_eps))
+        self.before = nn.Sequential(*layers[:-1])
+        self.conv, self.bn = layers[-1].conv, layers[-1].bn
+        self.pool = make_stem_pool(options.stem_pool, c, bn_eps)
+        self.out_channels = c
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(F.relu(self.bn(self.conv(self.before(x)))))
+
+
+def make_stem_pool(kind: str, channels: int, bn_eps: float) -> nn.Module:
+    """(N, C, H, W) to (N, C, H/2, W/2), or the identity for "none"."""
+    if kind == "conv":
+        return ConvNormRelu(channels, channels, 3, 2, bn_eps)
+    if kind == "bottleneck":
+        return BottleneckPool(channels, bn_eps)
+    return nn.MaxPool2d(3, 2, 1) if kind == "max" else nn.Identity()
+
+
+class ImageResNet(ImageNetwork):
+    """A residual network; `ImageResNetOptions` says what the options are."""
+
+    def __init__(self, options: ImageResNetOptions) -> None:
+        super().__init__(options)
+        style, octave = options.style, options.octave(options.stages)
+        self.stem = Stem(options, style.bn_eps)
+        c = Channels(self.stem.out_channels)
+        self.stages = [f"res{number}" for number in range(2, 2 + len(options.blocks))]
+        for number, count in enumerate(options.blocks, start=2):
+            mid, out = (octave.split(width, number) for width in stage_widths(options, number))
+            stride = 1 if number == 2 else 2
+            self.add_module(f"res{number}", make_stage(style, c, mid, out, kernels_t=(1,) * count, stride=stride))
+            c = out
+        self.tail = style.norm(c) if style.kind == "preact" else None
+        self.head = Head(c.total, options)
+        init_weights(self, zero_init_final_bn=options.zero_init_final_bn, fc_init_std=options.fc_init_std)
+
+    def features(self, x: Tensor) -> Tensor:
+        out = OctTensor(self.stem(x))
+        for stage in self.stages:
+            out = self.get_submodule(stage)(out)
+        if self.tail is not None:
+            out = self.tail(out).map(F.relu)
+        return merge(out)
+
+
+def stage_widths(options: ImageResNetOptions, number: int) -> tuple[int, int]:
+    """Inner and outer channels of res`number`, both groups: 64 and 256 in res2 of a ResNet-50, then doubling."""
+    scale = 2 ** (number - 2)
+    if options.basic:
+        return options.width_per_group * scale, options.width_per_group * scale
+    mid = options.bottleneck_width or options.width_per_group * options.num_groups
+    return mid * scale, 4 * options.width_per_group * scale
