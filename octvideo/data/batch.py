@@ -44,7 +44,8 @@ class Batch:
     def of(cls, samples: Sequence[Sample]) -> "Batch":
         """Stack samples of one shape, in their order."""
         return cls(
-            inputs=torch.stack([sample.input for sample in samples]),
+            # With the channel last in memory, as the frames came: one plain copy.
+            inputs=torch.stack([sample.input.movedim(0, -1) for sample in samples]).movedim(-1, 1),
             targets=torch.stack([torch.as_tensor(sample.target) for sample in samples]),
             indices=torch.tensor([sample.index for sample in samples]),
             paths=[sample.path for sample in samples],
