@@ -127,6 +127,21 @@ def read_list(
     return videos
 
 
+def write_list(path: str | Path, entries: Iterable[VideoEntry]) -> None:
+    """Lines that `read_list` reads back: `path label` (`path num_frames label`, `path label,label`).
+
+    Entries without labels are written under the header `path`, which tells `read_list` so whatever it is asked for.
+    """
+    entries = list(entries)
+    if bad := next((entry.path for entry in entries if "\n" in entry.path or "\r" in entry.path), None):
+        raise DataError(f"{bad!r}: the name holds a line break, which no list can; rename the file.")
+    lines = [] if any(entry.labels for entry in entries) else ["path"]
+    for name, labels, num_frames in entries:
+        fields = [name, *([str(num_frames)] if num_frames else []), ",".join(map(str, labels))]
+        lines.append(" ".join(fields).rstrip())
+    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 Rows = Iterator[tuple[int, tuple[str, ...]]]  # line number, fields
 
 
