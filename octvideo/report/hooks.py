@@ -1,0 +1,42 @@
+"""Looking into a network while it runs: its layers by name, and what comes out of them."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from octvideo.errors import ConfigError
+from octvideo.layers import OctTensor
+
+Feature = Tensor | OctTensor
+
+
+def find_layer(model: nn.Module, name: str) -> nn.Module:
+    """The submodule `name`, as "res3" or "res4.block0.spatial.conv". Raises ConfigError with the nearest names."""
+    modules = dict(model.named_modules())
+    if name in modules and name:
+        return modules[name]
+    near = difflib.get_close_matches(name, modules, n=3, cutoff=0.3) or list(dict(model.named_children()))
+    raise ConfigError(f"there is no layer {name!r} in this network; near it: {', '.join(near)}")
+
+
+@contextmanager
+def captured(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Feature]]:
+    """Within the block, each forward pass leaves the outputs of these layers in the dict, by name."""
+    found: dict[str, Feature] = {}
+
+    def keep(name: str):  # type: ignore[no-untyped-def]
+        return lambda _module, _inputs, output: found.__setitem__(name, output)
+
+    handles = [find_layer(model, name).register_forward_hook(keep(name)) for name in names]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def as_pair(feature: Feature) -> OctTensor:
+    """A plain tensor is a pair without a low group."""
+    return feature if isinstance(feature, OctTensor) else OctTensor(feature)

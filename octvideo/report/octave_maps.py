@@ -1,0 +1,63 @@
+"""One clip inside an octave layer: its high and low output, and what each of the four paths adds to them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from octvideo.errors import ConfigError
+from octvideo.layers import OctConv2d, OctConv3d
+from octvideo.report.hooks import as_pair, captured, find_layer
+
+PATHS = ("h2h", "l2h", "l2l", "h2l")
+
+
+@torch.no_grad()
+def path_maps(model: nn.Module, clip: Tensor, layer: str) -> dict[str, NDArray[np.float32]]:
+    """Mean magnitude over channels of the layer's outputs and of its paths, at the middle frame: name -> (h, w).
+
+    clip: float (1, 3, T, H, W). The names are "high", "low" and those of PATHS that exist. Raises ConfigError where
+    `layer` is no octave convolution.
+    """
+    if not isinstance(find_layer(model, layer), OctConv2d | OctConv3d):
+        raise ConfigError(f"{layer!r} is no octave convolution; name one, as res3.block0.spatial.conv")
+    paths = [name for name in PATHS if getattr(find_layer(model, layer), name) is not None]
+    with captured(model, [layer, *(f"{layer}.{path}" for path in paths)]) as found:
+        model(clip)
+    pair = as_pair(found[layer])
+    maps = {"high": pair.high} | ({} if pair.low is None else {"low": pair.low})
+    maps |= {path: as_pair(found[f"{layer}.{path}"]).high for path in paths}
+    return {name: _magnitude(x) for name, x in maps.items()}
+
+
+def draw_paths(frame: NDArray[np.uint8], maps: Mapping[str, NDArray[np.float32]], title: str) -> Figure:
+    """The frame, the two outputs, and the paths with their share of what enters their group."""
+    figure = Figure(figsize=(2.6 * (1 + len(maps)), 3.2), layout="constrained")
+    first, *rest = figure.subplots(1, 1 + len(maps))
+    first.imshow(frame)
+    first.set_title("middle frame", fontsize=10)
+    for axes, (name, values) in zip(rest, maps.items(), strict=True):
+        axes.imshow(values, cmap="viridis")
+        axes.set_title(_caption(name, maps), fontsize=10)
+    for axes in (first, *rest):
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _caption(name: str, maps: Mapping[str, NDArray[np.float32]]) -> str:
+    height, width = maps[name].shape
+    if name not in PATHS:
+        return f"{name} group\n{height} x {width}"
+    enters = name[-1]
+    total = sum(float(maps[path].mean()) for path in maps if path in PATHS and path[-1] == enters)
+    return f"{name}: {float(maps[name].mean()) / total:.0%} of {'high' if enters == 'h' else 'low'}\n{height} x {width}"
+
+
+def _magnitude(x: Tensor) -> NDArray[np.float32]:
+    middle = x if x.dim() == 4 else x[:, :, x.shape[2] // 2]
+    return middle.abs().mean(1)[0].float().cpu().numpy()

@@ -1,0 +1,71 @@
+"""What frequencies a feature carries: the paper's Fig. 4 for any layer of any network."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+Spectrum = NDArray[np.float64]
+
+
+def energy_spectrum(x: Tensor) -> Spectrum:
+    """Mean energy per spatial frequency of (N, C, [T,] H, W), over everything but height and width: (H, W).
+
+    The zero frequency lies at [H // 2, W // 2]. Coefficients are amplitudes (a sum over pixels divided by their
+    number), so that spectra of maps of different sizes can be compared.
+    """
+    amplitudes = torch.fft.fft2(x.detach().double(), norm="forward").abs().square()
+    return torch.fft.fftshift(amplitudes.flatten(0, -3).mean(0)).cpu().numpy()
+
+
+def pad_spectrum(spectrum: Spectrum, height: int, width: int) -> Spectrum:
+    """The spectrum of the same signal on a finer grid: nothing above the Nyquist frequency of its own."""
+    padded = np.zeros((height, width))
+    top, left = height // 2 - spectrum.shape[0] // 2, width // 2 - spectrum.shape[1] // 2
+    padded[top : top + spectrum.shape[0], left : left + spectrum.shape[1]] = spectrum
+    return padded
+
+
+def radial_profile(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Radii in cycles per pixel of the map, 0 to .5, and the mean energy in a ring of each; corners are left out."""
+    height, width = spectrum.shape
+    fy = (np.arange(height) - height // 2) / height
+    fx = (np.arange(width) - width // 2) / width
+    rings = np.rint(np.hypot(fy[:, None], fx[None]) * min(height, width)).astype(int)
+    last = min(height, width) // 2
+    energy = np.array([spectrum[rings == ring].mean() for ring in range(last + 1)])
+    return np.arange(last + 1) / min(height, width), energy
+
+
+def draw_spectra(spectra: Mapping[str, Spectrum], title: str) -> Figure:
+    """One picture per group, log energy on one scale, and their radial profiles together.
+
+    Spectra that are smaller than the largest, a low group's, are shown at its scale: the empty rim is what they cannot
+    carry.
+    """
+    height, width = (max(s.shape[axis] for s in spectra.values()) for axis in (0, 1))
+    shown = {name: pad_spectrum(s, height, width) for name, s in spectra.items()}
+    floor = min(s[s > 0].min() for s in spectra.values())
+    logs = {name: np.log10(np.maximum(s, floor)) for name, s in shown.items()}
+    bounds = {"vmin": min(x.min() for x in logs.values()), "vmax": max(x.max() for x in logs.values())}
+    figure = Figure(figsize=(3.1 * len(spectra) + 4.2, 3.4), layout="constrained")
+    *maps, profile = figure.subplots(1, len(spectra) + 1, width_ratios=[1.0] * len(spectra) + [1.35])
+    for axes, (name, log) in zip(maps, logs.items(), strict=True):
+        image = axes.imshow(log, extent=(-0.5, 0.5, 0.5, -0.5), cmap="magma", **bounds)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("cycles per pixel", fontsize=8)
+        axes.tick_params(labelsize=7)
+    figure.colorbar(image, ax=maps, shrink=0.8, label="log10 energy")
+    for name, spectrum in shown.items():
+        radii, energy = radial_profile(spectrum)
+        carried = energy > 0
+        profile.plot(radii[carried], np.log10(energy[carried]), label=name, marker=".", markersize=4)
+    profile.axvline(0.25, color="grey", linewidth=0.8, linestyle=":")
+    profile.set_xlabel("radius, cycles per pixel (dotted: Nyquist of the low group)", fontsize=8)
+    profile.set_ylabel("log10 energy", fontsize=8)
+    profile.legend(fontsize=8)
+    figure.suptitle(title, fontsize=11)
+    return figure
