@@ -1,0 +1,82 @@
+"""What image weights assume of the network and of its input; a video network that does otherwise is refused."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from octvideo.errors import CheckpointError
+from octvideo.layers import OctConv3d
+from octvideo.layers.octave import Downsample
+
+
+@dataclass(frozen=True, slots=True)
+class Assumptions:
+    """None: the file does not say. mean, std: of the input in 0..1, per channel."""
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    bn_eps: float | None = None
+    stride_1x1: bool | None = None
+    downsample: Downsample | None = None
+
+    @classmethod
+    def of(
+        cls, model_2d: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> "Assumptions":
+        """Read them from an image network of this package."""
+        options: Mapping[str, Any] = model_2d.config  # type: ignore[assignment]
+        eps = {module.eps for module in model_2d.modules() if isinstance(module, nn.BatchNorm2d)}
+        if options.get("stride_last"):
+            raise CheckpointError(
+                f"{options['name']} has its strides at the last 1x1, where no video network has them; "
+                "inflate a network whose stride is at the 3x3 or the first 1x1"
+            )
+        return cls(
+            mean=tuple(mean) if mean else None,
+            std=tuple(std) if std else None,
+            bn_eps=eps.pop() if len(eps) == 1 else None,
+            stride_1x1=bool(options.get("stride_1x1")),
+            downsample=options.get("downsample") or ("pool" if options.get("alpha") else "stride"),
+        )
+
+    def check_model(self, model_3d: nn.Module, is_octave: bool) -> list[str]:
+        """What had to be taken on trust, a line each. Raises CheckpointError for a contradiction.
+
+        is_octave: the weights are an octave network's. Vanilla weights may enter an octave network that pools: that is
+        a part of the approximation which splitting them is, and is measured with it.
+        """
+        strided = {name: m for name, m in model_3d.named_modules() if isinstance(m, OctConv3d) and m.stride[-1] == 2}
+        at_1x1 = any(name.endswith("reduce.conv") for name in strided)
+        downsample = next(iter(strided.values())).downsample
+        becomes_octave = not is_octave and any(m.in_channels.low or m.out_channels.low for m in strided.values())
+        trusted = []
+        if self.stride_1x1 is None:
+            trusted.append(
+                f"the weights do not say where their strides sit; RESNET.STRIDE_1X1 {at_1x1} is taken as right"
+            )
+        elif self.stride_1x1 != at_1x1:
+            place = "first 1x1" if self.stride_1x1 else "3x3"
+            raise CheckpointError(
+                f"the weights have their strides at the {place}; set RESNET.STRIDE_1X1 {self.stride_1x1}"
+            )
+        if self.downsample and self.downsample != downsample and not becomes_octave:
+            raise CheckpointError(
+                f"the weights downsample by {self.downsample}, the network by {downsample}; "
+                f"set OCTCONV.DOWNSAMPLE {self.downsample}"
+            )
+        return trusted
+
+    def check_input(self, mean: Sequence[float], std: Sequence[float]) -> list[str]:
+        """The same for the input's normalisation, DATA.MEAN and DATA.STD; to half a grey level of 255."""
+        trusted = []
+        for key, wanted, got in (("MEAN", self.mean, mean), ("STD", self.std, std)):
+            if wanted is None:
+                trusted.append(
+                    f"the weights do not say their input's {key.lower()}; DATA.{key} {list(got)} is taken as right"
+                )
+            elif any(abs(a - b) > 0.5 / 255 for a, b in zip(wanted, got, strict=True)):
+                rounded = ", ".join(f"{value:.4g}" for value in wanted)
+                raise CheckpointError(f"the weights were trained with another input; set DATA.{key} [{rounded}]")
+        return trusted

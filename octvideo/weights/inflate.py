@@ -1,0 +1,271 @@
+"""From an image network to a video network: kernels repeated over time, and split between frequency groups on the way.
+
+Both are networks of this package and share their names: `res2.block0.reduce.conv.h2h.weight` is (C_out, C_in, kh, kw)
+in one and (C_out, C_in, kt, kh, kw) in the other.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from octvideo.errors import CheckpointError
+from octvideo.layers import Channels, OctBatchNorm3d, OctConv3d
+from octvideo.models.video_resnet import VideoResNet
+from octvideo.weights.assumptions import Assumptions
+
+State = Mapping[str, Tensor]
+NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
+
+
+@dataclass
+class InflationReport:
+    """What happened to every layer, by its name in the video network; nothing is dropped without a line here.
+
+    copied: as they were, repeated over time. split: a group was divided ("256 -> 224+32" output channels).
+    merged: two groups became one. fresh: as initialised, for the reason given. notes: taken on trust, or folded.
+    """
+
+    copied: list[str] = field(default_factory=list)
+    split: dict[str, str] = field(default_factory=dict)
+    merged: dict[str, str] = field(default_factory=dict)
+    fresh: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_exact(self) -> bool:
+        """The features of a still clip are the image network's."""
+        return not (self.split or self.merged)
+
+    def lines(self) -> list[str]:
+        """For a log: a line per stage and kind, one per layer that starts fresh."""
+        lines = [f"inflated as they are: {len(self.copied)} layers"] if self.copied else []
+        for kind, layers in (("split", self.split), ("merged", self.merged)):
+            for stage in dict.fromkeys(name.partition(".")[0] for name in layers):
+                changes = [change for name, change in layers.items() if name.startswith(f"{stage}.")]
+                lines.append(f"{kind} in {stage}: {len(changes)} layers, {', '.join(dict.fromkeys(changes))}")
+        lines += [f"starts fresh: {name} ({reason})" for name, reason in self.fresh.items()]
+        return lines + self.notes
+
+
+def inflate_conv(weight: Tensor, kernel_t: int) -> Tensor:
+    """(C_out, C_in, kh, kw) -> (C_out, C_in, kernel_t, kh, kw), each slice weight / kernel_t.
+
+    On a clip that repeats one image, every frame whose temporal window is full gets the 2D response;
+    the first and last kernel_t // 2 frames see zero padding and do not. (Carreira & Zisserman 2017, sec. 2.)
+    """
+    return weight.unsqueeze(2).repeat(1, 1, kernel_t, 1, 1) / kernel_t
+
+
+def inflate(state_2d: State, model_3d: nn.Module, assumes: Assumptions | None = None) -> InflationReport:
+    """Fill a C2D, I3D or Slow network with the weights of an image ResNet of the same depth.
+
+    state_2d: in the names of this package's image networks, vanilla or octave. Where widths or octave stages differ,
+        a kernel is joined and divided anew by channel, high before low: exact only for features constant in space.
+    assumes: what the weights expect of network and input. A BN eps is folded into the scales; another place of the
+        stride, or another way of downsampling, raises. The input's part is for `Assumptions.check_input`.
+
+    A classifier of another size and non-local blocks start fresh, as the report says. Raises CheckpointError, and
+    leaves the network as it was, when any other layer has no counterpart on either side.
+    """
+    if not isinstance(model_3d, VideoResNet):
+        raise CheckpointError(
+            f"{type(model_3d).__name__} is not filled from image weights; use MODEL.ARCH c2d, i3d or slow"
+        )
+    assumes = assumes or Assumptions()
+    source = _Source(state_2d)
+    _check_kind(source, model_3d)
+    report = InflationReport(notes=assumes.check_model(model_3d, source.is_octave))
+    filled: dict[str, Tensor] = {}
+    for name, module in model_3d.named_modules():
+        if "nonlocal" in name:
+            if name.rpartition(".")[2].startswith("nonlocal"):
+                report.fresh[name] = "image networks have none"
+        elif isinstance(module, OctConv3d):
+            filled |= _fill_conv(name, module, source, report)
+        elif isinstance(module, OctBatchNorm3d):
+            filled |= _fill_norm(name, module, source, assumes.bn_eps)
+    filled |= _fill_stem(model_3d, source, report, assumes.bn_eps)
+    filled |= _fill_head(model_3d, source, report)
+    if unused := source.unused():
+        raise CheckpointError(
+            f"{unused[0]} of the image weights ({len(unused)} tensors in all) has no place in the network; "
+            "RESNET.DEPTH, RESNET.BLOCK and the stem must be those of the image network"
+        )
+    _note_eps(model_3d, assumes.bn_eps, report)
+    model_3d.load_state_dict({**model_3d.state_dict(), **filled})
+    return report
+
+
+class _Source:
+    """The image weights, and which of them have been asked for."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.used: set[str] = set()
+
+    @property
+    def is_octave(self) -> bool:
+        return any(name.endswith(".l2h.weight") for name in self.state)
+
+    def get(self, name: str) -> Tensor | None:
+        self.used.add(name)
+        return self.state.get(name)
+
+    def take(self, name: str, shape: Sequence[int] | None = None) -> Tensor:
+        tensor = self.get(name)
+        if tensor is None:
+            raise CheckpointError(
+                f"the image weights lack {name}; RESNET.DEPTH, RESNET.BLOCK and MODEL.ARCH must be those of one network"
+            )
+        if shape is not None and tensor.shape != shape:
+            raise misfit(name, tensor.shape, shape)
+        return tensor.float()
+
+    def unused(self) -> list[str]:
+        return [name for name in self.state if name not in self.used and not name.endswith("num_batches_tracked")]
+
+
+def misfit(name: str, got: Sequence[int], wanted: Sequence[int]) -> CheckpointError:
+    return CheckpointError(
+        f"{name} is {tuple(got)} in the image weights, {tuple(wanted)} in the network; "
+        "RESNET.DEPTH, WIDTH_PER_GROUP and NUM_GROUPS must be those of the image network"
+    )
+
+
+def _check_kind(source: _Source, model_3d: VideoResNet) -> None:
+    is_preact = any(name.startswith("tail.") for name in source.state)
+    if is_preact != (model_3d.tail is not None):
+        raise CheckpointError(
+            f"the image weights are {'pre' if is_preact else 'post'}-activation; "
+            f"set RESNET.BLOCK {'preact' if is_preact else 'post'}"
+        )
+
+
+# --- Layers
+
+
+def _fill_conv(name: str, module: OctConv3d, source: _Source, report: InflationReport) -> dict[str, Tensor]:
+    kernel_t, *kernel = module.kernel_size
+    paths = {path: weight for path in PATHS if (weight := source.get(f"{name}.{path}.weight")) is not None}
+    if not paths:
+        source.take(f"{name}.h2h.weight")
+    wanted = {path: (*conv.weight.shape[:2], *kernel) for path, conv in module.paths.items()}
+    if {path: tuple(weight.shape) for path, weight in paths.items()} == wanted:
+        report.copied.append(name)
+    else:
+        _note_change(name, paths, module, report)
+        paths = _divide(name, paths, module)
+    return {f"{name}.{path}.weight": inflate_conv(weight.float(), kernel_t) for path, weight in paths.items()}
+
+
+PATHS = ("h2h", "h2l", "l2h", "l2l")
+
+
+def output_channels(paths: State) -> Channels:
+    return Channels(paths["h2h"].shape[0], paths["h2l"].shape[0] if "h2l" in paths else 0)
+
+
+def input_channels(paths: State) -> Channels:
+    return Channels(paths["h2h"].shape[1], paths["l2h"].shape[1] if "l2h" in paths else 0)
+
+
+def _note_change(name: str, paths: State, module: OctConv3d, report: InflationReport) -> None:
+    """Of the output's groups, or of the input's where the output's are as they were."""
+    had, has = output_channels(paths), module.out_channels
+    if had == has:
+        had, has = input_channels(paths), module.in_channels
+    changes = report.merged if had.low and not has.low else report.split
+    changes[name] = f"{had} -> {has}"
+
+
+def _divide(name: str, paths: State, module: OctConv3d) -> dict[str, Tensor]:
+    """Join the paths to one kernel and cut it where the groups of `module` end."""
+    if module.groups > 1:
+        raise CheckpointError(
+            f"{name} has {module.groups} groups, whose kernels cannot be divided anew; "
+            "OCTCONV.ALPHA, STAGES and WIDTH_RULE must be those of the image network"
+        )
+    joined = join_paths(paths)
+    shape = (module.out_channels.total, module.in_channels.total, *module.kernel_size[1:])
+    if joined.shape != shape:
+        raise misfit(name, joined.shape, shape)
+    return split_kernel(joined, module.in_channels, module.out_channels)
+
+
+def join_paths(paths: State) -> Tensor:
+    """{h2h, h2l, l2h, l2l} -> (high + low out, high + low in, ...), the undivided kernel."""
+    columns = []
+    for start in "hl":
+        column = [paths[path] for path in (f"{start}2h", f"{start}2l") if path in paths]
+        if column:
+            columns.append(torch.cat(column))
+    return torch.cat(columns, dim=1)
+
+
+def split_kernel(weight: Tensor, in_channels: Channels, out_channels: Channels) -> dict[str, Tensor]:
+    """The four blocks of an undivided kernel; blocks without channels are left out."""
+    rows = dict(zip("hl", torch.split(weight, list(out_channels)), strict=True))
+    blocks = {
+        f"{start}2{end}": block
+        for end, row in rows.items()
+        for start, block in zip("hl", torch.split(row, list(in_channels), dim=1), strict=True)
+    }
+    return {path: block for path, block in blocks.items() if block.numel()}
+
+
+def _fill_norm(name: str, module: OctBatchNorm3d, source: _Source, eps: float | None) -> dict[str, Tensor]:
+    channels, filled = module.channels, {}
+    for tensor in NORM_TENSORS:
+        parts = [source.take(f"{name}.high.{tensor}"), source.get(f"{name}.low.{tensor}")]
+        joined = torch.cat([part.float() for part in parts if part is not None])
+        if len(joined) != channels.total:
+            raise misfit(f"{name}.{tensor}", joined.shape, (channels.total,))
+        filled[f"{name}.high.{tensor}"] = joined[: channels.high]
+        if channels.low:
+            filled[f"{name}.low.{tensor}"] = joined[channels.high :]
+    for group, norm in (("high", module.high), ("low", module.low)):
+        if norm is not None:
+            fold_eps(filled, f"{name}.{group}", eps, norm.eps)
+    return filled
+
+
+def fold_eps(state: dict[str, Tensor], name: str, eps: float | None, new_eps: float) -> None:
+    """Scale gamma so that the norm with `new_eps` computes what it did with `eps`."""
+    if eps is not None and eps != new_eps:
+        variance = state[f"{name}.running_var"]
+        state[f"{name}.weight"] = state[f"{name}.weight"] * ((variance + new_eps) / (variance + eps)).sqrt()
+
+
+def _fill_stem(model: VideoResNet, source: _Source, report: InflationReport, eps: float | None) -> dict[str, Tensor]:
+    out_channels, in_channels, kernel_t, *kernel = model.stem.conv.weight.shape
+    weight = source.take("stem.conv.weight", (out_channels, in_channels, *kernel))
+    filled = {"stem.conv.weight": inflate_conv(weight, kernel_t)}
+    filled |= {f"stem.bn.{tensor}": source.take(f"stem.bn.{tensor}", (out_channels,)) for tensor in NORM_TENSORS}
+    fold_eps(filled, "stem.bn", eps, model.stem.bn.eps)
+    report.copied.append("stem.conv")
+    if model.stem.pool.pad == 0:
+        report.notes.append("RESNET.STEM_POOL_PADDING is 0; image networks pad that pool, so that maps are shifted")
+    return filled
+
+
+def _fill_head(model: VideoResNet, source: _Source, report: InflationReport) -> dict[str, Tensor]:
+    fc = model.head.fc
+    weight, bias = source.get("head.fc.weight"), source.get("head.fc.bias")
+    if weight is None or bias is None:
+        report.fresh["head.fc"] = "the image weights have no classifier"
+    elif weight.shape != fc.weight.shape:
+        report.fresh["head.fc"] = f"{weight.shape[0]} classes in the image weights, {fc.weight.shape[0]} in the network"
+    else:
+        report.copied.append("head.fc")
+        return {"head.fc.weight": weight.float(), "head.fc.bias": bias.float()}
+    return {}
+
+
+def _note_eps(model: VideoResNet, eps: float | None, report: InflationReport) -> None:
+    new_eps = model.stem.bn.eps
+    if eps is None:
+        report.notes.append(f"the weights do not say their BN eps; {new_eps:g} is taken as right")
+    elif eps != new_eps:
+        report.notes.append(f"the weights' BN eps {eps:g} is folded into the scales; the network's is {new_eps:g}")

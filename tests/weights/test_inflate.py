@@ -1,0 +1,227 @@
+"""Inflation: a clip that repeats one image gives the image network's features; what cannot be is refused by name."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from octvideo import create_model
+from octvideo.errors import CheckpointError
+from octvideo.layers import Channels
+from octvideo.weights.assumptions import Assumptions
+from octvideo.weights.inflate import inflate, inflate_conv, join_paths, split_kernel
+
+FULL_FRAMES = slice(9, 11)  # of 20: where an I3D of depth 50 sees no padding when it gets 40 frames
+OFFICIAL = {"stages": (2, 3, 4), "width_rule": "int"}  # what the image networks do
+
+
+def randomize(model: nn.Module) -> nn.Module:
+    """Norms as after training: none is the identity, no branch starts at zero."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            nn.init.uniform_(module.weight, 0.3, 0.8)
+            nn.init.normal_(module.bias, std=0.1)
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval()
+
+
+def image_model(name: str, **options: object) -> nn.Module:
+    return randomize(create_model(name, num_classes=10, **options))
+
+
+@torch.no_grad()
+def error_on_a_still_clip(model_2d: nn.Module, model_3d: nn.Module, num_frames: int, frames: slice) -> float:
+    """Largest difference between the features of an image and those of the clip repeating it, over their largest."""
+    image = torch.randn(1, 3, 64, 64)
+    wanted = model_2d.features(image)
+    (features,) = model_3d.eval().features(image.unsqueeze(2).expand(-1, -1, num_frames, -1, -1))
+    chosen = features[:, :, frames]
+    assert chosen.shape[2] > 0
+    return float((chosen - wanted.unsqueeze(2)).abs().max() / wanted.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("image", "alpha", "block"),
+    [
+        ("resnet26", 0.0, "post"),
+        ("resnet26", 0.125, "post"),
+        ("resnet26", 0.5, "post"),
+        ("preact_resnet26", 0.25, "preact"),
+    ],
+)
+def test_c2d_sees_the_image_in_every_frame(image: str, alpha: float, block: str) -> None:
+    model_2d = image_model(image, alpha=alpha)
+    model_3d = create_model("c2d_r26", alpha=alpha, num_classes=6, block=block, **OFFICIAL)
+
+    report = inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
+
+    assert report.is_exact
+    assert error_on_a_still_clip(model_2d, model_3d, 4, slice(None)) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.5])
+def test_i3d_sees_the_image_wherever_its_window_is_full(alpha: float) -> None:
+    model_2d = image_model("resnet50", alpha=alpha)
+    model_3d = create_model("i3d_r50", alpha=alpha, num_classes=6, **OFFICIAL)
+
+    inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
+
+    assert error_on_a_still_clip(model_2d, model_3d, 40, FULL_FRAMES) < 1e-5
+    assert error_on_a_still_clip(model_2d, model_3d, 40, slice(0, 1)) > 1e-3
+
+
+def test_the_classifier_is_taken_when_the_classes_agree() -> None:
+    model_2d = image_model("resnet26", alpha=0.25, width_per_group=16)
+    model_3d = create_model("c2d_r26", alpha=0.25, num_classes=10, width_per_group=16, **OFFICIAL).eval()
+    image = torch.randn(2, 3, 64, 64)
+
+    report = inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
+
+    assert not report.fresh
+    torch.testing.assert_close(model_3d(image.unsqueeze(2).expand(-1, -1, 4, -1, -1)), model_2d(image))
+
+
+def test_kernels_are_repeated_and_divided() -> None:
+    weight = torch.randn(4, 3, 7, 7)
+
+    inflated = inflate_conv(weight, 5)
+
+    assert inflated.shape == (4, 3, 5, 7, 7)
+    torch.testing.assert_close(inflated.sum(2), weight)
+
+
+@pytest.mark.parametrize(
+    "split", [(Channels(5, 3), Channels(4, 2)), (Channels(8), Channels(4, 2)), (Channels(8), Channels(6))]
+)
+def test_joined_paths_are_the_kernel_that_was_split(split: tuple[Channels, Channels]) -> None:
+    weight = torch.randn(split[1].total, split[0].total, 3, 3)
+
+    paths = split_kernel(weight, *split)
+
+    assert len(paths) == (1 + bool(split[0].low)) * (1 + bool(split[1].low))
+    torch.testing.assert_close(join_paths(paths), weight)
+
+
+def test_vanilla_weights_enter_an_octave_network_and_are_exact_on_a_plain_picture() -> None:
+    model_2d = image_model("resnet26", width_per_group=32)
+    model_3d = create_model("c2d_r26", alpha=0.25, num_classes=10, width_per_group=32).eval()
+
+    report = inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
+    grey = torch.full((1, 3, 640, 640), 0.3)
+    with torch.no_grad():
+        (features,) = model_3d.features(grey.unsqueeze(2).expand(-1, -1, 2, -1, -1))
+
+    # Far from the border a picture of one colour has features constant in space, whatever the groups.
+    torch.testing.assert_close(features[0, :, 0, 10, 10], model_2d.features(grey)[0, :, 10, 10])
+    assert report.split["res3.block0.reduce.conv"] == "64 -> 48+16"
+    assert "res2.block0.expand.conv" in report.split
+    assert any(line.startswith("split in res5: ") for line in report.lines())
+
+
+def test_another_width_rule_or_other_stages_are_reported_layer_by_layer() -> None:
+    model_2d = image_model("resnet26", alpha=0.125)
+    model_3d = create_model("c2d_r26", alpha=0.2, num_classes=6, stages=(3,))
+
+    report = inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
+
+    assert report.merged["res2.block1.spatial.conv"] == "56+8 -> 64"
+    assert report.split["res3.block1.spatial.conv"] == "112+16 -> 96+32"
+    assert report.fresh == {"head.fc": "10 classes in the image weights, 6 in the network"}
+    assert "res5.block1.spatial.conv" in report.copied
+    layers = {name for name, module in model_3d.named_modules() if hasattr(module, "paths")} | {"stem.conv", "head.fc"}
+    assert layers == {*report.copied, *report.split, *report.merged, *report.fresh}
+
+
+def test_nonlocal_blocks_start_fresh_and_are_announced() -> None:
+    model_2d = image_model("resnet26", width_per_group=16)
+    model_3d = create_model("i3d_nln_r26", num_classes=10, width_per_group=16)
+    before = {name: tensor.clone() for name, tensor in model_3d.state_dict().items() if "nonlocal" in name}
+
+    report = inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
+
+    assert set(report.fresh) == {"res3.nonlocal1", "res4.nonlocal1"}
+    assert all(torch.equal(tensor, model_3d.state_dict()[name]) for name, tensor in before.items())
+
+
+def test_another_eps_is_folded_into_the_scales() -> None:
+    model_2d = image_model("resnet26", bn_eps=1e-2, width_per_group=16)
+    model_3d = create_model("c2d_r26", num_classes=6, width_per_group=16)
+
+    report = inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
+
+    assert error_on_a_still_clip(model_2d, model_3d, 2, slice(None)) < 1e-5
+    assert "the weights' BN eps 0.01 is folded into the scales; the network's is 1e-05" in report.notes
+
+
+def test_what_the_weights_do_not_say_is_announced() -> None:
+    model_2d = image_model("resnet26", width_per_group=16)
+    model_3d = create_model("c2d_r26", num_classes=6, width_per_group=16)
+
+    notes = inflate(model_2d.state_dict(), model_3d).notes + Assumptions().check_input((0.45,) * 3, (0.225,) * 3)
+
+    for setting in ("RESNET.STRIDE_1X1 False", "BN eps", "DATA.MEAN", "DATA.STD"):
+        assert any(setting in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("image", "image_options", "video", "video_options", "message"),
+    [
+        ("resnet26", {"stride_1x1": True}, "c2d_r26", {}, "set RESNET.STRIDE_1X1 True"),
+        ("resnet26", {}, "c2d_r26", {"stride_1x1": True}, "set RESNET.STRIDE_1X1 False"),
+        ("resnet26", {"alpha": 0.25}, "c2d_r26", {"alpha": 0.25, "downsample": "stride"}, "OCTCONV.DOWNSAMPLE pool"),
+        ("preact_resnet26", {}, "c2d_r26", {"block": "preact"}, "set OCTCONV.DOWNSAMPLE stride"),
+        ("preact_resnet26", {}, "c2d_r26", {}, "set RESNET.BLOCK preact"),
+        ("resnet26", {}, "c2d_r26", {"block": "preact"}, "set RESNET.BLOCK post"),
+        ("resnet50", {}, "c2d_r26", {}, "no place in the network; RESNET.DEPTH"),
+        ("resnet26", {}, "c2d_r50", {}, "lack res2.block2"),
+        ("resnet18", {}, "c2d_r26", {}, "lack res2.block0.reduce"),
+        ("resnet26", {}, "c2d_r26", {"width_per_group": 8}, r"res2.* RESNET.DEPTH, WIDTH_PER_GROUP"),
+        ("resnet26", {"stem": "deep32"}, "c2d_r26", {}, r"stem.conv.weight is \(16, 8, 3, 3\)"),
+        ("resnet26", {"stem_pool": "conv"}, "c2d_r26", {}, r"stem.pool.conv.weight .* has no place"),
+        ("resnet26", {"stride_last": True}, "c2d_r26", {}, "strides at the last 1x1"),
+        ("resnet26", {}, "slowfast_r26", {}, "use MODEL.ARCH c2d, i3d or slow"),
+    ],
+)
+def test_a_network_that_the_weights_do_not_fit_is_refused_and_left_alone(
+    image: str, image_options: dict, video: str, video_options: dict, message: str
+) -> None:
+    model_2d = create_model(image, **{"width_per_group": 16, "num_classes": 10, **image_options})
+    model_3d = create_model(video, **{"width_per_group": 16, "num_classes": 6, **video_options})
+    before = {name: tensor.clone() for name, tensor in model_3d.state_dict().items()}
+
+    with pytest.raises(CheckpointError, match=message) as caught:
+        inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
+
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(tensor, model_3d.state_dict()[name]) for name, tensor in before.items())
+
+
+def test_an_input_normalised_otherwise_is_refused_with_the_setting() -> None:
+    assumes = Assumptions(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+    assert assumes.check_input((0.4850, 0.4563, 0.406), (0.229, 0.224, 0.225)) == []
+    with pytest.raises(CheckpointError, match=r"set DATA.MEAN \[0.485, 0.456, 0.406\]"):
+        assumes.check_input((0.45,) * 3, (0.229, 0.224, 0.225))
+    with pytest.raises(CheckpointError, match=r"set DATA.STD \[0.229, 0.224, 0.225\]"):
+        assumes.check_input((0.485, 0.456, 0.406), (0.25,) * 3)
+
+
+def test_grouped_kernels_are_copied_but_never_divided() -> None:
+    model_2d = create_model("resnet26", num_groups=4, width_per_group=16)
+    same = create_model("c2d_r26", num_groups=4, width_per_group=16, num_classes=6)
+    octave = create_model("c2d_r26", num_groups=4, width_per_group=16, num_classes=6, alpha=0.5)
+
+    assert inflate(model_2d.state_dict(), same, Assumptions.of(model_2d)).is_exact
+    with pytest.raises(CheckpointError, match="4 groups, whose kernels cannot be divided"):
+        inflate(model_2d.state_dict(), octave, Assumptions.of(model_2d))
+
+
+def test_float16_weights_are_read_as_numbers() -> None:
+    model_2d = image_model("resnet26", width_per_group=16)
+    state: dict[str, Tensor] = {name: tensor.half() for name, tensor in model_2d.state_dict().items()}
+    model_3d = create_model("c2d_r26", num_classes=6, width_per_group=16)
+
+    inflate(state, model_3d)
+
+    assert error_on_a_still_clip(model_2d, model_3d, 2, slice(None)) < 1e-2
