@@ -50,12 +50,13 @@ def load_checkpoint(path: str) -> dict[str, Any]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: there is no such file") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: refused, it holds more than tensors and plain values, and loading it could run code"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged or not a checkpoint ({str(error).splitlines()[0]})") from error
+    except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError) as error:
+        if "Unsupported" in str(error):  # how torch's restricted unpickler names a class or function
+            raise CheckpointError(
+                f"{path}: refused, it holds more than tensors and plain values, and loading it could run code"
+            ) from error
+        reason = str(error).partition("\n")[0] or "empty"
+        raise CheckpointError(f"{path}: damaged or not a checkpoint ({reason})") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a checkpoint's dict")
     return state
@@ -87,6 +88,7 @@ def find_latest(folder: str) -> str | None:
 
 
 def prune(folder: str, keep: int) -> None:
-    """Remove all but the newest `keep` (at least one) checkpoints."""
-    for path in list_checkpoints(folder)[: -max(keep, 1)]:
+    """Remove all but the newest `keep` (at least one) checkpoints, and what writes that were killed left behind."""
+    unfinished = [f"{folder}/{name}" for name in g_pathmgr.ls(folder) if name.endswith(".pyth.tmp")]
+    for path in list_checkpoints(folder)[: -max(keep, 1)] + unfinished:
         g_pathmgr.rm(path)

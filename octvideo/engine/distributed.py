@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
@@ -117,6 +118,11 @@ def processes(device: str = "auto", timeout_minutes: float = 30) -> Iterator[Pro
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def total_with_gradient(values: Tensor) -> Tensor:
+    """Sum over ranks; backward sums the gradients of all ranks in turn."""
+    return all_reduce(values) if dist.is_initialized() else values  # type: ignore[no-untyped-call]
 
 
 def without_sync(network: nn.Module) -> AbstractContextManager[None]:

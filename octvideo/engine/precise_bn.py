@@ -1,8 +1,8 @@
 """Batch norm statistics measured over many batches with the weights held still. (Wu & Johnson 2021, sec. 3.)"""
 
+import warnings
 from collections.abc import Iterable
 
-from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 from torch import Tensor, nn
 
 from octvideo.engine.distributed import Processes
@@ -13,6 +13,10 @@ def measure_bn_statistics(model: nn.Module, inputs: Iterable[Tensor], count: int
 
     num_batches_tracked stays: it counts training steps, and a repeated measurement must give the same state.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # fvcore scripts a loss on import, which torch regrets
+        from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
+
     norms = [norm for norm in get_bn_modules(model) if norm.track_running_stats]
     tracked = [norm.num_batches_tracked.clone() for norm in norms]
     update_bn_stats(model, inputs, count)
