@@ -51,20 +51,25 @@ class Engine(Protocol):
 
     def read(self, indices: Sequence[int]) -> Frames: ...
     def times(self) -> list[float]: ...
-    def close(self) -> None: ...
 
 
 class Video:
     """An open video: what is known of it, and its frames. Made by `open_video`."""
 
-    def __init__(self, path: str, info: VideoInfo, engine: Engine, short_side: int | None) -> None:
+    def __init__(self, path: str, info: VideoInfo, backend: str, short_side: int | None) -> None:
         self.path, self.info = path, info
-        self._engine, self._short_side = engine, short_side
+        self._short_side = short_side
+        self._may_fall_back = backend == "auto" and info.backend == "decord"
+        self._engine: Engine | None = None
+        try:
+            engine = _Decord if (info.backend if backend == "auto" else backend) == "decord" else _PyAV
+            self._engine = engine(path, info, short_side)
+        except Exception as error:
+            self._fall_back(error)
 
     def timing(self, *, exact_times: bool = False) -> Timing:
         """For the sampling rules; with the true time of every frame where asked for."""
-        times = self._engine.times() if exact_times else ()
-        return Timing(self.info.num_frames, self.info.fps, times)
+        return Timing(self.info.num_frames, self.info.fps, self._engine.times() if exact_times else ())
 
     def read(self, indices: Sequence[int]) -> Frames:
         """uint8 (T, H, W, 3), in the order asked for; frames may repeat."""
@@ -75,15 +80,19 @@ class Video:
             return self.read([0])[:0]
         try:
             return self._engine.read(indices)
-        except DecodeError:
-            raise
         except Exception as error:
-            if not isinstance(self._engine, _Decord):
-                raise DecodeError(self.path, _cause(error)) from error
-            # decord gave up where the packets looked sound: the sequential decode decides.
-            self._engine.close()
-            self._engine = _PyAV(self.path, self.info, self._short_side)
+            self._fall_back(error)
             return self.read(indices)
+
+    def close(self) -> None:
+        self._engine = None
+
+    def _fall_back(self, error: Exception) -> None:
+        """decord gives up on some files whose packets look sound: then a sequential decode decides."""
+        if not self._may_fall_back:
+            raise error if isinstance(error, DecodeError) else DecodeError(self.path, _cause(error)) from error
+        self._may_fall_back = False
+        self._engine = _PyAV(self.path, self.info, self._short_side)
 
 
 @contextmanager
@@ -99,19 +108,13 @@ def open_video(
     path = str(path)
     with reading(path):
         info = _know(path, known)
-        chosen = info.backend if backend == "auto" else backend
-        if chosen == "decord" and info.backend != "decord":
+        if backend == "decord" and info.backend != "decord":
             raise DecodeError(path, f"decord would give wrong frames ({info.reason}); use backend 'auto' or 'pyav'")
+        video = Video(path, info, backend, short_side)
         try:
-            engine: Engine = (_Decord if chosen == "decord" else _PyAV)(path, info, short_side)
-        except DecodeError:
-            raise
-        except Exception as error:
-            raise DecodeError(path, _cause(error)) from error
-        try:
-            yield Video(path, info, engine, short_side)
+            yield video
         finally:
-            engine.close()
+            video.close()
 
 
 def read_frames(
@@ -140,6 +143,19 @@ def probe(path: str | Path) -> VideoInfo:
     return replace(
         info, num_frames=num_frames, duration_seconds=seconds, backend="pyav", reason="damaged", problems=(problem,)
     )
+
+
+def iter_frames(path: str | Path) -> Iterator[Frames]:
+    """Every frame in order, uint8 (H, W, 3), one in memory at a time. Raises DecodeError where the file breaks off."""
+    path = str(path)
+    with reading(path):
+        turns = _know(path, None).rotation // 90
+        with _opened(path) as container:
+            try:
+                for frame in container.decode(container.streams.video[0]):
+                    yield np.rot90(frame.to_ndarray(format="rgb24"), turns)
+            except (OSError, ValueError) as error:
+                raise DecodeError(path, _cause(error)) from error
 
 
 def _know(path: str, known: VideoInfo | None) -> VideoInfo:
@@ -262,9 +278,6 @@ class _PyAV:
                 seconds = [pts * float(stream.time_base) for pts in self._layout.pts]
             return [second - seconds[0] for second in seconds]
 
-    def close(self) -> None:
-        pass
-
     def _jump(self, indices: Sequence[int]) -> dict[int, Frames] | None:
         """Frames known by their timestamps; None when one does not come by, and the file must be walked through."""
         layout, found = self._layout, {}
@@ -303,7 +316,7 @@ class _PyAV:
 
 
 class _Decord:
-    """One decord reader on one thread, which also lets go of its memory when closed."""
+    """One decord reader on one thread. It holds up to 400 MB (720p) until it is dropped."""
 
     def __init__(self, path: str, info: VideoInfo, short_side: int | None) -> None:
         # After a wrong frame count decord retries at the end of the file, by default long enough to look hung.
@@ -322,9 +335,6 @@ class _Decord:
     def times(self) -> list[float]:
         starts = self._reader.get_frame_timestamp(range(len(self._reader)))[:, 0]
         return (starts - starts[0]).tolist()
-
-    def close(self) -> None:
-        del self._reader
 
 
 def _frame_rate(stream: Any) -> float:
