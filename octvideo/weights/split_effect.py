@@ -1,0 +1,103 @@
+"""What becomes of vanilla image weights in an octave network: the error of each stage, and of the classification.
+
+A share alpha of the channels loses its fine detail when kernels are divided, and pooling where the image network
+strides changes the rest. Statistics measured anew, or training, win much of it back; this says from where that starts.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octvideo.layers import OctTensor, merge
+from octvideo.models import create_model
+from octvideo.weights.assumptions import Assumptions
+from octvideo.weights.inflate import State, inflate
+
+STAGES = ("res2", "res3", "res4", "res5")
+
+
+@dataclass(frozen=True, slots=True)
+class StageError:
+    """|features - vanilla features| / |vanilla features| after a stage; `strided`: if the network did not pool."""
+
+    stage: str
+    error: float
+    strided: float
+
+    @property
+    def pooled_share(self) -> float:
+        """The part of the error that striding as the image network does would save; negative where pooling helps."""
+        return 1 - self.strided / self.error if self.error else 0.0
+
+    def __str__(self) -> str:
+        return f"{self.stage}: relative feature error {self.error:.3f}, {self.pooled_share:.0%} of it from pooling"
+
+
+@torch.no_grad()
+def stage_errors(state_2d: State, model_3d: nn.Module, clips: Tensor, assumes: Assumptions) -> list[StageError]:
+    """Compare `model_3d`, inflated from vanilla weights, with the vanilla video network that they make.
+
+    clips: float (N, 3, T, H, W), normalised as the weights expect.
+    """
+    config: dict[str, Any] = model_3d.config  # type: ignore[assignment]
+    vanilla = _inflated(state_2d, assumes, {**config, "alpha": 0.0, "downsample": assumes.downsample or "stride"})
+    strided = _inflated(state_2d, assumes, {**config, "downsample": "stride"})
+    wanted = stage_features(vanilla, clips)
+    errors = [
+        {stage: float((got[stage] - wanted[stage]).norm() / wanted[stage].norm()) for stage in STAGES}
+        for got in (stage_features(model_3d, clips), stage_features(strided, clips))
+    ]
+    return [StageError(stage, errors[0][stage], errors[1][stage]) for stage in STAGES]
+
+
+def _inflated(state_2d: State, assumes: Assumptions, config: dict[str, Any]) -> nn.Module:
+    model = create_model(**config)
+    inflate(state_2d, model, assumes)
+    return model
+
+
+def stage_features(model: nn.Module, clips: Tensor) -> dict[str, Tensor]:
+    """What each of res2..res5 gives in evaluation mode, both groups at the size of the high one."""
+    features: dict[str, Tensor] = {}
+
+    def keep(stage: str, _: nn.Module, __: Any, output: OctTensor) -> None:
+        features[stage] = merge(output)
+
+    handles = [model.get_submodule(stage).register_forward_hook(partial(keep, stage)) for stage in STAGES]
+    was_training = model.training
+    model.eval()(clips)
+    model.train(was_training)
+    for handle in handles:
+        handle.remove()
+    return features
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Top-1 in per cent, before and after the batch norm statistics were measured anew."""
+
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        return f"top-1 {self.before:.1f} %, with batch norm statistics measured anew {self.after:.1f} %"
+
+
+def measure_recovery(
+    model: nn.Module, clips: Iterable[tuple[Tensor, Tensor]], remeasure: Callable[[nn.Module], None]
+) -> Recovery:
+    """clips: batches of float (N, 3, T, H, W) and labels (N,), gone through twice. remeasure changes the statistics."""
+    before = top1(model, clips)
+    remeasure(model)
+    return Recovery(before, top1(model, clips))
+
+
+@torch.no_grad()
+def top1(model: nn.Module, clips: Iterable[tuple[Tensor, Tensor]]) -> float:
+    model.eval()
+    hits = torch.cat([model(inputs).argmax(1) == targets for inputs, targets in clips])
+    return 100 * float(hits.float().mean())
