@@ -1,0 +1,229 @@
+"""A trained network with all that it needs to name what happens in a video.
+
+recognizer = octvideo.load("runs/demo/checkpoints/best.pyth")
+recognizer.predict("video.mp4")
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from octvideo.data.decode import iter_frames, open_video
+from octvideo.data.sampling import ClipRule, Timing
+from octvideo.data.transforms import normalize, resize_short_side
+from octvideo.data.views import ViewSpec, view_batches
+from octvideo.data.windows import sliding_clips
+from octvideo.engine.checkpoint import load_checkpoint
+from octvideo.errors import CheckpointError, ConfigError
+from octvideo.models import create_model
+
+Frames = NDArray[np.uint8]
+Source = str | Path | Frames | Iterable[Frames]
+VIEWS_PER_PASS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A class and its probability."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Probabilities over time: scores (windows, classes), window i from starts[i] to ends[i] seconds."""
+
+    class_names: Sequence[str]
+    starts: NDArray[np.float64]
+    ends: NDArray[np.float64]
+    scores: NDArray[np.float32]
+
+    def top(self, window: int, k: int = 5) -> list[Prediction]:
+        """The k most probable classes of a window."""
+        return top_predictions(self.scores[window], self.class_names, k)
+
+    def at(self, seconds: float) -> int:
+        """The window whose middle is nearest to that time."""
+        return int(np.abs((self.starts + self.ends) / 2 - seconds).argmin())
+
+
+class Recognizer:
+    """Made by `octvideo.load`. Videos are paths, uint8 arrays (T, H, W, 3) or iterables of frames (H, W, 3), RGB.
+
+    Frames without a file have no frame rate: `fps` (by default the rate that the network was trained at) is theirs.
+    """
+
+    def __init__(
+        self, model: nn.Module, class_names: Sequence[str], preprocessing: dict[str, Any], device: torch.device
+    ) -> None:
+        self.model: Any = model.to(device).eval()
+        self.class_names = list(class_names)
+        self.preprocessing = preprocessing
+        self.device = device
+        self._rule = ClipRule(
+            preprocessing["num_frames"],
+            preprocessing["sampling_rate"],
+            preprocessing["target_fps"],
+            preprocessing["sampling_rule"],
+        )
+
+    def predict(
+        self, video: Source, *, views: str = "10x3", top_k: int = 5, fps: float | None = None
+    ) -> list[Prediction]:
+        """The top_k classes, most probable first. views: clips x crops ("1x1" is 30 times as fast as "10x3").
+
+        Raises DecodeError for a file that cannot be read, ConfigError for other input of the wrong form.
+        """
+        return top_predictions(self.scores(video, views=views, fps=fps), self.class_names, top_k)
+
+    def scores(self, video: Source, *, views: str = "10x3", fps: float | None = None) -> NDArray[np.float32]:
+        """Probabilities of all classes (C,): the mean over the views."""
+        return self._over_views(self.model.window_scores, video, views, fps)
+
+    def features(self, video: Source, *, views: str = "1x1", fps: float | None = None) -> NDArray[np.float32]:
+        """What the classifier sees, pooled over time and space: (2048,) for a ResNet-50; the mean over the views."""
+        return self._over_views(self._pooled, video, views, fps)
+
+    @torch.inference_mode()
+    def timeline(
+        self, video: Source, *, window_seconds: float = 2.0, stride_seconds: float = 1.0, fps: float | None = None
+    ) -> Timeline:
+        """Probabilities in windows of `window_seconds`, one every `stride_seconds`; centre crop.
+
+        The video streams: memory does not grow with its length. One shorter than a window gives one window.
+        """
+        if not (window_seconds > 0 and stride_seconds > 0):
+            raise ConfigError(f"windows of {window_seconds} s every {stride_seconds} s; both must be positive")
+        frames, rate = self._stream(video, fps)
+        window, step = max(round(window_seconds * rate), 1), max(round(stride_seconds * rate), 1)
+        starts, scores = [], []
+        clips = sliding_clips(frames, window=window, step=step, num_frames=self._rule.num_frames)
+        while batch := list(islice(clips, VIEWS_PER_PASS)):
+            starts += [start / rate for start, _ in batch]
+            inputs = torch.stack([self._centre(np.stack(clip)) for _, clip in batch])
+            scores.append(self.model.window_scores(self._prepare(inputs)).float().cpu().numpy())
+        if not starts:
+            raise ConfigError("the video has no frames")
+        begins = np.array(starts)
+        return Timeline(self.class_names, begins, begins + window / rate, np.concatenate(scores))
+
+    @torch.inference_mode()
+    def _over_views(self, compute: Any, video: Source, views: str, fps: float | None) -> NDArray[np.float32]:
+        spec = self.view_spec(views)
+        frames, clips = self._read(video, spec, fps)
+        batches = view_batches(frames.to(self.device), clips, spec, VIEWS_PER_PASS)
+        return torch.cat([compute(self._prepare(batch)).float() for batch in batches]).mean(0).cpu().numpy()
+
+    def view_spec(self, views: str) -> ViewSpec:
+        """ "10x3" as the views of this network. Raises ConfigError for anything but CLIPSxCROPS."""
+        clips, x, crops = views.partition("x")
+        if not (x and clips.isdecimal() and crops.isdecimal()):
+            raise ConfigError(f"views are {views!r}; give clips x crops, as '10x3' or '1x1'")
+        size = self.preprocessing
+        return ViewSpec(self._rule, int(clips), int(crops), size["short_side"], size["crop_size"], centre=True)
+
+    def _read(self, video: Source, spec: ViewSpec, fps: float | None) -> tuple[Tensor, Tensor]:
+        """uint8 (F, H, W, 3) frames at the short side of the test, and each clip's places in them."""
+        with self._opened(video, fps) as source:
+            clips = np.array(spec.clips(source.timing(exact_times=spec.rule.rule == "time")))
+            shared, places = np.unique(clips, return_inverse=True)
+            frames = source.read(shared.tolist())
+        resized = resize_short_side(_planes(frames), spec.short_side).movedim(0, -1)
+        return resized, torch.from_numpy(places.reshape(clips.shape))
+
+    @contextmanager
+    def _opened(self, video: Source, fps: float | None) -> Iterator[Any]:
+        if isinstance(video, str | Path):
+            with open_video(video) as file:
+                yield file
+        else:
+            frames = video if isinstance(video, np.ndarray) else np.stack(list(video))
+            yield _InMemory(_check_frames(frames), fps or self._rule.target_fps)
+
+    def _stream(self, video: Source, fps: float | None) -> tuple[Iterator[Frames], float]:
+        if isinstance(video, str | Path):
+            with open_video(video) as file:
+                rate = file.info.fps
+            return iter_frames(video), rate
+        frames = iter(video)
+        first = next(frames, None)
+        if first is None:
+            raise ConfigError("the video has no frames")
+        _check_frames(np.asarray(first)[None])
+        return chain([first], frames), fps or self._rule.target_fps
+
+    def _centre(self, clip: Frames) -> Tensor:
+        spec = self.view_spec("1x1")
+        frames = resize_short_side(_planes(clip), spec.short_side).movedim(0, -1)
+        return next(view_batches(frames, torch.arange(len(clip))[None], spec, 1))[0]
+
+    def _prepare(self, inputs: Tensor) -> Tensor:
+        inputs = inputs.to(self.device)
+        if self.preprocessing["reverse_channels"]:
+            inputs = inputs.flip(1)
+        return normalize(inputs, self.preprocessing["mean"], self.preprocessing["std"])
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        return torch.cat([pathway.mean((2, 3, 4)) for pathway in self.model.features(x)], dim=1)
+
+
+class _InMemory:
+    """Frames in an array, read as a file is."""
+
+    def __init__(self, frames: Frames, fps: float) -> None:
+        self._frames, self._fps = frames, fps
+
+    def timing(self, *, exact_times: bool = False) -> Timing:
+        return Timing(len(self._frames), self._fps)
+
+    def read(self, indices: Sequence[int]) -> Frames:
+        return self._frames[list(indices)]
+
+
+def load(path: str | Path, *, device: str | torch.device | None = None) -> Recognizer:
+    """A recogniser from a checkpoint of training: classes, clip length, sampling and normalisation come with it.
+
+    device: by default the GPU where there is one. Raises CheckpointError for a file that is missing, damaged, carries
+    code, or holds weights without what they assume.
+    """
+    state = load_checkpoint(str(path))
+    meta = state.get("meta")
+    if not isinstance(meta, dict) or not {"model", "class_names", "preprocessing"} <= meta.keys():
+        raise CheckpointError(
+            f"{path}: holds weights, but not the classes and the preprocessing that they assume; load a checkpoint "
+            "that training wrote, or fine-tune from this file (TRAIN.CHECKPOINT_FILE_PATH)"
+        )
+    if "num_frames" not in meta["preprocessing"]:
+        raise CheckpointError(f"{path}: holds an image network; tools/inflate_weights.py makes a video network of it")
+    model = create_model(**meta["model"])
+    try:
+        model.load_state_dict(state.get("ema_state") or state["model_state"])
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: its weights do not fit {meta['model']['name']}: {error}") from error
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Recognizer(model, meta["class_names"], meta["preprocessing"], chosen)
+
+
+def top_predictions(scores: NDArray[np.float32], class_names: Sequence[str], k: int) -> list[Prediction]:
+    """The k most probable of (C,) scores; equal ones in the order of the classes."""
+    order = np.argsort(-scores, kind="stable")[:k]
+    return [Prediction(class_names[i], float(scores[i])) for i in order]
+
+
+def _planes(frames: Frames) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, 0)
+
+
+def _check_frames(frames: Frames) -> Frames:
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+        raise ConfigError(f"got frames {frames.dtype} {frames.shape}; a video is uint8 (T, H, W, 3), RGB")
+    return frames

@@ -1,0 +1,186 @@
+"""`octvideo.load`: a checkpoint that names what happens in a video, however the video comes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import octvideo
+import octvideo.recognizer
+from octvideo.data.decode import DecodeError
+from octvideo.data.encode import write_video
+from octvideo.data.sampling import Timing
+from octvideo.data.windows import sliding_clips
+from octvideo.errors import CheckpointError, ConfigError
+
+PREPROCESSING = {
+    "mean": [0.45] * 3,
+    "std": [0.225] * 3,
+    "reverse_channels": False,
+    "num_frames": 4,
+    "sampling_rate": 2,
+    "sampling_rule": "pyslowfast",
+    "target_fps": 30.0,
+    "crop_size": 32,
+    "short_side": 32,
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = octvideo.create_model("i3d_r26", alpha=0.25, num_classes=6, width_per_group=16, crop_size=32)
+    path = tmp_path_factory.mktemp("run") / "best.pyth"
+    meta = {"model": model.config, "class_names": list("abcdef"), "preprocessing": PREPROCESSING}
+    torch.save({"model_state": model.state_dict(), "meta": meta}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def recognizer(checkpoint: Path) -> octvideo.recognizer.Recognizer:
+    return octvideo.load(checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    """30 frames whose left half brightens, so that time and place can be told apart."""
+    ramp = np.zeros((30, 40, 56, 3), np.uint8)
+    ramp[:, :, :28] = (np.arange(30) * 8)[:, None, None, None]
+    return ramp
+
+
+@pytest.fixture(scope="module")
+def video(frames: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("videos") / "a clip.mp4"
+    write_video(path, frames, fps=30, crf=1)
+    return path
+
+
+def test_a_prediction_names_the_most_probable_classes_first(recognizer, video):
+    found = recognizer.predict(video, views="2x3", top_k=4)
+
+    assert len(found) == 4
+    assert {p.name for p in found} < set("abcdef")
+    assert [p.probability for p in found] == sorted((p.probability for p in found), reverse=True)
+
+
+def test_probabilities_of_all_classes_sum_to_one(recognizer, video):
+    assert sum(p.probability for p in recognizer.predict(video, top_k=6)) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_file_an_array_and_a_stream_of_frames_are_one_video(recognizer, video, frames):
+    of_file = recognizer.scores(video)
+    of_array = recognizer.scores(frames, fps=30)
+    of_stream = recognizer.scores(iter(frames), fps=30)
+
+    np.testing.assert_array_equal(of_array, of_stream)
+    np.testing.assert_allclose(of_file, of_array, atol=2e-3)  # H.264 is not lossless
+
+
+def test_the_score_of_two_clips_is_the_mean_of_theirs(recognizer, frames):
+    clips = recognizer.view_spec("2x3").clips(Timing(len(frames), 30.0))
+
+    alone = [recognizer.model.window_scores(_views(recognizer, frames[clip])).mean(0) for clip in clips]
+
+    expected = torch.stack(alone).mean(0).detach()
+    np.testing.assert_allclose(recognizer.scores(frames, views="2x3", fps=30), expected, atol=1e-5)
+
+
+def _views(recognizer: octvideo.recognizer.Recognizer, clip: np.ndarray) -> torch.Tensor:
+    """Three crops of 32 x 32 along the 44 pixels of a 40 x 56 clip at short side 32, computed by hand."""
+    planes = torch.from_numpy(clip).permute(3, 0, 1, 2)
+    resized = torch.nn.functional.interpolate(planes.float(), (32, 44), mode="bilinear", align_corners=False)
+    crops = torch.stack([resized[..., left : left + 32] for left in (0, 6, 12)]).round()
+    return (crops / 255 - 0.45) / 0.225
+
+
+def test_features_are_what_the_classifier_sees(recognizer, frames):
+    features = recognizer.features(frames, views="1x1")
+
+    logits = recognizer.model.head.fc(torch.from_numpy(features))
+    np.testing.assert_allclose(logits.softmax(0).detach(), recognizer.scores(frames, views="1x1"), atol=1e-5)
+
+
+def test_a_timeline_has_a_window_per_stride(recognizer, video):
+    timeline = recognizer.timeline(video, window_seconds=0.5, stride_seconds=0.25)
+
+    np.testing.assert_allclose(timeline.starts, np.arange(len(timeline.starts)) * 8 / 30)
+    np.testing.assert_allclose(timeline.ends - timeline.starts, 0.5)
+    assert timeline.scores.shape == (2, 6)
+    np.testing.assert_allclose(timeline.scores.sum(1), 1, atol=1e-5)
+    assert timeline.top(0, k=2)[0].probability == timeline.scores[0].max()
+    assert timeline.at(0.0) == 0
+    assert timeline.at(99.0) == len(timeline.starts) - 1
+
+
+def test_a_video_shorter_than_a_window_has_one_window(recognizer, frames):
+    timeline = recognizer.timeline(frames[:5], window_seconds=2, fps=30)
+
+    assert timeline.starts.tolist() == [0]
+
+
+def test_an_endless_stream_is_held_only_as_far_as_its_windows_reach():
+    alive, most = set(), 0
+
+    class Counted:
+        def __init__(self, number: int) -> None:
+            self.number = number
+            alive.add(number)
+
+        def __del__(self) -> None:
+            alive.discard(self.number)
+
+    def stream() -> Iterator[Counted]:
+        nonlocal most
+        for number in range(2000):
+            most = max(most, len(alive))
+            yield Counted(number)
+
+    starts = [start for start, _ in sliding_clips(stream(), window=60, step=30, num_frames=8)]
+
+    assert starts == list(range(0, 1941, 30))
+    assert most <= 2 * 8 + 12
+
+
+@pytest.mark.parametrize(("window", "step", "count"), [(7, 3, 3), (4, 10, 4), (5, 5, 1), (3, 1, 8)])
+def test_sliding_clips_hold_the_frames_of_their_window(window, step, count):
+    clips = dict(sliding_clips(range(40), window=window, step=step, num_frames=count))
+
+    assert sorted(clips) == list(range(0, 40 - window + 1, step))
+    for start, clip in clips.items():
+        assert clip == [start + k * (window - 1) // max(count - 1, 1) for k in range(count)]
+
+
+@pytest.mark.parametrize("views", ["10", "x3", "ax3", "10x", "0x1", "1x4"])
+def test_views_of_another_form_are_refused(recognizer, frames, views):
+    with pytest.raises(ConfigError):
+        recognizer.predict(frames, views=views)
+
+
+@pytest.mark.parametrize(
+    "frames", [np.zeros((4, 8, 8, 3), np.float32), np.zeros((8, 8, 3), np.uint8), np.zeros((0, 8, 8, 3), np.uint8)]
+)
+def test_frames_of_another_form_are_refused(recognizer, frames):
+    with pytest.raises(ConfigError, match=r"uint8 \(T, H, W, 3\)"):
+        recognizer.predict(frames)
+
+
+def test_a_file_that_is_no_video_is_refused_by_name(recognizer, tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+
+    with pytest.raises(DecodeError, match=r"text\.mp4"):
+        recognizer.predict(tmp_path / "text.mp4")
+
+
+def test_weights_without_their_assumptions_are_refused(tmp_path):
+    torch.save({"model_state": {}}, tmp_path / "bare.pyth")
+
+    with pytest.raises(CheckpointError, match="not the classes and the preprocessing"):
+        octvideo.load(tmp_path / "bare.pyth")
+
+
+def test_a_missing_checkpoint_is_refused_by_name(tmp_path):
+    with pytest.raises(CheckpointError, match=r"none\.pyth"):
+        octvideo.load(tmp_path / "none.pyth")
