@@ -1,10 +1,10 @@
 """Labelled images as a data set of the engine: folders of classes (ImageNet's layout) and CIFAR-10's batches."""
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 from PIL import Image
 
 from octvideo.data import cifar10
@@ -16,7 +16,7 @@ from octvideo.errors import DataError
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"}
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "test")}
-MAX_REPLACEMENTS = 10
+MAX_ATTEMPTS = 20
 
 
 class ImageSource(Protocol):
@@ -122,17 +122,15 @@ class ImageDataset:
 
     def sample(self, epoch: int, index: int) -> Sample:
         """A picture that cannot be read is replaced by another, drawn from the same seed, and reported."""
-        rng = np.random.default_rng((self.seed, epoch, index))
         problems: list[Problem] = []
-        chosen = index
-        while True:
+        for attempt in range(MAX_ATTEMPTS):
+            draw = random.Random(f"{self.seed} {epoch} {index} {attempt}")
+            chosen = draw.randrange(len(self)) if attempt else index
             path, label = self.source.entry(chosen)
             try:
-                return Sample(self.transform(self.source.read(chosen), rng), label, index, path, tuple(problems))
+                image = self.source.read(chosen)
             except DecodeError as error:
                 problems.append(Problem(error.path, error.cause))
-            if len(problems) > MAX_REPLACEMENTS:
-                raise DataError(
-                    f"{path}: {problems[-1].cause}; so were {MAX_REPLACEMENTS} others in a row. Are these pictures?"
-                )
-            chosen = int(rng.integers(len(self.source)))
+            else:
+                return Sample(self.transform(image, draw), label, index, path, tuple(problems))
+        raise DataError(f"{MAX_ATTEMPTS} pictures in a row cannot be read, the last one {problems[-1].path}.")

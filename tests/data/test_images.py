@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import random
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ from PIL import Image
 
 from octvideo.data.image_transforms import (
     PCA_DIRECTIONS,
+    PCA_STD,
     CentreCrop,
     PaddedCrop,
     RandomResizedCrop,
-    jitter_colours,
     random_box,
     vary,
 )
@@ -88,7 +89,7 @@ def test_a_folder_without_a_readable_picture_ends_in_one_line(tmp_path: Path) ->
     (tmp_path / "train" / "ant").mkdir(parents=True)
     (tmp_path / "train" / "ant" / "a.jpg").write_bytes(b"no picture")
 
-    with pytest.raises(DataError, match="Are these pictures"):
+    with pytest.raises(DataError, match="20 pictures in a row"):
         ImageDataset(ImageFolder(tmp_path / "train"), CentreCrop(32, 32)).sample(0, 0)
 
 
@@ -116,10 +117,10 @@ def test_a_crop_larger_than_the_short_side_is_refused() -> None:
 
 @pytest.mark.parametrize("size", [(500, 375), (20, 400), (1, 1), (400, 20)])
 def test_random_boxes_stay_inside_the_picture_and_in_shape(size: tuple[int, int]) -> None:
-    rng = np.random.default_rng(0)
+    draw = random.Random(0)
 
     for _ in range(200):
-        left, top, right, bottom = random_box(*size, (0.08, 1.0), (3 / 4, 4 / 3), rng)
+        left, top, right, bottom = random_box(*size, (0.08, 1.0), (3 / 4, 4 / 3), draw)
 
         assert 0 <= left < right <= size[0]
         assert 0 <= top < bottom <= size[1]
@@ -131,25 +132,28 @@ def test_padded_crops_reach_every_place_and_nothing_else() -> None:
     image = paint(0, (32, 32))
     padded = np.pad(np.asarray(image), ((4, 4), (4, 4), (0, 0))).transpose(2, 0, 1)
     windows = {padded[:, y : y + 32, x : x + 32].tobytes() for y in range(9) for x in range(9)}
-    rng = np.random.default_rng(0)
+    draw = random.Random(0)
 
-    crops = [PaddedCrop(flip=False)(image, rng).numpy().tobytes() for _ in range(60)]
+    crops = [PaddedCrop(flip=False)(image, draw).numpy().tobytes() for _ in range(60)]
 
     assert set(crops) <= windows
     assert len(set(crops)) > 20
 
 
-def test_colour_jitter_keeps_greys_grey_and_noise_follows_the_principal_axes() -> None:
-    grey = np.full((4, 4, 3), 100, np.float32)
-    rng = np.random.default_rng(0)
+def test_noise_follows_the_principal_components_of_colour() -> None:
+    grey, draw = torch.full((3, 1, 1), 128, dtype=torch.uint8), random.Random(0)
 
-    jittered = jitter_colours(grey, 0.4, rng)
-    shifts = [vary(np.full((1, 1, 3), 128, np.uint8), rng, False, 0.0, 0.5)[0, 0] - 128.0 for _ in range(300)]
+    shifts = torch.stack([vary(grey, draw, False, 0.0, 0.5)[:, 0, 0] - 128.0 for _ in range(300)])
 
-    assert np.ptp(jittered) < 1e-3
-    assert 60 <= jittered[0, 0, 0] <= 140
-    spread = (np.array(shifts) @ PCA_DIRECTIONS).std(0)
-    np.testing.assert_allclose(spread, 0.5 * np.array([55.46, 4.794, 1.148]), rtol=0.2)
+    torch.testing.assert_close((shifts @ PCA_DIRECTIONS).std(0), 0.5 * PCA_STD, rtol=0.2, atol=0.1)
+
+
+def test_colours_and_side_vary_where_they_are_asked_to() -> None:
+    crop = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
+
+    assert torch.equal(vary(crop, random.Random(0), False, 0.0, 0.0), crop)
+    assert {torch.equal(vary(crop, random.Random(i), True, 0.0, 0.0), crop) for i in range(20)} == {True, False}
+    assert not torch.equal(vary(crop, random.Random(0), False, 0.4, 0.0), crop)
 
 
 def test_cifar_batches_are_read_as_pictures_with_labels(tmp_path: Path) -> None:
