@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -41,7 +42,6 @@ class BlockStyle:
     stride_last: bool = False
     basic: bool = False
     se: bool = False
-    zero_init_final_bn: bool = True
     bn_eps: float = 1e-5
 
     def conv(
@@ -224,8 +224,9 @@ def make_stage(
     kernels_t: Sequence[int],
     stride: int = 1,
     after: dict[int, nn.Module] | None = None,
+    after_name: str = "nonlocal",
 ) -> nn.Sequential:
-    """One block per entry of `kernels_t`, the first with the stride; `after[i]` follows block i (non-local, GloRe)."""
+    """One block per entry of `kernels_t`, the first with the stride; `after[i]` follows block i as `after_name`i."""
     stage, block = nn.Sequential(), BasicBlock if style.basic else Bottleneck
     for i, kernel_t in enumerate(kernels_t):
         block_in, block_stride = (in_channels, stride) if i == 0 else (out_channels, 1)
@@ -233,8 +234,14 @@ def make_stage(
             f"block{i}", block(style, block_in, mid_channels, out_channels, kernel_t=kernel_t, stride=block_stride)
         )
         if after and i in after:
-            stage.add_module(f"nonlocal{i}", after[i])
+            stage.add_module(f"{after_name}{i}", after[i])
     return stage
+
+
+def concatenate(a: OctTensor, b: OctTensor) -> OctTensor:
+    """Channels of both, per group; a group that one of them lacks is the other's."""
+    low = [t for t in (a.low, b.low) if t is not None]
+    return OctTensor(torch.cat([a.high, b.high], 1), torch.cat(low, 1) if low else None)
 
 
 def init_weights(model: nn.Module, *, zero_init_final_bn: bool, fc_init_std: float = 0.01) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from octvideo.errors import ConfigError
 from octvideo.layers.octave import Downsample
@@ -27,7 +27,7 @@ class ImageOptions:
     num_classes: width of the classifier.
     width_rule: how widths are split: "int" (the official networks), "round16", "round16_min16".
     downsample: "stride" or "pool" before a strided convolution; by default "stride" at alpha 0, else "pool".
-    bn_eps: 1e-5; the official pre-activation networks have 1e-4.
+    bn_eps: 1e-5; pre-activation ResNets have the official 1e-4.
     dropout_rate, fc_init_std: of the classifier.
     """
 
@@ -40,13 +40,25 @@ class ImageOptions:
     dropout_rate: float = 0.0
     fc_init_std: float = 0.01
 
+    def __post_init__(self) -> None:
+        self._check({"downsample": (None, "stride", "pool")})
+
+    def _check(self, choices: dict[str, tuple[Any, ...]]) -> None:
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(map(repr, allowed))}")
+
     def octave(self, stages: Sequence[int] = (2, 3, 4)) -> OctavePlan:
         """Which of res2..res5 are octave: by default all but the last ("a 3x3 on a 3.5x3.5 map makes no sense")."""
         return OctavePlan(self.alpha, tuple(stages), self.width_rule)
 
     @property
-    def how_to_downsample(self) -> Downsample:
+    def downsampling(self) -> Downsample:
         return self.downsample or ("pool" if self.alpha else "stride")
+
+    @property
+    def style(self) -> BlockStyle:
+        return BlockStyle(dims=2, downsample=self.downsampling, bn_eps=self.bn_eps or 1e-5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +75,7 @@ class ImageResNetOptions(ImageOptions):
     stem_pool: "max"; "conv" (3x3 / 2), "bottleneck" (1-3-1 / 2) in its place; or "none".
     stride_1x1, stride_last: the stride of a stage at the first or the last 1x1 instead of the 3x3.
     se: squeeze-excite.
-    glore_location: blocks of res4 (from 0) that a GloRe unit follows; glore_mode: "mixed" or "octave" (glore.py).
+    glore_location: blocks of res4 (from 0) that a GloRe unit follows.
     zero_init_final_bn: residual branches start at zero (post-activation).
     """
 
@@ -80,35 +92,49 @@ class ImageResNetOptions(ImageOptions):
     stride_last: bool = False
     se: bool = False
     glore_location: Collection[int] = ()
-    glore_mode: Literal["mixed", "octave"] = "mixed"
     zero_init_final_bn: bool = True
 
     def __post_init__(self) -> None:
-        choices = {
-            "block": ("post", "preact"),
-            "downsample": (None, "stride", "pool"),
-            "stem": tuple(STEMS),
-            "stem_pool": STEM_POOLS,
-            "glore_mode": ("mixed", "octave"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(map(repr, allowed))}")
+        ImageOptions.__post_init__(self)
+        self._check({"block": ("post", "preact"), "stem": tuple(STEMS), "stem_pool": STEM_POOLS})
         if self.stride_1x1 and self.stride_last:
             raise ConfigError("stride_1x1 and stride_last are both set; a block has its stride in one place")
 
     @property
     def style(self) -> BlockStyle:
-        eps = self.bn_eps if self.bn_eps is not None else (1e-4 if self.block == "preact" else 1e-5)
         return BlockStyle(
             dims=2,
             kind=self.block,
             groups=self.num_groups,
-            downsample=self.how_to_downsample,
+            downsample=self.downsampling,
             stride_1x1=self.stride_1x1,
             stride_last=self.stride_last,
             basic=self.basic,
             se=self.se,
-            zero_init_final_bn=self.zero_init_final_bn,
-            bn_eps=eps,
+            bn_eps=self.bn_eps or (1e-4 if self.block == "preact" else 1e-5),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseNetOptions(ImageOptions):
+    """The keyword arguments of `create_model` for DenseNets, beside those of `ImageOptions`.
+
+    layers: dense layers of each stage; growth_rate: channels that each adds.
+    octave_stem: the first convolution begins the pair, as in the official gluon network; the official symbol network
+        has a plain stem (and bn_eps 1e-4).
+    """
+
+    layers: Sequence[int] = (6, 12, 24, 16)
+    growth_rate: int = 32
+    stem_width: int = 64
+    octave_stem: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MobileNetOptions(ImageOptions):
+    """The keyword arguments of `create_model` for MobileNets, beside those of `ImageOptions`.
+
+    width: multiplies all channels but the classifier's.
+    """
+
+    width: float = 1.0

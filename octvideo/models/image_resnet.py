@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from octvideo.errors import ConfigError
 from octvideo.layers import Channels, OctTensor, merge
 from octvideo.models.blocks import BlockStyle, Bottleneck, init_weights, make_stage
+from octvideo.models.glore import GloRe
 from octvideo.models.image_options import STEMS, ImageOptions, ImageResNetOptions
 
 
@@ -60,11 +61,20 @@ class Head(nn.Module):
 class ConvNormRelu(nn.Sequential):
     """Plain convolution without bias, BN, ReLU: what stands before the first octave layer."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, bn_eps: float) -> None:
-        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
-        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int,
+        bn_eps: float,
+        relu: type[nn.ReLU | nn.ReLU6] = nn.ReLU,
+    ) -> None:
         super().__init__()
-        self.conv, self.bn, self.relu = conv, nn.BatchNorm2d(out_channels, eps=bn_eps), nn.ReLU()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=bn_eps)
+        self.relu = relu()
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
 
 class BottleneckPool(nn.Module):
@@ -118,8 +128,18 @@ class ImageResNet(ImageNetwork):
         self.stages = [f"res{number}" for number in range(2, 2 + len(options.blocks))]
         for number, count in enumerate(options.blocks, start=2):
             mid, out = (octave.split(width, number) for width in stage_widths(options, number))
-            stride = 1 if number == 2 else 2
-            self.add_module(f"res{number}", make_stage(style, c, mid, out, kernels_t=(1,) * count, stride=stride))
+            after = make_glore(out, options) if number == 4 else None
+            stage = make_stage(
+                style,
+                c,
+                mid,
+                out,
+                kernels_t=(1,) * count,
+                stride=1 if number == 2 else 2,
+                after=after,
+                after_name="glore",
+            )
+            self.add_module(f"res{number}", stage)
             c = out
         self.tail = style.norm(c) if style.kind == "preact" else None
         self.head = Head(c.total, options)
@@ -132,6 +152,11 @@ class ImageResNet(ImageNetwork):
         if self.tail is not None:
             out = self.tail(out).map(F.relu)
         return merge(out)
+
+
+def make_glore(channels: Channels, options: ImageResNetOptions) -> dict[int, nn.Module]:
+    """The GloRe units of res4 by the block that they follow."""
+    return {i: GloRe(channels, options.width_per_group * 8, options.style.bn_eps) for i in options.glore_location}
 
 
 def stage_widths(options: ImageResNetOptions, number: int) -> tuple[int, int]:

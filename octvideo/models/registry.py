@@ -10,8 +10,10 @@ from torch import nn
 
 from octvideo.errors import ConfigError
 from octvideo.layers import lower
-from octvideo.models.image_options import ImageResNetOptions
+from octvideo.models.densenet import DenseNet
+from octvideo.models.image_options import DenseNetOptions, ImageResNetOptions, MobileNetOptions
 from octvideo.models.image_resnet import ImageResNet
+from octvideo.models.mobilenet import MobileNetV1, MobileNetV2
 from octvideo.models.slowfast import SlowFast
 from octvideo.models.video_options import BLOCKS, VideoOptions
 from octvideo.models.video_resnet import C2D, I3D, SLOW, VideoResNet
@@ -55,9 +57,20 @@ def _image_models() -> Iterator[tuple[str, Family]]:
         yield f"resnet{depth}", _image_resnet(blocks=blocks[depth])
     for depth in (26, 50, 101, 152, 200):
         yield f"preact_resnet{depth}", _image_resnet(blocks=blocks[depth], block="preact")
+    for depth in (50, 101):
+        resnext = {"blocks": blocks[depth], "num_groups": 32, "bottleneck_width": 128}
+        yield f"resnext{depth}_32x4d", _image_resnet(**resnext)
+        yield f"preact_resnext{depth}_32x4d", _image_resnet(**resnext, block="preact")
+    yield "preact_se_resnet50", _image_resnet(block="preact", se=True)
+    yield "resnet50_glore", _image_resnet(block="preact", glore_location=(1, 3, 5))
+    yield "resnet152_v1e", _image_resnet(blocks=blocks[152], stem="deep32", stride_last=True)
+    yield "resnet152_v1f", _image_resnet(blocks=blocks[152], stem="deep8", stem_pool="bottleneck", stride_last=True)
     for depth in (20, 44, 56):
         cifar = {"blocks": ((depth - 2) // 6,) * 3, "basic": True, "width_per_group": 16, "stages": (2, 3)}
         yield f"resnet{depth}_cifar", _image_resnet(**cifar, stem="3x3", stem_pool="none", num_classes=10)
+    yield "densenet121", Family(DenseNet, DenseNetOptions)
+    yield "mobilenet_v1", Family(MobileNetV1, MobileNetOptions)
+    yield "mobilenet_v2", Family(MobileNetV2, MobileNetOptions)
 
 
 MODELS: dict[str, Family] = dict([*_video_models(), *_image_models()])

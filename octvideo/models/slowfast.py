@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
 from octvideo.layers import Channels, OctBatchNorm3d, OctConv3d, OctTensor, merge
-from octvideo.models.blocks import BlockStyle, init_weights, make_stage
+from octvideo.models.blocks import BlockStyle, concatenate, init_weights, make_stage
 from octvideo.models.video_options import BLOCKS, OctavePlan, VideoOptions
 from octvideo.models.video_resnet import (
     FAST,
@@ -38,7 +38,7 @@ class Lateral(nn.Module):
         self.bn = OctBatchNorm3d(out_channels)
 
     def forward(self, slow: OctTensor, fast: OctTensor) -> OctTensor:
-        return _concatenate(slow, self.bn(self.conv(fast)).map(F.relu))
+        return concatenate(slow, self.bn(self.conv(fast)).map(F.relu))
 
 
 class Pathway(nn.Module):
@@ -117,8 +117,3 @@ def _check(options: VideoOptions) -> None:
         raise ConfigError("SlowFast has post-activation blocks only; block='preact' is for C2D and I3D")
     if options.nonlocal_location and any(options.nonlocal_location):
         raise ConfigError("SlowFast takes no non-local blocks here; nonlocal_location is for C2D, I3D and Slow")
-
-
-def _concatenate(a: OctTensor, b: OctTensor) -> OctTensor:
-    low = [t for t in (a.low, b.low) if t is not None]
-    return OctTensor(torch.cat([a.high, b.high], 1), torch.cat(low, 1) if low else None)

@@ -115,6 +115,5 @@ class VideoOptions:
             groups=self.num_groups,
             downsample=self.downsample or ("pool" if self.alpha or preact else "stride"),
             stride_1x1=self.stride_1x1,
-            zero_init_final_bn=self.zero_init_final_bn,
             bn_eps=1e-4 if preact else 1e-5,
         )
