@@ -123,6 +123,13 @@ class Recognizer:
         batches = view_batches(frames.to(self.device), clips, spec, VIEWS_PER_PASS)
         return torch.cat([compute(self._prepare(batch)).float() for batch in batches]).mean(0).cpu().numpy()
 
+    def clip(self, video: Source, *, fps: float | None = None) -> tuple[Frames, Tensor]:
+        """The middle clip's centre crop as people and as the network see it: uint8 (T, H, W, 3), (1, 3, T, H, W)."""
+        spec = self.view_spec("1x1")
+        frames, clips = self._read(video, spec, fps)
+        view = next(view_batches(frames, clips, spec, 1))
+        return view[0].movedim(0, -1).numpy(), self._prepare(view)
+
     def view_spec(self, views: str) -> ViewSpec:
         """ "10x3" as the views of this network. Raises ConfigError for anything but CLIPSxCROPS."""
         clips, x, crops = views.partition("x")

@@ -1,0 +1,99 @@
+"""What tools/demo_net.py does: names for a video or a folder of them, as text, csv, npz, or drawn over the video."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from octvideo.data import DecodeError
+from octvideo.data.decode import iter_frames, open_video
+from octvideo.data.encode import write_video
+from octvideo.data.list_making import find_videos
+from octvideo.errors import DataError
+from octvideo.recognizer import Prediction, Recognizer
+from octvideo.report.annotate import annotated
+
+
+@dataclass(frozen=True, slots=True)
+class NamedVideo:
+    """A video and its most probable classes; `problem` says why there are none."""
+
+    path: str
+    predictions: Sequence[Prediction]
+    problem: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def as_text(self) -> str:
+        if self.problem:
+            return f"{self.path}: could not be read ({self.problem})"
+        return "\n".join([self.path, *(f"  {p.probability:6.1%}  {p.name}" for p in self.predictions)])
+
+
+def videos_of(path: Path) -> list[Path]:
+    """A file as it is, or all videos below a folder. Raises DataError for a path that does not exist or holds none."""
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file or folder")
+    return find_videos(path) if path.is_dir() else [path]
+
+
+def name_videos(recognizer: Recognizer, videos: Sequence[Path], *, views: str, top_k: int) -> Iterator[NamedVideo]:
+    """One after another; a file that cannot be read is named with its cause, and does not stop the others."""
+    for path in tqdm(videos, unit="video", disable=len(videos) == 1):
+        try:
+            yield NamedVideo(str(path), recognizer.predict(path, views=views, top_k=top_k))
+        except DecodeError as error:
+            yield NamedVideo(str(path), (), error.cause)
+
+
+def write_scores(path: Path, videos: Sequence[NamedVideo]) -> None:
+    """A csv with a line per video: path, problem, class_1, probability_1, class_2, ..."""
+    count = max((len(video.predictions) for video in videos), default=0)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        ranks = range(1, count + 1)
+        writer.writerow(["path", "problem", *(f"{what}_{i}" for i in ranks for what in ("class", "probability"))])
+        for video in videos:
+            cells = [cell for p in video.predictions for cell in (p.name, f"{p.probability:.4f}")]
+            writer.writerow([video.path, video.problem, *cells])
+
+
+def save_features(path: Path, recognizer: Recognizer, videos: Sequence[Path], *, views: str) -> list[str]:
+    """An npz with `paths` (V,) and `features` (V, C) float32 of the videos that can be read; returns the others."""
+    features: list[NDArray[np.float32]] = []
+    paths, unread = [], []
+    for video in tqdm(videos, unit="video", desc="features", disable=len(videos) == 1):
+        try:
+            features.append(recognizer.features(video, views=views))
+            paths.append(str(video))
+        except DecodeError as error:
+            unread.append(str(error))
+    if not paths:
+        raise DataError(f"none of the {len(videos)} videos could be read; the first: {unread[0]}")
+    np.savez(path, paths=np.array(paths), features=np.stack(features))
+    return unread
+
+
+def write_named_video(
+    recognizer: Recognizer, video: Path, output: Path, *, top_k: int, window_seconds: float, stride_seconds: float
+) -> None:
+    """The video with its top classes drawn over time, and its sound. Streams: memory does not grow with the length."""
+    with open_video(video) as file:
+        fps, num_frames = file.info.fps, file.info.num_frames
+    timeline = recognizer.timeline(
+        _counted(video, num_frames, "recognise"), window_seconds=window_seconds, stride_seconds=stride_seconds, fps=fps
+    )
+    rankings = [[(p.name, p.probability) for p in timeline.top(i, top_k)] for i in range(len(timeline.starts))]
+    middles = ((timeline.starts + timeline.ends) / 2).tolist()
+    frames = annotated(_counted(video, num_frames, "write"), fps, rankings, middles)
+    write_video(output, frames, fps, sound_of=video)
+
+
+def _counted(video: Path, num_frames: int, what: str) -> Iterator[NDArray[np.uint8]]:
+    yield from tqdm(iter_frames(video), total=num_frames, unit="frame", desc=what)

@@ -1,0 +1,107 @@
+"""What tools/visualize.py draws: each function writes its pictures into a folder and returns their paths."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from octvideo.data.encode import write_video
+from octvideo.errors import ConfigError, DataError
+from octvideo.recognizer import Recognizer
+from octvideo.report.gradcam import gradcam, overlay
+from octvideo.report.hooks import as_pair, captured
+from octvideo.report.octave_maps import draw_paths, path_maps
+from octvideo.report.spectrum import Spectrum, draw_spectra, energy_spectrum
+from octvideo.report.strips import film_strip
+from octvideo.report.tradeoff import Point, draw_tradeoff
+
+
+def draw_frequency(recognizers: dict[str, Recognizer], videos: Sequence[Path], layer: str, folder: Path) -> list[Path]:
+    """The paper's Fig. 4: energy spectra of the groups of `layer`, of each network by name, mean over the videos."""
+    spectra: dict[str, Spectrum] = {}
+    for name, recognizer in recognizers.items():
+        for group, spectrum in _mean_spectra(recognizer, videos, layer).items():
+            spectra[f"{name} {group}"] = spectrum
+    path = folder / f"frequency_{layer}.png"
+    draw_spectra(spectra, f"{layer}, {len(videos)} videos").savefig(path, dpi=140)
+    return [path]
+
+
+def draw_octave(recognizer: Recognizer, video: Path, layer: str, folder: Path) -> list[Path]:
+    """High and low maps of an octave convolution and what each path adds, for the middle clip of a video."""
+    frames, inputs = recognizer.clip(video)
+    path = folder / f"octave_{layer}.png"
+    maps = path_maps(recognizer.model, inputs, layer)
+    draw_paths(frames[len(frames) // 2], maps, f"{video.name}: {layer}").savefig(path, dpi=140)
+    return [path]
+
+
+def draw_gradcam(
+    recognizer: Recognizer, video: Path, layer: str, folder: Path, class_name: str | None = None
+) -> list[Path]:
+    """Where the evidence for a class (by default the most probable) lies: a film strip and an mp4 per octave."""
+    frames, inputs = recognizer.clip(video)
+    names = recognizer.class_names
+    if class_name is not None and class_name not in names:
+        raise ConfigError(f"there is no class {class_name!r} in this checkpoint; it knows {', '.join(names[:8])}, ...")
+    with torch.no_grad():
+        scores = recognizer.model(inputs).softmax(1)[0]
+    index = names.index(class_name) if class_name else int(scores.argmax())
+    evidence = gradcam(recognizer.model, inputs, index, layer)
+    glowing = {group: overlay(frames, e) for group, e in evidence.items()}
+    title = f"{names[index]} ({scores[index]:.0%})"
+    rows = [("clip", frames), *((f"{title}: {group} of {layer}", clip) for group, clip in glowing.items())]
+    paths = [folder / f"gradcam_{video.stem}.png"]
+    film_strip(rows).save(paths[0])
+    for group, clip in glowing.items():
+        paths.append(folder / f"gradcam_{video.stem}_{group}.mp4")
+        write_video(paths[-1], clip.repeat(4, axis=0), fps=16)
+    return paths
+
+
+def draw_clips(batches: Iterator[Any], class_names: Sequence[str], count: int, folder: Path) -> list[Path]:
+    """What training feeds the network, augmentation included: a row of frames per clip of a loader's batches."""
+    rows: list[tuple[str, NDArray[np.uint8]]] = []
+    for batch in batches:
+        for clip, target, name in zip(batch.inputs, batch.targets, batch.paths, strict=True):
+            label = class_names[int(target)] if target.dim() == 0 else str(target.nonzero().flatten().tolist())
+            rows.append((f"{label}: {Path(name).name}", clip.movedim(0, -1).numpy()))
+        if len(rows) >= count:
+            break
+    path = folder / "clips.png"
+    film_strip(rows[:count]).save(path)
+    return [path]
+
+
+def draw_runs(results: Sequence[Path], folder: Path) -> list[Path]:
+    """Accuracy against GFLOPs of finished runs (results.json files), with the paper's points beside them."""
+    path = folder / "tradeoff.png"
+    draw_tradeoff([_point(file) for file in results]).savefig(path, dpi=140)
+    return [path]
+
+
+def _mean_spectra(recognizer: Recognizer, videos: Sequence[Path], layer: str) -> dict[str, Spectrum]:
+    sums: dict[str, Spectrum] = {}
+    for video in videos:
+        _, inputs = recognizer.clip(video)
+        with torch.no_grad(), captured(recognizer.model, [layer]) as found:
+            recognizer.model(inputs)
+        pair = as_pair(found[layer])
+        groups: dict[str, Tensor] = {"high": pair.high} | ({} if pair.low is None else {"low": pair.low})
+        for group, x in groups.items():
+            sums[group] = sums.get(group, 0.0) + energy_spectrum(x) / len(videos)
+    return sums
+
+
+def _point(path: Path) -> Point:
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        network = summary["model"]
+        return Point(network["name"], network["alpha"], network["gflops"], summary["top1_acc"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a results.json of tools/test_net.py ({error})") from error
