@@ -5,14 +5,25 @@ crops lie at the start, middle and end of the longer side, a single one in the m
 v % num_crops of clip v // num_crops.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from octvideo.data.dataset import open_entry
+from octvideo.data.decode import Frames
+from octvideo.data.index import VideoIndex
+from octvideo.data.pool import ReaderPool
 from octvideo.data.sampling import ClipRule, Timing, crop_offset
-from octvideo.errors import ConfigError
+from octvideo.data.transforms import resize_short_side
+from octvideo.data.video_list import VideoList
+from octvideo.data.watch import DecodeError
+from octvideo.errors import ConfigError, DataError
+
+_MAX_ASPECT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +86,8 @@ class ViewSpec:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One decoded video. frames: uint8 (F, H, W, 3), the union of its clips; clips: int64 (num_clips, T) into them.
-
-    problem: why it could not be read ("" when it could); the tensors are then empty.
+    """One decoded video. frames: uint8 (F, H, W, 3), the union of its clips, resized; clips: int64 (num_clips, T) into
+    them. problem: why it could not be read ("" when it could); the tensors are then empty.
     """
 
     index: int
@@ -85,6 +95,77 @@ class Video:
     frames: Tensor
     clips: Tensor
     problem: str = ""
+
+
+class VideoViews:
+    """The videos of a list as an evaluation reads them: each opened once, decoded once, resized once.
+
+    classes: what the list's labels are called by the model (`class_names.match_classes`); None when they agree.
+    num_workers processes read ahead, and survive a file that hangs or crashes the decoder; 0 reads in this process.
+    """
+
+    def __init__(
+        self,
+        videos: VideoList,
+        spec: ViewSpec,
+        *,
+        classes: Sequence[int] | None = None,
+        backend: str = "auto",
+        index: VideoIndex | None = None,
+        num_workers: int = 0,
+        timeout_seconds: float = 60.0,
+    ) -> None:
+        self.spec, self.multi_label = spec, videos.format == "multilabel"
+        self.paths = [entry.path for entry in videos]
+        self.labels = [_renamed(entry.labels, classes, videos.name) for entry in videos]
+        self._decode = partial(decode_views, videos, spec, backend, index)
+        self._num_workers, self._timeout = num_workers, timeout_seconds
+
+    def read(self, indices: Sequence[int]) -> Iterable[Video]:
+        """These videos in this order; one that cannot be read says so in `problem`."""
+        if not self._num_workers or not indices:
+            yield from map(self._decode, indices)
+            return
+        pool = ReaderPool(self._decode, num_workers=self._num_workers, timeout_seconds=self._timeout)
+        try:
+            yield from pool.run([(i,) for i in indices], ahead=2 * self._num_workers)
+        finally:
+            pool.close()
+
+    def film(self, index: int) -> Frames | None:
+        """uint8 (T, crop, crop, 3), the middle crop of the middle clip, for people; None if it cannot be read."""
+        video = self._decode(index)
+        if video.problem:
+            return None
+        clip, crop = self.spec.num_clips // 2, self.spec.num_crops // 2
+        top_left = self.spec.crops(*video.frames.shape[1:3])[crop]
+        return _view(video.frames, video.clips[clip], top_left, self.spec).movedim(0, -1).numpy()
+
+
+def decode_views(videos: VideoList, spec: ViewSpec, backend: str, known: VideoIndex | None, index: int) -> Video:
+    """Video `index`: one open, one decode of the frames that its clips share, one resize."""
+    entry = videos[index]
+    try:
+        with open_entry(entry, backend=backend, index=known) as video:
+            clips = np.array(spec.clips(video.timing(exact_times=spec.rule.rule == "time")))
+            shared, places = np.unique(clips, return_inverse=True)
+            frames = video.read(shared.tolist())
+        _, height, width, _ = frames.shape
+        if max(height, width) > _MAX_ASPECT * min(height, width):
+            raise DecodeError(entry.path, f"{width} x {height} pixels: a side is over {_MAX_ASPECT} times the other")
+    except DecodeError as error:
+        return Video(index, entry.path, torch.empty(0), torch.empty(0), error.cause)
+    planes = torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, 0)
+    resized = resize_short_side(planes, spec.short_side).movedim(0, -1)
+    return Video(index, entry.path, resized, torch.from_numpy(places.reshape(clips.shape)))
+
+
+def _renamed(labels: tuple[int, ...], classes: Sequence[int] | None, name: str) -> tuple[int, ...]:
+    if classes is None:
+        return labels
+    if max(labels, default=0) >= len(classes):
+        raise DataError(f"{name}: label {max(labels)} has no name; its class_names.txt holds {len(classes)}.")
+    return tuple(classes[label] for label in labels)
 
 
 def view_batches(frames: Tensor, clips: Tensor, spec: ViewSpec, view_chunk: int) -> Iterator[Tensor]:

@@ -188,6 +188,6 @@ def _predictions_csv(evaluation: Evaluation, class_names: Sequence[str]) -> str:
 
 
 def _write_npz(file: IO[bytes], evaluation: Evaluation) -> None:
-    """One (N, C) array per set of views under its name, `paths`, and `targets` (N, C). Needs no pickle to load."""
+    """`scores` (N, C) of the whole protocol, `targets` (N, C) and `paths` (N,). Needs no pickle to load."""
     paths = np.array(list(evaluation.paths), dtype=np.str_)
-    np.savez_compressed(file, allow_pickle=False, paths=paths, targets=evaluation.targets, **evaluation.scores)
+    np.savez_compressed(file, allow_pickle=False, paths=paths, targets=evaluation.targets, scores=evaluation.final)

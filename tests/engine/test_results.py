@@ -84,7 +84,7 @@ def test_written_files_hold_every_video_and_load_without_pickle(three_videos, tm
     assert (rows[1]["label_name"], rows[1]["name_1"], rows[1]["score_1"]) == ("point", "wave", "0.500000")
     assert rows[2]["class_1"] == ""
     with np.load(tmp_path / "scores.npz", allow_pickle=False) as arrays:
-        np.testing.assert_array_equal(arrays["10x3"], three_videos.final)
+        np.testing.assert_array_equal(arrays["scores"], three_videos.final)
         assert arrays["paths"][0] == "videos/0, take.mp4"
     assert json.loads((tmp_path / "results.json").read_text())["num_videos"] == 3
 

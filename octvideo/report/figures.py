@@ -1,0 +1,137 @@
+"""Charts as inline SVG in the page's colours, 380 units wide: their text stays readable on a phone."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+Point = tuple[float, float]
+
+WIDTH, HEIGHT = 380, 230
+LEFT, RIGHT, TOP, BOTTOM = 44, 14, 14, 38
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """name: for the legend. colour: a CSS class of the page (train, val). points: in order of x."""
+
+    name: str
+    colour: str
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """A linear map from values to the drawing; x may be logarithmic."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    log_x: bool = False
+
+    def place(self, point: Point) -> Point:
+        x, low, high = (math.log(value) if self.log_x else value for value in (point[0], *self.x))
+        across = (x - low) / (high - low or 1)
+        up = (point[1] - self.y[0]) / (self.y[1] - self.y[0] or 1)
+        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+
+
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """About `count` round numbers that enclose low..high: steps of 1, 2 or 5 times a power of ten."""
+    raw = (high - low or abs(high) or 1) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
+
+
+def line_chart(series: Sequence[Series], title: str, x_label: str, unit: str = "") -> str:
+    """Lines over a common x; the last value of each stands in the legend."""
+    points = [point for one in series for point in one.points]
+    x_ticks = nice_ticks(min(x for x, _ in points), max(x for x, _ in points))
+    y_ticks = nice_ticks(min(y for _, y in points), max(y for _, y in points))
+    axes = Axes((x_ticks[0], max(x for x, _ in points)), (y_ticks[0], y_ticks[-1]))
+    inside = [tick for tick in x_ticks if tick <= axes.x[1]]
+    drawn = [_grid(axes, [(tick, short(tick)) for tick in inside], y_ticks, x_label, unit)]
+    for one in series:
+        places = [axes.place(point) for point in _thinned(one.points)]
+        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+        drawn.append(f'<path class="line {one.colour}" d="{path}"/>')
+        if len(places) <= 30:
+            drawn += [f'<circle class="dot {one.colour}" cx="{x:.1f}" cy="{y:.1f}" r="2.2"/>' for x, y in places]
+    legend = "".join(
+        f'<span class="key {one.colour}">{escape(one.name)} <b>{short(one.points[-1][1])}{unit}</b></span>'
+        for one in series
+    )
+    return _figure(title, legend, "".join(drawn))
+
+
+def views_chart(values: Sequence[tuple[str, int, float]], title: str) -> str:
+    """Accuracy (percent) against the number of views, each point named: ("10x3", 30, 73.2)."""
+    y_ticks = nice_ticks(min(value for *_, value in values), max(value for *_, value in values), 4)
+    counts = sorted({count for _, count, _ in values})
+    axes = Axes((counts[0] * 0.8, counts[-1] * 1.35), (y_ticks[0], y_ticks[-1]), log_x=True)
+    drawn = [_grid(axes, [(count, str(count)) for count in _apart(counts)], y_ticks, "views per video", " %")]
+    for name, count, value in values:
+        x, y = axes.place((count, value))
+        below = y < TOP + 16 or name.endswith("x3")
+        drawn.append(f'<circle class="dot val" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
+        text = name.replace("x", " &times; ")
+        drawn.append(f'<text class="name" x="{x:.1f}" y="{y + (16 if below else -8):.1f}">{text}</text>')
+    return _figure(title, "", "".join(drawn))
+
+
+def interval_bar(value: float, interval: Sequence[float], chance: float) -> str:
+    """The headline on a line from 0 to 100 %: the interval as a band, the value as a mark, chance as a tick."""
+    low, high = interval
+
+    def at(percent: float) -> float:
+        return 10 + 3.6 * percent
+
+    return (
+        '<svg class="interval" viewBox="0 0 380 34" role="img" aria-label="interval">'
+        '<rect class="rail" x="10" y="8" width="360" height="6" rx="3"/>'
+        f'<rect class="band" x="{at(low):.1f}" y="8" width="{max(at(high) - at(low), 1):.1f}" height="6" rx="3"/>'
+        f'<circle class="dot val" cx="{at(value):.1f}" cy="11" r="5"/><path class="tick" d="M{at(chance):.1f} 5v12"/>'
+        f'<text class="chance" x="{at(chance) - 3:.1f}" y="30">chance {short(chance)} %</text></svg>'
+    )
+
+
+def short(value: float) -> str:
+    """Three significant digits, or all of a whole number."""
+    return f"{value:.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _grid(axes: Axes, x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[float], x_label: str, unit: str) -> str:
+    marks = []
+    for value in y_ticks:
+        _, y = axes.place((axes.x[0], value))
+        marks.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+        marks.append(f'<text class="y" x="{LEFT - 7}" y="{y + 3.5:.1f}">{short(value)}{unit}</text>')
+    for value, text in x_ticks:
+        x, _ = axes.place((value, axes.y[0]))
+        marks.append(f'<text class="x" x="{x:.1f}" y="{HEIGHT - BOTTOM + 15}">{text}</text>')
+    marks.append(f'<text class="x" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}">{escape(x_label)}</text>')
+    return "".join(marks)
+
+
+def _figure(title: str, legend: str, drawn: str) -> str:
+    return (
+        f'<figure class="chart"><figcaption><b>{escape(title)}</b>{legend}</figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{drawn}</svg></figure>'
+    )
+
+
+def _thinned(points: Sequence[Point], most: int = 300) -> list[Point]:
+    """Means over equal runs of points where there are more than a screen can show."""
+    run = math.ceil(len(points) / most)
+    groups = [points[i : i + run] for i in range(0, len(points), run)]
+    return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]
+
+
+def _apart(counts: Sequence[int]) -> list[int]:
+    """Those counts whose labels do not touch on a logarithmic axis."""
+    kept: list[int] = []
+    for count in counts:
+        if not kept or count >= 1.25 * kept[-1]:
+            kept.append(count)
+    return kept
