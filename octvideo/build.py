@@ -1,10 +1,44 @@
-"""From settings to objects: the only reader of a config. Everything it calls takes plain values by name."""
+"""From settings to runs: with build_data.py and build_recipe.py the only reader of a config.
 
-from typing import Any
+Everything that it calls takes plain values by name. `train`, `test` and `dry_run` are what the tools do.
+"""
 
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import torch
 from torch import nn
 
+from octvideo import build_data, build_recipe
+from octvideo.build_dry_run import GeneratedSamples, GeneratedVideos
+from octvideo.config import config_from_text
+from octvideo.data.loader import Loader
+from octvideo.data.views import ViewSpec
+from octvideo.engine import adapt
+from octvideo.engine.checkpoint import find_latest, load_checkpoint
+from octvideo.engine.distributed import Processes
+from octvideo.engine.evaluate import Scorer, Videos, default_view_chunk, evaluate
+from octvideo.engine.files import make_output_folder
+from octvideo.engine.journal import Journal, fingerprint
+from octvideo.engine.log import setup_logging
+from octvideo.engine.losses import make_loss, mixup
+from octvideo.engine.results import final_line, headline, summarise, write_results
+from octvideo.engine.threads import set_threads
+from octvideo.engine.train import Trainer
+from octvideo.errors import CheckpointError
 from octvideo.models import create_model
+from octvideo.models.blocks import Bottleneck
+from octvideo.report.html import write_report
+
+logger = logging.getLogger("octvideo")
+
+Validate = Callable[[nn.Module], dict[str, float]]
 
 
 def build_model(cfg: Any) -> nn.Module:
@@ -36,3 +70,236 @@ def build_model(cfg: Any) -> nn.Module:
         options["num_block_temp_kernel"] = [stage[0] for stage in resnet.NUM_BLOCK_TEMP_KERNEL]
     name = f"{cfg.MODEL.ARCH}_r{resnet.DEPTH}"
     return create_model(name, alpha=octave.ALPHA, num_classes=cfg.MODEL.NUM_CLASSES, **options)
+
+
+# --- Training
+
+
+def train(cfg: Any, procs: Processes) -> bool:
+    """Train in OUTPUT_DIR, or go on with the run that is there. False when a signal stopped it."""
+    _start(cfg, procs)
+    dataset = build_data.train_dataset(cfg)
+    names = build_data.class_names(cfg)
+    videos = build_data.open_videos(cfg, build_data.list_path(cfg, "val"), build_data.validation_views(cfg), names)
+    loader = build_data.train_loader(cfg, dataset, procs)
+    trainer = build_trainer(cfg, procs, loader, validator(cfg, videos, procs))
+    if warning := build_recipe.recipe_warning(cfg):
+        logger.warning(warning)
+    summary = trainer.train()
+    for path, cause in loader.bad.items():
+        logger.warning("%s: could not be read (%s), others stood in for it", path, cause)
+    logger.info("checkpoints and curves: %s, checkpoints/, metrics.jsonl, tensorboard/", cfg.OUTPUT_DIR)
+    return summary.finished
+
+
+def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate | None) -> Trainer:
+    """Everything that trains, seeded, on its device, with the weights that TRAIN.CHECKPOINT_FILE_PATH names."""
+    torch.manual_seed(cfg.RNG_SEED)
+    if cfg.TRAIN.DETERMINISTIC:
+        torch.use_deterministic_algorithms(True)
+    model = build_model(cfg)
+    if cfg.TRAIN.CHECKPOINT_FILE_PATH:
+        _load_initial_weights(cfg, model)
+    frozen = _adapt(cfg, model, procs)
+    steps = max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1)
+    logger.info(build_recipe.describe_recipe(cfg, steps, procs.world_size))
+    return Trainer(
+        model,
+        loader,
+        build_recipe.build_optimizer(cfg, model, procs.world_size),
+        build_recipe.build_schedule(cfg, steps, procs.world_size),
+        build_recipe.build_options(cfg),
+        loss=make_loss(
+            "bce_logit" if cfg.MODEL.LOSS_FUNC == "bce_logit" else "cross_entropy",
+            label_smoothing=cfg.MIXUP.LABEL_SMOOTH_VALUE,
+            class_weights=cfg.MODEL.CLASS_WEIGHTS or None,
+        ),
+        prepare=build_data.preparation(cfg),
+        validate=validate,
+        mix=partial(mixup, num_classes=cfg.MODEL.NUM_CLASSES, alpha=cfg.MIXUP.ALPHA) if cfg.MIXUP.ENABLE else None,
+        frozen=frozen,
+        procs=procs,
+        meta=_meta(cfg, model),
+        cfg_text=cfg.dump(),
+    )
+
+
+def _load_initial_weights(cfg: Any, model: nn.Module) -> None:
+    state = load_checkpoint(cfg.TRAIN.CHECKPOINT_FILE_PATH)
+    model.load_state_dict(state["model_state"])
+
+
+def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
+    """Freezing, synchronised batch norm, recomputation, memory format, device; what stays in evaluation mode."""
+    names = {"stem" if stage == 1 else f"res{stage}" for stage in cfg.MODEL.FREEZE_STAGES}
+    frozen = adapt.freeze(model, [name for name, _ in model.named_modules() if name.rpartition(".")[2] in names])
+    if cfg.MODEL.FROZEN_BN:
+        frozen += adapt.freeze_batch_norm(model)
+    if cfg.BN.NORM_TYPE == "sync_batchnorm" and procs.world_size > 1:
+        adapt.synchronise_batch_norm(model, procs.device)
+    if cfg.MODEL.ACT_CHECKPOINT:
+        adapt.recompute_activations(module for module in model.modules() if isinstance(module, Bottleneck))
+    model.to(procs.device)
+    if cfg.TRAIN.CHANNELS_LAST:
+        model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return frozen
+
+
+def _meta(cfg: Any, model: nn.Module) -> dict[str, Any]:
+    """What a checkpoint needs to be used without a config."""
+    return {
+        "format": 1,
+        "model": model.config,
+        "class_names": build_data.class_names(cfg),  # [] where nobody named them
+        "preprocessing": build_data.preprocessing(cfg),
+    }
+
+
+def validator(cfg: Any, videos: Videos, procs: Processes) -> Validate:
+    """validate(model) -> errors in per cent, over one view of every video."""
+    prepare, names = build_data.preparation(cfg), _display_names(cfg, build_data.class_names(cfg))
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        evaluation = evaluate(
+            _scorer(model), videos, num_classes=cfg.MODEL.NUM_CLASSES, prepare=prepare, processes=procs
+        )
+        summary = summarise(evaluation, names, {})
+        if "map" in summary:
+            return {"map_err": 100 * (1 - summary["map"])}
+        return {"top1_err": 100 - summary["top1_acc"], "top5_err": 100 - summary["top5_acc"]}
+
+    return validate
+
+
+def _scorer(model: nn.Module) -> Scorer:
+    """PySlowFast's test head."""
+    return cast(Scorer, model.window_scores)
+
+
+def _display_names(cfg: Any, names: list[str]) -> list[str]:
+    return names or [f"class {label}" for label in range(cfg.MODEL.NUM_CLASSES)]
+
+
+# --- The test on all views
+
+
+def final_test(cfg: Any, procs: Processes, checkpoint: str = "", list_path: str = "") -> dict[str, Any]:
+    """Score every video of a list in all its views; results go to OUTPUT_DIR. Continues where it was interrupted.
+
+    checkpoint: TEST.CHECKPOINT_FILE_PATH, else the newest in OUTPUT_DIR. list_path: test.csv (or val.csv) of the data.
+    """
+    _start(cfg, procs)
+    checkpoint = checkpoint or cfg.TEST.CHECKPOINT_FILE_PATH or find_latest(f"{cfg.OUTPUT_DIR}/checkpoints") or ""
+    if not checkpoint:
+        raise CheckpointError(f"{cfg.OUTPUT_DIR}: no checkpoint to test; train first or set TEST.CHECKPOINT_FILE_PATH")
+    list_path = list_path or build_data.final_list_path(cfg)
+    model, known_names = _trained_model(cfg, checkpoint)
+    names = _display_names(cfg, known_names)
+    videos = build_data.open_videos(cfg, list_path, build_data.final_views(cfg), known_names)
+    protocol = _protocol(cfg, videos.spec, checkpoint, list_path)
+    journal = Journal(Path(cfg.OUTPUT_DIR), fingerprint(**protocol, paths=videos.paths), procs.rank)
+    evaluation = evaluate(
+        _scorer(model.to(procs.device).eval()),
+        videos,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        prepare=build_data.preparation(cfg),
+        view_chunk=protocol["view_chunk"],
+        ensemble=cfg.DATA.ENSEMBLE_METHOD,
+        processes=procs,
+        journal=journal,
+        progress=partial(_log_progress, cfg.LOG_PERIOD),
+    )
+    summary = summarise(evaluation, names, protocol)
+    if procs.is_main:
+        write_results(cfg.OUTPUT_DIR, evaluation, summary)
+        journal.remove()
+        report = write_report(cfg.OUTPUT_DIR, film=videos.film, config=cfg.dump(), title=cfg.OUTPUT_DIR)
+        logger.info(
+            "%s\nresults: %s/results.json, predictions.csv, scores.npz; to look at: %s",
+            headline(summary),
+            cfg.OUTPUT_DIR,
+            report,
+        )
+        logger.info("%s", json.dumps(final_line(summary)))
+    return summary
+
+
+def settings_of(checkpoint: str, overrides: Sequence[str] = ()) -> Any:
+    """The config that a checkpoint of this package holds."""
+    text = load_checkpoint(checkpoint).get("cfg")
+    if not text:
+        raise CheckpointError(f"{checkpoint}: holds no settings; name the config of its network with --cfg")
+    return config_from_text(text, checkpoint, overrides)
+
+
+def _trained_model(cfg: Any, checkpoint: str) -> tuple[nn.Module, list[str]]:
+    """The network with a checkpoint's weights (their moving average, if there is one), and its class names."""
+    model = build_model(cfg)
+    state = load_checkpoint(checkpoint)
+    model.load_state_dict(state["ema_state"] or state["model_state"])
+    return model, state["meta"]["class_names"]
+
+
+def _protocol(cfg: Any, spec: ViewSpec, checkpoint: str, list_path: str) -> dict[str, Any]:
+    """Everything that decides a score, as results.json shows it."""
+    return {
+        "checkpoint": checkpoint,
+        "checkpoint_sha256": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
+        "list": list_path,
+        "num_frames": spec.rule.num_frames,
+        "sampling_rate": spec.rule.frame_stride,
+        "sampling_rule": spec.rule.rule,
+        "views": f"{spec.num_clips}x{spec.num_crops}",
+        "crop_size": spec.crop_size,
+        "ensemble": cfg.DATA.ENSEMBLE_METHOD,
+        "view_chunk": cfg.TEST.VIEW_CHUNK or default_view_chunk(spec),
+    }
+
+
+def _log_progress(period: int, done: int, total: int) -> None:
+    if done % period == 0 or done == total:
+        logger.info("test: %d of %d videos", done, total)
+
+
+# --- Dry run
+
+
+def dry_run(cfg: Any, procs: Processes) -> None:
+    """Two training and two evaluation steps of a config on generated data; nothing is kept."""
+    with TemporaryDirectory() as folder:
+        small = _shrunk(cfg, folder, procs.world_size)
+        _start(small, procs)
+        shape = (3, cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE)
+        classes, multi_label = cfg.MODEL.NUM_CLASSES, cfg.DATA.MULTI_LABEL
+        samples = GeneratedSamples(shape, classes, 2 * small.TRAIN.BATCH_SIZE, multi_label)
+        videos = GeneratedVideos(build_data.validation_views(cfg), classes, 2, multi_label)
+        loader = build_data.train_loader(small, samples, procs)
+        build_trainer(small, procs, loader, validator(small, videos, procs)).train()
+        setup_logging(None, procs.is_main)
+    logger.info("dry run: two training and two evaluation steps went through")
+
+
+def _shrunk(cfg: Any, output_dir: str, world_size: int) -> Any:
+    """The same run on one epoch of two steps with two samples per forward pass."""
+    small = cfg.clone()
+    small.defrost()
+    small.OUTPUT_DIR = output_dir
+    small.TRAIN.BATCH_SIZE = 2 * world_size * cfg.SOLVER.ACCUM_STEPS
+    small.TRAIN.CHECKPOINT_FILE_PATH = ""
+    small.SOLVER.MAX_EPOCH, small.SOLVER.MAX_ITER = 1, 0
+    small.SOLVER.LR_POLICY, small.SOLVER.WARMUP_EPOCHS = "cosine", 0.0
+    small.BN.NUM_BATCHES_PRECISE = 1
+    small.DATA_LOADER.NUM_WORKERS = 0
+    small.TENSORBOARD.ENABLE = False
+    return small
+
+
+# --- Shared
+
+
+def _start(cfg: Any, procs: Processes) -> None:
+    """Output folder, log, threads; what training and testing begin with."""
+    if procs.is_main:
+        make_output_folder(cfg.OUTPUT_DIR)
+    setup_logging(cfg.OUTPUT_DIR, procs.is_main)
+    set_threads(cfg.DATA_LOADER.NUM_WORKERS, procs.local_world_size)

@@ -1,8 +1,13 @@
-"""The recipe that a config amounts to, in one line for the log, and what it lacks of the published one."""
+"""The recipe of a config: schedule, optimizer, options; one line for the log; where it leaves the published one."""
 
 from typing import Any
 
-from octvideo.engine.optim import Schedule, scale_lr
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from octvideo.engine.optim import Schedule, make_optimizer, scale_lr
+from octvideo.engine.state import TrainOptions
 
 # What configs/recipes/ say, by LR_POLICY: the settings without which a Kinetics number is not comparable.
 PUBLISHED: dict[str, dict[str, float]] = {
@@ -95,3 +100,46 @@ def recipe_warning(cfg: Any) -> str:
         return ""
     advice = "; SOLVER.BASE_BATCH_SIZE 64 scales the rate with the batch" if "BATCH_SIZE" in different[0] else ""
     return f"not the published recipe: {', '.join(different)}{advice}"
+
+
+def build_optimizer(cfg: Any, model: nn.Module, world_size: int) -> Optimizer:
+    solver = cfg.SOLVER
+    return make_optimizer(
+        model,
+        method=solver.OPTIMIZING_METHOD,
+        lr=effective_lr(cfg, world_size),
+        momentum=solver.MOMENTUM,
+        dampening=solver.DAMPENING,
+        nesterov=solver.NESTEROV,
+        betas=tuple(solver.BETAS),
+        weight_decay=solver.WEIGHT_DECAY,
+        bn_weight_decay=cfg.BN.WEIGHT_DECAY,
+        zero_decay_1d=solver.ZERO_WD_1D_PARAM,
+    )
+
+
+def build_options(cfg: Any) -> TrainOptions:
+    train, solver = cfg.TRAIN, cfg.SOLVER
+    return TrainOptions(
+        output_dir=cfg.OUTPUT_DIR,
+        max_epoch=solver.MAX_EPOCH,
+        max_iter=solver.MAX_ITER,
+        eval_period=train.EVAL_PERIOD,
+        checkpoint_period=train.CHECKPOINT_PERIOD,
+        checkpoint_minutes=train.CHECKPOINT_MINUTES,
+        keep_checkpoints=train.KEEP_CHECKPOINTS,
+        auto_resume=train.AUTO_RESUME,
+        best_metric="map_err" if cfg.DATA.MULTI_LABEL else "top1_err",
+        log_period=cfg.LOG_PERIOD,
+        tensorboard=cfg.TENSORBOARD.ENABLE,
+        accum_steps=solver.ACCUM_STEPS,
+        clip_grad_value=solver.CLIP_GRAD_VAL,
+        clip_grad_norm=solver.CLIP_GRAD_L2NORM,
+        scale_momentum=solver.SCALE_MOMENTUM,
+        amp_dtype=getattr(torch, train.AMP_DTYPE) if train.MIXED_PRECISION else None,
+        max_skipped=train.MAX_SKIPPED,
+        ema_decay=train.EMA_DECAY,
+        precise_bn_batches=cfg.BN.NUM_BATCHES_PRECISE if cfg.BN.USE_PRECISE_STATS else 0,
+        channels_last=train.CHANNELS_LAST,
+        compile=train.COMPILE,
+    )

@@ -24,13 +24,14 @@ DEFAULTS: Tree = {
         "AMP_DTYPE": "bfloat16",
         "EMA_DECAY": 0.0,
         "COMPILE": False,
+        "CHANNELS_LAST": True,
         "DETERMINISTIC": False,
         "MAX_SKIPPED": 20,  # steps in a row that mixed precision may skip for an infinite loss or gradient
     },
     "TEST": {
         "ENABLE": True,
         "DATASET": "kinetics",
-        "BATCH_SIZE": 8,  # of validation; the multi-view test takes a video at a time
+        "BATCH_SIZE": 8,  # of images; videos are taken one at a time
         "CHECKPOINT_FILE_PATH": "",
         "NUM_ENSEMBLE_VIEWS": 10,
         "NUM_SPATIAL_CROPS": 3,
@@ -40,7 +41,7 @@ DEFAULTS: Tree = {
     "DATA": {
         "PATH_TO_DATA_DIR": "",  # holds train.csv, val.csv, test.csv
         "PATH_PREFIX": "",  # goes before every path of a list
-        "PATH_LABEL_SEPARATOR": " ",
+        "PATH_LABEL_SEPARATOR": "",  # "": spaces, tabs or a comma
         "LIST_FORMAT": "video",
         "NUM_FRAMES": 8,
         "SAMPLING_RATE": 8,
@@ -52,6 +53,7 @@ DEFAULTS: Tree = {
         "TRAIN_CROP_SIZE": 224,
         "TEST_CROP_SIZE": 256,
         "RANDOM_FLIP": True,
+        "COLOR_JITTER": 0.0,  # brightness, contrast and saturation change by up to this share
         "INV_UNIFORM_SAMPLE": False,  # jitter uniform in 1 / short side
         "REVERSE_INPUT_CHANNEL": False,
         "MULTI_LABEL": False,
@@ -142,7 +144,6 @@ DEFAULTS: Tree = {
     },
     "TENSORBOARD": {
         "ENABLE": True,
-        "LOG_DIR": "",  # "": OUTPUT_DIR/tensorboard
         "CLASS_NAMES_PATH": "",  # one name a line, in label order
     },
     "OUTPUT_DIR": "",  # "": runs/<folder and name of the file>
@@ -211,6 +212,7 @@ NO_EFFECT = (
     "BN.NUM_SPLITS",
     "TENSORBOARD.CONFUSION_MATRIX",  # always drawn
     "TENSORBOARD.HISTOGRAM",
+    "TENSORBOARD.LOG_DIR",  # OUTPUT_DIR/tensorboard
     "TENSORBOARD.MODEL_VIS",
     "TENSORBOARD.CATEGORIES_PATH",
     "TENSORBOARD.PREDICTIONS_PATH",

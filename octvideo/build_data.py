@@ -1,0 +1,168 @@
+"""Data as a config asks for it: what is trained on, what is evaluated, and how pixels become a network's input."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from octvideo.data.class_names import match_classes, names_beside, read_class_names
+from octvideo.data.dataset import ClipDataset, ClipTransform
+from octvideo.data.image_transforms import PaddedCrop, RandomResizedCrop, Transform
+from octvideo.data.images import ImageDataset, open_images
+from octvideo.data.index import VideoIndex, index_path, read_index
+from octvideo.data.loader import Dataset, Loader
+from octvideo.data.sampling import ClipRule
+from octvideo.data.transforms import normalize
+from octvideo.data.video_list import VideoList, read_list
+from octvideo.data.views import VideoViews, ViewSpec
+from octvideo.engine.distributed import Processes
+from octvideo.errors import ConfigError
+
+VIDEO = "kinetics"
+
+
+def list_path(cfg: Any, split: str) -> str:
+    return str(Path(cfg.DATA.PATH_TO_DATA_DIR) / f"{split}.csv")
+
+
+def final_list_path(cfg: Any) -> str:
+    """test.csv, or val.csv where the data has no other test (Kinetics)."""
+    path = list_path(cfg, "test")
+    return path if Path(path).is_file() else list_path(cfg, "val")
+
+
+def open_list(cfg: Any, path: str) -> VideoList:
+    data = cfg.DATA
+    return read_list(
+        path,
+        format="multilabel" if data.MULTI_LABEL and data.LIST_FORMAT == "video" else data.LIST_FORMAT,
+        path_prefix=data.PATH_PREFIX,
+        separator=data.PATH_LABEL_SEPARATOR or None,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+    )
+
+
+def open_index(path: str) -> VideoIndex | None:
+    """What tools/check_videos.py found of a list's files, where it has been run."""
+    return read_index(index_path(path)) if index_path(path).is_file() else None
+
+
+def class_names(cfg: Any) -> list[str]:
+    """From TENSORBOARD.CLASS_NAMES_PATH, else class_names.txt beside the training list; [] where there is neither."""
+    path, count = cfg.TENSORBOARD.CLASS_NAMES_PATH, cfg.MODEL.NUM_CLASSES
+    names = read_class_names(path) if path else names_beside(list_path(cfg, "train")) or []
+    if names and len(names) != count:
+        source = path or cfg.DATA.PATH_TO_DATA_DIR
+        raise ConfigError(f"{source}: {len(names)} class names for MODEL.NUM_CLASSES {count}; make them equal")
+    return names
+
+
+def clip_rule(cfg: Any) -> ClipRule:
+    data = cfg.DATA
+    return ClipRule(data.NUM_FRAMES, data.SAMPLING_RATE, data.TARGET_FPS, data.SAMPLING_RULE)
+
+
+def train_dataset(cfg: Any) -> Dataset:
+    data = cfg.DATA
+    if cfg.TRAIN.DATASET != VIDEO:
+        source = open_images(data.PATH_TO_DATA_DIR, "train", cfg.MODEL.NUM_CLASSES)
+        return ImageDataset(source, _image_transform(cfg), seed=cfg.RNG_SEED)
+    transform = ClipTransform(
+        data.TRAIN_CROP_SIZE,
+        jitter_scales=tuple(data.TRAIN_JITTER_SCALES),
+        flip=data.RANDOM_FLIP,
+        color_jitter=data.COLOR_JITTER,
+        inverse_uniform=data.INV_UNIFORM_SAMPLE,
+    )
+    path = list_path(cfg, "train")
+    return ClipDataset(
+        open_list(cfg, path),
+        rule=clip_rule(cfg),
+        transform=transform,
+        seed=cfg.RNG_SEED,
+        multilabel_classes=cfg.MODEL.NUM_CLASSES if data.MULTI_LABEL else None,
+        index=open_index(path),
+    )
+
+
+def train_loader(cfg: Any, dataset: Dataset, procs: Processes) -> Loader:
+    """Batches of one process and one accumulation step: TRAIN.BATCH_SIZE is what they sum to."""
+    parts = procs.world_size * cfg.SOLVER.ACCUM_STEPS
+    if cfg.TRAIN.BATCH_SIZE % parts:
+        raise ConfigError(
+            f"TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} is not divisible by {procs.world_size} processes x "
+            f"{cfg.SOLVER.ACCUM_STEPS} accumulation steps; it is global"
+        )
+    return Loader(
+        dataset,
+        batch_size=cfg.TRAIN.BATCH_SIZE // parts,
+        num_workers=cfg.DATA_LOADER.NUM_WORKERS,
+        seed=cfg.RNG_SEED,
+        rank=procs.rank,
+        world_size=procs.world_size,
+        timeout_seconds=cfg.DATA_LOADER.TIMEOUT,
+        max_bad_ratio=cfg.DATA.MAX_BAD_RATIO,
+        pin_memory=cfg.DATA_LOADER.PIN_MEMORY and procs.device.type == "cuda",
+    )
+
+
+def validation_views(cfg: Any) -> ViewSpec:
+    """One view: the middle of the middle clip at the training size."""
+    data = cfg.DATA
+    return ViewSpec(
+        clip_rule(cfg), 1, 1, short_side=data.TRAIN_JITTER_SCALES[0], crop_size=data.TRAIN_CROP_SIZE, centre=True
+    )
+
+
+def final_views(cfg: Any) -> ViewSpec:
+    """NUM_ENSEMBLE_VIEWS clips x NUM_SPATIAL_CROPS crops; the short side is the crop's."""
+    test, size = cfg.TEST, cfg.DATA.TEST_CROP_SIZE
+    return ViewSpec(clip_rule(cfg), test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS, short_side=size, crop_size=size)
+
+
+def open_videos(cfg: Any, path: str, spec: ViewSpec, model_names: list[str]) -> VideoViews:
+    """The videos of a list for an evaluation; labels are matched by name where both sides have class names."""
+    list_names = names_beside(path)
+    matched = match_classes(model_names, list_names, source=path) if model_names and list_names else None
+    return VideoViews(
+        open_list(cfg, path),
+        spec,
+        classes=matched,
+        index=open_index(path),
+        num_workers=cfg.DATA_LOADER.NUM_WORKERS,
+        timeout_seconds=cfg.DATA_LOADER.TIMEOUT,
+    )
+
+
+def preparation(cfg: Any) -> Callable[[Tensor], Tensor]:
+    """uint8 (N, 3, [T,] H, W) on the device -> the network's input."""
+    data = cfg.DATA
+
+    def prepare(inputs: Tensor) -> Tensor:
+        ordered = inputs.flip(1) if data.REVERSE_INPUT_CHANNEL else inputs
+        return normalize(ordered, data.MEAN, data.STD)
+
+    return prepare
+
+
+def preprocessing(cfg: Any) -> dict[str, Any]:
+    """What a checkpoint's weights assume of their input."""
+    data = cfg.DATA
+    return {
+        "mean": list(data.MEAN),
+        "std": list(data.STD),
+        "reverse_channels": data.REVERSE_INPUT_CHANNEL,
+        "num_frames": data.NUM_FRAMES,
+        "sampling_rate": data.SAMPLING_RATE,
+        "sampling_rule": data.SAMPLING_RULE,
+        "target_fps": data.TARGET_FPS,
+        "crop_size": data.TEST_CROP_SIZE,
+        "short_side": data.TEST_CROP_SIZE,
+    }
+
+
+def _image_transform(cfg: Any) -> Transform:
+    data = cfg.DATA
+    crop = PaddedCrop if cfg.TRAIN.DATASET == "cifar10" else RandomResizedCrop
+    return crop(data.TRAIN_CROP_SIZE, flip=data.RANDOM_FLIP, colour_jitter=data.COLOR_JITTER)
