@@ -1,0 +1,256 @@
+"""Parameters, multiply-adds and activations of a network, per layer and per stage.
+
+The paper's convention: one multiply-add of a convolution or linear layer is one "FLOP"; batch 1; no batch norm, ReLU,
+pooling, upsampling or attention product. Two counts that share no code:
+
+    count(model, (3, 8, 224, 224))    closed form: the weights of each layer times the positions where they are applied
+    trace(model, (3, 8, 224, 224))    fvcore: the operators that the network runs, whichever kernels those are
+
+`count_twice` makes both and holds one against the other.
+"""
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from octvideo.layers import OctConv2d, OctConv3d, OctTensor
+
+PLAIN_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+MAC_OPERATORS = ("conv", "linear", "addmm")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """A convolution (an octave convolution is one layer) or linear layer. activations: elements of its output."""
+
+    name: str
+    parameters: int
+    macs: int
+    activations: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """What a network calls directly: stem, res2, ..., head. outputs: (C, T, H, W) of the high and the low group."""
+
+    name: str
+    outputs: tuple[tuple[int, ...], ...]
+    parameters: int
+    macs: int
+    activations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Complexity:
+    """The cost of one clip or image."""
+
+    layers: tuple[LayerCost, ...]
+    stages: tuple[StageCost, ...]
+    parameters: int
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def activations(self) -> int:
+        return sum(layer.activations for layer in self.layers)
+
+
+def count(model: nn.Module, input_shape: Sequence[int]) -> Complexity:
+    """Count in closed form; nothing is computed. input_shape: (C, T, H, W) of a clip or (C, H, W) of an image.
+
+    Raises AssertionError for a layer with weights that the count does not know or that the network does not run.
+    """
+    layers: dict[str, LayerCost] = {}
+    outputs: dict[str, list[tuple[int, ...]]] = {}
+    with _hooks(model, layers, outputs), _evaluating(model), torch.no_grad():
+        meta = {name: torch.empty_like(t, device="meta") for name, t in _tensors(model)}
+        functional_call(model, meta, torch.empty(1, *input_shape, device="meta"))
+    _check_every_weight_counted(model, layers)
+    stages = tuple(_stage_cost(model, name, shapes, layers) for name, shapes in outputs.items())
+    return Complexity(tuple(layers.values()), stages, _num_parameters(model))
+
+
+def trace(model: nn.Module, input_shape: Sequence[int]) -> Counter[str]:
+    """Multiply-adds per kind of operator, by fvcore: conv, linear, and what the paper leaves out (batch_norm, einsum).
+
+    The network runs once, on zeros.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch.jit, on which fvcore stands
+        from fvcore.nn import FlopCountAnalysis
+
+        device = next(model.parameters()).device
+        with _evaluating(model), torch.no_grad():
+            analysis = FlopCountAnalysis(model, torch.zeros(1, *input_shape, device=device))
+            analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+            return Counter({kind: round(macs) for kind, macs in analysis.by_operator().items()})
+
+
+def traced_macs(operators: Counter[str]) -> int:
+    """Those of convolutions and linear layers."""
+    return sum(operators[kind] for kind in MAC_OPERATORS)
+
+
+def count_twice(model: nn.Module, input_shape: Sequence[int]) -> tuple[Complexity, Counter[str]]:
+    """`count` and `trace`; AssertionError where they differ. A model on the meta device is filled with zeros."""
+    cost = count(model, input_shape)
+    if next(model.parameters()).is_meta:
+        model.to_empty(device="cpu")
+        for _, tensor in _tensors(model):
+            tensor.detach().zero_()
+    operators = trace(model, input_shape)
+    assert cost.macs == traced_macs(operators), f"closed form {cost.macs}, fvcore {traced_macs(operators)}"
+    return cost, operators
+
+
+def stage_table(model: nn.Module, input_shape: Sequence[int]) -> str:
+    """Channels (high + low), sizes, parameters, MACs and activations of every stage, to be held against the paper."""
+    cost = count(model, input_shape)
+    header = ("stage", "channels", "size", "parameters", "MACs", "activations")
+    rows = [
+        (s.name, _channels(s.outputs), _sizes(s.outputs), _mega(s.parameters), _mega(s.macs), _mega(s.activations))
+        for s in cost.stages
+    ]
+    total = ("total", "", "", _mega(cost.parameters), _mega(cost.macs), _mega(cost.activations))
+    return align([header, *rows, total], numbers=(3, 4, 5))
+
+
+def align(rows: Sequence[Sequence[str]], numbers: Collection[int]) -> str:
+    """Rows of cells as lines of columns; those of `numbers` are set flush right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+
+    def pad(i: int, cell: str) -> str:
+        return cell.rjust(widths[i]) if i in numbers else cell.ljust(widths[i])
+
+    return "\n".join("  ".join(pad(i, cell) for i, cell in enumerate(row)).rstrip() for row in rows)
+
+
+# --- The closed form
+
+
+def _oct_cost(name: str, conv: OctConv2d | OctConv3d, x: OctTensor, y: OctTensor) -> LayerCost:
+    """Each path's weights times the positions where it is applied; l2h is applied at the size of the low input."""
+    positions = {"h2h": _positions(y.high)}
+    if y.low is not None:
+        positions["h2l"] = positions["l2l"] = _positions(y.low)
+    if x.low is not None:
+        frames = _positions(y.high[..., :1, :1])
+        positions["l2h"] = frames * math.prod(x.low.shape[-2:])
+    macs = sum(path.weight.numel() * positions[kind] for kind, path in conv.paths.items())
+    return LayerCost(name, _num_parameters(conv), macs, y.high.numel() + (0 if y.low is None else y.low.numel()))
+
+
+def _plain_cost(name: str, layer: nn.Module, y: Tensor) -> LayerCost:
+    weight: Any = layer.weight
+    positions = y.numel() // y.shape[-1] if isinstance(layer, nn.Linear) else y.shape[0] * _positions(y)
+    return LayerCost(name, _num_parameters(layer), weight.numel() * positions, y.numel())
+
+
+def _positions(x: Tensor) -> int:
+    return math.prod(x.shape[2:])
+
+
+@contextmanager
+def _hooks(model: nn.Module, layers: dict[str, LayerCost], outputs: dict[str, list[tuple[int, ...]]]) -> Iterator[None]:
+    """While open, a forward pass writes down its layers' costs and the outputs of the stages."""
+    depth = 0
+
+    def enter(module: nn.Module, args: Any) -> None:
+        nonlocal depth
+        depth += 1
+
+    def make_leave(name: str) -> Any:
+        def leave(module: nn.Module, args: Any, y: Any) -> None:
+            nonlocal depth
+            depth -= 1
+            if isinstance(module, OctConv2d | OctConv3d):
+                _add(layers, _oct_cost(name, module, args[0], y))
+            elif isinstance(module, PLAIN_LAYERS) and not name.startswith(octave):
+                _add(layers, _plain_cost(name, module, y))
+            if depth == 0:
+                outputs.setdefault(name, []).extend(_shapes(y))
+
+        return leave
+
+    modules = [(name, module) for name, module in model.named_modules() if name]
+    octave = tuple(f"{name}." for name, module in modules if isinstance(module, OctConv2d | OctConv3d))
+    handles = [module.register_forward_pre_hook(enter) for _, module in modules]
+    handles += [module.register_forward_hook(make_leave(name)) for name, module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _add(layers: dict[str, LayerCost], cost: LayerCost) -> None:
+    """A layer that is called twice costs twice, with the same parameters."""
+    if cost.name in layers:
+        before = layers[cost.name]
+        cost = LayerCost(cost.name, cost.parameters, before.macs + cost.macs, before.activations + cost.activations)
+    layers[cost.name] = cost
+
+
+def _check_every_weight_counted(model: nn.Module, layers: dict[str, LayerCost]) -> None:
+    counted = tuple(f"{name}." for name in layers)
+    missed = [name for name, p in model.named_parameters() if p.dim() > 1 and not name.startswith(counted)]
+    assert not missed, f"weights that the count of multiply-adds does not see: {', '.join(missed)}"
+
+
+def _stage_cost(model: nn.Module, name: str, shapes: list[tuple[int, ...]], layers: dict[str, LayerCost]) -> StageCost:
+    inside = [layer for layer in layers.values() if f"{layer.name}.".startswith(f"{name}.")]
+    macs, activations = sum(layer.macs for layer in inside), sum(layer.activations for layer in inside)
+    return StageCost(name, tuple(shapes), _num_parameters(model.get_submodule(name)), macs, activations)
+
+
+# --- Running a model without changing it
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _num_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+# --- Cells
+
+
+def _shapes(y: Any) -> list[tuple[int, ...]]:
+    groups = [y.high, y.low] if isinstance(y, OctTensor) else [y]
+    return [tuple(t.shape[1:]) for t in groups if isinstance(t, Tensor)]
+
+
+def _channels(outputs: Sequence[tuple[int, ...]]) -> str:
+    return " + ".join(str(shape[0]) for shape in outputs)
+
+
+def _sizes(outputs: Sequence[tuple[int, ...]]) -> str:
+    return " + ".join("x".join(map(str, shape[1:])) for shape in outputs)
+
+
+def _mega(value: int) -> str:
+    return f"{value / 1e6:,.3f} M"

@@ -1,0 +1,73 @@
+"""Parameters, multiply-adds (MACs) and activations of a network, stage by stage; or the paper's tables beside ours.
+
+    python tools/complexity.py --paper [--json FILE]                       every row of Tables 1-6 (some minutes)
+    python tools/complexity.py --model i3d_r50 --alpha 0.1 --input 8 224 224
+    python tools/complexity.py --cfg configs/kinetics400/oct_i3d.yaml [KEY VALUE ...]
+
+--input is T H W (H W for an image network); SlowFast takes the frames of its fast pathway. Every network is counted
+twice, in closed form and by fvcore, and the two must agree.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from octvideo import create_model
+from octvideo.build import build_model
+from octvideo.complexity import count_twice, stage_table
+from octvideo.config import add_config_arguments, load_config
+from octvideo.errors import exit_on_user_error
+from octvideo.paper import format_results, results
+
+
+def print_paper(json_path: Path | None) -> None:
+    rows = []
+    for row in results(traced=True):
+        print(f"\r{row.table}: {row.row:40}", end="", file=sys.stderr)
+        rows.append(row)
+    print(file=sys.stderr)
+    print(format_results(rows))
+    if json_path:
+        json_path.write_text(json.dumps([row.plain() for row in rows], indent=1))
+
+
+def print_network(model: nn.Module, size: list[int]) -> None:
+    shape = (3, *size)
+    print(stage_table(model, shape))
+    cost, operators = count_twice(model, shape)
+    print(f"\nMACs of convolutions and linear layers: {cost.macs / 1e9:.3f} G, by closed form and by fvcore")
+    others = ", ".join(f"{kind} {macs / 1e9:.3f}" for kind, macs in operators.items())
+    print(f"MACs of all that fvcore counts: {operators.total() / 1e9:.3f} G ({others})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--paper", action="store_true", help="Tables 1-6")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="with --paper: write the rows there too")
+    parser.add_argument("--model", metavar="NAME", help="a name that octvideo.create_model knows")
+    parser.add_argument("--alpha", type=float, default=0.0, help="with --model: the octave ratio")
+    parser.add_argument("--input", type=int, nargs="+", default=None, metavar="N", help="T H W, or H W")
+    add_config_arguments(parser, required=False)
+    args = parser.parse_intermixed_args()
+
+    if args.paper:
+        print_paper(args.json)
+    elif args.model:
+        with torch.device("meta"):
+            model = create_model(args.model, alpha=args.alpha)
+        print_network(model, args.input or [8, 224, 224])
+    elif args.cfg:
+        cfg = load_config(args.cfg, args.opts + args.settings)
+        crop = cfg.DATA.TRAIN_CROP_SIZE
+        print_network(build_model(cfg), args.input or [cfg.DATA.NUM_FRAMES, crop, crop])
+    else:
+        parser.error("one of --paper, --model, --cfg is needed")
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()
