@@ -1,0 +1,111 @@
+"""What this installation can do, and what a checkpoint holds: tools/doctor.py, and the environment of a report."""
+
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from shutil import which
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octvideo.engine.checkpoint import load_checkpoint
+from octvideo.layers import OctConv2d, OctConv3d
+from octvideo.models import create_model
+
+REQUIRED = ("torch", "pytorchvideo", "decord", "av", "fvcore", "iopath", "tensorboard", "numpy", "matplotlib")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An optional part: what it is for, and how to add it. package: its name on PyPI, "" for a program."""
+
+    name: str
+    purpose: str
+    remedy: str
+    package: str = ""
+
+    @property
+    def found(self) -> str:
+        """Its version or path; "" where it is missing."""
+        return _version(self.package) if self.package else which(self.name) or ""
+
+
+OPTIONAL = (
+    Part("onnx", "export to ONNX", "pip install onnx onnxscript", "onnx"),
+    Part("onnxruntime", "checking ONNX exports", "pip install onnxruntime", "onnxruntime"),
+    Part("openvino", "the fastest inference on CPUs", "pip install openvino", "openvino"),
+    Part("c++", "torch.compile on CPUs", "install a C++ compiler, as g++"),
+    Part("chromium", "opening report.html in the tests", "install chromium"),
+)
+
+
+def environment() -> dict[str, str]:
+    """Name -> version or description of what results depend on."""
+    found = {"octvideo": _version("octvideo"), "python": platform.python_version(), "system": platform.platform()}
+    found |= {name: _version(name) or "missing" for name in REQUIRED}
+    found["devices"] = ", ".join(_devices())
+    found["threads"] = str(torch.get_num_threads())
+    return found
+
+
+def environment_lines() -> Iterator[str]:
+    """For people: versions, devices, and which optional parts are missing and how to add them."""
+    yield from _table(environment())
+    for part in OPTIONAL:
+        state = part.found or f"missing; for {part.purpose}: {part.remedy}"
+        yield f"{part.name:<14}{state}"
+
+
+def checkpoint_lines(path: str) -> Iterator[str]:
+    """Network, classes, preprocessing and progress of a checkpoint, for people. Raises CheckpointError."""
+    state = load_checkpoint(path)
+    meta = state.get("meta", {})
+    network, seen = meta.get("model", {}), meta.get("preprocessing", {})
+    weights = {k: v for k, v in state.get("model_state", state).items() if isinstance(v, Tensor)}
+    facts: dict[str, Any] = {"file": path, "tensors": len(weights), "numbers": f"{_count(weights) / 1e6:.2f} M"}
+    if "epoch" in state:
+        facts["epoch"] = state["epoch"]
+    if not network:
+        facts["layout"] = "not this package's: no network, classes or preprocessing is recorded in it"
+    yield from _table(facts)
+    if network:
+        default: dict[str, Any] = vars(create_model(network["name"], alpha=network.get("alpha", 0.0)))["config"]
+        changed = {k: v for k, v in network.items() if v != default.get(k) and k != "name"}
+        yield from _table({"network": network["name"], "alpha": network.get("alpha", 0.0)})
+        yield from _table({f"  {k}": v for k, v in changed.items() if k != "alpha"})
+        yield from _table({"groups": _groups(create_model(**network))})
+    names = meta.get("class_names", [])
+    if names:
+        yield from _table({"classes": f"{len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"})
+    yield from _table(seen)
+
+
+def _groups(model: nn.Module) -> str:
+    """high + low channels at the end of each stage."""
+    stages = {name: module for name, module in model.named_modules() if name.rpartition(".")[2].startswith("res")}
+    blocks = {
+        name: [m for m in stage.modules() if isinstance(m, OctConv2d | OctConv3d)] for name, stage in stages.items()
+    }
+    return ", ".join(f"{name} {convolutions[-1].out_channels}" for name, convolutions in blocks.items())
+
+
+def _count(weights: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in weights.values())
+
+
+def _devices() -> list[str]:
+    cpu = f"{torch.get_num_threads()} CPU threads ({platform.machine()})"
+    return [cpu, *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _table(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"{name:<14}{value}" for name, value in facts.items())

@@ -1,0 +1,34 @@
+"""Look before you run.
+
+python tools/doctor.py env                                    versions, devices, missing parts and how to add them
+python tools/doctor.py checkpoint best.pyth                   network, classes, preprocessing, epoch
+python tools/doctor.py checkpoint weights.pyth --cfg my.yaml  and what of it would load into that config's network
+"""
+
+import argparse
+
+from octvideo.build import build_model
+from octvideo.config import load_config
+from octvideo.doctor import checkpoint_lines, environment_lines
+from octvideo.errors import exit_on_user_error
+from octvideo.weights import compare_weights
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    kinds.add_parser("env")
+    checkpoint = kinds.add_parser("checkpoint")
+    checkpoint.add_argument("file")
+    checkpoint.add_argument("--cfg", help="a config whose network the file might be loaded into")
+    args = parser.parse_args()
+
+    for line in environment_lines() if args.kind == "env" else checkpoint_lines(args.file):
+        print(line)
+    if args.kind == "checkpoint" and args.cfg:
+        print(compare_weights(build_model(load_config(args.cfg, [])), args.file))
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()
