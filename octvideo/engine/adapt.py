@@ -1,6 +1,7 @@
 """Ways to train a model that the model need not know of: frozen stages, frozen or synchronised batch norm,
 recomputed activations. Each changes the model in place and keeps its parameters' names and values."""
 
+import copy
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -80,11 +81,13 @@ def _recomputing(module: nn.Module) -> Callable[..., Any]:
 
 @contextmanager
 def _statistics_held(module: nn.Module) -> Iterator[None]:
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    before = [(norm.momentum, copy.copy(norm.num_batches_tracked)) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, tracked) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked = tracked

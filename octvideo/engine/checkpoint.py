@@ -50,11 +50,11 @@ def load_checkpoint(path: str) -> dict[str, Any]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: there is no such file") from error
-    except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError) as error:
-        if "Unsupported" in str(error):  # how torch's restricted unpickler names a class or function
-            raise CheckpointError(
-                f"{path}: refused, it holds more than tensors and plain values, and loading it could run code"
-            ) from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused, it is no checkpoint of tensors and plain values; loading anything else could run code"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).partition("\n")[0] or "empty"
         raise CheckpointError(f"{path}: damaged or not a checkpoint ({reason})") from error
     if not isinstance(state, dict):

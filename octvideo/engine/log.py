@@ -69,6 +69,7 @@ class RunLog:
     ) -> None:
         """metrics_bytes, step: where the checkpoint stands that the run goes on from; later records are cut."""
         self.enabled = enabled
+        self.clips_shown = False
         self.bar: tqdm[Any] | None = None
         if enabled:
             self.metrics = JsonLines(f"{output_dir}/metrics.jsonl", metrics_bytes)
@@ -127,10 +128,11 @@ class RunLog:
         self._scalars("Val", at.step, metrics)
 
     def clips(self, inputs: Tensor, step: int, count: int = 4) -> None:
-        """The first clips of a uint8 batch as strips of frames."""
-        if self.board is not None:
+        """The first clips of the first uint8 batch of a run as strips of frames; later batches are ignored."""
+        if self.board is not None and not self.clips_shown:
             for i, clip in enumerate(inputs[:count]):
                 self.board.add_image(f"Train/clip_{i}", clip_strip(clip), step)
+            self.clips_shown = True
 
     def secure(self) -> int:
         """Everything written so far is on the disk; the size of metrics.jsonl."""

@@ -106,6 +106,7 @@ class Trainer:
         self.window_clock, self.epoch_clock = Clock(), Clock()
         for step in range(at.step, at.step + at.iterations - at.iteration):
             group = self.fetch(batches)
+            self.log.clips(group[0].inputs, step)
             lr = self.schedule.lr(step if self.schedule.per_iteration else step / self.plan.steps_per_epoch)
             outcome = self.step(group, lr)
             self.account(group, outcome)

@@ -137,8 +137,7 @@ def test_a_checkpoint_that_carries_code_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [(None, "no such file"), (b"", "damaged"), (b"not a checkpoint at all", "damaged or not a checkpoint")],
+    ("content", "message"), [(None, "no such file"), (b"", "damaged"), (b"not a checkpoint at all", "is no checkpoint")]
 )
 def test_what_is_no_checkpoint_is_a_clear_error(tmp_path, content, message):
     path = tmp_path / "some.pyth"
