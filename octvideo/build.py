@@ -17,6 +17,7 @@ from torch import nn
 
 from octvideo import build_data, build_recipe
 from octvideo.build_dry_run import GeneratedSamples, GeneratedVideos
+from octvideo.build_weights import load_initial_weights
 from octvideo.config import config_from_text
 from octvideo.data.loader import Loader
 from octvideo.data.views import ViewSpec
@@ -98,8 +99,7 @@ def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate
     if cfg.TRAIN.DETERMINISTIC:
         torch.use_deterministic_algorithms(True)
     model = build_model(cfg)
-    if cfg.TRAIN.CHECKPOINT_FILE_PATH:
-        _load_initial_weights(cfg, model)
+    load_initial_weights(cfg, model)
     frozen = _adapt(cfg, model, procs)
     steps = max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1)
     logger.info(build_recipe.describe_recipe(cfg, steps, procs.world_size))
@@ -122,11 +122,6 @@ def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate
         meta=_meta(cfg, model),
         cfg_text=cfg.dump(),
     )
-
-
-def _load_initial_weights(cfg: Any, model: nn.Module) -> None:
-    state = load_checkpoint(cfg.TRAIN.CHECKPOINT_FILE_PATH)
-    model.load_state_dict(state["model_state"])
 
 
 def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
@@ -207,7 +202,7 @@ def final_test(cfg: Any, procs: Processes, checkpoint: str = "", list_path: str 
         ensemble=cfg.DATA.ENSEMBLE_METHOD,
         processes=procs,
         journal=journal,
-        progress=partial(_log_progress, cfg.LOG_PERIOD),
+        progress=_log_progress,
     )
     summary = summarise(evaluation, names, protocol)
     if procs.is_main:
@@ -256,8 +251,9 @@ def _protocol(cfg: Any, spec: ViewSpec, checkpoint: str, list_path: str) -> dict
     }
 
 
-def _log_progress(period: int, done: int, total: int) -> None:
-    if done % period == 0 or done == total:
+def _log_progress(done: int, total: int) -> None:
+    """Ten lines, however long the list."""
+    if done * 10 // max(total, 1) > (done - 1) * 10 // max(total, 1):
         logger.info("test: %d of %d videos", done, total)
 
 
@@ -285,7 +281,7 @@ def _shrunk(cfg: Any, output_dir: str, world_size: int) -> Any:
     small.defrost()
     small.OUTPUT_DIR = output_dir
     small.TRAIN.BATCH_SIZE = 2 * world_size * cfg.SOLVER.ACCUM_STEPS
-    small.TRAIN.CHECKPOINT_FILE_PATH = ""
+    small.TRAIN.CHECKPOINT_FILE_PATH, small.TRAIN.CHECKPOINT_INFLATE = "", False
     small.SOLVER.MAX_EPOCH, small.SOLVER.MAX_ITER = 1, 0
     small.SOLVER.LR_POLICY, small.SOLVER.WARMUP_EPOCHS = "cosine", 0.0
     small.BN.NUM_BATCHES_PRECISE = 1

@@ -89,11 +89,6 @@ def _loss(cfg: Any) -> Problems:
         yield f"MODEL.CLASS_WEIGHTS has {len(weights)} entries; it has one for each of MODEL.NUM_CLASSES {classes}"
 
 
-def _weights(cfg: Any) -> Problems:
-    if cfg.TRAIN.CHECKPOINT_INFLATE and not cfg.TRAIN.CHECKPOINT_FILE_PATH:
-        yield "TRAIN.CHECKPOINT_INFLATE is true without weights; set TRAIN.CHECKPOINT_FILE_PATH to an image network's"
-
-
 def _nonlocal(cfg: Any) -> Problems:
     location = cfg.NONLOCAL.LOCATION
     if len(location) != 4:
@@ -157,7 +152,6 @@ RULES: tuple[Callable[[Any], Problems], ...] = (
     _schedule,
     _batches,
     _loss,
-    _weights,
     _nonlocal,
     _blocks,
 )

@@ -148,7 +148,6 @@ def test_a_mistake_gets_one_line_that_names_the_file(write, text, expected):
         (["MODEL.ARCH=slowfast", "NONLOCAL.LOCATION=[[[]],[[1]],[[]],[[]]]"], "non-local blocks go with c2d, i3d"),
         (["RESNET.NUM_BLOCK_TEMP_KERNEL=[[3],[4]]"], "one number, the same on each pathway, for each stage"),
         (["NONLOCAL.GROUP=[[1],[2],[1],[1]]"], "attention over groups of frames is not built"),
-        (["TRAIN.CHECKPOINT_INFLATE=true"], "TRAIN.CHECKPOINT_INFLATE is true without weights"),
         (["MODEL.DROPOUT_RATE=1"], "MODEL.DROPOUT_RATE is 1; it lies in [0, 1)"),
     ],
 )
