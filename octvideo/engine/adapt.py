@@ -82,7 +82,7 @@ def _recomputing(module: nn.Module) -> Callable[..., Any]:
 @contextmanager
 def _statistics_held(module: nn.Module) -> Iterator[None]:
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    before = [(norm.momentum, copy.copy(norm.num_batches_tracked)) for norm in norms]
+    before = [(norm.momentum, copy.deepcopy(norm.num_batches_tracked)) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
     try:
