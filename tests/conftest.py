@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+# A skip for any other reason is a test that silently stopped testing; the session then fails.
+SKIP_REASONS = ("no GPU", "../shared absent", "no Chromium")
+
 REPO = Path(__file__).resolve().parent.parent
 SHARED = REPO.parent / "shared"
 
@@ -36,3 +39,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.shared)
         if item.get_closest_marker("cuda") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no GPU"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in _skipped_otherwise(terminalreporter):
+        terminalreporter.write_line(f"skipped for a reason that conftest.py does not list: {report.nodeid}", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and _skipped_otherwise(reporter):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _skipped_otherwise(reporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
+    skipped = [report for report in reporter.stats.get("skipped", []) if not hasattr(report, "wasxfail")]
+    return [report for report in skipped if str(report.longrepr[2]).removeprefix("Skipped: ") not in SKIP_REASONS]
