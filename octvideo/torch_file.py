@@ -1,0 +1,32 @@
+"""Reading a file of tensors that somebody else may have made."""
+
+import pickle
+from typing import Any
+
+import torch
+from iopath.common.file_io import g_pathmgr
+
+from octvideo.errors import CheckpointError
+
+
+def read_torch_file(path: str) -> dict[str, Any]:
+    """The dict that a file of `torch.save` holds, tensors on the CPU; nothing in it is executed.
+
+    Raises CheckpointError for a file that is missing, damaged, holds code, or is no dict.
+    """
+    try:
+        with g_pathmgr.open(path, "rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: there is no such file") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused, it is no checkpoint of tensors and plain values; loading anything else could run code"
+        ) from error
+    # What a torn or forged file makes the reader raise has no end.
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: damaged or not a checkpoint ({reason})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint's dict")
+    return content

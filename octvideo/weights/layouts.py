@@ -1,0 +1,104 @@
+"""How other projects name the weights of the networks that we have too.
+
+    ours          res3.block0.reduce.conv.h2h.weight                res3.block0.reduce.bn.high.bias
+    PySlowFast    s3.pathway0_res0.branch2.a.weight                 s3.pathway0_res0.branch2.a_bn.bias
+    pytorchvideo  blocks.3.res_blocks.0.branch2.conv_a.weight       blocks.3.res_blocks.0.branch2.norm_a.bias
+
+pytorchvideo's names are put into PySlowFast's words first, and these into ours.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+CONVOLUTIONS = {"a": "reduce", "b": "spatial", "c": "expand"}
+PATHWAYS = {"0": "slow.", "1": "fast."}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """mark: begins a name that only this layout has. names: theirs -> ours; a name without counterpart stays."""
+
+    title: str
+    mark: str
+    names: Callable[[Collection[str]], dict[str, str]]
+
+
+def find_layout(names: Iterable[str]) -> Layout:
+    """The layout that these names are written in; OWN where no other mark is found."""
+    names = list(names)
+    return next((layout for layout in FOREIGN if any(name.startswith(layout.mark) for name in names)), OWN)
+
+
+def _own(names: Collection[str]) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+def _pyslowfast(names: Collection[str]) -> dict[str, str]:
+    two = any("pathway1_" in name for name in names)
+    return {name: _from_pyslowfast(name, PATHWAYS if two else {"0": ""}) for name in names}
+
+
+def _from_pyslowfast(name: str, pathways: dict[str, str]) -> str:
+    if match := re.fullmatch(r"s1\.pathway(\d)_stem\.(.+)", name):
+        return f"{pathways[match[1]]}stem.{match[2]}"
+    if match := re.fullmatch(r"s(\d)\.pathway(\d)_(res|nonlocal)(\d+)\.(.+)", name):
+        stage, pathway, kind, index, rest = match.groups()
+        block = f"block{index}.{_in_block(rest)}" if kind == "res" else f"nonlocal{index}.attend.{_in_nonlocal(rest)}"
+        return f"{pathways[pathway]}res{stage}.{block}"
+    if match := re.fullmatch(r"s(\d)_fuse\.(.+)", name):
+        return f"laterals.{int(match[1]) - 1}.{_pair(match[2].replace('conv_f2s', 'conv'))}"
+    return name.replace("head.projection.", "head.fc.")
+
+
+def _in_block(name: str) -> str:
+    """branch1.weight, branch1_bn.bias, branch2.a.weight, branch2.a_bn.bias."""
+    if match := re.fullmatch(r"(?:branch1|branch2\.([abc]))(_bn)?\.(\w+)", name):
+        layer, kind = CONVOLUTIONS[match[1]] if match[1] else "shortcut", "bn" if match[2] else "conv"
+        return f"{layer}.{_pair(f'{kind}.{match[3]}')}"
+    return name
+
+
+def _in_nonlocal(name: str) -> str:
+    """Older files say bn, newer ones norm."""
+    return re.sub(r"^bn\.", "norm.", name)
+
+
+def _pair(name: str) -> str:
+    """conv.weight, bn.bias: in a vanilla network the high group is all there is."""
+    layer, _, tensor = name.partition(".")
+    return f"{layer}.{'h2h' if layer == 'conv' else 'high'}.{tensor}"
+
+
+def _pytorchvideo(names: Collection[str]) -> dict[str, str]:
+    matches = (re.match(r"blocks\.(\d+)\..*res_blocks", name) for name in names)
+    # In C2D and I3D a pool without weights takes a number between res2 and res3.
+    numbers = sorted({int(match[1]) for match in matches if match})
+    stages = {number: i + 2 for i, number in enumerate(numbers)}
+    theirs = {name: _from_pytorchvideo(name, stages) for name in names}
+    ours = _pyslowfast(theirs.values())
+    return {name: ours[slow] for name, slow in theirs.items()}
+
+
+def _from_pytorchvideo(name: str, stages: dict[int, int]) -> str:
+    match = re.fullmatch(r"blocks\.(\d+)\.(?:multipathway_blocks\.(\d)\.)?(.+)", name)
+    if match is None:
+        return name
+    number, pathway, rest = int(match[1]), match[2] or "0", match[3]
+    if rest.startswith("proj."):
+        return f"head.projection.{rest.removeprefix('proj.')}"
+    if fusion := re.fullmatch(r"multipathway_fusion\.(conv_fast_to_slow|norm)\.(.+)", rest):
+        return f"s{number + 1}_fuse.{'bn' if fusion[1] == 'norm' else 'conv_f2s'}.{fusion[2]}"
+    if block := re.fullmatch(r"res_blocks\.(\d+)\.(.+)", rest):
+        inner = re.sub(r"branch2\.(conv|norm)_([abc])", _branch2, block[2])
+        inner = inner.replace("branch1_conv.", "branch1.").replace("branch1_norm.", "branch1_bn.")
+        return f"s{stages[number]}.pathway{pathway}_res{block[1]}.{inner}"
+    return f"s1.pathway{pathway}_stem.{re.sub(r'^norm', 'bn', rest)}" if number == 0 else name
+
+
+def _branch2(match: re.Match[str]) -> str:
+    return f"branch2.{match[2]}" + ("_bn" if match[1] == "norm" else "")
+
+
+OWN = Layout("octvideo", "", _own)
+FOREIGN = (Layout("PySlowFast", "s1.pathway", _pyslowfast), Layout("pytorchvideo", "blocks.", _pytorchvideo))
