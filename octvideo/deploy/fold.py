@@ -1,0 +1,68 @@
+"""Batch norms that follow a convolution become part of it: exact in evaluation mode, and one pass over memory less."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
+from octvideo.models.blocks import BasicBlock, Bottleneck, ConvNorm
+from octvideo.models.image_resnet import ConvNormRelu
+from octvideo.models.image_resnet import Stem as ImageStem
+from octvideo.models.slowfast import Lateral
+from octvideo.models.video_resnet import Stem
+
+
+@torch.no_grad()
+def fold_batch_norm(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode in which every batch norm right behind a convolution is folded into it.
+
+    In pre-activation blocks that is each but the first of a block. The copy must not be trained.
+    """
+    model = copy.deepcopy(model).eval()
+    for conv, holder in list(_followed_by_norm(model)):
+        _fold(conv, holder.bn)
+        holder.bn = nn.Identity()
+    return model
+
+
+def _followed_by_norm(model: nn.Module) -> Iterator[tuple[Any, Any]]:
+    """(convolution, the module whose `bn` comes right behind it)."""
+    for module in model.modules():
+        if isinstance(module, ConvNorm | Lateral | Stem | ImageStem | ConvNormRelu):
+            yield module.conv, module
+        elif isinstance(module, Bottleneck) and module.preact:
+            yield module.reduce.conv, module.spatial
+            yield module.spatial.conv, module.expand
+        elif isinstance(module, BasicBlock) and module.preact:
+            yield module.first.conv, module.second
+
+
+def _fold(conv: Any, norm: Any) -> None:
+    if isinstance(conv, OctConv2d | OctConv3d) and isinstance(norm, OctBatchNorm2d | OctBatchNorm3d):
+        _fold_group([path for path in (conv.h2h, conv.l2h) if path is not None], norm.high)
+        if norm.low is not None:
+            _fold_group([path for path in (conv.h2l, conv.l2l) if path is not None], norm.low)
+    else:
+        _fold_group([conv], norm)
+
+
+def _fold_group(paths: list[Any], norm: Any) -> None:
+    """`paths` are summed, then normalised: each is scaled, and the shift becomes the bias of the first."""
+    scale, shift = _affine(norm)
+    for path in paths:
+        path.weight.mul_(scale.view(-1, *[1] * (path.weight.dim() - 1)))
+    first = paths[0]
+    bias = shift if first.bias is None else first.bias * scale + shift
+    first.bias = nn.Parameter(bias, requires_grad=False)
+
+
+def _affine(norm: Any) -> tuple[Tensor, Tensor]:
+    """What the norm does in evaluation mode: x * scale + shift, per channel."""
+    scale = (norm.running_var + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias
