@@ -101,6 +101,7 @@ class VideoViews:
     """The videos of a list as an evaluation reads them: each opened once, decoded once, resized once.
 
     classes: what the list's labels are called by the model (`class_names.match_classes`); None when they agree.
+    backend: PyAV by default, since one pass forward through a file is what it does best (benchmarks/evaluate.py).
     num_workers processes read ahead, and survive a file that hangs or crashes the decoder; 0 reads in this process.
     """
 
@@ -110,7 +111,7 @@ class VideoViews:
         spec: ViewSpec,
         *,
         classes: Sequence[int] | None = None,
-        backend: str = "auto",
+        backend: str = "pyav",
         index: VideoIndex | None = None,
         num_workers: int = 0,
         timeout_seconds: float = 60.0,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octvideo.report.curves import training_charts
+from octvideo.report.environment import environment as here
 from octvideo.report.figures import interval_bar, views_chart
 from octvideo.report.pictures import film_frames, heat_map
 from octvideo.report.style import MATRIX_SCRIPT, STYLE
@@ -36,7 +37,10 @@ def write_report(
     environment: Mapping[str, object] | None = None,
     title: str = "Evaluation",
 ) -> Path:
-    """Write folder/report.html from the results there. film decodes the videos that are shown, about a dozen."""
+    """Write folder/report.html from the results there. film decodes the videos that are shown, about a dozen.
+
+    environment: what the results were computed with; None for this process's.
+    """
     folder = Path(folder)
     summary = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
@@ -48,7 +52,7 @@ def write_report(
         _films(summary, predictions, film) if film else "",
         _views(summary),
         _training(folder / "metrics.jsonl"),
-        _details(summary, config, environment or {}),
+        _details(summary, config, environment if environment is not None else here()),
     ]
     page = folder / "report.html"
     page.write_text(_page(title, "".join(sections)), encoding="utf-8")
@@ -255,9 +259,12 @@ def _training(metrics: Path) -> str:
 
 
 def _details(summary: Mapping[str, Any], config: str, environment: Mapping[str, object]) -> str:
-    parts = [("Protocol", _table([(key, str(value)) for key, value in summary["protocol"].items()]))]
-    if environment:
-        parts.append(("Environment", _table([(key, str(value)) for key, value in environment.items()])))
+    tables = {"Protocol": summary["protocol"], "Environment": environment}
+    parts = [
+        (name, _table([(key, str(value)) for key, value in values.items()]))
+        for name, values in tables.items()
+        if values
+    ]
     if config:
         parts.append(("Configuration", f"<pre>{escape(config)}</pre>"))
     body = "".join(f"<details><summary>{name}</summary>{content}</details>" for name, content in parts)

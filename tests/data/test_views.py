@@ -185,7 +185,7 @@ def test_a_video_is_decoded_once_for_all_its_views(folder, monkeypatch):
     read = decode.Video.read
     monkeypatch.setattr(decode.Video, "read", lambda self, indices: reads.append(list(indices)) or read(self, indices))
 
-    (video,) = VideoViews(read_list(folder / "val.csv"), SMALL, backend="pyav").read([0])
+    (video,) = VideoViews(read_list(folder / "val.csv"), SMALL).read([0])
 
     assert len(reads) == 1
     assert reads[0] == sorted(set(reads[0]))
