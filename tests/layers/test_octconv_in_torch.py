@@ -1,0 +1,88 @@
+"""Octave layers inside torch's own machinery: the result stays."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from octvideo.layers import OctBatchNorm3d, OctConv3d, OctTensor, merge
+
+
+class TwoLayers(nn.Module):
+    """3 -> octave -> merged: the pair begins and ends inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = OctConv3d(3, 8, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False, alpha=(0.0, 0.5))
+        self.norm = OctBatchNorm3d(self.first.out_channels)
+        self.second = OctConv3d(8, 8, (3, 1, 1), 1, (1, 0, 0), alpha=(0.5, 0.25))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return merge(self.second(self.norm(self.first(OctTensor(x))).map(torch.relu)))
+
+
+@pytest.fixture
+def clip() -> torch.Tensor:
+    return torch.randn(2, 3, 4, 14, 15)
+
+
+@pytest.mark.slow
+def test_compiles_without_a_graph_break(clip):
+    net = TwoLayers()
+    expected = net(clip)
+
+    torch.testing.assert_close(torch.compile(net, fullgraph=True, backend="aot_eager")(clip), expected)
+
+
+def test_exports(clip):
+    net = TwoLayers().eval()
+
+    exported = torch.export.export(net, (clip,)).module()
+
+    torch.testing.assert_close(exported(clip), net(clip))
+
+
+def test_checkpointed_activations_give_the_same_gradients(clip):
+    net = TwoLayers().eval()
+    net(clip).square().sum().backward()
+    expected = {name: p.grad.clone() for name, p in net.named_parameters()}
+    net.zero_grad()
+
+    x = net.norm(net.first(OctTensor(clip)))
+    merge(checkpoint(lambda pair: net.second(pair.map(torch.relu)), x, use_reentrant=False)).square().sum().backward()
+
+    for name, p in net.named_parameters():
+        torch.testing.assert_close(p.grad, expected[name])
+
+
+def test_bfloat16_autocast_keeps_the_result_to_its_precision(clip):
+    net = TwoLayers().eval()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        half = net(clip)
+
+    assert half.dtype is torch.bfloat16
+    torch.testing.assert_close(half.float(), net(clip), atol=0.05, rtol=0.05)
+
+
+def test_distributed_data_parallel_gives_the_same_gradients(clip, tmp_path):
+    net, twin = TwoLayers(), TwoLayers()
+    twin.load_state_dict(net.state_dict())
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        DistributedDataParallel(net)(clip).square().sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    twin(clip).square().sum().backward()
+
+    for ours, theirs in zip(net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_layers_stand_in_a_sequential(clip):
+    net = TwoLayers().eval()
+
+    pair = nn.Sequential(net.first, net.norm)(OctTensor(clip))
+
+    assert torch.equal(pair.low, net.norm(net.first(OctTensor(clip))).low)
