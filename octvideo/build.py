@@ -6,7 +6,7 @@ Everything that it calls takes plain values by name. `train`, `test` and `dry_ru
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,10 +19,11 @@ from octvideo import build_data, build_recipe
 from octvideo.build_dry_run import GeneratedSamples, GeneratedVideos
 from octvideo.build_weights import load_initial_weights
 from octvideo.config import config_from_text
+from octvideo.data.batch import Batch
 from octvideo.data.loader import Loader
 from octvideo.data.views import ViewSpec
 from octvideo.engine import adapt
-from octvideo.engine.checkpoint import find_latest, load_checkpoint
+from octvideo.engine.checkpoint import find_latest
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluate import Scorer, Videos, default_view_chunk, evaluate
 from octvideo.engine.files import make_output_folder
@@ -36,6 +37,8 @@ from octvideo.errors import CheckpointError
 from octvideo.models import create_model
 from octvideo.models.blocks import Bottleneck
 from octvideo.report.html import write_report
+from octvideo.torch_file import read_torch_file
+from octvideo.weights import load_weights
 
 logger = logging.getLogger("octvideo")
 
@@ -44,11 +47,23 @@ Validate = Callable[[nn.Module], dict[str, float]]
 
 def build_model(cfg: Any) -> nn.Module:
     """The network of MODEL, RESNET, OCTCONV, NONLOCAL and SLOWFAST, with fresh weights."""
-    resnet, octave, attention, two = cfg.RESNET, cfg.OCTCONV, cfg.NONLOCAL, cfg.SLOWFAST
+    octave, model = cfg.OCTCONV, cfg.MODEL
     options: dict[str, Any] = {
-        "stages": octave.STAGES or None,
-        "width_rule": octave.WIDTH_RULE or None,
-        "downsample": octave.DOWNSAMPLE or None,
+        "alpha": octave.ALPHA,
+        "num_classes": model.NUM_CLASSES,
+        "dropout_rate": model.DROPOUT_RATE,
+        "fc_init_std": model.FC_INIT_STD,
+    }
+    given = {"stages": octave.STAGES, "width_rule": octave.WIDTH_RULE, "downsample": octave.DOWNSAMPLE}
+    options |= {name: value for name, value in given.items() if value}
+    if cfg.TRAIN.DATASET != build_data.VIDEO:
+        return create_model(model.ARCH, **options)
+    return create_model(f"{model.ARCH}_r{cfg.RESNET.DEPTH}", **options, **_video_options(cfg))
+
+
+def _video_options(cfg: Any) -> dict[str, Any]:
+    resnet, attention, two = cfg.RESNET, cfg.NONLOCAL, cfg.SLOWFAST
+    options = {
         "block": resnet.BLOCK,
         "width_per_group": resnet.WIDTH_PER_GROUP,
         "num_groups": resnet.NUM_GROUPS,
@@ -56,21 +71,18 @@ def build_model(cfg: Any) -> nn.Module:
         "stem_pool_padding": resnet.STEM_POOL_PADDING,
         "zero_init_final_bn": resnet.ZERO_INIT_FINAL_BN,
         "nonlocal_location": [stage[0] for stage in attention.LOCATION],
-        "nonlocal_on": octave.NONLOCAL,
+        "nonlocal_on": cfg.OCTCONV.NONLOCAL,
         "nonlocal_pool": attention.POOL[0][0],
         "nonlocal_instantiation": attention.INSTANTIATION,
         "speed_ratio": two.ALPHA,
         "beta_inv": two.BETA_INV,
         "fusion_kernel_size": two.FUSION_KERNEL_SZ,
         "fusion_conv_channel_ratio": two.FUSION_CONV_CHANNEL_RATIO,
-        "dropout_rate": cfg.MODEL.DROPOUT_RATE,
-        "fc_init_std": cfg.MODEL.FC_INIT_STD,
         "crop_size": cfg.DATA.TRAIN_CROP_SIZE,
     }
     if resnet.NUM_BLOCK_TEMP_KERNEL:
         options["num_block_temp_kernel"] = [stage[0] for stage in resnet.NUM_BLOCK_TEMP_KERNEL]
-    name = f"{cfg.MODEL.ARCH}_r{resnet.DEPTH}"
-    return create_model(name, alpha=octave.ALPHA, num_classes=cfg.MODEL.NUM_CLASSES, **options)
+    return options
 
 
 # --- Training
@@ -91,6 +103,12 @@ def train(cfg: Any, procs: Processes) -> bool:
         logger.warning("%s: could not be read (%s), others stood in for it", path, cause)
     logger.info("checkpoints and curves: %s, checkpoints/, metrics.jsonl, tensorboard/", cfg.OUTPUT_DIR)
     return summary.finished
+
+
+def training_batches(cfg: Any) -> tuple[Iterator[Batch], list[str]]:
+    """The first epoch as the network would get it, to look at, and the names of its classes."""
+    loader = build_data.train_loader(cfg, build_data.train_dataset(cfg), Processes())
+    return loader.epoch(0), build_data.class_names(cfg)
 
 
 def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate | None) -> Trainer:
@@ -145,14 +163,14 @@ def _meta(cfg: Any, model: nn.Module) -> dict[str, Any]:
     return {
         "format": 1,
         "model": model.config,
-        "class_names": build_data.class_names(cfg),  # [] where nobody named them
+        "class_names": build_data.class_names(cfg),
         "preprocessing": build_data.preprocessing(cfg),
     }
 
 
 def validator(cfg: Any, videos: Videos, procs: Processes) -> Validate:
     """validate(model) -> errors in per cent, over one view of every video."""
-    prepare, names = build_data.preparation(cfg), _display_names(cfg, build_data.class_names(cfg))
+    prepare, names = build_data.preparation(cfg), build_data.class_names(cfg)
 
     def validate(model: nn.Module) -> dict[str, float]:
         evaluation = evaluate(
@@ -171,10 +189,6 @@ def _scorer(model: nn.Module) -> Scorer:
     return cast(Scorer, model.window_scores)
 
 
-def _display_names(cfg: Any, names: list[str]) -> list[str]:
-    return names or [f"class {label}" for label in range(cfg.MODEL.NUM_CLASSES)]
-
-
 # --- The test on all views
 
 
@@ -188,9 +202,8 @@ def final_test(cfg: Any, procs: Processes, checkpoint: str = "", list_path: str 
     if not checkpoint:
         raise CheckpointError(f"{cfg.OUTPUT_DIR}: no checkpoint to test; train first or set TEST.CHECKPOINT_FILE_PATH")
     list_path = list_path or build_data.final_list_path(cfg)
-    model, known_names = _trained_model(cfg, checkpoint)
-    names = _display_names(cfg, known_names)
-    videos = build_data.open_videos(cfg, list_path, build_data.final_views(cfg), known_names)
+    model, names = _trained_model(cfg, checkpoint)
+    videos = build_data.open_videos(cfg, list_path, build_data.final_views(cfg), names)
     protocol = _protocol(cfg, videos.spec, checkpoint, list_path)
     journal = Journal(Path(cfg.OUTPUT_DIR), fingerprint(**protocol, paths=videos.paths), procs.rank)
     evaluation = evaluate(
@@ -215,13 +228,13 @@ def final_test(cfg: Any, procs: Processes, checkpoint: str = "", list_path: str 
             cfg.OUTPUT_DIR,
             report,
         )
-        logger.info("%s", json.dumps(final_line(summary)))
+        logger.info(json.dumps(final_line(summary)))
     return summary
 
 
 def settings_of(checkpoint: str, overrides: Sequence[str] = ()) -> Any:
     """The config that a checkpoint of this package holds."""
-    text = load_checkpoint(checkpoint).get("cfg")
+    text = read_torch_file(checkpoint).get("cfg")
     if not text:
         raise CheckpointError(f"{checkpoint}: holds no settings; name the config of its network with --cfg")
     return config_from_text(text, checkpoint, overrides)
@@ -230,9 +243,9 @@ def settings_of(checkpoint: str, overrides: Sequence[str] = ()) -> Any:
 def _trained_model(cfg: Any, checkpoint: str) -> tuple[nn.Module, list[str]]:
     """The network with a checkpoint's weights (their moving average, if there is one), and its class names."""
     model = build_model(cfg)
-    state = load_checkpoint(checkpoint)
-    model.load_state_dict(state["ema_state"] or state["model_state"])
-    return model, state["meta"]["class_names"]
+    load_weights(model, checkpoint, new_classes=False)
+    meta = read_torch_file(checkpoint).get("meta") or {}
+    return model, meta.get("class_names") or build_data.class_names(cfg)
 
 
 def _protocol(cfg: Any, spec: ViewSpec, checkpoint: str, list_path: str) -> dict[str, Any]:

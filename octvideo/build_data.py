@@ -49,13 +49,18 @@ def open_index(path: str) -> VideoIndex | None:
 
 
 def class_names(cfg: Any) -> list[str]:
-    """From TENSORBOARD.CLASS_NAMES_PATH, else class_names.txt beside the training list; [] where there is neither."""
+    """From TENSORBOARD.CLASS_NAMES_PATH, else class_names.txt beside the training list, else "class 0", ..."""
     path, count = cfg.TENSORBOARD.CLASS_NAMES_PATH, cfg.MODEL.NUM_CLASSES
-    names = read_class_names(path) if path else names_beside(list_path(cfg, "train")) or []
-    if names and len(names) != count:
+    names = (read_class_names(path) if path else names_beside(list_path(cfg, "train"))) or numbered_names(count)
+    if len(names) != count:
         source = path or cfg.DATA.PATH_TO_DATA_DIR
         raise ConfigError(f"{source}: {len(names)} class names for MODEL.NUM_CLASSES {count}; make them equal")
     return names
+
+
+def numbered_names(count: int) -> list[str]:
+    """What classes are called that nobody has named."""
+    return [f"class {label}" for label in range(count)]
 
 
 def clip_rule(cfg: Any) -> ClipRule:
@@ -124,7 +129,9 @@ def final_views(cfg: Any) -> ViewSpec:
 def open_videos(cfg: Any, path: str, spec: ViewSpec, model_names: list[str]) -> VideoViews:
     """The videos of a list for an evaluation; labels are matched by name where both sides have class names."""
     list_names = names_beside(path)
-    matched = match_classes(model_names, list_names, source=path) if model_names and list_names else None
+    matched = None
+    if list_names and model_names != numbered_names(len(model_names)):
+        matched = match_classes(model_names, list_names, source=path)
     return VideoViews(
         open_list(cfg, path),
         spec,

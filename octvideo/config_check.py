@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from octvideo.config_defaults import VIDEO_ARCHS
 from octvideo.errors import ConfigError
 
 Problems = Iterator[str]
@@ -13,6 +14,14 @@ def check(cfg: Any, source: str) -> None:
     for rule in RULES:
         for problem in rule(cfg):
             raise ConfigError(f"{source}: {problem}")
+
+
+def _arch(cfg: Any) -> Problems:
+    arch = cfg.MODEL.ARCH
+    if cfg.TRAIN.DATASET == "kinetics" and arch not in VIDEO_ARCHS:
+        yield f"MODEL.ARCH is {arch!r}; on videos it is {' or '.join(VIDEO_ARCHS)}, with RESNET.DEPTH"
+    if cfg.TRAIN.DATASET != cfg.TEST.DATASET:
+        yield f"TEST.DATASET is {cfg.TEST.DATASET} with TRAIN.DATASET {cfg.TRAIN.DATASET}; make them equal"
 
 
 def _octave(cfg: Any) -> Problems:
@@ -145,6 +154,7 @@ MINIMUM = {
 }
 
 RULES: tuple[Callable[[Any], Problems], ...] = (
+    _arch,
     _ranges,
     _octave,
     _sizes,

@@ -66,7 +66,7 @@ DEFAULTS: Tree = {
         "TIMEOUT": 120.0,  # seconds that one batch may take
     },
     "MODEL": {
-        "ARCH": "slowfast",
+        "ARCH": "slowfast",  # of RESNET.DEPTH; on images the name of a network, as resnet50
         "NUM_CLASSES": 400,
         "LOSS_FUNC": "cross_entropy",
         "CLASS_WEIGHTS": [],
@@ -165,6 +165,8 @@ ITEMS: dict[str, type] = {
     "SOLVER.LRS": float,
 }
 
+VIDEO_ARCHS = ("c2d", "i3d", "slow", "slowfast")
+
 CHOICES: dict[str, tuple[Any, ...]] = {
     "TRAIN.DATASET": ("kinetics", "imagenet", "cifar10"),
     "TEST.DATASET": ("kinetics", "imagenet", "cifar10"),
@@ -172,7 +174,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "DATA.SAMPLING_RULE": ("pyslowfast", "stride", "segment", "time"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
-    "MODEL.ARCH": ("c2d", "i3d", "slow", "slowfast"),
     "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy", "bce_logit"),
     "RESNET.DEPTH": (26, 50, 101),
     "RESNET.STEM_POOL_PADDING": (0, 1),

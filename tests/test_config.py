@@ -12,6 +12,11 @@ PYSLOWFAST = Path(__file__).parent / "golden" / "pyslowfast"
 I3D = "MODEL: {ARCH: i3d}\n"
 
 
+@pytest.fixture(autouse=True)
+def _log_reaches_the_test(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+
+
 @pytest.fixture
 def write(tmp_path):
     def write(text, name="mine.yaml"):
@@ -93,7 +98,7 @@ def test_what_is_accepted_takes_the_type_of_the_setting(write, override, value):
         ("SOLVER: {BASE_LR: .nan}", "SOLVER.BASE_LR is nan; it takes a number"),
         ("SOLVER: {STEPS: [a]}", "SOLVER.STEPS is ['a']; it takes a list"),
         ("DATA: {PATH_PREFIX: 5}", "DATA.PATH_PREFIX is 5; it takes text"),
-        ("MODEL: {ARCH: x3d}", "MODEL.ARCH is 'x3d'; it takes 'c2d' or 'i3d' or 'slow' or 'slowfast'"),
+        ("MODEL: {ARCH: x3d}", "MODEL.ARCH is 'x3d'; on videos it is c2d or i3d or slow or slowfast"),
         ("SOLVER: {LR_POLICY: step}", "SOLVER.LR_POLICY is 'step'; it takes 'cosine' or 'steps_with_relative_lrs'"),
         (
             "RESNET: {TRANS_FUNC: x3d}",
