@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.errors import CheckpointError
+from octvideo.layers import OctConv2d
+from octvideo.layers.octave import Downsample
 from octvideo.weights.mxnet_params import Array, read_params
 
 FamilyName = Literal["resnet", "densenet", "mobilenet_v1", "mobilenet_v2"]
@@ -26,6 +28,11 @@ FamilyName = Literal["resnet", "densenet", "mobilenet_v1", "mobilenet_v2"]
 FIELDS = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"} | {
     field: field for field in ("weight", "bias")
 }
+# Symbol: mean 124, 117, 104, scale .0167; gluon: mean and std of each channel; of an input in 0..255.
+SYMBOL_MEAN, SYMBOL_STD = (124 / 255, 117 / 255, 104 / 255), (1 / (255 * 0.0167),) * 3
+GLUON_MEAN = (123.68 / 255, 116.779 / 255, 103.939 / 255)
+GLUON_STD = (58.393 / 255, 57.12 / 255, 57.375 / 255)
+
 # What the numbered layers of a block are called here; a DenseNet's transition has no number.
 ROLES: dict[FamilyName, dict[str, str]] = {
     "resnet": {"1": "reduce", "2": "spatial", "3": "expand", "4": "shortcut"},
@@ -33,7 +40,7 @@ ROLES: dict[FamilyName, dict[str, str]] = {
     "mobilenet_v1": {"1": "depthwise", "2": "pointwise"},
     "mobilenet_v2": {"1": "expand", "2": "depthwise", "3": "project"},
 }
-PREFIX = re.compile(r"^(?:arg:|aux:)?(?:[A-Z]\d+_(?!B\d|Trans))?")
+PREFIX = re.compile(r"^(?:arg:|aux:)?(?:[A-Z]+\d+_(?!B\d|Trans))?")
 BLOCK = re.compile(r"L(\d)_(?:B(\d+)|Trans)[._](.+)")
 FILLERS = {"moving", "running", "block"}
 GROUPS = {"h": "high", "l": "low"}
@@ -76,18 +83,69 @@ class OfficialName:
         return self.words[-1].startswith("bn")
 
 
+@dataclass(frozen=True, slots=True)
+class OfficialWeights:
+    """state: in the names of this package. mean, std: of an RGB input in 0..1."""
+
+    state: dict[str, Tensor]
+    bn_eps: float
+    downsample: Downsample
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 def load_official(model: nn.Module, path: str | Path) -> None:
     """Fill an image network with an official checkpoint: `.params`, or the `.tar` that holds one.
 
-    The network must be the file's: `create_model("resnet50", alpha=0.25)`; BN eps is 1e-4 in the symbol networks, 1e-5
-    in gluon's. Raises CheckpointError, and leaves the network as it was, for a damaged file or one that does not fit.
+    The network must be the file's, like `create_model("resnet50", alpha=0.25)`. Raises CheckpointError, and leaves the
+    network as it was, for a damaged file, for one that does not fit, and where BN eps or the way of taking strides
+    differ, with the option to change.
     """
+    weights = read_official(path)
+    _check_fit(model, weights.state, str(path))
+    _check_assumptions(model, weights, str(path))
+    model.load_state_dict(weights.state, strict=False)
+
+
+def read_official(path: str | Path) -> OfficialWeights:
+    """The weights of an official checkpoint, and what they assume. Raises CheckpointError as `load_official` does."""
     arrays = read_params(path)
-    fill(model, to_state(arrays), str(path))
+    by_symbol = any(name.startswith(("arg:", "aux:")) for name in arrays)
+    state = to_state(arrays)
+    return OfficialWeights(
+        state=state,
+        bn_eps=1e-4 if by_symbol else 1e-5,
+        downsample="pool" if any(name.endswith(".h2l.weight") for name in state) else "stride",
+        mean=SYMBOL_MEAN if by_symbol else GLUON_MEAN,
+        std=SYMBOL_STD if by_symbol else GLUON_STD,
+    )
 
 
-def fill(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load `state`, which must name every parameter and BN average of `model` and nothing else, all of its shapes."""
+def _check_assumptions(model: nn.Module, weights: OfficialWeights, source: str) -> None:
+    eps = {module.eps for module in model.modules() if isinstance(module, nn.BatchNorm2d)}
+    if eps != {weights.bn_eps}:
+        raise CheckpointError(
+            f"{source}: was trained with a BN eps of {weights.bn_eps:g}, the network has {min(eps):g}; "
+            f"build it with bn_eps={weights.bn_eps:g}"
+        )
+    # The stem stands before the pair and is strided everywhere.
+    strided = {n: m for n, m in model.named_modules() if isinstance(m, OctConv2d) and m.stride[-1] == 2}
+    strided = {name: module for name, module in strided.items() if not name.startswith("stem.")}
+    if any(module.downsample != weights.downsample for module in strided.values()):
+        raise CheckpointError(
+            f"{source}: downsamples by {weights.downsample}; build the network with downsample={weights.downsample!r}"
+        )
+    in_residual = {name.split(".")[-2] for name in strided if name.startswith("res")} - {"shortcut"}
+    is_deep = any(name.startswith("stem.before.") for name in weights.state)
+    if in_residual - {"expand" if is_deep else "spatial"}:
+        raise CheckpointError(
+            f"{source}: has the strides of its stages at the {'last 1x1' if is_deep else '3x3'}; "
+            f"build the network with stride_1x1=False, stride_last={is_deep}"
+        )
+
+
+def _check_fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """`state` must name every parameter and BN average of `model` and nothing else, in its shapes."""
     own = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
     wrong = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
     if wrong:
@@ -102,7 +160,6 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
             f"{source}: is of another network: it lacks {len(lacks)} tensors ({', '.join(lacks[:2])}) "
             f"and has {len(extra)} more ({', '.join(extra[:2])})"
         )
-    model.load_state_dict(dict(state), strict=False)
 
 
 def to_state(arrays: Mapping[str, Array]) -> dict[str, Tensor]:

@@ -1,0 +1,176 @@
+"""Image weights of other projects as checkpoints of this one: which network they are, and what they assume.
+
+Read are the official OctConv files (MXNet), torchvision's and timm's ResNets, and d-li14's Oct-ResNets:
+`layer1.0.conv1.conv.conv_h2h.weight`, `layer1.0.conv1.bn_l.bias`.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octvideo.errors import CheckpointError
+from octvideo.models import create_model
+from octvideo.models.image_options import DenseNetOptions, ImageOptions, ImageResNetOptions, MobileNetOptions
+from octvideo.models.registry import MODELS
+from octvideo.torch_file import read_torch_file
+from octvideo.weights.image_weights import BOTTLENECK, from_torchvision, read_image_weights
+from octvideo.weights.official import read_official
+
+TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedWeights:
+    """state: in this package's names, float32. model: with which `create_model(**model)` builds the network.
+
+    layout: where the file is from. mean, std: of an RGB input in 0..1; `assumed` where the file's kind, not the file,
+    says so.
+    """
+
+    state: dict[str, Tensor]
+    model: dict[str, Any]
+    layout: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    assumed: bool = False
+
+    def checkpoint(self, class_names: Sequence[str] = ()) -> dict[str, Any]:
+        """What a checkpoint file of this package holds."""
+        preprocessing = {"mean": list(self.mean), "std": list(self.std), "short_side": 256, "crop_size": 224}
+        meta = {"format": 1, "model": self.model, "class_names": list(class_names), "preprocessing": preprocessing}
+        return {"model_state": self.state, "meta": meta}
+
+    def with_input(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> "ConvertedWeights":
+        """The same for an input that is known; one number stands for all three channels."""
+        known = mean is not None and std is not None
+        return replace(
+            self,
+            mean=_per_channel(mean, self.mean),
+            std=_per_channel(std, self.std),
+            assumed=self.assumed and not known,
+        )
+
+
+def _per_channel(given: Sequence[float] | None, otherwise: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(given) * (3 if len(given) == 1 else 1) if given else otherwise
+
+
+def convert_weights(path: str | Path, *, stride_1x1: bool = False) -> ConvertedWeights:
+    """Read a file and find its network among `list_models()`.
+
+    stride_1x1: the stride of a stage sits at the first 1x1, which shapes cannot tell (Caffe's ResNets).
+    Raises CheckpointError for a file that is damaged, of no known layout, or of no known network.
+    """
+    if Path(path).suffix in (".params", ".tar"):
+        official = read_official(path)
+        options = {"bn_eps": official.bn_eps, "downsample": official.downsample}
+        model = identify(official.state, str(path), options)
+        return ConvertedWeights(official.state, model, "official OctConv (MXNet)", official.mean, official.std)
+    state, layout = _read_torch(str(path))
+    options = {"stride_1x1": True} if stride_1x1 else {}
+    return ConvertedWeights(
+        state, identify(state, str(path), options), layout, TORCHVISION_MEAN, TORCHVISION_STD, assumed=True
+    )
+
+
+def _read_torch(path: str) -> tuple[dict[str, Tensor], str]:
+    content = read_torch_file(path)
+    wrapped = content.get("state_dict", content)
+    is_d_li14 = isinstance(wrapped, Mapping) and any("conv.conv_h2h" in str(name) for name in wrapped)
+    if is_d_li14:
+        state, layout = from_d_li14(wrapped), "d-li14's octconv.pytorch"
+    elif "meta" in content:
+        raise CheckpointError(f"{path}: is a checkpoint of this package already")
+    else:
+        weights = read_image_weights(content, path)
+        state, layout = weights.state, weights.layout
+    return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}, layout
+
+
+def from_d_li14(tensors: State) -> dict[str, Tensor]:
+    """{"layer1.0.conv2.conv.conv_h2l.weight": ...} -> {"res2.block0.spatial.conv.h2l.weight": ...}."""
+    return from_torchvision({_from_d_li14(name.removeprefix("module.")): tensor for name, tensor in tensors.items()})
+
+
+def _from_d_li14(name: str) -> str:
+    match = re.fullmatch(r"layer(\d)\.(\d+)\.(?:conv(\d)|downsample\.0)\.(?:conv\.conv_(\w+)|bn_([hl]))\.(\w+)", name)
+    if match is None:
+        return name
+    stage, block, number, path, group, tensor = match.groups()
+    layer = BOTTLENECK[number] if number else "shortcut"
+    place = f"conv.{path}" if path else f"bn.{'high' if group == 'h' else 'low'}"
+    return f"res{int(stage) + 1}.block{block}.{layer}.{place}.{tensor}"
+
+
+# --- Which network
+
+
+def identify(state: State, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The `create_model` arguments of the image network whose names and shapes these are.
+
+    options: what the shapes do not tell (BN eps, strides), as far as it differs from the network's defaults.
+    Raises CheckpointError where no network fits.
+    """
+    shapes = _shapes(state)
+    for name, seen in _candidates(state):
+        known = {field.name for field in fields(MODELS[name].options)}
+        arguments = {**seen, **{option: value for option, value in options.items() if option in known}}
+        with torch.device("meta"):
+            model = create_model(name, **arguments)
+        if _shapes(model.state_dict()) == shapes:
+            return _resolved(model)
+    raise CheckpointError(f"{source}: its names and shapes are of none of the image networks in list_models()")
+
+
+def _shapes(state: State) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(t.shape) for name, t in state.items() if not name.endswith("num_batches_tracked")}
+
+
+def _resolved(model: nn.Module) -> dict[str, Any]:
+    """The model's config with what its defaults stand for, so that it survives a change of defaults."""
+    config: dict[str, Any] = model.config  # type: ignore[assignment]
+    style = MODELS[config["name"]].options(**{k: v for k, v in config.items() if k != "name"}).style
+    return {**config, "bn_eps": style.bn_eps, "downsample": style.downsample}
+
+
+def _candidates(state: State) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Names that the state's outline does not exclude, with the options that it shows; SE by its own name first."""
+    classifier, stem = state.get("head.fc.weight"), state.get("stem.conv.weight")
+    if classifier is None:
+        return
+    seen = {"num_classes": classifier.shape[0], "alpha": find_alpha(state)}
+    blocks, se = count_blocks(state), any(".excite." in key for key in state)
+    for name, family in sorted(MODELS.items(), key=lambda item: item[1].fixed.get("se", False) != se):
+        if not issubclass(family.options, ImageOptions):
+            continue
+        options = family.options(**family.fixed)
+        if isinstance(options, ImageResNetOptions) and tuple(options.blocks) == blocks and stem is not None:
+            yield name, {**seen, "width_per_group": stem.shape[0], "se": se}
+        elif isinstance(options, DenseNetOptions) and "stages.dense2.layer0.reduce.conv.h2h.weight" in state:
+            yield name, {**seen, "octave_stem": "stem.conv.h2l.weight" in state}
+        elif isinstance(options, MobileNetOptions) and "blocks.block1.depthwise.conv.h2h.weight" in state:
+            yield name, {**seen, "width": stem.shape[0] / 32 if stem is not None else 1.0}
+
+
+def count_blocks(state: State) -> tuple[int, ...]:
+    """Residual blocks in each of res2, res3, ...; empty for other families."""
+    blocks = {match.groups() for name in state if (match := re.match(r"res(\d)\.block(\d+)\.", name))}
+    stages = sorted({int(stage) for stage, _ in blocks})
+    return tuple(sum(int(stage) == number for stage, _ in blocks) for number in stages)
+
+
+def find_alpha(state: State) -> float:
+    """The shortest decimal alpha with int(alpha * C) = low in the widest divided layer; 0 where none is divided."""
+    low = {name.removesuffix(".h2l.weight"): t.shape[0] for name, t in state.items() if name.endswith(".h2l.weight")}
+    widths = [(low[name] + state[f"{name}.h2h.weight"].shape[0], low[name]) for name in low]
+    whole, part = max(widths, default=(1, 0))
+    alphas = (math.ceil(10**digits * part / whole) / 10**digits for digits in range(1, 5))
+    return next((alpha for alpha in alphas if int(alpha * whole) == part), part / whole)
