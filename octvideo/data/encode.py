@@ -1,6 +1,6 @@
 """Writing H.264 mp4 files with PyAV, each appearing under its name only when it is complete."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -11,30 +11,40 @@ from numpy.typing import NDArray
 
 from octvideo.errors import DataError
 
+_TICK = Fraction(1, 90_000)  # seconds; what MPEG counts in, a whole number of them at all usual rates
+
 
 def write_video(
     path: str | Path,
     frames: Iterable[NDArray[np.uint8]],
     fps: float | Fraction = 30,
     *,
+    size: tuple[int, int] | None = None,
     gop: int = 12,
     crf: int = 20,
     preset: str = "veryfast",
+    times: Sequence[float] | None = None,
 ) -> int:
     """RGB frames (H, W, 3), or one array (T, H, W, 3), to H.264 4:2:0 without audio; the number of frames written.
 
-    Equal frames give an equal file (one encoder thread). A keyframe every `gop` frames makes seeks cheap. An odd
-    height or width loses its last row or column: 4:2:0 counts in pairs. Raises DataError without a frame.
+    Equal frames give an equal file (one encoder thread). A keyframe every `gop` frames makes seeks cheap. size: (H, W)
+    to scale to, else that of the first frame; an odd one grows by a pixel, as 4:2:0 counts in pairs. times: seconds at
+    which the frames are shown, where they are not 1 / fps apart. Raises DataError without a frame.
     """
     import av
 
     count, stream = 0, None
     with _appears_complete(Path(path)) as partial, av.open(str(partial), "w", format="mp4") as container:
         for frame in frames:
-            height, width = (size - size % 2 for size in frame.shape[:2])
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             if stream is None:
-                stream = add_h264_stream(container, fps, width, height, gop=gop, crf=crf, preset=preset)
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
+                height, width = (side + side % 2 for side in size or frame.shape[:2])
+                stream = _h264_stream(container, fps, width, height, gop=gop, crf=crf, preset=preset)
+                if times is not None:
+                    stream.codec_context.time_base = _TICK
+            picture = picture.reformat(stream.width, stream.height, format="yuv420p", interpolation="AREA")
+            if times is not None:
+                picture.pts, picture.time_base = round(times[count] / _TICK), _TICK
             container.mux(stream.encode(picture))
             count += 1
         if stream is None:
@@ -43,7 +53,7 @@ def write_video(
     return count
 
 
-def add_h264_stream(
+def _h264_stream(
     container: Any, fps: float | Fraction, width: int, height: int, *, gop: int, crf: int, preset: str
 ) -> Any:
     """A video stream of an open av container: closed GOPs, one thread, so that the same input gives the same bytes."""

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from octvideo.data.encode import write_video
 from octvideo.errors import DataError
-
-av = pytest.importorskip("av")
 
 
 @pytest.fixture
@@ -36,10 +35,21 @@ def test_equal_frames_give_equal_bytes(tmp_path, frames):
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
-def test_an_odd_size_loses_its_last_row_and_column(tmp_path, frames):
-    write_video(tmp_path / "a.mp4", frames[:, :31, :47])
+@pytest.mark.parametrize(("size", "written"), [(None, (32, 48)), ((16, 24), (16, 24)), ((17, 23), (18, 24))])
+def test_frames_are_scaled_to_an_even_size(tmp_path, frames, size, written):
+    write_video(tmp_path / "a.mp4", frames[:, :31, :47], size=size)
 
-    assert read_all(tmp_path / "a.mp4").shape == (20, 30, 46, 3)
+    assert read_all(tmp_path / "a.mp4").shape == (20, *written, 3)
+    assert np.abs(read_all(tmp_path / "a.mp4").mean((1, 2, 3)) - 10 * np.arange(20)).max() <= 3
+
+
+def test_frames_keep_uneven_times(tmp_path, frames):
+    times = np.cumsum(np.linspace(0.02, 0.1, 20)).tolist()
+    write_video(tmp_path / "a.mp4", frames, times=times)
+
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        shown = [float(frame.time) for frame in container.decode(video=0)]
+    assert np.allclose(np.array(shown) - shown[0], np.array(times) - times[0], atol=1e-4)
 
 
 def test_keyframes_stand_every_gop_frames(tmp_path, frames):

@@ -1,0 +1,34 @@
+"""tools/check_videos.py as a user calls it: in processes, with the bar on stderr."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from octvideo.data.encode import write_video
+
+
+@pytest.mark.slow
+def test_it_tells_good_from_bad_and_writes_the_index(repo, tmp_path):
+    write_video(tmp_path / "a.mp4", np.zeros((4, 32, 32, 3), np.uint8))
+    (tmp_path / "b.mp4").write_text("no video")
+    (tmp_path / "val.csv").write_text("a.mp4 0\nb.mp4 1\n")
+
+    command = [sys.executable, repo / "tools" / "check_videos.py", tmp_path / "val.csv"]
+    result = subprocess.run(command, capture_output=True, text=True)
+
+    assert result.returncode == 0, result.stderr
+    assert "1 good" in result.stdout
+    assert "1 bad" in result.stdout
+    assert (tmp_path / "val_checked" / "good.csv").read_text() == f"{tmp_path / 'a.mp4'} 0\n"
+    assert "b.mp4" in (tmp_path / "val_checked" / "bad.csv").read_text()
+    assert (tmp_path / "val.index.csv").is_file()
+
+
+def test_a_missing_list_is_one_line(run_tool, tmp_path):
+    result = run_tool("check_videos", tmp_path / "val.csv")
+
+    assert result.status == 2
+    assert result.err.startswith("error: ")
+    assert "make_lists.py" in result.err
