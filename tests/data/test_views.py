@@ -199,7 +199,7 @@ def test_a_video_of_one_frame_is_seen_in_all_views(folder):
     assert all_views(video, SMALL).shape == (30, 3, 4, 48, 48)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_unreadable_files_say_why_and_stop_nothing(folder, num_workers):
     videos = VideoViews(read_list(folder / "val.csv"), SMALL, num_workers=num_workers)
 

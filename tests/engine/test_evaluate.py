@@ -10,12 +10,15 @@ import pytest
 import torch
 from evaluation_run import NUM_CLASSES, SPEC, MadeVideos, made_score, made_video, prepare
 
+from octvideo.data.encode import write_video
 from octvideo.data.sampling import ClipRule
-from octvideo.data.views import ViewSpec
+from octvideo.data.video_list import read_list
+from octvideo.data.views import VideoViews, ViewSpec, view_batches
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluate import default_view_chunk, evaluate
 from octvideo.engine.journal import Journal
 from octvideo.errors import CheckpointError, ConfigError
+from octvideo.models import create_model
 
 FILES = ("results.json", "predictions.csv", "scores.npz")
 RUN = str(Path(__file__).with_name("evaluation_run.py"))
@@ -103,6 +106,26 @@ def test_scores_that_are_not_finite_stop_with_the_video_named():
 def test_an_unknown_ensemble_is_refused():
     with pytest.raises(ConfigError, match="sum, max"):
         run(ensemble="mean")
+
+
+def test_a_networks_video_score_is_the_mean_of_its_views_window_scores(tmp_path):
+    """Oct-I3D with PySlowFast's sliding-window head, from a file: 30 views in chunks against 30 views one by one."""
+    frames = np.random.default_rng(0).integers(0, 256, (40, 12, 16, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    write_video(tmp_path / "noise.mp4", frames)
+    (tmp_path / "val.csv").write_text("noise.mp4 0\n")
+    spec = ViewSpec(ClipRule(4, 4), short_side=64, crop_size=64)
+    videos = VideoViews(read_list(tmp_path / "val.csv"), spec)
+    model = create_model("i3d_r26", alpha=0.5, num_classes=5, width_per_group=16, crop_size=32).eval()
+
+    found = evaluate(model.window_scores, videos, num_classes=5, prepare=prepare, view_chunk=7)
+
+    (video,) = videos.read([0])
+    with torch.inference_mode():
+        views = torch.cat(
+            [model.window_scores(prepare(view)) for view in view_batches(video.frames, video.clips, spec, 1)]
+        )
+    assert views.shape == (30, 5)
+    np.testing.assert_allclose(found.final[0], views.mean(dim=0), atol=1e-5)
 
 
 class TwoRanks(Processes):
