@@ -1,0 +1,114 @@
+"""tools/test_net.py as a user calls it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from octvideo.data.encode import write_video
+
+SETTINGS = """
+MODEL: {ARCH: c2d, NUM_CLASSES: 2}
+RESNET: {DEPTH: 26, WIDTH_PER_GROUP: 8}
+DATA: {NUM_FRAMES: 2, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES: [32, 40], TRAIN_CROP_SIZE: 32, TEST_CROP_SIZE: 32}
+TRAIN: {BATCH_SIZE: 2}
+SOLVER: {BASE_LR: 0.01, MAX_EPOCH: 1}
+TEST: {ENABLE: false, NUM_ENSEMBLE_VIEWS: 2, NUM_SPATIAL_CROPS: 3}
+DATA_LOADER: {NUM_WORKERS: 0}
+TENSORBOARD: {ENABLE: false}
+"""
+
+
+@pytest.fixture
+def trained(run_tool, tmp_path, monkeypatch):
+    """A run of one epoch on three clips, whose classes have names; its config and checkpoint."""
+    monkeypatch.setattr("octvideo.engine.threads.available_cores", lambda: 1)
+    for i in range(3):
+        frames = np.random.default_rng(i).integers(0, 255, (6, 40, 48, 3), np.uint8)
+        write_video(tmp_path / "data" / f"{i}.mp4", frames)
+    for split in ("train", "val", "test"):
+        (tmp_path / "data" / f"{split}.csv").write_text("0.mp4 0\n1.mp4 1\n2.mp4 1\n")
+    (tmp_path / "data" / "class_names.txt").write_text("jump\nrun\n")
+    folders = f"OUTPUT_DIR: {tmp_path / 'run'}\n"
+    cfg = tmp_path / "mine.yaml"
+    cfg.write_text(SETTINGS.replace("DATA: {", f"DATA: {{PATH_TO_DATA_DIR: {tmp_path / 'data'}, ") + folders)
+    assert run_tool("train_net", "--cfg", cfg).status == 0
+    return cfg, tmp_path / "run" / "checkpoints" / "best.pyth"
+
+
+def results(tmp_path, folder="run"):
+    return json.loads((tmp_path / folder / "results.json").read_text())
+
+
+def test_with_a_config_it_takes_the_newest_checkpoint_of_the_run(run_tool, trained, tmp_path):
+    cfg, _ = trained
+
+    result = run_tool("test_net", "--cfg", cfg)
+
+    assert result.status == 0, result.err
+    assert json.loads(result.out.splitlines()[-1])["split"] == "test_final"
+    assert results(tmp_path)["protocol"]["checkpoint"].endswith("checkpoint_epoch_00001.pyth")
+    assert results(tmp_path)["protocol"]["views"] == "2x3"
+
+
+def test_a_checkpoint_and_a_list_need_no_config(run_tool, trained, tmp_path):
+    cfg, checkpoint = trained
+    run_tool("test_net", "--cfg", cfg, "TEST.CHECKPOINT_FILE_PATH", checkpoint)
+    expected = results(tmp_path)
+
+    result = run_tool(
+        "test_net",
+        "--checkpoint",
+        checkpoint,
+        "--list",
+        tmp_path / "data" / "val.csv",
+        f"OUTPUT_DIR={tmp_path / 'other'}",
+    )
+
+    assert result.status == 0, result.err
+    assert results(tmp_path, "other")["classes"] == expected["classes"]
+    assert results(tmp_path, "other")["class_names"] == ["jump", "run"]
+
+
+def test_a_list_with_another_class_order_is_scored_by_name(run_tool, trained, tmp_path):
+    cfg, _ = trained
+    run_tool("test_net", "--cfg", cfg)
+    expected = results(tmp_path)["top1_acc"]
+    (tmp_path / "data" / "class_names.txt").write_text("run\njump\n")
+    (tmp_path / "data" / "test.csv").write_text("0.mp4 1\n1.mp4 0\n2.mp4 0\n")
+
+    run_tool("test_net", "--cfg", cfg)
+
+    assert results(tmp_path)["top1_acc"] == expected
+
+
+def test_a_list_of_other_classes_is_refused(run_tool, trained, tmp_path):
+    cfg, _ = trained
+    (tmp_path / "data" / "class_names.txt").write_text("swim\nfly\n")
+
+    result = run_tool("test_net", "--cfg", cfg)
+
+    assert result.status == 2
+    assert "2 of 2 classes are not among the 2 that the checkpoint names" in result.err
+
+
+@pytest.mark.parametrize("content", [None, b"no checkpoint"], ids=["missing", "damaged"])
+def test_a_checkpoint_that_cannot_be_used_is_one_line(run_tool, trained, tmp_path, content):
+    cfg, _ = trained
+    path = tmp_path / "weights.pyth"
+    if content:
+        path.write_bytes(content)
+
+    result = run_tool("test_net", "--cfg", cfg, "--checkpoint", path)
+
+    assert result.status == 2
+    assert result.err.strip().splitlines()[-1].startswith(f"error: {path}: ")
+
+
+def test_without_any_checkpoint_it_says_what_to_do(run_tool, trained, tmp_path):
+    cfg, _ = trained
+
+    result = run_tool("test_net", "--cfg", cfg, f"OUTPUT_DIR={tmp_path / 'empty'}")
+
+    assert result.status == 2
+    assert "no checkpoint to test; train first or set TEST.CHECKPOINT_FILE_PATH" in result.err

@@ -1,0 +1,177 @@
+"""tools/train_net.py as a user calls it, on clips of its own; and what it says to every mistake."""
+
+import json
+
+import numpy as np
+import pytest
+
+from octvideo.data.encode import write_video
+
+SETTINGS = """
+MODEL: {ARCH: i3d, NUM_CLASSES: 2, DROPOUT_RATE: 0.0}
+RESNET: {DEPTH: 26, WIDTH_PER_GROUP: 8}
+DATA: {NUM_FRAMES: 4, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES: [32, 40], TRAIN_CROP_SIZE: 32, TEST_CROP_SIZE: 32}
+TRAIN: {BATCH_SIZE: 2, EVAL_PERIOD: 1, CHECKPOINT_PERIOD: 1}
+SOLVER: {BASE_LR: 0.01, MAX_EPOCH: 1}
+TEST: {NUM_ENSEMBLE_VIEWS: 2, NUM_SPATIAL_CROPS: 1}
+DATA_LOADER: {NUM_WORKERS: 0}
+TENSORBOARD: {ENABLE: false}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    monkeypatch.setattr("octvideo.engine.threads.available_cores", lambda: 1)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Four clips, two classes, one of them with spaces in its path."""
+    names = ["a.mp4", "b.mp4", "a name with spaces.mp4", "d.mp4"]
+    for i, name in enumerate(names):
+        frames = np.random.default_rng(i).integers(0, 255, (10, 40, 48, 3), np.uint8)
+        write_video(tmp_path / "data" / name, frames)
+    lines = "".join(f"{name} {i % 2}\n" for i, name in enumerate(names))
+    for split in ("train", "val", "test"):
+        (tmp_path / "data" / f"{split}.csv").write_text(lines)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def train(run_tool, data, tmp_path):
+    """train(*settings) runs the tool on a small config."""
+    (tmp_path / "mine.yaml").write_text(SETTINGS + f"OUTPUT_DIR: {tmp_path / 'run'}\n")
+
+    def train(*settings):
+        return run_tool("train_net", "--cfg", tmp_path / "mine.yaml", f"DATA.PATH_TO_DATA_DIR={data}", *settings)
+
+    return train
+
+
+def error_of(result):
+    """The one line that a mistake gets."""
+    lines = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert result.status == 2
+    assert len(lines) == 1
+    assert "Traceback" not in result.err
+    return lines[0]
+
+
+def test_it_trains_tests_and_says_where_everything_is(train, tmp_path):
+    result = train("OCTCONV.ALPHA", 0.5)
+
+    run = tmp_path / "run"
+    assert result.status == 0, result.err
+    assert "recipe: batch 2 (1 processes x 2), lr 0.01 cosine, 1 epochs x 2 iterations (2), no warm-up" in result.out
+    assert json.loads(result.out.splitlines()[-1])["split"] == "test_final"
+    files = {"metrics.jsonl", "timing.jsonl", "predictions.csv", "results.json", "scores.npz", "report.html"}
+    assert files <= {path.name for path in run.iterdir()}
+    assert (run / "checkpoints" / "checkpoint_epoch_00001.pyth").is_file()
+    assert (run / "checkpoints" / "best.pyth").is_file()
+    assert "a name with spaces.mp4" in (run / "predictions.csv").read_text()
+    assert list(json.loads((run / "results.json").read_text())["views"]) == ["1x1", "2x1"]
+
+
+def test_the_same_command_goes_on_from_the_newest_checkpoint(train, tmp_path):
+    train("TEST.ENABLE", "false")
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_text()
+
+    again = train("TEST.ENABLE", "false")
+
+    assert "resumed from" in again.out
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == metrics
+
+
+def test_odd_crop_sizes_train_and_test(train):
+    result = train(
+        "OCTCONV.ALPHA=0.5", "DATA.TRAIN_CROP_SIZE=37", "DATA.TEST_CROP_SIZE=45", "DATA.TRAIN_JITTER_SCALES=[41,53]"
+    )
+
+    assert result.status == 0, result.err
+
+
+def test_unreadable_videos_are_counted_named_and_replaced(train, data):
+    (data / "zero.mp4").write_bytes(b"")
+    (data / "text.mp4").write_text("this is no video")
+    (data / "torn.mp4").write_bytes((data / "a.mp4").read_bytes()[:200])
+    write_video(data / "single.mp4", np.zeros((1, 40, 48, 3), np.uint8))
+    for split in ("train", "val", "test"):
+        with (data / f"{split}.csv").open("a") as file:
+            file.write("zero.mp4 0\ntext.mp4 1\ntorn.mp4 0\nsingle.mp4 1\n")
+
+    result = train("DATA.MAX_BAD_RATIO=0.5")
+
+    assert result.status == 0, result.err
+    for name in ("zero.mp4", "text.mp4", "torn.mp4"):
+        assert f"{name}: could not be read (" in result.out
+    assert "single.mp4: could not be read" not in result.out
+    assert "8 videos, 3 of them unreadable (counted as wrong)" in result.out
+
+
+def test_too_many_unreadable_videos_stop_the_run(train, data):
+    (data / "a.mp4").write_bytes(b"")
+
+    message = error_of(train())
+
+    assert "1 of 4 files cannot be read" in message
+    assert str(data / "a.mp4") in message
+    assert "DATA.MAX_BAD_RATIO" in message
+
+
+def test_a_missing_list_says_which_and_how_to_make_it(train, data):
+    (data / "train.csv").unlink()
+
+    message = error_of(train())
+
+    assert message.startswith(f"error: {data / 'train.csv'}: there is no such list")
+    assert "tools/make_lists.py" in message
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [("", "the list is empty"), ("a.mp4 0\nb.mp4 2\n", "train.csv:2: label 2 is outside 0..1")],
+    ids=["empty", "label"],
+)
+def test_a_list_that_cannot_be_used_is_named(train, data, lines, expected):
+    (data / "train.csv").write_text(lines)
+
+    assert expected in error_of(train())
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["OCTCONV.ALPHA=1"], "OCTCONV.ALPHA is 1; it lies in [0, 1)"),
+        (["OCTCONV.ALFA=0.1"], "command line: there is no setting OCTCONV.ALFA; did you mean OCTCONV.ALPHA?"),
+        (["TRAIN.BATCH_SIZE=16"], "4 samples do not fill one batch of 16"),
+        (["TRAIN.CHECKPOINT_FILE_PATH=absent.pyth"], "absent.pyth: there is no such file"),
+    ],
+    ids=["alpha", "typo", "batch", "weights"],
+)
+def test_a_setting_that_cannot_work_is_one_line(train, settings, expected):
+    assert expected in error_of(train(*settings))
+
+
+def test_an_output_folder_that_cannot_be_written_is_one_line(train, tmp_path):
+    (tmp_path / "occupied").write_text("a file")
+
+    message = error_of(train(f"OUTPUT_DIR={tmp_path / 'occupied'}"))
+
+    assert "occupied: cannot be written to" in message
+    assert "choose another OUTPUT_DIR" in message
+
+
+def test_a_dry_run_needs_no_data_and_leaves_nothing(train, data, tmp_path):
+    result = train("--dry-run", "DATA.PATH_TO_DATA_DIR=nowhere", "SOLVER.ACCUM_STEPS=2", "BN.USE_PRECISE_STATS=true")
+
+    assert result.status == 0, result.err
+    assert "dry run: two training and two evaluation steps went through" in result.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_kinetics_without_its_lists_says_how_to_make_them(run_tool, tmp_path, monkeypatch, repo):
+    monkeypatch.chdir(tmp_path)
+
+    result = run_tool("train_net", "--cfg", repo / "configs" / "kinetics400" / "oct_i3d.yaml")
+
+    assert error_of(result).startswith("error: data/kinetics400/train.csv: there is no such list. Make it with")
