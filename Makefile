@@ -13,6 +13,10 @@ $(INSTALLED): requirements.txt requirements-dev.txt setup.py
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
+demo: $(INSTALLED)
+	$(BIN)/python tools/make_demo_data.py $(DEMO_DATA)
+	$(BIN)/python tools/train_net.py --cfg configs/demo/oct_i3d.yaml DATA.PATH_TO_DATA_DIR=$(DEMO_DATA)
+
 test: lint types imports
 	$(BIN)/pytest -n 2
 
