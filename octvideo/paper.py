@@ -188,7 +188,7 @@ def network_results(network: Network, *, traced: bool) -> Iterator[Result]:
     cost = None
     try:
         with torch.device("meta"):
-            model = create_model(network.model, num_classes=400 if network.table == 6 else 1000, **network.options)
+            model = create_model(network.model, **network.options)
         cost = count_twice(model, network.shape)[0] if traced else count(model, network.shape)
     except ConfigError as error:
         reading = f"not built: {error}"

@@ -29,16 +29,22 @@ from octvideo.models.video_resnet import (
 
 
 class Lateral(nn.Module):
-    """Fast to slow: convolution kt x 1 x 1 with the temporal stride `speed_ratio`, BN, ReLU, concatenated per group."""
+    """Fast to slow: convolution kt x 1 x 1 with the temporal stride `speed_ratio`, BN, ReLU, concatenated per group.
+
+    Frames of the fast pathway beyond a multiple of the stride have no slow frame to join, and are left out.
+    """
 
     def __init__(self, in_channels: int, out_channels: Channels, kernel_t: int, speed_ratio: int) -> None:
         super().__init__()
         kernel, stride, padding = (kernel_t, 1, 1), (speed_ratio, 1, 1), (kernel_t // 2, 0, 0)
+        self.speed_ratio = speed_ratio
         self.conv = OctConv3d(Channels(in_channels), out_channels, kernel, stride, padding, bias=False)
         self.bn = OctBatchNorm3d(out_channels)
 
     def forward(self, slow: OctTensor, fast: OctTensor) -> OctTensor:
-        return concatenate(slow, self.bn(self.conv(fast)).map(F.relu))
+        frames = slow.high.shape[2] * self.speed_ratio
+        seen = fast.map(lambda t: t[:, :, :frames])
+        return concatenate(slow, self.bn(self.conv(seen)).map(F.relu))
 
 
 class Pathway(nn.Module):
@@ -113,6 +119,8 @@ class SlowFast(VideoNet):
 def _check(options: VideoOptions) -> None:
     if options.width_per_group % options.beta_inv:
         raise ConfigError(f"beta_inv is {options.beta_inv}; it divides the slow width, here {options.width_per_group}")
+    if options.fusion_kernel_size % 2 == 0:
+        raise ConfigError(f"fusion_kernel_size is {options.fusion_kernel_size}; it is odd, to be centred on a frame")
     if options.block == "preact":
         raise ConfigError("SlowFast has post-activation blocks only; block='preact' is for C2D and I3D")
     if options.nonlocal_location and any(options.nonlocal_location):

@@ -1,0 +1,67 @@
+"""pytorchvideo's hub models, imported behind a stub of the two torchvision names that it asks for at import."""
+
+import sys
+import warnings
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def _stub_torchvision() -> dict[str, ModuleType]:
+    names = ("torchvision", "torchvision.ops", "torchvision.datasets", "torchvision.datasets.folder")
+    modules = {name: ModuleType(name) for name in names}
+    modules["torchvision.ops"].RoIAlign = nn.Identity  # type: ignore[attr-defined]
+    modules["torchvision.datasets.folder"].make_dataset = None  # type: ignore[attr-defined]
+    return modules
+
+
+def _import_pytorchvideo() -> tuple[Any, Any]:
+    stub = {} if "torchvision" in sys.modules else _stub_torchvision()
+    sys.modules.update(stub)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch.jit, on which its dependencies stand
+            import pytorchvideo.models.hub.resnet as resnet
+            import pytorchvideo.models.slowfast as slowfast
+    finally:
+        for name in stub:
+            del sys.modules[name]
+    return resnet, slowfast
+
+
+def reference(name: str, num_classes: int = 400, width: int = 64) -> nn.Module:
+    """c2d_r50, i3d_r50, slow_r50 of the hub; slowfast_r50 in its 4x16 form (32 frames, every 8th slow).
+
+    The hub's heads pool the windows of 224 px; here they pool what there is, which is the same function at 224.
+    """
+    resnet, slowfast = _import_pytorchvideo()
+    if name == "slowfast_r50":
+        model = slowfast.create_slowfast(
+            model_num_class=num_classes,
+            slowfast_fusion_conv_kernel_size=(5, 1, 1),
+            slowfast_fusion_conv_stride=(8, 1, 1),
+        )
+        model.blocks[5].pool = nn.ModuleList([nn.AdaptiveAvgPool3d(1), nn.AdaptiveAvgPool3d(1)])
+        return model
+    model = getattr(resnet, name)(model_num_class=num_classes, stem_dim_out=width)
+    model.blocks[-1].pool = nn.AdaptiveAvgPool3d(1)
+    return model
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    """Every batch norm with statistics and an affine map of its own, and no gamma near zero; in evaluation mode."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.0)
+            nn.init.uniform_(module.bias, -0.2, 0.2)
+    return model.eval()
+
+
+def slow_frames(clip: torch.Tensor, ratio: int = 8) -> torch.Tensor:
+    """PySlowFast's pick: evenly from the first frame to the last, truncated."""
+    frames = clip.shape[2]
+    return clip[:, :, torch.linspace(0, frames - 1, frames // ratio).long()]
