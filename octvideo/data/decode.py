@@ -60,7 +60,7 @@ class Video:
         self.path, self.info = path, info
         self._short_side = short_side
         self._may_fall_back = backend == "auto" and info.backend == "decord"
-        self._engine: Engine | None = None
+        self._engine: Engine
         try:
             engine = _Decord if (info.backend if backend == "auto" else backend) == "decord" else _PyAV
             self._engine = engine(path, info, short_side)
@@ -85,7 +85,7 @@ class Video:
             return self.read(indices)
 
     def close(self) -> None:
-        self._engine = None
+        del self._engine
 
     def _fall_back(self, error: Exception) -> None:
         """decord gives up on some files whose packets look sound: then a sequential decode decides."""
@@ -186,6 +186,7 @@ def _examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
         or ("open GOP" if layout.open_gop else "")
         or (f"an edit list hides {layout.num_hidden} frames" if layout.num_hidden else "")
         or (f"{num_streams} video streams" if num_streams > 1 else "")
+        or ("interlaced" if first and first.interlaced_frame else "")
         or (f"rotated by {rotation} degrees" if rotation else "")
         or (f"pixel format {codec.pix_fmt}" if codec.pix_fmt not in ("yuv420p", "yuvj420p") else "")
         or (f"{width} x {height} pixels" if min(width, height) < 16 else "")
@@ -245,14 +246,15 @@ def _opened(path: str) -> Iterator[Any]:
     import av
 
     try:
-        container = av.open(path)
-    except Exception as error:
+        with av.open(path) as container:
+            if not container.streams.video:
+                raise DecodeError(path, "there is no video stream in it")
+            if container.streams.video[0].codec_context is None:
+                raise DecodeError(path, "its codec is not known")
+            container.streams.video[0].codec_context.thread_count = 1
+            yield container
+    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
         raise DecodeError(path, _cause(error)) from error
-    with container:
-        if not container.streams.video:
-            raise DecodeError(path, "there is no video stream in it")
-        container.streams.video[0].codec_context.thread_count = 1
-        yield container
 
 
 class _PyAV:
@@ -262,7 +264,9 @@ class _PyAV:
         self._path, self._info = path, info
         self._size = _stored_size(info, short_side)
         with _opened(path) as container:
-            self._layout, _ = _look_through(container)
+            layout, _ = _look_through(container)
+        # A damaged file may decode to fewer frames than its packets promise: then only counting is right.
+        self._layout = layout if len(layout.pts) == info.num_frames else StreamMap(unclear="damaged")
 
     def read(self, indices: Sequence[int]) -> Frames:
         found = None if self._layout.unclear else self._jump(indices)
