@@ -25,6 +25,7 @@ Film = Callable[[int], NDArray[np.uint8] | None]
 
 NUM_FILMS = 6
 TIMES = " \u00d7 "
+SMALLEST_TABLE = 8  # classes up to which the confusion matrix leaves room beside it
 LARGEST_TABLE = 30  # classes up to which the confusion matrix has a number in each cell
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
@@ -199,7 +200,10 @@ def _confusion(summary: Mapping[str, Any]) -> str:
             f'<script type="application/json" id="cells">{data}</script><script>{MATRIX_SCRIPT}</script>'
         )
     note = "Row: the label. Column: what the model named. Blue cells are right, red ones are mistakes."
-    return _section("Confusion", note, body + _confused_pairs(names, cells))
+    pairs = _confused_pairs(names, cells)
+    if len(names) <= SMALLEST_TABLE:
+        return _section("Confusion", note, f'<div class="charts pair">{body}<div>{pairs}</div></div>')
+    return _section("Confusion", note, body + pairs)
 
 
 def _matrix_table(names: Sequence[str], cells: Sequence[Sequence[int]]) -> str:
@@ -224,7 +228,7 @@ def _cell(count: int, total: int, right: bool) -> str:
     return f'<td class="{kind}" style="--share:{12 + 0.88 * share:.0f}%">{count}</td>'
 
 
-def _confused_pairs(names: Sequence[str], cells: Sequence[Sequence[int]], most: int = 12) -> str:
+def _confused_pairs(names: Sequence[str], cells: Sequence[Sequence[int]], most: int = 8) -> str:
     mistakes = sorted((cell for cell in cells if cell[0] != cell[1]), key=lambda cell: (-cell[2], cell))
     if len(names) <= 2 or not mistakes:
         return ""
