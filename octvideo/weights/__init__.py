@@ -1,5 +1,6 @@
 """Weights from files: our own and other projects'."""
 
 from octvideo.weights.load import LoadReport, load_weights
+from octvideo.weights.official import load_official
 
-__all__ = ["LoadReport", "load_weights"]
+__all__ = ["LoadReport", "load_official", "load_weights"]

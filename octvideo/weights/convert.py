@@ -153,6 +153,8 @@ def _candidates(state: State) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         options = family.options(**family.fixed)
         if isinstance(options, ImageResNetOptions) and tuple(options.blocks) == blocks and stem is not None:
+            if (options.block == "preact") != ("tail.high.weight" in state):
+                continue
             yield name, {**seen, "width_per_group": stem.shape[0], "se": se}
         elif isinstance(options, DenseNetOptions) and "stages.dense2.layer0.reduce.conv.h2h.weight" in state:
             yield name, {**seen, "octave_stem": "stem.conv.h2l.weight" in state}

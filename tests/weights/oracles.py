@@ -1,0 +1,47 @@
+"""The official networks' oracles, and the networks of this package that should give the same logits."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "official"
+
+# The two that the repository holds, one of each spelling.
+SMALL = {
+    "resnet26_v2_a0250": ("preact_resnet26", {"alpha": 0.25}),
+    "mobilenet_v1_075_a0375": ("mobilenet_v1", {"alpha": 0.375, "width": 0.75}),
+}
+ALL: dict[str, tuple[str, dict[str, Any]]] = SMALL | {
+    "resnet50_v2_vanilla": ("preact_resnet50", {}),
+    "resnet50_v2_a0500": ("preact_resnet50", {"alpha": 0.5}),
+    "seresnet50_v2_a0250": ("preact_se_resnet50", {"alpha": 0.25}),
+    "resnet50_v1b_a0250": ("resnet50", {"alpha": 0.25}),
+    "resnet152_v1f_a0125": ("resnet152_v1f", {"alpha": 0.125}),
+    "densenet121_a0125": ("densenet121", {"alpha": 0.125}),
+    "mobilenet_v2_100_a0375": ("mobilenet_v2", {"alpha": 0.375}),
+}
+
+
+def _load_rule() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("official_write_params", GOLDEN / "write_params.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+rule = _load_rule()
+
+
+def load(name: str, folder: Path = GOLDEN) -> dict[str, Any]:
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def write_file(name: str, path: Path, *, folder: Path = GOLDEN, by_prefix: bool = False) -> dict[str, Any]:
+    """Write the official file that oracle `name` describes to `path`; returns the oracle."""
+    oracle = load(name, folder)
+    rule.write(path, rule.parameters(oracle, by_prefix=by_prefix))
+    return oracle
