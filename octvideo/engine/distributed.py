@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -84,9 +84,7 @@ class Processes:
         """The model with gradients averaged over ranks; itself for one process or without trainable parameters."""
         if self.world_size == 1 or not any(p.requires_grad for p in model.parameters()):
             return model
-        ids = [self.device.index] if self.device.type == "cuda" else None
-        # Buffers are shared once per epoch (share_buffers): a broadcast per forward pass would buy nothing.
-        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+        return DistributedDataParallel(model, device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
 
 def start_processes(device: str = "auto", timeout_minutes: float = 30) -> Processes:
@@ -100,14 +98,30 @@ def start_processes(device: str = "auto", timeout_minutes: float = 30) -> Proces
     if world_size == 1:
         return Processes(device=place)
     backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+    rank = int(os.environ["RANK"])
+    timeout = timedelta(minutes=timeout_minutes)
+    dist.init_process_group(backend, store=_own_store(), rank=rank, world_size=world_size, timeout=timeout)
     return Processes(
-        rank=dist.get_rank(),
+        rank=rank,
         world_size=world_size,
         local_rank=local_rank,
         local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
         device=place,
     )
+
+
+def _own_store() -> Any:
+    """A place to meet that a restarted run shares with no dead process; None: torch's own is one.
+
+    torchrun keeps one store over its restarts, so a new process may find the address of a dead one there (pytorch issue
+    135712). On one node the number of the restart tells them apart; on several it need not be the same, and the
+    launcher must set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (tools/slurm.sbatch does).
+    """
+    env = os.environ
+    if env.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or env.get("GROUP_WORLD_SIZE") != "1":
+        return None
+    store = dist.TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False)  # type: ignore[attr-defined]
+    return dist.PrefixStore(f"restart_{env['TORCHELASTIC_RESTART_COUNT']}", store)  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
-"""The state of every random number generator of this process, as values that a checkpoint may carry."""
+"""Random numbers: seeds, and the state of every generator of this process as values that a checkpoint may carry."""
 
+import os
 import random
 from typing import Any
 
@@ -12,6 +13,13 @@ def seed_all(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def be_deterministic() -> None:
+    """The same bits from the same inputs. On a GPU, operations without such a kernel warn and stay as they are."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
 
 
 def rng_state() -> dict[str, Any]:

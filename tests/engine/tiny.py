@@ -1,8 +1,12 @@
 """A training run small enough to be killed fifty times: stub network, stub loader, real Trainer.
 
-As a program: python tiny.py OUTPUT_DIR [key=value ...] trains it; keys are TrainOptions or `die=<function>:<call>`.
+As a program, `python tiny.py OUTPUT_DIR [key=value ...]`, also under torchrun. Keys: those of TrainOptions, dropout,
+sync (batch norm), seconds (per batch), fail_rank and fail_at (a DataError), die_once (SIGKILL of rank 1 at a batch).
 """
 
+import contextlib
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.data.batch import Batch
+from octvideo.engine.adapt import synchronise_batch_norm
 from octvideo.engine.distributed import Processes, processes
 from octvideo.engine.log import setup_logging
 from octvideo.engine.losses import make_loss
@@ -117,22 +122,45 @@ def make_trainer(
     )
 
 
+class DyingLoader(TinyLoader):
+    """Rank 1 is killed before its n-th batch, once: a file remembers."""
+
+    def __init__(self, n: int, memory: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self.n, self.memory, self.given = n, memory, 0
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        for batch in super().epoch(epoch, start_batch):
+            self.given += 1
+            if self.rank == 1 and self.given == self.n and not self.memory.exists():
+                self.memory.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+
+
 def main(output_dir: str, *settings: str) -> None:
-    values: dict[str, Any] = dict(setting.split("=") for setting in settings)
-    options = {f.name: _number(values[f.name]) for f in fields(TrainOptions) if f.name in values}
+    values: dict[str, Any] = {key: _number(text) for key, text in (setting.split("=") for setting in settings)}
+    options = {f.name: values[f.name] for f in fields(TrainOptions) if f.name in values}
     torch.set_num_threads(1)
     with exit_on_user_error(), processes("cpu") as procs:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        setup_logging(output_dir, procs.is_main)
-        loader = TinyLoader(
-            rank=procs.rank,
-            world_size=procs.world_size,
-            batch_size=8 // procs.world_size,
-            batches=int(values.get("batches", 6)),
-            seconds=float(values.get("seconds", 0)),
-        )
-        summary = make_trainer(output_dir, loader=loader, procs=procs, **options).train()
-        print(f"rank {procs.rank}: finished {summary.finished}")
+        if procs.is_main:
+            with contextlib.suppress(OSError):
+                Path(output_dir).mkdir(parents=True, exist_ok=True)
+        procs.barrier()
+        setup_logging(output_dir if Path(output_dir).is_dir() else None, procs.is_main)
+        size = {"rank": procs.rank, "world_size": procs.world_size, "batch_size": 8 // procs.world_size}
+        faults = {"seconds": values.get("seconds", 0)}
+        if procs.rank == values.get("fail_rank"):
+            faults["fail_at"] = values["fail_at"]
+        loader = TinyLoader(**size, **faults)
+        if "die_once" in values:
+            loader = DyingLoader(values["die_once"], Path(output_dir) / "died", **size, **faults)
+        seed_all(7)
+        model = TinyNet(values.get("dropout", 0.2))
+        if values.get("sync"):
+            synchronise_batch_norm(model, procs.device)
+        summary = make_trainer(output_dir, model=model, loader=loader, procs=procs, **options).train()
+        print(f"rank {procs.rank}: finished {summary.finished}", flush=True)
 
 
 def _number(text: str) -> float | int:

@@ -1,0 +1,154 @@
+"""Several processes do what one does: over gloo, under torchrun, on one "node" and on two."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from octvideo.engine.distributed import Processes
+
+CHILD = str(Path(tiny.__file__))
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def torchrun(*arguments):
+    return [sys.executable, "-m", "torch.distributed.run", *arguments]
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def run(command):
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def last_state(folder):
+    newest = sorted((folder / "checkpoints").glob("checkpoint_*"))[-1]
+    return torch.load(newest, weights_only=True)
+
+
+def losses(folder):
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [r["loss"] for r in records if "loss" in r]
+
+
+def assert_same_run(one, other):
+    a, b = last_state(one), last_state(other)
+    for name, value in a["model_state"].items():
+        torch.testing.assert_close(b["model_state"][name], value, rtol=2e-4, atol=2e-5, msg=name)
+    assert losses(other) == pytest.approx(losses(one), rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The run of a single process on the same global batches."""
+    folder = tmp_path_factory.mktemp("alone")
+    run([sys.executable, CHILD, str(folder), "dropout=0"])
+    return folder
+
+
+def test_one_process_needs_no_group():
+    procs = Processes()
+    values = torch.ones(2)
+
+    assert procs.is_main
+    assert procs.any_of(True, False) == [True, False]
+    assert procs.total(values) is values
+    assert procs.gather("x") == ["x"]
+    assert procs.from_main(3) == 3
+    assert isinstance(procs.wrap(tiny.TinyNet()), tiny.TinyNet)
+
+
+@pytest.mark.slow
+def test_two_ranks_with_synchronised_batch_norm_are_one_process(tmp_path, alone):
+    run(torchrun("--standalone", "--nproc_per_node", "2", CHILD, str(tmp_path), "dropout=0", "sync=1"))
+
+    assert_same_run(alone, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_nodes_on_loopback_are_one_process(tmp_path, alone):
+    port = free_port()
+    place = ["--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "127.0.0.1", "--master_port", str(port)]
+    child = [CHILD, str(tmp_path), "dropout=0", "sync=1"]
+    nodes = [subprocess.Popen(torchrun(*place, "--node_rank", str(rank), *child), env=ENVIRONMENT) for rank in range(2)]
+
+    assert [node.wait() for node in nodes] == [0, 0]
+    assert_same_run(alone, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_ranks_resume_to_the_bit(tmp_path):
+    two = torchrun("--standalone", "--nproc_per_node", "2", CHILD)
+    run([*two, str(tmp_path / "whole")])
+    run([*two, str(tmp_path / "parts"), "max_iter=8", "checkpoint_period=1"])
+    (tmp_path / "parts/checkpoints/checkpoint_epoch_00002.pyth").unlink()
+    run([*two, str(tmp_path / "parts")])
+
+    a, b = last_state(tmp_path / "whole"), last_state(tmp_path / "parts")
+    assert all(torch.equal(a["model_state"][name], b["model_state"][name]) for name in a["model_state"])
+    assert len(a["rng"]) == 2
+    assert not torch.equal(a["rng"][0]["torch"], a["rng"][1]["torch"])
+
+
+@pytest.mark.slow
+def test_a_killed_rank_restarts_the_run_from_its_checkpoint(tmp_path):
+    """torchrun sees rank 1 die, ends the other, starts both again; they go on and finish."""
+    options = ["seconds=0.05", "checkpoint_minutes=0.0001", "die_once=10"]
+    command = torchrun("--standalone", "--nproc_per_node", "2", "--max-restarts", "2", CHILD)
+
+    done = run([*command, str(tmp_path), *options])
+
+    assert "resumed from" in done.stdout
+    assert "rank 0: finished True" in done.stdout
+    assert last_state(tmp_path)["epoch"] == 3
+
+
+@pytest.mark.slow
+def test_sigterm_to_torchrun_saves_and_the_same_command_finishes(tmp_path):
+    command = torchrun("--standalone", "--nproc_per_node", "2", CHILD)
+    process = subprocess.Popen([*command, str(tmp_path), "seconds=0.2"], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text():
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+
+    assert "stopped by SIGTERM" in (tmp_path / "stdout.log").read_text()
+    run([*command, str(tmp_path)])
+    assert last_state(tmp_path)["epoch"] == 3
+
+
+@pytest.mark.slow
+def test_a_rank_that_cannot_read_its_data_stops_all_after_a_checkpoint(tmp_path):
+    command = torchrun("--standalone", "--nproc_per_node", "2", CHILD, str(tmp_path), "fail_at=3", "fail_rank=1")
+
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+
+    assert done.returncode != 0
+    assert "5 of 20 files are bad" in done.stderr
+    assert (tmp_path / "checkpoints/checkpoint_epoch_00001_batch_000003.pyth").exists()
+    assert "DataError" not in done.stderr  # a line per rank, no traceback of ours
+
+
+@pytest.mark.slow
+def test_an_output_folder_that_cannot_be_written_stops_all_ranks(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    command = torchrun("--standalone", "--nproc_per_node", "2", CHILD, str(tmp_path / "file/run"))
+
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode != 0
+    assert done.stderr.count("choose another OUTPUT_DIR") == 2
