@@ -2,18 +2,17 @@
 
 import os
 import platform
+from importlib.metadata import version
 
 import numpy as np
 import torch
-
-from octvideo import __version__
 
 
 def environment() -> dict[str, str]:
     """Versions and hardware, for people. No host name, no path."""
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
-        "octvideo": __version__,
+        "octvideo": version("octvideo"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -28,7 +28,7 @@ p.note { color: var(--soft); margin: 0 0 16px; max-width: 78ch; }
 .numbers span { color: var(--soft); font-size: 13px; }
 .interval { display: block; width: 100%; max-width: 440px; margin: 14px 0 0 -8px; }
 .warning { border-left: 3px solid var(--wrong); padding: 6px 14px; margin: 20px 0 0; }
-.warning details { border: 0; } .warning summary { padding: 2px 0; }
+.warning details:last-of-type { border: 0; } .warning summary { padding: 2px 0; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 16px; }
 .charts.pair { gap: 16px 48px; }
 figure { margin: 0; }
