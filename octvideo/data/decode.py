@@ -178,7 +178,7 @@ def _examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
         codec = container.streams.video[0].codec_context
         fps = _frame_rate(container.streams.video[0])
         layout, first = _look_through(container)
-    rotation = first.rotation if first else 0
+    rotation = 90 * round(first.rotation / 90) if first else 0
     width, height = (codec.height, codec.width) if rotation % 180 else (codec.width, codec.height)
     reason = (
         layout.unclear
