@@ -1,0 +1,191 @@
+"""What a config becomes: networks, schedules, frozen parts, the recipe line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from octvideo import build_data, build_recipe
+from octvideo.build import build_model, build_trainer, dry_run, validator
+from octvideo.build_dry_run import GeneratedSamples, GeneratedVideos
+from octvideo.config import load_config
+from octvideo.engine.distributed import Processes
+from octvideo.errors import ConfigError
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+KINETICS = CONFIGS / "kinetics400"
+NARROW = """
+    RESNET.WIDTH_PER_GROUP=8 MODEL.NUM_CLASSES=4 DATA.NUM_FRAMES=8 DATA.TRAIN_CROP_SIZE=32 DATA.TEST_CROP_SIZE=32
+    DATA.TRAIN_JITTER_SCALES=[32,32] DATA_LOADER.NUM_WORKERS=0 TENSORBOARD.ENABLE=false
+""".split()  # noqa: SIM905 - as on a command line
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    monkeypatch.setattr("octvideo.engine.threads.available_cores", lambda: 1)
+
+
+def tiny(*settings):
+    return load_config(str(KINETICS / "i3d.yaml"), [*NARROW, "RESNET.DEPTH=26", *settings])
+
+
+def trainer(cfg, num_samples=4):
+    samples = GeneratedSamples((3, 8, 32, 32), 4, num_samples)
+    procs = Processes()
+    return build_trainer(cfg, procs, build_data.train_loader(cfg, samples, procs), None)
+
+
+def meta_model(cfg):
+    with torch.device("meta"):
+        return build_model(cfg)
+
+
+# --- Networks
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["OCTCONV.ALPHA=0.5"], {"alpha": 0.5, "stages": None, "width_rule": None}),
+        (["OCTCONV.STAGES=[2,3,4]", "OCTCONV.WIDTH_RULE=int"], {"stages": [2, 3, 4], "width_rule": "int"}),
+        (["OCTCONV.DOWNSAMPLE=pool"], {"downsample": "pool"}),
+        (["RESNET.STRIDE_1X1=true", "RESNET.STEM_POOL_PADDING=0"], {"stride_1x1": True, "stem_pool_padding": 0}),
+        (["NONLOCAL.LOCATION=[[[]],[[1]],[[]],[[]]]"], {"nonlocal_location": [[], [1], [], []]}),
+        (["RESNET.NUM_BLOCK_TEMP_KERNEL=[[1],[1],[1],[1]]"], {"num_block_temp_kernel": [1, 1, 1, 1]}),
+        (["MODEL.ARCH=slowfast", "SLOWFAST.ALPHA=4"], {"name": "slowfast_r26", "speed_ratio": 4}),
+    ],
+)
+def test_a_setting_reaches_the_network(settings, expected):
+    config = meta_model(tiny(*settings)).config
+
+    assert {name: config[name] for name in expected} == expected
+
+
+def test_an_image_network_goes_by_its_name():
+    cfg = load_config(
+        str(KINETICS / "i3d.yaml"),
+        ["TRAIN.DATASET=imagenet", "TEST.DATASET=imagenet", "MODEL.ARCH=resnet18", "OCTCONV.ALPHA=0.25"],
+    )
+
+    assert meta_model(cfg)(torch.empty(1, 3, 64, 64, device="meta")).shape == (1, 400)
+
+
+# --- Training
+
+
+def test_frozen_stages_neither_train_nor_count_statistics():
+    built = trainer(tiny("MODEL.FREEZE_STAGES=[1,2]", "TRAIN.BATCH_SIZE=2"))
+
+    assert not any(p.requires_grad for p in built.model.stem.parameters())
+    assert not any(p.requires_grad for p in built.model.res2.parameters())
+    assert all(p.requires_grad for p in built.model.res3.parameters())
+    assert built.model.stem in built.frozen
+
+
+def test_batch_norm_has_no_weight_decay():
+    built = trainer(tiny("TRAIN.BATCH_SIZE=2"))
+
+    decays = {id(p): group["weight_decay"] for group in built.step.optimizer.param_groups for p in group["params"]}
+    for module in built.model.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            assert decays[id(module.weight)] == decays[id(module.bias)] == 0
+        elif isinstance(module, nn.Conv3d):
+            assert decays[id(module.weight)] == 1e-4
+
+
+def test_a_batch_is_shared_by_processes_and_accumulation_steps():
+    cfg = tiny("TRAIN.BATCH_SIZE=12", "SOLVER.ACCUM_STEPS=3")
+    loader = build_data.train_loader(cfg, GeneratedSamples((3, 8, 32, 32), 4, 24), Processes(rank=1, world_size=2))
+
+    assert loader.batch_size == 2
+    with pytest.raises(ConfigError, match="not divisible by 8 processes x 3 accumulation steps"):
+        build_data.train_loader(cfg, GeneratedSamples((3, 8, 32, 32), 4, 24), Processes(world_size=8))
+
+
+def test_a_checkpoint_travels_with_what_its_weights_assume():
+    meta = trainer(tiny("TRAIN.BATCH_SIZE=2")).snapshots.travels["meta"]
+
+    assert meta["model"]["name"] == "i3d_r26"
+    assert meta["class_names"] == ["class 0", "class 1", "class 2", "class 3"]
+    assert meta["preprocessing"]["mean"] == [0.45, 0.45, 0.45]
+    assert meta["preprocessing"]["num_frames"] == 8
+    assert json.dumps(meta)
+
+
+def test_validation_counts_errors_over_one_view_of_each_video():
+    cfg = tiny()
+    videos = GeneratedVideos(build_data.validation_views(cfg), num_classes=4, num_videos=2)
+    model = build_model(cfg).eval()
+    model.window_scores = lambda x: torch.eye(4)[torch.zeros(len(x), dtype=torch.int64)]
+
+    errors = validator(cfg, videos, Processes())(model)
+
+    assert errors == {"top1_err": 50.0, "top5_err": 0.0}
+
+
+# --- Schedules and recipes
+
+
+def test_a_cosine_counts_epochs_and_warms_up():
+    schedule = build_recipe.build_schedule(load_config(str(KINETICS / "i3d.yaml")), steps_per_epoch=100, world_size=1)
+
+    assert schedule.lr(0) == pytest.approx(0.01)
+    assert schedule.lr(98) == pytest.approx(0.05)
+    assert schedule.lr(196) == pytest.approx(0.0)
+
+
+def test_an_iteration_schedule_steps_where_the_paper_does():
+    cfg = load_config(str(KINETICS / "i3d_in1k.yaml"))
+
+    schedule = build_recipe.build_schedule(cfg, steps_per_epoch=3666, world_size=8)
+
+    assert schedule.per_iteration
+    places = (0, 149_999, 150_000, 250_000, 299_999)
+    assert [schedule.lr(i) for i in places] == pytest.approx([0.01, 0.01, 0.001, 0.0001, 0.0001])
+
+
+def test_the_rate_follows_the_batch_where_a_base_batch_is_given():
+    cfg = tiny("TRAIN.BATCH_SIZE=16", "SOLVER.BASE_BATCH_SIZE=64")
+
+    assert build_recipe.effective_lr(cfg, world_size=1) == pytest.approx(0.025)
+    line = build_recipe.describe_recipe(cfg, steps_per_epoch=10, world_size=2)
+    assert "batch 16 (2 processes x 8), lr 0.025 (0.1 scaled from batch 64) cosine" in line
+    assert "196 epochs x 10 iterations (1960), warm-up 34 epochs from 0.0025" in line
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ([], ""),
+        (["TRAIN.BATCH_SIZE=16"], "TRAIN.BATCH_SIZE 16 instead of 64; SOLVER.BASE_BATCH_SIZE 64 scales the rate"),
+        (["TRAIN.BATCH_SIZE=16", "SOLVER.BASE_BATCH_SIZE=64"], ""),
+        (["SOLVER.MAX_EPOCH=100"], "not the published recipe: SOLVER.MAX_EPOCH 100 instead of 196"),
+        (["MODEL.NUM_CLASSES=6", "SOLVER.MAX_EPOCH=100"], ""),
+    ],
+)
+def test_a_run_that_leaves_the_published_recipe_says_where(settings, expected):
+    warning = build_recipe.recipe_warning(load_config(str(KINETICS / "i3d.yaml"), settings))
+
+    assert expected in warning
+    assert bool(warning) == bool(expected)
+
+
+# --- Dry runs
+
+
+@pytest.mark.parametrize(
+    "file", sorted(KINETICS.glob("*.yaml")) + sorted((CONFIGS / "demo").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_recipe_dry_runs_on_a_narrow_network(file, capsys):
+    dry_run(load_config(str(file), NARROW), Processes())
+
+    assert "two training and two evaluation steps went through" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_full_size_network_dry_runs_on_a_cpu(capsys):
+    dry_run(load_config(str(KINETICS / "oct_i3d.yaml")), Processes())
+
+    assert "two training and two evaluation steps went through" in capsys.readouterr().out
