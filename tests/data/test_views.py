@@ -4,6 +4,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from octvideo.data.decode import read_frames
@@ -231,3 +233,26 @@ def test_labels_take_the_models_meaning(folder):
 def test_a_label_without_a_name_is_refused(folder):
     with pytest.raises(DataError, match=r"label 2 has no name"):
         VideoViews(read_list(folder / "val.csv"), SMALL, classes=[1, 0])
+
+
+@given(
+    num_clips=st.integers(1, 12),
+    num_crops=st.integers(1, 3),
+    height=st.integers(48, 200),
+    width=st.integers(48, 200),
+    num_frames=st.integers(1, 90),
+)
+def test_any_views_lie_inside_the_video_and_any_subset_inside_the_views(
+    num_clips, num_crops, height, width, num_frames
+):
+    spec = ViewSpec(ClipRule(4, 4), num_clips, num_crops, short_side=48, crop_size=48)
+
+    assert all(0 <= frame < num_frames for clip in spec.clips(Timing(num_frames, 30.0)) for frame in clip)
+    for top, left in spec.crops(height, width):
+        assert 0 <= top <= height - 48
+        assert 0 <= left <= width - 48
+    for name, views in spec.subsets().items():
+        clips, crops = map(int, name.split("x"))
+        assert len(set(views)) == clips * crops
+        assert set(views) <= set(range(spec.num_views))
+    assert list(spec.subsets())[-1] == f"{num_clips}x{num_crops}"
