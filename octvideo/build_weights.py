@@ -7,6 +7,7 @@ from torch import nn
 
 from octvideo.torch_file import read_torch_file
 from octvideo.weights import load_weights
+from octvideo.weights.convert import convert_weights
 from octvideo.weights.image_weights import ImageWeights, read_image_weights
 from octvideo.weights.inflate import InflationReport, inflate
 
@@ -27,6 +28,9 @@ def load_initial_weights(cfg: Any, model: nn.Module) -> None:
 
 
 def read_weights(cfg: Any, path: str) -> ImageWeights:
+    """Of a checkpoint of this package, a ResNet in torchvision's layout, or an official OctConv file."""
+    if path.endswith((".params", ".tar")):
+        return read_image_weights(convert_weights(path).checkpoint(), path)
     return read_image_weights(read_torch_file(path), path, cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from still_clip import FULL_FRAMES, error_on_a_still_clip
 from torch import Tensor, nn
 
 from octvideo import create_model
@@ -10,7 +11,6 @@ from octvideo.layers import Channels
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.inflate import inflate, inflate_conv, join_paths, split_kernel
 
-FULL_FRAMES = slice(9, 11)  # of 20: where an I3D of depth 50 sees no padding when it gets 40 frames
 OFFICIAL = {"stages": (2, 3, 4), "width_rule": "int"}  # what the image networks do
 
 
@@ -27,17 +27,6 @@ def randomize(model: nn.Module) -> nn.Module:
 
 def image_model(name: str, **options: object) -> nn.Module:
     return randomize(create_model(name, num_classes=10, **options))
-
-
-@torch.no_grad()
-def error_on_a_still_clip(model_2d: nn.Module, model_3d: nn.Module, num_frames: int, frames: slice) -> float:
-    """Largest difference between the features of an image and those of the clip repeating it, over their largest."""
-    image = torch.randn(1, 3, 64, 64)
-    wanted = model_2d.features(image)
-    (features,) = model_3d.eval().features(image.unsqueeze(2).expand(-1, -1, num_frames, -1, -1))
-    chosen = features[:, :, frames]
-    assert chosen.shape[2] > 0
-    return float((chosen - wanted.unsqueeze(2)).abs().max() / wanted.abs().max())
 
 
 @pytest.mark.parametrize(
