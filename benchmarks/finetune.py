@@ -4,7 +4,7 @@
         runs/finetune [--seeds 1 2 3] [--epochs 6] [KEY=VALUE ...]
 
 Runs tools/train_net.py with configs/finetune/ once per network, start and seed; a run whose results.json is there is
-not run again, so that the same command continues an interrupted series. The test list is seen once, at the end of each run.
+not run again, so that the same command continues an interrupted series. The test list is seen once, at the end.
 The weights are those of ../shared: MEAN .45, STD .225, stride on the first 1x1. Clips are small, for a CPU.
 """
 
