@@ -1,4 +1,4 @@
-"""From settings to runs: with build_data.py and build_recipe.py the only reader of a config.
+"""From settings to runs: the build modules are the only readers of a config.
 
 Everything that it calls takes plain values by name. `train`, `test` and `dry_run` are what the tools do.
 """
@@ -17,6 +17,8 @@ from torch import nn
 
 from octvideo import build_data, build_recipe
 from octvideo.build_dry_run import GeneratedSamples, GeneratedVideos
+from octvideo.build_images import final_image_test, image_validator, validation_images
+from octvideo.build_model import build_model
 from octvideo.build_weights import load_initial_weights
 from octvideo.config import config_from_text
 from octvideo.data.batch import Batch
@@ -34,7 +36,6 @@ from octvideo.engine.results import final_line, headline, summarise, write_resul
 from octvideo.engine.threads import set_threads
 from octvideo.engine.train import Trainer
 from octvideo.errors import CheckpointError
-from octvideo.models import create_model
 from octvideo.models.blocks import Bottleneck
 from octvideo.report.html import write_report
 from octvideo.torch_file import read_torch_file
@@ -45,57 +46,14 @@ logger = logging.getLogger("octvideo")
 Validate = Callable[[nn.Module], dict[str, float]]
 
 
-def build_model(cfg: Any) -> nn.Module:
-    """The network of MODEL, RESNET, OCTCONV, NONLOCAL and SLOWFAST, with fresh weights."""
-    octave, model = cfg.OCTCONV, cfg.MODEL
-    options: dict[str, Any] = {
-        "alpha": octave.ALPHA,
-        "num_classes": model.NUM_CLASSES,
-        "dropout_rate": model.DROPOUT_RATE,
-        "fc_init_std": model.FC_INIT_STD,
-    }
-    given = {"stages": octave.STAGES, "width_rule": octave.WIDTH_RULE, "downsample": octave.DOWNSAMPLE}
-    options |= {name: value for name, value in given.items() if value}
-    if cfg.TRAIN.DATASET != build_data.VIDEO:
-        return create_model(model.ARCH, **options)
-    return create_model(f"{model.ARCH}_r{cfg.RESNET.DEPTH}", **options, **_video_options(cfg))
-
-
-def _video_options(cfg: Any) -> dict[str, Any]:
-    resnet, attention, two = cfg.RESNET, cfg.NONLOCAL, cfg.SLOWFAST
-    options = {
-        "block": resnet.BLOCK,
-        "width_per_group": resnet.WIDTH_PER_GROUP,
-        "num_groups": resnet.NUM_GROUPS,
-        "stride_1x1": resnet.STRIDE_1X1,
-        "stem_pool_padding": resnet.STEM_POOL_PADDING,
-        "zero_init_final_bn": resnet.ZERO_INIT_FINAL_BN,
-        "nonlocal_location": [stage[0] for stage in attention.LOCATION],
-        "nonlocal_on": cfg.OCTCONV.NONLOCAL,
-        "nonlocal_pool": attention.POOL[0][0],
-        "nonlocal_instantiation": attention.INSTANTIATION,
-        "speed_ratio": two.ALPHA,
-        "beta_inv": two.BETA_INV,
-        "fusion_kernel_size": two.FUSION_KERNEL_SZ,
-        "fusion_conv_channel_ratio": two.FUSION_CONV_CHANNEL_RATIO,
-        "crop_size": cfg.DATA.TRAIN_CROP_SIZE,
-    }
-    if resnet.NUM_BLOCK_TEMP_KERNEL:
-        options["num_block_temp_kernel"] = [stage[0] for stage in resnet.NUM_BLOCK_TEMP_KERNEL]
-    return options
-
-
 # --- Training
 
 
 def train(cfg: Any, procs: Processes) -> bool:
     """Train in OUTPUT_DIR, or go on with the run that is there. False when a signal stopped it."""
     _start(cfg, procs)
-    dataset = build_data.train_dataset(cfg)
-    names = build_data.class_names(cfg)
-    videos = build_data.open_videos(cfg, build_data.list_path(cfg, "val"), build_data.validation_views(cfg), names)
-    loader = build_data.train_loader(cfg, dataset, procs)
-    trainer = build_trainer(cfg, procs, loader, validator(cfg, videos, procs))
+    loader = build_data.train_loader(cfg, build_data.train_dataset(cfg), procs)
+    trainer = build_trainer(cfg, procs, loader, _validation(cfg, procs))
     if warning := build_recipe.recipe_warning(cfg):
         logger.warning(warning)
     summary = trainer.train()
@@ -103,6 +61,13 @@ def train(cfg: Any, procs: Processes) -> bool:
         logger.warning("%s: could not be read (%s), others stood in for it", path, cause)
     logger.info("checkpoints and curves: %s, checkpoints/, metrics.jsonl, tensorboard/", cfg.OUTPUT_DIR)
     return summary.finished
+
+
+def _validation(cfg: Any, procs: Processes) -> Validate:
+    if cfg.TRAIN.DATASET != build_data.VIDEO:
+        return image_validator(cfg, validation_images(cfg), procs)
+    path, names = build_data.list_path(cfg, "val"), build_data.class_names(cfg)
+    return validator(cfg, build_data.open_videos(cfg, path, build_data.validation_views(cfg), names), procs)
 
 
 def training_batches(cfg: Any) -> tuple[Iterator[Batch], list[str]]:
@@ -118,6 +83,7 @@ def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate
         torch.use_deterministic_algorithms(True)
     model = build_model(cfg)
     load_initial_weights(cfg, model)
+    torch.manual_seed(cfg.RNG_SEED + procs.rank)  # ranks start alike and drop out differently
     frozen = _adapt(cfg, model, procs)
     steps = max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1)
     logger.info(build_recipe.describe_recipe(cfg, steps, procs.world_size))
@@ -154,7 +120,8 @@ def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
         adapt.recompute_activations(module for module in model.modules() if isinstance(module, Bottleneck))
     model.to(procs.device)
     if cfg.TRAIN.CHANNELS_LAST:
-        model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        images = cfg.TRAIN.DATASET != build_data.VIDEO
+        model.to(memory_format=torch.channels_last if images else torch.channels_last_3d)  # type: ignore[call-overload]
     return frozen
 
 
@@ -201,13 +168,16 @@ def final_test(cfg: Any, procs: Processes, checkpoint: str = "", list_path: str 
     checkpoint = checkpoint or cfg.TEST.CHECKPOINT_FILE_PATH or find_latest(f"{cfg.OUTPUT_DIR}/checkpoints") or ""
     if not checkpoint:
         raise CheckpointError(f"{cfg.OUTPUT_DIR}: no checkpoint to test; train first or set TEST.CHECKPOINT_FILE_PATH")
-    list_path = list_path or build_data.final_list_path(cfg)
     model, names = _trained_model(cfg, checkpoint)
+    model.to(procs.device).eval()
+    if cfg.TRAIN.DATASET != build_data.VIDEO:
+        return final_image_test(cfg, procs, model)
+    list_path = list_path or build_data.final_list_path(cfg)
     videos = build_data.open_videos(cfg, list_path, build_data.final_views(cfg), names)
     protocol = _protocol(cfg, videos.spec, checkpoint, list_path)
     journal = Journal(Path(cfg.OUTPUT_DIR), fingerprint(**protocol, paths=videos.paths), procs.rank)
     evaluation = evaluate(
-        _scorer(model.to(procs.device).eval()),
+        _scorer(model),
         videos,
         num_classes=cfg.MODEL.NUM_CLASSES,
         prepare=build_data.preparation(cfg),
@@ -278,12 +248,17 @@ def dry_run(cfg: Any, procs: Processes) -> None:
     with TemporaryDirectory() as folder:
         small = _shrunk(cfg, folder, procs.world_size)
         _start(small, procs)
-        shape = (3, cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE)
-        classes, multi_label = cfg.MODEL.NUM_CLASSES, cfg.DATA.MULTI_LABEL
-        samples = GeneratedSamples(shape, classes, 2 * small.TRAIN.BATCH_SIZE, multi_label)
-        videos = GeneratedVideos(build_data.validation_views(cfg), classes, 2, multi_label)
-        loader = build_data.train_loader(small, samples, procs)
-        build_trainer(small, procs, loader, validator(small, videos, procs)).train()
+        size, classes, multi_label = cfg.DATA.TRAIN_CROP_SIZE, cfg.MODEL.NUM_CLASSES, cfg.DATA.MULTI_LABEL
+        if cfg.TRAIN.DATASET == build_data.VIDEO:
+            samples = GeneratedSamples(
+                (3, cfg.DATA.NUM_FRAMES, size, size), classes, 2 * small.TRAIN.BATCH_SIZE, multi_label
+            )
+            videos = GeneratedVideos(build_data.validation_views(cfg), classes, 2, multi_label)
+            validate = validator(small, videos, procs)
+        else:
+            samples = GeneratedSamples((3, size, size), classes, 2 * small.TRAIN.BATCH_SIZE)
+            validate = image_validator(small, samples, procs)
+        build_trainer(small, procs, build_data.train_loader(small, samples, procs), validate).train()
         setup_logging(None, procs.is_main)
     logger.info("dry run: two training and two evaluation steps went through")
 
@@ -294,6 +269,7 @@ def _shrunk(cfg: Any, output_dir: str, world_size: int) -> Any:
     small.defrost()
     small.OUTPUT_DIR = output_dir
     small.TRAIN.BATCH_SIZE = 2 * world_size * cfg.SOLVER.ACCUM_STEPS
+    small.TEST.BATCH_SIZE = small.TRAIN.BATCH_SIZE // world_size
     small.TRAIN.CHECKPOINT_FILE_PATH, small.TRAIN.CHECKPOINT_INFLATE = "", False
     small.SOLVER.MAX_EPOCH, small.SOLVER.MAX_ITER = 1, 0
     small.SOLVER.LR_POLICY, small.SOLVER.WARMUP_EPOCHS = "cosine", 0.0

@@ -154,12 +154,12 @@ def preparation(cfg: Any) -> Callable[[Tensor], Tensor]:
 
 
 def preprocessing(cfg: Any) -> dict[str, Any]:
-    """What a checkpoint's weights assume of their input."""
+    """What a checkpoint's weights assume of their input. An image network's assume nothing of time."""
     data = cfg.DATA
-    return {
-        "mean": list(data.MEAN),
-        "std": list(data.STD),
-        "reverse_channels": data.REVERSE_INPUT_CHANNEL,
+    pixels = {"mean": list(data.MEAN), "std": list(data.STD), "reverse_channels": data.REVERSE_INPUT_CHANNEL}
+    if cfg.TRAIN.DATASET != VIDEO:
+        return pixels | {"crop_size": data.TEST_CROP_SIZE, "short_side": data.TRAIN_JITTER_SCALES[0]}
+    return pixels | {
         "num_frames": data.NUM_FRAMES,
         "sampling_rate": data.SAMPLING_RATE,
         "sampling_rule": data.SAMPLING_RULE,
@@ -172,4 +172,4 @@ def preprocessing(cfg: Any) -> dict[str, Any]:
 def _image_transform(cfg: Any) -> Transform:
     data = cfg.DATA
     crop = PaddedCrop if cfg.TRAIN.DATASET == "cifar10" else RandomResizedCrop
-    return crop(data.TRAIN_CROP_SIZE, flip=data.RANDOM_FLIP, colour_jitter=data.COLOR_JITTER)
+    return crop(data.TRAIN_CROP_SIZE, flip=data.RANDOM_FLIP, colour_jitter=data.COLOR_JITTER, pca_noise=data.PCA_NOISE)

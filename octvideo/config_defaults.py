@@ -53,6 +53,7 @@ DEFAULTS: Tree = {
         "TRAIN_CROP_SIZE": 224,
         "TEST_CROP_SIZE": 256,
         "RANDOM_FLIP": True,
+        "PCA_NOISE": 0.0,  # on images: standard deviation along the principal components of colour
         "COLOR_JITTER": 0.0,  # brightness, contrast and saturation change by up to this share
         "INV_UNIFORM_SAMPLE": False,  # jitter uniform in 1 / short side
         "REVERSE_INPUT_CHANNEL": False,

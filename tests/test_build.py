@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from octvideo import build_data, build_recipe
-from octvideo.build import build_model, build_trainer, dry_run, validator
+from octvideo.build import build_model, build_trainer, dry_run, final_test, train, validator
 from octvideo.build_dry_run import GeneratedSamples, GeneratedVideos
 from octvideo.config import load_config
 from octvideo.engine.distributed import Processes
@@ -20,6 +21,16 @@ NARROW = """
     RESNET.WIDTH_PER_GROUP=8 MODEL.NUM_CLASSES=4 DATA.NUM_FRAMES=8 DATA.TRAIN_CROP_SIZE=32 DATA.TEST_CROP_SIZE=32
     DATA.TRAIN_JITTER_SCALES=[32,32] DATA_LOADER.NUM_WORKERS=0 TENSORBOARD.ENABLE=false
 """.split()  # noqa: SIM905 - as on a command line
+IMAGES = """
+TRAIN: {DATASET: imagenet, BATCH_SIZE: 2, EVAL_PERIOD: 1}
+TEST: {DATASET: imagenet, BATCH_SIZE: 3}
+DATA: {TRAIN_JITTER_SCALES: [36, 36], TRAIN_CROP_SIZE: 32, TEST_CROP_SIZE: 32, COLOR_JITTER: 0.4, PCA_NOISE: 0.1}
+MODEL: {ARCH: resnet20_cifar, NUM_CLASSES: 2, DROPOUT_RATE: 0}
+OCTCONV: {ALPHA: 0.25}
+SOLVER: {MAX_EPOCH: 1, BASE_LR: 0.01}
+DATA_LOADER: {NUM_WORKERS: 0}
+TENSORBOARD: {ENABLE: false}
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -189,3 +200,20 @@ def test_a_full_size_network_dry_runs_on_a_cpu(capsys):
     dry_run(load_config(str(KINETICS / "oct_i3d.yaml")), Processes())
 
     assert "two training and two evaluation steps went through" in capsys.readouterr().out
+
+
+def test_an_image_network_trains_and_tests_in_the_same_engine(tmp_path, capsys):
+    for split in ("train", "val"):
+        for i, name in enumerate(("cat", "dog")):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for k in range(2):
+                Image.new("RGB", (40, 36), (90 * i, 40 * k, 7)).save(tmp_path / "data" / split / name / f"{k}.png")
+    (tmp_path / "mine.yaml").write_text(IMAGES + f"OUTPUT_DIR: {tmp_path / 'run'}\n")
+    cfg = load_config(str(tmp_path / "mine.yaml"), [f"DATA.PATH_TO_DATA_DIR={tmp_path / 'data'}"])
+
+    dry_run(cfg, Processes())
+    assert train(cfg, Processes())
+    summary = final_test(cfg, Processes())
+
+    assert set(summary) == {"split", "top1_acc", "top5_acc"}
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == summary

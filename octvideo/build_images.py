@@ -1,0 +1,72 @@
+"""Image networks as a config asks for them: the centre crop of every validation picture, in the same engine."""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from octvideo.build_data import preparation
+from octvideo.data.image_transforms import CentreCrop
+from octvideo.data.images import ImageDataset, open_images
+from octvideo.data.loader import Dataset, Loader
+from octvideo.engine.distributed import Processes
+from octvideo.engine.files import write_atomically
+from octvideo.engine.losses import hits
+
+logger = logging.getLogger("octvideo")
+
+
+def validation_images(cfg: Any) -> ImageDataset:
+    """DATA.TEST_CROP_SIZE in the middle of a short side of DATA.TRAIN_JITTER_SCALES[0]."""
+    data = cfg.DATA
+    crop = CentreCrop(data.TEST_CROP_SIZE, short_side=data.TRAIN_JITTER_SCALES[0])
+    return ImageDataset(open_images(data.PATH_TO_DATA_DIR, "val", cfg.MODEL.NUM_CLASSES), crop, seed=cfg.RNG_SEED)
+
+
+def image_validator(cfg: Any, dataset: Dataset, procs: Processes) -> Callable[[nn.Module], dict[str, float]]:
+    """validate(model) -> errors in per cent. Another picture stands in for one that cannot be read.
+
+    Several processes repeat up to one picture each, where they do not divide the last batch.
+    """
+    loader = Loader(
+        dataset,
+        batch_size=cfg.TEST.BATCH_SIZE,
+        num_workers=cfg.DATA_LOADER.NUM_WORKERS,
+        shuffle=False,
+        drop_last=False,
+        rank=procs.rank,
+        world_size=procs.world_size,
+        timeout_seconds=cfg.DATA_LOADER.TIMEOUT,
+        max_bad_ratio=cfg.DATA.MAX_BAD_RATIO,
+    )
+    prepare = preparation(cfg)
+
+    @torch.inference_mode()
+    def validate(model: nn.Module) -> dict[str, float]:
+        sums = torch.zeros(3, device=procs.device)
+        for batch in loader.epoch(0):
+            placed = batch.to(procs.device)
+            logits = model(prepare(placed.inputs))
+            counts = [hits(logits, placed.targets, k) for k in (1, 5)]
+            sums += torch.stack([*counts, torch.full_like(counts[0], len(batch))])
+        loader.close()
+        top1, top5, count = procs.total(sums).tolist()
+        return {"top1_err": 100 * (1 - top1 / count), "top5_err": 100 * (1 - top5 / count)}
+
+    return validate
+
+
+def final_image_test(cfg: Any, procs: Processes, model: nn.Module) -> dict[str, Any]:
+    """Accuracy on the validation pictures, in OUTPUT_DIR/results.json and as the log's last line."""
+    errors = image_validator(cfg, validation_images(cfg), procs)(model)
+    summary = {"split": "test_final"} | {
+        name.replace("_err", "_acc"): f"{100 - error:.2f}" for name, error in errors.items()
+    }
+    if procs.is_main:
+        content = json.dumps(summary).encode() + b"\n"
+        write_atomically(f"{cfg.OUTPUT_DIR}/results.json", lambda file: file.write(content))
+        logger.info(json.dumps(summary))
+    return summary

@@ -1,0 +1,48 @@
+"""The network that a config describes."""
+
+from typing import Any
+
+from torch import nn
+
+from octvideo.build_data import VIDEO
+from octvideo.models import create_model
+
+
+def build_model(cfg: Any) -> nn.Module:
+    """The network of MODEL, RESNET, OCTCONV, NONLOCAL and SLOWFAST, with fresh weights."""
+    octave, model = cfg.OCTCONV, cfg.MODEL
+    options: dict[str, Any] = {
+        "alpha": octave.ALPHA,
+        "num_classes": model.NUM_CLASSES,
+        "dropout_rate": model.DROPOUT_RATE,
+        "fc_init_std": model.FC_INIT_STD,
+    }
+    given = {"stages": octave.STAGES, "width_rule": octave.WIDTH_RULE, "downsample": octave.DOWNSAMPLE}
+    options |= {name: value for name, value in given.items() if value}
+    if cfg.TRAIN.DATASET != VIDEO:
+        return create_model(model.ARCH, **options)
+    return create_model(f"{model.ARCH}_r{cfg.RESNET.DEPTH}", **options, **_video_options(cfg))
+
+
+def _video_options(cfg: Any) -> dict[str, Any]:
+    resnet, attention, two = cfg.RESNET, cfg.NONLOCAL, cfg.SLOWFAST
+    options = {
+        "block": resnet.BLOCK,
+        "width_per_group": resnet.WIDTH_PER_GROUP,
+        "num_groups": resnet.NUM_GROUPS,
+        "stride_1x1": resnet.STRIDE_1X1,
+        "stem_pool_padding": resnet.STEM_POOL_PADDING,
+        "zero_init_final_bn": resnet.ZERO_INIT_FINAL_BN,
+        "nonlocal_location": [stage[0] for stage in attention.LOCATION],
+        "nonlocal_on": cfg.OCTCONV.NONLOCAL,
+        "nonlocal_pool": attention.POOL[0][0],
+        "nonlocal_instantiation": attention.INSTANTIATION,
+        "speed_ratio": two.ALPHA,
+        "beta_inv": two.BETA_INV,
+        "fusion_kernel_size": two.FUSION_KERNEL_SZ,
+        "fusion_conv_channel_ratio": two.FUSION_CONV_CHANNEL_RATIO,
+        "crop_size": cfg.DATA.TRAIN_CROP_SIZE,
+    }
+    if resnet.NUM_BLOCK_TEMP_KERNEL:
+        options["num_block_temp_kernel"] = [stage[0] for stage in resnet.NUM_BLOCK_TEMP_KERNEL]
+    return options
