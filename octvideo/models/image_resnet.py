@@ -156,6 +156,9 @@ class ImageResNet(ImageNetwork):
 
 def make_glore(channels: Channels, options: ImageResNetOptions) -> dict[int, nn.Module]:
     """The GloRe units of res4 by the block that they follow."""
+    for block in options.glore_location:
+        if not 0 <= block < options.blocks[2]:
+            raise ConfigError(f"glore_location names block {block} of res4; it has blocks 0..{options.blocks[2] - 1}")
     return {i: GloRe(channels, options.width_per_group * 8, options.style.bn_eps) for i in options.glore_location}
 
 

@@ -1,0 +1,46 @@
+"""tools/convert_weights.py as a user calls it."""
+
+import json
+import runpy
+
+import torch
+
+from octvideo import create_model
+from octvideo.engine.checkpoint import load_checkpoint
+from octvideo.weights import load_weights
+
+
+def test_it_writes_a_checkpoint_that_loads_and_says_what_it_is(run_tool, repo, tmp_path):
+    golden = repo / "tests" / "golden" / "official"
+    rule = runpy.run_path(str(golden / "write_params.py"))
+    oracle = json.loads((golden / "mobilenet_v1_075_a0375.json").read_text())
+    rule["write"](tmp_path / "official.params", rule["parameters"](oracle))
+    (tmp_path / "names.txt").write_text("\n".join(f"class {i}" for i in range(1000)))
+
+    done = run_tool(
+        "convert_weights", tmp_path / "official.params", tmp_path / "out" / "ours.pyth",
+        "--mean", "0.45", "--class-names", tmp_path / "names.txt",
+    )  # fmt: skip
+
+    assert done.status == 0, done.err
+    assert "mobilenet_v1, alpha 0.375, 1000 classes, from official OctConv (MXNet)" in done.out
+    assert "mean 0.45, 0.45, 0.45, std 0.229, 0.224, 0.225\n" in done.out
+    assert "BN eps 1e-05, strides at the 3x3, taken by pool" in done.out
+    meta = load_checkpoint(str(tmp_path / "out" / "ours.pyth"))["meta"]
+    assert meta["class_names"][999] == "class 999"
+    model = create_model(**meta["model"]).eval()
+    load_weights(model, str(tmp_path / "out" / "ours.pyth"))
+    with torch.no_grad():
+        logits = model(torch.from_numpy(rule["network_input"](oracle))).flatten()
+    assert (logits - torch.tensor(oracle["logits"]).flatten()).abs().max() < 1e-5
+
+
+def test_a_file_that_is_no_weights_ends_in_one_line(run_tool, tmp_path):
+    (tmp_path / "w.params").write_bytes(b"no weights")
+
+    done = run_tool("convert_weights", tmp_path / "w.params", tmp_path / "ours.pyth")
+
+    assert done.status == 2
+    assert done.err.startswith("error: ")
+    assert len(done.err.splitlines()) == 1
+    assert not (tmp_path / "ours.pyth").exists()

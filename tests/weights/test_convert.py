@@ -1,0 +1,210 @@
+"""Foreign image weights: recognised, renamed, and computing what they did at home."""
+
+import oracles
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from octvideo import create_model
+from octvideo.errors import CheckpointError
+from octvideo.weights.convert import convert_weights, find_alpha, from_d_li14
+
+TINY = {"width_per_group": 8, "num_classes": 7}
+
+
+def torchvision_names(model):
+    """The state of a vanilla ResNet of this package as torchvision would name it."""
+    words = {"reduce": "1", "spatial": "2", "expand": "3", "first": "1", "second": "2"}
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if name.startswith("res"):
+            stage, block, layer, kind, _, field = name.split(".")
+            place = f"downsample.{'01'[kind == 'bn']}" if layer == "shortcut" else f"{kind}{words[layer]}"
+            name = f"layer{int(stage[3]) - 1}.{block.removeprefix('block')}.{place}.{field}"
+        name = name.replace("stem.conv.", "conv1.").replace("stem.bn.", "bn1.").replace("head.fc.", "fc.")
+        state[name] = tensor
+    return state
+
+
+def d_li14_names(model):
+    words = {"reduce": "1", "spatial": "2", "expand": "3"}
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if name.startswith("res"):
+            stage, block, layer, kind, group, field = name.split(".")
+            place = "downsample.0" if layer == "shortcut" else f"conv{words[layer]}"
+            inner = f"conv.conv_{group}" if kind == "conv" else f"bn_{group[0]}"
+            name = f"layer{int(stage[3]) - 1}.{block.removeprefix('block')}.{place}.{inner}.{field}"
+        name = name.replace("stem.conv.", "conv1.").replace("stem.bn.", "bn1.").replace("head.fc.", "fc.")
+        state[name] = tensor
+    return state
+
+
+def trained(name, **options):
+    """A network whose batch norms have statistics."""
+    model = create_model(name, **options).eval()
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            for tensor in (norm.weight.data, norm.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+    return model
+
+
+def same_logits(weights, model):
+    converted = create_model(**weights.model).eval()
+    converted.load_state_dict(weights.state, strict=False)
+    x = torch.randn(2, 3, 40, 40)
+    torch.testing.assert_close(converted(x), model(x))
+    return True
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_torchvisions_layout_is_recognised(name, wrapped, tmp_path):
+    model = trained(name, **TINY)
+    state = torchvision_names(model)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}} if wrapped else state, tmp_path / "w.pth")
+
+    weights = convert_weights(tmp_path / "w.pth")
+
+    assert (weights.model["name"], weights.model["alpha"], weights.model["num_classes"]) == (name, 0.0, 7)
+    assert (weights.layout, weights.assumed) == ("torchvision's layout", True)
+    assert same_logits(weights, model)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_d_li14s_octave_networks_are_recognised(prefix, tmp_path):
+    model = trained("resnet26", alpha=0.5, **TINY)
+    torch.save({f"{prefix}{name}": tensor for name, tensor in d_li14_names(model).items()}, tmp_path / "w.pth")
+
+    weights = convert_weights(tmp_path / "w.pth")
+
+    assert (weights.model["name"], weights.model["alpha"]) == ("resnet26", 0.5)
+    assert same_logits(weights, model)
+
+
+def test_d_li14s_names_become_ours():
+    names = ["layer4.2.conv3.bn_h.running_var", "layer1.0.downsample.0.conv.conv_h2l.weight", "bn1.bias", "fc.weight"]
+
+    ours = list(from_d_li14(dict.fromkeys(names, torch.zeros(1))))
+
+    assert ours == [
+        "res5.block2.expand.bn.high.running_var",
+        "res2.block0.shortcut.conv.h2l.weight",
+        "stem.bn.bias",
+        "head.fc.weight",
+    ]
+
+
+def test_a_stride_at_the_first_1x1_is_taken_on_word(tmp_path):
+    model = trained("resnet26", stride_1x1=True, **TINY)
+    torch.save(torchvision_names(model), tmp_path / "w.pth")
+
+    weights = convert_weights(tmp_path / "w.pth", stride_1x1=True)
+
+    assert weights.model["stride_1x1"] is True
+    assert same_logits(weights, model)
+
+
+@pytest.mark.parametrize("name", oracles.SMALL)
+def test_official_files_are_recognised(name, tmp_path):
+    oracles.write_file(name, tmp_path / "w.params")
+    expected, options = oracles.SMALL[name]
+    by_symbol = expected.startswith("preact")
+
+    weights = convert_weights(tmp_path / "w.params")
+
+    assert {key: weights.model[key] for key in options} == options
+    assert (weights.model["name"], weights.model["downsample"]) == (expected, "pool")
+    assert weights.model["bn_eps"] == (1e-4 if by_symbol else 1e-5)
+    assert weights.mean[0] * 255 == pytest.approx(124 if by_symbol else 123.68)
+    assert weights.std[0] * 255 == pytest.approx(1 / 0.0167 if by_symbol else 58.393)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(oracles.ALL.keys() - oracles.SMALL.keys()))
+def test_every_official_file_is_recognised(name, shared, tmp_path):
+    oracles.write_file(name, tmp_path / "w.params", folder=shared / "oracles" / "nets")
+    expected, options = oracles.ALL[name]
+
+    weights = convert_weights(tmp_path / "w.params")
+
+    assert (weights.model["name"], weights.model["alpha"]) == (expected, options.get("alpha", 0.0))
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.125, 0.2, 0.25, 0.3, 0.375, 0.5, 0.75])
+@pytest.mark.parametrize("width", [256, 1024])
+def test_alpha_is_found_in_the_widest_layer(alpha, width):
+    low = int(alpha * width)
+    layers = {"a.h2h.weight": width - low, "a.h2l.weight": low, "b.h2h.weight": 12, "b.h2l.weight": 4}
+
+    assert find_alpha({name: torch.empty(channels, 1) for name, channels in layers.items()}) == alpha
+
+
+def test_a_checkpoint_says_what_its_weights_assume(tmp_path):
+    torch.save(torchvision_names(trained("resnet18", **TINY)), tmp_path / "w.pth")
+
+    checkpoint = convert_weights(tmp_path / "w.pth").with_input([0.45], [0.2, 0.21, 0.22]).checkpoint(["a", "b"])
+
+    assert checkpoint["meta"]["preprocessing"]["mean"] == [0.45, 0.45, 0.45]
+    assert checkpoint["meta"]["preprocessing"]["std"] == [0.2, 0.21, 0.22]
+    assert checkpoint["meta"]["class_names"] == ["a", "b"]
+    assert checkpoint["meta"]["model"]["bn_eps"] == 1e-5
+    assert checkpoint["meta"]["model"]["downsample"] == "stride"
+
+
+def test_half_precision_weights_are_widened(tmp_path):
+    half = {name: tensor.half() for name, tensor in torchvision_names(trained("resnet18", **TINY)).items()}
+    torch.save(half, tmp_path / "w.pth")
+
+    weights = convert_weights(tmp_path / "w.pth")
+
+    assert weights.state["stem.conv.weight"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"weights": torch.zeros(1)}, "not a ResNet"),
+        ({"meta": {"model": {"name": "resnet50"}}, "model_state": {}}, "is a checkpoint of this package already"),
+        ({"layer1.0.conv1.weight": torch.zeros(8, 8, 1, 1)}, "of none of the image networks"),
+    ],
+)
+def test_other_files_are_refused(content, message, tmp_path):
+    torch.save(content, tmp_path / "w.pth")
+
+    with pytest.raises(CheckpointError, match=message):
+        convert_weights(tmp_path / "w.pth")
+
+
+def test_the_stride_1x1_resnet_classifies_as_a_plain_implementation_does(shared):
+    """The shared ImageNet ResNet-50, against its definition written out with torch's functions."""
+    path = shared / "data" / "weights" / "resnet50_imagenet_stride1x1.pth"
+    state = {k: v.float() for k, v in torch.load(path, weights_only=True).items() if v.is_floating_point()}
+    weights = convert_weights(path, stride_1x1=True)
+    model = create_model(**weights.model).eval()
+    model.load_state_dict(weights.state, strict=False)
+    x = torch.randn(1, 3, 64, 64)
+
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), plain_resnet50(state, x), rtol=1e-4, atol=1e-4)
+
+
+def plain_resnet50(state, x):
+    def conv_bn(x, conv, bn, stride=1, padding=0):
+        x = F.conv2d(x, state[f"{conv}.weight"], stride=stride, padding=padding)
+        stats = (state[f"{bn}.{field}"] for field in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *stats)
+
+    x = F.max_pool2d(F.relu(conv_bn(x, "conv1", "bn1", 2, 3)), 3, 2, 1)
+    for layer, blocks in enumerate((3, 4, 6, 3), start=1):
+        for block in range(blocks):
+            name, stride = f"layer{layer}.{block}", 2 if layer > 1 and block == 0 else 1
+            out = F.relu(conv_bn(x, f"{name}.conv1", f"{name}.bn1", stride))
+            out = F.relu(conv_bn(out, f"{name}.conv2", f"{name}.bn2", 1, 1))
+            out = conv_bn(out, f"{name}.conv3", f"{name}.bn3")
+            if block == 0:
+                x = conv_bn(x, f"{name}.downsample.0", f"{name}.downsample.1", stride)
+            x = F.relu(out + x)
+    return F.linear(x.mean((2, 3)), state["fc.weight"], state["fc.bias"])
