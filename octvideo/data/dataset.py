@@ -14,7 +14,7 @@ from octvideo.data.frame_folders import FrameFolder, open_frames
 from octvideo.data.index import VideoIndex
 from octvideo.data.sampling import ClipRule
 from octvideo.data.transforms import centre_crop, color_jitter, random_crop
-from octvideo.data.video_list import VideoEntry
+from octvideo.data.video_list import VideoEntry, VideoList
 from octvideo.data.watch import DecodeError
 from octvideo.errors import ConfigError, DataError
 
@@ -66,7 +66,7 @@ class ClipDataset:
 
     def __init__(
         self,
-        videos: Sequence[VideoEntry],
+        videos: VideoList | Sequence[VideoEntry],
         *,
         rule: ClipRule,
         transform: ClipTransform,

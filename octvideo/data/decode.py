@@ -7,8 +7,8 @@ packets are therefore looked at first (octvideo/data/stream.py), in a few millis
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,33 +17,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octvideo.data.sampling import Timing, short_side_size
-from octvideo.data.stream import Packet, StreamMap, inspector, map_stream
+from octvideo.data.stream import Packet, StreamMap, VideoInfo, inspector, map_stream
 from octvideo.data.watch import DecodeError, reading
+
+__all__ = [
+    "BACKENDS",
+    "DecodeError",
+    "Frames",
+    "Video",
+    "VideoInfo",
+    "iter_frames",
+    "open_video",
+    "probe",
+    "read_frames",
+]
 
 BACKENDS = ("auto", "decord", "pyav")
 Frames = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class VideoInfo:
-    """What is known of a file's first video stream.
-
-    num_frames: frames that decode. width, height: as displayed, after the turn of `rotation` degrees counterclockwise.
-    backend: the engine that `auto` takes; reason: why not decord. problems: damage, for people to read.
-    num_bytes: size of the file this was found on, by which a remembered answer is known to be stale.
-    """
-
-    num_frames: int
-    fps: float
-    width: int
-    height: int
-    rotation: int
-    codec: str
-    duration_seconds: float
-    backend: str
-    reason: str = ""
-    problems: tuple[str, ...] = ()
-    num_bytes: int = 0
 
 
 class Engine(Protocol):
@@ -51,6 +41,7 @@ class Engine(Protocol):
 
     def read(self, indices: Sequence[int]) -> Frames: ...
     def times(self) -> list[float]: ...
+    def close(self) -> None: ...
 
 
 class Video:
@@ -81,11 +72,12 @@ class Video:
         try:
             return self._engine.read(indices)
         except Exception as error:
+            self._engine.close()
             self._fall_back(error)
             return self.read(indices)
 
     def close(self) -> None:
-        del self._engine
+        self._engine.close()
 
     def _fall_back(self, error: Exception) -> None:
         """decord gives up on some files whose packets look sound: then a sequential decode decides."""
@@ -177,7 +169,7 @@ def _examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
         num_streams = len(container.streams.video)
         codec = container.streams.video[0].codec_context
         fps = _frame_rate(container.streams.video[0])
-        layout, first = _look_through(container)
+        layout, first = _look_through(container, first_frame=True)
     rotation = 90 * round(first.rotation / 90) if first else 0
     width, height = (codec.height, codec.width) if rotation % 180 else (codec.width, codec.height)
     reason = (
@@ -207,15 +199,15 @@ def _examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
     )
 
 
-def _look_through(container: Any) -> tuple[StreamMap, Any]:
-    """All packets of the first video stream, and its first frame (None when nothing decodes), in one pass."""
+def _look_through(container: Any, *, first_frame: bool) -> tuple[StreamMap, Any]:
+    """All packets of the first video stream, and where asked for its first frame, None when nothing decodes."""
     import av
 
     stream = container.streams.video[0]
     packets, first = [], None
     try:
         for packet in container.demux(stream):
-            if first is None:
+            if first_frame and first is None:
                 first = next(iter(packet.decode()), None)
             if packet.size:
                 facts = packet.pts, packet.is_keyframe, packet.is_discard, packet.is_corrupt, bytes(packet)
@@ -231,7 +223,7 @@ def _count(path: str) -> tuple[int, str]:
     num_frames, problem = 0, ""
     with _opened(path) as container:
         try:
-            for _ in container.decode(container.streams.video[0]):
+            for _ in container.decode(video=0):
                 num_frames += 1
         except Exception as error:  # PyAV raises OSError, ValueError and its own, by codec
             problem = f"breaks off after {num_frames} frames: {_cause(error)}"
@@ -263,8 +255,9 @@ class _PyAV:
     def __init__(self, path: str, info: VideoInfo, short_side: int | None) -> None:
         self._path, self._info = path, info
         self._size = _stored_size(info, short_side)
-        with _opened(path) as container:
-            layout, _ = _look_through(container)
+        self._resources = ExitStack()
+        self._container = self._resources.enter_context(_opened(path))
+        layout, _ = _look_through(self._container, first_frame=False)
         # A damaged file may decode to fewer frames than its packets promise: then only counting is right.
         self._layout = layout if len(layout.pts) == info.num_frames else StreamMap(unclear="damaged")
 
@@ -274,39 +267,41 @@ class _PyAV:
         return np.stack([found[index] for index in indices])
 
     def times(self) -> list[float]:
-        with _opened(self._path) as container:
-            stream = container.streams.video[0]
-            if self._layout.unclear:
-                seconds = [frame.time for frame in container.decode(stream)]
-            else:
-                seconds = [pts * float(stream.time_base) for pts in self._layout.pts]
-            return [second - seconds[0] for second in seconds]
+        if self._layout.unclear:
+            with _opened(self._path) as container:
+                seconds = [frame.time for frame in container.decode(video=0)]
+        else:
+            tick = float(self._container.streams.video[0].time_base)
+            seconds = [pts * tick for pts in self._layout.pts]
+        return [second - seconds[0] for second in seconds]
+
+    def close(self) -> None:
+        self._resources.close()
 
     def _jump(self, indices: Sequence[int]) -> dict[int, Frames] | None:
         """Frames known by their timestamps; None when one does not come by, and the file must be walked through."""
         layout, found = self._layout, {}
-        with _opened(self._path) as container:
-            stream = container.streams.video[0]
-            frames: Iterator[Any] = iter(())
-            frame, place = None, None
-            for index in sorted(set(indices)):
-                wanted, restart = layout.pts[index], layout.restart_before(index)
-                if place is None or restart > place:
-                    container.seek(restart, stream=stream)
-                    frames = container.decode(stream)
-                for frame in frames:
-                    place = frame.pts
-                    if place is None or place >= wanted:
-                        break
-                if place != wanted:
-                    return None
-                found[index] = self._pixels(frame)
+        stream = self._container.streams.video[0]
+        frames: Iterator[Any] = iter(())
+        frame, place = None, None
+        for index in sorted(set(indices)):
+            wanted, restart = layout.pts[index], layout.restart_before(index)
+            if place is None or restart > place:
+                self._container.seek(restart, stream=stream)
+                frames = self._container.decode(stream)
+            for frame in frames:
+                place = frame.pts
+                if place is None or place >= wanted:
+                    break
+            if place != wanted:
+                return None
+            found[index] = self._pixels(frame)
         return found
 
     def _walk(self, indices: Sequence[int]) -> dict[int, Frames]:
         wanted, found = set(indices), {}
         with _opened(self._path) as container:
-            for number, frame in enumerate(container.decode(container.streams.video[0])):
+            for number, frame in enumerate(container.decode(video=0)):
                 if number in wanted:
                     found[number] = self._pixels(frame)
                     if len(found) == len(wanted):
@@ -335,6 +330,9 @@ class _Decord:
 
     def read(self, indices: Sequence[int]) -> Frames:
         return self._reader.get_batch(list(indices)).asnumpy()
+
+    def close(self) -> None:
+        del self._reader
 
     def times(self) -> list[float]:
         starts = self._reader.get_frame_timestamp(range(len(self._reader)))[:, 0]

@@ -12,6 +12,28 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What is known of a file's first video stream.
+
+    num_frames: frames that decode. width, height: as displayed, after the turn of `rotation` degrees counterclockwise.
+    backend: the engine that `auto` takes; reason: why not decord. problems: damage, for people to read.
+    num_bytes: size of the file this was found on, by which a remembered answer is known to be stale.
+    """
+
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+    rotation: int
+    codec: str
+    duration_seconds: float
+    backend: str
+    reason: str = ""
+    problems: tuple[str, ...] = ()
+    num_bytes: int = 0
+
+
 class Packet(NamedTuple):
     """pts: place in display order, or None. is_hidden: cut away by an edit list. is_damaged: incomplete."""
 
