@@ -1,17 +1,29 @@
 """Weights to start from, as a config names them. Reads TRAIN.CHECKPOINT_* and the DATA that they must agree with."""
 
 import logging
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from octvideo.build_data import preparation
+from octvideo.data.image_transforms import CentreCrop
+from octvideo.data.images import ImageDataset, ImageFolder
+from octvideo.data.loader import Loader
+from octvideo.engine.distributed import Processes
+from octvideo.engine.precise_bn import measure_bn_statistics
 from octvideo.torch_file import read_torch_file
 from octvideo.weights import load_weights
 from octvideo.weights.convert import convert_weights
 from octvideo.weights.image_weights import ImageWeights, read_image_weights
 from octvideo.weights.inflate import InflationReport, inflate
+from octvideo.weights.split_effect import measure_recovery, stage_errors
 
 logger = logging.getLogger("octvideo")
+
+Clips = tuple[Tensor, Tensor]  # float (N, 3, T, H, W) and labels (N,)
 
 
 def load_initial_weights(cfg: Any, model: nn.Module) -> None:
@@ -40,3 +52,33 @@ def inflate_from(cfg: Any, weights: ImageWeights, model: nn.Module) -> Inflation
     report = inflate(weights.state, model, weights.assumes)
     report.notes += trusted
     return report
+
+
+def split_effect(
+    cfg: Any, weights: ImageWeights, model: nn.Module, report: InflationReport, images: str, num_batches: int
+) -> list[str]:
+    """What dividing the kernels did, in lines, on the pictures of a folder per class; each is a clip standing still.
+
+    Where the classifier was taken along, the batch norm statistics of `model` are measured anew on `num_batches` of 8,
+    and top-1 on as many others is told from before and after.
+    """
+    clips = list(islice(_still_clips(cfg, images), 2 * num_batches))
+    measuring, testing = clips[: len(clips) // 2] or clips, clips[len(clips) // 2 :]
+    lines: list[str] = []
+    if report.split and not weights.is_octave:
+        lines += map(str, stage_errors(weights.state, model, measuring[0][0], weights.assumes))
+    if "head.fc" in report.copied:
+        lines.append(str(measure_recovery(model, testing, partial(_measure_anew, clips=measuring))))
+    return lines
+
+
+def _still_clips(cfg: Any, images: str) -> Iterator[Clips]:
+    size, prepare = cfg.DATA.TRAIN_CROP_SIZE, preparation(cfg)
+    dataset = ImageDataset(ImageFolder(images), CentreCrop(size, round(size / 0.875)), seed=cfg.RNG_SEED)
+    loader = Loader(dataset, batch_size=min(8, len(dataset)), seed=cfg.RNG_SEED)
+    for batch in loader.epoch(0):
+        yield prepare(batch.inputs).unsqueeze(2).expand(-1, -1, cfg.DATA.NUM_FRAMES, -1, -1), batch.targets
+
+
+def _measure_anew(model: nn.Module, clips: list[Clips]) -> None:
+    measure_bn_statistics(model.train(), (inputs for inputs, _ in clips), len(clips), Processes())

@@ -11,6 +11,7 @@ from torch import Tensor
 from octvideo.errors import CheckpointError
 from octvideo.models import create_model
 from octvideo.weights.assumptions import Assumptions
+from octvideo.weights.inflate import is_octave
 
 # Where files that hold more than tensors keep them.
 WRAPPERS = ("model_state", "state_dict", "model")
@@ -27,6 +28,10 @@ class ImageWeights:
     state: dict[str, Tensor]
     assumes: Assumptions
     layout: str
+
+    @property
+    def is_octave(self) -> bool:
+        return is_octave(self.state)
 
 
 def read_image_weights(checkpoint: Mapping[str, Any], source: str, prefixes: Sequence[str] = ()) -> ImageWeights:

@@ -76,7 +76,7 @@ def inflate(state_2d: State, model_3d: nn.Module, assumes: Assumptions | None = 
     assumes = assumes or Assumptions()
     source = _Source(state_2d)
     _check_kind(source, model_3d)
-    report = InflationReport(notes=assumes.check_model(model_3d, source.is_octave))
+    report = InflationReport(notes=assumes.check_model(model_3d, is_octave(state_2d)))
     filled: dict[str, Tensor] = {}
     for name, module in model_3d.named_modules():
         if "nonlocal" in name:
@@ -98,16 +98,16 @@ def inflate(state_2d: State, model_3d: nn.Module, assumes: Assumptions | None = 
     return report
 
 
+def is_octave(state: State) -> bool:
+    return any(name.endswith(".l2h.weight") for name in state)
+
+
 class _Source:
     """The image weights, and which of them have been asked for."""
 
     def __init__(self, state: State) -> None:
         self.state = state
         self.used: set[str] = set()
-
-    @property
-    def is_octave(self) -> bool:
-        return any(name.endswith(".l2h.weight") for name in self.state)
 
     def get(self, name: str) -> Tensor | None:
         self.used.add(name)

@@ -1,0 +1,51 @@
+"""Turn image weights into the weights of a video network, and say what that changes.
+
+    python tools/inflate_weights.py --cfg configs/kinetics400/i3d.yaml resnet50.pth i3d_r50.pyth
+    python tools/inflate_weights.py --cfg configs/finetune/oct_i3d.yaml resnet50.pth oct_i3d.pyth --images imagenet/val
+
+IN: a checkpoint of this package, a ResNet in torchvision's layout, or an official OctConv file (.params, .tar). The
+network is the config's. Training inflates by itself (TRAIN.CHECKPOINT_INFLATE); this shows it beforehand.
+
+--images (a folder per class) measures what dividing vanilla weights between frequency groups costs: the error of each
+stage's features and, where the network keeps the classifier, top-1 before and after batch norm statistics are measured
+anew. OUT has the new statistics then.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from octvideo.build import build_model
+from octvideo.build_data import preprocessing
+from octvideo.build_weights import inflate_from, read_weights, split_effect
+from octvideo.config import add_config_arguments, load_config
+from octvideo.engine.checkpoint import save_checkpoint
+from octvideo.errors import exit_on_user_error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", metavar="IN")
+    parser.add_argument("target", metavar="OUT", type=Path)
+    parser.add_argument("--images", metavar="FOLDER", help="pictures in a folder per class")
+    parser.add_argument("--batches", type=int, default=8, help="of 8 pictures: to measure on, and as many to test on")
+    add_config_arguments(parser)
+    args = parser.parse_intermixed_args()
+    cfg = load_config(args.cfg, [*args.opts, *args.settings])
+
+    torch.manual_seed(cfg.RNG_SEED)
+    model, weights = build_model(cfg), read_weights(cfg, args.source)
+    report = inflate_from(cfg, weights, model)
+    print("\n".join([f"{args.source} ({weights.layout}) -> {model.config['name']}", *report.lines()]))
+    if args.images:
+        print("\n".join(split_effect(cfg, weights, model, report, args.images, args.batches)))
+
+    meta = {"format": 1, "model": model.config, "class_names": [], "preprocessing": preprocessing(cfg)}
+    save_checkpoint(str(args.target.parent), args.target.name, {"model_state": model.state_dict(), "meta": meta})
+    print(f"written to {args.target}")
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()
