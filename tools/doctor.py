@@ -10,8 +10,9 @@ import argparse
 from octvideo.build import build_model
 from octvideo.config import load_config
 from octvideo.doctor import checkpoint_lines, environment_lines
+from octvideo.engine.log import setup_logging
 from octvideo.errors import exit_on_user_error
-from octvideo.weights import compare_weights
+from octvideo.weights import load_weights
 
 
 def main() -> None:
@@ -26,7 +27,8 @@ def main() -> None:
     for line in environment_lines() if args.kind == "env" else checkpoint_lines(args.file):
         print(line)
     if args.kind == "checkpoint" and args.cfg:
-        print(compare_weights(build_model(load_config(args.cfg, [])), args.file))
+        setup_logging()
+        load_weights(build_model(load_config(args.cfg)), args.file)
 
 
 if __name__ == "__main__":

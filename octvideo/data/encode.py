@@ -1,7 +1,8 @@
 """Writing H.264 mp4 files with PyAV, each appearing under its name only when it is complete."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,22 +25,28 @@ def write_video(
     crf: int = 20,
     preset: str = "veryfast",
     times: Sequence[float] | None = None,
+    sound_of: str | Path | None = None,
 ) -> int:
-    """RGB frames (H, W, 3), or one array (T, H, W, 3), to H.264 4:2:0 without audio; the number of frames written.
+    """RGB frames (H, W, 3), or one array (T, H, W, 3), to H.264 4:2:0; the number of frames written.
 
     Equal frames give an equal file (one encoder thread). A keyframe every `gop` frames makes seeks cheap. size: (H, W)
     to scale to, else that of the first frame; an odd one grows by a pixel, as 4:2:0 counts in pairs. times: seconds at
-    which the frames are shown, where they are not 1 / fps apart. Raises DataError without a frame.
+    which the frames are shown, where they are not 1 / fps apart. sound_of: a file whose first audio stream, if it has
+    one, comes along as AAC. Raises DataError without a frame.
     """
     import av
 
     count, stream = 0, None
-    with _appears_complete(Path(path)) as partial, av.open(str(partial), "w", format="mp4") as container:
+    with ExitStack() as stack:
+        partial = stack.enter_context(_appears_complete(Path(path)))
+        container = stack.enter_context(av.open(str(partial), "w", format="mp4"))
+        source = stack.enter_context(av.open(str(sound_of))) if sound_of else None
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             if stream is None:
                 height, width = (side + side % 2 for side in size or frame.shape[:2])
                 stream = _h264_stream(container, fps, width, height, gop=gop, crf=crf, preset=preset)
+                sound = _Sound(container, source)
                 if times is not None:
                     stream.codec_context.time_base = _TICK
             picture = picture.reformat(stream.width, stream.height, format="yuv420p", interpolation="AREA")
@@ -47,9 +54,11 @@ def write_video(
                 picture.pts, picture.time_base = round(times[count] / _TICK), _TICK
             container.mux(stream.encode(picture))
             count += 1
+            sound.mux_until(count / fps)
         if stream is None:
             raise DataError(f"{path}: no frame to write; a video has at least one.")
         container.mux(stream.encode())
+        sound.mux_until(math.inf)
     return count
 
 
@@ -64,6 +73,31 @@ def _h264_stream(
     params = f"keyint={gop}:min-keyint=1:scenecut=0:open-gop=0:mbtree=0"
     stream.options = {"crf": str(crf), "preset": preset, "x264-params": params}
     return stream
+
+
+class _Sound:
+    """The first audio stream of `source`, encoded as AAC beside the pictures; nothing where there is none."""
+
+    def __init__(self, container: Any, source: Any) -> None:
+        self._container, self._frames, self._time = container, iter(()), -math.inf
+        if source is not None and source.streams.audio:
+            heard = source.streams.audio[0]
+            self._stream = container.add_stream("aac", rate=heard.rate)
+            self._frames = source.decode(heard)
+
+    def mux_until(self, seconds: float) -> None:
+        """Keeps up with the pictures, so that players need not look far ahead; infinity ends the stream."""
+        while self._time < seconds:
+            frame = next(self._frames, None)
+            if frame is None:
+                if self._time > -math.inf:
+                    self._container.mux(self._stream.encode(None))
+                self._time = math.inf
+                return
+            self._time = frame.time
+            # Sound without gaps: AVI files number their audio frames in ways that the encoder refuses.
+            frame.pts = None
+            self._container.mux(self._stream.encode(frame))
 
 
 @contextmanager
