@@ -1,0 +1,131 @@
+"""A trained network made fast for inference: one call, the same outputs.
+
+fast = optimize(model, example)            # the fastest engine that is installed
+fast(clips)                                # logits to 1e-4 relative
+"""
+
+import logging
+from collections.abc import Callable
+from shutil import which
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octvideo.deploy.fold import fold_batch_norm
+from octvideo.errors import ConfigError, OctvideoError
+from octvideo.layers import lower
+
+logger = logging.getLogger("octvideo")
+
+TOLERANCE = 1e-4
+
+
+class WindowScores(nn.Module):
+    """A network whose output is its test-time probabilities: what an evaluation optimises."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model.window_scores(x)  # type: ignore[operator]
+
+
+def optimize(model: nn.Module, example: Tensor, *, engine: str = "auto") -> nn.Module:
+    """A module for inference that computes what `model` does in evaluation mode; `model` stays as it is.
+
+    example: float input of the shape and on the device of later calls; another batch size works and compiles once more.
+    engine: "torch" (batch norms folded, compiled with frozen weights where there is a C++ compiler), "openvino" (CPU
+        only, when it is installed), or "auto": openvino on CPUs that have it, else torch.
+
+    The result is compared with `model` on the example: OctvideoError for a relative difference above 1e-4 (fp32).
+    """
+    if engine not in ("auto", *ENGINES):
+        raise ConfigError(f"there is no engine {engine!r}; there are auto, {', '.join(ENGINES)}")
+    if engine == "auto":
+        engine = "openvino" if example.device.type == "cpu" and _has_openvino() else "torch"
+    folded = fold_batch_norm(model)
+    fast = ENGINES[engine](folded, example)
+    with torch.inference_mode():
+        difference = relative_difference(fast(example), folded.eval()(example))
+    if difference > TOLERANCE and example.dtype == torch.float32:
+        raise OctvideoError(
+            f"engine {engine} differs by {difference:.1e} from the network; the rule is {TOLERANCE:.0e}"
+        )
+    return fast
+
+
+def relative_difference(found: Tensor, expected: Tensor) -> float:
+    """Largest difference over the largest value."""
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+
+
+class Compiled(nn.Module):
+    """torch.compile with frozen weights, in inference mode."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.compiled = torch.compile(model)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        import torch._inductor.config as inductor
+
+        with inductor.patch(freezing=True):
+            return self.compiled(x)
+
+
+def _torch_engine(model: nn.Module, example: Tensor) -> nn.Module:
+    if example.device.type == "cpu" and not (which("c++") or which("g++") or which("clang++")):
+        logger.warning("no C++ compiler: the network is folded but not compiled; install g++ for the rest")
+        return Eager(model)
+    last = torch.channels_last_3d if example.dim() == 5 else torch.channels_last
+    return Compiled(model.to(memory_format=last))  # type: ignore[call-overload]
+
+
+class Eager(nn.Module):
+    """The module as it is, without gradients."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    @torch.inference_mode()
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+class OpenVINO(nn.Module):
+    """The network in OpenVINO's CPU runtime; from and to torch tensors."""
+
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        super().__init__()
+        openvino = _import_openvino()
+        # OpenVINO has good 3D kernels of its own, and fuses the plain graph best.
+        graph = openvino.convert_model(torch.export.export(lower(model, on=False), (example,)))
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        hints["INFERENCE_PRECISION_HINT"] = "f32"
+        self.run = openvino.compile_model(graph, "CPU", hints)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(self.run(x.detach().numpy())[0].copy())
+
+
+def _has_openvino() -> bool:
+    try:
+        _import_openvino()
+    except OctvideoError:
+        return False
+    return True
+
+
+def _import_openvino() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise OctvideoError("engine openvino: OpenVINO is missing; pip install openvino") from error
+    return openvino
+
+
+ENGINES: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {"torch": _torch_engine, "openvino": OpenVINO}
