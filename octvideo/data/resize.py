@@ -99,7 +99,7 @@ class Gain:
         (slow, fast), (large, small) = self.seconds, self.num_bytes
         return (
             f"a training clip (8 x 8, crop 224) takes {1000 * fast:.1f} ms instead of {1000 * slow:.1f} ms, "
-            f"{slow / fast:.2f} times faster, with {small / large:.2f} of the bytes "
+            f"{slow / fast:.2f} times as fast, with {small / large:.2f} of the bytes "
             f"({self.num_videos} videos, one thread of this machine)"
         )
 

@@ -116,4 +116,4 @@ def test_the_gain_compares_clips_of_both_versions(tmp_path, frames):
 
     assert gain.num_videos == 1
     assert min(gain.seconds) > 0
-    assert "times faster" in str(gain)
+    assert "times as fast" in str(gain)

@@ -30,7 +30,7 @@ def test_it_makes_videos_small_and_says_what_was_gained(repo, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "1 videos in" in result.stdout
     assert "b.mp4: Invalid data" in result.stdout
-    assert "times faster" in result.stdout
+    assert "times as fast" in result.stdout
     assert probe(tmp_path / "out" / "a.mp4").height == 64
 
 
