@@ -47,9 +47,13 @@ def bootstrap_interval(
     """Percentile bootstrap of the share of correct videos.
 
     Drawing n zeros and ones with replacement and adding them up is one binomial draw, so no resampling is spelt out.
+    Where all videos are right, or none, every draw is the same, which says nothing: the exact binomial bound stands in.
     Videos count as independent; clips cut from the same recording are not, and deserve a wider interval.
     """
-    n = len(correct)
+    n, hits = len(correct), int(correct.sum())
+    if hits in (0, n):
+        bound = ((1 - level) / 2) ** (1 / n)
+        return (bound, 1.0) if hits else (0.0, 1 - bound)
     draws = np.random.default_rng(seed).binomial(n, correct.mean(), resamples) / n
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -67,7 +67,8 @@ def line_chart(series: Sequence[Series], title: str, x_label: str, unit: str = "
 
 def views_chart(values: Sequence[tuple[str, int, float]], title: str) -> str:
     """Accuracy (percent) against the number of views, each point named: ("10x3", 30, 73.2)."""
-    y_ticks = nice_ticks(min(value for *_, value in values), max(value for *_, value in values), 4)
+    low, high = min(value for *_, value in values), max(value for *_, value in values)
+    y_ticks = nice_ticks(max(low - 1, 0), min(high + 1, 100), 4)
     counts = sorted({count for _, count, _ in values})
     axes = Axes((counts[0] * 0.8, counts[-1] * 1.35), (y_ticks[0], y_ticks[-1]), log_x=True)
     drawn = [_grid(axes, [(count, str(count)) for count in _apart(counts)], y_ticks, "views per video", " %")]

@@ -14,13 +14,13 @@ STYLE = """
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif;
   -webkit-text-size-adjust: 100%; }
-main { max-width: 920px; margin: 0 auto; padding: 40px 20px 72px; }
+main { max-width: 960px; margin: 0 auto; padding: 40px 20px 72px; }
 h1 { font-size: 15px; font-weight: 600; margin: 0; color: var(--soft); letter-spacing: .01em;
   overflow-wrap: anywhere; }
 h2 { font-size: 19px; font-weight: 650; margin: 52px 0 4px; letter-spacing: -.01em; }
 h3 { font-size: 14px; font-weight: 600; margin: 24px 0 8px; }
 p.note { color: var(--soft); margin: 0 0 16px; max-width: 78ch; }
-.numbers { display: flex; flex-wrap: wrap; align-items: flex-end; gap: 12px 32px; margin: 10px 0 0; }
+.numbers { display: flex; flex-wrap: wrap; align-items: flex-end; gap: 12px 28px; margin: 10px 0 0; }
 .numbers div { line-height: 1.2; }
 .numbers b { display: block; font-size: 26px; font-weight: 600; letter-spacing: -.02em;
   font-variant-numeric: tabular-nums; }

@@ -53,6 +53,12 @@ def test_the_bootstrap_agrees_with_spelt_out_resampling():
     assert (low, high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.006)
 
 
+@pytest.mark.parametrize(("right", "expected"), [(True, (0.963, 1.0)), (False, (0.0, 0.037))])
+def test_a_hundred_hits_or_misses_are_not_certainty(right, expected):
+    """Clopper-Pearson at 100 of 100: (0.025 ** (1 / 100), 1)."""
+    assert metrics.bootstrap_interval(np.full(100, right)) == pytest.approx(expected, abs=1e-3)
+
+
 def test_average_precision_by_hand():
     """Ranked +-+-: precisions at the positives are 1/1 and 2/3."""
     scores = np.array([0.9, 0.8, 0.7, 0.1])
