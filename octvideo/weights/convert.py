@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models import create_model
 from octvideo.models.image_options import DenseNetOptions, ImageOptions, ImageResNetOptions, MobileNetOptions
 from octvideo.models.registry import MODELS
@@ -123,8 +123,11 @@ def identify(state: State, source: str, options: Mapping[str, Any]) -> dict[str,
     for name, seen in _candidates(state):
         known = {field.name for field in fields(MODELS[name].options)}
         arguments = {**seen, **{option: value for option, value in options.items() if option in known}}
-        with torch.device("meta"):
-            model = create_model(name, **arguments)
+        try:
+            with torch.device("meta"):
+                model = create_model(name, **arguments)
+        except ConfigError:  # this network cannot be built at the file's alpha
+            continue
         if _shapes(model.state_dict()) == shapes:
             return _resolved(model)
     raise CheckpointError(f"{source}: its names and shapes are of none of the image networks in list_models()")

@@ -25,9 +25,8 @@ from octvideo.weights.mxnet_params import Array, read_params
 
 FamilyName = Literal["resnet", "densenet", "mobilenet_v1", "mobilenet_v2"]
 
-FIELDS = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"} | {
-    field: field for field in ("weight", "bias")
-}
+NORM_FIELDS = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
+FIELDS = {"weight": "weight", "bias": "bias"} | NORM_FIELDS
 # Symbol: mean 124, 117, 104, scale .0167; gluon: mean and std of each channel; of an input in 0..255.
 SYMBOL_MEAN, SYMBOL_STD = (124 / 255, 117 / 255, 104 / 255), (1 / (255 * 0.0167),) * 3
 GLUON_MEAN = (123.68 / 255, 116.779 / 255, 103.939 / 255)
@@ -43,22 +42,30 @@ ROLES: dict[FamilyName, dict[str, str]] = {
 PREFIX = re.compile(r"^(?:arg:|aux:)?(?:[A-Z]+\d+_(?!B\d|Trans))?")
 BLOCK = re.compile(r"L(\d)_(?:B(\d+)|Trans)[._](.+)")
 FILLERS = {"moving", "running", "block"}
-GROUPS = {"h": "high", "l": "low"}
-PATHS = {"h2h", "h2l", "l2h", "l2l"}
+PATHS, GROUPS = ("h2h", "h2l", "l2h", "l2l"), {"h": "high", "l": "low"}
+
+# What a layer is called, within a block and outside of blocks.
+LAYER = re.compile(r"(?:conv|bn)(?P<number>[1-4]?)(?P<whiten>a?)(?:_(?:conv|bn))?")
+SE_LAYER = re.compile(r"se_(?:fc|conv)(?P<number>[12])")
+TAIL = re.compile(r"tail_(?:conv|bn|0|1)")
+STEM = re.compile(r"stem_(?:conv|bn)(?P<number>[1-3])|(?:conv|bn)1(?:_(?P<position>[0-7])|_conv|_bn)?")
+STEM_POOL = re.compile(r"(?:conv|bn)2(?:_[01])?")
+STEM_POOL_BLOCK = re.compile(r"(?:stem2|conv2)_(?:conv|bn)(?P<number>[1-4])")
 
 
 @dataclass(frozen=True, slots=True)
 class OfficialName:
-    """A name taken apart. stage: 0 outside of blocks. block: None in a transition. words: what is left, in order.
+    """A name taken apart. stage: 0 outside of blocks. block: None in a transition. layer: what is left.
 
-    group: "h2h" .. "l2l", "h", "l" or "" (plain).
+    group: "h2h" .. "l2l", "h", "l" or "" (plain). field: as this package calls it, of a batch norm or not.
     """
 
     stage: int
     block: int | None
-    words: tuple[str, ...]
+    layer: str
     group: str
     field: str
+    is_norm: bool
 
     @classmethod
     def parse(cls, name: str) -> "OfficialName":
@@ -66,21 +73,25 @@ class OfficialName:
         match = BLOCK.fullmatch(bare)
         stage, block, rest = (int(match[1]), match[2], match[3]) if match else (0, None, bare)
         words = [word for word in re.split(r"[._-]", rest) if word not in FILLERS]
-        field = FIELDS.get(words.pop())
-        if field is None or not words:
-            raise CheckpointError(f"{name} is no parameter of an official OctConv network")
-        group = words.pop() if words[-1] in GROUPS or words[-1] in PATHS else ""
-        return cls(stage, None if block is None else int(block), tuple(words), group, field)
+        field = words.pop() if words else ""
+        group = words.pop() if words and (words[-1] in GROUPS or words[-1] in PATHS) else ""
+        if field not in FIELDS or (field in NORM_FIELDS and group in PATHS):
+            raise no_parameter(name)
+        number = None if block is None else int(block)
+        return cls(stage, number, "_".join(words), group, FIELDS[field], field in NORM_FIELDS)
 
     @property
-    def number(self) -> str:
-        """Which layer of its block: the digit in conv2, bn4a, fc1; "" in a transition."""
-        digits = re.findall(r"\d", " ".join(self.words[:2]))
-        return digits[0] if digits else ""
+    def kind(self) -> str:
+        return "bn" if self.is_norm else "conv"
 
     @property
-    def is_norm(self) -> bool:
-        return self.words[-1].startswith("bn")
+    def place(self) -> str:
+        """Within an octave layer: conv.h2h .. conv.l2l, bn.high, bn.low."""
+        return f"bn.{GROUPS[self.group or 'h']}" if self.is_norm else f"conv.{self.group or 'h2h'}"
+
+
+def no_parameter(name: str) -> CheckpointError:
+    return CheckpointError(f"{name[:80]} is no parameter of an official OctConv network")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,21 +177,36 @@ def to_state(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
     """Official names and arrays to this package's names and float32 tensors."""
     names = {name: OfficialName.parse(name) for name in arrays}
     places = _Places(list(names.values()))
-    state: dict[str, Tensor] = {}
-    squeezes: dict[str, dict[str, Tensor]] = {}
+    found: dict[tuple[str, str], Tensor] = {}
     for name, parsed in names.items():
-        tensor = torch.from_numpy(arrays[name].astype(np.float32))
-        place = places.find(name, parsed)
-        if place.endswith((".squeeze.weight", "gate_high.weight", "gate_low.weight", "head.fc.weight")):
-            tensor = tensor.flatten(1)
-        if place.endswith(".squeeze.weight"):
-            squeezes.setdefault(place, {})[parsed.group] = tensor
-        elif place in state:
+        place = places.find(parsed)
+        if place is None:
+            raise no_parameter(name)
+        # By symbol the squeeze has a matrix for each group.
+        key = (place, parsed.group if place.endswith("squeeze.weight") else "")
+        if key in found:
             raise CheckpointError(f"{name} names a tensor that the file holds already")
-        elif not re.search(r"whiten\.\w+\.(weight|bias)$", place):
-            state[place] = tensor
-    # By symbol the squeeze has a matrix for each group; sorted, high (h2h) comes before low (l2h).
-    return state | {place: torch.cat([parts[g] for g in sorted(parts)], 1) for place, parts in squeezes.items()}
+        found[key] = _matrix(place, torch.from_numpy(arrays[name].astype(np.float32)))
+    return _join_squeezes({key: tensor for key, tensor in found.items() if not WHITEN_SCALE.search(key[0])})
+
+
+# Official whitening norms have a gamma and a beta in the file that they do not use.
+WHITEN_SCALE = re.compile(r"whiten\.\w+\.(weight|bias)$")
+
+
+def _matrix(place: str, tensor: Tensor) -> Tensor:
+    """Gluon's classifier and squeeze-excite are 1x1 convolutions, ours are linear."""
+    is_linear = place == "head.fc.weight" or ".excite." in place
+    return tensor.flatten(1) if is_linear and tensor.dim() == 4 else tensor
+
+
+def _join_squeezes(found: Mapping[tuple[str, str], Tensor]) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for (place, _), tensor in sorted(found.items(), key=lambda item: item[0]):  # high (h2h) before low (l2h)
+        if place in state and (tensor.dim() != 2 or state[place].shape[:1] != tensor.shape[:1]):
+            raise CheckpointError(f"{place} has parts of the shapes {tuple(state[place].shape)}, {tuple(tensor.shape)}")
+        state[place] = torch.cat([state[place], tensor], 1) if place in state else tensor
+    return state
 
 
 class _Places:
@@ -190,67 +216,61 @@ class _Places:
         in_blocks = [name for name in names if name.stage]
         self.family = _family(in_blocks)
         self.by_symbol = min((name.stage for name in in_blocks), default=1) == 2
-        self.is_deep = any(_stem_layer(name.words) == 2 for name in names if not name.stage)
+        self.is_deep = any(_stem_layer(name.layer) == 2 for name in names if not name.stage)
         order = sorted({(name.stage, name.block or 0) for name in in_blocks})
         self.order = {block: number for number, block in enumerate(order, start=1)}
 
-    def find(self, name: str, parsed: OfficialName) -> str:
-        """Our name of the tensor. Raises CheckpointError where the networks have no such layer."""
-        place = self._in_block(parsed) if parsed.stage else self._outside(parsed)
-        if place is None:
-            raise CheckpointError(f"{name} is no parameter of an official {self.family}")
-        return f"{place}.{parsed.field}"
+    def find(self, name: OfficialName) -> str | None:
+        """Our name of the tensor, or None where no network has such a layer."""
+        place = self._in_block(name) if name.stage else self._outside(name)
+        return None if place is None else f"{place}.{name.field}"
 
     def _in_block(self, name: OfficialName) -> str | None:
-        block = self._block(name)
-        if name.words[0] == "se":
+        if match := SE_LAYER.fullmatch(name.layer):
             gate = "gate_low" if name.group in ("l", "h2l") else "gate_high"
-            return f"{block}.excite.{'squeeze' if name.number == '1' else gate}"
-        role = ROLES[self.family].get(name.number)
-        if role is None:
+            return f"{self._block(name)}.excite.{'squeeze' if match['number'] == '1' else gate}"
+        match = LAYER.fullmatch(name.layer)
+        role = match and ROLES[self.family].get(match["number"])
+        if match is None or role is None:
             return None
-        return f"{block}.{role}.{_layer(name)}".replace("..", ".")
+        place = name.place.replace("bn.", "whiten.") if match["whiten"] else name.place
+        if not match["number"]:
+            return f"stages.transition{self._stage(name)}.{place}"
+        return f"{self._block(name)}.{role}.{place}"
+
+    def _stage(self, name: OfficialName) -> int:
+        return name.stage if self.by_symbol else name.stage + 1
 
     def _block(self, name: OfficialName) -> str:
-        first = 1 if self.by_symbol else 0
-        stage = name.stage if self.by_symbol else name.stage + 1
+        number = (name.block or 0) - self.by_symbol
         if self.family.startswith("mobilenet"):
             return f"blocks.block{self.order[name.stage, name.block or 0]}"
         if self.family == "resnet":
-            return f"res{stage}.block{(name.block or 0) - first}"
-        if not name.number:
-            return f"stages.transition{stage}"
+            return f"res{self._stage(name)}.block{number}"
         # In gluon a stage's transition is its block 0.
         has_transition = not self.by_symbol and name.stage > 1
-        return f"stages.dense{stage}.layer{(name.block or 0) - first - has_transition}"
+        return f"stages.dense{self._stage(name)}.layer{number - has_transition}"
 
     def _outside(self, name: OfficialName) -> str | None:
-        words = name.words
-        if words[0] in ("classifier", "classifer"):
+        if name.layer in ("classifier", "classifer"):
             return "head.fc"
-        if words[0] == "tail":
-            is_conv = words[-1] == "conv" or (words[-1] == "0" and name.field == "weight" and self._tail_has_conv)
-            plain = "conv" if is_conv else "bn"
-            return f"tail.{plain}" if self._tail_has_conv else "tail.high"
-        if words[0] == "stem2" or (words[0] == "conv2" and len(words) == 2 and words[1][0] in "cb"):
-            return f"stem.pool.block.{ROLES['resnet'][words[1][-1]]}.{_layer(name)}"
-        if words[0] in ("conv2", "bn2"):
-            return f"stem.pool.{'bn' if words[-1] in ('1', 'bn2') else 'conv'}"
-        layer = _stem_layer(words)
+        if TAIL.fullmatch(name.layer):
+            return f"tail.{name.kind}" if self.family == "mobilenet_v2" else "tail.high"
+        if match := STEM_POOL_BLOCK.fullmatch(name.layer):
+            return f"stem.pool.block.{ROLES['resnet'][match['number']]}.{name.place}"
+        if STEM_POOL.fullmatch(name.layer):
+            return f"stem.pool.{name.kind}"
+        layer = _stem_layer(name.layer)
         if layer is None:
             return None
         if self.family == "densenet":
-            return f"stem.{_layer(name)}"
-        kind = "bn" if name.is_norm or words[-1] in ("1", "4", "7") else "conv"
-        return f"stem.{kind}" if not self.is_deep or layer == 2 else f"stem.before.{layer}.{kind}"
-
-    @property
-    def _tail_has_conv(self) -> bool:
-        return self.family == "mobilenet_v2"
+            return f"stem.{name.place}"
+        return f"stem.before.{layer}.{name.kind}" if self.is_deep and layer < 2 else f"stem.{name.kind}"
 
 
 def _family(names: Sequence[OfficialName]) -> FamilyName:
-    numbers = {name.number for name in names if name.words[0] != "se"}
+    matches = [LAYER.fullmatch(name.layer) for name in names]
+    numbers = {match["number"] for match in matches if match}
     if "" in numbers:
         return "densenet"
     if "4" in numbers:
@@ -258,17 +278,9 @@ def _family(names: Sequence[OfficialName]) -> FamilyName:
     return "mobilenet_v2" if "3" in numbers else "mobilenet_v1"
 
 
-def _layer(name: OfficialName) -> str:
-    """conv.h2h .. conv.l2l, bn.high, bn.low, whiten.high, whiten.low."""
-    if not name.is_norm:
-        return f"conv.{name.group or 'h2h'}"
-    return f"{'whiten' if name.words[0].endswith('a') else 'bn'}.{GROUPS[name.group or 'h']}"
-
-
-def _stem_layer(words: Sequence[str]) -> int | None:
+def _stem_layer(layer: str) -> int | None:
     """Which of the stem's convolutions: conv1.0, conv1.3, conv1.6 and stem_conv1, 2, 3 are 0, 1, 2."""
-    if words[0] == "stem":
-        return int(words[1][-1]) - 1
-    if words[0] not in ("conv1", "bn1"):
+    match = STEM.fullmatch(layer)
+    if match is None:
         return None
-    return int(words[1]) // 3 if len(words) == 2 and words[1].isdigit() else 0
+    return int(match["number"]) - 1 if match["number"] else int(match["position"] or 0) // 3

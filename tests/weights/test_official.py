@@ -6,6 +6,8 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from octvideo import create_model
 from octvideo.errors import CheckpointError
@@ -147,5 +149,22 @@ def test_one_tensor_under_two_spellings_is_refused():
 def test_names_are_taken_apart():
     parsed = OfficialName.parse("aux:L4_B02_conv3_bn-l_moving_mean")
 
-    assert (parsed.stage, parsed.block, parsed.number, parsed.group) == (4, 2, "3", "l")
+    assert (parsed.stage, parsed.block, parsed.layer, parsed.group) == (4, 2, "conv3_bn", "l")
     assert (parsed.is_norm, parsed.field) == (True, "running_mean")
+
+
+WORDS = ["L2", "B01", "B0", "Trans", "conv1", "bn1a", "conv", "bn", "se", "fc1", "stem", "stem2", "tail", "classifier"]
+WORDS += ["0", "9", "h2h", "l", "weight", "gamma", "running", "mean", "R50", "arg:", "block", ""]
+
+
+@settings(deadline=None)
+@given(
+    names=st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=6).map("_".join), unique=True, max_size=4),
+    shape=st.lists(st.integers(1, 3), min_size=1, max_size=4),
+)
+def test_whatever_the_names_are_they_are_placed_or_refused(names, shape):
+    try:
+        state = to_state({name: np.zeros(shape, "f4") for name in names})
+    except CheckpointError:
+        return
+    assert len(state) <= len(names)
