@@ -33,6 +33,31 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as training writes it, of an untrained Oct-I3D that knows the classes a to f."""
+    # Imported here, so that a bare `pytest --collect-only` stays quick.
+    from octvideo import create_model
+
+    torch.manual_seed(0)
+    model = create_model("i3d_r26", alpha=0.25, num_classes=6, width_per_group=16, crop_size=32)
+    preprocessing = {
+        "mean": [0.45] * 3,
+        "std": [0.225] * 3,
+        "reverse_channels": False,
+        "num_frames": 4,
+        "sampling_rate": 2,
+        "sampling_rule": "pyslowfast",
+        "target_fps": 30.0,
+        "crop_size": 32,
+        "short_side": 32,
+    }
+    meta = {"format": 1, "model": model.config, "class_names": list("abcdef"), "preprocessing": preprocessing}
+    path = tmp_path_factory.mktemp("run") / "best.pyth"
+    torch.save({"model_state": model.state_dict(), "meta": meta, "epoch": 3}, path)
+    return path
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "shared" in getattr(item, "fixturenames", ()):

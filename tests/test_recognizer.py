@@ -15,32 +15,10 @@ from octvideo.data.sampling import Timing
 from octvideo.data.windows import sliding_clips
 from octvideo.errors import CheckpointError, ConfigError
 
-PREPROCESSING = {
-    "mean": [0.45] * 3,
-    "std": [0.225] * 3,
-    "reverse_channels": False,
-    "num_frames": 4,
-    "sampling_rate": 2,
-    "sampling_rule": "pyslowfast",
-    "target_fps": 30.0,
-    "crop_size": 32,
-    "short_side": 32,
-}
-
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    model = octvideo.create_model("i3d_r26", alpha=0.25, num_classes=6, width_per_group=16, crop_size=32)
-    path = tmp_path_factory.mktemp("run") / "best.pyth"
-    meta = {"model": model.config, "class_names": list("abcdef"), "preprocessing": PREPROCESSING}
-    torch.save({"model_state": model.state_dict(), "meta": meta}, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def recognizer(checkpoint: Path) -> octvideo.recognizer.Recognizer:
-    return octvideo.load(checkpoint, device="cpu")
+def recognizer(tiny_checkpoint: Path) -> octvideo.recognizer.Recognizer:
+    return octvideo.load(tiny_checkpoint, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+
+from octvideo.data.encode import write_video
 
 
 class Finished(NamedTuple):
@@ -32,3 +35,11 @@ def run_tool(repo: Path, monkeypatch, capsys) -> Callable[..., Finished]:
         return Finished(status if isinstance(status, int) else 1, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """videos/a clip.mp4: 45 frames of noise at 15 frames per second."""
+    frames = np.random.default_rng(0).integers(0, 255, (45, 48, 64, 3), np.uint8)
+    write_video(tmp_path / "videos" / "a clip.mp4", frames, fps=15)
+    return tmp_path / "videos" / "a clip.mp4"

@@ -1,0 +1,125 @@
+"""tools/demo_net.py as a user calls it."""
+
+import csv
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from octvideo.data.encode import write_video
+from octvideo.report.annotate import annotated, draw_bars
+
+
+def test_a_video_is_named_on_the_console(run_tool, tiny_checkpoint, video):
+    result = run_tool("demo_net", "--checkpoint", tiny_checkpoint, "--video", video, "--views", "1x1", "--top-k", 2)
+
+    assert result.status == 0, result.err
+    path, first, second = result.out.splitlines()
+    assert path == str(video)
+    assert {first.split()[-1], second.split()[-1]} < set("abcdef")
+    assert first.split()[0].endswith("%")
+
+
+def test_programs_get_one_json_object_per_video(run_tool, tiny_checkpoint, video):
+    result = run_tool("demo_net", "--checkpoint", tiny_checkpoint, "--video", video, "--json", "--top-k", 6)
+
+    found = json.loads(result.out)
+    assert found["path"] == str(video)
+    assert sum(p["probability"] for p in found["predictions"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_folder_gives_a_csv_and_features_and_survives_a_bad_file(run_tool, tiny_checkpoint, video, tmp_path):
+    (video.parent / "broken.mp4").write_bytes(b"no video")
+    scores, features = tmp_path / "scores.csv", tmp_path / "features.npz"
+    options = ["--views", "1x1", "--output", scores, "--features", features]
+
+    result = run_tool("demo_net", "--checkpoint", tiny_checkpoint, "--video", video.parent, *options)
+
+    assert result.status == 0, result.err
+    assert "broken.mp4" in result.err
+    good, bad = csv.DictReader(scores.read_text().splitlines())
+    assert good["path"] == str(video)
+    assert float(good["probability_1"]) >= float(good["probability_2"])
+    assert bad["problem"]
+    saved = np.load(features, allow_pickle=False)
+    assert saved["paths"].tolist() == [str(video)]
+    assert saved["features"].shape == (1, 512)
+
+
+def test_the_video_comes_back_with_its_classes_drawn_and_its_sound(run_tool, tiny_checkpoint, tmp_path):
+    video, with_sound, output = (tmp_path / f"{name}.mp4" for name in ("grey", "sound", "named"))
+    write_video(video, np.full((45, 48, 64, 3), 128, np.uint8), fps=15)
+    _add_tone(video, with_sound)
+
+    result = run_tool("demo_net", "--checkpoint", tiny_checkpoint, "--video", with_sound, "--output", output)
+
+    assert result.status == 0, result.err
+    with av.open(str(with_sound)) as before, av.open(str(output)) as after:
+        assert after.streams.audio
+        was, now = (next(c.decode(video=0)).to_ndarray(format="rgb24").astype(int) for c in (before, after))
+        assert len(list(after.decode(video=0))) == 45 - 1
+    assert abs(now[-8:, :16] - was[-8:, :16]).mean() > 40
+
+
+def _add_tone(video: Path, output: Path) -> None:
+    with av.open(str(output), "w") as container, av.open(str(video)) as source:
+        picture = container.add_stream_from_template(source.streams.video[0])
+        sound = container.add_stream("aac", rate=16000)
+        tone = np.sin(np.arange(48000) * 0.2).astype(np.float32)[None]
+        frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+        frame.rate = 16000
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = picture
+                container.mux(packet)
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+
+
+def test_a_frame_shows_the_ranking_nearest_in_time():
+    frames = [np.zeros((120, 160, 3), np.uint8)] * 10
+    rankings = [[("first", 1.0)], [("second", 0.0)]]
+
+    drawn = list(annotated(frames, 1.0, rankings, middles=[2.0, 7.0]))
+
+    assert [np.array_equal(f, draw_bars(frames[0], rankings[0])) for f in drawn] == [True] * 5 + [False] * 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--video", "nowhere.mp4"], "there is no such file or folder"),
+        (["--video", "FOLDER"], "no video in it"),
+        (["--video", "FOLDER", "--output", "x.mp4"], "made of one video"),
+        (["--video", "FOLDER", "--output", "x.txt"], r"write an .mp4"),
+    ],
+)
+def test_a_mistake_is_one_line(run_tool, tiny_checkpoint, tmp_path, arguments, message):
+    arguments = [str(tmp_path) if a == "FOLDER" else a for a in arguments]
+
+    result = run_tool("demo_net", "--checkpoint", tiny_checkpoint, *arguments)
+
+    assert result.status == 2
+    assert message in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_an_hour_of_video_streams_through_bounded_memory(tiny_checkpoint, repo, tmp_path):
+    """3,600 s at 2 fps and small size; the child's peak resident memory stays below 1 GB."""
+    hour = tmp_path / "hour.mp4"
+    shades = (np.full((32, 48, 3), i % 256, np.uint8) for i in range(7200))
+    write_video(hour, shades, fps=2, preset="ultrafast")
+    command = [sys.executable, repo / "tools" / "demo_net.py", "--checkpoint", tiny_checkpoint, "--video", hour]
+    command += ["--output", tmp_path / "named.mp4", "--window-seconds", "60", "--stride-seconds", "30"]
+
+    subprocess.run([str(part) for part in command], check=True, capture_output=True, timeout=500)
+
+    with av.open(str(tmp_path / "named.mp4")) as named:
+        assert named.streams.video[0].frames == 7200
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 1_000_000  # KiB

@@ -1,0 +1,113 @@
+"""tools/visualize.py and tools/doctor.py as a user calls them."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def draw(run_tool, tmp_path, *arguments):
+    """Run and return the pictures as arrays."""
+    result = run_tool("visualize", *arguments, "--output", tmp_path / "pictures")
+    assert result.status == 0, result.err
+    return {line: np.asarray(Image.open(line)) for line in result.out.splitlines() if line.endswith(".png")}
+
+
+def shows_something(picture: np.ndarray) -> bool:
+    return min(picture.shape[:2]) > 60 and picture[..., :3].std() > 5
+
+
+def test_frequency_draws_the_spectra_of_a_network_beside_a_baseline(run_tool, tiny_checkpoint, video, tmp_path):
+    arguments = ["--checkpoint", tiny_checkpoint, "--baseline", tiny_checkpoint, "--video", video]
+
+    (picture,) = draw(run_tool, tmp_path, "frequency", *arguments).values()
+
+    assert shows_something(picture)
+
+
+def test_octave_draws_what_each_path_adds(run_tool, tiny_checkpoint, video, tmp_path):
+    (picture,) = draw(run_tool, tmp_path, "octave", "--checkpoint", tiny_checkpoint, "--video", video).values()
+
+    assert shows_something(picture)
+
+
+def test_gradcam_draws_a_strip_and_writes_a_video_per_octave(run_tool, tiny_checkpoint, video, tmp_path):
+    (picture,) = draw(run_tool, tmp_path, "gradcam", "--checkpoint", tiny_checkpoint, "--video", video).values()
+
+    assert shows_something(picture)
+    assert {p.name for p in (tmp_path / "pictures").glob("*.mp4")} == {
+        "gradcam_a clip_high.mp4",
+        "gradcam_a clip_low.mp4",
+    }
+
+
+def test_clips_draws_what_a_config_feeds_its_network(run_tool, video, tmp_path):
+    data = tmp_path / "videos"
+    for split in ("train", "val"):
+        (data / f"{split}.csv").write_text("a clip.mp4 0\n" * 4)
+    cfg = tmp_path / "mine.yaml"
+    cfg.write_text(
+        f"DATA: {{PATH_TO_DATA_DIR: {data}, NUM_FRAMES: 4, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES: [40, 48], "
+        "TRAIN_CROP_SIZE: 32, TEST_CROP_SIZE: 32}\nMODEL: {ARCH: i3d, NUM_CLASSES: 3}\n"
+        "TRAIN: {BATCH_SIZE: 2}\nDATA_LOADER: {NUM_WORKERS: 0}\n"
+    )
+
+    (picture,) = draw(run_tool, tmp_path, "clips", "--cfg", cfg, "--count", 3).values()
+
+    assert shows_something(picture)
+
+
+def test_tradeoff_draws_finished_runs_beside_the_paper(run_tool, tmp_path):
+    for alpha, gflops, accuracy in ((0.0, 28.4, 80.0), (0.5, 15.9, 79.0)):
+        network = {"name": "i3d_r50", "alpha": alpha, "gflops": gflops}
+        (tmp_path / f"{alpha}.json").write_text(json.dumps({"top1_acc": accuracy, "model": network}))
+
+    results = sorted(tmp_path.glob("*.json"))
+    (picture,) = draw(run_tool, tmp_path, "tradeoff", "--results", *results).values()
+
+    assert shows_something(picture)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["octave", "--layer", "res9"], "there is no layer 'res9'"),
+        (["octave", "--layer", "res3"], "no octave convolution"),
+        (["gradcam", "--class-name", "fly"], "there is no class 'fly'"),
+    ],
+)
+def test_a_mistake_is_one_line(run_tool, tiny_checkpoint, video, tmp_path, arguments, message):
+    kind, *rest = arguments
+
+    result = run_tool("visualize", kind, "--checkpoint", tiny_checkpoint, "--video", video, *rest, "--output", tmp_path)
+
+    assert result.status == 2
+    assert message in result.err
+
+
+def test_the_doctor_names_versions_and_how_to_add_what_is_missing(run_tool):
+    result = run_tool("doctor", "env")
+
+    assert result.status == 0
+    for part in ("torch", "decord", "av", "devices", "openvino"):
+        assert any(line.startswith(part) for line in result.out.splitlines())
+    assert all("pip install" in line or "install" in line for line in result.out.splitlines() if "missing" in line)
+
+
+def test_the_doctor_tells_what_a_checkpoint_is(run_tool, tiny_checkpoint):
+    result = run_tool("doctor", "checkpoint", tiny_checkpoint)
+
+    assert result.status == 0
+    for fact in ("i3d_r26", "0.25", "a, b, c, d, e, ...", "num_frames", "epoch         3", "res3"):
+        assert fact in result.out
+
+
+def test_the_doctor_tells_what_would_not_load(run_tool, tiny_checkpoint, tmp_path):
+    cfg = tmp_path / "other.yaml"
+    cfg.write_text("MODEL: {ARCH: i3d, NUM_CLASSES: 3}\nRESNET: {DEPTH: 26, WIDTH_PER_GROUP: 32}\n")
+
+    result = run_tool("doctor", "checkpoint", tiny_checkpoint, "--cfg", cfg)
+
+    assert result.status == 2
+    assert "does not fit" in result.err
