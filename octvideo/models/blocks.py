@@ -10,7 +10,7 @@ The basic block of ResNet-18 and 34 has two 3x3 boxes, `first` and `second`, ins
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -121,16 +121,8 @@ class NormConv(nn.Module):
 class WhitenConvNorm(ConvNorm):
     """BN without gamma and beta, convolution, BN: how the official post-activation SE blocks begin."""
 
-    def __init__(
-        self,
-        style: BlockStyle,
-        in_channels: Channels,
-        out_channels: Channels,
-        kernel: tuple[int, int],
-        stride: int = 1,
-        groups: int = 1,
-    ) -> None:
-        super().__init__(style, in_channels, out_channels, kernel, stride, groups)
+    def __init__(self, style: BlockStyle, in_channels: Channels, *layer: Any) -> None:
+        super().__init__(style, in_channels, *layer)
         self.whiten = style.norm(in_channels, affine=False)
 
     def forward(self, x: OctTensor) -> OctTensor:

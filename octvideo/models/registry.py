@@ -87,8 +87,12 @@ def create_model(name: str, **options: Any) -> nn.Module:
     name: one of `list_models()`.
         Video: c2d, i3d, slow, slowfast with _r26, _r50 or _r101; c2d_nln, i3d_nln with five non-local blocks
         (Wang et al. 2018).
-        Images: resnet18 .. resnet152 (post-activation), preact_resnet26 .. 200; resnet20_cifar, 44, 56.
-    options: the fields of `VideoOptions`, or for images of `ImageResNetOptions` and its like. All have
+        Images: resnet18, 26, 34, 50, 101, 152 and resnext50_32x4d, 101 (post-activation); preact_resnet26, 50, 101,
+        152, 200, preact_resnext50_32x4d, 101, preact_se_resnet50 (Tables 2, 4); resnet152_v1e, v1f (Table 5);
+        resnet50_glore; resnet20_cifar, 44, 56; densenet121; mobilenet_v1, v2 (Table 3).
+    options: the fields of `VideoOptions`, or for images of `ImageResNetOptions` and its like: stem="deep8" and
+        stem_pool="conv" or "bottleneck" are the stems of Table 4's ++ rows, stem="3x3" and stem_pool="none" the
+        CIFAR form of any ResNet. All have
         alpha: share of low-frequency channels, in [0, 1); 0 (default) is the vanilla network.
         num_classes: 400 for video, 1000 for images, 10 for CIFAR by default.
 
