@@ -171,5 +171,8 @@ def preprocessing(cfg: Any) -> dict[str, Any]:
 
 def _image_transform(cfg: Any) -> Transform:
     data = cfg.DATA
-    crop = PaddedCrop if cfg.TRAIN.DATASET == "cifar10" else RandomResizedCrop
-    return crop(data.TRAIN_CROP_SIZE, flip=data.RANDOM_FLIP, colour_jitter=data.COLOR_JITTER, pca_noise=data.PCA_NOISE)
+    size, colours = data.TRAIN_CROP_SIZE, (data.RANDOM_FLIP, data.COLOR_JITTER, data.PCA_NOISE)
+    if cfg.TRAIN.DATASET == "cifar10":
+        return PaddedCrop(size, 4, *colours)
+    area, aspect = tuple(data.TRAIN_JITTER_SCALES_RELATIVE), tuple(data.TRAIN_JITTER_ASPECT_RELATIVE)
+    return RandomResizedCrop(size, area, aspect, *colours)

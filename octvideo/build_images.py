@@ -19,10 +19,11 @@ from octvideo.engine.losses import hits
 logger = logging.getLogger("octvideo")
 
 
-def validation_images(cfg: Any) -> ImageDataset:
-    """DATA.TEST_CROP_SIZE in the middle of a short side of DATA.TRAIN_JITTER_SCALES[0]."""
+def validation_images(cfg: Any, crop_size: int = 0) -> ImageDataset:
+    """DATA.TEST_CROP_SIZE in the middle of a short side of DATA.TRAIN_JITTER_SCALES[0]; another crop in proportion."""
     data = cfg.DATA
-    crop = CentreCrop(data.TEST_CROP_SIZE, short_side=data.TRAIN_JITTER_SCALES[0])
+    size = crop_size or data.TEST_CROP_SIZE
+    crop = CentreCrop(size, short_side=round(size * data.TRAIN_JITTER_SCALES[0] / data.TEST_CROP_SIZE))
     return ImageDataset(open_images(data.PATH_TO_DATA_DIR, "val", cfg.MODEL.NUM_CLASSES), crop, seed=cfg.RNG_SEED)
 
 
@@ -60,13 +61,21 @@ def image_validator(cfg: Any, dataset: Dataset, procs: Processes) -> Callable[[n
 
 
 def final_image_test(cfg: Any, procs: Processes, model: nn.Module) -> dict[str, Any]:
-    """Accuracy on the validation pictures, in OUTPUT_DIR/results.json and as the log's last line."""
-    errors = image_validator(cfg, validation_images(cfg), procs)(model)
-    summary = {"split": "test_final"} | {
-        name.replace("_err", "_acc"): f"{100 - error:.2f}" for name, error in errors.items()
-    }
+    """Accuracy at each of TEST.IMAGE_CROP_SIZES, in OUTPUT_DIR/results.json; the log's last line is the first's."""
+    results = {str(size): _accuracy(cfg, procs, model, size) for size in cfg.TEST.IMAGE_CROP_SIZES}
+    line = {"split": "test_final", **next(iter(results.values()))}
+    summary = {**line, "crop_sizes": results}
     if procs.is_main:
         content = json.dumps(summary).encode() + b"\n"
         write_atomically(f"{cfg.OUTPUT_DIR}/results.json", lambda file: file.write(content))
-        logger.info(json.dumps(summary))
+        for size, accuracy in results.items():
+            logger.info(
+                "centre crops of %s: top-1 %s %%, top-5 %s %%", size, accuracy["top1_acc"], accuracy["top5_acc"]
+            )
+        logger.info(json.dumps(line))
     return summary
+
+
+def _accuracy(cfg: Any, procs: Processes, model: nn.Module, crop_size: int) -> dict[str, str]:
+    errors = image_validator(cfg, validation_images(cfg, crop_size), procs)(model)
+    return {name.replace("_err", "_acc"): f"{100 - error:.2f}" for name, error in errors.items()}

@@ -5,7 +5,10 @@ from typing import Any
 from torch import nn
 
 from octvideo.build_data import VIDEO
+from octvideo.config_defaults import DEFAULTS
 from octvideo.models import create_model
+from octvideo.models.image_options import ImageResNetOptions
+from octvideo.models.registry import MODELS
 
 
 def build_model(cfg: Any) -> nn.Module:
@@ -17,11 +20,26 @@ def build_model(cfg: Any) -> nn.Module:
         "dropout_rate": model.DROPOUT_RATE,
         "fc_init_std": model.FC_INIT_STD,
     }
-    given = {"stages": octave.STAGES, "width_rule": octave.WIDTH_RULE, "downsample": octave.DOWNSAMPLE}
+    given = {
+        "stages": octave.STAGES,
+        "width_rule": octave.WIDTH_RULE,
+        "downsample": octave.DOWNSAMPLE,
+        "memory_saving": octave.MEMORY_SAVING,
+    }
     options |= {name: value for name, value in given.items() if value}
     if cfg.TRAIN.DATASET != VIDEO:
-        return create_model(model.ARCH, **options)
+        return create_model(model.ARCH, **options, **_image_options(cfg))
     return create_model(f"{model.ARCH}_r{cfg.RESNET.DEPTH}", **options, **_video_options(cfg))
+
+
+def _image_options(cfg: Any) -> dict[str, Any]:
+    """Of a ResNet what the settings change; its name decides the rest. Other families have no such options."""
+    family, resnet = MODELS.get(cfg.MODEL.ARCH), cfg.RESNET
+    if family is None or not issubclass(family.options, ImageResNetOptions):
+        return {}
+    names = ("WIDTH_PER_GROUP", "STRIDE_1X1", "STEM", "STEM_POOL")
+    changed = {name.lower(): resnet[name] for name in names if resnet[name] != DEFAULTS["RESNET"][name]}
+    return {"zero_init_final_bn": resnet.ZERO_INIT_FINAL_BN, **changed}
 
 
 def _video_options(cfg: Any) -> dict[str, Any]:

@@ -35,6 +35,7 @@ DEFAULTS: Tree = {
         "CHECKPOINT_FILE_PATH": "",
         "NUM_ENSEMBLE_VIEWS": 10,
         "NUM_SPATIAL_CROPS": 3,
+        "IMAGE_CROP_SIZES": [224, 320],  # centre crops of the final test on images, each by itself
         "VIEW_CHUNK": 0,  # views of a video per forward pass; 0: chosen and stored
         "OPTIMIZE": False,  # fold and fuse the network for inference first
     },
@@ -50,6 +51,8 @@ DEFAULTS: Tree = {
         "MEAN": [0.45, 0.45, 0.45],
         "STD": [0.225, 0.225, 0.225],
         "TRAIN_JITTER_SCALES": [256, 320],
+        "TRAIN_JITTER_SCALES_RELATIVE": [0.08, 1.0],  # of images: the crop's share of the area
+        "TRAIN_JITTER_ASPECT_RELATIVE": [0.75, 1.3333],  # of images: width / height of the crop
         "TRAIN_CROP_SIZE": 224,
         "TEST_CROP_SIZE": 256,
         "RANDOM_FLIP": True,
@@ -85,6 +88,8 @@ DEFAULTS: Tree = {
         "ZERO_INIT_FINAL_BN": False,
         "NUM_BLOCK_TEMP_KERNEL": [],  # blocks of res2..res5 with the family's temporal kernel; []: 3, 4, 6, 3
         "STEM_POOL_PADDING": 1,
+        "STEM": "7x7",  # of image networks; 3x3 for pictures of 32 pixels
+        "STEM_POOL": "max",  # of image networks
         "BLOCK": "post",
     },
     "OCTCONV": {
@@ -178,6 +183,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy", "bce_logit"),
     "RESNET.DEPTH": (26, 50, 101),
     "RESNET.STEM_POOL_PADDING": (0, 1),
+    "RESNET.STEM": ("7x7", "3x3", "deep32", "deep8"),
+    "RESNET.STEM_POOL": ("max", "conv", "bottleneck", "none"),
     "RESNET.BLOCK": ("post", "preact"),
     "OCTCONV.WIDTH_RULE": ("", "int", "round16", "round16_min16"),
     "OCTCONV.NONLOCAL": ("high", "cross"),

@@ -23,7 +23,7 @@ NARROW = """
 """.split()  # noqa: SIM905 - as on a command line
 IMAGES = """
 TRAIN: {DATASET: imagenet, BATCH_SIZE: 2, EVAL_PERIOD: 1}
-TEST: {DATASET: imagenet, BATCH_SIZE: 3}
+TEST: {DATASET: imagenet, BATCH_SIZE: 3, IMAGE_CROP_SIZES: [32, 48]}
 DATA: {TRAIN_JITTER_SCALES: [36, 36], TRAIN_CROP_SIZE: 32, TEST_CROP_SIZE: 32, COLOR_JITTER: 0.4, PCA_NOISE: 0.1}
 MODEL: {ARCH: resnet20_cifar, NUM_CLASSES: 2, DROPOUT_RATE: 0}
 OCTCONV: {ALPHA: 0.25}
@@ -215,5 +215,6 @@ def test_an_image_network_trains_and_tests_in_the_same_engine(tmp_path, capsys):
     assert train(cfg, Processes())
     summary = final_test(cfg, Processes())
 
-    assert set(summary) == {"split", "top1_acc", "top5_acc"}
+    assert summary["crop_sizes"].keys() == {"32", "48"}
+    assert summary["top1_acc"] == summary["crop_sizes"]["32"]["top1_acc"]
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == summary

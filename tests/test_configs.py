@@ -20,12 +20,13 @@ def name(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
-def test_a_config_loads_and_its_network_takes_its_clips(path):
+def test_a_config_loads_and_its_network_takes_its_inputs(path):
     cfg = load_config(str(path))
     size = cfg.DATA.TRAIN_CROP_SIZE
+    shape = (cfg.DATA.NUM_FRAMES, size, size) if cfg.TRAIN.DATASET == "kinetics" else (size, size)
 
     with torch.device("meta"):
-        logits = build_model(cfg)(torch.empty(1, 3, cfg.DATA.NUM_FRAMES, size, size))
+        logits = build_model(cfg)(torch.empty(1, 3, *shape))
 
     assert logits.shape == (1, cfg.MODEL.NUM_CLASSES)
     assert path.read_text().count("\n") <= 30
