@@ -51,6 +51,19 @@ def test_with_a_config_it_takes_the_newest_checkpoint_of_the_run(run_tool, train
     assert results(tmp_path)["protocol"]["views"] == "2x3"
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own compiler
+def test_an_optimised_network_scores_alike(run_tool, trained, tmp_path):
+    cfg, _ = trained
+    run_tool("test_net", "--cfg", cfg)
+    expected = np.load(tmp_path / "run" / "scores.npz", allow_pickle=False)["scores"]
+
+    result = run_tool("test_net", "--cfg", cfg, "TEST.OPTIMIZE=true")
+
+    assert result.status == 0, result.err
+    assert np.load(tmp_path / "run" / "scores.npz", allow_pickle=False)["scores"] == pytest.approx(expected, abs=1e-4)
+
+
 def test_a_checkpoint_and_a_list_need_no_config(run_tool, trained, tmp_path):
     cfg, checkpoint = trained
     run_tool("test_net", "--cfg", cfg, "TEST.CHECKPOINT_FILE_PATH", checkpoint)

@@ -169,6 +169,25 @@ def test_a_dry_run_needs_no_data_and_leaves_nothing(train, data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
+def test_real_people_train_and_test_through_the_same_tools(train, run_tool, shared, tmp_path):
+    source = shared / "data" / "ut_interaction"
+    (tmp_path / "people").mkdir()
+    for split, step in (("train", 8), ("test", 8)):
+        lines = (source / f"{split}.csv").read_text().splitlines()[::step]
+        for name in ("train",) if split == "train" else ("val", "test"):
+            (tmp_path / "people" / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    people = [f"DATA.PATH_TO_DATA_DIR={tmp_path / 'people'}", f"DATA.PATH_PREFIX={source}", "MODEL.NUM_CLASSES=6"]
+
+    trained = train(*people, "OCTCONV.ALPHA=0.5", "TEST.ENABLE=false")
+    tested = run_tool("test_net", "--cfg", tmp_path / "mine.yaml", *people, "OCTCONV.ALPHA=0.5")
+
+    assert trained.status == 0, trained.err
+    assert "could not be read" not in trained.out
+    assert tested.status == 0, tested.err
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["num_unread"] == 0
+
+
 def test_kinetics_without_its_lists_says_how_to_make_them(run_tool, tmp_path, monkeypatch, repo):
     monkeypatch.chdir(tmp_path)
 
