@@ -318,8 +318,9 @@ class _Decord:
     """One decord reader on one thread. It holds up to 400 MB (720p) until it is dropped."""
 
     def __init__(self, path: str, info: VideoInfo, short_side: int | None) -> None:
-        # After a wrong frame count decord retries at the end of the file, by default long enough to look hung.
-        os.environ.setdefault("DECORD_EOF_RETRY_MAX", "32")
+        # After a wrong frame count decord retries at the end of the file, by default (10240) long enough to look hung.
+        # Low limits fail on sound files when the machine is busy: 32 did, 1024 did not.
+        os.environ.setdefault("DECORD_EOF_RETRY_MAX", "2048")
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
