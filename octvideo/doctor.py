@@ -1,20 +1,19 @@
-"""What this installation can do, and what a checkpoint holds: tools/doctor.py, and the environment of a report."""
+"""What this installation can do, and what a checkpoint holds."""
 
-import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from shutil import which
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from octvideo.engine.checkpoint import load_checkpoint
 from octvideo.layers import OctConv2d, OctConv3d
 from octvideo.models import create_model
+from octvideo.report.environment import environment
 
-REQUIRED = ("torch", "pytorchvideo", "decord", "av", "fvcore", "iopath", "tensorboard", "numpy", "matplotlib")
+LIBRARIES = ("pytorchvideo", "decord", "av", "fvcore", "iopath", "tensorboard", "matplotlib")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +40,9 @@ OPTIONAL = (
 )
 
 
-def environment() -> dict[str, str]:
-    """Name -> version or description of what results depend on."""
-    found = {"octvideo": _version("octvideo"), "python": platform.python_version(), "system": platform.platform()}
-    found |= {name: _version(name) or "missing" for name in REQUIRED}
-    found["devices"] = ", ".join(_devices())
-    found["threads"] = str(torch.get_num_threads())
-    return found
-
-
 def environment_lines() -> Iterator[str]:
     """For people: versions, devices, and which optional parts are missing and how to add them."""
-    yield from _table(environment())
+    yield from _table(environment() | {name: _version(name) or "missing" for name in LIBRARIES})
     for part in OPTIONAL:
         state = part.found or f"missing; for {part.purpose}: {part.remedy}"
         yield f"{part.name:<14}{state}"
@@ -93,11 +83,6 @@ def _groups(model: nn.Module) -> str:
 
 def _count(weights: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for tensor in weights.values())
-
-
-def _devices() -> list[str]:
-    cpu = f"{torch.get_num_threads()} CPU threads ({platform.machine()})"
-    return [cpu, *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))]
 
 
 def _version(package: str) -> str:
