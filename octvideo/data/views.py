@@ -171,7 +171,7 @@ def _renamed(labels: tuple[int, ...], classes: Sequence[int] | None, name: str) 
 
 def view_batches(frames: Tensor, clips: Tensor, spec: ViewSpec, view_chunk: int) -> Iterator[Tensor]:
     """uint8 (F, H, W, 3) frames -> all views in order, at most view_chunk at a time: uint8 (n, 3, T, crop, crop)."""
-    crops = spec.crops(frames.shape[1], frames.shape[2])
+    crops, clips = spec.crops(frames.shape[1], frames.shape[2]), clips.to(frames.device)
     for first in range(0, spec.num_views, view_chunk):
         chunk = range(first, min(first + view_chunk, spec.num_views))
         yield torch.stack([_view(frames, clips[v // spec.num_crops], crops[v % spec.num_crops], spec) for v in chunk])
@@ -180,4 +180,4 @@ def view_batches(frames: Tensor, clips: Tensor, spec: ViewSpec, view_chunk: int)
 def _view(frames: Tensor, clip: Tensor, crop: tuple[int, int], spec: ViewSpec) -> Tensor:
     top, left = crop
     window = frames[:, top : top + spec.crop_size, left : left + spec.crop_size]
-    return window[clip.to(frames.device)].permute(3, 0, 1, 2)
+    return window[clip].permute(3, 0, 1, 2)
