@@ -45,10 +45,11 @@ def clip_strip(clip: Tensor) -> Tensor:
     return clip if clip.ndim == 3 else clip.transpose(1, 2).flatten(2)
 
 
-def starvation_verdict(data_share: float) -> str | None:
-    if data_share < STARVED:
+def starvation_verdict(clock: Clock) -> str | None:
+    """What to do about an epoch that waited for data; None where it hardly did."""
+    if clock.data_share < STARVED or clock.data < 1:
         return None
-    return f"data {data_share:.0%}: raise DATA_LOADER.NUM_WORKERS or run tools/resize_videos.py"
+    return f"data {clock.data_share:.0%}: raise DATA_LOADER.NUM_WORKERS or run tools/resize_videos.py"
 
 
 def open_tensorboard(folder: str, purge_step: int) -> Any:
@@ -113,7 +114,7 @@ class RunLog:
         self.timing.write({"_type": "train_epoch", "epoch": at.epoch, "seconds": clock.seconds, **rates})
         self._json_stats("train_epoch", {"epoch": f"{at.epoch}/{at.max_epoch}"}, metrics, rates)
         logger.info("epoch %d/%d done in %.0f s  %s", at.epoch, at.max_epoch, clock.seconds, _summary(metrics, rates))
-        if verdict := starvation_verdict(clock.data_share):
+        if verdict := starvation_verdict(clock):
             logger.warning(verdict)
 
     def validation(self, at: Position, metrics: dict[str, float], is_best: bool) -> None:

@@ -1,7 +1,9 @@
 """What a person and their tools see of a run."""
 
+import io
 import json
 import logging
+import sys
 import time
 
 import pytest
@@ -52,8 +54,11 @@ def test_the_clock_tells_waiting_from_working():
 
 
 def test_a_starving_device_is_told_what_to_do():
-    assert starvation_verdict(0.1) is None
-    assert starvation_verdict(0.62) == "data 62%: raise DATA_LOADER.NUM_WORKERS or run tools/resize_videos.py"
+    assert starvation_verdict(Clock(data=10, net=90)) is None
+    assert (
+        starvation_verdict(Clock(data=62, net=38))
+        == "data 62%: raise DATA_LOADER.NUM_WORKERS or run tools/resize_videos.py"
+    )
 
 
 def test_a_strip_shows_frames_side_by_side():
@@ -82,6 +87,21 @@ def test_the_log_file_has_pyslowfast_s_lines(tmp_path, capsys):
     assert "epoch 1/1  6/6  loss" in console
     assert "epoch 1/1 validation  top1_err" in console
     assert "json_stats" not in console
+
+
+def test_on_a_terminal_a_bar_shows_where_the_run_stands(tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+
+    tiny.make_trainer(tmp_path, max_epoch=1, loader=tiny.TinyLoader(batch_size=8, seconds=0.12)).train()
+
+    shown = sys.stderr.getvalue()
+    assert "epoch 1/1:" in shown
+    assert "5/6" in shown
+    assert all(word in shown for word in ("loss", "top-1", "lr", "data", "clips/s", "GB"))
 
 
 def test_other_ranks_are_silent(tmp_path, capsys):
