@@ -1,0 +1,242 @@
+"""Counts of parameters and multiply-adds: two that agree, and the paper's tables."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from octvideo import create_model
+from octvideo.complexity import count, count_twice, stage_table, trace, traced_macs
+from octvideo.layers import lower
+from octvideo.paper import Network, format_results, layer_results, network_results, networks, results
+
+
+def narrow(name, **options):
+    width = 32 if name.startswith("slowfast") else 16
+    return create_model(name, width_per_group=width, num_classes=5, **options)
+
+
+# --- Two counts
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("i3d_r26", {}),
+        ("i3d_nln_r26", {"alpha": 0.5, "nonlocal_on": "cross"}),
+        ("slowfast_r26", {"alpha": 0.5}),
+        ("c2d_r26", {"alpha": 0.5, "block": "preact", "num_groups": 2}),
+    ],
+    ids=str,
+)
+def test_closed_form_and_fvcore_agree(name, options):
+    count_twice(narrow(name, **options), (3, 8, 47, 64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "resnet50_glore", "preact_se_resnet50"])
+def test_the_counts_agree_for_image_networks(name):
+    with torch.device("meta"):
+        model = create_model(name, alpha=0.5)
+
+    count_twice(model, (3, 65, 64))
+
+
+def test_computing_in_2d_hides_no_work():
+    model, shape = narrow("i3d_r26", alpha=0.5), (3, 4, 47, 64)
+
+    deep = trace(lower(model, on=False), shape)
+    flat = trace(lower(model, on=True), shape)
+
+    assert deep["conv"] == flat["conv"]
+    assert traced_macs(flat) == count(model, shape).macs
+
+
+def test_a_count_by_hand():
+    """2 frames of 8x8: a 3x3 convolution 3 -> 4, then a classifier."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv3d(3, 4, (1, 3, 3), padding=(0, 1, 1))
+            self.fc = nn.Linear(4, 10)
+
+        def forward(self, x):
+            return self.fc(self.conv(x).mean((2, 3, 4)))
+
+    cost = count(Net(), (3, 2, 8, 8))
+
+    assert cost.macs == 2 * 8 * 8 * 4 * 3 * 9 + 40
+    assert cost.activations == 2 * 8 * 8 * 4 + 10
+    assert cost.parameters == 4 * 27 + 4 + 50
+    assert [(layer.name, layer.parameters) for layer in cost.layers] == [("conv", 112), ("fc", 50)]
+
+
+def test_a_weight_that_is_used_behind_the_counts_back_is_found():
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 10)
+
+        def forward(self, x):
+            return F.linear(x.mean((2, 3)), self.fc.weight)
+
+    with pytest.raises(AssertionError, match=r"does not see: fc\.weight"):
+        count(Hidden(), (4, 8, 8))
+
+
+def test_counting_leaves_the_model_as_it_was():
+    model = narrow("i3d_r26", alpha=0.5).train()
+    model.res2.eval()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+
+    count_twice(model, (3, 4, 32, 32))
+
+    assert model.training
+    assert not model.res2.training
+    assert model.res3.block0.training
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_the_stage_table_shows_both_groups():
+    lines = stage_table(narrow("i3d_r26", alpha=0.5), (3, 8, 64, 64)).splitlines()
+
+    cells = {line.split()[0]: line for line in lines}
+    assert list(cells) == ["stage", "stem", "res2", "pool2", "res3", "res4", "res5", "head", "total"]
+    assert "32 + 32" in cells["res2"]
+    assert "8x16x16 + 8x8x8" in cells["res2"]
+    assert "4x2x2 + 4x1x1" in cells["res5"]
+
+
+def test_stages_add_up_to_the_whole():
+    for name, frames in (("i3d_nln_r26", 4), ("slowfast_r26", 16)):
+        cost = count(narrow(name, alpha=0.5), (3, frames, 40, 40))
+
+        assert sum(stage.macs for stage in cost.stages) == cost.macs
+        assert sum(stage.activations for stage in cost.stages) == cost.activations
+        assert sum(stage.parameters for stage in cost.stages) == cost.parameters
+
+
+# --- The paper
+
+
+def test_table_1_is_met_to_the_printed_digit():
+    rows = list(layer_results())
+
+    assert len(rows) == 14
+    assert all(abs(row.computed - row.printed) <= 0.7 for row in rows)
+    # The paper rounds 62.5 up and prints 35 % memory at .875, where its formula gives 34.4.
+    assert {(row.row, row.quantity) for row in rows if abs(row.computed - row.printed) > 0.5} == {
+        ("alpha 0.875", "memory (%)")
+    }
+
+
+TABLE_6 = [network for network in networks() if network.table == 6]
+
+
+@pytest.mark.parametrize("network", TABLE_6, ids=lambda n: f"{n.row} {n.options.get('nonlocal_on', '')}")
+def test_table_6_is_met(network: Network):
+    """Baselines within 0.3 %, octave rows within 1 %; .5 within 4 %; with non-local blocks in both readings."""
+    (row,) = network_results(network, traced=False)
+
+    bound = 0.01 if "alpha" in network.options else 0.003
+    if network.options.get("alpha") == 0.5 or network.options.get("nonlocal_on") == "high":
+        bound = 0.04
+    assert abs(row.error) <= bound
+
+
+# G multiply-adds with ceil pooling and padding 1, counted once by hand from the layer widths.
+@pytest.mark.parametrize(
+    ("name", "options", "giga"),
+    [
+        ("c2d_r50", {}, 19.493),
+        ("i3d_r50", {"alpha": 0.1}, 25.650),
+        ("i3d_r50", {"alpha": 0.5}, 15.879),
+        ("i3d_nln_r50", {"alpha": 0.1, "nonlocal_on": "cross"}, 29.044),
+        ("i3d_nln_r50", {"alpha": 0.1, "nonlocal_on": "high"}, 29.869),
+    ],
+    ids=str,
+)
+def test_counts_do_not_drift(name, options, giga):
+    with torch.device("meta"):
+        model = create_model(name, **options)
+
+    assert count(model, (3, 8, 224, 224)).macs / 1e9 == pytest.approx(giga, abs=5e-4)
+
+
+def test_every_table_has_its_rows():
+    rows = [(n.table, n.row) for n in networks()]
+
+    assert {table: len(list(group)) for table, group in itertools.groupby(rows, lambda r: r[0])} == {
+        2: 5, 3: 4, 4: 12, 5: 4, 6: 13,
+    }  # fmt: skip
+
+
+def test_a_network_that_is_not_built_is_printed_with_the_reason():
+    network = Network(4, "Oct-AlexNet", "alexnet", {}, {"MACs (G)": 0.7}, "as printed", (3, 224, 224))
+
+    (row,) = network_results(network, traced=False)
+
+    assert row.computed is row.error is None
+    assert "not built: there is no model 'alexnet'" in row.reading
+    assert "Oct-AlexNet" in format_results([row])
+
+
+@pytest.mark.slow
+def test_all_rows_are_near_what_is_printed():
+    """2.5 %: one digit of a printed 1.9 is 2.6 %."""
+    rows = [row for row in results(traced=False) if row.table > 1]
+
+    assert all(row.computed for row in rows)
+    far = {(row.row, row.reading) for row in rows if abs(row.error) > 0.025}
+    assert {row for row, _ in far} == {"Oct-I3D, alpha .5", "Oct-I3D + NL, alpha .1"}
+
+
+# --- The tool
+
+
+def run_tool(repo, *arguments):
+    command = [sys.executable, "tools/complexity.py", *arguments]
+    return subprocess.run(command, cwd=repo, capture_output=True, text=True, timeout=500, env={"OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.slow
+def test_the_tool_shows_a_model_and_a_config(repo):
+    model = run_tool(repo, "--model", "i3d_r26", "--alpha", "0.5", "--input", "4", "32", "32")
+    cfg = run_tool(repo, "--cfg", "configs/demo/oct_i3d.yaml", "OCTCONV.ALPHA", "0.25")
+
+    assert model.returncode == cfg.returncode == 0, model.stderr + cfg.stderr
+    assert "128 + 128" in model.stdout
+    assert "by closed form and by fvcore" in model.stdout
+    assert "8x16x16 + 8x8x8" in cfg.stdout
+
+
+@pytest.mark.slow
+def test_the_tool_answers_a_mistake_in_one_line(repo):
+    wrong = run_tool(repo, "--model", "i3d_r5")
+
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("error: there is no model 'i3d_r5'; did you mean")
+    assert wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_tool_writes_the_paper_as_json(repo, tmp_path, monkeypatch):
+    sys.path.insert(0, str(repo / "tools"))
+    try:
+        import complexity as tool
+    finally:
+        sys.path.pop(0)
+    monkeypatch.setattr(tool, "results", lambda traced: layer_results())
+
+    tool.print_paper(tmp_path / "paper.json")
+
+    rows = json.loads((tmp_path / "paper.json").read_text())
+    assert len(rows) == 14
+    assert set(rows[0]) == {"table", "row", "quantity", "printed", "computed", "reading", "error"}
