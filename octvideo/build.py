@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
+from iopath.common.file_io import g_pathmgr
 from torch import nn
 
 from octvideo import build_data, build_recipe
@@ -165,9 +166,7 @@ def final_test(cfg: Any, procs: Processes, checkpoint: str = "", list_path: str 
     checkpoint: TEST.CHECKPOINT_FILE_PATH, else the newest in OUTPUT_DIR. list_path: test.csv (or val.csv) of the data.
     """
     _start(cfg, procs)
-    checkpoint = checkpoint or cfg.TEST.CHECKPOINT_FILE_PATH or find_latest(f"{cfg.OUTPUT_DIR}/checkpoints") or ""
-    if not checkpoint:
-        raise CheckpointError(f"{cfg.OUTPUT_DIR}: no checkpoint to test; train first or set TEST.CHECKPOINT_FILE_PATH")
+    checkpoint = checkpoint or cfg.TEST.CHECKPOINT_FILE_PATH or _newest_checkpoint(cfg.OUTPUT_DIR, procs)
     model, names = _trained_model(cfg, checkpoint)
     model.to(procs.device).eval()
     if cfg.TRAIN.DATASET != build_data.VIDEO:
@@ -202,6 +201,14 @@ def final_test(cfg: Any, procs: Processes, checkpoint: str = "", list_path: str 
     return summary
 
 
+def _newest_checkpoint(output_dir: str, procs: Processes) -> str:
+    """Rank 0's answer, which waits until it has written what it trained."""
+    path = procs.from_main(find_latest(f"{output_dir}/checkpoints") if procs.is_main else None)
+    if path is None:
+        raise CheckpointError(f"{output_dir}: no checkpoint to test; train first or set TEST.CHECKPOINT_FILE_PATH")
+    return path
+
+
 def _optimised(cfg: Any, model: nn.Module, view_chunk: int) -> Scorer:
     """The same scores from the fastest engine that is installed."""
     from octvideo.deploy.optimize import WindowScores, optimize
@@ -232,7 +239,7 @@ def _protocol(cfg: Any, spec: ViewSpec, checkpoint: str, list_path: str) -> dict
     """Everything that decides a score, as results.json shows it."""
     return {
         "checkpoint": checkpoint,
-        "checkpoint_sha256": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
+        "checkpoint_sha256": _sha256(checkpoint),
         "list": list_path,
         "num_frames": spec.rule.num_frames,
         "sampling_rate": spec.rule.frame_stride,
@@ -243,6 +250,11 @@ def _protocol(cfg: Any, spec: ViewSpec, checkpoint: str, list_path: str) -> dict
         "view_chunk": cfg.TEST.VIEW_CHUNK or default_view_chunk(spec),
         "optimize": cfg.TEST.OPTIMIZE,
     }
+
+
+def _sha256(path: str) -> str:
+    with g_pathmgr.open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _log_progress(done: int, total: int) -> None:

@@ -1,6 +1,8 @@
 """tools/train_net.py as a user calls it, on clips of its own; and what it says to every mistake."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -167,6 +169,19 @@ def test_a_dry_run_needs_no_data_and_leaves_nothing(train, data, tmp_path):
     assert result.status == 0, result.err
     assert "dry run: two training and two evaluation steps went through" in result.out
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_torchrun_trains_and_tests_on_two_processes(train, data, tmp_path, repo):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    settings = [f"DATA.PATH_TO_DATA_DIR={data}", "BN.NORM_TYPE=sync_batchnorm", "DATA_LOADER.NUM_WORKERS=1"]
+    tool = [repo / "tools" / "train_net.py", "--cfg", tmp_path / "mine.yaml"]
+
+    result = subprocess.run([*map(str, command + tool), *settings], capture_output=True, text=True, check=False)
+
+    assert result.returncode == 0, result.stderr
+    assert "recipe: batch 2 (2 processes x 1)" in result.stdout
+    assert len((tmp_path / "run" / "predictions.csv").read_text().splitlines()) == 1 + 4
 
 
 @pytest.mark.slow
