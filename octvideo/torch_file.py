@@ -1,6 +1,7 @@
 """Reading a file of tensors that somebody else may have made."""
 
 import pickle
+import warnings
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ def read_torch_file(path: str) -> dict[str, Any]:
     Raises CheckpointError for a file that is missing, damaged, holds code, or is no dict.
     """
     try:
-        with g_pathmgr.open(path, "rb") as file:
+        with g_pathmgr.open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of what it is about to refuse
             content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: there is no such file") from error
