@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octvideo.data.sampling import Timing, short_side_size
-from octvideo.data.stream import Packet, StreamMap, VideoInfo, inspector, map_stream
+from octvideo.data.stream import Packet, StreamMap, VideoInfo, inspector, map_stream, may_be_turned
 from octvideo.data.watch import DecodeError, reading
 
 __all__ = [
@@ -169,7 +169,7 @@ def _examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
         num_streams = len(container.streams.video)
         codec = container.streams.video[0].codec_context
         fps = _frame_rate(container.streams.video[0])
-        layout, first = _look_through(container, first_frame=True)
+        layout, first = _look_through(container, first_frame=may_be_turned(path))
     rotation = 90 * round(first.rotation / 90) if first else 0
     width, height = (codec.height, codec.width) if rotation % 180 else (codec.width, codec.height)
     reason = (
@@ -178,12 +178,11 @@ def _examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
         or ("open GOP" if layout.open_gop else "")
         or (f"an edit list hides {layout.num_hidden} frames" if layout.num_hidden else "")
         or (f"{num_streams} video streams" if num_streams > 1 else "")
-        or ("interlaced" if first and first.interlaced_frame else "")
         or (f"rotated by {rotation} degrees" if rotation else "")
         or (f"pixel format {codec.pix_fmt}" if codec.pix_fmt not in ("yuv420p", "yuvj420p") else "")
         or (f"{width} x {height} pixels" if min(width, height) < 16 else "")
     )
-    num_frames, problem = _count(path) if layout.unclear or first is None else (len(layout.pts), "")
+    num_frames, problem = _count(path) if layout.unclear else (len(layout.pts), "")
     return VideoInfo(
         num_frames=num_frames,
         fps=fps,
@@ -200,7 +199,7 @@ def _examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
 
 
 def _look_through(container: Any, *, first_frame: bool) -> tuple[StreamMap, Any]:
-    """All packets of the first video stream, and where asked for its first frame, None when nothing decodes."""
+    """All packets of the first video stream, and if asked its first frame, where alone PyAV tells the rotation."""
     import av
 
     stream = container.streams.video[0]

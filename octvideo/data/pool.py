@@ -13,6 +13,7 @@ import io
 import multiprocessing
 import pickle
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -218,7 +219,8 @@ class _Failure:
 
 def _work(pipe: Connection, note: Any, read: Callable[..., Any], bad: dict[str, str]) -> None:
     """The worker's life: it ends with its pipe, or with its parent even if it hangs in native code."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means.
     torch.set_num_threads(1)
     watch.keep_note(note)

@@ -6,9 +6,11 @@ not check that; `map_stream` does, for H.264, H.265 and MPEG-4, in 2 or 3 millis
 """
 
 import re
+import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -112,6 +114,34 @@ def inspector(codec: str, extradata: bytes, container: str) -> Callable[[bytes],
         if codec == "hevc" and len(extradata) > 22:
             return lambda data: _hevc(data, (extradata[21] & 3) + 1)
     return _mpeg4 if codec == "mpeg4" else None
+
+
+_PLAIN_MATRIX = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+_MATRIX_PLACES = {b"mvhd": (36, 48), b"tkhd": (40, 52)}  # behind the box's name, in versions 0 and 1 of the box
+
+
+def may_be_turned(path: str) -> bool:
+    """Whether a file may ask players to rotate it: False for mp4 and mov files whose display matrices are plain.
+
+    Knowing it from the header spares decoding a first frame, which is half of what looking at a file would cost.
+    """
+    with Path(path).open("rb") as file:
+        while len(header := file.read(8)) == 8:
+            size, name = struct.unpack(">I4s", header)
+            if name == b"moov":
+                return _has_turning_matrix(file.read(size - 8 if size > 8 else -1))
+            if size == 1:
+                size = int.from_bytes(file.read(8), "big") - 8
+            if size < 8:
+                return True
+            file.seek(size - 8, 1)
+    return True
+
+
+def _has_turning_matrix(moov: bytes) -> bool:
+    boxes = list(re.finditer(b"mvhd|tkhd", moov))
+    places = [box.end() + _MATRIX_PLACES[box[0]][moov[box.end() : box.end() + 1] == b"\x01"] for box in boxes]
+    return not places or any(moov[place : place + 36] != _PLAIN_MATRIX for place in places)
 
 
 def _nal_units(data: bytes, length_size: int) -> Iterator[int]:

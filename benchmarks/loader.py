@@ -1,0 +1,134 @@
+"""What the loader delivers, against the same clips read by bare loops in as many processes.
+
+    python benchmarks/loader.py [--videos 24] [--rounds 5] [--workers 2]
+
+340 x 256 H.264, 10 s, a keyframe every 12 frames; a training clip is 8 x 8, jittered, cropped to 224 and flipped. The
+bare loop opens decord with one thread, reads 8 frames, resizes and crops; so many such processes as the loader has
+workers run at once. Rounds take turns and wall clocks count, so that both meet the same neighbours on the machine.
+Also printed: CPU milliseconds per clip of resize, crop and colour jitter, and what a worker holds in memory.
+"""
+
+import argparse
+import multiprocessing
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import decord
+import torch
+from evaluate import write_videos
+
+from octvideo.data import ClipDataset, ClipRule, ClipTransform, Loader, probe
+from octvideo.data.index import read_index, write_index
+from octvideo.data.sampling import Timing
+from octvideo.data.transforms import color_jitter
+from octvideo.data.video_list import read_list
+
+RULE, TRANSFORM = ClipRule(8, 8), ClipTransform(224)
+BATCH = 8
+
+
+def bare_clips(paths: list[str], seed: int, start: Any, done: Any) -> None:
+    torch.set_num_threads(1)
+    for _ in iter(start.get, None):
+        draw = random.Random(seed)
+        for path in paths:
+            reader = decord.VideoReader(path, num_threads=1)
+            indices = RULE.clip(Timing(len(reader), reader.get_avg_fps()), draw.random)
+            TRANSFORM(torch.from_numpy(reader.get_batch(indices).asnumpy()).movedim(-1, 0), draw)
+        done.put(len(paths))
+
+
+class BareProcesses:
+    """Share the clips out among processes that have nothing else to do, and wait for the last one."""
+
+    def __init__(self, paths: list[str], num_workers: int) -> None:
+        context = multiprocessing.get_context("forkserver")
+        self._start, self._done = context.Queue(), context.Queue()
+        self._processes = [
+            context.Process(target=bare_clips, args=(paths[k::num_workers], k, self._start, self._done), daemon=True)
+            for k in range(num_workers)
+        ]
+        for process in self._processes:
+            process.start()
+
+    def epoch(self) -> None:
+        for _ in self._processes:
+            self._start.put(True)
+        for _ in self._processes:
+            self._done.get()
+
+
+def seconds(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def cpu_milliseconds(action: Callable[[], object], repeats: int = 20) -> float:
+    action()
+    start = time.process_time()
+    for _ in range(repeats):
+        action()
+    return 1000 * (time.process_time() - start) / repeats
+
+
+def own_megabytes(pid: int) -> tuple[float, float]:
+    """(private, proportional share) of a process's memory. (Linux.)"""
+    fields = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if ":" in line
+    )
+    kilobytes = {name: int(fields[name].split()[0]) for name in ("Private_Clean", "Private_Dirty", "Pss")}
+    return (kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]) / 1000, kilobytes["Pss"] / 1000
+
+
+def report_pixels() -> None:
+    clip = torch.randint(256, (8, 256, 340, 3), dtype=torch.uint8).movedim(-1, 0)
+    draw = random.Random(0)
+    plain = cpu_milliseconds(lambda: TRANSFORM(clip, draw).contiguous())
+    small = TRANSFORM(clip, draw)
+    colour = cpu_milliseconds(lambda: color_jitter(small, 0.4, draw.random))
+    print(f"resize, crop, flip: {plain:.1f} ms of CPU a clip; colour jitter: {colour:.1f} ms")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    report_pixels()
+    with tempfile.TemporaryDirectory() as folder:
+        videos = read_list(write_videos(Path(folder), args.videos, 10, 12))
+        paths = [entry.path for entry in videos] * 4
+        write_index(Path(folder, "index.csv"), [(path, probe(path)) for path in paths[: args.videos]])
+        dataset = ClipDataset(
+            list(videos) * 4, rule=RULE, transform=TRANSFORM, index=read_index(Path(folder, "index.csv"))
+        )
+        loader = Loader(dataset, batch_size=BATCH, num_workers=args.workers)
+        bare = BareProcesses(paths, args.workers)
+        ratios, rates = [], []
+        for number in range(args.rounds + 1):
+            theirs = seconds(bare.epoch)
+            ours = seconds(lambda epoch=number: [batch.inputs for batch in loader.epoch(epoch)])
+            if number:  # the first round starts the workers
+                ratios.append(theirs / ours)
+                rates.append(len(paths) / ours)
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        print(
+            f"{args.workers} workers: {statistics.median(rates):.1f} clips/s, {middle:.3f} of {args.workers} bare "
+            f"processes ({low:.3f}-{high:.3f})"
+        )
+        for worker in loader._pool._workers:
+            private, share = own_megabytes(worker._process.pid)
+            print(f"a worker: {private:.0f} MB of its own, {share:.0f} MB with its share of what is common")
+        loader.close()
+
+
+if __name__ == "__main__":
+    main()
