@@ -5,6 +5,7 @@ Tensors on the CPU travel over gloo and tensors on a GPU over nccl, so flags are
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -84,6 +85,8 @@ class Processes:
         """The model with gradients averaged over ranks; itself for one process or without trainable parameters."""
         if self.world_size == 1 or not any(p.requires_grad for p in model.parameters()):
             return model
+        # A 1x1 kernel has several descriptions of one layout; torch warns of them as if they differed.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         return DistributedDataParallel(model, device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
 

@@ -19,7 +19,9 @@ def measure_bn_statistics(model: nn.Module, inputs: Iterable[Tensor], count: int
 
     norms = [norm for norm in get_bn_modules(model) if norm.track_running_stats]
     tracked = [norm.num_batches_tracked.clone() for norm in norms]
-    update_bn_stats(model, inputs, count)
-    for norm, steps in zip(norms, tracked, strict=True):
-        norm.num_batches_tracked.copy_(steps)
+    try:
+        update_bn_stats(model, inputs, count)
+    finally:
+        for norm, steps in zip(norms, tracked, strict=True):
+            norm.num_batches_tracked.copy_(steps)
     procs.average_buffers(model)

@@ -193,12 +193,8 @@ class Trainer:
         at = self.position()
         where = f"the {trouble} is not finite at epoch {at.epoch}, iteration {at.iteration}, files {', '.join(names)}"
         if self.progress.skipped_in_a_row > allowed:
-            kept = (
-                f"the last checkpoint is {self.snapshots.last_saved}"
-                if self.snapshots.last_saved
-                else "there is no checkpoint yet"
-            )
-            raise OctvideoError(f"{where}; {kept}; lower SOLVER.BASE_LR or look at these files")
+            saved = self.snapshots.last_saved or "none yet"
+            raise OctvideoError(f"{where}; last checkpoint: {saved}; lower SOLVER.BASE_LR or look at these files")
         logger.warning("%s: step skipped (%d in a row)", where, self.progress.skipped_in_a_row)
 
     def report(self, lr: float, grad_norm: float) -> None:

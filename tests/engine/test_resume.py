@@ -169,6 +169,17 @@ def test_a_signal_during_validation_does_not_wait_for_its_end(tmp_path, differen
     assert differences(tmp_path / "whole", tmp_path / "cut") == []
 
 
+def test_a_signal_during_precise_batch_norm_changes_nothing(tmp_path, differences):
+    tiny.make_trainer(tmp_path / "whole", precise_bn_batches=3).train()
+
+    loader = CrashingLoader(8, lambda: os.kill(os.getpid(), signal.SIGTERM))  # six batches train, the eighth measures
+    summary = tiny.make_trainer(tmp_path / "cut", loader=loader, precise_bn_batches=3).train()
+
+    assert not summary.finished
+    tiny.make_trainer(tmp_path / "cut", precise_bn_batches=3).train()
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
 def test_a_second_ctrl_c_does_not_wait(tmp_path):
     def impatient():
         os.kill(os.getpid(), signal.SIGINT)
