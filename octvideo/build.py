@@ -1,6 +1,6 @@
 """From settings to runs: the build modules are the only readers of a config.
 
-Everything that it calls takes plain values by name. `train`, `test` and `dry_run` are what the tools do.
+Everything that it calls takes plain values by name. `train`, `final_test` and `dry_run` are what the tools do.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import torch
 from iopath.common.file_io import g_pathmgr
@@ -25,6 +25,7 @@ from octvideo.config import config_from_text
 from octvideo.data.batch import Batch
 from octvideo.data.loader import Loader
 from octvideo.data.views import ViewSpec
+from octvideo.deploy.optimize import WindowScores, optimize
 from octvideo.engine import adapt
 from octvideo.engine.checkpoint import find_latest
 from octvideo.engine.distributed import Processes
@@ -142,7 +143,7 @@ def validator(cfg: Any, videos: Videos, procs: Processes) -> Validate:
 
     def validate(model: nn.Module) -> dict[str, float]:
         evaluation = evaluate(
-            _scorer(model), videos, num_classes=cfg.MODEL.NUM_CLASSES, prepare=prepare, processes=procs
+            _scorer(cfg, model), videos, num_classes=cfg.MODEL.NUM_CLASSES, prepare=prepare, processes=procs
         )
         summary = summarise(evaluation, names, {})
         if "map" in summary:
@@ -152,9 +153,17 @@ def validator(cfg: Any, videos: Videos, procs: Processes) -> Validate:
     return validate
 
 
-def _scorer(model: nn.Module) -> Scorer:
-    """PySlowFast's test head."""
-    return cast(Scorer, model.window_scores)
+def _scorer(cfg: Any, model: nn.Module, optimise_for: int = 0) -> Scorer:
+    """PySlowFast's test head; where a video has several labels, a sigmoid of the logits.
+
+    optimise_for: views per forward pass for which the fastest engine installed is prepared; 0: none.
+    """
+    network = model if cfg.DATA.MULTI_LABEL else WindowScores(model)
+    if optimise_for:
+        size = cfg.DATA.TEST_CROP_SIZE
+        example = torch.rand(optimise_for, 3, cfg.DATA.NUM_FRAMES, size, size)
+        network = optimize(network, example.to(next(model.parameters()).device))
+    return (lambda inputs: network(inputs).sigmoid()) if cfg.DATA.MULTI_LABEL else network
 
 
 # --- The test on all views
@@ -176,7 +185,7 @@ def final_test(cfg: Any, procs: Processes, checkpoint: str = "", list_path: str 
     protocol = _protocol(cfg, videos.spec, checkpoint, list_path)
     journal = Journal(Path(cfg.OUTPUT_DIR), fingerprint(**protocol, paths=videos.paths), procs.rank)
     evaluation = evaluate(
-        _optimised(cfg, model, protocol["view_chunk"]) if cfg.TEST.OPTIMIZE else _scorer(model),
+        _scorer(cfg, model, protocol["view_chunk"] if cfg.TEST.OPTIMIZE else 0),
         videos,
         num_classes=cfg.MODEL.NUM_CLASSES,
         prepare=build_data.preparation(cfg),
@@ -190,13 +199,10 @@ def final_test(cfg: Any, procs: Processes, checkpoint: str = "", list_path: str 
     if procs.is_main:
         write_results(cfg.OUTPUT_DIR, evaluation, summary)
         journal.remove()
-        report = write_report(cfg.OUTPUT_DIR, film=videos.film, config=cfg.dump(), title=cfg.OUTPUT_DIR)
-        logger.info(
-            "%s\nresults: %s/results.json, predictions.csv, scores.npz; to look at: %s",
-            headline(summary),
-            cfg.OUTPUT_DIR,
-            report,
-        )
+        environment = {"torch": torch.__version__, "device": str(procs.device), "processes": procs.world_size}
+        write_report(cfg.OUTPUT_DIR, film=videos.film, config=cfg.dump(), environment=environment, title=cfg.OUTPUT_DIR)
+        logger.info("%s", headline(summary))
+        logger.info("results: %s, results.json, predictions.csv, scores.npz, report.html to look at", cfg.OUTPUT_DIR)
         logger.info(json.dumps(final_line(summary)))
     return summary
 
@@ -207,16 +213,6 @@ def _newest_checkpoint(output_dir: str, procs: Processes) -> str:
     if path is None:
         raise CheckpointError(f"{output_dir}: no checkpoint to test; train first or set TEST.CHECKPOINT_FILE_PATH")
     return path
-
-
-def _optimised(cfg: Any, model: nn.Module, view_chunk: int) -> Scorer:
-    """The same scores from the fastest engine that is installed."""
-    from octvideo.deploy.optimize import WindowScores, optimize
-
-    data = cfg.DATA
-    shape = (view_chunk, 3, data.NUM_FRAMES, data.TEST_CROP_SIZE, data.TEST_CROP_SIZE)
-    example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return optimize(WindowScores(model), example.to(next(model.parameters()).device))
 
 
 def settings_of(checkpoint: str, overrides: Sequence[str] = ()) -> Any:
@@ -237,15 +233,11 @@ def _trained_model(cfg: Any, checkpoint: str) -> tuple[nn.Module, list[str]]:
 
 def _protocol(cfg: Any, spec: ViewSpec, checkpoint: str, list_path: str) -> dict[str, Any]:
     """Everything that decides a score, as results.json shows it."""
-    return {
+    return build_data.preprocessing(cfg) | {
         "checkpoint": checkpoint,
         "checkpoint_sha256": _sha256(checkpoint),
         "list": list_path,
-        "num_frames": spec.rule.num_frames,
-        "sampling_rate": spec.rule.frame_stride,
-        "sampling_rule": spec.rule.rule,
         "views": f"{spec.num_clips}x{spec.num_crops}",
-        "crop_size": spec.crop_size,
         "ensemble": cfg.DATA.ENSEMBLE_METHOD,
         "view_chunk": cfg.TEST.VIEW_CHUNK or default_view_chunk(spec),
         "optimize": cfg.TEST.OPTIMIZE,

@@ -17,7 +17,7 @@ from octvideo.data.transforms import normalize
 from octvideo.data.video_list import VideoList, read_list
 from octvideo.data.views import VideoViews, ViewSpec
 from octvideo.engine.distributed import Processes
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, DataError
 
 VIDEO = "kinetics"
 
@@ -81,8 +81,11 @@ def train_dataset(cfg: Any) -> Dataset:
         inverse_uniform=data.INV_UNIFORM_SAMPLE,
     )
     path = list_path(cfg, "train")
+    videos = open_list(cfg, path)
+    if videos.format == "unlabelled":
+        raise DataError(f"{path}: an unlabelled list can be tested, not trained on; give each line a label")
     return ClipDataset(
-        open_list(cfg, path),
+        videos,
         rule=clip_rule(cfg),
         transform=transform,
         seed=cfg.RNG_SEED,

@@ -195,6 +195,23 @@ def test_every_recipe_dry_runs_on_a_narrow_network(file, capsys):
     assert "two training and two evaluation steps went through" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["DATA.MULTI_LABEL=true", "MODEL.LOSS_FUNC=bce_logit"],
+        ["MIXUP.ENABLE=true", "MIXUP.LABEL_SMOOTH_VALUE=0.1", "MODEL.CLASS_WEIGHTS=[1,1,2,2]"],
+        ["MODEL.FROZEN_BN=true", "MODEL.ACT_CHECKPOINT=true", "BN.USE_PRECISE_STATS=false"],
+        ["TRAIN.MIXED_PRECISION=true", "TRAIN.EMA_DECAY=0.9", "SOLVER.CLIP_GRAD_L2NORM=1"],
+        ["SOLVER.OPTIMIZING_METHOD=adamw", "TRAIN.CHANNELS_LAST=false", "DATA.REVERSE_INPUT_CHANNEL=true"],
+    ],
+    ids=["multi-label", "mixup", "frozen", "amp", "adamw"],
+)
+def test_every_way_to_train_dry_runs(settings, capsys):
+    dry_run(tiny("OCTCONV.ALPHA=0.5", *settings), Processes())
+
+    assert "two training and two evaluation steps went through" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_full_size_network_dry_runs_on_a_cpu(capsys):
     dry_run(load_config(str(KINETICS / "oct_i3d.yaml")), Processes())
