@@ -225,17 +225,15 @@ def _work(pipe: Connection, note: Any, read: Callable[..., Any], bad: dict[str, 
     torch.set_num_threads(1)
     watch.keep_note(note)
     watch.known_bad.update(bad)
-    while True:
-        try:
+    with suppress(EOFError, OSError):  # Then the parent is gone.
+        while True:
             number, task, news = pipe.recv()
-        except EOFError:
-            return
-        watch.known_bad.update(news)
-        try:
-            result = read(*task)
-        except Exception as error:
-            result = _Failure(error)
-        _send(pipe, (number, result))
+            watch.known_bad.update(news)
+            try:
+                result = read(*task)
+            except Exception as error:
+                result = _Failure(error)
+            _send(pipe, (number, result))
 
 
 class _TensorPickler(pickle.Pickler):
