@@ -324,7 +324,7 @@ class _Decord:
 
         decord.logging.set_level(decord.logging.QUIET)
         height, width = _stored_size(info, short_side) if short_side else (-1, -1)
-        self._reader = decord.VideoReader(path, num_threads=1, width=width, height=height, fault_tol=1)
+        self._reader = decord.VideoReader(path, num_threads=1, width=width, height=height)
         if len(self._reader) != info.num_frames:
             raise RuntimeError(f"decord counts {len(self._reader)} frames of {info.num_frames}")
 
