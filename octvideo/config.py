@@ -96,7 +96,7 @@ def _parse(text: str, source: str) -> Tree:
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{source}{line}: {error.problem}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: this is not YAML text ({str(error).splitlines()[0]})") from None
     if not isinstance(tree or {}, dict):
         raise ConfigError(f"{source}: expected settings such as `OCTCONV:`, found {type(tree).__name__} at the top")
@@ -117,7 +117,10 @@ def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...]) -> None:
         raise ConfigError(f"{path}: {BASE} goes in a circle: {' -> '.join((*including, path))}")
     tree = _read(path)
     bases = tree.pop(BASE, [])
-    for base in [bases] if isinstance(bases, str) else bases:
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{path}: {BASE} is {bases!r}; it takes the name of a file, or a list of names")
+    for base in bases:
         _merge_file(cfg, posixpath.join(posixpath.dirname(path), base), (*including, path))
     _merge_tree(cfg, tree, path)
 
@@ -126,16 +129,12 @@ def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...]) -> None:
 
 
 def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> None:
-    unused = [key for key, value in _leaves(tree) if not _set(cfg, key, value, source)]
-    launcher = [key for key in unused if key in LAUNCHER]
-    rest = sorted({_ignored_part(key) for key in unused} - set(LAUNCHER))
-    if launcher:
-        processes = tree.get("NUM_GPUS", 1)
-        logger.warning(
-            "%s: %s not used: one process per GPU is started with torchrun --nproc_per_node %s tools/train_net.py ...",
-            source, ", ".join(launcher) + (" is" if len(launcher) == 1 else " are"), processes,
-        )  # fmt: skip
-    if rest:
+    """Every value of a file in its place, and a line for those that change nothing here."""
+    unused = [_ignored_part(key) for key, value in _leaves(tree) if not _set(cfg, key, value, source)]
+    if launcher := [key for key in unused if key in LAUNCHER]:
+        command = f"torchrun --nproc_per_node {tree.get('NUM_GPUS', 1)} tools/train_net.py ..."
+        logger.warning("%s: not used: %s; start a process per GPU with %s", source, ", ".join(launcher), command)
+    if rest := sorted(set(unused) - set(LAUNCHER)):
         logger.warning("%s: without effect here, ignored: %s", source, ", ".join(rest))
 
 
@@ -194,10 +193,10 @@ def _set(cfg: CfgNode, key: str, value: Any, source: str) -> bool:
     default = _lookup(cfg, key)
     if default is None:
         raise ConfigError(f"{source}: there is no setting {key}; {_nearest(key)}")
-    if isinstance(default, CfgNode):
-        raise ConfigError(f"{source}: {key} is a section; set one of {', '.join(f'{key}.{name}' for name in default)}")
     if value is None:
         return True
+    if isinstance(default, CfgNode):
+        raise ConfigError(f"{source}: {key} is a section; set one of {', '.join(f'{key}.{name}' for name in default)}")
     try:
         value = _coerce(value, default, ITEMS.get(key))
     except (TypeError, ValueError):

@@ -1,11 +1,14 @@
 """Settings: what is accepted, and the one line that a mistake gets."""
 
+import argparse
 import logging
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from octvideo.config import config_from_text, load_config
+from octvideo.config import add_config_arguments, config_from_text, load_config
 from octvideo.errors import ConfigError
 
 PYSLOWFAST = Path(__file__).parent / "golden" / "pyslowfast"
@@ -43,8 +46,34 @@ def test_pyslowfast_files_load_unchanged(path, caplog):
     assert cfg.SOLVER.WARMUP_EPOCHS == 34.0
     assert cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS == 30
     assert cfg.NONLOCAL.LOCATION[1][0] == ([1, 3] if "NLN" in path.stem else [])
-    assert "NUM_GPUS, NUM_SHARDS are not used" in caplog.text
-    assert "torchrun --nproc_per_node 8" in caplog.text
+    assert "not used: NUM_GPUS, NUM_SHARDS; start a process per GPU with torchrun --nproc_per_node 8" in caplog.text
+
+
+@given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))
+def test_whatever_a_file_holds_it_loads_or_gets_one_line(text):
+    message = ""
+    try:
+        config_from_text(text, "mine.yaml")
+    except ConfigError as error:
+        message = str(error)
+
+    assert not message or message.startswith("mine.yaml")
+    assert "\n" not in message
+
+
+def test_an_empty_section_changes_nothing(write):
+    assert load_config(write(I3D + "SOLVER:\n")).SOLVER.BASE_LR == 0.1
+
+
+def test_settings_follow_opts_or_stand_bare():
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    parser.add_argument("--dry-run", action="store_true")
+
+    args = parser.parse_intermixed_args(["--cfg", "a.yaml", "A.B", "1", "--dry-run", "--opts", "C.D", "2", "E=3"])
+
+    assert (args.cfg, args.dry_run) == ("a.yaml", True)
+    assert (args.settings, args.opts) == (["A.B", "1"], ["C.D", "2", "E=3"])
 
 
 def test_a_base_is_relative_to_its_file_and_overridden_by_it(write, tmp_path):
@@ -110,6 +139,8 @@ def test_what_is_accepted_takes_the_type_of_the_setting(write, override, value):
         ("a: [", "while parsing|expected the node content"),
         ("- 1", "expected settings such as `OCTCONV:`, found list at the top"),
         ("_BASE_: mine.yaml", "_BASE_ goes in a circle"),
+        ("_BASE_: {a: 1}", "_BASE_ is {'a': 1}; it takes the name of a file"),
+        ("[" * 2000, "this is not YAML text"),
         ("_BASE_: absent.yaml", "absent.yaml: cannot be read (No such file or directory)"),
     ],
 )
