@@ -6,6 +6,8 @@ fast(clips)                                # logits to 1e-4 relative
 
 import logging
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from shutil import which
 from typing import Any
 
@@ -14,7 +16,6 @@ from torch import Tensor, nn
 
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.errors import ConfigError, OctvideoError
-from octvideo.layers import lower
 
 logger = logging.getLogger("octvideo")
 
@@ -44,7 +45,7 @@ def optimize(model: nn.Module, example: Tensor, *, engine: str = "auto") -> nn.M
     if engine not in ("auto", *ENGINES):
         raise ConfigError(f"there is no engine {engine!r}; there are auto, {', '.join(ENGINES)}")
     if engine == "auto":
-        engine = "openvino" if example.device.type == "cpu" and _has_openvino() else "torch"
+        engine = "openvino" if example.device.type == "cpu" and find_spec("openvino") else "torch"
     folded = fold_batch_norm(model)
     fast = ENGINES[engine](folded, example)
     with torch.inference_mode():
@@ -101,9 +102,8 @@ class OpenVINO(nn.Module):
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         super().__init__()
-        openvino = _import_openvino()
-        # OpenVINO has good 3D kernels of its own, and fuses the plain graph best.
-        graph = openvino.convert_model(torch.export.export(lower(model, on=False), (example,)))
+        openvino = import_optional("openvino", "engine openvino", "pip install openvino")
+        graph = openvino.convert_model(torch.export.export(model, (example,)))
         hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         hints["INFERENCE_PRECISION_HINT"] = "f32"
         self.run = openvino.compile_model(graph, "CPU", hints)
@@ -112,20 +112,12 @@ class OpenVINO(nn.Module):
         return torch.from_numpy(self.run(x.detach().numpy())[0].copy())
 
 
-def _has_openvino() -> bool:
+def import_optional(name: str, purpose: str, remedy: str) -> Any:
+    """An optional library, or OctvideoError with the remedy."""
     try:
-        _import_openvino()
-    except OctvideoError:
-        return False
-    return True
-
-
-def _import_openvino() -> Any:
-    try:
-        import openvino
+        return import_module(name)
     except ImportError as error:
-        raise OctvideoError("engine openvino: OpenVINO is missing; pip install openvino") from error
-    return openvino
+        raise OctvideoError(f"{purpose}: {name} is missing; {remedy}") from error
 
 
 ENGINES: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {"torch": _torch_engine, "openvino": OpenVINO}

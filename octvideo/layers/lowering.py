@@ -22,7 +22,7 @@ class Conv3d(nn.Conv3d):
     lowered = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.lowered and x.device.type == "cpu"):
+        if not (self.lowered and x.device.type == "cpu" and in_2d()):
             return super().forward(x)
         assert not isinstance(self.padding, str)
         return conv3d_as_2d(x, self.weight, self.stride, self.padding, self.groups, self.bias)
@@ -38,12 +38,17 @@ class MaxPool3d(nn.MaxPool3d):
         self.window, self.strides, self.pad = window, stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.lowered and x.device.type == "cpu"):
+        if not (self.lowered and x.device.type == "cpu" and in_2d()):
             return super().forward(x)
         (t, *k), (st, *s), p = self.window, self.strides, self.pad
         if t == st == 1:
             return unfold_time(F.max_pool2d(fold_time(x), k, s, p), x.shape[0])
         return unflatten_space(F.max_pool2d(x.flatten(3), (t, 1), (st, 1)), x)
+
+
+def in_2d() -> bool:
+    """False while a graph is exported: other runtimes fuse plain 3D graphs, and lay memory out in their own way."""
+    return not torch.compiler.is_exporting()
 
 
 def lower(model: nn.Module, on: bool = True) -> nn.Module:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
-from octvideo.layers.lowering import Conv3d, fold_time, unfold_time
+from octvideo.layers.lowering import Conv3d, fold_time, in_2d, unfold_time
 
 Downsample = Literal["stride", "pool"]
 Size = int | tuple[int, ...]
@@ -105,17 +105,20 @@ def down(x: Tensor, factor: int) -> Tensor:
     """Average-pool height and width by `factor`; a last odd row or column is averaged by itself."""
     if factor == 1:
         return x
-    if x.dim() == 5:
+    if x.dim() == 4:
+        return F.avg_pool2d(x, factor, ceil_mode=True, count_include_pad=False)
+    if in_2d():
         return unfold_time(down(fold_time(x), factor), x.shape[0])
-    return F.avg_pool2d(x, factor, ceil_mode=True, count_include_pad=False)
+    return F.avg_pool3d(x, (1, factor, factor), ceil_mode=True, count_include_pad=False)
 
 
 def up_to(x: Tensor, like: Tensor) -> Tensor:
     """Nearest upsampling of height and width by 2, cropped to the size of `like` (odd maps end in half a pixel)."""
-    if x.dim() == 5:
+    if x.dim() == 5 and in_2d():
         return unfold_time(up_to(fold_time(x), like), x.shape[0])
     height, width = like.shape[-2:]
-    return F.interpolate(x, scale_factor=2, mode="nearest")[..., :height, :width]
+    scale = (2.0, 2.0) if x.dim() == 4 else (1.0, 2.0, 2.0)
+    return F.interpolate(x, scale_factor=scale, mode="nearest")[..., :height, :width]
 
 
 def merge(x: OctTensor) -> Tensor:

@@ -1,0 +1,71 @@
+"""A trained network as a file that other runtimes read, each checked against the network on the way out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from octvideo.deploy.fold import fold_batch_norm
+from octvideo.deploy.optimize import import_optional, relative_difference
+from octvideo.errors import ConfigError
+
+
+def export_model(model: nn.Module, example: Tensor, path: str | Path) -> float:
+    """Write `model` for clips of the example's size and any batch, and return how far its output is from the network's.
+
+    path: .pt2 (torch.export), .onnx or .xml (OpenVINO, with its .bin). example: float (N, 3, T, H, W) on the CPU, N of
+    at least 2. The difference is the largest over the largest value, on the example and on a single clip of it, as the
+    written file computes it. Raises ConfigError for another suffix, OctvideoError where a runtime is missing.
+    """
+    path = Path(path)
+    if path.suffix not in WRITERS:
+        raise ConfigError(f"{path}: no format has this suffix; there are {', '.join(WRITERS)}")
+    folded = fold_batch_norm(model).cpu()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run = WRITERS[path.suffix](folded, example, path)
+    with torch.no_grad():
+        return max(relative_difference(run(x), folded(x)) for x in (example, example[:1]))
+
+
+Runner = Callable[[Tensor], Tensor]
+
+
+def _write_torch(model: nn.Module, example: Tensor, path: Path) -> Runner:
+    torch.export.save(_exported(model, example), path)
+    return torch.export.load(path).module()
+
+
+def _write_onnx(model: nn.Module, example: Tensor, path: Path) -> Runner:
+    import_optional("onnxscript", "export to ONNX", "pip install onnx onnxscript onnxruntime")
+    runtime = import_optional("onnxruntime", "checking an ONNX export", "pip install onnxruntime")
+    program = torch.onnx.export(_exported(model, example), dynamo=True, input_names=["clips"], output_names=["logits"])
+    assert program is not None
+    program.save(path)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"clips": np.ascontiguousarray(x.numpy())})[0])
+
+
+def _write_openvino(model: nn.Module, example: Tensor, path: Path) -> Runner:
+    openvino = import_optional("openvino", "export to OpenVINO", "pip install openvino")
+    # OpenVINO has good 3D kernels of its own, and fuses the plain graph best.
+    openvino.save_model(
+        openvino.convert_model(_exported(lower(model, on=False), example)), path, compress_to_fp16=False
+    )
+    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda x: torch.from_numpy(compiled(x.numpy())[0].copy())
+
+
+def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """The graph for any batch; frames, height and width are the example's (pooling an odd map rounds up)."""
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    with torch.no_grad():
+        return torch.export.export(model.eval(), (example,), dynamic_shapes=({0: batch},))
+
+
+WRITERS: dict[str, Callable[[nn.Module, Tensor, Path], Runner]] = {
+    ".pt2": _write_torch,
+    ".onnx": _write_onnx,
+    ".xml": _write_openvino,
+}

@@ -1,0 +1,92 @@
+"""Every format computes what the network computes, for any batch."""
+
+import importlib.util
+import json
+
+import pytest
+import torch
+
+from octvideo import create_model
+from octvideo.deploy.export import export_model
+from octvideo.deploy.optimize import optimize, relative_difference
+from octvideo.errors import ConfigError, OctvideoError
+
+TINY = {"num_classes": 5, "width_per_group": 16, "width_rule": "int"}
+
+# What torch's exporters and their pytree say about themselves.
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+
+
+@pytest.fixture
+def model():
+    return create_model("i3d_r26", alpha=0.5, **TINY).eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["c2d_r26", "i3d_r26", "i3d_nln_r26", "slowfast_r26"])
+@pytest.mark.parametrize("alpha", [0.0, 0.25])
+def test_every_video_network_is_written_for_torch_export(name, alpha, tmp_path):
+    model = create_model(name, alpha=alpha, **TINY).eval()
+
+    assert export_model(model, torch.randn(2, 3, 8, 33, 33), tmp_path / "model.pt2") < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_other_runtimes_compute_the_same(model, suffix, tmp_path):
+    assert export_model(model, torch.randn(2, 3, 4, 33, 33), tmp_path / f"model{suffix}") < 1e-5
+
+
+@pytest.mark.slow
+def test_openvino_takes_the_place_of_a_network(model):
+    x = torch.randn(1, 3, 4, 33, 33)
+
+    fast = optimize(model, x, engine="openvino")
+
+    assert relative_difference(fast(x), model(x)) < 1e-4
+
+
+@pytest.mark.slow
+def test_the_torch_engine_takes_the_place_of_a_network(model):
+    x = torch.randn(1, 3, 4, 33, 33)
+
+    fast = optimize(model, x, engine="torch")
+
+    assert relative_difference(fast(x), model(x)) < 1e-4
+
+
+def test_an_engine_that_is_not_there_is_refused_by_name(model):
+    with pytest.raises(ConfigError, match="there is no engine 'tensorrt'; there are auto, torch, openvino"):
+        optimize(model, torch.randn(1, 3, 4, 33, 33), engine="tensorrt")
+
+
+def test_another_suffix_is_refused(model, tmp_path):
+    with pytest.raises(ConfigError, match="no format has this suffix"):
+        export_model(model, torch.randn(1, 3, 4, 33, 33), tmp_path / "model.tflite")
+
+
+def test_a_missing_runtime_is_one_line_with_the_remedy(model, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+
+    with pytest.raises(OctvideoError, match="openvino is missing; pip install openvino"):
+        optimize(model, torch.randn(1, 3, 4, 33, 33), engine="openvino")
+
+
+@pytest.mark.slow
+def test_the_tool_writes_the_network_and_what_its_users_need(repo, tiny_checkpoint, tmp_path, monkeypatch, capsys):
+    import runpy
+    import sys
+
+    arguments = ["export.py", "--checkpoint", str(tiny_checkpoint), "--output", str(tmp_path / "model.pt2")]
+    monkeypatch.setattr(sys, "argv", arguments)
+
+    runpy.run_path(str(repo / "tools" / "export.py"), run_name="__main__")
+
+    assert "relative difference" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "model.json").read_text())
+    assert facts["class_names"] == list("abcdef")
+    assert facts["input"] == ["batch", 3, 4, 32, 32]
+
+
+def test_the_optional_runtimes_are_there_for_these_tests():
+    assert all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "openvino"))
