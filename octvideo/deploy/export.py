@@ -49,10 +49,7 @@ def _write_onnx(model: nn.Module, example: Tensor, path: Path) -> Runner:
 
 def _write_openvino(model: nn.Module, example: Tensor, path: Path) -> Runner:
     openvino = import_optional("openvino", "export to OpenVINO", "pip install openvino")
-    # OpenVINO has good 3D kernels of its own, and fuses the plain graph best.
-    openvino.save_model(
-        openvino.convert_model(_exported(lower(model, on=False), example)), path, compress_to_fp16=False
-    )
+    openvino.save_model(openvino.convert_model(_exported(model, example)), path, compress_to_fp16=False)
     compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda x: torch.from_numpy(compiled(x.numpy())[0].copy())
 
