@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from iopath.common.file_io import g_pathmgr
@@ -69,7 +69,8 @@ def _validation(cfg: Any, procs: Processes) -> Validate:
     if cfg.TRAIN.DATASET != build_data.VIDEO:
         return image_validator(cfg, validation_images(cfg), procs)
     path, names = build_data.list_path(cfg, "val"), build_data.class_names(cfg)
-    return validator(cfg, build_data.open_videos(cfg, path, build_data.validation_views(cfg), names), procs)
+    videos = build_data.open_videos(cfg, path, build_data.validation_views(cfg), names)
+    return validator(cfg, cast(Videos, videos), procs)
 
 
 def training_batches(cfg: Any) -> tuple[Iterator[Batch], list[str]]:
@@ -186,7 +187,7 @@ def final_test(cfg: Any, procs: Processes, checkpoint: str = "", list_path: str 
     journal = Journal(Path(cfg.OUTPUT_DIR), fingerprint(**protocol, paths=videos.paths), procs.rank)
     evaluation = evaluate(
         _scorer(cfg, model, protocol["view_chunk"] if cfg.TEST.OPTIMIZE else 0),
-        videos,
+        cast(Videos, videos),
         num_classes=cfg.MODEL.NUM_CLASSES,
         prepare=build_data.preparation(cfg),
         view_chunk=protocol["view_chunk"],
