@@ -1,6 +1,7 @@
 """Weights from files: our own and other projects'."""
 
+from octvideo.weights.inflate import inflate
 from octvideo.weights.load import LoadReport, load_weights
 from octvideo.weights.official import load_official
 
-__all__ = ["LoadReport", "load_official", "load_weights"]
+__all__ = ["LoadReport", "inflate", "load_official", "load_weights"]

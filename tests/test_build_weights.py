@@ -1,0 +1,74 @@
+"""Weights to start from, as a config names them."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from octvideo import create_model
+from octvideo.build_model import build_model
+from octvideo.build_weights import load_initial_weights
+from octvideo.config import load_config
+from octvideo.errors import CheckpointError
+
+SMALL = ["RESNET.DEPTH=26", "RESNET.WIDTH_PER_GROUP=16", "MODEL.NUM_CLASSES=3"]
+
+
+@pytest.fixture
+def image_file(tmp_path: Path) -> str:
+    """A ResNet-26 of ours that does say what it assumes."""
+    model = create_model("resnet26", width_per_group=16, num_classes=5)
+    meta = {"model": model.config, "preprocessing": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}
+    torch.save({"model_state": model.state_dict(), "meta": meta}, tmp_path / "image.pyth")
+    return str(tmp_path / "image.pyth")
+
+
+def config(repo: Path, name: str, *settings: str):
+    return load_config(str(repo / "configs" / "finetune" / f"{name}.yaml"), [*SMALL, *settings])
+
+
+def test_image_weights_are_inflated_and_the_log_says_what_changed(repo, image_file, caplog):
+    cfg = config(repo, "oct_i3d", f"TRAIN.CHECKPOINT_FILE_PATH={image_file}", "OCTCONV.ALPHA=0.5")
+    model = build_model(cfg)
+
+    with caplog.at_level(logging.INFO, "octvideo"):
+        load_initial_weights(cfg, model)
+
+    stem = torch.load(image_file, weights_only=True)["model_state"]["stem.conv.weight"]
+    torch.testing.assert_close(model.stem.conv.weight.sum(2), stem)
+    for text in (
+        "inflated",
+        "split in res3",
+        "starts fresh: head.fc (5 classes in the image weights, 3 in the network)",
+    ):
+        assert text in caplog.text
+
+
+def test_without_a_file_training_starts_from_scratch_and_says_so(repo, caplog):
+    cfg = config(repo, "i3d")
+
+    load_initial_weights(cfg, build_model(cfg))
+
+    assert "training from scratch: TRAIN.CHECKPOINT_FILE_PATH names no image weights" in caplog.text
+
+
+def test_another_input_is_refused_before_the_model_is_touched(repo, image_file):
+    cfg = config(repo, "i3d", f"TRAIN.CHECKPOINT_FILE_PATH={image_file}", "DATA.MEAN=[0.45,0.45,0.45]")
+    model = build_model(cfg)
+    before = model.stem.conv.weight.clone()
+
+    with pytest.raises(CheckpointError, match=r"set DATA\.MEAN \[0\.485, 0\.456, 0\.406\]"):
+        load_initial_weights(cfg, model)
+
+    assert torch.equal(model.stem.conv.weight, before)
+
+
+def test_a_video_file_loads_as_it_is(repo, tmp_path):
+    cfg = config(repo, "i3d", "TRAIN.CHECKPOINT_INFLATE=false", f"TRAIN.CHECKPOINT_FILE_PATH={tmp_path / 'w.pyth'}")
+    trained, model = build_model(cfg), build_model(cfg)
+    torch.save({"model_state": trained.state_dict(), "meta": {"model": trained.config}}, tmp_path / "w.pyth")
+
+    load_initial_weights(cfg, model)
+
+    assert torch.equal(model.stem.conv.weight, trained.stem.conv.weight)
