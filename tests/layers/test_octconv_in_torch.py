@@ -71,7 +71,8 @@ def test_distributed_data_parallel_gives_the_same_gradients(clip, tmp_path):
     twin.load_state_dict(net.state_dict())
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        DistributedDataParallel(net)(clip).square().sum().backward()
+        network = DistributedDataParallel(net)
+        network(clip).square().sum().backward()
     finally:
         torch.distributed.destroy_process_group()
     twin(clip).square().sum().backward()
