@@ -93,8 +93,8 @@ def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate
     return Trainer(
         model,
         loader,
-        build_recipe.build_optimizer(cfg, model, procs.world_size),
-        build_recipe.build_schedule(cfg, steps, procs.world_size),
+        build_recipe.build_optimizer(cfg, model),
+        build_recipe.build_schedule(cfg, steps),
         build_recipe.build_options(cfg),
         loss=make_loss(
             "bce_logit" if cfg.MODEL.LOSS_FUNC == "bce_logit" else "cross_entropy",

@@ -33,17 +33,15 @@ PUBLISHED: dict[str, dict[str, float]] = {
 KINETICS_CLASSES = (400, 600, 700)
 
 
-def effective_lr(cfg: Any, world_size: int) -> float:
+def effective_lr(cfg: Any) -> float:
     """BASE_LR scaled to the batch, where the config asks for it."""
-    solver = cfg.SOLVER
-    shards = world_size if solver.BASE_LR_SCALE_NUM_SHARDS else 1
-    return scale_lr(solver.BASE_LR, cfg.TRAIN.BATCH_SIZE, solver.BASE_BATCH_SIZE) * shards
+    return scale_lr(cfg.SOLVER.BASE_LR, cfg.TRAIN.BATCH_SIZE, cfg.SOLVER.BASE_BATCH_SIZE)
 
 
-def build_schedule(cfg: Any, steps_per_epoch: int, world_size: int) -> Schedule:
+def build_schedule(cfg: Any, steps_per_epoch: int) -> Schedule:
     """Positions count epochs, or optimizer steps where SOLVER.MAX_ITER is set."""
     solver = cfg.SOLVER
-    lr = effective_lr(cfg, world_size)
+    lr = effective_lr(cfg)
     by_iterations = solver.MAX_ITER > 0
     steps = solver.STEP_ITERS if by_iterations else solver.STEPS
     return Schedule(
@@ -62,7 +60,7 @@ def build_schedule(cfg: Any, steps_per_epoch: int, world_size: int) -> Schedule:
 def describe_recipe(cfg: Any, steps_per_epoch: int, world_size: int) -> str:
     """batch 64 (8 processes x 8), lr 0.1 cosine, 196 epochs x 3666 iterations, warm-up 34 epochs from 0.01, sgd ..."""
     solver, batch = cfg.SOLVER, cfg.TRAIN.BATCH_SIZE
-    schedule = build_schedule(cfg, steps_per_epoch, world_size)
+    schedule = build_schedule(cfg, steps_per_epoch)
     parts = f"{world_size} processes x {batch // world_size // solver.ACCUM_STEPS}"
     accumulated = f" x {solver.ACCUM_STEPS} accumulated" if solver.ACCUM_STEPS > 1 else ""
     scaled = f" ({solver.BASE_LR:g} scaled from batch {solver.BASE_BATCH_SIZE})" if solver.BASE_BATCH_SIZE else ""
@@ -102,12 +100,12 @@ def recipe_warning(cfg: Any) -> str:
     return f"not the published recipe: {', '.join(different)}{advice}"
 
 
-def build_optimizer(cfg: Any, model: nn.Module, world_size: int) -> Optimizer:
+def build_optimizer(cfg: Any, model: nn.Module) -> Optimizer:
     solver = cfg.SOLVER
     return make_optimizer(
         model,
         method=solver.OPTIMIZING_METHOD,
-        lr=effective_lr(cfg, world_size),
+        lr=effective_lr(cfg),
         momentum=solver.MOMENTUM,
         dampening=solver.DAMPENING,
         nesterov=solver.NESTEROV,

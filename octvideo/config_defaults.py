@@ -122,7 +122,6 @@ DEFAULTS: Tree = {
         "OPTIMIZING_METHOD": "sgd",
         "BASE_LR": 0.1,
         "BASE_BATCH_SIZE": 0,  # the batch that BASE_LR is meant for: the rate scales with BATCH_SIZE; 0: it does not
-        "BASE_LR_SCALE_NUM_SHARDS": False,
         "LR_POLICY": "cosine",
         "COSINE_END_LR": 0.0,
         "STEPS": [],  # epochs, the first is 0
@@ -206,6 +205,7 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "RESNET.SPATIAL_STRIDES": ([[1], [2], [2], [2]], [[1, 1], [2, 2], [2, 2], [2, 2]]),
     "RESNET.SPATIAL_DILATIONS": ([[1], [1], [1], [1]], [[1, 1], [1, 1], [1, 1], [1, 1]]),
     "BN.MOMENTUM": (0.1,),
+    "SOLVER.BASE_LR_SCALE_NUM_SHARDS": (False,),  # the batch is global here: SOLVER.BASE_BATCH_SIZE scales the rate
 }
 
 # PySlowFast's settings and sections that change nothing here; a file may keep them.

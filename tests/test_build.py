@@ -140,7 +140,7 @@ def test_validation_counts_errors_over_one_view_of_each_video():
 
 
 def test_a_cosine_counts_epochs_and_warms_up():
-    schedule = build_recipe.build_schedule(load_config(str(KINETICS / "i3d.yaml")), steps_per_epoch=100, world_size=1)
+    schedule = build_recipe.build_schedule(load_config(str(KINETICS / "i3d.yaml")), steps_per_epoch=100)
 
     assert schedule.lr(0) == pytest.approx(0.01)
     assert schedule.lr(98) == pytest.approx(0.05)
@@ -150,7 +150,7 @@ def test_a_cosine_counts_epochs_and_warms_up():
 def test_an_iteration_schedule_steps_where_the_paper_does():
     cfg = load_config(str(KINETICS / "i3d_in1k.yaml"))
 
-    schedule = build_recipe.build_schedule(cfg, steps_per_epoch=3666, world_size=8)
+    schedule = build_recipe.build_schedule(cfg, steps_per_epoch=3666)
 
     assert schedule.per_iteration
     places = (0, 149_999, 150_000, 250_000, 299_999)
@@ -160,7 +160,7 @@ def test_an_iteration_schedule_steps_where_the_paper_does():
 def test_the_rate_follows_the_batch_where_a_base_batch_is_given():
     cfg = tiny("TRAIN.BATCH_SIZE=16", "SOLVER.BASE_BATCH_SIZE=64")
 
-    assert build_recipe.effective_lr(cfg, world_size=1) == pytest.approx(0.025)
+    assert build_recipe.effective_lr(cfg) == pytest.approx(0.025)
     line = build_recipe.describe_recipe(cfg, steps_per_epoch=10, world_size=2)
     assert "batch 16 (2 processes x 8), lr 0.025 (0.1 scaled from batch 64) cosine" in line
     assert "196 epochs x 10 iterations (1960), warm-up 34 epochs from 0.0025" in line
