@@ -4,12 +4,14 @@
 
 340 x 256 H.264, 10 s, a keyframe every 12 frames; a training clip is 8 x 8, jittered, cropped to 224 and flipped. The
 bare loop opens decord with one thread, reads 8 frames, resizes and crops; so many such processes as the loader has
-workers run at once. Rounds take turns and wall clocks count, so that both meet the same neighbours on the machine.
+workers run at once, and rounds take turns. Wall clocks show the throughput; where other work fills the machine, trust
+the CPU time, of all processes on each side.
 Also printed: CPU milliseconds per clip of resize, crop and colour jitter, and what a worker holds in memory.
 """
 
 import argparse
 import multiprocessing
+import os
 import random
 import statistics
 import tempfile
@@ -55,6 +57,7 @@ class BareProcesses:
         ]
         for process in self._processes:
             process.start()
+        self.pids = [process.pid for process in self._processes]
 
     def epoch(self) -> None:
         for _ in self._processes:
@@ -67,6 +70,12 @@ def seconds(action: Callable[[], object]) -> float:
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
+
+
+def cpu_of(pids: list[int]) -> float:
+    """Seconds of CPU that processes have used so far. (Linux.)"""
+    ticks = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13] for pid in pids]
+    return sum(int(user) + int(system) for user, system in ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_milliseconds(action: Callable[[], object], repeats: int = 20) -> float:
@@ -112,18 +121,25 @@ def main() -> None:
         )
         loader = Loader(dataset, batch_size=BATCH, num_workers=args.workers)
         bare = BareProcesses(paths, args.workers)
-        ratios, rates = [], []
+        ratios, rates, cpu = [], [], []
         for number in range(args.rounds + 1):
+            if number == 0:  # this round starts the workers
+                bare.epoch()
+                list(loader.epoch(0))
+                pids = [os.getpid(), *(worker._process.pid for worker in loader._pool._workers)]
+                continue
+            before = cpu_of(bare.pids), cpu_of(pids)
             theirs = seconds(bare.epoch)
             ours = seconds(lambda epoch=number: [batch.inputs for batch in loader.epoch(epoch)])
-            if number:  # the first round starts the workers
-                ratios.append(theirs / ours)
-                rates.append(len(paths) / ours)
+            ratios.append(theirs / ours)
+            rates.append(len(paths) / ours)
+            cpu.append((cpu_of(bare.pids) - before[0]) / (cpu_of(pids) - before[1]))
         low, middle, high = statistics.quantiles(ratios, n=4)
         print(
             f"{args.workers} workers: {statistics.median(rates):.1f} clips/s, {middle:.3f} of {args.workers} bare "
             f"processes ({low:.3f}-{high:.3f})"
         )
+        print(f"by CPU time, of all processes: {statistics.median(cpu):.3f} ({min(cpu):.3f}-{max(cpu):.3f})")
         for worker in loader._pool._workers:
             private, share = own_megabytes(worker._process.pid)
             print(f"a worker: {private:.0f} MB of its own, {share:.0f} MB with its share of what is common")
