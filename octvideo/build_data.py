@@ -9,7 +9,7 @@ from torch import Tensor
 from octvideo.data.class_names import match_classes, names_beside, read_class_names
 from octvideo.data.dataset import ClipDataset, ClipTransform
 from octvideo.data.image_transforms import PaddedCrop, RandomResizedCrop, Transform
-from octvideo.data.images import ImageDataset, open_images
+from octvideo.data.images import ImageDataset, image_class_names, open_images
 from octvideo.data.index import VideoIndex, index_path, read_index
 from octvideo.data.loader import Dataset, Loader
 from octvideo.data.sampling import ClipRule
@@ -49,13 +49,22 @@ def open_index(path: str) -> VideoIndex | None:
 
 
 def class_names(cfg: Any) -> list[str]:
-    """From TENSORBOARD.CLASS_NAMES_PATH, else class_names.txt beside the training list, else "class 0", ..."""
+    """From TENSORBOARD.CLASS_NAMES_PATH, else from the data, else "class 0", ...
+
+    The data's names are class_names.txt beside the training list, or the folders of pictures.
+    """
     path, count = cfg.TENSORBOARD.CLASS_NAMES_PATH, cfg.MODEL.NUM_CLASSES
-    names = (read_class_names(path) if path else names_beside(list_path(cfg, "train"))) or numbered_names(count)
+    names = (read_class_names(path) if path else _names_of_data(cfg)) or numbered_names(count)
     if len(names) != count:
         source = path or cfg.DATA.PATH_TO_DATA_DIR
         raise ConfigError(f"{source}: {len(names)} class names for MODEL.NUM_CLASSES {count}; make them equal")
     return names
+
+
+def _names_of_data(cfg: Any) -> list[str]:
+    if cfg.TRAIN.DATASET != VIDEO:
+        return list(image_class_names(cfg.DATA.PATH_TO_DATA_DIR))
+    return names_beside(list_path(cfg, "train")) or []
 
 
 def numbered_names(count: int) -> list[str]:

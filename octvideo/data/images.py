@@ -39,7 +39,7 @@ class ImageFolder:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self.class_names = tuple(sorted(at.name for at in self.root.iterdir() if at.is_dir()))
+        self.class_names = _folder_names(self.root)
         self._images = VideoList(
             (
                 VideoEntry(str(path.relative_to(self.root)), (label,))
@@ -109,6 +109,18 @@ def open_images(folder: str | Path, split: str, num_classes: int) -> ImageSource
             f"{folder}: {len(source.class_names)} classes, but MODEL.NUM_CLASSES is {num_classes}; make them equal"
         )
     return source
+
+
+def image_class_names(folder: str | Path) -> tuple[str, ...]:
+    """The classes of the "train" pictures under a folder, in label order; () where there are none."""
+    folder = Path(folder)
+    if cifar10.find_batches(folder):
+        return cifar10.CLASS_NAMES
+    return _folder_names(folder / "train") if (folder / "train").is_dir() else ()
+
+
+def _folder_names(root: Path) -> tuple[str, ...]:
+    return tuple(sorted(at.name for at in root.iterdir() if at.is_dir()))
 
 
 class ImageDataset:

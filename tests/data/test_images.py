@@ -19,7 +19,7 @@ from octvideo.data.image_transforms import (
     random_box,
     vary,
 )
-from octvideo.data.images import ImageDataset, ImageFolder, open_images
+from octvideo.data.images import ImageDataset, ImageFolder, image_class_names, open_images
 from octvideo.errors import ConfigError, DataError
 
 
@@ -58,6 +58,12 @@ def test_a_folder_numbers_its_classes_by_name_and_finds_every_picture(folder: Pa
     assert [source.entry(i)[1] for i in range(len(source))] == [0, 0, 0, 1, 1, 1]
     assert source.entry(3)[0] == str(folder / "train" / "bee" / "0.png")
     np.testing.assert_array_equal(np.asarray(source.read(4)), np.asarray(paint(11)))
+
+
+def test_class_names_need_no_look_at_the_pictures(folder: Path, tmp_path: Path) -> None:
+    assert image_class_names(folder) == ("ant", "bee")
+    assert image_class_names(write_cifar(tmp_path / "cifar"))[0] == "airplane"
+    assert image_class_names(tmp_path / "nowhere") == ()
 
 
 def test_a_sample_depends_on_seed_epoch_and_index_alone(folder: Path) -> None:

@@ -67,7 +67,9 @@ def test_an_oct_resnet_learns_and_becomes_a_video_network(
     assert float(accuracies["64"]["top1_acc"]) >= 2 * 25
     assert set(accuracies) == {"64", "96"}
 
-    weights = read_image_weights(read_torch_file(str(run / "checkpoints" / "best.pyth")), "best.pyth")
+    checkpoint = read_torch_file(str(run / "checkpoints" / "best.pyth"))
+    assert checkpoint["meta"]["class_names"] == ["across", "down", "falling", "rising"]
+    weights = read_image_weights(checkpoint, "best.pyth")
     model_2d = create_model(
         "resnet26", alpha=0.25, num_classes=4, width_per_group=16, stages=(2, 3, 4, 5), width_rule="round16"
     )
