@@ -61,7 +61,8 @@ def describe_recipe(cfg: Any, steps_per_epoch: int, world_size: int) -> str:
     """batch 64 (8 processes x 8), lr 0.1 cosine, 196 epochs x 3666 iterations, warm-up 34 epochs from 0.01, sgd ..."""
     solver, batch = cfg.SOLVER, cfg.TRAIN.BATCH_SIZE
     schedule = build_schedule(cfg, steps_per_epoch)
-    parts = f"{world_size} processes x {batch // world_size // solver.ACCUM_STEPS}"
+    processes = "1 process" if world_size == 1 else f"{world_size} processes"
+    parts = f"{processes} x {batch // world_size // solver.ACCUM_STEPS}"
     accumulated = f" x {solver.ACCUM_STEPS} accumulated" if solver.ACCUM_STEPS > 1 else ""
     scaled = f" ({solver.BASE_LR:g} scaled from batch {solver.BASE_BATCH_SIZE})" if solver.BASE_BATCH_SIZE else ""
     if solver.MAX_ITER:

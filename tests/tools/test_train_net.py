@@ -64,7 +64,7 @@ def test_it_trains_tests_and_says_where_everything_is(train, tmp_path):
 
     run = tmp_path / "run"
     assert result.status == 0, result.err
-    assert "recipe: batch 2 (1 processes x 2), lr 0.01 cosine, 1 epochs x 2 iterations (2), no warm-up" in result.out
+    assert "recipe: batch 2 (1 process x 2), lr 0.01 cosine, 1 epochs x 2 iterations (2), no warm-up" in result.out
     assert json.loads(result.out.splitlines()[-1])["split"] == "test_final"
     files = {"metrics.jsonl", "timing.jsonl", "predictions.csv", "results.json", "scores.npz", "report.html"}
     assert files <= {path.name for path in run.iterdir()}
