@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 REPO = Path(__file__).resolve().parent.parent
 NETWORKS = ("i3d", "oct_i3d")
@@ -41,6 +42,15 @@ SETTINGS = [
 ]
 
 
+class Result(NamedTuple):
+    top1: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.top1:.1f} ({self.low:.0f}-{self.high:.0f})"
+
+
 def write_lists(videos: Path, folder: Path) -> int:
     """Copies of the lists with test.csv as val.csv, which the trainer wants; returns the number of classes."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,8 +59,8 @@ def write_lists(videos: Path, folder: Path) -> int:
     return 1 + max(int(line.split()[-1]) for line in (videos / "train.csv").read_text().splitlines())
 
 
-def run(network: str, start: str, seed: int, settings: list[str], out: Path) -> float:
-    """Top-1 in per cent."""
+def run(network: str, start: str, seed: int, settings: list[str], out: Path) -> Result:
+    """Top-1 in per cent, and its 95 % interval over the clips."""
     results = out / "results.json"
     if not results.is_file():
         command = [sys.executable, "tools/train_net.py", "--cfg", f"configs/finetune/{network}.yaml"]
@@ -60,15 +70,16 @@ def run(network: str, start: str, seed: int, settings: list[str], out: Path) -> 
             subprocess.run([*command, *settings], cwd=REPO, env=os.environ | {"PYTHONPATH": str(REPO)},
                            stdout=file, stderr=file, check=True)  # fmt: skip
         shutil.rmtree(out / "checkpoints")
-    return float(json.loads(results.read_text())["top1_acc"])
+    found = json.loads(results.read_text())
+    return Result(found["top1_acc"], *found["top1_interval"])
 
 
-def table(scores: dict[tuple[str, str], list[float]]) -> str:
-    """Markdown: every seed, mean and range."""
-    lines = ["| network | start | top-1 of each seed | mean |", "|---|---|---|---|"]
-    for (network, start), values in scores.items():
-        each = ", ".join(f"{value:.1f}" for value in values)
-        lines.append(f"| {network} | {start} | {each} | {statistics.mean(values):.1f} |")
+def table(results: dict[tuple[str, str], list[Result]]) -> str:
+    """Markdown: every seed with its interval, and the mean."""
+    lines = ["| network | start | top-1 of each seed (95 % over the clips) | mean |", "|---|---|---|---|"]
+    for (network, start), runs in results.items():
+        mean = statistics.mean(run.top1 for run in runs)
+        lines.append(f"| {network} | {start} | {', '.join(map(str, runs))} | {mean:.1f} |")
     return "\n".join(lines)
 
 
@@ -91,14 +102,14 @@ def main() -> None:
         *SETTINGS,
         *args.settings,
     ]
-    scores: dict[tuple[str, str], list[float]] = {}
+    results: dict[tuple[str, str], list[Result]] = {}
     for seed, network, start in itertools.product(args.seeds, NETWORKS, STARTS):
         weights = args.weights.resolve() if start == "imagenet" else ""
         settings = [*shared, f"TRAIN.CHECKPOINT_FILE_PATH={weights}"]
-        top1 = run(network, start, seed, settings, out / f"{network}_{start}_{seed}")
-        scores.setdefault((network, start), []).append(top1)
-        print(f"seed {seed}: {network} from {start}: top-1 {top1:.1f} %", flush=True)
-    print(table(scores))
+        result = run(network, start, seed, settings, out / f"{network}_{start}_{seed}")
+        results.setdefault((network, start), []).append(result)
+        print(f"seed {seed}: {network} from {start}: top-1 {result}", flush=True)
+    print(table(results))
 
 
 if __name__ == "__main__":
