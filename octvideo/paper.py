@@ -87,7 +87,6 @@ POOLING_INCLUDED = "the printed count has pooling and ReLU in it"
 # --- Table 4: medium networks; row, model, options, parameters, G multiply-adds, reading
 
 RESNEXT = {"num_groups": 32, "bottleneck_width": 128}
-GLORE = {"glore_location": (1, 3, 5)}
 CONV_POOL, DEEP_STEM, BALANCED = {"stem_pool": "conv"}, {"stem": "deep8"}, {"blocks": (4, 9, 18, 3)}
 TABLE_4: tuple[tuple[str, str, dict[str, Any], float, float, str], ...] = (
     ("ResNet-26, alpha .25", "preact_resnet26", {"alpha": 0.25}, 16.0, 1.9, PREACT),
@@ -96,8 +95,8 @@ TABLE_4: tuple[tuple[str, str, dict[str, Any], float, float, str], ...] = (
     ("ResNeXt-50, alpha .5", "preact_resnext50_32x4d", {"alpha": 0.5}, 25.0, 2.4, PREACT),
     ("ResNeXt-101, alpha .25", "preact_resnext101_32x4d", {"alpha": 0.25}, 44.2, 5.7, PREACT),
     ("ResNeXt-101, alpha .5", "preact_resnext101_32x4d", {"alpha": 0.5}, 44.2, 4.0, PREACT),
-    ("ResNet-50 + GloRe", "resnet50", GLORE, 30.5, 5.2, "GloRe after res4 blocks 1, 3, 5; no graph products"),
-    ("ResNet-50 + GloRe, alpha .5", "resnet50", {"alpha": 0.5, **GLORE}, 30.5, 3.1, "the same, its 1x1 octave"),
+    ("ResNet-50 + GloRe", "resnet50_glore", {}, 30.5, 5.2, "GloRe after res4 blocks 1, 3, 5; no graph products"),
+    ("ResNet-50 + GloRe, alpha .5", "resnet50_glore", {"alpha": 0.5}, 30.5, 3.1, "the same, its 1x1 octave"),
     ("ResNet-50++, alpha .5", "resnet50", {"alpha": 0.5, **CONV_POOL}, 25.6, 2.5, "3x3 / 2 for the max pool"),
     (
         "ResNeXt-50++, alpha .5", "resnet50", {"alpha": 0.5, **RESNEXT, **DEEP_STEM, **CONV_POOL}, 25.1, 2.7,

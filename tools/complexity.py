@@ -18,6 +18,7 @@ from torch import nn
 
 from octvideo import create_model
 from octvideo.build import build_model
+from octvideo.build_data import VIDEO
 from octvideo.complexity import count_twice, stage_table
 from octvideo.config import add_config_arguments, load_config
 from octvideo.errors import exit_on_user_error
@@ -62,8 +63,8 @@ def main() -> None:
         print_network(model, args.input or [8, 224, 224])
     elif args.cfg:
         cfg = load_config(args.cfg, args.opts + args.settings)
-        crop = cfg.DATA.TRAIN_CROP_SIZE
-        print_network(build_model(cfg), args.input or [cfg.DATA.NUM_FRAMES, crop, crop])
+        frames = [cfg.DATA.NUM_FRAMES] if cfg.TRAIN.DATASET == VIDEO else []
+        print_network(build_model(cfg), args.input or [*frames, *2 * [cfg.DATA.TRAIN_CROP_SIZE]])
     else:
         parser.error("one of --paper, --model, --cfg is needed")
 
