@@ -99,7 +99,8 @@ def spread_indices(start: float, span: float, num_frames: int, num_video_frames:
     """
     steps = max(num_frames - 1, 1)
     places = (start + k * (span - 1) / steps for k in range(num_frames))
-    return [min(max(int(place), 0), num_video_frames - 1) for place in places]
+    # The slack keeps 7/10 of 330, which is 230.99999999999997 in binary, at frame 231.
+    return [min(max(int(place + 1e-6), 0), num_video_frames - 1) for place in places]
 
 
 def strided_indices(start: int, frame_stride: int, num_frames: int, num_video_frames: int) -> list[int]:
