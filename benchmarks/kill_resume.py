@@ -22,11 +22,17 @@ from pathlib import Path
 import torch
 
 
-def run(command: list[str], output: Path, kill_after: float | None = None) -> bool:
-    """One start of the command; True if it ended by itself. Raises on a failure that is not our kill."""
+def run(command: list[str], output: Path, kill_after: float | None = None, training: bool = False) -> bool:
+    """One start of the command; True if it ended by itself. Exits on a failure that is not our kill.
+
+    kill_after: seconds from the start, or with `training` from the moment the command opens metrics.jsonl.
+    """
     words = [word.replace("{output}", str(output)) for word in command]
     with (output.parent / f"{output.name}.log").open("ab") as log:
+        before = opened(output)
         process = subprocess.Popen(words, stdout=log, stderr=log)
+        while training and process.poll() is None and opened(output) == before:
+            time.sleep(0.005)
         try:
             status = process.wait(kill_after)
         except subprocess.TimeoutExpired:
@@ -36,6 +42,12 @@ def run(command: list[str], output: Path, kill_after: float | None = None) -> bo
     if status != 0:
         sys.exit(f"the command failed by itself with status {status}; see {log.name}")
     return True
+
+
+def opened(output: Path) -> int:
+    """A number that changes when a run opens (cuts back) or writes its metrics.jsonl."""
+    path = output / "metrics.jsonl"
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def same(a: object, b: object) -> bool:
@@ -86,8 +98,11 @@ def main() -> None:
     while kills < args.kills:
         runs += 1
         output = folder / f"killed_{runs}"
-        # Up to the length of the whole run, so that kills strike the start, the steps, validation and saving.
-        while kills < args.kills and not run(args.command, output, kill_after=times.uniform(0, seconds)):
+        # Every other kill waits for training to begin: most of a short run is its start.
+        while kills < args.kills:
+            training = kills % 2 == 1
+            if run(args.command, output, times.uniform(0, seconds / 2 if training else seconds), training):
+                break
             kills += 1
         run(args.command, output)
         found += [f"run {runs}: {what}" for what in differences(folder / "whole", output)]
