@@ -21,6 +21,7 @@ from octvideo.build_dry_run import GeneratedSamples, GeneratedVideos
 from octvideo.build_images import final_image_test, image_validator, validation_images
 from octvideo.build_model import build_model
 from octvideo.build_weights import load_initial_weights
+from octvideo.complexity import count, stage_table
 from octvideo.config import config_from_text
 from octvideo.data.batch import Batch
 from octvideo.data.loader import Loader
@@ -53,6 +54,7 @@ Validate = Callable[[nn.Module], dict[str, float]]
 
 def train(cfg: Any, procs: Processes) -> bool:
     """Train in OUTPUT_DIR, or go on with the run that is there. False when a signal stopped it."""
+    cfg = build_data.with_counted_classes(cfg)
     _start(cfg, procs)
     loader = build_data.train_loader(cfg, build_data.train_dataset(cfg), procs)
     trainer = build_trainer(cfg, procs, loader, _validation(cfg, procs))
@@ -75,6 +77,7 @@ def _validation(cfg: Any, procs: Processes) -> Validate:
 
 def training_batches(cfg: Any) -> tuple[Iterator[Batch], list[str]]:
     """The first epoch as the network would get it, to look at, and the names of its classes."""
+    cfg = build_data.with_counted_classes(cfg)
     loader = build_data.train_loader(cfg, build_data.train_dataset(cfg), Processes())
     return loader.epoch(0), build_data.class_names(cfg)
 
@@ -85,6 +88,8 @@ def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate
     if cfg.TRAIN.DETERMINISTIC:
         torch.use_deterministic_algorithms(True)
     model = build_model(cfg)
+    if cfg.LOG_MODEL_INFO:
+        logger.info("%s", stage_table(model, build_data.input_shape(cfg)))
     load_initial_weights(cfg, model)
     torch.manual_seed(cfg.RNG_SEED + procs.rank)  # ranks start alike and drop out differently
     frozen = _adapt(cfg, model, procs)
@@ -175,6 +180,7 @@ def final_test(cfg: Any, procs: Processes, checkpoint: str = "", list_path: str 
 
     checkpoint: TEST.CHECKPOINT_FILE_PATH, else the newest in OUTPUT_DIR. list_path: test.csv (or val.csv) of the data.
     """
+    cfg = build_data.with_counted_classes(cfg)
     _start(cfg, procs)
     checkpoint = checkpoint or cfg.TEST.CHECKPOINT_FILE_PATH or _newest_checkpoint(cfg.OUTPUT_DIR, procs)
     model, names = _trained_model(cfg, checkpoint)
@@ -196,7 +202,7 @@ def final_test(cfg: Any, procs: Processes, checkpoint: str = "", list_path: str 
         journal=journal,
         progress=_log_progress,
     )
-    summary = summarise(evaluation, names, protocol)
+    summary = summarise(evaluation, names, protocol | {"network": _network(cfg, model)})
     if procs.is_main:
         write_results(cfg.OUTPUT_DIR, evaluation, summary)
         journal.remove()
@@ -245,6 +251,19 @@ def _protocol(cfg: Any, spec: ViewSpec, checkpoint: str, list_path: str) -> dict
     }
 
 
+def _network(cfg: Any, model: nn.Module) -> dict[str, Any]:
+    """What was tested, and what one view of it costs."""
+    size = cfg.DATA.TEST_CROP_SIZE
+    cost = count(model, (3, cfg.DATA.NUM_FRAMES, size, size))
+    config: Any = model.config
+    return {
+        "name": config["name"],
+        "alpha": config["alpha"],
+        "parameters": cost.parameters,
+        "gflops_per_view": round(cost.macs / 1e9, 3),
+    }
+
+
 def _sha256(path: str) -> str:
     with g_pathmgr.open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -264,15 +283,12 @@ def dry_run(cfg: Any, procs: Processes) -> None:
     with TemporaryDirectory() as folder:
         small = _shrunk(cfg, folder, procs.world_size)
         _start(small, procs)
-        size, classes, multi_label = cfg.DATA.TRAIN_CROP_SIZE, cfg.MODEL.NUM_CLASSES, cfg.DATA.MULTI_LABEL
+        classes, multi_label = small.MODEL.NUM_CLASSES, cfg.DATA.MULTI_LABEL
+        samples = GeneratedSamples(build_data.input_shape(cfg), classes, 2 * small.TRAIN.BATCH_SIZE, multi_label)
         if cfg.TRAIN.DATASET == build_data.VIDEO:
-            samples = GeneratedSamples(
-                (3, cfg.DATA.NUM_FRAMES, size, size), classes, 2 * small.TRAIN.BATCH_SIZE, multi_label
-            )
             videos = GeneratedVideos(build_data.validation_views(cfg), classes, 2, multi_label)
             validate = validator(small, videos, procs)
         else:
-            samples = GeneratedSamples((3, size, size), classes, 2 * small.TRAIN.BATCH_SIZE)
             validate = image_validator(small, samples, procs)
         build_trainer(small, procs, build_data.train_loader(small, samples, procs), validate).train()
         setup_logging(None, procs.is_main)
@@ -284,6 +300,7 @@ def _shrunk(cfg: Any, output_dir: str, world_size: int) -> Any:
     small = cfg.clone()
     small.defrost()
     small.OUTPUT_DIR = output_dir
+    small.MODEL.NUM_CLASSES = cfg.MODEL.NUM_CLASSES or 2
     small.TRAIN.BATCH_SIZE = 2 * world_size * cfg.SOLVER.ACCUM_STEPS
     small.TEST.BATCH_SIZE = small.TRAIN.BATCH_SIZE // world_size
     small.TRAIN.CHECKPOINT_FILE_PATH, small.TRAIN.CHECKPOINT_INFLATE = "", False

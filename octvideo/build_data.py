@@ -61,6 +61,30 @@ def class_names(cfg: Any) -> list[str]:
     return names
 
 
+def with_counted_classes(cfg: Any) -> Any:
+    """The settings, MODEL.NUM_CLASSES 0 replaced by the number of classes that the data names."""
+    if cfg.MODEL.NUM_CLASSES:
+        return cfg
+    path = cfg.TENSORBOARD.CLASS_NAMES_PATH
+    names = read_class_names(path) if path else _names_of_data(cfg)
+    if not names:
+        raise ConfigError(
+            f"{cfg.DATA.PATH_TO_DATA_DIR or 'DATA.PATH_TO_DATA_DIR'}: no class_names.txt to count the classes in "
+            "(MODEL.NUM_CLASSES is 0); make the lists with tools/make_lists.py, or set MODEL.NUM_CLASSES"
+        )
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.NUM_CLASSES = len(names)
+    cfg.freeze()
+    return cfg
+
+
+def input_shape(cfg: Any) -> tuple[int, ...]:
+    """Of a training sample: (3, T, H, W), or (3, H, W) of an image."""
+    size = cfg.DATA.TRAIN_CROP_SIZE
+    return (3, cfg.DATA.NUM_FRAMES, size, size) if cfg.TRAIN.DATASET == VIDEO else (3, size, size)
+
+
 def _names_of_data(cfg: Any) -> list[str]:
     if cfg.TRAIN.DATASET != VIDEO:
         return list(image_class_names(cfg.DATA.PATH_TO_DATA_DIR))

@@ -16,7 +16,7 @@ def build_model(cfg: Any) -> nn.Module:
     octave, model = cfg.OCTCONV, cfg.MODEL
     options: dict[str, Any] = {
         "alpha": octave.ALPHA,
-        "num_classes": model.NUM_CLASSES,
+        "num_classes": model.NUM_CLASSES or DEFAULTS["MODEL"]["NUM_CLASSES"],
         "dropout_rate": model.DROPOUT_RATE,
         "fc_init_std": model.FC_INIT_STD,
     }

@@ -71,7 +71,7 @@ DEFAULTS: Tree = {
     },
     "MODEL": {
         "ARCH": "slowfast",  # of RESNET.DEPTH; on images the name of a network, as resnet50
-        "NUM_CLASSES": 400,
+        "NUM_CLASSES": 400,  # 0: as many as class_names.txt beside the lists names
         "LOSS_FUNC": "cross_entropy",
         "CLASS_WEIGHTS": [],
         "DROPOUT_RATE": 0.5,

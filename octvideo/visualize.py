@@ -101,7 +101,7 @@ def _mean_spectra(recognizer: Recognizer, videos: Sequence[Path], layer: str) ->
 def _point(path: Path) -> Point:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        network = summary["model"]
-        return Point(network["name"], network["alpha"], network["gflops"], summary["top1_acc"])
+        network = summary["protocol"]["network"]
+        return Point(network["name"], network["alpha"], network["gflops_per_view"], summary["top1_acc"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a results.json of tools/test_net.py ({error})") from error

@@ -60,8 +60,8 @@ def test_clips_draws_what_a_config_feeds_its_network(run_tool, video, tmp_path):
 
 def test_tradeoff_draws_finished_runs_beside_the_paper(run_tool, tmp_path):
     for alpha, gflops, accuracy in ((0.0, 28.4, 80.0), (0.5, 15.9, 79.0)):
-        network = {"name": "i3d_r50", "alpha": alpha, "gflops": gflops}
-        (tmp_path / f"{alpha}.json").write_text(json.dumps({"top1_acc": accuracy, "model": network}))
+        network = {"name": "i3d_r50", "alpha": alpha, "gflops_per_view": gflops}
+        (tmp_path / f"{alpha}.json").write_text(json.dumps({"top1_acc": accuracy, "protocol": {"network": network}}))
 
     results = sorted(tmp_path.glob("*.json"))
     (picture,) = draw(run_tool, tmp_path, "tradeoff", "--results", *results).values()

@@ -1,0 +1,51 @@
+"""How many classes there are, when the settings leave it to the data."""
+
+import pytest
+
+from octvideo.build_data import input_shape, with_counted_classes
+from octvideo.config import load_config
+from octvideo.errors import ConfigError
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """settings("KEY=VALUE", ...): a config whose data is in tmp_path / data."""
+
+    def load(*overrides):
+        (tmp_path / "mine.yaml").write_text(f"MODEL: {{ARCH: i3d}}\nDATA: {{PATH_TO_DATA_DIR: {tmp_path / 'data'}}}\n")
+        return load_config(str(tmp_path / "mine.yaml"), overrides)
+
+    (tmp_path / "data").mkdir()
+    return load
+
+
+def test_no_number_of_classes_means_those_of_the_data(settings, tmp_path):
+    (tmp_path / "data" / "class_names.txt").write_text("clap\njump\nwave\n")
+
+    cfg = with_counted_classes(settings("MODEL.NUM_CLASSES=0"))
+
+    assert cfg.MODEL.NUM_CLASSES == 3
+
+
+def test_a_file_of_names_counts_before_the_data(settings, tmp_path):
+    (tmp_path / "names.txt").write_text("clap\njump\n")
+
+    cfg = with_counted_classes(
+        settings("MODEL.NUM_CLASSES=0", f"TENSORBOARD.CLASS_NAMES_PATH={tmp_path / 'names.txt'}")
+    )
+
+    assert cfg.MODEL.NUM_CLASSES == 2
+
+
+def test_a_number_of_classes_stays(settings):
+    assert with_counted_classes(settings("MODEL.NUM_CLASSES=7")).MODEL.NUM_CLASSES == 7
+
+
+def test_nothing_to_count_is_one_line_with_the_next_step(settings):
+    with pytest.raises(ConfigError, match=r"data: no class_names.txt .*tools/make_lists.py, or set MODEL.NUM_CLASSES"):
+        with_counted_classes(settings("MODEL.NUM_CLASSES=0"))
+
+
+def test_the_input_is_a_clip_or_an_image(settings):
+    assert input_shape(settings("DATA.NUM_FRAMES=4", "DATA.TRAIN_CROP_SIZE=64")) == (3, 4, 64, 64)
+    assert input_shape(settings("TRAIN.DATASET=imagenet", "MODEL.ARCH=resnet50")) == (3, 224, 224)
