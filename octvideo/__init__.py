@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from octvideo.models import create_model, list_models
+from octvideo.catalogue import list_models
+from octvideo.models import create_model
 
 if TYPE_CHECKING:
     from octvideo.recognizer import Recognizer

@@ -11,6 +11,7 @@ twice, in closed form and by fvcore, and the two must agree.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,10 +19,11 @@ from torch import nn
 
 from octvideo import create_model
 from octvideo.build import build_model
-from octvideo.build_data import VIDEO
+from octvideo.build.data import VIDEO
 from octvideo.complexity import count_twice, stage_table
 from octvideo.config import add_config_arguments, load_config
 from octvideo.errors import exit_on_user_error
+from octvideo.models.registry import MODELS
 from octvideo.paper import format_results, results
 
 
@@ -36,7 +38,7 @@ def print_paper(json_path: Path | None) -> None:
         json_path.write_text(json.dumps([row.plain() for row in rows], indent=1))
 
 
-def print_network(model: nn.Module, size: list[int]) -> None:
+def print_network(model: nn.Module, size: Sequence[int]) -> None:
     shape = (3, *size)
     print(stage_table(model, shape))
     cost, operators = count_twice(model, shape)
@@ -60,7 +62,7 @@ def main() -> None:
     elif args.model:
         with torch.device("meta"):
             model = create_model(args.model, alpha=args.alpha)
-        print_network(model, args.input or [8, 224, 224])
+        print_network(model, args.input or MODELS[args.model].input_shape[1:])
     elif args.cfg:
         cfg = load_config(args.cfg, args.opts + args.settings)
         frames = [cfg.DATA.NUM_FRAMES] if cfg.TRAIN.DATASET == VIDEO else []

@@ -1,12 +1,14 @@
 """Look before you run.
 
 python tools/doctor.py env                                    versions, devices, missing parts and how to add them
+python tools/doctor.py models 'i3d*'                          networks with their parameters and GFLOPs
 python tools/doctor.py checkpoint best.pyth                   network, classes, preprocessing, epoch
 python tools/doctor.py checkpoint weights.pyth --cfg my.yaml  and what of it would load into that config's network
 """
 
 import argparse
 
+import octvideo
 from octvideo.build import build_model
 from octvideo.config import load_config
 from octvideo.doctor import checkpoint_lines, environment_lines
@@ -19,11 +21,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="kind", required=True)
     kinds.add_parser("env")
+    kinds.add_parser("models").add_argument("pattern", nargs="?", default="*", help="of names; else all")
     checkpoint = kinds.add_parser("checkpoint")
     checkpoint.add_argument("file")
     checkpoint.add_argument("--cfg", help="a config whose network the file might be loaded into")
     args = parser.parse_args()
 
+    if args.kind == "models":
+        print(octvideo.list_models(args.pattern))
+        return
     for line in environment_lines() if args.kind == "env" else checkpoint_lines(args.file):
         print(line)
     if args.kind == "checkpoint" and args.cfg:

@@ -1,6 +1,6 @@
 """Network families and `create_model`."""
 
-from octvideo.models.registry import create_model, list_models
+from octvideo.models.registry import create_model
 from octvideo.models.video_options import VideoOptions
 
-__all__ = ["VideoOptions", "create_model", "list_models"]
+__all__ = ["VideoOptions", "create_model"]

@@ -18,6 +18,8 @@ from octvideo.models.slowfast import SlowFast
 from octvideo.models.video_options import BLOCKS, VideoOptions
 from octvideo.models.video_resnet import C2D, I3D, SLOW, VideoResNet
 
+CLIP, FAST_CLIP, IMAGE, CIFAR = (3, 8, 224, 224), (3, 32, 224, 224), (3, 224, 224), (3, 32, 32)
+
 # res3 blocks 1, 3 and res4 blocks 1, 3, 5: where the stage has them.
 NONLOCAL_5 = {26: ((), (1,), (1,), ()), 50: ((), (1, 3), (1, 3, 5), ()), 101: ((), (1, 3), (1, 3, 5), ())}
 
@@ -27,26 +29,28 @@ class Family:
     """A row of the table of networks.
 
     options: the dataclass whose fields `create_model` takes.
+    input_shape: what it is made for: (C, T, H, W) of a clip or (C, H, W) of an image.
     fixed: the options that the name itself decides; a caller may still override them.
     """
 
     builder: Callable[[Any], nn.Module]
     options: type
+    input_shape: tuple[int, ...]
     fixed: dict[str, Any] = field(default_factory=dict)
 
 
 def _video_models() -> Iterator[tuple[str, Family]]:
     for depth in BLOCKS:
         for name, spec in (("c2d", C2D), ("i3d", I3D), ("slow", SLOW)):
-            yield f"{name}_r{depth}", Family(partial(VideoResNet, spec, depth), VideoOptions)
+            yield f"{name}_r{depth}", Family(partial(VideoResNet, spec, depth), VideoOptions, CLIP)
         for name, spec in (("c2d_nln", C2D), ("i3d_nln", I3D)):
             nonlocal_5 = {"nonlocal_location": NONLOCAL_5[depth]}
-            yield f"{name}_r{depth}", Family(partial(VideoResNet, spec, depth), VideoOptions, nonlocal_5)
-        yield f"slowfast_r{depth}", Family(partial(SlowFast, depth), VideoOptions)
+            yield f"{name}_r{depth}", Family(partial(VideoResNet, spec, depth), VideoOptions, CLIP, nonlocal_5)
+        yield f"slowfast_r{depth}", Family(partial(SlowFast, depth), VideoOptions, FAST_CLIP)
 
 
-def _image_resnet(**fixed: Any) -> Family:
-    return Family(ImageResNet, ImageResNetOptions, fixed)
+def _image_resnet(input_shape: tuple[int, ...] = IMAGE, **fixed: Any) -> Family:
+    return Family(ImageResNet, ImageResNetOptions, input_shape, fixed)
 
 
 def _image_models() -> Iterator[tuple[str, Family]]:
@@ -58,7 +62,7 @@ def _image_models() -> Iterator[tuple[str, Family]]:
     for depth in (26, 50, 101, 152, 200):
         yield f"preact_resnet{depth}", _image_resnet(blocks=blocks[depth], block="preact")
     for depth in (50, 101):
-        resnext = {"blocks": blocks[depth], "num_groups": 32, "bottleneck_width": 128}
+        resnext: dict[str, Any] = {"blocks": blocks[depth], "num_groups": 32, "bottleneck_width": 128}
         yield f"resnext{depth}_32x4d", _image_resnet(**resnext)
         yield f"preact_resnext{depth}_32x4d", _image_resnet(**resnext, block="preact")
     yield "preact_se_resnet50", _image_resnet(block="preact", se=True)
@@ -66,25 +70,25 @@ def _image_models() -> Iterator[tuple[str, Family]]:
     yield "resnet152_v1e", _image_resnet(blocks=blocks[152], stem="deep32", stride_last=True)
     yield "resnet152_v1f", _image_resnet(blocks=blocks[152], stem="deep8", stem_pool="bottleneck", stride_last=True)
     for depth in (20, 44, 56):
-        cifar = {"blocks": ((depth - 2) // 6,) * 3, "basic": True, "width_per_group": 16, "stages": (2, 3)}
-        yield f"resnet{depth}_cifar", _image_resnet(**cifar, stem="3x3", stem_pool="none", num_classes=10)
-    yield "densenet121", Family(DenseNet, DenseNetOptions)
-    yield "mobilenet_v1", Family(MobileNetV1, MobileNetOptions)
-    yield "mobilenet_v2", Family(MobileNetV2, MobileNetOptions)
+        cifar: dict[str, Any] = {
+            "blocks": ((depth - 2) // 6,) * 3,
+            "basic": True,
+            "width_per_group": 16,
+            "stages": (2, 3),
+        }
+        yield f"resnet{depth}_cifar", _image_resnet(CIFAR, **cifar, stem="3x3", stem_pool="none", num_classes=10)
+    yield "densenet121", Family(DenseNet, DenseNetOptions, IMAGE)
+    yield "mobilenet_v1", Family(MobileNetV1, MobileNetOptions, IMAGE)
+    yield "mobilenet_v2", Family(MobileNetV2, MobileNetOptions, IMAGE)
 
 
 MODELS: dict[str, Family] = dict([*_video_models(), *_image_models()])
 
 
-def list_models() -> list[str]:
-    """The names that `create_model` knows, sorted."""
-    return sorted(MODELS)
-
-
 def create_model(name: str, **options: Any) -> nn.Module:
     """Build a network: `create_model("i3d_r50", alpha=0.1)`, `create_model("resnet50", alpha=0.5)`.
 
-    name: one of `list_models()`.
+    name: one of `octvideo.list_models()`.
         Video: c2d, i3d, slow, slowfast with _r26, _r50 or _r101; c2d_nln, i3d_nln with five non-local blocks
         (Wang et al. 2018).
         Images: resnet18, 26, 34, 50, 101, 152 and resnext50_32x4d, 101 (post-activation); preact_resnet26, 50, 101,

@@ -1,0 +1,60 @@
+"""`list_models`: the networks by name, and what each costs."""
+
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from functools import cache
+
+import torch
+
+from octvideo.complexity import Complexity, align, count
+from octvideo.models import create_model
+from octvideo.models.registry import MODELS
+
+
+class ModelList(Mapping[str, Complexity]):
+    """Names that `create_model` knows -> `Complexity` of the vanilla network on the input that it is made for.
+
+    Names cost nothing. A network is counted when it is looked up, on the meta device; printing counts all.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __getitem__(self, name: str) -> Complexity:
+        if name not in self:
+            raise KeyError(name)
+        return _cost(name)
+
+    def __repr__(self) -> str:
+        """A line per network; one multiply-add is one FLOP, as in the paper."""
+        header = ("name", "parameters", "GFLOPs", "input")
+        return align([header, *(_cells(name, cost) for name, cost in self.items())], numbers=(1, 2))
+
+
+def list_models(pattern: str = "*") -> ModelList:
+    """The networks whose names match, sorted, with what they cost: `print(octvideo.list_models("i3d*"))`.
+
+    `list(...)` gives the names, `list_models()["i3d_r50"]` the `Complexity`: .parameters, .macs, .stages, ... All
+    are vanilla; octave networks are `octvideo.complexity.count(create_model(name, alpha=0.1), input_shape)`.
+    """
+    return ModelList([name for name in sorted(MODELS) if fnmatchcase(name, pattern)])
+
+
+@cache
+def _cost(name: str) -> Complexity:
+    with torch.device("meta"):
+        return count(create_model(name), MODELS[name].input_shape)
+
+
+def _cells(name: str, cost: Complexity) -> tuple[str, ...]:
+    size = " x ".join(map(str, MODELS[name].input_shape))
+    return name, f"{cost.parameters / 1e6:.2f} M", f"{cost.macs / 1e9:.2f}", size
