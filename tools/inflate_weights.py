@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from octvideo.build import build_model
-from octvideo.build_data import preprocessing
-from octvideo.build_weights import inflate_from, read_weights, split_effect
+from octvideo.build.data import preprocessing
+from octvideo.build.weights import inflate_from, read_weights, split_effect
 from octvideo.config import add_config_arguments, load_config
 from octvideo.engine.checkpoint import save_checkpoint
 from octvideo.errors import exit_on_user_error

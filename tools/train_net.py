@@ -5,7 +5,7 @@
     python tools/train_net.py --cfg configs/kinetics400/i3d.yaml OCTCONV.ALPHA=0.2 TRAIN.BATCH_SIZE 32
     torchrun --nproc_per_node 8 tools/train_net.py --cfg configs/kinetics400/oct_i3d.yaml
 
-The same command continues a run that was interrupted. Settings: octvideo/config_defaults.py; files: configs/README.md.
+The same command continues a run that was interrupted. Settings: octvideo/config/defaults.py; files: configs/README.md.
 """
 
 import argparse

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from octvideo import create_model
-from octvideo.build_model import build_model
-from octvideo.build_weights import load_initial_weights
+from octvideo.build.model import build_model
+from octvideo.build.weights import load_initial_weights
 from octvideo.config import load_config
 from octvideo.errors import CheckpointError
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from octvideo.config import add_config_arguments, config_from_text, load_config
 from octvideo.errors import ConfigError
 
-PYSLOWFAST = Path(__file__).parent / "golden" / "pyslowfast"
+PYSLOWFAST = Path(__file__).parents[1] / "golden" / "pyslowfast"
 I3D = "MODEL: {ARCH: i3d}\n"
 
 
@@ -119,7 +119,7 @@ def test_what_is_accepted_takes_the_type_of_the_setting(write, override, value):
         ("OCTCONV: {ALFA: 0.1}", "there is no setting OCTCONV.ALFA; did you mean OCTCONV.ALPHA?"),
         ("SOLVER: {BATCH_SIZE: 8}", "there is no setting SOLVER.BATCH_SIZE; did you mean TRAIN.BATCH_SIZE?"),
         ("octconv: {alpha: .1}", "there is no setting octconv.alpha; did you mean OCTCONV.ALPHA?"),
-        ("QUUX: 1", "there is no setting QUUX; octvideo/config_defaults.py lists them all"),
+        ("QUUX: 1", "there is no setting QUUX; octvideo/config/defaults.py lists them all"),
         ("OCTCONV: 0.1", "OCTCONV is a section; set one of OCTCONV.ALPHA"),
         ("TRAIN: {BATCH_SIZE: 8.5}", "TRAIN.BATCH_SIZE is 8.5; it takes a whole number, such as 64"),
         ("TRAIN: {BATCH_SIZE: true}", "TRAIN.BATCH_SIZE is True; it takes a whole number"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from octvideo.build_data import preparation
+from octvideo.build.data import preparation
 from octvideo.data.image_transforms import CentreCrop
 from octvideo.data.images import ImageDataset, ImageFolder
 from octvideo.data.loader import Loader

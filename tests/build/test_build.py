@@ -8,14 +8,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from octvideo import build_data, build_recipe
 from octvideo.build import build_model, build_trainer, dry_run, final_test, train, validator
-from octvideo.build_dry_run import GeneratedSamples, GeneratedVideos
+from octvideo.build import data as build_data
+from octvideo.build import recipe as build_recipe
+from octvideo.build.dry_run import GeneratedSamples, GeneratedVideos
 from octvideo.config import load_config
 from octvideo.engine.distributed import Processes
 from octvideo.errors import ConfigError
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 KINETICS = CONFIGS / "kinetics400"
 NARROW = """
     RESNET.WIDTH_PER_GROUP=8 MODEL.NUM_CLASSES=4 DATA.NUM_FRAMES=8 DATA.TRAIN_CROP_SIZE=32 DATA.TEST_CROP_SIZE=32

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from octvideo.build_data import VIDEO
-from octvideo.config_defaults import DEFAULTS
+from octvideo.build.data import VIDEO
+from octvideo.config.defaults import DEFAULTS
 from octvideo.models import create_model
 from octvideo.models.image_options import ImageResNetOptions
 from octvideo.models.registry import MODELS

@@ -7,10 +7,10 @@ import torch
 import yaml
 
 from octvideo.build import build_model
-from octvideo.build_recipe import PUBLISHED, recipe_differences
+from octvideo.build.recipe import PUBLISHED, recipe_differences
 from octvideo.config import load_config
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "recipes")
 OCTAVE = [path for path in FILES if path.name.startswith("oct_")]
 
@@ -28,7 +28,7 @@ def test_a_config_loads_and_its_network_takes_its_inputs(path):
     with torch.device("meta"):
         logits = build_model(cfg)(torch.empty(1, 3, *shape))
 
-    assert logits.shape == (1, cfg.MODEL.NUM_CLASSES)
+    assert logits.shape == (1, cfg.MODEL.NUM_CLASSES or 400)
     assert path.read_text().count("\n") <= 30
     assert f"--cfg configs/{name(path)}.yaml" in path.read_text()
 

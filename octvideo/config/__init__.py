@@ -19,8 +19,8 @@ import yaml
 from fvcore.common.config import CfgNode
 from iopath.common.file_io import g_pathmgr
 
-from octvideo.config_check import check
-from octvideo.config_defaults import CHOICES, DEFAULTS, ITEMS, LAUNCHER, NO_EFFECT, ONLY, OTHER_TASKS, Tree
+from octvideo.config.check import check
+from octvideo.config.defaults import CHOICES, DEFAULTS, ITEMS, LAUNCHER, NO_EFFECT, ONLY, OTHER_TASKS, Tree
 from octvideo.errors import ConfigError
 
 BASE = "_BASE_"
@@ -228,7 +228,7 @@ def _nearest(key: str) -> str:
     upper = key.upper()
     same_name = [name for name in known if name.rpartition(".")[2] == upper.rpartition(".")[2]]
     close = same_name or difflib.get_close_matches(upper, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else "octvideo/config_defaults.py lists them all"
+    return f"did you mean {close[0]}?" if close else "octvideo/config/defaults.py lists them all"
 
 
 # --- Types

@@ -2,7 +2,7 @@
 
 import pytest
 
-from octvideo.build_data import input_shape, with_counted_classes
+from octvideo.build.data import input_shape, with_counted_classes
 from octvideo.config import load_config
 from octvideo.errors import ConfigError
 
@@ -48,4 +48,8 @@ def test_nothing_to_count_is_one_line_with_the_next_step(settings):
 
 def test_the_input_is_a_clip_or_an_image(settings):
     assert input_shape(settings("DATA.NUM_FRAMES=4", "DATA.TRAIN_CROP_SIZE=64")) == (3, 4, 64, 64)
-    assert input_shape(settings("TRAIN.DATASET=imagenet", "MODEL.ARCH=resnet50")) == (3, 224, 224)
+    assert input_shape(settings("TRAIN.DATASET=imagenet", "TEST.DATASET=imagenet", "MODEL.ARCH=resnet50")) == (
+        3,
+        224,
+        224,
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from octvideo.build_data import preparation
+from octvideo.build.data import preparation
 from octvideo.data.image_transforms import CentreCrop
 from octvideo.data.images import ImageDataset, open_images
 from octvideo.data.loader import Dataset, Loader

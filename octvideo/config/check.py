@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from octvideo.config_defaults import VIDEO_ARCHS
+from octvideo.config.defaults import VIDEO_ARCHS
 from octvideo.errors import ConfigError
 
 Problems = Iterator[str]

@@ -1,0 +1,94 @@
+"""`--dry-run`: two steps of training and evaluation on generated data in the shape of a config's."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from octvideo.build import data as build_data
+from octvideo.build.images import image_validator
+from octvideo.build.start import start_run
+from octvideo.build.training import build_trainer, validator
+from octvideo.data.batch import Sample
+from octvideo.data.sampling import Timing
+from octvideo.data.views import Video, ViewSpec
+from octvideo.engine.distributed import Processes
+from octvideo.engine.log import setup_logging
+
+logger = logging.getLogger("octvideo")
+
+
+def dry_run(cfg: Any, procs: Processes) -> None:
+    """Two training and two evaluation steps of a config on generated data; nothing is kept."""
+    with TemporaryDirectory() as folder:
+        small = _shrunk(cfg, folder, procs.world_size)
+        start_run(small, procs)
+        classes, multi_label = small.MODEL.NUM_CLASSES, cfg.DATA.MULTI_LABEL
+        samples = GeneratedSamples(build_data.input_shape(cfg), classes, 2 * small.TRAIN.BATCH_SIZE, multi_label)
+        if cfg.TRAIN.DATASET == build_data.VIDEO:
+            videos = GeneratedVideos(build_data.validation_views(cfg), classes, 2, multi_label)
+            validate = validator(small, videos, procs)
+        else:
+            validate = image_validator(small, samples, procs)
+        build_trainer(small, procs, build_data.train_loader(small, samples, procs), validate).train()
+        setup_logging(None, procs.is_main)
+    logger.info("dry run: two training and two evaluation steps went through")
+
+
+def _shrunk(cfg: Any, output_dir: str, world_size: int) -> Any:
+    """The same run on one epoch of two steps with two samples per forward pass."""
+    small = cfg.clone()
+    small.defrost()
+    small.OUTPUT_DIR = output_dir
+    small.MODEL.NUM_CLASSES = cfg.MODEL.NUM_CLASSES or 2
+    small.TRAIN.BATCH_SIZE = 2 * world_size * cfg.SOLVER.ACCUM_STEPS
+    small.TEST.BATCH_SIZE = small.TRAIN.BATCH_SIZE // world_size
+    small.TRAIN.CHECKPOINT_FILE_PATH, small.TRAIN.CHECKPOINT_INFLATE = "", False
+    small.SOLVER.MAX_EPOCH, small.SOLVER.MAX_ITER = 1, 0
+    small.SOLVER.LR_POLICY, small.SOLVER.WARMUP_EPOCHS = "cosine", 0.0
+    small.BN.NUM_BATCHES_PRECISE = 1
+    small.DATA_LOADER.NUM_WORKERS = 0
+    small.TENSORBOARD.ENABLE = False
+    return small
+
+
+@dataclass(frozen=True)
+class GeneratedSamples:
+    """Noise of one shape with labels in turn: a Dataset of the loader."""
+
+    shape: tuple[int, ...]
+    num_classes: int
+    num_samples: int
+    multi_label: bool = False
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def sample(self, epoch: int, index: int) -> Sample:
+        label = index % self.num_classes
+        target = torch.eye(self.num_classes)[label] if self.multi_label else label
+        return Sample(_noise(self.shape, index), target, index, f"generated clip {index}")
+
+
+class GeneratedVideos:
+    """Videos of noise, twice as wide as high and as long as a clip: an evaluation's Videos."""
+
+    def __init__(self, spec: ViewSpec, num_classes: int, num_videos: int = 2, multi_label: bool = False) -> None:
+        self.spec, self.multi_label = spec, multi_label
+        self.paths: Sequence[str] = [f"generated video {i}" for i in range(num_videos)]
+        self.labels: Sequence[tuple[int, ...]] = [(i % num_classes,) for i in range(num_videos)]
+
+    def read(self, indices: Sequence[int]) -> Iterable[Video]:
+        rule, side = self.spec.rule, self.spec.short_side
+        for index in indices:
+            frames = _noise((rule.num_frames, side, 2 * side, 3), index)
+            clips = self.spec.clips(Timing(rule.num_frames, rule.target_fps))
+            yield Video(index, self.paths[index], frames, torch.tensor(clips))
+
+
+def _noise(shape: tuple[int, ...], seed: int) -> Tensor:
+    return torch.randint(256, shape, dtype=torch.uint8, generator=Generator().manual_seed(seed))
