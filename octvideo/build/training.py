@@ -1,0 +1,137 @@
+"""Training as a config asks for it."""
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from octvideo.build import data as build_data
+from octvideo.build import recipe as build_recipe
+from octvideo.build.images import image_validator, validation_images
+from octvideo.build.model import build_model
+from octvideo.build.start import scorer, start_run
+from octvideo.build.weights import load_initial_weights
+from octvideo.complexity import stage_table
+from octvideo.data.batch import Batch
+from octvideo.data.loader import Loader
+from octvideo.engine import adapt
+from octvideo.engine.distributed import Processes
+from octvideo.engine.evaluate import Videos, evaluate
+from octvideo.engine.losses import make_loss, mixup
+from octvideo.engine.results import summarise
+from octvideo.engine.train import Trainer
+from octvideo.models.blocks import Bottleneck
+
+logger = logging.getLogger("octvideo")
+
+Validate = Callable[[nn.Module], dict[str, float]]
+
+
+def train(cfg: Any, procs: Processes) -> bool:
+    """Train in OUTPUT_DIR, or go on with the run that is there. False when a signal stopped it."""
+    cfg = build_data.with_counted_classes(cfg)
+    start_run(cfg, procs)
+    loader = build_data.train_loader(cfg, build_data.train_dataset(cfg), procs)
+    trainer = build_trainer(cfg, procs, loader, _validation(cfg, procs))
+    if warning := build_recipe.recipe_warning(cfg):
+        logger.warning(warning)
+    summary = trainer.train()
+    for path, cause in loader.bad.items():
+        logger.warning("%s: could not be read (%s), others stood in for it", path, cause)
+    logger.info("checkpoints and curves: %s, checkpoints/, metrics.jsonl, tensorboard/", cfg.OUTPUT_DIR)
+    return summary.finished
+
+
+def _validation(cfg: Any, procs: Processes) -> Validate:
+    if cfg.TRAIN.DATASET != build_data.VIDEO:
+        return image_validator(cfg, validation_images(cfg), procs)
+    path, names = build_data.list_path(cfg, "val"), build_data.class_names(cfg)
+    videos = build_data.open_videos(cfg, path, build_data.validation_views(cfg), names)
+    return validator(cfg, cast(Videos, videos), procs)
+
+
+def training_batches(cfg: Any) -> tuple[Iterator[Batch], list[str]]:
+    """The first epoch as the network would get it, to look at, and the names of its classes."""
+    cfg = build_data.with_counted_classes(cfg)
+    loader = build_data.train_loader(cfg, build_data.train_dataset(cfg), Processes())
+    return loader.epoch(0), build_data.class_names(cfg)
+
+
+def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate | None) -> Trainer:
+    """Everything that trains, seeded, on its device, with the weights that TRAIN.CHECKPOINT_FILE_PATH names."""
+    torch.manual_seed(cfg.RNG_SEED)
+    if cfg.TRAIN.DETERMINISTIC:
+        torch.use_deterministic_algorithms(True)
+    model = build_model(cfg)
+    if cfg.LOG_MODEL_INFO:
+        logger.info("%s", stage_table(model, build_data.input_shape(cfg)))
+    load_initial_weights(cfg, model)
+    torch.manual_seed(cfg.RNG_SEED + procs.rank)  # ranks start alike and drop out differently
+    frozen = _adapt(cfg, model, procs)
+    steps = max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1)
+    logger.info(build_recipe.describe_recipe(cfg, steps, procs.world_size))
+    return Trainer(
+        model,
+        loader,
+        build_recipe.build_optimizer(cfg, model),
+        build_recipe.build_schedule(cfg, steps),
+        build_recipe.build_options(cfg),
+        loss=make_loss(
+            "bce_logit" if cfg.MODEL.LOSS_FUNC == "bce_logit" else "cross_entropy",
+            label_smoothing=cfg.MIXUP.LABEL_SMOOTH_VALUE,
+            class_weights=cfg.MODEL.CLASS_WEIGHTS or None,
+        ),
+        prepare=build_data.preparation(cfg),
+        validate=validate,
+        mix=partial(mixup, num_classes=cfg.MODEL.NUM_CLASSES, alpha=cfg.MIXUP.ALPHA) if cfg.MIXUP.ENABLE else None,
+        frozen=frozen,
+        procs=procs,
+        meta=_meta(cfg, model),
+        cfg_text=cfg.dump(),
+    )
+
+
+def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
+    """Freezing, synchronised batch norm, recomputation, memory format, device; what stays in evaluation mode."""
+    names = {"stem" if stage == 1 else f"res{stage}" for stage in cfg.MODEL.FREEZE_STAGES}
+    frozen = adapt.freeze(model, [name for name, _ in model.named_modules() if name.rpartition(".")[2] in names])
+    if cfg.MODEL.FROZEN_BN:
+        frozen += adapt.freeze_batch_norm(model)
+    if cfg.BN.NORM_TYPE == "sync_batchnorm" and procs.world_size > 1:
+        adapt.synchronise_batch_norm(model, procs.device)
+    if cfg.MODEL.ACT_CHECKPOINT:
+        adapt.recompute_activations(module for module in model.modules() if isinstance(module, Bottleneck))
+    model.to(procs.device)
+    if cfg.TRAIN.CHANNELS_LAST:
+        images = cfg.TRAIN.DATASET != build_data.VIDEO
+        model.to(memory_format=torch.channels_last if images else torch.channels_last_3d)  # type: ignore[call-overload]
+    return frozen
+
+
+def _meta(cfg: Any, model: nn.Module) -> dict[str, Any]:
+    """What a checkpoint needs to be used without a config."""
+    return {
+        "format": 1,
+        "model": model.config,
+        "class_names": build_data.class_names(cfg),
+        "preprocessing": build_data.preprocessing(cfg),
+    }
+
+
+def validator(cfg: Any, videos: Videos, procs: Processes) -> Validate:
+    """validate(model) -> errors in per cent, over one view of every video."""
+    prepare, names = build_data.preparation(cfg), build_data.class_names(cfg)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        evaluation = evaluate(
+            scorer(cfg, model), videos, num_classes=cfg.MODEL.NUM_CLASSES, prepare=prepare, processes=procs
+        )
+        summary = summarise(evaluation, names, {})
+        if "map" in summary:
+            return {"map_err": 100 * (1 - summary["map"])}
+        return {"top1_err": 100 - summary["top1_acc"], "top5_err": 100 - summary["top5_acc"]}
+
+    return validate
