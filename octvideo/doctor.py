@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from octvideo.engine.checkpoint import load_checkpoint
 from octvideo.layers import OctConv2d, OctConv3d
 from octvideo.models import create_model
 from octvideo.report.environment import environment
+from octvideo.torch_file import read_torch_file
 
 LIBRARIES = ("pytorchvideo", "decord", "av", "fvcore", "iopath", "tensorboard", "matplotlib")
 
@@ -50,7 +50,7 @@ def environment_lines() -> Iterator[str]:
 
 def checkpoint_lines(path: str) -> Iterator[str]:
     """Network, classes, preprocessing and progress of a checkpoint, for people. Raises CheckpointError."""
-    state = load_checkpoint(path)
+    state = read_torch_file(path)
     meta = state.get("meta", {})
     network, seen = meta.get("model", {}), meta.get("preprocessing", {})
     weights = {k: v for k, v in state.get("model_state", state).items() if isinstance(v, Tensor)}

@@ -21,9 +21,9 @@ from octvideo.data.sampling import ClipRule, Timing
 from octvideo.data.transforms import normalize, resize_short_side
 from octvideo.data.views import ViewSpec, view_batches
 from octvideo.data.windows import sliding_clips
-from octvideo.engine.checkpoint import load_checkpoint
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models import create_model
+from octvideo.torch_file import read_torch_file
 
 Frames = NDArray[np.uint8]
 Source = str | Path | Frames | Iterable[Frames]
@@ -202,7 +202,7 @@ def load(path: str | Path, *, device: str | torch.device | None = None) -> Recog
     device: by default the GPU where there is one. Raises CheckpointError for a file that is missing, damaged, carries
     code, or holds weights without what they assume.
     """
-    state = load_checkpoint(str(path))
+    state = read_torch_file(str(path))
     meta = state.get("meta")
     if not isinstance(meta, dict) or not {"model", "class_names", "preprocessing"} <= meta.keys():
         raise CheckpointError(

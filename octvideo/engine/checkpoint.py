@@ -8,7 +8,6 @@ Names sort in the order of training.
 """
 
 import logging
-import pickle
 import re
 import zipfile
 from typing import Any
@@ -41,25 +40,6 @@ def save_checkpoint(folder: str, name: str, state: dict[str, Any]) -> str:
             "Make room and run the same command again to continue"
         ) from error
     return path
-
-
-def load_checkpoint(path: str) -> dict[str, Any]:
-    """The file's dict, tensors on the CPU. Raises CheckpointError: missing, damaged, or carrying code."""
-    try:
-        with g_pathmgr.open(path, "rb") as file:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: there is no such file") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: refused, it is no checkpoint of tensors and plain values; loading anything else could run code"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).partition("\n")[0] or "empty"
-        raise CheckpointError(f"{path}: damaged or not a checkpoint ({reason})") from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a checkpoint's dict")
-    return state
 
 
 def is_whole(path: str) -> bool:

@@ -9,13 +9,14 @@ from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from octvideo.engine.checkpoint import checkpoint_name, find_latest, load_checkpoint, prune, save_checkpoint
+from octvideo.engine.checkpoint import checkpoint_name, find_latest, prune, save_checkpoint
 from octvideo.engine.distributed import Processes
 from octvideo.engine.ema import ModelAverage
 from octvideo.engine.files import make_output_folder
 from octvideo.engine.rng import rng_state, set_rng_state
 from octvideo.engine.state import Progress, TrainOptions
 from octvideo.errors import CheckpointError, OctvideoError
+from octvideo.torch_file import read_torch_file
 
 logger = logging.getLogger("octvideo")
 
@@ -96,7 +97,7 @@ class Snapshots:
         return progress
 
     def restore(self, path: str) -> Progress:
-        state = load_checkpoint(path)
+        state = read_torch_file(path)
         try:
             self.model.load_state_dict(state["model_state"])
             self.optimizer.load_state_dict(state["optimizer_state"])

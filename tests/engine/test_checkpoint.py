@@ -15,11 +15,11 @@ from octvideo.engine.checkpoint import (
     find_latest,
     is_whole,
     list_checkpoints,
-    load_checkpoint,
     prune,
     save_checkpoint,
 )
 from octvideo.errors import CheckpointError
+from octvideo.torch_file import read_torch_file
 
 
 class PowerCut(BaseException):
@@ -33,7 +33,7 @@ def write(folder: Path, *epochs: int) -> list[str]:
 def test_what_is_saved_is_loaded(tmp_path):
     path = write(tmp_path, 3)[0]
 
-    state = load_checkpoint(path)
+    state = read_torch_file(path)
 
     assert path.endswith("checkpoint_epoch_00003.pyth")
     assert state["epoch"] == 3
@@ -68,7 +68,7 @@ def test_a_power_cut_at_any_step_of_a_write_leaves_a_good_newest_file(tmp_path, 
     newest = find_latest(str(tmp_path))
 
     assert newest is not None
-    assert load_checkpoint(newest)["epoch"] == (2 if step == "fsync_folder" else 1)
+    assert read_torch_file(newest)["epoch"] == (2 if step == "fsync_folder" else 1)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "torn", "empty", "one byte"])
@@ -132,7 +132,7 @@ def test_a_checkpoint_that_carries_code_is_refused(tmp_path):
     torch.save({"model_state": Attack()}, path)
 
     with pytest.raises(CheckpointError, match="refused"):
-        load_checkpoint(str(path))
+        read_torch_file(str(path))
     assert not (tmp_path / "attacked").exists()
 
 
@@ -145,14 +145,14 @@ def test_what_is_no_checkpoint_is_a_clear_error(tmp_path, content, message):
         path.write_bytes(content)
 
     with pytest.raises(CheckpointError, match=message):
-        load_checkpoint(str(path))
+        read_torch_file(str(path))
 
 
 def test_a_bare_tensor_is_not_a_checkpoint(tmp_path):
     torch.save(torch.zeros(2), tmp_path / "tensor.pyth")
 
     with pytest.raises(CheckpointError, match="holds a Tensor"):
-        load_checkpoint(str(tmp_path / "tensor.pyth"))
+        read_torch_file(str(tmp_path / "tensor.pyth"))
 
 
 def test_a_registered_path_handler_serves_checkpoints(tmp_path):
@@ -175,4 +175,4 @@ def test_a_registered_path_handler_serves_checkpoints(tmp_path):
     assert (tmp_path / "run/checkpoints/checkpoint_epoch_00001.pyth").exists()
     assert is_whole(path)
     assert find_latest("store://run/checkpoints") == path
-    assert load_checkpoint(path)["epoch"] == 1
+    assert read_torch_file(path)["epoch"] == 1

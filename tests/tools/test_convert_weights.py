@@ -6,7 +6,7 @@ import runpy
 import torch
 
 from octvideo import create_model
-from octvideo.engine.checkpoint import load_checkpoint
+from octvideo.torch_file import read_torch_file
 from octvideo.weights import load_weights
 
 
@@ -26,7 +26,7 @@ def test_it_writes_a_checkpoint_that_loads_and_says_what_it_is(run_tool, repo, t
     assert "mobilenet_v1, alpha 0.375, 1000 classes, from official OctConv (MXNet)" in done.out
     assert "mean 0.45, 0.45, 0.45, std 0.229, 0.224, 0.225\n" in done.out
     assert "BN eps 1e-05, strides at the 3x3, taken by pool" in done.out
-    meta = load_checkpoint(str(tmp_path / "out" / "ours.pyth"))["meta"]
+    meta = read_torch_file(str(tmp_path / "out" / "ours.pyth"))["meta"]
     assert meta["class_names"][999] == "class 999"
     model = create_model(**meta["model"]).eval()
     load_weights(model, str(tmp_path / "out" / "ours.pyth"))
