@@ -24,7 +24,7 @@ def folder_lists(folder: str | Path, *, shares: Sequence[float] = (0.8, 0.1, 0.1
 
     Folders train, val (validate, validation) and test with the class folders below decide the splits. Otherwise each
     class is divided by `shares` at random: always alike for one seed, clips of one source and equal files together.
-    Where that leaves no video at all for val or test, it repeats another list, and a note says so.
+    Where that leaves no video at all for val, it repeats another list, and a note says so.
     """
     folder = Path(folder)
     videos = find_videos(folder)
@@ -45,20 +45,20 @@ def folder_lists(folder: str | Path, *, shares: Sequence[float] = (0.8, 0.1, 0.1
         present = {clip.split for clip in clips}
         if lacking := [split for split, share in zip(SPLITS, shares, strict=True) if share and split not in present]:
             lists.notes.append(f"{name!r} has {len(clips)} video(s): none in {' and '.join(lacking)}")
-    _repeat_for_empty(lists)
+    _fill_val(lists)
     lists.duplicates = [f"{path} (the same bytes as {original})" for path, original in copies.items()]
     return lists
 
 
-def _repeat_for_empty(lists: DatasetLists) -> None:
-    """Training wants val and test: an empty one repeats the other, or at worst train."""
-    for split, others in (("val", ("test", "train")), ("test", ("val", "train"))):
-        if not lists.of(split):
-            source = next(other for other in others if lists.of(other))
-            lists.clips += [replace(clip, split=split) for clip in lists.of(source)]
-            lists.notes.append(f"no video is left for {split}: {split}.csv repeats {source}.csv")
-            if source == "train":
-                lists.notes.append("THE ACCURACY WILL BE THAT OF TRAINING VIDEOS, which says nothing: add videos")
+def _fill_val(lists: DatasetLists) -> None:
+    """Training wants a val, and tests on it where there is no test: an empty one repeats test, or at worst train."""
+    if lists.of("val"):
+        return
+    source = "test" if lists.of("test") else "train"
+    lists.clips += [replace(clip, split="val") for clip in lists.of(source)]
+    lists.notes.append(f"no video is left for val: val.csv repeats {source}.csv")
+    if source == "train":
+        lists.notes.append("THE ACCURACY WILL BE THAT OF TRAINING VIDEOS, which says nothing: add videos")
 
 
 def _copies(videos: Iterable[Path]) -> dict[Path, Path]:
