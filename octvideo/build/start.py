@@ -15,8 +15,7 @@ from octvideo.engine.threads import set_threads
 
 def start_run(cfg: Any, procs: Processes) -> None:
     """Output folder, log, threads; what training and testing begin with."""
-    if procs.is_main:
-        make_output_folder(cfg.OUTPUT_DIR)
+    make_output_folder(cfg.OUTPUT_DIR)
     setup_logging(cfg.OUTPUT_DIR, procs.is_main)
     set_threads(cfg.DATA_LOADER.NUM_WORKERS, procs.local_world_size)
 

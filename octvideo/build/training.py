@@ -22,6 +22,7 @@ from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluate import Videos, evaluate
 from octvideo.engine.losses import make_loss, mixup
 from octvideo.engine.results import summarise
+from octvideo.engine.rng import be_deterministic, seed_all
 from octvideo.engine.train import Trainer
 from octvideo.models.blocks import Bottleneck
 
@@ -62,14 +63,14 @@ def training_batches(cfg: Any) -> tuple[Iterator[Batch], list[str]]:
 
 def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate | None) -> Trainer:
     """Everything that trains, seeded, on its device, with the weights that TRAIN.CHECKPOINT_FILE_PATH names."""
-    torch.manual_seed(cfg.RNG_SEED)
+    seed_all(cfg.RNG_SEED)
     if cfg.TRAIN.DETERMINISTIC:
-        torch.use_deterministic_algorithms(True)
+        be_deterministic()
     model = build_model(cfg)
     if cfg.LOG_MODEL_INFO:
         logger.info("%s", stage_table(model, build_data.input_shape(cfg)))
     load_initial_weights(cfg, model)
-    torch.manual_seed(cfg.RNG_SEED + procs.rank)  # ranks start alike and drop out differently
+    seed_all(cfg.RNG_SEED + procs.rank)  # ranks start alike and drop out differently
     frozen = _adapt(cfg, model, procs)
     steps = max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1)
     logger.info(build_recipe.describe_recipe(cfg, steps, procs.world_size))
