@@ -25,6 +25,8 @@ setup(
         "numpy>=1.26",
         "tqdm>=4.64",
         "matplotlib>=3.8",
+        "pillow>=10.1",
+        "pyyaml>=6",
     ],
     extras_require={
         "export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18", "openvino>=2024.3"],

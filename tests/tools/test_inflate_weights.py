@@ -9,7 +9,7 @@ from PIL import Image
 
 from octvideo import create_model
 
-CFG = ("--cfg", "configs/demo/c2d.yaml")
+CFG = ("--cfg", str(Path(__file__).parents[2] / "configs" / "demo" / "c2d.yaml"))
 SMALL = ("MODEL.NUM_CLASSES=3", "RESNET.WIDTH_PER_GROUP=16", "DATA.NUM_FRAMES=2")
 MEAN, STD = [0.45] * 3, [0.225] * 3
 
