@@ -1,0 +1,188 @@
+"""Every command that README and docs show runs: as it stands, on stand-ins for the files it names, shortened.
+
+A block (commands on neighbouring lines) runs from top to bottom in a folder of its own, as a reader would run it.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from octvideo import create_model
+from octvideo.data.encode import write_video
+from octvideo.data.list_making import write_lists
+from octvideo.data.splits import folder_lists
+
+REPO = Path(__file__).parent.parent.parent
+PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md")), *sorted(REPO.glob("*/README.md"))]
+
+NOT_RUN = {
+    "make demo": "CI runs it",
+    "make test": "runs this file",
+    "pip install -r requirements.txt && pip install --no-deps -e .": "the Makefile installs so",
+    "python tools/complexity.py --paper": "some minutes; tests/test_complexity.py goes through its rows",
+    "python tools/convert_weights.py a02_resnet-50_alpha-0.250.tar oct_resnet50.pyth": "tests/weights read that file",
+    "sbatch --nodes 8 tools/slurm.sbatch --cfg ... OUTPUT_DIR /shared/runs/a": "needs Slurm",
+}
+# Behind every command with --cfg: a network and an epoch of seconds.
+SHORT = [
+    *("DATA.NUM_FRAMES=4", "DATA.SAMPLING_RATE=2", "DATA.TRAIN_CROP_SIZE=32", "DATA.TEST_CROP_SIZE=32"),
+    *("DATA.TRAIN_JITTER_SCALES=[32,40]", "DATA_LOADER.NUM_WORKERS=0", "TRAIN.BATCH_SIZE=2"),
+    *("RESNET.DEPTH=26", "RESNET.WIDTH_PER_GROUP=16", "BN.USE_PRECISE_STATS=false"),
+    *("SOLVER.MAX_EPOCH=1", "SOLVER.WARMUP_EPOCHS=0", "TENSORBOARD.ENABLE=false", "TEST.NUM_ENSEMBLE_VIEWS=2"),
+]
+
+ON_A_LINE = r"^(?: {4})?((?:python tools/|torchrun |sbatch |make |pip ).*?)(?: {2,}#.*)?$"
+IN_A_SENTENCE = r"`((?:python tools/|torchrun )[^`]+)`"
+
+
+def commands(page: Path) -> Iterator[tuple[int, str]]:
+    """Line numbers and commands."""
+    text = page.read_text()
+    for match in re.finditer(f"{ON_A_LINE}|{IN_A_SENTENCE}", text, re.MULTILINE):
+        yield text[: match.start()].count("\n") + 1, " ".join((match[1] or match[2]).split())
+
+
+def blocks() -> Iterator[tuple[str, list[str]]]:
+    """Where and what: commands on neighbouring lines, unless all of them have stood in a block before."""
+    seen: set[str] = set()
+    for page in PAGES:
+        found = [(line, command) for line, command in commands(page) if command not in NOT_RUN]
+        starts = [0, *(i for i, (a, b) in enumerate(pairwise(found), 1) if b[0] > a[0] + 1), len(found)]
+        for start, end in pairwise(starts):
+            block = [in_full(command) for _, command in found[start:end]]
+            if not seen.issuperset(block):
+                yield f"{page.relative_to(REPO)}:{found[start][0]}", block
+            seen.update(block)
+
+
+def in_full(command: str) -> str:
+    """What an ellipsis stands for; two processes instead of eight."""
+    named = command.replace("--cfg ...", "--cfg configs/kinetics400/oct_i3d.yaml")
+    return named.replace("--nproc_per_node 8", "--nproc_per_node 2")
+
+
+BLOCKS = [
+    pytest.param(block, id=where, marks=[pytest.mark.slow] if "train_net" in " ".join(block) else [])
+    for where, block in blocks()
+]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")  # torch.onnx
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_block_of_commands_runs(block, run_tool, sandbox, monkeypatch):
+    monkeypatch.chdir(sandbox)
+
+    for command in block:
+        words = [*shlex.split(command), *(SHORT if "--cfg" in command else [])]
+        if words[0] == "torchrun":
+            _torchrun(words[1:])
+        else:
+            done = run_tool(Path(words[1]).stem, *words[2:])
+            assert done.status == 0, f"{command}\n{done.out}\n{done.err}"
+        if "--output" in words:
+            assert Path(words[words.index("--output") + 1]).exists(), command
+
+
+def test_what_is_not_run_is_in_the_docs():
+    shown = {command for page in PAGES for _, command in commands(page)}
+
+    assert set(NOT_RUN) <= shown
+
+
+def _torchrun(words: list[str]) -> None:
+    """--standalone finds a free port; two workers of the tests may come here at once."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory) -> list[Path]:
+    """Eight different clips of 16 frames."""
+    folder = tmp_path_factory.mktemp("clips")
+    random = np.random.default_rng(0)
+    for i in range(8):
+        write_video(folder / f"{i}.mp4", random.integers(0, 255, (16, 36, 48, 3), np.uint8))
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path, clips: list[Path], tiny_checkpoint: Path) -> Path:
+    """A folder with the repository's tools and configs, and a small stand-in for every file that the docs name."""
+
+    def put(path: str, source: Path) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).symlink_to(source)
+
+    for name in ("tools", "configs", "data_lists"):
+        put(name, REPO / name)
+    put("video.mp4", clips[0])
+    put("long.mp4", clips[0])
+    for i, clip in enumerate(clips):
+        put(f"my_videos/{'wave' if i < 4 else 'clap'}/{i}.mp4", clip)
+    write_lists(folder_lists(tmp_path / "my_videos"), tmp_path / "my_videos")
+    _put_kinetics(tmp_path, clips, put)
+    _put_action_sets(tmp_path, clips, put)
+    _put_weights(tmp_path, torch.load(tiny_checkpoint))
+    return tmp_path
+
+
+def _put_kinetics(folder: Path, clips: list[Path], put: Callable[[str, Path], None]) -> None:
+    """Clips in VIDEOS, also called videos; official annotations; lists in data/ and lists/."""
+    rows = {"train": range(4), "validate": range(4, 6), "test": range(6, 8)}
+    (folder / "data" / "kinetics400").mkdir(parents=True)
+    for split, numbers in rows.items():
+        lines = [f"abseiling,{i:011d},5,15,{split}" for i in numbers]
+        (folder / f"{split}.csv").write_text("\n".join(["label,youtube_id,time_start,time_end,split", *lines, ""]))
+        listed = "".join(f"{clips[i]} 0\n" for i in numbers)
+        (folder / "data" / "kinetics400" / f"{split.replace('validate', 'val')}.csv").write_text(listed)
+        for i in numbers:
+            put(f"VIDEOS/abseiling/{i:011d}_000005_000015.mp4", clips[i])
+    put("videos", folder / "VIDEOS")
+    put("lists/kinetics400", folder / "data" / "kinetics400")
+
+
+def _put_action_sets(folder: Path, clips: list[Path], put: Callable[[str, Path], None]) -> None:
+    """One class of UCF101, one of HMDB51, and their official split files."""
+    ucf, hmdb = folder / "ucfTrainTestlist", folder / "testTrainMulti_7030_splits"
+    ucf.mkdir()
+    hmdb.mkdir()
+    (ucf / "classInd.txt").write_text("1 Archery\n")
+    (ucf / "trainlist01.txt").write_text("Archery/v_Archery_g01_c01.avi 1\n")
+    (ucf / "testlist01.txt").write_text("Archery/v_Archery_g02_c01.avi\n")
+    (hmdb / "wave_test_split1.txt").write_text("somebody_waves.avi 1\nsomebody_else_waves.avi 2\n")
+    names = (
+        "Archery/v_Archery_g01_c01",
+        "Archery/v_Archery_g02_c01",
+        "wave/somebody_waves",
+        "wave/somebody_else_waves",
+    )
+    for name, clip in zip(names, clips, strict=False):
+        put(f"VIDEOS/{name}.avi", clip)
+
+
+def _put_weights(folder: Path, demo: dict[str, Any]) -> None:
+    """The demo's checkpoint; resnet50.pth, of the depth and width that SHORT sets; best.pyth, of Kinetics-400."""
+    demo["meta"]["model"]["crop_size"] = 64  # torch.export pools no map of 1 x 1
+    demo["meta"]["preprocessing"] |= {"crop_size": 64, "short_side": 64}
+    image = create_model("resnet26", width_per_group=16)
+    video = create_model("i3d_r26", alpha=0.1, width_per_group=16, crop_size=32)
+    names = (REPO / "data_lists" / "kinetics400_classes.txt").read_text().splitlines()
+    meta = {"format": 1, "model": video.config, "class_names": names, "preprocessing": {}}
+    run = folder / "runs" / "demo" / "oct_i3d" / "checkpoints"
+    run.mkdir(parents=True)
+    torch.save(demo, run / "best.pyth")
+    torch.save({"model_state": image.state_dict(), "meta": {"model": image.config}}, folder / "resnet50.pth")
+    torch.save({"model_state": video.state_dict(), "meta": meta}, folder / "best.pyth")
