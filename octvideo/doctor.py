@@ -45,7 +45,7 @@ def environment_lines() -> Iterator[str]:
     yield from _table(environment() | {name: _version(name) or "missing" for name in LIBRARIES})
     for part in OPTIONAL:
         state = part.found or f"missing; for {part.purpose}: {part.remedy}"
-        yield f"{part.name:<14}{state}"
+        yield f"{part.name:<18}{state}"
 
 
 def checkpoint_lines(path: str) -> Iterator[str]:
@@ -93,4 +93,4 @@ def _version(package: str) -> str:
 
 
 def _table(facts: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f"{name:<14}{value}" for name, value in facts.items())
+    yield from (f"{name:<18}{value}" for name, value in facts.items())

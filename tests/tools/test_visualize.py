@@ -99,7 +99,7 @@ def test_the_doctor_tells_what_a_checkpoint_is(run_tool, tiny_checkpoint):
     result = run_tool("doctor", "checkpoint", tiny_checkpoint)
 
     assert result.status == 0
-    for fact in ("i3d_r26", "0.25", "a, b, c, d, e, ...", "num_frames", "epoch         3", "res3"):
+    for fact in ("i3d_r26", "0.25", "a, b, c, d, e, ...", "num_frames", "epoch             3", "res3"):
         assert fact in result.out
 
 
