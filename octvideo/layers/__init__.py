@@ -12,6 +12,7 @@ from octvideo.layers.octave import (
     check_alpha,
     down,
     merge,
+    save_memory,
     up_to,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "down",
     "lower",
     "merge",
+    "save_memory",
     "up_to",
 ]

@@ -16,6 +16,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
 from octvideo.layers.lowering import Conv3d, fold_time, in_2d, unfold_time
+from octvideo.layers.memory import recomputed
 
 Downsample = Literal["stride", "pool"]
 Size = int | tuple[int, ...]
@@ -146,6 +148,8 @@ class _OctConv(nn.Module):
 
     dims: ClassVar[int]
     conv: ClassVar[type[nn.Conv2d] | type[nn.Conv3d]]
+    memory_saving = False
+    """Pool again in the backward pass instead of keeping the pooled input; `save_memory` sets it for a network."""
 
     def __init__(
         self,
@@ -187,7 +191,7 @@ class _OctConv(nn.Module):
     def forward(self, x: OctTensor) -> OctTensor:
         pooled = down(x.high, self._pool)
         high = self.h2h(pooled)
-        low = self.h2l(down(pooled, 2)) if self.h2l is not None else None
+        low = self._from_high(pooled) if self.h2l is not None else None
         if x.low is not None:
             if self.l2h is not None:
                 from_low = self.l2h(x.low)
@@ -196,6 +200,14 @@ class _OctConv(nn.Module):
             if self.l2l is not None:
                 low = _add(low, self.l2l(down(x.low, self._pool)))
         return OctTensor(high, low)
+
+    def _from_high(self, high: Tensor) -> Tensor:
+        assert self.h2l is not None
+        pooled = down(high, 2)
+        if not (self.memory_saving and torch.is_grad_enabled()):
+            return self.h2l(pooled)
+        with recomputed(pooled, partial(down, high.detach(), 2)):
+            return self.h2l(pooled)
 
     @property
     def paths(self) -> dict[str, nn.Conv2d | nn.Conv3d]:
@@ -272,6 +284,14 @@ class OctConv3d(_OctConv):
     __doc__ = _OctConv.__doc__
     dims = 3
     conv = Conv3d
+
+
+def save_memory(model: nn.Module, on: bool = True) -> nn.Module:
+    """Let every octave convolution of `model` pool again in the backward pass, or not; gradients are the same bits."""
+    for module in model.modules():
+        if isinstance(module, _OctConv):
+            module.memory_saving = on
+    return model
 
 
 class _OctBatchNorm(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from octvideo.errors import ConfigError
-from octvideo.layers import lower
+from octvideo.layers import lower, save_memory
 from octvideo.models.densenet import DenseNet
 from octvideo.models.image_options import DenseNetOptions, ImageResNetOptions, MobileNetOptions
 from octvideo.models.image_resnet import ImageResNet
@@ -85,7 +85,7 @@ def _image_models() -> Iterator[tuple[str, Family]]:
 MODELS: dict[str, Family] = dict([*_video_models(), *_image_models()])
 
 
-def create_model(name: str, **options: Any) -> nn.Module:
+def create_model(name: str, *, memory_saving: bool = False, **options: Any) -> nn.Module:
     """Build a network: `create_model("i3d_r50", alpha=0.1)`, `create_model("resnet50", alpha=0.5)`.
 
     name: one of `octvideo.list_models()`.
@@ -99,6 +99,8 @@ def create_model(name: str, **options: Any) -> nn.Module:
         CIFAR form of any ResNet. All have
         alpha: share of low-frequency channels, in [0, 1); 0 (default) is the vanilla network.
         num_classes: 400 for video, 1000 for images, 10 for CIFAR by default.
+    memory_saving: octave convolutions pool again in the backward pass instead of keeping what they pooled; the
+        gradients are the same, bit for bit.
 
     A video network takes float (N, 3, T, H, W), SlowFast the frames of its fast pathway; an image network (N, 3, H, W).
     Both return logits (N, num_classes). `model.config` holds plain values with which `create_model(**model.config)`
@@ -114,7 +116,7 @@ def create_model(name: str, **options: Any) -> nn.Module:
         if option not in known:
             raise ConfigError(f"{name} has no option {option!r}{_suggest(option, known)}")
     chosen = family.options(**{**family.fixed, **options})
-    model = lower(family.builder(chosen))
+    model = save_memory(lower(family.builder(chosen)), memory_saving)
     model.config = {"name": name, **_plain(asdict(chosen))}  # type: ignore[assignment]
     return model
 

@@ -1,0 +1,78 @@
+"""The memory-saving form: the same gradients from fewer saved bytes."""
+
+import pytest
+import torch
+
+from octvideo import create_model
+from octvideo.layers import Channels, OctConv2d, OctConv3d, OctTensor, save_memory
+from octvideo.layers.memory import recomputed, saved_bytes
+
+TINY = {"num_classes": 5, "width_per_group": 16, "width_rule": "int", "dropout_rate": 0.0}
+
+
+def gradients(model: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    model.zero_grad()
+    model(x).square().sum().backward()
+    return [p.grad.clone() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("name", ["c2d_r26", "i3d_r26", "slowfast_r26"])
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5])
+def test_gradients_are_the_same_bits(name, alpha):
+    model, x = create_model(name, alpha=alpha, **TINY), torch.randn(2, 3, 8, 45, 45)
+
+    plain = gradients(model, x)
+    saving = gradients(save_memory(model), x)
+
+    assert all(torch.equal(a, b) for a, b in zip(plain, saving, strict=True))
+
+
+def test_fewer_bytes_are_saved_than_in_the_plain_form_and_in_the_vanilla_network():
+    x = torch.randn(2, 3, 4, 64, 64)
+    vanilla, plain, saving = (
+        create_model("i3d_r26", alpha=alpha, memory_saving=memory_saving, **TINY)
+        for alpha, memory_saving in ((0.0, False), (0.5, False), (0.5, True))
+    )
+
+    weights = 4 * sum(p.numel() for p in vanilla.parameters())
+    of_vanilla, of_plain, of_saving = (saved_bytes(lambda m=m: m(x)) - weights for m in (vanilla, plain, saving))
+
+    assert of_saving < 0.9 * of_plain
+    assert of_saving < 0.7 * of_vanilla
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("make", [OctConv2d, OctConv3d])
+def test_a_layer_alone_keeps_its_gradient(make, stride):
+    conv = make(Channels(12, 4), Channels(12, 4), 3, (1, stride, stride)[3 - make.dims :], 1)
+    size = (2, 12, 4, 9, 9) if make.dims == 3 else (2, 12, 9, 9)
+    low = (2, 4, *size[2:-2], 5, 5)
+    high_input, low_input = (torch.randn(shape, dtype=torch.float32, requires_grad=True) for shape in (size, low))
+
+    def of_inputs() -> tuple[torch.Tensor, ...]:
+        y = conv(OctTensor(high_input, low_input))
+        return torch.autograd.grad(y.high.sum() + y.low.square().sum(), [high_input, low_input])
+
+    plain = of_inputs()
+    save_memory(conv)
+
+    assert all(torch.equal(a, b) for a, b in zip(plain, of_inputs(), strict=True))
+
+
+def test_what_is_recomputed_is_not_saved():
+    x = torch.randn(1000, requires_grad=True)
+
+    def forward() -> torch.Tensor:
+        doubled = (x * 2).detach().requires_grad_()
+        with recomputed(doubled, lambda: x.detach() * 2):
+            return doubled.exp().log().sum() * 0 + doubled.square().sum()
+
+    forward().backward()
+    assert saved_bytes(forward) <= 4 * 1000
+
+
+def test_saving_memory_is_no_part_of_what_a_network_is():
+    assert (
+        create_model("i3d_r26", alpha=0.5, memory_saving=True, **TINY).config
+        == create_model("i3d_r26", alpha=0.5, **TINY).config
+    )
