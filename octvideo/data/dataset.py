@@ -60,8 +60,8 @@ class ClipDataset:
     """One clip per video of a list.
 
     A file that cannot be read is replaced by another one, which (seed, epoch, index) decides as well; the sample says
-    so in `problems`. num_classes makes targets multi-hot float32 (num_classes,), None leaves the class id (-1 where the
-    list has no labels). index: what is remembered of the files, so that they need not be checked.
+    so in `problems`. multilabel_classes: C makes targets multi-hot float32 (C,), None leaves the class id (-1 where
+    the list has no labels). index: what is remembered of the files, so that they need not be checked.
     """
 
     def __init__(
