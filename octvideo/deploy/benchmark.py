@@ -1,0 +1,126 @@
+"""Does the octave pay on this machine? Times of networks, measured in turns so that a busy machine is busy for all."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from octvideo.complexity import count
+from octvideo.deploy.export import export_model
+from octvideo.deploy.optimize import import_optional, optimize
+from octvideo.errors import ConfigError
+from octvideo.layers.memory import saved_bytes
+from octvideo.models import create_model
+
+ENGINES = ("eager", "torch", "openvino", "onnxruntime")
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A network and what is done with it. train: forward and backward, in the plain or the memory-saving form."""
+
+    model: str
+    alpha: float
+    input_shape: tuple[int, ...]
+    batch: int = 1
+    train: bool = False
+    memory_saving: bool = False
+    engine: str = "eager"
+
+    def make(self) -> Call:
+        """Something to call again and again. Raises ConfigError for an engine that cannot do it."""
+        if self.engine not in ENGINES:
+            raise ConfigError(f"there is no engine {self.engine!r}; there are {', '.join(ENGINES)}")
+        if self.train and self.engine != "eager":
+            raise ConfigError(f"engine {self.engine} does not train; leave --engine out, or --train")
+        model = create_model(self.model, alpha=self.alpha, dropout_rate=0.0, memory_saving=self.memory_saving)
+        x = torch.randn(self.batch, *self.input_shape)
+        return self._training(model, x) if self.train else self._inference(model.eval(), x)
+
+    def _training(self, model: nn.Module, x: Tensor) -> Call:
+        def step() -> None:
+            model.zero_grad(set_to_none=True)
+            model(x).square().mean().backward()
+
+        return step
+
+    def _inference(self, model: nn.Module, x: Tensor) -> Call:
+        if self.engine == "eager":
+            return torch.inference_mode()(lambda: model(x))
+        if self.engine == "onnxruntime":
+            return _onnxruntime(model, x)
+        fast = optimize(model, x, engine=self.engine)
+        return lambda: fast(x)
+
+    def macs(self) -> int:
+        """Multiply-adds of one forward pass of one clip."""
+        return count(create_model(self.model, alpha=self.alpha), self.input_shape).macs
+
+    def saved_megabytes(self) -> float:
+        """What a training step keeps for its backward pass, weights left out."""
+        model = create_model(self.model, alpha=self.alpha, dropout_rate=0.0, memory_saving=self.memory_saving)
+        x = torch.randn(self.batch, *self.input_shape)
+        weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        return (saved_bytes(lambda: model(x)) - weights) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Seconds per call, and their ratio to the first case: of the medians, and of the fastest calls."""
+
+    case: Case
+    seconds: float
+    ratio: float
+    best_ratio: float
+    macs_ratio: float
+
+
+def compare(cases: Sequence[Case], rounds: int) -> list[Measured]:
+    """Measure in turns, `rounds` times after an unmeasured call each. The first case is what others are held to."""
+    times = interleaved({case: case.make() for case in cases}, rounds)
+    first, macs = times[cases[0]], [case.macs() for case in cases]
+    return [
+        Measured(case, median(t), median(t) / median(first), min(t) / min(first), m / macs[0])
+        for (case, t), m in zip(times.items(), macs, strict=True)
+    ]
+
+
+def interleaved(calls: Mapping[Case, Call], rounds: int) -> dict[Case, list[float]]:
+    """Seconds of each call in each round: a, b, c, a, b, c, ..."""
+    for call in calls.values():
+        call()
+    times: dict[Case, list[float]] = {case: [] for case in calls}
+    for _ in range(rounds):
+        for case, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[case].append(time.perf_counter() - start)
+    return times
+
+
+def verdict(measured: Sequence[Measured]) -> str:
+    """One line per octave case: what is saved of the compute, and what of that arrives as time."""
+    lines = []
+    for m in measured[1:]:
+        best = min(m.ratio, m.best_ratio)
+        saved, won = 1 - m.macs_ratio, 1 - best
+        pays = f"pays: {won:.0%} less time for {saved:.0%} fewer multiply-adds" if won > 0 else "does not pay here"
+        lines.append(f"alpha {m.case.alpha:g} {pays}")
+    return "\n".join(lines)
+
+
+def _onnxruntime(model: nn.Module, x: Tensor) -> Call:
+    from tempfile import TemporaryDirectory
+
+    runtime = import_optional("onnxruntime", "engine onnxruntime", "pip install onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    with TemporaryDirectory() as folder:
+        export_model(model, torch.cat([x, x]), f"{folder}/model.onnx")
+        session = runtime.InferenceSession(f"{folder}/model.onnx", options, providers=["CPUExecutionProvider"])
+    clips = {"clips": x.numpy()}
+    return lambda: session.run(None, clips)

@@ -1,0 +1,62 @@
+"""The benchmark measures what it says, in turns."""
+
+import json
+import sys
+
+import pytest
+
+from octvideo.deploy.benchmark import Case, Measured, compare, interleaved, verdict
+from octvideo.errors import ConfigError
+
+SMALL = (3, 4, 16, 16)
+
+
+def test_calls_take_turns():
+    order = []
+    a, b = Case("c2d_r26", 0.0, SMALL), Case("c2d_r26", 0.5, SMALL)
+
+    times = interleaved({a: lambda: order.append("a"), b: lambda: order.append("b")}, rounds=3)
+
+    assert order == ["a", "b"] * 4
+    assert [len(t) for t in times.values()] == [3, 3]
+
+
+def test_ratios_are_to_the_first_case():
+    vanilla, octave = compare([Case("c2d_r26", alpha, SMALL) for alpha in (0.0, 0.5)], rounds=1)
+
+    assert vanilla.ratio == vanilla.best_ratio == vanilla.macs_ratio == 1
+    assert octave.macs_ratio < 0.9
+    assert octave.ratio > 0
+
+
+def test_training_keeps_fewer_bytes_in_the_memory_saving_form():
+    shape = (3, 4, 32, 32)
+
+    plain, saving = (Case("c2d_r26", 0.5, shape, train=True, memory_saving=m).saved_megabytes() for m in (False, True))
+
+    assert saving < plain
+
+
+def test_the_verdict_says_plainly_whether_it_pays():
+    faster = Measured(Case("m", 0.5, SMALL), 1.0, 0.7, 0.65, 0.6)
+    slower = Measured(Case("m", 0.1, SMALL), 1.0, 1.2, 1.1, 0.9)
+
+    assert verdict([faster, faster]) == "alpha 0.5 pays: 35% less time for 40% fewer multiply-adds"
+    assert verdict([faster, slower]) == "alpha 0.1 does not pay here"
+
+
+def test_an_engine_that_does_not_train_is_refused():
+    with pytest.raises(ConfigError, match="engine openvino does not train"):
+        Case("c2d_r26", 0.0, SMALL, train=True, engine="openvino").make()
+
+
+def test_the_tool_prints_a_table_and_writes_json(repo, tmp_path, monkeypatch, capsys):
+    import runpy
+
+    arguments = ["--model", "c2d_r26", "--alpha", "0", ".5", "--input", "4", "32", "32", "--rounds", "1", "--train"]
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments, "--json", str(tmp_path / "b.json")])
+
+    runpy.run_path(str(repo / "tools" / "benchmark.py"), run_name="__main__")
+
+    assert "multiply-adds" in capsys.readouterr().out
+    assert [m["case"]["alpha"] for m in json.loads((tmp_path / "b.json").read_text())] == [0.0, 0.5]

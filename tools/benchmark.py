@@ -1,0 +1,68 @@
+"""Does the octave pay on this machine? Times beside multiply-adds, measured in turns.
+
+    python tools/benchmark.py --model i3d_r50 --alpha 0 .1 .2 .5
+    python tools/benchmark.py --model i3d_r50 --alpha 0 .5 --engine openvino --threads 1 --rounds 15
+    python tools/benchmark.py --model i3d_r50 --alpha 0 .1 .2 .5 --train --input 8 112 112 --batch 2 --memory-saving
+
+The first alpha is what the others are held to. GPU timing is not in this tool: it measures the CPU.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from octvideo.complexity import align
+from octvideo.deploy.benchmark import ENGINES, Case, compare, verdict
+from octvideo.errors import exit_on_user_error
+from octvideo.models.registry import MODELS
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="i3d_r50")
+    parser.add_argument("--alpha", type=float, nargs="+", default=[0.0, 0.1, 0.2, 0.5])
+    parser.add_argument("--input", type=int, nargs="+", metavar="N", help="T H W, or H W; by default the model's own")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--train", action="store_true", help="forward and backward instead of inference")
+    parser.add_argument("--memory-saving", action="store_true", help="that form of the octave, with --train")
+    parser.add_argument("--engine", default="eager", choices=ENGINES)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    torch.set_num_threads(args.threads)
+    shape = (3, *args.input) if args.input else MODELS[args.model].input_shape
+    cases = [
+        Case(args.model, alpha, shape, args.batch, args.train, args.memory_saving and alpha > 0, args.engine)
+        for alpha in args.alpha
+    ]
+    measured = compare(cases, args.rounds)
+    header = ("alpha", "ms", "ratio", "fastest", "multiply-adds", "saved MB" if args.train else "")
+    saved = [f"{case.saved_megabytes():.0f}" if args.train else "" for case in cases]
+    rows = [
+        (
+            f"{m.case.alpha:g}",
+            f"{1e3 * m.seconds:.0f}",
+            f"{m.ratio:.3f}",
+            f"{m.best_ratio:.3f}",
+            f"{m.macs_ratio:.3f}",
+            s,
+        )
+        for m, s in zip(measured, saved, strict=True)
+    ]
+    print(align([header, *rows], numbers=range(6)))
+    print(verdict(measured))
+    if args.json:
+        args.json.write_text(json.dumps([asdict(m) for m in measured], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()
