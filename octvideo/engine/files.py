@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
+from uuid import uuid4
+from uuid import uuid4
 
 from iopath.common.file_io import g_pathmgr
 
@@ -47,7 +49,7 @@ def fsync_folder(folder: str) -> None:
 
 def make_output_folder(folder: str) -> None:
     """Create the folder and prove that it can be written to. Raises OctvideoError."""
-    probe = os.path.join(folder, ".write_test")  # noqa: PTH118 - pathlib would eat the // of a URL
+    probe = f"{folder}/.write_test_{uuid4().hex}"  # of this process alone: all ranks probe one folder at a time
     try:
         g_pathmgr.mkdirs(folder)
         with g_pathmgr.open(probe, "wb") as file:
