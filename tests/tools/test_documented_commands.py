@@ -3,11 +3,14 @@
 A block (commands on neighbouring lines) runs from top to bottom in a folder of its own, as a reader would run it.
 """
 
+import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +33,6 @@ NOT_RUN = {
     "make test": "runs this file",
     "pip install -r requirements.txt && pip install --no-deps -e .": "the Makefile installs so",
     "python tools/complexity.py --paper": "some minutes; tests/test_complexity.py goes through its rows",
-    "python tools/convert_weights.py a02_resnet-50_alpha-0.250.tar oct_resnet50.pyth": "tests/weights read that file",
     "sbatch --nodes 8 tools/slurm.sbatch --cfg ... OUTPUT_DIR /shared/runs/a": "needs Slurm",
 }
 # Behind every command with --cfg: a network and an epoch of seconds.
@@ -72,7 +74,7 @@ def in_full(command: str) -> str:
 
 
 BLOCKS = [
-    pytest.param(block, id=where, marks=[pytest.mark.slow] if "train_net" in " ".join(block) else [])
+    pytest.param(block, id=where, marks=[pytest.mark.slow] if re.search("train_net|export", str(block)) else [])
     for where, block in blocks()
 ]
 
@@ -118,8 +120,20 @@ def clips(tmp_path_factory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+@pytest.fixture(scope="session")
+def official_weights(tmp_path_factory) -> Path:
+    """A small network in the format of the official files; its weights are drawn."""
+    golden, folder = REPO / "tests" / "golden" / "official", tmp_path_factory.mktemp("official")
+    rule = runpy.run_path(str(golden / "write_params.py"))
+    oracle = json.loads((golden / "resnet26_v2_a0250.json").read_text())
+    rule["write"](folder / "net-0000.params", rule["parameters"](oracle))
+    with tarfile.open(folder / "official.tar", "w") as tar:
+        tar.add(folder / "net-0000.params", "net-0000.params")
+    return folder / "official.tar"
+
+
 @pytest.fixture
-def sandbox(tmp_path: Path, clips: list[Path], tiny_checkpoint: Path) -> Path:
+def sandbox(tmp_path: Path, clips: list[Path], official_weights: Path, tiny_checkpoint: Path) -> Path:
     """A folder with the repository's tools and configs, and a small stand-in for every file that the docs name."""
 
     def put(path: str, source: Path) -> None:
@@ -128,6 +142,7 @@ def sandbox(tmp_path: Path, clips: list[Path], tiny_checkpoint: Path) -> Path:
 
     for name in ("tools", "configs", "data_lists"):
         put(name, REPO / name)
+    put("a02_resnet-50_alpha-0.250.tar", official_weights)
     put("video.mp4", clips[0])
     put("long.mp4", clips[0])
     for i, clip in enumerate(clips):
