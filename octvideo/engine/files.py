@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
-from uuid import uuid4
 
 from iopath.common.file_io import g_pathmgr
 
