@@ -1,7 +1,6 @@
 """Image weights of other projects as checkpoints of this one: which network they are, and what they assume.
 
-Read are the official OctConv files (MXNet), torchvision's and timm's ResNets, and d-li14's Oct-ResNets:
-`layer1.0.conv1.conv.conv_h2h.weight`, `layer1.0.conv1.bn_l.bias`.
+Read are the official OctConv files (MXNet), torchvision's and timm's ResNets, and d-li14's Oct-ResNets.
 """
 
 import math
@@ -19,7 +18,7 @@ from octvideo.models import create_model
 from octvideo.models.image_options import DenseNetOptions, ImageOptions, ImageResNetOptions, MobileNetOptions
 from octvideo.models.registry import MODELS
 from octvideo.torch_file import read_torch_file
-from octvideo.weights.image_weights import BOTTLENECK, from_torchvision, read_image_weights
+from octvideo.weights.image_weights import read_image_weights
 from octvideo.weights.official import read_official
 
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -83,31 +82,10 @@ def convert_weights(path: str | Path, *, stride_1x1: bool = False) -> ConvertedW
 
 def _read_torch(path: str) -> tuple[dict[str, Tensor], str]:
     content = read_torch_file(path)
-    wrapped = content.get("state_dict", content)
-    is_d_li14 = isinstance(wrapped, Mapping) and any("conv.conv_h2h" in str(name) for name in wrapped)
-    if is_d_li14:
-        state, layout = from_d_li14(wrapped), "d-li14's octconv.pytorch"
-    elif "meta" in content:
+    if "meta" in content:
         raise CheckpointError(f"{path}: is a checkpoint of this package already")
-    else:
-        weights = read_image_weights(content, path)
-        state, layout = weights.state, weights.layout
-    return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}, layout
-
-
-def from_d_li14(tensors: State) -> dict[str, Tensor]:
-    """{"layer1.0.conv2.conv.conv_h2l.weight": ...} -> {"res2.block0.spatial.conv.h2l.weight": ...}."""
-    return from_torchvision({_from_d_li14(name.removeprefix("module.")): tensor for name, tensor in tensors.items()})
-
-
-def _from_d_li14(name: str) -> str:
-    match = re.fullmatch(r"layer(\d)\.(\d+)\.(?:conv(\d)|downsample\.0)\.(?:conv\.conv_(\w+)|bn_([hl]))\.(\w+)", name)
-    if match is None:
-        return name
-    stage, block, number, path, group, tensor = match.groups()
-    layer = BOTTLENECK[number] if number else "shortcut"
-    place = f"conv.{path}" if path else f"bn.{'high' if group == 'h' else 'low'}"
-    return f"res{int(stage) + 1}.block{block}.{layer}.{place}.{tensor}"
+    weights = read_image_weights(content, path)
+    return {name: t.float() if t.is_floating_point() else t for name, t in weights.state.items()}, weights.layout
 
 
 # --- Which network

@@ -3,8 +3,11 @@
     ours          res3.block0.reduce.conv.h2h.weight                res3.block0.reduce.bn.high.bias
     PySlowFast    s3.pathway0_res0.branch2.a.weight                 s3.pathway0_res0.branch2.a_bn.bias
     pytorchvideo  blocks.3.res_blocks.0.branch2.conv_a.weight       blocks.3.res_blocks.0.branch2.norm_a.bias
+    torchvision   layer2.0.conv1.weight                             layer2.0.bn1.bias
+    d-li14        layer2.0.conv1.conv.conv_h2h.weight               layer2.0.conv1.bn_h.bias
 
-pytorchvideo's names are put into PySlowFast's words first, and these into ours.
+pytorchvideo's names are put into PySlowFast's words first, and these into ours. timm names its ResNets as torchvision
+does; those of torchvision and d-li14 (Oct-ResNets) are image networks.
 """
 
 import re
@@ -13,6 +16,10 @@ from dataclasses import dataclass
 
 CONVOLUTIONS = {"a": "reduce", "b": "spatial", "c": "expand"}
 PATHWAYS = {"0": "slow.", "1": "fast."}
+# conv1 is the first of 1-3-1 in a bottleneck, of two 3x3 in a basic block.
+BOTTLENECK = {"1": "reduce", "2": "spatial", "3": "expand"}
+BASIC = {"1": "first", "2": "second"}
+GROUPS = {"h": "high", "l": "low"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,5 +107,43 @@ def _branch2(match: re.Match[str]) -> str:
     return f"branch2.{match[2]}" + ("_bn" if match[1] == "norm" else "")
 
 
+def _torchvision(names: Collection[str]) -> dict[str, str]:
+    is_bottleneck = any(name.startswith("layer1.0.conv3.") for name in names)
+    return {name: _from_torchvision(name, BOTTLENECK if is_bottleneck else BASIC) for name in names}
+
+
+def _from_torchvision(name: str, layers: dict[str, str]) -> str:
+    match = re.fullmatch(r"layer(\d)\.(\d+)\.(.+)", name)
+    if match is None:
+        return re.sub(r"^fc\.", "head.fc.", re.sub(r"^(conv|bn)1\.", r"stem.\1.", name))
+    stage, block, rest = match.groups()
+    if plain := re.fullmatch(r"(conv|bn)(\d)\.(\w+)", rest):
+        layer = f"{layers.get(plain[2], plain[2])}.{_pair(f'{plain[1]}.{plain[3]}')}"
+    elif plain := re.fullmatch(r"downsample\.([01])\.(\w+)", rest):
+        kind = ("conv", "bn")[int(plain[1])]
+        layer = f"shortcut.{_pair(f'{kind}.{plain[2]}')}"
+    else:
+        layer = _from_d_li14(rest)
+    return f"res{int(stage) + 1}.block{block}.{layer}"
+
+
+def _from_d_li14(name: str) -> str:
+    """conv1.conv.conv_h2h.weight, downsample.0.bn_l.bias: a convolution and its BN are one module."""
+    match = re.fullmatch(r"(?:conv(\d)|downsample\.0)\.(?:conv\.conv_(\w+)|bn_([hl]))\.(\w+)", name)
+    if match is None:
+        return name
+    number, path, group, tensor = match.groups()
+    place = f"conv.{path}" if path else f"bn.{GROUPS[group]}"
+    return f"{BOTTLENECK[number] if number else 'shortcut'}.{place}.{tensor}"
+
+
 OWN = Layout("octvideo", "", _own)
-FOREIGN = (Layout("PySlowFast", "s1.pathway", _pyslowfast), Layout("pytorchvideo", "blocks.", _pytorchvideo))
+IMAGE_LAYOUTS = (
+    Layout("torchvision", "layer1.0.conv1.weight", _torchvision),
+    Layout("d-li14", "layer1.0.conv1.conv.", _torchvision),
+)
+FOREIGN = (
+    Layout("PySlowFast", "s1.pathway", _pyslowfast),
+    Layout("pytorchvideo", "blocks.", _pytorchvideo),
+    *IMAGE_LAYOUTS,
+)

@@ -62,6 +62,7 @@ def load_weights(
 ) -> LoadReport:
     """Load a file of ours, PySlowFast's or pytorchvideo's layout into `model` and log the report.
 
+    Image networks also from torchvision's, timm's or d-li14's (`load_official` reads the MXNet files).
     new_classes: a classifier of another number of classes is skipped; False refuses it (for testing).
     clear_prefixes: taken off the file's names, as is the "module." of a network saved inside DDP.
 

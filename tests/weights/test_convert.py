@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 from octvideo import create_model
 from octvideo.errors import CheckpointError
-from octvideo.weights.convert import convert_weights, find_alpha, from_d_li14
+from octvideo.weights import load_weights
+from octvideo.weights.convert import convert_weights, find_alpha
+from octvideo.weights.layouts import find_layout
 
 TINY = {"width_per_group": 8, "num_classes": 7}
 
@@ -84,12 +86,30 @@ def test_d_li14s_octave_networks_are_recognised(prefix, tmp_path):
     assert same_logits(weights, model)
 
 
+@pytest.mark.parametrize(
+    ("name", "alpha", "rename"), [("resnet50", 0.0, torchvision_names), ("resnet26", 0.5, d_li14_names)]
+)
+def test_load_weights_takes_the_same_files_as_they_are(name, alpha, rename, tmp_path):
+    theirs, ours = trained(name, alpha=alpha, **TINY), create_model(name, alpha=alpha, **TINY).eval()
+    torch.save(rename(theirs), tmp_path / "w.pth")
+    x = torch.randn(2, 3, 40, 40)
+
+    report = load_weights(ours, str(tmp_path / "w.pth"))
+
+    assert report.layout == ("d-li14" if alpha else "torchvision")
+    assert len(report.loaded) == len(ours.state_dict())
+    assert torch.equal(ours(x), theirs(x))
+
+
 def test_d_li14s_names_become_ours():
     names = ["layer4.2.conv3.bn_h.running_var", "layer1.0.downsample.0.conv.conv_h2l.weight", "bn1.bias", "fc.weight"]
+    mark = "layer1.0.conv1.conv.conv_h2h.weight"
 
-    ours = list(from_d_li14(dict.fromkeys(names, torch.zeros(1))))
+    layout = find_layout([mark, *names])
+    ours = layout.names([mark, "layer1.0.conv3.bn_h.bias", *names])
 
-    assert ours == [
+    assert layout.title == "d-li14"
+    assert [ours[name] for name in names] == [
         "res5.block2.expand.bn.high.running_var",
         "res2.block0.shortcut.conv.h2l.weight",
         "stem.bn.bias",
