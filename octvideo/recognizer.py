@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from octvideo.data.decode import iter_frames, open_video
 from octvideo.data.sampling import ClipRule, Timing
 from octvideo.data.transforms import normalize, resize_short_side
-from octvideo.data.views import ViewSpec, view_batches
+from octvideo.data.views import ViewSpec, read_clips, view_batches
 from octvideo.data.windows import sliding_clips
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models import create_model
@@ -141,11 +141,7 @@ class Recognizer:
     def _read(self, video: Source, spec: ViewSpec, fps: float | None) -> tuple[Tensor, Tensor]:
         """uint8 (F, H, W, 3) frames at the short side of the test, and each clip's places in them."""
         with self._opened(video, fps) as source:
-            clips = np.array(spec.clips(source.timing(exact_times=spec.rule.rule == "time")))
-            shared, places = np.unique(clips, return_inverse=True)
-            frames = source.read(shared.tolist())
-        resized = resize_short_side(_planes(frames), spec.short_side).movedim(0, -1)
-        return resized, torch.from_numpy(places.reshape(clips.shape))
+            return read_clips(source, spec)
 
     @contextmanager
     def _opened(self, video: Source, fps: float | None) -> Iterator[Any]:
@@ -170,7 +166,7 @@ class Recognizer:
 
     def _centre(self, clip: Frames) -> Tensor:
         spec = self.view_spec("1x1")
-        frames = resize_short_side(_planes(clip), spec.short_side).movedim(0, -1)
+        frames = resize_short_side(torch.from_numpy(clip).movedim(-1, 0), spec.short_side).movedim(0, -1)
         return next(view_batches(frames, torch.arange(len(clip))[None], spec, 1))[0]
 
     def _prepare(self, inputs: Tensor) -> Tensor:
@@ -185,6 +181,8 @@ class Recognizer:
 
 class _InMemory:
     """Frames in an array, read as a file is."""
+
+    path = "the frames given"
 
     def __init__(self, frames: Frames, fps: float) -> None:
         self._frames, self._fps = frames, fps
@@ -224,10 +222,6 @@ def top_predictions(scores: NDArray[np.float32], class_names: Sequence[str], k: 
     """The k most probable of (C,) scores; equal ones in the order of the classes."""
     order = np.argsort(-scores, kind="stable")[:k]
     return [Prediction(class_names[i], float(scores[i])) for i in order]
-
-
-def _planes(frames: Frames) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, 0)
 
 
 def _check_frames(frames: Frames) -> Frames:

@@ -9,9 +9,9 @@ import torch
 
 import octvideo
 import octvideo.recognizer
-from octvideo.data.decode import DecodeError
 from octvideo.data.encode import write_video
 from octvideo.data.sampling import Timing
+from octvideo.data.watch import DecodeError
 from octvideo.data.windows import sliding_clips
 from octvideo.errors import CheckpointError, ConfigError
 

@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from iopath.common.file_io import g_pathmgr
@@ -20,7 +20,7 @@ from octvideo.config import config_from_text
 from octvideo.data.views import ViewSpec
 from octvideo.engine.checkpoint import find_latest
 from octvideo.engine.distributed import Processes
-from octvideo.engine.evaluate import Videos, default_view_chunk, evaluate
+from octvideo.engine.evaluate import default_view_chunk, evaluate
 from octvideo.engine.journal import Journal, fingerprint
 from octvideo.engine.results import final_line, headline, summarise, write_results
 from octvideo.errors import CheckpointError
@@ -46,10 +46,11 @@ def final_test(cfg: Any, procs: Processes, checkpoint: str = "", list_path: str 
     list_path = list_path or build_data.final_list_path(cfg)
     videos = build_data.open_videos(cfg, list_path, build_data.final_views(cfg), names)
     protocol = _protocol(cfg, videos.spec, checkpoint, list_path)
-    journal = Journal(Path(cfg.OUTPUT_DIR), fingerprint(**protocol, paths=videos.paths), procs.rank)
+    settings = {"network": model.config, "multi_label": cfg.DATA.MULTI_LABEL, "paths": videos.paths}
+    journal = Journal(Path(cfg.OUTPUT_DIR), fingerprint(**protocol, **settings), procs.rank)
     evaluation = evaluate(
         scorer(cfg, model, protocol["view_chunk"] if cfg.TEST.OPTIMIZE else 0),
-        cast(Videos, videos),
+        videos,
         num_classes=cfg.MODEL.NUM_CLASSES,
         prepare=build_data.preparation(cfg),
         view_chunk=protocol["view_chunk"],

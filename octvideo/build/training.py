@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,7 +51,7 @@ def _validation(cfg: Any, procs: Processes) -> Validate:
         return image_validator(cfg, validation_images(cfg), procs)
     path, names = build_data.list_path(cfg, "val"), build_data.class_names(cfg)
     videos = build_data.open_videos(cfg, path, build_data.validation_views(cfg), names)
-    return validator(cfg, cast(Videos, videos), procs)
+    return validator(cfg, videos, procs)
 
 
 def training_batches(cfg: Any) -> tuple[Iterator[Batch], list[str]]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TextIO
 
 from octvideo.data import class_names
-from octvideo.data.dataset import open_entry
-from octvideo.data.decode import VideoInfo, probe
+from octvideo.data.decode import probe
 from octvideo.data.index import index_path, write_index
 from octvideo.data.jobs import for_each
+from octvideo.data.source import open_entry
+from octvideo.data.stream import VideoInfo
 from octvideo.data.video_list import VideoEntry, VideoList, write_list
 from octvideo.data.watch import DecodeError
 

@@ -1,25 +1,22 @@
 """Clips of videos for training: which video, which frames, which crop follow from (seed, epoch, index) alone."""
 
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from octvideo.data.batch import Problem, Sample
-from octvideo.data.decode import Video, open_video
-from octvideo.data.frame_folders import FrameFolder, open_frames
 from octvideo.data.index import VideoIndex
 from octvideo.data.sampling import ClipRule
+from octvideo.data.source import open_entry, read_planes
 from octvideo.data.transforms import centre_crop, color_jitter, random_crop
 from octvideo.data.video_list import VideoEntry, VideoList
 from octvideo.data.watch import DecodeError
 from octvideo.errors import ConfigError, DataError
 
 _MAX_ATTEMPTS = 20
-_MAX_ASPECT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,26 +100,10 @@ class ClipDataset:
         with open_entry(entry, backend=self._backend, index=self._index) as video:
             timing = video.timing(exact_times=self.rule.rule == "time")
             indices = self.rule.clip(timing, draw.random) if self.transform.train else self.rule.centre_clip(timing)
-            frames = video.read(indices)
-        _, height, width, _ = frames.shape
-        if max(height, width) > _MAX_ASPECT * min(height, width):
-            raise DecodeError(entry.path, f"{width} x {height} pixels: one side is over {_MAX_ASPECT} times the other")
-        return self.transform(torch.from_numpy(frames).movedim(-1, 0), draw)
+            clip = read_planes(video, indices)
+        return self.transform(clip, draw)
 
     def _target(self, entry: VideoEntry) -> int | Tensor:
         if self._multilabel_classes is None:
             return entry.label
         return torch.zeros(self._multilabel_classes).index_fill_(0, torch.tensor(entry.labels, dtype=torch.int64), 1.0)
-
-
-@contextmanager
-def open_entry(
-    entry: VideoEntry, *, backend: str = "auto", index: VideoIndex | None = None
-) -> Iterator[Video | FrameFolder]:
-    """Open a line of a list: a file, or a folder of frames where the line says how many there are."""
-    if entry.num_frames:
-        with open_frames(entry.path, entry.num_frames) as folder:
-            yield folder
-    else:
-        with open_video(entry.path, backend=backend, known=index.get(entry.path) if index else None) as video:
-            yield video

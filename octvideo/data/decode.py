@@ -3,44 +3,39 @@
 Frame k is the k-th frame of a sequential decode of the first video stream, RGB, in display orientation. decord is the
 default engine. It is fast, and silently wrong on some files (open GOPs, edit lists, several streams, ...): each file's
 packets are therefore looked at first (octvideo/data/stream.py), in a few milliseconds, and PyAV reads those files.
+
+Damage inside a packet of the right length shows only when it is decoded: decoders conceal it, or drop the picture and
+with it the numbers of those that follow. Only a whole decode notices: `probe`, and tools/check_videos.py for a list.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from octvideo.data.sampling import Timing, short_side_size
-from octvideo.data.stream import Packet, StreamMap, VideoInfo, inspector, map_stream, may_be_turned
-from octvideo.data.watch import DecodeError, reading
-
-__all__ = [
-    "BACKENDS",
-    "DecodeError",
-    "Frames",
-    "Video",
-    "VideoInfo",
-    "iter_frames",
-    "open_video",
-    "probe",
-    "read_frames",
-]
+from octvideo.data.sampling import Timing
+from octvideo.data.stream import Packet, StreamMap, VideoInfo, inspector, map_stream, may_be_turned, sane_rate
+from octvideo.data.watch import DecodeError, cause_of, reading
 
 BACKENDS = ("auto", "decord", "pyav")
 Frames = NDArray[np.uint8]
+Answer = TypeVar("Answer")
 
 
 class Engine(Protocol):
     """An open file."""
 
     def read(self, indices: Sequence[int]) -> Frames: ...
-    def times(self) -> list[float]: ...
+    def times(self) -> list[float]:
+        """When each frame is shown, in seconds from the first; [] in a file that does not say."""
+
     def close(self) -> None: ...
 
 
@@ -60,7 +55,8 @@ class Video:
 
     def timing(self, *, exact_times: bool = False) -> Timing:
         """For the sampling rules; with the true time of every frame where asked for."""
-        return Timing(self.info.num_frames, self.info.fps, self._engine.times() if exact_times else ())
+        times = self._ask(lambda engine: engine.times()) if exact_times else []
+        return Timing(self.info.num_frames, self.info.fps, times)
 
     def read(self, indices: Sequence[int]) -> Frames:
         """uint8 (T, H, W, 3), in the order asked for; frames may repeat."""
@@ -69,20 +65,23 @@ class Video:
             raise DecodeError(self.path, f"frame {wrong[0]} was asked for; there are {self.info.num_frames}")
         if not len(indices):
             return self.read([0])[:0]
-        try:
-            return self._engine.read(indices)
-        except Exception as error:
-            self._engine.close()
-            self._fall_back(error)
-            return self.read(indices)
+        return self._ask(lambda engine: engine.read(indices))
 
     def close(self) -> None:
         self._engine.close()
 
+    def _ask(self, question: Callable[[Engine], Answer]) -> Answer:
+        try:
+            return question(self._engine)
+        except Exception as error:
+            self._engine.close()
+            self._fall_back(error)
+            return self._ask(question)
+
     def _fall_back(self, error: Exception) -> None:
         """decord gives up on some files whose packets look sound: then a sequential decode decides."""
         if not self._may_fall_back:
-            raise error if isinstance(error, DecodeError) else DecodeError(self.path, _cause(error)) from error
+            raise error if isinstance(error, DecodeError) else DecodeError(self.path, cause_of(error)) from error
         self._may_fall_back = False
         self._engine = _PyAV(self.path, self.info, self._short_side)
 
@@ -147,7 +146,7 @@ def iter_frames(path: str | Path) -> Iterator[Frames]:
                 for frame in container.decode(container.streams.video[0]):
                     yield np.rot90(frame.to_ndarray(format="rgb24"), turns)
             except (OSError, ValueError) as error:
-                raise DecodeError(path, _cause(error)) from error
+                raise DecodeError(path, cause_of(error)) from error
 
 
 def _know(path: str, known: VideoInfo | None) -> VideoInfo:
@@ -168,7 +167,7 @@ def _examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
     with _opened(path) as container:
         num_streams = len(container.streams.video)
         codec = container.streams.video[0].codec_context
-        fps = _frame_rate(container.streams.video[0])
+        fps = sane_rate(container.streams.video[0].average_rate or container.streams.video[0].guessed_rate)
         layout, first = _look_through(container, first_frame=may_be_turned(path))
     rotation = 90 * round(first.rotation / 90) if first else 0
     width, height = (codec.height, codec.width) if rotation % 180 else (codec.width, codec.height)
@@ -225,7 +224,7 @@ def _count(path: str) -> tuple[int, str]:
             for _ in container.decode(video=0):
                 num_frames += 1
         except Exception as error:  # PyAV raises OSError, ValueError and its own, by codec
-            problem = f"breaks off after {num_frames} frames: {_cause(error)}"
+            problem = f"breaks off after {num_frames} frames: {cause_of(error)}"
     if not num_frames:
         raise DecodeError(path, problem or "no frame in it decodes")
     return num_frames, problem
@@ -245,7 +244,7 @@ def _opened(path: str) -> Iterator[Any]:
             container.streams.video[0].codec_context.thread_count = 1
             yield container
     except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
-        raise DecodeError(path, _cause(error)) from error
+        raise DecodeError(path, cause_of(error)) from error
 
 
 class _PyAV:
@@ -253,7 +252,7 @@ class _PyAV:
 
     def __init__(self, path: str, info: VideoInfo, short_side: int | None) -> None:
         self._path, self._info = path, info
-        self._size = _stored_size(info, short_side)
+        self._size = info.stored_size(short_side)
         self._resources = ExitStack()
         self._container = self._resources.enter_context(_opened(path))
         layout, _ = _look_through(self._container, first_frame=False)
@@ -266,12 +265,16 @@ class _PyAV:
         return np.stack([found[index] for index in indices])
 
     def times(self) -> list[float]:
-        if self._layout.unclear:
-            with _opened(self._path) as container:
-                seconds = [frame.time for frame in container.decode(video=0)]
-        else:
+        if not self._layout.unclear:
             tick = float(self._container.streams.video[0].time_base)
             seconds = [pts * tick for pts in self._layout.pts]
+        else:
+            with _opened(self._path) as container:
+                frames = islice(container.decode(video=0), self._info.num_frames)
+                # In AVI the pictures of a B-frame file carry each other's times.
+                seconds = sorted(frame.time for frame in frames if frame.time is not None)
+            if len(seconds) < self._info.num_frames:
+                return []
         return [second - seconds[0] for second in seconds]
 
     def close(self) -> None:
@@ -323,7 +326,7 @@ class _Decord:
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
-        height, width = _stored_size(info, short_side) if short_side else (-1, -1)
+        height, width = info.stored_size(short_side) if short_side else (-1, -1)
         self._reader = decord.VideoReader(path, num_threads=1, width=width, height=height)
         if len(self._reader) != info.num_frames:
             raise RuntimeError(f"decord counts {len(self._reader)} frames of {info.num_frames}")
@@ -337,23 +340,3 @@ class _Decord:
     def times(self) -> list[float]:
         starts = self._reader.get_frame_timestamp(range(len(self._reader)))[:, 0]
         return (starts - starts[0]).tolist()
-
-
-def _frame_rate(stream: Any) -> float:
-    """Frames per second; 25 for a file that says nothing or nonsense, so that arithmetic on it stays finite."""
-    fps = float(stream.average_rate or stream.guessed_rate or 0)
-    return fps if 0.1 <= fps <= 1000 else 25.0
-
-
-def _stored_size(info: VideoInfo, short_side: int | None) -> tuple[int, int]:
-    """(height, width) to scale the stored picture to, before it is turned to how it is displayed."""
-    height, width = info.height, info.width
-    if short_side:
-        height, width = short_side_size(height, width, short_side)
-    return (width, height) if info.rotation % 180 else (height, width)
-
-
-def _cause(error: Exception) -> str:
-    """One short line."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.strip().splitlines()[-1][:200]

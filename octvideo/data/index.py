@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from octvideo.data.decode import VideoInfo
+from octvideo.data.stream import VideoInfo
 from octvideo.errors import DataError
 
 _COLUMNS = ("path", *(field.name for field in fields(VideoInfo)))

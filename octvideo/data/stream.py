@@ -10,8 +10,11 @@ import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
+
+from octvideo.data.sampling import short_side_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,13 @@ class VideoInfo:
     reason: str = ""
     problems: tuple[str, ...] = ()
     num_bytes: int = 0
+
+    def stored_size(self, short_side: int | None) -> tuple[int, int]:
+        """(height, width) to scale the stored picture to, before it is turned to how it is displayed."""
+        height, width = self.height, self.width
+        if short_side:
+            height, width = short_side_size(height, width, short_side)
+        return (width, height) if self.rotation % 180 else (height, width)
 
 
 class Packet(NamedTuple):
@@ -72,6 +82,11 @@ class StreamMap:
     def restart_before(self, index: int) -> int:
         """pts of the last restart at or before a frame."""
         return self.restarts[bisect_right(self.restarts, self.pts[index]) - 1]
+
+
+def sane_rate(fps: Fraction | None) -> float:
+    """Frames per second; 25 for a file that says nothing or nonsense, so that arithmetic on it stays finite."""
+    return float(fps) if fps and 0.1 <= fps <= 1000 else 25.0
 
 
 def map_stream(packets: Sequence[Packet], inspect: Callable[[bytes], Content] | None) -> StreamMap:

@@ -13,17 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from octvideo.data.dataset import open_entry
 from octvideo.data.decode import Frames
 from octvideo.data.index import VideoIndex
 from octvideo.data.pool import ReaderPool
 from octvideo.data.sampling import ClipRule, Timing, crop_offset
+from octvideo.data.source import Source, open_entry, read_planes
 from octvideo.data.transforms import resize_short_side
 from octvideo.data.video_list import VideoList
 from octvideo.data.watch import DecodeError
 from octvideo.errors import ConfigError, DataError
-
-_MAX_ASPECT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +115,8 @@ class VideoViews:
         timeout_seconds: float = 60.0,
     ) -> None:
         self.spec, self.multi_label = spec, videos.format == "multilabel"
-        self.paths = [entry.path for entry in videos]
-        self.labels = [_renamed(entry.labels, classes, videos.name) for entry in videos]
+        self.paths: Sequence[str] = [entry.path for entry in videos]
+        self.labels: Sequence[tuple[int, ...]] = [_renamed(entry.labels, classes, videos.name) for entry in videos]
         self._decode = partial(decode_views, videos, spec, backend, index)
         self._num_workers, self._timeout = num_workers, timeout_seconds
 
@@ -148,17 +146,17 @@ def decode_views(videos: VideoList, spec: ViewSpec, backend: str, known: VideoIn
     entry = videos[index]
     try:
         with open_entry(entry, backend=backend, index=known) as video:
-            clips = np.array(spec.clips(video.timing(exact_times=spec.rule.rule == "time")))
-            shared, places = np.unique(clips, return_inverse=True)
-            frames = video.read(shared.tolist())
-        _, height, width, _ = frames.shape
-        if max(height, width) > _MAX_ASPECT * min(height, width):
-            raise DecodeError(entry.path, f"{width} x {height} pixels: a side is over {_MAX_ASPECT} times the other")
+            return Video(index, entry.path, *read_clips(video, spec))
     except DecodeError as error:
         return Video(index, entry.path, torch.empty(0), torch.empty(0), error.cause)
-    planes = torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, 0)
-    resized = resize_short_side(planes, spec.short_side).movedim(0, -1)
-    return Video(index, entry.path, resized, torch.from_numpy(places.reshape(clips.shape)))
+
+
+def read_clips(video: Source, spec: ViewSpec) -> tuple[Tensor, Tensor]:
+    """Frames that the clips share, uint8 (F, H, W, 3), decoded and resized once; int64 (num_clips, T) into them."""
+    clips = np.array(spec.clips(video.timing(exact_times=spec.rule.rule == "time")))
+    shared, places = np.unique(clips, return_inverse=True)
+    resized = resize_short_side(read_planes(video, shared.tolist()), spec.short_side).movedim(0, -1)
+    return resized, torch.from_numpy(places.reshape(clips.shape))
 
 
 def _renamed(labels: tuple[int, ...], classes: Sequence[int] | None, name: str) -> tuple[int, ...]:

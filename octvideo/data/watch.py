@@ -27,6 +27,12 @@ class DecodeError(DataError):
         return f"{self.path}: {self.cause}"
 
 
+def cause_of(error: Exception) -> str:
+    """One short line."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.strip().splitlines()[-1][:200]
+
+
 class Note(Structure):
     """What one worker reads since when: seconds of the monotonic clock, 0 while it reads nothing."""
 

@@ -106,13 +106,18 @@ def test_decord_is_refused_where_it_would_be_wrong(tmp_path):
         read_frames(path, [0], backend="decord")
 
 
+def broken_off(folder):
+    """Two thirds of a file whose header goes first, as downloads that were cut off leave it."""
+    whole = write_clip(folder / "whole.mp4", options={"g": "10"}, container_options={"movflags": "faststart"})
+    data = whole.read_bytes()
+    broken = folder / "broken.mp4"
+    broken.write_bytes(data[: len(data) * 2 // 3])
+    return broken
+
+
 @pytest.mark.parametrize("backend", ["auto", "pyav"])
 def test_a_file_that_breaks_off_gives_its_good_frames_or_an_error(tmp_path, backend):
-    # The header goes first, as it does in files that are cut off while they are downloaded.
-    whole = write_clip(tmp_path / "whole.mp4", options={"g": "10"}, container_options={"movflags": "faststart"})
-    broken = tmp_path / "broken.mp4"
-    data = whole.read_bytes()
-    broken.write_bytes(data[: len(data) * 2 // 3])
+    broken = broken_off(tmp_path)
 
     info = probe(broken)
 
@@ -164,6 +169,26 @@ def test_times_are_those_of_the_file(tmp_path, backend):
         times = video.timing(exact_times=True).times
 
     assert times == pytest.approx([k * 0.04 + 0.3 * (k > 10) for k in range(30)], abs=1e-3)
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav"])
+@pytest.mark.parametrize("name", ["reordering.avi", "reordering.mp4", "pictures.mkv"])
+def test_times_increase_where_pictures_are_stored_in_another_order(tmp_path, name, backend):
+    path = write_clip(tmp_path / name, **KINDS[name])
+
+    with open_video(path, backend=backend) as video:
+        times = video.timing(exact_times=True).times
+
+    assert times == pytest.approx([k * 0.04 for k in range(30)], abs=2e-3)
+
+
+def test_a_broken_file_has_the_times_of_its_good_frames(tmp_path):
+    broken = broken_off(tmp_path)
+
+    with open_video(broken, known=probe(broken)) as video:
+        times = video.timing(exact_times=True).times
+
+    assert times == pytest.approx([k * 0.04 for k in range(video.info.num_frames)], abs=1e-3)
 
 
 def test_a_remembered_answer_saves_the_check_until_the_file_changes(clip, monkeypatch):

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from octvideo.data.decode import VideoInfo
 from octvideo.data.index import index_path, read_index, write_index
+from octvideo.data.stream import VideoInfo
 from octvideo.errors import DataError
 
 INFO = VideoInfo(300, 29.97, 340, 256, 0, "h264", 10.01, "decord", num_bytes=12345)
