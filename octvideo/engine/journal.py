@@ -48,8 +48,9 @@ class Journal:
             file.write(b"\n" + json.dumps(line).encode())
 
     def remove(self) -> None:
-        """Once the results are written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Once the results are written: this journal, and those of tests that were given up."""
+        for journal in self.folder.parent.glob("evaluation_*"):
+            shutil.rmtree(journal, ignore_errors=True)
 
 
 def _parse(line: bytes, shape: tuple[int, int]) -> tuple[int, Scores] | None:

@@ -56,7 +56,8 @@ def test_another_checkpoint_list_or_chunk_has_another_journal(tmp_path, scores):
     assert Journal(tmp_path, fingerprint(**parts)).load((6, 5)).keys() == {0}
 
 
-def test_a_finished_journal_leaves_nothing(tmp_path, scores):
+def test_a_finished_journal_leaves_nothing_nor_do_those_given_up(tmp_path, scores):
+    Journal(tmp_path, "e").note(0, scores)
     journal = Journal(tmp_path, "f")
     journal.note(0, scores)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from octvideo.data.encode import write_video
+from octvideo.engine.journal import fingerprint
 
 SETTINGS = """
 MODEL: {ARCH: c2d, NUM_CLASSES: 2}
@@ -81,6 +82,23 @@ def test_a_checkpoint_and_a_list_need_no_config(run_tool, trained, tmp_path):
     assert result.status == 0, result.err
     assert results(tmp_path, "other")["classes"] == expected["classes"]
     assert results(tmp_path, "other")["class_names"] == ["jump", "run"]
+
+
+@pytest.mark.parametrize(
+    "setting", ["DATA.TRAIN_JITTER_SCALES=[64,64] DATA.TRAIN_CROP_SIZE=64", "DATA.TARGET_FPS=15", "TEST.VIEW_CHUNK=1"]
+)
+def test_an_interrupted_test_is_not_continued_under_other_settings(run_tool, trained, monkeypatch, setting):
+    cfg, checkpoint = trained
+    used = []
+    monkeypatch.setattr(
+        "octvideo.build.testing.fingerprint", lambda **parts: used.append(parts) or fingerprint(**parts)
+    )
+
+    for settings in ([], [], setting.split()):
+        result = run_tool("test_net", "--cfg", cfg, "--checkpoint", checkpoint, *settings)
+        assert result.status == 0, result.err
+
+    assert used[0] == used[1] != used[2]
 
 
 def test_a_list_with_another_class_order_is_scored_by_name(run_tool, trained, tmp_path):
