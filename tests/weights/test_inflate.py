@@ -30,17 +30,19 @@ def image_model(name: str, **options: object) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("image", "alpha", "block"),
+    ("image", "alpha", "options"),
     [
-        ("resnet26", 0.0, "post"),
-        ("resnet26", 0.125, "post"),
-        ("resnet26", 0.5, "post"),
-        ("preact_resnet26", 0.25, "preact"),
+        ("resnet26", 0.0, {}),
+        ("resnet26", 0.125, {}),
+        ("resnet26", 0.5, {}),
+        ("resnet26", 0.0, {"stride_1x1": True}),
+        ("resnet26", 0.25, {"stride_1x1": True}),
+        ("preact_resnet26", 0.25, {"block": "preact"}),
     ],
 )
-def test_c2d_sees_the_image_in_every_frame(image: str, alpha: float, block: str) -> None:
-    model_2d = image_model(image, alpha=alpha)
-    model_3d = create_model("c2d_r26", alpha=alpha, num_classes=6, block=block, **OFFICIAL)
+def test_c2d_sees_the_image_in_every_frame(image: str, alpha: float, options: dict) -> None:
+    model_2d = image_model(image, alpha=alpha, **options)
+    model_3d = create_model("c2d_r26", alpha=alpha, num_classes=6, **options, **OFFICIAL)
 
     report = inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
 
@@ -50,14 +52,16 @@ def test_c2d_sees_the_image_in_every_frame(image: str, alpha: float, block: str)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.5])
-def test_i3d_sees_the_image_wherever_its_window_is_full(alpha: float) -> None:
+def test_a_resnet50_is_seen_by_c2d_in_every_frame_and_by_i3d_where_its_window_is_full(alpha: float) -> None:
     model_2d = image_model("resnet50", alpha=alpha)
-    model_3d = create_model("i3d_r50", alpha=alpha, num_classes=6, **OFFICIAL)
+    c2d, i3d = (create_model(f"{name}_r50", alpha=alpha, num_classes=6, **OFFICIAL) for name in ("c2d", "i3d"))
 
-    inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
+    for model_3d in (c2d, i3d):
+        inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
 
-    assert error_on_a_still_clip(model_2d, model_3d, 40, FULL_FRAMES) < 1e-5
-    assert error_on_a_still_clip(model_2d, model_3d, 40, slice(0, 1)) > 1e-3
+    assert error_on_a_still_clip(model_2d, c2d, 4, slice(None)) < 1e-5
+    assert error_on_a_still_clip(model_2d, i3d, 40, FULL_FRAMES) < 1e-5
+    assert error_on_a_still_clip(model_2d, i3d, 40, slice(0, 1)) > 1e-3
 
 
 def test_the_classifier_is_taken_when_the_classes_agree() -> None:
