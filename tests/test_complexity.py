@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import runpy
 import subprocess
 import sys
 
@@ -30,6 +31,7 @@ def narrow(name, **options):
         ("i3d_r26", {}),
         ("i3d_nln_r26", {"alpha": 0.5, "nonlocal_on": "cross"}),
         ("slowfast_r26", {"alpha": 0.5}),
+        ("i3d_r26", {"alpha": 0.5, "memory_saving": True}),
         ("c2d_r26", {"alpha": 0.5, "block": "preact", "num_groups": 2}),
     ],
     ids=str,
@@ -188,16 +190,6 @@ def test_a_network_that_is_not_built_is_printed_with_the_reason():
     assert "Oct-AlexNet" in format_results([row])
 
 
-@pytest.mark.slow
-def test_all_rows_are_near_what_is_printed():
-    """2.5 %: one digit of a printed 1.9 is 2.6 %."""
-    rows = [row for row in results(traced=False) if row.table > 1]
-
-    assert all(row.computed for row in rows)
-    far = {(row.row, row.reading) for row in rows if abs(row.error) > 0.025}
-    assert {row for row, _ in far} == {"Oct-I3D, alpha .5", "Oct-I3D + NL, alpha .1"}
-
-
 # --- The tool
 
 
@@ -227,16 +219,17 @@ def test_the_tool_answers_a_mistake_in_one_line(repo):
 
 
 @pytest.mark.slow
-def test_the_tool_writes_the_paper_as_json(repo, tmp_path, monkeypatch):
-    sys.path.insert(0, str(repo / "tools"))
-    try:
-        import complexity as tool
-    finally:
-        sys.path.pop(0)
-    monkeypatch.setattr(tool, "results", lambda traced: layer_results())
+def test_the_tool_prints_and_writes_every_row_near_what_the_paper_prints(repo, tmp_path, monkeypatch, capsys):
+    """2.5 %: one digit of a printed 1.9 is 2.6 %. Counted in closed form only; fvcore takes minutes for all rows."""
+    tool = runpy.run_path(str(repo / "tools" / "complexity.py"))
+    monkeypatch.setitem(tool["print_paper"].__globals__, "results", lambda traced: results(traced=False))
 
-    tool.print_paper(tmp_path / "paper.json")
+    tool["print_paper"](tmp_path / "paper.json")
 
     rows = json.loads((tmp_path / "paper.json").read_text())
-    assert len(rows) == 14
     assert set(rows[0]) == {"table", "row", "quantity", "printed", "computed", "reading", "error"}
+    assert {row["table"] for row in rows} == {1, 2, 3, 4, 5, 6}
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(rows)
+    assert all(row["computed"] for row in rows)
+    far = {row["row"] for row in rows if row["table"] > 1 and abs(row["error"]) > 0.025}
+    assert far == {"Oct-I3D, alpha .5", "Oct-I3D + NL, alpha .1"}

@@ -204,7 +204,8 @@ class _OctConv(nn.Module):
     def _from_high(self, high: Tensor) -> Tensor:
         assert self.h2l is not None
         pooled = down(high, 2)
-        if not (self.memory_saving and torch.is_grad_enabled()):
+        # A compiler decides by itself what to compute again, and cannot trace where memory lies.
+        if not (self.memory_saving and torch.is_grad_enabled()) or torch.compiler.is_compiling():
             return self.h2l(pooled)
         with recomputed(pooled, partial(down, high.detach(), 2)):
             return self.h2l(pooled)

@@ -47,6 +47,22 @@ def test_compiles_without_a_graph_break(name):
 
 
 @pytest.mark.slow
+def test_the_memory_saving_form_compiles_and_exports_with_its_gradients():
+    model, clip = awake("i3d_r26", memory_saving=True), clip_of(1)
+    model(clip).square().sum().backward()
+    expected = gradients(model)
+    model.zero_grad()
+
+    torch.compile(model, fullgraph=True, backend="aot_eager")(clip).square().sum().backward()
+    torch.compiler.reset()
+    exported = torch.export.export(model, (clip,)).module()
+
+    for name, grad in gradients(model).items():
+        torch.testing.assert_close(grad, expected[name], atol=1e-5, rtol=1e-3, msg=name)
+    torch.testing.assert_close(exported(clip), model(clip), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_exports(name):
     model, clip = awake(name), clip_of()
