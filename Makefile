@@ -34,6 +34,7 @@ imports: $(INSTALLED)
 	$(BIN)/lint-imports
 
 format: $(INSTALLED)
+	$(BIN)/python docs/make_api.py
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
