@@ -2,10 +2,12 @@
 
 import pickle
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from octvideo.data.pool import ReaderPool
 from octvideo.data.video_list import VideoEntry, VideoList, read_list
 from octvideo.errors import DataError, ListError
 
@@ -157,3 +159,23 @@ def test_a_long_list_is_parsed_fast_and_held_compactly(tmp_path):
     assert seconds < 0.6  # 650,000 lines: 3 s allowed, 1.5 s measured
     assert len(pickle.dumps(videos)) < 10e6  # 650,000 lines: 100 MB
     assert videos[64_999].label == 64_999 % 700
+
+
+def private_memory(videos: VideoList) -> int:
+    """Runs in a worker: bytes that it shares with no other process, after looking at a thousand videos (Linux)."""
+    assert all(videos[k * len(videos) // 1000].path for k in range(1000))
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+@pytest.mark.slow
+def test_workers_share_a_long_list():
+    held = []
+    for count in (1000, 650_000):
+        videos = VideoList(VideoEntry(f"some class name/abcdefghijk_{i:06d}.mp4", (i % 700,)) for i in range(count))
+        pool = ReaderPool(partial(private_memory, videos), num_workers=1, timeout_seconds=60)
+        held += pool.run([()], ahead=1)
+        pool.close()
+
+    short, long = held
+    assert long < short + 10e6
