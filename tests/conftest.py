@@ -1,5 +1,7 @@
 """Shared fixtures: one seed per test, one torch thread, and the optional measurement data beside the checkout."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,18 @@ def _seed_and_threads() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Tools that run in this process set up the log; their handlers would go on in the next test."""
+    logger = logging.getLogger("octvideo")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    for handler in logger.handlers:
+        handler.close()
+    logger.handlers, logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])
 
 
 @pytest.fixture(scope="session")

@@ -15,17 +15,6 @@ from octvideo.engine.log import clip_strip, setup_logging, starvation_verdict
 from octvideo.engine.records import Clock, JsonLines, Tally
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_before():
-    logger = logging.getLogger("octvideo")
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield
-    for handler in logger.handlers:
-        handler.close()
-    logger.handlers, logger.propagate = before[0], before[2]
-    logger.setLevel(before[1])
-
-
 def test_json_lines_are_cut_back_to_a_size(tmp_path):
     path = str(tmp_path / "metrics.jsonl")
     lines = JsonLines(path)
