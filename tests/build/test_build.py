@@ -1,6 +1,8 @@
 """What a config becomes: networks, schedules, frozen parts, the recipe line."""
 
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,14 @@ from octvideo.build.dry_run import GeneratedSamples, GeneratedVideos
 from octvideo.config import load_config
 from octvideo.engine.distributed import Processes
 from octvideo.errors import ConfigError
+from octvideo.layers import OctConv3d
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+EVERY_CONFIG = [  # the deepest have layers by the hundred: slow at any width
+    pytest.param(path, id=name, marks=[pytest.mark.slow] if re.search("resnet(101|152)", name) else [])
+    for path in sorted(CONFIGS.glob("*/*.yaml"))
+    if (name := f"{path.parent.name}/{path.stem}") and path.parent.name != "recipes"
+]
 KINETICS = CONFIGS / "kinetics400"
 NARROW = """
     RESNET.WIDTH_PER_GROUP=8 MODEL.NUM_CLASSES=4 DATA.NUM_FRAMES=8 DATA.TRAIN_CROP_SIZE=32 DATA.TEST_CROP_SIZE=32
@@ -75,6 +83,13 @@ def test_a_setting_reaches_the_network(settings, expected):
     assert {name: config[name] for name in expected} == expected
 
 
+@pytest.mark.parametrize("saving", [True, False])
+def test_every_octave_convolution_is_told_to_save_memory(saving):
+    model = meta_model(tiny("OCTCONV.ALPHA=0.5", f"OCTCONV.MEMORY_SAVING={saving}"))
+
+    assert {module.memory_saving for module in model.modules() if isinstance(module, OctConv3d)} == {saving}
+
+
 def test_an_image_network_goes_by_its_name():
     cfg = load_config(
         str(KINETICS / "i3d.yaml"),
@@ -124,6 +139,27 @@ def test_a_checkpoint_travels_with_what_its_weights_assume():
     assert meta["preprocessing"]["mean"] == [0.45, 0.45, 0.45]
     assert meta["preprocessing"]["num_frames"] == 8
     assert json.dumps(meta)
+
+
+@pytest.fixture
+def _torch_as_before(monkeypatch):
+    monkeypatch.setitem(os.environ, "CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    benchmark = torch.backends.cudnn.benchmark
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = benchmark
+
+
+@pytest.mark.usefixtures("_torch_as_before")
+def test_deterministic_runs_are_the_same_to_the_bit(tmp_path):
+    def metrics_of(name):
+        settings = ["TRAIN.BATCH_SIZE=2", "OCTCONV.ALPHA=0.5", "SOLVER.MAX_EPOCH=1", "SOLVER.WARMUP_EPOCHS=0"]
+        cfg = tiny(*settings, "TRAIN.DETERMINISTIC=true", "BN.NUM_BATCHES_PRECISE=1", f"OUTPUT_DIR={tmp_path / name}")
+        trainer(cfg).train()
+        assert torch.are_deterministic_algorithms_enabled()
+        return (tmp_path / name / "metrics.jsonl").read_bytes()
+
+    assert metrics_of("one") == metrics_of("other")
 
 
 def test_validation_counts_errors_over_one_view_of_each_video():
@@ -187,10 +223,8 @@ def test_a_run_that_leaves_the_published_recipe_says_where(settings, expected):
 # --- Dry runs
 
 
-@pytest.mark.parametrize(
-    "file", sorted(KINETICS.glob("*.yaml")) + sorted((CONFIGS / "demo").glob("*.yaml")), ids=lambda path: path.stem
-)
-def test_every_recipe_dry_runs_on_a_narrow_network(file, capsys):
+@pytest.mark.parametrize("file", EVERY_CONFIG)
+def test_every_config_dry_runs_on_a_narrow_network(file, capsys):
     dry_run(load_config(str(file), NARROW), Processes())
 
     assert "two training and two evaluation steps went through" in capsys.readouterr().out
@@ -204,8 +238,9 @@ def test_every_recipe_dry_runs_on_a_narrow_network(file, capsys):
         ["MODEL.FROZEN_BN=true", "MODEL.ACT_CHECKPOINT=true", "BN.USE_PRECISE_STATS=false"],
         ["TRAIN.MIXED_PRECISION=true", "TRAIN.EMA_DECAY=0.9", "SOLVER.CLIP_GRAD_L2NORM=1"],
         ["SOLVER.OPTIMIZING_METHOD=adamw", "TRAIN.CHANNELS_LAST=false", "DATA.REVERSE_INPUT_CHANNEL=true"],
+        ["OCTCONV.MEMORY_SAVING=true", "BN.NORM_TYPE=sync_batchnorm", "SOLVER.ACCUM_STEPS=2"],
     ],
-    ids=["multi-label", "mixup", "frozen", "amp", "adamw"],
+    ids=["multi-label", "mixup", "frozen", "amp", "adamw", "memory-saving"],
 )
 def test_every_way_to_train_dry_runs(settings, capsys):
     dry_run(tiny("OCTCONV.ALPHA=0.5", *settings), Processes())

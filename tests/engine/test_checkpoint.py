@@ -155,7 +155,7 @@ def test_a_bare_tensor_is_not_a_checkpoint(tmp_path):
         read_torch_file(str(tmp_path / "tensor.pyth"))
 
 
-def test_a_registered_path_handler_serves_checkpoints(tmp_path):
+def test_a_registered_path_handler_serves_checkpoints(tmp_path, monkeypatch):
     """An object store is a handler for a prefix; here the prefix stands for a folder."""
 
     class Store(NativePathHandler):
@@ -167,6 +167,7 @@ def test_a_registered_path_handler_serves_checkpoints(tmp_path):
 
     for name in ("_open", "_mkdirs", "_ls", "_isdir", "_rm"):
         setattr(Store, name, translated(getattr(NativePathHandler, name)))
+    monkeypatch.setattr(g_pathmgr, "_path_handlers", dict(g_pathmgr._path_handlers))
     g_pathmgr.register_handler(Store(), allow_override=True)
 
     path = save_checkpoint("store://run/checkpoints", checkpoint_name(1), {"epoch": 1})
