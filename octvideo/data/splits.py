@@ -45,6 +45,10 @@ def folder_lists(folder: str | Path, *, shares: Sequence[float] = (0.8, 0.1, 0.1
         present = {clip.split for clip in clips}
         if lacking := [split for split, share in zip(SPLITS, shares, strict=True) if share and split not in present]:
             lists.notes.append(f"{name!r} has {len(clips)} video(s): none in {' and '.join(lacking)}")
+    if len(lists.class_names) == 1:
+        lists.notes.append(
+            f"one class only, {lists.class_names[0]!r}: the folders right below {folder} are the classes"
+        )
     _fill_val(lists)
     lists.duplicates = [f"{path} (the same bytes as {original})" for path, original in copies.items()]
     return lists

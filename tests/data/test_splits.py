@@ -70,6 +70,14 @@ def test_one_video_per_class_trains_and_says_what_its_accuracy_is(tmp_path):
     assert "note: no video is left for val: val.csv repeats train.csv\nnote: THE ACCURACY WILL BE" in lists.report()
 
 
+def test_class_folders_one_level_too_deep_are_noticed(tmp_path):
+    put(tmp_path, *(f"all/{name}/{i}.mp4" for name in ("run", "jump") for i in range(5)))
+
+    assert folder_lists(tmp_path).notes == [
+        f"one class only, 'all': the folders right below {tmp_path} are the classes"
+    ]
+
+
 def test_split_folders_are_taken_as_they_are_and_their_leaks_found(tmp_path):
     put(tmp_path, "train/run/a.mp4", "train/jump/b.mp4", "validation/run/c.mp4")
     (tmp_path / "validation" / "run" / "d.mp4").write_bytes((tmp_path / "train" / "run" / "a.mp4").read_bytes())
