@@ -1,5 +1,7 @@
 """`create_model`: names, options, configs, state_dict keys, and what each mistake says."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -29,17 +31,36 @@ STATE_DICTS = {
 }
 
 
-def state_dict_lines(title: str) -> list[str]:
+DIGESTS = GOLDEN / "state_dict_digests.json"
+
+
+def state_dict_lines(name: str, **options: object) -> list[str]:
     with torch.device("meta"):
-        model = create_model(**{"name": title, **STATE_DICTS[title]})
-    return [" ".join([name, *map(str, tensor.shape)]) for name, tensor in model.state_dict().items()]
+        model = create_model(name, **options)
+    return [" ".join([key, *map(str, tensor.shape)]) for key, tensor in model.state_dict().items()]
+
+
+def lines_of(title: str) -> list[str]:
+    return state_dict_lines(**{"name": title, **STATE_DICTS[title]})
+
+
+def digest(name: str, alpha: float) -> str:
+    return hashlib.sha256("\n".join(state_dict_lines(name, alpha=alpha)).encode()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize("title", STATE_DICTS)
 def test_state_dict_keys_and_shapes_are_stable(title):
     golden = (GOLDEN / f"state_dict_keys_{title}.txt").read_text().splitlines()
 
-    assert state_dict_lines(title) == golden
+    assert lines_of(title) == golden
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha", [0.0, 0.25])
+def test_keys_and_shapes_of_every_network_are_stable(alpha):
+    golden = json.loads(DIGESTS.read_text())[str(alpha)]
+
+    assert {name: digest(name, alpha) for name in list_models()} == golden
 
 
 @pytest.mark.parametrize("depth", [26, 50, 101])
@@ -136,4 +157,6 @@ def test_an_input_that_does_not_fit_is_refused_with_the_rule(shape, message):
 if __name__ == "__main__":
     for golden_title in STATE_DICTS:
         path = GOLDEN / f"state_dict_keys_{golden_title}.txt"
-        path.write_text("\n".join(state_dict_lines(golden_title)) + "\n")
+        path.write_text("\n".join(lines_of(golden_title)) + "\n")
+    digests = {str(a): {name: digest(name, a) for name in list_models()} for a in (0.0, 0.25)}
+    DIGESTS.write_text(json.dumps(digests, indent=1) + "\n")

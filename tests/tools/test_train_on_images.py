@@ -1,6 +1,7 @@
 """From pictures to a video network: an Oct-ResNet trains in the video networks' engine, and its weights inflate."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def test_an_oct_resnet_learns_and_becomes_a_video_network(
 
     assert finished.status == 0, finished.err
     assert time.process_time() - began < 60  # seconds of one core, whatever else the machine does
+    assert re.search(r"res2 +48 \+ 16 +16x16 \+ 8x8 ", finished.out)  # LOG_MODEL_INFO's table of stages
     accuracies = json.loads((run / "results.json").read_text())["crop_sizes"]
     assert float(accuracies["64"]["top1_acc"]) >= 2 * 25
     assert set(accuracies) == {"64", "96"}
