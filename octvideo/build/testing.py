@@ -27,6 +27,7 @@ from octvideo.errors import CheckpointError
 from octvideo.report.html import write_report
 from octvideo.torch_file import read_torch_file
 from octvideo.weights import load_weights
+from octvideo.weights.assumptions import Assumptions
 
 logger = logging.getLogger("octvideo")
 
@@ -62,9 +63,9 @@ def final_test(cfg: Any, procs: Processes, checkpoint: str = "", list_path: str 
     summary = summarise(evaluation, names, protocol | {"network": _network(cfg, model)})
     if procs.is_main:
         write_results(cfg.OUTPUT_DIR, evaluation, summary)
-        journal.remove()
         environment = {"torch": torch.__version__, "device": str(procs.device), "processes": procs.world_size}
         write_report(cfg.OUTPUT_DIR, film=videos.film, config=cfg.dump(), environment=environment, title=cfg.OUTPUT_DIR)
+        journal.remove()
         logger.info("%s", headline(summary))
         logger.info("results: %s, results.json, predictions.csv, scores.npz, report.html to look at", cfg.OUTPUT_DIR)
         logger.info(json.dumps(final_line(summary)))
@@ -88,10 +89,15 @@ def settings_of(checkpoint: str, overrides: Sequence[str] = ()) -> Any:
 
 
 def _trained_model(cfg: Any, checkpoint: str) -> tuple[nn.Module, list[str]]:
-    """The network with a checkpoint's weights (their moving average, if there is one), and its class names."""
+    """The network with a checkpoint's weights (their moving average, if there is one), and its class names.
+
+    Raises CheckpointError where the weights were trained with another DATA.MEAN or DATA.STD.
+    """
     model = build_model(cfg)
     load_weights(model, checkpoint, new_classes=False)
     meta = read_torch_file(checkpoint).get("meta") or {}
+    preprocessing = meta.get("preprocessing") or {}
+    Assumptions(preprocessing.get("mean"), preprocessing.get("std")).check_input(cfg.DATA.MEAN, cfg.DATA.STD)
     return model, meta.get("class_names") or build_data.class_names(cfg)
 
 

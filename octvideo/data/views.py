@@ -101,6 +101,7 @@ class VideoViews:
     classes: what the list's labels are called by the model (`class_names.match_classes`); None when they agree.
     backend: PyAV by default, since one pass forward through a file is what it does best (benchmarks/evaluate.py).
     num_workers processes read ahead, and survive a file that hangs or crashes the decoder; 0 reads in this process.
+    Each holds the frames of one video at full size before it resizes them: 80 of 1080p are 0.5 GB, of 2160p 2 GB.
     """
 
     def __init__(

@@ -48,7 +48,7 @@ class Journal:
             file.write(b"\n" + json.dumps(line).encode())
 
     def remove(self) -> None:
-        """Once the results are written: this journal, and those of tests that were given up."""
+        """Once results and report are written: this journal, and those of tests that were given up."""
         for journal in self.folder.parent.glob("evaluation_*"):
             shutil.rmtree(journal, ignore_errors=True)
 
