@@ -5,17 +5,16 @@ Tensors on the CPU travel over gloo and tensors on a GPU over nccl, so flags are
 """
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
@@ -85,8 +84,8 @@ class Processes:
         """The model with gradients averaged over ranks; itself for one process or without trainable parameters."""
         if self.world_size == 1 or not any(p.requires_grad for p in model.parameters()):
             return model
-        # A 1x1 kernel has several descriptions of one layout; torch warns of them as if they differed.
-        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+        for parameter in (p for p in model.parameters() if p.requires_grad):
+            parameter.register_hook(partial(_described_as, parameter.stride()))  # type: ignore[no-untyped-call]
         return DistributedDataParallel(model, device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
 
@@ -137,9 +136,34 @@ def processes(device: str = "auto", timeout_minutes: float = 30) -> Iterator[Pro
             dist.destroy_process_group()
 
 
+def _described_as(stride: tuple[int, ...], gradient: Tensor) -> Tensor:
+    """The gradient with its parameter's strides, where only axes of size 1 tell them apart.
+
+    A 1x1 kernel has several descriptions of one layout; torch's reducer warns of them as if they were several layouts.
+    """
+    wide = [axis for axis, size in enumerate(gradient.shape) if size > 1]
+    if any(gradient.stride(axis) != stride[axis] for axis in wide):
+        return gradient
+    return gradient.as_strided(gradient.shape, stride)
+
+
+class _Total(torch.autograd.Function):
+    """Sum over ranks of a tensor, and in backward of its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return total_with_gradient(gradient)
+
+
 def total_with_gradient(values: Tensor) -> Tensor:
     """Sum over ranks; backward sums the gradients of all ranks in turn."""
-    return all_reduce(values) if dist.is_initialized() else values  # type: ignore[no-untyped-call]
+    return _Total.apply(values) if dist.is_initialized() else values  # type: ignore[no-untyped-call]
 
 
 def without_sync(network: nn.Module) -> AbstractContextManager[None]:

@@ -16,7 +16,9 @@ import torch
 from octvideo.engine.distributed import Processes
 
 CHILD = str(Path(tiny.__file__))
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+# torch warns of collectives that go away and of gradients that the reducer must copy: neither may come from us.
+WARNINGS = "error::FutureWarning,error::UserWarning"
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": WARNINGS}
 
 
 def torchrun(*arguments):

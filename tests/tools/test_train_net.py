@@ -1,6 +1,7 @@
 """tools/train_net.py as a user calls it, on clips of its own; and what it says to every mistake."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -177,7 +178,13 @@ def test_torchrun_trains_and_tests_on_two_processes(train, data, tmp_path, repo)
     settings = [f"DATA.PATH_TO_DATA_DIR={data}", "BN.NORM_TYPE=sync_batchnorm", "DATA_LOADER.NUM_WORKERS=1"]
     tool = [repo / "tools" / "train_net.py", "--cfg", tmp_path / "mine.yaml"]
 
-    result = subprocess.run([*map(str, command + tool), *settings], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [*map(str, command + tool), *settings],
+        env=os.environ | {"PYTHONWARNINGS": "error::FutureWarning,error::UserWarning"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
     assert result.returncode == 0, result.stderr
     assert "recipe: batch 2 (2 processes x 1)" in result.stdout
