@@ -1,5 +1,6 @@
 """Every file of configs/: it loads, it builds, and a pair differs by alpha alone."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from octvideo.build import build_model
 from octvideo.build.recipe import PUBLISHED, recipe_differences
 from octvideo.config import load_config
+from octvideo.paper import MACS_G, networks
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "recipes")
@@ -67,8 +69,21 @@ def test_the_iteration_schedule_is_that_of_video_nonlocal_net():
     assert solver.SCALE_MOMENTUM
 
 
-def test_the_index_names_every_kinetics_config():
+def test_the_index_names_every_config():
     index = (CONFIGS / "README.md").read_text()
 
     for path in FILES:
         assert f"{name(path)}.yaml" in index
+
+
+def test_the_index_prints_the_multiply_adds_of_table_6():
+    clips = [network for network in networks() if network.table == 6 and network.shape[-1] == 224]
+    printed = {(network.model, network.options.get("alpha", 0)): network.printed[MACS_G] for network in clips}
+
+    rows = re.findall(r"`(kinetics.*yaml)` \| .* \| ([\d.]+) \|", (CONFIGS / "README.md").read_text())
+
+    assert len(rows) == len([path for path in FILES if path.parent.name.startswith("kinetics")])
+    for file, macs in rows:
+        cfg = load_config(str(CONFIGS / file))
+        model = f"{cfg.MODEL.ARCH}{'_nln' if 'nln' in file else ''}_r50"
+        assert float(macs) == printed[model, cfg.OCTCONV.ALPHA], file

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import sys
 import time
 
@@ -48,6 +49,14 @@ def test_a_starving_device_is_told_what_to_do():
         starvation_verdict(Clock(data=62, net=38))
         == "data 62%: raise DATA_LOADER.NUM_WORKERS or run tools/resize_videos.py"
     )
+
+
+def test_an_epoch_that_starved_ends_with_the_verdict(tmp_path, capsys):
+    setup_logging()
+
+    tiny.make_trainer(tmp_path, max_epoch=1, loader=tiny.TinyLoader(batch_size=8, seconds=0.3)).train()
+
+    assert re.search(r"^data \d+%: raise DATA_LOADER.NUM_WORKERS", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_strip_shows_frames_side_by_side():

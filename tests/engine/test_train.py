@@ -1,5 +1,6 @@
 """Each of the trainer's options does what it says, on a network of a few hundred parameters."""
 
+import itertools
 import json
 import logging
 import math
@@ -259,6 +260,29 @@ def test_mixed_precision_skips_such_a_step_counts_it_and_goes_on(tmp_path, caplo
     assert trainer.train().finished
     assert [r["skipped"] for r in metrics(tmp_path) if r["_type"] == "train_epoch"] == [1, 2, 2]
     assert "files clip_8.mp4" in caplog.text
+
+
+@pytest.mark.parametrize("amp_dtype", [torch.float16, torch.bfloat16])
+def test_mixed_precision_skips_a_gradient_that_is_not_finite(tmp_path, amp_dtype):
+    model = tiny.TinyNet()
+    calls = itertools.count(1)
+    model[-1].weight.register_hook(lambda gradient: gradient * (math.inf if next(calls) == 3 else 1))
+    trainer = tiny.make_trainer(tmp_path, model=model, amp_dtype=amp_dtype, max_epoch=1)
+
+    trainer.train()
+
+    assert [r["skipped"] for r in metrics(tmp_path) if r["_type"] == "train_epoch"] == [1]
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_full_precision_stops_at_a_gradient_that_is_not_finite(tmp_path):
+    model = tiny.TinyNet()
+    model[-1].weight.register_hook(lambda gradient: gradient * math.inf)
+
+    with pytest.raises(OctvideoError, match=r"the gradient is not finite at epoch 1, iteration 1, files clip_0\.mp4"):
+        tiny.make_trainer(tmp_path, model=model).train()
+
+    assert all(p.isfinite().all() for p in model.parameters())
 
 
 def test_mixed_precision_stops_when_nothing_but_skipping_is_left(tmp_path):
