@@ -49,6 +49,8 @@ def main() -> None:
     if args.features:
         for line in save_features(args.features, recognizer, videos, views=args.views):
             print(f"left out: {line}", file=sys.stderr)
+    for path in filter(None, (args.output, args.features)):
+        print(f"written: {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,9 @@ def _write_torch(model: nn.Module, example: Tensor, path: Path) -> Runner:
 def _write_onnx(model: nn.Module, example: Tensor, path: Path) -> Runner:
     import_optional("onnxscript", "export to ONNX", "pip install onnx onnxscript onnxruntime")
     runtime = import_optional("onnxruntime", "checking an ONNX export", "pip install onnxruntime")
-    program = torch.onnx.export(_exported(model, example), dynamo=True, input_names=["clips"], output_names=["logits"])
+    program = torch.onnx.export(
+        _exported(model, example), dynamo=True, verbose=False, input_names=["clips"], output_names=["logits"]
+    )
     assert program is not None
     program.save(path)
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -111,7 +111,9 @@ def down(x: Tensor, factor: int) -> Tensor:
         return F.avg_pool2d(x, factor, ceil_mode=True, count_include_pad=False)
     if in_2d():
         return unfold_time(down(fold_time(x), factor), x.shape[0])
-    return F.avg_pool3d(x, (1, factor, factor), ceil_mode=True, count_include_pad=False)
+    # The 3D pool refuses a map that is smaller than its window.
+    window = (1, min(factor, x.shape[-2]), min(factor, x.shape[-1]))
+    return F.avg_pool3d(x, window, (1, factor, factor), ceil_mode=True, count_include_pad=False)
 
 
 def up_to(x: Tensor, like: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ def model():
 def test_every_video_network_is_written_for_torch_export(name, alpha, tmp_path):
     model = create_model(name, alpha=alpha, **TINY).eval()
 
-    assert export_model(model, torch.randn(2, 3, 8, 33, 33), tmp_path / "model.pt2") < 1e-5
+    # 32 pixels leave a single position in res5.
+    assert export_model(model, torch.randn(2, 3, 8, 32, 32), tmp_path / "model.pt2") < 1e-5
 
 
 @pytest.mark.slow
