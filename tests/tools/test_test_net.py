@@ -52,6 +52,15 @@ def test_with_a_config_it_takes_the_newest_checkpoint_of_the_run(run_tool, train
     assert results(tmp_path)["protocol"]["views"] == "2x3"
 
 
+def test_an_input_that_the_weights_were_not_trained_with_is_refused(run_tool, trained):
+    cfg, _ = trained
+
+    result = run_tool("test_net", "--cfg", cfg, "DATA.MEAN=[0.5,0.5,0.5]")
+
+    assert result.status == 2
+    assert result.err == "error: the weights were trained with another input; set DATA.MEAN [0.45, 0.45, 0.45]\n"
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own compiler
 def test_an_optimised_network_scores_alike(run_tool, trained, tmp_path):
