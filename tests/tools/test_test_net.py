@@ -122,6 +122,19 @@ def test_a_list_with_another_class_order_is_scored_by_name(run_tool, trained, tm
     assert results(tmp_path)["top1_acc"] == expected
 
 
+def test_a_list_of_several_labels_gives_mean_average_precision(run_tool, trained, tmp_path):
+    cfg, checkpoint = trained
+    (tmp_path / "data" / "test.csv").write_text("0.mp4 0,1\n1.mp4 1\n2.mp4 0\n")
+
+    result = run_tool(
+        "test_net", "--cfg", cfg, "--checkpoint", checkpoint, "DATA.MULTI_LABEL=true", "MODEL.LOSS_FUNC=bce_logit"
+    )
+
+    assert result.status == 0, result.err
+    assert json.loads(result.out.splitlines()[-1]) == {"split": "test_final", "map": results(tmp_path)["map"]}
+    assert 0 < results(tmp_path)["map"] <= 1
+
+
 def test_a_list_of_other_classes_is_refused(run_tool, trained, tmp_path):
     cfg, _ = trained
     (tmp_path / "data" / "class_names.txt").write_text("swim\nfly\n")
