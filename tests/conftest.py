@@ -1,6 +1,7 @@
 """Shared fixtures: one seed per test, one torch thread, and the optional measurement data beside the checkout."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def _logging_as_before() -> Iterator[None]:
         handler.close()
     logger.handlers, logger.propagate = before[0], before[2]
     logger.setLevel(before[1])
+
+
+@pytest.fixture
+def _determinism_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(os.environ, "CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    benchmark = torch.backends.cudnn.benchmark
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = benchmark
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,9 @@
 import json
 import logging
 from datetime import timedelta
-from typing import Any
+from typing import IO, Any
 
+from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,6 +25,17 @@ class _Console(logging.Handler):
         tqdm.write(self.format(record))
 
 
+class _LogFile(logging.StreamHandler[IO[str]]):
+    """Opened through iopath, so that an object store may hold it."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(g_pathmgr.open(path, "a"))
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+
 def setup_logging(output_dir: str | None = None, is_main: bool = True) -> None:
     """Rank 0: to the console, and with json_stats lines to output_dir/stdout.log. Other ranks: warnings only."""
     for handler in logger.handlers[:]:
@@ -33,7 +45,7 @@ def setup_logging(output_dir: str | None = None, is_main: bool = True) -> None:
     console.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(console)
     if output_dir is not None and is_main:
-        file = logging.FileHandler(f"{output_dir}/stdout.log")
+        file = _LogFile(f"{output_dir}/stdout.log")
         file.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%m/%d %H:%M:%S"))
         logger.addHandler(file)
     logger.setLevel(logging.DEBUG)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from iopath.common.file_io import g_pathmgr
 
-from octvideo.engine.files import write_atomically
+from octvideo.engine.files import is_local, write_atomically
 
 
 class JsonLines:
@@ -19,6 +19,7 @@ class JsonLines:
     def __init__(self, path: str, keep_bytes: int | None = None) -> None:
         if keep_bytes is not None:
             self._cut(path, keep_bytes)
+        self.path = path
         self.file = g_pathmgr.open(path, "ab")
 
     @staticmethod
@@ -36,7 +37,8 @@ class JsonLines:
     def secure(self) -> int:
         """Bring everything to the disk; return the size that a checkpoint notes."""
         self.file.flush()
-        os.fsync(self.file.fileno())
+        if is_local(self.path):
+            os.fsync(self.file.fileno())
         return self.file.tell()
 
     def close(self) -> None:

@@ -1,7 +1,6 @@
 """What a config becomes: networks, schedules, frozen parts, the recipe line."""
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -141,16 +140,7 @@ def test_a_checkpoint_travels_with_what_its_weights_assume():
     assert json.dumps(meta)
 
 
-@pytest.fixture
-def _torch_as_before(monkeypatch):
-    monkeypatch.setitem(os.environ, "CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    benchmark = torch.backends.cudnn.benchmark
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.benchmark = benchmark
-
-
-@pytest.mark.usefixtures("_torch_as_before")
+@pytest.mark.usefixtures("_determinism_as_before")
 def test_deterministic_runs_are_the_same_to_the_bit(tmp_path):
     def metrics_of(name):
         settings = ["TRAIN.BATCH_SIZE=2", "OCTCONV.ALPHA=0.5", "SOLVER.MAX_EPOCH=1", "SOLVER.WARMUP_EPOCHS=0"]

@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
-from iopath.common.file_io import NativePathHandler, g_pathmgr
 
 from octvideo.engine.checkpoint import (
     checkpoint_name,
@@ -155,21 +155,8 @@ def test_a_bare_tensor_is_not_a_checkpoint(tmp_path):
         read_torch_file(str(tmp_path / "tensor.pyth"))
 
 
-def test_a_registered_path_handler_serves_checkpoints(tmp_path, monkeypatch):
-    """An object store is a handler for a prefix; here the prefix stands for a folder."""
-
-    class Store(NativePathHandler):
-        def _get_supported_prefixes(self):
-            return ["store://"]
-
-    def translated(method):
-        return lambda self, path, *args, **kw: method(self, str(tmp_path / path.removeprefix("store://")), *args, **kw)
-
-    for name in ("_open", "_mkdirs", "_ls", "_isdir", "_rm"):
-        setattr(Store, name, translated(getattr(NativePathHandler, name)))
-    monkeypatch.setattr(g_pathmgr, "_path_handlers", dict(g_pathmgr._path_handlers))
-    g_pathmgr.register_handler(Store(), allow_override=True)
-
+@pytest.mark.usefixtures("store")
+def test_a_registered_path_handler_serves_checkpoints(tmp_path):
     path = save_checkpoint("store://run/checkpoints", checkpoint_name(1), {"epoch": 1})
 
     assert path == "store://run/checkpoints/checkpoint_epoch_00001.pyth"
@@ -177,3 +164,15 @@ def test_a_registered_path_handler_serves_checkpoints(tmp_path, monkeypatch):
     assert is_whole(path)
     assert find_latest("store://run/checkpoints") == path
     assert read_torch_file(path)["epoch"] == 1
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_in_a_store_resumes_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    tiny.make_trainer("store://parts", max_iter=6).train()
+    tiny.make_trainer("store://parts").train()
+    tiny.make_trainer("store://whole").train()
+
+    assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    assert not (tmp_path / "store:").exists()

@@ -87,6 +87,16 @@ def test_the_log_file_has_pyslowfast_s_lines(tmp_path, capsys):
     assert "json_stats" not in console
 
 
+@pytest.mark.usefixtures("store")
+def test_the_log_file_may_stand_in_a_store(tmp_path):
+    (tmp_path / "run").mkdir()
+    setup_logging("store://run")
+
+    logging.getLogger("octvideo").info("hello")
+
+    assert "hello" in (tmp_path / "run/stdout.log").read_text()
+
+
 def test_on_a_terminal_a_bar_shows_where_the_run_stands(tmp_path, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):

@@ -1,6 +1,5 @@
 """Random numbers are seeded, saved and set in every generator."""
 
-import os
 import random
 
 import numpy as np
@@ -41,16 +40,7 @@ def test_a_seed_decides_every_generator():
     assert draw() == first
 
 
-@pytest.fixture
-def _as_before(monkeypatch):
-    monkeypatch.setitem(os.environ, "CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    benchmark = torch.backends.cudnn.benchmark
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.benchmark = benchmark
-
-
-@pytest.mark.usefixtures("_as_before")
+@pytest.mark.usefixtures("_determinism_as_before")
 def test_deterministic_mode_asks_torch_for_it():
     be_deterministic()
 

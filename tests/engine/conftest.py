@@ -1,0 +1,21 @@
+"""Fixtures of the engine's tests."""
+
+import pytest
+from iopath.common.file_io import NativePathHandler, g_pathmgr
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """An object store is a handler for a prefix; here store:// stands for tmp_path."""
+
+    class Store(NativePathHandler):
+        def _get_supported_prefixes(self):
+            return ["store://"]
+
+    def translated(method):
+        return lambda self, path, *args, **kw: method(self, str(tmp_path / path.removeprefix("store://")), *args, **kw)
+
+    for name in ("_open", "_mkdirs", "_ls", "_isdir", "_isfile", "_rm"):
+        setattr(Store, name, translated(getattr(NativePathHandler, name)))
+    monkeypatch.setattr(g_pathmgr, "_path_handlers", dict(g_pathmgr._path_handlers))
+    g_pathmgr.register_handler(Store())
