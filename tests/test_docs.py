@@ -47,3 +47,9 @@ def test_the_api_page_is_written_from_the_docstrings():
     page = runpy.run_path(str(REPO / "docs" / "make_api.py"))["page"]()
 
     assert page == (REPO / "docs" / "api.md").read_text(), "python docs/make_api.py writes it anew"
+
+
+def test_no_placeholder_is_left_in_the_readme():
+    text = re.sub(r"```.*?```|`[^`]+`", "", (REPO / "README.md").read_text(), flags=re.DOTALL)
+
+    assert re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b|\bPICTURE\b|\bTABLE6\b", text) == []
