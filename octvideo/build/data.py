@@ -12,6 +12,7 @@ from octvideo.data.image_transforms import PaddedCrop, RandomResizedCrop, Transf
 from octvideo.data.images import ImageDataset, image_class_names, open_images
 from octvideo.data.index import VideoIndex, index_path, read_index
 from octvideo.data.loader import Dataset, Loader
+from octvideo.data.remote import join
 from octvideo.data.sampling import ClipRule
 from octvideo.data.transforms import normalize
 from octvideo.data.video_list import VideoList, read_list
@@ -23,7 +24,7 @@ VIDEO = "kinetics"
 
 
 def list_path(cfg: Any, split: str) -> str:
-    return str(Path(cfg.DATA.PATH_TO_DATA_DIR) / f"{split}.csv")
+    return join(cfg.DATA.PATH_TO_DATA_DIR, f"{split}.csv")
 
 
 def final_list_path(cfg: Any) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from octvideo.data.remote import join, local_path, parent
 from octvideo.errors import DataError
 
 FILE_NAME = "class_names.txt"
@@ -27,8 +28,12 @@ def read_class_names(path: str | Path) -> list[str]:
 
 def names_beside(list_path: str | Path) -> list[str] | None:
     """The class names in the folder of a list, if it has any."""
-    path = Path(list_path).with_name(FILE_NAME)
-    return read_class_names(path) if path.is_file() else None
+    path = join(parent(list_path), FILE_NAME)
+    try:
+        found = Path(local_path(path)).is_file()
+    except DataError:
+        return None
+    return read_class_names(local_path(path)) if found else None
 
 
 def match_classes(model_names: Sequence[str], list_names: Sequence[str], *, source: str = FILE_NAME) -> list[int]:

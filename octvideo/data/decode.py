@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from octvideo.data.remote import local_path
 from octvideo.data.sampling import Timing
 from octvideo.data.stream import Packet, StreamMap, VideoInfo, inspector, map_stream, may_be_turned, sane_rate
 from octvideo.data.watch import DecodeError, cause_of, reading
@@ -98,6 +99,7 @@ def open_video(
         raise ValueError(f"there is no decoder {backend!r}; there are {', '.join(BACKENDS)}")
     path = str(path)
     with reading(path):
+        path = local_path(path)
         info = _know(path, known)
         if backend == "decord" and info.backend != "decord":
             raise DecodeError(path, f"decord would give wrong frames ({info.reason}); use backend 'auto' or 'pyav'")
@@ -125,6 +127,7 @@ def probe(path: str | Path) -> VideoInfo:
     """Decode the whole file once and tell what is there: num_frames is what really decodes. Raises DecodeError."""
     path = str(path)
     with reading(path):
+        path = local_path(path)
         info = _know(path, None)
         num_frames, problem = _count(path)
     if num_frames == info.num_frames and not problem:
@@ -140,6 +143,7 @@ def iter_frames(path: str | Path) -> Iterator[Frames]:
     """Every frame in order, uint8 (H, W, 3), one in memory at a time. Raises DecodeError where the file breaks off."""
     path = str(path)
     with reading(path):
+        path = local_path(path)
         turns = _know(path, None).rotation // 90
         with _opened(path) as container:
             try:

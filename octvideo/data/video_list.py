@@ -10,6 +10,7 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
+from octvideo.data.remote import join, local_path, parent
 from octvideo.errors import DataError, ListError
 
 # The columns of each format, in the order in which they stand in a line without a header.
@@ -54,7 +55,7 @@ class VideoList:
             labels.extend(entry_labels)
             label_ends.append(len(labels))
             num_frames.append(entry_frames)
-        self.format, self.root, self.name = format, Path(root), name
+        self.format, self.root, self.name = format, str(root), name
         self._text = torch.frombuffer(text or bytearray(1), dtype=torch.uint8)
         self._text_ends = torch.tensor(text_ends, dtype=torch.int64)
         self._labels = torch.tensor(labels, dtype=torch.int32)
@@ -74,7 +75,7 @@ class VideoList:
         i = range(len(self))[index]
         path = bytes(_between(self._text, self._text_ends, i).numpy()).decode()
         labels = tuple(_between(self._labels, self._label_ends, i).tolist())
-        return VideoEntry(str(self.root / path), labels, int(self._num_frames[i]))
+        return VideoEntry(join(self.root, path), labels, int(self._num_frames[i]))
 
     def __iter__(self) -> Iterator[VideoEntry]:
         return (self[i] for i in range(len(self)))
@@ -99,12 +100,12 @@ def read_list(
     `format`, and makes the file an ordinary csv with quotes. Relative paths begin at path_prefix, else at the list's
     folder. Raises DataError for a missing or empty list, ListError (`file:line: ...`) for a line that cannot be used.
     """
-    path = Path(path)
+    listed, path = str(path), Path(local_path(path))
     if format not in FORMATS:
         raise DataError(f"DATA.LIST_FORMAT: {format!r} is not a list format; choose one of {', '.join(FORMATS)}.")
     if not path.is_file():
         raise DataError(
-            f"{path}: there is no such list. Make it with `python tools/make_lists.py` (data_lists/README.md)."
+            f"{listed}: there is no such list. Make it with `python tools/make_lists.py` (data_lists/README.md)."
         )
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         columns, delimiter = _read_header(file.readline().strip())
@@ -119,8 +120,8 @@ def read_list(
         videos = VideoList(
             _to_entries(path, columns, rows, num_classes),
             format=format,
-            root=path_prefix or path.parent,
-            name=str(path),
+            root=path_prefix or parent(listed),
+            name=listed,
         )
     if not len(videos):
         raise DataError(f"{path}: the list is empty; every line names one video ({' '.join(FORMATS[format])}).")
