@@ -24,6 +24,7 @@ from octvideo.data.remote import local_path
 from octvideo.data.sampling import Timing
 from octvideo.data.stream import Packet, StreamMap, VideoInfo, inspector, map_stream, may_be_turned, sane_rate
 from octvideo.data.watch import DecodeError, cause_of, reading
+from octvideo.errors import DataError
 
 BACKENDS = ("auto", "decord", "pyav")
 Frames = NDArray[np.uint8]
@@ -99,7 +100,7 @@ def open_video(
         raise ValueError(f"there is no decoder {backend!r}; there are {', '.join(BACKENDS)}")
     path = str(path)
     with reading(path):
-        path = local_path(path)
+        path = _fetched(path)
         info = _know(path, known)
         if backend == "decord" and info.backend != "decord":
             raise DecodeError(path, f"decord would give wrong frames ({info.reason}); use backend 'auto' or 'pyav'")
@@ -127,7 +128,7 @@ def probe(path: str | Path) -> VideoInfo:
     """Decode the whole file once and tell what is there: num_frames is what really decodes. Raises DecodeError."""
     path = str(path)
     with reading(path):
-        path = local_path(path)
+        path = _fetched(path)
         info = _know(path, None)
         num_frames, problem = _count(path)
     if num_frames == info.num_frames and not problem:
@@ -143,7 +144,7 @@ def iter_frames(path: str | Path) -> Iterator[Frames]:
     """Every frame in order, uint8 (H, W, 3), one in memory at a time. Raises DecodeError where the file breaks off."""
     path = str(path)
     with reading(path):
-        path = local_path(path)
+        path = _fetched(path)
         turns = _know(path, None).rotation // 90
         with _opened(path) as container:
             try:
@@ -151,6 +152,13 @@ def iter_frames(path: str | Path) -> Iterator[Frames]:
                     yield np.rot90(frame.to_ndarray(format="rgb24"), turns)
             except (OSError, ValueError) as error:
                 raise DecodeError(path, cause_of(error)) from error
+
+
+def _fetched(path: str) -> str:
+    try:
+        return local_path(path)
+    except DataError as error:
+        raise DecodeError(path, str(error).removeprefix(f"{path}: ")) from error
 
 
 def _know(path: str, known: VideoInfo | None) -> VideoInfo:

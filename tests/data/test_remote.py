@@ -7,7 +7,7 @@ import pytest
 from iopath.common.file_io import PathHandler, g_pathmgr
 
 from octvideo.data.class_names import names_beside
-from octvideo.data.decode import read_frames
+from octvideo.data.decode import DecodeError, read_frames
 from octvideo.data.encode import write_video
 from octvideo.data.remote import join, local_path
 from octvideo.data.video_list import read_list
@@ -60,3 +60,8 @@ def test_a_scheme_without_a_handler_is_one_line_with_the_next_step():
 def test_paths_join_with_and_without_schemes(folder, name, path):
     assert Path(join(folder, name)) == Path(path)
     assert ("://" in join(folder, name)) == ("://" in path)
+
+
+def test_a_video_that_cannot_be_fetched_is_a_video_that_cannot_be_read():
+    with pytest.raises(DecodeError, match=r"^nowhere://a\.mp4: nothing can fetch this"):
+        read_frames("nowhere://a.mp4", [0])
