@@ -55,6 +55,17 @@ def test_256_pixels_are_four_positions_of_a_network_for_224():
     assert head._slide(torch.empty(1, 2048, 4, 8, 8, device="meta")).shape == (1, 2048, 2, 2)
 
 
+def test_at_224_the_two_heads_agree_and_at_256_they_differ():
+    model = model_of("i3d_r26", 224)
+
+    with torch.no_grad():
+        clips = [clip_of("i3d_r26", size) for size in (224, 256)]
+        at_224, at_256 = ((model.window_scores(clip), model(clip).softmax(1)) for clip in clips)
+
+        torch.testing.assert_close(*at_224)
+        assert not torch.allclose(*at_256, atol=1e-4)
+
+
 def test_a_map_smaller_than_the_window_is_one_position():
     model, clip = model_of("c2d_r26", 224), clip_of("c2d_r26", 64)
 
