@@ -63,9 +63,17 @@ class Recognizer:
     """
 
     def __init__(
-        self, model: nn.Module, class_names: Sequence[str], preprocessing: dict[str, Any], device: torch.device
+        self,
+        model: nn.Module,
+        class_names: Sequence[str],
+        preprocessing: dict[str, Any],
+        device: torch.device,
+        *,
+        multi_label: bool = False,
     ) -> None:
+        """multi_label: a video may have several classes, each with a probability of its own."""
         self.model: Any = model.to(device).eval()
+        self.multi_label = multi_label
         self.class_names = list(class_names)
         self.preprocessing = preprocessing
         self.device = device
@@ -87,7 +95,7 @@ class Recognizer:
 
     def scores(self, video: Source, *, views: str = "10x3", fps: float | None = None) -> NDArray[np.float32]:
         """Probabilities of all classes (C,): the mean over the views."""
-        return self._over_views(self.model.window_scores, video, views, fps)
+        return self._over_views(self._score, video, views, fps)
 
     def features(self, video: Source, *, views: str = "1x1", fps: float | None = None) -> NDArray[np.float32]:
         """What the classifier sees, pooled over time and space: (2048,) for a ResNet-50; the mean over the views."""
@@ -110,7 +118,7 @@ class Recognizer:
         while batch := list(islice(clips, VIEWS_PER_PASS)):
             starts += [start / rate for start, _ in batch]
             inputs = torch.stack([self._centre(np.stack(clip)) for _, clip in batch])
-            scores.append(self.model.window_scores(self._prepare(inputs)).float().cpu().numpy())
+            scores.append(self._score(self._prepare(inputs)).float().cpu().numpy())
         if not starts:
             raise ConfigError("the video has no frames")
         begins = np.array(starts)
@@ -175,6 +183,9 @@ class Recognizer:
             inputs = inputs.flip(1)
         return normalize(inputs, self.preprocessing["mean"], self.preprocessing["std"])
 
+    def _score(self, x: Tensor) -> Tensor:
+        return self.model(x).sigmoid() if self.multi_label else self.model.window_scores(x)
+
     def _pooled(self, x: Tensor) -> Tensor:
         return torch.cat([pathway.mean((2, 3, 4)) for pathway in self.model.features(x)], dim=1)
 
@@ -215,7 +226,8 @@ def load(path: str | Path, *, device: str | torch.device | None = None) -> Recog
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its weights do not fit {meta['model']['name']}: {error}") from error
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Recognizer(model, meta["class_names"], meta["preprocessing"], chosen)
+    multi_label = bool(meta.get("multi_label"))
+    return Recognizer(model, meta["class_names"], meta["preprocessing"], chosen, multi_label=multi_label)
 
 
 def top_predictions(scores: NDArray[np.float32], class_names: Sequence[str], k: int) -> list[Prediction]:

@@ -74,6 +74,17 @@ def _views(recognizer: octvideo.recognizer.Recognizer, clip: np.ndarray) -> torc
     return (crops / 255 - 0.45) / 0.225
 
 
+def test_several_labels_have_a_probability_each(tiny_checkpoint, frames, tmp_path):
+    state = torch.load(tiny_checkpoint, weights_only=True)
+    state["meta"]["multi_label"] = True
+    torch.save(state, tmp_path / "several.pyth")
+
+    recognizer = octvideo.load(tmp_path / "several.pyth", device="cpu")
+
+    logits = recognizer.model(recognizer.clip(frames)[1])[0].detach()
+    np.testing.assert_allclose(recognizer.scores(frames, views="1x1"), logits.sigmoid(), atol=1e-5)
+
+
 def test_features_are_what_the_classifier_sees(recognizer, frames):
     features = recognizer.features(frames, views="1x1")
 

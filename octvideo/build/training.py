@@ -119,6 +119,7 @@ def _meta(cfg: Any, model: nn.Module) -> dict[str, Any]:
         "model": model.config,
         "class_names": build_data.class_names(cfg),
         "preprocessing": build_data.preprocessing(cfg),
+        "multi_label": cfg.DATA.MULTI_LABEL,
     }
 
 
