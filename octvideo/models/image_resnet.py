@@ -11,6 +11,8 @@ res5    3 blocks                  2048 x 7 x 7             and ends in res5's fi
 Modules are named as in `VideoResNet`, so that a checkpoint inflates key by key.
 """
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +23,7 @@ from octvideo.models.glore import GloRe
 from octvideo.models.image_options import STEMS, ImageOptions, ImageResNetOptions
 
 
-class ImageNetwork(nn.Module):
+class ImageNetwork(nn.Module, ABC):
     """What all image networks share: images in, logits or probabilities out. Families add `features` and `head`."""
 
     head: "Head"
@@ -30,9 +32,9 @@ class ImageNetwork(nn.Module):
         super().__init__()
         self.in_channels = options.in_channels
 
+    @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) to the last map (N, C', H', W'), pairs ended."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Float (N, C, H, W) of any size, normalised, to logits (N, num_classes)."""

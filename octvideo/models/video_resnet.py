@@ -8,6 +8,7 @@ pool2   2x1x1 / 2,1,1              256 x 4 x 56 x 56
 res3-5  4, 6, 3 bottlenecks       2048 x 4 x 7 x 7
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -83,7 +84,7 @@ class Head(nn.Module):
         return F.avg_pool2d(x.mean(2), (min(self.window, height), min(self.window, width)), stride=1)
 
 
-class VideoNet(nn.Module):
+class VideoNet(nn.Module, ABC):
     """What all video networks share: a clip in, logits or test-time probabilities out. Families add `features`."""
 
     head: Head
@@ -93,9 +94,9 @@ class VideoNet(nn.Module):
         self.in_channels, self.min_frames = options.in_channels, min_frames
         self.min_size = 1 if options.stem_pool_padding else 5
 
+    @abstractmethod
     def features(self, x: Tensor) -> list[Tensor]:
         """Clips (N, C, T, H, W) to the last map (N, C_i, T_i, H', W') of each pathway, pairs ended."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Float (N, C, T, H, W), normalised, to logits (N, num_classes), in training and evaluation alike."""
