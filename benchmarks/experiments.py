@@ -1,0 +1,314 @@
+"""Top-1 of vanilla and octave networks on small sets of real videos, some seeds of each, beside what a clip costs.
+
+    python benchmarks/experiments.py run ut_interaction ../shared/data runs/experiments [--seeds 1 2 3]
+    python benchmarks/experiments.py time ut_interaction      seconds per clip of its networks, measured in turns
+    python benchmarks/experiments.py table ut_interaction     markdown of docs/results.md
+
+The folder ../shared/data holds the videos and weights/. Small frames of the videos, logs and predictions go to
+runs/experiments, one record per run to --results (benchmarks/results). A run that has its record there is not done
+again, so that the same command continues an interrupted series; give another --results to do everything anew.
+What is compared stands in studies.py beside this file. The test list is seen once, at the end of a run.
+"""
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from studies import FOLDS, STUDIES, WEIGHTS, Row, Study
+
+from octvideo.build.model import build_model
+from octvideo.config import load_config
+from octvideo.data.decode import iter_frames
+from octvideo.data.transforms import resize_short_side
+from octvideo.deploy.benchmark import interleaved
+
+REPO = Path(__file__).resolve().parent.parent
+Record = dict[str, Any]
+List = list[tuple[str, str]]  # file name and label
+STUDENT_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # by degrees of freedom, from 1
+
+
+# --- Records
+
+
+def read_study(path: Path) -> Record:
+    return json.loads(path.read_text()) if path.is_file() else {"clip_seconds": {}, "runs": []}
+
+
+def write_study(path: Path, content: Record) -> None:
+    """One line per run, so that a new run is a new line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = json.dumps({key: value for key, value in content.items() if key != "runs"}, indent=1)
+    runs = ",\n".join(f"  {json.dumps(run)}" for run in content["runs"])
+    path.write_text(f'{head[:-2]},\n "runs": [\n{runs}\n ]\n}}\n')
+
+
+def check_settings(content: Record, study: Study) -> None:
+    """Runs of other settings are of another table."""
+    had, has = content.get("settings"), study.all_settings
+    if had not in (None, has):
+        sys.exit(f"error: {study.name}.json was made with other settings than studies.py; give another --results")
+    content["settings"] = has
+
+
+def key(row: Row, seed: int, split: str) -> Record:
+    return {**row._asdict(), "seed": seed, "split": split}
+
+
+def is_done(content: Record, wanted: Record) -> bool:
+    return any(wanted.items() <= run.items() for run in content["runs"])
+
+
+# --- Lists
+
+
+def read_pairs(path: Path) -> List:
+    return [(name, label) for name, label in map(str.split, path.read_text().splitlines())]
+
+
+def splits(study: Study, videos: Path) -> Iterator[tuple[str, List, List]]:
+    """Name, training list and test list of each part of `study.parts`; no recording is on both sides."""
+    train, test = read_pairs(videos / "train.csv"), read_pairs(videos / "test.csv")
+    if study.parts == "test":
+        yield "test", train, test
+        return
+    with (videos / "sequences.csv").open() as file:
+        sequence = {row["file"]: int(row["sequence"]) for row in csv.DictReader(file)}
+    if study.parts == "held out":
+        third = set(sorted({sequence[path] for path, _ in train})[2::3])
+        yield "held out", *divided(train, {path for path, number in sequence.items() if number in third})
+        return
+    for fold in range(FOLDS):
+        held = {path for path, number in sequence.items() if number % FOLDS == fold}
+        yield f"fold {fold + 1} of {FOLDS}", *divided(train + test, held)
+
+
+def divided(pairs: List, held: set[str]) -> tuple[List, List]:
+    return [pair for pair in pairs if pair[0] not in held], [pair for pair in pairs if pair[0] in held]
+
+
+def extract(videos: Path, target: Path, short_side: int) -> dict[str, int]:
+    """Every listed video as a folder of small jpg frames, aspect kept; how many frames each has.
+
+    Reading 8 frames then takes a third of the time that opening a file does. What is there already is kept.
+    """
+    counts = {}
+    for path, _ in read_pairs(videos / "train.csv") + read_pairs(videos / "test.csv"):
+        folder = target / Path(path).stem
+        if not folder.is_dir():
+            part = folder.with_suffix(".part")
+            part.mkdir(parents=True, exist_ok=True)
+            for i, frame in enumerate(iter_frames(str(videos / path))):
+                small = resize_short_side(torch.from_numpy(frame).movedim(-1, 0).unsqueeze(1), short_side)
+                Image.fromarray(small.squeeze(1).movedim(0, -1).numpy()).save(part / f"{i:05d}.jpg", quality=95)
+            part.rename(folder)
+        counts[path] = len(list(folder.iterdir()))
+    return counts
+
+
+def write_lists(train: List, test: List, num_frames: dict[str, int], folder: Path) -> None:
+    """train.csv, test.csv, and test.csv as val.csv, which the trainer wants and looks at after its last step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("train", train), ("val", test), ("test", test)):
+        lines = (f"{Path(path).stem} {num_frames[path]} {label}\n" for path, label in rows)
+        (folder / f"{name}.csv").write_text("".join(lines))
+
+
+# --- Runs
+
+
+def settings_of(study: Study, row: Row) -> list[str]:
+    return [*study.settings, *row.settings(study)]
+
+
+def train_and_test(row: Row, settings: Sequence[str], out: Path) -> Record:
+    """What a run of tools/train_net.py found, and what its network costs."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "tools/train_net.py", "--cfg", row.config, *settings, f"OUTPUT_DIR={out}"]
+    with out.with_suffix(".log").open("w") as log:
+        subprocess.run(
+            command, cwd=REPO, env=os.environ | {"PYTHONPATH": str(REPO)}, stdout=log, stderr=log, check=True
+        )
+    shutil.rmtree(out / "checkpoints")
+    found = json.loads((out / "results.json").read_text())
+    network = found["protocol"]["network"]
+    return {
+        "top1": found["top1_acc"],
+        "interval": found["top1_interval"],
+        "loss": log_loss(out / "scores.npz"),
+        "videos": found["num_videos"],
+        "gflops": network["gflops_per_view"],
+        "parameters": network["parameters"],
+    }
+
+
+def log_loss(scores: Path) -> float:
+    """Mean of -log p(right class): of few clips it says more than how many are right."""
+    arrays = np.load(scores, allow_pickle=False)
+    right = (arrays["scores"] * arrays["targets"]).sum(1) / arrays["scores"].sum(1)
+    return round(float(-np.log(right).mean()), 4)
+
+
+def run(study: Study, data: Path, out: Path, results: Path, seeds: Sequence[int]) -> None:
+    path = results / f"{study.name}.json"
+    check_settings(read_study(path), study)
+    num_frames = extract(data / study.videos, out / study.videos, study.short_side)
+    parts = list(splits(study, data / study.videos))
+    num_classes = 1 + max(int(label) for _, label in parts[0][1])
+    for split, train, test in parts:
+        write_lists(train, test, num_frames, out / "lists" / study.name / split.replace(" ", "_"))
+    for seed, row, (split, _, _) in itertools.product(seeds, study.rows, parts):
+        wanted = key(row, seed, split)
+        if is_done(read_study(path), wanted):
+            continue
+        where = "_".join((*row.names, str(seed), split)).replace(" ", "_")
+        here = [
+            f"DATA.PATH_TO_DATA_DIR={out / 'lists' / study.name / split.replace(' ', '_')}",
+            f"DATA.PATH_PREFIX={out / study.videos}",
+            f"MODEL.NUM_CLASSES={num_classes}",
+            f"TRAIN.CHECKPOINT_FILE_PATH={data / WEIGHTS if row.start == 'imagenet' else ''}",
+            f"RNG_SEED={seed}",
+        ]
+        found = train_and_test(row, [*settings_of(study, row), *here], out / study.name / where)
+        content = read_study(path)
+        check_settings(content, study)
+        content["runs"].append(wanted | found | {"date": date.today().isoformat(), "hardware": hardware()})
+        write_study(path, content)
+        print(f"{study.name}, seed {seed}, {split}: {', '.join(row.names)}: top-1 {found['top1']:.1f}", flush=True)
+
+
+def hardware() -> str:
+    """The GPU, or what Linux calls the processor."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "a CPU")
+    return f"{len(os.sched_getaffinity(0))} core(s) of {processor}, torch {torch.__version__}"
+
+
+def time_clips(study: Study, results: Path, rounds: int = 9) -> None:
+    """Median seconds of one clip of the test's size through each network: float32, eager, one thread."""
+    torch.set_num_threads(1)
+    calls = {row: forward_call(study, row) for row in study.rows}
+    content = read_study(results / f"{study.name}.json")
+    content["clip_seconds"] = {
+        ", ".join(row.names): round(statistics.median(seconds), 4)
+        for row, seconds in interleaved(calls, rounds).items()
+    }
+    write_study(results / f"{study.name}.json", content)
+
+
+def forward_call(study: Study, row: Row) -> Any:
+    cfg = load_config(str(REPO / row.config), [*settings_of(study, row), "MODEL.NUM_CLASSES=17"])
+    model = build_model(cfg).eval().to(memory_format=torch.channels_last_3d)
+    clip = torch.randn(1, 3, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE)
+    return torch.inference_mode()(lambda: model(clip))
+
+
+# --- Tables
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation of the runs, which is no interval of what another test set would give."""
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{deviation}"
+
+
+def difference(values: Sequence[float]) -> str:
+    """Mean of differences within pairs, and its 95 % interval by Student's t."""
+    mean = statistics.mean(values)
+    if len(values) < 2 or len(values) > len(STUDENT_975) + 1:
+        return f"{mean:+.1f}"
+    half = STUDENT_975[len(values) - 2] * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean:+.1f} ({mean - half:+.0f} to {mean + half:+.0f})"
+
+
+def runs_of(content: Record, row: Row) -> dict[tuple[int, str], Record]:
+    wanted = row._asdict()
+    return {(run["seed"], run["split"]): run for run in content["runs"] if wanted.items() <= run.items()}
+
+
+def table(study: Study, content: Record) -> str:
+    """Markdown. Against vanilla: pairs of runs with one seed and split."""
+    lines = [
+        "| network | start | GFLOPs | ms per clip | top-1 of each run | mean | against vanilla | log loss |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in study.rows:
+        runs, vanilla = runs_of(content, row), runs_of(content, row._replace(alpha=0.0))
+        if not runs:
+            continue
+        top1 = [runs[place]["top1"] for place in sorted(runs)]
+        pairs = [runs[place]["top1"] - vanilla[place]["top1"] for place in runs.keys() & vanilla.keys()]
+        seconds = content["clip_seconds"].get(", ".join(row.names))
+        cells = [
+            row.label,
+            ", ".join(row.names[1:]),
+            f"{next(iter(runs.values()))['gflops']:.2f}",
+            f"{1000 * seconds:.0f}" if seconds else "",
+            ", ".join(f"{value:.1f}" for value in top1),
+            spread(top1),
+            difference(pairs) if row.alpha and pairs else "",
+            f"{statistics.mean(run['loss'] for run in runs.values()):.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write_means(study: Study, content: Record, folder: Path) -> None:
+    """The mean of each row as a results.json that `tools/visualize.py tradeoff` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for row in study.rows:
+        if runs := list(runs_of(content, row).values()):
+            network = {
+                "name": ", ".join((row.network, *row.names[1:])),
+                "alpha": row.alpha,
+                "gflops_per_view": runs[0]["gflops"],
+            }
+            mean = statistics.mean(run["top1"] for run in runs)
+            summary = {"top1_acc": mean, "protocol": {"network": network}}
+            (folder / f"{study.name}_{'_'.join(row.names).replace(' ', '_')}.json").write_text(json.dumps(summary))
+
+
+def parse(arguments: Iterable[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    for kind in ("run", "time", "table"):
+        sub = kinds.add_parser(kind)
+        sub.add_argument("study", choices=STUDIES)
+        sub.add_argument("--results", type=Path, default=REPO / "benchmarks" / "results", help="a folder")
+    kinds.choices["run"].add_argument("data", type=Path, help="folder of ut_interaction, hand_gesture and weights")
+    kinds.choices["run"].add_argument("out", type=Path)
+    kinds.choices["run"].add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    kinds.choices["table"].add_argument("--means", type=Path, help="folder for what tools/visualize.py tradeoff reads")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    args = parse()
+    study = STUDIES[args.study]
+    if args.kind == "run":
+        run(study, args.data.resolve(), args.out.resolve(), args.results, args.seeds)
+    elif args.kind == "time":
+        time_clips(study, args.results)
+    content = read_study(args.results / f"{study.name}.json")
+    print(table(study, content))
+    if args.kind == "table" and args.means:
+        write_means(study, content, args.means)
+
+
+if __name__ == "__main__":
+    main()

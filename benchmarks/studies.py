@@ -1,0 +1,180 @@
+"""What benchmarks/experiments.py compares: data sets, networks, settings. A study is a table whose rows are runs."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+WEIGHTS = "weights/resnet50_imagenet_stride1x1.pth"
+
+NETWORKS = {
+    "C2D": ("MODEL.ARCH=c2d",),
+    "C2D, one frame": ("MODEL.ARCH=c2d", "DATA.NUM_FRAMES=2", "DATA.SAMPLING_RATE=1", "DATA.TARGET_FPS=60"),
+    "I3D": ("MODEL.ARCH=i3d",),
+    "I3D-NL": (
+        "MODEL.ARCH=i3d",
+        "NONLOCAL.LOCATION=[[[]],[[1,3]],[[1,3,5]],[[]]]",
+        "NONLOCAL.INSTANTIATION=softmax",
+    ),
+    "SlowFast": ("MODEL.ARCH=slowfast", "DATA.NUM_FRAMES=32", "DATA.SAMPLING_RATE=2"),
+}
+
+# How Oct-I3D may be brought to what I3D reaches from the same weights.
+VARIANTS = {
+    "": (),
+    "4 x lr": ("SOLVER.BASE_LR=0.04",),
+    "lr / 2": ("SOLVER.BASE_LR=0.005",),
+    "2 x epochs": ("SOLVER.MAX_EPOCH=12",),
+    "BN statistics measured anew": ("BN.USE_PRECISE_STATS=True",),
+    "stem and res2 frozen": ("MODEL.FREEZE_STAGES=[1,2]",),
+    "strides instead of pools": ("OCTCONV.DOWNSAMPLE=stride",),
+    "widths by int": ("OCTCONV.WIDTH_RULE=int",),
+}
+FOLDS = 4
+
+
+class Row(NamedTuple):
+    """start: "imagenet", the ResNet-50 of WEIGHTS inflated (and divided, for alpha > 0), or "scratch"."""
+
+    network: str
+    alpha: float
+    start: str
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """Oct-I3D .1"""
+        return f"Oct-{self.network} {self.alpha:g}".replace("0.", ".") if self.alpha else self.network
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.label, self.start, self.variant)))
+
+    @property
+    def config(self) -> str:
+        return f"configs/finetune/{'oct_i3d' if self.alpha else 'i3d'}.yaml"
+
+    def settings(self, study: "Study") -> list[str]:
+        own = study.scratch if self.start == "scratch" else ()
+        return [*own, *NETWORKS[self.network], f"OCTCONV.ALPHA={self.alpha}", *VARIANTS[self.variant]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """short_side: of the frames that are read. settings: of all rows; scratch: more, of those without image weights.
+
+    parts: "test": train.csv and test.csv as they are. "folds": groups of recordings, each tested on in turn.
+        "held out": a third of the recordings of train.csv, so that settings are chosen without the test list.
+    """
+
+    name: str
+    videos: str
+    short_side: int
+    rows: tuple[Row, ...]
+    settings: tuple[str, ...]
+    scratch: tuple[str, ...] = ()
+    parts: str = "test"
+
+    @property
+    def all_settings(self) -> dict[str, list[str]]:
+        """What tells runs of one table from those of another."""
+        return {"all rows": list(self.settings), "from scratch": list(self.scratch)}
+
+
+def size(crop: int, largest: int) -> tuple[str, ...]:
+    """Training crops of short sides crop..largest, test crops of short side crop."""
+    return (
+        f"DATA.TRAIN_JITTER_SCALES=[{crop},{largest}]",
+        f"DATA.TRAIN_CROP_SIZE={crop}",
+        f"DATA.TEST_CROP_SIZE={crop}",
+    )
+
+
+# The weights' own normalisation and stride; one core, one look at the test list.
+COMMON = (
+    "RESNET.STRIDE_1X1=True",
+    "DATA.MEAN=[0.45,0.45,0.45]",
+    "DATA.STD=[0.225,0.225,0.225]",
+    "TRAIN.MIXED_PRECISION=True",
+    "TRAIN.EVAL_PERIOD=1000",
+    "TRAIN.CHECKPOINT_PERIOD=1000",
+    "BN.USE_PRECISE_STATS=False",
+    "BN.NUM_BATCHES_PRECISE=10",
+    "DATA.LIST_FORMAT=frames",
+    "DATA_LOADER.NUM_WORKERS=1",
+    "TENSORBOARD.ENABLE=False",
+)
+UT = (
+    *COMMON,
+    *size(80, 96),
+    "TRAIN.BATCH_SIZE=8",
+    "SOLVER.WARMUP_EPOCHS=0",
+    "TEST.NUM_ENSEMBLE_VIEWS=3",
+    "TEST.NUM_SPATIAL_CROPS=1",
+)
+GESTURES = (
+    *COMMON,
+    *size(64, 72),
+    "DATA.RANDOM_FLIP=False",
+    "DATA.SAMPLING_RATE=7",
+    "TRAIN.BATCH_SIZE=16",
+    "TEST.NUM_ENSEMBLE_VIEWS=1",
+    "TEST.NUM_SPATIAL_CROPS=3",
+)
+
+STUDIES = {
+    study.name: study
+    for study in (
+        Study(
+            "ut_interaction",
+            "ut_interaction",
+            112,
+            (
+                Row("I3D", 0.0, "imagenet"),
+                Row("I3D", 0.1, "imagenet"),
+                Row("C2D", 0.0, "imagenet"),
+                Row("C2D", 0.1, "imagenet"),
+                Row("I3D", 0.2, "imagenet"),
+                Row("I3D", 0.5, "imagenet"),
+                Row("I3D-NL", 0.0, "imagenet"),
+                Row("I3D-NL", 0.1, "imagenet"),
+                Row("I3D", 0.0, "imagenet", "2 x epochs"),
+                Row("I3D", 0.1, "imagenet", "2 x epochs"),
+                Row("I3D", 0.0, "scratch"),
+                Row("I3D", 0.1, "scratch"),
+            ),
+            (*UT, "SOLVER.MAX_EPOCH=6"),
+        ),
+        Study(
+            "ut_interaction_folds",
+            "ut_interaction",
+            112,
+            (Row("I3D", 0.0, "imagenet"), Row("I3D", 0.1, "imagenet")),
+            (*UT, "SOLVER.MAX_EPOCH=6"),
+            parts="folds",
+        ),
+        Study(
+            "fine_tuning",
+            "ut_interaction",
+            112,
+            (Row("I3D", 0.0, "imagenet"), *(Row("I3D", 0.1, "imagenet", variant) for variant in VARIANTS)),
+            (*UT, "SOLVER.MAX_EPOCH=6"),
+            parts="held out",
+        ),
+        Study(
+            "hand_gesture",
+            "hand_gesture",
+            72,
+            (
+                Row("I3D", 0.0, "scratch"),
+                Row("I3D", 0.1, "scratch"),
+                Row("C2D", 0.0, "scratch"),
+                Row("I3D", 0.5, "scratch"),
+                Row("SlowFast", 0.0, "scratch"),
+                Row("SlowFast", 0.1, "scratch"),
+                Row("I3D", 0.2, "scratch"),
+                Row("C2D, one frame", 0.0, "scratch"),
+            ),
+            GESTURES,
+            ("RESNET.DEPTH=26", "RESNET.WIDTH_PER_GROUP=32", "SOLVER.BASE_LR=0.1", "SOLVER.MAX_EPOCH=15"),
+        ),
+    )
+}

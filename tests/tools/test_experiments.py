@@ -1,0 +1,135 @@
+"""The harness of benchmarks/: its table of runs, what it skips, and its arithmetic. No network is trained."""
+
+import importlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from octvideo.build.model import build_model
+from octvideo.config import load_config
+
+
+@pytest.fixture
+def experiments(repo, monkeypatch):
+    monkeypatch.syspath_prepend(str(repo / "benchmarks"))
+    return importlib.import_module("experiments")
+
+
+@pytest.fixture
+def study(experiments):
+    """Two networks on a set of two recordings."""
+    rows = tuple(experiments.Row("I3D", alpha, "scratch") for alpha in (0.0, 0.5))
+    return experiments.Study("small", "clips", 64, rows, settings=("TRAIN.BATCH_SIZE=2",))
+
+
+@pytest.fixture
+def data(tmp_path):
+    """clips/ with its lists; four files of the recordings 1 to 4."""
+    folder = tmp_path / "data" / "clips"
+    folder.mkdir(parents=True)
+    (folder / "train.csv").write_text("a.avi 0\nb.avi 1\n")
+    (folder / "test.csv").write_text("c.avi 0\nd.avi 1\n")
+    (folder / "sequences.csv").write_text("file,label,set,sequence,frames\na.avi,0,1,1,9\nb.avi,1,1,2,9\n")
+    with (folder / "sequences.csv").open("a") as file:
+        file.write("c.avi,0,1,3,9\nd.avi,1,1,4,9\n")
+    return tmp_path / "data"
+
+
+def content(study, top1):
+    """top1: by alpha, one number per seed."""
+    runs = [
+        {**row._asdict(), "seed": seed, "split": "test", "top1": value, "gflops": 2.0, "loss": 1.5}
+        for row in study.rows
+        for seed, value in enumerate(top1[row.alpha], 1)
+    ]
+    return {"clip_seconds": {"I3D, scratch": 0.0305}, "runs": runs}
+
+
+def test_every_row_of_every_study_is_a_network_and_a_recipe(repo, experiments):
+    for study in experiments.STUDIES.values():
+        for row in study.rows:
+            cfg = load_config(str(repo / row.config), [*experiments.settings_of(study, row), "MODEL.NUM_CLASSES=6"])
+            with torch.device("meta"):
+                model = build_model(cfg)
+
+            assert model.config["alpha"] == row.alpha, row.label
+
+
+def test_no_two_rows_of_a_study_are_the_same(experiments):
+    for study in experiments.STUDIES.values():
+        assert len(set(study.rows)) == len(study.rows)
+
+
+def test_a_run_that_has_its_record_is_not_done_again(experiments, study, data, tmp_path, monkeypatch):
+    done = []
+
+    def train_and_test(row, settings, out):
+        done.append((row.alpha, f"OCTCONV.ALPHA={row.alpha}" in settings))
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return {"top1": 50.0, "gflops": 1.0}
+
+    monkeypatch.setattr(experiments, "train_and_test", train_and_test)
+    monkeypatch.setattr(experiments, "extract", lambda *_: dict.fromkeys(("a.avi", "b.avi", "c.avi", "d.avi"), 9))
+    arguments = (study, data, tmp_path / "out", tmp_path / "results", [1, 2])
+
+    with pytest.raises(KeyboardInterrupt):
+        experiments.run(*arguments)
+    experiments.run(*arguments)
+
+    assert done == [(0.0, True), (0.5, True), (0.5, True), (0.0, True), (0.5, True)]
+    found = experiments.read_study(tmp_path / "results" / "small.json")
+    assert [(run["alpha"], run["seed"]) for run in found["runs"]] == [(0.0, 1), (0.5, 1), (0.0, 2), (0.5, 2)]
+
+
+def test_records_of_other_settings_are_not_mixed_with_these(experiments, study, data, tmp_path):
+    experiments.write_study(tmp_path / "small.json", {"settings": ["TRAIN.BATCH_SIZE=4"], "runs": []})
+
+    with pytest.raises(SystemExit, match=r"small.json was made with other settings"):
+        experiments.run(study, data, tmp_path / "out", tmp_path, [1])
+
+
+def test_folds_test_every_clip_once_and_keep_recordings_apart(experiments, study, data):
+    folds = list(experiments.splits(replace(study, parts="folds"), data / "clips"))
+
+    assert sorted(path for _, _, test in folds for path, _ in test) == ["a.avi", "b.avi", "c.avi", "d.avi"]
+    assert all(len(train) == 3 and not set(train) & set(test) for _, train, test in folds)
+
+
+def test_settings_are_chosen_without_the_test_list(experiments, study, data):
+    (data / "clips" / "train.csv").write_text("a.avi 0\nb.avi 1\nc.avi 0\n")
+    (data / "clips" / "test.csv").write_text("d.avi 1\n")
+
+    parts = list(experiments.splits(replace(study, parts="held out"), data / "clips"))
+
+    assert parts == [("held out", [("a.avi", "0"), ("b.avi", "1")], [("c.avi", "0")])]
+
+
+def test_the_log_loss_is_of_scores_that_need_not_sum_to_one(experiments, tmp_path):
+    np.savez(tmp_path / "scores.npz", scores=np.array([[1.0, 1.0], [1.0, 3.0]]), targets=np.eye(2, dtype=bool))
+
+    assert experiments.log_loss(tmp_path / "scores.npz") == pytest.approx(-np.log([0.5, 0.75]).mean(), abs=1e-4)
+
+
+def test_a_table_has_mean_spread_and_the_difference_within_seeds(experiments, study):
+    lines = experiments.table(study, content(study, {0.0: [50.0, 60.0, 70.0], 0.5: [51.0, 62.0, 73.0]})).splitlines()
+
+    assert lines[2] == "| I3D | scratch | 2.00 | 30 | 50.0, 60.0, 70.0 | 60.0 ± 10.0 |  | 1.50 |"
+    # 1, 2, 3: standard deviation 1, and Student's t of two degrees of freedom is 4.303.
+    assert lines[3] == "| Oct-I3D .5 | scratch | 2.00 |  | 51.0, 62.0, 73.0 | 62.0 ± 11.0 | +2.0 (-0 to +4) | 1.50 |"
+
+
+def test_one_seed_has_no_interval_and_a_row_without_runs_no_line(experiments, study):
+    text = experiments.table(study, content(study, {0.0: [50.0], 0.5: []}))
+
+    assert text.splitlines()[2:] == ["| I3D | scratch | 2.00 | 30 | 50.0 | 50.0 |  | 1.50 |"]
+
+
+def test_means_are_drawn_by_the_tradeoff_tool(experiments, study, tmp_path):
+    from octvideo.visualize import draw_runs
+
+    experiments.write_means(study, content(study, {0.0: [50.0, 60.0], 0.5: [40.0]}), tmp_path)
+
+    assert draw_runs(sorted(tmp_path.glob("*.json")), tmp_path)[0].stat().st_size > 1000
