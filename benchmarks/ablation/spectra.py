@@ -1,0 +1,57 @@
+"""Which frequencies the groups of trained variants carry: the paper's Fig. 4 on the networks of video.py.
+
+    python benchmarks/ablation/spectra.py runs/ablation docs/images [--layer res2] [--variants "alpha 0" octave]
+
+Writes docs/images/ablation_spectra_<layer>.png: the mean over 64 test clips of the made ones, networks of seed 1.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from clips import load_clips, middle
+from torch import Tensor
+from training import MEAN, STD
+from variants import VARIANTS
+from video import build
+
+from octvideo.data.demo import CLASS_NAMES
+from octvideo.data.transforms import normalize
+from octvideo.report.hooks import as_pair, captured
+from octvideo.report.spectrum import Spectrum, draw_spectra, energy_spectrum
+
+NUM_CLIPS = 64
+
+
+def spectra(variant: str, weights: Path, inputs: Tensor, layer: str) -> dict[str, Spectrum]:
+    """Of the high and the low group of `layer`, relative to the mean energy of both."""
+    model = build(variant, len(CLASS_NAMES))
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    with torch.no_grad(), captured(model.eval(), [layer]) as found:
+        model(inputs)
+    pair = as_pair(found[layer])
+    groups = {"high": pair.high} | ({} if pair.low is None else {"low": pair.low})
+    scale = sum(float(x.square().mean()) for x in groups.values()) / len(groups)
+    return {f"{variant}: {name}": energy_spectrum(x) / scale for name, x in groups.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="the folder that video.py wrote")
+    parser.add_argument("output", type=Path, help="a folder")
+    parser.add_argument("--layer", default="res2")
+    parser.add_argument("--variants", nargs="+", default=["alpha 0", "octave", "max pool"], choices=VARIANTS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    clips = load_clips(None, args.runs / "demo" / "clips.npz")["test"].share(1, NUM_CLIPS)
+    inputs = normalize(middle(clips.inputs, (64, 64)), MEAN, STD)
+    found: dict[str, Spectrum] = {}
+    for variant in args.variants:
+        found |= spectra(variant, args.runs / "demo" / f"{variant}, seed 1.pth", inputs, args.layer)
+    path = args.output / f"ablation_spectra_{args.layer}.png"
+    draw_spectra(found, f"{args.layer}, {NUM_CLIPS} clips").savefig(path, dpi=70)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
