@@ -119,12 +119,24 @@ def extract(videos: Path, target: Path, short_side: int) -> dict[str, int]:
     return counts
 
 
-def write_lists(train: List, test: List, num_frames: dict[str, int], folder: Path) -> None:
+def write_lists(videos: Path, train: List, test: List, num_frames: dict[str, int], folder: Path) -> None:
     """train.csv, test.csv, and test.csv as val.csv, which the trainer wants and looks at after its last step."""
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(videos / "classes.txt", folder / "class_names.txt")
     for name, rows in (("train", train), ("val", test), ("test", test)):
         lines = (f"{Path(path).stem} {num_frames[path]} {label}\n" for path, label in rows)
         (folder / f"{name}.csv").write_text("".join(lines))
+
+
+def prepare(study: Study, videos: Path, out: Path) -> dict[str, list[str]]:
+    """Frames and lists below `out`; for each part of the study the settings that name them."""
+    num_frames = extract(videos, out / "frames" / study.videos, study.short_side)
+    settings = {}
+    for split, train, test in splits(study, videos):
+        lists = out / "lists" / f"{study.name} {split}".replace(" ", "_")
+        write_lists(videos, train, test, num_frames, lists)
+        settings[split] = [f"DATA.PATH_TO_DATA_DIR={lists}", f"DATA.PATH_PREFIX={out / 'frames' / study.videos}"]
+    return settings
 
 
 # --- Runs
@@ -165,24 +177,15 @@ def log_loss(scores: Path) -> float:
 def run(study: Study, data: Path, out: Path, results: Path, seeds: Sequence[int]) -> None:
     path = results / f"{study.name}.json"
     check_settings(read_study(path), study)
-    num_frames = extract(data / study.videos, out / study.videos, study.short_side)
-    parts = list(splits(study, data / study.videos))
-    num_classes = 1 + max(int(label) for _, label in parts[0][1])
-    for split, train, test in parts:
-        write_lists(train, test, num_frames, out / "lists" / study.name / split.replace(" ", "_"))
-    for seed, row, (split, _, _) in itertools.product(seeds, study.rows, parts):
+    parts = prepare(study, data / study.videos, out)
+    for seed, row, split in itertools.product(seeds, study.rows, parts):
         wanted = key(row, seed, split)
         if is_done(read_study(path), wanted):
             continue
-        where = "_".join((*row.names, str(seed), split)).replace(" ", "_")
-        here = [
-            f"DATA.PATH_TO_DATA_DIR={out / 'lists' / study.name / split.replace(' ', '_')}",
-            f"DATA.PATH_PREFIX={out / study.videos}",
-            f"MODEL.NUM_CLASSES={num_classes}",
-            f"TRAIN.CHECKPOINT_FILE_PATH={data / WEIGHTS if row.start == 'imagenet' else ''}",
-            f"RNG_SEED={seed}",
-        ]
-        found = train_and_test(row, [*settings_of(study, row), *here], out / study.name / where)
+        weights = data / WEIGHTS if row.start == "imagenet" else ""
+        settings = [*settings_of(study, row), *parts[split], f"TRAIN.CHECKPOINT_FILE_PATH={weights}"]
+        folder = out / study.name / "_".join((*row.names, str(seed), split)).replace(" ", "_")
+        found = train_and_test(row, [*settings, f"RNG_SEED={seed}"], folder)
         content = read_study(path)
         check_settings(content, study)
         content["runs"].append(wanted | found | {"date": date.today().isoformat(), "hardware": hardware()})
@@ -202,17 +205,14 @@ def hardware() -> str:
 def time_clips(study: Study, results: Path, rounds: int = 9) -> None:
     """Median seconds of one clip of the test's size through each network: float32, eager, one thread."""
     torch.set_num_threads(1)
-    calls = {row: forward_call(study, row) for row in study.rows}
+    times = interleaved({row: forward_call(study, row) for row in study.rows}, rounds)
     content = read_study(results / f"{study.name}.json")
-    content["clip_seconds"] = {
-        ", ".join(row.names): round(statistics.median(seconds), 4)
-        for row, seconds in interleaved(calls, rounds).items()
-    }
+    content["clip_seconds"] = {", ".join(row.names): round(statistics.median(t), 4) for row, t in times.items()}
     write_study(results / f"{study.name}.json", content)
 
 
 def forward_call(study: Study, row: Row) -> Any:
-    cfg = load_config(str(REPO / row.config), [*settings_of(study, row), "MODEL.NUM_CLASSES=17"])
+    cfg = load_config(str(REPO / row.config), settings_of(study, row))
     model = build_model(cfg).eval().to(memory_format=torch.channels_last_3d)
     clip = torch.randn(1, 3, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE)
     return torch.inference_mode()(lambda: model(clip))

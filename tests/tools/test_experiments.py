@@ -32,6 +32,7 @@ def data(tmp_path):
     (folder / "train.csv").write_text("a.avi 0\nb.avi 1\n")
     (folder / "test.csv").write_text("c.avi 0\nd.avi 1\n")
     (folder / "sequences.csv").write_text("file,label,set,sequence,frames\na.avi,0,1,1,9\nb.avi,1,1,2,9\n")
+    (folder / "classes.txt").write_text("wave\nclap\n")
     with (folder / "sequences.csv").open("a") as file:
         file.write("c.avi,0,1,3,9\nd.avi,1,1,4,9\n")
     return tmp_path / "data"
@@ -47,14 +48,18 @@ def content(study, top1):
     return {"clip_seconds": {"I3D, scratch": 0.0305}, "runs": runs}
 
 
-def test_every_row_of_every_study_is_a_network_and_a_recipe(repo, experiments):
+def test_every_row_of_every_study_is_a_recipe_for_a_network(repo, experiments):
+    networks = {}
     for study in experiments.STUDIES.values():
         for row in study.rows:
-            cfg = load_config(str(repo / row.config), [*experiments.settings_of(study, row), "MODEL.NUM_CLASSES=6"])
-            with torch.device("meta"):
-                model = build_model(cfg)
+            cfg = load_config(str(repo / row.config), experiments.settings_of(study, row))
+            networks[row.network, row.alpha] = cfg
 
-            assert model.config["alpha"] == row.alpha, row.label
+    for (name, alpha), cfg in networks.items():
+        with torch.device("meta"):
+            model = build_model(cfg)
+
+        assert model.config["alpha"] == alpha, name
 
 
 def test_no_two_rows_of_a_study_are_the_same(experiments):
@@ -133,3 +138,13 @@ def test_means_are_drawn_by_the_tradeoff_tool(experiments, study, tmp_path):
     experiments.write_means(study, content(study, {0.0: [50.0, 60.0], 0.5: [40.0]}), tmp_path)
 
     assert draw_runs(sorted(tmp_path.glob("*.json")), tmp_path)[0].stat().st_size > 1000
+
+
+def test_the_tables_of_the_page_are_those_of_the_records(repo, experiments):
+    page = (repo / "docs" / "results.md").read_text()
+
+    for path in (repo / "benchmarks" / "results").glob("*.json"):
+        if study := experiments.STUDIES.get(path.stem):
+            assert experiments.table(study, experiments.read_study(path)) in page, (
+                f"paste what `python benchmarks/experiments.py table {path.stem}` prints"
+            )
