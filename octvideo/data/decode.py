@@ -4,88 +4,31 @@ Frame k is the k-th frame of a sequential decode of the first video stream, RGB,
 default engine. It is fast, and silently wrong on some files (open GOPs, edit lists, several streams, ...): each file's
 packets are therefore looked at first (octvideo/data/stream.py), in a few milliseconds, and PyAV reads those files.
 
-Damage inside a packet of the right length shows only when it is decoded: decoders conceal it, or drop the picture and
-with it the numbers of those that follow. Only a whole decode notices: `probe`, and tools/check_videos.py for a list.
+Damage inside a picture shows only when it is decoded, and each decoder conceals it in its own way. PyAV tells of it,
+decord does not: there only a whole decode helps (`probe`; tools/check_videos.py for a list). Frame numbers stay right.
 """
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from octvideo.data.pictures import inspector
 from octvideo.data.remote import local_path
-from octvideo.data.sampling import Timing
-from octvideo.data.stream import Packet, StreamMap, VideoInfo, inspector, map_stream, may_be_turned, sane_rate
+from octvideo.data.stream import Packet, StreamMap, VideoInfo, map_stream, may_be_turned, sane_rate
+from octvideo.data.video import Engine, Frames, Video
 from octvideo.data.watch import DecodeError, cause_of, reading
 from octvideo.errors import DataError
 
 BACKENDS = ("auto", "decord", "pyav")
-Frames = NDArray[np.uint8]
-Answer = TypeVar("Answer")
-
-
-class Engine(Protocol):
-    """An open file."""
-
-    def read(self, indices: Sequence[int]) -> Frames: ...
-    def times(self) -> list[float]:
-        """When each frame is shown, in seconds from the first; [] in a file that does not say."""
-
-    def close(self) -> None: ...
-
-
-class Video:
-    """An open video: what is known of it, and its frames. Made by `open_video`."""
-
-    def __init__(self, path: str, info: VideoInfo, backend: str, short_side: int | None) -> None:
-        self.path, self.info = path, info
-        self._short_side = short_side
-        self._may_fall_back = backend == "auto" and info.backend == "decord"
-        self._engine: Engine
-        try:
-            engine = _Decord if (info.backend if backend == "auto" else backend) == "decord" else _PyAV
-            self._engine = engine(path, info, short_side)
-        except Exception as error:
-            self._fall_back(error)
-
-    def timing(self, *, exact_times: bool = False) -> Timing:
-        """For the sampling rules; with the true time of every frame where asked for."""
-        times = self._ask(lambda engine: engine.times()) if exact_times else []
-        return Timing(self.info.num_frames, self.info.fps, times)
-
-    def read(self, indices: Sequence[int]) -> Frames:
-        """uint8 (T, H, W, 3), in the order asked for; frames may repeat."""
-        wrong = [index for index in indices if not 0 <= index < self.info.num_frames]
-        if wrong:
-            raise DecodeError(self.path, f"frame {wrong[0]} was asked for; there are {self.info.num_frames}")
-        if not len(indices):
-            return self.read([0])[:0]
-        return self._ask(lambda engine: engine.read(indices))
-
-    def close(self) -> None:
-        self._engine.close()
-
-    def _ask(self, question: Callable[[Engine], Answer]) -> Answer:
-        try:
-            return question(self._engine)
-        except Exception as error:
-            self._engine.close()
-            self._fall_back(error)
-            return self._ask(question)
-
-    def _fall_back(self, error: Exception) -> None:
-        """decord gives up on some files whose packets look sound: then a sequential decode decides."""
-        if not self._may_fall_back:
-            raise error if isinstance(error, DecodeError) else DecodeError(self.path, cause_of(error)) from error
-        self._may_fall_back = False
-        self._engine = _PyAV(self.path, self.info, self._short_side)
+_STRICT = {"err_detect": "explode"}
+"""FFmpeg then raises an error for damage that it would conceal otherwise. Almost: the rest has frame.is_corrupt."""
 
 
 @contextmanager
@@ -104,11 +47,11 @@ def open_video(
         info = _know(path, known)
         if backend == "decord" and info.backend != "decord":
             raise DecodeError(path, f"decord would give wrong frames ({info.reason}); use backend 'auto' or 'pyav'")
-        video = Video(path, info, backend, short_side)
-        try:
+        # decord comes first, but gives up on some files whose packets look sound: then a sequential decode decides.
+        names = sorted({info.backend, "pyav"}) if backend == "auto" else [backend]
+        engines = [partial(_ENGINES[name], path, info, short_side) for name in names]
+        with closing(Video(path, info, engines)) as video:
             yield video
-        finally:
-            video.close()
 
 
 def read_frames(
@@ -187,6 +130,7 @@ def _examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
         layout.unclear
         or (f"codec {codec.name}" if codec.name not in ("h264", "mpeg4") else "")
         or ("open GOP" if layout.open_gop else "")
+        or ("interlaced" if codec.field_order > 1 else "")
         or (f"an edit list hides {layout.num_hidden} frames" if layout.num_hidden else "")
         or (f"{num_streams} video streams" if num_streams > 1 else "")
         or (f"rotated by {rotation} degrees" if rotation else "")
@@ -209,7 +153,7 @@ def _examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
     )
 
 
-def _look_through(container: Any, *, first_frame: bool) -> tuple[StreamMap, Any]:
+def _look_through(container: Any, *, first_frame: bool = False) -> tuple[StreamMap, Any]:
     """All packets of the first video stream, and if asked its first frame, where alone PyAV tells the rotation."""
     import av
 
@@ -228,18 +172,36 @@ def _look_through(container: Any, *, first_frame: bool) -> tuple[StreamMap, Any]
     return map_stream(packets, inspect), first
 
 
+def _map_of_sound(container: Any) -> StreamMap:
+    """The same for a file that decord may read, which is known to be sound: every keyframe is a restart."""
+    packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
+    return StreamMap(tuple(sorted(pts for pts, _ in packets)), tuple(sorted(pts for pts, is_key in packets if is_key)))
+
+
 def _count(path: str) -> tuple[int, str]:
-    """Frames that a sequential decode gives, and the error that ended it, if one did. Raises DecodeError for none."""
-    num_frames, problem = 0, ""
+    """Frames that a sequential decode gives, and what is wrong with them. Raises DecodeError for none."""
+    num_frames, damage = _decode_all(path, _STRICT)
+    if not damage:
+        return num_frames, ""
+    num_frames, break_off = _decode_all(path, {})
+    if not num_frames:
+        raise DecodeError(path, break_off or "no frame in it decodes")
+    return num_frames, f"breaks off after {num_frames} frames: {break_off}" if break_off else f"damage inside: {damage}"
+
+
+def _decode_all(path: str, options: dict[str, str]) -> tuple[int, str]:
+    """Frames up to the end, or up to what ended it."""
+    num_frames = 0
     with _opened(path) as container:
+        container.streams.video[0].codec_context.options = options
         try:
-            for _ in container.decode(video=0):
+            for frame in container.decode(video=0):
+                if options and frame.is_corrupt:
+                    return num_frames, "a damaged frame"
                 num_frames += 1
         except Exception as error:  # PyAV raises OSError, ValueError and its own, by codec
-            problem = f"breaks off after {num_frames} frames: {cause_of(error)}"
-    if not num_frames:
-        raise DecodeError(path, problem or "no frame in it decodes")
-    return num_frames, problem
+            return num_frames, cause_of(error)
+    return num_frames, "" if num_frames else "no frame in it decodes"
 
 
 @contextmanager
@@ -267,12 +229,17 @@ class _PyAV:
         self._size = info.stored_size(short_side)
         self._resources = ExitStack()
         self._container = self._resources.enter_context(_opened(path))
-        layout, _ = _look_through(self._container, first_frame=False)
+        layout = _map_of_sound(self._container) if info.backend == "decord" else _look_through(self._container)[0]
+        # What a decoder conceals depends on the frames before: damage after a jump must be heard of.
+        self._container.streams.video[0].codec_context.options = _STRICT
         # A damaged file may decode to fewer frames than its packets promise: then only counting is right.
         self._layout = layout if len(layout.pts) == info.num_frames else StreamMap(unclear="damaged")
 
     def read(self, indices: Sequence[int]) -> Frames:
-        found = None if self._layout.unclear else self._jump(indices)
+        found = None
+        if not self._layout.unclear:
+            with suppress(OSError, ValueError):
+                found = self._jump(indices)
         found = found or self._walk(indices)
         return np.stack([found[index] for index in indices])
 
@@ -297,7 +264,8 @@ class _PyAV:
         layout, found = self._layout, {}
         stream = self._container.streams.video[0]
         frames: Iterator[Any] = iter(())
-        frame, place = None, None
+        frame: Any = None
+        place = None
         for index in sorted(set(indices)):
             wanted, restart = layout.pts[index], layout.restart_before(index)
             if place is None or restart > place:
@@ -305,9 +273,9 @@ class _PyAV:
                 frames = self._container.decode(stream)
             for frame in frames:
                 place = frame.pts
-                if place is None or place >= wanted:
+                if place is None or place >= wanted or frame.is_corrupt:
                     break
-            if place != wanted:
+            if place != wanted or frame.is_corrupt:
                 return None
             found[index] = self._pixels(frame)
         return found
@@ -352,3 +320,6 @@ class _Decord:
     def times(self) -> list[float]:
         starts = self._reader.get_frame_timestamp(range(len(self._reader)))[:, 0]
         return (starts - starts[0]).tolist()
+
+
+_ENGINES: dict[str, Callable[[str, VideoInfo, int | None], Engine]] = {"decord": _Decord, "pyav": _PyAV}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from octvideo.data.decode import Frames
 from octvideo.data.sampling import Timing
+from octvideo.data.video import Frames
 from octvideo.data.watch import DecodeError, reading
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}

@@ -8,11 +8,12 @@ from itertools import islice
 from pathlib import Path
 
 from octvideo.data.dataset import ClipDataset, ClipTransform
-from octvideo.data.decode import Video, iter_frames, open_video
+from octvideo.data.decode import iter_frames, open_video
 from octvideo.data.encode import write_video
 from octvideo.data.jobs import for_each
 from octvideo.data.list_making import find_videos
 from octvideo.data.sampling import ClipRule, short_side_size
+from octvideo.data.video import Video
 from octvideo.data.video_list import VideoEntry
 from octvideo.data.watch import DecodeError
 from octvideo.errors import DataError

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from octvideo.data.decode import Frames, open_video
+from octvideo.data.decode import open_video
 from octvideo.data.frame_folders import open_frames
 from octvideo.data.index import VideoIndex
 from octvideo.data.sampling import Timing
+from octvideo.data.video import Frames
 from octvideo.data.video_list import VideoEntry
 from octvideo.data.watch import DecodeError
 

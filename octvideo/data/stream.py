@@ -8,12 +8,14 @@ not check that; `map_stream` does, for H.264, H.265 and MPEG-4, in 2 or 3 millis
 import re
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from octvideo.data.pictures import Content, Inspect
 from octvideo.data.sampling import short_side_size
 
 
@@ -56,14 +58,6 @@ class Packet(NamedTuple):
     data: bytes
 
 
-class Content(NamedTuple):
-    """num_pictures: pictures that begin in a packet. is_restart: decoding may begin here. is_reordered: a B picture."""
-
-    num_pictures: int
-    is_restart: bool = False
-    is_reordered: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class StreamMap:
     """pts: of the frames shown, in display order. restarts: pts at which decoding may begin.
@@ -89,46 +83,63 @@ def sane_rate(fps: Fraction | None) -> float:
     return float(fps) if fps and 0.1 <= fps <= 1000 else 25.0
 
 
-def map_stream(packets: Sequence[Packet], inspect: Callable[[bytes], Content] | None) -> StreamMap:
+def map_stream(packets: Sequence[Packet], inspect: Inspect | None) -> StreamMap:
     """packets: in file order. inspect: reads one packet of this codec, None where the codec is not known here."""
     if inspect is None:
         return StreamMap(unclear="codec whose packets are not understood")
     contents = [inspect(packet.data) for packet in packets]
-    shown = sorted(packet.pts for packet in packets if packet.pts is not None and not packet.is_hidden)
-    restarts = [
-        packet.pts for packet, content in zip(packets, contents, strict=True) if packet.is_key and content.is_restart
+    if doubt := _doubt(packets, contents) or _doubt_of_numbers(packets, contents):
+        return StreamMap(unclear=doubt)
+    shown = sorted(_pts(packet) for packet in packets if not packet.is_hidden)
+    keys = [
+        (_pts(packet), content.is_restart) for packet, content in zip(packets, contents, strict=True) if packet.is_key
     ]
-    first = restarts[0] if restarts else None
+    return StreamMap(
+        pts=tuple(shown),
+        restarts=tuple(sorted(pts for pts, is_restart in keys if is_restart)),
+        open_gop=not all(is_restart for _, is_restart in keys),
+        num_hidden=len(packets) - len(shown),
+    )
+
+
+def _pts(packet: Packet) -> int:
+    assert packet.pts is not None
+    return packet.pts
+
+
+def _doubt(packets: Sequence[Packet], contents: Sequence[Content]) -> str:
+    """Why packets and frames may not be the same in number and order, "" where they are."""
+    shown = [packet.pts for packet in packets if packet.pts is not None and not packet.is_hidden]
     if any(packet.is_damaged or content.num_pictures < 0 for packet, content in zip(packets, contents, strict=True)):
-        unclear = "damaged packets"
-    elif any(packet.pts is None for packet in packets) or len(set(shown)) < len(shown):
-        unclear = "missing or repeated timestamps"
-    elif any(content.num_pictures != 1 for content in contents):
-        unclear = "packets that are not one picture each"
-    elif any(content.is_reordered for content in contents):
-        unclear = "B pictures whose display order is not recorded"
-    elif first is None or not packets[0].is_key or first != packets[0].pts or not shown:
-        unclear = "no clean start"
-    elif min(packet.pts for packet in packets if packet.pts is not None) < first:
-        unclear = "frames before the first keyframe"
-    else:
-        return StreamMap(
-            pts=tuple(shown),
-            restarts=tuple(sorted(pts for pts in restarts if pts is not None)),
-            open_gop=len(restarts) < sum(packet.is_key for packet in packets),
-            num_hidden=len(packets) - len(shown),
-        )
-    return StreamMap(unclear=unclear)
+        return "damaged packets"
+    if any(packet.pts is None for packet in packets) or len(set(shown)) < len(shown):
+        return "missing or repeated timestamps"
+    if any(content.num_pictures != 1 for content in contents):
+        return "packets that are not one picture each"
+    if any(content.is_reordered for content in contents):
+        return "B pictures whose display order is not recorded"
+    if not shown or not packets[0].is_key or not contents[0].is_restart:
+        return "no clean start"
+    if min(map(_pts, packets)) < _pts(packets[0]):
+        return "frames before the first keyframe"
+    return ""
 
 
-def inspector(codec: str, extradata: bytes, container: str) -> Callable[[bytes], Content] | None:
-    """How to read a packet of this codec (FFmpeg's name); None where jumping cannot be shown to be right."""
-    if "mp4" in container or "matroska" in container:
-        if codec == "h264" and extradata[:1] == b"\x01":
-            return lambda data: _h264(data, (extradata[4] & 3) + 1)
-        if codec == "hevc" and len(extradata) > 22:
-            return lambda data: _hevc(data, (extradata[21] & 3) + 1)
-    return _mpeg4 if codec == "mpeg4" else None
+def _doubt_of_numbers(packets: Sequence[Packet], contents: Sequence[Content]) -> str:
+    """The same from how the pictures themselves are numbered."""
+    if not all(content.follows for content in contents):
+        return "missing pictures"
+    restarts = accumulate(content.is_restart for content in contents)
+    shown = sorted(
+        (_pts(packet), restart, content.order)
+        for packet, restart, content in zip(packets, restarts, contents, strict=True)
+        if content.order is not None
+    )
+    if any(one[1:] >= other[1:] for one, other in pairwise(shown)):
+        return "timestamps of another order than the pictures"
+    if contents[0].counts and any(other[2] not in (0, one[2] + 1) for one, other in pairwise(shown)):
+        return "missing pictures"
+    return ""
 
 
 _PLAIN_MATRIX = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
@@ -157,53 +168,3 @@ def _has_turning_matrix(moov: bytes) -> bool:
     boxes = list(re.finditer(b"mvhd|tkhd", moov))
     places = [box.end() + _MATRIX_PLACES[box[0]][moov[box.end() : box.end() + 1] == b"\x01"] for box in boxes]
     return not places or any(moov[place : place + 36] != _PLAIN_MATRIX for place in places)
-
-
-def _nal_units(data: bytes, length_size: int) -> Iterator[int]:
-    """Positions of the units' headers, each behind its length; -1 at the end where the lengths do not add up."""
-    position = 0
-    while position + length_size < len(data):
-        length = int.from_bytes(data[position : position + length_size], "big")
-        if length < 2 or position + length_size + length > len(data):
-            break
-        yield position + length_size
-        position += length_size + length
-    if position != len(data):
-        yield -1
-
-
-def _h264(data: bytes, length_size: int) -> Content:
-    """A picture begins with a slice (unit types 1 and 5) whose first macroblock is 0, coded as one set bit."""
-    num_pictures, is_restart = 0, False
-    for unit in _nal_units(data, length_size):
-        if unit < 0:
-            return Content(-1)
-        kind = data[unit] & 31
-        if kind in (1, 5) and data[unit + 1] & 0x80:
-            num_pictures += 1
-            is_restart |= kind == 5
-    return Content(num_pictures, is_restart)
-
-
-def _hevc(data: bytes, length_size: int) -> Content:
-    """Types 0-31 are slices, 19 and 20 restarts (IDR); the bit behind the two header bytes marks a picture's first."""
-    num_pictures, is_restart = 0, False
-    for unit in _nal_units(data, length_size):
-        if unit < 0 or unit + 2 >= len(data):
-            return Content(-1)
-        kind = data[unit] >> 1 & 63
-        if kind < 32 and data[unit + 2] & 0x80:
-            num_pictures += 1
-            is_restart |= kind in (19, 20)
-    return Content(num_pictures, is_restart)
-
-
-_MPEG4_PICTURE = re.compile(rb"\x00\x00\x01\xb6(.)", re.DOTALL)
-
-
-def _mpeg4(data: bytes) -> Content:
-    """Part 2 pictures; the two bits behind the start code tell I, P, B, S. AVI has no true timestamps for B."""
-    kinds = [match[1][0] >> 6 for match in _MPEG4_PICTURE.finditer(data)]
-    # A picture of a few bytes is a placeholder ("not coded"), for which decoders may show nothing.
-    num_pictures = len(kinds) if len(data) > 16 else 0
-    return Content(num_pictures, kinds[:1] == [0], 2 in kinds)

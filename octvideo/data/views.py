@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from octvideo.data.decode import Frames
 from octvideo.data.index import VideoIndex
 from octvideo.data.pool import ReaderPool
 from octvideo.data.sampling import ClipRule, Timing, crop_offset
 from octvideo.data.source import Source, open_entry, read_planes
 from octvideo.data.transforms import resize_short_side
+from octvideo.data.video import Frames
 from octvideo.data.video_list import VideoList
 from octvideo.data.watch import DecodeError
 from octvideo.errors import ConfigError, DataError

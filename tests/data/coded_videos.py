@@ -1,5 +1,6 @@
 """Little videos whose frame k says k: bright blocks in its top row are the bits of k."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -55,4 +56,19 @@ def copy_packets(source: Path, target: Path, start: int = 0) -> Path:
         for packet in packets:
             packet.pts, packet.dts, packet.stream = packet.pts - first, packet.dts - first, ours
             writer.mux(packet)
+    return target
+
+
+def copy_contents(source: Path, target: Path, change: Callable[[list[bytes]], list[bytes | None]]) -> Path:
+    """The packets with changed contents at unchanged times; None leaves a packet out."""
+    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+        theirs = reader.streams.video[0]
+        ours = writer.add_stream_from_template(theirs)
+        packets = [packet for packet in reader.demux(theirs) if packet.dts is not None]
+        for old, content in zip(packets, change([bytes(packet) for packet in packets]), strict=True):
+            if content is not None:
+                new = av.Packet(content)
+                new.pts, new.dts, new.time_base, new.stream = old.pts, old.dts, old.time_base, ours
+                new.is_keyframe, new.duration = old.is_keyframe, old.duration
+                writer.mux(new)
     return target

@@ -215,6 +215,24 @@ def test_where_decord_gives_up_the_sequential_decode_decides(clip, monkeypatch):
         read_frames(clip, INDICES, backend="decord")
 
 
+def test_what_decord_says_while_reading_is_heard(clip, monkeypatch):
+    def give_up(*_):
+        raise RuntimeError("decord lost its place")
+
+    monkeypatch.setattr("octvideo.data.decode._Decord.read", give_up)
+
+    assert numbers(read_frames(clip, INDICES)) == INDICES
+    with pytest.raises(DecodeError, match=r"clip\.mp4: decord lost its place"):
+        read_frames(clip, INDICES, backend="decord")
+
+
+def test_interlaced_pictures_have_the_colours_of_the_sequential_decode(tmp_path):
+    path = write_clip(tmp_path / "interlaced.mp4", **KINDS["interlaced.mp4"])
+
+    assert probe(path).reason == "interlaced"
+    np.testing.assert_array_equal(read_frames(path, [5, 9])[1], decoded_in_sequence(path, [9])[9])
+
+
 def signature(frames: np.ndarray) -> np.ndarray:
     """(T, H, W, 3) -> (T, 16): mean luma on a 4 x 4 grid."""
     luma = frames.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)

@@ -1,0 +1,255 @@
+"""What a packet says of its picture before it is decoded: H.264, H.265 and MPEG-4 part 2, from their first bytes.
+
+Pictures are numbered. A number that does not follow shows that a picture is missing, comes twice or in the wrong place,
+which decoders paper over in ways of their own. (ITU-T H.264, sections 7.3 and 8.2.1; H.265, 7.3 and 8.3.1.)
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+
+class Content(NamedTuple):
+    """num_pictures: pictures that begin in a packet; -1: it is damaged. is_restart: decoding may begin here.
+
+    is_reordered: a B picture whose place in display order is told by nothing. follows: False shows that a picture that
+    this one may need is missing. order: place in display order since the last restart, None where nothing tells it.
+    counts: `order` counts pictures one by one, so that a gap shows a missing one.
+    """
+
+    num_pictures: int
+    is_restart: bool = False
+    is_reordered: bool = False
+    follows: bool = True
+    order: int | None = None
+    counts: bool = False
+
+
+Inspect = Callable[[bytes], Content]
+
+
+def inspector(codec: str, extradata: bytes, container: str) -> Inspect | None:
+    """How to read the packets of this codec (FFmpeg's name), in file order; None where that would prove nothing."""
+    if codec == "mpeg4":
+        return _mpeg4
+    if codec in _NUMBERED and ("mp4" in container or "matroska" in container) and extradata[:1] == b"\x01":
+        with suppress(ValueError, LookupError):
+            return _NUMBERED[codec](extradata)
+    return None
+
+
+class _Bits:
+    """Reads bits from the front. Raises ValueError behind the last one."""
+
+    def __init__(self, data: bytes) -> None:
+        data = data.replace(b"\0\0\3", b"\0\0")  # the 3 only keeps payload from looking like a start code
+        self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
+
+    def take(self, count: int) -> int:
+        self._left -= count
+        return self._value >> self._left & (1 << count) - 1
+
+    def number(self) -> int:
+        """Exp-Golomb: 1, 010, 011, 00100 ... = 0, 1, 2, 3 ..."""
+        zeros = self._left - (self._value & (1 << self._left) - 1).bit_length()
+        return self.take(2 * zeros + 1) - 1
+
+    def signed(self) -> int:
+        code = self.number()
+        return (code + 1) // 2 if code % 2 else -(code // 2)
+
+
+class _Numbered:
+    """Reads the packets of one stream in file order; units stand behind their lengths, as in mp4 and Matroska."""
+
+    def __init__(self, length_size: int, parameter_sets: Iterator[bytes]) -> None:
+        """Raises ValueError or LookupError for parameter sets that are not understood."""
+        self._length_size = length_size
+        self._number = self._order = 0  # of the last picture that later ones are numbered by
+        for unit in parameter_sets:
+            self._take(unit)
+
+    def __call__(self, data: bytes) -> Content:
+        contents = []
+        try:
+            for unit in self._units(data):
+                content = self._take(unit)
+                if content:
+                    contents.append(content)
+        except (ValueError, LookupError):
+            return Content(-1)
+        return contents[0]._replace(num_pictures=len(contents)) if contents else Content(0)
+
+    def _units(self, data: bytes) -> Iterator[bytes]:
+        """The beginnings of the units. Raises ValueError where the lengths do not add up."""
+        position, size = 0, self._length_size
+        while position + size < len(data):
+            length = int.from_bytes(data[position : position + size], "big")
+            if length < 2 or position + size + length > len(data):
+                break
+            yield data[position + size : position + size + min(length, 1000)]
+            position += size + length
+        if position != len(data):
+            raise ValueError("lengths do not add up")
+
+    def _take(self, unit: bytes) -> Content | None:
+        """The picture that begins with this unit, if one does. Parameter sets are remembered."""
+        raise NotImplementedError
+
+
+class _H264(_Numbered):
+    def __init__(self, extradata: bytes) -> None:
+        self._sequences: dict[int, tuple[bool, int, int, bool]] = {}
+        self._sequence_of: dict[int, int] = {}  # by picture parameter set
+        super().__init__((extradata[4] & 3) + 1, _sets_of_h264(extradata))
+
+    def _take(self, unit: bytes) -> Content | None:
+        kind = unit[0] & 31
+        if kind == 7:
+            self._take_sequence(unit[1], _Bits(unit[4:]))
+        elif kind == 8:
+            bits = _Bits(unit[1:20])
+            number, self._sequence_of[number] = bits.number(), bits.number()
+        # A picture begins with the slice of macroblock 0, which is coded as one set bit.
+        elif kind in (1, 5) and unit[1] & 0x80:
+            return self._picture(kind == 5, unit[0] & 0x60 > 0, _Bits(unit[1:24]))
+        return None
+
+    def _take_sequence(self, profile: int, bits: _Bits) -> None:
+        number = bits.number()
+        has_planes = profile in _HIGH_PROFILES and _pass_colour(bits)
+        number_bits = bits.number() + 4
+        kind = bits.number()
+        if kind == 1:
+            raise ValueError("display order by a cycle, which hardly any encoder writes")
+        order_bits = 0 if kind else bits.number() + 4  # 0: pictures are shown in the order of the file
+        bits.number(), bits.take(1), bits.number(), bits.number()
+        self._sequences[number] = has_planes, number_bits, order_bits, not bits.take(1)
+
+    def _picture(self, is_restart: bool, is_reference: bool, bits: _Bits) -> Content:
+        bits.number(), bits.number()
+        has_planes, number_bits, order_bits, has_fields = self._sequences[self._sequence_of[bits.number()]]
+        bits.take(2 * has_planes)
+        number = bits.take(number_bits)
+        if has_fields and bits.take(1):
+            bits.take(1)
+        if is_restart:
+            bits.number()
+            self._number, self._order = -1, -1 if order_bits == 0 else 0
+        follows = (number - self._number) % (1 << number_bits) == 1
+        order = _nearest(bits.take(order_bits), self._order, 1 << order_bits) if order_bits else self._order + 1
+        if is_reference or not order_bits:
+            self._order = order
+        if is_reference:
+            self._number = number
+        return Content(1, is_restart, follows=follows, order=order)
+
+
+class _H265(_Numbered):
+    def __init__(self, extradata: bytes) -> None:
+        self._sequences: dict[int, tuple[bool, int]] = {}
+        self._pictures: dict[int, tuple[int, int, int]] = {}
+        super().__init__((extradata[21] & 3) + 1, _sets_of_h265(extradata))
+
+    def _take(self, unit: bytes) -> Content | None:
+        kind = unit[0] >> 1 & 63
+        if kind == 33:
+            self._take_sequence(_Bits(unit[2:]))
+        elif kind == 34:
+            bits = _Bits(unit[2:24])
+            number, sequence, _ = bits.number(), bits.number(), bits.take(1)
+            self._pictures[number] = sequence, bits.take(1), bits.take(3)
+        elif kind < 32 and unit[2] & 0x80:
+            return self._picture(kind, unit[1] & 7 == 1, _Bits(unit[2:26]))
+        return None
+
+    def _take_sequence(self, bits: _Bits) -> None:
+        bits.take(4)
+        layers = bits.take(3)
+        bits.take(1 + 88 + 8)
+        present = [bits.take(2) for _ in range(layers)]
+        bits.take(2 * (8 - layers) if layers else 0)
+        for flags in present:
+            bits.take(88 * (flags >> 1) + 8 * (flags & 1))
+        number = bits.number()
+        has_planes = bits.number() == 3 and bool(bits.take(1))
+        bits.number(), bits.number()
+        if bits.take(1):
+            bits.number(), bits.number(), bits.number(), bits.number()
+        bits.number(), bits.number()
+        self._sequences[number] = has_planes, bits.number() + 4
+
+    def _picture(self, kind: int, is_base_layer: bool, bits: _Bits) -> Content:
+        bits.take(2 if 16 <= kind < 24 else 1)
+        sequence, has_output, num_extra = self._pictures[bits.number()]
+        has_planes, order_bits = self._sequences[sequence]
+        if is_restart := kind in (19, 20):
+            self._order = order = 0
+        else:
+            bits.take(num_extra), bits.number(), bits.take(has_output + 2 * has_planes)
+            order = _nearest(bits.take(order_bits), self._order, 1 << order_bits)
+        if is_base_layer and not 6 <= kind < 10 and (kind % 2 or kind >= 16):
+            self._order = order
+        return Content(1, is_restart, order=order, counts=True)
+
+
+_NUMBERED: dict[str, Callable[[bytes], Inspect]] = {"h264": _H264, "hevc": _H265}
+_HIGH_PROFILES = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}
+
+
+def _pass_colour(bits: _Bits) -> bool:
+    """Read over colour format, depth and scaling matrices; whether planes are coded apart."""
+    colour = bits.number()
+    has_planes = colour == 3 and bool(bits.take(1))
+    bits.number(), bits.number(), bits.take(1)
+    if bits.take(1):
+        for size in [16] * 6 + [64] * (6 if colour == 3 else 2):
+            if bits.take(1):
+                _pass_scaling_list(bits, size)
+    return has_planes
+
+
+def _pass_scaling_list(bits: _Bits, size: int) -> None:
+    scale = 8
+    for _ in range(size):
+        scale = (scale + bits.signed()) % 256
+        if not scale:
+            return
+
+
+def _nearest(value: int, place: int, modulus: int) -> int:
+    """The number nearest to `place` that is `value` modulo `modulus`."""
+    step = (value - place) % modulus
+    return place + (step - modulus if step > modulus // 2 else step)
+
+
+def _sets_of_h264(extradata: bytes) -> Iterator[bytes]:
+    """Of an AVCDecoderConfigurationRecord: sequence sets, then picture sets."""
+    position = 5
+    for mask in (31, 255):
+        count, position = extradata[position] & mask, position + 1
+        for _ in range(count):
+            start, position = position + 2, position + 2 + int.from_bytes(extradata[position : position + 2], "big")
+            yield extradata[start:position]
+
+
+def _sets_of_h265(extradata: bytes) -> Iterator[bytes]:
+    """Of an HEVCDecoderConfigurationRecord: arrays of sets."""
+    position = 23
+    for _ in range(extradata[22]):
+        count, position = int.from_bytes(extradata[position + 1 : position + 3], "big"), position + 3
+        for _ in range(count):
+            start, position = position + 2, position + 2 + int.from_bytes(extradata[position : position + 2], "big")
+            yield extradata[start:position]
+
+
+_MPEG4_PICTURE = re.compile(rb"\x00\x00\x01\xb6(.)", re.DOTALL)
+
+
+def _mpeg4(data: bytes) -> Content:
+    """Part 2 pictures; the two bits behind the start code tell I, P, B, S. AVI has no true timestamps for B."""
+    kinds = [match[1][0] >> 6 for match in _MPEG4_PICTURE.finditer(data)]
+    # A picture of a few bytes is a placeholder ("not coded"), for which decoders may show nothing.
+    num_pictures = len(kinds) if len(data) > 16 else 0
+    return Content(num_pictures, kinds[:1] == [0], 2 in kinds)
