@@ -21,9 +21,9 @@ from octvideo import create_model
 from octvideo.complexity import count
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
-ALPHAS, SIZES = (0.0, 0.125, 0.25, 0.5, 0.75), (250, 1000, 4000)
-RECIPE = Recipe(steps=240, batch_size=64, lr=0.3)
-LOOKS = 6
+ALPHAS, SIZES = (0.0, 0.125, 0.25, 0.5, 0.75), (4000, 1000, 250)
+RECIPE = Recipe(steps=200, batch_size=64, lr=0.3)
+LOOKS = 5
 TEST = 1000
 
 

@@ -25,7 +25,7 @@ def make_pictures(count: int, seed: int) -> Examples:
     surface = torch.rand(count, 3, 1, 1, generator=generator) * 0.5 + 0.25
     sign = torch.where(draws[:, 5] < 0.5, -1.0, 1.0).view(-1, 1, 1, 1)
     step = sign * (0.3 + 0.2 * torch.rand(count, 3, 1, 1, generator=generator))
-    noise = 0.13 * torch.randn(count, 3, SIZE, SIZE, generator=generator)
+    noise = 0.18 * torch.randn(count, 3, SIZE, SIZE, generator=generator)
     pictures = surface + step * inside[:, None] + 0.06 * waves[:, None] + noise
     return Examples((255 * pictures.clamp(0, 1)).byte(), targets)
 
