@@ -150,7 +150,7 @@ def train_and_test(row: Row, settings: Sequence[str], out: Path) -> Record:
     """What a run of tools/train_net.py found, and what its network costs."""
     out.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "tools/train_net.py", "--cfg", row.config, *settings, f"OUTPUT_DIR={out}"]
-    with out.with_suffix(".log").open("w") as log:
+    with (out.parent / f"{out.name}.log").open("w") as log:
         subprocess.run(
             command, cwd=REPO, env=os.environ | {"PYTHONPATH": str(REPO)}, stdout=log, stderr=log, check=True
         )
@@ -174,11 +174,13 @@ def log_loss(scores: Path) -> float:
     return round(float(-np.log(right).mean()), 4)
 
 
-def run(study: Study, data: Path, out: Path, results: Path, seeds: Sequence[int]) -> None:
+def run(study: Study, data: Path, out: Path, results: Path, seeds: Sequence[int], only: Sequence[str] = ()) -> None:
+    """only: rows, as "Oct-I3D .1, imagenet"; none: all."""
     path = results / f"{study.name}.json"
     check_settings(read_study(path), study)
     parts = prepare(study, data / study.videos, out)
-    for seed, row, split in itertools.product(seeds, study.rows, parts):
+    rows = [row for row in study.rows if not only or ", ".join(row.names) in only]
+    for seed, row, split in itertools.product(seeds, rows, parts):
         wanted = key(row, seed, split)
         if is_done(read_study(path), wanted):
             continue
@@ -293,6 +295,7 @@ def parse(arguments: Iterable[str] | None = None) -> argparse.Namespace:
     kinds.choices["run"].add_argument("data", type=Path, help="folder of ut_interaction, hand_gesture and weights")
     kinds.choices["run"].add_argument("out", type=Path)
     kinds.choices["run"].add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    kinds.choices["run"].add_argument("--only", nargs="+", default=[], metavar="ROW", help='as "Oct-I3D .1, imagenet"')
     kinds.choices["table"].add_argument("--means", type=Path, help="folder for what tools/visualize.py tradeoff reads")
     return parser.parse_args(arguments)
 
@@ -301,7 +304,7 @@ def main() -> None:
     args = parse()
     study = STUDIES[args.study]
     if args.kind == "run":
-        run(study, args.data.resolve(), args.out.resolve(), args.results, args.seeds)
+        run(study, args.data.resolve(), args.out.resolve(), args.results, args.seeds, args.only)
     elif args.kind == "time":
         time_clips(study, args.results)
     content = read_study(args.results / f"{study.name}.json")
