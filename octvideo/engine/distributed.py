@@ -99,10 +99,9 @@ def start_processes(device: str = "auto", timeout_minutes: float = 30) -> Proces
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size == 1:
         return Processes(device=place)
-    backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
     rank = int(os.environ["RANK"])
     timeout = timedelta(minutes=timeout_minutes)
-    dist.init_process_group(backend, store=_own_store(), rank=rank, world_size=world_size, timeout=timeout)
+    dist.init_process_group(backend_of(place), store=_own_store(), rank=rank, world_size=world_size, timeout=timeout)
     return Processes(
         rank=rank,
         world_size=world_size,
@@ -110,6 +109,11 @@ def start_processes(device: str = "auto", timeout_minutes: float = 30) -> Proces
         local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
         device=place,
     )
+
+
+def backend_of(device: torch.device) -> str:
+    """What tensors travel over: those on the CPU over gloo, those on a GPU over nccl."""
+    return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
 
 
 def _own_store() -> Any:

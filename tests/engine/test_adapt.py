@@ -101,6 +101,16 @@ def test_synchronised_batch_norm_in_one_process_is_batch_norm(norm):
     torch.testing.assert_close(holder.eval()(batch), norm.eval()(batch))
 
 
+def test_on_a_gpu_synchronised_batch_norm_is_torchs_own(model):
+    norm = model.res2[1]
+
+    synchronise_batch_norm(model, torch.device("cuda"))
+
+    assert type(model.res2[1]) is nn.SyncBatchNorm
+    assert model.res2[1].weight is norm.weight
+    assert model.res2[1].running_mean is norm.running_mean
+
+
 def test_synchronising_keeps_the_parameters_that_an_optimizer_holds(model):
     held = list(model.parameters())
 

@@ -13,7 +13,7 @@ import pytest
 import tiny
 import torch
 
-from octvideo.engine.distributed import Processes
+from octvideo.engine.distributed import Processes, backend_of
 
 CHILD = str(Path(tiny.__file__))
 # torch warns of collectives that go away and of gradients that the reducer must copy: neither may come from us.
@@ -72,6 +72,11 @@ def test_one_process_needs_no_group():
     assert procs.gather("x") == ["x"]
     assert procs.from_main(3) == 3
     assert isinstance(procs.wrap(tiny.TinyNet()), tiny.TinyNet)
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda:1", "cpu:gloo,cuda:nccl")])
+def test_gradients_travel_over_nccl_on_a_gpu_and_flags_always_over_gloo(device, backend):
+    assert backend_of(torch.device(device)) == backend
 
 
 @pytest.mark.slow
