@@ -5,12 +5,14 @@ Tensors on the CPU travel over gloo and tensors on a GPU over nccl, so flags are
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -101,7 +103,8 @@ def start_processes(device: str = "auto", timeout_minutes: float = 30) -> Proces
         return Processes(device=place)
     rank = int(os.environ["RANK"])
     timeout = timedelta(minutes=timeout_minutes)
-    dist.init_process_group(backend_of(place), store=_own_store(), rank=rank, world_size=world_size, timeout=timeout)
+    store = _own_store(rank, world_size)
+    dist.init_process_group(backend_of(place), store=store, rank=rank, world_size=world_size, timeout=timeout)
     return Processes(
         rank=rank,
         world_size=world_size,
@@ -116,18 +119,39 @@ def backend_of(device: torch.device) -> str:
     return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
 
 
-def _own_store() -> Any:
+def _own_store(rank: int, world_size: int) -> Any:
     """A place to meet that a restarted run shares with no dead process; None: torch's own is one.
 
     torchrun keeps one store over its restarts, so a new process may find the address of a dead one there (pytorch issue
-    135712). On one node the number of the restart tells them apart; on several it need not be the same, and the
-    launcher must set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (tools/slurm.sbatch does).
+    135712). The number of the restart does not tell them apart: each machine counts its own.
     """
     env = os.environ
-    if env.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or env.get("GROUP_WORLD_SIZE") != "1":
+    if env.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     store = dist.TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False)  # type: ignore[attr-defined]
-    return dist.PrefixStore(f"restart_{env['TORCHELASTIC_RESTART_COUNT']}", store)  # type: ignore[attr-defined]
+    return dist.PrefixStore(name_start(store, rank, world_size), store)  # type: ignore[attr-defined]
+
+
+def name_start(store: Any, rank: int, world_size: int) -> str:
+    """A name that the ranks of this start of a run agree upon, in a store with the leavings of those before.
+
+    Every rank calls under a name of its own; rank 0 answers each call it finds, also those of the dead, until as many
+    as are alive have heard it.
+    """
+    own = uuid4().hex
+    if rank:
+        store.set(f"octvideo/call_{rank}", own)
+        start = store.get(f"octvideo/answer_{own}").decode()
+        store.add(f"octvideo/heard_{start}", 1)
+        return start
+    answered: set[str] = set()
+    while store.add(f"octvideo/heard_{own}", 0) < world_size - 1:
+        calls = [key for key in (f"octvideo/call_{other}" for other in range(1, world_size)) if store.check([key])]
+        for caller in {store.get(key).decode() for key in calls} - answered:
+            store.set(f"octvideo/answer_{caller}", own)
+            answered.add(caller)
+        time.sleep(0.01)
+    return own
 
 
 @contextmanager

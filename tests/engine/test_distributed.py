@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
 
-from octvideo.engine.distributed import Processes, backend_of
+from octvideo.engine.distributed import Processes, backend_of, name_start
 
 CHILD = str(Path(tiny.__file__))
 # torch warns of collectives that go away and of gradients that the reducer must copy: neither may come from us.
@@ -79,6 +80,21 @@ def test_gradients_travel_over_nccl_on_a_gpu_and_flags_always_over_gloo(device, 
     assert backend_of(torch.device(device)) == backend
 
 
+def test_a_start_is_told_from_those_before_it_in_the_same_store():
+    store = torch.distributed.HashStore()
+    for rank in (1, 2):
+        store.set(f"octvideo/call_{rank}", f"of dead rank {rank}")
+
+    def start():
+        with ThreadPoolExecutor(3) as ranks:
+            return set(ranks.map(lambda rank: name_start(store, rank, 3), range(3)))
+
+    first, second = start(), start()
+
+    assert len(first) == len(second) == 1
+    assert first != second
+
+
 @pytest.mark.slow
 def test_two_ranks_with_synchronised_batch_norm_are_one_process(tmp_path, alone):
     run(torchrun("--standalone", "--nproc_per_node", "2", CHILD, str(tmp_path), "dropout=0", "sync=1"))
@@ -122,6 +138,26 @@ def test_a_killed_rank_restarts_the_run_from_its_checkpoint(tmp_path):
     assert "resumed from" in done.stdout
     assert "rank 0: finished True" in done.stdout
     assert last_state(tmp_path)["epoch"] == 3
+
+
+@pytest.mark.slow
+def test_a_killed_rank_restarts_the_run_on_both_nodes(tmp_path, alone):
+    """Two agents that meet at one of them; each counts its restarts by itself."""
+    place = ["--nnodes", "2", "--nproc_per_node", "1", "--max-restarts", "3", "--local_addr", "127.0.0.1"]
+    meet = ["--rdzv_backend", "c10d", "--rdzv_id", "run", "--rdzv_endpoint", f"127.0.0.1:{free_port()}"]
+    child = [CHILD, str(tmp_path), "dropout=0", "sync=1", "seconds=0.05", "checkpoint_minutes=0.0001", "die_once=10"]
+    command = torchrun(*place, *meet, *child)
+    nodes = [
+        subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+
+    outputs = [node.communicate(timeout=120)[0] for node in nodes]
+
+    assert [node.returncode for node in nodes] == [0, 0], outputs
+    assert (tmp_path / "died").exists()
+    assert "resumed from" in "".join(outputs)
+    assert_same_run(alone, tmp_path)
 
 
 @pytest.mark.slow
