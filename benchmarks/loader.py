@@ -1,12 +1,16 @@
 """What the loader delivers, against the same clips read by bare loops in as many processes.
 
     python benchmarks/loader.py [--videos 24] [--rounds 5] [--workers 2]
+    python benchmarks/loader.py --places      # where to resize, crop, flip and jitter
 
 340 x 256 H.264, 10 s, a keyframe every 12 frames; a training clip is 8 x 8, jittered, cropped to 224 and flipped. The
 bare loop opens decord with one thread, reads 8 frames, resizes and crops; so many such processes as the loader has
 workers run at once, and rounds take turns. Wall clocks show the throughput; where other work fills the machine, trust
 the CPU time, of all processes on each side.
 Also printed: CPU milliseconds per clip of resize, crop and colour jitter, and what a worker holds in memory.
+
+--places compares uint8 augmentation in the workers (the default) with whole uint8 frames that are sent to the training
+process and augmented there in float, as a device would; normalisation is the training process's in both.
 """
 
 import argparse
@@ -27,7 +31,7 @@ from evaluate import write_videos
 from octvideo.data import ClipDataset, ClipRule, ClipTransform, Loader, probe
 from octvideo.data.index import read_index, write_index
 from octvideo.data.sampling import Timing
-from octvideo.data.transforms import color_jitter
+from octvideo.data.transforms import color_jitter, normalize
 from octvideo.data.video_list import read_list
 
 RULE, TRANSFORM = ClipRule(8, 8), ClipTransform(224)
@@ -95,6 +99,48 @@ def own_megabytes(pid: int) -> tuple[float, float]:
     return (kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]) / 1000, kilobytes["Pss"] / 1000
 
 
+class Whole(ClipTransform):
+    """Frames as they were decoded: all videos must be of one size."""
+
+    def __call__(self, clip: torch.Tensor, draw: random.Random) -> torch.Tensor:
+        return clip
+
+
+def augmented(inputs: torch.Tensor, transform: ClipTransform | None, draw: random.Random) -> torch.Tensor:
+    """What the network gets. transform: what the workers have left to the training process."""
+    if transform is not None:
+        inputs = torch.stack([transform(clip.float(), draw) for clip in inputs])
+    return normalize(inputs, [0.45] * 3, [0.225] * 3)
+
+
+def report_places(dataset: Callable[[ClipTransform], ClipDataset], rounds: int, num_workers: int) -> None:
+    for strength in (0.0, 0.4):
+        transform = ClipTransform(224, color_jitter=strength)
+        for place, sent, rest in (("workers", transform, None), ("training process", Whole(224), transform)):
+            loader, draw = Loader(dataset(sent), batch_size=BATCH, num_workers=num_workers), random.Random(0)
+            rates, here, everywhere = [], [], []
+            for epoch in range(rounds + 1):
+                before = time.perf_counter(), time.process_time(), cpu_of(worker_pids(loader))
+                for batch in loader.epoch(epoch):
+                    augmented(batch.inputs, rest, draw)
+                clips = BATCH * len(loader)
+                if epoch:  # the first one starts the workers
+                    own = time.process_time() - before[1]
+                    rates.append(clips / (time.perf_counter() - before[0]))
+                    here.append(1000 * own / clips)
+                    everywhere.append(here[-1] + 1000 * (cpu_of(worker_pids(loader)) - before[2]) / clips)
+            loader.close()
+            print(
+                f"in the {place:16} colour jitter {strength}: {statistics.median(rates):5.1f} clips/s, CPU ms a clip: "
+                f"{statistics.median(everywhere):.1f}, of it {statistics.median(here):.1f} in the training process; "
+                f"{batch.inputs[0].numel() / 1e6:.2f} MB a clip travel"
+            )
+
+
+def worker_pids(loader: Loader) -> list[int]:
+    return [worker._process.pid for worker in loader._pool._workers] if loader._pool else []
+
+
 def report_pixels() -> None:
     clip = torch.randint(256, (8, 256, 340, 3), dtype=torch.uint8).movedim(-1, 0)
     draw = random.Random(0)
@@ -109,24 +155,30 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--places", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    report_pixels()
     with tempfile.TemporaryDirectory() as folder:
         videos = read_list(write_videos(Path(folder), args.videos, 10, 12))
         paths = [entry.path for entry in videos] * 4
         write_index(Path(folder, "index.csv"), [(path, probe(path)) for path in paths[: args.videos]])
-        dataset = ClipDataset(
-            list(videos) * 4, rule=RULE, transform=TRANSFORM, index=read_index(Path(folder, "index.csv"))
-        )
-        loader = Loader(dataset, batch_size=BATCH, num_workers=args.workers)
+        index = read_index(Path(folder, "index.csv"))
+
+        def dataset(transform: ClipTransform) -> ClipDataset:
+            return ClipDataset(list(videos) * 4, rule=RULE, transform=transform, index=index)
+
+        if args.places:
+            report_places(dataset, args.rounds, args.workers)
+            return
+        report_pixels()
+        loader = Loader(dataset(TRANSFORM), batch_size=BATCH, num_workers=args.workers)
         bare = BareProcesses(paths, args.workers)
         ratios, rates, cpu = [], [], []
         for number in range(args.rounds + 1):
             if number == 0:  # this round starts the workers
                 bare.epoch()
                 list(loader.epoch(0))
-                pids = [os.getpid(), *(worker._process.pid for worker in loader._pool._workers)]
+                pids = [os.getpid(), *worker_pids(loader)]
                 continue
             before = cpu_of(bare.pids), cpu_of(pids)
             theirs = seconds(bare.epoch)

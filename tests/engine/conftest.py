@@ -1,5 +1,7 @@
 """Fixtures of the engine's tests."""
 
+import importlib.util
+
 import pytest
 from iopath.common.file_io import NativePathHandler, g_pathmgr
 
@@ -19,3 +21,12 @@ def store(tmp_path, monkeypatch):
         setattr(Store, name, translated(getattr(NativePathHandler, name)))
     # Not by register_handler, which takes a subclass of the native handler in its place, for good.
     monkeypatch.setattr(g_pathmgr, "_path_handlers", {**g_pathmgr._path_handlers, "store://": Store()})
+
+
+@pytest.fixture(scope="session")
+def differences(repo):
+    """The comparison of two output folders that the fifty-kills script makes."""
+    spec = importlib.util.spec_from_file_location("kill_resume", repo / "benchmarks/kill_resume.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.differences

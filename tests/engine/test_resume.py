@@ -1,7 +1,6 @@
 """A run that is interrupted and started again ends as if nothing had happened, bit for bit."""
 
 import contextlib
-import importlib.util
 import itertools
 import logging
 import os
@@ -24,15 +23,6 @@ EVERYTHING = {"ema_decay": 0.9, "precise_bn_batches": 2, "accum_steps": 2, "eval
 
 class Crash(BaseException):
     """Stands for SIGKILL inside one process: nothing in the engine catches it."""
-
-
-@pytest.fixture(scope="module")
-def differences(repo):
-    """The comparison of two output folders that the fifty-kills script makes."""
-    spec = importlib.util.spec_from_file_location("kill_resume", repo / "benchmarks/kill_resume.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.differences
 
 
 def nth_call(target, n, error=Crash):
