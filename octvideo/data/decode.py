@@ -124,6 +124,8 @@ def _examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
         codec = container.streams.video[0].codec_context
         fps = sane_rate(container.streams.video[0].average_rate or container.streams.video[0].guessed_rate)
         layout, first = _look_through(container, first_frame=may_be_turned(path))
+        marks = {entry.timestamp for entry in container.streams.video[0].index_entries if entry.is_keyframe}
+        has_false_marks = container.format.name == "avi" and marks != set(layout.restarts)
     rotation = 90 * round(first.rotation / 90) if first else 0
     width, height = (codec.height, codec.width) if rotation % 180 else (codec.width, codec.height)
     reason = (
@@ -131,6 +133,7 @@ def _examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
         or (f"codec {codec.name}" if codec.name not in ("h264", "mpeg4") else "")
         or ("open GOP" if layout.open_gop else "")
         or ("interlaced" if codec.field_order > 1 else "")
+        or ("an index of other keyframes" if has_false_marks else "")
         or (f"an edit list hides {layout.num_hidden} frames" if layout.num_hidden else "")
         or (f"{num_streams} video streams" if num_streams > 1 else "")
         or (f"rotated by {rotation} degrees" if rotation else "")

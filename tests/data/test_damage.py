@@ -67,7 +67,7 @@ def assert_frames_of_a_sequential_decode(path, **options):
 
 
 @pytest.mark.parametrize("change", [without(10), without(8), without(13), twice(9), swapped(10), swapped(7)])
-@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "part2.avi"])
+@pytest.mark.parametrize("name", ENCODERS)
 def test_pictures_that_are_missing_or_out_of_place_are_noticed(sound, tmp_path, name, change):
     path = copy_contents(sound(name), tmp_path / name, change)
 
@@ -91,6 +91,19 @@ def test_a_whole_decode_finds_damage_inside_pictures_and_auto_remembers_it(sound
     assert (info.num_frames, info.backend, info.reason) == (30, "pyav", "damaged")
     assert "damage inside" in info.problems[0]
     assert_frames_of_a_sequential_decode(path, known=info)
+
+
+def test_an_index_that_marks_other_keyframes_is_not_trusted(sound, tmp_path):
+    data = bytearray(sound("part2.avi").read_bytes())
+    entries = data.rindex(b"idx1") + 8
+    for k in range(30):
+        data[entries + 16 * k + 4] = 0x10 if k % 10 == 1 or k == 0 else 0
+    path = tmp_path / "shifted.avi"
+    path.write_bytes(data)
+
+    assert_frames_of_a_sequential_decode(path)
+    with open_video(path) as video:
+        assert video.info.reason == "an index of other keyframes"
 
 
 def test_parameters_that_are_not_understood_prove_nothing():
