@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
 
 
 class OctvideoError(Exception):
@@ -33,3 +35,11 @@ def exit_on_user_error() -> Iterator[None]:
     except OctvideoError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def import_optional(name: str, purpose: str, remedy: str) -> Any:
+    """An optional library, or OctvideoError with the remedy."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise OctvideoError(f"{purpose}: {name} is missing; {remedy}") from error

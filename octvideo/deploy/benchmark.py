@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from octvideo.complexity import count
 from octvideo.deploy.export import export_model
-from octvideo.deploy.optimize import import_optional, optimize
-from octvideo.errors import ConfigError
+from octvideo.deploy.optimize import optimize
+from octvideo.errors import ConfigError, import_optional
 from octvideo.layers.memory import saved_bytes
 from octvideo.models import create_model
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.deploy.fold import fold_batch_norm
-from octvideo.deploy.optimize import import_optional, relative_difference
-from octvideo.errors import ConfigError
+from octvideo.deploy.optimize import relative_difference
+from octvideo.errors import ConfigError, import_optional
 
 
 def export_model(model: nn.Module, example: Tensor, path: str | Path) -> float:

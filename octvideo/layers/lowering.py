@@ -10,6 +10,7 @@ A kernel that is deep and wide (the stem, 5 x 7 x 7) becomes 1 x 7 x 7 on 5 shif
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,10 @@ class Conv3d(nn.Conv3d):
 
 
 class MaxPool3d(nn.MaxPool3d):
-    """`nn.MaxPool3d` of a flat window (1 x k x k or k x 1 x 1), padded in space only, likewise."""
+    """`nn.MaxPool3d`, padded in space only, likewise: 1 x k x k in 2D, k x 1 x 1 as the maximum of k shifted clips.
+
+    (PyTorch's pool of k x 1 x 1 takes 4 times as long in 3D and 30 times as long as (k, 1) in 2D.)
+    """
 
     lowered = False
 
@@ -41,9 +45,12 @@ class MaxPool3d(nn.MaxPool3d):
         if not (self.lowered and x.device.type == "cpu" and in_2d()):
             return super().forward(x)
         (t, *k), (st, *s), p = self.window, self.strides, self.pad
-        if t == st == 1:
-            return unfold_time(F.max_pool2d(fold_time(x), k, s, p), x.shape[0])
-        return unflatten_space(F.max_pool2d(x.flatten(3), (t, 1), (st, 1)), x)
+        if t == 1:
+            return unfold_time(F.max_pool2d(fold_time(x[:, :, ::st]), k, s, p), x.shape[0])
+        if k == s == [1, 1]:
+            frames = (x.shape[2] - t) // st + 1
+            return reduce(torch.maximum, (x[:, :, i::st][:, :, :frames] for i in range(t)))
+        return super().forward(x)
 
 
 def in_2d() -> bool:

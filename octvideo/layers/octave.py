@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
 from octvideo.layers.lowering import Conv3d, fold_time, in_2d, unfold_time
-from octvideo.layers.memory import recomputed
+from octvideo.layers.memory import AddUpsampled, add_upsampled_, recomputed
 
 Downsample = Literal["stride", "pool"]
 Size = int | tuple[int, ...]
@@ -176,7 +176,7 @@ class _OctConv(nn.Module):
         has_low = bool(self.in_channels.low or self.out_channels.low)
         self.downsample = downsample or ("pool" if has_low else "stride")
         self._check(has_low)
-        self._pool = self.stride[-1] if self.downsample == "pool" else 1
+        self.pool = self.stride[-1] if self.downsample == "pool" else 1
 
         high_in, low_in = self.in_channels
         high_out, low_out = self.out_channels
@@ -191,17 +191,29 @@ class _OctConv(nn.Module):
             self.reset_parameters()
 
     def forward(self, x: OctTensor) -> OctTensor:
-        pooled = down(x.high, self._pool)
+        pooled = down(x.high, self.pool)
+        return OctTensor(self.to_high(pooled, x.low), self.to_low(pooled, x.low))
+
+    def to_high(self, pooled: Tensor, low: Tensor | None) -> Tensor:
+        """Y_H of X_H, pooled already where this layer takes its stride so, and X_L."""
         high = self.h2h(pooled)
-        low = self._from_high(pooled) if self.h2l is not None else None
-        if x.low is not None:
-            if self.l2h is not None:
-                from_low = self.l2h(x.low)
-                # Under a stride of 2 the low input already has the size of the high output.
-                high = high + (up_to(from_low, high) if self.stride[-1] == 1 else from_low)
-            if self.l2l is not None:
-                low = _add(low, self.l2l(down(x.low, self._pool)))
-        return OctTensor(high, low)
+        if low is None or self.l2h is None:
+            return high
+        from_low = self.l2h(low)
+        # Under a stride of 2 the low input already has the size of the high output.
+        return high + from_low if self.stride[-1] == 2 else self._add_up(high, from_low)
+
+    def to_low(self, pooled: Tensor, low: Tensor | None) -> Tensor | None:
+        """Y_L of the same; None without a low output."""
+        from_high = self._from_high(pooled) if self.h2l is not None else None
+        return _add(from_high, None if low is None or self.l2l is None else self.l2l(down(low, self.pool)))
+
+    def _add_up(self, high: Tensor, low: Tensor) -> Tensor:
+        """high + up(low), `high` being a tensor that nobody else sees."""
+        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and not self.memory_saving):
+            return high + up_to(low, high)
+        add = AddUpsampled.apply if torch.is_grad_enabled() else add_upsampled_
+        return add(high, low)
 
     def _from_high(self, high: Tensor) -> Tensor:
         assert self.h2l is not None
