@@ -32,6 +32,22 @@ def sound(tmp_path_factory):
     return lru_cache(lambda name: write_clip(folder / name, **ENCODERS[name]))
 
 
+@pytest.mark.parametrize(
+    ("codec", "parameters", "reason"),
+    [
+        ("libx264", "cqm=jvt:keyint=10", ""),
+        ("libx264", "b-pyramid=normal:bframes=4:b-adapt=0:ref=4:keyint=12", ""),
+        ("libx265", "temporal-layers=3:bframes=4:open-gop=0:repeat-headers=1:log-level=0", "codec hevc"),
+        ("libx265", "scaling-list=default:keyint=10:open-gop=0:log-level=0", "codec hevc"),
+    ],
+)
+def test_sound_pictures_are_not_doubted(tmp_path, codec, parameters, reason):
+    path = write_clip(tmp_path / "sound.mp4", codec=codec, options={f"{codec[3:]}-params": parameters})
+
+    assert probe(path).reason == reason
+    assert_frames_of_a_sequential_decode(path)
+
+
 def without(k):
     return lambda contents: [*contents[:k], None, *contents[k + 1 :]]
 
