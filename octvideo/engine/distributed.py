@@ -103,7 +103,7 @@ def start_processes(device: str = "auto", timeout_minutes: float = 30) -> Proces
         return Processes(device=place)
     rank = int(os.environ["RANK"])
     timeout = timedelta(minutes=timeout_minutes)
-    store = _own_store(rank, world_size)
+    store = _own_store(rank, world_size, timeout)
     dist.init_process_group(backend_of(place), store=store, rank=rank, world_size=world_size, timeout=timeout)
     return Processes(
         rank=rank,
@@ -119,7 +119,7 @@ def backend_of(device: torch.device) -> str:
     return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
 
 
-def _own_store(rank: int, world_size: int) -> Any:
+def _own_store(rank: int, world_size: int, timeout: timedelta) -> Any:
     """A place to meet that a restarted run shares with no dead process; None: torch's own is one.
 
     torchrun keeps one store over its restarts, so a new process may find the address of a dead one there (pytorch issue
@@ -128,7 +128,8 @@ def _own_store(rank: int, world_size: int) -> Any:
     env = os.environ
     if env.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
-    store = dist.TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False)  # type: ignore[attr-defined]
+    place = env["MASTER_ADDR"], int(env["MASTER_PORT"])
+    store = dist.TCPStore(*place, is_master=False, timeout=timeout)  # type: ignore[attr-defined]
     return dist.PrefixStore(name_start(store, rank, world_size), store)  # type: ignore[attr-defined]
 
 
