@@ -4,6 +4,9 @@
     python tools/benchmark.py --model i3d_r50 --alpha 0 .5 --engine openvino --threads 1 --rounds 15
     python tools/benchmark.py --model i3d_r50 --alpha 0 .1 .2 .5 --train --input 8 112 112 --batch 2 --memory-saving
 
+    python tools/benchmark.py --model i3d_r50 --alpha 0 .1 --engine openvino --layers
+    python tools/benchmark.py --model i3d_r50 --alpha 0 --against pytorchvideo
+
 The first alpha is what the others are held to. GPU timing is not in this tool: it measures the CPU.
 """
 
@@ -15,7 +18,7 @@ from pathlib import Path
 import torch
 
 from octvideo.complexity import align
-from octvideo.deploy.benchmark import ENGINES, Case, compare, verdict
+from octvideo.deploy.benchmark import ENGINES, Case, compare, compare_layers, verdict
 from octvideo.errors import exit_on_user_error
 from octvideo.models.registry import MODELS
 
@@ -31,8 +34,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--engine", default="eager", choices=ENGINES)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--layers", action="store_true", help="also a table of every layer's time")
+    parser.add_argument("--against", choices=["pytorchvideo"], help="also its network of this name, eager")
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args()
+
+
+def layer_table(cases: list[Case], rounds: int) -> str:
+    """Milliseconds of each layer for each alpha, and of all together."""
+    times = compare_layers(cases, rounds)
+    times["all"] = [sum(column) for column in zip(*times.values(), strict=True)]
+    rows = [(name, *(f"{1e3 * t:.2f}" for t in row)) for name, row in times.items()]
+    return align([("layer, ms", *(case.label for case in cases)), *rows], numbers=range(1, 1 + len(cases)))
 
 
 def main() -> None:
@@ -43,12 +56,14 @@ def main() -> None:
         Case(args.model, alpha, shape, args.batch, args.train, args.memory_saving and alpha > 0, args.engine)
         for alpha in args.alpha
     ]
+    if args.against:
+        cases.append(Case(args.model, 0.0, shape, args.batch, args.train, source=args.against))
     measured = compare(cases, args.rounds)
     header = ("alpha", "ms", "ratio", "fastest", "multiply-adds", "saved MB" if args.train else "")
     saved = [f"{case.saved_megabytes():.0f}" if args.train else "" for case in cases]
     rows = [
         (
-            f"{m.case.alpha:g}",
+            m.case.label,
             f"{1e3 * m.seconds:.0f}",
             f"{m.ratio:.3f}",
             f"{m.best_ratio:.3f}",
@@ -59,6 +74,8 @@ def main() -> None:
     ]
     print(align([header, *rows], numbers=range(6)))
     print(verdict(measured))
+    if args.layers:
+        print(layer_table([case for case in cases if case.source == "octvideo"], args.rounds))
     if args.json:
         args.json.write_text(json.dumps([asdict(m) for m in measured], indent=1) + "\n")
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 
 from octvideo.build import data as build_data
@@ -24,6 +23,7 @@ from octvideo.engine.losses import make_loss, mixup
 from octvideo.engine.results import summarise
 from octvideo.engine.rng import be_deterministic, seed_all
 from octvideo.engine.train import Trainer
+from octvideo.layers import channels_last
 from octvideo.models.blocks import Bottleneck
 
 logger = logging.getLogger("octvideo")
@@ -106,9 +106,7 @@ def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
     if cfg.MODEL.ACT_CHECKPOINT:
         adapt.recompute_activations(module for module in model.modules() if isinstance(module, Bottleneck))
     model.to(procs.device)
-    if cfg.TRAIN.CHANNELS_LAST:
-        images = cfg.TRAIN.DATASET != build_data.VIDEO
-        model.to(memory_format=torch.channels_last if images else torch.channels_last_3d)  # type: ignore[call-overload]
+    channels_last(model, cfg.TRAIN.CHANNELS_LAST or procs.device.type == "cpu")
     return frozen
 
 

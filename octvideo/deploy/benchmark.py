@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from octvideo.complexity import count
 from octvideo.deploy.export import export_model
-from octvideo.deploy.optimize import optimize
+from octvideo.deploy.layer_times import EagerTimes, LayerTimes
+from octvideo.deploy.optimize import openvino_times, optimize
+from octvideo.deploy.pytorchvideo import hub_model
 from octvideo.errors import ConfigError, import_optional
 from octvideo.layers.memory import saved_bytes
 from octvideo.models import create_model
@@ -21,7 +23,11 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A network and what is done with it. train: forward and backward, in the plain or the memory-saving form."""
+    """A network and what is done with it.
+
+    source: "octvideo", or "pytorchvideo" for its network of this name, in eager mode.
+    train: forward and backward, in the plain or the memory-saving form.
+    """
 
     model: str
     alpha: float
@@ -30,6 +36,19 @@ class Case:
     train: bool = False
     memory_saving: bool = False
     engine: str = "eager"
+    source: str = "octvideo"
+
+    @property
+    def label(self) -> str:
+        return f"{self.alpha:g}" if self.source == "octvideo" else self.source
+
+    def create(self) -> nn.Module:
+        if self.source == "pytorchvideo":
+            return hub_model(self.model)
+        return create_model(self.model, alpha=self.alpha, dropout_rate=0.0, memory_saving=self.memory_saving)
+
+    def example(self) -> Tensor:
+        return torch.randn(self.batch, *self.input_shape)
 
     def make(self) -> Call:
         """Something to call again and again. Raises ConfigError for an engine that cannot do it."""
@@ -37,8 +56,7 @@ class Case:
             raise ConfigError(f"there is no engine {self.engine!r}; there are {', '.join(ENGINES)}")
         if self.train and self.engine != "eager":
             raise ConfigError(f"engine {self.engine} does not train; leave --engine out, or --train")
-        model = create_model(self.model, alpha=self.alpha, dropout_rate=0.0, memory_saving=self.memory_saving)
-        x = torch.randn(self.batch, *self.input_shape)
+        model, x = self.create(), self.example()
         return self._training(model, x) if self.train else self._inference(model.eval(), x)
 
     def _training(self, model: nn.Module, x: Tensor) -> Call:
@@ -56,14 +74,21 @@ class Case:
         fast = optimize(model, x, engine=self.engine)
         return lambda: fast(x)
 
+    def layer_times(self) -> LayerTimes:
+        """To call again and again. Raises ConfigError for an engine that does not tell its layers apart."""
+        if self.train or self.engine not in ("eager", "openvino"):
+            raise ConfigError(f"--layers is for inference with engine eager or openvino; got {self.engine}")
+        if self.engine == "eager":
+            return EagerTimes(self.create().eval(), self.example())
+        return openvino_times(self.create(), self.example())
+
     def macs(self) -> int:
         """Multiply-adds of one forward pass of one clip."""
-        return count(create_model(self.model, alpha=self.alpha), self.input_shape).macs
+        return count(self.create(), self.input_shape).macs
 
     def saved_megabytes(self) -> float:
         """What a training step keeps for its backward pass, weights left out."""
-        model = create_model(self.model, alpha=self.alpha, dropout_rate=0.0, memory_saving=self.memory_saving)
-        x = torch.randn(self.batch, *self.input_shape)
+        model, x = self.create(), self.example()
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
         return (saved_bytes(lambda: model(x)) - weights) / 1e6
 
@@ -102,10 +127,23 @@ def interleaved(calls: Mapping[Case, Call], rounds: int) -> dict[Case, list[floa
     return times
 
 
+def compare_layers(cases: Sequence[Case], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each layer in each case, measured in turns; 0 where a case lacks the layer."""
+    times = [case.layer_times() for case in cases]
+    for _ in range(rounds):
+        for run in times:
+            run()
+    names = dict.fromkeys(name for run in times for name in run.seconds)
+    return {name: [run.seconds.get(name, 0.0) for run in times] for name in names}
+
+
 def verdict(measured: Sequence[Measured]) -> str:
     """One line per octave case: what is saved of the compute, and what of that arrives as time."""
     lines = []
     for m in measured[1:]:
+        if m.case.source != "octvideo":
+            lines.append(f"{m.case.source} takes {m.ratio:.2f} times as long (fastest calls: {m.best_ratio:.2f})")
+            continue
         best = min(m.ratio, m.best_ratio)
         saved, won = 1 - m.macs_ratio, 1 - best
         pays = f"pays: {won:.0%} less time for {saved:.0%} fewer multiply-adds" if won > 0 else "does not pay here"

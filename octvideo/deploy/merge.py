@@ -65,4 +65,3 @@ def _side_by_side(high: nn.Conv2d | nn.Conv3d, low: nn.Conv2d | nn.Conv3d) -> nn
     joined.in_channels = high.in_channels + low.in_channels
     joined.weight = nn.Parameter(torch.cat([high.weight, low.weight], 1), requires_grad=False)
     return joined
-

@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from octvideo.deploy.merge import MergedOctConv
+from octvideo.deploy.layer_times import layer_names
 from octvideo.errors import import_optional
-from octvideo.layers import OctConv2d, OctConv3d
 
 
 class OpenVINO(nn.Module):
@@ -27,12 +26,8 @@ class OpenVINO(nn.Module):
         return torch.from_numpy(self.requests[shape].infer([x.detach().contiguous().numpy()])[0].copy())
 
 
-class LayerTimes:
-    """Seconds of each layer of `model` within the network: call it to run once more, read `seconds` of the fastest.
-
-    A layer is a convolution, octave or not, by its name. What is none (a residual sum, a pool) counts with the layer
-    before it.
-    """
+class OpenVINOTimes:
+    """`LayerTimes` of `model` as it is, unmerged layers staying so."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         program = _exported(model, example)
@@ -48,16 +43,6 @@ class LayerTimes:
         for node in self.request.profiling_info:
             seconds[self.owners.get(node.node_name.split("/")[0], "")] += node.real_time.total_seconds()
         self.seconds = {name: min(fastest, seconds[name]) for name, fastest in self.seconds.items()}
-
-
-def layer_names(model: nn.Module) -> list[str]:
-    """The convolutions of a network, octave or not; those inside an octave one are parts of it."""
-    names: list[str] = []
-    for name, module in model.named_modules():
-        inside = bool(names) and name.startswith(f"{names[-1]}.")
-        if isinstance(module, OctConv2d | OctConv3d | MergedOctConv | nn.Conv2d | nn.Conv3d) and not inside:
-            names.append(name)
-    return names
 
 
 def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.deploy.fold import fold_batch_norm
+from octvideo.deploy.layer_times import EagerTimes, LayerTimes
 from octvideo.deploy.merge import merge_convs, mergeable
-from octvideo.deploy.openvino import LayerTimes, OpenVINO
+from octvideo.deploy.openvino import OpenVINO, OpenVINOTimes
 from octvideo.errors import ConfigError, OctvideoError
+from octvideo.layers import channels_last
 
 logger = logging.getLogger("octvideo")
 
@@ -81,8 +83,9 @@ def _torch_engine(model: nn.Module, example: Tensor) -> nn.Module:
     if example.device.type == "cpu" and not (which("c++") or which("g++") or which("clang++")):
         logger.warning("no C++ compiler: the network is folded but not compiled; install g++ for the rest")
         return Eager(model)
-    last = torch.channels_last_3d if example.dim() == 5 else torch.channels_last
-    return Compiled(model.to(memory_format=last))  # type: ignore[call-overload]
+    if example.device.type == "cpu":
+        model = _merged_where_faster(model, example, EagerTimes)
+    return Compiled(channels_last(model))
 
 
 class Eager(nn.Module):
@@ -98,19 +101,26 @@ class Eager(nn.Module):
 
 
 def _openvino_engine(model: nn.Module, example: Tensor) -> nn.Module:
-    return OpenVINO(merge_convs(model, choose_merges(model, example)), example)
+    return OpenVINO(_merged_where_faster(model, example, OpenVINOTimes), example)
 
 
-def choose_merges(model: nn.Module, example: Tensor, rounds: int = 5) -> list[str]:
-    """The octave convolutions of a folded `model` that OpenVINO computes faster merged, measured in turns."""
+def openvino_times(model: nn.Module, example: Tensor) -> OpenVINOTimes:
+    """What each layer takes in the network that engine "openvino" makes of `model`."""
+    return OpenVINOTimes(_merged_where_faster(fold_batch_norm(model), example, OpenVINOTimes), example)
+
+
+def _merged_where_faster(
+    model: nn.Module, example: Tensor, times: Callable[[nn.Module, Tensor], LayerTimes], rounds: int = 5
+) -> nn.Module:
+    """A copy of the folded `model` in which those octave convolutions are merged that take less time so, in turns."""
     names = mergeable(model)
     if not names:
-        return []
-    plain, merged = (LayerTimes(m, example) for m in (model, merge_convs(model, names)))
+        return model
+    plain, merged = (times(m, example) for m in (model, merge_convs(model, names)))
     for _ in range(rounds):
         plain()
         merged()
-    return [name for name in names if merged.seconds[name] < plain.seconds[name]]
+    return merge_convs(model, [name for name in names if merged.seconds[name] < plain.seconds[name]])
 
 
 ENGINES: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {"torch": _torch_engine, "openvino": _openvino_engine}

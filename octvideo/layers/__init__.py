@@ -1,6 +1,6 @@
 """Building blocks: octave convolutions and what stands beside them. Depends on torch only."""
 
-from octvideo.layers.lowering import lower
+from octvideo.layers.lowering import channels_last, lower
 from octvideo.layers.octave import (
     WIDTH_RULES,
     Channels,
@@ -24,6 +24,7 @@ __all__ = [
     "OctConv2d",
     "OctConv3d",
     "OctTensor",
+    "channels_last",
     "check_alpha",
     "down",
     "lower",

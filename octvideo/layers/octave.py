@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
 from octvideo.layers.lowering import Conv3d, fold_time, in_2d, unfold_time
-from octvideo.layers.memory import AddUpsampled, add_upsampled_, recomputed
+from octvideo.layers.memory import AddUpsampled, add_upsampled, recomputed
 
 Downsample = Literal["stride", "pool"]
 Size = int | tuple[int, ...]
@@ -212,8 +212,9 @@ class _OctConv(nn.Module):
         """high + up(low), `high` being a tensor that nobody else sees."""
         if torch.compiler.is_compiling() or (torch.is_grad_enabled() and not self.memory_saving):
             return high + up_to(low, high)
-        add = AddUpsampled.apply if torch.is_grad_enabled() else add_upsampled_
-        return add(high, low)
+        if torch.is_grad_enabled():
+            return AddUpsampled.apply(high, low)  # type: ignore[no-untyped-call]
+        return add_upsampled(high, low, out=high)
 
     def _from_high(self, high: Tensor) -> Tensor:
         assert self.h2l is not None

@@ -1,34 +1,9 @@
-"""pytorchvideo's hub models, imported behind a stub of the two torchvision names that it asks for at import."""
-
-import sys
-import warnings
-from types import ModuleType
-from typing import Any
+"""pytorchvideo's hub models, narrow and wide, with weights that hide no mistake."""
 
 import torch
 from torch import nn
 
-
-def _stub_torchvision() -> dict[str, ModuleType]:
-    names = ("torchvision", "torchvision.ops", "torchvision.datasets", "torchvision.datasets.folder")
-    modules = {name: ModuleType(name) for name in names}
-    modules["torchvision.ops"].RoIAlign = nn.Identity  # type: ignore[attr-defined]
-    modules["torchvision.datasets.folder"].make_dataset = None  # type: ignore[attr-defined]
-    return modules
-
-
-def _import_pytorchvideo() -> tuple[Any, Any]:
-    stub = {} if "torchvision" in sys.modules else _stub_torchvision()
-    sys.modules.update(stub)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch.jit, on which its dependencies stand
-            import pytorchvideo.models.hub.resnet as resnet
-            import pytorchvideo.models.slowfast as slowfast
-    finally:
-        for name in stub:
-            del sys.modules[name]
-    return resnet, slowfast
+from octvideo.deploy.pytorchvideo import import_pytorchvideo
 
 
 def reference(name: str, num_classes: int = 400, width: int = 64) -> nn.Module:
@@ -36,16 +11,15 @@ def reference(name: str, num_classes: int = 400, width: int = 64) -> nn.Module:
 
     The hub's heads pool the windows of 224 px; here they pool what there is, which is the same function at 224.
     """
-    resnet, slowfast = _import_pytorchvideo()
     if name == "slowfast_r50":
-        model = slowfast.create_slowfast(
+        model = import_pytorchvideo("slowfast").create_slowfast(
             model_num_class=num_classes,
             slowfast_fusion_conv_kernel_size=(5, 1, 1),
             slowfast_fusion_conv_stride=(8, 1, 1),
         )
         model.blocks[5].pool = nn.ModuleList([nn.AdaptiveAvgPool3d(1), nn.AdaptiveAvgPool3d(1)])
         return model
-    model = getattr(resnet, name)(model_num_class=num_classes, stem_dim_out=width)
+    model = getattr(import_pytorchvideo("hub.resnet"), name)(model_num_class=num_classes, stem_dim_out=width)
     model.blocks[-1].pool = nn.AdaptiveAvgPool3d(1)
     return model
 
