@@ -32,25 +32,21 @@ def write_summary(path: Path, runs: Iterable[Run], **what: Any) -> None:
     path.write_text(f'{head},\n "runs": [\n  {lines}\n ]\n}}\n')
 
 
-def table(runs: Iterable[Run], reference: str) -> str:
-    """Markdown: a row per variant with all its seeds, and its difference to `reference`, seed by seed."""
+def table(runs: Iterable[Run], against: Callable[[str], str]) -> str:
+    """Markdown: a row per variant with all its seeds, and its difference to the variant that it is held against."""
     found: dict[str, dict[int, Run]] = {}
     for run in runs:
         found.setdefault(run["variant"], {})[run["seed"]] = run
-    lines = [
-        "| variant | MMACs | parameters | top-1 of each seed | mean (sd) | seeds | against " + reference + " |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = ["| variant | MMACs | parameters | top-1 of each seed | mean (sd) | against |", "|" + "---|" * 6]
     for variant, seeds in found.items():
-        first, top1 = next(iter(seeds.values())), [run["top1"] for run in seeds.values()]
+        first, top1, reference = next(iter(seeds.values())), [r["top1"] for r in seeds.values()], against(variant)
         cells = [
             variant,
             f"{first['macs'] / 1e6:.1f}",
             f"{first['parameters']:,}",
             ", ".join(f"{value:.1f}" for value in top1),
             spread(top1),
-            str(len(top1)),
-            "" if variant == reference else difference(seeds, found.get(reference, {})),
+            "" if variant == reference else f"{reference}: {difference(seeds, found.get(reference, {}))}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -90,11 +90,16 @@ def unchanged(model: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Variant:
-    """options: those of `create_model` beside the ones that all share. change: what is done to the network then."""
+    """A network of the comparison.
+
+    options: those of `create_model` beside the ones that all share. change: what is done to the network then.
+    against: the variant from which it differs in one thing.
+    """
 
     options: dict[str, Any] = field(default_factory=dict)
     change: Change = unchanged
     name: str = "i3d_r26"
+    against: str = "octave"
 
     def build(self, **shared: Any) -> nn.Module:
         return self.change(create_model(self.name, **{**shared, **self.options}))
@@ -109,13 +114,13 @@ VARIANTS = {
     "strided convolution": Variant(change=replaced_by(StridedOctConv3d)),
     "max pool": Variant(change=replaced_by(MaxPooledOctConv3d)),
     "alpha 0": Variant({"alpha": 0.0}),
-    "alpha 0, pooled": Variant({"alpha": 0.0, "downsample": "pool"}),
+    "alpha 0, pooled": Variant({"alpha": 0.0, "downsample": "pool"}, against="alpha 0"),
     "alpha .125": Variant({"alpha": 0.125}),
     "alpha .25": Variant({"alpha": 0.25}),
     "alpha .75": Variant({"alpha": 0.75}),
     "res2-res4": Variant({"stages": (2, 3, 4)}),
-    "alpha .25, round16": Variant({"alpha": 0.25, "width_rule": "round16"}),
+    "alpha .25, round16": Variant({"alpha": 0.25, "width_rule": "round16"}, against="alpha .25"),
     "non-local on high": Variant({"nonlocal_on": "high"}, name="i3d_nln_r26"),
-    "non-local across": Variant({"nonlocal_on": "cross"}, name="i3d_nln_r26"),
+    "non-local across": Variant({"nonlocal_on": "cross"}, name="i3d_nln_r26", against="non-local on high"),
 }
 SHARED = {"alpha": 0.5, "width_rule": "int"}

@@ -81,7 +81,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     clips = {"train": args.train or len(data["train"]), "test": len(data["test"])}
     write_summary(RESULTS / f"ablation_{name}.json", runs, clips=clips, crop=size, recipe=vars(recipe))
-    print(table(runs, "octave"))
+    print(table(runs, lambda variant: VARIANTS[variant].against))
 
 
 if __name__ == "__main__":
