@@ -20,6 +20,7 @@ import torch
 from octvideo.complexity import align
 from octvideo.deploy.benchmark import ENGINES, Case, compare, compare_layers, verdict
 from octvideo.errors import exit_on_user_error
+from octvideo.layers import WIDTH_RULES
 from octvideo.models.registry import MODELS
 
 
@@ -31,6 +32,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--train", action="store_true", help="forward and backward instead of inference")
     parser.add_argument("--memory-saving", action="store_true", help="that form of the octave, with --train")
+    parser.add_argument("--width-rule", choices=WIDTH_RULES, help="how widths are split; by default the network's own")
     parser.add_argument("--engine", default="eager", choices=ENGINES)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
@@ -53,7 +55,16 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     shape = (3, *args.input) if args.input else MODELS[args.model].input_shape
     cases = [
-        Case(args.model, alpha, shape, args.batch, args.train, args.memory_saving and alpha > 0, args.engine)
+        Case(
+            args.model,
+            alpha,
+            shape,
+            args.batch,
+            args.train,
+            memory_saving=args.memory_saving and alpha > 0,
+            engine=args.engine,
+            width_rule=args.width_rule,
+        )
         for alpha in args.alpha
     ]
     if args.against:

@@ -27,6 +27,7 @@ class Case:
 
     source: "octvideo", or "pytorchvideo" for its network of this name, in eager mode.
     train: forward and backward, in the plain or the memory-saving form.
+    width_rule: how widths are split; None is the network's own rule.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Case:
     memory_saving: bool = False
     engine: str = "eager"
     source: str = "octvideo"
+    width_rule: str | None = None
 
     @property
     def label(self) -> str:
@@ -45,7 +47,8 @@ class Case:
     def create(self) -> nn.Module:
         if self.source == "pytorchvideo":
             return hub_model(self.model)
-        return create_model(self.model, alpha=self.alpha, dropout_rate=0.0, memory_saving=self.memory_saving)
+        rule = {"width_rule": self.width_rule} if self.width_rule else {}
+        return create_model(self.model, alpha=self.alpha, dropout_rate=0.0, memory_saving=self.memory_saving, **rule)
 
     def example(self) -> Tensor:
         return torch.randn(self.batch, *self.input_shape)

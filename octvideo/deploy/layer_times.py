@@ -1,5 +1,6 @@
 """How long each layer of a network takes within it."""
 
+import copy
 import time
 from typing import Any, Protocol
 
@@ -28,11 +29,11 @@ class EagerTimes:
     """`LayerTimes` of PyTorch without a compiler."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
-        self.model, self.example = model, example
+        self.model, self.example = copy.deepcopy(model), example
         self.seconds: dict[str, float] = {}
         self.starts: list[tuple[str, float]] = []
         for name in layer_names(model):
-            model.get_submodule(name).register_forward_pre_hook(self._note(name))
+            self.model.get_submodule(name).register_forward_pre_hook(self._note(name))
         self()
         self.seconds = {}
 

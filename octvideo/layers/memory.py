@@ -1,4 +1,4 @@
-"""Fewer tensors: sums that upsample as they go; for the backward pass, how a tensor came about instead of the tensor."""
+"""Fewer tensors: sums that upsample as they go; for the backward pass how a tensor came about instead of it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

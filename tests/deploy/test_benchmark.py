@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from octvideo.deploy.benchmark import Case, Measured, compare, interleaved, verdict
+from octvideo.deploy.benchmark import Case, Measured, compare, compare_layers, interleaved, verdict
 from octvideo.errors import ConfigError
 
 SMALL = (3, 4, 16, 16)
@@ -60,3 +60,32 @@ def test_the_tool_prints_a_table_and_writes_json(repo, tmp_path, monkeypatch, ca
 
     assert "multiply-adds" in capsys.readouterr().out
     assert [m["case"]["alpha"] for m in json.loads((tmp_path / "b.json").read_text())] == [0.0, 0.5]
+
+
+def test_every_layer_is_timed_and_one_that_a_network_lacks_counts_nothing():
+    vanilla, octave = (Case("c2d_r26", alpha, SMALL) for alpha in (0.0, 0.5))
+
+    times = compare_layers([vanilla, octave], rounds=1)
+
+    assert next(iter(times)) == "stem.conv"
+    assert "res5.block1.expand.conv" in times
+    assert len(times) == 1 + 8 * 3 + 4  # the stem, three layers a block, four projections
+    assert all(min(row) > 0 for row in times.values())
+
+
+def test_layers_are_not_timed_in_training():
+    with pytest.raises(ConfigError, match="--layers is for inference"):
+        Case("c2d_r26", 0.0, SMALL, train=True).layer_times()
+
+
+def test_pytorchvideo_is_measured_beside():
+    theirs = Case("i3d_r50", 0.0, (3, 8, 32, 32), source="pytorchvideo")
+    measured = Measured(theirs, 3.0, 1.5, 1.4, 1.0)
+
+    assert theirs.macs() == pytest.approx(Case("i3d_r50", 0.0, (3, 8, 32, 32)).macs(), rel=0.1)
+    assert verdict([measured, measured]) == "pytorchvideo takes 1.50 times as long (fastest calls: 1.40)"
+
+
+def test_pytorchvideo_has_not_every_network():
+    with pytest.raises(ConfigError, match="pytorchvideo has no network 'i3d_nln_r50' to compare with"):
+        Case("i3d_nln_r50", 0.0, SMALL, source="pytorchvideo").create()

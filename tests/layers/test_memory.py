@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from octvideo import create_model
-from octvideo.layers import Channels, OctConv2d, OctConv3d, OctTensor, save_memory
-from octvideo.layers.memory import recomputed, saved_bytes
+from octvideo.layers import Channels, OctConv2d, OctConv3d, OctTensor, save_memory, up_to
+from octvideo.layers.memory import AddUpsampled, add_upsampled, recomputed, saved_bytes
 
 TINY = {"num_classes": 5, "width_per_group": 16, "width_rule": "int", "dropout_rate": 0.0}
 
@@ -76,3 +76,21 @@ def test_saving_memory_is_no_part_of_what_a_network_is():
         create_model("i3d_r26", alpha=0.5, memory_saving=True, **TINY).config
         == create_model("i3d_r26", alpha=0.5, **TINY).config
     )
+
+
+@pytest.mark.parametrize("size", [(6, 6), (5, 7), (1, 1), (3, 4, 6), (2, 7, 5)])
+def test_a_low_group_is_added_as_if_upsampled(size):
+    *time, height, width = size
+    x = torch.randn(2, 3, *size, requires_grad=True)
+    low = torch.randn(2, 3, *time, -(-height // 2), -(-width // 2), requires_grad=True)
+    weights = torch.randn_like(x)
+    expected = x + up_to(low, x)
+    gradients = torch.autograd.grad((expected * weights).sum(), [x, low])
+
+    found = AddUpsampled.apply(x, low)
+
+    assert torch.equal(found, expected)
+    for a, b in zip(torch.autograd.grad((found * weights).sum(), [x, low]), gradients, strict=True):
+        torch.testing.assert_close(a, b)
+    with torch.no_grad():
+        assert torch.equal(add_upsampled(x, low, out=x.clone()), expected)

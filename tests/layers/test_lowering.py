@@ -1,0 +1,43 @@
+"""What is computed in 2D, and how kernels lie in memory."""
+
+import pytest
+import torch
+from torch import nn
+
+from octvideo import create_model
+from octvideo.layers import channels_last, lower
+from octvideo.layers.lowering import MaxPool3d
+
+TINY = {"num_classes": 5, "width_per_group": 16, "width_rule": "int"}
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "padding"),
+    [((1, 3, 3), (1, 2, 2), 1), ((1, 3, 3), (2, 2, 2), 0), ((2, 1, 1), (2, 1, 1), 0), ((3, 1, 1), (1, 1, 1), 0),
+     ((2, 1, 1), (3, 1, 1), 0), ((2, 3, 3), (2, 2, 2), 1)],
+)  # fmt: skip
+def test_a_lowered_pool_is_the_pool(window, stride, padding):
+    x = torch.randn(2, 3, 7, 9, 10)
+
+    pool = lower(MaxPool3d(window, stride, padding))
+
+    assert torch.equal(pool(x), nn.MaxPool3d(window, stride, (0, padding, padding))(x))
+
+
+def test_the_gradient_of_a_lowered_pool_is_that_of_the_pool():
+    x = torch.randn(2, 3, 7, 9, 10, requires_grad=True)
+    expected = torch.autograd.grad(nn.MaxPool3d((2, 1, 1), (2, 1, 1))(x).square().sum(), x)
+
+    found = torch.autograd.grad(lower(MaxPool3d((2, 1, 1), (2, 1, 1)))(x).square().sum(), x)
+
+    assert torch.equal(found[0], expected[0])
+
+
+@pytest.mark.parametrize(("name", "layout"), [("i3d_r26", torch.channels_last_3d), ("resnet26", torch.channels_last)])
+def test_a_network_is_channels_last_from_the_start_and_can_be_contiguous(name, layout):
+    model = create_model(name, alpha=0.25, **TINY)
+    kernels = [p for p in model.parameters() if p.dim() > 2]
+
+    assert all(k.is_contiguous(memory_format=layout) for k in kernels)
+    channels_last(model, on=False)
+    assert all(k.is_contiguous() for k in kernels)
