@@ -6,7 +6,8 @@ k x 1 x 1. In channels-last memory (N, T, H, W, C) both are 2D convolutions on a
     1 x k x k    (N * T, C, H, W)
     k x 1 x 1    (N, C, T, H * W), kernel (k, 1)
 
-A kernel that is deep and wide (the stem, 5 x 7 x 7) becomes 1 x 7 x 7 on 5 shifted copies of its few input channels.
+A kernel that is deep and wide (the stem, 5 x 7 x 7) is 1 x 7 x 7 on 5 shifted copies of its few input channels, and
+1 x 1 x 1 a matrix product where PyTorch would make one anyway.
 """
 
 from collections.abc import Sequence
@@ -90,6 +91,8 @@ def conv3d_as_2d(
     """`F.conv3d` of x (N, C, T, H, W), without dilation; the result is channels-last where x is."""
     t, kh, kw = weight.shape[2:]
     (st, *s), (pt, *p) = stride, padding
+    if t == kh == kw == groups == 1 and st == 1 and s == [1, 1] and _copies_1x1(x):
+        return F.linear(x.permute(0, 2, 3, 4, 1), weight.flatten(1), bias).permute(0, 4, 1, 2, 3)
     if kh == kw == 1 and t > 1:
         x = x if s == [1, 1] else x[..., :: s[0], :: s[1]]
         out = F.conv2d(x.flatten(3), weight.squeeze(4), bias, (st, 1), (pt, 0), 1, groups)
@@ -114,6 +117,11 @@ def unfold_time(x: Tensor, clips: int) -> Tensor:
 def unflatten_space(x: Tensor, like: Tensor) -> Tensor:
     """(N, C, T, H * W) -> (N, C, T, H, W), the height and width of `like`."""
     return x.reshape(*x.shape[:3], *like.shape[3:])
+
+
+def _copies_1x1(x: Tensor) -> bool:
+    """PyTorch computes an unstrided 1 x 1 of fewer than 16 images, in one thread, as a matrix product of copies."""
+    return not torch.compiler.is_compiling() and torch.get_num_threads() == 1 and x.shape[0] * x.shape[2] < 16
 
 
 def _frames_seen(x: Tensor, kernel_t: int, stride_t: int, padding_t: int, groups: int) -> Tensor:
