@@ -83,6 +83,11 @@ def halves(logits: Tensor, targets: Tensor) -> dict[str, float]:
     return {half: round(100 * right.float().mean().item(), 2) for half, right in found.items()}
 
 
+def against(variant: str) -> str:
+    """The vanilla network on as many pictures."""
+    return f"{variant.split(',')[0]}, alpha 0"
+
+
 def overfitting(runs: list[Run]) -> str:
     """Markdown: the end of training on both sets, and the epoch of the lowest test loss, by seed."""
     lines = ["| network | train top-1 | test top-1 | shape | texture | lowest test loss at epoch | of |"]
@@ -116,8 +121,7 @@ def main() -> None:
         print(f"seed {seed}, {size} pictures, {network}: top-1 {runs[-1]['top1']:.1f}", flush=True)
     RESULTS.mkdir(exist_ok=True)
     write_summary(RESULTS / "ablation_pictures.json", runs, recipe=vars(RECIPE), test=TEST)
-    print(table(runs, lambda variant: variant.split(",")[0] + ", alpha 0"), end="\n\n")
-    print(overfitting(runs))
+    print(table(runs, against), overfitting(runs), sep="\n\n")
 
 
 if __name__ == "__main__":

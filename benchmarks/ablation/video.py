@@ -52,6 +52,10 @@ def run(
     }
 
 
+def against(variant: str) -> str:
+    return VARIANTS[variant].against
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder of the runs and the decoded clips")
@@ -81,7 +85,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     clips = {"train": args.train or len(data["train"]), "test": len(data["test"])}
     write_summary(RESULTS / f"ablation_{name}.json", runs, clips=clips, crop=size, recipe=vars(recipe))
-    print(table(runs, lambda variant: VARIANTS[variant].against))
+    print(table(runs, against))
 
 
 if __name__ == "__main__":
