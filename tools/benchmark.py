@@ -34,6 +34,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--memory-saving", action="store_true", help="that form of the octave, with --train")
     parser.add_argument("--width-rule", choices=WIDTH_RULES, help="how widths are split; by default the network's own")
     parser.add_argument("--engine", default="eager", choices=ENGINES)
+    parser.add_argument("--bf16", action="store_true", help="under autocast, with engine eager")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--layers", action="store_true", help="also a table of every layer's time")
@@ -64,11 +65,12 @@ def main() -> None:
             memory_saving=args.memory_saving and alpha > 0,
             engine=args.engine,
             width_rule=args.width_rule,
+            bf16=args.bf16,
         )
         for alpha in args.alpha
     ]
     if args.against:
-        cases.append(Case(args.model, 0.0, shape, args.batch, args.train, source=args.against))
+        cases.append(Case(args.model, 0.0, shape, args.batch, args.train, source=args.against, bf16=args.bf16))
     measured = compare(cases, args.rounds)
     header = ("alpha", "ms", "ratio", "fastest", "multiply-adds", "saved MB" if args.train else "")
     saved = [f"{case.saved_megabytes():.0f}" if args.train else "" for case in cases]

@@ -32,7 +32,7 @@ def main() -> None:
 
     print(f"{result.good} good: {result.good_list}")
     print(f"{result.bad} bad: {result.bad_list}")
-    print(f"{result.damaged} of the good are damaged and give fewer frames; column `problems` of {result.index}")
+    print(f"{result.damaged} of the good are damaged; column `problems` says how: {result.index}")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ class Case:
     source: "octvideo", or "pytorchvideo" for its network of this name, in eager mode.
     train: forward and backward, in the plain or the memory-saving form.
     width_rule: how widths are split; None is the network's own rule.
+    bf16: under autocast, in eager mode.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Case:
     engine: str = "eager"
     source: str = "octvideo"
     width_rule: str | None = None
+    bf16: bool = False
 
     @property
     def label(self) -> str:
@@ -59,19 +61,23 @@ class Case:
             raise ConfigError(f"there is no engine {self.engine!r}; there are {', '.join(ENGINES)}")
         if self.train and self.engine != "eager":
             raise ConfigError(f"engine {self.engine} does not train; leave --engine out, or --train")
+        if self.bf16 and self.engine != "eager":
+            raise ConfigError(f"engine {self.engine} computes in fp32 here; leave --engine out, or --bf16")
         model, x = self.create(), self.example()
         return self._training(model, x) if self.train else self._inference(model.eval(), x)
 
     def _training(self, model: nn.Module, x: Tensor) -> Call:
         def step() -> None:
             model.zero_grad(set_to_none=True)
-            model(x).square().mean().backward()
+            with self._autocast():
+                loss = model(x).square().mean()
+            loss.backward()
 
         return step
 
     def _inference(self, model: nn.Module, x: Tensor) -> Call:
         if self.engine == "eager":
-            return torch.inference_mode()(lambda: model(x))
+            return torch.inference_mode()(self._autocast()(lambda: model(x)))
         if self.engine == "onnxruntime":
             return _onnxruntime(model, x)
         fast = optimize(model, x, engine=self.engine)
@@ -84,6 +90,9 @@ class Case:
         if self.engine == "eager":
             return EagerTimes(self.create().eval(), self.example())
         return openvino_times(self.create(), self.example())
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.bf16)
 
     def macs(self) -> int:
         """Multiply-adds of one forward pass of one clip."""

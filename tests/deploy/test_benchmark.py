@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+import torch
 
 from octvideo.deploy.benchmark import Case, Measured, compare, compare_layers, interleaved, verdict
 from octvideo.errors import ConfigError
@@ -48,6 +49,24 @@ def test_the_verdict_says_plainly_whether_it_pays():
 def test_an_engine_that_does_not_train_is_refused():
     with pytest.raises(ConfigError, match="engine openvino does not train"):
         Case("c2d_r26", 0.0, SMALL, train=True, engine="openvino").make()
+
+
+def test_half_precision_is_for_eager_mode():
+    with pytest.raises(ConfigError, match="engine openvino computes in fp32 here"):
+        Case("c2d_r26", 0.0, SMALL, engine="openvino", bf16=True).make()
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_half_precision_is_used(train, monkeypatch):
+    seen = []
+    case = Case("c2d_r26", 0.5, SMALL, train=train, bf16=True)
+    model = case.create()
+    monkeypatch.setattr(Case, "create", lambda self: model)
+    model.head.fc.register_forward_hook(lambda module, inputs, out: seen.append(out.dtype))
+
+    case.make()()
+
+    assert seen == [torch.bfloat16]
 
 
 def test_the_tool_prints_a_table_and_writes_json(repo, tmp_path, monkeypatch, capsys):
