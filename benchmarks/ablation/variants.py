@@ -112,6 +112,9 @@ VARIANTS = {
     "without l2h": Variant(change=without("l2h")),
     "without both": Variant(change=without("h2l", "l2h")),
     "strided convolution": Variant(change=replaced_by(StridedOctConv3d)),
+    "strided stages": Variant(
+        {"downsample": "stride"}
+    ),  # strided convolutions between stages, averages to the low group
     "max pool": Variant(change=replaced_by(MaxPooledOctConv3d)),
     "alpha 0": Variant({"alpha": 0.0}),
     "alpha 0, pooled": Variant({"alpha": 0.0, "downsample": "pool"}, against="alpha 0"),

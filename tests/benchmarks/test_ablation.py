@@ -1,5 +1,7 @@
 """Each variant of benchmarks/ablation does what its name says, and the made pictures need what they claim."""
 
+import json
+
 import pytest
 import torch
 
@@ -114,8 +116,9 @@ def test_the_cost_of_what_is_left_out_is_gone(build):
     assert saved["max pool"] == 0
 
 
-def test_a_strided_network_costs_what_the_pooled_one_does(build):
-    assert count(build("strided convolution"), CLIP).macs == count(build("octave"), CLIP).macs
+@pytest.mark.parametrize("name", ["strided convolution", "strided stages"])
+def test_a_strided_network_costs_what_the_pooled_one_does(build, name):
+    assert count(build(name), CLIP).macs == count(build("octave"), CLIP).macs
 
 
 def test_variants_train_on_the_same_examples_in_the_same_order(build):
@@ -177,3 +180,16 @@ def test_a_difference_is_taken_seed_by_seed():
     better = {seed: {"top1": run["top1"] + 2 + seed} for seed, run in reference.items()}
 
     assert difference(better, reference) == "+4.0 (+1.5 to +6.5)"
+
+
+def test_the_tables_of_the_page_are_those_of_the_records(repo):
+    import image
+    import video
+    from records import table
+
+    page = (repo / "docs" / "results_ablations.md").read_text()
+    runs = {k: json.loads((video.RESULTS / f"ablation_{k}.json").read_text())["runs"] for k in ("demo", "pictures")}
+
+    assert table(runs["demo"], video.against) in page, "paste what benchmarks/ablation/video.py prints"
+    assert table(runs["pictures"], image.against) in page, "paste what benchmarks/ablation/image.py prints"
+    assert image.overfitting(runs["pictures"]) in page, "paste what benchmarks/ablation/image.py prints"
