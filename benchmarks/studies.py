@@ -128,7 +128,7 @@ GESTURES = (
     "TEST.NUM_ENSEMBLE_VIEWS=1",
     "TEST.NUM_SPATIAL_CROPS=3",
 )
-# A small network: an hour of one core is what there is. SGD at .01 to .05 had learned nothing after 240 steps.
+# A small network: an hour of one core is what there is. SGD at .01 and .05 had learned nothing after 100 steps of 16.
 SMALL = (
     "RESNET.DEPTH=26",
     "RESNET.WIDTH_PER_GROUP=32",
