@@ -111,13 +111,13 @@ VARIANTS = {
     "without h2l": Variant(change=without("h2l")),
     "without l2h": Variant(change=without("l2h")),
     "without both": Variant(change=without("h2l", "l2h")),
-    "strided convolution": Variant(change=replaced_by(StridedOctConv3d)),
+    "strided convolution": Variant(change=replaced_by(StridedOctConv3d), against="strided stages"),
     "strided stages": Variant(
         {"downsample": "stride"}
     ),  # strided convolutions between stages, averages to the low group
     "max pool": Variant(change=replaced_by(MaxPooledOctConv3d)),
-    "alpha 0": Variant({"alpha": 0.0}),
-    "alpha 0, pooled": Variant({"alpha": 0.0, "downsample": "pool"}, against="alpha 0"),
+    "alpha 0": Variant({"alpha": 0.0}, against="strided stages"),
+    "alpha 0, pooled": Variant({"alpha": 0.0, "downsample": "pool"}),
     "alpha .125": Variant({"alpha": 0.125}),
     "alpha .25": Variant({"alpha": 0.25}),
     "alpha .75": Variant({"alpha": 0.75}),
