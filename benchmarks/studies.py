@@ -29,7 +29,7 @@ NETWORKS = {
 VARIANTS = {
     "": (),
     "4 x lr": ("SOLVER.BASE_LR=0.04",),
-    "lr / 2": ("SOLVER.BASE_LR=0.005",),
+    "half the lr": ("SOLVER.BASE_LR=0.005",),
     "2 x epochs": ("SOLVER.MAX_EPOCH=12",),
     "BN statistics measured anew": ("BN.USE_PRECISE_STATS=True",),
     "stem and res2 frozen": ("MODEL.FREEZE_STAGES=[1,2]",),
