@@ -21,6 +21,7 @@ from octvideo.data.sampling import ClipRule, Timing
 from octvideo.data.transforms import normalize, resize_short_side
 from octvideo.data.views import ViewSpec, read_clips, view_batches
 from octvideo.data.windows import sliding_clips
+from octvideo.deploy.optimize import WindowScores, optimize
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models import create_model
 from octvideo.torch_file import read_torch_file
@@ -73,6 +74,7 @@ class Recognizer:
     ) -> None:
         """multi_label: a video may have several classes, each with a probability of its own."""
         self.model: Any = model.to(device).eval()
+        self._network: nn.Module = self.model if multi_label else WindowScores(self.model)
         self.multi_label = multi_label
         self.class_names = list(class_names)
         self.preprocessing = preprocessing
@@ -83,6 +85,16 @@ class Recognizer:
             preprocessing["target_fps"],
             preprocessing["sampling_rule"],
         )
+
+    def optimize(self, *, engine: str = "auto") -> "Recognizer":
+        """Score faster from now on, the same to 1e-4 (`octvideo.deploy.optimize`); takes up to a minute. Returns self.
+
+        Raises ConfigError for an unknown engine.
+        """
+        size = self.preprocessing["crop_size"]
+        example = torch.rand(VIEWS_PER_PASS, self.model.in_channels, self._rule.num_frames, size, size)
+        self._network = optimize(self._network, example.to(self.device), engine=engine)
+        return self
 
     def predict(
         self, video: Source, *, views: str = "10x3", top_k: int = 5, fps: float | None = None
@@ -184,7 +196,8 @@ class Recognizer:
         return normalize(inputs, self.preprocessing["mean"], self.preprocessing["std"])
 
     def _score(self, x: Tensor) -> Tensor:
-        return self.model(x).sigmoid() if self.multi_label else self.model.window_scores(x)
+        scores: Tensor = self._network(x)
+        return scores.sigmoid() if self.multi_label else scores
 
     def _pooled(self, x: Tensor) -> Tensor:
         return torch.cat([pathway.mean((2, 3, 4)) for pathway in self.model.features(x)], dim=1)

@@ -57,6 +57,17 @@ def test_a_file_an_array_and_a_stream_of_frames_are_one_video(recognizer, video,
     np.testing.assert_allclose(of_file, of_array, atol=2e-3)  # H.264 is not lossless
 
 
+@pytest.mark.slow
+def test_an_optimised_recogniser_gives_the_same_scores_for_any_number_of_views(tiny_checkpoint, frames):
+    recognizer = octvideo.load(tiny_checkpoint, device="cpu")
+    plain = [recognizer.scores(frames, fps=30, views=views) for views in ("1x1", "3x3")]
+
+    recognizer.optimize(engine="openvino")
+
+    for views, expected in zip(("1x1", "3x3"), plain, strict=True):
+        np.testing.assert_allclose(recognizer.scores(frames, fps=30, views=views), expected, rtol=1e-3)
+
+
 def test_the_score_of_two_clips_is_the_mean_of_theirs(recognizer, frames):
     clips = recognizer.view_spec("2x3").clips(Timing(len(frames), 30.0))
 

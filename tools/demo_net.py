@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--features", type=Path, metavar="NPZ", help="also save the pooled features")
     parser.add_argument("--json", action="store_true", help="one JSON object per video on stdout")
     parser.add_argument("--views", default="10x3", help="clips x crops per video; 1x1 is 30 times as fast as 10x3")
+    parser.add_argument("--optimize", action="store_true", help="as TEST.OPTIMIZE: pays for many videos or a long one")
     parser.add_argument("--top-k", type=int, default=5)
     parser.add_argument("--window-seconds", type=float, default=2.0, help="of the classes drawn over time")
     parser.add_argument("--stride-seconds", type=float, default=1.0)
@@ -36,6 +37,8 @@ def main() -> None:
         raise ConfigError(f"--output {args.output}: an .mp4 is made of one video; for a folder write a .csv")
 
     recognizer, videos = octvideo.load(args.checkpoint), videos_of(args.video)
+    if args.optimize:
+        recognizer.optimize()
     if draws:
         windows = {"window_seconds": args.window_seconds, "stride_seconds": args.stride_seconds}
         write_named_video(recognizer, videos[0], args.output, top_k=args.top_k, **windows)

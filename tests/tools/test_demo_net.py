@@ -24,6 +24,17 @@ def test_a_video_is_named_on_the_console(run_tool, tiny_checkpoint, video):
     assert first.split()[0].endswith("%")
 
 
+@pytest.mark.slow
+def test_an_optimised_network_names_the_same(run_tool, tiny_checkpoint, video):
+    plain, fast = (
+        run_tool("demo_net", "--checkpoint", tiny_checkpoint, "--video", video, "--views", "1x1", *option)
+        for option in ([], ["--optimize"])
+    )
+
+    assert fast.status == 0, fast.err
+    assert fast.out == plain.out
+
+
 def test_programs_get_one_json_object_per_video(run_tool, tiny_checkpoint, video):
     result = run_tool("demo_net", "--checkpoint", tiny_checkpoint, "--video", video, "--json", "--top-k", 6)
 
