@@ -74,7 +74,7 @@ class Recognizer:
     ) -> None:
         """multi_label: a video may have several classes, each with a probability of its own."""
         self.model: Any = model.to(device).eval()
-        self._network: nn.Module = self.model if multi_label else WindowScores(self.model)
+        self._score: nn.Module = WindowScores(model, multi_label=multi_label)
         self.multi_label = multi_label
         self.class_names = list(class_names)
         self.preprocessing = preprocessing
@@ -93,7 +93,8 @@ class Recognizer:
         """
         size = self.preprocessing["crop_size"]
         example = torch.rand(VIEWS_PER_PASS, self.model.in_channels, self._rule.num_frames, size, size)
-        self._network = optimize(self._network, example.to(self.device), engine=engine)
+        plain = WindowScores(self.model, multi_label=self.multi_label)
+        self._score = optimize(plain, example.to(self.device), engine=engine)
         return self
 
     def predict(
@@ -194,10 +195,6 @@ class Recognizer:
         if self.preprocessing["reverse_channels"]:
             inputs = inputs.flip(1)
         return normalize(inputs, self.preprocessing["mean"], self.preprocessing["std"])
-
-    def _score(self, x: Tensor) -> Tensor:
-        scores: Tensor = self._network(x)
-        return scores.sigmoid() if self.multi_label else scores
 
     def _pooled(self, x: Tensor) -> Tensor:
         return torch.cat([pathway.mean((2, 3, 4)) for pathway in self.model.features(x)], dim=1)

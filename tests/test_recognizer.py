@@ -62,7 +62,7 @@ def test_an_optimised_recogniser_gives_the_same_scores_for_any_number_of_views(t
     recognizer = octvideo.load(tiny_checkpoint, device="cpu")
     plain = [recognizer.scores(frames, fps=30, views=views) for views in ("1x1", "3x3")]
 
-    recognizer.optimize(engine="openvino")
+    recognizer.optimize(engine="openvino").optimize(engine="openvino")
 
     for views, expected in zip(("1x1", "3x3"), plain, strict=True):
         np.testing.assert_allclose(recognizer.scores(frames, fps=30, views=views), expected, rtol=1e-3)

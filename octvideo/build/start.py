@@ -25,9 +25,9 @@ def scorer(cfg: Any, model: nn.Module, optimise_for: int = 0) -> Scorer:
 
     optimise_for: views per forward pass for which the fastest engine installed is prepared; 0: none.
     """
-    network = model if cfg.DATA.MULTI_LABEL else WindowScores(model)
+    network: nn.Module = WindowScores(model, multi_label=cfg.DATA.MULTI_LABEL)
     if optimise_for:
         size = cfg.DATA.TEST_CROP_SIZE
         example = torch.rand(optimise_for, 3, cfg.DATA.NUM_FRAMES, size, size)
         network = optimize(network, example.to(next(model.parameters()).device))
-    return (lambda inputs: network(inputs).sigmoid()) if cfg.DATA.MULTI_LABEL else network
+    return network

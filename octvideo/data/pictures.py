@@ -5,6 +5,7 @@ which decoders paper over in ways of their own. (ITU-T H.264, sections 7.3 and 8
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
@@ -60,7 +61,7 @@ class _Bits:
         return (code + 1) // 2 if code % 2 else -(code // 2)
 
 
-class _Numbered:
+class _Numbered(ABC):
     """Reads the packets of one stream in file order; units stand behind their lengths, as in mp4 and Matroska."""
 
     def __init__(self, length_size: int, parameter_sets: Iterator[bytes]) -> None:
@@ -93,9 +94,9 @@ class _Numbered:
         if position != len(data):
             raise ValueError("lengths do not add up")
 
+    @abstractmethod
     def _take(self, unit: bytes) -> Content | None:
         """The picture that begins with this unit, if one does. Parameter sets are remembered."""
-        raise NotImplementedError
 
 
 class _H264(_Numbered):

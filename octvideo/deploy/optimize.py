@@ -26,14 +26,17 @@ TOLERANCE = 1e-4
 
 
 class WindowScores(nn.Module):
-    """A network whose output is its test-time probabilities: what an evaluation optimises."""
+    """A network whose output is its test-time probabilities: what an evaluation optimises.
 
-    def __init__(self, model: nn.Module) -> None:
+    multi_label: a sigmoid of the logits, as each of several labels has a probability of its own.
+    """
+
+    def __init__(self, model: nn.Module, *, multi_label: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.multi_label = model, multi_label
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model.window_scores(x)  # type: ignore[operator]
+        return self.model(x).sigmoid() if self.multi_label else self.model.window_scores(x)  # type: ignore[operator]
 
 
 def optimize(model: nn.Module, example: Tensor, *, engine: str = "auto") -> nn.Module:
