@@ -7,18 +7,20 @@
     python tools/benchmark.py --model i3d_r50 --alpha 0 .1 --engine openvino --layers
     python tools/benchmark.py --model i3d_r50 --alpha 0 --against pytorchvideo
 
-The first alpha is what the others are held to. GPU timing is not in this tool: it measures the CPU.
+    python tools/benchmark.py --device cuda --train --bf16 --compile --batch 16
+
+The first alpha is what the others are held to.
 """
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from octvideo.complexity import align
-from octvideo.deploy.benchmark import ENGINES, Case, compare, compare_layers, verdict
+from octvideo.deploy.benchmark import ENGINES, Case, Measured, compare, compare_layers, verdict
 from octvideo.errors import exit_on_user_error
 from octvideo.layers import WIDTH_RULES
 from octvideo.models.registry import MODELS
@@ -35,6 +37,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--width-rule", choices=WIDTH_RULES, help="how widths are split; by default the network's own")
     parser.add_argument("--engine", default="eager", choices=ENGINES)
     parser.add_argument("--bf16", action="store_true", help="under autocast, with engine eager")
+    parser.add_argument("--compile", action="store_true", help="by torch.compile, with engine eager")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cuda: timed by its own events")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--layers", action="store_true", help="also a table of every layer's time")
@@ -49,6 +53,19 @@ def layer_table(cases: list[Case], rounds: int) -> str:
     times["all"] = [sum(column) for column in zip(*times.values(), strict=True)]
     rows = [(name, *(f"{1e3 * t:.2f}" for t in row)) for name, row in times.items()]
     return align([("layer, ms", *(case.label for case in cases)), *rows], numbers=range(1, 1 + len(cases)))
+
+
+def table_row(m: Measured) -> tuple[str, ...]:
+    saved = m.case.saved_megabytes() if m.case.train and m.peak_megabytes is None else m.peak_megabytes
+    return (
+        m.case.label,
+        f"{1e3 * m.seconds:.1f}",
+        f"{m.clips_per_second:.1f}",
+        f"{m.ratio:.3f}",
+        f"{m.best_ratio:.3f}",
+        f"{m.macs_ratio:.3f}",
+        f"{saved:.0f}" if saved is not None else "",
+    )
 
 
 def main() -> None:
@@ -66,26 +83,19 @@ def main() -> None:
             engine=args.engine,
             width_rule=args.width_rule,
             bf16=args.bf16,
+            compiled=args.compile,
+            device=args.device,
         )
         for alpha in args.alpha
     ]
     if args.against:
-        cases.append(Case(args.model, 0.0, shape, args.batch, args.train, source=args.against, bf16=args.bf16))
+        first = cases[0]
+        cases.append(replace(first, alpha=0.0, source=args.against, engine="eager", compiled=False, width_rule=None))
     measured = compare(cases, args.rounds)
-    header = ("alpha", "ms", "ratio", "fastest", "multiply-adds", "saved MB" if args.train else "")
-    saved = [f"{case.saved_megabytes():.0f}" if args.train else "" for case in cases]
-    rows = [
-        (
-            m.case.label,
-            f"{1e3 * m.seconds:.0f}",
-            f"{m.ratio:.3f}",
-            f"{m.best_ratio:.3f}",
-            f"{m.macs_ratio:.3f}",
-            s,
-        )
-        for m, s in zip(measured, saved, strict=True)
-    ]
-    print(align([header, *rows], numbers=range(6)))
+    rows = [table_row(m) for m in measured]
+    memory = "" if args.device == "cpu" and not args.train else "peak MB" if args.device == "cuda" else "saved MB"
+    header = ("alpha", "ms", "clips/s", "ratio", "fastest", "multiply-adds", memory)
+    print(align([header, *rows], numbers=range(7)))
     print(verdict(measured))
     if args.layers:
         print(layer_table([case for case in cases if case.source == "octvideo"], args.rounds))

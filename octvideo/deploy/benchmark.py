@@ -29,6 +29,8 @@ class Case:
     train: forward and backward, in the plain or the memory-saving form.
     width_rule: how widths are split; None is the network's own rule.
     bf16: under autocast, in eager mode.
+    compiled: by torch.compile as it is, in eager mode; engine "torch" folds and rewrites first, and does not train.
+    device: "cpu" or "cuda".
     """
 
     model: str
@@ -41,6 +43,8 @@ class Case:
     source: str = "octvideo"
     width_rule: str | None = None
     bf16: bool = False
+    compiled: bool = False
+    device: str = "cpu"
 
     @property
     def label(self) -> str:
@@ -53,7 +57,7 @@ class Case:
         return create_model(self.model, alpha=self.alpha, dropout_rate=0.0, memory_saving=self.memory_saving, **rule)
 
     def example(self) -> Tensor:
-        return torch.randn(self.batch, *self.input_shape)
+        return torch.randn(self.batch, *self.input_shape, device=self.device)
 
     def make(self) -> Call:
         """Something to call again and again. Raises ConfigError for an engine that cannot do it."""
@@ -63,7 +67,13 @@ class Case:
             raise ConfigError(f"engine {self.engine} does not train; leave --engine out, or --train")
         if self.bf16 and self.engine != "eager":
             raise ConfigError(f"engine {self.engine} computes in fp32 here; leave --engine out, or --bf16")
-        model, x = self.create(), self.example()
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("--device cuda: PyTorch finds no GPU here; leave --device out to measure the CPU")
+        if self.device == "cuda" and self.engine not in ("eager", "torch"):
+            raise ConfigError(f"engine {self.engine} is for CPUs here; on a GPU there are eager and torch")
+        model, x = self.create().to(self.device), self.example()
+        if self.compiled:
+            model.compile()
         return self._training(model, x) if self.train else self._inference(model.eval(), x)
 
     def _training(self, model: nn.Module, x: Tensor) -> Call:
@@ -92,7 +102,7 @@ class Case:
         return openvino_times(self.create(), self.example())
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.bf16)
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16)
 
     def macs(self) -> int:
         """Multiply-adds of one forward pass of one clip."""
@@ -107,36 +117,72 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Seconds per call, and their ratio to the first case: of the medians, and of the fastest calls."""
+    """Seconds per call, and their ratio to the first case: of the medians, and of the fastest calls.
+
+    peak_megabytes: of a GPU, what a call needs at most beyond what was there before it.
+    """
 
     case: Case
     seconds: float
     ratio: float
     best_ratio: float
     macs_ratio: float
+    peak_megabytes: float | None = None
+
+    @property
+    def clips_per_second(self) -> float:
+        return self.case.batch / self.seconds
 
 
 def compare(cases: Sequence[Case], rounds: int) -> list[Measured]:
     """Measure in turns, `rounds` times after an unmeasured call each. The first case is what others are held to."""
-    times = interleaved({case: case.make() for case in cases}, rounds)
+    calls = {case: case.make() for case in cases}
+    times = interleaved(calls, rounds, cases[0].device)
     first, macs = times[cases[0]], [case.macs() for case in cases]
     return [
-        Measured(case, median(t), median(t) / median(first), min(t) / min(first), m / macs[0])
+        Measured(
+            case,
+            median(t),
+            median(t) / median(first),
+            min(t) / min(first),
+            m / macs[0],
+            peak_megabytes(calls[case]) if case.device == "cuda" else None,
+        )
         for (case, t), m in zip(times.items(), macs, strict=True)
     ]
 
 
-def interleaved(calls: Mapping[Case, Call], rounds: int) -> dict[Case, list[float]]:
+def interleaved(calls: Mapping[Case, Call], rounds: int, device: str = "cpu") -> dict[Case, list[float]]:
     """Seconds of each call in each round: a, b, c, a, b, c, ..."""
     for call in calls.values():
         call()
     times: dict[Case, list[float]] = {case: [] for case in calls}
     for _ in range(rounds):
         for case, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[case].append(time.perf_counter() - start)
+            times[case].append(seconds_of(call, device))
     return times
+
+
+def seconds_of(call: Call, device: str) -> float:
+    """By the clock; of a GPU between two events in its queue, for a call returns before its work is done."""
+    if device == "cpu":
+        started = time.perf_counter()
+        call()
+        return time.perf_counter() - started
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def peak_megabytes(call: Call) -> float:
+    """What a call needs of the GPU's memory at most, beyond what is held before it."""
+    held = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    return (torch.cuda.max_memory_allocated() - held) / 1e6
 
 
 def compare_layers(cases: Sequence[Case], rounds: int) -> dict[str, list[float]]:

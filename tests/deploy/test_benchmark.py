@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from octvideo.deploy.benchmark import Case, Measured, compare, compare_layers, interleaved, verdict
+from octvideo.deploy.benchmark import Case, Measured, compare, compare_layers, interleaved, seconds_of, verdict
 from octvideo.errors import ConfigError
 
 SMALL = (3, 4, 16, 16)
@@ -67,6 +67,52 @@ def test_half_precision_is_used(train, monkeypatch):
     case.make()()
 
     assert seen == [torch.bfloat16]
+
+
+def test_a_network_is_compiled_on_request(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda model: compiled.append(model))
+
+    Case("c2d_r26", 0.5, SMALL, train=True, compiled=True).make()()
+
+    assert len(compiled) == 1
+
+
+def test_a_gpu_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    with pytest.raises(ConfigError, match="PyTorch finds no GPU here; leave --device out"):
+        Case("c2d_r26", 0.0, SMALL, device="cuda").make()
+
+
+def test_engines_of_the_cpu_are_refused_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    with pytest.raises(ConfigError, match="engine openvino is for CPUs here"):
+        Case("c2d_r26", 0.0, SMALL, engine="openvino", device="cuda").make()
+
+
+def test_a_gpu_is_timed_between_events_of_its_queue(monkeypatch):
+    queue = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.place = len(queue)
+            queue.append("event")
+
+        def synchronize(self):
+            queue.append("wait")
+
+        def elapsed_time(self, end):
+            return 1e3 * (end.place - self.place)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+
+    assert seconds_of(lambda: queue.append("call"), "cuda") == 2
+    assert queue == ["event", "call", "event", "wait"]
 
 
 def test_the_tool_prints_a_table_and_writes_json(repo, tmp_path, monkeypatch, capsys):
