@@ -91,7 +91,7 @@ def splits(study: Study, videos: Path) -> Iterator[tuple[str, List, List]]:
         third = set(sorted({sequence[path] for path, _ in train})[2::3])
         yield "held out", *divided(train, {path for path, number in sequence.items() if number in third})
         return
-    for fold in range(FOLDS):
+    for fold in sorted({number % FOLDS for number in sequence.values()}):
         held = {path for path, number in sequence.items() if number % FOLDS == fold}
         yield f"fold {fold + 1} of {FOLDS}", *divided(train + test, held)
 

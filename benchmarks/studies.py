@@ -36,7 +36,7 @@ VARIANTS = {
     "strides instead of pools": ("OCTCONV.DOWNSAMPLE=stride",),
     "widths by int": ("OCTCONV.WIDTH_RULE=int",),
 }
-FOLDS = 4
+FOLDS = 10  # of the 20 sequences: one of each of the two sets
 
 
 class Row(NamedTuple):

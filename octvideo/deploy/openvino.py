@@ -1,5 +1,6 @@
 """A network in OpenVINO's CPU runtime, and how long each of its layers takes there."""
 
+import warnings
 from collections import Counter
 from typing import Any
 
@@ -55,7 +56,8 @@ def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram
         del operations[operation]
     # An example of one clip would fix the batch at one.
     pair, batch = torch.cat([example[:1]] * 2), torch.export.Dim("batch", min=1, max=1024)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch's exporter, about itself
         program = torch.export.export(model.eval(), (pair,), dynamic_shapes=({0: batch},))
         program = program.run_decompositions(operations)
     CSEPass()(program.graph_module)

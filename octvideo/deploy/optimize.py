@@ -5,7 +5,6 @@ fast(clips)                                # logits to 1e-4 relative
 """
 
 import logging
-import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from shutil import which
@@ -53,9 +52,7 @@ def optimize(model: nn.Module, example: Tensor, *, engine: str = "auto") -> nn.M
     if engine == "auto":
         engine = "openvino" if example.device.type == "cpu" and find_spec("openvino") else "torch"
     folded = fold_batch_norm(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of torch's exporter, about itself
-        fast = ENGINES[engine](folded, example)
+    fast = ENGINES[engine](folded, example)
     with torch.inference_mode():
         difference = relative_difference(fast(example), folded.eval()(example))
     if difference > TOLERANCE and example.dtype == torch.float32:
