@@ -250,7 +250,7 @@ def table(study: Study, content: Record) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in study.rows:
-        runs, vanilla = runs_of(content, row), runs_of(content, row._replace(alpha=0.0))
+        runs, vanilla = runs_of(content, row), runs_of(content, row.vanilla)
         if not runs:
             continue
         top1 = [runs[place]["top1"] for place in sorted(runs)]

@@ -3,7 +3,7 @@
     python benchmarks/operators.py --alpha 0 .5 [--engine eager|torch|openvino] [--rounds 5]
     python benchmarks/operators.py --alpha 0 .5 --train [--memory-saving] --input 8 112 112 --batch 2
 
-Milliseconds per call and how often the operation runs, the largest first; networks take turns, the fastest round counts.
+Milliseconds per call and how often the operation runs, the largest first; of rounds in turns the fastest one.
 """
 
 import argparse
@@ -82,7 +82,9 @@ def main() -> None:
     ordered = sorted(names, key=lambda name: -max(operations.get(name, (0, 0))[0] for operations in fastest))
     rows = [(name[:60], *(cell(operations.get(name)) for operations in fastest)) for name in ordered[: args.top]]
     rows.append(("all", *(f"{1e3 * total(operations):.1f}" for operations in fastest)))
-    print(align([("ms (calls)", *(f"alpha {alpha:g}" for alpha in args.alpha)), *rows], numbers=range(1, 1 + len(runs))))
+    print(
+        align([("ms (calls)", *(f"alpha {alpha:g}" for alpha in args.alpha)), *rows], numbers=range(1, 1 + len(runs)))
+    )
 
 
 def cell(found: tuple[float, int] | None) -> str:

@@ -33,8 +33,14 @@ VARIANTS = {
     "2 x epochs": ("SOLVER.MAX_EPOCH=12",),
     "BN statistics measured anew": ("BN.USE_PRECISE_STATS=True",),
     "stem and res2 frozen": ("MODEL.FREEZE_STAGES=[1,2]",),
-    "strides instead of pools": ("OCTCONV.DOWNSAMPLE=stride",),
     "widths by int": ("OCTCONV.WIDTH_RULE=int",),
+}
+# How vanilla kernels are divided; "": as configs/finetune does it, the smoothest channels low, and strides.
+DIVIDED = {
+    "": (),
+    "pooled": ("OCTCONV.DOWNSAMPLE=pool",),
+    "as they come": ("OCTCONV.SMOOTHEST_LOW=False",),
+    "as they come, pooled": ("OCTCONV.SMOOTHEST_LOW=False", "OCTCONV.DOWNSAMPLE=pool"),
 }
 FOLDS = 10  # of the 20 sequences: one of each of the two sets
 
@@ -46,6 +52,7 @@ class Row(NamedTuple):
     alpha: float
     start: str
     variant: str = ""
+    divided: str = ""
 
     @property
     def label(self) -> str:
@@ -54,7 +61,12 @@ class Row(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(filter(None, (self.label, self.start, self.variant)))
+        return tuple(filter(None, (self.label, self.start, self.variant, self.divided)))
+
+    @property
+    def vanilla(self) -> "Row":
+        """What it is held against."""
+        return self._replace(alpha=0.0, divided="")
 
     @property
     def config(self) -> str:
@@ -62,7 +74,8 @@ class Row(NamedTuple):
 
     def settings(self, study: "Study") -> list[str]:
         own = study.scratch if self.start == "scratch" else ()
-        return [*own, *NETWORKS[self.network], f"OCTCONV.ALPHA={self.alpha}", *VARIANTS[self.variant]]
+        network = [*NETWORKS[self.network], f"OCTCONV.ALPHA={self.alpha}"]
+        return [*own, *network, *VARIANTS[self.variant], *DIVIDED[self.divided]]
 
 
 @dataclass(frozen=True)
@@ -132,6 +145,7 @@ GESTURES = (
 SMALL = (
     "RESNET.DEPTH=26",
     "RESNET.WIDTH_PER_GROUP=32",
+    "OCTCONV.DOWNSAMPLE=",
     "MODEL.DROPOUT_RATE=0.0",
     "SOLVER.OPTIMIZING_METHOD=adamw",
     "SOLVER.BASE_LR=0.001",
@@ -157,9 +171,12 @@ STUDIES = {
                 Row("I3D-NL", 0.0, "imagenet"),
                 Row("I3D-NL", 0.1, "imagenet"),
                 Row("I3D", 0.0, "imagenet", "2 x epochs"),
-                Row("I3D", 0.1, "imagenet", "2 x epochs"),
-                Row("I3D", 0.0, "scratch"),
-                Row("I3D", 0.1, "scratch"),
+                Row("I3D", 0.1, "imagenet", divided="as they come, pooled"),
+                Row("I3D", 0.1, "imagenet", "2 x epochs", divided="as they come, pooled"),
+                Row("I3D", 0.2, "imagenet", divided="as they come, pooled"),
+                Row("I3D", 0.5, "imagenet", divided="as they come, pooled"),
+                Row("C2D", 0.1, "imagenet", divided="as they come, pooled"),
+                Row("I3D-NL", 0.1, "imagenet", divided="as they come, pooled"),
             ),
             (*UT, "SOLVER.MAX_EPOCH=6"),
         ),
@@ -175,7 +192,11 @@ STUDIES = {
             "fine_tuning",
             "ut_interaction",
             112,
-            (Row("I3D", 0.0, "imagenet"), *(Row("I3D", 0.1, "imagenet", variant) for variant in VARIANTS)),
+            (
+                Row("I3D", 0.0, "imagenet"),
+                *(Row("I3D", 0.1, "imagenet", divided=way) for way in DIVIDED),
+                *(Row("I3D", 0.1, "imagenet", variant) for variant in list(VARIANTS)[1:]),
+            ),
             (*UT, "SOLVER.MAX_EPOCH=6"),
             parts="held out",
         ),

@@ -6,19 +6,21 @@
 IN: a checkpoint of this package, a ResNet in torchvision's layout, or an official OctConv file (.params, .tar). The
 network is the config's. Training inflates by itself (TRAIN.CHECKPOINT_INFLATE); this shows it beforehand.
 
---images (a folder per class) measures what dividing vanilla weights between frequency groups costs: the error of each
-stage's features and, where the network keeps the classifier, top-1 before and after batch norm statistics are measured
-anew. OUT has the new statistics then.
+--images (a folder per class) lets the channels of vanilla weights that lose least become low ones, as training does by
+its own clips (OCTCONV.SMOOTHEST_LOW), and measures what dividing them costs: the error of each stage's features and,
+where the network keeps the classifier, top-1 before and after batch norm statistics are measured anew. OUT has the new
+statistics then.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from octvideo.build import build_model
 from octvideo.build.data import preprocessing
-from octvideo.build.weights import inflate_from, read_weights, split_effect
+from octvideo.build.weights import first_pictures, inflate_from, order_channels, read_weights, split_effect
 from octvideo.config import add_config_arguments, load_config
 from octvideo.engine.checkpoint import save_checkpoint
 from octvideo.errors import exit_on_user_error
@@ -36,6 +38,8 @@ def main() -> None:
 
     torch.manual_seed(cfg.RNG_SEED)
     model, weights = build_model(cfg), read_weights(cfg, args.source)
+    if args.images:
+        weights = order_channels(cfg, weights, model, partial(first_pictures, cfg, args.images))
     report = inflate_from(cfg, weights, model)
     print("\n".join([f"{args.source} ({weights.layout}) -> {model.config['name']}", *report.lines()]))
     if args.images:

@@ -1,7 +1,9 @@
 """Weights to start from, as a config names them. Reads TRAIN.CHECKPOINT_* and the DATA that they must agree with."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from octvideo.build.data import preparation
 from octvideo.data.image_transforms import CentreCrop
 from octvideo.data.images import ImageDataset, ImageFolder
-from octvideo.data.loader import Loader
+from octvideo.data.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
 from octvideo.engine.precise_bn import measure_bn_statistics
 from octvideo.torch_file import read_torch_file
@@ -19,6 +21,7 @@ from octvideo.weights import load_weights
 from octvideo.weights.convert import convert_weights
 from octvideo.weights.image_weights import ImageWeights, read_image_weights
 from octvideo.weights.inflate import InflationReport, inflate
+from octvideo.weights.order import smoothest_last
 from octvideo.weights.split_effect import measure_recovery, stage_errors
 
 logger = logging.getLogger("octvideo")
@@ -26,14 +29,21 @@ logger = logging.getLogger("octvideo")
 Clips = tuple[Tensor, Tensor]  # float (N, 3, T, H, W) and labels (N,)
 
 
-def load_initial_weights(cfg: Any, model: nn.Module) -> None:
-    """Fill `model` from TRAIN.CHECKPOINT_FILE_PATH; where that is empty, training starts from scratch."""
+def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset) -> None:
+    """Fill `model` from TRAIN.CHECKPOINT_FILE_PATH; where that is empty, training starts from scratch.
+
+    dataset: what will be trained on; a few of its clips decide which channels of vanilla weights become low ones.
+    """
     path = cfg.TRAIN.CHECKPOINT_FILE_PATH
     if not path:
         if cfg.TRAIN.CHECKPOINT_INFLATE:
             logger.warning("training from scratch: TRAIN.CHECKPOINT_FILE_PATH names no image weights to inflate")
     elif cfg.TRAIN.CHECKPOINT_INFLATE:
-        report = inflate_from(cfg, read_weights(cfg, path), model)
+        found = read_weights(cfg, path)
+        weights = order_channels(cfg, found, model, partial(_some_clips, cfg, dataset))
+        report = inflate_from(cfg, weights, model)
+        if weights is not found:
+            report.notes.append("low channels are those that lose least at half the size, measured on a few clips")
         logger.info("inflated %s: %s", path, "; ".join(report.lines()))
     else:
         load_weights(model, path, clear_prefixes=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
@@ -44,6 +54,17 @@ def read_weights(cfg: Any, path: str) -> ImageWeights:
     if path.endswith((".params", ".tar")):
         return read_image_weights(convert_weights(path).checkpoint(), path)
     return read_image_weights(read_torch_file(path), path, cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
+
+
+def order_channels(cfg: Any, weights: ImageWeights, model: nn.Module, clips: Callable[[], Tensor]) -> ImageWeights:
+    """As OCTCONV.SMOOTHEST_LOW asks: vanilla weights for an octave `model` with the channels last that lose least.
+
+    clips: gives float (N, 3, T, H, W) to measure on, where that is needed.
+    """
+    if weights.is_octave or not model.config["alpha"] or not cfg.OCTCONV.SMOOTHEST_LOW:  # type: ignore[index]
+        return weights
+    weights.assumes.check_input(cfg.DATA.MEAN, cfg.DATA.STD)
+    return replace(weights, state=smoothest_last(weights.state, model, clips(), weights.assumes))
 
 
 def inflate_from(cfg: Any, weights: ImageWeights, model: nn.Module) -> InflationReport:
@@ -70,6 +91,26 @@ def split_effect(
     if "head.fc" in report.copied:
         lines.append(str(measure_recovery(model, testing, partial(_measure_anew, clips=measuring))))
     return lines
+
+
+def first_pictures(cfg: Any, images: str) -> Tensor:
+    """A batch of the pictures of a folder per class, as clips that stand still."""
+    return next(_still_clips(cfg, images))[0]
+
+
+def _some_clips(cfg: Any, dataset: Dataset) -> Tensor:
+    """As training sees them; the same on every rank."""
+    workers = cfg.DATA_LOADER
+    loader = Loader(
+        dataset,
+        batch_size=min(8, len(dataset)),
+        num_workers=min(workers.NUM_WORKERS, 1),
+        seed=cfg.RNG_SEED,
+        timeout_seconds=workers.TIMEOUT,
+        max_bad_ratio=cfg.DATA.MAX_BAD_RATIO,
+    )
+    with closing(loader):
+        return preparation(cfg)(next(loader.epoch(0)).inputs)
 
 
 def _still_clips(cfg: Any, images: str) -> Iterator[Clips]:

@@ -99,6 +99,7 @@ DEFAULTS: Tree = {
         "NONLOCAL": "high",
         "DOWNSAMPLE": "",  # "": strided where neither side has a low group, else pooled
         "MEMORY_SAVING": False,
+        "SMOOTHEST_LOW": True,  # of vanilla weights that are divided: the channels that lose least, not just the last
     },
     "NONLOCAL": {
         "LOCATION": [[[]], [[]], [[]], [[]]],  # block indices in res2..res5, per pathway

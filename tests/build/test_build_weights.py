@@ -10,9 +10,28 @@ from octvideo import create_model
 from octvideo.build.model import build_model
 from octvideo.build.weights import load_initial_weights
 from octvideo.config import load_config
+from octvideo.data.batch import Sample
 from octvideo.errors import CheckpointError
 
-SMALL = ["RESNET.DEPTH=26", "RESNET.WIDTH_PER_GROUP=16", "MODEL.NUM_CLASSES=3"]
+SMALL = ["DATA_LOADER.NUM_WORKERS=0", "RESNET.DEPTH=26", "RESNET.WIDTH_PER_GROUP=16", "MODEL.NUM_CLASSES=3"]
+
+
+class Clips:
+    """Four clips of noise, of which not one may be asked for where nothing is divided."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return 4
+
+    def sample(self, epoch: int, index: int) -> Sample:
+        self.asked.append(index)
+        noise = torch.randint(256, (3, 4, 32, 32), generator=torch.Generator().manual_seed(index), dtype=torch.uint8)
+        return Sample(noise, 0, index, "clip")
+
+
+CLIPS = Clips()
 
 
 @pytest.fixture
@@ -33,7 +52,7 @@ def test_image_weights_are_inflated_and_the_log_says_what_changed(repo, image_fi
     model = build_model(cfg)
 
     with caplog.at_level(logging.INFO, "octvideo"):
-        load_initial_weights(cfg, model)
+        load_initial_weights(cfg, model, CLIPS)
 
     stem = torch.load(image_file, weights_only=True)["model_state"]["stem.conv.weight"]
     torch.testing.assert_close(model.stem.conv.weight.sum(2), stem)
@@ -45,10 +64,28 @@ def test_image_weights_are_inflated_and_the_log_says_what_changed(repo, image_fi
         assert text in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "asks"),
+    [
+        ("oct_i3d", [], True),
+        ("oct_i3d", ["OCTCONV.SMOOTHEST_LOW=false"], False),
+        ("i3d", [], False),
+    ],
+)
+def test_clips_of_the_data_say_which_channels_of_vanilla_weights_go_low(repo, image_file, caplog, name, settings, asks):
+    cfg, clips = config(repo, name, f"TRAIN.CHECKPOINT_FILE_PATH={image_file}", *settings), Clips()
+
+    with caplog.at_level(logging.INFO, "octvideo"):
+        load_initial_weights(cfg, build_model(cfg), clips)
+
+    assert bool(clips.asked) == asks
+    assert ("low channels are those that lose least" in caplog.text) == asks
+
+
 def test_without_a_file_training_starts_from_scratch_and_says_so(repo, caplog):
     cfg = config(repo, "i3d")
 
-    load_initial_weights(cfg, build_model(cfg))
+    load_initial_weights(cfg, build_model(cfg), CLIPS)
 
     assert "training from scratch: TRAIN.CHECKPOINT_FILE_PATH names no image weights" in caplog.text
 
@@ -59,7 +96,7 @@ def test_another_input_is_refused_before_the_model_is_touched(repo, image_file):
     before = model.stem.conv.weight.clone()
 
     with pytest.raises(CheckpointError, match=r"set DATA\.MEAN \[0\.485, 0\.456, 0\.406\]"):
-        load_initial_weights(cfg, model)
+        load_initial_weights(cfg, model, CLIPS)
 
     assert torch.equal(model.stem.conv.weight, before)
 
@@ -69,6 +106,6 @@ def test_a_video_file_loads_as_it_is(repo, tmp_path):
     trained, model = build_model(cfg), build_model(cfg)
     torch.save({"model_state": trained.state_dict(), "meta": {"model": trained.config}}, tmp_path / "w.pyth")
 
-    load_initial_weights(cfg, model)
+    load_initial_weights(cfg, model, CLIPS)
 
     assert torch.equal(model.stem.conv.weight, trained.stem.conv.weight)

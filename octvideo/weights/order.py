@@ -1,0 +1,108 @@
+"""Which channels of vanilla image weights become the low ones: those that lose least at half the size.
+
+Kernels are divided by position, the last channels going low, and a vanilla network does not care for positions: the
+channels between two layers may change places if both layers' kernels do. So they are sorted first. All blocks of a
+stage add to one map, and share its order:
+
+    map of a stage --- shortcut ----------------------- + --- map of the next
+                   `-- reduce -- spatial -- expand -----'
+                          own map   own map
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from octvideo.layers.octave import OctTensor, down, up_to
+from octvideo.models import create_model
+from octvideo.weights.assumptions import Assumptions
+from octvideo.weights.inflate import NORM_TENSORS, State, inflate
+
+BRANCH = ("reduce", "spatial", "expand", "first", "second")  # the layers of a bottleneck, or of a basic block
+
+
+class _Map(NamedTuple):
+    """A map, by the names of the layers that write it, each all of it, and of those that convolve it."""
+
+    writers: list[str]
+    readers: list[str]
+
+
+@torch.no_grad()
+def smoothest_last(state_2d: State, model_3d: nn.Module, clips: Tensor, assumes: Assumptions) -> dict[str, Tensor]:
+    """Vanilla image weights with the channels of every map in another order; the image network computes the same.
+
+    What a channel loses is the energy that pooling by 2 takes away from it on `clips`, times that of the kernels that
+    read it. Those that lose most come first, so that `inflate` makes low channels of those that lose least.
+
+    state_2d: in the names of this package's image networks. model_3d: the network to be filled; it is not changed.
+    clips: float (N, 3, T, H, W), normalised as the weights expect. Raises CheckpointError where `inflate` would.
+    """
+    vanilla = create_model(**(model_3d.config | {"alpha": 0.0, "downsample": "stride"}))  # type: ignore[operator]
+    inflate(state_2d, vanilla, assumes)
+    maps = list(_maps(state_2d))
+    lost = _lost_energy(vanilla, [reader for m in maps for reader in m.readers], clips)
+    state = dict(state_2d)
+    if any(state[_kernel(reader)].shape[1] != len(channels) for reader, channels in lost.items()):
+        return state  # Kernels of groups, which `inflate` does not divide.
+    for m in maps:
+        losses = [lost[reader] * state_2d[_kernel(reader)].float().square().sum((0, 2, 3)) for reader in m.readers]
+        order = torch.stack(losses).sum(0).argsort(descending=True, stable=True)
+        for name, dim in _tensors(state, m):
+            state[name] = state[name].index_select(dim, order)
+    return state
+
+
+def _maps(state: State) -> Iterator[_Map]:
+    """All maps that an octave network divides: not the stem's, nor what is added to it."""
+    stages: dict[str, list[str]] = {}
+    for name in state:
+        if found := re.match(r"(res\d)\.block\d+", name):
+            stages.setdefault(found[1], []).append(found[0])
+    following: list[str] = []
+    for blocks in reversed([list(dict.fromkeys(blocks)) for blocks in stages.values()]):
+        branches = [[f"{b}.{layer}" for layer in BRANCH if _kernel(f"{b}.{layer}") in state] for b in blocks]
+        for branch in branches:
+            for writer, reader in pairwise(branch):
+                yield _Map([writer], [reader])
+        shortcut = [f"{blocks[0]}.shortcut"] if _kernel(f"{blocks[0]}.shortcut") in state else []
+        readers = [branch[0] for branch in branches[1:]] + following
+        if shortcut and readers:
+            yield _Map([*shortcut, *(branch[-1] for branch in branches)], readers)
+        following = [branches[0][0], *shortcut]
+
+
+def _kernel(layer: str) -> str:
+    return f"{layer}.conv.h2h.weight"
+
+
+def _tensors(state: State, m: _Map) -> Iterator[tuple[str, int]]:
+    """Names of what goes by the channels of a map, and the dimension of them."""
+    is_preact = "tail.high.weight" in state
+    yield from ((_kernel(writer), 0) for writer in m.writers)
+    yield from ((_kernel(reader), 1) for reader in m.readers)
+    norms = [f"{layer}.bn" for layer in (m.readers if is_preact else m.writers)]
+    if any(writer.startswith("res5.block0.shortcut") for writer in m.writers):
+        yield "head.fc.weight", 1
+        norms += ["tail"] if is_preact else []
+    yield from ((f"{norm}.high.{tensor}", 0) for norm in norms for tensor in NORM_TENSORS)
+
+
+def _lost_energy(model: nn.Module, layers: Sequence[str], clips: Tensor) -> dict[str, Tensor]:
+    """Per channel of the map that each layer convolves: mean square of what pooling takes away."""
+    lost: dict[str, Tensor] = {}
+
+    def note(layer: str, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        x = inputs[0].high if isinstance(inputs[0], OctTensor) else inputs[0]
+        lost[layer] = (x - up_to(down(x, 2), x)).square().mean((0, 2, 3, 4))
+
+    handles = [model.get_submodule(f"{layer}.conv").register_forward_pre_hook(partial(note, layer)) for layer in layers]
+    model.eval()(clips)
+    for handle in handles:
+        handle.remove()
+    return lost

@@ -1,0 +1,87 @@
+"""Which channels of vanilla weights become low ones."""
+
+import pytest
+import torch
+
+from octvideo import create_model
+from octvideo.weights.assumptions import Assumptions
+from octvideo.weights.inflate import inflate
+from octvideo.weights.order import smoothest_last
+from octvideo.weights.split_effect import stage_errors
+
+CLIPS = torch.nn.functional.interpolate(torch.randn(2, 3, 2, 16, 16), scale_factor=(1, 4, 4), mode="trilinear")
+SMALL = {"width_per_group": 16, "num_classes": 10}
+
+
+def image_network(name="resnet26", **options):
+    model = create_model(name, **SMALL, **options).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 2)
+            torch.nn.init.normal_(module.bias, std=0.5)
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+    return model
+
+
+def video_network(alpha=0.5, name="c2d_r26", **options):
+    return create_model(name, alpha=alpha, width_rule="int", **SMALL, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "video"),
+    [("resnet26", {}), ("preact_resnet26", {"block": "preact"}), ("resnet26", {"name": "i3d_r26"})],
+)
+def test_the_image_network_computes_the_same(name, video):
+    model, image = image_network(name), torch.randn(2, 3, 64, 64)
+    expected = model(image)
+
+    state = smoothest_last(model.state_dict(), video_network(**video), CLIPS, Assumptions.of(model))
+    changed = [key for key, value in model.state_dict().items() if not torch.equal(value, state[key])]
+    model.load_state_dict(state)
+
+    torch.testing.assert_close(model(image), expected, rtol=1e-4, atol=1e-4)
+    kernels = {key for key in state if ".conv." in key and key != "stem.conv.weight"}
+    assert kernels | {"head.fc.weight"} <= set(changed)
+
+
+def test_a_channel_that_carries_nothing_goes_to_the_end():
+    model = image_network()
+    norm = model.get_submodule("res3.block0.reduce.bn.high")
+    with torch.no_grad():
+        norm.bias.fill_(3)  # so that hardly another is silent
+        norm.weight[5] = norm.bias[5] = 0
+
+    state = smoothest_last(model.state_dict(), video_network(), CLIPS, Assumptions.of(model))
+
+    assert (state["res3.block0.reduce.bn.high.weight"] == 0).nonzero() >= 28  # of 32
+
+
+def test_sorted_weights_stay_as_they_are():
+    model = image_network()
+    assumes = Assumptions.of(model)
+
+    once = smoothest_last(model.state_dict(), video_network(), CLIPS, assumes)
+    twice = smoothest_last(once, video_network(), CLIPS, assumes)
+
+    assert all(torch.equal(once[key], twice[key]) for key in once)
+
+
+def test_less_is_lost_than_by_dividing_as_the_channels_come():
+    model, video = image_network(), video_network(downsample="stride")
+    state, assumes = model.state_dict(), Assumptions.of(model)
+    inflate(state, video, assumes)
+    plain = stage_errors(state, video, CLIPS, assumes)
+
+    ordered = smoothest_last(state, video, CLIPS, assumes)
+    inflate(ordered, video, assumes)
+
+    assert all(a.error < b.error for a, b in zip(stage_errors(ordered, video, CLIPS, assumes), plain, strict=True))
+
+
+def test_kernels_of_groups_stay_where_they_are():
+    model = image_network(num_groups=2, bottleneck_width=32)
+    video = video_network(num_groups=2)
+
+    state = smoothest_last(model.state_dict(), video, CLIPS, Assumptions.of(model))
+
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
