@@ -146,7 +146,7 @@ def settings_of(study: Study, row: Row) -> list[str]:
     return [*study.settings, *row.settings(study)]
 
 
-def train_and_test(row: Row, settings: Sequence[str], out: Path) -> Record:
+def train_and_test(row: Row, settings: Sequence[str], out: Path, keep: bool = False) -> Record:
     """What a run of tools/train_net.py found, and what its network costs."""
     out.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "tools/train_net.py", "--cfg", row.config, *settings, f"OUTPUT_DIR={out}"]
@@ -154,7 +154,8 @@ def train_and_test(row: Row, settings: Sequence[str], out: Path) -> Record:
         subprocess.run(
             command, cwd=REPO, env=os.environ | {"PYTHONPATH": str(REPO)}, stdout=log, stderr=log, check=True
         )
-    shutil.rmtree(out / "checkpoints")
+    if not keep:
+        shutil.rmtree(out / "checkpoints")
     found = json.loads((out / "results.json").read_text())
     network = found["protocol"]["network"]
     return {
@@ -174,8 +175,16 @@ def log_loss(scores: Path) -> float:
     return round(float(-np.log(right).mean()), 4)
 
 
-def run(study: Study, data: Path, out: Path, results: Path, seeds: Sequence[int], only: Sequence[str] = ()) -> None:
-    """only: rows, as "Oct-I3D .1, imagenet"; none: all."""
+def run(
+    study: Study,
+    data: Path,
+    out: Path,
+    results: Path,
+    seeds: Sequence[int],
+    only: Sequence[str] = (),
+    keep: bool = False,
+) -> None:
+    """only: rows, as "Oct-I3D .1, imagenet"; none: all. keep: checkpoints stay in the folders below `out`."""
     path = results / f"{study.name}.json"
     check_settings(read_study(path), study)
     parts = prepare(study, data / study.videos, out)
@@ -187,7 +196,7 @@ def run(study: Study, data: Path, out: Path, results: Path, seeds: Sequence[int]
         weights = data / WEIGHTS if row.start == "imagenet" else ""
         settings = [*settings_of(study, row), *parts[split], f"TRAIN.CHECKPOINT_FILE_PATH={weights}"]
         folder = out / study.name / "_".join((*row.names, str(seed), split)).replace(" ", "_")
-        found = train_and_test(row, [*settings, f"RNG_SEED={seed}"], folder)
+        found = train_and_test(row, [*settings, f"RNG_SEED={seed}"], folder, keep)
         content = read_study(path)
         check_settings(content, study)
         content["runs"].append(wanted | found | {"date": date.today().isoformat(), "hardware": hardware()})
@@ -296,6 +305,7 @@ def parse(arguments: Iterable[str] | None = None) -> argparse.Namespace:
     kinds.choices["run"].add_argument("out", type=Path)
     kinds.choices["run"].add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     kinds.choices["run"].add_argument("--only", nargs="+", default=[], metavar="ROW", help='as "Oct-I3D .1, imagenet"')
+    kinds.choices["run"].add_argument("--keep", action="store_true", help="the checkpoints too")
     kinds.choices["table"].add_argument("--means", type=Path, help="folder for what tools/visualize.py tradeoff reads")
     return parser.parse_args(arguments)
 
@@ -304,7 +314,7 @@ def main() -> None:
     args = parse()
     study = STUDIES[args.study]
     if args.kind == "run":
-        run(study, args.data.resolve(), args.out.resolve(), args.results, args.seeds, args.only)
+        run(study, args.data.resolve(), args.out.resolve(), args.results, args.seeds, args.only, args.keep)
     elif args.kind == "time":
         time_clips(study, args.results)
     content = read_study(args.results / f"{study.name}.json")

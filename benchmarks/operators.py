@@ -17,7 +17,7 @@ from octvideo.complexity import align
 from octvideo.deploy.benchmark import Case
 from octvideo.deploy.optimize import openvino_times
 from octvideo.errors import exit_on_user_error
-from octvideo.models.registry import MODELS
+from octvideo.models.registry import input_shape
 
 ENGINES = ("eager", "torch", "openvino")
 Operations = dict[str, tuple[float, int]]  # seconds and calls
@@ -25,6 +25,7 @@ Operations = dict[str, tuple[float, int]]  # seconds and calls
 
 def profiled(case: Case) -> Callable[[], Operations]:
     """Run it again and see what each operation took."""
+    case.check()
     if case.engine == "openvino":
         times = openvino_times(case.create(), case.example())
         return lambda: (times(), of_openvino(times.request.profiling_info))[1]
@@ -69,11 +70,11 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=16, metavar="N", help="operations to print")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    shape = (3, *args.input) if args.input else MODELS[args.model].input_shape
+    shape = (3, *args.input) if args.input else input_shape(args.model)
     common = {"train": args.train, "engine": args.engine, "width_rule": args.width_rule}
     cases = [
         Case(args.model, alpha, shape, args.batch, memory_saving=args.memory_saving and alpha > 0, **common)
-        for alpha in args.alpha
+        for alpha in dict.fromkeys(args.alpha)
     ]
     runs = [profiled(case) for case in cases]
     rounds = [[run() for run in runs] for _ in range(args.rounds)]
@@ -82,9 +83,7 @@ def main() -> None:
     ordered = sorted(names, key=lambda name: -max(operations.get(name, (0, 0))[0] for operations in fastest))
     rows = [(name[:60], *(cell(operations.get(name)) for operations in fastest)) for name in ordered[: args.top]]
     rows.append(("all", *(f"{1e3 * total(operations):.1f}" for operations in fastest)))
-    print(
-        align([("ms (calls)", *(f"alpha {alpha:g}" for alpha in args.alpha)), *rows], numbers=range(1, 1 + len(runs)))
-    )
+    print(align([("ms (calls)", *(f"alpha {case.alpha:g}" for case in cases)), *rows], numbers=range(1, 1 + len(runs))))
 
 
 def cell(found: tuple[float, int] | None) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from octvideo.complexity import Complexity, align, count
 from octvideo.models import create_model
-from octvideo.models.registry import MODELS
+from octvideo.models.registry import MODELS, input_shape
 
 
 class ModelList(Mapping[str, Complexity]):
@@ -52,9 +52,9 @@ def list_models(pattern: str = "*") -> ModelList:
 @cache
 def _cost(name: str) -> Complexity:
     with torch.device("meta"):
-        return count(create_model(name), MODELS[name].input_shape)
+        return count(create_model(name), input_shape(name))
 
 
 def _cells(name: str, cost: Complexity) -> tuple[str, ...]:
-    size = " x ".join(map(str, MODELS[name].input_shape))
+    size = " x ".join(map(str, input_shape(name)))
     return name, f"{cost.parameters / 1e6:.2f} M", f"{cost.macs / 1e9:.2f}", size

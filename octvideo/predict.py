@@ -54,6 +54,7 @@ def name_videos(recognizer: Recognizer, videos: Sequence[Path], *, views: str, t
 
 def write_scores(path: Path, videos: Sequence[NamedVideo]) -> None:
     """A csv with a line per video: path, problem, class_1, probability_1, class_2, ..."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     count = max((len(video.predictions) for video in videos), default=0)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -76,6 +77,7 @@ def save_features(path: Path, recognizer: Recognizer, videos: Sequence[Path], *,
             unread.append(str(error))
     if not paths:
         raise DataError(f"none of the {len(videos)} videos could be read; the first: {unread[0]}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, paths=np.array(paths), features=np.stack(features))
     return unread
 

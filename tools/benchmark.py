@@ -23,7 +23,7 @@ from octvideo.complexity import align
 from octvideo.deploy.benchmark import ENGINES, Case, Measured, compare, compare_layers, verdict
 from octvideo.errors import exit_on_user_error
 from octvideo.layers import WIDTH_RULES
-from octvideo.models.registry import MODELS
+from octvideo.models.registry import input_shape
 
 
 def parse() -> argparse.Namespace:
@@ -56,7 +56,8 @@ def layer_table(cases: list[Case], rounds: int) -> str:
 
 
 def table_row(m: Measured) -> tuple[str, ...]:
-    saved = m.case.saved_megabytes() if m.case.train and m.peak_megabytes is None else m.peak_megabytes
+    counts_saved = m.case.train and m.case.device == "cpu" and not m.case.bf16
+    saved = m.case.saved_megabytes() if counts_saved else m.peak_megabytes
     return (
         m.case.label,
         f"{1e3 * m.seconds:.1f}",
@@ -71,7 +72,7 @@ def table_row(m: Measured) -> tuple[str, ...]:
 def main() -> None:
     args = parse()
     torch.set_num_threads(args.threads)
-    shape = (3, *args.input) if args.input else MODELS[args.model].input_shape
+    shape = (3, *args.input) if args.input else input_shape(args.model)
     cases = [
         Case(
             args.model,
@@ -86,8 +87,10 @@ def main() -> None:
             compiled=args.compile,
             device=args.device,
         )
-        for alpha in args.alpha
+        for alpha in dict.fromkeys(args.alpha)
     ]
+    if args.layers:
+        cases[0].check_layers()
     if args.against:
         first = cases[0]
         cases.append(replace(first, alpha=0.0, source=args.against, engine="eager", compiled=False, width_rule=None))

@@ -23,7 +23,7 @@ from octvideo.build.data import VIDEO
 from octvideo.complexity import count_twice, stage_table
 from octvideo.config import add_config_arguments, load_config
 from octvideo.errors import exit_on_user_error
-from octvideo.models.registry import MODELS
+from octvideo.models.registry import input_shape
 from octvideo.paper import format_results, results
 
 
@@ -62,7 +62,7 @@ def main() -> None:
     elif args.model:
         with torch.device("meta"):
             model = create_model(args.model, alpha=args.alpha)
-        print_network(model, args.input or MODELS[args.model].input_shape[1:])
+        print_network(model, args.input or input_shape(args.model)[1:])
     elif args.cfg:
         cfg = load_config(args.cfg, args.opts + args.settings)
         frames = [cfg.DATA.NUM_FRAMES] if cfg.TRAIN.DATASET == VIDEO else []

@@ -33,6 +33,8 @@ def main() -> None:
     draws = args.output is not None and args.output.suffix.lower() == ".mp4"
     if args.output and not draws and args.output.suffix.lower() != ".csv":
         raise ConfigError(f"--output {args.output}: write an .mp4 of one video, or a .csv of scores")
+    if args.features and args.features.suffix.lower() != ".npz":
+        raise ConfigError(f"--features {args.features}: features are written to an .npz")
     if draws and args.video.is_dir():
         raise ConfigError(f"--output {args.output}: an .mp4 is made of one video; for a folder write a .csv")
 

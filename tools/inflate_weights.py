@@ -20,7 +20,14 @@ import torch
 
 from octvideo.build import build_model
 from octvideo.build.data import preprocessing
-from octvideo.build.weights import first_pictures, inflate_from, order_channels, read_weights, split_effect
+from octvideo.build.weights import (
+    first_pictures,
+    inflate_from,
+    is_to_be_sorted,
+    order_channels,
+    read_weights,
+    split_effect,
+)
 from octvideo.config import add_config_arguments, load_config
 from octvideo.engine.checkpoint import save_checkpoint
 from octvideo.errors import exit_on_user_error
@@ -40,6 +47,8 @@ def main() -> None:
     model, weights = build_model(cfg), read_weights(cfg, args.source)
     if args.images:
         weights = order_channels(cfg, weights, model, partial(first_pictures, cfg, args.images))
+    elif is_to_be_sorted(cfg, weights, model):
+        print("no --images: channels are divided as they come, not by what they lose (OCTCONV.SMOOTHEST_LOW)")
     report = inflate_from(cfg, weights, model)
     print("\n".join([f"{args.source} ({weights.layout}) -> {model.config['name']}", *report.lines()]))
     if args.images:

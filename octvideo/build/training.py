@@ -69,7 +69,7 @@ def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate
     model = build_model(cfg)
     if cfg.LOG_MODEL_INFO:
         logger.info("%s", stage_table(model, build_data.input_shape(cfg)))
-    load_initial_weights(cfg, model, loader.dataset)
+    load_initial_weights(cfg, model, loader.dataset, procs)
     seed_all(cfg.RNG_SEED + procs.rank)  # ranks start alike and drop out differently
     frozen = _adapt(cfg, model, procs)
     steps = max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1)

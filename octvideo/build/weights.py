@@ -16,6 +16,7 @@ from octvideo.data.images import ImageDataset, ImageFolder
 from octvideo.data.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
 from octvideo.engine.precise_bn import measure_bn_statistics
+from octvideo.errors import DataError
 from octvideo.torch_file import read_torch_file
 from octvideo.weights import load_weights
 from octvideo.weights.convert import convert_weights
@@ -29,7 +30,7 @@ logger = logging.getLogger("octvideo")
 Clips = tuple[Tensor, Tensor]  # float (N, 3, T, H, W) and labels (N,)
 
 
-def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset) -> None:
+def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset, procs: Processes) -> None:
     """Fill `model` from TRAIN.CHECKPOINT_FILE_PATH; where that is empty, training starts from scratch.
 
     dataset: what will be trained on; a few of its clips decide which channels of vanilla weights become low ones.
@@ -39,12 +40,9 @@ def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset) -> None:
         if cfg.TRAIN.CHECKPOINT_INFLATE:
             logger.warning("training from scratch: TRAIN.CHECKPOINT_FILE_PATH names no image weights to inflate")
     elif cfg.TRAIN.CHECKPOINT_INFLATE:
-        found = read_weights(cfg, path)
-        weights = order_channels(cfg, found, model, partial(_some_clips, cfg, dataset))
+        weights = order_channels(cfg, read_weights(cfg, path), model, partial(_some_clips, cfg, dataset, procs))
         report = inflate_from(cfg, weights, model)
-        if weights is not found:
-            report.notes.append("low channels are those that lose least at half the size, measured on a few clips")
-        logger.info("inflated %s: %s", path, "; ".join(report.lines()))
+        logger.info("inflated %s (%s): %s", path, weights.layout, "; ".join(report.lines()))
     else:
         load_weights(model, path, clear_prefixes=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
 
@@ -61,10 +59,15 @@ def order_channels(cfg: Any, weights: ImageWeights, model: nn.Module, clips: Cal
 
     clips: gives float (N, 3, T, H, W) to measure on, where that is needed.
     """
-    if weights.is_octave or not model.config["alpha"] or not cfg.OCTCONV.SMOOTHEST_LOW:  # type: ignore[index]
+    if not is_to_be_sorted(cfg, weights, model):
         return weights
     weights.assumes.check_input(cfg.DATA.MEAN, cfg.DATA.STD)
-    return replace(weights, state=smoothest_last(weights.state, model, clips(), weights.assumes))
+    state = smoothest_last(weights.state, model, clips(), weights.assumes)
+    return replace(weights, state=state, layout=f"{weights.layout}, channels that lose least at half the size low")
+
+
+def is_to_be_sorted(cfg: Any, weights: ImageWeights, model: nn.Module) -> bool:
+    return bool(cfg.OCTCONV.SMOOTHEST_LOW and model.config["alpha"] and not weights.is_octave)  # type: ignore[index]
 
 
 def inflate_from(cfg: Any, weights: ImageWeights, model: nn.Module) -> InflationReport:
@@ -87,7 +90,7 @@ def split_effect(
     measuring, testing = clips[: len(clips) // 2] or clips, clips[len(clips) // 2 :]
     lines: list[str] = []
     if report.split and not weights.is_octave:
-        lines += map(str, stage_errors(weights.state, model, measuring[0][0], weights.assumes))
+        lines += map(str, stage_errors(weights.state, model, (testing or measuring)[0][0], weights.assumes))
     if "head.fc" in report.copied:
         lines.append(str(measure_recovery(model, testing, partial(_measure_anew, clips=measuring))))
     return lines
@@ -98,8 +101,21 @@ def first_pictures(cfg: Any, images: str) -> Tensor:
     return next(_still_clips(cfg, images))[0]
 
 
-def _some_clips(cfg: Any, dataset: Dataset) -> Tensor:
-    """As training sees them; the same on every rank."""
+def _some_clips(cfg: Any, dataset: Dataset, procs: Processes) -> Tensor:
+    """As training sees them; rank 0's on every rank, and its DataError too."""
+    found: Tensor | DataError | None = None
+    if procs.is_main:
+        try:
+            found = _read_some(cfg, dataset)
+        except DataError as error:
+            found = error
+    found = procs.from_main(found)
+    if not isinstance(found, Tensor):
+        raise found or DataError("rank 0 has read no clips")
+    return preparation(cfg)(found)
+
+
+def _read_some(cfg: Any, dataset: Dataset) -> Tensor:
     workers = cfg.DATA_LOADER
     loader = Loader(
         dataset,
@@ -110,7 +126,7 @@ def _some_clips(cfg: Any, dataset: Dataset) -> Tensor:
         max_bad_ratio=cfg.DATA.MAX_BAD_RATIO,
     )
     with closing(loader):
-        return preparation(cfg)(next(loader.epoch(0)).inputs)
+        return next(loader.epoch(0)).inputs
 
 
 def _still_clips(cfg: Any, images: str) -> Iterator[Clips]:

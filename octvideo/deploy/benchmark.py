@@ -59,8 +59,8 @@ class Case:
     def example(self) -> Tensor:
         return torch.randn(self.batch, *self.input_shape, device=self.device)
 
-    def make(self) -> Call:
-        """Something to call again and again. Raises ConfigError for an engine that cannot do it."""
+    def check(self) -> None:
+        """Raise ConfigError for an engine or a device that cannot do it."""
         if self.engine not in ENGINES:
             raise ConfigError(f"there is no engine {self.engine!r}; there are {', '.join(ENGINES)}")
         if self.train and self.engine != "eager":
@@ -71,6 +71,12 @@ class Case:
             raise ConfigError("--device cuda: PyTorch finds no GPU here; leave --device out to measure the CPU")
         if self.device == "cuda" and self.engine not in ("eager", "torch"):
             raise ConfigError(f"engine {self.engine} is for CPUs here; on a GPU there are eager and torch")
+        if self.compiled and self.engine != "eager":
+            raise ConfigError(f"engine {self.engine} compiles in its own way; leave --engine out, or --compile")
+
+    def make(self) -> Call:
+        """Something to call again and again. Raises what `check` does."""
+        self.check()
         model, x = self.create().to(self.device), self.example()
         if self.compiled:
             model.compile()
@@ -78,10 +84,10 @@ class Case:
 
     def _training(self, model: nn.Module, x: Tensor) -> Call:
         def step() -> None:
-            model.zero_grad(set_to_none=True)
             with self._autocast():
                 loss = model(x).square().mean()
             loss.backward()
+            model.zero_grad(set_to_none=True)
 
         return step
 
@@ -93,10 +99,14 @@ class Case:
         fast = optimize(model, x, engine=self.engine)
         return lambda: fast(x)
 
+    def check_layers(self) -> None:
+        """Raise ConfigError for what does not tell its layers apart."""
+        if self.train or self.bf16 or self.compiled or self.device != "cpu" or self.engine not in ("eager", "openvino"):
+            raise ConfigError("--layers is for fp32 inference on the CPU with engine eager or openvino; leave it out")
+
     def layer_times(self) -> LayerTimes:
-        """To call again and again. Raises ConfigError for an engine that does not tell its layers apart."""
-        if self.train or self.engine not in ("eager", "openvino"):
-            raise ConfigError(f"--layers is for inference with engine eager or openvino; got {self.engine}")
+        """To call again and again. Raises what `check_layers` does."""
+        self.check_layers()
         if self.engine == "eager":
             return EagerTimes(self.create().eval(), self.example())
         return openvino_times(self.create(), self.example())

@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -56,8 +57,7 @@ def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram
         del operations[operation]
     # An example of one clip would fix the batch at one.
     pair, batch = torch.cat([example[:1]] * 2), torch.export.Dim("batch", min=1, max=1024)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of torch's exporter, about itself
+    with torch.no_grad(), _exporter_alone():
         program = torch.export.export(model.eval(), (pair,), dynamic_shapes=({0: batch},))
         program = program.run_decompositions(operations)
     CSEPass()(program.graph_module)
@@ -66,7 +66,13 @@ def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram
 
 def _converted(program: torch.export.ExportedProgram) -> Any:
     openvino = import_optional("openvino", "engine openvino", "pip install openvino")
-    return openvino.convert_model(program)
+    with _exporter_alone():
+        return openvino.convert_model(program)
+
+
+def _exporter_alone() -> AbstractContextManager[None]:
+    """Without what torch's exporter has to say about itself."""
+    return warnings.catch_warnings(action="ignore", category=FutureWarning)
 
 
 def _request(network: Any, shape: tuple[int, ...], *, timed: bool = False) -> Any:

@@ -70,8 +70,8 @@ class Trainer:
         self.model, self.loader, self.optimizer, self.schedule = model, loader, optimizer, schedule
         self.options, self.validate, self.frozen = options, validate, frozen
         self.procs = procs or Processes()
-        self.ema = ModelAverage(model, options.ema_decay) if options.ema_decay else None
         self.step = Stepper(model, optimizer, loss, prepare, options, self.procs, mix)
+        self.ema = ModelAverage(model, options.ema_decay) if options.ema_decay else None  # of what ranks now share
         travels = {"meta": meta or {}, "cfg": cfg_text}
         self.snapshots = Snapshots(options, self.procs, model, optimizer, self.step.scaler, self.ema, travels)
         self.plan = Plan.of(options, len(loader))

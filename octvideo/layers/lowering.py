@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -24,10 +25,15 @@ class Conv3d(nn.Conv3d):
     lowered = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.lowered and x.device.type == "cpu" and in_2d()):
+        if not (self.lowered and x.device.type == "cpu" and in_2d() and self._has_form()):
             return super().forward(x)
         assert not isinstance(self.padding, str)
         return conv3d_as_2d(x, self.weight, self.stride, self.padding, self.groups, self.bias)
+
+    def _has_form(self) -> bool:
+        """Without dilation, and with padding only where the kernel has neighbours to see."""
+        pads = zip(self.kernel_size, self.padding, strict=True)
+        return self.dilation == (1, 1, 1) and self.padding_mode == "zeros" and all(k > 1 or p == 0 for k, p in pads)
 
 
 class MaxPool3d(nn.MaxPool3d):
@@ -49,7 +55,8 @@ class MaxPool3d(nn.MaxPool3d):
         if t == 1:
             return unfold_time(F.max_pool2d(fold_time(x[:, :, ::st]), k, s, p), x.shape[0])
         if k == s == [1, 1] and t == st == 2:
-            return LargerOfTwo.apply(x)  # type: ignore[no-untyped-call]
+            learns = torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling()
+            return LargerOfTwo.apply(x) if learns else torch.maximum(*_pairs(x))  # type: ignore[no-untyped-call]
         return super().forward(x)
 
 
@@ -67,6 +74,7 @@ class LargerOfTwo(torch.autograd.Function):
         return torch.maximum(first, second)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (is_first,) = ctx.saved_tensors
         shape = (*grad.shape[:2], ctx.frames, *grad.shape[3:])

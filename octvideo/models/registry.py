@@ -108,9 +108,7 @@ def create_model(name: str, *, memory_saving: bool = False, **options: Any) -> n
 
     Raises ConfigError (a ValueError) for an unknown name or option and for values out of range.
     """
-    if name not in MODELS:
-        raise ConfigError(f"there is no model {name!r}{_suggest(name, MODELS)}")
-    family = MODELS[name]
+    family = _family(name)
     known = [f.name for f in fields(family.options)]
     for option in options:
         if option not in known:
@@ -119,6 +117,17 @@ def create_model(name: str, *, memory_saving: bool = False, **options: Any) -> n
     model = save_memory(channels_last(lower(family.builder(chosen))), memory_saving)
     model.config = {"name": name, **_plain(asdict(chosen))}  # type: ignore[assignment]
     return model
+
+
+def input_shape(name: str) -> tuple[int, ...]:
+    """(3, T, H, W) or (3, H, W): what the model `name` takes in the paper. Raises ConfigError for no such model."""
+    return _family(name).input_shape
+
+
+def _family(name: str) -> Family:
+    if name not in MODELS:
+        raise ConfigError(f"there is no model {name!r}{_suggest(name, MODELS)}")
+    return MODELS[name]
 
 
 def _plain(value: Any) -> Any:

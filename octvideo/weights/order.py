@@ -23,7 +23,7 @@ from octvideo.models import create_model
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.inflate import NORM_TENSORS, State, inflate
 
-BRANCH = ("reduce", "spatial", "expand", "first", "second")  # the layers of a bottleneck, or of a basic block
+BRANCH = ("reduce", "spatial", "expand")
 
 
 class _Map(NamedTuple):
@@ -43,7 +43,8 @@ def smoothest_last(state_2d: State, model_3d: nn.Module, clips: Tensor, assumes:
     state_2d: in the names of this package's image networks. model_3d: the network to be filled; it is not changed.
     clips: float (N, 3, T, H, W), normalised as the weights expect. Raises CheckpointError where `inflate` would.
     """
-    vanilla = create_model(**(model_3d.config | {"alpha": 0.0, "downsample": "stride"}))  # type: ignore[operator]
+    options: dict[str, Any] = model_3d.config  # type: ignore[assignment]
+    vanilla = create_model(**{**options, "alpha": 0.0, "downsample": assumes.downsample or "stride"})
     inflate(state_2d, vanilla, assumes)
     maps = list(_maps(state_2d))
     lost = _lost_energy(vanilla, [reader for m in maps for reader in m.readers], clips)
@@ -59,22 +60,20 @@ def smoothest_last(state_2d: State, model_3d: nn.Module, clips: Tensor, assumes:
 
 
 def _maps(state: State) -> Iterator[_Map]:
-    """All maps that an octave network divides: not the stem's, nor what is added to it."""
-    stages: dict[str, list[str]] = {}
-    for name in state:
-        if found := re.match(r"(res\d)\.block\d+", name):
-            stages.setdefault(found[1], []).append(found[0])
+    """All maps that an octave network divides: those of bottlenecks, not the stem's."""
+    found = {match.groups() for name in state if (match := re.match(r"res(\d)\.block(\d+)\.", name))}
+    places = sorted((int(stage), int(block)) for stage, block in found)
     following: list[str] = []
-    for blocks in reversed([list(dict.fromkeys(blocks)) for blocks in stages.values()]):
-        branches = [[f"{b}.{layer}" for layer in BRANCH if _kernel(f"{b}.{layer}") in state] for b in blocks]
-        for branch in branches:
-            for writer, reader in pairwise(branch):
-                yield _Map([writer], [reader])
-        shortcut = [f"{blocks[0]}.shortcut"] if _kernel(f"{blocks[0]}.shortcut") in state else []
-        readers = [branch[0] for branch in branches[1:]] + following
-        if shortcut and readers:
-            yield _Map([*shortcut, *(branch[-1] for branch in branches)], readers)
-        following = [branches[0][0], *shortcut]
+    for stage in sorted({stage for stage, _ in places}, reverse=True):
+        blocks = [f"res{stage}.block{block}" for of, block in places if of == stage]
+        for block in blocks:
+            for writer, reader in pairwise(BRANCH):
+                yield _Map([f"{block}.{writer}"], [f"{block}.{reader}"])
+        entries, exits = ([f"{block}.{layer}" for block in blocks] for layer in (BRANCH[0], BRANCH[-1]))
+        shortcut = f"{blocks[0]}.shortcut"
+        if readers := entries[1:] + following:
+            yield _Map([shortcut, *exits], readers)
+        following = [entries[0], shortcut]
 
 
 def _kernel(layer: str) -> str:
@@ -88,7 +87,8 @@ def _tensors(state: State, m: _Map) -> Iterator[tuple[str, int]]:
     yield from ((_kernel(reader), 1) for reader in m.readers)
     norms = [f"{layer}.bn" for layer in (m.readers if is_preact else m.writers)]
     if any(writer.startswith("res5.block0.shortcut") for writer in m.writers):
-        yield "head.fc.weight", 1
+        if "head.fc.weight" in state:
+            yield "head.fc.weight", 1
         norms += ["tail"] if is_preact else []
     yield from ((f"{norm}.high.{tensor}", 0) for norm in norms for tensor in NORM_TENSORS)
 

@@ -11,6 +11,7 @@ from octvideo.build.model import build_model
 from octvideo.build.weights import load_initial_weights
 from octvideo.config import load_config
 from octvideo.data.batch import Sample
+from octvideo.engine.distributed import Processes
 from octvideo.errors import CheckpointError
 
 SMALL = ["DATA_LOADER.NUM_WORKERS=0", "RESNET.DEPTH=26", "RESNET.WIDTH_PER_GROUP=16", "MODEL.NUM_CLASSES=3"]
@@ -52,7 +53,7 @@ def test_image_weights_are_inflated_and_the_log_says_what_changed(repo, image_fi
     model = build_model(cfg)
 
     with caplog.at_level(logging.INFO, "octvideo"):
-        load_initial_weights(cfg, model, CLIPS)
+        load_initial_weights(cfg, model, CLIPS, Processes())
 
     stem = torch.load(image_file, weights_only=True)["model_state"]["stem.conv.weight"]
     torch.testing.assert_close(model.stem.conv.weight.sum(2), stem)
@@ -76,16 +77,16 @@ def test_clips_of_the_data_say_which_channels_of_vanilla_weights_go_low(repo, im
     cfg, clips = config(repo, name, f"TRAIN.CHECKPOINT_FILE_PATH={image_file}", *settings), Clips()
 
     with caplog.at_level(logging.INFO, "octvideo"):
-        load_initial_weights(cfg, build_model(cfg), clips)
+        load_initial_weights(cfg, build_model(cfg), clips, Processes())
 
     assert bool(clips.asked) == asks
-    assert ("low channels are those that lose least" in caplog.text) == asks
+    assert ("channels that lose least at half the size low" in caplog.text) == asks
 
 
 def test_without_a_file_training_starts_from_scratch_and_says_so(repo, caplog):
     cfg = config(repo, "i3d")
 
-    load_initial_weights(cfg, build_model(cfg), CLIPS)
+    load_initial_weights(cfg, build_model(cfg), CLIPS, Processes())
 
     assert "training from scratch: TRAIN.CHECKPOINT_FILE_PATH names no image weights" in caplog.text
 
@@ -96,7 +97,7 @@ def test_another_input_is_refused_before_the_model_is_touched(repo, image_file):
     before = model.stem.conv.weight.clone()
 
     with pytest.raises(CheckpointError, match=r"set DATA\.MEAN \[0\.485, 0\.456, 0\.406\]"):
-        load_initial_weights(cfg, model, CLIPS)
+        load_initial_weights(cfg, model, CLIPS, Processes())
 
     assert torch.equal(model.stem.conv.weight, before)
 
@@ -106,6 +107,6 @@ def test_a_video_file_loads_as_it_is(repo, tmp_path):
     trained, model = build_model(cfg), build_model(cfg)
     torch.save({"model_state": trained.state_dict(), "meta": {"model": trained.config}}, tmp_path / "w.pyth")
 
-    load_initial_weights(cfg, model, CLIPS)
+    load_initial_weights(cfg, model, CLIPS, Processes())
 
     assert torch.equal(model.stem.conv.weight, trained.stem.conv.weight)

@@ -115,6 +115,27 @@ def test_a_gpu_is_timed_between_events_of_its_queue(monkeypatch):
     assert queue == ["event", "call", "event", "wait"]
 
 
+@pytest.mark.parametrize("engine", ["torch", "openvino", "onnxruntime"])
+def test_an_engine_is_not_compiled_on_top(engine):
+    with pytest.raises(ConfigError, match=f"engine {engine} compiles in its own way"):
+        Case("c2d_r26", 0.0, SMALL, engine=engine, compiled=True).make()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--model", "i3d_r5"], "did you mean"), (["--layers", "--bf16"], "--layers is for fp32 inference")],
+)
+def test_mistakes_are_one_line_and_cost_no_time(repo, monkeypatch, capsys, arguments, message):
+    import runpy
+
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
+
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(repo / "tools" / "benchmark.py"), run_name="__main__")
+
+    assert message in capsys.readouterr().err
+
+
 def test_the_tool_prints_a_table_and_writes_json(repo, tmp_path, monkeypatch, capsys):
     import runpy
 
@@ -139,7 +160,7 @@ def test_every_layer_is_timed_and_one_that_a_network_lacks_counts_nothing():
 
 
 def test_layers_are_not_timed_in_training():
-    with pytest.raises(ConfigError, match="--layers is for inference"):
+    with pytest.raises(ConfigError, match="--layers is for fp32 inference"):
         Case("c2d_r26", 0.0, SMALL, train=True).layer_times()
 
 

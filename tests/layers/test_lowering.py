@@ -6,7 +6,7 @@ from torch import nn
 
 from octvideo import create_model
 from octvideo.layers import channels_last, lower
-from octvideo.layers.lowering import MaxPool3d
+from octvideo.layers.lowering import Conv3d, MaxPool3d
 
 TINY = {"num_classes": 5, "width_per_group": 16, "width_rule": "int"}
 
@@ -31,6 +31,27 @@ def test_the_gradient_of_a_lowered_pool_is_that_of_the_pool():
     found = torch.autograd.grad(lower(MaxPool3d((2, 1, 1), (2, 1, 1)))(x).square().sum(), x)
 
     assert torch.equal(found[0], expected[0])
+
+
+def test_a_network_with_a_pool_in_time_compiles_as_one_graph_with_gradients():
+    pool, x = lower(MaxPool3d((2, 1, 1), (2, 1, 1))), torch.randn(2, 3, 7, 4, 4, requires_grad=True)
+    expected = torch.autograd.grad(pool(x).square().sum(), x)
+
+    found = torch.autograd.grad(torch.compile(pool, backend="aot_eager", fullgraph=True)(x).square().sum(), x)
+
+    assert torch.equal(found[0], expected[0])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [((1, 3, 3), {"padding": 1}), ((3, 1, 1), {"padding": 1}), ((1, 1, 1), {"padding": (1, 0, 0)}),
+     ((3, 1, 1), {"dilation": (2, 1, 1)}), ((1, 3, 3), {"padding": (0, 1, 1), "padding_mode": "reflect"})],
+)  # fmt: skip
+def test_what_has_no_form_in_2d_stays_in_3d(kernel, options):
+    conv, x = Conv3d(3, 4, kernel, **options), torch.randn(2, 3, 6, 5, 5)
+    expected = conv(x)
+
+    assert torch.equal(lower(conv)(x), expected)
 
 
 @pytest.mark.parametrize(("name", "layout"), [("i3d_r26", torch.channels_last_3d), ("resnet26", torch.channels_last)])

@@ -70,7 +70,7 @@ def test_no_two_rows_of_a_study_are_the_same(experiments):
 def test_a_run_that_has_its_record_is_not_done_again(experiments, study, data, tmp_path, monkeypatch):
     done = []
 
-    def train_and_test(row, settings, out):
+    def train_and_test(row, settings, out, keep):
         done.append((row.alpha, f"OCTCONV.ALPHA={row.alpha}" in settings))
         if len(done) == 2:
             raise KeyboardInterrupt

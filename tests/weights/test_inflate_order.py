@@ -56,6 +56,27 @@ def test_a_channel_that_carries_nothing_goes_to_the_end():
     assert (state["res3.block0.reduce.bn.high.weight"] == 0).nonzero() >= 28  # of 32
 
 
+@pytest.mark.parametrize(("name", "block"), [("resnet26", "post"), ("preact_resnet26", "preact")])
+def test_weights_without_a_classifier_are_sorted_too(name, block):
+    model = image_network(name)
+    state = {key: value for key, value in model.state_dict().items() if not key.startswith("head.")}
+
+    found = smoothest_last(dict(reversed(state.items())), video_network(block=block), CLIPS, Assumptions.of(model))
+
+    assert found.keys() == state.keys()
+    assert not torch.equal(found["res5.block1.expand.conv.h2h.weight"], state["res5.block1.expand.conv.h2h.weight"])
+
+
+def test_weights_of_a_network_that_pools_are_measured_with_pools():
+    model = image_network(downsample="pool")
+    expected = model(CLIPS[:, :, 0])
+
+    state = smoothest_last(model.state_dict(), video_network(), CLIPS, Assumptions.of(model))
+    model.load_state_dict(state)
+
+    torch.testing.assert_close(model(CLIPS[:, :, 0]), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_sorted_weights_stay_as_they_are():
     model = image_network()
     assumes = Assumptions.of(model)
