@@ -241,9 +241,12 @@ def spread(values: Sequence[float]) -> str:
 def difference(values: Sequence[float]) -> str:
     """Mean of differences within pairs, and its 95 % interval by Student's t."""
     mean = statistics.mean(values)
-    if len(values) < 2 or len(values) > len(STUDENT_975) + 1:
+    if len(values) < 2:
         return f"{mean:+.1f}"
-    half = STUDENT_975[len(values) - 2] * statistics.stdev(values) / len(values) ** 0.5
+    freedom = len(values) - 1
+    # Beyond the table to the second digit.
+    t = STUDENT_975[freedom - 1] if freedom <= len(STUDENT_975) else 1.96 + 2.5 / freedom
+    half = t * statistics.stdev(values) / len(values) ** 0.5
     return f"{mean:+.1f} ({mean - half:+.0f} to {mean + half:+.0f})"
 
 

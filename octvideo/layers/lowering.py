@@ -32,8 +32,9 @@ class Conv3d(nn.Conv3d):
 
     def _has_form(self) -> bool:
         """Without dilation, and with padding only where the kernel has neighbours to see."""
-        pads = zip(self.kernel_size, self.padding, strict=True)
-        return self.dilation == (1, 1, 1) and self.padding_mode == "zeros" and all(k > 1 or p == 0 for k, p in pads)
+        if isinstance(self.padding, str) or self.padding_mode != "zeros" or self.dilation != (1, 1, 1):
+            return False
+        return all(k > 1 or p == 0 for k, p in zip(self.kernel_size, self.padding, strict=True))
 
 
 class MaxPool3d(nn.MaxPool3d):

@@ -126,6 +126,12 @@ def test_a_table_has_mean_spread_and_the_difference_within_seeds(experiments, st
     assert lines[3] == "| Oct-I3D .5 | scratch | 2.00 |  | 51.0, 62.0, 73.0 | 62.0 ± 11.0 | +2.0 (-0 to +4) | 1.50 |"
 
 
+def test_many_pairs_have_an_interval_as_well(experiments):
+    # 20 differences of +-1: standard deviation 1.026, Student's t of 19 degrees of freedom 2.093.
+    assert experiments.difference([1.0, -1.0] * 10) == "+0.0 (-0 to +0)"
+    assert experiments.difference([10.0, -10.0] * 10) == "+0.0 (-5 to +5)"
+
+
 def test_one_seed_has_no_interval_and_a_row_without_runs_no_line(experiments, study):
     text = experiments.table(study, content(study, {0.0: [50.0], 0.5: []}))
 
