@@ -16,6 +16,8 @@ NETWORKS = {
         "TEST.NUM_ENSEMBLE_VIEWS=3",
     ),
     "I3D": ("MODEL.ARCH=i3d",),
+    # With the pools that octave networks have between their stages.
+    "I3D, pooled": ("MODEL.ARCH=i3d", "OCTCONV.DOWNSAMPLE=pool"),
     "I3D-NL": (
         "MODEL.ARCH=i3d",
         "NONLOCAL.LOCATION=[[[]],[[1,3]],[[1,3,5]],[[]]]",
@@ -206,13 +208,14 @@ STUDIES = {
             72,
             (
                 Row("I3D", 0.0, "scratch"),
+                Row("I3D, pooled", 0.0, "scratch"),
                 Row("I3D", 0.1, "scratch"),
+                Row("I3D", 0.2, "scratch"),
+                Row("I3D", 0.5, "scratch"),
                 Row("C2D", 0.0, "scratch"),
                 Row("C2D, one frame", 0.0, "scratch"),
-                Row("I3D", 0.5, "scratch"),
                 Row("SlowFast", 0.0, "scratch"),
                 Row("SlowFast", 0.1, "scratch"),
-                Row("I3D", 0.2, "scratch"),
                 Row("I3D", 0.0, "imagenet"),
                 Row("I3D", 0.1, "imagenet"),
                 Row("I3D", 0.2, "imagenet"),
