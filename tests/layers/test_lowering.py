@@ -45,7 +45,8 @@ def test_a_network_with_a_pool_in_time_compiles_as_one_graph_with_gradients():
 @pytest.mark.parametrize(
     ("kernel", "options"),
     [((1, 3, 3), {"padding": 1}), ((3, 1, 1), {"padding": 1}), ((1, 1, 1), {"padding": (1, 0, 0)}),
-     ((3, 1, 1), {"dilation": (2, 1, 1)}), ((1, 3, 3), {"padding": "same"}), ((1, 3, 3), {"padding": (0, 1, 1), "padding_mode": "reflect"})],
+     ((3, 1, 1), {"dilation": (2, 1, 1)}), ((1, 3, 3), {"padding": "same"}),
+     ((1, 3, 3), {"padding": (0, 1, 1), "padding_mode": "reflect"})],
 )  # fmt: skip
 def test_what_has_no_form_in_2d_stays_in_3d(kernel, options):
     conv, x = Conv3d(3, 4, kernel, **options), torch.randn(2, 3, 6, 5, 5)
