@@ -9,21 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.deploy.layer_times import layer_names
-from octvideo.errors import import_optional
+from octvideo.errors import ConfigError, import_optional
 
 
 class OpenVINO(nn.Module):
-    """`model` on CPUs, from and to torch tensors; each new input shape compiles once."""
+    """`model` on CPUs, from and to torch tensors; another batch or number of frames compiles once more."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         super().__init__()
         self.network = _converted(_exported(model, example))
+        self.size = tuple(example.shape[-2:])
         self.requests: dict[tuple[int, ...], Any] = {}
         self(example)
 
     def forward(self, x: Tensor) -> Tensor:
         shape = tuple(x.shape)
         if shape not in self.requests:
+            if shape[-2:] != self.size:
+                got, wanted = (" x ".join(map(str, size)) for size in (shape[-2:], self.size))
+                raise ConfigError(
+                    f"the input is {got}, the network was optimised for {wanted}; optimise it for that size"
+                )
             self.requests[shape] = _request(self.network, shape)
         return torch.from_numpy(self.requests[shape].infer([x.detach().contiguous().numpy()])[0].copy())
 
