@@ -56,8 +56,6 @@ def layer_table(cases: list[Case], rounds: int) -> str:
 
 
 def table_row(m: Measured) -> tuple[str, ...]:
-    counts_saved = m.case.train and m.case.device == "cpu" and not m.case.bf16
-    saved = m.case.saved_megabytes() if counts_saved else m.peak_megabytes
     return (
         m.case.label,
         f"{1e3 * m.seconds:.1f}",
@@ -65,7 +63,7 @@ def table_row(m: Measured) -> tuple[str, ...]:
         f"{m.ratio:.3f}",
         f"{m.best_ratio:.3f}",
         f"{m.macs_ratio:.3f}",
-        f"{saved:.0f}" if saved is not None else "",
+        f"{m.megabytes:.0f}" if m.megabytes is not None else "",
     )
 
 
@@ -95,10 +93,9 @@ def main() -> None:
         first = cases[0]
         cases.append(replace(first, alpha=0.0, source=args.against, engine="eager", compiled=False, width_rule=None))
     measured = compare(cases, args.rounds)
-    rows = [table_row(m) for m in measured]
-    memory = "" if args.device == "cpu" and not args.train else "peak MB" if args.device == "cuda" else "saved MB"
+    memory = f"{cases[0].memory} MB" if cases[0].memory else ""
     header = ("alpha", "ms", "clips/s", "ratio", "fastest", "multiply-adds", memory)
-    print(align([header, *rows], numbers=range(7)))
+    print(align([header, *map(table_row, measured)], numbers=range(7)))
     print(verdict(measured))
     if args.layers:
         print(layer_table([case for case in cases if case.source == "octvideo"], args.rounds))

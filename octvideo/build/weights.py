@@ -103,15 +103,15 @@ def first_pictures(cfg: Any, images: str) -> Tensor:
 
 def _some_clips(cfg: Any, dataset: Dataset, procs: Processes) -> Tensor:
     """As training sees them; rank 0's on every rank, and its DataError too."""
-    found: Tensor | DataError | None = None
+    found: Tensor | DataError = DataError("rank 0 reads them")
     if procs.is_main:
         try:
             found = _read_some(cfg, dataset)
         except DataError as error:
             found = error
     found = procs.from_main(found)
-    if not isinstance(found, Tensor):
-        raise found or DataError("rank 0 has read no clips")
+    if isinstance(found, DataError):
+        raise found
     return preparation(cfg)(found)
 
 

@@ -50,6 +50,13 @@ class Case:
     def label(self) -> str:
         return f"{self.alpha:g}" if self.source == "octvideo" else self.source
 
+    @property
+    def memory(self) -> str:
+        """What of it is told: the "peak" of a GPU; on a CPU what fp32 training has "saved" for its backward pass."""
+        if self.device == "cuda":
+            return "peak"
+        return "saved" if self.train and not self.bf16 else ""
+
     def create(self) -> nn.Module:
         if self.source == "pytorchvideo":
             return hub_model(self.model)
@@ -129,7 +136,7 @@ class Case:
 class Measured:
     """Seconds per call, and their ratio to the first case: of the medians, and of the fastest calls.
 
-    peak_megabytes: of a GPU, what a call needs at most beyond what was there before it.
+    megabytes: what `Case.memory` names; None where it names nothing.
     """
 
     case: Case
@@ -137,7 +144,7 @@ class Measured:
     ratio: float
     best_ratio: float
     macs_ratio: float
-    peak_megabytes: float | None = None
+    megabytes: float | None = None
 
     @property
     def clips_per_second(self) -> float:
@@ -156,7 +163,7 @@ def compare(cases: Sequence[Case], rounds: int) -> list[Measured]:
             median(t) / median(first),
             min(t) / min(first),
             m / macs[0],
-            peak_megabytes(calls[case]) if case.device == "cuda" else None,
+            memory_of(case, calls[case]),
         )
         for (case, t), m in zip(times.items(), macs, strict=True)
     ]
@@ -185,6 +192,12 @@ def seconds_of(call: Call, device: str) -> float:
     end.record()
     end.synchronize()
     return start.elapsed_time(end) / 1e3
+
+
+def memory_of(case: Case, call: Call) -> float | None:
+    if case.memory == "saved":
+        return case.saved_megabytes()
+    return peak_megabytes(call) if case.memory == "peak" else None
 
 
 def peak_megabytes(call: Call) -> float:

@@ -12,7 +12,7 @@ from octvideo.build.weights import load_initial_weights
 from octvideo.config import load_config
 from octvideo.data.batch import Sample
 from octvideo.engine.distributed import Processes
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, DataError
 
 SMALL = ["DATA_LOADER.NUM_WORKERS=0", "RESNET.DEPTH=26", "RESNET.WIDTH_PER_GROUP=16", "MODEL.NUM_CLASSES=3"]
 
@@ -81,6 +81,17 @@ def test_clips_of_the_data_say_which_channels_of_vanilla_weights_go_low(repo, im
 
     assert bool(clips.asked) == asks
     assert ("channels that lose least at half the size low" in caplog.text) == asks
+
+
+def test_data_that_cannot_be_read_ends_the_start(repo, image_file, monkeypatch):
+    def unreadable(self, epoch, index):
+        raise DataError("20 videos in a row cannot be read")
+
+    monkeypatch.setattr(Clips, "sample", unreadable)
+    cfg = config(repo, "oct_i3d", f"TRAIN.CHECKPOINT_FILE_PATH={image_file}")
+
+    with pytest.raises(DataError, match="20 videos in a row"):
+        load_initial_weights(cfg, build_model(cfg), Clips(), Processes())
 
 
 def test_without_a_file_training_starts_from_scratch_and_says_so(repo, caplog):

@@ -53,6 +53,17 @@ def test_a_scheme_without_a_handler_is_one_line_with_the_next_step():
         local_path("nowhere://a.mp4")
 
 
+def test_a_handler_that_cannot_fetch_is_one_line(store):
+    class Handler(PathHandler):
+        def _get_supported_prefixes(self):
+            return ["listed://"]
+
+    g_pathmgr.register_handler(Handler())
+
+    with pytest.raises(DataError, match=r"listed://a\.mp4: cannot be fetched"):
+        local_path("listed://a.mp4")
+
+
 @pytest.mark.parametrize(
     ("folder", "name", "path"),
     [("a", "b", "a/b"), ("a", "/b", "/b"), ("", "b", "b"), ("s3://a", "b", "s3://a/b"), ("a", "s3://b", "s3://b")],
