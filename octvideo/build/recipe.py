@@ -139,6 +139,7 @@ def build_options(cfg: Any) -> TrainOptions:
         max_skipped=train.MAX_SKIPPED,
         ema_decay=train.EMA_DECAY,
         precise_bn_batches=cfg.BN.NUM_BATCHES_PRECISE if cfg.BN.USE_PRECISE_STATS else 0,
+        precise_bn_first=cfg.BN.NUM_BATCHES_PRECISE if cfg.BN.PRECISE_STATS_AT_START else 0,
         channels_last=train.CHANNELS_LAST,
         compile=train.COMPILE,
     )

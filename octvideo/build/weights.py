@@ -43,6 +43,11 @@ def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset, procs: Pr
         weights = order_channels(cfg, read_weights(cfg, path), model, partial(_some_clips, cfg, dataset, procs))
         report = inflate_from(cfg, weights, model)
         logger.info("inflated %s (%s): %s", path, weights.layout, "; ".join(report.lines()))
+        if not report.is_exact and _freezes(cfg) and not cfg.BN.PRECISE_STATS_AT_START:
+            logger.warning(
+                "frozen batch norms keep the statistics of undivided kernels; "
+                "BN.PRECISE_STATS_AT_START True measures those of the divided ones before training"
+            )
     else:
         load_weights(model, path, clear_prefixes=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
 
@@ -52,6 +57,10 @@ def read_weights(cfg: Any, path: str) -> ImageWeights:
     if path.endswith((".params", ".tar")):
         return read_image_weights(convert_weights(path).checkpoint(), path)
     return read_image_weights(read_torch_file(path), path, cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
+
+
+def _freezes(cfg: Any) -> bool:
+    return bool(cfg.MODEL.FROZEN_BN or cfg.MODEL.FREEZE_STAGES)
 
 
 def order_channels(cfg: Any, weights: ImageWeights, model: nn.Module, clips: Callable[[], Tensor]) -> ImageWeights:

@@ -114,7 +114,8 @@ DEFAULTS: Tree = {
         "FUSION_KERNEL_SZ": 5,
     },
     "BN": {
-        "USE_PRECISE_STATS": False,
+        "USE_PRECISE_STATS": False,  # before validations and checkpoints
+        "PRECISE_STATS_AT_START": False,  # before the first step, where batch norms are frozen too
         "NUM_BATCHES_PRECISE": 200,
         "WEIGHT_DECAY": 0.0,
         "NORM_TYPE": "batchnorm",

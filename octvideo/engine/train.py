@@ -82,10 +82,12 @@ class Trainer:
 
     def train(self) -> TrainSummary:
         """Train to the end, or to SIGTERM or Ctrl-C; either way a checkpoint stands where the run ended."""
-        self.resume()
+        goes_on = self.resume()
         finished = True
         with self.stop:
             try:
+                if self.options.precise_bn_first and not goes_on:
+                    self.measure_bn_first()
                 while self.progress.epoch < self.plan.max_epoch:
                     self.train_epoch()
                     self.end_epoch()
@@ -124,7 +126,7 @@ class Trainer:
                 self.log.train_epoch(at, self.epoch_metrics(), self.epoch_clock)
                 self.procs.share_buffers(self.model)
                 if self.options.precise_bn_batches and (evaluates or saves):
-                    self.measure_bn()
+                    self.measure_bn(self.options.precise_bn_batches)
                 improved = evaluates and self.run_validation(at)
         except Stopped:
             self.snapshots.save(before)
@@ -208,8 +210,8 @@ class Trainer:
 
     # --- the end of an epoch ---
 
-    def measure_bn(self) -> None:
-        count = min(self.options.precise_bn_batches, len(self.loader))
+    def measure_bn(self, num_batches: int) -> None:
+        count = min(num_batches, len(self.loader))
         batches = self.loader.epoch(self.progress.epoch)
         inputs = (self.step.as_network_input(next(batches).inputs) for _ in range(count))
         with self.step.autocast():
@@ -232,10 +234,11 @@ class Trainer:
 
     # --- the beginning ---
 
-    def resume(self) -> None:
-        """Go on from the newest whole checkpoint in output_dir, or begin. Opens the log."""
+    def resume(self) -> bool:
+        """Go on from the newest whole checkpoint in output_dir; False where there is none. Opens the log."""
         self.snapshots.open_folder()
-        self.progress = self.snapshots.resume() or Progress()
+        found = self.snapshots.resume()
+        self.progress = found or Progress()
         self.log = RunLog(
             self.options.output_dir,
             enabled=self.procs.is_main,
@@ -243,6 +246,14 @@ class Trainer:
             metrics_bytes=self.progress.metrics_bytes,
             step=self.position().step,
         )
+        return found is not None
+
+    def measure_bn_first(self) -> None:
+        """Batch norm statistics of the weights that training starts from; what is frozen keeps them."""
+        self.model.train()
+        self.measure_bn(self.options.precise_bn_first)
+        if self.ema is not None:
+            self.ema.load_state_dict(self.model.state_dict())
 
     # --- where training stands ---
 

@@ -62,6 +62,7 @@ class Pathway(nn.Module):
     ) -> None:
         super().__init__()
         kernels_t = temporal_kernels(spec, BLOCKS[depth], options.num_block_temp_kernel)
+        self.laterals = tuple(lateral)
         self.stem = Stem(options.in_channels, width, spec.stem_temporal, options.stem_pool_padding, style.bn_eps)
         c = Channels(width)
         for i, number in enumerate((2, 3, 4, 5)):

@@ -1,7 +1,8 @@
 """From an image network to a video network: kernels repeated over time, and split between frequency groups on the way.
 
 Both are networks of this package and share their names: `res2.block0.reduce.conv.h2h.weight` is (C_out, C_in, kh, kw)
-in one and (C_out, C_in, kt, kh, kw) in the other.
+in one and (C_out, C_in, kt, kh, kw) in the other. Of SlowFast the slow pathway is filled, and what
+laterals add to it is read with zeros at first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,19 +10,22 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from octvideo.errors import CheckpointError
 from octvideo.layers import Channels, OctBatchNorm3d, OctConv3d
+from octvideo.models.slowfast import Pathway, SlowFast
 from octvideo.models.video_resnet import VideoResNet
 from octvideo.weights.assumptions import Assumptions
 
 State = Mapping[str, Tensor]
+ImagePathway = VideoResNet | Pathway
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass
 class InflationReport:
-    """What happened to every layer, by its name in the video network; nothing is dropped without a line here.
+    """What happened to every layer, by its name in the pathway that is filled; nothing is dropped without a line here.
 
     copied: as they were, repeated over time. split: a group was divided ("256 -> 224+32" output channels).
     merged: two groups became one. fresh: as initialised, for the reason given. notes: taken on trust, or folded.
@@ -58,43 +62,53 @@ def inflate_conv(weight: Tensor, kernel_t: int) -> Tensor:
     return weight.unsqueeze(2).repeat(1, 1, kernel_t, 1, 1) / kernel_t
 
 
+def image_pathway(model_3d: nn.Module) -> ImagePathway:
+    """What of a video network has the layers of an image network: all of it, or SlowFast's slow pathway."""
+    if isinstance(model_3d, SlowFast):
+        return model_3d.slow
+    if isinstance(model_3d, VideoResNet):
+        return model_3d
+    raise CheckpointError(
+        f"{type(model_3d).__name__} is not filled from image weights; use MODEL.ARCH c2d, i3d, slow or slowfast"
+    )
+
+
 def inflate(state_2d: State, model_3d: nn.Module, assumes: Assumptions | None = None) -> InflationReport:
-    """Fill a C2D, I3D or Slow network with the weights of an image ResNet of the same depth.
+    """Fill a C2D, I3D or Slow network, or SlowFast's slow pathway, with the weights of an image ResNet of its depth.
 
     state_2d: in the names of this package's image networks, vanilla or octave. Where widths or octave stages differ,
         a kernel is joined and divided anew by channel, high before low: exact only for features constant in space.
     assumes: what the weights expect of network and input. A BN eps is folded into the scales; another place of the
         stride, or another way of downsampling, raises. The input's part is for `Assumptions.check_input`.
 
-    A classifier of another size and non-local blocks start fresh, as the report says. Raises CheckpointError, and
-    leaves the network as it was, when any other layer has no counterpart on either side.
+    A classifier of another size, non-local blocks, the fast pathway and its laterals start fresh, as the report says;
+    slow layers read what laterals add with zeros at first (as mmaction2 does). Raises CheckpointError, and leaves the
+    network as it was, when any other layer has no counterpart on either side.
     """
-    if not isinstance(model_3d, VideoResNet):
-        raise CheckpointError(
-            f"{type(model_3d).__name__} is not filled from image weights; use MODEL.ARCH c2d, i3d or slow"
-        )
+    pathway = image_pathway(model_3d)
     assumes = assumes or Assumptions()
     source = _Source(state_2d)
-    _check_kind(source, model_3d)
-    report = InflationReport(notes=assumes.check_model(model_3d, is_octave(state_2d)))
+    _check_kind(source, pathway)
+    report = InflationReport(notes=assumes.check_model(pathway, is_octave(state_2d)))
     filled: dict[str, Tensor] = {}
-    for name, module in model_3d.named_modules():
+    laterals = _readers_of_laterals(pathway)
+    for name, module in pathway.named_modules():
         if "nonlocal" in name:
             if name.rpartition(".")[2].startswith("nonlocal"):
                 report.fresh[name] = "image networks have none"
         elif isinstance(module, OctConv3d):
-            filled |= _fill_conv(name, module, source, report)
+            filled |= _fill_conv(name, module, laterals.get(name, Channels(0)), source, report)
         elif isinstance(module, OctBatchNorm3d):
             filled |= _fill_norm(name, module, source, assumes.bn_eps)
-    filled |= _fill_stem(model_3d, source, report, assumes.bn_eps)
-    filled |= _fill_head(model_3d, source, report)
+    filled |= _fill_stem(pathway, source, report, assumes.bn_eps)
+    filled |= _fill_head(pathway, source, report)
     if unused := source.unused():
         raise CheckpointError(
             f"{unused[0]} of the image weights ({len(unused)} tensors in all) has no place in the network; "
             "RESNET.DEPTH, RESNET.BLOCK and the stem must be those of the image network"
         )
-    _note_eps(model_3d, assumes.bn_eps, report)
-    model_3d.load_state_dict({**model_3d.state_dict(), **filled})
+    _note_eps(pathway, assumes.bn_eps, report)
+    pathway.load_state_dict({**pathway.state_dict(), **filled})
     return report
 
 
@@ -134,9 +148,9 @@ def misfit(name: str, got: Sequence[int], wanted: Sequence[int]) -> CheckpointEr
     )
 
 
-def _check_kind(source: _Source, model_3d: VideoResNet) -> None:
+def _check_kind(source: _Source, pathway: ImagePathway) -> None:
     is_preact = any(name.startswith("tail.") for name in source.state)
-    if is_preact != (model_3d.tail is not None):
+    if is_preact != (isinstance(pathway, VideoResNet) and pathway.tail is not None):
         raise CheckpointError(
             f"the image weights are {'pre' if is_preact else 'post'}-activation; "
             f"set RESNET.BLOCK {'preact' if is_preact else 'post'}"
@@ -146,18 +160,38 @@ def _check_kind(source: _Source, model_3d: VideoResNet) -> None:
 # --- Layers
 
 
-def _fill_conv(name: str, module: OctConv3d, source: _Source, report: InflationReport) -> dict[str, Tensor]:
+def _readers_of_laterals(pathway: ImagePathway) -> dict[str, Channels]:
+    """The convolutions whose last input channels are a lateral's, and how many."""
+    laterals = pathway.laterals if isinstance(pathway, Pathway) else ()
+    return {
+        f"res{number}.block0.{layer}.conv": channels
+        for number, channels in enumerate(laterals, start=2)
+        for layer in ("reduce", "shortcut")
+    }
+
+
+def _fill_conv(
+    name: str, module: OctConv3d, lateral: Channels, source: _Source, report: InflationReport
+) -> dict[str, Tensor]:
+    """lateral: the last of the input channels, which image networks do not have."""
     kernel_t, *kernel = module.kernel_size
     paths = {path: weight for path in PATHS if (weight := source.get(f"{name}.{path}.weight")) is not None}
     if not paths:
         source.take(f"{name}.h2h.weight")
-    wanted = {path: (*conv.weight.shape[:2], *kernel) for path, conv in module.paths.items()}
+    columns = {path: lateral.high if path.startswith("h") else lateral.low for path in module.paths}
+    wanted = {
+        path: (len(conv.weight), conv.weight.shape[1] - columns[path], *kernel) for path, conv in module.paths.items()
+    }
     if {path: tuple(weight.shape) for path, weight in paths.items()} == wanted:
         report.copied.append(name)
     else:
-        _note_change(name, paths, module, report)
-        paths = _divide(name, paths, module)
-    return {f"{name}.{path}.weight": inflate_conv(weight.float(), kernel_t) for path, weight in paths.items()}
+        in_channels = Channels(module.in_channels.high - lateral.high, module.in_channels.low - lateral.low)
+        _note_change(name, paths, in_channels, module.out_channels, report)
+        paths = _divide(name, paths, in_channels, module)
+    return {
+        f"{name}.{path}.weight": inflate_conv(F.pad(weight.float(), (0, 0, 0, 0, 0, columns[path])), kernel_t)
+        for path, weight in paths.items()
+    }
 
 
 PATHS = ("h2h", "h2l", "l2h", "l2l")
@@ -171,27 +205,29 @@ def input_channels(paths: State) -> Channels:
     return Channels(paths["h2h"].shape[1], paths["l2h"].shape[1] if "l2h" in paths else 0)
 
 
-def _note_change(name: str, paths: State, module: OctConv3d, report: InflationReport) -> None:
+def _note_change(
+    name: str, paths: State, in_channels: Channels, out_channels: Channels, report: InflationReport
+) -> None:
     """Of the output's groups, or of the input's where the output's are as they were."""
-    had, has = output_channels(paths), module.out_channels
+    had, has = output_channels(paths), out_channels
     if had == has:
-        had, has = input_channels(paths), module.in_channels
+        had, has = input_channels(paths), in_channels
     changes = report.merged if had.low and not has.low else report.split
     changes[name] = f"{had} -> {has}"
 
 
-def _divide(name: str, paths: State, module: OctConv3d) -> dict[str, Tensor]:
-    """Join the paths to one kernel and cut it where the groups of `module` end."""
+def _divide(name: str, paths: State, in_channels: Channels, module: OctConv3d) -> dict[str, Tensor]:
+    """Join the paths to one kernel and cut it where `in_channels` and the output's groups of `module` end."""
     if module.groups > 1:
         raise CheckpointError(
             f"{name} has {module.groups} groups, whose kernels cannot be divided anew; "
             "OCTCONV.ALPHA, STAGES and WIDTH_RULE must be those of the image network"
         )
     joined = join_paths(paths)
-    shape = (module.out_channels.total, module.in_channels.total, *module.kernel_size[1:])
+    shape = (module.out_channels.total, in_channels.total, *module.kernel_size[1:])
     if joined.shape != shape:
         raise misfit(name, joined.shape, shape)
-    return split_kernel(joined, module.in_channels, module.out_channels)
+    return split_kernel(joined, in_channels, module.out_channels)
 
 
 def join_paths(paths: State) -> Tensor:
@@ -238,21 +274,29 @@ def fold_eps(state: dict[str, Tensor], name: str, eps: float | None, new_eps: fl
         state[f"{name}.weight"] = state[f"{name}.weight"] * ((variance + new_eps) / (variance + eps)).sqrt()
 
 
-def _fill_stem(model: VideoResNet, source: _Source, report: InflationReport, eps: float | None) -> dict[str, Tensor]:
-    out_channels, in_channels, kernel_t, *kernel = model.stem.conv.weight.shape
+def _fill_stem(pathway: ImagePathway, source: _Source, report: InflationReport, eps: float | None) -> dict[str, Tensor]:
+    stem = pathway.stem
+    out_channels, in_channels, kernel_t, *kernel = stem.conv.weight.shape
     weight = source.take("stem.conv.weight", (out_channels, in_channels, *kernel))
     filled = {"stem.conv.weight": inflate_conv(weight, kernel_t)}
     filled |= {f"stem.bn.{tensor}": source.take(f"stem.bn.{tensor}", (out_channels,)) for tensor in NORM_TENSORS}
-    fold_eps(filled, "stem.bn", eps, model.stem.bn.eps)
+    fold_eps(filled, "stem.bn", eps, stem.bn.eps)
     report.copied.append("stem.conv")
-    if model.stem.pool.pad == 0:
+    if stem.pool.pad == 0:
         report.notes.append("RESNET.STEM_POOL_PADDING is 0; image networks pad that pool, so that maps are shifted")
     return filled
 
 
-def _fill_head(model: VideoResNet, source: _Source, report: InflationReport) -> dict[str, Tensor]:
-    fc = model.head.fc
+def _fill_head(pathway: ImagePathway, source: _Source, report: InflationReport) -> dict[str, Tensor]:
     weight, bias = source.get("head.fc.weight"), source.get("head.fc.bias")
+    if isinstance(pathway, Pathway):
+        report.fresh |= {
+            "fast": "image networks have none",
+            "laterals": "image networks have none; what they add is read with zeros at first",
+            "head.fc": "it reads both pathways",
+        }
+        return {}
+    fc = pathway.head.fc
     if weight is None or bias is None:
         report.fresh["head.fc"] = "the image weights have no classifier"
     elif weight.shape != fc.weight.shape:
@@ -263,8 +307,8 @@ def _fill_head(model: VideoResNet, source: _Source, report: InflationReport) -> 
     return {}
 
 
-def _note_eps(model: VideoResNet, eps: float | None, report: InflationReport) -> None:
-    new_eps = model.stem.bn.eps
+def _note_eps(pathway: ImagePathway, eps: float | None, report: InflationReport) -> None:
+    new_eps = pathway.stem.bn.eps
     if eps is None:
         report.notes.append(f"the weights do not say their BN eps; {new_eps:g} is taken as right")
     elif eps != new_eps:

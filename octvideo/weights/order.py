@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from octvideo.layers.octave import OctTensor, down, up_to
 from octvideo.models import create_model
 from octvideo.weights.assumptions import Assumptions
-from octvideo.weights.inflate import NORM_TENSORS, State, inflate
+from octvideo.weights.inflate import NORM_TENSORS, State, image_pathway, inflate
 
 BRANCH = ("reduce", "spatial", "expand")
 
@@ -47,12 +47,12 @@ def smoothest_last(state_2d: State, model_3d: nn.Module, clips: Tensor, assumes:
     vanilla = create_model(**{**options, "alpha": 0.0, "downsample": assumes.downsample or "stride"})
     inflate(state_2d, vanilla, assumes)
     maps = list(_maps(state_2d))
-    lost = _lost_energy(vanilla, [reader for m in maps for reader in m.readers], clips)
     state = dict(state_2d)
-    if any(state[_kernel(reader)].shape[1] != len(channels) for reader, channels in lost.items()):
+    if options["num_groups"] > 1:
         return state  # Kernels of groups, which `inflate` does not divide.
+    lost = _lost_energy(vanilla, [reader for m in maps for reader in m.readers], clips)
     for m in maps:
-        losses = [lost[reader] * state_2d[_kernel(reader)].float().square().sum((0, 2, 3)) for reader in m.readers]
+        losses = [_read(lost[reader], state_2d[_kernel(reader)].float()) for reader in m.readers]
         order = torch.stack(losses).sum(0).argsort(descending=True, stable=True)
         for name, dim in _tensors(state, m):
             state[name] = state[name].index_select(dim, order)
@@ -93,6 +93,11 @@ def _tensors(state: State, m: _Map) -> Iterator[tuple[str, int]]:
     yield from ((f"{norm}.high.{tensor}", 0) for norm in norms for tensor in NORM_TENSORS)
 
 
+def _read(energies: Tensor, kernel: Tensor) -> Tensor:
+    """Per channel, what a kernel makes of its energy; what a lateral adds behind the kernel's channels is left out."""
+    return energies[: kernel.shape[1]] * kernel.square().sum((0, 2, 3))
+
+
 def _lost_energy(model: nn.Module, layers: Sequence[str], clips: Tensor) -> dict[str, Tensor]:
     """Per channel of the map that each layer convolves: mean square of what pooling takes away."""
     lost: dict[str, Tensor] = {}
@@ -101,7 +106,9 @@ def _lost_energy(model: nn.Module, layers: Sequence[str], clips: Tensor) -> dict
         x = inputs[0].high if isinstance(inputs[0], OctTensor) else inputs[0]
         lost[layer] = (x - up_to(down(x, 2), x)).square().mean((0, 2, 3, 4))
 
-    handles = [model.get_submodule(f"{layer}.conv").register_forward_pre_hook(partial(note, layer)) for layer in layers]
+    pathway = image_pathway(model)
+    convs = {layer: pathway.get_submodule(f"{layer}.conv") for layer in layers}
+    handles = [conv.register_forward_pre_hook(partial(note, layer)) for layer, conv in convs.items()]
     model.eval()(clips)
     for handle in handles:
         handle.remove()

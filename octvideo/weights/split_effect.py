@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from octvideo.layers import OctTensor, merge
 from octvideo.models import create_model
 from octvideo.weights.assumptions import Assumptions
-from octvideo.weights.inflate import State, inflate
+from octvideo.weights.inflate import State, image_pathway, inflate
 
 STAGES = ("res2", "res3", "res4", "res5")
 
@@ -61,13 +61,14 @@ def _inflated(state_2d: State, assumes: Assumptions, config: dict[str, Any]) -> 
 
 
 def stage_features(model: nn.Module, clips: Tensor) -> dict[str, Tensor]:
-    """What each of res2..res5 gives in evaluation mode, both groups at the size of the high one."""
+    """What res2..res5, in SlowFast the slow ones, give in evaluation mode: both groups at the size of the high one."""
     features: dict[str, Tensor] = {}
 
     def keep(stage: str, _: nn.Module, __: Any, output: OctTensor) -> None:
         features[stage] = merge(output)
 
-    handles = [model.get_submodule(stage).register_forward_hook(partial(keep, stage)) for stage in STAGES]
+    pathway = image_pathway(model)
+    handles = [pathway.get_submodule(stage).register_forward_hook(partial(keep, stage)) for stage in STAGES]
     was_training = model.training
     model.eval()(clips)
     model.train(was_training)

@@ -83,6 +83,24 @@ def test_clips_of_the_data_say_which_channels_of_vanilla_weights_go_low(repo, im
     assert ("channels that lose least at half the size low" in caplog.text) == asks
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "warns"),
+    [
+        ("oct_i3d", ["MODEL.FROZEN_BN=true"], True),
+        ("oct_i3d", ["MODEL.FREEZE_STAGES=[1,2]"], True),
+        ("oct_i3d", ["MODEL.FROZEN_BN=true", "BN.PRECISE_STATS_AT_START=true"], False),
+        ("oct_i3d", [], False),
+        ("i3d", ["MODEL.FROZEN_BN=true"], False),
+    ],
+)
+def test_frozen_batch_norms_of_divided_kernels_are_warned_of(repo, image_file, caplog, name, settings, warns):
+    cfg = config(repo, name, f"TRAIN.CHECKPOINT_FILE_PATH={image_file}", *settings)
+
+    load_initial_weights(cfg, build_model(cfg), CLIPS, Processes())
+
+    assert ("BN.PRECISE_STATS_AT_START True" in caplog.text) == warns
+
+
 def test_data_that_cannot_be_read_ends_the_start(repo, image_file, monkeypatch):
     def unreadable(self, epoch, index):
         raise DataError("20 videos in a row cannot be read")

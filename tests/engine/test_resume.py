@@ -18,7 +18,14 @@ import torch
 from octvideo.engine import checkpoint, files
 from octvideo.errors import CheckpointError, DataError, OctvideoError
 
-EVERYTHING = {"ema_decay": 0.9, "precise_bn_batches": 2, "accum_steps": 2, "eval_period": 2, "checkpoint_period": 2}
+EVERYTHING = {
+    "ema_decay": 0.9,
+    "precise_bn_batches": 2,
+    "precise_bn_first": 2,
+    "accum_steps": 2,
+    "eval_period": 2,
+    "checkpoint_period": 2,
+}
 
 
 class Crash(BaseException):

@@ -96,6 +96,27 @@ def test_precise_batch_norm_is_the_statistics_of_the_data(tmp_path):
     assert model[1].num_batches_tracked == 6
 
 
+def test_frozen_batch_norm_keeps_what_was_measured_before_the_first_step(tmp_path):
+    model = without_dropout()
+    with torch.no_grad():
+        features = model[0](torch.cat([tiny.prepare(b.inputs) for b in tiny.TinyLoader(batch_size=8).epoch(0)]))
+    trainer = tiny.make_trainer(
+        tmp_path,
+        model=model,
+        loader=tiny.TinyLoader(batch_size=8),
+        max_epoch=1,
+        precise_bn_first=6,
+        ema_decay=0.99,
+        parts=QUIET | {"frozen": freeze_batch_norm(model)},
+    )
+    trainer.train()
+
+    torch.testing.assert_close(model[1].running_mean, features.mean((0, 2, 3, 4)))
+    torch.testing.assert_close(model[1].running_var, features.var((0, 2, 3, 4)), rtol=1e-2, atol=0)
+    torch.testing.assert_close(trainer.ema.average["1.running_mean"], model[1].running_mean)
+    assert model[1].num_batches_tracked == 0
+
+
 @pytest.mark.parametrize(("option", "limit"), [("clip_grad_norm", 0.05), ("clip_grad_value", 0.01)])
 def test_gradients_are_clipped(tmp_path, option, limit):
     trainer = tiny.make_trainer(tmp_path, parts=QUIET, max_epoch=1, **{option: limit})

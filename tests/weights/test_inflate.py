@@ -64,6 +64,38 @@ def test_a_resnet50_is_seen_by_c2d_in_every_frame_and_by_i3d_where_its_window_is
     assert error_on_a_still_clip(model_2d, i3d, 40, slice(0, 1)) > 1e-3
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.25])
+def test_the_slow_pathway_sees_the_image_where_its_window_is_full_and_does_not_hear_the_fast_one(alpha: float) -> None:
+    model_2d = image_model("resnet26", alpha=alpha, width_per_group=32)
+    options = {"alpha": alpha, "num_classes": 10, "width_per_group": 32, "speed_ratio": 2, **OFFICIAL}
+    model_3d = create_model("slowfast_r26", **options)
+    randomize(model_3d)  # laterals that say something
+
+    report = inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
+
+    assert report.is_exact
+    assert set(report.fresh) == {"fast", "laterals", "head.fc"}
+    assert error_on_a_still_clip(model_2d, model_3d, 24, slice(5, 7)) < 1e-5
+    assert error_on_a_still_clip(model_2d, model_3d, 24, slice(0, 1)) > 1e-3
+
+
+def test_vanilla_weights_are_divided_for_an_octave_slow_pathway() -> None:
+    model_2d = image_model("resnet26", width_per_group=32)
+    model_3d = create_model("slowfast_r26", alpha=0.25, num_classes=6, width_per_group=32)
+    fast = {name: tensor.clone() for name, tensor in model_3d.fast.state_dict().items()}
+
+    report = inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
+
+    reduce = model_3d.slow.res3.block0.reduce.conv  # 128 channels of res2 and 32 of the lateral
+    kernel = join_paths({path: conv.weight.sum(2) for path, conv in reduce.paths.items()})
+    high, low = torch.split(kernel, list(reduce.in_channels), dim=1)
+    own = torch.cat([high[:, :96], low[:, :32]], dim=1)
+    torch.testing.assert_close(own, model_2d.state_dict()["res3.block0.reduce.conv.h2h.weight"])
+    assert all(part.shape[1] and not part.any() for part in (high[:, 96:], low[:, 32:]))
+    assert report.split["res3.block0.reduce.conv"] == "64 -> 48+16"
+    assert all(torch.equal(tensor, model_3d.fast.state_dict()[name]) for name, tensor in fast.items())
+
+
 def test_the_classifier_is_taken_when_the_classes_agree() -> None:
     model_2d = image_model("resnet26", alpha=0.25, width_per_group=16)
     model_3d = create_model("c2d_r26", alpha=0.25, num_classes=10, width_per_group=16, **OFFICIAL).eval()
@@ -173,7 +205,9 @@ def test_what_the_weights_do_not_say_is_announced() -> None:
         ("resnet26", {"stem": "deep32"}, "c2d_r26", {}, r"stem.conv.weight is \(16, 8, 3, 3\)"),
         ("resnet26", {"stem_pool": "conv"}, "c2d_r26", {}, r"stem.pool.conv.weight .* has no place"),
         ("resnet26", {"stride_last": True}, "c2d_r26", {}, "strides at the last 1x1"),
-        ("resnet26", {}, "slowfast_r26", {}, "use MODEL.ARCH c2d, i3d or slow"),
+        ("resnet26", {"stride_1x1": True}, "slowfast_r26", {}, "set RESNET.STRIDE_1X1 True"),
+        ("resnet50", {}, "slowfast_r26", {}, "no place in the network; RESNET.DEPTH"),
+        ("preact_resnet26", {}, "slowfast_r26", {}, "pre-activation"),
     ],
 )
 def test_a_network_that_the_weights_do_not_fit_is_refused_and_left_alone(

@@ -11,6 +11,7 @@ from octvideo.weights.split_effect import stage_errors
 
 CLIPS = torch.nn.functional.interpolate(torch.randn(2, 3, 2, 16, 16), scale_factor=(1, 4, 4), mode="trilinear")
 SMALL = {"width_per_group": 16, "num_classes": 10}
+SLOWFAST = {"name": "slowfast_r26", "speed_ratio": 2}
 
 
 def image_network(name="resnet26", **options):
@@ -29,7 +30,12 @@ def video_network(alpha=0.5, name="c2d_r26", **options):
 
 @pytest.mark.parametrize(
     ("name", "video"),
-    [("resnet26", {}), ("preact_resnet26", {"block": "preact"}), ("resnet26", {"name": "i3d_r26"})],
+    [
+        ("resnet26", {}),
+        ("preact_resnet26", {"block": "preact"}),
+        ("resnet26", {"name": "i3d_r26"}),
+        ("resnet26", SLOWFAST),
+    ],
 )
 def test_the_image_network_computes_the_same(name, video):
     model, image = image_network(name), torch.randn(2, 3, 64, 64)
@@ -87,8 +93,9 @@ def test_sorted_weights_stay_as_they_are():
     assert all(torch.equal(once[key], twice[key]) for key in once)
 
 
-def test_less_is_lost_than_by_dividing_as_the_channels_come():
-    model, video = image_network(), video_network(downsample="stride")
+@pytest.mark.parametrize("options", [{}, SLOWFAST])
+def test_less_is_lost_than_by_dividing_as_the_channels_come(options):
+    model, video = image_network(), video_network(downsample="stride", **options)
     state, assumes = model.state_dict(), Assumptions.of(model)
     inflate(state, video, assumes)
     plain = stage_errors(state, video, CLIPS, assumes)
