@@ -96,6 +96,19 @@ def test_vanilla_weights_are_divided_for_an_octave_slow_pathway() -> None:
     assert all(torch.equal(tensor, model_3d.fast.state_dict()[name]) for name, tensor in fast.items())
 
 
+def test_what_laterals_add_is_learned_from_the_first_step() -> None:
+    model_2d = image_model("resnet26", width_per_group=16)
+    model_3d = create_model("slowfast_r26", num_classes=6, width_per_group=16, speed_ratio=2)
+    inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
+
+    model_3d.train()(torch.randn(2, 3, 4, 64, 64)).square().sum().backward()
+
+    for number in (2, 3, 4, 5):
+        weight = model_3d.slow.stage(number)[0].reduce.conv.paths["h2h"].weight
+        assert not weight[:, -4:].any()  # a lateral brings four channels or more
+        assert weight.grad[:, -4:].any()
+
+
 def test_the_classifier_is_taken_when_the_classes_agree() -> None:
     model_2d = image_model("resnet26", alpha=0.25, width_per_group=16)
     model_3d = create_model("c2d_r26", alpha=0.25, num_classes=10, width_per_group=16, **OFFICIAL).eval()
