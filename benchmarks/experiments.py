@@ -150,10 +150,11 @@ def train_and_test(row: Row, settings: Sequence[str], out: Path, keep: bool = Fa
     """What a run of tools/train_net.py found, and what its network costs."""
     out.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "tools/train_net.py", "--cfg", row.config, *settings, f"OUTPUT_DIR={out}"]
-    with (out.parent / f"{out.name}.log").open("w") as log:
-        subprocess.run(
-            command, cwd=REPO, env=os.environ | {"PYTHONPATH": str(REPO)}, stdout=log, stderr=log, check=True
-        )
+    log_path = out.parent / f"{out.name}.log"
+    with log_path.open("w") as log:
+        ended = subprocess.run(command, cwd=REPO, env=os.environ | {"PYTHONPATH": str(REPO)}, stdout=log, stderr=log)
+    if ended.returncode:
+        sys.exit(f"error: {log_path} ends with: {(log_path.read_text().splitlines() or ['nothing'])[-1]}")
     if not keep:
         shutil.rmtree(out / "checkpoints")
     found = json.loads((out / "results.json").read_text())
