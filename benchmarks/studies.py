@@ -237,6 +237,8 @@ STUDIES = {
                 Row("C2D", 0.0, "imagenet"),
                 Row("SlowFast", 0.0, "imagenet"),
                 Row("SlowFast", 0.1, "imagenet"),
+                Row("I3D", 0.1, "imagenet", divided="pooled"),
+                Row("SlowFast", 0.1, "imagenet", divided="pooled"),
             ),
             (*GESTURES, "SOLVER.WARMUP_EPOCHS=0", "SOLVER.MAX_EPOCH=4"),
             SMALL,
