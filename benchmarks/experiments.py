@@ -154,7 +154,8 @@ def train_and_test(row: Row, settings: Sequence[str], out: Path, keep: bool = Fa
     with log_path.open("w") as log:
         ended = subprocess.run(command, cwd=REPO, env=os.environ | {"PYTHONPATH": str(REPO)}, stdout=log, stderr=log)
     if ended.returncode:
-        sys.exit(f"error: {log_path} ends with: {(log_path.read_text().splitlines() or ['nothing'])[-1]}")
+        last = (log_path.read_text().splitlines() or ["nothing"])[-1]
+        sys.exit(f"error: exit status {ended.returncode}; {log_path} ends with: {last}")
     if not keep:
         shutil.rmtree(out / "checkpoints")
     found = json.loads((out / "results.json").read_text())

@@ -12,7 +12,7 @@ from octvideo.build import recipe as build_recipe
 from octvideo.build.images import image_validator, validation_images
 from octvideo.build.model import build_model
 from octvideo.build.start import scorer, start_run
-from octvideo.build.weights import load_initial_weights
+from octvideo.build.weights import frozen_stages, load_initial_weights
 from octvideo.complexity import stage_table
 from octvideo.data.batch import Batch
 from octvideo.data.loader import Loader
@@ -96,13 +96,13 @@ def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate
 
 
 def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
-    """Freezing, synchronised batch norm, recomputation, memory format, device; what stays in evaluation mode."""
-    names = {"stem" if stage == 1 else f"res{stage}" for stage in cfg.MODEL.FREEZE_STAGES}
+    """Synchronised batch norm, freezing, recomputation, memory format, device; what stays in evaluation mode."""
+    if cfg.BN.NORM_TYPE == "sync_batchnorm" and procs.world_size > 1:
+        adapt.synchronise_batch_norm(model, procs.device)
+    names = frozen_stages(cfg)
     frozen = adapt.freeze(model, [name for name, _ in model.named_modules() if name.rpartition(".")[2] in names])
     if cfg.MODEL.FROZEN_BN:
         frozen += adapt.freeze_batch_norm(model)
-    if cfg.BN.NORM_TYPE == "sync_batchnorm" and procs.world_size > 1:
-        adapt.synchronise_batch_norm(model, procs.device)
     if cfg.MODEL.ACT_CHECKPOINT:
         adapt.recompute_activations(module for module in model.modules() if isinstance(module, Bottleneck))
     model.to(procs.device)

@@ -16,7 +16,7 @@ from octvideo.data.images import ImageDataset, ImageFolder
 from octvideo.data.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
 from octvideo.engine.precise_bn import measure_bn_statistics
-from octvideo.errors import DataError
+from octvideo.errors import ConfigError, DataError
 from octvideo.torch_file import read_torch_file
 from octvideo.weights import load_weights
 from octvideo.weights.convert import convert_weights
@@ -43,11 +43,7 @@ def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset, procs: Pr
         weights = order_channels(cfg, read_weights(cfg, path), model, partial(_some_clips, cfg, dataset, procs))
         report = inflate_from(cfg, weights, model)
         logger.info("inflated %s (%s): %s", path, weights.layout, "; ".join(report.lines()))
-        if not report.is_exact and _freezes(cfg) and not cfg.BN.PRECISE_STATS_AT_START:
-            logger.warning(
-                "frozen batch norms keep the statistics of undivided kernels; "
-                "BN.PRECISE_STATS_AT_START True measures those of the divided ones before training"
-            )
+        _check_frozen(cfg, report)
     else:
         load_weights(model, path, clear_prefixes=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
 
@@ -59,8 +55,27 @@ def read_weights(cfg: Any, path: str) -> ImageWeights:
     return read_image_weights(read_torch_file(path), path, cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
 
 
-def _freezes(cfg: Any) -> bool:
-    return bool(cfg.MODEL.FROZEN_BN or cfg.MODEL.FREEZE_STAGES)
+def frozen_stages(cfg: Any) -> set[str]:
+    """What MODEL.FREEZE_STAGES stops, by its name in every pathway."""
+    return {"stem" if stage == 1 else f"res{stage}" for stage in cfg.MODEL.FREEZE_STAGES}
+
+
+def _check_frozen(cfg: Any, report: InflationReport) -> None:
+    """Raises ConfigError where what starts fresh would stay as it is; warns of statistics that do not fit."""
+    stages = frozen_stages(cfg)
+
+    def is_stopped(layer: str) -> bool:
+        return cfg.MODEL.FROZEN_BN or layer.partition(".")[0] in stages
+
+    pathways = {"fast", "laterals"} if stages else set()
+    if fresh := [layer for layer in report.fresh if layer != "head.fc" and (is_stopped(layer) or layer in pathways)]:
+        setting = "MODEL.FROZEN_BN False" if cfg.MODEL.FROZEN_BN else "MODEL.FREEZE_STAGES []"
+        raise ConfigError(f"{fresh[0]} starts fresh, and frozen it would not learn; set {setting}")
+    if any(map(is_stopped, report.split | report.merged)) and not cfg.BN.PRECISE_STATS_AT_START:
+        logger.warning(
+            "frozen batch norms keep the statistics of undivided kernels; "
+            "BN.PRECISE_STATS_AT_START True measures those of the divided ones before training"
+        )
 
 
 def order_channels(cfg: Any, weights: ImageWeights, model: nn.Module, clips: Callable[[], Tensor]) -> ImageWeights:

@@ -115,7 +115,7 @@ DEFAULTS: Tree = {
     },
     "BN": {
         "USE_PRECISE_STATS": False,  # before validations and checkpoints
-        "PRECISE_STATS_AT_START": False,  # before the first step, where batch norms are frozen too
+        "PRECISE_STATS_AT_START": False,  # before the first step; of frozen batch norms too
         "NUM_BATCHES_PRECISE": 200,
         "WEIGHT_DECAY": 0.0,
         "NORM_TYPE": "batchnorm",

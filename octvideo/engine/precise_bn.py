@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from octvideo.engine.distributed import Processes
+from octvideo.errors import DataError
 
 
 def measure_bn_statistics(model: nn.Module, inputs: Iterable[Tensor], count: int, procs: Processes) -> None:
     """Replace the running statistics of every batch norm in training mode by those of `count` batches per rank.
 
     num_batches_tracked stays: it counts training steps, and a repeated measurement must give the same state.
+    Raises DataError on every rank where `inputs` raises it on one.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # fvcore scripts a loss on import, which torch regrets
@@ -19,9 +21,14 @@ def measure_bn_statistics(model: nn.Module, inputs: Iterable[Tensor], count: int
 
     norms = [norm for norm in get_bn_modules(model) if norm.track_running_stats]
     tracked = [norm.num_batches_tracked.clone() for norm in norms]
+    error = None
     try:
         update_bn_stats(model, inputs, count)
+    except DataError as reason:
+        error = reason
     finally:
         for norm, steps in zip(norms, tracked, strict=True):
             norm.num_batches_tracked.copy_(steps)
+    if any(procs.any_of(error is not None)):
+        raise error or DataError("stopped: another process could not read its data")
     procs.average_buffers(model)

@@ -94,7 +94,8 @@ class Trainer:
             except Stopped:
                 finished = False
                 reason = self.stop.signal_name or "a signal to another process"
-                logger.info("stopped by %s: saved %s; the same command continues", reason, self.snapshots.last_saved)
+                saved = self.snapshots.last_saved or "nothing, as no step was done"
+                logger.info("stopped by %s: saved %s; the same command continues", reason, saved)
             finally:
                 self.log.close()
         best = None if math.isinf(self.progress.best) else self.progress.best
@@ -251,7 +252,9 @@ class Trainer:
     def measure_bn_first(self) -> None:
         """Batch norm statistics of the weights that training starts from; what is frozen keeps them."""
         self.model.train()
-        self.measure_bn(self.options.precise_bn_first)
+        with self.stop.leave_at_once():
+            self.measure_bn(self.options.precise_bn_first)
+        logger.info("batch norm statistics measured before the first step")
         if self.ema is not None:
             self.ema.load_state_dict(self.model.state_dict())
 

@@ -1,8 +1,8 @@
 """From an image network to a video network: kernels repeated over time, and split between frequency groups on the way.
 
 Both are networks of this package and share their names: `res2.block0.reduce.conv.h2h.weight` is (C_out, C_in, kh, kw)
-in one and (C_out, C_in, kt, kh, kw) in the other. Of SlowFast the slow pathway is filled, and what
-laterals add to it is read with zeros at first.
+in one and (C_out, C_in, kt, kh, kw) in the other. Of SlowFast the slow pathway is filled, and what laterals add to it
+is read with zeros at first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from octvideo.errors import CheckpointError
 from octvideo.layers import Channels, OctBatchNorm3d, OctConv3d
@@ -150,6 +149,8 @@ def misfit(name: str, got: Sequence[int], wanted: Sequence[int]) -> CheckpointEr
 
 def _check_kind(source: _Source, pathway: ImagePathway) -> None:
     is_preact = any(name.startswith("tail.") for name in source.state)
+    if is_preact and isinstance(pathway, Pathway):
+        raise CheckpointError("the image weights are pre-activation; SlowFast takes those of a post-activation network")
     if is_preact != (isinstance(pathway, VideoResNet) and pathway.tail is not None):
         raise CheckpointError(
             f"the image weights are {'pre' if is_preact else 'post'}-activation; "
@@ -178,9 +179,14 @@ def _fill_conv(
     paths = {path: weight for path in PATHS if (weight := source.get(f"{name}.{path}.weight")) is not None}
     if not paths:
         source.take(f"{name}.h2h.weight")
-    columns = {path: lateral.high if path.startswith("h") else lateral.low for path in module.paths}
+    zeros = {
+        path: conv.weight.new_zeros(len(conv.weight), lateral.high if path.startswith("h") else lateral.low, *kernel)
+        for path, conv in module.paths.items()
+    }
     wanted = {
-        path: (len(conv.weight), conv.weight.shape[1] - columns[path], *kernel) for path, conv in module.paths.items()
+        path: (len(conv.weight), columns, *kernel)
+        for path, conv in module.paths.items()
+        if (columns := conv.weight.shape[1] - zeros[path].shape[1])
     }
     if {path: tuple(weight.shape) for path, weight in paths.items()} == wanted:
         report.copied.append(name)
@@ -189,8 +195,10 @@ def _fill_conv(
         _note_change(name, paths, in_channels, module.out_channels, report)
         paths = _divide(name, paths, in_channels, module)
     return {
-        f"{name}.{path}.weight": inflate_conv(F.pad(weight.float(), (0, 0, 0, 0, 0, columns[path])), kernel_t)
-        for path, weight in paths.items()
+        f"{name}.{path}.weight": inflate_conv(
+            torch.cat([paths[path].float(), zero] if path in paths else [zero], 1), kernel_t
+        )
+        for path, zero in zeros.items()
     }
 
 

@@ -12,7 +12,7 @@ from octvideo.build.weights import load_initial_weights
 from octvideo.config import load_config
 from octvideo.data.batch import Sample
 from octvideo.engine.distributed import Processes
-from octvideo.errors import CheckpointError, DataError
+from octvideo.errors import CheckpointError, ConfigError, DataError
 
 SMALL = ["DATA_LOADER.NUM_WORKERS=0", "RESNET.DEPTH=26", "RESNET.WIDTH_PER_GROUP=16", "MODEL.NUM_CLASSES=3"]
 
@@ -87,7 +87,9 @@ def test_clips_of_the_data_say_which_channels_of_vanilla_weights_go_low(repo, im
     ("name", "settings", "warns"),
     [
         ("oct_i3d", ["MODEL.FROZEN_BN=true"], True),
-        ("oct_i3d", ["MODEL.FREEZE_STAGES=[1,2]"], True),
+        ("oct_i3d", ["MODEL.FREEZE_STAGES=[1,2]", "OCTCONV.ALPHA=0.5"], True),
+        ("oct_i3d", ["MODEL.FREEZE_STAGES=[1]", "OCTCONV.ALPHA=0.5"], False),
+        ("oct_i3d", ["MODEL.FREEZE_STAGES=[1,2]", "OCTCONV.STAGES=[4,5]"], False),
         ("oct_i3d", ["MODEL.FROZEN_BN=true", "BN.PRECISE_STATS_AT_START=true"], False),
         ("oct_i3d", [], False),
         ("i3d", ["MODEL.FROZEN_BN=true"], False),
@@ -99,6 +101,35 @@ def test_frozen_batch_norms_of_divided_kernels_are_warned_of(repo, image_file, c
     load_initial_weights(cfg, build_model(cfg), CLIPS, Processes())
 
     assert ("BN.PRECISE_STATS_AT_START True" in caplog.text) == warns
+
+
+SLOWFAST = ["MODEL.ARCH=slowfast", "DATA.NUM_FRAMES=16"]
+NONLOCAL = ["NONLOCAL.LOCATION=[[[]],[[1]],[[]],[[]]]"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            [*SLOWFAST, "MODEL.FROZEN_BN=true"],
+            "fast starts fresh, and frozen it would not learn; set MODEL.FROZEN_BN False",
+        ),
+        ([*SLOWFAST, "MODEL.FREEZE_STAGES=[1,2]"], r"fast starts fresh.*; set MODEL.FREEZE_STAGES \[\]"),
+        ([*NONLOCAL, "MODEL.FREEZE_STAGES=[1,2,3]"], r"res3.nonlocal1 starts fresh.*; set MODEL.FREEZE_STAGES \[\]"),
+    ],
+)
+def test_what_starts_fresh_is_not_frozen(repo, image_file, settings, message):
+    cfg = config(repo, "i3d", f"TRAIN.CHECKPOINT_FILE_PATH={image_file}", *settings)
+
+    with pytest.raises(ConfigError, match=message):
+        load_initial_weights(cfg, build_model(cfg), CLIPS, Processes())
+
+
+@pytest.mark.parametrize("settings", [SLOWFAST, [*NONLOCAL, "MODEL.FREEZE_STAGES=[1,2]"]])
+def test_what_starts_fresh_may_stand_beside_what_is_frozen(repo, image_file, settings):
+    cfg = config(repo, "i3d", f"TRAIN.CHECKPOINT_FILE_PATH={image_file}", *settings)
+
+    load_initial_weights(cfg, build_model(cfg), CLIPS, Processes())
 
 
 def test_data_that_cannot_be_read_ends_the_start(repo, image_file, monkeypatch):

@@ -177,6 +177,18 @@ def test_a_signal_during_precise_batch_norm_changes_nothing(tmp_path, difference
     assert differences(tmp_path / "whole", tmp_path / "cut") == []
 
 
+def test_a_signal_during_the_first_measurement_stops_at_once_and_the_next_run_measures_anew(tmp_path, differences):
+    tiny.make_trainer(tmp_path / "whole", precise_bn_first=3).train()
+
+    loader = CrashingLoader(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    summary = tiny.make_trainer(tmp_path / "cut", loader=loader, precise_bn_first=3).train()
+
+    assert not summary.finished
+    assert summary.checkpoint is None
+    tiny.make_trainer(tmp_path / "cut", precise_bn_first=3).train()
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
 def test_a_second_ctrl_c_does_not_wait(tmp_path):
     def impatient():
         os.kill(os.getpid(), signal.SIGINT)

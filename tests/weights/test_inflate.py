@@ -96,6 +96,19 @@ def test_vanilla_weights_are_divided_for_an_octave_slow_pathway() -> None:
     assert all(torch.equal(tensor, model_3d.fast.state_dict()[name]) for name, tensor in fast.items())
 
 
+def test_laterals_wider_than_the_slow_pathway_are_not_heard_either() -> None:
+    model_2d = image_model("resnet26", width_per_group=16)
+    options = {"width_per_group": 16, "beta_inv": 1, "alpha": 0.1, "width_rule": "round16", "speed_ratio": 2}
+    model_3d = create_model("slowfast_r26", num_classes=6, **options)
+
+    report = inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
+
+    reduce = model_3d.slow.res3.block0.reduce.conv
+    assert reduce.in_channels.low  # all of them the lateral's
+    assert not reduce.paths["l2h"].weight.any()
+    assert "res3.block0.reduce.conv" in report.copied
+
+
 def test_what_laterals_add_is_learned_from_the_first_step() -> None:
     model_2d = image_model("resnet26", width_per_group=16)
     model_3d = create_model("slowfast_r26", num_classes=6, width_per_group=16, speed_ratio=2)
@@ -220,7 +233,7 @@ def test_what_the_weights_do_not_say_is_announced() -> None:
         ("resnet26", {"stride_last": True}, "c2d_r26", {}, "strides at the last 1x1"),
         ("resnet26", {"stride_1x1": True}, "slowfast_r26", {}, "set RESNET.STRIDE_1X1 True"),
         ("resnet50", {}, "slowfast_r26", {}, "no place in the network; RESNET.DEPTH"),
-        ("preact_resnet26", {}, "slowfast_r26", {}, "pre-activation"),
+        ("preact_resnet26", {}, "slowfast_r26", {}, "SlowFast takes those of a post-activation"),
     ],
 )
 def test_a_network_that_the_weights_do_not_fit_is_refused_and_left_alone(
