@@ -37,7 +37,8 @@ PAPER = (
 def draw_tradeoff(points: Sequence[Point], *, paper: Sequence[Point] = PAPER) -> Figure:
     """One line per family through its alphas. The paper has axes of its own: its data set is another."""
     panels = [part for part in (points, paper) if part]
-    figure = Figure(figsize=(5.6 * len(panels), 4.2), layout="constrained")
+    families = max((len({p.family for p in part}) for part in panels), default=0)
+    figure = Figure(figsize=(5.6 * len(panels), 4.2 + 0.08 * families), layout="constrained")
     for axes, part in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         style = "--" if part is paper else "-"
         for family in dict.fromkeys(p.family for p in part):
@@ -48,6 +49,6 @@ def draw_tradeoff(points: Sequence[Point], *, paper: Sequence[Point] = PAPER) ->
         axes.set_xlabel("GFLOPs per view (multiply-adds)")
         axes.set_ylabel("top-1, %")
         axes.set_title("Table 6 of the paper, Kinetics-400" if part is paper else "measured runs", fontsize=10)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)  # below: it hides no point
         axes.grid(alpha=0.3)
     return figure
