@@ -95,10 +95,11 @@ def clip_span(num_frames: int, frame_stride: int, fps: float, target_fps: float)
 def spread_indices(start: float, span: float, num_frames: int, num_video_frames: int) -> list[int]:
     """linspace(start, start + span - 1, num_frames) clamped to the video and truncated. (PySlowFast.)
 
-    8 frames at stride 8 span 64 frames and therefore step by 9.
+    8 frames at stride 8 span 64 frames and therefore step by 9. A span below one frame, in a video slower than the
+    clip, repeats that frame, where the linspace would run backwards.
     """
-    steps = max(num_frames - 1, 1)
-    places = (start + k * (span - 1) / steps for k in range(num_frames))
+    steps, length = max(num_frames - 1, 1), max(span - 1, 0.0)
+    places = (start + k * length / steps for k in range(num_frames))
     # The slack keeps 7/10 of 330, which is 230.99999999999997 in binary, at frame 231.
     return [min(max(int(place + 1e-6), 0), num_video_frames - 1) for place in places]
 

@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from octvideo.data.sampling import RULES, ClipRule, Timing, crop_offset, segment_indices, short_side_size
@@ -15,6 +15,7 @@ draws = st.floats(0, 1, exclude_max=True)
 
 
 @given(rules, videos, draws)
+@example(ClipRule(2, 1, target_fps=3.0), Timing(3, 1.0), 0.5)  # spans 2/3 of a frame
 def test_a_clip_stays_inside_the_video_and_in_order(rule, video, place):
     clip = rule.clip(video, lambda: place)
 
