@@ -20,7 +20,9 @@ SIZES = (  # frames, height and width, batch
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="i3d_r50")
     parser.add_argument("--alpha", type=float, default=0.5)
     parser.add_argument("--engine", default="eager", choices=ENGINES)
@@ -30,7 +32,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     base = Case(args.model, args.alpha, (3, 8, 112, 112), engine=args.engine)
     cases = [replace(base, input_shape=(3, t, size, size), batch=batch) for t, size, batch in SIZES]
-    times = {case: min(t) for case, t in interleaved({case: case.make() for case in cases}, args.rounds).items()}
+    times = {
+        case: min(t)
+        for case, t in interleaved({case: case.make() for case in cases}, args.rounds).items()
+    }
     work = {case: case.batch * case.macs() for case in cases}
     per_mac = sum(times.values()) / sum(work.values())
     rows = [

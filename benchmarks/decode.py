@@ -69,13 +69,18 @@ def cpu_seconds(read: Read, tasks: list[tuple[str, list[int]]]) -> float:
     return time.process_time() - start
 
 
-def compare(ways: dict[str, Read], base: str, paths: list[str], num_frames: int, rounds: int) -> None:
+def compare(
+    ways: dict[str, Read], base: str, paths: list[str], num_frames: int, rounds: int
+) -> None:
     """Each round every way reads the same clips, one from each file, in an order that changes."""
     draw = random.Random(0)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         starts = [draw.randrange(num_frames - SPAN) for _ in paths]
-        tasks = [(path, list(range(start, start + SPAN, STEP))) for path, start in zip(paths, starts, strict=True)]
+        tasks = [
+            (path, list(range(start, start + SPAN, STEP)))
+            for path, start in zip(paths, starts, strict=True)
+        ]
         for name in draw.sample(list(ways), len(ways)):
             spent = cpu_seconds(ways[name], tasks)
             if number:  # the first round warms up
@@ -84,13 +89,20 @@ def compare(ways: dict[str, Read], base: str, paths: list[str], num_frames: int,
         ratios = [mine / base_spent for mine, base_spent in zip(spent, seconds[base], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
         clip_ms = 1000 * statistics.median(spent) / len(paths)
-        print(f"  {name:34} {clip_ms:7.1f} ms a clip   {middle:.3f} of {base} ({low:.3f}-{high:.3f})")
+        print(
+            f"  {name:34} {clip_ms:7.1f} ms a clip   {middle:.3f} of {base} ({low:.3f}-{high:.3f})"
+        )
 
 
 def write_large_video(path: Path) -> str:
     rng = np.random.default_rng(0)
     texture = rng.integers(0, 255, (60, 100, 3), np.uint8).repeat(24, 0).repeat(24, 1)
-    write_video(path, (np.roll(texture, (4 * t, 6 * t), (0, 1))[:1080, :1920] for t in range(3 * FPS)), FPS, gop=30)
+    write_video(
+        path,
+        (np.roll(texture, (4 * t, 6 * t), (0, 1))[:1080, :1920] for t in range(3 * FPS)),
+        FPS,
+        gop=30,
+    )
     return str(path)
 
 
@@ -106,7 +118,9 @@ def resized_while_decoding(path: str, indices: list[int]) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--videos", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
@@ -129,11 +143,16 @@ def main() -> None:
             by_pyav = {"bare pyav": bare_pyav, "pyav, with the index": ours("pyav", index)}
             compare(by_pyav, "bare pyav", paths, 10 * FPS, args.rounds)
         print("1920 x 1080, keyframe every 30, to a short side of 256:")
-        ways = {"resize afterwards": resized_afterwards, "resize while decoding": resized_while_decoding}
+        ways = {
+            "resize afterwards": resized_afterwards,
+            "resize while decoding": resized_while_decoding,
+        }
         large = write_large_video(Path(folder, "large.mp4"))
         compare(ways, "resize afterwards", [large], 3 * FPS, max(args.rounds // 3, 3))
         clips = [read(large, list(range(0, SPAN, STEP))).astype(int) for read in ways.values()]
-        print(f"  the two differ by {np.abs(clips[0] - clips[1]).mean():.2f} grey levels on average")
+        print(
+            f"  the two differ by {np.abs(clips[0] - clips[1]).mean():.2f} grey levels on average"
+        )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ def write_videos(folder: Path, count: int, seconds: int, gop: int) -> Path:
     for i in range(count):
         generator = torch.Generator().manual_seed(i)
         texture = F.interpolate(
-            torch.rand(1, 3, 40, 60, generator=generator), (HEIGHT + 300, WIDTH + 300), mode="bicubic"
+            torch.rand(1, 3, 40, 60, generator=generator),
+            (HEIGHT + 300, WIDTH + 300),
+            mode="bicubic",
         )
         frames = (
             (
@@ -72,7 +74,9 @@ def pyslowfast_view(path: str, clip: int, place: int) -> Tensor:
     return crop(resize(clip_pixels.permute(3, 0, 1, 2)), place)
 
 
-def decode_span(container: av.container.InputContainer, stream: av.VideoStream, first: int, last: int) -> Tensor:
+def decode_span(
+    container: av.container.InputContainer, stream: av.VideoStream, first: int, last: int
+) -> Tensor:
     """uint8 (T, H, W, 3), every frame of the span."""
     container.seek(max(first - 1024, 0), any_frame=False, backward=True, stream=stream)
     pictures = []
@@ -88,7 +92,11 @@ def resize(clip: Tensor, size: int = 256) -> Tensor:
     height, width = clip.shape[2:]
     if min(height, width) == size:
         return clip
-    target = (math.floor(height / width * size), size) if width < height else (size, math.floor(width / height * size))
+    target = (
+        (math.floor(height / width * size), size)
+        if width < height
+        else (size, math.floor(width / height * size))
+    )
     return F.interpolate(clip, target, mode="bilinear", align_corners=False)
 
 
@@ -107,7 +115,9 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 def measure(list_path: Path, rounds: int) -> dict[str, list[float]]:
     """CPU seconds per video of each way, in turn."""
     videos = read_list(list_path)
-    one_pass = {backend: VideoViews(videos, SPEC, backend=backend) for backend in ("decord", "pyav")}
+    one_pass = {
+        backend: VideoViews(videos, SPEC, backend=backend) for backend in ("decord", "pyav")
+    }
     ways: dict[str, Callable[[int], object]] = {
         "view at a time": lambda i: pyslowfast_video(videos[i].path),
         "one pass, decord": lambda i: list(one_pass["decord"].read([i])),
@@ -122,7 +132,9 @@ def measure(list_path: Path, rounds: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--videos", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=10)
@@ -130,9 +142,13 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         for gop in (12, 250):
-            seconds = measure(write_videos(Path(folder), args.videos, args.seconds, gop), args.rounds)
+            seconds = measure(
+                write_videos(Path(folder), args.videos, args.seconds, gop), args.rounds
+            )
             size = (
-                statistics.mean(path.stat().st_size for path in Path(folder).glob(f"{gop}_*.mp4")) / args.seconds / 125
+                statistics.mean(path.stat().st_size for path in Path(folder).glob(f"{gop}_*.mp4"))
+                / args.seconds
+                / 125
             )
             print(f"keyframe every {gop} frames, {size:.0f} kbit/s")
             slow = seconds["view at a time"]

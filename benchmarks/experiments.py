@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 from studies import FOLDS, STUDIES, WEIGHTS, Row, Study
 
-from octvideo.build.model import build_model
+from octvideo.assembly.model import build_model
 from octvideo.config import load_config
 from octvideo.data.decode import iter_frames
 from octvideo.data.transforms import resize_short_side
@@ -38,7 +38,17 @@ from octvideo.deploy.benchmark import interleaved
 REPO = Path(__file__).resolve().parent.parent
 Record = dict[str, Any]
 List = list[tuple[str, str]]  # file name and label
-STUDENT_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # by degrees of freedom, from 1
+STUDENT_975 = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+)  # by degrees of freedom, from 1
 
 
 # --- Records
@@ -60,7 +70,9 @@ def check_settings(content: Record, study: Study) -> None:
     """Runs of other settings are of another table."""
     had, has = content.get("settings"), study.all_settings
     if had not in (None, has):
-        sys.exit(f"error: {study.name}.json was made with other settings than studies.py; give another --results")
+        sys.exit(
+            f"error: {study.name}.json was made with other settings than studies.py; give another --results"
+        )
     content["settings"] = has
 
 
@@ -89,7 +101,10 @@ def splits(study: Study, videos: Path) -> Iterator[tuple[str, List, List]]:
         sequence = {row["file"]: int(row["sequence"]) for row in csv.DictReader(file)}
     if study.parts == "held out":
         third = set(sorted({sequence[path] for path, _ in train})[2::3])
-        yield "held out", *divided(train, {path for path, number in sequence.items() if number in third})
+        yield (
+            "held out",
+            *divided(train, {path for path, number in sequence.items() if number in third}),
+        )
         return
     for fold in sorted({number % FOLDS for number in sequence.values()}):
         held = {path for path, number in sequence.items() if number % FOLDS == fold}
@@ -97,7 +112,9 @@ def splits(study: Study, videos: Path) -> Iterator[tuple[str, List, List]]:
 
 
 def divided(pairs: List, held: set[str]) -> tuple[List, List]:
-    return [pair for pair in pairs if pair[0] not in held], [pair for pair in pairs if pair[0] in held]
+    return [pair for pair in pairs if pair[0] not in held], [
+        pair for pair in pairs if pair[0] in held
+    ]
 
 
 def extract(videos: Path, target: Path, short_side: int) -> dict[str, int]:
@@ -112,14 +129,20 @@ def extract(videos: Path, target: Path, short_side: int) -> dict[str, int]:
             part = folder.with_suffix(".part")
             part.mkdir(parents=True, exist_ok=True)
             for i, frame in enumerate(iter_frames(str(videos / path))):
-                small = resize_short_side(torch.from_numpy(frame).movedim(-1, 0).unsqueeze(1), short_side)
-                Image.fromarray(small.squeeze(1).movedim(0, -1).numpy()).save(part / f"{i:05d}.jpg", quality=95)
+                small = resize_short_side(
+                    torch.from_numpy(frame).movedim(-1, 0).unsqueeze(1), short_side
+                )
+                Image.fromarray(small.squeeze(1).movedim(0, -1).numpy()).save(
+                    part / f"{i:05d}.jpg", quality=95
+                )
             part.rename(folder)
         counts[path] = len(list(folder.iterdir()))
     return counts
 
 
-def write_lists(videos: Path, train: List, test: List, num_frames: dict[str, int], folder: Path) -> None:
+def write_lists(
+    videos: Path, train: List, test: List, num_frames: dict[str, int], folder: Path
+) -> None:
     """train.csv, test.csv, and test.csv as val.csv, which the trainer wants and looks at after its last step."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(videos / "classes.txt", folder / "class_names.txt")
@@ -135,7 +158,10 @@ def prepare(study: Study, videos: Path, out: Path) -> dict[str, list[str]]:
     for split, train, test in splits(study, videos):
         lists = out / "lists" / f"{study.name} {split}".replace(" ", "_")
         write_lists(videos, train, test, num_frames, lists)
-        settings[split] = [f"DATA.PATH_TO_DATA_DIR={lists}", f"DATA.PATH_PREFIX={out / 'frames' / study.videos}"]
+        settings[split] = [
+            f"DATA.PATH_TO_DATA_DIR={lists}",
+            f"DATA.PATH_PREFIX={out / 'frames' / study.videos}",
+        ]
     return settings
 
 
@@ -149,10 +175,19 @@ def settings_of(study: Study, row: Row) -> list[str]:
 def train_and_test(row: Row, settings: Sequence[str], out: Path, keep: bool = False) -> Record:
     """What a run of tools/train_net.py found, and what its network costs."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "tools/train_net.py", "--cfg", row.config, *settings, f"OUTPUT_DIR={out}"]
+    command = [
+        sys.executable,
+        "tools/train_net.py",
+        "--cfg",
+        row.config,
+        *settings,
+        f"OUTPUT_DIR={out}",
+    ]
     log_path = out.parent / f"{out.name}.log"
     with log_path.open("w") as log:
-        ended = subprocess.run(command, cwd=REPO, env=os.environ | {"PYTHONPATH": str(REPO)}, stdout=log, stderr=log)
+        ended = subprocess.run(
+            command, cwd=REPO, env=os.environ | {"PYTHONPATH": str(REPO)}, stdout=log, stderr=log
+        )
     if ended.returncode:
         last = (log_path.read_text().splitlines() or ["nothing"])[-1]
         sys.exit(f"error: exit status {ended.returncode}; {log_path} ends with: {last}")
@@ -196,14 +231,23 @@ def run(
         if is_done(read_study(path), wanted):
             continue
         weights = data / WEIGHTS if row.start == "imagenet" else ""
-        settings = [*settings_of(study, row), *parts[split], f"TRAIN.CHECKPOINT_FILE_PATH={weights}"]
+        settings = [
+            *settings_of(study, row),
+            *parts[split],
+            f"TRAIN.CHECKPOINT_FILE_PATH={weights}",
+        ]
         folder = out / study.name / "_".join((*row.names, str(seed), split)).replace(" ", "_")
         found = train_and_test(row, [*settings, f"RNG_SEED={seed}"], folder, keep)
         content = read_study(path)
         check_settings(content, study)
-        content["runs"].append(wanted | found | {"date": date.today().isoformat(), "hardware": hardware()})
+        content["runs"].append(
+            wanted | found | {"date": date.today().isoformat(), "hardware": hardware()}
+        )
         write_study(path, content)
-        print(f"{study.name}, seed {seed}, {split}: {', '.join(row.names)}: top-1 {found['top1']:.1f}", flush=True)
+        print(
+            f"{study.name}, seed {seed}, {split}: {', '.join(row.names)}: top-1 {found['top1']:.1f}",
+            flush=True,
+        )
 
 
 def hardware() -> str:
@@ -211,7 +255,9 @@ def hardware() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "a CPU")
+    processor = next(
+        (line.partition(": ")[2] for line in lines if line.startswith("model name")), "a CPU"
+    )
     return f"{len(os.sched_getaffinity(0))} core(s) of {processor}, torch {torch.__version__}"
 
 
@@ -220,7 +266,9 @@ def time_clips(study: Study, results: Path, rounds: int = 9) -> None:
     torch.set_num_threads(1)
     times = interleaved({row: forward_call(study, row) for row in study.rows}, rounds)
     content = read_study(results / f"{study.name}.json")
-    content["clip_seconds"] = {", ".join(row.names): round(statistics.median(t), 4) for row, t in times.items()}
+    content["clip_seconds"] = {
+        ", ".join(row.names): round(statistics.median(t), 4) for row, t in times.items()
+    }
     write_study(results / f"{study.name}.json", content)
 
 
@@ -254,7 +302,9 @@ def difference(values: Sequence[float]) -> str:
 
 def runs_of(content: Record, row: Row) -> dict[tuple[int, str], Record]:
     wanted = row._asdict()
-    return {(run["seed"], run["split"]): run for run in content["runs"] if wanted.items() <= run.items()}
+    return {
+        (run["seed"], run["split"]): run for run in content["runs"] if wanted.items() <= run.items()
+    }
 
 
 def table(study: Study, content: Record) -> str:
@@ -268,7 +318,9 @@ def table(study: Study, content: Record) -> str:
         if not runs:
             continue
         top1 = [runs[place]["top1"] for place in sorted(runs)]
-        pairs = [runs[place]["top1"] - vanilla[place]["top1"] for place in runs.keys() & vanilla.keys()]
+        pairs = [
+            runs[place]["top1"] - vanilla[place]["top1"] for place in runs.keys() & vanilla.keys()
+        ]
         seconds = content["clip_seconds"].get(", ".join(row.names))
         cells = [
             row.label,
@@ -296,22 +348,34 @@ def write_means(study: Study, content: Record, folder: Path) -> None:
             }
             mean = statistics.mean(run["top1"] for run in runs)
             summary = {"top1_acc": mean, "protocol": {"network": network}}
-            (folder / f"{study.name}_{'_'.join(row.names).replace(' ', '_')}.json").write_text(json.dumps(summary))
+            (folder / f"{study.name}_{'_'.join(row.names).replace(' ', '_')}.json").write_text(
+                json.dumps(summary)
+            )
 
 
 def parse(arguments: Iterable[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     kinds = parser.add_subparsers(dest="kind", required=True)
     for kind in ("run", "time", "table"):
         sub = kinds.add_parser(kind)
         sub.add_argument("study", choices=STUDIES)
-        sub.add_argument("--results", type=Path, default=REPO / "benchmarks" / "results", help="a folder")
-    kinds.choices["run"].add_argument("data", type=Path, help="folder of ut_interaction, hand_gesture and weights")
+        sub.add_argument(
+            "--results", type=Path, default=REPO / "benchmarks" / "results", help="a folder"
+        )
+    kinds.choices["run"].add_argument(
+        "data", type=Path, help="folder of ut_interaction, hand_gesture and weights"
+    )
     kinds.choices["run"].add_argument("out", type=Path)
     kinds.choices["run"].add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    kinds.choices["run"].add_argument("--only", nargs="+", default=[], metavar="ROW", help='as "Oct-I3D .1, imagenet"')
+    kinds.choices["run"].add_argument(
+        "--only", nargs="+", default=[], metavar="ROW", help='as "Oct-I3D .1, imagenet"'
+    )
     kinds.choices["run"].add_argument("--keep", action="store_true", help="the checkpoints too")
-    kinds.choices["table"].add_argument("--means", type=Path, help="folder for what tools/visualize.py tradeoff reads")
+    kinds.choices["table"].add_argument(
+        "--means", type=Path, help="folder for what tools/visualize.py tradeoff reads"
+    )
     return parser.parse_args(arguments)
 
 
@@ -319,7 +383,15 @@ def main() -> None:
     args = parse()
     study = STUDIES[args.study]
     if args.kind == "run":
-        run(study, args.data.resolve(), args.out.resolve(), args.results, args.seeds, args.only, args.keep)
+        run(
+            study,
+            args.data.resolve(),
+            args.out.resolve(),
+            args.results,
+            args.seeds,
+            args.only,
+            args.keep,
+        )
     elif args.kind == "time":
         time_clips(study, args.results)
     content = read_study(args.results / f"{study.name}.json")

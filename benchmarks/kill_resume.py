@@ -22,7 +22,9 @@ from pathlib import Path
 import torch
 
 
-def run(command: list[str], output: Path, kill_after: float | None = None, training: bool = False) -> bool:
+def run(
+    command: list[str], output: Path, kill_after: float | None = None, training: bool = False
+) -> bool:
     """One start of the command; True if it ended by itself. Exits on a failure that is not our kill.
 
     kill_after: seconds from the start, or with `training` from the moment the command opens metrics.jsonl.
@@ -55,7 +57,9 @@ def same(a: object, b: object) -> bool:
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+        return (
+            isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+        )
     if isinstance(a, list | tuple):
         return isinstance(b, list | tuple) and len(a) == len(b) and all(map(same, a, b))
     return a == b
@@ -63,7 +67,10 @@ def same(a: object, b: object) -> bool:
 
 def differences(one: Path, other: Path) -> list[str]:
     """What differs between two finished output folders; the configs name different folders and are left out."""
-    newest = [sorted((folder / "checkpoints").glob("checkpoint_epoch_*.pyth"))[-1] for folder in (one, other)]
+    newest = [
+        sorted((folder / "checkpoints").glob("checkpoint_epoch_*.pyth"))[-1]
+        for folder in (one, other)
+    ]
     best = [folder / "checkpoints" / "best.pyth" for folder in (one, other)]
     found = []
     for name, paths in (("last checkpoint", newest), ("best.pyth", best)):
@@ -72,7 +79,9 @@ def differences(one: Path, other: Path) -> list[str]:
             found.append(f"{name} exists once only")
         if len(states) == 2:
             found += [
-                f"{name}: {key}" for key in states[0] if key != "cfg" and not same(states[0][key], states[1][key])
+                f"{name}: {key}"
+                for key in states[0]
+                if key != "cfg" and not same(states[0][key], states[1][key])
             ]
     if (one / "metrics.jsonl").read_bytes() != (other / "metrics.jsonl").read_bytes():
         found.append("metrics.jsonl")
@@ -80,10 +89,17 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=None, help="where the two runs go (default: a temporary folder)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=None,
+        help="where the two runs go (default: a temporary folder)",
+    )
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
     folder = args.folder or Path(tempfile.mkdtemp(prefix="kill_resume_"))
@@ -101,7 +117,12 @@ def main() -> None:
         # Every other kill waits for training to begin: most of a short run is its start.
         while kills < args.kills:
             training = kills % 2 == 1
-            if run(args.command, output, times.uniform(0, seconds / 2 if training else seconds), training):
+            if run(
+                args.command,
+                output,
+                times.uniform(0, seconds / 2 if training else seconds),
+                training,
+            ):
                 break
             kills += 1
         run(args.command, output)

@@ -56,7 +56,11 @@ class BareProcesses:
         context = multiprocessing.get_context("forkserver")
         self._start, self._done = context.Queue(), context.Queue()
         self._processes = [
-            context.Process(target=bare_clips, args=(paths[k::num_workers], k, self._start, self._done), daemon=True)
+            context.Process(
+                target=bare_clips,
+                args=(paths[k::num_workers], k, self._start, self._done),
+                daemon=True,
+            )
             for k in range(num_workers)
         ]
         for process in self._processes:
@@ -78,7 +82,9 @@ def seconds(action: Callable[[], object]) -> float:
 
 def cpu_of(pids: list[int]) -> float:
     """Seconds of CPU that processes have used so far. (Linux.)"""
-    ticks = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13] for pid in pids]
+    ticks = [
+        Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13] for pid in pids
+    ]
     return sum(int(user) + int(system) for user, system in ticks) / os.sysconf("SC_CLK_TCK")
 
 
@@ -93,9 +99,13 @@ def cpu_milliseconds(action: Callable[[], object], repeats: int = 20) -> float:
 def own_megabytes(pid: int) -> tuple[float, float]:
     """(private, proportional share) of a process's memory. (Linux.)"""
     fields = dict(
-        line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if ":" in line
+        line.split(":", 1)
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        if ":" in line
     )
-    kilobytes = {name: int(fields[name].split()[0]) for name in ("Private_Clean", "Private_Dirty", "Pss")}
+    kilobytes = {
+        name: int(fields[name].split()[0]) for name in ("Private_Clean", "Private_Dirty", "Pss")
+    }
     return (kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]) / 1000, kilobytes["Pss"] / 1000
 
 
@@ -106,18 +116,28 @@ class Whole(ClipTransform):
         return clip
 
 
-def augmented(inputs: torch.Tensor, transform: ClipTransform | None, draw: random.Random) -> torch.Tensor:
+def augmented(
+    inputs: torch.Tensor, transform: ClipTransform | None, draw: random.Random
+) -> torch.Tensor:
     """What the network gets. transform: what the workers have left to the training process."""
     if transform is not None:
         inputs = torch.stack([transform(clip.float(), draw) for clip in inputs])
     return normalize(inputs, [0.45] * 3, [0.225] * 3)
 
 
-def report_places(dataset: Callable[[ClipTransform], ClipDataset], rounds: int, num_workers: int) -> None:
+def report_places(
+    dataset: Callable[[ClipTransform], ClipDataset], rounds: int, num_workers: int
+) -> None:
     for strength in (0.0, 0.4):
         transform = ClipTransform(224, color_jitter=strength)
-        for place, sent, rest in (("workers", transform, None), ("training process", Whole(224), transform)):
-            loader, draw = Loader(dataset(sent), batch_size=BATCH, num_workers=num_workers), random.Random(0)
+        for place, sent, rest in (
+            ("workers", transform, None),
+            ("training process", Whole(224), transform),
+        ):
+            loader, draw = (
+                Loader(dataset(sent), batch_size=BATCH, num_workers=num_workers),
+                random.Random(0),
+            )
             rates, here, everywhere = [], [], []
             for epoch in range(rounds + 1):
                 before = time.perf_counter(), time.process_time(), cpu_of(worker_pids(loader))
@@ -128,7 +148,9 @@ def report_places(dataset: Callable[[ClipTransform], ClipDataset], rounds: int, 
                     own = time.process_time() - before[1]
                     rates.append(clips / (time.perf_counter() - before[0]))
                     here.append(1000 * own / clips)
-                    everywhere.append(here[-1] + 1000 * (cpu_of(worker_pids(loader)) - before[2]) / clips)
+                    everywhere.append(
+                        here[-1] + 1000 * (cpu_of(worker_pids(loader)) - before[2]) / clips
+                    )
             loader.close()
             print(
                 f"in the {place:16} colour jitter {strength}: {statistics.median(rates):5.1f} clips/s, CPU ms a clip: "
@@ -151,7 +173,9 @@ def report_pixels() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--videos", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
@@ -161,7 +185,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         videos = read_list(write_videos(Path(folder), args.videos, 10, 12))
         paths = [entry.path for entry in videos] * 4
-        write_index(Path(folder, "index.csv"), [(path, probe(path)) for path in paths[: args.videos]])
+        write_index(
+            Path(folder, "index.csv"), [(path, probe(path)) for path in paths[: args.videos]]
+        )
         index = read_index(Path(folder, "index.csv"))
 
         def dataset(transform: ClipTransform) -> ClipDataset:
@@ -191,10 +217,14 @@ def main() -> None:
             f"{args.workers} workers: {statistics.median(rates):.1f} clips/s, {middle:.3f} of {args.workers} bare "
             f"processes ({low:.3f}-{high:.3f})"
         )
-        print(f"by CPU time, of all processes: {statistics.median(cpu):.3f} ({min(cpu):.3f}-{max(cpu):.3f})")
+        print(
+            f"by CPU time, of all processes: {statistics.median(cpu):.3f} ({min(cpu):.3f}-{max(cpu):.3f})"
+        )
         for worker in loader._pool._workers:
             private, share = own_megabytes(worker._process.pid)
-            print(f"a worker: {private:.0f} MB of its own, {share:.0f} MB with its share of what is common")
+            print(
+                f"a worker: {private:.0f} MB of its own, {share:.0f} MB with its share of what is common"
+            )
         loader.close()
 
 

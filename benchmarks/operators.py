@@ -35,7 +35,10 @@ def profiled(case: Case) -> Callable[[], Operations]:
     def run() -> Operations:
         with profile(activities=[ProfilerActivity.CPU]) as found:
             call()
-        return {event.key: (event.self_cpu_time_total / 1e6, event.count) for event in found.key_averages()}
+        return {
+            event.key: (event.self_cpu_time_total / 1e6, event.count)
+            for event in found.key_averages()
+        }
 
     return run
 
@@ -56,11 +59,19 @@ def total(operations: Operations) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="i3d_r50")
     parser.add_argument("--alpha", type=float, nargs="+", default=[0.0, 0.5])
     parser.add_argument("--width-rule", help="how widths are split; by default the network's own")
-    parser.add_argument("--input", type=int, nargs="+", metavar="N", help="T H W, or H W; by default the model's own")
+    parser.add_argument(
+        "--input",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="T H W, or H W; by default the model's own",
+    )
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--memory-saving", action="store_true")
@@ -73,17 +84,34 @@ def main() -> None:
     shape = (3, *args.input) if args.input else input_shape(args.model)
     common = {"train": args.train, "engine": args.engine, "width_rule": args.width_rule}
     cases = [
-        Case(args.model, alpha, shape, args.batch, memory_saving=args.memory_saving and alpha > 0, **common)
+        Case(
+            args.model,
+            alpha,
+            shape,
+            args.batch,
+            memory_saving=args.memory_saving and alpha > 0,
+            **common,
+        )
         for alpha in dict.fromkeys(args.alpha)
     ]
     runs = [profiled(case) for case in cases]
     rounds = [[run() for run in runs] for _ in range(args.rounds)]
     fastest = [min(column, key=total) for column in zip(*rounds, strict=True)]
     names = {name for operations in fastest for name in operations}
-    ordered = sorted(names, key=lambda name: -max(operations.get(name, (0, 0))[0] for operations in fastest))
-    rows = [(name[:60], *(cell(operations.get(name)) for operations in fastest)) for name in ordered[: args.top]]
+    ordered = sorted(
+        names, key=lambda name: -max(operations.get(name, (0, 0))[0] for operations in fastest)
+    )
+    rows = [
+        (name[:60], *(cell(operations.get(name)) for operations in fastest))
+        for name in ordered[: args.top]
+    ]
     rows.append(("all", *(f"{1e3 * total(operations):.1f}" for operations in fastest)))
-    print(align([("ms (calls)", *(f"alpha {case.alpha:g}" for case in cases)), *rows], numbers=range(1, 1 + len(runs))))
+    print(
+        align(
+            [("ms (calls)", *(f"alpha {case.alpha:g}" for case in cases)), *rows],
+            numbers=range(1, 1 + len(runs)),
+        )
+    )
 
 
 def cell(found: tuple[float, int] | None) -> str:

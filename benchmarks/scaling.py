@@ -34,7 +34,9 @@ from octvideo.engine.threads import set_threads
 
 def generated(args: argparse.Namespace) -> Iterator[Batch]:
     clips = torch.randint(0, 256, (args.batch, 3, 8, args.crop, args.crop), dtype=torch.uint8)
-    batch = Batch(clips, torch.arange(args.batch), torch.arange(args.batch), ["generated"] * args.batch)
+    batch = Batch(
+        clips, torch.arange(args.batch), torch.arange(args.batch), ["generated"] * args.batch
+    )
     while True:
         yield batch
 
@@ -45,7 +47,11 @@ def measure(args: argparse.Namespace, procs: Processes) -> tuple[float, float]:
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    model = create_model(args.model, alpha=args.alpha, num_classes=400, crop_size=args.crop).to(procs.device).train()
+    model = (
+        create_model(args.model, alpha=args.alpha, num_classes=400, crop_size=args.crop)
+        .to(procs.device)
+        .train()
+    )
     options = TrainOptions("", 1, amp_dtype=torch.bfloat16 if args.amp else None)
     step = Stepper(
         model,
@@ -70,7 +76,14 @@ def measure(args: argparse.Namespace, procs: Processes) -> tuple[float, float]:
 def launch(ranks: int) -> tuple[float, float]:
     """This program under torchrun; the figures that rank 0 writes."""
     with tempfile.NamedTemporaryFile("r") as result:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            str(ranks),
+        ]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run([*command, *sys.argv, "--result", result.name], check=True, env=environment)
         rate, cpu = result.read().split()
@@ -78,14 +91,18 @@ def launch(ranks: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", default="i3d_r26")
     parser.add_argument("--alpha", type=float, default=0.1)
     parser.add_argument("--crop", type=int, default=64)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=0, help="per process (0: the cores, shared out)")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="per process (0: the cores, shared out)"
+    )
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--amp", action="store_true")

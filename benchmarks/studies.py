@@ -24,7 +24,12 @@ NETWORKS = {
         "NONLOCAL.INSTANTIATION=softmax",
     ),
     # 4 and 16 frames: with 32 a run takes twice as long.
-    "SlowFast": ("MODEL.ARCH=slowfast", "DATA.NUM_FRAMES=16", "DATA.SAMPLING_RATE=4", "SLOWFAST.ALPHA=4"),
+    "SlowFast": (
+        "MODEL.ARCH=slowfast",
+        "DATA.NUM_FRAMES=16",
+        "DATA.SAMPLING_RATE=4",
+        "SLOWFAST.ALPHA=4",
+    ),
 }
 
 CLIP = "SOLVER.CLIP_GRAD_L2NORM=1.0"
@@ -70,7 +75,9 @@ class Row(NamedTuple):
     @property
     def label(self) -> str:
         """Oct-I3D .1"""
-        return f"Oct-{self.network} {self.alpha:g}".replace("0.", ".") if self.alpha else self.network
+        return (
+            f"Oct-{self.network} {self.alpha:g}".replace("0.", ".") if self.alpha else self.network
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -211,7 +218,11 @@ STUDIES = {
                 Row("I3D", 0.0, "imagenet"),
                 *(Row("I3D", 0.1, "imagenet", divided=way) for way in DIVIDED),
                 *(Row("I3D", 0.1, "imagenet", variant) for variant in list(VARIANTS)[1:]),
-                *(Row("I3D", 0.0, "imagenet", variant) for variant in VARIANTS if CLIP in VARIANTS[variant]),
+                *(
+                    Row("I3D", 0.0, "imagenet", variant)
+                    for variant in VARIANTS
+                    if CLIP in VARIANTS[variant]
+                ),
             ),
             (*UT, "SOLVER.MAX_EPOCH=6"),
             parts="held out",

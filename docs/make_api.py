@@ -20,15 +20,33 @@ PAGE: dict[str, Sequence[str]] = {
     "octvideo.recognizer": ("load", "Recognizer", "Prediction", "Timeline"),
     "octvideo.layers": (),
     "octvideo.models.video_options": ("VideoOptions",),
-    "octvideo.models.image_options": ("ImageOptions", "ImageResNetOptions", "DenseNetOptions", "MobileNetOptions"),
-    "octvideo.complexity": ("count", "count_twice", "stage_table", "Complexity", "StageCost", "LayerCost"),
+    "octvideo.models.image_options": (
+        "ImageOptions",
+        "ImageResNetOptions",
+        "DenseNetOptions",
+        "MobileNetOptions",
+    ),
+    "octvideo.complexity": (
+        "count",
+        "count_twice",
+        "stage_table",
+        "Complexity",
+        "StageCost",
+        "LayerCost",
+    ),
     "octvideo.data": (),
     "octvideo.data.video_list": ("read_list", "write_list", "VideoList", "VideoEntry"),
     "octvideo.weights": (),
     "octvideo.deploy.optimize": ("optimize",),
     "octvideo.deploy.fold": ("fold_batch_norm",),
     "octvideo.deploy.export": ("export_model",),
-    "octvideo.errors": ("OctvideoError", "ConfigError", "DataError", "ListError", "CheckpointError"),
+    "octvideo.errors": (
+        "OctvideoError",
+        "ConfigError",
+        "DataError",
+        "ListError",
+        "CheckpointError",
+    ),
 }
 HEAD = """# API
 
@@ -37,16 +55,22 @@ Written from the docstrings by `docs/make_api.py`. Tensors are (N, C, T, H, W), 
 
 
 def page() -> str:
-    return "\n".join([HEAD, *(section(import_module(module), names) for module, names in PAGE.items())])
+    return "\n".join(
+        [HEAD, *(section(import_module(module), names) for module, names in PAGE.items())]
+    )
 
 
 def section(module: Any, names: Sequence[str]) -> str:
     things = [(name, getattr(module, name)) for name in names or module.__all__]
     documented = [(name, thing) for name, thing in things if callable(thing)]
-    same_doc = groupby(documented, key=lambda pair: inspect.getdoc(pair[1]))  # OctConv2d and OctConv3d are one entry
+    same_doc = groupby(
+        documented, key=lambda pair: inspect.getdoc(pair[1])
+    )  # OctConv2d and OctConv3d are one entry
     entries = [entry(dict(group)) for _, group in same_doc]
     constants = [
-        f"`{name}`: {', '.join(f'`{key}`' for key in thing)}\n" for name, thing in things if not callable(thing)
+        f"`{name}`: {', '.join(f'`{key}`' for key in thing)}\n"
+        for name, thing in things
+        if not callable(thing)
     ]
     summary = inspect.cleandoc(module.__doc__).split("\n\n")[0]
     return "\n".join([f"## {module.__name__}\n\n{summary}\n", *entries, *constants])
@@ -55,7 +79,10 @@ def section(module: Any, names: Sequence[str]) -> str:
 def entry(things: dict[str, Any]) -> str:
     """Names of one docstring: a heading, how the last is called, the docstring, and the methods of a class."""
     name, thing = list(things.items())[-1]
-    methods = [f"- `.{call(name, method)}`: {' '.join(doc_of(method).split())}" for name, method in public(thing)]
+    methods = [
+        f"- `.{call(name, method)}`: {' '.join(doc_of(method).split())}"
+        for name, method in public(thing)
+    ]
     parts = [
         f"### {', '.join(things)}",
         f"`{call(name, thing)}`",
@@ -85,11 +112,15 @@ def call(name: str, thing: Any) -> str:
         return name
     if isinstance(thing, type):
         if is_dataclass(thing) or not hasattr(thing.__init__, "__code__"):
-            fields = [ast.unparse(line) for line in node(thing).body if isinstance(line, ast.AnnAssign)]
+            fields = [
+                ast.unparse(line) for line in node(thing).body if isinstance(line, ast.AnnAssign)
+            ]
             return f"{name}({', '.join(fields)})"
         return f"{name}({arguments(node(thing.__init__))})"
     function = node(getattr(thing, "__func__", thing))
-    return f"{name}({arguments(function)})" + (f" -> {ast.unparse(function.returns)}" if function.returns else "")
+    return f"{name}({arguments(function)})" + (
+        f" -> {ast.unparse(function.returns)}" if function.returns else ""
+    )
 
 
 def node(thing: Any) -> Any:
@@ -112,7 +143,9 @@ def paragraph(text: str) -> str:
     if len(items) == 1:
         return text
     first, *rest = (" ".join(item.split()) for item in items)
-    return "\n".join([*filter(None, [first]), *(re.sub(r"^([\w, ]+):", r"- **\1**:", item) for item in rest)])
+    return "\n".join(
+        [*filter(None, [first]), *(re.sub(r"^([\w, ]+):", r"- **\1**:", item) for item in rest)]
+    )
 
 
 if __name__ == "__main__":

@@ -109,7 +109,9 @@ def count_twice(model: nn.Module, input_shape: Sequence[int]) -> tuple[Complexit
         for _, tensor in _tensors(model):
             tensor.detach().zero_()
     operators = trace(model, input_shape)
-    assert cost.macs == traced_macs(operators), f"closed form {cost.macs}, fvcore {traced_macs(operators)}"
+    assert cost.macs == traced_macs(operators), (
+        f"closed form {cost.macs}, fvcore {traced_macs(operators)}"
+    )
     return cost, operators
 
 
@@ -118,7 +120,14 @@ def stage_table(model: nn.Module, input_shape: Sequence[int]) -> str:
     cost = count(model, input_shape)
     header = ("stage", "channels", "size", "parameters", "MACs", "activations")
     rows = [
-        (s.name, _channels(s.outputs), _sizes(s.outputs), _mega(s.parameters), _mega(s.macs), _mega(s.activations))
+        (
+            s.name,
+            _channels(s.outputs),
+            _sizes(s.outputs),
+            _mega(s.parameters),
+            _mega(s.macs),
+            _mega(s.activations),
+        )
         for s in cost.stages
     ]
     total = ("total", "", "", _mega(cost.parameters), _mega(cost.macs), _mega(cost.activations))
@@ -147,12 +156,16 @@ def _oct_cost(name: str, conv: OctConv2d | OctConv3d, x: OctTensor, y: OctTensor
         frames = _positions(y.high[..., :1, :1])
         positions["l2h"] = frames * math.prod(x.low.shape[-2:])
     macs = sum(path.weight.numel() * positions[kind] for kind, path in conv.paths.items())
-    return LayerCost(name, _num_parameters(conv), macs, y.high.numel() + (0 if y.low is None else y.low.numel()))
+    return LayerCost(
+        name, _num_parameters(conv), macs, y.high.numel() + (0 if y.low is None else y.low.numel())
+    )
 
 
 def _plain_cost(name: str, layer: nn.Module, y: Tensor) -> LayerCost:
     weight: Any = layer.weight
-    positions = y.numel() // y.shape[-1] if isinstance(layer, nn.Linear) else y.shape[0] * _positions(y)
+    positions = (
+        y.numel() // y.shape[-1] if isinstance(layer, nn.Linear) else y.shape[0] * _positions(y)
+    )
     return LayerCost(name, _num_parameters(layer), weight.numel() * positions, y.numel())
 
 
@@ -161,7 +174,9 @@ def _positions(x: Tensor) -> int:
 
 
 @contextmanager
-def _hooks(model: nn.Module, layers: dict[str, LayerCost], outputs: dict[str, list[tuple[int, ...]]]) -> Iterator[None]:
+def _hooks(
+    model: nn.Module, layers: dict[str, LayerCost], outputs: dict[str, list[tuple[int, ...]]]
+) -> Iterator[None]:
     """While open, a forward pass writes down its layers' costs and the outputs of the stages."""
     depth = 0
 
@@ -183,7 +198,9 @@ def _hooks(model: nn.Module, layers: dict[str, LayerCost], outputs: dict[str, li
         return leave
 
     modules = [(name, module) for name, module in model.named_modules() if name]
-    octave = tuple(f"{name}." for name, module in modules if isinstance(module, OctConv2d | OctConv3d))
+    octave = tuple(
+        f"{name}." for name, module in modules if isinstance(module, OctConv2d | OctConv3d)
+    )
     handles = [module.register_forward_pre_hook(enter) for _, module in modules]
     handles += [module.register_forward_hook(make_leave(name)) for name, module in modules]
     try:
@@ -197,20 +214,34 @@ def _add(layers: dict[str, LayerCost], cost: LayerCost) -> None:
     """A layer that is called twice costs twice, with the same parameters."""
     if cost.name in layers:
         before = layers[cost.name]
-        cost = LayerCost(cost.name, cost.parameters, before.macs + cost.macs, before.activations + cost.activations)
+        cost = LayerCost(
+            cost.name,
+            cost.parameters,
+            before.macs + cost.macs,
+            before.activations + cost.activations,
+        )
     layers[cost.name] = cost
 
 
 def _check_every_weight_counted(model: nn.Module, layers: dict[str, LayerCost]) -> None:
     counted = tuple(f"{name}." for name in layers)
-    missed = [name for name, p in model.named_parameters() if p.dim() > 1 and not name.startswith(counted)]
+    missed = [
+        name for name, p in model.named_parameters() if p.dim() > 1 and not name.startswith(counted)
+    ]
     assert not missed, f"weights that the count of multiply-adds does not see: {', '.join(missed)}"
 
 
-def _stage_cost(model: nn.Module, name: str, shapes: list[tuple[int, ...]], layers: dict[str, LayerCost]) -> StageCost:
+def _stage_cost(
+    model: nn.Module, name: str, shapes: list[tuple[int, ...]], layers: dict[str, LayerCost]
+) -> StageCost:
     inside = [layer for layer in layers.values() if f"{layer.name}.".startswith(f"{name}.")]
-    macs, activations = sum(layer.macs for layer in inside), sum(layer.activations for layer in inside)
-    return StageCost(name, tuple(shapes), _num_parameters(model.get_submodule(name)), macs, activations)
+    macs, activations = (
+        sum(layer.macs for layer in inside),
+        sum(layer.activations for layer in inside),
+    )
+    return StageCost(
+        name, tuple(shapes), _num_parameters(model.get_submodule(name)), macs, activations
+    )
 
 
 # --- Running a model without changing it

@@ -54,31 +54,48 @@ def checkpoint_lines(path: str) -> Iterator[str]:
     meta = state.get("meta", {})
     network, seen = meta.get("model", {}), meta.get("preprocessing", {})
     weights = {k: v for k, v in state.get("model_state", state).items() if isinstance(v, Tensor)}
-    facts: dict[str, Any] = {"file": path, "tensors": len(weights), "numbers": f"{_count(weights) / 1e6:.2f} M"}
+    facts: dict[str, Any] = {
+        "file": path,
+        "tensors": len(weights),
+        "numbers": f"{_count(weights) / 1e6:.2f} M",
+    }
     if "epoch" in state:
         facts["epoch"] = state["epoch"]
     if not network:
-        facts["layout"] = "not this package's: no network, classes or preprocessing is recorded in it"
+        facts["layout"] = (
+            "not this package's: no network, classes or preprocessing is recorded in it"
+        )
     yield from _table(facts)
     if network:
-        default: dict[str, Any] = vars(create_model(network["name"], alpha=network.get("alpha", 0.0)))["config"]
+        default: dict[str, Any] = vars(
+            create_model(network["name"], alpha=network.get("alpha", 0.0))
+        )["config"]
         changed = {k: v for k, v in network.items() if v != default.get(k) and k != "name"}
         yield from _table({"network": network["name"], "alpha": network.get("alpha", 0.0)})
         yield from _table({f"  {k}": v for k, v in changed.items() if k != "alpha"})
         yield from _table({"groups": _groups(create_model(**network))})
     names = meta.get("class_names", [])
     if names:
-        yield from _table({"classes": f"{len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"})
+        yield from _table(
+            {"classes": f"{len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"}
+        )
     yield from _table(seen)
 
 
 def _groups(model: nn.Module) -> str:
     """high + low channels at the end of each stage."""
-    stages = {name: module for name, module in model.named_modules() if name.rpartition(".")[2].startswith("res")}
-    blocks = {
-        name: [m for m in stage.modules() if isinstance(m, OctConv2d | OctConv3d)] for name, stage in stages.items()
+    stages = {
+        name: module
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2].startswith("res")
     }
-    return ", ".join(f"{name} {convolutions[-1].out_channels}" for name, convolutions in blocks.items())
+    blocks = {
+        name: [m for m in stage.modules() if isinstance(m, OctConv2d | OctConv3d)]
+        for name, stage in stages.items()
+    }
+    return ", ".join(
+        f"{name} {convolutions[-1].out_channels}" for name, convolutions in blocks.items()
+    )
 
 
 def _count(weights: Mapping[str, Tensor]) -> int:

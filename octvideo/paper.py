@@ -116,7 +116,14 @@ TABLE_4: tuple[tuple[str, str, dict[str, Any], float, float, str], ...] = (
 
 TABLE_5: tuple[tuple[str, str, dict[str, Any], float, float, float], ...] = (
     ("ResNet-152, alpha .125", "resnet152_v1f", {"alpha": 0.125}, 60.2, 10.9, 22.2),
-    ("ResNet-152 + SE, alpha .125", "resnet152_v1e", {"alpha": 0.125, "se": True}, 66.8, 10.9, 22.2),
+    (
+        "ResNet-152 + SE, alpha .125",
+        "resnet152_v1e",
+        {"alpha": 0.125, "se": True},
+        66.8,
+        10.9,
+        22.2,
+    ),
 )
 
 # --- Table 6: clips; row, model, options, (T, H, W), G multiply-adds, reading
@@ -124,7 +131,9 @@ TABLE_5: tuple[tuple[str, str, dict[str, Any], float, float, float], ...] = (
 CLIP, FAST_CLIP, LARGE_FAST_CLIP = (8, 224, 224), (32, 224, 224), (32, 256, 256)
 UNPADDED: dict[str, Any] = {"stem_pool_padding": 0}
 RULE_A = "octave in res2-res5, widths in multiples of 16, pool1 padded"
-RULE_G = "octave in res2-res4 of the slow pathway and the laterals behind them, low widths at least 16"
+RULE_G = (
+    "octave in res2-res4 of the slow pathway and the laterals behind them, low widths at least 16"
+)
 TABLE_6: tuple[tuple[str, str, dict[str, Any], tuple[int, int, int], float, str], ...] = (
     ("C2D", "c2d_r50", UNPADDED, CLIP, 19.3, "pool1 unpadded"),
     ("I3D", "i3d_r50", UNPADDED, CLIP, 28.1, "pool1 unpadded"),
@@ -153,16 +162,28 @@ def networks() -> Iterator[Network]:
     image, large = (3, 224, 224), (3, 320, 320)
     for alpha, macs in TABLE_2.items():
         yield Network(
-            2, f"ResNet-50, alpha {alpha}", "preact_resnet50", {"alpha": alpha}, {MACS_G: macs}, PREACT, image
+            2,
+            f"ResNet-50, alpha {alpha}",
+            "preact_resnet50",
+            {"alpha": alpha},
+            {MACS_G: macs},
+            PREACT,
+            image,
         )
     for row, model, options, parameters, macs in TABLE_3:
-        yield Network(3, row, model, options, {PARAMETERS: parameters, MACS_M: macs}, POOLING_INCLUDED, image)
+        yield Network(
+            3, row, model, options, {PARAMETERS: parameters, MACS_M: macs}, POOLING_INCLUDED, image
+        )
     for row, model, options, parameters, macs, reading in TABLE_4:
-        yield Network(4, row, model, options, {PARAMETERS: parameters, MACS_G: macs}, reading, image)
+        yield Network(
+            4, row, model, options, {PARAMETERS: parameters, MACS_G: macs}, reading, image
+        )
     for row, model, options, parameters, macs, large_macs in TABLE_5:
         printed = {PARAMETERS: parameters, MACS_G: macs}
         yield Network(5, row, model, options, printed, POOLING_INCLUDED, image)
-        yield Network(5, f"{row}, 320 px", model, options, {MACS_G: large_macs}, POOLING_INCLUDED, large)
+        yield Network(
+            5, f"{row}, 320 px", model, options, {MACS_G: large_macs}, POOLING_INCLUDED, large
+        )
     for row, model, options, size, macs, reading in TABLE_6:
         yield Network(6, row, model, options, {MACS_G: macs}, reading, (3, *size))
 
@@ -172,11 +193,16 @@ def layer_results() -> Iterator[Result]:
     reading = "a 3x3 layer of 64 channels"
     plain = count(_Layer(0), (64, 56, 56))
     for alpha, printed in TABLE_1.items():
-        computed: Sequence[float] = 100 * (1 - 3 / 4 * alpha * (2 - alpha)), 100 * (1 - 3 / 4 * alpha)
+        computed: Sequence[float] = (
+            100 * (1 - 3 / 4 * alpha * (2 - alpha)),
+            100 * (1 - 3 / 4 * alpha),
+        )
         if alpha < 1:
             cost = count(_Layer(alpha), (64, 56, 56))
             computed = 100 * cost.macs / plain.macs, 100 * cost.activations / plain.activations
-        for quantity, value, ours in zip(("MACs (%)", "memory (%)"), printed, computed, strict=True):
+        for quantity, value, ours in zip(
+            ("MACs (%)", "memory (%)"), printed, computed, strict=True
+        ):
             note = reading if alpha < 1 else "formula; networks have alpha < 1"
             yield Result(1, f"alpha {alpha}", quantity, value, ours, note)
 

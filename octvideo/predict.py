@@ -33,7 +33,9 @@ class NamedVideo:
     def as_text(self) -> str:
         if self.problem:
             return f"{self.path}: could not be read ({self.problem})"
-        return "\n".join([self.path, *(f"  {p.probability:6.1%}  {p.name}" for p in self.predictions)])
+        return "\n".join(
+            [self.path, *(f"  {p.probability:6.1%}  {p.name}" for p in self.predictions)]
+        )
 
 
 def videos_of(path: Path) -> list[Path]:
@@ -43,7 +45,9 @@ def videos_of(path: Path) -> list[Path]:
     return find_videos(path) if path.is_dir() else [path]
 
 
-def name_videos(recognizer: Recognizer, videos: Sequence[Path], *, views: str, top_k: int) -> Iterator[NamedVideo]:
+def name_videos(
+    recognizer: Recognizer, videos: Sequence[Path], *, views: str, top_k: int
+) -> Iterator[NamedVideo]:
     """One after another; a file that cannot be read is named with its cause, and does not stop the others."""
     for path in tqdm(videos, unit="video", disable=len(videos) == 1):
         try:
@@ -59,13 +63,21 @@ def write_scores(path: Path, videos: Sequence[NamedVideo]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         ranks = range(1, count + 1)
-        writer.writerow(["path", "problem", *(f"{what}_{i}" for i in ranks for what in ("class", "probability"))])
+        writer.writerow(
+            [
+                "path",
+                "problem",
+                *(f"{what}_{i}" for i in ranks for what in ("class", "probability")),
+            ]
+        )
         for video in videos:
             cells = [cell for p in video.predictions for cell in (p.name, f"{p.probability:.4f}")]
             writer.writerow([video.path, video.problem, *cells])
 
 
-def save_features(path: Path, recognizer: Recognizer, videos: Sequence[Path], *, views: str) -> list[str]:
+def save_features(
+    path: Path, recognizer: Recognizer, videos: Sequence[Path], *, views: str
+) -> list[str]:
     """An npz with `paths` (V,) and `features` (V, C) float32 of the videos that can be read; returns the others."""
     features: list[NDArray[np.float32]] = []
     paths, unread = [], []
@@ -83,15 +95,27 @@ def save_features(path: Path, recognizer: Recognizer, videos: Sequence[Path], *,
 
 
 def write_named_video(
-    recognizer: Recognizer, video: Path, output: Path, *, top_k: int, window_seconds: float, stride_seconds: float
+    recognizer: Recognizer,
+    video: Path,
+    output: Path,
+    *,
+    top_k: int,
+    window_seconds: float,
+    stride_seconds: float,
 ) -> None:
     """The video with its top classes drawn over time, and its sound. Streams: memory does not grow with the length."""
     with open_video(video) as file:
         fps, num_frames = file.info.fps, file.info.num_frames
     timeline = recognizer.timeline(
-        _counted(video, num_frames, "recognise"), window_seconds=window_seconds, stride_seconds=stride_seconds, fps=fps
+        _counted(video, num_frames, "recognise"),
+        window_seconds=window_seconds,
+        stride_seconds=stride_seconds,
+        fps=fps,
     )
-    rankings = [[(p.name, p.probability) for p in timeline.top(i, top_k)] for i in range(len(timeline.starts))]
+    rankings = [
+        [(p.name, p.probability) for p in timeline.top(i, top_k)]
+        for i in range(len(timeline.starts))
+    ]
     middles = ((timeline.starts + timeline.ends) / 2).tolist()
     frames = annotated(_counted(video, num_frames, "write"), fps, rankings, middles)
     write_video(output, frames, fps, sound_of=video)

@@ -92,7 +92,9 @@ class Recognizer:
         Raises ConfigError for an unknown engine.
         """
         size = self.preprocessing["crop_size"]
-        example = torch.rand(VIEWS_PER_PASS, self.model.in_channels, self._rule.num_frames, size, size)
+        example = torch.rand(
+            VIEWS_PER_PASS, self.model.in_channels, self._rule.num_frames, size, size
+        )
         plain = WindowScores(self.model, multi_label=self.multi_label)
         self._score = optimize(plain, example.to(self.device), engine=engine)
         return self
@@ -106,24 +108,35 @@ class Recognizer:
         """
         return top_predictions(self.scores(video, views=views, fps=fps), self.class_names, top_k)
 
-    def scores(self, video: Source, *, views: str = "10x3", fps: float | None = None) -> NDArray[np.float32]:
+    def scores(
+        self, video: Source, *, views: str = "10x3", fps: float | None = None
+    ) -> NDArray[np.float32]:
         """Probabilities of all classes (C,): the mean over the views."""
         return self._over_views(self._score, video, views, fps)
 
-    def features(self, video: Source, *, views: str = "1x1", fps: float | None = None) -> NDArray[np.float32]:
+    def features(
+        self, video: Source, *, views: str = "1x1", fps: float | None = None
+    ) -> NDArray[np.float32]:
         """What the classifier sees, pooled over time and space: (2048,) for a ResNet-50; the mean over the views."""
         return self._over_views(self._pooled, video, views, fps)
 
     @torch.inference_mode()
     def timeline(
-        self, video: Source, *, window_seconds: float = 2.0, stride_seconds: float = 1.0, fps: float | None = None
+        self,
+        video: Source,
+        *,
+        window_seconds: float = 2.0,
+        stride_seconds: float = 1.0,
+        fps: float | None = None,
     ) -> Timeline:
         """Probabilities in windows of `window_seconds`, one every `stride_seconds`; centre crop.
 
         The video streams: memory does not grow with its length. One shorter than a window gives one window.
         """
         if not (window_seconds > 0 and stride_seconds > 0):
-            raise ConfigError(f"windows of {window_seconds} s every {stride_seconds} s; both must be positive")
+            raise ConfigError(
+                f"windows of {window_seconds} s every {stride_seconds} s; both must be positive"
+            )
         frames, rate = self._stream(video, fps)
         window, step = max(round(window_seconds * rate), 1), max(round(stride_seconds * rate), 1)
         starts, scores = [], []
@@ -138,11 +151,18 @@ class Recognizer:
         return Timeline(self.class_names, begins, begins + window / rate, np.concatenate(scores))
 
     @torch.inference_mode()
-    def _over_views(self, compute: Any, video: Source, views: str, fps: float | None) -> NDArray[np.float32]:
+    def _over_views(
+        self, compute: Any, video: Source, views: str, fps: float | None
+    ) -> NDArray[np.float32]:
         spec = self.view_spec(views)
         frames, clips = self._read(video, spec, fps)
         batches = view_batches(frames.to(self.device), clips, spec, VIEWS_PER_PASS)
-        return torch.cat([compute(self._prepare(batch)).float() for batch in batches]).mean(0).cpu().numpy()
+        return (
+            torch.cat([compute(self._prepare(batch)).float() for batch in batches])
+            .mean(0)
+            .cpu()
+            .numpy()
+        )
 
     def clip(self, video: Source, *, fps: float | None = None) -> tuple[Frames, Tensor]:
         """The middle clip's centre crop as people and as the network see it: uint8 (T, H, W, 3), (1, 3, T, H, W)."""
@@ -157,7 +177,9 @@ class Recognizer:
         if not (x and clips.isdecimal() and crops.isdecimal()):
             raise ConfigError(f"views are {views!r}; give clips x crops, as '10x3' or '1x1'")
         size = self.preprocessing
-        return ViewSpec(self._rule, int(clips), int(crops), size["short_side"], size["crop_size"], centre=True)
+        return ViewSpec(
+            self._rule, int(clips), int(crops), size["short_side"], size["crop_size"], centre=True
+        )
 
     def _read(self, video: Source, spec: ViewSpec, fps: float | None) -> tuple[Tensor, Tensor]:
         """uint8 (F, H, W, 3) frames at the short side of the test, and each clip's places in them."""
@@ -187,7 +209,9 @@ class Recognizer:
 
     def _centre(self, clip: Frames) -> Tensor:
         spec = self.view_spec("1x1")
-        frames = resize_short_side(torch.from_numpy(clip).movedim(-1, 0), spec.short_side).movedim(0, -1)
+        frames = resize_short_side(torch.from_numpy(clip).movedim(-1, 0), spec.short_side).movedim(
+            0, -1
+        )
         return next(view_batches(frames, torch.arange(len(clip))[None], spec, 1))[0]
 
     def _prepare(self, inputs: Tensor) -> Tensor:
@@ -229,18 +253,26 @@ def load(path: str | Path, *, device: str | torch.device | None = None) -> Recog
             "that training wrote, or fine-tune from this file (TRAIN.CHECKPOINT_FILE_PATH)"
         )
     if "num_frames" not in meta["preprocessing"]:
-        raise CheckpointError(f"{path}: holds an image network; tools/inflate_weights.py makes a video network of it")
+        raise CheckpointError(
+            f"{path}: holds an image network; tools/inflate_weights.py makes a video network of it"
+        )
     model = create_model(**meta["model"])
     try:
         model.load_state_dict(state.get("ema_state") or state["model_state"])
     except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: its weights do not fit {meta['model']['name']}: {error}") from error
+        raise CheckpointError(
+            f"{path}: its weights do not fit {meta['model']['name']}: {error}"
+        ) from error
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     multi_label = bool(meta.get("multi_label"))
-    return Recognizer(model, meta["class_names"], meta["preprocessing"], chosen, multi_label=multi_label)
+    return Recognizer(
+        model, meta["class_names"], meta["preprocessing"], chosen, multi_label=multi_label
+    )
 
 
-def top_predictions(scores: NDArray[np.float32], class_names: Sequence[str], k: int) -> list[Prediction]:
+def top_predictions(
+    scores: NDArray[np.float32], class_names: Sequence[str], k: int
+) -> list[Prediction]:
     """The k most probable of (C,) scores; equal ones in the order of the classes."""
     order = np.argsort(-scores, kind="stable")[:k]
     return [Prediction(class_names[i], float(scores[i])) for i in order]
@@ -248,5 +280,7 @@ def top_predictions(scores: NDArray[np.float32], class_names: Sequence[str], k: 
 
 def _check_frames(frames: Frames) -> Frames:
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-        raise ConfigError(f"got frames {frames.dtype} {frames.shape}; a video is uint8 (T, H, W, 3), RGB")
+        raise ConfigError(
+            f"got frames {frames.dtype} {frames.shape}; a video is uint8 (T, H, W, 3), RGB"
+        )
     return frames

@@ -21,7 +21,9 @@ from octvideo.report.strips import film_strip
 from octvideo.report.tradeoff import Point, draw_tradeoff
 
 
-def draw_frequency(recognizers: dict[str, Recognizer], videos: Sequence[Path], layer: str, folder: Path) -> list[Path]:
+def draw_frequency(
+    recognizers: dict[str, Recognizer], videos: Sequence[Path], layer: str, folder: Path
+) -> list[Path]:
     """The paper's Fig. 4: energy spectra of the groups of `layer`, of each network by name, mean over the videos."""
     spectra: dict[str, Spectrum] = {}
     for name, recognizer in recognizers.items():
@@ -48,14 +50,19 @@ def draw_gradcam(
     frames, inputs = recognizer.clip(video)
     names = recognizer.class_names
     if class_name is not None and class_name not in names:
-        raise ConfigError(f"there is no class {class_name!r} in this checkpoint; it knows {', '.join(names[:8])}, ...")
+        raise ConfigError(
+            f"there is no class {class_name!r} in this checkpoint; it knows {', '.join(names[:8])}, ..."
+        )
     with torch.no_grad():
         scores = recognizer.model(inputs).softmax(1)[0]
     index = names.index(class_name) if class_name else int(scores.argmax())
     evidence = gradcam(recognizer.model, inputs, index, layer)
     glowing = {group: overlay(frames, e) for group, e in evidence.items()}
     title = f"{names[index]} ({scores[index]:.0%})"
-    rows = [("clip", frames), *((f"{title}: {group} of {layer}", clip) for group, clip in glowing.items())]
+    rows = [
+        ("clip", frames),
+        *((f"{title}: {group} of {layer}", clip) for group, clip in glowing.items()),
+    ]
     paths = [folder / f"gradcam_{video.stem}.png"]
     film_strip(rows).save(paths[0])
     for group, clip in glowing.items():
@@ -64,12 +71,18 @@ def draw_gradcam(
     return paths
 
 
-def draw_clips(batches: Iterator[Any], class_names: Sequence[str], count: int, folder: Path) -> list[Path]:
+def draw_clips(
+    batches: Iterator[Any], class_names: Sequence[str], count: int, folder: Path
+) -> list[Path]:
     """What training feeds the network, augmentation included: a row of frames per clip of a loader's batches."""
     rows: list[tuple[str, NDArray[np.uint8]]] = []
     for batch in batches:
         for clip, target, name in zip(batch.inputs, batch.targets, batch.paths, strict=True):
-            label = class_names[int(target)] if target.dim() == 0 else str(target.nonzero().flatten().tolist())
+            label = (
+                class_names[int(target)]
+                if target.dim() == 0
+                else str(target.nonzero().flatten().tolist())
+            )
             rows.append((f"{label}: {Path(name).name}", clip.movedim(0, -1).numpy()))
         if len(rows) >= count:
             break
@@ -85,14 +98,18 @@ def draw_runs(results: Sequence[Path], folder: Path) -> list[Path]:
     return [path]
 
 
-def _mean_spectra(recognizer: Recognizer, videos: Sequence[Path], layer: str) -> dict[str, Spectrum]:
+def _mean_spectra(
+    recognizer: Recognizer, videos: Sequence[Path], layer: str
+) -> dict[str, Spectrum]:
     sums: dict[str, Spectrum] = {}
     for video in videos:
         _, inputs = recognizer.clip(video)
         with torch.no_grad(), captured(recognizer.model, [layer]) as found:
             recognizer.model(inputs)
         pair = as_pair(found[layer])
-        groups: dict[str, Tensor] = {"high": pair.high} | ({} if pair.low is None else {"low": pair.low})
+        groups: dict[str, Tensor] = {"high": pair.high} | (
+            {} if pair.low is None else {"low": pair.low}
+        )
         for group, x in groups.items():
             sums[group] = sums.get(group, 0.0) + energy_spectrum(x) / len(videos)
     return sums
@@ -102,6 +119,8 @@ def _point(path: Path) -> Point:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         network = summary["protocol"]["network"]
-        return Point(network["name"], network["alpha"], network["gflops_per_view"], summary["top1_acc"])
+        return Point(
+            network["name"], network["alpha"], network["gflops_per_view"], summary["top1_acc"]
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a results.json of tools/test_net.py ({error})") from error

@@ -76,7 +76,12 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "crop_size": 32,
         "short_side": 32,
     }
-    meta = {"format": 1, "model": model.config, "class_names": list("abcdef"), "preprocessing": preprocessing}
+    meta = {
+        "format": 1,
+        "model": model.config,
+        "class_names": list("abcdef"),
+        "preprocessing": preprocessing,
+    }
     path = tmp_path_factory.mktemp("run") / "best.pyth"
     torch.save({"model_state": model.state_dict(), "meta": meta, "epoch": 3}, path)
     return path
@@ -92,7 +97,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in _skipped_otherwise(terminalreporter):
-        terminalreporter.write_line(f"skipped for a reason that conftest.py does not list: {report.nodeid}", red=True)
+        terminalreporter.write_line(
+            f"skipped for a reason that conftest.py does not list: {report.nodeid}", red=True
+        )
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -102,5 +109,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _skipped_otherwise(reporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
-    skipped = [report for report in reporter.stats.get("skipped", []) if not hasattr(report, "wasxfail")]
-    return [report for report in skipped if str(report.longrepr[2]).removeprefix("Skipped: ") not in SKIP_REASONS]
+    skipped = [
+        report for report in reporter.stats.get("skipped", []) if not hasattr(report, "wasxfail")
+    ]
+    return [
+        report
+        for report in skipped
+        if str(report.longrepr[2]).removeprefix("Skipped: ") not in SKIP_REASONS
+    ]

@@ -9,7 +9,11 @@ def test_names_are_listed_without_counting(monkeypatch):
 
     assert "i3d_r50" in octvideo.list_models()
     assert "i3d_r51" not in octvideo.list_models()
-    assert list(octvideo.list_models("slowfast*")) == ["slowfast_r101", "slowfast_r26", "slowfast_r50"]
+    assert list(octvideo.list_models("slowfast*")) == [
+        "slowfast_r101",
+        "slowfast_r26",
+        "slowfast_r50",
+    ]
 
 
 def test_a_network_shows_its_parameters_and_gflops():

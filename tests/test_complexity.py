@@ -14,7 +14,14 @@ from torch.nn import functional as F
 from octvideo import create_model
 from octvideo.complexity import count, count_twice, stage_table, trace, traced_macs
 from octvideo.layers import lower
-from octvideo.paper import Network, format_results, layer_results, network_results, networks, results
+from octvideo.paper import (
+    Network,
+    format_results,
+    layer_results,
+    network_results,
+    networks,
+    results,
+)
 
 
 def narrow(name, **options):
@@ -41,7 +48,9 @@ def test_closed_form_and_fvcore_agree(name, options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "resnet50_glore", "preact_se_resnet50"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet_v2", "densenet121", "resnet50_glore", "preact_se_resnet50"]
+)
 def test_the_counts_agree_for_image_networks(name):
     with torch.device("meta"):
         model = create_model(name, alpha=0.5)
@@ -109,7 +118,17 @@ def test_the_stage_table_shows_both_groups():
     lines = stage_table(narrow("i3d_r26", alpha=0.5), (3, 8, 64, 64)).splitlines()
 
     cells = {line.split()[0]: line for line in lines}
-    assert list(cells) == ["stage", "stem", "res2", "pool2", "res3", "res4", "res5", "head", "total"]
+    assert list(cells) == [
+        "stage",
+        "stem",
+        "res2",
+        "pool2",
+        "res3",
+        "res4",
+        "res5",
+        "head",
+        "total",
+    ]
     assert "32 + 32" in cells["res2"]
     assert "8x16x16 + 8x8x8" in cells["res2"]
     assert "4x2x2 + 4x1x1" in cells["res5"]
@@ -141,7 +160,9 @@ def test_table_1_is_met_to_the_printed_digit():
 TABLE_6 = [network for network in networks() if network.table == 6]
 
 
-@pytest.mark.parametrize("network", TABLE_6, ids=lambda n: f"{n.row} {n.options.get('nonlocal_on', '')}")
+@pytest.mark.parametrize(
+    "network", TABLE_6, ids=lambda n: f"{n.row} {n.options.get('nonlocal_on', '')}"
+)
 def test_table_6_is_met(network: Network):
     """Baselines within 0.3 %, octave rows within 1 %; .5 within 4 %; with non-local blocks in both readings."""
     (row,) = network_results(network, traced=False)
@@ -180,7 +201,9 @@ def test_every_table_has_its_rows():
 
 
 def test_a_network_that_is_not_built_is_printed_with_the_reason():
-    network = Network(4, "Oct-AlexNet", "alexnet", {}, {"MACs (G)": 0.7}, "as printed", (3, 224, 224))
+    network = Network(
+        4, "Oct-AlexNet", "alexnet", {}, {"MACs (G)": 0.7}, "as printed", (3, 224, 224)
+    )
 
     (row,) = network_results(network, traced=False)
 
@@ -194,7 +217,9 @@ def test_a_network_that_is_not_built_is_printed_with_the_reason():
 
 def run_tool(repo, *arguments):
     command = [sys.executable, "tools/complexity.py", *arguments]
-    return subprocess.run(command, cwd=repo, capture_output=True, text=True, timeout=500, env={"OMP_NUM_THREADS": "1"})
+    return subprocess.run(
+        command, cwd=repo, capture_output=True, text=True, timeout=500, env={"OMP_NUM_THREADS": "1"}
+    )
 
 
 @pytest.mark.slow
@@ -218,10 +243,14 @@ def test_the_tool_answers_a_mistake_in_one_line(repo):
 
 
 @pytest.mark.slow
-def test_the_tool_prints_and_writes_every_row_near_what_the_paper_prints(repo, tmp_path, monkeypatch, capsys):
+def test_the_tool_prints_and_writes_every_row_near_what_the_paper_prints(
+    repo, tmp_path, monkeypatch, capsys
+):
     """2.5 %: one digit of a printed 1.9 is 2.6 %. Counted in closed form only; fvcore takes minutes for all rows."""
     tool = runpy.run_path(str(repo / "tools" / "complexity.py"))
-    monkeypatch.setitem(tool["print_paper"].__globals__, "results", lambda traced: results(traced=False))
+    monkeypatch.setitem(
+        tool["print_paper"].__globals__, "results", lambda traced: results(traced=False)
+    )
 
     tool["print_paper"](tmp_path / "paper.json")
 

@@ -13,7 +13,10 @@ REPO = Path(__file__).parent.parent
 FOLDERS = ("", "docs/", "docs/decisions/", "data_lists/", "configs/", "benchmarks/")
 PAGES = sorted(page for folder in FOLDERS for page in (REPO / folder).glob("*.md"))
 EXAMPLES = [
-    pytest.param(code, id=f"{page.name}:{page.read_text()[: page.read_text().index(code)].count(chr(10)) + 1}")
+    pytest.param(
+        code,
+        id=f"{page.name}:{page.read_text()[: page.read_text().index(code)].count(chr(10)) + 1}",
+    )
     for page in PAGES
     for code in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 ]

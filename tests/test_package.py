@@ -8,11 +8,23 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("decord", "av", "tensorboard", "pytorchvideo", "matplotlib", "torchvision", "timm", "fvcore", "PIL")
+HEAVY = (
+    "decord",
+    "av",
+    "tensorboard",
+    "pytorchvideo",
+    "matplotlib",
+    "torchvision",
+    "timm",
+    "fvcore",
+    "PIL",
+)
 
 
 def _python(code: str, *, python: str | Path = sys.executable, cwd: Path | None = None) -> str:
-    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, cwd=cwd, timeout=300)
+    done = subprocess.run(
+        [str(python), "-c", code], capture_output=True, text=True, cwd=cwd, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -54,7 +66,10 @@ def test_what_may_stand_in_one_place_only_stands_there(repo, what, only_in):
     imports = {
         path
         for path, text in _sources(repo).items()
-        if any(what in f"{line.strip()}\n" and not line.strip().startswith(("#", '"')) for line in text.splitlines())
+        if any(
+            what in f"{line.strip()}\n" and not line.strip().startswith(("#", '"'))
+            for line in text.splitlines()
+        )
     }
 
     assert imports <= only_in
@@ -63,7 +78,9 @@ def test_what_may_stand_in_one_place_only_stands_there(repo, what, only_in):
 def test_every_tool_says_how_it_is_used(repo):
     for tool in sorted((repo / "tools").glob("*.py")):
         text = tool.read_text()
-        assert f"tools/{tool.name}" in text.split('"""')[1], f"{tool.name}: its docstring shows no command"
+        assert f"tools/{tool.name}" in text.split('"""')[1], (
+            f"{tool.name}: its docstring shows no command"
+        )
         assert "exit_on_user_error" in text, f"{tool.name}: a user's mistake ends in a traceback"
 
 
@@ -81,7 +98,18 @@ def test_a_wheel_in_an_environment_of_its_own_trains_and_predicts(repo, tmp_path
     """
     source = tmp_path / "source"
     _copy_sources(repo, source)
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", tmp_path, source]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-q",
+        "-w",
+        tmp_path,
+        source,
+    ]
     subprocess.run([str(part) for part in build], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("octvideo-*.whl")
     venv.create(tmp_path / "env", with_pip=False)
@@ -92,7 +120,11 @@ def test_a_wheel_in_an_environment_of_its_own_trains_and_predicts(repo, tmp_path
     subprocess.run([str(part) for part in install], check=True, capture_output=True)
     (site / "dependencies.pth").write_text("\n".join([str(target), *dependencies]))
 
-    out = _python(WHEEL_USER.replace("REPO", str(repo)), python=tmp_path / "env" / "bin" / "python", cwd=tmp_path)
+    out = _python(
+        WHEEL_USER.replace("REPO", str(repo)),
+        python=tmp_path / "env" / "bin" / "python",
+        cwd=tmp_path,
+    )
 
     found = json.loads(out.splitlines()[-1])
     assert str(target) in found["file"]
@@ -102,7 +134,17 @@ def test_a_wheel_in_an_environment_of_its_own_trains_and_predicts(repo, tmp_path
 
 def _copy_sources(repo: Path, target: Path) -> None:
     files = subprocess.run(
-        ["git", "-C", str(repo), "ls-files", "octvideo", "setup.py", "pyproject.toml", "README.md", "LICENSE"],
+        [
+            "git",
+            "-C",
+            str(repo),
+            "ls-files",
+            "octvideo",
+            "setup.py",
+            "pyproject.toml",
+            "README.md",
+            "LICENSE",
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -120,7 +162,7 @@ import json
 from pathlib import Path
 
 import octvideo
-from octvideo.build import train
+from octvideo.assembly import train
 from octvideo.config import load_config
 from octvideo.data.demo import write_demo_data
 from octvideo.engine.distributed import processes

@@ -45,7 +45,9 @@ def test_a_prediction_names_the_most_probable_classes_first(recognizer, video):
 
 
 def test_probabilities_of_all_classes_sum_to_one(recognizer, video):
-    assert sum(p.probability for p in recognizer.predict(video, top_k=6)) == pytest.approx(1, abs=1e-5)
+    assert sum(p.probability for p in recognizer.predict(video, top_k=6)) == pytest.approx(
+        1, abs=1e-5
+    )
 
 
 def test_a_file_an_array_and_a_stream_of_frames_are_one_video(recognizer, video, frames):
@@ -58,20 +60,26 @@ def test_a_file_an_array_and_a_stream_of_frames_are_one_video(recognizer, video,
 
 
 @pytest.mark.slow
-def test_an_optimised_recogniser_gives_the_same_scores_for_any_number_of_views(tiny_checkpoint, frames):
+def test_an_optimised_recogniser_gives_the_same_scores_for_any_number_of_views(
+    tiny_checkpoint, frames
+):
     recognizer = octvideo.load(tiny_checkpoint, device="cpu")
     plain = [recognizer.scores(frames, fps=30, views=views) for views in ("1x1", "3x3")]
 
     recognizer.optimize(engine="openvino").optimize(engine="openvino")
 
     for views, expected in zip(("1x1", "3x3"), plain, strict=True):
-        np.testing.assert_allclose(recognizer.scores(frames, fps=30, views=views), expected, rtol=1e-3)
+        np.testing.assert_allclose(
+            recognizer.scores(frames, fps=30, views=views), expected, rtol=1e-3
+        )
 
 
 def test_the_score_of_two_clips_is_the_mean_of_theirs(recognizer, frames):
     clips = recognizer.view_spec("2x3").clips(Timing(len(frames), 30.0))
 
-    alone = [recognizer.model.window_scores(_views(recognizer, frames[clip])).mean(0) for clip in clips]
+    alone = [
+        recognizer.model.window_scores(_views(recognizer, frames[clip])).mean(0) for clip in clips
+    ]
 
     expected = torch.stack(alone).mean(0).detach()
     np.testing.assert_allclose(recognizer.scores(frames, views="2x3", fps=30), expected, atol=1e-5)
@@ -80,7 +88,9 @@ def test_the_score_of_two_clips_is_the_mean_of_theirs(recognizer, frames):
 def _views(recognizer: octvideo.recognizer.Recognizer, clip: np.ndarray) -> torch.Tensor:
     """Three crops of 32 x 32 along the 44 pixels of a 40 x 56 clip at short side 32, computed by hand."""
     planes = torch.from_numpy(clip).permute(3, 0, 1, 2)
-    resized = torch.nn.functional.interpolate(planes.float(), (32, 44), mode="bilinear", align_corners=False)
+    resized = torch.nn.functional.interpolate(
+        planes.float(), (32, 44), mode="bilinear", align_corners=False
+    )
     crops = torch.stack([resized[..., left : left + 32] for left in (0, 6, 12)]).round()
     return (crops / 255 - 0.45) / 0.225
 
@@ -100,7 +110,9 @@ def test_features_are_what_the_classifier_sees(recognizer, frames):
     features = recognizer.features(frames, views="1x1")
 
     logits = recognizer.model.head.fc(torch.from_numpy(features))
-    np.testing.assert_allclose(logits.softmax(0).detach(), recognizer.scores(frames, views="1x1"), atol=1e-5)
+    np.testing.assert_allclose(
+        logits.softmax(0).detach(), recognizer.scores(frames, views="1x1"), atol=1e-5
+    )
 
 
 def test_a_timeline_has_a_window_per_stride(recognizer, video):
@@ -160,7 +172,12 @@ def test_views_of_another_form_are_refused(recognizer, frames, views):
 
 
 @pytest.mark.parametrize(
-    "frames", [np.zeros((4, 8, 8, 3), np.float32), np.zeros((8, 8, 3), np.uint8), np.zeros((0, 8, 8, 3), np.uint8)]
+    "frames",
+    [
+        np.zeros((4, 8, 8, 3), np.float32),
+        np.zeros((8, 8, 3), np.uint8),
+        np.zeros((0, 8, 8, 3), np.uint8),
+    ],
 )
 def test_frames_of_another_form_are_refused(recognizer, frames):
     with pytest.raises(ConfigError, match=r"uint8 \(T, H, W, 3\)"):

@@ -27,22 +27,44 @@ from octvideo.models.registry import input_shape
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="i3d_r50")
     parser.add_argument("--alpha", type=float, nargs="+", default=[0.0, 0.1, 0.2, 0.5])
-    parser.add_argument("--input", type=int, nargs="+", metavar="N", help="T H W, or H W; by default the model's own")
+    parser.add_argument(
+        "--input",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="T H W, or H W; by default the model's own",
+    )
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--train", action="store_true", help="forward and backward instead of inference")
-    parser.add_argument("--memory-saving", action="store_true", help="that form of the octave, with --train")
-    parser.add_argument("--width-rule", choices=WIDTH_RULES, help="how widths are split; by default the network's own")
+    parser.add_argument(
+        "--train", action="store_true", help="forward and backward instead of inference"
+    )
+    parser.add_argument(
+        "--memory-saving", action="store_true", help="that form of the octave, with --train"
+    )
+    parser.add_argument(
+        "--width-rule",
+        choices=WIDTH_RULES,
+        help="how widths are split; by default the network's own",
+    )
     parser.add_argument("--engine", default="eager", choices=ENGINES)
     parser.add_argument("--bf16", action="store_true", help="under autocast, with engine eager")
-    parser.add_argument("--compile", action="store_true", help="by torch.compile, with engine eager")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cuda: timed by its own events")
+    parser.add_argument(
+        "--compile", action="store_true", help="by torch.compile, with engine eager"
+    )
+    parser.add_argument(
+        "--device", default="cpu", choices=["cpu", "cuda"], help="cuda: timed by its own events"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--layers", action="store_true", help="also a table of every layer's time")
-    parser.add_argument("--against", choices=["pytorchvideo"], help="also its network of this name, eager")
+    parser.add_argument(
+        "--against", choices=["pytorchvideo"], help="also its network of this name, eager"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args()
 
@@ -52,7 +74,9 @@ def layer_table(cases: list[Case], rounds: int) -> str:
     times = compare_layers(cases, rounds)
     times["all"] = [sum(column) for column in zip(*times.values(), strict=True)]
     rows = [(name, *(f"{1e3 * t:.2f}" for t in row)) for name, row in times.items()]
-    return align([("layer, ms", *(case.label for case in cases)), *rows], numbers=range(1, 1 + len(cases)))
+    return align(
+        [("layer, ms", *(case.label for case in cases)), *rows], numbers=range(1, 1 + len(cases))
+    )
 
 
 def table_row(m: Measured) -> tuple[str, ...]:
@@ -91,7 +115,16 @@ def main() -> None:
         cases[0].check_layers()
     if args.against:
         first = cases[0]
-        cases.append(replace(first, alpha=0.0, source=args.against, engine="eager", compiled=False, width_rule=None))
+        cases.append(
+            replace(
+                first,
+                alpha=0.0,
+                source=args.against,
+                engine="eager",
+                compiled=False,
+                width_rule=None,
+            )
+        )
     measured = compare(cases, args.rounds)
     memory = f"{cases[0].memory} MB" if cases[0].memory else ""
     header = ("alpha", "ms", "clips/s", "ratio", "fastest", "multiply-adds", memory)

@@ -17,17 +17,27 @@ from octvideo.errors import exit_on_user_error
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("list", type=Path, metavar="LIST")
     parser.add_argument("--format", choices=FORMATS, default="video", help="DATA.LIST_FORMAT")
-    parser.add_argument("--path-prefix", default="", help="DATA.PATH_PREFIX; else paths begin at the list's folder")
-    parser.add_argument("--separator", help="DATA.PATH_LABEL_SEPARATOR; else spaces, tabs or a comma")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="for good.csv and bad.csv; else LIST_checked")
+    parser.add_argument(
+        "--path-prefix", default="", help="DATA.PATH_PREFIX; else paths begin at the list's folder"
+    )
+    parser.add_argument(
+        "--separator", help="DATA.PATH_LABEL_SEPARATOR; else spaces, tabs or a comma"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="for good.csv and bad.csv; else LIST_checked"
+    )
     parser.add_argument("--workers", type=int, help="processes; else one per core")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for one file (60)")
     args = parser.parse_args()
 
-    videos = read_list(args.list, format=args.format, path_prefix=args.path_prefix, separator=args.separator)
+    videos = read_list(
+        args.list, format=args.format, path_prefix=args.path_prefix, separator=args.separator
+    )
     result = check_list(videos, args.out, num_workers=args.workers, timeout_seconds=args.timeout)
 
     print(f"{result.good} good: {result.good_list}")

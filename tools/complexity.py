@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from octvideo import create_model
-from octvideo.build import build_model
-from octvideo.build.data import VIDEO
+from octvideo.assembly import build_model
+from octvideo.assembly.data import VIDEO
 from octvideo.complexity import count_twice, stage_table
 from octvideo.config import add_config_arguments, load_config
 from octvideo.errors import exit_on_user_error
@@ -42,18 +42,26 @@ def print_network(model: nn.Module, size: Sequence[int]) -> None:
     shape = (3, *size)
     print(stage_table(model, shape))
     cost, operators = count_twice(model, shape)
-    print(f"\nMACs of convolutions and linear layers: {cost.macs / 1e9:.3f} G, by closed form and by fvcore")
+    print(
+        f"\nMACs of convolutions and linear layers: {cost.macs / 1e9:.3f} G, by closed form and by fvcore"
+    )
     others = ", ".join(f"{kind} {macs / 1e9:.3f}" for kind, macs in operators.items())
     print(f"MACs of all that fvcore counts: {operators.total() / 1e9:.3f} G ({others})")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--paper", action="store_true", help="Tables 1-6")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="with --paper: write the rows there too")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="with --paper: write the rows there too"
+    )
     parser.add_argument("--model", metavar="NAME", help="a name that octvideo.create_model knows")
     parser.add_argument("--alpha", type=float, default=0.0, help="with --model: the octave ratio")
-    parser.add_argument("--input", type=int, nargs="+", default=None, metavar="N", help="T H W, or H W")
+    parser.add_argument(
+        "--input", type=int, nargs="+", default=None, metavar="N", help="T H W, or H W"
+    )
     add_config_arguments(parser, required=False)
     args = parser.parse_intermixed_args()
 

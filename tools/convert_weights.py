@@ -17,16 +17,30 @@ from octvideo.weights.convert import ConvertedWeights, convert_weights
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", metavar="IN")
     parser.add_argument("target", metavar="OUT", type=Path)
-    parser.add_argument("--stride-1x1", action="store_true", help="the stride is at the first 1x1 of a block (Caffe)")
-    parser.add_argument("--mean", type=float, nargs="+", help="of the RGB input in 0..1: one number or three")
+    parser.add_argument(
+        "--stride-1x1",
+        action="store_true",
+        help="the stride is at the first 1x1 of a block (Caffe)",
+    )
+    parser.add_argument(
+        "--mean", type=float, nargs="+", help="of the RGB input in 0..1: one number or three"
+    )
     parser.add_argument("--std", type=float, nargs="+")
-    parser.add_argument("--class-names", type=Path, help="a text file, one name per line, in the order of the labels")
+    parser.add_argument(
+        "--class-names",
+        type=Path,
+        help="a text file, one name per line, in the order of the labels",
+    )
     args = parser.parse_args()
 
-    weights = convert_weights(args.source, stride_1x1=args.stride_1x1).with_input(args.mean, args.std)
+    weights = convert_weights(args.source, stride_1x1=args.stride_1x1).with_input(
+        args.mean, args.std
+    )
     names = args.class_names.read_text().splitlines() if args.class_names else ()
     save_checkpoint(str(args.target.parent), args.target.name, weights.checkpoint(names))
 
@@ -36,7 +50,13 @@ def main() -> None:
 
 def describe(weights: ConvertedWeights) -> list[str]:
     model = weights.model
-    place = "first 1x1" if model.get("stride_1x1") else "last 1x1" if model.get("stride_last") else "3x3"
+    place = (
+        "first 1x1"
+        if model.get("stride_1x1")
+        else "last 1x1"
+        if model.get("stride_last")
+        else "3x3"
+    )
     assumed = "  (as its project has it; --mean, --std)" if weights.assumed else ""
     return [
         f"{model['name']}, alpha {model['alpha']:g}, {model['num_classes']} classes, from {weights.layout}",

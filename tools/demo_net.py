@@ -18,25 +18,43 @@ from octvideo.predict import name_videos, save_features, videos_of, write_named_
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--checkpoint", required=True, help="a file that training wrote")
     parser.add_argument("--video", required=True, type=Path, help="a video or a folder of videos")
-    parser.add_argument("--output", type=Path, help="an .mp4 of one video with its classes, or a .csv of scores")
-    parser.add_argument("--features", type=Path, metavar="NPZ", help="also save the pooled features")
+    parser.add_argument(
+        "--output", type=Path, help="an .mp4 of one video with its classes, or a .csv of scores"
+    )
+    parser.add_argument(
+        "--features", type=Path, metavar="NPZ", help="also save the pooled features"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object per video on stdout")
-    parser.add_argument("--views", default="10x3", help="clips x crops per video; 1x1 is 30 times as fast as 10x3")
-    parser.add_argument("--optimize", action="store_true", help="as TEST.OPTIMIZE: pays for many videos or a long one")
+    parser.add_argument(
+        "--views", default="10x3", help="clips x crops per video; 1x1 is 30 times as fast as 10x3"
+    )
+    parser.add_argument(
+        "--optimize",
+        action="store_true",
+        help="as TEST.OPTIMIZE: pays for many videos or a long one",
+    )
     parser.add_argument("--top-k", type=int, default=5)
-    parser.add_argument("--window-seconds", type=float, default=2.0, help="of the classes drawn over time")
+    parser.add_argument(
+        "--window-seconds", type=float, default=2.0, help="of the classes drawn over time"
+    )
     parser.add_argument("--stride-seconds", type=float, default=1.0)
     args = parser.parse_args()
     draws = args.output is not None and args.output.suffix.lower() == ".mp4"
     if args.output and not draws and args.output.suffix.lower() != ".csv":
-        raise ConfigError(f"--output {args.output}: write an .mp4 of one video, or a .csv of scores")
+        raise ConfigError(
+            f"--output {args.output}: write an .mp4 of one video, or a .csv of scores"
+        )
     if args.features and args.features.suffix.lower() != ".npz":
         raise ConfigError(f"--features {args.features}: features are written to an .npz")
     if draws and args.video.is_dir():
-        raise ConfigError(f"--output {args.output}: an .mp4 is made of one video; for a folder write a .csv")
+        raise ConfigError(
+            f"--output {args.output}: an .mp4 is made of one video; for a folder write a .csv"
+        )
 
     recognizer, videos = octvideo.load(args.checkpoint), videos_of(args.video)
     if args.optimize:

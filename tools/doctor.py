@@ -9,7 +9,7 @@ python tools/doctor.py checkpoint weights.pyth --cfg my.yaml  and what of it wou
 import argparse
 
 import octvideo
-from octvideo.build import build_model
+from octvideo.assembly import build_model
 from octvideo.config import load_config
 from octvideo.doctor import checkpoint_lines, environment_lines
 from octvideo.engine.log import setup_logging
@@ -18,10 +18,14 @@ from octvideo.weights import load_weights
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     kinds = parser.add_subparsers(dest="kind", required=True)
     kinds.add_parser("env")
-    kinds.add_parser("models").add_argument("pattern", nargs="?", default="*", help="of names; else all")
+    kinds.add_parser("models").add_argument(
+        "pattern", nargs="?", default="*", help="of names; else all"
+    )
     checkpoint = kinds.add_parser("checkpoint")
     checkpoint.add_argument("file")
     checkpoint.add_argument("--cfg", help="a config whose network the file might be loaded into")

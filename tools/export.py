@@ -19,7 +19,9 @@ from octvideo.errors import exit_on_user_error
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--checkpoint", required=True, help="a file that training wrote")
     parser.add_argument("--output", required=True, type=Path, help=".onnx, .xml or .pt2")
     args = parser.parse_args()
@@ -28,7 +30,11 @@ def main() -> None:
     size = recognizer.preprocessing
     example = torch.randn(2, 3, size["num_frames"], size["crop_size"], size["crop_size"])
     difference = export_model(recognizer.model, example, args.output)
-    facts = {"input": ["batch", *example.shape[1:]], "output": "logits", "class_names": recognizer.class_names} | size
+    facts = {
+        "input": ["batch", *example.shape[1:]],
+        "output": "logits",
+        "class_names": recognizer.class_names,
+    } | size
     args.output.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
     print(f"written: {args.output}, relative difference {difference:.1e}")
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from octvideo.build import build_model
-from octvideo.build.data import preprocessing
-from octvideo.build.weights import (
+from octvideo.assembly import build_model
+from octvideo.assembly.data import preprocessing
+from octvideo.assembly.weights import (
     first_pictures,
     inflate_from,
     is_to_be_sorted,
@@ -34,11 +34,18 @@ from octvideo.errors import exit_on_user_error
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", metavar="IN")
     parser.add_argument("target", metavar="OUT", type=Path)
     parser.add_argument("--images", metavar="FOLDER", help="pictures in a folder per class")
-    parser.add_argument("--batches", type=int, default=8, help="of 8 pictures: to measure on, and as many to test on")
+    parser.add_argument(
+        "--batches",
+        type=int,
+        default=8,
+        help="of 8 pictures: to measure on, and as many to test on",
+    )
     add_config_arguments(parser)
     args = parser.parse_intermixed_args()
     cfg = load_config(args.cfg, [*args.opts, *args.settings])
@@ -48,14 +55,25 @@ def main() -> None:
     if args.images:
         weights = order_channels(cfg, weights, model, partial(first_pictures, cfg, args.images))
     elif is_to_be_sorted(cfg, weights, model):
-        print("no --images: channels are divided as they come, not by what they lose (OCTCONV.SMOOTHEST_LOW)")
+        print(
+            "no --images: channels are divided as they come, not by what they lose (OCTCONV.SMOOTHEST_LOW)"
+        )
     report = inflate_from(cfg, weights, model)
-    print("\n".join([f"{args.source} ({weights.layout}) -> {model.config['name']}", *report.lines()]))
+    print(
+        "\n".join([f"{args.source} ({weights.layout}) -> {model.config['name']}", *report.lines()])
+    )
     if args.images:
         print("\n".join(split_effect(cfg, weights, model, report, args.images, args.batches)))
 
-    meta = {"format": 1, "model": model.config, "class_names": [], "preprocessing": preprocessing(cfg)}
-    save_checkpoint(str(args.target.parent), args.target.name, {"model_state": model.state_dict(), "meta": meta})
+    meta = {
+        "format": 1,
+        "model": model.config,
+        "class_names": [],
+        "preprocessing": preprocessing(cfg),
+    }
+    save_checkpoint(
+        str(args.target.parent), args.target.name, {"model_state": model.state_dict(), "meta": meta}
+    )
     print(f"written to {args.target}")
 
 

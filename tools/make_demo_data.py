@@ -15,16 +15,24 @@ from octvideo.errors import exit_on_user_error
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", nargs="?", type=Path, default=Path("demo_data"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clips", nargs=3, type=int, metavar=tuple(NUM_CLIPS), default=list(NUM_CLIPS.values()))
+    parser.add_argument(
+        "--clips", nargs=3, type=int, metavar=tuple(NUM_CLIPS), default=list(NUM_CLIPS.values())
+    )
     args = parser.parse_args()
 
     num_clips = dict(zip(NUM_CLIPS, args.clips, strict=True))
-    write_demo_data(args.folder, seed=args.seed, num_clips=num_clips, num_threads=os.cpu_count() or 1)
+    write_demo_data(
+        args.folder, seed=args.seed, num_clips=num_clips, num_threads=os.cpu_count() or 1
+    )
 
-    print(f"{sum(args.clips)} clips: {', '.join(str(args.folder / f'{split}.csv') for split in num_clips)}")
+    print(
+        f"{sum(args.clips)} clips: {', '.join(str(args.folder / f'{split}.csv') for split in num_clips)}"
+    )
 
 
 if __name__ == "__main__":

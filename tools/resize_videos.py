@@ -17,12 +17,16 @@ from octvideo.errors import exit_on_user_error
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", type=Path, metavar="VIDEOS")
     parser.add_argument("target", type=Path, metavar="SMALL_VIDEOS")
     parser.add_argument("--short-side", type=int, default=256, help="pixels (256)")
     parser.add_argument("--gop", type=int, default=12, help="frames from keyframe to keyframe (12)")
-    parser.add_argument("--crf", type=int, default=20, help="0 to 51, larger is smaller and worse (20)")
+    parser.add_argument(
+        "--crf", type=int, default=20, help="0 to 51, larger is smaller and worse (20)"
+    )
     parser.add_argument("--workers", type=int, help="processes; else one per core")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one file (600)")
     args = parser.parse_args()

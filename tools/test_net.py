@@ -11,17 +11,23 @@ interrupted. Results go to OUTPUT_DIR: results.json, predictions.csv, scores.npz
 
 import argparse
 
-from octvideo.build import final_test, settings_of
+from octvideo.assembly import final_test, settings_of
 from octvideo.config import add_config_arguments, load_config
 from octvideo.engine.distributed import processes
 from octvideo.errors import exit_on_user_error
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_config_arguments(parser, required=False)
-    parser.add_argument("--checkpoint", default="", metavar="FILE", help="instead of TEST.CHECKPOINT_FILE_PATH")
-    parser.add_argument("--list", default="", metavar="FILE", help="instead of test.csv in DATA.PATH_TO_DATA_DIR")
+    parser.add_argument(
+        "--checkpoint", default="", metavar="FILE", help="instead of TEST.CHECKPOINT_FILE_PATH"
+    )
+    parser.add_argument(
+        "--list", default="", metavar="FILE", help="instead of test.csv in DATA.PATH_TO_DATA_DIR"
+    )
     args = parser.parse_intermixed_args()
     if not (args.cfg or args.checkpoint):
         parser.error("give --cfg or --checkpoint")

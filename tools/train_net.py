@@ -10,16 +10,20 @@ The same command continues a run that was interrupted. Settings: octvideo/config
 
 import argparse
 
-from octvideo.build import dry_run, final_test, train
+from octvideo.assembly import dry_run, final_test, train
 from octvideo.config import add_config_arguments, load_config
 from octvideo.engine.distributed import processes
 from octvideo.errors import exit_on_user_error
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_config_arguments(parser)
-    parser.add_argument("--dry-run", action="store_true", help="two steps of each kind on generated data")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="two steps of each kind on generated data"
+    )
     args = parser.parse_intermixed_args()
     cfg = load_config(args.cfg, [*args.opts, *args.settings])
 

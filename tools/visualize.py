@@ -12,19 +12,27 @@ from pathlib import Path
 
 import octvideo
 from octvideo import visualize
-from octvideo.build import training_batches
+from octvideo.assembly import training_batches
 from octvideo.config import add_config_arguments, load_config
 from octvideo.errors import exit_on_user_error
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     kinds = parser.add_subparsers(dest="kind", required=True)
-    for kind, layer in (("frequency", "res3"), ("octave", "res3.block1.spatial.conv"), ("gradcam", "res5")):
+    for kind, layer in (
+        ("frequency", "res3"),
+        ("octave", "res3.block1.spatial.conv"),
+        ("gradcam", "res5"),
+    ):
         sub = kinds.add_parser(kind)
         sub.add_argument("--checkpoint", required=True)
         sub.add_argument("--video", required=True, type=Path, nargs="+")
-        sub.add_argument("--layer", default=layer, help=f"default {layer}; SlowFast: begin with slow. or fast.")
+        sub.add_argument(
+            "--layer", default=layer, help=f"default {layer}; SlowFast: begin with slow. or fast."
+        )
     kinds.choices["frequency"].add_argument("--baseline", help="a checkpoint to show beside it")
     kinds.choices["gradcam"].add_argument("--class-name", help="default: the most probable")
     add_config_arguments(kinds.add_parser("clips"))
@@ -43,12 +51,20 @@ def draw(args: argparse.Namespace) -> list[Path]:
         return visualize.draw_clips(batches, names, args.count, args.output)
     recognizer = octvideo.load(args.checkpoint)
     if args.kind == "frequency":
-        networks = {"": recognizer} | ({"baseline": octvideo.load(args.baseline)} if args.baseline else {})
+        networks = {"": recognizer} | (
+            {"baseline": octvideo.load(args.baseline)} if args.baseline else {}
+        )
         return visualize.draw_frequency(networks, args.video, args.layer, args.output)
     if args.kind == "octave":
-        return [p for v in args.video for p in visualize.draw_octave(recognizer, v, args.layer, args.output)]
+        return [
+            p
+            for v in args.video
+            for p in visualize.draw_octave(recognizer, v, args.layer, args.output)
+        ]
     return [
-        p for v in args.video for p in visualize.draw_gradcam(recognizer, v, args.layer, args.output, args.class_name)
+        p
+        for v in args.video
+        for p in visualize.draw_gradcam(recognizer, v, args.layer, args.output, args.class_name)
     ]
 
 

@@ -22,16 +22,21 @@ def load_clips(source: Path | None, cache: Path) -> dict[str, Examples]:
         made = {"train": 1600, "test": 400}
         splits = {s: listed(source, s) if source else made_clips(s, n) for s, n in made.items()}
         cache.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(cache, **{f"{s}_{k}": v.numpy() for s, e in splits.items() for k, v in vars(e).items()})
+        np.savez(
+            cache, **{f"{s}_{k}": v.numpy() for s, e in splits.items() for k, v in vars(e).items()}
+        )
     arrays = np.load(cache, allow_pickle=False)
     return {
-        s: Examples(*(torch.from_numpy(arrays[f"{s}_{k}"]) for k in ("inputs", "targets"))) for s in ("train", "test")
+        s: Examples(*(torch.from_numpy(arrays[f"{s}_{k}"]) for k in ("inputs", "targets")))
+        for s in ("train", "test")
     }
 
 
 def listed(folder: Path, split: str) -> Examples:
     entries = list(read_list(folder / f"{split}.csv"))
-    return Examples(torch.stack([decoded(e.path) for e in entries]), torch.tensor([e.label for e in entries]))
+    return Examples(
+        torch.stack([decoded(e.path) for e in entries]), torch.tensor([e.label for e in entries])
+    )
 
 
 def decoded(path: str) -> Tensor:
@@ -62,7 +67,9 @@ def vary(clips: Tensor, generator: torch.Generator, size: tuple[int, int]) -> Te
     out = []
     for clip in clips:
         draws = torch.rand(2, generator=generator).tolist()
-        top, left = (int(d * (side - s + 1)) for d, side, s in zip(draws, clip.shape[-2:], size, strict=True))
+        top, left = (
+            int(d * (side - s + 1)) for d, side, s in zip(draws, clip.shape[-2:], size, strict=True)
+        )
         frames = torch.arange(0, FRAMES, 2) + torch.randint(2, (FRAMES // 2,), generator=generator)
         out.append(clip[:, frames, top : top + height, left : left + width])
     return torch.stack(out)

@@ -24,7 +24,9 @@ from octvideo.complexity import count
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 NETWORKS: dict[str, dict[str, Any]] = {
     "alpha 0": {},
-    "alpha 0, pooled": {"downsample": "pool"},  # what octave networks do at a stride, without the octave
+    "alpha 0, pooled": {
+        "downsample": "pool"
+    },  # what octave networks do at a stride, without the octave
     "alpha .125": {"alpha": 0.125},
     "alpha .25": {"alpha": 0.25},
     "alpha .5": {"alpha": 0.5},
@@ -37,7 +39,9 @@ TEST = 1000
 
 
 def build(network: str) -> nn.Module:
-    return create_model("resnet20_cifar", blocks=(1, 1, 1), num_classes=NUM_CLASSES, **NETWORKS[network])
+    return create_model(
+        "resnet20_cifar", blocks=(1, 1, 1), num_classes=NUM_CLASSES, **NETWORKS[network]
+    )
 
 
 def run(network: str, size: int, seed: int) -> Run:
@@ -49,7 +53,11 @@ def run(network: str, size: int, seed: int) -> Run:
     def look(step: int, loss: float) -> None:
         if step % (RECIPE.steps // LOOKS) == 0:
             curve.append(
-                {"step": step, "epoch": round(step * RECIPE.batch_size / size, 2), **looked(model, examples, test)}
+                {
+                    "step": step,
+                    "epoch": round(step * RECIPE.batch_size / size, 2),
+                    **looked(model, examples, test),
+                }
             )
 
     train(model, examples, RECIPE, seed, lambda pictures, _: pictures, look)
@@ -69,8 +77,15 @@ def run(network: str, size: int, seed: int) -> Run:
 
 def looked(model: nn.Module, examples: Examples, test: Examples) -> dict[str, float]:
     seen = examples.share(1, min(500, len(examples)))
-    (train_top1, train_loss), (test_top1, test_loss) = (accuracy(model, e.inputs, e.targets) for e in (seen, test))
-    found = {"train_top1": train_top1, "train_loss": train_loss, "test_top1": test_top1, "test_loss": test_loss}
+    (train_top1, train_loss), (test_top1, test_loss) = (
+        accuracy(model, e.inputs, e.targets) for e in (seen, test)
+    )
+    found = {
+        "train_top1": train_top1,
+        "train_loss": train_loss,
+        "test_top1": test_top1,
+        "test_loss": test_loss,
+    }
     return {name: round(value, 4) for name, value in found.items()}
 
 
@@ -90,7 +105,9 @@ def against(variant: str) -> str:
 
 def overfitting(runs: list[Run]) -> str:
     """Markdown: the end of training on both sets, and the epoch of the lowest test loss, by seed."""
-    lines = ["| network | train top-1 | test top-1 | shape | texture | lowest test loss at epoch | of |"]
+    lines = [
+        "| network | train top-1 | test top-1 | shape | texture | lowest test loss at epoch | of |"
+    ]
     lines.append("|" + "---|" * 7)
     for variant in dict.fromkeys(run["variant"] for run in runs):
         same = [run for run in runs if run["variant"] == variant]
@@ -107,7 +124,9 @@ def overfitting(runs: list[Run]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path, help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)

@@ -20,8 +20,12 @@ def make_pictures(count: int, seed: int) -> Examples:
     generator = torch.Generator().manual_seed(seed)
     targets = torch.randperm(count, generator=generator) % NUM_CLASSES
     places, draws = grid(), torch.rand(count, 12, generator=generator)
-    inside = torch.stack([shape(int(t) // 4, places, d) for t, d in zip(targets, draws, strict=True)])
-    waves = torch.stack([texture(int(t) % 4, places, d[6:]) for t, d in zip(targets, draws, strict=True)])
+    inside = torch.stack(
+        [shape(int(t) // 4, places, d) for t, d in zip(targets, draws, strict=True)]
+    )
+    waves = torch.stack(
+        [texture(int(t) % 4, places, d[6:]) for t, d in zip(targets, draws, strict=True)]
+    )
     surface = torch.rand(count, 3, 1, 1, generator=generator) * 0.5 + 0.25
     sign = torch.where(draws[:, 5] < 0.5, -1.0, 1.0).view(-1, 1, 1, 1)
     step = sign * (0.3 + 0.2 * torch.rand(count, 3, 1, 1, generator=generator))
@@ -52,7 +56,10 @@ def texture(kind: int, places: Tensor, draw: Tensor) -> Tensor:
     """(S, S): waves from -1 to 1 of a period of 2.4 to 3.6 pixels."""
     (x, y), period = places, 2.4 + 1.2 * draw[0]
     phases = 2 * math.pi * draw[1:3]
-    first, second = ((2 * math.pi / period * axis + phase).sin() for axis, phase in zip((x, y), phases, strict=True))
+    first, second = (
+        (2 * math.pi / period * axis + phase).sin()
+        for axis, phase in zip((x, y), phases, strict=True)
+    )
     if kind == 3:
         return first * second
     slanted = (2 * math.pi / period * (x + y) / math.sqrt(2) + phases[0]).sin()

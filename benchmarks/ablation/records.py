@@ -10,7 +10,13 @@ from typing import Any
 from octvideo.report.environment import environment
 
 Run = dict[str, Any]
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}  # Student's t of two-sided 95 %, by degrees of freedom
+T_95 = {
+    1: 12.706,
+    2: 4.303,
+    3: 3.182,
+    4: 2.776,
+    5: 2.571,
+}  # Student's t of two-sided 95 %, by degrees of freedom
 
 
 def kept(path: Path, run: Callable[[], Run]) -> Run:
@@ -37,16 +43,25 @@ def table(runs: Iterable[Run], against: Callable[[str], str]) -> str:
     found: dict[str, dict[int, Run]] = {}
     for run in runs:
         found.setdefault(run["variant"], {})[run["seed"]] = run
-    lines = ["| variant | MMACs | parameters | top-1 of each seed | mean (sd) | against |", "|" + "---|" * 6]
+    lines = [
+        "| variant | MMACs | parameters | top-1 of each seed | mean (sd) | against |",
+        "|" + "---|" * 6,
+    ]
     for variant, seeds in found.items():
-        first, top1, reference = next(iter(seeds.values())), [r["top1"] for r in seeds.values()], against(variant)
+        first, top1, reference = (
+            next(iter(seeds.values())),
+            [r["top1"] for r in seeds.values()],
+            against(variant),
+        )
         cells = [
             variant,
             f"{first['macs'] / 1e6:.1f}",
             f"{first['parameters']:,}",
             ", ".join(f"{value:.1f}" for value in top1),
             spread(top1),
-            "" if variant == reference else f"{reference}: {difference(seeds, found.get(reference, {}))}",
+            ""
+            if variant == reference
+            else f"{reference}: {difference(seeds, found.get(reference, {}))}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -54,13 +69,20 @@ def table(runs: Iterable[Run], against: Callable[[str], str]) -> str:
 
 def spread(values: list[float]) -> str:
     """The mean and the standard deviation."""
-    return f"{statistics.mean(values):.1f}" + (f" ({statistics.stdev(values):.1f})" if len(values) > 1 else "")
+    return f"{statistics.mean(values):.1f}" + (
+        f" ({statistics.stdev(values):.1f})" if len(values) > 1 else ""
+    )
 
 
 def difference(runs: Mapping[int, Run], reference: Mapping[int, Run]) -> str:
     """The mean difference over the seeds of both, with Student's 95 % interval."""
-    points = [run["top1"] - reference[seed]["top1"] for seed, run in runs.items() if seed in reference]
+    points = [
+        run["top1"] - reference[seed]["top1"] for seed, run in runs.items() if seed in reference
+    ]
     if len(points) < 2:
         return f"{points[0]:+.1f}" if points else ""
-    mean, half = statistics.mean(points), T_95[len(points) - 1] * statistics.stdev(points) / len(points) ** 0.5
+    mean, half = (
+        statistics.mean(points),
+        T_95[len(points) - 1] * statistics.stdev(points) / len(points) ** 0.5,
+    )
     return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"

@@ -46,11 +46,15 @@ def fine_share(spectrum: Spectrum) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", type=Path, help="the folder that video.py wrote")
     parser.add_argument("output", type=Path, help="a folder")
     parser.add_argument("--layer", default="res3")
-    parser.add_argument("--variants", nargs="+", default=["alpha 0", "alpha 0, pooled", "octave"], choices=VARIANTS)
+    parser.add_argument(
+        "--variants", nargs="+", default=["alpha 0", "alpha 0, pooled", "octave"], choices=VARIANTS
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     clips = load_clips(None, args.runs / "demo" / "clips.npz")["test"].share(1, NUM_CLIPS)

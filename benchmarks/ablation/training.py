@@ -27,7 +27,9 @@ class Examples:
         """The `number`-th `count` examples, from 1."""
         part = slice((number - 1) * count, number * count)
         if len(self.targets[part]) < count:
-            raise ValueError(f"there are {len(self)} examples, too few for {number} shares of {count}")
+            raise ValueError(
+                f"there are {len(self)} examples, too few for {number} shares of {count}"
+            )
         return Examples(self.inputs[part], self.targets[part])
 
 
@@ -46,11 +48,19 @@ Vary = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def train(
-    model: nn.Module, examples: Examples, recipe: Recipe, seed: int, vary: Vary, look: Callable[[int, float], None]
+    model: nn.Module,
+    examples: Examples,
+    recipe: Recipe,
+    seed: int,
+    vary: Vary,
+    look: Callable[[int, float], None],
 ) -> None:
     """Train in place; `look(step, loss)` after every step. The order of examples follows from `seed` alone."""
     generator = torch.Generator().manual_seed(seed)
-    optimizer, loss_of = make_optimizer(model, lr=recipe.lr, weight_decay=recipe.weight_decay), make_loss()
+    optimizer, loss_of = (
+        make_optimizer(model, lr=recipe.lr, weight_decay=recipe.weight_decay),
+        make_loss(),
+    )
     schedule = Schedule("cosine", recipe.lr, recipe.steps, warmup=recipe.steps / 10)
     waiting = torch.empty(0, dtype=torch.int64)
     for step in range(recipe.steps):
@@ -74,7 +84,9 @@ def scores(model: nn.Module, inputs: Tensor, batch_size: int = 64) -> Tensor:
     """Logits (N, classes) in evaluation."""
     model.eval()
     with torch.autocast("cpu", torch.bfloat16):
-        return torch.cat([model(normalize(part, MEAN, STD)).float() for part in inputs.split(batch_size)])
+        return torch.cat(
+            [model(normalize(part, MEAN, STD)).float() for part in inputs.split(batch_size)]
+        )
 
 
 def accuracy(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, float]:

@@ -61,7 +61,15 @@ def replaced_by(kind: type[OctConv3d]) -> Change:
     def change(model: nn.Module) -> nn.Module:
         for name, old in list(model.named_modules()):
             if isinstance(old, OctConv3d) and (old.in_channels.low or old.out_channels.low):
-                layer = (old.in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.groups, False)
+                layer = (
+                    old.in_channels,
+                    old.out_channels,
+                    old.kernel_size,
+                    old.stride,
+                    old.padding,
+                    old.groups,
+                    False,
+                )
                 new = kind(*layer)
                 new.load_state_dict(old.state_dict())
                 parent, _, child = name.rpartition(".")
@@ -124,6 +132,8 @@ VARIANTS = {
     "res2-res4": Variant({"stages": (2, 3, 4)}),
     "alpha .25, round16": Variant({"alpha": 0.25, "width_rule": "round16"}, against="alpha .25"),
     "non-local on high": Variant({"nonlocal_on": "high"}, name="i3d_nln_r26"),
-    "non-local across": Variant({"nonlocal_on": "cross"}, name="i3d_nln_r26", against="non-local on high"),
+    "non-local across": Variant(
+        {"nonlocal_on": "cross"}, name="i3d_nln_r26", against="non-local on high"
+    ),
 }
 SHARED = {"alpha": 0.5, "width_rule": "int"}

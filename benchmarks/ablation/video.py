@@ -27,17 +27,31 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
 def build(variant: str, num_classes: int) -> torch.nn.Module:
-    return VARIANTS[variant].build(**SHARED, width_per_group=16, num_classes=num_classes, dropout_rate=0.0)
+    return VARIANTS[variant].build(
+        **SHARED, width_per_group=16, num_classes=num_classes, dropout_rate=0.0
+    )
 
 
 def run(
-    variant: str, seed: int, data: dict[str, Examples], size: tuple[int, int], recipe: Recipe, weights: Path
+    variant: str,
+    seed: int,
+    data: dict[str, Examples],
+    size: tuple[int, int],
+    recipe: Recipe,
+    weights: Path,
 ) -> Run:
     """Train, and look at the test clips once, at the end."""
     torch.manual_seed(seed)
     model = build(variant, 1 + int(data["test"].targets.max()))
     losses: list[float] = []
-    train(model, data["train"], recipe, seed, partial(vary, size=size), lambda _, loss: losses.append(loss))
+    train(
+        model,
+        data["train"],
+        recipe,
+        seed,
+        partial(vary, size=size),
+        lambda _, loss: losses.append(loss),
+    )
     top1, loss = accuracy(model, middle(data["test"].inputs, size), data["test"].targets)
     torch.save(model.state_dict(), weights)
     cost = count(model, (3, 8, *size))
@@ -57,9 +71,13 @@ def against(variant: str) -> str:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path, help="folder of the runs and the decoded clips")
-    parser.add_argument("--clips", type=Path, help="a folder with train.csv and test.csv; default: made ones")
+    parser.add_argument(
+        "--clips", type=Path, help="a folder with train.csv and test.csv; default: made ones"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--train", type=int, default=160, help="how many clips to train on; 0: all")
@@ -80,11 +98,15 @@ def main() -> None:
     for seed, variant in itertools.product(args.seeds, args.variants):
         path = folder / f"{variant}, seed {seed}.json"
         part = data | {"train": data["train"].share(seed, args.train)} if args.train else data
-        runs.append(kept(path, partial(run, variant, seed, part, size, recipe, path.with_suffix(".pth"))))
+        runs.append(
+            kept(path, partial(run, variant, seed, part, size, recipe, path.with_suffix(".pth")))
+        )
         print(f"seed {seed}, {variant}: top-1 {runs[-1]['top1']:.1f}", flush=True)
     RESULTS.mkdir(exist_ok=True)
     clips = {"train": args.train or len(data["train"]), "test": len(data["test"])}
-    write_summary(RESULTS / f"ablation_{name}.json", runs, clips=clips, crop=size, recipe=vars(recipe))
+    write_summary(
+        RESULTS / f"ablation_{name}.json", runs, clips=clips, crop=size, recipe=vars(recipe)
+    )
     print(table(runs, against))
 
 

@@ -20,7 +20,16 @@ from fvcore.common.config import CfgNode
 from iopath.common.file_io import g_pathmgr
 
 from octvideo.config.check import check
-from octvideo.config.defaults import CHOICES, DEFAULTS, ITEMS, LAUNCHER, NO_EFFECT, ONLY, OTHER_TASKS, Tree
+from octvideo.config.defaults import (
+    CHOICES,
+    DEFAULTS,
+    ITEMS,
+    LAUNCHER,
+    NO_EFFECT,
+    ONLY,
+    OTHER_TASKS,
+    Tree,
+)
 from octvideo.errors import ConfigError
 
 BASE = "_BASE_"
@@ -52,7 +61,9 @@ def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> C
 def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """--cfg FILE, and settings after --opts or bare; read with `parser.parse_intermixed_args`."""
     parser.add_argument("--cfg", required=required, metavar="FILE", help="a file of configs/")
-    parser.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="settings over the file's")
+    parser.add_argument(
+        "--opts", nargs="*", default=[], metavar="KEY VALUE", help="settings over the file's"
+    )
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="the same without --opts")
 
 
@@ -79,7 +90,10 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         for key_node, _ in node.value:
             key = self.construct_object(key_node)
             if not isinstance(key, str):
-                _refuse(key_node, f"{key_node.value!r} is read as {key!r}; put the setting's name in quotes")
+                _refuse(
+                    key_node,
+                    f"{key_node.value!r} is read as {key!r}; put the setting's name in quotes",
+                )
             if key in seen:
                 _refuse(key_node, f"{key} is set twice; keep one")
             seen.add(key)
@@ -97,9 +111,13 @@ def _parse(text: str, source: str) -> Tree:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{source}{line}: {error.problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{source}: this is not YAML text ({str(error).splitlines()[0]})") from None
+        raise ConfigError(
+            f"{source}: this is not YAML text ({str(error).splitlines()[0]})"
+        ) from None
     if not isinstance(tree or {}, dict):
-        raise ConfigError(f"{source}: expected settings such as `OCTCONV:`, found {type(tree).__name__} at the top")
+        raise ConfigError(
+            f"{source}: expected settings such as `OCTCONV:`, found {type(tree).__name__} at the top"
+        )
     return tree or {}
 
 
@@ -108,8 +126,12 @@ def _read(path: str) -> Tree:
         with g_pathmgr.open(path, "r") as file:
             return _parse(file.read(), path)
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a text file"
-        raise ConfigError(f"{path}: cannot be read ({reason}); configs/README.md lists the files") from None
+        reason = (
+            error.strerror if isinstance(error, OSError) and error.strerror else "not a text file"
+        )
+        raise ConfigError(
+            f"{path}: cannot be read ({reason}); configs/README.md lists the files"
+        ) from None
 
 
 def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...]) -> None:
@@ -119,7 +141,9 @@ def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...]) -> None:
     bases = tree.pop(BASE, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError(f"{path}: {BASE} is {bases!r}; it takes the name of a file, or a list of names")
+        raise ConfigError(
+            f"{path}: {BASE} is {bases!r}; it takes the name of a file, or a list of names"
+        )
     for base in bases:
         _merge_file(cfg, posixpath.join(posixpath.dirname(path), base), (*including, path))
     _merge_tree(cfg, tree, path)
@@ -130,10 +154,17 @@ def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...]) -> None:
 
 def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> None:
     """Every value of a file in its place, and a line for those that change nothing here."""
-    unused = [_ignored_part(key) for key, value in _leaves(tree) if not _set(cfg, key, value, source)]
+    unused = [
+        _ignored_part(key) for key, value in _leaves(tree) if not _set(cfg, key, value, source)
+    ]
     if launcher := [key for key in unused if key in LAUNCHER]:
         command = f"torchrun --nproc_per_node {tree.get('NUM_GPUS', 1)} tools/train_net.py ..."
-        logger.warning("%s: not used: %s; start a process per GPU with %s", source, ", ".join(launcher), command)
+        logger.warning(
+            "%s: not used: %s; start a process per GPU with %s",
+            source,
+            ", ".join(launcher),
+            command,
+        )
     if rest := sorted(set(unused) - set(LAUNCHER)):
         logger.warning("%s: without effect here, ignored: %s", source, ", ".join(rest))
 
@@ -151,11 +182,15 @@ def _pairs(tokens: Sequence[str]) -> Iterator[tuple[str, str]]:
     for token in rest:
         key, equals, value = token.partition("=")
         if not re.fullmatch(r"[A-Za-z0-9_.]+", key):
-            raise ConfigError(f"{COMMAND_LINE}: {token!r} is not a setting; write KEY VALUE or KEY=VALUE")
+            raise ConfigError(
+                f"{COMMAND_LINE}: {token!r} is not a setting; write KEY VALUE or KEY=VALUE"
+            )
         if not equals:
             value = next(rest, "")
             if not value:
-                raise ConfigError(f"{COMMAND_LINE}: {key} has no value; write {key} VALUE or {key}=VALUE")
+                raise ConfigError(
+                    f"{COMMAND_LINE}: {key} has no value; write {key} VALUE or {key}=VALUE"
+                )
         yield key, value
 
 
@@ -196,7 +231,9 @@ def _set(cfg: CfgNode, key: str, value: Any, source: str) -> bool:
     if value is None:
         return True
     if isinstance(default, CfgNode):
-        raise ConfigError(f"{source}: {key} is a section; set one of {', '.join(f'{key}.{name}' for name in default)}")
+        raise ConfigError(
+            f"{source}: {key} is a section; set one of {', '.join(f'{key}.{name}' for name in default)}"
+        )
     try:
         value = _coerce(value, default, ITEMS.get(key))
     except (TypeError, ValueError):
@@ -220,7 +257,9 @@ def _ignored_part(key: str) -> str:
 
 def _check_choice(key: str, value: Any, choices: tuple[Any, ...], source: str) -> None:
     if value not in choices:
-        raise ConfigError(f"{source}: {key} is {value!r}; it takes {' or '.join(repr(choice) for choice in choices)}")
+        raise ConfigError(
+            f"{source}: {key} is {value!r}; it takes {' or '.join(repr(choice) for choice in choices)}"
+        )
 
 
 def _nearest(key: str) -> str:
@@ -267,5 +306,11 @@ def _leaf_type(default: list[Any]) -> type:
 
 
 def _describe(default: Any) -> str:
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
+    names = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+    }
     return names[type(default)] + (f", such as {default!r}" if default not in ("", []) else "")

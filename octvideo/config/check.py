@@ -39,7 +39,10 @@ def _sizes(cfg: Any) -> Problems:
     for name in ("TRAIN_CROP_SIZE", "TEST_CROP_SIZE"):
         if cfg.TRAIN.DATASET == "kinetics" and data[name] < 32:
             yield f"DATA.{name} is {data[name]}; the network halves it five times, so it is at least 32"
-    if len(data.TRAIN_JITTER_SCALES) != 2 or data.TRAIN_JITTER_SCALES[0] > data.TRAIN_JITTER_SCALES[1]:
+    if (
+        len(data.TRAIN_JITTER_SCALES) != 2
+        or data.TRAIN_JITTER_SCALES[0] > data.TRAIN_JITTER_SCALES[1]
+    ):
         yield f"DATA.TRAIN_JITTER_SCALES is {data.TRAIN_JITTER_SCALES}; it is [shortest, longest] of the short side"
     elif data.TRAIN_JITTER_SCALES[0] < data.TRAIN_CROP_SIZE:
         yield (
@@ -77,7 +80,11 @@ def _schedule(cfg: Any) -> Problems:
             yield f"SOLVER.{name} is {steps}; it starts at 0 and rises to at most {end}"
     if not by_iterations and solver.WARMUP_EPOCHS > solver.MAX_EPOCH:
         yield f"SOLVER.WARMUP_EPOCHS is {solver.WARMUP_EPOCHS:g}, beyond MAX_EPOCH {solver.MAX_EPOCH}; shorten it"
-    if solver.NESTEROV and solver.OPTIMIZING_METHOD == "sgd" and (solver.MOMENTUM <= 0 or solver.DAMPENING):
+    if (
+        solver.NESTEROV
+        and solver.OPTIMIZING_METHOD == "sgd"
+        and (solver.MOMENTUM <= 0 or solver.DAMPENING)
+    ):
         yield "SOLVER.NESTEROV needs MOMENTUM above 0 and DAMPENING 0; set NESTEROV to false"
 
 
@@ -123,7 +130,11 @@ def _ranges(cfg: Any) -> Problems:
         value = (cfg[section] if section else cfg)[name]
         if value < least:
             yield f"{key} is {value:g}; it is at least {least}"
-    for section, name in (("MODEL", "DROPOUT_RATE"), ("TRAIN", "EMA_DECAY"), ("MIXUP", "LABEL_SMOOTH_VALUE")):
+    for section, name in (
+        ("MODEL", "DROPOUT_RATE"),
+        ("TRAIN", "EMA_DECAY"),
+        ("MIXUP", "LABEL_SMOOTH_VALUE"),
+    ):
         if not 0 <= cfg[section][name] < 1:
             yield f"{section}.{name} is {cfg[section][name]:g}; it lies in [0, 1)"
 

@@ -207,7 +207,9 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "RESNET.SPATIAL_STRIDES": ([[1], [2], [2], [2]], [[1, 1], [2, 2], [2, 2], [2, 2]]),
     "RESNET.SPATIAL_DILATIONS": ([[1], [1], [1], [1]], [[1, 1], [1, 1], [1, 1], [1, 1]]),
     "BN.MOMENTUM": (0.1,),
-    "SOLVER.BASE_LR_SCALE_NUM_SHARDS": (False,),  # the batch is global here: SOLVER.BASE_BATCH_SIZE scales the rate
+    "SOLVER.BASE_LR_SCALE_NUM_SHARDS": (
+        False,
+    ),  # the batch is global here: SOLVER.BASE_BATCH_SIZE scales the rate
 }
 
 # PySlowFast's settings and sections that change nothing here; a file may keep them.

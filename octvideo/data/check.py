@@ -61,10 +61,14 @@ def check_list(
     folder = Path(folder or list_path.with_name(f"{list_path.stem}_checked"))
     folder.mkdir(parents=True, exist_ok=True)
     entries = {entry.path: entry for entry in videos}
-    findings = {finding.path: finding for finding in _remembered(folder / "findings.jsonl", entries)}
+    findings = {
+        finding.path: finding for finding in _remembered(folder / "findings.jsonl", entries)
+    }
     tasks = [(entry,) for path, entry in entries.items() if path not in findings]
     with (folder / "findings.jsonl").open("a", encoding="utf-8") as notes:
-        found = for_each(look_at, tasks, title="check", num_workers=num_workers, timeout_seconds=timeout_seconds)
+        found = for_each(
+            look_at, tasks, title="check", num_workers=num_workers, timeout_seconds=timeout_seconds
+        )
         findings.update((finding.path, finding) for finding in _noted(notes, found))
     return _write(videos, folder, findings)
 
@@ -109,20 +113,30 @@ def _remembered(path: Path, entries: Iterable[str]) -> Iterator[Finding]:
         try:
             fields = json.loads(line)
             info = fields.pop("info")
-            finding = Finding(info=info and VideoInfo(**{**info, "problems": tuple(info["problems"])}), **fields)
+            finding = Finding(
+                info=info and VideoInfo(**{**info, "problems": tuple(info["problems"])}), **fields
+            )
         except (ValueError, TypeError, KeyError):
             continue  # Torn, or the empty first line.
-        if finding.path in wanted and (finding.num_bytes, finding.modified) == _version(finding.path):
+        if finding.path in wanted and (finding.num_bytes, finding.modified) == _version(
+            finding.path
+        ):
             yield finding
 
 
 def _write(videos: VideoList, folder: Path, findings: dict[str, Finding]) -> CheckResult:
     good_list, bad_list, index = folder / "good.csv", folder / "bad.csv", index_path(videos.name)
-    good = [entry._replace(path=os.path.abspath(entry.path)) for entry in videos if not findings[entry.path].cause]  # noqa: PTH100
+    good = [
+        entry._replace(path=os.path.abspath(entry.path))
+        for entry in videos
+        if not findings[entry.path].cause
+    ]
     bad = [finding for finding in findings.values() if finding.cause]
     write_list(good_list, good)
     with bad_list.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("path", "reason"), *((finding.path, finding.cause) for finding in bad)])
+        csv.writer(file).writerows(
+            [("path", "reason"), *((finding.path, finding.cause) for finding in bad)]
+        )
     known = [(finding.path, finding.info) for finding in findings.values() if finding.info]
     for path in (index, index_path(good_list)):
         write_index(path, known)

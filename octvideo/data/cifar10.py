@@ -16,7 +16,18 @@ from numpy.typing import NDArray
 from octvideo.errors import DataError
 
 BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "val": ("test_batch",)}
-CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLASS_NAMES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 FOLDER = "cifar-10-batches-py"  # the name inside the published archive
 # A published batch has 31 MB, and what a pickle holds is no larger than itself: this bounds the memory.
 MAX_BYTES = 1 << 28
@@ -24,20 +35,26 @@ MAX_BYTES = 1 << 28
 
 def find_batches(folder: Path) -> Path | None:
     """Where the batches are: in the folder itself or in the one of the archive; None when it has none."""
-    return next((at for at in (folder, folder / FOLDER) if (at / BATCHES["val"][0]).is_file()), None)
+    return next(
+        (at for at in (folder, folder / FOLDER) if (at / BATCHES["val"][0]).is_file()), None
+    )
 
 
 def read_split(folder: Path, split: str) -> tuple[NDArray[np.uint8], list[int]]:
     """(N, 32, 32, 3) pictures and N labels of "train" or "val". Raises DataError for a file of another kind."""
     parts = [read_batch(folder / name) for name in BATCHES[split]]
-    return np.concatenate([images for images, _ in parts]), [label for _, labels in parts for label in labels]
+    return np.concatenate([images for images, _ in parts]), [
+        label for _, labels in parts for label in labels
+    ]
 
 
 def read_batch(path: Path) -> tuple[NDArray[np.uint8], list[int]]:
     if not path.is_file():
         raise DataError(f"{path}: the batch is missing; unpack cifar-10-python.tar.gz whole")
     if path.stat().st_size > MAX_BYTES:
-        raise DataError(f"{path}: {path.stat().st_size} bytes; a CIFAR-10 batch has 31 MB. Download it again")
+        raise DataError(
+            f"{path}: {path.stat().st_size} bytes; a CIFAR-10 batch has 31 MB. Download it again"
+        )
     try:
         return _check(_load(path.read_bytes()))
     except _RefusedError as error:
@@ -45,7 +62,9 @@ def read_batch(path: Path) -> tuple[NDArray[np.uint8], list[int]]:
     except Exception as error:
         # Damaged bytes raise whatever the opcode that they happen to spell raises.
         cause = str(error) or type(error).__name__
-        raise DataError(f"{path}: not a readable CIFAR-10 batch ({cause}); download it again") from None
+        raise DataError(
+            f"{path}: not a readable CIFAR-10 batch ({cause}); download it again"
+        ) from None
 
 
 def _load(data: bytes) -> Any:
@@ -64,7 +83,9 @@ def _check(batch: Any) -> tuple[NDArray[np.uint8], list[int]]:
         raise _RefusedError("lacks an array b'data' or a list b'labels'")
     images = data.to_numpy()
     if images.shape != (len(labels), 3072):
-        raise _RefusedError(f"has {images.shape} pixels for {len(labels)} labels, not (labels, 3072)")
+        raise _RefusedError(
+            f"has {images.shape} pixels for {len(labels)} labels, not (labels, 3072)"
+        )
     if not all(isinstance(label, int) and 0 <= label < len(CLASS_NAMES) for label in labels):
         raise _RefusedError("has a label outside 0..9")
     return images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
@@ -94,7 +115,12 @@ class _Array:
 
     def to_numpy(self) -> NDArray[np.uint8]:
         _, shape, dtype, is_fortran, data = self.state
-        if not (isinstance(dtype, _DType) and dtype.code == "u1" and isinstance(data, bytes) and not is_fortran):
+        if not (
+            isinstance(dtype, _DType)
+            and dtype.code == "u1"
+            and isinstance(data, bytes)
+            and not is_fortran
+        ):
             raise _RefusedError("has an array that is not of bytes in C order")
         return np.frombuffer(data, np.uint8).reshape(shape)
 

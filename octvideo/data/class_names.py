@@ -18,8 +18,12 @@ def read_class_names(path: str | Path) -> list[str]:
     """One name per line, in label order. Raises DataError for a missing or empty file or a repeated name."""
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file; it holds one class name per line, in label order.")
-    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        raise DataError(
+            f"{path}: there is no such file; it holds one class name per line, in label order."
+        )
+    names = [
+        line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
+    ]
     if not names:
         raise DataError(f"{path}: no class names; it holds one per line, in label order.")
     _refuse_repeated(names, str(path))
@@ -36,7 +40,9 @@ def names_beside(list_path: str | Path) -> list[str] | None:
     return read_class_names(local_path(path)) if found else None
 
 
-def match_classes(model_names: Sequence[str], list_names: Sequence[str], *, source: str = FILE_NAME) -> list[int]:
+def match_classes(
+    model_names: Sequence[str], list_names: Sequence[str], *, source: str = FILE_NAME
+) -> list[int]:
     """For each label of the list the class of the model that has its name; [0, 1, 2, ...] when both agree.
 
     A list may hold some of the model's classes, in any order. Names are compared as `_plain` writes them, since folders
@@ -62,4 +68,6 @@ def _plain(name: str) -> str:
 def _refuse_repeated(names: Sequence[str], source: str) -> None:
     name, count = Counter(map(_plain, names)).most_common(1)[0] if names else ("", 0)
     if count > 1:
-        raise DataError(f"{source}: the class name {name!r} stands there {count} times; labels need one name each.")
+        raise DataError(
+            f"{source}: the class name {name!r} stands there {count} times; labels need one name each."
+        )

@@ -47,7 +47,13 @@ class ClipTransform:
         """uint8 (3, T, H, W) -> (3, T, crop_size, crop_size)."""
         if not self.train:
             return centre_crop(clip, self.jitter_scales[0], self.crop_size)
-        clip = random_crop(clip, self.jitter_scales, self.crop_size, draw.random, inverse_uniform=self.inverse_uniform)
+        clip = random_crop(
+            clip,
+            self.jitter_scales,
+            self.crop_size,
+            draw.random,
+            inverse_uniform=self.inverse_uniform,
+        )
         if self.flip and draw.random() < 0.5:
             clip = clip.flip(-1)
         return color_jitter(clip, self.color_jitter, draw.random) if self.color_jitter else clip
@@ -94,16 +100,24 @@ class ClipDataset:
                 problems.append(Problem(error.path, error.cause))
             else:
                 return Sample(clip, self._target(entry), index, entry.path, tuple(problems))
-        raise DataError(f"{_MAX_ATTEMPTS} videos in a row cannot be read, the last one {problems[-1].path}.")
+        raise DataError(
+            f"{_MAX_ATTEMPTS} videos in a row cannot be read, the last one {problems[-1].path}."
+        )
 
     def _read(self, entry: VideoEntry, draw: random.Random) -> Tensor:
         with open_entry(entry, backend=self._backend, index=self._index) as video:
             timing = video.timing(exact_times=self.rule.rule == "time")
-            indices = self.rule.clip(timing, draw.random) if self.transform.train else self.rule.centre_clip(timing)
+            indices = (
+                self.rule.clip(timing, draw.random)
+                if self.transform.train
+                else self.rule.centre_clip(timing)
+            )
             clip = read_planes(video, indices)
         return self.transform(clip, draw)
 
     def _target(self, entry: VideoEntry) -> int | Tensor:
         if self._multilabel_classes is None:
             return entry.label
-        return torch.zeros(self._multilabel_classes).index_fill_(0, torch.tensor(entry.labels, dtype=torch.int64), 1.0)
+        return torch.zeros(self._multilabel_classes).index_fill_(
+            0, torch.tensor(entry.labels, dtype=torch.int64), 1.0
+        )

@@ -33,7 +33,11 @@ _STRICT = {"err_detect": "explode"}
 
 @contextmanager
 def open_video(
-    path: str | Path, *, backend: str = "auto", short_side: int | None = None, known: VideoInfo | None = None
+    path: str | Path,
+    *,
+    backend: str = "auto",
+    short_side: int | None = None,
+    known: VideoInfo | None = None,
 ) -> Iterator[Video]:
     """Open a file for several reads. `known` is a remembered VideoInfo (octvideo/data/index.py): it saves the check.
 
@@ -46,7 +50,10 @@ def open_video(
         path = _fetched(path)
         info = _know(path, known)
         if backend == "decord" and info.backend != "decord":
-            raise DecodeError(path, f"decord would give wrong frames ({info.reason}); use backend 'auto' or 'pyav'")
+            raise DecodeError(
+                path,
+                f"decord would give wrong frames ({info.reason}); use backend 'auto' or 'pyav'",
+            )
         # decord comes first, but gives up on some files whose packets look sound: then a sequential decode decides.
         names = sorted({info.backend, "pyav"}) if backend == "auto" else [backend]
         engines = [partial(_ENGINES[name], path, info, short_side) for name in names]
@@ -55,7 +62,11 @@ def open_video(
 
 
 def read_frames(
-    path: str | Path, indices: Sequence[int], *, backend: str = "auto", short_side: int | None = None
+    path: str | Path,
+    indices: Sequence[int],
+    *,
+    backend: str = "auto",
+    short_side: int | None = None,
 ) -> Frames:
     """Frames at these numbers: uint8 (T, H, W, 3). `indices` may be in any order and repeat.
 
@@ -79,7 +90,12 @@ def probe(path: str | Path) -> VideoInfo:
     problem = problem or f"{info.num_frames} frames announced, {num_frames} decode"
     seconds = num_frames / info.fps
     return replace(
-        info, num_frames=num_frames, duration_seconds=seconds, backend="pyav", reason="damaged", problems=(problem,)
+        info,
+        num_frames=num_frames,
+        duration_seconds=seconds,
+        backend="pyav",
+        reason="damaged",
+        problems=(problem,),
     )
 
 
@@ -122,9 +138,15 @@ def _examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
     with _opened(path) as container:
         num_streams = len(container.streams.video)
         codec = container.streams.video[0].codec_context
-        fps = sane_rate(container.streams.video[0].average_rate or container.streams.video[0].guessed_rate)
+        fps = sane_rate(
+            container.streams.video[0].average_rate or container.streams.video[0].guessed_rate
+        )
         layout, first = _look_through(container, first_frame=may_be_turned(path))
-        marks = {entry.timestamp for entry in container.streams.video[0].index_entries if entry.is_keyframe}
+        marks = {
+            entry.timestamp
+            for entry in container.streams.video[0].index_entries
+            if entry.is_keyframe
+        }
         has_false_marks = container.format.name == "avi" and marks != set(layout.restarts)
     rotation = 90 * round(first.rotation / 90) if first else 0
     width, height = (codec.height, codec.width) if rotation % 180 else (codec.width, codec.height)
@@ -167,18 +189,31 @@ def _look_through(container: Any, *, first_frame: bool = False) -> tuple[StreamM
             if first_frame and first is None:
                 first = next(iter(packet.decode()), None)
             if packet.size:
-                facts = packet.pts, packet.is_keyframe, packet.is_discard, packet.is_corrupt, bytes(packet)
+                facts = (
+                    packet.pts,
+                    packet.is_keyframe,
+                    packet.is_discard,
+                    packet.is_corrupt,
+                    bytes(packet),
+                )
                 packets.append(Packet(*facts))
     except av.FFmpegError:
         return StreamMap(unclear="damaged packets"), first
-    inspect = inspector(stream.codec_context.name, stream.codec_context.extradata or b"", container.format.name)
+    inspect = inspector(
+        stream.codec_context.name, stream.codec_context.extradata or b"", container.format.name
+    )
     return map_stream(packets, inspect), first
 
 
 def _map_of_sound(container: Any) -> StreamMap:
     """The same for a file that decord may read, which is known to be sound: every keyframe is a restart."""
-    packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
-    return StreamMap(tuple(sorted(pts for pts, _ in packets)), tuple(sorted(pts for pts, is_key in packets if is_key)))
+    packets = [
+        (packet.pts, packet.is_keyframe) for packet in container.demux(video=0) if packet.size
+    ]
+    return StreamMap(
+        tuple(sorted(pts for pts, _ in packets)),
+        tuple(sorted(pts for pts, is_key in packets if is_key)),
+    )
 
 
 def _count(path: str) -> tuple[int, str]:
@@ -189,7 +224,12 @@ def _count(path: str) -> tuple[int, str]:
     num_frames, break_off = _decode_all(path, {})
     if not num_frames:
         raise DecodeError(path, break_off or "no frame in it decodes")
-    return num_frames, f"breaks off after {num_frames} frames: {break_off}" if break_off else f"damage inside: {damage}"
+    return (
+        num_frames,
+        f"breaks off after {num_frames} frames: {break_off}"
+        if break_off
+        else f"damage inside: {damage}",
+    )
 
 
 def _decode_all(path: str, options: dict[str, str]) -> tuple[int, str]:
@@ -232,11 +272,17 @@ class _PyAV:
         self._size = info.stored_size(short_side)
         self._resources = ExitStack()
         self._container = self._resources.enter_context(_opened(path))
-        layout = _map_of_sound(self._container) if info.backend == "decord" else _look_through(self._container)[0]
+        layout = (
+            _map_of_sound(self._container)
+            if info.backend == "decord"
+            else _look_through(self._container)[0]
+        )
         # What a decoder conceals depends on the frames before: damage after a jump must be heard of.
         self._container.streams.video[0].codec_context.options = _STRICT
         # A damaged file may decode to fewer frames than its packets promise: then only counting is right.
-        self._layout = layout if len(layout.pts) == info.num_frames else StreamMap(unclear="damaged")
+        self._layout = (
+            layout if len(layout.pts) == info.num_frames else StreamMap(unclear="damaged")
+        )
 
     def read(self, indices: Sequence[int]) -> Frames:
         found = None
@@ -291,11 +337,15 @@ class _PyAV:
                     found[number] = self._pixels(frame)
                     if len(found) == len(wanted):
                         return found
-        raise DecodeError(self._path, f"ends after {number + 1} frames; {self._info.num_frames} were announced")
+        raise DecodeError(
+            self._path, f"ends after {number + 1} frames; {self._info.num_frames} were announced"
+        )
 
     def _pixels(self, frame: Any) -> Frames:
         height, width = self._size
-        pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")
+        pixels = frame.to_ndarray(
+            format="rgb24", width=width, height=height, interpolation="BILINEAR"
+        )
         return np.rot90(pixels, self._info.rotation // 90) if self._info.rotation else pixels
 
 
@@ -325,4 +375,7 @@ class _Decord:
         return (starts - starts[0]).tolist()
 
 
-_ENGINES: dict[str, Callable[[str, VideoInfo, int | None], Engine]] = {"decord": _Decord, "pyav": _PyAV}
+_ENGINES: dict[str, Callable[[str, VideoInfo, int | None], Engine]] = {
+    "decord": _Decord,
+    "pyav": _PyAV,
+}

@@ -34,7 +34,11 @@ _TEXTURE_SIZE = 128
 
 
 def write_demo_data(
-    folder: str | Path, *, seed: int = 0, num_clips: Mapping[str, int] = NUM_CLIPS, num_threads: int = 2
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    num_clips: Mapping[str, int] = NUM_CLIPS,
+    num_threads: int = 2,
 ) -> None:
     """Write the clips, the lists train.csv, val.csv and test.csv (`path label`) and class_names.txt.
 
@@ -43,7 +47,11 @@ def write_demo_data(
     folder = Path(folder)
     for split, count in num_clips.items():
         clips = [
-            (folder / split / f"seed{seed}_{i:04d}.mp4", i % len(CLASS_NAMES), _clip_seed(seed, split, i))
+            (
+                folder / split / f"seed{seed}_{i:04d}.mp4",
+                i % len(CLASS_NAMES),
+                _clip_seed(seed, split, i),
+            )
             for i in range(count)
         ]
         with ThreadPoolExecutor(num_threads) as pool:
@@ -70,7 +78,9 @@ def make_clip(label: int, seed: int, *, held_out: bool = False) -> NDArray[np.ui
     background, layer = (_paint(kinds, generator) for _ in range(2))
     mask = _mask(generator)
     still = _sample(background, _random_view(generator)[None])
-    moving = _sample(torch.cat([layer, mask]), _random_view(generator) @ _motion(label // 2, generator))
+    moving = _sample(
+        torch.cat([layer, mask]), _random_view(generator) @ _motion(label // 2, generator)
+    )
     colour, cover = moving[:, :3], moving[:, 3:]
     frames = cover * colour + (1 - cover) * still
     frames = frames + 0.02 * torch.randn(frames.shape, generator=generator)
@@ -85,7 +95,9 @@ def _uniform(low: float, high: float, generator: Generator) -> float:
 
 def _motion(pair: int, generator: Generator) -> Tensor:
     """(T, 3, 3): where in the moving layer each frame looks, in pixels from its centre; the first class of a pair."""
-    pace = _uniform(0.7, 1.6, generator)  # pixels per frame, at 30 pixels from the centre for turns and zooms
+    pace = _uniform(
+        0.7, 1.6, generator
+    )  # pixels per frame, at 30 pixels from the centre for turns and zooms
     time = torch.arange(NUM_FRAMES) - (NUM_FRAMES - 1) / 2
     views = torch.eye(3).repeat(NUM_FRAMES, 1, 1)
     if pair < 2:
@@ -113,7 +125,9 @@ def _random_view(generator: Generator) -> Tensor:
 
 def _sample(texture: Tensor, views: Tensor) -> Tensor:
     """(C, S, S), (T, 3, 3) -> (T, C, H, W). The texture's mirror images tile the plane."""
-    y, x = torch.meshgrid(torch.arange(HEIGHT) - HEIGHT / 2, torch.arange(WIDTH) - WIDTH / 2, indexing="ij")
+    y, x = torch.meshgrid(
+        torch.arange(HEIGHT) - HEIGHT / 2, torch.arange(WIDTH) - WIDTH / 2, indexing="ij"
+    )
     pixels = torch.stack([x, y, torch.ones_like(x)], dim=-1)
     places = torch.einsum("tij,hwj->thwi", views, pixels)[..., :2] / (_TEXTURE_SIZE / 2)
     textures = texture.expand(len(views), -1, -1, -1)
@@ -137,7 +151,9 @@ def _mask(generator: Generator) -> Tensor:
 
 def _noise(cells: int, generator: Generator) -> Tensor:
     coarse = torch.rand(1, 1, cells, cells, generator=generator)
-    return interpolate(coarse, (_TEXTURE_SIZE, _TEXTURE_SIZE), mode="bicubic", align_corners=False)[0, 0]
+    return interpolate(coarse, (_TEXTURE_SIZE, _TEXTURE_SIZE), mode="bicubic", align_corners=False)[
+        0, 0
+    ]
 
 
 def _clouds(generator: Generator) -> Tensor:
@@ -147,7 +163,9 @@ def _clouds(generator: Generator) -> Tensor:
 def _plaid(generator: Generator) -> Tensor:
     y, x = torch.meshgrid(torch.arange(_TEXTURE_SIZE), torch.arange(_TEXTURE_SIZE), indexing="ij")
     bend = 12 * _noise(6, generator)
-    waves = [torch.sin((axis + bend) * 2 * math.pi / _uniform(16, 30, generator)) for axis in (x, y)]
+    waves = [
+        torch.sin((axis + bend) * 2 * math.pi / _uniform(16, 30, generator)) for axis in (x, y)
+    ]
     return 0.5 + 0.25 * (waves[0] + waves[1])
 
 

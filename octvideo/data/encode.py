@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from octvideo.errors import DataError
 
-_TICK = Fraction(1, 90_000)  # seconds; what MPEG counts in, a whole number of them at all usual rates
+_TICK = Fraction(
+    1, 90_000
+)  # seconds; what MPEG counts in, a whole number of them at all usual rates
 
 
 def write_video(
@@ -45,11 +47,15 @@ def write_video(
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             if stream is None:
                 height, width = (side + side % 2 for side in size or frame.shape[:2])
-                stream = _h264_stream(container, fps, width, height, gop=gop, crf=crf, preset=preset)
+                stream = _h264_stream(
+                    container, fps, width, height, gop=gop, crf=crf, preset=preset
+                )
                 sound = _Sound(container, source)
                 if times is not None:
                     stream.codec_context.time_base = _TICK
-            picture = picture.reformat(stream.width, stream.height, format="yuv420p", interpolation="AREA")
+            picture = picture.reformat(
+                stream.width, stream.height, format="yuv420p", interpolation="AREA"
+            )
             if times is not None:
                 picture.pts, picture.time_base = round(times[count] / _TICK), _TICK
             container.mux(stream.encode(picture))
@@ -63,7 +69,14 @@ def write_video(
 
 
 def _h264_stream(
-    container: Any, fps: float | Fraction, width: int, height: int, *, gop: int, crf: int, preset: str
+    container: Any,
+    fps: float | Fraction,
+    width: int,
+    height: int,
+    *,
+    gop: int,
+    crf: int,
+    preset: str,
 ) -> Any:
     """A video stream of an open av container: closed GOPs, one thread, so that the same input gives the same bytes."""
     stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(100_000))

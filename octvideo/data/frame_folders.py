@@ -38,7 +38,9 @@ class FrameFolder:
             with Image.open(self._files[index]) as image:
                 return np.asarray(image.convert("RGB"))
         except IndexError:
-            raise DecodeError(self.path, f"image {index} was asked for; there are {len(self._files)}") from None
+            raise DecodeError(
+                self.path, f"image {index} was asked for; there are {len(self._files)}"
+            ) from None
         except (OSError, ValueError, SyntaxError) as error:
             raise DecodeError(self.path, f"{self._files[index].name}: {error}") from None
 

@@ -19,7 +19,9 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 # Principal components of ImageNet's pixels: standard deviations on 0..255, directions in columns. (Krizhevsky 2012.)
 PCA_STD = torch.tensor([55.46, 4.794, 1.148])
-PCA_DIRECTIONS = torch.tensor([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+PCA_DIRECTIONS = torch.tensor(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,9 @@ class RandomResizedCrop:
     def __call__(self, image: Image.Image, draw: random.Random) -> Tensor:
         box = random_box(image.width, image.height, self.area, self.aspect, draw)
         crop = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
-        return vary(to_tensor(np.asarray(crop)), draw, self.flip, self.colour_jitter, self.pca_noise)
+        return vary(
+            to_tensor(np.asarray(crop)), draw, self.flip, self.colour_jitter, self.pca_noise
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,9 @@ class CentreCrop:
 
     def __post_init__(self) -> None:
         if self.short_side < self.size:
-            raise ConfigError(f"a centre crop of {self.size} does not fit into a short side of {self.short_side}")
+            raise ConfigError(
+                f"a centre crop of {self.size} does not fit into a short side of {self.short_side}"
+            )
 
     def __call__(self, image: Image.Image, draw: random.Random | None = None) -> Tensor:
         resized = resize_short_side(image, self.short_side)
@@ -82,11 +88,19 @@ class CentreCrop:
 def resize_short_side(image: Image.Image, size: int) -> Image.Image:
     scale = size / min(image.size)
     width, height = (round(side * scale) for side in image.size)
-    return image if (width, height) == image.size else image.resize((width, height), Image.Resampling.BICUBIC)
+    return (
+        image
+        if (width, height) == image.size
+        else image.resize((width, height), Image.Resampling.BICUBIC)
+    )
 
 
 def random_box(
-    width: int, height: int, area: tuple[float, float], aspect: tuple[float, float], draw: random.Random
+    width: int,
+    height: int,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    draw: random.Random,
 ) -> Box:
     """A box inside the picture; after ten that stick out, the largest in the middle whose shape is allowed."""
     for _ in range(10):
@@ -102,14 +116,18 @@ def random_box(
     return left, top, left + w, top + h
 
 
-def vary(crop: Tensor, draw: random.Random, flip: bool, colour_jitter: float, pca_noise: float) -> Tensor:
+def vary(
+    crop: Tensor, draw: random.Random, flip: bool, colour_jitter: float, pca_noise: float
+) -> Tensor:
     """Mirror every second crop, change its colours, shift it along the principal components."""
     if flip and draw.random() < 0.5:
         crop = crop.flip(-1)
     if colour_jitter:
         crop = color_jitter(crop[:, None], colour_jitter, draw.random)[:, 0]
     if pca_noise:
-        shift = PCA_DIRECTIONS @ (PCA_STD * torch.tensor([draw.gauss(0, pca_noise) for _ in range(3)]))
+        shift = PCA_DIRECTIONS @ (
+            PCA_STD * torch.tensor([draw.gauss(0, pca_noise) for _ in range(3)])
+        )
         crop = (crop + shift[:, None, None]).round_().clamp_(0, 255).byte()
     return crop
 

@@ -51,7 +51,9 @@ class ImageFolder:
             name=str(self.root),
         )
         if not len(self._images):
-            raise DataError(f"{root}: no pictures; the layout is {self.root.name}/<class>/<picture>.jpg")
+            raise DataError(
+                f"{root}: no pictures; the layout is {self.root.name}/<class>/<picture>.jpg"
+            )
 
     def __len__(self) -> int:
         return len(self._images)
@@ -66,7 +68,13 @@ class ImageFolder:
             try:
                 with Image.open(path) as image:
                     return image.convert("RGB")
-            except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+            except (
+                OSError,
+                SyntaxError,
+                ValueError,
+                EOFError,
+                Image.DecompressionBombError,
+            ) as error:
                 raise DecodeError(path, str(error) or type(error).__name__) from None
 
 
@@ -145,4 +153,6 @@ class ImageDataset:
                 problems.append(Problem(error.path, error.cause))
             else:
                 return Sample(self.transform(image, draw), label, index, path, tuple(problems))
-        raise DataError(f"{MAX_ATTEMPTS} pictures in a row cannot be read, the last one {problems[-1].path}.")
+        raise DataError(
+            f"{MAX_ATTEMPTS} pictures in a row cannot be read, the last one {problems[-1].path}."
+        )

@@ -31,11 +31,15 @@ class VideoIndex:
     Paths are known by 64-bit hashes. Codec and problems stay in the file.
     """
 
-    def __init__(self, hashes: list[int], numbers: list[tuple[float, ...]], backends: list[bool]) -> None:
+    def __init__(
+        self, hashes: list[int], numbers: list[tuple[float, ...]], backends: list[bool]
+    ) -> None:
         keys = np.array(hashes, np.int64)
         order = np.argsort(keys, kind="stable")
         self._keys = torch.from_numpy(keys[order])
-        self._numbers = torch.from_numpy(np.array(numbers, np.float64).reshape(-1, len(_NUMBERS))[order])
+        self._numbers = torch.from_numpy(
+            np.array(numbers, np.float64).reshape(-1, len(_NUMBERS))[order]
+        )
         self._decord = torch.from_numpy(np.array(backends, np.bool_)[order])
 
     def __len__(self) -> int:
@@ -72,7 +76,11 @@ def write_index(path: str | Path, rows: Iterable[tuple[str, VideoInfo]]) -> None
         writer.writeheader()
         for video, info in rows:
             writer.writerow(
-                {"path": _relative(video, path.parent), **asdict(info), "problems": "; ".join(info.problems)}
+                {
+                    "path": _relative(video, path.parent),
+                    **asdict(info),
+                    "problems": "; ".join(info.problems),
+                }
             )
     unfinished.replace(path)
 
@@ -107,5 +115,7 @@ def _relative(video: str, folder: Path) -> str:
 
 
 def _hash(path: str) -> int:
-    digest = hashlib.blake2b(str(Path(path)).encode(errors="surrogateescape"), digest_size=8).digest()
+    digest = hashlib.blake2b(
+        str(Path(path)).encode(errors="surrogateescape"), digest_size=8
+    ).digest()
     return int.from_bytes(digest, "big", signed=True)

@@ -27,6 +27,8 @@ def for_each(
         return
     pool = ReaderPool(job, num_workers=num_workers, timeout_seconds=timeout_seconds)
     try:
-        yield from tqdm(pool.run(tasks, ahead=16 * num_workers), total=len(tasks), desc=title, unit="video")
+        yield from tqdm(
+            pool.run(tasks, ahead=16 * num_workers), total=len(tasks), desc=title, unit="video"
+        )
     finally:
         pool.close()

@@ -32,23 +32,33 @@ def read_annotations(path: str | Path) -> list[Annotation]:
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"{path}: there is no such annotation file; Kinetics publishes train.csv, val(idate).csv, ...")
+        raise DataError(
+            f"{path}: there is no such annotation file; Kinetics publishes train.csv, val(idate).csv, ..."
+        )
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         if lacking := {"youtube_id", "time_start", "time_end"}.difference(reader.fieldnames or ()):
-            raise DataError(f"{path}: no column {', '.join(sorted(lacking))}; is this the official annotation csv?")
+            raise DataError(
+                f"{path}: no column {', '.join(sorted(lacking))}; is this the official annotation csv?"
+            )
         return [_annotation(path, reader.line_num, row) for row in reader]
 
 
 def _annotation(path: Path, line: int, row: Mapping[str, str | None]) -> Annotation:
-    youtube_id, label, split = ((row.get(key) or "").strip() for key in ("youtube_id", "label", "split"))
+    youtube_id, label, split = (
+        (row.get(key) or "").strip() for key in ("youtube_id", "label", "split")
+    )
     try:
         start, end = (int(float(row[key] or "")) for key in ("time_start", "time_end"))
     except ValueError:
-        raise ListError(f"{path}:{line}: time_start and time_end are seconds, as in 84 or 84.0.") from None
+        raise ListError(
+            f"{path}:{line}: time_start and time_end are seconds, as in 84 or 84.0."
+        ) from None
     split = SPLIT_NAMES.get((split or path.stem).lower(), "")
     if not youtube_id or not split:
-        raise ListError(f"{path}:{line}: no youtube_id, or no split (train, val, test) in the line or the file's name.")
+        raise ListError(
+            f"{path}:{line}: no youtube_id, or no split (train, val, test) in the line or the file's name."
+        )
     return Annotation(youtube_id, start, end, label, split)
 
 
@@ -82,7 +92,9 @@ def kinetics_lists(
         label, source = label_of[annotation.label], annotation.youtube_id
         lists.add(annotation.stem, label, annotation.split, found, source=source)
     if not lists.clips:
-        raise DataError(f"{videos}: none of the {len(annotations)} annotated clips is here, as in {_example(lists)}.")
+        raise DataError(
+            f"{videos}: none of the {len(annotations)} annotated clips is here, as in {_example(lists)}."
+        )
     return lists
 
 
@@ -93,10 +105,14 @@ def _rank(split: str, path: Path) -> tuple[bool, bool, Path]:
     return not replaces, split not in {SPLIT_NAMES.get(folder) for folder in folders}, path
 
 
-def _choose_classes(labels: Sequence[str], known: Mapping[str, Sequence[str]]) -> tuple[str, Sequence[str]]:
+def _choose_classes(
+    labels: Sequence[str], known: Mapping[str, Sequence[str]]
+) -> tuple[str, Sequence[str]]:
     # A val.csv of a few classes must get the numbers that the whole data set has.
     for name, names in known.items():
-        if {_spelling(label) for label in labels} <= {_spelling(known_name) for known_name in names}:
+        if {_spelling(label) for label in labels} <= {
+            _spelling(known_name) for known_name in names
+        }:
             return name, names
     return "the labels that occur, sorted", labels
 
@@ -105,7 +121,9 @@ def _labels(labels: Sequence[str], class_names: Sequence[str]) -> dict[str, int]
     """Class name as annotated -> label; "" -> -1."""
     numbers = {_spelling(name): number for number, name in enumerate(class_names)}
     if unknown := [label for label in labels if _spelling(label) not in numbers]:
-        raise DataError(f"{len(unknown)} annotated labels are not among the class names, as {unknown[0]!r}.")
+        raise DataError(
+            f"{len(unknown)} annotated labels are not among the class names, as {unknown[0]!r}."
+        )
     return {"": -1} | {label: numbers[_spelling(label)] for label in labels}
 
 

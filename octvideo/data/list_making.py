@@ -12,7 +12,13 @@ from octvideo.data.video_list import VideoEntry, write_list
 from octvideo.errors import DataError
 
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
+SPLIT_NAMES = {
+    "train": "train",
+    "val": "val",
+    "validate": "val",
+    "validation": "val",
+    "test": "test",
+}
 VIDEO_SUFFIXES = (
     ".mp4",
     ".avi",
@@ -79,21 +85,34 @@ class DatasetLists:
         lines = [f"{len(self.class_names)} classes", *map("note: {}".format, self.notes)]
         for split in SPLITS:
             missing = self.missing.get(split, [])
-            lines += _with_names(f"{split}: {len(self.of(split))} found, {len(missing)} missing", missing, examples)
+            lines += _with_names(
+                f"{split}: {len(self.of(split))} found, {len(missing)} missing", missing, examples
+            )
         lines += _with_names(f"{len(self.duplicates)} duplicates", self.duplicates, examples)
         leaks = self.leaks()
-        lines += _with_names(f"{len(leaks)} leaks (sources with clips in train and in val or test)", leaks, examples)
+        lines += _with_names(
+            f"{len(leaks)} leaks (sources with clips in train and in val or test)", leaks, examples
+        )
         return "\n".join(lines + self._class_counts(examples))
 
     def _class_counts(self, examples: int | None) -> list[str]:
         counts = {split: Counter(clip.label for clip in self.of(split)) for split in SPLITS}
-        rows = [tuple(counts[split][label] for split in SPLITS) for label in range(len(self.class_names))]
+        rows = [
+            tuple(counts[split][label] for split in SPLITS)
+            for label in range(len(self.class_names))
+        ]
         order: Iterable[int] = range(len(rows))
         title = "clips per class (train, val, test)"
         if examples is not None:
             order = sorted(order, key=lambda label: rows[label])[:examples]
             title = f"fewest {title}"
-        return [title, *(f"  {', '.join(map(str, rows[label]))}  {self.class_names[label]}" for label in order)]
+        return [
+            title,
+            *(
+                f"  {', '.join(map(str, rows[label]))}  {self.class_names[label]}"
+                for label in order
+            ),
+        ]
 
 
 def _with_names(title: str, names: Sequence[str], examples: int | None) -> list[str]:
@@ -103,7 +122,9 @@ def _with_names(title: str, names: Sequence[str], examples: int | None) -> list[
     return [title, *(f"  {name}" for name in shown), *more]
 
 
-def write_lists(lists: DatasetLists, folder: str | Path, *, relative_to: str | Path | None = None) -> list[Path]:
+def write_lists(
+    lists: DatasetLists, folder: str | Path, *, relative_to: str | Path | None = None
+) -> list[Path]:
     """Write the list of every split that has clips, class_names.txt and report.txt; the paths of the lists.
 
     A split without published labels becomes an unlabelled list. relative_to: cut this folder off (DATA.PATH_PREFIX).
@@ -131,7 +152,9 @@ def _written(path: Path, relative_to: str | Path | None) -> str:
         return str(path)
     base = Path(os.path.abspath(relative_to))  # noqa: PTH100
     if not path.is_relative_to(base):
-        raise DataError(f"{path} is not inside {base}; leave --relative-to away, or name a folder above the videos.")
+        raise DataError(
+            f"{path} is not inside {base}; leave --relative-to away, or name a folder above the videos."
+        )
     return str(path.relative_to(base))
 
 
@@ -146,7 +169,9 @@ def find_videos(folder: str | Path) -> list[Path]:
         if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
     ]
     if not found:
-        raise DataError(f"{folder}: no video in it or below it (looked for {' '.join(VIDEO_SUFFIXES)}).")
+        raise DataError(
+            f"{folder}: no video in it or below it (looked for {' '.join(VIDEO_SUFFIXES)})."
+        )
     return sorted(found)
 
 

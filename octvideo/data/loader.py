@@ -51,7 +51,9 @@ class Loader:
         self._pool: ReaderPool | None = None
         if not len(self):
             size = batch_size * world_size
-            raise DataError(f"{len(dataset)} samples do not fill one batch of {size}; make TRAIN.BATCH_SIZE smaller.")
+            raise DataError(
+                f"{len(dataset)} samples do not fill one batch of {size}; make TRAIN.BATCH_SIZE smaller."
+            )
 
     def __len__(self) -> int:
         """Batches per epoch, the same on every rank."""
@@ -99,7 +101,9 @@ class Loader:
         if not self._num_workers:
             return (self.dataset.sample(*task) for task in tasks)
         if self._pool is None:
-            self._pool = ReaderPool(self.dataset.sample, num_workers=self._num_workers, timeout_seconds=self._timeout)
+            self._pool = ReaderPool(
+                self.dataset.sample, num_workers=self._num_workers, timeout_seconds=self._timeout
+            )
         return self._pool.run(tasks, ahead=2 * max(self.batch_size, self._num_workers))
 
     def _note_bad(self, batch: Batch) -> None:

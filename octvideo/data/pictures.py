@@ -34,7 +34,11 @@ def inspector(codec: str, extradata: bytes, container: str) -> Inspect | None:
     """How to read the packets of this codec (FFmpeg's name), in file order; None where that would prove nothing."""
     if codec == "mpeg4":
         return _mpeg4
-    if codec in _NUMBERED and ("mp4" in container or "matroska" in container) and extradata[:1] == b"\x01":
+    if (
+        codec in _NUMBERED
+        and ("mp4" in container or "matroska" in container)
+        and extradata[:1] == b"\x01"
+    ):
         with suppress(ValueError, LookupError):
             return _NUMBERED[codec](extradata)
     return None
@@ -44,7 +48,9 @@ class _Bits:
     """Reads bits from the front. Raises ValueError behind the last one."""
 
     def __init__(self, data: bytes) -> None:
-        data = data.replace(b"\0\0\3", b"\0\0")  # the 3 only keeps payload from looking like a start code
+        data = data.replace(
+            b"\0\0\3", b"\0\0"
+        )  # the 3 only keeps payload from looking like a start code
         self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
 
     def take(self, count: int) -> int:
@@ -124,13 +130,17 @@ class _H264(_Numbered):
         kind = bits.number()
         if kind == 1:
             raise ValueError("display order by a cycle, which hardly any encoder writes")
-        order_bits = 0 if kind else bits.number() + 4  # 0: pictures are shown in the order of the file
+        order_bits = (
+            0 if kind else bits.number() + 4
+        )  # 0: pictures are shown in the order of the file
         bits.number(), bits.take(1), bits.number(), bits.number()
         self._sequences[number] = has_planes, number_bits, order_bits, not bits.take(1)
 
     def _picture(self, is_restart: bool, is_reference: bool, bits: _Bits) -> Content:
         bits.number(), bits.number()
-        has_planes, number_bits, order_bits, has_fields = self._sequences[self._sequence_of[bits.number()]]
+        has_planes, number_bits, order_bits, has_fields = self._sequences[
+            self._sequence_of[bits.number()]
+        ]
         bits.take(2 * has_planes)
         number = bits.take(number_bits)
         if has_fields and bits.take(1):
@@ -139,7 +149,11 @@ class _H264(_Numbered):
             bits.number()
             self._number, self._order = -1, -1 if order_bits == 0 else 0
         follows = (number - self._number) % (1 << number_bits) == 1
-        order = _nearest(bits.take(order_bits), self._order, 1 << order_bits) if order_bits else self._order + 1
+        order = (
+            _nearest(bits.take(order_bits), self._order, 1 << order_bits)
+            if order_bits
+            else self._order + 1
+        )
         if is_reference or not order_bits:
             self._order = order
         if is_reference:
@@ -231,7 +245,10 @@ def _sets_of_h264(extradata: bytes) -> Iterator[bytes]:
     for mask in (31, 255):
         count, position = extradata[position] & mask, position + 1
         for _ in range(count):
-            start, position = position + 2, position + 2 + int.from_bytes(extradata[position : position + 2], "big")
+            start, position = (
+                position + 2,
+                position + 2 + int.from_bytes(extradata[position : position + 2], "big"),
+            )
             yield extradata[start:position]
 
 
@@ -239,9 +256,15 @@ def _sets_of_h265(extradata: bytes) -> Iterator[bytes]:
     """Of an HEVCDecoderConfigurationRecord: arrays of sets."""
     position = 23
     for _ in range(extradata[22]):
-        count, position = int.from_bytes(extradata[position + 1 : position + 3], "big"), position + 3
+        count, position = (
+            int.from_bytes(extradata[position + 1 : position + 3], "big"),
+            position + 3,
+        )
         for _ in range(count):
-            start, position = position + 2, position + 2 + int.from_bytes(extradata[position : position + 2], "big")
+            start, position = (
+                position + 2,
+                position + 2 + int.from_bytes(extradata[position : position + 2], "big"),
+            )
             yield extradata[start:position]
 
 

@@ -43,7 +43,9 @@ class ReaderPool:
     meets a hang or a crash as it meets any other file that cannot be read.
     """
 
-    def __init__(self, read: Callable[..., Any], *, num_workers: int, timeout_seconds: float) -> None:
+    def __init__(
+        self, read: Callable[..., Any], *, num_workers: int, timeout_seconds: float
+    ) -> None:
         self.bad: dict[str, str] = {}
         self._read, self._timeout = read, timeout_seconds
         self._context = multiprocessing.get_context("forkserver")
@@ -63,7 +65,9 @@ class ReaderPool:
             run.stop()
             thread.join()
             # Left in the middle: what is still being read belongs to nobody.
-            self._workers = [self._replace(worker) if worker.tasks else worker for worker in self._workers]
+            self._workers = [
+                self._replace(worker) if worker.tasks else worker for worker in self._workers
+            ]
 
     def close(self) -> None:
         for worker in self._workers:
@@ -83,10 +87,17 @@ class ReaderPool:
             waiting = deque(range(len(tasks)))
             while not run.is_over():
                 for worker in self._workers:
-                    while waiting and len(worker.tasks) < _TASKS_PER_WORKER and run.has_room(waiting[0]):
+                    while (
+                        waiting
+                        and len(worker.tasks) < _TASKS_PER_WORKER
+                        and run.has_room(waiting[0])
+                    ):
                         number = waiting.popleft()
                         worker.give(number, tasks[number], self.bad)
-                ready = wait([run.wake_up, *(worker.pipe for worker in self._workers)], timeout=self._timeout / 4)
+                ready = wait(
+                    [run.wake_up, *(worker.pipe for worker in self._workers)],
+                    timeout=self._timeout / 4,
+                )
                 if run.wake_up in ready:
                     run.wake_up.recv_bytes()
                 for worker in list(self._workers):
@@ -108,7 +119,9 @@ class ReaderPool:
         else:
             self._unexplained += 1
             if self._unexplained > _MAX_UNEXPLAINED_DEATHS:
-                raise DataError(f"loader workers die without reading a file: {cause}; is there enough memory?")
+                raise DataError(
+                    f"loader workers die without reading a file: {cause}; is there enough memory?"
+                )
         waiting.extendleft(reversed(worker.tasks))
         self._workers[self._workers.index(worker)] = self._replace(worker)
 
@@ -167,7 +180,9 @@ class _Worker:
         self.tasks: deque[int] = deque()
         self._note = RawValue(watch.Note)
         self._told = len(bad)
-        self._process = context.Process(target=_work, args=(theirs, self._note, read, dict(bad)), daemon=True)
+        self._process = context.Process(
+            target=_work, args=(theirs, self._note, read, dict(bad)), daemon=True
+        )
         self._process.start()
         theirs.close()
 
@@ -194,7 +209,9 @@ class _Worker:
         """The file that a dead worker was reading, "" when none, and how it ended."""
         self._process.join(5)
         code = self._process.exitcode
-        ended = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
+        ended = (
+            signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
+        )
         path = self._note.path.decode(errors="surrogateescape") if self._note.since else ""
         return path, f"reading it ended the process ({ended})"
 
@@ -221,7 +238,9 @@ def _work(pipe: Connection, note: Any, read: Callable[..., Any], bad: dict[str, 
     """The worker's life: it ends with its pipe, or with its parent even if it hangs in native code."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means.
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the parent decides what it means.
     torch.set_num_threads(1)
     watch.keep_note(note)
     watch.known_bad.update(bad)

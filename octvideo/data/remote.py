@@ -15,10 +15,16 @@ def local_path(path: str | Path) -> str:
 
     try:
         found = g_pathmgr.get_local_path(path)
-    except (OSError, ValueError, NotImplementedError) as error:  # The last is iopath's for a handler that cannot fetch.
+    except (
+        OSError,
+        ValueError,
+        NotImplementedError,
+    ) as error:  # The last is iopath's for a handler that cannot fetch.
         raise DataError(f"{path}: cannot be fetched ({error})") from error
     if found == path:
-        raise DataError(f"{path}: nothing can fetch this; register a handler for its scheme with iopath's g_pathmgr")
+        raise DataError(
+            f"{path}: nothing can fetch this; register a handler for its scheme with iopath's g_pathmgr"
+        )
     return found
 
 

@@ -45,17 +45,34 @@ def resize_folder(
     Raises DataError when two files would become one, or a target cannot be written.
     """
     source, target = Path(source), Path(target)
-    targets = {path: (target / path.relative_to(source)).with_suffix(".mp4") for path in find_videos(source)}
+    targets = {
+        path: (target / path.relative_to(source)).with_suffix(".mp4")
+        for path in find_videos(source)
+    }
     sources = {made: path for path, made in targets.items()}
     if clash := next((path for path, made in targets.items() if sources[made] != path), None):
-        raise DataError(f"{clash} and {sources[targets[clash]]} would become one file {targets[clash]}; rename one.")
+        raise DataError(
+            f"{clash} and {sources[targets[clash]]} would become one file {targets[clash]}; rename one."
+        )
     if clash := next((path for path in targets if path in sources), None):
         raise DataError(f"{clash} would be overwritten; give another folder for the result.")
-    tasks = [(str(path), str(made), short_side, gop, crf) for path, made in targets.items() if not made.exists()]
+    tasks = [
+        (str(path), str(made), short_side, gop, crf)
+        for path, made in targets.items()
+        if not made.exists()
+    ]
     result = ResizeResult(kept=len(targets) - len(tasks))
-    causes = for_each(resize_video, tasks, title="resize", num_workers=num_workers, timeout_seconds=timeout_seconds)
+    causes = for_each(
+        resize_video,
+        tasks,
+        title="resize",
+        num_workers=num_workers,
+        timeout_seconds=timeout_seconds,
+    )
     result.failed = {task[0]: cause for task, cause in zip(tasks, causes, strict=True) if cause}
-    result.pairs = [(str(path), str(made)) for path, made in targets.items() if str(path) not in result.failed]
+    result.pairs = [
+        (str(path), str(made)) for path, made in targets.items() if str(path) not in result.failed
+    ]
     return result
 
 
@@ -74,7 +91,9 @@ def resize_video(source: str, target: str, short_side: int, gop: int, crf: int) 
     except DecodeError as error:
         return error.cause
     except OSError as error:
-        raise DataError(f"{target}: {error.strerror or error}; nothing can be written there.") from None
+        raise DataError(
+            f"{target}: {error.strerror or error}; nothing can be written there."
+        ) from None
     return ""
 
 
@@ -109,7 +128,9 @@ def measure_gain(pairs: Sequence[tuple[str, str]], *, rounds: int = 3) -> Gain:
     """Read training clips of some videos from both versions in turn, the files being in the page cache."""
     chosen = random.Random(0).sample(pairs, min(_MEASURED, len(pairs)))
     sides = [
-        ClipDataset([VideoEntry(path) for path in paths], rule=ClipRule(8, 8), transform=ClipTransform(224))
+        ClipDataset(
+            [VideoEntry(path) for path in paths], rule=ClipRule(8, 8), transform=ClipTransform(224)
+        )
         for paths in zip(*chosen, strict=True)
     ]
     seconds = [0.0, 0.0]
@@ -118,7 +139,11 @@ def measure_gain(pairs: Sequence[tuple[str, str]], *, rounds: int = 3) -> Gain:
             for side, dataset in enumerate(sides):
                 start = time.perf_counter()
                 dataset.sample(epoch, index)
-                seconds[side] += (time.perf_counter() - start) * (epoch > 0)  # The first round fills the caches.
+                seconds[side] += (time.perf_counter() - start) * (
+                    epoch > 0
+                )  # The first round fills the caches.
     before, after = (total / rounds / len(chosen) for total in seconds)
-    large, small = (sum(Path(path).stat().st_size for path in paths) for paths in zip(*chosen, strict=True))
+    large, small = (
+        sum(Path(path).stat().st_size for path in paths) for paths in zip(*chosen, strict=True)
+    )
     return Gain(len(chosen), (before, after), (large, small))

@@ -51,7 +51,9 @@ class ClipRule:
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
-            raise ValueError(f"there is no sampling rule {self.rule!r}; there are {', '.join(RULES)}")
+            raise ValueError(
+                f"there is no sampling rule {self.rule!r}; there are {', '.join(RULES)}"
+            )
         if self.num_frames < 1 or self.frame_stride < 1 or not self.target_fps > 0:
             raise ValueError("num_frames, frame_stride and target_fps must be positive")
 
@@ -72,7 +74,9 @@ class ClipRule:
             start = min(math.floor(draw() * (last_start + 1)), last_start)
             return strided_indices(start, self.frame_stride, self.num_frames, video.num_frames)
         span = clip_span(self.num_frames, self.frame_stride, video.fps, self.target_fps)
-        return spread_indices(draw() * max(video.num_frames - span, 0.0), span, self.num_frames, video.num_frames)
+        return spread_indices(
+            draw() * max(video.num_frames - span, 0.0), span, self.num_frames, video.num_frames
+        )
 
     def centre_clip(self, video: Timing) -> list[int]:
         """The clip in the middle of the video."""
@@ -104,7 +108,9 @@ def spread_indices(start: float, span: float, num_frames: int, num_video_frames:
     return [min(max(int(place + 1e-6), 0), num_video_frames - 1) for place in places]
 
 
-def strided_indices(start: int, frame_stride: int, num_frames: int, num_video_frames: int) -> list[int]:
+def strided_indices(
+    start: int, frame_stride: int, num_frames: int, num_video_frames: int
+) -> list[int]:
     """4 frames, stride 3: fxxfxxfxxf = 10 frames. (video-nonlocal-net.)"""
     return [min(start + k * frame_stride, num_video_frames - 1) for k in range(num_frames)]
 
@@ -115,7 +121,10 @@ def segment_indices(num_video_frames: int, places: Sequence[float]) -> list[int]
     9 frames, places (.5, .5, .5): xfxxfxxfx. A part too short for a frame of its own shares its neighbour's.
     """
     length = num_video_frames / len(places)
-    return [min(math.floor((k + place) * length), num_video_frames - 1) for k, place in enumerate(places)]
+    return [
+        min(math.floor((k + place) * length), num_video_frames - 1)
+        for k, place in enumerate(places)
+    ]
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:

@@ -29,13 +29,17 @@ class Source(Protocol):
 
 
 @contextmanager
-def open_entry(entry: VideoEntry, *, backend: str = "auto", index: VideoIndex | None = None) -> Iterator[Source]:
+def open_entry(
+    entry: VideoEntry, *, backend: str = "auto", index: VideoIndex | None = None
+) -> Iterator[Source]:
     """Open a line of a list: a file, or a folder of frames where the line says how many there are."""
     if entry.num_frames:
         with open_frames(entry.path, entry.num_frames) as folder:
             yield folder
     else:
-        with open_video(entry.path, backend=backend, known=index.get(entry.path) if index else None) as video:
+        with open_video(
+            entry.path, backend=backend, known=index.get(entry.path) if index else None
+        ) as video:
             yield video
 
 
@@ -47,5 +51,8 @@ def read_planes(source: Source, indices: Sequence[int]) -> Tensor:
     frames = source.read(indices)
     _, height, width, _ = frames.shape
     if max(height, width) > _MAX_ASPECT * min(height, width):
-        raise DecodeError(source.path, f"{width} x {height} pixels: one side is over {_MAX_ASPECT} times the other")
+        raise DecodeError(
+            source.path,
+            f"{width} x {height} pixels: one side is over {_MAX_ASPECT} times the other",
+        )
     return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, 0)

@@ -19,7 +19,9 @@ from octvideo.data.list_making import (
 from octvideo.errors import DataError, ListError
 
 
-def folder_lists(folder: str | Path, *, shares: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0) -> DatasetLists:
+def folder_lists(
+    folder: str | Path, *, shares: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0
+) -> DatasetLists:
     """A folder per class; classes are numbered by their sorted names.
 
     Folders train, val (validate, validation) and test with the class folders below decide the splits. Otherwise each
@@ -35,22 +37,34 @@ def folder_lists(folder: str | Path, *, shares: Sequence[float] = (0.8, 0.1, 0.1
         *folders, name = path.relative_to(folder).parts
         split = SPLIT_NAMES[folders.pop(0).lower()] if is_split else ""
         if not folders:
-            raise DataError(f"{path}: this video is in no class folder; expected {folder}/<class name>/{name}.")
+            raise DataError(
+                f"{path}: this video is in no class folder; expected {folder}/<class name>/{name}."
+            )
         original = copies.get(path, path)
-        files[folders[0]].append(Clip(path, -1, split, source_of(original.stem, default=str(original))))
+        files[folders[0]].append(
+            Clip(path, -1, split, source_of(original.stem, default=str(original)))
+        )
     lists = DatasetLists(sorted(files))
     for label, name in enumerate(lists.class_names):
         clips = files[name] if is_split else _divide(files[name], shares, f"{seed} {name}")
         lists.clips += [replace(clip, label=label) for clip in clips]
         present = {clip.split for clip in clips}
-        if lacking := [split for split, share in zip(SPLITS, shares, strict=True) if share and split not in present]:
-            lists.notes.append(f"{name!r} has {len(clips)} video(s): none in {' and '.join(lacking)}")
+        if lacking := [
+            split
+            for split, share in zip(SPLITS, shares, strict=True)
+            if share and split not in present
+        ]:
+            lists.notes.append(
+                f"{name!r} has {len(clips)} video(s): none in {' and '.join(lacking)}"
+            )
     if len(lists.class_names) == 1:
         lists.notes.append(
             f"one class only, {lists.class_names[0]!r}: the folders right below {folder} are the classes"
         )
     _fill_val(lists)
-    lists.duplicates = [f"{path} (the same bytes as {original})" for path, original in copies.items()]
+    lists.duplicates = [
+        f"{path} (the same bytes as {original})" for path, original in copies.items()
+    ]
     return lists
 
 
@@ -62,7 +76,9 @@ def _fill_val(lists: DatasetLists) -> None:
     lists.clips += [replace(clip, split="val") for clip in lists.of(source)]
     lists.notes.append(f"no video is left for val: val.csv repeats {source}.csv")
     if source == "train":
-        lists.notes.append("THE ACCURACY WILL BE THAT OF TRAINING VIDEOS, which says nothing: add videos")
+        lists.notes.append(
+            "THE ACCURACY WILL BE THAT OF TRAINING VIDEOS, which says nothing: add videos"
+        )
 
 
 def _copies(videos: Iterable[Path]) -> dict[Path, Path]:
@@ -92,7 +108,9 @@ def _divide(clips: Sequence[Clip], shares: Sequence[float], seed: str) -> list[C
     return [replace(clip, split=splits[clip.source]) for clip in clips]
 
 
-def ucf101_lists(videos: str | Path, splits: str | Path, *, fold: int = 1, val_share: float = 0.0) -> DatasetLists:
+def ucf101_lists(
+    videos: str | Path, splits: str | Path, *, fold: int = 1, val_share: float = 0.0
+) -> DatasetLists:
     """splits: the folder with classInd.txt, trainlist01.txt and testlist01.txt."""
     splits = Path(splits)
     names = [line.split()[-1] for line in _lines(splits / "classInd.txt")]
@@ -104,7 +122,9 @@ def ucf101_lists(videos: str | Path, splits: str | Path, *, fold: int = 1, val_s
     return _assigned_lists(videos, names, assigned, val_share)
 
 
-def hmdb51_lists(videos: str | Path, splits: str | Path, *, fold: int = 1, val_share: float = 0.0) -> DatasetLists:
+def hmdb51_lists(
+    videos: str | Path, splits: str | Path, *, fold: int = 1, val_share: float = 0.0
+) -> DatasetLists:
     """splits: the folder with `<class>_test_split<fold>.txt`, in which 1 is train, 2 is test and 0 is left out."""
     ending = f"_test_split{fold}.txt"
     files = sorted(Path(splits).glob(f"*{ending}"))
@@ -157,4 +177,6 @@ def _with_val(lists: DatasetLists, val_share: float) -> DatasetLists:
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise DataError(f"{path}: there is no such split file.")
-    return [line for line in map(str.strip, path.read_text(encoding="utf-8-sig").splitlines()) if line]
+    return [
+        line for line in map(str.strip, path.read_text(encoding="utf-8-sig").splitlines()) if line
+    ]

@@ -92,7 +92,9 @@ def map_stream(packets: Sequence[Packet], inspect: Inspect | None) -> StreamMap:
         return StreamMap(unclear=doubt)
     shown = sorted(_pts(packet) for packet in packets if not packet.is_hidden)
     keys = [
-        (_pts(packet), content.is_restart) for packet, content in zip(packets, contents, strict=True) if packet.is_key
+        (_pts(packet), content.is_restart)
+        for packet, content in zip(packets, contents, strict=True)
+        if packet.is_key
     ]
     return StreamMap(
         pts=tuple(shown),
@@ -110,7 +112,10 @@ def _pts(packet: Packet) -> int:
 def _doubt(packets: Sequence[Packet], contents: Sequence[Content]) -> str:
     """Why packets and frames may not be the same in number and order, "" where they are."""
     shown = [packet.pts for packet in packets if packet.pts is not None and not packet.is_hidden]
-    if any(packet.is_damaged or content.num_pictures < 0 for packet, content in zip(packets, contents, strict=True)):
+    if any(
+        packet.is_damaged or content.num_pictures < 0
+        for packet, content in zip(packets, contents, strict=True)
+    ):
         return "damaged packets"
     if any(packet.pts is None for packet in packets) or len(set(shown)) < len(shown):
         return "missing or repeated timestamps"
@@ -137,13 +142,18 @@ def _doubt_of_numbers(packets: Sequence[Packet], contents: Sequence[Content]) ->
     )
     if any(one[1:] >= other[1:] for one, other in pairwise(shown)):
         return "timestamps of another order than the pictures"
-    if contents[0].counts and any(other[2] not in (0, one[2] + 1) for one, other in pairwise(shown)):
+    if contents[0].counts and any(
+        other[2] not in (0, one[2] + 1) for one, other in pairwise(shown)
+    ):
         return "missing pictures"
     return ""
 
 
 _PLAIN_MATRIX = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-_MATRIX_PLACES = {b"mvhd": (36, 48), b"tkhd": (40, 52)}  # behind the box's name, in versions 0 and 1 of the box
+_MATRIX_PLACES = {
+    b"mvhd": (36, 48),
+    b"tkhd": (40, 52),
+}  # behind the box's name, in versions 0 and 1 of the box
 
 
 def may_be_turned(path: str) -> bool:
@@ -166,5 +176,8 @@ def may_be_turned(path: str) -> bool:
 
 def _has_turning_matrix(moov: bytes) -> bool:
     boxes = list(re.finditer(b"mvhd|tkhd", moov))
-    places = [box.end() + _MATRIX_PLACES[box[0]][moov[box.end() : box.end() + 1] == b"\x01"] for box in boxes]
+    places = [
+        box.end() + _MATRIX_PLACES[box[0]][moov[box.end() : box.end() + 1] == b"\x01"]
+        for box in boxes
+    ]
     return not places or any(moov[place : place + 36] != _PLAIN_MATRIX for place in places)

@@ -36,7 +36,9 @@ def resize_short_side(clip: Tensor, short_side: int) -> Tensor:
 def resize(clip: Tensor, height: int, width: int) -> Tensor:
     if clip.shape[-2:] == (height, width):
         return clip
-    resized = F.interpolate(clip.transpose(0, 1), (height, width), mode="bilinear", align_corners=False)
+    resized = F.interpolate(
+        clip.transpose(0, 1), (height, width), mode="bilinear", align_corners=False
+    )
     return resized.transpose(0, 1)
 
 
@@ -47,16 +49,22 @@ def crop(clip: Tensor, size: int, top: int, left: int) -> Tensor:
 def centre_crop(clip: Tensor, short_side: int, size: int) -> Tensor:
     """(3, T, H, W) -> (3, T, size, size) from the middle, after the short side became `short_side` (at least size)."""
     clip = resize_short_side(clip, max(short_side, size))
-    return crop(clip, size, crop_offset(clip.shape[-2], size, 1), crop_offset(clip.shape[-1], size, 1))
+    return crop(
+        clip, size, crop_offset(clip.shape[-2], size, 1), crop_offset(clip.shape[-1], size, 1)
+    )
 
 
-def random_crop(clip: Tensor, scales: tuple[int, int], size: int, draw: Draw, *, inverse_uniform: bool) -> Tensor:
+def random_crop(
+    clip: Tensor, scales: tuple[int, int], size: int, draw: Draw, *, inverse_uniform: bool
+) -> Tensor:
     """(3, T, H, W) -> (3, T, size, size) from anywhere, after the short side became one of `scales` (at least size).
 
     inverse_uniform: 1 / short side is uniform instead of the short side.
     """
     low, high = scales
-    short_side = 1 / _between(1 / high, 1 / low, draw()) if inverse_uniform else _between(low, high, draw())
+    short_side = (
+        1 / _between(1 / high, 1 / low, draw()) if inverse_uniform else _between(low, high, draw())
+    )
     clip = resize_short_side(clip, max(round(short_side), size))
     top, left = (int(draw() * (side - size + 1)) for side in clip.shape[-2:])
     return crop(clip, size, top, left)
@@ -67,11 +75,17 @@ def color_jitter(clip: Tensor, strength: float, draw: Draw) -> Tensor:
 
     The three are one affine map of RGB, rounded and clamped once at the end.
     """
-    brightness, contrast, saturation = (_between(1 - strength, 1 + strength, draw()) for _ in range(3))
+    brightness, contrast, saturation = (
+        _between(1 - strength, 1 + strength, draw()) for _ in range(3)
+    )
     pixels = clip.movedim(0, -1).reshape(-1, 3).float()
     grey = brightness * (pixels.mean(0) @ _LUMA)
-    matrix = brightness * contrast * (saturation * torch.eye(3) + (1 - saturation) * _LUMA.view(3, 1))
-    jittered = torch.addmm(((1 - contrast) * grey + 0.5).expand(3), pixels, matrix).clamp_(0, 255).byte()
+    matrix = (
+        brightness * contrast * (saturation * torch.eye(3) + (1 - saturation) * _LUMA.view(3, 1))
+    )
+    jittered = (
+        torch.addmm(((1 - contrast) * grey + 0.5).expand(3), pixels, matrix).clamp_(0, 255).byte()
+    )
     return jittered.view(*clip.shape[1:], 3).movedim(-1, 0)
 
 

@@ -42,7 +42,9 @@ class Video:
         """uint8 (T, H, W, 3), in the order asked for; frames may repeat."""
         wrong = [index for index in indices if not 0 <= index < self.info.num_frames]
         if wrong:
-            raise DecodeError(self.path, f"frame {wrong[0]} was asked for; there are {self.info.num_frames}")
+            raise DecodeError(
+                self.path, f"frame {wrong[0]} was asked for; there are {self.info.num_frames}"
+            )
         if not len(indices):
             return self.read([0])[:0]
         return self._ask(lambda engine: engine.read(indices))
@@ -66,4 +68,6 @@ class Video:
             except Exception as reason:
                 error = reason
         assert error is not None
-        raise error if isinstance(error, DecodeError) else DecodeError(self.path, cause_of(error)) from error
+        raise (
+            error if isinstance(error, DecodeError) else DecodeError(self.path, cause_of(error))
+        ) from error

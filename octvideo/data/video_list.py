@@ -45,7 +45,12 @@ class VideoList:
     """
 
     def __init__(
-        self, entries: Iterable[VideoEntry], *, format: str = "video", root: str | Path = "", name: str = "list"
+        self,
+        entries: Iterable[VideoEntry],
+        *,
+        format: str = "video",
+        root: str | Path = "",
+        name: str = "list",
     ) -> None:
         text, labels, num_frames = bytearray(), array("q"), array("q")
         text_ends, label_ends = array("q", [0]), array("q", [0])
@@ -102,7 +107,9 @@ def read_list(
     """
     listed, path = str(path), Path(local_path(path))
     if format not in FORMATS:
-        raise DataError(f"DATA.LIST_FORMAT: {format!r} is not a list format; choose one of {', '.join(FORMATS)}.")
+        raise DataError(
+            f"DATA.LIST_FORMAT: {format!r} is not a list format; choose one of {', '.join(FORMATS)}."
+        )
     if not path.is_file():
         raise DataError(
             f"{listed}: there is no such list. Make it with `python tools/make_lists.py` (data_lists/README.md)."
@@ -124,7 +131,9 @@ def read_list(
             name=listed,
         )
     if not len(videos):
-        raise DataError(f"{path}: the list is empty; every line names one video ({' '.join(FORMATS[format])}).")
+        raise DataError(
+            f"{path}: the list is empty; every line names one video ({' '.join(FORMATS[format])})."
+        )
     return videos
 
 
@@ -134,8 +143,12 @@ def write_list(path: str | Path, entries: Iterable[VideoEntry]) -> None:
     Entries without labels are written under the header `path`, which tells `read_list` so whatever it is asked for.
     """
     entries = list(entries)
-    if bad := next((entry.path for entry in entries if "\n" in entry.path or "\r" in entry.path), None):
-        raise DataError(f"{bad!r}: the name holds a line break, which no list can; rename the file.")
+    if bad := next(
+        (entry.path for entry in entries if "\n" in entry.path or "\r" in entry.path), None
+    ):
+        raise DataError(
+            f"{bad!r}: the name holds a line break, which no list can; rename the file."
+        )
     lines = [] if any(entry.labels for entry in entries) else ["path"]
     for name, labels, num_frames in entries:
         fields = [name, *([str(num_frames)] if num_frames else []), ",".join(map(str, labels))]
@@ -174,11 +187,17 @@ def _format_of(path: Path, columns: tuple[str, ...]) -> str:
         if known == set(wanted):
             return name
     choices = "; ".join(",".join(wanted) for wanted in FORMATS.values())
-    raise ListError(f"{path}:1: a header of {','.join(columns)} is no list format. It names the columns {choices}.")
+    raise ListError(
+        f"{path}:1: a header of {','.join(columns)} is no list format. It names the columns {choices}."
+    )
 
 
 def _split_lines(
-    path: Path, lines: Iterable[str], columns: tuple[str, ...], separator: str | None, first_line: int
+    path: Path,
+    lines: Iterable[str],
+    columns: tuple[str, ...],
+    separator: str | None,
+    first_line: int,
 ) -> Rows:
     pattern = _line_pattern(len(columns) - 1, separator, " \t" if "labels" in columns else " \t,")
     for number, line in enumerate(lines, start=first_line):
@@ -202,7 +221,9 @@ def _line_pattern(num_labels: int, separator: str | None, any_of: str) -> re.Pat
     return re.compile("(.+)" + (re.escape(separator) + "(.+?)") * num_labels)
 
 
-def _to_entries(path: Path, columns: tuple[str, ...], rows: Rows, num_classes: int | None) -> Iterator[VideoEntry]:
+def _to_entries(
+    path: Path, columns: tuple[str, ...], rows: Rows, num_classes: int | None
+) -> Iterator[VideoEntry]:
     where = {column: columns.index(column) for column in _COLUMNS.intersection(columns)}
     at_path, at_frames = where["path"], where.get("num_frames")
     at_labels = where.get("label", where.get("labels"))
@@ -218,14 +239,20 @@ def _to_entries(path: Path, columns: tuple[str, ...], rows: Rows, num_classes: i
             name = fields[at_path].strip()
             name.encode()
         except UnicodeEncodeError:
-            raise ListError(f"{path}:{line}: the line is not UTF-8; save the list in that encoding.") from None
+            raise ListError(
+                f"{path}:{line}: the line is not UTF-8; save the list in that encoding."
+            ) from None
         except ValueError as error:
-            raise ListError(f"{path}:{line}: {error}; {' '.join(columns)} are expected, numbers last.") from None
+            raise ListError(
+                f"{path}:{line}: {error}; {' '.join(columns)} are expected, numbers last."
+            ) from None
         for label in labels:
             if not 0 <= label < top:
                 raise ListError(_outside(path, line, label, num_classes))
         if at_frames is not None and num_frames < 1:
-            raise ListError(f"{path}:{line}: {num_frames} frames; a folder holds at least one frame.")
+            raise ListError(
+                f"{path}:{line}: {num_frames} frames; a folder holds at least one frame."
+            )
         yield VideoEntry(name, labels, num_frames)
 
 

@@ -37,9 +37,13 @@ class ViewSpec:
 
     def __post_init__(self) -> None:
         if self.num_clips < 1:
-            raise ConfigError(f"TEST.NUM_ENSEMBLE_VIEWS: {self.num_clips} clips; an evaluation takes at least 1.")
+            raise ConfigError(
+                f"TEST.NUM_ENSEMBLE_VIEWS: {self.num_clips} clips; an evaluation takes at least 1."
+            )
         if not 1 <= self.num_crops <= 3:
-            raise ConfigError(f"TEST.NUM_SPATIAL_CROPS: {self.num_crops} crops; there are 1, 2 (start, middle) or 3.")
+            raise ConfigError(
+                f"TEST.NUM_SPATIAL_CROPS: {self.num_crops} crops; there are 1, 2 (start, middle) or 3."
+            )
         if self.crop_size > self.short_side:
             raise ConfigError(
                 f"DATA.TEST_CROP_SIZE: a crop of {self.crop_size} does not fit into a short side of {self.short_side}."
@@ -69,9 +73,17 @@ class ViewSpec:
         n of N clips are the clips floor(j * N / n): where n divides N these are exactly the clips that PySlowFast takes
         with n of them (1x1, 5x1, 10x1 of 10x3), else the nearest earlier ones (3x1). One crop is the middle one.
         """
-        sizes = [(1, 1), (1, self.num_crops), (3, 1), (5, 1), (self.num_clips, 1), (self.num_clips, self.num_crops)]
+        sizes = [
+            (1, 1),
+            (1, self.num_crops),
+            (3, 1),
+            (5, 1),
+            (self.num_clips, 1),
+            (self.num_clips, self.num_crops),
+        ]
         fitting = sorted(
-            {size for size in sizes if size[0] <= self.num_clips}, key=lambda size: (size[0] * size[1], size)
+            {size for size in sizes if size[0] <= self.num_clips},
+            key=lambda size: (size[0] * size[1], size),
         )
         return {f"{clips}x{crops}": self._subset(clips, crops) for clips, crops in fitting}
 
@@ -117,7 +129,9 @@ class VideoViews:
     ) -> None:
         self.spec, self.multi_label = spec, videos.format == "multilabel"
         self.paths: Sequence[str] = [entry.path for entry in videos]
-        self.labels: Sequence[tuple[int, ...]] = [_renamed(entry.labels, classes, videos.name) for entry in videos]
+        self.labels: Sequence[tuple[int, ...]] = [
+            _renamed(entry.labels, classes, videos.name) for entry in videos
+        ]
         self._decode = partial(decode_views, videos, spec, backend, index)
         self._num_workers, self._timeout = num_workers, timeout_seconds
 
@@ -126,7 +140,9 @@ class VideoViews:
         if not self._num_workers or not indices:
             yield from map(self._decode, indices)
             return
-        pool = ReaderPool(self._decode, num_workers=self._num_workers, timeout_seconds=self._timeout)
+        pool = ReaderPool(
+            self._decode, num_workers=self._num_workers, timeout_seconds=self._timeout
+        )
         try:
             yield from pool.run([(i,) for i in indices], ahead=2 * self._num_workers)
         finally:
@@ -142,7 +158,9 @@ class VideoViews:
         return _view(video.frames, video.clips[clip], top_left, self.spec).movedim(0, -1).numpy()
 
 
-def decode_views(videos: VideoList, spec: ViewSpec, backend: str, known: VideoIndex | None, index: int) -> Video:
+def decode_views(
+    videos: VideoList, spec: ViewSpec, backend: str, known: VideoIndex | None, index: int
+) -> Video:
     """Video `index`: one open, one decode of the frames that its clips share, one resize."""
     entry = videos[index]
     try:
@@ -164,16 +182,25 @@ def _renamed(labels: tuple[int, ...], classes: Sequence[int] | None, name: str) 
     if classes is None:
         return labels
     if max(labels, default=0) >= len(classes):
-        raise DataError(f"{name}: label {max(labels)} has no name; its class_names.txt holds {len(classes)}.")
+        raise DataError(
+            f"{name}: label {max(labels)} has no name; its class_names.txt holds {len(classes)}."
+        )
     return tuple(classes[label] for label in labels)
 
 
-def view_batches(frames: Tensor, clips: Tensor, spec: ViewSpec, view_chunk: int) -> Iterator[Tensor]:
+def view_batches(
+    frames: Tensor, clips: Tensor, spec: ViewSpec, view_chunk: int
+) -> Iterator[Tensor]:
     """uint8 (F, H, W, 3) frames -> all views in order, at most view_chunk at a time: uint8 (n, 3, T, crop, crop)."""
     crops, clips = spec.crops(frames.shape[1], frames.shape[2]), clips.to(frames.device)
     for first in range(0, spec.num_views, view_chunk):
         chunk = range(first, min(first + view_chunk, spec.num_views))
-        yield torch.stack([_view(frames, clips[v // spec.num_crops], crops[v % spec.num_crops], spec) for v in chunk])
+        yield torch.stack(
+            [
+                _view(frames, clips[v // spec.num_crops], crops[v % spec.num_crops], spec)
+                for v in chunk
+            ]
+        )
 
 
 def _view(frames: Tensor, clip: Tensor, crop: tuple[int, int], spec: ViewSpec) -> Tensor:

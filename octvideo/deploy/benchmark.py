@@ -61,7 +61,9 @@ class Case:
         if self.source == "pytorchvideo":
             return hub_model(self.model)
         rule = {"width_rule": self.width_rule} if self.width_rule else {}
-        return create_model(self.model, alpha=self.alpha, dropout_rate=0.0, memory_saving=self.memory_saving, **rule)
+        return create_model(
+            self.model, alpha=self.alpha, dropout_rate=0.0, memory_saving=self.memory_saving, **rule
+        )
 
     def example(self) -> Tensor:
         return torch.randn(self.batch, *self.input_shape, device=self.device)
@@ -71,15 +73,25 @@ class Case:
         if self.engine not in ENGINES:
             raise ConfigError(f"there is no engine {self.engine!r}; there are {', '.join(ENGINES)}")
         if self.train and self.engine != "eager":
-            raise ConfigError(f"engine {self.engine} does not train; leave --engine out, or --train")
+            raise ConfigError(
+                f"engine {self.engine} does not train; leave --engine out, or --train"
+            )
         if self.bf16 and self.engine != "eager":
-            raise ConfigError(f"engine {self.engine} computes in fp32 here; leave --engine out, or --bf16")
+            raise ConfigError(
+                f"engine {self.engine} computes in fp32 here; leave --engine out, or --bf16"
+            )
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("--device cuda: PyTorch finds no GPU here; leave --device out to measure the CPU")
+            raise ConfigError(
+                "--device cuda: PyTorch finds no GPU here; leave --device out to measure the CPU"
+            )
         if self.device == "cuda" and self.engine not in ("eager", "torch"):
-            raise ConfigError(f"engine {self.engine} is for CPUs here; on a GPU there are eager and torch")
+            raise ConfigError(
+                f"engine {self.engine} is for CPUs here; on a GPU there are eager and torch"
+            )
         if self.compiled and self.engine != "eager":
-            raise ConfigError(f"engine {self.engine} compiles in its own way; leave --engine out, or --compile")
+            raise ConfigError(
+                f"engine {self.engine} compiles in its own way; leave --engine out, or --compile"
+            )
 
     def make(self) -> Call:
         """Something to call again and again. Raises what `check` does."""
@@ -108,8 +120,16 @@ class Case:
 
     def check_layers(self) -> None:
         """Raise ConfigError for what does not tell its layers apart."""
-        if self.train or self.bf16 or self.compiled or self.device != "cpu" or self.engine not in ("eager", "openvino"):
-            raise ConfigError("--layers is for fp32 inference on the CPU with engine eager or openvino; leave it out")
+        if (
+            self.train
+            or self.bf16
+            or self.compiled
+            or self.device != "cpu"
+            or self.engine not in ("eager", "openvino")
+        ):
+            raise ConfigError(
+                "--layers is for fp32 inference on the CPU with engine eager or openvino; leave it out"
+            )
 
     def layer_times(self) -> LayerTimes:
         """To call again and again. Raises what `check_layers` does."""
@@ -169,7 +189,9 @@ def compare(cases: Sequence[Case], rounds: int) -> list[Measured]:
     ]
 
 
-def interleaved(calls: Mapping[Case, Call], rounds: int, device: str = "cpu") -> dict[Case, list[float]]:
+def interleaved(
+    calls: Mapping[Case, Call], rounds: int, device: str = "cpu"
+) -> dict[Case, list[float]]:
     """Seconds of each call in each round: a, b, c, a, b, c, ..."""
     for call in calls.values():
         call()
@@ -223,11 +245,17 @@ def verdict(measured: Sequence[Measured]) -> str:
     lines = []
     for m in measured[1:]:
         if m.case.source != "octvideo":
-            lines.append(f"{m.case.source} takes {m.ratio:.2f} times as long (fastest calls: {m.best_ratio:.2f})")
+            lines.append(
+                f"{m.case.source} takes {m.ratio:.2f} times as long (fastest calls: {m.best_ratio:.2f})"
+            )
             continue
         best = min(m.ratio, m.best_ratio)
         saved, won = 1 - m.macs_ratio, 1 - best
-        pays = f"pays: {won:.0%} less time for {saved:.0%} fewer multiply-adds" if won > 0 else "does not pay here"
+        pays = (
+            f"pays: {won:.0%} less time for {saved:.0%} fewer multiply-adds"
+            if won > 0
+            else "does not pay here"
+        )
         lines.append(f"alpha {m.case.alpha:g} {pays}")
     return "\n".join(lines)
 
@@ -240,6 +268,8 @@ def _onnxruntime(model: nn.Module, x: Tensor) -> Call:
     options.intra_op_num_threads = torch.get_num_threads()
     with TemporaryDirectory() as folder:
         export_model(model, torch.cat([x, x]), f"{folder}/model.onnx")
-        session = runtime.InferenceSession(f"{folder}/model.onnx", options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(
+            f"{folder}/model.onnx", options, providers=["CPUExecutionProvider"]
+        )
     clips = {"clips": x.numpy()}
     return lambda: session.run(None, clips)

@@ -41,17 +41,25 @@ def _write_onnx(model: nn.Module, example: Tensor, path: Path) -> Runner:
     import_optional("onnxscript", "export to ONNX", "pip install onnx onnxscript onnxruntime")
     runtime = import_optional("onnxruntime", "checking an ONNX export", "pip install onnxruntime")
     program = torch.onnx.export(
-        _exported(model, example), dynamo=True, verbose=False, input_names=["clips"], output_names=["logits"]
+        _exported(model, example),
+        dynamo=True,
+        verbose=False,
+        input_names=["clips"],
+        output_names=["logits"],
     )
     assert program is not None
     program.save(path)
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda x: torch.from_numpy(session.run(None, {"clips": np.ascontiguousarray(x.numpy())})[0])
+    return lambda x: torch.from_numpy(
+        session.run(None, {"clips": np.ascontiguousarray(x.numpy())})[0]
+    )
 
 
 def _write_openvino(model: nn.Module, example: Tensor, path: Path) -> Runner:
     openvino = import_optional("openvino", "export to OpenVINO", "pip install openvino")
-    openvino.save_model(openvino.convert_model(_exported(model, example)), path, compress_to_fp16=False)
+    openvino.save_model(
+        openvino.convert_model(_exported(model, example)), path, compress_to_fp16=False
+    )
     compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda x: torch.from_numpy(compiled(x.numpy())[0].copy())
 

@@ -41,7 +41,9 @@ def _followed_by_norm(model: nn.Module) -> Iterator[tuple[Any, Any]]:
 
 
 def _fold(conv: Any, norm: Any) -> None:
-    if isinstance(conv, OctConv2d | OctConv3d) and isinstance(norm, OctBatchNorm2d | OctBatchNorm3d):
+    if isinstance(conv, OctConv2d | OctConv3d) and isinstance(
+        norm, OctBatchNorm2d | OctBatchNorm3d
+    ):
         _fold_group([path for path in (conv.h2h, conv.l2h) if path is not None], norm.high)
         if norm.low is not None:
             _fold_group([path for path in (conv.h2l, conv.l2l) if path is not None], norm.low)

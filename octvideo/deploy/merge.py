@@ -31,7 +31,9 @@ class MergedOctConv(nn.Module):
     def forward(self, x: OctTensor) -> OctTensor:
         assert x.low is not None
         pooled = down(x.high, self.pool)
-        high = self.high(torch.cat([pooled, up_to(x.low, pooled) if self.stride == 1 else x.low], 1))
+        high = self.high(
+            torch.cat([pooled, up_to(x.low, pooled) if self.stride == 1 else x.low], 1)
+        )
         if self.low is None:
             return OctTensor(high)
         return OctTensor(high, self.low(torch.cat([down(pooled, 2), down(x.low, self.pool)], 1)))
@@ -39,7 +41,11 @@ class MergedOctConv(nn.Module):
 
 def mergeable(model: nn.Module) -> list[str]:
     """Names of the octave convolutions that have such a form."""
-    return [name for name, m in model.named_modules() if isinstance(m, OctConv2d | OctConv3d) and _has_form(m)]
+    return [
+        name
+        for name, m in model.named_modules()
+        if isinstance(m, OctConv2d | OctConv3d) and _has_form(m)
+    ]
 
 
 def _has_form(conv: OctConv2d | OctConv3d) -> bool:

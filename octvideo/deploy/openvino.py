@@ -31,7 +31,9 @@ class OpenVINO(nn.Module):
                     f"the input is {got}, the network was optimised for {wanted}; optimise it for that size"
                 )
             self.requests[shape] = _request(self.network, shape)
-        return torch.from_numpy(self.requests[shape].infer([x.detach().contiguous().numpy()])[0].copy())
+        return torch.from_numpy(
+            self.requests[shape].infer([x.detach().contiguous().numpy()])[0].copy()
+        )
 
 
 class OpenVINOTimes:
@@ -49,7 +51,9 @@ class OpenVINOTimes:
         self.request.infer([self.input])
         seconds: Counter[str] = Counter()
         for node in self.request.profiling_info:
-            seconds[self.owners.get(node.node_name.split("/")[0], "")] += node.real_time.total_seconds()
+            seconds[self.owners.get(node.node_name.split("/")[0], "")] += (
+                node.real_time.total_seconds()
+            )
         self.seconds = {name: min(fastest, seconds[name]) for name, fastest in self.seconds.items()}
 
 

@@ -84,7 +84,9 @@ class Compiled(nn.Module):
 
 def _torch_engine(model: nn.Module, example: Tensor) -> nn.Module:
     if example.device.type == "cpu" and not (which("c++") or which("g++") or which("clang++")):
-        logger.warning("no C++ compiler: the network is folded but not compiled; install g++ for the rest")
+        logger.warning(
+            "no C++ compiler: the network is folded but not compiled; install g++ for the rest"
+        )
         return Eager(model)
     if example.device.type == "cpu":
         model = _merged_where_faster(model, example, EagerTimes)
@@ -109,11 +111,16 @@ def _openvino_engine(model: nn.Module, example: Tensor) -> nn.Module:
 
 def openvino_times(model: nn.Module, example: Tensor) -> OpenVINOTimes:
     """What each layer takes in the network that engine "openvino" makes of `model`."""
-    return OpenVINOTimes(_merged_where_faster(fold_batch_norm(model), example, OpenVINOTimes), example)
+    return OpenVINOTimes(
+        _merged_where_faster(fold_batch_norm(model), example, OpenVINOTimes), example
+    )
 
 
 def _merged_where_faster(
-    model: nn.Module, example: Tensor, times: Callable[[nn.Module, Tensor], LayerTimes], rounds: int = 5
+    model: nn.Module,
+    example: Tensor,
+    times: Callable[[nn.Module, Tensor], LayerTimes],
+    rounds: int = 5,
 ) -> nn.Module:
     """A copy of the folded `model` in which those octave convolutions are merged that take less time so, in turns."""
     names = mergeable(model)
@@ -123,7 +130,12 @@ def _merged_where_faster(
     for _ in range(rounds):
         plain()
         merged()
-    return merge_convs(model, [name for name in names if merged.seconds[name] < plain.seconds[name]])
+    return merge_convs(
+        model, [name for name in names if merged.seconds[name] < plain.seconds[name]]
+    )
 
 
-ENGINES: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {"torch": _torch_engine, "openvino": _openvino_engine}
+ENGINES: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {
+    "torch": _torch_engine,
+    "openvino": _openvino_engine,
+}

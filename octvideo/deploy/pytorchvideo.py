@@ -17,7 +17,9 @@ def hub_model(name: str, num_classes: int = 400) -> nn.Module:
     """
     hub = import_pytorchvideo("hub.resnet")
     if name not in ("c2d_r50", "i3d_r50", "slow_r50"):
-        raise ConfigError(f"pytorchvideo has no network {name!r} to compare with; it has c2d_r50, i3d_r50 and slow_r50")
+        raise ConfigError(
+            f"pytorchvideo has no network {name!r} to compare with; it has c2d_r50, i3d_r50 and slow_r50"
+        )
     model: nn.Module = getattr(hub, name)(model_num_class=num_classes)
     model.blocks[-1].pool = nn.AdaptiveAvgPool3d(1)  # type: ignore[union-attr,index]
     return model
@@ -30,14 +32,21 @@ def import_pytorchvideo(module: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch.jit, on which its dependencies stand
-            return import_optional(f"pytorchvideo.models.{module}", "comparing", "pip install pytorchvideo")
+            return import_optional(
+                f"pytorchvideo.models.{module}", "comparing", "pip install pytorchvideo"
+            )
     finally:
         for name in stub:
             del sys.modules[name]
 
 
 def _stub_torchvision() -> dict[str, ModuleType]:
-    names = ("torchvision", "torchvision.ops", "torchvision.datasets", "torchvision.datasets.folder")
+    names = (
+        "torchvision",
+        "torchvision.ops",
+        "torchvision.datasets",
+        "torchvision.datasets.folder",
+    )
     modules = {name: ModuleType(name) for name in names}
     modules["torchvision.ops"].RoIAlign = nn.Identity  # type: ignore[attr-defined]
     modules["torchvision.datasets.folder"].make_dataset = None  # type: ignore[attr-defined]

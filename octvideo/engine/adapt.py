@@ -30,7 +30,9 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
     modules = dict(model.named_modules())
     for name in prefixes:
         if name not in modules:
-            near = difflib.get_close_matches(name, modules, n=1) or [n for n, _ in model.named_children()]
+            near = difflib.get_close_matches(name, modules, n=1) or [
+                n for n, _ in model.named_children()
+            ]
             raise ConfigError(f"the model has no part {name!r} to freeze; it has {', '.join(near)}")
         modules[name].requires_grad_(False)
     return [modules[name] for name in prefixes]
@@ -53,7 +55,9 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
             if device.type == "cuda":
                 setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]
             else:
-                child.__class__ = SYNCHRONISED[type(child)]  # the same parameters: an optimizer may hold them
+                child.__class__ = SYNCHRONISED[
+                    type(child)
+                ]  # the same parameters: an optimizer may hold them
 
 
 def recompute_activations(modules: Iterable[nn.Module]) -> None:

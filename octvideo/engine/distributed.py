@@ -88,7 +88,9 @@ class Processes:
             return model
         for parameter in (p for p in model.parameters() if p.requires_grad):
             parameter.register_hook(partial(_described_as, parameter.stride()))  # type: ignore[no-untyped-call]
-        return DistributedDataParallel(model, device_ids=[self.device.index] if self.device.type == "cuda" else None)
+        return DistributedDataParallel(
+            model, device_ids=[self.device.index] if self.device.type == "cuda" else None
+        )
 
 
 def start_processes(device: str = "auto", timeout_minutes: float = 30) -> Processes:
@@ -104,7 +106,9 @@ def start_processes(device: str = "auto", timeout_minutes: float = 30) -> Proces
     rank = int(os.environ["RANK"])
     timeout = timedelta(minutes=timeout_minutes)
     store = _own_store(rank, world_size, timeout)
-    dist.init_process_group(backend_of(place), store=store, rank=rank, world_size=world_size, timeout=timeout)
+    dist.init_process_group(
+        backend_of(place), store=store, rank=rank, world_size=world_size, timeout=timeout
+    )
     return Processes(
         rank=rank,
         world_size=world_size,
@@ -147,7 +151,11 @@ def name_start(store: Any, rank: int, world_size: int) -> str:
         return start
     answered: set[str] = set()
     while store.add(f"octvideo/heard_{own}", 0) < world_size - 1:
-        calls = [key for key in (f"octvideo/call_{other}" for other in range(1, world_size)) if store.check([key])]
+        calls = [
+            key
+            for key in (f"octvideo/call_{other}" for other in range(1, world_size))
+            if store.check([key])
+        ]
         for caller in {store.get(key).decode() for key in calls} - answered:
             store.set(f"octvideo/answer_{caller}", own)
             answered.add(caller)

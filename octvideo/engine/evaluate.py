@@ -66,7 +66,12 @@ def evaluate(
             own[video.index] = video.problem
         else:
             per_view = score_views(
-                score, video, videos.spec, prepare=prepare, device=processes.device, view_chunk=chunk
+                score,
+                video,
+                videos.spec,
+                prepare=prepare,
+                device=processes.device,
+                view_chunk=chunk,
             )
             scores = np.stack([combine(per_view[views], ensemble) for views in subsets.values()])
             own[video.index] = scores
@@ -98,21 +103,27 @@ def score_views(
     batches = view_batches(frames, video.clips, spec, view_chunk)
     scores = torch.cat([score(prepare(views)).float() for views in batches]).cpu().numpy()
     if not np.isfinite(scores).all():
-        raise CheckpointError(f"{video.path}: the model's scores are not finite; its weights have diverged.")
+        raise CheckpointError(
+            f"{video.path}: the model's scores are not finite; its weights have diverged."
+        )
     return scores
 
 
 def combine(scores: Scores, ensemble: str) -> Scores:
     """(views, C) -> (C,)."""
     if ensemble not in ENSEMBLES:
-        raise ConfigError(f"DATA.ENSEMBLE_METHOD: {ensemble!r}; views are joined by one of {', '.join(ENSEMBLES)}.")
+        raise ConfigError(
+            f"DATA.ENSEMBLE_METHOD: {ensemble!r}; views are joined by one of {', '.join(ENSEMBLES)}."
+        )
     if ensemble == "max":
         return scores.max(axis=0)
     # The mean is over probabilities: one confident view must not outvote nine by its logit scale.
     return scores.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
-def _each_once(parts: Iterable[dict[int, Scores | str]], num_videos: int) -> dict[int, Scores | str]:
+def _each_once(
+    parts: Iterable[dict[int, Scores | str]], num_videos: int
+) -> dict[int, Scores | str]:
     """Merge what the ranks found; a video missing or seen twice is a bug that no number may hide."""
     found: dict[int, Scores | str] = {}
     for part in parts:
@@ -124,7 +135,9 @@ def _each_once(parts: Iterable[dict[int, Scores | str]], num_videos: int) -> dic
     return found
 
 
-def _collect(found: dict[int, Scores | str], videos: Videos, names: list[str], num_classes: int) -> Evaluation:
+def _collect(
+    found: dict[int, Scores | str], videos: Videos, names: list[str], num_classes: int
+) -> Evaluation:
     scores = np.full((len(found), len(names), num_classes), math.nan, np.float32)
     for video, result in found.items():
         if not isinstance(result, str):
@@ -133,6 +146,8 @@ def _collect(found: dict[int, Scores | str], videos: Videos, names: list[str], n
         paths=videos.paths,
         labels=videos.labels,
         scores={name: scores[:, i] for i, name in enumerate(names)},
-        problems={video: result for video, result in sorted(found.items()) if isinstance(result, str)},
+        problems={
+            video: result for video, result in sorted(found.items()) if isinstance(result, str)
+        },
         multi_label=videos.multi_label,
     )

@@ -42,7 +42,11 @@ class Journal:
     def note(self, video: int, scores: Scores) -> None:
         """The line is with the operating system when this returns: it outlives the process, if not a power cut."""
         data = scores.astype("<f4").tobytes()
-        line = {"video": video, "crc": _checksum(video, data), "scores": base64.b64encode(data).decode()}
+        line = {
+            "video": video,
+            "crc": _checksum(video, data),
+            "scores": base64.b64encode(data).decode(),
+        }
         # The newline comes first: it also ends a line that a kill cut short.
         with self.path.open("ab", buffering=0) as file:
             file.write(b"\n" + json.dumps(line).encode())

@@ -61,7 +61,9 @@ def starvation_verdict(clock: Clock) -> str | None:
     """What to do about an epoch that waited for data; None where it hardly did."""
     if clock.data_share < STARVED or clock.data < 1:
         return None
-    return f"data {clock.data_share:.0%}: raise DATA_LOADER.NUM_WORKERS or run tools/resize_videos.py"
+    return (
+        f"data {clock.data_share:.0%}: raise DATA_LOADER.NUM_WORKERS or run tools/resize_videos.py"
+    )
 
 
 def open_tensorboard(folder: str, purge_step: int) -> Any:
@@ -78,7 +80,13 @@ class RunLog:
     """Rank 0's record of a training run. On other ranks `enabled` is False and nothing is written."""
 
     def __init__(
-        self, output_dir: str, *, enabled: bool = True, tensorboard: bool = False, metrics_bytes: int = 0, step: int = 0
+        self,
+        output_dir: str,
+        *,
+        enabled: bool = True,
+        tensorboard: bool = False,
+        metrics_bytes: int = 0,
+        step: int = 0,
     ) -> None:
         """metrics_bytes, step: where the checkpoint stands that the run goes on from; later records are cut."""
         self.enabled = enabled
@@ -87,13 +95,17 @@ class RunLog:
         if enabled:
             self.metrics = JsonLines(f"{output_dir}/metrics.jsonl", metrics_bytes)
             self.timing = JsonLines(f"{output_dir}/timing.jsonl")
-        self.board = open_tensorboard(f"{output_dir}/tensorboard", step) if enabled and tensorboard else None
+        self.board = (
+            open_tensorboard(f"{output_dir}/tensorboard", step) if enabled and tensorboard else None
+        )
 
     def start_epoch(self, at: Position) -> None:
         if self.enabled:
             # disable=None: no bar where stderr is not a terminal; lines stand in for it.
             title = f"epoch {at.epoch}/{at.max_epoch}"
-            self.bar = tqdm(desc=title, initial=at.iteration, total=at.iterations, disable=None, leave=False)
+            self.bar = tqdm(
+                desc=title, initial=at.iteration, total=at.iterations, disable=None, leave=False
+            )
 
     def tick(self, metrics: dict[str, float], clock: Clock) -> None:
         """One step is done: move the bar."""
@@ -110,10 +122,16 @@ class RunLog:
         place = {"epoch": at.epoch, "iter": at.iteration, "step": at.step}
         self.metrics.write({"_type": "train_iter", **place, **metrics})
         self.timing.write({"_type": "train_iter", **place, **rates, "eta": eta})
-        where = {"epoch": f"{at.epoch}/{at.max_epoch}", "iter": f"{at.iteration}/{at.iterations}", "eta": eta}
+        where = {
+            "epoch": f"{at.epoch}/{at.max_epoch}",
+            "iter": f"{at.iteration}/{at.iterations}",
+            "eta": eta,
+        }
         self._json_stats("train_iter", where, metrics, rates)
         if self.bar is not None and self.bar.disable:
-            logger.info("epoch %(epoch)s  %(iter)s  %%s  eta %(eta)s" % where, _summary(metrics, rates))  # noqa: UP031
+            logger.info(
+                "epoch {epoch}  {iter}  %s  eta {eta}".format(**where), _summary(metrics, rates)
+            )
         self._scalars("Train", at.step, metrics)
 
     def train_epoch(self, at: Position, metrics: dict[str, float], clock: Clock) -> None:
@@ -123,9 +141,17 @@ class RunLog:
             self.bar.close()
         rates = clock.rates()
         self.metrics.write({"_type": "train_epoch", "epoch": at.epoch, "step": at.step, **metrics})
-        self.timing.write({"_type": "train_epoch", "epoch": at.epoch, "seconds": clock.seconds, **rates})
+        self.timing.write(
+            {"_type": "train_epoch", "epoch": at.epoch, "seconds": clock.seconds, **rates}
+        )
         self._json_stats("train_epoch", {"epoch": f"{at.epoch}/{at.max_epoch}"}, metrics, rates)
-        logger.info("epoch %d/%d done in %.0f s  %s", at.epoch, at.max_epoch, clock.seconds, _summary(metrics, rates))
+        logger.info(
+            "epoch %d/%d done in %.0f s  %s",
+            at.epoch,
+            at.max_epoch,
+            clock.seconds,
+            _summary(metrics, rates),
+        )
         if verdict := starvation_verdict(clock):
             logger.warning(verdict)
 
@@ -136,7 +162,11 @@ class RunLog:
         self._json_stats("val_epoch", {"epoch": f"{at.epoch}/{at.max_epoch}"}, metrics)
         values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         logger.info(
-            "epoch %d/%d validation  %s%s", at.epoch, at.max_epoch, values, "  (best so far)" if is_best else ""
+            "epoch %d/%d validation  %s%s",
+            at.epoch,
+            at.max_epoch,
+            values,
+            "  (best so far)" if is_best else "",
         )
         self._scalars("Val", at.step, metrics)
 

@@ -75,5 +75,9 @@ def average_precision(scores: Floats, positive: Bools) -> float:
 
 def mean_average_precision(scores: Floats, targets: Bools) -> float:
     """Over the classes that have a positive video (scikit-learn's and PySlowFast's definition). Both (N, C)."""
-    per_class = [average_precision(scores[:, c], targets[:, c]) for c in range(targets.shape[1]) if targets[:, c].any()]
+    per_class = [
+        average_precision(scores[:, c], targets[:, c])
+        for c in range(targets.shape[1])
+        if targets[:, c].any()
+    ]
     return float(np.mean(per_class)) if per_class else 0.0

@@ -15,7 +15,12 @@ def parameter_groups(
     model: nn.Module, weight_decay: float, bn_weight_decay: float = 0.0, zero_decay_1d: bool = False
 ) -> list[dict[str, object]]:
     """Trainable parameters by weight decay: batch norm, (with zero_decay_1d) other vectors, all else."""
-    norm = {id(p) for m in model.modules() if isinstance(m, _BatchNorm) for p in m.parameters(recurse=False)}
+    norm = {
+        id(p)
+        for m in model.modules()
+        if isinstance(m, _BatchNorm)
+        for p in m.parameters(recurse=False)
+    }
     groups: dict[float, list[nn.Parameter]] = {}
     for parameter in (p for p in model.parameters() if p.requires_grad):
         decay = 0.0 if zero_decay_1d and parameter.ndim <= 1 else weight_decay
@@ -68,12 +73,20 @@ class Schedule:
 
     def lr(self, position: float) -> float:
         if position < self.warmup:
-            return self.warmup_start_lr + (self._policy(self.warmup) - self.warmup_start_lr) * position / self.warmup
+            return (
+                self.warmup_start_lr
+                + (self._policy(self.warmup) - self.warmup_start_lr) * position / self.warmup
+            )
         return self._policy(position)
 
     def _policy(self, position: float) -> float:
         if self.policy == "cosine":
-            return self.end_lr + (self.base_lr - self.end_lr) * (1 + math.cos(math.pi * position / self.length)) / 2
+            return (
+                self.end_lr
+                + (self.base_lr - self.end_lr)
+                * (1 + math.cos(math.pi * position / self.length))
+                / 2
+            )
         passed = sum(step <= position for step in self.steps)
         return self.base_lr * self.lrs[min(passed, len(self.lrs)) - 1]
 

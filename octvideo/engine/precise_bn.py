@@ -9,14 +9,18 @@ from octvideo.engine.distributed import Processes
 from octvideo.errors import DataError
 
 
-def measure_bn_statistics(model: nn.Module, inputs: Iterable[Tensor], count: int, procs: Processes) -> None:
+def measure_bn_statistics(
+    model: nn.Module, inputs: Iterable[Tensor], count: int, procs: Processes
+) -> None:
     """Replace the running statistics of every batch norm in training mode by those of `count` batches per rank.
 
     num_batches_tracked stays: it counts training steps, and a repeated measurement must give the same state.
     Raises DataError on every rank where `inputs` raises it on one.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # fvcore scripts a loss on import, which torch regrets
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # fvcore scripts a loss on import, which torch regrets
         from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 
     norms = [norm for norm in get_bn_modules(model) if norm.track_running_stats]

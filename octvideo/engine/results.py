@@ -51,7 +51,9 @@ class Evaluation:
         return targets
 
 
-def summarise(evaluation: Evaluation, class_names: Sequence[str], protocol: Mapping[str, object]) -> dict[str, Any]:
+def summarise(
+    evaluation: Evaluation, class_names: Sequence[str], protocol: Mapping[str, object]
+) -> dict[str, Any]:
     """The content of results.json: plain values, percentages rounded to 1e-4. Unread videos count as wrong."""
     summary: dict[str, Any] = {
         "split": "test_final",
@@ -70,7 +72,8 @@ def summarise(evaluation: Evaluation, class_names: Sequence[str], protocol: Mapp
     summary["protocol"] = dict(protocol)
     summary["class_names"] = list(class_names)
     summary["unread"] = [
-        {"path": evaluation.paths[i], "problem": why} for i, why in sorted(evaluation.problems.items())
+        {"path": evaluation.paths[i], "problem": why}
+        for i, why in sorted(evaluation.problems.items())
     ]
     return summary
 
@@ -91,9 +94,8 @@ def headline(summary: Mapping[str, Any]) -> str:
         )
     if "top1_acc" in summary:
         low, high = summary["top1_interval"]
-        return (
-            f"top-1 {summary['top1_acc']:.2f} % ({low:.1f} to {high:.1f}), top-5 {summary['top5_acc']:.2f} %, {videos}"
-        )
+        top1, top5 = summary["top1_acc"], summary["top5_acc"]
+        return f"top-1 {top1:.2f} % ({low:.1f} to {high:.1f}), top-5 {top5:.2f} %, {videos}"
     if "map" in summary:
         return f"mAP {100 * summary['map']:.2f} %, {videos}"
     return f"predictions for {videos}"
@@ -131,7 +133,10 @@ def _per_class(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, 
         for name, (videos, correct) in zip(class_names, table, strict=True)
     ]
     # Nonzero cells only: [label, named class, videos]. 600 x 600 would be mostly zeros.
-    return {"classes": rows, "confusion": [[int(i), int(j), int(confusion[i, j])] for i, j in np.argwhere(confusion)]}
+    return {
+        "classes": rows,
+        "confusion": [[int(i), int(j), int(confusion[i, j])] for i, j in np.argwhere(confusion)],
+    }
 
 
 def _average_precisions(evaluation: Evaluation, class_names: Sequence[str]) -> list[dict[str, Any]]:
@@ -150,9 +155,15 @@ def _average_precisions(evaluation: Evaluation, class_names: Sequence[str]) -> l
 
 def _views(evaluation: Evaluation) -> dict[str, dict[str, float]]:
     if evaluation.task == "multi_label":
-        return {name: {"map": _map(scores, evaluation)} for name, scores in evaluation.scores.items()}
+        return {
+            name: {"map": _map(scores, evaluation)} for name, scores in evaluation.scores.items()
+        }
     return {
-        name: {key: value for key, value in _accuracy(scores, evaluation).items() if key in ("top1_acc", "top5_acc")}
+        name: {
+            key: value
+            for key, value in _accuracy(scores, evaluation).items()
+            if key in ("top1_acc", "top5_acc")
+        }
         for name, scores in evaluation.scores.items()
     }
 
@@ -190,4 +201,6 @@ def _predictions_csv(evaluation: Evaluation, class_names: Sequence[str]) -> str:
 def _write_npz(file: IO[bytes], evaluation: Evaluation) -> None:
     """`scores` (N, C) of the whole protocol, `targets` (N, C) and `paths` (N,). Needs no pickle to load."""
     paths = np.array(list(evaluation.paths), dtype=np.str_)
-    np.savez_compressed(file, allow_pickle=False, paths=paths, targets=evaluation.targets, scores=evaluation.final)
+    np.savez_compressed(
+        file, allow_pickle=False, paths=paths, targets=evaluation.targets, scores=evaluation.final
+    )

@@ -43,7 +43,9 @@ class StopRequest:
             self._leave_at_once = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a forked loader worker inherits the handler; its parent ends it by SIGTERM
+        if (
+            os.getpid() != self._process
+        ):  # a forked loader worker inherits the handler; its parent ends it by SIGTERM
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return

@@ -90,7 +90,9 @@ class Snapshots:
         if path is None:
             return None
         if not self.options.auto_resume:
-            raise CheckpointError(f"{path} is in the way: choose another OUTPUT_DIR or set TRAIN.AUTO_RESUME True")
+            raise CheckpointError(
+                f"{path} is in the way: choose another OUTPUT_DIR or set TRAIN.AUTO_RESUME True"
+            )
         progress = self.restore(path)
         self.last_saved = path
         logger.info("resumed from %s", path)
@@ -114,5 +116,7 @@ class Snapshots:
         if len(states) == self.procs.world_size:
             set_rng_state(states[self.procs.rank])
         else:
-            logger.warning("%s: saved by %d processes, so dropout goes another way now", path, len(states))
+            logger.warning(
+                "%s: saved by %d processes, so dropout goes another way now", path, len(states)
+            )
         return progress

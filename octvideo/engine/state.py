@@ -30,7 +30,9 @@ class TrainOptions:
     clip_grad_norm: float = 0.0
     scale_momentum: bool = True
     amp_dtype: torch.dtype | None = None
-    max_skipped: int = 20  # steps in a row that mixed precision may skip for an infinite loss or gradient
+    max_skipped: int = (
+        20  # steps in a row that mixed precision may skip for an infinite loss or gradient
+    )
     ema_decay: float = 0.0
     precise_bn_batches: int = 0  # before validations and checkpoints
     precise_bn_first: int = 0  # the same before the first step, of frozen batch norms too
@@ -57,7 +59,9 @@ class Progress:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Progress":
-        return cls(**values | {"window": Tally(**values["window"]), "total": Tally(**values["total"])})
+        return cls(
+            **values | {"window": Tally(**values["window"]), "total": Tally(**values["total"])}
+        )
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,9 @@ class Plan:
         """num_batches: of an epoch. A rest that makes no whole step is left out."""
         steps = num_batches // options.accum_steps
         if steps == 0:
-            raise DataError(f"{num_batches} batches make no step of {options.accum_steps}: lower TRAIN.BATCH_SIZE")
+            raise DataError(
+                f"{num_batches} batches make no step of {options.accum_steps}: lower TRAIN.BATCH_SIZE"
+            )
         return cls(steps, options.max_iter or options.max_epoch * steps, options.accum_steps)
 
     @property

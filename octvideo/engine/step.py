@@ -47,8 +47,12 @@ class Stepper:
         self.optimizer, self.loss, self.prepare, self.mix = optimizer, loss, prepare, mix
         self.options, self.procs = options, procs
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.network = procs.wrap(cast(nn.Module, torch.compile(model)) if options.compile else model)
-        self.scaler = torch.amp.GradScaler(procs.device.type, enabled=options.amp_dtype == torch.float16)
+        self.network = procs.wrap(
+            cast(nn.Module, torch.compile(model)) if options.compile else model
+        )
+        self.scaler = torch.amp.GradScaler(
+            procs.device.type, enabled=options.amp_dtype == torch.float16
+        )
 
     def __call__(self, group: "list[Batch]", lr: float) -> StepOutcome:
         """One update from the mean gradient of the group's batches (gradient accumulation) on all ranks."""
@@ -75,7 +79,12 @@ class Stepper:
         logits = logits.float()
         loss = self.loss(logits, targets)
         clips = len(batch.indices)
-        sums = [loss.detach() * clips, hits(logits, targets, 1), hits(logits, targets, 5), loss.new_tensor(clips)]
+        sums = [
+            loss.detach() * clips,
+            hits(logits, targets, 1),
+            hits(logits, targets, 5),
+            loss.new_tensor(clips),
+        ]
         summed = self.procs.total(torch.stack([value.double() for value in sums]))
         total_loss, hits1, hits5, count = summed.tolist()
         return loss, Tally(clips=count, loss=total_loss, hits1=hits1, hits5=hits5)
@@ -85,11 +94,15 @@ class Stepper:
         prepared = self.prepare(inputs.to(self.procs.device, non_blocking=True))
         if not self.options.channels_last:
             return prepared.contiguous()
-        return prepared.contiguous(memory_format=torch.channels_last if prepared.ndim == 4 else torch.channels_last_3d)
+        return prepared.contiguous(
+            memory_format=torch.channels_last if prepared.ndim == 4 else torch.channels_last_3d
+        )
 
     def autocast(self) -> torch.autocast:
         dtype = self.options.amp_dtype
-        return torch.autocast(self.procs.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+        return torch.autocast(
+            self.procs.device.type, dtype or torch.bfloat16, enabled=dtype is not None
+        )
 
     def update(self, tally: Tally) -> StepOutcome:
         """Clip and apply. A gradient that is not finite changes no weight; fp16's scaler then lowers its scale."""
@@ -105,4 +118,6 @@ class Stepper:
         """Clip by value, then by norm; the L2 norm before clipping by norm. It costs nothing beside a step."""
         if self.options.clip_grad_value:
             nn.utils.clip_grad_value_(self.parameters, self.options.clip_grad_value)
-        return float(nn.utils.clip_grad_norm_(self.parameters, self.options.clip_grad_norm or math.inf))
+        return float(
+            nn.utils.clip_grad_norm_(self.parameters, self.options.clip_grad_norm or math.inf)
+        )

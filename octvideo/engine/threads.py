@@ -25,8 +25,14 @@ def set_threads(num_workers: int, local_world_size: int = 1) -> int:
     threads = plan_threads(num_workers, local_world_size, cores)
     torch.set_num_threads(threads)
     logger.info(
-        "%d cores: %d process(es) x (%d torch threads + %d workers)", cores, local_world_size, threads, num_workers
+        "%d cores: %d process(es) x (%d torch threads + %d workers)",
+        cores,
+        local_world_size,
+        threads,
+        num_workers,
     )
     if local_world_size * (threads + num_workers) > cores:
-        logger.warning("more threads and workers than cores: lower DATA_LOADER.NUM_WORKERS or the number of processes")
+        logger.warning(
+            "more threads and workers than cores: lower DATA_LOADER.NUM_WORKERS or the number of processes"
+        )
     return threads

@@ -71,9 +71,13 @@ class Trainer:
         self.options, self.validate, self.frozen = options, validate, frozen
         self.procs = procs or Processes()
         self.step = Stepper(model, optimizer, loss, prepare, options, self.procs, mix)
-        self.ema = ModelAverage(model, options.ema_decay) if options.ema_decay else None  # of what ranks now share
+        self.ema = (
+            ModelAverage(model, options.ema_decay) if options.ema_decay else None
+        )  # of what ranks now share
         travels = {"meta": meta or {}, "cfg": cfg_text}
-        self.snapshots = Snapshots(options, self.procs, model, optimizer, self.step.scaler, self.ema, travels)
+        self.snapshots = Snapshots(
+            options, self.procs, model, optimizer, self.step.scaler, self.ema, travels
+        )
         self.plan = Plan.of(options, len(loader))
         self.progress = Progress()
         self.stop = StopRequest()
@@ -110,7 +114,9 @@ class Trainer:
         for step in range(at.step, at.step + at.iterations - at.iteration):
             group = self.fetch(batches)
             self.log.clips(group[0].inputs, step)
-            lr = self.schedule.lr(step if self.schedule.per_iteration else step / self.plan.steps_per_epoch)
+            lr = self.schedule.lr(
+                step if self.schedule.per_iteration else step / self.plan.steps_per_epoch
+            )
             outcome = self.step(group, lr)
             self.account(group, outcome)
             self.report(lr, outcome.grad_norm)
@@ -120,7 +126,9 @@ class Trainer:
         self.agree_to_go_on()
         at, before = self.position(), self.capture()
         last = at.epoch == at.max_epoch
-        evaluates = self.validate is not None and (last or is_due(at.epoch, self.options.eval_period))
+        evaluates = self.validate is not None and (
+            last or is_due(at.epoch, self.options.eval_period)
+        )
         saves = last or is_due(at.epoch, self.options.checkpoint_period)
         try:
             with self.stop.leave_at_once():
@@ -164,7 +172,9 @@ class Trainer:
     def agree_to_go_on(self, error: DataError | None = None) -> None:
         """All ranks as one: save when it is due, or when one is asked to stop or cannot read its data; then stop."""
         due = self.procs.is_main and self.snapshots.is_due()
-        stop, failed, due = self.procs.any_of(self.stop.signal_name is not None, error is not None, due)
+        stop, failed, due = self.procs.any_of(
+            self.stop.signal_name is not None, error is not None, due
+        )
         if stop or failed or due:
             self.snapshots.save(self.capture())
         if failed:
@@ -192,12 +202,18 @@ class Trainer:
     def check_patience(self, group: "list[Batch]", trouble: str) -> None:
         """fp32 stops at once; mixed precision may skip max_skipped steps in a row. Raises OctvideoError."""
         allowed = self.options.max_skipped if self.options.amp_dtype is not None else 0
-        names = [path for paths in self.procs.gather([p for b in group for p in b.paths]) for path in paths]
+        names = [
+            path
+            for paths in self.procs.gather([p for b in group for p in b.paths])
+            for path in paths
+        ]
         at = self.position()
         where = f"the {trouble} is not finite at epoch {at.epoch}, iteration {at.iteration}, files {', '.join(names)}"
         if self.progress.skipped_in_a_row > allowed:
             saved = self.snapshots.last_saved or "none yet"
-            raise OctvideoError(f"{where}; last checkpoint: {saved}; lower SOLVER.BASE_LR or look at these files")
+            raise OctvideoError(
+                f"{where}; last checkpoint: {saved}; lower SOLVER.BASE_LR or look at these files"
+            )
         logger.warning("%s: step skipped (%d in a row)", where, self.progress.skipped_in_a_row)
 
     def report(self, lr: float, grad_norm: float) -> None:

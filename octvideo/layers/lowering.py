@@ -32,7 +32,11 @@ class Conv3d(nn.Conv3d):
 
     def _has_form(self) -> bool:
         """Without dilation, and with padding only where the kernel has neighbours to see."""
-        if isinstance(self.padding, str) or self.padding_mode != "zeros" or self.dilation != (1, 1, 1):
+        if (
+            isinstance(self.padding, str)
+            or self.padding_mode != "zeros"
+            or self.dilation != (1, 1, 1)
+        ):
             return False
         return all(k > 1 or p == 0 for k, p in zip(self.kernel_size, self.padding, strict=True))
 
@@ -45,7 +49,9 @@ class MaxPool3d(nn.MaxPool3d):
 
     lowered = False
 
-    def __init__(self, window: tuple[int, int, int], stride: tuple[int, int, int], padding: int = 0) -> None:
+    def __init__(
+        self, window: tuple[int, int, int], stride: tuple[int, int, int], padding: int = 0
+    ) -> None:
         super().__init__(window, stride, (0, padding, padding))
         self.window, self.strides, self.pad = window, stride, padding
 
@@ -56,7 +62,9 @@ class MaxPool3d(nn.MaxPool3d):
         if t == 1:
             return unfold_time(F.max_pool2d(fold_time(x[:, :, ::st]), k, s, p), x.shape[0])
         if k == s == [1, 1] and t == st == 2:
-            learns = torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling()
+            learns = (
+                torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling()
+            )
             return LargerOfTwo.apply(x) if learns else torch.maximum(*_pairs(x))  # type: ignore[no-untyped-call]
         return super().forward(x)
 
@@ -115,7 +123,9 @@ def channels_last(model: nn.Module, on: bool = True) -> nn.Module:
     for parameter in model.parameters():
         last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(parameter.dim())
         if last is not None:
-            parameter.data = parameter.data.contiguous(memory_format=last if on else torch.contiguous_format)
+            parameter.data = parameter.data.contiguous(
+                memory_format=last if on else torch.contiguous_format
+            )
     return model
 
 
@@ -160,7 +170,11 @@ def unflatten_space(x: Tensor, like: Tensor) -> Tensor:
 
 def _copies_1x1(x: Tensor) -> bool:
     """PyTorch computes an unstrided 1 x 1 of fewer than 16 images, in one thread, as a matrix product of copies."""
-    return not torch.compiler.is_compiling() and torch.get_num_threads() == 1 and x.shape[0] * x.shape[2] < 16
+    return (
+        not torch.compiler.is_compiling()
+        and torch.get_num_threads() == 1
+        and x.shape[0] * x.shape[2] < 16
+    )
 
 
 def _frames_seen(x: Tensor, kernel_t: int, stride_t: int, padding_t: int, groups: int) -> Tensor:

@@ -19,14 +19,21 @@ class NonLocalHigh(nn.Module):
     """
 
     def __init__(
-        self, channels: Channels, *, pool: tuple[int, int, int] = (1, 2, 2), instantiation: Instantiation = "softmax"
+        self,
+        channels: Channels,
+        *,
+        pool: tuple[int, int, int] = (1, 2, 2),
+        instantiation: Instantiation = "softmax",
     ) -> None:
         super().__init__()
         # Importing pytorchvideo costs a second that only non-local networks should pay.
         from pytorchvideo.layers.nonlocal_net import create_nonlocal
 
         self.attend = create_nonlocal(
-            dim_in=channels.high, dim_inner=channels.high // 2, pool_size=pool, instantiation=instantiation
+            dim_in=channels.high,
+            dim_inner=channels.high // 2,
+            pool_size=pool,
+            instantiation=instantiation,
         )
         self.attend.pool = PoolWhatIsThere(pool)
         _init(self, self.attend.norm)
@@ -43,7 +50,11 @@ class NonLocalCross(nn.Module):
     """
 
     def __init__(
-        self, channels: Channels, *, pool: tuple[int, int, int] = (1, 2, 2), instantiation: Instantiation = "softmax"
+        self,
+        channels: Channels,
+        *,
+        pool: tuple[int, int, int] = (1, 2, 2),
+        instantiation: Instantiation = "softmax",
     ) -> None:
         super().__init__()
         inner = channels.high // 2
@@ -59,9 +70,13 @@ class NonLocalCross(nn.Module):
     def forward(self, x: OctTensor) -> OctTensor:
         assert x.low is not None
         pooled = self.pool(x.low)
-        theta, phi, g = (part.flatten(2) for part in (self.theta(x.high), self.phi(pooled), self.g(pooled)))
+        theta, phi, g = (
+            part.flatten(2) for part in (self.theta(x.high), self.phi(pooled), self.g(pooled))
+        )
         affinity = self._normalise(torch.einsum("nci,ncj->nij", theta, phi), theta.shape[1])
-        gathered = torch.einsum("nij,ncj->nci", affinity, g).reshape(theta.shape[:2] + x.high.shape[2:])
+        gathered = torch.einsum("nij,ncj->nci", affinity, g).reshape(
+            theta.shape[:2] + x.high.shape[2:]
+        )
         return OctTensor(x.high + self.norm(self.out(gathered)), x.low)
 
     def _normalise(self, affinity: Tensor, width: int) -> Tensor:

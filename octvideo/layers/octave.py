@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -186,7 +186,11 @@ class _OctConv(nn.Module):
         self.h2h = self._path(high_in, high_out, strided, bias)
         self.h2l = self._path(high_in, low_out, strided, bias) if low_out and exchange else None
         self.l2h = self._path(low_in, high_out, unstrided, False) if low_in and exchange else None
-        self.l2l = self._path(low_in, low_out, strided, bias and not exchange) if low_in and low_out else None
+        self.l2l = (
+            self._path(low_in, low_out, strided, bias and not exchange)
+            if low_in and low_out
+            else None
+        )
         if has_low:
             self.reset_parameters()
 
@@ -206,7 +210,9 @@ class _OctConv(nn.Module):
     def to_low(self, pooled: Tensor, low: Tensor | None) -> Tensor | None:
         """Y_L of the same; None without a low output."""
         from_high = self._from_high(pooled) if self.h2l is not None else None
-        return _add(from_high, None if low is None or self.l2l is None else self.l2l(down(low, self.pool)))
+        return _add(
+            from_high, None if low is None or self.l2l is None else self.l2l(down(low, self.pool))
+        )
 
     def _add_up(self, high: Tensor, low: Tensor) -> Tensor:
         """high + up(low), `high` being a tensor that nobody else sees."""
@@ -228,7 +234,11 @@ class _OctConv(nn.Module):
     @property
     def paths(self) -> dict[str, nn.Conv2d | nn.Conv3d]:
         """The convolutions that exist, by name: h2h, h2l, l2h, l2l."""
-        return {name: path for name in ("h2h", "h2l", "l2h", "l2l") if (path := getattr(self, name)) is not None}
+        return {
+            name: path
+            for name in ("h2h", "h2l", "l2h", "l2l")
+            if (path := getattr(self, name)) is not None
+        }
 
     @property
     def depthwise(self) -> bool:
@@ -253,15 +263,20 @@ class _OctConv(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.in_channels} -> {self.out_channels}, kernel={self.kernel_size}, stride={self.stride}"
 
-    def _path(self, in_channels: int, out_channels: int, stride: tuple[int, ...], bias: bool) -> nn.Module:
+    def _path(
+        self, in_channels: int, out_channels: int, stride: tuple[int, ...], bias: bool
+    ) -> nn.Module:
         groups = in_channels if self.depthwise else self.groups
         # The tuples have `dims` entries; the two classes differ in nothing else.
-        return self.conv(in_channels, out_channels, self.kernel_size, stride, self.padding, groups=groups, bias=bias)  # type: ignore[arg-type]
+        sizes: tuple[Any, Any, Any] = (self.kernel_size, stride, self.padding)
+        return self.conv(in_channels, out_channels, *sizes, groups=groups, bias=bias)
 
     def _expand(self, size: Size) -> tuple[int, ...]:
         expanded = (size,) * self.dims if isinstance(size, int) else tuple(size)
         if len(expanded) != self.dims:
-            raise ConfigError(f"{type(self).__name__} got the size {size}; give one int or {self.dims} of them")
+            raise ConfigError(
+                f"{type(self).__name__} got the size {size}; give one int or {self.dims} of them"
+            )
         return expanded
 
     def _check(self, has_low: bool) -> None:
@@ -278,12 +293,18 @@ class _OctConv(nn.Module):
                 "divide every branch: choose another alpha, width or number of groups"
             )
         if self.stride[-1] != self.stride[-2]:
-            raise ConfigError(f"{name} got stride {self.stride}; height and width are strided alike")
+            raise ConfigError(
+                f"{name} got stride {self.stride}; height and width are strided alike"
+            )
         if not has_low:
             return
         if self.stride[-1] not in (1, 2):
-            raise ConfigError(f"{name} got stride {self.stride}; beside a low group the spatial stride is 1 or 2")
-        if any(k != 2 * p + 1 for k, p in zip(self.kernel_size[-2:], self.padding[-2:], strict=True)):
+            raise ConfigError(
+                f"{name} got stride {self.stride}; beside a low group the spatial stride is 1 or 2"
+            )
+        if any(
+            k != 2 * p + 1 for k, p in zip(self.kernel_size[-2:], self.padding[-2:], strict=True)
+        ):
             raise ConfigError(
                 f"{name} got kernel {self.kernel_size} with padding {self.padding}; the two groups keep their sizes "
                 "apart by a factor of 2 only if an odd kernel k is padded by k // 2"
@@ -315,11 +336,19 @@ class _OctBatchNorm(nn.Module):
 
     norm: ClassVar[type[nn.BatchNorm2d] | type[nn.BatchNorm3d]]
 
-    def __init__(self, channels: int | Channels, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int | Channels,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+    ) -> None:
         super().__init__()
         self.channels = _as_channels(channels, None)
         self.high = self.norm(self.channels.high, eps, momentum, affine)
-        self.low = self.norm(self.channels.low, eps, momentum, affine) if self.channels.low else None
+        self.low = (
+            self.norm(self.channels.low, eps, momentum, affine) if self.channels.low else None
+        )
 
     def forward(self, x: OctTensor) -> OctTensor:
         return OctTensor(self.high(x.high), x.low if self.low is None else self.low(x.low))

@@ -23,7 +23,9 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: OctTensor) -> OctTensor:
         averages = [_average(group) for group in (x.high, x.low) if group is not None]
         hidden = F.relu(self.squeeze(torch.cat(averages, dim=1)))
-        low = None if x.low is None or self.gate_low is None else _scale(x.low, self.gate_low(hidden))
+        low = (
+            None if x.low is None or self.gate_low is None else _scale(x.low, self.gate_low(hidden))
+        )
         return OctTensor(_scale(x.high, self.gate_high(hidden)), low)
 
 

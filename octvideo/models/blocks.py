@@ -16,7 +16,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from octvideo.layers import Channels, OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d, OctTensor
+from octvideo.layers import (
+    Channels,
+    OctBatchNorm2d,
+    OctBatchNorm3d,
+    OctConv2d,
+    OctConv3d,
+    OctTensor,
+)
 from octvideo.layers.octave import Downsample
 from octvideo.layers.squeeze_excite import SqueezeExcite
 
@@ -45,21 +52,42 @@ class BlockStyle:
     bn_eps: float = 1e-5
 
     def conv(
-        self, in_channels: Channels, out_channels: Channels, kernel: tuple[int, int], stride: int = 1, groups: int = 1
+        self,
+        in_channels: Channels,
+        out_channels: Channels,
+        kernel: tuple[int, int],
+        stride: int = 1,
+        groups: int = 1,
     ) -> OctConv2d | OctConv3d:
         """A convolution without bias of `kernel` = (time, space); in 2D the time is dropped."""
         t, s = kernel
         if self.dims == 2:
             return OctConv2d(
-                in_channels, out_channels, s, stride, s // 2, groups, bias=False, downsample=self.downsample
+                in_channels,
+                out_channels,
+                s,
+                stride,
+                s // 2,
+                groups,
+                bias=False,
+                downsample=self.downsample,
             )
         size, strides, padding = (t, s, s), (1, stride, stride), (t // 2, s // 2, s // 2)
         return OctConv3d(
-            in_channels, out_channels, size, strides, padding, groups, bias=False, downsample=self.downsample
+            in_channels,
+            out_channels,
+            size,
+            strides,
+            padding,
+            groups,
+            bias=False,
+            downsample=self.downsample,
         )
 
     def norm(self, channels: Channels, affine: bool = True) -> OctBatchNorm2d | OctBatchNorm3d:
-        return (OctBatchNorm2d if self.dims == 2 else OctBatchNorm3d)(channels, eps=self.bn_eps, affine=affine)
+        return (OctBatchNorm2d if self.dims == 2 else OctBatchNorm3d)(
+            channels, eps=self.bn_eps, affine=affine
+        )
 
     @property
     def layer(self) -> "type[ConvNorm | NormConv]":
@@ -200,7 +228,9 @@ class BasicBlock(nn.Module):
         return self.second
 
 
-def make_shortcut(style: BlockStyle, in_channels: Channels, out_channels: Channels, stride: int) -> nn.Module:
+def make_shortcut(
+    style: BlockStyle, in_channels: Channels, out_channels: Channels, stride: int
+) -> nn.Module:
     """The identity, or a 1x1 projection where the shape changes."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
@@ -223,7 +253,10 @@ def make_stage(
     for i, kernel_t in enumerate(kernels_t):
         block_in, block_stride = (in_channels, stride) if i == 0 else (out_channels, 1)
         stage.add_module(
-            f"block{i}", block(style, block_in, mid_channels, out_channels, kernel_t=kernel_t, stride=block_stride)
+            f"block{i}",
+            block(
+                style, block_in, mid_channels, out_channels, kernel_t=kernel_t, stride=block_stride
+            ),
         )
         if after and i in after:
             stage.add_module(f"{after_name}{i}", after[i])
@@ -245,5 +278,7 @@ def init_weights(model: nn.Module, *, zero_init_final_bn: bool, fc_init_std: flo
         elif name == "head.fc":
             nn.init.normal_(module.weight, std=fc_init_std)
             nn.init.zeros_(module.bias)
-        elif zero_init_final_bn and isinstance(module, Bottleneck | BasicBlock) and not module.preact:
+        elif (
+            zero_init_final_bn and isinstance(module, Bottleneck | BasicBlock) and not module.preact
+        ):
             module.last.bn.zero_init()  # type: ignore[operator,union-attr]

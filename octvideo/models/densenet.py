@@ -23,7 +23,9 @@ from octvideo.models.image_resnet import Head, ImageNetwork
 class DenseLayer(nn.Module):
     """1x1 to four times `growth`, 3x3 to `growth`, concatenated behind the input in each group."""
 
-    def __init__(self, style: BlockStyle, in_channels: Channels, mid_channels: Channels, growth: Channels) -> None:
+    def __init__(
+        self, style: BlockStyle, in_channels: Channels, mid_channels: Channels, growth: Channels
+    ) -> None:
         super().__init__()
         self.reduce = NormConv(style, in_channels, mid_channels, (1, 1))
         self.spatial = NormConv(style, mid_channels, growth, (1, 3))
@@ -54,7 +56,9 @@ class DenseNet(ImageNetwork):
         for number, count in enumerate(options.layers, start=2):
             if number > 2:
                 width //= 2
-                self.stages.add_module(f"transition{number}", Transition(style, c, octave.split(width, number), (1, 1)))
+                self.stages.add_module(
+                    f"transition{number}", Transition(style, c, octave.split(width, number), (1, 1))
+                )
                 c = octave.split(width, number)
             mid, grown = octave.split(4 * growth, number), octave.split(growth, number)
             stage = nn.Sequential()

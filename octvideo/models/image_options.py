@@ -46,7 +46,9 @@ class ImageOptions:
     def _check(self, choices: dict[str, tuple[Any, ...]]) -> None:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(map(repr, allowed))}")
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}; it is one of {', '.join(map(repr, allowed))}"
+                )
 
     def octave(self, stages: Sequence[int] = (2, 3, 4)) -> OctavePlan:
         """Which of res2..res5 are octave: by default all but the last ("a 3x3 on a 3.5x3.5 map makes no sense")."""
@@ -98,7 +100,9 @@ class ImageResNetOptions(ImageOptions):
         ImageOptions.__post_init__(self)
         self._check({"block": ("post", "preact"), "stem": tuple(STEMS), "stem_pool": STEM_POOLS})
         if self.stride_1x1 and self.stride_last:
-            raise ConfigError("stride_1x1 and stride_last are both set; a block has its stride in one place")
+            raise ConfigError(
+                "stride_1x1 and stride_last are both set; a block has its stride in one place"
+            )
 
     @property
     def style(self) -> BlockStyle:

@@ -40,7 +40,9 @@ class ImageNetwork(nn.Module, ABC):
         """Float (N, C, H, W) of any size, normalised, to logits (N, num_classes)."""
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             got = tuple(x.shape)
-            raise ConfigError(f"the network got a tensor of shape {got}; it takes images (N, {self.in_channels}, H, W)")
+            raise ConfigError(
+                f"the network got a tensor of shape {got}; it takes images (N, {self.in_channels}, H, W)"
+            )
         return self.head(self.features(x))
 
     def window_scores(self, x: Tensor) -> Tensor:
@@ -145,7 +147,9 @@ class ImageResNet(ImageNetwork):
             c = out
         self.tail = style.norm(c) if style.kind == "preact" else None
         self.head = Head(c.total, options)
-        init_weights(self, zero_init_final_bn=options.zero_init_final_bn, fc_init_std=options.fc_init_std)
+        init_weights(
+            self, zero_init_final_bn=options.zero_init_final_bn, fc_init_std=options.fc_init_std
+        )
 
     def features(self, x: Tensor) -> Tensor:
         out = OctTensor(self.stem(x))
@@ -160,8 +164,13 @@ def make_glore(channels: Channels, options: ImageResNetOptions) -> dict[int, nn.
     """The GloRe units of res4 by the block that they follow."""
     for block in options.glore_location:
         if not 0 <= block < options.blocks[2]:
-            raise ConfigError(f"glore_location names block {block} of res4; it has blocks 0..{options.blocks[2] - 1}")
-    return {i: GloRe(channels, options.width_per_group * 8, options.style.bn_eps) for i in options.glore_location}
+            raise ConfigError(
+                f"glore_location names block {block} of res4; it has blocks 0..{options.blocks[2] - 1}"
+            )
+    return {
+        i: GloRe(channels, options.width_per_group * 8, options.style.bn_eps)
+        for i in options.glore_location
+    }
 
 
 def stage_widths(options: ImageResNetOptions, number: int) -> tuple[int, int]:

@@ -13,7 +13,17 @@ from octvideo.models.image_options import MobileNetOptions
 from octvideo.models.image_resnet import ConvNormRelu, Head, ImageNetwork
 
 # Output channels and stride of each block.
-BLOCKS_V1 = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
+BLOCKS_V1 = (
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    *[(512, 1)] * 5,
+    (1024, 2),
+    (1024, 1),
+)
 BLOCKS_V2 = (
     *((16, 1), (24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1)),
     *((96, 1), (96, 1), (96, 1), (160, 2), (160, 1), (160, 1), (320, 1)),
@@ -24,9 +34,13 @@ LAST_OCTAVE_V1, LAST_OCTAVE_V2 = 10, 13  # whose output, and whose expanded widt
 class SeparableBlock(nn.Module):
     """Depthwise 3x3 with the stride, pointwise 1x1; each followed by BN and ReLU."""
 
-    def __init__(self, style: BlockStyle, in_channels: Channels, out_channels: Channels, stride: int) -> None:
+    def __init__(
+        self, style: BlockStyle, in_channels: Channels, out_channels: Channels, stride: int
+    ) -> None:
         super().__init__()
-        self.depthwise = ConvNorm(style, in_channels, in_channels, (1, 3), stride, in_channels.total)
+        self.depthwise = ConvNorm(
+            style, in_channels, in_channels, (1, 3), stride, in_channels.total
+        )
         self.pointwise = ConvNorm(style, in_channels, out_channels, (1, 1))
 
     def forward(self, x: OctTensor) -> OctTensor:
@@ -37,10 +51,19 @@ class SeparableBlock(nn.Module):
 class InvertedResidual(nn.Module):
     """Expand 1x1, depthwise 3x3 with the stride, project 1x1, and a shortcut where the shape stays."""
 
-    def __init__(self, style: BlockStyle, in_channels: int, mid_channels: Channels, out_channels: int, stride: int):
+    def __init__(
+        self,
+        style: BlockStyle,
+        in_channels: int,
+        mid_channels: Channels,
+        out_channels: int,
+        stride: int,
+    ):
         super().__init__()
         self.expand = ConvNorm(style, Channels(in_channels), mid_channels, (1, 1))
-        self.depthwise = ConvNorm(style, mid_channels, mid_channels, (1, 3), stride, mid_channels.total)
+        self.depthwise = ConvNorm(
+            style, mid_channels, mid_channels, (1, 3), stride, mid_channels.total
+        )
         self.project = ConvNorm(style, mid_channels, Channels(out_channels), (1, 1))
         self.has_shortcut = stride == 1 and in_channels == out_channels
 

@@ -21,7 +21,11 @@ from octvideo.models.video_resnet import C2D, I3D, SLOW, VideoResNet
 CLIP, FAST_CLIP, IMAGE, CIFAR = (3, 8, 224, 224), (3, 32, 224, 224), (3, 224, 224), (3, 32, 32)
 
 # res3 blocks 1, 3 and res4 blocks 1, 3, 5: where the stage has them.
-NONLOCAL_5 = {26: ((), (1,), (1,), ()), 50: ((), (1, 3), (1, 3, 5), ()), 101: ((), (1, 3), (1, 3, 5), ())}
+NONLOCAL_5 = {
+    26: ((), (1,), (1,), ()),
+    50: ((), (1, 3), (1, 3, 5), ()),
+    101: ((), (1, 3), (1, 3, 5), ()),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,10 @@ def _video_models() -> Iterator[tuple[str, Family]]:
             yield f"{name}_r{depth}", Family(partial(VideoResNet, spec, depth), VideoOptions, CLIP)
         for name, spec in (("c2d_nln", C2D), ("i3d_nln", I3D)):
             nonlocal_5 = {"nonlocal_location": NONLOCAL_5[depth]}
-            yield f"{name}_r{depth}", Family(partial(VideoResNet, spec, depth), VideoOptions, CLIP, nonlocal_5)
+            yield (
+                f"{name}_r{depth}",
+                Family(partial(VideoResNet, spec, depth), VideoOptions, CLIP, nonlocal_5),
+            )
         yield f"slowfast_r{depth}", Family(partial(SlowFast, depth), VideoOptions, FAST_CLIP)
 
 
@@ -62,13 +69,20 @@ def _image_models() -> Iterator[tuple[str, Family]]:
     for depth in (26, 50, 101, 152, 200):
         yield f"preact_resnet{depth}", _image_resnet(blocks=blocks[depth], block="preact")
     for depth in (50, 101):
-        resnext: dict[str, Any] = {"blocks": blocks[depth], "num_groups": 32, "bottleneck_width": 128}
+        resnext: dict[str, Any] = {
+            "blocks": blocks[depth],
+            "num_groups": 32,
+            "bottleneck_width": 128,
+        }
         yield f"resnext{depth}_32x4d", _image_resnet(**resnext)
         yield f"preact_resnext{depth}_32x4d", _image_resnet(**resnext, block="preact")
     yield "preact_se_resnet50", _image_resnet(block="preact", se=True)
     yield "resnet50_glore", _image_resnet(block="preact", glore_location=(1, 3, 5))
     yield "resnet152_v1e", _image_resnet(blocks=blocks[152], stem="deep32", stride_last=True)
-    yield "resnet152_v1f", _image_resnet(blocks=blocks[152], stem="deep8", stem_pool="bottleneck", stride_last=True)
+    yield (
+        "resnet152_v1f",
+        _image_resnet(blocks=blocks[152], stem="deep8", stem_pool="bottleneck", stride_last=True),
+    )
     for depth in (20, 44, 56):
         cifar: dict[str, Any] = {
             "blocks": ((depth - 2) // 6,) * 3,
@@ -76,7 +90,10 @@ def _image_models() -> Iterator[tuple[str, Family]]:
             "width_per_group": 16,
             "stages": (2, 3),
         }
-        yield f"resnet{depth}_cifar", _image_resnet(CIFAR, **cifar, stem="3x3", stem_pool="none", num_classes=10)
+        yield (
+            f"resnet{depth}_cifar",
+            _image_resnet(CIFAR, **cifar, stem="3x3", stem_pool="none", num_classes=10),
+        )
     yield "densenet121", Family(DenseNet, DenseNetOptions, IMAGE)
     yield "mobilenet_v1", Family(MobileNetV1, MobileNetOptions, IMAGE)
     yield "mobilenet_v2", Family(MobileNetV2, MobileNetOptions, IMAGE)
@@ -134,7 +151,9 @@ def _plain(value: Any) -> Any:
     """Tuples and sets as lists, so that a config survives YAML, JSON and a weights-only checkpoint."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple | set | frozenset) else value
+    return (
+        [_plain(v) for v in value] if isinstance(value, list | tuple | set | frozenset) else value
+    )
 
 
 def _suggest(word: str, known: Any) -> str:

@@ -34,11 +34,15 @@ class Lateral(nn.Module):
     Frames of the fast pathway beyond a multiple of the stride have no slow frame to join, and are left out.
     """
 
-    def __init__(self, in_channels: int, out_channels: Channels, kernel_t: int, speed_ratio: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: Channels, kernel_t: int, speed_ratio: int
+    ) -> None:
         super().__init__()
         kernel, stride, padding = (kernel_t, 1, 1), (speed_ratio, 1, 1), (kernel_t // 2, 0, 0)
         self.speed_ratio = speed_ratio
-        self.conv = OctConv3d(Channels(in_channels), out_channels, kernel, stride, padding, bias=False)
+        self.conv = OctConv3d(
+            Channels(in_channels), out_channels, kernel, stride, padding, bias=False
+        )
         self.bn = OctBatchNorm3d(out_channels)
 
     def forward(self, slow: OctTensor, fast: OctTensor) -> OctTensor:
@@ -63,12 +67,16 @@ class Pathway(nn.Module):
         super().__init__()
         kernels_t = temporal_kernels(spec, BLOCKS[depth], options.num_block_temp_kernel)
         self.laterals = tuple(lateral)
-        self.stem = Stem(options.in_channels, width, spec.stem_temporal, options.stem_pool_padding, style.bn_eps)
+        self.stem = Stem(
+            options.in_channels, width, spec.stem_temporal, options.stem_pool_padding, style.bn_eps
+        )
         c = Channels(width)
         for i, number in enumerate((2, 3, 4, 5)):
             joined = Channels(c.high + lateral[i].high, c.low + lateral[i].low)
             mid, c = stage_channels(octave, width, options.num_groups, number)
-            stage = make_stage(style, joined, mid, c, kernels_t=kernels_t[i], stride=1 if number == 2 else 2)
+            stage = make_stage(
+                style, joined, mid, c, kernels_t=kernels_t[i], stride=1 if number == 2 else 2
+            )
             self.add_module(f"res{number}", stage)
         self.out_channels = c.total
 
@@ -94,15 +102,20 @@ class SlowFast(VideoNet):
         width, fast_width = options.width_per_group, options.width_per_group // options.beta_inv
         # What the fast pathway offers before res2..res5: the output of its stem, then of its res2, res3, res4.
         fast = [fast_width, *(4 * fast_width * 2**i for i in range(3))]
-        lateral = [octave.split(c * options.fusion_conv_channel_ratio, i + 1) for i, c in enumerate(fast)]
+        lateral = [
+            octave.split(c * options.fusion_conv_channel_ratio, i + 1) for i, c in enumerate(fast)
+        ]
         self.slow = Pathway(SLOW, depth, width, octave, style, lateral, options)
         self.fast = Pathway(FAST, depth, fast_width, plain, fast_style, [Channels(0)] * 4, options)
         self.laterals = nn.ModuleList(
-            Lateral(c, out, options.fusion_kernel_size, self.speed_ratio) for c, out in zip(fast, lateral, strict=True)
+            Lateral(c, out, options.fusion_kernel_size, self.speed_ratio)
+            for c, out in zip(fast, lateral, strict=True)
         )
         features = self.slow.out_channels + self.fast.out_channels
         self.head = Head(features, options.num_classes, options.dropout_rate, options.crop_size)
-        init_weights(self, zero_init_final_bn=options.zero_init_final_bn, fc_init_std=options.fc_init_std)
+        init_weights(
+            self, zero_init_final_bn=options.zero_init_final_bn, fc_init_std=options.fc_init_std
+        )
 
     def features(self, x: Tensor) -> list[Tensor]:
         slow, fast = OctTensor(self.slow.stem(self._slow_frames(x))), OctTensor(self.fast.stem(x))
@@ -119,10 +132,18 @@ class SlowFast(VideoNet):
 
 def _check(options: VideoOptions) -> None:
     if options.width_per_group % options.beta_inv:
-        raise ConfigError(f"beta_inv is {options.beta_inv}; it divides the slow width, here {options.width_per_group}")
+        raise ConfigError(
+            f"beta_inv is {options.beta_inv}; it divides the slow width, here {options.width_per_group}"
+        )
     if options.fusion_kernel_size % 2 == 0:
-        raise ConfigError(f"fusion_kernel_size is {options.fusion_kernel_size}; it is odd, to be centred on a frame")
+        raise ConfigError(
+            f"fusion_kernel_size is {options.fusion_kernel_size}; it is odd, to be centred on a frame"
+        )
     if options.block == "preact":
-        raise ConfigError("SlowFast has post-activation blocks only; block='preact' is for C2D and I3D")
+        raise ConfigError(
+            "SlowFast has post-activation blocks only; block='preact' is for C2D and I3D"
+        )
     if options.nonlocal_location and any(options.nonlocal_location):
-        raise ConfigError("SlowFast takes no non-local blocks here; nonlocal_location is for C2D, I3D and Slow")
+        raise ConfigError(
+            "SlowFast takes no non-local blocks here; nonlocal_location is for C2D, I3D and Slow"
+        )

@@ -24,8 +24,12 @@ class OctavePlan:
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
         if self.width_rule not in WIDTH_RULES:
-            raise ConfigError(f"width_rule is {self.width_rule!r}; it is one of {', '.join(WIDTH_RULES)}")
-        expected = tuple(range(self.stages[0], self.stages[0] + len(self.stages))) if self.stages else None
+            raise ConfigError(
+                f"width_rule is {self.width_rule!r}; it is one of {', '.join(WIDTH_RULES)}"
+            )
+        expected = (
+            tuple(range(self.stages[0], self.stages[0] + len(self.stages))) if self.stages else None
+        )
         if self.stages != expected or not set(self.stages) <= {2, 3, 4, 5}:
             raise ConfigError(
                 f"octave stages are {self.stages}; a pair begins and ends once: give neighbours from 2 to 5"
@@ -95,7 +99,9 @@ class VideoOptions:
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(map(repr, allowed))}")
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}; it is one of {', '.join(map(repr, allowed))}"
+                )
         if self.block == "preact" and self.stride_1x1:
             raise ConfigError("block='preact' has its stride at the 3x3; leave stride_1x1 out")
 
@@ -104,7 +110,9 @@ class VideoOptions:
         if self.block == "preact":
             stages, width_rule = (2, 3, 4), "int"
         return OctavePlan(
-            self.alpha, tuple(stages if self.stages is None else self.stages), self.width_rule or width_rule
+            self.alpha,
+            tuple(stages if self.stages is None else self.stages),
+            self.width_rule or width_rule,
         )
 
     @property

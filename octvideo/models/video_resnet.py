@@ -50,9 +50,18 @@ class Stem(nn.Module):
     `pool_padding` 0 is video-nonlocal-net's, and Table 6's C2D / I3D baselines; 1 is PySlowFast's and pytorchvideo's.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_t: int, pool_padding: int, bn_eps: float) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_t: int, pool_padding: int, bn_eps: float
+    ) -> None:
         super().__init__()
-        self.conv = Conv3d(in_channels, out_channels, (kernel_t, 7, 7), (1, 2, 2), (kernel_t // 2, 3, 3), bias=False)
+        self.conv = Conv3d(
+            in_channels,
+            out_channels,
+            (kernel_t, 7, 7),
+            (1, 2, 2),
+            (kernel_t // 2, 3, 3),
+            bias=False,
+        )
         self.bn = nn.BatchNorm3d(out_channels, eps=bn_eps)
         self.pool = MaxPool3d((1, 3, 3), (1, 2, 2), pool_padding)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
@@ -64,7 +73,9 @@ class Stem(nn.Module):
 class Head(nn.Module):
     """Global average, dropout, classifier; or the classifier at each position of a sliding window."""
 
-    def __init__(self, in_channels: int, num_classes: int, dropout_rate: float, crop_size: int) -> None:
+    def __init__(
+        self, in_channels: int, num_classes: int, dropout_rate: float, crop_size: int
+    ) -> None:
         super().__init__()
         self.window = max(crop_size // 32, 1)
         self.dropout = nn.Dropout(dropout_rate)
@@ -81,7 +92,9 @@ class Head(nn.Module):
 
     def _slide(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        return F.avg_pool2d(x.mean(2), (min(self.window, height), min(self.window, width)), stride=1)
+        return F.avg_pool2d(
+            x.mean(2), (min(self.window, height), min(self.window, width)), stride=1
+        )
 
 
 class VideoNet(nn.Module, ABC):
@@ -134,10 +147,14 @@ class VideoResNet(VideoNet):
             mid, out = stage_channels(octave, options.width_per_group, options.num_groups, number)
             after = make_nonlocal(out, number, len(kernels_t[i]), options)
             stride = 1 if number == 2 else 2
-            return make_stage(style, in_channels, mid, out, kernels_t=kernels_t[i], stride=stride, after=after), out
+            return make_stage(
+                style, in_channels, mid, out, kernels_t=kernels_t[i], stride=stride, after=after
+            ), out
 
         c = Channels(options.width_per_group)
-        self.stem = Stem(options.in_channels, c.high, spec.stem_temporal, options.stem_pool_padding, style.bn_eps)
+        self.stem = Stem(
+            options.in_channels, c.high, spec.stem_temporal, options.stem_pool_padding, style.bn_eps
+        )
         self.res2, c = stage(2, c)
         self.pool2 = MaxPool3d((spec.pool2_temporal, 1, 1), (spec.pool2_temporal, 1, 1))
         self.res3, c = stage(3, c)
@@ -145,7 +162,9 @@ class VideoResNet(VideoNet):
         self.res5, c = stage(5, c)
         self.tail = style.norm(c) if style.kind == "preact" else None
         self.head = Head(c.total, options.num_classes, options.dropout_rate, options.crop_size)
-        init_weights(self, zero_init_final_bn=options.zero_init_final_bn, fc_init_std=options.fc_init_std)
+        init_weights(
+            self, zero_init_final_bn=options.zero_init_final_bn, fc_init_std=options.fc_init_std
+        )
 
     def features(self, x: Tensor) -> list[Tensor]:
         out = self.res2(OctTensor(self.stem(x)))
@@ -156,7 +175,9 @@ class VideoResNet(VideoNet):
         return [merge(out)]
 
 
-def stage_channels(octave: OctavePlan, width: int, groups: int, number: int) -> tuple[Channels, Channels]:
+def stage_channels(
+    octave: OctavePlan, width: int, groups: int, number: int
+) -> tuple[Channels, Channels]:
     """Inner and outer channels of res`number`: 64 and 256 in res2 of a ResNet, doubling from stage to stage."""
     scale = 2 ** (number - 2)
     return octave.split(width * groups * scale, number), octave.split(4 * width * scale, number)
@@ -167,14 +188,18 @@ def temporal_kernels(
 ) -> tuple[tuple[int, ...], ...]:
     """kt of every block: the stage's pattern over its first `num_block_temp_kernel` blocks, 1 in the others."""
     if len(num_block_temp_kernel) != len(blocks):
-        raise ConfigError(f"num_block_temp_kernel is {num_block_temp_kernel}; it has an entry for each of res2..res5")
+        raise ConfigError(
+            f"num_block_temp_kernel is {num_block_temp_kernel}; it has an entry for each of res2..res5"
+        )
     return tuple(
         tuple(pattern[i % len(pattern)] if i < limit else 1 for i in range(count))
         for pattern, count, limit in zip(spec.temporal, blocks, num_block_temp_kernel, strict=True)
     )
 
 
-def make_nonlocal(channels: Channels, number: int, num_blocks: int, options: VideoOptions) -> dict[int, nn.Module]:
+def make_nonlocal(
+    channels: Channels, number: int, num_blocks: int, options: VideoOptions
+) -> dict[int, nn.Module]:
     """The non-local blocks of res`number` by the block that they follow; without a low group "cross" is "high"."""
     location = tuple((options.nonlocal_location or NO_NONLOCAL)[number - 2])
     if any(not 0 <= i < num_blocks for i in location):

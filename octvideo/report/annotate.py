@@ -27,12 +27,19 @@ def draw_bars(frame: Frame, ranking: Sequence[tuple[str, float]]) -> Frame:
         y = top + i * row
         length = round((panel_width - 2 * margin) * min(max(probability, 0.0), 1.0))
         pen.text((margin, y), f"{probability:4.0%}  {name}", font=font, fill="white")
-        pen.rectangle((margin, y + size + 2, margin + length, y + size + 2 + max(size // 6, 2)), fill=BAR)
-    return np.asarray(Image.alpha_composite(Image.fromarray(frame).convert("RGBA"), layer).convert("RGB"))
+        pen.rectangle(
+            (margin, y + size + 2, margin + length, y + size + 2 + max(size // 6, 2)), fill=BAR
+        )
+    return np.asarray(
+        Image.alpha_composite(Image.fromarray(frame).convert("RGBA"), layer).convert("RGB")
+    )
 
 
 def annotated(
-    frames: Iterable[Frame], fps: float, rankings: Sequence[Sequence[tuple[str, float]]], middles: Sequence[float]
+    frames: Iterable[Frame],
+    fps: float,
+    rankings: Sequence[Sequence[tuple[str, float]]],
+    middles: Sequence[float],
 ) -> Iterator[Frame]:
     """Each frame with the ranking whose middle (seconds, ascending) is nearest to it; one frame in memory at a time."""
     between = [(a + b) / 2 for a, b in pairwise(middles)]

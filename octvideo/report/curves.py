@@ -15,12 +15,20 @@ def training_charts(path: Path) -> list[str]:
     records = _read(path)
     # A short run has too few epochs for a line.
     epochs = [record for record in records if record["_type"] == "train_epoch"]
-    train = epochs if len(epochs) >= 10 else [record for record in records if record["_type"] == "train_iter"]
+    train = (
+        epochs
+        if len(epochs) >= 10
+        else [record for record in records if record["_type"] == "train_iter"]
+    )
     val = [record for record in records if record["_type"] == "val_epoch"]
     steps = epochs[0]["step"] / epochs[0]["epoch"] if epochs else 1
     x_label = "epoch" if epochs else "step"
     charts = []
-    for key, title, unit in (("loss", "Loss", ""), ("top1_err", "Top-1 error", " %"), ("lr", "Learning rate", "")):
+    for key, title, unit in (
+        ("loss", "Loss", ""),
+        ("top1_err", "Top-1 error", " %"),
+        ("lr", "Learning rate", ""),
+    ):
         series = [
             Series("training", "train", _points(train, key, steps)),
             Series("validation", "val", _points(val, key, steps)),
@@ -44,4 +52,8 @@ def _read(path: Path) -> Records:
 
 
 def _points(records: Iterable[Mapping[str, Any]], key: str, steps: float) -> list[Point]:
-    return [(record["step"] / steps, record[key]) for record in records if isinstance(record.get(key), int | float)]
+    return [
+        (record["step"] / steps, record[key])
+        for record in records
+        if isinstance(record.get(key), int | float)
+    ]

@@ -32,7 +32,9 @@ class Axes:
         x, low, high = (math.log(value) if self.log_x else value for value in (point[0], *self.x))
         across = (x - low) / (high - low or 1)
         up = (point[1] - self.y[0]) / (self.y[1] - self.y[0] or 1)
-        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (
+            HEIGHT - TOP - BOTTOM
+        )
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -57,7 +59,10 @@ def line_chart(series: Sequence[Series], title: str, x_label: str, unit: str = "
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
         drawn.append(f'<path class="line {one.colour}" d="{path}"/>')
         if len(places) <= 30:
-            drawn += [f'<circle class="dot {one.colour}" cx="{x:.1f}" cy="{y:.1f}" r="2.2"/>' for x, y in places]
+            drawn += [
+                f'<circle class="dot {one.colour}" cx="{x:.1f}" cy="{y:.1f}" r="2.2"/>'
+                for x, y in places
+            ]
     legend = "".join(
         f'<span class="key {one.colour}">{escape(one.name)} <b>{short(one.points[-1][1])}{unit}</b></span>'
         for one in series
@@ -71,13 +76,23 @@ def views_chart(values: Sequence[tuple[str, int, float]], title: str) -> str:
     y_ticks = nice_ticks(max(low - 1, 0), min(high + 1, 100), 4)
     counts = sorted({count for _, count, _ in values})
     axes = Axes((counts[0] * 0.8, counts[-1] * 1.35), (y_ticks[0], y_ticks[-1]), log_x=True)
-    drawn = [_grid(axes, [(count, str(count)) for count in _apart(counts)], y_ticks, "views per video", " %")]
+    drawn = [
+        _grid(
+            axes,
+            [(count, str(count)) for count in _apart(counts)],
+            y_ticks,
+            "views per video",
+            " %",
+        )
+    ]
     for name, count, value in values:
         x, y = axes.place((count, value))
         below = y < TOP + 16 or name.endswith("x3")
         drawn.append(f'<circle class="dot val" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
         text = name.replace("x", " &times; ")
-        drawn.append(f'<text class="name" x="{x:.1f}" y="{y + (16 if below else -8):.1f}">{text}</text>')
+        drawn.append(
+            f'<text class="name" x="{x:.1f}" y="{y + (16 if below else -8):.1f}">{text}</text>'
+        )
     return _figure(title, "", "".join(drawn))
 
 
@@ -102,16 +117,26 @@ def short(value: float) -> str:
     return f"{value:.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _grid(axes: Axes, x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[float], x_label: str, unit: str) -> str:
+def _grid(
+    axes: Axes,
+    x_ticks: Sequence[tuple[float, str]],
+    y_ticks: Sequence[float],
+    x_label: str,
+    unit: str,
+) -> str:
     marks = []
     for value in y_ticks:
         _, y = axes.place((axes.x[0], value))
         marks.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        marks.append(f'<text class="y" x="{LEFT - 7}" y="{y + 3.5:.1f}">{short(value)}{unit}</text>')
+        marks.append(
+            f'<text class="y" x="{LEFT - 7}" y="{y + 3.5:.1f}">{short(value)}{unit}</text>'
+        )
     for value, text in x_ticks:
         x, _ = axes.place((value, axes.y[0]))
         marks.append(f'<text class="x" x="{x:.1f}" y="{HEIGHT - BOTTOM + 15}">{text}</text>')
-    marks.append(f'<text class="x" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}">{escape(x_label)}</text>')
+    marks.append(
+        f'<text class="x" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}">{escape(x_label)}</text>'
+    )
     return "".join(marks)
 
 

@@ -11,7 +11,9 @@ from octvideo.report.hooks import as_pair, captured
 Evidence = NDArray[np.float32]
 
 
-def gradcam(model: nn.Module, clip: Tensor, class_index: int, layer: str = "res5") -> dict[str, Evidence]:
+def gradcam(
+    model: nn.Module, clip: Tensor, class_index: int, layer: str = "res5"
+) -> dict[str, Evidence]:
     """Where the evidence for a class lies: {"high": (T, H, W), "low": ...} in 0..1 at the clip's size.
 
     clip: float (1, 3, T, H, W). The two share one scale, so that a faint low group is faint in the picture too.
@@ -21,7 +23,9 @@ def gradcam(model: nn.Module, clip: Tensor, class_index: int, layer: str = "res5
         logits = model(clip.detach().requires_grad_())
         pair = as_pair(found[layer])
         groups = {"high": pair.high} | ({} if pair.low is None else {"low": pair.low})
-        gradients = torch.autograd.grad(logits[0, class_index], list(groups.values()), allow_unused=True)
+        gradients = torch.autograd.grad(
+            logits[0, class_index], list(groups.values()), allow_unused=True
+        )
     maps = {
         name: _evidence(feature, gradient, clip.shape[2:])
         for (name, feature), gradient in zip(groups.items(), gradients, strict=True)

@@ -17,7 +17,9 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     modules = dict(model.named_modules())
     if name in modules and name:
         return modules[name]
-    near = difflib.get_close_matches(name, modules, n=3, cutoff=0.3) or list(dict(model.named_children()))
+    near = difflib.get_close_matches(name, modules, n=3, cutoff=0.3) or list(
+        dict(model.named_children())
+    )
     raise ConfigError(f"there is no layer {name!r} in this network; near it: {', '.join(near)}")
 
 

@@ -81,7 +81,9 @@ def _headline(summary: Mapping[str, Any], title: str) -> str:
     )
     html = f'<header><h1>{escape(title)}</h1><div class="numbers">{cards}</div>'
     if "top1_acc" in summary:
-        html += interval_bar(summary["top1_acc"], summary["top1_interval"], 100 / len(summary["class_names"]))
+        html += interval_bar(
+            summary["top1_acc"], summary["top1_interval"], 100 / len(summary["class_names"])
+        )
     return html + _unread(summary) + "</header>"
 
 
@@ -120,7 +122,10 @@ def _films(summary: Mapping[str, Any], predictions: Sequence[Mapping[str, str]],
     if summary["task"] == "single_label":
         right = [i for i in read if _is_hit(predictions[i])]
         wrong = [i for i in read if not _is_hit(predictions[i])]
-        groups = {"Most confident mistakes": wrong[:NUM_FILMS], "Least confident hits": right[::-1][:NUM_FILMS]}
+        groups = {
+            "Most confident mistakes": wrong[:NUM_FILMS],
+            "Least confident hits": right[::-1][:NUM_FILMS],
+        }
     else:
         groups = {"Most confident": read[:NUM_FILMS], "Least confident": read[::-1][:NUM_FILMS]}
     body = "".join(
@@ -139,15 +144,23 @@ def _is_hit(row: Mapping[str, str]) -> bool:
 def _film(row: Mapping[str, str], frames: NDArray[np.uint8] | None) -> str:
     if frames is None:
         return ""
-    named, label, score = escape(row["name_1"]), escape(row["label_name"]), 100 * float(row["score_1"])
+    named, label, score = (
+        escape(row["name_1"]),
+        escape(row["label_name"]),
+        100 * float(row["score_1"]),
+    )
     if _is_hit(row):
         text = f'<b class="right">{named}</b><span>{score:.0f} % sure</span>'
     elif row["label"]:
-        text = f'<b class="wrong">{named}</b><span>{score:.0f} % sure; labelled</span><b>{label}</b>'
+        text = (
+            f'<b class="wrong">{named}</b><span>{score:.0f} % sure; labelled</span><b>{label}</b>'
+        )
     else:
         text = f"<b>{named}</b><span>{score:.0f} % sure</span>"
     alt = escape(Path(row["path"]).name)
-    pictures = "".join(f'<img src="{uri}" alt="{alt}, frame {i}">' for i, uri in enumerate(film_frames(frames), 1))
+    pictures = "".join(
+        f'<img src="{uri}" alt="{alt}, frame {i}">' for i, uri in enumerate(film_frames(frames), 1)
+    )
     caption = f"<figcaption>{text}<span>{alt}</span></figcaption>"
     return f'<figure class="film">{caption}<div class="frames">{pictures}</div></figure>'
 
@@ -163,7 +176,8 @@ def _classes(summary: Mapping[str, Any]) -> str:
     columns = (("Hardest", measured[:12]), ("Easiest", measured[::-1][:12]))
     halves = "".join(f"<div><h3>{name}</h3>{_bars(rows)}</div>" for name, rows in columns)
     every = "".join(
-        f"<div><span>{escape(row['name'])}</span><span>{100 * share:.0f} %</span></div>" for share, row in measured
+        f"<div><span>{escape(row['name'])}</span><span>{100 * share:.0f} %</span></div>"
+        for share, row in measured
     )
     body = (
         f'<div class="charts pair">{halves}</div><br><details><summary>All of them, hardest first</summary>'
@@ -179,7 +193,11 @@ def _share(row: Mapping[str, Any]) -> float:
 def _bars(measured: Iterable[tuple[float, Mapping[str, Any]]]) -> str:
     lines = []
     for share, row in measured:
-        count = f"{row['correct']} of {row['videos']}" if "correct" in row else f"{row['videos']} videos"
+        count = (
+            f"{row['correct']} of {row['videos']}"
+            if "correct" in row
+            else f"{row['videos']} videos"
+        )
         bar = f'<div class="track"><i style="width:{100 * share:.1f}%"></i></div>'
         text = f'<div class="count">{100 * share:.0f} % · {count}</div>'
         lines.append(f"<div>{escape(row['name'])}</div>{bar}{text}")
@@ -193,16 +211,22 @@ def _confusion(summary: Mapping[str, Any]) -> str:
     if len(names) <= LARGEST_TABLE:
         body = _matrix_table(names, cells)
     else:
-        data = json.dumps({"names": names, "cells": cells}, separators=(",", ":")).replace("<", "\\u003c")
+        data = json.dumps({"names": names, "cells": cells}, separators=(",", ":")).replace(
+            "<", "\\u003c"
+        )
         body = (
             f'<div class="wide"><img class="map" src="{heat_map(cells, len(names))}" alt="confusion matrix"></div>'
             f"<output>Point at the picture to read a cell.</output>"
             f'<script type="application/json" id="cells">{data}</script><script>{MATRIX_SCRIPT}</script>'
         )
-    note = "Row: the label. Column: what the model named. Blue cells are right, red ones are mistakes."
+    note = (
+        "Row: the label. Column: what the model named. Blue cells are right, red ones are mistakes."
+    )
     pairs = _confused_pairs(names, cells)
     if len(names) <= SMALLEST_TABLE:
-        return _section("Confusion", note, f'<div class="charts pair">{body}<div>{pairs}</div></div>')
+        return _section(
+            "Confusion", note, f'<div class="charts pair">{body}<div>{pairs}</div></div>'
+        )
     return _section("Confusion", note, body + pairs)
 
 
@@ -212,7 +236,10 @@ def _matrix_table(names: Sequence[str], cells: Sequence[Sequence[int]]) -> str:
     body = []
     for row, name in enumerate(names):
         total = sum(counts.get((row, column), 0) for column in range(len(names))) or 1
-        line = [_cell(counts.get((row, column), 0), total, row == column) for column in range(len(names))]
+        line = [
+            _cell(counts.get((row, column), 0), total, row == column)
+            for column in range(len(names))
+        ]
         body.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(line)}</tr>')
     return (
         f'<div class="wide"><table class="matrix"><thead><tr><td style="background:none"></td>{head}</tr></thead>'
@@ -229,11 +256,15 @@ def _cell(count: int, total: int, right: bool) -> str:
 
 
 def _confused_pairs(names: Sequence[str], cells: Sequence[Sequence[int]], most: int = 8) -> str:
-    mistakes = sorted((cell for cell in cells if cell[0] != cell[1]), key=lambda cell: (-cell[2], cell))
+    mistakes = sorted(
+        (cell for cell in cells if cell[0] != cell[1]), key=lambda cell: (-cell[2], cell)
+    )
     if len(names) <= 2 or not mistakes:
         return ""
     rows = [(names[row], names[column], str(count)) for row, column, count in mistakes[:most]]
-    return f"<h3>Most frequent confusions</h3>{_table(rows, ('label', 'named', 'videos'), number=2)}"
+    return (
+        f"<h3>Most frequent confusions</h3>{_table(rows, ('label', 'named', 'videos'), number=2)}"
+    )
 
 
 def _views(summary: Mapping[str, Any]) -> str:
@@ -248,17 +279,24 @@ def _views(summary: Mapping[str, Any]) -> str:
     what = "mAP" if "map" in summary else "top-1"
     table = _table(rows, (f"clips{TIMES}crops", "views", f"{what} %"), number=2)
     note = (
-        "From the same pass: what fewer clips along time and crops along space would have given, for less computation."
+        "From the same pass: what fewer clips along time and crops along space would have given, "
+        "for less computation."
     )
     return _section(
-        "Accuracy and views", note, f'<div class="charts">{views_chart(values, f"{what}, %")}<div>{table}</div></div>'
+        "Accuracy and views",
+        note,
+        f'<div class="charts">{views_chart(values, f"{what}, %")}<div>{table}</div></div>',
     )
 
 
 def _training(metrics: Path) -> str:
     charts = training_charts(metrics)
     return (
-        _section("Training", "As the run logged it.", f'<div class="charts">{"".join(charts)}</div>') if charts else ""
+        _section(
+            "Training", "As the run logged it.", f'<div class="charts">{"".join(charts)}</div>'
+        )
+        if charts
+        else ""
     )
 
 
@@ -271,7 +309,9 @@ def _details(summary: Mapping[str, Any], config: str, environment: Mapping[str, 
     ]
     if config:
         parts.append(("Configuration", f"<pre>{escape(config)}</pre>"))
-    body = "".join(f"<details><summary>{name}</summary>{content}</details>" for name, content in parts)
+    body = "".join(
+        f"<details><summary>{name}</summary>{content}</details>" for name, content in parts
+    )
     return _section("How it was measured", "Enough to measure it again.", body)
 
 
@@ -280,7 +320,8 @@ def _table(rows: Iterable[Sequence[str]], head: Sequence[str] = (), number: int 
 
     def line(tag: str, cells: Sequence[str]) -> str:
         return "".join(
-            f"<{tag}{' class=n' if i == number else ''}>{escape(cell)}</{tag}>" for i, cell in enumerate(cells)
+            f"<{tag}{' class=n' if i == number else ''}>{escape(cell)}</{tag}>"
+            for i, cell in enumerate(cells)
         )
 
     top = f"<thead><tr>{line('th', head)}</tr></thead>" if head else ""

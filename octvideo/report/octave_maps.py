@@ -23,7 +23,9 @@ def path_maps(model: nn.Module, clip: Tensor, layer: str) -> dict[str, NDArray[n
     `layer` is no octave convolution.
     """
     if not isinstance(find_layer(model, layer), OctConv2d | OctConv3d):
-        raise ConfigError(f"{layer!r} is no octave convolution; name one, as res3.block0.spatial.conv")
+        raise ConfigError(
+            f"{layer!r} is no octave convolution; name one, as res3.block0.spatial.conv"
+        )
     paths = [name for name in PATHS if getattr(find_layer(model, layer), name) is not None]
     with captured(model, [layer, *(f"{layer}.{path}" for path in paths)]) as found:
         model(clip)
@@ -33,7 +35,9 @@ def path_maps(model: nn.Module, clip: Tensor, layer: str) -> dict[str, NDArray[n
     return {name: _magnitude(x) for name, x in maps.items()}
 
 
-def draw_paths(frame: NDArray[np.uint8], maps: Mapping[str, NDArray[np.float32]], title: str) -> Figure:
+def draw_paths(
+    frame: NDArray[np.uint8], maps: Mapping[str, NDArray[np.float32]], title: str
+) -> Figure:
     """The frame, the two outputs, and the paths with their share of what enters their group."""
     figure = Figure(figsize=(2.6 * (1 + len(maps)), 3.2), layout="constrained")
     first, *rest = figure.subplots(1, 1 + len(maps))

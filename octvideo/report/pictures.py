@@ -13,7 +13,9 @@ def film_frames(frames: NDArray[np.uint8], *, most: int = 8, height: int = 128) 
     """uint8 (T, H, W, 3), as the model saw them -> JPEGs of at most `most` of them, first and last kept."""
     chosen = np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int)
     width = max(round(frames.shape[2] * height / frames.shape[1]), 1)
-    return [_uri(Image.fromarray(frames[i]).resize((width, height)), "JPEG", quality=80) for i in chosen]
+    return [
+        _uri(Image.fromarray(frames[i]).resize((width, height)), "JPEG", quality=80) for i in chosen
+    ]
 
 
 def heat_map(cells: Sequence[Sequence[int]], size: int) -> str:

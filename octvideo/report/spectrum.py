@@ -50,9 +50,14 @@ def draw_spectra(spectra: Mapping[str, Spectrum], title: str) -> Figure:
     shown = {name: pad_spectrum(s, height, width) for name, s in spectra.items()}
     floor = min(s[s > 0].min() for s in spectra.values())
     logs = {name: np.log10(np.maximum(s, floor)) for name, s in shown.items()}
-    bounds = {"vmin": min(x.min() for x in logs.values()), "vmax": max(x.max() for x in logs.values())}
+    bounds = {
+        "vmin": min(x.min() for x in logs.values()),
+        "vmax": max(x.max() for x in logs.values()),
+    }
     figure = Figure(figsize=(3.1 * len(spectra) + 4.2, 3.4), layout="constrained")
-    *maps, profile = figure.subplots(1, len(spectra) + 1, width_ratios=[1.0] * len(spectra) + [1.35])
+    *maps, profile = figure.subplots(
+        1, len(spectra) + 1, width_ratios=[1.0] * len(spectra) + [1.35]
+    )
     for axes, (name, log) in zip(maps, logs.items(), strict=True):
         image = axes.imshow(log, extent=(-0.5, 0.5, 0.5, -0.5), cmap="magma", **bounds)
         axes.set_title(name, fontsize=10)
@@ -62,7 +67,9 @@ def draw_spectra(spectra: Mapping[str, Spectrum], title: str) -> Figure:
     for name, spectrum in shown.items():
         radii, energy = radial_profile(spectrum)
         carried = energy > 0
-        profile.plot(radii[carried], np.log10(energy[carried]), label=name, marker=".", markersize=4)
+        profile.plot(
+            radii[carried], np.log10(energy[carried]), label=name, marker=".", markersize=4
+        )
     profile.axvline(0.25, color="grey", linewidth=0.8, linestyle=":")
     profile.set_xlabel("radius, cycles per pixel (dotted: Nyquist of the low group)", fontsize=8)
     profile.set_ylabel("log10 energy", fontsize=8)

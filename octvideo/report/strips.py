@@ -10,9 +10,14 @@ Frames = NDArray[np.uint8]
 GAP, CAPTION = 4, 18
 
 
-def film_strip(rows: Sequence[tuple[str, Frames]], *, most: int = 8, height: int = 112) -> Image.Image:
+def film_strip(
+    rows: Sequence[tuple[str, Frames]], *, most: int = 8, height: int = 112
+) -> Image.Image:
     """(caption, uint8 (T, H, W, 3)) rows to one picture; of a clip at most `most` frames, first and last kept."""
-    drawn = [(caption, [_thumbnail(frames[i], height) for i in _spread(len(frames), most)]) for caption, frames in rows]
+    drawn = [
+        (caption, [_thumbnail(frames[i], height) for i in _spread(len(frames), most)])
+        for caption, frames in rows
+    ]
     width = max(sum(f.width + GAP for f in frames) + GAP for _, frames in drawn)
     sheet = Image.new("RGB", (width, len(drawn) * (height + CAPTION + GAP) + GAP), "white")
     pen = ImageDraw.Draw(sheet)

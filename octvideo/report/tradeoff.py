@@ -43,12 +43,28 @@ def draw_tradeoff(points: Sequence[Point], *, paper: Sequence[Point] = PAPER) ->
         style = "--" if part is paper else "-"
         for family in dict.fromkeys(p.family for p in part):
             line = sorted((p for p in part if p.family == family), key=lambda p: p.gflops)
-            axes.plot([p.gflops for p in line], [p.accuracy for p in line], style, marker="o", label=family)
+            axes.plot(
+                [p.gflops for p in line],
+                [p.accuracy for p in line],
+                style,
+                marker="o",
+                label=family,
+            )
             for p in line:
-                axes.annotate(f"{p.alpha:g}", (p.gflops, p.accuracy), xytext=(4, 4), textcoords="offset points", size=7)
+                axes.annotate(
+                    f"{p.alpha:g}",
+                    (p.gflops, p.accuracy),
+                    xytext=(4, 4),
+                    textcoords="offset points",
+                    size=7,
+                )
         axes.set_xlabel("GFLOPs per view (multiply-adds)")
         axes.set_ylabel("top-1, %")
-        axes.set_title("Table 6 of the paper, Kinetics-400" if part is paper else "measured runs", fontsize=10)
-        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)  # below: it hides no point
+        axes.set_title(
+            "Table 6 of the paper, Kinetics-400" if part is paper else "measured runs", fontsize=10
+        )
+        axes.legend(
+            fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2
+        )  # below: it hides no point
         axes.grid(alpha=0.3)
     return figure

@@ -23,7 +23,10 @@ class Assumptions:
 
     @classmethod
     def of(
-        cls, model_2d: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+        cls,
+        model_2d: nn.Module,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> "Assumptions":
         """Read them from an image network of this package."""
         options: Mapping[str, Any] = model_2d.config  # type: ignore[assignment]
@@ -47,10 +50,16 @@ class Assumptions:
         is_octave: the weights are an octave network's. Vanilla weights may enter an octave network that pools: that is
         a part of the approximation which splitting them is, and is measured with it.
         """
-        strided = {name: m for name, m in model_3d.named_modules() if isinstance(m, OctConv3d) and m.stride[-1] == 2}
+        strided = {
+            name: m
+            for name, m in model_3d.named_modules()
+            if isinstance(m, OctConv3d) and m.stride[-1] == 2
+        }
         at_1x1 = any(name.endswith("reduce.conv") for name in strided)
         downsample = next(iter(strided.values())).downsample
-        becomes_octave = not is_octave and any(m.in_channels.low or m.out_channels.low for m in strided.values())
+        becomes_octave = not is_octave and any(
+            m.in_channels.low or m.out_channels.low for m in strided.values()
+        )
         trusted = []
         if self.stride_1x1 is None:
             trusted.append(
@@ -78,5 +87,7 @@ class Assumptions:
                 )
             elif any(abs(a - b) > 0.5 / 255 for a, b in zip(wanted, got, strict=True)):
                 rounded = ", ".join(f"{value:.4g}" for value in wanted)
-                raise CheckpointError(f"the weights were trained with another input; set DATA.{key} [{rounded}]")
+                raise CheckpointError(
+                    f"the weights were trained with another input; set DATA.{key} [{rounded}]"
+                )
         return trusted

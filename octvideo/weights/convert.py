@@ -15,7 +15,12 @@ from torch import Tensor, nn
 
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models import create_model
-from octvideo.models.image_options import DenseNetOptions, ImageOptions, ImageResNetOptions, MobileNetOptions
+from octvideo.models.image_options import (
+    DenseNetOptions,
+    ImageOptions,
+    ImageResNetOptions,
+    MobileNetOptions,
+)
 from octvideo.models.registry import MODELS
 from octvideo.torch_file import read_torch_file
 from octvideo.weights.image_weights import read_image_weights
@@ -43,11 +48,23 @@ class ConvertedWeights:
 
     def checkpoint(self, class_names: Sequence[str] = ()) -> dict[str, Any]:
         """What a checkpoint file of this package holds."""
-        preprocessing = {"mean": list(self.mean), "std": list(self.std), "short_side": 256, "crop_size": 224}
-        meta = {"format": 1, "model": self.model, "class_names": list(class_names), "preprocessing": preprocessing}
+        preprocessing = {
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "short_side": 256,
+            "crop_size": 224,
+        }
+        meta = {
+            "format": 1,
+            "model": self.model,
+            "class_names": list(class_names),
+            "preprocessing": preprocessing,
+        }
         return {"model_state": self.state, "meta": meta}
 
-    def with_input(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> "ConvertedWeights":
+    def with_input(
+        self, mean: Sequence[float] | None, std: Sequence[float] | None
+    ) -> "ConvertedWeights":
         """The same for an input that is known; one number stands for all three channels."""
         known = mean is not None and std is not None
         return replace(
@@ -72,11 +89,18 @@ def convert_weights(path: str | Path, *, stride_1x1: bool = False) -> ConvertedW
         official = read_official(path)
         options = {"bn_eps": official.bn_eps, "downsample": official.downsample}
         model = identify(official.state, str(path), options)
-        return ConvertedWeights(official.state, model, "official OctConv (MXNet)", official.mean, official.std)
+        return ConvertedWeights(
+            official.state, model, "official OctConv (MXNet)", official.mean, official.std
+        )
     state, layout = _read_torch(str(path))
     options = {"stride_1x1": True} if stride_1x1 else {}
     return ConvertedWeights(
-        state, identify(state, str(path), options), layout, TORCHVISION_MEAN, TORCHVISION_STD, assumed=True
+        state,
+        identify(state, str(path), options),
+        layout,
+        TORCHVISION_MEAN,
+        TORCHVISION_STD,
+        assumed=True,
     )
 
 
@@ -85,7 +109,9 @@ def _read_torch(path: str) -> tuple[dict[str, Tensor], str]:
     if "meta" in content:
         raise CheckpointError(f"{path}: is a checkpoint of this package already")
     weights = read_image_weights(content, path)
-    return {name: t.float() if t.is_floating_point() else t for name, t in weights.state.items()}, weights.layout
+    return {
+        name: t.float() if t.is_floating_point() else t for name, t in weights.state.items()
+    }, weights.layout
 
 
 # --- Which network
@@ -100,7 +126,10 @@ def identify(state: State, source: str, options: Mapping[str, Any]) -> dict[str,
     shapes = _shapes(state)
     for name, seen in _candidates(state):
         known = {field.name for field in fields(MODELS[name].options)}
-        arguments = {**seen, **{option: value for option, value in options.items() if option in known}}
+        arguments = {
+            **seen,
+            **{option: value for option, value in options.items() if option in known},
+        }
         try:
             with torch.device("meta"):
                 model = create_model(name, **arguments)
@@ -108,11 +137,17 @@ def identify(state: State, source: str, options: Mapping[str, Any]) -> dict[str,
             continue
         if _shapes(model.state_dict()) == shapes:
             return _resolved(model)
-    raise CheckpointError(f"{source}: its names and shapes are of none of the image networks in list_models()")
+    raise CheckpointError(
+        f"{source}: its names and shapes are of none of the image networks in list_models()"
+    )
 
 
 def _shapes(state: State) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(t.shape) for name, t in state.items() if not name.endswith("num_batches_tracked")}
+    return {
+        name: tuple(t.shape)
+        for name, t in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
 
 
 def _resolved(model: nn.Module) -> dict[str, Any]:
@@ -129,30 +164,48 @@ def _candidates(state: State) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     seen = {"num_classes": classifier.shape[0], "alpha": find_alpha(state)}
     blocks, se = count_blocks(state), any(".excite." in key for key in state)
-    for name, family in sorted(MODELS.items(), key=lambda item: item[1].fixed.get("se", False) != se):
+    for name, family in sorted(
+        MODELS.items(), key=lambda item: item[1].fixed.get("se", False) != se
+    ):
         if not issubclass(family.options, ImageOptions):
             continue
         options = family.options(**family.fixed)
-        if isinstance(options, ImageResNetOptions) and tuple(options.blocks) == blocks and stem is not None:
+        if (
+            isinstance(options, ImageResNetOptions)
+            and tuple(options.blocks) == blocks
+            and stem is not None
+        ):
             if (options.block == "preact") != ("tail.high.weight" in state):
                 continue
             yield name, {**seen, "width_per_group": stem.shape[0], "se": se}
-        elif isinstance(options, DenseNetOptions) and "stages.dense2.layer0.reduce.conv.h2h.weight" in state:
+        elif (
+            isinstance(options, DenseNetOptions)
+            and "stages.dense2.layer0.reduce.conv.h2h.weight" in state
+        ):
             yield name, {**seen, "octave_stem": "stem.conv.h2l.weight" in state}
-        elif isinstance(options, MobileNetOptions) and "blocks.block1.depthwise.conv.h2h.weight" in state:
+        elif (
+            isinstance(options, MobileNetOptions)
+            and "blocks.block1.depthwise.conv.h2h.weight" in state
+        ):
             yield name, {**seen, "width": stem.shape[0] / 32 if stem is not None else 1.0}
 
 
 def count_blocks(state: State) -> tuple[int, ...]:
     """Residual blocks in each of res2, res3, ...; empty for other families."""
-    blocks = {match.groups() for name in state if (match := re.match(r"res(\d)\.block(\d+)\.", name))}
+    blocks = {
+        match.groups() for name in state if (match := re.match(r"res(\d)\.block(\d+)\.", name))
+    }
     stages = sorted({int(stage) for stage, _ in blocks})
     return tuple(sum(int(stage) == number for stage, _ in blocks) for number in stages)
 
 
 def find_alpha(state: State) -> float:
     """The shortest decimal alpha with int(alpha * C) = low in the widest divided layer; 0 where none is divided."""
-    low = {name.removesuffix(".h2l.weight"): t.shape[0] for name, t in state.items() if name.endswith(".h2l.weight")}
+    low = {
+        name.removesuffix(".h2l.weight"): t.shape[0]
+        for name, t in state.items()
+        if name.endswith(".h2l.weight")
+    }
     widths = [(low[name] + state[f"{name}.h2h.weight"].shape[0], low[name]) for name in low]
     whole, part = max(widths, default=(1, 0))
     alphas = (math.ceil(10**digits * part / whole) / 10**digits for digits in range(1, 5))

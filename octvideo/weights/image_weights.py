@@ -30,7 +30,9 @@ class ImageWeights:
         return is_octave(self.state)
 
 
-def read_image_weights(checkpoint: Mapping[str, Any], source: str, prefixes: Sequence[str] = ()) -> ImageWeights:
+def read_image_weights(
+    checkpoint: Mapping[str, Any], source: str, prefixes: Sequence[str] = ()
+) -> ImageWeights:
     """What a file's dict says of an image network. source: the file, for messages; prefixes: to take off the names.
 
     Raises CheckpointError for a video network's weights and for names of no known layout.
@@ -38,8 +40,15 @@ def read_image_weights(checkpoint: Mapping[str, Any], source: str, prefixes: Seq
     meta = checkpoint.get("meta")
     if isinstance(meta, Mapping) and "model" in meta:
         return _own(checkpoint, meta["model"], source)
-    wrapped = next((checkpoint[key] for key in WRAPPERS if isinstance(checkpoint.get(key), Mapping)), checkpoint)
-    tensors = {_without(prefixes, name): value for name, value in wrapped.items() if isinstance(value, Tensor)}
+    wrapped = next(
+        (checkpoint[key] for key in WRAPPERS if isinstance(checkpoint.get(key), Mapping)),
+        checkpoint,
+    )
+    tensors = {
+        _without(prefixes, name): value
+        for name, value in wrapped.items()
+        if isinstance(value, Tensor)
+    }
     layout = find_layout(tensors)
     if layout not in IMAGE_LAYOUTS:
         some = ", ".join(list(tensors)[:3]) or "no tensors"
@@ -61,7 +70,9 @@ def _own(checkpoint: Mapping[str, Any], config: dict[str, Any], source: str) -> 
         model = create_model(**config)
     preprocessing = checkpoint["meta"].get("preprocessing", {})
     assumes = Assumptions.of(model, preprocessing.get("mean"), preprocessing.get("std"))
-    return ImageWeights(checkpoint.get("ema_state") or checkpoint["model_state"], assumes, str(config["name"]))
+    return ImageWeights(
+        checkpoint.get("ema_state") or checkpoint["model_state"], assumes, str(config["name"])
+    )
 
 
 def _without(prefixes: Sequence[str], name: str) -> str:

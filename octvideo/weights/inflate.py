@@ -46,8 +46,12 @@ class InflationReport:
         lines = [f"inflated as they are: {len(self.copied)} layers"] if self.copied else []
         for kind, layers in (("split", self.split), ("merged", self.merged)):
             for stage in dict.fromkeys(name.partition(".")[0] for name in layers):
-                changes = [change for name, change in layers.items() if name.startswith(f"{stage}.")]
-                lines.append(f"{kind} in {stage}: {len(changes)} layers, {', '.join(dict.fromkeys(changes))}")
+                changes = [
+                    change for name, change in layers.items() if name.startswith(f"{stage}.")
+                ]
+                lines.append(
+                    f"{kind} in {stage}: {len(changes)} layers, {', '.join(dict.fromkeys(changes))}"
+                )
         lines += [f"starts fresh: {name} ({reason})" for name, reason in self.fresh.items()]
         return lines + self.notes
 
@@ -72,7 +76,9 @@ def image_pathway(model_3d: nn.Module) -> ImagePathway:
     )
 
 
-def inflate(state_2d: State, model_3d: nn.Module, assumes: Assumptions | None = None) -> InflationReport:
+def inflate(
+    state_2d: State, model_3d: nn.Module, assumes: Assumptions | None = None
+) -> InflationReport:
     """Fill a C2D, I3D or Slow network, or SlowFast's slow pathway, with the weights of an image ResNet of its depth.
 
     state_2d: in the names of this package's image networks, vanilla or octave. Where widths or octave stages differ,
@@ -137,7 +143,11 @@ class _Source:
         return tensor.float()
 
     def unused(self) -> list[str]:
-        return [name for name in self.state if name not in self.used and not name.endswith("num_batches_tracked")]
+        return [
+            name
+            for name in self.state
+            if name not in self.used and not name.endswith("num_batches_tracked")
+        ]
 
 
 def misfit(name: str, got: Sequence[int], wanted: Sequence[int]) -> CheckpointError:
@@ -150,7 +160,9 @@ def misfit(name: str, got: Sequence[int], wanted: Sequence[int]) -> CheckpointEr
 def _check_kind(source: _Source, pathway: ImagePathway) -> None:
     is_preact = any(name.startswith("tail.") for name in source.state)
     if is_preact and isinstance(pathway, Pathway):
-        raise CheckpointError("the image weights are pre-activation; SlowFast takes those of a post-activation network")
+        raise CheckpointError(
+            "the image weights are pre-activation; SlowFast takes those of a post-activation network"
+        )
     if is_preact != (isinstance(pathway, VideoResNet) and pathway.tail is not None):
         raise CheckpointError(
             f"the image weights are {'pre' if is_preact else 'post'}-activation; "
@@ -176,11 +188,17 @@ def _fill_conv(
 ) -> dict[str, Tensor]:
     """lateral: the last of the input channels, which image networks do not have."""
     kernel_t, *kernel = module.kernel_size
-    paths = {path: weight for path in PATHS if (weight := source.get(f"{name}.{path}.weight")) is not None}
+    paths = {
+        path: weight
+        for path in PATHS
+        if (weight := source.get(f"{name}.{path}.weight")) is not None
+    }
     if not paths:
         source.take(f"{name}.h2h.weight")
     zeros = {
-        path: conv.weight.new_zeros(len(conv.weight), lateral.high if path.startswith("h") else lateral.low, *kernel)
+        path: conv.weight.new_zeros(
+            len(conv.weight), lateral.high if path.startswith("h") else lateral.low, *kernel
+        )
         for path, conv in module.paths.items()
     }
     wanted = {
@@ -191,7 +209,9 @@ def _fill_conv(
     if {path: tuple(weight.shape) for path, weight in paths.items()} == wanted:
         report.copied.append(name)
     else:
-        in_channels = Channels(module.in_channels.high - lateral.high, module.in_channels.low - lateral.low)
+        in_channels = Channels(
+            module.in_channels.high - lateral.high, module.in_channels.low - lateral.low
+        )
         _note_change(name, paths, in_channels, module.out_channels, report)
         paths = _divide(name, paths, in_channels, module)
     return {
@@ -248,7 +268,9 @@ def join_paths(paths: State) -> Tensor:
     return torch.cat(columns, dim=1)
 
 
-def split_kernel(weight: Tensor, in_channels: Channels, out_channels: Channels) -> dict[str, Tensor]:
+def split_kernel(
+    weight: Tensor, in_channels: Channels, out_channels: Channels
+) -> dict[str, Tensor]:
     """The four blocks of an undivided kernel; blocks without channels are left out."""
     rows = dict(zip("hl", torch.split(weight, list(out_channels)), strict=True))
     blocks = {
@@ -259,7 +281,9 @@ def split_kernel(weight: Tensor, in_channels: Channels, out_channels: Channels) 
     return {path: block for path, block in blocks.items() if block.numel()}
 
 
-def _fill_norm(name: str, module: OctBatchNorm3d, source: _Source, eps: float | None) -> dict[str, Tensor]:
+def _fill_norm(
+    name: str, module: OctBatchNorm3d, source: _Source, eps: float | None
+) -> dict[str, Tensor]:
     channels, filled = module.channels, {}
     for tensor in NORM_TENSORS:
         parts = [source.take(f"{name}.high.{tensor}"), source.get(f"{name}.low.{tensor}")]
@@ -279,23 +303,34 @@ def fold_eps(state: dict[str, Tensor], name: str, eps: float | None, new_eps: fl
     """Scale gamma so that the norm with `new_eps` computes what it did with `eps`."""
     if eps is not None and eps != new_eps:
         variance = state[f"{name}.running_var"]
-        state[f"{name}.weight"] = state[f"{name}.weight"] * ((variance + new_eps) / (variance + eps)).sqrt()
+        state[f"{name}.weight"] = (
+            state[f"{name}.weight"] * ((variance + new_eps) / (variance + eps)).sqrt()
+        )
 
 
-def _fill_stem(pathway: ImagePathway, source: _Source, report: InflationReport, eps: float | None) -> dict[str, Tensor]:
+def _fill_stem(
+    pathway: ImagePathway, source: _Source, report: InflationReport, eps: float | None
+) -> dict[str, Tensor]:
     stem = pathway.stem
     out_channels, in_channels, kernel_t, *kernel = stem.conv.weight.shape
     weight = source.take("stem.conv.weight", (out_channels, in_channels, *kernel))
     filled = {"stem.conv.weight": inflate_conv(weight, kernel_t)}
-    filled |= {f"stem.bn.{tensor}": source.take(f"stem.bn.{tensor}", (out_channels,)) for tensor in NORM_TENSORS}
+    filled |= {
+        f"stem.bn.{tensor}": source.take(f"stem.bn.{tensor}", (out_channels,))
+        for tensor in NORM_TENSORS
+    }
     fold_eps(filled, "stem.bn", eps, stem.bn.eps)
     report.copied.append("stem.conv")
     if stem.pool.pad == 0:
-        report.notes.append("RESNET.STEM_POOL_PADDING is 0; image networks pad that pool, so that maps are shifted")
+        report.notes.append(
+            "RESNET.STEM_POOL_PADDING is 0; image networks pad that pool, so that maps are shifted"
+        )
     return filled
 
 
-def _fill_head(pathway: ImagePathway, source: _Source, report: InflationReport) -> dict[str, Tensor]:
+def _fill_head(
+    pathway: ImagePathway, source: _Source, report: InflationReport
+) -> dict[str, Tensor]:
     weight, bias = source.get("head.fc.weight"), source.get("head.fc.bias")
     if isinstance(pathway, Pathway):
         report.fresh |= {
@@ -308,7 +343,9 @@ def _fill_head(pathway: ImagePathway, source: _Source, report: InflationReport) 
     if weight is None or bias is None:
         report.fresh["head.fc"] = "the image weights have no classifier"
     elif weight.shape != fc.weight.shape:
-        report.fresh["head.fc"] = f"{weight.shape[0]} classes in the image weights, {fc.weight.shape[0]} in the network"
+        report.fresh["head.fc"] = (
+            f"{weight.shape[0]} classes in the image weights, {fc.weight.shape[0]} in the network"
+        )
     else:
         report.copied.append("head.fc")
         return {"head.fc.weight": weight.float(), "head.fc.bias": bias.float()}
@@ -320,4 +357,6 @@ def _note_eps(pathway: ImagePathway, eps: float | None, report: InflationReport)
     if eps is None:
         report.notes.append(f"the weights do not say their BN eps; {new_eps:g} is taken as right")
     elif eps != new_eps:
-        report.notes.append(f"the weights' BN eps {eps:g} is folded into the scales; the network's is {new_eps:g}")
+        report.notes.append(
+            f"the weights' BN eps {eps:g} is folded into the scales; the network's is {new_eps:g}"
+        )

@@ -34,7 +34,9 @@ class Layout:
 def find_layout(names: Iterable[str]) -> Layout:
     """The layout that these names are written in; OWN where no other mark is found."""
     names = list(names)
-    return next((layout for layout in FOREIGN if any(name.startswith(layout.mark) for name in names)), OWN)
+    return next(
+        (layout for layout in FOREIGN if any(name.startswith(layout.mark) for name in names)), OWN
+    )
 
 
 def _own(names: Collection[str]) -> dict[str, str]:
@@ -51,7 +53,11 @@ def _from_pyslowfast(name: str, pathways: dict[str, str]) -> str:
         return f"{pathways[match[1]]}stem.{match[2]}"
     if match := re.fullmatch(r"s(\d)\.pathway(\d)_(res|nonlocal)(\d+)\.(.+)", name):
         stage, pathway, kind, index, rest = match.groups()
-        block = f"block{index}.{_in_block(rest)}" if kind == "res" else f"nonlocal{index}.attend.{_in_nonlocal(rest)}"
+        block = (
+            f"block{index}.{_in_block(rest)}"
+            if kind == "res"
+            else f"nonlocal{index}.attend.{_in_nonlocal(rest)}"
+        )
         return f"{pathways[pathway]}res{stage}.{block}"
     if match := re.fullmatch(r"s(\d)_fuse\.(.+)", name):
         return f"laterals.{int(match[1]) - 1}.{_pair(match[2].replace('conv_f2s', 'conv'))}"
@@ -61,7 +67,10 @@ def _from_pyslowfast(name: str, pathways: dict[str, str]) -> str:
 def _in_block(name: str) -> str:
     """branch1.weight, branch1_bn.bias, branch2.a.weight, branch2.a_bn.bias."""
     if match := re.fullmatch(r"(?:branch1|branch2\.([abc]))(_bn)?\.(\w+)", name):
-        layer, kind = CONVOLUTIONS[match[1]] if match[1] else "shortcut", "bn" if match[2] else "conv"
+        layer, kind = (
+            CONVOLUTIONS[match[1]] if match[1] else "shortcut",
+            "bn" if match[2] else "conv",
+        )
         return f"{layer}.{_pair(f'{kind}.{match[3]}')}"
     return name
 

@@ -50,10 +50,15 @@ class LoadReport:
 
     def __str__(self) -> str:
         lines = [f"{self.path} ({self.layout} layout): {len(self.loaded)} tensors loaded"]
-        lines += [f"  skipped head {name}: file {a}, model {b}" for name, (a, b) in self.skipped_head.items()]
+        lines += [
+            f"  skipped head {name}: file {a}, model {b}"
+            for name, (a, b) in self.skipped_head.items()
+        ]
         lines += [f"  missing {name} {shape}" for name, shape in self.missing.items()]
         lines += [f"  unexpected {name} {shape}" for name, shape in self.unused.items()]
-        lines += [f"  other shape {name}: file {a}, model {b}" for name, (a, b) in self.misshapen.items()]
+        lines += [
+            f"  other shape {name}: file {a}, model {b}" for name, (a, b) in self.misshapen.items()
+        ]
         return "\n".join(lines)
 
 
@@ -81,7 +86,9 @@ def load_weights(
         raise CheckpointError(_does_not_fit(model, report))
     if report.skipped_head and not new_classes:
         (shape, expected), *_ = report.skipped_head.values()
-        raise CheckpointError(f"{path}: classifies {shape[0]} classes, the model {expected[0]}; set MODEL.NUM_CLASSES")
+        raise CheckpointError(
+            f"{path}: classifies {shape[0]} classes, the model {expected[0]}; set MODEL.NUM_CLASSES"
+        )
     _check_assumptions(model, _config(content, layout is OWN), path)
     model.load_state_dict(model.state_dict() | {name: state[name] for name in report.loaded})
     return report
@@ -91,8 +98,14 @@ def _model_state(content: dict[str, Any], path: str) -> dict[str, Tensor]:
     """The weights in a file: their moving average if there is one; or the file is nothing but weights."""
     keys = ("ema_state", "model_state", "state_dict")
     state = next((content[key] for key in keys if content.get(key)), content)
-    if not isinstance(state, dict) or not state or not all(isinstance(t, Tensor) for t in state.values()):
-        raise CheckpointError(f"{path}: holds no weights; a checkpoint has them under 'model_state'")
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(t, Tensor) for t in state.values())
+    ):
+        raise CheckpointError(
+            f"{path}: holds no weights; a checkpoint has them under 'model_state'"
+        )
     return state
 
 
@@ -104,11 +117,21 @@ def _without_prefixes(state: Mapping[str, Tensor], prefixes: Sequence[str]) -> d
 
 def _compare(model: nn.Module, state: Mapping[str, Tensor], path: str, layout: str) -> LoadReport:
     target = model.state_dict()
-    shapes = {name: (tuple(state[name].shape), tuple(target[name].shape)) for name in target if name in state}
-    head = {name: pair for name, pair in shapes.items() if name.startswith(HEAD) and pair[0][:1] != pair[1][:1]}
+    shapes = {
+        name: (tuple(state[name].shape), tuple(target[name].shape))
+        for name in target
+        if name in state
+    }
+    head = {
+        name: pair
+        for name, pair in shapes.items()
+        if name.startswith(HEAD) and pair[0][:1] != pair[1][:1]
+    }
     other = {name: pair for name, pair in shapes.items() if pair[0] != pair[1] and name not in head}
     # Files from before torch 0.4.1, and converted ones, do not count their batches; nothing depends on it.
-    absent = (name for name in target if name not in state and not name.endswith("num_batches_tracked"))
+    absent = (
+        name for name in target if name not in state and not name.endswith("num_batches_tracked")
+    )
     return LoadReport(
         path=path,
         layout=layout,
@@ -122,7 +145,11 @@ def _compare(model: nn.Module, state: Mapping[str, Tensor], path: str, layout: s
 
 def _does_not_fit(model: nn.Module, report: LoadReport) -> str:
     parts = []
-    for title, names in (("missing", report.missing), ("unexpected", report.unused), ("other shape", report.misshapen)):
+    for title, names in (
+        ("missing", report.missing),
+        ("unexpected", report.unused),
+        ("other shape", report.misshapen),
+    ):
         if names:
             name, shapes = next(iter(names.items()))
             parts.append(f"{len(names)} {title} (first: {name} {shapes})")
@@ -143,7 +170,9 @@ def _config(content: dict[str, Any], own: bool) -> dict[str, Any]:
         values = {option: _lookup(cfg, key) for option, key in ASSUMED.items()}
     except yaml.YAMLError:
         return {}
-    return {option: value for option, value in values.items() if isinstance(value, bool | int | str)}
+    return {
+        option: value for option, value in values.items() if isinstance(value, bool | int | str)
+    }
 
 
 def _lookup(cfg: Any, key: str) -> Any:
@@ -156,11 +185,18 @@ def _check_assumptions(model: nn.Module, trained: dict[str, Any], path: str) -> 
     config: dict[str, Any] = getattr(model, "config", {})
     has_nonlocal = any(".nonlocal" in name for name, _ in model.named_modules())
     for option, setting in ASSUMED.items():
-        if option not in trained or option not in config or (option.startswith("nonlocal") and not has_nonlocal):
+        if (
+            option not in trained
+            or option not in config
+            or (option.startswith("nonlocal") and not has_nonlocal)
+        ):
             continue
         theirs, here = trained[option], config[option]
         if option == "downsample":
-            theirs, here = theirs or _default_downsample(trained), here or _default_downsample(config)
+            theirs, here = (
+                theirs or _default_downsample(trained),
+                here or _default_downsample(config),
+            )
         if theirs != here:
             raise CheckpointError(
                 f"{path}: was trained with {option}={theirs!r}, the model has {here!r}; set {setting} to {theirs!r}"

@@ -50,7 +50,9 @@ class _Reader:
 
     def take(self, count: int, what: str) -> bytes:
         if count > self.left:
-            raise self.error(f"{what} needs {count} bytes, {self.left} are left; the file is truncated or damaged")
+            raise self.error(
+                f"{what} needs {count} bytes, {self.left} are left; the file is truncated or damaged"
+            )
         data = self.file.read(count)
         if len(data) != count:
             raise self.error(f"ends within {what}; the file is truncated")
@@ -65,7 +67,9 @@ class _Reader:
         """A uint64 that announces so many records of at least `min_bytes`."""
         (count,) = self.numbers("Q", f"the number of {what}")
         if count * min_bytes > self.left:
-            raise self.error(f"announces {count} {what}, for which {self.left} bytes do not suffice")
+            raise self.error(
+                f"announces {count} {what}, for which {self.left} bytes do not suffice"
+            )
         return count
 
     def error(self, problem: str) -> CheckpointError:
@@ -75,11 +79,15 @@ class _Reader:
 def _read_list(reader: _Reader) -> dict[str, Array]:
     magic, _ = reader.numbers("QQ", "the header")
     if magic != LIST_MAGIC:
-        raise reader.error(f"begins with {magic:#x}, not {LIST_MAGIC:#x}; it is not an MXNet parameter file")
+        raise reader.error(
+            f"begins with {magic:#x}, not {LIST_MAGIC:#x}; it is not an MXNet parameter file"
+        )
     arrays = [_read_array(reader) for _ in range(reader.count("arrays", MIN_ARRAY_BYTES))]
     names = [_read_name(reader) for _ in range(reader.count("names", MIN_NAME_BYTES))]
     if len(names) != len(arrays):
-        raise reader.error(f"holds {len(arrays)} arrays and {len(names)} names; each array has one name")
+        raise reader.error(
+            f"holds {len(arrays)} arrays and {len(names)} names; each array has one name"
+        )
     if len(set(names)) != len(names):
         raise reader.error("names an array twice")
     if reader.left:
@@ -92,7 +100,9 @@ def _read_array(reader: _Reader) -> Array:
     if magic in (V2, V3):
         storage, ndim = reader.numbers("iI", "an array's header")
         if storage != 0:
-            raise reader.error(f"holds an array of storage type {storage}; only dense ones (0) are weights")
+            raise reader.error(
+                f"holds an array of storage type {storage}; only dense ones (0) are weights"
+            )
     else:
         # Before there was a magic number, the number of dimensions stood in its place.
         ndim = reader.numbers("I", "an array's header")[0] if magic == V1 else magic
@@ -137,7 +147,9 @@ def _open_params(path: Path) -> Iterator[tuple[IO[bytes], int]]:
             member = _find_params(archive, path)
             yield cast(IO[bytes], archive.extractfile(member)), member.size
     except (tarfile.TarError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"{path}: not a plain tar file, or damaged ({error}); unpack it first") from error
+        raise CheckpointError(
+            f"{path}: not a plain tar file, or damaged ({error}); unpack it first"
+        ) from error
 
 
 def _find_params(archive: tarfile.TarFile, path: Path) -> tarfile.TarInfo:
@@ -145,7 +157,9 @@ def _find_params(archive: tarfile.TarFile, path: Path) -> tarfile.TarInfo:
     for member in archive:
         name = PurePosixPath(member.name)
         if name.is_absolute() or ".." in name.parts:
-            raise CheckpointError(f"{path}: refused, its entry {member.name!r} points outside the archive")
+            raise CheckpointError(
+                f"{path}: refused, its entry {member.name!r} points outside the archive"
+            )
         if member.size < 0:  # tarfile would go back and read the same entries for ever
             raise CheckpointError(f"{path}: refused, its entry {member.name!r} has a negative size")
         if name.suffix == ".params":
@@ -153,5 +167,7 @@ def _find_params(archive: tarfile.TarFile, path: Path) -> tarfile.TarInfo:
     if len(found) != 1:
         raise CheckpointError(f"{path}: holds {len(found)} .params files; exactly one is read")
     if not found[0].isreg() or found[0].issparse():
-        raise CheckpointError(f"{path}: its entry {found[0].name!r} is a link or sparse, not a plain file")
+        raise CheckpointError(
+            f"{path}: its entry {found[0].name!r} is a link or sparse, not a plain file"
+        )
     return found[0]

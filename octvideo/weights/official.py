@@ -48,7 +48,9 @@ PATHS, GROUPS = ("h2h", "h2l", "l2h", "l2l"), {"h": "high", "l": "low"}
 LAYER = re.compile(r"(?:conv|bn)(?P<number>[1-4]?)(?P<whiten>a?)(?:_(?:conv|bn))?")
 SE_LAYER = re.compile(r"se_(?:fc|conv)(?P<number>[12])")
 TAIL = re.compile(r"tail_(?:conv|bn|0|1)")
-STEM = re.compile(r"stem_(?:conv|bn)(?P<number>[1-3])|(?:conv|bn)1(?:_(?P<position>[0-7])|_conv|_bn)?")
+STEM = re.compile(
+    r"stem_(?:conv|bn)(?P<number>[1-3])|(?:conv|bn)1(?:_(?P<position>[0-7])|_conv|_bn)?"
+)
 STEM_POOL = re.compile(r"(?:conv|bn)2(?:_[01])?")
 STEM_POOL_BLOCK = re.compile(r"(?:stem2|conv2)_(?:conv|bn)(?P<number>[1-4])")
 
@@ -140,7 +142,9 @@ def _check_assumptions(model: nn.Module, weights: OfficialWeights, source: str) 
             f"build it with bn_eps={weights.bn_eps:g}"
         )
     # The stem stands before the pair and is strided everywhere.
-    strided = {n: m for n, m in model.named_modules() if isinstance(m, OctConv2d) and m.stride[-1] == 2}
+    strided = {
+        n: m for n, m in model.named_modules() if isinstance(m, OctConv2d) and m.stride[-1] == 2
+    }
     strided = {name: module for name, module in strided.items() if not name.startswith("stem.")}
     if any(module.downsample != weights.downsample for module in strided.values()):
         raise CheckpointError(
@@ -157,8 +161,14 @@ def _check_assumptions(model: nn.Module, weights: OfficialWeights, source: str) 
 
 def _check_fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """`state` must name every parameter and BN average of `model` and nothing else, in its shapes."""
-    own = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
-    wrong = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
+    own = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    wrong = sorted(
+        name for name in own.keys() & state.keys() if own[name].shape != state[name].shape
+    )
     if wrong:
         name = wrong[0]
         raise CheckpointError(
@@ -187,7 +197,9 @@ def to_state(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
         if key in found:
             raise CheckpointError(f"{name} names a tensor that the file holds already")
         found[key] = _matrix(place, torch.from_numpy(arrays[name].astype(np.float32)))
-    return _join_squeezes({key: tensor for key, tensor in found.items() if not WHITEN_SCALE.search(key[0])})
+    return _join_squeezes(
+        {key: tensor for key, tensor in found.items() if not WHITEN_SCALE.search(key[0])}
+    )
 
 
 # Official whitening norms have a gamma and a beta in the file that they do not use.
@@ -202,9 +214,13 @@ def _matrix(place: str, tensor: Tensor) -> Tensor:
 
 def _join_squeezes(found: Mapping[tuple[str, str], Tensor]) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
-    for (place, _), tensor in sorted(found.items(), key=lambda item: item[0]):  # high (h2h) before low (l2h)
+    for (place, _), tensor in sorted(
+        found.items(), key=lambda item: item[0]
+    ):  # high (h2h) before low (l2h)
         if place in state and (tensor.dim() != 2 or state[place].shape[:1] != tensor.shape[:1]):
-            raise CheckpointError(f"{place} has parts of the shapes {tuple(state[place].shape)}, {tuple(tensor.shape)}")
+            raise CheckpointError(
+                f"{place} has parts of the shapes {tuple(state[place].shape)}, {tuple(tensor.shape)}"
+            )
         state[place] = torch.cat([state[place], tensor], 1) if place in state else tensor
     return state
 
@@ -265,7 +281,11 @@ class _Places:
             return None
         if self.family == "densenet":
             return f"stem.{name.place}"
-        return f"stem.before.{layer}.{name.kind}" if self.is_deep and layer < 2 else f"stem.{name.kind}"
+        return (
+            f"stem.before.{layer}.{name.kind}"
+            if self.is_deep and layer < 2
+            else f"stem.{name.kind}"
+        )
 
 
 def _family(names: Sequence[OfficialName]) -> FamilyName:

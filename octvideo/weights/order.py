@@ -34,7 +34,9 @@ class _Map(NamedTuple):
 
 
 @torch.no_grad()
-def smoothest_last(state_2d: State, model_3d: nn.Module, clips: Tensor, assumes: Assumptions) -> dict[str, Tensor]:
+def smoothest_last(
+    state_2d: State, model_3d: nn.Module, clips: Tensor, assumes: Assumptions
+) -> dict[str, Tensor]:
     """Vanilla image weights with the channels of every map in another order; the image network computes the same.
 
     What a channel loses is the energy that pooling by 2 takes away from it on `clips`, times that of the kernels that
@@ -44,7 +46,9 @@ def smoothest_last(state_2d: State, model_3d: nn.Module, clips: Tensor, assumes:
     clips: float (N, 3, T, H, W), normalised as the weights expect. Raises CheckpointError where `inflate` would.
     """
     options: dict[str, Any] = model_3d.config  # type: ignore[assignment]
-    vanilla = create_model(**{**options, "alpha": 0.0, "downsample": assumes.downsample or "stride"})
+    vanilla = create_model(
+        **{**options, "alpha": 0.0, "downsample": assumes.downsample or "stride"}
+    )
     inflate(state_2d, vanilla, assumes)
     maps = list(_maps(state_2d))
     state = dict(state_2d)
@@ -61,7 +65,9 @@ def smoothest_last(state_2d: State, model_3d: nn.Module, clips: Tensor, assumes:
 
 def _maps(state: State) -> Iterator[_Map]:
     """All maps that an octave network divides: those of bottlenecks, not the stem's."""
-    found = {match.groups() for name in state if (match := re.match(r"res(\d)\.block(\d+)\.", name))}
+    found = {
+        match.groups() for name in state if (match := re.match(r"res(\d)\.block(\d+)\.", name))
+    }
     places = sorted((int(stage), int(block)) for stage, block in found)
     following: list[str] = []
     for stage in sorted({stage for stage, _ in places}, reverse=True):
@@ -69,7 +75,9 @@ def _maps(state: State) -> Iterator[_Map]:
         for block in blocks:
             for writer, reader in pairwise(BRANCH):
                 yield _Map([f"{block}.{writer}"], [f"{block}.{reader}"])
-        entries, exits = ([f"{block}.{layer}" for block in blocks] for layer in (BRANCH[0], BRANCH[-1]))
+        entries, exits = (
+            [f"{block}.{layer}" for block in blocks] for layer in (BRANCH[0], BRANCH[-1])
+        )
         shortcut = f"{blocks[0]}.shortcut"
         if readers := entries[1:] + following:
             yield _Map([shortcut, *exits], readers)
@@ -108,7 +116,9 @@ def _lost_energy(model: nn.Module, layers: Sequence[str], clips: Tensor) -> dict
 
     pathway = image_pathway(model)
     convs = {layer: pathway.get_submodule(f"{layer}.conv") for layer in layers}
-    handles = [conv.register_forward_pre_hook(partial(note, layer)) for layer, conv in convs.items()]
+    handles = [
+        conv.register_forward_pre_hook(partial(note, layer)) for layer, conv in convs.items()
+    ]
     model.eval()(clips)
     for handle in handles:
         handle.remove()

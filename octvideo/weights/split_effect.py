@@ -38,17 +38,24 @@ class StageError:
 
 
 @torch.no_grad()
-def stage_errors(state_2d: State, model_3d: nn.Module, clips: Tensor, assumes: Assumptions) -> list[StageError]:
+def stage_errors(
+    state_2d: State, model_3d: nn.Module, clips: Tensor, assumes: Assumptions
+) -> list[StageError]:
     """Compare `model_3d`, inflated from vanilla weights, with the vanilla video network that they make.
 
     clips: float (N, 3, T, H, W), normalised as the weights expect.
     """
     config: dict[str, Any] = model_3d.config  # type: ignore[assignment]
-    vanilla = _inflated(state_2d, assumes, {**config, "alpha": 0.0, "downsample": assumes.downsample or "stride"})
+    vanilla = _inflated(
+        state_2d, assumes, {**config, "alpha": 0.0, "downsample": assumes.downsample or "stride"}
+    )
     strided = _inflated(state_2d, assumes, {**config, "downsample": "stride"})
     wanted = stage_features(vanilla, clips)
     errors = [
-        {stage: float((got[stage] - wanted[stage]).norm() / wanted[stage].norm()) for stage in STAGES}
+        {
+            stage: float((got[stage] - wanted[stage]).norm() / wanted[stage].norm())
+            for stage in STAGES
+        }
         for got in (stage_features(model_3d, clips), stage_features(strided, clips))
     ]
     return [StageError(stage, errors[0][stage], errors[1][stage]) for stage in STAGES]
@@ -68,7 +75,9 @@ def stage_features(model: nn.Module, clips: Tensor) -> dict[str, Tensor]:
         features[stage] = merge(output)
 
     pathway = image_pathway(model)
-    handles = [pathway.get_submodule(stage).register_forward_hook(partial(keep, stage)) for stage in STAGES]
+    handles = [
+        pathway.get_submodule(stage).register_forward_hook(partial(keep, stage)) for stage in STAGES
+    ]
     was_training = model.training
     model.eval()(clips)
     model.train(was_training)

@@ -35,7 +35,9 @@ def inner_layers(model):
 
 def pair(layer, size=8):
     high, low = layer.in_channels
-    return OctTensor(torch.randn(1, high, 2, size, size), torch.randn(1, low, 2, size // 2, size // 2))
+    return OctTensor(
+        torch.randn(1, high, 2, size, size), torch.randn(1, low, 2, size // 2, size // 2)
+    )
 
 
 @pytest.mark.parametrize(("name", "deaf"), [("without h2l", "low"), ("without l2h", "high")])
@@ -47,7 +49,9 @@ def test_without_a_path_a_group_does_not_hear_the_other(build, name, deaf):
     for layer in layers:
         x = pair(layer)
         changed = OctTensor(**{deaf: getattr(x, deaf), other: getattr(x, other) + 1})
-        torch.testing.assert_close(getattr(layer(x), deaf), getattr(layer(changed), deaf), rtol=0, atol=0)
+        torch.testing.assert_close(
+            getattr(layer(x), deaf), getattr(layer(changed), deaf), rtol=0, atol=0
+        )
         assert not torch.equal(getattr(layer(x), other), getattr(layer(changed), other))
 
 
@@ -55,7 +59,9 @@ def test_without_both_the_groups_meet_only_where_the_pair_begins_and_ends(build)
     model = build("without both")
 
     assert all(set(layer.paths) == {"h2h", "l2l"} for layer in inner_layers(model))
-    begins = [name for name, m in model.named_modules() if isinstance(m, OctConv3d) and m.h2l is not None]
+    begins = [
+        name for name, m in model.named_modules() if isinstance(m, OctConv3d) and m.h2l is not None
+    ]
     assert begins == ["res2.block0.reduce.conv", "res2.block0.shortcut.conv"]
 
 
@@ -107,7 +113,10 @@ def sampled(conv, x, step):
 
 
 def test_the_cost_of_what_is_left_out_is_gone(build):
-    macs = {n: count(build(n), CLIP).macs for n in ("octave", "without h2l", "without l2h", "without both", "max pool")}
+    macs = {
+        n: count(build(n), CLIP).macs
+        for n in ("octave", "without h2l", "without l2h", "without both", "max pool")
+    }
 
     saved = {name: macs["octave"] - cost for name, cost in macs.items()}
     assert saved["without both"] == saved["without h2l"] + saved["without l2h"]
@@ -124,11 +133,20 @@ def test_a_strided_network_costs_what_the_pooled_one_does(build, name):
 def test_variants_train_on_the_same_examples_in_the_same_order(build):
     from training import Examples, Recipe, train
 
-    examples = Examples(torch.randint(256, (6, 3, 4, 32, 32), dtype=torch.uint8), torch.arange(6) % 3)
+    examples = Examples(
+        torch.randint(256, (6, 3, 4, 32, 32), dtype=torch.uint8), torch.arange(6) % 3
+    )
     seen: dict[str, list[torch.Tensor]] = {"octave": [], "max pool": [], "non-local across": []}
     for name, batches in seen.items():
         model, before = build(name), build(name).state_dict()
-        train(model, examples, Recipe(2, 2, 0.1), 5, lambda x, _, b=batches: b.append(x) or x, lambda *_: None)
+        train(
+            model,
+            examples,
+            Recipe(2, 2, 0.1),
+            5,
+            lambda x, _, b=batches: b.append(x) or x,
+            lambda *_: None,
+        )
         assert not torch.equal(model.head.fc.weight, before["head.fc.weight"])
 
     first = torch.cat(seen["octave"])
@@ -188,8 +206,17 @@ def test_the_tables_of_the_page_are_those_of_the_records(repo):
     from records import table
 
     page = (repo / "docs" / "results_ablations.md").read_text()
-    runs = {k: json.loads((video.RESULTS / f"ablation_{k}.json").read_text())["runs"] for k in ("demo", "pictures")}
+    runs = {
+        k: json.loads((video.RESULTS / f"ablation_{k}.json").read_text())["runs"]
+        for k in ("demo", "pictures")
+    }
 
-    assert table(runs["demo"], video.against) in page, "paste what benchmarks/ablation/video.py prints"
-    assert table(runs["pictures"], image.against) in page, "paste what benchmarks/ablation/image.py prints"
-    assert image.overfitting(runs["pictures"]) in page, "paste what benchmarks/ablation/image.py prints"
+    assert table(runs["demo"], video.against) in page, (
+        "paste what benchmarks/ablation/video.py prints"
+    )
+    assert table(runs["pictures"], image.against) in page, (
+        "paste what benchmarks/ablation/image.py prints"
+    )
+    assert image.overfitting(runs["pictures"]) in page, (
+        "paste what benchmarks/ablation/image.py prints"
+    )

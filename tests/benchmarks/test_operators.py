@@ -33,6 +33,8 @@ def test_nodes_of_openvino_count_by_kind_and_fused_ones_not_at_all(script):
     def node(kind, microseconds):
         return SimpleNamespace(node_type=kind, real_time=timedelta(microseconds=microseconds))
 
-    found = runpy.run_path(script)["of_openvino"]([node("Convolution", 5), node("Convolution", 7), node("Add", 0)])
+    found = runpy.run_path(script)["of_openvino"](
+        [node("Convolution", 5), node("Convolution", 7), node("Add", 0)]
+    )
 
     assert found == {"Convolution": (pytest.approx(12e-6), 2)}

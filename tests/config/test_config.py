@@ -46,7 +46,10 @@ def test_pyslowfast_files_load_unchanged(path, caplog):
     assert cfg.SOLVER.WARMUP_EPOCHS == 34.0
     assert cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS == 30
     assert cfg.NONLOCAL.LOCATION[1][0] == ([1, 3] if "NLN" in path.stem else [])
-    assert "not used: NUM_GPUS, NUM_SHARDS; start a process per GPU with torchrun --nproc_per_node 8" in caplog.text
+    assert (
+        "not used: NUM_GPUS, NUM_SHARDS; start a process per GPU with torchrun --nproc_per_node 8"
+        in caplog.text
+    )
 
 
 @given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))
@@ -70,7 +73,9 @@ def test_settings_follow_opts_or_stand_bare():
     add_config_arguments(parser)
     parser.add_argument("--dry-run", action="store_true")
 
-    args = parser.parse_intermixed_args(["--cfg", "a.yaml", "A.B", "1", "--dry-run", "--opts", "C.D", "2", "E=3"])
+    args = parser.parse_intermixed_args(
+        ["--cfg", "a.yaml", "A.B", "1", "--dry-run", "--opts", "C.D", "2", "E=3"]
+    )
 
     assert (args.cfg, args.dry_run) == ("a.yaml", True)
     assert (args.settings, args.opts) == (["A.B", "1"], ["C.D", "2", "E=3"])
@@ -87,7 +92,9 @@ def test_a_base_is_relative_to_its_file_and_overridden_by_it(write, tmp_path):
 
 
 def test_overrides_come_as_pairs_and_as_assignments(write):
-    cfg = load_config(write(I3D), ["OCTCONV.ALPHA", ".25", "TRAIN.BATCH_SIZE=8", "OUTPUT_DIR", "runs/a b=c"])
+    cfg = load_config(
+        write(I3D), ["OCTCONV.ALPHA", ".25", "TRAIN.BATCH_SIZE=8", "OUTPUT_DIR", "runs/a b=c"]
+    )
 
     assert (cfg.OCTCONV.ALPHA, cfg.TRAIN.BATCH_SIZE, cfg.OUTPUT_DIR) == (0.25, 8, "runs/a b=c")
 
@@ -117,25 +124,40 @@ def test_what_is_accepted_takes_the_type_of_the_setting(write, override, value):
     ("text", "expected"),
     [
         ("OCTCONV: {ALFA: 0.1}", "there is no setting OCTCONV.ALFA; did you mean OCTCONV.ALPHA?"),
-        ("SOLVER: {BATCH_SIZE: 8}", "there is no setting SOLVER.BATCH_SIZE; did you mean TRAIN.BATCH_SIZE?"),
+        (
+            "SOLVER: {BATCH_SIZE: 8}",
+            "there is no setting SOLVER.BATCH_SIZE; did you mean TRAIN.BATCH_SIZE?",
+        ),
         ("octconv: {alpha: .1}", "there is no setting octconv.alpha; did you mean OCTCONV.ALPHA?"),
         ("QUUX: 1", "there is no setting QUUX; octvideo/config/defaults.py lists them all"),
         ("OCTCONV: 0.1", "OCTCONV is a section; set one of OCTCONV.ALPHA"),
-        ("TRAIN: {BATCH_SIZE: 8.5}", "TRAIN.BATCH_SIZE is 8.5; it takes a whole number, such as 64"),
+        (
+            "TRAIN: {BATCH_SIZE: 8.5}",
+            "TRAIN.BATCH_SIZE is 8.5; it takes a whole number, such as 64",
+        ),
         ("TRAIN: {BATCH_SIZE: true}", "TRAIN.BATCH_SIZE is True; it takes a whole number"),
         ("SOLVER: {BASE_LR: fast}", "SOLVER.BASE_LR is 'fast'; it takes a number, such as 0.1"),
         ("SOLVER: {BASE_LR: .nan}", "SOLVER.BASE_LR is nan; it takes a number"),
         ("SOLVER: {STEPS: [a]}", "SOLVER.STEPS is ['a']; it takes a list"),
         ("DATA: {PATH_PREFIX: 5}", "DATA.PATH_PREFIX is 5; it takes text"),
-        ("MODEL: {ARCH: x3d}", "MODEL.ARCH is 'x3d'; on videos it is c2d or i3d or slow or slowfast"),
-        ("SOLVER: {LR_POLICY: step}", "SOLVER.LR_POLICY is 'step'; it takes 'cosine' or 'steps_with_relative_lrs'"),
+        (
+            "MODEL: {ARCH: x3d}",
+            "MODEL.ARCH is 'x3d'; on videos it is c2d or i3d or slow or slowfast",
+        ),
+        (
+            "SOLVER: {LR_POLICY: step}",
+            "SOLVER.LR_POLICY is 'step'; it takes 'cosine' or 'steps_with_relative_lrs'",
+        ),
         (
             "RESNET: {TRANS_FUNC: x3d}",
             "RESNET.TRANS_FUNC is 'x3d'; it takes 'bottleneck_transform'",
         ),
         ("TRAIN: {BATCH_SIZE: 8, BATCH_SIZE: 9}", ":1: BATCH_SIZE is set twice; keep one"),
         ("DATA: {ON: 1}", ":1: 'ON' is read as True; put the setting's name in quotes"),
-        ("OUTPUT_DIR: !!python/object/apply:os.system ['true']", ":1: could not determine a constructor"),
+        (
+            "OUTPUT_DIR: !!python/object/apply:os.system ['true']",
+            ":1: could not determine a constructor",
+        ),
         ("a: [", "while parsing|expected the node content"),
         ("- 1", "expected settings such as `OCTCONV:`, found list at the top"),
         ("_BASE_: mine.yaml", "_BASE_ goes in a circle"),
@@ -158,11 +180,20 @@ def test_a_mistake_gets_one_line_that_names_the_file(write, text, expected):
     [
         (["OCTCONV.ALPHA=1"], "OCTCONV.ALPHA is 1; it lies in [0, 1)"),
         (["OCTCONV.ALPHA=-0.1"], "OCTCONV.ALPHA is -0.1; it lies in [0, 1)"),
-        (["OCTCONV.STAGES=[2,4]"], "OCTCONV.STAGES is [2, 4]; octave stages follow each other without a gap"),
+        (
+            ["OCTCONV.STAGES=[2,4]"],
+            "OCTCONV.STAGES is [2, 4]; octave stages follow each other without a gap",
+        ),
         (["OCTCONV.STAGES=[5,6]"], "OCTCONV.STAGES is [5, 6]; the stages are 2, 3, 4 and 5"),
-        (["DATA.TRAIN_CROP_SIZE=16"], "DATA.TRAIN_CROP_SIZE is 16; the network halves it five times"),
+        (
+            ["DATA.TRAIN_CROP_SIZE=16"],
+            "DATA.TRAIN_CROP_SIZE is 16; the network halves it five times",
+        ),
         (["DATA.TRAIN_CROP_SIZE=300"], "no crop would fit"),
-        (["DATA.TRAIN_JITTER_SCALES=[320,256]"], "DATA.TRAIN_JITTER_SCALES is [320, 256]; it is [shortest, longest]"),
+        (
+            ["DATA.TRAIN_JITTER_SCALES=[320,256]"],
+            "DATA.TRAIN_JITTER_SCALES is [320, 256]; it is [shortest, longest]",
+        ),
         (["DATA.STD=[1,1]"], "DATA.STD is [1.0, 1.0]; it has one number for each"),
         (["MODEL.ARCH=slowfast", "DATA.NUM_FRAMES=12"], "use a multiple of 8"),
         (
@@ -170,7 +201,11 @@ def test_a_mistake_gets_one_line_that_names_the_file(write, text, expected):
             "SOLVER.STEPS has 2 entries and SOLVER.LRS 1",
         ),
         (
-            ["SOLVER.LR_POLICY=steps_with_relative_lrs", "SOLVER.STEPS=[5,10]", "SOLVER.LRS=[1,.1]"],
+            [
+                "SOLVER.LR_POLICY=steps_with_relative_lrs",
+                "SOLVER.STEPS=[5,10]",
+                "SOLVER.LRS=[1,.1]",
+            ],
             "SOLVER.STEPS is [5.0, 10.0]; it starts at 0 and rises",
         ),
         (["SOLVER.WARMUP_EPOCHS=400"], "SOLVER.WARMUP_EPOCHS is 400, beyond MAX_EPOCH 300"),
@@ -181,8 +216,14 @@ def test_a_mistake_gets_one_line_that_names_the_file(write, text, expected):
         (["MODEL.CLASS_WEIGHTS=[1,2]"], "MODEL.CLASS_WEIGHTS has 2 entries"),
         (["NONLOCAL.LOCATION=[[[]]]"], "NONLOCAL.LOCATION has 1 entries"),
         (["NONLOCAL.POOL=[[[1,2,2]],[[2,2,2]],[[1,2,2]],[[1,2,2]]]"], "one pool serves all stages"),
-        (["MODEL.ARCH=slowfast", "NONLOCAL.LOCATION=[[[]],[[1]],[[]],[[]]]"], "non-local blocks go with c2d, i3d"),
-        (["RESNET.NUM_BLOCK_TEMP_KERNEL=[[3],[4]]"], "one number, the same on each pathway, for each stage"),
+        (
+            ["MODEL.ARCH=slowfast", "NONLOCAL.LOCATION=[[[]],[[1]],[[]],[[]]]"],
+            "non-local blocks go with c2d, i3d",
+        ),
+        (
+            ["RESNET.NUM_BLOCK_TEMP_KERNEL=[[3],[4]]"],
+            "one number, the same on each pathway, for each stage",
+        ),
         (["NONLOCAL.GROUP=[[1],[2],[1],[1]]"], "attention over groups of frames is not built"),
         (["MODEL.DROPOUT_RATE=1"], "MODEL.DROPOUT_RATE is 1; it lies in [0, 1)"),
     ],
@@ -196,7 +237,10 @@ def test_a_contradiction_stops_before_anything_is_built(write, overrides, expect
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["OCTCONV.ALFA", "1"], "command line: there is no setting OCTCONV.ALFA; did you mean OCTCONV.ALPHA?"),
+        (
+            ["OCTCONV.ALFA", "1"],
+            "command line: there is no setting OCTCONV.ALFA; did you mean OCTCONV.ALPHA?",
+        ),
         (["OCTCONV.ALPHA"], "command line: OCTCONV.ALPHA has no value; write OCTCONV.ALPHA VALUE"),
         (["--alpha", "1"], "command line: '--alpha' is not a setting"),
     ],
@@ -206,7 +250,9 @@ def test_a_mistake_on_the_command_line_is_named_as_such(write, overrides, expect
 
 
 def test_sections_of_other_tasks_are_ignored_with_one_line(write, caplog):
-    path = write(I3D + "AVA: {FRAME_DIR: x, FPS: 30}\nMVIT: {DEPTH: 16}\nRESNET: {INPLACE_RELU: true}")
+    path = write(
+        I3D + "AVA: {FRAME_DIR: x, FPS: 30}\nMVIT: {DEPTH: 16}\nRESNET: {INPLACE_RELU: true}"
+    )
 
     load_config(path)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
-from octvideo.build import build_model
-from octvideo.build.recipe import PUBLISHED, recipe_differences
+from octvideo.assembly import build_model
+from octvideo.assembly.recipe import PUBLISHED, recipe_differences
 from octvideo.config import load_config
 from octvideo.paper import MACS_G, networks
 
@@ -44,11 +44,15 @@ def test_an_octave_config_is_its_baseline_and_alpha(path):
     assert 0 < own.pop("OCTCONV")["ALPHA"] < 1
     # An inflated octave network starts from the image weights of its alpha.
     assert own == (
-        {"TRAIN": {"CHECKPOINT_FILE_PATH": "weights/oct_resnet50_a10_imagenet.pth"}} if "in1k" in path.stem else {}
+        {"TRAIN": {"CHECKPOINT_FILE_PATH": "weights/oct_resnet50_a10_imagenet.pth"}}
+        if "in1k" in path.stem
+        else {}
     )
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name.startswith("kinetics")], ids=name)
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.parent.name.startswith("kinetics")], ids=name
+)
 def test_a_kinetics_config_follows_the_published_recipe(path):
     cfg = load_config(str(path))
 
@@ -56,7 +60,11 @@ def test_a_kinetics_config_follows_the_published_recipe(path):
     assert cfg.BN.USE_PRECISE_STATS
     assert cfg.BN.WEIGHT_DECAY == 0
     assert cfg.RESNET.ZERO_INIT_FINAL_BN
-    assert (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS, cfg.DATA.TEST_CROP_SIZE) == (10, 3, 256)
+    assert (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS, cfg.DATA.TEST_CROP_SIZE) == (
+        10,
+        3,
+        256,
+    )
     assert (cfg.SOLVER.LR_POLICY == "cosine") == ("in1k" not in path.stem)
 
 
@@ -65,7 +73,11 @@ def test_the_iteration_schedule_is_that_of_video_nonlocal_net():
 
     assert solver.LR_POLICY in PUBLISHED
     # 150k, 100k and 50k iterations at .01, .001 and .0001 (its R50 configs for 8 GPUs).
-    assert (solver.MAX_ITER, solver.STEP_ITERS, solver.LRS) == (300_000, [0, 150_000, 250_000], [1, 0.1, 0.01])
+    assert (solver.MAX_ITER, solver.STEP_ITERS, solver.LRS) == (
+        300_000,
+        [0, 150_000, 250_000],
+        [1, 0.1, 0.01],
+    )
     assert solver.SCALE_MOMENTUM
 
 
@@ -78,9 +90,14 @@ def test_the_index_names_every_config():
 
 def test_the_index_prints_the_multiply_adds_of_table_6():
     clips = [network for network in networks() if network.table == 6 and network.shape[-1] == 224]
-    printed = {(network.model, network.options.get("alpha", 0)): network.printed[MACS_G] for network in clips}
+    printed = {
+        (network.model, network.options.get("alpha", 0)): network.printed[MACS_G]
+        for network in clips
+    }
 
-    rows = re.findall(r"`(kinetics.*yaml)` \| .* \| ([\d.]+) \|", (CONFIGS / "README.md").read_text())
+    rows = re.findall(
+        r"`(kinetics.*yaml)` \| .* \| ([\d.]+) \|", (CONFIGS / "README.md").read_text()
+    )
 
     assert len(rows) == len([path for path in FILES if path.parent.name.startswith("kinetics")])
     for file, macs in rows:

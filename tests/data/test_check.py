@@ -24,7 +24,9 @@ def checkable(tmp_path: Path) -> Path:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("this is no video")
     names = ("a b.mp4", "empty.mp4", "c.mp4", "text.mp4", "missing.mp4")
-    (tmp_path / "train.csv").write_text("".join(f"{name} {label}\n" for label, name in enumerate(names)))
+    (tmp_path / "train.csv").write_text(
+        "".join(f"{name} {label}\n" for label, name in enumerate(names))
+    )
     (tmp_path / "class_names.txt").write_text("v\nw\nx\ny\nz\n")
     return tmp_path / "train.csv"
 
@@ -52,7 +54,10 @@ def test_good_and_bad_files_are_listed_apart(checkable, here):
     result = check_list(read_list(checkable))
 
     good = read_list(result.good_list)
-    assert [(Path(video.path).name, video.label) for video in good] == [("a b.mp4", 0), ("c.mp4", 2)]
+    assert [(Path(video.path).name, video.label) for video in good] == [
+        ("a b.mp4", 0),
+        ("c.mp4", 2),
+    ]
     assert [(Path(row["path"]).name, row["reason"]) for row in rows(result.bad_list)] == [
         ("empty.mp4", "the file is empty"),
         ("text.mp4", "Invalid data found when processing input"),
@@ -114,7 +119,9 @@ def test_folders_of_frames_are_checked_image_by_image(tmp_path, here):
     for folder in ("good", "torn"):
         (tmp_path / folder).mkdir()
         for frame in range(3):
-            Image.fromarray(np.full((8, 8, 3), frame, np.uint8)).save(tmp_path / folder / f"{frame}.jpg")
+            Image.fromarray(np.full((8, 8, 3), frame, np.uint8)).save(
+                tmp_path / folder / f"{frame}.jpg"
+            )
     (tmp_path / "torn" / "1.jpg").write_bytes(b"\xff\xd8 no more")
     (tmp_path / "val.csv").write_text("good 3 0\ntorn 3 0\n")
 

@@ -39,7 +39,9 @@ def test_kinetics_600_is_mapped_into_any_order(shared):
 
 
 def test_kinetics_400_labels_are_not_scored_by_a_kinetics_600_model(shared):
-    k400, k600 = (read_class_names(shared / "facts" / f"kinetics{n}_classes.txt") for n in (400, 600))
+    k400, k600 = (
+        read_class_names(shared / "facts" / f"kinetics{n}_classes.txt") for n in (400, 600)
+    )
 
     with pytest.raises(DataError, match="of 400 classes are not among the 600"):
         match_classes(k600, k400)

@@ -37,12 +37,18 @@ def sound(tmp_path_factory):
     [
         ("libx264", "cqm=jvt:keyint=10", ""),
         ("libx264", "b-pyramid=normal:bframes=4:b-adapt=0:ref=4:keyint=12", ""),
-        ("libx265", "temporal-layers=3:bframes=4:open-gop=0:repeat-headers=1:log-level=0", "codec hevc"),
+        (
+            "libx265",
+            "temporal-layers=3:bframes=4:open-gop=0:repeat-headers=1:log-level=0",
+            "codec hevc",
+        ),
         ("libx265", "scaling-list=default:keyint=10:open-gop=0:log-level=0", "codec hevc"),
     ],
 )
 def test_sound_pictures_are_not_doubted(tmp_path, codec, parameters, reason):
-    path = write_clip(tmp_path / "sound.mp4", codec=codec, options={f"{codec[3:]}-params": parameters})
+    path = write_clip(
+        tmp_path / "sound.mp4", codec=codec, options={f"{codec[3:]}-params": parameters}
+    )
 
     assert probe(path).reason == reason
     assert_frames_of_a_sequential_decode(path)
@@ -65,7 +71,11 @@ def overwritten(k):
 
     def change(contents):
         half = len(contents[k]) // 2
-        return [*contents[:k], contents[k][:half] + bytes(min(40, half)) + contents[k][half + 40 :], *contents[k + 1 :]]
+        return [
+            *contents[:k],
+            contents[k][:half] + bytes(min(40, half)) + contents[k][half + 40 :],
+            *contents[k + 1 :],
+        ]
 
     return change
 
@@ -84,7 +94,9 @@ def assert_frames_of_a_sequential_decode(path, **options):
             np.testing.assert_array_equal(found, frames[index], f"frame {index}")
 
 
-@pytest.mark.parametrize("change", [without(10), without(8), without(13), twice(9), swapped(10), swapped(7)])
+@pytest.mark.parametrize(
+    "change", [without(10), without(8), without(13), twice(9), swapped(10), swapped(7)]
+)
 @pytest.mark.parametrize("name", ENCODERS)
 def test_pictures_that_are_missing_or_out_of_place_are_noticed(sound, tmp_path, name, change):
     path = copy_contents(sound(name), tmp_path / name, change)
@@ -126,6 +138,9 @@ def test_an_index_that_marks_other_keyframes_is_not_trusted(sound, tmp_path):
 
 def test_parameters_that_are_not_understood_prove_nothing():
     assert inspector("h264", b"\x01" + bytes(3), "mov,mp4") is None
-    assert inspector("hevc", b"\x01" + bytes(30), "matroska")(b"\0\0\0\3\x26\x01\x80").num_pictures == -1
+    assert (
+        inspector("hevc", b"\x01" + bytes(30), "matroska")(b"\0\0\0\3\x26\x01\x80").num_pictures
+        == -1
+    )
     assert inspector("h264", b"\x01", "avi") is None
     assert inspector("vp9", b"", "matroska") is None

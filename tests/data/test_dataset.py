@@ -56,7 +56,9 @@ def test_without_training_the_clip_is_the_middle_one(folder):
     middle = sample.input.movedim(0, -1).numpy()
     # 20 frames, 4 at stride 3 cover 10: the 11 starts have 5 in the middle. The crop cuts 16 of 128 columns.
     padded = np.pad(middle, ((0, 0), (0, 0), (16, 16), (0, 0)))
-    assert [number >> 1 & 31 for number in numbers(padded)] == [number >> 1 & 31 for number in (5, 8, 11, 14)]
+    assert [number >> 1 & 31 for number in numbers(padded)] == [
+        number >> 1 & 31 for number in (5, 8, 11, 14)
+    ]
 
 
 def test_half_of_the_clips_are_flipped(folder):
@@ -91,9 +93,13 @@ def test_a_bad_file_is_named_and_replaced_the_same_way_each_time(folder, tmp_pat
 
 
 def test_when_nothing_can_be_read_the_run_stops(tmp_path):
-    dataset = ClipDataset([VideoEntry(str(tmp_path / "missing.mp4"), (0,))], rule=RULE, transform=WHOLE)
+    dataset = ClipDataset(
+        [VideoEntry(str(tmp_path / "missing.mp4"), (0,))], rule=RULE, transform=WHOLE
+    )
 
-    with pytest.raises(DataError, match=r"20 videos in a row cannot be read, the last one .*missing\.mp4"):
+    with pytest.raises(
+        DataError, match=r"20 videos in a row cannot be read, the last one .*missing\.mp4"
+    ):
         dataset.sample(0, 0)
 
 
@@ -110,7 +116,10 @@ def test_odd_crops_and_one_frame_videos_work(tmp_path, rule, size):
 
 
 def test_several_labels_become_multi_hot(folder):
-    videos = [VideoEntry(str(folder / "clip 0.mp4"), (1, 3)), VideoEntry(str(folder / "clip 1.mp4"))]
+    videos = [
+        VideoEntry(str(folder / "clip 0.mp4"), (1, 3)),
+        VideoEntry(str(folder / "clip 1.mp4")),
+    ]
     dataset = ClipDataset(videos, rule=RULE, transform=WHOLE, multilabel_classes=5)
 
     assert dataset.sample(0, 0).target.tolist() == [0, 1, 0, 1, 0]
@@ -140,7 +149,9 @@ def test_a_folder_of_frames_is_a_video(frame_folder):
 
     assert sample.target == 2
     assert sample.input.shape == (3, 12, 96, 96)
-    assert (sample.input[:, 5].movedim(0, -1).float() - torch.tensor(picture(5)[:, 16:112]).float()).abs().mean() < 10
+    assert (
+        sample.input[:, 5].movedim(0, -1).float() - torch.tensor(picture(5)[:, 16:112]).float()
+    ).abs().mean() < 10
 
 
 @pytest.mark.parametrize("spoil", ["missing", "damaged", "size"])
@@ -168,7 +179,9 @@ def test_with_an_index_no_file_is_checked(folder, tmp_path, monkeypatch):
     write_index(tmp_path / "index.csv", [(entry.path, probe(entry.path)) for entry in entries])
     without = clips(folder).sample(0, 3)
 
-    monkeypatch.setattr("octvideo.data.decode._examine", lambda *_: pytest.fail("it was checked again"))
+    monkeypatch.setattr(
+        "octvideo.data.decode._examine", lambda *_: pytest.fail("it was checked again")
+    )
     sample = clips(folder, index=read_index(tmp_path / "index.csv")).sample(0, 3)
 
     assert torch.equal(sample.input, without.input)
@@ -181,11 +194,19 @@ def test_a_picture_that_is_a_line_is_a_bad_file(folder, tmp_path):
 
     sample = ClipDataset(videos, rule=RULE, transform=WHOLE).sample(0, 0)
 
-    assert sample.problems[0] == Problem(str(tmp_path / "line"), "640 x 2 pixels: one side is over 16 times the other")
+    assert sample.problems[0] == Problem(
+        str(tmp_path / "line"), "640 x 2 pixels: one side is over 16 times the other"
+    )
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"crop_size": 0}, {"jitter_scales": (320, 256)}, {"jitter_scales": (0, 9)}, {"color_jitter": 1.0}]
+    "wrong",
+    [
+        {"crop_size": 0},
+        {"jitter_scales": (320, 256)},
+        {"jitter_scales": (0, 9)},
+        {"color_jitter": 1.0},
+    ],
 )
 def test_a_transform_that_cannot_be_is_refused(wrong):
     with pytest.raises(ConfigError):
@@ -200,4 +221,8 @@ def test_an_empty_list_is_refused():
 def test_a_decode_error_keeps_path_and_cause_apart():
     error = DecodeError("a.mp4", "the file is empty")
 
-    assert (str(error), error.path, error.cause) == ("a.mp4: the file is empty", "a.mp4", "the file is empty")
+    assert (str(error), error.path, error.cause) == (
+        "a.mp4: the file is empty",
+        "a.mp4",
+        "the file is empty",
+    )

@@ -20,16 +20,24 @@ KINDS = {
     "plain.mp4": {},
     "short_gop.mkv": {"options": {"g": "6", "bf": "2"}},
     "slices.mov": {"options": {"x264-params": "slices=3:keyint=10"}},
-    "open_gop.mp4": {"options": {"x264-params": "open-gop=1:keyint=8:min-keyint=4:bframes=3:b-adapt=0"}},
+    "open_gop.mp4": {
+        "options": {"x264-params": "open-gop=1:keyint=8:min-keyint=4:bframes=3:b-adapt=0"}
+    },
     "refresh.mp4": {"options": {"x264-params": "intra-refresh=1:keyint=10"}},
     "interlaced.mp4": {"options": {"x264-params": "tff=1:keyint=10"}},
     "transport.ts": {"options": {"g": "6", "bf": "2"}},
-    "fragments.mp4": {"options": {"g": "6"}, "container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    "fragments.mp4": {
+        "options": {"g": "6"},
+        "container_options": {"movflags": "frag_keyframe+empty_moov"},
+    },
     "no_reordering.avi": {"codec": "mpeg4", "options": {"g": "10"}},
     "reordering.avi": {"codec": "mpeg4", "options": {"g": "10", "bf": "2"}},
     "reordering.mp4": {"codec": "mpeg4", "options": {"g": "10", "bf": "2"}},
     "pictures.mkv": {"codec": "mpeg2video", "options": {"g": "10", "bf": "2"}},
-    "varying_rate.mp4": {"options": {"g": "9"}, "pts": [40 * k + 300 * (k > 10) for k in range(30)]},
+    "varying_rate.mp4": {
+        "options": {"g": "9"},
+        "pts": [40 * k + 300 * (k > 10) for k in range(30)],
+    },
 }
 
 
@@ -59,7 +67,9 @@ def test_a_cut_file_counts_its_frames_from_the_first_that_decodes(tmp_path, star
         sequence = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
     indices = [len(sequence) - 1, 0, 5, 9]
-    np.testing.assert_array_equal(read_frames(cut, indices), np.stack([sequence[index] for index in indices]))
+    np.testing.assert_array_equal(
+        read_frames(cut, indices), np.stack([sequence[index] for index in indices])
+    )
 
 
 @pytest.mark.parametrize("rotation", [90, -90, 180])
@@ -69,7 +79,9 @@ def test_frames_are_the_right_way_up(tmp_path, rotation):
 
     frames = read_frames(turned, INDICES)
 
-    np.testing.assert_array_equal(frames, np.rot90(read_frames(upright, INDICES), rotation // 90, (1, 2)))
+    np.testing.assert_array_equal(
+        frames, np.rot90(read_frames(upright, INDICES), rotation // 90, (1, 2))
+    )
     info = probe(turned)
     assert (info.height, info.width, info.rotation % 360) == (*frames.shape[1:3], rotation % 360)
     small = read_frames(turned, [0], short_side=48)
@@ -77,7 +89,9 @@ def test_frames_are_the_right_way_up(tmp_path, rotation):
 
 
 def test_both_engines_give_the_same_pixels(clip):
-    by_decord, by_pyav = (read_frames(clip, INDICES, backend=backend) for backend in ("decord", "pyav"))
+    by_decord, by_pyav = (
+        read_frames(clip, INDICES, backend=backend) for backend in ("decord", "pyav")
+    )
 
     assert by_decord.shape == (8, HEIGHT, WIDTH, 3)
     assert by_decord.dtype == np.uint8
@@ -104,13 +118,17 @@ def test_probe_tells_what_is_there(clip):
 def test_decord_is_refused_where_it_would_be_wrong(tmp_path):
     path = write_clip(tmp_path / "open.mp4", **KINDS["open_gop.mp4"])
 
-    with pytest.raises(DecodeError, match=r"open\.mp4: decord would give wrong frames \(open GOP\); use backend"):
+    with pytest.raises(
+        DecodeError, match=r"open\.mp4: decord would give wrong frames \(open GOP\); use backend"
+    ):
         read_frames(path, [0], backend="decord")
 
 
 def broken_off(folder):
     """Two thirds of a file whose header goes first, as downloads that were cut off leave it."""
-    whole = write_clip(folder / "whole.mp4", options={"g": "10"}, container_options={"movflags": "faststart"})
+    whole = write_clip(
+        folder / "whole.mp4", options={"g": "10"}, container_options={"movflags": "faststart"}
+    )
     data = whole.read_bytes()
     broken = folder / "broken.mp4"
     broken.write_bytes(data[: len(data) * 2 // 3])
@@ -125,14 +143,22 @@ def test_a_file_that_breaks_off_gives_its_good_frames_or_an_error(tmp_path, back
 
     assert 1 <= info.num_frames < 30
     assert "breaks off" in info.problems[0]
-    assert numbers(read_frames(broken, range(info.num_frames), backend=backend)) == list(range(info.num_frames))
-    with pytest.raises(DecodeError, match=rf"broken.mp4: frame 29 was asked for; there are {info.num_frames}"):
+    assert numbers(read_frames(broken, range(info.num_frames), backend=backend)) == list(
+        range(info.num_frames)
+    )
+    with pytest.raises(
+        DecodeError, match=rf"broken.mp4: frame 29 was asked for; there are {info.num_frames}"
+    ):
         read_frames(broken, [0, 29], backend=backend)
 
 
 @pytest.mark.parametrize(
     ("content", "cause"),
-    [(b"", "empty"), (b"a text, whatever its name says\n" * 40, "Invalid data"), (None, "No such file")],
+    [
+        (b"", "empty"),
+        (b"a text, whatever its name says\n" * 40, "Invalid data"),
+        (None, "No such file"),
+    ],
 )
 def test_what_is_no_video_is_named_with_the_cause(tmp_path, content, cause):
     path = tmp_path / "no video, really.mp4"
@@ -195,7 +221,9 @@ def test_a_broken_file_has_the_times_of_its_good_frames(tmp_path):
 
 def test_a_remembered_answer_saves_the_check_until_the_file_changes(clip, monkeypatch):
     info = probe(clip)
-    monkeypatch.setattr("octvideo.data.decode._examine", lambda *_: pytest.fail("it was checked again"))
+    monkeypatch.setattr(
+        "octvideo.data.decode._examine", lambda *_: pytest.fail("it was checked again")
+    )
 
     with open_video(clip, known=info) as video:
         assert numbers(video.read([7])) == [7]
@@ -284,7 +312,9 @@ def test_frames_of_files_from_everywhere_are_exact(shared):
             frames = read_by(backend, path, indices)
             if frames is not None:
                 stored = np.rot90(frames, -int(row["rotation"]) // 90, (1, 2))
-                np.testing.assert_array_equal(stored, np.stack([expected[k] for k in indices]), str((path, backend)))
+                np.testing.assert_array_equal(
+                    stored, np.stack([expected[k] for k in indices]), str((path, backend))
+                )
 
 
 def test_unreadable_files_from_everywhere_are_named_within_five_seconds(shared):

@@ -65,7 +65,9 @@ def held_after_opens(folder: str, good: list[bytes], num_opens: int) -> list[tup
         if number % 2:
             read_mutant(folder, good, number)
         else:
-            read_frames(Path(folder, "good.mp4"), [number % 20], backend="pyav" if number % 4 else "auto")
+            read_frames(
+                Path(folder, "good.mp4"), [number % 20], backend="pyav" if number % 4 else "auto"
+            )
         if number + 1 in (num_opens // 10, num_opens):
             gc.collect()
             held.append(open_files_and_memory())
@@ -86,7 +88,9 @@ def good_files(tmp_path_factory) -> list[bytes]:
 def test_a_thousand_damaged_files_neither_hang_nor_crash_a_reader(good_files, tmp_path):
     pool = ReaderPool(read_mutant, num_workers=2, timeout_seconds=20)
 
-    answers = list(pool.run([(str(tmp_path), good_files, number) for number in range(NUM_FILES)], ahead=16))
+    answers = list(
+        pool.run([(str(tmp_path), good_files, number) for number in range(NUM_FILES)], ahead=16)
+    )
     pool.close()
 
     assert pool.bad == {}

@@ -42,7 +42,12 @@ def test_held_out_textures_are_of_other_kinds():
 
 
 def test_no_two_clips_share_a_seed():
-    seeds = {demo._clip_seed(s, split, i) for s in range(3) for split in demo.NUM_CLIPS for i in range(400)}
+    seeds = {
+        demo._clip_seed(s, split, i)
+        for s in range(3)
+        for split in demo.NUM_CLIPS
+        for i in range(400)
+    }
 
     assert len(seeds) == 3 * 3 * 400
 

@@ -35,7 +35,9 @@ def test_equal_frames_give_equal_bytes(tmp_path, frames):
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
-@pytest.mark.parametrize(("size", "written"), [(None, (32, 48)), ((16, 24), (16, 24)), ((17, 23), (18, 24))])
+@pytest.mark.parametrize(
+    ("size", "written"), [(None, (32, 48)), ((16, 24), (16, 24)), ((17, 23), (18, 24))]
+)
 def test_frames_are_scaled_to_an_even_size(tmp_path, frames, size, written):
     write_video(tmp_path / "a.mp4", frames[:, :31, :47], size=size)
 

@@ -41,7 +41,9 @@ def folder(tmp_path: Path) -> Path:
 
 def batch_bytes(count: int, protocol: int = 2, **changes: object) -> bytes:
     data = np.arange(count * 3072, dtype=np.uint32).reshape(count, 3072).astype(np.uint8)
-    return pickle.dumps({b"data": data, b"labels": [i % 10 for i in range(count)], **changes}, protocol)
+    return pickle.dumps(
+        {b"data": data, b"labels": [i % 10 for i in range(count)], **changes}, protocol
+    )
 
 
 def write_cifar(folder: Path, count: int = 4) -> Path:
@@ -158,7 +160,10 @@ def test_colours_and_side_vary_where_they_are_asked_to() -> None:
     crop = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
 
     assert torch.equal(vary(crop, random.Random(0), False, 0.0, 0.0), crop)
-    assert {torch.equal(vary(crop, random.Random(i), True, 0.0, 0.0), crop) for i in range(20)} == {True, False}
+    assert {torch.equal(vary(crop, random.Random(i), True, 0.0, 0.0), crop) for i in range(20)} == {
+        True,
+        False,
+    }
     assert not torch.equal(vary(crop, random.Random(0), False, 0.4, 0.0), crop)
 
 
@@ -203,12 +208,20 @@ def huge_memo() -> bytes:
         (batch_bytes(2, **{"x": np.float64(1)}), "asks for numpy"),
         (pickle.dumps({b"data": 1, b"labels": []}, 2), "lacks an array"),
         (pickle.dumps({b"data": np.zeros((1, 3072)), b"labels": [1]}, 2), "not of bytes"),
-        (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]}, 2), "label outside"),
-        (pickle.dumps({b"data": np.zeros((1, 300), np.uint8), b"labels": [1]}, 2), "not .labels, 3072."),
+        (
+            pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]}, 2),
+            "label outside",
+        ),
+        (
+            pickle.dumps({b"data": np.zeros((1, 300), np.uint8), b"labels": [1]}, 2),
+            "not .labels, 3072.",
+        ),
         (huge_memo(), "numbers a value"),
     ],
 )
-def test_a_damaged_or_foreign_batch_is_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_damaged_or_foreign_batch_is_refused_in_one_line(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     write_cifar(tmp_path)
     (tmp_path / "test_batch").write_bytes(content)
 

@@ -13,7 +13,9 @@ INFO = VideoInfo(300, 29.97, 340, 256, 0, "h264", 10.01, "decord", num_bytes=123
 
 def test_what_was_written_is_found_by_path(tmp_path):
     inside, outside = tmp_path / "a video, with a comma.mp4", tmp_path.parent / "ünicode.avi"
-    damaged = replace(INFO, backend="pyav", reason="damaged", problems=("breaks off after 9 frames", "two\nlines"))
+    damaged = replace(
+        INFO, backend="pyav", reason="damaged", problems=("breaks off after 9 frames", "two\nlines")
+    )
     path = index_path(tmp_path / "train.csv")
 
     write_index(path, [(str(inside), INFO), (str(outside), damaged)])
@@ -34,10 +36,15 @@ def test_an_index_moves_with_its_folder(tmp_path):
 
     (tmp_path / "here").rename(tmp_path / "there")
 
-    assert read_index(tmp_path / "there" / "index.csv").get(str(tmp_path / "there" / "a.mp4")) is not None
+    assert (
+        read_index(tmp_path / "there" / "index.csv").get(str(tmp_path / "there" / "a.mp4"))
+        is not None
+    )
 
 
-@pytest.mark.parametrize("spoil", [lambda text: "path,label\n", lambda text: text.replace("300", "many")])
+@pytest.mark.parametrize(
+    "spoil", [lambda text: "path,label\n", lambda text: text.replace("300", "many")]
+)
 def test_something_else_is_refused(tmp_path, spoil):
     path = tmp_path / "index.csv"
     write_index(path, [("a.mp4", INFO)])

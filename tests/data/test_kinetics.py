@@ -42,7 +42,11 @@ HEADER = "label,youtube_id,time_start,time_end,split"
         ),
         ("validate.csv", f"{HEADER}\nabseiling,{ID_A},5.0,15.0,val\n", ("abseiling", "val")),
         ("validate.csv", f"{HEADER}\nabseiling,{ID_A},5,15,validate\n", ("abseiling", "val")),
-        ("validate.csv", f"youtube_id,label,time_start,time_end\n{ID_A},abseiling,5,15\n", ("abseiling", "val")),
+        (
+            "validate.csv",
+            f"youtube_id,label,time_start,time_end\n{ID_A},abseiling,5,15\n",
+            ("abseiling", "val"),
+        ),
         ("test.csv", f"youtube_id,time_start,time_end,split\n{ID_A},5,15,test\n", ("", "test")),
         ("test.csv", f"\ufeff{HEADER}\n,{ID_A},5,15,test\n", ("", "test")),
     ],
@@ -58,7 +62,11 @@ def test_every_published_form_of_the_csv_is_read(tmp_path, name, text, expected)
     ("text", "error", "message"),
     [
         ("path label\na.mp4 0\n", DataError, "no column time_end, time_start, youtube_id"),
-        ("label,youtube_id,time_start,time_end,split\nx,abc,soon,15,train\n", ListError, r"some.csv:2: time_start"),
+        (
+            "label,youtube_id,time_start,time_end,split\nx,abc,soon,15,train\n",
+            ListError,
+            r"some.csv:2: time_start",
+        ),
         (
             "label,youtube_id,time_start,time_end,split\nx,abc,5,15,\n",
             ListError,
@@ -129,7 +137,9 @@ def test_a_part_of_kinetics_keeps_the_numbers_of_the_whole(tmp_path):
 
 
 def test_a_label_outside_the_class_names_is_refused(tmp_path):
-    with pytest.raises(DataError, match="1 annotated labels are not among the class names, as 'playing the flute'"):
+    with pytest.raises(
+        DataError, match="1 annotated labels are not among the class names, as 'playing the flute'"
+    ):
         kinetics_lists(ANNOTATIONS, put(tmp_path, FILE_A), class_names=["abseiling"])
 
 
@@ -144,7 +154,10 @@ def test_a_test_split_without_labels_becomes_an_unlabelled_list(tmp_path):
 
     write_lists(kinetics_lists(annotations, videos), tmp_path / "lists", relative_to=tmp_path)
 
-    train, test = (read_list(tmp_path / "lists" / f"{split}.csv", path_prefix=tmp_path) for split in ("train", "test"))
+    train, test = (
+        read_list(tmp_path / "lists" / f"{split}.csv", path_prefix=tmp_path)
+        for split in ("train", "test")
+    )
     assert (train.format, train[0].path) == ("video", str(videos / FILE_A))
     assert (test.format, test[0].path) == ("unlabelled", str(videos / FILE_B))
     assert not (tmp_path / "lists" / "val.csv").exists()

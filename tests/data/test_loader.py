@@ -72,7 +72,11 @@ def test_ranks_divide_the_same_global_batches(folder, world_size):
     alone = read(Loader(clips(folder), batch_size=6, seed=5))
 
     ranks = [
-        read(Loader(clips(folder), batch_size=6 // world_size, seed=5, rank=rank, world_size=world_size))
+        read(
+            Loader(
+                clips(folder), batch_size=6 // world_size, seed=5, rank=rank, world_size=world_size
+            )
+        )
         for rank in range(world_size)
     ]
 
@@ -83,7 +87,10 @@ def test_ranks_divide_the_same_global_batches(folder, world_size):
 def test_an_epoch_takes_each_video_once_in_an_order_of_its_own(folder):
     loader = Loader(clips(folder), batch_size=4)
 
-    orders = [[index for batch in loader.epoch(epoch) for index in batch.indices.tolist()] for epoch in range(2)]
+    orders = [
+        [index for batch in loader.epoch(epoch) for index in batch.indices.tolist()]
+        for epoch in range(2)
+    ]
 
     assert all(sorted(order) == list(range(NUM_VIDEOS)) for order in orders)
     assert orders[0] != orders[1]
@@ -99,7 +106,8 @@ def test_an_epoch_goes_on_where_it_stopped(folder):
 
 def test_the_last_batch_can_be_kept_and_is_shared_by_all_ranks(folder):
     loaders = [
-        Loader(clips(folder), batch_size=5, shuffle=False, drop_last=False, rank=rank, world_size=2) for rank in (0, 1)
+        Loader(clips(folder), batch_size=5, shuffle=False, drop_last=False, rank=rank, world_size=2)
+        for rank in (0, 1)
     ]
 
     indices = [[batch.indices.tolist() for batch in read(loader)] for loader in loaders]
@@ -110,10 +118,18 @@ def test_the_last_batch_can_be_kept_and_is_shared_by_all_ranks(folder):
     assert [batch.indices.tolist() for batch in read(odd)] == [[4], [9], [2]]
 
 
-@pytest.mark.parametrize(("name", "cause"), [("hang", "did not end within 3 seconds"), ("crash", "SIGSEGV")])
+@pytest.mark.parametrize(
+    ("name", "cause"), [("hang", "did not end within 3 seconds"), ("crash", "SIGSEGV")]
+)
 def test_a_file_that_hangs_or_kills_its_reader_is_named_and_replaced(folder, name, cause):
     start = time.monotonic()
-    loader = Loader(clips(folder, f"{name}.mp4"), batch_size=3, num_workers=2, timeout_seconds=3, max_bad_ratio=0.1)
+    loader = Loader(
+        clips(folder, f"{name}.mp4"),
+        batch_size=3,
+        num_workers=2,
+        timeout_seconds=3,
+        max_bad_ratio=0.1,
+    )
 
     batches = read(loader)
 
@@ -131,7 +147,9 @@ def test_too_many_bad_files_stop_the_run(folder):
     dataset = clips(folder, "missing.mp4", "crash.mp4")
     loader = Loader(dataset, batch_size=4, num_workers=1, max_bad_ratio=0.1)
 
-    with pytest.raises(DataError, match=r"2 of 12 files cannot be read.*10\.0% may be \(DATA\.MAX_BAD_RATIO\)"):
+    with pytest.raises(
+        DataError, match=r"2 of 12 files cannot be read.*10\.0% may be \(DATA\.MAX_BAD_RATIO\)"
+    ):
         read(loader)
 
 
@@ -152,5 +170,7 @@ def test_an_epoch_may_be_left_in_the_middle(folder):
 
 
 def test_a_list_that_fills_no_batch_is_refused(folder):
-    with pytest.raises(DataError, match=r"12 samples do not fill one batch of 16; make TRAIN\.BATCH_SIZE smaller"):
+    with pytest.raises(
+        DataError, match=r"12 samples do not fill one batch of 16; make TRAIN\.BATCH_SIZE smaller"
+    ):
         Loader(clips(folder), batch_size=16)

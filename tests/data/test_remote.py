@@ -45,11 +45,15 @@ def test_a_list_its_class_names_and_its_videos_are_fetched(store):
 def test_a_prefix_may_have_a_scheme(store):
     (store / "list.csv").write_text("clips/a.mp4 0\n")
 
-    assert read_list(store / "list.csv", path_prefix="far://data")[0].path == "far://data/clips/a.mp4"
+    assert (
+        read_list(store / "list.csv", path_prefix="far://data")[0].path == "far://data/clips/a.mp4"
+    )
 
 
 def test_a_scheme_without_a_handler_is_one_line_with_the_next_step():
-    with pytest.raises(DataError, match=r"nowhere://a\.mp4: nothing can fetch this; register a handler"):
+    with pytest.raises(
+        DataError, match=r"nowhere://a\.mp4: nothing can fetch this; register a handler"
+    ):
         local_path("nowhere://a.mp4")
 
 
@@ -66,7 +70,13 @@ def test_a_handler_that_cannot_fetch_is_one_line(store):
 
 @pytest.mark.parametrize(
     ("folder", "name", "path"),
-    [("a", "b", "a/b"), ("a", "/b", "/b"), ("", "b", "b"), ("s3://a", "b", "s3://a/b"), ("a", "s3://b", "s3://b")],
+    [
+        ("a", "b", "a/b"),
+        ("a", "/b", "/b"),
+        ("", "b", "b"),
+        ("s3://a", "b", "s3://a/b"),
+        ("a", "s3://b", "s3://b"),
+    ],
 )
 def test_paths_join_with_and_without_schemes(folder, name, path):
     assert Path(join(folder, name)) == Path(path)

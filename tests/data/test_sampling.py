@@ -7,10 +7,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from octvideo.data.sampling import RULES, ClipRule, Timing, crop_offset, segment_indices, short_side_size
+from octvideo.data.sampling import (
+    RULES,
+    ClipRule,
+    Timing,
+    crop_offset,
+    segment_indices,
+    short_side_size,
+)
 
 videos = st.builds(Timing, st.integers(1, 2000), st.floats(1, 240))
-rules = st.builds(ClipRule, st.integers(1, 64), st.integers(1, 32), st.floats(1, 120), st.sampled_from(RULES))
+rules = st.builds(
+    ClipRule, st.integers(1, 64), st.integers(1, 32), st.floats(1, 120), st.sampled_from(RULES)
+)
 draws = st.floats(0, 1, exclude_max=True)
 
 
@@ -42,7 +51,11 @@ def test_8x8_at_30_fps_steps_by_9_as_pyslowfast_does():
     assert [clip[0] for clip in clips] == [int(236 * i / 10) for i in range(10)]
 
 
-@given(st.integers(1, 600), st.sampled_from([10.0, 23.976, 25.0, 29.97, 30.0, 50.0, 60.0]), st.integers(1, 10))
+@given(
+    st.integers(1, 600),
+    st.sampled_from([10.0, 23.976, 25.0, 29.97, 30.0, 50.0, 60.0]),
+    st.integers(1, 10),
+)
 def test_pyslowfast_clips_are_its_linspace(num_frames, fps, num_clips):
     rule = ClipRule(8, 8, target_fps=30.0)
 
@@ -86,7 +99,11 @@ def test_segments_give_one_frame_each(num_segments, num_frames, places):
 def test_segments_draw_once_each():
     places = iter([0.0, 0.5, 0.99])
 
-    assert ClipRule(3, 1, rule="segment").clip(Timing(30, 30.0), lambda: next(places)) == [0, 15, 29]
+    assert ClipRule(3, 1, rule="segment").clip(Timing(30, 30.0), lambda: next(places)) == [
+        0,
+        15,
+        29,
+    ]
 
 
 def test_time_follows_the_clock_where_the_frame_rate_varies():
@@ -111,7 +128,9 @@ def test_a_video_shorter_than_the_clip_repeats_its_last_frame():
     assert ClipRule(4, 2).clip(Timing(1, 30.0), lambda: 0.7) == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("wrong", [{"num_frames": 0}, {"frame_stride": 0}, {"target_fps": 0.0}, {"rule": "uniform"}])
+@pytest.mark.parametrize(
+    "wrong", [{"num_frames": 0}, {"frame_stride": 0}, {"target_fps": 0.0}, {"rule": "uniform"}]
+)
 def test_a_rule_that_cannot_be_is_refused(wrong):
     with pytest.raises(ValueError, match=r"positive|no sampling rule"):
         ClipRule(**{"num_frames": 8, "frame_stride": 8, **wrong})

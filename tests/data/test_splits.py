@@ -18,7 +18,9 @@ def put(folder: Path, *names: str) -> Path:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    return put(tmp_path, *(f"{name}/{i:02d}.mp4" for name in ("run", "jump high") for i in range(20)))
+    return put(
+        tmp_path, *(f"{name}/{i:02d}.mp4" for name in ("run", "jump high") for i in range(20))
+    )
 
 
 def test_a_tree_is_divided_class_by_class_and_always_alike(tree):
@@ -26,7 +28,14 @@ def test_a_tree_is_divided_class_by_class_and_always_alike(tree):
 
     assert lists.class_names == ["jump high", "run"]
     counts = Counter((clip.split, clip.label) for clip in lists.clips)
-    assert counts == {("train", 0): 16, ("train", 1): 16, ("val", 0): 2, ("val", 1): 2, ("test", 0): 2, ("test", 1): 2}
+    assert counts == {
+        ("train", 0): 16,
+        ("train", 1): 16,
+        ("val", 0): 2,
+        ("val", 1): 2,
+        ("test", 0): 2,
+        ("test", 1): 2,
+    }
     assert lists.clips == folder_lists(tree, seed=3).clips
     assert lists.clips != folder_lists(tree, seed=4).clips
 
@@ -42,7 +51,9 @@ def test_a_new_class_leaves_the_other_classes_divided_as_they_were(tree):
 
 def test_clips_of_one_source_and_equal_files_stay_together(tmp_path):
     put(tmp_path, *(f"Jump/v_Jump_g{g:02d}_c{c:02d}.avi" for g in range(5) for c in range(4)))
-    (tmp_path / "Jump" / "copy.avi").write_bytes((tmp_path / "Jump" / "v_Jump_g00_c00.avi").read_bytes())
+    (tmp_path / "Jump" / "copy.avi").write_bytes(
+        (tmp_path / "Jump" / "v_Jump_g00_c00.avi").read_bytes()
+    )
 
     lists = folder_lists(tmp_path)
 
@@ -67,7 +78,10 @@ def test_one_video_per_class_trains_and_says_what_its_accuracy_is(tmp_path):
     lists = folder_lists(tmp_path)
 
     assert [len(lists.of(split)) for split in ("train", "val", "test")] == [2, 2, 0]
-    assert "note: no video is left for val: val.csv repeats train.csv\nnote: THE ACCURACY WILL BE" in lists.report()
+    assert (
+        "note: no video is left for val: val.csv repeats train.csv\nnote: THE ACCURACY WILL BE"
+        in lists.report()
+    )
 
 
 def test_class_folders_one_level_too_deep_are_noticed(tmp_path):
@@ -80,7 +94,9 @@ def test_class_folders_one_level_too_deep_are_noticed(tmp_path):
 
 def test_split_folders_are_taken_as_they_are_and_their_leaks_found(tmp_path):
     put(tmp_path, "train/run/a.mp4", "train/jump/b.mp4", "validation/run/c.mp4")
-    (tmp_path / "validation" / "run" / "d.mp4").write_bytes((tmp_path / "train" / "run" / "a.mp4").read_bytes())
+    (tmp_path / "validation" / "run" / "d.mp4").write_bytes(
+        (tmp_path / "train" / "run" / "a.mp4").read_bytes()
+    )
 
     lists = folder_lists(tmp_path)
 
@@ -113,9 +129,17 @@ def ucf(tmp_path: Path) -> tuple[Path, Path]:
     splits = tmp_path / "ucfTrainTestlist"
     splits.mkdir()
     (splits / "classInd.txt").write_text("1 Archery\n2 Punch\n")
-    train = [f"{name}/v_{name}_g{g:02d}_c01.avi" for name in ("Archery", "Punch") for g in range(8, 18)]
-    test = ["Archery/v_Archery_g01_c01.avi", "Punch/v_Punch_g01_c01.avi", "Punch/v_Punch_g08_c02.avi"]
-    (splits / "trainlist01.txt").write_text("".join(f"{name} {1 + ('Punch' in name)}\r\n" for name in train))
+    train = [
+        f"{name}/v_{name}_g{g:02d}_c01.avi" for name in ("Archery", "Punch") for g in range(8, 18)
+    ]
+    test = [
+        "Archery/v_Archery_g01_c01.avi",
+        "Punch/v_Punch_g01_c01.avi",
+        "Punch/v_Punch_g08_c02.avi",
+    ]
+    (splits / "trainlist01.txt").write_text(
+        "".join(f"{name} {1 + ('Punch' in name)}\r\n" for name in train)
+    )
     (splits / "testlist01.txt").write_text("".join(f"{name}\n" for name in test))
     return put(tmp_path / "UCF-101", *train[:-1], *test), splits
 
@@ -143,7 +167,9 @@ def test_hmdb51_split_files_give_lists(tmp_path):
     (splits / "brush_hair_test_split2.txt").write_text("a b.avi 1 \nc.avi 0 \n")
     (splits / "wave_test_split2.txt").write_text("d.avi 2\n")
 
-    lists = hmdb51_lists(put(tmp_path / "v", "brush_hair/a b.avi", "brush_hair/c.avi", "wave/d.avi"), splits, fold=2)
+    lists = hmdb51_lists(
+        put(tmp_path / "v", "brush_hair/a b.avi", "brush_hair/c.avi", "wave/d.avi"), splits, fold=2
+    )
 
     assert lists.class_names == ["brush_hair", "wave"]
     assert [(clip.path.name, clip.label, clip.split) for clip in lists.clips] == [

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from octvideo.data.transforms import centre_crop, color_jitter, normalize, random_crop, resize_short_side
+from octvideo.data.transforms import (
+    centre_crop,
+    color_jitter,
+    normalize,
+    random_crop,
+    resize_short_side,
+)
 
 
 @pytest.fixture
@@ -22,13 +28,17 @@ def test_normalize_is_per_channel(shape):
     normal = normalize(inputs, (0.45, 0.4, 0.5), (0.225, 0.2, 0.25))
 
     for channel, (mean, std) in enumerate([(0.45, 0.225), (0.4, 0.2), (0.5, 0.25)]):
-        torch.testing.assert_close(normal[:, channel], (inputs[:, channel].float() / 255 - mean) / std)
+        torch.testing.assert_close(
+            normal[:, channel], (inputs[:, channel].float() / 255 - mean) / std
+        )
 
 
 def test_the_short_side_is_resized_as_floats_would_be(clip):
     resized = resize_short_side(clip, 40)
 
-    expected = F.interpolate(clip.transpose(0, 1).float(), (40, 59), mode="bilinear", align_corners=False)
+    expected = F.interpolate(
+        clip.transpose(0, 1).float(), (40, 59), mode="bilinear", align_corners=False
+    )
     assert resized.dtype == torch.uint8
     assert (resized.transpose(0, 1).float() - expected).abs().max() <= 1.01
 
@@ -39,7 +49,9 @@ def test_a_crop_of_any_size_comes_out(clip, short_side, size):
     draw = random.Random(0).random
 
     assert centre_crop(clip, short_side, size).shape == (3, 4, size, size)
-    assert random_crop(clip, (short_side, short_side + 9), size, draw, inverse_uniform=True).shape == (3, 4, size, size)
+    assert random_crop(
+        clip, (short_side, short_side + 9), size, draw, inverse_uniform=True
+    ).shape == (3, 4, size, size)
 
 
 def test_random_crops_reach_every_place(clip):
@@ -48,7 +60,9 @@ def test_random_crops_reach_every_place(clip):
     crops = [random_crop(clip, (61, 61), 59, draw, inverse_uniform=False) for _ in range(2000)]
 
     corners = {tuple(crop[:, 0, 0, 0].tolist()) for crop in crops}
-    assert corners == {tuple(clip[:, 0, top, left].tolist()) for top in range(3) for left in range(32)}
+    assert corners == {
+        tuple(clip[:, 0, top, left].tolist()) for top in range(3) for left in range(32)
+    }
 
 
 def test_color_jitter_is_brightness_then_contrast_then_saturation(clip):

@@ -85,7 +85,10 @@ def test_relative_paths_begin_at_the_prefix_or_else_at_the_list(make_list):
     path = make_list("clips/a.mp4 0\n/abs/b.mp4 1\n")
 
     assert [v.path for v in read_list(path)] == [str(path.parent / "clips/a.mp4"), "/abs/b.mp4"]
-    assert [v.path for v in read_list(path, path_prefix="/data")] == ["/data/clips/a.mp4", "/abs/b.mp4"]
+    assert [v.path for v in read_list(path, path_prefix="/data")] == [
+        "/data/clips/a.mp4",
+        "/abs/b.mp4",
+    ]
 
 
 def test_blank_lines_are_passed_over_and_counted(make_list):
@@ -99,12 +102,18 @@ def test_blank_lines_are_passed_over_and_counted(make_list):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a.mp4 0\nb.mp4 400\n", r"train.csv:2: label 400 is outside 0\.\.399 \(MODEL.NUM_CLASSES: 400\). Labels sta"),
+        (
+            "a.mp4 0\nb.mp4 400\n",
+            r"train.csv:2: label 400 is outside 0\.\.399 \(MODEL.NUM_CLASSES: 400\). Labels sta",
+        ),
         ("a.mp4 -1\n", r"train.csv:1: label -1 is outside"),
         ("a.mp4 0\nb.mp4\n", r"train.csv:2: 'b.mp4' is not `path label`"),
         ("a.mp4 0\nb.mp4 x\n", r"train.csv:2: invalid literal .*'x'"),
         ("path,label\na, b.mp4,3\n", r"train.csv:2: 3 fields under a header of 2"),
-        ("path,label,labels\na.mp4,3,3\n", r"train.csv:1: a header of path,label,labels is no list format"),
+        (
+            "path,label,labels\na.mp4,3,3\n",
+            r"train.csv:1: a header of path,label,labels is no list format",
+        ),
         (b"a.mp4 0\n\xff\xfe.mp4 0\n", r"train.csv:2: the line is not UTF-8"),
     ],
 )
@@ -124,7 +133,10 @@ def test_a_folder_without_frames_is_refused(make_list):
 
 
 def test_a_missing_list_says_which_and_how_to_make_it(tmp_path):
-    with pytest.raises(DataError, match=r"val.csv: there is no such list. Make it with `python tools/make_lists.py`"):
+    with pytest.raises(
+        DataError,
+        match=r"val.csv: there is no such list. Make it with `python tools/make_lists.py`",
+    ):
         read_list(tmp_path / "val.csv")
 
 
@@ -140,7 +152,9 @@ def test_an_unknown_format_is_an_error(make_list):
 
 
 def test_a_list_is_a_sequence():
-    videos = VideoList([VideoEntry("a"), VideoEntry("b", (1,)), VideoEntry("c", (1, 2), 7)], root="r")
+    videos = VideoList(
+        [VideoEntry("a"), VideoEntry("b", (1,)), VideoEntry("c", (1, 2), 7)], root="r"
+    )
 
     assert videos[-1] == VideoEntry("r/c", (1, 2), 7)
     assert [v.path for v in videos[:2]] == ["r/a", "r/b"]
@@ -189,13 +203,19 @@ def held_by_workers(videos: VideoList) -> int:
 def test_a_list_of_650_000_lines_costs_seconds_once_and_no_worker_anything(tmp_path):
     path = tmp_path / "train.csv"
     folder = "/datasets/kinetics700/train/some class name"
-    path.write_text("".join(f"{folder}/abcdefghijk_{i:06d}_{i + 10:06d}.mp4 {i % 700}\n" for i in range(650_000)))
+    path.write_text(
+        "".join(
+            f"{folder}/abcdefghijk_{i:06d}_{i + 10:06d}.mp4 {i % 700}\n" for i in range(650_000)
+        )
+    )
     (tmp_path / "short.csv").write_text("a.mp4 0\n" * 1000)
 
     pool = ReaderPool(parse, num_workers=1, timeout_seconds=100)
     _, (count, seconds, held) = pool.run([(str(tmp_path / "short.csv"),), (str(path),)], ahead=1)
     pool.close()
-    short, long = (held_by_workers(read_list(tmp_path / name)) for name in ("short.csv", "train.csv"))
+    short, long = (
+        held_by_workers(read_list(tmp_path / name)) for name in ("short.csv", "train.csv")
+    )
 
     assert count == 650_000
     assert seconds <= 3

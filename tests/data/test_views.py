@@ -143,9 +143,14 @@ def folder(tmp_path_factory):
     ramp = np.arange(90)[:, None] + np.arange(120)
     for name, count, turn in (("wide", 40, False), ("tall", 37, True), ("short", 1, False)):
         frames = np.stack(
-            [np.stack([ramp + 3 * i, 2 * ramp % 200 + i, 255 - ramp], axis=-1) % 256 for i in range(count)]
+            [
+                np.stack([ramp + 3 * i, 2 * ramp % 200 + i, 255 - ramp], axis=-1) % 256
+                for i in range(count)
+            ]
         )
-        write_video(folder / f"{name}.mp4", (frames.swapaxes(1, 2) if turn else frames).astype(np.uint8))
+        write_video(
+            folder / f"{name}.mp4", (frames.swapaxes(1, 2) if turn else frames).astype(np.uint8)
+        )
     (folder / "text.mp4").write_text("not a video")
     (folder / "empty.mp4").touch()
     lines = ["wide.mp4 0", "tall.mp4 1", "text.mp4 0", "short.mp4 2", "empty.mp4 1"]
@@ -183,7 +188,11 @@ def test_a_video_is_decoded_once_for_all_its_views(folder, monkeypatch):
 
     reads = []
     read = decode.Video.read
-    monkeypatch.setattr(decode.Video, "read", lambda self, indices: reads.append(list(indices)) or read(self, indices))
+    monkeypatch.setattr(
+        decode.Video,
+        "read",
+        lambda self, indices: reads.append(list(indices)) or read(self, indices),
+    )
 
     (video,) = VideoViews(read_list(folder / "val.csv"), SMALL).read([0])
 
@@ -245,7 +254,9 @@ def test_any_views_lie_inside_the_video_and_any_subset_inside_the_views(
 ):
     spec = ViewSpec(ClipRule(4, 4), num_clips, num_crops, short_side=48, crop_size=48)
 
-    assert all(0 <= frame < num_frames for clip in spec.clips(Timing(num_frames, 30.0)) for frame in clip)
+    assert all(
+        0 <= frame < num_frames for clip in spec.clips(Timing(num_frames, 30.0)) for frame in clip
+    )
     for top, left in spec.crops(height, width):
         assert 0 <= top <= height - 48
         assert 0 <= left <= width - 48

@@ -6,7 +6,15 @@ import sys
 import pytest
 import torch
 
-from octvideo.deploy.benchmark import Case, Measured, compare, compare_layers, interleaved, seconds_of, verdict
+from octvideo.deploy.benchmark import (
+    Case,
+    Measured,
+    compare,
+    compare_layers,
+    interleaved,
+    seconds_of,
+    verdict,
+)
 from octvideo.errors import ConfigError
 
 SMALL = (3, 4, 16, 16)
@@ -33,7 +41,10 @@ def test_ratios_are_to_the_first_case():
 def test_training_keeps_fewer_bytes_in_the_memory_saving_form():
     shape = (3, 4, 32, 32)
 
-    plain, saving = (Case("c2d_r26", 0.5, shape, train=True, memory_saving=m).saved_megabytes() for m in (False, True))
+    plain, saving = (
+        Case("c2d_r26", 0.5, shape, train=True, memory_saving=m).saved_megabytes()
+        for m in (False, True)
+    )
 
     assert saving < plain
 
@@ -123,7 +134,10 @@ def test_an_engine_is_not_compiled_on_top(engine):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--model", "i3d_r5"], "did you mean"), (["--layers", "--bf16"], "--layers is for fp32 inference")],
+    [
+        (["--model", "i3d_r5"], "did you mean"),
+        (["--layers", "--bf16"], "--layers is for fp32 inference"),
+    ],
 )
 def test_mistakes_are_one_line_and_cost_no_time(repo, monkeypatch, capsys, arguments, message):
     import runpy
@@ -139,8 +153,23 @@ def test_mistakes_are_one_line_and_cost_no_time(repo, monkeypatch, capsys, argum
 def test_the_tool_prints_a_table_and_writes_json(repo, tmp_path, monkeypatch, capsys):
     import runpy
 
-    arguments = ["--model", "c2d_r26", "--alpha", "0", ".5", "--input", "4", "32", "32", "--rounds", "1", "--train"]
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments, "--json", str(tmp_path / "b.json")])
+    arguments = [
+        "--model",
+        "c2d_r26",
+        "--alpha",
+        "0",
+        ".5",
+        "--input",
+        "4",
+        "32",
+        "32",
+        "--rounds",
+        "1",
+        "--train",
+    ]
+    monkeypatch.setattr(
+        sys, "argv", ["benchmark.py", *arguments, "--json", str(tmp_path / "b.json")]
+    )
 
     runpy.run_path(str(repo / "tools" / "benchmark.py"), run_name="__main__")
 
@@ -169,9 +198,14 @@ def test_pytorchvideo_is_measured_beside():
     measured = Measured(theirs, 3.0, 1.5, 1.4, 1.0)
 
     assert theirs.macs() == pytest.approx(Case("i3d_r50", 0.0, (3, 8, 32, 32)).macs(), rel=0.1)
-    assert verdict([measured, measured]) == "pytorchvideo takes 1.50 times as long (fastest calls: 1.40)"
+    assert (
+        verdict([measured, measured])
+        == "pytorchvideo takes 1.50 times as long (fastest calls: 1.40)"
+    )
 
 
 def test_pytorchvideo_has_not_every_network():
-    with pytest.raises(ConfigError, match="pytorchvideo has no network 'i3d_nln_r50' to compare with"):
+    with pytest.raises(
+        ConfigError, match="pytorchvideo has no network 'i3d_nln_r50' to compare with"
+    ):
         Case("i3d_nln_r50", 0.0, SMALL, source="pytorchvideo").create()

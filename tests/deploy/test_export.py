@@ -14,7 +14,9 @@ from octvideo.errors import ConfigError, OctvideoError
 TINY = {"num_classes": 5, "width_per_group": 16, "width_rule": "int"}
 
 # What torch's exporters and their pytree say about themselves.
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"
+)
 
 
 @pytest.fixture
@@ -59,7 +61,9 @@ def test_the_torch_engine_takes_the_place_of_a_network(model):
 
 
 def test_an_engine_that_is_not_there_is_refused_by_name(model):
-    with pytest.raises(ConfigError, match="there is no engine 'tensorrt'; there are auto, torch, openvino"):
+    with pytest.raises(
+        ConfigError, match="there is no engine 'tensorrt'; there are auto, torch, openvino"
+    ):
         optimize(model, torch.randn(1, 3, 4, 33, 33), engine="tensorrt")
 
 
@@ -76,11 +80,19 @@ def test_a_missing_runtime_is_one_line_with_the_remedy(model, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_tool_writes_the_network_and_what_its_users_need(repo, tiny_checkpoint, tmp_path, monkeypatch, capsys):
+def test_the_tool_writes_the_network_and_what_its_users_need(
+    repo, tiny_checkpoint, tmp_path, monkeypatch, capsys
+):
     import runpy
     import sys
 
-    arguments = ["export.py", "--checkpoint", str(tiny_checkpoint), "--output", str(tmp_path / "model.pt2")]
+    arguments = [
+        "export.py",
+        "--checkpoint",
+        str(tiny_checkpoint),
+        "--output",
+        str(tmp_path / "model.pt2"),
+    ]
     monkeypatch.setattr(sys, "argv", arguments)
 
     runpy.run_path(str(repo / "tools" / "export.py"), run_name="__main__")

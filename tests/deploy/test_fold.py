@@ -34,14 +34,20 @@ def randomise_norms(model: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(("name", "options"), NETWORKS)
 def test_a_folded_network_computes_the_same(name, options):
     model = randomise_norms(create_model(name, **options))
-    x = torch.randn(2, 3, 8, 50, 50) if "_r" in name and "resnet" not in name else torch.randn(2, 3, 50, 50)
+    x = (
+        torch.randn(2, 3, 8, 50, 50)
+        if "_r" in name and "resnet" not in name
+        else torch.randn(2, 3, 50, 50)
+    )
 
     folded = fold_batch_norm(model)
 
     with torch.no_grad():
         torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-5)
     norms = [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
-    assert len(norms) < len([m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)])
+    assert len(norms) < len(
+        [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
+    )
 
 
 def test_no_batch_norm_is_left_in_a_post_activation_network():

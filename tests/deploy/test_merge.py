@@ -31,7 +31,9 @@ def test_a_merged_image_layer_computes_the_same(out, size, kernel, stride):
 
 
 @pytest.mark.parametrize("size", [(4, 8, 8), (3, 7, 5)])
-@pytest.mark.parametrize(("kernel", "stride"), [((3, 1, 1), (1, 1, 1)), ((1, 1, 1), (1, 2, 2)), ((3, 3, 3), (2, 2, 2))])
+@pytest.mark.parametrize(
+    ("kernel", "stride"), [((3, 1, 1), (1, 1, 1)), ((1, 1, 1), (1, 2, 2)), ((3, 3, 3), (2, 2, 2))]
+)
 def test_a_merged_video_layer_computes_the_same(size, kernel, stride):
     conv = OctConv3d(PAIR, PAIR, kernel, stride, tuple(k // 2 for k in kernel))
     x = pair(*size)
@@ -56,7 +58,9 @@ def test_layers_that_cannot_be_merged_are_not():
 
 @pytest.mark.parametrize("name", ["i3d_r26", "slowfast_r26", "resnet26"])
 def test_a_network_of_merged_layers_computes_the_same_and_itself_stays(name):
-    model = fold_batch_norm(create_model(name, alpha=0.25, width_per_group=16, width_rule="int", num_classes=5))
+    model = fold_batch_norm(
+        create_model(name, alpha=0.25, width_per_group=16, width_rule="int", num_classes=5)
+    )
     x = torch.randn(2, 3, 50, 50) if name == "resnet26" else torch.randn(2, 3, 8, 50, 50)
     names = mergeable(model)
 

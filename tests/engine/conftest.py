@@ -15,12 +15,16 @@ def store(tmp_path, monkeypatch):
             return ["store://"]
 
     def translated(method):
-        return lambda self, path, *args, **kw: method(self, str(tmp_path / path.removeprefix("store://")), *args, **kw)
+        return lambda self, path, *args, **kw: method(
+            self, str(tmp_path / path.removeprefix("store://")), *args, **kw
+        )
 
     for name in ("_open", "_mkdirs", "_ls", "_isdir", "_isfile", "_rm"):
         setattr(Store, name, translated(getattr(NativePathHandler, name)))
     # Not by register_handler, which takes a subclass of the native handler in its place, for good.
-    monkeypatch.setattr(g_pathmgr, "_path_handlers", {**g_pathmgr._path_handlers, "store://": Store()})
+    monkeypatch.setattr(
+        g_pathmgr, "_path_handlers", {**g_pathmgr._path_handlers, "store://": Store()}
+    )
 
 
 @pytest.fixture(scope="session")

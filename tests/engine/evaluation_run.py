@@ -40,13 +40,19 @@ def made_video(index: int) -> Video:
     generator = torch.Generator().manual_seed(index)
     shape = (6 + index, 24, 24 + 2 * index, 3) if index % 2 else (6 + index, 24 + 2 * index, 24, 3)
     frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    return Video(index, f"made/{index}.mp4", frames, torch.tensor(SPEC.clips(Timing(6 + index, 30.0))))
+    return Video(
+        index, f"made/{index}.mp4", frames, torch.tensor(SPEC.clips(Timing(6 + index, 30.0)))
+    )
 
 
 def made_model() -> nn.Module:
     torch.manual_seed(0)
     layers = nn.Sequential(
-        nn.Conv3d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, NUM_CLASSES)
+        nn.Conv3d(3, 8, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool3d(1),
+        nn.Flatten(),
+        nn.Linear(8, NUM_CLASSES),
     )
     with torch.no_grad():
         layers[-1].weight *= 30
@@ -67,7 +73,13 @@ def main(folder: Path, seconds: float = 0.0) -> None:
     with processes("cpu") as procs:
         journal = Journal(folder, fingerprint(paths=videos.paths), procs.rank)
         found = evaluate(
-            made_score, videos, num_classes=NUM_CLASSES, prepare=prepare, view_chunk=4, processes=procs, journal=journal
+            made_score,
+            videos,
+            num_classes=NUM_CLASSES,
+            prepare=prepare,
+            view_chunk=4,
+            processes=procs,
+            journal=journal,
         )
         if procs.is_main:
             write_results(folder, found, summarise(found, ["a", "b", "c"], {}))

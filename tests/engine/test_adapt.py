@@ -5,7 +5,12 @@ import tiny
 import torch
 from torch import nn
 
-from octvideo.engine.adapt import freeze, freeze_batch_norm, recompute_activations, synchronise_batch_norm
+from octvideo.engine.adapt import (
+    freeze,
+    freeze_batch_norm,
+    recompute_activations,
+    synchronise_batch_norm,
+)
 from octvideo.errors import ConfigError
 
 
@@ -13,7 +18,9 @@ class Staged(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4), nn.ReLU())
-        self.res2 = nn.Sequential(nn.Conv3d(4, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU(), nn.Dropout(0.3))
+        self.res2 = nn.Sequential(
+            nn.Conv3d(4, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU(), nn.Dropout(0.3)
+        )
         self.head = nn.Linear(4, 3)
 
     def forward(self, x):
@@ -30,14 +37,18 @@ def snapshot(module):
 
 
 def changed(before, module):
-    return {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
+    return {
+        name for name, value in module.state_dict().items() if not torch.equal(value, before[name])
+    }
 
 
 def test_a_frozen_stage_does_not_change_and_the_rest_does(tmp_path, model):
     frozen = freeze(model, ["stem"])
     before = snapshot(model)
 
-    tiny.make_trainer(tmp_path, model=model, max_epoch=1, parts={"frozen": frozen, "validate": None}).train()
+    tiny.make_trainer(
+        tmp_path, model=model, max_epoch=1, parts={"frozen": frozen, "validate": None}
+    ).train()
 
     names = changed(before, model)
     assert not any(name.startswith("stem") for name in names)
@@ -53,10 +64,19 @@ def test_frozen_batch_norm_does_not_change_and_convolutions_do(tmp_path, model):
     frozen = freeze_batch_norm(model)
     before = snapshot(model)
 
-    tiny.make_trainer(tmp_path, model=model, max_epoch=1, parts={"frozen": frozen, "validate": None}).train()
+    tiny.make_trainer(
+        tmp_path, model=model, max_epoch=1, parts={"frozen": frozen, "validate": None}
+    ).train()
 
     names = changed(before, model)
-    assert names == {"stem.0.weight", "stem.0.bias", "res2.0.weight", "res2.0.bias", "head.weight", "head.bias"}
+    assert names == {
+        "stem.0.weight",
+        "stem.0.bias",
+        "res2.0.weight",
+        "res2.0.bias",
+        "head.weight",
+        "head.bias",
+    }
 
 
 def test_recomputed_activations_change_nothing_but_memory(tmp_path, model):
@@ -70,13 +90,17 @@ def test_recomputed_activations_change_nothing_but_memory(tmp_path, model):
 
     assert list(dict(twin.named_parameters())) == names
     assert changed(model.state_dict(), twin) == set()
-    assert (tmp_path / "plain/metrics.jsonl").read_bytes() == (tmp_path / "recomputed/metrics.jsonl").read_bytes()
+    assert (tmp_path / "plain/metrics.jsonl").read_bytes() == (
+        tmp_path / "recomputed/metrics.jsonl"
+    ).read_bytes()
 
 
 def test_recomputed_activations_save_less(model):
     def saved(network):
         sizes = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: sizes.append(t.numel()) or t, lambda t: t
+        ):
             network(torch.rand(2, 3, 4, 8, 8)).sum()
         return sum(sizes)
 
@@ -86,7 +110,9 @@ def test_recomputed_activations_save_less(model):
     assert saved(model) < 0.3 * before
 
 
-@pytest.mark.parametrize("norm", [nn.BatchNorm1d(3), nn.BatchNorm2d(3, momentum=None), nn.BatchNorm3d(3, affine=False)])
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm1d(3), nn.BatchNorm2d(3, momentum=None), nn.BatchNorm3d(3, affine=False)]
+)
 def test_synchronised_batch_norm_in_one_process_is_batch_norm(norm):
     torch.manual_seed(1)
     shape = (4, 3, 5, 6, 7)[: {nn.BatchNorm1d: 3, nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}[type(norm)]]

@@ -27,7 +27,10 @@ class PowerCut(BaseException):
 
 
 def write(folder: Path, *epochs: int) -> list[str]:
-    return [save_checkpoint(str(folder), checkpoint_name(e), {"epoch": e, "w": torch.full((500,), e)}) for e in epochs]
+    return [
+        save_checkpoint(str(folder), checkpoint_name(e), {"epoch": e, "w": torch.full((500,), e)})
+        for e in epochs
+    ]
 
 
 def test_what_is_saved_is_loaded(tmp_path):
@@ -137,7 +140,8 @@ def test_a_checkpoint_that_carries_code_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "no such file"), (b"", "damaged"), (b"not a checkpoint at all", "is no checkpoint")]
+    ("content", "message"),
+    [(None, "no such file"), (b"", "damaged"), (b"not a checkpoint at all", "is no checkpoint")],
 )
 def test_what_is_no_checkpoint_is_a_clear_error(tmp_path, content, message):
     path = tmp_path / "some.pyth"
@@ -174,5 +178,7 @@ def test_a_run_in_a_store_resumes_there(tmp_path, monkeypatch):
     tiny.make_trainer("store://parts").train()
     tiny.make_trainer("store://whole").train()
 
-    assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (
+        tmp_path / "whole/metrics.jsonl"
+    ).read_bytes()
     assert not (tmp_path / "store:").exists()

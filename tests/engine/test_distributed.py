@@ -97,7 +97,11 @@ def test_a_start_is_told_from_those_before_it_in_the_same_store():
 
 @pytest.mark.slow
 def test_two_ranks_with_synchronised_batch_norm_are_one_process(tmp_path, alone):
-    run(torchrun("--standalone", "--nproc_per_node", "2", CHILD, str(tmp_path), "dropout=0", "sync=1"))
+    run(
+        torchrun(
+            "--standalone", "--nproc_per_node", "2", CHILD, str(tmp_path), "dropout=0", "sync=1"
+        )
+    )
 
     assert_same_run(alone, tmp_path)
 
@@ -105,9 +109,21 @@ def test_two_ranks_with_synchronised_batch_norm_are_one_process(tmp_path, alone)
 @pytest.mark.slow
 def test_two_nodes_on_loopback_are_one_process(tmp_path, alone):
     port = free_port()
-    place = ["--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "127.0.0.1", "--master_port", str(port)]
+    place = [
+        "--nnodes",
+        "2",
+        "--nproc_per_node",
+        "1",
+        "--master_addr",
+        "127.0.0.1",
+        "--master_port",
+        str(port),
+    ]
     child = [CHILD, str(tmp_path), "dropout=0", "sync=1"]
-    nodes = [subprocess.Popen(torchrun(*place, "--node_rank", str(rank), *child), env=ENVIRONMENT) for rank in range(2)]
+    nodes = [
+        subprocess.Popen(torchrun(*place, "--node_rank", str(rank), *child), env=ENVIRONMENT)
+        for rank in range(2)
+    ]
 
     assert [node.wait() for node in nodes] == [0, 0]
     assert_same_run(alone, tmp_path)
@@ -122,7 +138,9 @@ def test_two_ranks_resume_to_the_bit(tmp_path):
     run([*two, str(tmp_path / "parts")])
 
     a, b = last_state(tmp_path / "whole"), last_state(tmp_path / "parts")
-    assert all(torch.equal(a["model_state"][name], b["model_state"][name]) for name in a["model_state"])
+    assert all(
+        torch.equal(a["model_state"][name], b["model_state"][name]) for name in a["model_state"]
+    )
     assert len(a["rng"]) == 2
     assert not torch.equal(a["rng"][0]["torch"], a["rng"][1]["torch"])
 
@@ -143,12 +161,38 @@ def test_a_killed_rank_restarts_the_run_from_its_checkpoint(tmp_path):
 @pytest.mark.slow
 def test_a_killed_rank_restarts_the_run_on_both_nodes(tmp_path, alone):
     """Two agents that meet at one of them; each counts its restarts by itself."""
-    place = ["--nnodes", "2", "--nproc_per_node", "1", "--max-restarts", "3", "--local_addr", "127.0.0.1"]
-    meet = ["--rdzv_backend", "c10d", "--rdzv_id", "run", "--rdzv_endpoint", f"127.0.0.1:{free_port()}"]
-    child = [CHILD, str(tmp_path), "dropout=0", "sync=1", "seconds=0.05", "checkpoint_minutes=0.0001", "die_once=10"]
+    place = [
+        "--nnodes",
+        "2",
+        "--nproc_per_node",
+        "1",
+        "--max-restarts",
+        "3",
+        "--local_addr",
+        "127.0.0.1",
+    ]
+    meet = [
+        "--rdzv_backend",
+        "c10d",
+        "--rdzv_id",
+        "run",
+        "--rdzv_endpoint",
+        f"127.0.0.1:{free_port()}",
+    ]
+    child = [
+        CHILD,
+        str(tmp_path),
+        "dropout=0",
+        "sync=1",
+        "seconds=0.05",
+        "checkpoint_minutes=0.0001",
+        "die_once=10",
+    ]
     command = torchrun(*place, *meet, *child)
     nodes = [
-        subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         for _ in range(2)
     ]
 
@@ -163,7 +207,9 @@ def test_a_killed_rank_restarts_the_run_on_both_nodes(tmp_path, alone):
 @pytest.mark.slow
 def test_sigterm_to_torchrun_saves_and_the_same_command_finishes(tmp_path):
     command = torchrun("--standalone", "--nproc_per_node", "2", CHILD)
-    process = subprocess.Popen([*command, str(tmp_path), "seconds=0.2"], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*command, str(tmp_path), "seconds=0.2"], env=ENVIRONMENT, stderr=subprocess.DEVNULL
+    )
     while not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text():
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
@@ -176,7 +222,9 @@ def test_sigterm_to_torchrun_saves_and_the_same_command_finishes(tmp_path):
 
 @pytest.mark.slow
 def test_a_rank_that_cannot_read_its_data_stops_all_after_a_checkpoint(tmp_path):
-    command = torchrun("--standalone", "--nproc_per_node", "2", CHILD, str(tmp_path), "fail_at=3", "fail_rank=1")
+    command = torchrun(
+        "--standalone", "--nproc_per_node", "2", CHILD, str(tmp_path), "fail_at=3", "fail_rank=1"
+    )
 
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
 

@@ -25,7 +25,9 @@ RUN = str(Path(__file__).with_name("evaluation_run.py"))
 
 
 def run(score=made_score, videos=None, **options):
-    return evaluate(score, videos or MadeVideos(), num_classes=NUM_CLASSES, prepare=prepare, **options)
+    return evaluate(
+        score, videos or MadeVideos(), num_classes=NUM_CLASSES, prepare=prepare, **options
+    )
 
 
 def views_one_by_one(index):
@@ -47,7 +49,9 @@ def test_a_videos_score_is_the_mean_over_its_views_scored_one_by_one():
     found = run(view_chunk=4)
 
     for index in (0, 3, 10):
-        np.testing.assert_allclose(found.final[index], views_one_by_one(index).mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(
+            found.final[index], views_one_by_one(index).mean(axis=0), atol=1e-5
+        )
 
 
 def test_max_takes_the_best_view_of_each_class():
@@ -110,19 +114,29 @@ def test_an_unknown_ensemble_is_refused():
 
 def test_a_networks_video_score_is_the_mean_of_its_views_window_scores(tmp_path):
     """Oct-I3D with PySlowFast's sliding-window head, from a file: 30 views in chunks against 30 views one by one."""
-    frames = np.random.default_rng(0).integers(0, 256, (40, 12, 16, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    frames = (
+        np.random.default_rng(0)
+        .integers(0, 256, (40, 12, 16, 3), dtype=np.uint8)
+        .repeat(8, 1)
+        .repeat(8, 2)
+    )
     write_video(tmp_path / "noise.mp4", frames)
     (tmp_path / "val.csv").write_text("noise.mp4 0\n")
     spec = ViewSpec(ClipRule(4, 4), short_side=64, crop_size=64)
     videos = VideoViews(read_list(tmp_path / "val.csv"), spec)
-    model = create_model("i3d_r26", alpha=0.5, num_classes=5, width_per_group=16, crop_size=32).eval()
+    model = create_model(
+        "i3d_r26", alpha=0.5, num_classes=5, width_per_group=16, crop_size=32
+    ).eval()
 
     found = evaluate(model.window_scores, videos, num_classes=5, prepare=prepare, view_chunk=7)
 
     (video,) = videos.read([0])
     with torch.inference_mode():
         views = torch.cat(
-            [model.window_scores(prepare(view)) for view in view_batches(video.frames, video.clips, spec, 1)]
+            [
+                model.window_scores(prepare(view))
+                for view in view_batches(video.frames, video.clips, spec, 1)
+            ]
         )
     assert views.shape == (30, 5)
     np.testing.assert_allclose(found.final[0], views.mean(dim=0), atol=1e-5)
@@ -137,7 +151,9 @@ class TwoRanks(Processes):
         return [value, self.peer]
 
 
-@pytest.mark.parametrize(("peer", "message"), [({0: "again", 1: ""}, "twice"), ({}, "not evaluated")])
+@pytest.mark.parametrize(
+    ("peer", "message"), [({0: "again", 1: ""}, "twice"), ({}, "not evaluated")]
+)
 def test_the_gather_proves_that_each_video_came_once(peer, message):
     ranks = TwoRanks(world_size=2)
     object.__setattr__(ranks, "peer", peer)
@@ -170,7 +186,12 @@ def command(folder, *seconds, processes=1):
 def test_one_two_and_three_processes_write_the_same_bytes(tmp_path):
     for count in (1, 2, 3):
         (tmp_path / str(count)).mkdir()
-        subprocess.run(**command(tmp_path / str(count), processes=count), check=True, capture_output=True, timeout=120)
+        subprocess.run(
+            **command(tmp_path / str(count), processes=count),
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
 
     for name in FILES:
         first, *others = [(tmp_path / str(count) / name).read_bytes() for count in (1, 2, 3)]

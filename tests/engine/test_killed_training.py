@@ -29,14 +29,28 @@ def start(tmp_path, repo):
     """start("name") trains into tmp_path / name, the leader of a session of its own."""
     write_demo_data(tmp_path / "data", num_clips={"train": 16, "val": 2})
     (tmp_path / "mine.yaml").write_text(SETTINGS)
-    command = [sys.executable, str(repo / "tools/train_net.py"), "--cfg", str(tmp_path / "mine.yaml")]
+    command = [
+        sys.executable,
+        str(repo / "tools/train_net.py"),
+        "--cfg",
+        str(tmp_path / "mine.yaml"),
+    ]
 
     started = []
 
     def start(name):
-        settings = ["DATA.PATH_TO_DATA_DIR", str(tmp_path / "data"), "OUTPUT_DIR", str(tmp_path / name)]
+        settings = [
+            "DATA.PATH_TO_DATA_DIR",
+            str(tmp_path / "data"),
+            "OUTPUT_DIR",
+            str(tmp_path / name),
+        ]
         with (tmp_path / f"{name}.log").open("ab") as log:
-            started.append(subprocess.Popen([*command, *settings], stdout=log, stderr=log, start_new_session=True))
+            started.append(
+                subprocess.Popen(
+                    [*command, *settings], stdout=log, stderr=log, start_new_session=True
+                )
+            )
         return started[-1]
 
     yield start
@@ -66,7 +80,9 @@ def wait_until(condition, seconds):
 
 
 @pytest.mark.slow
-def test_a_killed_program_leaves_no_process_and_ends_as_if_nothing_had_happened(tmp_path, start, differences):
+def test_a_killed_program_leaves_no_process_and_ends_as_if_nothing_had_happened(
+    tmp_path, start, differences
+):
     times = random.Random(0)
     assert start("whole").wait() == 0, (tmp_path / "whole.log").read_text()
     metrics, checkpoints = tmp_path / "cut" / "metrics.jsonl", tmp_path / "cut" / "checkpoints"

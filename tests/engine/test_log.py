@@ -30,7 +30,11 @@ def test_json_lines_are_cut_back_to_a_size(tmp_path):
 
 
 def test_errors_are_per_cent_of_clips():
-    assert Tally(clips=8, loss=4.0, hits1=6, hits5=8).means() == {"loss": 0.5, "top1_err": 25.0, "top5_err": 0.0}
+    assert Tally(clips=8, loss=4.0, hits1=6, hits5=8).means() == {
+        "loss": 0.5,
+        "top1_err": 25.0,
+        "top5_err": 0.0,
+    }
 
 
 def test_the_clock_tells_waiting_from_working():
@@ -54,9 +58,13 @@ def test_a_starving_device_is_told_what_to_do():
 def test_an_epoch_that_starved_ends_with_the_verdict(tmp_path, capsys):
     setup_logging()
 
-    tiny.make_trainer(tmp_path, max_epoch=1, loader=tiny.TinyLoader(batch_size=8, seconds=0.3)).train()
+    tiny.make_trainer(
+        tmp_path, max_epoch=1, loader=tiny.TinyLoader(batch_size=8, seconds=0.3)
+    ).train()
 
-    assert re.search(r"^data \d+%: raise DATA_LOADER.NUM_WORKERS", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(
+        r"^data \d+%: raise DATA_LOADER.NUM_WORKERS", capsys.readouterr().out, re.MULTILINE
+    )
 
 
 def test_a_strip_shows_frames_side_by_side():
@@ -79,7 +87,17 @@ def test_the_log_file_has_pyslowfast_s_lines(tmp_path, capsys):
     first = stats[0]
     assert first["_type"] == "train_iter"
     assert (first["epoch"], first["iter"]) == ("1/1", "2/6")
-    assert first.keys() >= {"dt", "dt_data", "dt_net", "eta", "loss", "lr", "grad_norm", "top1_err", "top5_err"}
+    assert first.keys() >= {
+        "dt",
+        "dt_data",
+        "dt_net",
+        "eta",
+        "loss",
+        "lr",
+        "grad_norm",
+        "top1_err",
+        "top5_err",
+    }
     assert [s["_type"] for s in stats] == ["train_iter"] * 3 + ["train_epoch", "val_epoch"]
     console = capsys.readouterr().out
     assert "epoch 1/1  6/6  loss" in console
@@ -104,7 +122,9 @@ def test_on_a_terminal_a_bar_shows_where_the_run_stands(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sys, "stderr", Terminal())
 
-    tiny.make_trainer(tmp_path, max_epoch=1, loader=tiny.TinyLoader(batch_size=8, seconds=0.12)).train()
+    tiny.make_trainer(
+        tmp_path, max_epoch=1, loader=tiny.TinyLoader(batch_size=8, seconds=0.12)
+    ).train()
 
     shown = sys.stderr.getvalue()
     assert "epoch 1/1:" in shown

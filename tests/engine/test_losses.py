@@ -20,7 +20,8 @@ def test_label_smoothing_spreads_its_share_evenly():
     smoothed = make_loss(label_smoothing=0.3)(LOGITS, TARGETS).item()
 
     rows = [
-        -sum((0.7 * (c == t) + 0.1) * log_probability(r, c) for c in range(3)) for r, t in enumerate(TARGETS.tolist())
+        -sum((0.7 * (c == t) + 0.1) * log_probability(r, c) for c in range(3))
+        for r, t in enumerate(TARGETS.tolist())
     ]
     assert smoothed == pytest.approx(sum(rows) / 2, rel=1e-6)
 
@@ -28,7 +29,9 @@ def test_label_smoothing_spreads_its_share_evenly():
 def test_class_weights_weigh_the_mean():
     weighted = make_loss(class_weights=[1.0, 5.0, 3.0])(LOGITS, TARGETS).item()
 
-    assert weighted == pytest.approx(-(log_probability(0, 0) + 3 * log_probability(1, 2)) / 4, rel=1e-6)
+    assert weighted == pytest.approx(
+        -(log_probability(0, 0) + 3 * log_probability(1, 2)) / 4, rel=1e-6
+    )
 
 
 def test_binary_loss_is_the_mean_over_labels():
@@ -63,7 +66,9 @@ def test_mixup_blends_clips_and_classes_alike():
 
 
 def test_mixup_is_different_from_batch_to_batch():
-    shares = {mixup(torch.zeros(2, 3), torch.tensor([0, 1]), 2, 0.2)[1][0, 0].item() for _ in range(5)}
+    shares = {
+        mixup(torch.zeros(2, 3), torch.tensor([0, 1]), 2, 0.2)[1][0, 0].item() for _ in range(5)
+    }
 
     assert len(shares) == 5
 
@@ -81,4 +86,6 @@ def test_loss_weights_follow_the_logits_type():
     loss = make_loss(class_weights=[1.0, 1.0, 1.0])
 
     assert loss(LOGITS.double(), TARGETS).dtype == torch.float64
-    assert nn.functional.cross_entropy(LOGITS.double(), TARGETS) == pytest.approx(loss(LOGITS.double(), TARGETS))
+    assert nn.functional.cross_entropy(LOGITS.double(), TARGETS) == pytest.approx(
+        loss(LOGITS.double(), TARGETS)
+    )

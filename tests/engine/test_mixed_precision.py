@@ -35,7 +35,10 @@ def test_the_scale_of_fp16_survives_a_resume(tmp_path):
     tiny.make_trainer(tmp_path / "parts", **options, max_iter=6).train()
     tiny.make_trainer(tmp_path / "parts", **options).train()
 
-    states = [torch.load(tmp_path / f / "checkpoints/checkpoint_epoch_00003.pyth") for f in ("whole", "parts")]
+    states = [
+        torch.load(tmp_path / f / "checkpoints/checkpoint_epoch_00003.pyth")
+        for f in ("whole", "parts")
+    ]
     assert states[0]["scaler_state"] == states[1]["scaler_state"]
     assert_close(states[0]["model_state"], states[1]["model_state"], 0)
 
@@ -69,7 +72,9 @@ def test_a_loss_that_is_not_finite_names_its_files_and_the_last_checkpoint(tmp_p
         trainer.train()
 
     message = str(error.value)
-    assert message.startswith("the loss is not finite at epoch 2, iteration 3, files clip_16.mp4, clip_17.mp4, ")
+    assert message.startswith(
+        "the loss is not finite at epoch 2, iteration 3, files clip_16.mp4, clip_17.mp4, "
+    )
     assert f"last checkpoint: {tmp_path}/checkpoints/checkpoint_epoch_00001.pyth; lower" in message
     assert all(p.isfinite().all() for p in trainer.model.parameters())
 
@@ -80,7 +85,11 @@ def test_mixed_precision_skips_such_a_step_counts_it_and_goes_on(tmp_path, caplo
     model = tiny.TinyNet()
     parts["frozen"] = freeze_batch_norm(model)
     trainer = tiny.make_trainer(
-        tmp_path, model=model, loader=Poisoned({(0, 1), (1, 2)}), parts=parts, amp_dtype=torch.bfloat16
+        tmp_path,
+        model=model,
+        loader=Poisoned({(0, 1), (1, 2)}),
+        parts=parts,
+        amp_dtype=torch.bfloat16,
     )
 
     assert trainer.train().finished
@@ -92,7 +101,9 @@ def test_mixed_precision_skips_such_a_step_counts_it_and_goes_on(tmp_path, caplo
 def test_mixed_precision_skips_a_gradient_that_is_not_finite(tmp_path, amp_dtype):
     model = tiny.TinyNet()
     calls = itertools.count(1)
-    model[-1].weight.register_hook(lambda gradient: gradient * (math.inf if next(calls) == 3 else 1))
+    model[-1].weight.register_hook(
+        lambda gradient: gradient * (math.inf if next(calls) == 3 else 1)
+    )
     trainer = tiny.make_trainer(tmp_path, model=model, amp_dtype=amp_dtype, max_epoch=1)
 
     trainer.train()
@@ -104,8 +115,12 @@ def test_mixed_precision_skips_a_gradient_that_is_not_finite(tmp_path, amp_dtype
 def test_fp16_halves_its_scale_at_an_overflow_and_keeps_the_weights(tmp_path):
     trainer = tiny.make_trainer(tmp_path, amp_dtype=torch.float16, max_epoch=1, parts=QUIET)
     calls, history = itertools.count(1), []
-    trainer.model[-1].weight.register_hook(lambda gradient: gradient * (math.inf if next(calls) == 3 else 1))
-    trainer.report = lambda lr, norm: history.append((trainer.step.scaler.get_scale(), trainer.model[0].weight.clone()))
+    trainer.model[-1].weight.register_hook(
+        lambda gradient: gradient * (math.inf if next(calls) == 3 else 1)
+    )
+    trainer.report = lambda lr, norm: history.append(
+        (trainer.step.scaler.get_scale(), trainer.model[0].weight.clone())
+    )
     first = trainer.step.scaler.get_scale()
 
     trainer.train()
@@ -120,7 +135,10 @@ def test_full_precision_stops_at_a_gradient_that_is_not_finite(tmp_path):
     model = tiny.TinyNet()
     model[-1].weight.register_hook(lambda gradient: gradient * math.inf)
 
-    with pytest.raises(OctvideoError, match=r"the gradient is not finite at epoch 1, iteration 1, files clip_0\.mp4"):
+    with pytest.raises(
+        OctvideoError,
+        match=r"the gradient is not finite at epoch 1, iteration 1, files clip_0\.mp4",
+    ):
         tiny.make_trainer(tmp_path, model=model).train()
 
     assert all(p.isfinite().all() for p in model.parameters())

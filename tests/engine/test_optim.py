@@ -30,7 +30,8 @@ def test_cosine_ends_at_its_end():
 
 
 @pytest.mark.parametrize(
-    ("step", "lr"), [(0, 0.01), (149_999, 0.01), (150_000, 0.001), (250_000, 0.0001), (299_999, 0.0001)]
+    ("step", "lr"),
+    [(0, 0.01), (149_999, 0.01), (150_000, 0.001), (250_000, 0.0001), (299_999, 0.0001)],
 )
 def test_the_300k_schedule_steps_by_iteration(step, lr):
     """video-nonlocal-net: lr .01 with factors 1 / .1 / .01 for 150k / 100k / 50k iterations."""
@@ -49,7 +50,11 @@ def test_the_300k_schedule_steps_by_iteration(step, lr):
 def test_a_last_step_at_the_end_keeps_the_last_rate():
     """PySlowFast's *_IN1K files: steps 0, 44, 88, 118 of 118 epochs."""
     schedule = Schedule(
-        "steps_with_relative_lrs", base_lr=1.0, length=118, steps=(0, 44, 88, 118), lrs=(1, 0.1, 0.01, 0.001)
+        "steps_with_relative_lrs",
+        base_lr=1.0,
+        length=118,
+        steps=(0, 44, 88, 118),
+        lrs=(1, 0.1, 0.01, 0.001),
     )
 
     assert [schedule.lr(epoch) for epoch in (0, 43.9, 44, 88, 117.9)] == [1, 1, 0.1, 0.01, 0.01]
@@ -72,7 +77,9 @@ def test_batch_norm_is_not_decayed():
 def test_biases_are_not_decayed_on_request():
     model = nn.Sequential(nn.Conv3d(3, 4, 1), nn.Linear(4, 2))
 
-    groups = make_optimizer(model, lr=0.1, weight_decay=0.1, zero_decay_1d=True, method="adamw").param_groups
+    groups = make_optimizer(
+        model, lr=0.1, weight_decay=0.1, zero_decay_1d=True, method="adamw"
+    ).param_groups
 
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert [decays[id(p)] for p in model.parameters()] == [0.1, 0, 0.1, 0]

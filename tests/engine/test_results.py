@@ -26,7 +26,9 @@ def evaluation_of(scores, labels, problems=None, **options):
 def three_videos():
     nan = float("nan")
     return evaluation_of(
-        [[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [nan, nan, nan]], [(0,), (1,), (2,)], {2: "moov atom not found"}
+        [[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [nan, nan, nan]],
+        [(0,), (1,), (2,)],
+        {2: "moov atom not found"},
     )
 
 
@@ -81,7 +83,11 @@ def test_written_files_hold_every_video_and_load_without_pickle(three_videos, tm
 
     rows = list(csv.DictReader(io.StringIO((tmp_path / "predictions.csv").read_text())))
     assert rows[1]["path"] == "videos/1, take.mp4"
-    assert (rows[1]["label_name"], rows[1]["name_1"], rows[1]["score_1"]) == ("point", "wave", "0.500000")
+    assert (rows[1]["label_name"], rows[1]["name_1"], rows[1]["score_1"]) == (
+        "point",
+        "wave",
+        "0.500000",
+    )
     assert rows[2]["class_1"] == ""
     with np.load(tmp_path / "scores.npz", allow_pickle=False) as arrays:
         np.testing.assert_array_equal(arrays["scores"], three_videos.final)

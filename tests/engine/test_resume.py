@@ -70,7 +70,10 @@ def test_a_crash_in_the_middle_of_an_epoch_changes_nothing(tmp_path, differences
 
     with pytest.raises(Crash):
         tiny.make_trainer(
-            tmp_path / "cut", loader=CrashingLoader(batch, crash), checkpoint_minutes=1e-9, **options
+            tmp_path / "cut",
+            loader=CrashingLoader(batch, crash),
+            checkpoint_minutes=1e-9,
+            **options,
         ).train()
     summary = tiny.make_trainer(tmp_path / "cut", checkpoint_minutes=1e-9, **options).train()
 
@@ -80,7 +83,9 @@ def test_a_crash_in_the_middle_of_an_epoch_changes_nothing(tmp_path, differences
 
 @pytest.mark.parametrize("call", range(1, 6))
 @pytest.mark.parametrize("step", ["save", "fsync", "replace", "fsync_folder", "prune"])
-def test_a_crash_at_any_step_of_any_checkpoint_changes_nothing(tmp_path, differences, monkeypatch, step, call):
+def test_a_crash_at_any_step_of_any_checkpoint_changes_nothing(
+    tmp_path, differences, monkeypatch, step, call
+):
     tiny.make_trainer(tmp_path / "whole").train()
 
     owner, name = {
@@ -133,7 +138,9 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
-def test_a_signal_saves_and_ends_the_run_cleanly(tmp_path, differences, caplog, monkeypatch, number):
+def test_a_signal_saves_and_ends_the_run_cleanly(
+    tmp_path, differences, caplog, monkeypatch, number
+):
     monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
     caplog.set_level(logging.INFO)
     tiny.make_trainer(tmp_path / "whole").train()
@@ -169,7 +176,9 @@ def test_a_signal_during_validation_does_not_wait_for_its_end(tmp_path, differen
 def test_a_signal_during_precise_batch_norm_changes_nothing(tmp_path, differences):
     tiny.make_trainer(tmp_path / "whole", precise_bn_batches=3).train()
 
-    loader = CrashingLoader(8, lambda: os.kill(os.getpid(), signal.SIGTERM))  # six batches train, the eighth measures
+    loader = CrashingLoader(
+        8, lambda: os.kill(os.getpid(), signal.SIGTERM)
+    )  # six batches train, the eighth measures
     summary = tiny.make_trainer(tmp_path / "cut", loader=loader, precise_bn_batches=3).train()
 
     assert not summary.finished
@@ -177,7 +186,9 @@ def test_a_signal_during_precise_batch_norm_changes_nothing(tmp_path, difference
     assert differences(tmp_path / "whole", tmp_path / "cut") == []
 
 
-def test_a_signal_during_the_first_measurement_stops_at_once_and_the_next_run_measures_anew(tmp_path, differences):
+def test_a_signal_during_the_first_measurement_stops_at_once_and_the_next_run_measures_anew(
+    tmp_path, differences
+):
     tiny.make_trainer(tmp_path / "whole", precise_bn_first=3).train()
 
     loader = CrashingLoader(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -227,24 +238,32 @@ def test_a_checkpoint_of_another_model_is_a_clear_error(tmp_path):
     tiny.make_trainer(tmp_path).train()
 
     with pytest.raises(CheckpointError, match="of another model or recipe"):
-        tiny.make_trainer(tmp_path, model=torch.nn.Sequential(tiny.TinyNet(), torch.nn.Identity())).train()
+        tiny.make_trainer(
+            tmp_path, model=torch.nn.Sequential(tiny.TinyNet(), torch.nn.Identity())
+        ).train()
 
 
 def test_an_output_folder_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
 
-    with pytest.raises(OctvideoError, match=r"file/run: cannot be written to .*; choose another OUTPUT_DIR"):
+    with pytest.raises(
+        OctvideoError, match=r"file/run: cannot be written to .*; choose another OUTPUT_DIR"
+    ):
         tiny.make_trainer(tmp_path / "file/run").train()
 
 
 def test_a_full_disk_ends_the_run_with_the_last_checkpoint_whole(tmp_path, monkeypatch):
     full = OSError(28, "No space left on device")
     monkeypatch.setattr(torch, "save", nth_call(torch.save, 4, full))
-    with pytest.raises(CheckpointError, match=r"No space left on device.*run the same command again"):
+    with pytest.raises(
+        CheckpointError, match=r"No space left on device.*run the same command again"
+    ):
         tiny.make_trainer(tmp_path).train()
     monkeypatch.undo()
 
-    assert checkpoint.find_latest(str(tmp_path / "checkpoints")).endswith("checkpoint_epoch_00001.pyth")
+    assert checkpoint.find_latest(str(tmp_path / "checkpoints")).endswith(
+        "checkpoint_epoch_00001.pyth"
+    )
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
@@ -256,9 +275,22 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path):
 
 @pytest.mark.slow
 def test_five_sigkills_at_random_times_change_nothing(tmp_path, repo):
-    child = [sys.executable, str(repo / "tests/engine/tiny.py"), "{output}", "seconds=0.02", "ema_decay=0.9"]
+    child = [
+        sys.executable,
+        str(repo / "tests/engine/tiny.py"),
+        "{output}",
+        "seconds=0.02",
+        "ema_decay=0.9",
+    ]
     options = ["checkpoint_minutes=0.001", "max_epoch=3", "precise_bn_batches=2"]
-    script = [sys.executable, str(repo / "benchmarks/kill_resume.py"), "--kills", "5", "--folder", str(tmp_path)]
+    script = [
+        sys.executable,
+        str(repo / "benchmarks/kill_resume.py"),
+        "--kills",
+        "5",
+        "--folder",
+        str(tmp_path),
+    ]
 
     done = subprocess.run([*script, "--", *child, *options], capture_output=True, text=True)
 

@@ -19,7 +19,9 @@ def test_threads_and_workers_fit_the_cores_wherever_they_can(workers, processes,
     assert planned == 1 or processes * (planned + workers) <= cores
 
 
-@pytest.mark.parametrize(("workers", "processes", "cores", "planned"), [(0, 1, 2, 2), (1, 1, 2, 1), (4, 2, 16, 4)])
+@pytest.mark.parametrize(
+    ("workers", "processes", "cores", "planned"), [(0, 1, 2, 2), (1, 1, 2, 1), (4, 2, 16, 4)]
+)
 def test_a_process_gets_the_cores_that_its_workers_leave(workers, processes, cores, planned):
     assert plan_threads(workers, processes, cores) == planned
 

@@ -30,12 +30,18 @@ def test_two_runs_from_one_seed_are_the_same_to_the_bit(tmp_path):
     tiny.make_trainer(tmp_path / "a").train()
     tiny.make_trainer(tmp_path / "b").train()
 
-    assert (tmp_path / "a/metrics.jsonl").read_bytes() == (tmp_path / "b/metrics.jsonl").read_bytes()
+    assert (tmp_path / "a/metrics.jsonl").read_bytes() == (
+        tmp_path / "b/metrics.jsonl"
+    ).read_bytes()
 
 
 def test_a_checkpoint_has_the_keys_that_others_read(tmp_path):
     path = (
-        tiny.make_trainer(tmp_path, parts={"meta": {"format": 1}, "cfg_text": "A: 1"}, ema_decay=0.5).train().checkpoint
+        tiny.make_trainer(
+            tmp_path, parts={"meta": {"format": 1}, "cfg_text": "A: 1"}, ema_decay=0.5
+        )
+        .train()
+        .checkpoint
     )
 
     state = torch.load(path, weights_only=True)
@@ -43,8 +49,20 @@ def test_a_checkpoint_has_the_keys_that_others_read(tmp_path):
     assert state["epoch"] == 3
     assert state["meta"] == {"format": 1}
     assert state["cfg"] == "A: 1"
-    assert state.keys() >= {"model_state", "optimizer_state", "scaler_state", "ema_state", "progress", "rng", "best"}
-    assert state["model_state"].keys() == state["ema_state"].keys() == tiny.TinyNet().state_dict().keys()
+    assert state.keys() >= {
+        "model_state",
+        "optimizer_state",
+        "scaler_state",
+        "ema_state",
+        "progress",
+        "rng",
+        "best",
+    }
+    assert (
+        state["model_state"].keys()
+        == state["ema_state"].keys()
+        == tiny.TinyNet().state_dict().keys()
+    )
 
 
 def test_iterations_may_be_counted_instead_of_epochs(tmp_path):
@@ -57,7 +75,9 @@ def test_iterations_may_be_counted_instead_of_epochs(tmp_path):
 
 
 def test_validation_and_checkpoints_come_in_their_periods_and_at_the_end(tmp_path):
-    tiny.make_trainer(tmp_path, max_epoch=5, eval_period=3, checkpoint_period=2, keep_checkpoints=9).train()
+    tiny.make_trainer(
+        tmp_path, max_epoch=5, eval_period=3, checkpoint_period=2, keep_checkpoints=9
+    ).train()
 
     assert [r["epoch"] for r in metrics(tmp_path) if r["_type"] == "val_epoch"] == [3, 5]
     names = sorted(p.name for p in (tmp_path / "checkpoints").glob("checkpoint_*"))
@@ -67,7 +87,9 @@ def test_validation_and_checkpoints_come_in_their_periods_and_at_the_end(tmp_pat
 def test_best_is_the_lowest_error_and_not_the_last(tmp_path):
     errors = iter([50.0, 20.0, 30.0])
 
-    summary = tiny.make_trainer(tmp_path, parts={"validate": lambda model: {"top1_err": next(errors)}}).train()
+    summary = tiny.make_trainer(
+        tmp_path, parts={"validate": lambda model: {"top1_err": next(errors)}}
+    ).train()
 
     assert summary.best == 20.0
     assert torch.load(tmp_path / "checkpoints/best.pyth", weights_only=True)["epoch"] == 2
@@ -79,7 +101,13 @@ def test_images_are_trained_by_the_same_trainer(tmp_path):
             for batch in super().epoch(epoch, start_batch):
                 yield Batch(batch.inputs[:, :, 0], batch.targets, batch.indices, batch.paths)
 
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    )
 
     summary = tiny.make_trainer(
         tmp_path, model=model, loader=Images(batch_size=8), channels_last=True, parts=QUIET

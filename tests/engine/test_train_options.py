@@ -28,7 +28,9 @@ class RowsOf(tiny.TinyLoader):
         for batch in self.loader.epoch(epoch, start_batch // self.parts):
             size = len(batch) // self.parts
             for rows in (slice(i, i + size) for i in range(0, len(batch), size)):
-                yield Batch(batch.inputs[rows], batch.targets[rows], batch.indices[rows], batch.paths[rows])
+                yield Batch(
+                    batch.inputs[rows], batch.targets[rows], batch.indices[rows], batch.paths[rows]
+                )
 
 
 def test_accumulating_2_batches_of_4_is_a_batch_of_8(tmp_path):
@@ -36,7 +38,10 @@ def test_accumulating_2_batches_of_4_is_a_batch_of_8(tmp_path):
     loader = tiny.TinyLoader(batch_size=8)
 
     big = tiny.make_trainer(
-        tmp_path / "big", model=whole, loader=loader, parts=QUIET | {"frozen": freeze_batch_norm(whole)}
+        tmp_path / "big",
+        model=whole,
+        loader=loader,
+        parts=QUIET | {"frozen": freeze_batch_norm(whole)},
     )
     small = tiny.make_trainer(
         tmp_path / "small",
@@ -47,7 +52,9 @@ def test_accumulating_2_batches_of_4_is_a_batch_of_8(tmp_path):
     )
 
     assert_close(state_of(big), state_of(small))
-    assert [r["step"] for r in metrics(tmp_path / "small")] == [r["step"] for r in metrics(tmp_path / "big")]
+    assert [r["step"] for r in metrics(tmp_path / "small")] == [
+        r["step"] for r in metrics(tmp_path / "big")
+    ]
 
 
 def test_the_moving_average_is_its_closed_form(tmp_path):
@@ -85,7 +92,9 @@ def test_validation_sees_the_average_and_training_goes_on_from_the_weights(tmp_p
 
 def test_precise_batch_norm_is_the_statistics_of_the_data(tmp_path):
     model = without_dropout()
-    trainer = tiny.make_trainer(tmp_path, model=model, max_epoch=1, precise_bn_batches=6, parts=QUIET)
+    trainer = tiny.make_trainer(
+        tmp_path, model=model, max_epoch=1, precise_bn_batches=6, parts=QUIET
+    )
     trainer.train()
 
     batches = list(tiny.TinyLoader(batch_size=8).epoch(0))
@@ -99,7 +108,9 @@ def test_precise_batch_norm_is_the_statistics_of_the_data(tmp_path):
 def test_frozen_batch_norm_keeps_what_was_measured_before_the_first_step(tmp_path):
     model = without_dropout()
     with torch.no_grad():
-        features = model[0](torch.cat([tiny.prepare(b.inputs) for b in tiny.TinyLoader(batch_size=8).epoch(0)]))
+        features = model[0](
+            torch.cat([tiny.prepare(b.inputs) for b in tiny.TinyLoader(batch_size=8).epoch(0)])
+        )
     trainer = tiny.make_trainer(
         tmp_path,
         model=model,
@@ -131,7 +142,9 @@ def test_channels_last_reaches_the_network(tmp_path):
     seen = []
     model = tiny.TinyNet().to(memory_format=torch.channels_last_3d)
     model[0].register_forward_pre_hook(
-        lambda module, inputs: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last_3d))
+        lambda module, inputs: seen.append(
+            inputs[0].is_contiguous(memory_format=torch.channels_last_3d)
+        )
     )
 
     tiny.make_trainer(tmp_path, model=model, channels_last=True, max_epoch=1, parts=QUIET).train()
@@ -170,12 +183,17 @@ class OctaveNet(nn.Module):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own compiler uses it
 def test_a_compiled_octave_network_learns_as_the_plain_one_and_its_checkpoint_is_the_same(tmp_path):
-    compiled = tiny.make_trainer(tmp_path / "compiled", model=OctaveNet(), compile=True, max_epoch=2)
+    compiled = tiny.make_trainer(
+        tmp_path / "compiled", model=OctaveNet(), compile=True, max_epoch=2
+    )
     plain = tiny.make_trainer(tmp_path / "plain", model=OctaveNet(), max_epoch=2)
 
     assert_close(state_of(compiled), state_of(plain), 1e-3)
 
     assert isinstance(compiled.step.network, torch._dynamo.OptimizedModule)
-    losses = [[r["loss"] for r in metrics(tmp_path / name) if "loss" in r] for name in ("compiled", "plain")]
+    losses = [
+        [r["loss"] for r in metrics(tmp_path / name) if "loss" in r]
+        for name in ("compiled", "plain")
+    ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert losses[1][-1] < losses[1][0]

@@ -58,9 +58,19 @@ class TinyLoader:
     """Global batches are the same for any world_size; `fail_at` batch of epoch 1 gives up with a DataError."""
 
     def __init__(
-        self, batches: int = 6, batch_size: int = 4, rank: int = 0, world_size: int = 1, **faults: Any
+        self,
+        batches: int = 6,
+        batch_size: int = 4,
+        rank: int = 0,
+        world_size: int = 1,
+        **faults: Any,
     ) -> None:
-        self.batches, self.batch_size, self.rank, self.world_size = batches, batch_size, rank, world_size
+        self.batches, self.batch_size, self.rank, self.world_size = (
+            batches,
+            batch_size,
+            rank,
+            world_size,
+        )
         self.fail_at, self.seconds = faults.get("fail_at"), faults.get("seconds", 0.0)
 
     def __len__(self) -> int:
@@ -110,7 +120,9 @@ def make_trainer(
     seed_all(7)
     model = model if model is not None else TinyNet()
     chosen = TrainOptions(str(output_dir), **{"max_epoch": 3, "log_period": 2} | options)
-    loader = loader or TinyLoader(rank=procs.rank, world_size=procs.world_size, batch_size=8 // procs.world_size)
+    loader = loader or TinyLoader(
+        rank=procs.rank, world_size=procs.world_size, batch_size=8 // procs.world_size
+    )
     seed_all(7 + procs.rank)
     return Trainer(
         model,
@@ -118,7 +130,8 @@ def make_trainer(
         make_optimizer(model, lr=lr, method=method),
         Schedule("cosine", base_lr=lr, length=chosen.max_epoch, warmup=1, warmup_start_lr=0.01),
         chosen,
-        **{"loss": make_loss(), "prepare": prepare, "validate": validate, "procs": procs} | (parts or {}),
+        **{"loss": make_loss(), "prepare": prepare, "validate": validate, "procs": procs}
+        | (parts or {}),
     )
 
 
@@ -139,7 +152,9 @@ class DyingLoader(TinyLoader):
 
 
 def main(output_dir: str, *settings: str) -> None:
-    values: dict[str, Any] = {key: _number(text) for key, text in (setting.split("=") for setting in settings)}
+    values: dict[str, Any] = {
+        key: _number(text) for key, text in (setting.split("=") for setting in settings)
+    }
     options = {f.name: values[f.name] for f in fields(TrainOptions) if f.name in values}
     torch.set_num_threads(1)
     with exit_on_user_error(), processes("cpu") as procs:
@@ -148,7 +163,11 @@ def main(output_dir: str, *settings: str) -> None:
                 Path(output_dir).mkdir(parents=True, exist_ok=True)
         procs.barrier()
         setup_logging(output_dir if Path(output_dir).is_dir() else None, procs.is_main)
-        size = {"rank": procs.rank, "world_size": procs.world_size, "batch_size": 8 // procs.world_size}
+        size = {
+            "rank": procs.rank,
+            "world_size": procs.world_size,
+            "batch_size": 8 // procs.world_size,
+        }
         faults = {"seconds": values.get("seconds", 0)}
         if procs.rank == values.get("fail_rank"):
             faults["fail_at"] = values["fail_at"]
@@ -159,7 +178,9 @@ def main(output_dir: str, *settings: str) -> None:
         model = TinyNet(values.get("dropout", 0.2))
         if values.get("sync"):
             synchronise_batch_norm(model, procs.device)
-        summary = make_trainer(output_dir, model=model, loader=loader, procs=procs, **options).train()
+        summary = make_trainer(
+            output_dir, model=model, loader=loader, procs=procs, **options
+        ).train()
         print(f"rank {procs.rank}: finished {summary.finished}", flush=True)
 
 

@@ -18,7 +18,9 @@ CURVE = Path(__file__).with_name("tiny_loss_curve.json")
 
 
 def train_twenty_steps(folder):
-    tiny.make_trainer(folder, max_epoch=99, max_iter=20, log_period=1, ema_decay=0.9, clip_grad_norm=0.7).train()
+    tiny.make_trainer(
+        folder, max_epoch=99, max_iter=20, log_period=1, ema_decay=0.9, clip_grad_norm=0.7
+    ).train()
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [[r["loss"], r["grad_norm"]] for r in records if r["_type"] == "train_iter"]
 

@@ -37,7 +37,9 @@ def test_a_network_with_a_pool_in_time_compiles_as_one_graph_with_gradients():
     pool, x = lower(MaxPool3d((2, 1, 1), (2, 1, 1))), torch.randn(2, 3, 7, 4, 4, requires_grad=True)
     expected = torch.autograd.grad(pool(x).square().sum(), x)
 
-    found = torch.autograd.grad(torch.compile(pool, backend="aot_eager", fullgraph=True)(x).square().sum(), x)
+    found = torch.autograd.grad(
+        torch.compile(pool, backend="aot_eager", fullgraph=True)(x).square().sum(), x
+    )
 
     assert torch.equal(found[0], expected[0])
 
@@ -55,7 +57,9 @@ def test_what_has_no_form_in_2d_stays_in_3d(kernel, options):
     assert torch.equal(lower(conv)(x), expected)
 
 
-@pytest.mark.parametrize(("name", "layout"), [("i3d_r26", torch.channels_last_3d), ("resnet26", torch.channels_last)])
+@pytest.mark.parametrize(
+    ("name", "layout"), [("i3d_r26", torch.channels_last_3d), ("resnet26", torch.channels_last)]
+)
 def test_a_network_is_channels_last_from_the_start_and_can_be_contiguous(name, layout):
     model = create_model(name, alpha=0.25, **TINY)
     kernels = [p for p in model.parameters() if p.dim() > 2]

@@ -35,7 +35,9 @@ def test_fewer_bytes_are_saved_than_in_the_plain_form_and_in_the_vanilla_network
     )
 
     weights = 4 * sum(p.numel() for p in vanilla.parameters())
-    of_vanilla, of_plain, of_saving = (saved_bytes(lambda m=m: m(x)) - weights for m in (vanilla, plain, saving))
+    of_vanilla, of_plain, of_saving = (
+        saved_bytes(lambda m=m: m(x)) - weights for m in (vanilla, plain, saving)
+    )
 
     assert of_saving < 0.9 * of_plain
     assert of_saving < 0.7 * of_vanilla
@@ -47,7 +49,9 @@ def test_a_layer_alone_keeps_its_gradient(make, stride):
     conv = make(Channels(12, 4), Channels(12, 4), 3, (1, stride, stride)[3 - make.dims :], 1)
     size = (2, 12, 4, 9, 9) if make.dims == 3 else (2, 12, 9, 9)
     low = (2, 4, *size[2:-2], 5, 5)
-    high_input, low_input = (torch.randn(shape, dtype=torch.float32, requires_grad=True) for shape in (size, low))
+    high_input, low_input = (
+        torch.randn(shape, dtype=torch.float32, requires_grad=True) for shape in (size, low)
+    )
 
     def of_inputs() -> tuple[torch.Tensor, ...]:
         y = conv(OctTensor(high_input, low_input))

@@ -35,7 +35,11 @@ def test_a_new_block_is_the_identity(block):
 def test_attention_written_out_position_by_position(kind, instantiation):
     block, x = open_gate(kind(Channels(8, 4), instantiation=instantiation)), a_pair()
     parts = block.attend if kind is NonLocalHigh else block
-    names = ("conv_theta", "conv_phi", "conv_g", "conv_out") if kind is NonLocalHigh else ("theta", "phi", "g", "out")
+    names = (
+        ("conv_theta", "conv_phi", "conv_g", "conv_out")
+        if kind is NonLocalHigh
+        else ("theta", "phi", "g", "out")
+    )
     theta, phi, g, out = (getattr(parts, name) for name in names)
 
     with torch.no_grad():
@@ -46,7 +50,11 @@ def test_attention_written_out_position_by_position(kind, instantiation):
         for n in range(q.shape[0]):
             for i in range(q.shape[2]):
                 scores = torch.stack([q[n, :, i] @ k[n, :, j] for j in range(k.shape[2])])
-                weights = (scores * 4**-0.5).softmax(0) if instantiation == "softmax" else scores / k.shape[2]
+                weights = (
+                    (scores * 4**-0.5).softmax(0)
+                    if instantiation == "softmax"
+                    else scores / k.shape[2]
+                )
                 gathered[n, :, i] = v[n] @ weights
         expected = x.high + parts.norm(out(gathered.reshape(2, 4, 3, 6, 6)))
 
@@ -56,6 +64,8 @@ def test_attention_written_out_position_by_position(kind, instantiation):
 
 @pytest.mark.parametrize("kind", [NonLocalHigh, NonLocalCross])
 def test_a_map_smaller_than_the_pool_keeps_one_position(kind):
-    y = open_gate(kind(Channels(8, 4)))(OctTensor(torch.randn(1, 8, 2, 1, 1), torch.randn(1, 4, 2, 1, 1)))
+    y = open_gate(kind(Channels(8, 4)))(
+        OctTensor(torch.randn(1, 8, 2, 1, 1), torch.randn(1, 4, 2, 1, 1))
+    )
 
     assert y.high.shape == (1, 8, 2, 1, 1)

@@ -16,10 +16,22 @@ from octvideo.layers import Channels, OctConv2d, OctConv3d
             "got groups=4 for 6\\+6 -> 6\\+6 channels; groups must divide every branch: choose another alpha",
         ),
         (lambda: OctConv2d(8, 9, 1, groups=2), "groups=2 for 8 -> 9 channels"),
-        (lambda: OctConv2d(8, 8, 1, groups=8, alpha=(0.5, 0.25)), "depthwise .* give alpha_in = alpha_out"),
-        (lambda: OctConv2d(8, 8, 3, 3, 1, alpha=(0.5, 0.5)), r"stride \(3, 3\); .* the spatial stride is 1 or 2"),
-        (lambda: OctConv2d(8, 8, 3, (1, 2), 1), r"stride \(1, 2\); height and width are strided alike"),
-        (lambda: OctConv2d(8, 8, 3, alpha=(0.5, 0.5)), r"kernel \(3, 3\) with padding \(0, 0\); .* padded by k // 2"),
+        (
+            lambda: OctConv2d(8, 8, 1, groups=8, alpha=(0.5, 0.25)),
+            "depthwise .* give alpha_in = alpha_out",
+        ),
+        (
+            lambda: OctConv2d(8, 8, 3, 3, 1, alpha=(0.5, 0.5)),
+            r"stride \(3, 3\); .* the spatial stride is 1 or 2",
+        ),
+        (
+            lambda: OctConv2d(8, 8, 3, (1, 2), 1),
+            r"stride \(1, 2\); height and width are strided alike",
+        ),
+        (
+            lambda: OctConv2d(8, 8, 3, alpha=(0.5, 0.5)),
+            r"kernel \(3, 3\) with padding \(0, 0\); .* padded by k // 2",
+        ),
         (lambda: OctConv2d(8, 8, 2, padding=1, alpha=(0.5, 0.5)), "odd kernel"),
         (lambda: OctConv3d(8, 8, (3, 3)), r"size \(3, 3\); give one int or 3 of them"),
         (

@@ -32,7 +32,9 @@ def test_compiles_without_a_graph_break(clip):
     net = TwoLayers()
     expected = net(clip)
 
-    torch.testing.assert_close(torch.compile(net, fullgraph=True, backend="aot_eager")(clip), expected)
+    torch.testing.assert_close(
+        torch.compile(net, fullgraph=True, backend="aot_eager")(clip), expected
+    )
 
 
 def test_exports(clip):
@@ -50,7 +52,9 @@ def test_checkpointed_activations_give_the_same_gradients(clip):
     net.zero_grad()
 
     x = net.norm(net.first(OctTensor(clip)))
-    merge(checkpoint(lambda pair: net.second(pair.map(torch.relu)), x, use_reentrant=False)).square().sum().backward()
+    merge(
+        checkpoint(lambda pair: net.second(pair.map(torch.relu)), x, use_reentrant=False)
+    ).square().sum().backward()
 
     for name, p in net.named_parameters():
         torch.testing.assert_close(p.grad, expected[name])
@@ -69,7 +73,9 @@ def test_bfloat16_autocast_keeps_the_result_to_its_precision(clip):
 def test_distributed_data_parallel_gives_the_same_gradients(clip, tmp_path):
     net, twin = TwoLayers(), TwoLayers()
     twin.load_state_dict(net.state_dict())
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
     try:
         network = DistributedDataParallel(net)
         network(clip).square().sum().backward()

@@ -15,7 +15,9 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "octconv2d_official"
 
 
 def read_cases(stem: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    return json.loads(stem.with_suffix(".json").read_text()), dict(np.load(stem.with_suffix(".npz")))
+    return json.loads(stem.with_suffix(".json").read_text()), dict(
+        np.load(stem.with_suffix(".npz"))
+    )
 
 
 def build(case: dict[str, Any], arrays: dict[str, np.ndarray]) -> OctConv2d:
@@ -30,7 +32,11 @@ def build(case: dict[str, Any], arrays: dict[str, np.ndarray]) -> OctConv2d:
         downsample="pool",
     )
     prefix = case["name"] + "/"
-    weights = {key.removeprefix(prefix): torch.from_numpy(a) for key, a in arrays.items() if key.startswith(prefix)}
+    weights = {
+        key.removeprefix(prefix): torch.from_numpy(a)
+        for key, a in arrays.items()
+        if key.startswith(prefix)
+    }
     conv.load_state_dict({key: a for key, a in weights.items() if key[:2] not in ("x_", "y_")})
     return conv
 
@@ -49,10 +55,17 @@ def assert_pairs_close(got: OctTensor, expected: OctTensor) -> None:
 
 def as_3d(conv: OctConv2d) -> OctConv3d:
     """The same layer on a clip: every kernel gets a temporal extent of 1."""
-    k, s, p = ((first, *size) for first, size in ((1, conv.kernel_size), (1, conv.stride), (0, conv.padding)))
+    k, s, p = (
+        (first, *size)
+        for first, size in ((1, conv.kernel_size), (1, conv.stride), (0, conv.padding))
+    )
     bias = "h2h.bias" in conv.state_dict()
-    lifted = OctConv3d(conv.in_channels, conv.out_channels, k, s, p, conv.groups, bias, downsample="pool")
-    lifted.load_state_dict({n: w.unsqueeze(2) if w.dim() == 4 else w for n, w in conv.state_dict().items()})
+    lifted = OctConv3d(
+        conv.in_channels, conv.out_channels, k, s, p, conv.groups, bias, downsample="pool"
+    )
+    lifted.load_state_dict(
+        {n: w.unsqueeze(2) if w.dim() == 4 else w for n, w in conv.state_dict().items()}
+    )
     return lifted
 
 
@@ -76,4 +89,6 @@ def test_every_official_case_is_met(shared):
     assert len(cases) == 28
     for case in cases:
         with torch.no_grad():
-            assert_pairs_close(build(case, arrays)(pair(case, arrays, "x")), pair(case, arrays, "y"))
+            assert_pairs_close(
+                build(case, arrays)(pair(case, arrays, "x")), pair(case, arrays, "y")
+            )

@@ -13,7 +13,9 @@ from octvideo.layers import Channels, OctBatchNorm3d, OctConv2d, OctConv3d, OctT
 ALPHAS = (0.0, 0.125, 0.25, 0.5, 0.75, 0.9)
 
 
-def random_pair(channels: Channels, size: tuple[int, ...], dtype: torch.dtype = torch.float32) -> OctTensor:
+def random_pair(
+    channels: Channels, size: tuple[int, ...], dtype: torch.dtype = torch.float32
+) -> OctTensor:
     """A pair on a high map of `size` = ([T,] H, W)."""
     half = (*size[:-2], -(-size[-2] // 2), -(-size[-1] // 2))
     low = torch.randn(2, channels.low, *half, dtype=dtype) if channels.low else None
@@ -31,7 +33,9 @@ def slow_conv(x: np.ndarray, conv: nn.Conv3d, stride: tuple[int, int, int]) -> n
     out = np.zeros((x.shape[0], weight.shape[0], *size))
     per_in, per_out = x.shape[1] // groups, weight.shape[0] // groups
     for g, tap in itertools.product(range(groups), np.ndindex(*weight.shape[2:])):
-        window = tuple(slice(i, i + (n - 1) * s + 1, s) for i, n, s in zip(tap, size, stride, strict=True))
+        window = tuple(
+            slice(i, i + (n - 1) * s + 1, s) for i, n, s in zip(tap, size, stride, strict=True)
+        )
         seen = x[(slice(None), slice(g * per_in, (g + 1) * per_in), *window)]
         rows = slice(g * per_out, (g + 1) * per_out)
         out[:, rows] += np.einsum("oi,nithw->nothw", weight[(rows, slice(None), *tap)], seen)
@@ -51,7 +55,9 @@ def slow_up(x: np.ndarray, height: int, width: int) -> np.ndarray:
     return x.repeat(2, -2).repeat(2, -1)[..., :height, :width]
 
 
-def slow_octconv(conv: OctConv3d, high: np.ndarray, low: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+def slow_octconv(
+    conv: OctConv3d, high: np.ndarray, low: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
     time_only = (conv.stride[0], 1, 1)
     if conv.stride[-1] == 2:
         high = slow_pool(high)
@@ -60,7 +66,9 @@ def slow_octconv(conv: OctConv3d, high: np.ndarray, low: np.ndarray | None) -> t
     if low is not None:
         if conv.l2h is not None:
             from_low = slow_conv(low, conv.l2h, time_only)
-            y_high = y_high + (slow_up(from_low, *y_high.shape[-2:]) if conv.stride[-1] == 1 else from_low)
+            y_high = y_high + (
+                slow_up(from_low, *y_high.shape[-2:]) if conv.stride[-1] == 1 else from_low
+            )
         if conv.l2l is not None:
             own = slow_conv(slow_pool(low) if conv.stride[-1] == 2 else low, conv.l2l, time_only)
             y_low = own if y_low is None else y_low + own
@@ -80,9 +88,13 @@ def slow_octconv(conv: OctConv3d, high: np.ndarray, low: np.ndarray | None) -> t
 )
 @pytest.mark.parametrize("kernel", [(1, 1, 1), (3, 1, 1), (1, 3, 3), (3, 3, 3)], ids=str)
 @pytest.mark.parametrize("stride", [1, (1, 2, 2), (2, 1, 1), (2, 2, 2)], ids=str)
-def test_layer_equals_the_slow_oracle_path_by_path(channels_in, channels_out, groups, kernel, stride):
+def test_layer_equals_the_slow_oracle_path_by_path(
+    channels_in, channels_out, groups, kernel, stride
+):
     padding = tuple(k // 2 for k in kernel)
-    conv = OctConv3d(channels_in, channels_out, kernel, stride, padding, groups, downsample="pool").double()
+    conv = OctConv3d(
+        channels_in, channels_out, kernel, stride, padding, groups, downsample="pool"
+    ).double()
     x = random_pair(channels_in, (5, 7, 6), torch.float64)
 
     got = conv(x)
@@ -107,15 +119,22 @@ def block_matrix(conv: OctConv3d) -> torch.Tensor:
 @pytest.mark.parametrize("alpha", ALPHAS[1:])
 @pytest.mark.parametrize("kernel", [(1, 1, 1), (3, 1, 1), (1, 3, 3), (3, 3, 3)], ids=str)
 def test_features_constant_in_space_convolve_as_if_undivided(alpha, kernel):
-    conv = OctConv3d(16, 16, kernel, 1, tuple(k // 2 for k in kernel), alpha=(alpha, alpha)).double()
+    conv = OctConv3d(
+        16, 16, kernel, 1, tuple(k // 2 for k in kernel), alpha=(alpha, alpha)
+    ).double()
     over_time = torch.randn(2, 16, 5, 1, 1, dtype=torch.float64)
     width = conv.in_channels.high
-    x = OctTensor(over_time[:, :width].expand(-1, -1, -1, 12, 12), over_time[:, width:].expand(-1, -1, -1, 6, 6))
+    x = OctTensor(
+        over_time[:, :width].expand(-1, -1, -1, 12, 12),
+        over_time[:, width:].expand(-1, -1, -1, 6, 6),
+    )
 
     y = conv(x)
 
     bias = torch.cat([conv.h2h.bias, conv.h2l.bias])
-    undivided = F.conv3d(over_time.expand(-1, -1, -1, 12, 12), block_matrix(conv), bias, padding=conv.padding)
+    undivided = F.conv3d(
+        over_time.expand(-1, -1, -1, 12, 12), block_matrix(conv), bias, padding=conv.padding
+    )
     # The zeros around a map lie at twice the distance in the low group: compare where neither group sees them.
     torch.testing.assert_close(y.high[..., 2:-2, 2:-2], undivided[:, :width, :, 2:-2, 2:-2])
     torch.testing.assert_close(y.low[..., 1:-1, 1:-1], undivided[:, width:, :, 2:-2:2, 2:-2:2])
@@ -193,7 +212,9 @@ def test_gradients_are_those_of_finite_differences(stride):
     names = [name for name, _ in conv.named_parameters()]
 
     def run(high, low, *weights):
-        y = torch.func.functional_call(conv, dict(zip(names, weights, strict=True)), (OctTensor(high, low),))
+        y = torch.func.functional_call(
+            conv, dict(zip(names, weights, strict=True)), (OctTensor(high, low),)
+        )
         return y.high, y.low
 
     assert torch.autograd.gradcheck(run, inputs)
@@ -221,7 +242,9 @@ def test_odd_maps_give_a_low_group_of_half_the_size_rounded_up(size, stride):
 
 
 def test_merge_upsamples_the_low_group_and_puts_it_behind_the_high_one():
-    x = OctTensor(torch.arange(9.0).view(1, 1, 3, 3), torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, None])
+    x = OctTensor(
+        torch.arange(9.0).view(1, 1, 3, 3), torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, None]
+    )
 
     merged = merge(x)
 
@@ -246,7 +269,9 @@ def test_batch_norm_normalises_each_group_and_has_the_parameters_of_one():
     y = norm(random_pair(Channels(5, 3), (2, 4, 4)))
 
     for group in (y.high, y.low):
-        torch.testing.assert_close(group.mean((0, 2, 3, 4)), torch.zeros(group.shape[1]), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            group.mean((0, 2, 3, 4)), torch.zeros(group.shape[1]), atol=1e-6, rtol=0
+        )
     assert sum(p.numel() for p in norm.parameters()) == 2 * 8
     assert {module.eps for module in norm.groups} == {1e-3}
     assert OctBatchNorm3d(8).low is None
@@ -258,4 +283,6 @@ def test_the_four_kernels_are_drawn_as_parts_of_one():
     spreads = {name: path.weight.std().item() for name, path in conv.paths.items()}
 
     undivided = nn.Conv2d(512, 512, 3).weight.std().item()
-    assert spreads == pytest.approx(dict.fromkeys(("h2h", "h2l", "l2h", "l2l"), undivided), rel=0.03)
+    assert spreads == pytest.approx(
+        dict.fromkeys(("h2h", "h2l", "l2h", "l2l"), undivided), rel=0.03
+    )

@@ -56,9 +56,17 @@ def test_more_alpha_never_means_fewer_low_channels(rule, channels, a, b):
 @pytest.mark.parametrize(
     ("rule", "alpha", "widths"),
     [
-        ("round16", 0.1, {64: (64, 0), 128: (112, 16), 256: (224, 32), 512: (464, 48), 1024: (928, 96)}),
+        (
+            "round16",
+            0.1,
+            {64: (64, 0), 128: (112, 16), 256: (224, 32), 512: (464, 48), 1024: (928, 96)},
+        ),
         ("round16", 0.1, {2048: (1840, 208)}),
-        ("round16", 0.2, {64: (48, 16), 128: (96, 32), 256: (208, 48), 512: (416, 96), 1024: (816, 208)}),
+        (
+            "round16",
+            0.2,
+            {64: (48, 16), 128: (96, 32), 256: (208, 48), 512: (416, 96), 1024: (816, 208)},
+        ),
         ("round16", 0.2, {2048: (1632, 416)}),
         ("round16", 0.5, {64: (32, 32), 128: (64, 64), 2048: (1024, 1024)}),
         ("round16_min16", 0.1, {64: (48, 16), 128: (112, 16), 256: (224, 32)}),
@@ -71,5 +79,7 @@ def test_widths_of_the_paper(rule, alpha, widths):
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.0, 1.5, float("nan"), float("inf")])
 def test_alpha_outside_its_range_is_refused_with_the_rule(alpha):
-    with pytest.raises(ConfigError, match=r"alpha is .*lies in \[0, 1\); 0 is the plain convolution"):
+    with pytest.raises(
+        ConfigError, match=r"alpha is .*lies in \[0, 1\); 0 is the plain convolution"
+    ):
         check_alpha(alpha)

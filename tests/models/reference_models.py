@@ -19,7 +19,9 @@ def reference(name: str, num_classes: int = 400, width: int = 64) -> nn.Module:
         )
         model.blocks[5].pool = nn.ModuleList([nn.AdaptiveAvgPool3d(1), nn.AdaptiveAvgPool3d(1)])
         return model
-    model = getattr(import_pytorchvideo("hub.resnet"), name)(model_num_class=num_classes, stem_dim_out=width)
+    model = getattr(import_pytorchvideo("hub.resnet"), name)(
+        model_num_class=num_classes, stem_dim_out=width
+    )
     model.blocks[-1].pool = nn.AdaptiveAvgPool3d(1)
     return model
 

@@ -73,12 +73,16 @@ def test_a_shortcut_projects_where_the_shape_changes_only():
 
 
 @pytest.mark.parametrize(
-    ("options", "strides"), [({}, (1, 2, 1)), ({"stride_1x1": True}, (2, 1, 1)), ({"stride_last": True}, (1, 1, 2))]
+    ("options", "strides"),
+    [({}, (1, 2, 1)), ({"stride_1x1": True}, (2, 1, 1)), ({"stride_last": True}, (1, 1, 2))],
 )
 def test_the_stride_sits_where_the_style_says(options, strides):
     block = Bottleneck(BlockStyle(dims=2, **options), C(8), C(4), C(8), stride=2)
 
-    assert tuple(layer.conv.stride[0] for layer in (block.reduce, block.spatial, block.expand)) == strides
+    assert (
+        tuple(layer.conv.stride[0] for layer in (block.reduce, block.spatial, block.expand))
+        == strides
+    )
 
 
 def test_post_activation_se_blocks_whiten_what_enters_and_preactivation_ones_do_not():
@@ -87,7 +91,9 @@ def test_post_activation_se_blocks_whiten_what_enters_and_preactivation_ones_do_
 
     whitened = {name for name, _ in post.named_modules() if name.endswith("whiten")}
     assert whitened == {"reduce.whiten", "shortcut.whiten"}
-    assert not any(name.startswith(("reduce.whiten", "shortcut.whiten")) for name, _ in post.named_parameters())
+    assert not any(
+        name.startswith(("reduce.whiten", "shortcut.whiten")) for name, _ in post.named_parameters()
+    )
     assert not any("whiten" in name for name, _ in preact.named_modules())
 
 
@@ -108,13 +114,16 @@ def test_modules_follow_their_blocks_under_the_given_name():
     after = {1: nn.Identity()}
     kernels_t = (1, 1, 1)
 
-    stage = make_stage(BlockStyle(dims=2), C(8), C(4), C(8), kernels_t=kernels_t, after=after, after_name="glore")
+    stage = make_stage(
+        BlockStyle(dims=2), C(8), C(4), C(8), kernels_t=kernels_t, after=after, after_name="glore"
+    )
 
     assert [name for name, _ in stage.named_children()] == ["block0", "block1", "glore1", "block2"]
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "low"), [(C(4, 2), C(3, 1), 3), (C(4), C(3, 1), 1), (C(4, 2), C(3), 2), (C(4), C(3), 0)]
+    ("a", "b", "low"),
+    [(C(4, 2), C(3, 1), 3), (C(4), C(3, 1), 1), (C(4, 2), C(3), 2), (C(4), C(3), 0)],
 )
 def test_pairs_are_concatenated_per_group(a, b, low):
     out = concatenate(pair(a), pair(b))

@@ -74,14 +74,23 @@ def test_every_family_exists_in_every_depth(family, depth):
 
     assert name in list_models()
     pathway = model.slow if family == "slowfast" else model
-    found = (sum(n.startswith("block") for n, _ in getattr(pathway, f"res{i}").named_children()) for i in (2, 3, 4, 5))
+    found = (
+        sum(n.startswith("block") for n, _ in getattr(pathway, f"res{i}").named_children())
+        for i in (2, 3, 4, 5)
+    )
     assert tuple(found) == blocks
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"name": "i3d_nln_r26", "alpha": 0.3, "stages": (3, 4), "width_rule": "int", "crop_size": 96},
+        {
+            "name": "i3d_nln_r26",
+            "alpha": 0.3,
+            "stages": (3, 4),
+            "width_rule": "int",
+            "crop_size": 96,
+        },
         {"name": "slowfast_r26", "alpha": 0.1, "beta_inv": 4, "num_classes": 3},
         {"name": "c2d_r26", "block": "preact", "alpha": 0.25},
     ],
@@ -93,7 +102,9 @@ def test_a_model_is_rebuilt_from_its_config_of_plain_values(options, tmp_path):
         again = create_model(**torch.load(tmp_path / "config.pt", weights_only=True))
 
     assert again.config == model.config
-    assert [(n, p.shape) for n, p in again.named_parameters()] == [(n, p.shape) for n, p in model.named_parameters()]
+    assert [(n, p.shape) for n, p in again.named_parameters()] == [
+        (n, p.shape) for n, p in model.named_parameters()
+    ]
 
 
 def test_defaults_are_the_readings_of_table_6():
@@ -118,13 +129,22 @@ def test_defaults_are_the_readings_of_table_6():
         ({"stages": (2, 4)}, r"octave stages are \(2, 4\); .* give neighbours from 2 to 5"),
         ({"stages": (1, 2)}, r"octave stages are \(1, 2\)"),
         ({"stages": (3, 2)}, r"octave stages are \(3, 2\)"),
-        ({"alpha": 0.1, "num_groups": 32, "width_rule": "int"}, "groups=32 .* groups must divide every branch"),
-        ({"width_rule": "round8"}, "width_rule is 'round8'; it is one of int, round16, round16_min16"),
+        (
+            {"alpha": 0.1, "num_groups": 32, "width_rule": "int"},
+            "groups=32 .* groups must divide every branch",
+        ),
+        (
+            {"width_rule": "round8"},
+            "width_rule is 'round8'; it is one of int, round16, round16_min16",
+        ),
         ({"block": "pre"}, "block is 'pre'; it is one of 'post', 'preact'"),
         ({"downsample": "max"}, "downsample is 'max'"),
         ({"nonlocal_on": "low"}, "nonlocal_on is 'low'"),
         ({"nonlocal_instantiation": "gauss"}, "nonlocal_instantiation is 'gauss'"),
-        ({"nonlocal_location": ((), (4,), (), ())}, "names blocks .*4.* of res3; it has blocks 0..3"),
+        (
+            {"nonlocal_location": ((), (4,), (), ())},
+            "names blocks .*4.* of res3; it has blocks 0..3",
+        ),
         ({"stem_pool_padding": 2}, "stem_pool_padding is 2; it is one of 0, 1"),
         ({"num_block_temp_kernel": (3, 4)}, "an entry for each of res2..res5"),
         ({"block": "preact", "stride_1x1": True}, "leave stride_1x1 out"),
@@ -143,7 +163,10 @@ def test_a_mistake_is_answered_in_one_line(arguments, message):
         ((3, 8, 32, 32), r"shape \(3, 8, 32, 32\); it takes clips \(N, 3, T, H, W\)"),
         ((1, 8, 3, 32, 32), r"it takes clips \(N, 3, T, H, W\)"),
         ((1, 1, 8, 32, 32), r"it takes clips \(N, 3, T, H, W\)"),
-        ((1, 3, 1, 32, 32), "1 frames of 32 x 32 pixels; its strides need at least 2 frames of 1 x 1"),
+        (
+            (1, 3, 1, 32, 32),
+            "1 frames of 32 x 32 pixels; its strides need at least 2 frames of 1 x 1",
+        ),
     ],
 )
 def test_an_input_that_does_not_fit_is_refused_with_the_rule(shape, message):

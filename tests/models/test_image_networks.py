@@ -18,7 +18,10 @@ IMAGE_MODELS = [name for name in list_models() if issubclass(MODELS[name].option
 RESNET_50_MACS = {0: 4.089, 0.125: 3.565, 0.25: 3.104, 0.5: 2.367, 0.75: 1.880}
 RESNEXT_50 = {"stem": "deep8", "stem_pool": "conv"}
 SIZES = [
-    *(("preact_resnet50", {"alpha": alpha}, 25.553, macs) for alpha, macs in RESNET_50_MACS.items()),
+    *(
+        ("preact_resnet50", {"alpha": alpha}, 25.553, macs)
+        for alpha, macs in RESNET_50_MACS.items()
+    ),
     *(("resnet50", {"alpha": alpha}, 25.557, macs) for alpha, macs in RESNET_50_MACS.items()),
     ("preact_resnet26", {"alpha": 0.25}, 15.991, 1.858),
     ("preact_resnext50_32x4d", {"alpha": 0.25}, 25.025, 3.171),
@@ -36,8 +39,20 @@ SIZES = [
 LARGE_SIZES = [
     ("preact_resnext101_32x4d", {"alpha": 0.25}, 224, 44.174, 5.684),
     ("preact_resnext101_32x4d", {"alpha": 0.5}, 224, 44.174, 4.023),
-    ("resnext101_32x4d", {"alpha": 0.5, "stem": "deep8", "stem_pool": "bottleneck"}, 224, 44.207, 4.249),
-    ("resnext101_32x4d", {"alpha": 0.5, "blocks": (4, 9, 18, 3), "stem_pool": "conv"}, 224, 40.067, 4.234),
+    (
+        "resnext101_32x4d",
+        {"alpha": 0.5, "stem": "deep8", "stem_pool": "bottleneck"},
+        224,
+        44.207,
+        4.249,
+    ),
+    (
+        "resnext101_32x4d",
+        {"alpha": 0.5, "blocks": (4, 9, 18, 3), "stem_pool": "conv"},
+        224,
+        40.067,
+        4.234,
+    ),
     ("resnet152_v1f", {"alpha": 0.125}, 224, 60.222, 10.819),
     ("resnet152_v1f", {"alpha": 0.125}, 320, 60.222, 22.078),
     ("resnet152_v1e", {"alpha": 0.125, "se": True}, 224, 66.841, 10.839),
@@ -90,11 +105,15 @@ def test_every_network_builds_rebuilds_and_gives_logits(name):
     again = create_model(**model.config)
 
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 10)
-    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+    assert {k: v.shape for k, v in again.state_dict().items()} == {
+        k: v.shape for k, v in model.state_dict().items()
+    }
     assert again.config == model.config
 
 
-@pytest.mark.parametrize("name", ["resnet50", "preact_resnet26", "resnet152_v1f", "densenet121", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name", ["resnet50", "preact_resnet26", "resnet152_v1f", "densenet121", "mobilenet_v2"]
+)
 @pytest.mark.parametrize("size", [33, 55, 91])
 def test_odd_maps_are_normal_inputs(name, size):
     model = small(name, alpha=0.5)
@@ -120,9 +139,15 @@ def test_the_pair_runs_from_the_first_block_of_res2_to_the_first_of_res5(name):
 def test_only_the_vanilla_network_strides_its_convolutions(alpha):
     model = on_meta("resnet50", alpha=alpha)
 
-    strided = {name for name, module in model.named_modules() if isinstance(module, nn.Conv2d) and module.stride[0] > 1}
+    strided = {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and module.stride[0] > 1
+    }
 
-    in_blocks = {f"res{i}.block0.{layer}.conv.h2h" for i in (3, 4, 5) for layer in ("spatial", "shortcut")}
+    in_blocks = {
+        f"res{i}.block0.{layer}.conv.h2h" for i in (3, 4, 5) for layer in ("spatial", "shortcut")
+    }
     assert strided == ({"stem.conv"} if alpha else {"stem.conv", *in_blocks})
 
 
@@ -134,7 +159,11 @@ def test_alpha_zero_can_downsample_as_octave_networks_do():
 
 @pytest.mark.parametrize(
     ("name", "options", "place"),
-    [("resnet50", {}, "spatial"), ("resnet50", {"stride_1x1": True}, "reduce"), ("resnet152_v1e", {}, "expand")],
+    [
+        ("resnet50", {}, "spatial"),
+        ("resnet50", {"stride_1x1": True}, "reduce"),
+        ("resnet152_v1e", {}, "expand"),
+    ],
 )
 def test_where_the_stride_of_a_stage_sits(name, options, place):
     layers = octave_convolutions(on_meta(name, **options))
@@ -153,7 +182,9 @@ def test_tensors_are_named_as_in_the_video_network(block, alpha):
     assert image.state_dict().keys() == video.state_dict().keys()
 
 
-@pytest.mark.parametrize(("name", "eps"), [("resnet26", 1e-5), ("preact_resnet26", 1e-4), ("mobilenet_v1", 1e-5)])
+@pytest.mark.parametrize(
+    ("name", "eps"), [("resnet26", 1e-5), ("preact_resnet26", 1e-4), ("mobilenet_v1", 1e-5)]
+)
 def test_batch_norm_has_the_official_eps(name, eps):
     for options, expected in (({}, eps), ({"bn_eps": 1e-3}, 1e-3)):
         model = on_meta(name, **options)
@@ -168,7 +199,9 @@ def test_small_cifar_networks_keep_32_pixels_until_their_second_stage():
 
     assert features.shape == (1, 64, 8, 8)
     assert model.head.fc.out_features == 10
-    assert 0.27 < sum(p.numel() for p in model.parameters()) / 1e6 < 0.28  # printed as .27 M (He et al. 2016, table 6)
+    assert (
+        0.27 < sum(p.numel() for p in model.parameters()) / 1e6 < 0.28
+    )  # printed as .27 M (He et al. 2016, table 6)
 
 
 def test_a_cifar_stem_suits_the_large_networks_too():
@@ -184,22 +217,33 @@ def test_global_reasoning_starts_as_the_identity():
     without.load_state_dict(with_unit.state_dict(), strict=False)
     x = torch.randn(1, 3, 64, 64)
 
-    assert [name for name, _ in with_unit.res4.named_children()] == ["block0", "glore0", "block1", "glore1"]
+    assert [name for name, _ in with_unit.res4.named_children()] == [
+        "block0",
+        "glore0",
+        "block1",
+        "glore1",
+    ]
     torch.testing.assert_close(with_unit(x), without(x))
     with_unit.res4.glore0.bn.high.weight.data.fill_(1.0)
     assert not torch.allclose(with_unit(x), without(x))
 
 
-@pytest.mark.parametrize("name", ["resnet50", "preact_se_resnet50", "resnet50_glore", "mobilenet_v1"])
+@pytest.mark.parametrize(
+    "name", ["resnet50", "preact_se_resnet50", "resnet50_glore", "mobilenet_v1"]
+)
 def test_every_parameter_learns(name):
-    model = small(name, alpha=0.25, **({"zero_init_final_bn": False} if "resnet" in name else {})).train()
+    model = small(
+        name, alpha=0.25, **({"zero_init_final_bn": False} if "resnet" in name else {})
+    ).train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
 
     model(torch.randn(2, 3, 64, 64)).square().sum().backward()
 
-    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    assert [
+        n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -211,9 +255,17 @@ def test_every_parameter_learns(name):
         ("resnet50", {"alpha": 1.0}, r"alpha lies|alpha is 1\.0"),
         ("resnet50", {"stem": "5x5"}, "stem is '5x5'; it is one of '7x7'"),
         ("mobilenet_v2", {"downsample": "max"}, "downsample is 'max'"),
-        ("resnet50", {"stride_1x1": True, "stride_last": True}, "a block has its stride in one place"),
+        (
+            "resnet50",
+            {"stride_1x1": True, "stride_last": True},
+            "a block has its stride in one place",
+        ),
         ("preact_resnext50_32x4d", {"alpha": 0.125}, "groups must divide every branch"),
-        ("resnet50", {"glore_location": (6,)}, "glore_location names block 6 of res4; it has blocks 0..5"),
+        (
+            "resnet50",
+            {"glore_location": (6,)},
+            "glore_location names block 6 of res4; it has blocks 0..5",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_refused(name, options, message):

@@ -26,7 +26,8 @@ def test_depthwise_convolutions_exchange_nothing():
 def test_v2_keeps_its_residual_path_undivided():
     divided = [bool(block.depthwise.conv.in_channels.low) for block in blocks("mobilenet_v2")]
     ends = [
-        (block.expand.conv.in_channels.low, block.project.conv.out_channels.low) for block in blocks("mobilenet_v2")
+        (block.expand.conv.in_channels.low, block.project.conv.out_channels.low)
+        for block in blocks("mobilenet_v2")
     ]
 
     assert divided == [True] * 13 + [False] * 4

@@ -16,14 +16,22 @@ SINGLE = ("stem", "res2", "pool2", "res3", "res4", "res5")
 SLOW = ("stem", "res2", "res3", "res4", "res5")
 
 
-def outputs_of(model: nn.Module, names: list[str], run: Any) -> tuple[list[list[torch.Tensor]], torch.Tensor]:
+def outputs_of(
+    model: nn.Module, names: list[str], run: Any
+) -> tuple[list[list[torch.Tensor]], torch.Tensor]:
     """What the submodules `names` return, and the model's own output; pairs are plain here."""
     seen: dict[str, list[torch.Tensor]] = {}
 
     def note(name: str) -> Any:
         def hook(module: nn.Module, args: Any, out: Any) -> None:
             # pytorchvideo's fusion writes into the list that it returns.
-            seen[name] = [out.high] if isinstance(out, OctTensor) else list(out) if isinstance(out, list) else [out]
+            seen[name] = (
+                [out.high]
+                if isinstance(out, OctTensor)
+                else list(out)
+                if isinstance(out, list)
+                else [out]
+            )
 
         return hook
 
@@ -42,7 +50,9 @@ def assert_same(ours: list[torch.Tensor], theirs: list[torch.Tensor], name: str)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "stages"), [("c2d_r50", SINGLE), ("i3d_r50", SINGLE), ("slow_r50", SLOW)], ids=lambda v: str(v)[:8]
+    ("name", "stages"),
+    [("c2d_r50", SINGLE), ("i3d_r50", SINGLE), ("slow_r50", SLOW)],
+    ids=lambda v: str(v)[:8],
 )
 def test_single_pathway_networks_equal_the_hub_models(name, stages, tmp_path):
     theirs = randomise(reference(name, num_classes=7))
@@ -51,7 +61,9 @@ def test_single_pathway_networks_equal_the_hub_models(name, stages, tmp_path):
     clip = torch.randn(2, 3, 8, 64, 64)
 
     report = load_weights(ours, str(tmp_path / "hub.pyth"))
-    expected, expected_logits = outputs_of(theirs, [f"blocks.{i}" for i in range(len(stages))], lambda: theirs(clip))
+    expected, expected_logits = outputs_of(
+        theirs, [f"blocks.{i}" for i in range(len(stages))], lambda: theirs(clip)
+    )
     got, logits = outputs_of(ours, list(stages), lambda: ours(clip))
 
     assert report.layout == "pytorchvideo"
@@ -73,7 +85,9 @@ def test_slowfast_equals_pytorchvideos_in_its_4x16_form(tmp_path):
         theirs, [f"blocks.{i}" for i in range(5)], lambda: theirs([slow_frames(clip), clip])
     )
     fast, logits = outputs_of(ours, [f"fast.{name}" for name in SLOW], lambda: ours(clip))
-    slow, _ = outputs_of(ours, [*(f"laterals.{i}" for i in range(4)), "slow.res5"], lambda: ours(clip))
+    slow, _ = outputs_of(
+        ours, [*(f"laterals.{i}" for i in range(4)), "slow.res5"], lambda: ours(clip)
+    )
 
     assert len(report.loaded) == len(theirs.state_dict()) == len(ours.state_dict())
     for i, (their_slow, their_fast) in enumerate(blocks):

@@ -14,7 +14,8 @@ def on_meta(**options):
 
 
 @pytest.mark.parametrize(
-    ("frames", "expected"), [(32, [0, 10, 20, 31]), (64, [0, 9, 18, 27, 36, 45, 54, 63]), (8, [0]), (20, [0, 19])]
+    ("frames", "expected"),
+    [(32, [0, 10, 20, 31]), (64, [0, 9, 18, 27, 36, 45, 54, 63]), (8, [0]), (20, [0, 19])],
 )
 def test_slow_frames_are_spread_from_the_first_to_the_last(frames, expected):
     """torch.linspace(0, T - 1, T // 8), truncated: PySlowFast's rule."""
@@ -35,7 +36,14 @@ def test_octave_is_in_the_slow_pathway_up_to_res4_and_in_the_laterals_behind_oct
         if isinstance(module, OctConv3d) and module.out_channels.low
     }
 
-    assert octave == {"slow.res2", "slow.res3", "slow.res4", "laterals.1", "laterals.2", "laterals.3"}
+    assert octave == {
+        "slow.res2",
+        "slow.res3",
+        "slow.res4",
+        "laterals.1",
+        "laterals.2",
+        "laterals.3",
+    }
     assert model.laterals[0].conv.out_channels == Channels(16)
     assert model.laterals[1].conv.out_channels == Channels(48, 16)
     assert model.slow.res3.block0.reduce.conv.in_channels == Channels(224 + 48, 32 + 16)
@@ -90,5 +98,7 @@ def test_what_a_slowfast_cannot_be_is_refused(options, message):
 def test_too_few_frames_for_one_slow_frame_are_refused():
     model = create_model("slowfast_r26", width_per_group=32)
 
-    with pytest.raises(ConfigError, match="7 frames of 32 x 32 pixels; its strides need at least 8 frames"):
+    with pytest.raises(
+        ConfigError, match="7 frames of 32 x 32 pixels; its strides need at least 8 frames"
+    ):
         model(torch.randn(1, 3, 7, 32, 32))

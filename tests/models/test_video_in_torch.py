@@ -19,7 +19,9 @@ def awake(name: str, **options: Any) -> nn.Module:
     """A narrow octave network in evaluation mode whose residual branches and attention do something."""
     torch.manual_seed(0)
     width = 32 if name.startswith("slowfast") else 16
-    model = create_model(name, **{"alpha": 0.5, "num_classes": 5, "width_per_group": width, **options})
+    model = create_model(
+        name, **{"alpha": 0.5, "num_classes": 5, "width_per_group": width, **options}
+    )
     for module in model.modules():
         if isinstance(module, nn.BatchNorm3d):
             nn.init.uniform_(module.weight, 0.5, 1.0)
@@ -91,12 +93,19 @@ def test_checkpointed_stages_give_the_same_gradients(name, monkeypatch):
     model(clip).square().sum().backward()
     expected = gradients(model)
     model.zero_grad()
-    stages = [module for module_name, module in model.named_modules() if module_name.rpartition(".")[2][:3] == "res"]
+    stages = [
+        module
+        for module_name, module in model.named_modules()
+        if module_name.rpartition(".")[2][:3] == "res"
+    ]
 
     for stage in stages:
         plain = stage.forward
         monkeypatch.setattr(
-            stage, "forward", lambda x, plain=plain: checkpoint(plain, x, use_reentrant=False), raising=True
+            stage,
+            "forward",
+            lambda x, plain=plain: checkpoint(plain, x, use_reentrant=False),
+            raising=True,
         )
     model(clip).square().sum().backward()
 
@@ -108,7 +117,9 @@ def test_checkpointed_stages_give_the_same_gradients(name, monkeypatch):
 def _train_on_half(rank: int, folder: str) -> None:
     """One of two processes: the gradient of its half of the batch, averaged by DDP."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
     model, clip = awake("i3d_r26"), torch.load(f"{folder}/clip.pt")
     network = DistributedDataParallel(model)
     network(clip[2 * rank : 2 * rank + 2]).square().mean().backward()
@@ -123,7 +134,9 @@ def test_two_processes_have_the_gradients_of_one_with_both_halves(tmp_path: Path
     model(clip).square().mean().backward()
 
     spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=_train_on_half, args=(rank, str(tmp_path))) for rank in range(2)]
+    processes = [
+        spawn.Process(target=_train_on_half, args=(rank, str(tmp_path))) for rank in range(2)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -132,7 +145,9 @@ def test_two_processes_have_the_gradients_of_one_with_both_halves(tmp_path: Path
     assert [process.exitcode for process in processes] == [0, 0]
     for rank in range(2):
         for name, grad in torch.load(tmp_path / f"{rank}.pt").items():
-            torch.testing.assert_close(grad, model.get_parameter(name).grad, atol=1e-8, rtol=1e-3, msg=name)
+            torch.testing.assert_close(
+                grad, model.get_parameter(name).grad, atol=1e-8, rtol=1e-3, msg=name
+            )
 
 
 # DDP's buckets have the strides of the parameters; 2D kernels give gradients of 1x1x1 weights in channels-last.
@@ -143,7 +158,9 @@ def test_one_process_in_ddp_has_the_gradients_of_the_model_itself(tmp_path):
     expected = gradients(model)
     model.zero_grad()
 
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
     try:
         network = DistributedDataParallel(model)
         network(clip).square().mean().backward()

@@ -46,19 +46,26 @@ def test_parameters_are_as_many_as_in_the_vanilla_network_at_every_alpha(name):
 
 
 # pytorchvideo's model zoo: C2D 24.33 M, I3D 28.04 M, SlowFast 4x16 34.5 M.
-@pytest.mark.parametrize(("name", "millions"), [("c2d_r50", 24.33), ("i3d_r50", 28.04), ("slowfast_r50", 34.48)])
+@pytest.mark.parametrize(
+    ("name", "millions"), [("c2d_r50", 24.33), ("i3d_r50", 28.04), ("slowfast_r50", 34.48)]
+)
 def test_parameters_are_the_published_ones(name, millions):
     assert num_parameters(on_meta(name)) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
 # Five blocks; counted with batch norm. Vanilla 7.35 M, on the high group 6.04 M, high to low 3.34 M.
 @pytest.mark.parametrize(
-    ("alpha", "nonlocal_on", "millions"), [(0.0, "high", 7.35), (0.1, "high", 6.04), (0.1, "cross", 3.34)]
+    ("alpha", "nonlocal_on", "millions"),
+    [(0.0, "high", 7.35), (0.1, "high", 6.04), (0.1, "cross", 3.34)],
 )
 def test_nonlocal_blocks_have_the_parameters_that_were_counted(alpha, nonlocal_on, millions):
     model = on_meta("i3d_nln_r50", alpha=alpha, nonlocal_on=nonlocal_on)
 
-    blocks = [module for name, module in model.named_modules() if name.rpartition(".")[2].startswith("nonlocal")]
+    blocks = [
+        module
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2].startswith("nonlocal")
+    ]
 
     assert len(blocks) == 5
     assert sum(num_parameters(block) for block in blocks) / 1e6 == pytest.approx(millions, abs=0.01)
@@ -114,7 +121,9 @@ def test_two_dimensional_kernels_give_what_three_dimensional_ones_do(name, alpha
     model, clip = wake(narrow(name, alpha=alpha)), clip_for(name, 33, 40)
 
     with torch.no_grad():
-        torch.testing.assert_close(lower(model)(clip), lower(model, on=False)(clip), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            lower(model)(clip), lower(model, on=False)(clip), atol=1e-4, rtol=1e-4
+        )
 
 
 def wake(model: nn.Module) -> nn.Module:
@@ -134,7 +143,9 @@ def pairs_in(model: nn.Module, clip: Tensor) -> Iterator[tuple[str, OctTensor]]:
     seen: list[tuple[str, OctTensor]] = []
 
     def make(name: str) -> Any:
-        return lambda module, args, out: seen.append((name, out)) if isinstance(out, OctTensor) else None
+        return lambda module, args, out: (
+            seen.append((name, out)) if isinstance(out, OctTensor) else None
+        )
 
     handles = [module.register_forward_hook(make(name)) for name, module in model.named_modules()]
     with torch.no_grad():
@@ -148,7 +159,11 @@ def pairs_in(model: nn.Module, clip: Tensor) -> Iterator[tuple[str, OctTensor]]:
 def test_behind_every_layer_the_groups_agree_in_time_and_halve_in_space(name):
     model = narrow(name, alpha=0.5, nonlocal_on="cross")
 
-    pairs = [(layer, pair) for layer, pair in pairs_in(model, clip_for(name, 91, 75)) if pair.low is not None]
+    pairs = [
+        (layer, pair)
+        for layer, pair in pairs_in(model, clip_for(name, 91, 75))
+        if pair.low is not None
+    ]
 
     assert len(pairs) > 30
     for layer, pair in pairs:
@@ -170,7 +185,9 @@ def test_any_size_is_an_input(name, size):
 
 
 @pytest.mark.parametrize(("padding", "smallest"), [(1, 1), (0, 5)])
-@pytest.mark.parametrize(("name", "frames"), [("c2d_r26", 2), ("i3d_r26", 3), ("slow_r26", 1), ("slowfast_r26", 8)])
+@pytest.mark.parametrize(
+    ("name", "frames"), [("c2d_r26", 2), ("i3d_r26", 3), ("slow_r26", 1), ("slowfast_r26", 8)]
+)
 def test_the_smallest_input_leaves_one_position(name, frames, padding, smallest):
     model = narrow(name, alpha=0.5, stem_pool_padding=padding)
     clip = torch.randn(2, 3, frames, smallest, smallest)
@@ -197,7 +214,11 @@ def test_every_parameter_of_an_octave_network_moves_the_logits():
         model(clip_for(name, 64, 64)).square().sum().backward()
 
         # A bias before a softmax over its own positions, phi's, cancels out.
-        silent = [n for n, p in model.named_parameters() if not p.grad.any() and not n.endswith("conv_phi.bias")]
+        silent = [
+            n
+            for n, p in model.named_parameters()
+            if not p.grad.any() and not n.endswith("conv_phi.bias")
+        ]
         assert not silent
 
 
@@ -226,7 +247,9 @@ OPTIONS = {
 
 @pytest.mark.parametrize("options", list(every_pair(OPTIONS)), ids=str)
 def test_every_two_options_go_together(options):
-    single = on_meta("i3d_nln_r26", num_classes=5, width_per_group=16, nonlocal_on="cross", **options)
+    single = on_meta(
+        "i3d_nln_r26", num_classes=5, width_per_group=16, nonlocal_on="cross", **options
+    )
     double = on_meta("slowfast_r26", num_classes=5, width_per_group=32, **options)
 
     assert single(torch.empty(1, 3, 4, 33, 40, device="meta")).shape == (1, 5)
@@ -246,7 +269,9 @@ def test_preactivation_networks_are_what_the_published_image_weights_are(name, a
     assert [n for n, m in convolutions.items() if m.stride[-1] == 2 and "shortcut" not in n] == [
         f"res{stage}.block0.spatial.conv" for stage in (3, 4, 5)
     ]
-    assert convolutions["res4.block1.expand.conv"].out_channels == Channels(1024 - int(alpha * 1024), int(alpha * 1024))
+    assert convolutions["res4.block1.expand.conv"].out_channels == Channels(
+        1024 - int(alpha * 1024), int(alpha * 1024)
+    )
     assert convolutions["res5.block0.reduce.conv"].out_channels == Channels(512)
     # Its own BN and ReLU of the block's input, also in front of the shortcut.
     assert type(model.res2.block0.shortcut).__name__ == "NormConv"
@@ -258,19 +283,29 @@ def test_the_stride_sits_where_the_option_says():
     for stride_1x1, place in ((False, "spatial"), (True, "reduce")):
         model = narrow("i3d_r26", stride_1x1=stride_1x1)
 
-        strided = {n.split(".")[2] for n, m in model.named_modules() if isinstance(m, OctConv3d) and m.stride[-1] == 2}
+        strided = {
+            n.split(".")[2]
+            for n, m in model.named_modules()
+            if isinstance(m, OctConv3d) and m.stride[-1] == 2
+        }
 
         assert strided == {place, "shortcut"}
 
 
 def test_temporal_kernels_are_those_of_the_reference():
     """video-nonlocal-net: res2 3,3,3, res3 3,1,3,1, res4 3,1,3,1,3,1, res5 1,3,1; C2D all 1."""
-    expected = {"i3d_r50": "333 3131 313131 131", "c2d_r50": "111 1111 111111 111", "slow_r50": "111 1111 333333 333"}
+    expected = {
+        "i3d_r50": "333 3131 313131 131",
+        "c2d_r50": "111 1111 111111 111",
+        "slow_r50": "111 1111 333333 333",
+    }
 
     for name, kernels in expected.items():
         model = on_meta(name)
         stages = (getattr(model, f"res{i}") for i in (2, 3, 4, 5))
-        found = [[block.reduce.conv.kernel_size[0] for block in stage.children()] for stage in stages]
+        found = [
+            [block.reduce.conv.kernel_size[0] for block in stage.children()] for stage in stages
+        ]
         assert " ".join("".join(map(str, stage)) for stage in found) == kernels
 
 

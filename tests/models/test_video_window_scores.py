@@ -10,7 +10,9 @@ from octvideo import create_model
 
 def model_of(name: str, crop_size: int) -> nn.Module:
     width = 32 if name.startswith("slowfast") else 16
-    model = create_model(name, alpha=0.25, num_classes=5, width_per_group=width, crop_size=crop_size).eval()
+    model = create_model(
+        name, alpha=0.25, num_classes=5, width_per_group=width, crop_size=crop_size
+    ).eval()
     nn.init.normal_(model.head.fc.weight, std=1.0)
     return model
 
@@ -38,9 +40,13 @@ def test_at_a_larger_size_the_mean_is_over_probabilities_of_four_windows(name):
         scores, logits = model.window_scores(clip), model(clip)
         maps = [x.mean(2) for x in model.features(clip)]
         windows = [
-            torch.cat([x[..., i : i + 3, j : j + 3].mean((2, 3)) for x in maps], 1) for i in (0, 1) for j in (0, 1)
+            torch.cat([x[..., i : i + 3, j : j + 3].mean((2, 3)) for x in maps], 1)
+            for i in (0, 1)
+            for j in (0, 1)
         ]
-        expected = torch.stack([F.linear(w, model.head.fc.weight, model.head.fc.bias).softmax(1) for w in windows])
+        expected = torch.stack(
+            [F.linear(w, model.head.fc.weight, model.head.fc.bias).softmax(1) for w in windows]
+        )
 
     assert {tuple(x.shape[2:]) for x in maps} == {(4, 4)}
     torch.testing.assert_close(scores, expected.mean(0))

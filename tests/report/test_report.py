@@ -10,7 +10,9 @@ import pytest
 from octvideo.engine.results import Evaluation, summarise, write_results
 from octvideo.report import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --hide-scrollbars --virtual-time-budget=3000"
@@ -31,7 +33,9 @@ AROUND = """<pre></pre><script>addEventListener("message", (event) => {{
 }});</script><iframe src="{page}" style="border: 0; width: {width}px; height: 900px"></iframe>"""
 
 
-def finished_evaluation(folder, num_classes, *, num_videos=40, unread=(), multi_label=False, labelled=True):
+def finished_evaluation(
+    folder, num_classes, *, num_videos=40, unread=(), multi_label=False, labelled=True
+):
     """The files of an evaluation with random scores; class 0 has a name that is hostile to HTML."""
     generator = np.random.default_rng(0)
     scores = generator.dirichlet(np.ones(num_classes), num_videos).astype(np.float32)
@@ -44,7 +48,9 @@ def finished_evaluation(folder, num_classes, *, num_videos=40, unread=(), multi_
         problems=dict.fromkeys(unread, "moov atom not found"),
         multi_label=multi_label,
     )
-    write_results(folder, evaluation, summarise(evaluation, names, {"views": "10x3", "view_chunk": 10}))
+    write_results(
+        folder, evaluation, summarise(evaluation, names, {"views": "10x3", "view_chunk": 10})
+    )
 
 
 def film(index):
@@ -56,9 +62,14 @@ def text_of(folder, **options):
 
 
 def log_training(folder):
-    records = [{"_type": "train_iter", "epoch": 1, "step": step, "loss": 2 / step, "lr": 0.1} for step in range(1, 9)]
+    records = [
+        {"_type": "train_iter", "epoch": 1, "step": step, "loss": 2 / step, "lr": 0.1}
+        for step in range(1, 9)
+    ]
     records += [{"_type": "val_epoch", "epoch": 1, "step": 8, "top1_err": 40.0}, {"_type": "other"}]
-    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)) + '\n{"_type": "train_it')
+    (folder / "metrics.jsonl").write_text(
+        "\n".join(map(json.dumps, records)) + '\n{"_type": "train_it'
+    )
 
 
 def test_headline_shows_the_interval_and_what_could_not_be_read(tmp_path):
@@ -129,7 +140,8 @@ def test_training_curves_come_from_what_can_be_read_of_the_log(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"multi_label": True}, "mean average precision"), ({"labelled": False}, "without labels")]
+    ("options", "words"),
+    [({"multi_label": True}, "mean average precision"), ({"labelled": False}, "without labels")],
 )
 def test_other_kinds_of_lists_have_a_page_too(tmp_path, options, words):
     finished_evaluation(tmp_path, 6, **options)
@@ -175,7 +187,13 @@ def look_at(page, folder, width):
     (folder / "probed.html").write_text(page.replace("</main>", "</main>" + PROBE))
     around = folder / "around.html"
     around.write_text(AROUND.format(page="probed.html", width=width))
-    command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={folder / 'profile'}", "--dump-dom", around.as_uri()]
+    command = [
+        CHROMIUM,
+        *FLAGS.split(),
+        f"--user-data-dir={folder / 'profile'}",
+        "--dump-dom",
+        around.as_uri(),
+    ]
     dumped = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     found = re.search(r"<pre>({.*?})</pre>", dumped)
     assert found, dumped[-2000:]

@@ -19,7 +19,9 @@ from octvideo.report.tradeoff import Point, draw_tradeoff
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return create_model("i3d_r26", alpha=0.5, num_classes=5, width_per_group=16, width_rule="int").eval()
+    return create_model(
+        "i3d_r26", alpha=0.5, num_classes=5, width_per_group=16, width_rule="int"
+    ).eval()
 
 
 @pytest.fixture
@@ -54,7 +56,10 @@ def test_a_low_group_carries_nothing_above_its_own_nyquist():
 
 
 def test_spectra_are_drawn_beside_each_other(tmp_path):
-    spectra = {"vanilla": energy_spectrum(torch.randn(1, 2, 16, 16)), "low": energy_spectrum(torch.randn(1, 2, 8, 8))}
+    spectra = {
+        "vanilla": energy_spectrum(torch.randn(1, 2, 16, 16)),
+        "low": energy_spectrum(torch.randn(1, 2, 8, 8)),
+    }
 
     draw_spectra(spectra, "res3").savefig(tmp_path / "spectra.png")
 
@@ -116,7 +121,10 @@ def test_gradcam_sees_both_octaves_at_the_size_of_the_clip(network, clip):
     of_classes = [gradcam(network, clip, c, layer="res4") for c in range(5)]
 
     for evidence in of_classes:
-        assert {name: e.shape for name, e in evidence.items()} == {"high": (4, 64, 64), "low": (4, 64, 64)}
+        assert {name: e.shape for name, e in evidence.items()} == {
+            "high": (4, 64, 64),
+            "low": (4, 64, 64),
+        }
         assert all(e.min() >= 0 for e in evidence.values())
     assert max(e.max() for evidence in of_classes for e in evidence.values()) == pytest.approx(1)
     frames = overlay(np.full((4, 64, 64, 3), 128, np.uint8), evidence["high"])

@@ -15,7 +15,17 @@ from octvideo.report.annotate import annotated, draw_bars
 
 
 def test_a_video_is_named_on_the_console(run_tool, tiny_checkpoint, video):
-    result = run_tool("demo_net", "--checkpoint", tiny_checkpoint, "--video", video, "--views", "1x1", "--top-k", 2)
+    result = run_tool(
+        "demo_net",
+        "--checkpoint",
+        tiny_checkpoint,
+        "--video",
+        video,
+        "--views",
+        "1x1",
+        "--top-k",
+        2,
+    )
 
     assert result.status == 0, result.err
     path, first, second = result.out.splitlines()
@@ -27,7 +37,9 @@ def test_a_video_is_named_on_the_console(run_tool, tiny_checkpoint, video):
 @pytest.mark.slow
 def test_an_optimised_network_names_the_same(run_tool, tiny_checkpoint, video):
     plain, fast = (
-        run_tool("demo_net", "--checkpoint", tiny_checkpoint, "--video", video, "--views", "1x1", *option)
+        run_tool(
+            "demo_net", "--checkpoint", tiny_checkpoint, "--video", video, "--views", "1x1", *option
+        )
         for option in ([], ["--optimize"])
     )
 
@@ -36,19 +48,25 @@ def test_an_optimised_network_names_the_same(run_tool, tiny_checkpoint, video):
 
 
 def test_programs_get_one_json_object_per_video(run_tool, tiny_checkpoint, video):
-    result = run_tool("demo_net", "--checkpoint", tiny_checkpoint, "--video", video, "--json", "--top-k", 6)
+    result = run_tool(
+        "demo_net", "--checkpoint", tiny_checkpoint, "--video", video, "--json", "--top-k", 6
+    )
 
     found = json.loads(result.out)
     assert found["path"] == str(video)
     assert sum(p["probability"] for p in found["predictions"]) == pytest.approx(1, abs=1e-4)
 
 
-def test_a_folder_gives_a_csv_and_features_and_survives_a_bad_file(run_tool, tiny_checkpoint, video, tmp_path):
+def test_a_folder_gives_a_csv_and_features_and_survives_a_bad_file(
+    run_tool, tiny_checkpoint, video, tmp_path
+):
     (video.parent / "broken.mp4").write_bytes(b"no video")
     scores, features = tmp_path / "scores.csv", tmp_path / "features.npz"
     options = ["--views", "1x1", "--output", scores, "--features", features]
 
-    result = run_tool("demo_net", "--checkpoint", tiny_checkpoint, "--video", video.parent, *options)
+    result = run_tool(
+        "demo_net", "--checkpoint", tiny_checkpoint, "--video", video.parent, *options
+    )
 
     assert result.status == 0, result.err
     assert "broken.mp4" in result.err
@@ -61,17 +79,23 @@ def test_a_folder_gives_a_csv_and_features_and_survives_a_bad_file(run_tool, tin
     assert saved["features"].shape == (1, 512)
 
 
-def test_the_video_comes_back_with_its_classes_drawn_and_its_sound(run_tool, tiny_checkpoint, tmp_path):
+def test_the_video_comes_back_with_its_classes_drawn_and_its_sound(
+    run_tool, tiny_checkpoint, tmp_path
+):
     video, with_sound, output = (tmp_path / f"{name}.mp4" for name in ("grey", "sound", "named"))
     write_video(video, np.full((45, 48, 64, 3), 128, np.uint8), fps=15)
     _add_tone(video, with_sound)
 
-    result = run_tool("demo_net", "--checkpoint", tiny_checkpoint, "--video", with_sound, "--output", output)
+    result = run_tool(
+        "demo_net", "--checkpoint", tiny_checkpoint, "--video", with_sound, "--output", output
+    )
 
     assert result.status == 0, result.err
     with av.open(str(with_sound)) as before, av.open(str(output)) as after:
         assert after.streams.audio
-        was, now = (next(c.decode(video=0)).to_ndarray(format="rgb24").astype(int) for c in (before, after))
+        was, now = (
+            next(c.decode(video=0)).to_ndarray(format="rgb24").astype(int) for c in (before, after)
+        )
         assert len(list(after.decode(video=0))) == 45 - 1
     assert abs(now[-8:, :16] - was[-8:, :16]).mean() > 40
 
@@ -97,7 +121,9 @@ def test_a_frame_shows_the_ranking_nearest_in_time():
 
     drawn = list(annotated(frames, 1.0, rankings, middles=[2.0, 7.0]))
 
-    assert [np.array_equal(f, draw_bars(frames[0], rankings[0])) for f in drawn] == [True] * 5 + [False] * 5
+    assert [np.array_equal(f, draw_bars(frames[0], rankings[0])) for f in drawn] == [True] * 5 + [
+        False
+    ] * 5
 
 
 @pytest.mark.parametrize(
@@ -125,11 +151,26 @@ def test_an_hour_of_video_streams_through_bounded_memory(tiny_checkpoint, repo, 
     hour = tmp_path / "hour.mp4"
     shades = (np.full((32, 48, 3), i % 256, np.uint8) for i in range(7200))
     write_video(hour, shades, fps=2, preset="ultrafast")
-    arguments = ["--checkpoint", tiny_checkpoint, "--video", hour, "--output", tmp_path / "named.mp4"]
+    arguments = [
+        "--checkpoint",
+        tiny_checkpoint,
+        "--video",
+        hour,
+        "--output",
+        tmp_path / "named.mp4",
+    ]
     arguments += ["--window-seconds", 60, "--stride-seconds", 30]
-    command = [sys.executable, "-c", RUN_AND_TELL_MEMORY, repo / "tools" / "demo_net.py", *arguments]
+    command = [
+        sys.executable,
+        "-c",
+        RUN_AND_TELL_MEMORY,
+        repo / "tools" / "demo_net.py",
+        *arguments,
+    ]
 
-    done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(
+        list(map(str, command)), check=True, capture_output=True, text=True, timeout=500
+    )
 
     with av.open(str(tmp_path / "named.mp4")) as named:
         assert named.streams.video[0].frames == 7200

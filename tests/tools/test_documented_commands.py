@@ -26,7 +26,11 @@ from octvideo.data.list_making import write_lists
 from octvideo.data.splits import folder_lists
 
 REPO = Path(__file__).parent.parent.parent
-PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md")), *sorted(REPO.glob("*/README.md"))]
+PAGES = [
+    REPO / "README.md",
+    *sorted((REPO / "docs").glob("*.md")),
+    *sorted(REPO.glob("*/README.md")),
+]
 
 NOT_RUN = {
     "make demo": "CI runs it",
@@ -37,10 +41,20 @@ NOT_RUN = {
 }
 # Behind every command with --cfg: a network and an epoch of seconds.
 SHORT = [
-    *("DATA.NUM_FRAMES=4", "DATA.SAMPLING_RATE=2", "DATA.TRAIN_CROP_SIZE=32", "DATA.TEST_CROP_SIZE=32"),
+    *(
+        "DATA.NUM_FRAMES=4",
+        "DATA.SAMPLING_RATE=2",
+        "DATA.TRAIN_CROP_SIZE=32",
+        "DATA.TEST_CROP_SIZE=32",
+    ),
     *("DATA.TRAIN_JITTER_SCALES=[32,40]", "DATA_LOADER.NUM_WORKERS=0", "TRAIN.BATCH_SIZE=2"),
     *("RESNET.DEPTH=26", "RESNET.WIDTH_PER_GROUP=16", "BN.USE_PRECISE_STATS=false"),
-    *("SOLVER.MAX_EPOCH=1", "SOLVER.WARMUP_EPOCHS=0", "TENSORBOARD.ENABLE=false", "TEST.NUM_ENSEMBLE_VIEWS=2"),
+    *(
+        "SOLVER.MAX_EPOCH=1",
+        "SOLVER.WARMUP_EPOCHS=0",
+        "TENSORBOARD.ENABLE=false",
+        "TEST.NUM_ENSEMBLE_VIEWS=2",
+    ),
 ]
 
 ON_A_LINE = r"^(?: {4})?((?:python tools/|torchrun |sbatch |make |pip ).*?)(?: {2,}#.*)?$"
@@ -59,7 +73,11 @@ def blocks() -> Iterator[tuple[str, list[str]]]:
     seen: set[str] = set()
     for page in PAGES:
         found = [(line, command) for line, command in commands(page) if command not in NOT_RUN]
-        starts = [0, *(i for i, (a, b) in enumerate(pairwise(found), 1) if b[0] > a[0] + 1), len(found)]
+        starts = [
+            0,
+            *(i for i, (a, b) in enumerate(pairwise(found), 1) if b[0] > a[0] + 1),
+            len(found),
+        ]
         for start, end in pairwise(starts):
             block = [in_full(command) for _, command in found[start:end]]
             if not seen.issuperset(block):
@@ -74,16 +92,24 @@ def in_full(command: str) -> str:
 
 
 BLOCKS = [
-    pytest.param(block, id=where, marks=[pytest.mark.slow] if re.search("train_net|export", str(block)) else [])
+    pytest.param(
+        block,
+        id=where,
+        marks=[pytest.mark.slow] if re.search("train_net|export", str(block)) else [],
+    )
     for where, block in blocks()
 ]
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")  # torch.onnx
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"
+)  # torch.onnx
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_block_of_commands_runs(block, run_tool, sandbox, monkeypatch):
     monkeypatch.chdir(sandbox)
-    monkeypatch.setattr("octvideo.engine.threads.available_cores", lambda: 1)  # the tests share the cores
+    monkeypatch.setattr(
+        "octvideo.engine.threads.available_cores", lambda: 1
+    )  # the tests share the cores
 
     for command in block:
         words = [*shlex.split(command), *(SHORT if "--cfg" in command else [])]
@@ -106,7 +132,11 @@ def _torchrun(words: list[str]) -> None:
     """--standalone finds a free port; two workers of the tests may come here at once."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words]
     done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
+        command,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
@@ -134,7 +164,9 @@ def official_weights(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def sandbox(tmp_path: Path, clips: list[Path], official_weights: Path, tiny_checkpoint: Path) -> Path:
+def sandbox(
+    tmp_path: Path, clips: list[Path], official_weights: Path, tiny_checkpoint: Path
+) -> Path:
     """A folder with the repository's tools and configs, and a small stand-in for every file that the docs name."""
 
     def put(path: str, source: Path) -> None:
@@ -151,7 +183,9 @@ def sandbox(tmp_path: Path, clips: list[Path], official_weights: Path, tiny_chec
     write_lists(folder_lists(tmp_path / "my_videos"), tmp_path / "my_videos")
     (tmp_path / "demo_data").mkdir()
     for split in ("train", "val", "test"):
-        (tmp_path / "demo_data" / f"{split}.csv").write_text("".join(f"{clip} {i}\n" for i, clip in enumerate(clips)))
+        (tmp_path / "demo_data" / f"{split}.csv").write_text(
+            "".join(f"{clip} {i}\n" for i, clip in enumerate(clips))
+        )
     _put_kinetics(tmp_path, clips, put)
     _put_action_sets(tmp_path, clips, put)
     _put_weights(tmp_path, torch.load(tiny_checkpoint))
@@ -164,9 +198,13 @@ def _put_kinetics(folder: Path, clips: list[Path], put: Callable[[str, Path], No
     (folder / "data" / "kinetics400").mkdir(parents=True)
     for split, numbers in rows.items():
         lines = [f"abseiling,{i:011d},5,15,{split}" for i in numbers]
-        (folder / f"{split}.csv").write_text("\n".join(["label,youtube_id,time_start,time_end,split", *lines, ""]))
+        (folder / f"{split}.csv").write_text(
+            "\n".join(["label,youtube_id,time_start,time_end,split", *lines, ""])
+        )
         listed = "".join(f"{clips[i]} 0\n" for i in numbers)
-        (folder / "data" / "kinetics400" / f"{split.replace('validate', 'val')}.csv").write_text(listed)
+        (folder / "data" / "kinetics400" / f"{split.replace('validate', 'val')}.csv").write_text(
+            listed
+        )
         for i in numbers:
             put(f"VIDEOS/abseiling/{i:011d}_000005_000015.mp4", clips[i])
     put("videos", folder / "VIDEOS")
@@ -203,5 +241,8 @@ def _put_weights(folder: Path, demo: dict[str, Any]) -> None:
     run = folder / "runs" / "demo" / "oct_i3d" / "checkpoints"
     run.mkdir(parents=True)
     torch.save(demo, run / "best.pyth")
-    torch.save({"model_state": image.state_dict(), "meta": {"model": image.config}}, folder / "resnet50.pth")
+    torch.save(
+        {"model_state": image.state_dict(), "meta": {"model": image.config}},
+        folder / "resnet50.pth",
+    )
     torch.save({"model_state": video.state_dict(), "meta": meta}, folder / "best.pyth")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from octvideo.build.model import build_model
+from octvideo.assembly.model import build_model
 from octvideo.config import load_config
 
 
@@ -31,7 +31,9 @@ def data(tmp_path):
     folder.mkdir(parents=True)
     (folder / "train.csv").write_text("a.avi 0\nb.avi 1\n")
     (folder / "test.csv").write_text("c.avi 0\nd.avi 1\n")
-    (folder / "sequences.csv").write_text("file,label,set,sequence,frames\na.avi,0,1,1,9\nb.avi,1,1,2,9\n")
+    (folder / "sequences.csv").write_text(
+        "file,label,set,sequence,frames\na.avi,0,1,1,9\nb.avi,1,1,2,9\n"
+    )
     (folder / "classes.txt").write_text("wave\nclap\n")
     with (folder / "sequences.csv").open("a") as file:
         file.write("c.avi,0,1,3,9\nd.avi,1,1,4,9\n")
@@ -67,7 +69,9 @@ def test_no_two_rows_of_a_study_are_the_same(experiments):
         assert len(set(study.rows)) == len(study.rows)
 
 
-def test_a_run_that_has_its_record_is_not_done_again(experiments, study, data, tmp_path, monkeypatch):
+def test_a_run_that_has_its_record_is_not_done_again(
+    experiments, study, data, tmp_path, monkeypatch
+):
     done = []
 
     def train_and_test(row, settings, out, keep):
@@ -77,7 +81,9 @@ def test_a_run_that_has_its_record_is_not_done_again(experiments, study, data, t
         return {"top1": 50.0, "gflops": 1.0}
 
     monkeypatch.setattr(experiments, "train_and_test", train_and_test)
-    monkeypatch.setattr(experiments, "extract", lambda *_: dict.fromkeys(("a.avi", "b.avi", "c.avi", "d.avi"), 9))
+    monkeypatch.setattr(
+        experiments, "extract", lambda *_: dict.fromkeys(("a.avi", "b.avi", "c.avi", "d.avi"), 9)
+    )
     arguments = (study, data, tmp_path / "out", tmp_path / "results", [1, 2])
 
     with pytest.raises(KeyboardInterrupt):
@@ -86,11 +92,18 @@ def test_a_run_that_has_its_record_is_not_done_again(experiments, study, data, t
 
     assert done == [(0.0, True), (0.5, True), (0.5, True), (0.0, True), (0.5, True)]
     found = experiments.read_study(tmp_path / "results" / "small.json")
-    assert [(run["alpha"], run["seed"]) for run in found["runs"]] == [(0.0, 1), (0.5, 1), (0.0, 2), (0.5, 2)]
+    assert [(run["alpha"], run["seed"]) for run in found["runs"]] == [
+        (0.0, 1),
+        (0.5, 1),
+        (0.0, 2),
+        (0.5, 2),
+    ]
 
 
 def test_records_of_other_settings_are_not_mixed_with_these(experiments, study, data, tmp_path):
-    experiments.write_study(tmp_path / "small.json", {"settings": ["TRAIN.BATCH_SIZE=4"], "runs": []})
+    experiments.write_study(
+        tmp_path / "small.json", {"settings": ["TRAIN.BATCH_SIZE=4"], "runs": []}
+    )
 
     with pytest.raises(SystemExit, match=r"small.json was made with other settings"):
         experiments.run(study, data, tmp_path / "out", tmp_path, [1])
@@ -99,7 +112,12 @@ def test_records_of_other_settings_are_not_mixed_with_these(experiments, study, 
 def test_folds_test_every_clip_once_and_keep_recordings_apart(experiments, study, data):
     folds = list(experiments.splits(replace(study, parts="folds"), data / "clips"))
 
-    assert sorted(path for _, _, test in folds for path, _ in test) == ["a.avi", "b.avi", "c.avi", "d.avi"]
+    assert sorted(path for _, _, test in folds for path, _ in test) == [
+        "a.avi",
+        "b.avi",
+        "c.avi",
+        "d.avi",
+    ]
     assert all(len(train) == 3 and not set(train) & set(test) for _, train, test in folds)
 
 
@@ -113,17 +131,28 @@ def test_settings_are_chosen_without_the_test_list(experiments, study, data):
 
 
 def test_the_log_loss_is_of_scores_that_need_not_sum_to_one(experiments, tmp_path):
-    np.savez(tmp_path / "scores.npz", scores=np.array([[1.0, 1.0], [1.0, 3.0]]), targets=np.eye(2, dtype=bool))
+    np.savez(
+        tmp_path / "scores.npz",
+        scores=np.array([[1.0, 1.0], [1.0, 3.0]]),
+        targets=np.eye(2, dtype=bool),
+    )
 
-    assert experiments.log_loss(tmp_path / "scores.npz") == pytest.approx(-np.log([0.5, 0.75]).mean(), abs=1e-4)
+    assert experiments.log_loss(tmp_path / "scores.npz") == pytest.approx(
+        -np.log([0.5, 0.75]).mean(), abs=1e-4
+    )
 
 
 def test_a_table_has_mean_spread_and_the_difference_within_seeds(experiments, study):
-    lines = experiments.table(study, content(study, {0.0: [50.0, 60.0, 70.0], 0.5: [51.0, 62.0, 73.0]})).splitlines()
+    lines = experiments.table(
+        study, content(study, {0.0: [50.0, 60.0, 70.0], 0.5: [51.0, 62.0, 73.0]})
+    ).splitlines()
 
     assert lines[2] == "| I3D | scratch | 2.00 | 30 | 50.0, 60.0, 70.0 | 60.0 ± 10.0 |  | 1.50 |"
     # 1, 2, 3: standard deviation 1, and Student's t of two degrees of freedom is 4.303.
-    assert lines[3] == "| Oct-I3D .5 | scratch | 2.00 |  | 51.0, 62.0, 73.0 | 62.0 ± 11.0 | +2.0 (-0 to +4) | 1.50 |"
+    assert (
+        lines[3]
+        == "| Oct-I3D .5 | scratch | 2.00 |  | 51.0, 62.0, 73.0 | 62.0 ± 11.0 | +2.0 (-0 to +4) | 1.50 |"
+    )
 
 
 def test_many_pairs_have_an_interval_as_well(experiments):

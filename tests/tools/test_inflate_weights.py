@@ -45,20 +45,41 @@ def test_what_it_writes_is_a_checkpoint_of_the_video_network(image_weights: Path
     assert checkpoint["meta"]["preprocessing"]["mean"] == MEAN
 
 
-def test_pictures_show_what_dividing_the_kernels_does(image_weights: Path, pictures: Path, run_tool) -> None:
+def test_pictures_show_what_dividing_the_kernels_does(
+    image_weights: Path, pictures: Path, run_tool
+) -> None:
     out = image_weights.parent / "video.pyth"
 
     finished = run_tool(
-        "inflate_weights", *CFG, "--images", pictures, "--batches", 1, image_weights, out, *SMALL, "OCTCONV.ALPHA=0.5"
+        "inflate_weights",
+        *CFG,
+        "--images",
+        pictures,
+        "--batches",
+        1,
+        image_weights,
+        out,
+        *SMALL,
+        "OCTCONV.ALPHA=0.5",
     )
 
     assert finished.status == 0, finished.err
-    for text in ("split in res3: ", "res5: relative feature error", "of it from pooling", "measured anew"):
+    for text in (
+        "split in res3: ",
+        "res5: relative feature error",
+        "of it from pooling",
+        "measured anew",
+    ):
         assert text in finished.out
 
 
 def test_a_contradiction_ends_in_one_line_with_the_setting(image_weights: Path, run_tool) -> None:
-    finished = run_tool("inflate_weights", *CFG, image_weights, "never.pyth", *SMALL, "DATA.MEAN=[0.5,0.5,0.5]")
+    finished = run_tool(
+        "inflate_weights", *CFG, image_weights, "never.pyth", *SMALL, "DATA.MEAN=[0.5,0.5,0.5]"
+    )
 
     assert finished.status == 2
-    assert finished.err == "error: the weights were trained with another input; set DATA.MEAN [0.45, 0.45, 0.45]\n"
+    assert (
+        finished.err
+        == "error: the weights were trained with another input; set DATA.MEAN [0.45, 0.45, 0.45]\n"
+    )

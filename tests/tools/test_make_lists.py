@@ -10,12 +10,20 @@ def test_a_kinetics_csv_and_a_folder_become_lists(run_tool, tmp_path):
     (tmp_path / "validate.csv").write_text(f"{header}\nzumba,abcdefghijk,5,15,validate\n")
 
     result = run_tool(
-        "make_lists", "kinetics", tmp_path / "videos", "--csv", tmp_path / "validate.csv", "--out", tmp_path / "lists"
+        "make_lists",
+        "kinetics",
+        tmp_path / "videos",
+        "--csv",
+        tmp_path / "validate.csv",
+        "--out",
+        tmp_path / "lists",
     )
 
     assert result.status == 0, result.err
     assert "class order: kinetics400_classes" in result.out
-    assert [video.label for video in read_list(tmp_path / "lists" / "val.csv", num_classes=400)] == [399]
+    assert [
+        video.label for video in read_list(tmp_path / "lists" / "val.csv", num_classes=400)
+    ] == [399]
     assert len((tmp_path / "lists" / "class_names.txt").read_text().splitlines()) == 400
     assert "1 found, 0 missing" in (tmp_path / "lists" / "report.txt").read_text()
 
@@ -25,14 +33,18 @@ def test_a_tree_of_folders_becomes_lists(run_tool, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
 
-    result = run_tool("make_lists", "folders", tmp_path, "--out", tmp_path / "lists", "--relative-to", tmp_path)
+    result = run_tool(
+        "make_lists", "folders", tmp_path, "--out", tmp_path / "lists", "--relative-to", tmp_path
+    )
 
     assert "'jump' has 1 video(s): none in val and test" in result.out
     assert "jump/d.mp4 0\n" in (tmp_path / "lists" / "train.csv").read_text()
 
 
 def test_a_mistake_is_one_line_and_status_2(run_tool, tmp_path):
-    result = run_tool("make_lists", "ucf101", tmp_path / "none", "--splits", tmp_path, "--out", tmp_path / "lists")
+    result = run_tool(
+        "make_lists", "ucf101", tmp_path / "none", "--splits", tmp_path, "--out", tmp_path / "lists"
+    )
 
     assert result.status == 2
     assert result.err.startswith("error: ")

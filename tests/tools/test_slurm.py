@@ -17,10 +17,20 @@ def test_every_machine_starts_a_process_per_gpu_that_meets_at_the_first(repo, tm
         (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
         (tmp_path / name).chmod(0o755)
     slurm = {"SLURM_JOB_NODELIST": "node[1-4]", "SLURM_JOB_NUM_NODES": "4", "SLURM_JOB_ID": "77"}
-    command = [shutil.which("bash"), repo / "tools" / "slurm.sbatch", "--cfg", "mine.yaml", "OUTPUT_DIR", "/runs/a b"]
+    command = [
+        shutil.which("bash"),
+        repo / "tools" / "slurm.sbatch",
+        "--cfg",
+        "mine.yaml",
+        "OUTPUT_DIR",
+        "/runs/a b",
+    ]
 
     done = subprocess.run(
-        command, env=os.environ | slurm | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True
+        command,
+        env=os.environ | slurm | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
     )
 
     assert done.returncode == 0, done.stderr

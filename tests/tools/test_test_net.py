@@ -32,7 +32,9 @@ def trained(run_tool, tmp_path, monkeypatch):
     (tmp_path / "data" / "class_names.txt").write_text("jump\nrun\n")
     folders = f"OUTPUT_DIR: {tmp_path / 'run'}\n"
     cfg = tmp_path / "mine.yaml"
-    cfg.write_text(SETTINGS.replace("DATA: {", f"DATA: {{PATH_TO_DATA_DIR: {tmp_path / 'data'}, ") + folders)
+    cfg.write_text(
+        SETTINGS.replace("DATA: {", f"DATA: {{PATH_TO_DATA_DIR: {tmp_path / 'data'}, ") + folders
+    )
     assert run_tool("train_net", "--cfg", cfg).status == 0
     return cfg, tmp_path / "run" / "checkpoints" / "best.pyth"
 
@@ -58,7 +60,10 @@ def test_an_input_that_the_weights_were_not_trained_with_is_refused(run_tool, tr
     result = run_tool("test_net", "--cfg", cfg, "DATA.MEAN=[0.5,0.5,0.5]")
 
     assert result.status == 2
-    assert result.err == "error: the weights were trained with another input; set DATA.MEAN [0.45, 0.45, 0.45]\n"
+    assert (
+        result.err
+        == "error: the weights were trained with another input; set DATA.MEAN [0.45, 0.45, 0.45]\n"
+    )
 
 
 @pytest.mark.slow
@@ -71,7 +76,9 @@ def test_an_optimised_network_scores_alike(run_tool, trained, tmp_path):
     result = run_tool("test_net", "--cfg", cfg, "TEST.OPTIMIZE=true")
 
     assert result.status == 0, result.err
-    assert np.load(tmp_path / "run" / "scores.npz", allow_pickle=False)["scores"] == pytest.approx(expected, abs=1e-4)
+    assert np.load(tmp_path / "run" / "scores.npz", allow_pickle=False)["scores"] == pytest.approx(
+        expected, abs=1e-4
+    )
 
 
 def test_a_checkpoint_and_a_list_need_no_config(run_tool, trained, tmp_path):
@@ -94,13 +101,21 @@ def test_a_checkpoint_and_a_list_need_no_config(run_tool, trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "setting", ["DATA.TRAIN_JITTER_SCALES=[64,64] DATA.TRAIN_CROP_SIZE=64", "DATA.TARGET_FPS=15", "TEST.VIEW_CHUNK=1"]
+    "setting",
+    [
+        "DATA.TRAIN_JITTER_SCALES=[64,64] DATA.TRAIN_CROP_SIZE=64",
+        "DATA.TARGET_FPS=15",
+        "TEST.VIEW_CHUNK=1",
+    ],
 )
-def test_an_interrupted_test_is_not_continued_under_other_settings(run_tool, trained, monkeypatch, setting):
+def test_an_interrupted_test_is_not_continued_under_other_settings(
+    run_tool, trained, monkeypatch, setting
+):
     cfg, checkpoint = trained
     used = []
     monkeypatch.setattr(
-        "octvideo.build.testing.fingerprint", lambda **parts: used.append(parts) or fingerprint(**parts)
+        "octvideo.assembly.testing.fingerprint",
+        lambda **parts: used.append(parts) or fingerprint(**parts),
     )
 
     for settings in ([], [], setting.split()):
@@ -127,11 +142,20 @@ def test_a_list_of_several_labels_gives_mean_average_precision(run_tool, trained
     (tmp_path / "data" / "test.csv").write_text("0.mp4 0,1\n1.mp4 1\n2.mp4 0\n")
 
     result = run_tool(
-        "test_net", "--cfg", cfg, "--checkpoint", checkpoint, "DATA.MULTI_LABEL=true", "MODEL.LOSS_FUNC=bce_logit"
+        "test_net",
+        "--cfg",
+        cfg,
+        "--checkpoint",
+        checkpoint,
+        "DATA.MULTI_LABEL=true",
+        "MODEL.LOSS_FUNC=bce_logit",
     )
 
     assert result.status == 0, result.err
-    assert json.loads(result.out.splitlines()[-1]) == {"split": "test_final", "map": results(tmp_path)["map"]}
+    assert json.loads(result.out.splitlines()[-1]) == {
+        "split": "test_final",
+        "map": results(tmp_path)["map"],
+    }
     assert 0 < results(tmp_path)["map"] <= 1
 
 

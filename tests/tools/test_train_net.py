@@ -46,7 +46,9 @@ def train(run_tool, data, tmp_path):
     (tmp_path / "mine.yaml").write_text(SETTINGS + f"OUTPUT_DIR: {tmp_path / 'run'}\n")
 
     def train(*settings):
-        return run_tool("train_net", "--cfg", tmp_path / "mine.yaml", f"DATA.PATH_TO_DATA_DIR={data}", *settings)
+        return run_tool(
+            "train_net", "--cfg", tmp_path / "mine.yaml", f"DATA.PATH_TO_DATA_DIR={data}", *settings
+        )
 
     return train
 
@@ -65,9 +67,19 @@ def test_it_trains_tests_and_says_where_everything_is(train, tmp_path):
 
     run = tmp_path / "run"
     assert result.status == 0, result.err
-    assert "recipe: batch 2 (1 process x 2), lr 0.01 cosine, 1 epochs x 2 iterations (2), no warm-up" in result.out
+    assert (
+        "recipe: batch 2 (1 process x 2), lr 0.01 cosine, 1 epochs x 2 iterations (2), no warm-up"
+        in result.out
+    )
     assert json.loads(result.out.splitlines()[-1])["split"] == "test_final"
-    files = {"metrics.jsonl", "timing.jsonl", "predictions.csv", "results.json", "scores.npz", "report.html"}
+    files = {
+        "metrics.jsonl",
+        "timing.jsonl",
+        "predictions.csv",
+        "results.json",
+        "scores.npz",
+        "report.html",
+    }
     assert files <= {path.name for path in run.iterdir()}
     assert (run / "checkpoints" / "checkpoint_epoch_00001.pyth").is_file()
     assert (run / "checkpoints" / "best.pyth").is_file()
@@ -87,7 +99,10 @@ def test_the_same_command_goes_on_from_the_newest_checkpoint(train, tmp_path):
 
 def test_odd_crop_sizes_train_and_test(train):
     result = train(
-        "OCTCONV.ALPHA=0.5", "DATA.TRAIN_CROP_SIZE=37", "DATA.TEST_CROP_SIZE=45", "DATA.TRAIN_JITTER_SCALES=[41,53]"
+        "OCTCONV.ALPHA=0.5",
+        "DATA.TRAIN_CROP_SIZE=37",
+        "DATA.TEST_CROP_SIZE=45",
+        "DATA.TRAIN_JITTER_SCALES=[41,53]",
     )
 
     assert result.status == 0, result.err
@@ -145,7 +160,10 @@ def test_a_list_that_cannot_be_used_is_named(train, data, lines, expected):
     ("settings", "expected"),
     [
         (["OCTCONV.ALPHA=1"], "OCTCONV.ALPHA is 1; it lies in [0, 1)"),
-        (["OCTCONV.ALFA=0.1"], "command line: there is no setting OCTCONV.ALFA; did you mean OCTCONV.ALPHA?"),
+        (
+            ["OCTCONV.ALFA=0.1"],
+            "command line: there is no setting OCTCONV.ALFA; did you mean OCTCONV.ALPHA?",
+        ),
         (["TRAIN.BATCH_SIZE=16"], "4 samples do not fill one batch of 16"),
         (["TRAIN.CHECKPOINT_FILE_PATH=absent.pyth"], "absent.pyth: there is no such file"),
     ],
@@ -165,7 +183,12 @@ def test_an_output_folder_that_cannot_be_written_is_one_line(train, tmp_path):
 
 
 def test_a_dry_run_needs_no_data_and_leaves_nothing(train, data, tmp_path):
-    result = train("--dry-run", "DATA.PATH_TO_DATA_DIR=nowhere", "SOLVER.ACCUM_STEPS=2", "BN.USE_PRECISE_STATS=true")
+    result = train(
+        "--dry-run",
+        "DATA.PATH_TO_DATA_DIR=nowhere",
+        "SOLVER.ACCUM_STEPS=2",
+        "BN.USE_PRECISE_STATS=true",
+    )
 
     assert result.status == 0, result.err
     assert "dry run: two training and two evaluation steps went through" in result.out
@@ -174,8 +197,19 @@ def test_a_dry_run_needs_no_data_and_leaves_nothing(train, data, tmp_path):
 
 @pytest.mark.slow
 def test_torchrun_trains_and_tests_on_two_processes(train, data, tmp_path, repo):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    settings = [f"DATA.PATH_TO_DATA_DIR={data}", "BN.NORM_TYPE=sync_batchnorm", "DATA_LOADER.NUM_WORKERS=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+    ]
+    settings = [
+        f"DATA.PATH_TO_DATA_DIR={data}",
+        "BN.NORM_TYPE=sync_batchnorm",
+        "DATA_LOADER.NUM_WORKERS=1",
+    ]
     tool = [repo / "tools" / "train_net.py", "--cfg", tmp_path / "mine.yaml"]
 
     result = subprocess.run(
@@ -199,7 +233,11 @@ def test_real_people_train_and_test_through_the_same_tools(train, run_tool, shar
         lines = (source / f"{split}.csv").read_text().splitlines()[::step]
         for name in ("train",) if split == "train" else ("val", "test"):
             (tmp_path / "people" / f"{name}.csv").write_text("\n".join(lines) + "\n")
-    people = [f"DATA.PATH_TO_DATA_DIR={tmp_path / 'people'}", f"DATA.PATH_PREFIX={source}", "MODEL.NUM_CLASSES=6"]
+    people = [
+        f"DATA.PATH_TO_DATA_DIR={tmp_path / 'people'}",
+        f"DATA.PATH_PREFIX={source}",
+        "MODEL.NUM_CLASSES=6",
+    ]
 
     trained = train(*people, "OCTCONV.ALPHA=0.5", "TEST.ENABLE=false")
     tested = run_tool("test_net", "--cfg", tmp_path / "mine.yaml", *people, "OCTCONV.ALPHA=0.5")
@@ -215,4 +253,6 @@ def test_kinetics_without_its_lists_says_how_to_make_them(run_tool, tmp_path, mo
 
     result = run_tool("train_net", "--cfg", repo / "configs" / "kinetics400" / "oct_i3d.yaml")
 
-    assert error_of(result).startswith("error: data/kinetics400/train.csv: there is no such list. Make it with")
+    assert error_of(result).startswith(
+        "error: data/kinetics400/train.csv: there is no such list. Make it with"
+    )

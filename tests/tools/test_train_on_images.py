@@ -37,7 +37,9 @@ def paint(label: int, rng: np.random.Generator) -> Image.Image:
     wave = 0.5 + 0.5 * np.sin(along * rng.uniform(0.3, 0.8) + rng.uniform(0, 6))
     dark, bright = rng.uniform(0, 100, 3), rng.uniform(155, 255, 3)
     noise = rng.normal(0, 20, (72, 80, 3))
-    return Image.fromarray((dark + (bright - dark) * wave[..., None] + noise).clip(0, 255).astype(np.uint8))
+    return Image.fromarray(
+        (dark + (bright - dark) * wave[..., None] + noise).clip(0, 255).astype(np.uint8)
+    )
 
 
 @pytest.fixture
@@ -62,23 +64,37 @@ def test_an_oct_resnet_learns_and_becomes_a_video_network(
 
     began = time.process_time()
     finished = run_tool(
-        "train_net", "--cfg", tmp_path / "mine.yaml", f"DATA.PATH_TO_DATA_DIR={pictures}", f"OUTPUT_DIR={run}"
+        "train_net",
+        "--cfg",
+        tmp_path / "mine.yaml",
+        f"DATA.PATH_TO_DATA_DIR={pictures}",
+        f"OUTPUT_DIR={run}",
     )
 
     assert finished.status == 0, finished.err
     assert time.process_time() - began < 60  # seconds of one core, whatever else the machine does
-    assert re.search(r"res2 +48 \+ 16 +16x16 \+ 8x8 ", finished.out)  # LOG_MODEL_INFO's table of stages
+    assert re.search(
+        r"res2 +48 \+ 16 +16x16 \+ 8x8 ", finished.out
+    )  # LOG_MODEL_INFO's table of stages
     accuracies = json.loads((run / "results.json").read_text())["crop_sizes"]
     assert float(accuracies["64"]["top1_acc"]) >= 2 * 25
     assert set(accuracies) == {"64", "96"}
     for size in accuracies:
-        assert f"centre crops of {size}: top-1 {accuracies[size]['top1_acc']} %, top-5 " in finished.out
+        assert (
+            f"centre crops of {size}: top-1 {accuracies[size]['top1_acc']} %, top-5 "
+            in finished.out
+        )
 
     checkpoint = read_torch_file(str(run / "checkpoints" / "best.pyth"))
     assert checkpoint["meta"]["class_names"] == ["across", "down", "falling", "rising"]
     weights = read_image_weights(checkpoint, "best.pyth")
     model_2d = create_model(
-        "resnet26", alpha=0.25, num_classes=4, width_per_group=16, stages=(2, 3, 4, 5), width_rule="round16"
+        "resnet26",
+        alpha=0.25,
+        num_classes=4,
+        width_per_group=16,
+        stages=(2, 3, 4, 5),
+        width_rule="round16",
     )
     model_2d.load_state_dict(weights.state)
     image = torch.randn(2, 3, 64, 64)
@@ -88,7 +104,9 @@ def test_an_oct_resnet_learns_and_becomes_a_video_network(
     for name, num_frames, frames in (("c2d_r26", 2, slice(None)), ("i3d_r26", 40, slice(9, 11))):
         model_3d = create_model(name, alpha=0.25, num_classes=4, width_per_group=16)
         report = inflate(weights.state, model_3d, weights.assumes)
-        (features,) = model_3d.eval().features(image.unsqueeze(2).expand(-1, -1, num_frames, -1, -1))
+        (features,) = model_3d.eval().features(
+            image.unsqueeze(2).expand(-1, -1, num_frames, -1, -1)
+        )
 
         assert report.is_exact
         assert not report.notes

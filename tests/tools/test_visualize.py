@@ -11,14 +11,20 @@ def draw(run_tool, tmp_path, *arguments):
     """Run and return the pictures as arrays."""
     result = run_tool("visualize", *arguments, "--output", tmp_path / "pictures")
     assert result.status == 0, result.err
-    return {line: np.asarray(Image.open(line)) for line in result.out.splitlines() if line.endswith(".png")}
+    return {
+        line: np.asarray(Image.open(line))
+        for line in result.out.splitlines()
+        if line.endswith(".png")
+    }
 
 
 def shows_something(picture: np.ndarray) -> bool:
     return min(picture.shape[:2]) > 60 and picture[..., :3].std() > 5
 
 
-def test_frequency_draws_the_spectra_of_a_network_beside_a_baseline(run_tool, tiny_checkpoint, video, tmp_path):
+def test_frequency_draws_the_spectra_of_a_network_beside_a_baseline(
+    run_tool, tiny_checkpoint, video, tmp_path
+):
     arguments = ["--checkpoint", tiny_checkpoint, "--baseline", tiny_checkpoint, "--video", video]
 
     (picture,) = draw(run_tool, tmp_path, "frequency", *arguments).values()
@@ -27,13 +33,19 @@ def test_frequency_draws_the_spectra_of_a_network_beside_a_baseline(run_tool, ti
 
 
 def test_octave_draws_what_each_path_adds(run_tool, tiny_checkpoint, video, tmp_path):
-    (picture,) = draw(run_tool, tmp_path, "octave", "--checkpoint", tiny_checkpoint, "--video", video).values()
+    (picture,) = draw(
+        run_tool, tmp_path, "octave", "--checkpoint", tiny_checkpoint, "--video", video
+    ).values()
 
     assert shows_something(picture)
 
 
-def test_gradcam_draws_a_strip_and_writes_a_video_per_octave(run_tool, tiny_checkpoint, video, tmp_path):
-    (picture,) = draw(run_tool, tmp_path, "gradcam", "--checkpoint", tiny_checkpoint, "--video", video).values()
+def test_gradcam_draws_a_strip_and_writes_a_video_per_octave(
+    run_tool, tiny_checkpoint, video, tmp_path
+):
+    (picture,) = draw(
+        run_tool, tmp_path, "gradcam", "--checkpoint", tiny_checkpoint, "--video", video
+    ).values()
 
     assert shows_something(picture)
     assert {p.name for p in (tmp_path / "pictures").glob("*.mp4")} == {
@@ -61,7 +73,9 @@ def test_clips_draws_what_a_config_feeds_its_network(run_tool, video, tmp_path):
 def test_tradeoff_draws_finished_runs_beside_the_paper(run_tool, tmp_path):
     for alpha, gflops, accuracy in ((0.0, 28.4, 80.0), (0.5, 15.9, 79.0)):
         network = {"name": "i3d_r50", "alpha": alpha, "gflops_per_view": gflops}
-        (tmp_path / f"{alpha}.json").write_text(json.dumps({"top1_acc": accuracy, "protocol": {"network": network}}))
+        (tmp_path / f"{alpha}.json").write_text(
+            json.dumps({"top1_acc": accuracy, "protocol": {"network": network}})
+        )
 
     results = sorted(tmp_path.glob("*.json"))
     (picture,) = draw(run_tool, tmp_path, "tradeoff", "--results", *results).values()
@@ -80,7 +94,17 @@ def test_tradeoff_draws_finished_runs_beside_the_paper(run_tool, tmp_path):
 def test_a_mistake_is_one_line(run_tool, tiny_checkpoint, video, tmp_path, arguments, message):
     kind, *rest = arguments
 
-    result = run_tool("visualize", kind, "--checkpoint", tiny_checkpoint, "--video", video, *rest, "--output", tmp_path)
+    result = run_tool(
+        "visualize",
+        kind,
+        "--checkpoint",
+        tiny_checkpoint,
+        "--video",
+        video,
+        *rest,
+        "--output",
+        tmp_path,
+    )
 
     assert result.status == 2
     assert message in result.err
@@ -92,14 +116,25 @@ def test_the_doctor_names_versions_and_how_to_add_what_is_missing(run_tool):
     assert result.status == 0
     for part in ("torch", "decord", "av", "CPU", "openvino"):
         assert any(line.startswith(part) for line in result.out.splitlines())
-    assert all("pip install" in line or "install" in line for line in result.out.splitlines() if "missing" in line)
+    assert all(
+        "pip install" in line or "install" in line
+        for line in result.out.splitlines()
+        if "missing" in line
+    )
 
 
 def test_the_doctor_tells_what_a_checkpoint_is(run_tool, tiny_checkpoint):
     result = run_tool("doctor", "checkpoint", tiny_checkpoint)
 
     assert result.status == 0
-    for fact in ("i3d_r26", "0.25", "a, b, c, d, e, ...", "num_frames", "epoch             3", "res3"):
+    for fact in (
+        "i3d_r26",
+        "0.25",
+        "a, b, c, d, e, ...",
+        "num_frames",
+        "epoch             3",
+        "res3",
+    ):
         assert fact in result.out
 
 

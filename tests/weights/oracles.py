@@ -25,7 +25,9 @@ ALL: dict[str, tuple[str, dict[str, Any]]] = SMALL | {
 
 
 def _load_rule() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("official_write_params", GOLDEN / "write_params.py")
+    spec = importlib.util.spec_from_file_location(
+        "official_write_params", GOLDEN / "write_params.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -40,7 +42,9 @@ def load(name: str, folder: Path = GOLDEN) -> dict[str, Any]:
     return json.loads((folder / f"{name}.json").read_text())
 
 
-def write_file(name: str, path: Path, *, folder: Path = GOLDEN, by_prefix: bool = False) -> dict[str, Any]:
+def write_file(
+    name: str, path: Path, *, folder: Path = GOLDEN, by_prefix: bool = False
+) -> dict[str, Any]:
     """Write the official file that oracle `name` describes to `path`; returns the oracle."""
     oracle = load(name, folder)
     rule.write(path, rule.parameters(oracle, by_prefix=by_prefix))

@@ -22,9 +22,17 @@ def torchvision_names(model):
     for name, tensor in model.state_dict().items():
         if name.startswith("res"):
             stage, block, layer, kind, _, field = name.split(".")
-            place = f"downsample.{'01'[kind == 'bn']}" if layer == "shortcut" else f"{kind}{words[layer]}"
+            place = (
+                f"downsample.{'01'[kind == 'bn']}"
+                if layer == "shortcut"
+                else f"{kind}{words[layer]}"
+            )
             name = f"layer{int(stage[3]) - 1}.{block.removeprefix('block')}.{place}.{field}"
-        name = name.replace("stem.conv.", "conv1.").replace("stem.bn.", "bn1.").replace("head.fc.", "fc.")
+        name = (
+            name.replace("stem.conv.", "conv1.")
+            .replace("stem.bn.", "bn1.")
+            .replace("head.fc.", "fc.")
+        )
         state[name] = tensor
     return state
 
@@ -38,7 +46,11 @@ def d_li14_names(model):
             place = "downsample.0" if layer == "shortcut" else f"conv{words[layer]}"
             inner = f"conv.conv_{group}" if kind == "conv" else f"bn_{group[0]}"
             name = f"layer{int(stage[3]) - 1}.{block.removeprefix('block')}.{place}.{inner}.{field}"
-        name = name.replace("stem.conv.", "conv1.").replace("stem.bn.", "bn1.").replace("head.fc.", "fc.")
+        name = (
+            name.replace("stem.conv.", "conv1.")
+            .replace("stem.bn.", "bn1.")
+            .replace("head.fc.", "fc.")
+        )
         state[name] = tensor
     return state
 
@@ -66,11 +78,18 @@ def same_logits(weights, model):
 def test_torchvisions_layout_is_recognised(name, wrapped, tmp_path):
     model = trained(name, **TINY)
     state = torchvision_names(model)
-    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}} if wrapped else state, tmp_path / "w.pth")
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in state.items()}} if wrapped else state,
+        tmp_path / "w.pth",
+    )
 
     weights = convert_weights(tmp_path / "w.pth")
 
-    assert (weights.model["name"], weights.model["alpha"], weights.model["num_classes"]) == (name, 0.0, 7)
+    assert (weights.model["name"], weights.model["alpha"], weights.model["num_classes"]) == (
+        name,
+        0.0,
+        7,
+    )
     assert (weights.layout, weights.assumed) == ("torchvision's layout", True)
     assert same_logits(weights, model)
 
@@ -78,7 +97,10 @@ def test_torchvisions_layout_is_recognised(name, wrapped, tmp_path):
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_d_li14s_octave_networks_are_recognised(prefix, tmp_path):
     model = trained("resnet26", alpha=0.5, **TINY)
-    torch.save({f"{prefix}{name}": tensor for name, tensor in d_li14_names(model).items()}, tmp_path / "w.pth")
+    torch.save(
+        {f"{prefix}{name}": tensor for name, tensor in d_li14_names(model).items()},
+        tmp_path / "w.pth",
+    )
 
     weights = convert_weights(tmp_path / "w.pth")
 
@@ -87,10 +109,14 @@ def test_d_li14s_octave_networks_are_recognised(prefix, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "alpha", "rename"), [("resnet50", 0.0, torchvision_names), ("resnet26", 0.5, d_li14_names)]
+    ("name", "alpha", "rename"),
+    [("resnet50", 0.0, torchvision_names), ("resnet26", 0.5, d_li14_names)],
 )
 def test_load_weights_takes_the_same_files_as_they_are(name, alpha, rename, tmp_path):
-    theirs, ours = trained(name, alpha=alpha, **TINY), create_model(name, alpha=alpha, **TINY).eval()
+    theirs, ours = (
+        trained(name, alpha=alpha, **TINY),
+        create_model(name, alpha=alpha, **TINY).eval(),
+    )
     torch.save(rename(theirs), tmp_path / "w.pth")
     x = torch.randn(2, 3, 40, 40)
 
@@ -102,7 +128,12 @@ def test_load_weights_takes_the_same_files_as_they_are(name, alpha, rename, tmp_
 
 
 def test_d_li14s_names_become_ours():
-    names = ["layer4.2.conv3.bn_h.running_var", "layer1.0.downsample.0.conv.conv_h2l.weight", "bn1.bias", "fc.weight"]
+    names = [
+        "layer4.2.conv3.bn_h.running_var",
+        "layer1.0.downsample.0.conv.conv_h2l.weight",
+        "bn1.bias",
+        "fc.weight",
+    ]
     mark = "layer1.0.conv1.conv.conv_h2h.weight"
 
     layout = find_layout([mark, *names])
@@ -157,15 +188,26 @@ def test_every_official_file_is_recognised(name, shared, tmp_path):
 @pytest.mark.parametrize("width", [256, 1024])
 def test_alpha_is_found_in_the_widest_layer(alpha, width):
     low = int(alpha * width)
-    layers = {"a.h2h.weight": width - low, "a.h2l.weight": low, "b.h2h.weight": 12, "b.h2l.weight": 4}
+    layers = {
+        "a.h2h.weight": width - low,
+        "a.h2l.weight": low,
+        "b.h2h.weight": 12,
+        "b.h2l.weight": 4,
+    }
 
-    assert find_alpha({name: torch.empty(channels, 1) for name, channels in layers.items()}) == alpha
+    assert (
+        find_alpha({name: torch.empty(channels, 1) for name, channels in layers.items()}) == alpha
+    )
 
 
 def test_a_checkpoint_says_what_its_weights_assume(tmp_path):
     torch.save(torchvision_names(trained("resnet18", **TINY)), tmp_path / "w.pth")
 
-    checkpoint = convert_weights(tmp_path / "w.pth").with_input([0.45], [0.2, 0.21, 0.22]).checkpoint(["a", "b"])
+    checkpoint = (
+        convert_weights(tmp_path / "w.pth")
+        .with_input([0.45], [0.2, 0.21, 0.22])
+        .checkpoint(["a", "b"])
+    )
 
     assert checkpoint["meta"]["preprocessing"]["mean"] == [0.45, 0.45, 0.45]
     assert checkpoint["meta"]["preprocessing"]["std"] == [0.2, 0.21, 0.22]
@@ -175,7 +217,10 @@ def test_a_checkpoint_says_what_its_weights_assume(tmp_path):
 
 
 def test_half_precision_weights_are_widened(tmp_path):
-    half = {name: tensor.half() for name, tensor in torchvision_names(trained("resnet18", **TINY)).items()}
+    half = {
+        name: tensor.half()
+        for name, tensor in torchvision_names(trained("resnet18", **TINY)).items()
+    }
     torch.save(half, tmp_path / "w.pth")
 
     weights = convert_weights(tmp_path / "w.pth")
@@ -187,7 +232,10 @@ def test_half_precision_weights_are_widened(tmp_path):
     ("content", "message"),
     [
         ({"weights": torch.zeros(1)}, "not a ResNet"),
-        ({"meta": {"model": {"name": "resnet50"}}, "model_state": {}}, "is a checkpoint of this package already"),
+        (
+            {"meta": {"model": {"name": "resnet50"}}, "model_state": {}},
+            "is a checkpoint of this package already",
+        ),
         ({"layer1.0.conv1.weight": torch.zeros(8, 8, 1, 1)}, "of none of the image networks"),
     ],
 )
@@ -201,7 +249,11 @@ def test_other_files_are_refused(content, message, tmp_path):
 def test_the_stride_1x1_resnet_classifies_as_a_plain_implementation_does(shared):
     """The shared ImageNet ResNet-50, against its definition written out with torch's functions."""
     path = shared / "data" / "weights" / "resnet50_imagenet_stride1x1.pth"
-    state = {k: v.float() for k, v in torch.load(path, weights_only=True).items() if v.is_floating_point()}
+    state = {
+        k: v.float()
+        for k, v in torch.load(path, weights_only=True).items()
+        if v.is_floating_point()
+    }
     weights = convert_weights(path, stride_1x1=True)
     model = create_model(**weights.model).eval()
     model.load_state_dict(weights.state, strict=False)
@@ -214,7 +266,9 @@ def test_the_stride_1x1_resnet_classifies_as_a_plain_implementation_does(shared)
 def plain_resnet50(state, x):
     def conv_bn(x, conv, bn, stride=1, padding=0):
         x = F.conv2d(x, state[f"{conv}.weight"], stride=stride, padding=padding)
-        stats = (state[f"{bn}.{field}"] for field in ("running_mean", "running_var", "weight", "bias"))
+        stats = (
+            state[f"{bn}.{field}"] for field in ("running_mean", "running_var", "weight", "bias")
+        )
         return F.batch_norm(x, *stats)
 
     x = F.max_pool2d(F.relu(conv_bn(x, "conv1", "bn1", 2, 3)), 3, 2, 1)

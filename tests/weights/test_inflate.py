@@ -52,9 +52,14 @@ def test_c2d_sees_the_image_in_every_frame(image: str, alpha: float, options: di
 
 @pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.5])
-def test_a_resnet50_is_seen_by_c2d_in_every_frame_and_by_i3d_where_its_window_is_full(alpha: float) -> None:
+def test_a_resnet50_is_seen_by_c2d_in_every_frame_and_by_i3d_where_its_window_is_full(
+    alpha: float,
+) -> None:
     model_2d = image_model("resnet50", alpha=alpha)
-    c2d, i3d = (create_model(f"{name}_r50", alpha=alpha, num_classes=6, **OFFICIAL) for name in ("c2d", "i3d"))
+    c2d, i3d = (
+        create_model(f"{name}_r50", alpha=alpha, num_classes=6, **OFFICIAL)
+        for name in ("c2d", "i3d")
+    )
 
     for model_3d in (c2d, i3d):
         inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
@@ -65,9 +70,17 @@ def test_a_resnet50_is_seen_by_c2d_in_every_frame_and_by_i3d_where_its_window_is
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25])
-def test_the_slow_pathway_sees_the_image_where_its_window_is_full_and_does_not_hear_the_fast_one(alpha: float) -> None:
+def test_the_slow_pathway_sees_the_image_where_its_window_is_full_and_does_not_hear_the_fast_one(
+    alpha: float,
+) -> None:
     model_2d = image_model("resnet26", alpha=alpha, width_per_group=32)
-    options = {"alpha": alpha, "num_classes": 10, "width_per_group": 32, "speed_ratio": 2, **OFFICIAL}
+    options = {
+        "alpha": alpha,
+        "num_classes": 10,
+        "width_per_group": 32,
+        "speed_ratio": 2,
+        **OFFICIAL,
+    }
     model_3d = create_model("slowfast_r26", **options)
     randomize(model_3d)  # laterals that say something
 
@@ -93,12 +106,20 @@ def test_vanilla_weights_are_divided_for_an_octave_slow_pathway() -> None:
     torch.testing.assert_close(own, model_2d.state_dict()["res3.block0.reduce.conv.h2h.weight"])
     assert all(part.shape[1] and not part.any() for part in (high[:, 96:], low[:, 32:]))
     assert report.split["res3.block0.reduce.conv"] == "64 -> 48+16"
-    assert all(torch.equal(tensor, model_3d.fast.state_dict()[name]) for name, tensor in fast.items())
+    assert all(
+        torch.equal(tensor, model_3d.fast.state_dict()[name]) for name, tensor in fast.items()
+    )
 
 
 def test_laterals_wider_than_the_slow_pathway_are_not_heard_either() -> None:
     model_2d = image_model("resnet26", width_per_group=16)
-    options = {"width_per_group": 16, "beta_inv": 1, "alpha": 0.1, "width_rule": "round16", "speed_ratio": 2}
+    options = {
+        "width_per_group": 16,
+        "beta_inv": 1,
+        "alpha": 0.1,
+        "width_rule": "round16",
+        "speed_ratio": 2,
+    }
     model_3d = create_model("slowfast_r26", num_classes=6, **options)
 
     report = inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
@@ -124,13 +145,17 @@ def test_what_laterals_add_is_learned_from_the_first_step() -> None:
 
 def test_the_classifier_is_taken_when_the_classes_agree() -> None:
     model_2d = image_model("resnet26", alpha=0.25, width_per_group=16)
-    model_3d = create_model("c2d_r26", alpha=0.25, num_classes=10, width_per_group=16, **OFFICIAL).eval()
+    model_3d = create_model(
+        "c2d_r26", alpha=0.25, num_classes=10, width_per_group=16, **OFFICIAL
+    ).eval()
     image = torch.randn(2, 3, 64, 64)
 
     report = inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
 
     assert not report.fresh
-    torch.testing.assert_close(model_3d(image.unsqueeze(2).expand(-1, -1, 4, -1, -1)), model_2d(image))
+    torch.testing.assert_close(
+        model_3d(image.unsqueeze(2).expand(-1, -1, 4, -1, -1)), model_2d(image)
+    )
 
 
 def test_kernels_are_repeated_and_divided() -> None:
@@ -143,7 +168,8 @@ def test_kernels_are_repeated_and_divided() -> None:
 
 
 @pytest.mark.parametrize(
-    "split", [(Channels(5, 3), Channels(4, 2)), (Channels(8), Channels(4, 2)), (Channels(8), Channels(6))]
+    "split",
+    [(Channels(5, 3), Channels(4, 2)), (Channels(8), Channels(4, 2)), (Channels(8), Channels(6))],
 )
 def test_joined_paths_are_the_kernel_that_was_split(split: tuple[Channels, Channels]) -> None:
     weight = torch.randn(split[1].total, split[0].total, 3, 3)
@@ -180,14 +206,19 @@ def test_another_width_rule_or_other_stages_are_reported_layer_by_layer() -> Non
     assert report.split["res3.block1.spatial.conv"] == "112+16 -> 96+32"
     assert report.fresh == {"head.fc": "10 classes in the image weights, 6 in the network"}
     assert "res5.block1.spatial.conv" in report.copied
-    layers = {name for name, module in model_3d.named_modules() if hasattr(module, "paths")} | {"stem.conv", "head.fc"}
+    layers = {name for name, module in model_3d.named_modules() if hasattr(module, "paths")} | {
+        "stem.conv",
+        "head.fc",
+    }
     assert layers == {*report.copied, *report.split, *report.merged, *report.fresh}
 
 
 def test_nonlocal_blocks_start_fresh_and_are_announced() -> None:
     model_2d = image_model("resnet26", width_per_group=16)
     model_3d = create_model("i3d_nln_r26", num_classes=10, width_per_group=16)
-    before = {name: tensor.clone() for name, tensor in model_3d.state_dict().items() if "nonlocal" in name}
+    before = {
+        name: tensor.clone() for name, tensor in model_3d.state_dict().items() if "nonlocal" in name
+    }
 
     report = inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
 
@@ -202,14 +233,18 @@ def test_another_eps_is_folded_into_the_scales() -> None:
     report = inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
 
     assert error_on_a_still_clip(model_2d, model_3d, 2, slice(None)) < 1e-5
-    assert "the weights' BN eps 0.01 is folded into the scales; the network's is 1e-05" in report.notes
+    assert (
+        "the weights' BN eps 0.01 is folded into the scales; the network's is 1e-05" in report.notes
+    )
 
 
 def test_what_the_weights_do_not_say_is_announced() -> None:
     model_2d = image_model("resnet26", width_per_group=16)
     model_3d = create_model("c2d_r26", num_classes=6, width_per_group=16)
 
-    notes = inflate(model_2d.state_dict(), model_3d).notes + Assumptions().check_input((0.45,) * 3, (0.225,) * 3)
+    notes = inflate(model_2d.state_dict(), model_3d).notes + Assumptions().check_input(
+        (0.45,) * 3, (0.225,) * 3
+    )
 
     for setting in ("RESNET.STRIDE_1X1 False", "BN eps", "DATA.MEAN", "DATA.STD"):
         assert any(setting in note for note in notes)
@@ -220,16 +255,34 @@ def test_what_the_weights_do_not_say_is_announced() -> None:
     [
         ("resnet26", {"stride_1x1": True}, "c2d_r26", {}, "set RESNET.STRIDE_1X1 True"),
         ("resnet26", {}, "c2d_r26", {"stride_1x1": True}, "set RESNET.STRIDE_1X1 False"),
-        ("resnet26", {"alpha": 0.25}, "c2d_r26", {"alpha": 0.25, "downsample": "stride"}, "OCTCONV.DOWNSAMPLE pool"),
+        (
+            "resnet26",
+            {"alpha": 0.25},
+            "c2d_r26",
+            {"alpha": 0.25, "downsample": "stride"},
+            "OCTCONV.DOWNSAMPLE pool",
+        ),
         ("preact_resnet26", {}, "c2d_r26", {"block": "preact"}, "set OCTCONV.DOWNSAMPLE stride"),
         ("preact_resnet26", {}, "c2d_r26", {}, "set RESNET.BLOCK preact"),
         ("resnet26", {}, "c2d_r26", {"block": "preact"}, "set RESNET.BLOCK post"),
         ("resnet50", {}, "c2d_r26", {}, "no place in the network; RESNET.DEPTH"),
         ("resnet26", {}, "c2d_r50", {}, "lack res2.block2"),
         ("resnet18", {}, "c2d_r26", {}, "lack res2.block0.reduce"),
-        ("resnet26", {}, "c2d_r26", {"width_per_group": 8}, r"res2.* RESNET.DEPTH, WIDTH_PER_GROUP"),
+        (
+            "resnet26",
+            {},
+            "c2d_r26",
+            {"width_per_group": 8},
+            r"res2.* RESNET.DEPTH, WIDTH_PER_GROUP",
+        ),
         ("resnet26", {"stem": "deep32"}, "c2d_r26", {}, r"stem.conv.weight is \(16, 8, 3, 3\)"),
-        ("resnet26", {"stem_pool": "conv"}, "c2d_r26", {}, r"stem.pool.conv.weight .* has no place"),
+        (
+            "resnet26",
+            {"stem_pool": "conv"},
+            "c2d_r26",
+            {},
+            r"stem.pool.conv.weight .* has no place",
+        ),
         ("resnet26", {"stride_last": True}, "c2d_r26", {}, "strides at the last 1x1"),
         ("resnet26", {"stride_1x1": True}, "slowfast_r26", {}, "set RESNET.STRIDE_1X1 True"),
         ("resnet50", {}, "slowfast_r26", {}, "no place in the network; RESNET.DEPTH"),
@@ -272,7 +325,9 @@ def test_grouped_kernels_are_copied_but_never_divided() -> None:
 
 def test_float16_weights_are_read_as_numbers() -> None:
     model_2d = image_model("resnet26", width_per_group=16)
-    state: dict[str, Tensor] = {name: tensor.half() for name, tensor in model_2d.state_dict().items()}
+    state: dict[str, Tensor] = {
+        name: tensor.half() for name, tensor in model_2d.state_dict().items()
+    }
     model_3d = create_model("c2d_r26", num_classes=6, width_per_group=16)
 
     inflate(state, model_3d)

@@ -17,7 +17,10 @@ SHARED_RESNET = "data/weights/resnet50_imagenet_stride1x1.pth"
 def own_checkpoint(name: str = "resnet26", **options: object) -> dict:
     model = create_model(name, width_per_group=16, num_classes=10, **options)
     preprocessing = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.2, 0.3]}
-    return {"model_state": model.state_dict(), "meta": {"model": model.config, "preprocessing": preprocessing}}
+    return {
+        "model_state": model.state_dict(),
+        "meta": {"model": model.config, "preprocessing": preprocessing},
+    }
 
 
 def test_our_own_checkpoints_bring_what_they_assume() -> None:
@@ -25,7 +28,9 @@ def test_our_own_checkpoints_bring_what_they_assume() -> None:
 
     assert weights.layout == "resnet26"
     assert weights.assumes == Assumptions((0.4, 0.5, 0.6), (0.2, 0.2, 0.3), 1e-5, False, "pool")
-    assert inflate(weights.state, create_model("c2d_r26", width_per_group=16, alpha=0.25), weights.assumes)
+    assert inflate(
+        weights.state, create_model("c2d_r26", width_per_group=16, alpha=0.25), weights.assumes
+    )
 
 
 def test_the_moving_average_is_taken_where_there_is_one() -> None:
@@ -50,16 +55,24 @@ def test_torchvision_names_become_ours_one_to_one(depth: int) -> None:
             theirs[f"fc.{rest[1]}"] = tensor
         else:
             layer, kind = rest[1:3]
-            place = f"downsample.{int(kind == 'bn')}" if layer == "shortcut" else f"{kind}{numbers[layer]}"
+            place = (
+                f"downsample.{int(kind == 'bn')}"
+                if layer == "shortcut"
+                else f"{kind}{numbers[layer]}"
+            )
             theirs[f"layer{int(head[3:]) - 1}.{rest[0][5:]}.{place}.{rest[-1]}"] = tensor
 
-    wrapped = read_image_weights({"state_dict": {f"module.net.{k}": v for k, v in theirs.items()}}, "w.pth", ["net."])
+    wrapped = read_image_weights(
+        {"state_dict": {f"module.net.{k}": v for k, v in theirs.items()}}, "w.pth", ["net."]
+    )
     assert wrapped.state.keys() == model.state_dict().keys()
     assert wrapped.assumes == Assumptions()
 
 
 def test_what_is_no_image_network_is_refused() -> None:
-    with pytest.raises(CheckpointError, match=r"a video network; set TRAIN\.CHECKPOINT_INFLATE False"):
+    with pytest.raises(
+        CheckpointError, match=r"a video network; set TRAIN\.CHECKPOINT_INFLATE False"
+    ):
         read_image_weights(own_checkpoint("c2d_r26"), "w.pyth")
     with pytest.raises(CheckpointError, match=r"w.pth: not a ResNet .*blocks.0.attn"):
         read_image_weights({"blocks.0.attn": torch.zeros(1)}, "w.pth")

@@ -22,7 +22,9 @@ def check(name: str, path: Path, **options: object) -> None:
     depth = image.removeprefix("preact_resnet")
     for family, num_frames, frames in (("c2d", 2, slice(None)), ("i3d", 40, FULL_FRAMES)):
         alpha = image_options.get("alpha", 0.0)
-        model_3d = create_model(f"{family}_r{depth}", alpha=alpha, num_classes=6, block="preact", **options)
+        model_3d = create_model(
+            f"{family}_r{depth}", alpha=alpha, num_classes=6, block="preact", **options
+        )
 
         report = inflate(weights.state, model_3d, weights.assumes)
 
@@ -39,7 +41,8 @@ def test_an_official_oct_resnet26_gives_a_clip_the_features_of_its_image(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "options"), [("resnet50_v2_a0500", {}), ("resnet50_v2_vanilla", {"downsample": "stride"})]
+    ("name", "options"),
+    [("resnet50_v2_a0500", {}), ("resnet50_v2_vanilla", {"downsample": "stride"})],
 )
 def test_an_official_resnet50_gives_a_clip_the_features_of_its_image(
     name: str, options: dict, tmp_path: Path, shared: Path
@@ -52,7 +55,9 @@ def test_an_official_resnet50_gives_a_clip_the_features_of_its_image(
 def test_what_an_official_file_assumes_is_carried_over(tmp_path: Path) -> None:
     oracles.write_file("resnet26_v2_a0250", tmp_path / "net.params")
 
-    weights = read_image_weights(convert_weights(tmp_path / "net.params").checkpoint(), "net.params")
+    weights = read_image_weights(
+        convert_weights(tmp_path / "net.params").checkpoint(), "net.params"
+    )
 
     assert weights.assumes.bn_eps == 1e-4
     assert weights.assumes.downsample == "pool"

@@ -9,7 +9,9 @@ from octvideo.weights.inflate import inflate
 from octvideo.weights.order import smoothest_last
 from octvideo.weights.split_effect import stage_errors
 
-CLIPS = torch.nn.functional.interpolate(torch.randn(2, 3, 2, 16, 16), scale_factor=(1, 4, 4), mode="trilinear")
+CLIPS = torch.nn.functional.interpolate(
+    torch.randn(2, 3, 2, 16, 16), scale_factor=(1, 4, 4), mode="trilinear"
+)
 SMALL = {"width_per_group": 16, "num_classes": 10}
 SLOWFAST = {"name": "slowfast_r26", "speed_ratio": 2}
 
@@ -42,7 +44,9 @@ def test_the_image_network_computes_the_same(name, video):
     expected = model(image)
 
     state = smoothest_last(model.state_dict(), video_network(**video), CLIPS, Assumptions.of(model))
-    changed = [key for key, value in model.state_dict().items() if not torch.equal(value, state[key])]
+    changed = [
+        key for key, value in model.state_dict().items() if not torch.equal(value, state[key])
+    ]
     model.load_state_dict(state)
 
     torch.testing.assert_close(model(image), expected, rtol=1e-4, atol=1e-4)
@@ -67,10 +71,14 @@ def test_weights_without_a_classifier_are_sorted_too(name, block):
     model = image_network(name)
     state = {key: value for key, value in model.state_dict().items() if not key.startswith("head.")}
 
-    found = smoothest_last(dict(reversed(state.items())), video_network(block=block), CLIPS, Assumptions.of(model))
+    found = smoothest_last(
+        dict(reversed(state.items())), video_network(block=block), CLIPS, Assumptions.of(model)
+    )
 
     assert found.keys() == state.keys()
-    assert not torch.equal(found["res5.block1.expand.conv.h2h.weight"], state["res5.block1.expand.conv.h2h.weight"])
+    assert not torch.equal(
+        found["res5.block1.expand.conv.h2h.weight"], state["res5.block1.expand.conv.h2h.weight"]
+    )
 
 
 def test_weights_of_a_network_that_pools_are_measured_with_pools():
@@ -103,7 +111,10 @@ def test_less_is_lost_than_by_dividing_as_the_channels_come(options):
     ordered = smoothest_last(state, video, CLIPS, assumes)
     inflate(ordered, video, assumes)
 
-    assert all(a.error < b.error for a, b in zip(stage_errors(ordered, video, CLIPS, assumes), plain, strict=True))
+    assert all(
+        a.error < b.error
+        for a, b in zip(stage_errors(ordered, video, CLIPS, assumes), plain, strict=True)
+    )
 
 
 def test_kernels_of_groups_stay_where_they_are():

@@ -61,7 +61,9 @@ def pyslowfast_state(model: nn.Module, norm: str = "norm") -> dict[str, Tensor]:
                 continue
             for name, block in getattr(pathway, f"res{stage}").named_children():
                 if name.startswith("block"):
-                    group.add_module(f"pathway{p}_res{name.removeprefix('block')}", PySlowFastBlock(block))
+                    group.add_module(
+                        f"pathway{p}_res{name.removeprefix('block')}", PySlowFastBlock(block)
+                    )
                 else:
                     nonlocal_block = nn.Module()
                     for part in ("conv_theta", "conv_phi", "conv_g", "conv_out"):
@@ -79,14 +81,19 @@ def pyslowfast_state(model: nn.Module, norm: str = "norm") -> dict[str, Tensor]:
 
 def test_the_names_written_down_are_pyslowfasts():
     """Names that public checkpoints have (SLOWFAST_4x16_R50, I3D_NLN_8x8_R50)."""
-    two, attending = pyslowfast_state(narrow("slowfast_r26")), pyslowfast_state(narrow("i3d_nln_r26"))
+    two, attending = (
+        pyslowfast_state(narrow("slowfast_r26")),
+        pyslowfast_state(narrow("i3d_nln_r26")),
+    )
 
     assert {
         "s1.pathway0_stem.conv.weight", "s1.pathway1_stem.bn.running_mean", "s1_fuse.conv_f2s.weight",
         "s1_fuse.bn.weight", "s2.pathway0_res0.branch1.weight", "s2.pathway0_res0.branch1_bn.bias",
         "s2.pathway1_res1.branch2.a.weight", "s5.pathway0_res0.branch2.c_bn.running_var", "head.projection.weight",
     } <= set(two)  # fmt: skip
-    assert {"s3.pathway0_nonlocal1.conv_theta.bias", "s3.pathway0_nonlocal1.norm.weight"} <= set(attending)
+    assert {"s3.pathway0_nonlocal1.conv_theta.bias", "s3.pathway0_nonlocal1.norm.weight"} <= set(
+        attending
+    )
 
 
 @pytest.mark.parametrize("norm", ["bn", "norm"])
@@ -94,7 +101,10 @@ def test_the_names_written_down_are_pyslowfasts():
 def test_a_pyslowfast_file_loads_with_nothing_missing_or_left_over(name, norm, tmp_path):
     source, target = narrow(name, seed=1), narrow(name, seed=2)
     state = pyslowfast_state(source, norm)
-    path = save(tmp_path / "theirs.pyth", {"epoch": 3, "model_state": state, "optimizer_state": {}, "cfg": "A: 1"})
+    path = save(
+        tmp_path / "theirs.pyth",
+        {"epoch": 3, "model_state": state, "optimizer_state": {}, "cfg": "A: 1"},
+    )
 
     report = load_weights(target, path)
 
@@ -123,7 +133,11 @@ def test_the_moving_average_is_preferred(tmp_path):
     last, average, target = narrow(seed=1), narrow(seed=2), narrow(seed=3)
 
     load_weights(
-        target, save(tmp_path / "c.pyth", {"model_state": last.state_dict(), "ema_state": average.state_dict()})
+        target,
+        save(
+            tmp_path / "c.pyth",
+            {"model_state": last.state_dict(), "ema_state": average.state_dict()},
+        ),
     )
 
     assert equal(target, average)
@@ -133,14 +147,18 @@ def test_prefixes_of_wrappers_are_taken_off(tmp_path):
     source, target = narrow(seed=1), narrow(seed=2)
     state = {f"module.net.{name}": t for name, t in source.state_dict().items()}
 
-    load_weights(target, save(tmp_path / "ddp.pyth", {"model_state": state}), clear_prefixes=["net."])
+    load_weights(
+        target, save(tmp_path / "ddp.pyth", {"model_state": state}), clear_prefixes=["net."]
+    )
 
     assert equal(target, source)
 
 
 def test_half_precision_and_uncounted_batches_are_taken(tmp_path):
     source, target = narrow(seed=1), narrow(seed=2)
-    state = {n: t.half() for n, t in source.state_dict().items() if not n.endswith("num_batches_tracked")}
+    state = {
+        n: t.half() for n, t in source.state_dict().items() if not n.endswith("num_batches_tracked")
+    }
 
     load_weights(target, save(tmp_path / "half.pyth", {"model_state": state}))
 
@@ -153,7 +171,9 @@ def test_a_classifier_of_other_classes_is_skipped_and_reported(tmp_path, caplog)
     before = target.head.fc.weight.clone()
 
     with caplog.at_level(logging.INFO, "octvideo"):
-        report = load_weights(target, save(tmp_path / "seven.pyth", {"model_state": source.state_dict()}))
+        report = load_weights(
+            target, save(tmp_path / "seven.pyth", {"model_state": source.state_dict()})
+        )
 
     assert set(report.skipped_head) == {"head.fc.weight", "head.fc.bias"}
     assert torch.equal(target.head.fc.weight, before)
@@ -164,7 +184,9 @@ def test_a_classifier_of_other_classes_is_skipped_and_reported(tmp_path, caplog)
 def test_for_testing_the_classes_must_be_the_files(tmp_path):
     path = save(tmp_path / "seven.pyth", {"model_state": narrow(num_classes=7).state_dict()})
 
-    with pytest.raises(CheckpointError, match=r"classifies 7 classes, the model 5; set MODEL\.NUM_CLASSES"):
+    with pytest.raises(
+        CheckpointError, match=r"classifies 7 classes, the model 5; set MODEL\.NUM_CLASSES"
+    ):
         load_weights(narrow(), path, new_classes=False)
 
 
@@ -174,9 +196,18 @@ def test_for_testing_the_classes_must_be_the_files(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda s: s.pop("res3.block0.reduce.conv.h2h.weight"), "1 missing .first: res3.block0.reduce.conv.h2h.weight"),
-        (lambda s: s.update({"extra.weight": torch.zeros(2)}), r"1 unexpected .first: extra.weight \(2,\)"),
-        (lambda s: s.update({"stem.bn.bias": torch.zeros(3)}), r"1 other shape .first: stem.bn.bias \(\(3,\), \(16,\)"),
+        (
+            lambda s: s.pop("res3.block0.reduce.conv.h2h.weight"),
+            "1 missing .first: res3.block0.reduce.conv.h2h.weight",
+        ),
+        (
+            lambda s: s.update({"extra.weight": torch.zeros(2)}),
+            r"1 unexpected .first: extra.weight \(2,\)",
+        ),
+        (
+            lambda s: s.update({"stem.bn.bias": torch.zeros(3)}),
+            r"1 other shape .first: stem.bn.bias \(\(3,\), \(16,\)",
+        ),
     ],
 )
 def test_a_file_that_fits_in_part_is_refused_and_changes_nothing(damage, message, tmp_path, caplog):
@@ -195,22 +226,37 @@ def test_a_file_that_fits_in_part_is_refused_and_changes_nothing(damage, message
 def test_vanilla_weights_do_not_enter_an_octave_network_unnoticed(tmp_path):
     path = save(tmp_path / "vanilla.pyth", {"model_state": pyslowfast_state(narrow())})
 
-    with pytest.raises(CheckpointError, match=r"does not fit i3d_r26: \d+ missing .*h2l\.weight.* other shape"):
+    with pytest.raises(
+        CheckpointError, match=r"does not fit i3d_r26: \d+ missing .*h2l\.weight.* other shape"
+    ):
         load_weights(narrow(alpha=0.5), path)
 
 
 @pytest.mark.parametrize(
     ("trained", "here", "message"),
     [
-        ({"stride_1x1": True}, {}, "trained with stride_1x1=True, the model has False; set RESNET.STRIDE_1X1 to True"),
+        (
+            {"stride_1x1": True},
+            {},
+            "trained with stride_1x1=True, the model has False; set RESNET.STRIDE_1X1 to True",
+        ),
         ({"stem_pool_padding": 0}, {}, "set RESNET.STEM_POOL_PADDING to 0"),
-        ({"alpha": 0.5}, {"alpha": 0.5, "downsample": "stride"}, "set OCTCONV.DOWNSAMPLE to 'pool'"),
+        (
+            {"alpha": 0.5},
+            {"alpha": 0.5, "downsample": "stride"},
+            "set OCTCONV.DOWNSAMPLE to 'pool'",
+        ),
         ({}, {"downsample": "pool"}, "set OCTCONV.DOWNSAMPLE to 'stride'"),
     ],
 )
-def test_weights_that_assume_another_network_of_the_same_shapes_are_refused(trained, here, message, tmp_path):
+def test_weights_that_assume_another_network_of_the_same_shapes_are_refused(
+    trained, here, message, tmp_path
+):
     source = narrow(**trained)
-    path = save(tmp_path / "own.pyth", {"model_state": source.state_dict(), "meta": {"model": source.config}})
+    path = save(
+        tmp_path / "own.pyth",
+        {"model_state": source.state_dict(), "meta": {"model": source.config}},
+    )
 
     with pytest.raises(CheckpointError, match=message):
         load_weights(narrow(**here), path)
@@ -218,7 +264,10 @@ def test_weights_that_assume_another_network_of_the_same_shapes_are_refused(trai
 
 def test_what_does_not_matter_may_differ(tmp_path):
     source = narrow(dropout_rate=0.5, crop_size=224, nonlocal_instantiation="dot_product")
-    path = save(tmp_path / "own.pyth", {"model_state": source.state_dict(), "meta": {"model": source.config}})
+    path = save(
+        tmp_path / "own.pyth",
+        {"model_state": source.state_dict(), "meta": {"model": source.config}},
+    )
 
     load_weights(narrow(dropout_rate=0.0, crop_size=64), path)
 
@@ -242,7 +291,10 @@ class Evil:
     [
         (b"", "damaged|refused"),
         (b"not a checkpoint at all", "damaged|refused"),
-        (pickle.dumps({"model_state": Evil()}), "refused, it is no checkpoint of tensors and plain values"),
+        (
+            pickle.dumps({"model_state": Evil()}),
+            "refused, it is no checkpoint of tensors and plain values",
+        ),
     ],
     ids=["empty", "text", "pickled call"],
 )
@@ -284,4 +336,7 @@ def test_files_that_are_something_else_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="holds no weights"):
         load_weights(narrow(), save(tmp_path / "other.pyth", {"epoch": 3}))
     with pytest.raises(CheckpointError, match="does not fit i3d_r26"):
-        load_weights(narrow(), save(tmp_path / "alien.pyth", {"model_state": {"features.0.weight": torch.zeros(3)}}))
+        load_weights(
+            narrow(),
+            save(tmp_path / "alien.pyth", {"model_state": {"features.0.weight": torch.zeros(3)}}),
+        )

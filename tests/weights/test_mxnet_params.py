@@ -26,7 +26,9 @@ def header(shape, magic=V2, storage=0, flag=0):
 
 def params(records=None, names=(b"arg:w",), count=None, name_count=None, magic=0x112):
     records = [header(ARRAY.shape) + ARRAY.tobytes()] if records is None else records
-    data = struct.pack("<QQQ", magic, 0, len(records) if count is None else count) + b"".join(records)
+    data = struct.pack("<QQQ", magic, 0, len(records) if count is None else count) + b"".join(
+        records
+    )
     data += struct.pack("<Q", len(names) if name_count is None else name_count)
     return data + b"".join(struct.pack("<Q", len(name)) + name for name in names)
 
@@ -51,7 +53,9 @@ def test_every_generation_of_the_layout_is_read(magic, read):
     np.testing.assert_array_equal(arrays["arg:w"], ARRAY)
 
 
-@pytest.mark.parametrize(("flag", "dtype"), list(enumerate(["<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8"])))
+@pytest.mark.parametrize(
+    ("flag", "dtype"), list(enumerate(["<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8"]))
+)
 def test_every_type_is_read(flag, dtype, read):
     array = np.array([1, 2, 100], dtype)
 
@@ -72,7 +76,10 @@ def test_every_type_is_read(flag, dtype, read):
         (params([header((2**40, 2**20))]), "bytes are left|needs .* bytes"),
         (params([header((-2, -3)) + ARRAY.tobytes()]), "every dimension is at least 1"),
         (params([header((0, 3))]), "every dimension is at least 1"),
-        (params([header((2, 3), magic=0xDEADBEEF) + ARRAY.tobytes()]), "0xdeadbeef dimensions or magic number"),
+        (
+            params([header((2, 3), magic=0xDEADBEEF) + ARRAY.tobytes()]),
+            "0xdeadbeef dimensions or magic number",
+        ),
         (params([header((1,) * 9) + ARRAY.tobytes()]), "weights have 1 to 8 dimensions"),
         (params([header((2, 3), storage=1) + ARRAY.tobytes()]), "storage type 1"),
         (params([header((2, 3), flag=7) + ARRAY.tobytes()]), "type flag 7"),
@@ -110,7 +117,9 @@ def test_a_damaged_byte_changes_values_at_most(position, value, tmp_path_factory
     assert len(arrays) == 1
 
 
-@pytest.mark.parametrize("data", [params(count=2**40), params([header((2**31, 2**31))]), params(names=(b"",))])
+@pytest.mark.parametrize(
+    "data", [params(count=2**40), params([header((2**31, 2**31))]), params(names=(b"",))]
+)
 def test_what_a_file_announces_is_not_allocated(data, read):
     tracemalloc.start()
     with pytest.raises(CheckpointError):

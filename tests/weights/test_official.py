@@ -51,7 +51,9 @@ def test_the_older_spelling_by_prefix_is_read_too(tmp_path):
     assert logits_differ_by(*oracles.SMALL[name], path, oracle) < 1e-5
 
 
-@pytest.mark.parametrize("name", [n for n in oracles.ALL if "v1f" in n or "v1b" in n or "dense" in n or "v2_100" in n])
+@pytest.mark.parametrize(
+    "name", [n for n in oracles.ALL if "v1f" in n or "v1b" in n or "dense" in n or "v2_100" in n]
+)
 def test_both_gluon_spellings_are_the_same_tensors(name, shared):
     oracle = oracles.load(name, shared / "oracles" / "nets")
 
@@ -76,7 +78,11 @@ def test_both_gluon_spellings_are_the_same_tensors(name, shared):
     ],
 )
 def test_where_a_name_belongs(name, ours):
-    first_block = "L2_B01_conv4_conv_weight" if name.startswith(("arg:", "aux:")) else "L1_B0.conv4.conv_h2h.weight"
+    first_block = (
+        "L2_B01_conv4_conv_weight"
+        if name.startswith(("arg:", "aux:"))
+        else "L1_B0.conv4.conv_h2h.weight"
+    )
 
     state = to_state({name: np.zeros((2, 2), "f4"), first_block: np.zeros((2, 2, 1, 1), "f4")})
 
@@ -86,8 +92,18 @@ def test_where_a_name_belongs(name, ours):
 def test_symbol_densenets_have_a_plain_stem_and_named_transitions():
     with torch.device("meta"):
         model = create_model("densenet121", alpha=0.25, octave_stem=False, bn_eps=1e-4)
-    names = ["conv1_conv_weight", "conv1_bn_gamma", "L3_Trans_conv_bn-l_beta", "L3_Trans_conv_conv-l2h_weight"]
-    names += ["L2_B01_conv1_bn-h_gamma", "L3_B12_conv2_conv-h2l_weight", "L5_B16_conv1_bn-h_gamma", "tail_bn_gamma"]
+    names = [
+        "conv1_conv_weight",
+        "conv1_bn_gamma",
+        "L3_Trans_conv_bn-l_beta",
+        "L3_Trans_conv_conv-l2h_weight",
+    ]
+    names += [
+        "L2_B01_conv1_bn-h_gamma",
+        "L3_B12_conv2_conv-h2l_weight",
+        "L5_B16_conv1_bn-h_gamma",
+        "tail_bn_gamma",
+    ]
 
     state = to_state({f"arg:{name}": np.zeros((2, 2, 1, 1), "f4") for name in names})
 
@@ -115,7 +131,10 @@ def test_a_tar_is_read_without_unpacking(tmp_path):
         ({"alpha": 0.25, "num_classes": 10}, "num_classes"),
         ({"alpha": 0.25, "bn_eps": 1e-5}, r"build it with bn_eps=0\.0001"),
         ({"alpha": 0.25, "downsample": "stride"}, "build the network with downsample='pool'"),
-        ({"alpha": 0.25, "stride_1x1": True}, "at the 3x3; build the network with stride_1x1=False"),
+        (
+            {"alpha": 0.25, "stride_1x1": True},
+            "at the 3x3; build the network with stride_1x1=False",
+        ),
         ({"alpha": 0.25, "blocks": (2, 2, 2, 3)}, "of another network"),
     ],
 )
@@ -136,11 +155,16 @@ def test_a_network_that_would_compute_something_else_is_refused(options, message
 )
 def test_a_tensor_of_no_official_network_is_refused(name):
     with pytest.raises(CheckpointError, match="is no parameter of an official"):
-        to_state({name: np.zeros(2, "f4"), "L2_B01_conv4_conv_weight": np.zeros((2, 2, 1, 1), "f4")})
+        to_state(
+            {name: np.zeros(2, "f4"), "L2_B01_conv4_conv_weight": np.zeros((2, 2, 1, 1), "f4")}
+        )
 
 
 def test_one_tensor_under_two_spellings_is_refused():
-    twice = {"L1_B0.conv4.conv_h2h.weight": np.zeros((2, 2, 1, 1)), "L1_B0_conv4-h2h_weight": np.zeros((2, 2, 1, 1))}
+    twice = {
+        "L1_B0.conv4.conv_h2h.weight": np.zeros((2, 2, 1, 1)),
+        "L1_B0_conv4-h2h_weight": np.zeros((2, 2, 1, 1)),
+    }
 
     with pytest.raises(CheckpointError, match="holds already"):
         to_state(twice)
@@ -153,13 +177,32 @@ def test_names_are_taken_apart():
     assert (parsed.is_norm, parsed.field) == (True, "running_mean")
 
 
-WORDS = ["L2", "B01", "B0", "Trans", "conv1", "bn1a", "conv", "bn", "se", "fc1", "stem", "stem2", "tail", "classifier"]
+WORDS = [
+    "L2",
+    "B01",
+    "B0",
+    "Trans",
+    "conv1",
+    "bn1a",
+    "conv",
+    "bn",
+    "se",
+    "fc1",
+    "stem",
+    "stem2",
+    "tail",
+    "classifier",
+]
 WORDS += ["0", "9", "h2h", "l", "weight", "gamma", "running", "mean", "R50", "arg:", "block", ""]
 
 
 @settings(deadline=None)
 @given(
-    names=st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=6).map("_".join), unique=True, max_size=4),
+    names=st.lists(
+        st.lists(st.sampled_from(WORDS), min_size=1, max_size=6).map("_".join),
+        unique=True,
+        max_size=4,
+    ),
     shape=st.lists(st.integers(1, 3), min_size=1, max_size=4),
 )
 def test_whatever_the_names_are_they_are_placed_or_refused(names, shape):

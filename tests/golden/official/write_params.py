@@ -35,8 +35,14 @@ def parameters(oracle: Oracle, *, by_prefix: bool = False) -> dict[str, np.ndarr
     """Names as an official file has them to arrays; by_prefix: a gluon network's in the older spelling."""
     seed = oracle["seed"]
     if oracle["kind"] == "symbol":
-        return {name: draw(seed, name.split(":", 1)[1], shape) for name, shape in oracle["params"].items()}
-    return {full if by_prefix else name: draw(seed, full, shape) for name, (full, shape) in oracle["params"].items()}
+        return {
+            name: draw(seed, name.split(":", 1)[1], shape)
+            for name, shape in oracle["params"].items()
+        }
+    return {
+        full if by_prefix else name: draw(seed, full, shape)
+        for name, (full, shape) in oracle["params"].items()
+    }
 
 
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:

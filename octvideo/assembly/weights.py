@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from octvideo.build.data import preparation
+from octvideo.assembly.data import preparation
 from octvideo.data.image_transforms import CentreCrop
 from octvideo.data.images import ImageDataset, ImageFolder
 from octvideo.data.loader import Dataset, Loader
@@ -38,9 +38,13 @@ def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset, procs: Pr
     path = cfg.TRAIN.CHECKPOINT_FILE_PATH
     if not path:
         if cfg.TRAIN.CHECKPOINT_INFLATE:
-            logger.warning("training from scratch: TRAIN.CHECKPOINT_FILE_PATH names no image weights to inflate")
+            logger.warning(
+                "training from scratch: TRAIN.CHECKPOINT_FILE_PATH names no image weights to inflate"
+            )
     elif cfg.TRAIN.CHECKPOINT_INFLATE:
-        weights = order_channels(cfg, read_weights(cfg, path), model, partial(_some_clips, cfg, dataset, procs))
+        weights = order_channels(
+            cfg, read_weights(cfg, path), model, partial(_some_clips, cfg, dataset, procs)
+        )
         report = inflate_from(cfg, weights, model)
         logger.info("inflated %s (%s): %s", path, weights.layout, "; ".join(report.lines()))
         _check_frozen(cfg, report)
@@ -68,7 +72,11 @@ def _check_frozen(cfg: Any, report: InflationReport) -> None:
         return cfg.MODEL.FROZEN_BN or layer.partition(".")[0] in stages
 
     pathways = {"fast", "laterals"} if stages else set()
-    if fresh := [layer for layer in report.fresh if layer != "head.fc" and (is_stopped(layer) or layer in pathways)]:
+    if fresh := [
+        layer
+        for layer in report.fresh
+        if layer != "head.fc" and (is_stopped(layer) or layer in pathways)
+    ]:
         setting = "MODEL.FROZEN_BN False" if cfg.MODEL.FROZEN_BN else "MODEL.FREEZE_STAGES []"
         raise ConfigError(f"{fresh[0]} starts fresh, and frozen it would not learn; set {setting}")
     if any(map(is_stopped, report.split | report.merged)) and not cfg.BN.PRECISE_STATS_AT_START:
@@ -78,7 +86,9 @@ def _check_frozen(cfg: Any, report: InflationReport) -> None:
         )
 
 
-def order_channels(cfg: Any, weights: ImageWeights, model: nn.Module, clips: Callable[[], Tensor]) -> ImageWeights:
+def order_channels(
+    cfg: Any, weights: ImageWeights, model: nn.Module, clips: Callable[[], Tensor]
+) -> ImageWeights:
     """As OCTCONV.SMOOTHEST_LOW asks: vanilla weights for an octave `model` with the channels last that lose least.
 
     clips: gives float (N, 3, T, H, W) to measure on, where that is needed.
@@ -87,7 +97,11 @@ def order_channels(cfg: Any, weights: ImageWeights, model: nn.Module, clips: Cal
         return weights
     weights.assumes.check_input(cfg.DATA.MEAN, cfg.DATA.STD)
     state = smoothest_last(weights.state, model, clips(), weights.assumes)
-    return replace(weights, state=state, layout=f"{weights.layout}, channels that lose least at half the size low")
+    return replace(
+        weights,
+        state=state,
+        layout=f"{weights.layout}, channels that lose least at half the size low",
+    )
 
 
 def is_to_be_sorted(cfg: Any, weights: ImageWeights, model: nn.Module) -> bool:
@@ -103,7 +117,12 @@ def inflate_from(cfg: Any, weights: ImageWeights, model: nn.Module) -> Inflation
 
 
 def split_effect(
-    cfg: Any, weights: ImageWeights, model: nn.Module, report: InflationReport, images: str, num_batches: int
+    cfg: Any,
+    weights: ImageWeights,
+    model: nn.Module,
+    report: InflationReport,
+    images: str,
+    num_batches: int,
 ) -> list[str]:
     """What dividing the kernels did, in lines, on the pictures of a folder per class; each is a clip standing still.
 
@@ -114,7 +133,9 @@ def split_effect(
     measuring, testing = clips[: len(clips) // 2] or clips, clips[len(clips) // 2 :]
     lines: list[str] = []
     if report.split and not weights.is_octave:
-        lines += map(str, stage_errors(weights.state, model, (testing or measuring)[0][0], weights.assumes))
+        lines += map(
+            str, stage_errors(weights.state, model, (testing or measuring)[0][0], weights.assumes)
+        )
     if "head.fc" in report.copied:
         lines.append(str(measure_recovery(model, testing, partial(_measure_anew, clips=measuring))))
     return lines
@@ -155,10 +176,15 @@ def _read_some(cfg: Any, dataset: Dataset) -> Tensor:
 
 def _still_clips(cfg: Any, images: str) -> Iterator[Clips]:
     size, prepare = cfg.DATA.TRAIN_CROP_SIZE, preparation(cfg)
-    dataset = ImageDataset(ImageFolder(images), CentreCrop(size, round(size / 0.875)), seed=cfg.RNG_SEED)
+    dataset = ImageDataset(
+        ImageFolder(images), CentreCrop(size, round(size / 0.875)), seed=cfg.RNG_SEED
+    )
     loader = Loader(dataset, batch_size=min(8, len(dataset)), seed=cfg.RNG_SEED)
     for batch in loader.epoch(0):
-        yield prepare(batch.inputs).unsqueeze(2).expand(-1, -1, cfg.DATA.NUM_FRAMES, -1, -1), batch.targets
+        yield (
+            prepare(batch.inputs).unsqueeze(2).expand(-1, -1, cfg.DATA.NUM_FRAMES, -1, -1),
+            batch.targets,
+        )
 
 
 def _measure_anew(model: nn.Module, clips: list[Clips]) -> None:

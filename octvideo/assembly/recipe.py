@@ -64,7 +64,11 @@ def describe_recipe(cfg: Any, steps_per_epoch: int, world_size: int) -> str:
     processes = "1 process" if world_size == 1 else f"{world_size} processes"
     parts = f"{processes} x {batch // world_size // solver.ACCUM_STEPS}"
     accumulated = f" x {solver.ACCUM_STEPS} accumulated" if solver.ACCUM_STEPS > 1 else ""
-    scaled = f" ({solver.BASE_LR:g} scaled from batch {solver.BASE_BATCH_SIZE})" if solver.BASE_BATCH_SIZE else ""
+    scaled = (
+        f" ({solver.BASE_LR:g} scaled from batch {solver.BASE_BATCH_SIZE})"
+        if solver.BASE_BATCH_SIZE
+        else ""
+    )
     if solver.MAX_ITER:
         length = f"{solver.MAX_ITER} iterations ({solver.MAX_ITER / steps_per_epoch:.1f} epochs of {steps_per_epoch})"
     else:
@@ -97,7 +101,11 @@ def recipe_warning(cfg: Any) -> str:
     different = recipe_differences(cfg)
     if not different:
         return ""
-    advice = "; SOLVER.BASE_BATCH_SIZE 64 scales the rate with the batch" if "BATCH_SIZE" in different[0] else ""
+    advice = (
+        "; SOLVER.BASE_BATCH_SIZE 64 scales the rate with the batch"
+        if "BATCH_SIZE" in different[0]
+        else ""
+    )
     return f"not the published recipe: {', '.join(different)}{advice}"
 
 

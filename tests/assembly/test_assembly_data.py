@@ -2,7 +2,7 @@
 
 import pytest
 
-from octvideo.build.data import input_shape, with_counted_classes
+from octvideo.assembly.data import input_shape, with_counted_classes
 from octvideo.config import load_config
 from octvideo.errors import ConfigError
 
@@ -12,7 +12,9 @@ def settings(tmp_path):
     """settings("KEY=VALUE", ...): a config whose data is in tmp_path / data."""
 
     def load(*overrides):
-        (tmp_path / "mine.yaml").write_text(f"MODEL: {{ARCH: i3d}}\nDATA: {{PATH_TO_DATA_DIR: {tmp_path / 'data'}}}\n")
+        (tmp_path / "mine.yaml").write_text(
+            f"MODEL: {{ARCH: i3d}}\nDATA: {{PATH_TO_DATA_DIR: {tmp_path / 'data'}}}\n"
+        )
         return load_config(str(tmp_path / "mine.yaml"), overrides)
 
     (tmp_path / "data").mkdir()
@@ -42,13 +44,18 @@ def test_a_number_of_classes_stays(settings):
 
 
 def test_nothing_to_count_is_one_line_with_the_next_step(settings):
-    with pytest.raises(ConfigError, match=r"data: no class_names.txt .*tools/make_lists.py, or set MODEL.NUM_CLASSES"):
+    with pytest.raises(
+        ConfigError,
+        match=r"data: no class_names.txt .*tools/make_lists.py, or set MODEL.NUM_CLASSES",
+    ):
         with_counted_classes(settings("MODEL.NUM_CLASSES=0"))
 
 
 def test_the_input_is_a_clip_or_an_image(settings):
     assert input_shape(settings("DATA.NUM_FRAMES=4", "DATA.TRAIN_CROP_SIZE=64")) == (3, 4, 64, 64)
-    assert input_shape(settings("TRAIN.DATASET=imagenet", "TEST.DATASET=imagenet", "MODEL.ARCH=resnet50")) == (
+    assert input_shape(
+        settings("TRAIN.DATASET=imagenet", "TEST.DATASET=imagenet", "MODEL.ARCH=resnet50")
+    ) == (
         3,
         224,
         224,

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from octvideo.build import data as build_data
-from octvideo.build import recipe as build_recipe
-from octvideo.build.images import image_validator, validation_images
-from octvideo.build.model import build_model
-from octvideo.build.start import scorer, start_run
-from octvideo.build.weights import frozen_stages, load_initial_weights
+from octvideo.assembly import data as build_data
+from octvideo.assembly import recipe as build_recipe
+from octvideo.assembly.images import image_validator, validation_images
+from octvideo.assembly.model import build_model
+from octvideo.assembly.start import scorer, start_run
+from octvideo.assembly.weights import frozen_stages, load_initial_weights
 from octvideo.complexity import stage_table
 from octvideo.data.batch import Batch
 from octvideo.data.loader import Loader
@@ -42,7 +42,9 @@ def train(cfg: Any, procs: Processes) -> bool:
     summary = trainer.train()
     for path, cause in loader.bad.items():
         logger.warning("%s: could not be read (%s), others stood in for it", path, cause)
-    logger.info("checkpoints and curves: %s, checkpoints/, metrics.jsonl, tensorboard/", cfg.OUTPUT_DIR)
+    logger.info(
+        "checkpoints and curves: %s, checkpoints/, metrics.jsonl, tensorboard/", cfg.OUTPUT_DIR
+    )
     return summary.finished
 
 
@@ -87,7 +89,9 @@ def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate
         ),
         prepare=build_data.preparation(cfg),
         validate=validate,
-        mix=partial(mixup, num_classes=cfg.MODEL.NUM_CLASSES, alpha=cfg.MIXUP.ALPHA) if cfg.MIXUP.ENABLE else None,
+        mix=partial(mixup, num_classes=cfg.MODEL.NUM_CLASSES, alpha=cfg.MIXUP.ALPHA)
+        if cfg.MIXUP.ENABLE
+        else None,
         frozen=frozen,
         procs=procs,
         meta=_meta(cfg, model),
@@ -100,11 +104,15 @@ def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
     if cfg.BN.NORM_TYPE == "sync_batchnorm" and procs.world_size > 1:
         adapt.synchronise_batch_norm(model, procs.device)
     names = frozen_stages(cfg)
-    frozen = adapt.freeze(model, [name for name, _ in model.named_modules() if name.rpartition(".")[2] in names])
+    frozen = adapt.freeze(
+        model, [name for name, _ in model.named_modules() if name.rpartition(".")[2] in names]
+    )
     if cfg.MODEL.FROZEN_BN:
         frozen += adapt.freeze_batch_norm(model)
     if cfg.MODEL.ACT_CHECKPOINT:
-        adapt.recompute_activations(module for module in model.modules() if isinstance(module, Bottleneck))
+        adapt.recompute_activations(
+            module for module in model.modules() if isinstance(module, Bottleneck)
+        )
     model.to(procs.device)
     channels_last(model, cfg.TRAIN.CHANNELS_LAST or procs.device.type == "cpu")
     return frozen
@@ -127,7 +135,11 @@ def validator(cfg: Any, videos: Videos, procs: Processes) -> Validate:
 
     def validate(model: nn.Module) -> dict[str, float]:
         evaluation = evaluate(
-            scorer(cfg, model), videos, num_classes=cfg.MODEL.NUM_CLASSES, prepare=prepare, processes=procs
+            scorer(cfg, model),
+            videos,
+            num_classes=cfg.MODEL.NUM_CLASSES,
+            prepare=prepare,
+            processes=procs,
         )
         summary = summarise(evaluation, names, {})
         if "map" in summary:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from octvideo.build import data as build_data
-from octvideo.build.images import image_validator
-from octvideo.build.start import start_run
-from octvideo.build.training import build_trainer, validator
+from octvideo.assembly import data as build_data
+from octvideo.assembly.images import image_validator
+from octvideo.assembly.start import start_run
+from octvideo.assembly.training import build_trainer, validator
 from octvideo.data.batch import Sample
 from octvideo.data.sampling import Timing
 from octvideo.data.views import Video, ViewSpec
@@ -28,13 +28,17 @@ def dry_run(cfg: Any, procs: Processes) -> None:
         small = _shrunk(cfg, folder, procs.world_size)
         start_run(small, procs)
         classes, multi_label = small.MODEL.NUM_CLASSES, cfg.DATA.MULTI_LABEL
-        samples = GeneratedSamples(build_data.input_shape(cfg), classes, 2 * small.TRAIN.BATCH_SIZE, multi_label)
+        samples = GeneratedSamples(
+            build_data.input_shape(cfg), classes, 2 * small.TRAIN.BATCH_SIZE, multi_label
+        )
         if cfg.TRAIN.DATASET == build_data.VIDEO:
             videos = GeneratedVideos(build_data.validation_views(cfg), classes, 2, multi_label)
             validate = validator(small, videos, procs)
         else:
             validate = image_validator(small, samples, procs)
-        build_trainer(small, procs, build_data.train_loader(small, samples, procs), validate).train()
+        build_trainer(
+            small, procs, build_data.train_loader(small, samples, procs), validate
+        ).train()
         setup_logging(None, procs.is_main)
     logger.info("dry run: two training and two evaluation steps went through")
 
@@ -77,7 +81,9 @@ class GeneratedSamples:
 class GeneratedVideos:
     """Videos of noise, twice as wide as high and as long as a clip: an evaluation's Videos."""
 
-    def __init__(self, spec: ViewSpec, num_classes: int, num_videos: int = 2, multi_label: bool = False) -> None:
+    def __init__(
+        self, spec: ViewSpec, num_classes: int, num_videos: int = 2, multi_label: bool = False
+    ) -> None:
         self.spec, self.multi_label = spec, multi_label
         self.paths: Sequence[str] = [f"generated video {i}" for i in range(num_videos)]
         self.labels: Sequence[tuple[int, ...]] = [(i % num_classes,) for i in range(num_videos)]

@@ -11,10 +11,10 @@ import torch
 from iopath.common.file_io import g_pathmgr
 from torch import nn
 
-from octvideo.build import data as build_data
-from octvideo.build.images import final_image_test
-from octvideo.build.model import build_model
-from octvideo.build.start import scorer, start_run
+from octvideo.assembly import data as build_data
+from octvideo.assembly.images import final_image_test
+from octvideo.assembly.model import build_model
+from octvideo.assembly.start import scorer, start_run
 from octvideo.complexity import count
 from octvideo.config import config_from_text
 from octvideo.data.views import ViewSpec
@@ -32,14 +32,18 @@ from octvideo.weights.assumptions import Assumptions
 logger = logging.getLogger("octvideo")
 
 
-def final_test(cfg: Any, procs: Processes, checkpoint: str = "", list_path: str = "") -> dict[str, Any]:
+def final_test(
+    cfg: Any, procs: Processes, checkpoint: str = "", list_path: str = ""
+) -> dict[str, Any]:
     """Score every video of a list in all its views; results go to OUTPUT_DIR. Continues where it was interrupted.
 
     checkpoint: TEST.CHECKPOINT_FILE_PATH, else the newest in OUTPUT_DIR. list_path: test.csv (or val.csv) of the data.
     """
     cfg = build_data.with_counted_classes(cfg)
     start_run(cfg, procs)
-    checkpoint = checkpoint or cfg.TEST.CHECKPOINT_FILE_PATH or _newest_checkpoint(cfg.OUTPUT_DIR, procs)
+    checkpoint = (
+        checkpoint or cfg.TEST.CHECKPOINT_FILE_PATH or _newest_checkpoint(cfg.OUTPUT_DIR, procs)
+    )
     model, names = _trained_model(cfg, checkpoint)
     model.to(procs.device).eval()
     if cfg.TRAIN.DATASET != build_data.VIDEO:
@@ -63,11 +67,24 @@ def final_test(cfg: Any, procs: Processes, checkpoint: str = "", list_path: str 
     summary = summarise(evaluation, names, protocol | {"network": _network(cfg, model)})
     if procs.is_main:
         write_results(cfg.OUTPUT_DIR, evaluation, summary)
-        environment = {"torch": torch.__version__, "device": str(procs.device), "processes": procs.world_size}
-        write_report(cfg.OUTPUT_DIR, film=videos.film, config=cfg.dump(), environment=environment, title=cfg.OUTPUT_DIR)
+        environment = {
+            "torch": torch.__version__,
+            "device": str(procs.device),
+            "processes": procs.world_size,
+        }
+        write_report(
+            cfg.OUTPUT_DIR,
+            film=videos.film,
+            config=cfg.dump(),
+            environment=environment,
+            title=cfg.OUTPUT_DIR,
+        )
         journal.remove()
         logger.info("%s", headline(summary))
-        logger.info("results: %s, results.json, predictions.csv, scores.npz, report.html to look at", cfg.OUTPUT_DIR)
+        logger.info(
+            "results: %s, results.json, predictions.csv, scores.npz, report.html to look at",
+            cfg.OUTPUT_DIR,
+        )
         logger.info(json.dumps(final_line(summary)))
     return summary
 
@@ -76,7 +93,9 @@ def _newest_checkpoint(output_dir: str, procs: Processes) -> str:
     """Rank 0's answer, which waits until it has written what it trained."""
     path = procs.from_main(find_latest(f"{output_dir}/checkpoints") if procs.is_main else None)
     if path is None:
-        raise CheckpointError(f"{output_dir}: no checkpoint to test; train first or set TEST.CHECKPOINT_FILE_PATH")
+        raise CheckpointError(
+            f"{output_dir}: no checkpoint to test; train first or set TEST.CHECKPOINT_FILE_PATH"
+        )
     return path
 
 
@@ -84,7 +103,9 @@ def settings_of(checkpoint: str, overrides: Sequence[str] = ()) -> Any:
     """The config that a checkpoint of this package holds."""
     text = read_torch_file(checkpoint).get("cfg")
     if not text:
-        raise CheckpointError(f"{checkpoint}: holds no settings; name the config of its network with --cfg")
+        raise CheckpointError(
+            f"{checkpoint}: holds no settings; name the config of its network with --cfg"
+        )
     return config_from_text(text, checkpoint, overrides)
 
 
@@ -97,7 +118,9 @@ def _trained_model(cfg: Any, checkpoint: str) -> tuple[nn.Module, list[str]]:
     load_weights(model, checkpoint, new_classes=False)
     meta = read_torch_file(checkpoint).get("meta") or {}
     preprocessing = meta.get("preprocessing") or {}
-    Assumptions(preprocessing.get("mean"), preprocessing.get("std")).check_input(cfg.DATA.MEAN, cfg.DATA.STD)
+    Assumptions(preprocessing.get("mean"), preprocessing.get("std")).check_input(
+        cfg.DATA.MEAN, cfg.DATA.STD
+    )
     return model, meta.get("class_names") or build_data.class_names(cfg)
 
 

@@ -3,10 +3,10 @@
 Everything that they call takes plain values by name.
 """
 
-from octvideo.build.dry_run import dry_run
-from octvideo.build.model import build_model
-from octvideo.build.testing import final_test, settings_of
-from octvideo.build.training import build_trainer, train, training_batches, validator
+from octvideo.assembly.dry_run import dry_run
+from octvideo.assembly.model import build_model
+from octvideo.assembly.testing import final_test, settings_of
+from octvideo.assembly.training import build_trainer, train, training_batches, validator
 
 __all__ = [
     "build_model",

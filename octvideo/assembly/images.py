@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from octvideo.build.data import preparation
+from octvideo.assembly.data import preparation
 from octvideo.data.image_transforms import CentreCrop
 from octvideo.data.images import ImageDataset, open_images
 from octvideo.data.loader import Dataset, Loader
@@ -23,11 +23,17 @@ def validation_images(cfg: Any, crop_size: int = 0) -> ImageDataset:
     """DATA.TEST_CROP_SIZE in the middle of a short side of DATA.TRAIN_JITTER_SCALES[0]; another crop in proportion."""
     data = cfg.DATA
     size = crop_size or data.TEST_CROP_SIZE
-    crop = CentreCrop(size, short_side=round(size * data.TRAIN_JITTER_SCALES[0] / data.TEST_CROP_SIZE))
-    return ImageDataset(open_images(data.PATH_TO_DATA_DIR, "val", cfg.MODEL.NUM_CLASSES), crop, seed=cfg.RNG_SEED)
+    crop = CentreCrop(
+        size, short_side=round(size * data.TRAIN_JITTER_SCALES[0] / data.TEST_CROP_SIZE)
+    )
+    return ImageDataset(
+        open_images(data.PATH_TO_DATA_DIR, "val", cfg.MODEL.NUM_CLASSES), crop, seed=cfg.RNG_SEED
+    )
 
 
-def image_validator(cfg: Any, dataset: Dataset, procs: Processes) -> Callable[[nn.Module], dict[str, float]]:
+def image_validator(
+    cfg: Any, dataset: Dataset, procs: Processes
+) -> Callable[[nn.Module], dict[str, float]]:
     """validate(model) -> errors in per cent. Another picture stands in for one that cannot be read.
 
     Several processes repeat up to one picture each, where they do not divide the last batch.
@@ -70,7 +76,10 @@ def final_image_test(cfg: Any, procs: Processes, model: nn.Module) -> dict[str, 
         write_atomically(f"{cfg.OUTPUT_DIR}/results.json", lambda file: file.write(content))
         for size, accuracy in results.items():
             logger.info(
-                "centre crops of %s: top-1 %s %%, top-5 %s %%", size, accuracy["top1_acc"], accuracy["top5_acc"]
+                "centre crops of %s: top-1 %s %%, top-5 %s %%",
+                size,
+                accuracy["top1_acc"],
+                accuracy["top5_acc"],
             )
         logger.info(json.dumps(line))
     return summary

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from octvideo.build.data import VIDEO
+from octvideo.assembly.data import VIDEO
 from octvideo.config.defaults import DEFAULTS
 from octvideo.models import create_model
 from octvideo.models.image_options import ImageResNetOptions
@@ -38,7 +38,9 @@ def _image_options(cfg: Any) -> dict[str, Any]:
     if family is None or not issubclass(family.options, ImageResNetOptions):
         return {}
     names = ("WIDTH_PER_GROUP", "STRIDE_1X1", "STEM", "STEM_POOL")
-    changed = {name.lower(): resnet[name] for name in names if resnet[name] != DEFAULTS["RESNET"][name]}
+    changed = {
+        name.lower(): resnet[name] for name in names if resnet[name] != DEFAULTS["RESNET"][name]
+    }
     return {"zero_init_final_bn": resnet.ZERO_INIT_FINAL_BN, **changed}
 
 

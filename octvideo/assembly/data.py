@@ -37,7 +37,9 @@ def open_list(cfg: Any, path: str) -> VideoList:
     data = cfg.DATA
     return read_list(
         path,
-        format="multilabel" if data.MULTI_LABEL and data.LIST_FORMAT == "video" else data.LIST_FORMAT,
+        format="multilabel"
+        if data.MULTI_LABEL and data.LIST_FORMAT == "video"
+        else data.LIST_FORMAT,
         path_prefix=data.PATH_PREFIX,
         separator=data.PATH_LABEL_SEPARATOR or None,
         num_classes=cfg.MODEL.NUM_CLASSES,
@@ -58,7 +60,9 @@ def class_names(cfg: Any) -> list[str]:
     names = (read_class_names(path) if path else _names_of_data(cfg)) or numbered_names(count)
     if len(names) != count:
         source = path or cfg.DATA.PATH_TO_DATA_DIR
-        raise ConfigError(f"{source}: {len(names)} class names for MODEL.NUM_CLASSES {count}; make them equal")
+        raise ConfigError(
+            f"{source}: {len(names)} class names for MODEL.NUM_CLASSES {count}; make them equal"
+        )
     return names
 
 
@@ -117,7 +121,9 @@ def train_dataset(cfg: Any) -> Dataset:
     path = list_path(cfg, "train")
     videos = open_list(cfg, path)
     if videos.format == "unlabelled":
-        raise DataError(f"{path}: an unlabelled list can be tested, not trained on; give each line a label")
+        raise DataError(
+            f"{path}: an unlabelled list can be tested, not trained on; give each line a label"
+        )
     return ClipDataset(
         videos,
         rule=clip_rule(cfg),
@@ -153,14 +159,25 @@ def validation_views(cfg: Any) -> ViewSpec:
     """One view: the middle of the middle clip at the training size."""
     data = cfg.DATA
     return ViewSpec(
-        clip_rule(cfg), 1, 1, short_side=data.TRAIN_JITTER_SCALES[0], crop_size=data.TRAIN_CROP_SIZE, centre=True
+        clip_rule(cfg),
+        1,
+        1,
+        short_side=data.TRAIN_JITTER_SCALES[0],
+        crop_size=data.TRAIN_CROP_SIZE,
+        centre=True,
     )
 
 
 def final_views(cfg: Any) -> ViewSpec:
     """NUM_ENSEMBLE_VIEWS clips x NUM_SPATIAL_CROPS crops; the short side is the crop's."""
     test, size = cfg.TEST, cfg.DATA.TEST_CROP_SIZE
-    return ViewSpec(clip_rule(cfg), test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS, short_side=size, crop_size=size)
+    return ViewSpec(
+        clip_rule(cfg),
+        test.NUM_ENSEMBLE_VIEWS,
+        test.NUM_SPATIAL_CROPS,
+        short_side=size,
+        crop_size=size,
+    )
 
 
 def open_videos(cfg: Any, path: str, spec: ViewSpec, model_names: list[str]) -> VideoViews:
@@ -193,9 +210,16 @@ def preparation(cfg: Any) -> Callable[[Tensor], Tensor]:
 def preprocessing(cfg: Any) -> dict[str, Any]:
     """What a checkpoint's weights assume of their input. An image network's assume nothing of time."""
     data = cfg.DATA
-    pixels = {"mean": list(data.MEAN), "std": list(data.STD), "reverse_channels": data.REVERSE_INPUT_CHANNEL}
+    pixels = {
+        "mean": list(data.MEAN),
+        "std": list(data.STD),
+        "reverse_channels": data.REVERSE_INPUT_CHANNEL,
+    }
     if cfg.TRAIN.DATASET != VIDEO:
-        return pixels | {"crop_size": data.TEST_CROP_SIZE, "short_side": data.TRAIN_JITTER_SCALES[0]}
+        return pixels | {
+            "crop_size": data.TEST_CROP_SIZE,
+            "short_side": data.TRAIN_JITTER_SCALES[0],
+        }
     return pixels | {
         "num_frames": data.NUM_FRAMES,
         "sampling_rate": data.SAMPLING_RATE,
@@ -211,5 +235,8 @@ def _image_transform(cfg: Any) -> Transform:
     size, colours = data.TRAIN_CROP_SIZE, (data.RANDOM_FLIP, data.COLOR_JITTER, data.PCA_NOISE)
     if cfg.TRAIN.DATASET == "cifar10":
         return PaddedCrop(size, 4, *colours)
-    area, aspect = tuple(data.TRAIN_JITTER_SCALES_RELATIVE), tuple(data.TRAIN_JITTER_ASPECT_RELATIVE)
+    area, aspect = (
+        tuple(data.TRAIN_JITTER_SCALES_RELATIVE),
+        tuple(data.TRAIN_JITTER_ASPECT_RELATIVE),
+    )
     return RandomResizedCrop(size, area, aspect, *colours)

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from octvideo.build import build_model, build_trainer, dry_run, final_test, train, validator
-from octvideo.build import data as build_data
-from octvideo.build import recipe as build_recipe
-from octvideo.build.dry_run import GeneratedSamples, GeneratedVideos
+from octvideo.assembly import build_model, build_trainer, dry_run, final_test, train, validator
+from octvideo.assembly import data as build_data
+from octvideo.assembly import recipe as build_recipe
+from octvideo.assembly.dry_run import GeneratedSamples, GeneratedVideos
 from octvideo.config import load_config
 from octvideo.engine.distributed import Processes
 from octvideo.errors import ConfigError
@@ -20,7 +20,9 @@ from octvideo.layers import OctConv3d
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EVERY_CONFIG = [  # the deepest have layers by the hundred: slow at any width
-    pytest.param(path, id=name, marks=[pytest.mark.slow] if re.search("resnet(101|152)", name) else [])
+    pytest.param(
+        path, id=name, marks=[pytest.mark.slow] if re.search("resnet(101|152)", name) else []
+    )
     for path in sorted(CONFIGS.glob("*/*.yaml"))
     if (name := f"{path.parent.name}/{path.stem}") and path.parent.name != "recipes"
 ]
@@ -68,11 +70,20 @@ def meta_model(cfg):
     ("settings", "expected"),
     [
         (["OCTCONV.ALPHA=0.5"], {"alpha": 0.5, "stages": None, "width_rule": None}),
-        (["OCTCONV.STAGES=[2,3,4]", "OCTCONV.WIDTH_RULE=int"], {"stages": [2, 3, 4], "width_rule": "int"}),
+        (
+            ["OCTCONV.STAGES=[2,3,4]", "OCTCONV.WIDTH_RULE=int"],
+            {"stages": [2, 3, 4], "width_rule": "int"},
+        ),
         (["OCTCONV.DOWNSAMPLE=pool"], {"downsample": "pool"}),
-        (["RESNET.STRIDE_1X1=true", "RESNET.STEM_POOL_PADDING=0"], {"stride_1x1": True, "stem_pool_padding": 0}),
+        (
+            ["RESNET.STRIDE_1X1=true", "RESNET.STEM_POOL_PADDING=0"],
+            {"stride_1x1": True, "stem_pool_padding": 0},
+        ),
         (["NONLOCAL.LOCATION=[[[]],[[1]],[[]],[[]]]"], {"nonlocal_location": [[], [1], [], []]}),
-        (["RESNET.NUM_BLOCK_TEMP_KERNEL=[[1],[1],[1],[1]]"], {"num_block_temp_kernel": [1, 1, 1, 1]}),
+        (
+            ["RESNET.NUM_BLOCK_TEMP_KERNEL=[[1],[1],[1],[1]]"],
+            {"num_block_temp_kernel": [1, 1, 1, 1]},
+        ),
         (["MODEL.ARCH=slowfast", "SLOWFAST.ALPHA=4"], {"name": "slowfast_r26", "speed_ratio": 4}),
     ],
 )
@@ -86,13 +97,20 @@ def test_a_setting_reaches_the_network(settings, expected):
 def test_every_octave_convolution_is_told_to_save_memory(saving):
     model = meta_model(tiny("OCTCONV.ALPHA=0.5", f"OCTCONV.MEMORY_SAVING={saving}"))
 
-    assert {module.memory_saving for module in model.modules() if isinstance(module, OctConv3d)} == {saving}
+    assert {
+        module.memory_saving for module in model.modules() if isinstance(module, OctConv3d)
+    } == {saving}
 
 
 def test_an_image_network_goes_by_its_name():
     cfg = load_config(
         str(KINETICS / "i3d.yaml"),
-        ["TRAIN.DATASET=imagenet", "TEST.DATASET=imagenet", "MODEL.ARCH=resnet18", "OCTCONV.ALPHA=0.25"],
+        [
+            "TRAIN.DATASET=imagenet",
+            "TEST.DATASET=imagenet",
+            "MODEL.ARCH=resnet18",
+            "OCTCONV.ALPHA=0.25",
+        ],
     )
 
     assert meta_model(cfg)(torch.empty(1, 3, 64, 64, device="meta")).shape == (1, 400)
@@ -113,7 +131,11 @@ def test_frozen_stages_neither_train_nor_count_statistics():
 def test_batch_norm_has_no_weight_decay():
     built = trainer(tiny("TRAIN.BATCH_SIZE=2"))
 
-    decays = {id(p): group["weight_decay"] for group in built.step.optimizer.param_groups for p in group["params"]}
+    decays = {
+        id(p): group["weight_decay"]
+        for group in built.step.optimizer.param_groups
+        for p in group["params"]
+    }
     for module in built.model.modules():
         if isinstance(module, nn.BatchNorm3d):
             assert decays[id(module.weight)] == decays[id(module.bias)] == 0
@@ -123,11 +145,15 @@ def test_batch_norm_has_no_weight_decay():
 
 def test_a_batch_is_shared_by_processes_and_accumulation_steps():
     cfg = tiny("TRAIN.BATCH_SIZE=12", "SOLVER.ACCUM_STEPS=3")
-    loader = build_data.train_loader(cfg, GeneratedSamples((3, 8, 32, 32), 4, 24), Processes(rank=1, world_size=2))
+    loader = build_data.train_loader(
+        cfg, GeneratedSamples((3, 8, 32, 32), 4, 24), Processes(rank=1, world_size=2)
+    )
 
     assert loader.batch_size == 2
     with pytest.raises(ConfigError, match="not divisible by 8 processes x 3 accumulation steps"):
-        build_data.train_loader(cfg, GeneratedSamples((3, 8, 32, 32), 4, 24), Processes(world_size=8))
+        build_data.train_loader(
+            cfg, GeneratedSamples((3, 8, 32, 32), 4, 24), Processes(world_size=8)
+        )
 
 
 def test_a_checkpoint_travels_with_what_its_weights_assume():
@@ -143,8 +169,18 @@ def test_a_checkpoint_travels_with_what_its_weights_assume():
 @pytest.mark.usefixtures("_determinism_as_before")
 def test_deterministic_runs_are_the_same_to_the_bit(tmp_path):
     def metrics_of(name):
-        settings = ["TRAIN.BATCH_SIZE=2", "OCTCONV.ALPHA=0.5", "SOLVER.MAX_EPOCH=1", "SOLVER.WARMUP_EPOCHS=0"]
-        cfg = tiny(*settings, "TRAIN.DETERMINISTIC=true", "BN.NUM_BATCHES_PRECISE=1", f"OUTPUT_DIR={tmp_path / name}")
+        settings = [
+            "TRAIN.BATCH_SIZE=2",
+            "OCTCONV.ALPHA=0.5",
+            "SOLVER.MAX_EPOCH=1",
+            "SOLVER.WARMUP_EPOCHS=0",
+        ]
+        cfg = tiny(
+            *settings,
+            "TRAIN.DETERMINISTIC=true",
+            "BN.NUM_BATCHES_PRECISE=1",
+            f"OUTPUT_DIR={tmp_path / name}",
+        )
         trainer(cfg).train()
         assert torch.are_deterministic_algorithms_enabled()
         return (tmp_path / name / "metrics.jsonl").read_bytes()
@@ -167,7 +203,9 @@ def test_validation_counts_errors_over_one_view_of_each_video():
 
 
 def test_a_cosine_counts_epochs_and_warms_up():
-    schedule = build_recipe.build_schedule(load_config(str(KINETICS / "i3d.yaml")), steps_per_epoch=100)
+    schedule = build_recipe.build_schedule(
+        load_config(str(KINETICS / "i3d.yaml")), steps_per_epoch=100
+    )
 
     assert schedule.lr(0) == pytest.approx(0.01)
     assert schedule.lr(98) == pytest.approx(0.05)
@@ -197,7 +235,10 @@ def test_the_rate_follows_the_batch_where_a_base_batch_is_given():
     ("settings", "expected"),
     [
         ([], ""),
-        (["TRAIN.BATCH_SIZE=16"], "TRAIN.BATCH_SIZE 16 instead of 64; SOLVER.BASE_BATCH_SIZE 64 scales the rate"),
+        (
+            ["TRAIN.BATCH_SIZE=16"],
+            "TRAIN.BATCH_SIZE 16 instead of 64; SOLVER.BASE_BATCH_SIZE 64 scales the rate",
+        ),
         (["TRAIN.BATCH_SIZE=16", "SOLVER.BASE_BATCH_SIZE=64"], ""),
         (["SOLVER.MAX_EPOCH=100"], "not the published recipe: SOLVER.MAX_EPOCH 100 instead of 196"),
         (["MODEL.NUM_CLASSES=6", "SOLVER.MAX_EPOCH=100"], ""),
@@ -227,7 +268,11 @@ def test_every_config_dry_runs_on_a_narrow_network(file, capsys):
         ["MIXUP.ENABLE=true", "MIXUP.LABEL_SMOOTH_VALUE=0.1", "MODEL.CLASS_WEIGHTS=[1,1,2,2]"],
         ["MODEL.FROZEN_BN=true", "MODEL.ACT_CHECKPOINT=true", "BN.USE_PRECISE_STATS=false"],
         ["TRAIN.MIXED_PRECISION=true", "TRAIN.EMA_DECAY=0.9", "SOLVER.CLIP_GRAD_L2NORM=1"],
-        ["SOLVER.OPTIMIZING_METHOD=adamw", "TRAIN.CHANNELS_LAST=false", "DATA.REVERSE_INPUT_CHANNEL=true"],
+        [
+            "SOLVER.OPTIMIZING_METHOD=adamw",
+            "TRAIN.CHANNELS_LAST=false",
+            "DATA.REVERSE_INPUT_CHANNEL=true",
+        ],
         ["OCTCONV.MEMORY_SAVING=true", "BN.NORM_TYPE=sync_batchnorm", "SOLVER.ACCUM_STEPS=2"],
     ],
     ids=["multi-label", "mixup", "frozen", "amp", "adamw", "memory-saving"],
@@ -250,7 +295,9 @@ def test_an_image_network_trains_and_tests_in_the_same_engine(tmp_path, capsys):
         for i, name in enumerate(("cat", "dog")):
             (tmp_path / "data" / split / name).mkdir(parents=True)
             for k in range(2):
-                Image.new("RGB", (40, 36), (90 * i, 40 * k, 7)).save(tmp_path / "data" / split / name / f"{k}.png")
+                Image.new("RGB", (40, 36), (90 * i, 40 * k, 7)).save(
+                    tmp_path / "data" / split / name / f"{k}.png"
+                )
     (tmp_path / "mine.yaml").write_text(IMAGES + f"OUTPUT_DIR: {tmp_path / 'run'}\n")
     cfg = load_config(str(tmp_path / "mine.yaml"), [f"DATA.PATH_TO_DATA_DIR={tmp_path / 'data'}"])
 

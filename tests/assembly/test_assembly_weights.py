@@ -7,14 +7,19 @@ import pytest
 import torch
 
 from octvideo import create_model
-from octvideo.build.model import build_model
-from octvideo.build.weights import load_initial_weights
+from octvideo.assembly.model import build_model
+from octvideo.assembly.weights import load_initial_weights
 from octvideo.config import load_config
 from octvideo.data.batch import Sample
 from octvideo.engine.distributed import Processes
 from octvideo.errors import CheckpointError, ConfigError, DataError
 
-SMALL = ["DATA_LOADER.NUM_WORKERS=0", "RESNET.DEPTH=26", "RESNET.WIDTH_PER_GROUP=16", "MODEL.NUM_CLASSES=3"]
+SMALL = [
+    "DATA_LOADER.NUM_WORKERS=0",
+    "RESNET.DEPTH=26",
+    "RESNET.WIDTH_PER_GROUP=16",
+    "MODEL.NUM_CLASSES=3",
+]
 
 
 class Clips:
@@ -28,7 +33,9 @@ class Clips:
 
     def sample(self, epoch: int, index: int) -> Sample:
         self.asked.append(index)
-        noise = torch.randint(256, (3, 4, 32, 32), generator=torch.Generator().manual_seed(index), dtype=torch.uint8)
+        noise = torch.randint(
+            256, (3, 4, 32, 32), generator=torch.Generator().manual_seed(index), dtype=torch.uint8
+        )
         return Sample(noise, 0, index, "clip")
 
 
@@ -39,7 +46,10 @@ CLIPS = Clips()
 def image_file(tmp_path: Path) -> str:
     """A ResNet-26 of ours that does say what it assumes."""
     model = create_model("resnet26", width_per_group=16, num_classes=5)
-    meta = {"model": model.config, "preprocessing": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}
+    meta = {
+        "model": model.config,
+        "preprocessing": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+    }
     torch.save({"model_state": model.state_dict(), "meta": meta}, tmp_path / "image.pyth")
     return str(tmp_path / "image.pyth")
 
@@ -73,7 +83,9 @@ def test_image_weights_are_inflated_and_the_log_says_what_changed(repo, image_fi
         ("i3d", [], False),
     ],
 )
-def test_clips_of_the_data_say_which_channels_of_vanilla_weights_go_low(repo, image_file, caplog, name, settings, asks):
+def test_clips_of_the_data_say_which_channels_of_vanilla_weights_go_low(
+    repo, image_file, caplog, name, settings, asks
+):
     cfg, clips = config(repo, name, f"TRAIN.CHECKPOINT_FILE_PATH={image_file}", *settings), Clips()
 
     with caplog.at_level(logging.INFO, "octvideo"):
@@ -95,7 +107,9 @@ def test_clips_of_the_data_say_which_channels_of_vanilla_weights_go_low(repo, im
         ("i3d", ["MODEL.FROZEN_BN=true"], False),
     ],
 )
-def test_frozen_batch_norms_of_divided_kernels_are_warned_of(repo, image_file, caplog, name, settings, warns):
+def test_frozen_batch_norms_of_divided_kernels_are_warned_of(
+    repo, image_file, caplog, name, settings, warns
+):
     cfg = config(repo, name, f"TRAIN.CHECKPOINT_FILE_PATH={image_file}", *settings)
 
     load_initial_weights(cfg, build_model(cfg), CLIPS, Processes())
@@ -114,8 +128,14 @@ NONLOCAL = ["NONLOCAL.LOCATION=[[[]],[[1]],[[]],[[]]]"]
             [*SLOWFAST, "MODEL.FROZEN_BN=true"],
             "fast starts fresh, and frozen it would not learn; set MODEL.FROZEN_BN False",
         ),
-        ([*SLOWFAST, "MODEL.FREEZE_STAGES=[1,2]"], r"fast starts fresh.*; set MODEL.FREEZE_STAGES \[\]"),
-        ([*NONLOCAL, "MODEL.FREEZE_STAGES=[1,2,3]"], r"res3.nonlocal1 starts fresh.*; set MODEL.FREEZE_STAGES \[\]"),
+        (
+            [*SLOWFAST, "MODEL.FREEZE_STAGES=[1,2]"],
+            r"fast starts fresh.*; set MODEL.FREEZE_STAGES \[\]",
+        ),
+        (
+            [*NONLOCAL, "MODEL.FREEZE_STAGES=[1,2,3]"],
+            r"res3.nonlocal1 starts fresh.*; set MODEL.FREEZE_STAGES \[\]",
+        ),
     ],
 )
 def test_what_starts_fresh_is_not_frozen(repo, image_file, settings, message):
@@ -152,7 +172,9 @@ def test_without_a_file_training_starts_from_scratch_and_says_so(repo, caplog):
 
 
 def test_another_input_is_refused_before_the_model_is_touched(repo, image_file):
-    cfg = config(repo, "i3d", f"TRAIN.CHECKPOINT_FILE_PATH={image_file}", "DATA.MEAN=[0.45,0.45,0.45]")
+    cfg = config(
+        repo, "i3d", f"TRAIN.CHECKPOINT_FILE_PATH={image_file}", "DATA.MEAN=[0.45,0.45,0.45]"
+    )
     model = build_model(cfg)
     before = model.stem.conv.weight.clone()
 
@@ -163,9 +185,17 @@ def test_another_input_is_refused_before_the_model_is_touched(repo, image_file):
 
 
 def test_a_video_file_loads_as_it_is(repo, tmp_path):
-    cfg = config(repo, "i3d", "TRAIN.CHECKPOINT_INFLATE=false", f"TRAIN.CHECKPOINT_FILE_PATH={tmp_path / 'w.pyth'}")
+    cfg = config(
+        repo,
+        "i3d",
+        "TRAIN.CHECKPOINT_INFLATE=false",
+        f"TRAIN.CHECKPOINT_FILE_PATH={tmp_path / 'w.pyth'}",
+    )
     trained, model = build_model(cfg), build_model(cfg)
-    torch.save({"model_state": trained.state_dict(), "meta": {"model": trained.config}}, tmp_path / "w.pyth")
+    torch.save(
+        {"model_state": trained.state_dict(), "meta": {"model": trained.config}},
+        tmp_path / "w.pyth",
+    )
 
     load_initial_weights(cfg, model, CLIPS, Processes())
 
