@@ -127,7 +127,7 @@ def _remembered(path: Path, entries: Iterable[str]) -> Iterator[Finding]:
 def _write(videos: VideoList, folder: Path, findings: dict[str, Finding]) -> CheckResult:
     good_list, bad_list, index = folder / "good.csv", folder / "bad.csv", index_path(videos.name)
     good = [
-        entry._replace(path=os.path.abspath(entry.path))
+        entry._replace(path=os.path.abspath(entry.path))  # noqa: PTH100
         for entry in videos
         if not findings[entry.path].cause
     ]
