@@ -1,6 +1,6 @@
 """Building blocks: octave convolutions and what stands beside them. Depends on torch only."""
 
-from octvideo.layers.lowering import channels_last, lower
+from octvideo.layers.lowering import channels_last, compute_in_2d, lower
 from octvideo.layers.octave import (
     WIDTH_RULES,
     Channels,
@@ -26,6 +26,7 @@ __all__ = [
     "OctTensor",
     "channels_last",
     "check_alpha",
+    "compute_in_2d",
     "down",
     "lower",
     "merge",

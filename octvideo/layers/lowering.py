@@ -8,24 +8,31 @@ k x 1 x 1. In channels-last memory (N, T, H, W, C) both are 2D convolutions on a
 
 A kernel that is deep and wide (the stem, 5 x 7 x 7) is 1 x 7 x 7 on 5 shifted copies of its few input channels, and
 1 x 1 x 1 a matrix product where PyTorch would make one anyway.
+
+The same views serve a GPU. Whether they are faster there depends on the card and on cuDNN: `compute_in_2d` decides.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+In2D = bool | Literal["auto"]
+
+FASTER_IN_2D = frozenset({"cpu"})
+"""The types of device on which "auto" computes in 2D, by measurement (decision 003)."""
+
 
 class Conv3d(nn.Conv3d):
-    """`nn.Conv3d` that computes as 2D convolutions where `lowered` is set and the tensor is on a CPU."""
+    """`nn.Conv3d` that computes as 2D convolutions where `in_2d` says so (`compute_in_2d`)."""
 
-    lowered = False
+    in_2d: In2D = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.lowered and x.device.type == "cpu" and in_2d() and self._has_form()):
+        if not (_in_2d(self.in_2d, x) and self._has_form()):
             return super().forward(x)
         assert not isinstance(self.padding, str)
         return conv3d_as_2d(x, self.weight, self.stride, self.padding, self.groups, self.bias)
@@ -47,7 +54,7 @@ class MaxPool3d(nn.MaxPool3d):
     (PyTorch's own takes longer in 3D, and as (2, 1) in 2D much longer: decision 003.)
     """
 
-    lowered = False
+    in_2d: In2D = False
 
     def __init__(
         self, window: tuple[int, int, int], stride: tuple[int, int, int], padding: int = 0
@@ -56,7 +63,7 @@ class MaxPool3d(nn.MaxPool3d):
         self.window, self.strides, self.pad = window, stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.lowered and x.device.type == "cpu" and in_2d()):
+        if not _in_2d(self.in_2d, x):
             return super().forward(x)
         (t, *k), (st, *s), p = self.window, self.strides, self.pad
         if t == 1:
@@ -87,7 +94,8 @@ class LargerOfTwo(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (is_first,) = ctx.saved_tensors
         shape = (*grad.shape[:2], ctx.frames, *grad.shape[3:])
-        out = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last_3d)
+        layout = torch.channels_last_3d
+        out = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=layout)
         first, second = _pairs(out)
         torch.mul(grad, is_first, out=first)
         torch.sub(grad, first, out=second)
@@ -106,12 +114,26 @@ def in_2d() -> bool:
     return not torch.compiler.is_exporting()
 
 
-def lower(model: nn.Module, on: bool = True) -> nn.Module:
-    """Let the convolutions and pools in `model` compute in 2D on CPUs, or in 3D again; returns `model`."""
+def compute_in_2d(model: nn.Module, on: In2D = "auto") -> nn.Module:
+    """Let the 3D convolutions and max pools of `model` compute in 2D, or in 3D again; returns `model`.
+
+    on: True or False holds on every device, "auto" is True on those where a measurement found 2D to be faster
+        (`FASTER_IN_2D`). A compiled network compiles again after a change.
+    """
     for module in model.modules():
         if isinstance(module, Conv3d | MaxPool3d):
-            module.lowered = on
+            module.in_2d = on
     return model
+
+
+def lower(model: nn.Module, on: In2D = "auto") -> nn.Module:
+    """The name of `compute_in_2d` in version 0.1.0."""
+    return compute_in_2d(model, on)
+
+
+def _in_2d(choice: In2D, x: Tensor) -> bool:
+    on = x.device.type in FASTER_IN_2D if choice == "auto" else choice
+    return on and in_2d()
 
 
 def channels_last(model: nn.Module, on: bool = True) -> nn.Module:
@@ -169,9 +191,10 @@ def unflatten_space(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _copies_1x1(x: Tensor) -> bool:
-    """PyTorch computes an unstrided 1 x 1 of fewer than 16 images, in one thread, as a matrix product of copies."""
+    """On a CPU PyTorch makes an unstrided 1 x 1 of fewer than 16 images, in one thread, a matrix product of copies."""
     return (
-        not torch.compiler.is_compiling()
+        x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
         and torch.get_num_threads() == 1
         and x.shape[0] * x.shape[2] < 16
     )

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from octvideo import create_model
-from octvideo.layers import channels_last, lower
+from octvideo.layers import channels_last, compute_in_2d, lower
 from octvideo.layers.lowering import Conv3d, MaxPool3d
 
 TINY = {"num_classes": 5, "width_per_group": 16, "width_rule": "int"}
@@ -67,3 +68,46 @@ def test_a_network_is_channels_last_from_the_start_and_can_be_contiguous(name, l
     assert all(k.is_contiguous(memory_format=layout) for k in kernels)
     channels_last(model, on=False)
     assert all(k.is_contiguous() for k in kernels)
+
+
+class Convolutions(TorchDispatchMode):
+    """Collects how many dimensions the input of each convolution has."""
+
+    def __init__(self):
+        super().__init__()
+        self.dims = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "convolution" in func.name():
+            self.dims += [max(tensor.dim() for tensor in args if isinstance(tensor, torch.Tensor))]
+        return func(*args, **(kwargs or {}))
+
+
+def dims_of_a_training_step(device, choice, **options):
+    with torch.device(device):
+        model = compute_in_2d(create_model("i3d_r26", alpha=0.25, **TINY, **options), choice)
+        clip = torch.ones(1, 3, 8, 32, 32)
+    with Convolutions() as convolutions:
+        model(clip).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    return set(convolutions.dims)
+
+
+@pytest.mark.parametrize("memory_saving", [False, True])
+@pytest.mark.parametrize(
+    ("device", "choice", "dims"),
+    [("cpu", "auto", {4}), ("cpu", False, {5}), ("meta", "auto", {5}), ("meta", True, {4})],
+)
+def test_a_training_step_computes_in_2d_where_it_was_chosen(device, choice, dims, memory_saving):
+    assert dims_of_a_training_step(device, choice, memory_saving=memory_saving) == dims
+
+
+def test_a_network_in_2d_compiles_as_one_graph_and_again_after_a_change():
+    model = create_model("i3d_r26", alpha=0.25, **TINY).eval()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    clip = torch.randn(1, 3, 8, 32, 32)
+    expected = model(clip)
+
+    for choice in (True, False):
+        compute_in_2d(model, choice)
+        torch.testing.assert_close(compiled(clip), expected, atol=1e-5, rtol=1e-4)
