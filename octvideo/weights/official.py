@@ -9,7 +9,7 @@ Stages count from 2 and blocks from 1 by symbol; from 1 and 0 in gluon.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from octvideo.errors import CheckpointError
 from octvideo.layers import OctConv2d
 from octvideo.layers.octave import Downsample
+from octvideo.weights.constants import fold_shortcut_biases, fold_whitening
 from octvideo.weights.mxnet_params import Array, read_params
 
 FamilyName = Literal["resnet", "densenet", "mobilenet_v1", "mobilenet_v2"]
@@ -128,10 +129,15 @@ def read_official(path: str | Path) -> OfficialWeights:
     return OfficialWeights(
         state=state,
         bn_eps=1e-4 if by_symbol else 1e-5,
-        downsample="pool" if any(name.endswith(".h2l.weight") for name in state) else "stride",
+        downsample="pool" if _pools(arrays, by_symbol) else "stride",
         mean=SYMBOL_MEAN if by_symbol else GLUON_MEAN,
         std=SYMBOL_STD if by_symbol else GLUON_STD,
     )
+
+
+def _pools(names: Iterable[str], by_symbol: bool) -> bool:
+    """Does the network pool before a strided convolution? Only the plain layers by symbol stride themselves."""
+    return not by_symbol or any(OfficialName.parse(name).group in PATHS for name in names)
 
 
 def _check_assumptions(model: nn.Module, weights: OfficialWeights, source: str) -> None:
@@ -197,13 +203,20 @@ def to_state(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
         if key in found:
             raise CheckpointError(f"{name} names a tensor that the file holds already")
         found[key] = _matrix(place, torch.from_numpy(arrays[name].astype(np.float32)))
-    return _join_squeezes(
-        {key: tensor for key, tensor in found.items() if not WHITEN_SCALE.search(key[0])}
-    )
+    return _fold_constants(_join_squeezes(found))
 
 
-# Official whitening norms have a gamma and a beta in the file that they do not use.
-WHITEN_SCALE = re.compile(r"whiten\.\w+\.(weight|bias)$")
+def _fold_constants(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    try:
+        return fold_shortcut_biases(fold_whitening(state))
+    except (
+        KeyError,
+        RuntimeError,
+    ) as error:  # a norm is missing, or has another number of channels
+        raise CheckpointError(
+            f"the whitening norms or shortcut biases do not fit the other layers ({error}); "
+            "this is no file of an official OctConv network"
+        ) from error
 
 
 def _matrix(place: str, tensor: Tensor) -> Tensor:

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from octvideo import create_model
 from octvideo.errors import CheckpointError
+from octvideo.layers import OctTensor
 from octvideo.weights import load_official
-from octvideo.weights.official import OfficialName, to_state
+from octvideo.weights.constants import fold_whitening
+from octvideo.weights.official import OfficialName, read_official, to_state
 
 
 def logits_differ_by(name, options, path, oracle):
@@ -122,6 +124,60 @@ def test_a_tar_is_read_without_unpacking(tmp_path):
 
     assert difference < 1e-5
     assert list(tmp_path.iterdir()) == [archive]
+
+
+@pytest.mark.parametrize(
+    ("layer", "downsample"),
+    [
+        ("L1_B0.conv4.conv_h2h.weight", "pool"),  # gluon code pools at ratio 0 too
+        ("arg:L2_B01_conv4_conv-h2h_weight", "pool"),
+        ("arg:L2_B01_conv4_conv_weight", "stride"),
+    ],
+)
+def test_the_spelling_of_a_plain_layer_tells_how_it_downsamples(layer, downsample, tmp_path):
+    path = tmp_path / "official.params"
+    oracles.rule.write(path, {layer: np.zeros((2, 2, 1, 1), "f4")})
+
+    assert read_official(path).downsample == downsample
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25])
+def test_whitening_norms_add_their_beta_and_ignore_their_gamma(alpha):
+    model = create_model("resnet50", alpha=alpha, blocks=(1, 1, 1, 1), se=True, width_per_group=16)
+    whitenings = {name: m for name, m in model.named_modules() if name.endswith("whiten")}
+    constants = {
+        f"{name}.{group}.{tensor}": torch.randn(channels)
+        for name, m in whitenings.items()
+        for group, channels in zip(("high", "low"), m.channels, strict=True)
+        for tensor in ("weight", "bias")
+        if channels
+    }
+    x = torch.randn(1, 3, 64, 64)
+
+    folded = fold_whitening(model.state_dict() | constants)
+    for name, module in whitenings.items():
+        betas = [constants.get(f"{name}.{group}.bias") for group in ("high", "low")]
+        module.register_forward_hook(lambda m, i, out, betas=betas: _plus(out, *betas))
+    expected = model.eval()(x)
+    plain = create_model(**model.config).eval()
+    plain.load_state_dict(folded)
+
+    assert (plain(x) - expected).abs().max() < 1e-5
+
+
+def _plus(x, high, low):
+    shifted = None if x.low is None else x.low + low[:, None, None]
+    return OctTensor(x.high + high[:, None, None], shifted)
+
+
+def test_a_whitening_norm_of_another_width_is_refused():
+    layers = {
+        "L1_B0.conv4.conv_h2h.weight": np.zeros((2, 2, 1, 1), "f4"),
+        "L1_B0.bn4.bn_h.running_mean": np.zeros(2, "f4"),
+    }
+
+    with pytest.raises(CheckpointError, match="do not fit the other layers"):
+        to_state(layers | {"L1_B0.bn4a.bn_h.beta": np.zeros(3, "f4")})
 
 
 @pytest.mark.parametrize(
