@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from evaluate import write_videos
 
-from octvideo.data import decode, open_video, probe
-from octvideo.data.encode import write_video
+from octvideo.data import open_video, probe
+from octvideo.data.lists.video_list import read_list
 from octvideo.data.transforms import resize_short_side
-from octvideo.data.video_list import read_list
+from octvideo.data.video import decode
+from octvideo.data.video.encode import write_video
 
 SPAN, STEP, FPS = 64, 9, 30
 Read = Callable[[str, list[int]], np.ndarray]

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from octvideo.data.encode import write_video
+from octvideo.data.clips.views import VideoViews, ViewSpec
+from octvideo.data.lists.video_list import read_list
 from octvideo.data.sampling import ClipRule
-from octvideo.data.video_list import read_list
-from octvideo.data.views import VideoViews, ViewSpec
+from octvideo.data.video.encode import write_video
 
 SPEC = ViewSpec(ClipRule(8, 8))
 HEIGHT, WIDTH, FPS = 256, 340, 30

@@ -31,8 +31,8 @@ from studies import FOLDS, STUDIES, WEIGHTS, Row, Study
 
 from octvideo.assembly.model import build_model
 from octvideo.config import load_config
-from octvideo.data.decode import iter_frames
 from octvideo.data.transforms import resize_short_side
+from octvideo.data.video.decode import iter_frames
 from octvideo.deploy.benchmark import interleaved
 
 REPO = Path(__file__).resolve().parent.parent

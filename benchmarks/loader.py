@@ -29,10 +29,10 @@ import torch
 from evaluate import write_videos
 
 from octvideo.data import ClipDataset, ClipRule, ClipTransform, Loader, probe
-from octvideo.data.index import read_index, write_index
+from octvideo.data.lists.video_list import read_list
 from octvideo.data.sampling import Timing
 from octvideo.data.transforms import color_jitter, normalize
-from octvideo.data.video_list import read_list
+from octvideo.data.video.index import read_index, write_index
 
 RULE, TRANSFORM = ClipRule(8, 8), ClipTransform(224)
 BATCH = 8

@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from octvideo.complexity import align
 from octvideo.deploy.benchmark import Case
-from octvideo.deploy.optimize import openvino_times
+from octvideo.deploy.engines import openvino_times
 from octvideo.errors import exit_on_user_error
 from octvideo.models.registry import input_shape
 

@@ -21,15 +21,15 @@ from pathlib import Path
 import torch
 
 from octvideo import create_model
-from octvideo.data.batch import Batch
+from octvideo.data.loading.batch import Batch
 from octvideo.data.transforms import normalize
 from octvideo.engine.distributed import Processes, processes
-from octvideo.engine.losses import make_loss
-from octvideo.engine.optim import Schedule, make_optimizer
-from octvideo.engine.records import Clock
-from octvideo.engine.state import TrainOptions
-from octvideo.engine.step import Stepper
 from octvideo.engine.threads import set_threads
+from octvideo.engine.training.losses import make_loss
+from octvideo.engine.training.optim import Schedule, make_optimizer
+from octvideo.engine.training.records import Clock
+from octvideo.engine.training.state import TrainOptions
+from octvideo.engine.training.step import Stepper
 
 
 def generated(args: argparse.Namespace) -> Iterator[Batch]:

@@ -35,9 +35,9 @@ PAGE: dict[str, Sequence[str]] = {
         "LayerCost",
     ),
     "octvideo.data": (),
-    "octvideo.data.video_list": ("read_list", "write_list", "VideoList", "VideoEntry"),
+    "octvideo.data.lists.video_list": ("read_list", "write_list", "VideoList", "VideoEntry"),
     "octvideo.weights": (),
-    "octvideo.deploy.optimize": ("optimize",),
+    "octvideo.deploy.engines": ("optimize",),
     "octvideo.deploy.fold": ("fold_batch_norm",),
     "octvideo.deploy.export": ("export_model",),
     "octvideo.errors": (

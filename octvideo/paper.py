@@ -130,8 +130,8 @@ TABLE_5: tuple[tuple[str, str, dict[str, Any], float, float, float], ...] = (
 
 CLIP, FAST_CLIP, LARGE_FAST_CLIP = (8, 224, 224), (32, 224, 224), (32, 256, 256)
 UNPADDED: dict[str, Any] = {"stem_pool_padding": 0}
-RULE_A = "octave in res2-res5, widths in multiples of 16, pool1 padded"
-RULE_G = (
+RESNET_RULE = "octave in res2-res5, widths in multiples of 16, pool1 padded"
+SLOWFAST_RULE = (
     "octave in res2-res4 of the slow pathway and the laterals behind them, low widths at least 16"
 )
 TABLE_6: tuple[tuple[str, str, dict[str, Any], tuple[int, int, int], float, str], ...] = (
@@ -140,20 +140,20 @@ TABLE_6: tuple[tuple[str, str, dict[str, Any], tuple[int, int, int], float, str]
     ("I3D + NL", "i3d_nln_r50", UNPADDED, CLIP, 33.3, "pool1 unpadded, five blocks, no attention products"),
     ("SlowFast-R50", "slowfast_r50", {}, FAST_CLIP, 27.6, "4 x 16 and 32 x 2 frames, pool1 padded"),
     ("SlowFast-R50, 256 px", "slowfast_r50", {}, LARGE_FAST_CLIP, 36.1, "as its own paper counts it"),
-    ("Oct-C2D, alpha .1", "c2d_r50", {"alpha": 0.1}, CLIP, 17.4, RULE_A),
-    ("Oct-I3D, alpha .1", "i3d_r50", {"alpha": 0.1}, CLIP, 25.6, RULE_A),
-    ("Oct-I3D, alpha .2", "i3d_r50", {"alpha": 0.2}, CLIP, 22.1, RULE_A),
-    ("Oct-I3D, alpha .5", "i3d_r50", {"alpha": 0.5}, CLIP, 15.3, f"{RULE_A}; no reading gives 15.3"),
+    ("Oct-C2D, alpha .1", "c2d_r50", {"alpha": 0.1}, CLIP, 17.4, RESNET_RULE),
+    ("Oct-I3D, alpha .1", "i3d_r50", {"alpha": 0.1}, CLIP, 25.6, RESNET_RULE),
+    ("Oct-I3D, alpha .2", "i3d_r50", {"alpha": 0.2}, CLIP, 22.1, RESNET_RULE),
+    ("Oct-I3D, alpha .5", "i3d_r50", {"alpha": 0.5}, CLIP, 15.3, f"{RESNET_RULE}; no reading gives 15.3"),
     (
         "Oct-I3D + NL, alpha .1", "i3d_nln_r50", {"alpha": 0.1, "nonlocal_on": "cross"}, CLIP, 28.9,
-        f"{RULE_A}; high attends to low",
+        f"{RESNET_RULE}; high attends to low",
     ),
     (
         "Oct-I3D + NL, alpha .1", "i3d_nln_r50", {"alpha": 0.1, "nonlocal_on": "high"}, CLIP, 28.9,
-        f"{RULE_A}; high attends to itself, low passes (the default)",
+        f"{RESNET_RULE}; high attends to itself, low passes (the default)",
     ),
-    ("Oct-SlowFast, alpha .1", "slowfast_r50", {"alpha": 0.1}, FAST_CLIP, 24.5, RULE_G),
-    ("Oct-SlowFast, alpha .2", "slowfast_r50", {"alpha": 0.2}, FAST_CLIP, 22.9, RULE_G),
+    ("Oct-SlowFast, alpha .1", "slowfast_r50", {"alpha": 0.1}, FAST_CLIP, 24.5, SLOWFAST_RULE),
+    ("Oct-SlowFast, alpha .2", "slowfast_r50", {"alpha": 0.2}, FAST_CLIP, 22.9, SLOWFAST_RULE),
 )  # fmt: skip
 
 

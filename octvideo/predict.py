@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from octvideo.data import DecodeError
-from octvideo.data.decode import iter_frames, open_video
-from octvideo.data.encode import write_video
-from octvideo.data.list_making import find_videos
+from octvideo.data.prepare.make_lists import find_videos
+from octvideo.data.video.decode import iter_frames, open_video
+from octvideo.data.video.encode import write_video
 from octvideo.errors import DataError
 from octvideo.recognizer import Prediction, Recognizer
 from octvideo.report.annotate import annotated

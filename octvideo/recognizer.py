@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from octvideo.data.decode import iter_frames, open_video
+from octvideo.data.clips.sliding import sliding_clips
+from octvideo.data.clips.views import ViewSpec, read_clips, view_batches
 from octvideo.data.sampling import ClipRule, Timing
 from octvideo.data.transforms import normalize, resize_short_side
-from octvideo.data.views import ViewSpec, read_clips, view_batches
-from octvideo.data.windows import sliding_clips
-from octvideo.deploy.optimize import WindowScores, optimize
+from octvideo.data.video.decode import iter_frames, open_video
+from octvideo.deploy.engines import WindowScores, optimize
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models import create_model
 from octvideo.torch_file import read_torch_file
@@ -87,7 +87,7 @@ class Recognizer:
         )
 
     def optimize(self, *, engine: str = "auto") -> "Recognizer":
-        """Score faster from now on, the same to 1e-4 (`octvideo.deploy.optimize`); takes up to a minute. Returns self.
+        """Score faster from now on, the same to 1e-4 (`octvideo.deploy.engines`); takes up to a minute. Returns self.
 
         Raises ConfigError for an unknown engine.
         """

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from octvideo.data.encode import write_video
+from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError, DataError
 from octvideo.recognizer import Recognizer
 from octvideo.report.gradcam import gradcam, overlay

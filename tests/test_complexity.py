@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from octvideo import create_model
 from octvideo.complexity import count, count_twice, stage_table, trace, traced_macs
-from octvideo.layers import lower
+from octvideo.layers import compute_in_2d
 from octvideo.paper import (
     Network,
     format_results,
@@ -61,8 +61,8 @@ def test_the_counts_agree_for_image_networks(name):
 def test_computing_in_2d_hides_no_work():
     model, shape = narrow("i3d_r26", alpha=0.5), (3, 4, 47, 64)
 
-    deep = trace(lower(model, on=False), shape)
-    flat = trace(lower(model, on=True), shape)
+    deep = trace(compute_in_2d(model, on=False), shape)
+    flat = trace(compute_in_2d(model, on=True), shape)
 
     assert traced_macs(deep) == traced_macs(flat) == count(model, shape).macs
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from octvideo.data.demo import make_clip
-from octvideo.data.encode import write_video
+from octvideo.data.prepare.demo import make_clip
+from octvideo.data.video.encode import write_video
 
 REPO = Path(__file__).parent.parent
 FOLDERS = ("", "docs/", "docs/decisions/", "data_lists/", "configs/", "benchmarks/")

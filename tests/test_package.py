@@ -49,8 +49,8 @@ def _sources(repo: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("what", "only_in"),
     [
-        ("import decord", {"octvideo/data/decode.py"}),
-        ("import av\n", {"octvideo/data/decode.py", "octvideo/data/encode.py"}),
+        ("import decord", {"octvideo/data/video/decode.py"}),
+        ("import av\n", {"octvideo/data/video/decode.py", "octvideo/data/video/encode.py"}),
         ("torch.distributed", {"octvideo/engine/distributed.py"}),
         ("import torchvision", set()),
         ("from torchvision import", set()),
@@ -164,7 +164,7 @@ from pathlib import Path
 import octvideo
 from octvideo.assembly import train
 from octvideo.config import load_config
-from octvideo.data.demo import write_demo_data
+from octvideo.data.prepare.demo import write_demo_data
 from octvideo.engine.distributed import processes
 
 write_demo_data("data", num_clips={"train": 16, "val": 8, "test": 8})

@@ -9,10 +9,10 @@ import torch
 
 import octvideo
 import octvideo.recognizer
-from octvideo.data.encode import write_video
+from octvideo.data.clips.sliding import sliding_clips
+from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import Timing
-from octvideo.data.watch import DecodeError
-from octvideo.data.windows import sliding_clips
+from octvideo.data.video.encode import write_video
 from octvideo.errors import CheckpointError, ConfigError
 
 

@@ -11,8 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from octvideo.data.check import check_list
-from octvideo.data.video_list import FORMATS, read_list
+from octvideo.data.lists.video_list import FORMATS, read_list
+from octvideo.data.prepare.check import check_list
 from octvideo.errors import exit_on_user_error
 
 

@@ -11,7 +11,7 @@ options change it.
 import argparse
 from pathlib import Path
 
-from octvideo.engine.checkpoint import save_checkpoint
+from octvideo.engine.checkpoint_files import save_checkpoint
 from octvideo.errors import exit_on_user_error
 from octvideo.weights.convert import ConvertedWeights, convert_weights
 

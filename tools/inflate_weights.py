@@ -29,7 +29,7 @@ from octvideo.assembly.weights import (
     split_effect,
 )
 from octvideo.config import add_config_arguments, load_config
-from octvideo.engine.checkpoint import save_checkpoint
+from octvideo.engine.checkpoint_files import save_checkpoint
 from octvideo.errors import exit_on_user_error
 
 

@@ -10,7 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-from octvideo.data.demo import NUM_CLIPS, write_demo_data
+from octvideo.data.prepare.demo import NUM_CLIPS, write_demo_data
 from octvideo.errors import exit_on_user_error
 
 

@@ -12,10 +12,10 @@ Formats: data_lists/README.md.
 import argparse
 from pathlib import Path
 
-from octvideo.data.class_names import read_class_names
-from octvideo.data.kinetics import kinetics_lists, read_annotations
-from octvideo.data.list_making import DatasetLists, write_lists
-from octvideo.data.splits import folder_lists, hmdb51_lists, ucf101_lists
+from octvideo.data.lists.class_names import read_class_names
+from octvideo.data.prepare.kinetics import kinetics_lists, read_annotations
+from octvideo.data.prepare.make_lists import DatasetLists, write_lists
+from octvideo.data.prepare.splits import folder_lists, hmdb51_lists, ucf101_lists
 from octvideo.errors import exit_on_user_error
 
 KNOWN_CLASSES = [

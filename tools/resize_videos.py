@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from octvideo.data.resize import measure_gain, resize_folder
+from octvideo.data.prepare.resize import measure_gain, resize_folder
 from octvideo.errors import exit_on_user_error
 
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from training import Examples
 
-from octvideo.data.decode import open_video
-from octvideo.data.demo import CLASS_NAMES, make_clip
+from octvideo.data.lists.video_list import read_list
+from octvideo.data.prepare.demo import CLASS_NAMES, make_clip
 from octvideo.data.sampling import segment_indices
 from octvideo.data.transforms import resize_short_side
-from octvideo.data.video_list import read_list
+from octvideo.data.video.decode import open_video
 
 FRAMES, SHORT_SIDE = 16, 72
 

@@ -17,7 +17,7 @@ from training import MEAN, STD
 from variants import VARIANTS
 from video import build
 
-from octvideo.data.demo import CLASS_NAMES
+from octvideo.data.prepare.demo import CLASS_NAMES
 from octvideo.data.transforms import normalize
 from octvideo.report.hooks import as_pair, captured
 from octvideo.report.spectrum import Spectrum, draw_spectra, energy_spectrum

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.data.transforms import normalize
-from octvideo.engine.losses import hits, make_loss
-from octvideo.engine.optim import Schedule, make_optimizer, set_lr
+from octvideo.engine.training.losses import hits, make_loss
+from octvideo.engine.training.optim import Schedule, make_optimizer, set_lr
 
 MEAN, STD = [0.45] * 3, [0.225] * 3
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from octvideo import create_model
-from octvideo.layers import OctConv3d, OctTensor, lower
+from octvideo.layers import OctConv3d, OctTensor, compute_in_2d
 from octvideo.layers.octave import up_to
 
 Change = Callable[[nn.Module], nn.Module]
@@ -74,7 +74,7 @@ def replaced_by(kind: type[OctConv3d]) -> Change:
                 new.load_state_dict(old.state_dict())
                 parent, _, child = name.rpartition(".")
                 setattr(model.get_submodule(parent), child, new)
-        return lower(model)
+        return compute_in_2d(model)
 
     return change
 

@@ -6,17 +6,17 @@ from typing import Any
 
 from torch import Tensor
 
-from octvideo.data.class_names import match_classes, names_beside, read_class_names
-from octvideo.data.dataset import ClipDataset, ClipTransform
-from octvideo.data.image_transforms import PaddedCrop, RandomResizedCrop, Transform
-from octvideo.data.images import ImageDataset, image_class_names, open_images
-from octvideo.data.index import VideoIndex, index_path, read_index
-from octvideo.data.loader import Dataset, Loader
+from octvideo.data.clips.dataset import ClipDataset, ClipTransform
+from octvideo.data.clips.views import VideoViews, ViewSpec
+from octvideo.data.images.dataset import ImageDataset, image_class_names, open_images
+from octvideo.data.images.transforms import PaddedCrop, RandomResizedCrop, Transform
+from octvideo.data.lists.class_names import match_classes, names_beside, read_class_names
+from octvideo.data.lists.video_list import VideoList, read_list
+from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.data.remote import join
 from octvideo.data.sampling import ClipRule
 from octvideo.data.transforms import normalize
-from octvideo.data.video_list import VideoList, read_list
-from octvideo.data.views import VideoViews, ViewSpec
+from octvideo.data.video.index import VideoIndex, index_path, read_index
 from octvideo.engine.distributed import Processes
 from octvideo.errors import ConfigError, DataError
 

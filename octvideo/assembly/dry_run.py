@@ -13,9 +13,9 @@ from octvideo.assembly import data as build_data
 from octvideo.assembly.images import image_validator
 from octvideo.assembly.start import start_run
 from octvideo.assembly.training import build_trainer, validator
-from octvideo.data.batch import Sample
+from octvideo.data.clips.views import DecodedVideo, ViewSpec
+from octvideo.data.loading.batch import Sample
 from octvideo.data.sampling import Timing
-from octvideo.data.views import Video, ViewSpec
 from octvideo.engine.distributed import Processes
 from octvideo.engine.log import setup_logging
 
@@ -88,12 +88,12 @@ class GeneratedVideos:
         self.paths: Sequence[str] = [f"generated video {i}" for i in range(num_videos)]
         self.labels: Sequence[tuple[int, ...]] = [(i % num_classes,) for i in range(num_videos)]
 
-    def read(self, indices: Sequence[int]) -> Iterable[Video]:
+    def read(self, indices: Sequence[int]) -> Iterable[DecodedVideo]:
         rule, side = self.spec.rule, self.spec.short_side
         for index in indices:
             frames = _noise((rule.num_frames, side, 2 * side, 3), index)
             clips = self.spec.clips(Timing(rule.num_frames, rule.target_fps))
-            yield Video(index, self.paths[index], frames, torch.tensor(clips))
+            yield DecodedVideo(index, self.paths[index], frames, torch.tensor(clips))
 
 
 def _noise(shape: tuple[int, ...], seed: int) -> Tensor:

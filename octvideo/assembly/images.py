@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from octvideo.assembly.data import preparation
-from octvideo.data.image_transforms import CentreCrop
-from octvideo.data.images import ImageDataset, open_images
-from octvideo.data.loader import Dataset, Loader
+from octvideo.data.images.dataset import ImageDataset, open_images
+from octvideo.data.images.transforms import CentreCrop
+from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
-from octvideo.engine.files import write_atomically
-from octvideo.engine.losses import hits
+from octvideo.engine.training.losses import hits
+from octvideo.files import write_atomically
 
 logger = logging.getLogger("octvideo")
 

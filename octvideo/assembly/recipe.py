@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from octvideo.engine.optim import Schedule, make_optimizer, scale_lr
-from octvideo.engine.state import TrainOptions
+from octvideo.engine.training.optim import Schedule, make_optimizer, scale_lr
+from octvideo.engine.training.state import TrainOptions
 
 # What configs/recipes/ say, by LR_POLICY: the settings without which a Kinetics number is not comparable.
 PUBLISHED: dict[str, dict[str, float]] = {

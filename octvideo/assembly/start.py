@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from octvideo.deploy.optimize import WindowScores, optimize
+from octvideo.deploy.engines import WindowScores, optimize
 from octvideo.engine.distributed import Processes
-from octvideo.engine.evaluate import Scorer
-from octvideo.engine.files import make_output_folder
+from octvideo.engine.evaluation.evaluate import Scorer
 from octvideo.engine.log import setup_logging
 from octvideo.engine.threads import set_threads
+from octvideo.files import make_output_folder
 
 
 def start_run(cfg: Any, procs: Processes) -> None:

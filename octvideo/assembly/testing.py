@@ -17,12 +17,12 @@ from octvideo.assembly.model import build_model
 from octvideo.assembly.start import scorer, start_run
 from octvideo.complexity import count
 from octvideo.config import config_from_text
-from octvideo.data.views import ViewSpec
-from octvideo.engine.checkpoint import find_latest
+from octvideo.data.clips.views import ViewSpec
+from octvideo.engine.checkpoint_files import find_latest
 from octvideo.engine.distributed import Processes
-from octvideo.engine.evaluate import default_view_chunk, evaluate
-from octvideo.engine.journal import Journal, fingerprint
-from octvideo.engine.results import final_line, headline, summarise, write_results
+from octvideo.engine.evaluation.evaluate import default_view_chunk, evaluate
+from octvideo.engine.evaluation.journal import Journal, fingerprint
+from octvideo.engine.evaluation.results import final_line, headline, summarise, write_results
 from octvideo.errors import CheckpointError
 from octvideo.report.html import write_report
 from octvideo.torch_file import read_torch_file

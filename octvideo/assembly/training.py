@@ -14,15 +14,15 @@ from octvideo.assembly.model import build_model
 from octvideo.assembly.start import scorer, start_run
 from octvideo.assembly.weights import frozen_stages, load_initial_weights
 from octvideo.complexity import stage_table
-from octvideo.data.batch import Batch
-from octvideo.data.loader import Loader
-from octvideo.engine import adapt
+from octvideo.data.loading.batch import Batch
+from octvideo.data.loading.loader import Loader
 from octvideo.engine.distributed import Processes
-from octvideo.engine.evaluate import Videos, evaluate
-from octvideo.engine.losses import make_loss, mixup
-from octvideo.engine.results import summarise
-from octvideo.engine.rng import be_deterministic, seed_all
-from octvideo.engine.train import Trainer
+from octvideo.engine.evaluation.evaluate import Videos, evaluate
+from octvideo.engine.evaluation.results import summarise
+from octvideo.engine.training import adapt
+from octvideo.engine.training.losses import make_loss, mixup
+from octvideo.engine.training.rng import be_deterministic, seed_all
+from octvideo.engine.training.trainer import Trainer
 from octvideo.layers import channels_last
 from octvideo.models.blocks import Bottleneck
 

@@ -11,18 +11,18 @@ from typing import Any
 from torch import Tensor, nn
 
 from octvideo.assembly.data import preparation
-from octvideo.data.image_transforms import CentreCrop
-from octvideo.data.images import ImageDataset, ImageFolder
-from octvideo.data.loader import Dataset, Loader
+from octvideo.data.images.dataset import ImageDataset, ImageFolder
+from octvideo.data.images.transforms import CentreCrop
+from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
-from octvideo.engine.precise_bn import measure_bn_statistics
+from octvideo.engine.training.precise_bn import measure_bn_statistics
 from octvideo.errors import ConfigError, DataError
 from octvideo.torch_file import read_torch_file
 from octvideo.weights import load_weights
 from octvideo.weights.convert import convert_weights
 from octvideo.weights.image_weights import ImageWeights, read_image_weights
 from octvideo.weights.inflate import InflationReport, inflate
-from octvideo.weights.order import smoothest_last
+from octvideo.weights.sort_channels import smoothest_last
 from octvideo.weights.split_effect import measure_recovery, stage_errors
 
 logger = logging.getLogger("octvideo")

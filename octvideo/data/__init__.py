@@ -1,13 +1,13 @@
 """Lists, decoding, sampling and batches of clips, videos and images."""
 
-from octvideo.data.batch import Batch, Problem, Sample
-from octvideo.data.dataset import ClipDataset, ClipTransform
-from octvideo.data.decode import open_video, probe, read_frames
-from octvideo.data.loader import Loader
+from octvideo.data.clips.dataset import ClipDataset, ClipTransform
+from octvideo.data.loading.batch import Batch, Problem, Sample
+from octvideo.data.loading.loader import Loader
+from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import ClipRule
-from octvideo.data.stream import VideoInfo
 from octvideo.data.transforms import normalize
-from octvideo.data.watch import DecodeError
+from octvideo.data.video.decode import iter_frames, open_video, probe, read_frames
+from octvideo.data.video.packets import VideoInfo
 
 __all__ = [
     "Batch",
@@ -19,6 +19,7 @@ __all__ = [
     "Problem",
     "Sample",
     "VideoInfo",
+    "iter_frames",
     "normalize",
     "open_video",
     "probe",

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.complexity import count
+from octvideo.deploy.engines import openvino_times, optimize
 from octvideo.deploy.export import export_model
 from octvideo.deploy.layer_times import EagerTimes, LayerTimes
-from octvideo.deploy.optimize import openvino_times, optimize
 from octvideo.deploy.pytorchvideo import hub_model
 from octvideo.errors import ConfigError, import_optional
 from octvideo.layers.memory import saved_bytes

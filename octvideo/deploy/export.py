@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from octvideo.deploy.engines import relative_difference
 from octvideo.deploy.fold import fold_batch_norm
-from octvideo.deploy.optimize import relative_difference
 from octvideo.errors import ConfigError, import_optional
 
 

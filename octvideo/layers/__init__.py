@@ -1,6 +1,6 @@
 """Building blocks: octave convolutions and what stands beside them. Depends on torch only."""
 
-from octvideo.layers.lowering import channels_last, compute_in_2d, lower
+from octvideo.layers.conv3d_as_2d import channels_last, compute_in_2d, lower
 from octvideo.layers.octave import (
     WIDTH_RULES,
     Channels,

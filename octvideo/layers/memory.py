@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from octvideo.layers.lowering import fold_time, unfold_time
+from octvideo.layers.conv3d_as_2d import fold_time, unfold_time
 
 
 def add_upsampled(x: Tensor, low: Tensor, out: Tensor) -> Tensor:

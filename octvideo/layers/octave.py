@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
-from octvideo.layers.lowering import Conv3d, fold_time, in_2d, unfold_time
+from octvideo.layers.conv3d_as_2d import Conv3d, fold_time, in_2d, unfold_time
 from octvideo.layers.memory import AddUpsampled, add_upsampled, recomputed
 
 Downsample = Literal["stride", "pool"]

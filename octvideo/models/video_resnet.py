@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
 from octvideo.layers import Channels, OctTensor, merge
-from octvideo.layers.lowering import Conv3d, MaxPool3d
+from octvideo.layers.conv3d_as_2d import Conv3d, MaxPool3d
 from octvideo.layers.nonlocal_block import NonLocalCross, NonLocalHigh
 from octvideo.models.blocks import init_weights, make_stage
 from octvideo.models.video_options import BLOCKS, OctavePlan, VideoOptions

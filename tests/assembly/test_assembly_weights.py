@@ -10,7 +10,7 @@ from octvideo import create_model
 from octvideo.assembly.model import build_model
 from octvideo.assembly.weights import load_initial_weights
 from octvideo.config import load_config
-from octvideo.data.batch import Sample
+from octvideo.data.loading.batch import Sample
 from octvideo.engine.distributed import Processes
 from octvideo.errors import CheckpointError, ConfigError, DataError
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from iopath.common.file_io import PathHandler, g_pathmgr
 
-from octvideo.data.class_names import names_beside
-from octvideo.data.decode import DecodeError, read_frames
-from octvideo.data.encode import write_video
+from octvideo.data.lists.class_names import names_beside
+from octvideo.data.lists.video_list import read_list
 from octvideo.data.remote import join, local_path
-from octvideo.data.video_list import read_list
+from octvideo.data.video.decode import DecodeError, read_frames
+from octvideo.data.video.encode import write_video
 from octvideo.errors import DataError
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from octvideo import create_model
+from octvideo.deploy.engines import optimize, relative_difference
 from octvideo.deploy.export import export_model
-from octvideo.deploy.optimize import optimize, relative_difference
 from octvideo.errors import ConfigError, OctvideoError
 
 TINY = {"num_classes": 5, "width_per_group": 16, "width_rule": "int"}

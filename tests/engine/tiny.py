@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from octvideo.data.batch import Batch
-from octvideo.engine.adapt import synchronise_batch_norm
+from octvideo.data.loading.batch import Batch
 from octvideo.engine.distributed import Processes, processes
 from octvideo.engine.log import setup_logging
-from octvideo.engine.losses import make_loss
-from octvideo.engine.optim import Schedule, make_optimizer
-from octvideo.engine.rng import seed_all
-from octvideo.engine.state import TrainOptions
-from octvideo.engine.train import Trainer
+from octvideo.engine.training.adapt import synchronise_batch_norm
+from octvideo.engine.training.losses import make_loss
+from octvideo.engine.training.optim import Schedule, make_optimizer
+from octvideo.engine.training.rng import seed_all
+from octvideo.engine.training.state import TrainOptions
+from octvideo.engine.training.trainer import Trainer
 from octvideo.errors import DataError, exit_on_user_error
 
 CLASSES = 3

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from octvideo import create_model
-from octvideo.layers import Channels, OctBatchNorm3d, OctConv3d, OctTensor, lower
+from octvideo.layers import Channels, OctBatchNorm3d, OctConv3d, OctTensor, compute_in_2d
 
 FAMILIES = ("c2d_r26", "i3d_r26", "slow_r26", "slowfast_r26")
 FRAMES = {"c2d": 4, "i3d": 4, "slow": 4, "slowfast": 16}
@@ -107,9 +107,9 @@ def with_torch_layers(model: nn.Module) -> nn.Module:
 def test_alpha_zero_is_bitwise_the_network_of_plain_torch_layers(name):
     clip = clip_for(name, 33, 40)
     torch.manual_seed(1)
-    ours = lower(narrow(name, alpha=0.0), on=False)
+    ours = compute_in_2d(narrow(name, alpha=0.0), on=False)
     torch.manual_seed(1)
-    vanilla = lower(with_torch_layers(narrow(name, alpha=0.0)), on=False)
+    vanilla = compute_in_2d(with_torch_layers(narrow(name, alpha=0.0)), on=False)
 
     with torch.no_grad():
         assert torch.equal(ours(clip), vanilla(clip))
@@ -122,7 +122,7 @@ def test_two_dimensional_kernels_give_what_three_dimensional_ones_do(name, alpha
 
     with torch.no_grad():
         torch.testing.assert_close(
-            lower(model)(clip), lower(model, on=False)(clip), atol=1e-4, rtol=1e-4
+            compute_in_2d(model)(clip), compute_in_2d(model, on=False)(clip), atol=1e-4, rtol=1e-4
         )
 
 

@@ -7,7 +7,7 @@ from html import unescape
 import numpy as np
 import pytest
 
-from octvideo.engine.results import Evaluation, summarise, write_results
+from octvideo.engine.evaluation.results import Evaluation, summarise, write_results
 from octvideo.report import write_report
 
 CHROMIUM = (

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from octvideo.data.encode import write_video
+from octvideo.data.video.encode import write_video
 
 
 class Finished(NamedTuple):

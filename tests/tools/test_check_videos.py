@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from octvideo.data.encode import write_video
+from octvideo.data.video.encode import write_video
 
 
 @pytest.mark.slow

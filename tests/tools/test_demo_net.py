@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from octvideo.data.encode import write_video
+from octvideo.data.video.encode import write_video
 from octvideo.report.annotate import annotated, draw_bars
 
 

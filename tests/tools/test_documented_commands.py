@@ -21,9 +21,9 @@ import pytest
 import torch
 
 from octvideo import create_model
-from octvideo.data.encode import write_video
-from octvideo.data.list_making import write_lists
-from octvideo.data.splits import folder_lists
+from octvideo.data.prepare.make_lists import write_lists
+from octvideo.data.prepare.splits import folder_lists
+from octvideo.data.video.encode import write_video
 
 REPO = Path(__file__).parent.parent.parent
 PAGES = [

@@ -1,6 +1,6 @@
 """tools/make_lists.py as a user calls it."""
 
-from octvideo.data.video_list import read_list
+from octvideo.data.lists.video_list import read_list
 
 
 def test_a_kinetics_csv_and_a_folder_become_lists(run_tool, tmp_path):

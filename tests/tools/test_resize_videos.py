@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from octvideo.data.decode import probe
-from octvideo.data.encode import write_video
+from octvideo.data.video.decode import probe
+from octvideo.data.video.encode import write_video
 
 
 @pytest.mark.slow

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from octvideo.data.encode import write_video
-from octvideo.engine.journal import fingerprint
+from octvideo.data.video.encode import write_video
+from octvideo.engine.evaluation.journal import fingerprint
 
 SETTINGS = """
 MODEL: {ARCH: c2d, NUM_CLASSES: 2}

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from octvideo.data.encode import write_video
+from octvideo.data.video.encode import write_video
 
 SETTINGS = """
 MODEL: {ARCH: i3d, NUM_CLASSES: 2, DROPOUT_RATE: 0.0}

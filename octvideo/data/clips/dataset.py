@@ -1,0 +1,123 @@
+"""Clips of videos for training: which video, which frames, which crop follow from (seed, epoch, index) alone."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from octvideo.data.lists.video_list import VideoEntry, VideoList
+from octvideo.data.loading.batch import Problem, Sample
+from octvideo.data.reading import DecodeError
+from octvideo.data.sampling import ClipRule
+from octvideo.data.transforms import centre_crop, color_jitter, random_crop
+from octvideo.data.video.frame_source import open_entry, read_planes
+from octvideo.data.video.index import VideoIndex
+from octvideo.errors import ConfigError, DataError
+
+_MAX_ATTEMPTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ClipTransform:
+    """What becomes of a decoded clip. train: random short side, crop, flip and colour; else the middle.
+
+    Without train the short side becomes jitter_scales[0].
+    """
+
+    crop_size: int
+    jitter_scales: tuple[int, int] = (256, 320)
+    train: bool = True
+    flip: bool = True
+    color_jitter: float = 0.0
+    inverse_uniform: bool = False
+
+    def __post_init__(self) -> None:
+        low, high = self.jitter_scales
+        if self.crop_size < 1 or not 1 <= low <= high:
+            raise ConfigError(
+                f"crop {self.crop_size}, short sides {low} to {high}: they must be positive and in order "
+                "(DATA.TRAIN_CROP_SIZE, DATA.TRAIN_JITTER_SCALES)."
+            )
+        if not 0 <= self.color_jitter < 1:
+            raise ConfigError(f"colour jitter {self.color_jitter} is outside [0, 1).")
+
+    def __call__(self, clip: Tensor, draw: random.Random) -> Tensor:
+        """uint8 (3, T, H, W) -> (3, T, crop_size, crop_size)."""
+        if not self.train:
+            return centre_crop(clip, self.jitter_scales[0], self.crop_size)
+        clip = random_crop(
+            clip,
+            self.jitter_scales,
+            self.crop_size,
+            draw.random,
+            inverse_uniform=self.inverse_uniform,
+        )
+        if self.flip and draw.random() < 0.5:
+            clip = clip.flip(-1)
+        return color_jitter(clip, self.color_jitter, draw.random) if self.color_jitter else clip
+
+
+class ClipDataset:
+    """One clip per video of a list.
+
+    A file that cannot be read is replaced by another one, which (seed, epoch, index) decides as well; the sample says
+    so in `problems`. multilabel_classes: C makes targets multi-hot float32 (C,), None leaves the class id (-1 where
+    the list has no labels). index: what is remembered of the files, so that they need not be checked.
+    """
+
+    def __init__(
+        self,
+        videos: VideoList | Sequence[VideoEntry],
+        *,
+        rule: ClipRule,
+        transform: ClipTransform,
+        seed: int = 0,
+        multilabel_classes: int | None = None,
+        backend: str = "auto",
+        index: VideoIndex | None = None,
+    ) -> None:
+        if not len(videos):
+            raise DataError("the list is empty; every line names one video.")
+        self.videos, self.rule, self.transform = videos, rule, transform
+        self._seed, self._multilabel_classes = seed, multilabel_classes
+        self._backend, self._index = backend, index
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def sample(self, epoch: int, index: int) -> Sample:
+        """The clip of video `index` in this epoch. Raises DataError when 20 videos in a row cannot be read."""
+        problems: list[Problem] = []
+        for attempt in range(_MAX_ATTEMPTS):
+            # Each attempt draws anew, so that nothing depends on how far into the file the last one came.
+            draw = random.Random(f"{self._seed} {epoch} {index} {attempt}")
+            entry = self.videos[draw.randrange(len(self)) if attempt else index]
+            try:
+                clip = self._read(entry, draw)
+            except DecodeError as error:
+                problems.append(Problem(error.path, error.cause))
+            else:
+                return Sample(clip, self._target(entry), index, entry.path, tuple(problems))
+        raise DataError(
+            f"{_MAX_ATTEMPTS} videos in a row cannot be read, the last one {problems[-1].path}."
+        )
+
+    def _read(self, entry: VideoEntry, draw: random.Random) -> Tensor:
+        with open_entry(entry, backend=self._backend, index=self._index) as video:
+            timing = video.timing(exact_times=self.rule.rule == "time")
+            indices = (
+                self.rule.clip(timing, draw.random)
+                if self.transform.train
+                else self.rule.centre_clip(timing)
+            )
+            clip = read_planes(video, indices)
+        return self.transform(clip, draw)
+
+    def _target(self, entry: VideoEntry) -> int | Tensor:
+        if self._multilabel_classes is None:
+            return entry.label
+        return torch.zeros(self._multilabel_classes).index_fill_(
+            0, torch.tensor(entry.labels, dtype=torch.int64), 1.0
+        )

@@ -1,0 +1,209 @@
+"""How a video is seen in evaluation: clips along time times crops along space, all from one decode of the file.
+
+PySlowFast's protocol: clip i starts at i / num_clips of the starts possible; the short side becomes `short_side`; three
+crops lie at the start, middle and end of the longer side, a single one in the middle of both. View v is crop
+v % num_crops of clip v // num_crops.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from octvideo.data.lists.video_list import VideoList
+from octvideo.data.loading.pool import ReaderPool
+from octvideo.data.reading import DecodeError
+from octvideo.data.sampling import ClipRule, Timing, crop_offset
+from octvideo.data.transforms import resize_short_side
+from octvideo.data.video.frame_source import FrameSource, open_entry, read_planes
+from octvideo.data.video.index import VideoIndex
+from octvideo.data.video.video import Frames
+from octvideo.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSpec:
+    """Clips and crops of a test. centre: a single clip is the middle one, not the first (training validation)."""
+
+    rule: ClipRule
+    num_clips: int = 10
+    num_crops: int = 3
+    short_side: int = 256
+    crop_size: int = 256
+    centre: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_clips < 1:
+            raise ConfigError(
+                f"TEST.NUM_ENSEMBLE_VIEWS: {self.num_clips} clips; an evaluation takes at least 1."
+            )
+        if not 1 <= self.num_crops <= 3:
+            raise ConfigError(
+                f"TEST.NUM_SPATIAL_CROPS: {self.num_crops} crops; there are 1, 2 (start, middle) or 3."
+            )
+        if self.crop_size > self.short_side:
+            raise ConfigError(
+                f"DATA.TEST_CROP_SIZE: a crop of {self.crop_size} does not fit into a short side of {self.short_side}."
+            )
+
+    @property
+    def num_views(self) -> int:
+        return self.num_clips * self.num_crops
+
+    def clips(self, video: Timing) -> list[list[int]]:
+        """Frame numbers of each clip."""
+        if self.centre and self.num_clips == 1:
+            return [self.rule.centre_clip(video)]
+        return self.rule.uniform_clips(video, self.num_clips)
+
+    def crops(self, height: int, width: int) -> list[tuple[int, int]]:
+        """(top, left) of each crop of a resized frame."""
+        places = (1,) if self.num_crops == 1 else range(self.num_crops)
+        top, left = (crop_offset(side, self.crop_size, 1) for side in (height, width))
+        if height > width:
+            return [(crop_offset(height, self.crop_size, place), left) for place in places]
+        return [(top, crop_offset(width, self.crop_size, place)) for place in places]
+
+    def subsets(self) -> dict[str, list[int]]:
+        """Which views make up each smaller protocol, "clips x crops" by name; the whole one comes last.
+
+        n of N clips are the clips floor(j * N / n): where n divides N these are exactly the clips that PySlowFast takes
+        with n of them (1x1, 5x1, 10x1 of 10x3), else the nearest earlier ones (3x1). One crop is the middle one.
+        """
+        sizes = [
+            (1, 1),
+            (1, self.num_crops),
+            (3, 1),
+            (5, 1),
+            (self.num_clips, 1),
+            (self.num_clips, self.num_crops),
+        ]
+        fitting = sorted(
+            {size for size in sizes if size[0] <= self.num_clips},
+            key=lambda size: (size[0] * size[1], size),
+        )
+        return {f"{clips}x{crops}": self._subset(clips, crops) for clips, crops in fitting}
+
+    def _subset(self, clips: int, crops: int) -> list[int]:
+        middle = self.num_crops // 2
+        chosen = range(self.num_crops) if crops == self.num_crops else (middle,)
+        starts = [j * self.num_clips // clips for j in range(clips)]
+        return [clip * self.num_crops + crop for clip in starts for crop in chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedVideo:
+    """One decoded video. frames: uint8 (F, H, W, 3), the union of its clips, resized; clips: int64 (num_clips, T) into
+    them. problem: why it could not be read ("" when it could); the tensors are then empty.
+    """
+
+    index: int
+    path: str
+    frames: Tensor
+    clips: Tensor
+    problem: str = ""
+
+
+class VideoViews:
+    """The videos of a list as an evaluation reads them: each opened once, decoded once, resized once.
+
+    classes: what the list's labels are called by the model (`class_names.match_classes`); None when they agree.
+    backend: PyAV by default, since one pass forward through a file is what it does best (benchmarks/evaluate.py).
+    num_workers processes read ahead, and survive a file that hangs or crashes the decoder; 0 reads in this process.
+    Each holds the frames of one video at full size before it resizes them: 80 of 1080p are 0.5 GB, of 2160p 2 GB.
+    """
+
+    def __init__(
+        self,
+        videos: VideoList,
+        spec: ViewSpec,
+        *,
+        classes: Sequence[int] | None = None,
+        backend: str = "pyav",
+        index: VideoIndex | None = None,
+        num_workers: int = 0,
+        timeout_seconds: float = 60.0,
+    ) -> None:
+        self.spec, self.multi_label = spec, videos.format == "multilabel"
+        self.paths: Sequence[str] = [entry.path for entry in videos]
+        self.labels: Sequence[tuple[int, ...]] = [
+            _renamed(entry.labels, classes, videos.name) for entry in videos
+        ]
+        self._decode = partial(decode_views, videos, spec, backend, index)
+        self._num_workers, self._timeout = num_workers, timeout_seconds
+
+    def read(self, indices: Sequence[int]) -> Iterable[DecodedVideo]:
+        """These videos in this order; one that cannot be read says so in `problem`."""
+        if not self._num_workers or not indices:
+            yield from map(self._decode, indices)
+            return
+        pool = ReaderPool(
+            self._decode, num_workers=self._num_workers, timeout_seconds=self._timeout
+        )
+        try:
+            yield from pool.run([(i,) for i in indices], ahead=2 * self._num_workers)
+        finally:
+            pool.close()
+
+    def film(self, index: int) -> Frames | None:
+        """uint8 (T, crop, crop, 3), the middle crop of the middle clip, for people; None if it cannot be read."""
+        video = self._decode(index)
+        if video.problem:
+            return None
+        clip, crop = self.spec.num_clips // 2, self.spec.num_crops // 2
+        top_left = self.spec.crops(*video.frames.shape[1:3])[crop]
+        return _view(video.frames, video.clips[clip], top_left, self.spec).movedim(0, -1).numpy()
+
+
+def decode_views(
+    videos: VideoList, spec: ViewSpec, backend: str, known: VideoIndex | None, index: int
+) -> DecodedVideo:
+    """Video `index`: one open, one decode of the frames that its clips share, one resize."""
+    entry = videos[index]
+    try:
+        with open_entry(entry, backend=backend, index=known) as video:
+            return DecodedVideo(index, entry.path, *read_clips(video, spec))
+    except DecodeError as error:
+        return DecodedVideo(index, entry.path, torch.empty(0), torch.empty(0), error.cause)
+
+
+def read_clips(video: FrameSource, spec: ViewSpec) -> tuple[Tensor, Tensor]:
+    """Frames that the clips share, uint8 (F, H, W, 3), decoded and resized once; int64 (num_clips, T) into them."""
+    clips = np.array(spec.clips(video.timing(exact_times=spec.rule.rule == "time")))
+    shared, places = np.unique(clips, return_inverse=True)
+    resized = resize_short_side(read_planes(video, shared.tolist()), spec.short_side).movedim(0, -1)
+    return resized, torch.from_numpy(places.reshape(clips.shape))
+
+
+def _renamed(labels: tuple[int, ...], classes: Sequence[int] | None, name: str) -> tuple[int, ...]:
+    if classes is None:
+        return labels
+    if max(labels, default=0) >= len(classes):
+        raise DataError(
+            f"{name}: label {max(labels)} has no name; its class_names.txt holds {len(classes)}."
+        )
+    return tuple(classes[label] for label in labels)
+
+
+def view_batches(
+    frames: Tensor, clips: Tensor, spec: ViewSpec, view_chunk: int
+) -> Iterator[Tensor]:
+    """uint8 (F, H, W, 3) frames -> all views in order, at most view_chunk at a time: uint8 (n, 3, T, crop, crop)."""
+    crops, clips = spec.crops(frames.shape[1], frames.shape[2]), clips.to(frames.device)
+    for first in range(0, spec.num_views, view_chunk):
+        chunk = range(first, min(first + view_chunk, spec.num_views))
+        yield torch.stack(
+            [
+                _view(frames, clips[v // spec.num_crops], crops[v % spec.num_crops], spec)
+                for v in chunk
+            ]
+        )
+
+
+def _view(frames: Tensor, clip: Tensor, crop: tuple[int, int], spec: ViewSpec) -> Tensor:
+    top, left = crop
+    window = frames[:, top : top + spec.crop_size, left : left + spec.crop_size]
+    return window[clip].permute(3, 0, 1, 2)

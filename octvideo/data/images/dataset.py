@@ -1,0 +1,158 @@
+"""Labelled images as a data set of the engine: folders of classes (ImageNet's layout) and CIFAR-10's batches."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+
+from octvideo.data.images import cifar10
+from octvideo.data.images.transforms import Transform
+from octvideo.data.lists.video_list import VideoEntry, VideoList
+from octvideo.data.loading.batch import Problem, Sample
+from octvideo.data.reading import DecodeError, reading
+from octvideo.errors import DataError
+
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"}
+SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "test")}
+MAX_ATTEMPTS = 20
+
+
+class ImageSource(Protocol):
+    """Pictures by position, with the names of their classes in label order."""
+
+    @property
+    def class_names(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def entry(self, index: int) -> tuple[str, int]:
+        """Name and label."""
+
+    def read(self, index: int) -> Image.Image:
+        """The picture in RGB; raises DecodeError."""
+
+
+class ImageFolder:
+    """root/class name/.../picture: classes in the order of their names, as everyone numbers ImageNet's."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.class_names = _folder_names(self.root)
+        self._images = VideoList(
+            (
+                VideoEntry(str(path.relative_to(self.root)), (label,))
+                for label, name in enumerate(self.class_names)
+                for path in sorted((self.root / name).rglob("*"))
+                if path.suffix.lower() in SUFFIXES
+            ),
+            root=self.root,
+            name=str(self.root),
+        )
+        if not len(self._images):
+            raise DataError(
+                f"{root}: no pictures; the layout is {self.root.name}/<class>/<picture>.jpg"
+            )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def entry(self, index: int) -> tuple[str, int]:
+        entry = self._images[index]
+        return entry.path, entry.label
+
+    def read(self, index: int) -> Image.Image:
+        path, _ = self.entry(index)
+        with reading(path):
+            try:
+                with Image.open(path) as image:
+                    return image.convert("RGB")
+            except (
+                OSError,
+                SyntaxError,
+                ValueError,
+                EOFError,
+                Image.DecompressionBombError,
+            ) as error:
+                raise DecodeError(path, str(error) or type(error).__name__) from None
+
+
+class Cifar10:
+    """The python batches of one split, whole in memory (150 MB for training)."""
+
+    class_names = cifar10.CLASS_NAMES
+
+    def __init__(self, folder: str | Path, split: str) -> None:
+        self.folder, self.split = Path(folder), split
+        self._images, self._labels = cifar10.read_split(self.folder, split)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def entry(self, index: int) -> tuple[str, int]:
+        return f"{self.folder}/{self.split}[{index}]", self._labels[index]
+
+    def read(self, index: int) -> Image.Image:
+        return Image.fromarray(self._images[index])
+
+
+def open_images(folder: str | Path, split: str, num_classes: int) -> ImageSource:
+    """The "train" or "val" pictures under a folder: CIFAR-10's batches, or train/ and val/ (or test/) of classes.
+
+    Raises DataError when there is neither, or when there are more classes than the network has.
+    """
+    folder = Path(folder)
+    batches = cifar10.find_batches(folder)
+    names = SPLIT_FOLDERS[split]
+    found = next((folder / name for name in names if (folder / name).is_dir()), None)
+    if batches is None and found is None:
+        raise DataError(
+            f"{folder}: neither {' nor '.join(f'{name}/' for name in names)} of class folders nor CIFAR-10's batches; "
+            "set DATA.PATH_TO_DATA_DIR to the folder that holds them"
+        )
+    source: ImageSource = Cifar10(batches, split) if batches else ImageFolder(found or folder)
+    if len(source.class_names) > num_classes:
+        raise DataError(
+            f"{folder}: {len(source.class_names)} classes, but MODEL.NUM_CLASSES is {num_classes}; make them equal"
+        )
+    return source
+
+
+def image_class_names(folder: str | Path) -> tuple[str, ...]:
+    """The classes of the "train" pictures under a folder, in label order; () where there are none."""
+    folder = Path(folder)
+    if cifar10.find_batches(folder):
+        return cifar10.CLASS_NAMES
+    return _folder_names(folder / "train") if (folder / "train").is_dir() else ()
+
+
+def _folder_names(root: Path) -> tuple[str, ...]:
+    return tuple(sorted(at.name for at in root.iterdir() if at.is_dir()))
+
+
+class ImageDataset:
+    """Transformed pictures; what a sample looks like is a function of (seed, epoch, index) alone."""
+
+    def __init__(self, source: ImageSource, transform: Transform, *, seed: int = 0) -> None:
+        self.source, self.transform, self.seed = source, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def sample(self, epoch: int, index: int) -> Sample:
+        """A picture that cannot be read is replaced by another, drawn from the same seed, and reported."""
+        problems: list[Problem] = []
+        for attempt in range(MAX_ATTEMPTS):
+            draw = random.Random(f"{self.seed} {epoch} {index} {attempt}")
+            chosen = draw.randrange(len(self)) if attempt else index
+            path, label = self.source.entry(chosen)
+            try:
+                image = self.source.read(chosen)
+            except DecodeError as error:
+                problems.append(Problem(error.path, error.cause))
+            else:
+                return Sample(self.transform(image, draw), label, index, path, tuple(problems))
+        raise DataError(
+            f"{MAX_ATTEMPTS} pictures in a row cannot be read, the last one {problems[-1].path}."
+        )

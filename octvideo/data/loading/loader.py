@@ -1,0 +1,116 @@
+"""Batches of a dataset, in an order and with contents that depend on (seed, epoch) and on nothing else."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Protocol
+
+import torch
+
+from octvideo.data.loading.batch import Batch, Sample
+from octvideo.data.loading.pool import ReaderPool
+from octvideo.errors import DataError
+
+
+class Dataset(Protocol):
+    """sample: a function of its arguments (and the dataset's seed) alone. Read files within `reading`."""
+
+    def __len__(self) -> int: ...
+    def sample(self, epoch: int, index: int) -> Sample: ...
+
+
+class Loader:
+    """The batches of one rank.
+
+    A global batch is the next batch_size * world_size samples of the epoch's order, and rank r takes its r-th part:
+    training sees the same global batches on any number of ranks and workers. num_workers 0 reads in this process,
+    where a file that hangs or crashes the decoder is not survived.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        batch_size: int,
+        num_workers: int = 0,
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = True,
+        timeout_seconds: float = 60.0,
+        max_bad_ratio: float = 0.05,
+        pin_memory: bool = False,
+    ) -> None:
+        self.dataset, self.batch_size = dataset, batch_size
+        self.bad: dict[str, str] = {}
+        """Path -> cause, of every file that could not be read so far."""
+        self._shuffle, self._seed, self._drop_last = shuffle, seed, drop_last
+        self._rank, self._world_size = rank, world_size
+        self._max_bad_ratio, self._pin_memory = max_bad_ratio, pin_memory
+        self._num_workers, self._timeout = num_workers, timeout_seconds
+        self._pool: ReaderPool | None = None
+        if not len(self):
+            size = batch_size * world_size
+            raise DataError(
+                f"{len(dataset)} samples do not fill one batch of {size}; make TRAIN.BATCH_SIZE smaller."
+            )
+
+    def __len__(self) -> int:
+        """Batches per epoch, the same on every rank."""
+        size = self.batch_size * self._world_size
+        return len(self.dataset) // size if self._drop_last else -(-len(self.dataset) // size)
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from `start_batch` on, which is how a run that stopped in the middle goes on.
+
+        Raises DataError when more than max_bad_ratio of the files turned out to be unreadable.
+        """
+        parts = self._parts(epoch)[start_batch:]
+        samples = self._samples([(epoch, index) for part in parts for index in part])
+        for part in parts:
+            batch = Batch.of(list(islice(samples, len(part))))
+            self._note_bad(batch)
+            yield batch.pin_memory() if self._pin_memory else batch
+
+    def close(self) -> None:
+        """End the workers; they start again when needed."""
+        if self._pool:
+            self._pool.close()
+            self._pool = None
+
+    def _parts(self, epoch: int) -> list[list[int]]:
+        """Dataset positions of each batch of this rank."""
+        order = self._order(epoch)
+        size = self.batch_size * self._world_size
+        parts = []
+        for start in range(0, len(self) * size, size):
+            whole = order[start : start + size]
+            # Every rank needs a sample of an incomplete last batch: it is filled up from the beginning of the order.
+            whole += [order[i % len(order)] for i in range(-len(whole) % self._world_size)]
+            share = len(whole) // self._world_size
+            parts.append(whole[self._rank * share : (self._rank + 1) * share])
+        return parts
+
+    def _order(self, epoch: int) -> list[int]:
+        if not self._shuffle:
+            return list(range(len(self.dataset)))
+        generator = torch.Generator().manual_seed((self._seed << 32) + epoch)
+        return torch.randperm(len(self.dataset), generator=generator).tolist()
+
+    def _samples(self, tasks: list[tuple[Any, ...]]) -> Iterator[Sample]:
+        if not self._num_workers:
+            return (self.dataset.sample(*task) for task in tasks)
+        if self._pool is None:
+            self._pool = ReaderPool(
+                self.dataset.sample, num_workers=self._num_workers, timeout_seconds=self._timeout
+            )
+        return self._pool.run(tasks, ahead=2 * max(self.batch_size, self._num_workers))
+
+    def _note_bad(self, batch: Batch) -> None:
+        self.bad.update((problem.path, problem.cause) for problem in batch.problems)
+        if len(self.bad) > self._max_bad_ratio * len(self.dataset):
+            path, cause = next(reversed(self.bad.items()))
+            raise DataError(
+                f"{len(self.bad)} of {len(self.dataset)} files cannot be read, the last one {path} ({cause}); "
+                f"at most {self._max_bad_ratio:.1%} may be (DATA.MAX_BAD_RATIO). tools/check_videos.py lists them all."
+            )

@@ -1,0 +1,288 @@
+"""Processes that read files, and that may hang or crash without harm.
+
+Each worker is given tasks by number and sends back results. A thread in the parent hands out the tasks, takes the
+results in and watches the clock: a worker that reads one file for too long, or dies, is replaced, its file goes on the
+bad list, and its tasks are given out again. Nothing else is disturbed, and results come in the order of the tasks.
+
+Workers come from a fork server, never from the parent: a decoder that the parent has used hangs in forked children.
+Results travel through pipes, not through /dev/shm, which containers limit to 64 MB.
+"""
+
+import ctypes
+import io
+import multiprocessing
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.sharedctypes import RawValue
+from typing import Any
+
+import torch
+import torch.multiprocessing  # lets the tensors of a list be shared with the workers
+from torch import Tensor
+
+from octvideo.data import reading
+from octvideo.errors import DataError
+
+_TASKS_PER_WORKER = 2  # one being read, one waiting in the pipe
+_MAX_UNEXPLAINED_DEATHS = 3
+_PR_SET_PDEATHSIG = 1
+
+
+class ReaderPool:
+    """num_workers processes that compute read(*task). `bad`: files that hung or crashed one, and how.
+
+    A replaced worker's task runs again; `reading` then raises DecodeError for the file on the bad list, so `read`
+    meets a hang or a crash as it meets any other file that cannot be read.
+    """
+
+    def __init__(
+        self, read: Callable[..., Any], *, num_workers: int, timeout_seconds: float
+    ) -> None:
+        self.bad: dict[str, str] = {}
+        self._read, self._timeout = read, timeout_seconds
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["octvideo.data.clips.dataset"])
+        self._workers = [self._start() for _ in range(num_workers)]
+        self._unexplained = 0
+
+    def run(self, tasks: Sequence[tuple[Any, ...]], *, ahead: int) -> Iterator[Any]:
+        """read(*task) for each task, in order; at most `ahead` results wait. Exceptions of `read` are raised here."""
+        run = _Run(len(tasks), ahead)
+        thread = threading.Thread(target=self._serve, args=(run, tasks), daemon=True)
+        thread.start()
+        try:
+            for number in range(len(tasks)):
+                yield run.take(number)
+        finally:
+            run.stop()
+            thread.join()
+            # Left in the middle: what is still being read belongs to nobody.
+            self._workers = [
+                self._replace(worker) if worker.tasks else worker for worker in self._workers
+            ]
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.kill()
+        self._workers = []
+
+    def _start(self) -> "_Worker":
+        return _Worker(self._context, self._read, self.bad)
+
+    def _replace(self, worker: "_Worker") -> "_Worker":
+        worker.kill()
+        return self._start()
+
+    def _serve(self, run: "_Run", tasks: Sequence[tuple[Any, ...]]) -> None:
+        """The thread: ends when all results are in, on an error, or when the consumer leaves."""
+        try:
+            waiting = deque(range(len(tasks)))
+            while not run.is_over():
+                for worker in self._workers:
+                    while (
+                        waiting
+                        and len(worker.tasks) < _TASKS_PER_WORKER
+                        and run.has_room(waiting[0])
+                    ):
+                        number = waiting.popleft()
+                        worker.give(number, tasks[number], self.bad)
+                ready = wait(
+                    [run.wake_up, *(worker.pipe for worker in self._workers)],
+                    timeout=self._timeout / 4,
+                )
+                if run.wake_up in ready:
+                    run.wake_up.recv_bytes()
+                for worker in list(self._workers):
+                    try:
+                        if worker.pipe in ready:
+                            run.put(*worker.receive())
+                        elif path := worker.stuck_on(self._timeout):
+                            cause = f"reading it did not end within {self._timeout:g} seconds"
+                            self._bury(worker, waiting, path, cause)
+                    except (EOFError, OSError):
+                        self._bury(worker, waiting, *worker.autopsy())
+        except BaseException as error:
+            run.fail(error)
+
+    def _bury(self, worker: "_Worker", waiting: deque[int], path: str, cause: str) -> None:
+        """Replace a dead or stuck worker; its tasks come first again."""
+        if path:
+            self.bad[path] = cause
+        else:
+            self._unexplained += 1
+            if self._unexplained > _MAX_UNEXPLAINED_DEATHS:
+                raise DataError(
+                    f"loader workers die without reading a file: {cause}; is there enough memory?"
+                )
+        waiting.extendleft(reversed(worker.tasks))
+        self._workers[self._workers.index(worker)] = self._replace(worker)
+
+
+class _Run:
+    """Results on their way from the thread to the consumer."""
+
+    def __init__(self, num_tasks: int, ahead: int) -> None:
+        self._missing, self._ahead = num_tasks, ahead
+        self._taken = 0
+        self._results: dict[int, Any] = {}
+        self._error: BaseException | None = None
+        self._stopped = False
+        self._changed = threading.Condition()
+        self.wake_up, self._alarm = multiprocessing.Pipe(duplex=False)
+
+    def put(self, number: int, result: Any) -> None:
+        with self._changed:
+            self._results[number] = result
+            self._missing -= 1
+            self._changed.notify()
+
+    def fail(self, error: BaseException) -> None:
+        with self._changed:
+            self._error = error
+            self._changed.notify()
+
+    def take(self, number: int) -> Any:
+        with self._changed:
+            self._changed.wait_for(lambda: number in self._results or self._error)
+            if self._error:
+                raise self._error
+            self._taken = number + 1
+            self._alarm.send_bytes(b".")  # There is room for one more.
+            result = self._results.pop(number)
+        if isinstance(result, _Failure):
+            result.throw()
+        return result
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._alarm.send_bytes(b".")
+
+    def is_over(self) -> bool:
+        return self._stopped or not self._missing
+
+    def has_room(self, number: int) -> bool:
+        return number < self._taken + self._ahead
+
+
+class _Worker:
+    """The parent's side of one process: its pipe, its note, and the numbers of the tasks it has been given."""
+
+    def __init__(self, context: Any, read: Callable[..., Any], bad: dict[str, str]) -> None:
+        self.pipe, theirs = context.Pipe()
+        self.tasks: deque[int] = deque()
+        self._note = RawValue(reading.Note)
+        self._told = len(bad)
+        self._process = context.Process(
+            target=_work, args=(theirs, self._note, read, dict(bad)), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def give(self, number: int, task: tuple[Any, ...], bad: dict[str, str]) -> None:
+        self.tasks.append(number)
+        news = dict(list(bad.items())[self._told :])
+        self._told = len(bad)
+        with suppress(OSError):  # It is dead, which the next look at its pipe will tell.
+            self.pipe.send((number, task, news))
+
+    def receive(self) -> tuple[int, Any]:
+        number, result = _receive(self.pipe)
+        self.tasks.remove(number)
+        return number, result
+
+    def stuck_on(self, timeout_seconds: float) -> str:
+        """The file it has been reading for too long, "" when there is none."""
+        since, path = self._note.since, self._note.path
+        # The same start after the path was copied: the two belong together.
+        overdue = 0 < since == self._note.since and time.monotonic() - since > timeout_seconds
+        return path.decode(errors="surrogateescape") if overdue else ""
+
+    def autopsy(self) -> tuple[str, str]:
+        """The file that a dead worker was reading, "" when none, and how it ended."""
+        self._process.join(5)
+        code = self._process.exitcode
+        ended = (
+            signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
+        )
+        path = self._note.path.decode(errors="surrogateescape") if self._note.since else ""
+        return path, f"reading it ended the process ({ended})"
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+        self.pipe.close()
+
+
+class _Failure:
+    """An exception of `read`, with the traceback of the process where it was raised."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error, self._trace = error, traceback.format_exc()
+
+    def throw(self) -> None:
+        if not isinstance(self._error, DataError):
+            self._error.add_note(f"in a loader worker:\n{self._trace}")
+        raise self._error
+
+
+def _work(pipe: Connection, note: Any, read: Callable[..., Any], bad: dict[str, str]) -> None:
+    """The worker's life: it ends with its pipe, or with its parent even if it hangs in native code."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the parent decides what it means.
+    torch.set_num_threads(1)
+    reading.keep_note(note)
+    reading.known_bad.update(bad)
+    with suppress(EOFError, OSError):  # Then the parent is gone.
+        while True:
+            number, task, news = pipe.recv()
+            reading.known_bad.update(news)
+            try:
+                result = read(*task)
+            except Exception as error:
+                result = _Failure(error)
+            _send(pipe, (number, result))
+
+
+class _TensorPickler(pickle.Pickler):
+    """Tensors as numpy arrays, whose memory travels beside the pickle instead of being copied into it."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return NotImplemented
+        if value.dim() > 1 and value.movedim(0, -1).is_contiguous():
+            return _channels_first, (value.movedim(0, -1).numpy(),)
+        return torch.from_numpy, (value.contiguous().numpy(),)
+
+
+def _channels_first(array: Any) -> Tensor:
+    return torch.from_numpy(array).movedim(-1, 0)
+
+
+def _send(pipe: Connection, message: Any) -> None:
+    buffers: list[pickle.PickleBuffer] = []
+    stream = io.BytesIO()
+    _TensorPickler(stream, protocol=5, buffer_callback=buffers.append).dump(message)
+    raw = [buffer.raw() for buffer in buffers]
+    pipe.send((stream.getvalue(), [len(memory) for memory in raw]))
+    for memory in raw:
+        pipe.send_bytes(memory)
+
+
+def _receive(pipe: Connection) -> Any:
+    pickled, sizes = pipe.recv()
+    buffers = [bytearray(size) for size in sizes]
+    for buffer in buffers:
+        pipe.recv_bytes_into(buffer)
+    return pickle.loads(pickled, buffers=buffers)

@@ -1,0 +1,1 @@
+"""Work on a dataset before training: lists, checks, resized copies, demo clips."""

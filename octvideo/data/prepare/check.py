@@ -1,0 +1,147 @@
+"""Look at every file of a list before training does: which can be read, and what is known of them from then on."""
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+from octvideo.data.lists import class_names
+from octvideo.data.lists.video_list import VideoEntry, VideoList, write_list
+from octvideo.data.prepare.parallel import for_each
+from octvideo.data.reading import DecodeError
+from octvideo.data.video.decode import probe
+from octvideo.data.video.frame_source import open_entry
+from octvideo.data.video.index import index_path, write_index
+from octvideo.data.video.packets import VideoInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a look at one file gave. info: None for a folder of frames and for a bad file. cause: "" for a good one.
+
+    num_bytes and modified tell whether the file has changed since.
+    """
+
+    path: str
+    info: VideoInfo | None
+    cause: str
+    num_bytes: int
+    modified: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """Files: good, bad, and those of the good that are damaged but give frames; and the lists that were written."""
+
+    good: int
+    bad: int
+    damaged: int
+    good_list: Path
+    bad_list: Path
+    index: Path
+
+
+def check_list(
+    videos: VideoList,
+    folder: str | Path | None = None,
+    *,
+    num_workers: int | None = None,
+    timeout_seconds: float = 60.0,
+) -> CheckResult:
+    """Decode every file once; write good.csv, bad.csv (path, reason) and the indexes beside good.csv and the list.
+
+    folder: None: `<list>_checked` beside the list. findings.jsonl in it grows as files are checked: after an
+    interruption, or when the list has grown, only files that are new or have changed are looked at.
+    """
+    list_path = Path(videos.name)
+    folder = Path(folder or list_path.with_name(f"{list_path.stem}_checked"))
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = {entry.path: entry for entry in videos}
+    findings = {
+        finding.path: finding for finding in _remembered(folder / "findings.jsonl", entries)
+    }
+    tasks = [(entry,) for path, entry in entries.items() if path not in findings]
+    with (folder / "findings.jsonl").open("a", encoding="utf-8") as notes:
+        found = for_each(
+            look_at, tasks, title="check", num_workers=num_workers, timeout_seconds=timeout_seconds
+        )
+        findings.update((finding.path, finding) for finding in _noted(notes, found))
+    return _write(videos, folder, findings)
+
+
+def look_at(entry: VideoEntry) -> Finding:
+    """Decode one file, or each image of a folder of frames."""
+    num_bytes, modified = _version(entry.path)
+    info, cause = None, ""
+    try:
+        if entry.num_frames:
+            with open_entry(entry) as folder:
+                for frame in range(entry.num_frames):
+                    folder.read([0, frame])
+        else:
+            info = probe(entry.path)
+    except DecodeError as error:
+        cause = error.cause
+    return Finding(entry.path, info, cause, num_bytes, modified)
+
+
+def _version(path: str) -> tuple[int, float]:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return -1, 0.0
+    return status.st_size, status.st_mtime
+
+
+def _noted(notes: TextIO, findings: Iterable[Finding]) -> Iterator[Finding]:
+    for finding in findings:
+        # The break comes first: a line that an interruption tore stays by itself.
+        notes.write("\n" + json.dumps(asdict(finding)))
+        notes.flush()
+        yield finding
+
+
+def _remembered(path: Path, entries: Iterable[str]) -> Iterator[Finding]:
+    """Findings of an earlier run about files of this list that have not changed."""
+    wanted = set(entries)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for line in lines:
+        try:
+            fields = json.loads(line)
+            info = fields.pop("info")
+            finding = Finding(
+                info=info and VideoInfo(**{**info, "problems": tuple(info["problems"])}), **fields
+            )
+        except (ValueError, TypeError, KeyError):
+            continue  # Torn, or the empty first line.
+        if finding.path in wanted and (finding.num_bytes, finding.modified) == _version(
+            finding.path
+        ):
+            yield finding
+
+
+def _write(videos: VideoList, folder: Path, findings: dict[str, Finding]) -> CheckResult:
+    good_list, bad_list, index = folder / "good.csv", folder / "bad.csv", index_path(videos.name)
+    good = [
+        entry._replace(path=os.path.abspath(entry.path))  # noqa: PTH100
+        for entry in videos
+        if not findings[entry.path].cause
+    ]
+    bad = [finding for finding in findings.values() if finding.cause]
+    write_list(good_list, good)
+    with bad_list.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [("path", "reason"), *((finding.path, finding.cause) for finding in bad)]
+        )
+    known = [(finding.path, finding.info) for finding in findings.values() if finding.info]
+    for path in (index, index_path(good_list)):
+        write_index(path, known)
+    names = Path(videos.name).with_name(class_names.FILE_NAME)
+    if names.is_file():
+        shutil.copyfile(names, folder / names.name)
+    damaged = sum(bool(info.problems) for _, info in known)
+    return CheckResult(len(findings) - len(bad), len(bad), damaged, good_list, bad_list, index)

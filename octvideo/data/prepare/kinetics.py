@@ -1,0 +1,135 @@
+"""The official Kinetics annotations, in all the forms in which they are about, against a folder of videos."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from octvideo.data.prepare.make_lists import SPLIT_NAMES, SPLITS, DatasetLists, by_stem, find_videos
+from octvideo.errors import DataError, ListError
+
+
+class Annotation(NamedTuple):
+    """One clip: ten seconds of a video. label: class name, "" in a test split that was published without."""
+
+    youtube_id: str
+    start_seconds: int
+    end_seconds: int
+    label: str
+    split: str
+
+    @property
+    def stem(self) -> str:
+        """The clip's file name without suffix: `---QUuC4vJs_000084_000094`."""
+        return f"{self.youtube_id}_{self.start_seconds:06d}_{self.end_seconds:06d}"
+
+
+def read_annotations(path: str | Path) -> list[Annotation]:
+    """A csv with the columns youtube_id, time_start, time_end and perhaps label, split, is_cc, in any order.
+
+    Where the split column is missing or empty the file's name tells (`validate.csv`). Raises DataError or ListError.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(
+            f"{path}: there is no such annotation file; Kinetics publishes train.csv, val(idate).csv, ..."
+        )
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        if lacking := {"youtube_id", "time_start", "time_end"}.difference(reader.fieldnames or ()):
+            raise DataError(
+                f"{path}: no column {', '.join(sorted(lacking))}; is this the official annotation csv?"
+            )
+        return [_annotation(path, reader.line_num, row) for row in reader]
+
+
+def _annotation(path: Path, line: int, row: Mapping[str, str | None]) -> Annotation:
+    youtube_id, label, split = (
+        (row.get(key) or "").strip() for key in ("youtube_id", "label", "split")
+    )
+    try:
+        start, end = (int(float(row[key] or "")) for key in ("time_start", "time_end"))
+    except ValueError:
+        raise ListError(
+            f"{path}:{line}: time_start and time_end are seconds, as in 84 or 84.0."
+        ) from None
+    split = SPLIT_NAMES.get((split or path.stem).lower(), "")
+    if not youtube_id or not split:
+        raise ListError(
+            f"{path}:{line}: no youtube_id, or no split (train, val, test) in the line or the file's name."
+        )
+    return Annotation(youtube_id, start, end, label, split)
+
+
+def kinetics_lists(
+    annotations: Iterable[Annotation],
+    videos: str | Path,
+    *,
+    replacements: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
+    known: Mapping[str, Sequence[str]] | None = None,
+) -> DatasetLists:
+    """Find each annotated clip below `videos`, in whatever folders (class names with spaces or `_`, or flat).
+
+    replacements: a folder whose files win over those of the same name, as do files below `videos` in a folder whose
+    name begins with "replacement". class_names: in label order; None: the first of the `known` sets that holds all
+    labels, else the labels that occur, sorted. Raises DataError for a label outside them, or when nothing is found.
+    """
+    annotations = list(annotations)
+    labels = sorted({annotation.label for annotation in annotations} - {""})
+    lists = DatasetLists(list(class_names or ()))
+    if not lists.class_names:
+        name, found_names = _choose_classes(labels, known or {})
+        lists.class_names = list(found_names)
+        lists.notes.append(f"class order: {name}")
+    label_of = _labels(labels, lists.class_names)
+    files = by_stem(find_videos(videos))
+    for stem, paths in by_stem(find_videos(replacements) if replacements else ()).items():
+        files[stem] = paths
+    for annotation in annotations:
+        found = sorted(files.get(annotation.stem, ()), key=partial(_rank, annotation.split))
+        label, source = label_of[annotation.label], annotation.youtube_id
+        lists.add(annotation.stem, label, annotation.split, found, source=source)
+    if not lists.clips:
+        raise DataError(
+            f"{videos}: none of the {len(annotations)} annotated clips is here, as in {_example(lists)}."
+        )
+    return lists
+
+
+def _rank(split: str, path: Path) -> tuple[bool, bool, Path]:
+    """Replacements come first, then files in a folder of their split."""
+    folders = path.parent.parts
+    replaces = any(folder.startswith("replacement") for folder in folders)
+    return not replaces, split not in {SPLIT_NAMES.get(folder) for folder in folders}, path
+
+
+def _choose_classes(
+    labels: Sequence[str], known: Mapping[str, Sequence[str]]
+) -> tuple[str, Sequence[str]]:
+    # A val.csv of a few classes must get the numbers that the whole data set has.
+    for name, names in known.items():
+        if {_spelling(label) for label in labels} <= {
+            _spelling(known_name) for known_name in names
+        }:
+            return name, names
+    return "the labels that occur, sorted", labels
+
+
+def _labels(labels: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
+    """Class name as annotated -> label; "" -> -1."""
+    numbers = {_spelling(name): number for number, name in enumerate(class_names)}
+    if unknown := [label for label in labels if _spelling(label) not in numbers]:
+        raise DataError(
+            f"{len(unknown)} annotated labels are not among the class names, as {unknown[0]!r}."
+        )
+    return {"": -1} | {label: numbers[_spelling(label)] for label in labels}
+
+
+def _spelling(label: str) -> str:
+    return label.replace("_", " ").casefold()
+
+
+def _example(lists: DatasetLists) -> str:
+    return next(lists.missing[split][0] for split in SPLITS if split in lists.missing) + ".mp4"

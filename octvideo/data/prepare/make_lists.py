@@ -1,0 +1,195 @@
+"""From clips that a dataset names and files that a disk holds to train, val and test lists and a report on them."""
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from octvideo.data.lists import class_names
+from octvideo.data.lists.video_list import VideoEntry, write_list
+from octvideo.errors import DataError
+
+SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {
+    "train": "train",
+    "val": "val",
+    "validate": "val",
+    "validation": "val",
+    "test": "test",
+}
+VIDEO_SUFFIXES = (
+    ".mp4",
+    ".avi",
+    ".mkv",
+    ".webm",
+    ".mov",
+    ".m4v",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+    ".ts",
+    ".3gp",
+    ".gif",
+)
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A file of a split. label: -1 where the dataset publishes none. Clips of one `source` show the same scene."""
+
+    path: Path
+    label: int
+    split: str
+    source: str
+
+
+@dataclass(slots=True)
+class DatasetLists:
+    """What stands in the lists, and what is wrong with it. duplicates: clips named or present more than once."""
+
+    class_names: list[str]
+    clips: list[Clip] = field(default_factory=list)
+    missing: dict[str, list[str]] = field(default_factory=dict)
+    duplicates: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _named: set[tuple[str, str]] = field(default_factory=set)
+
+    def add(self, stem: str, label: int, split: str, files: Sequence[Path], *, source: str) -> None:
+        """A clip that the dataset names, and the files of that name, the best first."""
+        if (stem, split) in self._named:
+            self.duplicates.append(f"{stem} (named twice in {split})")
+            return
+        self._named.add((stem, split))
+        if files:
+            self.clips.append(Clip(files[0], label, split, source))
+        else:
+            self.missing.setdefault(split, []).append(stem)
+        if len(files) > 1:
+            self.duplicates.append(f"{files[0]} (also {', '.join(map(str, files[1:]))})")
+
+    def of(self, split: str) -> list[Clip]:
+        """The clips of one split."""
+        return [clip for clip in self.clips if clip.split == split]
+
+    def leaks(self) -> list[str]:
+        """Sources with clips both in train and in val or test."""
+        trained = {clip.source for clip in self.of("train")}
+        return sorted(trained & {clip.source for clip in self.clips if clip.split != "train"})
+
+    def report(self, *, examples: int | None = _EXAMPLES) -> str:
+        """Found, missing, duplicates, leaks, counts per class; so many names of each (None: all)."""
+        lines = [f"{len(self.class_names)} classes", *map("note: {}".format, self.notes)]
+        for split in SPLITS:
+            missing = self.missing.get(split, [])
+            lines += _with_names(
+                f"{split}: {len(self.of(split))} found, {len(missing)} missing", missing, examples
+            )
+        lines += _with_names(f"{len(self.duplicates)} duplicates", self.duplicates, examples)
+        leaks = self.leaks()
+        lines += _with_names(
+            f"{len(leaks)} leaks (sources with clips in train and in val or test)", leaks, examples
+        )
+        return "\n".join(lines + self._class_counts(examples))
+
+    def _class_counts(self, examples: int | None) -> list[str]:
+        counts = {split: Counter(clip.label for clip in self.of(split)) for split in SPLITS}
+        rows = [
+            tuple(counts[split][label] for split in SPLITS)
+            for label in range(len(self.class_names))
+        ]
+        order: Iterable[int] = range(len(rows))
+        title = "clips per class (train, val, test)"
+        if examples is not None:
+            order = sorted(order, key=lambda label: rows[label])[:examples]
+            title = f"fewest {title}"
+        return [
+            title,
+            *(
+                f"  {', '.join(map(str, rows[label]))}  {self.class_names[label]}"
+                for label in order
+            ),
+        ]
+
+
+def _with_names(title: str, names: Sequence[str], examples: int | None) -> list[str]:
+    """A line, and the names (or some) below it."""
+    shown = names[:examples]
+    more = [f"  ... and {len(names) - len(shown)} more"] if len(shown) < len(names) else []
+    return [title, *(f"  {name}" for name in shown), *more]
+
+
+def write_lists(
+    lists: DatasetLists, folder: str | Path, *, relative_to: str | Path | None = None
+) -> list[Path]:
+    """Write the list of every split that has clips, class_names.txt and report.txt; the paths of the lists.
+
+    A split without published labels becomes an unlabelled list. relative_to: cut this folder off (DATA.PATH_PREFIX).
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for split in SPLITS:
+        entries = [
+            VideoEntry(_written(clip.path, relative_to), (clip.label,) if clip.label >= 0 else ())
+            for clip in lists.of(split)
+        ]
+        if entries:
+            written.append(folder / f"{split}.csv")
+            write_list(written[-1], entries)
+    names = "".join(f"{name}\n" for name in lists.class_names)
+    (folder / class_names.FILE_NAME).write_text(names, encoding="utf-8")
+    (folder / "report.txt").write_text(lists.report(examples=None) + "\n", encoding="utf-8")
+    return written
+
+
+def _written(path: Path, relative_to: str | Path | None) -> str:
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve follows links, and data sets are often linked
+    if relative_to is None:
+        return str(path)
+    base = Path(os.path.abspath(relative_to))  # noqa: PTH100
+    if not path.is_relative_to(base):
+        raise DataError(
+            f"{path} is not inside {base}; leave --relative-to away, or name a folder above the videos."
+        )
+    return str(path.relative_to(base))
+
+
+def find_videos(folder: str | Path) -> list[Path]:
+    """All video files below a folder, by suffix, sorted; links are followed. Raises DataError where there are none."""
+    if not Path(folder).is_dir():
+        raise DataError(f"{folder}: there is no such folder of videos.")
+    found = [
+        Path(where, name)
+        for where, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
+    ]
+    if not found:
+        raise DataError(
+            f"{folder}: no video in it or below it (looked for {' '.join(VIDEO_SUFFIXES)})."
+        )
+    return sorted(found)
+
+
+def by_stem(videos: Iterable[Path]) -> dict[str, list[Path]]:
+    """File name without suffix -> the files of that name. Re-encoded copies keep the stem and change the suffix."""
+    stems = defaultdict(list)
+    for video in videos:
+        stems[video.stem].append(video)
+    return stems
+
+
+_SOURCES = (
+    re.compile(r"(?P<source>v_.+_g\d+)_c\d+"),  # UCF101: clips of a group are cut from one video
+    re.compile(r"(?P<source>.{11})_\d{6}_\d{6}"),  # Kinetics: youtube id, start, end
+)
+
+
+def source_of(stem: str, default: str = "") -> str:
+    """What a clip was cut from, where its file name tells; else the default, or the name itself."""
+    matches = (pattern.fullmatch(stem) for pattern in _SOURCES)
+    return next((match["source"] for match in matches if match), default or stem)

@@ -1,0 +1,182 @@
+"""Lists for a tree of class folders, and for the split files of UCF101 and HMDB51."""
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from octvideo.data.prepare.make_lists import (
+    SPLIT_NAMES,
+    SPLITS,
+    Clip,
+    DatasetLists,
+    by_stem,
+    find_videos,
+    source_of,
+)
+from octvideo.errors import DataError, ListError
+
+
+def folder_lists(
+    folder: str | Path, *, shares: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0
+) -> DatasetLists:
+    """A folder per class; classes are numbered by their sorted names.
+
+    Folders train, val (validate, validation) and test with the class folders below decide the splits. Otherwise each
+    class is divided by `shares` at random: always alike for one seed, clips of one source and equal files together.
+    Where that leaves no video at all for val, it repeats another list, and a note says so.
+    """
+    folder = Path(folder)
+    videos = find_videos(folder)
+    copies = _copies(videos)
+    is_split = all(path.relative_to(folder).parts[0].lower() in SPLIT_NAMES for path in videos)
+    files: dict[str, list[Clip]] = defaultdict(list)
+    for path in videos:
+        *folders, name = path.relative_to(folder).parts
+        split = SPLIT_NAMES[folders.pop(0).lower()] if is_split else ""
+        if not folders:
+            raise DataError(
+                f"{path}: this video is in no class folder; expected {folder}/<class name>/{name}."
+            )
+        original = copies.get(path, path)
+        files[folders[0]].append(
+            Clip(path, -1, split, source_of(original.stem, default=str(original)))
+        )
+    lists = DatasetLists(sorted(files))
+    for label, name in enumerate(lists.class_names):
+        clips = files[name] if is_split else _divide(files[name], shares, f"{seed} {name}")
+        lists.clips += [replace(clip, label=label) for clip in clips]
+        present = {clip.split for clip in clips}
+        if lacking := [
+            split
+            for split, share in zip(SPLITS, shares, strict=True)
+            if share and split not in present
+        ]:
+            lists.notes.append(
+                f"{name!r} has {len(clips)} video(s): none in {' and '.join(lacking)}"
+            )
+    if len(lists.class_names) == 1:
+        lists.notes.append(
+            f"one class only, {lists.class_names[0]!r}: the folders right below {folder} are the classes"
+        )
+    _fill_val(lists)
+    lists.duplicates = [
+        f"{path} (the same bytes as {original})" for path, original in copies.items()
+    ]
+    return lists
+
+
+def _fill_val(lists: DatasetLists) -> None:
+    """Training wants a val, and tests on it where there is no test: an empty one repeats test, or at worst train."""
+    if lists.of("val"):
+        return
+    source = "test" if lists.of("test") else "train"
+    lists.clips += [replace(clip, split="val") for clip in lists.of(source)]
+    lists.notes.append(f"no video is left for val: val.csv repeats {source}.csv")
+    if source == "train":
+        lists.notes.append(
+            "THE ACCURACY WILL BE THAT OF TRAINING VIDEOS, which says nothing: add videos"
+        )
+
+
+def _copies(videos: Iterable[Path]) -> dict[Path, Path]:
+    """Files with the bytes of an earlier one -> that one. Only files of equal size are read."""
+    sizes = defaultdict(list)
+    for path in videos:
+        sizes[path.stat().st_size].append(path)
+    firsts: dict[bytes, Path] = {}
+    copies = {}
+    for path in (path for same in sizes.values() if len(same) > 1 for path in same):
+        with path.open("rb") as file:
+            first = firsts.setdefault(hashlib.file_digest(file, "sha256").digest(), path)
+        if first is not path:
+            copies[path] = first
+    return copies
+
+
+def _divide(clips: Sequence[Clip], shares: Sequence[float], seed: str) -> list[Clip]:
+    """The clips with their splits. Sources are drawn for val and test, one at least of each, but train goes first."""
+    sources = sorted({clip.source for clip in clips})
+    random.Random(seed).shuffle(sources)
+    splits = dict.fromkeys(sources, "train")
+    for split, share in list(zip(SPLITS, shares, strict=True))[1:]:
+        count = min(max(round(share * len(splits)), 1), len(sources) - 1) if share else 0
+        splits |= dict.fromkeys(sources[:count], split)
+        del sources[:count]
+    return [replace(clip, split=splits[clip.source]) for clip in clips]
+
+
+def ucf101_lists(
+    videos: str | Path, splits: str | Path, *, fold: int = 1, val_share: float = 0.0
+) -> DatasetLists:
+    """splits: the folder with classInd.txt, trainlist01.txt and testlist01.txt."""
+    splits = Path(splits)
+    names = [line.split()[-1] for line in _lines(splits / "classInd.txt")]
+    assigned = []
+    for split in ("train", "test"):
+        for line in _lines(splits / f"{split}list{fold:02d}.txt"):
+            name, _, clip = line.split()[0].partition("/")
+            assigned.append((Path(clip).stem, name, split))
+    return _assigned_lists(videos, names, assigned, val_share)
+
+
+def hmdb51_lists(
+    videos: str | Path, splits: str | Path, *, fold: int = 1, val_share: float = 0.0
+) -> DatasetLists:
+    """splits: the folder with `<class>_test_split<fold>.txt`, in which 1 is train, 2 is test and 0 is left out."""
+    ending = f"_test_split{fold}.txt"
+    files = sorted(Path(splits).glob(f"*{ending}"))
+    if not files:
+        raise DataError(
+            f"{splits}: no files <class>{ending}; name the folder of HMDB51's split files, and fold 1 to 3."
+        )
+    names = [file.name.removesuffix(ending) for file in files]
+    assigned = []
+    for name, file in zip(names, files, strict=True):
+        for number, line in enumerate(_lines(file), start=1):
+            clip, _, part = line.rpartition(" ")
+            if part not in ("0", "1", "2"):
+                raise ListError(f"{file}:{number}: {line!r} is not `<clip> 0|1|2`.")
+            if part != "0":
+                assigned.append((Path(clip).stem, name, "train" if part == "1" else "test"))
+    return _assigned_lists(videos, names, assigned, val_share)
+
+
+def _assigned_lists(
+    videos: str | Path, names: list[str], assigned: Sequence[tuple[str, str, str]], val_share: float
+) -> DatasetLists:
+    """assigned: (stem, class name, split) of every clip, split being train or test."""
+    lists = DatasetLists(names)
+    files = by_stem(find_videos(videos))
+    for stem, name, split in assigned:
+        if name not in names:
+            raise DataError(f"the split files name a class {name!r} that classInd.txt does not.")
+        found = sorted(files.get(stem, ()), key=lambda path: (name not in path.parts, path))
+        lists.add(stem, names.index(name), split, found, source=source_of(stem))
+    if not lists.clips:
+        raise DataError(f"{videos}: none of the {len(assigned)} clips of the split files is here.")
+    return _with_val(lists, val_share)
+
+
+def _with_val(lists: DatasetLists, val_share: float) -> DatasetLists:
+    """val is a share of each class's sources in train, or else repeats test."""
+    if not val_share:
+        lists.clips += [replace(clip, split="val") for clip in lists.of("test")]
+        lists.notes.append("val.csv repeats test.csv; --val-share 0.1 takes it from train instead")
+        return lists
+    divided = lists.of("test")
+    for label, name in enumerate(lists.class_names):
+        clips = [clip for clip in lists.of("train") if clip.label == label]
+        divided += _divide(clips, (1 - val_share, val_share, 0), name)
+    lists.clips = divided
+    return lists
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such split file.")
+    return [
+        line for line in map(str.strip, path.read_text(encoding="utf-8-sig").splitlines()) if line
+    ]

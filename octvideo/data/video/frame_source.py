@@ -1,0 +1,58 @@
+"""Where frames come from, a video file or a folder of pictures, and the frames as planes that can be cropped."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from octvideo.data.lists.video_list import VideoEntry
+from octvideo.data.reading import DecodeError
+from octvideo.data.sampling import Timing
+from octvideo.data.video.decode import open_video
+from octvideo.data.video.frame_folders import open_frames
+from octvideo.data.video.index import VideoIndex
+from octvideo.data.video.video import Frames
+
+_MAX_ASPECT = 16
+
+
+class FrameSource(Protocol):
+    """An open video. path: its name in messages."""
+
+    path: str
+
+    def timing(self, *, exact_times: bool = False) -> Timing: ...
+    def read(self, indices: Sequence[int]) -> Frames: ...
+
+
+@contextmanager
+def open_entry(
+    entry: VideoEntry, *, backend: str = "auto", index: VideoIndex | None = None
+) -> Iterator[FrameSource]:
+    """Open a line of a list: a file, or a folder of frames where the line says how many there are."""
+    if entry.num_frames:
+        with open_frames(entry.path, entry.num_frames) as folder:
+            yield folder
+    else:
+        with open_video(
+            entry.path, backend=backend, known=index.get(entry.path) if index else None
+        ) as video:
+            yield video
+
+
+def read_planes(source: FrameSource, indices: Sequence[int]) -> Tensor:
+    """uint8 (3, T, H, W), the channel last in memory.
+
+    Raises DecodeError for a picture that is a line: once its short side is resized, it would fill the memory.
+    """
+    frames = source.read(indices)
+    _, height, width, _ = frames.shape
+    if max(height, width) > _MAX_ASPECT * min(height, width):
+        raise DecodeError(
+            source.path,
+            f"{width} x {height} pixels: one side is over {_MAX_ASPECT} times the other",
+        )
+    return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, 0)

@@ -1,0 +1,121 @@
+"""The index beside a list: what checking every file found, so that training need not look again.
+
+A csv file with a line per video: its path (relative to the index's folder where it lies below), then VideoInfo's
+fields. An entry counts while the file has the size it was found with.
+"""
+
+import csv
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from octvideo.data.video.packets import VideoInfo
+from octvideo.errors import DataError
+
+_COLUMNS = ("path", *(field.name for field in fields(VideoInfo)))
+_NUMBERS = ("num_frames", "fps", "width", "height", "rotation", "duration_seconds", "num_bytes")
+
+
+def index_path(list_path: str | Path) -> Path:
+    """Where the index of a list is kept: train.csv -> train.index.csv."""
+    return Path(list_path).with_suffix(".index.csv")
+
+
+class VideoIndex:
+    """Path -> VideoInfo in flat tensors, which workers share: 650,000 videos take about 50 MB.
+
+    Paths are known by 64-bit hashes. Codec and problems stay in the file.
+    """
+
+    def __init__(
+        self, hashes: list[int], numbers: list[tuple[float, ...]], backends: list[bool]
+    ) -> None:
+        keys = np.array(hashes, np.int64)
+        order = np.argsort(keys, kind="stable")
+        self._keys = torch.from_numpy(keys[order])
+        self._numbers = torch.from_numpy(
+            np.array(numbers, np.float64).reshape(-1, len(_NUMBERS))[order]
+        )
+        self._decord = torch.from_numpy(np.array(backends, np.bool_)[order])
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def get(self, path: str) -> VideoInfo | None:
+        """What is remembered of a video; None when nothing is."""
+        key = _hash(path)
+        place = int(torch.searchsorted(self._keys, key))
+        if place == len(self) or int(self._keys[place]) != key:
+            return None
+        num_frames, fps, width, height, rotation, seconds, num_bytes = self._numbers[place].tolist()
+        backend = "decord" if self._decord[place] else "pyav"
+        return VideoInfo(
+            num_frames=int(num_frames),
+            fps=fps,
+            width=int(width),
+            height=int(height),
+            rotation=int(rotation),
+            codec="",
+            duration_seconds=seconds,
+            backend=backend,
+            reason="" if backend == "decord" else "says the index",
+            num_bytes=int(num_bytes),
+        )
+
+
+def write_index(path: str | Path, rows: Iterable[tuple[str, VideoInfo]]) -> None:
+    """rows: path of a video as its list gives it, and what `probe` found. Replaces the file in one step."""
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.DictWriter(file, _COLUMNS)
+        writer.writeheader()
+        for video, info in rows:
+            writer.writerow(
+                {
+                    "path": _relative(video, path.parent),
+                    **asdict(info),
+                    "problems": "; ".join(info.problems),
+                }
+            )
+    unfinished.replace(path)
+
+
+def read_index(path: str | Path) -> VideoIndex:
+    """Raises DataError, naming file and line, for what `write_index` has not written."""
+    path = Path(path)
+    hashes: list[int] = []
+    numbers: list[tuple[float, ...]] = []
+    backends: list[bool] = []
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames is None or tuple(reader.fieldnames) != _COLUMNS:
+            raise DataError(f"{path}: this is no index; write it again with tools/check_videos.py.")
+        try:
+            for row in reader:
+                hashes.append(_hash(str(path.parent / row["path"])))
+                numbers.append(tuple(float(row[name]) for name in _NUMBERS))
+                backends.append(row["backend"] == "decord")
+        except (TypeError, ValueError):
+            raise DataError(
+                f"{path}:{reader.line_num}: this line is damaged; write the index again with tools/check_videos.py."
+            ) from None
+    return VideoIndex(hashes, numbers, backends)
+
+
+def _relative(video: str, folder: Path) -> str:
+    try:
+        return str(Path(video).relative_to(folder))
+    except ValueError:
+        return video if Path(video).is_absolute() else str(Path(video).absolute())
+
+
+def _hash(path: str) -> int:
+    digest = hashlib.blake2b(
+        str(Path(path)).encode(errors="surrogateescape"), digest_size=8
+    ).digest()
+    return int.from_bytes(digest, "big", signed=True)

@@ -1,0 +1,73 @@
+"""An open video: frames by number, from the first decoder that can give them."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octvideo.data.reading import DecodeError, cause_of
+from octvideo.data.sampling import Timing
+from octvideo.data.video.packets import VideoInfo
+
+Frames = NDArray[np.uint8]
+Answer = TypeVar("Answer")
+
+
+class Engine(Protocol):
+    """A file that a decoder has opened."""
+
+    def read(self, indices: Sequence[int]) -> Frames: ...
+    def times(self) -> list[float]:
+        """When each frame is shown, in seconds from the first; [] in a file that does not say."""
+
+    def close(self) -> None: ...
+
+
+class Video:
+    """What is known of a video, and its frames. Made by `octvideo.data.open_video`."""
+
+    def __init__(self, path: str, info: VideoInfo, engines: Sequence[Callable[[], Engine]]) -> None:
+        """engines: the second is opened when the first gives up, and so on. Raises DecodeError when none opens."""
+        self.path, self.info = path, info
+        self._untried = list(engines)
+        self._engine = self._open_next()
+
+    def timing(self, *, exact_times: bool = False) -> Timing:
+        """For the sampling rules; with the true time of every frame where asked for."""
+        times = self._ask(lambda engine: engine.times()) if exact_times else []
+        return Timing(self.info.num_frames, self.info.fps, times)
+
+    def read(self, indices: Sequence[int]) -> Frames:
+        """uint8 (T, H, W, 3), in the order asked for; frames may repeat."""
+        wrong = [index for index in indices if not 0 <= index < self.info.num_frames]
+        if wrong:
+            raise DecodeError(
+                self.path, f"frame {wrong[0]} was asked for; there are {self.info.num_frames}"
+            )
+        if not len(indices):
+            return self.read([0])[:0]
+        return self._ask(lambda engine: engine.read(indices))
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def _ask(self, question: Callable[[Engine], Answer]) -> Answer:
+        while True:
+            try:
+                return question(self._engine)
+            except Exception as error:
+                spare = self._open_next(error)
+                self._engine.close()
+                self._engine = spare
+
+    def _open_next(self, error: Exception | None = None) -> Engine:
+        while self._untried:
+            try:
+                return self._untried.pop(0)()
+            except Exception as reason:
+                error = reason
+        assert error is not None
+        raise (
+            error if isinstance(error, DecodeError) else DecodeError(self.path, cause_of(error))
+        ) from error

@@ -1,0 +1,153 @@
+"""Evaluation of a list of videos: every video once, all its views from one decode, on any number of processes."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from octvideo.data.clips.views import DecodedVideo, ViewSpec, view_batches
+from octvideo.engine.distributed import Processes
+from octvideo.engine.evaluation.journal import Journal
+from octvideo.engine.evaluation.results import Evaluation
+from octvideo.errors import CheckpointError, ConfigError
+
+Scores = NDArray[np.float32]
+
+# float (N, 3, T, H, W) -> probabilities (N, C). The model behind it is in evaluation mode.
+Scorer = Callable[[Tensor], Tensor]
+ENSEMBLES = ("sum", "max")
+ALONE = Processes()
+
+
+class Videos(Protocol):
+    """What an evaluation sees of a list; `octvideo.data.clips.views.VideoViews` is one."""
+
+    spec: ViewSpec
+    paths: Sequence[str]
+    labels: Sequence[tuple[int, ...]]
+    multi_label: bool
+
+    def read(self, indices: Sequence[int]) -> Iterable[DecodedVideo]:
+        """These videos, decoded, each once, in any order."""
+
+
+def evaluate(
+    score: Scorer,
+    videos: Videos,
+    *,
+    num_classes: int,
+    prepare: Callable[[Tensor], Tensor],
+    view_chunk: int = 0,
+    ensemble: str = "sum",
+    processes: Processes = ALONE,
+    journal: Journal | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Score every video; all ranks return the same Evaluation.
+
+    prepare: uint8 (N, 3, T, H, W) on the device -> the model's input. ensemble: "sum" (the mean over views of the
+    probabilities) or "max". Rank r takes videos[r::world_size]. A forward pass holds at most view_chunk views of a
+    single video (0: `default_view_chunk`), so a video's score depends on nothing but itself; with equal threads per
+    process the numbers are the same bit for bit on any number of processes, and after any interruption when there is
+    a journal. progress is called with (videos done, videos of this rank).
+    """
+    subsets = videos.spec.subsets()
+    chunk = view_chunk or default_view_chunk(videos.spec)
+    mine = range(processes.rank, len(videos.paths), processes.world_size)
+    known = journal.load((len(subsets), num_classes)) if journal else {}
+    own: dict[int, Scores | str] = {i: known[i] for i in mine if i in known}
+    progress(len(own), len(mine))
+    for video in videos.read([i for i in mine if i not in own]):
+        if video.problem:
+            own[video.index] = video.problem
+        else:
+            per_view = score_views(
+                score,
+                video,
+                videos.spec,
+                prepare=prepare,
+                device=processes.device,
+                view_chunk=chunk,
+            )
+            scores = np.stack([combine(per_view[views], ensemble) for views in subsets.values()])
+            own[video.index] = scores
+            if journal:
+                journal.note(video.index, scores)
+        progress(len(own), len(mine))
+    found = _each_once(processes.gather(own), len(videos.paths))
+    return _collect(found, videos, list(subsets), num_classes)
+
+
+def default_view_chunk(spec: ViewSpec) -> int:
+    """Views per forward pass: about as many pixels as 10 views of 8 x 256 x 256 have. A function of the views alone."""
+    budget = 10 * 8 * 256 * 256
+    return min(max(budget // (spec.rule.num_frames * spec.crop_size**2), 1), spec.num_views)
+
+
+@torch.inference_mode()
+def score_views(
+    score: Scorer,
+    video: DecodedVideo,
+    spec: ViewSpec,
+    *,
+    prepare: Callable[[Tensor], Tensor],
+    device: torch.device,
+    view_chunk: int,
+) -> Scores:
+    """(views, C) probabilities of one video. Only uint8 frames travel to the device; the views are cut there."""
+    frames = video.frames.to(device, non_blocking=True)
+    batches = view_batches(frames, video.clips, spec, view_chunk)
+    scores = torch.cat([score(prepare(views)).float() for views in batches]).cpu().numpy()
+    if not np.isfinite(scores).all():
+        raise CheckpointError(
+            f"{video.path}: the model's scores are not finite; its weights have diverged."
+        )
+    return scores
+
+
+def combine(scores: Scores, ensemble: str) -> Scores:
+    """(views, C) -> (C,)."""
+    if ensemble not in ENSEMBLES:
+        raise ConfigError(
+            f"DATA.ENSEMBLE_METHOD: {ensemble!r}; views are joined by one of {', '.join(ENSEMBLES)}."
+        )
+    if ensemble == "max":
+        return scores.max(axis=0)
+    # The mean is over probabilities: one confident view must not outvote nine by its logit scale.
+    return scores.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+def _each_once(
+    parts: Iterable[dict[int, Scores | str]], num_videos: int
+) -> dict[int, Scores | str]:
+    """Merge what the ranks found; a video missing or seen twice is a bug that no number may hide."""
+    found: dict[int, Scores | str] = {}
+    for part in parts:
+        if twice := found.keys() & part.keys():
+            raise RuntimeError(f"videos {sorted(twice)[:5]} were evaluated twice")
+        found |= part
+    if missing := set(range(num_videos)) - found.keys():
+        raise RuntimeError(f"videos {sorted(missing)[:5]} were not evaluated")
+    return found
+
+
+def _collect(
+    found: dict[int, Scores | str], videos: Videos, names: list[str], num_classes: int
+) -> Evaluation:
+    scores = np.full((len(found), len(names), num_classes), math.nan, np.float32)
+    for video, result in found.items():
+        if not isinstance(result, str):
+            scores[video] = result
+    return Evaluation(
+        paths=videos.paths,
+        labels=videos.labels,
+        scores={name: scores[:, i] for i, name in enumerate(names)},
+        problems={
+            video: result for video, result in sorted(found.items()) if isinstance(result, str)
+        },
+        multi_label=videos.multi_label,
+    )

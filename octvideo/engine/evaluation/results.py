@@ -1,0 +1,206 @@
+"""What an evaluation found, and its files without clocks: results.json, predictions.csv, scores.npz."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octvideo.engine.evaluation import metrics
+from octvideo.files import write_atomically
+
+TOP_K = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """One row per video of the list, in its order.
+
+    scores: for every set of views ("10x3", ...; the whole protocol last) float32 (N, C), NaN where the video could not
+    be read. labels: the classes of each video, none of an unlabelled list. problems: video -> why it could not be read.
+    """
+
+    paths: Sequence[str]
+    labels: Sequence[tuple[int, ...]]
+    scores: Mapping[str, NDArray[np.float32]]
+    problems: Mapping[int, str]
+    multi_label: bool = False
+
+    @property
+    def final(self) -> NDArray[np.float32]:
+        """The scores of the whole protocol."""
+        return list(self.scores.values())[-1]
+
+    @property
+    def task(self) -> str:
+        if not all(self.labels):
+            return "unlabelled"
+        return "multi_label" if self.multi_label else "single_label"
+
+    @property
+    def targets(self) -> NDArray[np.bool_]:
+        """(N, C): which classes each video has."""
+        targets = np.zeros(self.final.shape, np.bool_)
+        for row, labels in zip(targets, self.labels, strict=True):
+            row[list(labels)] = True
+        return targets
+
+
+def summarise(
+    evaluation: Evaluation, class_names: Sequence[str], protocol: Mapping[str, object]
+) -> dict[str, Any]:
+    """The content of results.json: plain values, percentages rounded to 1e-4. Unread videos count as wrong."""
+    summary: dict[str, Any] = {
+        "split": "test_final",
+        "task": evaluation.task,
+        "num_videos": len(evaluation.paths),
+        "num_unread": len(evaluation.problems),
+    }
+    if evaluation.task == "single_label":
+        summary |= _accuracy(evaluation.final, evaluation)
+        summary |= _per_class(evaluation, class_names)
+    elif evaluation.task == "multi_label":
+        summary["map"] = _map(evaluation.final, evaluation)
+        summary["classes"] = _average_precisions(evaluation, class_names)
+    if evaluation.task != "unlabelled":
+        summary["views"] = _views(evaluation)
+    summary["protocol"] = dict(protocol)
+    summary["class_names"] = list(class_names)
+    summary["unread"] = [
+        {"path": evaluation.paths[i], "problem": why}
+        for i, why in sorted(evaluation.problems.items())
+    ]
+    return summary
+
+
+def final_line(summary: Mapping[str, Any]) -> dict[str, object]:
+    """The last line of a test's log, in PySlowFast's keys."""
+    line: dict[str, object] = {"split": summary["split"]}
+    line |= {key: f"{summary[key]:.2f}" for key in ("top1_acc", "top5_acc") if key in summary}
+    return line | {key: summary[key] for key in ("map",) if key in summary}
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """One sentence for people; it says how many videos could not be read."""
+    videos = f"{summary['num_videos']} videos"
+    if summary["num_unread"]:
+        videos += f", {summary['num_unread']} of them unreadable" + (
+            " (counted as wrong)" if "views" in summary else ""
+        )
+    if "top1_acc" in summary:
+        low, high = summary["top1_interval"]
+        top1, top5 = summary["top1_acc"], summary["top5_acc"]
+        return f"top-1 {top1:.2f} % ({low:.1f} to {high:.1f}), top-5 {top5:.2f} %, {videos}"
+    if "map" in summary:
+        return f"mAP {100 * summary['map']:.2f} %, {videos}"
+    return f"predictions for {videos}"
+
+
+def write_results(folder: str | Path, evaluation: Evaluation, summary: Mapping[str, Any]) -> None:
+    """predictions.csv and scores.npz, and results.json last: where it stands, the others are whole."""
+    predictions = _predictions_csv(evaluation, summary["class_names"]).encode()
+    write_atomically(f"{folder}/predictions.csv", lambda file: file.write(predictions))
+    write_atomically(f"{folder}/scores.npz", lambda file: _write_npz(file, evaluation))
+    results = (json.dumps(summary, indent=1) + "\n").encode()
+    write_atomically(f"{folder}/results.json", lambda file: file.write(results))
+
+
+def _accuracy(scores: NDArray[np.float32], evaluation: Evaluation) -> dict[str, Any]:
+    labels = _single(evaluation)
+    ranked = metrics.ranking(scores, TOP_K)
+    correct = metrics.hits(ranked[:, :1], labels)
+    table = metrics.class_table(ranked, labels, scores.shape[1])
+    return {
+        "top1_acc": _percent(correct.mean()),
+        "top5_acc": _percent(metrics.hits(ranked, labels).mean()),
+        "mean_class_acc": _percent(metrics.mean_class_accuracy(table)),
+        "top1_interval": [_percent(edge) for edge in metrics.bootstrap_interval(correct)],
+    }
+
+
+def _per_class(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, Any]:
+    labels, num_classes = _single(evaluation), len(class_names)
+    ranked = metrics.ranking(evaluation.final, 1)
+    table = metrics.class_table(ranked, labels, num_classes)
+    confusion = metrics.confusion_matrix(ranked, labels, num_classes)
+    rows = [
+        {"name": name, "videos": int(videos), "correct": int(correct)}
+        for name, (videos, correct) in zip(class_names, table, strict=True)
+    ]
+    # Nonzero cells only: [label, named class, videos]. 600 x 600 would be mostly zeros.
+    return {
+        "classes": rows,
+        "confusion": [[int(i), int(j), int(confusion[i, j])] for i, j in np.argwhere(confusion)],
+    }
+
+
+def _average_precisions(evaluation: Evaluation, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    targets = evaluation.targets
+    return [
+        {
+            "name": name,
+            "videos": int(targets[:, c].sum()),
+            "ap": round(metrics.average_precision(evaluation.final[:, c], targets[:, c]), 6)
+            if targets[:, c].any()
+            else None,
+        }
+        for c, name in enumerate(class_names)
+    ]
+
+
+def _views(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    if evaluation.task == "multi_label":
+        return {
+            name: {"map": _map(scores, evaluation)} for name, scores in evaluation.scores.items()
+        }
+    return {
+        name: {
+            key: value
+            for key, value in _accuracy(scores, evaluation).items()
+            if key in ("top1_acc", "top5_acc")
+        }
+        for name, scores in evaluation.scores.items()
+    }
+
+
+def _map(scores: NDArray[np.float32], evaluation: Evaluation) -> float:
+    return round(metrics.mean_average_precision(scores, evaluation.targets), 6)
+
+
+def _single(evaluation: Evaluation) -> NDArray[np.int64]:
+    return np.array([labels[0] for labels in evaluation.labels], np.int64)
+
+
+def _percent(share: float | np.floating) -> float:
+    return round(100 * float(share), 4)
+
+
+def _predictions_csv(evaluation: Evaluation, class_names: Sequence[str]) -> str:
+    """path,label,label_name, then class, name and score of the best five; these are empty for an unread video."""
+    ranked = metrics.ranking(evaluation.final, TOP_K)
+    places = range(1, ranked.shape[1] + 1)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    columns = (f"{column}{place}" for place in places for column in ("class_", "name_", "score_"))
+    table.writerow(["path", "label", "label_name", *columns])
+    for path, labels, classes, scores in zip(
+        evaluation.paths, evaluation.labels, ranked, evaluation.final, strict=True
+    ):
+        row = [path, " ".join(map(str, labels)), "; ".join(class_names[label] for label in labels)]
+        for c in classes:
+            row += [str(c), class_names[c], f"{scores[c]:.6f}"] if c >= 0 else ["", "", ""]
+        table.writerow(row)
+    return text.getvalue()
+
+
+def _write_npz(file: IO[bytes], evaluation: Evaluation) -> None:
+    """`scores` (N, C) of the whole protocol, `targets` (N, C) and `paths` (N,). Needs no pickle to load."""
+    paths = np.array(list(evaluation.paths), dtype=np.str_)
+    np.savez_compressed(
+        file, allow_pickle=False, paths=paths, targets=evaluation.targets, scores=evaluation.final
+    )

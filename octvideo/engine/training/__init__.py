@@ -1,0 +1,1 @@
+"""Training: the trainer, its steps, its records, and how a run resumes."""

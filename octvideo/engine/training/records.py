@@ -1,0 +1,120 @@
+"""What a run writes down: JSON lines that can be cut back to a checkpoint, and clocks that never enter them."""
+
+import json
+import os
+import resource
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from iopath.common.file_io import g_pathmgr
+
+from octvideo.files import is_local, write_atomically
+
+
+class JsonLines:
+    """A file of one JSON object per line, opened at its first `keep_bytes` bytes (None: all of it)."""
+
+    def __init__(self, path: str, keep_bytes: int | None = None) -> None:
+        if keep_bytes is not None:
+            self._cut(path, keep_bytes)
+        self.path = path
+        self.file = g_pathmgr.open(path, "ab")
+
+    @staticmethod
+    def _cut(path: str, keep_bytes: int) -> None:
+        kept = b""
+        if g_pathmgr.isfile(path):
+            with g_pathmgr.open(path, "rb") as file:
+                kept = file.read(keep_bytes)
+        write_atomically(path, lambda file: file.write(kept))
+
+    def write(self, record: dict[str, Any]) -> None:
+        self.file.write(json.dumps(record).encode() + b"\n")
+        self.file.flush()
+
+    def secure(self) -> int:
+        """Bring everything to the disk; return the size that a checkpoint notes."""
+        self.file.flush()
+        if is_local(self.path):
+            os.fsync(self.file.fileno())
+        return self.file.tell()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+@dataclass
+class Tally:
+    """Sums over clips: of the loss, and of clips whose class is among the first 1 and 5 guesses."""
+
+    clips: float = 0.0
+    loss: float = 0.0
+    hits1: float = 0.0
+    hits5: float = 0.0
+
+    def add(self, other: "Tally") -> None:
+        self.clips += other.clips
+        self.loss += other.loss
+        self.hits1 += other.hits1
+        self.hits5 += other.hits5
+
+    def means(self) -> dict[str, float]:
+        """Mean loss; errors in per cent."""
+        clips = max(self.clips, 1.0)
+        return {
+            "loss": self.loss / clips,
+            "top1_err": 100 * (1 - self.hits1 / clips),
+            "top5_err": 100 * (1 - self.hits5 / clips),
+        }
+
+
+@dataclass
+class Clock:
+    """Seconds spent waiting for clips (`data`) and using them (`net`) since the last restart of the clock."""
+
+    data: float = 0.0
+    net: float = 0.0
+    clips: int = 0
+    steps: int = 0
+    _last: float = field(default_factory=time.perf_counter)
+
+    def _lap(self) -> float:
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        return seconds
+
+    def got_data(self) -> None:
+        self.data += self._lap()
+
+    def did_step(self, clips: int) -> None:
+        self.net += self._lap()
+        self.clips += clips
+        self.steps += 1
+
+    @property
+    def seconds(self) -> float:
+        return self.data + self.net
+
+    @property
+    def data_share(self) -> float:
+        return self.data / self.seconds if self.seconds else 0.0
+
+    def rates(self) -> dict[str, float]:
+        steps = max(self.steps, 1)
+        return {
+            "dt": self.seconds / steps,
+            "dt_data": self.data / steps,
+            "dt_net": self.net / steps,
+            "data_share": self.data_share,
+            "clips_per_second": self.clips / self.seconds if self.seconds else 0.0,
+            "memory_gb": peak_memory_gb(),
+        }
+
+
+def peak_memory_gb() -> float:
+    """Peak of this process: GPU memory held by tensors where there is a GPU, else resident memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,175 @@
+"""What a person sees of a run: console lines, a live bar, TensorBoard; and the files metrics.jsonl and timing.jsonl."""
+
+import json
+import logging
+from datetime import timedelta
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from octvideo.engine.training.records import Clock, JsonLines
+from octvideo.engine.training.state import Position
+from octvideo.errors import OctvideoError
+
+logger = logging.getLogger("octvideo")
+
+STARVED = 0.3  # share of an epoch spent waiting for data from which on a person should act
+
+
+def clip_strip(clip: Tensor) -> Tensor:
+    """(3, T, H, W) -> (3, H, T*W), frames side by side; an image (3, H, W) stays as it is."""
+    return clip if clip.ndim == 3 else clip.transpose(1, 2).flatten(2)
+
+
+def starvation_verdict(clock: Clock) -> str | None:
+    """What to do about an epoch that waited for data; None where it hardly did."""
+    if clock.data_share < STARVED or clock.data < 1:
+        return None
+    return (
+        f"data {clock.data_share:.0%}: raise DATA_LOADER.NUM_WORKERS or run tools/resize_videos.py"
+    )
+
+
+def open_tensorboard(folder: str, purge_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise OctvideoError(
+            "TensorBoard is missing: pip install tensorboard, or set TENSORBOARD.ENABLE False"
+        ) from error
+    return SummaryWriter(folder, purge_step=purge_step)
+
+
+class RunLog:
+    """Rank 0's record of a training run. On other ranks `enabled` is False and nothing is written."""
+
+    def __init__(
+        self,
+        output_dir: str,
+        *,
+        enabled: bool = True,
+        tensorboard: bool = False,
+        metrics_bytes: int = 0,
+        step: int = 0,
+    ) -> None:
+        """metrics_bytes, step: where the checkpoint stands that the run goes on from; later records are cut."""
+        self.enabled = enabled
+        self.clips_shown = False
+        self.bar: tqdm[Any] | None = None
+        if enabled:
+            self.metrics = JsonLines(f"{output_dir}/metrics.jsonl", metrics_bytes)
+            self.timing = JsonLines(f"{output_dir}/timing.jsonl")
+        self.board = (
+            open_tensorboard(f"{output_dir}/tensorboard", step) if enabled and tensorboard else None
+        )
+
+    def start_epoch(self, at: Position) -> None:
+        if self.enabled:
+            # disable=None: no bar where stderr is not a terminal; lines stand in for it.
+            title = f"epoch {at.epoch}/{at.max_epoch}"
+            self.bar = tqdm(
+                desc=title, initial=at.iteration, total=at.iterations, disable=None, leave=False
+            )
+
+    def tick(self, metrics: dict[str, float], clock: Clock) -> None:
+        """One step is done: move the bar."""
+        if self.bar is not None and not self.bar.disable:
+            self.bar.set_postfix_str(_summary(metrics, clock.rates()), refresh=False)
+            self.bar.update()
+
+    def train_iter(self, at: Position, metrics: dict[str, float], clock: Clock) -> None:
+        """Means over the last LOG_PERIOD steps."""
+        if not self.enabled:
+            return
+        rates = clock.rates()
+        eta = str(timedelta(seconds=int(rates["dt"] * (at.total_steps - at.step))))
+        place = {"epoch": at.epoch, "iter": at.iteration, "step": at.step}
+        self.metrics.write({"_type": "train_iter", **place, **metrics})
+        self.timing.write({"_type": "train_iter", **place, **rates, "eta": eta})
+        where = {
+            "epoch": f"{at.epoch}/{at.max_epoch}",
+            "iter": f"{at.iteration}/{at.iterations}",
+            "eta": eta,
+        }
+        self._json_stats("train_iter", where, metrics, rates)
+        if self.bar is not None and self.bar.disable:
+            logger.info(
+                "epoch {epoch}  {iter}  %s  eta {eta}".format(**where), _summary(metrics, rates)
+            )
+        self._scalars("Train", at.step, metrics)
+
+    def train_epoch(self, at: Position, metrics: dict[str, float], clock: Clock) -> None:
+        if not self.enabled:
+            return
+        if self.bar is not None:
+            self.bar.close()
+        rates = clock.rates()
+        self.metrics.write({"_type": "train_epoch", "epoch": at.epoch, "step": at.step, **metrics})
+        self.timing.write(
+            {"_type": "train_epoch", "epoch": at.epoch, "seconds": clock.seconds, **rates}
+        )
+        self._json_stats("train_epoch", {"epoch": f"{at.epoch}/{at.max_epoch}"}, metrics, rates)
+        logger.info(
+            "epoch %d/%d done in %.0f s  %s",
+            at.epoch,
+            at.max_epoch,
+            clock.seconds,
+            _summary(metrics, rates),
+        )
+        if verdict := starvation_verdict(clock):
+            logger.warning(verdict)
+
+    def validation(self, at: Position, metrics: dict[str, float], is_best: bool) -> None:
+        if not self.enabled:
+            return
+        self.metrics.write({"_type": "val_epoch", "epoch": at.epoch, "step": at.step, **metrics})
+        self._json_stats("val_epoch", {"epoch": f"{at.epoch}/{at.max_epoch}"}, metrics)
+        values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        logger.info(
+            "epoch %d/%d validation  %s%s",
+            at.epoch,
+            at.max_epoch,
+            values,
+            "  (best so far)" if is_best else "",
+        )
+        self._scalars("Val", at.step, metrics)
+
+    def clips(self, inputs: Tensor, step: int, count: int = 4) -> None:
+        """The first clips of the first uint8 batch of a run as strips of frames; later batches are ignored."""
+        if self.board is not None and not self.clips_shown:
+            for i, clip in enumerate(inputs[:count]):
+                self.board.add_image(f"Train/clip_{i}", clip_strip(clip), step)
+            self.clips_shown = True
+
+    def secure(self) -> int:
+        """Everything written so far is on the disk; the size of metrics.jsonl."""
+        return self.metrics.secure() if self.enabled else 0
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        if self.enabled:
+            self.metrics.close()
+            self.timing.close()
+        if self.board is not None:
+            self.board.close()
+
+    def _json_stats(self, kind: str, *parts: dict[str, Any]) -> None:
+        """PySlowFast's line, for the tools that read its logs."""
+        record: dict[str, Any] = {"_type": kind}
+        for part in parts:
+            record |= part
+        logger.debug("json_stats: %s", json.dumps(record))
+
+    def _scalars(self, prefix: str, step: int, metrics: dict[str, float]) -> None:
+        if self.board is not None:
+            for name, value in metrics.items():
+                self.board.add_scalar(f"{prefix}/{name.replace('top', 'Top')}", value, step)
+
+
+def _summary(metrics: dict[str, float], rates: dict[str, float]) -> str:
+    return (
+        f"loss {metrics['loss']:.4f}  top-1 {100 - metrics['top1_err']:.1f} %  lr {metrics['lr']:.2g}  "
+        f"data {rates['data_share']:.0%}  {rates['clips_per_second']:.1f} clips/s  {rates['memory_gb']:.1f} GB"
+    )

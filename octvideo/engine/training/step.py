@@ -1,0 +1,123 @@
+"""One optimizer step: forward and backward over its batches, the guard against NaN, clipping, the update."""
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from octvideo.engine.distributed import Processes, without_sync
+from octvideo.engine.training.losses import Loss, hits
+from octvideo.engine.training.optim import set_lr
+from octvideo.engine.training.records import Tally
+from octvideo.engine.training.state import TrainOptions
+
+if TYPE_CHECKING:
+    from octvideo.data.loading.batch import Batch
+
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """tally: sums over all ranks. trouble: what was not finite; then the weights are as they were."""
+
+    tally: Tally
+    grad_norm: float = 0.0
+    trouble: str | None = None
+
+
+class Stepper:
+    """Turns groups of batches into updates of the model. Every rank calls it at the same time."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        loss: Loss,
+        prepare: Callable[[Tensor], Tensor],
+        options: TrainOptions,
+        procs: Processes,
+        mix: Mix | None = None,
+    ) -> None:
+        self.optimizer, self.loss, self.prepare, self.mix = optimizer, loss, prepare, mix
+        self.options, self.procs = options, procs
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.network = procs.wrap(
+            cast(nn.Module, torch.compile(model)) if options.compile else model
+        )
+        self.scaler = torch.amp.GradScaler(
+            procs.device.type, enabled=options.amp_dtype == torch.float16
+        )
+
+    def __call__(self, group: "list[Batch]", lr: float) -> StepOutcome:
+        """One update from the mean gradient of the group's batches (gradient accumulation) on all ranks."""
+        set_lr(self.optimizer, lr, self.options.scale_momentum)
+        self.optimizer.zero_grad(set_to_none=True)
+        tally = Tally()
+        for i, batch in enumerate(group):
+            with without_sync(self.network) if i < len(group) - 1 else nullcontext():
+                loss, part = self.forward(batch)
+                if not math.isfinite(part.loss):
+                    return StepOutcome(Tally(), trouble="loss")
+                self.scaler.scale(loss / len(group)).backward()  # type: ignore[no-untyped-call]
+            tally.add(part)
+        return self.update(tally)
+
+    def forward(self, batch: "Batch") -> tuple[Tensor, Tally]:
+        """This rank's mean loss; the sums of all ranks. One wait for the device per batch."""
+        batch = batch.to(self.procs.device)
+        inputs, targets = self.as_network_input(batch.inputs), batch.targets
+        if self.mix is not None:
+            inputs, targets = self.mix(inputs, targets)
+        with self.autocast():
+            logits = self.network(inputs)
+        logits = logits.float()
+        loss = self.loss(logits, targets)
+        clips = len(batch.indices)
+        sums = [
+            loss.detach() * clips,
+            hits(logits, targets, 1),
+            hits(logits, targets, 5),
+            loss.new_tensor(clips),
+        ]
+        summed = self.procs.total(torch.stack([value.double() for value in sums]))
+        total_loss, hits1, hits5, count = summed.tolist()
+        return loss, Tally(clips=count, loss=total_loss, hits1=hits1, hits5=hits5)
+
+    def as_network_input(self, inputs: Tensor) -> Tensor:
+        """uint8 -> normalised float, in the memory format that the model was put in."""
+        prepared = self.prepare(inputs.to(self.procs.device, non_blocking=True))
+        if not self.options.channels_last:
+            return prepared.contiguous()
+        return prepared.contiguous(
+            memory_format=torch.channels_last if prepared.ndim == 4 else torch.channels_last_3d
+        )
+
+    def autocast(self) -> torch.autocast:
+        dtype = self.options.amp_dtype
+        return torch.autocast(
+            self.procs.device.type, dtype or torch.bfloat16, enabled=dtype is not None
+        )
+
+    def update(self, tally: Tally) -> StepOutcome:
+        """Clip and apply. A gradient that is not finite changes no weight; fp16's scaler then lowers its scale."""
+        self.scaler.unscale_(self.optimizer)
+        grad_norm = self.clip()
+        finite = math.isfinite(grad_norm)
+        if finite or self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        return StepOutcome(tally, grad_norm, None if finite else "gradient")
+
+    def clip(self) -> float:
+        """Clip by value, then by norm; the L2 norm before clipping by norm. It costs nothing beside a step."""
+        if self.options.clip_grad_value:
+            nn.utils.clip_grad_value_(self.parameters, self.options.clip_grad_value)
+        return float(
+            nn.utils.clip_grad_norm_(self.parameters, self.options.clip_grad_norm or math.inf)
+        )

@@ -1,0 +1,293 @@
+"""The trainer: epochs of steps, validation, checkpoints; exact to the bit across interruptions.
+
+At a checkpoint, what metrics.jsonl holds goes to the disk first, its size goes into the checkpoint, and the checkpoint
+appears whole. A run that goes on from there cuts metrics.jsonl back to that size and repeats what came after.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from octvideo.engine.distributed import Processes
+from octvideo.engine.training.ema import ModelAverage
+from octvideo.engine.training.losses import Loss
+from octvideo.engine.training.optim import Schedule
+from octvideo.engine.training.precise_bn import measure_bn_statistics
+from octvideo.engine.training.records import Clock, Tally
+from octvideo.engine.training.run_log import RunLog
+from octvideo.engine.training.signals import Stopped, StopRequest
+from octvideo.engine.training.snapshots import Snapshots
+from octvideo.engine.training.state import Plan, Position, Progress, TrainOptions, TrainSummary
+from octvideo.engine.training.step import Mix, StepOutcome, Stepper
+from octvideo.errors import DataError, OctvideoError
+
+if TYPE_CHECKING:
+    from octvideo.data.loading.batch import Batch
+
+logger = logging.getLogger("octvideo")
+
+Validate = Callable[[nn.Module], Mapping[str, float]]
+
+
+class BatchLoader(Protocol):
+    """len: batches per epoch of this rank. What epoch() gives depends on (seed, epoch, position) alone."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> "Iterator[Batch]": ...
+
+
+class Trainer:
+    """Trains `model` in place. Every rank makes one, alike but for its loader and `procs`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: BatchLoader,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        options: TrainOptions,
+        *,
+        loss: Loss,
+        prepare: Callable[[Tensor], Tensor],
+        validate: Validate | None = None,
+        mix: Mix | None = None,
+        frozen: Sequence[nn.Module] = (),
+        procs: Processes | None = None,
+        meta: dict[str, Any] | None = None,
+        cfg_text: str = "",
+    ) -> None:
+        """The model is on its device and the optimizer holds its parameters.
+
+        prepare: uint8 inputs on the device -> normalised float. mix: blends (inputs, targets) of a training batch.
+        frozen: modules kept in evaluation mode. meta, cfg_text: travel in every checkpoint.
+        """
+        self.model, self.loader, self.optimizer, self.schedule = model, loader, optimizer, schedule
+        self.options, self.validate, self.frozen = options, validate, frozen
+        self.procs = procs or Processes()
+        self.step = Stepper(model, optimizer, loss, prepare, options, self.procs, mix)
+        self.ema = (
+            ModelAverage(model, options.ema_decay) if options.ema_decay else None
+        )  # of what ranks now share
+        travels = {"meta": meta or {}, "cfg": cfg_text}
+        self.snapshots = Snapshots(
+            options, self.procs, model, optimizer, self.step.scaler, self.ema, travels
+        )
+        self.plan = Plan.of(options, len(loader))
+        self.progress = Progress()
+        self.stop = StopRequest()
+
+    # --- the run ---
+
+    def train(self) -> TrainSummary:
+        """Train to the end, or to SIGTERM or Ctrl-C; either way a checkpoint stands where the run ended."""
+        goes_on = self.resume()
+        finished = True
+        with self.stop:
+            try:
+                if self.options.precise_bn_first and not goes_on:
+                    self.measure_bn_first()
+                while self.progress.epoch < self.plan.max_epoch:
+                    self.train_epoch()
+                    self.end_epoch()
+            except Stopped:
+                finished = False
+                reason = self.stop.signal_name or "a signal to another process"
+                saved = self.snapshots.last_saved or "nothing, as no step was done"
+                logger.info("stopped by %s: saved %s; the same command continues", reason, saved)
+            finally:
+                self.log.close()
+        best = None if math.isinf(self.progress.best) else self.progress.best
+        return TrainSummary(finished, self.progress.epoch, best, self.snapshots.last_saved)
+
+    def train_epoch(self) -> None:
+        batches = self.loader.epoch(self.progress.epoch, self.progress.batch)
+        at = self.position()
+        self.log.start_epoch(at)
+        self.set_training_mode()
+        self.window_clock, self.epoch_clock = Clock(), Clock()
+        for step in range(at.step, at.step + at.iterations - at.iteration):
+            group = self.fetch(batches)
+            self.log.clips(group[0].inputs, step)
+            lr = self.schedule.lr(
+                step if self.schedule.per_iteration else step / self.plan.steps_per_epoch
+            )
+            outcome = self.step(group, lr)
+            self.account(group, outcome)
+            self.report(lr, outcome.grad_norm)
+
+    def end_epoch(self) -> None:
+        """Precise batch norm, validation, best.pyth, checkpoint. An interruption repeats it from its beginning."""
+        self.agree_to_go_on()
+        at, before = self.position(), self.capture()
+        last = at.epoch == at.max_epoch
+        evaluates = self.validate is not None and (
+            last or is_due(at.epoch, self.options.eval_period)
+        )
+        saves = last or is_due(at.epoch, self.options.checkpoint_period)
+        try:
+            with self.stop.leave_at_once():
+                self.log.train_epoch(at, self.epoch_metrics(), self.epoch_clock)
+                self.procs.share_buffers(self.model)
+                if self.options.precise_bn_batches and (evaluates or saves):
+                    self.measure_bn(self.options.precise_bn_batches)
+                improved = evaluates and self.run_validation(at)
+        except Stopped:
+            self.snapshots.save(before)
+            raise
+        done = self.progress
+        self.progress = Progress(done.epoch + 1, 0, done.skipped, done.skipped_in_a_row, done.best)
+        if improved:
+            self.snapshots.save_best(self.capture())
+        if saves:
+            self.snapshots.save(self.capture())
+
+    def capture(self) -> dict[str, Any]:
+        """The state of the whole run, and metrics.jsonl secured up to it."""
+        self.progress.metrics_bytes = self.log.secure()
+        return self.snapshots.capture(self.progress)
+
+    # --- a step ---
+
+    def fetch(self, batches: "Iterator[Batch]") -> "list[Batch]":
+        """The batches of one step. A loader that gives up is heard after a checkpoint is saved."""
+        group: list[Batch] = []
+        error = None
+        try:
+            # What a loader draws to start its workers must not shift the dropout of a resumed run.
+            with torch.random.fork_rng(devices=[]):
+                group = [next(batches) for _ in range(self.options.accum_steps)]
+        except DataError as reason:
+            error = reason
+        self.window_clock.got_data()
+        self.epoch_clock.got_data()
+        self.agree_to_go_on(error)
+        return group
+
+    def agree_to_go_on(self, error: DataError | None = None) -> None:
+        """All ranks as one: save when it is due, or when one is asked to stop or cannot read its data; then stop."""
+        due = self.procs.is_main and self.snapshots.is_due()
+        stop, failed, due = self.procs.any_of(
+            self.stop.signal_name is not None, error is not None, due
+        )
+        if stop or failed or due:
+            self.snapshots.save(self.capture())
+        if failed:
+            raise error or DataError("stopped: another process could not read its data")
+        if stop:
+            raise Stopped
+
+    def account(self, group: "list[Batch]", outcome: StepOutcome) -> None:
+        """Move on by one step, or stop a run whose numbers are no longer finite."""
+        done = self.progress
+        done.batch += len(group)
+        if outcome.trouble is not None:
+            done.skipped += 1
+            done.skipped_in_a_row += 1
+            self.check_patience(group, outcome.trouble)
+        else:
+            done.skipped_in_a_row = 0
+            done.window.add(outcome.tally)
+            done.total.add(outcome.tally)
+            if self.ema is not None:
+                self.ema.update(self.model)
+        for clock in (self.window_clock, self.epoch_clock):
+            clock.did_step(int(outcome.tally.clips))
+
+    def check_patience(self, group: "list[Batch]", trouble: str) -> None:
+        """fp32 stops at once; mixed precision may skip max_skipped steps in a row. Raises OctvideoError."""
+        allowed = self.options.max_skipped if self.options.amp_dtype is not None else 0
+        names = [
+            path
+            for paths in self.procs.gather([p for b in group for p in b.paths])
+            for path in paths
+        ]
+        at = self.position()
+        where = f"the {trouble} is not finite at epoch {at.epoch}, iteration {at.iteration}, files {', '.join(names)}"
+        if self.progress.skipped_in_a_row > allowed:
+            saved = self.snapshots.last_saved or "none yet"
+            raise OctvideoError(
+                f"{where}; last checkpoint: {saved}; lower SOLVER.BASE_LR or look at these files"
+            )
+        logger.warning("%s: step skipped (%d in a row)", where, self.progress.skipped_in_a_row)
+
+    def report(self, lr: float, grad_norm: float) -> None:
+        """A line every log_period steps and at the end of the epoch."""
+        at, window = self.position(), self.progress.window
+        metrics = window.means() | {"lr": lr, "grad_norm": grad_norm}
+        self.log.tick(metrics, self.window_clock)
+        if at.iteration % self.options.log_period == 0 or at.iteration == at.iterations:
+            self.log.train_iter(at, metrics, self.window_clock)
+            self.progress.window, self.window_clock = Tally(), Clock()
+
+    # --- the end of an epoch ---
+
+    def measure_bn(self, num_batches: int) -> None:
+        count = min(num_batches, len(self.loader))
+        batches = self.loader.epoch(self.progress.epoch)
+        inputs = (self.step.as_network_input(next(batches).inputs) for _ in range(count))
+        with self.step.autocast():
+            measure_bn_statistics(self.model, inputs, count, self.procs)
+
+    def run_validation(self, at: Position) -> bool:
+        """Validate (the moving average, if there is one); True if best_metric is lower than ever."""
+        assert self.validate is not None
+        self.model.eval()
+        if self.ema is None:
+            metrics = dict(self.validate(self.model))
+        else:
+            with self.ema.applied(self.model):
+                metrics = dict(self.validate(self.model))
+        value = metrics.get(self.options.best_metric, math.inf)
+        improved = value < self.progress.best
+        self.progress.best = min(value, self.progress.best)
+        self.log.validation(at, metrics, improved)
+        return improved
+
+    # --- the beginning ---
+
+    def resume(self) -> bool:
+        """Go on from the newest whole checkpoint in output_dir; False where there is none. Opens the log."""
+        self.snapshots.open_folder()
+        found = self.snapshots.resume()
+        self.progress = found or Progress()
+        self.log = RunLog(
+            self.options.output_dir,
+            enabled=self.procs.is_main,
+            tensorboard=self.options.tensorboard,
+            metrics_bytes=self.progress.metrics_bytes,
+            step=self.position().step,
+        )
+        return found is not None
+
+    def measure_bn_first(self) -> None:
+        """Batch norm statistics of the weights that training starts from; what is frozen keeps them."""
+        self.model.train()
+        with self.stop.leave_at_once():
+            self.measure_bn(self.options.precise_bn_first)
+        logger.info("batch norm statistics measured before the first step")
+        if self.ema is not None:
+            self.ema.load_state_dict(self.model.state_dict())
+
+    # --- where training stands ---
+
+    def position(self) -> Position:
+        return self.plan.position(self.progress)
+
+    def set_training_mode(self) -> None:
+        self.model.train()
+        for module in self.frozen:
+            module.eval()
+
+    def epoch_metrics(self) -> dict[str, float]:
+        lr = self.optimizer.param_groups[0]["lr"]
+        return self.progress.total.means() | {"lr": lr, "skipped": self.progress.skipped}
+
+
+def is_due(epoch: int, period: int) -> bool:
+    return period > 0 and epoch % period == 0

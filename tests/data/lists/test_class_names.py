@@ -1,0 +1,63 @@
+import pytest
+
+from octvideo.data.lists.class_names import match_classes, names_beside, read_class_names
+from octvideo.errors import DataError
+
+
+def test_equal_names_keep_their_labels():
+    assert match_classes(["a", "b"], ["a", "b"]) == [0, 1]
+
+
+def test_another_order_is_mapped_by_name():
+    assert match_classes(["kick", "wave", "point"], ["wave", "point", "kick"]) == [1, 2, 0]
+
+
+def test_a_list_may_hold_some_of_the_classes():
+    assert match_classes(["kick", "wave", "point"], ["point"]) == [2]
+
+
+def test_underscores_and_case_do_not_matter():
+    assert match_classes(["riding a bike"], ["Riding_a_bike"]) == [0]
+
+
+def test_unknown_classes_are_refused_with_their_names_and_number():
+    with pytest.raises(DataError, match=r"2 of 3 classes are not among the 2 .*'hug', 'push'"):
+        match_classes(["kick", "wave"], ["hug", "push", "wave"])
+
+
+def test_a_repeated_name_is_refused():
+    with pytest.raises(DataError, match="'wave' stands there 2 times"):
+        match_classes(["kick", "wave"], ["wave", "Wave"])
+
+
+def test_kinetics_600_is_mapped_into_any_order(shared):
+    names = read_class_names(shared / "facts" / "kinetics600_classes.txt")
+
+    mapping = match_classes(sorted(names, reverse=True), names)
+
+    assert mapping == list(range(599, -1, -1))
+
+
+def test_kinetics_400_labels_are_not_scored_by_a_kinetics_600_model(shared):
+    k400, k600 = (
+        read_class_names(shared / "facts" / f"kinetics{n}_classes.txt") for n in (400, 600)
+    )
+
+    with pytest.raises(DataError, match="of 400 classes are not among the 600"):
+        match_classes(k600, k400)
+
+
+def test_names_are_found_beside_a_list(tmp_path):
+    assert names_beside(tmp_path / "val.csv") is None
+
+    (tmp_path / "class_names.txt").write_text("kick\nriding a bike\n\n")
+
+    assert names_beside(tmp_path / "val.csv") == ["kick", "riding a bike"]
+
+
+@pytest.mark.parametrize("text", ["", "\n\n"])
+def test_an_empty_file_of_names_is_refused(text, tmp_path):
+    (tmp_path / "class_names.txt").write_text(text)
+
+    with pytest.raises(DataError, match="no class names"):
+        names_beside(tmp_path / "val.csv")

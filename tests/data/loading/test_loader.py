@@ -1,0 +1,176 @@
+"""The loader: the same batches for any number of workers and ranks, and no file can stop it."""
+
+import ctypes
+import os
+import signal
+import time
+
+import pytest
+import torch
+from coded_videos import write_clip
+
+from octvideo.data import Batch, ClipDataset, ClipRule, ClipTransform, Loader
+from octvideo.data.lists.video_list import VideoEntry, VideoList
+from octvideo.data.reading import reading
+from octvideo.errors import DataError
+
+NUM_VIDEOS = 12
+
+
+class HostileClips(ClipDataset):
+    """Files whose names say so block in native code, holding the interpreter's lock, or end the process."""
+
+    def _read(self, entry, draw):
+        with reading(entry.path):
+            if "hang" in entry.path:
+                ctypes.PyDLL(None).sleep(1000)
+            if "crash" in entry.path:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if "bug" in entry.path:
+                raise KeyError("a mistake in the program")
+        return super()._read(entry, draw)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    for k in range(NUM_VIDEOS):
+        write_clip(folder / f"{k}.mp4", num_frames=12, options={"g": "6"})
+    return folder
+
+
+def clips(folder, *hostile: str) -> HostileClips:
+    """Twelve videos; each name in `hostile` takes the place of one."""
+    names = [*hostile, *(f"{k}.mp4" for k in range(len(hostile), NUM_VIDEOS))]
+    videos = VideoList([VideoEntry(name, (k,)) for k, name in enumerate(names)], root=folder)
+    return HostileClips(videos, rule=ClipRule(4, 2), transform=ClipTransform(48, (48, 64)))
+
+
+def read(loader: Loader, epoch: int = 0, start_batch: int = 0) -> list[Batch]:
+    batches = list(loader.epoch(epoch, start_batch))
+    loader.close()
+    return batches
+
+
+def assert_same(these: list[Batch], those: list[Batch]) -> None:
+    assert [batch.paths for batch in these] == [batch.paths for batch in those]
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(these, those, strict=True))
+    assert all(torch.equal(a.targets, b.targets) for a, b in zip(these, those, strict=True))
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_workers_change_nothing(folder, num_workers):
+    here = read(Loader(clips(folder), batch_size=3))
+
+    there = read(Loader(clips(folder), batch_size=3, num_workers=num_workers))
+
+    assert_same(here, there)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_divide_the_same_global_batches(folder, world_size):
+    alone = read(Loader(clips(folder), batch_size=6, seed=5))
+
+    ranks = [
+        read(
+            Loader(
+                clips(folder), batch_size=6 // world_size, seed=5, rank=rank, world_size=world_size
+            )
+        )
+        for rank in range(world_size)
+    ]
+
+    for whole, parts in zip(alone, zip(*ranks, strict=True), strict=True):
+        assert torch.equal(whole.inputs, torch.cat([part.inputs for part in parts]))
+
+
+def test_an_epoch_takes_each_video_once_in_an_order_of_its_own(folder):
+    loader = Loader(clips(folder), batch_size=4)
+
+    orders = [
+        [index for batch in loader.epoch(epoch) for index in batch.indices.tolist()]
+        for epoch in range(2)
+    ]
+
+    assert all(sorted(order) == list(range(NUM_VIDEOS)) for order in orders)
+    assert orders[0] != orders[1]
+
+
+def test_an_epoch_goes_on_where_it_stopped(folder):
+    whole = read(Loader(clips(folder), batch_size=3), epoch=1)
+
+    rest = read(Loader(clips(folder), batch_size=3, num_workers=1), epoch=1, start_batch=2)
+
+    assert_same(rest, whole[2:])
+
+
+def test_the_last_batch_can_be_kept_and_is_shared_by_all_ranks(folder):
+    loaders = [
+        Loader(clips(folder), batch_size=5, shuffle=False, drop_last=False, rank=rank, world_size=2)
+        for rank in (0, 1)
+    ]
+
+    indices = [[batch.indices.tolist() for batch in read(loader)] for loader in loaders]
+
+    assert indices == [[[0, 1, 2, 3, 4], [10]], [[5, 6, 7, 8, 9], [11]]]
+    assert [len(loader) for loader in loaders] == [2, 2]
+    odd = Loader(clips(folder), batch_size=1, shuffle=False, drop_last=False, rank=4, world_size=5)
+    assert [batch.indices.tolist() for batch in read(odd)] == [[4], [9], [2]]
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"), [("hang", "did not end within 3 seconds"), ("crash", "SIGSEGV")]
+)
+def test_a_file_that_hangs_or_kills_its_reader_is_named_and_replaced(folder, name, cause):
+    start = time.monotonic()
+    loader = Loader(
+        clips(folder, f"{name}.mp4"),
+        batch_size=3,
+        num_workers=2,
+        timeout_seconds=3,
+        max_bad_ratio=0.1,
+    )
+
+    batches = read(loader)
+
+    path = str(folder / f"{name}.mp4")
+    assert time.monotonic() - start < 60
+    assert list(loader.bad) == [path]
+    assert cause in loader.bad[path]
+    assert path in [problem.path for batch in batches for problem in batch.problems]
+    # As if that file were simply missing: the others are what they would have been.
+    missing = read(Loader(clips(folder, "missing.mp4"), batch_size=3, max_bad_ratio=0.1))
+    assert_same(batches, missing)
+
+
+def test_too_many_bad_files_stop_the_run(folder):
+    dataset = clips(folder, "missing.mp4", "crash.mp4")
+    loader = Loader(dataset, batch_size=4, num_workers=1, max_bad_ratio=0.1)
+
+    with pytest.raises(
+        DataError, match=r"2 of 12 files cannot be read.*10\.0% may be \(DATA\.MAX_BAD_RATIO\)"
+    ):
+        read(loader)
+
+
+def test_a_mistake_in_the_program_is_raised_with_its_place(folder):
+    loader = Loader(clips(folder, "bug.mp4"), batch_size=4, num_workers=1)
+
+    with pytest.raises(KeyError, match="a mistake in the program") as caught:
+        read(loader)
+    assert "_read" in caught.value.__notes__[0]
+
+
+def test_an_epoch_may_be_left_in_the_middle(folder):
+    loader = Loader(clips(folder), batch_size=3, num_workers=2)
+
+    next(loader.epoch(0))
+
+    assert_same(read(loader, epoch=1), read(Loader(clips(folder), batch_size=3), epoch=1))
+
+
+def test_a_list_that_fills_no_batch_is_refused(folder):
+    with pytest.raises(
+        DataError, match=r"12 samples do not fill one batch of 16; make TRAIN\.BATCH_SIZE smaller"
+    ):
+        Loader(clips(folder), batch_size=16)

@@ -1,0 +1,230 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from evaluation_run import NUM_CLASSES, SPEC, MadeVideos, made_score, made_video, prepare
+
+from octvideo.data.clips.views import VideoViews, ViewSpec, view_batches
+from octvideo.data.lists.video_list import read_list
+from octvideo.data.sampling import ClipRule
+from octvideo.data.video.encode import write_video
+from octvideo.engine.distributed import Processes
+from octvideo.engine.evaluation.evaluate import default_view_chunk, evaluate
+from octvideo.engine.evaluation.journal import Journal
+from octvideo.errors import CheckpointError, ConfigError
+from octvideo.models import create_model
+
+FILES = ("results.json", "predictions.csv", "scores.npz")
+RUN = str(Path(__file__).with_name("evaluation_run.py"))
+
+
+def run(score=made_score, videos=None, **options):
+    return evaluate(
+        score, videos or MadeVideos(), num_classes=NUM_CLASSES, prepare=prepare, **options
+    )
+
+
+def views_one_by_one(index):
+    """(views, C): every view of a made video cut and scored by itself."""
+    video = made_video(index)
+    height, width = video.frames.shape[1:3]
+    scores = []
+    for clip in video.clips:
+        for place in range(3):
+            spare = max(height, width) - 24
+            offset = (0, -(-spare // 2), spare)[place]
+            top, left = (offset, 0) if height > width else (0, offset)
+            view = video.frames[clip, top : top + 24, left : left + 24].permute(3, 0, 1, 2)
+            scores.append(made_score(prepare(view[None])))
+    return torch.cat(scores).detach().numpy()
+
+
+def test_a_videos_score_is_the_mean_over_its_views_scored_one_by_one():
+    found = run(view_chunk=4)
+
+    for index in (0, 3, 10):
+        np.testing.assert_allclose(
+            found.final[index], views_one_by_one(index).mean(axis=0), atol=1e-5
+        )
+
+
+def test_max_takes_the_best_view_of_each_class():
+    found = run(ensemble="max")
+
+    np.testing.assert_allclose(found.final[3], views_one_by_one(3).max(axis=0), atol=1e-5)
+
+
+def test_the_same_pass_scores_the_smaller_protocols():
+    found = run()
+
+    views = views_one_by_one(5)
+    assert list(found.scores) == ["1x1", "1x3", "3x1", "5x1", "5x3"]
+    np.testing.assert_allclose(found.scores["1x1"][5], views[1], atol=1e-5)
+    np.testing.assert_allclose(found.scores["1x3"][5], views[:3].mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(found.scores["5x1"][5], views[1::3].mean(axis=0), atol=1e-5)
+
+
+def test_a_forward_pass_holds_one_chunk_of_one_video():
+    sizes = []
+
+    def score(views):
+        sizes.append(len(views))
+        return made_score(views)
+
+    run(score, MadeVideos(2), view_chunk=6)
+
+    assert sizes == [6, 6, 3] * 2
+
+
+def test_scores_do_not_depend_on_how_views_are_chunked():
+    one, all_views = run(view_chunk=1), run(view_chunk=15)
+
+    np.testing.assert_allclose(one.final, all_views.final, atol=1e-6)
+
+
+def test_the_default_chunk_is_decided_by_the_views_alone():
+    assert default_view_chunk(ViewSpec(ClipRule(8, 8))) == 10
+    assert default_view_chunk(ViewSpec(ClipRule(32, 2))) == 2
+    assert default_view_chunk(SPEC) == SPEC.num_views
+
+
+def test_an_unreadable_video_has_no_scores_and_its_reason_is_kept():
+    found = run()
+
+    assert found.problems == {6: "no video stream"}
+    assert np.isnan(found.final[6]).all()
+    assert not np.isnan(np.delete(found.final, 6, axis=0)).any()
+
+
+def test_scores_that_are_not_finite_stop_with_the_video_named():
+    with pytest.raises(CheckpointError, match=r"made/0\.mp4.*not finite"):
+        run(lambda views: made_score(views) * float("nan"))
+
+
+def test_an_unknown_ensemble_is_refused():
+    with pytest.raises(ConfigError, match="sum, max"):
+        run(ensemble="mean")
+
+
+def test_a_networks_video_score_is_the_mean_of_its_views_window_scores(tmp_path):
+    """Oct-I3D with PySlowFast's sliding-window head, from a file: 30 views in chunks against 30 views one by one."""
+    frames = (
+        np.random.default_rng(0)
+        .integers(0, 256, (40, 12, 16, 3), dtype=np.uint8)
+        .repeat(8, 1)
+        .repeat(8, 2)
+    )
+    write_video(tmp_path / "noise.mp4", frames)
+    (tmp_path / "val.csv").write_text("noise.mp4 0\n")
+    spec = ViewSpec(ClipRule(4, 4), short_side=64, crop_size=64)
+    videos = VideoViews(read_list(tmp_path / "val.csv"), spec)
+    model = create_model(
+        "i3d_r26", alpha=0.5, num_classes=5, width_per_group=16, crop_size=32
+    ).eval()
+
+    found = evaluate(model.window_scores, videos, num_classes=5, prepare=prepare, view_chunk=7)
+
+    (video,) = videos.read([0])
+    with torch.inference_mode():
+        views = torch.cat(
+            [
+                model.window_scores(prepare(view))
+                for view in view_batches(video.frames, video.clips, spec, 1)
+            ]
+        )
+    assert views.shape == (30, 5)
+    np.testing.assert_allclose(found.final[0], views.mean(dim=0), atol=1e-5)
+
+
+class TwoRanks(Processes):
+    """Rank 0 of two, whose peer sends what the test says."""
+
+    peer: dict[int, object] = {}  # noqa: RUF012 - set by the test
+
+    def gather(self, value):
+        return [value, self.peer]
+
+
+@pytest.mark.parametrize(
+    ("peer", "message"), [({0: "again", 1: ""}, "twice"), ({}, "not evaluated")]
+)
+def test_the_gather_proves_that_each_video_came_once(peer, message):
+    ranks = TwoRanks(world_size=2)
+    object.__setattr__(ranks, "peer", peer)
+
+    with pytest.raises(RuntimeError, match=message):
+        run(videos=MadeVideos(2), processes=ranks)
+
+
+def test_videos_in_the_journal_are_not_decoded_again(tmp_path):
+    whole = run(journal=Journal(tmp_path, "f"))
+
+    asked = []
+    videos = MadeVideos()
+    videos.read = lambda indices: asked.extend(indices) or [made_video(i) for i in indices]
+    again = run(videos=videos, journal=Journal(tmp_path, "f", rank=3))
+
+    assert asked == [6]
+    np.testing.assert_array_equal(again.final, whole.final)
+
+
+def command(folder, *seconds, processes=1):
+    launch = [sys.executable]
+    if processes > 1:
+        launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return {"args": [*launch, RUN, str(folder), *map(str, seconds)], "env": environment}
+
+
+@pytest.mark.slow
+def test_one_two_and_three_processes_write_the_same_bytes(tmp_path):
+    for count in (1, 2, 3):
+        (tmp_path / str(count)).mkdir()
+        subprocess.run(
+            **command(tmp_path / str(count), processes=count),
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
+
+    for name in FILES:
+        first, *others = [(tmp_path / str(count) / name).read_bytes() for count in (1, 2, 3)]
+        assert others == [first, first], name
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_continues_to_the_same_bytes(tmp_path):
+    (tmp_path / "whole").mkdir()
+    subprocess.run(**command(tmp_path / "whole"), check=True, timeout=60)
+
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    for _ in range(2):
+        noted = lines_in(folder)
+        run = subprocess.Popen(**command(folder, 0.5))
+        wait_until(lambda noted=noted: lines_in(folder) >= noted + 2)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    assert not (folder / "results.json").exists()
+    subprocess.run(**command(folder), check=True, timeout=60)
+
+    for name in FILES:
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert not list(folder.glob("evaluation_*"))
+
+
+def lines_in(folder):
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob("evaluation_*/rank_*.jsonl"))
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

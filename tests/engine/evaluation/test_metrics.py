@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from octvideo.engine.evaluation import metrics
+
+NAN = float("nan")
+
+
+def test_equal_scores_rank_in_class_order():
+    ranked = metrics.ranking(np.array([[0.2, 0.4, 0.4]]), 3)
+
+    assert ranked.tolist() == [[1, 2, 0]]
+
+
+def test_top_k_of_few_classes_is_all_of_them():
+    ranked = metrics.ranking(np.array([[0.1, 0.9]]), 5)
+
+    assert ranked.shape == (1, 2)
+    assert metrics.hits(ranked, np.array([0])).all()
+
+
+def test_an_unread_video_is_wrong_under_any_k():
+    ranked = metrics.ranking(np.array([[NAN, NAN], [0.9, 0.1]]), 5)
+
+    assert metrics.hits(ranked, np.array([0, 0])).tolist() == [False, True]
+
+
+def test_mean_class_accuracy_ignores_classes_without_a_video():
+    ranked = np.array([[0], [0], [0], [1]])
+    labels = np.array([0, 0, 1, 1])
+
+    table = metrics.class_table(ranked, labels, 3)
+
+    assert table.tolist() == [[2, 2], [2, 1], [0, 0]]
+    assert metrics.mean_class_accuracy(table) == 0.75
+
+
+def test_confusion_counts_read_videos_by_label_and_named_class():
+    ranked = np.array([[0], [2], [2], [-1]])
+    labels = np.array([0, 1, 1, 1])
+
+    matrix = metrics.confusion_matrix(ranked, labels, 3)
+
+    assert matrix.tolist() == [[1, 0, 0], [0, 0, 2], [0, 0, 0]]
+
+
+def test_the_bootstrap_agrees_with_spelt_out_resampling():
+    correct = np.arange(200) % 10 < 7
+
+    low, high = metrics.bootstrap_interval(correct)
+
+    draws = np.random.default_rng(1).choice(correct, (20_000, 200)).mean(axis=1)
+    assert (low, high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.006)
+
+
+@pytest.mark.parametrize(("right", "expected"), [(True, (0.963, 1.0)), (False, (0.0, 0.037))])
+def test_a_hundred_hits_or_misses_are_not_certainty(right, expected):
+    """Clopper-Pearson at 100 of 100: (0.025 ** (1 / 100), 1)."""
+    assert metrics.bootstrap_interval(np.full(100, right)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_average_precision_by_hand():
+    """Ranked +-+-: precisions at the positives are 1/1 and 2/3."""
+    scores = np.array([0.9, 0.8, 0.7, 0.1])
+
+    value = metrics.average_precision(scores, np.array([True, False, True, False]))
+
+    assert value == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_equal_scores_enter_average_precision_together():
+    """All tied: one step to recall 1 at the share of positives, whichever comes first in the list."""
+    scores = np.full(4, 0.5)
+
+    value = metrics.average_precision(scores, np.array([True, False, False, False]))
+
+    assert value == 0.25
+
+
+def test_unread_videos_share_the_last_place_in_average_precision():
+    scores = np.array([NAN, 0.9, NAN, 0.8])
+
+    value = metrics.average_precision(scores, np.array([True, True, False, False]))
+
+    assert value == pytest.approx((1 + 2 / 4) / 2)
+
+
+def test_mean_average_precision_skips_classes_without_a_positive():
+    scores = np.array([[0.9, 0.5], [0.1, 0.6]])
+    targets = np.array([[True, False], [False, False]])
+
+    assert metrics.mean_average_precision(scores, targets) == 1.0

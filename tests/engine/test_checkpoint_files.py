@@ -1,0 +1,184 @@
+"""Checkpoint files: whole or absent, whatever happens while they are written."""
+
+import logging
+import os
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from octvideo.engine.checkpoint_files import (
+    checkpoint_name,
+    find_latest,
+    is_whole,
+    list_checkpoints,
+    prune,
+    save_checkpoint,
+)
+from octvideo.errors import CheckpointError
+from octvideo.torch_file import read_torch_file
+
+
+class PowerCut(BaseException):
+    """Stands for the end of the process: nothing catches it."""
+
+
+def write(folder: Path, *epochs: int) -> list[str]:
+    return [
+        save_checkpoint(str(folder), checkpoint_name(e), {"epoch": e, "w": torch.full((500,), e)})
+        for e in epochs
+    ]
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    path = write(tmp_path, 3)[0]
+
+    state = read_torch_file(path)
+
+    assert path.endswith("checkpoint_epoch_00003.pyth")
+    assert state["epoch"] == 3
+    assert torch.equal(state["w"], torch.full((500,), 3))
+
+
+def test_names_sort_in_the_order_of_training():
+    names = [checkpoint_name(*at) for at in [(0, 5), (1, 0), (1, 7), (1, 200), (2, 0), (10, 0)]]
+
+    assert names == sorted(names)
+
+
+@pytest.mark.parametrize("step", ["save", "fsync", "replace", "fsync_folder"])
+def test_a_power_cut_at_any_step_of_a_write_leaves_a_good_newest_file(tmp_path, monkeypatch, step):
+    write(tmp_path, 1)
+
+    def cut(*_args, **_kwargs):
+        raise PowerCut
+
+    if step == "save":
+        monkeypatch.setattr(torch, "save", lambda state, file: (file.write(b"half a check"), cut()))
+    elif step == "fsync":
+        monkeypatch.setattr(os, "fsync", cut)
+    elif step == "replace":
+        monkeypatch.setattr(Path, "replace", cut)
+    else:
+        monkeypatch.setattr("octvideo.files.fsync_folder", cut)
+    with pytest.raises(PowerCut):
+        write(tmp_path, 2)
+    monkeypatch.undo()
+
+    newest = find_latest(str(tmp_path))
+
+    assert newest is not None
+    assert read_torch_file(newest)["epoch"] == (2 if step == "fsync_folder" else 1)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "torn", "empty", "one byte"])
+def test_a_damaged_newest_file_is_passed_over_with_a_message(tmp_path, caplog, monkeypatch, damage):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    first, second = write(tmp_path, 1, 2)
+    content = Path(second).read_bytes()
+    middle = content.index(torch.full((500,), 2).numpy().tobytes()[:64])
+    broken = {
+        "truncated": content[: len(content) // 2],
+        "torn": content[:middle] + bytes(len(content) - middle),
+        "empty": b"",
+        "one byte": content[:middle] + b"\xff" + content[middle + 1 :],
+    }
+    Path(second).write_bytes(broken[damage])
+
+    assert find_latest(str(tmp_path)) == first
+    assert f"{second}: torn or truncated" in caplog.text
+
+
+def test_no_checkpoint_is_found_in_a_folder_that_is_not_there(tmp_path):
+    assert find_latest(str(tmp_path / "nowhere")) is None
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
+    """The limit on file size stands for the disk's end: the write fails in the middle."""
+    first = write(tmp_path, 1)[0]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+        with pytest.raises(CheckpointError, match="earlier checkpoints are whole"):
+            save_checkpoint(str(tmp_path), checkpoint_name(2), {"w": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+    assert find_latest(str(tmp_path)) == first
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_epoch_00001.pyth"]
+
+
+def test_the_newest_are_kept_and_best_is_not_counted(tmp_path):
+    write(tmp_path, 1, 2, 3)
+    save_checkpoint(str(tmp_path), checkpoint_name(3, 8), {})
+    save_checkpoint(str(tmp_path), "best.pyth", {})
+    (tmp_path / "checkpoint_epoch_00002.pyth.tmp").write_bytes(b"a write that was killed")
+
+    prune(str(tmp_path), keep=2)
+
+    names = [Path(path).name for path in list_checkpoints(str(tmp_path))]
+    assert names == ["checkpoint_epoch_00003.pyth", "checkpoint_epoch_00003_batch_000008.pyth"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pyth", *names]
+
+
+def test_a_checkpoint_that_carries_code_is_refused(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "attacked"),)
+
+    path = tmp_path / checkpoint_name(1)
+    torch.save({"model_state": Attack()}, path)
+
+    with pytest.raises(CheckpointError, match="refused"):
+        read_torch_file(str(path))
+    assert not (tmp_path / "attacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no such file"), (b"", "damaged"), (b"not a checkpoint at all", "is no checkpoint")],
+)
+def test_what_is_no_checkpoint_is_a_clear_error(tmp_path, content, message):
+    path = tmp_path / "some.pyth"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(CheckpointError, match=message):
+        read_torch_file(str(path))
+
+
+def test_a_bare_tensor_is_not_a_checkpoint(tmp_path):
+    torch.save(torch.zeros(2), tmp_path / "tensor.pyth")
+
+    with pytest.raises(CheckpointError, match="holds a Tensor"):
+        read_torch_file(str(tmp_path / "tensor.pyth"))
+
+
+@pytest.mark.usefixtures("store")
+def test_a_registered_path_handler_serves_checkpoints(tmp_path):
+    path = save_checkpoint("store://run/checkpoints", checkpoint_name(1), {"epoch": 1})
+
+    assert path == "store://run/checkpoints/checkpoint_epoch_00001.pyth"
+    assert (tmp_path / "run/checkpoints/checkpoint_epoch_00001.pyth").exists()
+    assert is_whole(path)
+    assert find_latest("store://run/checkpoints") == path
+    assert read_torch_file(path)["epoch"] == 1
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_in_a_store_resumes_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    tiny.make_trainer("store://parts", max_iter=6).train()
+    tiny.make_trainer("store://parts").train()
+    tiny.make_trainer("store://whole").train()
+
+    assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (
+        tmp_path / "whole/metrics.jsonl"
+    ).read_bytes()
+    assert not (tmp_path / "store:").exists()

@@ -1,0 +1,105 @@
+"""The real program, its loader's processes and real video files, killed by SIGKILL."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from octvideo.data.prepare.demo import write_demo_data
+
+SETTINGS = """
+MODEL: {ARCH: i3d, NUM_CLASSES: 8}
+RESNET: {DEPTH: 26, WIDTH_PER_GROUP: 8}
+OCTCONV: {ALPHA: 0.25}
+DATA: {NUM_FRAMES: 4, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES: [32, 40], TRAIN_CROP_SIZE: 32, COLOR_JITTER: 0.2}
+TRAIN: {BATCH_SIZE: 4, EVAL_PERIOD: 2, CHECKPOINT_PERIOD: 1, CHECKPOINT_MINUTES: 0.002}
+SOLVER: {BASE_LR: 0.01, MAX_EPOCH: 4}
+DATA_LOADER: {NUM_WORKERS: 2}
+TEST: {ENABLE: false}
+TENSORBOARD: {ENABLE: false}
+LOG_PERIOD: 1
+"""
+
+
+@pytest.fixture
+def start(tmp_path, repo):
+    """start("name") trains into tmp_path / name, the leader of a session of its own."""
+    write_demo_data(tmp_path / "data", num_clips={"train": 16, "val": 2})
+    (tmp_path / "mine.yaml").write_text(SETTINGS)
+    command = [
+        sys.executable,
+        str(repo / "tools/train_net.py"),
+        "--cfg",
+        str(tmp_path / "mine.yaml"),
+    ]
+
+    started = []
+
+    def start(name):
+        settings = [
+            "DATA.PATH_TO_DATA_DIR",
+            str(tmp_path / "data"),
+            "OUTPUT_DIR",
+            str(tmp_path / name),
+        ]
+        with (tmp_path / f"{name}.log").open("ab") as log:
+            started.append(
+                subprocess.Popen(
+                    [*command, *settings], stdout=log, stderr=log, start_new_session=True
+                )
+            )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def alive(session):
+    """Processes of a session, zombies left out. (Linux.)"""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue  # it ended meanwhile
+        if int(of) == session and state != "Z":
+            found.append(path.parent.name)
+    return found
+
+
+def wait_until(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_killed_program_leaves_no_process_and_ends_as_if_nothing_had_happened(
+    tmp_path, start, differences
+):
+    times = random.Random(0)
+    assert start("whole").wait() == 0, (tmp_path / "whole.log").read_text()
+    metrics, checkpoints = tmp_path / "cut" / "metrics.jsonl", tmp_path / "cut" / "checkpoints"
+
+    def has_come_to(num_lines):
+        written = metrics.read_text().count("\n") if metrics.exists() else 0
+        return written >= num_lines and any(checkpoints.glob("checkpoint_*.pyth"))
+
+    for num_lines in (2, 12):
+        session = start("cut")
+        wait_until(lambda: has_come_to(num_lines) and len(alive(session.pid)) > 2, seconds=300)  # noqa: B023
+        time.sleep(times.uniform(0, 0.05))
+        assert session.poll() is None
+        session.kill()
+        session.wait()
+        wait_until(lambda: not alive(session.pid), seconds=60)  # noqa: B023
+    assert start("cut").wait() == 0, (tmp_path / "cut.log").read_text()
+
+    assert (tmp_path / "cut.log").read_text().count("resumed from") == 2
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []

@@ -1,0 +1,91 @@
+"""Losses against their definitions."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from octvideo.engine.training.losses import hits, make_loss, mixup
+
+LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]])
+TARGETS = torch.tensor([0, 2])
+
+
+def log_probability(row, column):
+    return (LOGITS[row, column] - LOGITS[row].exp().sum().log()).item()
+
+
+def test_label_smoothing_spreads_its_share_evenly():
+    smoothed = make_loss(label_smoothing=0.3)(LOGITS, TARGETS).item()
+
+    rows = [
+        -sum((0.7 * (c == t) + 0.1) * log_probability(r, c) for c in range(3))
+        for r, t in enumerate(TARGETS.tolist())
+    ]
+    assert smoothed == pytest.approx(sum(rows) / 2, rel=1e-6)
+
+
+def test_class_weights_weigh_the_mean():
+    weighted = make_loss(class_weights=[1.0, 5.0, 3.0])(LOGITS, TARGETS).item()
+
+    assert weighted == pytest.approx(
+        -(log_probability(0, 0) + 3 * log_probability(1, 2)) / 4, rel=1e-6
+    )
+
+
+def test_binary_loss_is_the_mean_over_labels():
+    targets = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+
+    loss = make_loss("bce_logit")(LOGITS, targets).item()
+
+    terms = [
+        math.log1p(math.exp(-x if t else x))
+        for x, t in zip(LOGITS.flatten().tolist(), targets.flatten().tolist(), strict=True)
+    ]
+    assert loss == pytest.approx(sum(terms) / 6, rel=1e-6)
+
+
+def test_mixup_blends_clips_and_classes_alike():
+    inputs = torch.stack([torch.zeros(3, 2, 4, 4), torch.ones(3, 2, 4, 4)])
+
+    mixed, soft = mixup(inputs, torch.tensor([0, 2]), num_classes=3, alpha=0.4)
+
+    share = soft[0, 0]
+    assert 0 <= share <= 1
+    torch.testing.assert_close(
+        soft,
+        torch.stack(
+            [
+                share * (1 - torch.eye(3)[2]) * torch.eye(3)[0] + (1 - share) * torch.eye(3)[2],
+                (1 - share) * torch.eye(3)[0] + share * torch.eye(3)[2],
+            ]
+        ),
+    )
+    torch.testing.assert_close(mixed[0], torch.full((3, 2, 4, 4), 1 - share.item()))
+
+
+def test_mixup_is_different_from_batch_to_batch():
+    shares = {
+        mixup(torch.zeros(2, 3), torch.tensor([0, 1]), 2, 0.2)[1][0, 0].item() for _ in range(5)
+    }
+
+    assert len(shares) == 5
+
+
+@pytest.mark.parametrize(("k", "expected"), [(1, 1), (2, 1), (3, 2), (5, 2)])
+def test_hits_among_the_first_k(k, expected):
+    assert hits(LOGITS, TARGETS, k) == expected
+
+
+def test_any_of_several_labels_is_a_hit():
+    assert hits(LOGITS, torch.tensor([[0.0, 0.5, 0.5], [0.0, 1.0, 1.0]]), 1) == 1
+
+
+def test_loss_weights_follow_the_logits_type():
+    loss = make_loss(class_weights=[1.0, 1.0, 1.0])
+
+    assert loss(LOGITS.double(), TARGETS).dtype == torch.float64
+    assert nn.functional.cross_entropy(LOGITS.double(), TARGETS) == pytest.approx(
+        loss(LOGITS.double(), TARGETS)
+    )

@@ -1,0 +1,119 @@
+"""Learning rates against PySlowFast's and Caffe2's rules; weight decay by kind of parameter."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from octvideo.engine.training.optim import Schedule, make_optimizer, scale_lr, set_lr
+
+KINETICS = Schedule("cosine", base_lr=0.1, length=196, warmup=34, warmup_start_lr=0.01)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "lr"),
+    [
+        (0, 0.01),
+        (17, (0.01 + 0.1 * (math.cos(math.pi * 34 / 196) + 1) / 2) / 2),
+        (34, 0.1 * (math.cos(math.pi * 34 / 196) + 1) / 2),
+        (98, 0.05),
+        (196, 0.0),
+    ],
+)
+def test_cosine_with_warm_up_is_pyslowfast_s(epoch, lr):
+    assert KINETICS.lr(epoch) == pytest.approx(lr)
+
+
+def test_cosine_ends_at_its_end():
+    assert Schedule("cosine", base_lr=0.1, length=10, end_lr=0.001).lr(10) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(
+    ("step", "lr"),
+    [(0, 0.01), (149_999, 0.01), (150_000, 0.001), (250_000, 0.0001), (299_999, 0.0001)],
+)
+def test_the_300k_schedule_steps_by_iteration(step, lr):
+    """video-nonlocal-net: lr .01 with factors 1 / .1 / .01 for 150k / 100k / 50k iterations."""
+    schedule = Schedule(
+        "steps_with_relative_lrs",
+        base_lr=0.01,
+        length=300_000,
+        steps=(0, 150_000, 250_000),
+        lrs=(1, 0.1, 0.01),
+        per_iteration=True,
+    )
+
+    assert schedule.lr(step) == pytest.approx(lr)
+
+
+def test_a_last_step_at_the_end_keeps_the_last_rate():
+    """PySlowFast's *_IN1K files: steps 0, 44, 88, 118 of 118 epochs."""
+    schedule = Schedule(
+        "steps_with_relative_lrs",
+        base_lr=1.0,
+        length=118,
+        steps=(0, 44, 88, 118),
+        lrs=(1, 0.1, 0.01, 0.001),
+    )
+
+    assert [schedule.lr(epoch) for epoch in (0, 43.9, 44, 88, 117.9)] == [1, 1, 0.1, 0.01, 0.01]
+
+
+def test_linear_scaling_is_in_proportion_to_the_batch():
+    assert scale_lr(0.1, 16, 64) == pytest.approx(0.025)
+    assert scale_lr(0.1, 16, 0) == 0.1
+
+
+def test_batch_norm_is_not_decayed():
+    model = nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4), nn.Flatten(), nn.Linear(4, 2))
+
+    groups = make_optimizer(model, lr=0.1, weight_decay=1e-4).param_groups
+
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert [decays[id(p)] for p in model.parameters()] == [1e-4, 1e-4, 0, 0, 1e-4, 1e-4]
+
+
+def test_biases_are_not_decayed_on_request():
+    model = nn.Sequential(nn.Conv3d(3, 4, 1), nn.Linear(4, 2))
+
+    groups = make_optimizer(
+        model, lr=0.1, weight_decay=0.1, zero_decay_1d=True, method="adamw"
+    ).param_groups
+
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert [decays[id(p)] for p in model.parameters()] == [0.1, 0, 0.1, 0]
+
+
+def test_frozen_parameters_are_not_optimised():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+
+    groups = make_optimizer(model, lr=0.1).param_groups
+
+    assert sum(len(group["params"]) for group in groups) == 2
+
+
+def caffe2_path(gradients, rates, momentum, correct):
+    """Caffe2's Nesterov update with the rate inside the velocity; correction scales it when the rate changes."""
+    weight, velocity, old = 0.0, 0.0, rates[0]
+    for gradient, lr in zip(gradients, rates, strict=True):
+        velocity *= lr / old if correct else 1
+        new = momentum * velocity + lr * gradient
+        weight -= (1 + momentum) * new - momentum * velocity
+        velocity, old = new, lr
+    return weight
+
+
+@pytest.mark.parametrize("correct", [True, False])
+def test_momentum_at_a_step_of_the_rate_is_caffe2_s(correct):
+    gradients, rates = [1.0, -2.0, 3.0, 0.5, 1.5], [0.1, 0.1, 0.01, 0.01, 0.01]
+    weight = nn.Parameter(torch.zeros((), dtype=torch.float64))
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, nesterov=True)
+
+    for gradient, lr in zip(gradients, rates, strict=True):
+        set_lr(optimizer, lr, scale_momentum=correct)
+        weight.grad = torch.tensor(gradient, dtype=torch.float64)
+        optimizer.step()
+
+    assert weight.item() == pytest.approx(caffe2_path(gradients, rates, 0.9, correct), rel=1e-12)

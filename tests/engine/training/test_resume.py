@@ -1,0 +1,299 @@
+"""A run that is interrupted and started again ends as if nothing had happened, bit for bit."""
+
+import contextlib
+import itertools
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from octvideo import files
+from octvideo.engine import checkpoint_files
+from octvideo.errors import CheckpointError, DataError, OctvideoError
+
+EVERYTHING = {
+    "ema_decay": 0.9,
+    "precise_bn_batches": 2,
+    "precise_bn_first": 2,
+    "accum_steps": 2,
+    "eval_period": 2,
+    "checkpoint_period": 2,
+}
+
+
+class Crash(BaseException):
+    """Stands for SIGKILL inside one process: nothing in the engine catches it."""
+
+
+def nth_call(target, n, error=Crash):
+    """target, but its n-th call (from 1) raises."""
+    calls = itertools.count(1)
+
+    def wrapped(*args, **kwargs):
+        if next(calls) == n:
+            raise error
+        return target(*args, **kwargs)
+
+    return wrapped
+
+
+class CrashingLoader(tiny.TinyLoader):
+    """Crashes, or does something else, before the n-th batch that it gives."""
+
+    def __init__(self, n, action):
+        super().__init__(batch_size=8)
+        self.n, self.action, self.given = n, action, 0
+
+    def epoch(self, epoch, start_batch=0):
+        for batch in super().epoch(epoch, start_batch):
+            self.given += 1
+            if self.given == self.n:
+                self.action()
+            yield batch
+
+
+def crash():
+    raise Crash
+
+
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("batch", [1, 5, 9, 16])
+def test_a_crash_in_the_middle_of_an_epoch_changes_nothing(tmp_path, differences, options, batch):
+    tiny.make_trainer(tmp_path / "whole", checkpoint_minutes=1e-9, **options).train()
+
+    with pytest.raises(Crash):
+        tiny.make_trainer(
+            tmp_path / "cut",
+            loader=CrashingLoader(batch, crash),
+            checkpoint_minutes=1e-9,
+            **options,
+        ).train()
+    summary = tiny.make_trainer(tmp_path / "cut", checkpoint_minutes=1e-9, **options).train()
+
+    assert summary.finished
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+@pytest.mark.parametrize("call", range(1, 6))
+@pytest.mark.parametrize("step", ["save", "fsync", "replace", "fsync_folder", "prune"])
+def test_a_crash_at_any_step_of_any_checkpoint_changes_nothing(
+    tmp_path, differences, monkeypatch, step, call
+):
+    tiny.make_trainer(tmp_path / "whole").train()
+
+    owner, name = {
+        "save": (torch, "save"),
+        "fsync": (os, "fsync"),
+        "replace": (Path, "replace"),
+        "fsync_folder": (files, "fsync_folder"),
+        "prune": (sys.modules["octvideo.engine.training.snapshots"], "prune"),
+    }[step]
+    monkeypatch.setattr(owner, name, nth_call(getattr(owner, name), call))
+    with contextlib.suppress(Crash):  # the last calls of some steps never come
+        tiny.make_trainer(tmp_path / "cut").train()
+    monkeypatch.undo()
+    tiny.make_trainer(tmp_path / "cut").train()
+
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_crash_during_validation_changes_nothing(tmp_path, differences, call):
+    tiny.make_trainer(tmp_path / "whole").train()
+
+    crashing = {"validate": nth_call(tiny.validate, call)}
+    with pytest.raises(Crash):
+        tiny.make_trainer(tmp_path / "cut", parts=crashing).train()
+    tiny.make_trainer(tmp_path / "cut").train()
+
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+def test_a_torn_newest_checkpoint_costs_an_epoch_and_changes_nothing(tmp_path, differences):
+    tiny.make_trainer(tmp_path / "whole").train()
+    tiny.make_trainer(tmp_path / "cut").train()
+    newest = tmp_path / "cut/checkpoints/checkpoint_epoch_00003.pyth"
+    newest.write_bytes(newest.read_bytes()[:5000])
+
+    tiny.make_trainer(tmp_path / "cut").train()
+
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path):
+    first = tiny.make_trainer(tmp_path).train()
+    metrics = (tmp_path / "metrics.jsonl").read_bytes()
+
+    again = tiny.make_trainer(tmp_path).train()
+
+    assert again == first
+    assert (tmp_path / "metrics.jsonl").read_bytes() == metrics
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_signal_saves_and_ends_the_run_cleanly(
+    tmp_path, differences, caplog, monkeypatch, number
+):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    tiny.make_trainer(tmp_path / "whole").train()
+    before = signal.getsignal(number)
+
+    loader = CrashingLoader(9, lambda: os.kill(os.getpid(), number))
+    summary = tiny.make_trainer(tmp_path / "cut", loader=loader).train()
+
+    assert not summary.finished
+    assert summary.checkpoint.endswith("checkpoint_epoch_00001_batch_000002.pyth")
+    assert f"stopped by {signal.Signals(number).name}: saved {summary.checkpoint}" in caplog.text
+    assert signal.getsignal(number) is before
+    tiny.make_trainer(tmp_path / "cut").train()
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+def test_a_signal_during_validation_does_not_wait_for_its_end(tmp_path, differences):
+    tiny.make_trainer(tmp_path / "whole", **EVERYTHING).train()
+
+    def endless(model):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+        return {}
+
+    summary = tiny.make_trainer(tmp_path / "cut", parts={"validate": endless}, **EVERYTHING).train()
+
+    assert not summary.finished
+    assert summary.checkpoint.endswith("checkpoint_epoch_00001_batch_000006.pyth")
+    tiny.make_trainer(tmp_path / "cut", **EVERYTHING).train()
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+def test_a_signal_during_precise_batch_norm_changes_nothing(tmp_path, differences):
+    tiny.make_trainer(tmp_path / "whole", precise_bn_batches=3).train()
+
+    loader = CrashingLoader(
+        8, lambda: os.kill(os.getpid(), signal.SIGTERM)
+    )  # six batches train, the eighth measures
+    summary = tiny.make_trainer(tmp_path / "cut", loader=loader, precise_bn_batches=3).train()
+
+    assert not summary.finished
+    tiny.make_trainer(tmp_path / "cut", precise_bn_batches=3).train()
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+def test_a_signal_during_the_first_measurement_stops_at_once_and_the_next_run_measures_anew(
+    tmp_path, differences
+):
+    tiny.make_trainer(tmp_path / "whole", precise_bn_first=3).train()
+
+    loader = CrashingLoader(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    summary = tiny.make_trainer(tmp_path / "cut", loader=loader, precise_bn_first=3).train()
+
+    assert not summary.finished
+    assert summary.checkpoint is None
+    tiny.make_trainer(tmp_path / "cut", precise_bn_first=3).train()
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path):
+    def impatient():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        tiny.make_trainer(tmp_path, loader=CrashingLoader(3, impatient)).train()
+
+
+def test_a_trainer_in_another_thread_leaves_signals_alone(tmp_path):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(tiny.make_trainer(tmp_path).train()))
+    thread.start()
+    thread.join()
+
+    assert results[0].finished
+
+
+def test_a_loader_that_gives_up_is_heard_after_a_checkpoint(tmp_path):
+    loader = tiny.TinyLoader(batch_size=8, fail_at=3)
+
+    with pytest.raises(DataError, match="5 of 20 files are bad"):
+        tiny.make_trainer(tmp_path, loader=loader).train()
+
+    assert (tmp_path / "checkpoints/checkpoint_epoch_00001_batch_000003.pyth").exists()
+
+
+def test_a_folder_with_another_run_is_not_overwritten(tmp_path):
+    tiny.make_trainer(tmp_path).train()
+
+    with pytest.raises(CheckpointError, match="is in the way: choose another OUTPUT_DIR"):
+        tiny.make_trainer(tmp_path, auto_resume=False).train()
+
+
+def test_a_checkpoint_of_another_model_is_a_clear_error(tmp_path):
+    tiny.make_trainer(tmp_path).train()
+
+    with pytest.raises(CheckpointError, match="of another model or recipe"):
+        tiny.make_trainer(
+            tmp_path, model=torch.nn.Sequential(tiny.TinyNet(), torch.nn.Identity())
+        ).train()
+
+
+def test_an_output_folder_that_cannot_be_written_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(
+        OctvideoError, match=r"file/run: cannot be written to .*; choose another OUTPUT_DIR"
+    ):
+        tiny.make_trainer(tmp_path / "file/run").train()
+
+
+def test_a_full_disk_ends_the_run_with_the_last_checkpoint_whole(tmp_path, monkeypatch):
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(torch, "save", nth_call(torch.save, 4, full))
+    with pytest.raises(
+        CheckpointError, match=r"No space left on device.*run the same command again"
+    ):
+        tiny.make_trainer(tmp_path).train()
+    monkeypatch.undo()
+
+    assert checkpoint_files.find_latest(str(tmp_path / "checkpoints")).endswith(
+        "checkpoint_epoch_00001.pyth"
+    )
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    tiny.make_trainer(tmp_path, max_epoch=5, keep_checkpoints=2).train()
+
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["best.pyth", "checkpoint_epoch_00004.pyth", "checkpoint_epoch_00005.pyth"]
+
+
+@pytest.mark.slow
+def test_five_sigkills_at_random_times_change_nothing(tmp_path, repo):
+    child = [
+        sys.executable,
+        str(repo / "tests/engine/tiny.py"),
+        "{output}",
+        "seconds=0.02",
+        "ema_decay=0.9",
+    ]
+    options = ["checkpoint_minutes=0.001", "max_epoch=3", "precise_bn_batches=2"]
+    script = [
+        sys.executable,
+        str(repo / "benchmarks/kill_resume.py"),
+        "--kills",
+        "5",
+        "--folder",
+        str(tmp_path),
+    ]
+
+    done = subprocess.run([*script, "--", *child, *options], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("5 kills")

@@ -1,0 +1,199 @@
+"""Each of the trainer's options does what it says, on a network of a few hundred parameters."""
+
+import pytest
+import tiny
+import torch
+from torch import nn
+from trained import QUIET, assert_close, metrics, state_of
+
+from octvideo.data.loading.batch import Batch
+from octvideo.engine.training.adapt import freeze_batch_norm
+from octvideo.engine.training.losses import make_loss, mixup
+from octvideo.layers import OctBatchNorm3d, OctConv3d, OctTensor
+
+
+def without_dropout():
+    torch.manual_seed(0)
+    return tiny.TinyNet(dropout=0)
+
+
+class RowsOf(tiny.TinyLoader):
+    """The batches of another loader, cut into `parts` each."""
+
+    def __init__(self, loader, parts):
+        super().__init__(loader.batches * parts)
+        self.loader, self.parts = loader, parts
+
+    def epoch(self, epoch, start_batch=0):
+        for batch in self.loader.epoch(epoch, start_batch // self.parts):
+            size = len(batch) // self.parts
+            for rows in (slice(i, i + size) for i in range(0, len(batch), size)):
+                yield Batch(
+                    batch.inputs[rows], batch.targets[rows], batch.indices[rows], batch.paths[rows]
+                )
+
+
+def test_accumulating_2_batches_of_4_is_a_batch_of_8(tmp_path):
+    whole, parts = without_dropout(), without_dropout()
+    loader = tiny.TinyLoader(batch_size=8)
+
+    big = tiny.make_trainer(
+        tmp_path / "big",
+        model=whole,
+        loader=loader,
+        parts=QUIET | {"frozen": freeze_batch_norm(whole)},
+    )
+    small = tiny.make_trainer(
+        tmp_path / "small",
+        model=parts,
+        loader=RowsOf(loader, 2),
+        accum_steps=2,
+        parts=QUIET | {"frozen": freeze_batch_norm(parts)},
+    )
+
+    assert_close(state_of(big), state_of(small))
+    assert [r["step"] for r in metrics(tmp_path / "small")] == [
+        r["step"] for r in metrics(tmp_path / "big")
+    ]
+
+
+def test_the_moving_average_is_its_closed_form(tmp_path):
+    trainer = tiny.make_trainer(tmp_path, ema_decay=0.8, parts=QUIET)
+    history = [trainer.model[0].weight.detach().clone()]
+    step = trainer.step
+
+    def recording(group, lr):
+        outcome = step(group, lr)
+        history.append(trainer.model[0].weight.detach().clone())
+        return outcome
+
+    recording.scaler = step.scaler
+    trainer.step = recording
+    trainer.train()
+
+    n = len(history) - 1
+    closed = 0.8**n * history[0] + sum(0.2 * 0.8 ** (n - k) * history[k] for k in range(1, n + 1))
+    torch.testing.assert_close(trainer.ema.average["0.weight"], closed)
+
+
+def test_validation_sees_the_average_and_training_goes_on_from_the_weights(tmp_path):
+    seen = {}
+
+    def look(model):
+        seen.update({k: v.clone() for k, v in model.state_dict().items()})
+        return {"top1_err": 1.0}
+
+    with_average = tiny.make_trainer(tmp_path / "a", ema_decay=0.9, parts={"validate": look})
+    weights = state_of(with_average)
+
+    assert_close(seen, with_average.ema.average, 0)
+    assert_close(weights, state_of(tiny.make_trainer(tmp_path / "b", parts=QUIET)), 0)
+
+
+def test_precise_batch_norm_is_the_statistics_of_the_data(tmp_path):
+    model = without_dropout()
+    trainer = tiny.make_trainer(
+        tmp_path, model=model, max_epoch=1, precise_bn_batches=6, parts=QUIET
+    )
+    trainer.train()
+
+    batches = list(tiny.TinyLoader(batch_size=8).epoch(0))
+    with torch.no_grad():
+        features = model[0](torch.cat([tiny.prepare(b.inputs) for b in batches]))
+    torch.testing.assert_close(model[1].running_mean, features.mean((0, 2, 3, 4)))
+    torch.testing.assert_close(model[1].running_var, features.var((0, 2, 3, 4)), rtol=1e-2, atol=0)
+    assert model[1].num_batches_tracked == 6
+
+
+def test_frozen_batch_norm_keeps_what_was_measured_before_the_first_step(tmp_path):
+    model = without_dropout()
+    with torch.no_grad():
+        features = model[0](
+            torch.cat([tiny.prepare(b.inputs) for b in tiny.TinyLoader(batch_size=8).epoch(0)])
+        )
+    trainer = tiny.make_trainer(
+        tmp_path,
+        model=model,
+        loader=tiny.TinyLoader(batch_size=8),
+        max_epoch=1,
+        precise_bn_first=6,
+        ema_decay=0.99,
+        parts=QUIET | {"frozen": freeze_batch_norm(model)},
+    )
+    trainer.train()
+
+    torch.testing.assert_close(model[1].running_mean, features.mean((0, 2, 3, 4)))
+    torch.testing.assert_close(model[1].running_var, features.var((0, 2, 3, 4)), rtol=1e-2, atol=0)
+    torch.testing.assert_close(trainer.ema.average["1.running_mean"], model[1].running_mean)
+    assert model[1].num_batches_tracked == 0
+
+
+@pytest.mark.parametrize(("option", "limit"), [("clip_grad_norm", 0.05), ("clip_grad_value", 0.01)])
+def test_gradients_are_clipped(tmp_path, option, limit):
+    trainer = tiny.make_trainer(tmp_path, parts=QUIET, max_epoch=1, **{option: limit})
+    trainer.train()
+
+    gradients = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+    size = gradients.norm() if option == "clip_grad_norm" else gradients.abs().max()
+    assert size == pytest.approx(limit, rel=1e-3)
+
+
+def test_channels_last_reaches_the_network(tmp_path):
+    seen = []
+    model = tiny.TinyNet().to(memory_format=torch.channels_last_3d)
+    model[0].register_forward_pre_hook(
+        lambda module, inputs: seen.append(
+            inputs[0].is_contiguous(memory_format=torch.channels_last_3d)
+        )
+    )
+
+    tiny.make_trainer(tmp_path, model=model, channels_last=True, max_epoch=1, parts=QUIET).train()
+
+    assert all(seen)
+
+
+def test_mixup_reaches_the_loss_and_errors_are_counted_for_either_class(tmp_path):
+    seen = []
+
+    def loss(logits, targets):
+        seen.append(targets)
+        return make_loss(label_smoothing=0.1)(logits, targets)
+
+    parts = {"mix": lambda x, y: mixup(x, y, tiny.CLASSES, 0.2), "loss": loss}
+    tiny.make_trainer(tmp_path, parts=parts, max_epoch=1).train()
+
+    assert all(targets.shape == (8, 3) for targets in seen)
+    assert all(torch.allclose(targets.sum(1), torch.ones(8)) for targets in seen)
+
+
+class OctaveNet(nn.Module):
+    """0 -> alpha -> 0, batch norm between: all four paths of the octave convolution. Compiling more takes a minute."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = OctConv3d(3, 8, 1, bias=False, alpha=(0, 0.25))
+        self.norm = OctBatchNorm3d(self.first.out_channels)
+        self.last = OctConv3d(8, tiny.CLASSES, 1, alpha=(0.25, 0))
+
+    def forward(self, x):
+        return self.last(self.norm(self.first(OctTensor(x))).map(torch.relu)).high.mean((2, 3, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own compiler uses it
+def test_a_compiled_octave_network_learns_as_the_plain_one_and_its_checkpoint_is_the_same(tmp_path):
+    compiled = tiny.make_trainer(
+        tmp_path / "compiled", model=OctaveNet(), compile=True, max_epoch=2
+    )
+    plain = tiny.make_trainer(tmp_path / "plain", model=OctaveNet(), max_epoch=2)
+
+    assert_close(state_of(compiled), state_of(plain), 1e-3)
+
+    assert isinstance(compiled.step.network, torch._dynamo.OptimizedModule)
+    losses = [
+        [r["loss"] for r in metrics(tmp_path / name) if "loss" in r]
+        for name in ("compiled", "plain")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[1][-1] < losses[1][0]
