@@ -2,23 +2,31 @@
 
 import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 from iopath.common.file_io import g_pathmgr
 
 from octvideo.errors import CheckpointError
+from octvideo.torch_bounds import check_bounds
 
 
 def read_torch_file(path: str) -> dict[str, Any]:
     """The dict that a file of `torch.save` holds, tensors on the CPU; nothing in it is executed.
 
-    Raises CheckpointError for a file that is missing, damaged, holds code, or is no dict.
+    Raises CheckpointError for a file that is missing, damaged, holds code, asks for more memory than its size explains
+    (`torch_bounds`), or is no dict.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise CheckpointError(f"{path}: is not a file; name the checkpoint itself")
     try:
         with g_pathmgr.open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of what it is about to refuse
+            check_bounds(file, path)
             content = torch.load(file, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: there is no such file") from error
     except pickle.UnpicklingError as error:
