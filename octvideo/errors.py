@@ -6,9 +6,21 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+SCREEN = 1500  # characters
+
+
+def to_a_screen(text: str) -> str:
+    """The text without its middle where it is longer than a screen: what comes from outside has no length."""
+    if len(text) <= SCREEN:
+        return text
+    return f"{text[: SCREEN // 2]} ... ({len(text):,} characters) ... {text[-SCREEN // 3 :]}"
+
 
 class OctvideoError(Exception):
     """One line: what was got, the rule, the next step."""
+
+    def __str__(self) -> str:
+        return to_a_screen(super().__str__())
 
 
 class ConfigError(OctvideoError, ValueError):

@@ -11,11 +11,12 @@ import math
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
 from octvideo.errors import CheckpointError
+from octvideo.expansion import expanded_size
 
 GROWTH = 4  # bytes of tensors per byte of file: tied weights are stored once and count twice
 SLACK = 2**20
@@ -111,8 +112,14 @@ def _check_zip(file: IO[bytes], num_bytes: int) -> None:
 def _check_legacy(file: IO[bytes], num_bytes: int) -> None:
     """The format before: five pickles behind each other, then the storages."""
     source = _Limited(file, num_bytes)
-    for _ in range(3):  # magic number, protocol, machine
-        _DryRun(source, num_bytes).load()
+    if file.read(1) == b"":
+        raise EOFError("it is empty")
+    file.seek(0)
+    try:
+        for _ in range(3):  # magic number, protocol, machine
+            _DryRun(source, num_bytes).load()
+    except Exception as error:
+        raise _NotPlainError("torch.save has not written it") from error
     run = _DryRun(source, num_bytes)
     run.finish(run.load(), num_bytes)
     if sum(run.storages.values()) > num_bytes:
@@ -244,25 +251,3 @@ def _first(value: Any, *_: Any) -> Any:
 def _called(build: Any, _type: Any, args: Any, _state: Any) -> Any:
     """A tensor with attributes of its own."""
     return build(*args)
-
-
-def expanded_size(value: Any) -> float:
-    """Values in nested containers, one that is referred to twice counted twice; infinite where one holds itself."""
-    sizes: dict[int, float] = {}
-    stack: list[tuple[Any, bool]] = [(value, False)]
-    while stack:
-        node, done = stack.pop()
-        inside = _inside(node)
-        if done:
-            sizes[id(node)] = 1.0 + sum(sizes.get(id(child), 1) for child in inside)
-        elif inside and id(node) not in sizes:
-            sizes[id(node)] = math.inf  # until it is counted: what is met inside itself is infinite
-            stack.append((node, True))
-            stack += [(child, False) for child in inside]
-    return sizes.get(id(value), 1)
-
-
-def _inside(node: Any) -> Iterable[Any]:
-    if isinstance(node, dict):
-        return [*node, *node.values()]
-    return node if isinstance(node, list | tuple | set) else ()

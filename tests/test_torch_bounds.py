@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from octvideo.errors import CheckpointError
-from octvideo.torch_bounds import expanded_size
+from octvideo.expansion import expanded_size
 from octvideo.torch_file import read_torch_file
 
 MANY = {

@@ -13,11 +13,9 @@ import math
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-import yaml
 from fvcore.common.config import CfgNode
-from iopath.common.file_io import g_pathmgr
 
 from octvideo.config.check import check
 from octvideo.config.defaults import (
@@ -30,9 +28,11 @@ from octvideo.config.defaults import (
     OTHER_TASKS,
     Tree,
 )
-from octvideo.errors import ConfigError
+from octvideo.config.yaml_text import parse_settings, parse_value, read_settings
+from octvideo.errors import ConfigError, to_a_screen
 
 BASE = "_BASE_"
+MAX_CHAIN = 20
 COMMAND_LINE = "command line"
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode:
     Raises ConfigError, one line that names the file, for an unknown key, a wrong type or a contradiction.
     """
     cfg = CfgNode(DEFAULTS)
-    _merge_file(cfg, path, including=())
+    _merge_file(cfg, path, including=(), merged=set())
     _merge_overrides(cfg, overrides)
     cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or _output_dir(path)
     return _finish(cfg, path)
@@ -53,7 +53,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode:
 def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
     """The settings that a checkpoint holds (`cfg.dump()`); `source` is the file that messages name."""
     cfg = CfgNode(DEFAULTS)
-    _merge_tree(cfg, _parse(text, source), source)
+    _merge_tree(cfg, parse_settings(text, source), source)
     _merge_overrides(cfg, overrides)
     return _finish(cfg, source)
 
@@ -79,65 +79,19 @@ def _output_dir(path: str) -> str:
     return posixpath.join("runs", posixpath.basename(folder), name)
 
 
-# --- YAML
+# --- Files
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """Plain data only, and no key twice in one mapping."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node)
-            if not isinstance(key, str):
-                _refuse(
-                    key_node,
-                    f"{key_node.value!r} is read as {key!r}; put the setting's name in quotes",
-                )
-            if key in seen:
-                _refuse(key_node, f"{key} is set twice; keep one")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _refuse(node: yaml.Node, problem: str) -> NoReturn:
-    raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
-
-
-def _parse(text: str, source: str) -> Tree:
-    try:
-        tree = yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{source}{line}: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{source}: this is not YAML text ({str(error).splitlines()[0]})"
-        ) from None
-    if not isinstance(tree or {}, dict):
-        raise ConfigError(
-            f"{source}: expected settings such as `OCTCONV:`, found {type(tree).__name__} at the top"
-        )
-    return tree or {}
-
-
-def _read(path: str) -> Tree:
-    try:
-        with g_pathmgr.open(path, "r") as file:
-            return _parse(file.read(), path)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (
-            error.strerror if isinstance(error, OSError) and error.strerror else "not a text file"
-        )
-        raise ConfigError(
-            f"{path}: cannot be read ({reason}); configs/README.md lists the files"
-        ) from None
-
-
-def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...]) -> None:
+def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...], merged: set[str]) -> None:
+    """A file over what it builds on. merged: the files so far; one that two others build on counts once, first."""
     if path in including:
         raise ConfigError(f"{path}: {BASE} goes in a circle: {' -> '.join((*including, path))}")
-    tree = _read(path)
+    if len(including) > MAX_CHAIN:
+        raise ConfigError(f"{path}: the chain of {BASE} is longer than {MAX_CHAIN}; merge some")
+    if path in merged:
+        return
+    merged.add(path)
+    tree = read_settings(path)
     bases = tree.pop(BASE, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
@@ -145,7 +99,8 @@ def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...]) -> None:
             f"{path}: {BASE} is {bases!r}; it takes the name of a file, or a list of names"
         )
     for base in bases:
-        _merge_file(cfg, posixpath.join(posixpath.dirname(path), base), (*including, path))
+        beside = posixpath.join(posixpath.dirname(path), base)
+        _merge_file(cfg, beside, (*including, path), merged)
     _merge_tree(cfg, tree, path)
 
 
@@ -166,12 +121,12 @@ def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> None:
             command,
         )
     if rest := sorted(set(unused) - set(LAUNCHER)):
-        logger.warning("%s: without effect here, ignored: %s", source, ", ".join(rest))
+        logger.warning("%s: without effect here, ignored: %s", source, to_a_screen(", ".join(rest)))
 
 
 def _merge_overrides(cfg: CfgNode, tokens: Sequence[str]) -> None:
     for key, text in _pairs(tokens):
-        value = text if isinstance(_lookup(cfg, key), str) else _parse_value(text)
+        value = text if isinstance(_lookup(cfg, key), str) else parse_value(text)
         if not _set(cfg, key, value, COMMAND_LINE):
             logger.warning("%s: %s is without effect here, ignored", COMMAND_LINE, key)
 
@@ -192,13 +147,6 @@ def _pairs(tokens: Sequence[str]) -> Iterator[tuple[str, str]]:
                     f"{COMMAND_LINE}: {key} has no value; write {key} VALUE or {key}=VALUE"
                 )
         yield key, value
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        return text
 
 
 def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -130,6 +130,10 @@ def _ranges(cfg: Any) -> Problems:
         value = (cfg[section] if section else cfg)[name]
         if value < least:
             yield f"{key} is {value:g}; it is at least {least}"
+    for section, settings in cfg.items():
+        for name, value in settings.items() if isinstance(settings, dict) else [("", settings)]:
+            if type(value) is int and abs(value) >= 2**31:
+                yield f"{section}{name and '.'}{name} is {value}; whole numbers stay below 2 ** 31"
     for section, name in (
         ("MODEL", "DROPOUT_RATE"),
         ("TRAIN", "EMA_DECAY"),
@@ -162,6 +166,7 @@ MINIMUM = {
     "SOLVER.MAX_EPOCH": 1,
     "SOLVER.MAX_ITER": 0,
     "SOLVER.ACCUM_STEPS": 1,
+    "RNG_SEED": 0,
     "LOG_PERIOD": 1,
 }
 
