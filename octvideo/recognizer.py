@@ -24,6 +24,7 @@ from octvideo.data.video.decode import iter_frames, open_video
 from octvideo.deploy.engines import WindowScores, optimize
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models import create_model
+from octvideo.models.video_resnet import HeadAct
 from octvideo.torch_file import read_torch_file
 
 Frames = NDArray[np.uint8]
@@ -71,10 +72,15 @@ class Recognizer:
         device: torch.device,
         *,
         multi_label: bool = False,
+        head_act: HeadAct | None = None,
     ) -> None:
-        """multi_label: a video may have several classes, each with a probability of its own."""
+        """multi_label: a video may have several classes, each with a probability of its own.
+
+        head_act: what makes probabilities of logits; by default a softmax, with multi_label a sigmoid.
+        """
         self.model: Any = model.to(device).eval()
-        self._score: nn.Module = WindowScores(model, multi_label=multi_label)
+        self.head_act: HeadAct = head_act or ("sigmoid" if multi_label else "softmax")
+        self._score: nn.Module = WindowScores(model, self.head_act)
         self.multi_label = multi_label
         self.class_names = list(class_names)
         self.preprocessing = preprocessing
@@ -95,7 +101,7 @@ class Recognizer:
         example = torch.rand(
             VIEWS_PER_PASS, self.model.in_channels, self._rule.num_frames, size, size
         )
-        plain = WindowScores(self.model, multi_label=self.multi_label)
+        plain = WindowScores(self.model, self.head_act)
         self._score = optimize(plain, example.to(self.device), engine=engine)
         return self
 
@@ -264,9 +270,13 @@ def load(path: str | Path, *, device: str | torch.device | None = None) -> Recog
             f"{path}: its weights do not fit {meta['model']['name']}: {error}"
         ) from error
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    multi_label = bool(meta.get("multi_label"))
     return Recognizer(
-        model, meta["class_names"], meta["preprocessing"], chosen, multi_label=multi_label
+        model,
+        meta["class_names"],
+        meta["preprocessing"],
+        chosen,
+        multi_label=bool(meta.get("multi_label")),
+        head_act=meta.get("head_act"),
     )
 
 

@@ -22,6 +22,9 @@ from octvideo.errors import ConfigError, DataError
 
 VIDEO = "kinetics"
 
+# Of a random resized crop, where the settings are silent: its share of the area, its width / height.
+AREA, ASPECT = (0.08, 1.0), (0.75, 1.3333)
+
 
 def list_path(cfg: Any, split: str) -> str:
     return join(cfg.DATA.PATH_TO_DATA_DIR, f"{split}.csv")
@@ -117,6 +120,8 @@ def train_dataset(cfg: Any) -> Dataset:
         flip=data.RANDOM_FLIP,
         color_jitter=data.COLOR_JITTER,
         inverse_uniform=data.INV_UNIFORM_SAMPLE,
+        area=tuple(data.TRAIN_JITTER_SCALES_RELATIVE) or None,
+        aspect=tuple(data.TRAIN_JITTER_ASPECT_RELATIVE) or ASPECT,
     )
     path = list_path(cfg, "train")
     videos = open_list(cfg, path)
@@ -169,13 +174,14 @@ def validation_views(cfg: Any) -> ViewSpec:
 
 
 def final_views(cfg: Any) -> ViewSpec:
-    """NUM_ENSEMBLE_VIEWS clips x NUM_SPATIAL_CROPS crops; the short side is the crop's."""
+    """NUM_ENSEMBLE_VIEWS clips x NUM_SPATIAL_CROPS crops; the short side is the crop's, of one crop the jitter's."""
     test, size = cfg.TEST, cfg.DATA.TEST_CROP_SIZE
+    one_crop = test.NUM_SPATIAL_CROPS == 1
     return ViewSpec(
         clip_rule(cfg),
         test.NUM_ENSEMBLE_VIEWS,
         test.NUM_SPATIAL_CROPS,
-        short_side=size,
+        short_side=cfg.DATA.TRAIN_JITTER_SCALES[0] if one_crop else size,
         crop_size=size,
     )
 
@@ -235,8 +241,6 @@ def _image_transform(cfg: Any) -> Transform:
     size, colours = data.TRAIN_CROP_SIZE, (data.RANDOM_FLIP, data.COLOR_JITTER, data.PCA_NOISE)
     if cfg.TRAIN.DATASET == "cifar10":
         return PaddedCrop(size, 4, *colours)
-    area, aspect = (
-        tuple(data.TRAIN_JITTER_SCALES_RELATIVE),
-        tuple(data.TRAIN_JITTER_ASPECT_RELATIVE),
-    )
+    area = tuple(data.TRAIN_JITTER_SCALES_RELATIVE) or AREA
+    aspect = tuple(data.TRAIN_JITTER_ASPECT_RELATIVE) or ASPECT
     return RandomResizedCrop(size, area, aspect, *colours)

@@ -10,6 +10,9 @@ from octvideo.models import create_model
 from octvideo.models.image_options import ImageResNetOptions
 from octvideo.models.registry import MODELS
 
+# How PySlowFast writes a C2D without the pool in time that others have after res2.
+NOPOOL = ("c2d", "ResNet_nopool")
+
 
 def build_model(cfg: Any) -> nn.Module:
     """The network of MODEL, RESNET, OCTCONV, NONLOCAL and SLOWFAST, with fresh weights."""
@@ -29,7 +32,8 @@ def build_model(cfg: Any) -> nn.Module:
     options |= {name: value for name, value in given.items() if value}
     if cfg.TRAIN.DATASET != VIDEO:
         return create_model(model.ARCH, **options, **_image_options(cfg))
-    return create_model(f"{model.ARCH}_r{cfg.RESNET.DEPTH}", **options, **_video_options(cfg))
+    arch = "c2d_nopool" if (model.ARCH, model.MODEL_NAME) == NOPOOL else model.ARCH
+    return create_model(f"{arch}_r{cfg.RESNET.DEPTH}", **options, **_video_options(cfg))
 
 
 def _image_options(cfg: Any) -> dict[str, Any]:
@@ -54,6 +58,7 @@ def _video_options(cfg: Any) -> dict[str, Any]:
         "stem_pool_padding": resnet.STEM_POOL_PADDING,
         "zero_init_final_bn": resnet.ZERO_INIT_FINAL_BN,
         "nonlocal_location": [stage[0] for stage in attention.LOCATION],
+        "nonlocal_location_fast": [next(iter(stage[1:]), []) for stage in attention.LOCATION],
         "nonlocal_on": cfg.OCTCONV.NONLOCAL,
         "nonlocal_pool": attention.POOL[0][0],
         "nonlocal_instantiation": attention.INSTANTIATION,
@@ -63,6 +68,8 @@ def _video_options(cfg: Any) -> dict[str, Any]:
         "fusion_conv_channel_ratio": two.FUSION_CONV_CHANNEL_RATIO,
         "crop_size": cfg.DATA.TRAIN_CROP_SIZE,
     }
-    if resnet.NUM_BLOCK_TEMP_KERNEL:
-        options["num_block_temp_kernel"] = [stage[0] for stage in resnet.NUM_BLOCK_TEMP_KERNEL]
+    if kernels := resnet.NUM_BLOCK_TEMP_KERNEL:
+        options["num_block_temp_kernel"] = [stage[0] for stage in kernels]
+        if all(len(stage) > 1 for stage in kernels):
+            options["num_block_temp_kernel_fast"] = [stage[1] for stage in kernels]
     return options

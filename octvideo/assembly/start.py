@@ -1,6 +1,6 @@
 """What training and testing begin with, and how a network's output becomes scores."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from octvideo.engine.evaluation.evaluate import Scorer
 from octvideo.engine.log import setup_logging
 from octvideo.engine.threads import set_threads
 from octvideo.files import make_output_folder
+from octvideo.models.video_resnet import HeadAct
 
 
 def start_run(cfg: Any, procs: Processes) -> None:
@@ -20,12 +21,20 @@ def start_run(cfg: Any, procs: Processes) -> None:
     set_threads(cfg.DATA_LOADER.NUM_WORKERS, procs.local_world_size)
 
 
+def head_act(cfg: Any) -> HeadAct:
+    """What becomes of the logits in a test. pytorchvideo's networks average logits, not probabilities."""
+    act = cfg.MODEL.HEAD_ACT or ("sigmoid" if cfg.DATA.MULTI_LABEL else "softmax")
+    if cfg.MODEL.MODEL_NAME.startswith("PTV") and not act.endswith("_of_mean"):
+        act = f"{act}_of_mean"
+    return cast(HeadAct, act)
+
+
 def scorer(cfg: Any, model: nn.Module, optimise_for: int = 0) -> Scorer:
-    """PySlowFast's test head; where a video has several labels, a sigmoid of the logits.
+    """PySlowFast's test head, with what MODEL.HEAD_ACT makes of the logits.
 
     optimise_for: views per forward pass for which the fastest engine installed is prepared; 0: none.
     """
-    network: nn.Module = WindowScores(model, multi_label=cfg.DATA.MULTI_LABEL)
+    network: nn.Module = WindowScores(model, head_act(cfg))
     if optimise_for:
         size = cfg.DATA.TEST_CROP_SIZE
         example = torch.rand(optimise_for, 3, cfg.DATA.NUM_FRAMES, size, size)

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -11,7 +10,7 @@ from octvideo.assembly import data as build_data
 from octvideo.assembly import recipe as build_recipe
 from octvideo.assembly.images import image_validator, validation_images
 from octvideo.assembly.model import build_model
-from octvideo.assembly.start import scorer, start_run
+from octvideo.assembly.start import head_act, scorer, start_run
 from octvideo.assembly.weights import frozen_stages, load_initial_weights
 from octvideo.complexity import stage_table
 from octvideo.data.loading.batch import Batch
@@ -20,7 +19,7 @@ from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import Videos, evaluate
 from octvideo.engine.evaluation.results import summarise
 from octvideo.engine.training import adapt
-from octvideo.engine.training.losses import make_loss, mixup
+from octvideo.engine.training.losses import Mixer, make_loss
 from octvideo.engine.training.rng import be_deterministic, seed_all
 from octvideo.engine.training.trainer import Trainer
 from octvideo.layers import channels_last
@@ -84,18 +83,25 @@ def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate
         build_recipe.build_options(cfg),
         loss=make_loss(
             "bce_logit" if cfg.MODEL.LOSS_FUNC == "bce_logit" else "cross_entropy",
-            label_smoothing=cfg.MIXUP.LABEL_SMOOTH_VALUE,
+            label_smoothing=cfg.MIXUP.LABEL_SMOOTH_VALUE if cfg.MIXUP.ENABLE else 0.0,
             class_weights=cfg.MODEL.CLASS_WEIGHTS or None,
         ),
         prepare=build_data.preparation(cfg),
         validate=validate,
-        mix=partial(mixup, num_classes=cfg.MODEL.NUM_CLASSES, alpha=cfg.MIXUP.ALPHA)
-        if cfg.MIXUP.ENABLE
-        else None,
+        mix=_mixer(cfg),
         frozen=frozen,
         procs=procs,
         meta=_meta(cfg, model),
         cfg_text=cfg.dump(),
+    )
+
+
+def _mixer(cfg: Any) -> Mixer | None:
+    mixup = cfg.MIXUP
+    if not mixup.ENABLE:
+        return None
+    return Mixer(
+        cfg.MODEL.NUM_CLASSES, mixup.ALPHA, mixup.CUTMIX_ALPHA, mixup.PROB, mixup.SWITCH_PROB
     )
 
 
@@ -126,6 +132,7 @@ def _meta(cfg: Any, model: nn.Module) -> dict[str, Any]:
         "class_names": build_data.class_names(cfg),
         "preprocessing": build_data.preprocessing(cfg),
         "multi_label": cfg.DATA.MULTI_LABEL,
+        "head_act": head_act(cfg),
     }
 
 

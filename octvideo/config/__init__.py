@@ -19,6 +19,7 @@ from fvcore.common.config import CfgNode
 
 from octvideo.config.check import check
 from octvideo.config.defaults import (
+    ALIASES,
     CHOICES,
     DEFAULTS,
     ITEMS,
@@ -182,6 +183,8 @@ def _set(cfg: CfgNode, key: str, value: Any, source: str) -> bool:
         raise ConfigError(
             f"{source}: {key} is a section; set one of {', '.join(f'{key}.{name}' for name in default)}"
         )
+    if isinstance(value, str):
+        value = ALIASES.get((key, value), value)
     try:
         value = _coerce(value, default, ITEMS.get(key))
     except (TypeError, ValueError):

@@ -71,7 +71,7 @@ def _schedule(cfg: Any) -> Problems:
     if solver.LR_POLICY == "steps_with_relative_lrs":
         name = "STEP_ITERS" if by_iterations else "STEPS"
         steps, end = solver[name], solver.MAX_ITER if by_iterations else solver.MAX_EPOCH
-        if len(steps) != len(solver.LRS) or not steps:
+        if len(steps) > len(solver.LRS) or not steps:
             yield (
                 f"SOLVER.{name} has {len(steps)} entries and SOLVER.LRS {len(solver.LRS)}; "
                 "each step has one factor of BASE_LR"
@@ -94,6 +94,41 @@ def _batches(cfg: Any) -> Problems:
         yield f"TRAIN.BATCH_SIZE {batch} is not divisible by SOLVER.ACCUM_STEPS {accum}; the batch is what they sum to"
 
 
+def _jitter(cfg: Any) -> Problems:
+    area, aspect = cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE, cfg.DATA.TRAIN_JITTER_ASPECT_RELATIVE
+    for name, ends, most in (("SCALES", area, 1.0), ("ASPECT", aspect, float("inf"))):
+        if ends and not (len(ends) == 2 and 0 < ends[0] <= ends[1] <= most):
+            yield (
+                f"DATA.TRAIN_JITTER_{name}_RELATIVE is {ends}; it is [smallest, largest] above 0"
+                + (" and at most 1" if name == "SCALES" else "")
+            )
+    if aspect and not area and cfg.TRAIN.DATASET == "kinetics":
+        yield (
+            f"DATA.TRAIN_JITTER_ASPECT_RELATIVE is {aspect} without DATA.TRAIN_JITTER_SCALES_RELATIVE; "
+            "set both, or neither to jitter the short side"
+        )
+
+
+def _crops(cfg: Any) -> Problems:
+    data = cfg.DATA
+    if cfg.TRAIN.DATASET != "kinetics" or cfg.TEST.NUM_SPATIAL_CROPS > 1 or not cfg.TEST.ENABLE:
+        return
+    if data.TRAIN_JITTER_SCALES[0] < data.TEST_CROP_SIZE:
+        yield (
+            f"DATA.TEST_CROP_SIZE is {data.TEST_CROP_SIZE} with TEST.NUM_SPATIAL_CROPS 1; one crop is the middle of "
+            f"a short side of DATA.TRAIN_JITTER_SCALES[0], {data.TRAIN_JITTER_SCALES[0]}: lower DATA.TEST_CROP_SIZE"
+        )
+
+
+def _mixing(cfg: Any) -> Problems:
+    mixup = cfg.MIXUP
+    if mixup.ENABLE and cfg.DATA.MULTI_LABEL and mixup.LABEL_SMOOTH_VALUE:
+        yield (
+            f"MIXUP.LABEL_SMOOTH_VALUE is {mixup.LABEL_SMOOTH_VALUE:g} with DATA.MULTI_LABEL; "
+            "several labels per video are mixed but not smoothed: set it to 0"
+        )
+
+
 def _loss(cfg: Any) -> Problems:
     if (cfg.MODEL.LOSS_FUNC == "bce_logit") != cfg.DATA.MULTI_LABEL:
         yield (
@@ -109,8 +144,12 @@ def _nonlocal(cfg: Any) -> Problems:
     location = cfg.NONLOCAL.LOCATION
     if len(location) != 4:
         yield f"NONLOCAL.LOCATION has {len(location)} entries; it has one for each of res2..res5"
-    if cfg.MODEL.ARCH == "slowfast" and any(blocks for stage in location for blocks in stage):
-        yield f"NONLOCAL.LOCATION is {location} with MODEL.ARCH slowfast; non-local blocks go with c2d, i3d and slow"
+    pathways = 2 if cfg.MODEL.ARCH == "slowfast" else 1
+    if any(blocks for stage in location for blocks in stage[pathways:]):
+        yield (
+            f"NONLOCAL.LOCATION is {location} with MODEL.ARCH {cfg.MODEL.ARCH}; "
+            f"each stage has the blocks of {pathways} pathway{'s' if pathways > 1 else ''}"
+        )
     if len({str(pool) for stage in cfg.NONLOCAL.POOL for pool in stage}) != 1:
         yield f"NONLOCAL.POOL is {cfg.NONLOCAL.POOL}; one pool serves all stages and pathways"
     if any(group != 1 for stage in cfg.NONLOCAL.GROUP for group in stage):
@@ -119,8 +158,8 @@ def _nonlocal(cfg: Any) -> Problems:
 
 def _blocks(cfg: Any) -> Problems:
     kernels = cfg.RESNET.NUM_BLOCK_TEMP_KERNEL
-    if kernels and (len(kernels) != 4 or any(len(set(stage)) != 1 for stage in kernels)):
-        yield f"RESNET.NUM_BLOCK_TEMP_KERNEL is {kernels}; it has one number, the same on each pathway, for each stage"
+    if kernels and (len(kernels) != 4 or any(len(stage) not in (1, 2) for stage in kernels)):
+        yield f"RESNET.NUM_BLOCK_TEMP_KERNEL is {kernels}; it has one number per pathway for each stage"
 
 
 def _ranges(cfg: Any) -> Problems:
@@ -134,6 +173,9 @@ def _ranges(cfg: Any) -> Problems:
         for name, value in settings.items() if isinstance(settings, dict) else [("", settings)]:
             if type(value) is int and abs(value) >= 2**31:
                 yield f"{section}{name and '.'}{name} is {value}; whole numbers stay below 2 ** 31"
+    for name in ("PROB", "SWITCH_PROB"):
+        if not 0 <= cfg.MIXUP[name] <= 1:
+            yield f"MIXUP.{name} is {cfg.MIXUP[name]:g}; it lies in [0, 1]"
     for section, name in (
         ("MODEL", "DROPOUT_RATE"),
         ("TRAIN", "EMA_DECAY"),
@@ -162,6 +204,8 @@ MINIMUM = {
     "RESNET.NUM_GROUPS": 1,
     "SLOWFAST.ALPHA": 1,
     "SLOWFAST.BETA_INV": 1,
+    "MIXUP.ALPHA": 0,
+    "MIXUP.CUTMIX_ALPHA": 0,
     "SOLVER.BASE_LR": 0,
     "SOLVER.MAX_EPOCH": 1,
     "SOLVER.MAX_ITER": 0,
@@ -178,6 +222,9 @@ RULES: tuple[Callable[[Any], Problems], ...] = (
     _frames,
     _schedule,
     _batches,
+    _jitter,
+    _crops,
+    _mixing,
     _loss,
     _nonlocal,
     _blocks,

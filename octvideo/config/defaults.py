@@ -19,7 +19,7 @@ DEFAULTS: Tree = {
         "AUTO_RESUME": True,
         "CHECKPOINT_FILE_PATH": "",  # weights to start from, of any layout that octvideo.weights reads
         "CHECKPOINT_INFLATE": False,  # they are an image network's
-        "CHECKPOINT_CLEAR_NAME_PATTERN": [],  # prefixes to take off the names in that file
+        "CHECKPOINT_CLEAR_NAME_PATTERN": [],  # texts to remove from the names in that file, wherever they stand
         "MIXED_PRECISION": False,
         "AMP_DTYPE": "bfloat16",
         "EMA_DECAY": 0.0,
@@ -51,8 +51,10 @@ DEFAULTS: Tree = {
         "MEAN": [0.45, 0.45, 0.45],
         "STD": [0.225, 0.225, 0.225],
         "TRAIN_JITTER_SCALES": [256, 320],
-        "TRAIN_JITTER_SCALES_RELATIVE": [0.08, 1.0],  # of images: the crop's share of the area
-        "TRAIN_JITTER_ASPECT_RELATIVE": [0.75, 1.3333],  # of images: width / height of the crop
+        # The crop's share of the area and its width / height. []: of videos the short side is jittered instead, of
+        # images they are [0.08, 1.0] and [0.75, 1.3333].
+        "TRAIN_JITTER_SCALES_RELATIVE": [],
+        "TRAIN_JITTER_ASPECT_RELATIVE": [],
         "TRAIN_CROP_SIZE": 224,
         "TEST_CROP_SIZE": 256,
         "RANDOM_FLIP": True,
@@ -71,11 +73,13 @@ DEFAULTS: Tree = {
     },
     "MODEL": {
         "ARCH": "slowfast",  # of RESNET.DEPTH; on images the name of a network, as resnet50
+        "MODEL_NAME": "",  # PySlowFast's; ResNet_nopool: C2D keeps all frames; PTV...: pytorchvideo's test head
         "NUM_CLASSES": 400,  # 0: as many as class_names.txt beside the lists names
         "LOSS_FUNC": "cross_entropy",
         "CLASS_WEIGHTS": [],
         "DROPOUT_RATE": 0.5,
         "FC_INIT_STD": 0.01,
+        "HEAD_ACT": "",  # of a test's scores; "": softmax, with DATA.MULTI_LABEL sigmoid
         "FROZEN_BN": False,
         "FREEZE_STAGES": [],  # 1 is the stem, 2..5 are res2..res5
         "ACT_CHECKPOINT": False,
@@ -141,13 +145,16 @@ DEFAULTS: Tree = {
         "ZERO_WD_1D_PARAM": False,
         "BETAS": [0.9, 0.999],
         "CLIP_GRAD_VAL": 0.0,
-        "CLIP_GRAD_L2NORM": 0.0,
+        "CLIP_GRAD_L2NORM": 0.0,  # where CLIP_GRAD_VAL is 0
         "ACCUM_STEPS": 1,
     },
     "MIXUP": {
-        "ENABLE": False,
-        "ALPHA": 0.8,
-        "LABEL_SMOOTH_VALUE": 0.0,  # in force without ENABLE too
+        "ENABLE": False,  # without it nothing of this section is in force
+        "ALPHA": 0.8,  # of Beta(ALPHA, ALPHA), a share of mixup; 0: no mixup
+        "CUTMIX_ALPHA": 1.0,  # the same of CutMix; with both at 0 labels are smoothed and nothing is mixed
+        "PROB": 1.0,  # that a batch is mixed
+        "SWITCH_PROB": 0.5,  # that it is cut where both are on
+        "LABEL_SMOOTH_VALUE": 0.1,
     },
     "TENSORBOARD": {
         "ENABLE": True,
@@ -162,6 +169,8 @@ DEFAULTS: Tree = {
 # The type of what a list that is empty by default holds.
 ITEMS: dict[str, type] = {
     "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN": str,
+    "DATA.TRAIN_JITTER_SCALES_RELATIVE": float,
+    "DATA.TRAIN_JITTER_ASPECT_RELATIVE": float,
     "MODEL.CLASS_WEIGHTS": float,
     "MODEL.FREEZE_STAGES": int,
     "RESNET.NUM_BLOCK_TEMP_KERNEL": int,
@@ -174,6 +183,12 @@ ITEMS: dict[str, type] = {
 
 VIDEO_ARCHS = ("c2d", "i3d", "slow", "slowfast")
 
+# PySlowFast's values that mean another one of ours.
+ALIASES: dict[tuple[str, Any], Any] = {
+    ("TRAIN.DATASET", "ptvkinetics"): "kinetics",
+    ("TEST.DATASET", "ptvkinetics"): "kinetics",
+}
+
 CHOICES: dict[str, tuple[Any, ...]] = {
     "TRAIN.DATASET": ("kinetics", "imagenet", "cifar10"),
     "TEST.DATASET": ("kinetics", "imagenet", "cifar10"),
@@ -182,6 +197,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "DATA.SAMPLING_RULE": ("pyslowfast", "stride", "segment", "time"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
     "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy", "bce_logit"),
+    "MODEL.HEAD_ACT": ("", "softmax", "sigmoid", "softmax_of_mean", "sigmoid_of_mean"),
     "RESNET.DEPTH": (26, 50, 101),
     "RESNET.STEM_POOL_PADDING": (0, 1),
     "RESNET.STEM": ("7x7", "3x3", "deep32", "deep8"),
@@ -198,31 +214,68 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 # PySlowFast's settings of which only these values mean what this package builds; others are refused.
 ONLY: dict[str, tuple[Any, ...]] = {
-    "TRAIN.CHECKPOINT_TYPE": ("pytorch",),
-    "TEST.CHECKPOINT_TYPE": ("pytorch",),
+    "TRAIN.CHECKPOINT_TYPE": ("pytorch", "caffe2"),  # a file's kind is found in the file
+    "TEST.CHECKPOINT_TYPE": ("pytorch", "caffe2"),
+    "TRAIN.CHECKPOINT_IN_INIT": (False,),
+    "TEST.NUM_TEMPORAL_CLIPS": ([],),
     "DATA.INPUT_CHANNEL_NUM": ([3], [3, 3]),
     "DATA.USE_OFFSET_SAMPLING": (False,),
-    "MODEL.HEAD_ACT": ("softmax", "sigmoid"),
+    "DATA.TRAIN_JITTER_MOTION_SHIFT": (False,),
+    "DATA.TRAIN_JITTER_FPS": (0,),
+    "DATA.TRAIN_CROP_NUM_TEMPORAL": (1,),
+    "DATA.TRAIN_CROP_NUM_SPATIAL": (1,),
+    "DATA.COLOR_RND_GRAYSCALE": (0,),
+    "DATA.TIME_DIFF_PROB": (0,),
+    "DATA.SSL_COLOR_JITTER": (False,),
+    "DATA.LOADER_CHUNK_SIZE": (0,),
+    "DATA.SKIP_ROWS": (0,),
+    "DATA.DUMMY_LOAD": (False,),
+    "AUG.ENABLE": (False,),
+    "DETECTION.ENABLE": (False,),
+    "MODEL.DROPCONNECT_RATE": (0,),
+    "MODEL.DETACH_FINAL_FC": (False,),
+    "MODEL.FP16_ALLREDUCE": (False,),
     "RESNET.TRANS_FUNC": ("bottleneck_transform",),
+    "RESNET.ZERO_INIT_FINAL_CONV": (False,),
     "RESNET.SPATIAL_STRIDES": ([[1], [2], [2], [2]], [[1, 1], [2, 2], [2, 2], [2, 2]]),
     "RESNET.SPATIAL_DILATIONS": ([[1], [1], [1], [1]], [[1, 1], [1, 1], [1, 1], [1, 1]]),
     "BN.MOMENTUM": (0.1,),
-    "SOLVER.BASE_LR_SCALE_NUM_SHARDS": (
-        False,
-    ),  # the batch is global here: SOLVER.BASE_BATCH_SIZE scales the rate
+    "BN.GLOBAL_SYNC": (False,),
+    "SOLVER.COSINE_AFTER_WARMUP": (False,),
+    "SOLVER.LARS_ON": (False,),
+    "SOLVER.LAYER_DECAY": (1,),
 }
 
 # PySlowFast's settings and sections that change nothing here; a file may keep them.
 LAUNCHER = ("NUM_GPUS", "NUM_SHARDS", "SHARD_ID", "DIST_BACKEND")
 NO_EFFECT = (
+    "TRAIN.KILL_LOSS_EXPLOSION_FACTOR",  # a loss that is not finite stops a run
     "TRAIN.CHECKPOINT_EPOCH_RESET",  # a weights file always starts at epoch 0; AUTO_RESUME continues a run
     "TEST.SAVE_RESULTS_PATH",  # results are in OUTPUT_DIR
     "DATA.DECODING_BACKEND",  # chosen per file
+    "DATA.DECODING_SHORT_SIZE",
+    "DATA.PATH_TO_PRELOAD_IMDB",  # this and what follows is of images or of self-supervised training
+    "DATA.TRAIN_PCA_EIGVAL",
+    "DATA.TRAIN_PCA_EIGVEC",
+    "DATA.LOADER_CHUNK_OVERALL_SIZE",
+    "DATA.SSL_COLOR_BRI_CON_SAT",
+    "DATA.SSL_COLOR_HUE",
+    "DATA.SSL_MOCOV2_AUG",
+    "DATA.SSL_BLUR_SIGMA_MIN",
+    "DATA.SSL_BLUR_SIGMA_MAX",
+    "DATA.IN22K_TRAINVAL",
+    "DATA.IN22k_VAL_IN1K",
+    "DATA.IN_VAL_CROP_RATIO",
     "DATA_LOADER.ENABLE_MULTI_THREAD_DECODE",
-    "MODEL.MODEL_NAME",
+    "MODEL.SINGLE_PATHWAY_ARCH",
+    "MODEL.MULTI_PATHWAY_ARCH",
     "RESNET.INPLACE_RELU",
     "BN.NUM_SYNC_DEVICES",
     "BN.NUM_SPLITS",
+    "SOLVER.BASE_LR_SCALE_NUM_SHARDS",  # the batch is global here: SOLVER.BASE_BATCH_SIZE scales the rate
+    "SOLVER.GAMMA",  # this and the next two are of policies that are refused
+    "SOLVER.STEP_SIZE",
+    "SOLVER.WARMUP_FACTOR",
     "TENSORBOARD.CONFUSION_MATRIX",  # always drawn
     "TENSORBOARD.HISTOGRAM",
     "TENSORBOARD.LOG_DIR",  # OUTPUT_DIR/tensorboard

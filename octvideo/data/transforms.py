@@ -4,6 +4,8 @@ The worker keeps uint8 with the channel last in memory, where these steps cost 3
 (benchmarks/), so that moving it to the device would gain nothing and would need one size for a whole batch.
 """
 
+import math
+import random
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 from octvideo.data.sampling import crop_offset, short_side_size
 
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 Draw = Callable[[], float]
 """A source of numbers in [0, 1): `random.Random(seed).random`."""
 
@@ -68,6 +71,27 @@ def random_crop(
     clip = resize_short_side(clip, max(round(short_side), size))
     top, left = (int(draw() * (side - size + 1)) for side in clip.shape[-2:])
     return crop(clip, size, top, left)
+
+
+def random_box(
+    width: int,
+    height: int,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    draw: random.Random,
+) -> Box:
+    """A box inside the picture; after ten that stick out, the largest in the middle whose shape is allowed."""
+    for _ in range(10):
+        target = width * height * draw.uniform(*area)
+        ratio = math.exp(draw.uniform(math.log(aspect[0]), math.log(aspect[1])))
+        w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = draw.randint(0, width - w), draw.randint(0, height - h)
+            return left, top, left + w, top + h
+    w = min(width, max(round(height * aspect[1]), 1))
+    h = min(height, max(round(width / aspect[0]), 1))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
 
 
 def color_jitter(clip: Tensor, strength: float, draw: Draw) -> Tensor:

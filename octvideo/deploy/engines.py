@@ -18,6 +18,7 @@ from octvideo.deploy.merge import merge_convs, mergeable
 from octvideo.deploy.openvino import OpenVINO, OpenVINOTimes
 from octvideo.errors import ConfigError, OctvideoError
 from octvideo.layers import channels_last
+from octvideo.models.video_resnet import HeadAct
 
 logger = logging.getLogger("octvideo")
 
@@ -27,15 +28,15 @@ TOLERANCE = 1e-4
 class WindowScores(nn.Module):
     """A network whose output is its test-time probabilities: what an evaluation optimises.
 
-    multi_label: a sigmoid of the logits, as each of several labels has a probability of its own.
+    act: "softmax", or "sigmoid" where each of several labels has a probability of its own; see `HeadAct`.
     """
 
-    def __init__(self, model: nn.Module, *, multi_label: bool = False) -> None:
+    def __init__(self, model: nn.Module, act: HeadAct = "softmax") -> None:
         super().__init__()
-        self.model, self.multi_label = model, multi_label
+        self.model, self.act = model, act
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x).sigmoid() if self.multi_label else self.model.window_scores(x)  # type: ignore[operator]
+        return self.model.window_scores(x, self.act)  # type: ignore[operator]
 
 
 def optimize(model: nn.Module, example: Tensor, *, engine: str = "auto") -> nn.Module:

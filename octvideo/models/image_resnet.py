@@ -45,9 +45,10 @@ class ImageNetwork(nn.Module, ABC):
             )
         return self.head(self.features(x))
 
-    def window_scores(self, x: Tensor) -> Tensor:
-        """Probabilities (N, num_classes)."""
-        return self(x).softmax(-1)
+    def window_scores(self, x: Tensor, act: str = "softmax") -> Tensor:
+        """Probabilities (N, num_classes): each class by itself where `act` begins with "sigmoid"."""
+        logits = self(x)
+        return logits.sigmoid() if act.startswith("sigmoid") else logits.softmax(-1)
 
 
 class Head(nn.Module):

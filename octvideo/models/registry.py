@@ -16,7 +16,7 @@ from octvideo.models.image_resnet import ImageResNet
 from octvideo.models.mobilenet import MobileNetV1, MobileNetV2
 from octvideo.models.slowfast import SlowFast
 from octvideo.models.video_options import BLOCKS, VideoOptions
-from octvideo.models.video_resnet import C2D, I3D, SLOW, VideoResNet
+from octvideo.models.video_resnet import C2D, C2D_NOPOOL, I3D, SLOW, VideoResNet
 
 CLIP, FAST_CLIP, IMAGE, CIFAR = (3, 8, 224, 224), (3, 32, 224, 224), (3, 224, 224), (3, 32, 32)
 
@@ -45,7 +45,7 @@ class Family:
 
 def _video_models() -> Iterator[tuple[str, Family]]:
     for depth in BLOCKS:
-        for name, spec in (("c2d", C2D), ("i3d", I3D), ("slow", SLOW)):
+        for name, spec in (("c2d", C2D), ("c2d_nopool", C2D_NOPOOL), ("i3d", I3D), ("slow", SLOW)):
             yield f"{name}_r{depth}", Family(partial(VideoResNet, spec, depth), VideoOptions, CLIP)
         for name, spec in (("c2d_nln", C2D), ("i3d_nln", I3D)):
             nonlocal_5 = {"nonlocal_location": NONLOCAL_5[depth]}
@@ -107,7 +107,7 @@ def create_model(name: str, *, memory_saving: bool = False, **options: Any) -> n
 
     name: one of `octvideo.list_models()`.
         Video: c2d, i3d, slow, slowfast with _r26, _r50 or _r101; c2d_nln, i3d_nln with five non-local blocks
-        (Wang et al. 2018).
+        (Wang et al. 2018); c2d_nopool, which keeps all frames up to the head.
         Images: resnet18, 26, 34, 50, 101, 152 and resnext50_32x4d, 101 (post-activation); preact_resnet26, 50, 101,
         152, 200, preact_resnext50_32x4d, 101, preact_se_resnet50 (Tables 2, 4); resnet152_v1e, v1f (Table 5);
         resnet50_glore; resnet20_cifar, 44, 56; densenet121; mobilenet_v1, v2 (Table 3).

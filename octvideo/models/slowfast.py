@@ -20,9 +20,11 @@ from octvideo.models.video_resnet import (
     FAST,
     SLOW,
     Head,
+    Location,
     ResNetSpec,
     Stem,
     VideoNet,
+    make_nonlocal,
     stage_channels,
     temporal_kernels,
 )
@@ -52,7 +54,10 @@ class Lateral(nn.Module):
 
 
 class Pathway(nn.Module):
-    """Stem and four stages; `lateral[i]` channels join the input of res2 + i."""
+    """Stem and four stages; `lateral[i]` channels join the input of res2 + i.
+
+    num_block_temp_kernel, nonlocal_location: the pathway's own, as `VideoOptions` describes them.
+    """
 
     def __init__(
         self,
@@ -61,11 +66,14 @@ class Pathway(nn.Module):
         width: int,
         octave: OctavePlan,
         style: BlockStyle,
-        lateral: Sequence[Channels],
         options: VideoOptions,
+        *,
+        lateral: Sequence[Channels],
+        num_block_temp_kernel: Sequence[int],
+        nonlocal_location: Location,
     ) -> None:
         super().__init__()
-        kernels_t = temporal_kernels(spec, BLOCKS[depth], options.num_block_temp_kernel)
+        kernels_t = temporal_kernels(spec, BLOCKS[depth], num_block_temp_kernel)
         self.laterals = tuple(lateral)
         self.stem = Stem(
             options.in_channels, width, spec.stem_temporal, options.stem_pool_padding, style.bn_eps
@@ -75,7 +83,13 @@ class Pathway(nn.Module):
             joined = Channels(c.high + lateral[i].high, c.low + lateral[i].low)
             mid, c = stage_channels(octave, width, options.num_groups, number)
             stage = make_stage(
-                style, joined, mid, c, kernels_t=kernels_t[i], stride=1 if number == 2 else 2
+                style,
+                joined,
+                mid,
+                c,
+                kernels_t=kernels_t[i],
+                stride=1 if number == 2 else 2,
+                after=make_nonlocal(c, number, len(kernels_t[i]), options, nonlocal_location),
             )
             self.add_module(f"res{number}", stage)
         self.out_channels = c.total
@@ -105,8 +119,29 @@ class SlowFast(VideoNet):
         lateral = [
             octave.split(c * options.fusion_conv_channel_ratio, i + 1) for i, c in enumerate(fast)
         ]
-        self.slow = Pathway(SLOW, depth, width, octave, style, lateral, options)
-        self.fast = Pathway(FAST, depth, fast_width, plain, fast_style, [Channels(0)] * 4, options)
+        kernels = options.num_block_temp_kernel
+        self.slow = Pathway(
+            SLOW,
+            depth,
+            width,
+            octave,
+            style,
+            options,
+            lateral=lateral,
+            num_block_temp_kernel=kernels,
+            nonlocal_location=options.nonlocal_location,
+        )
+        self.fast = Pathway(
+            FAST,
+            depth,
+            fast_width,
+            plain,
+            fast_style,
+            options,
+            lateral=[Channels(0)] * 4,
+            num_block_temp_kernel=options.num_block_temp_kernel_fast or kernels,
+            nonlocal_location=options.nonlocal_location_fast,
+        )
         self.laterals = nn.ModuleList(
             Lateral(c, out, options.fusion_kernel_size, self.speed_ratio)
             for c, out in zip(fast, lateral, strict=True)
@@ -142,8 +177,4 @@ def _check(options: VideoOptions) -> None:
     if options.block == "preact":
         raise ConfigError(
             "SlowFast has post-activation blocks only; block='preact' is for C2D and I3D"
-        )
-    if options.nonlocal_location and any(options.nonlocal_location):
-        raise ConfigError(
-            "SlowFast takes no non-local blocks here; nonlocal_location is for C2D, I3D and Slow"
         )

@@ -55,8 +55,10 @@ class VideoOptions:
     width_per_group, num_groups: 64 and 1 are the ResNet; 16 or 32 and 1 a small one.
     stride_1x1: the stride sits at the first 1x1 of a block (PySlowFast's RESNET.STRIDE_1X1).
     stem_pool_padding: 1, or 0 as in video-nonlocal-net.
-    num_block_temp_kernel: per stage, in how many blocks the family's temporal kernels appear.
-    nonlocal_location: per stage res2..res5, the blocks (from 0) that a non-local block follows.
+    num_block_temp_kernel: per stage, in how many blocks the family's temporal kernels appear; of SlowFast's fast
+        pathway num_block_temp_kernel_fast, by default as many.
+    nonlocal_location: per stage res2..res5, the blocks (from 0) that a non-local block follows; of SlowFast those of
+        its slow pathway, and nonlocal_location_fast those of its fast one.
     nonlocal_on: "high" (on the high group) or "cross" (high attends to low); nonlocal_pool, nonlocal_instantiation
         ("softmax", "dot_product"): as in PySlowFast.
     speed_ratio, beta_inv, fusion_kernel_size, fusion_conv_channel_ratio: SlowFast's alpha, 1 / beta and lateral.
@@ -76,7 +78,9 @@ class VideoOptions:
     stride_1x1: bool = False
     stem_pool_padding: int = 1
     num_block_temp_kernel: Sequence[int] = (3, 4, 6, 3)
+    num_block_temp_kernel_fast: Sequence[int] | None = None
     nonlocal_location: Sequence[Collection[int]] | None = None
+    nonlocal_location_fast: Sequence[Collection[int]] | None = None
     nonlocal_on: Literal["high", "cross"] = "high"
     nonlocal_pool: tuple[int, int, int] = (1, 2, 2)
     nonlocal_instantiation: Instantiation = "softmax"

@@ -11,6 +11,7 @@ res3-5  4, 6, 3 bottlenecks       2048 x 4 x 7 x 7
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,10 +39,25 @@ class ResNetSpec:
 
 
 C2D = ResNetSpec(stem_temporal=1, temporal=((1,), (1,), (1,), (1,)), pool2_temporal=2)
+C2D_NOPOOL = ResNetSpec(stem_temporal=1, temporal=((1,), (1,), (1,), (1,)))
 I3D = ResNetSpec(stem_temporal=5, temporal=((3,), (3, 1), (3, 1), (1, 3)), pool2_temporal=2)
 SLOW = ResNetSpec(stem_temporal=1, temporal=((1,), (1,), (3,), (3,)))
 FAST = ResNetSpec(stem_temporal=5, temporal=((3,), (3,), (3,), (3,)))
+Location = Sequence[Collection[int]] | None
 NO_NONLOCAL: Sequence[Collection[int]] = ((), (), (), ())
+
+
+# From logits at every window position to one score per class: the function, then the mean over positions, or the
+# function of the mean logits (pytorchvideo's networks).
+HeadAct = Literal["softmax", "sigmoid", "softmax_of_mean", "sigmoid_of_mean"]
+
+
+def activate(logits: Tensor, act: HeadAct) -> Tensor:
+    """(N, H, W, classes) to probabilities (N, classes)."""
+    if act.endswith("_of_mean"):
+        logits = logits.mean((1, 2), keepdim=True)
+    scores = logits.sigmoid() if act.startswith("sigmoid") else logits.softmax(-1)
+    return scores.mean((1, 2))
 
 
 class Stem(nn.Module):
@@ -85,10 +101,10 @@ class Head(nn.Module):
         """Features (N, C_i, T_i, H, W) of each pathway to logits (N, num_classes)."""
         return self.fc(self.dropout(torch.cat([x.mean((2, 3, 4)) for x in pathways], dim=1)))
 
-    def window_scores(self, pathways: Sequence[Tensor]) -> Tensor:
-        """Features to probabilities: softmax at every position of a `crop_size // 32` window, then the mean."""
+    def window_scores(self, pathways: Sequence[Tensor], act: HeadAct) -> Tensor:
+        """Features to probabilities: `act` at every position of a `crop_size // 32` window, and the mean over them."""
         pooled = torch.cat([self._slide(x) for x in pathways], dim=1)
-        return self.fc(pooled.permute(0, 2, 3, 1)).softmax(-1).mean((1, 2))
+        return activate(self.fc(pooled.permute(0, 2, 3, 1)), act)
 
     def _slide(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
@@ -116,10 +132,10 @@ class VideoNet(nn.Module, ABC):
         self._check(x)
         return self.head(self.features(x))
 
-    def window_scores(self, x: Tensor) -> Tensor:
+    def window_scores(self, x: Tensor, act: HeadAct = "softmax") -> Tensor:
         """Probabilities (N, num_classes) of PySlowFast's test head; at the training size they rank as `forward`."""
         self._check(x)
-        return self.head.window_scores(self.features(x))
+        return self.head.window_scores(self.features(x), act)
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 5 or x.shape[1] != self.in_channels:
@@ -145,7 +161,9 @@ class VideoResNet(VideoNet):
         def stage(number: int, in_channels: Channels) -> tuple[nn.Sequential, Channels]:
             i = number - 2
             mid, out = stage_channels(octave, options.width_per_group, options.num_groups, number)
-            after = make_nonlocal(out, number, len(kernels_t[i]), options)
+            after = make_nonlocal(
+                out, number, len(kernels_t[i]), options, options.nonlocal_location
+            )
             stride = 1 if number == 2 else 2
             return make_stage(
                 style, in_channels, mid, out, kernels_t=kernels_t[i], stride=stride, after=after
@@ -198,10 +216,10 @@ def temporal_kernels(
 
 
 def make_nonlocal(
-    channels: Channels, number: int, num_blocks: int, options: VideoOptions
+    channels: Channels, number: int, num_blocks: int, options: VideoOptions, where: Location
 ) -> dict[int, nn.Module]:
     """The non-local blocks of res`number` by the block that they follow; without a low group "cross" is "high"."""
-    location = tuple((options.nonlocal_location or NO_NONLOCAL)[number - 2])
+    location = tuple((where or NO_NONLOCAL)[number - 2])
     if any(not 0 <= i < num_blocks for i in location):
         raise ConfigError(
             f"nonlocal_location names blocks {location} of res{number}; it has blocks 0..{num_blocks - 1}"

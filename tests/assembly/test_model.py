@@ -192,7 +192,7 @@ def test_validation_counts_errors_over_one_view_of_each_video():
     cfg = tiny()
     videos = GeneratedVideos(build_data.validation_views(cfg), num_classes=4, num_videos=2)
     model = build_model(cfg).eval()
-    model.window_scores = lambda x: torch.eye(4)[torch.zeros(len(x), dtype=torch.int64)]
+    model.window_scores = lambda x, act: torch.eye(4)[torch.zeros(len(x), dtype=torch.int64)]
 
     errors = validator(cfg, videos, Processes())(model)
 

@@ -87,7 +87,7 @@ def test_options_of_the_two_pathways():
         ({"beta_inv": 7}, "beta_inv is 7; it divides the slow width, here 64"),
         ({"fusion_kernel_size": 4}, "fusion_kernel_size is 4; it is odd"),
         ({"block": "preact"}, "post-activation blocks only"),
-        ({"nonlocal_location": ((), (1,), (), ())}, "takes no non-local blocks"),
+        ({"nonlocal_location_fast": ((), (9,), (), ())}, "names blocks \\(9,\\) of res3"),
     ],
 )
 def test_what_a_slowfast_cannot_be_is_refused(options, message):

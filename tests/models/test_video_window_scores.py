@@ -84,3 +84,18 @@ def test_scores_are_probabilities():
 
     torch.testing.assert_close(scores.sum(1), torch.ones(3))
     assert (scores >= 0).all()
+
+
+@pytest.mark.parametrize("act", ["softmax", "sigmoid", "softmax_of_mean", "sigmoid_of_mean"])
+def test_the_activation_comes_before_or_after_the_mean_over_windows(act):
+    model, clip = model_of("i3d_r26", 96), clip_of("i3d_r26", 128)
+
+    with torch.no_grad():
+        scores = model.window_scores(clip, act)
+        maps = F.avg_pool2d(model.features(clip)[0].mean(2), 3, 1)
+        logits = model.head.fc(maps.permute(0, 2, 3, 1))
+
+    function = torch.sigmoid if act.startswith("sigmoid") else lambda x: x.softmax(-1)
+    late = act.endswith("_of_mean")
+    expected = function(logits.mean((1, 2))) if late else function(logits).mean((1, 2))
+    torch.testing.assert_close(scores, expected)

@@ -11,7 +11,7 @@ from octvideo.data.lists.video_list import VideoEntry, VideoList
 from octvideo.data.loading.batch import Problem, Sample
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import ClipRule
-from octvideo.data.transforms import centre_crop, color_jitter, random_crop
+from octvideo.data.transforms import centre_crop, color_jitter, random_box, random_crop, resize
 from octvideo.data.video.frame_source import open_entry, read_planes
 from octvideo.data.video.index import VideoIndex
 from octvideo.errors import ConfigError, DataError
@@ -23,7 +23,8 @@ _MAX_ATTEMPTS = 20
 class ClipTransform:
     """What becomes of a decoded clip. train: random short side, crop, flip and colour; else the middle.
 
-    Without train the short side becomes jitter_scales[0].
+    Without train the short side becomes jitter_scales[0]. area, aspect: with area a crop of a random share of the
+    area and a random width / height is resized instead of the short side.
     """
 
     crop_size: int
@@ -32,6 +33,8 @@ class ClipTransform:
     flip: bool = True
     color_jitter: float = 0.0
     inverse_uniform: bool = False
+    area: tuple[float, float] | None = None
+    aspect: tuple[float, float] = (0.75, 1.3333)
 
     def __post_init__(self) -> None:
         low, high = self.jitter_scales
@@ -47,16 +50,23 @@ class ClipTransform:
         """uint8 (3, T, H, W) -> (3, T, crop_size, crop_size)."""
         if not self.train:
             return centre_crop(clip, self.jitter_scales[0], self.crop_size)
-        clip = random_crop(
-            clip,
-            self.jitter_scales,
-            self.crop_size,
-            draw.random,
-            inverse_uniform=self.inverse_uniform,
-        )
+        clip = self._random_crop(clip, draw)
         if self.flip and draw.random() < 0.5:
             clip = clip.flip(-1)
         return color_jitter(clip, self.color_jitter, draw.random) if self.color_jitter else clip
+
+    def _random_crop(self, clip: Tensor, draw: random.Random) -> Tensor:
+        if self.area is None:
+            return random_crop(
+                clip,
+                self.jitter_scales,
+                self.crop_size,
+                draw.random,
+                inverse_uniform=self.inverse_uniform,
+            )
+        height, width = clip.shape[-2:]
+        left, top, right, bottom = random_box(width, height, self.area, self.aspect, draw)
+        return resize(clip[..., top:bottom, left:right], self.crop_size, self.crop_size)
 
 
 class ClipDataset:

@@ -1,6 +1,5 @@
 """From an RGB picture to a uint8 crop: what training on images varies, and the centre crops of their evaluation."""
 
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from octvideo.data.transforms import color_jitter
+from octvideo.data.transforms import color_jitter, random_box
 from octvideo.errors import ConfigError
 
 Transform = Callable[[Image.Image, random.Random], Tensor]  # -> uint8 (3, size, size)
-Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 # Principal components of ImageNet's pixels: standard deviations on 0..255, directions in columns. (Krizhevsky 2012.)
 PCA_STD = torch.tensor([55.46, 4.794, 1.148])
@@ -93,27 +91,6 @@ def resize_short_side(image: Image.Image, size: int) -> Image.Image:
         if (width, height) == image.size
         else image.resize((width, height), Image.Resampling.BICUBIC)
     )
-
-
-def random_box(
-    width: int,
-    height: int,
-    area: tuple[float, float],
-    aspect: tuple[float, float],
-    draw: random.Random,
-) -> Box:
-    """A box inside the picture; after ten that stick out, the largest in the middle whose shape is allowed."""
-    for _ in range(10):
-        target = width * height * draw.uniform(*area)
-        ratio = math.exp(draw.uniform(math.log(aspect[0]), math.log(aspect[1])))
-        w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            left, top = draw.randint(0, width - w), draw.randint(0, height - h)
-            return left, top, left + w, top + h
-    w = min(width, max(round(height * aspect[1]), 1))
-    h = min(height, max(round(width / aspect[0]), 1))
-    left, top = (width - w) // 2, (height - h) // 2
-    return left, top, left + w, top + h
 
 
 def vary(

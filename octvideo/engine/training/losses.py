@@ -1,6 +1,7 @@
 """Losses, mixup, and hits: what is asked of logits (N, classes)."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -28,11 +29,52 @@ def make_loss(
     return loss
 
 
-def mixup(inputs: Tensor, targets: Tensor, num_classes: int, alpha: float) -> tuple[Tensor, Tensor]:
-    """Blend the batch with its reverse, share ~ Beta(alpha, alpha) of it; targets become (N, classes). (Zhang 2018.)"""
-    share = float(torch.distributions.Beta(alpha, alpha).sample())
-    soft = targets if targets.ndim == 2 else F.one_hot(targets, num_classes).to(inputs.dtype)
-    return inputs.lerp(inputs.flip(0), 1 - share), soft.lerp(soft.flip(0), 1 - share)
+@dataclass(frozen=True, slots=True)
+class Mixer:
+    """Mixup (Zhang 2018) and CutMix (Yun 2019) of a batch with its reverse; targets become (N, classes).
+
+    alpha, cutmix_alpha: the share of a sample is drawn from Beta(alpha, alpha); 0 switches that form off.
+    prob: that a batch is mixed. switch_prob: that it is cut, where both forms are on.
+    """
+
+    num_classes: int
+    alpha: float = 0.8
+    cutmix_alpha: float = 0.0
+    prob: float = 1.0
+    switch_prob: float = 0.5
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        soft = targets if targets.ndim == 2 else F.one_hot(targets, self.num_classes)
+        soft = soft.to(inputs.dtype)
+        if not (self.alpha or self.cutmix_alpha) or _drawn() >= self.prob:
+            return inputs, soft
+        cut = not self.alpha or (self.cutmix_alpha > 0 and _drawn() < self.switch_prob)
+        share = _beta(self.cutmix_alpha if cut else self.alpha)
+        if cut:
+            inputs, share = _cutmix(inputs, share)
+        else:
+            inputs = inputs.lerp(inputs.flip(0), 1 - share)
+        return inputs, soft.lerp(soft.flip(0), 1 - share)
+
+
+def _cutmix(inputs: Tensor, share: float) -> tuple[Tensor, float]:
+    """A box of 1 - share of the area comes from the other sample, in all frames; the share that is left."""
+    height, width = inputs.shape[-2:]
+    box_height, box_width = (int(side * (1 - share) ** 0.5) for side in (height, width))
+    middle_y, middle_x = int(_drawn() * height), int(_drawn() * width)
+    top, left = max(middle_y - box_height // 2, 0), max(middle_x - box_width // 2, 0)
+    bottom, right = min(middle_y + box_height // 2, height), min(middle_x + box_width // 2, width)
+    mixed = inputs.clone()
+    mixed[..., top:bottom, left:right] = inputs.flip(0)[..., top:bottom, left:right]
+    return mixed, 1 - (bottom - top) * (right - left) / (height * width)
+
+
+def _drawn() -> float:
+    return float(torch.rand(()))
+
+
+def _beta(alpha: float) -> float:
+    return float(torch.distributions.Beta(alpha, alpha).sample())
 
 
 def hits(logits: Tensor, targets: Tensor, k: int) -> Tensor:

@@ -115,9 +115,8 @@ class Stepper:
         return StepOutcome(tally, grad_norm, None if finite else "gradient")
 
     def clip(self) -> float:
-        """Clip by value, then by norm; the L2 norm before clipping by norm. It costs nothing beside a step."""
-        if self.options.clip_grad_value:
-            nn.utils.clip_grad_value_(self.parameters, self.options.clip_grad_value)
-        return float(
-            nn.utils.clip_grad_norm_(self.parameters, self.options.clip_grad_norm or math.inf)
-        )
+        """Clip by value, else by norm; the L2 norm before clipping by norm. It costs nothing beside a step."""
+        if value := self.options.clip_grad_value:
+            nn.utils.clip_grad_value_(self.parameters, value)
+        limit = self.options.clip_grad_norm if not value else 0.0
+        return float(nn.utils.clip_grad_norm_(self.parameters, limit or math.inf))

@@ -1,5 +1,7 @@
 """Training clips: a function of (seed, epoch, index), from every kind of list, and no file is replaced in silence."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -226,3 +228,20 @@ def test_a_decode_error_keeps_path_and_cause_apart():
         "a.mp4",
         "the file is empty",
     )
+
+
+def test_a_relative_jitter_resizes_a_random_box():
+    transform = ClipTransform(32, flip=False, area=(0.2, 0.5), aspect=(0.5, 2.0))
+    rows, columns = torch.meshgrid(torch.arange(60), torch.arange(80), indexing="ij")
+    clip = torch.stack([rows, columns, rows])[:, None].expand(3, 4, 60, 80).byte()
+
+    boxes = []
+    for seed in range(10):
+        crop = transform(clip, random.Random(seed))
+        assert crop.shape == (3, 4, 32, 32)
+        height, width = (int(crop[i].max()) - int(crop[i].min()) + 1 for i in (0, 1))
+        boxes.append((height * width / 4800, width / height))
+
+    areas, shapes = zip(*boxes, strict=True)
+    assert 0.15 < min(areas) < max(areas) < 0.55
+    assert 0.45 < min(shapes) < 1 < max(shapes) < 2.2

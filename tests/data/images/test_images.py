@@ -17,9 +17,9 @@ from octvideo.data.images.transforms import (
     CentreCrop,
     PaddedCrop,
     RandomResizedCrop,
-    random_box,
     vary,
 )
+from octvideo.data.transforms import random_box
 from octvideo.errors import ConfigError, DataError
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from octvideo.engine.training.losses import hits, make_loss, mixup
+from octvideo.engine.training.losses import Mixer, hits, make_loss
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]])
 TARGETS = torch.tensor([0, 2])
@@ -49,7 +49,7 @@ def test_binary_loss_is_the_mean_over_labels():
 def test_mixup_blends_clips_and_classes_alike():
     inputs = torch.stack([torch.zeros(3, 2, 4, 4), torch.ones(3, 2, 4, 4)])
 
-    mixed, soft = mixup(inputs, torch.tensor([0, 2]), num_classes=3, alpha=0.4)
+    mixed, soft = Mixer(3, alpha=0.4)(inputs, torch.tensor([0, 2]))
 
     share = soft[0, 0]
     assert 0 <= share <= 1
@@ -67,7 +67,8 @@ def test_mixup_blends_clips_and_classes_alike():
 
 def test_mixup_is_different_from_batch_to_batch():
     shares = {
-        mixup(torch.zeros(2, 3), torch.tensor([0, 1]), 2, 0.2)[1][0, 0].item() for _ in range(5)
+        Mixer(2, alpha=0.2)(torch.zeros(2, 3), torch.tensor([0, 1]))[1][0, 0].item()
+        for _ in range(5)
     }
 
     assert len(shares) == 5
@@ -89,3 +90,28 @@ def test_loss_weights_follow_the_logits_type():
     assert nn.functional.cross_entropy(LOGITS.double(), TARGETS) == pytest.approx(
         loss(LOGITS.double(), TARGETS)
     )
+
+
+def test_cutmix_takes_a_box_of_all_frames_from_the_other_clip():
+    inputs = torch.stack([torch.zeros(3, 2, 16, 20), torch.ones(3, 2, 16, 20)])
+
+    for _ in range(20):
+        mixed, soft = Mixer(3, alpha=0, cutmix_alpha=1)(inputs, torch.tensor([0, 2]))
+
+        assert set(mixed.unique().tolist()) <= {0.0, 1.0}
+        assert (mixed[:, 0, 0] == mixed[:, 2, 1]).all()
+        assert soft[0, 2] == pytest.approx(mixed[0].mean().item())
+        assert soft.sum(1).tolist() == pytest.approx([1, 1])
+
+
+def test_mixer_draws_whether_and_how_it_mixes():
+    inputs, targets = torch.rand(2, 3, 1, 8, 8), torch.tensor([0, 1])
+
+    never, soft = Mixer(2, prob=0)(inputs, targets)
+    cut = Mixer(2, alpha=0.8, cutmix_alpha=1, switch_prob=1)(inputs, targets)[0]
+    smoothed = Mixer(2, alpha=0, cutmix_alpha=0)(inputs, targets)[0]
+
+    assert torch.equal(never, inputs)
+    assert torch.equal(soft, torch.eye(2))
+    assert torch.equal(smoothed, inputs)
+    assert ((cut == inputs) | (cut == inputs.flip(0))).all()

@@ -8,7 +8,7 @@ from trained import QUIET, assert_close, metrics, state_of
 
 from octvideo.data.loading.batch import Batch
 from octvideo.engine.training.adapt import freeze_batch_norm
-from octvideo.engine.training.losses import make_loss, mixup
+from octvideo.engine.training.losses import Mixer, make_loss
 from octvideo.layers import OctBatchNorm3d, OctConv3d, OctTensor
 
 
@@ -138,6 +138,15 @@ def test_gradients_are_clipped(tmp_path, option, limit):
     assert size == pytest.approx(limit, rel=1e-3)
 
 
+def test_gradients_are_clipped_by_value_or_else_by_norm(tmp_path):
+    limits = {"clip_grad_value": 0.01, "clip_grad_norm": 1e-6}
+    trainer = tiny.make_trainer(tmp_path, parts=QUIET, max_epoch=1, **limits)
+    trainer.train()
+
+    gradients = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+    assert gradients.abs().max() == pytest.approx(0.01)
+
+
 def test_channels_last_reaches_the_network(tmp_path):
     seen = []
     model = tiny.TinyNet().to(memory_format=torch.channels_last_3d)
@@ -159,7 +168,7 @@ def test_mixup_reaches_the_loss_and_errors_are_counted_for_either_class(tmp_path
         seen.append(targets)
         return make_loss(label_smoothing=0.1)(logits, targets)
 
-    parts = {"mix": lambda x, y: mixup(x, y, tiny.CLASSES, 0.2), "loss": loss}
+    parts = {"mix": Mixer(tiny.CLASSES, alpha=0.2), "loss": loss}
     tiny.make_trainer(tmp_path, parts=parts, max_epoch=1).train()
 
     assert all(targets.shape == (8, 3) for targets in seen)
