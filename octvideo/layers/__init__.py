@@ -1,6 +1,11 @@
 """Building blocks: octave convolutions and what stands beside them. Depends on torch only."""
 
-from octvideo.layers.conv3d_as_2d import channels_last, compute_in_2d, lower
+from octvideo.layers.conv3d_as_2d import (
+    channels_last,
+    compute_in_2d,
+    lower,
+    stem_by_space_to_depth,
+)
 from octvideo.layers.octave import (
     WIDTH_RULES,
     Channels,
@@ -31,5 +36,6 @@ __all__ = [
     "lower",
     "merge",
     "save_memory",
+    "stem_by_space_to_depth",
     "up_to",
 ]

@@ -20,6 +20,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from octvideo.layers.space_to_depth import (
+    BySpaceToDepth,
+    Conv2d,
+    has_space_to_depth,
+    space_to_depth,
+    spatial_padding,
+    takes_space_to_depth,
+)
+
 In2D = bool | Literal["auto"]
 
 FASTER_IN_2D = frozenset({"cpu"})
@@ -30,12 +39,21 @@ class Conv3d(nn.Conv3d):
     """`nn.Conv3d` that computes as 2D convolutions where `in_2d` says so (`compute_in_2d`)."""
 
     in_2d: In2D = False
+    by_space_to_depth: BySpaceToDepth = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (_in_2d(self.in_2d, x) and self._has_form()):
+        by_space_to_depth = takes_space_to_depth(self.by_space_to_depth, x)
+        in_2d = _in_2d(self.in_2d, x) and self._has_form()
+        if not (by_space_to_depth or in_2d):
             return super().forward(x)
-        assert not isinstance(self.padding, str)
-        return conv3d_as_2d(x, self.weight, self.stride, self.padding, self.groups, self.bias)
+        weight, stride, padding = self.weight, self.stride, self.padding
+        assert not isinstance(padding, str)
+        if by_space_to_depth:
+            x, weight = space_to_depth(x, weight, spatial_padding(self))
+            stride, padding = (stride[0], 1, 1), (padding[0], 0, 0)
+        if in_2d:
+            return conv3d_as_2d(x, weight, stride, padding, self.groups, self.bias)
+        return F.conv3d(x, weight, self.bias, stride, padding)
 
     def _has_form(self) -> bool:
         """Without dilation, and with padding only where the kernel has neighbours to see."""
@@ -126,6 +144,18 @@ def compute_in_2d(model: nn.Module, on: In2D = "auto") -> nn.Module:
     return model
 
 
+def stem_by_space_to_depth(model: nn.Module, on: BySpaceToDepth = "auto") -> nn.Module:
+    """Let the strided convolutions of few channels in `model`, its stem, compute by space to depth; returns `model`.
+
+    on: True or False holds everywhere, "auto" is True for the devices and dtypes where a measurement found it to be
+        faster (`FASTER_BY_SPACE_TO_DEPTH`). Parameters and results stay, to rounding.
+    """
+    for module in model.modules():
+        if isinstance(module, Conv2d | Conv3d) and has_space_to_depth(module):
+            module.by_space_to_depth = on
+    return model
+
+
 def lower(model: nn.Module, on: In2D = "auto") -> nn.Module:
     """The name of `compute_in_2d` in version 0.1.0."""
     return compute_in_2d(model, on)
@@ -203,7 +233,8 @@ def _copies_1x1(x: Tensor) -> bool:
 def _frames_seen(x: Tensor, kernel_t: int, stride_t: int, padding_t: int, groups: int) -> Tensor:
     """(N, C, T, H, W) -> (N, kt * C, T', H, W): per output frame the frames that its kernel sees, group by group."""
     x = F.pad(x, (0, 0, 0, 0, padding_t, padding_t))
-    x = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
-    frames = (x.shape[3] - kernel_t) // stride_t + 1
-    shifted = [x[:, :, :, i::stride_t][:, :, :, :frames] for i in range(kernel_t)]
-    return torch.cat(shifted, dim=2).flatten(1, 2)
+    frames = (x.shape[2] - kernel_t) // stride_t + 1
+    if groups > 1:
+        x = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
+    shifted = [x[..., i::stride_t, :, :][..., :frames, :, :] for i in range(kernel_t)]
+    return torch.cat(shifted, dim=-4).flatten(1, -4)

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from octvideo.errors import ConfigError
 from octvideo.layers.conv3d_as_2d import Conv3d, fold_time, in_2d, unfold_time
 from octvideo.layers.memory import AddUpsampled, add_upsampled, recomputed
+from octvideo.layers.space_to_depth import Conv2d
 
 Downsample = Literal["stride", "pool"]
 Size = int | tuple[int, ...]
@@ -314,7 +315,7 @@ class _OctConv(nn.Module):
 class OctConv2d(_OctConv):
     __doc__ = _OctConv.__doc__
     dims = 2
-    conv = nn.Conv2d
+    conv = Conv2d
 
 
 class OctConv3d(_OctConv):

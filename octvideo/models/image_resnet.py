@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
 from octvideo.layers import Channels, OctTensor, merge
+from octvideo.layers.space_to_depth import Conv2d
 from octvideo.models.blocks import BlockStyle, Bottleneck, init_weights, make_stage
 from octvideo.models.glore import GloRe
 from octvideo.models.image_options import STEMS, ImageOptions, ImageResNetOptions
@@ -76,7 +77,7 @@ class ConvNormRelu(nn.Sequential):
         relu: type[nn.ReLU | nn.ReLU6] = nn.ReLU,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+        self.conv = Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
         self.bn = nn.BatchNorm2d(out_channels, eps=bn_eps)
         self.relu = relu()
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")

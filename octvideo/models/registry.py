@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from octvideo.errors import ConfigError
-from octvideo.layers import channels_last, compute_in_2d, save_memory
+from octvideo.layers import channels_last, compute_in_2d, save_memory, stem_by_space_to_depth
 from octvideo.models.densenet import DenseNet
 from octvideo.models.image_options import DenseNetOptions, ImageResNetOptions, MobileNetOptions
 from octvideo.models.image_resnet import ImageResNet
@@ -131,7 +131,8 @@ def create_model(name: str, *, memory_saving: bool = False, **options: Any) -> n
         if option not in known:
             raise ConfigError(f"{name} has no option {option!r}{_suggest(option, known)}")
     chosen = family.options(**{**family.fixed, **options})
-    model = save_memory(channels_last(compute_in_2d(family.builder(chosen))), memory_saving)
+    model = stem_by_space_to_depth(compute_in_2d(channels_last(family.builder(chosen))))
+    save_memory(model, memory_saving)
     model.config = {"name": name, **_plain(asdict(chosen))}  # type: ignore[assignment]
     return model
 
