@@ -1,0 +1,327 @@
+"""How long a network should take on a named GPU: the roofline of each of its kernels.
+
+A kernel takes max(FLOPs / rate, bytes / bandwidth). What a network does is grouped into kernels in one of three forms:
+
+    unfused     every operator is a kernel: eager PyTorch
+    fused       convolutions are kernels; everything pointwise between them is fused, as torch.compile does;
+                pools and batch statistics begin or end a kernel
+    one-pass    an octave layer with its BN, residual sum and ReLU is one kernel that reads each group once and writes
+                each group once; its backward pass is another one
+
+    predict(model, (3, 8, 224, 224), "h100", batch=8, form="fused").seconds
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Literal
+
+from torch import nn
+
+from octvideo.deploy.operators import Access, Operator, Operators, Style, trace_operators
+from octvideo.errors import ConfigError
+
+Form = Literal["unfused", "fused", "one-pass"]
+Precision = Literal["bf16", "fp16", "tf32", "fp32"]
+ITEMSIZE = {"bf16": 2, "fp16": 2, "tf32": 4, "fp32": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """What a card sustains: bytes per second of a large copy, FLOP per second of a large product by precision."""
+
+    name: str
+    bandwidth: float
+    rates: dict[str, float]
+
+
+def _card(
+    name: str,
+    terabytes: float,
+    teraflops: dict[str, float],
+    bandwidth_share: float = 0.9,
+    rate_share: float = 0.8,
+) -> Gpu:
+    """A card by the nominal numbers of its data sheet (dense products) and the shares of them that are sustained."""
+    rates = {precision: 1e12 * rate_share * rate for precision, rate in teraflops.items()}
+    return Gpu(name, 1e12 * bandwidth_share * terabytes, rates)
+
+
+# TB/s and dense TFLOP/s of NVIDIA's data sheets. H100 and H200 are assumed to sustain 3.0 and 4.3 TB/s in a large copy
+# and 790 TFLOP/s in a large bf16 product; the other cards are assumed to sustain shares of the same size.
+_HOPPER = {"bf16": 989.4, "fp16": 989.4, "tf32": 494.7, "fp32": 66.9}
+_AMPERE = {"bf16": 312.0, "fp16": 312.0, "tf32": 156.0, "fp32": 19.5}
+_L4 = {"bf16": 121.0, "fp16": 121.0, "tf32": 60.0, "fp32": 30.3}
+_ADA = {"bf16": 165.2, "fp16": 165.2, "tf32": 82.6, "fp32": 82.6}
+GPUS = {
+    "h100": _card("H100 SXM 80 GB", 3.35, _HOPPER, 3.0 / 3.35, 790 / 989.4),
+    "h200": _card("H200 SXM 141 GB", 4.8, _HOPPER, 4.3 / 4.8, 790 / 989.4),
+    "a100": _card("A100 SXM 80 GB", 2.039, _AMPERE),
+    "l4": _card("L4 24 GB", 0.3, _L4),
+    "t4": _card("T4 16 GB", 0.32, {"fp16": 65.0, "fp32": 8.1}),
+    "rtx4090": _card("RTX 4090 24 GB", 1.008, _ADA),
+}
+
+
+def find_gpu(name: str) -> Gpu:
+    """A card of `GPUS`. Raises ConfigError for any other name."""
+    if name.lower() not in GPUS:
+        raise ConfigError(f"there is no GPU {name!r} in the table; known are {', '.join(GPUS)}")
+    return GPUS[name.lower()]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Operators that run as one kernel; `layer` is that of the first matrix product, or else of the first operator."""
+
+    layer: str
+    matrix: bool
+    backward: bool
+    flops: int
+    num_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Kernels in the order of running. Seconds are for the whole batch."""
+
+    kernels: tuple[Kernel, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(k.seconds for k in self.kernels)
+
+    @property
+    def matrix_seconds(self) -> float:
+        """Time of the kernels that convolve or multiply matrices, with what is fused into them."""
+        return sum(k.seconds for k in self.kernels if k.matrix)
+
+    @property
+    def flops(self) -> int:
+        return sum(k.flops for k in self.kernels)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(k.num_bytes for k in self.kernels)
+
+    def layers(self) -> dict[str, "Prediction"]:
+        """The kernels of each layer, forward and backward."""
+        kernels: dict[str, list[Kernel]] = defaultdict(list)
+        for kernel in self.kernels:
+            kernels[kernel.layer].append(kernel)
+        return {layer: Prediction(tuple(found)) for layer, found in kernels.items()}
+
+
+def predict(
+    model: nn.Module,
+    input_shape: Sequence[int],
+    gpu: str | Gpu,
+    *,
+    batch: int = 1,
+    dtype: Precision = "bf16",
+    form: Form = "unfused",
+    train: bool = False,
+    launch_seconds: float = 0.0,
+) -> Prediction:
+    """The predicted time of one forward pass, or of one training step, of `model` on `gpu`.
+
+    input_shape: (C, T, H, W) of a clip or (C, H, W) of an image.
+    gpu: a name of `GPUS`, or a `Gpu` with rates of your own.
+    dtype: "bf16" or "fp16" (tensor cores, 2 bytes), "tf32" (tensor cores, 4 bytes), "fp32" (4 bytes).
+    form: how operators are grouped into kernels; the module's docstring has the three.
+    train: forward, backward and the optimizer's update, with batch statistics.
+    launch_seconds: added to each kernel; about 4e-6 in eager PyTorch where the GPU waits for the CPU, 1e-6 in a graph.
+
+    Raises ConfigError for an unknown GPU or form, and for a dtype that the GPU does not have.
+    """
+    if dtype not in ITEMSIZE:
+        raise ConfigError(f"dtype is {dtype!r}; it is one of {', '.join(ITEMSIZE)}")
+    operators = trace_operators(
+        model, input_shape, batch=batch, train=train, itemsize=ITEMSIZE[dtype]
+    )
+    return predict_operators(operators, gpu, dtype=dtype, form=form, launch_seconds=launch_seconds)
+
+
+def predict_operators(
+    operators: Operators,
+    gpu: str | Gpu,
+    *,
+    dtype: Precision = "bf16",
+    form: Form = "unfused",
+    launch_seconds: float = 0.0,
+) -> Prediction:
+    """`predict` from a trace, for several forms and GPUs. The trace has the itemsize of `dtype`."""
+    gpu = find_gpu(gpu) if isinstance(gpu, str) else gpu
+    if form not in FORMS:
+        raise ConfigError(f"form is {form!r}; it is one of {', '.join(FORMS)}")
+    if dtype not in gpu.rates:
+        raise ConfigError(f"{gpu.name} has no {dtype}; it has {', '.join(gpu.rates)}")
+
+    def kernel(layer: str, matrix: bool, backward: bool, flops: int, num_bytes: int) -> Kernel:
+        seconds = max(flops / gpu.rates[dtype], num_bytes / gpu.bandwidth) + launch_seconds
+        return Kernel(layer, matrix, backward, flops, num_bytes, seconds)
+
+    groups, merged = FORMS[form](operators)
+    sizes = _bytes_moved(groups, operators.results, merged, keep_unused=form == "unfused")
+    kernels = []
+    for group, num_bytes in zip(groups, sizes, strict=True):
+        first = next((op for op in group if op.flops), group[0])
+        flops = sum(op.flops for op in group)
+        kernels.append(kernel(first.layer, flops > 0, first.backward, flops, num_bytes))
+    if operators.train:
+        moved = _optimizer_bytes(ITEMSIZE[dtype]) * operators.num_parameters
+        kernels.append(kernel("optimizer", False, True, 0, moved))
+    return Prediction(tuple(kernels))
+
+
+def _optimizer_bytes(itemsize: int) -> int:
+    """Per parameter: SGD with momentum reads three fp32 numbers and writes two; a half copy is made of the weight."""
+    return 5 * 4 + (4 + itemsize if itemsize < 4 else 0)
+
+
+# --- Bytes of a kernel
+
+Groups = list[list[Operator]]
+
+
+@dataclass(slots=True)
+class _Touched:
+    """What a kernel touches of one value."""
+
+    regions: dict[tuple[int, int], int] = field(default_factory=dict)
+    total: int = 0
+    whole: bool = False
+
+    def add(self, access: Access, size: int, whole: bool) -> None:
+        self.regions[access.region] = access.num_bytes
+        self.total = max(self.total, size)
+        self.whole = self.whole or whole
+
+    @property
+    def num_bytes(self) -> int:
+        return self.total if self.whole else min(sum(self.regions.values()), self.total)
+
+
+def _bytes_moved(
+    groups: Groups, results: frozenset[int], merged: dict[int, Access], *, keep_unused: bool
+) -> list[int]:
+    """Of each group: what it reads from outside, and what it writes for others or as a result of the network.
+
+    merged: values that are computed again from another one wherever they are needed, and that one.
+    keep_unused: a value that nobody reads (the indices of a max pool) is written nevertheless.
+    """
+    readers: dict[int, set[int]] = defaultdict(set)
+    for i, group in enumerate(groups):
+        for op in group:
+            for access in op.reads:
+                readers[_source(access, merged).value].add(i)
+    wanted = {merged[value].value if value in merged else value for value in results}
+    moved = []
+    for i, group in enumerate(groups):
+        read = _touched((a for op in group for a in op.reads), merged)
+        kept = (a for op in group for a in op.writes if a.value not in merged)
+        written = _touched(kept, merged)
+        inputs = sum(touched.num_bytes for v, touched in read.items() if v not in written)
+        outputs = 0
+        for value, touched in written.items():
+            unused = keep_unused and not readers[value]
+            if readers[value] - {i} or value in wanted or unused:
+                outputs += touched.num_bytes
+        moved.append(inputs + outputs)
+    return moved
+
+
+def _source(access: Access, merged: dict[int, Access]) -> Access:
+    return merged.get(access.value, access)
+
+
+def _touched(accesses: Iterable[Access], merged: dict[int, Access]) -> dict[int, _Touched]:
+    touched: dict[int, _Touched] = defaultdict(_Touched)
+    for access in accesses:
+        source = _source(access, merged)
+        whole = source.value != access.value
+        touched[source.value].add(access, source.total_bytes, whole)
+    return touched
+
+
+# --- The three forms
+
+
+def _unfused(operators: Operators) -> tuple[Groups, dict[int, Access]]:
+    return [[op] for op in operators.operators], {}
+
+
+def _fused(operators: Operators) -> tuple[Groups, dict[int, Access]]:
+    """A pointwise operator joins the latest kernel that it reads from, unless that is closed or has to be complete.
+
+    Kernels that only it reads from join it in turn, so that a gradient that is upsampled or pooled is not written
+    before it is added to another.
+    """
+    alive = _alive(operators)
+    readers: dict[int, list[Operator]] = defaultdict(list)
+    for op in alive:
+        for access in op.reads:
+            readers[access.value].append(op)
+    groups: dict[int, list[Operator]] = {}
+    group_of: dict[int, int] = {}
+    for number, op in enumerate(alive):
+        producers = sorted({group_of[a.value] for a in op.reads if a.value in group_of})
+        joinable = [p for p in producers if _can_join(op, groups[p])]
+        if producers and producers[-1] in joinable:
+            home = producers[-1]
+            groups[home].append(op)
+        else:
+            home = number
+            absorbed = [groups.pop(p) for p in joinable if _only_reader(op, groups[p], readers)]
+            groups[home] = [*chain(*absorbed), op]
+        group_of.update((a.value, home) for member in groups[home] for a in member.writes)
+    return [groups[number] for number in sorted(groups)], {}
+
+
+def _can_join(op: Operator, group: list[Operator]) -> bool:
+    if op.style not in (Style.POINTWISE, Style.REDUCTION):
+        return False
+    if any(member.style in (Style.MATRIX, Style.OTHER) for member in group):
+        return False
+    sums = {a.value for m in group if m.style is Style.REDUCTION for a in m.writes}
+    return not any(access.value in sums for access in op.reads)
+
+
+def _only_reader(op: Operator, group: list[Operator], readers: dict[int, list[Operator]]) -> bool:
+    found = [r for member in group for a in member.writes for r in readers[a.value]]
+    return all(r is op or any(r is member for member in group) for r in found)
+
+
+def _one_pass(operators: Operators) -> tuple[Groups, dict[int, Access]]:
+    """A kernel per layer and direction; batch norms, ReLUs and pools are computed again by whoever reads."""
+    groups: dict[tuple[str, bool], list[Operator]] = defaultdict(list)
+    merged: dict[int, Access] = {}
+    for op in _alive(operators):
+        groups[op.layer, op.backward].append(op)
+        if op.name in RECOMPUTED and not op.backward:
+            source = _source(op.reads[0], merged)
+            merged.update((access.value, source) for access in op.writes)
+    return list(groups.values()), merged
+
+
+RECOMPUTED = ("normalize", "relu", "relu_", "avg_pool2d", "avg_pool3d")
+
+
+def _alive(operators: Operators) -> list[Operator]:
+    """Without operators whose results nobody needs: counters of batches."""
+    needed = set(operators.results)
+    kept = []
+    for op in reversed(operators.operators):
+        if any(access.value in needed for access in op.writes):
+            needed.update(access.value for access in op.reads)
+            kept.append(op)
+    return kept[::-1]
+
+
+FORMS: dict[str, Callable[[Operators], tuple[Groups, dict[int, Access]]]] = {
+    "unfused": _unfused,
+    "fused": _fused,
+    "one-pass": _one_pass,
+}
