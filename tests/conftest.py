@@ -1,5 +1,6 @@
 """Shared fixtures: one seed per test, one torch thread, and the optional measurement data beside the checkout."""
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -42,6 +43,20 @@ def _determinism_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.benchmark = benchmark
+
+
+@pytest.fixture
+def group_of_one(tmp_path: Path) -> Iterator[None]:
+    """A process group for DistributedDataParallel, destroyed when no wrapper refers to it any more.
+
+    A wrapper that outlives its group can hang the process (octvideo.engine.distributed.processes).
+    """
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    yield
+    gc.collect()
+    torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +111,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    outcomes = ("passed", "failed", "skipped", "xfailed", "xpassed")
+    count = sum(len(terminalreporter.stats.get(outcome, [])) for outcome in outcomes)
+    terminalreporter.write_line(f"{count} tests; CONTRIBUTING.md says how many to expect")
     for report in _skipped_otherwise(terminalreporter):
         terminalreporter.write_line(
             f"skipped for a reason that conftest.py does not list: {report.nodeid}", red=True

@@ -4,8 +4,10 @@ Under torchrun every process reads its place from the environment; without it th
 Tensors on the CPU travel over gloo and tensors on a GPU over nccl, so flags are agreed upon without waiting for a GPU.
 """
 
+import gc
 import os
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -165,12 +167,27 @@ def name_start(store: Any, rank: int, world_size: int) -> str:
 
 @contextmanager
 def processes(device: str = "auto", timeout_minutes: float = 30) -> Iterator[Processes]:
-    """start_processes, and leave the group at the end."""
+    """start_processes, and leave the group at the end, when nothing refers to it any more.
+
+    A DistributedDataParallel that outlives the group frees it at a time of its own, and the group then joins a thread
+    that may wait for the GIL: the process hangs. So what an error or a cycle keeps alive is let go of first.
+    """
     try:
         yield start_processes(device, timeout_minutes)
+    except BaseException as error:
+        _forget_locals(error)
+        raise
     finally:
         if dist.is_initialized():
+            gc.collect()
             dist.destroy_process_group()
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Empty the finished frames that an error and its causes hold; what is printed of it stays."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _described_as(stride: tuple[int, ...], gradient: Tensor) -> Tensor:

@@ -70,17 +70,12 @@ def test_bfloat16_autocast_keeps_the_result_to_its_precision(clip):
     torch.testing.assert_close(half.float(), net(clip), atol=0.05, rtol=0.05)
 
 
-def test_distributed_data_parallel_gives_the_same_gradients(clip, tmp_path):
+@pytest.mark.usefixtures("group_of_one")
+def test_distributed_data_parallel_gives_the_same_gradients(clip):
     net, twin = TwoLayers(), TwoLayers()
     twin.load_state_dict(net.state_dict())
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
-    )
-    try:
-        network = DistributedDataParallel(net)
-        network(clip).square().sum().backward()
-    finally:
-        torch.distributed.destroy_process_group()
+
+    DistributedDataParallel(net)(clip).square().sum().backward()
     twin(clip).square().sum().backward()
 
     for ours, theirs in zip(net.parameters(), twin.parameters(), strict=True):

@@ -1,5 +1,6 @@
 """Whole networks inside torch's machinery: compiled, exported, distributed, checkpointed, in bfloat16."""
 
+import gc
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,8 @@ def _train_on_half(rank: int, folder: str) -> None:
     network = DistributedDataParallel(model)
     network(clip[2 * rank : 2 * rank + 2]).square().mean().backward()
     torch.save(gradients(model), f"{folder}/{rank}.pt")
+    del network
+    gc.collect()
     torch.distributed.destroy_process_group()
 
 
@@ -152,20 +155,14 @@ def test_two_processes_have_the_gradients_of_one_with_both_halves(tmp_path: Path
 
 # DDP's buckets have the strides of the parameters; 2D kernels give gradients of 1x1x1 weights in channels-last.
 @pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
-def test_one_process_in_ddp_has_the_gradients_of_the_model_itself(tmp_path):
+@pytest.mark.usefixtures("group_of_one")
+def test_one_process_in_ddp_has_the_gradients_of_the_model_itself():
     model, clip = awake("slowfast_r26"), clip_of()
     model(clip).square().mean().backward()
     expected = gradients(model)
     model.zero_grad()
 
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
-    )
-    try:
-        network = DistributedDataParallel(model)
-        network(clip).square().mean().backward()
-    finally:
-        torch.distributed.destroy_process_group()
+    DistributedDataParallel(model)(clip).square().mean().backward()
 
     for name, grad in gradients(model).items():
         torch.testing.assert_close(grad, expected[name], msg=name)

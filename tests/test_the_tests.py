@@ -1,0 +1,40 @@
+"""The tests are run, all of them, and a run ends."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+
+def _pytest(*arguments: object, cwd: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    return subprocess.run(
+        [*command, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.slow
+def test_every_test_file_is_collected_and_the_number_of_tests_is_the_documented_one(repo):
+    done = _pytest("--collect-only", "-q", cwd=repo)
+
+    assert done.returncode == 0, done.stdout[-2000:]
+    tests = [line for line in done.stdout.splitlines() if "::" in line]
+    files = {str(path.relative_to(repo)) for path in (repo / "tests").rglob("test_*.py")}
+    assert files == {test.partition("::")[0] for test in tests}
+    expected = re.search(r"at least ([\d,]+) tests", (repo / "CONTRIBUTING.md").read_text())
+    assert len(tests) >= int(expected[1].replace(",", ""))
+
+
+def test_a_native_hang_that_holds_the_gil_ends_with_a_stack(repo, tmp_path):
+    (tmp_path / "test_hang.py").write_text(
+        "import ctypes\ndef test_hang():\n    ctypes.PyDLL(None).pause()\n"
+    )
+
+    done = _pytest(
+        "-c", repo / "pyproject.toml", "-o", "faulthandler_timeout=1", "test_hang.py", cwd=tmp_path
+    )
+
+    assert done.returncode != 0
+    assert "Timeout (0:00:01)!" in done.stderr
+    assert "in test_hang" in done.stderr
