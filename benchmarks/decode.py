@@ -24,7 +24,7 @@ from evaluate import write_videos
 from octvideo.data import open_video, probe
 from octvideo.data.lists.video_list import read_list
 from octvideo.data.transforms import resize_short_side
-from octvideo.data.video import decode
+from octvideo.data.video import examine
 from octvideo.data.video.encode import write_video
 
 SPAN, STEP, FPS = 64, 9, 30
@@ -56,7 +56,7 @@ def ours(backend: str, remembered: dict | None = None, *, cold: bool = False) ->
 
     def read(path: str, indices: list[int]) -> np.ndarray:
         if cold:
-            decode._examine.cache_clear()
+            examine.examine.cache_clear()
         with open_video(path, backend=backend, known=remembered and remembered[path]) as video:
             return video.read(indices)
 

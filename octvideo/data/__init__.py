@@ -7,7 +7,7 @@ from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import ClipRule
 from octvideo.data.transforms import normalize
 from octvideo.data.video.decode import iter_frames, open_video, probe, read_frames
-from octvideo.data.video.packets import VideoInfo
+from octvideo.data.video.info import VideoInfo
 
 __all__ = [
     "Batch",

@@ -50,6 +50,11 @@ def keep_note(note: Note) -> None:
     _note = note
 
 
+def is_worker() -> bool:
+    """Whether this process keeps a note: then it may crash while it reads, and is replaced."""
+    return _note is not None
+
+
 @contextmanager
 def reading(path: str) -> Iterator[None]:
     """Wrap everything that touches a file of the data set; raises DecodeError for one that is known to be bad."""

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TextIO
 
@@ -16,7 +16,9 @@ from octvideo.data.reading import DecodeError
 from octvideo.data.video.decode import probe
 from octvideo.data.video.frame_source import open_entry
 from octvideo.data.video.index import index_path, write_index
-from octvideo.data.video.packets import VideoInfo
+from octvideo.data.video.info import VideoInfo
+
+_INFO_FIELDS = {field.name for field in fields(VideoInfo)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +108,17 @@ def _noted(notes: TextIO, findings: Iterable[Finding]) -> Iterator[Finding]:
 
 
 def _remembered(path: Path, entries: Iterable[str]) -> Iterator[Finding]:
-    """Findings of an earlier run about files of this list that have not changed."""
+    """Findings of an earlier run, by this version, about files of this list that have not changed."""
     wanted = set(entries)
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     for line in lines:
         try:
-            fields = json.loads(line)
-            info = fields.pop("info")
+            noted = json.loads(line)
+            info = noted.pop("info")
+            if info and info.keys() != _INFO_FIELDS:
+                continue  # Of a version that looked at other things.
             finding = Finding(
-                info=info and VideoInfo(**{**info, "problems": tuple(info["problems"])}), **fields
+                info=info and VideoInfo(**{**info, "problems": tuple(info["problems"])}), **noted
             )
         except (ValueError, TypeError, KeyError):
             continue  # Torn, or the empty first line.

@@ -4,36 +4,27 @@ Pictures are numbered. A number that does not follow shows that a picture is mis
 which decoders paper over in ways of their own. (ITU-T H.264, sections 7.3 and 8.2.1; H.265, 7.3 and 8.3.1.)
 """
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Protocol
+
+from octvideo.data.video.bits import Bits, Content, Parameters, Picture
+from octvideo.data.video.mpeg4 import Mpeg4
 
 
-class Content(NamedTuple):
-    """num_pictures: pictures that begin in a packet; -1: it is damaged. is_restart: decoding may begin here.
+class Inspector(Protocol):
+    """Reads the packets of one stream in file order."""
 
-    is_reordered: a B picture whose place in display order is told by nothing. follows: False shows that a picture that
-    this one may need is missing. order: place in display order since the last restart, None where nothing tells it.
-    counts: `order` counts pictures one by one, so that a gap shows a missing one.
-    """
+    parameters: Parameters
 
-    num_pictures: int
-    is_restart: bool = False
-    is_reordered: bool = False
-    follows: bool = True
-    order: int | None = None
-    counts: bool = False
+    def __call__(self, data: bytes) -> Content: ...
 
 
-Inspect = Callable[[bytes], Content]
-
-
-def inspector(codec: str, extradata: bytes, container: str) -> Inspect | None:
+def inspector(codec: str, extradata: bytes, container: str) -> Inspector | None:
     """How to read the packets of this codec (FFmpeg's name), in file order; None where that would prove nothing."""
     if codec == "mpeg4":
-        return _mpeg4
+        return Mpeg4(extradata)
     if (
         codec in _NUMBERED
         and ("mp4" in container or "matroska" in container)
@@ -44,34 +35,12 @@ def inspector(codec: str, extradata: bytes, container: str) -> Inspect | None:
     return None
 
 
-class _Bits:
-    """Reads bits from the front. Raises ValueError behind the last one."""
-
-    def __init__(self, data: bytes) -> None:
-        data = data.replace(
-            b"\0\0\3", b"\0\0"
-        )  # the 3 only keeps payload from looking like a start code
-        self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
-
-    def take(self, count: int) -> int:
-        self._left -= count
-        return self._value >> self._left & (1 << count) - 1
-
-    def number(self) -> int:
-        """Exp-Golomb: 1, 010, 011, 00100 ... = 0, 1, 2, 3 ..."""
-        zeros = self._left - (self._value & (1 << self._left) - 1).bit_length()
-        return self.take(2 * zeros + 1) - 1
-
-    def signed(self) -> int:
-        code = self.number()
-        return (code + 1) // 2 if code % 2 else -(code // 2)
-
-
 class _Numbered(ABC):
     """Reads the packets of one stream in file order; units stand behind their lengths, as in mp4 and Matroska."""
 
     def __init__(self, length_size: int, parameter_sets: Iterator[bytes]) -> None:
         """Raises ValueError or LookupError for parameter sets that are not understood."""
+        self.parameters = Parameters()
         self._length_size = length_size
         self._number = self._order = 0  # of the last picture that later ones are numbered by
         for unit in parameter_sets:
@@ -107,25 +76,27 @@ class _Numbered(ABC):
 
 class _H264(_Numbered):
     def __init__(self, extradata: bytes) -> None:
-        self._sequences: dict[int, tuple[bool, int, int, bool]] = {}
+        self._sequences: dict[int, tuple[bool, int, int, Picture]] = {}
         self._sequence_of: dict[int, int] = {}  # by picture parameter set
         super().__init__((extradata[4] & 3) + 1, _sets_of_h264(extradata))
 
     def _take(self, unit: bytes) -> Content | None:
         kind = unit[0] & 31
         if kind == 7:
-            self._take_sequence(unit[1], _Bits(unit[4:]))
+            self._take_sequence(unit[1], Bits(unit[4:]))
         elif kind == 8:
-            bits = _Bits(unit[1:20])
+            bits = Bits(unit[1:20])
             number, self._sequence_of[number] = bits.number(), bits.number()
+        elif kind == 6:
+            self.parameters.is_turned |= unit[1] == 47
         # A picture begins with the slice of macroblock 0, which is coded as one set bit.
         elif kind in (1, 5) and unit[1] & 0x80:
-            return self._picture(kind == 5, unit[0] & 0x60 > 0, _Bits(unit[1:24]))
+            return self._picture(kind == 5, unit[0] & 0x60 > 0, Bits(unit[1:24]))
         return None
 
-    def _take_sequence(self, profile: int, bits: _Bits) -> None:
+    def _take_sequence(self, profile: int, bits: Bits) -> None:
         number = bits.number()
-        has_planes = profile in _HIGH_PROFILES and _pass_colour(bits)
+        chroma, has_planes = _pass_colour(bits) if profile in _HIGH_PROFILES else (1, False)
         number_bits = bits.number() + 4
         kind = bits.number()
         if kind == 1:
@@ -133,17 +104,28 @@ class _H264(_Numbered):
         order_bits = (
             0 if kind else bits.number() + 4
         )  # 0: pictures are shown in the order of the file
-        bits.number(), bits.take(1), bits.number(), bits.number()
-        self._sequences[number] = has_planes, number_bits, order_bits, not bits.take(1)
+        bits.number(), bits.take(1)
+        columns, rows = bits.number() + 1, bits.number() + 1
+        has_fields = not bits.take(1)
+        bits.take(1 + has_fields)
+        unit = _chroma_step(chroma, has_planes)
+        size, is_cropped = _cropped(
+            (16 * columns, 16 * rows * (1 + has_fields)),
+            (unit[0], unit[1] * (1 + has_fields)),
+            bits,
+        )
+        picture = Picture(size, has_fields, is_cropped)
+        self._sequences[number] = has_planes, number_bits, order_bits, picture
 
-    def _picture(self, is_restart: bool, is_reference: bool, bits: _Bits) -> Content:
+    def _picture(self, is_restart: bool, is_reference: bool, bits: Bits) -> Content:
         bits.number(), bits.number()
-        has_planes, number_bits, order_bits, has_fields = self._sequences[
+        has_planes, number_bits, order_bits, picture = self._sequences[
             self._sequence_of[bits.number()]
         ]
+        self.parameters.note(picture)
         bits.take(2 * has_planes)
         number = bits.take(number_bits)
-        if has_fields and bits.take(1):
+        if picture.is_interlaced and bits.take(1):
             bits.take(1)
         if is_restart:
             bits.number()
@@ -163,23 +145,23 @@ class _H264(_Numbered):
 
 class _H265(_Numbered):
     def __init__(self, extradata: bytes) -> None:
-        self._sequences: dict[int, tuple[bool, int]] = {}
+        self._sequences: dict[int, tuple[bool, int, Picture]] = {}
         self._pictures: dict[int, tuple[int, int, int]] = {}
         super().__init__((extradata[21] & 3) + 1, _sets_of_h265(extradata))
 
     def _take(self, unit: bytes) -> Content | None:
         kind = unit[0] >> 1 & 63
         if kind == 33:
-            self._take_sequence(_Bits(unit[2:]))
+            self._take_sequence(Bits(unit[2:]))
         elif kind == 34:
-            bits = _Bits(unit[2:24])
+            bits = Bits(unit[2:24])
             number, sequence, _ = bits.number(), bits.number(), bits.take(1)
             self._pictures[number] = sequence, bits.take(1), bits.take(3)
         elif kind < 32 and unit[2] & 0x80:
-            return self._picture(kind, unit[1] & 7 == 1, _Bits(unit[2:26]))
+            return self._picture(kind, unit[1] & 7 == 1, Bits(unit[2:26]))
         return None
 
-    def _take_sequence(self, bits: _Bits) -> None:
+    def _take_sequence(self, bits: Bits) -> None:
         bits.take(4)
         layers = bits.take(3)
         bits.take(1 + 88 + 8)
@@ -188,17 +170,18 @@ class _H265(_Numbered):
         for flags in present:
             bits.take(88 * (flags >> 1) + 8 * (flags & 1))
         number = bits.number()
-        has_planes = bits.number() == 3 and bool(bits.take(1))
+        chroma = bits.number()
+        has_planes = chroma == 3 and bool(bits.take(1))
+        size = bits.number(), bits.number()
+        picture = Picture(*_cropped(size, _chroma_step(chroma, has_planes), bits)[:1])
         bits.number(), bits.number()
-        if bits.take(1):
-            bits.number(), bits.number(), bits.number(), bits.number()
-        bits.number(), bits.number()
-        self._sequences[number] = has_planes, bits.number() + 4
+        self._sequences[number] = has_planes, bits.number() + 4, picture
 
-    def _picture(self, kind: int, is_base_layer: bool, bits: _Bits) -> Content:
+    def _picture(self, kind: int, is_base_layer: bool, bits: Bits) -> Content:
         bits.take(2 if 16 <= kind < 24 else 1)
         sequence, has_output, num_extra = self._pictures[bits.number()]
-        has_planes, order_bits = self._sequences[sequence]
+        has_planes, order_bits, picture = self._sequences[sequence]
+        self.parameters.note(picture)
         if is_restart := kind in (19, 20):
             self._order = order = 0
         else:
@@ -209,12 +192,12 @@ class _H265(_Numbered):
         return Content(1, is_restart, order=order, counts=True)
 
 
-_NUMBERED: dict[str, Callable[[bytes], Inspect]] = {"h264": _H264, "hevc": _H265}
+_NUMBERED: dict[str, Callable[[bytes], Inspector]] = {"h264": _H264, "hevc": _H265}
 _HIGH_PROFILES = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}
 
 
-def _pass_colour(bits: _Bits) -> bool:
-    """Read over colour format, depth and scaling matrices; whether planes are coded apart."""
+def _pass_colour(bits: Bits) -> tuple[int, bool]:
+    """Read over colour format, depth and scaling matrices; the format, and whether planes are coded apart."""
     colour = bits.number()
     has_planes = colour == 3 and bool(bits.take(1))
     bits.number(), bits.number(), bits.take(1)
@@ -222,10 +205,28 @@ def _pass_colour(bits: _Bits) -> bool:
         for size in [16] * 6 + [64] * (6 if colour == 3 else 2):
             if bits.take(1):
                 _pass_scaling_list(bits, size)
-    return has_planes
+    return colour, has_planes
 
 
-def _pass_scaling_list(bits: _Bits, size: int) -> None:
+def _chroma_step(colour: int, has_planes: bool) -> tuple[int, int]:
+    """Columns and rows that crops are counted in: 4:2:0 in pairs of both, 4:2:2 in pairs of columns."""
+    return (1, 1) if has_planes else (2 if colour in (1, 2) else 1, 2 if colour == 1 else 1)
+
+
+def _cropped(
+    size: tuple[int, int], step: tuple[int, int], bits: Bits
+) -> tuple[tuple[int, int], bool]:
+    """Read the crop rectangle: (width, height) of what is shown, and whether it begins behind the corner."""
+    if not bits.take(1):
+        return size, False
+    left, right, top, bottom = (bits.number() for _ in range(4))
+    shown = size[0] - step[0] * (left + right), size[1] - step[1] * (top + bottom)
+    if min(shown) < 1:
+        raise ValueError("a crop that leaves nothing")
+    return shown, left + top > 0
+
+
+def _pass_scaling_list(bits: Bits, size: int) -> None:
     scale = 8
     for _ in range(size):
         scale = (scale + bits.signed()) % 256
@@ -266,14 +267,3 @@ def _sets_of_h265(extradata: bytes) -> Iterator[bytes]:
                 position + 2 + int.from_bytes(extradata[position : position + 2], "big"),
             )
             yield extradata[start:position]
-
-
-_MPEG4_PICTURE = re.compile(rb"\x00\x00\x01\xb6(.)", re.DOTALL)
-
-
-def _mpeg4(data: bytes) -> Content:
-    """Part 2 pictures; the two bits behind the start code tell I, P, B, S. AVI has no true timestamps for B."""
-    kinds = [match[1][0] >> 6 for match in _MPEG4_PICTURE.finditer(data)]
-    # A picture of a few bytes is a placeholder ("not coded"), for which decoders may show nothing.
-    num_pictures = len(kinds) if len(data) > 16 else 0
-    return Content(num_pictures, kinds[:1] == [0], 2 in kinds)

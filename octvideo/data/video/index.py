@@ -13,11 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from octvideo.data.video.packets import VideoInfo
+from octvideo.data.video.info import VideoInfo
 from octvideo.errors import DataError
 
 _COLUMNS = ("path", *(field.name for field in fields(VideoInfo)))
-_NUMBERS = ("num_frames", "fps", "width", "height", "rotation", "duration_seconds", "num_bytes")
+_NUMBERS = (
+    *("num_frames", "fps", "width", "height", "rotation", "duration_seconds", "num_bytes"),
+    *("flip", "pixel_aspect"),
+)
+_EARLIER_COLUMNS = _COLUMNS[: _COLUMNS.index("flip")]
 
 
 def index_path(list_path: str | Path) -> Path:
@@ -51,7 +55,8 @@ class VideoIndex:
         place = int(torch.searchsorted(self._keys, key))
         if place == len(self) or int(self._keys[place]) != key:
             return None
-        num_frames, fps, width, height, rotation, seconds, num_bytes = self._numbers[place].tolist()
+        numbers = self._numbers[place].tolist()
+        num_frames, fps, width, height, rotation, seconds, num_bytes, flip, aspect = numbers
         backend = "decord" if self._decord[place] else "pyav"
         return VideoInfo(
             num_frames=int(num_frames),
@@ -64,6 +69,8 @@ class VideoIndex:
             backend=backend,
             reason="" if backend == "decord" else "says the index",
             num_bytes=int(num_bytes),
+            flip=bool(flip),
+            pixel_aspect=aspect,
         )
 
 
@@ -79,6 +86,7 @@ def write_index(path: str | Path, rows: Iterable[tuple[str, VideoInfo]]) -> None
                 {
                     "path": _relative(video, path.parent),
                     **asdict(info),
+                    "flip": int(info.flip),
                     "problems": "; ".join(info.problems),
                 }
             )
@@ -93,6 +101,11 @@ def read_index(path: str | Path) -> VideoIndex:
     backends: list[bool] = []
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) == _EARLIER_COLUMNS:
+            raise DataError(
+                f"{path}: written by an earlier version, which took some files for others than they are; write it "
+                "again with tools/check_videos.py, or delete it."
+            )
         if reader.fieldnames is None or tuple(reader.fieldnames) != _COLUMNS:
             raise DataError(f"{path}: this is no index; write it again with tools/check_videos.py.")
         try:

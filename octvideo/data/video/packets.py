@@ -5,179 +5,217 @@ is one picture, that the picture is shown, and that nothing after a restart refe
 not check that; `map_stream` does, for H.264, H.265 and MPEG-4, in 2 or 3 milliseconds for a 10 s video.
 """
 
-import re
-import struct
-from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from itertools import accumulate, pairwise
-from pathlib import Path
-from typing import NamedTuple
+from array import array
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
 
-from octvideo.data.sampling import short_side_size
-from octvideo.data.video.bitstream import Content, Inspect
+import numpy as np
+from numpy.typing import NDArray
+
+from octvideo.data.video.bits import Content
+from octvideo.data.video.bitstream import Inspector
+
+NO_TIME = -(1 << 63)
+"""In a column: the packet has no such timestamp."""
+
+Numbers = NDArray[np.int64]
+Flags = NDArray[np.uint8]
+
+_KEY, _HIDDEN, _DAMAGED = 1, 2, 4  # what the container says of a packet
+_RESTART, _REORDERED, _GAP, _PLACED, _COUNTED = 8, 16, 32, 64, 128  # what is found in it
 
 
-@dataclass(frozen=True, slots=True)
-class VideoInfo:
-    """What is known of a file's first video stream.
+class PacketTable:
+    """The packets of one stream in file order, a few numbers of each: 42 bytes a packet, whatever their size.
 
-    num_frames: frames that decode. width, height: as displayed, after the turn of `rotation` degrees counterclockwise.
-    backend: the engine that `auto` takes; reason: why not decord. problems: damage, for people to read.
-    num_bytes: size of the file this was found on, by which a remembered answer is known to be stale.
+    last_duration: of the packet that is shown last, in ticks; 0 where it does not say. is_broken: reading packets
+    ended with an error.
     """
 
-    num_frames: int
-    fps: float
-    width: int
-    height: int
-    rotation: int
-    codec: str
-    duration_seconds: float
-    backend: str
-    reason: str = ""
-    problems: tuple[str, ...] = ()
-    num_bytes: int = 0
+    def __init__(self) -> None:
+        self._columns = {name: array("q") for name in ("pts", "dts", "pos", "size", "order")}
+        self._flags, self._pictures = bytearray(), array("b")
+        self._last_shown, self.last_duration = NO_TIME, 0
+        self.is_broken = False
 
-    def stored_size(self, short_side: int | None) -> tuple[int, int]:
-        """(height, width) to scale the stored picture to, before it is turned to how it is displayed."""
-        height, width = self.height, self.width
-        if short_side:
-            height, width = short_side_size(height, width, short_side)
-        return (width, height) if self.rotation % 180 else (height, width)
+    def __len__(self) -> int:
+        return len(self._flags)
+
+    def add(self, packet: Any, content: Content) -> None:
+        """packet: of PyAV. content: what its bytes say."""
+        numbers = (
+            NO_TIME if packet.pts is None else packet.pts,
+            NO_TIME if packet.dts is None else packet.dts,
+            -1 if packet.pos is None else packet.pos,
+            packet.size,
+            content.order or 0,
+        )
+        for column, number in zip(self._columns.values(), numbers, strict=True):
+            column.append(number)
+        if numbers[0] >= self._last_shown:
+            self._last_shown, self.last_duration = numbers[0], packet.duration or 0
+        self._pictures.append(min(content.num_pictures, 100))
+        self._flags.append(
+            _KEY * packet.is_keyframe
+            | _HIDDEN * packet.is_discard
+            | _DAMAGED * packet.is_corrupt
+            | _RESTART * content.is_restart
+            | _REORDERED * content.is_reordered
+            | _GAP * (not content.follows)
+            | _PLACED * (content.order is not None)
+            | _COUNTED * content.counts
+        )
+
+    def column(self, name: str) -> Numbers:
+        """pts, dts, pos, size or order: int64 (packets,)."""
+        return np.array(self._columns[name], np.int64)
+
+    def has(self, flag: int) -> NDArray[np.bool_]:
+        return np.frombuffer(bytes(self._flags), np.uint8) & flag > 0
+
+    @property
+    def pictures(self) -> NDArray[np.int8]:
+        return np.array(self._pictures, np.int8)
 
 
-class Packet(NamedTuple):
-    """pts: place in display order, or None. is_hidden: cut away by an edit list. is_damaged: incomplete."""
-
-    pts: int | None
-    is_key: bool
-    is_hidden: bool
-    is_damaged: bool
-    data: bytes
+def _none() -> Numbers:
+    return np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamMap:
-    """pts: of the frames shown, in display order. restarts: pts at which decoding may begin.
+    """pts: of the frames shown, in display order. restarts: pts at which decoding may begin, ascending.
 
-    unclear: why frame numbers do not follow from the packets, "" when they do; then pts and restarts are complete.
-    open_gop: keyframes that are no restart are present: some decoders jump to them all the same.
-    num_hidden: packets that an edit list hides.
+    unclear: why frame numbers do not follow from the packets, "" when they do; then the rest is complete.
+    packets: int64 (4, packets) pts, dts, position and size of every packet in file order: by them a jump is checked.
+    restart_places: which packets the restarts are. open_gop: keyframes that are no restart are present: some decoders
+    jump to them all the same. num_hidden: packets that an edit list hides. last_duration: of the last frame, in ticks.
     """
 
-    pts: tuple[int, ...] = ()
-    restarts: tuple[int, ...] = ()
+    pts: Numbers = field(default_factory=_none)
+    restarts: Numbers = field(default_factory=_none)
+    restart_places: Numbers = field(default_factory=_none)
+    packets: Numbers = field(default_factory=_none)
     unclear: str = ""
     open_gop: bool = False
     num_hidden: int = 0
+    last_duration: int = 0
 
     def restart_before(self, index: int) -> int:
-        """pts of the last restart at or before a frame."""
-        return self.restarts[bisect_right(self.restarts, self.pts[index]) - 1]
+        """Which restart is the last one at or before a frame."""
+        return int(np.searchsorted(self.restarts, self.pts[index], side="right")) - 1
 
 
-def sane_rate(fps: Fraction | None) -> float:
-    """Frames per second; 25 for a file that says nothing or nonsense, so that arithmetic on it stays finite."""
-    return float(fps) if fps and 0.1 <= fps <= 1000 else 25.0
-
-
-def map_stream(packets: Sequence[Packet], inspect: Inspect | None) -> StreamMap:
-    """packets: in file order. inspect: reads one packet of this codec, None where the codec is not known here."""
-    if inspect is None:
-        return StreamMap(unclear="codec whose packets are not understood")
-    contents = [inspect(packet.data) for packet in packets]
-    if doubt := _doubt(packets, contents) or _doubt_of_numbers(packets, contents):
+def map_stream(table: PacketTable) -> StreamMap:
+    """What the packets prove. Their contents must have been looked at by an inspector of their codec."""
+    if doubt := _doubt(table) or _doubt_of_numbers(table):
         return StreamMap(unclear=doubt)
-    shown = sorted(_pts(packet) for packet in packets if not packet.is_hidden)
-    keys = [
-        (_pts(packet), content.is_restart)
-        for packet, content in zip(packets, contents, strict=True)
-        if packet.is_key
-    ]
+    return _map(table, table.has(_RESTART))
+
+
+def map_of_known(table: PacketTable) -> StreamMap:
+    """The map of a file that was found clear before, without contents: every keyframe is a restart."""
+    return _map(table, table.has(_KEY))
+
+
+def _map(table: PacketTable, is_restart: NDArray[np.bool_]) -> StreamMap:
+    pts, is_key, is_hidden = table.column("pts"), table.has(_KEY), table.has(_HIDDEN)
+    places = np.flatnonzero(is_key & is_restart)
+    places = places[np.argsort(pts[places], kind="stable")]
     return StreamMap(
-        pts=tuple(shown),
-        restarts=tuple(sorted(pts for pts, is_restart in keys if is_restart)),
-        open_gop=not all(is_restart for _, is_restart in keys),
-        num_hidden=len(packets) - len(shown),
+        pts=np.sort(pts[~is_hidden]),
+        restarts=pts[places],
+        restart_places=places,
+        packets=np.stack([table.column(name) for name in ("pts", "dts", "pos", "size")]),
+        open_gop=bool((is_key & ~is_restart).any()),
+        num_hidden=int(is_hidden.sum()),
+        last_duration=table.last_duration,
     )
 
 
-def _pts(packet: Packet) -> int:
-    assert packet.pts is not None
-    return packet.pts
-
-
-def _doubt(packets: Sequence[Packet], contents: Sequence[Content]) -> str:
+def _doubt(table: PacketTable) -> str:
     """Why packets and frames may not be the same in number and order, "" where they are."""
-    shown = [packet.pts for packet in packets if packet.pts is not None and not packet.is_hidden]
-    if any(
-        packet.is_damaged or content.num_pictures < 0
-        for packet, content in zip(packets, contents, strict=True)
-    ):
+    pts, pictures = table.column("pts"), table.pictures
+    shown = pts[~table.has(_HIDDEN)]
+    if table.is_broken or table.has(_DAMAGED).any() or (pictures < 0).any():
         return "damaged packets"
-    if any(packet.pts is None for packet in packets) or len(set(shown)) < len(shown):
+    if (pts == NO_TIME).any() or len(np.unique(shown)) < len(shown):
         return "missing or repeated timestamps"
-    if any(content.num_pictures != 1 for content in contents):
+    if (pictures != 1).any():
         return "packets that are not one picture each"
-    if any(content.is_reordered for content in contents):
+    if table.has(_REORDERED).any():
         return "B pictures whose display order is not recorded"
-    if not shown or not packets[0].is_key or not contents[0].is_restart:
+    if not len(shown) or not table.has(_KEY)[0] or not table.has(_RESTART)[0]:
         return "no clean start"
-    if min(map(_pts, packets)) < _pts(packets[0]):
+    if pts.min() < pts[0]:
         return "frames before the first keyframe"
     return ""
 
 
-def _doubt_of_numbers(packets: Sequence[Packet], contents: Sequence[Content]) -> str:
+def _doubt_of_numbers(table: PacketTable) -> str:
     """The same from how the pictures themselves are numbered."""
-    if not all(content.follows for content in contents):
+    if table.has(_GAP).any():
         return "missing pictures"
-    restarts = accumulate(content.is_restart for content in contents)
-    shown = sorted(
-        (_pts(packet), restart, content.order)
-        for packet, restart, content in zip(packets, restarts, contents, strict=True)
-        if content.order is not None
+    placed = table.has(_PLACED)
+    restart = np.cumsum(table.has(_RESTART))[placed]
+    order = table.column("order")[placed]
+    shown = np.argsort(table.column("pts")[placed], kind="stable")
+    restart, order = restart[shown], order[shown]
+    is_next = (restart[1:] == restart[:-1]) & (order[1:] > order[:-1]) | (
+        restart[1:] > restart[:-1]
     )
-    if any(one[1:] >= other[1:] for one, other in pairwise(shown)):
+    if not is_next.all():
         return "timestamps of another order than the pictures"
-    if contents[0].counts and any(
-        other[2] not in (0, one[2] + 1) for one, other in pairwise(shown)
-    ):
+    counts = len(table) and table.has(_COUNTED)[0]
+    if counts and ((order[1:] != 0) & (order[1:] != order[:-1] + 1)).any():
         return "missing pictures"
     return ""
 
 
-_PLAIN_MATRIX = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-_MATRIX_PLACES = {
-    b"mvhd": (36, 48),
-    b"tkhd": (40, 52),
-}  # behind the box's name, in versions 0 and 1 of the box
+def index_differs(container: Any, layout: StreamMap) -> bool:
+    """Whether the container's index would lead a decoder elsewhere than to the restarts.
 
-
-def may_be_turned(path: str) -> bool:
-    """Whether a file may ask players to rotate it: False for mp4 and mov files whose display matrices are plain.
-
-    Knowing it from the header spares decoding a first frame, which is half of what looking at a file would cost.
+    FFmpeg reads the rest of an index (Matroska's cues) when it first seeks: what it then says must be what reading
+    the packets said. An AVI has an entry for every packet, by which its packets are counted after a jump.
     """
-    with Path(path).open("rb") as file:
-        while len(header := file.read(8)) == 8:
-            size, name = struct.unpack(">I4s", header)
-            if name == b"moov":
-                return _has_turning_matrix(file.read(size - 8 if size > 8 else -1))
-            if size == 1:
-                size = int.from_bytes(file.read(8), "big") - 8
-            if size < 8:
-                return True
-            file.seek(size - 8, 1)
-    return True
+    stream = container.streams.video[0]
+    pts, dts, positions, _ = layout.packets
+    clock = pts if "matroska" in container.format.name else dts
+    restarts = set(clock[layout.restart_places].tolist())
+    before = _marked(stream)
+    if container.format.name == "avi":
+        entries = [entry.pos + 8 for entry in stream.index_entries]  # 8: a chunk's name and size
+        if not np.array_equal(entries, positions):
+            return True
+    container.seek(int(layout.restarts[-1]), stream=stream)
+    after = _marked(stream)
+    return after != before or set(after) != restarts
 
 
-def _has_turning_matrix(moov: bytes) -> bool:
-    boxes = list(re.finditer(b"mvhd|tkhd", moov))
-    places = [
-        box.end() + _MATRIX_PLACES[box[0]][moov[box.end() : box.end() + 1] == b"\x01"]
-        for box in boxes
-    ]
-    return not places or any(moov[place : place + 36] != _PLAIN_MATRIX for place in places)
+def _marked(stream: Any) -> dict[int, int]:
+    """Timestamp -> position of the keyframes in the index."""
+    return {entry.timestamp: entry.pos for entry in stream.index_entries if entry.is_keyframe}
+
+
+def look_through(
+    container: Any, inspect: Inspector | None, *, first_frame: bool = False
+) -> tuple[PacketTable, Any]:
+    """All packets of the first video stream, and if asked its first frame, where alone PyAV tells the orientation.
+
+    inspect None: the contents are not looked at.
+    """
+    import av
+
+    nothing = Content(0)
+    table, first = PacketTable(), None
+    try:
+        for packet in container.demux(container.streams.video[0]):
+            if first_frame and first is None:
+                with suppress(av.FFmpegError):
+                    first = next(iter(packet.decode()), None)
+            if packet.size:
+                table.add(packet, inspect(bytes(packet)) if inspect else nothing)
+    except av.FFmpegError:
+        table.is_broken = True
+    return table, first

@@ -1,65 +1,70 @@
 """An open video: frames by number, from the first decoder that can give them."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octvideo.data.reading import DecodeError, cause_of
 from octvideo.data.sampling import Timing
-from octvideo.data.video.packets import VideoInfo
+from octvideo.data.video.info import VideoInfo
 
 Frames = NDArray[np.uint8]
-Answer = TypeVar("Answer")
+Prepare = Callable[[Frames], Frames]
+"""What is done to each frame (H, W, 3) as soon as it is decoded, so that large ones are not held together."""
 
 
 class Engine(Protocol):
     """A file that a decoder has opened."""
 
-    def read(self, indices: Sequence[int]) -> Frames: ...
-    def times(self) -> list[float]:
-        """When each frame is shown, in seconds from the first; [] in a file that does not say."""
-
+    def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames: ...
     def close(self) -> None: ...
 
 
 class Video:
     """What is known of a video, and its frames. Made by `octvideo.data.open_video`."""
 
-    def __init__(self, path: str, info: VideoInfo, engines: Sequence[Callable[[], Engine]]) -> None:
-        """engines: the second is opened when the first gives up, and so on. Raises DecodeError when none opens."""
+    def __init__(
+        self,
+        path: str,
+        info: VideoInfo,
+        engines: Sequence[Callable[[], Engine]],
+        times: Callable[[], Sequence[float]],
+    ) -> None:
+        """engines: the second is opened when the first gives up, and so on. Raises DecodeError when none opens.
+
+        times: finds out when each frame is shown, in seconds from the first.
+        """
         self.path, self.info = path, info
+        self._find_times = times
         self._untried = list(engines)
         self._engine = self._open_next()
 
     def timing(self, *, exact_times: bool = False) -> Timing:
         """For the sampling rules; with the true time of every frame where asked for."""
-        times = self._ask(lambda engine: engine.times()) if exact_times else []
+        times = self._find_times() if exact_times else ()
         return Timing(self.info.num_frames, self.info.fps, times)
 
-    def read(self, indices: Sequence[int]) -> Frames:
-        """uint8 (T, H, W, 3), in the order asked for; frames may repeat."""
+    def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames:
+        """uint8 (T, H, W, 3), in the order asked for; frames may repeat. prepare: done to each frame by itself."""
         wrong = [index for index in indices if not 0 <= index < self.info.num_frames]
         if wrong:
             raise DecodeError(
                 self.path, f"frame {wrong[0]} was asked for; there are {self.info.num_frames}"
             )
         if not len(indices):
-            return self.read([0])[:0]
-        return self._ask(lambda engine: engine.read(indices))
-
-    def close(self) -> None:
-        self._engine.close()
-
-    def _ask(self, question: Callable[[Engine], Answer]) -> Answer:
+            return self.read([0], prepare)[:0]
         while True:
             try:
-                return question(self._engine)
+                return self._engine.read(indices, prepare)
             except Exception as error:
                 spare = self._open_next(error)
                 self._engine.close()
                 self._engine = spare
+
+    def close(self) -> None:
+        self._engine.close()
 
     def _open_next(self, error: Exception | None = None) -> Engine:
         while self._untried:

@@ -182,7 +182,7 @@ def test_with_an_index_no_file_is_checked(folder, tmp_path, monkeypatch):
     without = clips(folder).sample(0, 3)
 
     monkeypatch.setattr(
-        "octvideo.data.video.decode._examine", lambda *_: pytest.fail("it was checked again")
+        "octvideo.data.video.examine.examine", lambda *_: pytest.fail("it was checked again")
     )
     sample = clips(folder, index=read_index(tmp_path / "index.csv")).sample(0, 3)
 

@@ -13,7 +13,9 @@ import pytest
 from coded_videos import HEIGHT, WIDTH, copy_packets, numbers, write_clip
 
 from octvideo.data import DecodeError, open_video, probe, read_frames
+from octvideo.data.reading import Note
 from octvideo.data.video.decode import BACKENDS
+from octvideo.data.video.decord_engine import DecordEngine
 
 INDICES = [17, 3, 29, 3, 0, 28, 11, 12]
 KINDS = {
@@ -222,7 +224,7 @@ def test_a_broken_file_has_the_times_of_its_good_frames(tmp_path):
 def test_a_remembered_answer_saves_the_check_until_the_file_changes(clip, monkeypatch):
     info = probe(clip)
     monkeypatch.setattr(
-        "octvideo.data.video.decode._examine", lambda *_: pytest.fail("it was checked again")
+        "octvideo.data.video.examine.examine", lambda *_: pytest.fail("it was checked again")
     )
 
     with open_video(clip, known=info) as video:
@@ -232,25 +234,28 @@ def test_a_remembered_answer_saves_the_check_until_the_file_changes(clip, monkey
         pass
 
 
-def test_where_decord_gives_up_the_sequential_decode_decides(clip, monkeypatch):
+@pytest.fixture
+def _in_a_worker(monkeypatch):
+    """Where decord reads: a process that keeps a note of what it reads."""
+    monkeypatch.setattr("octvideo.data.reading._note", Note())
+
+
+@pytest.mark.usefixtures("_in_a_worker")
+@pytest.mark.parametrize(
+    "place", ["decord.VideoReader", f"{DecordEngine.__module__}.DecordEngine._batch"]
+)
+def test_where_decord_gives_up_the_sequential_decode_decides(clip, monkeypatch, place):
+    calls = []
+
     def give_up(*_args, **_options):
+        calls.append(1)
         raise RuntimeError("decord cannot")
 
-    monkeypatch.setattr("decord.VideoReader", give_up)
+    monkeypatch.setattr(place, give_up)
 
     assert numbers(read_frames(clip, INDICES)) == INDICES
-    with pytest.raises(DecodeError, match="decord cannot"):
-        read_frames(clip, INDICES, backend="decord")
-
-
-def test_what_decord_says_while_reading_is_heard(clip, monkeypatch):
-    def give_up(*_):
-        raise RuntimeError("decord lost its place")
-
-    monkeypatch.setattr("octvideo.data.video.decode._Decord.read", give_up)
-
-    assert numbers(read_frames(clip, INDICES)) == INDICES
-    with pytest.raises(DecodeError, match=r"clip\.mp4: decord lost its place"):
+    assert calls
+    with pytest.raises(DecodeError, match=r"clip\.mp4: decord cannot"):
         read_frames(clip, INDICES, backend="decord")
 
 

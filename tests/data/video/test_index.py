@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from octvideo.data.video.index import index_path, read_index, write_index
-from octvideo.data.video.packets import VideoInfo
+from octvideo.data.video.info import VideoInfo
 from octvideo.errors import DataError
 
 INFO = VideoInfo(300, 29.97, 340, 256, 0, "h264", 10.01, "decord", num_bytes=12345)

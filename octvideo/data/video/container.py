@@ -1,0 +1,71 @@
+"""Opening a file for FFmpeg: only containers that are listed here, by a name that is never taken for a URL."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from octvideo.data.reading import DecodeError, cause_of
+
+FORMATS = (
+    *("mov", "matroska", "avi", "flv", "live_flv", "mpegts", "mpeg", "asf", "ogg", "rm", "gif"),
+    *("nut", "mxf", "gxf", "wtv", "dv", "ivf", "yuv4mpegpipe", "swf", "nsv", "roq", "4xm"),
+    *("h264", "hevc", "vvc", "av1", "obu", "m4v", "mpegvideo", "h263", "h261", "vc1", "mjpeg"),
+)
+"""FFmpeg's demuxers that read one file and nothing else. Playlists, concat scripts, picture sequences, session
+descriptions and devices are not among them: they open what a file names."""
+
+_OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+_UNALIGNED = 1  # AV_CODEC_FLAG_UNALIGNED: crop at the very column that the file says
+
+
+def status_of(path: str) -> os.stat_result:
+    """Raises DecodeError for what is no regular file with something in it."""
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise DecodeError(path, error.strerror or str(error)) from None
+    except ValueError:
+        raise DecodeError(path, "the name holds a NUL, which no file name can") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise DecodeError(path, "this is a folder, not a video file")
+    if not stat.S_ISREG(status.st_mode):
+        raise DecodeError(path, "this is a pipe, a socket or a device, not a file")
+    if not status.st_size:
+        raise DecodeError(path, "the file is empty")
+    return status
+
+
+def file_url(path: str | Path) -> str:
+    """The name by which FFmpeg opens this file and nothing else: `10:30.mp4` would be a protocol, `pipe:0` a pipe."""
+    return f"file:{path}"
+
+
+@contextmanager
+def opened(path: str) -> Iterator[Any]:
+    """An av container that has a video stream, decoding on one thread: workers are the parallelism."""
+    import av
+
+    status_of(path)
+    try:
+        container = av.open(file_url(path), container_options=_OPTIONS, metadata_errors="replace")
+    except av.ArgumentError:
+        raise DecodeError(
+            path, "Invalid data: not a container of video that is read here"
+        ) from None
+    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+        raise DecodeError(path, cause_of(error)) from error
+    try:
+        with container:
+            if not container.streams.video:
+                raise DecodeError(path, "there is no video stream in it")
+            codec = container.streams.video[0].codec_context
+            if codec is None:
+                raise DecodeError(path, "its codec is not known")
+            codec.thread_count = 1
+            codec.flags |= _UNALIGNED
+            yield container
+    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+        raise DecodeError(path, cause_of(error)) from error

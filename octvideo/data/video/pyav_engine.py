@@ -1,0 +1,119 @@
+"""Reading with PyAV (FFmpeg): jumps where the packets prove that a jump is right, else decodes from the beginning."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import numpy as np
+
+from octvideo.data.reading import DecodeError
+from octvideo.data.video.container import opened
+from octvideo.data.video.examine import STRICT, layout_of
+from octvideo.data.video.info import VideoInfo
+from octvideo.data.video.packets import NO_TIME
+from octvideo.data.video.video import Frames, Prepare
+
+
+class PyAVEngine:
+    """Decodes forward from the last restart before a frame; from the beginning where jumps cannot be trusted."""
+
+    def __init__(self, path: str, info: VideoInfo, short_side: int | None) -> None:
+        self._path, self._info = path, info
+        self._size = info.stored_size(short_side)
+        self._resources = ExitStack()
+        self._container = self._resources.enter_context(opened(path))
+        self._stream = self._container.streams.video[0]
+        self._layout = layout_of(self._container, info)
+        # What a decoder conceals depends on the frames before: damage after a jump must be heard of.
+        self._stream.codec_context.options = STRICT
+
+    def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames:
+        found = None
+        if not self._layout.unclear:
+            with suppress(OSError, ValueError):
+                found = self._jump(indices, prepare)
+        found = found or self._walk(indices, prepare)
+        return np.stack([found[index] for index in indices])
+
+    def close(self) -> None:
+        self._resources.close()
+
+    def _jump(self, indices: Sequence[int], prepare: Prepare | None) -> dict[int, Frames] | None:
+        """Frames known by their timestamps; None when one does not come by, and the file must be walked through."""
+        layout, found = self._layout, {}
+        frames: Iterator[Any] = iter(())
+        frame: Any = None
+        place = None
+        for index in sorted(set(indices)):
+            wanted, restart = layout.pts[index], layout.restart_before(index)
+            if place is None or layout.restarts[restart] > place:
+                frames = self._frames_from(restart)
+            for frame in frames:
+                place = frame.pts
+                if place is None or place >= wanted or frame.is_corrupt:
+                    break
+            if place != wanted or frame.is_corrupt:
+                return None
+            found[index] = pixels_of(frame, self._info, self._size, prepare)
+        return found
+
+    def _frames_from(self, restart: int) -> Iterator[Any]:
+        """Frames after a jump. Ends where a packet is not the one that follows in the file.
+
+        An index may lead elsewhere than it says, and in AVI also decides which times the packets get from there on:
+        both show when the packets are compared with those of reading the file from its beginning.
+        """
+        packets = self._layout.packets
+        goal = int(self._layout.restart_places[restart])
+        self._container.seek(int(self._layout.restarts[restart]), stream=self._stream)
+        place = -1
+        for packet in self._container.demux(self._stream):
+            if packet.size:
+                place = place + 1 if place >= 0 else _place_of(packet, packets, goal)
+                if place < 0 or not _is_packet(packet, packets, place):
+                    return
+            yield from packet.decode()
+
+    def _walk(self, indices: Sequence[int], prepare: Prepare | None) -> dict[int, Frames]:
+        wanted, found, number = set(indices), {}, -1
+        with opened(self._path) as container:
+            for number, frame in enumerate(container.decode(video=0)):
+                if number in wanted:
+                    found[number] = pixels_of(frame, self._info, self._size, prepare)
+                    if len(found) == len(wanted):
+                        return found
+        raise DecodeError(
+            self._path, f"ends after {number + 1} frames; {self._info.num_frames} were announced"
+        )
+
+
+def pixels_of(
+    frame: Any, info: VideoInfo, size: tuple[int, int], prepare: Prepare | None = None
+) -> Frames:
+    """uint8 (H, W, 3) as displayed, `prepare`d. size: (height, width) as stored, to which every frame is scaled."""
+    height, width = size
+    pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")
+    pixels = info.orientation.apply(pixels)
+    return prepare(pixels) if prepare else pixels
+
+
+def _facts(packet: Any) -> tuple[int, int, int, int]:
+    pts, dts = (NO_TIME if time is None else time for time in (packet.pts, packet.dts))
+    return pts, dts, -1 if packet.pos is None else packet.pos, packet.size
+
+
+def _is_packet(packet: Any, packets: Any, place: int) -> bool:
+    if place >= packets.shape[1]:
+        return False
+    expected, found = packets[:, place], np.array(_facts(packet), np.int64)
+    # Matroska does not know the decoding time of the packets right after a jump.
+    return bool((expected[[0, 2, 3]] == found[[0, 2, 3]]).all())
+
+
+def _place_of(packet: Any, packets: Any, goal: int) -> int:
+    """Which packet this is; -1 for none at or before `goal`."""
+    if _is_packet(packet, packets, goal):
+        return goal
+    facts = np.array(_facts(packet), np.int64)
+    same = np.flatnonzero((packets[:, :goal] == facts[:, None]).all(0))
+    return int(same[-1]) if len(same) else -1

@@ -1,0 +1,81 @@
+"""When frames are shown: the one place that turns timestamps into seconds."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MAX_REORDERING = 16  # frames, in every codec
+_DEFAULT_RATE = 25.0
+
+Seconds = NDArray[np.float64]
+
+
+def sane_rate(fps: Fraction | float | None) -> float:
+    """Frames per second; 25 for a file that says nothing or nonsense, so that arithmetic on it stays finite."""
+    return float(fps) if fps and 0.1 <= fps <= 1000 else _DEFAULT_RATE
+
+
+def true_times(stamps: Sequence[float] | Seconds, fps: float) -> Seconds:
+    """Timestamps of frames in display order (nan: none) -> increasing seconds from the first frame.
+
+    Frames that carry each other's stamps (AVI has none for B pictures) share them out in order. Stamps that start
+    again, as in recordings that were joined, go on behind the frame before; a frame without a stamp of its own, or
+    with an impossible one, stands between its neighbours. All nan: 1 / fps apart.
+    """
+    times = np.array(stamps, np.float64)
+    known = times[~np.isnan(times)]
+    if not len(known):
+        return np.arange(len(times)) / fps
+    gaps = np.diff(known)
+    interval = float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else 1 / fps
+    if np.isnan(times).any() or (np.diff(times) <= 0).any():
+        times = np.sort(times) if _is_reordered(times) else _rebased(times, interval)
+    return times - times[0]
+
+
+def _is_reordered(times: Seconds) -> bool:
+    """Whether the stamps are those of the frames, only not each frame's own."""
+    places = np.argsort(times, kind="stable")
+    moved = np.abs(places - np.arange(len(times))).max()
+    return not np.isnan(times).any() and moved <= _MAX_REORDERING and len(set(times)) == len(times)
+
+
+def _rebased(times: Seconds, interval: float) -> Seconds:
+    result = np.empty_like(times)
+    last, offset = -interval, None
+    for k, stamp in enumerate(times):
+        follower = times[k + 1] if k + 1 < len(times) else np.nan
+        if np.isnan(stamp):
+            here = last + interval
+        elif offset is None:
+            here, offset = last + interval, last + interval - stamp
+        elif stamp + offset > last:
+            here = stamp + offset
+        elif follower + offset > last:  # This stamp alone is wrong.
+            here = (last + follower + offset) / 2
+        else:
+            here, offset = last + interval, last + interval - stamp
+        result[k] = last = max(here, last + 1e-6)
+    return result
+
+
+def rate_and_duration(
+    times: Seconds, announced: Fraction | float | None, last_seconds: float = 0.0
+) -> tuple[float, float]:
+    """(frames per second, seconds) of a video with these true times; last_seconds: how long the last frame is shown.
+
+    The announced rate holds where no frame is further than half a frame from its place at that rate; else, and where
+    there is none, the rate is the number of frames over the time that they are shown.
+    """
+    count = len(times)
+    rate = sane_rate(announced)
+    is_said = announced is not None and 0.1 <= announced <= 1000
+    places = np.arange(count)
+    if count < 2 or (is_said and np.abs(times * rate - places).max() <= 0.5):
+        return rate, count / rate
+    gap = float(np.median(np.diff(times)))
+    shown = last_seconds if 0 < last_seconds <= 10 * gap else gap
+    seconds = float(times[-1]) + shown
+    return min(max(count / seconds, 1e-3), 1e3), seconds
