@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,12 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run") / "best.pyth"
     torch.save({"model_state": model.state_dict(), "meta": meta, "epoch": 3}, path)
     return path
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """A GPU machine may lack pytest-timeout; pytest would refuse its setting in pyproject.toml."""
+    if find_spec("pytest_timeout") is None:
+        parser.addini("timeout", "seconds per test, which nobody watches without pytest-timeout")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -38,26 +38,31 @@ class Processes:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def alone(self) -> bool:
+        """True without a group; a group of one rank is spoken to as any other."""
+        return self.world_size == 1 and not dist.is_initialized()
+
     def barrier(self) -> None:
-        if self.world_size > 1:
+        if not self.alone:
             dist.barrier()
 
     def any_of(self, *flags: bool) -> list[bool]:
         """Per flag: is it raised on any rank?"""
         raised = torch.tensor(flags, dtype=torch.int32)
-        if self.world_size > 1:
+        if not self.alone:
             dist.all_reduce(raised, dist.ReduceOp.MAX)
         return [bool(flag) for flag in raised]
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over ranks, in place."""
-        if self.world_size > 1:
+        if not self.alone:
             dist.all_reduce(values)
         return values
 
     def gather(self, value: T) -> list[T]:
         """The value of every rank, in rank order, on every rank."""
-        if self.world_size == 1:
+        if self.alone:
             return [value]
         values: list[T | None] = [None] * self.world_size
         dist.all_gather_object(values, value)
@@ -66,19 +71,19 @@ class Processes:
     def from_main(self, value: T) -> T:
         """Rank 0's value on every rank."""
         values = [value]
-        if self.world_size > 1:
+        if not self.alone:
             dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
         return values[0]
 
     def share_buffers(self, model: nn.Module) -> None:
         """Rank 0's buffers (batch norm statistics) on every rank."""
-        if self.world_size > 1:
+        if not self.alone:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
     def average_buffers(self, model: nn.Module) -> None:
         """The mean over ranks of every floating buffer, on every rank."""
-        if self.world_size > 1:
+        if not self.alone:
             for buffer in model.buffers():
                 if buffer.is_floating_point():
                     dist.all_reduce(buffer)
@@ -86,7 +91,7 @@ class Processes:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model with gradients averaged over ranks; itself for one process or without trainable parameters."""
-        if self.world_size == 1 or not any(p.requires_grad for p in model.parameters()):
+        if self.alone or not any(p.requires_grad for p in model.parameters()):
             return model
         for parameter in (p for p in model.parameters() if p.requires_grad):
             parameter.register_hook(partial(_described_as, parameter.stride()))  # type: ignore[no-untyped-call]

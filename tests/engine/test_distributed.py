@@ -243,3 +243,15 @@ def test_an_output_folder_that_cannot_be_written_stops_all_ranks(tmp_path):
 
     assert done.returncode != 0
     assert done.stderr.count("choose another OUTPUT_DIR") == 2
+
+
+def test_a_group_of_one_rank_trains_as_a_process_without_a_group(tmp_path):
+    tiny.make_trainer(tmp_path / "alone").train()
+    with tiny.group_of_one(torch.device("cpu")):
+        trainer = tiny.make_trainer(tmp_path / "group")
+        trainer.train()
+
+    assert isinstance(trainer.step.network, torch.nn.parallel.DistributedDataParallel)
+    expected = last_state(tmp_path / "alone")["model_state"]
+    for name, value in last_state(tmp_path / "group")["model_state"].items():
+        torch.testing.assert_close(value, expected[name])

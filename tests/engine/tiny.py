@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from octvideo.data.loading.batch import Batch
-from octvideo.engine.distributed import Processes, processes
+from octvideo.engine.distributed import Processes, backend_of, processes
 from octvideo.engine.log import setup_logging
 from octvideo.engine.training.adapt import synchronise_batch_norm
 from octvideo.engine.training.losses import make_loss
@@ -133,6 +134,17 @@ def make_trainer(
         **{"loss": make_loss(), "prepare": prepare, "validate": validate, "procs": procs}
         | (parts or {}),
     )
+
+
+@contextlib.contextmanager
+def group_of_one(device: torch.device) -> Iterator[None]:
+    """This process is the only rank of a process group."""
+    store = dist.HashStore()
+    dist.init_process_group(backend_of(device), store=store, rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 class DyingLoader(TinyLoader):
