@@ -49,6 +49,16 @@ def open_list(cfg: Any, path: str) -> VideoList:
     )
 
 
+def open_labelled_list(cfg: Any, path: str) -> VideoList:
+    """For training and validation. Raises DataError for a list without labels."""
+    videos = open_list(cfg, path)
+    if videos.format == "unlabelled":
+        raise DataError(
+            f"{path}: an unlabelled list can be tested, not trained or validated on; give each line a label"
+        )
+    return videos
+
+
 def open_index(path: str) -> VideoIndex | None:
     """What tools/check_videos.py found of a list's files, where it has been run."""
     return read_index(index_path(path)) if index_path(path).is_file() else None
@@ -124,13 +134,8 @@ def train_dataset(cfg: Any) -> Dataset:
         aspect=tuple(data.TRAIN_JITTER_ASPECT_RELATIVE) or ASPECT,
     )
     path = list_path(cfg, "train")
-    videos = open_list(cfg, path)
-    if videos.format == "unlabelled":
-        raise DataError(
-            f"{path}: an unlabelled list can be tested, not trained on; give each line a label"
-        )
     return ClipDataset(
-        videos,
+        open_labelled_list(cfg, path),
         rule=clip_rule(cfg),
         transform=transform,
         seed=cfg.RNG_SEED,
@@ -186,14 +191,19 @@ def final_views(cfg: Any) -> ViewSpec:
     )
 
 
-def open_videos(cfg: Any, path: str, spec: ViewSpec, model_names: list[str]) -> VideoViews:
-    """The videos of a list for an evaluation; labels are matched by name where both sides have class names."""
+def open_videos(
+    cfg: Any, path: str, spec: ViewSpec, model_names: list[str], *, labelled: bool = False
+) -> VideoViews:
+    """The videos of a list for an evaluation; labels are matched by name where both sides have class names.
+
+    labelled: refuse a list without labels, as validation must.
+    """
     list_names = names_beside(path)
     matched = None
     if list_names and model_names != numbered_names(len(model_names)):
         matched = match_classes(model_names, list_names, source=path)
     return VideoViews(
-        open_list(cfg, path),
+        open_labelled_list(cfg, path) if labelled else open_list(cfg, path),
         spec,
         classes=matched,
         index=open_index(path),

@@ -22,8 +22,9 @@ from octvideo.engine.training import adapt
 from octvideo.engine.training.losses import Mixer, make_loss
 from octvideo.engine.training.rng import be_deterministic, seed_all
 from octvideo.engine.training.trainer import Trainer
+from octvideo.errors import ConfigError
 from octvideo.layers import channels_last
-from octvideo.models.blocks import Bottleneck
+from octvideo.models.network import recomputable_parts
 
 logger = logging.getLogger("octvideo")
 
@@ -51,7 +52,8 @@ def _validation(cfg: Any, procs: Processes) -> Validate:
     if cfg.TRAIN.DATASET != build_data.VIDEO:
         return image_validator(cfg, validation_images(cfg), procs)
     path, names = build_data.list_path(cfg, "val"), build_data.class_names(cfg)
-    videos = build_data.open_videos(cfg, path, build_data.validation_views(cfg), names)
+    spec = build_data.validation_views(cfg)
+    videos = build_data.open_videos(cfg, path, spec, names, labelled=True)
     return validator(cfg, videos, procs)
 
 
@@ -82,7 +84,7 @@ def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate
         build_recipe.build_schedule(cfg, steps),
         build_recipe.build_options(cfg),
         loss=make_loss(
-            "bce_logit" if cfg.MODEL.LOSS_FUNC == "bce_logit" else "cross_entropy",
+            cfg.MODEL.LOSS_FUNC,
             label_smoothing=cfg.MIXUP.LABEL_SMOOTH_VALUE if cfg.MIXUP.ENABLE else 0.0,
             class_weights=cfg.MODEL.CLASS_WEIGHTS or None,
         ),
@@ -116,9 +118,13 @@ def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
     if cfg.MODEL.FROZEN_BN:
         frozen += adapt.freeze_batch_norm(model)
     if cfg.MODEL.ACT_CHECKPOINT:
-        adapt.recompute_activations(
-            module for module in model.modules() if isinstance(module, Bottleneck)
-        )
+        parts = recomputable_parts(model)
+        if not parts:
+            raise ConfigError(
+                f"MODEL.ACT_CHECKPOINT is true, and {cfg.MODEL.ARCH} declares nothing that may be recomputed; "
+                "set may_be_recomputed on its blocks, or MODEL.ACT_CHECKPOINT to false"
+            )
+        adapt.recompute_activations(parts)
     model.to(procs.device)
     channels_last(model, cfg.TRAIN.CHANNELS_LAST or procs.device.type == "cpu")
     return frozen

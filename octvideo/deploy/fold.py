@@ -1,43 +1,28 @@
 """Batch norms that follow a convolution become part of it: exact in evaluation mode, and one pass over memory less."""
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
-from octvideo.models.blocks import BasicBlock, Bottleneck, ConvNorm
-from octvideo.models.image_resnet import ConvNormRelu
-from octvideo.models.image_resnet import Stem as ImageStem
-from octvideo.models.slowfast import Lateral
-from octvideo.models.video_resnet import Stem
+from octvideo.models.network import norms_behind_convolutions
 
 
 @torch.no_grad()
 def fold_batch_norm(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode in which every batch norm right behind a convolution is folded into it.
 
-    In pre-activation blocks that is each but the first of a block. The copy must not be trained.
+    Modules declare which those are (octvideo.models.network). The copy must not be trained.
     """
     model = copy.deepcopy(model).eval()
-    for conv, holder in list(_followed_by_norm(model)):
-        _fold(conv, holder.bn)
-        holder.bn = nn.Identity()
+    for holder, name, conv in list(norms_behind_convolutions(model)):
+        norm = getattr(holder, name)
+        if not isinstance(norm, nn.Identity):  # as the norms of a network that is folded already
+            _fold(conv, norm)
+            setattr(holder, name, nn.Identity())
     return model
-
-
-def _followed_by_norm(model: nn.Module) -> Iterator[tuple[Any, Any]]:
-    """(convolution, the module whose `bn` comes right behind it)."""
-    for module in model.modules():
-        if isinstance(module, ConvNorm | Lateral | Stem | ImageStem | ConvNormRelu):
-            yield module.conv, module
-        elif isinstance(module, Bottleneck) and module.preact:
-            yield module.reduce.conv, module.spatial
-            yield module.spatial.conv, module.expand
-        elif isinstance(module, BasicBlock) and module.preact:
-            yield module.first.conv, module.second
 
 
 def _fold(conv: Any, norm: Any) -> None:

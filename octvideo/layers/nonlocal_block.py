@@ -1,6 +1,6 @@
 """Non-local blocks on an octave pair (Wang et al. 2018; where they attach in an octave network: Table 6)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ class NonLocalHigh(nn.Module):
     Inner width C_high / 2; theta, phi, g, out are 1x1x1 with bias; phi and g see a max-pooled input; the output BN
     starts at gamma 0, so that the block starts as the identity.
     """
+
+    norm_follows: ClassVar = {"attend.norm": "attend.conv_out"}
 
     def __init__(
         self,
@@ -48,6 +50,8 @@ class NonLocalCross(nn.Module):
 
     The reading that meets the 28.9 GFLOPs printed for Oct-I3D + NL. Needs a low group.
     """
+
+    norm_follows: ClassVar = {"norm": "out"}
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ The basic block of ResNet-18 and 34 has two 3x3 boxes, `first` and `second`, ins
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -109,6 +109,8 @@ class BlockStyle:
 class ConvNorm(nn.Module):
     """Convolution, BN."""
 
+    norm_follows: ClassVar = {"bn": "conv"}
+
     def __init__(
         self,
         style: BlockStyle,
@@ -163,6 +165,8 @@ class Bottleneck(nn.Module):
     From OctTensor of `in_channels` to OctTensor of `out_channels`, height and width divided by `stride` (rounded up).
     """
 
+    may_be_recomputed = True
+
     def __init__(
         self,
         style: BlockStyle,
@@ -182,6 +186,11 @@ class Bottleneck(nn.Module):
         self.excite = SqueezeExcite(out_channels) if style.se else nn.Identity()
         self.shortcut = make_shortcut(style, in_channels, out_channels, stride)
 
+    @property
+    def norm_follows(self) -> dict[str, str]:
+        """In pre-activation the norm of a layer follows the convolution of the layer before it."""
+        return {"spatial.bn": "reduce.conv", "expand.bn": "spatial.conv"} if self.preact else {}
+
     def forward(self, x: OctTensor) -> OctTensor:
         if self.preact:
             return self.excite(self.expand(self.spatial(self.reduce(x)))) + self.shortcut(x)
@@ -200,6 +209,8 @@ class BasicBlock(nn.Module):
     `mid_channels` is what the first gives to the second; in time the first has `kernel_t`.
     """
 
+    may_be_recomputed = True
+
     def __init__(
         self,
         style: BlockStyle,
@@ -216,6 +227,11 @@ class BasicBlock(nn.Module):
         self.second = style.layer(style, mid_channels, out_channels, (1, 3))
         self.excite = SqueezeExcite(out_channels) if style.se else nn.Identity()
         self.shortcut = make_shortcut(style, in_channels, out_channels, stride)
+
+    @property
+    def norm_follows(self) -> dict[str, str]:
+        """See `Bottleneck.norm_follows`."""
+        return {"second.bn": "first.conv"} if self.preact else {}
 
     def forward(self, x: OctTensor) -> OctTensor:
         if self.preact:

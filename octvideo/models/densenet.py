@@ -10,6 +10,7 @@ At alpha > 0 the pair runs from the stem (or from dense2's first layer) to trans
 """
 
 from dataclasses import replace
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,6 +23,9 @@ from octvideo.models.image_resnet import Head, ImageNetwork
 
 class DenseLayer(nn.Module):
     """1x1 to four times `growth`, 3x3 to `growth`, concatenated behind the input in each group."""
+
+    norm_follows: ClassVar = {"spatial.bn": "reduce.conv"}
+    may_be_recomputed = True
 
     def __init__(
         self, style: BlockStyle, in_channels: Channels, mid_channels: Channels, growth: Channels

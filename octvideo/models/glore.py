@@ -5,6 +5,8 @@ map --+-- state ------------ x -- graph over nodes, over states -- x -- extensio
       +---------------------------------------------------------------------------------+
 """
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -18,6 +20,8 @@ class GloRe(nn.Module):
     The projections in take both groups to one map at the high resolution, the extension gives to both.
     BN starts at gamma 0, so that the unit starts as the identity.
     """
+
+    norm_follows: ClassVar = {"bn": "extension"}
 
     def __init__(self, channels: Channels, num_states: int, bn_eps: float) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ Modules are named as in `VideoResNet`, so that a checkpoint inflates key by key.
 """
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -67,6 +68,8 @@ class Head(nn.Module):
 class ConvNormRelu(nn.Sequential):
     """Plain convolution without bias, BN, ReLU: what stands before the first octave layer."""
 
+    norm_follows: ClassVar = {"bn": "conv"}
+
     def __init__(
         self,
         in_channels: int,
@@ -97,6 +100,8 @@ class BottleneckPool(nn.Module):
 
 class Stem(nn.Module):
     """Plain convolutions, the last named `conv` and `bn` (earlier ones are in `before`), and what halves the map."""
+
+    norm_follows: ClassVar = {"bn": "conv"}
 
     def __init__(self, options: ImageResNetOptions, bn_eps: float) -> None:
         super().__init__()

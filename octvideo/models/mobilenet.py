@@ -34,6 +34,8 @@ LAST_OCTAVE_V1, LAST_OCTAVE_V2 = 10, 13  # whose output, and whose expanded widt
 class SeparableBlock(nn.Module):
     """Depthwise 3x3 with the stride, pointwise 1x1; each followed by BN and ReLU."""
 
+    may_be_recomputed = True
+
     def __init__(
         self, style: BlockStyle, in_channels: Channels, out_channels: Channels, stride: int
     ) -> None:
@@ -50,6 +52,8 @@ class SeparableBlock(nn.Module):
 
 class InvertedResidual(nn.Module):
     """Expand 1x1, depthwise 3x3 with the stride, project 1x1, and a shortcut where the shape stays."""
+
+    may_be_recomputed = True
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ clip (N, 3, T, H, W) --+-- every 8th frame -- slow: stem -+- res2 -+- res3 -+- r
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ class Lateral(nn.Module):
 
     Frames of the fast pathway beyond a multiple of the stride have no slow frame to join, and are left out.
     """
+
+    norm_follows: ClassVar = {"bn": "conv"}
 
     def __init__(
         self, in_channels: int, out_channels: Channels, kernel_t: int, speed_ratio: int

@@ -11,7 +11,7 @@ res3-5  4, 6, 3 bottlenecks       2048 x 4 x 7 x 7
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,8 @@ class Stem(nn.Module):
 
     `pool_padding` 0 is video-nonlocal-net's, and Table 6's C2D / I3D baselines; 1 is PySlowFast's and pytorchvideo's.
     """
+
+    norm_follows: ClassVar = {"bn": "conv"}
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_t: int, pool_padding: int, bn_eps: float

@@ -2,9 +2,14 @@
 
 import pytest
 
-from octvideo.assembly.data import input_shape, with_counted_classes
+from octvideo.assembly.data import (
+    input_shape,
+    list_path,
+    open_labelled_list,
+    with_counted_classes,
+)
 from octvideo.config import load_config
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -60,3 +65,13 @@ def test_the_input_is_a_clip_or_an_image(settings):
         224,
         224,
     )
+
+
+def test_a_validation_list_without_labels_is_refused_before_training_starts(settings, tmp_path):
+    (tmp_path / "data" / "val.csv").write_text("/v/a.mp4\n/v/b.mp4\n")
+    cfg = settings("DATA.LIST_FORMAT=unlabelled")
+
+    with pytest.raises(
+        DataError, match=r"val.csv: an unlabelled list can be tested, not trained or"
+    ):
+        open_labelled_list(cfg, list_path(cfg, "val"))

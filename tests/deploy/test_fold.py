@@ -1,11 +1,16 @@
 """Folding batch norms changes nothing but the number of operations."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from octvideo import create_model
+from octvideo import create_model, list_models
 from octvideo.deploy.fold import fold_batch_norm
+from octvideo.layers import OctConv2d, OctConv3d, OctTensor
+from octvideo.models.registry import input_shape
 
 TINY = {"num_classes": 5, "width_per_group": 16, "width_rule": "int"}
 NETWORKS = [
@@ -16,6 +21,10 @@ NETWORKS = [
     ("slowfast_r26", {**TINY, "alpha": 0.25}),
     ("resnet18", {"alpha": 0.25, "width_per_group": 16, "num_classes": 5}),
     ("preact_resnet26", {"alpha": 0.25, "width_per_group": 16, "num_classes": 5}),
+    ("resnet50_glore", {"alpha": 0.25, "width_per_group": 16, "num_classes": 5}),
+    ("densenet121", {"alpha": 0.25, "layers": (2, 2, 2, 2), "growth_rate": 16, "num_classes": 5}),
+    ("mobilenet_v2", {"alpha": 0.25, "width": 0.5, "num_classes": 5}),
+    ("i3d_nln_r26", {**TINY, "alpha": 0.25}),
 ]
 
 
@@ -64,3 +73,55 @@ def test_the_network_itself_stays_as_it_was():
 
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, OctConv2d, OctConv3d)
+
+
+def norms_that_read_a_convolution(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
+    """Names of the batch norms whose input is what a convolution gave, seen while the model runs."""
+    written: dict[int, torch.Tensor] = {}  # held, so that no other tensor gets the same id
+    found: list[str] = []
+
+    def remember(module, inputs, output):
+        parts = (output.high, output.low) if isinstance(output, OctTensor) else (output,)
+        written.update({id(part): part for part in parts})
+
+    def look(name):
+        return lambda module, inputs: found.append(name) if id(inputs[0]) in written else None
+
+    for name, module in model.named_modules():
+        if isinstance(module, CONVOLUTIONS):
+            module.register_forward_hook(remember)
+        elif isinstance(module, _BatchNorm):
+            module.register_forward_pre_hook(look(name))
+    with torch.no_grad():
+        model(torch.empty(1, *shape, device="meta"))
+    return found
+
+
+EVERY_NETWORK = [
+    pytest.param(name, marks=[pytest.mark.slow] if re.search("101|152|200", name) else [])
+    for name in list_models()
+]
+
+
+@pytest.mark.parametrize("name", EVERY_NETWORK)
+def test_folding_leaves_no_norm_right_behind_a_convolution(name):
+    with torch.device("meta"):
+        folded = fold_batch_norm(create_model(name, alpha=0.25))
+
+    assert norms_that_read_a_convolution(folded, input_shape(name)) == []
+
+
+def test_norms_right_behind_a_convolution_are_seen_before_they_are_folded():
+    with torch.device("meta"):
+        model = create_model("resnet18", alpha=0.25).eval()
+
+    assert len(norms_that_read_a_convolution(model, (3, 64, 64))) > 20
+
+
+def test_a_folded_network_folds_again():
+    folded = fold_batch_norm(create_model("c2d_r26", **TINY))
+
+    assert fold_batch_norm(folded).state_dict().keys() == folded.state_dict().keys()

@@ -2,29 +2,51 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from octvideo.errors import ConfigError
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+def cross_entropy(
+    logits: Tensor, targets: Tensor, weights: Tensor | None, label_smoothing: float
+) -> Tensor:
+    """targets: classes (N,), or weights of classes (N, classes)."""
+    return F.cross_entropy(logits, targets, weight=weights, label_smoothing=label_smoothing)
+
+
+def bce_logit(logits: Tensor, targets: Tensor, weights: Tensor | None, _: float) -> Tensor:
+    """A yes or no per class. targets: (N, classes); weights count the positives."""
+    return F.binary_cross_entropy_with_logits(logits, targets.to(logits), pos_weight=weights)
+
+
+# The losses by their names in MODEL.LOSS_FUNC. PySlowFast's soft one is what torch's cross-entropy has become.
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor | None, float], Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "soft_cross_entropy": cross_entropy,
+    "bce_logit": bce_logit,
+}
+
+
 def make_loss(
-    kind: Literal["cross_entropy", "bce_logit"] = "cross_entropy",
+    kind: str = "cross_entropy",
     *,
     label_smoothing: float = 0.0,
     class_weights: Sequence[float] | None = None,
 ) -> Loss:
-    """loss(logits, targets) -> mean over the batch. targets: classes (N,), or weights of classes (N, classes)."""
+    """loss(logits, targets) -> mean over the batch. kind: of `LOSSES`. Raises ConfigError for another."""
+    if kind not in LOSSES:
+        raise ConfigError(f"there is no loss {kind!r}; there are {', '.join(LOSSES)}")
+    compute = LOSSES[kind]
     weights = None if class_weights is None else torch.tensor(class_weights)
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         weight = None if weights is None else weights.to(logits)
-        if kind == "bce_logit":
-            return F.binary_cross_entropy_with_logits(logits, targets.to(logits), pos_weight=weight)
-        return F.cross_entropy(logits, targets, weight=weight, label_smoothing=label_smoothing)
+        return compute(logits, targets, weight, label_smoothing)
 
     return loss
 

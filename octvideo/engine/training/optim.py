@@ -1,14 +1,15 @@
 """Optimizers and learning rates. A schedule is a pure function of the position in training: nothing to save."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, AdamW, Optimizer
+
+from octvideo.errors import ConfigError
 
 
 def parameter_groups(
@@ -28,10 +29,17 @@ def parameter_groups(
     return [{"params": params, "weight_decay": decay} for decay, params in groups.items()]
 
 
+# Class and the options it takes, by its name in SOLVER.OPTIMIZING_METHOD.
+OPTIMIZERS: dict[str, tuple[Callable[..., Optimizer], tuple[str, ...]]] = {
+    "sgd": (SGD, ("momentum", "dampening", "nesterov")),
+    "adamw": (AdamW, ("betas",)),
+}
+
+
 def make_optimizer(
     model: nn.Module,
     *,
-    method: Literal["sgd", "adamw"] = "sgd",
+    method: str = "sgd",
     lr: float,
     momentum: float = 0.9,
     dampening: float = 0.0,
@@ -41,10 +49,18 @@ def make_optimizer(
     bn_weight_decay: float = 0.0,
     zero_decay_1d: bool = False,
 ) -> Optimizer:
+    """method: of `OPTIMIZERS`, which says what options each takes. Raises ConfigError for another."""
+    if method not in OPTIMIZERS:
+        raise ConfigError(f"there is no optimizer {method!r}; there are {', '.join(OPTIMIZERS)}")
     groups = parameter_groups(model, weight_decay, bn_weight_decay, zero_decay_1d)
-    if method == "adamw":
-        return AdamW(groups, lr=lr, betas=betas)
-    return SGD(groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov)
+    optimizer, names = OPTIMIZERS[method]
+    given = {
+        "momentum": momentum,
+        "dampening": dampening,
+        "nesterov": nesterov,
+        "betas": betas,
+    }
+    return optimizer(groups, lr=lr, **{name: given[name] for name in names})
 
 
 def scale_lr(lr: float, batch_size: int, base_batch_size: int) -> float:
@@ -61,7 +77,7 @@ class Schedule:
     Over the first `warmup` positions it rises in a line from warmup_start_lr to the rate at the end of warm-up.
     """
 
-    policy: Literal["cosine", "steps_with_relative_lrs"]
+    policy: str
     base_lr: float
     length: float
     end_lr: float = 0.0
@@ -71,24 +87,35 @@ class Schedule:
     warmup_start_lr: float = 0.0
     per_iteration: bool = False
 
-    def lr(self, position: float) -> float:
-        if position < self.warmup:
-            return (
-                self.warmup_start_lr
-                + (self._policy(self.warmup) - self.warmup_start_lr) * position / self.warmup
+    def __post_init__(self) -> None:
+        if self.policy not in SCHEDULES:
+            raise ConfigError(
+                f"there is no schedule {self.policy!r}; there are {', '.join(SCHEDULES)}"
             )
-        return self._policy(position)
 
-    def _policy(self, position: float) -> float:
-        if self.policy == "cosine":
-            return (
-                self.end_lr
-                + (self.base_lr - self.end_lr)
-                * (1 + math.cos(math.pi * position / self.length))
-                / 2
-            )
-        passed = sum(step <= position for step in self.steps)
-        return self.base_lr * self.lrs[min(passed, len(self.lrs)) - 1]
+    def lr(self, position: float) -> float:
+        policy = SCHEDULES[self.policy]
+        if position < self.warmup:
+            start, end = self.warmup_start_lr, policy(self, self.warmup)
+            return start + (end - start) * position / self.warmup
+        return policy(self, position)
+
+
+def cosine(schedule: Schedule, position: float) -> float:
+    height = (1 + math.cos(math.pi * position / schedule.length)) / 2
+    return schedule.end_lr + (schedule.base_lr - schedule.end_lr) * height
+
+
+def steps_with_relative_lrs(schedule: Schedule, position: float) -> float:
+    passed = sum(step <= position for step in schedule.steps)
+    return schedule.base_lr * schedule.lrs[min(passed, len(schedule.lrs)) - 1]
+
+
+# Rate after warm-up at a position, by its name in SOLVER.LR_POLICY.
+SCHEDULES: dict[str, Callable[[Schedule, float], float]] = {
+    "cosine": cosine,
+    "steps_with_relative_lrs": steps_with_relative_lrs,
+}
 
 
 def set_lr(optimizer: Optimizer, lr: float, scale_momentum: bool = True) -> None:

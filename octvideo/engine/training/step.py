@@ -24,7 +24,7 @@ Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """tally: sums over all ranks. trouble: what was not finite; then the weights are as they were."""
+    """tally: sums over all ranks. trouble: what was not finite; then weights and buffers are as they were."""
 
     tally: Tally
     grad_norm: float = 0.0
@@ -45,7 +45,7 @@ class Stepper:
         mix: Mix | None = None,
     ) -> None:
         self.optimizer, self.loss, self.prepare, self.mix = optimizer, loss, prepare, mix
-        self.options, self.procs = options, procs
+        self.options, self.procs, self.model = options, procs, model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.network = procs.wrap(
             cast(nn.Module, torch.compile(model)) if options.compile else model
@@ -58,6 +58,15 @@ class Stepper:
         """One update from the mean gradient of the group's batches (gradient accumulation) on all ranks."""
         set_lr(self.optimizer, lr, self.options.scale_momentum)
         self.optimizer.zero_grad(set_to_none=True)
+        statistics = [buffer.clone() for buffer in self.model.buffers()]
+        outcome = self.step(group)
+        if outcome.trouble is not None:
+            for buffer, before in zip(self.model.buffers(), statistics, strict=True):
+                buffer.copy_(before)
+        return outcome
+
+    def step(self, group: "list[Batch]") -> StepOutcome:
+        """Forward and backward over the group, and the update where all is finite."""
         tally = Tally()
         for i, batch in enumerate(group):
             with without_sync(self.network) if i < len(group) - 1 else nullcontext():

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from octvideo.engine.training.losses import Mixer, hits, make_loss
+from octvideo.config.defaults import CHOICES
+from octvideo.engine.training.losses import LOSSES, Mixer, hits, make_loss
+from octvideo.errors import ConfigError
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]])
 TARGETS = torch.tensor([0, 2])
@@ -115,3 +117,16 @@ def test_mixer_draws_whether_and_how_it_mixes():
     assert torch.equal(soft, torch.eye(2))
     assert torch.equal(smoothed, inputs)
     assert ((cut == inputs) | (cut == inputs.flip(0))).all()
+
+
+def test_an_unknown_loss_is_refused():
+    with pytest.raises(ConfigError, match=r"there is no loss 'focal'; there are cross_entropy"):
+        make_loss("focal")
+
+
+@pytest.mark.parametrize("name", CHOICES["MODEL.LOSS_FUNC"])
+def test_every_loss_of_the_settings_is_made(name):
+    targets = torch.eye(3)[[0, 2]] if name == "bce_logit" else TARGETS
+
+    assert make_loss(name)(LOGITS, targets).item() > 0
+    assert set(CHOICES["MODEL.LOSS_FUNC"]) == LOSSES.keys()

@@ -9,7 +9,6 @@ import tiny
 import torch
 from trained import QUIET, assert_close, metrics
 
-from octvideo.engine.training.adapt import freeze_batch_norm
 from octvideo.errors import OctvideoError
 
 
@@ -81,20 +80,39 @@ def test_a_loss_that_is_not_finite_names_its_files_and_the_last_checkpoint(tmp_p
 
 def test_mixed_precision_skips_such_a_step_counts_it_and_goes_on(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
-    parts = {"prepare": poison, "frozen": []}
-    model = tiny.TinyNet()
-    parts["frozen"] = freeze_batch_norm(model)
     trainer = tiny.make_trainer(
         tmp_path,
-        model=model,
         loader=Poisoned({(0, 1), (1, 2)}),
-        parts=parts,
+        parts={"prepare": poison},
         amp_dtype=torch.bfloat16,
     )
 
     assert trainer.train().finished
     assert [r["skipped"] for r in metrics(tmp_path) if r["_type"] == "train_epoch"] == [1, 2, 2]
     assert "files clip_8.mp4" in caplog.text
+    assert all(buffer.isfinite().all() for buffer in trainer.model.buffers())
+
+
+@pytest.mark.parametrize("fault", ["loss", "gradient"])
+def test_a_skipped_step_leaves_weights_and_statistics_as_they_were(tmp_path, fault):
+    model = tiny.TinyNet()
+    parts = {"prepare": poison} if fault == "loss" else {}
+    loader = Poisoned({(0, 1)} if fault == "loss" else set())
+    trainer = tiny.make_trainer(
+        tmp_path, model=model, loader=loader, parts=parts, amp_dtype=torch.bfloat16
+    )
+    first, second, *_ = trainer.loader.epoch(0)
+    trainer.step([first], 0.1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if fault == "gradient":
+        model[-1].weight.register_hook(lambda gradient: gradient * math.inf)
+
+    outcome = trainer.step([second], 0.1)
+
+    assert outcome.trouble == fault
+    assert {
+        name for name in before if not torch.equal(before[name], model.state_dict()[name])
+    } == set()
 
 
 @pytest.mark.parametrize("amp_dtype", [torch.float16, torch.bfloat16])

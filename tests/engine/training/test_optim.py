@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from octvideo.engine.training.optim import Schedule, make_optimizer, scale_lr, set_lr
+from octvideo.config.defaults import CHOICES
+from octvideo.engine.training.optim import (
+    OPTIMIZERS,
+    SCHEDULES,
+    Schedule,
+    make_optimizer,
+    scale_lr,
+    set_lr,
+)
+from octvideo.errors import ConfigError
 
 KINETICS = Schedule("cosine", base_lr=0.1, length=196, warmup=34, warmup_start_lr=0.01)
 
@@ -117,3 +126,24 @@ def test_momentum_at_a_step_of_the_rate_is_caffe2_s(correct):
         optimizer.step()
 
     assert weight.item() == pytest.approx(caffe2_path(gradients, rates, 0.9, correct), rel=1e-12)
+
+
+def test_unknown_words_are_refused():
+    with pytest.raises(ConfigError, match=r"there is no optimizer 'adam'; there are sgd, adamw"):
+        make_optimizer(nn.Linear(2, 2), method="adam", lr=0.1)
+    with pytest.raises(ConfigError, match=r"there is no schedule 'linear'; there are cosine"):
+        Schedule("linear", base_lr=0.1, length=10)
+
+
+@pytest.mark.parametrize("method", CHOICES["SOLVER.OPTIMIZING_METHOD"])
+def test_every_optimizer_of_the_settings_is_made(method):
+    optimizer = make_optimizer(nn.Linear(2, 2), method=method, lr=0.1)
+
+    assert type(optimizer).__name__.lower() == method
+    assert set(CHOICES["SOLVER.OPTIMIZING_METHOD"]) == OPTIMIZERS.keys()
+
+
+@pytest.mark.parametrize("policy", CHOICES["SOLVER.LR_POLICY"])
+def test_every_schedule_of_the_settings_gives_its_rate(policy):
+    assert Schedule(policy, base_lr=0.1, length=10).lr(0) == pytest.approx(0.1)
+    assert set(CHOICES["SOLVER.LR_POLICY"]) == SCHEDULES.keys()
