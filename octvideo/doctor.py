@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from octvideo.checkpoint import Checkpoint
 from octvideo.layers import OctConv2d, OctConv3d
 from octvideo.models import create_model
 from octvideo.report.environment import environment
-from octvideo.torch_file import read_torch_file
 
 LIBRARIES = ("pytorchvideo", "decord", "av", "fvcore", "iopath", "tensorboard", "matplotlib")
 
@@ -50,17 +50,15 @@ def environment_lines() -> Iterator[str]:
 
 def checkpoint_lines(path: str) -> Iterator[str]:
     """Network, classes, preprocessing and progress of a checkpoint, for people. Raises CheckpointError."""
-    state = read_torch_file(path)
-    meta = state.get("meta", {})
-    network, seen = meta.get("model", {}), meta.get("preprocessing", {})
-    weights = {k: v for k, v in state.get("model_state", state).items() if isinstance(v, Tensor)}
+    checkpoint = Checkpoint.read(path)
+    network = checkpoint.network
     facts: dict[str, Any] = {
         "file": path,
-        "tensors": len(weights),
-        "numbers": f"{_count(weights) / 1e6:.2f} M",
+        "tensors": len(checkpoint.state),
+        "numbers": f"{_count(checkpoint.state) / 1e6:.2f} M",
     }
-    if "epoch" in state:
-        facts["epoch"] = state["epoch"]
+    if "epoch" in checkpoint.training:
+        facts["epoch"] = checkpoint.training["epoch"]
     if not network:
         facts["layout"] = (
             "not this package's: no network, classes or preprocessing is recorded in it"
@@ -74,12 +72,12 @@ def checkpoint_lines(path: str) -> Iterator[str]:
         yield from _table({"network": network["name"], "alpha": network.get("alpha", 0.0)})
         yield from _table({f"  {k}": v for k, v in changed.items() if k != "alpha"})
         yield from _table({"groups": _groups(create_model(**network))})
-    names = meta.get("class_names", [])
+    names = checkpoint.class_names
     if names:
         yield from _table(
             {"classes": f"{len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"}
         )
-    yield from _table(seen)
+    yield from _table(checkpoint.input.as_dict() if network else {})
 
 
 def _groups(model: nn.Module) -> str:

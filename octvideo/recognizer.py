@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from octvideo.checkpoint import Checkpoint
 from octvideo.data.clips.sliding import sliding_clips
 from octvideo.data.clips.views import ViewSpec, read_clips, view_batches
 from octvideo.data.sampling import ClipRule, Timing
@@ -23,9 +24,8 @@ from octvideo.data.transforms import normalize, resize_short_side
 from octvideo.data.video.decode import iter_frames, open_video
 from octvideo.deploy.engines import WindowScores, optimize
 from octvideo.errors import CheckpointError, ConfigError
-from octvideo.models import create_model
 from octvideo.models.video_resnet import HeadAct
-from octvideo.torch_file import read_torch_file
+from octvideo.weights.load import network_of
 
 Frames = NDArray[np.uint8]
 Source = str | Path | Frames | Iterable[Frames]
@@ -251,32 +251,23 @@ def load(path: str | Path, *, device: str | torch.device | None = None) -> Recog
     device: by default the GPU where there is one. Raises CheckpointError for a file that is missing, damaged, carries
     code, or holds weights without what they assume.
     """
-    state = read_torch_file(str(path))
-    meta = state.get("meta")
-    if not isinstance(meta, dict) or not {"model", "class_names", "preprocessing"} <= meta.keys():
+    checkpoint = Checkpoint.read(str(path))
+    if not (checkpoint.network and checkpoint.class_names and checkpoint.input.mean):
         raise CheckpointError(
             f"{path}: holds weights, but not the classes and the preprocessing that they assume; load a checkpoint "
             "that training wrote, or fine-tune from this file (TRAIN.CHECKPOINT_FILE_PATH)"
         )
-    if "num_frames" not in meta["preprocessing"]:
+    if checkpoint.input.num_frames is None:
         raise CheckpointError(
             f"{path}: holds an image network; tools/inflate_weights.py makes a video network of it"
         )
-    model = create_model(**meta["model"])
-    try:
-        model.load_state_dict(state.get("ema_state") or state["model_state"])
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: its weights do not fit {meta['model']['name']}: {error}"
-        ) from error
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Recognizer(
-        model,
-        meta["class_names"],
-        meta["preprocessing"],
-        chosen,
-        multi_label=bool(meta.get("multi_label")),
-        head_act=meta.get("head_act"),
+        network_of(checkpoint),
+        checkpoint.class_names,
+        checkpoint.input.as_dict(),
+        torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+        multi_label=checkpoint.multi_label,
+        head_act=cast(HeadAct | None, checkpoint.head_act),
     )
 
 

@@ -1,6 +1,7 @@
-"""Reading a file of tensors that somebody else may have made."""
+"""Files of `torch.save`: read as if somebody else had made them, written whole or not at all."""
 
 import pickle
+import posixpath
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from iopath.common.file_io import g_pathmgr
 
 from octvideo.errors import CheckpointError
+from octvideo.files import write_atomically
 from octvideo.torch_bounds import check_bounds
 
 
@@ -40,3 +42,15 @@ def read_torch_file(path: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint's dict")
     return content
+
+
+def write_torch_file(path: str, content: dict[str, Any]) -> None:
+    """Write a dict under `path`, making its folder. Whatever goes wrong, a file that stood there stays as it was."""
+    try:
+        g_pathmgr.mkdirs(posixpath.dirname(path) or ".")
+        write_atomically(path, lambda file: torch.save(content, file))
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise CheckpointError(
+            f"{path}: cannot be written ({error}); earlier checkpoints are whole. "
+            "Make room and run the same command again to continue"
+        ) from error

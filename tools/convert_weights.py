@@ -11,7 +11,6 @@ options change it.
 import argparse
 from pathlib import Path
 
-from octvideo.engine.checkpoint_files import save_checkpoint
 from octvideo.errors import exit_on_user_error
 from octvideo.weights.convert import ConvertedWeights, convert_weights
 
@@ -42,7 +41,7 @@ def main() -> None:
         args.mean, args.std
     )
     names = args.class_names.read_text().splitlines() if args.class_names else ()
-    save_checkpoint(str(args.target.parent), args.target.name, weights.checkpoint(names))
+    weights.checkpoint(names).write(str(args.target))
 
     print("\n".join(describe(weights)))
     print(f"written to {args.target}")

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from octvideo.assembly import build_model
-from octvideo.assembly.data import preprocessing
+from octvideo.assembly.data import input_spec
 from octvideo.assembly.weights import (
     first_pictures,
     inflate_from,
@@ -28,8 +28,8 @@ from octvideo.assembly.weights import (
     read_weights,
     split_effect,
 )
+from octvideo.checkpoint import Checkpoint
 from octvideo.config import add_config_arguments, load_config
-from octvideo.engine.checkpoint_files import save_checkpoint
 from octvideo.errors import exit_on_user_error
 
 
@@ -65,14 +65,8 @@ def main() -> None:
     if args.images:
         print("\n".join(split_effect(cfg, weights, model, report, args.images, args.batches)))
 
-    meta = {
-        "format": 1,
-        "model": model.config,
-        "class_names": [],
-        "preprocessing": preprocessing(cfg),
-    }
-    save_checkpoint(
-        str(args.target.parent), args.target.name, {"model_state": model.state_dict(), "meta": meta}
+    Checkpoint(state=model.state_dict(), network=model.config, input=input_spec(cfg)).write(
+        str(args.target)
     )
     print(f"written to {args.target}")
 

@@ -12,6 +12,7 @@ interrupted. Results go to OUTPUT_DIR: results.json, predictions.csv, scores.npz
 import argparse
 
 from octvideo.assembly import final_test, settings_of
+from octvideo.checkpoint import Checkpoint
 from octvideo.config import add_config_arguments, load_config
 from octvideo.engine.distributed import processes
 from octvideo.errors import exit_on_user_error
@@ -32,10 +33,11 @@ def main() -> None:
     if not (args.cfg or args.checkpoint):
         parser.error("give --cfg or --checkpoint")
     overrides = [*args.opts, *args.settings]
-    cfg = load_config(args.cfg, overrides) if args.cfg else settings_of(args.checkpoint, overrides)
+    checkpoint = Checkpoint.read(args.checkpoint) if args.checkpoint else ""
+    cfg = load_config(args.cfg, overrides) if args.cfg else settings_of(checkpoint, overrides)
 
     with processes() as procs:
-        final_test(cfg, procs, args.checkpoint, args.list)
+        final_test(cfg, procs, checkpoint, args.list)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Data as a config asks for it: what is trained on, what is evaluated, and how pixels become a network's input."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from octvideo.checkpoint import InputSpec
 from octvideo.data.clips.dataset import ClipDataset, ClipTransform
 from octvideo.data.clips.views import VideoViews, ViewSpec
 from octvideo.data.images.dataset import ImageDataset, image_class_names, open_images
@@ -223,27 +225,22 @@ def preparation(cfg: Any) -> Callable[[Tensor], Tensor]:
     return prepare
 
 
-def preprocessing(cfg: Any) -> dict[str, Any]:
+def input_spec(cfg: Any) -> InputSpec:
     """What a checkpoint's weights assume of their input. An image network's assume nothing of time."""
     data = cfg.DATA
-    pixels = {
-        "mean": list(data.MEAN),
-        "std": list(data.STD),
-        "reverse_channels": data.REVERSE_INPUT_CHANNEL,
-    }
+    pixels = InputSpec(
+        tuple(data.MEAN), tuple(data.STD), data.REVERSE_INPUT_CHANNEL, crop_size=data.TEST_CROP_SIZE
+    )
     if cfg.TRAIN.DATASET != VIDEO:
-        return pixels | {
-            "crop_size": data.TEST_CROP_SIZE,
-            "short_side": data.TRAIN_JITTER_SCALES[0],
-        }
-    return pixels | {
-        "num_frames": data.NUM_FRAMES,
-        "sampling_rate": data.SAMPLING_RATE,
-        "sampling_rule": data.SAMPLING_RULE,
-        "target_fps": data.TARGET_FPS,
-        "crop_size": data.TEST_CROP_SIZE,
-        "short_side": data.TEST_CROP_SIZE,
-    }
+        return replace(pixels, short_side=data.TRAIN_JITTER_SCALES[0])
+    return replace(
+        pixels,
+        num_frames=data.NUM_FRAMES,
+        sampling_rate=data.SAMPLING_RATE,
+        sampling_rule=data.SAMPLING_RULE,
+        target_fps=data.TARGET_FPS,
+        short_side=data.TEST_CROP_SIZE,
+    )
 
 
 def _image_transform(cfg: Any) -> Transform:

@@ -15,6 +15,7 @@ from octvideo.assembly import data as build_data
 from octvideo.assembly.images import final_image_test
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import scorer, start_run
+from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count
 from octvideo.config import config_from_text
 from octvideo.data.clips.views import ViewSpec
@@ -25,7 +26,6 @@ from octvideo.engine.evaluation.journal import Journal, fingerprint
 from octvideo.engine.evaluation.results import final_line, headline, summarise, write_results
 from octvideo.errors import CheckpointError
 from octvideo.report.html import write_report
-from octvideo.torch_file import read_torch_file
 from octvideo.weights import load_weights
 from octvideo.weights.assumptions import Assumptions
 
@@ -33,24 +33,25 @@ logger = logging.getLogger("octvideo")
 
 
 def final_test(
-    cfg: Any, procs: Processes, checkpoint: str = "", list_path: str = ""
+    cfg: Any, procs: Processes, checkpoint: str | Checkpoint = "", list_path: str = ""
 ) -> dict[str, Any]:
     """Score every video of a list in all its views; results go to OUTPUT_DIR. Continues where it was interrupted.
 
-    checkpoint: TEST.CHECKPOINT_FILE_PATH, else the newest in OUTPUT_DIR. list_path: test.csv (or val.csv) of the data.
+    checkpoint: read, or its path; "" stands for TEST.CHECKPOINT_FILE_PATH, else the newest in OUTPUT_DIR.
+    list_path: by default test.csv (or val.csv) of the data.
     """
     cfg = build_data.with_counted_classes(cfg)
     start_run(cfg, procs)
-    checkpoint = (
-        checkpoint or cfg.TEST.CHECKPOINT_FILE_PATH or _newest_checkpoint(cfg.OUTPUT_DIR, procs)
-    )
+    if not isinstance(checkpoint, Checkpoint):
+        path = checkpoint or cfg.TEST.CHECKPOINT_FILE_PATH
+        checkpoint = Checkpoint.read(path or _newest_checkpoint(cfg.OUTPUT_DIR, procs))
     model, names = _trained_model(cfg, checkpoint)
     model.to(procs.device).eval()
     if cfg.TRAIN.DATASET != build_data.VIDEO:
         return final_image_test(cfg, procs, model)
     list_path = list_path or build_data.final_list_path(cfg)
     videos = build_data.open_videos(cfg, list_path, build_data.final_views(cfg), names)
-    protocol = _protocol(cfg, videos.spec, checkpoint, list_path)
+    protocol = _protocol(cfg, videos.spec, checkpoint.path, list_path)
     settings = {"network": model.config, "multi_label": cfg.DATA.MULTI_LABEL, "paths": videos.paths}
     journal = Journal(Path(cfg.OUTPUT_DIR), fingerprint(**protocol, **settings), procs.rank)
     evaluation = evaluate(
@@ -99,34 +100,29 @@ def _newest_checkpoint(output_dir: str, procs: Processes) -> str:
     return path
 
 
-def settings_of(checkpoint: str, overrides: Sequence[str] = ()) -> Any:
+def settings_of(checkpoint: Checkpoint, overrides: Sequence[str] = ()) -> Any:
     """The config that a checkpoint of this package holds."""
-    text = read_torch_file(checkpoint).get("cfg")
-    if not text:
+    if not checkpoint.recipe:
         raise CheckpointError(
-            f"{checkpoint}: holds no settings; name the config of its network with --cfg"
+            f"{checkpoint.path}: holds no settings; name the config of its network with --cfg"
         )
-    return config_from_text(text, checkpoint, overrides)
+    return config_from_text(checkpoint.recipe, checkpoint.path, overrides)
 
 
-def _trained_model(cfg: Any, checkpoint: str) -> tuple[nn.Module, list[str]]:
+def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[str]]:
     """The network with a checkpoint's weights (their moving average, if there is one), and its class names.
 
     Raises CheckpointError where the weights were trained with another DATA.MEAN or DATA.STD.
     """
     model = build_model(cfg)
     load_weights(model, checkpoint, new_classes=False)
-    meta = read_torch_file(checkpoint).get("meta") or {}
-    preprocessing = meta.get("preprocessing") or {}
-    Assumptions(preprocessing.get("mean"), preprocessing.get("std")).check_input(
-        cfg.DATA.MEAN, cfg.DATA.STD
-    )
-    return model, meta.get("class_names") or build_data.class_names(cfg)
+    Assumptions.of_checkpoint(checkpoint).check_input(cfg.DATA.MEAN, cfg.DATA.STD)
+    return model, list(checkpoint.class_names) or build_data.class_names(cfg)
 
 
 def _protocol(cfg: Any, spec: ViewSpec, checkpoint: str, list_path: str) -> dict[str, Any]:
     """Everything that decides a score, as results.json shows it."""
-    return build_data.preprocessing(cfg) | {
+    return build_data.input_spec(cfg).as_dict() | {
         "checkpoint": checkpoint,
         "checkpoint_sha256": _sha256(checkpoint),
         "list": list_path,

@@ -12,6 +12,7 @@ from octvideo.assembly.images import image_validator, validation_images
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import head_act, scorer, start_run
 from octvideo.assembly.weights import frozen_stages, load_initial_weights
+from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import stage_table
 from octvideo.data.loading.batch import Batch
 from octvideo.data.loading.loader import Loader
@@ -93,8 +94,7 @@ def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate
         mix=_mixer(cfg),
         frozen=frozen,
         procs=procs,
-        meta=_meta(cfg, model),
-        cfg_text=cfg.dump(),
+        about=describe(cfg, model),
     )
 
 
@@ -130,16 +130,17 @@ def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
     return frozen
 
 
-def _meta(cfg: Any, model: nn.Module) -> dict[str, Any]:
-    """What a checkpoint needs to be used without a config."""
-    return {
-        "format": 1,
-        "model": model.config,
-        "class_names": build_data.class_names(cfg),
-        "preprocessing": build_data.preprocessing(cfg),
-        "multi_label": cfg.DATA.MULTI_LABEL,
-        "head_act": head_act(cfg),
-    }
+def describe(cfg: Any, model: nn.Module) -> Checkpoint:
+    """What a checkpoint needs to be used without a config; its weights are filled in when it is saved."""
+    network: Any = model.config
+    return Checkpoint(
+        network=network,
+        class_names=tuple(build_data.class_names(cfg)),
+        input=build_data.input_spec(cfg),
+        multi_label=cfg.DATA.MULTI_LABEL,
+        head_act=head_act(cfg),
+        recipe=cfg.dump(),
+    )
 
 
 def validator(cfg: Any, videos: Videos, procs: Processes) -> Validate:

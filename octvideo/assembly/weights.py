@@ -11,13 +11,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from octvideo.assembly.data import preparation
+from octvideo.checkpoint import Checkpoint
 from octvideo.data.images.dataset import ImageDataset, ImageFolder
 from octvideo.data.images.transforms import CentreCrop
 from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.precise_bn import measure_bn_statistics
 from octvideo.errors import ConfigError, DataError
-from octvideo.torch_file import read_torch_file
 from octvideo.weights import load_weights
 from octvideo.weights.convert import convert_weights
 from octvideo.weights.image_weights import ImageWeights, read_image_weights
@@ -55,8 +55,8 @@ def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset, procs: Pr
 def read_weights(cfg: Any, path: str) -> ImageWeights:
     """Of a checkpoint of this package, a ResNet in torchvision's layout, or an official OctConv file."""
     if path.endswith((".params", ".tar")):
-        return read_image_weights(convert_weights(path).checkpoint(), path)
-    return read_image_weights(read_torch_file(path), path, cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
+        return read_image_weights(convert_weights(path).checkpoint(path=path))
+    return read_image_weights(Checkpoint.read(path), cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
 
 
 def frozen_stages(cfg: Any) -> set[str]:

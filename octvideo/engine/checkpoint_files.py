@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, read without running code, torn files passed over.
+"""The checkpoints of a run: their names, which of them is the newest whole one, and which are removed.
 
     OUTPUT_DIR/checkpoints/checkpoint_epoch_00002.pyth               after two whole epochs
     OUTPUT_DIR/checkpoints/checkpoint_epoch_00002_batch_000040.pyth  and 40 batches of the third
@@ -10,13 +10,8 @@ Names sort in the order of training.
 import logging
 import re
 import zipfile
-from typing import Any
 
-import torch
 from iopath.common.file_io import g_pathmgr
-
-from octvideo.errors import CheckpointError
-from octvideo.files import write_atomically
 
 logger = logging.getLogger("octvideo")
 
@@ -26,20 +21,6 @@ NAME = re.compile(r"checkpoint_epoch_\d{5}(_batch_\d{6})?\.pyth")
 def checkpoint_name(epoch: int, batch: int = 0) -> str:
     """epoch: whole epochs done; batch: batches done of the next one."""
     return f"checkpoint_epoch_{epoch:05d}" + (f"_batch_{batch:06d}" if batch else "") + ".pyth"
-
-
-def save_checkpoint(folder: str, name: str, state: dict[str, Any]) -> str:
-    """Write folder/name and return its path. Whatever goes wrong, older files stay as they are."""
-    path = f"{folder}/{name}"
-    try:
-        g_pathmgr.mkdirs(folder)
-        write_atomically(path, lambda file: torch.save(state, file))
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise CheckpointError(
-            f"{path}: cannot be written ({error}); earlier checkpoints are whole. "
-            "Make room and run the same command again to continue"
-        ) from error
-    return path
 
 
 def is_whole(path: str) -> bool:

@@ -1,25 +1,49 @@
-"""What image weights assume of the network and of its input; a video network that does otherwise is refused."""
+"""What weights assume of the network and of its input; one that does otherwise is refused."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
 from torch import nn
 
+from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError
 from octvideo.layers import OctConv3d
 from octvideo.layers.octave import Downsample
 
+# Options that change what a network computes but none of its shapes, and the settings that make them.
+OPTIONS = {
+    "block": "RESNET.BLOCK",
+    "downsample": "OCTCONV.DOWNSAMPLE",
+    "stride_1x1": "RESNET.STRIDE_1X1",
+    "stem_pool_padding": "RESNET.STEM_POOL_PADDING",
+    "nonlocal_on": "OCTCONV.NONLOCAL",
+    "nonlocal_pool": "NONLOCAL.POOL",
+    "nonlocal_instantiation": "NONLOCAL.INSTANTIATION",
+    "speed_ratio": "SLOWFAST.ALPHA",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """None: the file does not say. mean, std: of the input in 0..1, per channel."""
+    """None: the file does not say. mean, std: of the input in 0..1, per channel.
+
+    options: of `OPTIONS`, with which the network was trained; for weights that enter a network of their own kind.
+    """
 
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     bn_eps: float | None = None
     stride_1x1: bool | None = None
     downsample: Downsample | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Checkpoint, *, own: bool = True) -> "Assumptions":
+        """What a checkpoint says. own: it is of this package; else its recipe is PySlowFast's."""
+        options = checkpoint.network if own else _options_in(checkpoint.recipe)
+        return cls(checkpoint.input.mean, checkpoint.input.std, options=options)
 
     @classmethod
     def of(
@@ -77,6 +101,23 @@ class Assumptions:
             )
         return trusted
 
+    def check_options(self, model: nn.Module, path: str) -> None:
+        """Raises CheckpointError where `model` computes otherwise than the network that was trained."""
+        config: dict[str, Any] = getattr(model, "config", {})
+        has_nonlocal = any(".nonlocal" in name for name, _ in model.named_modules())
+        for option in OPTIONS.keys() & self.options.keys() & config.keys():
+            if option.startswith("nonlocal") and not has_nonlocal:
+                continue
+            theirs, here = self.options[option], config[option]
+            if option == "downsample":
+                theirs = theirs or _default_downsample(self.options)
+                here = here or _default_downsample(config)
+            if theirs != here:
+                raise CheckpointError(
+                    f"{path}: was trained with {option}={theirs!r}, the model has {here!r}; "
+                    f"set {OPTIONS[option]} to {theirs!r}"
+                )
+
     def check_input(self, mean: Sequence[float], std: Sequence[float]) -> list[str]:
         """The same for the input's normalisation, DATA.MEAN and DATA.STD; to half a grey level of 255."""
         trusted = []
@@ -91,3 +132,25 @@ class Assumptions:
                     f"the weights were trained with another input; set DATA.{key} [{rounded}]"
                 )
         return trusted
+
+
+def _options_in(recipe: str) -> dict[str, Any]:
+    """The options that the settings of PySlowFast name, as far as they can be read."""
+    try:
+        cfg = yaml.safe_load(recipe)
+    except yaml.YAMLError:
+        return {}
+    values = {option: _lookup(cfg, key) for option, key in OPTIONS.items()}
+    return {
+        option: value for option, value in values.items() if isinstance(value, bool | int | str)
+    }
+
+
+def _lookup(cfg: Any, key: str) -> Any:
+    for part in key.split("."):
+        cfg = cfg.get(part) if isinstance(cfg, dict) else None
+    return cfg
+
+
+def _default_downsample(config: Mapping[str, Any]) -> str:
+    return "pool" if config.get("alpha") or config.get("block") == "preact" else "stride"

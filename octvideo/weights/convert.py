@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models import create_model
 from octvideo.models.image_options import (
@@ -22,7 +23,6 @@ from octvideo.models.image_options import (
     MobileNetOptions,
 )
 from octvideo.models.registry import MODELS
-from octvideo.torch_file import read_torch_file
 from octvideo.weights.image_weights import read_image_weights
 from octvideo.weights.official import read_official
 
@@ -46,21 +46,10 @@ class ConvertedWeights:
     std: tuple[float, ...]
     assumed: bool = False
 
-    def checkpoint(self, class_names: Sequence[str] = ()) -> dict[str, Any]:
-        """What a checkpoint file of this package holds."""
-        preprocessing = {
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "short_side": 256,
-            "crop_size": 224,
-        }
-        meta = {
-            "format": 1,
-            "model": self.model,
-            "class_names": list(class_names),
-            "preprocessing": preprocessing,
-        }
-        return {"model_state": self.state, "meta": meta}
+    def checkpoint(self, class_names: Sequence[str] = (), path: str = "") -> Checkpoint:
+        """The weights as a checkpoint of this package. path: where they are from, for messages."""
+        seen = InputSpec(self.mean, self.std, crop_size=224, short_side=256)
+        return Checkpoint(path, self.state, None, self.model, tuple(class_names), seen)
 
     def with_input(
         self, mean: Sequence[float] | None, std: Sequence[float] | None
@@ -105,10 +94,10 @@ def convert_weights(path: str | Path, *, stride_1x1: bool = False) -> ConvertedW
 
 
 def _read_torch(path: str) -> tuple[dict[str, Tensor], str]:
-    content = read_torch_file(path)
-    if "meta" in content:
+    checkpoint = Checkpoint.read(path)
+    if checkpoint.network:
         raise CheckpointError(f"{path}: is a checkpoint of this package already")
-    weights = read_image_weights(content, path)
+    weights = read_image_weights(checkpoint)
     return {
         name: t.float() if t.is_floating_point() else t for name, t in weights.state.items()
     }, weights.layout

@@ -1,20 +1,17 @@
 """Image weights as files hold them: this package's checkpoints, and the ResNets of torchvision, timm and d-li14."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError
 from octvideo.models import create_model
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.inflate import is_octave
 from octvideo.weights.layouts import IMAGE_LAYOUTS, find_layout
-
-# Where files that hold more than tensors keep them.
-WRAPPERS = ("model_state", "state_dict", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,30 +27,19 @@ class ImageWeights:
         return is_octave(self.state)
 
 
-def read_image_weights(
-    checkpoint: Mapping[str, Any], source: str, prefixes: Sequence[str] = ()
-) -> ImageWeights:
-    """What a file's dict says of an image network. source: the file, for messages; prefixes: to take off the names.
+def read_image_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> ImageWeights:
+    """What a checkpoint says of an image network. prefixes: to take off the names.
 
     Raises CheckpointError for a video network's weights and for names of no known layout.
     """
-    meta = checkpoint.get("meta")
-    if isinstance(meta, Mapping) and "model" in meta:
-        return _own(checkpoint, meta["model"], source)
-    wrapped = next(
-        (checkpoint[key] for key in WRAPPERS if isinstance(checkpoint.get(key), Mapping)),
-        checkpoint,
-    )
-    tensors = {
-        _without(prefixes, name): value
-        for name, value in wrapped.items()
-        if isinstance(value, Tensor)
-    }
+    if checkpoint.network:
+        return _own(checkpoint)
+    tensors = {_without(prefixes, name): value for name, value in checkpoint.weights.items()}
     layout = find_layout(tensors)
     if layout not in IMAGE_LAYOUTS:
         some = ", ".join(list(tensors)[:3]) or "no tensors"
         raise CheckpointError(
-            f"{source}: not a ResNet of this package's, torchvision's or d-li14's layout (it holds {some}); "
+            f"{checkpoint.path}: not a ResNet of this package's, torchvision's or d-li14's layout (it holds {some}); "
             "python tools/convert_weights.py reads the official files"
         )
     names = layout.names(tensors)
@@ -61,18 +47,16 @@ def read_image_weights(
     return ImageWeights(state, Assumptions(), f"{layout.title}'s layout")
 
 
-def _own(checkpoint: Mapping[str, Any], config: dict[str, Any], source: str) -> ImageWeights:
-    if any(tensor.dim() == 5 for tensor in checkpoint["model_state"].values()):
+def _own(checkpoint: Checkpoint) -> ImageWeights:
+    name = checkpoint.network["name"]
+    if any(tensor.dim() == 5 for tensor in checkpoint.weights.values()):
         raise CheckpointError(
-            f"{source}: the weights of {config['name']}, a video network; set TRAIN.CHECKPOINT_INFLATE False"
+            f"{checkpoint.path}: the weights of {name}, a video network; set TRAIN.CHECKPOINT_INFLATE False"
         )
     with torch.device("meta"):
-        model = create_model(**config)
-    preprocessing = checkpoint["meta"].get("preprocessing", {})
-    assumes = Assumptions.of(model, preprocessing.get("mean"), preprocessing.get("std"))
-    return ImageWeights(
-        checkpoint.get("ema_state") or checkpoint["model_state"], assumes, str(config["name"])
-    )
+        model = create_model(**checkpoint.network)
+    assumes = Assumptions.of(model, checkpoint.input.mean, checkpoint.input.std)
+    return ImageWeights(checkpoint.weights, assumes, str(name))
 
 
 def _without(prefixes: Sequence[str], name: str) -> str:

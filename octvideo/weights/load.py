@@ -3,28 +3,18 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import yaml
+import torch
 from torch import Tensor, nn
 
-from octvideo.errors import CheckpointError
-from octvideo.torch_file import read_torch_file
+from octvideo.checkpoint import Checkpoint
+from octvideo.errors import CheckpointError, ConfigError
+from octvideo.layers import channels_last
+from octvideo.models import create_model
+from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.layouts import OWN, find_layout
 
 HEAD = "head.fc."
-# Options that change what a network computes but none of its shapes, and the settings that make them.
-ASSUMED = {
-    "block": "RESNET.BLOCK",
-    "downsample": "OCTCONV.DOWNSAMPLE",
-    "stride_1x1": "RESNET.STRIDE_1X1",
-    "stem_pool_padding": "RESNET.STEM_POOL_PADDING",
-    "nonlocal_on": "OCTCONV.NONLOCAL",
-    "nonlocal_pool": "NONLOCAL.POOL",
-    "nonlocal_instantiation": "NONLOCAL.INSTANTIATION",
-    "speed_ratio": "SLOWFAST.ALPHA",
-}
-
 logger = logging.getLogger("octvideo")
 
 
@@ -63,19 +53,29 @@ class LoadReport:
 
 
 def load_weights(
-    model: nn.Module, path: str, *, new_classes: bool = True, clear_prefixes: Sequence[str] = ()
+    model: nn.Module,
+    source: str | Checkpoint,
+    *,
+    new_classes: bool = True,
+    clear_prefixes: Sequence[str] = (),
 ) -> LoadReport:
     """Load a file of ours, PySlowFast's or pytorchvideo's layout into `model` and log the report.
 
     Image networks also from torchvision's, timm's or d-li14's (`load_official` reads the MXNet files).
+    source: a path, or what was read from it.
     new_classes: a classifier of another number of classes is skipped; False refuses it (for testing).
     clear_prefixes: taken off the file's names, as is the "module." of a network saved inside DDP.
 
     Raises CheckpointError, with the model untouched, for a file that does not fit in full, that was trained with
     other settings, or that cannot be read.
     """
-    content = read_torch_file(path)
-    tensors = _without_prefixes(_model_state(content, path), ("module.", *clear_prefixes))
+    checkpoint = Checkpoint.read(source) if isinstance(source, str) else source
+    path = checkpoint.path
+    if not checkpoint.weights:
+        raise CheckpointError(
+            f"{path}: holds no weights; a checkpoint has them under 'model_state'"
+        )
+    tensors = _without_prefixes(checkpoint.weights, ("module.", *clear_prefixes))
     layout = find_layout(tensors)
     ours = layout.names(tensors)
     state = {ours[name]: tensor for name, tensor in tensors.items()}
@@ -89,24 +89,31 @@ def load_weights(
         raise CheckpointError(
             f"{path}: classifies {shape[0]} classes, the model {expected[0]}; set MODEL.NUM_CLASSES"
         )
-    _check_assumptions(model, _config(content, layout is OWN), path)
+    Assumptions.of_checkpoint(checkpoint, own=layout is OWN).check_options(model, path)
     model.load_state_dict(model.state_dict() | {name: state[name] for name in report.loaded})
     return report
 
 
-def _model_state(content: dict[str, Any], path: str) -> dict[str, Tensor]:
-    """The weights in a file: their moving average if there is one; or the file is nothing but weights."""
-    keys = ("ema_state", "model_state", "state_dict")
-    state = next((content[key] for key in keys if content.get(key)), content)
-    if (
-        not isinstance(state, dict)
-        or not state
-        or not all(isinstance(t, Tensor) for t in state.values())
-    ):
-        raise CheckpointError(
-            f"{path}: holds no weights; a checkpoint has them under 'model_state'"
-        )
-    return state
+def network_of(checkpoint: Checkpoint) -> nn.Module:
+    """The network that a checkpoint of this package describes, with its weights (`Checkpoint.weights`).
+
+    Built without memory of its own, so that a description alone cannot ask for more than the file holds.
+    Raises CheckpointError for a description that does not build, or that the weights do not fit.
+    """
+    path, name = checkpoint.path, checkpoint.network.get("name")
+    try:
+        with torch.device("meta"):
+            model = create_model(**checkpoint.network)
+        targets = model.state_dict()
+        state = {
+            n: t.to(targets[n].dtype) if n in targets else t for n, t in checkpoint.weights.items()
+        }
+        model.load_state_dict(state, assign=True)
+    except (ConfigError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {name} cannot be built as described ({error})") from error
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: its weights do not fit {name}: {error}") from error
+    return channels_last(model)
 
 
 def _without_prefixes(state: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
@@ -155,53 +162,3 @@ def _does_not_fit(model: nn.Module, report: LoadReport) -> str:
             parts.append(f"{len(names)} {title} (first: {name} {shapes})")
     name = getattr(model, "config", {}).get("name", type(model).__name__)
     return f"{report.path}: does not fit {name}: {', '.join(parts)}; build the network that the file was made with"
-
-
-# --- What the weights assume
-
-
-def _config(content: dict[str, Any], own: bool) -> dict[str, Any]:
-    """The options that a file was trained with, as far as it says."""
-    if own:
-        meta = content.get("meta")
-        return dict(meta.get("model") or {}) if isinstance(meta, dict) else {}
-    try:
-        cfg = yaml.safe_load(content.get("cfg") or "")
-        values = {option: _lookup(cfg, key) for option, key in ASSUMED.items()}
-    except yaml.YAMLError:
-        return {}
-    return {
-        option: value for option, value in values.items() if isinstance(value, bool | int | str)
-    }
-
-
-def _lookup(cfg: Any, key: str) -> Any:
-    for part in key.split("."):
-        cfg = cfg.get(part) if isinstance(cfg, dict) else None
-    return cfg
-
-
-def _check_assumptions(model: nn.Module, trained: dict[str, Any], path: str) -> None:
-    config: dict[str, Any] = getattr(model, "config", {})
-    has_nonlocal = any(".nonlocal" in name for name, _ in model.named_modules())
-    for option, setting in ASSUMED.items():
-        if (
-            option not in trained
-            or option not in config
-            or (option.startswith("nonlocal") and not has_nonlocal)
-        ):
-            continue
-        theirs, here = trained[option], config[option]
-        if option == "downsample":
-            theirs, here = (
-                theirs or _default_downsample(trained),
-                here or _default_downsample(config),
-            )
-        if theirs != here:
-            raise CheckpointError(
-                f"{path}: was trained with {option}={theirs!r}, the model has {here!r}; set {setting} to {theirs!r}"
-            )
-
-
-def _default_downsample(config: dict[str, Any]) -> str:
-    return "pool" if config.get("alpha") or config.get("block") == "preact" else "stride"

@@ -156,8 +156,8 @@ def test_a_batch_is_shared_by_processes_and_accumulation_steps():
         )
 
 
-def test_a_checkpoint_travels_with_what_its_weights_assume():
-    meta = trainer(tiny("TRAIN.BATCH_SIZE=2")).snapshots.travels["meta"]
+def test_a_checkpoint_says_what_its_weights_assume():
+    meta = trainer(tiny("TRAIN.BATCH_SIZE=2")).snapshots.about.contents()["meta"]
 
     assert meta["model"]["name"] == "i3d_r26"
     assert meta["class_names"] == ["class 0", "class 1", "class 2", "class 3"]

@@ -16,10 +16,9 @@ from octvideo.engine.checkpoint_files import (
     is_whole,
     list_checkpoints,
     prune,
-    save_checkpoint,
 )
 from octvideo.errors import CheckpointError
-from octvideo.torch_file import read_torch_file
+from octvideo.torch_file import read_torch_file, write_torch_file
 
 
 class PowerCut(BaseException):
@@ -27,10 +26,10 @@ class PowerCut(BaseException):
 
 
 def write(folder: Path, *epochs: int) -> list[str]:
-    return [
-        save_checkpoint(str(folder), checkpoint_name(e), {"epoch": e, "w": torch.full((500,), e)})
-        for e in epochs
-    ]
+    paths = [f"{folder}/{checkpoint_name(e)}" for e in epochs]
+    for path, e in zip(paths, epochs, strict=True):
+        write_torch_file(path, {"epoch": e, "w": torch.full((500,), e)})
+    return paths
 
 
 def test_what_is_saved_is_loaded(tmp_path):
@@ -104,7 +103,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
         with pytest.raises(CheckpointError, match="earlier checkpoints are whole"):
-            save_checkpoint(str(tmp_path), checkpoint_name(2), {"w": torch.zeros(100_000)})
+            write_torch_file(f"{tmp_path}/{checkpoint_name(2)}", {"w": torch.zeros(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
@@ -115,8 +114,8 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
 
 def test_the_newest_are_kept_and_best_is_not_counted(tmp_path):
     write(tmp_path, 1, 2, 3)
-    save_checkpoint(str(tmp_path), checkpoint_name(3, 8), {})
-    save_checkpoint(str(tmp_path), "best.pyth", {})
+    write_torch_file(f"{tmp_path}/{checkpoint_name(3, 8)}", {})
+    write_torch_file(f"{tmp_path}/best.pyth", {})
     (tmp_path / "checkpoint_epoch_00002.pyth.tmp").write_bytes(b"a write that was killed")
 
     prune(str(tmp_path), keep=2)
@@ -161,7 +160,8 @@ def test_a_bare_tensor_is_not_a_checkpoint(tmp_path):
 
 @pytest.mark.usefixtures("store")
 def test_a_registered_path_handler_serves_checkpoints(tmp_path):
-    path = save_checkpoint("store://run/checkpoints", checkpoint_name(1), {"epoch": 1})
+    path = f"store://run/checkpoints/{checkpoint_name(1)}"
+    write_torch_file(path, {"epoch": 1})
 
     assert path == "store://run/checkpoints/checkpoint_epoch_00001.pyth"
     assert (tmp_path / "run/checkpoints/checkpoint_epoch_00001.pyth").exists()

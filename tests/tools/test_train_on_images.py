@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from octvideo import create_model
+from octvideo.checkpoint import Checkpoint
 from octvideo.torch_file import read_torch_file
 from octvideo.weights.image_weights import read_image_weights
 from octvideo.weights.inflate import inflate
@@ -87,7 +88,7 @@ def test_an_oct_resnet_learns_and_becomes_a_video_network(
 
     checkpoint = read_torch_file(str(run / "checkpoints" / "best.pyth"))
     assert checkpoint["meta"]["class_names"] == ["across", "down", "falling", "rising"]
-    weights = read_image_weights(checkpoint, "best.pyth")
+    weights = read_image_weights(Checkpoint.of(checkpoint, "best.pyth"))
     model_2d = create_model(
         "resnet26",
         alpha=0.25,

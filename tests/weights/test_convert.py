@@ -207,6 +207,7 @@ def test_a_checkpoint_says_what_its_weights_assume(tmp_path):
         convert_weights(tmp_path / "w.pth")
         .with_input([0.45], [0.2, 0.21, 0.22])
         .checkpoint(["a", "b"])
+        .contents()
     )
 
     assert checkpoint["meta"]["preprocessing"]["mean"] == [0.45, 0.45, 0.45]

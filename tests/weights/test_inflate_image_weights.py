@@ -6,12 +6,17 @@ import pytest
 import torch
 
 from octvideo import create_model
+from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError
 from octvideo.weights.assumptions import Assumptions
-from octvideo.weights.image_weights import read_image_weights
+from octvideo.weights.image_weights import ImageWeights, read_image_weights
 from octvideo.weights.inflate import inflate
 
 SHARED_RESNET = "data/weights/resnet50_imagenet_stride1x1.pth"
+
+
+def read(content: dict, path: str = "w.pyth", *prefixes: str) -> ImageWeights:
+    return read_image_weights(Checkpoint.of(content, path), prefixes)
 
 
 def own_checkpoint(name: str = "resnet26", **options: object) -> dict:
@@ -24,7 +29,7 @@ def own_checkpoint(name: str = "resnet26", **options: object) -> dict:
 
 
 def test_our_own_checkpoints_bring_what_they_assume() -> None:
-    weights = read_image_weights(own_checkpoint(alpha=0.25), "w.pyth")
+    weights = read(own_checkpoint(alpha=0.25))
 
     assert weights.layout == "resnet26"
     assert weights.assumes == Assumptions((0.4, 0.5, 0.6), (0.2, 0.2, 0.3), 1e-5, False, "pool")
@@ -37,9 +42,9 @@ def test_the_moving_average_is_taken_where_there_is_one() -> None:
     checkpoint = own_checkpoint()
     average = {name: tensor + 1 for name, tensor in checkpoint["model_state"].items()}
 
-    weights = read_image_weights({**checkpoint, "ema_state": average}, "w.pyth")
+    weights = read({**checkpoint, "ema_state": average})
 
-    assert weights.state is average
+    assert weights.state == average
 
 
 @pytest.mark.parametrize("depth", [18, 50])
@@ -62,8 +67,8 @@ def test_torchvision_names_become_ours_one_to_one(depth: int) -> None:
             )
             theirs[f"layer{int(head[3:]) - 1}.{rest[0][5:]}.{place}.{rest[-1]}"] = tensor
 
-    wrapped = read_image_weights(
-        {"state_dict": {f"module.net.{k}": v for k, v in theirs.items()}}, "w.pth", ["net."]
+    wrapped = read(
+        {"state_dict": {f"module.net.{k}": v for k, v in theirs.items()}}, "w.pth", "net."
     )
     assert wrapped.state.keys() == model.state_dict().keys()
     assert wrapped.assumes == Assumptions()
@@ -73,14 +78,14 @@ def test_what_is_no_image_network_is_refused() -> None:
     with pytest.raises(
         CheckpointError, match=r"a video network; set TRAIN\.CHECKPOINT_INFLATE False"
     ):
-        read_image_weights(own_checkpoint("c2d_r26"), "w.pyth")
+        read(own_checkpoint("c2d_r26"))
     with pytest.raises(CheckpointError, match=r"w.pth: not a ResNet .*blocks.0.attn"):
-        read_image_weights({"blocks.0.attn": torch.zeros(1)}, "w.pth")
+        read({"blocks.0.attn": torch.zeros(1)}, "w.pth")
 
 
 def test_a_real_resnet_fills_networks_that_stride_where_it_does(shared: Path) -> None:
     checkpoint = torch.load(shared / SHARED_RESNET, weights_only=True)
-    weights = read_image_weights(checkpoint, SHARED_RESNET)
+    weights = read(checkpoint, SHARED_RESNET)
     model = create_model("i3d_r50", num_classes=6, stride_1x1=True)
 
     report = inflate(weights.state, model, weights.assumes)

@@ -18,7 +18,7 @@ def check(name: str, path: Path, **options: object) -> None:
     image, image_options = oracles.ALL[name]
     model_2d = create_model(image, **image_options).eval()
     load_official(model_2d, path)
-    weights = read_image_weights(convert_weights(path).checkpoint(), str(path))
+    weights = read_image_weights(convert_weights(path).checkpoint())
     depth = image.removeprefix("preact_resnet")
     for family, num_frames, frames in (("c2d", 2, slice(None)), ("i3d", 40, FULL_FRAMES)):
         alpha = image_options.get("alpha", 0.0)
@@ -55,9 +55,7 @@ def test_an_official_resnet50_gives_a_clip_the_features_of_its_image(
 def test_what_an_official_file_assumes_is_carried_over(tmp_path: Path) -> None:
     oracles.write_file("resnet26_v2_a0250", tmp_path / "net.params")
 
-    weights = read_image_weights(
-        convert_weights(tmp_path / "net.params").checkpoint(), "net.params"
-    )
+    weights = read_image_weights(convert_weights(tmp_path / "net.params").checkpoint())
 
     assert weights.assumes.bn_eps == 1e-4
     assert weights.assumes.downsample == "pool"

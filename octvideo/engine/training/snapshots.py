@@ -2,21 +2,20 @@
 
 import logging
 import time
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
 
 from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from octvideo.engine.checkpoint_files import checkpoint_name, find_latest, prune, save_checkpoint
+from octvideo.checkpoint import Checkpoint
+from octvideo.engine.checkpoint_files import checkpoint_name, find_latest, prune
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.ema import ModelAverage
 from octvideo.engine.training.rng import rng_state, set_rng_state
 from octvideo.engine.training.state import Progress, TrainOptions
 from octvideo.errors import CheckpointError, OctvideoError
 from octvideo.files import make_output_folder
-from octvideo.torch_file import read_torch_file
 
 logger = logging.getLogger("octvideo")
 
@@ -32,45 +31,49 @@ class Snapshots:
         optimizer: Optimizer,
         scaler: GradScaler,
         ema: ModelAverage | None,
-        travels: dict[str, Any],
+        about: Checkpoint,
     ) -> None:
-        self.options, self.procs, self.travels = options, procs, travels
+        """about: what every checkpoint says of the network, its input and its recipe."""
+        self.options, self.procs, self.about = options, procs, about
         self.model, self.optimizer, self.scaler, self.ema = model, optimizer, scaler, ema
         self.folder = f"{options.output_dir}/checkpoints"
         self.last_saved: str | None = None
         self.saved_at = time.monotonic()
 
-    def capture(self, progress: Progress) -> dict[str, Any]:
+    def capture(self, progress: Progress) -> Checkpoint:
         """Everything that a checkpoint holds; tensors are not copied. All ranks call it together."""
-        return {
-            "epoch": progress.epoch,
-            "model_state": self.model.state_dict(),
-            "optimizer_state": self.optimizer.state_dict(),
-            "scaler_state": self.scaler.state_dict(),
-            "ema_state": self.ema.state_dict() if self.ema else None,
-            "progress": asdict(progress),
-            "best": {self.options.best_metric: progress.best},
-            "rng": self.procs.gather(rng_state()),
-            **self.travels,
-        }
+        return replace(
+            self.about,
+            state=self.model.state_dict(),
+            average=self.ema.state_dict() if self.ema else None,
+            training={
+                "epoch": progress.epoch,
+                "optimizer_state": self.optimizer.state_dict(),
+                "scaler_state": self.scaler.state_dict(),
+                "progress": asdict(progress),
+                "best": {self.options.best_metric: progress.best},
+                "rng": self.procs.gather(rng_state()),
+            },
+        )
 
     def is_due(self) -> bool:
         """Have checkpoint_minutes passed since the last one?"""
         minutes = (time.monotonic() - self.saved_at) / 60
         return 0 < self.options.checkpoint_minutes <= minutes
 
-    def save(self, state: dict[str, Any]) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """Rank 0 writes it under the name of its progress and removes the oldest. No rank waits for another."""
-        name = checkpoint_name(state["progress"]["epoch"], state["progress"]["batch"])
+        progress = checkpoint.training["progress"]
+        path = f"{self.folder}/{checkpoint_name(progress['epoch'], progress['batch'])}"
         if self.procs.is_main:
-            save_checkpoint(self.folder, name, state)
+            checkpoint.write(path)
             prune(self.folder, self.options.keep_checkpoints)
-        self.last_saved = f"{self.folder}/{name}"
+        self.last_saved = path
         self.saved_at = time.monotonic()
 
-    def save_best(self, state: dict[str, Any]) -> None:
+    def save_best(self, checkpoint: Checkpoint) -> None:
         if self.procs.is_main:
-            save_checkpoint(self.folder, "best.pyth", state)
+            checkpoint.write(f"{self.folder}/best.pyth")
 
     def open_folder(self) -> None:
         """Make the output folder, or raise on every rank the reason why it cannot be."""
@@ -99,15 +102,16 @@ class Snapshots:
         return progress
 
     def restore(self, path: str) -> Progress:
-        state = read_torch_file(path)
+        checkpoint = Checkpoint.read(path)
+        training = checkpoint.training
         try:
-            self.model.load_state_dict(state["model_state"])
-            self.optimizer.load_state_dict(state["optimizer_state"])
-            self.scaler.load_state_dict(state["scaler_state"])
+            self.model.load_state_dict(checkpoint.state)
+            self.optimizer.load_state_dict(training["optimizer_state"])
+            self.scaler.load_state_dict(training["scaler_state"])
             if self.ema is not None:
-                self.ema.load_state_dict(state["ema_state"] or state["model_state"])
-            progress = Progress.from_dict(state["progress"])
-            states = state["rng"]
+                self.ema.load_state_dict(checkpoint.weights)
+            progress = Progress.from_dict(training["progress"])
+            states = training["rng"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(

@@ -7,12 +7,13 @@ appears whole. A run that goes on from there cuts metrics.jsonl back to that siz
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from octvideo.checkpoint import Checkpoint
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.ema import ModelAverage
 from octvideo.engine.training.losses import Loss
@@ -59,13 +60,12 @@ class Trainer:
         mix: Mix | None = None,
         frozen: Sequence[nn.Module] = (),
         procs: Processes | None = None,
-        meta: dict[str, Any] | None = None,
-        cfg_text: str = "",
+        about: Checkpoint | None = None,
     ) -> None:
         """The model is on its device and the optimizer holds its parameters.
 
         prepare: uint8 inputs on the device -> normalised float. mix: blends (inputs, targets) of a training batch.
-        frozen: modules kept in evaluation mode. meta, cfg_text: travel in every checkpoint.
+        frozen: modules kept in evaluation mode. about: what every checkpoint says of the network and its input.
         """
         self.model, self.loader, self.optimizer, self.schedule = model, loader, optimizer, schedule
         self.options, self.validate, self.frozen = options, validate, frozen
@@ -74,9 +74,14 @@ class Trainer:
         self.ema = (
             ModelAverage(model, options.ema_decay) if options.ema_decay else None
         )  # of what ranks now share
-        travels = {"meta": meta or {}, "cfg": cfg_text}
         self.snapshots = Snapshots(
-            options, self.procs, model, optimizer, self.step.scaler, self.ema, travels
+            options,
+            self.procs,
+            model,
+            optimizer,
+            self.step.scaler,
+            self.ema,
+            about or Checkpoint(),
         )
         self.plan = Plan.of(options, len(loader))
         self.progress = Progress()
@@ -147,7 +152,7 @@ class Trainer:
         if saves:
             self.snapshots.save(self.capture())
 
-    def capture(self) -> dict[str, Any]:
+    def capture(self) -> Checkpoint:
         """The state of the whole run, and metrics.jsonl secured up to it."""
         self.progress.metrics_bytes = self.log.secure()
         return self.snapshots.capture(self.progress)

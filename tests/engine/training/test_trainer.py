@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from trained import QUIET, metrics
 
+from octvideo.checkpoint import Checkpoint
 from octvideo.data.loading.batch import Batch
 from octvideo.engine.training.losses import make_loss
 from octvideo.errors import DataError
@@ -38,7 +39,9 @@ def test_two_runs_from_one_seed_are_the_same_to_the_bit(tmp_path):
 def test_a_checkpoint_has_the_keys_that_others_read(tmp_path):
     path = (
         tiny.make_trainer(
-            tmp_path, parts={"meta": {"format": 1}, "cfg_text": "A: 1"}, ema_decay=0.5
+            tmp_path,
+            parts={"about": Checkpoint(network={"name": "tiny"}, recipe="A: 1")},
+            ema_decay=0.5,
         )
         .train()
         .checkpoint
@@ -47,7 +50,14 @@ def test_a_checkpoint_has_the_keys_that_others_read(tmp_path):
     state = torch.load(path, weights_only=True)
 
     assert state["epoch"] == 3
-    assert state["meta"] == {"format": 1}
+    assert state["meta"] == {
+        "format": 1,
+        "model": {"name": "tiny"},
+        "class_names": [],
+        "preprocessing": {"reverse_channels": False},
+        "multi_label": False,
+        "head_act": None,
+    }
     assert state["cfg"] == "A: 1"
     assert state.keys() >= {
         "model_state",

@@ -1,0 +1,145 @@
+"""A checkpoint as a value: weights, the network that they are of, their input, and the state of a training.
+
+The file is a dict of `torch.save`. Its keys are what other programs read, so they stay:
+
+    model_state, ema_state        weights and their moving average
+    meta                          format, model, class_names, preprocessing, multi_label, head_act
+    cfg                           the settings of the training, as YAML
+    epoch, optimizer_state, ...   where the training stands
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from torch import Tensor
+
+from octvideo.errors import CheckpointError
+from octvideo.torch_file import read_torch_file, write_torch_file
+
+FORMAT = 1
+STATE_KEYS = ("model_state", "state_dict", "model")
+"""Where files that hold more than weights keep them: this package and PySlowFast, PyTorch's examples, timm."""
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What weights assume of their input; None where the file does not say.
+
+    mean, std: of the RGB input in 0..1, per channel. num_frames to target_fps: None for an image network.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    reverse_channels: bool = False
+    num_frames: int | None = None
+    sampling_rate: int | None = None
+    sampling_rule: str | None = None
+    target_fps: float | None = None
+    crop_size: int | None = None
+    short_side: int | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """From meta["preprocessing"]; entries of another name are left out."""
+        known = {f.name: values[f.name] for f in fields(cls) if values.get(f.name) is not None}
+        for name in {"mean", "std"} & known.keys():
+            known[name] = tuple(float(value) for value in known[name])
+        return cls(**known)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the file says, as plain values."""
+        said = {name: value for name, value in asdict(self).items() if value is not None}
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in said.items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a file of weights holds; the fields of a file from elsewhere are mostly empty.
+
+    path: for messages. state, average: the weights, and their moving average where there is one.
+    network: the arguments of `create_model`. head_act: what makes probabilities of logits.
+    recipe: the settings of the training, as YAML. training: all other entries, those that a resumed run needs.
+    format: of `meta`; 0 in a file that this package has not written.
+    """
+
+    path: str = ""
+    state: State = field(default_factory=dict)
+    average: State | None = None
+    network: dict[str, Any] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    input: InputSpec = InputSpec()
+    multi_label: bool = False
+    head_act: str | None = None
+    recipe: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, path: str) -> Self:
+        """Raises CheckpointError for what `read_torch_file` refuses, and for a file of a newer format."""
+        return cls.of(read_torch_file(path), path)
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], path: str) -> Self:
+        """The checkpoint in the dict of a file."""
+        meta = content.get("meta")
+        own = isinstance(meta, Mapping) and "model" in meta
+        meta = meta if isinstance(meta, Mapping) and own else {}
+        number = meta.get("format", 1) if own else 0
+        if not isinstance(number, int) or number > FORMAT:
+            raise CheckpointError(
+                f"{path}: of format {number}; this octvideo reads formats up to {FORMAT}: install a newer one"
+            )
+        key = next((k for k in STATE_KEYS if isinstance(content.get(k), Mapping)), None)
+        state = content if key is None else content[key]
+        average = content.get("ema_state")
+        rest = {key, "ema_state", "meta", "cfg"}
+        try:
+            return cls(
+                path,
+                _tensors(state),
+                _tensors(average) if average else None,
+                dict(meta.get("model") or {}),
+                tuple(str(name) for name in meta.get("class_names") or ()),
+                InputSpec.of(meta.get("preprocessing") or {}),
+                bool(meta.get("multi_label")),
+                meta.get("head_act"),
+                str(content.get("cfg") or ""),
+                {} if key is None else {k: v for k, v in content.items() if k not in rest},
+                number,
+            )
+        except (TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(
+                f"{path}: its description of the network is damaged ({error})"
+            ) from error
+
+    @property
+    def weights(self) -> State:
+        """The moving average, else the weights: what a network is used with."""
+        return self.average or self.state
+
+    def contents(self) -> dict[str, Any]:
+        """The dict that the file holds."""
+        meta = {
+            "format": self.format,
+            "model": self.network,
+            "class_names": list(self.class_names),
+            "preprocessing": self.input.as_dict(),
+            "multi_label": self.multi_label,
+            "head_act": self.head_act,
+        }
+        weights = {"model_state": self.state, "ema_state": self.average}
+        return {**weights, **self.training, "meta": meta, "cfg": self.recipe}
+
+    def write(self, path: str) -> None:
+        """Whole or not at all. Raises CheckpointError where there is no room, or no permission."""
+        write_torch_file(path, self.contents())
+
+
+def _tensors(state: Mapping[str, Any]) -> State:
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
