@@ -1,11 +1,11 @@
-"""What a network should take on a GPU: its roofline, unfused, fused and in one pass per layer.
+"""What a network should take on a GPU: its roofline, from unfused to one pass per layer.
 
     python benchmarks/predict_gpu.py --gpu h100 --batch 8 [--model i3d_r50] [--alpha 0 .1 .2 .5] [--train]
     python benchmarks/predict_gpu.py --gpu h200 --dtype tf32 --forms fused --layers
     python benchmarks/predict_gpu.py --tflops 500 --tbps 2.6          # a card by its rates
 
 A Markdown table; nothing runs on a GPU. A ratio is to the first alpha in the same form. `octvideo/deploy/roofline.py`
-says what the forms are.
+says what the forms are; docs/gpu.md what the numbers mean.
 """
 
 import argparse

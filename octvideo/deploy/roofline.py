@@ -1,10 +1,11 @@
 """How long a network should take on a named GPU: the roofline of each of its kernels.
 
-A kernel takes max(FLOPs / rate, bytes / bandwidth). What a network does is grouped into kernels in one of three forms:
+A kernel takes max(FLOPs / rate, bytes / bandwidth). What a network does is grouped into kernels in one of four forms:
 
     unfused     every operator is a kernel: eager PyTorch
     fused       convolutions are kernels; everything pointwise between them is fused, as torch.compile does;
                 pools and batch statistics begin or end a kernel
+    fused-pools the kernel that writes a map also writes its 2 x 2 average
     one-pass    an octave layer with its BN, residual sum and ReLU is one kernel that reads each group once and writes
                 each group once; its backward pass is another one
 
@@ -14,6 +15,7 @@ A kernel takes max(FLOPs / rate, bytes / bandwidth). What a network does is grou
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Literal
 
@@ -22,7 +24,7 @@ from torch import nn
 from octvideo.deploy.operators import Access, Operator, Operators, Style, trace_operators
 from octvideo.errors import ConfigError
 
-Form = Literal["unfused", "fused", "one-pass"]
+Form = Literal["unfused", "fused", "fused-pools", "one-pass"]
 Precision = Literal["bf16", "fp16", "tf32", "fp32"]
 ITEMSIZE = {"bf16": 2, "fp16": 2, "tf32": 4, "fp32": 4}
 
@@ -130,7 +132,7 @@ def predict(
     input_shape: (C, T, H, W) of a clip or (C, H, W) of an image.
     gpu: a name of `GPUS`, or a `Gpu` with rates of your own.
     dtype: "bf16" or "fp16" (tensor cores, 2 bytes), "tf32" (tensor cores, 4 bytes), "fp32" (4 bytes).
-    form: how operators are grouped into kernels; the module's docstring has the three.
+    form: how operators are grouped into kernels; the module's docstring has the four.
     train: forward, backward and the optimizer's update, with batch statistics.
     launch_seconds: added to each kernel; about 4e-6 in eager PyTorch where the GPU waits for the CPU, 1e-6 in a graph.
 
@@ -184,6 +186,7 @@ def _optimizer_bytes(itemsize: int) -> int:
 # --- Bytes of a kernel
 
 Groups = list[list[Operator]]
+Merged = dict[int, Access]
 
 
 @dataclass(slots=True)
@@ -205,7 +208,7 @@ class _Touched:
 
 
 def _bytes_moved(
-    groups: Groups, results: frozenset[int], merged: dict[int, Access], *, keep_unused: bool
+    groups: Groups, results: frozenset[int], merged: Merged, *, keep_unused: bool
 ) -> list[int]:
     """Of each group: what it reads from outside, and what it writes for others or as a result of the network.
 
@@ -233,11 +236,11 @@ def _bytes_moved(
     return moved
 
 
-def _source(access: Access, merged: dict[int, Access]) -> Access:
+def _source(access: Access, merged: Merged) -> Access:
     return merged.get(access.value, access)
 
 
-def _touched(accesses: Iterable[Access], merged: dict[int, Access]) -> dict[int, _Touched]:
+def _touched(accesses: Iterable[Access], merged: Merged) -> dict[int, _Touched]:
     touched: dict[int, _Touched] = defaultdict(_Touched)
     for access in accesses:
         source = _source(access, merged)
@@ -246,15 +249,15 @@ def _touched(accesses: Iterable[Access], merged: dict[int, Access]) -> dict[int,
     return touched
 
 
-# --- The three forms
+# --- The forms
 
 
-def _unfused(operators: Operators) -> tuple[Groups, dict[int, Access]]:
+def _unfused(operators: Operators) -> tuple[Groups, Merged]:
     return [[op] for op in operators.operators], {}
 
 
-def _fused(operators: Operators) -> tuple[Groups, dict[int, Access]]:
-    """A pointwise operator joins the latest kernel that it reads from, unless that is closed or has to be complete.
+def _fused(operators: Operators, joining: Callable[[Operator], bool]) -> tuple[Groups, Merged]:
+    """A `joining` operator joins the latest kernel that it reads from, unless that is closed or has to be complete.
 
     Kernels that only it reads from join it in turn, so that a gradient that is upsampled or pooled is not written
     before it is added to another.
@@ -268,7 +271,7 @@ def _fused(operators: Operators) -> tuple[Groups, dict[int, Access]]:
     group_of: dict[int, int] = {}
     for number, op in enumerate(alive):
         producers = sorted({group_of[a.value] for a in op.reads if a.value in group_of})
-        joinable = [p for p in producers if _can_join(op, groups[p])]
+        joinable = [p for p in producers if joining(op) and _is_open(groups[p], op)]
         if producers and producers[-1] in joinable:
             home = producers[-1]
             groups[home].append(op)
@@ -280,9 +283,25 @@ def _fused(operators: Operators) -> tuple[Groups, dict[int, Access]]:
     return [groups[number] for number in sorted(groups)], {}
 
 
-def _can_join(op: Operator, group: list[Operator]) -> bool:
-    if op.style not in (Style.POINTWISE, Style.REDUCTION):
-        return False
+def _is_pointwise(op: Operator) -> bool:
+    return op.style in (Style.POINTWISE, Style.REDUCTION)
+
+
+def _is_pointwise_or_octave_pool(op: Operator) -> bool:
+    return _is_pointwise(op) or op.name in OCTAVE_POOLS
+
+
+# The backward pass of an upsampling sums 2 x 2 positions.
+OCTAVE_POOLS = (
+    "avg_pool2d",
+    "avg_pool3d",
+    "upsample_nearest2d_backward",
+    "upsample_nearest3d_backward",
+)
+
+
+def _is_open(group: list[Operator], op: Operator) -> bool:
+    """Whether `op` may become part of this kernel, from which it reads."""
     if any(member.style in (Style.MATRIX, Style.OTHER) for member in group):
         return False
     sums = {a.value for m in group if m.style is Style.REDUCTION for a in m.writes}
@@ -294,10 +313,10 @@ def _only_reader(op: Operator, group: list[Operator], readers: dict[int, list[Op
     return all(r is op or any(r is member for member in group) for r in found)
 
 
-def _one_pass(operators: Operators) -> tuple[Groups, dict[int, Access]]:
+def _one_pass(operators: Operators) -> tuple[Groups, Merged]:
     """A kernel per layer and direction; batch norms, ReLUs and pools are computed again by whoever reads."""
     groups: dict[tuple[str, bool], list[Operator]] = defaultdict(list)
-    merged: dict[int, Access] = {}
+    merged: Merged = {}
     for op in _alive(operators):
         groups[op.layer, op.backward].append(op)
         if op.name in RECOMPUTED and not op.backward:
@@ -320,8 +339,9 @@ def _alive(operators: Operators) -> list[Operator]:
     return kept[::-1]
 
 
-FORMS: dict[str, Callable[[Operators], tuple[Groups, dict[int, Access]]]] = {
+FORMS: dict[str, Callable[[Operators], tuple[Groups, Merged]]] = {
     "unfused": _unfused,
-    "fused": _fused,
+    "fused": partial(_fused, joining=_is_pointwise),
+    "fused-pools": partial(_fused, joining=_is_pointwise_or_octave_pool),
     "one-pass": _one_pass,
 }

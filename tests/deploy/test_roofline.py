@@ -58,6 +58,8 @@ def traffic(channels: Channels, form: str, *, norm: bool) -> int:
         ("unfused", True, 7.375 / 6),
         # Pool 5/8; four convolutions 14/8; up, sum, BN and ReLU of both groups in 12/8, against 2 + 2.
         ("fused", True, 3.875 / 4),
+        # The pool costs no more than its output.
+        ("fused-pools", True, 3.375 / 4),
         ("one-pass", True, 0.625),
     ],
 )
@@ -131,11 +133,13 @@ def test_every_launch_adds_its_time():
 def test_fusing_moves_fewer_bytes_in_fewer_kernels_for_the_same_flops(name, alpha, train):
     operators = trace_operators(create_model(name, alpha=alpha, **SMALL), CLIP, train=train)
 
-    unfused, fused, one_pass = (predict_operators(operators, "h100", form=f) for f in FORMS)
+    found = [predict_operators(operators, "h100", form=form) for form in FORMS]
 
-    assert unfused.num_bytes > fused.num_bytes > one_pass.num_bytes
-    assert len(unfused.kernels) > len(fused.kernels) > len(one_pass.kernels)
-    assert unfused.flops == fused.flops == one_pass.flops
+    unfused, fused, pools, one_pass = (p.num_bytes for p in found)
+    assert unfused > fused >= pools > one_pass
+    unfused, fused, pools, one_pass = (len(p.kernels) for p in found)
+    assert unfused > fused >= pools > one_pass
+    assert len({p.flops for p in found}) == 1
 
 
 def test_a_batch_of_two_moves_each_map_twice_and_each_weight_once():
@@ -189,8 +193,8 @@ def test_the_script_prints_a_table_with_ratios_to_the_first_alpha(repo, monkeypa
     head, _, *lines = capsys.readouterr().out.splitlines()
     rows = [line.strip("| ").split(" | ") for line in lines]
     assert head.startswith("c2d_r26, 4 x 32 x 32, batch 1, bf16, training step; H100")
-    assert [row[:2] for row in rows[2:8]] == [
+    assert [row[:2] for row in rows[2:10]] == [
         [form, alpha] for form in FORMS for alpha in ("0", "0.5")
     ]
-    assert [row[7] for row in rows[2:8:2]] == ["1.000"] * 3
-    assert sum(row[0] == "res2.block0.expand.conv" for row in rows) == 3
+    assert [row[7] for row in rows[2:10:2]] == ["1.000"] * 4
+    assert sum(row[0] == "res2.block0.expand.conv" for row in rows) == 4
