@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -103,23 +104,32 @@ def write_named_video(
     window_seconds: float,
     stride_seconds: float,
 ) -> None:
-    """The video with its top classes drawn over time, and its sound. Streams: memory does not grow with the length."""
+    """The video with its top classes drawn over time, each frame at its true time, and its sound.
+
+    Streams: memory does not grow with the length.
+    """
     with open_video(video) as file:
-        fps, num_frames = file.info.fps, file.info.num_frames
+        info, times = file.info, file.timing(exact_times=True).times
     timeline = recognizer.timeline(
-        _counted(video, num_frames, "recognise"),
+        _counted(video, info.num_frames, "recognise"),
         window_seconds=window_seconds,
         stride_seconds=stride_seconds,
-        fps=fps,
+        fps=info.fps,
+        times=times,
     )
     rankings = [
         [(p.name, p.probability) for p in timeline.top(i, top_k)]
         for i in range(len(timeline.starts))
     ]
     middles = ((timeline.starts + timeline.ends) / 2).tolist()
-    frames = annotated(_counted(video, num_frames, "write"), fps, rankings, middles)
-    write_video(output, frames, fps, sound_of=video)
+    frames = annotated(
+        _counted(video, info.num_frames, "write"), info.fps, rankings, middles, times
+    )
+    shown = [*times, max(info.duration_seconds, times[-1])]
+    write_video(output, frames, info.fps, times=shown, sound_of=video)
 
 
 def _counted(video: Path, num_frames: int, what: str) -> Iterator[NDArray[np.uint8]]:
-    yield from tqdm(iter_frames(video), total=num_frames, unit="frame", desc=what)
+    # A damaged file is announced with the frames that decode, and is left before the damage.
+    frames = islice(iter_frames(video), num_frames)
+    yield from tqdm(frames, total=num_frames, unit="frame", desc=what)

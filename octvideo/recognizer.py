@@ -20,8 +20,9 @@ from octvideo.checkpoint import Checkpoint
 from octvideo.data.clips.sliding import sliding_clips
 from octvideo.data.clips.views import ViewSpec, read_clips, view_batches
 from octvideo.data.sampling import ClipRule, Timing
-from octvideo.data.transforms import normalize, resize_short_side
+from octvideo.data.transforms import normalize, resize_frame
 from octvideo.data.video.decode import iter_frames, open_video
+from octvideo.data.video.video import Prepare
 from octvideo.deploy.engines import WindowScores, optimize
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models.video_resnet import HeadAct
@@ -134,27 +135,32 @@ class Recognizer:
         window_seconds: float = 2.0,
         stride_seconds: float = 1.0,
         fps: float | None = None,
+        times: Sequence[float] = (),
     ) -> Timeline:
         """Probabilities in windows of `window_seconds`, one every `stride_seconds`; centre crop.
 
         The video streams: memory does not grow with its length. One shorter than a window gives one window.
+        Windows hold equally many frames; they start and end when these are shown, which in a file of varying rate
+        makes some of them shorter. times: those seconds, for frames that come without a file (else 1 / fps apart).
         """
         if not (window_seconds > 0 and stride_seconds > 0):
             raise ConfigError(
                 f"windows of {window_seconds} s every {stride_seconds} s; both must be positive"
             )
-        frames, rate = self._stream(video, fps)
+        frames, rate, times = self._stream(video, fps, times)
         window, step = max(round(window_seconds * rate), 1), max(round(stride_seconds * rate), 1)
         starts, scores = [], []
-        clips = sliding_clips(frames, window=window, step=step, num_frames=self._rule.num_frames)
+        clips = sliding_clips(
+            frames, window=window, step=step, num_frames=self._rule.num_frames, keep=self._small
+        )
         while batch := list(islice(clips, VIEWS_PER_PASS)):
-            starts += [start / rate for start, _ in batch]
+            starts += [start for start, _ in batch]
             inputs = torch.stack([self._centre(np.stack(clip)) for _, clip in batch])
             scores.append(self._score(self._prepare(inputs)).float().cpu().numpy())
         if not starts:
             raise ConfigError("the video has no frames")
-        begins = np.array(starts)
-        return Timeline(self.class_names, begins, begins + window / rate, np.concatenate(scores))
+        begins, ends = (_seconds_at(np.array(starts) + shift, times, rate) for shift in (0, window))
+        return Timeline(self.class_names, begins, ends, np.concatenate(scores))
 
     @torch.inference_mode()
     def _over_views(
@@ -201,24 +207,27 @@ class Recognizer:
             frames = video if isinstance(video, np.ndarray) else np.stack(list(video))
             yield _InMemory(_check_frames(frames), fps or self._rule.target_fps)
 
-    def _stream(self, video: Source, fps: float | None) -> tuple[Iterator[Frames], float]:
+    def _stream(
+        self, video: Source, fps: float | None, times: Sequence[float]
+    ) -> tuple[Iterator[Frames], float, Sequence[float]]:
         if isinstance(video, str | Path):
             with open_video(video) as file:
-                rate = file.info.fps
-            return iter_frames(video), rate
+                info, times = file.info, file.timing(exact_times=True).times
+            # A damaged file is announced with the frames that decode, and is left before the damage.
+            return islice(iter_frames(video), info.num_frames), info.fps, times
         frames = iter(video)
         first = next(frames, None)
         if first is None:
             raise ConfigError("the video has no frames")
         _check_frames(np.asarray(first)[None])
-        return chain([first], frames), fps or self._rule.target_fps
+        return chain([first], frames), fps or self._rule.target_fps, times
+
+    def _small(self, frame: Frames) -> Frames:
+        return resize_frame(frame, self.preprocessing["short_side"])
 
     def _centre(self, clip: Frames) -> Tensor:
-        spec = self.view_spec("1x1")
-        frames = resize_short_side(torch.from_numpy(clip).movedim(-1, 0), spec.short_side).movedim(
-            0, -1
-        )
-        return next(view_batches(frames, torch.arange(len(clip))[None], spec, 1))[0]
+        places = torch.arange(len(clip))[None]
+        return next(view_batches(torch.from_numpy(clip), places, self.view_spec("1x1"), 1))[0]
 
     def _prepare(self, inputs: Tensor) -> Tensor:
         inputs = inputs.to(self.device)
@@ -241,8 +250,9 @@ class _InMemory:
     def timing(self, *, exact_times: bool = False) -> Timing:
         return Timing(len(self._frames), self._fps)
 
-    def read(self, indices: Sequence[int]) -> Frames:
-        return self._frames[list(indices)]
+    def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames:
+        chosen = self._frames[list(indices)]
+        return np.stack([prepare(frame) for frame in chosen]) if prepare else chosen
 
 
 def load(path: str | Path, *, device: str | torch.device | None = None) -> Recognizer:
@@ -277,6 +287,16 @@ def top_predictions(
     """The k most probable of (C,) scores; equal ones in the order of the classes."""
     order = np.argsort(-scores, kind="stable")[:k]
     return [Prediction(class_names[i], float(scores[i])) for i in order]
+
+
+def _seconds_at(
+    places: NDArray[np.int64], times: Sequence[float], rate: float
+) -> NDArray[np.float64]:
+    """When frames begin; behind the last of `times`, when that one ends."""
+    if not len(times):
+        return places / rate
+    known = np.append(times, times[-1] + 1 / rate)
+    return known[np.minimum(places, len(times))]
 
 
 def _check_frames(frames: Frames) -> Frames:

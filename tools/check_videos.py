@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument(
         "--separator", help="DATA.PATH_LABEL_SEPARATOR; else spaces, tabs or a comma"
     )
+    parser.add_argument("--frame-template", default="", help="DATA.FRAME_TEMPLATE")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="for good.csv and bad.csv; else LIST_checked"
     )
@@ -36,7 +37,11 @@ def main() -> None:
     args = parser.parse_args()
 
     videos = read_list(
-        args.list, format=args.format, path_prefix=args.path_prefix, separator=args.separator
+        args.list,
+        format=args.format,
+        path_prefix=args.path_prefix,
+        separator=args.separator,
+        frame_template=args.frame_template,
     )
     result = check_list(videos, args.out, num_workers=args.workers, timeout_seconds=args.timeout)
 

@@ -48,6 +48,7 @@ def open_list(cfg: Any, path: str) -> VideoList:
         path_prefix=data.PATH_PREFIX,
         separator=data.PATH_LABEL_SEPARATOR or None,
         num_classes=cfg.MODEL.NUM_CLASSES,
+        frame_template=data.FRAME_TEMPLATE,
     )
 
 

@@ -44,6 +44,7 @@ DEFAULTS: Tree = {
         "PATH_PREFIX": "",  # goes before every path of a list
         "PATH_LABEL_SEPARATOR": "",  # "": spaces, tabs or a comma
         "LIST_FORMAT": "video",
+        "FRAME_TEMPLATE": "",  # which pictures of a folder are the frames: img_{:05d}.jpg, rgb_*.png
         "NUM_FRAMES": 8,
         "SAMPLING_RATE": 8,
         "SAMPLING_RULE": "pyslowfast",  # how NUM_FRAMES are spread over a clip

@@ -8,7 +8,9 @@ import math
 import random
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,6 +36,12 @@ def normalize(inputs: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 def resize_short_side(clip: Tensor, short_side: int) -> Tensor:
     """uint8 (3, T, H, W), bilinear without antialias, the other side floored. (PySlowFast.)"""
     return resize(clip, *short_side_size(clip.shape[-2], clip.shape[-1], short_side))
+
+
+def resize_frame(frame: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
+    """One frame (H, W, 3) as `resize_short_side` resizes a clip, pixel by pixel."""
+    clip = torch.from_numpy(np.ascontiguousarray(frame))[None].movedim(-1, 0)
+    return resize_short_side(clip, short_side).movedim(0, -1)[0].numpy()
 
 
 def resize(clip: Tensor, height: int, width: int) -> Tensor:

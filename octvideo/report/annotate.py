@@ -40,8 +40,13 @@ def annotated(
     fps: float,
     rankings: Sequence[Sequence[tuple[str, float]]],
     middles: Sequence[float],
+    times: Sequence[float] = (),
 ) -> Iterator[Frame]:
-    """Each frame with the ranking whose middle (seconds, ascending) is nearest to it; one frame in memory at a time."""
+    """Each frame with the ranking whose middle (seconds, ascending) is nearest to it; one frame in memory at a time.
+
+    times: when the frames are shown, where they are not 1 / fps apart.
+    """
     between = [(a + b) / 2 for a, b in pairwise(middles)]
     for number, frame in enumerate(frames):
-        yield draw_bars(frame, rankings[int(np.searchsorted(between, number / fps))])
+        seconds = times[number] if len(times) else number / fps
+        yield draw_bars(frame, rankings[int(np.searchsorted(between, seconds))])

@@ -1,26 +1,31 @@
 """Clips of a stream of frames, one after another, holding no more frames than the open windows need."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Frame = TypeVar("Frame")
 
 
 def sliding_clips(
-    frames: Iterable[Frame], *, window: int, step: int, num_frames: int
+    frames: Iterable[Frame],
+    *,
+    window: int,
+    step: int,
+    num_frames: int,
+    keep: Callable[[Frame], Frame] = lambda frame: frame,
 ) -> Iterator[tuple[int, list[Frame]]]:
     """(number of the first frame, num_frames evenly spread frames) of every window of `window` frames, `step` apart.
 
         window 7, step 3, 3 frames:   f..f..f
                                          f..f..f
-    A stream shorter than one window gives a single clip that repeats its last frames.
+    A stream shorter than one window gives a single clip that repeats its last frames. keep: what is held of a frame.
     """
     offsets = [k * (window - 1) // max(num_frames - 1, 1) for k in range(num_frames)]
     held: dict[int, Frame] = {}
     start = 0
     for number, frame in enumerate(frames):
         if any(number >= offset and (number - offset) % step == 0 for offset in offsets):
-            held[number] = frame
+            held[number] = keep(frame)
         if number == start + window - 1:
             yield start, [held[start + offset] for offset in offsets]
             start += step

@@ -17,7 +17,6 @@ from octvideo.data.lists.video_list import VideoList
 from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import ClipRule, Timing, crop_offset
-from octvideo.data.transforms import resize_short_side
 from octvideo.data.video.frame_source import FrameSource, open_entry, read_planes
 from octvideo.data.video.index import VideoIndex
 from octvideo.data.video.video import Frames
@@ -113,7 +112,7 @@ class VideoViews:
     classes: what the list's labels are called by the model (`class_names.match_classes`); None when they agree.
     backend: PyAV by default, since one pass forward through a file is what it does best (benchmarks/evaluate.py).
     num_workers processes read ahead, and survive a file that hangs or crashes the decoder; 0 reads in this process.
-    Each holds the frames of one video at full size before it resizes them: 80 of 1080p are 0.5 GB, of 2160p 2 GB.
+    Each frame is resized as soon as it is decoded: what is held of a video does not depend on the size of its pictures.
     """
 
     def __init__(
@@ -174,7 +173,7 @@ def read_clips(video: FrameSource, spec: ViewSpec) -> tuple[Tensor, Tensor]:
     """Frames that the clips share, uint8 (F, H, W, 3), decoded and resized once; int64 (num_clips, T) into them."""
     clips = np.array(spec.clips(video.timing(exact_times=spec.rule.rule == "time")))
     shared, places = np.unique(clips, return_inverse=True)
-    resized = resize_short_side(read_planes(video, shared.tolist()), spec.short_side).movedim(0, -1)
+    resized = read_planes(video, shared.tolist(), short_side=spec.short_side).movedim(0, -1)
     return resized, torch.from_numpy(places.reshape(clips.shape))
 
 

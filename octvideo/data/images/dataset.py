@@ -11,6 +11,7 @@ from octvideo.data.images import cifar10
 from octvideo.data.images.transforms import Transform
 from octvideo.data.lists.video_list import VideoEntry, VideoList
 from octvideo.data.loading.batch import Problem, Sample
+from octvideo.data.pictures import read_picture
 from octvideo.data.reading import DecodeError, reading
 from octvideo.errors import DataError
 
@@ -45,7 +46,7 @@ class ImageFolder:
                 VideoEntry(str(path.relative_to(self.root)), (label,))
                 for label, name in enumerate(self.class_names)
                 for path in sorted((self.root / name).rglob("*"))
-                if path.suffix.lower() in SUFFIXES
+                if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
             ),
             root=self.root,
             name=str(self.root),
@@ -65,17 +66,7 @@ class ImageFolder:
     def read(self, index: int) -> Image.Image:
         path, _ = self.entry(index)
         with reading(path):
-            try:
-                with Image.open(path) as image:
-                    return image.convert("RGB")
-            except (
-                OSError,
-                SyntaxError,
-                ValueError,
-                EOFError,
-                Image.DecompressionBombError,
-            ) as error:
-                raise DecodeError(path, str(error) or type(error).__name__) from None
+            return Image.fromarray(read_picture(path))
 
 
 class Cifar10:
@@ -128,7 +119,9 @@ def image_class_names(folder: str | Path) -> tuple[str, ...]:
 
 
 def _folder_names(root: Path) -> tuple[str, ...]:
-    return tuple(sorted(at.name for at in root.iterdir() if at.is_dir()))
+    """Hidden folders (.ipynb_checkpoints) are no classes."""
+    folders = (at.name for at in root.iterdir() if at.is_dir() and not at.name.startswith("."))
+    return tuple(sorted(folders))
 
 
 class ImageDataset:

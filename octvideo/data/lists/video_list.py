@@ -24,11 +24,15 @@ _COLUMNS = {"path", "num_frames", "label", "labels"}
 
 
 class VideoEntry(NamedTuple):
-    """One line: the file (or the folder of jpg frames), its labels (none, one, or several), its frames if listed."""
+    """One line: the file (or the folder of frames), its labels (none, one, or several), its frames if listed.
+
+    template: which files of a folder are its frames (DATA.FRAME_TEMPLATE); "" where there is one series.
+    """
 
     path: str
     labels: tuple[int, ...] = ()
     num_frames: int = 0
+    template: str = ""
 
     @property
     def label(self) -> int:
@@ -51,16 +55,18 @@ class VideoList:
         format: str = "video",
         root: str | Path = "",
         name: str = "list",
+        frame_template: str = "",
     ) -> None:
         text, labels, num_frames = bytearray(), array("q"), array("q")
         text_ends, label_ends = array("q", [0]), array("q", [0])
-        for path, entry_labels, entry_frames in entries:
+        for path, entry_labels, entry_frames, _ in entries:
             text += path.encode()
             text_ends.append(len(text))
             labels.extend(entry_labels)
             label_ends.append(len(labels))
             num_frames.append(entry_frames)
         self.format, self.root, self.name = format, str(root), name
+        self._frame_template = frame_template
         self._text = torch.frombuffer(text or bytearray(1), dtype=torch.uint8)
         self._text_ends = torch.tensor(text_ends, dtype=torch.int64)
         self._labels = torch.tensor(labels, dtype=torch.int32)
@@ -80,7 +86,8 @@ class VideoList:
         i = range(len(self))[index]
         path = bytes(_between(self._text, self._text_ends, i).numpy()).decode()
         labels = tuple(_between(self._labels, self._label_ends, i).tolist())
-        return VideoEntry(join(self.root, path), labels, int(self._num_frames[i]))
+        num_frames = int(self._num_frames[i])
+        return VideoEntry(join(self.root, path), labels, num_frames, self._frame_template)
 
     def __iter__(self) -> Iterator[VideoEntry]:
         return (self[i] for i in range(len(self)))
@@ -97,6 +104,7 @@ def read_list(
     path_prefix: str | Path = "",
     separator: str | None = None,
     num_classes: int | None = None,
+    frame_template: str = "",
 ) -> VideoList:
     """The videos of a list file, in its order.
 
@@ -129,6 +137,7 @@ def read_list(
             format=format,
             root=path_prefix or parent(listed),
             name=listed,
+            frame_template=frame_template,
         )
     if not len(videos):
         raise DataError(
@@ -150,7 +159,7 @@ def write_list(path: str | Path, entries: Iterable[VideoEntry]) -> None:
             f"{bad!r}: the name holds a line break, which no list can; rename the file."
         )
     lines = [] if any(entry.labels for entry in entries) else ["path"]
-    for name, labels, num_frames in entries:
+    for name, labels, num_frames, _ in entries:
         fields = [name, *([str(num_frames)] if num_frames else []), ",".join(map(str, labels))]
         lines.append(" ".join(fields).rstrip())
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -98,13 +98,10 @@ def resize_video(source: str, target: str, short_side: int, gop: int, crf: int) 
 
 
 def _uneven_times(video: Video) -> Sequence[float] | None:
-    """Seconds of each frame; None when all are within half a frame of a constant rate, or the file is damaged."""
-    if video.info.problems:
-        return None
-    # AVI gives reordered pictures the times of other ones; as a set they are right.
-    times = sorted(video.timing(exact_times=True).times)
-    uneven = any(abs(second * video.info.fps - frame) > 0.5 for frame, second in enumerate(times))
-    return times if uneven and len(set(times)) == len(times) else None
+    """Seconds of each frame, and of the end of the last; None when all are within half a frame of a constant rate."""
+    info, times = video.info, video.timing(exact_times=True).times
+    uneven = any(abs(second * info.fps - frame) > 0.5 for frame, second in enumerate(times))
+    return [*times, max(info.duration_seconds, times[-1])] if uneven else None
 
 
 @dataclass(frozen=True, slots=True)

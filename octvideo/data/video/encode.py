@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octvideo.data.video.container import file_url, opened
 from octvideo.errors import DataError
 
 _TICK = Fraction(
     1, 90_000
 )  # seconds; what MPEG counts in, a whole number of them at all usual rates
+
+_FRAME_DURATION = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: how long a frame is shown reaches the file
 
 
 def write_video(
@@ -33,16 +36,17 @@ def write_video(
 
     Equal frames give an equal file (one encoder thread). A keyframe every `gop` frames makes seeks cheap. size: (H, W)
     to scale to, else that of the first frame; an odd one grows by a pixel, as 4:2:0 counts in pairs. times: seconds at
-    which the frames are shown, where they are not 1 / fps apart. sound_of: a file whose first audio stream, if it has
-    one, comes along as AAC. Raises DataError without a frame.
+    which the frames are shown, where they are not 1 / fps apart; one time more than frames is when the last one ends.
+    sound_of: a video file whose first audio stream, if it has one, comes along as AAC, as long before or after the
+    first frame as it was there. Raises DataError without a frame.
     """
     import av
 
     count, stream = 0, None
     with ExitStack() as stack:
         partial = stack.enter_context(_appears_complete(Path(path)))
-        container = stack.enter_context(av.open(str(partial), "w", format="mp4"))
-        source = stack.enter_context(av.open(str(sound_of))) if sound_of else None
+        container = stack.enter_context(av.open(file_url(partial), "w", format="mp4"))
+        source = stack.enter_context(opened(str(sound_of))) if sound_of else None
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             if stream is None:
@@ -50,17 +54,19 @@ def write_video(
                 stream = _h264_stream(
                     container, fps, width, height, gop=gop, crf=crf, preset=preset
                 )
-                sound = _Sound(container, source)
                 if times is not None:
-                    stream.codec_context.time_base = _TICK
+                    _keep_times(stream)
+                sound = _Sound(container, source)
             picture = picture.reformat(
                 stream.width, stream.height, format="yuv420p", interpolation="AREA"
             )
             if times is not None:
                 picture.pts, picture.time_base = round(times[count] / _TICK), _TICK
+                if count + 1 < len(times):
+                    picture.duration = round(times[count + 1] / _TICK) - picture.pts
             container.mux(stream.encode(picture))
             count += 1
-            sound.mux_until(count / fps)
+            sound.mux_until(count / fps if times is None else times[count - 1])
         if stream is None:
             raise DataError(f"{path}: no frame to write; a video has at least one.")
         container.mux(stream.encode())
@@ -88,28 +94,42 @@ def _h264_stream(
     return stream
 
 
+def _keep_times(stream: Any) -> None:
+    """Frames are shown when they say, and as long: mp4 keeps that only where pictures are stored in display order."""
+    stream.codec_context.time_base = _TICK
+    stream.codec_context.flags |= _FRAME_DURATION
+    stream.options = stream.options | {"bf": "0"}
+
+
 class _Sound:
     """The first audio stream of `source`, encoded as AAC beside the pictures; nothing where there is none."""
 
     def __init__(self, container: Any, source: Any) -> None:
         self._container, self._frames, self._time = container, iter(()), -math.inf
+        self._heard: int | None = None  # samples since the first picture
         if source is not None and source.streams.audio:
-            heard = source.streams.audio[0]
+            heard, shown = source.streams.audio[0], source.streams.video[0]
             self._stream = container.add_stream("aac", rate=heard.rate)
             self._frames = source.decode(heard)
+            self._first_picture = float((shown.start_time or 0) * shown.time_base)
 
     def mux_until(self, seconds: float) -> None:
         """Keeps up with the pictures, so that players need not look far ahead; infinity ends the stream."""
         while self._time < seconds:
             frame = next(self._frames, None)
             if frame is None:
-                if self._time > -math.inf:
+                if self._heard is not None:
                     self._container.mux(self._stream.encode(None))
                 self._time = math.inf
                 return
-            self._time = frame.time
+            self._time = (frame.time or 0.0) - self._first_picture
+            if self._heard is None:
+                if self._time + frame.samples / frame.sample_rate <= 0:
+                    continue  # Heard before the first picture.
+                self._heard = max(round(self._time * frame.sample_rate), 0)
             # Sound without gaps: AVI files number their audio frames in ways that the encoder refuses.
-            frame.pts = None
+            frame.pts, frame.time_base = self._heard, Fraction(1, frame.sample_rate)
+            self._heard += frame.samples
             self._container.mux(self._stream.encode(frame))
 
 

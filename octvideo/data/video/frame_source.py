@@ -11,10 +11,11 @@ from torch import Tensor
 from octvideo.data.lists.video_list import VideoEntry
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import Timing
+from octvideo.data.transforms import resize_frame
 from octvideo.data.video.decode import open_video
 from octvideo.data.video.frame_folders import open_frames
 from octvideo.data.video.index import VideoIndex
-from octvideo.data.video.video import Frames
+from octvideo.data.video.video import Frames, Prepare
 
 _MAX_ASPECT = 16
 
@@ -25,7 +26,7 @@ class FrameSource(Protocol):
     path: str
 
     def timing(self, *, exact_times: bool = False) -> Timing: ...
-    def read(self, indices: Sequence[int]) -> Frames: ...
+    def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames: ...
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def open_entry(
 ) -> Iterator[FrameSource]:
     """Open a line of a list: a file, or a folder of frames where the line says how many there are."""
     if entry.num_frames:
-        with open_frames(entry.path, entry.num_frames) as folder:
+        with open_frames(entry.path, entry.num_frames, template=entry.template) as folder:
             yield folder
     else:
         with open_video(
@@ -43,16 +44,22 @@ def open_entry(
             yield video
 
 
-def read_planes(source: FrameSource, indices: Sequence[int]) -> Tensor:
-    """uint8 (3, T, H, W), the channel last in memory.
+def read_planes(
+    source: FrameSource, indices: Sequence[int], *, short_side: int | None = None
+) -> Tensor:
+    """uint8 (3, T, H, W), the channel last in memory. short_side: resize each frame as soon as it is decoded.
 
     Raises DecodeError for a picture that is a line: once its short side is resized, it would fill the memory.
     """
-    frames = source.read(indices)
-    _, height, width, _ = frames.shape
-    if max(height, width) > _MAX_ASPECT * min(height, width):
-        raise DecodeError(
-            source.path,
-            f"{width} x {height} pixels: one side is over {_MAX_ASPECT} times the other",
-        )
+
+    def prepare(frame: Frames) -> Frames:
+        height, width, _ = frame.shape
+        if max(height, width) > _MAX_ASPECT * min(height, width):
+            raise DecodeError(
+                source.path,
+                f"{width} x {height} pixels: one side is over {_MAX_ASPECT} times the other",
+            )
+        return resize_frame(frame, short_side) if short_side else frame
+
+    frames = source.read(indices, prepare)
     return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, 0)

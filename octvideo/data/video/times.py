@@ -25,11 +25,11 @@ def true_times(stamps: Sequence[float] | Seconds, fps: float) -> Seconds:
     with an impossible one, stands between its neighbours. All nan: 1 / fps apart.
     """
     times = np.array(stamps, np.float64)
-    known = times[~np.isnan(times)]
-    if not len(known):
+    if np.isnan(times).all():
         return np.arange(len(times)) / fps
-    gaps = np.diff(known)
-    interval = float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else 1 / fps
+    gaps = np.diff(times)
+    gaps = gaps[gaps > 0]
+    interval = float(np.median(gaps)) if len(gaps) else 1 / fps
     if np.isnan(times).any() or (np.diff(times) <= 0).any():
         times = np.sort(times) if _is_reordered(times) else _rebased(times, interval)
     return times - times[0]
@@ -75,7 +75,7 @@ def rate_and_duration(
     places = np.arange(count)
     if count < 2 or (is_said and np.abs(times * rate - places).max() <= 0.5):
         return rate, count / rate
-    gap = float(np.median(np.diff(times)))
-    shown = last_seconds if 0 < last_seconds <= 10 * gap else gap
-    seconds = float(times[-1]) + shown
+    gaps = np.diff(times)
+    is_sane = 0 < last_seconds <= 10 * gaps.max()
+    seconds = float(times[-1]) + (last_seconds if is_sane else float(np.median(gaps)))
     return min(max(count / seconds, 1e-3), 1e3), seconds

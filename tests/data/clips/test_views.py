@@ -191,7 +191,7 @@ def test_a_video_is_decoded_once_for_all_its_views(folder, monkeypatch):
     monkeypatch.setattr(
         decode.Video,
         "read",
-        lambda self, indices: reads.append(list(indices)) or read(self, indices),
+        lambda self, indices, prepare: reads.append(list(indices)) or read(self, indices, prepare),
     )
 
     (video,) = VideoViews(read_list(folder / "val.csv"), SMALL).read([0])

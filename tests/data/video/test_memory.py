@@ -1,0 +1,135 @@
+"""Memory does not grow with a file's length, nor beyond what a network sees with its size."""
+
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pytest
+import torch
+from coded_videos import write_clip
+
+from octvideo.data import open_video
+from octvideo.data.clips.views import ViewSpec, read_clips
+from octvideo.data.sampling import ClipRule
+from octvideo.data.transforms import resize_short_side
+
+MEASURED = """
+import resource, sys
+import av, numpy, torch  # so that only the file is measured
+from octvideo.data import iter_frames, open_video
+from octvideo.data.clips.views import ViewSpec, read_clips
+from octvideo.data.sampling import ClipRule
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+path, before = sys.argv[1], peak()
+{work}
+print(peak() - before, peak())
+"""
+OPEN = "with open_video(path) as video: video.timing(exact_times=True)"
+EVALUATE = (
+    "with open_video(path, backend='pyav') as video:\n"
+    "    read_clips(video, ViewSpec(ClipRule(8, 2), 10, 3, 256, 256))"
+)
+STREAM = "for frame in iter_frames(path): pass"
+
+
+def megabytes(path, work):
+    """(grown by, peak) of a process that does this with the file."""
+    code = MEASURED.format(work=work)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    return tuple(map(float, done.stdout.split()))
+
+
+def repeated(source, target, times):
+    """The packets of a file again and again, their clock going on."""
+    with av.open(str(source)) as reader:
+        stream = reader.streams.video[0]
+        packets = [
+            (bytes(packet), packet.pts, packet.dts, packet.is_keyframe)
+            for packet in reader.demux(stream)
+            if packet.size
+        ]
+        length = len(packets) * round(1 / 25 / stream.time_base)
+        with av.open(str(target), "w") as writer:
+            ours = writer.add_stream_from_template(stream)
+            for round_number in range(times):
+                for data, pts, dts, is_key in packets:
+                    packet = av.Packet(data)
+                    packet.stream, packet.time_base = ours, stream.time_base
+                    packet.pts = pts + round_number * length
+                    packet.dts = dts + round_number * length
+                    packet.is_keyframe = is_key
+                    writer.mux(packet)
+    return target
+
+
+@pytest.mark.parametrize("work", [OPEN, STREAM])
+def test_memory_does_not_grow_with_the_length(tmp_path, work):
+    path = tmp_path / "noise.mp4"
+    noise = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1", "bf": "0"})
+        stream.width = stream.height = 512
+        stream.pix_fmt = "yuv420p"
+        for _ in range(10):
+            image = noise.integers(0, 255, (512, 512, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+    long = repeated(path, tmp_path / "long.mp4", 40)
+    assert long.stat().st_size > 60e6
+
+    short_growth, _ = megabytes(path, work)
+    growth, _ = megabytes(long, work)
+
+    assert growth < short_growth + 25
+
+
+@pytest.mark.slow
+def test_large_frames_are_resized_one_by_one(tmp_path):
+    path = tmp_path / "large.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width = stream.height = 4096
+        stream.pix_fmt = "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.full((4096, 4096, 3), 128, np.uint8), "rgb24")
+        frame = frame.reformat(format="yuv420p")
+        for number in range(100):
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert path.stat().st_size < 1e6
+
+    assert megabytes(path, EVALUATE)[1] < 1000
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 128), (75, 100), (64, 61)])
+@pytest.mark.parametrize("short_side", [32, 64, 100])
+def test_resizing_one_by_one_changes_no_pixel(tmp_path, height, width, short_side):
+    path = tmp_path / "clip.avi"
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25, options={"g": "5"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for _ in range(20):
+            image = rng.integers(0, 255, (height, width, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+    spec = ViewSpec(ClipRule(4, 2), 3, 3, short_side, short_side)
+
+    with open_video(path) as video:
+        small, clips = read_clips(video, spec)
+        whole = torch.from_numpy(video.read(np.unique(spec.clips(video.timing())).tolist()))
+
+    expected = resize_short_side(whole.movedim(-1, 0), short_side).movedim(0, -1)
+    assert torch.equal(small, expected)
+    assert clips.max() == len(expected) - 1
+
+
+def test_frames_of_a_known_clip_stay_those_of_one_batch(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4")
+
+    with open_video(path) as video:
+        prepared = video.read([3, 7, 3], lambda frame: frame[::2, ::2])
+        np.testing.assert_array_equal(prepared, video.read([3, 7, 3])[:, ::2, ::2])
