@@ -11,16 +11,9 @@ says what the forms are; docs/gpu.md what the numbers mean.
 import argparse
 
 from octvideo import create_model
+from octvideo.deploy.gpus import GPUS, Gpu, find_gpu
 from octvideo.deploy.operators import Operators, trace_operators
-from octvideo.deploy.roofline import (
-    FORMS,
-    GPUS,
-    ITEMSIZE,
-    Gpu,
-    Prediction,
-    find_gpu,
-    predict_operators,
-)
+from octvideo.deploy.roofline import FORMS, ITEMSIZE, Prediction, predict_operators
 from octvideo.errors import exit_on_user_error
 from octvideo.models.registry import input_shape
 

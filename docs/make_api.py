@@ -40,7 +40,8 @@ PAGE: dict[str, Sequence[str]] = {
     "octvideo.deploy.engines": ("optimize",),
     "octvideo.deploy.fold": ("fold_batch_norm",),
     "octvideo.deploy.export": ("export_model",),
-    "octvideo.deploy.roofline": ("predict", "predict_operators", "Prediction", "Kernel", "Gpu"),
+    "octvideo.deploy.roofline": ("predict", "predict_operators", "Prediction", "Kernel"),
+    "octvideo.deploy.gpus": ("find_gpu", "Gpu"),
     "octvideo.deploy.operators": ("trace_operators", "Operator"),
     "octvideo.errors": (
         "OctvideoError",

@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from octvideo import create_model
+from octvideo.deploy.gpus import GPUS, Gpu, find_gpu
 from octvideo.deploy.operators import trace_operators
-from octvideo.deploy.roofline import FORMS, GPUS, Gpu, predict, predict_operators
+from octvideo.deploy.roofline import FORMS, predict, predict_operators
 from octvideo.errors import ConfigError
 from octvideo.layers import Channels, OctBatchNorm3d, OctConv3d, OctTensor
 from octvideo.models.blocks import Bottleneck
@@ -175,6 +176,26 @@ def test_mistakes_are_named():
         predict(model, CLIP, "h100", form="fuse")
     with pytest.raises(ConfigError, match="dtype is 'int8'"):
         predict(model, CLIP, "h100", dtype="int8")
+
+
+@pytest.mark.parametrize(
+    ("device", "key"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("Tesla T4", "t4"),
+    ],
+)
+def test_a_card_is_found_by_the_name_that_its_driver_gives(device, key):
+    assert find_gpu(device) is GPUS[key]
+
+
+@pytest.mark.parametrize("device", ["NVIDIA H100 PCIe", "NVIDIA A100-SXM4-40GB", "NVIDIA L40"])
+def test_a_card_with_other_rates_is_not_taken_for_one_of_the_table(device):
+    with pytest.raises(ConfigError, match=f"no GPU '{device}'"):
+        find_gpu(device)
 
 
 @pytest.mark.parametrize("gpu", GPUS)
