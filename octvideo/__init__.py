@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 from octvideo.catalogue import list_models
 from octvideo.models import create_model
+from octvideo.octavize import octavize
 
 if TYPE_CHECKING:
     from octvideo.recognizer import Recognizer
 
 __version__ = "0.1.0"
-__all__ = ["create_model", "list_models", "load"]
+__all__ = ["create_model", "list_models", "load", "octavize"]
 
 
 def load(path: Any, *, device: Any = None) -> "Recognizer":

@@ -141,6 +141,7 @@ class _OctConv(nn.Module):
     stride: one int for height and width, in 3D also (t, s, s); s is 1 or 2 wherever a low group exists. Time is
         strided in the four convolutions alike.
     padding: must keep the spatial size (k // 2 of an odd k) wherever a low group exists.
+    dilation: of all four convolutions; an odd k keeps the size with padding dilation * (k // 2).
     groups: the same in all four paths; groups == channels is depthwise, which has no exchange paths.
     bias: on h2h and h2l, so that each output group has one.
     downsample: how a spatial stride is taken: "stride" by the convolutions, "pool" by an average pool before them.
@@ -165,6 +166,7 @@ class _OctConv(nn.Module):
         bias: bool = True,
         *,
         alpha: tuple[float, float] | None = None,
+        dilation: Size = 1,
         downsample: Downsample | None = None,
     ) -> None:
         super().__init__()
@@ -173,6 +175,7 @@ class _OctConv(nn.Module):
         self.kernel_size = self._expand(kernel_size)
         self.stride = self._expand(stride)
         self.padding = self._expand(padding)
+        self.dilation = self._expand(dilation)
         self.groups = groups
         has_low = bool(self.in_channels.low or self.out_channels.low)
         self.downsample = downsample or ("pool" if has_low else "stride")
@@ -269,7 +272,7 @@ class _OctConv(nn.Module):
     ) -> nn.Module:
         groups = in_channels if self.depthwise else self.groups
         # The tuples have `dims` entries; the two classes differ in nothing else.
-        sizes: tuple[Any, Any, Any] = (self.kernel_size, stride, self.padding)
+        sizes: tuple[Any, Any, Any, Any] = (self.kernel_size, stride, self.padding, self.dilation)
         return self.conv(in_channels, out_channels, *sizes, groups=groups, bias=bias)
 
     def _expand(self, size: Size) -> tuple[int, ...]:
@@ -303,12 +306,11 @@ class _OctConv(nn.Module):
             raise ConfigError(
                 f"{name} got stride {self.stride}; beside a low group the spatial stride is 1 or 2"
             )
-        if any(
-            k != 2 * p + 1 for k, p in zip(self.kernel_size[-2:], self.padding[-2:], strict=True)
-        ):
+        sizes = zip(self.kernel_size[-2:], self.padding[-2:], self.dilation[-2:], strict=True)
+        if any(k % 2 == 0 or 2 * p != d * (k - 1) for k, p, d in sizes):
             raise ConfigError(
                 f"{name} got kernel {self.kernel_size} with padding {self.padding}; the two groups keep their sizes "
-                "apart by a factor of 2 only if an odd kernel k is padded by k // 2"
+                "apart by a factor of 2 only if an odd kernel k is padded by k // 2 (times its dilation)"
             )
 
 

@@ -1,0 +1,113 @@
+"""Octave layers that hold the kernels and the statistics of plain ones."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
+from octvideo.layers.lowering import Conv3d
+from octvideo.layers.octave import Downsample
+from octvideo.octavize.layout import Layout
+from octvideo.octavize.plan import Site, same_padding
+from octvideo.octavize.runtime import EachGroup
+
+TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def plain(conv: Any) -> Any:
+    """The one convolution that a convolution without low groups consists of."""
+    return conv.h2h if isinstance(conv, OctConv2d | OctConv3d) else conv
+
+
+@torch.no_grad()
+def octave_conv(
+    site: Site, reads: Layout, writes: Layout, downsample: Downsample | None
+) -> OctConv2d | OctConv3d:
+    """The octave convolution whose four kernels are the blocks of this convolution's kernel."""
+    conv = plain(site.conv)
+    kind = OctConv2d if len(conv.kernel_size) == 2 else OctConv3d
+    sizes = (conv.kernel_size, site.conv.stride, same_padding(conv), conv.groups)
+    octave = kind(
+        reads.channels,
+        writes.channels,
+        *sizes,
+        bias=conv.bias is not None,
+        dilation=conv.dilation,
+        downsample=downsample,
+    ).to(conv.weight.device, conv.weight.dtype)
+    groups_of = {"h": (reads.high, writes.high), "l": (reads.low, writes.low)}
+    for name, path in octave.paths.items():
+        columns, rows = groups_of[name[0]][0], groups_of[name[-1]][1]
+        block = conv.weight[list(rows)] if site.is_depthwise else _block(conv, rows, columns)
+        path.weight = _parameter(block, conv.weight)
+        if path.bias is not None:
+            path.bias = _parameter(conv.bias[list(rows)], conv.bias)
+        if isinstance(path, Conv3d):
+            path.lowered = getattr(conv, "lowered", False)
+    return octave.train(site.conv.training)
+
+
+def _block(conv: Any, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
+    """Kernel of the outputs `rows` and the inputs `columns`, which are balanced over the groups."""
+    out_size, in_size = conv.out_channels // conv.groups, conv.in_channels // conv.groups
+    share = len(columns) // conv.groups
+    seen = torch.tensor(columns).reshape(conv.groups, share) % in_size
+    index = seen[torch.tensor(rows) // out_size].to(conv.weight.device)
+    kernel = conv.weight[list(rows)]
+    index = index.reshape(*index.shape, *[1] * (kernel.dim() - 2))
+    return kernel.gather(1, index.expand(-1, -1, *kernel.shape[2:]))
+
+
+def _parameter(values: Tensor, like: Tensor) -> nn.Parameter:
+    """`values` in the memory layout of `like`."""
+    for layout in (torch.channels_last, torch.channels_last_3d):
+        dims = 4 if layout is torch.channels_last else 5
+        if like.dim() == dims and like.is_contiguous(memory_format=layout):
+            values = values.contiguous(memory_format=layout)
+    return nn.Parameter(values.clone(), requires_grad=like.requires_grad)
+
+
+@torch.no_grad()
+def octave_norm(norm: Any, layout: Layout) -> nn.Module:
+    """The norm of each group, with its part of the scales and statistics; `norm` is one of `operations.NORMS`."""
+    if isinstance(norm, nn.GroupNorm):
+        size = norm.num_channels // norm.num_groups
+        parts = [
+            nn.GroupNorm(width // size, width, norm.eps, norm.affine) for width in layout.channels
+        ]
+        return _filled(EachGroup(*parts), norm, layout)
+    if isinstance(norm, nn.PReLU):
+        return _filled(EachGroup(*(nn.PReLU(width) for width in layout.channels)), norm, layout)
+    source: Any = norm.high if isinstance(norm, OctBatchNorm2d | OctBatchNorm3d) else norm
+    kind = OctBatchNorm2d if isinstance(source, nn.BatchNorm2d) else OctBatchNorm3d
+    pair = kind(layout.channels, source.eps, source.momentum, source.affine)
+    if not source.track_running_stats:
+        group: Any
+        for group in pair.groups:
+            group.track_running_stats = False
+            group.running_mean = group.running_var = group.num_batches_tracked = None
+    return _filled(pair, source, layout)
+
+
+def _filled(pair: Any, source: nn.Module, layout: Layout) -> nn.Module:
+    for group, channels in ((pair.high, layout.high), (pair.low, layout.low)):
+        for name in TENSORS:
+            tensor = getattr(source, name, None)
+            if tensor is None:
+                continue
+            part = tensor.clone() if tensor.dim() == 0 else tensor[list(channels)]
+            is_parameter = isinstance(tensor, nn.Parameter)
+            setattr(group, name, _parameter(part, tensor) if is_parameter else part)
+    return pair.train(source.training)
+
+
+def reset(model: nn.Module) -> None:
+    """Draw all weights anew; octave convolutions from the fan-in of the undivided kernel."""
+    for module in model.modules():
+        if callable(redraw := getattr(module, "reset_parameters", None)):
+            redraw()
+    for module in model.modules():
+        if isinstance(module, OctConv2d | OctConv3d) and module.out_channels.low:
+            module.reset_parameters()

@@ -1,0 +1,77 @@
+"""What `octavize` did to a network, and what it saves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from octvideo.layers import Channels
+
+
+@dataclass(frozen=True, slots=True)
+class ConvReport:
+    """A convolution: channels that it reads and writes, multiply-adds and parameters before and after.
+
+    why: the reason where its output is undivided.
+    """
+
+    name: str
+    reads: Channels
+    writes: Channels
+    macs_before: int
+    macs: int
+    why: str = ""
+
+    @property
+    def is_octave(self) -> bool:
+        """It meets a pair, on one side at least."""
+        return bool(self.reads.low or self.writes.low)
+
+    def __str__(self) -> str:
+        why = f" ({self.why})" if self.why else ""
+        return f"{self.name}: {self.reads} -> {self.writes}{why}"
+
+
+@dataclass(frozen=True, slots=True)
+class StageError:
+    """|features - features before| / |features before| behind the last layer of a stage."""
+
+    stage: str
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.stage}: relative feature error {self.error:.3f}"
+
+
+@dataclass(frozen=True, slots=True)
+class OctaveReport:
+    """convolutions: all of the network. notes: where a pair was merged or a map was split, and why.
+
+    macs: multiply-adds of convolutions and linear layers for one example. errors: empty without clips.
+    """
+
+    alpha: float
+    convolutions: tuple[ConvReport, ...]
+    notes: tuple[str, ...]
+    macs_before: int
+    macs: int
+    parameters_before: int
+    parameters: int
+    errors: tuple[StageError, ...] = ()
+
+    @property
+    def octave(self) -> list[ConvReport]:
+        """The convolutions that meet a pair."""
+        return [conv for conv in self.convolutions if conv.is_octave]
+
+    def lines(self) -> list[str]:
+        """A summary, then a line per convolution, note and stage."""
+        saved = 1 - self.macs / self.macs_before if self.macs_before else 0.0
+        summary = (
+            f"{len(self.octave)} of {len(self.convolutions)} convolutions are octave at alpha {self.alpha:g}: "
+            f"{self.macs / 1e9:.2f} of {self.macs_before / 1e9:.2f} G multiply-adds ({saved:.0%} less), "
+            f"{self.parameters / 1e6:.2f} M parameters, {self.parameters_before / 1e6:.2f} M before"
+        )
+        rows: Sequence[object] = (*self.convolutions, *self.notes, *self.errors)
+        return [summary, *(f"  {row}" for row in rows)]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())

@@ -1,0 +1,328 @@
+"""A network as a graph: torch.fx, with an example's shapes beside every node.
+
+torch.fx stops where Python asks a symbolic value for its truth or its size. Here every node also has the value that the
+example gives it, a tensor without data. Questions about shapes are answered from it, and each answer is kept as a
+`Guard` that the rewritten network checks. Questions about the content of a tensor have no answer: the submodule
+that asks stays one opaque call, and the whole network is refused only where its own `forward` asks.
+"""
+
+import copy
+import operator
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
+
+from octvideo.errors import ConfigError
+from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d, OctTensor
+
+OCTAVE_NORMS = (OctBatchNorm2d, OctBatchNorm3d)
+OCTAVE_LAYERS = (OctConv2d, OctConv3d, *OCTAVE_NORMS)
+OUR_FILES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A number or condition that decided how the trace went on. where: "file:line" of the question."""
+
+    node: fx.Node
+    value: Any
+    where: str
+
+
+@dataclass
+class Trace:
+    """graph: its nodes have `meta["value"]`, the tensor (without data), number or shape that the example gives.
+
+    opaque: module type -> why its calls were not looked into.
+    """
+
+    graph: fx.Graph
+    guards: list[Guard]
+    opaque: dict[type, str] = field(default_factory=dict)
+
+
+class _UntraceableError(Exception):
+    """Innermost module in which the trace stopped ("" is the network itself), its type, and why."""
+
+    def __init__(self, path: str, kind: type, reason: str) -> None:
+        super().__init__(reason)
+        self.path, self.kind, self.reason = path, kind, reason
+
+
+def trace(model: nn.Module, example: Any) -> Trace:
+    """Trace `model(example)`; example: a tensor, or a list, tuple or dict of tensors. The model is not changed.
+
+    The graph serves training and evaluation: a submodule whose `forward` asks `self.training` stays one call.
+    Raises ConfigError where the network's own `forward` depends on the content of a tensor or on `self.training`.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = _without_data(model, mode)
+        values = pytree.tree_map(_two_at_least, example)
+    opaque: dict[type, str] = {}
+    while True:
+        try:
+            traces = [_trace_once(fake, model, values, mode, opaque, on) for on in (False, True)]
+        except _UntraceableError as stop:
+            if not stop.path or stop.kind in opaque:
+                raise ConfigError(
+                    f"{stop.kind.__name__} cannot be made octave: {stop.reason}; move that part "
+                    "into a submodule, which then stays as it is"
+                ) from stop
+            opaque[stop.kind] = stop.reason
+            continue
+        culprit = _first_difference(fake, *(t.graph for t in traces))
+        if culprit is None:
+            return traces[0]
+        if culprit is fake:
+            raise ConfigError(
+                f"{type(model).__name__} cannot be made octave: its forward itself asks self.training; "
+                "move that part into a submodule, which then stays as it is"
+            )
+        opaque[type(culprit)] = "its forward asks self.training"
+
+
+def _without_data(model: nn.Module, mode: Any) -> nn.Module:
+    """A copy whose tensors have no content, to be used within `mode`."""
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        fake = _empty_like(tensor)
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(fake, tensor.requires_grad) if is_parameter else fake
+    return copy.deepcopy(model, memo)
+
+
+def _empty_like(x: Tensor, batch: int | None = None) -> Tensor:
+    shape = x.shape if batch is None else (batch, *x.shape[1:])
+    return torch.empty(shape, dtype=x.dtype, device="cpu" if x.is_meta else x.device)
+
+
+def _two_at_least(x: Any) -> Any:
+    """A batch of one has no statistics where a map is one position: batch norms refuse to train on it."""
+    return _empty_like(x, max(len(x), 2)) if isinstance(x, Tensor) else x
+
+
+def _trace_once(
+    fake: nn.Module, real: nn.Module, values: Any, mode: Any, opaque: dict[type, str], train: bool
+) -> Trace:
+    fake.train(train)
+    tracer = _ValueTracer(values, mode, real, opaque)
+    try:
+        graph = tracer.trace(fake)
+    except _UntraceableError:
+        raise
+    except Exception as error:
+        raise _UntraceableError("", type(real), _describe(error)) from error
+    return Trace(graph, tracer.guards, dict(opaque))
+
+
+class _ValueTracer(fx.Tracer):
+    def __init__(self, values: Any, mode: Any, real: nn.Module, opaque: dict[type, str]) -> None:
+        super().__init__()
+        self.values, self.mode, self.real, self.opaque = values, mode, real, opaque
+        self.guards: list[Guard] = []
+        self._evaluating = False
+
+    # --- What is looked into
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return (
+            isinstance(m, (*OCTAVE_LAYERS, nn.Conv2d, nn.Conv3d, nn.MaxPool3d))
+            or type(m) in self.opaque
+            or super().is_leaf_module(m, module_qualified_name)
+        )
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if self._evaluating:
+            return forward(*args, **kwargs)
+        if type(m) is nn.Identity:
+            return args[0]
+        if isinstance(m, OCTAVE_LAYERS):
+            return self._call_octave_layer(m, forward, args[0])
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except (_UntraceableError, ConfigError):
+            raise
+        except Exception as error:
+            raise _UntraceableError(self.path_of_module(m), type(m), _describe(error)) from error
+
+    def _call_octave_layer(self, m: Any, forward: Callable[..., Any], x: OctTensor) -> OctTensor:
+        """Without a low group it is a plain layer, and the graph passes it a plain tensor."""
+        channels = m.channels if isinstance(m, OCTAVE_NORMS) else m.out_channels
+        if x.low is not None or channels.low:
+            raise ConfigError(
+                "octavize got a network that is octave already; give the one with alpha=0"
+            )
+        return OctTensor(super().call_module(m, forward, (x.high,), {}))
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        return (
+            attr_val if self._evaluating else super().getattr(attr, attr_val, parameter_proxy_cache)
+        )
+
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """One placeholder; of a list, a tuple or a dict its items are taken out in the graph."""
+        name = root_fn.__code__.co_varnames[1]
+        x = self.create_proxy("placeholder", name, (), {})
+        return root_fn, [self.root, self._items(x, self.values)]
+
+    def _items(self, proxy: Any, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(self._items(proxy[i], item) for i, item in enumerate(value))
+        if isinstance(value, dict):
+            return {key: self._items(proxy[key], item) for key, item in value.items()}
+        return proxy
+
+    # --- Values
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _ValueProxy(node, self)
+
+    def create_node(
+        self,
+        kind: str,
+        target: Any,
+        args: Any,
+        kwargs: Any,
+        name: str | None = None,
+        type_expr: Any = None,
+    ) -> fx.Node:
+        node = super().create_node(kind, target, args, kwargs, name, type_expr)
+        if kind != "output":
+            node.meta["value"] = self._evaluate(node)
+        return node
+
+    def _evaluate(self, node: fx.Node) -> Any:
+        if node.op == "placeholder":
+            return self.values
+        args, kwargs = map_arg((node.args, node.kwargs), lambda n: n.meta["value"])
+        self._evaluating = True
+        try:
+            with self.mode, torch.no_grad():
+                return self._run(node, args, kwargs)
+        finally:
+            self._evaluating = False
+
+    def _run(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        if node.op == "get_attr":
+            return operator.attrgetter(str(node.target))(self.root)
+        if node.op == "call_function":
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        module = self.root.get_submodule(str(node.target))
+        if isinstance(module, OCTAVE_LAYERS):
+            return module(OctTensor(args[0])).high
+        try:
+            return module(*args, **kwargs)
+        except Exception:
+            if type(module) not in self.opaque:
+                raise
+            return self._run_on_zeros(str(node.target), args, kwargs)
+
+    def _run_on_zeros(self, path: str, args: Any, kwargs: Any) -> Any:
+        """What an opaque module gives that cannot do without the content of its input."""
+        from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+        with unset_fake_temporarily():
+            module = copy.deepcopy(self.real.get_submodule(path)).eval()
+            args, kwargs = pytree.tree_map_only(
+                Tensor, lambda t: torch.zeros(t.shape, dtype=t.dtype), (args, kwargs)
+            )
+            out = module(*args, **kwargs)
+        return pytree.tree_map_only(Tensor, self.mode.from_tensor, out)
+
+    def concrete(self, proxy: "_ValueProxy") -> Any:
+        """The value of a number or condition, which the rewritten network then insists on."""
+        value = proxy.node.meta["value"]
+        if isinstance(value, Tensor):
+            raise TypeError("the content of a tensor decides what is computed")
+        if all(guard.node is not proxy.node for guard in self.guards):
+            self.guards.append(Guard(proxy.node, value, _where(traceback.extract_stack())))
+        return value
+
+
+class _ValueProxy(fx.Proxy):
+    tracer: _ValueTracer
+
+    def __getattr__(self, k: str) -> Any:
+        return _ValueAttribute(self, k)
+
+    def __bool__(self) -> bool:
+        return bool(self.tracer.concrete(self))
+
+    def __index__(self) -> int:
+        return operator.index(self.tracer.concrete(self))
+
+    def __int__(self) -> int:
+        return int(self.tracer.concrete(self))
+
+    def __float__(self) -> float:
+        return float(self.tracer.concrete(self))
+
+    def __len__(self) -> int:
+        value = self.node.meta["value"]
+        return int(self.shape[0]) if isinstance(value, Tensor) else len(value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([self[i] for i in range(len(self))])  # type: ignore[index]
+
+
+class _ValueAttribute(_ValueProxy):
+    """`x.name`, a node only when it is used; `x.name()` is a method call."""
+
+    def __init__(self, root: _ValueProxy, name: str) -> None:
+        self.root, self.name, self.tracer = root, name, root.tracer
+        self._node: fx.Node | None = None
+
+    @property
+    def node(self) -> fx.Node:  # type: ignore[override]
+        if self._node is None:
+            self._node = self.tracer.create_proxy(
+                "call_function", getattr, (self.root, self.name), {}
+            ).node
+        return self._node
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.tracer.create_proxy("call_method", self.name, (self.root, *args), kwargs)
+
+
+def _first_difference(root: nn.Module, a: fx.Graph, b: fx.Graph) -> nn.Module | None:
+    """The innermost module in which two traces of `root` part; None where they do not."""
+    for first, second in zip(a.nodes, b.nodes, strict=False):
+        if _signature(first) != _signature(second):
+            stacks = [
+                [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+                for node in (first, second)
+            ]
+            common = [p for p, q in zip(*stacks, strict=False) if p == q]
+            return root.get_submodule(common[-1] if common else "")
+    return None
+
+
+def _signature(node: fx.Node) -> Any:
+    return node.op, node.target, str(node.args), str(node.kwargs)
+
+
+def _describe(error: Exception) -> str:
+    where = _where(traceback.extract_tb(error.__traceback__))
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"{where}: {first_line}" if where else first_line
+
+
+def _where(frames: traceback.StackSummary) -> str:
+    """ "file:line: source" of the innermost frame outside torch and this package."""
+    for frame in reversed(frames):
+        if not frame.filename.startswith(OUR_FILES):
+            return f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}"
+    return ""
