@@ -60,6 +60,8 @@ def octavize(
     """
     if weights not in ("sorted", "as_is", "fresh"):
         raise ConfigError(f"weights is {weights!r}; it is 'sorted', 'as_is' or 'fresh'")
+    if downsample not in (None, "pool", "stride"):
+        raise ConfigError(f"downsample is {downsample!r}; it is None, 'pool' or 'stride'")
     options = Options(alpha, include, exclude, width_rule)
     traced = trace(model, example)
     root = _with_python_numbers(copy.deepcopy(model))
@@ -113,13 +115,22 @@ def _report(
         after = _octave_macs(result.get_submodule(site.name), value(site.node), value(site.reads))
         rows.append(ConvReport(site.name, change.reads, change.writes, before, after, change.why))
     linear = sum(_linear_macs(node, model) for node in traced.graph.nodes)
+    notes = [
+        f"{kind.__name__}: not looked into; {why}"
+        for kind, why in traced.opaque.items()
+        if not kind.__module__.startswith("torch.nn")
+    ]
+    kept = {name for name, _ in result.named_modules()}
+    unused = [
+        name
+        for name, module in model.named_modules()
+        if name not in kept and any(True for _ in module.parameters(recurse=False))
+    ]
+    notes += [f"{name}: left out; the forward pass does not call it" for name in unused]
     return OctaveReport(
         plan.options.alpha,
         tuple(rows),
-        (
-            *(f"{kind.__name__}: not looked into; {why}" for kind, why in traced.opaque.items()),
-            *rewriter.notes,
-        ),
+        (*notes, *rewriter.notes),
         sum(row.macs_before for row in rows) + linear,
         sum(row.macs for row in rows) + linear,
         sum(p.numel() for p in model.parameters()),

@@ -20,16 +20,31 @@ class OctaveModule(fx.GraphModule):
 
     octave_report: OctaveReport
 
+    def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(root, graph)
+        _order_as(self, root)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "OctaveModule":
         copied: Any = super().__deepcopy__(memo)
         copied.octave_report = self.octave_report
         copied.training = self.training
+        _order_as(copied, self)
         return copied
 
     def __reduce__(self) -> Any:
         """The graph node by node: torch.fx would trace the generated code again, and into what it calls."""
         state = {name: self.__dict__[name] for name in MODULE_STATE}
         return _rebuild, (state, _as_rows(self.graph), self.octave_report)
+
+
+def _order_as(model: nn.Module, root: nn.Module) -> None:
+    """Submodules in the order of `root`, not of their calls: optimizers go by the order of the parameters."""
+    places = {name: i for i, name in enumerate(root._modules)}
+    ordered = sorted(model._modules.items(), key=lambda item: places.get(item[0], len(places)))
+    model._modules = dict(ordered)
+    for name, child in ordered:
+        if name in places and child is not None and child is not root._modules[name]:
+            _order_as(child, root.get_submodule(name))
 
 
 @dataclass(frozen=True, slots=True)

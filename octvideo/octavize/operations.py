@@ -125,6 +125,13 @@ OUT_OF_PLACE: dict[Any, Any] = {
 }
 
 
+# Operations after which the second dimension is no longer that of the channels, whatever the shape is.
+REARRANGING = {
+    *("permute", "transpose", "movedim", "swapaxes", "view", "reshape", "unflatten", "mT", "roll"),
+    *(torch.permute, torch.transpose, torch.movedim, torch.swapaxes, torch.reshape, torch.roll),
+}
+
+
 def is_map(x: Any) -> bool:
     """(N, C, H, W) or (N, C, T, H, W)."""
     return isinstance(x, Tensor) and x.dim() in (4, 5)
@@ -132,6 +139,18 @@ def is_map(x: Any) -> bool:
 
 def value(node: fx.Node) -> Any:
     return node.meta["value"]
+
+
+def continues(node: fx.Node) -> bool:
+    """An operation that is not understood, but gives a map of its input's form: the pair is split again behind it."""
+    maps = maps_of(node)
+    return (
+        node.op != "output"
+        and len(maps) == 1
+        and is_map(value(node))
+        and value(node).shape == value(maps[0]).shape
+        and node.target not in REARRANGING
+    )
 
 
 def module_of(node: fx.Node, root: nn.Module) -> nn.Module | None:

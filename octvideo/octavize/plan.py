@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from octvideo.errors import ConfigError
 from octvideo.layers import WIDTH_RULES, Channels, OctConv2d, OctConv3d, check_alpha
 from octvideo.octavize.layout import Layout, divide
-from octvideo.octavize.operations import Kind, is_map, kind_of, maps_of, module_of, value
+from octvideo.octavize.operations import Kind, continues, is_map, kind_of, maps_of, module_of, value
 from octvideo.octavize.tracing import Trace
 
 WidthRule = str | Callable[[int, float], Channels]
@@ -40,7 +40,8 @@ class Options:
 
     def split(self, channels: int) -> Channels:
         rule = self.width_rule
-        return (WIDTH_RULES[rule] if isinstance(rule, str) else rule)(channels, self.alpha)
+        split = WIDTH_RULES[rule] if isinstance(rule, str) else rule
+        return Channels(*split(channels, self.alpha)) if self.alpha else Channels(channels)
 
 
 class Space:
@@ -73,7 +74,7 @@ class Site:
     """A convolution of the network.
 
     obstacle: why it cannot be octave. passed_over: why it is not asked to be. in_scope: `include` names it, whether
-    `exclude` does or not.
+    `exclude` does or not. is_asked: `include` was given and names it.
     """
 
     node: fx.Node
@@ -82,6 +83,7 @@ class Site:
     obstacle: str = ""
     passed_over: str = ""
     in_scope: bool = True
+    is_asked: bool = False
 
     @property
     def reads(self) -> fx.Node:
@@ -151,7 +153,8 @@ def _site(node: fx.Node, root: nn.Module, options: Options, reads_input: bool, c
     site.in_scope = not site.passed_over
     if _matches(name, options.exclude):
         site.passed_over = "excluded"
-    elif options.include is not None and not site.passed_over and site.obstacle and options.alpha:
+    site.is_asked = options.include is not None and not site.passed_over and options.alpha > 0
+    if site.is_asked and site.obstacle:
         raise ConfigError(f"{name} cannot be octave: {site.obstacle}; exclude it")
     return site
 
@@ -228,7 +231,7 @@ def _segments(node: fx.Node, plan: Plan, root: nn.Module) -> list[Space]:
             space = spaces[0].find()
             space.block = math.lcm(space.block, module.num_channels // module.num_groups)
         return spaces
-    return [Space(shape[1])]
+    return plan.segments[maps[0]] if continues(node) else [Space(shape[1])]
 
 
 def _behind_convolution(site: Site, plan: Plan) -> list[Space]:
@@ -259,23 +262,23 @@ def divide_spaces(plan: Plan, lost: dict[Space, Tensor] | None = None) -> None:
     """Give every space that is to be divided its layout; lost: per space, what its channels lose at half the size."""
     spaces = {space.find() for spaces in plan.segments.values() for space in spaces}
     for space in spaces:
-        channels = plan.options.split(space.channels)
-        if not why_undivided(space, channels):
+        if not why_undivided(space, plan.options):
             space.layout = divide(
-                channels,
+                plan.options.split(space.channels),
                 groups=space.groups,
                 block=space.block,
                 lost=None if lost is None else lost.get(space),
             )
 
 
-def why_undivided(space: Space, channels: Channels) -> str:
+def why_undivided(space: Space, options: Options) -> str:
     """The reason for leaving a space as it is, or ""."""
+    channels = options.split(space.channels)
     writers = [site for site in space.writers if not (site.passed_over or site.obstacle)]
     if not writers:
         return "no octave convolution writes it"
     if not channels.low or not channels.high:
-        return f"the width rule leaves its {channels.total} channels undivided"
+        return f"the width rule leaves its {space.channels} channels undivided"
     if not any(fits(site, channels) for site in writers):
         return misfit(writers[0], channels)
     if not space.readers:

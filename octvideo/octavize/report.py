@@ -67,7 +67,7 @@ class OctaveReport:
         saved = 1 - self.macs / self.macs_before if self.macs_before else 0.0
         summary = (
             f"{len(self.octave)} of {len(self.convolutions)} convolutions are octave at alpha {self.alpha:g}: "
-            f"{self.macs / 1e9:.2f} of {self.macs_before / 1e9:.2f} G multiply-adds ({saved:.0%} less), "
+            f"{self.macs / 1e6:,.1f} of {self.macs_before / 1e6:,.1f} M multiply-adds ({saved:.0%} less), "
             f"{self.parameters / 1e6:.2f} M parameters, {self.parameters_before / 1e6:.2f} M before"
         )
         rows: Sequence[object] = (*self.convolutions, *self.notes, *self.errors)

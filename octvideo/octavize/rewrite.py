@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from octvideo.errors import ConfigError
 from octvideo.layers import Channels, OctTensor, down
 from octvideo.layers.octave import Downsample
 from octvideo.octavize import runtime
 from octvideo.octavize.kernels import octave_conv, plain
-from octvideo.octavize.layout import Layout
-from octvideo.octavize.operations import is_map, maps_of, module_of, value
+from octvideo.octavize.layout import Layout, divide
+from octvideo.octavize.operations import continues, maps_of, module_of
 from octvideo.octavize.pair import NotUnderstoodError, Pair
 from octvideo.octavize.plan import Plan, Site, misfit, why_undivided
 from octvideo.octavize.rules import RULES
@@ -106,7 +107,7 @@ class Rewriter:
         name = node.target if node.op == "call_module" else node.name
         if node.op == "output":
             return out
-        keeps = is_map(value(node)) and value(node).shape == value(pairs[0]).shape
+        keeps = continues(node)
         behind = ", split behind" if keeps else ""
         self.notes.append(f"{name}: merged before{behind}; {why}")
         return self.split(node, out, self.env[pairs[0]].layout) if keeps else out
@@ -130,30 +131,27 @@ class Rewriter:
             orders.register_buffer(short, indices, persistent=self.keep_orders)
         return (self.graph.get_attr(name),)
 
-    # --- Rules
+    # --- Convolutions
 
     def _conv(self, node: fx.Node, site: Site) -> Any:
         reads = self.env[site.reads]
         before = reads.layout if isinstance(reads, Pair) else Layout.whole(site.widths[0])
         after, why = self._output_layout(site, before)
-        reads_pair = bool(before.low)
-        obstacle = site.obstacle
-        if reads_pair and not obstacle and not site.is_depthwise:
-            obstacle = (
-                "" if before.has_balanced(site.conv.groups) else misfit(site, before.channels)
-            )
-        if reads_pair and (obstacle or (site.is_depthwise and not after.low)):
-            self.notes.append(f"{site.name}: merged before; {obstacle or why}")
-            reads_pair = False
-        if not reads_pair and (site.is_depthwise or not after.low):
-            return self._left_alone(node, site, obstacle or why)
-        before = before if reads_pair else Layout.whole(site.widths[0])
+        if before.low:
+            obstacle = site.obstacle or self._misfit(site, before)
+            if obstacle or (site.is_depthwise and not after.low):
+                self.notes.append(f"{site.name}: merged before; {obstacle or why}")
+                before, why = Layout.whole(site.widths[0]), obstacle or why
+        if not before.low and (site.is_depthwise or not after.low):
+            return self._left_alone(node, site, why)
         self.install(site.name, octave_conv(site, before, after, self.downsample))
         self.changes.append(ConvChange(site.name, before.channels, after.channels, why))
-        args = (reads.tensor,) if reads_pair else (
-            self.named("call_function", OctTensor, (self.whole(site.reads),), site.reads, "_pair"),
-        )  # fmt: skip
-        out = self.named("call_module", site.name, args, node)
+        if before.low:
+            pair = reads.tensor
+        else:
+            whole = self.whole(site.reads)
+            pair = self.named("call_function", OctTensor, (whole,), site.reads, "_pair")
+        out = self.named("call_module", site.name, (pair,), node)
         if after.low:
             return Pair(after, out)
         return self.named("call_function", getattr, (out, "high"), node, "_high")
@@ -163,17 +161,26 @@ class Rewriter:
         undivided = Layout.whole(site.widths[1])
         why = site.obstacle or site.passed_over
         if site.is_depthwise:
-            return (
-                (undivided, why or "it follows its input")
-                if why or not before.low
-                else (before, "")
-            )
+            if why or not before.low:
+                return undivided, why or "it follows its input"
+            return before, ""
         space = self.plan.space(site.node)
-        if not why and space.layout is None:
-            why = why_undivided(space, self.plan.options.split(space.channels))
-        elif not why and space.layout and not space.layout.has_balanced(site.conv.groups):
-            why = misfit(site, space.layout.channels)
+        if not why:
+            channels = self.plan.options.split(space.channels)
+            layout = space.layout or divide(channels, groups=site.conv.groups)
+            why = self._misfit(site, layout) or why_undivided(space, self.plan.options)
         return (undivided, why) if why or space.layout is None else (space.layout, "")
+
+    def _misfit(self, site: Site, layout: Layout) -> str:
+        """Why the groups of a convolution cannot be divided as `layout` is, or ""."""
+        if site.is_depthwise or layout.has_balanced(site.conv.groups):
+            return ""
+        why = misfit(site, layout.channels)
+        if site.is_asked:
+            raise ConfigError(
+                f"{site.name} cannot be octave: {why}; choose another alpha or width_rule, or exclude it"
+            )
+        return why
 
     def _left_alone(self, node: fx.Node, site: Site, why: str) -> fx.Node:
         channels = Channels(site.widths[0]), Channels(site.widths[1])
@@ -192,6 +199,8 @@ class Rewriter:
         conv.stride = (*stride[:-2], 1, 1)
         pooled = self.graph.call_function(down, (self.whole(site.reads), stride[-1]))
         return self.copy(node, pooled)
+
+    # --- What rules build with
 
     def install(self, name: str, module: nn.Module) -> None:
         parent, _, child = name.rpartition(".")

@@ -9,7 +9,7 @@ that asks stays one opaque call, and the whole network is refused only where its
 import copy
 import operator
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,10 +79,10 @@ def trace(model: nn.Module, example: Any) -> Trace:
                 ) from stop
             opaque[stop.kind] = stop.reason
             continue
-        culprit = _first_difference(fake, *(t.graph for t in traces))
+        culprit = _first_difference(fake, traces[0].graph, traces[1].graph, opaque)
         if culprit is None:
             return traces[0]
-        if culprit is fake:
+        if culprit is fake or type(culprit) in opaque:
             raise ConfigError(
                 f"{type(model).__name__} cannot be made octave: its forward itself asks self.training; "
                 "move that part into a submodule, which then stays as it is"
@@ -297,17 +297,27 @@ class _ValueAttribute(_ValueProxy):
         return self.tracer.create_proxy("call_method", self.name, (self.root, *args), kwargs)
 
 
-def _first_difference(root: nn.Module, a: fx.Graph, b: fx.Graph) -> nn.Module | None:
-    """The innermost module in which two traces of `root` part; None where they do not."""
+def _first_difference(
+    root: nn.Module, a: fx.Graph, b: fx.Graph, opaque: Collection[type]
+) -> nn.Module | None:
+    """The module whose calls part two traces of `root`; None where they do not part."""
     for first, second in zip(a.nodes, b.nodes, strict=False):
         if _signature(first) != _signature(second):
-            stacks = [
-                [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
-                for node in (first, second)
-            ]
+            stacks = [_stack(first), _stack(second)]
             common = [p for p, q in zip(*stacks, strict=False) if p == q]
+            # Where one trace goes on in a submodule that the other one passes by, it is that submodule.
+            below = {stack[len(common)] for stack in stacks if len(stack) > len(common)}
+            for path, module in root.named_modules():
+                is_own = not type(module).__module__.startswith("torch.nn")
+                if path in below and is_own and type(module) not in opaque:
+                    return module
             return root.get_submodule(common[-1] if common else "")
     return None
+
+
+def _stack(node: fx.Node) -> list[str]:
+    """The modules in which a node was made, from the outermost in."""
+    return [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
 
 
 def _signature(node: fx.Node) -> Any:

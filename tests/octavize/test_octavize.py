@@ -1,0 +1,265 @@
+"""Any network with its weights: the vanilla one at alpha 0, an exact one on inputs without detail."""
+
+import copy
+
+import pytest
+import torch
+from stand_ins import STAND_INS, DropPath
+from torch import nn
+from torch.nn import functional as F
+
+from octvideo import octavize
+from octvideo.complexity import count
+from octvideo.errors import ConfigError
+
+IMAGE = torch.rand(2, 3, 16, 16)
+
+
+def make(name: str) -> tuple[nn.Module, torch.Tensor]:
+    build, shape = STAND_INS[name]
+    return randomise(build()).eval(), torch.rand(shape)
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    """Every norm with statistics and an affine map of its own."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d | nn.GroupNorm | nn.PReLU):
+            for parameter in module.parameters():
+                nn.init.uniform_(parameter, 0.2, 1.0)
+    return model
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+@pytest.mark.parametrize("training", [False, True])
+def test_alpha_zero_is_the_network_bit_for_bit(name, training):
+    model, x = make(name)
+    before = copy.deepcopy(model.state_dict())
+
+    octave = octavize(model, 0.0, x)
+
+    assert list(octave.state_dict()) == list(before)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+    outputs = []
+    for network in (octave, model):
+        torch.manual_seed(0)
+        outputs.append(network.train(training)(x))
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+@pytest.mark.parametrize("weights", ["sorted", "as_is", "fresh"])
+def test_it_trains(name, weights):
+    model, x = make(name)
+    octave = octavize(model, 0.5, x, weights=weights).train()
+
+    octave(x).sum().backward()
+
+    assert octave.octave_report.octave
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in octave.parameters())
+    assert len(list(octave.parameters())) > len(list(model.parameters()))
+    assert sum(p.numel() for p in octave.parameters()) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in STAND_INS if name not in ("convnext", "unet_transposed")]
+)
+def test_the_report_counts_what_the_network_costs(name):
+    model, x = make(name)
+    octave = octavize(model, 0.5, x)
+    report = octave.octave_report
+
+    assert report.macs == count(octave, x.shape[1:]).macs
+    assert report.macs_before == count(model, x.shape[1:]).macs
+    assert report.macs < report.macs_before
+
+
+def test_sorted_channels_keep_more_of_the_features():
+    model, x = make("resnet")
+    with torch.no_grad():  # half of the channels of each map see only averages
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                module.weight[: len(module.weight) // 2] = module.weight[
+                    : len(module.weight) // 2
+                ].mean((2, 3), True)
+    sorted_, as_is = (
+        octavize(model, 0.5, x, weights=kind, clips=x).octave_report.errors
+        for kind in ("sorted", "as_is")
+    )
+    assert [str(error).partition(":")[0] for error in sorted_][-1] == "layer2"
+    assert sorted_[-1].error < as_is[-1].error
+
+
+class Pointwise(nn.Module):
+    """Every kind of operation that has a rule, in which no position sees another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 1)
+        self.one, self.two = nn.Conv2d(32, 64, 1), nn.Conv2d(32, 64, 1, bias=False)
+        self.bn, self.gn = nn.BatchNorm2d(64), nn.BatchNorm2d(64, affine=False)
+        self.grouped = nn.Conv2d(64, 64, 1, groups=4)
+        self.depthwise = nn.Conv2d(64, 64, 1, groups=64)
+        self.act = nn.PReLU(64)
+        self.scale = nn.Parameter(torch.rand(64, 1, 1))
+        self.squeeze, self.excite = nn.Conv2d(64, 8, 1), nn.Linear(8, 64)
+        self.drop, self.drop_path = nn.Dropout2d(0.5), DropPath()
+        self.dense = nn.Conv2d(64, 64, 1)
+        self.mixed, self.last = nn.Conv2d(192, 64, 1), nn.Conv2d(64, 48, 1)
+        self.layer_norm = nn.LayerNorm(64)
+        self.head = nn.Linear(64 + 48, 5)
+
+    def forward(self, x):
+        stem = self.stem(x)
+        a, b = self.bn(self.one(stem)), self.gn(self.two(stem))
+        x = self.act(self.grouped(F.relu(a + b, inplace=True)))
+        x = x + self.scale * self.depthwise(x) * 0.5
+        gate = self.excite(F.silu(self.squeeze(F.adaptive_avg_pool2d(x, 1)).flatten(1))).sigmoid()
+        x = self.drop(x * gate.view(gate.size(0), -1, 1, 1))
+        x = self.drop_path(x) + self.layer_norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        dense = torch.cat([x, self.dense(x), x.clamp(min=0)], 1)
+        x = self.mixed(dense)
+        x = torch.cat([x.amax((2, 3)), self.last(x).mean((-1, -2))], 1)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("weights", ["sorted", "as_is"])
+@pytest.mark.parametrize("alpha", [0.25, 0.5])
+def test_inputs_constant_in_squares_are_computed_as_before(weights, alpha):
+    """Pooling loses nothing of them, so that every kernel, order, norm, gate and sum must be in its place."""
+    model = randomise(Pointwise()).eval()
+    squares = F.interpolate(torch.rand(4, 3, 4, 4), scale_factor=2.0)
+
+    octave = octavize(model, alpha, IMAGE, weights=weights)
+
+    left = [conv for conv in octave.octave_report.convolutions if not conv.is_octave]
+    assert {conv.name for conv in left} == {"stem", "squeeze"}
+    torch.testing.assert_close(octave(squares), model(squares), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(octave(IMAGE), model(IMAGE), rtol=1e-4, atol=1e-5)
+
+
+def test_group_norm_keeps_whole_groups():
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 1), nn.Conv2d(32, 64, 1), nn.GroupNorm(8, 64), nn.Conv2d(64, 32, 1)
+    )
+    nn.init.uniform_(model[2].weight)
+    squares = F.interpolate(torch.rand(4, 3, 4, 4), scale_factor=2.0)
+
+    octave = octavize(model, 0.25, IMAGE, weights="sorted")
+
+    assert octave.octave_report.notes == ()
+    torch.testing.assert_close(octave(squares), model(squares), rtol=1e-4, atol=1e-5)
+
+
+def test_include_and_exclude_say_where_the_pair_begins_and_ends():
+    model, x = make("resnet")
+    octave = octavize(model, 0.5, x, include=["layer*"], exclude=["layer2.*"])
+
+    becomes = {conv.name: f"{conv.reads} -> {conv.writes}" for conv in octave.octave_report.octave}
+    assert becomes["layer1.0.conv1"] == "32 -> 16+16"
+    assert becomes["layer2.0.conv1"] == "16+16 -> 64"
+    assert "layer2.0.conv2" not in becomes
+
+
+def test_a_stem_can_be_included():
+    model, x = make("vgg")
+    octave = octavize(model, 0.5, x, include=["*"])
+    assert octave.octave_report.convolutions[0].writes == (16, 16)
+
+
+def test_a_rule_of_ones_own_gives_the_widths():
+    model, x = make("vgg")
+    octave = octavize(model, 0.5, x, width_rule=lambda channels, alpha: (channels - 8, 8))
+    assert octave.get_submodule("features.3").out_channels == (56, 8)
+
+
+@pytest.mark.parametrize(
+    ("downsample", "octave", "other"),
+    [(None, "pool", (2, 2)), ("pool", "pool", (1, 1)), ("stride", "stride", (2, 2))],
+)
+def test_strides_are_pooled_where_asked(downsample, octave, other):
+    """In octave convolutions; with "pool" also in those of the stages that are left alone, but not in the stem."""
+    model, x = make("resnet")
+
+    network = octavize(model, 0.5, x, exclude=["layer2.0.conv1"], downsample=downsample)
+
+    assert network.get_submodule("layer2.0.downsample.0").downsample == octave
+    assert network.conv1.stride == (2, 2)
+    network = octavize(model, 0.5, x, exclude=["layer*"], downsample=downsample)
+    assert network.get_submodule("layer2.0.conv1").stride == other
+    assert network(x).shape == (2, 5)
+
+
+def test_an_octavized_network_is_the_same_at_another_size():
+    model, x = make("dense")
+    assert octavize(model, 0.5, x)(torch.rand(1, 3, 40, 24)).shape == (1, 5)
+
+
+class WithSpare(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.spare = nn.Conv2d(3, 32, 3, 1, 1), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+def test_modules_that_are_never_called_are_named():
+    assert octavize(WithSpare(), 0.5, IMAGE).octave_report.notes == (
+        "spare: left out; the forward pass does not call it",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"alpha": 1.0}, r"alpha is 1.0; the share of low-frequency channels lies in \[0, 1\)"),
+        ({"width_rule": "half"}, "width_rule is 'half'; it is one of int, round16"),
+        ({"weights": "best"}, "weights is 'best'; it is 'sorted', 'as_is' or 'fresh'"),
+        (
+            {"include": ["layer9.*"]},
+            "'layer9.*' names no convolution of the network; names are such as conv1",
+        ),
+        ({"exclude": ["nothing"]}, "'nothing' names no convolution"),
+        ({"downsample": "max"}, "downsample is 'max'"),
+    ],
+)
+def test_arguments_out_of_range_are_one_line(arguments, message):
+    model, x = make("resnet")
+    with pytest.raises(ConfigError, match=message):
+        octavize(model, **{"alpha": 0.5, "example": x, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("conv", "message"),
+    [
+        (
+            nn.Conv2d(32, 32, 3),
+            r"kernel \(3, 3\) with padding \(0, 0\) does not keep the map's size",
+        ),
+        (nn.Conv2d(32, 32, 2, padding="same"), "does not keep the map's size"),
+        (nn.Conv2d(32, 32, 3, 4, 1), r"its stride is \(4, 4\)"),
+        (nn.Conv2d(32, 32, 3, 1, 1, padding_mode="reflect"), "padding_mode is 'reflect'"),
+        (nn.Conv2d(32, 32, 3, 1, 1, groups=32), None),
+        (
+            nn.Conv2d(32, 32, 3, 1, 1, groups=8),
+            "its 8 groups cannot be divided as 20\\+12 channels are",
+        ),
+    ],
+)
+def test_a_convolution_that_cannot_be_octave_is_left_alone_or_refused_where_it_is_asked_for(
+    conv, message
+):
+    model = nn.Sequential(nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 1), conv, nn.Conv2d(32, 32, 1))
+    rule = {"width_rule": lambda channels, alpha: (channels - 12, 12)}
+
+    left = octavize(model, 0.5, IMAGE, **rule).octave_report.convolutions[2]
+
+    if message is None:
+        assert left.is_octave
+        return
+    assert not left.is_octave
+    with pytest.raises(ConfigError, match=f"^2 cannot be octave: .*{message}.* exclude it"):
+        octavize(model, 0.5, IMAGE, include=["[123]"], **rule)

@@ -1,0 +1,130 @@
+"""What the trace answers from the example, what it keeps as a check, and what stays one opaque call."""
+
+import pytest
+import torch
+from torch import nn
+
+from octvideo import octavize
+from octvideo.errors import ConfigError
+from octvideo.octavize.tracing import trace
+
+IMAGE = torch.rand(1, 3, 16, 16)
+
+
+class BySize(nn.Module):
+    """Pools large inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 32, 3, 1, 1), nn.Conv2d(32, 32, 3, 1, 1)
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x):
+        x = self.conv1(x)
+        if x.shape[-1] > 16:
+            x = self.pool(x)
+        return self.conv2(x).mean((2, 3))
+
+
+class ByContent(nn.Module):
+    """Doubles bright inputs."""
+
+    def forward(self, x):
+        if x.mean() > 0.5:
+            return 2 * x
+        return x
+
+
+class InTraining(nn.Module):
+    def forward(self, x):
+        return x + torch.randn_like(x) if self.training else x
+
+
+class InLoop(nn.Module):
+    """Asks for sizes in every way that torch.fx cannot answer alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, 1, 1) for _ in range(2))
+
+    def forward(self, x):
+        n, c, *size = x.shape
+        assert c == 3, f"got {c} channels"
+        for _ in range(len(size)):
+            for conv in self.convs:
+                x = conv(x)
+        return x.reshape(n, c, int(size[0]) * size[1]).mean(2)
+
+
+def sequence(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 32, 3, 1, 1), *layers, nn.Conv2d(32, 32, 3, 1, 1))
+
+
+def test_control_flow_by_shape_follows_the_example_and_is_checked():
+    model = BySize()
+    octave = octavize(model, 0.0, IMAGE)
+
+    assert torch.equal(octave(IMAGE), model(IMAGE))
+    with pytest.raises(
+        ConfigError, match=r"test_tracing.py:\d+: if x.shape\[-1\] > 16.*gives True"
+    ):
+        octave(torch.rand(1, 3, 32, 32))
+
+
+def test_sizes_in_loops_assertions_and_unpacking_are_answered():
+    model = InLoop()
+    octave = octavize(model, 0.0, IMAGE)
+    assert torch.equal(octave(IMAGE), model(IMAGE))
+
+
+def test_the_batch_stays_free():
+    octave = octavize(BySize(), 0.5, IMAGE)
+    assert octave(torch.rand(3, 3, 16, 16)).shape == (3, 32)
+
+
+def test_a_submodule_that_asks_for_content_stays_one_call():
+    model = sequence(ByContent())
+    octave = octavize(model, 0.0, IMAGE)
+
+    assert torch.equal(octave(IMAGE), model(IMAGE))
+    (note,) = octave.octave_report.notes
+    assert "ByContent: not looked into" in note
+    assert "if x.mean() > 0.5" in note
+
+
+def test_a_network_that_asks_for_content_itself_is_refused_with_the_line():
+    with pytest.raises(ConfigError, match=r"^ByContent .*test_tracing.py:\d+: if x.mean\(\) > 0.5"):
+        octavize(ByContent(), 0.5, IMAGE)
+
+
+def test_a_submodule_that_asks_self_training_works_in_both_modes():
+    model = sequence(InTraining())
+    octave = octavize(model, 0.0, IMAGE)
+
+    for on in (True, False):
+        model.train(on)
+        octave.train(on)
+        torch.manual_seed(1)
+        expected = model(IMAGE)
+        torch.manual_seed(1)
+        assert torch.equal(octave(IMAGE), expected)
+
+
+def test_a_network_that_asks_self_training_itself_is_refused():
+    with pytest.raises(ConfigError, match="its forward itself asks self"):
+        octavize(InTraining(), 0.5, IMAGE)
+
+
+def test_an_octave_network_is_refused():
+    from octvideo import create_model
+
+    with torch.device("meta"):
+        model = create_model("resnet20_cifar", alpha=0.5)
+    with pytest.raises(ConfigError, match="octave already"):
+        octavize(model, 0.5, IMAGE)
+
+
+def test_values_have_the_shapes_of_the_network(tmp_path):
+    graph = trace(BySize(), IMAGE).graph
+    shapes = [tuple(n.meta["value"].shape) for n in graph.nodes if n.op == "call_module"]
+    assert shapes == [(2, 32, 16, 16), (2, 32, 16, 16)]
