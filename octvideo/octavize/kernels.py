@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
-from octvideo.layers.lowering import Conv3d
+from octvideo.layers.conv3d_as_2d import Conv3d
 from octvideo.layers.octave import Downsample
 from octvideo.octavize.layout import Layout
 from octvideo.octavize.plan import Site, same_padding
@@ -45,7 +45,7 @@ def octave_conv(
         if path.bias is not None:
             path.bias = _parameter(conv.bias[list(rows)], conv.bias)
         if isinstance(path, Conv3d):
-            path.lowered = getattr(conv, "lowered", False)
+            path.in_2d = getattr(conv, "in_2d", False)
     return octave.train(site.conv.training)
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
-from octvideo.layers.lowering import Conv3d
+from octvideo.layers.conv3d_as_2d import Conv3d
+from octvideo.layers.space_to_depth import Conv2d
 
 
 class Kind(Enum):
@@ -31,7 +32,7 @@ class Kind(Enum):
     OTHER = auto()
 
 
-CONVS = (nn.Conv2d, nn.Conv3d, Conv3d, OctConv2d, OctConv3d)
+CONVS = (nn.Conv2d, nn.Conv3d, Conv2d, Conv3d, OctConv2d, OctConv3d)
 NORMS = (nn.BatchNorm2d, nn.BatchNorm3d, OctBatchNorm2d, OctBatchNorm3d, nn.GroupNorm, nn.PReLU)
 INSTANCE_NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
 EACH_MODULES = (

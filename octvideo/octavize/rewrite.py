@@ -196,7 +196,7 @@ class Rewriter:
         ):
             return self.copy(node)
         # As an octave convolution that pools, and without a low group.
-        conv.stride = (*stride[:-2], 1, 1)
+        conv.stride, conv.by_space_to_depth = (*stride[:-2], 1, 1), False
         pooled = self.graph.call_function(down, (self.whole(site.reads), stride[-1]))
         return self.copy(node, pooled)
 
