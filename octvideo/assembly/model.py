@@ -1,17 +1,21 @@
 """The network that a config describes."""
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from octvideo.assembly.data import VIDEO
 from octvideo.config.defaults import DEFAULTS
+from octvideo.layers import compute_in_2d, stem_by_space_to_depth
 from octvideo.models import create_model
 from octvideo.models.image_options import ImageResNetOptions
 from octvideo.models.registry import MODELS
 
+Choice = bool | Literal["auto"]
 # How PySlowFast writes a C2D without the pool in time that others have after res2.
 NOPOOL = ("c2d", "ResNet_nopool")
+
+CHOICE: dict[str, Choice] = {"auto": "auto", "true": True, "false": False}
 
 
 def build_model(cfg: Any) -> nn.Module:
@@ -31,9 +35,13 @@ def build_model(cfg: Any) -> nn.Module:
     }
     options |= {name: value for name, value in given.items() if value}
     if cfg.TRAIN.DATASET != VIDEO:
-        return create_model(model.ARCH, **options, **_image_options(cfg))
-    arch = "c2d_nopool" if (model.ARCH, model.MODEL_NAME) == NOPOOL else model.ARCH
-    return create_model(f"{arch}_r{cfg.RESNET.DEPTH}", **options, **_video_options(cfg))
+        network = create_model(model.ARCH, **options, **_image_options(cfg))
+    else:
+        arch = "c2d_nopool" if (model.ARCH, model.MODEL_NAME) == NOPOOL else model.ARCH
+        name = f"{arch}_r{cfg.RESNET.DEPTH}"
+        network = create_model(name, **options, **_video_options(cfg))
+    compute_in_2d(network, CHOICE[model.COMPUTE_IN_2D])
+    return stem_by_space_to_depth(network, CHOICE[model.STEM_SPACE_TO_DEPTH])
 
 
 def _image_options(cfg: Any) -> dict[str, Any]:

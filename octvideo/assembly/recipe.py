@@ -122,6 +122,7 @@ def build_optimizer(cfg: Any, model: nn.Module) -> Optimizer:
         weight_decay=solver.WEIGHT_DECAY,
         bn_weight_decay=cfg.BN.WEIGHT_DECAY,
         zero_decay_1d=solver.ZERO_WD_1D_PARAM,
+        fused=solver.FUSED,
     )
 
 

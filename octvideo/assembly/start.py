@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from octvideo.deploy.engines import WindowScores, optimize
+from octvideo.engine.cuda import choose_kernels
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import Scorer
 from octvideo.engine.log import setup_logging
@@ -15,10 +16,13 @@ from octvideo.models.video_resnet import HeadAct
 
 
 def start_run(cfg: Any, procs: Processes) -> None:
-    """Output folder, log, threads; what training and testing begin with."""
+    """Output folder, log, threads, CUDA kernels; what training and testing begin with."""
     make_output_folder(cfg.OUTPUT_DIR)
     setup_logging(cfg.OUTPUT_DIR, procs.is_main)
     set_threads(cfg.DATA_LOADER.NUM_WORKERS, procs.local_world_size)
+    if procs.device.type == "cuda":
+        benchmark = cfg.CUDA.CUDNN_BENCHMARK and not cfg.TRAIN.DETERMINISTIC
+        choose_kernels(benchmark=benchmark, tf32=cfg.CUDA.TF32)
 
 
 def head_act(cfg: Any) -> HeadAct:

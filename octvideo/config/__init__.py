@@ -20,6 +20,7 @@ from fvcore.common.config import CfgNode
 from octvideo.config.check import check
 from octvideo.config.defaults import (
     ALIASES,
+    AUTO,
     CHOICES,
     DEFAULTS,
     ITEMS,
@@ -185,6 +186,8 @@ def _set(cfg: CfgNode, key: str, value: Any, source: str) -> bool:
         )
     if isinstance(value, str):
         value = ALIASES.get((key, value), value)
+    if CHOICES.get(key) == AUTO:
+        value = str(value).lower()  # `true` is a bool in YAML, and text on a command line
     try:
         value = _coerce(value, default, ITEMS.get(key))
     except (TypeError, ValueError):

@@ -84,6 +84,8 @@ DEFAULTS: Tree = {
         "FROZEN_BN": False,
         "FREEZE_STAGES": [],  # 1 is the stem, 2..5 are res2..res5
         "ACT_CHECKPOINT": False,
+        "COMPUTE_IN_2D": "auto",  # 3D convolutions as 2D ones; auto: on the devices that were measured
+        "STEM_SPACE_TO_DEPTH": "auto",  # the strided stem as an unstrided one of 12 channels
     },
     "RESNET": {
         "DEPTH": 50,
@@ -148,6 +150,7 @@ DEFAULTS: Tree = {
         "CLIP_GRAD_VAL": 0.0,
         "CLIP_GRAD_L2NORM": 0.0,  # where CLIP_GRAD_VAL is 0
         "ACCUM_STEPS": 1,
+        "FUSED": True,  # on a GPU, all parameters are updated by one kernel
     },
     "MIXUP": {
         "ENABLE": False,  # without it nothing of this section is in force
@@ -160,6 +163,10 @@ DEFAULTS: Tree = {
     "TENSORBOARD": {
         "ENABLE": True,
         "CLASS_NAMES_PATH": "",  # one name a line, in label order
+    },
+    "CUDA": {
+        "CUDNN_BENCHMARK": True,  # cuDNN times its kernels for every new shape; never with TRAIN.DETERMINISTIC
+        "TF32": True,  # float32 products in TensorFloat-32
     },
     "OUTPUT_DIR": "",  # "": runs/<folder and name of the file>
     "RNG_SEED": 1,
@@ -190,7 +197,11 @@ ALIASES: dict[tuple[str, Any], Any] = {
     ("TEST.DATASET", "ptvkinetics"): "kinetics",
 }
 
+AUTO = ("auto", "true", "false")
+
 CHOICES: dict[str, tuple[Any, ...]] = {
+    "MODEL.COMPUTE_IN_2D": AUTO,
+    "MODEL.STEM_SPACE_TO_DEPTH": AUTO,
     "TRAIN.DATASET": ("kinetics", "imagenet", "cifar10"),
     "TEST.DATASET": ("kinetics", "imagenet", "cifar10"),
     "TRAIN.AMP_DTYPE": ("bfloat16", "float16"),

@@ -299,3 +299,19 @@ def test_settings_cannot_be_changed_after_loading(write):
 
     with pytest.raises(AttributeError):
         cfg.OCTCONV.ALPHA = 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("auto", "auto"), ("true", "true"), ("False", "false")]
+)
+def test_a_choice_that_may_be_automatic_takes_yaml_s_booleans(write, text, value):
+    path = write(f"MODEL: {{ARCH: i3d, COMPUTE_IN_2D: {text}}}")
+
+    assert value == load_config(path).MODEL.COMPUTE_IN_2D
+    assert (
+        value == load_config(path, [f"MODEL.STEM_SPACE_TO_DEPTH={text}"]).MODEL.STEM_SPACE_TO_DEPTH
+    )
+
+
+def test_another_value_of_an_automatic_choice_is_refused(write):
+    assert "'auto' or 'true' or 'false'" in problem(write("MODEL: {COMPUTE_IN_2D: yes please}"))

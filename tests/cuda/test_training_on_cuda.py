@@ -8,6 +8,8 @@ from torch import nn
 from octvideo import create_model
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.adapt import synchronise_batch_norm
+from octvideo.engine.training.optim import make_optimizer
+from octvideo.engine.training.prefetch import OnDevice
 from octvideo.layers import compute_in_2d, stem_by_space_to_depth
 
 pytestmark = pytest.mark.cuda
@@ -123,6 +125,39 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, device, method, dt
     found, expected = weights(tmp_path / "parts"), weights(tmp_path / "whole")
     assert_same(found, expected)
     assert found["scaler_state"] == expected["scaler_state"]
+
+
+@pytest.mark.parametrize("method", ["sgd", "adamw"])
+def test_the_fused_optimizer_updates_as_the_plain_one(device, method):
+    runs = {}
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = tiny.TinyNet(dropout=0.0).to(device)
+        optimizer = make_optimizer(model, lr=0.01, method=method, fused=fused)
+        for step in range(3):
+            clips = torch.stack([tiny.sample(step, i) for i in range(6)]).to(device)
+            model(tiny.prepare(clips)).square().sum().backward()
+            optimizer.step()
+        assert bool(optimizer.param_groups[0]["fused"]) == fused
+        runs[fused] = list(model.parameters())
+
+    for found, expected in zip(runs[True], runs[False], strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_batches_copied_early_arrive_whole_and_in_order(device):
+    loader = tiny.TinyLoader(batches=20, batch_size=64)
+    pinned = (batch.pin_memory() for batch in loader.epoch(0))
+    batches, work = OnDevice(pinned, device), torch.randn(2048, 2048, device=device)
+
+    for expected in loader.epoch(0):
+        found = batches.next()
+        for _ in range(4):
+            work = work @ work / 2048
+        batches.prefetch(2)
+        assert found.inputs.device == device
+        assert torch.equal(found.inputs.cpu(), expected.inputs)
+        assert torch.equal(found.targets.cpu(), expected.targets)
 
 
 def test_a_run_of_a_gpu_goes_on_on_a_cpu_and_back(tmp_path, device):

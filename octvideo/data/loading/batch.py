@@ -65,4 +65,10 @@ class Batch:
         )
 
     def pin_memory(self) -> "Batch":
-        return replace(self, inputs=self.inputs.pin_memory(), targets=self.targets.pin_memory())
+        """In memory from which a GPU copies by itself."""
+        return replace(
+            self,
+            inputs=self.inputs.pin_memory(),
+            targets=self.targets.pin_memory(),
+            indices=self.indices.pin_memory(),
+        )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,6 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, AdamW, Optimizer
 
 from octvideo.errors import ConfigError
+
+KERNELS = ("foreach", "fused", "capturable")
+"""The keys of a parameter group that say how an update is computed, not what it is."""
 
 
 def parameter_groups(
@@ -31,8 +35,8 @@ def parameter_groups(
 
 # Class and the options it takes, by its name in SOLVER.OPTIMIZING_METHOD.
 OPTIMIZERS: dict[str, tuple[Callable[..., Optimizer], tuple[str, ...]]] = {
-    "sgd": (SGD, ("momentum", "dampening", "nesterov")),
-    "adamw": (AdamW, ("betas",)),
+    "sgd": (SGD, ("momentum", "dampening", "nesterov", "fused")),
+    "adamw": (AdamW, ("betas", "fused")),
 }
 
 
@@ -48,19 +52,37 @@ def make_optimizer(
     weight_decay: float = 1e-4,
     bn_weight_decay: float = 0.0,
     zero_decay_1d: bool = False,
+    fused: bool = True,
 ) -> Optimizer:
-    """method: of `OPTIMIZERS`, which says what options each takes. Raises ConfigError for another."""
+    """method: of `OPTIMIZERS`, which says what options each takes. Raises ConfigError for another.
+
+    fused: on a GPU, all parameters are updated by one kernel. The model is on its device.
+    """
     if method not in OPTIMIZERS:
         raise ConfigError(f"there is no optimizer {method!r}; there are {', '.join(OPTIMIZERS)}")
     groups = parameter_groups(model, weight_decay, bn_weight_decay, zero_decay_1d)
+    on_gpu = all(p.is_cuda for p in model.parameters() if p.requires_grad)
     optimizer, names = OPTIMIZERS[method]
     given = {
         "momentum": momentum,
         "dampening": dampening,
         "nesterov": nesterov,
         "betas": betas,
+        "fused": True if fused and on_gpu and groups else None,
     }
     return optimizer(groups, lr=lr, **{name: given[name] for name in names})
+
+
+def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Take the moments and settings of `state`, but not the kernels: a run may resume on another device.
+
+    Raises ValueError, as torch does, for the state of other parameters.
+    """
+    forms = [{k: v for k, v in group.items() if k in KERNELS} for group in optimizer.param_groups]
+    if len(forms) == len(state["param_groups"]):
+        groups = [saved | form for saved, form in zip(state["param_groups"], forms, strict=True)]
+        state = {**state, "param_groups": groups}
+    optimizer.load_state_dict(state)
 
 
 def scale_lr(lr: float, batch_size: int, base_batch_size: int) -> float:

@@ -88,6 +88,9 @@ class Clock:
     def got_data(self) -> None:
         self.data += self._lap()
 
+    def computed(self) -> None:
+        self.net += self._lap()
+
     def did_step(self, clips: int) -> None:
         self.net += self._lap()
         self.clips += clips

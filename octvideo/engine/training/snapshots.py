@@ -12,6 +12,7 @@ from octvideo.checkpoint import Checkpoint
 from octvideo.engine.checkpoint_files import checkpoint_name, find_latest, prune
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.ema import ModelAverage
+from octvideo.engine.training.optim import load_optimizer_state
 from octvideo.engine.training.rng import rng_state, set_rng_state
 from octvideo.engine.training.state import Progress, TrainOptions
 from octvideo.errors import CheckpointError, OctvideoError
@@ -106,7 +107,7 @@ class Snapshots:
         training = checkpoint.training
         try:
             self.model.load_state_dict(checkpoint.state)
-            self.optimizer.load_state_dict(training["optimizer_state"])
+            load_optimizer_state(self.optimizer, training["optimizer_state"])
             self.scaler.load_state_dict(training["scaler_state"])
             if self.ema is not None:
                 self.ema.load_state_dict(checkpoint.weights)

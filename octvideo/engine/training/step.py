@@ -54,18 +54,23 @@ class Stepper:
             procs.device.type, enabled=options.amp_dtype == torch.float16
         )
 
-    def __call__(self, group: "list[Batch]", lr: float) -> StepOutcome:
-        """One update from the mean gradient of the group's batches (gradient accumulation) on all ranks."""
+    def __call__(
+        self, group: "list[Batch]", lr: float, while_busy: Callable[[], None] = lambda: None
+    ) -> StepOutcome:
+        """One update from the mean gradient of the group's batches (gradient accumulation) on all ranks.
+
+        while_busy: called when the last backward pass is queued, which a GPU then computes.
+        """
         set_lr(self.optimizer, lr, self.options.scale_momentum)
         self.optimizer.zero_grad(set_to_none=True)
         statistics = [buffer.clone() for buffer in self.model.buffers()]
-        outcome = self.step(group)
+        outcome = self.step(group, while_busy)
         if outcome.trouble is not None:
             for buffer, before in zip(self.model.buffers(), statistics, strict=True):
                 buffer.copy_(before)
         return outcome
 
-    def step(self, group: "list[Batch]") -> StepOutcome:
+    def step(self, group: "list[Batch]", while_busy: Callable[[], None]) -> StepOutcome:
         """Forward and backward over the group, and the update where all is finite."""
         tally = Tally()
         for i, batch in enumerate(group):
@@ -75,6 +80,7 @@ class Stepper:
                     return StepOutcome(Tally(), trouble="loss")
                 self.scaler.scale(loss / len(group)).backward()  # type: ignore[no-untyped-call]
             tally.add(part)
+        while_busy()
         return self.update(tally)
 
     def forward(self, batch: "Batch") -> tuple[Tensor, Tally]:
@@ -118,9 +124,11 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         grad_norm = self.clip()
         finite = math.isfinite(grad_norm)
-        if finite or self.scaler.is_enabled():
+        # Not left to the scaler: torch's fused SGD makes momentum of whatever memory holds when its first step is one
+        # that the scaler skips.
+        if finite:
             self.scaler.step(self.optimizer)
-            self.scaler.update()
+        self.scaler.update()
         return StepOutcome(tally, grad_norm, None if finite else "gradient")
 
     def clip(self) -> float:

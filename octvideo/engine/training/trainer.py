@@ -7,9 +7,9 @@ appears whole. A run that goes on from there cuts metrics.jsonl back to that siz
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -19,6 +19,7 @@ from octvideo.engine.training.ema import ModelAverage
 from octvideo.engine.training.losses import Loss
 from octvideo.engine.training.optim import Schedule
 from octvideo.engine.training.precise_bn import measure_bn_statistics
+from octvideo.engine.training.prefetch import OnDevice
 from octvideo.engine.training.records import Clock, Tally
 from octvideo.engine.training.run_log import RunLog
 from octvideo.engine.training.signals import Stopped, StopRequest
@@ -111,7 +112,9 @@ class Trainer:
         return TrainSummary(finished, self.progress.epoch, best, self.snapshots.last_saved)
 
     def train_epoch(self) -> None:
-        batches = self.loader.epoch(self.progress.epoch, self.progress.batch)
+        batches = OnDevice(
+            self.loader.epoch(self.progress.epoch, self.progress.batch), self.procs.device
+        )
         at = self.position()
         self.log.start_epoch(at)
         self.set_training_mode()
@@ -122,7 +125,7 @@ class Trainer:
             lr = self.schedule.lr(
                 step if self.schedule.per_iteration else step / self.plan.steps_per_epoch
             )
-            outcome = self.step(group, lr)
+            outcome = self.step(group, lr, while_busy=partial(self.prefetch, batches))
             self.account(group, outcome)
             self.report(lr, outcome.grad_norm)
 
@@ -159,14 +162,20 @@ class Trainer:
 
     # --- a step ---
 
-    def fetch(self, batches: "Iterator[Batch]") -> "list[Batch]":
+    def prefetch(self, batches: OnDevice) -> None:
+        """Take the batches of the next step. Only what a GPU had to wait for them counts as waiting for data."""
+        for clock in (self.window_clock, self.epoch_clock):
+            clock.computed()
+        if batches.prefetch(self.options.accum_steps):
+            for clock in (self.window_clock, self.epoch_clock):
+                clock.got_data()
+
+    def fetch(self, batches: OnDevice) -> "list[Batch]":
         """The batches of one step. A loader that gives up is heard after a checkpoint is saved."""
         group: list[Batch] = []
         error = None
         try:
-            # What a loader draws to start its workers must not shift the dropout of a resumed run.
-            with torch.random.fork_rng(devices=[]):
-                group = [next(batches) for _ in range(self.options.accum_steps)]
+            group = [batches.next() for _ in range(self.options.accum_steps)]
         except DataError as reason:
             error = reason
         self.window_clock.got_data()

@@ -170,3 +170,18 @@ def test_mixed_precision_stops_when_nothing_but_skipping_is_left(tmp_path):
 
     with pytest.raises(OctvideoError, match="at epoch 1, iteration 4"):
         trainer.train()
+
+
+def test_a_first_step_that_fp16_skips_leaves_no_momentum(tmp_path):
+    trainer = tiny.make_trainer(tmp_path, amp_dtype=torch.float16, parts=QUIET)
+    parameters = list(trainer.model.parameters())
+    trainer.step.optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, fused=True)
+    trainer.step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)
+
+    outcome = trainer.step([next(trainer.loader.epoch(0))], lr=0.1)
+
+    assert outcome.trouble == "gradient"
+    assert trainer.step.scaler.get_scale() == 2.0**99
+    assert not any(
+        state.get("momentum_buffer") is not None for state in trainer.step.optimizer.state.values()
+    )

@@ -1,5 +1,6 @@
 """Learning rates against PySlowFast's and Caffe2's rules; weight decay by kind of parameter."""
 
+import copy
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from octvideo.engine.training.optim import (
     OPTIMIZERS,
     SCHEDULES,
     Schedule,
+    load_optimizer_state,
     make_optimizer,
     scale_lr,
     set_lr,
@@ -147,3 +149,47 @@ def test_every_optimizer_of_the_settings_is_made(method):
 def test_every_schedule_of_the_settings_gives_its_rate(policy):
     assert Schedule(policy, base_lr=0.1, length=10).lr(0) == pytest.approx(0.1)
     assert set(CHOICES["SOLVER.LR_POLICY"]) == SCHEDULES.keys()
+
+
+def stepped(kind, fused):
+    """An optimizer after two steps, and the weights that it moved."""
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(5))
+    options = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    optimizer = kind([weight], lr=0.1, fused=fused, **options)
+    for _ in range(2):
+        weight.grad = weight.detach() + 1
+        optimizer.step()
+    return optimizer, weight
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("saved", [None, True])
+@pytest.mark.parametrize("loaded", [None, True])
+def test_a_state_moves_between_fused_and_plain_optimizers(kind, saved, loaded):
+    (old, old_weight), (new, new_weight) = stepped(kind, saved), stepped(kind, loaded)
+    old.param_groups[0]["lr"] = 0.01
+    for other in new.state[new_weight].values():
+        other.zero_()
+
+    load_optimizer_state(new, copy.deepcopy(old.state_dict()))
+
+    assert new.param_groups[0]["fused"] == loaded
+    assert new.param_groups[0]["lr"] == 0.01
+    for optimizer, weight in ((old, old_weight), (new, new_weight)):
+        weight.data.fill_(1)
+        weight.grad = torch.ones(5)
+        optimizer.step()
+    torch.testing.assert_close(new_weight, old_weight)
+
+
+def test_a_state_of_other_groups_is_refused():
+    optimizer, _ = stepped(torch.optim.SGD, None)
+    other = make_optimizer(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), lr=0.1)
+
+    with pytest.raises(ValueError, match="parameter group"):
+        load_optimizer_state(optimizer, other.state_dict())
+
+
+def test_on_a_cpu_no_optimizer_is_fused():
+    assert make_optimizer(nn.Linear(2, 2), lr=0.1).param_groups[0]["fused"] is None
