@@ -27,6 +27,7 @@ setup(
         "matplotlib>=3.8",
         "pillow>=10.1",
         "pyyaml>=6",
+        "safetensors>=0.4",
     ],
     extras_require={
         "export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18", "openvino>=2024.3"],

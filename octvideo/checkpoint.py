@@ -1,6 +1,7 @@
 """A checkpoint as a value: weights, the network that they are of, their input, and the state of a training.
 
-The file is a dict of `torch.save`. Its keys are what other programs read, so they stay:
+The file is a dict of `torch.save`, or of safetensors where its name ends so; files of others may be Caffe2's pickles
+too. What kind a file is, is found in its first bytes. Its keys are what other programs read, so they stay:
 
     model_state, ema_state        weights and their moving average
     meta                          format, model, class_names, preprocessing, multi_label, head_act
@@ -12,16 +13,22 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
-from torch import Tensor
+import numpy as np
+import torch
+from iopath.common.file_io import g_pathmgr
 
 from octvideo.errors import CheckpointError
+from octvideo.numpy_pickle import read_numpy_pickle
+from octvideo.safetensors_file import is_safetensors, read_safetensors, write_safetensors
 from octvideo.torch_file import read_torch_file, write_torch_file
+from octvideo.wrappers import AVERAGES, CONTAINERS, State, find, unwrap
 
 FORMAT = 1
-STATE_KEYS = ("model_state", "state_dict", "model")
-"""Where files that hold more than weights keep them: this package and PySlowFast, PyTorch's examples, timm."""
-
-State = dict[str, Tensor]
+LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # how torch.save began before 1.6
+PICKLE = (
+    b"\x80",
+    b"(",
+)  # how pickles of dicts begin, in Python 3's protocols and in the oldest one
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,7 @@ class Checkpoint:
     network: the arguments of `create_model`. head_act: what makes probabilities of logits.
     recipe: the settings of the training, as YAML. training: all other entries, those that a resumed run needs.
     format: of `meta`; 0 in a file that this package has not written.
+    removed: the containers that the weights were in, and what wrappers had put before their names.
     """
 
     path: str = ""
@@ -78,11 +86,12 @@ class Checkpoint:
     recipe: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
+    removed: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: str) -> Self:
-        """Raises CheckpointError for what `read_torch_file` refuses, and for a file of a newer format."""
-        return cls.of(read_torch_file(path), path)
+        """Raises CheckpointError for a file that is missing, damaged or hostile, and for one of a newer format."""
+        return cls.of(_read_content(path), path)
 
     @classmethod
     def of(cls, content: Mapping[str, Any], path: str) -> Self:
@@ -95,23 +104,29 @@ class Checkpoint:
             raise CheckpointError(
                 f"{path}: of format {number}; this octvideo reads formats up to {FORMAT}: install a newer one"
             )
-        key = next((k for k in STATE_KEYS if isinstance(content.get(k), Mapping)), None)
-        state = content if key is None else content[key]
-        average = content.get("ema_state")
-        rest = {key, "ema_state", "meta", "cfg"}
+        key, average_key = find(content, CONTAINERS), find(content, AVERAGES)
+        state: State = {}
+        average: State | None = None
+        removed: list[str] = []
+        if key or not average_key:
+            state, removed = unwrap({key: content[key]} if key else content)
+        if average_key:
+            average, removed = unwrap({average_key: content[average_key]})
+        rest = {key, average_key, "meta", "cfg", "ema_state"}
         try:
             return cls(
                 path,
-                _tensors(state),
-                _tensors(average) if average else None,
+                state,
+                average,
                 dict(meta.get("model") or {}),
                 tuple(str(name) for name in meta.get("class_names") or ()),
                 InputSpec.of(meta.get("preprocessing") or {}),
                 bool(meta.get("multi_label")),
                 meta.get("head_act"),
                 str(content.get("cfg") or ""),
-                {} if key is None else {k: v for k, v in content.items() if k not in rest},
+                {} if not key else {k: v for k, v in content.items() if k not in rest},
                 number,
+                tuple(removed),
             )
         except (TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
@@ -138,8 +153,29 @@ class Checkpoint:
 
     def write(self, path: str) -> None:
         """Whole or not at all. Raises CheckpointError where there is no room, or no permission."""
-        write_torch_file(path, self.contents())
+        write = write_safetensors if path.endswith(".safetensors") else write_torch_file
+        write(path, self.contents())
 
 
-def _tensors(state: Mapping[str, Any]) -> State:
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+def _read_content(path: str) -> dict[str, Any]:
+    start = _first_bytes(path)
+    if is_safetensors(start):
+        return read_safetensors(path)
+    if start.startswith(PICKLE) and not start.startswith(LEGACY_TORCH):
+        return _tensors_for_arrays(read_numpy_pickle(path))
+    return read_torch_file(path)
+
+
+def _first_bytes(path: str) -> bytes:
+    """Nothing where they cannot be read; the reader of torch's files says why."""
+    try:
+        with g_pathmgr.open(path, "rb") as file:
+            return file.read(16)
+    except OSError:
+        return b""
+
+
+def _tensors_for_arrays(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _tensors_for_arrays(item) for name, item in value.items()}
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

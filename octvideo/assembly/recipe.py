@@ -136,6 +136,7 @@ def build_options(cfg: Any) -> TrainOptions:
         checkpoint_period=train.CHECKPOINT_PERIOD,
         checkpoint_minutes=train.CHECKPOINT_MINUTES,
         keep_checkpoints=train.KEEP_CHECKPOINTS,
+        safetensors=train.SAFETENSORS,
         auto_resume=train.AUTO_RESUME,
         best_metric="map_err" if cfg.DATA.MULTI_LABEL else "top1_err",
         log_period=cfg.LOG_PERIOD,

@@ -16,6 +16,7 @@ DEFAULTS: Tree = {
         "CHECKPOINT_PERIOD": 10,  # epochs
         "CHECKPOINT_MINUTES": 0.0,  # also in the middle of an epoch; 0: never
         "KEEP_CHECKPOINTS": 3,
+        "SAFETENSORS": False,  # the best weights also as best.safetensors
         "AUTO_RESUME": True,
         "CHECKPOINT_FILE_PATH": "",  # weights to start from, of any layout that octvideo.weights reads
         "CHECKPOINT_INFLATE": False,  # they are an image network's

@@ -12,6 +12,7 @@ from octvideo.models import create_model
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.inflate import is_octave
 from octvideo.weights.layouts import IMAGE_LAYOUTS, find_layout
+from octvideo.wrappers import check_finite, clear_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +29,25 @@ class ImageWeights:
 
 
 def read_image_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> ImageWeights:
-    """What a checkpoint says of an image network. prefixes: to take off the names.
+    """What a checkpoint says of an image network. prefixes: texts to remove from the names.
 
     Raises CheckpointError for a video network's weights and for names of no known layout.
     """
+    check_finite(checkpoint.weights, checkpoint.path)
     if checkpoint.network:
         return _own(checkpoint)
-    tensors = {_without(prefixes, name): value for name, value in checkpoint.weights.items()}
+    tensors, _ = clear_names(checkpoint.weights, prefixes)
     layout = find_layout(tensors)
+    if layout in IMAGE_LAYOUTS and any(tensor.dim() == 5 for tensor in tensors.values()):
+        raise CheckpointError(
+            f"{checkpoint.path}: the weights of a video network ({layout.title}'s layout); "
+            "set TRAIN.CHECKPOINT_INFLATE False"
+        )
     if layout not in IMAGE_LAYOUTS:
         some = ", ".join(list(tensors)[:3]) or "no tensors"
         raise CheckpointError(
-            f"{checkpoint.path}: not a ResNet of this package's, torchvision's or d-li14's layout (it holds {some}); "
-            "python tools/convert_weights.py reads the official files"
+            f"{checkpoint.path}: not a ResNet of this package's, torchvision's, PySlowFast's or d-li14's layout "
+            f"(it holds {some}); python tools/convert_weights.py reads the official files"
         )
     names = layout.names(tensors)
     state = {names[name]: tensor for name, tensor in tensors.items()}
@@ -57,9 +64,3 @@ def _own(checkpoint: Checkpoint) -> ImageWeights:
         model = create_model(**checkpoint.network)
     assumes = Assumptions.of(model, checkpoint.input.mean, checkpoint.input.std)
     return ImageWeights(checkpoint.weights, assumes, str(name))
-
-
-def _without(prefixes: Sequence[str], name: str) -> str:
-    for prefix in ("module.", *prefixes):
-        name = name.removeprefix(prefix)
-    return name

@@ -5,9 +5,11 @@
     pytorchvideo  blocks.3.res_blocks.0.branch2.conv_a.weight       blocks.3.res_blocks.0.branch2.norm_a.bias
     torchvision   layer2.0.conv1.weight                             layer2.0.bn1.bias
     d-li14        layer2.0.conv1.conv.conv_h2h.weight               layer2.0.conv1.bn_h.bias
+    Caffe2        res3_0_branch2a_w                                 res3_0_branch2a_bn_b
 
 pytorchvideo's names are put into PySlowFast's words first, and these into ours. timm names its ResNets as torchvision
-does; those of torchvision and d-li14 (Oct-ResNets) are image networks.
+does, also those that compute something else (anti-aliased, dilated); those of torchvision and d-li14 (Oct-ResNets) are
+image networks.
 """
 
 import re
@@ -146,13 +148,58 @@ def _from_d_li14(name: str) -> str:
     return f"{BOTTLENECK[number] if number else 'shortcut'}.{place}.{tensor}"
 
 
+# Caffe2's names of a tensor, behind the name of its layer.
+CAFFE2_TENSORS = {
+    "w": "weight",
+    "b": "bias",
+    "bn_s": "bn.weight",
+    "bn_b": "bn.bias",
+    "bn_rm": "bn.running_mean",
+    "bn_riv": "bn.running_var",
+}
+
+
+def _caffe2(names: Collection[str]) -> dict[str, str]:
+    two = any(name.startswith("t_") for name in names)
+    return {name: _from_caffe2(name, PATHWAYS if two else {"0": ""}) for name in names}
+
+
+def _from_caffe2(name: str, pathways: dict[str, str]) -> str:
+    """Layers of the fast pathway begin with t_; so do laterals, which are named after what they read."""
+    match = re.fullmatch(r"(t_)?(.+?)_(w|b|(?:bn_)(?:s|b|rm|riv))", name)
+    if match is None:
+        return name
+    fast, layer, tensor = match[1], match[2], CAFFE2_TENSORS[match[3]]
+    pathway, pair = pathways.get("1" if fast else "0", ""), _pair(_of_conv(tensor))
+    if lateral := re.fullmatch(r"(?:pool1|res(\d)_\d+_branch2c_bn)_subsample", layer):
+        return f"laterals.{int(lateral[1] or 1) - 1}.{pair}"
+    if attention := re.fullmatch(r"nonlocal_conv(\d)_(\d+)_(\w+)", layer):
+        stage, block, part = attention.groups()
+        return f"{pathway}res{stage}.nonlocal{block}.attend.conv_{part}.{tensor}"
+    if attention := re.fullmatch(r"nonlocal_conv(\d)_(\d+)", layer):
+        return f"{pathway}res{attention[1]}.nonlocal{attention[2]}.attend.norm.{tensor[3:]}"
+    if block := re.fullmatch(r"res(\d)_(\d+)_branch(?:1|2([abc]))", layer):
+        part = CONVOLUTIONS[block[3]] if block[3] else "shortcut"
+        return f"{pathway}res{block[1]}.block{block[2]}.{part}.{pair}"
+    if layer in ("conv1", "res_conv1"):
+        return f"{pathway}stem.{_of_conv(tensor)}"
+    return f"head.fc.{tensor}" if layer == "pred" else name
+
+
+def _of_conv(tensor: str) -> str:
+    return tensor if tensor.startswith("bn.") else f"conv.{tensor}"
+
+
 OWN = Layout("octvideo", "", _own)
+PYSLOWFAST = Layout("PySlowFast", "s1.pathway", _pyslowfast)
+# Of PySlowFast's networks one is for images, whose weights its other networks are inflated from.
 IMAGE_LAYOUTS = (
     Layout("torchvision", "layer1.0.conv1.weight", _torchvision),
     Layout("d-li14", "layer1.0.conv1.conv.", _torchvision),
+    PYSLOWFAST,
 )
 FOREIGN = (
-    Layout("PySlowFast", "s1.pathway", _pyslowfast),
     Layout("pytorchvideo", "blocks.", _pytorchvideo),
+    Layout("Caffe2", "res2_0_branch", _caffe2),
     *IMAGE_LAYOUTS,
 )

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,11 @@ from octvideo.layers import channels_last
 from octvideo.models import create_model
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.layouts import OWN, find_layout
+from octvideo.wrappers import check_finite, clear_names
 
 HEAD = "head.fc."
+MAX_NAMES = 20  # of a report
+
 logger = logging.getLogger("octvideo")
 
 
@@ -24,6 +27,7 @@ class LoadReport:
 
     skipped_head: the classifier of another number of classes, left as it was initialised.
     unused: what the file has besides, by the name that it would have here.
+    removed: the containers that the weights were in, and what was taken off their names.
     """
 
     path: str
@@ -33,23 +37,27 @@ class LoadReport:
     missing: dict[str, tuple[int, ...]]
     unused: dict[str, tuple[int, ...]]
     misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    removed: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
         return bool(self.loaded) and not (self.missing or self.unused or self.misshapen)
 
     def __str__(self) -> str:
-        lines = [f"{self.path} ({self.layout} layout): {len(self.loaded)} tensors loaded"]
-        lines += [
+        names = [
             f"  skipped head {name}: file {a}, model {b}"
             for name, (a, b) in self.skipped_head.items()
         ]
-        lines += [f"  missing {name} {shape}" for name, shape in self.missing.items()]
-        lines += [f"  unexpected {name} {shape}" for name, shape in self.unused.items()]
-        lines += [
+        names += [f"  missing {name} {shape}" for name, shape in self.missing.items()]
+        names += [f"  unexpected {name} {shape}" for name, shape in self.unused.items()]
+        names += [
             f"  other shape {name}: file {a}, model {b}" for name, (a, b) in self.misshapen.items()
         ]
-        return "\n".join(lines)
+        if len(names) > MAX_NAMES:
+            names = [*names[:MAX_NAMES], f"  and {len(names) - MAX_NAMES} more"]
+        removed = f", taken off: {' '.join(self.removed)}" if self.removed else ""
+        title = f"{self.path} ({self.layout} layout{removed}): {len(self.loaded)} tensors loaded"
+        return "\n".join([title, *names])
 
 
 def load_weights(
@@ -64,7 +72,8 @@ def load_weights(
     Image networks also from torchvision's, timm's or d-li14's (`load_official` reads the MXNet files).
     source: a path, or what was read from it.
     new_classes: a classifier of another number of classes is skipped; False refuses it (for testing).
-    clear_prefixes: taken off the file's names, as is the "module." of a network saved inside DDP.
+    clear_prefixes: texts to remove from the file's names, wherever they stand. Wrappers (DDP, torch.compile, Lightning,
+        moving averages) are taken off without them, and the report says which.
 
     Raises CheckpointError, with the model untouched, for a file that does not fit in full, that was trained with
     other settings, or that cannot be read.
@@ -75,11 +84,14 @@ def load_weights(
         raise CheckpointError(
             f"{path}: holds no weights; a checkpoint has them under 'model_state'"
         )
-    tensors = _without_prefixes(checkpoint.weights, ("module.", *clear_prefixes))
+    check_finite(checkpoint.weights, path)
+    tensors, removed = clear_names(checkpoint.weights, clear_prefixes)
     layout = find_layout(tensors)
     ours = layout.names(tensors)
     state = {ours[name]: tensor for name, tensor in tensors.items()}
-    report = _compare(model, state, path, layout.title)
+    report = replace(
+        _compare(model, state, path, layout.title), removed=(*checkpoint.removed, *removed)
+    )
     logger.log(logging.INFO if report.fits else logging.ERROR, "%s", report)
 
     if not report.fits:
@@ -101,6 +113,7 @@ def network_of(checkpoint: Checkpoint) -> nn.Module:
     Raises CheckpointError for a description that does not build, or that the weights do not fit.
     """
     path, name = checkpoint.path, checkpoint.network.get("name")
+    check_finite(checkpoint.weights, path)
     try:
         with torch.device("meta"):
             model = create_model(**checkpoint.network)
@@ -114,12 +127,6 @@ def network_of(checkpoint: Checkpoint) -> nn.Module:
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights do not fit {name}: {error}") from error
     return channels_last(model)
-
-
-def _without_prefixes(state: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
-    for prefix in prefixes:
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return dict(state)
 
 
 def _compare(model: nn.Module, state: Mapping[str, Tensor], path: str, layout: str) -> LoadReport:
@@ -161,4 +168,8 @@ def _does_not_fit(model: nn.Module, report: LoadReport) -> str:
             name, shapes = next(iter(names.items()))
             parts.append(f"{len(names)} {title} (first: {name} {shapes})")
     name = getattr(model, "config", {}).get("name", type(model).__name__)
-    return f"{report.path}: does not fit {name}: {', '.join(parts)}; build the network that the file was made with"
+    if not report.loaded:
+        advice = "if its names begin otherwise, list what to remove in TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN"
+    else:
+        advice = "build the network that the file was made with"
+    return f"{report.path}: does not fit {name}: {', '.join(parts)}; {advice}"

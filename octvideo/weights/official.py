@@ -23,6 +23,7 @@ from octvideo.layers import OctConv2d
 from octvideo.layers.octave import Downsample
 from octvideo.weights.constants import fold_shortcut_biases, fold_whitening
 from octvideo.weights.mxnet_params import Array, read_params
+from octvideo.wrappers import check_finite
 
 FamilyName = Literal["resnet", "densenet", "mobilenet_v1", "mobilenet_v2"]
 
@@ -126,6 +127,7 @@ def read_official(path: str | Path) -> OfficialWeights:
     arrays = read_params(path)
     by_symbol = any(name.startswith(("arg:", "aux:")) for name in arrays)
     state = to_state(arrays)
+    check_finite(state, str(path))
     return OfficialWeights(
         state=state,
         bn_eps=1e-4 if by_symbol else 1e-5,

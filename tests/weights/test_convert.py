@@ -234,7 +234,7 @@ def test_half_precision_weights_are_widened(tmp_path):
     [
         ({"weights": torch.zeros(1)}, "not a ResNet"),
         (
-            {"meta": {"model": {"name": "resnet50"}}, "model_state": {}},
+            {"meta": {"model": {"name": "resnet50"}}, "model_state": {"w": torch.zeros(1)}},
             "is a checkpoint of this package already",
         ),
         ({"layer1.0.conv1.weight": torch.zeros(8, 8, 1, 1)}, "of none of the image networks"),

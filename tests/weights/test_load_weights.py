@@ -293,7 +293,7 @@ class Evil:
         (b"not a checkpoint at all", "damaged|refused"),
         (
             pickle.dumps({"model_state": Evil()}),
-            "refused, it is no checkpoint of tensors and plain values",
+            "refused, it is no pickle of arrays and plain values",
         ),
     ],
     ids=["empty", "text", "pickled call"],

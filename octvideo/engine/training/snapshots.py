@@ -75,6 +75,8 @@ class Snapshots:
     def save_best(self, checkpoint: Checkpoint) -> None:
         if self.procs.is_main:
             checkpoint.write(f"{self.folder}/best.pyth")
+            if self.options.safetensors:
+                checkpoint.write(f"{self.folder}/best.safetensors")
 
     def open_folder(self) -> None:
         """Make the output folder, or raise on every rank the reason why it cannot be."""

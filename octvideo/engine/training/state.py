@@ -20,6 +20,7 @@ class TrainOptions:
     eval_period: int = 1
     checkpoint_period: int = 1
     checkpoint_minutes: float = 0.0
+    safetensors: bool = False  # best.safetensors beside best.pyth
     keep_checkpoints: int = 3
     auto_resume: bool = True
     best_metric: str = "top1_err"  # of what validate returns; the lowest is best

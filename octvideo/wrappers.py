@@ -1,0 +1,81 @@
+"""What programs put around weights: containers in a file, and prefixes before every name. One rule takes them off.
+
+{"state_dict": {"module._orig_mod.conv1.weight": ...}, "epoch": 3}  ->  {"conv1.weight": ...}
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from octvideo.errors import CheckpointError
+
+# Where files keep weights: this package and PySlowFast; torchvision, timm, Lightning, examples of PyTorch; Caffe2.
+CONTAINERS = (
+    *("model_state", "model_state_dict", "state_dict", "model", "module", "weights"),
+    "blobs",
+)
+AVERAGES = ("ema_state", "model_ema", "state_dict_ema", "ema")  # and moving averages of them
+# What wrappers put before every name: DDP and AveragedModel, torch.compile, Lightning.
+PREFIXES = ("module.", "_orig_mod.", "model.")
+COUNTERS = ("n_averaged",)  # of AveragedModel; no weight
+# Files of a Caffe2 network hold momenta and counters too.
+CAFFE2_WEIGHT = re.compile(r"_(w|b|bn_s|bn_b|bn_rm|bn_riv)$")
+
+State = dict[str, Tensor]
+
+
+def find(content: Mapping[str, Any], keys: Sequence[str]) -> str | None:
+    """The first of the keys under which something with names stands."""
+    return next((k for k in keys if isinstance(content.get(k), Mapping) and content[k]), None)
+
+
+def unwrap(content: Mapping[str, Any]) -> tuple[State, list[str]]:
+    """The tensors in nested containers, without what wrappers put before their names; and what was taken off."""
+    removed: list[str] = []
+    while key := find(content, (*AVERAGES, *CONTAINERS)):
+        removed.append(key)
+        content = content[key]
+    tensors = {
+        str(name): value
+        for name, value in content.items()
+        if isinstance(value, Tensor) and name not in COUNTERS
+    }
+    if "blobs" in removed:
+        tensors = {name: tensor for name, tensor in tensors.items() if CAFFE2_WEIGHT.search(name)}
+    tensors, prefixes = without_prefixes(tensors)
+    return tensors, removed + prefixes
+
+
+def without_prefixes(tensors: Mapping[str, Tensor]) -> tuple[State, list[str]]:
+    """Without the prefixes of `PREFIXES` that stand before all names, in whatever order and number; and which."""
+    removed, state = [], dict(tensors)
+    while prefix := next(
+        (p for p in PREFIXES if state and all(n.startswith(p) for n in state)), ""
+    ):
+        removed.append(prefix)
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state, removed
+
+
+def clear_names(tensors: Mapping[str, Tensor], texts: Sequence[str]) -> tuple[State, list[str]]:
+    """Without these texts, wherever they stand in a name, and without the prefixes that come to light; and which."""
+    removed, state = [], dict(tensors)
+    for text in texts:
+        if text and any(text in name for name in state):
+            removed.append(text)
+            state = {name.replace(text, ""): tensor for name, tensor in state.items()}
+    state, prefixes = without_prefixes(state)
+    return state, removed + prefixes
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise CheckpointError for a weight that is NaN or infinite, by its name."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            count = int((~tensor.isfinite()).sum())
+            raise CheckpointError(
+                f"{source}: {name} has {count} of {tensor.numel()} values that are NaN or infinite; "
+                "take an earlier checkpoint"
+            )
