@@ -28,9 +28,11 @@ class PyAVEngine:
         self._stream.codec_context.options = STRICT
 
     def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames:
+        import av
+
         found = None
         if not self._layout.unclear:
-            with suppress(OSError, ValueError):
+            with suppress(av.FFmpegError, OSError, ValueError):
                 found = self._jump(indices, prepare)
         found = found or self._walk(indices, prepare)
         return np.stack([found[index] for index in indices])

@@ -1,0 +1,362 @@
+"""Whether damage makes a reader crash, hang, leak or give wrong frames: files damaged by seed, read by every entrance.
+
+    python benchmarks/fuzz_decode.py [--files 5000] [--first 0] [--notes fuzz.jsonl]
+
+File n is always damaged alike (mutations.py). Each is read in a child process by every entrance and compared, pixel by
+pixel, with a sequential decode in which nothing of octvideo takes part. --notes: what was found, a line per file; the
+same command goes on from there. Wrong frames are of the documented kind where a picture is damaged inside and decord
+reads it without an index (docs/decisions/050-damage.md): each decoder conceals such damage in its own way.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from mutations import mutant, write_good
+
+from octvideo.data import DecodeError, iter_frames, open_video, probe, reading
+from octvideo.data.video.examine import examine
+
+_FILES_PER_CHILD = 200
+_SECONDS_PER_FILE = 60
+_MEMORY = 8 << 30
+ALARMING = ("crash", "hang", "escaped", "wrong frames", "wrong times", "leak")
+
+
+@dataclass
+class Truth:
+    """frames: of a sequential decode, as displayed and at the size (width, height) of the first one.
+
+    None for a frame that comes out otherwise each time: FFmpeg conceals with whatever a buffer held before.
+    is_damaged: FFmpeg finds fault with some picture.
+    """
+
+    frames: list[Any] = field(default_factory=list)
+    is_damaged: bool = False
+
+
+def truth_of(path: Path) -> Truth:
+    # FFmpeg stands in for a lost picture with a buffer that another one left, or that nobody has filled: which, depends
+    # on the frames still held and on what else asks for memory.
+    held = _sequential(path, 0), _sequential(path, 2), _sequential(path, 1000)
+    runs = [*held, _sequential(path, 0, bare=True)]
+    if not all(map(np.array_equal, held[0][:1], runs[-1])):  # turned, or scaled
+        runs = list(held)
+    frames: list[Any] = [
+        same[0] if all(np.array_equal(same[0], other) for other in same) else None
+        for same in zip(*runs, strict=False)
+    ]
+    frames += [None] * (max(map(len, runs)) - len(frames))
+    return Truth(frames, _is_damaged(path))
+
+
+def _sequential(path: Path, num_held: int, *, bare: bool = False) -> list[Any]:
+    """bare: as stored, neither turned nor scaled."""
+    frames: list[Any] = []
+    held: deque[Any] = deque(maxlen=num_held)
+    size = None
+    with suppress(Exception), _plain(path) as container:  # whatever it is, the frames end here
+        for frame in container.decode(video=0):
+            size = size or (frame.width, frame.height)
+            frames.append(frame.to_ndarray(format="rgb24") if bare else _displayed(frame, *size))
+            held.append(frame)
+    return frames
+
+
+def _is_damaged(path: Path) -> bool:
+    try:
+        with _plain(path) as container:
+            container.streams.video[0].codec_context.options = {"err_detect": "explode"}
+            return any(frame.is_corrupt for frame in container.decode(video=0))
+    except Exception:
+        return True
+
+
+def _plain(path: Path) -> Any:
+    container = av.open(str(path))
+    if container.streams.video:
+        container.streams.video[0].codec_context.thread_count = 1
+        container.streams.video[0].codec_context.flags |= 1  # crops are exact
+    return closing(container)
+
+
+def _displayed(frame: Any, width: int, height: int) -> Any:
+    """Pixel (x, y) goes to (a x + c y, b x + d y), rounded to quarter turns."""
+    pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return pixels
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32, 5).astype(np.int64).tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        a, b, c, d = (-1 if a < 0 else 1), 0, 0, (-1 if d < 0 else 1)
+    else:
+        a, b, c, d = 0, (-1 if b < 0 else 1), (-1 if c < 0 else 1), 0
+    y, x = np.mgrid[:height, :width]
+    to_x, to_y = a * x + c * y, b * x + d * y
+    to_x, to_y = to_x - to_x.min(), to_y - to_y.min()
+    result = np.empty((to_y.max() + 1, to_x.max() + 1, 3), np.uint8)
+    result[to_y, to_x] = pixels
+    return result
+
+
+def _same(frames: Any, truth: Truth, indices: list[int]) -> bool:
+    if len(frames) != len(indices) or max(indices, default=-1) >= len(truth.frames):
+        return False
+    pairs = ((frame, truth.frames[k]) for frame, k in zip(frames, indices, strict=True))
+    return all(true is None or np.array_equal(frame, true) for frame, true in pairs)
+
+
+def _read(path: str, truth: Truth, draw: random.Random, **options: Any) -> str:
+    with open_video(path, **options) as video:
+        count = video.info.num_frames
+        chosen = [draw.randrange(count) for _ in range(8)]
+        one_by_one = [video.read([index])[0] for index in chosen[:4]]
+        together = video.read(chosen)
+        in_order = video.read(sorted(chosen))
+    is_right = (
+        _same(one_by_one, truth, chosen[:4])
+        and _same(together, truth, chosen)
+        and _same(in_order, truth, sorted(chosen))
+    )
+    return "exact" if is_right else "wrong frames"
+
+
+def _iterate(path: str, truth: Truth, _draw: random.Random) -> str:
+    frames = []
+    with suppress(DecodeError):
+        frames.extend(iter_frames(path))
+    return "exact" if _same(frames, truth, list(range(len(truth.frames)))) else "wrong frames"
+
+
+def _probe(path: str, truth: Truth, _draw: random.Random) -> str:
+    return "exact" if probe(path).num_frames == len(truth.frames) else "wrong frames"
+
+
+def _read_with_index(path: str, truth: Truth, draw: random.Random) -> str:
+    return _read(path, truth, draw, known=probe(path))
+
+
+def _times(path: str, truth: Truth, _draw: random.Random) -> str:
+    with open_video(path) as video:
+        info, times = video.info, np.array(video.timing(exact_times=True).times)
+    is_right = len(times) == info.num_frames and times[0] == 0 and (np.diff(times) > 0).all()
+    return "exact" if is_right and 0 < info.fps < 1e4 else "wrong times"
+
+
+def _decord(path: str, truth: Truth, draw: random.Random, **options: Any) -> str:
+    """As a loader worker reads."""
+    reading.keep_note(reading.Note())
+    try:
+        outcome = _read(path, truth, draw, **options)
+    finally:
+        reading._note = None
+    is_documented = outcome == "wrong frames" and truth.is_damaged and not options
+    return "differs in a damaged picture" if is_documented else outcome
+
+
+def _decord_with_index(path: str, truth: Truth, draw: random.Random) -> str:
+    return _decord(path, truth, draw, known=probe(path))
+
+
+ENTRANCES: dict[str, Callable[[str, Truth, random.Random], str]] = {
+    "read": _read,
+    "iter_frames": _iterate,
+    "probe": _probe,
+    "read with index": _read_with_index,
+    "times": _times,
+    "worker": _decord,
+    "worker with index": _decord_with_index,
+}
+
+
+def read_mutant(
+    number: int, good: dict[str, bytes], folder: Path, say: Callable[[str], object]
+) -> dict[str, str]:
+    """Entrance -> outcome for one damaged file. `say` is told which entrance is next."""
+    name, what, data = mutant(good, number, folder)
+    path = folder / f"{number}_{name}"
+    path.write_bytes(data)
+    truth = truth_of(path)
+    outcomes = {"file": name, "damage": what, "frames": str(len(truth.frames))}
+    for entrance, read in ENTRANCES.items():
+        say(entrance)
+        try:
+            outcomes[entrance] = read(str(path), truth, random.Random(number))
+        except DecodeError as error:
+            outcomes[entrance] = "DecodeError"
+            if truth.frames:
+                outcomes[entrance] = "refused"
+                outcomes["cause"] = error.cause
+        except Exception as error:
+            outcomes[entrance] = f"escaped: {type(error).__name__}: {error}"[:200]
+    path.unlink()
+    examine.cache_clear()
+    return outcomes
+
+
+def _child() -> None:
+    """Reads numbers, one a line; writes what it is about to do, what it found, and what it holds."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    av.logging.set_level(av.logging.PANIC)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        good = write_good(folder)
+        answers = os.fdopen(os.dup(1), "w", buffering=1)
+        os.dup2(2, 1)  # what a decoder prints is not an answer
+        for line in sys.stdin:
+            found = read_mutant(
+                int(line), good, folder, lambda text: answers.write(f"now {text}\n")
+            )
+            found["descriptors"] = str(len(os.listdir("/proc/self/fd")))  # noqa: PTH208
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            found["megabytes"] = str(pages * resource.getpagesize() >> 20)
+            answers.write(f"found {json.dumps(found)}\n")
+
+
+class _Reader:
+    """A child that may crash or hang."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, __file__, "--child"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        self._rest = b""
+        self.num_files = 0
+
+    def find(self, number: int) -> dict[str, str]:
+        assert self._process.stdin is not None
+        self.num_files += 1
+        self._process.stdin.write(b"%d\n" % number)
+        self._process.stdin.flush()
+        entrance = "before the first entrance"
+        for line in self._lines():
+            word, _, text = line.partition(" ")
+            if word == "found":
+                return dict(json.loads(text))
+            entrance = text
+        code = self._process.poll()
+        if code is None:
+            return {entrance: "hang"}
+        return {entrance: f"crash: {signal.Signals(-code).name if code < 0 else code}"}
+
+    def _lines(self) -> Iterator[str]:
+        """Until the end of the process, or a line that takes too long."""
+        assert self._process.stdout is not None
+        while True:
+            while b"\n" in self._rest:
+                line, _, self._rest = self._rest.partition(b"\n")
+                yield line.decode()
+            ready, _, _ = select.select([self._process.stdout], [], [], _SECONDS_PER_FILE)
+            data = os.read(self._process.stdout.fileno(), 65536) if ready else b""
+            if not data:
+                if ready:
+                    self._process.wait()
+                return
+            self._rest += data
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def run(numbers: list[int], notes: Path | None) -> list[dict[str, str]]:
+    """What was found of each file; of those in `notes`, what was found before."""
+    known = {}
+    if notes is not None and notes.is_file():
+        for line in notes.read_text().splitlines():
+            with suppress(ValueError):
+                found = json.loads(line)
+                known[int(found["number"])] = found
+    reader, early = None, {}
+    for number in numbers:
+        if number in known:
+            continue
+        if reader is None or not reader.is_alive or reader.num_files >= _FILES_PER_CHILD:
+            if reader is not None:
+                reader.close()
+            reader, early = _Reader(), {}
+        found = {"number": str(number)} | reader.find(number)
+        if "hang" in found.values():
+            reader.close()
+        _note_leaks(found, early, reader.num_files)
+        known[number] = found
+        if notes is not None:
+            with notes.open("a") as file:
+                file.write(json.dumps(found) + "\n")
+    if reader is not None:
+        reader.close()
+    return [known[number] for number in numbers]
+
+
+def _note_leaks(found: dict[str, str], early: dict[str, int], num_files: int) -> None:
+    """Compared with what the child held after 50 files."""
+    held = {name: int(found.get(name, 0)) for name in ("descriptors", "megabytes")}
+    if num_files == 50:
+        early.update(held)
+    if num_files == _FILES_PER_CHILD and early:
+        if held["descriptors"] > early["descriptors"]:
+            found["leak"] = f"leak: {held['descriptors'] - early['descriptors']} descriptors"
+        if held["megabytes"] > early["megabytes"] + 150:
+            found["leak"] = f"leak: {held['megabytes'] - early['megabytes']} MB"
+
+
+def report(found: list[dict[str, str]]) -> tuple[str, int]:
+    """A table of outcomes, the files that need a look, and how many these are."""
+    lines = [f"{len(found)} files"]
+    for entrance in ENTRANCES:
+        counts = Counter(one.get(entrance, "not reached").partition(":")[0] for one in found)
+        named = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+        lines.append(f"  {entrance:20} {named}")
+    alarming = [one for one in found if any(map(_is_alarming, one.items()))]
+    lines += [f"  {json.dumps(one)}" for one in alarming[:40]]
+    return "\n".join(lines), len(alarming)
+
+
+def _is_alarming(item: tuple[str, str]) -> bool:
+    entrance, outcome = item
+    # decord's own crashes end a loader worker, which is replaced.
+    if "worker" in entrance and outcome.startswith("crash"):
+        return False
+    return outcome.startswith(ALARMING)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--files", type=int, default=5000)
+    parser.add_argument("--first", type=int, default=0, help="number of the first file")
+    parser.add_argument("--notes", type=Path, help="a .jsonl to go on from")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        _child()
+        return
+    found = run(list(range(args.first, args.first + args.files)), args.notes)
+    text, num_alarming = report(found)
+    print(text)
+    sys.exit(num_alarming > 0)
+
+
+if __name__ == "__main__":
+    main()
