@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from octvideo.data import DecodeError
-from octvideo.data.prepare.make_lists import find_videos
+from octvideo.data.prepare.video_files import find_videos
 from octvideo.data.video.decode import iter_frames, open_video
 from octvideo.data.video.encode import write_video
 from octvideo.errors import DataError

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from octvideo.data.prepare.make_lists import SPLIT_NAMES, SPLITS, DatasetLists, by_stem, find_videos
+from octvideo.data.prepare.make_lists import SPLIT_NAMES, SPLITS, DatasetLists, by_stem
+from octvideo.data.prepare.video_files import find_videos
 from octvideo.errors import DataError, ListError
 
 
@@ -84,7 +85,7 @@ def kinetics_lists(
         lists.class_names = list(found_names)
         lists.notes.append(f"class order: {name}")
     label_of = _labels(labels, lists.class_names)
-    files = by_stem(find_videos(videos))
+    files = by_stem(find_videos(videos, lists.notes))
     for stem, paths in by_stem(find_videos(replacements) if replacements else ()).items():
         files[stem] = paths
     for annotation in annotations:

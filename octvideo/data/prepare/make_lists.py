@@ -19,21 +19,6 @@ SPLIT_NAMES = {
     "validation": "val",
     "test": "test",
 }
-VIDEO_SUFFIXES = (
-    ".mp4",
-    ".avi",
-    ".mkv",
-    ".webm",
-    ".mov",
-    ".m4v",
-    ".mpg",
-    ".mpeg",
-    ".wmv",
-    ".flv",
-    ".ts",
-    ".3gp",
-    ".gif",
-)
 _EXAMPLES = 3
 
 
@@ -75,6 +60,11 @@ class DatasetLists:
         """The clips of one split."""
         return [clip for clip in self.clips if clip.split == split]
 
+    def empty_classes(self) -> list[str]:
+        """Names of classes that no clip belongs to."""
+        present = {clip.label for clip in self.clips}
+        return [name for label, name in enumerate(self.class_names) if label not in present]
+
     def leaks(self) -> list[str]:
         """Sources with clips both in train and in val or test."""
         trained = {clip.source for clip in self.of("train")}
@@ -89,6 +79,8 @@ class DatasetLists:
                 f"{split}: {len(self.of(split))} found, {len(missing)} missing", missing, examples
             )
         lines += _with_names(f"{len(self.duplicates)} duplicates", self.duplicates, examples)
+        if empty := self.empty_classes():
+            lines += _with_names(f"{len(empty)} classes without a video", empty, examples)
         leaks = self.leaks()
         lines += _with_names(
             f"{len(leaks)} leaks (sources with clips in train and in val or test)", leaks, examples
@@ -156,23 +148,6 @@ def _written(path: Path, relative_to: str | Path | None) -> str:
             f"{path} is not inside {base}; leave --relative-to away, or name a folder above the videos."
         )
     return str(path.relative_to(base))
-
-
-def find_videos(folder: str | Path) -> list[Path]:
-    """All video files below a folder, by suffix, sorted; links are followed. Raises DataError where there are none."""
-    if not Path(folder).is_dir():
-        raise DataError(f"{folder}: there is no such folder of videos.")
-    found = [
-        Path(where, name)
-        for where, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
-    ]
-    if not found:
-        raise DataError(
-            f"{folder}: no video in it or below it (looked for {' '.join(VIDEO_SUFFIXES)})."
-        )
-    return sorted(found)
 
 
 def by_stem(videos: Iterable[Path]) -> dict[str, list[Path]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from octvideo.data.clips.dataset import ClipDataset, ClipTransform
 from octvideo.data.lists.video_list import VideoEntry
-from octvideo.data.prepare.make_lists import find_videos
 from octvideo.data.prepare.parallel import for_each
+from octvideo.data.prepare.video_files import find_videos
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import ClipRule, short_side_size
 from octvideo.data.video.decode import iter_frames, open_video

@@ -1,6 +1,7 @@
 """Lists for a tree of class folders, and for the split files of UCF101 and HMDB51."""
 
 import hashlib
+import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,9 +14,9 @@ from octvideo.data.prepare.make_lists import (
     Clip,
     DatasetLists,
     by_stem,
-    find_videos,
     source_of,
 )
+from octvideo.data.prepare.video_files import find_videos
 from octvideo.errors import DataError, ListError
 
 
@@ -28,11 +29,12 @@ def folder_lists(
     class is divided by `shares` at random: always alike for one seed, clips of one source and equal files together.
     Where that leaves no video at all for val, it repeats another list, and a note says so.
     """
-    folder = Path(folder)
-    videos = find_videos(folder)
+    folder, notes = Path(folder), list[str]()
+    videos = find_videos(folder, notes)
     copies = _copies(videos)
     is_split = all(path.relative_to(folder).parts[0].lower() in SPLIT_NAMES for path in videos)
     files: dict[str, list[Clip]] = defaultdict(list)
+    spellings: dict[str, set[str]] = defaultdict(set)
     for path in videos:
         *folders, name = path.relative_to(folder).parts
         split = SPLIT_NAMES[folders.pop(0).lower()] if is_split else ""
@@ -40,11 +42,20 @@ def folder_lists(
             raise DataError(
                 f"{path}: this video is in no class folder; expected {folder}/<class name>/{name}."
             )
-        original = copies.get(path, path)
-        files[folders[0]].append(
-            Clip(path, -1, split, source_of(original.stem, default=str(original)))
-        )
-    lists = DatasetLists(sorted(files))
+        original, name = copies.get(path, path), folders[0].strip()
+        spellings[name].add(folders[0])
+        files[name].append(Clip(path, -1, split, source_of(original.stem, default=str(original))))
+    lists = DatasetLists(sorted(files), notes=notes)
+    lists.notes += [
+        f"{' and '.join(map(repr, sorted(folders)))} are one class, {name!r}"
+        for name, folders in sorted(spellings.items())
+        if len(folders) > 1
+    ]
+    lists.notes += [
+        f"class folder {name!r} holds no video and is no class"
+        for name in _class_folders(folder, is_split)
+        if name not in files
+    ]
     for label, name in enumerate(lists.class_names):
         clips = files[name] if is_split else _divide(files[name], shares, f"{seed} {name}")
         lists.clips += [replace(clip, label=label) for clip in clips]
@@ -66,6 +77,15 @@ def folder_lists(
         f"{path} (the same bytes as {original})" for path, original in copies.items()
     ]
     return lists
+
+
+def _class_folders(folder: Path, is_split: bool) -> list[str]:
+    """Names of all folders where classes are expected, with or without videos."""
+    parents = [folder]
+    if is_split:
+        parents = [at for at in folder.iterdir() if at.is_dir() and os.access(at, os.R_OK)]
+    names = {at.name.strip() for parent in parents for at in parent.iterdir() if at.is_dir()}
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _fill_val(lists: DatasetLists) -> None:
@@ -149,7 +169,7 @@ def _assigned_lists(
 ) -> DatasetLists:
     """assigned: (stem, class name, split) of every clip, split being train or test."""
     lists = DatasetLists(names)
-    files = by_stem(find_videos(videos))
+    files = by_stem(find_videos(videos, lists.notes))
     for stem, name, split in assigned:
         if name not in names:
             raise DataError(f"the split files name a class {name!r} that classInd.txt does not.")

@@ -1,0 +1,87 @@
+"""Video files below a folder, and what lies there besides."""
+
+import os
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from octvideo.errors import DataError
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mj2", ".f4v"),
+    *(".avi", ".divx", ".mkv", ".webm", ".flv"),
+    *(".ts", ".m2t", ".m2ts", ".mts", ".mpg", ".mpeg", ".mpe", ".m2v", ".m1v", ".vob"),
+    *(".wmv", ".asf", ".ogv", ".ogm", ".rm", ".rmvb", ".gif"),
+    *(".mxf", ".gxf", ".nut", ".dv", ".wtv", ".nsv", ".ivf", ".y4m", ".mjpg", ".mjpeg"),
+    *(".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".h266", ".vvc", ".av1", ".obu", ".h263"),
+)
+"""Names of the containers and raw streams that data/video/container.py opens."""
+
+
+@dataclass(slots=True)
+class FoundFiles:
+    """videos: sorted. left_out: suffix (or kind) -> how many files; unread: folders that cannot be listed."""
+
+    videos: list[Path] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    unread: list[Path] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """A line about the files that were left out, and one for each folder that cannot be read."""
+        counts = ", ".join(f"{count} {kind}" for kind, count in self.left_out.most_common())
+        lines = [f"files that are no videos by their suffix: {counts}"] if counts else []
+        return lines + [f"{folder}: this folder cannot be read" for folder in self.unread]
+
+
+def look_below(folder: str | Path) -> FoundFiles:
+    """All files below a folder. Links are followed, but each folder is visited once, by its own name where it has one
+    below `folder`. Hidden files and folders are passed over. Raises DataError where there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise DataError(f"{folder}: there is no such folder of videos.")
+    found, visited = FoundFiles(), set()
+    folders, links = deque([Path(folder)]), deque[Path]()
+    while folders or links:
+        here = folders.popleft() if folders else links.popleft()
+        try:
+            status = here.stat()
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError:
+            found.unread.append(here)
+            continue
+        if (status.st_dev, status.st_ino) in visited:
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                (links if entry.is_symlink() else folders).append(Path(entry.path))
+            elif (kind := _kind_of(entry)) in VIDEO_SUFFIXES:
+                found.videos.append(Path(entry.path))
+            else:
+                found.left_out[kind] += 1
+    found.videos.sort()
+    return found
+
+
+def _kind_of(entry: "os.DirEntry[str]") -> str:
+    if not entry.is_file():
+        return "links that lead nowhere" if entry.is_symlink() else "pipes, sockets or devices"
+    return Path(entry.name).suffix.lower() or "without suffix"
+
+
+def find_videos(folder: str | Path, notes: list[str] | None = None) -> list[Path]:
+    """All video files below a folder, by suffix, sorted; links are followed. Raises DataError where there are none.
+
+    notes: takes a line about what else is there.
+    """
+    found = look_below(folder)
+    if not found.videos:
+        besides = "; ".join(["", *found.notes()])
+        raise DataError(
+            f"{folder}: no video in it or below it (looked for {' '.join(VIDEO_SUFFIXES)}){besides}."
+        )
+    if notes is not None:
+        notes += found.notes()
+    return found.videos

@@ -1,0 +1,154 @@
+"""What is opened: files in listed containers, by any name that a file can have, and nothing that they point to."""
+
+import os
+import socket
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from coded_videos import numbers, write_clip
+
+from octvideo.data import DecodeError, iter_frames, open_video, probe, read_frames
+from octvideo.data.video.decord_engine import DecordEngine
+from octvideo.data.video.encode import write_video
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", 12, options={"g": "6"})
+
+
+NAMES = [
+    "2024-01-05T10:30:00.mp4",
+    "clip:1.mp4",
+    "http:x.mp4",
+    "pipe:0",
+    "concat:a.mp4|b.mp4",
+    "-i.mp4",
+    "frame_%03d.mp4",
+    "file:a.mp4",
+    "subfile,,start,0,end,0,,:a.mp4",
+    "with space\nand line.mp4",
+    "ümlaut 视频.mp4",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_only_a_name(clip, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(clip.read_bytes())
+
+    for path in (name, f"./{name}", tmp_path / name):
+        assert numbers(read_frames(path, [7, 2])) == [7, 2]
+        assert numbers(np.stack([*iter_frames(path)])) == list(range(12))
+    assert probe(name).num_frames == 12
+    assert numbers(DecordEngine(name, probe(name), None).read([7])) == [7]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_only_a_name_in_writing(clip, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+
+    write_video(name, np.zeros((3, 32, 32, 3), np.uint8), sound_of=clip)
+
+    assert os.listdir(tmp_path) == [name]  # noqa: PTH208
+    assert probe(name).num_frames == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.mp4", "ffconcat version 1.0\nfile {clip}\n"),
+        ("list.ffconcat", "ffconcat version 1.0\nfile {clip}\n"),
+        (
+            "live.mp4",
+            "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{clip}\n#EXT-X-ENDLIST\n",
+        ),
+        ("live.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{clip}\n#EXT-X-ENDLIST\n"),
+        (
+            "call.sdp",
+            "v=0\no=- 0 0 IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        ),
+        ("feed.mpd", '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"></MPD>'),
+        ("meta.mp4", ";FFMETADATA1\ntitle=x\n"),
+    ],
+)
+def test_files_that_point_to_others_are_not_followed(clip, tmp_path, name, content):
+    (tmp_path / name).write_text(content.format(clip=clip))
+
+    for read in (probe, lambda path: read_frames(path, [0]), lambda path: [*iter_frames(path)]):
+        with pytest.raises(DecodeError, match=name):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["000.png", "img_%03d.png", "picture.mp4"])
+def test_still_pictures_are_no_videos(tmp_path, name):
+    from PIL import Image
+
+    for k in range(3):
+        Image.new("RGB", (64, 64)).save(tmp_path / f"img_{k:03d}.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / name, format="PNG")
+
+    with pytest.raises(DecodeError):
+        read_frames(tmp_path / name, [0])
+
+
+def unix_socket(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    ("make", "cause"),
+    [
+        (os.mkfifo, "a pipe, a socket or a device"),
+        (unix_socket, "a pipe, a socket or a device"),
+        (os.mkdir, "this is a folder"),
+        (lambda path: path.write_bytes(b""), "the file is empty"),
+        (lambda path: path.symlink_to("/dev/zero"), "a pipe, a socket or a device"),
+        (lambda path: path.symlink_to("/proc/self/mem"), "the file is empty"),
+        (lambda path: path.symlink_to(path), "Too many levels"),
+    ],
+)
+def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch, make, cause):
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    make(Path("it.mp4"))
+
+    for read in (probe, lambda path: read_frames(path, [0]), lambda path: [*iter_frames(path)]):
+        with pytest.raises(DecodeError, match=rf"it\.mp4: .*{cause}"):
+            read("it.mp4")
+
+
+def test_a_name_that_no_file_can_have_is_an_error():
+    for read in (probe, lambda path: read_frames(path, [0]), lambda path: [*iter_frames(path)]):
+        with pytest.raises(DecodeError, match="holds a NUL"):
+            read("a\0b.mp4")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "suffix"),
+    [
+        ("dump.mp4", "libx264", "h264"),
+        ("dump.h264", "libx264", "h264"),
+        ("dump.265", "libx265", "hevc"),
+        ("dump.mp4", "libsvtav1", "obu"),
+        ("dump.mpg", "mpeg2video", "m2v"),
+    ],
+)
+def test_raw_streams_are_read(tmp_path, name, codec, suffix):
+    options = {"g": "8"} if codec != "libsvtav1" else {"preset": "12"}
+    path = write_clip(tmp_path / f"raw.{suffix}", 40, codec=codec, options=options)
+    path = path.rename(tmp_path / name)
+
+    with open_video(path) as video:
+        assert video.info.num_frames == 40
+        assert numbers(video.read([39, 3, 17])) == [39, 3, 17]
+
+
+def test_a_zip_that_says_it_is_a_video_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.mp4", "w") as file:
+        file.writestr("x", "y" * 1000)
+
+    with pytest.raises(DecodeError, match=r"a\.mp4: Invalid data"):
+        read_frames(tmp_path / "a.mp4", [0])
