@@ -88,7 +88,7 @@ def _is_damaged(path: Path) -> bool:
 
 
 def _plain(path: Path) -> Any:
-    container = av.open(str(path))
+    container = av.open(str(path), metadata_errors="replace")
     if container.streams.video:
         container.streams.video[0].codec_context.thread_count = 1
         container.streams.video[0].codec_context.flags |= 1  # crops are exact

@@ -49,8 +49,8 @@ def _sources(repo: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("what", "only_in"),
     [
-        ("import decord", {"octvideo/data/video/decode.py"}),
-        ("import av\n", {"octvideo/data/video/decode.py", "octvideo/data/video/encode.py"}),
+        ("import decord", {"octvideo/data/video/decord_engine.py"}),
+        ("import av\n", {"octvideo/data/video/container.py", "octvideo/data/video/encode.py"}),
         ("torch.distributed", {"octvideo/engine/distributed.py"}),
         ("import torchvision", set()),
         ("from torchvision import", set()),

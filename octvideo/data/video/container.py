@@ -43,6 +43,13 @@ def file_url(path: str | Path) -> str:
     return f"file:{path}"
 
 
+def ffmpeg_errors() -> tuple[type[Exception], ...]:
+    """What PyAV raises for a file that FFmpeg cannot make sense of."""
+    import av
+
+    return av.FFmpegError, OSError, ValueError, MemoryError
+
+
 @contextmanager
 def opened(path: str) -> Iterator[Any]:
     """An av container that has a video stream, decoding on one thread: workers are the parallelism."""
@@ -55,7 +62,7 @@ def opened(path: str) -> Iterator[Any]:
         raise DecodeError(
             path, "Invalid data: not a container of video that is read here"
         ) from None
-    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+    except ffmpeg_errors() as error:
         raise DecodeError(path, cause_of(error)) from error
     try:
         with container:
@@ -67,5 +74,5 @@ def opened(path: str) -> Iterator[Any]:
             codec.thread_count = 1
             codec.flags |= _UNALIGNED
             yield container
-    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+    except ffmpeg_errors() as error:
         raise DecodeError(path, cause_of(error)) from error

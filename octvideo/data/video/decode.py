@@ -18,7 +18,7 @@ from pathlib import Path
 
 from octvideo.data.reading import DecodeError, cause_of, is_worker, reading
 from octvideo.data.remote import local_path
-from octvideo.data.video.container import opened
+from octvideo.data.video.container import ffmpeg_errors, opened
 from octvideo.data.video.decord_engine import DecordEngine
 from octvideo.data.video.examine import count, frame_times, know
 from octvideo.data.video.info import VideoInfo
@@ -123,7 +123,7 @@ def iter_frames(path: str | Path) -> Iterator[Frames]:
             try:
                 for frame in container.decode(video=0):
                     yield pixels_of(frame, info, info.stored_size())
-            except (OSError, ValueError) as error:
+            except ffmpeg_errors() as error:
                 raise DecodeError(path, cause_of(error)) from error
 
 

@@ -13,7 +13,8 @@ from octvideo.data.video.bits import Parameters
 from octvideo.data.video.bitstream import Inspector, inspector
 from octvideo.data.video.container import opened, status_of
 from octvideo.data.video.info import VideoInfo
-from octvideo.data.video.orientation import Orientation, may_be_turned
+from octvideo.data.video.mp4_header import is_fragmented, may_be_turned, read_moov
+from octvideo.data.video.orientation import Orientation
 from octvideo.data.video.packets import (
     StreamMap,
     index_differs,
@@ -71,8 +72,8 @@ def examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
     with opened(path) as container:
         stream = container.streams.video[0]
         codec, announced = stream.codec_context, stream.average_rate or stream.guessed_rate
-        inspect = _inspector_of(container)
-        layout, first = _map_of(container, inspect, first_frame=may_be_turned(path))
+        moov, inspect = read_moov(path), _inspector_of(container)
+        layout, first = _map_of(container, inspect, first_frame=may_be_turned(moov))
         parameters = inspect.parameters if inspect else Parameters()
         shown, problems = _first_look(codec, first), _NO_PROBLEMS
         if layout.unclear or len(parameters.sizes) > 1 or (parameters.is_turned and not first):
@@ -86,6 +87,7 @@ def examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
         reason = (
             layout.unclear
             or _doubt_of_codec(codec, parameters, shown)
+            or ("fragmented" if is_fragmented(moov) else "")
             or _doubt_of_container(container, layout)
         )
         aspect = float(stream.sample_aspect_ratio or 1)

@@ -1,8 +1,5 @@
 """How a stored picture is displayed: one of eight transforms, a flip and a quarter turn."""
 
-import re
-import struct
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -56,45 +53,3 @@ _ON_ITS_SIDE = {  # by whether y' decreases with x, and x' with y
     (False, True): Orientation(-90),
     (True, True): Orientation(-90, True),
 }
-
-
-_PLAIN_MATRIX = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-_MATRIX_PLACES = {
-    b"mvhd": (36, 48),
-    b"tkhd": (40, 52),
-}  # behind the box's name, in versions 0 and 1 of the box
-_MAX_HEADER = 64 << 20  # bytes of a moov that are looked at
-_MAX_BOXES = 1000  # before the moov
-
-
-def may_be_turned(path: str) -> bool:
-    """Whether a file may ask players to rotate it: False for mp4 and mov files whose display matrices are plain.
-
-    Knowing it from the header spares decoding a first frame, which is half of what looking at a file would cost.
-    """
-    num_bytes = Path(path).stat().st_size
-    with Path(path).open("rb") as file:
-        for _ in range(_MAX_BOXES):
-            header = file.read(8)
-            if len(header) < 8:
-                break
-            size, name = struct.unpack(">I4s", header)
-            if name == b"moov":
-                if size > _MAX_HEADER:
-                    return True
-                return _has_turning_matrix(file.read(size - 8 if size > 8 else _MAX_HEADER))
-            if size == 1:
-                size = int.from_bytes(file.read(8), "big") - 8
-            if not 8 <= size <= num_bytes:
-                break
-            file.seek(size - 8, 1)
-    return True
-
-
-def _has_turning_matrix(moov: bytes) -> bool:
-    boxes = list(re.finditer(b"mvhd|tkhd", moov))
-    places = [
-        box.end() + _MATRIX_PLACES[box[0]][moov[box.end() : box.end() + 1] == b"\x01"]
-        for box in boxes
-    ]
-    return not places or any(moov[place : place + 36] != _PLAIN_MATRIX for place in places)

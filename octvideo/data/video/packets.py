@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from octvideo.data.video.bits import Content
 from octvideo.data.video.bitstream import Inspector
+from octvideo.data.video.container import ffmpeg_errors
 
 NO_TIME = -(1 << 63)
 """In a column: the packet has no such timestamp."""
@@ -205,17 +206,16 @@ def look_through(
 
     inspect None: the contents are not looked at.
     """
-    import av
-
+    errors = ffmpeg_errors()
     nothing = Content(0)
     table, first = PacketTable(), None
     try:
         for packet in container.demux(container.streams.video[0]):
             if first_frame and first is None:
-                with suppress(av.FFmpegError):
+                with suppress(*errors):
                     first = next(iter(packet.decode()), None)
             if packet.size:
                 table.add(packet, inspect(bytes(packet)) if inspect else nothing)
-    except av.FFmpegError:
+    except errors:
         table.is_broken = True
     return table, first

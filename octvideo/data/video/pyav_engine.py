@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from octvideo.data.reading import DecodeError
-from octvideo.data.video.container import opened
+from octvideo.data.video.container import ffmpeg_errors, opened
 from octvideo.data.video.examine import STRICT, layout_of
 from octvideo.data.video.info import VideoInfo
 from octvideo.data.video.packets import NO_TIME
@@ -28,11 +28,9 @@ class PyAVEngine:
         self._stream.codec_context.options = STRICT
 
     def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames:
-        import av
-
         found = None
         if not self._layout.unclear:
-            with suppress(av.FFmpegError, OSError, ValueError):
+            with suppress(*ffmpeg_errors()):
                 found = self._jump(indices, prepare)
         found = found or self._walk(indices, prepare)
         return np.stack([found[index] for index in indices])
