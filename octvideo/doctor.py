@@ -12,6 +12,7 @@ from octvideo.checkpoint import Checkpoint
 from octvideo.layers import OctConv2d, OctConv3d
 from octvideo.models import create_model
 from octvideo.report.environment import environment
+from octvideo.report.known_problems import known_problems
 
 LIBRARIES = ("pytorchvideo", "decord", "av", "fvcore", "iopath", "tensorboard", "matplotlib")
 
@@ -41,11 +42,13 @@ OPTIONAL = (
 
 
 def environment_lines() -> Iterator[str]:
-    """For people: versions, devices, and which optional parts are missing and how to add them."""
+    """For people: versions, devices, optional parts that are missing, and what is known to be slow or wrong here."""
     yield from _table(environment() | {name: _version(name) or "missing" for name in LIBRARIES})
     for part in OPTIONAL:
         state = part.found or f"missing; for {part.purpose}: {part.remedy}"
         yield f"{part.name:<18}{state}"
+    for number, problem in enumerate(known_problems(), start=1):
+        yield f"{f'known problem {number}':<18}{problem}"
 
 
 def checkpoint_lines(path: str) -> Iterator[str]:

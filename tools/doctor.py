@@ -1,6 +1,6 @@
 """Look before you run.
 
-python tools/doctor.py env                                    versions, devices, missing parts and how to add them
+python tools/doctor.py env                                    versions, devices, missing parts, known problems
 python tools/doctor.py models 'i3d*'                          networks with their parameters and GFLOPs
 python tools/doctor.py checkpoint best.pyth                   network, classes, preprocessing, epoch
 python tools/doctor.py checkpoint weights.pyth --cfg my.yaml  and what of it would load into that config's network

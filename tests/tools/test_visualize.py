@@ -123,6 +123,16 @@ def test_the_doctor_names_versions_and_how_to_add_what_is_missing(run_tool):
     )
 
 
+def test_the_doctor_names_versions_that_are_known_to_be_wrong(run_tool, monkeypatch):
+    monkeypatch.setattr("torch.__version__", "2.8.0+cu128")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.backends.cudnn.version", lambda: 91002)
+
+    lines = run_tool("doctor", "env").out.splitlines()
+
+    assert any(line.startswith("known problem 1   wrong: cuDNN 9.8-9.10") for line in lines)
+
+
 def test_the_doctor_tells_what_a_checkpoint_is(run_tool, tiny_checkpoint):
     result = run_tool("doctor", "checkpoint", tiny_checkpoint)
 
