@@ -20,6 +20,7 @@ PAGE: dict[str, Sequence[str]] = {
     "octvideo.recognizer": ("load", "Recognizer", "Prediction", "Timeline"),
     "octvideo.layers": (),
     "octvideo.models.video_options": ("VideoOptions",),
+    "octvideo.models.slowfast": ("SlowFastOptions",),
     "octvideo.models.image_options": (
         "ImageOptions",
         "ImageResNetOptions",

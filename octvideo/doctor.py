@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from octvideo.checkpoint import Checkpoint
 from octvideo.layers import OctConv2d, OctConv3d
 from octvideo.models import create_model
+from octvideo.models.registry import from_config
 from octvideo.report.environment import environment
 from octvideo.report.known_problems import known_problems
 
@@ -74,7 +75,7 @@ def checkpoint_lines(path: str) -> Iterator[str]:
         changed = {k: v for k, v in network.items() if v != default.get(k) and k != "name"}
         yield from _table({"network": network["name"], "alpha": network.get("alpha", 0.0)})
         yield from _table({f"  {k}": v for k, v in changed.items() if k != "alpha"})
-        yield from _table({"groups": _groups(create_model(**network))})
+        yield from _table({"groups": _groups(from_config(network))})
     names = checkpoint.class_names
     if names:
         yield from _table(

@@ -25,7 +25,7 @@ from octvideo.data.video.decode import iter_frames, open_video
 from octvideo.data.video.video import Prepare
 from octvideo.deploy.engines import WindowScores, optimize
 from octvideo.errors import CheckpointError, ConfigError
-from octvideo.models.video_resnet import HeadAct
+from octvideo.models.network import HeadAct
 from octvideo.weights.load import network_of
 
 Frames = NDArray[np.uint8]

@@ -1,83 +1,120 @@
 """The network that a config describes."""
 
+from dataclasses import fields
 from typing import Any, Literal
 
-from torch import nn
-
-from octvideo.assembly.data import VIDEO
 from octvideo.config.defaults import DEFAULTS
+from octvideo.config.yaml_text import parse_value
+from octvideo.errors import ConfigError
 from octvideo.layers import compute_in_2d, stem_by_space_to_depth
 from octvideo.models import create_model
-from octvideo.models.image_options import ImageResNetOptions
-from octvideo.models.registry import MODELS
+from octvideo.models.network import Network
+from octvideo.models.registry import family_of, find_name
 
-Choice = bool | Literal["auto"]
 # How PySlowFast writes a C2D without the pool in time that others have after res2.
 NOPOOL = ("c2d", "ResNet_nopool")
 
-CHOICE: dict[str, Choice] = {"auto": "auto", "true": True, "false": False}
+CHOICE: dict[str, bool | Literal["auto"]] = {"auto": "auto", "true": True, "false": False}
+
+# Option of a family -> the setting that it is read from.
+SETTINGS = {
+    "alpha": "OCTCONV.ALPHA",
+    "stages": "OCTCONV.STAGES",
+    "width_rule": "OCTCONV.WIDTH_RULE",
+    "downsample": "OCTCONV.DOWNSAMPLE",
+    "num_classes": "MODEL.NUM_CLASSES",
+    "dropout_rate": "MODEL.DROPOUT_RATE",
+    "fc_init_std": "MODEL.FC_INIT_STD",
+    "block": "RESNET.BLOCK",
+    "width_per_group": "RESNET.WIDTH_PER_GROUP",
+    "num_groups": "RESNET.NUM_GROUPS",
+    "stride_1x1": "RESNET.STRIDE_1X1",
+    "stem": "RESNET.STEM",
+    "stem_pool": "RESNET.STEM_POOL",
+    "stem_pool_padding": "RESNET.STEM_POOL_PADDING",
+    "zero_init_final_bn": "RESNET.ZERO_INIT_FINAL_BN",
+    "num_block_temp_kernel": "RESNET.NUM_BLOCK_TEMP_KERNEL",
+    "num_block_temp_kernel_fast": "RESNET.NUM_BLOCK_TEMP_KERNEL",
+    "nonlocal_location": "NONLOCAL.LOCATION",
+    "nonlocal_location_fast": "NONLOCAL.LOCATION",
+    "nonlocal_on": "OCTCONV.NONLOCAL",
+    "nonlocal_pool": "NONLOCAL.POOL",
+    "nonlocal_instantiation": "NONLOCAL.INSTANTIATION",
+    "speed_ratio": "SLOWFAST.ALPHA",
+    "beta_inv": "SLOWFAST.BETA_INV",
+    "fusion_kernel_size": "SLOWFAST.FUSION_KERNEL_SZ",
+    "fusion_conv_channel_ratio": "SLOWFAST.FUSION_CONV_CHANNEL_RATIO",
+    "crop_size": "DATA.TRAIN_CROP_SIZE",
+}
 
 
-def build_model(cfg: Any) -> nn.Module:
-    """The network of MODEL, RESNET, OCTCONV, NONLOCAL and SLOWFAST, with fresh weights."""
-    octave, model = cfg.OCTCONV, cfg.MODEL
-    options: dict[str, Any] = {
-        "alpha": octave.ALPHA,
-        "num_classes": model.NUM_CLASSES or DEFAULTS["MODEL"]["NUM_CLASSES"],
-        "dropout_rate": model.DROPOUT_RATE,
-        "fc_init_std": model.FC_INIT_STD,
+def build_model(cfg: Any) -> Network:
+    """The network of MODEL, RESNET, OCTCONV, NONLOCAL and SLOWFAST, with fresh weights.
+
+    Raises ConfigError for a setting of RESNET, OCTCONV or NONLOCAL that the network has no option for.
+    """
+    arch = "c2d_nopool" if (cfg.MODEL.ARCH, cfg.MODEL.MODEL_NAME) == NOPOOL else cfg.MODEL.ARCH
+    name = find_name(arch, cfg.RESNET.DEPTH)
+    family = family_of(name)
+    known = {option.name for option in fields(family.options)}
+    _refuse_unused(cfg, name, known)
+    options: dict[str, Any] = {}
+    for option, key in SETTINGS.items():
+        # What the name decides stays, unless a setting says otherwise.
+        if option in known and not (option in family.fixed and _is_default(cfg, key)):
+            value = _value(cfg, option, key)
+            if value is not None:
+                options[option] = value
+    options |= _given(cfg, name)
+    network = create_model(name, memory_saving=cfg.OCTCONV.MEMORY_SAVING, **options)
+    compute_in_2d(network, CHOICE[cfg.MODEL.COMPUTE_IN_2D])
+    stem_by_space_to_depth(network, CHOICE[cfg.MODEL.STEM_SPACE_TO_DEPTH])
+    return network
+
+
+def _refuse_unused(cfg: Any, name: str, known: set[str]) -> None:
+    # How weights are initialized changes no network: a family without the option has nothing to leave out.
+    used = {key for option, key in SETTINGS.items() if option in known} | {
+        "RESNET.ZERO_INIT_FINAL_BN"
     }
-    given = {
-        "stages": octave.STAGES,
-        "width_rule": octave.WIDTH_RULE,
-        "downsample": octave.DOWNSAMPLE,
-        "memory_saving": octave.MEMORY_SAVING,
-    }
-    options |= {name: value for name, value in given.items() if value}
-    if cfg.TRAIN.DATASET != VIDEO:
-        network = create_model(model.ARCH, **options, **_image_options(cfg))
-    else:
-        arch = "c2d_nopool" if (model.ARCH, model.MODEL_NAME) == NOPOOL else model.ARCH
-        name = f"{arch}_r{cfg.RESNET.DEPTH}"
-        network = create_model(name, **options, **_video_options(cfg))
-    compute_in_2d(network, CHOICE[model.COMPUTE_IN_2D])
-    return stem_by_space_to_depth(network, CHOICE[model.STEM_SPACE_TO_DEPTH])
+    for option, key in SETTINGS.items():
+        own_section = key.startswith(("RESNET.", "OCTCONV.", "NONLOCAL."))
+        if own_section and key not in used and not _is_default(cfg, key):
+            value = _get(cfg, key)
+            raise ConfigError(f"{key} is {value!r}; {name} has no option {option!r}: leave it out")
 
 
-def _image_options(cfg: Any) -> dict[str, Any]:
-    """Of a ResNet what the settings change; its name decides the rest. Other families have no such options."""
-    family, resnet = MODELS.get(cfg.MODEL.ARCH), cfg.RESNET
-    if family is None or not issubclass(family.options, ImageResNetOptions):
-        return {}
-    names = ("WIDTH_PER_GROUP", "STRIDE_1X1", "STEM", "STEM_POOL")
-    changed = {
-        name.lower(): resnet[name] for name in names if resnet[name] != DEFAULTS["RESNET"][name]
-    }
-    return {"zero_init_final_bn": resnet.ZERO_INIT_FINAL_BN, **changed}
-
-
-def _video_options(cfg: Any) -> dict[str, Any]:
-    resnet, attention, two = cfg.RESNET, cfg.NONLOCAL, cfg.SLOWFAST
-    options = {
-        "block": resnet.BLOCK,
-        "width_per_group": resnet.WIDTH_PER_GROUP,
-        "num_groups": resnet.NUM_GROUPS,
-        "stride_1x1": resnet.STRIDE_1X1,
-        "stem_pool_padding": resnet.STEM_POOL_PADDING,
-        "zero_init_final_bn": resnet.ZERO_INIT_FINAL_BN,
-        "nonlocal_location": [stage[0] for stage in attention.LOCATION],
-        "nonlocal_location_fast": [next(iter(stage[1:]), []) for stage in attention.LOCATION],
-        "nonlocal_on": cfg.OCTCONV.NONLOCAL,
-        "nonlocal_pool": attention.POOL[0][0],
-        "nonlocal_instantiation": attention.INSTANTIATION,
-        "speed_ratio": two.ALPHA,
-        "beta_inv": two.BETA_INV,
-        "fusion_kernel_size": two.FUSION_KERNEL_SZ,
-        "fusion_conv_channel_ratio": two.FUSION_CONV_CHANNEL_RATIO,
-        "crop_size": cfg.DATA.TRAIN_CROP_SIZE,
-    }
-    if kernels := resnet.NUM_BLOCK_TEMP_KERNEL:
-        options["num_block_temp_kernel"] = [stage[0] for stage in kernels]
-        if all(len(stage) > 1 for stage in kernels):
-            options["num_block_temp_kernel_fast"] = [stage[1] for stage in kernels]
+def _given(cfg: Any, name: str) -> dict[str, Any]:
+    """Options by their own names: MODEL.OPTIONS ["growth_rate=32"]."""
+    options = {}
+    for entry in cfg.MODEL.OPTIONS:
+        option, equals, value = entry.partition("=")
+        if not equals:
+            raise ConfigError(f"MODEL.OPTIONS has {entry!r}; an option of {name} is NAME=VALUE")
+        options[option.strip()] = parse_value(value)
     return options
+
+
+def _value(cfg: Any, option: str, key: str) -> Any:
+    """As the option takes it; None where the setting leaves it to the family."""
+    value = _get(cfg, key)
+    if option == "num_classes":
+        return value or _get(DEFAULTS, key)
+    if option == "nonlocal_pool":
+        return value[0][0]
+    pathway = int(option.endswith("_fast"))
+    if key == "NONLOCAL.LOCATION":
+        return [stage[pathway] if len(stage) > pathway else [] for stage in value]
+    if key == "RESNET.NUM_BLOCK_TEMP_KERNEL":
+        named = bool(value) and all(len(stage) > pathway for stage in value)
+        return [stage[pathway] for stage in value] if named else None
+    return None if value in ("", []) else value
+
+
+def _is_default(cfg: Any, key: str) -> bool:
+    return bool(_get(cfg, key) == _get(DEFAULTS, key))
+
+
+def _get(tree: Any, key: str) -> Any:
+    section, _, name = key.partition(".")
+    return tree[section][name]

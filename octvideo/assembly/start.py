@@ -12,7 +12,7 @@ from octvideo.engine.evaluation.evaluate import Scorer
 from octvideo.engine.log import setup_logging
 from octvideo.engine.threads import set_threads
 from octvideo.files import make_output_folder
-from octvideo.models.video_resnet import HeadAct
+from octvideo.models.network import HeadAct
 
 
 def start_run(cfg: Any, procs: Processes) -> None:

@@ -1,10 +1,11 @@
 """Settings that contradict each other, found before anything is built. One rule is one short function."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from octvideo.config.defaults import VIDEO_ARCHS
 from octvideo.errors import ConfigError
+from octvideo.models.registry import MODELS, find_name
 
 Problems = Iterator[str]
 
@@ -18,8 +19,11 @@ def check(cfg: Any, source: str) -> None:
 
 def _arch(cfg: Any) -> Problems:
     arch = cfg.MODEL.ARCH
-    if cfg.TRAIN.DATASET == "kinetics" and arch not in VIDEO_ARCHS:
-        yield f"MODEL.ARCH is {arch!r}; on videos it is {' or '.join(VIDEO_ARCHS)}, with RESNET.DEPTH"
+    family = MODELS.get(find_name(arch, cfg.RESNET.DEPTH))
+    if cfg.TRAIN.DATASET == "kinetics" and not (family and family.takes_clips):
+        names = (re.sub(r"_r\d+$", "", name) for name, row in MODELS.items() if row.takes_clips)
+        archs = " or ".join(dict.fromkeys(names))
+        yield f"MODEL.ARCH is {arch!r}; on videos it is {archs}, with RESNET.DEPTH"
     if cfg.TRAIN.DATASET != cfg.TEST.DATASET:
         yield f"TEST.DATASET is {cfg.TEST.DATASET} with TRAIN.DATASET {cfg.TRAIN.DATASET}; make them equal"
 

@@ -3,7 +3,18 @@
 The type of a default is the type of the setting; `null` in a file means the default.
 """
 
-from typing import Any
+from typing import Any, get_args
+
+from octvideo.data.sampling import RULES
+from octvideo.engine.evaluation.evaluate import ENSEMBLES
+from octvideo.engine.training.losses import LOSSES
+from octvideo.engine.training.optim import OPTIMIZERS, SCHEDULES
+from octvideo.layers import WIDTH_RULES
+from octvideo.layers.nonlocal_block import Instantiation
+from octvideo.layers.octave import Downsample
+from octvideo.models.image_options import STEM_POOLS, STEMS
+from octvideo.models.network import HeadAct
+from octvideo.models.video_options import BLOCKS
 
 Tree = dict[str, Any]
 
@@ -87,6 +98,7 @@ DEFAULTS: Tree = {
         "ACT_CHECKPOINT": False,
         "COMPUTE_IN_2D": "auto",  # 3D convolutions as 2D ones; auto: on the devices that were measured
         "STEM_SPACE_TO_DEPTH": "auto",  # the strided stem as an unstrided one of 12 channels
+        "OPTIONS": [],  # of the network, by its own names: ["growth_rate=24"]
     },
     "RESNET": {
         "DEPTH": 50,
@@ -181,6 +193,7 @@ ITEMS: dict[str, type] = {
     "DATA.TRAIN_JITTER_SCALES_RELATIVE": float,
     "DATA.TRAIN_JITTER_ASPECT_RELATIVE": float,
     "MODEL.CLASS_WEIGHTS": float,
+    "MODEL.OPTIONS": str,
     "MODEL.FREEZE_STAGES": int,
     "RESNET.NUM_BLOCK_TEMP_KERNEL": int,
     "OCTCONV.STAGES": int,
@@ -190,8 +203,6 @@ ITEMS: dict[str, type] = {
     "SOLVER.LRS": float,
 }
 
-VIDEO_ARCHS = ("c2d", "i3d", "slow", "slowfast")
-
 # PySlowFast's values that mean another one of ours.
 ALIASES: dict[tuple[str, Any], Any] = {
     ("TRAIN.DATASET", "ptvkinetics"): "kinetics",
@@ -200,6 +211,7 @@ ALIASES: dict[tuple[str, Any], Any] = {
 
 AUTO = ("auto", "true", "false")
 
+# The words that a setting takes, from the tables that implement them.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "MODEL.COMPUTE_IN_2D": AUTO,
     "MODEL.STEM_SPACE_TO_DEPTH": AUTO,
@@ -207,22 +219,22 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "TEST.DATASET": ("kinetics", "imagenet", "cifar10"),
     "TRAIN.AMP_DTYPE": ("bfloat16", "float16"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
-    "DATA.SAMPLING_RULE": ("pyslowfast", "stride", "segment", "time"),
-    "DATA.ENSEMBLE_METHOD": ("sum", "max"),
-    "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy", "bce_logit"),
-    "MODEL.HEAD_ACT": ("", "softmax", "sigmoid", "softmax_of_mean", "sigmoid_of_mean"),
-    "RESNET.DEPTH": (26, 50, 101),
+    "DATA.SAMPLING_RULE": RULES,
+    "DATA.ENSEMBLE_METHOD": ENSEMBLES,
+    "MODEL.LOSS_FUNC": tuple(LOSSES),
+    "MODEL.HEAD_ACT": ("", *get_args(HeadAct)),
+    "RESNET.DEPTH": tuple(BLOCKS),
     "RESNET.STEM_POOL_PADDING": (0, 1),
-    "RESNET.STEM": ("7x7", "3x3", "deep32", "deep8"),
-    "RESNET.STEM_POOL": ("max", "conv", "bottleneck", "none"),
+    "RESNET.STEM": tuple(STEMS),
+    "RESNET.STEM_POOL": STEM_POOLS,
     "RESNET.BLOCK": ("post", "preact"),
-    "OCTCONV.WIDTH_RULE": ("", "int", "round16", "round16_min16"),
+    "OCTCONV.WIDTH_RULE": ("", *WIDTH_RULES),
     "OCTCONV.NONLOCAL": ("high", "cross"),
-    "OCTCONV.DOWNSAMPLE": ("", "stride", "pool"),
-    "NONLOCAL.INSTANTIATION": ("softmax", "dot_product"),
+    "OCTCONV.DOWNSAMPLE": ("", *get_args(Downsample)),
+    "NONLOCAL.INSTANTIATION": get_args(Instantiation),
     "BN.NORM_TYPE": ("batchnorm", "sync_batchnorm"),
-    "SOLVER.OPTIMIZING_METHOD": ("sgd", "adamw"),
-    "SOLVER.LR_POLICY": ("cosine", "steps_with_relative_lrs"),
+    "SOLVER.OPTIMIZING_METHOD": tuple(OPTIMIZERS),
+    "SOLVER.LR_POLICY": tuple(SCHEDULES),
 }
 
 # PySlowFast's settings of which only these values mean what this package builds; others are refused.

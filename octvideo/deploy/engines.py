@@ -18,7 +18,7 @@ from octvideo.deploy.merge import merge_convs, mergeable
 from octvideo.deploy.openvino import OpenVINO, OpenVINOTimes
 from octvideo.errors import ConfigError, OctvideoError
 from octvideo.layers import channels_last
-from octvideo.models.video_resnet import HeadAct
+from octvideo.models.network import HeadAct
 
 logger = logging.getLogger("octvideo")
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from octvideo.layers import Channels, OctTensor, down
 from octvideo.models.blocks import BlockStyle, ConvNorm, NormConv, concatenate, init_weights
 from octvideo.models.image_options import DenseNetOptions
-from octvideo.models.image_resnet import Head, ImageNetwork
+from octvideo.models.network import IMAGE, Family, Head, Network
 
 
 class DenseLayer(nn.Module):
@@ -45,11 +45,13 @@ class Transition(NormConv):
         return super().forward(x).map(lambda group: down(group, 2))
 
 
-class DenseNet(ImageNetwork):
+class DenseNet(Network):
     """A DenseNet; `DenseNetOptions` says what the options are."""
 
+    takes = "images"
+
     def __init__(self, options: DenseNetOptions) -> None:
-        super().__init__(options)
+        super().__init__(options.in_channels)
         style, octave = replace(options.style, kind="preact"), options.octave()
         growth, width = options.growth_rate, options.stem_width
         c = octave.split(width, 2) if options.octave_stem else Channels(width)
@@ -72,9 +74,12 @@ class DenseNet(ImageNetwork):
             self.stages.add_module(f"dense{number}", stage)
             width += count * growth
         self.tail = style.norm(c)
-        self.head = Head(c.total, options)
+        self.head = Head(c.total, options.num_classes, options.dropout_rate)
         init_weights(self, zero_init_final_bn=False, fc_init_std=options.fc_init_std)
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> list[Tensor]:
         out = self.stem(OctTensor(x)).map(F.relu).map(self.pool)
-        return self.tail(self.stages(out)).map(F.relu).high
+        return [self.tail(self.stages(out)).map(F.relu).high]
+
+
+MODELS = {"densenet121": Family(DenseNet, DenseNetOptions, IMAGE)}

@@ -11,8 +11,8 @@ res5    3 blocks                  2048 x 7 x 7             and ends in res5's fi
 Modules are named as in `VideoResNet`, so that a checkpoint inflates key by key.
 """
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,47 +22,9 @@ from octvideo.layers import Channels, OctTensor, merge
 from octvideo.layers.space_to_depth import Conv2d
 from octvideo.models.blocks import BlockStyle, Bottleneck, init_weights, make_stage
 from octvideo.models.glore import GloRe
-from octvideo.models.image_options import STEMS, ImageOptions, ImageResNetOptions
-
-
-class ImageNetwork(nn.Module, ABC):
-    """What all image networks share: images in, logits or probabilities out. Families add `features` and `head`."""
-
-    head: "Head"
-
-    def __init__(self, options: ImageOptions) -> None:
-        super().__init__()
-        self.in_channels = options.in_channels
-
-    @abstractmethod
-    def features(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) to the last map (N, C', H', W'), pairs ended."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Float (N, C, H, W) of any size, normalised, to logits (N, num_classes)."""
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            got = tuple(x.shape)
-            raise ConfigError(
-                f"the network got a tensor of shape {got}; it takes images (N, {self.in_channels}, H, W)"
-            )
-        return self.head(self.features(x))
-
-    def window_scores(self, x: Tensor, act: str = "softmax") -> Tensor:
-        """Probabilities (N, num_classes): each class by itself where `act` begins with "sigmoid"."""
-        logits = self(x)
-        return logits.sigmoid() if act.startswith("sigmoid") else logits.softmax(-1)
-
-
-class Head(nn.Module):
-    """Global average, dropout, classifier."""
-
-    def __init__(self, in_channels: int, options: ImageOptions) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(options.dropout_rate)
-        self.fc = nn.Linear(in_channels, options.num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.dropout(x.mean((2, 3))))
+from octvideo.models.image_options import STEMS, ImageResNetOptions
+from octvideo.models.network import CIFAR, IMAGE, Family, Head, Network
+from octvideo.models.video_options import BLOCKS
 
 
 class ConvNormRelu(nn.Sequential):
@@ -128,11 +90,13 @@ def make_stem_pool(kind: str, channels: int, bn_eps: float) -> nn.Module:
     return nn.MaxPool2d(3, 2, 1) if kind == "max" else nn.Identity()
 
 
-class ImageResNet(ImageNetwork):
+class ImageResNet(Network):
     """A residual network; `ImageResNetOptions` says what the options are."""
 
+    takes = "images"
+
     def __init__(self, options: ImageResNetOptions) -> None:
-        super().__init__(options)
+        super().__init__(options.in_channels)
         style, octave = options.style, options.octave(options.stages)
         self.stem = Stem(options, style.bn_eps)
         c = Channels(self.stem.out_channels)
@@ -153,18 +117,18 @@ class ImageResNet(ImageNetwork):
             self.add_module(f"res{number}", stage)
             c = out
         self.tail = style.norm(c) if style.kind == "preact" else None
-        self.head = Head(c.total, options)
+        self.head = Head(c.total, options.num_classes, options.dropout_rate)
         init_weights(
             self, zero_init_final_bn=options.zero_init_final_bn, fc_init_std=options.fc_init_std
         )
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> list[Tensor]:
         out = OctTensor(self.stem(x))
         for stage in self.stages:
             out = self.get_submodule(stage)(out)
         if self.tail is not None:
             out = self.tail(out).map(F.relu)
-        return merge(out)
+        return [merge(out)]
 
 
 def make_glore(channels: Channels, options: ImageResNetOptions) -> dict[int, nn.Module]:
@@ -187,3 +151,40 @@ def stage_widths(options: ImageResNetOptions, number: int) -> tuple[int, int]:
         return options.width_per_group * scale, options.width_per_group * scale
     mid = options.bottleneck_width or options.width_per_group * options.num_groups
     return mid * scale, 4 * options.width_per_group * scale
+
+
+ALL_BLOCKS = {**BLOCKS, 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
+
+
+def _row(depth: int = 0, input_shape: tuple[int, ...] = IMAGE, **fixed: Any) -> Family:
+    """depth: where the name has one; without it the options' own blocks stand, those of depth 50."""
+    if depth in ALL_BLOCKS:
+        fixed["blocks"] = ALL_BLOCKS[depth]
+    return Family(ImageResNet, ImageResNetOptions, input_shape, fixed)
+
+
+def _rows() -> Iterator[tuple[str, Family]]:
+    for depth in (18, 34):
+        yield f"resnet{depth}", _row(depth, basic=True)
+    for depth in (26, 50, 101, 152):
+        yield f"resnet{depth}", _row(depth)
+    for depth in (26, 50, 101, 152, 200):
+        yield f"preact_resnet{depth}", _row(depth, block="preact")
+    for depth in (50, 101):
+        resnext: dict[str, Any] = {"num_groups": 32, "bottleneck_width": 128}
+        yield f"resnext{depth}_32x4d", _row(depth, **resnext)
+        yield f"preact_resnext{depth}_32x4d", _row(depth, **resnext, block="preact")
+    yield "preact_se_resnet50", _row(block="preact", se=True)
+    yield "resnet50_glore", _row(block="preact", glore_location=(1, 3, 5))
+    yield "resnet152_v1e", _row(152, stem="deep32", stride_last=True)
+    yield "resnet152_v1f", _row(152, stem="deep8", stem_pool="bottleneck", stride_last=True)
+    small: dict[str, Any] = {"basic": True, "width_per_group": 16, "stages": (2, 3)}
+    stem: dict[str, Any] = {"stem": "3x3", "stem_pool": "none", "num_classes": 10}
+    for depth in (20, 44, 56):
+        yield (
+            f"resnet{depth}_cifar",
+            _row(depth, CIFAR, blocks=((depth - 2) // 6,) * 3, **small, **stem),
+        )
+
+
+MODELS = dict(_rows())

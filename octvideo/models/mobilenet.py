@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from octvideo.layers import Channels, OctTensor
 from octvideo.models.blocks import BlockStyle, ConvNorm, init_weights
 from octvideo.models.image_options import MobileNetOptions
-from octvideo.models.image_resnet import ConvNormRelu, Head, ImageNetwork
+from octvideo.models.image_resnet import ConvNormRelu
+from octvideo.models.network import IMAGE, Family, Head, Network
 
 # Output channels and stride of each block.
 BLOCKS_V1 = (
@@ -78,11 +79,13 @@ class InvertedResidual(nn.Module):
         return x + out if self.has_shortcut else out
 
 
-class MobileNetV1(ImageNetwork):
+class MobileNetV1(Network):
     """MobileNet v1; `MobileNetOptions` says what the options are."""
 
+    takes = "images"
+
     def __init__(self, options: MobileNetOptions) -> None:
-        super().__init__(options)
+        super().__init__(options.in_channels)
         style, octave = options.style, options.octave()
         c = Channels(int(32 * options.width))
         self.stem = ConvNormRelu(options.in_channels, c.high, 3, 2, style.bn_eps)
@@ -91,18 +94,20 @@ class MobileNetV1(ImageNetwork):
             out = octave.split(int(width * options.width), 2 if number <= LAST_OCTAVE_V1 else 5)
             self.blocks.add_module(f"block{number}", SeparableBlock(style, c, out, stride))
             c = out
-        self.head = Head(c.total, options)
+        self.head = Head(c.total, options.num_classes, options.dropout_rate)
         init_weights(self, zero_init_final_bn=False, fc_init_std=options.fc_init_std)
 
-    def features(self, x: Tensor) -> Tensor:
-        return self.blocks(OctTensor(self.stem(x))).high
+    def features(self, x: Tensor) -> list[Tensor]:
+        return [self.blocks(OctTensor(self.stem(x))).high]
 
 
-class MobileNetV2(ImageNetwork):
+class MobileNetV2(Network):
     """MobileNet v2; `MobileNetOptions` says what the options are. The block of expansion 1 keeps its 1x1."""
 
+    takes = "images"
+
     def __init__(self, options: MobileNetOptions) -> None:
-        super().__init__(options)
+        super().__init__(options.in_channels)
         style, octave = options.style, options.octave()
         c, last = int(32 * options.width), int(1280 * max(options.width, 1.0))
         self.stem = ConvNormRelu(options.in_channels, c, 3, 2, style.bn_eps, nn.ReLU6)
@@ -113,8 +118,14 @@ class MobileNetV2(ImageNetwork):
             self.blocks.add_module(f"block{number}", InvertedResidual(style, c, mid, out, stride))
             c = out
         self.tail = ConvNormRelu(c, last, 1, 1, style.bn_eps, nn.ReLU6)
-        self.head = Head(last, options)
+        self.head = Head(last, options.num_classes, options.dropout_rate)
         init_weights(self, zero_init_final_bn=False, fc_init_std=options.fc_init_std)
 
-    def features(self, x: Tensor) -> Tensor:
-        return self.tail(self.blocks(OctTensor(self.stem(x))).high)
+    def features(self, x: Tensor) -> list[Tensor]:
+        return [self.tail(self.blocks(OctTensor(self.stem(x))).high)]
+
+
+MODELS = {
+    "mobilenet_v1": Family(MobileNetV1, MobileNetOptions, IMAGE),
+    "mobilenet_v2": Family(MobileNetV2, MobileNetOptions, IMAGE),
+}

@@ -1,12 +1,137 @@
-"""What a network says of itself, so that folding and recomputation need not know its parts.
+"""What every network is: its base class, its head, a row of the table of networks, and what its parts declare.
 
 A module whose batch norms stand right behind convolutions declares `norm_follows`, {norm: convolution} by their names
-below it. A module that is worth computing twice instead of being remembered declares `may_be_recomputed = True`.
+below it. A module that is worth computing twice instead of being remembered declares `may_be_recomputed = True`. So
+folding and recomputation need not know the parts of any family.
 """
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from octvideo.errors import ConfigError
+
+# From logits at every window position to one score per class: the function, then the mean over positions, or the
+# function of the mean logits (pytorchvideo's networks).
+HeadAct = Literal["softmax", "sigmoid", "softmax_of_mean", "sigmoid_of_mean"]
+
+
+def activate(logits: Tensor, act: HeadAct) -> Tensor:
+    """(N, H, W, classes) to probabilities (N, classes)."""
+    if act.endswith("_of_mean"):
+        logits = logits.mean((1, 2), keepdim=True)
+    scores = logits.sigmoid() if act.startswith("sigmoid") else logits.softmax(-1)
+    return scores.mean((1, 2))
+
+
+class Head(nn.Module):
+    """Global average, dropout, classifier; or the classifier at each position of a sliding window.
+
+    window: height and width of the window in the final feature map; 0 for the whole map (image networks).
+    """
+
+    def __init__(
+        self, in_channels: int, num_classes: int, dropout_rate: float, window: int = 0
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.dropout = nn.Dropout(dropout_rate)
+        self.fc = nn.Linear(in_channels, num_classes)
+
+    def forward(self, pathways: Sequence[Tensor]) -> Tensor:
+        """Features (N, C_i, [T_i,] H, W) of each pathway to logits (N, num_classes)."""
+        return self.fc(self.dropout(_joined([x.mean(tuple(range(2, x.dim()))) for x in pathways])))
+
+    def window_scores(self, pathways: Sequence[Tensor], act: HeadAct) -> Tensor:
+        """Features to probabilities: `act` at every position of the window, and the mean over the positions."""
+        pooled = _joined([self._slide(x) for x in pathways])
+        return activate(self.fc(pooled.permute(0, 2, 3, 1)), act)
+
+    def _slide(self, x: Tensor) -> Tensor:
+        """(N, C, [T,] H, W) to averages (N, C, H', W') over the window and all frames."""
+        x = x.mean(2) if x.dim() == 5 else x
+        height, width = x.shape[-2:]
+        window = self.window or max(height, width)
+        return F.avg_pool2d(x, (min(window, height), min(window, width)), stride=1)
+
+
+def _joined(pathways: list[Tensor]) -> Tensor:
+    return torch.cat(pathways, dim=1) if len(pathways) > 1 else pathways[0]
+
+
+class Network(nn.Module, ABC):
+    """Clips or images in, logits or test-time probabilities out. A family adds `features` and `head`.
+
+    config: plain values with which `create_model(**config)` builds it again. input_shape: (C, T, H, W) of the clips or
+    (C, H, W) of the images that it is made for. `create_model` sets both.
+    """
+
+    head: Head
+    config: dict[str, Any]
+    input_shape: tuple[int, ...]
+    takes: ClassVar[str]
+    """ "clips" or "images"."""
+
+    def __init__(self, in_channels: int, *, min_frames: int = 1, min_size: int = 1) -> None:
+        """min_frames, min_size: of an input, below which the network's strides leave nothing."""
+        super().__init__()
+        self.in_channels, self.min_frames, self.min_size = in_channels, min_frames, min_size
+
+    @abstractmethod
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Inputs to the final feature map (N, C_i, [T_i,] H', W') of each pathway, its low group upsampled."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (N, C, T, H, W) or (N, C, H, W), normalized, to logits (N, num_classes), also in training."""
+        self._check(x)
+        return self.head(self.features(x))
+
+    def window_scores(self, x: Tensor, act: HeadAct = "softmax") -> Tensor:
+        """Probabilities (N, num_classes) of PySlowFast's test head; at the training size they rank as `forward`."""
+        self._check(x)
+        return self.head.window_scores(self.features(x), act)
+
+    def _check(self, x: Tensor) -> None:
+        axes = "T, H, W" if self.takes == "clips" else "H, W"
+        if x.dim() != (5 if self.takes == "clips" else 4) or x.shape[1] != self.in_channels:
+            got, wanted = tuple(x.shape), f"(N, {self.in_channels}, {axes})"
+            raise ConfigError(
+                f"the network got a tensor of shape {got}; it takes {self.takes} {wanted}"
+            )
+        if self.takes == "clips" and (
+            x.shape[2] < self.min_frames or min(x.shape[3:]) < self.min_size
+        ):
+            raise ConfigError(
+                f"the network got clips of {x.shape[2]} frames of {x.shape[3]} x {x.shape[4]} pixels; its strides need "
+                f"at least {self.min_frames} frames of {self.min_size} x {self.min_size}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A row of the table of networks.
+
+    options: the dataclass whose fields `create_model` takes.
+    input_shape: what it is made for: (C, T, H, W) of a clip or (C, H, W) of an image.
+    fixed: the options that the name itself decides; a caller may still override them.
+    """
+
+    builder: Callable[[Any], Network]
+    options: type
+    input_shape: tuple[int, ...]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def takes_clips(self) -> bool:
+        return len(self.input_shape) == 4
+
+
+CLIP, FAST_CLIP, IMAGE, CIFAR = (3, 8, 224, 224), (3, 32, 224, 224), (3, 224, 224), (3, 32, 32)
 
 
 def norms_behind_convolutions(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:

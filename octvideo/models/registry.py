@@ -1,108 +1,51 @@
 """`create_model`: every network by its name."""
 
 import difflib
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from typing import Any
-
-from torch import nn
 
 from octvideo.errors import ConfigError
 from octvideo.layers import channels_last, compute_in_2d, save_memory, stem_by_space_to_depth
-from octvideo.models.densenet import DenseNet
-from octvideo.models.image_options import DenseNetOptions, ImageResNetOptions, MobileNetOptions
-from octvideo.models.image_resnet import ImageResNet
-from octvideo.models.mobilenet import MobileNetV1, MobileNetV2
-from octvideo.models.slowfast import SlowFast
-from octvideo.models.video_options import BLOCKS, VideoOptions
-from octvideo.models.video_resnet import C2D, C2D_NOPOOL, I3D, SLOW, VideoResNet
+from octvideo.models import densenet, image_resnet, mobilenet, slowfast, video_resnet
+from octvideo.models.network import Family, Network
+from octvideo.models.video_options import VideoOptions
 
-CLIP, FAST_CLIP, IMAGE, CIFAR = (3, 8, 224, 224), (3, 32, 224, 224), (3, 224, 224), (3, 32, 32)
-
-# res3 blocks 1, 3 and res4 blocks 1, 3, 5: where the stage has them.
-NONLOCAL_5 = {
-    26: ((), (1,), (1,), ()),
-    50: ((), (1, 3), (1, 3, 5), ()),
-    101: ((), (1, 3), (1, 3, 5), ()),
+MODELS: dict[str, Family] = {
+    name: family
+    for module in (video_resnet, slowfast, image_resnet, densenet, mobilenet)
+    for name, family in module.MODELS.items()
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A row of the table of networks.
-
-    options: the dataclass whose fields `create_model` takes.
-    input_shape: what it is made for: (C, T, H, W) of a clip or (C, H, W) of an image.
-    fixed: the options that the name itself decides; a caller may still override them.
-    """
-
-    builder: Callable[[Any], nn.Module]
-    options: type
-    input_shape: tuple[int, ...]
-    fixed: dict[str, Any] = field(default_factory=dict)
+def register(name: str, family: Family) -> None:
+    """Add a network of your own, so that `create_model` and the settings know its name. Raises ConfigError."""
+    if name in MODELS:
+        raise ConfigError(f"there is a model {name!r} already; choose another name")
+    MODELS[name] = family
 
 
-def _video_models() -> Iterator[tuple[str, Family]]:
-    for depth in BLOCKS:
-        for name, spec in (("c2d", C2D), ("c2d_nopool", C2D_NOPOOL), ("i3d", I3D), ("slow", SLOW)):
-            yield f"{name}_r{depth}", Family(partial(VideoResNet, spec, depth), VideoOptions, CLIP)
-        for name, spec in (("c2d_nln", C2D), ("i3d_nln", I3D)):
-            nonlocal_5 = {"nonlocal_location": NONLOCAL_5[depth]}
-            yield (
-                f"{name}_r{depth}",
-                Family(partial(VideoResNet, spec, depth), VideoOptions, CLIP, nonlocal_5),
-            )
-        yield f"slowfast_r{depth}", Family(partial(SlowFast, depth), VideoOptions, FAST_CLIP)
+def find_name(arch: str, depth: int) -> str:
+    """MODEL.ARCH as the name of a network: "i3d" of depth 50 is i3d_r50, "resnet50" is itself."""
+    return arch if arch in MODELS else f"{arch}_r{depth}"
 
 
-def _image_resnet(input_shape: tuple[int, ...] = IMAGE, **fixed: Any) -> Family:
-    return Family(ImageResNet, ImageResNetOptions, input_shape, fixed)
+# What version 0.1.0 wrote into the config of every video network, and only SlowFast has.
+_SLOWFAST_ONLY = {f.name for f in fields(slowfast.SlowFastOptions)} - {
+    f.name for f in fields(VideoOptions)
+}
 
 
-def _image_models() -> Iterator[tuple[str, Family]]:
-    blocks = {**BLOCKS, 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
-    for depth in (18, 34):
-        yield f"resnet{depth}", _image_resnet(blocks=blocks[depth], basic=True)
-    for depth in (26, 50, 101, 152):
-        yield f"resnet{depth}", _image_resnet(blocks=blocks[depth])
-    for depth in (26, 50, 101, 152, 200):
-        yield f"preact_resnet{depth}", _image_resnet(blocks=blocks[depth], block="preact")
-    for depth in (50, 101):
-        resnext: dict[str, Any] = {
-            "blocks": blocks[depth],
-            "num_groups": 32,
-            "bottleneck_width": 128,
-        }
-        yield f"resnext{depth}_32x4d", _image_resnet(**resnext)
-        yield f"preact_resnext{depth}_32x4d", _image_resnet(**resnext, block="preact")
-    yield "preact_se_resnet50", _image_resnet(block="preact", se=True)
-    yield "resnet50_glore", _image_resnet(block="preact", glore_location=(1, 3, 5))
-    yield "resnet152_v1e", _image_resnet(blocks=blocks[152], stem="deep32", stride_last=True)
-    yield (
-        "resnet152_v1f",
-        _image_resnet(blocks=blocks[152], stem="deep8", stem_pool="bottleneck", stride_last=True),
+def from_config(config: Mapping[str, Any]) -> Network:
+    """`create_model(**config)` of a `model.config`, those that version 0.1.0 wrote included."""
+    name = str(config.get("name", ""))
+    known = {f.name for f in fields(family_of(name).options)}
+    return create_model(
+        **{k: v for k, v in config.items() if k in known or k not in _SLOWFAST_ONLY}
     )
-    for depth in (20, 44, 56):
-        cifar: dict[str, Any] = {
-            "blocks": ((depth - 2) // 6,) * 3,
-            "basic": True,
-            "width_per_group": 16,
-            "stages": (2, 3),
-        }
-        yield (
-            f"resnet{depth}_cifar",
-            _image_resnet(CIFAR, **cifar, stem="3x3", stem_pool="none", num_classes=10),
-        )
-    yield "densenet121", Family(DenseNet, DenseNetOptions, IMAGE)
-    yield "mobilenet_v1", Family(MobileNetV1, MobileNetOptions, IMAGE)
-    yield "mobilenet_v2", Family(MobileNetV2, MobileNetOptions, IMAGE)
 
 
-MODELS: dict[str, Family] = dict([*_video_models(), *_image_models()])
-
-
-def create_model(name: str, *, memory_saving: bool = False, **options: Any) -> nn.Module:
+def create_model(name: str, *, memory_saving: bool = False, **options: Any) -> Network:
     """Build a network: `create_model("i3d_r50", alpha=0.1)`, `create_model("resnet50", alpha=0.5)`.
 
     name: one of `octvideo.list_models()`.
@@ -111,9 +54,9 @@ def create_model(name: str, *, memory_saving: bool = False, **options: Any) -> n
         Images: resnet18, 26, 34, 50, 101, 152 and resnext50_32x4d, 101 (post-activation); preact_resnet26, 50, 101,
         152, 200, preact_resnext50_32x4d, 101, preact_se_resnet50 (Tables 2, 4); resnet152_v1e, v1f (Table 5);
         resnet50_glore; resnet20_cifar, 44, 56; densenet121; mobilenet_v1, v2 (Table 3).
-    options: the fields of `VideoOptions`, or for images of `ImageResNetOptions` and its like: stem="deep8" and
-        stem_pool="conv" or "bottleneck" are the stems of Table 4's ++ rows, stem="3x3" and stem_pool="none" the
-        CIFAR form of any ResNet. All have
+    options: the fields of `VideoOptions` or `SlowFastOptions`, or for images of `ImageResNetOptions` and its like:
+        stem="deep8" and stem_pool="conv" or "bottleneck" are the stems of Table 4's ++ rows, stem="3x3" and
+        stem_pool="none" the CIFAR form of any ResNet. All have
         alpha: share of low-frequency channels, in [0, 1); 0 (default) is the vanilla network.
         num_classes: 400 for video, 1000 for images, 10 for CIFAR by default.
     memory_saving: octave convolutions pool again in the backward pass instead of keeping what they pooled; the
@@ -125,24 +68,26 @@ def create_model(name: str, *, memory_saving: bool = False, **options: Any) -> n
 
     Raises ConfigError (a ValueError) for an unknown name or option and for values out of range.
     """
-    family = _family(name)
+    family = family_of(name)
     known = [f.name for f in fields(family.options)]
     for option in options:
         if option not in known:
             raise ConfigError(f"{name} has no option {option!r}{_suggest(option, known)}")
     chosen = family.options(**{**family.fixed, **options})
-    model = stem_by_space_to_depth(compute_in_2d(channels_last(family.builder(chosen))))
-    save_memory(model, memory_saving)
-    model.config = {"name": name, **_plain(asdict(chosen))}  # type: ignore[assignment]
+    model = family.builder(chosen)
+    save_memory(stem_by_space_to_depth(compute_in_2d(channels_last(model))), memory_saving)
+    model.config = {"name": name, **_plain(asdict(chosen))}
+    model.input_shape = family.input_shape
     return model
 
 
 def input_shape(name: str) -> tuple[int, ...]:
     """(3, T, H, W) or (3, H, W): what the model `name` takes in the paper. Raises ConfigError for no such model."""
-    return _family(name).input_shape
+    return family_of(name).input_shape
 
 
-def _family(name: str) -> Family:
+def family_of(name: str) -> Family:
+    """Raises ConfigError for a name that is not there."""
     if name not in MODELS:
         raise ConfigError(f"there is no model {name!r}{_suggest(name, MODELS)}")
     return MODELS[name]

@@ -6,7 +6,9 @@ clip (N, 3, T, H, W) --+-- every 8th frame -- slow: stem -+- res2 -+- res3 -+- r
                                                  laterals: 5x1x1, temporal stride 8
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -16,19 +18,40 @@ from torch.nn import functional as F
 from octvideo.errors import ConfigError
 from octvideo.layers import Channels, OctBatchNorm3d, OctConv3d, OctTensor, merge
 from octvideo.models.blocks import BlockStyle, concatenate, init_weights, make_stage
+from octvideo.models.network import FAST_CLIP, Family, Head, Network
 from octvideo.models.video_options import BLOCKS, OctavePlan, VideoOptions
 from octvideo.models.video_resnet import (
     FAST,
     SLOW,
-    Head,
     Location,
     ResNetSpec,
     Stem,
-    VideoNet,
     make_nonlocal,
     stage_channels,
     temporal_kernels,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowFastOptions(VideoOptions):
+    """The keyword arguments of `create_model` for SlowFast, beside those of `VideoOptions` (the slow pathway's).
+
+    num_block_temp_kernel_fast: of the fast pathway, by default as many. nonlocal_location_fast: of the fast pathway.
+    speed_ratio: frames of the fast pathway per frame of the slow one, PySlowFast's alpha.
+    beta_inv: width of the slow pathway per width of the fast one.
+    fusion_kernel_size, fusion_conv_channel_ratio: of the laterals, in time and in channels.
+    """
+
+    num_block_temp_kernel_fast: Sequence[int] | None = None
+    nonlocal_location_fast: Sequence[Collection[int]] | None = None
+    speed_ratio: int = 8
+    beta_inv: int = 8
+    fusion_kernel_size: int = 5
+    fusion_conv_channel_ratio: int = 2
+
+    def __post_init__(self) -> None:
+        VideoOptions.__post_init__(self)
+        _check(self)
 
 
 class Lateral(nn.Module):
@@ -101,17 +124,20 @@ class Pathway(nn.Module):
         return self.get_submodule(f"res{number}")
 
 
-class SlowFast(VideoNet):
-    """Two pathways over one clip; `VideoOptions` says what the options are.
+class SlowFast(Network):
+    """Two pathways over one clip; `SlowFastOptions` says what the options are.
 
     T is the number of frames of the *fast* pathway; the slow one takes T // speed_ratio of them, evenly spread from
     the first to the last (PySlowFast's rule). Octave convolutions are in the slow pathway and in the laterals that
     enter it behind an octave stage.
     """
 
-    def __init__(self, depth: int, options: VideoOptions) -> None:
-        super().__init__(options, min_frames=options.speed_ratio)
-        _check(options)
+    takes = "clips"
+
+    def __init__(self, depth: int, options: SlowFastOptions) -> None:
+        super().__init__(
+            options.in_channels, min_frames=options.speed_ratio, min_size=options.min_size
+        )
         self.speed_ratio = options.speed_ratio
         octave, style = options.octave((2, 3, 4), "round16_min16"), options.style
         plain = OctavePlan(0.0, octave.stages, octave.width_rule)
@@ -150,7 +176,7 @@ class SlowFast(VideoNet):
             for c, out in zip(fast, lateral, strict=True)
         )
         features = self.slow.out_channels + self.fast.out_channels
-        self.head = Head(features, options.num_classes, options.dropout_rate, options.crop_size)
+        self.head = Head(features, options.num_classes, options.dropout_rate, options.window)
         init_weights(
             self, zero_init_final_bn=options.zero_init_final_bn, fc_init_std=options.fc_init_std
         )
@@ -168,7 +194,7 @@ class SlowFast(VideoNet):
         return x.index_select(2, index.to(x.device))
 
 
-def _check(options: VideoOptions) -> None:
+def _check(options: SlowFastOptions) -> None:
     if options.width_per_group % options.beta_inv:
         raise ConfigError(
             f"beta_inv is {options.beta_inv}; it divides the slow width, here {options.width_per_group}"
@@ -181,3 +207,9 @@ def _check(options: VideoOptions) -> None:
         raise ConfigError(
             "SlowFast has post-activation blocks only; block='preact' is for C2D and I3D"
         )
+
+
+MODELS = {
+    f"slowfast_r{depth}": Family(partial(SlowFast, depth), SlowFastOptions, FAST_CLIP)
+    for depth in BLOCKS
+}

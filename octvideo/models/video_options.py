@@ -55,13 +55,10 @@ class VideoOptions:
     width_per_group, num_groups: 64 and 1 are the ResNet; 16 or 32 and 1 a small one.
     stride_1x1: the stride sits at the first 1x1 of a block (PySlowFast's RESNET.STRIDE_1X1).
     stem_pool_padding: 1, or 0 as in video-nonlocal-net.
-    num_block_temp_kernel: per stage, in how many blocks the family's temporal kernels appear; of SlowFast's fast
-        pathway num_block_temp_kernel_fast, by default as many.
-    nonlocal_location: per stage res2..res5, the blocks (from 0) that a non-local block follows; of SlowFast those of
-        its slow pathway, and nonlocal_location_fast those of its fast one.
+    num_block_temp_kernel: per stage, in how many blocks the family's temporal kernels appear.
+    nonlocal_location: per stage res2..res5, the blocks (from 0) that a non-local block follows.
     nonlocal_on: "high" (on the high group) or "cross" (high attends to low); nonlocal_pool, nonlocal_instantiation
         ("softmax", "dot_product"): as in PySlowFast.
-    speed_ratio, beta_inv, fusion_kernel_size, fusion_conv_channel_ratio: SlowFast's alpha, 1 / beta and lateral.
     dropout_rate, fc_init_std, zero_init_final_bn: as in the recipe of video-nonlocal-net.
     crop_size: training crop; its 32nd is the window of `window_scores`.
     """
@@ -78,16 +75,10 @@ class VideoOptions:
     stride_1x1: bool = False
     stem_pool_padding: int = 1
     num_block_temp_kernel: Sequence[int] = (3, 4, 6, 3)
-    num_block_temp_kernel_fast: Sequence[int] | None = None
     nonlocal_location: Sequence[Collection[int]] | None = None
-    nonlocal_location_fast: Sequence[Collection[int]] | None = None
     nonlocal_on: Literal["high", "cross"] = "high"
     nonlocal_pool: tuple[int, int, int] = (1, 2, 2)
     nonlocal_instantiation: Instantiation = "softmax"
-    speed_ratio: int = 8
-    beta_inv: int = 8
-    fusion_kernel_size: int = 5
-    fusion_conv_channel_ratio: int = 2
     dropout_rate: float = 0.5
     fc_init_std: float = 0.01
     zero_init_final_bn: bool = True
@@ -118,6 +109,16 @@ class VideoOptions:
             tuple(stages if self.stages is None else self.stages),
             self.width_rule or width_rule,
         )
+
+    @property
+    def window(self) -> int:
+        """Of the sliding head: the size of the final feature map of a training crop."""
+        return max(self.crop_size // 32, 1)
+
+    @property
+    def min_size(self) -> int:
+        """Height and width of the smallest input that an unpadded pool leaves something of."""
+        return 1 if self.stem_pool_padding else 5
 
     @property
     def style(self) -> BlockStyle:

@@ -8,12 +8,11 @@ pool2   2x1x1 / 2,1,1              256 x 4 x 56 x 56
 res3-5  4, 6, 3 bottlenecks       2048 x 4 x 7 x 7
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from functools import partial
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +21,7 @@ from octvideo.layers import Channels, OctTensor, merge
 from octvideo.layers.conv3d_as_2d import Conv3d, MaxPool3d
 from octvideo.layers.nonlocal_block import NonLocalCross, NonLocalHigh
 from octvideo.models.blocks import init_weights, make_stage
+from octvideo.models.network import CLIP, Family, Head, Network
 from octvideo.models.video_options import BLOCKS, OctavePlan, VideoOptions
 
 
@@ -45,19 +45,6 @@ SLOW = ResNetSpec(stem_temporal=1, temporal=((1,), (1,), (3,), (3,)))
 FAST = ResNetSpec(stem_temporal=5, temporal=((3,), (3,), (3,), (3,)))
 Location = Sequence[Collection[int]] | None
 NO_NONLOCAL: Sequence[Collection[int]] = ((), (), (), ())
-
-
-# From logits at every window position to one score per class: the function, then the mean over positions, or the
-# function of the mean logits (pytorchvideo's networks).
-HeadAct = Literal["softmax", "sigmoid", "softmax_of_mean", "sigmoid_of_mean"]
-
-
-def activate(logits: Tensor, act: HeadAct) -> Tensor:
-    """(N, H, W, classes) to probabilities (N, classes)."""
-    if act.endswith("_of_mean"):
-        logits = logits.mean((1, 2), keepdim=True)
-    scores = logits.sigmoid() if act.startswith("sigmoid") else logits.softmax(-1)
-    return scores.mean((1, 2))
 
 
 class Stem(nn.Module):
@@ -88,75 +75,15 @@ class Stem(nn.Module):
         return self.pool(F.relu(self.bn(self.conv(x))))
 
 
-class Head(nn.Module):
-    """Global average, dropout, classifier; or the classifier at each position of a sliding window."""
-
-    def __init__(
-        self, in_channels: int, num_classes: int, dropout_rate: float, crop_size: int
-    ) -> None:
-        super().__init__()
-        self.window = max(crop_size // 32, 1)
-        self.dropout = nn.Dropout(dropout_rate)
-        self.fc = nn.Linear(in_channels, num_classes)
-
-    def forward(self, pathways: Sequence[Tensor]) -> Tensor:
-        """Features (N, C_i, T_i, H, W) of each pathway to logits (N, num_classes)."""
-        return self.fc(self.dropout(torch.cat([x.mean((2, 3, 4)) for x in pathways], dim=1)))
-
-    def window_scores(self, pathways: Sequence[Tensor], act: HeadAct) -> Tensor:
-        """Features to probabilities: `act` at every position of a `crop_size // 32` window, and the mean over them."""
-        pooled = torch.cat([self._slide(x) for x in pathways], dim=1)
-        return activate(self.fc(pooled.permute(0, 2, 3, 1)), act)
-
-    def _slide(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        return F.avg_pool2d(
-            x.mean(2), (min(self.window, height), min(self.window, width)), stride=1
-        )
-
-
-class VideoNet(nn.Module, ABC):
-    """What all video networks share: a clip in, logits or test-time probabilities out. Families add `features`."""
-
-    head: Head
-
-    def __init__(self, options: VideoOptions, min_frames: int) -> None:
-        super().__init__()
-        self.in_channels, self.min_frames = options.in_channels, min_frames
-        self.min_size = 1 if options.stem_pool_padding else 5
-
-    @abstractmethod
-    def features(self, x: Tensor) -> list[Tensor]:
-        """Clips (N, C, T, H, W) to the last map (N, C_i, T_i, H', W') of each pathway, pairs ended."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Float (N, C, T, H, W), normalised, to logits (N, num_classes), in training and evaluation alike."""
-        self._check(x)
-        return self.head(self.features(x))
-
-    def window_scores(self, x: Tensor, act: HeadAct = "softmax") -> Tensor:
-        """Probabilities (N, num_classes) of PySlowFast's test head; at the training size they rank as `forward`."""
-        self._check(x)
-        return self.head.window_scores(self.features(x), act)
-
-    def _check(self, x: Tensor) -> None:
-        if x.dim() != 5 or x.shape[1] != self.in_channels:
-            got = tuple(x.shape)
-            raise ConfigError(
-                f"the network got a tensor of shape {got}; it takes clips (N, {self.in_channels}, T, H, W)"
-            )
-        if x.shape[2] < self.min_frames or min(x.shape[3:]) < self.min_size:
-            raise ConfigError(
-                f"the network got clips of {x.shape[2]} frames of {x.shape[3]} x {x.shape[4]} pixels; its strides need "
-                f"at least {self.min_frames} frames of {self.min_size} x {self.min_size}"
-            )
-
-
-class VideoResNet(VideoNet):
+class VideoResNet(Network):
     """A one-pathway network; `VideoOptions` says what the options are."""
 
+    takes = "clips"
+
     def __init__(self, spec: ResNetSpec, depth: int, options: VideoOptions) -> None:
-        super().__init__(options, min_frames=spec.pool2_temporal)
+        super().__init__(
+            options.in_channels, min_frames=spec.pool2_temporal, min_size=options.min_size
+        )
         octave, style = options.octave((2, 3, 4, 5), "round16"), options.style
         kernels_t = temporal_kernels(spec, BLOCKS[depth], options.num_block_temp_kernel)
 
@@ -181,7 +108,7 @@ class VideoResNet(VideoNet):
         self.res4, c = stage(4, c)
         self.res5, c = stage(5, c)
         self.tail = style.norm(c) if style.kind == "preact" else None
-        self.head = Head(c.total, options.num_classes, options.dropout_rate, options.crop_size)
+        self.head = Head(c.total, options.num_classes, options.dropout_rate, options.window)
         init_weights(
             self, zero_init_final_bn=options.zero_init_final_bn, fc_init_std=options.fc_init_std
         )
@@ -229,3 +156,28 @@ def make_nonlocal(
     block = NonLocalCross if options.nonlocal_on == "cross" and channels.low else NonLocalHigh
     pool, instantiation = options.nonlocal_pool, options.nonlocal_instantiation
     return {i: block(channels, pool=pool, instantiation=instantiation) for i in location}
+
+
+# res3 blocks 1, 3 and res4 blocks 1, 3, 5: where the stage has them.
+NONLOCAL_5 = {
+    26: ((), (1,), (1,), ()),
+    50: ((), (1, 3), (1, 3, 5), ()),
+    101: ((), (1, 3), (1, 3, 5), ()),
+}
+
+
+def _rows(depth: int) -> dict[str, Family]:
+    def family(spec: ResNetSpec, **fixed: Any) -> Family:
+        return Family(partial(VideoResNet, spec, depth), VideoOptions, CLIP, fixed)
+
+    return {
+        f"c2d_r{depth}": family(C2D),
+        f"c2d_nopool_r{depth}": family(C2D_NOPOOL),
+        f"i3d_r{depth}": family(I3D),
+        f"slow_r{depth}": family(SLOW),
+        f"c2d_nln_r{depth}": family(C2D, nonlocal_location=NONLOCAL_5[depth]),
+        f"i3d_nln_r{depth}": family(I3D, nonlocal_location=NONLOCAL_5[depth]),
+    }
+
+
+MODELS = {name: row for depth in BLOCKS for name, row in _rows(depth).items()}

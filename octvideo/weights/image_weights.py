@@ -8,7 +8,7 @@ from torch import Tensor
 
 from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError
-from octvideo.models import create_model
+from octvideo.models.registry import from_config
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.inflate import is_octave
 from octvideo.weights.layouts import IMAGE_LAYOUTS, find_layout
@@ -61,6 +61,6 @@ def _own(checkpoint: Checkpoint) -> ImageWeights:
             f"{checkpoint.path}: the weights of {name}, a video network; set TRAIN.CHECKPOINT_INFLATE False"
         )
     with torch.device("meta"):
-        model = create_model(**checkpoint.network)
+        model = from_config(checkpoint.network)
     assumes = Assumptions.of(model, checkpoint.input.mean, checkpoint.input.std)
     return ImageWeights(checkpoint.weights, assumes, str(name))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.layers import channels_last
-from octvideo.models import create_model
+from octvideo.models.registry import from_config
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.layouts import OWN, find_layout
 from octvideo.wrappers import check_finite, clear_names
@@ -116,7 +116,7 @@ def network_of(checkpoint: Checkpoint) -> nn.Module:
     check_finite(checkpoint.weights, path)
     try:
         with torch.device("meta"):
-            model = create_model(**checkpoint.network)
+            model = from_config(checkpoint.network)
         targets = model.state_dict()
         state = {
             n: t.to(targets[n].dtype) if n in targets else t for n, t in checkpoint.weights.items()

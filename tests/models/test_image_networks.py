@@ -195,7 +195,7 @@ def test_batch_norm_has_the_official_eps(name, eps):
 def test_small_cifar_networks_keep_32_pixels_until_their_second_stage():
     model = create_model("resnet20_cifar").eval()
 
-    features = model.features(torch.randn(1, 3, 32, 32))
+    (features,) = model.features(torch.randn(1, 3, 32, 32))
 
     assert features.shape == (1, 64, 8, 8)
     assert model.head.fc.out_features == 10
@@ -207,7 +207,7 @@ def test_small_cifar_networks_keep_32_pixels_until_their_second_stage():
 def test_a_cifar_stem_suits_the_large_networks_too():
     model = small("resnet50", stem="3x3", stem_pool="none", alpha=0.125)
 
-    assert model.features(torch.randn(1, 3, 32, 32)).shape[-2:] == (4, 4)
+    assert model.features(torch.randn(1, 3, 32, 32))[0].shape[-2:] == (4, 4)
 
 
 def test_global_reasoning_starts_as_the_identity():

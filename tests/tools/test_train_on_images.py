@@ -99,7 +99,7 @@ def test_an_oct_resnet_learns_and_becomes_a_video_network(
     )
     model_2d.load_state_dict(weights.state)
     image = torch.randn(2, 3, 64, 64)
-    wanted = model_2d.eval().features(image)
+    (wanted,) = model_2d.eval().features(image)
 
     # C2D equals the image network in every frame, I3D where its window in time is full.
     for name, num_frames, frames in (("c2d_r26", 2, slice(None)), ("i3d_r26", 40, slice(9, 11))):

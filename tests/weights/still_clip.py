@@ -15,7 +15,7 @@ def error_on_a_still_clip(
     Of SlowFast, the features of the slow pathway.
     """
     image = torch.randn(1, 3, 64, 64)
-    wanted = model_2d.features(image)
+    (wanted,) = model_2d.features(image)
     features, *_ = model_3d.eval().features(image.unsqueeze(2).expand(-1, -1, num_frames, -1, -1))
     chosen = features[:, :, frames]
     assert chosen.shape[2] > 0

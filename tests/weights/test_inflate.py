@@ -190,7 +190,7 @@ def test_vanilla_weights_enter_an_octave_network_and_are_exact_on_a_plain_pictur
         (features,) = model_3d.features(grey.unsqueeze(2).expand(-1, -1, 2, -1, -1))
 
     # Far from the border a picture of one colour has features constant in space, whatever the groups.
-    torch.testing.assert_close(features[0, :, 0, 10, 10], model_2d.features(grey)[0, :, 10, 10])
+    torch.testing.assert_close(features[0, :, 0, 10, 10], model_2d.features(grey)[0][0, :, 10, 10])
     assert report.split["res3.block0.reduce.conv"] == "64 -> 48+16"
     assert "res2.block0.expand.conv" in report.split
     assert any(line.startswith("split in res5: ") for line in report.lines())
