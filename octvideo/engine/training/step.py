@@ -31,6 +31,16 @@ class StepOutcome:
     trouble: str | None = None
 
 
+@torch.no_grad()
+def copy_all(sources: list[Tensor], targets: list[Tensor]) -> None:
+    """Copy each tensor; on a GPU by a kernel per dtype instead of one per tensor (159 of them in I3D-50)."""
+    for dtype in {source.dtype for source in sources}:
+        torch._foreach_copy_(
+            [target for target in targets if target.dtype == dtype],
+            [source for source in sources if source.dtype == dtype],
+        )
+
+
 class Stepper:
     """Turns groups of batches into updates of the model. Every rank calls it at the same time."""
 
@@ -63,11 +73,12 @@ class Stepper:
         """
         set_lr(self.optimizer, lr, self.options.scale_momentum)
         self.optimizer.zero_grad(set_to_none=True)
-        statistics = [buffer.clone() for buffer in self.model.buffers()]
+        buffers = list(self.model.buffers())
+        statistics = [torch.empty_like(buffer) for buffer in buffers]
+        copy_all(buffers, statistics)
         outcome = self.step(group, while_busy)
         if outcome.trouble is not None:
-            for buffer, before in zip(self.model.buffers(), statistics, strict=True):
-                buffer.copy_(before)
+            copy_all(statistics, buffers)
         return outcome
 
     def step(self, group: "list[Batch]", while_busy: Callable[[], None]) -> StepOutcome:
