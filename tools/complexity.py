@@ -19,7 +19,7 @@ from torch import nn
 
 from octvideo import create_model
 from octvideo.assembly import build_model
-from octvideo.assembly.data import VIDEO
+from octvideo.assembly.tasks import task_of
 from octvideo.complexity import count_twice, stage_table
 from octvideo.config import add_config_arguments, load_config
 from octvideo.errors import exit_on_user_error
@@ -73,8 +73,7 @@ def main() -> None:
         print_network(model, args.input or input_shape(args.model)[1:])
     elif args.cfg:
         cfg = load_config(args.cfg, args.opts + args.settings)
-        frames = [cfg.DATA.NUM_FRAMES] if cfg.TRAIN.DATASET == VIDEO else []
-        print_network(build_model(cfg), args.input or [*frames, *2 * [cfg.DATA.TRAIN_CROP_SIZE]])
+        print_network(build_model(cfg), args.input or task_of(cfg).input_shape()[1:])
     else:
         parser.error("one of --paper, --model, --cfg is needed")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from octvideo.assembly import build_model
-from octvideo.assembly.data import input_spec
+from octvideo.assembly.tasks import task_of
 from octvideo.assembly.weights import (
     first_pictures,
     inflate_from,
@@ -65,9 +65,9 @@ def main() -> None:
     if args.images:
         print("\n".join(split_effect(cfg, weights, model, report, args.images, args.batches)))
 
-    Checkpoint(state=model.state_dict(), network=model.config, input=input_spec(cfg)).write(
-        str(args.target)
-    )
+    Checkpoint(
+        state=model.state_dict(), network=model.config, input=task_of(cfg).input_spec()
+    ).write(str(args.target))
     print(f"written to {args.target}")
 
 

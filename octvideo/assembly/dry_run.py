@@ -10,8 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from octvideo.assembly import data as build_data
-from octvideo.assembly.images import image_validator
 from octvideo.assembly.start import start_run
+from octvideo.assembly.tasks import task_of
 from octvideo.assembly.training import build_trainer, validator
 from octvideo.data.clips.views import DecodedVideo, ViewSpec
 from octvideo.data.loading.batch import Sample
@@ -28,17 +28,13 @@ def dry_run(cfg: Any, procs: Processes) -> None:
         small = _shrunk(cfg, folder, procs.world_size)
         start_run(small, procs)
         classes, multi_label = small.MODEL.NUM_CLASSES, cfg.DATA.MULTI_LABEL
+        task = task_of(small)
         samples = GeneratedSamples(
-            build_data.input_shape(cfg), classes, 2 * small.TRAIN.BATCH_SIZE, multi_label
+            task.input_shape(), classes, 2 * small.TRAIN.BATCH_SIZE, multi_label
         )
-        if cfg.TRAIN.DATASET == build_data.VIDEO:
-            videos = GeneratedVideos(build_data.validation_views(cfg), classes, 2, multi_label)
-            validate = validator(small, videos, procs)
-        else:
-            validate = image_validator(small, samples, procs)
-        build_trainer(
-            small, procs, build_data.train_loader(small, samples, procs), validate
-        ).train()
+        videos = GeneratedVideos(task.validation_spec(), classes, 2, multi_label)
+        loader = build_data.train_loader(small, samples, procs)
+        build_trainer(small, procs, loader, validator(small, videos, procs)).train()
         setup_logging(None, procs.is_main)
     logger.info("dry run: two training and two evaluation steps went through")
 

@@ -83,7 +83,7 @@ def describe_recipe(cfg: Any, steps_per_epoch: int, world_size: int) -> str:
 
 def recipe_differences(cfg: Any) -> list[str]:
     """`TRAIN.BATCH_SIZE 16 instead of 64`, ... on Kinetics; [] for other data, which has no published recipe."""
-    if cfg.TRAIN.DATASET != "kinetics" or cfg.MODEL.NUM_CLASSES not in KINETICS_CLASSES:
+    if cfg.TRAIN.DATASET != "video" or cfg.MODEL.NUM_CLASSES not in KINETICS_CLASSES:
         return []
     published = PUBLISHED[cfg.SOLVER.LR_POLICY]
     # A rate that follows the batch keeps the recipe.

@@ -2,9 +2,9 @@
 
 from typing import Any, cast
 
-import torch
 from torch import nn
 
+from octvideo.assembly.tasks import task_of
 from octvideo.deploy.engines import WindowScores, optimize
 from octvideo.engine.cuda import choose_kernels
 from octvideo.engine.distributed import Processes
@@ -40,7 +40,6 @@ def scorer(cfg: Any, model: nn.Module, optimise_for: int = 0) -> Scorer:
     """
     network: nn.Module = WindowScores(model, head_act(cfg))
     if optimise_for:
-        size = cfg.DATA.TEST_CROP_SIZE
-        example = torch.rand(optimise_for, 3, cfg.DATA.NUM_FRAMES, size, size)
+        example = task_of(cfg).example(optimise_for)
         network = optimize(network, example.to(next(model.parameters()).device))
     return network

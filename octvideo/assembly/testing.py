@@ -11,10 +11,9 @@ import torch
 from iopath.common.file_io import g_pathmgr
 from torch import nn
 
-from octvideo.assembly import data as build_data
-from octvideo.assembly.images import final_image_test
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import scorer, start_run
+from octvideo.assembly.tasks import FinalTest, task_of, with_counted_classes
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count
 from octvideo.config import config_from_text
@@ -23,7 +22,13 @@ from octvideo.engine.checkpoint_files import find_latest
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import default_view_chunk, evaluate
 from octvideo.engine.evaluation.journal import Journal, fingerprint
-from octvideo.engine.evaluation.results import final_line, headline, summarise, write_results
+from octvideo.engine.evaluation.results import (
+    Evaluation,
+    final_line,
+    headline,
+    summarise,
+    write_results,
+)
 from octvideo.errors import CheckpointError
 from octvideo.report.html import write_report
 from octvideo.weights import load_weights
@@ -40,26 +45,53 @@ def final_test(
     checkpoint: read, or its path; "" stands for TEST.CHECKPOINT_FILE_PATH, else the newest in OUTPUT_DIR.
     list_path: by default test.csv (or val.csv) of the data.
     """
-    cfg = build_data.with_counted_classes(cfg)
+    cfg = with_counted_classes(cfg)
     start_run(cfg, procs)
     if not isinstance(checkpoint, Checkpoint):
         path = checkpoint or cfg.TEST.CHECKPOINT_FILE_PATH
         checkpoint = Checkpoint.read(path or _newest_checkpoint(cfg.OUTPUT_DIR, procs))
     model, names = _trained_model(cfg, checkpoint)
     model.to(procs.device).eval()
-    if cfg.TRAIN.DATASET != build_data.VIDEO:
-        return final_image_test(cfg, procs, model)
-    list_path = list_path or build_data.final_list_path(cfg)
-    videos = build_data.open_videos(cfg, list_path, build_data.final_views(cfg), names)
-    protocol = _protocol(cfg, videos.spec, checkpoint.path, list_path)
+    task = task_of(cfg)
+    summaries: dict[str, dict[str, Any]] = {}
+    for test in task.final_tests(names, list_path):
+        evaluation, summary = _evaluate(cfg, procs, model, names, test, checkpoint)
+        if not summaries:
+            first = test, evaluation, summary
+        summaries[test.title] = summary
+    test, evaluation, summary = first
+    if test.title:
+        summary["crop_sizes"] = {
+            title: {key: found[key] for key in ("top1_acc", "top5_acc")}
+            for title, found in summaries.items()
+        }
+    if procs.is_main:
+        write_results(cfg.OUTPUT_DIR, evaluation, summary)
+        _report(cfg, procs, test, summary)
+    return summary
+
+
+def _evaluate(
+    cfg: Any,
+    procs: Processes,
+    model: nn.Module,
+    names: list[str],
+    test: FinalTest,
+    checkpoint: Checkpoint,
+) -> tuple[Evaluation, dict[str, Any]]:
+    """One evaluation and its summary. A journal lets it continue where it was interrupted."""
+    task, videos = task_of(cfg), test.videos
+    protocol = _protocol(cfg, videos.spec, checkpoint.path, test.source)
     settings = {"network": model.config, "multi_label": cfg.DATA.MULTI_LABEL, "paths": videos.paths}
-    journal = Journal(Path(cfg.OUTPUT_DIR), fingerprint(**protocol, **settings), procs.rank)
+    key = fingerprint(**protocol, **settings, title=test.title)
+    journal = Journal(Path(cfg.OUTPUT_DIR), key, procs.rank)
     evaluation = evaluate(
         scorer(cfg, model, protocol["view_chunk"] if cfg.TEST.OPTIMIZE else 0),
         videos,
         num_classes=cfg.MODEL.NUM_CLASSES,
-        prepare=build_data.preparation(cfg),
+        prepare=task.preparation(),
         view_chunk=protocol["view_chunk"],
+        batch_size=task.batch_size,
         ensemble=cfg.DATA.ENSEMBLE_METHOD,
         processes=procs,
         journal=journal,
@@ -67,27 +99,30 @@ def final_test(
     )
     summary = summarise(evaluation, names, protocol | {"network": _network(cfg, model)})
     if procs.is_main:
-        write_results(cfg.OUTPUT_DIR, evaluation, summary)
-        environment = {
-            "torch": torch.__version__,
-            "device": str(procs.device),
-            "processes": procs.world_size,
-        }
-        write_report(
-            cfg.OUTPUT_DIR,
-            film=videos.film,
-            config=cfg.dump(),
-            environment=environment,
-            title=cfg.OUTPUT_DIR,
-        )
         journal.remove()
-        logger.info("%s", headline(summary))
-        logger.info(
-            "results: %s, results.json, predictions.csv, scores.npz, report.html to look at",
-            cfg.OUTPUT_DIR,
-        )
-        logger.info(json.dumps(final_line(summary)))
-    return summary
+        title = f"centre crops of {test.title}: " if test.title else ""
+        logger.info("%s%s", title, headline(summary))
+    return evaluation, summary
+
+
+def _report(cfg: Any, procs: Processes, test: FinalTest, summary: dict[str, Any]) -> None:
+    environment = {
+        "torch": torch.__version__,
+        "device": str(procs.device),
+        "processes": procs.world_size,
+    }
+    write_report(
+        cfg.OUTPUT_DIR,
+        film=test.videos.film,
+        config=cfg.dump(),
+        environment=environment,
+        title=cfg.OUTPUT_DIR,
+    )
+    logger.info(
+        "results: %s, results.json, predictions.csv, scores.npz, report.html to look at",
+        cfg.OUTPUT_DIR,
+    )
+    logger.info(json.dumps(final_line(summary)))
 
 
 def _newest_checkpoint(output_dir: str, procs: Processes) -> str:
@@ -117,12 +152,12 @@ def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[st
     model = build_model(cfg)
     load_weights(model, checkpoint, new_classes=False)
     Assumptions.of_checkpoint(checkpoint).check_input(cfg.DATA.MEAN, cfg.DATA.STD)
-    return model, list(checkpoint.class_names) or build_data.class_names(cfg)
+    return model, list(checkpoint.class_names) or task_of(cfg).class_names()
 
 
 def _protocol(cfg: Any, spec: ViewSpec, checkpoint: str, list_path: str) -> dict[str, Any]:
     """Everything that decides a score, as results.json shows it."""
-    return build_data.input_spec(cfg).as_dict() | {
+    return task_of(cfg).input_spec().as_dict() | {
         "checkpoint": checkpoint,
         "checkpoint_sha256": _sha256(checkpoint),
         "list": list_path,
@@ -135,8 +170,7 @@ def _protocol(cfg: Any, spec: ViewSpec, checkpoint: str, list_path: str) -> dict
 
 def _network(cfg: Any, model: nn.Module) -> dict[str, Any]:
     """What was tested, and what one view of it costs."""
-    size = cfg.DATA.TEST_CROP_SIZE
-    cost = count(model, (3, cfg.DATA.NUM_FRAMES, size, size))
+    cost = count(model, task_of(cfg).input_shape(cfg.DATA.TEST_CROP_SIZE))
     config: Any = model.config
     return {
         "name": config["name"],

@@ -8,9 +8,9 @@ from torch import nn
 
 from octvideo.assembly import data as build_data
 from octvideo.assembly import recipe as build_recipe
-from octvideo.assembly.images import image_validator, validation_images
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import head_act, scorer, start_run
+from octvideo.assembly.tasks import task_of, with_counted_classes
 from octvideo.assembly.weights import frozen_stages, load_initial_weights
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import stage_table
@@ -34,10 +34,11 @@ Validate = Callable[[nn.Module], dict[str, float]]
 
 def train(cfg: Any, procs: Processes) -> bool:
     """Train in OUTPUT_DIR, or go on with the run that is there. False when a signal stopped it."""
-    cfg = build_data.with_counted_classes(cfg)
+    cfg = with_counted_classes(cfg)
     start_run(cfg, procs)
-    loader = build_data.train_loader(cfg, build_data.train_dataset(cfg), procs)
-    trainer = build_trainer(cfg, procs, loader, _validation(cfg, procs))
+    task = task_of(cfg)
+    loader = build_data.train_loader(cfg, task.train_dataset(), procs)
+    trainer = build_trainer(cfg, procs, loader, validator(cfg, task.validation(), procs))
     if warning := build_recipe.recipe_warning(cfg):
         logger.warning(warning)
     summary = trainer.train()
@@ -49,20 +50,12 @@ def train(cfg: Any, procs: Processes) -> bool:
     return summary.finished
 
 
-def _validation(cfg: Any, procs: Processes) -> Validate:
-    if cfg.TRAIN.DATASET != build_data.VIDEO:
-        return image_validator(cfg, validation_images(cfg), procs)
-    path, names = build_data.list_path(cfg, "val"), build_data.class_names(cfg)
-    spec = build_data.validation_views(cfg)
-    videos = build_data.open_videos(cfg, path, spec, names, labelled=True)
-    return validator(cfg, videos, procs)
-
-
 def training_batches(cfg: Any) -> tuple[Iterator[Batch], list[str]]:
     """The first epoch as the network would get it, to look at, and the names of its classes."""
-    cfg = build_data.with_counted_classes(cfg)
-    loader = build_data.train_loader(cfg, build_data.train_dataset(cfg), Processes())
-    return loader.epoch(0), build_data.class_names(cfg)
+    cfg = with_counted_classes(cfg)
+    task = task_of(cfg)
+    loader = build_data.train_loader(cfg, task.train_dataset(), Processes())
+    return loader.epoch(0), task.class_names()
 
 
 def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate | None) -> Trainer:
@@ -72,7 +65,7 @@ def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate
         be_deterministic()
     model = build_model(cfg)
     if cfg.LOG_MODEL_INFO:
-        logger.info("%s", stage_table(model, build_data.input_shape(cfg)))
+        logger.info("%s", stage_table(model, task_of(cfg).input_shape()))
     load_initial_weights(cfg, model, loader.dataset, procs)
     seed_all(cfg.RNG_SEED + procs.rank)  # ranks start alike and drop out differently
     frozen = _adapt(cfg, model, procs)
@@ -133,10 +126,11 @@ def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
 def describe(cfg: Any, model: nn.Module) -> Checkpoint:
     """What a checkpoint needs to be used without a config; its weights are filled in when it is saved."""
     network: Any = model.config
+    task = task_of(cfg)
     return Checkpoint(
         network=network,
-        class_names=tuple(build_data.class_names(cfg)),
-        input=build_data.input_spec(cfg),
+        class_names=tuple(task.class_names()),
+        input=task.input_spec(),
         multi_label=cfg.DATA.MULTI_LABEL,
         head_act=head_act(cfg),
         recipe=cfg.dump(),
@@ -144,15 +138,17 @@ def describe(cfg: Any, model: nn.Module) -> Checkpoint:
 
 
 def validator(cfg: Any, videos: Videos, procs: Processes) -> Validate:
-    """validate(model) -> errors in per cent, over one view of every video."""
-    prepare, names = build_data.preparation(cfg), build_data.class_names(cfg)
+    """validate(model) -> errors in per cent, over one view of every video or image."""
+    task = task_of(cfg)
+    names = task.class_names()
 
     def validate(model: nn.Module) -> dict[str, float]:
         evaluation = evaluate(
             scorer(cfg, model),
             videos,
             num_classes=cfg.MODEL.NUM_CLASSES,
-            prepare=prepare,
+            prepare=task.preparation(),
+            batch_size=task.batch_size,
             processes=procs,
         )
         summary = summarise(evaluation, names, {})

@@ -20,7 +20,7 @@ def check(cfg: Any, source: str) -> None:
 def _arch(cfg: Any) -> Problems:
     arch = cfg.MODEL.ARCH
     family = MODELS.get(find_name(arch, cfg.RESNET.DEPTH))
-    if cfg.TRAIN.DATASET == "kinetics" and not (family and family.takes_clips):
+    if cfg.TRAIN.DATASET == "video" and not (family and family.takes_clips):
         names = (re.sub(r"_r\d+$", "", name) for name, row in MODELS.items() if row.takes_clips)
         archs = " or ".join(dict.fromkeys(names))
         yield f"MODEL.ARCH is {arch!r}; on videos it is {archs}, with RESNET.DEPTH"
@@ -41,7 +41,7 @@ def _octave(cfg: Any) -> Problems:
 def _sizes(cfg: Any) -> Problems:
     data = cfg.DATA
     for name in ("TRAIN_CROP_SIZE", "TEST_CROP_SIZE"):
-        if cfg.TRAIN.DATASET == "kinetics" and data[name] < 32:
+        if cfg.TRAIN.DATASET == "video" and data[name] < 32:
             yield f"DATA.{name} is {data[name]}; the network halves it five times, so it is at least 32"
     if (
         len(data.TRAIN_JITTER_SCALES) != 2
@@ -106,7 +106,7 @@ def _jitter(cfg: Any) -> Problems:
                 f"DATA.TRAIN_JITTER_{name}_RELATIVE is {ends}; it is [smallest, largest] above 0"
                 + (" and at most 1" if name == "SCALES" else "")
             )
-    if aspect and not area and cfg.TRAIN.DATASET == "kinetics":
+    if aspect and not area and cfg.TRAIN.DATASET == "video":
         yield (
             f"DATA.TRAIN_JITTER_ASPECT_RELATIVE is {aspect} without DATA.TRAIN_JITTER_SCALES_RELATIVE; "
             "set both, or neither to jitter the short side"
@@ -115,7 +115,7 @@ def _jitter(cfg: Any) -> Problems:
 
 def _crops(cfg: Any) -> Problems:
     data = cfg.DATA
-    if cfg.TRAIN.DATASET != "kinetics" or cfg.TEST.NUM_SPATIAL_CROPS > 1 or not cfg.TEST.ENABLE:
+    if cfg.TRAIN.DATASET != "video" or cfg.TEST.NUM_SPATIAL_CROPS > 1 or not cfg.TEST.ENABLE:
         return
     if data.TRAIN_JITTER_SCALES[0] < data.TEST_CROP_SIZE:
         yield (

@@ -21,7 +21,7 @@ Tree = dict[str, Any]
 DEFAULTS: Tree = {
     "TRAIN": {
         "ENABLE": True,
-        "DATASET": "kinetics",
+        "DATASET": "video",
         "BATCH_SIZE": 64,  # global: over all processes and accumulation steps
         "EVAL_PERIOD": 10,  # epochs
         "CHECKPOINT_PERIOD": 10,  # epochs
@@ -42,7 +42,7 @@ DEFAULTS: Tree = {
     },
     "TEST": {
         "ENABLE": True,
-        "DATASET": "kinetics",
+        "DATASET": "video",
         "BATCH_SIZE": 8,  # of images; videos are taken one at a time
         "CHECKPOINT_FILE_PATH": "",
         "NUM_ENSEMBLE_VIEWS": 10,
@@ -205,8 +205,10 @@ ITEMS: dict[str, type] = {
 
 # PySlowFast's values that mean another one of ours.
 ALIASES: dict[tuple[str, Any], Any] = {
-    ("TRAIN.DATASET", "ptvkinetics"): "kinetics",
-    ("TEST.DATASET", "ptvkinetics"): "kinetics",
+    ("TRAIN.DATASET", "kinetics"): "video",
+    ("TEST.DATASET", "kinetics"): "video",
+    ("TRAIN.DATASET", "ptvkinetics"): "video",
+    ("TEST.DATASET", "ptvkinetics"): "video",
 }
 
 AUTO = ("auto", "true", "false")
@@ -215,8 +217,8 @@ AUTO = ("auto", "true", "false")
 CHOICES: dict[str, tuple[Any, ...]] = {
     "MODEL.COMPUTE_IN_2D": AUTO,
     "MODEL.STEM_SPACE_TO_DEPTH": AUTO,
-    "TRAIN.DATASET": ("kinetics", "imagenet", "cifar10"),
-    "TEST.DATASET": ("kinetics", "imagenet", "cifar10"),
+    "TRAIN.DATASET": ("video", "imagenet", "cifar10"),
+    "TEST.DATASET": ("video", "imagenet", "cifar10"),
     "TRAIN.AMP_DTYPE": ("bfloat16", "float16"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "DATA.SAMPLING_RULE": RULES,

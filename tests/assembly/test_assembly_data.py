@@ -2,13 +2,10 @@
 
 import pytest
 
-from octvideo.assembly.data import (
-    input_shape,
-    list_path,
-    open_labelled_list,
-    with_counted_classes,
-)
+from octvideo.assembly.data import list_path, open_labelled_list
+from octvideo.assembly.tasks import TASKS, task_of, with_counted_classes
 from octvideo.config import load_config
+from octvideo.config.defaults import CHOICES
 from octvideo.errors import ConfigError, DataError
 
 
@@ -57,14 +54,26 @@ def test_nothing_to_count_is_one_line_with_the_next_step(settings):
 
 
 def test_the_input_is_a_clip_or_an_image(settings):
-    assert input_shape(settings("DATA.NUM_FRAMES=4", "DATA.TRAIN_CROP_SIZE=64")) == (3, 4, 64, 64)
-    assert input_shape(
+    clips = task_of(settings("DATA.NUM_FRAMES=4", "DATA.TRAIN_CROP_SIZE=64"))
+    images = task_of(
         settings("TRAIN.DATASET=imagenet", "TEST.DATASET=imagenet", "MODEL.ARCH=resnet50")
-    ) == (
-        3,
-        224,
-        224,
     )
+
+    assert (clips.input_shape(), clips.input_shape(32)) == ((3, 4, 64, 64), (3, 4, 32, 32))
+    assert images.input_shape() == (3, 224, 224)
+
+
+@pytest.mark.parametrize("name", CHOICES["TRAIN.DATASET"])
+def test_every_dataset_has_a_task(name, settings):
+    task = task_of(settings(f"TRAIN.DATASET={name}", f"TEST.DATASET={name}"))
+
+    assert isinstance(task, TASKS[name])
+    assert TASKS.keys() == set(CHOICES["TRAIN.DATASET"])
+    assert task.example(2).shape == (2, *task.input_shape(256))
+
+
+def test_kinetics_is_another_name_for_videos(settings):
+    assert settings("TRAIN.DATASET=kinetics").TRAIN.DATASET == "video"
 
 
 def test_a_validation_list_without_labels_is_refused_before_training_starts(settings, tmp_path):

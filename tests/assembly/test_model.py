@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+import octvideo.checkpoint
 from octvideo.assembly import build_model, build_trainer, dry_run, final_test, train, validator
 from octvideo.assembly import data as build_data
 from octvideo.assembly import recipe as build_recipe
@@ -290,21 +291,45 @@ def test_a_full_size_network_dry_runs_on_a_cpu(capsys):
     assert "two training and two evaluation steps went through" in capsys.readouterr().out
 
 
-def test_an_image_network_trains_and_tests_in_the_same_engine(tmp_path, capsys):
+@pytest.fixture
+def image_config(tmp_path):
+    """Two classes of two 40 x 36 images each, to train and to validate on."""
     for split in ("train", "val"):
         for i, name in enumerate(("cat", "dog")):
-            (tmp_path / "data" / split / name).mkdir(parents=True)
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
             for k in range(2):
-                Image.new("RGB", (40, 36), (90 * i, 40 * k, 7)).save(
-                    tmp_path / "data" / split / name / f"{k}.png"
-                )
+                Image.new("RGB", (40, 36), (90 * i, 40 * k, 7)).save(folder / f"{k}.png")
     (tmp_path / "mine.yaml").write_text(IMAGES + f"OUTPUT_DIR: {tmp_path / 'run'}\n")
-    cfg = load_config(str(tmp_path / "mine.yaml"), [f"DATA.PATH_TO_DATA_DIR={tmp_path / 'data'}"])
+    return load_config(str(tmp_path / "mine.yaml"), [f"DATA.PATH_TO_DATA_DIR={tmp_path / 'data'}"])
 
-    dry_run(cfg, Processes())
-    assert train(cfg, Processes())
-    summary = final_test(cfg, Processes())
 
+def test_an_image_network_trains_and_tests_in_the_same_engine(image_config, tmp_path, monkeypatch):
+    dry_run(image_config, Processes())
+    assert train(image_config, Processes())
+    reads: list[str] = []
+    read = octvideo.checkpoint.read_torch_file
+    monkeypatch.setattr(
+        "octvideo.checkpoint.read_torch_file", lambda path: reads.append(path) or read(path)
+    )
+
+    summary = final_test(image_config, Processes())
+
+    assert len(reads) == 1
     assert summary["crop_sizes"].keys() == {"32", "48"}
     assert summary["top1_acc"] == summary["crop_sizes"]["32"]["top1_acc"]
+    assert isinstance(summary["top1_acc"], float)
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == summary
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert summary["class_names"] == ["cat", "dog"]
+
+
+def test_an_image_that_cannot_be_read_counts_as_wrong_and_is_listed(image_config, tmp_path):
+    assert train(image_config, Processes())
+    (tmp_path / "data" / "val" / "dog" / "1.png").write_bytes(b"torn")
+
+    summary = final_test(image_config, Processes())
+
+    assert (summary["num_videos"], summary["num_unread"]) == (4, 1)
+    assert [Path(row["path"]).name for row in summary["unread"]] == ["1.png"]
+    assert summary["top5_acc"] == 75.0

@@ -25,7 +25,7 @@ def name(path):
 def test_a_config_loads_and_its_network_takes_its_inputs(path):
     cfg = load_config(str(path))
     size = cfg.DATA.TRAIN_CROP_SIZE
-    shape = (cfg.DATA.NUM_FRAMES, size, size) if cfg.TRAIN.DATASET == "kinetics" else (size, size)
+    shape = (cfg.DATA.NUM_FRAMES, size, size) if cfg.TRAIN.DATASET == "video" else (size, size)
 
     with torch.device("meta"):
         logits = build_model(cfg)(torch.empty(1, 3, *shape))

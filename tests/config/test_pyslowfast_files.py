@@ -151,7 +151,7 @@ def test_the_files_for_caffe2_weights_load(name):
 def test_the_files_of_pytorchvideos_networks_load_and_average_logits(name):
     cfg = load(OF_PYTORCHVIDEO[name])
 
-    assert cfg.TRAIN.DATASET == cfg.TEST.DATASET == "kinetics"
+    assert cfg.TRAIN.DATASET == cfg.TEST.DATASET == "video"
     assert head_act(cfg) == "softmax_of_mean"
 
 

@@ -102,7 +102,7 @@ def test_odd_crop_sizes_train_and_test(train):
         "OCTCONV.ALPHA=0.5",
         "DATA.TRAIN_CROP_SIZE=37",
         "DATA.TEST_CROP_SIZE=45",
-        "DATA.TRAIN_JITTER_SCALES=[41,53]",
+        "DATA.TRAIN_JITTER_SCALES=[45,53]",
     )
 
     assert result.status == 0, result.err

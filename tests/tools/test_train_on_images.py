@@ -82,8 +82,7 @@ def test_an_oct_resnet_learns_and_becomes_a_video_network(
     assert set(accuracies) == {"64", "96"}
     for size in accuracies:
         assert (
-            f"centre crops of {size}: top-1 {accuracies[size]['top1_acc']} %, top-5 "
-            in finished.out
+            f"centre crops of {size}: top-1 {accuracies[size]['top1_acc']:.2f} % (" in finished.out
         )
 
     checkpoint = read_torch_file(str(run / "checkpoints" / "best.pyth"))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -42,6 +43,7 @@ def evaluate(
     num_classes: int,
     prepare: Callable[[Tensor], Tensor],
     view_chunk: int = 0,
+    batch_size: int = 1,
     ensemble: str = "sum",
     processes: Processes = ALONE,
     journal: Journal | None = None,
@@ -54,6 +56,9 @@ def evaluate(
     single video (0: `default_view_chunk`), so a video's score depends on nothing but itself; with equal threads per
     process the numbers are the same bit for bit on any number of processes, and after any interruption when there is
     a journal. progress is called with (videos done, videos of this rank).
+
+    batch_size: videos of a single view (images) that share a forward pass; the last bits of their scores then depend
+    on which they are.
     """
     subsets = videos.spec.subsets()
     chunk = view_chunk or default_view_chunk(videos.spec)
@@ -61,18 +66,19 @@ def evaluate(
     known = journal.load((len(subsets), num_classes)) if journal else {}
     own: dict[int, Scores | str] = {i: known[i] for i in mine if i in known}
     progress(len(own), len(mine))
-    for video in videos.read([i for i in mine if i not in own]):
-        if video.problem:
-            own[video.index] = video.problem
-        else:
-            per_view = score_views(
-                score,
-                video,
-                videos.spec,
-                prepare=prepare,
-                device=processes.device,
-                view_chunk=chunk,
-            )
+    left = iter(videos.read([i for i in mine if i not in own]))
+    while group := list(islice(left, batch_size if videos.spec.num_views == 1 else 1)):
+        own |= {video.index: video.problem for video in group if video.problem}
+        readable = [video for video in group if not video.problem]
+        found_now = score_videos(
+            score,
+            readable,
+            videos.spec,
+            prepare=prepare,
+            device=processes.device,
+            view_chunk=chunk,
+        )
+        for video, per_view in zip(readable, found_now, strict=True):
             scores = np.stack([combine(per_view[views], ensemble) for views in subsets.values()])
             own[video.index] = scores
             if journal:
@@ -89,24 +95,34 @@ def default_view_chunk(spec: ViewSpec) -> int:
 
 
 @torch.inference_mode()
-def score_views(
+def score_videos(
     score: Scorer,
-    video: DecodedVideo,
+    videos: Sequence[DecodedVideo],
     spec: ViewSpec,
     *,
     prepare: Callable[[Tensor], Tensor],
     device: torch.device,
     view_chunk: int,
-) -> Scores:
-    """(views, C) probabilities of one video. Only uint8 frames travel to the device; the views are cut there."""
-    frames = video.frames.to(device, non_blocking=True)
-    batches = view_batches(frames, video.clips, spec, view_chunk)
-    scores = torch.cat([score(prepare(views)).float() for views in batches]).cpu().numpy()
-    if not np.isfinite(scores).all():
-        raise CheckpointError(
-            f"{video.path}: the model's scores are not finite; its weights have diverged."
-        )
-    return scores
+) -> list[Scores]:
+    """(views, C) probabilities of each video. Only uint8 frames travel to the device; the views are cut there.
+
+    Several videos are of one view each, and share a forward pass.
+    """
+    if not videos:
+        return []
+    batches = [
+        view_batches(video.frames.to(device, non_blocking=True), video.clips, spec, view_chunk)
+        for video in videos
+    ]
+    chunks = batches[0] if len(videos) == 1 else [torch.cat([next(views) for views in batches])]
+    scores = torch.cat([score(prepare(views)).float() for views in chunks]).cpu().numpy()
+    per_video = np.split(scores, len(videos))
+    for video, values in zip(videos, per_video, strict=True):
+        if not np.isfinite(values).all():
+            raise CheckpointError(
+                f"{video.path}: the model's scores are not finite; its weights have diverged."
+            )
+    return per_video
 
 
 def combine(scores: Scores, ensemble: str) -> Scores:

@@ -87,6 +87,10 @@ class Trainer:
         self.plan = Plan.of(options, len(loader))
         self.progress = Progress()
         self.stop = StopRequest()
+        self.log = RunLog(
+            options.output_dir, enabled=False
+        )  # silent until `resume` knows from where
+        self.window_clock, self.epoch_clock = Clock(), Clock()
 
     # --- the run ---
 

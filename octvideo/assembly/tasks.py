@@ -1,0 +1,275 @@
+"""What differs between videos and images: their data, their input, and what of them an evaluation sees."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from octvideo.assembly import data as build_data
+from octvideo.checkpoint import InputSpec
+from octvideo.data.clips.dataset import ClipDataset
+from octvideo.data.clips.views import VideoViews, ViewSpec
+from octvideo.data.images.dataset import ImageDataset, image_class_names, open_images
+from octvideo.data.images.transforms import CentreCrop, PaddedCrop, RandomResizedCrop, Transform
+from octvideo.data.images.views import ONE_FRAME, ImageViews
+from octvideo.data.lists.class_names import match_classes, names_beside, read_class_names
+from octvideo.data.loading.loader import Dataset
+from octvideo.errors import ConfigError
+
+AREA = (0.08, 1.0)
+"""Share of an image that a random resized crop has, where the settings are silent."""
+
+Prepare = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class FinalTest:
+    """One evaluation of the final test. title: of several; source: the list or the folder that is evaluated."""
+
+    title: str
+    videos: VideoViews | ImageViews
+    source: str
+
+
+class Task(ABC):
+    """What a config trains on and evaluates. Made by `task_of`."""
+
+    def __init__(self, cfg: Any) -> None:
+        self.cfg = cfg
+
+    @abstractmethod
+    def input_shape(self, size: int = 0) -> tuple[int, ...]:
+        """Of one sample, DATA.TRAIN_CROP_SIZE or `size` high and wide."""
+
+    @abstractmethod
+    def input_spec(self) -> InputSpec:
+        """What a checkpoint's weights assume of their input."""
+
+    @abstractmethod
+    def names_of_data(self) -> list[str]:
+        """The classes that the data names, in label order; [] where it names none."""
+
+    @abstractmethod
+    def train_dataset(self) -> Dataset: ...
+
+    @abstractmethod
+    def validation_spec(self) -> ViewSpec:
+        """The one view in which validation sees a video or an image."""
+
+    @abstractmethod
+    def validation(self) -> VideoViews | ImageViews:
+        """What training is validated on."""
+
+    @abstractmethod
+    def final_tests(self, names: Sequence[str], source: str = "") -> Iterator[FinalTest]:
+        """The evaluations of the final test. names: the model's classes. source: instead of the data's own."""
+
+    @abstractmethod
+    def preparation(self) -> Prepare:
+        """uint8 views (N, 3, T, H, W) of an evaluation, on the device, to the network's input."""
+
+    @property
+    def batch_size(self) -> int:
+        """Videos or images per forward pass of an evaluation."""
+        return 1
+
+    def class_names(self) -> list[str]:
+        """From TENSORBOARD.CLASS_NAMES_PATH, else from the data, else "class 0", ...
+
+        The data's names are class_names.txt beside the training list, or the folders of images.
+        """
+        path, count = self.cfg.TENSORBOARD.CLASS_NAMES_PATH, self.cfg.MODEL.NUM_CLASSES
+        names = self._given_names() or build_data.numbered_names(count)
+        if len(names) != count:
+            source = path or self.cfg.DATA.PATH_TO_DATA_DIR
+            raise ConfigError(
+                f"{source}: {len(names)} class names for MODEL.NUM_CLASSES {count}; make them equal"
+            )
+        return names
+
+    def count_classes(self) -> int:
+        """MODEL.NUM_CLASSES, or where it is 0 as many as have names. Raises ConfigError for none."""
+        if self.cfg.MODEL.NUM_CLASSES:
+            return int(self.cfg.MODEL.NUM_CLASSES)
+        names = self._given_names()
+        if not names:
+            raise ConfigError(
+                f"{self.cfg.DATA.PATH_TO_DATA_DIR or 'DATA.PATH_TO_DATA_DIR'}: no class_names.txt to count the classes "
+                "in (MODEL.NUM_CLASSES is 0); make the lists with tools/make_lists.py, or set MODEL.NUM_CLASSES"
+            )
+        return len(names)
+
+    def _given_names(self) -> list[str]:
+        path = self.cfg.TENSORBOARD.CLASS_NAMES_PATH
+        return read_class_names(path) if path else self.names_of_data()
+
+    def example(self, count: int) -> Tensor:
+        """Random input of the final test's size, for an engine to be prepared with."""
+        return torch.rand(count, *self.input_shape(self.cfg.DATA.TEST_CROP_SIZE))
+
+
+class VideoTask(Task):
+    """Videos of lists: clips to train on, clips x crops to evaluate."""
+
+    def input_shape(self, size: int = 0) -> tuple[int, ...]:
+        data = self.cfg.DATA
+        side = size or data.TRAIN_CROP_SIZE
+        return (3, data.NUM_FRAMES, side, side)
+
+    def input_spec(self) -> InputSpec:
+        data = self.cfg.DATA
+        return replace(
+            _pixels(data),
+            num_frames=data.NUM_FRAMES,
+            sampling_rate=data.SAMPLING_RATE,
+            sampling_rule=data.SAMPLING_RULE,
+            target_fps=data.TARGET_FPS,
+            short_side=data.TEST_CROP_SIZE,
+        )
+
+    def names_of_data(self) -> list[str]:
+        return names_beside(build_data.list_path(self.cfg, "train")) or []
+
+    def train_dataset(self) -> Dataset:
+        cfg, data = self.cfg, self.cfg.DATA
+        path = build_data.list_path(cfg, "train")
+        return ClipDataset(
+            build_data.open_labelled_list(cfg, path),
+            rule=build_data.clip_rule(cfg),
+            transform=build_data.clip_transform(cfg),
+            seed=cfg.RNG_SEED,
+            multilabel_classes=cfg.MODEL.NUM_CLASSES if data.MULTI_LABEL else None,
+            index=build_data.open_index(path),
+        )
+
+    def validation_spec(self) -> ViewSpec:
+        return build_data.validation_views(self.cfg)
+
+    def validation(self) -> VideoViews:
+        path = build_data.list_path(self.cfg, "val")
+        return self._open(path, self.validation_spec(), self.class_names(), labelled=True)
+
+    def final_tests(self, names: Sequence[str], source: str = "") -> Iterator[FinalTest]:
+        path = source or build_data.final_list_path(self.cfg)
+        yield FinalTest("", self._open(path, build_data.final_views(self.cfg), names), path)
+
+    def preparation(self) -> Prepare:
+        return build_data.preparation(self.cfg)
+
+    def _open(
+        self, path: str, spec: ViewSpec, names: Sequence[str], *, labelled: bool = False
+    ) -> VideoViews:
+        """Labels are matched by name where both sides have class names. labelled: refuse a list without labels."""
+        cfg = self.cfg
+        open_list = build_data.open_labelled_list if labelled else build_data.open_list
+        list_names, matched = names_beside(path), None
+        if list_names and list(names) != build_data.numbered_names(len(names)):
+            matched = match_classes(names, list_names, source=path)
+        return VideoViews(
+            open_list(cfg, path),
+            spec,
+            classes=matched,
+            index=build_data.open_index(path),
+            num_workers=cfg.DATA_LOADER.NUM_WORKERS,
+            timeout_seconds=cfg.DATA_LOADER.TIMEOUT,
+        )
+
+
+class ImageTask(Task):
+    """Folders of images (ImageNet's layout): random resized crops to train on, centre crops to evaluate."""
+
+    def input_shape(self, size: int = 0) -> tuple[int, ...]:
+        side = size or self.cfg.DATA.TRAIN_CROP_SIZE
+        return (3, side, side)
+
+    def input_spec(self) -> InputSpec:
+        """An image network's weights assume nothing of time."""
+        data = self.cfg.DATA
+        return replace(_pixels(data), short_side=data.TRAIN_JITTER_SCALES[0])
+
+    def names_of_data(self) -> list[str]:
+        return list(image_class_names(self.cfg.DATA.PATH_TO_DATA_DIR))
+
+    def train_dataset(self) -> Dataset:
+        cfg = self.cfg
+        source = open_images(cfg.DATA.PATH_TO_DATA_DIR, "train", cfg.MODEL.NUM_CLASSES)
+        return ImageDataset(source, self.transform(), seed=cfg.RNG_SEED)
+
+    def transform(self) -> Transform:
+        data = self.cfg.DATA
+        area = tuple(data.TRAIN_JITTER_SCALES_RELATIVE) or AREA
+        aspect = tuple(data.TRAIN_JITTER_ASPECT_RELATIVE) or build_data.ASPECT
+        return RandomResizedCrop(data.TRAIN_CROP_SIZE, area, aspect, *_colors(data))
+
+    def validation_spec(self) -> ViewSpec:
+        size = self.cfg.DATA.TEST_CROP_SIZE
+        return ViewSpec(ONE_FRAME, 1, 1, short_side=size, crop_size=size, centre=True)
+
+    def validation(self) -> ImageViews:
+        """DATA.TEST_CROP_SIZE in the middle of a short side of DATA.TRAIN_JITTER_SCALES[0]."""
+        return self._open(self.cfg.DATA.TEST_CROP_SIZE)
+
+    def final_tests(self, names: Sequence[str], source: str = "") -> Iterator[FinalTest]:
+        """A centre crop of each of TEST.IMAGE_CROP_SIZES."""
+        folder = source or self.cfg.DATA.PATH_TO_DATA_DIR
+        for size in self.cfg.TEST.IMAGE_CROP_SIZES:
+            yield FinalTest(str(size), self._open(size, folder), folder)
+
+    def preparation(self) -> Prepare:
+        prepare = build_data.preparation(self.cfg)
+        return lambda views: prepare(views.squeeze(2))
+
+    @property
+    def batch_size(self) -> int:
+        return int(self.cfg.TEST.BATCH_SIZE)
+
+    def _open(self, crop_size: int, folder: str = "") -> ImageViews:
+        """The validation images; the short side is in proportion to the crop."""
+        cfg, data = self.cfg, self.cfg.DATA
+        short_side = round(crop_size * data.TRAIN_JITTER_SCALES[0] / data.TEST_CROP_SIZE)
+        return ImageViews(
+            open_images(folder or data.PATH_TO_DATA_DIR, "val", cfg.MODEL.NUM_CLASSES),
+            CentreCrop(crop_size, short_side=short_side),
+            num_workers=cfg.DATA_LOADER.NUM_WORKERS,
+            timeout_seconds=cfg.DATA_LOADER.TIMEOUT,
+        )
+
+
+class Cifar10Task(ImageTask):
+    """CIFAR-10's batches: padded crops to train on."""
+
+    def transform(self) -> Transform:
+        return PaddedCrop(self.cfg.DATA.TRAIN_CROP_SIZE, 4, *_colors(self.cfg.DATA))
+
+
+TASKS: dict[str, type[Task]] = {"video": VideoTask, "imagenet": ImageTask, "cifar10": Cifar10Task}
+
+
+def task_of(cfg: Any) -> Task:
+    """By TRAIN.DATASET."""
+    return TASKS[cfg.TRAIN.DATASET](cfg)
+
+
+def with_counted_classes(cfg: Any) -> Any:
+    """The settings, MODEL.NUM_CLASSES 0 replaced by the number of classes that the data names."""
+    if cfg.MODEL.NUM_CLASSES:
+        return cfg
+    count = task_of(cfg).count_classes()
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.NUM_CLASSES = count
+    cfg.freeze()
+    return cfg
+
+
+def _pixels(data: Any) -> InputSpec:
+    return InputSpec(
+        tuple(data.MEAN), tuple(data.STD), data.REVERSE_INPUT_CHANNEL, crop_size=data.TEST_CROP_SIZE
+    )
+
+
+def _colors(data: Any) -> tuple[bool, float, float]:
+    return data.RANDOM_FLIP, data.COLOR_JITTER, data.PCA_NOISE

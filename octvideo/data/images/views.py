@@ -1,0 +1,69 @@
+"""Images as an evaluation reads them: each is a video of one frame, seen in one view, its centre crop."""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from octvideo.data.clips.views import DecodedVideo, ViewSpec
+from octvideo.data.images.dataset import ImageSource
+from octvideo.data.images.transforms import CentreCrop
+from octvideo.data.loading.pool import ReaderPool
+from octvideo.data.reading import DecodeError
+from octvideo.data.sampling import ClipRule
+from octvideo.data.video.video import Frames
+
+ONE_FRAME = ClipRule(1, 1)
+
+
+class ImageViews:
+    """The images of a source; `octvideo.engine.evaluation.evaluate.Videos` says what each attribute is.
+
+    num_workers processes read ahead, and survive a file that hangs or crashes the decoder; 0 reads in this process.
+    """
+
+    multi_label = False
+
+    def __init__(
+        self,
+        source: ImageSource,
+        crop: CentreCrop,
+        *,
+        num_workers: int = 0,
+        timeout_seconds: float = 60.0,
+    ) -> None:
+        self.spec = ViewSpec(
+            ONE_FRAME, 1, 1, short_side=crop.size, crop_size=crop.size, centre=True
+        )
+        entries = [source.entry(index) for index in range(len(source))]
+        self.paths: Sequence[str] = [path for path, _ in entries]
+        self.labels: Sequence[tuple[int, ...]] = [(label,) for _, label in entries]
+        self._read = partial(read_image, source, crop)
+        self._num_workers, self._timeout = num_workers, timeout_seconds
+
+    def read(self, indices: Sequence[int]) -> Iterable[DecodedVideo]:
+        """These images in this order; one that cannot be read says so in `problem`."""
+        if not self._num_workers or not indices:
+            yield from map(self._read, indices)
+            return
+        pool = ReaderPool(self._read, num_workers=self._num_workers, timeout_seconds=self._timeout)
+        try:
+            yield from pool.run([(i,) for i in indices], ahead=16 * self._num_workers)
+        finally:
+            pool.close()
+
+    def film(self, index: int) -> Frames | None:
+        """uint8 (1, crop, crop, 3), for people; None for an image that cannot be read."""
+        image = self._read(index)
+        return None if image.problem else image.frames.numpy()
+
+
+def read_image(source: ImageSource, crop: CentreCrop, index: int) -> DecodedVideo:
+    """Image `index`: frames are its crop, uint8 (1, size, size, 3)."""
+    path, _ = source.entry(index)
+    try:
+        frames: Tensor = crop(source.read(index)).movedim(0, -1)[None].contiguous()
+    except DecodeError as error:
+        return DecodedVideo(index, path, torch.empty(0), torch.empty(0), error.cause)
+    return DecodedVideo(index, path, frames, torch.zeros(1, 1, dtype=torch.int64))
