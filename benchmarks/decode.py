@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from evaluate import write_videos
 
-from octvideo.data import open_video, probe
+from octvideo.data import open_video, probe, reading
 from octvideo.data.lists.video_list import read_list
 from octvideo.data.transforms import resize_short_side
 from octvideo.data.video import examine
@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
+    reading.keep_note(reading.Note())  # As loader workers read: decord in this process.
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         for gop in (12, 250):

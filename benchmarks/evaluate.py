@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from octvideo.data import reading
 from octvideo.data.clips.views import VideoViews, ViewSpec
 from octvideo.data.lists.video_list import read_list
 from octvideo.data.sampling import ClipRule
@@ -139,6 +140,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=10)
     args = parser.parse_args()
+    reading.keep_note(reading.Note())  # As loader workers read: decord in this process.
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         for gop in (12, 250):

@@ -4,8 +4,8 @@
 
 File n is always damaged alike (mutations.py). Each is read in a child process by every entrance and compared, pixel by
 pixel, with a sequential decode in which nothing of octvideo takes part. --notes: what was found, a line per file; the
-same command goes on from there. Wrong frames are of the documented kind where a picture is damaged inside and decord
-reads it without an index (docs/decisions/050-damage.md): each decoder conceals such damage in its own way.
+same command goes on from there. "differs by damage" is the documented kind (docs/decisions/050-damage.md): a picture is
+damaged inside, and no whole decode (`probe`, hence the index) has looked at the file before.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,12 +87,12 @@ def _is_damaged(path: Path) -> bool:
         return True
 
 
-def _plain(path: Path) -> Any:
-    container = av.open(str(path), metadata_errors="replace")
-    if container.streams.video:
+@contextmanager
+def _plain(path: Path) -> Iterator[Any]:
+    with av.open(str(path), metadata_errors="replace") as container:
         container.streams.video[0].codec_context.thread_count = 1
         container.streams.video[0].codec_context.flags |= 1  # crops are exact
-    return closing(container)
+        yield container
 
 
 def _displayed(frame: Any, width: int, height: int) -> Any:
@@ -122,6 +122,7 @@ def _same(frames: Any, truth: Truth, indices: list[int]) -> bool:
 
 
 def _read(path: str, truth: Truth, draw: random.Random, **options: Any) -> str:
+    """Frames by number. Without an index nobody has decoded the file yet: damage inside a picture is not known of."""
     with open_video(path, **options) as video:
         count = video.info.num_frames
         chosen = [draw.randrange(count) for _ in range(8)]
@@ -133,7 +134,8 @@ def _read(path: str, truth: Truth, draw: random.Random, **options: Any) -> str:
         and _same(together, truth, chosen)
         and _same(in_order, truth, sorted(chosen))
     )
-    return "exact" if is_right else "wrong frames"
+    is_documented = truth.is_damaged and "known" not in options
+    return "exact" if is_right else "differs by damage" if is_documented else "wrong frames"
 
 
 def _iterate(path: str, truth: Truth, _draw: random.Random) -> str:
@@ -162,11 +164,9 @@ def _decord(path: str, truth: Truth, draw: random.Random, **options: Any) -> str
     """As a loader worker reads."""
     reading.keep_note(reading.Note())
     try:
-        outcome = _read(path, truth, draw, **options)
+        return _read(path, truth, draw, **options)
     finally:
         reading._note = None
-    is_documented = outcome == "wrong frames" and truth.is_damaged and not options
-    return "differs in a damaged picture" if is_documented else outcome
 
 
 def _decord_with_index(path: str, truth: Truth, draw: random.Random) -> str:
@@ -276,7 +276,7 @@ class _Reader:
 
     def close(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
 
 def run(numbers: list[int], notes: Path | None) -> list[dict[str, str]]:

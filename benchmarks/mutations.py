@@ -62,7 +62,10 @@ def mutant(good: dict[str, bytes], number: int, folder: Path) -> tuple[str, str,
     damages = damages or list(_OF_BYTES.items())
     what, damage = draw.choice(damages)
     for _ in range(draw.choice([1, 1, 2, 5])):
-        damage(data, draw) if not parts else damage(data, draw, draw.choice(parts))
+        part = draw.choice(parts) if parts else (0, 0)
+        if max(100, sum(part)) > len(data):
+            break  # too much has been cut away
+        damage(data, draw, part) if parts else damage(data, draw)
     return name, what, bytes(data)
 
 

@@ -49,7 +49,7 @@ def _sources(repo: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("what", "only_in"),
     [
-        ("import decord", {"octvideo/data/video/decord_engine.py"}),
+        ("import decord", {"octvideo/data/video/decord_child.py"}),
         ("import av\n", {"octvideo/data/video/container.py", "octvideo/data/video/encode.py"}),
         ("torch.distributed", {"octvideo/engine/distributed.py"}),
         ("import torchvision", set()),

@@ -4,7 +4,7 @@ Frame k is the k-th frame of a sequential decode of the first video stream, RGB,
 of the first frame. Loader workers read with decord, which is fast, and silently wrong on some files (open GOPs, edit
 lists, false keyframe marks, ...): each file's packets are therefore looked at first (examine.py), in a few
 milliseconds, and PyAV reads those files. Everything else reads with PyAV too, since decord may end its process on a
-damaged file. The pixels of a file do not depend on which.
+damaged file; asked for by name it reads in a child process. The pixels of a file do not depend on which.
 
 Damage inside a picture shows only when it is decoded, and each decoder conceals it in its own way. PyAV tells of it,
 decord does not: there only a whole decode helps (`probe`; tools/check_videos.py for a list). Frame numbers stay right.

@@ -1,11 +1,17 @@
-"""Reading with decord. It is fast, and may crash: only processes that may end without harm open it themselves."""
+"""Reading with decord. It is fast, and a damaged file may end its process: it never runs in one that must go on."""
 
-import os
+import pickle
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from octvideo.data.reading import is_worker
+from octvideo.data.video import decord_child
 from octvideo.data.video.info import VideoInfo
 from octvideo.data.video.video import Frames, Prepare
 
@@ -13,22 +19,20 @@ _AT_A_TIME = 8  # frames in memory before `prepare` has made them small
 
 
 class DecordEngine:
-    """One decord reader on one thread. It holds up to 400 MB (720p) until it is dropped."""
+    """One decord reader on one thread. It holds up to 400 MB (720p) until it is dropped.
+
+    A loader worker is replaced when it dies, and reads by itself; any other process has a child that reads.
+    """
 
     def __init__(self, path: str, info: VideoInfo, short_side: int | None) -> None:
-        # After a wrong frame count decord retries at the end of the file, by default (10240) long enough to look hung.
-        # Low limits fail on sound files when the machine is busy: 32 did, 1024 did not.
-        os.environ.setdefault("DECORD_EOF_RETRY_MAX", "2048")
-        import decord
-
-        decord.logging.set_level(decord.logging.QUIET)
         self._shape = (*info.stored_size(short_side), 3)
         height, width = info.stored_size(short_side) if short_side else (-1, -1)
         # An absolute name, since decord's FFmpeg too would take `10:30.mp4` for a protocol.
         name = str(Path(path).absolute())
-        self._reader = decord.VideoReader(name, num_threads=1, width=width, height=height)
-        if len(self._reader) != info.num_frames:
-            raise RuntimeError(f"decord counts {len(self._reader)} frames of {info.num_frames}")
+        self._reader = (_Here if is_worker() else _InAChild)(name, width, height)
+        if self._reader.count != info.num_frames:
+            self.close()
+            raise RuntimeError(f"decord counts {self._reader.count} frames of {info.num_frames}")
 
     def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames:
         if prepare is None:
@@ -41,10 +45,62 @@ class DecordEngine:
         return np.stack([found[index] for index in indices])
 
     def close(self) -> None:
-        del self._reader
+        self._reader.close()
 
     def _batch(self, indices: Sequence[int]) -> Frames:
-        frames = self._reader.get_batch(list(indices)).asnumpy()
+        frames = self._reader.frames(list(indices))
         if frames.shape[1:] != self._shape:
             raise RuntimeError(f"decord gives frames {frames.shape[1:]} for {self._shape}")
         return frames
+
+
+class _Here:
+    def __init__(self, name: str, width: int, height: int) -> None:
+        self._reader = decord_child.open_reader(name, width, height)
+        self.count = len(self._reader)
+
+    def frames(self, indices: list[int]) -> Frames:
+        return decord_child.frames_of(self._reader, indices)
+
+    def close(self) -> None:
+        del self._reader
+
+
+class _InAChild:
+    def __init__(self, name: str, width: int, height: int) -> None:
+        # -P: the names of this folder's modules do not stand in for others'.
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", decord_child.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            self.count = self._ask((name, width, height))
+        except RuntimeError:
+            self.close()
+            raise
+
+    def frames(self, indices: list[int]) -> Frames:
+        return self._ask(indices)
+
+    def close(self) -> None:
+        self._child.kill()
+        self._child.communicate()
+
+    def _ask(self, request: Any) -> Any:
+        """Raises RuntimeError for what decord raised, and where it ended its process."""
+        stdin, stdout = self._child.stdin, self._child.stdout
+        assert stdin is not None
+        assert stdout is not None
+        try:
+            pickle.dump(request, stdin)
+            stdin.flush()
+            answer = pickle.load(stdout)
+        except (EOFError, OSError, pickle.UnpicklingError):
+            code = self._child.wait()
+            ended = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+            raise RuntimeError(f"reading it with decord ended the process ({ended})") from None
+        if isinstance(answer, str):
+            raise RuntimeError(answer)
+        return answer

@@ -240,6 +240,25 @@ def _in_a_worker(monkeypatch):
     monkeypatch.setattr("octvideo.data.reading._note", Note())
 
 
+def test_a_crash_of_decord_ends_no_program(tmp_path):
+    """One byte, the number of entries of an empty table, makes decord's FFmpeg ask for more memory than there is."""
+    options = {"options": {"g": "12"}}
+    fragments = {"container_options": {"movflags": "frag_keyframe+empty_moov"}}
+    data = bytearray(write_clip(tmp_path / "a.mp4", **options, **fragments).read_bytes())
+    data[data.index(b"stts") + 10] = 4
+    path = tmp_path / "abort.mp4"
+    path.write_bytes(data)
+
+    with open_video(path) as video:
+        assert numbers(video.read(INDICES)) == INDICES
+    known = replace(probe(path), backend="decord")
+    with (
+        pytest.raises(DecodeError, match=r"abort\.mp4: reading it with decord ended the process"),
+        open_video(path, backend="decord", known=known) as video,
+    ):
+        video.read([0])
+
+
 @pytest.mark.usefixtures("_in_a_worker")
 @pytest.mark.parametrize(
     "place", ["decord.VideoReader", f"{DecordEngine.__module__}.DecordEngine._batch"]
