@@ -3,6 +3,7 @@
 import os
 import socket
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,8 @@ def test_a_name_is_only_a_name(clip, tmp_path, monkeypatch, name):
         assert numbers(read_frames(path, [7, 2])) == [7, 2]
         assert numbers(np.stack([*iter_frames(path)])) == list(range(12))
     assert probe(name).num_frames == 12
-    assert numbers(DecordEngine(name, probe(name), None).read([7])) == [7]
+    with closing(DecordEngine(name, probe(name), None)) as engine:
+        assert numbers(engine.read([7])) == [7]
 
 
 @pytest.mark.parametrize("name", NAMES)

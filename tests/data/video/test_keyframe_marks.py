@@ -2,6 +2,7 @@
 
 import random
 import struct
+from contextlib import closing
 
 import av
 import numpy as np
@@ -103,9 +104,9 @@ def test_a_true_index_keeps_the_file_with_decord(tmp_path, name):
 
     with open_video(path) as video:
         assert (video.info.backend, video.info.reason) == ("decord", "")
-        engine = DecordEngine(str(path), video.info, None)
 
-    assert numbers(engine.read(want)) == want
+    with closing(DecordEngine(str(path), video.info, None)) as engine:
+        assert numbers(engine.read(want)) == want
 
 
 @pytest.mark.parametrize("name", ["a.ts", "a.flv", "a.h264"])

@@ -1,5 +1,6 @@
 """Interlaced and cropped pictures, odd sizes: the right engine, and VideoInfo tells the true size."""
 
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -73,7 +74,8 @@ def test_both_engines_agree_on_odd_sizes(tmp_path, width, height):
         assert (info.width, info.height) == (width, height)
         assert frames.shape == (2, height, width, 3)
     if info.backend == "decord":
-        np.testing.assert_array_equal(DecordEngine(str(path), info, None).read([7, 2]), frames)
+        with closing(DecordEngine(str(path), info, None)) as engine:
+            np.testing.assert_array_equal(engine.read([7, 2]), frames)
     np.testing.assert_array_equal(frames, sequence(path)[[7, 2]])
 
 
