@@ -5,7 +5,8 @@
 Every decoder that is installed (octvideo, decord, PyAV in the usual loop, OpenCV, torchcodec) reads the same frames of
 every file, in random order, in a process of its own. The truth is one sequential decode with PyAV on one thread, as
 displayed. Decoders convert colors in their own ways: a frame is right when no other frame of the file is nearer to what
-came out. Printed are the frames that are wrong, what was refused, CPU time and memory. --generated: also encodings that
+came out. Each decoder is given all numbers at once where it can take them. Printed are the frames that are wrong, what
+was refused, CPU time and memory. --generated: also encodings that
 are made here, of kinds that are known to mislead.
 """
 
@@ -56,7 +57,7 @@ def by_decord(path: str, indices: list[int]) -> list[Any]:
 
     decord.logging.set_level(decord.logging.QUIET)
     reader = decord.VideoReader(path, num_threads=1)
-    return [reader[index].asnumpy() for index in indices]
+    return list(reader.get_batch(indices).asnumpy())
 
 
 def by_pyav(path: str, indices: list[int]) -> list[Any]:
@@ -96,7 +97,7 @@ def by_torchcodec(path: str, indices: list[int]) -> list[Any]:
     from torchcodec.decoders import VideoDecoder
 
     decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1)
-    return [decoder[index].numpy() for index in indices]
+    return list(decoder.get_frames_at(indices).data.numpy())
 
 
 DECODERS: dict[str, tuple[str, Read]] = {  # name -> module that must be installed, how it reads

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -125,6 +126,40 @@ def test_a_timeline_has_a_window_per_stride(recognizer, video):
     assert timeline.top(0, k=2)[0].probability == timeline.scores[0].max()
     assert timeline.at(0.0) == 0
     assert timeline.at(99.0) == len(timeline.starts) - 1
+
+
+def test_a_timeline_tells_when_frames_are_shown(recognizer, frames, tmp_path):
+    """Two seconds at ten frames a second, then one frame every second."""
+    times = [k / 10 for k in range(20)] + [2.0 + k for k in range(11)]
+    many = np.concatenate([frames, frames])[:30]
+    write_video(tmp_path / "vfr.mp4", many, 3, times=times)
+
+    timeline = recognizer.timeline(tmp_path / "vfr.mp4", window_seconds=2, stride_seconds=2)
+    given = recognizer.timeline(many, window_seconds=2, stride_seconds=2, fps=2.5, times=times[:-1])
+
+    assert timeline.starts.tolist() == pytest.approx([times[5 * k] for k in range(6)], abs=1e-3)
+    assert timeline.ends[:-1].tolist() == pytest.approx(timeline.starts[1:].tolist())
+    assert timeline.ends[-1] == pytest.approx(12, abs=0.7)
+    np.testing.assert_allclose(given.starts, timeline.starts, atol=1e-3)
+
+
+def test_a_video_that_changes_its_size_has_a_timeline(recognizer, frames, tmp_path):
+    parts = []
+    for k, size in enumerate(((48, 64), (64, 48))):
+        with av.open(str(tmp_path / f"{k}.ts"), "w") as container:
+            stream = container.add_stream("libx264", rate=30)
+            (stream.height, stream.width), stream.pix_fmt = size, "yuv420p"
+            for image in frames:
+                frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(size[1], size[0])
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        parts.append((tmp_path / f"{k}.ts").read_bytes())
+    (tmp_path / "joined.ts").write_bytes(b"".join(parts))
+
+    timeline = recognizer.timeline(tmp_path / "joined.ts", window_seconds=0.5, stride_seconds=0.5)
+
+    last = 2 * len(frames) // 15
+    assert timeline.ends.tolist() == pytest.approx([(k + 1) / 2 for k in range(last)], abs=1e-2)
 
 
 def test_a_video_shorter_than_a_window_has_one_window(recognizer, frames):

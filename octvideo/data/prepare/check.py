@@ -94,7 +94,7 @@ def look_at(entry: VideoEntry) -> Finding:
 def _version(path: str) -> tuple[int, float]:
     try:
         status = Path(path).stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the name
         return -1, 0.0
     return status.st_size, status.st_mtime
 

@@ -9,6 +9,8 @@ import pickle
 import sys
 from typing import Any
 
+SCRIPT = __file__
+
 
 def open_reader(name: str, width: int, height: int) -> Any:
     """A decord.VideoReader on one thread; width and height -1: as stored."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from octvideo.data.reading import is_worker
-from octvideo.data.video import decord_child
+from octvideo.data.video.decord_child import SCRIPT, frames_of, open_reader
 from octvideo.data.video.info import VideoInfo
 from octvideo.data.video.video import Frames, Prepare
 
@@ -56,11 +56,11 @@ class DecordEngine:
 
 class _Here:
     def __init__(self, name: str, width: int, height: int) -> None:
-        self._reader = decord_child.open_reader(name, width, height)
+        self._reader = open_reader(name, width, height)
         self.count = len(self._reader)
 
     def frames(self, indices: list[int]) -> Frames:
-        return decord_child.frames_of(self._reader, indices)
+        return frames_of(self._reader, indices)
 
     def close(self) -> None:
         del self._reader
@@ -70,7 +70,7 @@ class _InAChild:
     def __init__(self, name: str, width: int, height: int) -> None:
         # -P: the names of this folder's modules do not stand in for others'.
         self._child = subprocess.Popen(
-            [sys.executable, "-P", decord_child.__file__],
+            [sys.executable, "-P", SCRIPT],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

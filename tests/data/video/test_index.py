@@ -42,6 +42,17 @@ def test_an_index_moves_with_its_folder(tmp_path):
     )
 
 
+def test_an_index_of_an_earlier_version_is_refused_with_the_way_out(tmp_path):
+    """It remembers decord for files that decord reads wrongly, and no flip."""
+    path = tmp_path / "train.index.csv"
+    write_index(path, [("a.mp4", INFO)])
+    rows = [line.rsplit(",", 2)[0] for line in path.read_text().splitlines()]
+    path.write_text("\n".join(rows) + "\n")
+
+    with pytest.raises(DataError, match=r"by an earlier version.* with tools/check_videos\.py"):
+        read_index(path)
+
+
 @pytest.mark.parametrize(
     "spoil", [lambda text: "path,label\n", lambda text: text.replace("300", "many")]
 )
