@@ -13,7 +13,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["octvideo", "octvideo.*"]),
-    package_data={"octvideo": ["py.typed"]},
+    package_data={"octvideo": ["py.typed", "weights/*.csv", "weights/*.txt"]},
     install_requires=[
         "torch>=2.4",
         "pytorchvideo>=0.1.5",

@@ -3,19 +3,37 @@
 from typing import TYPE_CHECKING, Any
 
 from octvideo.catalogue import list_models
-from octvideo.models import create_model
 from octvideo.octavize import octavize
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from octvideo.recognizer import Recognizer
 
 __version__ = "0.1.0"
 __all__ = ["create_model", "list_models", "load", "octavize"]
 
 
-def load(path: Any, *, device: Any = None) -> "Recognizer":
-    """A recogniser from a checkpoint of training: see `octvideo.recognizer.load`."""
+def create_model(name: str, *, weights: str = "", **options: Any) -> "nn.Module":
+    """A network by its name and options: see `octvideo.models.create_model`.
+
+    weights: a file, or the name of a public network, that fills it; image weights are inflated. A classifier of another
+    number of classes starts fresh. Raises CheckpointError where they do not fit.
+    """
+    from octvideo.models import create_model as create
+
+    model = create(name, **options)
+    if weights:
+        from octvideo.weights.pretrained import read_weights
+        from octvideo.weights.start import fill
+
+        fill(model, read_weights(weights))
+    return model
+
+
+def load(path: Any, *, device: Any = None, classes: Any = (), input: Any = "") -> "Recognizer":
+    """A recogniser from a checkpoint of training, or of a public network: see `octvideo.recognizer.load`."""
     # Files and decoders cost import time that a user of the networks alone should not pay.
     from octvideo.recognizer import load as load_recognizer
 
-    return load_recognizer(path, device=device)
+    return load_recognizer(path, device=device, classes=classes, input=input)

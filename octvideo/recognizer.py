@@ -4,7 +4,7 @@ recognizer = octvideo.load("runs/demo/checkpoints/best.pyth")
 recognizer.predict("video.mp4")
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from octvideo.checkpoint import Checkpoint
+from octvideo.checkpoint import InputSpec
 from octvideo.data.clips.sliding import sliding_clips
 from octvideo.data.clips.views import ViewSpec, read_clips, view_batches
 from octvideo.data.sampling import ClipRule, Timing
@@ -26,7 +26,9 @@ from octvideo.data.video.video import Prepare
 from octvideo.deploy.engines import WindowScores, optimize
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models.network import HeadAct
+from octvideo.weights.describe import describe, read_classes, read_input
 from octvideo.weights.load import network_of
+from octvideo.weights.pretrained import read_weights
 
 Frames = NDArray[np.uint8]
 Source = str | Path | Frames | Iterable[Frames]
@@ -255,17 +257,31 @@ class _InMemory:
         return np.stack([prepare(frame) for frame in chosen]) if prepare else chosen
 
 
-def load(path: str | Path, *, device: str | torch.device | None = None) -> Recognizer:
+def load(
+    path: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    classes: str | Path | Sequence[str] = (),
+    input: str | InputSpec | Mapping[str, Any] = "",
+) -> Recognizer:
     """A recogniser from a checkpoint of training: classes, clip length, sampling and normalisation come with it.
 
-    device: by default the GPU where there is one. Raises CheckpointError for a file that is missing, damaged, carries
-    code, or holds weights without what they assume.
+    path: a file, or the name of a public network (`python tools/doctor.py weights` lists them), which is fetched at
+        first use.
+    device: by default the GPU where there is one.
+    classes, input: of a bare file of another project, which says neither: names (a list, a text file, or "kinetics400")
+        and clips ("8x8": frames x frame stride; or the fields of `InputSpec`).
+
+    Raises CheckpointError for a file that is missing, damaged, carries code, or holds weights without what they assume.
     """
-    checkpoint = Checkpoint.read(str(path))
+    checkpoint = read_weights(str(path))
+    if not checkpoint.network and classes and input:
+        checkpoint = describe(checkpoint, read_classes(classes), read_input(input))
     if not (checkpoint.network and checkpoint.class_names and checkpoint.input.mean):
         raise CheckpointError(
-            f"{path}: holds weights, but not the classes and the preprocessing that they assume; load a checkpoint "
-            "that training wrote, or fine-tune from this file (TRAIN.CHECKPOINT_FILE_PATH)"
+            f"{path}: holds weights, but not the classes and the input that they assume; say them, as in "
+            "octvideo.load(file, classes='kinetics400', input='8x8'), or convert it (tools/convert_weights.py "
+            "--class-names NAMES.txt --input 8x8)"
         )
     if checkpoint.input.num_frames is None:
         raise CheckpointError(

@@ -1,6 +1,8 @@
-"""Convert image weights of other projects into a checkpoint of this one, and say what they are.
+"""Convert weights of other projects into a checkpoint of this one, and say what they are.
 
     python tools/convert_weights.py IN OUT.pyth
+    python tools/convert_weights.py I3D_8x8_R50.pyth i3d_r50.pyth --input 8x8 --class-names names.txt
+    python tools/convert_weights.py i3d_r50_k400 i3d_r50.safetensors                   a public network by its name
     python tools/convert_weights.py resnet50_caffe.pth resnet50.pyth --stride-1x1 --mean 0.45 --std 0.225
 
 IN: an official OctConv file (.params, or the .tar that holds one), a ResNet in torchvision's or timm's layout, or
@@ -9,10 +11,14 @@ options change it.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from octvideo.errors import exit_on_user_error
 from octvideo.weights.convert import ConvertedWeights, convert_weights
+from octvideo.weights.describe import describe as describe_video
+from octvideo.weights.describe import read_classes, read_input
+from octvideo.weights.pretrained import pretrained_networks, read_weights
 
 
 def main() -> None:
@@ -35,7 +41,13 @@ def main() -> None:
         type=Path,
         help="a text file, one name per line, in the order of the labels",
     )
+    parser.add_argument(
+        "--input", metavar="8x8", help="IN is of a video network: its frames x frame stride"
+    )
     args = parser.parse_args()
+    if args.input or args.source in pretrained_networks():
+        convert_video(args)
+        return
 
     weights = convert_weights(args.source, stride_1x1=args.stride_1x1).with_input(
         args.mean, args.std
@@ -45,6 +57,24 @@ def main() -> None:
 
     print("\n".join(describe(weights)))
     print(f"written to {args.target}")
+
+
+def convert_video(args: argparse.Namespace) -> None:
+    checkpoint = read_weights(args.source)
+    if args.input:
+        seen = read_input(args.input)
+        if args.mean and args.std:
+            seen = replace(seen, mean=_channels(args.mean), std=_channels(args.std))
+        names = read_classes(args.class_names or "kinetics400")
+        checkpoint = describe_video(checkpoint, names, seen)
+    checkpoint.write(str(args.target))
+    network = checkpoint.network
+    print(f"{network['name']}, {network['num_classes']} classes, from {checkpoint.path}")
+    print(f"written to {args.target}")
+
+
+def _channels(values: list[float]) -> tuple[float, ...]:
+    return tuple(values) * (3 if len(values) == 1 else 1)
 
 
 def describe(weights: ConvertedWeights) -> list[str]:

@@ -1,6 +1,7 @@
 """Name what happens in videos.
 
 python tools/demo_net.py --checkpoint runs/demo/oct_i3d/checkpoints/best.pyth --video clip.mp4
+python tools/demo_net.py --model i3d_r50_k400 --video clip.mp4
 python tools/demo_net.py --checkpoint best.pyth --video clip.mp4 --output named.mp4     classes drawn over time
 python tools/demo_net.py --checkpoint best.pyth --video folder --output scores.csv      a line per video
 python tools/demo_net.py --checkpoint best.pyth --video folder --features features.npz
@@ -21,7 +22,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", required=True, help="a file that training wrote")
+    parser.add_argument(
+        "--checkpoint",
+        "--model",
+        required=True,
+        help="a file that training wrote, or the name of a public network, as i3d_r50_k400 (doctor.py weights)",
+    )
     parser.add_argument("--video", required=True, type=Path, help="a video or a folder of videos")
     parser.add_argument(
         "--output", type=Path, help="an .mp4 of one video with its classes, or a .csv of scores"

@@ -2,6 +2,7 @@
 
 python tools/doctor.py env                                    versions, devices, missing parts, known problems
 python tools/doctor.py models 'i3d*'                          networks with their parameters and GFLOPs
+python tools/doctor.py weights '*k400'                        public networks that are fetched by name
 python tools/doctor.py checkpoint best.pyth                   network, classes, preprocessing, epoch
 python tools/doctor.py checkpoint weights.pyth --cfg my.yaml  and what of it would load into that config's network
 """
@@ -15,6 +16,7 @@ from octvideo.doctor import checkpoint_lines, environment_lines
 from octvideo.engine.log import setup_logging
 from octvideo.errors import exit_on_user_error
 from octvideo.weights import load_weights
+from octvideo.weights.pretrained import table_lines
 
 
 def main() -> None:
@@ -23,6 +25,9 @@ def main() -> None:
     )
     kinds = parser.add_subparsers(dest="kind", required=True)
     kinds.add_parser("env")
+    kinds.add_parser("weights").add_argument(
+        "pattern", nargs="?", default="*", help="of names; else all"
+    )
     kinds.add_parser("models").add_argument(
         "pattern", nargs="?", default="*", help="of names; else all"
     )
@@ -31,6 +36,9 @@ def main() -> None:
     checkpoint.add_argument("--cfg", help="a config whose network the file might be loaded into")
     args = parser.parse_args()
 
+    if args.kind == "weights":
+        print("\n".join(table_lines(args.pattern)))
+        return
     if args.kind == "models":
         print(octvideo.list_models(args.pattern))
         return

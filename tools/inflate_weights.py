@@ -22,15 +22,16 @@ from octvideo.assembly import build_model
 from octvideo.assembly.tasks import task_of
 from octvideo.assembly.weights import (
     first_pictures,
+    image_weights,
     inflate_from,
     is_to_be_sorted,
     order_channels,
-    read_weights,
     split_effect,
 )
 from octvideo.checkpoint import Checkpoint
 from octvideo.config import add_config_arguments, load_config
 from octvideo.errors import exit_on_user_error
+from octvideo.weights.pretrained import read_weights
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def main() -> None:
     cfg = load_config(args.cfg, [*args.opts, *args.settings])
 
     torch.manual_seed(cfg.RNG_SEED)
-    model, weights = build_model(cfg), read_weights(cfg, args.source)
+    model, weights = build_model(cfg), image_weights(cfg, read_weights(args.source))
     if args.images:
         weights = order_channels(cfg, weights, model, partial(first_pictures, cfg, args.images))
     elif is_to_be_sorted(cfg, weights, model):

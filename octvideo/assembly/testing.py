@@ -33,6 +33,7 @@ from octvideo.errors import CheckpointError
 from octvideo.report.html import write_report
 from octvideo.weights import load_weights
 from octvideo.weights.assumptions import Assumptions
+from octvideo.weights.pretrained import read_weights
 
 logger = logging.getLogger("octvideo")
 
@@ -49,7 +50,7 @@ def final_test(
     start_run(cfg, procs)
     if not isinstance(checkpoint, Checkpoint):
         path = checkpoint or cfg.TEST.CHECKPOINT_FILE_PATH
-        checkpoint = Checkpoint.read(path or _newest_checkpoint(cfg.OUTPUT_DIR, procs))
+        checkpoint = read_weights(path or _newest_checkpoint(cfg.OUTPUT_DIR, procs))
     model, names = _trained_model(cfg, checkpoint)
     model.to(procs.device).eval()
     task = task_of(cfg)

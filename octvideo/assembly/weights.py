@@ -19,11 +19,12 @@ from octvideo.engine.distributed import Processes
 from octvideo.engine.training.precise_bn import measure_bn_statistics
 from octvideo.errors import ConfigError, DataError
 from octvideo.weights import load_weights
-from octvideo.weights.convert import convert_weights
 from octvideo.weights.image_weights import ImageWeights, read_image_weights
 from octvideo.weights.inflate import InflationReport, inflate
+from octvideo.weights.pretrained import read_weights
 from octvideo.weights.sort_channels import smoothest_last
 from octvideo.weights.split_effect import measure_recovery, stage_errors
+from octvideo.weights.start import is_to_be_inflated
 
 logger = logging.getLogger("octvideo")
 
@@ -41,22 +42,22 @@ def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset, procs: Pr
             logger.warning(
                 "training from scratch: TRAIN.CHECKPOINT_FILE_PATH names no image weights to inflate"
             )
-    elif cfg.TRAIN.CHECKPOINT_INFLATE:
+        return
+    checkpoint = read_weights(path)
+    if cfg.TRAIN.CHECKPOINT_INFLATE or is_to_be_inflated(checkpoint, model):
         weights = order_channels(
-            cfg, read_weights(cfg, path), model, partial(_some_clips, cfg, dataset, procs)
+            cfg, image_weights(cfg, checkpoint), model, partial(_some_clips, cfg, dataset, procs)
         )
         report = inflate_from(cfg, weights, model)
         logger.info("inflated %s (%s): %s", path, weights.layout, "; ".join(report.lines()))
         _check_frozen(cfg, report)
     else:
-        load_weights(model, path, clear_prefixes=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
+        load_weights(model, checkpoint, clear_prefixes=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
 
 
-def read_weights(cfg: Any, path: str) -> ImageWeights:
+def image_weights(cfg: Any, checkpoint: Checkpoint) -> ImageWeights:
     """Of a checkpoint of this package, a ResNet in torchvision's layout, or an official OctConv file."""
-    if path.endswith((".params", ".tar")):
-        return read_image_weights(convert_weights(path).checkpoint(path=path))
-    return read_image_weights(Checkpoint.read(path), cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
+    return read_image_weights(checkpoint, cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
 
 
 def frozen_stages(cfg: Any) -> set[str]:

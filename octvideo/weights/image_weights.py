@@ -38,10 +38,10 @@ def read_image_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> 
         return _own(checkpoint)
     tensors, _ = clear_names(checkpoint.weights, prefixes)
     layout = find_layout(tensors)
-    if layout in IMAGE_LAYOUTS and any(tensor.dim() == 5 for tensor in tensors.values()):
+    if any(tensor.dim() == 5 for tensor in tensors.values()):
         raise CheckpointError(
-            f"{checkpoint.path}: the weights of a video network ({layout.title}'s layout); "
-            "set TRAIN.CHECKPOINT_INFLATE False"
+            f"{checkpoint.path}: the weights of a video network ({layout.title}'s layout); set "
+            "TRAIN.CHECKPOINT_INFLATE False, or convert them with tools/convert_weights.py --input 8x8"
         )
     if layout not in IMAGE_LAYOUTS:
         some = ", ".join(list(tensors)[:3]) or "no tensors"

@@ -1,0 +1,186 @@
+"""What a bare weights file does not say: which network it is of, its classes, its input.
+
+The network is found by names and shapes; classes and input are the caller's. What shapes cannot tell is taken as its
+project has it: a C2D pools in time after res2, a stride sits at the 3x3, a SlowFast has the speed ratio of the settings
+in the file, else of the caller.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from octvideo.checkpoint import Checkpoint, InputSpec
+from octvideo.errors import CheckpointError, ConfigError
+from octvideo.models import create_model
+from octvideo.models.video_options import BLOCKS, VideoOptions
+from octvideo.weights.assumptions import Assumptions
+from octvideo.weights.convert import count_blocks, find_alpha
+from octvideo.weights.layouts import find_layout
+from octvideo.wrappers import check_finite
+
+KINETICS400 = Path(__file__).with_name("kinetics400.txt")
+KINETICS_INPUT = InputSpec(
+    mean=(0.45,) * 3,
+    std=(0.225,) * 3,
+    sampling_rule="pyslowfast",
+    target_fps=30.0,
+    crop_size=256,
+    short_side=256,
+)
+# pytorchvideo's networks average logits over the positions of the test window, others probabilities.
+HEAD_ACTS = {"pytorchvideo": "softmax_of_mean"}
+FAMILIES = ("c2d", "i3d", "slow", "slowfast")
+
+
+def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
+    """Names of classes in the order of their labels: "kinetics400", a text file with one a line, or the names."""
+    if not isinstance(classes, str | Path):
+        return tuple(classes)
+    path = KINETICS400 if classes == "kinetics400" else Path(classes)
+    try:
+        return tuple(line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"classes={str(classes)!r}: neither 'kinetics400' nor a text file with one name a line ({error})"
+        ) from error
+
+
+def read_input(given: str | InputSpec | Mapping[str, Any]) -> InputSpec:
+    """ "8x8" (frames x frame stride, else as on Kinetics), or an `InputSpec` or its fields."""
+    if isinstance(given, InputSpec):
+        return given
+    if isinstance(given, Mapping):
+        return replace(KINETICS_INPUT, **given)
+    match = re.fullmatch(r"(\d+)x(\d+)", given)
+    if match is None:
+        raise ConfigError(f"input={given!r}: write frames x frame stride, as in '8x8' or '32x2'")
+    return replace(KINETICS_INPUT, num_frames=int(match[1]), sampling_rate=int(match[2]))
+
+
+def describe(
+    checkpoint: Checkpoint,
+    class_names: Sequence[str],
+    seen: InputSpec,
+    *,
+    name: str = "",
+    options: Mapping[str, Any] | None = None,
+    head_act: str = "",
+) -> Checkpoint:
+    """A bare file's weights as a checkpoint of this package, in float32.
+
+    name: of the network, as `create_model` takes it; "": found by its shapes. options: what shapes do not tell.
+    Raises CheckpointError where no video network fits, or the classes are not as many as the classifier has.
+    """
+    check_finite(checkpoint.weights, checkpoint.path)
+    layout = find_layout(checkpoint.weights)
+    names = layout.names(checkpoint.weights)
+    state = {
+        names[n]: t.float() if t.is_floating_point() else t for n, t in checkpoint.weights.items()
+    }
+    if "head.fc.weight" in state:
+        state["head.fc.weight"] = state["head.fc.weight"].flatten(1)
+    trained = Assumptions.of_checkpoint(checkpoint, own=False).options
+    network, expected = find_network(state, checkpoint.path, name, {**trained, **(options or {})})
+    if len(class_names) != network["num_classes"]:
+        raise CheckpointError(
+            f"{checkpoint.path}: classifies {network['num_classes']} classes; {len(class_names)} names were given"
+        )
+    # Files from before torch 0.4.1, and converted ones, do not count their batches; nothing depends on it.
+    counters = {n: torch.tensor(0) for n in expected if n.endswith("num_batches_tracked")}
+    act = head_act or HEAD_ACTS.get(layout.title, "softmax")
+    return Checkpoint(
+        checkpoint.path,
+        counters | state,
+        network=network,
+        class_names=tuple(class_names),
+        input=seen,
+        multi_label=act.startswith("sigmoid"),
+        head_act=act,
+        removed=checkpoint.removed,
+    )
+
+
+def find_network(
+    state: Mapping[str, Tensor], source: str, name: str, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """The `create_model` arguments of the video network whose names and shapes these are; and its tensors' names."""
+    shapes = _shapes(state)
+    known = {field.name for field in fields(VideoOptions)}
+    chosen = {**_seen(state), **{k: v for k, v in options.items() if k in known}}
+    for candidate in [name] if name else _candidates(state):
+        try:
+            with torch.device("meta"):
+                model = create_model(candidate, **chosen)
+        except ConfigError:
+            continue
+        expected = model.state_dict()
+        if _shapes(expected) == shapes:
+            return dict(model.config), list(expected)  # type: ignore[arg-type]
+    some = ", ".join(list(state)[:3])
+    raise CheckpointError(
+        f"{source}: its names and shapes are not of {name or 'a video network in list_models()'} (it holds {some})"
+    )
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {n: tuple(t.shape) for n, t in state.items() if not n.endswith("num_batches_tracked")}
+
+
+def _pathway(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+
+
+def _candidates(state: Mapping[str, Tensor]) -> Iterator[str]:
+    blocks = count_blocks(_pathway(state, "slow.") or state)
+    for depth in (depth for depth, numbers in BLOCKS.items() if numbers == blocks):
+        yield from (f"{family}_r{depth}" for family in FAMILIES)
+
+
+def _seen(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The options that names and shapes show."""
+    slow, fast = _pathway(state, "slow.") or dict(state), _pathway(state, "fast.")
+    stem, classifier = slow.get("stem.conv.weight"), state.get("head.fc.weight")
+    if stem is None or classifier is None:
+        return {}
+    seen: dict[str, Any] = {
+        "num_classes": len(classifier),
+        "width_per_group": len(stem),
+        "in_channels": stem.shape[1],
+        "alpha": find_alpha(state),
+    }
+    location = _nonlocal_blocks(slow)
+    if any(location):
+        seen["nonlocal_location"] = location
+    lateral = state.get("laterals.0.conv.h2h.weight")
+    if lateral is not None:
+        seen["fusion_kernel_size"] = lateral.shape[2]
+        seen["beta_inv"] = len(stem) // len(fast["stem.conv.weight"])
+        seen["fusion_conv_channel_ratio"] = lateral.shape[0] // lateral.shape[1]
+        seen["num_block_temp_kernel_fast"] = _temporal_blocks(fast)
+        seen["num_block_temp_kernel"] = [
+            own or other
+            for own, other in zip(_temporal_blocks(slow), _temporal_blocks(fast), strict=True)
+        ]
+        if any(fast_location := _nonlocal_blocks(fast)):
+            seen["nonlocal_location_fast"] = fast_location
+    return seen
+
+
+def _nonlocal_blocks(pathway: Mapping[str, Tensor]) -> list[list[int]]:
+    found = {m.groups() for n in pathway if (m := re.match(r"res(\d)\.nonlocal(\d+)\.", n))}
+    return [sorted(int(i) for stage, i in found if int(stage) == number) for number in (2, 3, 4, 5)]
+
+
+def _temporal_blocks(pathway: Mapping[str, Tensor]) -> list[int]:
+    """Per stage res2..res5, in how many blocks the first convolution spans several frames."""
+    counts = dict.fromkeys((2, 3, 4, 5), 0)
+    for name, tensor in pathway.items():
+        match = re.fullmatch(r"res(\d)\.block\d+\.reduce\.conv\.h2h\.weight", name)
+        if match and tensor.dim() == 5 and tensor.shape[2] > 1:
+            counts[int(match[1])] += 1
+    return list(counts.values())

@@ -1,0 +1,138 @@
+"""Public networks by name: a table of plain data, and the checkpoints that its rows stand for.
+
+    octvideo.load("i3d_r50_k400")                              a recognizer
+    octvideo.create_model("i3d_r50", weights="i3d_r50_k400")   a network with these weights
+    TRAIN.CHECKPOINT_FILE_PATH=i3d_r50_k400                    fine-tuning from them
+
+The files stay where their projects published them, under the licenses of the table, and are kept in a cache folder
+(`octvideo.download`). What a file does not say (classes, input, head) stands in its row.
+"""
+
+import csv
+import difflib
+import logging
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from octvideo.checkpoint import Checkpoint
+from octvideo.download import cached
+from octvideo.errors import CheckpointError
+from octvideo.weights.convert import convert_weights
+from octvideo.weights.describe import describe, read_classes, read_input
+
+TABLE = Path(__file__).with_name("pretrained.csv")
+NUM_CLASSES = {"something-something-v2": 174, "charades": 157, "imagenet": 1000}
+
+logger = logging.getLogger("octvideo")
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """A row. model, options: of `create_model`; data: what it was trained on; top1, top5: as its project prints them.
+
+    num_frames to head_act: "" for an image network. sha256: how it begins, where the project publishes it.
+    """
+
+    name: str
+    model: str
+    options: str
+    data: str
+    num_frames: str
+    sampling_rate: str
+    sampling_rule: str
+    reverse_channels: str
+    head_act: str
+    top1: str
+    top5: str
+    layout: str
+    license: str
+    sha256: str
+    url: str
+
+    @property
+    def is_video(self) -> bool:
+        return bool(self.num_frames)
+
+    @property
+    def file_name(self) -> str:
+        """In the cache folder, where a file may also be put by hand."""
+        return f"weights/{self.name}{PurePosixPath(self.url).suffix}"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        if self.data == "kinetics400":
+            return read_classes("kinetics400")
+        return tuple(f"class {label}" for label in range(NUM_CLASSES[self.data]))
+
+
+@cache
+def pretrained_networks() -> dict[str, Pretrained]:
+    """The table, by name."""
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        return {row["name"]: Pretrained(**row) for row in csv.DictReader(file)}
+
+
+def read_weights(source: str) -> Checkpoint:
+    """The checkpoint that a path, or the name of a public network, stands for. A file of that name comes first.
+
+    Raises CheckpointError for a file that is missing, damaged or hostile, and where a public one cannot be fetched.
+    """
+    if source in pretrained_networks() and not Path(source).exists():
+        return fetch(pretrained_networks()[source])
+    is_name = not (Path(source).exists() or "/" in source or PurePosixPath(source).suffix)
+    if is_name:
+        close = difflib.get_close_matches(source, list(pretrained_networks()), n=1)
+        hint = f"did you mean {close[0]}?" if close else "python tools/doctor.py weights lists them"
+        raise CheckpointError(
+            f"{source}: there is no such file, and no public network of that name; {hint}"
+        )
+    if source.endswith((".params", ".tar")):
+        return convert_weights(source).checkpoint(path=source)
+    return Checkpoint.read(source)
+
+
+def fetch(entry: Pretrained) -> Checkpoint:
+    """A public network's checkpoint, from the cache folder or from the net."""
+    path = str(cached(entry.url, entry.file_name, entry.sha256))
+    logger.info(
+        "%s: %s of %s, top-1 %s %% as printed there, license %s (%s)",
+        *(entry.name, entry.model, entry.data, entry.top1, entry.license, entry.url),
+    )
+    if not entry.is_video:
+        return convert_weights(path).checkpoint(entry.class_names, path)
+    seen = {
+        "num_frames": int(entry.num_frames),
+        "sampling_rate": int(entry.sampling_rate),
+        "sampling_rule": entry.sampling_rule,
+        "reverse_channels": entry.reverse_channels == "yes",
+    }
+    return describe(
+        Checkpoint.read(path),
+        entry.class_names,
+        read_input(seen),
+        name=entry.model,
+        options=_options(entry),
+        head_act=entry.head_act,
+    )
+
+
+def _options(entry: Pretrained) -> dict[str, Any]:
+    """ "speed_ratio=4" -> {"speed_ratio": 4}."""
+    pairs = (pair.split("=") for pair in entry.options.split())
+    return {name: int(value) for name, value in pairs}
+
+
+def table_lines(pattern: str = "*") -> list[str]:
+    """The table for people: a line per network."""
+    from fnmatch import fnmatchcase
+
+    lines = [f"{'name':<38}{'network':<26}{'trained on':<24}{'frames':<8}{'top-1':<8}license"]
+    for entry in pretrained_networks().values():
+        if fnmatchcase(entry.name, pattern):
+            frames = f"{entry.num_frames}x{entry.sampling_rate}" if entry.is_video else "image"
+            lines.append(
+                f"{entry.name:<38}{entry.model:<26}{entry.data:<24}{frames:<8}{entry.top1:<8}{entry.license}"
+            )
+    return lines

@@ -1,0 +1,33 @@
+"""Weights to start from, of whatever kind, into a network of whatever kind."""
+
+import logging
+
+from torch import nn
+
+from octvideo.checkpoint import Checkpoint
+from octvideo.models.image_resnet import ImageNetwork
+from octvideo.weights.image_weights import read_image_weights
+from octvideo.weights.inflate import inflate
+from octvideo.weights.load import load_weights
+
+logger = logging.getLogger("octvideo")
+
+
+def is_to_be_inflated(checkpoint: Checkpoint, model: nn.Module) -> bool:
+    """Image weights for a video network, as the kernels tell."""
+    is_image = any(t.dim() == 4 for t in checkpoint.weights.values())
+    is_image &= all(t.dim() < 5 for t in checkpoint.weights.values())
+    return is_image and not isinstance(model, ImageNetwork)
+
+
+def fill(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Load video weights into a video network and image weights into an image network; inflate image weights.
+
+    Raises CheckpointError, with the model untouched, where they do not fit.
+    """
+    if not is_to_be_inflated(checkpoint, model):
+        load_weights(model, checkpoint)
+        return
+    weights = read_image_weights(checkpoint)
+    report = inflate(weights.state, model, weights.assumes)
+    logger.info("inflated %s (%s): %s", checkpoint.path, weights.layout, "; ".join(report.lines()))
