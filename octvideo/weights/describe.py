@@ -17,7 +17,8 @@ from torch import Tensor
 from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models import create_model
-from octvideo.models.video_options import BLOCKS, VideoOptions
+from octvideo.models.registry import MODELS
+from octvideo.models.video_options import BLOCKS
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.convert import count_blocks, find_alpha
 from octvideo.weights.layouts import find_layout
@@ -110,17 +111,17 @@ def find_network(
 ) -> tuple[dict[str, Any], list[str]]:
     """The `create_model` arguments of the video network whose names and shapes these are; and its tensors' names."""
     shapes = _shapes(state)
-    known = {field.name for field in fields(VideoOptions)}
-    chosen = {**_seen(state), **{k: v for k, v in options.items() if k in known}}
+    chosen = {**_seen(state), **options}
     for candidate in [name] if name else _candidates(state):
+        known = {field.name for field in fields(MODELS[candidate].options)}
         try:
             with torch.device("meta"):
-                model = create_model(candidate, **chosen)
+                model = create_model(candidate, **{k: v for k, v in chosen.items() if k in known})
         except ConfigError:
             continue
         expected = model.state_dict()
         if _shapes(expected) == shapes:
-            return dict(model.config), list(expected)  # type: ignore[arg-type]
+            return dict(model.config), list(expected)
     some = ", ".join(list(state)[:3])
     raise CheckpointError(
         f"{source}: its names and shapes are not of {name or 'a video network in list_models()'} (it holds {some})"

@@ -5,7 +5,6 @@ import logging
 from torch import nn
 
 from octvideo.checkpoint import Checkpoint
-from octvideo.models.image_resnet import ImageNetwork
 from octvideo.weights.image_weights import read_image_weights
 from octvideo.weights.inflate import inflate
 from octvideo.weights.load import load_weights
@@ -17,7 +16,7 @@ def is_to_be_inflated(checkpoint: Checkpoint, model: nn.Module) -> bool:
     """Image weights for a video network, as the kernels tell."""
     is_image = any(t.dim() == 4 for t in checkpoint.weights.values())
     is_image &= all(t.dim() < 5 for t in checkpoint.weights.values())
-    return is_image and not isinstance(model, ImageNetwork)
+    return is_image and getattr(model, "takes", "") == "clips"
 
 
 def fill(model: nn.Module, checkpoint: Checkpoint) -> None:
