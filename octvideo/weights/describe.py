@@ -21,7 +21,7 @@ from octvideo.models.registry import MODELS
 from octvideo.models.video_options import BLOCKS
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.convert import count_blocks, find_alpha
-from octvideo.weights.layouts import find_layout
+from octvideo.weights.layouts import find_layout, refuse_other_arithmetic
 from octvideo.wrappers import check_finite
 
 KINETICS400 = Path(__file__).with_name("kinetics400.txt")
@@ -79,6 +79,7 @@ def describe(
     """
     check_finite(checkpoint.weights, checkpoint.path)
     layout = find_layout(checkpoint.weights)
+    refuse_other_arithmetic(layout, checkpoint.weights, checkpoint.path)
     names = layout.names(checkpoint.weights)
     state = {
         names[n]: t.float() if t.is_floating_point() else t for n, t in checkpoint.weights.items()

@@ -11,7 +11,7 @@ from octvideo.errors import CheckpointError
 from octvideo.models.registry import from_config
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.inflate import is_octave
-from octvideo.weights.layouts import IMAGE_LAYOUTS, find_layout
+from octvideo.weights.layouts import IMAGE_LAYOUTS, find_layout, refuse_other_arithmetic
 from octvideo.wrappers import check_finite, clear_names
 
 
@@ -38,6 +38,7 @@ def read_image_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> 
         return _own(checkpoint)
     tensors, _ = clear_names(checkpoint.weights, prefixes)
     layout = find_layout(tensors)
+    refuse_other_arithmetic(layout, tensors, checkpoint.path)
     if any(tensor.dim() == 5 for tensor in tensors.values()):
         raise CheckpointError(
             f"{checkpoint.path}: the weights of a video network ({layout.title}'s layout); set "

@@ -5,6 +5,7 @@
     pytorchvideo  blocks.3.res_blocks.0.branch2.conv_a.weight       blocks.3.res_blocks.0.branch2.norm_a.bias
     torchvision   layer2.0.conv1.weight                             layer2.0.bn1.bias
     d-li14        layer2.0.conv1.conv.conv_h2h.weight               layer2.0.conv1.bn_h.bias
+    mmaction2     backbone.layer2.0.conv1.conv.weight               backbone.layer2.0.conv1.bn.bias
     Caffe2        res3_0_branch2a_w                                 res3_0_branch2a_bn_b
 
 pytorchvideo's names are put into PySlowFast's words first, and these into ours. timm names its ResNets as torchvision
@@ -13,8 +14,12 @@ image networks.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+
+from torch import Tensor
+
+from octvideo.errors import CheckpointError
 
 CONVOLUTIONS = {"a": "reduce", "b": "spatial", "c": "expand"}
 PATHWAYS = {"0": "slow.", "1": "fast."}
@@ -148,6 +153,37 @@ def _from_d_li14(name: str) -> str:
     return f"{BOTTLENECK[number] if number else 'shortcut'}.{place}.{tensor}"
 
 
+def _mmaction2(names: Collection[str]) -> dict[str, str]:
+    return {name: _from_mmaction2(name) for name in names}
+
+
+def _from_mmaction2(name: str) -> str:
+    """A convolution and its BN are one module, in 2D (TSN) as in 3D (SlowOnly)."""
+    if match := re.fullmatch(
+        r"backbone\.layer(\d)\.(\d+)\.(?:conv([123])|downsample)\.((?:conv|bn)\.\w+)", name
+    ):
+        stage, block, number, tensor = match.groups()
+        layer = BOTTLENECK[number] if number else "shortcut"
+        return f"res{int(stage) + 1}.block{block}.{layer}.{_pair(tensor)}"
+    if match := re.fullmatch(r"backbone\.conv1\.((?:conv|bn)\.\w+)", name):
+        return f"stem.{match[1]}"
+    return re.sub(r"^cls_head\.fc_cls\.", "head.fc.", name)
+
+
+def refuse_other_arithmetic(layout: Layout, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise CheckpointError for networks that have names and shapes of ours and compute something else."""
+    if layout is not MMACTION2:
+        return
+    stem = tensors.get("backbone.conv1.conv.weight")
+    if any(name.startswith("backbone.slow_path.") for name in tensors):
+        reason = "SlowFast takes other frames for its slow pathway, and has other laterals"
+    elif stem is not None and stem.dim() == 5 and stem.shape[2] > 1:
+        reason = "I3D strides in time at its stem, where no network here does"
+    else:
+        return
+    raise CheckpointError(f"{source}: mmaction2's {reason}; docs/from_mmaction2.md says what loads")
+
+
 # Caffe2's names of a tensor, behind the name of its layer.
 CAFFE2_TENSORS = {
     "w": "weight",
@@ -192,11 +228,13 @@ def _of_conv(tensor: str) -> str:
 
 OWN = Layout("octvideo", "", _own)
 PYSLOWFAST = Layout("PySlowFast", "s1.pathway", _pyslowfast)
+MMACTION2 = Layout("mmaction2", "backbone.", _mmaction2)
 # Of PySlowFast's networks one is for images, whose weights its other networks are inflated from.
 IMAGE_LAYOUTS = (
     Layout("torchvision", "layer1.0.conv1.weight", _torchvision),
     Layout("d-li14", "layer1.0.conv1.conv.", _torchvision),
     PYSLOWFAST,
+    MMACTION2,
 )
 FOREIGN = (
     Layout("pytorchvideo", "blocks.", _pytorchvideo),

@@ -12,7 +12,7 @@ from octvideo.errors import CheckpointError, ConfigError
 from octvideo.layers import channels_last
 from octvideo.models.registry import from_config
 from octvideo.weights.assumptions import Assumptions
-from octvideo.weights.layouts import OWN, find_layout
+from octvideo.weights.layouts import OWN, find_layout, refuse_other_arithmetic
 from octvideo.wrappers import check_finite, clear_names
 
 HEAD = "head.fc."
@@ -87,6 +87,7 @@ def load_weights(
     check_finite(checkpoint.weights, path)
     tensors, removed = clear_names(checkpoint.weights, clear_prefixes)
     layout = find_layout(tensors)
+    refuse_other_arithmetic(layout, tensors, path)
     ours = layout.names(tensors)
     state = {ours[name]: tensor for name, tensor in tensors.items()}
     report = replace(
