@@ -1,14 +1,19 @@
 """Package metadata. Exact versions that are tested together stand in requirements.txt."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
+# Importing the package would need torch.
+(VERSION,) = re.findall(r'__version__ = "(.+)"', (HERE / "octvideo/__init__.py").read_text())
+
 setup(
     name="octvideo",
-    version="0.1.0",
+    version=VERSION,
     description="Video action recognition with 3D Octave Convolutions",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",
