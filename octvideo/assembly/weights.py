@@ -20,7 +20,8 @@ from octvideo.engine.training.precise_bn import measure_bn_statistics
 from octvideo.errors import ConfigError, DataError
 from octvideo.weights import load_weights
 from octvideo.weights.image_weights import ImageWeights, read_image_weights
-from octvideo.weights.inflate import InflationReport, inflate
+from octvideo.weights.inflate import inflate
+from octvideo.weights.inflation_report import InflationReport
 from octvideo.weights.pretrained import read_weights
 from octvideo.weights.sort_channels import smoothest_last
 from octvideo.weights.split_effect import measure_recovery, stage_errors

@@ -6,7 +6,6 @@ is read with zeros at first.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -16,44 +15,11 @@ from octvideo.layers import Channels, OctBatchNorm3d, OctConv3d
 from octvideo.models.slowfast import Pathway, SlowFast
 from octvideo.models.video_resnet import VideoResNet
 from octvideo.weights.assumptions import Assumptions
+from octvideo.weights.inflation_report import InflationReport
 
 State = Mapping[str, Tensor]
 ImagePathway = VideoResNet | Pathway
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
-
-
-@dataclass
-class InflationReport:
-    """What happened to every layer, by its name in the pathway that is filled; nothing is dropped without a line here.
-
-    copied: as they were, repeated over time. split: a group was divided ("256 -> 224+32" output channels).
-    merged: two groups became one. fresh: as initialised, for the reason given. notes: taken on trust, or folded.
-    """
-
-    copied: list[str] = field(default_factory=list)
-    split: dict[str, str] = field(default_factory=dict)
-    merged: dict[str, str] = field(default_factory=dict)
-    fresh: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def is_exact(self) -> bool:
-        """The features of a still clip are the image network's."""
-        return not (self.split or self.merged)
-
-    def lines(self) -> list[str]:
-        """For a log: a line per stage and kind, one per layer that starts fresh."""
-        lines = [f"inflated as they are: {len(self.copied)} layers"] if self.copied else []
-        for kind, layers in (("split", self.split), ("merged", self.merged)):
-            for stage in dict.fromkeys(name.partition(".")[0] for name in layers):
-                changes = [
-                    change for name, change in layers.items() if name.startswith(f"{stage}.")
-                ]
-                lines.append(
-                    f"{kind} in {stage}: {len(changes)} layers, {', '.join(dict.fromkeys(changes))}"
-                )
-        lines += [f"starts fresh: {name} ({reason})" for name, reason in self.fresh.items()]
-        return lines + self.notes
 
 
 def inflate_conv(weight: Tensor, kernel_t: int) -> Tensor:
