@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -12,6 +13,13 @@ def _pytest(*arguments: object, cwd: object) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         [*command, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300
     )
+
+
+def test_no_two_test_files_have_one_name(repo):
+    """pytest imports them by their names alone, and stops at the second."""
+    names = Counter(path.name for path in (repo / "tests").rglob("*.py"))
+
+    assert [name for name, count in names.items() if count > 1] == ["conftest.py"]
 
 
 @pytest.mark.slow
