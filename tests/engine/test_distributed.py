@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import tiny
 import torch
 
-from octvideo.engine.distributed import Processes, backend_of, name_start
+from octvideo.engine.distributed import Processes, backend_of, name_start, processes
 
 CHILD = str(Path(tiny.__file__))
 # torch warns of collectives that go away and of gradients that the reducer must copy: neither may come from us.
@@ -255,3 +256,29 @@ def test_a_group_of_one_rank_trains_as_a_process_without_a_group(tmp_path):
     expected = last_state(tmp_path / "alone")["model_state"]
     for name, value in last_state(tmp_path / "group")["model_state"].items():
         torch.testing.assert_close(value, expected[name])
+
+
+def test_an_error_that_leaves_the_processes_keeps_nothing_of_them_alive():
+    """A DistributedDataParallel that outlives its group can hang the process; an error's frames would keep it."""
+    kept: list[weakref.ref[object]] = []
+
+    class Wrapper:
+        pass
+
+    def fail() -> None:
+        wrapper = Wrapper()
+        kept.append(weakref.ref(wrapper))
+        raise ValueError("inner")
+
+    def fail_twice() -> None:
+        outer = Wrapper()
+        kept.append(weakref.ref(outer))
+        try:
+            fail()
+        except ValueError as error:
+            raise OSError("outer") from error
+
+    with pytest.raises(OSError, match="outer"), processes("cpu"):
+        fail_twice()
+
+    assert [reference() for reference in kept] == [None, None]
