@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from octvideo.checkpoint import Checkpoint
 from octvideo.layers import OctConv2d, OctConv3d
 from octvideo.models import create_model
 from octvideo.models.registry import from_config
 from octvideo.report.environment import environment
 from octvideo.report.known_problems import known_problems
+from octvideo.weights.pretrained import read_weights
 
 LIBRARIES = ("pytorchvideo", "decord", "av", "fvcore", "iopath", "tensorboard", "matplotlib")
 
@@ -54,7 +54,7 @@ def environment_lines() -> Iterator[str]:
 
 def checkpoint_lines(path: str) -> Iterator[str]:
     """Network, classes, preprocessing and progress of a checkpoint, for people. Raises CheckpointError."""
-    checkpoint = Checkpoint.read(path)
+    checkpoint = read_weights(path)
     network = checkpoint.network
     facts: dict[str, Any] = {
         "file": path,

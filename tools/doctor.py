@@ -4,18 +4,18 @@ python tools/doctor.py env                                    versions, devices,
 python tools/doctor.py models 'i3d*'                          networks with their parameters and GFLOPs
 python tools/doctor.py weights '*k400'                        public networks that are fetched by name
 python tools/doctor.py checkpoint best.pyth                   network, classes, preprocessing, epoch
-python tools/doctor.py checkpoint weights.pyth --cfg my.yaml  and what of it would load into that config's network
+python tools/doctor.py checkpoint weights.pyth --cfg my.yaml  and what training would do with it: load, inflate, divide
 """
 
 import argparse
 
 import octvideo
 from octvideo.assembly import build_model
+from octvideo.assembly.weights import start_lines
 from octvideo.config import load_config
 from octvideo.doctor import checkpoint_lines, environment_lines
 from octvideo.engine.log import setup_logging
 from octvideo.errors import exit_on_user_error
-from octvideo.weights import load_weights
 from octvideo.weights.pretrained import table_lines
 
 
@@ -46,7 +46,8 @@ def main() -> None:
         print(line)
     if args.kind == "checkpoint" and args.cfg:
         setup_logging()
-        load_weights(build_model(load_config(args.cfg)), args.file)
+        cfg = load_config(args.cfg)
+        print("\n".join(start_lines(cfg, build_model(cfg), args.file)))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.precise_bn import measure_bn_statistics
 from octvideo.errors import ConfigError, DataError
-from octvideo.weights import load_weights
+from octvideo.weights import LoadReport, load_weights
+from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.image_weights import ImageWeights, read_image_weights
 from octvideo.weights.inflate import inflate
 from octvideo.weights.inflation_report import InflationReport
@@ -28,6 +29,8 @@ from octvideo.weights.split_effect import measure_recovery, stage_errors
 from octvideo.weights.start import is_to_be_inflated
 
 logger = logging.getLogger("octvideo")
+
+MAX_LINES = 30  # of what training would do with a file
 
 Clips = tuple[Tensor, Tensor]  # float (N, 3, T, H, W) and labels (N,)
 
@@ -53,7 +56,37 @@ def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset, procs: Pr
         logger.info("inflated %s (%s): %s", path, weights.layout, "; ".join(report.lines()))
         _check_frozen(cfg, report)
     else:
-        load_weights(model, checkpoint, clear_prefixes=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
+        _load(cfg, model, checkpoint)
+
+
+def _load(cfg: Any, model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
+    """Raises CheckpointError where the weights contradict the model, or DATA.MEAN and DATA.STD."""
+    if checkpoint.network:
+        Assumptions.of_checkpoint(checkpoint).check_input(cfg.DATA.MEAN, cfg.DATA.STD)
+    clear = cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN
+    return load_weights(model, checkpoint, clear_prefixes=clear)
+
+
+def start_lines(cfg: Any, model: nn.Module, source: str) -> list[str]:
+    """What training would do with a file or a public network, in at most `MAX_LINES` lines; fills `model` with it.
+
+    Raises CheckpointError and ConfigError as training would.
+    """
+    checkpoint = read_weights(source)
+    if not (cfg.TRAIN.CHECKPOINT_INFLATE or is_to_be_inflated(checkpoint, model)):
+        return str(_load(cfg, model, checkpoint)).splitlines()[:MAX_LINES]
+    weights = image_weights(cfg, checkpoint)
+    report = inflate_from(cfg, weights, model)
+    _check_frozen(cfg, report)
+    lines = [f"image weights ({weights.layout}) are inflated into {model.config['name']}"]  # type: ignore[index]
+    if is_to_be_sorted(cfg, weights, model):
+        lines.append(
+            "channels are sorted by clips of the training data first (OCTCONV.SMOOTHEST_LOW)"
+        )
+    lines += report.lines()
+    if len(lines) > MAX_LINES:
+        lines = [*lines[: MAX_LINES - 1], f"and {len(lines) - MAX_LINES + 1} lines more"]
+    return lines
 
 
 def image_weights(cfg: Any, checkpoint: Checkpoint) -> ImageWeights:

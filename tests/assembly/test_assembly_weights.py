@@ -8,7 +8,8 @@ import torch
 
 from octvideo import create_model
 from octvideo.assembly.model import build_model
-from octvideo.assembly.weights import load_initial_weights
+from octvideo.assembly.weights import load_initial_weights, start_lines
+from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.config import load_config
 from octvideo.data.loading.batch import Sample
 from octvideo.engine.distributed import Processes
@@ -200,3 +201,37 @@ def test_a_video_file_loads_as_it_is(repo, tmp_path):
     load_initial_weights(cfg, model, CLIPS, Processes())
 
     assert torch.equal(model.stem.conv.weight, trained.stem.conv.weight)
+
+
+FINETUNE = Path(__file__).parents[2] / "configs" / "finetune"
+
+
+def test_what_training_would_do_with_image_weights_is_told_in_30_lines(tmp_path):
+    cfg = load_config(str(FINETUNE / "oct_i3d.yaml"), [*SMALL, "OCTCONV.ALPHA=0.5"])
+    image, path = create_model("resnet26", width_per_group=16), str(tmp_path / "image.pyth")
+    seen = InputSpec((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    Checkpoint(path, image.state_dict(), network=image.config, input=seen).write(path)
+
+    lines = start_lines(cfg, build_model(cfg), path)
+
+    assert len(lines) <= 30
+    assert lines[0].endswith("are inflated into i3d_r26")
+    assert any("channels are sorted" in line for line in lines)
+    assert any(line.startswith("split in res2") for line in lines)
+    assert any(line.startswith("starts fresh: head.fc") for line in lines)
+
+
+def test_video_weights_are_loaded_where_their_input_is_the_settings(tmp_path):
+    cfg = load_config(str(FINETUNE / "i3d_from_kinetics.yaml"), SMALL)
+    path, seen = str(tmp_path / "i3d.pyth"), InputSpec((0.45,) * 3, (0.225,) * 3)
+    source = create_model("i3d_r26", width_per_group=16, num_classes=400)
+    Checkpoint(path, source.state_dict(), network=source.config, input=seen).write(path)
+    model = build_model(cfg)
+
+    lines = start_lines(cfg, model, path)
+
+    assert "skipped head head.fc.weight" in lines[1]
+    assert torch.equal(model.stem.conv.weight, source.stem.conv.weight)
+    cfg = load_config(str(FINETUNE / "i3d_from_kinetics.yaml"), [*SMALL, "DATA.MEAN=[0.5,0.5,0.5]"])
+    with pytest.raises(CheckpointError, match=r"set DATA\.MEAN \[0\.45, 0\.45, 0\.45\]"):
+        start_lines(cfg, build_model(cfg), path)
