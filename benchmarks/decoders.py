@@ -30,6 +30,7 @@ from typing import Any
 import av
 import numpy as np
 from mutations import write_good
+from sequential_decode import displayed, plain
 
 from octvideo.data.prepare.video_files import look_below
 
@@ -96,7 +97,9 @@ def by_opencv(path: str, indices: list[int]) -> list[Any]:
 def by_torchcodec(path: str, indices: list[int]) -> list[Any]:
     from torchcodec.decoders import VideoDecoder
 
-    decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1)
+    with av.open(path, metadata_errors="replace") as container:
+        first = container.streams.video[0].index  # not the "best" one, which is its default
+    decoder = VideoDecoder(path, stream_index=first, dimension_order="NHWC", num_ffmpeg_threads=1)
     return list(decoder.get_frames_at(indices).data.numpy())
 
 
@@ -113,25 +116,13 @@ def truth_of(path: Path) -> list[Any]:
     """Signatures of all frames of a sequential decode, as displayed; of those before it breaks off."""
     found = []
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            container.streams.video[0].codec_context.thread_count = 1
+        with plain(path) as container:
             for frame in container.decode(video=0):
-                found.append(signature(_displayed(frame)))  # noqa: PERF401 - the rest may not decode
+                shown = displayed(frame, frame.width, frame.height)
+                found.append(signature(shown))
     except Exception as error:
         print(f"  {path.name}: ends after {len(found)} frames ({error})"[:120], file=sys.stderr)
     return found
-
-
-def _displayed(frame: Any) -> Any:
-    """By quarter turns and flips of the display matrix."""
-    pixels = frame.to_ndarray(format="rgb24")
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return pixels
-    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32, 5).tolist()
-    if a == d == 0:
-        pixels, a, d = pixels.swapaxes(0, 1), c, b
-    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 @dataclass

@@ -44,10 +44,10 @@ def file_url(path: str | Path) -> str:
 
 
 def ffmpeg_errors() -> tuple[type[Exception], ...]:
-    """What PyAV raises for a file that FFmpeg cannot make sense of."""
+    """What PyAV raises where FFmpeg cannot make sense of a file; IndexError: of a stream that appears midway."""
     import av
 
-    return av.FFmpegError, OSError, ValueError, MemoryError
+    return av.FFmpegError, OSError, ValueError, IndexError, MemoryError
 
 
 @contextmanager

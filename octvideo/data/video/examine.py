@@ -71,42 +71,53 @@ def examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
     """The cheap check. Only where the packets do not tell how many frames there are is the file decoded to count."""
     with opened(path) as container:
         stream = container.streams.video[0]
-        codec, announced = stream.codec_context, stream.average_rate or stream.guessed_rate
         moov, inspect = read_moov(path), _inspector_of(container)
         layout, first = _map_of(container, inspect, first_frame=may_be_turned(moov))
         parameters = inspect.parameters if inspect else Parameters()
-        shown, problems = _first_look(codec, first), _NO_PROBLEMS
-        if layout.unclear or len(parameters.sizes) > 1 or (parameters.is_turned and not first):
+        shown, problems = _first_look(stream.codec_context, first), _NO_PROBLEMS
+        must_count = bool(layout.unclear) or len(parameters.sizes) > 1
+        if must_count or (parameters.is_turned and not first):
             shown, problems = count(path)
-        if layout.unclear or len(parameters.sizes) > 1:
-            times = true_times(shown.stamps, sane_rate(announced))
-            last_seconds = shown.last_seconds
-        else:
-            times = _seconds_of(layout, stream)
-            last_seconds = float(layout.last_duration * stream.time_base)
         reason = (
             layout.unclear
-            or _doubt_of_codec(codec, parameters, shown)
+            or _doubt_of_codec(stream.codec_context, parameters, shown)
             or ("fragmented" if is_fragmented(moov) else "")
             or _doubt_of_container(container, layout)
         )
-        aspect = float(stream.sample_aspect_ratio or 1)
-    fps, seconds = rate_and_duration(times, announced, last_seconds)
-    (width, height), orientation = shown.sizes[0], shown.orientation
-    if orientation.is_on_its_side:
-        width, height, aspect = height, width, 1 / aspect
-    return VideoInfo(
+        announced = stream.average_rate or stream.guessed_rate
+        if must_count:
+            times, last_seconds = true_times(shown.stamps, sane_rate(announced)), shown.last_seconds
+        else:
+            times = _seconds_of(layout, stream)
+            last_seconds = float(layout.last_duration * stream.time_base)
+        fps, seconds = rate_and_duration(times, announced, last_seconds)
+        info = _described(stream, shown, fps)
+    return replace(
+        info,
         num_frames=len(times),
-        fps=fps,
-        width=width,
-        height=height,
-        rotation=orientation.rotation,
-        codec=codec.name,
         duration_seconds=seconds,
         backend="pyav" if reason else "decord",
         reason=reason,
         problems=problems,
         num_bytes=num_bytes,
+    )
+
+
+def _described(stream: Any, shown: Decoded, fps: float) -> VideoInfo:
+    """What the pictures are like; nothing yet of how many there are."""
+    (width, height), orientation = shown.sizes[0], shown.orientation
+    aspect = float(stream.sample_aspect_ratio or 1)
+    if orientation.is_on_its_side:
+        width, height, aspect = height, width, 1 / aspect
+    return VideoInfo(
+        num_frames=0,
+        fps=fps,
+        width=width,
+        height=height,
+        rotation=orientation.rotation,
+        codec=stream.codec_context.name,
+        duration_seconds=0.0,
+        backend="pyav",
         flip=orientation.flip,
         pixel_aspect=aspect,
     )

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 _MAX_REORDERING = 16  # frames, in every codec
 _DEFAULT_RATE = 25.0
+_NEARLY_ALL = 0.98
 
 Seconds = NDArray[np.float64]
 
@@ -66,16 +67,17 @@ def rate_and_duration(
 ) -> tuple[float, float]:
     """(frames per second, seconds) of a video with these true times; last_seconds: how long the last frame is shown.
 
-    The announced rate holds where no frame is further than half a frame from its place at that rate; else, and where
-    there is none, the rate is the number of frames over the time that they are shown.
+    The announced rate holds where nearly all frames are shown at it, to half a frame; players hold the first frame of
+    some AVI files longer. Else, and where no rate is announced, it is the number of frames over their time.
     """
-    count = len(times)
-    rate = sane_rate(announced)
+    count, rate = len(times), sane_rate(announced)
     is_said = announced is not None and 0.1 <= announced <= 1000
-    places = np.arange(count)
-    if count < 2 or (is_said and np.abs(times * rate - places).max() <= 0.5):
+    late = times * rate - np.arange(count)  # in frames
+    if count < 2 or (is_said and np.abs(late).max() <= 0.5):
         return rate, count / rate
     gaps = np.diff(times)
     is_sane = 0 < last_seconds <= 10 * gaps.max()
     seconds = float(times[-1]) + (last_seconds if is_sane else float(np.median(gaps)))
+    if is_said and np.mean(np.abs(late - np.median(late)) <= 0.5) >= _NEARLY_ALL:
+        return rate, seconds
     return min(max(count / seconds, 1e-3), 1e3), seconds

@@ -112,6 +112,24 @@ def test_damage_inside_a_picture_is_noticed_by_pyav(sound, tmp_path, name, k):
     assert_frames_of_a_sequential_decode(path, backend="pyav")
 
 
+def test_a_picture_that_says_it_is_not_coded_is_noticed(sound, tmp_path):
+    """Part 2: one bit behind the picture's time; decoders show nothing for it, whatever follows."""
+
+    def change(contents):
+        at = contents[13].index(b"\0\0\1\xb6") + 5
+        picture = bytearray(contents[13])
+        picture[at] &= ~0x20
+        return [*contents[:13], bytes(picture), *contents[14:]]
+
+    path = copy_contents(sound("part2.avi"), tmp_path / "part2.avi", change)
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 29
+
+    with open_video(path) as video:
+        assert (video.info.num_frames, video.info.backend) == (29, "pyav")
+    assert_frames_of_a_sequential_decode(path)
+
+
 @pytest.mark.parametrize("name", ["plain.mp4", "part2.avi"])
 def test_a_whole_decode_finds_damage_inside_pictures_and_auto_remembers_it(sound, tmp_path, name):
     path = copy_contents(sound(name), tmp_path / name, overwritten(10))

@@ -140,6 +140,7 @@ def test_seconds_increase_whatever_the_stamps(stamps):
         (np.arange(50) / 25, None, 0.0, (25, 2.0)),
         (np.arange(50) / 25, 90000, 0.0, (25, 2.0)),
         (np.arange(50) / 12.5, 25, 0.08, (12.5, 4.0)),
+        (np.array([0.0, *np.arange(3, 101)]) / 25, 25, 0.0, (25, 101 / 25)),
         (np.zeros(1), 30, 0.0, (30, 1 / 30)),
         (np.zeros(1), None, 0.0, (25, 1 / 25)),
     ],
