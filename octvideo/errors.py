@@ -41,12 +41,15 @@ class CheckpointError(OctvideoError):
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Wrap a tool's main: an OctvideoError becomes `error: <line>` on stderr and exit status 2."""
+    """Wrap a tool's main: an OctvideoError becomes `error: <line>` on stderr and exit status 2, Ctrl-C status 130."""
     try:
         yield
     except OctvideoError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)
 
 
 def import_optional(name: str, purpose: str, remedy: str) -> Any:

@@ -1,7 +1,9 @@
 """Files that appear whole or not at all. Paths go through iopath, so a registered handler (object storage) works."""
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
@@ -10,21 +12,58 @@ from iopath.common.file_io import g_pathmgr
 
 from octvideo.errors import OctvideoError
 
+UNFINISHED = ".tmp"
+
 
 def is_local(path: str) -> bool:
     return "://" not in path
 
 
+class OutputError(OctvideoError, OSError):
+    """What a run writes cannot be written. What stood there before still does."""
+
+
+@contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Inside, an OSError becomes an OutputError that names the path and what to do."""
+    try:
+        yield
+    except OctvideoError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}); what was written before is whole. "
+            "Make room there, and the same command continues"
+        ) from error
+
+
+def require_handler(path: str) -> None:
+    """Raise OctvideoError for a path with a scheme that nothing handles: iopath would take it for a local folder."""
+    if not is_local(path) and not any(path.startswith(known) for known in g_pathmgr._path_handlers):
+        scheme = path.partition("://")[0]
+        raise OctvideoError(
+            f"{path}: nothing can write to {scheme}://; register a handler for it with iopath's g_pathmgr, "
+            "or choose a local OUTPUT_DIR"
+        )
+
+
 def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
     """Call write(file); then either all of it stands under `path`, on the disk, or what stood there before.
 
-    Object stores show a file when it is closed, so only local files take the way over a temporary name.
+    Object stores show a file when it is closed, so only local files take the way over a temporary name, which nobody
+    else has. Raises OutputError.
     """
-    if not is_local(path):
-        with g_pathmgr.open(path, "wb") as file:
-            write(file)
-        return
-    temporary = f"{path}.tmp"
+    require_handler(path)
+    with writing(path):
+        if is_local(path):
+            _write_local(path, write)
+        else:
+            with g_pathmgr.open(path, "wb") as file:
+                write(file)
+
+
+def _write_local(path: str, write: Callable[[IO[bytes]], object]) -> None:
+    temporary = f"{path}.{uuid4().hex[:8]}{UNFINISHED}"
     try:
         with Path(temporary).open("wb") as file:
             write(file)
@@ -46,15 +85,23 @@ def fsync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
+def is_unfinished(name: str) -> bool:
+    """Is it what a write that was killed left behind? (0.1.0 wrote NAME.pyth.tmp.)"""
+    return re.search(rf"(\.[0-9a-f]{{8}}|\.pyth){re.escape(UNFINISHED)}$", name) is not None
+
+
 def make_output_folder(folder: str) -> None:
     """Create the folder and prove that it can be written to. Raises OctvideoError."""
+    require_handler(folder)
     probe = f"{folder}/.write_test_{uuid4().hex}"  # of this process alone: all ranks probe one folder at a time
     try:
         g_pathmgr.mkdirs(folder)
         with g_pathmgr.open(probe, "wb") as file:
             file.write(b"")
         g_pathmgr.rm(probe)
-    except OSError as error:
+    # A handler may refuse to write in words of its own.
+    except (OSError, ValueError, AssertionError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise OctvideoError(
-            f"{folder}: cannot be written to ({error.strerror or error}); choose another OUTPUT_DIR"
+            f"{folder}: cannot be written to ({reason}); choose another OUTPUT_DIR"
         ) from error

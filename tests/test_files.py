@@ -2,7 +2,10 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from octvideo.files import make_output_folder
+import pytest
+
+from octvideo.errors import OctvideoError
+from octvideo.files import make_output_folder, write_atomically
 
 
 def test_many_ranks_prove_at_once_that_they_can_write(tmp_path):
@@ -10,3 +13,35 @@ def test_many_ranks_prove_at_once_that_they_can_write(tmp_path):
         list(ranks.map(make_output_folder, [str(tmp_path / "run")] * 400))
 
     assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "folder", ["s3://bucket/run", "gs://run", "file:///tmp/run", "weird+x://a"]
+)
+def test_a_scheme_that_nothing_handles_is_refused(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(OctvideoError, match="nothing can write to"):
+        make_output_folder(folder)
+    with pytest.raises(OctvideoError, match="nothing can write to"):
+        write_atomically(f"{folder}/best.pyth", lambda file: file.write(b"x"))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "results.json"
+
+    def slowly(file):
+        write_atomically(str(path), lambda other: other.write(b"other"))
+        file.write(b"mine")
+
+    write_atomically(str(path), slowly)
+
+    assert path.read_bytes() == b"mine"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_gone_is_one_line(tmp_path):
+    with pytest.raises(OctvideoError, match=r"cannot be written .No such file or directory.; what"):
+        write_atomically(str(tmp_path / "gone/results.json"), lambda file: file.write(b"x"))

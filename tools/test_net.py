@@ -36,7 +36,7 @@ def main() -> None:
     checkpoint = Checkpoint.read(args.checkpoint) if args.checkpoint else ""
     cfg = load_config(args.cfg, overrides) if args.cfg else settings_of(checkpoint, overrides)
 
-    with processes() as procs:
+    with processes(silence_seconds=cfg.DATA_LOADER.TIMEOUT) as procs:
         final_test(cfg, procs, checkpoint, args.list)
 
 

@@ -9,6 +9,7 @@ The same command continues a run that was interrupted. Settings: octvideo/config
 """
 
 import argparse
+import sys
 
 from octvideo.assembly import dry_run, final_test, train
 from octvideo.config import add_config_arguments, load_config
@@ -27,12 +28,13 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     cfg = load_config(args.cfg, [*args.opts, *args.settings])
 
-    with processes() as procs:
+    with processes(silence_seconds=cfg.DATA_LOADER.TIMEOUT) as procs:
         if args.dry_run:
             dry_run(cfg, procs)
             return
-        finished = not cfg.TRAIN.ENABLE or train(cfg, procs)
-        if finished and cfg.TEST.ENABLE:
+        if cfg.TRAIN.ENABLE and (status := train(cfg, procs).exit_status):
+            sys.exit(status)
+        if cfg.TEST.ENABLE:
             final_test(cfg, procs)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from octvideo.assembly import data as build_data
-from octvideo.assembly.start import start_run
+from octvideo.assembly.start import running
 from octvideo.assembly.tasks import task_of
 from octvideo.assembly.training import build_trainer, validator
 from octvideo.data.clips.views import DecodedVideo, ViewSpec
@@ -24,9 +25,9 @@ logger = logging.getLogger("octvideo")
 
 def dry_run(cfg: Any, procs: Processes) -> None:
     """Two training and two evaluation steps of a config on generated data; nothing is kept."""
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, ExitStack() as stack:
         small = _shrunk(cfg, folder, procs.world_size)
-        start_run(small, procs)
+        stack.enter_context(running(small, procs))
         classes, multi_label = small.MODEL.NUM_CLASSES, cfg.DATA.MULTI_LABEL
         task = task_of(small)
         samples = GeneratedSamples(
@@ -67,6 +68,9 @@ class GeneratedSamples:
 
     def __len__(self) -> int:
         return self.num_samples
+
+    def fingerprint(self) -> str:
+        return "generated"
 
     def sample(self, epoch: int, index: int) -> Sample:
         label = index % self.num_classes

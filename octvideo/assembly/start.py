@@ -1,5 +1,7 @@
 """What training and testing begin with, and how a network's output becomes scores."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 from torch import nn
@@ -11,18 +13,34 @@ from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import Scorer
 from octvideo.engine.log import setup_logging
 from octvideo.engine.threads import set_threads
-from octvideo.files import make_output_folder
+from octvideo.errors import OctvideoError
+from octvideo.lock import only_writer
 from octvideo.models.network import HeadAct
 
 
-def start_run(cfg: Any, procs: Processes) -> None:
-    """Output folder, log, threads, CUDA kernels; what training and testing begin with."""
-    make_output_folder(cfg.OUTPUT_DIR)
-    setup_logging(cfg.OUTPUT_DIR, procs.is_main)
-    set_threads(cfg.DATA_LOADER.NUM_WORKERS, procs.local_world_size)
-    if procs.device.type == "cuda":
-        benchmark = cfg.CUDA.CUDNN_BENCHMARK and not cfg.TRAIN.DETERMINISTIC
-        choose_kernels(benchmark=benchmark, tf32=cfg.CUDA.TF32)
+@contextmanager
+def running(cfg: Any, procs: Processes) -> Iterator[None]:
+    """What training and testing run within: OUTPUT_DIR, which nobody else writes to, the log, threads, CUDA
+    kernels.
+
+    Raises OctvideoError on every rank where the folder cannot be written to or is in use.
+    """
+    with ExitStack() as stack:
+        problem = None
+        if procs.is_main:
+            try:
+                stack.enter_context(only_writer(cfg.OUTPUT_DIR))
+            except OctvideoError as error:
+                problem = str(error)
+        problem = procs.from_main(problem)
+        if problem is not None:
+            raise OctvideoError(problem)
+        setup_logging(cfg.OUTPUT_DIR, procs.is_main)
+        set_threads(cfg.DATA_LOADER.NUM_WORKERS, procs.local_world_size)
+        if procs.device.type == "cuda":
+            benchmark = cfg.CUDA.CUDNN_BENCHMARK and not cfg.TRAIN.DETERMINISTIC
+            choose_kernels(benchmark=benchmark, tf32=cfg.CUDA.TF32)
+        yield
 
 
 def head_act(cfg: Any) -> HeadAct:

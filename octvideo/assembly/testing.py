@@ -11,8 +11,9 @@ import torch
 from iopath.common.file_io import g_pathmgr
 from torch import nn
 
+from octvideo.assembly.identity import check_tested, digest, facts, recipe_of, weights_digest
 from octvideo.assembly.model import build_model
-from octvideo.assembly.start import scorer, start_run
+from octvideo.assembly.start import running, scorer
 from octvideo.assembly.tasks import FinalTest, task_of, with_counted_classes
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count
@@ -30,6 +31,7 @@ from octvideo.engine.evaluation.results import (
     write_results,
 )
 from octvideo.errors import CheckpointError
+from octvideo.files import is_local
 from octvideo.report.html import write_report
 from octvideo.weights import load_weights
 from octvideo.weights.assumptions import Assumptions
@@ -47,16 +49,23 @@ def final_test(
     list_path: by default test.csv (or val.csv) of the data.
     """
     cfg = with_counted_classes(cfg)
-    start_run(cfg, procs)
-    if not isinstance(checkpoint, Checkpoint):
-        path = checkpoint or cfg.TEST.CHECKPOINT_FILE_PATH
-        checkpoint = read_weights(path or _newest_checkpoint(cfg.OUTPUT_DIR, procs))
+    with running(cfg, procs):
+        if not isinstance(checkpoint, Checkpoint):
+            path = checkpoint or cfg.TEST.CHECKPOINT_FILE_PATH
+            checkpoint = read_weights(path or _newest_checkpoint(cfg.OUTPUT_DIR, procs))
+        return _test(cfg, procs, checkpoint, list_path)
+
+
+def _test(cfg: Any, procs: Processes, checkpoint: Checkpoint, list_path: str) -> dict[str, Any]:
     model, names = _trained_model(cfg, checkpoint)
     model.to(procs.device).eval()
     task = task_of(cfg)
     summaries: dict[str, dict[str, Any]] = {}
+    journals: list[Journal] = []
     for test in task.final_tests(names, list_path):
-        evaluation, summary = _evaluate(cfg, procs, model, names, test, checkpoint)
+        journal = _journal(cfg, procs, model, names, test, checkpoint)
+        journals += [journal] if journal else []
+        evaluation, summary = _evaluate(cfg, procs, model, names, test, checkpoint, journal)
         if not summaries:
             first = test, evaluation, summary
         summaries[test.title] = summary
@@ -68,8 +77,32 @@ def final_test(
         }
     if procs.is_main:
         write_results(cfg.OUTPUT_DIR, evaluation, summary)
-        _report(cfg, procs, test, summary)
+        _report(cfg, procs, test, summary, checkpoint)
+        for journal in journals:
+            journal.remove()
     return summary
+
+
+def _journal(
+    cfg: Any,
+    procs: Processes,
+    model: nn.Module,
+    names: list[str],
+    test: FinalTest,
+    checkpoint: Checkpoint,
+) -> Journal | None:
+    """What lets a test continue; every rank has the same test. None where OUTPUT_DIR is no local folder."""
+    protocol = _protocol(cfg, test.videos.spec, checkpoint.path, test.source)
+    paths, labels = test.videos.paths, test.videos.labels
+    if procs.world_size > 1:
+        digests = {"paths": digest(paths), "labels": digest(labels), "classes": digest(names)}
+        procs.agree(facts(cfg) | protocol | digests | {"weights": weights_digest(model)})
+    if not is_local(cfg.OUTPUT_DIR):
+        logger.info("%s is no local folder: a test that stops starts anew", cfg.OUTPUT_DIR)
+        return None
+    settings = {"network": model.config, "multi_label": cfg.DATA.MULTI_LABEL, "paths": paths}
+    key = fingerprint(**protocol, **settings, title=test.title)
+    return Journal(Path(cfg.OUTPUT_DIR), key, procs.rank)
 
 
 def _evaluate(
@@ -79,13 +112,11 @@ def _evaluate(
     names: list[str],
     test: FinalTest,
     checkpoint: Checkpoint,
+    journal: Journal | None,
 ) -> tuple[Evaluation, dict[str, Any]]:
-    """One evaluation and its summary. A journal lets it continue where it was interrupted."""
+    """One evaluation and its summary. The journal lets it continue where it was interrupted."""
     task, videos = task_of(cfg), test.videos
     protocol = _protocol(cfg, videos.spec, checkpoint.path, test.source)
-    settings = {"network": model.config, "multi_label": cfg.DATA.MULTI_LABEL, "paths": videos.paths}
-    key = fingerprint(**protocol, **settings, title=test.title)
-    journal = Journal(Path(cfg.OUTPUT_DIR), key, procs.rank)
     evaluation = evaluate(
         scorer(cfg, model, protocol["view_chunk"] if cfg.TEST.OPTIMIZE else 0),
         videos,
@@ -100,13 +131,14 @@ def _evaluate(
     )
     summary = summarise(evaluation, names, protocol | {"network": _network(cfg, model)})
     if procs.is_main:
-        journal.remove()
         title = f"centre crops of {test.title}: " if test.title else ""
         logger.info("%s%s", title, headline(summary))
     return evaluation, summary
 
 
-def _report(cfg: Any, procs: Processes, test: FinalTest, summary: dict[str, Any]) -> None:
+def _report(
+    cfg: Any, procs: Processes, test: FinalTest, summary: dict[str, Any], checkpoint: Checkpoint
+) -> None:
     environment = {
         "torch": torch.__version__,
         "device": str(procs.device),
@@ -115,7 +147,7 @@ def _report(cfg: Any, procs: Processes, test: FinalTest, summary: dict[str, Any]
     write_report(
         cfg.OUTPUT_DIR,
         film=test.videos.film,
-        config=cfg.dump(),
+        config=recipe_of(checkpoint, cfg),
         environment=environment,
         title=cfg.OUTPUT_DIR,
     )
@@ -148,9 +180,15 @@ def settings_of(checkpoint: Checkpoint, overrides: Sequence[str] = ()) -> Any:
 def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[str]]:
     """The network with a checkpoint's weights (their moving average, if there is one), and its class names.
 
-    Raises CheckpointError where the weights were trained with another DATA.MEAN or DATA.STD.
+    Raises CheckpointError where the weights were trained for another network or another input.
     """
     model = build_model(cfg)
+    options: Any = model.config
+    settings = task_of(cfg).input_spec()
+    check_tested(
+        checkpoint,
+        Checkpoint(network=options, input=settings, multi_label=cfg.DATA.MULTI_LABEL),
+    )
     load_weights(model, checkpoint, new_classes=False)
     Assumptions.of_checkpoint(checkpoint).check_input(cfg.DATA.MEAN, cfg.DATA.STD)
     return model, list(checkpoint.class_names) or task_of(cfg).class_names()

@@ -8,20 +8,22 @@ from torch import nn
 
 from octvideo.assembly import data as build_data
 from octvideo.assembly import recipe as build_recipe
+from octvideo.assembly.identity import RunIdentity, digest, facts, weights_digest
 from octvideo.assembly.model import build_model
-from octvideo.assembly.start import head_act, scorer, start_run
+from octvideo.assembly.start import head_act, running, scorer
 from octvideo.assembly.tasks import task_of, with_counted_classes
 from octvideo.assembly.weights import frozen_stages, load_initial_weights
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import stage_table
 from octvideo.data.loading.batch import Batch
-from octvideo.data.loading.loader import Loader
+from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import Videos, evaluate
 from octvideo.engine.evaluation.results import summarise
 from octvideo.engine.training import adapt
 from octvideo.engine.training.losses import Mixer, make_loss
 from octvideo.engine.training.rng import be_deterministic, seed_all
+from octvideo.engine.training.state import TrainSummary
 from octvideo.engine.training.trainer import Trainer
 from octvideo.errors import ConfigError
 from octvideo.layers import channels_last
@@ -32,10 +34,14 @@ logger = logging.getLogger("octvideo")
 Validate = Callable[[nn.Module], dict[str, float]]
 
 
-def train(cfg: Any, procs: Processes) -> bool:
-    """Train in OUTPUT_DIR, or go on with the run that is there. False when a signal stopped it."""
+def train(cfg: Any, procs: Processes) -> TrainSummary:
+    """Train in OUTPUT_DIR, or go on with the run that is there. Not `finished` when a signal stopped it."""
     cfg = with_counted_classes(cfg)
-    start_run(cfg, procs)
+    with running(cfg, procs):
+        return _train(cfg, procs)
+
+
+def _train(cfg: Any, procs: Processes) -> TrainSummary:
     task = task_of(cfg)
     loader = build_data.train_loader(cfg, task.train_dataset(), procs)
     trainer = build_trainer(cfg, procs, loader, validator(cfg, task.validation(), procs))
@@ -47,7 +53,7 @@ def train(cfg: Any, procs: Processes) -> bool:
     logger.info(
         "checkpoints and curves: %s, checkpoints/, metrics.jsonl, tensorboard/", cfg.OUTPUT_DIR
     )
-    return summary.finished
+    return summary
 
 
 def training_batches(cfg: Any) -> tuple[Iterator[Batch], list[str]]:
@@ -71,6 +77,10 @@ def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate
     frozen = _adapt(cfg, model, procs)
     steps = max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1)
     logger.info(build_recipe.describe_recipe(cfg, steps, procs.world_size))
+    about = describe(cfg, model, loader.dataset)
+    if procs.world_size > 1:
+        known = {"list": about.training["data"], "classes": digest(about.class_names)}
+        procs.agree(facts(cfg) | known | {"weights": weights_digest(model)})
     return Trainer(
         model,
         loader,
@@ -87,7 +97,8 @@ def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate
         mix=_mixer(cfg),
         frozen=frozen,
         procs=procs,
-        about=describe(cfg, model),
+        about=about,
+        identity=RunIdentity(cfg, about),
     )
 
 
@@ -123,7 +134,7 @@ def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
     return frozen
 
 
-def describe(cfg: Any, model: nn.Module) -> Checkpoint:
+def describe(cfg: Any, model: nn.Module, dataset: Dataset) -> Checkpoint:
     """What a checkpoint needs to be used without a config; its weights are filled in when it is saved."""
     network: Any = model.config
     task = task_of(cfg)
@@ -134,6 +145,7 @@ def describe(cfg: Any, model: nn.Module) -> Checkpoint:
         multi_label=cfg.DATA.MULTI_LABEL,
         head_act=head_act(cfg),
         recipe=cfg.dump(),
+        training={"data": {"fingerprint": dataset.fingerprint(), "samples": len(dataset)}},
     )
 
 

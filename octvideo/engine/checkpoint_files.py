@@ -1,7 +1,7 @@
 """The checkpoints of a run: their names, which of them is the newest whole one, and which are removed.
 
     OUTPUT_DIR/checkpoints/checkpoint_epoch_00002.pyth               after two whole epochs
-    OUTPUT_DIR/checkpoints/checkpoint_epoch_00002_batch_000040.pyth  and 40 batches of the third
+    OUTPUT_DIR/checkpoints/checkpoint_epoch_00002_sample_00000320.pyth  and 320 samples of the third
     OUTPUT_DIR/checkpoints/best.pyth                                 the best validation so far
 
 Names sort in the order of training.
@@ -13,23 +13,31 @@ import zipfile
 
 from iopath.common.file_io import g_pathmgr
 
+from octvideo.files import is_unfinished
+from octvideo.torch_file import read_torch_file
+
 logger = logging.getLogger("octvideo")
 
-NAME = re.compile(r"checkpoint_epoch_\d{5}(_batch_\d{6})?\.pyth")
+# 0.1.0 counted batches.
+NAME = re.compile(r"checkpoint_epoch_\d{5}(_batch_\d{6}|_sample_\d{8,})?\.pyth")
 
 
-def checkpoint_name(epoch: int, batch: int = 0) -> str:
-    """epoch: whole epochs done; batch: batches done of the next one."""
-    return f"checkpoint_epoch_{epoch:05d}" + (f"_batch_{batch:06d}" if batch else "") + ".pyth"
+def checkpoint_name(epoch: int, samples: int = 0) -> str:
+    """epoch: whole epochs done; samples: those of the next one's order that are done."""
+    return f"checkpoint_epoch_{epoch:05d}" + (f"_sample_{samples:08d}" if samples else "") + ".pyth"
 
 
 def is_whole(path: str) -> bool:
-    """Is the file complete, every checksum right? Reads it once and unpacks nothing."""
+    """Can all of it be read, every checksum right?"""
     try:
         with g_pathmgr.open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-            return archive.testzip() is None
-    except (OSError, EOFError, zipfile.BadZipFile):
+            if archive.testzip() is not None:
+                return False
+        read_torch_file(path)
+    # What damaged bytes make a reader raise has no end.
+    except Exception:
         return False
+    return True
 
 
 def list_checkpoints(folder: str) -> list[str]:
@@ -50,6 +58,6 @@ def find_latest(folder: str) -> str | None:
 
 def prune(folder: str, keep: int) -> None:
     """Remove all but the newest `keep` (at least one) checkpoints, and what writes that were killed left behind."""
-    unfinished = [f"{folder}/{name}" for name in g_pathmgr.ls(folder) if name.endswith(".pyth.tmp")]
+    unfinished = [f"{folder}/{name}" for name in g_pathmgr.ls(folder) if is_unfinished(name)]
     for path in list_checkpoints(folder)[: -max(keep, 1)] + unfinished:
         g_pathmgr.rm(path)

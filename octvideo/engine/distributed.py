@@ -4,11 +4,14 @@ Under torchrun every process reads its place from the environment; without it th
 Tensors on the CPU travel over gloo and tensors on a GPU over nccl, so flags are agreed upon without waiting for a GPU.
 """
 
+import faulthandler
 import gc
 import os
+import re
+import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,7 +24,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from octvideo.engine.liveness import Liveness
+from octvideo.errors import OctvideoError
+
 T = TypeVar("T")
+
+LEAVING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,18 @@ class Processes:
         dist.all_gather_object(values, value)
         return values  # type: ignore[return-value]
 
+    def agree(self, facts: Mapping[str, object]) -> None:
+        """Raise OctvideoError on every rank where one has other facts than rank 0: which, and what differs."""
+        first, *others = self.gather(dict(facts))
+        for rank, own in enumerate(others, start=1):
+            differing = [key for key in {**first, **own} if first.get(key) != own.get(key)]
+            if differing:
+                changes = [f"{key} {own.get(key)}, not {first.get(key)}" for key in differing[:5]]
+                raise OctvideoError(
+                    f"rank {rank} differs from rank 0: {'; '.join(changes)}; "
+                    "start every rank with the same command, data and software"
+                )
+
     def from_main(self, value: T) -> T:
         """Rank 0's value on every rank."""
         values = [value]
@@ -100,8 +120,11 @@ class Processes:
         )
 
 
-def start_processes(device: str = "auto", timeout_minutes: float = 30) -> Processes:
-    """Join the processes that torchrun started, or be the only one. device: auto, cpu or cuda."""
+def start_processes(device: str = "auto", timeout_minutes: float = 30) -> tuple[Processes, Any]:
+    """Join the processes that torchrun started, or be the only one. device: auto, cpu or cuda.
+
+    Returns this process among them, and where they met (None for a single one).
+    """
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     place = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
@@ -109,20 +132,29 @@ def start_processes(device: str = "auto", timeout_minutes: float = 30) -> Proces
         torch.cuda.set_device(place)
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size == 1:
-        return Processes(device=place)
+        return Processes(device=place), None
     rank = int(os.environ["RANK"])
     timeout = timedelta(minutes=timeout_minutes)
     store = _own_store(rank, world_size, timeout)
     dist.init_process_group(
         backend_of(place), store=store, rank=rank, world_size=world_size, timeout=timeout
     )
-    return Processes(
+    procs = Processes(
         rank=rank,
         world_size=world_size,
         local_rank=local_rank,
         local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
         device=place,
     )
+    return procs, _second_connection(procs, timeout)
+
+
+def _second_connection(procs: Processes, timeout: timedelta) -> Any:
+    """To the store where the ranks met, under a name that this start shares with no other."""
+    name = procs.from_main(uuid4().hex)
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(host, port, is_master=False, timeout=timeout)  # type: ignore[attr-defined]
+    return dist.PrefixStore(f"octvideo/{name}", store)  # type: ignore[attr-defined]
 
 
 def backend_of(device: torch.device) -> str:
@@ -171,21 +203,71 @@ def name_start(store: Any, rank: int, world_size: int) -> str:
 
 
 @contextmanager
-def processes(device: str = "auto", timeout_minutes: float = 30) -> Iterator[Processes]:
-    """start_processes, and leave the group at the end, when nothing refers to it any more.
+def processes(
+    device: str = "auto", timeout_minutes: float = 30, silence_seconds: float = 120
+) -> Iterator[Processes]:
+    """Join the processes of this run, and leave the group at the end.
 
-    A DistributedDataParallel that outlives the group frees it at a time of its own, and the group then joins a thread
-    that may wait for the GIL: the process hangs. So what an error or a cycle keeps alive is let go of first.
+    silence_seconds: after which a rank that is not heard of ends the others (`liveness`).
     """
+    procs, store = start_processes(device, timeout_minutes)
+    if store is None:
+        try:
+            yield procs
+        except BaseException as error:
+            _forget_locals(error)
+            raise
+        return
+    liveness = Liveness(store, procs.rank, procs.world_size, silence_seconds)
+    procs.barrier()
+    liveness.start()
+    failure = "with an error of its own"
     try:
-        yield start_processes(device, timeout_minutes)
-    except BaseException as error:
-        _forget_locals(error)
+        yield procs
+        failure = ""
+    except SystemExit as stop:
+        failure = f"with exit status {stop.code}" if stop.code else ""
         raise
+    except OctvideoError as error:
+        failure = str(error)
+        raise
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        failure = "because another process ended"
+        reason = liveness.reason() or f"another process ended ({_short(error)})"
+        raise OctvideoError(
+            f"stopped: {reason}; the same command continues from the last checkpoint"
+        ) from error
     finally:
-        if dist.is_initialized():
-            gc.collect()
-            dist.destroy_process_group()
+        liveness.leave(failure)
+        _leave_group(sys.exc_info()[1])
+
+
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Is it gloo's or nccl's word for a rank that has gone?"""
+    lost = ("connection closed", "connection reset", "broken pipe", "timed out", "nccl", "gloo")
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in lost)
+
+
+def _short(error: RuntimeError) -> str:
+    """Gloo's own sentence, without its source line and its advice."""
+    first = str(error).splitlines()[0]
+    found = re.search(r"(connection|broken pipe|timed out)[^.]*", first, re.IGNORECASE)
+    return found.group() if found else first[:100]
+
+
+def _leave_group(error: BaseException | None) -> None:
+    """Drop what holds the group, then the group.
+
+    A DistributedDataParallel that is freed later holds the last reference: the group's destructor would then wait for a
+    thread that waits for the GIL. A C thread that needs no GIL ends a process that hangs here all the same.
+    """
+    _forget_locals(error)
+    gc.collect()
+    faulthandler.dump_traceback_later(LEAVING_SECONDS, exit=True)
+    dist.destroy_process_group()
+    faulthandler.cancel_dump_traceback_later()
 
 
 def _forget_locals(error: BaseException | None) -> None:

@@ -1,10 +1,14 @@
 """Where log lines go: the console, beside a progress bar, and stdout.log."""
 
 import logging
+import sys
+from contextlib import suppress
 from typing import IO
 
 from iopath.common.file_io import g_pathmgr
 from tqdm import tqdm
+
+from octvideo.files import writing
 
 logger = logging.getLogger("octvideo")
 
@@ -13,17 +17,27 @@ class _Console(logging.Handler):
     """Lines that do not tear the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record))
+        with suppress(OSError):  # the terminal may be gone
+            tqdm.write(self.format(record))
 
 
 class _LogFile(logging.StreamHandler[IO[str]]):
     """Opened through iopath, so that an object store may hold it."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(g_pathmgr.open(path, "a"))
+        with writing(path):
+            super().__init__(g_pathmgr.open(path, "a"))
+        self.path, self.failed = path, False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """A line that cannot be written is no error of the run: it was on the console. Said once."""
+        if not self.failed:
+            self.failed = True
+            logger.warning("%s: cannot be written (%s)", self.path, sys.exc_info()[1])
 
     def close(self) -> None:
-        self.stream.close()
+        with suppress(OSError):
+            self.stream.close()
         super().close()
 
 

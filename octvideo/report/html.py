@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octvideo.files import write_atomically
 from octvideo.report.curves import training_charts
 from octvideo.report.environment import environment as here
 from octvideo.report.figures import interval_bar, views_chart
@@ -56,7 +57,8 @@ def write_report(
         _details(summary, config, environment if environment is not None else here()),
     ]
     page = folder / "report.html"
-    page.write_text(_page(title, "".join(sections)), encoding="utf-8")
+    content = _page(title, "".join(sections)).encode(errors="backslashreplace")
+    write_atomically(str(page), lambda file: file.write(content))
     return page
 
 

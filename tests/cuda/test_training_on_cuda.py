@@ -54,8 +54,8 @@ class CrashingLoader(tiny.TinyLoader):
         super().__init__(batch_size=8)
         self.left = 9
 
-    def epoch(self, epoch, start_batch=0):
-        for batch in super().epoch(epoch, start_batch):
+    def epoch(self, epoch, start_sample=0):
+        for batch in super().epoch(epoch, start_sample):
             if self.left == 0:
                 raise Crash
             self.left -= 1

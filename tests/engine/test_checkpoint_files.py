@@ -73,6 +73,23 @@ def test_a_power_cut_at_any_step_of_a_write_leaves_a_good_newest_file(tmp_path, 
     assert read_torch_file(newest)["epoch"] == (2 if step == "fsync_folder" else 1)
 
 
+def test_a_bit_that_flips_anywhere_is_never_taken_for_whole(tmp_path):
+    """Headers and directories of the zip too: what a reader raises for them is of many kinds."""
+    first, second = write(tmp_path, 1, 2)
+    content = Path(second).read_bytes()
+    for place in range(0, len(content), 37):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        Path(second).write_bytes(damaged)
+
+        newest = find_latest(str(tmp_path))
+
+        if newest != first:  # a byte that pads
+            state = read_torch_file(second)
+            assert state["epoch"] == 2
+            assert torch.equal(state["w"], torch.full((500,), 2))
+
+
 @pytest.mark.parametrize("damage", ["truncated", "torn", "empty", "one byte"])
 def test_a_damaged_newest_file_is_passed_over_with_a_message(tmp_path, caplog, monkeypatch, damage):
     monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
@@ -121,7 +138,7 @@ def test_the_newest_are_kept_and_best_is_not_counted(tmp_path):
     prune(str(tmp_path), keep=2)
 
     names = [Path(path).name for path in list_checkpoints(str(tmp_path))]
-    assert names == ["checkpoint_epoch_00003.pyth", "checkpoint_epoch_00003_batch_000008.pyth"]
+    assert names == ["checkpoint_epoch_00003.pyth", "checkpoint_epoch_00003_sample_00000008.pyth"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pyth", *names]
 
 

@@ -1,5 +1,6 @@
 """Several processes do what one does: over gloo, under torchrun, on one "node" and on two."""
 
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ import tiny
 import torch
 
 from octvideo.engine.distributed import Processes, backend_of, name_start, processes
+from octvideo.engine.liveness import Liveness
+from octvideo.errors import OctvideoError
 
 CHILD = str(Path(tiny.__file__))
 # torch warns of collectives that go away and of gradients that the reducer must copy: neither may come from us.
@@ -231,7 +234,7 @@ def test_a_rank_that_cannot_read_its_data_stops_all_after_a_checkpoint(tmp_path)
 
     assert done.returncode != 0
     assert "5 of 20 files are bad" in done.stderr
-    assert (tmp_path / "checkpoints/checkpoint_epoch_00001_batch_000003.pyth").exists()
+    assert (tmp_path / "checkpoints/checkpoint_epoch_00001_sample_00000024.pyth").exists()
     assert "DataError" not in done.stderr  # a line per rank, no traceback of ours
 
 
@@ -282,3 +285,100 @@ def test_an_error_that_leaves_the_processes_keeps_nothing_of_them_alive():
         fail_twice()
 
     assert [reference() for reference in kept] == [None, None]
+
+
+def started(command):
+    return subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (signal.SIGSTOP, "error: rank 1 has not been heard of for 3 seconds: its process is dead"),
+        (signal.SIGKILL, "error: stopped: another process ended (Connection closed by peer"),
+    ],
+)
+def test_a_rank_that_is_stopped_or_dies_ends_the_others_with_a_line(tmp_path, number, line):
+    """Synchronized batch norm waits for the others inside every layer."""
+    options = ["sync=1", "seconds=0.1", "max_epoch=50", "silence=3"]
+    process = started(
+        torchrun("--standalone", "--nproc_per_node", "2", CHILD, str(tmp_path), *options)
+    )
+    while not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text():
+        time.sleep(0.1)
+    others = [int((tmp_path / f"pid_{rank}").read_text()) for rank in (0, 1)]
+    os.kill(others[1], number)
+    start = time.monotonic()
+
+    while Path(f"/proc/{others[0]}").exists():
+        time.sleep(0.1)
+        assert time.monotonic() - start < 20
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(others[1], signal.SIGKILL)
+    output = process.communicate()[0]
+
+    assert process.returncode != 0
+    assert line in output
+    assert 'Traceback (most recent call last):\n  File "' + CHILD not in output
+
+
+class Word(dict):
+    """A store in this process."""
+
+    def set(self, key, value):
+        self[key] = value
+
+    def multi_get(self, keys):
+        return [self[key].encode() for key in keys]
+
+
+def test_a_rank_that_is_slow_or_has_finished_is_no_lost_one(monkeypatch):
+    ended = []
+    monkeypatch.setattr(Liveness, "_end", lambda self, line: ended.append(line))
+    store = Word()
+    one, two = (Liveness(store, rank, 2, silence_seconds=0.4) for rank in (0, 1))
+    one.start()
+    two.start()
+    time.sleep(1.0)
+    two.leave()
+    time.sleep(1.0)
+    assert ended == []
+
+    one.leave()
+
+
+def test_a_rank_that_is_silent_is_named(monkeypatch):
+    ended = []
+    monkeypatch.setattr(Liveness, "_end", lambda self, line: ended.append(line))
+    store = Word()
+    one = Liveness(store, 0, 2, silence_seconds=0.2)
+    Liveness(store, 1, 2, silence_seconds=0.2)
+    one.start()
+    time.sleep(1.0)
+    one.leave()
+
+    assert ended[0].startswith("rank 1 has not been heard of for 0.2 seconds")
+
+
+def test_a_rank_that_failed_says_why():
+    store = Word()
+    one, two = (Liveness(store, rank, 2, silence_seconds=9) for rank in (0, 1))
+
+    two.leave("5 of 20 files are bad")
+
+    assert one.reason() == "rank 1 ended: 5 of 20 files are bad"
+
+
+def test_ranks_that_differ_are_named(monkeypatch):
+    procs = Processes(rank=0, world_size=3)
+    facts = [{"LR": 1, "list": "a"}, {"LR": 1, "list": "a"}, {"LR": 2, "list": "a"}]
+    monkeypatch.setattr(Processes, "gather", lambda self, own: facts)
+
+    with pytest.raises(OctvideoError, match="rank 2 differs from rank 0: LR 2, not 1; start"):
+        procs.agree(facts[0])
+
+    facts[2] = facts[0]
+    procs.agree(facts[0])

@@ -1,7 +1,8 @@
 """A training run small enough to be killed fifty times: stub network, stub loader, real Trainer.
 
 As a program, `python tiny.py OUTPUT_DIR [key=value ...]`, also under torchrun. Keys: those of TrainOptions, dropout,
-sync (batch norm), seconds (per batch), fail_rank and fail_at (a DataError), die_once (SIGKILL of rank 1 at a batch).
+sync (batch norm), seconds (per batch), silence (of a lost rank), fail_rank and fail_at (a DataError), die_once
+(SIGKILL of rank 1 at a batch).
 """
 
 import contextlib
@@ -77,9 +78,17 @@ class TinyLoader:
     def __len__(self) -> int:
         return self.batches
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+    @property
+    def batch_samples(self) -> int:
+        return self.batch_size * self.world_size
+
+    def ends(self, start_sample: int = 0) -> list[int]:
+        first = start_sample // self.batch_samples
+        return [(n + 1) * self.batch_samples for n in range(first, self.batches)]
+
+    def epoch(self, epoch: int, start_sample: int = 0) -> Iterator[Batch]:
         torch.rand(1)  # as DataLoader does when it starts
-        for number in range(start_batch, self.batches):
+        for number in range(start_sample // self.batch_samples, self.batches):
             if epoch == 1 and number == self.fail_at:
                 raise DataError("5 of 20 files are bad, more than DATA.MAX_BAD_RATIO allows")
             time.sleep(self.seconds)
@@ -154,8 +163,8 @@ class DyingLoader(TinyLoader):
         super().__init__(**options)
         self.n, self.memory, self.given = n, memory, 0
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
-        for batch in super().epoch(epoch, start_batch):
+    def epoch(self, epoch: int, start_sample: int = 0) -> Iterator[Batch]:
+        for batch in super().epoch(epoch, start_sample):
             self.given += 1
             if self.rank == 1 and self.given == self.n and not self.memory.exists():
                 self.memory.touch()
@@ -169,7 +178,8 @@ def main(output_dir: str, *settings: str) -> None:
     }
     options = {f.name: values[f.name] for f in fields(TrainOptions) if f.name in values}
     torch.set_num_threads(1)
-    with exit_on_user_error(), processes("cpu") as procs:
+    silence = values.get("silence", 120)
+    with exit_on_user_error(), processes("cpu", silence_seconds=silence) as procs:
         if procs.is_main:
             with contextlib.suppress(OSError):
                 Path(output_dir).mkdir(parents=True, exist_ok=True)
@@ -181,6 +191,8 @@ def main(output_dir: str, *settings: str) -> None:
             "batch_size": 8 // procs.world_size,
         }
         faults = {"seconds": values.get("seconds", 0)}
+        with contextlib.suppress(OSError):
+            (Path(output_dir) / f"pid_{procs.rank}").write_text(str(os.getpid()))
         if procs.rank == values.get("fail_rank"):
             faults["fail_at"] = values["fail_at"]
         loader = TinyLoader(**size, **faults)

@@ -97,6 +97,11 @@ class ClipDataset:
     def __len__(self) -> int:
         return len(self.videos)
 
+    def fingerprint(self) -> str:
+        """A digest of the list."""
+        videos = self.videos if isinstance(self.videos, VideoList) else VideoList(self.videos)
+        return videos.fingerprint()
+
     def sample(self, epoch: int, index: int) -> Sample:
         """The clip of video `index` in this epoch. Raises DataError when 20 videos in a row cannot be read."""
         problems: list[Problem] = []

@@ -1,5 +1,6 @@
 """Labelled images as a data set of the engine: folders of classes (ImageNet's layout) and CIFAR-10's batches."""
 
+import hashlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,9 @@ class ImageSource(Protocol):
     def class_names(self) -> Sequence[str]: ...
 
     def __len__(self) -> int: ...
+
+    def fingerprint(self) -> str:
+        """A digest of names and labels, wherever the pictures lie."""
 
     def entry(self, index: int) -> tuple[str, int]:
         """Name and label."""
@@ -59,6 +63,9 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self._images)
 
+    def fingerprint(self) -> str:
+        return self._images.fingerprint()
+
     def entry(self, index: int) -> tuple[str, int]:
         entry = self._images[index]
         return entry.path, entry.label
@@ -80,6 +87,10 @@ class Cifar10:
 
     def __len__(self) -> int:
         return len(self._labels)
+
+    def fingerprint(self) -> str:
+        text = f"{self.split} {list(self._labels)}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def entry(self, index: int) -> tuple[str, int]:
         return f"{self.folder}/{self.split}[{index}]", self._labels[index]
@@ -132,6 +143,10 @@ class ImageDataset:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def fingerprint(self) -> str:
+        """A digest of the pictures' names and labels."""
+        return self.source.fingerprint()
 
     def sample(self, epoch: int, index: int) -> Sample:
         """A picture that cannot be read is replaced by another, drawn from the same seed, and reported."""

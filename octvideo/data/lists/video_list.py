@@ -1,6 +1,7 @@
 """Lists of videos: one line per video, held compactly. data_lists/README.md describes the formats to users."""
 
 import csv
+import hashlib
 import re
 from array import array
 from collections.abc import Iterable, Iterator
@@ -75,6 +76,14 @@ class VideoList:
 
     def __len__(self) -> int:
         return len(self._num_frames)
+
+    def fingerprint(self) -> str:
+        """16 hex digits of paths as listed, labels and numbers of frames; the root may move."""
+        columns = (self._text, self._text_ends, self._labels, self._label_ends, self._num_frames)
+        digest = hashlib.sha256()
+        for column in columns:
+            digest.update(column.numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @overload
     def __getitem__(self, index: int) -> VideoEntry: ...

@@ -1,7 +1,7 @@
 """Batches of a dataset, in an order and with contents that depend on (seed, epoch) and on nothing else."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, Protocol
 
 import torch
@@ -12,9 +12,13 @@ from octvideo.errors import DataError
 
 
 class Dataset(Protocol):
-    """sample: a function of its arguments (and the dataset's seed) alone. Read files within `reading`."""
+    """sample: a function of its arguments (and the dataset's seed) alone. Read files within `reading`.
+
+    fingerprint: a digest of the entries and labels in their order, wherever the files lie.
+    """
 
     def __len__(self) -> int: ...
+    def fingerprint(self) -> str: ...
     def sample(self, epoch: int, index: int) -> Sample: ...
 
 
@@ -57,15 +61,33 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches per epoch, the same on every rank."""
-        size = self.batch_size * self._world_size
+        size = self.batch_samples
         return len(self.dataset) // size if self._drop_last else -(-len(self.dataset) // size)
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from `start_batch` on, which is how a run that stopped in the middle goes on.
+    @property
+    def batch_samples(self) -> int:
+        """Samples of a global batch: of all ranks."""
+        return self.batch_size * self._world_size
+
+    def ends(self, start_sample: int = 0) -> list[int]:
+        """Where in the epoch's order the global batches end that follow its first `start_sample` samples.
+
+        After a batch of another size, the first one ends where a batch of this size would. Where that leaves less than
+        a sample per rank, it joins the next.
+        """
+        size, total = self.batch_samples, len(self) * self.batch_samples
+        first = start_sample + (-start_sample % size or size)
+        if first - start_sample < self._world_size:
+            first += size
+        ends = list(range(first, total + 1, size))
+        return ends if self._drop_last else [min(end, len(self.dataset)) for end in ends]
+
+    def epoch(self, epoch: int, start_sample: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch behind its first `start_sample` samples, which is how an interrupted run resumes.
 
         Raises DataError when more than max_bad_ratio of the files turned out to be unreadable.
         """
-        parts = self._parts(epoch)[start_batch:]
+        parts = self._parts(epoch, start_sample)
         samples = self._samples([(epoch, index) for part in parts for index in part])
         for part in parts:
             batch = Batch.of(list(islice(samples, len(part))))
@@ -78,17 +100,16 @@ class Loader:
             self._pool.close()
             self._pool = None
 
-    def _parts(self, epoch: int) -> list[list[int]]:
+    def _parts(self, epoch: int, start_sample: int) -> list[list[int]]:
         """Dataset positions of each batch of this rank."""
-        order = self._order(epoch)
-        size = self.batch_size * self._world_size
+        order, rank, ranks = self._order(epoch), self._rank, self._world_size
         parts = []
-        for start in range(0, len(self) * size, size):
-            whole = order[start : start + size]
-            # Every rank needs a sample of an incomplete last batch: it is filled up from the beginning of the order.
-            whole += [order[i % len(order)] for i in range(-len(whole) % self._world_size)]
-            share = len(whole) // self._world_size
-            parts.append(whole[self._rank * share : (self._rank + 1) * share])
+        for start, end in pairwise([start_sample, *self.ends(start_sample)]):
+            whole = order[start:end]
+            if not self._drop_last:
+                # Every rank needs a sample of the last batch: it is filled up from the beginning.
+                whole += [order[i % len(order)] for i in range(-len(whole) % ranks)]
+            parts.append(whole[rank * len(whole) // ranks : (rank + 1) * len(whole) // ranks])
         return parts
 
     def _order(self, epoch: int) -> list[int]:

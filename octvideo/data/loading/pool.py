@@ -19,7 +19,8 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.sharedctypes import RawValue
 from typing import Any
@@ -34,6 +35,7 @@ from octvideo.errors import DataError
 _TASKS_PER_WORKER = 2  # one being read, one waiting in the pipe
 _MAX_UNEXPLAINED_DEATHS = 3
 _PR_SET_PDEATHSIG = 1
+_OF_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ReaderPool:
@@ -50,11 +52,12 @@ class ReaderPool:
         self._read, self._timeout = read, timeout_seconds
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["octvideo.data.clips.dataset"])
+        self._num_workers, self._unexplained = num_workers, 0
         self._workers = [self._start() for _ in range(num_workers)]
-        self._unexplained = 0
 
     def run(self, tasks: Sequence[tuple[Any, ...]], *, ahead: int) -> Iterator[Any]:
         """read(*task) for each task, in order; at most `ahead` results wait. Exceptions of `read` are raised here."""
+        self._workers += [self._start() for _ in range(self._num_workers - len(self._workers))]
         run = _Run(len(tasks), ahead)
         thread = threading.Thread(target=self._serve, args=(run, tasks), daemon=True)
         thread.start()
@@ -65,9 +68,9 @@ class ReaderPool:
             run.stop()
             thread.join()
             # Left in the middle: what is still being read belongs to nobody.
-            self._workers = [
-                self._replace(worker) if worker.tasks else worker for worker in self._workers
-            ]
+            for worker in [worker for worker in self._workers if worker.tasks]:
+                worker.kill()
+                self._workers.remove(worker)
 
     def close(self) -> None:
         for worker in self._workers:
@@ -75,7 +78,16 @@ class ReaderPool:
         self._workers = []
 
     def _start(self) -> "_Worker":
-        return _Worker(self._context, self._read, self.bad)
+        """Raises DataError where the system gives no process."""
+        try:
+            with _signals_held():
+                return _Worker(self._context, self._read, self.bad)
+        except (OSError, EOFError, RuntimeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(
+                f"loader workers cannot be started ({reason}); lower DATA_LOADER.NUM_WORKERS, or raise the limit "
+                "(ulimit -n, /dev/shm)"
+            ) from error
 
     def _replace(self, worker: "_Worker") -> "_Worker":
         worker.kill()
@@ -172,6 +184,21 @@ class _Run:
         return number < self._taken + self._ahead
 
 
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Inside, signals wait; what is started inside, the fork server and its workers, never gets them.
+
+    A signal to the whole group is the parent's to answer: a worker that died of it would leave a file to blame.
+    """
+    # It is started with the fork server, and its start would let the signals through.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PARENT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Worker:
     """The parent's side of one process: its pipe, its note, and the numbers of the tasks it has been given."""
 
@@ -238,9 +265,8 @@ def _work(pipe: Connection, note: Any, read: Callable[..., Any], bad: dict[str, 
     """The worker's life: it ends with its pipe, or with its parent even if it hangs in native code."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the parent decides what it means.
+    for number in _OF_THE_PARENT:
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     reading.keep_note(note)
     reading.known_bad.update(bad)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from octvideo.data.clips.views import DecodedVideo, ViewSpec, view_batches
 from octvideo.engine.distributed import Processes
-from octvideo.engine.evaluation.journal import Journal
+from octvideo.engine.evaluation.journal import Journal, stamp_of
 from octvideo.engine.evaluation.results import Evaluation
 from octvideo.errors import CheckpointError, ConfigError
 
@@ -63,7 +63,8 @@ def evaluate(
     subsets = videos.spec.subsets()
     chunk = view_chunk or default_view_chunk(videos.spec)
     mine = range(processes.rank, len(videos.paths), processes.world_size)
-    known = journal.load((len(subsets), num_classes)) if journal else {}
+    stamps = [stamp_of(path) for path in videos.paths] if journal else []
+    known = journal.load((len(subsets), num_classes), stamps) if journal else {}
     own: dict[int, Scores | str] = {i: known[i] for i in mine if i in known}
     progress(len(own), len(mine))
     left = iter(videos.read([i for i in mine if i not in own]))
@@ -82,7 +83,7 @@ def evaluate(
             scores = np.stack([combine(per_view[views], ensemble) for views in subsets.values()])
             own[video.index] = scores
             if journal:
-                journal.note(video.index, scores)
+                journal.note(video.index, scores, stamps[video.index])
         progress(len(own), len(mine))
     found = _each_once(processes.gather(own), len(videos.paths))
     return _collect(found, videos, list(subsets), num_classes)

@@ -3,12 +3,17 @@
 import base64
 import hashlib
 import json
+import os
 import shutil
+import stat
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from octvideo.files import writing
 
 Scores = NDArray[np.float32]
 
@@ -18,55 +23,84 @@ def fingerprint(**parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def stamp_of(path: str) -> str:
+    """Size and time of change of a video, or of every frame of a folder: other bytes have another stamp.
+
+    "" for what is not there, or is kept by a handler, where nothing is known.
+    """
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISDIR(status.st_mode):
+            return f"{status.st_size}:{status.st_mtime_ns}"
+        with os.scandir(path) as entries:
+            frames = [(e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in entries]
+        return fingerprint(frames=sorted(frames))
+    except (OSError, ValueError):
+        return ""
+
+
 class Journal:
     """Scores by video, a line each, one file per rank, under `folder/evaluation_<fingerprint>`.
 
     Another checkpoint, list or protocol has another fingerprint, so its work is never mixed in. Every rank reads all
-    files and writes its own; any number of processes may continue. Each line carries its checksum: one that a kill
-    cut short is ignored, and its video is scored again. Unread videos are not noted: they are tried again.
+    files and writes its own; any number of processes may continue. Each line carries the stamp of its video and a
+    checksum: the video is scored again where a kill cut the line short, or where the file was replaced. Unread videos
+    are not noted: they are tried again.
     """
 
     def __init__(self, folder: Path, fingerprint: str, rank: int = 0) -> None:
         self.folder = folder / f"evaluation_{fingerprint}"
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / f"rank_{rank:05d}.jsonl"
+        with writing(str(self.folder)):
+            self.folder.mkdir(parents=True, exist_ok=True)
 
-    def load(self, shape: tuple[int, int]) -> dict[int, Scores]:
-        """video -> float32 scores of this shape, bit for bit as they were noted."""
-        known: dict[int, Scores] = {}
+    def load(self, shape: tuple[int, int], stamps: Sequence[str] = ()) -> dict[int, Scores]:
+        """video -> float32 scores of this shape, bit for bit as they were noted.
+
+        stamps: of the videos as they are now, by number; without them every note counts.
+        """
+        noted: dict[int, tuple[str, Scores]] = {}
         for path in sorted(self.folder.glob("rank_*.jsonl")):
             with path.open("rb") as file:
-                known |= dict(filter(None, (_parse(line, shape) for line in file)))
-        return known
+                noted |= dict(filter(None, (_parse(line, shape) for line in file)))
+        current = dict(enumerate(stamps))
+        return {
+            video: scores
+            for video, (stamp, scores) in noted.items()
+            if not stamps or current.get(video) == stamp
+        }
 
-    def note(self, video: int, scores: Scores) -> None:
-        """The line is with the operating system when this returns: it outlives the process, if not a power cut."""
+    def note(self, video: int, scores: Scores, stamp: str = "") -> None:
+        """The line is with the operating system when this returns: it outlives the process, if not a power cut.
+
+        stamp: of the video, taken before it was read. Raises OutputError.
+        """
         data = scores.astype("<f4").tobytes()
         line = {
             "video": video,
-            "crc": _checksum(video, data),
+            "stamp": stamp,
+            "crc": _checksum(video, stamp, data),
             "scores": base64.b64encode(data).decode(),
         }
         # The newline comes first: it also ends a line that a kill cut short.
-        with self.path.open("ab", buffering=0) as file:
+        with writing(str(self.path)), self.path.open("ab", buffering=0) as file:
             file.write(b"\n" + json.dumps(line).encode())
 
     def remove(self) -> None:
-        """Once results and report are written: this journal, and those of tests that were given up."""
-        for journal in self.folder.parent.glob("evaluation_*"):
-            shutil.rmtree(journal, ignore_errors=True)
+        """Once results and report are written. Those of other tests stay: they may go on."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _parse(line: bytes, shape: tuple[int, int]) -> tuple[int, Scores] | None:
+def _parse(line: bytes, shape: tuple[int, int]) -> tuple[int, tuple[str, Scores]] | None:
     try:
         entry = json.loads(line)
-        video, data = int(entry["video"]), base64.b64decode(entry["scores"])
-        if entry["crc"] != _checksum(video, data):
+        video, stamp, data = int(entry["video"]), entry["stamp"], base64.b64decode(entry["scores"])
+        if entry["crc"] != _checksum(video, stamp, data):
             return None
-        return video, np.frombuffer(data, "<f4").reshape(shape)
-    except (ValueError, KeyError, TypeError):
+        return video, (stamp, np.frombuffer(data, "<f4").reshape(shape))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _checksum(video: int, data: bytes) -> int:
-    return zlib.crc32(data, video)
+def _checksum(video: int, stamp: str, data: bytes) -> int:
+    return zlib.crc32(f"{video} {stamp} ".encode() + data)

@@ -12,9 +12,6 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from octvideo.errors import ConfigError
 
-KERNELS = ("foreach", "fused", "capturable")
-"""The keys of a parameter group that say how an update is computed, not what it is."""
-
 
 def parameter_groups(
     model: nn.Module, weight_decay: float, bn_weight_decay: float = 0.0, zero_decay_1d: bool = False
@@ -74,11 +71,14 @@ def make_optimizer(
 
 
 def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Take the moments and settings of `state`, but not the kernels: a run may resume on another device.
+    """Take the moments and the rate of `state`; weight decay, kernels and the like are those of this run.
 
     Raises ValueError, as torch does, for the state of other parameters.
     """
-    forms = [{k: v for k, v in group.items() if k in KERNELS} for group in optimizer.param_groups]
+    forms = [
+        {key: value for key, value in group.items() if key not in ("params", "lr")}
+        for group in optimizer.param_groups
+    ]
     if len(forms) == len(state["param_groups"]):
         groups = [saved | form for saved, form in zip(state["param_groups"], forms, strict=True)]
         state = {**state, "param_groups": groups}

@@ -4,13 +4,15 @@ import json
 import os
 import resource
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from iopath.common.file_io import g_pathmgr
 
-from octvideo.files import is_local, write_atomically
+from octvideo.files import OutputError, is_local, write_atomically, writing
 
 
 class JsonLines:
@@ -20,7 +22,8 @@ class JsonLines:
         if keep_bytes is not None:
             self._cut(path, keep_bytes)
         self.path = path
-        self.file = g_pathmgr.open(path, "ab")
+        with writing(path):
+            self.file = g_pathmgr.open(path, "ab")
 
     @staticmethod
     def _cut(path: str, keep_bytes: int) -> None:
@@ -31,18 +34,29 @@ class JsonLines:
         write_atomically(path, lambda file: file.write(kept))
 
     def write(self, record: dict[str, Any]) -> None:
-        self.file.write(json.dumps(record).encode() + b"\n")
-        self.file.flush()
+        with writing(self.path):
+            self.file.write(json.dumps(record).encode() + b"\n")
+            self.file.flush()
 
     def secure(self) -> int:
-        """Bring everything to the disk; return the size that a checkpoint notes."""
-        self.file.flush()
-        if is_local(self.path):
-            os.fsync(self.file.fileno())
-        return self.file.tell()
+        """Bring everything to the disk; return the size that a checkpoint notes.
+
+        Raises OutputError where the file was removed while it was written: its descriptor would take every write.
+        """
+        with writing(self.path):
+            self.file.flush()
+            if is_local(self.path):
+                os.fsync(self.file.fileno())
+                if not os.path.samestat(Path(self.path).stat(), os.fstat(self.file.fileno())):
+                    raise OutputError(
+                        f"{self.path}: was replaced while a run wrote to it; start the run again"
+                    )
+            return self.file.tell()
 
     def close(self) -> None:
-        self.file.close()
+        """What could not be written was an error before."""
+        with suppress(OSError):
+            self.file.close()
 
 
 @dataclass

@@ -2,7 +2,10 @@
 
 import json
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +14,7 @@ from tqdm import tqdm
 from octvideo.engine.training.records import Clock, JsonLines
 from octvideo.engine.training.state import Position
 from octvideo.errors import OctvideoError
+from octvideo.files import writing
 
 logger = logging.getLogger("octvideo")
 
@@ -31,14 +35,33 @@ def starvation_verdict(clock: Clock) -> str | None:
     )
 
 
-def open_tensorboard(folder: str, purge_step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise OctvideoError(
-            "TensorBoard is missing: pip install tensorboard, or set TENSORBOARD.ENABLE False"
-        ) from error
-    return SummaryWriter(folder, purge_step=purge_step)
+class Board:
+    """TensorBoard. Where it cannot write, its curves end and training goes on: metrics.jsonl holds their numbers."""
+
+    def __init__(self, folder: str, step: int) -> None:
+        """step: the last one that is done; what an earlier run wrote of later ones is hidden."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise OctvideoError(
+                "TensorBoard is missing: pip install tensorboard, or set TENSORBOARD.ENABLE False"
+            ) from error
+        with writing(folder):
+            self._writer: Any = SummaryWriter(folder, purge_step=step + 1 if step else 0)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """SummaryWriter's methods."""
+        return partial(self._call, name)
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        if self._writer is None:
+            return
+        try:
+            getattr(self._writer, name)(*arguments)
+        # It writes in a thread of its own and raises what that met, whatever it was.
+        except Exception as error:
+            self._writer = None
+            logger.warning("TensorBoard stops here, metrics.jsonl goes on (%s)", error)
 
 
 class RunLog:
@@ -60,9 +83,7 @@ class RunLog:
         if enabled:
             self.metrics = JsonLines(f"{output_dir}/metrics.jsonl", metrics_bytes)
             self.timing = JsonLines(f"{output_dir}/timing.jsonl")
-        self.board = (
-            open_tensorboard(f"{output_dir}/tensorboard", step) if enabled and tensorboard else None
-        )
+        self.board = Board(f"{output_dir}/tensorboard", step) if enabled and tensorboard else None
 
     def start_epoch(self, at: Position) -> None:
         if self.enabled:
@@ -75,8 +96,9 @@ class RunLog:
     def tick(self, metrics: dict[str, float], clock: Clock) -> None:
         """One step is done: move the bar."""
         if self.bar is not None and not self.bar.disable:
-            self.bar.set_postfix_str(_summary(metrics, clock.rates()), refresh=False)
-            self.bar.update()
+            with suppress(OSError):  # the terminal may be gone, which stops no training
+                self.bar.set_postfix_str(_summary(metrics, clock.rates()), refresh=False)
+                self.bar.update()
 
     def train_iter(self, at: Position, metrics: dict[str, float], clock: Clock) -> None:
         """Means over the last LOG_PERIOD steps."""
@@ -102,8 +124,7 @@ class RunLog:
     def train_epoch(self, at: Position, metrics: dict[str, float], clock: Clock) -> None:
         if not self.enabled:
             return
-        if self.bar is not None:
-            self.bar.close()
+        self._close_bar()
         rates = clock.rates()
         self.metrics.write({"_type": "train_epoch", "epoch": at.epoch, "step": at.step, **metrics})
         self.timing.write(
@@ -144,16 +165,22 @@ class RunLog:
 
     def secure(self) -> int:
         """Everything written so far is on the disk; the size of metrics.jsonl."""
+        if self.board is not None:
+            self.board.flush()  # a run that is killed repeats no step before its checkpoint
         return self.metrics.secure() if self.enabled else 0
 
     def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self._close_bar()
         if self.enabled:
             self.metrics.close()
             self.timing.close()
         if self.board is not None:
             self.board.close()
+
+    def _close_bar(self) -> None:
+        if self.bar is not None:
+            with suppress(OSError):
+                self.bar.close()
 
     def _json_stats(self, kind: str, *parts: dict[str, Any]) -> None:
         """PySlowFast's line, for the tools that read its logs."""

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C ask a run to stop at the next safe place; a second Ctrl-C stops it at once."""
+"""SIGTERM, SIGHUP and Ctrl-C ask a run to stop at the next safe place; a second Ctrl-C stops it at once."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ class Stopped(BaseException):
 class StopRequest:
     """`with` installs the handlers. `signal_name` is None until a signal asked to stop."""
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
@@ -26,7 +26,10 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         self._process = os.getpid()
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+            for number in self.SIGNALS:
+                # nohup has it ignored, and so it stays.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:

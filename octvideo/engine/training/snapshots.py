@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import asdict, replace
+from typing import Protocol
 
 from torch import nn
 from torch.amp import GradScaler
@@ -14,11 +15,21 @@ from octvideo.engine.distributed import Processes
 from octvideo.engine.training.ema import ModelAverage
 from octvideo.engine.training.optim import load_optimizer_state
 from octvideo.engine.training.rng import rng_state, set_rng_state
-from octvideo.engine.training.state import Progress, TrainOptions
+from octvideo.engine.training.state import Plan, Progress, TrainOptions
 from octvideo.errors import CheckpointError, OctvideoError
 from octvideo.files import make_output_folder
 
 logger = logging.getLogger("octvideo")
+
+
+class Identity(Protocol):
+    """What a run is of: its data, classes, network and recipe."""
+
+    def differences(self, checkpoint: Checkpoint) -> list[str]:
+        """What a checkpoint's recipe has otherwise and may have. Raises CheckpointError for what may not differ."""
+
+    def batch_samples(self, checkpoint: Checkpoint) -> int:
+        """Samples of a global batch when it was saved; 0 where it does not say."""
 
 
 class Snapshots:
@@ -32,10 +43,16 @@ class Snapshots:
         optimizer: Optimizer,
         scaler: GradScaler,
         ema: ModelAverage | None,
+        plan: Plan,
+        identity: Identity | None,
         about: Checkpoint,
     ) -> None:
-        """about: what every checkpoint says of the network, its input and its recipe."""
+        """identity: what a checkpoint is compared with before it is resumed.
+
+        about: what every checkpoint says of the network, its input, its data and its recipe.
+        """
         self.options, self.procs, self.about = options, procs, about
+        self.plan, self.identity = plan, identity
         self.model, self.optimizer, self.scaler, self.ema = model, optimizer, scaler, ema
         self.folder = f"{options.output_dir}/checkpoints"
         self.last_saved: str | None = None
@@ -47,7 +64,8 @@ class Snapshots:
             self.about,
             state=self.model.state_dict(),
             average=self.ema.state_dict() if self.ema else None,
-            training={
+            training=self.about.training
+            | {
                 "epoch": progress.epoch,
                 "optimizer_state": self.optimizer.state_dict(),
                 "scaler_state": self.scaler.state_dict(),
@@ -65,7 +83,7 @@ class Snapshots:
     def save(self, checkpoint: Checkpoint) -> None:
         """Rank 0 writes it under the name of its progress and removes the oldest. No rank waits for another."""
         progress = checkpoint.training["progress"]
-        path = f"{self.folder}/{checkpoint_name(progress['epoch'], progress['batch'])}"
+        path = f"{self.folder}/{checkpoint_name(progress['epoch'], progress['samples'])}"
         if self.procs.is_main:
             checkpoint.write(path)
             prune(self.folder, self.options.keep_checkpoints)
@@ -99,21 +117,27 @@ class Snapshots:
             raise CheckpointError(
                 f"{path} is in the way: choose another OUTPUT_DIR or set TRAIN.AUTO_RESUME True"
             )
-        progress = self.restore(path)
+        checkpoint = Checkpoint.read(path)
+        differences = self.identity.differences(checkpoint) if self.identity else []
+        progress = self.restore(checkpoint)
         self.last_saved = path
         logger.info("resumed from %s", path)
+        if differences:
+            logger.info("the recipe differs from here on: %s", ", ".join(differences))
         return progress
 
-    def restore(self, path: str) -> Progress:
-        checkpoint = Checkpoint.read(path)
-        training = checkpoint.training
+    def restore(self, checkpoint: Checkpoint) -> Progress:
+        path, training = checkpoint.path, checkpoint.training
         try:
             self.model.load_state_dict(checkpoint.state)
             load_optimizer_state(self.optimizer, training["optimizer_state"])
             self.scaler.load_state_dict(training["scaler_state"])
             if self.ema is not None:
                 self.ema.load_state_dict(checkpoint.weights)
-            progress = Progress.from_dict(training["progress"])
+            batch = self.plan.batch_samples
+            if self.identity:
+                batch = self.identity.batch_samples(checkpoint) or batch
+            progress = Progress.from_dict(training["progress"], self.plan, batch)
             states = training["rng"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]

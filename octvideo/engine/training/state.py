@@ -1,7 +1,9 @@
 """What a run is told (TrainOptions), where it stands (Progress), how it ended (TrainSummary). Plain values all."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -45,12 +47,14 @@ class TrainOptions:
 class Progress:
     """Where training stands, between two optimizer steps.
 
-    epoch: whole epochs done. batch: this rank's batches done of the next one. metrics_bytes: size of metrics.jsonl.
+    epoch: whole epochs done. samples: those of the next one's order that are done, over all ranks, so that another
+    batch size goes on at the right one. step: optimizer steps done. metrics_bytes: size of metrics.jsonl.
     window, total: sums since the last line of metrics.jsonl and since the epoch's start.
     """
 
     epoch: int = 0
-    batch: int = 0
+    samples: int = 0
+    step: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
     best: float = math.inf
@@ -59,7 +63,13 @@ class Progress:
     total: Tally = field(default_factory=Tally)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Progress":
+    def from_dict(cls, values: dict[str, Any], plan: "Plan", batch_samples: int) -> "Progress":
+        """What a checkpoint holds. 0.1.0 counted batches; batch_samples: of a global batch when it was saved."""
+        if "batch" in values:
+            values = dict(values)
+            samples = values.pop("batch") * batch_samples
+            step = values["epoch"] * plan.steps_per_epoch + samples // plan.step_samples
+            values |= {"samples": samples, "step": step}
         return cls(
             **values | {"window": Tally(**values["window"]), "total": Tally(**values["total"])}
         )
@@ -67,12 +77,23 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """finished: False after SIGTERM or Ctrl-C. best: lowest validation value, None without validation."""
+    """finished: False after a signal. best: lowest validation value, None without validation.
+
+    stopped_by: the signal's name, "" where another process had it or none came.
+    """
 
     finished: bool
     epochs: int
     best: float | None
     checkpoint: str | None
+    stopped_by: str = ""
+
+    @property
+    def exit_status(self) -> int:
+        """What a shell expects: 130 after Ctrl-C, 143 after another signal."""
+        if self.finished:
+            return 0
+        return 130 if self.stopped_by == "SIGINT" else 143
 
 
 @dataclass(frozen=True)
@@ -89,34 +110,60 @@ class Position:
 
 @dataclass(frozen=True)
 class Plan:
-    """How many optimizer steps there will be, and which one a Progress stands for."""
+    """How many optimizer steps there will be, and which one a Progress stands for.
+
+    batch_samples: of a batch, over all ranks; accum_steps batches are a step. A limit of 0 does not count.
+    """
 
     steps_per_epoch: int
-    total_steps: int
+    batch_samples: int
     accum_steps: int
+    epoch_limit: int
+    step_limit: int
 
     @classmethod
-    def of(cls, options: TrainOptions, num_batches: int) -> "Plan":
-        """num_batches: of an epoch. A rest that makes no whole step is left out."""
+    def of(cls, options: TrainOptions, num_batches: int, batch_samples: int) -> "Plan":
+        """num_batches: of an epoch, each of batch_samples. A rest that makes no whole step is left out."""
         steps = num_batches // options.accum_steps
         if steps == 0:
             raise DataError(
                 f"{num_batches} batches make no step of {options.accum_steps}: lower TRAIN.BATCH_SIZE"
             )
-        return cls(steps, options.max_iter or options.max_epoch * steps, options.accum_steps)
+        epochs = 0 if options.max_iter else options.max_epoch
+        return cls(steps, batch_samples, options.accum_steps, epochs, options.max_iter)
 
     @property
-    def max_epoch(self) -> int:
-        return math.ceil(self.total_steps / self.steps_per_epoch)
+    def step_samples(self) -> int:
+        return self.batch_samples * self.accum_steps
+
+    def is_finished(self, progress: Progress) -> bool:
+        if self.step_limit:
+            return progress.step >= self.step_limit
+        return progress.epoch >= self.epoch_limit
+
+    def epochs_done(self, progress: Progress) -> float:
+        """Epochs with their fraction, on which a schedule by epochs looks."""
+        steps = progress.epoch * self.steps_per_epoch + progress.samples / self.step_samples
+        return steps / self.steps_per_epoch
+
+    def steps(self, progress: Progress, ends: Sequence[int]) -> list[list[int]]:
+        """The rest of the epoch, step by step: where each batch of a step ends, of the batches that end at `ends`."""
+        by_step = groupby(ends, key=lambda end: -(-end // self.step_samples))
+        steps = [list(batches) for number, batches in by_step if number <= self.steps_per_epoch]
+        return steps[: self.step_limit - progress.step] if self.step_limit else steps
 
     def position(self, progress: Progress) -> Position:
-        before = progress.epoch * self.steps_per_epoch
-        iteration = progress.batch // self.accum_steps
+        iteration = min(progress.samples // self.step_samples, self.steps_per_epoch)
+        if self.step_limit:
+            left = max(self.step_limit - progress.step, 0)
+        else:
+            whole = max(self.epoch_limit - progress.epoch, 0) * self.steps_per_epoch
+            left = max(whole - iteration, 0)
         return Position(
             epoch=progress.epoch + 1,
-            max_epoch=self.max_epoch,
+            max_epoch=progress.epoch + math.ceil((left + iteration) / self.steps_per_epoch),
             iteration=iteration,
-            iterations=min(self.steps_per_epoch, self.total_steps - before),
-            step=before + iteration,
-            total_steps=self.total_steps,
+            iterations=min(self.steps_per_epoch, iteration + left),
+            step=progress.step,
+            total_steps=progress.step + left,
         )

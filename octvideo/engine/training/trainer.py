@@ -23,7 +23,7 @@ from octvideo.engine.training.prefetch import OnDevice
 from octvideo.engine.training.records import Clock, Tally
 from octvideo.engine.training.run_log import RunLog
 from octvideo.engine.training.signals import Stopped, StopRequest
-from octvideo.engine.training.snapshots import Snapshots
+from octvideo.engine.training.snapshots import Identity, Snapshots
 from octvideo.engine.training.state import Plan, Position, Progress, TrainOptions, TrainSummary
 from octvideo.engine.training.step import Mix, StepOutcome, Stepper
 from octvideo.errors import DataError, OctvideoError
@@ -37,11 +37,21 @@ Validate = Callable[[nn.Module], Mapping[str, float]]
 
 
 class BatchLoader(Protocol):
-    """len: batches per epoch of this rank. What epoch() gives depends on (seed, epoch, position) alone."""
+    """len: batches per epoch of this rank. What epoch() gives depends on (seed, epoch, position) alone.
+
+    Positions count samples of the epoch's order, over all ranks.
+    """
 
     def __len__(self) -> int: ...
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> "Iterator[Batch]": ...
+    @property
+    def batch_samples(self) -> int:
+        """Samples of a global batch."""
+
+    def ends(self, start_sample: int = 0) -> list[int]:
+        """Where the global batches end that follow the first `start_sample` samples of an epoch."""
+
+    def epoch(self, epoch: int, start_sample: int = 0) -> "Iterator[Batch]": ...
 
 
 class Trainer:
@@ -62,11 +72,13 @@ class Trainer:
         frozen: Sequence[nn.Module] = (),
         procs: Processes | None = None,
         about: Checkpoint | None = None,
+        identity: Identity | None = None,
     ) -> None:
         """The model is on its device and the optimizer holds its parameters.
 
         prepare: uint8 inputs on the device -> normalised float. mix: blends (inputs, targets) of a training batch.
-        frozen: modules kept in evaluation mode. about: what every checkpoint says of the network and its input.
+        frozen: modules kept in evaluation mode. about: what every checkpoint says of network, input and data.
+        identity: compares it with that of a checkpoint before training resumes from it.
         """
         self.model, self.loader, self.optimizer, self.schedule = model, loader, optimizer, schedule
         self.options, self.validate, self.frozen = options, validate, frozen
@@ -75,6 +87,7 @@ class Trainer:
         self.ema = (
             ModelAverage(model, options.ema_decay) if options.ema_decay else None
         )  # of what ranks now share
+        self.plan = Plan.of(options, len(loader), loader.batch_samples)
         self.snapshots = Snapshots(
             options,
             self.procs,
@@ -82,9 +95,10 @@ class Trainer:
             optimizer,
             self.step.scaler,
             self.ema,
+            self.plan,
+            identity,
             about or Checkpoint(),
         )
-        self.plan = Plan.of(options, len(loader))
         self.progress = Progress()
         self.stop = StopRequest()
         self.log = RunLog(
@@ -97,12 +111,17 @@ class Trainer:
     def train(self) -> TrainSummary:
         """Train to the end, or to SIGTERM or Ctrl-C; either way a checkpoint stands where the run ended."""
         goes_on = self.resume()
+        if goes_on and self.plan.is_finished(self.progress):
+            limit = "MAX_ITER" if self.plan.step_limit else "MAX_EPOCH"
+            logger.info(
+                "finished: nothing to train; raise SOLVER.%s or choose another OUTPUT_DIR", limit
+            )
         finished = True
         with self.stop:
             try:
                 if self.options.precise_bn_first and not goes_on:
                     self.measure_bn_first()
-                while self.progress.epoch < self.plan.max_epoch:
+                while not self.plan.is_finished(self.progress):
                     self.train_epoch()
                     self.end_epoch()
             except Stopped:
@@ -113,24 +132,27 @@ class Trainer:
             finally:
                 self.log.close()
         best = None if math.isinf(self.progress.best) else self.progress.best
-        return TrainSummary(finished, self.progress.epoch, best, self.snapshots.last_saved)
+        stopped_by = "" if finished else self.stop.signal_name or ""
+        return TrainSummary(
+            finished, self.progress.epoch, best, self.snapshots.last_saved, stopped_by
+        )
 
     def train_epoch(self) -> None:
-        batches = OnDevice(
-            self.loader.epoch(self.progress.epoch, self.progress.batch), self.procs.device
-        )
-        at = self.position()
-        self.log.start_epoch(at)
+        done = self.progress
+        batches = OnDevice(self.loader.epoch(done.epoch, done.samples), self.procs.device)
+        self.log.start_epoch(self.position())
         self.set_training_mode()
         self.window_clock, self.epoch_clock = Clock(), Clock()
-        for step in range(at.step, at.step + at.iterations - at.iteration):
-            group = self.fetch(batches)
-            self.log.clips(group[0].inputs, step)
-            lr = self.schedule.lr(
-                step if self.schedule.per_iteration else step / self.plan.steps_per_epoch
-            )
-            outcome = self.step(group, lr, while_busy=partial(self.prefetch, batches))
-            self.account(group, outcome)
+        steps = self.plan.steps(done, self.loader.ends(done.samples))
+        sizes = [*map(len, steps), 0]
+        for ends, following in zip(steps, sizes[1:], strict=True):
+            group = self.fetch(batches, len(ends))
+            self.log.clips(group[0].inputs, done.step)
+            by_step = self.schedule.per_iteration
+            lr = self.schedule.lr(done.step if by_step else self.plan.epochs_done(done))
+            prefetch = partial(self.prefetch, batches, following)
+            outcome = self.step(group, lr, while_busy=prefetch)
+            self.account(group, ends[-1], outcome)
             self.report(lr, outcome.grad_norm)
 
     def end_epoch(self) -> None:
@@ -153,7 +175,8 @@ class Trainer:
             self.snapshots.save(before)
             raise
         done = self.progress
-        self.progress = Progress(done.epoch + 1, 0, done.skipped, done.skipped_in_a_row, done.best)
+        counts = done.step, done.skipped, done.skipped_in_a_row, done.best
+        self.progress = Progress(done.epoch + 1, 0, *counts)
         if improved:
             self.snapshots.save_best(self.capture())
         if saves:
@@ -166,20 +189,20 @@ class Trainer:
 
     # --- a step ---
 
-    def prefetch(self, batches: OnDevice) -> None:
+    def prefetch(self, batches: OnDevice, count: int) -> None:
         """Take the batches of the next step. Only what a GPU had to wait for them counts as waiting for data."""
         for clock in (self.window_clock, self.epoch_clock):
             clock.computed()
-        if batches.prefetch(self.options.accum_steps):
+        if batches.prefetch(count):
             for clock in (self.window_clock, self.epoch_clock):
                 clock.got_data()
 
-    def fetch(self, batches: OnDevice) -> "list[Batch]":
+    def fetch(self, batches: OnDevice, count: int) -> "list[Batch]":
         """The batches of one step. A loader that gives up is heard after a checkpoint is saved."""
         group: list[Batch] = []
         error = None
         try:
-            group = [batches.next() for _ in range(self.options.accum_steps)]
+            group = [batches.next() for _ in range(count)]
         except DataError as reason:
             error = reason
         self.window_clock.got_data()
@@ -200,10 +223,11 @@ class Trainer:
         if stop:
             raise Stopped
 
-    def account(self, group: "list[Batch]", outcome: StepOutcome) -> None:
-        """Move on by one step, or stop a run whose numbers are no longer finite."""
+    def account(self, group: "list[Batch]", end: int, outcome: StepOutcome) -> None:
+        """Move on by one step to sample `end`, or stop a run whose numbers are no longer finite."""
         done = self.progress
-        done.batch += len(group)
+        done.samples = end
+        done.step += 1
         if outcome.trouble is not None:
             done.skipped += 1
             done.skipped_in_a_row += 1

@@ -4,12 +4,15 @@ import ctypes
 import os
 import signal
 import time
+from itertools import chain
 
 import pytest
 import torch
 from coded_videos import write_clip
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from octvideo.data import Batch, ClipDataset, ClipRule, ClipTransform, Loader
+from octvideo.data import Batch, ClipDataset, ClipRule, ClipTransform, Loader, Sample
 from octvideo.data.lists.video_list import VideoEntry, VideoList
 from octvideo.data.reading import reading
 from octvideo.errors import DataError
@@ -46,8 +49,8 @@ def clips(folder, *hostile: str) -> HostileClips:
     return HostileClips(videos, rule=ClipRule(4, 2), transform=ClipTransform(48, (48, 64)))
 
 
-def read(loader: Loader, epoch: int = 0, start_batch: int = 0) -> list[Batch]:
-    batches = list(loader.epoch(epoch, start_batch))
+def read(loader: Loader, epoch: int = 0, start_sample: int = 0) -> list[Batch]:
+    batches = list(loader.epoch(epoch, start_sample))
     loader.close()
     return batches
 
@@ -99,9 +102,44 @@ def test_an_epoch_takes_each_video_once_in_an_order_of_its_own(folder):
 def test_an_epoch_goes_on_where_it_stopped(folder):
     whole = read(Loader(clips(folder), batch_size=3), epoch=1)
 
-    rest = read(Loader(clips(folder), batch_size=3, num_workers=1), epoch=1, start_batch=2)
+    rest = read(Loader(clips(folder), batch_size=3, num_workers=1), epoch=1, start_sample=6)
 
     assert_same(rest, whole[2:])
+
+
+class Numbers:
+    """Samples that are their index."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def fingerprint(self) -> str:
+        return str(self.count)
+
+    def sample(self, epoch: int, index: int) -> Sample:
+        return Sample(torch.zeros(3, 1, 1, 1, dtype=torch.uint8), 0, index, str(index))
+
+
+@given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 4), st.integers(0, 60))
+def test_an_epoch_goes_on_at_any_sample_with_any_batch_and_ranks(count, batch, ranks, start):
+    assume(count >= batch * ranks)
+    size, options = batch * ranks, {"batch_size": batch, "world_size": ranks, "seed": 3}
+    loaders = [Loader(Numbers(count), rank=rank, **options) for rank in range(ranks)]
+    order = Loader(Numbers(count), batch_size=1, seed=3)._order(0)
+
+    parts = [[batch.indices.tolist() for batch in loader.epoch(0, start)] for loader in loaders]
+
+    ends, trained = loaders[0].ends(start), count // size * size
+    together = [list(chain(*shares)) for shares in zip(*parts, strict=True)]
+    assert list(chain(*together)) == order[start : ends[-1] if ends else start]
+    assert all(shares for rank in parts for shares in rank)
+    assert all(len(shares) <= batch + 1 for rank in parts for shares in rank)
+    assert [start + sum(map(len, together[: i + 1])) for i in range(len(together))] == ends
+    # Nothing of what an epoch takes is left out, but for less than a sample per rank.
+    assert (ends[-1] == trained) if ends else (trained - start < ranks)
 
 
 def test_the_last_batch_can_be_kept_and_is_shared_by_all_ranks(folder):

@@ -1,7 +1,11 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from octvideo.engine.evaluation.journal import Journal, fingerprint
+from octvideo.engine.evaluation.journal import Journal, fingerprint, stamp_of
+from octvideo.errors import OctvideoError
 
 
 @pytest.fixture
@@ -56,11 +60,64 @@ def test_another_checkpoint_list_or_chunk_has_another_journal(tmp_path, scores):
     assert Journal(tmp_path, fingerprint(**parts)).load((6, 5)).keys() == {0}
 
 
-def test_a_finished_journal_leaves_nothing_nor_do_those_given_up(tmp_path, scores):
-    Journal(tmp_path, "e").note(0, scores)
-    journal = Journal(tmp_path, "f")
+def test_a_finished_journal_removes_itself_and_no_other(tmp_path, scores):
+    other, journal = Journal(tmp_path, "e"), Journal(tmp_path, "f")
+    other.note(0, scores)
     journal.note(0, scores)
 
     journal.remove()
 
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [other.folder]
+    other.note(1, scores)
+    assert other.load((6, 5)).keys() == {0, 1}
+
+
+def test_a_video_that_was_replaced_is_scored_again(tmp_path, scores):
+    journal = Journal(tmp_path, "f")
+    for video in range(3):
+        journal.note(video, scores, stamp=f"stamp {video}")
+
+    assert journal.load((6, 5), ["stamp 0", "another", "stamp 2"]).keys() == {0, 2}
+    assert journal.load((6, 5), ["stamp 0"]).keys() == {0}
+
+
+def change_content(path):
+    status = path.stat()
+    path.write_bytes(b"of another size")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def change_time(path):
+    os.utime(path, ns=(1, 1))
+
+
+@pytest.mark.parametrize("change", [change_content, change_time, os.unlink])
+@pytest.mark.parametrize("kind", ["file", "folder of frames"])
+def test_another_content_has_another_stamp(tmp_path, change, kind):
+    video = tmp_path / "video"
+    if kind != "file":
+        video.mkdir()
+    file = video if kind == "file" else video / "00001.jpg"
+    file.write_bytes(b"frame")
+    before = stamp_of(str(video))
+    assert before == stamp_of(str(video)) != ""
+
+    change(file)
+
+    assert stamp_of(str(video)) != before
+
+
+@pytest.mark.parametrize("path", ["nowhere", "a\0b", "s3://bucket/a.mp4"])
+def test_of_what_is_not_there_nothing_is_known(path):
+    assert stamp_of(path) == ""
+
+
+def test_a_full_disk_is_one_line(tmp_path, scores):
+    journal = Journal(tmp_path, "f")
+    journal.note(0, scores)
+    journal.path = Path("/dev/full")
+
+    with pytest.raises(OctvideoError, match=r"/dev/full: cannot be written .No space left"):
+        journal.note(1, scores)
+
+    assert journal.load((6, 5)).keys() == {0}

@@ -49,8 +49,8 @@ class Poisoned(tiny.TinyLoader):
         super().__init__(batch_size=8)
         self.bad = bad
 
-    def epoch(self, epoch, start_batch=0):
-        for number, batch in enumerate(super().epoch(epoch, start_batch), start_batch):
+    def epoch(self, epoch, start_sample=0):
+        for number, batch in enumerate(super().epoch(epoch, start_sample), start_sample // 8):
             if (epoch, number) in self.bad:
                 batch.inputs[0, 0, 0, 0, 0] = 255
             yield batch

@@ -2,8 +2,10 @@
 
 import contextlib
 import itertools
+import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import tiny
 import torch
 
 from octvideo import files
+from octvideo.data import Loader, Sample
 from octvideo.engine import checkpoint_files
 from octvideo.errors import CheckpointError, DataError, OctvideoError
 
@@ -52,8 +55,8 @@ class CrashingLoader(tiny.TinyLoader):
         super().__init__(batch_size=8)
         self.n, self.action, self.given = n, action, 0
 
-    def epoch(self, epoch, start_batch=0):
-        for batch in super().epoch(epoch, start_batch):
+    def epoch(self, epoch, start_sample=0):
+        for batch in super().epoch(epoch, start_sample):
             self.given += 1
             if self.given == self.n:
                 self.action()
@@ -151,7 +154,7 @@ def test_a_signal_saves_and_ends_the_run_cleanly(
     summary = tiny.make_trainer(tmp_path / "cut", loader=loader).train()
 
     assert not summary.finished
-    assert summary.checkpoint.endswith("checkpoint_epoch_00001_batch_000002.pyth")
+    assert summary.checkpoint.endswith("checkpoint_epoch_00001_sample_00000016.pyth")
     assert f"stopped by {signal.Signals(number).name}: saved {summary.checkpoint}" in caplog.text
     assert signal.getsignal(number) is before
     tiny.make_trainer(tmp_path / "cut").train()
@@ -169,7 +172,7 @@ def test_a_signal_during_validation_does_not_wait_for_its_end(tmp_path, differen
     summary = tiny.make_trainer(tmp_path / "cut", parts={"validate": endless}, **EVERYTHING).train()
 
     assert not summary.finished
-    assert summary.checkpoint.endswith("checkpoint_epoch_00001_batch_000006.pyth")
+    assert summary.checkpoint.endswith("checkpoint_epoch_00001_sample_00000048.pyth")
     tiny.make_trainer(tmp_path / "cut", **EVERYTHING).train()
     assert differences(tmp_path / "whole", tmp_path / "cut") == []
 
@@ -225,7 +228,7 @@ def test_a_loader_that_gives_up_is_heard_after_a_checkpoint(tmp_path):
     with pytest.raises(DataError, match="5 of 20 files are bad"):
         tiny.make_trainer(tmp_path, loader=loader).train()
 
-    assert (tmp_path / "checkpoints/checkpoint_epoch_00001_batch_000003.pyth").exists()
+    assert (tmp_path / "checkpoints/checkpoint_epoch_00001_sample_00000024.pyth").exists()
 
 
 def test_a_folder_with_another_run_is_not_overwritten(tmp_path):
@@ -297,3 +300,128 @@ def test_five_sigkills_at_random_times_change_nothing(tmp_path, repo):
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("5 kills")
+
+
+class Numbers:
+    """Samples that are their index; what was trained on is remembered."""
+
+    def __init__(self, count):
+        self.count, self.seen = count, []
+
+    def __len__(self):
+        return self.count
+
+    def sample(self, epoch, index):
+        self.seen.append(index)
+        return Sample(tiny.sample(epoch, index), index % tiny.CLASSES, index, f"clip_{index}.mp4")
+
+
+def stopped_in_epoch_1(folder, after, **options):
+    """Train on 24 samples in batches of 2, and stop in the second epoch; the samples that its checkpoint counts."""
+    data = Numbers(24)
+
+    class Stopping(Loader):
+        def epoch(self, epoch, start_sample=0):
+            for number, batch in enumerate(super().epoch(epoch, start_sample)):
+                if (epoch, number) == (1, after):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+
+    summary = tiny.make_trainer(folder, loader=Stopping(data, batch_size=2), **options).train()
+    return int(summary.checkpoint.rpartition("_")[2].removesuffix(".pyth"))
+
+
+@pytest.mark.parametrize("batch", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("after", [1, 3, 10])
+def test_another_batch_size_goes_on_at_the_right_sample(tmp_path, batch, after):
+    done = stopped_in_epoch_1(tmp_path, after)
+    data = Numbers(24)
+
+    tiny.make_trainer(tmp_path, loader=Loader(data, batch_size=batch)).train()
+
+    order = Loader(Numbers(24), batch_size=batch)._order(1)
+    rest = order[done : 24 // batch * batch]
+    assert data.seen[: len(rest)] == rest
+    assert len(data.seen) == len(rest) + 24 // batch * batch
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["loss"] > 0 for line in lines if line["_type"] == "train_epoch")
+    steps = [line["step"] for line in lines if line["_type"] == "train_iter"]
+    assert steps == sorted(set(steps))
+
+
+@pytest.mark.parametrize("limit", ["MAX_EPOCH", "MAX_ITER"])
+def test_a_finished_run_says_so(tmp_path, caplog, monkeypatch, limit):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    options = {"max_iter": 7} if limit == "MAX_ITER" else {}
+    tiny.make_trainer(tmp_path, **options).train()
+    assert "nothing to train" not in caplog.text
+
+    tiny.make_trainer(tmp_path, **options).train()
+
+    assert f"finished: nothing to train; raise SOLVER.{limit} or choose another" in caplog.text
+
+
+def test_weight_decay_and_momentum_are_those_of_the_recipe_that_resumes(tmp_path):
+    tiny.make_trainer(tmp_path, max_epoch=1).train()
+    trainer = tiny.make_trainer(tmp_path, max_epoch=2)
+    for group in trainer.optimizer.param_groups:
+        group["weight_decay"], group["momentum"] = 0.25, 0.5
+
+    trainer.train()
+
+    assert {group["weight_decay"] for group in trainer.optimizer.param_groups} == {0.25}
+    assert {group["momentum"] for group in trainer.optimizer.param_groups} == {0.5}
+
+
+def test_a_checkpoint_that_counted_batches_goes_on(tmp_path, differences):
+    """As 0.1.0 wrote it."""
+    tiny.make_trainer(tmp_path / "whole").train()
+    loader = CrashingLoader(9, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    path = tiny.make_trainer(tmp_path / "cut", loader=loader).train().checkpoint
+    state = torch.load(path, weights_only=True)
+    state["progress"]["batch"] = state["progress"].pop("samples") // 8
+    del state["progress"]["step"]
+    Path(path).unlink()
+    old = "checkpoint_epoch_00001_batch_000002.pyth"
+    torch.save(state, tmp_path / "cut/checkpoints" / old)
+
+    tiny.make_trainer(tmp_path / "cut").train()
+
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+@pytest.mark.parametrize("what", ["run", "run/metrics.jsonl"])
+def test_a_folder_that_is_removed_in_mid_run_ends_it_with_an_error(tmp_path, what):
+    def remove():
+        gone = tmp_path / what
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+
+    with pytest.raises(OctvideoError, match=r"metrics\.jsonl: "):
+        tiny.make_trainer(tmp_path / "run", loader=CrashingLoader(8, remove)).train()
+
+
+def test_a_full_disk_under_the_metrics_is_one_line_and_the_run_goes_on_later(tmp_path, differences):
+    tiny.make_trainer(tmp_path / "whole").train()
+    trainer = tiny.make_trainer(tmp_path / "cut")
+
+    def fill():
+        trainer.log.metrics.file.close()
+        trainer.log.metrics.file = Full()
+
+    trainer.loader = CrashingLoader(9, fill)
+
+    with pytest.raises(OctvideoError, match=r"metrics\.jsonl: cannot be written .No space left"):
+        trainer.train()
+    tiny.make_trainer(tmp_path / "cut").train()
+
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+class Full:
+    """A file on a disk without room."""
+
+    def write(self, content=b""):
+        raise OSError(28, "No space left on device")
+
+    close = write

@@ -21,11 +21,11 @@ class RowsOf(tiny.TinyLoader):
     """The batches of another loader, cut into `parts` each."""
 
     def __init__(self, loader, parts):
-        super().__init__(loader.batches * parts)
+        super().__init__(loader.batches * parts, loader.batch_size // parts)
         self.loader, self.parts = loader, parts
 
-    def epoch(self, epoch, start_batch=0):
-        for batch in self.loader.epoch(epoch, start_batch // self.parts):
+    def epoch(self, epoch, start_sample=0):
+        for batch in self.loader.epoch(epoch, start_sample):
             size = len(batch) // self.parts
             for rows in (slice(i, i + size) for i in range(0, len(batch), size)):
                 yield Batch(

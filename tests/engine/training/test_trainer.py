@@ -107,8 +107,8 @@ def test_best_is_the_lowest_error_and_not_the_last(tmp_path):
 
 def test_images_are_trained_by_the_same_trainer(tmp_path):
     class Images(tiny.TinyLoader):
-        def epoch(self, epoch, start_batch=0):
-            for batch in super().epoch(epoch, start_batch):
+        def epoch(self, epoch, start_sample=0):
+            for batch in super().epoch(epoch, start_sample):
                 yield Batch(batch.inputs[:, :, 0], batch.targets, batch.indices, batch.paths)
 
     model = nn.Sequential(
@@ -128,8 +128,8 @@ def test_images_are_trained_by_the_same_trainer(tmp_path):
 
 def test_several_labels_at_once_are_trained_with_their_own_loss(tmp_path):
     class Multi(tiny.TinyLoader):
-        def epoch(self, epoch, start_batch=0):
-            for batch in super().epoch(epoch, start_batch):
+        def epoch(self, epoch, start_sample=0):
+            for batch in super().epoch(epoch, start_sample):
                 targets = nn.functional.one_hot(batch.targets, 3).float()
                 yield Batch(batch.inputs, targets, batch.indices, batch.paths)
 

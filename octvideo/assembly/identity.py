@@ -1,0 +1,218 @@
+"""Whose a checkpoint is: what its data, classes, network and recipe were, against those of a config."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+import octvideo
+from octvideo.assembly.data import numbered_names
+from octvideo.checkpoint import Checkpoint
+from octvideo.config import config_from_text
+from octvideo.errors import CheckpointError, ConfigError
+
+# Settings that decide what weights mean, or where in which data a run stands: a change makes another run.
+FIXED = (
+    "TRAIN.DATASET",
+    "TRAIN.CHECKPOINT_FILE_PATH",
+    "TRAIN.CHECKPOINT_INFLATE",
+    "DATA.",
+    "MODEL.",
+    "RESNET.",
+    "OCTCONV.",
+    "NONLOCAL.",
+    "SLOWFAST.",
+    "SOLVER.OPTIMIZING_METHOD",
+    "RNG_SEED",
+)
+# Of these, what may change. The list's fingerprint says more than the place and the form in which it is kept.
+FREE = (
+    "DATA.PATH_TO_DATA_DIR",
+    "DATA.PATH_PREFIX",
+    "DATA.PATH_LABEL_SEPARATOR",
+    "DATA.LIST_FORMAT",
+    "DATA.TEST_CROP_SIZE",
+    "DATA.ENSEMBLE_METHOD",
+    "DATA.MAX_BAD_RATIO",
+    "MODEL.ACT_CHECKPOINT",
+    "OCTCONV.MEMORY_SAVING",
+    "OCTCONV.SMOOTHEST_LOW",
+)
+# What training does not depend on: not worth a word.
+OF_NO_MATTER = ("OUTPUT_DIR", "TEST.", "LOG_", "TENSORBOARD.", "TRAIN.ENABLE", "TRAIN.AUTO_RESUME")
+# Options of a network that change neither its weights nor what it computes from them in a test.
+OF_TRAINING = ("dropout_rate", "fc_init_std", "memory_saving")
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """The run that a config describes. about: what its checkpoints say of it."""
+
+    cfg: Any
+    about: Checkpoint
+
+    def differences(self, checkpoint: Checkpoint) -> list[str]:
+        """`SOLVER.BASE_LR 0.01 instead of 0.1`, ... of what may differ. Raises CheckpointError for what may not."""
+        then, now = _settings(checkpoint), flat(self.cfg)
+        changed = {key: then[key] for key in now if key in then and then[key] != now[key]}
+        refused = [_change(key, now[key], changed[key]) for key in changed if is_fixed(key)]
+        refused += _other_classes(checkpoint, self.about) + _other_list(checkpoint, self.about)
+        if not then and checkpoint.network not in ({}, self.about.network):
+            refused.append("another network")
+        if refused:
+            raise CheckpointError(
+                f"{checkpoint.path}: of another run ({'; '.join(refused)}); "
+                "choose another OUTPUT_DIR, or set back what differs"
+            )
+        free = [key for key in changed if not key.startswith(OF_NO_MATTER) and not is_fixed(key)]
+        return [_change(key, now[key], changed[key]) for key in free]
+
+    def batch_samples(self, checkpoint: Checkpoint) -> int:
+        """Samples of a global batch when the checkpoint was saved; 0 where it does not say."""
+        then = _settings(checkpoint)
+        if not then:
+            return 0
+        return int(then["TRAIN.BATCH_SIZE"]) // int(then["SOLVER.ACCUM_STEPS"])
+
+
+def is_fixed(key: str) -> bool:
+    """Does a change of this setting make another run?"""
+    return key.startswith(FIXED) and key not in FREE
+
+
+def flat(cfg: Any, prefix: str = "") -> dict[str, Any]:
+    """`SECTION.NAME` -> value."""
+    return dict(_leaves(cfg, prefix))
+
+
+def _leaves(cfg: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in cfg.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Those that a checkpoint was trained with; {} where it holds none that can be read."""
+    if not checkpoint.recipe:
+        return {}
+    try:
+        return flat(config_from_text(checkpoint.recipe, checkpoint.path))
+    except ConfigError:
+        return {}
+
+
+def _change(key: str, now: Any, then: Any) -> str:
+    return f"{key} {_short(now)} instead of {_short(then)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value) if value != "" else "''"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _other_classes(checkpoint: Checkpoint, about: Checkpoint) -> list[str]:
+    then, now = checkpoint.class_names, about.class_names
+    # Names that are given later to classes that only had numbers name the same classes.
+    unnamed = tuple(numbered_names(len(now)))
+    if not then or then == now or (len(then) == len(now) and unnamed in (then, now)):
+        return []
+    if len(then) != len(now):
+        return [f"{len(now)} classes instead of {len(then)}"]
+    label = next(i for i, names in enumerate(zip(then, now, strict=True)) if names[0] != names[1])
+    kind = "other classes" if sorted(then) != sorted(now) else "another order of the classes"
+    return [f"{kind}: class {label} is {_short(now[label])!r} instead of {_short(then[label])!r}"]
+
+
+def _other_list(checkpoint: Checkpoint, about: Checkpoint) -> list[str]:
+    then, now = checkpoint.training.get("data"), about.training["data"]
+    if not isinstance(then, dict) or then.get("fingerprint") == now["fingerprint"]:
+        return []
+    counts = f"{now['samples']} entries, then {then.get('samples')}"
+    return [
+        f"another training list ({counts}); a list is known by its paths and labels in their order"
+    ]
+
+
+def check_tested(checkpoint: Checkpoint, about: Checkpoint) -> None:
+    """Raise CheckpointError where a test would not give the weights the network and the input they were trained for.
+
+    about: what the settings of the test say. Sizes of crops may differ: they are the test's own, and results.json shows
+    them. Mean and standard deviation are compared to half a grey level (`Assumptions`).
+    """
+    then, now = checkpoint.input, about.input
+    wrong = [
+        _change(f"DATA.{setting}", getattr(now, name), getattr(then, name))
+        for name, setting in _SETTING.items()
+        if getattr(then, name) is not None and getattr(then, name) != getattr(now, name)
+    ]
+    if then.mean is not None and then.reverse_channels != now.reverse_channels:
+        wrong.append(
+            _change("DATA.REVERSE_INPUT_CHANNEL", now.reverse_channels, then.reverse_channels)
+        )
+    trained, built = checkpoint.network, about.network
+    wrong += [
+        _change(key, built[key], trained[key])
+        for key in built
+        if key in trained and key not in OF_TRAINING and trained[key] != built[key]
+    ]
+    if trained and checkpoint.multi_label != about.multi_label:
+        wrong.append(_change("DATA.MULTI_LABEL", about.multi_label, checkpoint.multi_label))
+    if wrong:
+        raise CheckpointError(
+            f"{checkpoint.path}: trained otherwise than these settings say ({'; '.join(wrong)}); "
+            "test it with its own (tools/test_net.py --checkpoint), or set back what differs"
+        )
+
+
+_SETTING = {
+    "num_frames": "NUM_FRAMES",
+    "sampling_rate": "SAMPLING_RATE",
+    "sampling_rule": "SAMPLING_RULE",
+    "target_fps": "TARGET_FPS",
+}
+# Where the settings of a report are those of the test.
+OF_THE_TEST = (
+    "PATH_TO_DATA_DIR",
+    "PATH_PREFIX",
+    "LIST_FORMAT",
+    "TEST_CROP_SIZE",
+    "ENSEMBLE_METHOD",
+)
+
+
+def recipe_of(checkpoint: Checkpoint, cfg: Any) -> str:
+    """The settings of a report: how the weights were trained, as their checkpoint says, and how they are tested."""
+    if not _settings(checkpoint):
+        return str(cfg.dump())
+    then = config_from_text(checkpoint.recipe, checkpoint.path)
+    then.defrost()
+    then.TEST, then.OUTPUT_DIR = cfg.TEST.clone(), cfg.OUTPUT_DIR
+    for name in OF_THE_TEST:
+        then.DATA[name] = cfg.DATA[name]
+    return str(then.dump())
+
+
+def facts(cfg: Any) -> dict[str, object]:
+    """What every rank of a run must have alike before it works: settings and software."""
+    return flat(cfg) | {"octvideo": octvideo.__version__, "torch": torch.__version__}
+
+
+def digest(values: Any) -> str:
+    """16 hex digits of nested plain values."""
+    return hashlib.sha256(repr(values).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def weights_digest(model: nn.Module) -> str:
+    """16 hex digits of all parameters and buffers."""
+    content = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        content.update(name.encode())
+        content.update(
+            value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return content.hexdigest()[:16]

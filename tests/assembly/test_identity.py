@@ -1,0 +1,174 @@
+"""A run goes on from its own checkpoints only, and a test says of weights what they were trained for."""
+
+from dataclasses import replace
+
+import pytest
+
+from octvideo.assembly.identity import RunIdentity, check_tested, flat, is_fixed, recipe_of
+from octvideo.checkpoint import Checkpoint, InputSpec
+from octvideo.config import load_config
+from octvideo.config.defaults import DEFAULTS
+from octvideo.data.lists.video_list import VideoEntry, VideoList
+from octvideo.errors import CheckpointError
+
+NETWORK = {"name": "i3d_r26", "alpha": 0.25, "stride_1x1": False, "dropout_rate": 0.5}
+INPUT = InputSpec(mean=(0.45,) * 3, num_frames=8, sampling_rate=2, crop_size=32)
+
+
+@pytest.fixture
+def run(repo):
+    """run("A.B=1", classes=..., samples=...) is the identity of a run with these changes."""
+
+    def make(*settings, classes=("left", "right"), fingerprint="f", samples=8):
+        cfg = load_config(str(repo / "configs/demo/oct_i3d.yaml"), ["OUTPUT_DIR=out", *settings])
+        about = Checkpoint(
+            path="c.pyth",
+            network=NETWORK,
+            class_names=tuple(classes),
+            input=INPUT,
+            recipe=cfg.dump(),
+            training={"data": {"fingerprint": fingerprint, "samples": samples}},
+        )
+        return RunIdentity(cfg, about)
+
+    return make
+
+
+def test_a_run_agrees_with_its_own_checkpoint(run):
+    assert run().differences(run().about) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("SOLVER.BASE_LR=0.001", "SOLVER.BASE_LR 0.001 instead of 0.05"),
+        ("SOLVER.MAX_EPOCH=99", "SOLVER.MAX_EPOCH 99 instead of"),
+        ("TRAIN.BATCH_SIZE=4", "TRAIN.BATCH_SIZE 4 instead of"),
+        ("DATA_LOADER.NUM_WORKERS=3", "DATA_LOADER.NUM_WORKERS 3 instead of"),
+    ],
+)
+def test_a_recipe_that_may_change_is_said(run, setting, said):
+    (line,) = run(setting).differences(run().about)
+
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    "setting", ["OUTPUT_DIR=else", "TEST.NUM_ENSEMBLE_VIEWS=1", "LOG_PERIOD=3"]
+)
+def test_what_training_does_not_depend_on_is_not_said(run, setting):
+    assert run(setting).differences(run().about) == []
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "DATA.SAMPLING_RATE=16",
+        "DATA.MEAN=[0.5,0.5,0.5]",
+        "DATA.TRAIN_CROP_SIZE=40",
+        "MODEL.DROPOUT_RATE=0",
+        "OCTCONV.ALPHA=0.25",
+        "RESNET.STRIDE_1X1=true",
+        "RNG_SEED=7",
+        "TRAIN.CHECKPOINT_FILE_PATH=other.pyth",
+    ],
+)
+def test_a_change_of_what_weights_mean_is_refused_by_name(run, setting):
+    with pytest.raises(CheckpointError, match="of another run") as error:
+        run(setting).differences(run().about)
+
+    assert f"{setting.partition('=')[0]} " in str(error.value)
+    assert "choose another OUTPUT_DIR" in str(error.value)
+
+
+def test_every_setting_of_the_data_and_the_network_is_fixed_or_free_by_choice():
+    fixed = [key for key in flat(DEFAULTS) if is_fixed(key)]
+
+    assert {"DATA.NUM_FRAMES", "MODEL.NUM_CLASSES", "OCTCONV.STAGES"} <= set(fixed)
+    assert not {"SOLVER.BASE_LR", "TRAIN.BATCH_SIZE", "DATA.PATH_TO_DATA_DIR"} & set(fixed)
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (("right", "left"), "another order of the classes: class 0 is 'right' instead of 'left'"),
+        (("left", "up"), "other classes: class 1 is 'up'"),
+        (("left", "right", "up"), "3 classes instead of 2"),
+    ],
+)
+def test_other_classes_are_refused(run, classes, said):
+    with pytest.raises(CheckpointError, match=said):
+        run(classes=classes).differences(run().about)
+
+
+def test_classes_that_had_only_numbers_may_get_names(run):
+    numbered = run(classes=("class 0", "class 1"))
+
+    assert run().differences(numbered.about) == []
+
+
+def test_another_training_list_is_refused(run):
+    with pytest.raises(CheckpointError, match="another training list \\(9 entries, then 8\\)"):
+        run(fingerprint="g", samples=9).differences(run().about)
+
+
+def test_a_checkpoint_without_settings_is_known_by_its_network_and_classes(run):
+    old = replace(run().about, recipe="", training={})
+    assert run().differences(old) == []
+
+    with pytest.raises(CheckpointError, match="another network"):
+        run().differences(replace(old, network=NETWORK | {"alpha": 0.5}))
+
+
+def test_a_list_is_known_by_paths_labels_and_order_wherever_it_lies():
+    entries = [VideoEntry("a.mp4", (0,)), VideoEntry("b.mp4", (1,))]
+    one = VideoList(entries, root="/here").fingerprint()
+
+    assert VideoList(entries, root="/there").fingerprint() == one
+    for other in (
+        entries[::-1],
+        entries[:1],
+        [VideoEntry("a.mp4", (1,)), entries[1]],
+        [VideoEntry("a.mp4b.mp4", ()), VideoEntry("", (0, 1))],
+    ):
+        assert VideoList(other, root="/here").fingerprint() != one
+
+
+def test_the_batch_of_a_checkpoint_is_what_it_was_saved_with(run):
+    saved = run("TRAIN.BATCH_SIZE=12", "SOLVER.ACCUM_STEPS=3").about
+
+    assert run().batch_samples(saved) == 4
+    assert run().batch_samples(replace(saved, recipe="")) == 0
+
+
+@pytest.mark.parametrize(
+    ("network", "now", "said"),
+    [
+        ({}, {"sampling_rate": 16}, "DATA.SAMPLING_RATE 16 instead of 2"),
+        ({}, {"reverse_channels": True}, "DATA.REVERSE_INPUT_CHANNEL True instead of False"),
+        ({"stride_1x1": True}, {}, "stride_1x1 True instead of False"),
+        ({"alpha": 0.5}, {"num_frames": 4}, "DATA.NUM_FRAMES 4 instead of 8; alpha 0.5 instead"),
+    ],
+)
+def test_a_test_of_weights_under_other_settings_is_refused(run, network, now, said):
+    with pytest.raises(CheckpointError, match=said):
+        check_tested(
+            run().about, Checkpoint(network=NETWORK | network, input=replace(INPUT, **now))
+        )
+
+
+def test_a_test_may_choose_its_crops_and_leave_dropout_out(run):
+    now = Checkpoint(network=NETWORK | {"dropout_rate": 0.0}, input=replace(INPUT, crop_size=64))
+
+    check_tested(run().about, now)
+    check_tested(Checkpoint(format=0), now)
+
+
+def test_a_report_shows_the_recipe_that_the_weights_were_trained_with(run):
+    cfg = run("SOLVER.BASE_LR=0.001", "TEST.NUM_ENSEMBLE_VIEWS=3").cfg
+
+    text = recipe_of(run().about, cfg)
+
+    assert "BASE_LR: 0.05" in text
+    assert "NUM_ENSEMBLE_VIEWS: 3" in text
+    assert "BASE_LR: 0.001" in recipe_of(Checkpoint(), cfg)
