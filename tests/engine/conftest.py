@@ -29,8 +29,10 @@ def store(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def differences(repo):
-    """The comparison of two output folders that the fifty-kills script makes."""
-    spec = importlib.util.spec_from_file_location("kill_resume", repo / "benchmarks/kill_resume.py")
+    """The comparison of two output folders that the scripts of benchmarks/ make."""
+    spec = importlib.util.spec_from_file_location(
+        "compare_runs", repo / "benchmarks/compare_runs.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.differences
