@@ -9,6 +9,7 @@ too. What kind a file is, is found in its first bytes. Its keys are what other p
     epoch, optimizer_state, ...   where the training stands
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
@@ -50,10 +51,18 @@ class InputSpec:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """From meta["preprocessing"]; entries of another name are left out."""
+        """From meta["preprocessing"]; entries of another name are left out. Raises TypeError for a wrong type."""
         known = {f.name: values[f.name] for f in fields(cls) if values.get(f.name) is not None}
-        for name in {"mean", "std"} & known.keys():
-            known[name] = tuple(float(value) for value in known[name])
+        if "mean" in known:
+            known["mean"] = tuple(map(_number, _plain(known["mean"], list, tuple)))
+        if "std" in known:
+            known["std"] = tuple(_positive(n, float) for n in _plain(known["std"], list, tuple))
+        for name in {"num_frames", "sampling_rate", "crop_size", "short_side"} & known.keys():
+            _positive(known[name], int)
+        if "target_fps" in known:
+            _positive(known["target_fps"], float)
+        _plain(known.get("reverse_channels", False), bool)
+        _plain(known.get("sampling_rule", ""), str)
         return cls(**known)
 
     def as_dict(self) -> dict[str, Any]:
@@ -118,12 +127,12 @@ class Checkpoint:
                 path,
                 state,
                 average,
-                dict(meta.get("model") or {}),
-                tuple(str(name) for name in meta.get("class_names") or ()),
-                InputSpec.of(meta.get("preprocessing") or {}),
-                bool(meta.get("multi_label")),
-                meta.get("head_act"),
-                str(content.get("cfg") or ""),
+                dict(_plain(meta.get("model"), dict, type(None)) or {}),
+                tuple(_plain(name, str) for name in _sequence(meta.get("class_names"))),
+                InputSpec.of(_plain(meta.get("preprocessing"), dict, type(None)) or {}),
+                bool(_plain(meta.get("multi_label"), bool, int, type(None))),
+                _plain(meta.get("head_act"), str, type(None)),
+                cfg if isinstance(cfg := content.get("cfg"), str) else "",
                 {} if not key else {k: v for k, v in content.items() if k not in rest},
                 number,
                 tuple(removed),
@@ -179,3 +188,29 @@ def _tensors_for_arrays(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _tensors_for_arrays(item) for name, item in value.items()}
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _plain(value: Any, *kinds: type) -> Any:
+    """The value, which is of one of these types. Raises TypeError."""
+    if not isinstance(value, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{type(value).__name__} {str(value)[:40]!r} where {wanted} is expected")
+    return value
+
+
+def _sequence(value: Any) -> Any:
+    return _plain(value, list, tuple, type(None)) or ()
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not math.isfinite(_plain(value, float, int)):
+        raise TypeError(f"the number {value!r:.40} is out of range")
+    return float(value)
+
+
+def _positive(value: Any, kind: type) -> Any:
+    """A number of this type that is above 0, and small enough for any size that there is."""
+    _plain(value, kind, int)
+    if isinstance(value, bool) or not 0 < value < 2**31:
+        raise TypeError(f"the number {value!r:.40} is out of range")
+    return kind(value)

@@ -105,3 +105,9 @@ def make_output_folder(folder: str) -> None:
         raise OctvideoError(
             f"{folder}: cannot be written to ({reason}); choose another OUTPUT_DIR"
         ) from error
+
+
+def csv_text(text: str) -> str:
+    """Text from outside as a cell: control characters are escaped, and what a spreadsheet would run gets a quote."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return f"'{shown}" if shown.lstrip().startswith(("=", "+", "-", "@")) else shown

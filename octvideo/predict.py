@@ -16,6 +16,7 @@ from octvideo.data.prepare.video_files import find_videos
 from octvideo.data.video.decode import iter_frames, open_video
 from octvideo.data.video.encode import write_video
 from octvideo.errors import DataError
+from octvideo.files import csv_text
 from octvideo.recognizer import Prediction, Recognizer
 from octvideo.report.annotate import annotated
 
@@ -72,8 +73,10 @@ def write_scores(path: Path, videos: Sequence[NamedVideo]) -> None:
             ]
         )
         for video in videos:
-            cells = [cell for p in video.predictions for cell in (p.name, f"{p.probability:.4f}")]
-            writer.writerow([video.path, video.problem, *cells])
+            cells = [csv_text(video.path), csv_text(video.problem)]
+            for p in video.predictions:
+                cells += [csv_text(p.name), f"{p.probability:.4f}"]
+            writer.writerow(cells + [""] * (2 + 2 * count - len(cells)))
 
 
 def save_features(

@@ -158,7 +158,7 @@ class Recognizer:
         while batch := list(islice(clips, VIEWS_PER_PASS)):
             starts += [start for start, _ in batch]
             inputs = torch.stack([self._centre(np.stack(clip)) for _, clip in batch])
-            scores.append(self._score(self._prepare(inputs)).float().cpu().numpy())
+            scores.append(_finite(self._score(self._prepare(inputs)).float().cpu().numpy()))
         if not starts:
             raise ConfigError("the video has no frames")
         begins, ends = (_seconds_at(np.array(starts) + shift, times, rate) for shift in (0, window))
@@ -171,12 +171,8 @@ class Recognizer:
         spec = self.view_spec(views)
         frames, clips = self._read(video, spec, fps)
         batches = view_batches(frames.to(self.device), clips, spec, VIEWS_PER_PASS)
-        return (
-            torch.cat([compute(self._prepare(batch)).float() for batch in batches])
-            .mean(0)
-            .cpu()
-            .numpy()
-        )
+        found = torch.cat([compute(self._prepare(batch)).float() for batch in batches])
+        return _finite(found.mean(0).cpu().numpy())
 
     def clip(self, video: Source, *, fps: float | None = None) -> tuple[Frames, Tensor]:
         """The middle clip's centre crop as people and as the network see it: uint8 (T, H, W, 3), (1, 3, T, H, W)."""
@@ -287,14 +283,19 @@ def load(
         raise CheckpointError(
             f"{path}: holds an image network; tools/inflate_weights.py makes a video network of it"
         )
-    return Recognizer(
-        network_of(checkpoint),
-        checkpoint.class_names,
-        checkpoint.input.as_dict(),
-        torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
-        multi_label=checkpoint.multi_label,
-        head_act=cast(HeadAct | None, checkpoint.head_act),
-    )
+    try:
+        return Recognizer(
+            network_of(checkpoint),
+            checkpoint.class_names,
+            checkpoint.input.as_dict(),
+            torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+            multi_label=checkpoint.multi_label,
+            head_act=cast(HeadAct | None, checkpoint.head_act),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: its input or output is not described as training does ({error})"
+        ) from error
 
 
 def top_predictions(
@@ -313,6 +314,12 @@ def _seconds_at(
         return places / rate
     known = np.append(times, times[-1] + 1 / rate)
     return known[np.minimum(places, len(times))]
+
+
+def _finite(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(scores).all():
+        raise CheckpointError("the network's outputs are not finite; its weights have diverged")
+    return scores
 
 
 def _check_frames(frames: Frames) -> Frames:

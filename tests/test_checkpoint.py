@@ -114,3 +114,42 @@ def test_a_network_comes_back_with_its_weights():
 
     assert torch.equal(again(clip), model(clip))
     assert all(p.requires_grad for p in again.parameters())
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("meta",), {"model": torch.ones(3)}),
+        (("meta", "model"), ["i3d_r26"]),
+        (("meta", "model", "name"), "no such network"),
+        (("meta", "model", "num_classes"), 10**18),
+        (("meta", "model", "num_classes"), "many"),
+        (("meta", "model", "width_per_group"), 10**9),
+        (("meta", "model", "alpha"), [[[[0.5]]]]),
+        (("meta", "class_names"), "abcdef"),
+        (("meta", "class_names"), [1, 2, 3, 4, 5, 6]),
+        (("meta", "class_names"), torch.ones(6)),
+        (("meta", "multi_label"), torch.ones(3)),
+        (("meta", "preprocessing"), ["mean"]),
+        (("meta", "preprocessing", "mean"), [float("nan")] * 3),
+        (("meta", "preprocessing", "std"), [0.0] * 3),
+        (("meta", "preprocessing", "num_frames"), 2**70),
+        (("meta", "preprocessing", "sampling_rate"), "8"),
+        (("meta", "preprocessing", "sampling_rule"), "none of ours"),
+        (("meta", "preprocessing", "target_fps"), []),
+        (("meta", "format"), [1]),
+    ],
+)
+def test_a_description_of_wrong_types_or_sizes_is_one_line(tmp_path, tiny_checkpoint, place, value):
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    at = content
+    for key in place[:-1]:
+        at = at[key]
+    at[place[-1]] = value
+    torch.save(content, tmp_path / "other.pyth")
+
+    with pytest.raises(CheckpointError, match=r"other\.pyth: ") as error:
+        octvideo.load(tmp_path / "other.pyth", device="cpu")
+
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 2000

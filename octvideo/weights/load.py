@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.checkpoint import Checkpoint
-from octvideo.errors import CheckpointError, ConfigError
+from octvideo.errors import CheckpointError
 from octvideo.layers import channels_last
 from octvideo.models.registry import from_config
 from octvideo.weights.assumptions import Assumptions
@@ -123,10 +123,15 @@ def network_of(checkpoint: Checkpoint) -> nn.Module:
             n: t.to(targets[n].dtype) if n in targets else t for n, t in checkpoint.weights.items()
         }
         model.load_state_dict(state, assign=True)
-    except (ConfigError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: {name} cannot be built as described ({error})") from error
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: its weights do not fit {name}: {error}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: its weights do not fit {name!s:.40}: {reason}") from error
+    # What options of any type and size make a network raise has no end.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise CheckpointError(
+            f"{path}: {name!s:.40} cannot be built as described ({reason})"
+        ) from error
     return channels_last(model)
 
 

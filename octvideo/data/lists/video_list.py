@@ -6,7 +6,7 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "unlabelled": ("path",),
     "multilabel": ("path", "labels"),
 }
+MAX_NUMBER = 2**31  # of labels and frames, which are kept as int32
 _COLUMNS = {"path", "num_frames", "label", "labels"}
 
 
@@ -188,7 +189,7 @@ def _read_header(line: str) -> tuple[tuple[str, ...], str]:
 
 def _csv_rows(path: Path, lines: Iterable[str], columns: tuple[str, ...], delimiter: str) -> Rows:
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-    for fields in reader:
+    for fields in _rows_of(reader, path):
         line = reader.line_num + 1
         if fields and len(fields) != len(columns):
             raise ListError(
@@ -197,6 +198,15 @@ def _csv_rows(path: Path, lines: Iterable[str], columns: tuple[str, ...], delimi
             )
         if fields:
             yield line, tuple(fields)
+
+
+def _rows_of(reader: Any, path: Path) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise ListError(
+            f"{path}:{reader.line_num + 1}: {error}; a quote that is not closed swallows the lines behind it."
+        ) from None
 
 
 def _format_of(path: Path, columns: tuple[str, ...]) -> str:
@@ -246,7 +256,7 @@ def _to_entries(
     at_path, at_frames = where["path"], where.get("num_frames")
     at_labels = where.get("label", where.get("labels"))
     several = "labels" in where
-    top = float("inf") if num_classes is None else num_classes
+    top = MAX_NUMBER if num_classes is None else min(num_classes, MAX_NUMBER)
     for line, fields in rows:
         try:
             labels: tuple[int, ...] = ()
@@ -267,16 +277,18 @@ def _to_entries(
         for label in labels:
             if not 0 <= label < top:
                 raise ListError(_outside(path, line, label, num_classes))
-        if at_frames is not None and num_frames < 1:
+        if at_frames is not None and not 1 <= num_frames < MAX_NUMBER:
             raise ListError(
-                f"{path}:{line}: {num_frames} frames; a folder holds at least one frame."
+                f"{path}:{line}: {num_frames} frames; a folder holds at least one frame, and fewer than 2 ** 31."
             )
         yield VideoEntry(name, labels, num_frames)
 
 
 def _outside(path: Path, line: int, label: int, num_classes: int | None) -> str:
-    if num_classes is None:
+    if label < 0 and num_classes is None:
         return f"{path}:{line}: label {label} is negative. Labels start at 0."
+    if num_classes is None:
+        return f"{path}:{line}: label {label} is not below 2 ** 31. Labels count classes."
     return (
         f"{path}:{line}: label {label} is outside 0..{num_classes - 1} "
         f"(MODEL.NUM_CLASSES: {num_classes}). Labels start at 0."

@@ -17,6 +17,7 @@ from octvideo.data.video.decode import probe
 from octvideo.data.video.frame_source import open_entry
 from octvideo.data.video.index import index_path, write_index
 from octvideo.data.video.info import VideoInfo
+from octvideo.files import csv_text
 
 _INFO_FIELDS = {field.name for field in fields(VideoInfo)}
 
@@ -139,7 +140,7 @@ def _write(videos: VideoList, folder: Path, findings: dict[str, Finding]) -> Che
     write_list(good_list, good)
     with bad_list.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(
-            [("path", "reason"), *((finding.path, finding.cause) for finding in bad)]
+            [("path", "reason"), *((csv_text(f.path), csv_text(f.cause)) for f in bad)]
         )
     known = [(finding.path, finding.info) for finding in findings.values() if finding.info]
     for path in (index, index_path(good_list)):

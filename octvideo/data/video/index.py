@@ -113,7 +113,7 @@ def read_index(path: str | Path) -> VideoIndex:
                 hashes.append(_hash(str(path.parent / row["path"])))
                 numbers.append(tuple(float(row[name]) for name in _NUMBERS))
                 backends.append(row["backend"] == "decord")
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError, csv.Error):
             raise DataError(
                 f"{path}:{reader.line_num}: this line is damaged; write the index again with tools/check_videos.py."
             ) from None

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octvideo.engine.evaluation import metrics
-from octvideo.files import write_atomically
+from octvideo.files import csv_text, write_atomically
 
 TOP_K = 5
 
@@ -191,9 +191,10 @@ def _predictions_csv(evaluation: Evaluation, class_names: Sequence[str]) -> str:
     for path, labels, classes, scores in zip(
         evaluation.paths, evaluation.labels, ranked, evaluation.final, strict=True
     ):
-        row = [path, " ".join(map(str, labels)), "; ".join(class_names[label] for label in labels)]
+        names = "; ".join(class_names[label] for label in labels)
+        row = [csv_text(path), " ".join(map(str, labels)), csv_text(names)]
         for c in classes:
-            row += [str(c), class_names[c], f"{scores[c]:.6f}"] if c >= 0 else ["", "", ""]
+            row += [str(c), csv_text(class_names[c]), f"{scores[c]:.6f}"] if c >= 0 else [""] * 3
         table.writerow(row)
     return text.getvalue()
 
