@@ -50,7 +50,8 @@ def write_torch_file(path: str, content: dict[str, Any]) -> None:
         g_pathmgr.mkdirs(posixpath.dirname(path) or ".")
         write_atomically(path, lambda file: torch.save(content, file))
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        reason = error.__cause__ or error
         raise CheckpointError(
-            f"{path}: cannot be written ({error}); earlier checkpoints are whole. "
+            f"{path}: cannot be written ({reason}); earlier checkpoints are whole. "
             "Make room and run the same command again to continue"
         ) from error
