@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from octvideo.assembly import build_model
-from octvideo.assembly.start import start_run
+from octvideo.assembly.start import running
 from octvideo.config import load_config
 from octvideo.engine.distributed import Processes
 
@@ -34,7 +34,8 @@ def test_cuda_kernels_are_chosen_as_the_settings_say(
     unchanged = cuda_flags()
     cfg = load_config(repo / "configs/demo/i3d.yaml", [f"OUTPUT_DIR={tmp_path}", *settings])
 
-    start_run(cfg, Processes(device=torch.device(device)))
+    with running(cfg, Processes(device=torch.device(device))):
+        pass
 
     assert cuda_flags() == (flags or unchanged)
 
