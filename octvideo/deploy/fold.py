@@ -26,14 +26,13 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
 
 def _fold(conv: Any, norm: Any) -> None:
-    if isinstance(conv, OctConv2d | OctConv3d) and isinstance(
-        norm, OctBatchNorm2d | OctBatchNorm3d
-    ):
-        _fold_group([path for path in (conv.h2h, conv.l2h) if path is not None], norm.high)
-        if norm.low is not None:
-            _fold_group([path for path in (conv.h2l, conv.l2l) if path is not None], norm.low)
-    else:
-        _fold_group([conv], norm)
+    high = norm.high if isinstance(norm, OctBatchNorm2d | OctBatchNorm3d) else norm
+    if not isinstance(conv, OctConv2d | OctConv3d):
+        _fold_group([conv], high)
+        return
+    _fold_group([path for path in (conv.h2h, conv.l2h) if path is not None], high)
+    if conv.out_channels.low:
+        _fold_group([path for path in (conv.h2l, conv.l2l) if path is not None], norm.low)
 
 
 def _fold_group(paths: list[Any], norm: Any) -> None:

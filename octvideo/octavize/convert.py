@@ -2,9 +2,10 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
@@ -13,8 +14,8 @@ from octvideo.layers import OctConv2d, OctConv3d
 from octvideo.layers.octave import Downsample
 from octvideo.octavize.kernels import reset
 from octvideo.octavize.measure import lost_energy, stage_errors
-from octvideo.octavize.network import OctaveModule
-from octvideo.octavize.operations import value
+from octvideo.octavize.network import GraphMethod, OctaveModule
+from octvideo.octavize.operations import CONVS, value
 from octvideo.octavize.plan import Options, Plan, WidthRule, divide_spaces, make_plan
 from octvideo.octavize.report import ConvReport, OctaveReport, StageError
 from octvideo.octavize.rewrite import Rewriter
@@ -34,12 +35,13 @@ def octavize(
     downsample: Downsample | None = None,
     weights: Weights = "sorted",
     clips: Any = None,
-) -> OctaveModule:
+) -> nn.Module:
     """An octave network that has the layers, the names and the weights of `model`; `model` itself is not changed.
 
     Convolutions become octave convolutions, batch and group norms norms of each group, and everything between two
     convolutions acts on each group by itself. Where an operation has no such form, the pair is merged before it and
-    split behind it. The result takes and gives plain tensors; `.octave_report` says what became of each layer.
+    split behind it. The result takes and gives plain tensors; `.octave_report` says what became of each layer. It is an
+    `OctaveModule`; a network of `create_model` keeps its class, its head and its `config`.
 
     model: any network of 2D or 3D convolutions; one that branches on the content of its input is refused.
     alpha: share of low-frequency channels, in [0, 1); 0 computes what `model` does, bit for bit.
@@ -63,7 +65,8 @@ def octavize(
     if downsample not in (None, "pool", "stride"):
         raise ConfigError(f"downsample is {downsample!r}; it is None, 'pool' or 'stride'")
     options = Options(alpha, include, exclude, width_rule)
-    traced = trace(model, example)
+    method = "features" if hasattr(model, "window_scores") else "forward"
+    traced = trace(model, example, method)
     root = _with_python_numbers(copy.deepcopy(model))
     plan = make_plan(traced, root, options)
     source = fx.GraphModule(copy.deepcopy(root), traced.graph)
@@ -73,15 +76,46 @@ def octavize(
         plan, lost_energy(source, plan, measured) if sort and measured is not None else None
     )
     rewriter = Rewriter(traced, plan, root, downsample, keep=sort)
-    result = OctaveModule(root, rewriter.run())
+    result = _module(root, rewriter.run(), method)
     result.train(model.training)
     if weights == "fresh":
         reset(result)
-    errors = (
-        [] if clips is None or weights == "fresh" else stage_errors(source, result, rewriter, clips)
-    )
-    result.octave_report = _report(model, result, rewriter, plan, traced, errors)
+    errors = []
+    if clips is not None and weights != "fresh":
+        errors = stage_errors(source, fx.GraphModule(root, rewriter.graph), rewriter, clips)
+    whole = traced if method == "forward" else trace(model, example)
+    result.octave_report = _report(model, result, rewriter, plan, whole, errors)  # type: ignore[assignment]
+    if hasattr(model, "config"):
+        arguments = {
+            "alpha": alpha,
+            "include": include and list(include),
+            "exclude": list(exclude),
+            "width_rule": width_rule,
+            "downsample": downsample,
+            "weights": weights,
+            "example": pytree.tree_map_only(Tensor, lambda t: list(t.shape), example),
+        }
+        result.config = {**model.config, "octavize": arguments}  # type: ignore[dict-item,assignment]
     return result
+
+
+def rebuilt(model: nn.Module, arguments: Mapping[str, Any]) -> nn.Module:
+    """`model` as an earlier `octavize` with these arguments left it (`config["octavize"]`), with other weights."""
+    shape: Any = arguments["example"]
+    example = (
+        [torch.empty(s, device="meta") for s in shape]
+        if isinstance(shape[0], list)
+        else torch.empty(shape, device="meta")
+    )
+    return octavize(model, **{**arguments, "example": example})
+
+
+def _module(root: nn.Module, graph: fx.Graph, method: str) -> nn.Module:
+    """A network of this package keeps its class, and so its head and test-time scores; others become a graph."""
+    if method == "forward":
+        return OctaveModule(root, graph)
+    setattr(root, method, GraphMethod(root, graph))
+    return root
 
 
 def _with_python_numbers(model: nn.Module) -> nn.Module:
@@ -101,42 +135,42 @@ def _with_content(x: Any, model: nn.Module) -> Any:
 
 def _report(
     model: nn.Module,
-    result: OctaveModule,
+    result: nn.Module,
     rewriter: Rewriter,
     plan: Plan,
-    traced: Trace,
+    whole: Trace,
     errors: Sequence[StageError],
 ) -> OctaveReport:
+    """whole: of the forward pass, of which `plan` may see a part."""
     changes = {change.name: change for change in rewriter.changes}
     rows = []
     for site in plan.sites.values():
         change = changes[site.name]
-        before = _weights(model.get_submodule(site.name)) * _positions(value(site.node))
+        before = _plain_macs(site.node, model)
         after = _octave_macs(result.get_submodule(site.name), value(site.node), value(site.reads))
         rows.append(ConvReport(site.name, change.reads, change.writes, before, after, change.why))
-    linear = sum(_linear_macs(node, model) for node in traced.graph.nodes)
-    notes = [
-        f"{kind.__name__}: not looked into; {why}"
-        for kind, why in traced.opaque.items()
-        if not kind.__module__.startswith("torch.nn")
-    ]
-    kept = {name for name, _ in result.named_modules()}
-    unused = [
-        name
-        for name, module in model.named_modules()
-        if name not in kept and any(True for _ in module.parameters(recurse=False))
-    ]
-    notes += [f"{name}: left out; the forward pass does not call it" for name in unused]
+    macs = sum(_plain_macs(node, model) for node in whole.graph.nodes)
     return OctaveReport(
         plan.options.alpha,
         tuple(rows),
-        (*notes, *rewriter.notes),
-        sum(row.macs_before for row in rows) + linear,
-        sum(row.macs for row in rows) + linear,
+        (*_notes(model, result, whole), *rewriter.notes),
+        macs,
+        macs - sum(row.macs_before - row.macs for row in rows),
         sum(p.numel() for p in model.parameters()),
         sum(p.numel() for p in result.parameters()),
         tuple(errors),
     )
+
+
+def _notes(model: nn.Module, result: nn.Module, whole: Trace) -> list[str]:
+    """What was not looked into, and what is missing in the result."""
+    opaque = {k: v for k, v in whole.opaque.items() if not k.__module__.startswith("torch.nn")}
+    notes = [f"{kind.__name__}: not looked into; {why}" for kind, why in opaque.items()]
+    kept = {name for name, _ in result.named_modules()}
+    for name, module in model.named_modules():
+        if name not in kept and any(True for _ in module.parameters(recurse=False)):
+            notes.append(f"{name}: left out; the forward pass does not call it")
+    return notes
 
 
 def _weights(conv: nn.Module) -> int:
@@ -158,9 +192,11 @@ def _octave_macs(conv: nn.Module, y: Tensor, x: Tensor) -> int:
     return sum(path.weight.numel() * positions[name] for name, path in conv.paths.items())
 
 
-def _linear_macs(node: fx.Node, root: nn.Module) -> int:
+def _plain_macs(node: fx.Node, root: nn.Module) -> int:
+    """Multiply-adds of a convolution or a linear layer for one example."""
     module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
-    if not isinstance(module, nn.Linear):
-        return 0
-    out = value(node)
-    return module.weight.numel() * (out.numel() // out.shape[-1] // out.shape[0])
+    if isinstance(module, nn.Linear):
+        out = value(node)
+        return module.weight.numel() * (out.numel() // out.shape[-1] // out.shape[0])
+    is_conv = isinstance(module, (*CONVS, nn.Conv1d))
+    return _weights(module) * _positions(value(node)) if module is not None and is_conv else 0

@@ -1,13 +1,17 @@
 """The module that `octavize` returns."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
+from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctTensor
+from octvideo.octavize.operations import CONVS
 from octvideo.octavize.report import OctaveReport
 
+NORMS = (nn.BatchNorm2d, nn.BatchNorm3d, OctBatchNorm2d, OctBatchNorm3d)
 MODULE_STATE = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training")
 
 
@@ -19,14 +23,16 @@ class OctaveModule(fx.GraphModule):
     """
 
     octave_report: OctaveReport
+    norm_follows: dict[str, str]
 
     def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
         super().__init__(root, graph)
         _order_as(self, root)
+        self.norm_follows = norms_behind(graph, self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "OctaveModule":
         copied: Any = super().__deepcopy__(memo)
-        copied.octave_report = self.octave_report
+        copied.octave_report, copied.norm_follows = self.octave_report, self.norm_follows
         copied.training = self.training
         _order_as(copied, self)
         return copied
@@ -35,6 +41,30 @@ class OctaveModule(fx.GraphModule):
         """The graph node by node: torch.fx would trace the generated code again, and into what it calls."""
         state = {name: self.__dict__[name] for name in MODULE_STATE}
         return _rebuild, (state, _as_rows(self.graph), self.octave_report)
+
+
+class GraphMethod:
+    """A method of a module that a graph has taken the place of; copied and pickled with the module."""
+
+    def __init__(self, owner: nn.Module, graph: fx.Graph) -> None:
+        self.owner, self.graph = owner, graph
+        self._compile()
+
+    def _compile(self) -> None:
+        source = self.graph.python_code("self")
+        namespace = dict(source.globals)
+        exec(source.src, namespace)
+        self.code, self._function = source.src, namespace["forward"]
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(self.owner, *args)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"owner": self.owner, "rows": _as_rows(self.graph)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.owner, self.graph = state["owner"], _as_graph(state["rows"])
+        self._compile()
 
 
 def _order_as(model: nn.Module, root: nn.Module) -> None:
@@ -66,11 +96,7 @@ def _as_rows(graph: fx.Graph) -> list[tuple[Any, ...]]:
     return rows
 
 
-def _rebuild(
-    state: dict[str, Any], rows: list[tuple[Any, ...]], report: OctaveReport
-) -> OctaveModule:
-    root = nn.Module()
-    root.__dict__.update(state)
+def _as_graph(rows: list[tuple[Any, ...]]) -> fx.Graph:
     graph = fx.Graph()
     nodes: dict[str, fx.Node] = {}
 
@@ -80,6 +106,35 @@ def _rebuild(
     for op, target, args, kwargs, name in rows:
         args, kwargs = map_aggregate((args, kwargs), node)
         nodes[name] = graph.create_node(op, target, args, kwargs, name)
-    model = OctaveModule(root, graph)
+    return graph
+
+
+def _rebuild(
+    state: dict[str, Any], rows: list[tuple[Any, ...]], report: OctaveReport
+) -> OctaveModule:
+    root = nn.Module()
+    root.__dict__.update(state)
+    model = OctaveModule(root, _as_graph(rows))
     model.octave_report, model.training = report, root.training
     return model
+
+
+def norms_behind(graph: fx.Graph, root: nn.Module) -> dict[str, str]:
+    """Batch norm -> the convolution whose output it alone reads, by their names in `root`."""
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        if not _calls(node, root, NORMS):
+            continue
+        source = node.all_input_nodes[0]
+        # A convolution without a low output gives a pair, of which the norm sees the high group.
+        while source.target in (getattr, OctTensor) and len(source.all_input_nodes) == 1:
+            source = source.all_input_nodes[0] if len(source.users) == 1 else node
+        alone = len(source.users) == 1 and calls[source.target] == calls[node.target] == 1
+        if alone and _calls(source, root, CONVS):
+            found[str(node.target)] = str(source.target)
+    return found
+
+
+def _calls(node: fx.Node, root: nn.Module, kinds: tuple[type, ...]) -> bool:
+    return node.op == "call_module" and type(root.get_submodule(str(node.target))) in kinds

@@ -56,8 +56,8 @@ class _UntraceableError(Exception):
         self.path, self.kind, self.reason = path, kind, reason
 
 
-def trace(model: nn.Module, example: Any) -> Trace:
-    """Trace `model(example)`; example: a tensor, or a list, tuple or dict of tensors. The model is not changed.
+def trace(model: nn.Module, example: Any, method: str = "forward") -> Trace:
+    """Trace a method on `example`: a tensor, or a list, tuple or dict of tensors. The model is not changed.
 
     The graph serves training and evaluation: a submodule whose `forward` asks `self.training` stays one call.
     Raises ConfigError where the network's own `forward` depends on the content of a tensor or on `self.training`.
@@ -70,7 +70,11 @@ def trace(model: nn.Module, example: Any) -> Trace:
     opaque: dict[type, str] = {}
     while True:
         try:
-            traces = [_trace_once(fake, model, values, mode, opaque, on) for on in (False, True)]
+            tracers = [_ValueTracer(values, mode, model, opaque, method) for _ in range(2)]
+            fake.eval()
+            traces = [_trace_once(fake, tracers[0])]
+            fake.train()
+            traces.append(_trace_once(fake, tracers[1]))
         except _UntraceableError as stop:
             if not stop.path or stop.kind in opaque:
                 raise ConfigError(
@@ -110,23 +114,22 @@ def _two_at_least(x: Any) -> Any:
     return _empty_like(x, max(len(x), 2)) if isinstance(x, Tensor) else x
 
 
-def _trace_once(
-    fake: nn.Module, real: nn.Module, values: Any, mode: Any, opaque: dict[type, str], train: bool
-) -> Trace:
-    fake.train(train)
-    tracer = _ValueTracer(values, mode, real, opaque)
+def _trace_once(fake: nn.Module, tracer: "_ValueTracer") -> Trace:
     try:
         graph = tracer.trace(fake)
     except _UntraceableError:
         raise
     except Exception as error:
-        raise _UntraceableError("", type(real), _describe(error)) from error
-    return Trace(graph, tracer.guards, dict(opaque))
+        raise _UntraceableError("", type(fake), _describe(error)) from error
+    return Trace(graph, tracer.guards, dict(tracer.opaque))
 
 
 class _ValueTracer(fx.Tracer):
-    def __init__(self, values: Any, mode: Any, real: nn.Module, opaque: dict[type, str]) -> None:
+    def __init__(
+        self, values: Any, mode: Any, real: nn.Module, opaque: dict[type, str], method: str
+    ) -> None:
         super().__init__()
+        self.traced_func_name = method
         self.values, self.mode, self.real, self.opaque = values, mode, real, opaque
         self.guards: list[Guard] = []
         self._evaluating = False
