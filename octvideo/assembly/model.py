@@ -45,6 +45,7 @@ SETTINGS = {
     "fusion_kernel_size": "SLOWFAST.FUSION_KERNEL_SZ",
     "fusion_conv_channel_ratio": "SLOWFAST.FUSION_CONV_CHANNEL_RATIO",
     "crop_size": "DATA.TRAIN_CROP_SIZE",
+    "num_frames": "DATA.NUM_FRAMES",
 }
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ class Case:
     def create(self) -> nn.Module:
         if self.source == "pytorchvideo":
             return hub_model(self.model)
-        rule = {"width_rule": self.width_rule} if self.width_rule else {}
+        rule: dict[str, Any] = {"width_rule": self.width_rule} if self.width_rule else {}
         return create_model(
             self.model, alpha=self.alpha, dropout_rate=0.0, memory_saving=self.memory_saving, **rule
         )

@@ -7,13 +7,14 @@ from typing import Any
 
 from octvideo.errors import ConfigError
 from octvideo.layers import channels_last, compute_in_2d, save_memory, stem_by_space_to_depth
-from octvideo.models import densenet, image_resnet, mobilenet, slowfast, video_resnet
+from octvideo.models import densenet, image_resnet, mobilenet, pytorchvideo, slowfast, video_resnet
 from octvideo.models.network import Family, Network
 from octvideo.models.video_options import VideoOptions
+from octvideo.octavize.convert import rebuilt
 
 MODELS: dict[str, Family] = {
     name: family
-    for module in (video_resnet, slowfast, image_resnet, densenet, mobilenet)
+    for module in (video_resnet, slowfast, image_resnet, densenet, mobilenet, pytorchvideo)
     for name, family in module.MODELS.items()
 }
 
@@ -27,7 +28,13 @@ def register(name: str, family: Family) -> None:
 
 def find_name(arch: str, depth: int) -> str:
     """MODEL.ARCH as the name of a network: "i3d" of depth 50 is i3d_r50, "resnet50" is itself."""
-    return arch if arch in MODELS else f"{arch}_r{depth}"
+    name = full_name(arch)
+    return name if name in MODELS else f"{arch}_r{depth}"
+
+
+def full_name(name: str) -> str:
+    """`name`, or with "ptv:" before it where only pytorchvideo has such a network."""
+    return f"ptv:{name}" if name not in MODELS and f"ptv:{name}" in MODELS else name
 
 
 # What version 0.1.0 wrote into the config of every video network, and only SlowFast has.
@@ -38,14 +45,20 @@ _SLOWFAST_ONLY = {f.name for f in fields(slowfast.SlowFastOptions)} - {
 
 def from_config(config: Mapping[str, Any]) -> Network:
     """`create_model(**config)` of a `model.config`, those that version 0.1.0 wrote included."""
-    name = str(config.get("name", ""))
+    name = full_name(str(config.get("name", "")))
     known = {f.name for f in fields(family_of(name).options)}
     return create_model(
         **{k: v for k, v in config.items() if k in known or k not in _SLOWFAST_ONLY}
     )
 
 
-def create_model(name: str, *, memory_saving: bool = False, **options: Any) -> Network:
+def create_model(
+    name: str,
+    *,
+    memory_saving: bool = False,
+    octavize: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Network:
     """Build a network: `create_model("i3d_r50", alpha=0.1)`, `create_model("resnet50", alpha=0.5)`.
 
     name: one of `octvideo.list_models()`.
@@ -54,6 +67,8 @@ def create_model(name: str, *, memory_saving: bool = False, **options: Any) -> N
         Images: resnet18, 26, 34, 50, 101, 152 and resnext50_32x4d, 101 (post-activation); preact_resnet26, 50, 101,
         152, 200, preact_resnext50_32x4d, 101, preact_se_resnet50 (Tables 2, 4); resnet152_v1e, v1f (Table 5);
         resnet50_glore; resnet20_cifar, 44, 56; densenet121; mobilenet_v1, v2 (Table 3).
+        pytorchvideo's, by the names of its hub: ptv:x3d_m (or x3d_m), ptv:csn_r101, ptv:r2plus1d_r50, ...; at
+        alpha > 0 `octvideo.octavize` makes them octave.
     options: the fields of `VideoOptions` or `SlowFastOptions`, or for images of `ImageResNetOptions` and its like:
         stem="deep8" and stem_pool="conv" or "bottleneck" are the stems of Table 4's ++ rows, stem="3x3" and
         stem_pool="none" the CIFAR form of any ResNet. All have
@@ -61,6 +76,7 @@ def create_model(name: str, *, memory_saving: bool = False, **options: Any) -> N
         num_classes: 400 for video, 1000 for images, 10 for CIFAR by default.
     memory_saving: octave convolutions pool again in the backward pass instead of keeping what they pooled; the
         gradients are the same, bit for bit.
+    octavize: the arguments with which `octvideo.octavize` made this network octave, as its `config` has them.
 
     A video network takes float (N, 3, T, H, W), SlowFast the frames of its fast pathway; an image network (N, 3, H, W).
     Both return logits (N, num_classes). `model.config` holds plain values with which `create_model(**model.config)`
@@ -68,6 +84,7 @@ def create_model(name: str, *, memory_saving: bool = False, **options: Any) -> N
 
     Raises ConfigError (a ValueError) for an unknown name or option and for values out of range.
     """
+    name = full_name(name)
     family = family_of(name)
     known = [f.name for f in fields(family.options)]
     for option in options:
@@ -78,12 +95,12 @@ def create_model(name: str, *, memory_saving: bool = False, **options: Any) -> N
     save_memory(stem_by_space_to_depth(compute_in_2d(channels_last(model))), memory_saving)
     model.config = {"name": name, **_plain(asdict(chosen))}
     model.input_shape = family.input_shape
-    return model
+    return rebuilt(model, octavize) if octavize else model
 
 
 def input_shape(name: str) -> tuple[int, ...]:
     """(3, T, H, W) or (3, H, W): what the model `name` takes in the paper. Raises ConfigError for no such model."""
-    return family_of(name).input_shape
+    return family_of(full_name(name)).input_shape
 
 
 def family_of(name: str) -> Family:

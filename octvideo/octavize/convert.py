@@ -99,7 +99,7 @@ def octavize(
     return result
 
 
-def rebuilt(model: nn.Module, arguments: Mapping[str, Any]) -> nn.Module:
+def rebuilt(model: nn.Module, arguments: Mapping[str, Any]) -> Any:
     """`model` as an earlier `octavize` with these arguments left it (`config["octavize"]`), with other weights."""
     shape: Any = arguments["example"]
     example = (

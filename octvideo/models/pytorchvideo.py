@@ -1,0 +1,211 @@
+"""pytorchvideo's networks by the names of its hub, vanilla or made octave: `create_model("ptv:x3d_m", alpha=0.25)`.
+
+They keep pytorchvideo's names, so that its files load at alpha 0. Their heads give logits, and average whatever
+positions there are. pytorchvideo is imported without torchvision, which has no wheel beside a CPU build of torch.
+"""
+
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octvideo.errors import ConfigError, import_optional
+from octvideo.layers import WIDTH_RULES, check_alpha
+from octvideo.layers.octave import Downsample
+from octvideo.models.network import Family, HeadAct, Network, activate
+from octvideo.octavize import octavize
+from octvideo.octavize.network import GraphMethod, norms_behind
+from octvideo.octavize.tracing import trace
+
+
+@dataclass(frozen=True, slots=True)
+class HubRow:
+    """module: below pytorchvideo.models.hub. frames, size: of the clip that it is made for.
+
+    speed_ratio: every so many frames the slow pathway takes one; 0 with one pathway.
+    """
+
+    module: str
+    frames: int
+    size: int
+    min_frames: int = 1
+    speed_ratio: int = 0
+
+
+HUB = {
+    "c2d_r50": HubRow("resnet", 8, 224, min_frames=2),
+    "i3d_r50": HubRow("resnet", 8, 224, min_frames=2),
+    "slow_r50": HubRow("resnet", 8, 224),
+    "slowfast_r50": HubRow("slowfast", 32, 224, min_frames=4, speed_ratio=4),
+    "csn_r101": HubRow("csn", 32, 224),
+    "r2plus1d_r50": HubRow("r2plus1d", 16, 224),
+    "x3d_xs": HubRow("x3d", 4, 160),
+    "x3d_s": HubRow("x3d", 13, 160),
+    "x3d_m": HubRow("x3d", 16, 224),
+    "x3d_l": HubRow("x3d", 16, 312),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PytorchvideoOptions:
+    """The keyword arguments of `create_model` for pytorchvideo's networks.
+
+    alpha, width_rule, downsample, include, exclude: as `octavize` takes them.
+    num_classes, dropout_rate, fc_init_std: of the classifier.
+    builder_options: further arguments of pytorchvideo's builder, as {"stem_dim_out": 16}.
+    num_frames, crop_size: of the clip for which the network is made octave; others work too.
+    """
+
+    alpha: float = 0.0
+    num_classes: int = 400
+    in_channels: int = 3
+    width_rule: str = "round16"
+    downsample: Downsample | None = None
+    include: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    dropout_rate: float = 0.5
+    fc_init_std: float = 0.01
+    builder_options: Mapping[str, Any] = field(default_factory=dict)
+    num_frames: int | None = None
+    crop_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha)
+        choices = {"width_rule": tuple(WIDTH_RULES), "downsample": (None, "stride", "pool")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}; it is one of {', '.join(map(repr, allowed))}"
+                )
+
+
+class PytorchvideoNet(Network):
+    """One of pytorchvideo's networks behind the interface of this package's; `blocks` are its own, head included."""
+
+    takes = "clips"
+
+    def __init__(self, name: str, options: PytorchvideoOptions) -> None:
+        row, channels = HUB[name], options.in_channels
+        super().__init__(channels, min_frames=row.min_frames)
+        build = getattr(import_pytorchvideo(f"hub.{row.module}"), name)
+        self.blocks: Any = build(
+            model_num_class=options.num_classes,
+            **(
+                {"input_channels": (channels,) * 2}
+                if row.speed_ratio
+                else {"input_channel": channels}
+            ),
+            **options.builder_options,
+        ).blocks
+        self.speed_ratio = row.speed_ratio
+        # SlowFast's last block but one pools and joins its pathways.
+        self.num_body = len(self.blocks) - (2 if row.speed_ratio else 1)
+        self._free_the_head(options)
+
+    def _free_the_head(self, options: PytorchvideoOptions) -> None:
+        """Logits of whatever positions there are: no softmax, and no pool of one size."""
+        head = self.blocks[-1]
+        head.activation, head.dropout = None, nn.Dropout(options.dropout_rate)
+        if self.speed_ratio:
+            self.blocks[-2].pool = nn.ModuleList([nn.AdaptiveAvgPool3d(1) for _ in range(2)])
+        elif isinstance(head.pool, nn.AvgPool3d):
+            head.pool = nn.AdaptiveAvgPool3d(1)
+        else:
+            head.pool.pool = nn.AdaptiveAvgPool3d(1)
+        nn.init.normal_(head.proj.weight, std=options.fc_init_std)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        out: Any = [self._slow_frames(x), x] if self.speed_ratio else x
+        for i in range(self.num_body):
+            out = self.blocks[i](out)
+        return list(out) if self.speed_ratio else [out]
+
+    def _slow_frames(self, x: Tensor) -> Tensor:
+        frames = x.shape[2]
+        index = torch.linspace(0, frames - 1, frames // self.speed_ratio).long()
+        return x.index_select(2, index.to(x.device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (N, C, T, H, W), normalized, to logits (N, num_classes)."""
+        self._check(x)
+        features = self.features(x)
+        joined = self.blocks[-2](features) if self.speed_ratio else features[0]
+        return self.blocks[-1](joined)
+
+    def window_scores(self, x: Tensor, act: HeadAct = "softmax") -> Tensor:
+        """Probabilities (N, num_classes), of the features' mean over all positions."""
+        return activate(self(x)[:, None, None], act)
+
+    @property
+    def norm_follows(self) -> dict[str, str]:
+        """Batch norm -> the convolution before it, found in a trace."""
+        features: Any = self.features
+        if isinstance(features, GraphMethod):
+            return norms_behind(features.graph, self)
+        frames = max(self.min_frames, 4)
+        weight = next(self.parameters())
+        example = torch.empty(1, self.in_channels, frames, 64, 64, device=weight.device)
+        return norms_behind(trace(self, example, "features").graph, self)
+
+
+def build(name: str, options: PytorchvideoOptions) -> Network:
+    """The network `name` of pytorchvideo's hub, octave at alpha > 0."""
+    model = PytorchvideoNet(name, options)
+    if not options.alpha:
+        return model
+    frames, size = options.num_frames or HUB[name].frames, options.crop_size or HUB[name].size
+    octave: Any = octavize(
+        model,
+        options.alpha,
+        torch.empty(1, options.in_channels, frames, size, size, device="meta"),
+        include=options.include,
+        exclude=options.exclude,
+        width_rule=options.width_rule,
+        downsample=options.downsample,
+        weights="as_is",
+    )
+    return octave
+
+
+MODELS = {
+    f"ptv:{name}": Family(
+        partial(build, name), PytorchvideoOptions, (3, row.frames, row.size, row.size)
+    )
+    for name, row in HUB.items()
+}
+
+
+def import_pytorchvideo(module: str) -> Any:
+    """pytorchvideo.models.`module`, behind a stub of the two names of torchvision that are asked for at import."""
+    stub = {} if "torchvision" in sys.modules else _stub_torchvision()
+    sys.modules.update(stub)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch.jit, on which its dependencies stand
+            return import_optional(
+                f"pytorchvideo.models.{module}",
+                "pytorchvideo's networks",
+                "pip install pytorchvideo",
+            )
+    finally:
+        for name in stub:
+            del sys.modules[name]
+
+
+def _stub_torchvision() -> dict[str, ModuleType]:
+    names = (
+        "torchvision",
+        "torchvision.ops",
+        "torchvision.datasets",
+        "torchvision.datasets.folder",
+    )
+    modules = {name: ModuleType(name) for name in names}
+    modules["torchvision.ops"].RoIAlign = nn.Identity  # type: ignore[attr-defined]
+    modules["torchvision.datasets.folder"].make_dataset = None  # type: ignore[attr-defined]
+    return modules

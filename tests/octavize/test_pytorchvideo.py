@@ -1,0 +1,173 @@
+"""pytorchvideo's networks: exact at alpha 0, octave above, from a config to a recognizer and an exported file."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from octvideo import create_model, load, octavize
+from octvideo.assembly import build_model
+from octvideo.checkpoint import Checkpoint, InputSpec
+from octvideo.config import load_config
+from octvideo.deploy.export import export_model
+from octvideo.deploy.fold import fold_batch_norm
+from octvideo.deploy.merge import merge_convs, mergeable
+from octvideo.errors import ConfigError
+from octvideo.layers import OctConv3d
+from octvideo.models.pytorchvideo import HUB, import_pytorchvideo
+
+X3D = {"builder_options": {"width_factor": 1.0, "depth_factor": 1.0}}
+R2PLUS1D = {"builder_options": {"stem_dim_out": 16, "model_depth": 50}}
+TINY = {"x3d_xs": X3D, "r2plus1d_r50": R2PLUS1D}
+CLIP = (2, 3, 4, 64, 64)
+
+
+def make(name: str, alpha: float, **options: object) -> nn.Module:
+    size = {"num_frames": 4, "crop_size": 64, "num_classes": 4, "dropout_rate": 0.0}
+    return create_model(f"ptv:{name}", alpha=alpha, **{**size, **TINY.get(name, {}), **options})
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in TINY else pytest.param(name, marks=pytest.mark.slow) for name in HUB]
+)
+def test_every_network_is_exact_at_alpha_zero_and_octave_above(name):
+    frames = 16 if name in ("slowfast_r50", "csn_r101") else 4
+    x = torch.rand(2, 3, frames, 64, 64)
+    model = make(name, 0.0).eval()
+
+    same, octave = octavize(model, 0.0, x), octavize(model, 0.25, x)
+
+    assert list(same.state_dict()) == list(model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(same(x), model(x))
+        assert octave(x).shape == (2, 4)
+    assert octave.octave_report.macs < 0.9 * octave.octave_report.macs_before
+    assert not octave.octave_report.notes
+
+
+@pytest.mark.parametrize(
+    "kind", ["x3d", "acoustic", pytest.param("slowfast", marks=pytest.mark.slow)]
+)
+def test_networks_as_pytorchvideo_builds_them(kind):
+    """Several inputs in a list, strides of one dimension, heads with a softmax and a pool of one size."""
+    if kind == "x3d":
+        model = import_pytorchvideo("x3d").create_x3d(
+            input_clip_length=4,
+            input_crop_size=64,
+            model_num_class=4,
+            width_factor=1.0,
+            depth_factor=1.0,
+        )
+        x: object = torch.rand(CLIP)
+    elif kind == "acoustic":
+        model = import_pytorchvideo("resnet").create_acoustic_resnet(
+            model_num_class=4, stem_dim_out=16
+        )
+        x = torch.rand(2, 1, 32, 1, 80)
+        model.blocks[-1].pool = nn.AdaptiveAvgPool3d(1)
+    else:
+        model = import_pytorchvideo("slowfast").create_slowfast(
+            model_num_class=4,
+            slowfast_fusion_conv_stride=(4, 1, 1),
+            head_pool_kernel_sizes=((2, 2, 2), (8, 2, 2)),
+        )
+        x = [torch.rand(2, 3, 2, 64, 64), torch.rand(2, 3, 8, 64, 64)]
+    model.eval()
+    inputs = list if isinstance(x, list) else (lambda t: t)  # their blocks write into the list
+
+    same, octave = (
+        octavize(model, 0.0, inputs(x)),
+        octavize(model, 0.25, inputs(x), clips=inputs(x)),
+    )
+
+    with torch.no_grad():
+        assert torch.equal(same(inputs(x)), model(inputs(x)))
+        assert octave(inputs(x)).shape == (2, 4)
+    assert octave.octave_report.octave
+    assert [error.stage for error in octave.octave_report.errors][:2] == ["blocks.0", "blocks.1"]
+
+
+@pytest.mark.slow
+def test_only_the_slow_pathway_where_asked():
+    model = make("slowfast_r50", 0.0)
+    x = torch.empty(1, 3, 16, 64, 64, device="meta")
+    octave = octavize(model, 0.25, x, include=["blocks.[1-4].multipathway_blocks.0.*"])
+    assert {conv.name.split(".")[3] for conv in octave.octave_report.octave} == {"0"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:'saved_variables' is deprecated")  # of pytorchvideo's Swish
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("alpha", [0.0, 0.25])
+def test_they_learn_four_clips_by_heart(name, alpha):
+    model = make(name, alpha).train()
+    clips, labels = torch.randn(8, 3, 4, 64, 64), torch.arange(8) % 4
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(25):
+        optimizer.zero_grad()
+        F.cross_entropy(model(clips), labels).backward()
+        optimizer.step()
+    assert (model(clips).argmax(1) == labels).all()
+
+
+@pytest.mark.parametrize("arch", ["x3d_xs", "ptv:x3d_xs"])
+def test_a_config_describes_one(arch, repo):
+    settings = f"MODEL.ARCH={arch} MODEL.NUM_CLASSES=4 OCTCONV.ALPHA=0.25 DATA.NUM_FRAMES=4 DATA.TRAIN_CROP_SIZE=64"
+    cfg = load_config(repo / "configs/kinetics400/i3d.yaml", settings.split())
+
+    model = build_model(cfg)
+
+    assert model.config["name"] == "ptv:x3d_xs"
+    assert isinstance(model.get_submodule("blocks.2.res_blocks.0.branch2.conv_a"), OctConv3d)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    model = make("x3d_xs", 0.25)
+    spec = InputSpec((0.45,) * 3, (0.225,) * 3, False, 4, 2, "pyslowfast", 30.0, 64, 64)
+    path = str(tmp_path_factory.mktemp("run") / "best.pyth")
+    Checkpoint(
+        state=model.state_dict(), network=model.config, class_names=tuple("abcd"), input=spec
+    ).write(path)
+    return model.eval(), path
+
+
+def test_a_checkpoint_holds_what_rebuilds_it(checkpoint):
+    model, path = checkpoint
+    recognizer = load(path)
+    video = (torch.rand(8, 72, 80, 3) * 255).to(torch.uint8).numpy()
+
+    clip = recognizer.clip(video)[1]
+
+    torch.testing.assert_close(recognizer.model(clip), model(clip))
+    assert recognizer.scores(video, views="1x1") == pytest.approx(
+        model(clip).softmax(-1)[0].tolist(), abs=1e-5
+    )
+    assert recognizer.features(video).shape == (model(clip).new_empty(96).shape[0],)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"
+)
+def test_it_is_folded_merged_and_exported(checkpoint, tmp_path):
+    model, _ = checkpoint
+    x = torch.rand(CLIP)
+
+    folded = fold_batch_norm(model)
+    merged = merge_convs(folded, mergeable(folded))
+
+    assert mergeable(folded)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(merged(x), model(x), rtol=1e-4, atol=1e-5)
+    assert export_model(model, x, tmp_path / "model.pt2") < 1e-4
+
+
+def test_mistakes_are_one_line():
+    with pytest.raises(ConfigError, match="ptv:x3d_xs has no option 'stages'"):
+        make("x3d_xs", 0.25, stages=(2, 3))
+    with pytest.raises(ConfigError, match="alpha is 2"):
+        make("x3d_xs", 2)
+    with pytest.raises(ConfigError, match="there is no model 'ptv:x3d_xm'; did you mean 'ptv:x3d_"):
+        create_model("ptv:x3d_xm")
