@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octvideo.layers import Channels
@@ -16,6 +16,7 @@ def test_the_last_channels_are_low_unless_losses_say_otherwise():
     )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(0, 3), st.integers(1, 4), st.randoms())
 def test_groups_are_divided_one_by_one(high, low, groups, random):
     channels = Channels(high * groups, low * groups)
@@ -28,6 +29,7 @@ def test_groups_are_divided_one_by_one(high, low, groups, random):
     assert layout.has_balanced(groups)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.randoms())
 def test_blocks_stay_whole(high, low, block, random):
     channels = Channels(high * block, low * block)
@@ -43,6 +45,7 @@ def test_widths_that_are_no_multiples_of_the_groups_are_not_balanced():
     assert not divide(Channels(3, 1), groups=2).has_balanced(2)
 
 
+@settings(deadline=None)
 @given(st.permutations(range(6)), st.integers(0, 6))
 def test_restore_undoes_order(order, cut):
     layout = Layout(tuple(order[:cut]), tuple(order[cut:]))
