@@ -180,12 +180,17 @@ def _name_only(*_: Any) -> Any:
     raise _RefusedError("an array made by its class")
 
 
+def _text(key: Any) -> str:
+    """Python 2 wrote its keys as bytes."""
+    return key.decode("latin1") if isinstance(key, bytes) else str(key)
+
+
 def _finished(value: Any, depth: int = 0) -> Any:
     """Arrays for the stand-ins, in dicts, lists and tuples as deep as any weights file nests them."""
     if depth > 8:
         raise _RefusedError("values nested more than 8 deep")
     if isinstance(value, dict):
-        return {str(key): _finished(item, depth + 1) for key, item in value.items()}
+        return {_text(key): _finished(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finished(item, depth + 1) for item in value]
     if isinstance(value, _Array):

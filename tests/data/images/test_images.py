@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from octvideo.data.images.cifar10 import read_batch
 from octvideo.data.images.dataset import ImageDataset, ImageFolder, image_class_names, open_images
 from octvideo.data.images.transforms import (
     PCA_DIRECTIONS,
@@ -202,21 +203,21 @@ def huge_memo() -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (batch_bytes(2)[:500], "not a readable CIFAR-10 batch"),
-        (b"", "not a readable CIFAR-10 batch"),
+        (batch_bytes(2)[:500], "damaged, or no pickle of arrays"),
+        (b"", "damaged, or no pickle of arrays"),
         (pickle.dumps([1, 2], 2), "holds a list"),
-        (batch_bytes(2, **{"x": np.float64(1)}), "asks for numpy"),
+        (batch_bytes(2, **{"x": object()}), "refused, it is no pickle of arrays"),
         (pickle.dumps({b"data": 1, b"labels": []}, 2), "lacks an array"),
-        (pickle.dumps({b"data": np.zeros((1, 3072)), b"labels": [1]}, 2), "not of bytes"),
+        (pickle.dumps({b"data": np.zeros((1, 3072)), b"labels": [1]}, 2), "float64 for 1 labels"),
         (
             pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]}, 2),
             "label outside",
         ),
         (
             pickle.dumps({b"data": np.zeros((1, 300), np.uint8), b"labels": [1]}, 2),
-            "not .labels, 3072.",
+            "not .labels, 3072. uint8",
         ),
-        (huge_memo(), "numbers a value"),
+        (huge_memo(), "lacks an array"),
     ],
 )
 def test_a_damaged_or_foreign_batch_is_refused_in_one_line(
@@ -238,7 +239,25 @@ def test_a_hostile_batch_runs_nothing(tmp_path: Path) -> None:
     pickle.Pickler(buffer, 2).dump({b"data": Attack(target), b"labels": []})
     (tmp_path / "test_batch").write_bytes(buffer.getvalue())
 
-    with pytest.raises(DataError, match="asks for"):
+    with pytest.raises(DataError, match="refused, it is no pickle of arrays"):
         open_images(tmp_path, "val", 10)
 
     assert not target.exists()
+
+
+def test_a_batch_as_python_2_wrote_it_is_read(tmp_path: Path) -> None:
+    """The published batches: text and pixels are Python 2's `str`."""
+    pixels = bytes(range(256)) * 12
+    (tmp_path / "test_batch").write_bytes(
+        b"\x80\x02}q\x01(U\x06labelsq\x02]q\x03K\x07aU\x04dataq\x04"
+        b"cnumpy.core.multiarray\n_reconstruct\nq\x05cnumpy\nndarray\nq\x06K\x00\x85U\x01b\x87R"
+        b"(K\x01K\x01M\x00\x0c\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
+        b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
+        b"T\x00\x0c\x00\x00" + pixels + b"tbu."
+    )
+
+    images, labels = read_batch(tmp_path / "test_batch")
+
+    assert labels == [7]
+    assert images.shape == (1, 32, 32, 3)
+    assert images.transpose(0, 3, 1, 2).tobytes() == pixels
