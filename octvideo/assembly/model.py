@@ -6,7 +6,7 @@ from typing import Any, Literal
 from octvideo.config.defaults import DEFAULTS
 from octvideo.config.yaml_text import parse_value
 from octvideo.errors import ConfigError
-from octvideo.layers import compute_in_2d, stem_by_space_to_depth
+from octvideo.layers import compute_in_2d, fuse, stem_by_space_to_depth
 from octvideo.models import create_model
 from octvideo.models.network import Network
 from octvideo.models.registry import family_of, find_name
@@ -70,6 +70,7 @@ def build_model(cfg: Any) -> Network:
     network = create_model(name, memory_saving=cfg.OCTCONV.MEMORY_SAVING, **options)
     compute_in_2d(network, CHOICE[cfg.MODEL.COMPUTE_IN_2D])
     stem_by_space_to_depth(network, CHOICE[cfg.MODEL.STEM_SPACE_TO_DEPTH])
+    fuse(network, CHOICE[cfg.OCTCONV.FUSED])
     return network
 
 

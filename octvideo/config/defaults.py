@@ -119,6 +119,7 @@ DEFAULTS: Tree = {
         "NONLOCAL": "high",
         "DOWNSAMPLE": "",  # "": strided where neither side has a low group, else pooled
         "MEMORY_SAVING": False,
+        "FUSED": "auto",  # Triton kernels on a GPU; auto: where they were measured to be faster
         "SMOOTHEST_LOW": True,  # of vanilla weights that are divided: the channels that lose least, not just the last
     },
     "NONLOCAL": {
@@ -217,6 +218,7 @@ AUTO = ("auto", "true", "false")
 CHOICES: dict[str, tuple[Any, ...]] = {
     "MODEL.COMPUTE_IN_2D": AUTO,
     "MODEL.STEM_SPACE_TO_DEPTH": AUTO,
+    "OCTCONV.FUSED": AUTO,
     "TRAIN.DATASET": ("video", "imagenet", "cifar10"),
     "TEST.DATASET": ("video", "imagenet", "cifar10"),
     "TRAIN.AMP_DTYPE": ("bfloat16", "float16"),

@@ -6,6 +6,7 @@ from octvideo.layers.conv3d_as_2d import (
     lower,
     stem_by_space_to_depth,
 )
+from octvideo.layers.fused import fuse
 from octvideo.layers.octave import (
     WIDTH_RULES,
     Channels,
@@ -33,6 +34,7 @@ __all__ = [
     "check_alpha",
     "compute_in_2d",
     "down",
+    "fuse",
     "lower",
     "merge",
     "save_memory",

@@ -13,6 +13,8 @@ The same views serve a GPU. Whether they are faster there depends on the card an
 """
 
 from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -31,7 +33,7 @@ from octvideo.layers.space_to_depth import (
 
 In2D = bool | Literal["auto"]
 
-FASTER_IN_2D = frozenset({"cpu"})
+FASTER_IN_2D = frozenset({"cpu", "cuda"})
 """The types of device on which "auto" computes in 2D, by measurement (decision 003)."""
 
 
@@ -44,6 +46,10 @@ class Conv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         by_space_to_depth = takes_space_to_depth(self.by_space_to_depth, x)
         in_2d = _in_2d(self.in_2d, x) and self._has_form()
+        if by_space_to_depth and in_2d and x.is_cuda and not x.requires_grad and has_triton():
+            from octvideo.layers.triton.stem import stem_conv
+
+            return stem_conv(x, self.weight, self.bias, self.padding)  # type: ignore[arg-type]
         if not (by_space_to_depth or in_2d):
             return super().forward(x)
         weight, stride, padding = self.weight, self.stride, self.padding
@@ -127,9 +133,16 @@ def _pairs(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[:, :, 0:end:2], x[:, :, 1:end:2]
 
 
+@cache
+def has_triton() -> bool:
+    """Whether Triton can be imported; PyTorch's CUDA builds bring it along."""
+    return find_spec("triton") is not None
+
+
 def in_2d() -> bool:
     """False while a graph is exported: other runtimes fuse plain 3D graphs, and lay memory out in their own way."""
-    return not torch.compiler.is_exporting()
+    # Up to torch 2.11, torch.compile answers True to is_exporting, too.
+    return not torch.compiler.is_exporting() or torch.compiler.is_dynamo_compiling()
 
 
 def compute_in_2d(model: nn.Module, on: In2D = "auto") -> nn.Module:

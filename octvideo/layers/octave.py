@@ -38,6 +38,8 @@ class OctTensor:
 
     high: Tensor
     low: Tensor | None = None
+    pooled: Tensor | None = None
+    """The 2 x 2 averages of `high`, where its producer wrote them in the same pass; no gradient."""
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> "OctTensor":
         """Apply `fn` to each group."""

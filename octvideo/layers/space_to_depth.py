@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 BySpaceToDepth = bool | Literal["auto"]
 
-FASTER_BY_SPACE_TO_DEPTH: frozenset[tuple[str, torch.dtype]] = frozenset()
+FASTER_BY_SPACE_TO_DEPTH = frozenset({("cuda", torch.bfloat16)})
 """The pairs of device type and dtype for which "auto" takes the form, by measurement (decision 005)."""
 
 MAX_CHANNELS = 8

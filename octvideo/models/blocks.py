@@ -24,6 +24,7 @@ from octvideo.layers import (
     OctConv3d,
     OctTensor,
 )
+from octvideo.layers.fused import Fused, conv_norm_act
 from octvideo.layers.octave import Downsample
 from octvideo.layers.squeeze_excite import SqueezeExcite
 
@@ -124,8 +125,20 @@ class ConvNorm(nn.Module):
         self.conv = style.conv(in_channels, out_channels, kernel, stride, groups)
         self.bn = style.norm(out_channels)
 
-    def forward(self, x: OctTensor) -> OctTensor:
-        return self.bn(self.conv(x))
+    fused: Fused = False
+    """Compute in one pass where the kernels cover it; `fuse` sets it for a network."""
+
+    def forward(
+        self, x: OctTensor, *, residual: OctTensor | None = None, relu: bool = False
+    ) -> OctTensor:
+        if self.fused:
+            out = conv_norm_act(self.conv, self.bn, x, residual, relu, self.fused)
+            if out is not None:
+                return out
+        out = self.bn(self.conv(x))
+        if residual is not None:
+            out = out + residual
+        return out.map(F.relu) if relu else out
 
 
 class NormConv(nn.Module):
@@ -155,8 +168,10 @@ class WhitenConvNorm(ConvNorm):
         super().__init__(style, in_channels, *layer)
         self.whiten = style.norm(in_channels, affine=False)
 
-    def forward(self, x: OctTensor) -> OctTensor:
-        return super().forward(self.whiten(x))
+    def forward(
+        self, x: OctTensor, *, residual: OctTensor | None = None, relu: bool = False
+    ) -> OctTensor:
+        return super().forward(self.whiten(x), residual=residual, relu=relu)
 
 
 class Bottleneck(nn.Module):
@@ -194,8 +209,9 @@ class Bottleneck(nn.Module):
     def forward(self, x: OctTensor) -> OctTensor:
         if self.preact:
             return self.excite(self.expand(self.spatial(self.reduce(x)))) + self.shortcut(x)
-        out = self.reduce(x).map(F.relu)
-        out = self.spatial(out).map(F.relu)
+        out = self.spatial(self.reduce(x, relu=True), relu=True)
+        if isinstance(self.excite, nn.Identity):
+            return self.expand(out, residual=self.shortcut(x), relu=True)
         return (self.excite(self.expand(out)) + self.shortcut(x)).map(F.relu)
 
     @property
@@ -236,7 +252,9 @@ class BasicBlock(nn.Module):
     def forward(self, x: OctTensor) -> OctTensor:
         if self.preact:
             return self.excite(self.second(self.first(x))) + self.shortcut(x)
-        out = self.first(x).map(F.relu)
+        out = self.first(x, relu=True)
+        if isinstance(self.excite, nn.Identity):
+            return self.second(out, residual=self.shortcut(x), relu=True)
         return (self.excite(self.second(out)) + self.shortcut(x)).map(F.relu)
 
     @property

@@ -6,7 +6,13 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from octvideo.errors import ConfigError
-from octvideo.layers import channels_last, compute_in_2d, save_memory, stem_by_space_to_depth
+from octvideo.layers import (
+    channels_last,
+    compute_in_2d,
+    fuse,
+    save_memory,
+    stem_by_space_to_depth,
+)
 from octvideo.models import densenet, image_resnet, mobilenet, pytorchvideo, slowfast, video_resnet
 from octvideo.models.network import Family, Network
 from octvideo.models.video_options import VideoOptions
@@ -92,7 +98,9 @@ def create_model(
             raise ConfigError(f"{name} has no option {option!r}{_suggest(option, known)}")
     chosen = family.options(**{**family.fixed, **options})
     model = family.builder(chosen)
-    save_memory(stem_by_space_to_depth(compute_in_2d(channels_last(model))), memory_saving)
+    save_memory(
+        fuse(stem_by_space_to_depth(compute_in_2d(channels_last(model))), "auto"), memory_saving
+    )
     model.config = {"name": name, **_plain(asdict(chosen))}
     model.input_shape = family.input_shape
     return rebuilt(model, octavize) if octavize else model
