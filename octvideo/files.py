@@ -15,6 +15,13 @@ from octvideo.errors import OctvideoError
 UNFINISHED = ".tmp"
 
 
+def shipped_folder(name: str) -> Path:
+    """configs/ or data_lists/: inside an installed package, beside the package in a checkout."""
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
 def is_local(path: str) -> bool:
     return "://" not in path
 

@@ -2,9 +2,6 @@
 
 import itertools
 import json
-import runpy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from octvideo import create_model
+from octvideo.cli import run_command
 from octvideo.complexity import count, count_twice, stage_table, trace, traced_macs
 from octvideo.layers import compute_in_2d
 from octvideo.paper import (
@@ -215,31 +213,24 @@ def test_a_network_that_is_not_built_is_printed_with_the_reason():
 # --- The tool
 
 
-def run_tool(repo, *arguments):
-    command = [sys.executable, "tools/complexity.py", *arguments]
-    return subprocess.run(
-        command, cwd=repo, capture_output=True, text=True, timeout=500, env={"OMP_NUM_THREADS": "1"}
-    )
+def test_the_command_shows_a_model_and_a_config(capsys):
+    run_command("complexity", ["--model", "i3d_r26", "--alpha", "0.5", "--input", "4", "32", "32"])
+    model = capsys.readouterr().out
+    run_command("complexity", ["--cfg", "demo/oct_i3d", "OCTCONV.ALPHA", "0.25"])
+    cfg = capsys.readouterr().out
+
+    assert "128 + 128" in model
+    assert "by closed form and by fvcore" in model
+    assert "8x16x16 + 8x8x8" in cfg
 
 
-@pytest.mark.slow
-def test_the_tool_shows_a_model_and_a_config(repo):
-    model = run_tool(repo, "--model", "i3d_r26", "--alpha", "0.5", "--input", "4", "32", "32")
-    cfg = run_tool(repo, "--cfg", "configs/demo/oct_i3d.yaml", "OCTCONV.ALPHA", "0.25")
+def test_the_command_answers_a_mistake_in_one_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run_command("complexity", ["--model", "i3d_r5"])
 
-    assert model.returncode == cfg.returncode == 0, model.stderr + cfg.stderr
-    assert "128 + 128" in model.stdout
-    assert "by closed form and by fvcore" in model.stdout
-    assert "8x16x16 + 8x8x8" in cfg.stdout
-
-
-@pytest.mark.slow
-def test_the_tool_answers_a_mistake_in_one_line(repo):
-    wrong = run_tool(repo, "--model", "i3d_r5")
-
-    assert wrong.returncode == 2
-    assert wrong.stderr.startswith("error: there is no model 'i3d_r5'; did you mean")
-    assert wrong.stderr.count("\n") == 1
+    wrong = capsys.readouterr().err
+    assert wrong.startswith("error: there is no model 'i3d_r5'; did you mean")
+    assert wrong.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -247,12 +238,9 @@ def test_the_tool_prints_and_writes_every_row_near_what_the_paper_prints(
     repo, tmp_path, monkeypatch, capsys
 ):
     """2.5 %: one digit of a printed 1.9 is 2.6 %. Counted in closed form only; fvcore takes minutes for all rows."""
-    tool = runpy.run_path(str(repo / "tools" / "complexity.py"))
-    monkeypatch.setitem(
-        tool["print_paper"].__globals__, "results", lambda traced: results(traced=False)
-    )
+    monkeypatch.setattr("octvideo.cli.complexity.results", lambda traced: results(traced=False))
 
-    tool["print_paper"](tmp_path / "paper.json")
+    run_command("complexity", ["--paper", "--json", str(tmp_path / "paper.json")])
 
     rows = json.loads((tmp_path / "paper.json").read_text())
     assert set(rows[0]) == {"table", "row", "quantity", "printed", "computed", "reading", "error"}

@@ -1,10 +1,12 @@
 """The package as others install and import it."""
 
 import json
+import re
 import subprocess
 import sys
 import venv
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -81,7 +83,7 @@ def test_every_tool_says_how_it_is_used(repo):
         assert f"tools/{tool.name}" in text.split('"""')[1], (
             f"{tool.name}: its docstring shows no command"
         )
-        assert "exit_on_user_error" in text, f"{tool.name}: a user's mistake ends in a traceback"
+        assert "run_command(" in text, f"{tool.name}: does other than the command of octvideo/cli/"
 
 
 def test_no_tool_is_imported(repo):
@@ -90,100 +92,95 @@ def test_no_tool_is_imported(repo):
         assert "import tools" not in text, path
 
 
+@pytest.fixture(scope="module")
+def wheel(repo, tmp_path_factory) -> Path:
+    """Built from the files that git knows."""
+    folder = tmp_path_factory.mktemp("wheel")
+    _copy_sources(repo, folder / "source")
+    options = ["--no-deps", "--no-build-isolation", "-q", "-w", str(folder)]
+    build = [sys.executable, "-m", "pip", "wheel", *options, str(folder / "source")]
+    subprocess.run(build, check=True, capture_output=True)
+    (built,) = folder.glob("octvideo-*.whl")
+    return built
+
+
 @pytest.mark.slow
-def test_a_wheel_in_an_environment_of_its_own_trains_and_predicts(repo, tmp_path):
-    """Built from the sources, installed where nothing of this repository is on the path, used from another folder.
+def test_a_wheel_carries_configs_class_lists_a_command_and_extras(repo, wheel):
+    with ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata, entry_points = (
+            archive.read(next(name for name in names if name.endswith(end))).decode()
+            for end in ("/METADATA", "/entry_points.txt")
+        )
+
+    for folder, ending in (("configs", ".yaml"), ("data_lists", ".txt")):
+        files = {str(path.relative_to(repo)) for path in (repo / folder).rglob(f"*{ending}")}
+        assert files
+        assert {f"octvideo/{name}" for name in files} <= names
+    assert "octvideo = octvideo.cli:main" in entry_points
+    assert {"export", "all"} <= set(re.findall("Provides-Extra: (.*)", metadata))
+    assert re.search("Requires-Dist: decord.*; .*platform_machine == .x86_64", metadata)
+
+
+@pytest.mark.slow
+def test_a_wheel_in_an_environment_of_its_own_trains_and_predicts_in_an_empty_folder(
+    repo, wheel, tmp_path
+):
+    """Without the optional libraries, and with nothing of this repository on the path.
 
     The environment sees this one's dependencies through a .pth file, so that nothing is downloaded.
     """
-    source = tmp_path / "source"
-    _copy_sources(repo, source)
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "-q",
-        "-w",
-        tmp_path,
-        source,
-    ]
-    subprocess.run([str(part) for part in build], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("octvideo-*.whl")
     venv.create(tmp_path / "env", with_pip=False)
     (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
-    dependencies = [p for p in sys.path if p.endswith("site-packages")]
-    target = tmp_path / "env" / "installed"
+    target, empty = tmp_path / "env" / "installed", tmp_path / "empty"
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "-q", "--target", target, wheel]
     subprocess.run([str(part) for part in install], check=True, capture_output=True)
+    dependencies = [p for p in sys.path if p.endswith("site-packages")]
     (site / "dependencies.pth").write_text("\n".join([str(target), *dependencies]))
+    empty.mkdir()
 
-    out = _python(
-        WHEEL_USER.replace("REPO", str(repo)),
-        python=tmp_path / "env" / "bin" / "python",
-        cwd=tmp_path,
+    def octvideo(*words: str) -> str:
+        call = f"from octvideo.cli import main; main({words!r})"
+        prologue = WITHOUT_OPTIONAL.replace("REPO", str(repo))
+        return _python(prologue + call, python=tmp_path / "env" / "bin" / "python", cwd=empty)
+
+    octvideo("demo-data", "demo_data", "--clips", "16", "8", "8")
+    octvideo("train", "--cfg", "demo/oct_i3d", *SECONDS)
+    video = next((empty / "demo_data").rglob("*.mp4"))
+    run = empty / "runs" / "demo" / "oct_i3d"
+    network = ("--checkpoint", str(run / "checkpoints" / "best.pyth"))
+    named = json.loads(
+        octvideo("predict", *network, "--video", str(video), "--views", "1x1", "--json")
     )
 
-    found = json.loads(out.splitlines()[-1])
-    assert str(target) in found["file"]
-    assert found["checkpoint"]
-    assert abs(sum(found["probabilities"]) - 1) < 1e-3
+    assert (run / "report.html").is_file()
+    assert len(named["predictions"]) == 5
+
+
+SECONDS = [
+    *("DATA.NUM_FRAMES=4", "DATA.SAMPLING_RATE=2", "DATA.TRAIN_CROP_SIZE=32"),
+    *("DATA.TEST_CROP_SIZE=32", "DATA.TRAIN_JITTER_SCALES=[32,40]", "DATA_LOADER.NUM_WORKERS=0"),
+    *("TRAIN.BATCH_SIZE=8", "TEST.NUM_ENSEMBLE_VIEWS=1", "RESNET.WIDTH_PER_GROUP=16"),
+    *("SOLVER.MAX_EPOCH=1", "SOLVER.WARMUP_EPOCHS=0", "TENSORBOARD.ENABLE=false"),
+]
+
+WITHOUT_OPTIONAL = """
+import sys
+sys.path[:] = [p for p in sys.path if p != "REPO"]
+for name in ("decord", "pytorchvideo", "tensorboard", "matplotlib"):
+    sys.modules[name] = None
+import octvideo
+assert "REPO" not in octvideo.__file__
+"""
 
 
 def _copy_sources(repo: Path, target: Path) -> None:
+    folders = ("octvideo", "configs", "data_lists")
+    known = ["git", "-C", str(repo), "ls-files", *folders, "setup.py", "pyproject.toml"]
     files = subprocess.run(
-        [
-            "git",
-            "-C",
-            str(repo),
-            "ls-files",
-            "octvideo",
-            "setup.py",
-            "pyproject.toml",
-            "README.md",
-            "LICENSE",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
+        [*known, "README.md", "LICENSE"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     for name in files:
         if (repo / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             (target / name).write_bytes((repo / name).read_bytes())
-
-
-WHEEL_USER = """
-import sys
-sys.path[:] = [p for p in sys.path if p != "REPO"]
-import json
-from pathlib import Path
-
-import octvideo
-from octvideo.assembly import train
-from octvideo.config import load_config
-from octvideo.data.prepare.demo import write_demo_data
-from octvideo.engine.distributed import processes
-
-write_demo_data("data", num_clips={"train": 16, "val": 8, "test": 8})
-Path("run.yaml").write_text(\"\"\"
-DATA: {PATH_TO_DATA_DIR: data, NUM_FRAMES: 4, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES: [32, 32], TRAIN_CROP_SIZE: 32,
-       TEST_CROP_SIZE: 32, RANDOM_FLIP: false}
-MODEL: {ARCH: i3d, NUM_CLASSES: 8}
-RESNET: {DEPTH: 26, WIDTH_PER_GROUP: 16}
-OCTCONV: {ALPHA: 0.25}
-TRAIN: {BATCH_SIZE: 8, EVAL_PERIOD: 1, CHECKPOINT_PERIOD: 1}
-SOLVER: {MAX_EPOCH: 1}
-DATA_LOADER: {NUM_WORKERS: 0}
-OUTPUT_DIR: run
-\"\"\")
-with processes() as procs:
-    train(load_config("run.yaml", []), procs)
-checkpoint = next(Path("run/checkpoints").glob("*.pyth"))
-video = next(Path("data").rglob("*.mp4"))
-found = octvideo.load(checkpoint).predict(video, views="1x1", top_k=8)
-probabilities = [p.probability for p in found]
-print(json.dumps({"file": octvideo.__file__, "checkpoint": str(checkpoint), "probabilities": probabilities}))
-"""

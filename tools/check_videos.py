@@ -2,57 +2,10 @@
 
     python tools/check_videos.py lists/kinetics400/train.csv
 
-Writes train_checked/good.csv and bad.csv (path, reason) beside the list, and train.index.csv, which training uses: its
-files then need no look before they are decoded. All cores work; a file that hangs or crashes a decoder is bad, and ends
-nothing. After an interruption, or with more lines in the list, the same command goes on where it was.
+The command `octvideo check`, in octvideo/cli/; --help shows all arguments.
 """
 
-import argparse
-import sys
-from pathlib import Path
-
-from octvideo.data.lists.video_list import FORMATS, read_list
-from octvideo.data.prepare.check import check_list
-from octvideo.errors import exit_on_user_error
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("list", type=Path, metavar="LIST")
-    parser.add_argument("--format", choices=FORMATS, default="video", help="DATA.LIST_FORMAT")
-    parser.add_argument(
-        "--path-prefix", default="", help="DATA.PATH_PREFIX; else paths begin at the list's folder"
-    )
-    parser.add_argument(
-        "--separator", help="DATA.PATH_LABEL_SEPARATOR; else spaces, tabs or a comma"
-    )
-    parser.add_argument("--frame-template", default="", help="DATA.FRAME_TEMPLATE")
-    parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="for good.csv and bad.csv; else LIST_checked"
-    )
-    parser.add_argument("--workers", type=int, help="processes; else one per core")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for one file (60)")
-    args = parser.parse_args()
-
-    videos = read_list(
-        args.list,
-        format=args.format,
-        path_prefix=args.path_prefix,
-        separator=args.separator,
-        frame_template=args.frame_template,
-    )
-    result = check_list(videos, args.out, num_workers=args.workers, timeout_seconds=args.timeout)
-
-    print(f"{result.good} good: {result.good_list}")
-    print(f"{result.bad} bad: {result.bad_list}")
-    print(f"{result.damaged} of the good are damaged; column `problems` says how: {result.index}")
-
+from octvideo.cli import run_command
 
 if __name__ == "__main__":
-    try:
-        with exit_on_user_error():
-            main()
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from here")
+    run_command("check")

@@ -1,103 +1,11 @@
-"""Convert weights of other projects into a checkpoint of this one, and say what they are.
+"""Convert image weights of other projects into a checkpoint of this one, and say what they are.
 
     python tools/convert_weights.py IN OUT.pyth
-    python tools/convert_weights.py I3D_8x8_R50.pyth i3d_r50.pyth --input 8x8 --class-names names.txt
-    python tools/convert_weights.py i3d_r50_k400 i3d_r50.safetensors                   a public network by its name
-    python tools/convert_weights.py resnet50_caffe.pth resnet50.pyth --stride-1x1 --mean 0.45 --std 0.225
 
-IN: an official OctConv file (.params, or the .tar that holds one), a ResNet in torchvision's or timm's layout, or
-d-li14's Oct-ResNet-50. What no file says (mean, std, where the stride sits) is taken as its project has it; the
-options change it.
+The command `octvideo convert`, in octvideo/cli/; --help shows all arguments.
 """
 
-import argparse
-from dataclasses import replace
-from pathlib import Path
-
-from octvideo.errors import exit_on_user_error
-from octvideo.weights.convert import ConvertedWeights, convert_weights
-from octvideo.weights.describe import describe as describe_video
-from octvideo.weights.describe import read_classes, read_input
-from octvideo.weights.pretrained import pretrained_networks, read_weights
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", metavar="IN")
-    parser.add_argument("target", metavar="OUT", type=Path)
-    parser.add_argument(
-        "--stride-1x1",
-        action="store_true",
-        help="the stride is at the first 1x1 of a block (Caffe)",
-    )
-    parser.add_argument(
-        "--mean", type=float, nargs="+", help="of the RGB input in 0..1: one number or three"
-    )
-    parser.add_argument("--std", type=float, nargs="+")
-    parser.add_argument(
-        "--class-names",
-        type=Path,
-        help="a text file, one name per line, in the order of the labels",
-    )
-    parser.add_argument(
-        "--input", metavar="8x8", help="IN is of a video network: its frames x frame stride"
-    )
-    args = parser.parse_args()
-    if args.input or args.source in pretrained_networks():
-        convert_video(args)
-        return
-
-    weights = convert_weights(args.source, stride_1x1=args.stride_1x1).with_input(
-        args.mean, args.std
-    )
-    names = args.class_names.read_text().splitlines() if args.class_names else ()
-    weights.checkpoint(names).write(str(args.target))
-
-    print("\n".join(describe(weights)))
-    print(f"written to {args.target}")
-
-
-def convert_video(args: argparse.Namespace) -> None:
-    checkpoint = read_weights(args.source)
-    if args.input:
-        seen = read_input(args.input)
-        if args.mean and args.std:
-            seen = replace(seen, mean=_channels(args.mean), std=_channels(args.std))
-        names = read_classes(args.class_names or "kinetics400")
-        checkpoint = describe_video(checkpoint, names, seen)
-    checkpoint.write(str(args.target))
-    network = checkpoint.network
-    print(f"{network['name']}, {network['num_classes']} classes, from {checkpoint.path}")
-    print(f"written to {args.target}")
-
-
-def _channels(values: list[float]) -> tuple[float, ...]:
-    return tuple(values) * (3 if len(values) == 1 else 1)
-
-
-def describe(weights: ConvertedWeights) -> list[str]:
-    model = weights.model
-    place = (
-        "first 1x1"
-        if model.get("stride_1x1")
-        else "last 1x1"
-        if model.get("stride_last")
-        else "3x3"
-    )
-    assumed = "  (as its project has it; --mean, --std)" if weights.assumed else ""
-    return [
-        f"{model['name']}, alpha {model['alpha']:g}, {model['num_classes']} classes, from {weights.layout}",
-        f"input: RGB in 0..1, mean {_numbers(weights.mean)}, std {_numbers(weights.std)}{assumed}",
-        f"BN eps {model['bn_eps']:g}, strides at the {place}, taken by {model['downsample']}",
-    ]
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)
-
+from octvideo.cli import run_command
 
 if __name__ == "__main__":
-    with exit_on_user_error():
-        main()
+    run_command("convert")

@@ -1,55 +1,11 @@
 """Look before you run.
 
-python tools/doctor.py env                                    versions, devices, missing parts, known problems
-python tools/doctor.py models 'i3d*'                          networks with their parameters and GFLOPs
-python tools/doctor.py weights '*k400'                        public networks that are fetched by name
-python tools/doctor.py checkpoint best.pyth                   network, classes, preprocessing, epoch
-python tools/doctor.py checkpoint weights.pyth --cfg my.yaml  and what training would do with it: load, inflate, divide
+    python tools/doctor.py env
+
+The command `octvideo doctor`, in octvideo/cli/; --help shows all arguments.
 """
 
-import argparse
-
-import octvideo
-from octvideo.assembly import build_model
-from octvideo.assembly.weights import start_lines
-from octvideo.config import load_config
-from octvideo.doctor import checkpoint_lines, environment_lines
-from octvideo.engine.log import setup_logging
-from octvideo.errors import exit_on_user_error
-from octvideo.weights.pretrained import table_lines
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    kinds.add_parser("env")
-    kinds.add_parser("weights").add_argument(
-        "pattern", nargs="?", default="*", help="of names; else all"
-    )
-    kinds.add_parser("models").add_argument(
-        "pattern", nargs="?", default="*", help="of names; else all"
-    )
-    checkpoint = kinds.add_parser("checkpoint")
-    checkpoint.add_argument("file")
-    checkpoint.add_argument("--cfg", help="a config whose network the file might be loaded into")
-    args = parser.parse_args()
-
-    if args.kind == "weights":
-        print("\n".join(table_lines(args.pattern)))
-        return
-    if args.kind == "models":
-        print(octvideo.list_models(args.pattern))
-        return
-    for line in environment_lines() if args.kind == "env" else checkpoint_lines(args.file):
-        print(line)
-    if args.kind == "checkpoint" and args.cfg:
-        setup_logging()
-        cfg = load_config(args.cfg)
-        print("\n".join(start_lines(cfg, build_model(cfg), args.file)))
-
+from octvideo.cli import run_command
 
 if __name__ == "__main__":
-    with exit_on_user_error():
-        main()
+    run_command("doctor")

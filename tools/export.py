@@ -1,44 +1,11 @@
 """Write a trained network for another runtime, and print how far the written file is from it.
 
-    python tools/export.py --checkpoint best.pyth --output model.onnx         ONNX, any batch
-    python tools/export.py --checkpoint best.pyth --output model.xml          OpenVINO
-    python tools/export.py --checkpoint best.pyth --output model.pt2          torch.export
+    python tools/export.py --checkpoint best.pyth --output model.onnx
 
-Beside it stands model.json: the input's shape and normalisation and the class names.
+The command `octvideo export`, in octvideo/cli/; --help shows all arguments.
 """
 
-import argparse
-import json
-from pathlib import Path
-
-import torch
-
-import octvideo
-from octvideo.deploy.export import export_model
-from octvideo.errors import exit_on_user_error
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--checkpoint", required=True, help="a file that training wrote")
-    parser.add_argument("--output", required=True, type=Path, help=".onnx, .xml or .pt2")
-    args = parser.parse_args()
-
-    recognizer = octvideo.load(args.checkpoint, device="cpu")
-    size = recognizer.preprocessing
-    example = torch.randn(2, 3, size["num_frames"], size["crop_size"], size["crop_size"])
-    difference = export_model(recognizer.model, example, args.output)
-    facts = {
-        "input": ["batch", *example.shape[1:]],
-        "output": "logits",
-        "class_names": recognizer.class_names,
-    } | size
-    args.output.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
-    print(f"written: {args.output}, relative difference {difference:.1e}")
-
+from octvideo.cli import run_command
 
 if __name__ == "__main__":
-    with exit_on_user_error():
-        main()
+    run_command("export")

@@ -1,95 +1,11 @@
 """Write train.csv, val.csv, test.csv, class_names.txt and report.txt for a data set.
 
-    python tools/make_lists.py kinetics VIDEOS --csv train.csv validate.csv test.csv --out lists/kinetics400
-    python tools/make_lists.py folders  VIDEOS --shares .8 .1 .1 --seed 0 --out lists/mine    (VIDEOS/<class>/<video>)
-    python tools/make_lists.py ucf101   VIDEOS --splits ucfTrainTestlist --fold 1 --out lists/ucf101
-    python tools/make_lists.py hmdb51   VIDEOS --splits testTrainMulti_7030_splits --fold 1 --out lists/hmdb51
+    python tools/make_lists.py folders VIDEOS --out lists/mine
 
-The report says what was found, missing, there twice, in train and test alike, and how many clips each class has.
-Formats: data_lists/README.md.
+The command `octvideo lists`, in octvideo/cli/; --help shows all arguments.
 """
 
-import argparse
-from pathlib import Path
-
-from octvideo.data.lists.class_names import read_class_names
-from octvideo.data.prepare.kinetics import kinetics_lists, read_annotations
-from octvideo.data.prepare.make_lists import DatasetLists, write_lists
-from octvideo.data.prepare.splits import folder_lists, hmdb51_lists, ucf101_lists
-from octvideo.errors import exit_on_user_error
-
-KNOWN_CLASSES = [
-    Path(__file__).parent.parent / "data_lists" / f"kinetics{n}_classes.txt" for n in (400, 600)
-]
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    for kind in ("kinetics", "folders", "ucf101", "hmdb51"):
-        sub = kinds.add_parser(kind)
-        sub.add_argument("videos", type=Path, metavar="VIDEOS")
-        sub.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-        sub.add_argument(
-            "--relative-to",
-            type=Path,
-            metavar="FOLDER",
-            help="cut it off the paths: DATA.PATH_PREFIX",
-        )
-        if kind == "kinetics":
-            sub.add_argument(
-                "--csv", type=Path, nargs="+", required=True, help="official annotation files"
-            )
-            sub.add_argument(
-                "--replacements", type=Path, help="a folder whose files win over broken ones"
-            )
-            sub.add_argument(
-                "--class-names", type=Path, help="in label order; else Kinetics' alphabetical order"
-            )
-        elif kind == "folders":
-            sub.add_argument(
-                "--shares",
-                type=float,
-                nargs=3,
-                default=(0.8, 0.1, 0.1),
-                metavar=("TRAIN", "VAL", "TEST"),
-            )
-            sub.add_argument("--seed", type=int, default=0)
-        else:
-            sub.add_argument(
-                "--splits", type=Path, required=True, help="the folder of official split files"
-            )
-            sub.add_argument("--fold", type=int, default=1, choices=(1, 2, 3))
-            sub.add_argument(
-                "--val-share", type=float, default=0.0, help="of train; 0: val repeats test"
-            )
-    return parser.parse_args()
-
-
-def make(args: argparse.Namespace) -> DatasetLists:
-    if args.kind == "kinetics":
-        annotations = [annotation for path in args.csv for annotation in read_annotations(path)]
-        names = read_class_names(args.class_names) if args.class_names else None
-        known = {path.stem: read_class_names(path) for path in KNOWN_CLASSES if path.is_file()}
-        return kinetics_lists(
-            annotations, args.videos, replacements=args.replacements, class_names=names, known=known
-        )
-    if args.kind == "folders":
-        return folder_lists(args.videos, shares=args.shares, seed=args.seed)
-    of_splits = ucf101_lists if args.kind == "ucf101" else hmdb51_lists
-    return of_splits(args.videos, args.splits, fold=args.fold, val_share=args.val_share)
-
-
-def main() -> None:
-    args = parse()
-    lists = make(args)
-    written = write_lists(lists, args.out, relative_to=args.relative_to)
-    print(lists.report())
-    print(f"wrote {', '.join(map(str, written))}; everything is named in {args.out / 'report.txt'}")
-
+from octvideo.cli import run_command
 
 if __name__ == "__main__":
-    with exit_on_user_error():
-        main()
+    run_command("lists")

@@ -1,58 +1,11 @@
 """Re-encode a folder of videos so that training reads them fast: small, and with dense keyframes.
 
-    python tools/resize_videos.py VIDEOS SMALL_VIDEOS --short-side 256
+    python tools/resize_videos.py VIDEOS SMALL_VIDEOS
 
-Writes H.264 mp4 files to the same places below SMALL_VIDEOS: short side 256 (smaller videos keep their size), a
-keyframe every 12 frames, without audio; frame k is the original's frame k. All cores work. After an interruption the
-same command goes on: a file appears under its name when it is complete. At the end, says what was gained on this
-machine. Make the lists again from SMALL_VIDEOS (tools/make_lists.py).
+The command `octvideo resize`, in octvideo/cli/; --help shows all arguments.
 """
 
-import argparse
-import sys
-from pathlib import Path
-
-from octvideo.data.prepare.resize import measure_gain, resize_folder
-from octvideo.errors import exit_on_user_error
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", type=Path, metavar="VIDEOS")
-    parser.add_argument("target", type=Path, metavar="SMALL_VIDEOS")
-    parser.add_argument("--short-side", type=int, default=256, help="pixels (256)")
-    parser.add_argument("--gop", type=int, default=12, help="frames from keyframe to keyframe (12)")
-    parser.add_argument(
-        "--crf", type=int, default=20, help="0 to 51, larger is smaller and worse (20)"
-    )
-    parser.add_argument("--workers", type=int, help="processes; else one per core")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one file (600)")
-    args = parser.parse_args()
-
-    result = resize_folder(
-        args.source,
-        args.target,
-        short_side=args.short_side,
-        gop=args.gop,
-        crf=args.crf,
-        num_workers=args.workers,
-        timeout_seconds=args.timeout,
-    )
-
-    print(
-        f"{len(result.pairs)} videos in {args.target}, {result.kept} of them from before; {len(result.failed)} failed"
-    )
-    for path, cause in result.failed.items():
-        print(f"  {path}: {cause}")
-    if result.pairs:
-        print(measure_gain(result.pairs))
-
+from octvideo.cli import run_command
 
 if __name__ == "__main__":
-    try:
-        with exit_on_user_error():
-            main()
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from here")
+    run_command("resize")

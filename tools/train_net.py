@@ -1,43 +1,11 @@
 """Train what a config describes, and test it on all views when TEST.ENABLE is set.
 
     python tools/train_net.py --cfg configs/demo/oct_i3d.yaml
-    python tools/train_net.py --cfg configs/kinetics400/oct_i3d.yaml --dry-run
-    python tools/train_net.py --cfg configs/kinetics400/i3d.yaml OCTCONV.ALPHA=0.2 TRAIN.BATCH_SIZE 32
-    torchrun --nproc_per_node 8 tools/train_net.py --cfg configs/kinetics400/oct_i3d.yaml
 
-The same command continues a run that was interrupted. Settings: octvideo/config/defaults.py; files: configs/README.md.
+The command `octvideo train`, in octvideo/cli/; --help shows all arguments.
 """
 
-import argparse
-import sys
-
-from octvideo.assembly import dry_run, final_test, train
-from octvideo.config import add_config_arguments, load_config
-from octvideo.engine.distributed import processes
-from octvideo.errors import exit_on_user_error
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_config_arguments(parser)
-    parser.add_argument(
-        "--dry-run", action="store_true", help="two steps of each kind on generated data"
-    )
-    args = parser.parse_intermixed_args()
-    cfg = load_config(args.cfg, [*args.opts, *args.settings])
-
-    with processes(silence_seconds=cfg.DATA_LOADER.TIMEOUT) as procs:
-        if args.dry_run:
-            dry_run(cfg, procs)
-            return
-        if cfg.TRAIN.ENABLE and (status := train(cfg, procs).exit_status):
-            sys.exit(status)
-        if cfg.TEST.ENABLE:
-            final_test(cfg, procs)
-
+from octvideo.cli import run_command
 
 if __name__ == "__main__":
-    with exit_on_user_error():
-        main()
+    run_command("train")

@@ -1,80 +1,11 @@
 """Pictures of what a network sees, each written to PNG files in --output.
 
-python tools/visualize.py frequency --checkpoint oct.pyth --baseline i3d.pyth --video a.mp4 b.mp4
-python tools/visualize.py octave --checkpoint oct.pyth --video a.mp4 --layer res3.block1.spatial.conv
-python tools/visualize.py gradcam --checkpoint oct.pyth --video a.mp4
-python tools/visualize.py clips --cfg configs/demo/oct_i3d.yaml         what the sampler feeds the network
-python tools/visualize.py tradeoff --results runs/*/results.json        accuracy against GFLOPs
+    python tools/visualize.py gradcam --checkpoint best.pyth --video a.mp4
+
+The command `octvideo visualize`, in octvideo/cli/; --help shows all arguments.
 """
 
-import argparse
-from pathlib import Path
-
-import octvideo
-from octvideo import visualize
-from octvideo.assembly import training_batches
-from octvideo.config import add_config_arguments, load_config
-from octvideo.errors import exit_on_user_error
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    for kind, layer in (
-        ("frequency", "res3"),
-        ("octave", "res3.block1.spatial.conv"),
-        ("gradcam", "res5"),
-    ):
-        sub = kinds.add_parser(kind)
-        sub.add_argument("--checkpoint", required=True)
-        sub.add_argument("--video", required=True, type=Path, nargs="+")
-        sub.add_argument(
-            "--layer", default=layer, help=f"default {layer}; SlowFast: begin with slow. or fast."
-        )
-    kinds.choices["frequency"].add_argument("--baseline", help="a checkpoint to show beside it")
-    kinds.choices["gradcam"].add_argument("--class-name", help="default: the most probable")
-    add_config_arguments(kinds.add_parser("clips"))
-    kinds.choices["clips"].add_argument("--count", type=int, default=16)
-    kinds.add_parser("tradeoff").add_argument("--results", required=True, type=Path, nargs="+")
-    for sub in kinds.choices.values():
-        sub.add_argument("--output", type=Path, default=Path("pictures"), help="a folder")
-    return parser.parse_args()
-
-
-def draw(args: argparse.Namespace) -> list[Path]:
-    if args.kind == "tradeoff":
-        return visualize.draw_runs(args.results, args.output)
-    if args.kind == "clips":
-        batches, names = training_batches(load_config(args.cfg, [*args.opts, *args.settings]))
-        return visualize.draw_clips(batches, names, args.count, args.output)
-    recognizer = octvideo.load(args.checkpoint)
-    if args.kind == "frequency":
-        networks = {"": recognizer} | (
-            {"baseline": octvideo.load(args.baseline)} if args.baseline else {}
-        )
-        return visualize.draw_frequency(networks, args.video, args.layer, args.output)
-    if args.kind == "octave":
-        return [
-            p
-            for v in args.video
-            for p in visualize.draw_octave(recognizer, v, args.layer, args.output)
-        ]
-    return [
-        p
-        for v in args.video
-        for p in visualize.draw_gradcam(recognizer, v, args.layer, args.output, args.class_name)
-    ]
-
-
-def main() -> None:
-    args = parse()
-    args.output.mkdir(parents=True, exist_ok=True)
-    for path in draw(args):
-        print(path)
-
+from octvideo.cli import run_command
 
 if __name__ == "__main__":
-    with exit_on_user_error():
-        main()
+    run_command("visualize")

@@ -6,7 +6,6 @@ A file may name what it builds on (`_BASE_: other.yaml`, relative to itself). Fi
 data: a YAML tag that would make a Python object is refused.
 """
 
-import argparse
 import difflib
 import logging
 import math
@@ -17,7 +16,8 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from octvideo.config.check import check
+from octvideo.config.arguments import add_config_arguments, parse_with_settings
+from octvideo.config.check import first_problem
 from octvideo.config.defaults import (
     ALIASES,
     AUTO,
@@ -30,47 +30,53 @@ from octvideo.config.defaults import (
     OTHER_TASKS,
     Tree,
 )
+from octvideo.config.find import find_config
 from octvideo.config.yaml_text import parse_settings, parse_value, read_settings
 from octvideo.errors import ConfigError, to_a_screen
+
+__all__ = ["add_config_arguments", "config_from_text", "load_config", "parse_with_settings"]
 
 BASE = "_BASE_"
 MAX_CHAIN = 20
 COMMAND_LINE = "command line"
+ARGUMENTS = "arguments"
 
 logger = logging.getLogger(__name__)
 
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """The frozen settings of a file and its overrides (`KEY VALUE` and `KEY=VALUE`, mixed).
+def load_config(path: str, overrides: Sequence[str] = (), **settings: Any) -> CfgNode:
+    """The frozen settings of a file, changed by overrides (`KEY VALUE` and `KEY=VALUE`, mixed), then by `settings`.
 
+    path: a file, or the name of an installed config: `load_config("kinetics400/i3d", OCTCONV={"ALPHA": 0.1})`.
     Raises ConfigError, one line that names the file, for an unknown key, a wrong type or a contradiction.
     """
+    path = find_config(path)
     cfg = CfgNode(DEFAULTS)
     _merge_file(cfg, path, including=(), merged=set())
-    _merge_overrides(cfg, overrides)
     cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or _output_dir(path)
-    return _finish(cfg, path)
+    return _finish(cfg, path, overrides, settings)
 
 
 def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
     """The settings that a checkpoint holds (`cfg.dump()`); `source` is the file that messages name."""
     cfg = CfgNode(DEFAULTS)
     _merge_tree(cfg, parse_settings(text, source), source)
+    return _finish(cfg, source, overrides)
+
+
+def _finish(
+    cfg: CfgNode, source: str, overrides: Sequence[str], settings: Tree | None = None
+) -> CfgNode:
+    """What is wrong with the file alone is blamed on the file, what comes with its changes on them."""
+    of_file = cfg.clone()
     _merge_overrides(cfg, overrides)
-    return _finish(cfg, source)
-
-
-def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """--cfg FILE, and settings after --opts or bare; read with `parser.parse_intermixed_args`."""
-    parser.add_argument("--cfg", required=required, metavar="FILE", help="a file of configs/")
-    parser.add_argument(
-        "--opts", nargs="*", default=[], metavar="KEY VALUE", help="settings over the file's"
-    )
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="the same without --opts")
-
-
-def _finish(cfg: CfgNode, source: str) -> CfgNode:
-    check(cfg, source)
+    _merge_tree(cfg, settings or {}, ARGUMENTS)
+    problem = first_problem(cfg)
+    if problem and problem != first_problem(of_file):
+        changes = COMMAND_LINE if overrides else ARGUMENTS
+        source = f"{changes}, over {source}"
+    if problem:
+        raise ConfigError(f"{source}: {problem}")
     cfg.freeze()
     return cfg
 
@@ -101,8 +107,8 @@ def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...], merged: set
             f"{path}: {BASE} is {bases!r}; it takes the name of a file, or a list of names"
         )
     for base in bases:
-        beside = posixpath.join(posixpath.dirname(path), base)
-        _merge_file(cfg, beside, (*including, path), merged)
+        found = find_config(base, beside=posixpath.dirname(path))
+        _merge_file(cfg, found, (*including, path), merged)
     _merge_tree(cfg, tree, path)
 
 

@@ -4,17 +4,14 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from octvideo.errors import ConfigError
 from octvideo.models.registry import MODELS, find_name
 
 Problems = Iterator[str]
 
 
-def check(cfg: Any, source: str) -> None:
-    """Raise ConfigError with the first contradiction: `source`: what was got, the rule, the next step."""
-    for rule in RULES:
-        for problem in rule(cfg):
-            raise ConfigError(f"{source}: {problem}")
+def first_problem(cfg: Any) -> str:
+    """The first contradiction: what was got, the rule, the next step; "" where there is none."""
+    return next((problem for rule in RULES for problem in rule(cfg)), "")
 
 
 def _arch(cfg: Any) -> Problems:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from octvideo.errors import import_optional
 from octvideo.layers.octave import Channels, OctTensor
 
 Instantiation = Literal["softmax", "dot_product"]
@@ -29,9 +30,11 @@ class NonLocalHigh(nn.Module):
     ) -> None:
         super().__init__()
         # Importing pytorchvideo costs a second that only non-local networks should pay.
-        from pytorchvideo.layers.nonlocal_net import create_nonlocal
+        nonlocal_net = import_optional(
+            "pytorchvideo.layers.nonlocal_net", "non-local blocks", "pip install pytorchvideo"
+        )
 
-        self.attend = create_nonlocal(
+        self.attend = nonlocal_net.create_nonlocal(
             dim_in=channels.high,
             dim_inner=channels.high // 2,
             pool_size=pool,

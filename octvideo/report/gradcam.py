@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from octvideo.report.hooks import as_pair, captured
+from octvideo.report.plots import color_map
 
 Evidence = NDArray[np.float32]
 
@@ -37,9 +38,7 @@ def gradcam(
 
 def overlay(frames: NDArray[np.uint8], evidence: Evidence) -> NDArray[np.uint8]:
     """uint8 (T, H, W, 3) frames with the evidence (T, H, W) in 0..1 glowing over a dimmed picture."""
-    from matplotlib import colormaps
-
-    glow = colormaps["inferno"](evidence)[..., :3] * 255
+    glow = color_map("inferno")(evidence)[..., :3] * 255
     weight = 0.25 + 0.6 * evidence[..., None]
     return np.clip(frames * (1 - weight) + glow * weight, 0, 255).astype(np.uint8)
 

@@ -1,16 +1,20 @@
 """One clip inside an octave layer: its high and low output, and what each of the four paths adds to them."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from octvideo.errors import ConfigError
 from octvideo.layers import OctConv2d, OctConv3d
 from octvideo.report.hooks import as_pair, captured, find_layer
+from octvideo.report.plots import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PATHS = ("h2h", "l2h", "l2l", "h2l")
 
@@ -37,9 +41,9 @@ def path_maps(model: nn.Module, clip: Tensor, layer: str) -> dict[str, NDArray[n
 
 def draw_paths(
     frame: NDArray[np.uint8], maps: Mapping[str, NDArray[np.float32]], title: str
-) -> Figure:
+) -> "Figure":
     """The frame, the two outputs, and the paths with their share of what enters their group."""
-    figure = Figure(figsize=(2.6 * (1 + len(maps)), 3.2), layout="constrained")
+    figure = new_figure(2.6 * (1 + len(maps)), 3.2)
     first, *rest = figure.subplots(1, 1 + len(maps))
     first.imshow(frame)
     first.set_title("middle frame", fontsize=10)

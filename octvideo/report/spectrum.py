@@ -1,12 +1,17 @@
 """What frequencies a feature carries: the paper's Fig. 4 for any layer of any network."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
+
+from octvideo.report.plots import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Spectrum = NDArray[np.float64]
 
@@ -40,7 +45,7 @@ def radial_profile(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDArray[np.
     return np.arange(last + 1) / min(height, width), energy
 
 
-def draw_spectra(spectra: Mapping[str, Spectrum], title: str) -> Figure:
+def draw_spectra(spectra: Mapping[str, Spectrum], title: str) -> "Figure":
     """One picture per group, log energy on one scale, and their radial profiles together.
 
     Spectra that are smaller than the largest, a low group's, are shown at its scale: the empty rim is what they cannot
@@ -54,7 +59,7 @@ def draw_spectra(spectra: Mapping[str, Spectrum], title: str) -> Figure:
         "vmin": min(x.min() for x in logs.values()),
         "vmax": max(x.max() for x in logs.values()),
     }
-    figure = Figure(figsize=(3.1 * len(spectra) + 4.2, 3.4), layout="constrained")
+    figure = new_figure(3.1 * len(spectra) + 4.2, 3.4)
     *maps, profile = figure.subplots(
         1, len(spectra) + 1, width_ratios=[1.0] * len(spectra) + [1.35]
     )

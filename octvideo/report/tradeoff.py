@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
+from octvideo.report.plots import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,11 @@ PAPER = (
 )
 
 
-def draw_tradeoff(points: Sequence[Point], *, paper: Sequence[Point] = PAPER) -> Figure:
+def draw_tradeoff(points: Sequence[Point], *, paper: Sequence[Point] = PAPER) -> "Figure":
     """One line per family through its alphas. The paper has axes of its own: its data set is another."""
     panels = [part for part in (points, paper) if part]
     families = max((len({p.family for p in part}) for part in panels), default=0)
-    figure = Figure(figsize=(5.6 * len(panels), 4.2 + 0.08 * families), layout="constrained")
+    figure = new_figure(5.6 * len(panels), 4.2 + 0.08 * families)
     for axes, part in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         style = "--" if part is paper else "-"
         for family in dict.fromkeys(p.family for p in part):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octvideo.config import add_config_arguments, config_from_text, load_config
+from octvideo.config import add_config_arguments, config_from_text, load_config, parse_with_settings
 from octvideo.errors import ConfigError
 
 PYSLOWFAST = Path(__file__).parents[1] / "golden" / "pyslowfast"
@@ -68,17 +68,77 @@ def test_an_empty_section_changes_nothing(write):
     assert load_config(write(I3D + "SOLVER:\n")).SOLVER.BASE_LR == 0.1
 
 
-def test_settings_follow_opts_or_stand_bare():
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--cfg a.yaml OCTCONV.ALPHA -1 --dry-run --opts RNG_SEED 2 E=3 in.pth out.pth",
+        "in.pth OCTCONV.ALPHA -1 --cfg a.yaml RNG_SEED 2 out.pth E=3 --dry-run",
+        "OCTCONV.ALPHA -1 RNG_SEED 2 E=3 in.pth out.pth --dry-run --cfg a.yaml",
+    ],
+)
+def test_settings_stand_anywhere_between_the_other_arguments(words):
     parser = argparse.ArgumentParser()
-    add_config_arguments(parser)
+    parser.add_argument("source")
+    parser.add_argument("target")
     parser.add_argument("--dry-run", action="store_true")
+    add_config_arguments(parser)
 
-    args = parser.parse_intermixed_args(
-        ["--cfg", "a.yaml", "A.B", "1", "--dry-run", "--opts", "C.D", "2", "E=3"]
+    args = parse_with_settings(parser, words.split())
+
+    assert (args.cfg, args.dry_run, args.source, args.target) == (
+        "a.yaml",
+        True,
+        "in.pth",
+        "out.pth",
     )
+    assert args.settings == ["OCTCONV.ALPHA", "-1", "RNG_SEED", "2", "E=3"]
 
-    assert (args.cfg, args.dry_run) == ("a.yaml", True)
-    assert (args.settings, args.opts) == (["A.B", "1"], ["C.D", "2", "E=3"])
+
+def test_a_contradiction_is_blamed_on_who_brought_it(write):
+    bad, good = write(I3D + "DATA: {TRAIN_CROP_SIZE: 512}", "bad.yaml"), write(I3D, "good.yaml")
+
+    assert problem(bad).startswith(f"{bad}: DATA.TRAIN_JITTER_SCALES starts at 256")
+    assert problem(bad, "RNG_SEED=2").startswith(f"{bad}: ")
+    assert problem(good, "DATA.TRAIN_CROP_SIZE=512").startswith(f"command line, over {good}: DATA.")
+    with pytest.raises(ConfigError, match=r"^arguments, over .*good\.yaml: DATA\.TRAIN_JITTER"):
+        load_config(good, DATA={"TRAIN_CROP_SIZE": 512})
+
+
+def test_settings_come_as_python_values_too(write):
+    cfg = load_config(write(I3D), OCTCONV={"ALPHA": 0.25}, **{"TRAIN.BATCH_SIZE": 8}, RNG_SEED=3)
+
+    assert (cfg.OCTCONV.ALPHA, cfg.TRAIN.BATCH_SIZE, cfg.RNG_SEED) == (0.25, 8, 3)
+    with pytest.raises(ConfigError, match=r"arguments: there is no setting OCTCONV\.ALFA; did you"):
+        load_config(write(I3D), OCTCONV={"ALFA": 0.25})
+
+
+@pytest.mark.parametrize("name", ["kinetics400/oct_i3d", "configs/kinetics400/oct_i3d.yaml"])
+def test_an_installed_config_is_found_by_its_name_from_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    cfg = load_config(name)
+
+    assert (cfg.MODEL.ARCH, cfg.OCTCONV.ALPHA) == ("i3d", 0.1)
+    assert cfg.OUTPUT_DIR == "runs/kinetics400/oct_i3d"
+
+
+def test_a_file_comes_before_an_installed_config_and_may_build_on_one(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kinetics400").mkdir()
+    write("_BASE_: kinetics400/oct_i3d\nRNG_SEED: 7", "kinetics400/i3d.yaml")
+
+    cfg = load_config("kinetics400/i3d.yaml")
+
+    assert (cfg.RNG_SEED, cfg.OCTCONV.ALPHA) == (7, 0.1)
+
+
+def test_a_config_that_does_not_exist_is_named_with_the_nearest_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert problem("kinetics400/oct_i3") == (
+        "kinetics400/oct_i3: there is no such file, nor an installed config of that name; "
+        "did you mean kinetics400/oct_i3d?"
+    )
 
 
 def test_a_base_is_relative_to_its_file_and_overridden_by_it(write, tmp_path):
@@ -163,7 +223,10 @@ def test_what_is_accepted_takes_the_type_of_the_setting(write, override, value):
         ("_BASE_: mine.yaml", "_BASE_ goes in a circle"),
         ("_BASE_: {a: 1}", "_BASE_ is {'a': 1}; it takes the name of a file"),
         ("[" * 2000, "this is not YAML text"),
-        ("_BASE_: absent.yaml", "absent.yaml: cannot be read (No such file or directory)"),
+        (
+            "_BASE_: absent.yaml",
+            "absent.yaml: there is no such file, nor an installed config of that name",
+        ),
     ],
 )
 def test_a_mistake_gets_one_line_that_names_the_file(write, text, expected):

@@ -1,0 +1,130 @@
+"""Does the octave pay on this machine? Times beside multiply-adds, measured in turns.
+
+    octvideo benchmark --model i3d_r50 --alpha 0 .1 .2 .5
+    octvideo benchmark --model i3d_r50 --alpha 0 .5 --engine openvino --threads 1 --rounds 15
+    octvideo benchmark --model i3d_r50 --alpha 0 .1 .2 .5 --train --input 8 112 112 --batch 2 --memory-saving
+
+    octvideo benchmark --model i3d_r50 --alpha 0 .1 --engine openvino --layers
+    octvideo benchmark --model i3d_r50 --alpha 0 --against pytorchvideo
+
+    octvideo benchmark --device cuda --train --bf16 --compile --batch 16
+
+The first alpha is what the others are held to.
+"""
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from octvideo.complexity import align
+from octvideo.deploy.benchmark import ENGINES, Case, Measured, compare, compare_layers, verdict
+from octvideo.layers import WIDTH_RULES
+from octvideo.models.registry import input_shape
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="i3d_r50")
+    parser.add_argument("--alpha", type=float, nargs="+", default=[0.0, 0.1, 0.2, 0.5])
+    parser.add_argument(
+        "--input",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="T H W, or H W; by default the model's own",
+    )
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument(
+        "--train", action="store_true", help="forward and backward instead of inference"
+    )
+    parser.add_argument(
+        "--memory-saving", action="store_true", help="that form of the octave, with --train"
+    )
+    parser.add_argument(
+        "--width-rule",
+        choices=WIDTH_RULES,
+        help="how widths are split; by default the network's own",
+    )
+    parser.add_argument("--engine", default="eager", choices=ENGINES)
+    parser.add_argument("--bf16", action="store_true", help="under autocast, with engine eager")
+    parser.add_argument(
+        "--compile", action="store_true", help="by torch.compile, with engine eager"
+    )
+    parser.add_argument(
+        "--device", default="cpu", choices=["cpu", "cuda"], help="cuda: timed by its own events"
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--layers", action="store_true", help="also a table of every layer's time")
+    parser.add_argument(
+        "--against", choices=["pytorchvideo"], help="also its network of this name, eager"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE")
+
+
+def layer_table(cases: list[Case], rounds: int) -> str:
+    """Milliseconds of each layer for each alpha, and of all together."""
+    times = compare_layers(cases, rounds)
+    times["all"] = [sum(column) for column in zip(*times.values(), strict=True)]
+    rows = [(name, *(f"{1e3 * t:.2f}" for t in row)) for name, row in times.items()]
+    return align(
+        [("layer, ms", *(case.label for case in cases)), *rows], numbers=range(1, 1 + len(cases))
+    )
+
+
+def table_row(m: Measured) -> tuple[str, ...]:
+    return (
+        m.case.label,
+        f"{1e3 * m.seconds:.1f}",
+        f"{m.clips_per_second:.1f}",
+        f"{m.ratio:.3f}",
+        f"{m.best_ratio:.3f}",
+        f"{m.macs_ratio:.3f}",
+        f"{m.megabytes:.0f}" if m.megabytes is not None else "",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    shape = (3, *args.input) if args.input else input_shape(args.model)
+    cases = [
+        Case(
+            args.model,
+            alpha,
+            shape,
+            args.batch,
+            args.train,
+            memory_saving=args.memory_saving and alpha > 0,
+            engine=args.engine,
+            width_rule=args.width_rule,
+            bf16=args.bf16,
+            compiled=args.compile,
+            device=args.device,
+        )
+        for alpha in dict.fromkeys(args.alpha)
+    ]
+    if args.layers:
+        cases[0].check_layers()
+    if args.against:
+        first = cases[0]
+        cases.append(
+            replace(
+                first,
+                alpha=0.0,
+                source=args.against,
+                engine="eager",
+                compiled=False,
+                width_rule=None,
+            )
+        )
+    measured = compare(cases, args.rounds)
+    memory = f"{cases[0].memory} MB" if cases[0].memory else ""
+    header = ("alpha", "ms", "clips/s", "ratio", "fastest", "multiply-adds", memory)
+    print(align([header, *map(table_row, measured)], numbers=range(7)))
+    print(verdict(measured))
+    if args.layers:
+        print(layer_table([case for case in cases if case.source == "octvideo"], args.rounds))
+    if args.json:
+        args.json.write_text(json.dumps([asdict(m) for m in measured], indent=1) + "\n")

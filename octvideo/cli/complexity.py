@@ -1,0 +1,130 @@
+"""Parameters, multiply-adds (MACs) and activations of a network, stage by stage; or the paper's tables beside ours.
+
+    octvideo complexity --paper [--json FILE]                       every row of Tables 1-6 (some minutes)
+    octvideo complexity --model i3d_r50 --alpha 0.1 --input 8 224 224
+    octvideo complexity --cfg configs/kinetics400/oct_i3d.yaml [KEY VALUE ...]
+    octvideo complexity --octavize NAME [NAME ...] [--alpha 0.25] [--layers]
+
+--input is T H W (H W for an image network); SlowFast takes the frames of its fast pathway. Every network is counted
+twice, in closed form and by fvcore, and the two must agree.
+
+--octavize makes networks of create_model octave, and prints a row for each: octave convolutions, multiply-adds,
+parameters, time on this CPU, and the error of the last features on random clips with random weights. --layers adds
+what each layer became.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from torch import nn
+
+from octvideo import create_model, octavize
+from octvideo.assembly import build_model
+from octvideo.assembly.tasks import task_of
+from octvideo.complexity import count_twice, stage_table
+from octvideo.config import add_config_arguments, load_config
+from octvideo.errors import ConfigError
+from octvideo.layers import channels_last, compute_in_2d
+from octvideo.models.registry import input_shape
+from octvideo.octavize import OctaveReport
+from octvideo.paper import format_results, results
+
+
+def print_paper(json_path: Path | None) -> None:
+    rows = []
+    for row in results(traced=True):
+        print(f"\r{row.table}: {row.row:40}", end="", file=sys.stderr)
+        rows.append(row)
+    print(file=sys.stderr)
+    print(format_results(rows))
+    if json_path:
+        json_path.write_text(json.dumps([row.plain() for row in rows], indent=1))
+
+
+def print_network(model: nn.Module, size: Sequence[int]) -> None:
+    shape = (3, *size)
+    print(stage_table(model, shape))
+    cost, operators = count_twice(model, shape)
+    print(
+        f"\nMACs of convolutions and linear layers: {cost.macs / 1e9:.3f} G, by closed form and by fvcore"
+    )
+    others = ", ".join(f"{kind} {macs / 1e9:.3f}" for kind, macs in operators.items())
+    print(f"MACs of all that fvcore counts: {operators.total() / 1e9:.3f} G ({others})")
+
+
+def print_octavized(
+    names: Sequence[str], alpha: float, size: Sequence[int] | None, layers: bool
+) -> None:
+    """A row of a Markdown table per network; times are the fastest of three calls in turns, of one example."""
+    print(
+        f"| network | octave at {alpha:g} | G multiply-adds | M parameters | s on a CPU | feature error |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name in names:
+        torch.manual_seed(0)
+        model = create_model(name).eval()
+        x = torch.rand(1, 3, *(size or input_shape(name)[1:]))
+        octave = octavize(model, alpha, x, clips=x)
+        seconds = fastest_seconds([model, compute_in_2d(channels_last(octave))], x)
+        print(octave_row(name, octave.octave_report, seconds), flush=True)
+        if layers:
+            print(octave.octave_report)
+
+
+def octave_row(name: str, report: OctaveReport, seconds: Sequence[float]) -> str:
+    cells = (
+        name,
+        f"{len(report.octave)} of {len(report.convolutions)}",
+        f"{report.macs_before / 1e9:.2f} -> {report.macs / 1e9:.2f}",
+        f"{report.parameters_before / 1e6:.2f} -> {report.parameters / 1e6:.2f}",
+        f"{seconds[0]:.2f} -> {seconds[1]:.2f}",
+        f"{report.errors[-1].error:.2f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+@torch.inference_mode()
+def fastest_seconds(models: Sequence[nn.Module], x: torch.Tensor, rounds: int = 3) -> list[float]:
+    seconds = [float("inf")] * len(models)
+    for _ in range(rounds):
+        for i, model in enumerate(models):
+            start = perf_counter()
+            model(x)
+            seconds[i] = min(seconds[i], perf_counter() - start)
+    return seconds
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--paper", action="store_true", help="Tables 1-6")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="with --paper: write the rows there too"
+    )
+    parser.add_argument("--model", metavar="NAME", help="a name that octvideo.create_model knows")
+    parser.add_argument("--alpha", type=float, default=0.0, help="with --model: the octave ratio")
+    parser.add_argument(
+        "--input", type=int, nargs="+", default=None, metavar="N", help="T H W, or H W"
+    )
+    parser.add_argument("--octavize", metavar="NAME", nargs="+", help="names for octvideo.octavize")
+    parser.add_argument("--layers", action="store_true", help="with --octavize: every layer")
+    add_config_arguments(parser, required=False)
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.paper:
+        print_paper(args.json)
+    elif args.octavize:
+        print_octavized(args.octavize, args.alpha or 0.25, args.input, args.layers)
+    elif args.model:
+        with torch.device("meta"):
+            model = create_model(args.model, alpha=args.alpha)
+        print_network(model, args.input or input_shape(args.model)[1:])
+    elif args.cfg:
+        cfg = load_config(args.cfg, args.settings)
+        print_network(build_model(cfg), args.input or task_of(cfg).input_shape()[1:])
+    else:
+        raise ConfigError("nothing to count: give --paper, --model NAME, --cfg FILE or --octavize NAME")

@@ -1,0 +1,70 @@
+"""Turn image weights into the weights of a video network, and say what that changes.
+
+    octvideo inflate --cfg configs/kinetics400/i3d.yaml resnet50.pth i3d_r50.pyth
+    octvideo inflate --cfg configs/finetune/oct_i3d.yaml resnet50.pth oct_i3d.pyth --images imagenet/val
+
+IN: a checkpoint of this package, a ResNet in torchvision's layout, or an official OctConv file (.params, .tar). The
+network is the config's. Training inflates by itself (TRAIN.CHECKPOINT_INFLATE); this shows it beforehand.
+
+--images (a folder per class) lets the channels of vanilla weights that lose least become low ones, as training does by
+its own clips (OCTCONV.SMOOTHEST_LOW), and measures what dividing them costs: the error of each stage's features and,
+where the network keeps the classifier, top-1 before and after batch norm statistics are measured anew. OUT has the new
+statistics then.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from octvideo.assembly import build_model
+from octvideo.assembly.tasks import task_of
+from octvideo.assembly.weights import (
+    first_pictures,
+    image_weights,
+    inflate_from,
+    is_to_be_sorted,
+    order_channels,
+    split_effect,
+)
+from octvideo.checkpoint import Checkpoint
+from octvideo.config import add_config_arguments, load_config
+from octvideo.weights.pretrained import read_weights
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="IN")
+    parser.add_argument("target", metavar="OUT", type=Path)
+    parser.add_argument("--images", metavar="FOLDER", help="pictures in a folder per class")
+    parser.add_argument(
+        "--batches",
+        type=int,
+        default=8,
+        help="of 8 pictures: to measure on, and as many to test on",
+    )
+    add_config_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    cfg = load_config(args.cfg, args.settings)
+
+    torch.manual_seed(cfg.RNG_SEED)
+    model, weights = build_model(cfg), image_weights(cfg, read_weights(args.source))
+    if args.images:
+        weights = order_channels(cfg, weights, model, partial(first_pictures, cfg, args.images))
+    elif is_to_be_sorted(cfg, weights, model):
+        print(
+            "no --images: channels are divided as they come, not by what they lose (OCTCONV.SMOOTHEST_LOW)"
+        )
+    report = inflate_from(cfg, weights, model)
+    print(
+        "\n".join([f"{args.source} ({weights.layout}) -> {model.config['name']}", *report.lines()])
+    )
+    if args.images:
+        print("\n".join(split_effect(cfg, weights, model, report, args.images, args.batches)))
+
+    Checkpoint(
+        state=model.state_dict(), network=model.config, input=task_of(cfg).input_spec()
+    ).write(str(args.target))
+    print(f"written to {args.target}")

@@ -1,0 +1,86 @@
+"""Find a command, read its arguments, run it; a user's mistake ends in one line."""
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from octvideo.errors import exit_on_user_error
+
+# Command -> what it does; octvideo/cli/<command>.py does it.
+COMMANDS = {
+    "train": "train the network of a config, then test it",
+    "test": "test a checkpoint on all views of every video of a list",
+    "predict": "name what happens in videos",
+    "features": "save the pooled features of videos",
+    "export": "write a network as ONNX, OpenVINO or torch.export",
+    "benchmark": "time octave networks beside vanilla ones on this machine",
+    "complexity": "count parameters, multiply-adds and activations",
+    "lists": "write train.csv, val.csv and test.csv of a data set",
+    "check": "decode every file of a list once and index it",
+    "resize": "re-encode videos so that training reads them fast",
+    "demo-data": "write a small synthetic data set",
+    "visualize": "draw spectra, class activation maps, training clips, trade-offs",
+    "convert": "read image weights of other projects",
+    "inflate": "turn image weights into the weights of a video network",
+    "pretrained": "list the public networks that are fetched by name",
+    "doctor": "show versions, devices, networks and what a checkpoint holds",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`octvideo COMMAND ...`; arguments: by default those of the process."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+    elif words[0] == "--version":
+        print(f"octvideo {import_module('octvideo').__version__}")
+    elif words[0] in COMMANDS:
+        run_command(words[0], words[1:], prog=f"octvideo {words[0]}")
+    else:
+        close = difflib.get_close_matches(words[0], COMMANDS, n=1)
+        advice = f"did you mean {close[0]}?" if close else "`octvideo --help` lists them all"
+        print(f"error: there is no command {words[0]!r}; {advice}", file=sys.stderr)
+        sys.exit(2)
+
+
+def usage() -> str:
+    rows = [f"  {name:<12}{purpose}" for name, purpose in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: octvideo COMMAND ...",
+            "",
+            *rows,
+            "",
+            "`octvideo COMMAND --help` shows the arguments of a command, with examples.",
+        ]
+    )
+
+
+def run_command(name: str, arguments: Sequence[str] | None = None, prog: str = "") -> None:
+    """Run one command, as the scripts of tools/ do. prog: how the help calls it, by default the script."""
+    command = import_module(f"octvideo.cli.{name.replace('-', '_')}")
+    parser = argparse.ArgumentParser(
+        prog=prog or f"python {os.path.relpath(sys.argv[0])}",
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with exit_on_user_error():
+            command.run(_parse(parser, words))
+    except KeyboardInterrupt:
+        advice = getattr(command, "AFTER_INTERRUPTION", "")
+        sys.exit(f"interrupted; {advice}" if advice else "interrupted")
+
+
+def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """A command that declares settings takes them between its other arguments, wherever they stand."""
+    if parser.get_default("settings") is None:
+        return parser.parse_args(words)
+    from octvideo.config import parse_with_settings
+
+    return parse_with_settings(parser, words)

@@ -1,0 +1,73 @@
+"""Pictures of what a network sees, each written to PNG files in --output.
+
+octvideo visualize frequency --checkpoint oct.pyth --baseline i3d.pyth --video a.mp4 b.mp4
+octvideo visualize octave --checkpoint oct.pyth --video a.mp4 --layer res3.block1.spatial.conv
+octvideo visualize gradcam --checkpoint oct.pyth --video a.mp4
+octvideo visualize clips --cfg configs/demo/oct_i3d.yaml         what the sampler feeds the network
+octvideo visualize tradeoff --results runs/*/results.json        accuracy against GFLOPs
+"""
+
+import argparse
+from pathlib import Path
+
+import octvideo
+from octvideo import visualize
+from octvideo.assembly import training_batches
+from octvideo.config import add_config_arguments, load_config
+from octvideo.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(settings=[])
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    for kind, layer in (
+        ("frequency", "res3"),
+        ("octave", "res3.block1.spatial.conv"),
+        ("gradcam", "res5"),
+    ):
+        sub = kinds.add_parser(kind)
+        sub.add_argument("--checkpoint", required=True)
+        sub.add_argument("--video", required=True, type=Path, nargs="+")
+        sub.add_argument(
+            "--layer", default=layer, help=f"default {layer}; SlowFast: begin with slow. or fast."
+        )
+    kinds.choices["frequency"].add_argument("--baseline", help="a checkpoint to show beside it")
+    kinds.choices["gradcam"].add_argument("--class-name", help="default: the most probable")
+    add_config_arguments(kinds.add_parser("clips"))
+    kinds.choices["clips"].add_argument("--count", type=int, default=16)
+    kinds.add_parser("tradeoff").add_argument("--results", required=True, type=Path, nargs="+")
+    for sub in kinds.choices.values():
+        sub.add_argument("--output", type=Path, default=Path("pictures"), help="a folder")
+
+
+def draw(args: argparse.Namespace) -> list[Path]:
+    if args.kind == "tradeoff":
+        return visualize.draw_runs(args.results, args.output)
+    if args.kind == "clips":
+        batches, names = training_batches(load_config(args.cfg, args.settings))
+        return visualize.draw_clips(batches, names, args.count, args.output)
+    recognizer = octvideo.load(args.checkpoint)
+    if args.kind == "frequency":
+        networks = {"": recognizer} | (
+            {"baseline": octvideo.load(args.baseline)} if args.baseline else {}
+        )
+        return visualize.draw_frequency(networks, args.video, args.layer, args.output)
+    if args.kind == "octave":
+        return [
+            p
+            for v in args.video
+            for p in visualize.draw_octave(recognizer, v, args.layer, args.output)
+        ]
+    return [
+        p
+        for v in args.video
+        for p in visualize.draw_gradcam(recognizer, v, args.layer, args.output, args.class_name)
+    ]
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.settings and args.kind != "clips":
+        raise ConfigError(f"{args.kind} takes no settings, and got {' '.join(args.settings)}")
+    args.output.mkdir(parents=True, exist_ok=True)
+    for path in draw(args):
+        print(path)

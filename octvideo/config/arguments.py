@@ -1,0 +1,58 @@
+"""Settings on a command line, between the other arguments of a command."""
+
+import argparse
+import re
+from collections.abc import Sequence
+
+from octvideo.config.defaults import DEFAULTS, LAUNCHER, OTHER_TASKS
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """--cfg FILE, and settings wherever they stand; read with `parse_with_settings`."""
+    parser.add_argument(
+        "--cfg",
+        required=required,
+        default="",
+        metavar="FILE",
+        help="a config file, or the name of one that is installed, as kinetics400/oct_i3d; "
+        "KEY=VALUE or KEY VALUE changes a setting of it",
+    )
+    parser.add_argument("--opts", action="store_true", help="may stand before settings")
+    parser.set_defaults(settings=[])
+
+
+def parse_with_settings(
+    parser: argparse.ArgumentParser, words: Sequence[str]
+) -> argparse.Namespace:
+    """The arguments; `args.settings` are the words of all settings, in their order."""
+    rest, settings = split_settings(words)
+    args = parser.parse_args(rest)
+    args.settings = settings
+    return args
+
+
+def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """["in.pth", "OCTCONV.ALPHA", ".1", "--fast", "A.B=1"] -> ["in.pth", "--fast"], ["OCTCONV.ALPHA", ".1", "A.B=1"].
+
+    KEY=VALUE is a setting whatever KEY is, so that a misspelled one is named; KEY VALUE is where KEY is, or begins
+    with, a name that settings have.
+    """
+    rest: list[str] = []
+    settings: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        if re.match(r"[A-Za-z0-9_.]+=", word):
+            settings.append(word)
+        elif _is_key(word):
+            settings += [word, next(remaining, "")]
+        else:
+            rest.append(word)
+    return rest, settings
+
+
+def _is_key(word: str) -> bool:
+    section, dot, _ = word.partition(".")
+    tree = DEFAULTS.get(section)
+    if tree is None:
+        return word in LAUNCHER or (bool(dot) and section in OTHER_TASKS)
+    return bool(dot) == isinstance(tree, dict) and word.isupper()

@@ -1,0 +1,36 @@
+"""Where a config lies: a path, or the name of one that is installed with the package."""
+
+import difflib
+import posixpath
+from pathlib import Path
+
+from octvideo.errors import ConfigError
+from octvideo.files import is_local, shipped_folder
+
+
+def config_names() -> list[str]:
+    """kinetics400/oct_i3d, ...: what `find_config` knows without a path."""
+    folder = shipped_folder("configs")
+    return sorted(
+        path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")
+    )
+
+
+def find_config(path: str, beside: str = "") -> str:
+    """A path as it is; else the installed config of that name, with or without configs/ and .yaml.
+
+    beside: the folder that a relative path begins at. Raises ConfigError where there is neither.
+    """
+    here = posixpath.join(beside, path)
+    if not is_local(here) or Path(here).exists():
+        return here
+    name = path.removeprefix("configs/").removesuffix(".yaml")
+    installed = shipped_folder("configs") / f"{name}.yaml"
+    names = config_names()
+    if name in names:
+        return str(installed)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    advice = f"did you mean {close[0]}?" if close else f"such as {names[0]}" if names else ""
+    raise ConfigError(
+        f"{here}: there is no such file, nor an installed config of that name; {advice}"
+    )

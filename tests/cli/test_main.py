@@ -1,0 +1,68 @@
+"""`octvideo COMMAND`: every command can be asked for help, and a wrong word gets one line."""
+
+import subprocess
+import sys
+
+import pytest
+
+import octvideo
+from octvideo.cli import main
+from octvideo.cli.main import COMMANDS
+
+
+def test_without_a_command_all_of_them_are_listed(capsys):
+    main([])
+
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_shows_examples_of_itself(name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+
+    assert f"octvideo {name} " in capsys.readouterr().out.split("\n\n", 1)[1]
+
+
+def test_every_script_of_tools_is_a_command(repo):
+    for script in (repo / "tools").glob("*.py"):
+        name = script.read_text().rpartition('run_command("')[2].partition('"')[0]
+        assert name in COMMANDS, script.name
+
+
+def test_a_wrong_command_is_one_line_with_the_nearest_one(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["trian"])
+
+    assert capsys.readouterr().err == "error: there is no command 'trian'; did you mean train?\n"
+
+
+def test_the_version_is_the_package_s(capsys):
+    main(["--version"])
+
+    assert capsys.readouterr().out == f"octvideo {octvideo.__version__}\n"
+
+
+def test_an_interruption_ends_in_one_line(monkeypatch):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("octvideo.cli.check.run", interrupted)
+
+    with pytest.raises(SystemExit, match="interrupted; the same command goes on from here"):
+        main(["check", "train.csv"])
+
+
+def test_the_package_runs_as_a_module(repo, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "octvideo", "doctor", "models", "i3d_r2*"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=300,
+    )
+
+    assert "i3d_r26" in done.stdout
