@@ -1,4 +1,4 @@
-"""What tools/demo_net.py does: names for a video or a folder of them, as text, csv, npz, or drawn over the video."""
+"""What `octvideo predict` does: names for a video or a folder of them, as text, csv, npz, or drawn over the video."""
 
 import csv
 from collections.abc import Iterator, Sequence

@@ -262,7 +262,7 @@ def load(
 ) -> Recognizer:
     """A recogniser from a checkpoint of training: classes, clip length, sampling and normalisation come with it.
 
-    path: a file, or the name of a public network (`python tools/doctor.py weights` lists them), which is fetched at
+    path: a file, or the name of a public network (`octvideo pretrained` lists them), which is fetched at
         first use.
     device: by default the GPU where there is one.
     classes, input: of a bare file of another project, which says neither: names (a list, a text file, or "kinetics400")
@@ -276,12 +276,12 @@ def load(
     if not (checkpoint.network and checkpoint.class_names and checkpoint.input.mean):
         raise CheckpointError(
             f"{path}: holds weights, but not the classes and the input that they assume; say them, as in "
-            "octvideo.load(file, classes='kinetics400', input='8x8'), or convert it (tools/convert_weights.py "
+            "octvideo.load(file, classes='kinetics400', input='8x8'), or convert it (`octvideo convert` "
             "--class-names NAMES.txt --input 8x8)"
         )
     if checkpoint.input.num_frames is None:
         raise CheckpointError(
-            f"{path}: holds an image network; tools/inflate_weights.py makes a video network of it"
+            f"{path}: holds an image network; `octvideo inflate` makes a video network of it"
         )
     try:
         return Recognizer(

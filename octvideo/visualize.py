@@ -1,4 +1,4 @@
-"""What tools/visualize.py draws: each function writes its pictures into a folder and returns their paths."""
+"""What `octvideo visualize` draws: each function writes its pictures into a folder and returns their paths."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -123,4 +123,4 @@ def _point(path: Path) -> Point:
             network["name"], network["alpha"], network["gflops_per_view"], summary["top1_acc"]
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a results.json of tools/test_net.py ({error})") from error
+        raise DataError(f"{path}: not a results.json of `octvideo test` ({error})") from error

@@ -56,7 +56,7 @@ def open_labelled_list(cfg: Any, path: str) -> VideoList:
 
 
 def open_index(path: str) -> VideoIndex | None:
-    """What tools/check_videos.py found of a list's files, where it has been run."""
+    """What `octvideo check` found of a list's files, where it has been run."""
     return read_index(index_path(path)) if index_path(path).is_file() else None
 
 

@@ -98,7 +98,7 @@ class Task(ABC):
         if not names:
             raise ConfigError(
                 f"{self.cfg.DATA.PATH_TO_DATA_DIR or 'DATA.PATH_TO_DATA_DIR'}: no class_names.txt to count the classes "
-                "in (MODEL.NUM_CLASSES is 0); make the lists with tools/make_lists.py, or set MODEL.NUM_CLASSES"
+                "in (MODEL.NUM_CLASSES is 0); make the lists with `octvideo lists`, or set MODEL.NUM_CLASSES"
             )
         return len(names)
 

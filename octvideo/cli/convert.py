@@ -94,4 +94,3 @@ def describe(weights: ConvertedWeights) -> list[str]:
 
 def _numbers(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
-

@@ -1,7 +1,7 @@
 """List the public networks that `octvideo.load` and --model fetch by name.
 
-    octvideo pretrained
-    octvideo pretrained '*k400'
+octvideo pretrained
+octvideo pretrained '*k400'
 """
 
 import argparse

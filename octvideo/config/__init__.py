@@ -121,7 +121,7 @@ def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> None:
         _ignored_part(key) for key, value in _leaves(tree) if not _set(cfg, key, value, source)
     ]
     if launcher := [key for key in unused if key in LAUNCHER]:
-        command = f"torchrun --nproc_per_node {tree.get('NUM_GPUS', 1)} tools/train_net.py ..."
+        command = f"torchrun --nproc_per_node {tree.get('NUM_GPUS', 1)} -m octvideo train ..."
         logger.warning(
             "%s: not used: %s; start a process per GPU with %s",
             source,

@@ -42,13 +42,13 @@ def read_image_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> 
     if any(tensor.dim() == 5 for tensor in tensors.values()):
         raise CheckpointError(
             f"{checkpoint.path}: the weights of a video network ({layout.title}'s layout); set "
-            "TRAIN.CHECKPOINT_INFLATE False, or convert them with tools/convert_weights.py --input 8x8"
+            "TRAIN.CHECKPOINT_INFLATE False, or convert them with `octvideo convert --input 8x8`"
         )
     if layout not in IMAGE_LAYOUTS:
         some = ", ".join(list(tensors)[:3]) or "no tensors"
         raise CheckpointError(
             f"{checkpoint.path}: not a ResNet of this package's, torchvision's, PySlowFast's or d-li14's layout "
-            f"(it holds {some}); python tools/convert_weights.py reads the official files"
+            f"(it holds {some}); `octvideo convert` reads the official files"
         )
     names = layout.names(tensors)
     state = {names[name]: tensor for name, tensor in tensors.items()}

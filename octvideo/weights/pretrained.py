@@ -84,7 +84,7 @@ def read_weights(source: str) -> Checkpoint:
     is_name = not (Path(source).exists() or "/" in source or PurePosixPath(source).suffix)
     if is_name:
         close = difflib.get_close_matches(source, list(pretrained_networks()), n=1)
-        hint = f"did you mean {close[0]}?" if close else "python tools/doctor.py weights lists them"
+        hint = f"did you mean {close[0]}?" if close else "`octvideo pretrained` lists them"
         raise CheckpointError(
             f"{source}: there is no such file, and no public network of that name; {hint}"
         )

@@ -48,7 +48,7 @@ def test_a_number_of_classes_stays(settings):
 def test_nothing_to_count_is_one_line_with_the_next_step(settings):
     with pytest.raises(
         ConfigError,
-        match=r"data: no class_names.txt .*tools/make_lists.py, or set MODEL.NUM_CLASSES",
+        match=r"data: no class_names.txt .*`octvideo lists`, or set MODEL.NUM_CLASSES",
     ):
         with_counted_classes(settings("MODEL.NUM_CLASSES=0"))
 

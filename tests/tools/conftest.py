@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from octvideo.cli import main
 from octvideo.data.video.encode import write_video
 
 
@@ -27,14 +28,24 @@ def run_tool(repo: Path, monkeypatch, capsys) -> Callable[..., Finished]:
     def run(tool: str, *arguments: object) -> Finished:
         path = str(repo / "tools" / f"{tool}.py")
         monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
-        status: object = 0
-        try:
-            runpy.run_path(path, run_name="__main__")
-        except SystemExit as stop:
-            status = stop.code or 0
-        return Finished(status if isinstance(status, int) else 1, *capsys.readouterr())
+        return _finish(lambda: runpy.run_path(path, run_name="__main__"), capsys)
 
     return run
+
+
+@pytest.fixture
+def run_command(capsys) -> Callable[..., Finished]:
+    """run_command(["octvideo", "lists", ...]) in this process."""
+    return lambda words: _finish(lambda: main(list(map(str, words[1:]))), capsys)
+
+
+def _finish(call: Callable[[], object], capsys) -> Finished:
+    status: object = 0
+    try:
+        call()
+    except SystemExit as stop:
+        status = stop.code or 0
+    return Finished(status if isinstance(status, int) else 1, *capsys.readouterr())
 
 
 @pytest.fixture

@@ -58,8 +58,8 @@ SHORT = [
     ),
 ]
 
-ON_A_LINE = r"^(?: {4})?((?:python tools/|torchrun |sbatch |make |pip ).*?)(?: {2,}#.*)?$"
-IN_A_SENTENCE = r"`((?:python tools/|torchrun )[^`]+)`"
+ON_A_LINE = r"^(?: {4})?((?:octvideo |python tools/|torchrun |sbatch |make |pip ).*?)(?: {2,}#.*)?$"
+IN_A_SENTENCE = r"`((?:octvideo [a-z-]+ |python tools/|torchrun )[^`]+)`"
 
 
 def commands(page: Path) -> Iterator[tuple[int, str]]:
@@ -96,7 +96,9 @@ BLOCKS = [
     pytest.param(
         block,
         id=where,
-        marks=[pytest.mark.slow] if re.search("train_net|export", str(block)) else [],
+        marks=[pytest.mark.slow]
+        if re.search("train_net|octvideo train|export", str(block))
+        else [],
     )
     for where, block in blocks()
 ]
@@ -106,7 +108,7 @@ BLOCKS = [
     "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"
 )  # torch.onnx
 @pytest.mark.parametrize("block", BLOCKS)
-def test_a_block_of_commands_runs(block, run_tool, sandbox, monkeypatch):
+def test_a_block_of_commands_runs(block, run_tool, run_command, sandbox, monkeypatch):
     monkeypatch.chdir(sandbox)
     monkeypatch.setattr(
         "octvideo.engine.threads.available_cores", lambda: 1
@@ -117,7 +119,11 @@ def test_a_block_of_commands_runs(block, run_tool, sandbox, monkeypatch):
         if words[0] == "torchrun":
             _torchrun(words[1:])
         else:
-            done = run_tool(Path(words[1]).stem, *words[2:])
+            done = (
+                run_command(words)
+                if words[0] == "octvideo"
+                else run_tool(Path(words[1]).stem, *words[2:])
+            )
             assert done.status == 0, f"{command}\n{done.out}\n{done.err}"
         if "--output" in words:
             assert Path(words[words.index("--output") + 1]).exists(), command

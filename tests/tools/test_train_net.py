@@ -142,7 +142,7 @@ def test_a_missing_list_says_which_and_how_to_make_it(train, data):
     message = error_of(train())
 
     assert message.startswith(f"error: {data / 'train.csv'}: there is no such list")
-    assert "tools/make_lists.py" in message
+    assert "`octvideo lists`" in message
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def read_list(
         )
     if not path.is_file():
         raise DataError(
-            f"{listed}: there is no such list. Make it with `python tools/make_lists.py` (data_lists/README.md)."
+            f"{listed}: there is no such list. Make it with `octvideo lists` (data_lists/README.md)."
         )
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         columns, delimiter = _read_header(file.readline().strip())

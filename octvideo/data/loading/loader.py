@@ -133,5 +133,5 @@ class Loader:
             path, cause = next(reversed(self.bad.items()))
             raise DataError(
                 f"{len(self.bad)} of {len(self.dataset)} files cannot be read, the last one {path} ({cause}); "
-                f"at most {self._max_bad_ratio:.1%} may be (DATA.MAX_BAD_RATIO). tools/check_videos.py lists them all."
+                f"at most {self._max_bad_ratio:.1%} may be (DATA.MAX_BAD_RATIO). `octvideo check` lists them all."
             )

@@ -7,7 +7,7 @@ milliseconds, and PyAV reads those files. Everything else reads with PyAV too, s
 damaged file; asked for by name it reads in a child process. The pixels of a file do not depend on which.
 
 Damage inside a picture shows only when it is decoded, and each decoder conceals it in its own way. PyAV tells of it,
-decord does not: there only a whole decode helps (`probe`; tools/check_videos.py for a list). Frame numbers stay right.
+decord does not: there only a whole decode helps (`probe`; `octvideo check` for a list). Frame numbers stay right.
 """
 
 from collections.abc import Callable, Iterator, Sequence

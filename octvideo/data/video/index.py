@@ -104,10 +104,10 @@ def read_index(path: str | Path) -> VideoIndex:
         if tuple(reader.fieldnames or ()) == _EARLIER_COLUMNS:
             raise DataError(
                 f"{path}: written by an earlier version, which took some files for others than they are; write it "
-                "again with tools/check_videos.py, or delete it."
+                "again with `octvideo check`, or delete it."
             )
         if reader.fieldnames is None or tuple(reader.fieldnames) != _COLUMNS:
-            raise DataError(f"{path}: this is no index; write it again with tools/check_videos.py.")
+            raise DataError(f"{path}: this is no index; write it again with `octvideo check`.")
         try:
             for row in reader:
                 hashes.append(_hash(str(path.parent / row["path"])))
@@ -115,7 +115,7 @@ def read_index(path: str | Path) -> VideoIndex:
                 backends.append(row["backend"] == "decord")
         except (TypeError, ValueError, OverflowError, csv.Error):
             raise DataError(
-                f"{path}:{reader.line_num}: this line is damaged; write the index again with tools/check_videos.py."
+                f"{path}:{reader.line_num}: this line is damaged; write the index again with `octvideo check`."
             ) from None
     return VideoIndex(hashes, numbers, backends)
 

@@ -30,9 +30,7 @@ def starvation_verdict(clock: Clock) -> str | None:
     """What to do about an epoch that waited for data; None where it hardly did."""
     if clock.data_share < STARVED or clock.data < 1:
         return None
-    return (
-        f"data {clock.data_share:.0%}: raise DATA_LOADER.NUM_WORKERS or run tools/resize_videos.py"
-    )
+    return f"data {clock.data_share:.0%}: raise DATA_LOADER.NUM_WORKERS or run `octvideo resize`"
 
 
 class Board:

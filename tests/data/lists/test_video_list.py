@@ -135,7 +135,7 @@ def test_a_folder_without_frames_is_refused(make_list):
 def test_a_missing_list_says_which_and_how_to_make_it(tmp_path):
     with pytest.raises(
         DataError,
-        match=r"val.csv: there is no such list. Make it with `python tools/make_lists.py`",
+        match=r"val.csv: there is no such list. Make it with `octvideo lists`",
     ):
         read_list(tmp_path / "val.csv")
 

@@ -49,7 +49,7 @@ def test_an_index_of_an_earlier_version_is_refused_with_the_way_out(tmp_path):
     rows = [line.rsplit(",", 2)[0] for line in path.read_text().splitlines()]
     path.write_text("\n".join(rows) + "\n")
 
-    with pytest.raises(DataError, match=r"by an earlier version.* with tools/check_videos\.py"):
+    with pytest.raises(DataError, match=r"by an earlier version.* with `octvideo check`"):
         read_index(path)
 
 
@@ -61,5 +61,5 @@ def test_something_else_is_refused(tmp_path, spoil):
     write_index(path, [("a.mp4", INFO)])
     path.write_text(spoil(path.read_text()))
 
-    with pytest.raises(DataError, match=r"index\.csv.* with tools/check_videos\.py"):
+    with pytest.raises(DataError, match=r"index\.csv.* with `octvideo check`"):
         read_index(path)

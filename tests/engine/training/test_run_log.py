@@ -52,7 +52,7 @@ def test_a_starving_device_is_told_what_to_do():
     assert starvation_verdict(Clock(data=10, net=90)) is None
     assert (
         starvation_verdict(Clock(data=62, net=38))
-        == "data 62%: raise DATA_LOADER.NUM_WORKERS or run tools/resize_videos.py"
+        == "data 62%: raise DATA_LOADER.NUM_WORKERS or run `octvideo resize`"
     )
 
 
