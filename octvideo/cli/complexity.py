@@ -127,4 +127,6 @@ def run(args: argparse.Namespace) -> None:
         cfg = load_config(args.cfg, args.settings)
         print_network(build_model(cfg), args.input or task_of(cfg).input_shape()[1:])
     else:
-        raise ConfigError("nothing to count: give --paper, --model NAME, --cfg FILE or --octavize NAME")
+        raise ConfigError(
+            "nothing to count: give --paper, --model NAME, --cfg FILE or --octavize NAME"
+        )
