@@ -13,8 +13,6 @@ from pathlib import Path
 from octvideo.data.lists.video_list import FORMATS, read_list
 from octvideo.data.prepare.check import check_list
 
-AFTER_INTERRUPTION = "the same command goes on from here"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("list", type=Path, metavar="LIST")

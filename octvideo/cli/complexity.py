@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import cast
 
 import torch
 from torch import nn
@@ -71,9 +72,10 @@ def print_octavized(
         x = torch.rand(1, 3, *(size or input_shape(name)[1:]))
         octave = octavize(model, alpha, x, clips=x)
         seconds = fastest_seconds([model, compute_in_2d(channels_last(octave))], x)
-        print(octave_row(name, octave.octave_report, seconds), flush=True)
+        report = cast(OctaveReport, octave.octave_report)
+        print(octave_row(name, report, seconds), flush=True)
         if layers:
-            print(octave.octave_report)
+            print(report)
 
 
 def octave_row(name: str, report: OctaveReport, seconds: Sequence[float]) -> str:

@@ -66,7 +66,7 @@ def make(args: argparse.Namespace) -> DatasetLists:
         names = read_class_names(args.class_names) if args.class_names else None
         known = {
             path.stem: read_class_names(path)
-            for path in shipped_folder("data_lists").glob("*_classes.txt")
+            for path in sorted(shipped_folder("data_lists").glob("*_classes.txt"))
         }
         return kinetics_lists(
             annotations, args.videos, replacements=args.replacements, class_names=names, known=known

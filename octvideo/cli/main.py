@@ -69,12 +69,8 @@ def run_command(name: str, arguments: Sequence[str] | None = None, prog: str = "
     )
     command.add_arguments(parser)
     words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        with exit_on_user_error():
-            command.run(_parse(parser, words))
-    except KeyboardInterrupt:
-        advice = getattr(command, "AFTER_INTERRUPTION", "")
-        sys.exit(f"interrupted; {advice}" if advice else "interrupted")
+    with exit_on_user_error():
+        command.run(_parse(parser, words))
 
 
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:

@@ -13,8 +13,6 @@ from pathlib import Path
 
 from octvideo.data.prepare.resize import measure_gain, resize_folder
 
-AFTER_INTERRUPTION = "the same command goes on from here"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="VIDEOS")

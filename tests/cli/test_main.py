@@ -44,14 +44,16 @@ def test_the_version_is_the_package_s(capsys):
     assert capsys.readouterr().out == f"octvideo {octvideo.__version__}\n"
 
 
-def test_an_interruption_ends_in_one_line(monkeypatch):
+def test_an_interruption_ends_in_one_line(monkeypatch, capsys):
     def interrupted(args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("octvideo.cli.check.run", interrupted)
 
-    with pytest.raises(SystemExit, match="interrupted; the same command goes on from here"):
+    with pytest.raises(SystemExit, match="130"):
         main(["check", "train.csv"])
+
+    assert capsys.readouterr().err == "interrupted; the same command continues\n"
 
 
 def test_the_package_runs_as_a_module(repo, tmp_path):

@@ -31,4 +31,4 @@ def test_a_missing_list_is_one_line(run_tool, tmp_path):
 
     assert result.status == 2
     assert result.err.startswith("error: ")
-    assert "make_lists.py" in result.err
+    assert "octvideo lists" in result.err
