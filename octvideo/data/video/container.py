@@ -18,6 +18,7 @@ FORMATS = (
 descriptions and devices are not among them: they open what a file names."""
 
 _OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+_NO_PROBE = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0"}
 _UNALIGNED = 1  # AV_CODEC_FLAG_UNALIGNED: crop at the very column that the file says
 
 
@@ -51,13 +52,20 @@ def ffmpeg_errors() -> tuple[type[Exception], ...]:
 
 
 @contextmanager
-def opened(path: str) -> Iterator[Any]:
-    """An av container that has a video stream, decoding on one thread: workers are the parallelism."""
+def opened(path: str, *, probes: bool = True) -> Iterator[Any]:
+    """An av container that has a video stream, decoding on one thread: workers are the parallelism.
+
+    probes: False leaves FFmpeg with what the header says; it reads no packets to find out more.
+    """
     import av
 
     status_of(path)
     try:
-        container = av.open(file_url(path), container_options=_OPTIONS, metadata_errors="replace")
+        container = av.open(
+            file_url(path),
+            container_options=_OPTIONS if probes else _OPTIONS | _NO_PROBE,
+            metadata_errors="replace",
+        )
     except av.ArgumentError:
         raise DecodeError(
             path, "Invalid data: not a container of video that is read here"

@@ -82,7 +82,7 @@ def examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
             layout.unclear
             or _doubt_of_codec(stream.codec_context, parameters, shown)
             or ("fragmented" if is_fragmented(moov) else "")
-            or _doubt_of_container(container, layout)
+            or _doubt_of_container(path, container, layout)
         )
         announced = stream.average_rate or stream.guessed_rate
         if must_count:
@@ -168,7 +168,7 @@ def _doubt_of_codec(codec: Any, parameters: Parameters, shown: Decoded) -> str:
     return "" if is_usual else f"{width} x {height} pixels"
 
 
-def _doubt_of_container(container: Any, layout: StreamMap) -> str:
+def _doubt_of_container(path: str, container: Any, layout: StreamMap) -> str:
     """Why decord may look for frames in the wrong places, "" where it will not."""
     kinds = [stream.type for stream in container.streams]
     name = container.format.name.partition(",")[0]
@@ -181,7 +181,7 @@ def _doubt_of_container(container: Any, layout: StreamMap) -> str:
     # Subtitles in AVI are files of their own, which FFmpeg opens; decord's cannot be told which kinds not to.
     if "subtitle" in kinds or name not in _INDEXED:
         return "subtitles" if "subtitle" in kinds else f"container {name}"
-    return "an index of other keyframes" if index_differs(container, layout) else ""
+    return "an index of other keyframes" if index_differs(path, container, layout) else ""
 
 
 def count(path: str) -> tuple[Decoded, tuple[str, ...]]:

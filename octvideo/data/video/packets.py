@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from octvideo.data.video.bits import Content
 from octvideo.data.video.bitstream import Inspector
-from octvideo.data.video.container import ffmpeg_errors
+from octvideo.data.video.container import ffmpeg_errors, opened
 
 NO_TIME = -(1 << 63)
 """In a column: the packet has no such timestamp."""
@@ -174,11 +174,11 @@ def _doubt_of_numbers(table: PacketTable) -> str:
     return ""
 
 
-def index_differs(container: Any, layout: StreamMap) -> bool:
+def index_differs(path: str, container: Any, layout: StreamMap) -> bool:
     """Whether the container's index would lead a decoder elsewhere than to the restarts.
 
-    FFmpeg reads the rest of an index (Matroska's cues) when it first seeks: what it then says must be what reading
-    the packets said. An AVI has an entry for every packet, by which its packets are counted after a jump.
+    FFmpeg reads Matroska's cues when it first seeks, and adds what it meets while it reads: both must be the restarts.
+    An AVI has an entry for every packet, by which its packets are counted after a jump.
     """
     stream = container.streams.video[0]
     pts, dts, positions, _ = layout.packets
@@ -191,7 +191,17 @@ def index_differs(container: Any, layout: StreamMap) -> bool:
             return True
     container.seek(int(layout.restarts[-1]), stream=stream)
     after = _marked(stream)
-    return after != before or set(after) != restarts
+    return after != before or set(after) != restarts or not _are_cues_true(path, container, after)
+
+
+def _are_cues_true(path: str, container: Any, met: dict[int, int]) -> bool:
+    """Whether Matroska's cues name every keyframe that was met, and where; other containers have none."""
+    if "matroska" not in container.format.name:
+        return True
+    with opened(path, probes=False) as fresh:
+        stream = fresh.streams.video[0]
+        fresh.seek(min(met), stream=stream)
+        return _marked(stream) == met
 
 
 def _marked(stream: Any) -> dict[int, int]:

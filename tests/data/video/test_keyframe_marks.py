@@ -55,6 +55,15 @@ def cue_moved(data):
     return bytes(data)
 
 
+def cue_of_another_track(data):
+    """The second cue says that it is not for track 1."""
+    at = data.index(b"\x1c\x53\xbb\x6b")
+    tracks = [k for k in range(at, len(data)) if data[k : k + 3] == b"\xf7\x81\x01"]
+    data = bytearray(data)
+    data[tracks[1] + 2] = 3
+    return bytes(data)
+
+
 def index_key_moved(data):
     """AVI: the entry behind a keyframe's is marked instead of it."""
     data = bytearray(data)
@@ -72,6 +81,7 @@ DAMAGED = {
         every_fragment_sample_a_keyframe,
     ),
     "cue.mkv": ({"options": {"g": "12"}}, cue_moved),
+    "track.mkv": ({"options": {"g": "12"}}, cue_of_another_track),
     "index.avi": ({"codec": "mpeg4", "options": {"g": "12"}}, index_key_moved),
 }
 
