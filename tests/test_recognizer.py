@@ -229,7 +229,7 @@ def test_a_file_that_is_no_video_is_refused_by_name(recognizer, tmp_path):
 def test_weights_without_their_assumptions_are_refused(tmp_path):
     torch.save({"model_state": {}}, tmp_path / "bare.pyth")
 
-    with pytest.raises(CheckpointError, match="not the classes and the preprocessing"):
+    with pytest.raises(CheckpointError, match="not the classes and the input"):
         octvideo.load(tmp_path / "bare.pyth")
 
 

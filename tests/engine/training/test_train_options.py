@@ -62,8 +62,8 @@ def test_the_moving_average_is_its_closed_form(tmp_path):
     history = [trainer.model[0].weight.detach().clone()]
     step = trainer.step
 
-    def recording(group, lr):
-        outcome = step(group, lr)
+    def recording(group, lr, **options):
+        outcome = step(group, lr, **options)
         history.append(trainer.model[0].weight.detach().clone())
         return outcome
 
