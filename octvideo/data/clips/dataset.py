@@ -8,15 +8,12 @@ import torch
 from torch import Tensor
 
 from octvideo.data.lists.video_list import VideoEntry, VideoList
-from octvideo.data.loading.batch import Problem, Sample
-from octvideo.data.reading import DecodeError
+from octvideo.data.loading.batch import Sample, sample_or_another
 from octvideo.data.sampling import ClipRule
 from octvideo.data.transforms import centre_crop, color_jitter, random_box, random_crop, resize
 from octvideo.data.video.frame_source import open_entry, read_planes
 from octvideo.data.video.index import VideoIndex
 from octvideo.errors import ConfigError, DataError
-
-_MAX_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +100,11 @@ class ClipDataset:
         return videos.fingerprint()
 
     def sample(self, epoch: int, index: int) -> Sample:
-        """The clip of video `index` in this epoch. Raises DataError when 20 videos in a row cannot be read."""
-        problems: list[Problem] = []
-        for attempt in range(_MAX_ATTEMPTS):
-            # Each attempt draws anew, so that nothing depends on how far into the file the last one came.
-            draw = random.Random(f"{self._seed} {epoch} {index} {attempt}")
-            entry = self.videos[draw.randrange(len(self)) if attempt else index]
-            try:
-                clip = self._read(entry, draw)
-            except DecodeError as error:
-                problems.append(Problem(error.path, error.cause))
-            else:
-                return Sample(clip, self._target(entry), index, entry.path, tuple(problems))
-        raise DataError(
-            f"{_MAX_ATTEMPTS} videos in a row cannot be read, the last one {problems[-1].path}."
-        )
+        """The clip of video `index` in this epoch. Raises DataError when 20 files in a row cannot be read."""
+        return sample_or_another(self._read, len(self), seed=self._seed, epoch=epoch, index=index)
 
-    def _read(self, entry: VideoEntry, draw: random.Random) -> Tensor:
+    def _read(self, position: int, draw: random.Random) -> tuple[Tensor, int | Tensor, str]:
+        entry = self.videos[position]
         with open_entry(entry, backend=self._backend, index=self._index) as video:
             timing = video.timing(exact_times=self.rule.rule == "time")
             indices = (
@@ -128,7 +113,7 @@ class ClipDataset:
                 else self.rule.centre_clip(timing)
             )
             clip = read_planes(video, indices)
-        return self.transform(clip, draw)
+        return self.transform(clip, draw), self._target(entry), entry.path
 
     def _target(self, entry: VideoEntry) -> int | Tensor:
         if self._multilabel_classes is None:

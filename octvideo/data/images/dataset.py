@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
+from torch import Tensor
 
 from octvideo.data.images import cifar10
 from octvideo.data.images.transforms import Transform
 from octvideo.data.lists.video_list import VideoEntry, VideoList
-from octvideo.data.loading.batch import Problem, Sample
+from octvideo.data.loading.batch import Sample, sample_or_another
 from octvideo.data.pictures import read_picture
-from octvideo.data.reading import DecodeError, reading
+from octvideo.data.reading import reading
 from octvideo.errors import DataError
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"}
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "test")}
-MAX_ATTEMPTS = 20
 
 
 class ImageSource(Protocol):
@@ -150,17 +150,8 @@ class ImageDataset:
 
     def sample(self, epoch: int, index: int) -> Sample:
         """A picture that cannot be read is replaced by another, drawn from the same seed, and reported."""
-        problems: list[Problem] = []
-        for attempt in range(MAX_ATTEMPTS):
-            draw = random.Random(f"{self.seed} {epoch} {index} {attempt}")
-            chosen = draw.randrange(len(self)) if attempt else index
-            path, label = self.source.entry(chosen)
-            try:
-                image = self.source.read(chosen)
-            except DecodeError as error:
-                problems.append(Problem(error.path, error.cause))
-            else:
-                return Sample(self.transform(image, draw), label, index, path, tuple(problems))
-        raise DataError(
-            f"{MAX_ATTEMPTS} pictures in a row cannot be read, the last one {problems[-1].path}."
-        )
+        return sample_or_another(self._read, len(self), seed=self.seed, epoch=epoch, index=index)
+
+    def _read(self, position: int, draw: random.Random) -> tuple[Tensor, int, str]:
+        path, label = self.source.entry(position)
+        return self.transform(self.source.read(position), draw), label, path

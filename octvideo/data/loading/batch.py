@@ -1,10 +1,16 @@
 """What the loader hands to the engine: samples and batches, the same for clips, videos and images."""
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from octvideo.data.reading import DecodeError
+from octvideo.errors import DataError
+
+MAX_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,34 @@ class Sample:
     index: int
     path: str
     problems: tuple[Problem, ...] = ()
+
+
+def sample_or_another(
+    read: Callable[[int, random.Random], tuple[Tensor, int | Tensor, str]],
+    num_items: int,
+    *,
+    seed: int,
+    epoch: int,
+    index: int,
+) -> Sample:
+    """Item `index`; one that cannot be read is replaced by another and reported in `problems`.
+
+    read(position, draw) gives input, target and path, or raises DecodeError. What is drawn is a function of (seed,
+    epoch, index). Raises DataError when MAX_ATTEMPTS files in a row cannot be read.
+    """
+    problems: list[Problem] = []
+    for attempt in range(MAX_ATTEMPTS):
+        # Each attempt draws anew, so that nothing depends on how far into the file the last one came.
+        draw = random.Random(f"{seed} {epoch} {index} {attempt}")
+        try:
+            item, target, path = read(draw.randrange(num_items) if attempt else index, draw)
+        except DecodeError as error:
+            problems.append(Problem(error.path, error.cause))
+        else:
+            return Sample(item, target, index, path, tuple(problems))
+    raise DataError(
+        f"{MAX_ATTEMPTS} files in a row cannot be read, the last one {problems[-1].path}."
+    )
 
 
 @dataclass(frozen=True, slots=True)

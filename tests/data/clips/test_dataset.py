@@ -100,7 +100,7 @@ def test_when_nothing_can_be_read_the_run_stops(tmp_path):
     )
 
     with pytest.raises(
-        DataError, match=r"20 videos in a row cannot be read, the last one .*missing\.mp4"
+        DataError, match=r"20 files in a row cannot be read, the last one .*missing\.mp4"
     ):
         dataset.sample(0, 0)
 
@@ -172,7 +172,7 @@ def test_a_folder_with_a_bad_frame_is_a_bad_video(frame_folder, spoil):
         transform=WHOLE,
     )
 
-    with pytest.raises(DataError, match="20 videos in a row"):
+    with pytest.raises(DataError, match="20 files in a row"):
         dataset.sample(0, 0)
 
 

@@ -98,7 +98,7 @@ def test_a_folder_without_a_readable_picture_ends_in_one_line(tmp_path: Path) ->
     (tmp_path / "train" / "ant").mkdir(parents=True)
     (tmp_path / "train" / "ant" / "a.jpg").write_bytes(b"no picture")
 
-    with pytest.raises(DataError, match="20 pictures in a row"):
+    with pytest.raises(DataError, match="20 files in a row"):
         ImageDataset(ImageFolder(tmp_path / "train"), CentreCrop(32, 32)).sample(0, 0)
 
 
