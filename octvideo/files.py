@@ -1,11 +1,12 @@
 """Files that appear whole or not at all. Paths go through iopath, so a registered handler (object storage) works."""
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from uuid import uuid4
 
 from iopath.common.file_io import g_pathmgr
@@ -63,29 +64,33 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
     require_handler(path)
     with writing(path):
         if is_local(path):
-            _write_local(path, write)
+            with appears_whole(Path(path)) as temporary, temporary.open("wb") as file:
+                write(file)
         else:
             with g_pathmgr.open(path, "wb") as file:
                 write(file)
 
 
-def _write_local(path: str, write: Callable[[IO[bytes]], object]) -> None:
-    temporary = f"{path}.{uuid4().hex[:8]}{UNFINISHED}"
+@contextmanager
+def appears_whole(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`: the file written there becomes `path`, on the disk; after an error it is gone."""
+    temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}{UNFINISHED}")
     try:
-        with Path(temporary).open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    fsync_folder(str(Path(path).parent))
+        yield temporary
+        _fsync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_folder(str(path.parent))
 
 
 def fsync_folder(folder: str) -> None:
     """Make a rename in this folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    _fsync(Path(folder))
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -95,6 +100,27 @@ def fsync_folder(folder: str) -> None:
 def is_unfinished(name: str) -> bool:
     """Is it what a write that was killed left behind? (0.1.0 wrote NAME.pyth.tmp.)"""
     return re.search(rf"(\.[0-9a-f]{{8}}|\.pyth){re.escape(UNFINISHED)}$", name) is not None
+
+
+def append_json_line(path: Path, record: Any) -> None:
+    """The line is with the operating system when this returns: it outlives the process, if not a power cut."""
+    # The newline comes first: it also ends a line that a kill cut short.
+    with path.open("ab", buffering=0) as file:
+        file.write(b"\n" + json.dumps(record).encode())
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file, in order, without the lines that a kill cut short. Without a file there are none."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(record, dict):
+                yield record
 
 
 def make_output_folder(folder: str) -> None:

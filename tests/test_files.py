@@ -1,11 +1,18 @@
-"""Output folders."""
+"""Files that appear whole, lines that a kill cannot spoil, output folders."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
 from octvideo.errors import OctvideoError
-from octvideo.files import make_output_folder, write_atomically
+from octvideo.files import (
+    appears_whole,
+    append_json_line,
+    make_output_folder,
+    read_json_lines,
+    write_atomically,
+)
 
 
 def test_many_ranks_prove_at_once_that_they_can_write(tmp_path):
@@ -45,3 +52,29 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
 def test_a_folder_that_is_gone_is_one_line(tmp_path):
     with pytest.raises(OctvideoError, match=r"cannot be written .No such file or directory.; what"):
         write_atomically(str(tmp_path / "gone/results.json"), lambda file: file.write(b"x"))
+
+
+def test_a_file_appears_when_it_is_complete_and_not_at_all_after_an_error(tmp_path):
+    path = tmp_path / "clip.mp4"
+
+    with appears_whole(path) as temporary:
+        temporary.write_bytes(b"frames")
+        assert not path.exists()
+    with suppress(ZeroDivisionError), appears_whole(path) as temporary:
+        temporary.write_bytes(b"half")
+        1 / 0  # noqa: B018
+
+    assert path.read_bytes() == b"frames"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_line_that_was_cut_short_costs_no_other_line(tmp_path):
+    path = tmp_path / "notes.jsonl"
+    append_json_line(path, {"a": 1})
+    with path.open("ab") as file:
+        file.write(b'\n{"b": "\xc3')
+
+    append_json_line(path, {"c": 3})
+
+    assert list(read_json_lines(path)) == [{"a": 1}, {"c": 3}]
+    assert list(read_json_lines(tmp_path / "none.jsonl")) == []

@@ -1,10 +1,10 @@
 """Charts of a training from its metrics.jsonl: loss and error, as far as the file has them."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from octvideo.files import read_json_lines
 from octvideo.report.figures import Point, Series, line_chart
 
 Records = list[dict[str, Any]]
@@ -40,15 +40,8 @@ def training_charts(path: Path) -> list[str]:
 
 
 def _read(path: Path) -> Records:
-    records: Records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and {"_type", "epoch", "step"} <= record.keys():
-            records.append(record)
-    return records
+    keys = {"_type", "epoch", "step"}
+    return [record for record in read_json_lines(path) if keys <= record.keys()]
 
 
 def _points(records: Iterable[Mapping[str, Any]], key: str, steps: float) -> list[Point]:

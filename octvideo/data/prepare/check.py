@@ -1,13 +1,11 @@
 """Look at every file of a list before training does: which can be read, and what is known of them from then on."""
 
 import csv
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TextIO
 
 from octvideo.data.lists import class_names
 from octvideo.data.lists.video_list import VideoEntry, VideoList, write_list
@@ -17,7 +15,7 @@ from octvideo.data.video.decode import probe
 from octvideo.data.video.frame_source import open_entry
 from octvideo.data.video.index import index_path, write_index
 from octvideo.data.video.info import VideoInfo
-from octvideo.files import csv_text
+from octvideo.files import append_json_line, csv_text, read_json_lines
 
 _INFO_FIELDS = {field.name for field in fields(VideoInfo)}
 
@@ -64,15 +62,14 @@ def check_list(
     folder = Path(folder or list_path.with_name(f"{list_path.stem}_checked"))
     folder.mkdir(parents=True, exist_ok=True)
     entries = {entry.path: entry for entry in videos}
-    findings = {
-        finding.path: finding for finding in _remembered(folder / "findings.jsonl", entries)
-    }
+    notes = folder / "findings.jsonl"
+    findings = {finding.path: finding for finding in _remembered(notes, entries)}
     tasks = [(entry,) for path, entry in entries.items() if path not in findings]
-    with (folder / "findings.jsonl").open("a", encoding="utf-8") as notes:
-        found = for_each(
-            look_at, tasks, title="check", num_workers=num_workers, timeout_seconds=timeout_seconds
-        )
-        findings.update((finding.path, finding) for finding in _noted(notes, found))
+    for finding in for_each(
+        look_at, tasks, title="check", num_workers=num_workers, timeout_seconds=timeout_seconds
+    ):
+        append_json_line(notes, asdict(finding))
+        findings[finding.path] = finding
     return _write(videos, folder, findings)
 
 
@@ -100,29 +97,19 @@ def _version(path: str) -> tuple[int, float]:
     return status.st_size, status.st_mtime
 
 
-def _noted(notes: TextIO, findings: Iterable[Finding]) -> Iterator[Finding]:
-    for finding in findings:
-        # The break comes first: a line that an interruption tore stays by itself.
-        notes.write("\n" + json.dumps(asdict(finding)))
-        notes.flush()
-        yield finding
-
-
 def _remembered(path: Path, entries: Iterable[str]) -> Iterator[Finding]:
     """Findings of an earlier run, by this version, about files of this list that have not changed."""
     wanted = set(entries)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for line in lines:
+    for noted in read_json_lines(path):
         try:
-            noted = json.loads(line)
             info = noted.pop("info")
             if info and info.keys() != _INFO_FIELDS:
                 continue  # Of a version that looked at other things.
             finding = Finding(
                 info=info and VideoInfo(**{**info, "problems": tuple(info["problems"])}), **noted
             )
-        except (ValueError, TypeError, KeyError):
-            continue  # Torn, or the empty first line.
+        except (TypeError, KeyError):
+            continue  # Written by a version with other fields.
         if finding.path in wanted and (finding.num_bytes, finding.modified) == _version(
             finding.path
         ):

@@ -1,8 +1,8 @@
 """Writing H.264 mp4 files with PyAV, each appearing under its name only when it is complete."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from octvideo.data.video.container import file_url, opened
 from octvideo.errors import DataError
+from octvideo.files import appears_whole
 
 _TICK = Fraction(
     1, 90_000
@@ -43,8 +44,9 @@ def write_video(
     import av
 
     count, stream = 0, None
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        partial = stack.enter_context(_appears_complete(Path(path)))
+        partial = stack.enter_context(appears_whole(Path(path)))
         container = stack.enter_context(av.open(file_url(partial), "w", format="mp4"))
         source = stack.enter_context(opened(str(sound_of))) if sound_of else None
         for frame in frames:
@@ -131,15 +133,3 @@ class _Sound:
             frame.pts, frame.time_base = self._heard, Fraction(1, frame.sample_rate)
             self._heard += frame.samples
             self._container.mux(self._stream.encode(frame))
-
-
-@contextmanager
-def _appears_complete(path: Path) -> Iterator[Path]:
-    """A name beside `path` that becomes `path` on success and vanishes on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ import torch
 
 from octvideo.data.video.info import VideoInfo
 from octvideo.errors import DataError
+from octvideo.files import appears_whole
 
 _COLUMNS = ("path", *(field.name for field in fields(VideoInfo)))
 _NUMBERS = (
@@ -77,8 +78,10 @@ class VideoIndex:
 def write_index(path: str | Path, rows: Iterable[tuple[str, VideoInfo]]) -> None:
     """rows: path of a video as its list gives it, and what `probe` found. Replaces the file in one step."""
     path = Path(path)
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        appears_whole(path) as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         for video, info in rows:
@@ -90,7 +93,6 @@ def write_index(path: str | Path, rows: Iterable[tuple[str, VideoInfo]]) -> None
                     "problems": "; ".join(info.problems),
                 }
             )
-    unfinished.replace(path)
 
 
 def read_index(path: str | Path) -> VideoIndex:

@@ -9,11 +9,12 @@ import stat
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from octvideo.files import writing
+from octvideo.files import append_json_line, read_json_lines, writing
 
 Scores = NDArray[np.float32]
 
@@ -61,8 +62,7 @@ class Journal:
         """
         noted: dict[int, tuple[str, Scores]] = {}
         for path in sorted(self.folder.glob("rank_*.jsonl")):
-            with path.open("rb") as file:
-                noted |= dict(filter(None, (_parse(line, shape) for line in file)))
+            noted |= filter(None, (_parse(entry, shape) for entry in read_json_lines(path)))
         current = dict(enumerate(stamps))
         return {
             video: scores
@@ -82,18 +82,16 @@ class Journal:
             "crc": _checksum(video, stamp, data),
             "scores": base64.b64encode(data).decode(),
         }
-        # The newline comes first: it also ends a line that a kill cut short.
-        with writing(str(self.path)), self.path.open("ab", buffering=0) as file:
-            file.write(b"\n" + json.dumps(line).encode())
+        with writing(str(self.path)):
+            append_json_line(self.path, line)
 
     def remove(self) -> None:
         """Once results and report are written. Those of other tests stay: they may go on."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _parse(line: bytes, shape: tuple[int, int]) -> tuple[int, tuple[str, Scores]] | None:
+def _parse(entry: dict[str, Any], shape: tuple[int, int]) -> tuple[int, tuple[str, Scores]] | None:
     try:
-        entry = json.loads(line)
         video, stamp, data = int(entry["video"]), entry["stamp"], base64.b64decode(entry["scores"])
         if entry["crc"] != _checksum(video, stamp, data):
             return None
