@@ -46,7 +46,7 @@ class Conv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         by_space_to_depth = takes_space_to_depth(self.by_space_to_depth, x)
         in_2d = _in_2d(self.in_2d, x) and self._has_form()
-        if by_space_to_depth and in_2d and x.is_cuda and not x.requires_grad and has_triton():
+        if by_space_to_depth and in_2d and self._in_one_pass(x):
             from octvideo.layers.triton.stem import stem_conv
 
             return stem_conv(x, self.weight, self.bias, self.padding)  # type: ignore[arg-type]
@@ -60,6 +60,11 @@ class Conv3d(nn.Conv3d):
         if in_2d:
             return conv3d_as_2d(x, weight, stride, padding, self.groups, self.bias)
         return F.conv3d(x, weight, self.bias, stride, padding)
+
+    def _in_one_pass(self, x: Tensor) -> bool:
+        """Whether a kernel rearranges the clip: on a GPU, without a gradient for it, frame by frame."""
+        keeps_frames = self.stride[0] == 1 and self.kernel_size[0] == 2 * int(self.padding[0]) + 1
+        return keeps_frames and x.is_cuda and not x.requires_grad and has_triton()
 
     def _has_form(self) -> bool:
         """Without dilation, and with padding only where the kernel has neighbours to see."""

@@ -53,7 +53,7 @@ def conv_norm_act(
         return None
     if choice == "auto" and not (folded and _faster(conv, x)):
         return None
-    if not (folded or norm.training) or not covers(conv, x):
+    if not covers(conv, x) or (_differentiated(conv, x) if folded else not _is_plain(norm)):
         return None
     from octvideo.layers.triton.ops import as_map, dense, join
 
@@ -81,12 +81,32 @@ def covers(conv: Conv, x: OctTensor) -> bool:
         return False
     if conv.groups != 1 or (len(conv.stride) == 3 and conv.stride[0] != 1):
         return False
-    if conv.stride[-1] != conv.pool or len(conv.kernel_size) + 2 != x.high.dim():
+    if conv.stride[-1] != conv.pool or conv.pool > 2 or len(conv.kernel_size) + 2 != x.high.dim():
+        return False
+    if conv.kernel_size[-1] != conv.kernel_size[-2] or set(conv.dilation) != {1}:
         return False
     if any(k != 2 * p + 1 for k, p in zip(conv.kernel_size, conv.padding, strict=True)):
         return False
-    widest = max(x.high.shape[1], conv.out_channels.high)
+    widest = max(conv.in_channels.total, conv.out_channels.total)
     return x.high.numel() // x.high.shape[1] * widest <= LARGEST
+
+
+def _is_plain(norm: Any) -> bool:
+    """Whether each group's norm is PyTorch's own, in training mode: none is frozen, or sees other ranks' clips."""
+    return all(
+        type(group) in (nn.BatchNorm2d, nn.BatchNorm3d)
+        and group.training
+        and group.affine
+        and group.track_running_stats
+        and group.momentum is not None
+        for group in norm.groups
+    )
+
+
+def _differentiated(conv: Conv, x: OctTensor) -> bool:
+    """Whether a gradient may be asked for; the pass over a folded layer has none."""
+    leaves = (x.high, x.low, conv.h2h.weight)
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in leaves)
 
 
 def _faster(conv: Conv, x: OctTensor) -> bool:

@@ -55,10 +55,17 @@ def stem_blocks(
     z = 2 * j[:, None] + (k % 2)[None, :] - left
     inside = (p < total)[:, None] & (k < 4 * C * KT)[None, :] & (frame >= 0) & (frame < T)
     inside = inside & (y >= 0) & (y < H) & (z >= 0) & (z < W)
-    at = n[:, None] * s_n + (k // 4 % C)[None, :] * s_c + frame * s_t + y * s_h + z * s_w
+    # A large batch has more elements than 32 bits count.
+    at = (
+        n.to(tl.int64)[:, None] * s_n
+        + (k // 4 % C)[None, :] * s_c
+        + frame * s_t
+        + y * s_h
+        + z * s_w
+    )
     value = tl.load(x + at, mask=inside, other=0.0)
     tl.store(
-        out + p[:, None] * CHANNELS + k[None, :],
+        out + p.to(tl.int64)[:, None] * CHANNELS + k[None, :],
         value.to(out.dtype.element_ty),
         mask=(p < total)[:, None],
     )
