@@ -65,6 +65,7 @@ class Recognizer:
     """Made by `octvideo.load`. Videos are paths, uint8 arrays (T, H, W, 3) or iterables of frames (H, W, 3), RGB.
 
     Frames without a file have no frame rate: `fps` (by default the rate that the network was trained at) is theirs.
+    Threads may share a recognizer once it is loaded and optimized, and a pickle of it works in another process.
     """
 
     def __init__(

@@ -5,9 +5,11 @@ fast(clips)                                # logits to 1e-4 relative
 """
 
 import logging
+import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 from shutil import which
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.deploy.layer_times import EagerTimes, LayerTimes
 from octvideo.deploy.merge import merge_convs, mergeable
-from octvideo.deploy.openvino import OpenVINO, OpenVINOTimes
+from octvideo.deploy.openvino import OpenVINOTimes, convert
 from octvideo.errors import ConfigError, OctvideoError
 from octvideo.layers import channels_last
 from octvideo.models.network import HeadAct
@@ -69,18 +71,45 @@ def relative_difference(found: Tensor, expected: Tensor) -> float:
 
 
 class Compiled(nn.Module):
-    """torch.compile with frozen weights, in inference mode."""
+    """torch.compile with frozen weights, in inference mode.
+
+    Any number of threads may call it. Inputs of a new kind are compiled one after another; the compiler's settings and
+    its caches belong to the process. A pickle of it holds the network and compiles again where it is loaded.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.compiled = torch.compile(model)
+        self.model = model
+        self._start()
+
+    _compiled: Callable[[Tensor], Tensor]
+
+    def _start(self) -> None:
+        self._known = set[Any]()
+        # Not as a submodule: a pickle would hold it, and a state dict every weight twice.
+        vars(self)["_compiled"] = torch.compile(self.model)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
+        kind = (x.shape, x.dtype, x.device, x.is_inference(), torch.is_inference_mode_enabled())
+        if kind in self._known:
+            return self._compiled(x)
         import torch._inductor.config as inductor
 
-        with inductor.patch(freezing=True):
-            return self.compiled(x)
+        with _compiling, inductor.patch(freezing=True):
+            out = self._compiled(x)
+        self._known.add(kind)
+        return out
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k not in ("_compiled", "_known")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
+
+
+_compiling = threading.RLock()
 
 
 def _torch_engine(model: nn.Module, example: Tensor) -> nn.Module:
@@ -107,7 +136,7 @@ class Eager(nn.Module):
 
 
 def _openvino_engine(model: nn.Module, example: Tensor) -> nn.Module:
-    return OpenVINO(_merged_where_faster(model, example, OpenVINOTimes), example)
+    return convert(_merged_where_faster(model, example, OpenVINOTimes), example)
 
 
 def openvino_times(model: nn.Module, example: Tensor) -> OpenVINOTimes:

@@ -1,8 +1,11 @@
 """A network in OpenVINO's CPU runtime, and how long each of its layers takes there."""
 
+import threading
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from contextlib import AbstractContextManager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -13,27 +16,60 @@ from octvideo.errors import ConfigError, import_optional
 
 
 class OpenVINO(nn.Module):
-    """`model` on CPUs, from and to torch tensors; another batch or number of frames compiles once more."""
+    """A converted network on CPUs, from and to torch tensors; another batch or number of frames compiles once more.
 
-    def __init__(self, model: nn.Module, example: Tensor) -> None:
+    size: (H, W) of every input. Any number of threads may call it: each call has an inference request of its own. A
+    pickle of it holds the graph and compiles again where it is loaded.
+    """
+
+    def __init__(self, network: Any, size: tuple[int, ...]) -> None:
         super().__init__()
-        self.network = _converted(_exported(model, example))
-        self.size = tuple(example.shape[-2:])
-        self.requests: dict[tuple[int, ...], Any] = {}
-        self(example)
+        self.network, self.size = network, tuple(size)
+        self._start()
+
+    def _start(self) -> None:
+        self._compiling = threading.Lock()
+        self._compiled: dict[tuple[int, ...], Any] = {}
+        self._idle: defaultdict[tuple[int, ...], deque[Any]] = defaultdict(deque)
 
     def forward(self, x: Tensor) -> Tensor:
         shape = tuple(x.shape)
-        if shape not in self.requests:
-            if shape[-2:] != self.size:
-                got, wanted = (" x ".join(map(str, size)) for size in (shape[-2:], self.size))
-                raise ConfigError(
-                    f"the input is {got}, the network was optimised for {wanted}; optimise it for that size"
-                )
-            self.requests[shape] = _request(self.network, shape)
-        return torch.from_numpy(
-            self.requests[shape].infer([x.detach().contiguous().numpy()])[0].copy()
-        )
+        clips = x.detach().contiguous().numpy()
+        request = self._take_request(shape)
+        # The request's memory is the next call's too, so the result is copied before the request is idle again.
+        scores = torch.from_numpy(request.infer([clips])[0].copy())
+        self._idle[shape].append(request)
+        return scores
+
+    def _take_request(self, shape: tuple[int, ...]) -> Any:
+        """One that no other thread uses."""
+        with self._compiling:
+            if self._idle[shape]:
+                return self._idle[shape].pop()
+            if shape not in self._compiled:
+                self._check(shape)
+                self._compiled[shape] = _compiled(self.network, shape)
+            return self._compiled[shape].create_infer_request()
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        if shape[-2:] != self.size:
+            got, wanted = (" x ".join(map(str, size)) for size in (shape[-2:], self.size))
+            raise ConfigError(
+                f"the input is {got}, the network was optimised for {wanted}; optimise it for that size"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        import openvino
+
+        with TemporaryDirectory() as folder:
+            openvino.save_model(self.network, f"{folder}/network.xml", compress_to_fp16=False)
+            files = [Path(folder, f"network.{suffix}").read_bytes() for suffix in ("xml", "bin")]
+        return {"files": files, "size": self.size}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        openvino = import_optional("openvino", "engine openvino", "pip install openvino")
+        network = openvino.Core().read_model(*state["files"])
+        self.__init__(network, state["size"])  # type: ignore[misc]
 
 
 class OpenVINOTimes:
@@ -42,7 +78,8 @@ class OpenVINOTimes:
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         program = _exported(model, example)
         self.owners = _owners(program, layer_names(model))
-        self.request = _request(_converted(program), tuple(example.shape), timed=True)
+        compiled = _compiled(_converted(program), tuple(example.shape), timed=True)
+        self.request = compiled.create_infer_request()
         self.input = example.numpy()
         self.seconds = dict.fromkeys(self.owners.values(), float("inf"))
         self.request.infer([self.input])
@@ -85,15 +122,20 @@ def _exporter_alone() -> AbstractContextManager[None]:
     return warnings.catch_warnings(action="ignore", category=FutureWarning)
 
 
-def _request(network: Any, shape: tuple[int, ...], *, timed: bool = False) -> Any:
-    """To infer with. The shape is fixed: with sizes left open the runtime copies between its memory layouts."""
+def convert(model: nn.Module, example: Tensor) -> OpenVINO:
+    """`model` in evaluation mode, for clips of the example's height and width."""
+    return OpenVINO(_converted(_exported(model, example)), tuple(example.shape[-2:]))
+
+
+def _compiled(network: Any, shape: tuple[int, ...], *, timed: bool = False) -> Any:
+    """For one shape: with sizes left open the runtime copies between its memory layouts."""
     import openvino
 
     network = network.clone()
     network.reshape(list(shape))
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": timed}
     hints["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
-    return openvino.compile_model(network, "CPU", hints).create_infer_request()
+    return openvino.compile_model(network, "CPU", hints)
 
 
 def _owners(program: torch.export.ExportedProgram, layers: list[str]) -> dict[str, str]:
