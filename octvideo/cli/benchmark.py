@@ -9,7 +9,7 @@
 
     octvideo benchmark --device cuda --train --bf16 --compile --batch 16
 
-The first alpha is what the others are held to.
+The first alpha is what the others are held to. Rounds are run again where they do not tell which is faster.
 """
 
 import argparse
@@ -78,8 +78,10 @@ def table_row(m: Measured) -> tuple[str, ...]:
     return (
         m.case.label,
         f"{1e3 * m.seconds:.1f}",
+        f"{m.spread:.0%}",
         f"{m.clips_per_second:.1f}",
         f"{m.ratio:.3f}",
+        f"{m.low:.3f}-{m.high:.3f}",
         f"{m.best_ratio:.3f}",
         f"{m.macs_ratio:.3f}",
         f"{m.megabytes:.0f}" if m.megabytes is not None else "",
@@ -121,8 +123,18 @@ def run(args: argparse.Namespace) -> None:
         )
     measured = compare(cases, args.rounds)
     memory = f"{cases[0].memory} MB" if cases[0].memory else ""
-    header = ("alpha", "ms", "clips/s", "ratio", "fastest", "multiply-adds", memory)
-    print(align([header, *map(table_row, measured)], numbers=range(7)))
+    header = (
+        "alpha",
+        "ms",
+        "spread",
+        "clips/s",
+        "ratio",
+        "95 %",
+        "fastest",
+        "multiply-adds",
+        memory,
+    )
+    print(align([header, *map(table_row, measured)], numbers=range(9)))
     print(verdict(measured))
     if args.layers:
         print(layer_table([case for case in cases if case.source == "octvideo"], args.rounds))

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import median
+from dataclasses import dataclass, replace
+from math import comb
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from octvideo.models import create_model
 
 ENGINES = ("eager", "torch", "openvino", "onnxruntime")
 Call = Callable[[], object]
+
+MIN_ROUNDS = 6
+"""Six of six rounds fall on one side of the median in 3 % of all cases, five of five in 6 %: no interval of 95 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +159,11 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Seconds per call, and their ratio to the first case: of the medians, and of the fastest calls.
+    """Seconds per call, and their ratio to the first case.
 
+    ratio: the median over the rounds of this case's time over the first case's in the same round. low, high: an
+    interval that holds the true median with 95 % confidence; 0 and infinity where there are fewer than 6 rounds.
+    best_ratio: of the fastest calls. spread: the middle half of the times, over their median.
     megabytes: what `Case.memory` names; None where it names nothing.
     """
 
@@ -166,28 +173,81 @@ class Measured:
     best_ratio: float
     macs_ratio: float
     megabytes: float | None = None
+    low: float = 0.0
+    high: float = float("inf")
+    spread: float = 0.0
+    rounds: int = 1
 
     @property
     def clips_per_second(self) -> float:
         return self.case.batch / self.seconds
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether the rounds agree on which of the two is faster."""
+        return self.high < 1 or self.low > 1
 
-def compare(cases: Sequence[Case], rounds: int) -> list[Measured]:
-    """Measure in turns, `rounds` times after an unmeasured call each. The first case is what others are held to."""
+
+def compare(cases: Sequence[Case], rounds: int, repeats: int = 2) -> list[Measured]:
+    """Measure in turns, `rounds` times after an unmeasured call each. The first case is what others are held to.
+
+    repeats: how often all rounds are run again where they do not tell which case is faster.
+    """
     calls = {case: case.make() for case in cases}
+    macs = [case.macs() for case in cases]
     times = interleaved(calls, rounds, cases[0].device)
-    first, macs = times[cases[0]], [case.macs() for case in cases]
-    return [
-        Measured(
-            case,
-            median(t),
-            median(t) / median(first),
-            min(t) / min(first),
-            m / macs[0],
-            memory_of(case, calls[case]),
+    for _ in range(repeats if rounds >= MIN_ROUNDS else 0):
+        if all(m.is_clear for m in _summaries(times, macs)[1:]):
+            break
+        for case, more in interleaved(calls, rounds, cases[0].device).items():
+            times[case] += more
+    measured = _summaries(times, macs)
+    return [replace(m, megabytes=memory_of(m.case, calls[m.case])) for m in measured]
+
+
+def _summaries(times: Mapping[Case, list[float]], macs: Sequence[int]) -> list[Measured]:
+    first = next(iter(times.values()))
+    measured = []
+    for (case, seconds), m in zip(times.items(), macs, strict=True):
+        ratios = [ours / theirs for ours, theirs in zip(seconds, first, strict=True)]
+        low, high = interval_of_median(ratios)
+        measured.append(
+            Measured(
+                case,
+                median(seconds),
+                median(ratios),
+                min(seconds) / min(first),
+                m / macs[0],
+                low=low,
+                high=high,
+                spread=_spread(seconds),
+                rounds=len(seconds),
+            )
         )
-        for (case, t), m in zip(times.items(), macs, strict=True)
-    ]
+    return measured
+
+
+def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
+    """Two of the values, between which the median of what they are drawn from lies with 95 % confidence.
+
+    Whatever the distribution: n draws fall on one side of the median as a coin falls. Fewer than 6 tell nothing.
+    """
+    ordered, n = sorted(values), len(values)
+    if n < MIN_ROUNDS:
+        return 0.0, float("inf")
+    left_out, doubt = 0, 2 / 2**n
+    while doubt + 2 * comb(n, left_out + 1) / 2**n <= 0.05:
+        left_out += 1
+        doubt += 2 * comb(n, left_out) / 2**n
+    return ordered[left_out], ordered[n - 1 - left_out]
+
+
+def _spread(seconds: Sequence[float]) -> float:
+    """The middle half of the times, as a part of their median."""
+    if len(seconds) < 2:
+        return 0.0
+    lower, middle, upper = quantiles(seconds, n=4, method="inclusive")
+    return (upper - lower) / middle
 
 
 def interleaved(
@@ -242,23 +302,35 @@ def compare_layers(cases: Sequence[Case], rounds: int) -> dict[str, list[float]]
 
 
 def verdict(measured: Sequence[Measured]) -> str:
-    """One line per octave case: what is saved of the compute, and what of that arrives as time."""
-    lines = []
-    for m in measured[1:]:
-        if m.case.source != "octvideo":
-            lines.append(
-                f"{m.case.source} takes {m.ratio:.2f} times as long (fastest calls: {m.best_ratio:.2f})"
-            )
-            continue
-        best = min(m.ratio, m.best_ratio)
-        saved, won = 1 - m.macs_ratio, 1 - best
-        pays = (
-            f"pays: {won:.0%} less time for {saved:.0%} fewer multiply-adds"
-            if won > 0
-            else "does not pay here"
+    """A line per case after the first: what is saved of the compute, what of that arrives as time, or that the rounds
+    do not tell; then what makes the numbers doubtful.
+    """
+    lines = [_verdict_on(m) for m in measured[1:]]
+    if measured[0].rounds < MIN_ROUNDS:
+        lines.append(f"fewer than {MIN_ROUNDS} rounds tell nothing; give more with --rounds")
+    elif measured[0].spread > 0.1:
+        lines.append(
+            f"the machine is busy: times of the first case spread by {measured[0].spread:.0%}; measure again when idle"
         )
-        lines.append(f"alpha {m.case.alpha:g} {pays}")
     return "\n".join(lines)
+
+
+def _verdict_on(m: Measured) -> str:
+    interval = f"{m.low:.2f} to {m.high:.2f}"
+    if m.case.source != "octvideo":
+        return f"{m.case.source} takes {m.ratio:.2f} times as long ({interval})"
+    name = f"alpha {m.case.alpha:g}"
+    if not m.is_clear:
+        return f"{name}: cannot tell: {m.rounds} rounds put its time at {interval} of the first's"
+    if m.low > 1:
+        return f"{name} does not pay here: it takes {m.ratio:.2f} times as long ({interval})"
+    won, saved = f"{1 - m.ratio:.0%} less time ({interval})", f"{1 - m.macs_ratio:.0%} fewer"
+    if m.high < m.macs_ratio:
+        return (
+            f"{name} is doubtful: {won} for {saved} multiply-adds, which do not explain it; the first case may have "
+            "taken a slow path (see --layers)"
+        )
+    return f"{name} pays: {won} for {saved} multiply-adds"
 
 
 def _onnxruntime(model: nn.Module, x: Tensor) -> Call:

@@ -2,16 +2,19 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
+from octvideo.deploy import benchmark
 from octvideo.deploy.benchmark import (
     Case,
     Measured,
     compare,
     compare_layers,
     interleaved,
+    interval_of_median,
     seconds_of,
     verdict,
 )
@@ -50,11 +53,68 @@ def test_training_keeps_fewer_bytes_in_the_memory_saving_form():
 
 
 def test_the_verdict_says_plainly_whether_it_pays():
-    faster = Measured(Case("m", 0.5, SMALL), 1.0, 0.7, 0.65, 0.6)
-    slower = Measured(Case("m", 0.1, SMALL), 1.0, 1.2, 1.1, 0.9)
+    first = _measured(0.0, 1.0, 1.0, 1.0)
 
-    assert verdict([faster, faster]) == "alpha 0.5 pays: 35% less time for 40% fewer multiply-adds"
-    assert verdict([faster, slower]) == "alpha 0.1 does not pay here"
+    assert verdict([first, _measured(0.5, 0.7, 0.68, 0.72)]) == (
+        "alpha 0.5 pays: 30% less time (0.68 to 0.72) for 40% fewer multiply-adds"
+    )
+    assert verdict([first, _measured(0.1, 1.2, 1.1, 1.3)]) == (
+        "alpha 0.1 does not pay here: it takes 1.20 times as long (1.10 to 1.30)"
+    )
+
+
+def test_the_verdict_says_that_it_cannot_tell():
+    first = _measured(0.0, 1.0, 1.0, 1.0)
+
+    assert verdict([first, _measured(0.1, 0.97, 0.9, 1.05)]) == (
+        "alpha 0.1: cannot tell: 15 rounds put its time at 0.90 to 1.05 of the first's"
+    )
+
+
+def test_a_gain_beyond_the_multiply_adds_is_doubted():
+    first = _measured(0.0, 1.0, 1.0, 1.0)
+
+    assert "alpha 0.5 is doubtful: 60% less time (0.39 to 0.41) for 40% fewer" in verdict(
+        [first, _measured(0.5, 0.4, 0.39, 0.41)]
+    )
+
+
+def test_a_busy_machine_and_too_few_rounds_are_said():
+    first = _measured(0.0, 1.0, 1.0, 1.0)
+
+    assert "spread by 30%" in verdict([replace(first, spread=0.3), first])
+    assert "fewer than 6 rounds tell nothing" in verdict([replace(first, rounds=5), first])
+
+
+def _measured(alpha: float, ratio: float, low: float, high: float) -> Measured:
+    case = Case("m", alpha, SMALL)
+    return Measured(case, 1.0, ratio, ratio, 0.6, low=low, high=high, rounds=15)
+
+
+@pytest.mark.parametrize(("n", "left_out"), [(6, 0), (8, 0), (9, 1), (15, 3), (20, 5), (25, 7)])
+def test_the_interval_is_that_of_the_sign_test(n, left_out):
+    # The largest k with P(B(n, 1/2) <= k) of at most 2.5 %, in any table of the binomial distribution.
+    values = [float(v) for v in range(n)]
+
+    assert interval_of_median(values[::-1]) == (left_out, n - 1 - left_out)
+
+
+def test_few_rounds_have_no_interval():
+    assert interval_of_median([0.5] * 5) == (0.0, float("inf"))
+
+
+@pytest.mark.parametrize(("octave_seconds", "rounds"), [([0.5], 6), ([0.9, 1.1], 18)])
+def test_rounds_that_disagree_are_run_again(monkeypatch, octave_seconds, rounds):
+    vanilla, octave = (Case("c2d_r26", alpha, SMALL) for alpha in (0.0, 0.5))
+    monkeypatch.setattr(Case, "make", lambda self: lambda: None)
+
+    def fake(calls, rounds, device):
+        turns = [octave_seconds[i % len(octave_seconds)] for i in range(rounds)]
+        return {vanilla: [1.0] * rounds, octave: turns}
+
+    monkeypatch.setattr(benchmark, "interleaved", fake)
+
+    assert compare([vanilla, octave], rounds=6)[1].rounds == rounds
 
 
 def test_an_engine_that_does_not_train_is_refused():
@@ -195,13 +255,10 @@ def test_layers_are_not_timed_in_training():
 
 def test_pytorchvideo_is_measured_beside():
     theirs = Case("i3d_r50", 0.0, (3, 8, 32, 32), source="pytorchvideo")
-    measured = Measured(theirs, 3.0, 1.5, 1.4, 1.0)
+    measured = Measured(theirs, 3.0, 1.5, 1.4, 1.0, low=1.4, high=1.6, rounds=9)
 
     assert theirs.macs() == pytest.approx(Case("i3d_r50", 0.0, (3, 8, 32, 32)).macs(), rel=0.1)
-    assert (
-        verdict([measured, measured])
-        == "pytorchvideo takes 1.50 times as long (fastest calls: 1.40)"
-    )
+    assert verdict([measured, measured]) == "pytorchvideo takes 1.50 times as long (1.40 to 1.60)"
 
 
 def test_pytorchvideo_has_not_every_network():
