@@ -178,8 +178,14 @@ class Bench:
         """SIGSTOP: of one rank for good, which the other notices; else of the whole run, which then goes on."""
         ranks = children(process.pid)
         if kind == "two ranks" and ranks:
-            os.kill(draw.choice(ranks), signal.SIGSTOP)
-            return self.wait(process, HANG_SECONDS)
+            victim = draw.choice(ranks)
+            os.kill(victim, signal.SIGSTOP)
+            end = time.monotonic() + HANG_SECONDS
+            while set(children(process.pid)) - {victim} and time.monotonic() < end:
+                time.sleep(0.2)
+            # The other has noticed, or had finished before: then nobody waits for this one.
+            os.kill(victim, signal.SIGCONT)
+            return self.wait(process, HANG_SECONDS / 4)
         os.killpg(process.pid, signal.SIGSTOP)
         time.sleep(draw.uniform(0, 2))
         os.killpg(process.pid, signal.SIGCONT)
@@ -199,8 +205,16 @@ class Bench:
 
 
 def children(pid: int) -> list[int]:
+    """Those that are alive; a zombie is not."""
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
+    return [child for child in map(int, text.split()) if is_alive(child)]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def outlived(process: "subprocess.Popen[bytes]") -> list[str]:

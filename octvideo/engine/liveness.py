@@ -7,6 +7,7 @@ is merely slow goes on counting; one whose process is stopped does not.
 
 import logging
 import os
+import sys
 import threading
 import time
 from typing import Any
@@ -101,4 +102,5 @@ class Liveness:
         """From this thread only the process as a whole can be ended; checkpoints and journals are whole at any time."""
         if not self._over.is_set():
             logger.error("error: %s", line)
+            sys.stdout.flush()
             os._exit(1)
