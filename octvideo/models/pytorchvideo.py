@@ -85,6 +85,13 @@ class PytorchvideoOptions:
                 )
 
 
+class GlobalAverage(nn.Module):
+    """(N, C, T, H, W) to (N, C, 1, 1, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3, 4), keepdim=True)
+
+
 class PytorchvideoNet(Network):
     """One of pytorchvideo's networks behind the interface of this package's; `blocks` are its own, head included."""
 
@@ -106,18 +113,22 @@ class PytorchvideoNet(Network):
         self.speed_ratio = row.speed_ratio
         # SlowFast's last block but one pools and joins its pathways.
         self.num_body = len(self.blocks) - (2 if row.speed_ratio else 1)
+        for module in self.modules():
+            if type(module).__name__ == "ResBlock":
+                module.may_be_recomputed = True  # type: ignore[assignment]
         self._free_the_head(options)
 
     def _free_the_head(self, options: PytorchvideoOptions) -> None:
         """Logits of whatever positions there are: no softmax, and no pool of one size."""
         head = self.blocks[-1]
         head.activation, head.dropout = None, nn.Dropout(options.dropout_rate)
+        head.output_pool = GlobalAverage()
         if self.speed_ratio:
-            self.blocks[-2].pool = nn.ModuleList([nn.AdaptiveAvgPool3d(1) for _ in range(2)])
+            self.blocks[-2].pool = nn.ModuleList([GlobalAverage(), GlobalAverage()])
         elif isinstance(head.pool, nn.AvgPool3d):
-            head.pool = nn.AdaptiveAvgPool3d(1)
+            head.pool = GlobalAverage()
         else:
-            head.pool.pool = nn.AdaptiveAvgPool3d(1)
+            head.pool.pool = GlobalAverage()
         nn.init.normal_(head.proj.weight, std=options.fc_init_std)
 
     def features(self, x: Tensor) -> list[Tensor]:

@@ -115,6 +115,10 @@ def _module(root: nn.Module, graph: fx.Graph, method: str) -> nn.Module:
     if method == "forward":
         return OctaveModule(root, graph)
     setattr(root, method, GraphMethod(root, graph))
+    for module in root.modules():
+        # The graph calls the layers themselves, not the blocks whose forward recomputation would wrap.
+        if hasattr(module, "may_be_recomputed"):
+            module.may_be_recomputed = False  # type: ignore[assignment]
     return root
 
 
