@@ -158,11 +158,18 @@ class PytorchvideoNet(Network):
         """Batch norm -> the convolution before it, found in a trace."""
         features: Any = self.features
         if isinstance(features, GraphMethod):
-            return norms_behind(features.graph, self)
-        frames = max(self.min_frames, 4)
-        weight = next(self.parameters())
-        example = torch.empty(1, self.in_channels, frames, 64, 64, device=weight.device)
-        return norms_behind(trace(self, example, "features").graph, self)
+            graph = features.graph
+        else:
+            shape = (1, self.in_channels, max(self.min_frames, 4), 64, 64)
+            example = torch.empty(shape, device=next(self.parameters()).device)
+            graph = trace(self, example, "features").graph
+        return {**norms_behind(graph, self), **self._norms_of_the_head()}
+
+    def _norms_of_the_head(self) -> dict[str, str]:
+        """X3D's head has a convolution and a norm before its pool."""
+        last = f"blocks.{len(self.blocks) - 1}.pool"
+        has_norm = getattr(self.blocks[-1].pool, "pre_norm", None) is not None
+        return {f"{last}.pre_norm": f"{last}.pre_conv"} if has_norm else {}
 
 
 def build(name: str, options: PytorchvideoOptions) -> Network:
