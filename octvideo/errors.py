@@ -1,8 +1,9 @@
 """Mistakes that a user can make and mend. Tools print them as one line; any other exception is a bug."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -50,6 +51,14 @@ def exit_on_user_error() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
         sys.exit(130)
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """The next step after an unknown name: the nearest known one, else `otherwise`, by default all that are known."""
+    names = list(known)
+    if close := get_close_matches(word, names, n=1, cutoff=0.5):
+        return f"did you mean {close[0]}?"
+    return otherwise or f"known are {', '.join(names)}"
 
 
 def import_optional(name: str, purpose: str, remedy: str) -> Any:

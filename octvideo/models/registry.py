@@ -1,11 +1,10 @@
 """`create_model`: every network by its name."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, did_you_mean
 from octvideo.layers import (
     channels_last,
     compute_in_2d,
@@ -95,7 +94,7 @@ def create_model(
     known = [f.name for f in fields(family.options)]
     for option in options:
         if option not in known:
-            raise ConfigError(f"{name} has no option {option!r}{_suggest(option, known)}")
+            raise ConfigError(f"{name} has no option {option!r}; {did_you_mean(option, known)}")
     chosen = family.options(**{**family.fixed, **options})
     model = family.builder(chosen)
     save_memory(
@@ -114,7 +113,7 @@ def input_shape(name: str) -> tuple[int, ...]:
 def family_of(name: str) -> Family:
     """Raises ConfigError for a name that is not there."""
     if name not in MODELS:
-        raise ConfigError(f"there is no model {name!r}{_suggest(name, MODELS)}")
+        raise ConfigError(f"there is no model {name!r}; {did_you_mean(name, MODELS)}")
     return MODELS[name]
 
 
@@ -125,8 +124,3 @@ def _plain(value: Any) -> Any:
     return (
         [_plain(v) for v in value] if isinstance(value, list | tuple | set | frozenset) else value
     )
-
-
-def _suggest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"

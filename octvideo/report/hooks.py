@@ -1,26 +1,25 @@
 """Looking into a network while it runs: its layers by name, and what comes out of them."""
 
-import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, did_you_mean
 from octvideo.layers import OctTensor
 
 Feature = Tensor | OctTensor
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """The submodule `name`, as "res3" or "res4.block0.spatial.conv". Raises ConfigError with the nearest names."""
+    """The submodule `name`, as "res3" or "res4.block0.spatial.conv". Raises ConfigError with the nearest name."""
     modules = dict(model.named_modules())
     if name in modules and name:
         return modules[name]
-    near = difflib.get_close_matches(name, modules, n=3, cutoff=0.3) or list(
-        dict(model.named_children())
+    hint = did_you_mean(
+        name, modules, otherwise=f"it has {', '.join(dict(model.named_children()))}"
     )
-    raise ConfigError(f"there is no layer {name!r} in this network; near it: {', '.join(near)}")
+    raise ConfigError(f"there is no layer {name!r} in this network; {hint}")
 
 
 @contextmanager

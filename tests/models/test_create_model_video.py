@@ -122,8 +122,8 @@ def test_defaults_are_the_readings_of_table_6():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "i3d_r5O"}, "there is no model 'i3d_r5O'; did you mean 'i3d_r50'"),
-        ({"alhpa": 0.1}, "no option 'alhpa'; did you mean 'alpha'"),
+        ({"name": "i3d_r5O"}, "there is no model 'i3d_r5O'; did you mean i3d_r50"),
+        ({"alhpa": 0.1}, "no option 'alhpa'; did you mean alpha"),
         ({"alpha": 1.0}, r"alpha is 1.0; .* lies in \[0, 1\)"),
         ({"alpha": -0.1}, "alpha is -0.1"),
         ({"stages": (2, 4)}, r"octave stages are \(2, 4\); .* give neighbours from 2 to 5"),

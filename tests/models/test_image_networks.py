@@ -250,7 +250,7 @@ def test_every_parameter_learns(name):
     ("name", "options", "message"),
     [
         ("resnet51", {}, "did you mean"),
-        ("resnet50", {"widht_per_group": 32}, "did you mean 'width_per_group'"),
+        ("resnet50", {"widht_per_group": 32}, "did you mean width_per_group"),
         ("mobilenet_v1", {"stem": "3x3"}, "mobilenet_v1 has no option 'stem'"),
         ("resnet50", {"alpha": 1.0}, r"alpha lies|alpha is 1\.0"),
         ("resnet50", {"stem": "5x5"}, "stem is '5x5'; it is one of '7x7'"),

@@ -169,5 +169,5 @@ def test_mistakes_are_one_line():
         make("x3d_xs", 0.25, stages=(2, 3))
     with pytest.raises(ConfigError, match="alpha is 2"):
         make("x3d_xs", 2)
-    with pytest.raises(ConfigError, match="there is no model 'ptv:x3d_xm'; did you mean 'ptv:x3d_"):
+    with pytest.raises(ConfigError, match="there is no model 'ptv:x3d_xm'; did you mean ptv:x3d_"):
         create_model("ptv:x3d_xm")

@@ -2,7 +2,6 @@
 recomputed activations. Each changes the model in place and keeps its parameters' names and values."""
 
 import copy
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -13,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from octvideo.engine.training.sync_bn import SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, did_you_mean
 
 SYNCHRONISED: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: SyncBatchNorm1d,
@@ -30,10 +29,9 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
     modules = dict(model.named_modules())
     for name in prefixes:
         if name not in modules:
-            near = difflib.get_close_matches(name, modules, n=1) or [
-                n for n, _ in model.named_children()
-            ]
-            raise ConfigError(f"the model has no part {name!r} to freeze; it has {', '.join(near)}")
+            parts = f"it has {', '.join(dict(model.named_children()))}"
+            hint = did_you_mean(name, modules, otherwise=parts)
+            raise ConfigError(f"the model has no part {name!r} to freeze; {hint}")
         modules[name].requires_grad_(False)
     return [modules[name] for name in prefixes]
 

@@ -56,7 +56,7 @@ def test_a_frozen_stage_does_not_change_and_the_rest_does(tmp_path, model):
 
 
 def test_an_unknown_stage_is_refused_with_the_nearest_name(model):
-    with pytest.raises(ConfigError, match=r"no part 'res3' to freeze; it has res2"):
+    with pytest.raises(ConfigError, match=r"no part 'res3' to freeze; did you mean res2"):
         freeze(model, ["res3"])
 
 
