@@ -19,7 +19,7 @@ import av
 import decord
 import numpy as np
 import torch
-from evaluate import write_videos
+from made_videos import write_videos
 
 from octvideo.data import open_video, probe, reading
 from octvideo.data.lists.video_list import read_list

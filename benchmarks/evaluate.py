@@ -19,6 +19,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from made_videos import FPS, write_videos
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,36 +27,8 @@ from octvideo.data import reading
 from octvideo.data.clips.views import VideoViews, ViewSpec
 from octvideo.data.lists.video_list import read_list
 from octvideo.data.sampling import ClipRule
-from octvideo.data.video.encode import write_video
 
 SPEC = ViewSpec(ClipRule(8, 8))
-HEIGHT, WIDTH, FPS = 256, 340, 30
-
-
-def write_videos(folder: Path, count: int, seconds: int, gop: int) -> Path:
-    """A list of videos whose smooth texture drifts under fresh grain, so that they have a usual number of bits."""
-    for i in range(count):
-        generator = torch.Generator().manual_seed(i)
-        texture = F.interpolate(
-            torch.rand(1, 3, 40, 60, generator=generator),
-            (HEIGHT + 300, WIDTH + 300),
-            mode="bicubic",
-        )
-        frames = (
-            (
-                255 * texture[0, :, t : t + HEIGHT, t // 2 : t // 2 + WIDTH]
-                + 12 * torch.randn(HEIGHT, WIDTH, generator=generator)
-            )
-            .clamp(0, 255)
-            .byte()
-            .permute(1, 2, 0)
-            .numpy()
-            for t in range(min(seconds * FPS, 300))
-        )
-        write_video(folder / f"{gop}_{i}.mp4", frames, FPS, gop=gop, crf=26)
-    path = folder / f"gop_{gop}.csv"
-    path.write_text("".join(f"{gop}_{i}.mp4 0\n" for i in range(count)))
-    return path
 
 
 def pyslowfast_video(path: str) -> list[Tensor]:

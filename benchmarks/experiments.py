@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from runs import Run, difference, markdown, spread, write_runs
 from studies import FOLDS, STUDIES, WEIGHTS, Row, Study
 
 from octvideo.assembly.model import build_model
@@ -36,37 +37,21 @@ from octvideo.data.video.decode import iter_frames
 from octvideo.deploy.benchmark import interleaved
 
 REPO = Path(__file__).resolve().parent.parent
-Record = dict[str, Any]
 List = list[tuple[str, str]]  # file name and label
-STUDENT_975 = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-)  # by degrees of freedom, from 1
 
 
-# --- Records
+# --- Runs on disk
 
 
-def read_study(path: Path) -> Record:
+def read_study(path: Path) -> Run:
     return json.loads(path.read_text()) if path.is_file() else {"clip_seconds": {}, "runs": []}
 
 
-def write_study(path: Path, content: Record) -> None:
-    """One line per run, so that a new run is a new line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    head = json.dumps({key: value for key, value in content.items() if key != "runs"}, indent=1)
-    runs = ",\n".join(f"  {json.dumps(run)}" for run in content["runs"])
-    path.write_text(f'{head[:-2]},\n "runs": [\n{runs}\n ]\n}}\n')
+def write_study(path: Path, content: Run) -> None:
+    write_runs(path, {key: content[key] for key in content if key != "runs"}, content["runs"])
 
 
-def check_settings(content: Record, study: Study) -> None:
+def check_settings(content: Run, study: Study) -> None:
     """Runs of other settings are of another table."""
     had, has = content.get("settings"), study.all_settings
     if had not in (None, has):
@@ -76,11 +61,11 @@ def check_settings(content: Record, study: Study) -> None:
     content["settings"] = has
 
 
-def key(row: Row, seed: int, split: str) -> Record:
+def key(row: Row, seed: int, split: str) -> Run:
     return {**row._asdict(), "seed": seed, "split": split}
 
 
-def is_done(content: Record, wanted: Record) -> bool:
+def is_done(content: Run, wanted: Run) -> bool:
     return any(wanted.items() <= run.items() for run in content["runs"])
 
 
@@ -172,7 +157,7 @@ def settings_of(study: Study, row: Row) -> list[str]:
     return [*study.settings, *row.settings(study)]
 
 
-def train_and_test(row: Row, settings: Sequence[str], out: Path, keep: bool = False) -> Record:
+def train_and_test(row: Row, settings: Sequence[str], out: Path, keep: bool = False) -> Run:
     """What a run of tools/train_net.py found, and what its network costs."""
     out.parent.mkdir(parents=True, exist_ok=True)
     command = [
@@ -282,37 +267,16 @@ def forward_call(study: Study, row: Row) -> Any:
 # --- Tables
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation of the runs, which is no interval of what another test set would give."""
-    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{deviation}"
-
-
-def difference(values: Sequence[float]) -> str:
-    """Mean of differences within pairs, and its 95 % interval by Student's t."""
-    mean = statistics.mean(values)
-    if len(values) < 2:
-        return f"{mean:+.1f}"
-    freedom = len(values) - 1
-    # Beyond the table to the second digit.
-    t = STUDENT_975[freedom - 1] if freedom <= len(STUDENT_975) else 1.96 + 2.5 / freedom
-    half = t * statistics.stdev(values) / len(values) ** 0.5
-    return f"{mean:+.1f} ({mean - half:+.0f} to {mean + half:+.0f})"
-
-
-def runs_of(content: Record, row: Row) -> dict[tuple[int, str], Record]:
+def runs_of(content: Run, row: Row) -> dict[tuple[int, str], Run]:
     wanted = row._asdict()
     return {
         (run["seed"], run["split"]): run for run in content["runs"] if wanted.items() <= run.items()
     }
 
 
-def table(study: Study, content: Record) -> str:
+def table(study: Study, content: Run) -> str:
     """Markdown. Against vanilla: pairs of runs with one seed and split."""
-    lines = [
-        "| network | start | GFLOPs | ms per clip | top-1 of each run | mean | against vanilla | log loss |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for row in study.rows:
         runs, vanilla = runs_of(content, row), runs_of(content, row.vanilla)
         if not runs:
@@ -332,11 +296,12 @@ def table(study: Study, content: Record) -> str:
             difference(pairs) if row.alpha and pairs else "",
             f"{statistics.mean(run['loss'] for run in runs.values()):.2f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    columns = "network | start | GFLOPs | ms per clip | top-1 of each run | mean"
+    return markdown(f"{columns} | against vanilla | log loss", rows)
 
 
-def write_means(study: Study, content: Record, folder: Path) -> None:
+def write_means(study: Study, content: Run, folder: Path) -> None:
     """The mean of each row as a results.json that `tools/visualize.py tradeoff` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     for row in study.rows:

@@ -26,7 +26,7 @@ from typing import Any
 
 import decord
 import torch
-from evaluate import write_videos
+from made_videos import write_videos
 
 from octvideo.data import ClipDataset, ClipRule, ClipTransform, Loader, probe
 from octvideo.data.lists.video_list import read_list

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ablation.training import Examples
 from torch import Tensor
-from training import Examples
 
 from octvideo.data.lists.video_list import read_list
 from octvideo.data.prepare.demo import CLASS_NAMES, make_clip

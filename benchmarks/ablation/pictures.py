@@ -8,8 +8,8 @@ Either alone leaves four classes open. Place, size, angle, colours and phase are
 import math
 
 import torch
+from ablation.training import Examples
 from torch import Tensor
-from training import Examples
 
 SHAPES, TEXTURES = ("disk", "ring", "bar", "cross"), ("across", "down", "diagonal", "checks")
 SIZE, NUM_CLASSES = 32, len(SHAPES) * len(TEXTURES)

@@ -137,3 +137,10 @@ VARIANTS = {
     ),
 }
 SHARED = {"alpha": 0.5, "width_rule": "int"}
+
+
+def build(variant: str, num_classes: int) -> nn.Module:
+    """The small I3D-26 that a study trains."""
+    return VARIANTS[variant].build(
+        **SHARED, width_per_group=16, num_classes=num_classes, dropout_rate=0.0
+    )

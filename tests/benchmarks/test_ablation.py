@@ -14,13 +14,13 @@ CLIP = (3, 2, 64, 64)
 
 @pytest.fixture(autouse=True)
 def _as_a_script_finds_its_neighbours(repo, monkeypatch):
-    monkeypatch.syspath_prepend(str(repo / "benchmarks" / "ablation"))
+    monkeypatch.syspath_prepend(str(repo / "benchmarks"))
 
 
 @pytest.fixture
 def build():
     """build("max pool"): that variant, small, drawn from one seed."""
-    from variants import SHARED, VARIANTS
+    from ablation.variants import SHARED, VARIANTS
 
     def build(name: str) -> torch.nn.Module:
         torch.manual_seed(0)
@@ -77,7 +77,7 @@ def test_another_way_down_keeps_the_kernels(build, name):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_the_max_pool_is_all_that_differs_from_the_average(stride):
     """Where all pixels of a window are alike, the maximum is the average."""
-    from variants import MaxPooledOctConv3d
+    from ablation.variants import MaxPooledOctConv3d
 
     layer = ((4, 4), (4, 4), (1, 3, 3), (1, stride, stride), (0, 1, 1), 1, False)
     average, maximum = OctConv3d(*layer), MaxPooledOctConv3d(*layer)
@@ -97,7 +97,7 @@ def test_the_max_pool_is_all_that_differs_from_the_average(stride):
 
 @pytest.mark.parametrize("size", [7, 8])
 def test_strided_convolutions_see_every_second_or_fourth_pixel(size):
-    from variants import StridedOctConv3d
+    from ablation.variants import StridedOctConv3d
 
     layer = StridedOctConv3d((2, 2), (2, 2), 1, (1, 2, 2), bias=False)
     x = OctTensor(torch.randn(1, 2, 1, size, size), torch.randn(1, 2, 1, 4, 4))
@@ -131,7 +131,7 @@ def test_a_strided_network_costs_what_the_pooled_one_does(build, name):
 
 
 def test_variants_train_on_the_same_examples_in_the_same_order(build):
-    from training import Examples, Recipe, train
+    from ablation.training import Examples, Recipe, train
 
     examples = Examples(
         torch.randint(256, (6, 3, 4, 32, 32), dtype=torch.uint8), torch.arange(6) % 3
@@ -154,7 +154,7 @@ def test_variants_train_on_the_same_examples_in_the_same_order(build):
 
 
 def test_neither_shape_nor_texture_alone_decides_a_picture():
-    from image import halves
+    from ablation_image import halves
 
     targets = torch.arange(16)
     only_shape = torch.zeros(16, 16).index_put((targets, targets - targets % 4), torch.tensor(9.0))
@@ -163,7 +163,7 @@ def test_neither_shape_nor_texture_alone_decides_a_picture():
 
 
 def test_pictures_follow_from_the_seed_and_hold_every_class_alike():
-    from pictures import make_pictures
+    from ablation.pictures import make_pictures
 
     once, again, other = (make_pictures(32, seed) for seed in (1, 1, 2))
 
@@ -174,7 +174,7 @@ def test_pictures_follow_from_the_seed_and_hold_every_class_alike():
 
 def test_at_half_the_size_shapes_stay_and_textures_fade():
     """The classes differ in what a low group loses, and in what it keeps."""
-    from pictures import grid, shape, texture
+    from ablation.pictures import grid, shape, texture
 
     draw = torch.full((12,), 0.5)
     half = [torch.nn.functional.avg_pool2d(f(0, grid(), draw)[None], 2) for f in (shape, texture)]
@@ -184,7 +184,7 @@ def test_at_half_the_size_shapes_stay_and_textures_fade():
 
 
 def test_a_run_that_is_there_is_not_run_again(tmp_path):
-    from records import kept
+    from ablation.records import kept
 
     first = kept(tmp_path / "a" / "run.json", lambda: {"top1": 1.0})
 
@@ -192,18 +192,18 @@ def test_a_run_that_is_there_is_not_run_again(tmp_path):
 
 
 def test_a_difference_is_taken_seed_by_seed():
-    from records import difference
+    from ablation.records import within_seeds
 
     reference = {1: {"top1": 50.0}, 2: {"top1": 60.0}, 3: {"top1": 70.0}}
     better = {seed: {"top1": run["top1"] + 2 + seed} for seed, run in reference.items()}
 
-    assert difference(better, reference) == "+4.0 (+1.5 to +6.5)"
+    assert within_seeds(better, reference) == [3.0, 4.0, 5.0]
 
 
 def test_the_tables_of_the_page_are_those_of_the_records(repo):
-    import image
-    import video
-    from records import table
+    import ablation_image as image
+    import ablation_video as video
+    from ablation.records import table
 
     page = (repo / "docs" / "results_ablations.md").read_text()
     runs = {
@@ -212,11 +212,11 @@ def test_the_tables_of_the_page_are_those_of_the_records(repo):
     }
 
     assert table(runs["demo"], video.against) in page, (
-        "paste what benchmarks/ablation/video.py prints"
+        "paste what benchmarks/ablation_video.py prints"
     )
     assert table(runs["pictures"], image.against) in page, (
-        "paste what benchmarks/ablation/image.py prints"
+        "paste what benchmarks/ablation_image.py prints"
     )
     assert image.overfitting(runs["pictures"]) in page, (
-        "paste what benchmarks/ablation/image.py prints"
+        "paste what benchmarks/ablation_image.py prints"
     )

@@ -1,7 +1,7 @@
-"""The octave's own questions on small clips: every variant of variants.py, trained alike.
+"""The octave's own questions on small clips: every variant of ablation/variants.py, trained alike.
 
-    python benchmarks/ablation/video.py runs/ablation [--seeds 1 2 3] [--variants octave "max pool"]
-    python benchmarks/ablation/video.py runs/ablation --clips ../shared/data/hand_gesture --train 0 --steps 600 \
+    python benchmarks/ablation_video.py runs/ablation [--seeds 1 2 3] [--variants octave "max pool"]
+    python benchmarks/ablation_video.py runs/ablation --clips ../shared/data/hand_gesture --train 0 --steps 600 \
         --crop 64 88 --variants "alpha 0" octave "without both"
 
 Without --clips on the demo's clips (octvideo.data.prepare.demo), whose classes only motion tells apart and whose test
@@ -16,20 +16,16 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from clips import load_clips, middle, vary
-from records import Run, kept, table, write_summary
-from training import Examples, Recipe, accuracy, train
-from variants import SHARED, VARIANTS
+from ablation.clips import load_clips, middle, vary
+from ablation.records import kept, table
+from ablation.training import Examples, Recipe, accuracy, train
+from ablation.variants import VARIANTS, build
+from runs import Run, write_runs
 
 from octvideo.complexity import count
+from octvideo.report.environment import environment
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
-
-
-def build(variant: str, num_classes: int) -> torch.nn.Module:
-    return VARIANTS[variant].build(
-        **SHARED, width_per_group=16, num_classes=num_classes, dropout_rate=0.0
-    )
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def run(
@@ -102,11 +98,9 @@ def main() -> None:
             kept(path, partial(run, variant, seed, part, size, recipe, path.with_suffix(".pth")))
         )
         print(f"seed {seed}, {variant}: top-1 {runs[-1]['top1']:.1f}", flush=True)
-    RESULTS.mkdir(exist_ok=True)
     clips = {"train": args.train or len(data["train"]), "test": len(data["test"])}
-    write_summary(
-        RESULTS / f"ablation_{name}.json", runs, clips=clips, crop=size, recipe=vars(recipe)
-    )
+    head = {"clips": clips, "crop": size, "recipe": vars(recipe), "environment": environment()}
+    write_runs(RESULTS / f"ablation_{name}.json", head, runs)
     print(table(runs, against))
 
 

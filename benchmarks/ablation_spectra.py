@@ -1,6 +1,6 @@
-"""Which frequencies the groups of trained variants carry: the paper's Fig. 4 on the networks of video.py.
+"""Which frequencies the groups of trained variants carry: the paper's Fig. 4 on the networks of ablation_video.py.
 
-    python benchmarks/ablation/spectra.py runs/ablation docs/images [--layer res3] [--variants "alpha 0" octave]
+    python benchmarks/ablation_spectra.py runs/ablation docs/images [--layer res3] [--variants "alpha 0" octave]
 
 Writes docs/images/ablation_spectra_<layer>.png, the mean over 64 test clips of the made ones and the networks of the
 first seed, and prints which share of the energy lies in the upper half of each map's own frequencies.
@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from clips import load_clips, middle
+from ablation.clips import load_clips, middle
+from ablation.training import MEAN, STD
+from ablation.variants import VARIANTS, build
 from torch import Tensor
-from training import MEAN, STD
-from variants import VARIANTS
-from video import build
 
 from octvideo.data.prepare.demo import CLASS_NAMES
 from octvideo.data.transforms import normalize
@@ -49,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", type=Path, help="the folder that video.py wrote")
+    parser.add_argument("runs", type=Path, help="the folder that ablation_video.py wrote")
     parser.add_argument("output", type=Path, help="a folder")
     parser.add_argument("--layer", default="res3")
     parser.add_argument(

@@ -1,6 +1,6 @@
-"""The alpha grid on made pictures (pictures.py): how accuracy goes with alpha, and where overfitting begins.
+"""The alpha grid on made pictures (ablation/pictures.py): how accuracy goes with alpha, and where overfitting begins.
 
-    python benchmarks/ablation/image.py runs/ablation [--seeds 1 2 3] [--networks "alpha .5"] [--sizes 300]
+    python benchmarks/ablation_image.py runs/ablation [--seeds 1 2 3] [--networks "alpha .5"] [--sizes 300]
 
 A ResNet-8 of CIFAR's form and width 16, as many steps on each training set; other pictures for each seed. A run that
 is there is not run again. Writes benchmarks/results/ablation_pictures.json and prints the tables.
@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pictures import NUM_CLASSES, TEXTURES, make_pictures
-from records import Run, kept, spread, table, write_summary
+from ablation.pictures import NUM_CLASSES, TEXTURES, make_pictures
+from ablation.records import kept, table
+from ablation.training import Examples, Recipe, accuracy, scores, train
+from runs import Run, markdown, spread, write_runs
 from torch import Tensor, nn
-from training import Examples, Recipe, accuracy, scores, train
 
 from octvideo import create_model
 from octvideo.complexity import count
+from octvideo.report.environment import environment
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+RESULTS = Path(__file__).resolve().parent / "results"
 NETWORKS: dict[str, dict[str, Any]] = {
     "alpha 0": {},
     "alpha 0, pooled": {
@@ -105,10 +107,7 @@ def against(variant: str) -> str:
 
 def overfitting(runs: list[Run]) -> str:
     """Markdown: the end of training on both sets, and the epoch of the lowest test loss, by seed."""
-    lines = [
-        "| network | train top-1 | test top-1 | shape | texture | lowest test loss at epoch | of |"
-    ]
-    lines.append("|" + "---|" * 7)
+    rows = []
     for variant in dict.fromkeys(run["variant"] for run in runs):
         same = [run for run in runs if run["variant"] == variant]
         last = [run["curve"][-1] for run in same]
@@ -119,8 +118,11 @@ def overfitting(runs: list[Run]) -> str:
             *(spread([run[half] for run in same]) for half in ("shape", "texture")),
             *(", ".join(f"{epoch:g}" for epoch in lowest), f"{last[0]['epoch']:g}"),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown(
+        "network | train top-1 | test top-1 | shape | texture | lowest test loss at epoch | of",
+        rows,
+    )
 
 
 def main() -> None:
@@ -138,8 +140,8 @@ def main() -> None:
         path = args.out / "pictures" / f"{size} pictures, {network}, seed {seed}.json"
         runs.append(kept(path, partial(run, network, size, seed)))
         print(f"seed {seed}, {size} pictures, {network}: top-1 {runs[-1]['top1']:.1f}", flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    write_summary(RESULTS / "ablation_pictures.json", runs, recipe=vars(RECIPE), test=TEST)
+    head = {"recipe": vars(RECIPE), "test": TEST, "environment": environment()}
+    write_runs(RESULTS / "ablation_pictures.json", head, runs)
     print(table(runs, against), overfitting(runs), sep="\n\n")
 
 
