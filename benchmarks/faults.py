@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,7 +171,9 @@ class Bench:
                 if "stopped by" in text.rpartition("recipe:")[2]:
                     return [f"status 0 after {fault}"]
         problems = [] if status is not None else [f"it hung after {fault}"]
-        return problems + [f"processes outlived it: {left}" for left in [outlived(process)] if left]
+        return problems + [
+            f"processes outlived it: {left}" for left in [outlived(process, output)] if left
+        ]
 
     def stopped(
         self, process: "subprocess.Popen[bytes]", kind: str, draw: random.Random
@@ -217,21 +220,33 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def outlived(process: "subprocess.Popen[bytes]") -> list[str]:
-    """Processes of the run's session that are alive some seconds after its end; they are killed."""
-    for _ in range(100):
+def outlived(process: "subprocess.Popen[bytes]", output: Path) -> list[str]:
+    """Processes of the run that are alive a while after its end, ranks in their own sessions too; they are killed."""
+    for _ in range(300):
         alive = [
             path.parent.name
             for path in Path("/proc").glob("[0-9]*/stat")
-            if in_session(path, process.pid)
+            if in_session(path, process.pid) or (writes_to(path.parent, output))
         ]
         if not alive:
             return []
         time.sleep(0.1)
-    names = [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[:80] for pid in alive]
+    names = [f"{pid} {command_of(Path('/proc') / pid)[-80:]}" for pid in alive]
     for pid in alive:
-        os.kill(int(pid), signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
     return names
+
+
+def writes_to(process: Path, output: Path) -> bool:
+    return f"OUTPUT_DIR={output} " in command_of(process) and is_alive(int(process.name))
+
+
+def command_of(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
 
 
 def in_session(stat: Path, session: int) -> bool:
