@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from octvideo import create_model
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.engine.training.adapt import freeze_batch_norm, synchronise_batch_norm
 from octvideo.layers import Channels, OctConv3d, OctTensor, channels_last, fused
@@ -58,18 +57,6 @@ def assert_same(found, expected, tolerance=1e-11):
     for some, others in zip(found, expected, strict=True):
         for a, b in zip(some, others, strict=True):
             torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
-
-
-@pytest.fixture
-def calls(kernels, monkeypatch):
-    """How the fused path was taken: the names of its two forms, in order."""
-    seen = []
-    for name in ("_training", "_inference"):
-        plain = getattr(fused, name)
-        monkeypatch.setattr(
-            fused, name, lambda *a, name=name, plain=plain: (seen.append(name), plain(*a))[1]
-        )
-    return seen
 
 
 # --- Training
@@ -302,63 +289,6 @@ def test_batch_norms_of_other_settings_are_left_to_themselves(calls, setting):
     assert_same(outcome(fuse(layer), x), expected)
 
 
-# --- Networks
-
-
-def tiny(name="c2d_r26", **options):
-    options = {"alpha": 0.5, "num_classes": 3, "width_per_group": 4, **options}
-    return create_model(name, **options, dropout_rate=0.0, zero_init_final_bn=False)
-
-
-@pytest.mark.slow
-def test_a_network_and_its_gradients_and_statistics_are_the_plain_ones(calls):
-    model = tiny().double()
-    x = torch.randn(2, 3, 2, 33, 33).double()
-    results = []
-    for net in (copy.deepcopy(model), fuse(model)):
-        y = net(x)
-        y[0, 0].backward()
-        results.append(([y.detach()], [p.grad for p in net.parameters()], list(net.buffers())))
-
-    assert_same(results[1], results[0], 1e-8)
-    assert len(calls) == sum(isinstance(m, ConvNorm) for m in model.modules())
-
-
-def test_a_folded_network_is_the_plain_one(calls):
-    model, x = fold_batch_norm(tiny()).double(), torch.randn(1, 3, 2, 32, 24).double()
-    with torch.no_grad():
-        expected = model(x)
-
-        found = fuse(model)(x)
-
-    torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
-    assert len(calls) == sum(isinstance(m, ConvNorm) for m in model.modules())
-
-
-def test_fuse_takes_everything_back():
-    model = tiny()
-    state = copy.deepcopy({k: v for k, v in vars(model).items() if k.endswith("_hooks")})
-
-    for choice in (True, True, "auto", False):
-        assert fuse(model, choice) is model
-        assert {m.fused for m in model.modules() if hasattr(m, "fused")} == {choice}
-        hooks = len(model._forward_pre_hooks), len(model._forward_hooks)
-        assert hooks == ((1, 1) if choice is True else (0, 0))
-    assert {k: v for k, v in vars(model).items() if k in state} == state
-
-
-def test_keys_and_values_stay_and_copies_keep_the_choice():
-    model = tiny()
-    state = {key: value.clone() for key, value in model.state_dict().items()}
-
-    twin = copy.deepcopy(fuse(model))
-
-    assert {m.fused for m in twin.modules() if hasattr(m, "fused")} == {True}
-    assert list(twin.state_dict()) == list(state)
-    assert all(torch.equal(value, state[key]) for key, value in twin.state_dict().items())
-    twin.load_state_dict(state)
-
-
 @pytest.mark.parametrize("training", [False, True])
 def test_auto_leaves_the_cpu_alone(calls, training):
     layer = make_layer()
@@ -377,16 +307,3 @@ def test_without_triton_a_fused_network_computes_on_the_cpu_as_before(monkeypatc
     expected = outcome(copy.deepcopy(layer), x)
 
     assert_same(outcome(fuse(layer), x), expected, tolerance=0)
-
-
-def test_casts_of_weights_live_for_one_forward_pass():
-    weight = nn.Parameter(torch.ones(2))
-    holder = nn.Module()
-    holder.weight = weight
-    half = weight.detach().half()
-    fused._casts[weight] = half
-
-    assert fused.as_cast(weight) is half
-    assert fused.as_cast(None) is None
-    fused._drop_casts(holder, (), None)
-    assert fused.as_cast(weight) is weight
