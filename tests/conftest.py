@@ -3,19 +3,16 @@
 import gc
 import logging
 import os
-import sys
 from collections.abc import Iterator
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 # A skip for any other reason is a test that silently stopped testing; the session then fails.
-SKIP_REASONS = ("no GPU", "../shared absent", "no Chromium", "no Triton", "compiled")
+SKIP_REASONS = ("no GPU", "../shared absent", "no Chromium", "no Triton", "kernels are compiled")
 
 # Triton asks for it wherever a kernel is defined, those of its own library included: before anything
 # imports Triton. On a GPU the kernels are compiled, and tests/cuda compares them.
@@ -79,23 +76,6 @@ def shared() -> Path:
     if not (SHARED / "README.md").is_file():
         pytest.skip("../shared absent")
     return SHARED
-
-
-@pytest.fixture(scope="module")
-def kernels() -> Iterator[SimpleNamespace]:
-    """The modules of octvideo.layers.triton by name, whose kernels Triton's interpreter runs on the CPU.
-
-    They leave with the tests of the file: a later test finds a CPU that has no kernels, as users do.
-    """
-    if find_spec("triton") is None:
-        pytest.skip("no Triton")
-    if os.environ.get("TRITON_INTERPRET") != "1":
-        pytest.skip("compiled")
-    room = "octvideo.layers.triton"
-    names = ("ops", "conv_norm", "stem")
-    yield SimpleNamespace(**{name: import_module(f"{room}.{name}") for name in names})
-    for name in [name for name in sys.modules if f"{name}.".startswith(f"{room}.")]:
-        del sys.modules[name]
 
 
 @pytest.fixture(scope="session")
