@@ -102,15 +102,18 @@ def test_a_checkpoint_and_a_list_need_no_config(run_tool, trained, tmp_path):
 
 @pytest.mark.parametrize(
     "setting",
-    [
-        "DATA.TRAIN_JITTER_SCALES=[64,64] DATA.TRAIN_CROP_SIZE=64",
-        "DATA.TARGET_FPS=15",
-        "TEST.VIEW_CHUNK=1",
-    ],
+    ["DATA.TRAIN_JITTER_SCALES=[64,64] DATA.TRAIN_CROP_SIZE=64", "DATA.TARGET_FPS=15"],
 )
-def test_an_interrupted_test_is_not_continued_under_other_settings(
-    run_tool, trained, monkeypatch, setting
-):
+def test_settings_that_contradict_what_the_weights_assume_are_refused(run_tool, trained, setting):
+    cfg, checkpoint = trained
+
+    result = run_tool("test_net", "--cfg", cfg, "--checkpoint", checkpoint, *setting.split())
+
+    assert result.status == 2
+    assert "trained otherwise than these settings say" in result.err
+
+
+def test_an_interrupted_test_is_not_continued_under_other_settings(run_tool, trained, monkeypatch):
     cfg, checkpoint = trained
     used = []
     monkeypatch.setattr(
@@ -118,7 +121,7 @@ def test_an_interrupted_test_is_not_continued_under_other_settings(
         lambda **parts: used.append(parts) or fingerprint(**parts),
     )
 
-    for settings in ([], [], setting.split()):
+    for settings in ([], [], ["TEST.VIEW_CHUNK=1"]):
         result = run_tool("test_net", "--cfg", cfg, "--checkpoint", checkpoint, *settings)
         assert result.status == 0, result.err
 
