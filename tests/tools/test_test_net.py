@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from octvideo.data.video.encode import write_video
 from octvideo.engine.evaluation.journal import fingerprint
@@ -142,6 +143,9 @@ def test_a_list_with_another_class_order_is_scored_by_name(run_tool, trained, tm
 
 def test_a_list_of_several_labels_gives_mean_average_precision(run_tool, trained, tmp_path):
     cfg, checkpoint = trained
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["meta"]["multi_label"] = True
+    torch.save(saved, checkpoint)
     (tmp_path / "data" / "test.csv").write_text("0.mp4 0,1\n1.mp4 1\n2.mp4 0\n")
 
     result = run_tool(
