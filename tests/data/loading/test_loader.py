@@ -23,7 +23,8 @@ NUM_VIDEOS = 12
 class HostileClips(ClipDataset):
     """Files whose names say so block in native code, holding the interpreter's lock, or end the process."""
 
-    def _read(self, entry, draw):
+    def _read(self, position, draw):
+        entry = self.videos[position]
         with reading(entry.path):
             if "hang" in entry.path:
                 ctypes.PyDLL(None).sleep(1000)
@@ -31,7 +32,7 @@ class HostileClips(ClipDataset):
                 os.kill(os.getpid(), signal.SIGSEGV)
             if "bug" in entry.path:
                 raise KeyError("a mistake in the program")
-        return super()._read(entry, draw)
+        return super()._read(position, draw)
 
 
 @pytest.fixture(scope="module")
