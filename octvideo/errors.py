@@ -1,13 +1,18 @@
 """Mistakes that a user can make and mend. Tools print them as one line; any other exception is a bug."""
 
+import os
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 SCREEN = 1500  # characters
+DEADLY = (signal.SIGTERM, signal.SIGHUP)
 
 
 def to_a_screen(text: str) -> str:
@@ -42,15 +47,41 @@ class CheckpointError(OctvideoError):
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Wrap a tool's main: an OctvideoError becomes `error: <line>` on stderr and exit status 2, Ctrl-C status 130."""
+    """Wrap a tool's main: an OctvideoError becomes `error: <line>` on stderr and exit status 2, Ctrl-C status 130.
+
+    SIGTERM and SIGHUP end the process as they always do, with a line before.
+    """
+    with _a_line_before_death():
+        try:
+            yield
+        except OctvideoError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print("interrupted; the same command continues", file=sys.stderr)
+            sys.exit(130)
+
+
+@contextmanager
+def _a_line_before_death() -> Iterator[None]:
+    process, before = os.getpid(), {}
+
+    def say_and_die(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == process:  # a fork inherits the handler, and has nothing to say
+            line = f"stopped by {signal.Signals(number).name}; the same command continues\n"
+            os.write(2, line.encode())  # the stream may be in use by what was interrupted
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in DEADLY:
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup has one ignored: so it stays
+                before[number] = signal.signal(number, say_and_die)
     try:
         yield
-    except OctvideoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -8,7 +8,9 @@ import faulthandler
 import gc
 import os
 import re
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -25,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from octvideo.engine.liveness import Liveness
-from octvideo.errors import OctvideoError
+from octvideo.errors import DEADLY, OctvideoError
 
 T = TypeVar("T")
 
@@ -240,8 +242,17 @@ def processes(
             f"stopped: {reason}; the same command continues from the last checkpoint"
         ) from error
     finally:
+        if failure:
+            _let_the_line_come_first()
         liveness.leave(failure)
         _leave_group(sys.exc_info()[1])
+
+
+def _let_the_line_come_first() -> None:
+    """This process is ending, and will say why: the launcher's SIGTERM, sent where another rank ended, is late."""
+    if threading.current_thread() is threading.main_thread():
+        for number in DEADLY:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def is_lost_peer(error: RuntimeError) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -287,6 +288,10 @@ def test_an_error_that_leaves_the_processes_keeps_nothing_of_them_alive():
     assert [reference() for reference in kept] == [None, None]
 
 
+SILENT = r"error: rank 1 has not been heard of for 3 seconds: its process is dead"
+LOST = r"error: stopped: another process ended \((Connection (closed|reset) by peer|Broken pipe)"
+
+
 def started(command):
     return subprocess.Popen(
         command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -295,13 +300,14 @@ def started(command):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "line"),
+    ("number", "lines"),
     [
-        (signal.SIGSTOP, "error: rank 1 has not been heard of for 3 seconds: its process is dead"),
-        (signal.SIGKILL, "error: stopped: another process ended (Connection closed by peer"),
+        (signal.SIGSTOP, SILENT),
+        # Which comes first depends on the machine: gloo's error, the launcher's SIGTERM, or the silence.
+        (signal.SIGKILL, rf"{LOST}|{SILENT}|stopped by SIGTERM; the same command continues"),
     ],
 )
-def test_a_rank_that_is_stopped_or_dies_ends_the_others_with_a_line(tmp_path, number, line):
+def test_a_rank_that_is_stopped_or_dies_ends_the_others_with_a_line(tmp_path, number, lines):
     """Synchronized batch norm waits for the others inside every layer."""
     options = ["sync=1", "seconds=0.1", "max_epoch=50", "silence=3"]
     process = started(
@@ -315,13 +321,13 @@ def test_a_rank_that_is_stopped_or_dies_ends_the_others_with_a_line(tmp_path, nu
 
     while Path(f"/proc/{others[0]}").exists():
         time.sleep(0.1)
-        assert time.monotonic() - start < 20
+        assert time.monotonic() - start < 60
     with contextlib.suppress(ProcessLookupError):
         os.kill(others[1], signal.SIGKILL)
     output = process.communicate()[0]
 
     assert process.returncode != 0
-    assert line in output
+    assert re.search(lines, output), output
     assert 'Traceback (most recent call last):\n  File "' + CHILD not in output
 
 
