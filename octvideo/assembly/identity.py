@@ -44,7 +44,9 @@ FREE = (
 # What training does not depend on: not worth a word.
 OF_NO_MATTER = ("OUTPUT_DIR", "TEST.", "LOG_", "TENSORBOARD.", "TRAIN.ENABLE", "TRAIN.AUTO_RESUME")
 # Options of a network that change neither its weights nor what it computes from them in a test.
-OF_TRAINING = ("dropout_rate", "fc_init_std", "memory_saving")
+OF_TRAINING = ("dropout_rate", "fc_init_std", "zero_init_final_bn", "memory_saving")
+OF_OCTAVE = ("stages", "width_rule", "nonlocal_on")
+OF_NONLOCAL = ("nonlocal_on", "nonlocal_pool", "nonlocal_instantiation")
 
 
 @dataclass(frozen=True)
@@ -154,11 +156,11 @@ def check_tested(checkpoint: Checkpoint, about: Checkpoint) -> None:
         wrong.append(
             _change("DATA.REVERSE_INPUT_CHANNEL", now.reverse_channels, then.reverse_channels)
         )
-    trained, built = checkpoint.network, about.network
+    trained, built = _in_use(checkpoint.network), _in_use(about.network)
     wrong += [
         _change(key, built[key], trained[key])
         for key in built
-        if key in trained and key not in OF_TRAINING and trained[key] != built[key]
+        if key in trained and trained[key] != built[key]
     ]
     if trained and checkpoint.multi_label != about.multi_label:
         wrong.append(_change("DATA.MULTI_LABEL", about.multi_label, checkpoint.multi_label))
@@ -167,6 +169,18 @@ def check_tested(checkpoint: Checkpoint, about: Checkpoint) -> None:
             f"{checkpoint.path}: trained otherwise than these settings say ({'; '.join(wrong)}); "
             "test it with its own (tools/test_net.py --checkpoint), or set back what differs"
         )
+
+
+def _in_use(network: dict[str, Any]) -> dict[str, Any]:
+    """The options that decide what a network computes in a test: without blocks, not how blocks would be built."""
+    options = dict(network)
+    located = [key for key in options if key.startswith("nonlocal_location")]
+    for key in located:
+        options[key] = options[key] if any(options[key] or ()) else None
+    unused: tuple[str, ...] = OF_TRAINING if options.get("alpha") else OF_TRAINING + OF_OCTAVE
+    if not any(options[key] for key in located):
+        unused += OF_NONLOCAL
+    return {key: value for key, value in options.items() if key not in unused}
 
 
 _SETTING = {

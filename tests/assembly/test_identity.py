@@ -1,16 +1,21 @@
 """A run goes on from its own checkpoints only, and a test says of weights what they were trained for."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
+from octvideo import create_model
 from octvideo.assembly.identity import RunIdentity, check_tested, flat, is_fixed, recipe_of
+from octvideo.assembly.model import build_model
 from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.config import load_config
 from octvideo.config.defaults import DEFAULTS
 from octvideo.data.lists.video_list import VideoEntry, VideoList
 from octvideo.errors import CheckpointError
 
+CONFIGS = Path(__file__).parents[2] / "configs" / "kinetics400"
 NETWORK = {"name": "i3d_r26", "alpha": 0.25, "stride_1x1": False, "dropout_rate": 0.5}
 INPUT = InputSpec(mean=(0.45,) * 3, num_frames=8, sampling_rate=2, crop_size=32)
 
@@ -162,6 +167,28 @@ def test_a_test_may_choose_its_crops_and_leave_dropout_out(run):
 
     check_tested(run().about, now)
     check_tested(Checkpoint(format=0), now)
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_network_made_by_name_is_that_of_the_config(config):
+    cfg = load_config(str(config))
+    with torch.device("meta"):
+        built = build_model(cfg)
+        location = built.config["nonlocal_location"]
+        named = create_model(
+            built.config["name"], alpha=cfg.OCTCONV.ALPHA, nonlocal_location=location
+        )
+
+    check_tested(Checkpoint(network=named.config), Checkpoint(network=built.config))
+
+
+@pytest.mark.parametrize("location", [[[], [1], [], []], None])
+def test_a_test_without_the_non_local_blocks_of_the_weights_is_refused(location):
+    plain, blocks = [[], [], [], []], [[], [0], [], []]
+    now = Checkpoint(network=NETWORK | {"nonlocal_location": location or plain})
+
+    with pytest.raises(CheckpointError, match="nonlocal_location"):
+        check_tested(Checkpoint(network=NETWORK | {"nonlocal_location": blocks}), now)
 
 
 def test_a_report_shows_the_recipe_that_the_weights_were_trained_with(run):
