@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
+from octvideo.layers.arguments import Size, check_pair, expand_padding, expand_size
 from octvideo.layers.conv3d_as_2d import Conv3d, fold_time, in_2d, unfold_time
 from octvideo.layers.memory import AddUpsampled, add_upsampled, recomputed
 from octvideo.layers.space_to_depth import Conv2d
 
 Downsample = Literal["stride", "pool"]
-Size = int | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,22 +134,27 @@ def merge(x: OctTensor) -> Tensor:
 
 
 class _OctConv(nn.Module):
-    """Octave convolution from OctTensor to OctTensor (eq. 4), called as `nn.Conv2d` / `nn.Conv3d` would be.
+    """Octave convolution of an OctTensor (eq. 4), called as `nn.Conv2d` / `nn.Conv3d` would be.
 
         Y_H = conv(X_H; h2h) + up(conv(X_L; l2h))
         Y_L = conv(X_L; l2l) + conv(pool(X_H); h2l)
 
-    in_channels, out_channels: ints, split by `alpha` = (alpha_in, alpha_out) with low = int(alpha * C), or `Channels`.
+    A plain tensor is a pair without a low group; it comes out plain where the output has no low group either. So
+    with alpha = 0 the layer replaces the plain convolution in `nn.Sequential`.
+
+    in_channels, out_channels: ints, split by `alpha` with low = int(alpha * C), or `Channels`.
+    alpha: the share of low channels on both sides, or (alpha_in, alpha_out).
     stride: one int for height and width, in 3D also (t, s, s); s is 1 or 2 wherever a low group exists. Time is
         strided in the four convolutions alike.
-    padding: must keep the spatial size (k // 2 of an odd k) wherever a low group exists.
+    padding: must keep the spatial size wherever a low group exists: "same", or k // 2 of an odd k.
     dilation: of all four convolutions; an odd k keeps the size with padding dilation * (k // 2).
     groups: the same in all four paths; groups == channels is depthwise, which has no exchange paths.
     bias: on h2h and h2l, so that each output group has one.
     downsample: how a spatial stride is taken: "stride" by the convolutions, "pool" by an average pool before them.
         None is "stride" when neither side has a low group, else "pool", as in the official networks.
 
-    Raises ConfigError for an alpha outside [0, 1), groups that do not divide a path, and the sizes excluded above.
+    Raises ConfigError for an alpha outside [0, 1), groups that do not divide a path, the sizes excluded above, and
+    features whose channels are not the layer's.
     """
 
     dims: ClassVar[int]
@@ -163,21 +168,22 @@ class _OctConv(nn.Module):
         out_channels: int | Channels,
         kernel_size: Size,
         stride: Size = 1,
-        padding: Size = 0,
+        padding: Size | Literal["same", "valid"] = 0,
         groups: int = 1,
         bias: bool = True,
         *,
-        alpha: tuple[float, float] | None = None,
+        alpha: float | tuple[float, float] | None = None,
         dilation: Size = 1,
         downsample: Downsample | None = None,
     ) -> None:
         super().__init__()
-        self.in_channels = _as_channels(in_channels, alpha and alpha[0])
-        self.out_channels = _as_channels(out_channels, alpha and alpha[1])
-        self.kernel_size = self._expand(kernel_size)
-        self.stride = self._expand(stride)
-        self.padding = self._expand(padding)
-        self.dilation = self._expand(dilation)
+        alpha_in, alpha_out = alpha if isinstance(alpha, tuple | list) else (alpha, alpha)
+        self.in_channels = _as_channels(in_channels, alpha_in)
+        self.out_channels = _as_channels(out_channels, alpha_out)
+        self.kernel_size, self.stride, self.dilation = map(
+            self._expand, (kernel_size, stride, dilation)
+        )
+        self.padding = expand_padding(padding, self.kernel_size, self.dilation, type(self).__name__)
         self.groups = groups
         has_low = bool(self.in_channels.low or self.out_channels.low)
         self.downsample = downsample or ("pool" if has_low else "stride")
@@ -200,7 +206,15 @@ class _OctConv(nn.Module):
         if has_low:
             self.reset_parameters()
 
-    def forward(self, x: OctTensor) -> OctTensor:
+    def forward(self, x: OctTensor | Tensor) -> OctTensor | Tensor:
+        if isinstance(x, Tensor):
+            out = self.pair(OctTensor(x))
+            return out.high if out.low is None else out
+        return self.pair(x)
+
+    def pair(self, x: OctTensor) -> OctTensor:
+        """The pair of a pair, whether or not either has a low group."""
+        check_pair(x, self.in_channels, self.dims, type(self).__name__)
         pooled = down(x.high, self.pool)
         return OctTensor(self.to_high(pooled, x.low), self.to_low(pooled, x.low))
 
@@ -267,7 +281,13 @@ class _OctConv(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def extra_repr(self) -> str:
-        return f"{self.in_channels} -> {self.out_channels}, kernel={self.kernel_size}, stride={self.stride}"
+        shares = [f"{side.low / side.total:.3g}" for side in (self.in_channels, self.out_channels)]
+        sizes = f"kernel={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        dilation = f", dilation={self.dilation}" if set(self.dilation) != {1} else ""
+        return (
+            f"{self.in_channels} -> {self.out_channels}, alpha={' -> '.join(shares)}, {sizes}{dilation}, "
+            f"groups={self.groups}"
+        )
 
     def _path(
         self, in_channels: int, out_channels: int, stride: tuple[int, ...], bias: bool
@@ -278,12 +298,7 @@ class _OctConv(nn.Module):
         return self.conv(in_channels, out_channels, *sizes, groups=groups, bias=bias)
 
     def _expand(self, size: Size) -> tuple[int, ...]:
-        expanded = (size,) * self.dims if isinstance(size, int) else tuple(size)
-        if len(expanded) != self.dims:
-            raise ConfigError(
-                f"{type(self).__name__} got the size {size}; give one int or {self.dims} of them"
-            )
-        return expanded
+        return expand_size(size, self.dims, type(self).__name__)
 
     def _check(self, has_low: bool) -> None:
         name = type(self).__name__
@@ -339,6 +354,7 @@ def save_memory(model: nn.Module, on: bool = True) -> nn.Module:
 class _OctBatchNorm(nn.Module):
     """Batch normalisation of each group by itself; the parameter count is that of the undivided layer."""
 
+    dims: ClassVar[int]
     norm: ClassVar[type[nn.BatchNorm2d] | type[nn.BatchNorm3d]]
 
     def __init__(
@@ -355,8 +371,14 @@ class _OctBatchNorm(nn.Module):
             self.norm(self.channels.low, eps, momentum, affine) if self.channels.low else None
         )
 
-    def forward(self, x: OctTensor) -> OctTensor:
-        return OctTensor(self.high(x.high), x.low if self.low is None else self.low(x.low))
+    def forward(self, x: OctTensor | Tensor) -> OctTensor | Tensor:
+        """A plain tensor is normalized as a pair without a low group, and stays plain."""
+        pair = OctTensor(x) if isinstance(x, Tensor) else x
+        check_pair(pair, self.channels, self.dims, type(self).__name__)
+        high = self.high(pair.high)
+        if isinstance(x, Tensor):
+            return high
+        return OctTensor(high, x.low if self.low is None else self.low(x.low))
 
     @property
     def groups(self) -> list[nn.Module]:
@@ -372,11 +394,13 @@ class _OctBatchNorm(nn.Module):
 
 class OctBatchNorm2d(_OctBatchNorm):
     __doc__ = _OctBatchNorm.__doc__
+    dims = 2
     norm = nn.BatchNorm2d
 
 
 class OctBatchNorm3d(_OctBatchNorm):
     __doc__ = _OctBatchNorm.__doc__
+    dims = 3
     norm = nn.BatchNorm3d
 
 
