@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from octvideo import create_model
 from octvideo.layers import OctConv3d, OctTensor, compute_in_2d
-from octvideo.layers.octave import up_to
+from octvideo.layers.resize import up_to
 
 Change = Callable[[nn.Module], nn.Module]
 

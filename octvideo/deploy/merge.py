@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from octvideo.layers import OctConv2d, OctConv3d, OctTensor
-from octvideo.layers.octave import down, up_to
+from octvideo.layers.resize import down, up_to
 
 
 class MergedOctConv(nn.Module):

@@ -7,20 +7,10 @@ from octvideo.layers.conv3d_as_2d import (
     stem_by_space_to_depth,
 )
 from octvideo.layers.fused import fuse
-from octvideo.layers.octave import (
-    WIDTH_RULES,
-    Channels,
-    OctBatchNorm2d,
-    OctBatchNorm3d,
-    OctConv2d,
-    OctConv3d,
-    OctTensor,
-    check_alpha,
-    down,
-    merge,
-    save_memory,
-    up_to,
-)
+from octvideo.layers.oct_tensor import WIDTH_RULES, Channels, OctTensor, check_alpha
+from octvideo.layers.octave import OctConv2d, OctConv3d, save_memory
+from octvideo.layers.octave_norm import OctBatchNorm2d, OctBatchNorm3d
+from octvideo.layers.resize import down, merge, up_to
 
 __all__ = [
     "WIDTH_RULES",

@@ -1,11 +1,10 @@
 """What an octave layer takes: sizes as `nn.Conv3d` takes them, and features that fit; a mistake says what to pass."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from octvideo.errors import ConfigError
+from octvideo.layers.oct_tensor import Channels, OctTensor
 
 Size = int | tuple[int, ...]
 
@@ -16,6 +15,17 @@ def expand_size(size: Size, dims: int, layer: str) -> tuple[int, ...]:
     if len(expanded) != dims:
         raise ConfigError(f"{layer} got the size {size}; give one int or {dims} of them")
     return expanded
+
+
+def expand_alpha(
+    alpha: float | tuple[float, float] | None, layer: str
+) -> tuple[float | None, float | None]:
+    """.25 -> (.25, .25): the share of low channels that comes in, and that goes out."""
+    if not isinstance(alpha, tuple | list):
+        return alpha, alpha
+    if len(alpha) != 2:
+        raise ConfigError(f"{layer} got alpha={alpha}; give one number or (alpha_in, alpha_out)")
+    return alpha[0], alpha[1]
 
 
 def expand_padding(
@@ -36,7 +46,7 @@ def expand_padding(
     return tuple(d * (k // 2) for k, d in zip(kernel, dilation, strict=True))
 
 
-def check_pair(x: Any, channels: Any, dims: int, layer: str) -> None:
+def check_pair(x: OctTensor, channels: Channels, dims: int, layer: str) -> None:
     """Raise ConfigError for a pair that a layer of these (high, low) channels cannot take."""
     high, low = x.high, x.low
     if not isinstance(high, Tensor) or torch.compiler.is_compiling():

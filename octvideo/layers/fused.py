@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from octvideo.layers.conv3d_as_2d import has_triton
-from octvideo.layers.octave import OctConv2d, OctConv3d, OctTensor
+from octvideo.layers.oct_tensor import OctTensor
+from octvideo.layers.octave import OctConv2d, OctConv3d
 
 Fused = bool | Literal["auto"]
 Conv = OctConv2d | OctConv3d

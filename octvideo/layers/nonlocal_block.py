@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from octvideo.errors import import_optional
-from octvideo.layers.octave import Channels, OctTensor
+from octvideo.layers.oct_tensor import Channels, OctTensor
 
 Instantiation = Literal["softmax", "dot_product"]
 

@@ -14,123 +14,27 @@
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
-from octvideo.layers.arguments import Size, check_pair, expand_padding, expand_size
-from octvideo.layers.conv3d_as_2d import Conv3d, fold_time, in_2d, unfold_time
+from octvideo.layers.arguments import (
+    Size,
+    check_pair,
+    expand_alpha,
+    expand_padding,
+    expand_size,
+)
+from octvideo.layers.conv3d_as_2d import Conv3d
 from octvideo.layers.memory import AddUpsampled, add_upsampled, recomputed
+from octvideo.layers.oct_tensor import Channels, OctTensor, add, as_channels
+from octvideo.layers.resize import down, up_to
 from octvideo.layers.space_to_depth import Conv2d
 
 Downsample = Literal["stride", "pool"]
-
-
-@dataclass(frozen=True, slots=True)
-class OctTensor:
-    """A feature inside a network: `high` (N, C_h, [T,] H, W) and `low` (N, C_l, [T,] ceil(H/2), ceil(W/2)) or None."""
-
-    high: Tensor
-    low: Tensor | None = None
-    pooled: Tensor | None = None
-    """The 2 x 2 averages of `high`, where its producer wrote them in the same pass; no gradient."""
-
-    def map(self, fn: Callable[[Tensor], Tensor]) -> "OctTensor":
-        """Apply `fn` to each group."""
-        return OctTensor(fn(self.high), None if self.low is None else fn(self.low))
-
-    def __add__(self, other: "OctTensor") -> "OctTensor":
-        return OctTensor(self.high + other.high, _add(self.low, other.low))
-
-
-class Channels(NamedTuple):
-    """How many channels the high and the low group have."""
-
-    high: int
-    low: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.high + self.low
-
-    def __str__(self) -> str:
-        return f"{self.high}+{self.low}" if self.low else str(self.high)
-
-
-def check_alpha(alpha: float) -> float:
-    """Return `alpha`, or raise ConfigError where it is outside [0, 1)."""
-    if not 0 <= alpha < 1:
-        raise ConfigError(
-            f"alpha is {alpha}; the share of low-frequency channels lies in [0, 1); 0 is the plain convolution"
-        )
-    return alpha
-
-
-def split_int(channels: int, alpha: float) -> Channels:
-    """low = int(alpha * C), as in the official image networks."""
-    low = int(alpha * channels)
-    return Channels(channels - low, low)
-
-
-def split_round16(channels: int, alpha: float) -> Channels:
-    """high = the multiple of 16 nearest to C(1 - alpha), half up: 64 at .1 is 64+0, 128 is 112+16.
-
-    The widths of Table 6's C2D and I3D rows; multiples of 16 are also what SIMD units and tensor cores want.
-    """
-    high = _nearest_16(channels * (1 - alpha)) if alpha else channels
-    high = min(max(high, min(channels, 16)), channels)
-    return Channels(high, channels - high)
-
-
-def split_round16_min16(channels: int, alpha: float) -> Channels:
-    """low = the multiple of 16 nearest to alpha * C, half up, at least 16: 64 at .1 is 48+16 (Table 6's SlowFast)."""
-    low = min(max(_nearest_16(channels * alpha), 16), max(channels - 16, 0)) if alpha else 0
-    return Channels(channels - low, low)
-
-
-def _nearest_16(width: float) -> int:
-    # 1 - alpha is not exact in binary: 0.5 - 1e-9 must still round up, as it would on paper.
-    return 16 * math.floor(width / 16 + 0.5 + 1e-9)
-
-
-WIDTH_RULES: dict[str, Callable[[int, float], Channels]] = {
-    "int": split_int,
-    "round16": split_round16,
-    "round16_min16": split_round16_min16,
-}
-
-
-def down(x: Tensor, factor: int) -> Tensor:
-    """Average-pool height and width by `factor`; a last odd row or column is averaged by itself."""
-    if factor == 1:
-        return x
-    if x.dim() == 4:
-        return F.avg_pool2d(x, factor, ceil_mode=True, count_include_pad=False)
-    if in_2d():
-        return unfold_time(down(fold_time(x), factor), x.shape[0])
-    # The 3D pool refuses a map that is smaller than its window.
-    window = (1, min(factor, x.shape[-2]), min(factor, x.shape[-1]))
-    return F.avg_pool3d(x, window, (1, factor, factor), ceil_mode=True, count_include_pad=False)
-
-
-def up_to(x: Tensor, like: Tensor) -> Tensor:
-    """Nearest upsampling of height and width by 2, cropped to the size of `like` (odd maps end in half a pixel)."""
-    if x.dim() == 5 and in_2d():
-        return unfold_time(up_to(fold_time(x), like), x.shape[0])
-    height, width = like.shape[-2:]
-    scale = (2.0, 2.0) if x.dim() == 4 else (1.0, 2.0, 2.0)
-    return F.interpolate(x, scale_factor=scale, mode="nearest")[..., :height, :width]
-
-
-def merge(x: OctTensor) -> Tensor:
-    """End a pair: the low group, brought to the size of the high one, is concatenated behind it (`Adapter`)."""
-    return x.high if x.low is None else torch.cat([x.high, up_to(x.low, x.high)], dim=1)
 
 
 class _OctConv(nn.Module):
@@ -177,9 +81,9 @@ class _OctConv(nn.Module):
         downsample: Downsample | None = None,
     ) -> None:
         super().__init__()
-        alpha_in, alpha_out = alpha if isinstance(alpha, tuple | list) else (alpha, alpha)
-        self.in_channels = _as_channels(in_channels, alpha_in)
-        self.out_channels = _as_channels(out_channels, alpha_out)
+        alpha_in, alpha_out = expand_alpha(alpha, type(self).__name__)
+        self.in_channels = as_channels(in_channels, alpha_in)
+        self.out_channels = as_channels(out_channels, alpha_out)
         self.kernel_size, self.stride, self.dilation = map(
             self._expand, (kernel_size, stride, dilation)
         )
@@ -230,7 +134,7 @@ class _OctConv(nn.Module):
     def to_low(self, pooled: Tensor, low: Tensor | None) -> Tensor | None:
         """Y_L of the same; None without a low output."""
         from_high = self._from_high(pooled) if self.h2l is not None else None
-        return _add(
+        return add(
             from_high, None if low is None or self.l2l is None else self.l2l(down(low, self.pool))
         )
 
@@ -349,72 +253,3 @@ def save_memory(model: nn.Module, on: bool = True) -> nn.Module:
         if isinstance(module, _OctConv):
             module.memory_saving = on
     return model
-
-
-class _OctBatchNorm(nn.Module):
-    """Batch normalisation of each group by itself; the parameter count is that of the undivided layer."""
-
-    dims: ClassVar[int]
-    norm: ClassVar[type[nn.BatchNorm2d] | type[nn.BatchNorm3d]]
-
-    def __init__(
-        self,
-        channels: int | Channels,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        affine: bool = True,
-    ) -> None:
-        super().__init__()
-        self.channels = _as_channels(channels, None)
-        self.high = self.norm(self.channels.high, eps, momentum, affine)
-        self.low = (
-            self.norm(self.channels.low, eps, momentum, affine) if self.channels.low else None
-        )
-
-    def forward(self, x: OctTensor | Tensor) -> OctTensor | Tensor:
-        """A plain tensor is normalized as a pair without a low group, and stays plain."""
-        pair = OctTensor(x) if isinstance(x, Tensor) else x
-        check_pair(pair, self.channels, self.dims, type(self).__name__)
-        high = self.high(pair.high)
-        if isinstance(x, Tensor):
-            return high
-        return OctTensor(high, x.low if self.low is None else self.low(x.low))
-
-    @property
-    def groups(self) -> list[nn.Module]:
-        """The normalisations that exist: high, or high and low."""
-        return [self.high] if self.low is None else [self.high, self.low]
-
-    def zero_init(self) -> Self:
-        """Start a residual branch at zero: both gammas are set to 0 (Goyal et al. 2017)."""
-        for group in self.groups:
-            nn.init.zeros_(group.weight)  # type: ignore[arg-type]
-        return self
-
-
-class OctBatchNorm2d(_OctBatchNorm):
-    __doc__ = _OctBatchNorm.__doc__
-    dims = 2
-    norm = nn.BatchNorm2d
-
-
-class OctBatchNorm3d(_OctBatchNorm):
-    __doc__ = _OctBatchNorm.__doc__
-    dims = 3
-    norm = nn.BatchNorm3d
-
-
-def _as_channels(channels: int | Channels, alpha: float | None) -> Channels:
-    if isinstance(channels, int):
-        return split_int(channels, check_alpha(alpha or 0))
-    if alpha is not None:
-        raise ConfigError(
-            f"got {channels!r} and alpha={alpha}; Channels are split already: leave alpha out, or give an int"
-        )
-    return Channels(*channels)
-
-
-def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return a + b

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from octvideo.layers.octave import Channels, OctTensor
+from octvideo.layers.oct_tensor import Channels, OctTensor
 
 
 class SqueezeExcite(nn.Module):

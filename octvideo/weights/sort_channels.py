@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from octvideo.layers.octave import OctTensor, down, up_to
+from octvideo.layers.oct_tensor import OctTensor
+from octvideo.layers.resize import down, up_to
 from octvideo.models import create_model
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.inflate import NORM_TENSORS, State, image_pathway, inflate

@@ -114,6 +114,11 @@ def test_a_feature_that_does_not_fit_gets_one_line_that_says_what_to_pass(layer,
     assert "\n" not in str(caught.value)
 
 
+def test_three_alphas_are_refused():
+    with pytest.raises(ConfigError, match=r"one number or \(alpha_in, alpha_out\)"):
+        OctConv2d(8, 8, 3, padding=1, alpha=(0, 0.25, 0.5))
+
+
 @pytest.mark.parametrize(
     ("padding", "kernel", "message"),
     [("same", 4, "only an odd kernel has a middle"), ("full", 3, "give 'same', 'valid' or a size")],
