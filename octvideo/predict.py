@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from octvideo.data import DecodeError
 from octvideo.data.prepare.video_files import find_videos
+from octvideo.data.remote import local_path
 from octvideo.data.video.decode import iter_frames, open_video
 from octvideo.data.video.encode import write_video
 from octvideo.errors import DataError
@@ -40,8 +41,12 @@ class NamedVideo:
         )
 
 
-def videos_of(path: Path) -> list[Path]:
-    """A file as it is, or all videos below a folder. Raises DataError for a path that does not exist or holds none."""
+def videos_of(video: str | Path) -> list[Path]:
+    """A file as it is, fetched where it has an address, or all videos below a folder.
+
+    Raises DataError for a path that does not exist or holds none, and for an address that cannot be fetched.
+    """
+    path = Path(local_path(video))
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
     return find_videos(path) if path.is_dir() else [path]

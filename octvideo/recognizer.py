@@ -4,12 +4,12 @@ recognizer = octvideo.load("runs/demo/checkpoints/best.pyth")
 recognizer.predict("video.mp4")
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from octvideo.checkpoint import InputSpec
 from octvideo.data.clips.sliding import sliding_clips
 from octvideo.data.clips.views import ViewSpec, read_clips, view_batches
-from octvideo.data.sampling import ClipRule, Timing
+from octvideo.data.sampling import ClipRule
+from octvideo.data.sources import Source, is_several, opened, streamed
 from octvideo.data.transforms import normalize, resize_frame
-from octvideo.data.video.decode import iter_frames, open_video
-from octvideo.data.video.video import Prepare
 from octvideo.deploy.engines import WindowScores, optimize
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models.network import HeadAct
@@ -31,7 +30,8 @@ from octvideo.weights.load import network_of
 from octvideo.weights.pretrained import read_weights
 
 Frames = NDArray[np.uint8]
-Source = str | Path | Frames | Iterable[Frames]
+Files = list[str] | list[Path] | list[str | Path] | list[bytes]
+Videos = Source | Sequence[Source]
 VIEWS_PER_PASS = 8
 
 
@@ -62,8 +62,11 @@ class Timeline:
 
 
 class Recognizer:
-    """Made by `octvideo.load`. Videos are paths, uint8 arrays (T, H, W, 3) or iterables of frames (H, W, 3), RGB.
+    """Made by `octvideo.load`.
 
+    A video is a path, an address (http://, https://, fetched once into the cache folder), the bytes of a file, a file
+    open for reading, uint8 frames (T, H, W, 3) as an array or a tensor, a tensor (T, 3, H, W), or an iterable of frames
+    (H, W, 3); colors are RGB. A list of videos gives a list of results.
     Frames without a file have no frame rate: `fps` (by default the rate that the network was trained at) is theirs.
     Threads may share a recognizer once it is loaded and optimized, and a pickle of it works in another process.
     """
@@ -96,6 +99,19 @@ class Recognizer:
             preprocessing["sampling_rule"],
         )
 
+    def __repr__(self) -> str:
+        size = self.preprocessing
+        options = getattr(self.model, "config", {})
+        network = options.get("name", type(self.model).__name__)
+        alpha = f", alpha {alpha:g}" if (alpha := options.get("alpha")) else ""
+        names = ", ".join(self.class_names[:2])
+        several = " of which several may hold" if self.multi_label else ""
+        return (
+            f"Recognizer({network}{alpha}; {len(self.class_names)} classes{several}: {names}, ...; "
+            f"{size['num_frames']} frames x stride {size['sampling_rate']} at {size['target_fps']:g} fps, "
+            f"{size['crop_size']} x {size['crop_size']} pixels; on {self.device})"
+        )
+
     def optimize(self, *, engine: str = "auto") -> "Recognizer":
         """Score faster from now on, the same to 1e-4 (`octvideo.deploy.engines`); takes up to a minute. Returns self.
 
@@ -109,25 +125,44 @@ class Recognizer:
         self._score = optimize(plain, example.to(self.device), engine=engine)
         return self
 
+    @overload
     def predict(
-        self, video: Source, *, views: str = "10x3", top_k: int = 5, fps: float | None = None
-    ) -> list[Prediction]:
+        self, video: Files, *, views: str = ..., top_k: int = ..., fps: float | None = ...
+    ) -> list[list[Prediction]]: ...
+
+    @overload
+    def predict(
+        self, video: Source, *, views: str = ..., top_k: int = ..., fps: float | None = ...
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self, video: Videos, *, views: str = "10x3", top_k: int = 5, fps: float | None = None
+    ) -> list[Prediction] | list[list[Prediction]]:
         """The top_k classes, most probable first. views: clips x crops ("1x1" is 30 times as fast as "10x3").
 
-        Raises DecodeError for a file that cannot be read, ConfigError for other input of the wrong form.
+        Of a list of videos, a list of such lists. Raises DecodeError for a file that cannot be read, ConfigError for
+        other input of the wrong form.
         """
-        return top_predictions(self.scores(video, views=views, fps=fps), self.class_names, top_k)
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+            raise ConfigError(f"top_k is {top_k!r}; give how many classes to name, 1 or more")
+        found = self.scores(video, views=views, fps=fps)
+        if found.ndim == 1:
+            return top_predictions(found, self.class_names, top_k)
+        return [top_predictions(scores, self.class_names, top_k) for scores in found]
 
     def scores(
-        self, video: Source, *, views: str = "10x3", fps: float | None = None
+        self, video: Videos, *, views: str = "10x3", fps: float | None = None
     ) -> NDArray[np.float32]:
-        """Probabilities of all classes (C,): the mean over the views."""
+        """Probabilities of all classes (C,): the mean over the views. Of a list of N videos, (N, C)."""
         return self._over_views(self._score, video, views, fps)
 
     def features(
-        self, video: Source, *, views: str = "1x1", fps: float | None = None
+        self, video: Videos, *, views: str = "1x1", fps: float | None = None
     ) -> NDArray[np.float32]:
-        """What the classifier sees, pooled over time and space: (2048,) for a ResNet-50; the mean over the views."""
+        """What the classifier sees, pooled over time and space: (2048,) for a ResNet-50; the mean over the views.
+
+        Of a list of N videos, (N, 2048).
+        """
         return self._over_views(self._pooled, video, views, fps)
 
     @torch.inference_mode()
@@ -146,29 +181,32 @@ class Recognizer:
         Windows hold equally many frames; they start and end when these are shown, which in a file of varying rate
         makes some of them shorter. times: those seconds, for frames that come without a file (else 1 / fps apart).
         """
-        if not (window_seconds > 0 and stride_seconds > 0):
+        if not (0 < window_seconds < math.inf and 0 < stride_seconds < math.inf):
             raise ConfigError(
                 f"windows of {window_seconds} s every {stride_seconds} s; both must be positive"
             )
-        frames, rate, times = self._stream(video, fps, times)
-        window, step = max(round(window_seconds * rate), 1), max(round(stride_seconds * rate), 1)
+        if is_several(video):
+            raise ConfigError("a timeline is of one video; call it for each of the list")
         starts, scores = [], []
-        clips = sliding_clips(
-            frames, window=window, step=step, num_frames=self._rule.num_frames, keep=self._small
-        )
-        while batch := list(islice(clips, VIEWS_PER_PASS)):
-            starts += [start for start, _ in batch]
-            inputs = torch.stack([self._centre(np.stack(clip)) for _, clip in batch])
-            scores.append(_finite(self._score(self._prepare(inputs)).float().cpu().numpy()))
-        if not starts:
-            raise ConfigError("the video has no frames")
+        with streamed(video, fps, self._rule.target_fps, times) as (frames, rate, times):
+            window, step = (max(round(s * rate), 1) for s in (window_seconds, stride_seconds))
+            clips = sliding_clips(
+                frames, window=window, step=step, num_frames=self._rule.num_frames, keep=self._small
+            )
+            while batch := list(islice(clips, VIEWS_PER_PASS)):
+                starts += [start for start, _ in batch]
+                inputs = torch.stack([self._centre(np.stack(clip)) for _, clip in batch])
+                scores.append(_finite(self._score(self._prepare(inputs)).float().cpu().numpy()))
         begins, ends = (_seconds_at(np.array(starts) + shift, times, rate) for shift in (0, window))
         return Timeline(self.class_names, begins, ends, np.concatenate(scores))
 
     @torch.inference_mode()
     def _over_views(
-        self, compute: Any, video: Source, views: str, fps: float | None
+        self, compute: Any, video: Videos, views: str, fps: float | None
     ) -> NDArray[np.float32]:
+        if is_several(video):
+            each = [self._over_views(compute, one, views, fps) for one in video]
+            return np.stack(each)
         spec = self.view_spec(views)
         frames, clips = self._read(video, spec, fps)
         batches = view_batches(frames.to(self.device), clips, spec, VIEWS_PER_PASS)
@@ -184,7 +222,7 @@ class Recognizer:
 
     def view_spec(self, views: str) -> ViewSpec:
         """ "10x3" as the views of this network. Raises ConfigError for anything but CLIPSxCROPS."""
-        clips, x, crops = views.partition("x")
+        clips, x, crops = views.partition("x") if isinstance(views, str) else ("", "", "")
         if not (x and clips.isdecimal() and crops.isdecimal()):
             raise ConfigError(f"views are {views!r}; give clips x crops, as '10x3' or '1x1'")
         size = self.preprocessing
@@ -194,32 +232,8 @@ class Recognizer:
 
     def _read(self, video: Source, spec: ViewSpec, fps: float | None) -> tuple[Tensor, Tensor]:
         """uint8 (F, H, W, 3) frames at the short side of the test, and each clip's places in them."""
-        with self._opened(video, fps) as source:
+        with opened(video, fps, self._rule.target_fps) as source:
             return read_clips(source, spec)
-
-    @contextmanager
-    def _opened(self, video: Source, fps: float | None) -> Iterator[Any]:
-        if isinstance(video, str | Path):
-            with open_video(video) as file:
-                yield file
-        else:
-            frames = video if isinstance(video, np.ndarray) else np.stack(list(video))
-            yield _InMemory(_check_frames(frames), fps or self._rule.target_fps)
-
-    def _stream(
-        self, video: Source, fps: float | None, times: Sequence[float]
-    ) -> tuple[Iterator[Frames], float, Sequence[float]]:
-        if isinstance(video, str | Path):
-            with open_video(video) as file:
-                info, times = file.info, file.timing(exact_times=True).times
-            # A damaged file is announced with the frames that decode, and is left before the damage.
-            return islice(iter_frames(video), info.num_frames), info.fps, times
-        frames = iter(video)
-        first = next(frames, None)
-        if first is None:
-            raise ConfigError("the video has no frames")
-        _check_frames(np.asarray(first)[None])
-        return chain([first], frames), fps or self._rule.target_fps, times
 
     def _small(self, frame: Frames) -> Frames:
         return resize_frame(frame, self.preprocessing["short_side"])
@@ -236,22 +250,6 @@ class Recognizer:
 
     def _pooled(self, x: Tensor) -> Tensor:
         return torch.cat([pathway.mean((2, 3, 4)) for pathway in self.model.features(x)], dim=1)
-
-
-class _InMemory:
-    """Frames in an array, read as a file is."""
-
-    path = "the frames given"
-
-    def __init__(self, frames: Frames, fps: float) -> None:
-        self._frames, self._fps = frames, fps
-
-    def timing(self, *, exact_times: bool = False) -> Timing:
-        return Timing(len(self._frames), self._fps)
-
-    def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames:
-        chosen = self._frames[list(indices)]
-        return np.stack([prepare(frame) for frame in chosen]) if prepare else chosen
 
 
 def load(
@@ -284,12 +282,13 @@ def load(
         raise CheckpointError(
             f"{path}: holds an image network; `octvideo inflate` makes a video network of it"
         )
+    chosen = _device(device)
     try:
         return Recognizer(
             network_of(checkpoint),
             checkpoint.class_names,
             checkpoint.input.as_dict(),
-            torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+            chosen,
             multi_label=checkpoint.multi_label,
             head_act=cast(HeadAct | None, checkpoint.head_act),
         )
@@ -297,6 +296,19 @@ def load(
         raise CheckpointError(
             f"{path}: its input or output is not described as training does ({error})"
         ) from error
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    """Raises ConfigError for one that this machine does not have."""
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device={device!r}: cannot be used here ({reason}); leave it out for the best that there is"
+        ) from error
+    return chosen
 
 
 def top_predictions(
@@ -321,11 +333,3 @@ def _finite(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     if not np.isfinite(scores).all():
         raise CheckpointError("the network's outputs are not finite; its weights have diverged")
     return scores
-
-
-def _check_frames(frames: Frames) -> Frames:
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-        raise ConfigError(
-            f"got frames {frames.dtype} {frames.shape}; a video is uint8 (T, H, W, 3), RGB"
-        )
-    return frames

@@ -1,5 +1,7 @@
 """`octvideo.load`: a checkpoint that names what happens in a video, however the video comes."""
 
+import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +11,13 @@ import pytest
 import torch
 
 import octvideo
+import octvideo.download
 import octvideo.recognizer
 from octvideo.data.clips.sliding import sliding_clips
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import Timing
 from octvideo.data.video.encode import write_video
-from octvideo.errors import CheckpointError, ConfigError
+from octvideo.errors import CheckpointError, ConfigError, OctvideoError
 
 
 @pytest.fixture(scope="module")
@@ -206,17 +209,138 @@ def test_views_of_another_form_are_refused(recognizer, frames, views):
         recognizer.predict(frames, views=views)
 
 
+def test_bytes_open_files_and_addresses_are_read_as_the_file(
+    recognizer, video, tmp_path, monkeypatch
+):
+    expected = recognizer.scores(video, views="1x1")
+    monkeypatch.setenv("OCTVIDEO_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        octvideo.download, "_append", lambda url, part: part.write_bytes(video.read_bytes())
+    )
+
+    with video.open("rb") as file:
+        of_file = recognizer.scores(file, views="1x1")
+
+    np.testing.assert_array_equal(of_file, expected)
+    np.testing.assert_array_equal(recognizer.scores(video.read_bytes(), views="1x1"), expected)
+    np.testing.assert_array_equal(
+        recognizer.scores("https://host/a/clip.mp4?x=1", views="1x1"), expected
+    )
+    assert [p.name[12:] for p in (tmp_path / "cache" / "files").glob("*.mp4")] == ["-clip.mp4"]
+
+
+def test_a_list_of_videos_gives_a_list_of_results(recognizer, video, frames):
+    one = recognizer.scores(video, views="1x1")
+
+    assert (
+        recognizer.predict([video, str(video)], views="1x1", top_k=2)
+        == [recognizer.predict(video, views="1x1", top_k=2)] * 2
+    )
+    np.testing.assert_array_equal(recognizer.scores((video,), views="1x1"), one[None])
+    assert recognizer.features([frames, frames[:9]], views="1x1").shape[0] == 2
+
+
+@pytest.mark.parametrize("form", ["channels last", "channels first", "frames"])
+def test_tensors_are_read_as_arrays(recognizer, frames, form):
+    tensor = torch.from_numpy(frames)
+    given = {
+        "channels last": tensor,
+        "channels first": tensor.permute(0, 3, 1, 2),
+        "frames": iter(tensor),
+    }[form]
+
+    np.testing.assert_array_equal(
+        recognizer.scores(given, views="1x1"), recognizer.scores(frames, views="1x1")
+    )
+
+
+def test_a_timeline_is_made_of_bytes_and_tensors(recognizer, video, frames):
+    of_file = recognizer.timeline(video, window_seconds=0.5, stride_seconds=0.25)
+    of_bytes = recognizer.timeline(video.read_bytes(), window_seconds=0.5, stride_seconds=0.25)
+    windows = {"window_seconds": 0.5, "stride_seconds": 0.25, "fps": 30}
+
+    np.testing.assert_array_equal(of_bytes.scores, of_file.scores)
+    np.testing.assert_array_equal(
+        recognizer.timeline(torch.from_numpy(frames).permute(0, 3, 1, 2), **windows).scores,
+        recognizer.timeline(frames, **windows).scores,
+    )
+
+
+def test_the_repr_names_network_classes_and_input(recognizer):
+    shown = repr(recognizer)
+
+    assert re.fullmatch(
+        r"Recognizer\(i3d_r26, alpha 0\.25; 6 classes: a, b, \.\.\.; 4 frames x stride \d at 30 fps, "
+        r"32 x 32 pixels; on cpu\)",
+        shown,
+    ), shown
+
+
 @pytest.mark.parametrize(
-    "frames",
+    ("source", "message"),
     [
-        np.zeros((4, 8, 8, 3), np.float32),
-        np.zeros((8, 8, 3), np.uint8),
-        np.zeros((0, 8, 8, 3), np.uint8),
+        (np.zeros((4, 8, 8, 3), np.float32), r"float32 \(4, 8, 8, 3\); a video is uint8"),
+        (np.zeros((8, 8, 3), np.uint8), r"uint8 \(T, H, W, 3\)"),
+        (np.zeros((0, 8, 8, 3), np.uint8), r"uint8 \(T, H, W, 3\)"),
+        (torch.zeros(4, 3, 8, 8), r"float32 \(4, 8, 8, 3\)"),
+        (torch.zeros(4, 3, 8, 8, dtype=torch.bfloat16), r"uint8 \(T, H, W, 3\)"),
+        ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)], "have one size"),
+        ([np.zeros((8, 8), np.uint8)], r"uint8 \(T, H, W, 3\)"),
+        ([], "no frames"),
+        (iter(()), "no frames"),
+        ([1, 2], r"uint8 \(T, H, W, 3\)"),
+        (7, "got a int; a video is a path"),
+        (None, "got a NoneType; a video is a path"),
+        ({"video": "a.mp4"}, "got a dict; a video is a path"),
+        (io.StringIO("text"), "open it with mode 'rb'"),
+        (b"", "the bytes given: there are none"),
+        (b"no video", "the bytes given: "),
+        ("", "the path of the video is empty"),
+        (["none.mp4"], r"none\.mp4"),
+        ("nowhere://a.mp4", "register a handler"),
     ],
 )
-def test_frames_of_another_form_are_refused(recognizer, frames):
-    with pytest.raises(ConfigError, match=r"uint8 \(T, H, W, 3\)"):
-        recognizer.predict(frames)
+@pytest.mark.parametrize("ask", ["predict", "timeline"])
+def test_what_is_no_video_is_refused_in_one_line(recognizer, source, message, ask):
+    if ask == "timeline" and isinstance(source, list):
+        source = iter(source)  # which may change its size, and is no list of videos
+        if message in ("have one size", r"none\.mp4"):
+            return
+
+    with pytest.raises(OctvideoError, match=message) as caught:
+        getattr(recognizer, ask)(source)
+
+    assert "\n" not in str(caught.value)
+    assert "octvideo_" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top_k": 0}, "top_k is 0"),
+        ({"top_k": 2.0}, "top_k is 2.0"),
+        ({"fps": 0}, "fps is 0"),
+        ({"fps": float("nan")}, "fps is nan"),
+        ({"views": 10}, "views are 10"),
+    ],
+)
+def test_options_of_another_form_are_refused(recognizer, frames, options, message):
+    with pytest.raises(ConfigError, match=message):
+        recognizer.predict(frames, **options)
+
+
+def test_a_rate_beside_a_file_is_refused(recognizer, video):
+    with pytest.raises(ConfigError, match="leave fps out"):
+        recognizer.predict(video, fps=30)
+    with pytest.raises(ConfigError, match="leave times out"):
+        recognizer.timeline(video, times=[0.0])
+    with pytest.raises(ConfigError, match="one video"):
+        recognizer.timeline([video])
+
+
+def test_a_device_that_is_not_there_is_named(tiny_checkpoint):
+    with pytest.raises(ConfigError, match="device='banana'"):
+        octvideo.load(tiny_checkpoint, device="banana")
 
 
 def test_a_file_that_is_no_video_is_refused_by_name(recognizer, tmp_path):

@@ -32,6 +32,7 @@ from octvideo.engine.evaluation.results import (
 )
 from octvideo.errors import CheckpointError
 from octvideo.files import is_local
+from octvideo.report.environment import versions
 from octvideo.report.html import write_report
 from octvideo.weights import load_weights
 from octvideo.weights.assumptions import Assumptions
@@ -75,6 +76,12 @@ def _test(cfg: Any, procs: Processes, checkpoint: Checkpoint, list_path: str) ->
             title: {key: found[key] for key in ("top1_acc", "top5_acc")}
             for title, found in summaries.items()
         }
+    paths = [Path(path).name for path in test.videos.paths]
+    summary["data"] = {
+        "fingerprint": digest(list(zip(paths, test.videos.labels, strict=True))),
+        "entries": len(paths),
+    }
+    summary["made_with"] = versions()
     if procs.is_main:
         write_results(cfg.OUTPUT_DIR, evaluation, summary)
         _report(cfg, procs, test, summary, checkpoint)

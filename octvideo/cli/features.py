@@ -15,7 +15,9 @@ from octvideo.recognizer import Recognizer
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_network_argument(parser)
-    parser.add_argument("--video", required=True, type=Path, help="a video or a folder of videos")
+    parser.add_argument(
+        "--video", required=True, help="a video, its http(s) address, or a folder of videos"
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="NPZ")
     parser.add_argument("--views", default="1x1", help="clips x crops per video (1x1)")
 

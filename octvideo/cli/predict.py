@@ -21,7 +21,9 @@ from octvideo.predict import name_videos, videos_of, write_named_video, write_sc
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_network_argument(parser)
-    parser.add_argument("--video", required=True, type=Path, help="a video or a folder of videos")
+    parser.add_argument(
+        "--video", required=True, help="a video, its http(s) address, or a folder of videos"
+    )
     parser.add_argument(
         "--output", type=Path, help="an .mp4 of one video with its classes, or a .csv of scores"
     )
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.features:
         check_npz(args.features, "--features")
-    if draws and args.video.is_dir():
+    if draws and Path(args.video).is_dir():
         raise ConfigError(
             f"--output {args.output}: an .mp4 is made of one video; for a folder write a .csv"
         )

@@ -1,9 +1,13 @@
-"""Data that lies elsewhere: a path with a scheme (s3://...) is fetched by the handler registered for it with iopath."""
+"""Data that lies elsewhere: http(s) through the cache folder, other schemes by the handler registered with iopath."""
 
+import hashlib
 import os
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
-from octvideo.errors import DataError
+from octvideo.download import cached
+from octvideo.errors import CheckpointError, DataError
 
 
 def local_path(path: str | Path) -> str:
@@ -12,6 +16,10 @@ def local_path(path: str | Path) -> str:
     if "://" not in path:
         return path
     from iopath.common.file_io import g_pathmgr
+
+    handled = any(path.startswith(prefix) for prefix in g_pathmgr._path_handlers)
+    if path.startswith(("http://", "https://")) and not handled:
+        return _downloaded(path)
 
     try:
         found = g_pathmgr.get_local_path(path)
@@ -26,6 +34,16 @@ def local_path(path: str | Path) -> str:
             f"{path}: nothing can fetch this; register a handler for its scheme with iopath's g_pathmgr"
         )
     return found
+
+
+def _downloaded(url: str) -> str:
+    """The file of the cache folder, fetched at first use; two addresses never share one."""
+    last = re.sub(r"[^\w.-]", "_", PurePosixPath(urlsplit(url).path).name)[-80:]
+    try:
+        return str(cached(url, f"files/{hashlib.sha256(url.encode()).hexdigest()[:12]}-{last}"))
+    except (CheckpointError, ValueError) as error:
+        reason = str(error).removeprefix(f"{url}: ")
+        raise DataError(f"{url}: cannot be fetched ({reason})") from error
 
 
 def join(folder: str | Path, name: str) -> str:

@@ -2,12 +2,52 @@
 
 import os
 import platform
-from importlib.metadata import version
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from octvideo.report.known_problems import cudnn_version
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The software that decides a number, by package; the commit where octvideo runs from a git checkout."""
+    packages = ("octvideo", "torch", "numpy", "av", "decord", "pytorchvideo")
+    found = {name: _version(name) for name in packages}
+    found |= {"python": platform.python_version(), "commit": commit()}
+    return {name: number for name, number in found.items() if number}
+
+
+def commit() -> str:
+    """The git commit of the checkout that octvideo runs from, with "+changes" where files differ; "" elsewhere."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # Installed: a repository around it is somebody else's.
+        return ""
+    head, changes = (
+        _git(root, *words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
+    )
+    return head + "+changes" * bool(head and changes)
+
+
+def _git(root: Path, *words: str) -> str:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def environment() -> dict[str, str]:

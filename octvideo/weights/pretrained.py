@@ -1,6 +1,7 @@
 """Public networks by name: a table of plain data, and the checkpoints that its rows stand for.
 
     octvideo.load("i3d_r50_k400")                              a recognizer
+    octvideo.load("hf://user/name")                            of a published folder (octvideo/publish.py)
     octvideo.create_model("i3d_r50", weights="i3d_r50_k400")   a network with these weights
     TRAIN.CHECKPOINT_FILE_PATH=i3d_r50_k400                    fine-tuning from them
 
@@ -16,12 +17,14 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from octvideo import hub
 from octvideo.checkpoint import Checkpoint
 from octvideo.download import cached
 from octvideo.errors import CheckpointError
 from octvideo.weights.convert import convert_weights
 from octvideo.weights.describe import describe, read_classes, read_input
 
+PUBLISHED = "model.safetensors"  # in a folder that `octvideo export --card` writes
 TABLE = Path(__file__).with_name("pretrained.csv")
 NUM_CLASSES = {"something-something-v2": 174, "charades": 157, "imagenet": 1000}
 
@@ -75,10 +78,15 @@ def pretrained_networks() -> dict[str, Pretrained]:
 
 
 def read_weights(source: str) -> Checkpoint:
-    """The checkpoint that a path, or the name of a public network, stands for. A file of that name comes first.
+    """The checkpoint that a path, hf://user/name, or the name of a public network stands for. A path comes first.
 
-    Raises CheckpointError for a file that is missing, damaged or hostile, and where a public one cannot be fetched.
+    Of a folder, its model.safetensors. Raises CheckpointError for a file that is missing, damaged or hostile, and where
+    a public one cannot be fetched.
     """
+    if source.startswith(hub.SCHEME):
+        return Checkpoint.read(str(hub.fetch(source, PUBLISHED)))
+    if Path(source).is_dir():
+        return Checkpoint.read(_published(Path(source)))
     if source in pretrained_networks() and not Path(source).exists():
         return fetch(pretrained_networks()[source])
     is_name = not (Path(source).exists() or "/" in source or PurePosixPath(source).suffix)
@@ -91,6 +99,14 @@ def read_weights(source: str) -> Checkpoint:
     if source.endswith((".params", ".tar")):
         return convert_weights(source).checkpoint(path=source)
     return Checkpoint.read(source)
+
+
+def _published(folder: Path) -> str:
+    if not (folder / PUBLISHED).is_file():
+        best = folder / "checkpoints" / "best.pyth"
+        advice = f"name the file: {best}" if best.is_file() else "name the file"
+        raise CheckpointError(f"{folder}: is a folder without a {PUBLISHED}; {advice}")
+    return str(folder / PUBLISHED)
 
 
 def fetch(entry: Pretrained) -> Checkpoint:

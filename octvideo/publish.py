@@ -1,0 +1,224 @@
+"""A trained network as a folder to publish, which `octvideo.load(folder)` reads and the Hugging Face Hub shows.
+
+model.safetensors   the weights, and all that is needed to use them: network, classes, input, settings
+config.yaml         the settings of the training
+classes.txt         a class a line, in the order of the labels
+input.json          what the weights assume of a clip
+README.md           the model card
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+
+from octvideo.checkpoint import Checkpoint
+from octvideo.complexity import count
+from octvideo.download import hash_of
+from octvideo.errors import CheckpointError, DataError
+from octvideo.files import write_atomically
+from octvideo.report.environment import versions
+from octvideo.weights.load import network_of
+from octvideo.weights.pretrained import PUBLISHED, read_weights
+
+SHOWN_CLASSES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a model card says beside what the checkpoint holds.
+
+    name: of the network, for people. license: of the weights, as the Hub spells it ("cc-by-4.0").
+    results: the content of results.json of these weights; {} where they were not tested.
+    """
+
+    name: str
+    license: str = ""
+    results: Mapping[str, Any] | None = None
+
+
+def write_card(
+    checkpoint_path: str,
+    folder: str | Path,
+    *,
+    name: str = "",
+    license: str = "",
+    results: str | Path = "",
+) -> Path:
+    """Write the folder and return the path of its model card.
+
+    results: a results.json of these weights; by default that of the checkpoint's run, where there is one. Folders on
+    this machine, which settings name, are cut to their last part. Raises CheckpointError for weights that say neither
+    network nor classes, DataError for results of other weights.
+    """
+    checkpoint = read_weights(checkpoint_path)
+    if not (checkpoint.network and checkpoint.class_names and checkpoint.input.num_frames):
+        raise CheckpointError(
+            f"{checkpoint_path}: does not say its video network, classes and input; convert it (`octvideo convert`)"
+        )
+    folder = Path(folder)
+    name = name or folder.resolve().name
+    public = replace(checkpoint, recipe=_without_places(checkpoint.recipe))
+    card = Card(name, license, _results_of(Path(checkpoint_path), results))
+    folder.mkdir(parents=True, exist_ok=True)
+    replace(public, training={}, average=None, state=public.weights).write(str(folder / PUBLISHED))
+    _write(folder / "config.yaml", public.recipe)
+    _write(folder / "classes.txt", "".join(f"{c}\n" for c in public.class_names))
+    seen = public.input.as_dict() | {"network": public.network}
+    _write(folder / "input.json", json.dumps(seen, indent=1) + "\n")
+    _write(folder / "README.md", card_text(public, card, hash_of(folder / PUBLISHED)))
+    return folder / "README.md"
+
+
+def card_text(checkpoint: Checkpoint, card: Card, sha256: str) -> str:
+    """The model card as Markdown, with the facts that the Hub reads in front."""
+    front = yaml.safe_dump(_front_matter(checkpoint, card), sort_keys=False, allow_unicode=True)
+    return f"---\n{front}---\n" + "\n".join(_body(checkpoint, card, sha256)) + "\n"
+
+
+def _front_matter(checkpoint: Checkpoint, card: Card) -> dict[str, Any]:
+    front: dict[str, Any] = {
+        "license": card.license or "unknown",
+        "library_name": "octvideo",
+        "pipeline_tag": "video-classification",
+        "tags": ["octvideo", "action-recognition", checkpoint.network["name"]],
+    }
+    if found := _metrics(card.results or {}):
+        front["model-index"] = [
+            {
+                "name": card.name,
+                "results": [
+                    {
+                        "task": {"type": "video-classification"},
+                        "dataset": {"name": _list_of(card.results or {}), "type": "custom"},
+                        "metrics": [{"type": t, "value": v, "name": n} for t, v, n in found],
+                    }
+                ],
+            }
+        ]
+    return front
+
+
+def _metrics(results: Mapping[str, Any]) -> list[tuple[str, float, str]]:
+    if "top1_acc" in results:
+        return [
+            ("accuracy", results["top1_acc"], "top-1, %"),
+            ("accuracy", results["top5_acc"], "top-5, %"),
+        ]
+    return [("mean_average_precision", results["map"], "mAP")] if "map" in results else []
+
+
+def _body(checkpoint: Checkpoint, card: Card, sha256: str) -> Iterator[str]:
+    network, seen = checkpoint.network, checkpoint.input
+    size = seen.crop_size or 224
+    cost = count(network_of(checkpoint), (1, 3, seen.num_frames or 1, size, size))
+    alpha = network.get("alpha", 0)
+    yield f"# {card.name}\n"
+    yield f"{network['name']}{f' with octave ratio alpha = {alpha:g}' if alpha else ''}, trained with octvideo.\n"
+    yield from _accuracy(card.results or {})
+    yield "## Use\n"
+    yield "```python\nimport octvideo\n"
+    yield f'recognizer = octvideo.load("{card.name}")  # this folder, or hf://user/name'
+    yield 'print(recognizer.predict("video.mp4"))\n```\n'
+    yield "```bash"
+    yield f"octvideo predict --model {card.name} --video video.mp4"
+    yield f"octvideo test --checkpoint {card.name}/{PUBLISHED} --list test.csv"
+    yield f"octvideo train --cfg {card.name}/config.yaml DATA.PATH_TO_DATA_DIR=my_data\n```\n"
+    yield "## Facts\n"
+    yield "| | |\n|---|---|"
+    yield f"| parameters | {cost.parameters / 1e6:.2f} M |"
+    yield f"| multiply-adds of one view | {cost.macs / 1e9:.2f} G |"
+    yield (
+        f"| input | {seen.num_frames} frames, stride {seen.sampling_rate}, at {seen.target_fps:g} frames per second, "
+        f"{size} x {size} of a short side of {seen.short_side or size} |"
+    )
+    yield f"| mean, standard deviation | {_numbers(seen.mean)}; {_numbers(seen.std)} |"
+    yield f"| output | {'a probability per class' if checkpoint.multi_label else 'one class'} |"
+    yield f"| license of the weights | {card.license or 'not stated'} |"
+    yield f"| {PUBLISHED} | sha256 {sha256} |"
+    for what, value in _data_facts(checkpoint, card.results or {}):
+        yield f"| {what} | {value} |"
+    made_with = ", ".join(f"{package} {number}" for package, number in versions().items())
+    yield f"| exported with | {made_with} |"
+    names = checkpoint.class_names
+    more = f" and {len(names) - SHOWN_CLASSES} more" if len(names) > SHOWN_CLASSES else ""
+    shown = ", ".join(f"`{_in_code(c)}`" for c in names[:SHOWN_CLASSES])
+    yield f"\n## Classes\n\n{len(names)}, in `classes.txt`: {shown}{more}"
+
+
+def _accuracy(results: Mapping[str, Any]) -> Iterator[str]:
+    views = results.get("protocol", {}).get("views", "")
+    where = f"{results.get('num_videos')} videos of {_list_of(results)}, {views} views of each"
+    if "top1_acc" in results:
+        low, high = results["top1_interval"]
+        yield (
+            f"Top-1 {results['top1_acc']:.2f} % (95 % interval {low:.1f} to {high:.1f}), "
+            f"top-5 {results['top5_acc']:.2f} %: {where}.\n"
+        )
+    elif "map" in results:
+        yield f"mAP {100 * results['map']:.2f} %: {where}.\n"
+    else:
+        yield "These weights were not tested: `octvideo test --checkpoint ...`, then export again.\n"
+
+
+def _data_facts(checkpoint: Checkpoint, results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Fingerprints: of a list's names and labels, by which two runs can tell that they used one list."""
+    data = checkpoint.training.get("data")
+    if isinstance(data, dict):
+        yield (
+            "training list",
+            f"{data.get('samples')} entries, fingerprint {data.get('fingerprint')}",
+        )
+    if tested := results.get("data"):
+        yield "test list", f"{tested['entries']} entries, fingerprint {tested['fingerprint']}"
+    if made := results.get("made_with"):
+        yield "tested with", ", ".join(f"{k} {v}" for k, v in made.items() if v)
+
+
+def _results_of(checkpoint: Path, given: str | Path) -> dict[str, Any]:
+    """The results of a checkpoint, {} where its run has none; those of other weights are refused or left out."""
+    path = Path(given) if given else checkpoint.parent.parent / "results.json"
+    if not given and not path.is_file():
+        return {}
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        of_these = results["protocol"]["checkpoint_sha256"] == hash_of(checkpoint)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: is no results.json of `octvideo test` ({type(error).__name__})"
+        ) from error
+    if of_these:
+        return dict(results)
+    if given:
+        raise DataError(
+            f"{path}: is of other weights than {checkpoint}; test these, or leave it out"
+        )
+    return {}
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(str(path), lambda file: file.write(text.encode()))
+
+
+def _list_of(results: Mapping[str, Any]) -> str:
+    """The last two parts of the list's path: no folder of this machine is published."""
+    return "/".join(PurePath(results.get("protocol", {}).get("list") or "test.csv").parts[-2:])
+
+
+def _without_places(recipe: str) -> str:
+    """Settings with each absolute path cut to its last part."""
+    return re.sub(
+        r"(?m)(?<=[\s'\"])(?:/|\w+://)[^\s'\"]*?([^/\s'\"]+)/?(?=['\"\s]|$)", r"\1", recipe
+    )
+
+
+def _in_code(text: str) -> str:
+    return text.replace("`", "'").replace("\n", " ")
+
+
+def _numbers(values: tuple[float, ...] | None) -> str:
+    return ", ".join(f"{value:.4g}" for value in values or ())

@@ -1,0 +1,193 @@
+"""A trained network as a folder that others load, with a card that says what it is and how well it does."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import octvideo
+from octvideo import hub
+from octvideo.checkpoint import Checkpoint
+from octvideo.cli.main import main
+from octvideo.download import hash_of
+from octvideo.errors import CheckpointError, DataError, OctvideoError
+from octvideo.publish import write_card
+
+
+@pytest.fixture
+def run(tiny_checkpoint, tmp_path) -> Path:
+    """The folder of a tested run."""
+    checkpoint = tmp_path / "run" / "checkpoints" / "best.pyth"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(tiny_checkpoint.read_bytes())
+    results = {
+        "split": "test_final",
+        "num_videos": 40,
+        "top1_acc": 62.5,
+        "top5_acc": 90.0,
+        "top1_interval": [47.5, 77.5],
+        "protocol": {
+            "checkpoint_sha256": hash_of(checkpoint),
+            "list": "/home/somebody/data/mine/test.csv",
+            "views": "10x3",
+        },
+        "data": {"entries": 40, "fingerprint": "0123456789abcdef"},
+        "made_with": {"octvideo": "0.1.0", "commit": "abc"},
+    }
+    (tmp_path / "run" / "results.json").write_text(json.dumps(results))
+    return tmp_path / "run"
+
+
+def test_the_folder_names_videos_as_the_checkpoint_does(run, tmp_path):
+    clip = np.random.default_rng(0).integers(0, 255, (12, 40, 40, 3), np.uint8)
+    write_card(str(run / "checkpoints" / "best.pyth"), tmp_path / "mine")
+
+    published = octvideo.load(tmp_path / "mine", device="cpu")
+
+    trained = octvideo.load(run / "checkpoints" / "best.pyth", device="cpu")
+    np.testing.assert_array_equal(
+        published.scores(clip, views="1x1"), trained.scores(clip, views="1x1")
+    )
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [
+        "README.md",
+        "classes.txt",
+        "config.yaml",
+        "input.json",
+        "model.safetensors",
+    ]
+    assert (tmp_path / "mine" / "classes.txt").read_text().split() == list("abcdef")
+
+
+def test_the_card_says_accuracy_data_license_and_command(run, tmp_path):
+    card = write_card(
+        str(run / "checkpoints" / "best.pyth"), tmp_path / "mine", license="cc-by-4.0"
+    ).read_text()
+
+    _, front, body = card.split("---\n", 2)
+    facts = yaml.safe_load(front)
+    assert facts["license"] == "cc-by-4.0"
+    assert facts["model-index"][0]["results"][0]["metrics"][0]["value"] == 62.5
+    for said in (
+        "Top-1 62.50 % (95 % interval 47.5 to 77.5), top-5 90.00 %: 40 videos of mine/test.csv, 10x3",
+        "fingerprint 0123456789abcdef",
+        "license of the weights | cc-by-4.0",
+        "octvideo predict --model mine --video video.mp4",
+        hash_of(tmp_path / "mine" / "model.safetensors"),
+        "4 frames, stride",
+        "`a`, `b`",
+    ):
+        assert said in body
+
+
+def test_no_folder_of_this_machine_is_published(tiny_checkpoint, tmp_path):
+    state = torch.load(tiny_checkpoint, weights_only=True)
+    state["cfg"] = (
+        "DATA:\n  PATH_TO_DATA_DIR: /home/somebody/kinetics/\n  PATH_PREFIX: ''\n"
+        "OUTPUT_DIR: s3://bucket/runs/mine\nTRAIN:\n  CHECKPOINT_FILE_PATH: '/a b/c d.pyth'\n"
+    )
+    torch.save(state, tmp_path / "best.pyth")
+
+    write_card(str(tmp_path / "best.pyth"), tmp_path / "mine")
+
+    settings = yaml.safe_load((tmp_path / "mine" / "config.yaml").read_text())
+    assert settings["DATA"] == {"PATH_TO_DATA_DIR": "kinetics", "PATH_PREFIX": ""}
+    assert settings["OUTPUT_DIR"] == "mine"
+    assert settings["TRAIN"] == {"CHECKPOINT_FILE_PATH": "c d.pyth"}
+    written = Checkpoint.read(str(tmp_path / "mine" / "model.safetensors"))
+    assert yaml.safe_load(written.recipe) == settings
+
+
+def test_results_of_other_weights_are_not_theirs(run, tmp_path):
+    results = json.loads((run / "results.json").read_text())
+    results["protocol"]["checkpoint_sha256"] = "0" * 64
+    (run / "results.json").write_text(json.dumps(results))
+    checkpoint = str(run / "checkpoints" / "best.pyth")
+
+    card = write_card(checkpoint, tmp_path / "mine").read_text()
+
+    assert "were not tested" in card
+    with pytest.raises(DataError, match="of other weights"):
+        write_card(checkpoint, tmp_path / "mine", results=run / "results.json")
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(DataError, match=r"no results\.json"):
+        write_card(checkpoint, tmp_path / "mine", results=tmp_path / "other.json")
+
+
+def test_weights_that_say_nothing_of_themselves_get_no_card(tmp_path):
+    torch.save({"model_state": {"w": torch.ones(1)}}, tmp_path / "bare.pyth")
+
+    with pytest.raises(CheckpointError, match="octvideo convert"):
+        write_card(str(tmp_path / "bare.pyth"), tmp_path / "mine")
+
+
+def test_a_folder_without_weights_is_named_with_the_next_step(run):
+    with pytest.raises(CheckpointError, match=r"name the file: .*best\.pyth"):
+        octvideo.load(run)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "nothing to write"),
+        (["--output", "a.onnx", "--push", "me/mine"], "name it with --card"),
+    ],
+)
+def test_export_says_what_is_missing(words, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["export", "--checkpoint", "none.pyth", *words])
+
+    assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def hub_folder(monkeypatch, tmp_path):
+    """huggingface_hub in its local folder form: repositories are folders of tmp_path/hub."""
+    repositories = tmp_path / "hub"
+
+    def download(repository, name, revision=None, local_files_only=False):
+        path = repositories / repository / (revision or "main") / name
+        if not path.is_file():
+            raise OSError(f"404: {repository}")
+        return str(path)
+
+    class Api:
+        def create_repo(self, repository, private, exist_ok):
+            (repositories / repository).mkdir(parents=True, exist_ok=exist_ok)
+            return f"https://huggingface.co/{repository}"
+
+        def upload_folder(self, repo_id, folder_path, revision, commit_message):
+            Path(folder_path).rename(repositories / repo_id / (revision or "main"))
+
+    stand_in = SimpleNamespace(hf_hub_download=download, HfApi=Api)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", stand_in)
+
+
+def test_what_was_pushed_is_loaded_by_its_address(run, tmp_path, hub_folder, capsys):
+    main(
+        ["export", "--checkpoint", str(run / "checkpoints" / "best.pyth")]
+        + ["--card", str(tmp_path / "mine"), "--push", "me/mine"]
+    )
+
+    assert "pushed: https://huggingface.co/me/mine" in capsys.readouterr().out
+    assert octvideo.load("hf://me/mine", device="cpu").class_names == list("abcdef")
+    assert octvideo.load("hf://me/mine@main", device="cpu").class_names == list("abcdef")
+    with pytest.raises(CheckpointError, match="hf://me/none: cannot be reached"):
+        octvideo.load("hf://me/none")
+
+
+@pytest.mark.parametrize("address", ["hf://name", "hf://a/b/c", "hf://", "hf://a/b@"])
+def test_an_address_of_another_form_is_refused(address):
+    with pytest.raises(CheckpointError, match="write hf://user/name"):
+        octvideo.load(address)
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+
+    with pytest.raises(OctvideoError, match=r"octvideo\[hub\]"):
+        hub.fetch("hf://me/mine", "model.safetensors")
