@@ -8,7 +8,6 @@ README.md           the model card
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -18,6 +17,7 @@ import yaml
 
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count
+from octvideo.config.yaml_text import parse_settings
 from octvideo.download import hash_of
 from octvideo.errors import CheckpointError, DataError
 from octvideo.files import write_atomically
@@ -62,7 +62,7 @@ def write_card(
         )
     folder = Path(folder)
     name = name or folder.resolve().name
-    public = replace(checkpoint, recipe=_without_places(checkpoint.recipe))
+    public = replace(checkpoint, recipe=_without_places(checkpoint.recipe, checkpoint_path))
     card = Card(name, license, _results_of(Path(checkpoint_path), results))
     folder.mkdir(parents=True, exist_ok=True)
     replace(public, training={}, average=None, state=public.weights).write(str(folder / PUBLISHED))
@@ -115,7 +115,7 @@ def _metrics(results: Mapping[str, Any]) -> list[tuple[str, float, str]]:
 def _body(checkpoint: Checkpoint, card: Card, sha256: str) -> Iterator[str]:
     network, seen = checkpoint.network, checkpoint.input
     size = seen.crop_size or 224
-    cost = count(network_of(checkpoint), (1, 3, seen.num_frames or 1, size, size))
+    cost = count(network_of(checkpoint), (3, seen.num_frames or 1, size, size))
     alpha = network.get("alpha", 0)
     yield f"# {card.name}\n"
     yield f"{network['name']}{f' with octave ratio alpha = {alpha:g}' if alpha else ''}, trained with octvideo.\n"
@@ -209,11 +209,20 @@ def _list_of(results: Mapping[str, Any]) -> str:
     return "/".join(PurePath(results.get("protocol", {}).get("list") or "test.csv").parts[-2:])
 
 
-def _without_places(recipe: str) -> str:
+def _without_places(recipe: str, source: str) -> str:
     """Settings with each absolute path cut to its last part."""
-    return re.sub(
-        r"(?m)(?<=[\s'\"])(?:/|\w+://)[^\s'\"]*?([^/\s'\"]+)/?(?=['\"\s]|$)", r"\1", recipe
-    )
+    if not recipe:
+        return ""
+    return yaml.safe_dump(_cut(parse_settings(recipe, source)), sort_keys=True)
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _cut(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_cut(item) for item in value]
+    is_place = isinstance(value, str) and (value.startswith(("/", "~")) or "://" in value)
+    return PurePath(value).name if is_place else value
 
 
 def _in_code(text: str) -> str:

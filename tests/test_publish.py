@@ -168,10 +168,9 @@ def hub_folder(monkeypatch, tmp_path):
 
 
 def test_what_was_pushed_is_loaded_by_its_address(run, tmp_path, hub_folder, capsys):
-    main(
-        ["export", "--checkpoint", str(run / "checkpoints" / "best.pyth")]
-        + ["--card", str(tmp_path / "mine"), "--push", "me/mine"]
-    )
+    checkpoint, folder = str(run / "checkpoints" / "best.pyth"), str(tmp_path / "mine")
+
+    main(["export", "--checkpoint", checkpoint, "--card", folder, "--push", "me/mine"])
 
     assert "pushed: https://huggingface.co/me/mine" in capsys.readouterr().out
     assert octvideo.load("hf://me/mine", device="cpu").class_names == list("abcdef")

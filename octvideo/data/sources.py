@@ -99,14 +99,11 @@ def _on_disk(source: Any) -> Iterator[str]:
     if isinstance(source, str | Path):
         yield str(source)
         return
+    if isinstance(source, io.TextIOBase):
+        raise ConfigError(f"got {_name_of(source)} that is open as text; open it with mode 'rb'")
     content = source if hasattr(source, "read") else io.BytesIO(source)
     with NamedTemporaryFile(prefix="octvideo_") as copy:
-        try:
-            shutil.copyfileobj(content, copy)
-        except TypeError as error:
-            raise ConfigError(
-                f"got {_name_of(source)} that is open as text; open it with mode 'rb'"
-            ) from error
+        shutil.copyfileobj(content, copy)
         copy.flush()
         if not copy.tell():
             raise DecodeError(GIVEN, "there are none; a file object is read from where it stands")
