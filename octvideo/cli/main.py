@@ -1,13 +1,12 @@
 """Find a command, read its arguments, run it; a user's mistake ends in one line."""
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from octvideo.errors import exit_on_user_error
+from octvideo.errors import did_you_mean, exit_on_user_error
 
 # Command -> what it does; octvideo/cli/<command>.py does it.
 COMMANDS = {
@@ -40,8 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif words[0] in COMMANDS:
         run_command(words[0], words[1:], prog=f"octvideo {words[0]}")
     else:
-        close = difflib.get_close_matches(words[0], COMMANDS, n=1)
-        advice = f"did you mean {close[0]}?" if close else "`octvideo --help` lists them all"
+        advice = did_you_mean(words[0], COMMANDS, "`octvideo --help` lists them all")
         print(f"error: there is no command {words[0]!r}; {advice}", file=sys.stderr)
         sys.exit(2)
 

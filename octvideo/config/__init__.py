@@ -6,7 +6,6 @@ A file may name what it builds on (`_BASE_: other.yaml`, relative to itself). Fi
 data: a YAML tag that would make a Python object is refused.
 """
 
-import difflib
 import logging
 import math
 import posixpath
@@ -32,7 +31,7 @@ from octvideo.config.defaults import (
 )
 from octvideo.config.find import find_config
 from octvideo.config.yaml_text import parse_settings, parse_value, read_settings
-from octvideo.errors import ConfigError, to_a_screen
+from octvideo.errors import ConfigError, did_you_mean, to_a_screen
 
 __all__ = ["add_config_arguments", "config_from_text", "load_config", "parse_with_settings"]
 
@@ -226,8 +225,7 @@ def _nearest(key: str) -> str:
     known = [name for name, _ in _leaves(DEFAULTS)]
     upper = key.upper()
     same_name = [name for name in known if name.rpartition(".")[2] == upper.rpartition(".")[2]]
-    close = same_name or difflib.get_close_matches(upper, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else "octvideo/config/defaults.py lists them all"
+    return did_you_mean(upper, same_name[:1] or known, "octvideo/config/defaults.py lists them all")
 
 
 # --- Types

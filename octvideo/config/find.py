@@ -1,10 +1,9 @@
 """Where a config lies: a path, or the name of one that is installed with the package."""
 
-import difflib
 import posixpath
 from pathlib import Path
 
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, did_you_mean
 from octvideo.files import is_local, shipped_folder
 
 
@@ -29,8 +28,7 @@ def find_config(path: str, beside: str = "") -> str:
     names = config_names()
     if name in names:
         return str(installed)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    advice = f"did you mean {close[0]}?" if close else f"such as {names[0]}" if names else ""
+    advice = did_you_mean(name, names, "give the path of a file, or one of the names in configs/")
     raise ConfigError(
         f"{here}: there is no such file, nor an installed config of that name; {advice}"
     )

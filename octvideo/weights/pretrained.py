@@ -10,7 +10,6 @@ The files stay where their projects published them, under the licenses of the ta
 """
 
 import csv
-import difflib
 import logging
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +19,7 @@ from typing import Any
 from octvideo import hub
 from octvideo.checkpoint import Checkpoint
 from octvideo.download import cached
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, did_you_mean
 from octvideo.weights.convert import convert_weights
 from octvideo.weights.describe import describe, read_classes, read_input
 
@@ -91,8 +90,7 @@ def read_weights(source: str) -> Checkpoint:
         return fetch(pretrained_networks()[source])
     is_name = not (Path(source).exists() or "/" in source or PurePosixPath(source).suffix)
     if is_name:
-        close = difflib.get_close_matches(source, list(pretrained_networks()), n=1)
-        hint = f"did you mean {close[0]}?" if close else "`octvideo pretrained` lists them"
+        hint = did_you_mean(source, pretrained_networks(), "`octvideo pretrained` lists them")
         raise CheckpointError(
             f"{source}: there is no such file, and no public network of that name; {hint}"
         )
