@@ -12,7 +12,14 @@ import pytest
 import torch
 
 # A skip for any other reason is a test that silently stopped testing; the session then fails.
-SKIP_REASONS = ("no GPU", "../shared absent", "no Chromium", "no Triton", "kernels are compiled")
+SKIP_REASONS = (
+    "no GPU",
+    "../shared absent",
+    "no Chromium",
+    "no Triton",
+    "kernels are compiled",
+    "no huggingface_hub",
+)
 
 # Triton asks for it wherever a kernel is defined, those of its own library included: before anything
 # imports Triton. On a GPU the kernels are compiled, and tests/cuda compares them.
