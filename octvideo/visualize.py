@@ -1,6 +1,7 @@
 """What `octvideo visualize` draws: each function writes its pictures into a folder and returns their paths."""
 
 import json
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,10 +93,32 @@ def draw_clips(
 
 
 def draw_runs(results: Sequence[Path], folder: Path) -> list[Path]:
-    """Accuracy against GFLOPs of finished runs (results.json files), with the paper's points beside them."""
+    """Accuracy against GFLOPs of finished runs (results.json files), with the paper's points beside them.
+
+    Runs of one network are one point, their mean, with the standard deviation over them; where no network has several,
+    each has the 95 % interval of its videos.
+    """
     path = folder / "tradeoff.png"
-    draw_tradeoff([_point(file) for file in results]).savefig(path, dpi=140)
+    points = [_point(file) for file in results]
+    means, error = over_seeds(points), "standard deviation over seeds"
+    if len(means) == len(points):
+        means, error = points, "95 % interval over videos"
+    draw_tradeoff(means, error=error).savefig(path, dpi=140)
     return [path]
+
+
+def over_seeds(points: Sequence[Point]) -> list[Point]:
+    """The mean of the points of one network and alpha, with an error bar of one standard deviation."""
+    groups: dict[tuple[str, float, float], list[float]] = {}
+    for p in points:
+        groups.setdefault((p.family, p.alpha, p.gflops), []).append(p.accuracy)
+    found = []
+    for place, accuracies in groups.items():
+        mean = statistics.mean(accuracies)
+        bar = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+        ends = (None, None) if bar is None else (mean - bar, mean + bar)
+        found.append(Point(*place, mean, *ends))
+    return found
 
 
 def _mean_spectra(
@@ -120,7 +143,11 @@ def _point(path: Path) -> Point:
         summary = json.loads(path.read_text(encoding="utf-8"))
         network = summary["protocol"]["network"]
         return Point(
-            network["name"], network["alpha"], network["gflops_per_view"], summary["top1_acc"]
+            network["name"],
+            network["alpha"],
+            network["gflops_per_view"],
+            summary["top1_acc"],
+            *summary.get("top1_interval", (None, None)),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a results.json of `octvideo test` ({error})") from error

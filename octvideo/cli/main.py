@@ -14,6 +14,7 @@ COMMANDS = {
     "test": "test a checkpoint on all views of every video of a list",
     "predict": "name what happens in videos",
     "features": "save the pooled features of videos",
+    "sweep": "train and test combinations of settings over seeds, one table",
     "export": "write a network as ONNX, OpenVINO or torch.export",
     "benchmark": "time octave networks beside vanilla ones on this machine",
     "complexity": "count parameters, multiply-adds and activations",

@@ -9,13 +9,17 @@ data: a YAML tag that would make a Python object is refused.
 import logging
 import math
 import posixpath
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from octvideo.config.arguments import add_config_arguments, parse_with_settings
+from octvideo.config.arguments import (
+    COMMAND_LINE,
+    add_config_arguments,
+    parse_with_settings,
+    setting_pairs,
+)
 from octvideo.config.check import first_problem
 from octvideo.config.defaults import (
     ALIASES,
@@ -33,11 +37,16 @@ from octvideo.config.find import find_config
 from octvideo.config.yaml_text import parse_settings, parse_value, read_settings
 from octvideo.errors import ConfigError, did_you_mean, to_a_screen
 
-__all__ = ["add_config_arguments", "config_from_text", "load_config", "parse_with_settings"]
+__all__ = [
+    "add_config_arguments",
+    "config_from_text",
+    "load_config",
+    "parse_with_settings",
+    "setting_pairs",
+]
 
 BASE = "_BASE_"
 MAX_CHAIN = 20
-COMMAND_LINE = "command line"
 ARGUMENTS = "arguments"
 
 logger = logging.getLogger(__name__)
@@ -132,28 +141,10 @@ def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> None:
 
 
 def _merge_overrides(cfg: CfgNode, tokens: Sequence[str]) -> None:
-    for key, text in _pairs(tokens):
+    for key, text in setting_pairs(tokens):
         value = text if isinstance(_lookup(cfg, key), str) else parse_value(text)
         if not _set(cfg, key, value, COMMAND_LINE):
             logger.warning("%s: %s is without effect here, ignored", COMMAND_LINE, key)
-
-
-def _pairs(tokens: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """["A.B", "1", "C=2"] -> ("A.B", "1"), ("C", "2")."""
-    rest = iter(tokens)
-    for token in rest:
-        key, equals, value = token.partition("=")
-        if not re.fullmatch(r"[A-Za-z0-9_.]+", key):
-            raise ConfigError(
-                f"{COMMAND_LINE}: {token!r} is not a setting; write KEY VALUE or KEY=VALUE"
-            )
-        if not equals:
-            value = next(rest, "")
-            if not value:
-                raise ConfigError(
-                    f"{COMMAND_LINE}: {key} has no value; write {key} VALUE or {key}=VALUE"
-                )
-        yield key, value
 
 
 def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,9 +2,12 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from octvideo.config.defaults import DEFAULTS, LAUNCHER, OTHER_TASKS
+from octvideo.errors import ConfigError
+
+COMMAND_LINE = "command line"
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -56,3 +59,21 @@ def _is_key(word: str) -> bool:
     if tree is None:
         return word in LAUNCHER or (bool(dot) and section in OTHER_TASKS)
     return bool(dot) == isinstance(tree, dict) and word.isupper()
+
+
+def setting_pairs(tokens: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """["A.B", "1", "C=2"] -> ("A.B", "1"), ("C", "2")."""
+    rest = iter(tokens)
+    for token in rest:
+        key, equals, value = token.partition("=")
+        if not re.fullmatch(r"[A-Za-z0-9_.]+", key):
+            raise ConfigError(
+                f"{COMMAND_LINE}: {token!r} is not a setting; write KEY VALUE or KEY=VALUE"
+            )
+        if not equals:
+            value = next(rest, "")
+            if not value:
+                raise ConfigError(
+                    f"{COMMAND_LINE}: {key} has no value; write {key} VALUE or {key}=VALUE"
+                )
+        yield key, value

@@ -2,7 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from octvideo.report.plots import new_figure
 
@@ -12,12 +16,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One network: alpha 0 is the vanilla one. gflops: multiply-adds of one view; accuracy: top-1 in per cent."""
+    """One network: alpha 0 is the vanilla one. gflops: multiply-adds of one view; accuracy: top-1 in per cent.
+
+    low, high: the ends of its error bar; both None of a point that has none.
+    """
 
     family: str
     alpha: float
     gflops: float
     accuracy: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        has = self.low is not None and self.high is not None
+        return (self.low, self.high) if has else (self.accuracy, self.accuracy)  # type: ignore[return-value]
 
 
 # Table 6, Kinetics-400, as printed: GFLOPs and top-1 of the rows that share a training recipe.
@@ -36,39 +50,107 @@ PAPER = (
     Point("SlowFast (paper)", 0.1, 24.5, 76.2),
     Point("SlowFast (paper)", 0.2, 22.9, 75.8),
 )
+KINDS = (("vanilla", "s"), ("octave, with its alpha", "o"))
+AWAY = 11  # points, from a marker to the middle of its label
 
 
-def draw_tradeoff(points: Sequence[Point], *, paper: Sequence[Point] = PAPER) -> "Figure":
-    """One line per family through its alphas. The paper has axes of its own: its data set is another."""
+def draw_tradeoff(
+    points: Sequence[Point],
+    *,
+    paper: Sequence[Point] = PAPER,
+    error: str = "standard deviation over seeds",
+) -> "Figure":
+    """One line per family through its alphas. The paper has axes of its own: its data set is another.
+
+    error: what the error bars are.
+    """
     panels = [part for part in (points, paper) if part]
     families = max((len({p.family for p in part}) for part in panels), default=0)
-    figure = new_figure(5.6 * len(panels), 4.2 + 0.08 * families)
-    for axes, part in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        style = "--" if part is paper else "-"
-        for family in dict.fromkeys(p.family for p in part):
-            line = sorted((p for p in part if p.family == family), key=lambda p: p.gflops)
-            axes.plot(
-                [p.gflops for p in line],
-                [p.accuracy for p in line],
-                style,
-                marker="o",
-                label=family,
-            )
-            for p in line:
-                axes.annotate(
-                    f"{p.alpha:g}",
-                    (p.gflops, p.accuracy),
-                    xytext=(4, 4),
-                    textcoords="offset points",
-                    size=7,
-                )
-        axes.set_xlabel("GFLOPs per view (multiply-adds)")
-        axes.set_ylabel("top-1, %")
-        axes.set_title(
-            "Table 6 of the paper, Kinetics-400" if part is paper else "measured runs", fontsize=10
+    figure = new_figure(5.6 * len(panels), 4.4 + 0.1 * families)
+    drawn = list(
+        zip(
+            figure.subplots(1, len(panels), squeeze=False)[0] if panels else (), panels, strict=True
         )
-        axes.legend(
-            fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2
-        )  # below: it hides no point
-        axes.grid(alpha=0.3)
+    )
+    for axes, part in drawn:
+        _draw_lines(axes, part, "--" if part is paper else "-", error)
+        of_paper = "Table 6 of the paper, Kinetics-400"
+        axes.set_title(of_paper if part is paper else "measured runs", fontsize=10)
+    figure.draw_without_rendering()  # what lies where is known from here on
+    for axes, part in drawn:
+        _draw_labels(axes, part)
     return figure
+
+
+def _families(part: Sequence[Point]) -> dict[str, list[Point]]:
+    found: dict[str, list[Point]] = {}
+    for point in sorted(part, key=lambda p: p.gflops):
+        found.setdefault(point.family, []).append(point)
+    return {family: found[family] for family in dict.fromkeys(p.family for p in part)}
+
+
+def _draw_lines(axes: Any, part: Sequence[Point], style: str, error: str) -> None:
+    for family, line in _families(part).items():
+        (drawn,) = axes.plot(
+            [p.gflops for p in line], [p.accuracy for p in line], style, label=family, linewidth=1.4
+        )
+        for p in line:
+            axes.errorbar(
+                p.gflops,
+                p.accuracy,
+                yerr=[[p.accuracy - p.ends[0]], [p.ends[1] - p.accuracy]],
+                color=drawn.get_color(),
+                marker=KINDS[bool(p.alpha)][1],
+                markersize=6,
+                capsize=3 if p.low is not None else 0,
+                linestyle="",
+            )
+    for title, marker in KINDS:
+        axes.plot([], [], marker, color="grey", label=title)
+    if any(p.low is not None for p in part):
+        axes.plot([], [], "|", color="grey", label=error, markersize=10)
+    axes.margins(0.1, 0.16)
+    axes.set_xlabel("GFLOPs per view (multiply-adds)")
+    axes.set_ylabel("top-1, %")
+    # Below: it hides no point.
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
+    axes.grid(alpha=0.3)
+
+
+def _draw_labels(axes: Any, part: Sequence[Point]) -> None:
+    """The alpha of each octave point, where it is farthest from lines, error bars and other labels."""
+    pixels = axes.transData.transform
+    scale = axes.figure.dpi / 72
+    obstacles = [pixels(o) for o in _obstacles(part)]
+    for p in part:
+        if not p.alpha:
+            continue
+        place = pixels((p.gflops, p.accuracy))
+        turns = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+        around = place + AWAY * scale * np.stack([1.3 * np.cos(turns), np.sin(turns)], 1)
+        clear = [min(_distance(spot, o) for o in obstacles) for spot in around]
+        spot = around[int(np.argmax(clear))]
+        text = f"{p.alpha:g}".replace("0.", ".", 1)
+        axes.text(
+            *axes.transData.inverted().transform(spot), text, size=8, ha="center", va="center"
+        )
+        half = np.array([5 * scale, 0.0])
+        obstacles.append(np.stack([spot - half, spot + half]))
+
+
+def _obstacles(part: Sequence[Point]) -> list[list[tuple[float, float]]]:
+    """Segments, in the units of the axes."""
+    segments = []
+    for line in _families(part).values():
+        places = [(p.gflops, p.accuracy) for p in line]
+        segments += [[a, b] for a, b in pairwise(places)]
+    for p in part:
+        segments.append([(p.gflops, end) for end in p.ends])
+    return segments
+
+
+def _distance(spot: NDArray[np.float64], segment: NDArray[np.float64]) -> float:
+    """In pixels, from a spot to the nearest point of a segment."""
+    start, along = segment[0], segment[1] - segment[0]
+    share = np.clip(np.dot(spot - start, along) / max(float(np.dot(along, along)), 1e-9), 0, 1)
+    return float(np.hypot(*(spot - start - share * along)))

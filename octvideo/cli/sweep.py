@@ -1,0 +1,47 @@
+"""Train and test every combination of some settings, over some seeds, and write one table of them.
+
+    octvideo sweep --cfg kinetics400/i3d OCTCONV.ALPHA=0,.1,.2 RNG_SEED=1,2,3 --out runs/alphas
+    octvideo sweep --cfg mine.yaml OCTCONV.ALPHA=0,.1 SOLVER.BASE_LR=.01,.02 --out runs/rates --jobs 2
+
+A setting with several values, separated by commas, is varied; one with a single value holds for all runs. The first
+combination is what the others are held against, run by run of one seed. The same command continues a sweep that was
+interrupted, and adds seeds or values to one that is done. In --out: table.md, table.csv, table.tex, tradeoff.png, and
+runs/, each as `octvideo train` leaves it.
+"""
+
+import argparse
+from pathlib import Path
+
+from octvideo.config import add_config_arguments
+from octvideo.errors import ConfigError
+from octvideo.study import Sweep, measure_times, run_sweep, write_tables
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser)
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
+    parser.add_argument(
+        "--no-checkpoints", action="store_true", help="delete those of a run once it is tested"
+    )
+    parser.add_argument("--no-times", action="store_true", help="do not measure ms per view")
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.jobs < 1:
+        raise ConfigError(f"--jobs {args.jobs}: give 1 or more")
+    sweep = Sweep.of(args.cfg, args.settings)
+    print(f"{len(sweep.variants)} networks x {len(sweep.seeds)} seeds, in {args.out}", flush=True)
+    try:
+        run_sweep(
+            sweep,
+            args.out,
+            jobs=args.jobs,
+            keep=not args.no_checkpoints,
+            report=lambda line: print(line, flush=True),
+        )
+        if not args.no_times:
+            measure_times(sweep, args.out)
+    finally:
+        if text := write_tables(sweep, args.out):
+            print(f"\n{text}\n\nwritten: {args.out}, table.md, table.csv, table.tex, tradeoff.png")

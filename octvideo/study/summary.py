@@ -1,0 +1,136 @@
+"""What a sweep found: table.md, table.csv, table.tex and tradeoff.png."""
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from octvideo.report.tradeoff import Point, draw_tradeoff
+from octvideo.study.statistics import difference, interval, spread
+from octvideo.study.sweep import Sweep, Variant, read_state
+from octvideo.study.tables import comma_separated, latex, markdown
+from octvideo.study.trial import metric, metric_name
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the runs of a variant found. against: differences to the first variant, within seeds."""
+
+    variant: Variant
+    runs: dict[str, dict[str, Any]]
+    against: list[float]
+    milliseconds: float | None
+
+    @property
+    def scores(self) -> list[float]:
+        return [metric(run) for run in self.runs.values()]
+
+    @property
+    def network(self) -> dict[str, Any]:
+        return dict(next(iter(self.runs.values()))["protocol"]["network"])
+
+
+def lines_of(sweep: Sweep, out: Path) -> list[Line]:
+    """The variants that have a run, in their order."""
+    found = {variant: _results(sweep, variant, out) for variant in sweep.variants}
+    first = found[sweep.variants[0]]
+    times = read_state(out).get("milliseconds", {})
+    return [
+        Line(variant, runs, _differences(runs, first), times.get(variant.label))
+        for variant, runs in found.items()
+        if runs
+    ]
+
+
+def _results(sweep: Sweep, variant: Variant, out: Path) -> dict[str, dict[str, Any]]:
+    paths = {seed: out / "runs" / variant.folder(seed) / "results.json" for seed in sweep.seeds}
+    return {seed: json.loads(p.read_text()) for seed, p in paths.items() if p.is_file()}
+
+
+def _differences(runs: Mapping[str, Any], first: Mapping[str, Any]) -> list[float]:
+    if runs is first:
+        return []
+    return [metric(run) - metric(first[seed]) for seed, run in runs.items() if seed in first]
+
+
+def write_tables(sweep: Sweep, out: Path) -> str:
+    """table.md, table.csv, table.tex and tradeoff.png of the runs that are done; returns the Markdown."""
+    lines = lines_of(sweep, out)
+    if not lines:
+        return ""
+    name = metric_name(next(iter(lines[0].runs.values())))
+    head = [
+        *sweep.axes,
+        "GFLOPs",
+        "ms per view",
+        f"{name} of each run",
+        "mean",
+        "against the first",
+    ]
+    rows = [_cells(line) for line in lines]
+    text = markdown(" | ".join(head), rows)
+    columns = [*sweep.axes, "runs", name, "stdev", "difference", "low", "high"]
+    columns += ["gflops", "parameters", "ms"]
+    for file, content in (
+        ("table.md", text + "\n"),
+        ("table.tex", latex(head, rows) + "\n"),
+        ("table.csv", comma_separated(columns, map(_numbers, lines))),
+    ):
+        (out / file).write_text(content, encoding="utf-8")
+    points = list(_points(lines))
+    draw_tradeoff(points, paper=()).savefig(out / "tradeoff.png", dpi=140)
+    return text
+
+
+def _cells(line: Line) -> list[str]:
+    return [
+        *(value for _, value in line.variant.values),
+        f"{line.network['gflops_per_view']:.2f}",
+        f"{line.milliseconds:.1f}" if line.milliseconds else "",
+        ", ".join(f"{score:.1f}" for score in line.scores),
+        spread(line.scores),
+        difference(line.against, 1),
+    ]
+
+
+def _numbers(line: Line) -> list[object]:
+    scores = line.scores
+    deviation = statistics.stdev(scores) if len(scores) > 1 else None
+    change: tuple[float | None, ...] = (None, None, None)
+    if line.against:
+        mean, low, high = interval(line.against)
+        change = (mean, low, high) if len(line.against) > 1 else (mean, None, None)
+    network = line.network
+    return [
+        *(value for _, value in line.variant.values),
+        len(scores),
+        statistics.mean(scores),
+        deviation,
+        *change,
+        network["gflops_per_view"],
+        network["parameters"],
+        line.milliseconds,
+    ]
+
+
+def _points(lines: Sequence[Line]) -> Iterator[Point]:
+    """A curve for what differs beside alpha."""
+    for line in lines:
+        rest = [
+            f"{key.rpartition('.')[2]} {v}"
+            for key, v in line.variant.values
+            if key != "OCTCONV.ALPHA"
+        ]
+        network, scores = line.network, line.scores
+        mean = statistics.mean(scores)
+        bar = statistics.stdev(scores) if len(scores) > 1 else None
+        yield Point(
+            ", ".join([network["name"], *rest]),
+            network["alpha"],
+            network["gflops_per_view"],
+            mean,
+            None if bar is None else mean - bar,
+            None if bar is None else mean + bar,
+        )

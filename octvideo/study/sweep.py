@@ -1,0 +1,238 @@
+"""Every combination of some settings, over some seeds: `octvideo sweep`.
+
+OUT/runs/NAME       a run each, as `octvideo train` leaves it; a run with results.json is not done again
+OUT/runs/NAME.log   what it printed
+OUT/sweep.json      the settings that all runs share, and how long a view takes
+OUT/table.md, table.csv, table.tex, tradeoff.png
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+
+from octvideo.assembly.identity import flat
+from octvideo.assembly.model import build_model
+from octvideo.assembly.tasks import task_of, with_counted_classes
+from octvideo.config import load_config, setting_pairs
+from octvideo.deploy.benchmark import interleaved
+from octvideo.errors import ConfigError
+from octvideo.files import write_atomically
+from octvideo.study.trial import metric, metric_name, run_trial
+
+SEED = "RNG_SEED"
+ROUNDS = 9  # of timing
+NOT_SHARED = ("OUTPUT_DIR", SEED, "NUM_GPUS", "LOG_PERIOD")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """config: a file or an installed name. fixed: settings of all runs. axes: setting -> the values that it takes.
+
+    The first combination is what the others are held against. Seeds are paired: a difference is between two runs of
+    one seed.
+    """
+
+    config: str
+    fixed: tuple[str, ...]
+    axes: dict[str, tuple[str, ...]]
+    seeds: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: str, words: Sequence[str]) -> "Sweep":
+        """From settings of a command line: ["OCTCONV.ALPHA=0,.1,.2", "RNG_SEED=1,2", "TRAIN.BATCH_SIZE=8"].
+
+        Raises ConfigError for a setting that is not known or does not fit, in any combination.
+        """
+        fixed: list[str] = []
+        axes: dict[str, tuple[str, ...]] = {}
+        for key, text in setting_pairs(words):
+            values = split_values(text)
+            if len(values) == 1 and key != SEED:
+                fixed.append(f"{key}={text}")
+            elif key in axes or len(set(values)) < len(values) or not all(values):
+                raise ConfigError(f"{key}={text}: give each value once, as {key}=0,.1,.2")
+            else:
+                axes[key] = values
+        seeds = axes.pop(SEED, ())
+        sweep = cls(config, tuple(fixed), axes, seeds or (str(load_config(config).RNG_SEED),))
+        for variant in sweep.variants:
+            sweep.settings(variant)
+        return sweep
+
+    @cached_property
+    def variants(self) -> list["Variant"]:
+        rows = itertools.product(*self.axes.values())
+        return [Variant(tuple(zip(self.axes, row, strict=True))) for row in rows]
+
+    def settings(self, variant: "Variant", seed: str = "") -> Any:
+        """The frozen config of a run."""
+        words = [*self.fixed, *variant.words, *([f"{SEED}={seed}"] if seed else [])]
+        cfg = load_config(self.config, words)
+        if not (cfg.TRAIN.ENABLE and cfg.TEST.ENABLE):
+            raise ConfigError(
+                "a sweep trains and tests; leave TRAIN.ENABLE and TEST.ENABLE as they are"
+            )
+        return cfg
+
+    def shared(self) -> dict[str, Any]:
+        """What all runs have alike, by which a sweep knows its folder."""
+        cfg = flat(self.settings(self.variants[0]))
+        return {k: v for k, v in cfg.items() if k not in (*NOT_SHARED, *self.axes)}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One combination of values, without its seed."""
+
+    values: tuple[tuple[str, str], ...]
+
+    @property
+    def words(self) -> list[str]:
+        return [f"{key}={value}" for key, value in self.values]
+
+    @property
+    def label(self) -> str:
+        return " ".join(self.words) or "as configured"
+
+    def folder(self, seed: str) -> str:
+        """A name that no other run of the sweep has, on any file system."""
+        name = ",".join([*self.words, f"{SEED}={seed}"])
+        plain = re.sub(r"[^\w.=,+-]", "-", name)
+        return (
+            plain
+            if plain == name and len(name) < 150
+            else f"{plain[:140]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        )
+
+
+def split_values(text: str) -> tuple[str, ...]:
+    """ "0,.1" -> "0", ".1"; commas within brackets and quotes divide nothing: "[1,2],[3]" -> "[1,2]", "[3]"."""
+    values, depth, quote = [""], 0, ""
+    for c in text:
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "'\"":
+            quote = c
+        depth += (c in "[{(") - (c in "]})")
+        if c == "," and not depth and not quote:
+            values.append("")
+        else:
+            values[-1] += c
+    return tuple(value.strip() for value in values)
+
+
+# --- Runs
+
+
+def run_sweep(
+    sweep: Sweep,
+    out: Path,
+    *,
+    jobs: int = 1,
+    keep: bool = True,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Do the runs that have no results yet, `jobs` at a time. The first that fails stops those that have not begun.
+
+    Raises ConfigError for a folder of another sweep, TrialError for a run that ended without results.
+    """
+    _claim(sweep, out)
+    runs = [(variant, seed) for seed in sweep.seeds for variant in sweep.variants]
+    slots: SimpleQueue[int] = SimpleQueue()
+    for slot in range(jobs):
+        slots.put(slot)
+    done = itertools.count(1)
+
+    def work(variant: Variant, seed: str) -> None:
+        slot = slots.get()
+        try:
+            words = [*sweep.fixed, *variant.words, f"{SEED}={seed}"]
+            folder = out / "runs" / variant.folder(seed)
+            found = run_trial(
+                sweep.config, words, folder, keep=keep, environment=_share(slot, jobs)
+            )
+        finally:
+            slots.put(slot)
+        title = f"{variant.label} {SEED}={seed}"
+        report(f"[{next(done)}/{len(runs)}] {title}: {metric_name(found)} {metric(found):.1f}")
+
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(work, *run) for run in runs]
+        wait(futures, return_when=FIRST_EXCEPTION)
+        for future in futures:
+            future.cancel()
+    for future in futures:
+        if not future.cancelled():
+            future.result()
+
+
+def _share(slot: int, jobs: int) -> dict[str, str]:
+    """A run's part of the machine: its GPU and its cores."""
+    gpus = torch.cuda.device_count()
+    share = {"CUDA_VISIBLE_DEVICES": str(slot % gpus)} if jobs > 1 and gpus > 1 else {}
+    if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
+        share["OMP_NUM_THREADS"] = str(max(len(os.sched_getaffinity(0)) // jobs, 1))
+    return share
+
+
+def _claim(sweep: Sweep, out: Path) -> None:
+    """Raise ConfigError where the folder is of a sweep whose common settings differ."""
+    state, shared = read_state(out), sweep.shared()
+    had = state.get("settings", shared)
+    # A setting that one of the two sweeps varies is not common to both.
+    changed = [key for key in shared.keys() & had.keys() if shared[key] != had[key]]
+    if changed:
+        key = sorted(changed)[0]
+        raise ConfigError(
+            f"{out}: holds a sweep with {key} {had[key]} instead of {shared[key]}; choose another --out"
+        )
+    write_state(out, state | {"config": sweep.config, "settings": shared})
+
+
+def read_state(out: Path) -> dict[str, Any]:
+    path = out / "sweep.json"
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: is damaged ({error}); choose another --out") from error
+
+
+def write_state(out: Path, state: Mapping[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    content = (json.dumps(state, indent=1) + "\n").encode()
+    write_atomically(str(out / "sweep.json"), lambda file: file.write(content))
+
+
+def measure_times(sweep: Sweep, out: Path) -> None:
+    """Median milliseconds of one view through each network that has none yet: eager, measured in turns."""
+    state = read_state(out)
+    times = dict(state.get("milliseconds", {}))
+    missing = [variant for variant in sweep.variants if variant.label not in times]
+    if not missing:
+        return
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    calls = {variant.label: _forward(sweep.settings(variant), device) for variant in missing}
+    for label, seconds in interleaved(calls, ROUNDS, device).items():  # type: ignore[arg-type]
+        times[label] = round(1000 * statistics.median(seconds), 3)
+    write_state(out, state | {"milliseconds": times})
+
+
+def _forward(cfg: Any, device: str) -> Callable[[], Any]:
+    cfg = with_counted_classes(cfg)
+    model = build_model(cfg).eval().to(device)
+    view = torch.randn(1, *task_of(cfg).input_shape(cfg.DATA.TEST_CROP_SIZE), device=device)
+    return torch.inference_mode()(partial(model, view))

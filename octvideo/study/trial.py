@@ -1,0 +1,75 @@
+"""One run of a study: training and test in a process of their own, whose log is kept beside its folder."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from octvideo.errors import OctvideoError
+
+
+class TrialError(OctvideoError):
+    """A run of a study ended before it had results."""
+
+
+def run_trial(
+    config: str,
+    settings: Sequence[str],
+    folder: Path,
+    *,
+    keep: bool = True,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """`octvideo train` into `folder`, and the content of its results.json. A folder that has one is not run again.
+
+    keep: the checkpoints too. environment: variables to add. Raises TrialError with the last line of the log.
+    """
+    results = folder / "results.json"
+    if not results.is_file():
+        _train(config, settings, folder, environment or {})
+    if not keep:
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return dict(json.loads(results.read_text(encoding="utf-8")))
+
+
+def _train(
+    config: str, settings: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "octvideo", "train", "--cfg", config, *settings]
+    log_path = folder.parent / f"{folder.name}.log"
+    with log_path.open("a") as log:
+        ended = subprocess.run(
+            [*command, f"OUTPUT_DIR={folder}"],
+            env=os.environ | environment,
+            stdout=log,
+            stderr=log,
+        )
+    if ended.returncode or not (folder / "results.json").is_file():
+        lines = log_path.read_text(errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "nothing")
+        raise TrialError(
+            f"{folder.name}: ended with status {ended.returncode}; {log_path} ends with: {last}"
+        )
+
+
+def log_loss(scores: Path) -> float:
+    """Mean of -log p(right class) of a scores.npz: of few clips it says more than how many are right."""
+    arrays = np.load(scores, allow_pickle=False)
+    right = (arrays["scores"] * arrays["targets"]).sum(1) / arrays["scores"].sum(1)
+    return round(float(-np.log(right).mean()), 4)
+
+
+def metric(results: Mapping[str, Any]) -> float:
+    """Top-1, or 100 x mAP where a video may have several labels."""
+    return float(results["top1_acc"] if "top1_acc" in results else 100 * results["map"])
+
+
+def metric_name(results: Mapping[str, Any]) -> str:
+    return "top-1" if "top1_acc" in results else "mAP"

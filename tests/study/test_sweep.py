@@ -1,0 +1,185 @@
+"""`octvideo sweep`: which runs there are, that they continue, and the table of what they found."""
+
+import csv
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+from octvideo.cli.main import main
+from octvideo.data.video.encode import write_video
+from octvideo.errors import ConfigError
+from octvideo.study import Sweep, run_sweep, trial, write_tables
+from octvideo.study.statistics import difference, interval, spread
+from octvideo.study.sweep import split_values
+from octvideo.study.tables import comma_separated, latex, markdown
+from octvideo.study.trial import TrialError
+
+CONFIG = "kinetics400/i3d"
+WORDS = ["OCTCONV.ALPHA=0,.1", "RNG_SEED=1,2,3", "TRAIN.BATCH_SIZE=8"]
+TOP1 = {"0": [50.0, 60.0, 70.0], ".1": [51.0, 62.0, 73.0]}
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Runs that take no time: which they were, in their order."""
+    done = []
+
+    def train(config, settings, folder, environment):
+        found = dict(word.split("=") for word in settings)
+        done.append((found["OCTCONV.ALPHA"], found["RNG_SEED"]))
+        alpha = float(found["OCTCONV.ALPHA"])
+        network = {"name": "i3d_r50", "alpha": alpha, "parameters": 9, "gflops_per_view": 2 - alpha}
+        results = {
+            "top1_acc": TOP1[found["OCTCONV.ALPHA"]][int(found["RNG_SEED"]) - 1],
+            "protocol": {"network": network},
+        }
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "results.json").write_text(json.dumps(results))
+
+    monkeypatch.setattr(trial, "_train", train)
+    return done
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0,.1,.2", ("0", ".1", ".2")),
+        ("[1,2],[3]", ("[1,2]", "[3]")),
+        ("'a,b',c", ("'a,b'", "c")),
+        ("adamw", ("adamw",)),
+        ("", ("",)),
+    ],
+)
+def test_commas_outside_brackets_divide_values(text, values):
+    assert split_values(text) == values
+
+
+def test_every_combination_is_run_with_every_seed_and_pairs_are_within_seeds(trained, tmp_path):
+    sweep = Sweep.of(CONFIG, WORDS)
+
+    run_sweep(sweep, tmp_path, report=lambda line: None)
+    table = write_tables(sweep, tmp_path)
+
+    assert trained == [(alpha, seed) for seed in "123" for alpha in ("0", ".1")]
+    assert table.splitlines()[2:] == [
+        "| 0 | 2.00 |  | 50.0, 60.0, 70.0 | 60.0 ± 10.0 |  |",
+        # 1, 2, 3: standard deviation 1, and Student's t of two degrees of freedom is 4.303.
+        "| .1 | 1.90 |  | 51.0, 62.0, 73.0 | 62.0 ± 11.0 | +2.0 (-0.5 to +4.5) |",
+    ]
+    with (tmp_path / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["difference"] == ""
+    assert float(rows[1]["low"]) == pytest.approx(2 - 4.303 / 3**0.5)
+    assert r"60.0 $\pm$ 10.0" in (tmp_path / "table.tex").read_text()
+    assert (tmp_path / "tradeoff.png").stat().st_size > 10_000
+
+
+def test_a_sweep_goes_on_where_it_was_and_takes_more_values(trained, tmp_path):
+    first = Sweep.of(CONFIG, ["OCTCONV.ALPHA=0,.1", "RNG_SEED=1"])
+    run_sweep(first, tmp_path, report=lambda line: None)
+
+    run_sweep(
+        Sweep.of(CONFIG, ["OCTCONV.ALPHA=0,.1", "RNG_SEED=1,2"]), tmp_path, report=lambda line: None
+    )
+
+    assert trained == [("0", "1"), (".1", "1"), ("0", "2"), (".1", "2")]
+    with pytest.raises(ConfigError, match=r"holds a sweep with SOLVER\.MAX_EPOCH"):
+        run_sweep(Sweep.of(CONFIG, ["OCTCONV.ALPHA=0,.1", "SOLVER.MAX_EPOCH=40"]), tmp_path)
+
+
+def test_several_runs_at_a_time_find_the_same(trained, tmp_path):
+    sweep = Sweep.of(CONFIG, WORDS)
+
+    run_sweep(sweep, tmp_path, jobs=3, keep=False, report=lambda line: None)
+
+    assert sorted(trained) == sorted((a, s) for a in ("0", ".1") for s in "123")
+    assert not list(tmp_path.rglob("checkpoints"))
+    assert "62.0 ± 11.0" in write_tables(sweep, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["OCTCONV.ALPHA=0,2"], "OCTCONV.ALPHA"),
+        (["OCTCONV.ALFA=0,1"], r"did you mean OCTCONV\.ALPHA"),
+        (["OCTCONV.ALPHA=0,0"], "each value once"),
+        (["RNG_SEED=1,,2"], "each value once"),
+        (["TEST.ENABLE=False"], "trains and tests"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_runs(trained, words, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        run_sweep(Sweep.of(CONFIG, words), tmp_path)
+
+    assert not trained
+
+
+def test_a_run_that_fails_is_named_with_the_end_of_its_log(monkeypatch, tmp_path):
+    def failing(command, stdout, **_):
+        stdout.write("epoch 1\nerror: no room\n")
+        return subprocess.CompletedProcess(command, 2)
+
+    monkeypatch.setattr(trial.subprocess, "run", failing)
+    sweep = Sweep.of(CONFIG, ["OCTCONV.ALPHA=0,.1"])
+
+    with pytest.raises(TrialError, match=r"status 2; .*\.log ends with: error: no room"):
+        run_sweep(sweep, tmp_path)
+
+    assert write_tables(sweep, tmp_path) == ""
+
+
+def test_names_of_folders_are_of_any_file_system_and_differ():
+    sweep = Sweep.of(CONFIG, ["TRAIN.CHECKPOINT_FILE_PATH=/a/b.pyth,/a-b.pyth"])
+
+    names = [variant.folder("1") for variant in sweep.variants]
+
+    assert len(set(names)) == 2
+    assert all("/" not in name for name in names)
+
+
+def test_statistics_of_few_runs():
+    assert spread([50.0]) == "50.0"
+    assert interval([2.0]) == (2.0, 2.0, 2.0)
+    assert difference([]) == ""
+    assert difference([2.0]) == "+2.0"
+    assert difference([1.0, 2.0, 3.0], 1) == "+2.0 (-0.5 to +4.5)"
+    # 20 differences of +-1: standard deviation 1.026, Student's t of 19 degrees of freedom 2.093.
+    assert interval([1.0, -1.0] * 10)[2] == pytest.approx(2.093 * 1.026 / 20**0.5, abs=1e-3)
+
+
+def test_tables_escape_what_their_form_would_read():
+    assert markdown("a | b", [["1", "2"]]) == "| a | b |\n|---|---|\n| 1 | 2 |"
+    assert r"OCT\_A & 50\%" in latex(["a", "b"], [["OCT_A", "50%"]])
+    assert comma_separated(["a", "b"], [["=1", None]]) == "a,b\n'=1,\n"
+
+
+@pytest.mark.slow
+def test_the_command_trains_tests_and_writes_the_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for i in range(4):
+        frames = np.random.default_rng(i).integers(0, 255, (10, 40, 48, 3), np.uint8)
+        write_video(tmp_path / "data" / f"{i}.mp4", frames)
+    for split in ("train", "val", "test"):
+        (tmp_path / "data" / f"{split}.csv").write_text(
+            "".join(f"{i}.mp4 {i % 2}\n" for i in range(4))
+        )
+    (tmp_path / "mine.yaml").write_text(
+        "MODEL: {ARCH: i3d, NUM_CLASSES: 2}\nRESNET: {DEPTH: 26, WIDTH_PER_GROUP: 8}\n"
+        "DATA: {NUM_FRAMES: 4, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES: [32, 40], TRAIN_CROP_SIZE: 32, "
+        f"TEST_CROP_SIZE: 32, PATH_TO_DATA_DIR: {tmp_path / 'data'}}}\n"
+        "TRAIN: {BATCH_SIZE: 2}\nSOLVER: {BASE_LR: 0.01, MAX_EPOCH: 1}\n"
+        "TEST: {NUM_ENSEMBLE_VIEWS: 2, NUM_SPATIAL_CROPS: 1}\nDATA_LOADER: {NUM_WORKERS: 0}\n"
+        "TENSORBOARD: {ENABLE: false}\n"
+    )
+    words = ["sweep", "--cfg", str(tmp_path / "mine.yaml"), "OCTCONV.ALPHA=0,.5"]
+
+    main([*words, "--out", str(tmp_path / "out"), "--jobs", "2"])
+
+    shown = capsys.readouterr().out
+    assert "2 networks x 1 seeds" in shown
+    assert shown.count("| .5 |") == 1
+    times = json.loads((tmp_path / "out" / "sweep.json").read_text())["milliseconds"]
+    assert all(ms > 0 for ms in times.values())
+    assert len(times) == 2
