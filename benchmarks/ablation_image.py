@@ -14,14 +14,15 @@ from typing import Any
 
 import torch
 from ablation.pictures import NUM_CLASSES, TEXTURES, make_pictures
-from ablation.records import kept, table
+from ablation.records import Run, kept, table
 from ablation.training import Examples, Recipe, accuracy, scores, train
-from runs import Run, markdown, spread, write_runs
 from torch import Tensor, nn
 
 from octvideo import create_model
 from octvideo.complexity import count
 from octvideo.report.environment import environment
+from octvideo.study.statistics import spread
+from octvideo.study.tables import markdown, write_runs
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NETWORKS: dict[str, dict[str, Any]] = {

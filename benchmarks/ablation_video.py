@@ -17,13 +17,13 @@ from pathlib import Path
 
 import torch
 from ablation.clips import load_clips, middle, vary
-from ablation.records import kept, table
+from ablation.records import Run, kept, table
 from ablation.training import Examples, Recipe, accuracy, train
 from ablation.variants import VARIANTS, build
-from runs import Run, write_runs
 
 from octvideo.complexity import count
 from octvideo.report.environment import environment
+from octvideo.study.tables import write_runs
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -17,17 +17,14 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
-from runs import Run, difference, markdown, spread, write_runs
 from studies import FOLDS, STUDIES, WEIGHTS, Row, Study
 
 from octvideo.assembly.model import build_model
@@ -35,8 +32,13 @@ from octvideo.config import load_config
 from octvideo.data.transforms import resize_short_side
 from octvideo.data.video.decode import iter_frames
 from octvideo.deploy.benchmark import interleaved
+from octvideo.errors import exit_on_user_error
+from octvideo.study.statistics import difference, spread
+from octvideo.study.tables import markdown, write_runs
+from octvideo.study.trial import log_loss, run_trial
 
 REPO = Path(__file__).resolve().parent.parent
+Run = dict[str, Any]
 List = list[tuple[str, str]]  # file name and label
 
 
@@ -158,27 +160,10 @@ def settings_of(study: Study, row: Row) -> list[str]:
 
 
 def train_and_test(row: Row, settings: Sequence[str], out: Path, keep: bool = False) -> Run:
-    """What a run of tools/train_net.py found, and what its network costs."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    command = [
-        sys.executable,
-        "tools/train_net.py",
-        "--cfg",
-        row.config,
-        *settings,
-        f"OUTPUT_DIR={out}",
-    ]
-    log_path = out.parent / f"{out.name}.log"
-    with log_path.open("w") as log:
-        ended = subprocess.run(
-            command, cwd=REPO, env=os.environ | {"PYTHONPATH": str(REPO)}, stdout=log, stderr=log
-        )
-    if ended.returncode:
-        last = (log_path.read_text().splitlines() or ["nothing"])[-1]
-        sys.exit(f"error: exit status {ended.returncode}; {log_path} ends with: {last}")
-    if not keep:
-        shutil.rmtree(out / "checkpoints")
-    found = json.loads((out / "results.json").read_text())
+    """What a run of `octvideo train` found, and what its network costs."""
+    (out / "results.json").unlink(missing_ok=True)  # without a record here: of another series
+    here = {"PYTHONPATH": str(REPO)}
+    found = run_trial(str(REPO / row.config), settings, out, keep=keep, environment=here)
     network = found["protocol"]["network"]
     return {
         "top1": found["top1_acc"],
@@ -188,13 +173,6 @@ def train_and_test(row: Row, settings: Sequence[str], out: Path, keep: bool = Fa
         "gflops": network["gflops_per_view"],
         "parameters": network["parameters"],
     }
-
-
-def log_loss(scores: Path) -> float:
-    """Mean of -log p(right class): of few clips it says more than how many are right."""
-    arrays = np.load(scores, allow_pickle=False)
-    right = (arrays["scores"] * arrays["targets"]).sum(1) / arrays["scores"].sum(1)
-    return round(float(-np.log(right).mean()), 4)
 
 
 def run(
@@ -366,4 +344,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

@@ -4,10 +4,13 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-
-from runs import Run, difference, markdown, spread
+from typing import Any
 
 from octvideo.files import write_atomically
+from octvideo.study.statistics import difference, spread
+from octvideo.study.tables import markdown
+
+Run = dict[str, Any]
 
 
 def kept(path: Path, run: Callable[[], Run]) -> Run:
