@@ -136,12 +136,15 @@ def stage_table(model: nn.Module, input_shape: Sequence[int]) -> str:
 
 def align(rows: Sequence[Sequence[str]], numbers: Collection[int]) -> str:
     """Rows of cells as lines of columns; those of `numbers` are set flush right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
     def pad(i: int, cell: str) -> str:
         return cell.rjust(widths[i]) if i in numbers else cell.ljust(widths[i])
 
-    return "\n".join("  ".join(pad(i, cell) for i, cell in enumerate(row)).rstrip() for row in rows)
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(pad(i, cell) for i, cell in enumerate(row)).rstrip()
+
+    return "\n".join(map(line, rows))
 
 
 # --- The closed form

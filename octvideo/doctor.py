@@ -91,13 +91,11 @@ def _groups(model: nn.Module) -> str:
         for name, module in model.named_modules()
         if name.rpartition(".")[2].startswith("res")
     }
-    blocks = {
-        name: [m for m in stage.modules() if isinstance(m, OctConv2d | OctConv3d)]
-        for name, stage in stages.items()
-    }
-    return ", ".join(
-        f"{name} {convolutions[-1].out_channels}" for name, convolutions in blocks.items()
-    )
+    widths = []
+    for name, stage in stages.items():
+        convolutions = [m for m in stage.modules() if isinstance(m, OctConv2d | OctConv3d)]
+        widths.append(f"{name} {convolutions[-1].out_channels}")
+    return ", ".join(widths)
 
 
 def _count(weights: Mapping[str, Tensor]) -> int:

@@ -125,10 +125,11 @@ def write_named_video(
         fps=info.fps,
         times=times,
     )
-    rankings = [
-        [(p.name, p.probability) for p in timeline.top(i, top_k)]
-        for i in range(len(timeline.starts))
-    ]
+
+    def ranking(i: int) -> list[tuple[str, float]]:
+        return [(p.name, p.probability) for p in timeline.top(i, top_k)]
+
+    rankings = list(map(ranking, range(len(timeline.starts))))
     middles = ((timeline.starts + timeline.ends) / 2).tolist()
     frames = annotated(
         _counted(video, info.num_frames, "write"), info.fps, rankings, middles, times

@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -51,12 +51,17 @@ def unwrap(content: Mapping[str, Any]) -> tuple[State, list[str]]:
 def without_prefixes(tensors: Mapping[str, Tensor]) -> tuple[State, list[str]]:
     """Without the prefixes of `PREFIXES` that stand before all names, in whatever order and number; and which."""
     removed, state = [], dict(tensors)
-    while prefix := next(
-        (p for p in PREFIXES if state and all(n.startswith(p) for n in state)), ""
-    ):
+    while prefix := _common_prefix(state):
         removed.append(prefix)
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state, removed
+
+
+def _common_prefix(state: Collection[str]) -> str:
+    for prefix in PREFIXES:
+        if state and all(name.startswith(prefix) for name in state):
+            return prefix
+    return ""
 
 
 def clear_names(tensors: Mapping[str, Tensor], texts: Sequence[str]) -> tuple[State, list[str]]:

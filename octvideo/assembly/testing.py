@@ -72,10 +72,7 @@ def _test(cfg: Any, procs: Processes, checkpoint: Checkpoint, list_path: str) ->
         summaries[test.title] = summary
     test, evaluation, summary = first
     if test.title:
-        summary["crop_sizes"] = {
-            title: {key: found[key] for key in ("top1_acc", "top5_acc")}
-            for title, found in summaries.items()
-        }
+        summary["crop_sizes"] = {title: _top(found) for title, found in summaries.items()}
     paths = [Path(path).name for path in test.videos.paths]
     summary["data"] = {
         "fingerprint": digest(list(zip(paths, test.videos.labels, strict=True))),
@@ -88,6 +85,10 @@ def _test(cfg: Any, procs: Processes, checkpoint: Checkpoint, list_path: str) ->
         for journal in journals:
             journal.remove()
     return summary
+
+
+def _top(summary: dict[str, Any]) -> dict[str, Any]:
+    return {key: summary[key] for key in ("top1_acc", "top5_acc")}
 
 
 def _journal(

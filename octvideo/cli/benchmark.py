@@ -68,10 +68,10 @@ def layer_table(cases: list[Case], rounds: int) -> str:
     """Milliseconds of each layer for each alpha, and of all together."""
     times = compare_layers(cases, rounds)
     times["all"] = [sum(column) for column in zip(*times.values(), strict=True)]
-    rows = [(name, *(f"{1e3 * t:.2f}" for t in row)) for name, row in times.items()]
-    return align(
-        [("layer, ms", *(case.label for case in cases)), *rows], numbers=range(1, 1 + len(cases))
-    )
+    rows = [["layer, ms", *(case.label for case in cases)]]
+    for name, row in times.items():
+        rows.append([name, *(f"{1e3 * seconds:.2f}" for seconds in row)])
+    return align(rows, numbers=range(1, 1 + len(cases)))
 
 
 def table_row(m: Measured) -> tuple[str, ...]:

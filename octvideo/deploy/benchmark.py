@@ -298,7 +298,11 @@ def compare_layers(cases: Sequence[Case], rounds: int) -> dict[str, list[float]]
         for run in times:
             run()
     names = dict.fromkeys(name for run in times for name in run.seconds)
-    return {name: [run.seconds.get(name, 0.0) for run in times] for name in names}
+    return {name: _column(times, name) for name in names}
+
+
+def _column(times: Sequence[LayerTimes], name: str) -> list[float]:
+    return [run.seconds.get(name, 0.0) for run in times]
 
 
 def verdict(measured: Sequence[Measured]) -> str:

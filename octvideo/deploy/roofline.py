@@ -266,8 +266,9 @@ def _is_open(group: list[Operator], op: Operator) -> bool:
 
 
 def _only_reader(op: Operator, group: list[Operator], readers: dict[int, list[Operator]]) -> bool:
+    allowed = {id(op), *map(id, group)}
     found = [r for member in group for a in member.writes for r in readers[a.value]]
-    return all(r is op or any(r is member for member in group) for r in found)
+    return allowed.issuperset(map(id, found))
 
 
 def _one_pass(operators: Operators) -> tuple[Groups, Merged]:

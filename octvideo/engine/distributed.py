@@ -192,11 +192,8 @@ def name_start(store: Any, rank: int, world_size: int) -> str:
         return start
     answered: set[str] = set()
     while store.add(f"octvideo/heard_{own}", 0) < world_size - 1:
-        calls = [
-            key
-            for key in (f"octvideo/call_{other}" for other in range(1, world_size))
-            if store.check([key])
-        ]
+        keys = [f"octvideo/call_{other}" for other in range(1, world_size)]
+        calls = [key for key in keys if store.check([key])]
         for caller in {store.get(key).decode() for key in calls} - answered:
             store.set(f"octvideo/answer_{caller}", own)
             answered.add(caller)

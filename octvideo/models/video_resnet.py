@@ -11,6 +11,7 @@ res3-5  4, 6, 3 bottlenecks       2048 x 4 x 7 x 7
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice, repeat
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -138,10 +139,11 @@ def temporal_kernels(
         raise ConfigError(
             f"num_block_temp_kernel is {num_block_temp_kernel}; it has an entry for each of res2..res5"
         )
-    return tuple(
-        tuple(pattern[i % len(pattern)] if i < limit else 1 for i in range(count))
-        for pattern, count, limit in zip(spec.temporal, blocks, num_block_temp_kernel, strict=True)
-    )
+    kernels = []
+    for pattern, count, limit in zip(spec.temporal, blocks, num_block_temp_kernel, strict=True):
+        repeated = islice(cycle(pattern), min(limit, count))
+        kernels.append((*repeated, *repeat(1, max(0, count - limit))))
+    return tuple(kernels)
 
 
 def make_nonlocal(

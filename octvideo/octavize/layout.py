@@ -53,15 +53,13 @@ class Layout:
 
     def has_whole(self, block: int) -> bool:
         """Each block of `block` channels lies in one group, in its order: what group normalization needs."""
-        return all(
-            len(part) % block == 0
-            and all(
-                part[i : i + block] == tuple(range(part[i], part[i] + block))
-                and part[i] % block == 0
-                for i in range(0, len(part), block)
-            )
-            for part in (self.high, self.low)
-        )
+        starts = range(0, self.channels.total, block)
+        whole = {tuple(range(start, start + block)) for start in starts}
+
+        def consists_of_blocks(part: tuple[int, ...]) -> bool:
+            return all(part[i : i + block] in whole for i in range(0, len(part), block))
+
+        return consists_of_blocks(self.high) and consists_of_blocks(self.low)
 
 
 def concatenated(layouts: Sequence[Layout]) -> Layout:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from statistics import fmean
 
 Point = tuple[float, float]
 
@@ -150,8 +151,11 @@ def _figure(title: str, legend: str, drawn: str) -> str:
 def _thinned(points: Sequence[Point], most: int = 300) -> list[Point]:
     """Means over equal runs of points where there are more than a screen can show."""
     run = math.ceil(len(points) / most)
-    groups = [points[i : i + run] for i in range(0, len(points), run)]
-    return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]
+    thinned = []
+    for i in range(0, len(points), run):
+        group = points[i : i + run]
+        thinned.append((group[-1][0], fmean(y for _, y in group)))
+    return thinned
 
 
 def _apart(counts: Sequence[int]) -> list[int]:

@@ -14,17 +14,19 @@ def film_strip(
     rows: Sequence[tuple[str, Frames]], *, most: int = 8, height: int = 112
 ) -> Image.Image:
     """(caption, uint8 (T, H, W, 3)) rows to one picture; of a clip at most `most` frames, first and last kept."""
-    drawn = [
-        (caption, [_thumbnail(frames[i], height) for i in _spread(len(frames), most)])
-        for caption, frames in rows
-    ]
-    width = max(sum(f.width + GAP for f in frames) + GAP for _, frames in drawn)
+    drawn = []
+    for caption, frames in rows:
+        shown = [_thumbnail(frames[i], height) for i in _spread(len(frames), most)]
+        drawn.append((caption, shown))
+    width = GAP
+    for _, shown in drawn:
+        width = max(width, GAP + sum(frame.width + GAP for frame in shown))
     sheet = Image.new("RGB", (width, len(drawn) * (height + CAPTION + GAP) + GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    for row, (caption, frames) in enumerate(drawn):
+    for row, (caption, shown) in enumerate(drawn):
         left, top = GAP, GAP + row * (height + CAPTION + GAP)
         pen.text((left, top + 2), caption, fill="black")
-        for frame in frames:
+        for frame in shown:
             sheet.paste(frame, (left, top + CAPTION))
             left += frame.width + GAP
     return sheet

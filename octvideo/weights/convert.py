@@ -5,6 +5,7 @@ Read are the official OctConv files (MXNet), torchvision's and timm's ResNets, a
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -184,8 +185,8 @@ def count_blocks(state: State) -> tuple[int, ...]:
     blocks = {
         match.groups() for name in state if (match := re.match(r"res(\d)\.block(\d+)\.", name))
     }
-    stages = sorted({int(stage) for stage, _ in blocks})
-    return tuple(sum(int(stage) == number for stage, _ in blocks) for number in stages)
+    counts = Counter(int(stage) for stage, _ in blocks)
+    return tuple(counts[stage] for stage in sorted(counts))
 
 
 def find_alpha(state: State) -> float:

@@ -174,8 +174,11 @@ def _seen(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _nonlocal_blocks(pathway: Mapping[str, Tensor]) -> list[list[int]]:
-    found = {m.groups() for n in pathway if (m := re.match(r"res(\d)\.nonlocal(\d+)\.", n))}
-    return [sorted(int(i) for stage, i in found if int(stage) == number) for number in (2, 3, 4, 5)]
+    found: dict[str, set[int]] = {stage: set() for stage in "2345"}
+    for name in pathway:
+        if match := re.match(r"res([2-5])\.nonlocal(\d+)\.", name):
+            found[match[1]].add(int(match[2]))
+    return [sorted(blocks) for blocks in found.values()]
 
 
 def _temporal_blocks(pathway: Mapping[str, Tensor]) -> list[int]:

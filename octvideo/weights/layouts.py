@@ -41,9 +41,10 @@ class Layout:
 def find_layout(names: Iterable[str]) -> Layout:
     """The layout that these names are written in; OWN where no other mark is found."""
     names = list(names)
-    return next(
-        (layout for layout in FOREIGN if any(name.startswith(layout.mark) for name in names)), OWN
-    )
+    for layout in FOREIGN:
+        if any(name.startswith(layout.mark) for name in names):
+            return layout
+    return OWN
 
 
 def _own(names: Collection[str]) -> dict[str, str]:

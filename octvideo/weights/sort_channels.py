@@ -76,9 +76,8 @@ def _maps(state: State) -> Iterator[_Map]:
         for block in blocks:
             for writer, reader in pairwise(BRANCH):
                 yield _Map([f"{block}.{writer}"], [f"{block}.{reader}"])
-        entries, exits = (
-            [f"{block}.{layer}" for block in blocks] for layer in (BRANCH[0], BRANCH[-1])
-        )
+        entries = [f"{block}.{BRANCH[0]}" for block in blocks]
+        exits = [f"{block}.{BRANCH[-1]}" for block in blocks]
         shortcut = f"{blocks[0]}.shortcut"
         if readers := entries[1:] + following:
             yield _Map([shortcut, *exits], readers)

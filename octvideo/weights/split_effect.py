@@ -51,13 +51,13 @@ def stage_errors(
     )
     strided = _inflated(state_2d, assumes, {**config, "downsample": "stride"})
     wanted = stage_features(vanilla, clips)
-    errors = [
-        {
-            stage: float((got[stage] - wanted[stage]).norm() / wanted[stage].norm())
-            for stage in STAGES
-        }
-        for got in (stage_features(model_3d, clips), stage_features(strided, clips))
-    ]
+
+    def errors_of(model: nn.Module) -> dict[str, float]:
+        got = stage_features(model, clips)
+        norms = {stage: (got[stage] - wanted[stage]).norm() for stage in STAGES}
+        return {stage: float(norm / wanted[stage].norm()) for stage, norm in norms.items()}
+
+    errors = [errors_of(model) for model in (model_3d, strided)]
     return [StageError(stage, errors[0][stage], errors[1][stage]) for stage in STAGES]
 
 

@@ -1,5 +1,6 @@
 """Clips of a stream of frames, one after another, holding no more frames than the open windows need."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -31,4 +32,5 @@ def sliding_clips(
             start += step
             held = {n: f for n, f in held.items() if n >= start}
     if start == 0 and held:
-        yield 0, [held[max(n for n in held if n <= offset)] for offset in offsets]
+        numbers = sorted(held)
+        yield 0, [held[numbers[bisect_right(numbers, offset) - 1]] for offset in offsets]

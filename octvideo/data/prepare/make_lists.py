@@ -88,11 +88,12 @@ class DatasetLists:
         return "\n".join(lines + self._class_counts(examples))
 
     def _class_counts(self, examples: int | None) -> list[str]:
-        counts = {split: Counter(clip.label for clip in self.of(split)) for split in SPLITS}
-        rows = [
-            tuple(counts[split][label] for split in SPLITS)
-            for label in range(len(self.class_names))
-        ]
+        labels = range(len(self.class_names))
+        columns = []
+        for split in SPLITS:
+            counts = Counter(clip.label for clip in self.of(split))
+            columns.append([counts[label] for label in labels])
+        rows = list(zip(*columns, strict=True))
         order: Iterable[int] = range(len(rows))
         title = "clips per class (train, val, test)"
         if examples is not None:

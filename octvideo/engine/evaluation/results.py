@@ -158,14 +158,11 @@ def _views(evaluation: Evaluation) -> dict[str, dict[str, float]]:
         return {
             name: {"map": _map(scores, evaluation)} for name, scores in evaluation.scores.items()
         }
-    return {
-        name: {
-            key: value
-            for key, value in _accuracy(scores, evaluation).items()
-            if key in ("top1_acc", "top5_acc")
-        }
-        for name, scores in evaluation.scores.items()
-    }
+    views: dict[str, dict[str, float]] = {}
+    for name, scores in evaluation.scores.items():
+        found = _accuracy(scores, evaluation)
+        views[name] = {key: found[key] for key in ("top1_acc", "top5_acc") if key in found}
+    return views
 
 
 def _map(scores: NDArray[np.float32], evaluation: Evaluation) -> float:

@@ -75,12 +75,12 @@ def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
     Raises ValueError, as torch does, for the state of other parameters.
     """
-    forms = [
-        {key: value for key, value in group.items() if key not in ("params", "lr")}
-        for group in optimizer.param_groups
-    ]
-    if len(forms) == len(state["param_groups"]):
-        groups = [saved | form for saved, form in zip(state["param_groups"], forms, strict=True)]
+    now, saved = optimizer.param_groups, state["param_groups"]
+    if len(now) == len(saved):
+        groups = [
+            {**own, "params": then["params"], "lr": then["lr"]}
+            for own, then in zip(now, saved, strict=True)
+        ]
         state = {**state, "param_groups": groups}
     optimizer.load_state_dict(state)
 

@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor, nn
@@ -244,11 +245,8 @@ class Trainer:
     def check_patience(self, group: "list[Batch]", trouble: str) -> None:
         """fp32 stops at once; mixed precision may skip max_skipped steps in a row. Raises OctvideoError."""
         allowed = self.options.max_skipped if self.options.amp_dtype is not None else 0
-        names = [
-            path
-            for paths in self.procs.gather([p for b in group for p in b.paths])
-            for path in paths
-        ]
+        own = [path for batch in group for path in batch.paths]
+        names = list(chain.from_iterable(self.procs.gather(own)))
         at = self.position()
         where = f"the {trouble} is not finite at epoch {at.epoch}, iteration {at.iteration}, files {', '.join(names)}"
         if self.progress.skipped_in_a_row > allowed:
