@@ -1,5 +1,6 @@
 """Video action recognition with 3D Octave Convolutions (Chen et al., "Drop an Octave", ICCV 2019)."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from octvideo.catalogue import list_models
@@ -8,10 +9,34 @@ from octvideo.octavize import octavize
 if TYPE_CHECKING:
     from torch import nn
 
+    from octvideo.config import load_config
     from octvideo.recognizer import Recognizer
+    from octvideo.runs.evaluate import evaluate
+    from octvideo.runs.fit import fit
 
 __version__ = "0.1.0"
-__all__ = ["create_model", "list_models", "load", "octavize"]
+__all__ = [
+    "create_model",
+    "evaluate",
+    "fit",
+    "list_models",
+    "load",
+    "load_config",
+    "octavize",
+]
+
+# Imported when they are asked for: a user of the networks alone should not wait for settings and decoders.
+_LATER = {
+    "evaluate": "octvideo.runs.evaluate",
+    "fit": "octvideo.runs.fit",
+    "load_config": "octvideo.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'octvideo' has no attribute {name!r}")
 
 
 def create_model(name: str, *, weights: str = "", **options: Any) -> "nn.Module":

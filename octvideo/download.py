@@ -61,6 +61,16 @@ def cached(url: str, name: str, sha256: str = "") -> Path:
     return path
 
 
+def is_reachable(url: str, timeout: float = 5.0) -> bool:
+    """Does the server answer that it has the file? False after `timeout` seconds without an answer."""
+    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "octvideo"})
+    try:
+        with urllib.request.build_opener().open(request, timeout=timeout):
+            return True
+    except (OSError, http.client.HTTPException):
+        return False
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with path.with_name(f"{path.name}.lock").open("w") as file:

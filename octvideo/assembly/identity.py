@@ -149,7 +149,7 @@ def check_tested(checkpoint: Checkpoint, about: Checkpoint) -> None:
     then, now = checkpoint.input, about.input
     wrong = [
         _change(f"DATA.{setting}", getattr(now, name), getattr(then, name))
-        for name, setting in _SETTING.items()
+        for name, setting in IN_DATA.items()
         if getattr(then, name) is not None and getattr(then, name) != getattr(now, name)
     ]
     if then.mean is not None and then.reverse_channels != now.reverse_channels:
@@ -183,7 +183,8 @@ def _in_use(network: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key not in unused}
 
 
-_SETTING = {
+# Field of `InputSpec` -> setting of DATA.
+IN_DATA = {
     "num_frames": "NUM_FRAMES",
     "sampling_rate": "SAMPLING_RATE",
     "sampling_rule": "SAMPLING_RULE",

@@ -4,24 +4,34 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from iopath.common.file_io import g_pathmgr
 from torch import nn
 
-from octvideo.assembly.identity import check_tested, digest, facts, recipe_of, weights_digest
+from octvideo.assembly.identity import (
+    IN_DATA,
+    check_tested,
+    digest,
+    facts,
+    recipe_of,
+    weights_digest,
+)
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import running, scorer
 from octvideo.assembly.tasks import FinalTest, task_of, with_counted_classes
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count
 from octvideo.config import config_from_text
-from octvideo.data.clips.views import ViewSpec
+from octvideo.data.clips.views import VideoViews, ViewSpec
 from octvideo.engine.checkpoint_files import find_latest
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import default_view_chunk, evaluate
+from octvideo.engine.evaluation.frame_order import lines, named_by_order, summarise_orders
 from octvideo.engine.evaluation.journal import Journal, fingerprint
 from octvideo.engine.evaluation.results import (
     Evaluation,
@@ -36,6 +46,7 @@ from octvideo.report.environment import versions
 from octvideo.report.html import write_report
 from octvideo.weights import load_weights
 from octvideo.weights.assumptions import Assumptions
+from octvideo.weights.load import network_of
 from octvideo.weights.pretrained import read_weights
 
 logger = logging.getLogger("octvideo")
@@ -79,6 +90,8 @@ def _test(cfg: Any, procs: Processes, checkpoint: Checkpoint, list_path: str) ->
         "entries": len(paths),
     }
     summary["made_with"] = versions()
+    if cfg.TEST.DIAGNOSE and summary["task"] == "single_label":
+        summary["frame_order"] = _frame_order(cfg, procs, model, test)
     if procs.is_main:
         write_results(cfg.OUTPUT_DIR, evaluation, summary)
         _report(cfg, procs, test, summary, checkpoint)
@@ -109,7 +122,8 @@ def _journal(
         logger.info("%s is no local folder: a test that stops starts anew", cfg.OUTPUT_DIR)
         return None
     settings = {"network": model.config, "multi_label": cfg.DATA.MULTI_LABEL, "paths": paths}
-    key = fingerprint(**protocol, **settings, title=test.title)
+    weights = "" if checkpoint.path else weights_digest(model)
+    key = fingerprint(**protocol, **settings, title=test.title, weights=weights)
     return Journal(Path(cfg.OUTPUT_DIR), key, procs.rank)
 
 
@@ -142,6 +156,22 @@ def _evaluate(
         title = f"centre crops of {test.title}: " if test.title else ""
         logger.info("%s%s", title, headline(summary))
     return evaluation, summary
+
+
+def _frame_order(cfg: Any, procs: Processes, model: nn.Module, test: FinalTest) -> dict[str, Any]:
+    """Top-1 over one centre view with the frames in order and not."""
+    assert isinstance(test.videos, VideoViews)
+    one_view = replace(test.videos.spec, num_clips=1, num_crops=1, centre=True)
+    right = named_by_order(
+        scorer(cfg, model),
+        test.videos.seen_as(one_view),
+        prepare=task_of(cfg).preparation(),
+        processes=procs,
+    )
+    found = summarise_orders(right)
+    for line in lines(found) if procs.is_main else ():
+        logger.info("%s", line)
+    return found
 
 
 def _report(
@@ -177,12 +207,35 @@ def _newest_checkpoint(output_dir: str, procs: Processes) -> str:
 
 
 def settings_of(checkpoint: Checkpoint, overrides: Sequence[str] = ()) -> Any:
-    """The config that a checkpoint of this package holds."""
-    if not checkpoint.recipe:
+    """The config that a checkpoint of this package holds; of a public network, one that tests it as it was trained."""
+    text = checkpoint.recipe
+    if not text and checkpoint.network and checkpoint.input.num_frames:
+        text = yaml.safe_dump(_settings_to_test(checkpoint))
+    if not text:
         raise CheckpointError(
             f"{checkpoint.path}: holds no settings; name the config of its network with --cfg"
         )
-    return config_from_text(checkpoint.recipe, checkpoint.path, overrides)
+    return config_from_text(text, checkpoint.path, overrides)
+
+
+def _settings_to_test(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Where nothing is known but the network and its input."""
+    seen, act = checkpoint.input, checkpoint.head_act or ""
+    data = {setting: getattr(seen, name) for name, setting in IN_DATA.items()}
+    data |= {
+        "MEAN": list(seen.mean or ()),
+        "STD": list(seen.std or ()),
+        "REVERSE_INPUT_CHANNEL": seen.reverse_channels,
+        "TEST_CROP_SIZE": seen.crop_size,
+        "MULTI_LABEL": checkpoint.multi_label,
+    }
+    model = {
+        "ARCH": checkpoint.network["name"],
+        "NUM_CLASSES": len(checkpoint.class_names),
+        "HEAD_ACT": act,
+        "LOSS_FUNC": "bce_logit" if checkpoint.multi_label else "cross_entropy",
+    }
+    return {"DATA": data, "MODEL": model}
 
 
 def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[str]]:
@@ -190,7 +243,8 @@ def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[st
 
     Raises CheckpointError where the weights were trained for another network or another input.
     """
-    model = build_model(cfg)
+    is_described = bool(checkpoint.network) and not checkpoint.recipe
+    model = network_of(checkpoint) if is_described else build_model(cfg)
     options: Any = model.config
     settings = task_of(cfg).input_spec()
     check_tested(
@@ -228,6 +282,9 @@ def _network(cfg: Any, model: nn.Module) -> dict[str, Any]:
 
 
 def _sha256(path: str) -> str:
+    """ "" of weights that are in no file."""
+    if not path:
+        return ""
     with g_pathmgr.open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

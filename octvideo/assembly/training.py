@@ -23,7 +23,7 @@ from octvideo.engine.evaluation.results import summarise
 from octvideo.engine.training import adapt
 from octvideo.engine.training.losses import Mixer, make_loss
 from octvideo.engine.training.rng import be_deterministic, seed_all
-from octvideo.engine.training.state import TrainSummary
+from octvideo.engine.training.state import Callbacks, TrainSummary
 from octvideo.engine.training.trainer import Trainer
 from octvideo.errors import ConfigError
 from octvideo.layers import channels_last
@@ -34,17 +34,18 @@ logger = logging.getLogger("octvideo")
 Validate = Callable[[nn.Module], dict[str, float]]
 
 
-def train(cfg: Any, procs: Processes) -> TrainSummary:
+def train(cfg: Any, procs: Processes, callbacks: Callbacks | None = None) -> TrainSummary:
     """Train in OUTPUT_DIR, or go on with the run that is there. Not `finished` when a signal stopped it."""
     cfg = with_counted_classes(cfg)
     with running(cfg, procs):
-        return _train(cfg, procs)
+        return _train(cfg, procs, callbacks)
 
 
-def _train(cfg: Any, procs: Processes) -> TrainSummary:
+def _train(cfg: Any, procs: Processes, callbacks: Callbacks | None) -> TrainSummary:
     task = task_of(cfg)
     loader = build_data.train_loader(cfg, task.train_dataset(), procs)
-    trainer = build_trainer(cfg, procs, loader, validator(cfg, task.validation(), procs))
+    validate = validator(cfg, task.validation(), procs)
+    trainer = build_trainer(cfg, procs, loader, validate, callbacks)
     if warning := build_recipe.recipe_warning(cfg):
         logger.warning(warning)
     summary = trainer.train()
@@ -64,7 +65,13 @@ def training_batches(cfg: Any) -> tuple[Iterator[Batch], list[str]]:
     return loader.epoch(0), task.class_names()
 
 
-def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate | None) -> Trainer:
+def build_trainer(
+    cfg: Any,
+    procs: Processes,
+    loader: Loader,
+    validate: Validate | None,
+    callbacks: Callbacks | None = None,
+) -> Trainer:
     """Everything that trains, seeded, on its device, with the weights that TRAIN.CHECKPOINT_FILE_PATH names."""
     seed_all(cfg.RNG_SEED)
     if cfg.TRAIN.DETERMINISTIC:
@@ -99,6 +106,7 @@ def build_trainer(cfg: Any, procs: Processes, loader: Loader, validate: Validate
         procs=procs,
         about=about,
         identity=RunIdentity(cfg, about),
+        callbacks=callbacks,
     )
 
 
@@ -150,7 +158,7 @@ def describe(cfg: Any, model: nn.Module, dataset: Dataset) -> Checkpoint:
 
 
 def validator(cfg: Any, videos: Videos, procs: Processes) -> Validate:
-    """validate(model) -> errors in per cent, over one view of every video or image."""
+    """validate(model) -> errors in per cent and the mean loss, over one view of every video or image."""
     task = task_of(cfg)
     names = task.class_names()
 
@@ -166,6 +174,8 @@ def validator(cfg: Any, videos: Videos, procs: Processes) -> Validate:
         summary = summarise(evaluation, names, {})
         if "map" in summary:
             return {"map_err": 100 * (1 - summary["map"])}
-        return {"top1_err": 100 - summary["top1_acc"], "top5_err": 100 - summary["top5_acc"]}
+        errors = {"top1_err": 100 - summary["top1_acc"], "top5_err": 100 - summary["top5_acc"]}
+        loss = summary["log_loss"]
+        return errors if loss is None else errors | {"loss": loss}
 
     return validate

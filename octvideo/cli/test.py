@@ -3,19 +3,20 @@
     octvideo test --cfg configs/demo/oct_i3d.yaml                  the newest checkpoint of its run
     octvideo test --cfg ... TEST.CHECKPOINT_FILE_PATH weights.pyth TEST.NUM_ENSEMBLE_VIEWS 5
     octvideo test --checkpoint runs/demo/oct_i3d/checkpoints/best.pyth --list val.csv
+    octvideo test --checkpoint runs/demo/oct_i3d/checkpoints/best.pyth --diagnose     does time matter?
     torchrun --nproc_per_node 8 -m octvideo test --cfg ...
 
-A checkpoint of this package holds its settings, so that it needs no --cfg. The same command continues a test that was
-interrupted. Results go to OUTPUT_DIR: results.json, predictions.csv, scores.npz, report.html.
+A checkpoint of this package, and a public network by its name, needs no --cfg. The same command continues a test that
+was interrupted. Results go to OUTPUT_DIR: results.json, predictions.csv, scores.npz, report.html.
 """
 
 import argparse
 
 from octvideo.assembly import final_test, settings_of
-from octvideo.checkpoint import Checkpoint
 from octvideo.config import add_config_arguments, load_config
 from octvideo.engine.distributed import processes
 from octvideo.errors import ConfigError
+from octvideo.weights.pretrained import read_weights
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,16 +27,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--list", default="", metavar="FILE", help="instead of test.csv in DATA.PATH_TO_DATA_DIR"
     )
+    parser.add_argument(
+        "--diagnose",
+        action="store_true",
+        help="also with frames shuffled, reversed and repeated (TEST.DIAGNOSE)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     if not (args.cfg or args.checkpoint):
         raise ConfigError("nothing to test: give --cfg FILE or --checkpoint FILE")
-    checkpoint = Checkpoint.read(args.checkpoint) if args.checkpoint else None
-    if args.cfg or checkpoint is None:
-        cfg = load_config(args.cfg, args.settings)
-    else:
-        cfg = settings_of(checkpoint, args.settings)
+    checkpoint = read_weights(args.checkpoint) if args.checkpoint else None
+    settings = args.settings + ["TEST.DIAGNOSE=true"] * args.diagnose
+    cfg = (
+        load_config(args.cfg, settings)
+        if args.cfg or checkpoint is None
+        else settings_of(checkpoint, settings)
+    )
 
     with processes(silence_seconds=cfg.DATA_LOADER.TIMEOUT) as procs:
         final_test(cfg, procs, checkpoint or "", args.list)

@@ -121,6 +121,11 @@ def _crops(cfg: Any) -> Problems:
         )
 
 
+def _diagnosis(cfg: Any) -> Problems:
+    if cfg.TEST.DIAGNOSE and cfg.TRAIN.DATASET != "video":
+        yield f"TEST.DIAGNOSE is True with TRAIN.DATASET {cfg.TRAIN.DATASET}; an image has no frames to shuffle"
+
+
 def _mixing(cfg: Any) -> Problems:
     mixup = cfg.MIXUP
     if mixup.ENABLE and cfg.DATA.MULTI_LABEL and mixup.LABEL_SMOOTH_VALUE:
@@ -225,6 +230,7 @@ RULES: tuple[Callable[[Any], Problems], ...] = (
     _batches,
     _jitter,
     _crops,
+    _diagnosis,
     _mixing,
     _loss,
     _nonlocal,

@@ -50,6 +50,7 @@ DEFAULTS: Tree = {
         "IMAGE_CROP_SIZES": [224, 320],  # centre crops of the final test on images, each by itself
         "VIEW_CHUNK": 0,  # views of a video per forward pass; 0: chosen and stored
         "OPTIMIZE": False,  # fold and fuse the network for inference first
+        "DIAGNOSE": False,  # also with frames shuffled, reversed and repeated: does time matter?
     },
     "DATA": {
         "PATH_TO_DATA_DIR": "",  # holds train.csv, val.csv, test.csv

@@ -14,9 +14,13 @@ logger = logging.getLogger("octvideo")
 
 def is_to_be_inflated(checkpoint: Checkpoint, model: nn.Module) -> bool:
     """Image weights for a video network, as the kernels tell."""
-    is_image = any(t.dim() == 4 for t in checkpoint.weights.values())
-    is_image &= all(t.dim() < 5 for t in checkpoint.weights.values())
-    return is_image and getattr(model, "takes", "") == "clips"
+    return is_image(checkpoint) and getattr(model, "takes", "") == "clips"
+
+
+def is_image(checkpoint: Checkpoint) -> bool:
+    """Are they the weights of an image network, as the kernels tell?"""
+    dims = {tensor.dim() for tensor in checkpoint.weights.values()}
+    return 4 in dims and 5 not in dims
 
 
 def fill(model: nn.Module, checkpoint: Checkpoint) -> None:

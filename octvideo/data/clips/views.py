@@ -5,7 +5,8 @@ crops lie at the start, middle and end of the longer side, a single one in the m
 v % num_crops of clip v // num_crops.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 
@@ -131,8 +132,18 @@ class VideoViews:
         self.labels: Sequence[tuple[int, ...]] = [
             _renamed(entry.labels, classes, videos.name) for entry in videos
         ]
-        self._decode = partial(decode_views, videos, spec, backend, index)
+        self._videos, self._backend, self._index = videos, backend, index
         self._num_workers, self._timeout = num_workers, timeout_seconds
+
+    def seen_as(self, spec: ViewSpec) -> "VideoViews":
+        """The same videos in other views."""
+        other = copy(self)
+        other.spec = spec
+        return other
+
+    @property
+    def _decode(self) -> Callable[[int], DecodedVideo]:
+        return partial(decode_views, self._videos, self.spec, self._backend, self._index)
 
     def read(self, indices: Sequence[int]) -> Iterable[DecodedVideo]:
         """These videos in this order; one that cannot be read says so in `problem`."""

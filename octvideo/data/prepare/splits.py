@@ -4,7 +4,7 @@ import hashlib
 import os
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,16 +21,21 @@ from octvideo.errors import DataError, ListError
 
 
 def folder_lists(
-    folder: str | Path, *, shares: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0
+    folder: str | Path,
+    *,
+    shares: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+    leave_out: Collection[Path] = (),
 ) -> DatasetLists:
     """A folder per class; classes are numbered by their sorted names.
 
     Folders train, val (validate, validation) and test with the class folders below decide the splits. Otherwise each
     class is divided by `shares` at random: always alike for one seed, clips of one source and equal files together.
     Where that leaves no video at all for val, it repeats another list, and a note says so.
+    leave_out: files that are in no list, since they cannot be read.
     """
     folder, notes = Path(folder), list[str]()
-    videos = find_videos(folder, notes)
+    videos = [path for path in find_videos(folder, notes) if path not in leave_out]
     copies = _copies(videos)
     is_split = all(path.relative_to(folder).parts[0].lower() in SPLIT_NAMES for path in videos)
     files: dict[str, list[Clip]] = defaultdict(list)
@@ -52,7 +57,7 @@ def folder_lists(
         if len(folders) > 1
     ]
     lists.notes += [
-        f"class folder {name!r} holds no video and is no class"
+        f"class folder {name!r} holds no {'readable ' if leave_out else ''}video and is no class"
         for name in _class_folders(folder, is_split)
         if name not in files
     ]

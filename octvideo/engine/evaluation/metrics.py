@@ -27,6 +27,42 @@ def class_table(ranked: Ints, labels: Ints, num_classes: int) -> Ints:
     return np.stack([videos, np.bincount(labels[correct], minlength=num_classes)], axis=1)
 
 
+def log_loss(scores: Floats, labels: Ints) -> float:
+    """The mean of -log p of the label, over the videos that could be read; NaN where none could."""
+    read = ~np.isnan(scores).any(axis=1)
+    if not read.any():
+        return float("nan")
+    of_label = scores[read, labels[read]].astype(np.float64)
+    return float(-np.log(np.maximum(of_label, np.finfo(np.float32).tiny)).mean())
+
+
+def precision_recall(confusion: Ints, num_videos: Ints) -> NDArray[np.float64]:
+    """(C, 3) precision, recall and F1 of each class; a class that is never named, or has no video, has 0.
+
+    num_videos: (C,), unread videos included: they lower the recall.
+    """
+    right = np.diag(confusion).astype(np.float64)
+    precision = right / np.maximum(confusion.sum(axis=0), 1)
+    recall = right / np.maximum(num_videos, 1)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
+    return np.stack([precision, recall, f1], axis=1)
+
+
+def paired_interval(
+    correct: Bools, other: Bools, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap of the share that `correct` has more than `other`, over the same videos.
+
+    A video counts +1, 0 or -1, so that drawing n of them is one multinomial draw.
+    """
+    n = len(correct)
+    more, less = int((correct & ~other).sum()), int((other & ~correct).sum())
+    shares = np.array([more, less, n - more - less]) / n
+    draws = np.random.default_rng(seed).multinomial(n, shares, resamples)
+    low, high = np.quantile((draws[:, 0] - draws[:, 1]) / n, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def mean_class_accuracy(table: Ints) -> float:
     """The mean of the accuracies of those classes that have a video."""
     present = table[table[:, 0] > 0]

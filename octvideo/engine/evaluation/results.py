@@ -120,6 +120,7 @@ def _accuracy(scores: NDArray[np.float32], evaluation: Evaluation) -> dict[str, 
         "top5_acc": _percent(metrics.hits(ranked, labels).mean()),
         "mean_class_acc": _percent(metrics.mean_class_accuracy(table)),
         "top1_interval": [_percent(edge) for edge in metrics.bootstrap_interval(correct)],
+        "log_loss": _number(metrics.log_loss(scores, labels)),
     }
 
 
@@ -128,9 +129,11 @@ def _per_class(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, 
     ranked = metrics.ranking(evaluation.final, 1)
     table = metrics.class_table(ranked, labels, num_classes)
     confusion = metrics.confusion_matrix(ranked, labels, num_classes)
+    shares = metrics.precision_recall(confusion, table[:, 0])
     rows = [
         {"name": name, "videos": int(videos), "correct": int(correct)}
-        for name, (videos, correct) in zip(class_names, table, strict=True)
+        | dict(zip(("precision", "recall", "f1"), map(_percent, of_class), strict=True))
+        for name, (videos, correct), of_class in zip(class_names, table, shares, strict=True)
     ]
     # Nonzero cells only: [label, named class, videos]. 600 x 600 would be mostly zeros.
     return {
@@ -171,6 +174,11 @@ def _map(scores: NDArray[np.float32], evaluation: Evaluation) -> float:
 
 def _single(evaluation: Evaluation) -> NDArray[np.int64]:
     return np.array([labels[0] for labels in evaluation.labels], np.int64)
+
+
+def _number(value: float) -> float | None:
+    """None, JSON's null, where there is no number."""
+    return None if np.isnan(value) else round(value, 6)
 
 
 def _percent(share: float | np.floating) -> float:

@@ -1,7 +1,7 @@
 """What a run is told (TrainOptions), where it stands (Progress), how it ended (TrainSummary). Plain values all."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -41,6 +41,26 @@ class TrainOptions:
     precise_bn_first: int = 0  # the same before the first step, of frozen batch norms too
     channels_last: bool = False
     compile: bool = False
+
+
+Metrics = dict[str, float]
+
+
+def _nothing(metrics: Metrics) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What rank 0 calls with plain numbers, so that a run can be watched by other tools (docs/own_data.md).
+
+    on_step: after each optimizer step; epoch, step, lr, grad_norm, and loss, top1_err, top5_err of its clips.
+    on_epoch: after each epoch, its checkpoint written; the means of its clips, and val_top1_err, val_loss, ... where it
+    was validated. Errors are in per cent. What a callback raises ends the run.
+    """
+
+    on_step: Callable[[Metrics], object] = _nothing
+    on_epoch: Callable[[Metrics], object] = _nothing
 
 
 @dataclass

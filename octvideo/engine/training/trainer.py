@@ -25,7 +25,14 @@ from octvideo.engine.training.records import Clock, Tally
 from octvideo.engine.training.run_log import RunLog
 from octvideo.engine.training.signals import Stopped, StopRequest
 from octvideo.engine.training.snapshots import Identity, Snapshots
-from octvideo.engine.training.state import Plan, Position, Progress, TrainOptions, TrainSummary
+from octvideo.engine.training.state import (
+    Callbacks,
+    Plan,
+    Position,
+    Progress,
+    TrainOptions,
+    TrainSummary,
+)
 from octvideo.engine.training.step import Mix, StepOutcome, Stepper
 from octvideo.errors import DataError, OctvideoError
 
@@ -74,6 +81,7 @@ class Trainer:
         procs: Processes | None = None,
         about: Checkpoint | None = None,
         identity: Identity | None = None,
+        callbacks: Callbacks | None = None,
     ) -> None:
         """The model is on its device and the optimizer holds its parameters.
 
@@ -83,7 +91,7 @@ class Trainer:
         """
         self.model, self.loader, self.optimizer, self.schedule = model, loader, optimizer, schedule
         self.options, self.validate, self.frozen = options, validate, frozen
-        self.procs = procs or Processes()
+        self.procs, self.callbacks = procs or Processes(), callbacks or Callbacks()
         self.step = Stepper(model, optimizer, loss, prepare, options, self.procs, mix)
         self.ema = (
             ModelAverage(model, options.ema_decay) if options.ema_decay else None
@@ -154,34 +162,39 @@ class Trainer:
             prefetch = partial(self.prefetch, batches, following)
             outcome = self.step(group, lr, while_busy=prefetch)
             self.account(group, ends[-1], outcome)
-            self.report(lr, outcome.grad_norm)
+            self.report(lr, outcome)
 
     def end_epoch(self) -> None:
         """Precise batch norm, validation, best.pyth, checkpoint. An interruption repeats it from its beginning."""
         self.agree_to_go_on()
-        at, before = self.position(), self.capture()
-        last = at.epoch == at.max_epoch
+        at, before, trained = self.position(), self.capture(), self.epoch_metrics()
+        last, validated = at.epoch == at.max_epoch, dict[str, float]()
         evaluates = self.validate is not None and (
             last or is_due(at.epoch, self.options.eval_period)
         )
         saves = last or is_due(at.epoch, self.options.checkpoint_period)
         try:
             with self.stop.leave_at_once():
-                self.log.train_epoch(at, self.epoch_metrics(), self.epoch_clock)
+                self.log.train_epoch(at, trained, self.epoch_clock)
                 self.procs.share_buffers(self.model)
                 if self.options.precise_bn_batches and (evaluates or saves):
                     self.measure_bn(self.options.precise_bn_batches)
-                improved = evaluates and self.run_validation(at)
+                if evaluates:
+                    validated = self.run_validation(at)
         except Stopped:
             self.snapshots.save(before)
             raise
         done = self.progress
-        counts = done.step, done.skipped, done.skipped_in_a_row, done.best
+        best = min(done.best, validated.get(self.options.best_metric, math.inf))
+        counts = done.step, done.skipped, done.skipped_in_a_row, best
         self.progress = Progress(done.epoch + 1, 0, *counts)
-        if improved:
+        if best < done.best:
             self.snapshots.save_best(self.capture())
         if saves:
             self.snapshots.save(self.capture())
+        if self.procs.is_main:
+            found = trained | {f"val_{name}": value for name, value in validated.items()}
+            self.callbacks.on_epoch({"epoch": at.epoch, "step": at.step} | found)
 
     def capture(self) -> Checkpoint:
         """The state of the whole run, and metrics.jsonl secured up to it."""
@@ -256,14 +269,18 @@ class Trainer:
             )
         logger.warning("%s: step skipped (%d in a row)", where, self.progress.skipped_in_a_row)
 
-    def report(self, lr: float, grad_norm: float) -> None:
+    def report(self, lr: float, outcome: StepOutcome) -> None:
         """A line every log_period steps and at the end of the epoch."""
         at, window = self.position(), self.progress.window
-        metrics = window.means() | {"lr": lr, "grad_norm": grad_norm}
+        rates = {"lr": lr, "grad_norm": outcome.grad_norm}
+        metrics = window.means() | rates
         self.log.tick(metrics, self.window_clock)
         if at.iteration % self.options.log_period == 0 or at.iteration == at.iterations:
             self.log.train_iter(at, metrics, self.window_clock)
             self.progress.window, self.window_clock = Tally(), Clock()
+        if self.procs.is_main:
+            found = outcome.tally.means() | rates
+            self.callbacks.on_step({"epoch": at.epoch, "step": at.step} | found)
 
     # --- the end of an epoch ---
 
@@ -274,8 +291,8 @@ class Trainer:
         with self.step.autocast():
             measure_bn_statistics(self.model, inputs, count, self.procs)
 
-    def run_validation(self, at: Position) -> bool:
-        """Validate (the moving average, if there is one); True if best_metric is lower than ever."""
+    def run_validation(self, at: Position) -> dict[str, float]:
+        """Validate (the moving average, if there is one), and log what was found."""
         assert self.validate is not None
         self.model.eval()
         if self.ema is None:
@@ -284,10 +301,8 @@ class Trainer:
             with self.ema.applied(self.model):
                 metrics = dict(self.validate(self.model))
         value = metrics.get(self.options.best_metric, math.inf)
-        improved = value < self.progress.best
-        self.progress.best = min(value, self.progress.best)
-        self.log.validation(at, metrics, improved)
-        return improved
+        self.log.validation(at, metrics, value < self.progress.best)
+        return metrics
 
     # --- the beginning ---
 

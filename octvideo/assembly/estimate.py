@@ -1,0 +1,132 @@
+"""How long a run will take on this machine, from a few of its steps."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from octvideo.assembly import data as build_data
+from octvideo.assembly.start import scorer
+from octvideo.assembly.tasks import Task, task_of, with_counted_classes
+from octvideo.assembly.training import build_trainer
+from octvideo.complexity import count
+from octvideo.data.loading.loader import Loader
+from octvideo.engine.distributed import Processes
+from octvideo.engine.evaluation.evaluate import default_view_chunk
+from octvideo.engine.threads import set_threads
+from octvideo.engine.training.trainer import Trainer
+
+logger = logging.getLogger("octvideo")
+
+STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Seconds of the training, validation included, and of the final test.
+
+    training_macs, test_macs: of one clip, by which another size of pictures can be compared.
+    """
+
+    training: float
+    testing: float
+    training_macs: int
+    test_macs: int
+
+    @property
+    def total(self) -> float:
+        return self.training + self.testing
+
+    def at(self, training_macs: int, test_macs: int) -> float:
+        """Seconds of both where clips cost that much."""
+        training = self.training * training_macs / self.training_macs
+        return training + self.testing * test_macs / self.test_macs
+
+
+def estimate(cfg: Any, procs: Processes, steps: int = STEPS) -> Estimate:
+    """Run some steps and the views of a test video, and throw away what they did. OUTPUT_DIR is not touched."""
+    cfg = with_counted_classes(cfg)
+    task = task_of(cfg)
+    with _silence():
+        set_threads(cfg.DATA_LOADER.NUM_WORKERS)
+        loader = build_data.train_loader(cfg, task.train_dataset(), procs)
+        with closing(loader):
+            trainer = build_trainer(cfg, procs, loader, None)
+            step = _step_seconds(trainer, loader, cfg.SOLVER.ACCUM_STEPS, steps)
+    view = _view_seconds(cfg, task, trainer.model, procs)
+    decode, num_tests = _decode_seconds(cfg, task)
+    num_views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
+    num_steps = trainer.position().total_steps
+    epochs = num_steps / max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1)
+    validation = len(task.validation().paths) * (view + decode) * epochs / cfg.TRAIN.EVAL_PERIOD
+    test = num_tests * (num_views * view + decode)
+    return Estimate(num_steps * step + validation, test, *clip_macs(cfg))
+
+
+def clip_macs(cfg: Any) -> tuple[int, int]:
+    """Multiply-adds of a clip of the training and of one of the test."""
+    from octvideo.assembly.model import build_model
+
+    task = task_of(cfg)
+    with torch.device("meta"):
+        model = build_model(cfg)
+    shapes = (task.input_shape(), task.input_shape(cfg.DATA.TEST_CROP_SIZE))
+    training, test = (count(model, shape).macs for shape in shapes)
+    return training, test
+
+
+def _step_seconds(trainer: Trainer, loader: Loader, batches_per_step: int, steps: int) -> float:
+    """The mean of `steps` steps, waiting for data included, after one that warms up."""
+    trainer.set_training_mode()
+    batches = _without_end(loader)
+    start = 0.0
+    for number in range(steps + 1):
+        if number == 1:
+            start = perf_counter()
+        trainer.step([next(batches) for _ in range(batches_per_step)], 0.0)
+    return (perf_counter() - start) / steps
+
+
+def _without_end(loader: Loader) -> Iterator[Any]:
+    epoch = 0
+    while True:
+        yield from loader.epoch(epoch)
+        epoch += 1
+
+
+@torch.inference_mode()
+def _view_seconds(cfg: Any, task: Task, model: nn.Module, procs: Processes) -> float:
+    """Of one view of the test, in the chunks that the test makes."""
+    spec = build_data.final_views(cfg)
+    chunk = cfg.TEST.VIEW_CHUNK or default_view_chunk(spec)
+    score = scorer(cfg, model.eval())
+    views = task.example(chunk).to(procs.device)
+    start = 0.0
+    for number in range(2):
+        if number == 1:
+            start = perf_counter()
+        score(views).cpu()
+    return (perf_counter() - start) / chunk
+
+
+def _decode_seconds(cfg: Any, task: Task) -> tuple[float, int]:
+    """Of one video of the test, on all workers; and how many videos there are."""
+    test = next(iter(task.final_tests(task.class_names())))
+    start = perf_counter()
+    list(test.videos.read([0]))
+    return (perf_counter() - start) / max(cfg.DATA_LOADER.NUM_WORKERS, 1), len(test.videos.paths)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """What the run will say of itself is said by the run."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before

@@ -1,0 +1,119 @@
+"""A linear probe: the classifier alone is trained, on features that are computed once and kept."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from octvideo.assembly import data as build_data
+from octvideo.assembly.identity import weights_digest
+from octvideo.assembly.model import build_model
+from octvideo.assembly.start import running
+from octvideo.assembly.tasks import Task, task_of, with_counted_classes
+from octvideo.assembly.training import describe
+from octvideo.assembly.weights import load_initial_weights
+from octvideo.data.clips.views import VideoViews
+from octvideo.engine.distributed import Processes
+from octvideo.engine.evaluation.evaluate import default_view_chunk, evaluate
+from octvideo.engine.evaluation.journal import Journal, fingerprint
+from octvideo.engine.linear import fit_linear
+from octvideo.engine.training.rng import seed_all
+from octvideo.errors import ConfigError, DataError
+
+logger = logging.getLogger("octvideo")
+
+Features = tuple[
+    NDArray[np.float32], NDArray[np.int64]
+]  # (N, D) of the videos that can be read, (N,) labels
+
+
+def probe(cfg: Any, procs: Processes) -> str:
+    """Train the classifier on pooled features of train.csv, its penalty chosen on val.csv; the checkpoint's path.
+
+    The features are kept in OUTPUT_DIR/features, a line per video, so that the same command computes only what lacks:
+    a file that has changed, or all of them under other weights or views.
+    """
+    if cfg.DATA.MULTI_LABEL:
+        raise ConfigError(
+            "a probe names one class per video; train the network where DATA.MULTI_LABEL is true"
+        )
+    cfg = with_counted_classes(cfg)
+    with running(cfg, procs):
+        return _probe(cfg, procs)
+
+
+def _probe(cfg: Any, procs: Processes) -> str:
+    task = task_of(cfg)
+    dataset = task.train_dataset()
+    seed_all(cfg.RNG_SEED)
+    model = build_model(cfg)
+    load_initial_weights(cfg, model, dataset, procs)
+    model.to(procs.device).eval()
+    train, val = (_features(cfg, task, model, procs, split) for split in ("train", "val"))
+    classifier = fit_linear(*train, *val, num_classes=cfg.MODEL.NUM_CLASSES)
+    logger.info("classifier: %s", classifier)
+    with torch.no_grad():
+        model.head.fc.weight.copy_(torch.from_numpy(classifier.weight))
+        model.head.fc.bias.copy_(torch.from_numpy(classifier.bias))
+    path = f"{cfg.OUTPUT_DIR}/checkpoints/best.pyth"
+    if procs.is_main:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        replace(describe(cfg, model, dataset), state=model.state_dict()).write(path)
+    procs.barrier()
+    return path
+
+
+class _Pooled(nn.Module):
+    """(N, 3, T, H, W) to what the classifier sees, (N, D)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        pathways = self.model.features(x)  # type: ignore[operator]
+        return torch.cat([pathway.mean((2, 3, 4)) for pathway in pathways], dim=1)
+
+
+def _features(cfg: Any, task: Task, model: nn.Module, procs: Processes, split: str) -> Features:
+    """The mean over the views of the final test, of every video of a list."""
+    spec = build_data.final_views(cfg)
+    path = build_data.list_path(cfg, split)
+    test = next(iter(task.final_tests(task.class_names(), path)))
+    assert isinstance(test.videos, VideoViews)
+    key = fingerprint(
+        weights=weights_digest(model),
+        network=model.config,
+        input=task.input_spec().as_dict(),
+        views=repr(spec),
+        paths=test.videos.paths,
+    )
+    journal = Journal(Path(cfg.OUTPUT_DIR) / "features" / split, key, procs.rank)
+    found = evaluate(
+        _Pooled(model),
+        test.videos,
+        num_classes=model.head.fc.in_features,  # type: ignore[union-attr, arg-type]
+        prepare=task.preparation(),
+        view_chunk=cfg.TEST.VIEW_CHUNK or default_view_chunk(spec),
+        processes=procs,
+        journal=journal,
+        progress=_progress(split),
+    )
+    read = ~np.isnan(found.final).any(axis=1)
+    if not read.any():
+        raise DataError(f"{path}: none of its videos can be read")
+    labels = np.array([label for label, *_ in found.labels], np.int64)
+    return found.final[read], labels[read]
+
+
+def _progress(split: str) -> Any:
+    def say(done: int, total: int) -> None:
+        if done * 10 // max(total, 1) > (done - 1) * 10 // max(total, 1):
+            logger.info("features of %s: %d of %d videos", split, done, total)
+
+    return say

@@ -1,0 +1,114 @@
+"""Does time matter? The same clips with their frames in order, shuffled, reversed, and one frame repeated."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from octvideo.data.clips.views import DecodedVideo
+from octvideo.engine.distributed import Processes
+from octvideo.engine.evaluation import metrics
+from octvideo.engine.evaluation.evaluate import ALONE, Scorer, Videos, score_videos
+
+Bools = NDArray[np.bool_]
+
+
+def shuffled(clips: Tensor, seed: int) -> Tensor:
+    order = torch.randperm(clips.shape[1], generator=Generator().manual_seed(seed))
+    return clips[:, order]
+
+
+def one_frame(clips: Tensor, seed: int) -> Tensor:
+    middle = clips.shape[1] // 2
+    return clips[:, middle : middle + 1].expand_as(clips)
+
+
+# (clips, T) numbers of frames, the video's number -> the numbers in another order. The true order comes first.
+ORDERS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "true order": lambda clips, seed: clips,
+    "shuffled": shuffled,
+    "reversed": lambda clips, seed: clips.flip(1),
+    "one frame repeated": one_frame,
+}
+
+
+def in_all_orders(video: DecodedVideo) -> DecodedVideo:
+    """A clip of each order is a view of the video."""
+    clips = [order(video.clips, video.index) for order in ORDERS.values()]
+    return replace(video, clips=torch.cat(clips))
+
+
+def named_by_order(
+    score: Scorer,
+    videos: Videos,
+    *,
+    prepare: Callable[[Tensor], Tensor],
+    processes: Processes = ALONE,
+) -> dict[str, Bools]:
+    """Order -> (N,) whether each video was named right, over a single view; an unread video never is.
+
+    videos: with one clip and one crop each.
+    """
+    spec = replace(videos.spec, num_clips=len(ORDERS))
+    mine = range(processes.rank, len(videos.paths), processes.world_size)
+    own: dict[int, list[bool]] = {}
+    for video in videos.read(list(mine)):
+        if video.problem:
+            continue
+        (scores,) = score_videos(
+            score,
+            [in_all_orders(video)],
+            spec,
+            prepare=prepare,
+            device=processes.device,
+            view_chunk=len(ORDERS),
+        )
+        label = videos.labels[video.index][0]
+        own[video.index] = [int(row.argmax()) == label for row in scores]
+    right = np.zeros((len(videos.paths), len(ORDERS)), np.bool_)
+    for part in processes.gather(own):
+        for index, found in part.items():
+            right[index] = found
+    return {name: right[:, column] for column, name in enumerate(ORDERS)}
+
+
+def summarise_orders(right: Mapping[str, Bools]) -> dict[str, Any]:
+    """Top-1 in per cent of each order; of all but the first also what they lose, with its 95 % interval."""
+    first, *others = right
+    summary: dict[str, Any] = {first: {"top1_acc": _percent(right[first].mean())}}
+    for name in others:
+        lost = float(right[first].mean()) - float(right[name].mean())
+        interval = metrics.paired_interval(right[first], right[name])
+        summary[name] = {
+            "top1_acc": _percent(right[name].mean()),
+            "lost": _percent(lost),
+            "lost_interval": [_percent(edge) for edge in interval],
+        }
+    return summary
+
+
+def verdict(summary: Mapping[str, Any]) -> str:
+    """What the table says, in a sentence."""
+
+    def loses(name: str) -> bool:
+        return bool(summary[name]["lost_interval"][0] > 0)
+
+    if not loses("one frame repeated"):
+        return "One frame does about as well as the clip: on these videos the network makes no use of time."
+    if loses("shuffled") or loses("reversed"):
+        return "Time matters: the network needs the frames in their order."
+    return "Several frames help, but not their order: the network looks at appearance over time, not at motion."
+
+
+def lines(summary: Mapping[str, Any]) -> Sequence[str]:
+    """The table for a log."""
+    rows = [f"{name:<20}top-1 {found['top1_acc']:.1f} %" for name, found in summary.items()]
+    return [*rows, verdict(summary)]
+
+
+def _percent(share: float | np.floating) -> float:
+    return round(100 * float(share), 4)

@@ -1,0 +1,174 @@
+"""Train, probe and evaluate from Python; the command line calls these functions."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from octvideo.assembly import final_test, train
+from octvideo.assembly.estimate import Estimate, clip_macs, estimate
+from octvideo.assembly.probe import probe as train_probe
+from octvideo.engine.checkpoint_files import find_latest
+from octvideo.engine.distributed import Processes, processes
+from octvideo.engine.log import setup_logging
+from octvideo.engine.training.state import Callbacks, Metrics
+from octvideo.errors import CheckpointError, ConfigError
+from octvideo.recognizer import Recognizer, load
+from octvideo.runs.machine import SIZES, Machine
+from octvideo.runs.recipe import Recipe
+
+logger = logging.getLogger("octvideo")
+
+Callback = Callable[[Metrics], object]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that is done. folder: what it wrote. exit_status: 0, or what a shell expects after a signal."""
+
+    folder: str
+    config: Any
+    exit_status: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """False where a signal stopped it: the same call continues."""
+        return self.exit_status == 0
+
+    @property
+    def checkpoint(self) -> str:
+        """The best weights on the validation videos, else the newest. Raises CheckpointError where there are none."""
+        best = Path(self.folder) / "checkpoints" / "best.pyth"
+        newest = str(best) if best.is_file() else find_latest(str(best.parent))
+        if newest is None:
+            raise CheckpointError(
+                f"{self.folder}: no checkpoint yet; the same call continues the run"
+            )
+        return newest
+
+    @property
+    def report(self) -> Path:
+        """The page to look at."""
+        return Path(self.folder) / "report.html"
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """results.json of the final test; {} where there was none."""
+        path = Path(self.folder) / "results.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    @cached_property
+    def recognizer(self) -> Recognizer:
+        """The trained network, ready to name videos."""
+        return load(self.checkpoint)
+
+
+def fit(
+    data: str | Path,
+    *,
+    model: str = "",
+    alpha: float | None = None,
+    size: str = "",
+    weights: str | Path = "auto",
+    epochs: int = 0,
+    probe: bool = False,
+    views: str = "",
+    out: str | Path = "",
+    check: bool = True,
+    on_step: Callback | None = None,
+    on_epoch: Callback | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a network on a folder of class folders, test it, write a report; called again, it continues.
+
+        run = octvideo.fit("my_videos", model="i3d_r50", epochs=20, SOLVER={"BASE_LR": 0.005})
+        run.results["top1_acc"], run.report, run.recognizer.predict("another.mp4")
+
+    data: class folders with videos in them (also below train, val and test), or a folder of train.csv, val.csv and
+        class_names.txt.
+    model, alpha: of `create_model`; by default an I3D R50, or a small I3D where no trained weights can be had.
+    size: "small", "medium" or "large" pictures; by default large on a GPU, medium on a CPU.
+    weights: "auto" (Kinetics weights, else image weights, else none), "none", a file, or a public network's name.
+    epochs: 30 by default. probe: train the classifier alone, on features that are computed once: minutes on a CPU.
+    views: clips x crops of the final test, by default "10x3", of a probe "3x1".
+    out: the run's folder, by default runs/<data>/... check: decode every file first.
+    on_step, on_epoch: called with a dict of numbers (docs/own_data.md).
+    settings: as those of `load_config`, with the last word.
+
+    A script calls it below `if __name__ == "__main__":`, since the loader's workers import the script.
+    Raises OctvideoError, one line, for data, weights or settings that cannot be used.
+    """
+    recipe = Recipe(
+        str(data),
+        model=model,
+        alpha=alpha,
+        size=size,
+        weights=str(weights),
+        epochs=epochs,
+        probe=probe,
+        views=views,
+        out=str(out),
+        check=check,
+        settings=settings,
+    )
+    given = {"on_step": on_step, "on_epoch": on_epoch}
+    callbacks = Callbacks(**{name: call for name, call in given.items() if call})
+    return run_recipe(recipe, callbacks)
+
+
+def run_recipe(
+    recipe: Recipe, callbacks: Callbacks | None = None, *, only_estimate: bool = False
+) -> Run:
+    """What `fit` and `octvideo train FOLDER` do. only_estimate: say what would be done and how long it would take."""
+    setup_logging()
+    with processes() as procs:
+        if procs.world_size > 1:
+            raise ConfigError(
+                "a folder is prepared by one process; run `octvideo train FOLDER --dry-run` by itself, then "
+                f"torchrun ... -m octvideo train --cfg {recipe.folder}/config.yaml"
+            )
+        cfg = recipe.config()
+        if recipe.probe and not only_estimate:
+            final_test(cfg, procs, train_probe(cfg, procs))
+            return Run(recipe.folder, cfg)
+        if only_estimate or not find_latest(f"{recipe.folder}/checkpoints"):
+            say_time(cfg, procs)
+        if only_estimate:
+            return Run(recipe.folder, cfg)
+        run = Run(recipe.folder, cfg, train(cfg, procs, callbacks).exit_status)
+        if run.finished and cfg.TEST.ENABLE:
+            final_test(cfg, procs, run.checkpoint)
+    return run
+
+
+def say_time(cfg: Any, procs: Processes) -> None:
+    """A line on how long it will take, measured; and what small pictures would take."""
+    found = estimate(cfg, procs)
+    text = (
+        f"on {Machine.here()} about {in_words(found.total)} "
+        f"(training {in_words(found.training)}, test {in_words(found.testing)})"
+    )
+    if SIZES["small"]["TRAIN_CROP_SIZE"] < cfg.DATA.TRAIN_CROP_SIZE:
+        text += f"; `--size small` about {in_words(_of_small(cfg, found))}"
+    logger.info("%s", text)
+
+
+def _of_small(cfg: Any, found: Estimate) -> float:
+    small = cfg.clone()
+    small.defrost()
+    for name, value in SIZES["small"].items():
+        small.DATA[name] = value
+    return found.at(*clip_macs(small))
+
+
+def in_words(seconds: float) -> str:
+    """ "40 seconds", "6 minutes", "2.5 hours", "3 days"."""
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} seconds"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} minutes"
+    hours = seconds / 3600
+    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"

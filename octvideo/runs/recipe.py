@@ -1,0 +1,212 @@
+"""What a person asks of a run, and the settings that come of it."""
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from octvideo.config import config_from_text, load_config
+from octvideo.config.defaults import Tree
+from octvideo.config.yaml_text import read_settings
+from octvideo.errors import ConfigError
+from octvideo.files import write_atomically
+from octvideo.models.registry import MODELS, family_of, full_name, input_shape
+from octvideo.runs.machine import SIZES, Machine
+from octvideo.runs.start import choose_start
+from octvideo.runs.videos import Videos, find_videos
+
+logger = logging.getLogger("octvideo")
+
+BASE = "finetune/i3d"
+MODEL = "i3d_r50"
+SMALL_MODEL = "i3d_r26"  # from scratch, where nobody names another: 4 M parameters at width 32
+HEAD = "# What this run does, beside finetune/i3d:   octvideo train --cfg <this file>\n"
+LEFT_RIGHT = re.compile(r"\b(left|right)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What was asked for; "", 0 and None stand for what was not said.
+
+    data: a folder of class folders, or one that holds train.csv, val.csv and class_names.txt. model: a video network of
+    `create_model`. size: of the pictures, small, medium or large. weights: "auto", "none", a file, or a public network.
+    probe: train the classifier alone. out: the run's folder. check: decode every file first. views: clips x crops of
+    the final test. overrides, settings: settings as `load_config` takes them, which have the last word.
+    """
+
+    data: str
+    model: str = ""
+    alpha: float | None = None
+    size: str = ""
+    weights: str = ""
+    epochs: int = 0
+    probe: bool = False
+    out: str = ""
+    check: bool = True
+    views: str = ""
+    overrides: tuple[str, ...] = ()
+    settings: Tree = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.model and not self._family_takes_clips():
+            raise ConfigError(f"{self.model} takes images; choose a video network, such as {MODEL}")
+        if self.size and self.size not in SIZES:
+            raise ConfigError(f"size {self.size!r}: it is one of {', '.join(SIZES)}")
+        if self.epochs < 0:
+            raise ConfigError(f"epochs {self.epochs}: it is at least 1")
+        if self.views:
+            parse_views(self.views)
+
+    def _family_takes_clips(self) -> bool:
+        return family_of(full_name(self.model)).takes_clips
+
+    @property
+    def folder(self) -> str:
+        """Where the run lives: `out`, else runs/<data>/<what was said of the network>."""
+        if self.out:
+            return self.out
+        alpha = "" if self.alpha is None else f"alpha{self.alpha:g}"
+        said = ("probe" if self.probe else "train", self.model.replace(":", "_"), alpha, self.size)
+        name = Path(self.data).resolve().name or "videos"
+        return f"runs/{name}/{'_'.join(filter(None, said))}"
+
+    def config(self) -> Any:
+        """The frozen settings, kept in config.yaml of the run's folder as what differs from `BASE`.
+
+        A run that is there keeps what it had, but for what is said now: so the command without its options continues.
+        """
+        path = Path(self.folder) / "config.yaml"
+        videos = find_videos(self.data, f"{self.folder}/lists", check=self.check)
+        before = self._kept(path) if path.is_file() else self._choices(videos, Machine.here())
+        of_run = {
+            "DATA": {"PATH_TO_DATA_DIR": str(Path(videos.folder).absolute())},
+            "MODEL": {"NUM_CLASSES": len(videos.class_names)},
+            "OUTPUT_DIR": self.folder,
+        }
+        tree = merged(before, self._said(), of_run, self.settings)
+        cfg = config_from_text(load_config(BASE, **tree).dump(), str(path), self.overrides)
+        _write(path, cfg)
+        return cfg
+
+    def _kept(self, path: Path) -> Tree:
+        """What an earlier command of this run decided; weights that are named now replace those of then."""
+        tree = read_settings(str(path))
+        tree.pop("_BASE_", None)
+        if self.weights in ("", "auto"):
+            return tree
+        start = choose_start(self.model or MODEL, self.alpha or 0.0, self.weights)
+        return merged(tree, start.settings)
+
+    def _choices(self, videos: Videos, machine: Machine) -> Tree:
+        """All that was not said: start, network, size, batch, precision, workers, sampling."""
+        model, small = self.model or MODEL, Tree()
+        start = choose_start(model, self.alpha or 0.0, self.weights or "auto")
+        if not start.is_trained and self.probe:
+            raise ConfigError(
+                f"{model} {start.line}; a probe needs weights that have learned something"
+            )
+        if not start.is_trained and not self.model:
+            model, small = SMALL_MODEL, {"RESNET": {"WIDTH_PER_GROUP": 32}}
+        logger.info("%s%s, %s", model, f", alpha {self.alpha:g}" if self.alpha else "", start.line)
+        frames = input_shape(model)[1]
+        tree = merged(
+            {"BN": {"USE_PRECISE_STATS": False}, "TRAIN": {"CHECKPOINT_MINUTES": 5.0}},
+            {"TEST": {"DIAGNOSE": True}},
+            network_settings(model),
+            small,
+            {"DATA": {"NUM_FRAMES": frames, "SAMPLING_RATE": max(64 // frames, 1)}},
+            start.settings,
+            {"DATA": SIZES[self.size or machine.size]},
+            machine.settings(videos.num_train),
+        )
+        return merged(tree, _sampling(videos, tree["DATA"]), _flip(videos.class_names))
+
+    def _said(self) -> Tree:
+        """What was said, for a run that has settings already too."""
+        tree: Tree = {}
+        if self.model:
+            tree = network_settings(self.model)
+        if self.alpha is not None:
+            tree = merged(tree, {"OCTCONV": {"ALPHA": self.alpha}})
+        if self.size:
+            tree = merged(tree, {"DATA": SIZES[self.size]})
+        if self.epochs:
+            warmup = float(min(2, self.epochs // 5))
+            schedule = {"MAX_EPOCH": self.epochs, "WARMUP_EPOCHS": warmup}
+            tree = merged(tree, {"SOLVER": schedule})
+        if self.views or self.probe:
+            clips, crops = parse_views(self.views or "3x1")
+            views = {"NUM_ENSEMBLE_VIEWS": clips, "NUM_SPATIAL_CROPS": crops}
+            tree = merged(tree, {"TEST": views})
+        return tree
+
+
+def network_settings(model: str) -> Tree:
+    """ "i3d_r50" -> MODEL.ARCH i3d, RESNET.DEPTH 50; any other name stands for itself."""
+    found = re.fullmatch(r"(.+)_r(\d+)", model)
+    if found and full_name(model) in MODELS and not full_name(model).startswith("ptv:"):
+        return {"MODEL": {"ARCH": found[1]}, "RESNET": {"DEPTH": int(found[2])}}
+    return {"MODEL": {"ARCH": full_name(model)}}
+
+
+def parse_views(views: str) -> tuple[int, int]:
+    """ "10x3" -> 10 clips, 3 crops. Raises ConfigError."""
+    clips, x, crops = views.partition("x")
+    if not (x and clips.isdecimal() and int(clips) and crops in ("1", "3")):
+        raise ConfigError(f"views {views!r}: give clips x crops, crops being 1 or 3, as '10x3'")
+    return int(clips), int(crops)
+
+
+def _sampling(videos: Videos, data: Tree) -> Tree:
+    """Clips that are longer than most videos would repeat their last frames: then frames lie closer together."""
+    rate = data["SAMPLING_RATE"]
+    fits = max(int(videos.seconds * 30 / data["NUM_FRAMES"]), 1)
+    if not videos.seconds or fits >= rate:
+        return {}
+    logger.info("videos of %.1f s: one frame of %d is taken, not of %d", videos.seconds, fits, rate)
+    return {"DATA": {"SAMPLING_RATE": fits}}
+
+
+def _flip(class_names: Sequence[str]) -> Tree:
+    """A mirrored "move left" is a "move right"."""
+    sided = [name for name in class_names if LEFT_RIGHT.search(name.replace("_", " ").lower())]
+    if not sided:
+        return {}
+    logger.info("class %r names a side: videos are not mirrored (DATA.RANDOM_FLIP)", sided[0])
+    return {"DATA": {"RANDOM_FLIP": False}}
+
+
+def _write(path: Path, cfg: Any) -> None:
+    """What differs from BASE, so that a person can read it and `--cfg` takes it."""
+    tree = {"_BASE_": BASE, **difference(cfg, load_config(BASE))}
+    text = yaml.safe_dump(json.loads(json.dumps(tree)), sort_keys=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(str(path), lambda file: file.write(HEAD.encode() + text.encode()))
+
+
+def merged(*trees: Tree) -> Tree:
+    """Later trees over earlier ones, section by section."""
+    result: Tree = {}
+    for tree in trees:
+        for key, value in tree.items():
+            is_section = isinstance(value, dict) and isinstance(result.get(key, {}), dict)
+            result[key] = {**result.get(key, {}), **value} if is_section else value
+    return result
+
+
+def difference(cfg: Any, base: Any) -> Tree:
+    """The settings of `cfg` that `base` has otherwise."""
+    tree: Tree = {}
+    for key, value in cfg.items():
+        if isinstance(value, dict):
+            inner = difference(value, base[key])
+            if inner:
+                tree[key] = inner
+        elif value != base[key]:
+            tree[key] = value
+    return tree

@@ -1,0 +1,139 @@
+"""What training starts from: the best weights that can be had here, and the settings that they ask for."""
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from octvideo.checkpoint import Checkpoint
+from octvideo.config.defaults import Tree
+from octvideo.download import cache_folder, is_offline, is_reachable
+from octvideo.models.registry import input_shape
+from octvideo.weights.convert import TORCHVISION_MEAN, TORCHVISION_STD
+from octvideo.weights.pretrained import Pretrained, pretrained_networks, read_weights
+from octvideo.weights.start import is_image
+
+logger = logging.getLogger("octvideo")
+
+IMAGE_WEIGHTS = {50: "resnet50_in1k", 101: "resnet101_in1k"}  # by depth
+TORCHVISION_INPUT: Tree = {"MEAN": list(TORCHVISION_MEAN), "STD": list(TORCHVISION_STD)}
+DEPTH = re.compile(r"(?:c2d|i3d|slow|slowfast)\w*_r(\d+)")
+# SGD at rates that suit trained weights had learned nothing after 100 steps (docs/results.md, hand gestures).
+FROM_SCRATCH: Tree = {
+    "TRAIN": {"CHECKPOINT_FILE_PATH": "", "CHECKPOINT_INFLATE": False},
+    "SOLVER": {"OPTIMIZING_METHOD": "adamw", "BASE_LR": 0.001, "BASE_BATCH_SIZE": 0},
+    "MODEL": {"DROPOUT_RATE": 0.0},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """line: what is said of it. is_trained: not from scratch."""
+
+    line: str
+    settings: Tree
+
+    @property
+    def is_trained(self) -> bool:
+        return bool(self.settings["TRAIN"]["CHECKPOINT_FILE_PATH"])
+
+
+def choose_start(model: str, alpha: float, weights: str = "auto") -> Start:
+    """weights: "auto", "none", a file, or the name of a public network.
+
+    auto: Kinetics weights of a vanilla network of this name, else image weights of its depth: those in the cache folder
+    first, then what can be fetched; else scratch. Raises CheckpointError for weights that are named and cannot be had.
+    """
+    if weights == "none":
+        return Start("from scratch", FROM_SCRATCH)
+    if weights != "auto":
+        return _given(weights, alpha)
+    candidates = _candidates(model, alpha)
+    for entry in candidates:
+        if _can_be_had(entry):
+            return _of_entry(entry, alpha)
+    return Start(_why_from_scratch(candidates), FROM_SCRATCH)
+
+
+def _candidates(model: str, alpha: float) -> list[Pretrained]:
+    """Public networks that fit, the best first."""
+    networks = pretrained_networks()
+    videos = [
+        entry
+        for entry in networks.values()
+        if entry.model == model and entry.data == "kinetics400" and not alpha
+    ]
+    # Published in two layouts: the first row is the newer one. Longer clips were trained for longer inputs.
+    frames = str(input_shape(model)[1])
+    videos.sort(key=lambda entry: entry.num_frames != frames)
+    depth = DEPTH.fullmatch(model)
+    image = IMAGE_WEIGHTS.get(int(depth[1])) if depth else None
+    return videos[:1] + ([networks[image]] if image else [])
+
+
+def _can_be_had(entry: Pretrained) -> bool:
+    if (cache_folder() / entry.file_name).exists():
+        return True
+    return not is_offline() and is_reachable(entry.url)
+
+
+def _why_from_scratch(candidates: list[Pretrained]) -> str:
+    if not candidates:
+        return "from scratch: no public weights fit this network"
+    names = " nor ".join(entry.name for entry in candidates)
+    reason = "OCTVIDEO_OFFLINE is set" if is_offline() else "their servers cannot be reached"
+    return (
+        f"from scratch, which needs many more videos: {'neither ' if len(candidates) > 1 else 'no '}{names} "
+        f"in {cache_folder()}, and {reason}; --weights FILE takes weights that you have"
+    )
+
+
+def _of_entry(entry: Pretrained, alpha: float) -> Start:
+    if not entry.is_video:
+        settings = _image_settings(entry.name, alpha)
+        settings["DATA"] = dict(TORCHVISION_INPUT)
+        return Start(
+            f"from image weights, {entry.name} (top-1 {entry.top1} % on ImageNet)", settings
+        )
+    settings = _video_settings(entry.name)
+    settings["DATA"] |= {
+        "NUM_FRAMES": int(entry.num_frames),
+        "SAMPLING_RATE": int(entry.sampling_rate),
+        "REVERSE_INPUT_CHANNEL": entry.reverse_channels == "yes",
+    }
+    if ratio := re.search(r"speed_ratio=(\d+)", entry.options):
+        settings["SLOWFAST"] = {"ALPHA": int(ratio[1])}
+    return Start(f"from {entry.name} (top-1 {entry.top1} % on {entry.data})", settings)
+
+
+def _given(weights: str, alpha: float) -> Start:
+    if weights in pretrained_networks() and not Path(weights).exists():
+        return _of_entry(pretrained_networks()[weights], alpha)
+    checkpoint = read_weights(weights)
+    if is_image(checkpoint):
+        settings = _image_settings(weights, alpha)
+        settings["DATA"] = _input_of(checkpoint) or dict(TORCHVISION_INPUT)
+        return Start(f"from image weights, {weights}", settings)
+    settings = _video_settings(weights)
+    settings["DATA"] |= _input_of(checkpoint)
+    return Start(f"from {weights}", settings)
+
+
+def _input_of(checkpoint: Checkpoint) -> Tree:
+    """MEAN and STD, where the file says them."""
+    seen = checkpoint.input
+    return {"MEAN": list(seen.mean), "STD": list(seen.std)} if seen.mean and seen.std else {}
+
+
+def _image_settings(weights: str, alpha: float) -> Tree:
+    settings: Tree = {"TRAIN": {"CHECKPOINT_FILE_PATH": weights, "CHECKPOINT_INFLATE": True}}
+    if alpha:  # strides where the image network has them: docs/decisions/041-inflation.md
+        settings["OCTCONV"] = {"DOWNSAMPLE": "stride"}
+    return settings
+
+
+def _video_settings(weights: str) -> Tree:
+    return {
+        "TRAIN": {"CHECKPOINT_FILE_PATH": weights, "CHECKPOINT_INFLATE": False},
+        "DATA": {"MEAN": [0.45] * 3, "STD": [0.225] * 3},
+    }
