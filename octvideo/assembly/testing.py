@@ -31,7 +31,11 @@ from octvideo.data.clips.views import VideoViews, ViewSpec
 from octvideo.engine.checkpoint_files import find_latest
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import default_view_chunk, evaluate
-from octvideo.engine.evaluation.frame_order import lines, named_by_order, summarise_orders
+from octvideo.engine.evaluation.frame_order import (
+    named_by_order,
+    order_lines,
+    summarise_orders,
+)
 from octvideo.engine.evaluation.journal import Journal, fingerprint
 from octvideo.engine.evaluation.results import (
     Evaluation,
@@ -169,7 +173,7 @@ def _frame_order(cfg: Any, procs: Processes, model: nn.Module, test: FinalTest) 
         processes=procs,
     )
     found = summarise_orders(right)
-    for line in lines(found) if procs.is_main else ():
+    for line in order_lines(found) if procs.is_main else ():
         logger.info("%s", line)
     return found
 

@@ -6,28 +6,31 @@ wrote one), so it can be made again at any time. It fetches nothing: its content
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octvideo.files import write_atomically
+from octvideo.report.classes import classes_section, confusion_section
 from octvideo.report.curves import training_charts
 from octvideo.report.environment import environment as here
 from octvideo.report.figures import interval_bar, views_chart
-from octvideo.report.pictures import film_frames, heat_map
-from octvideo.report.style import MATRIX_SCRIPT, STYLE
+from octvideo.report.frame_order import order_section
+from octvideo.report.parts import section, table
+from octvideo.report.pictures import film_frames
+from octvideo.report.style import STYLE
 
 # video's row in the list -> uint8 (T, H, W, 3), the frames of one of its views, None if they cannot be had
 Film = Callable[[int], NDArray[np.uint8] | None]
 
 NUM_FILMS = 6
 TIMES = " \u00d7 "
-SMALLEST_TABLE = 8  # classes up to which the confusion matrix leaves room beside it
-LARGEST_TABLE = 30  # classes up to which the confusion matrix has a number in each cell
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -49,9 +52,10 @@ def write_report(
         predictions = list(csv.DictReader(file))
     sections = [
         _headline(summary, title),
-        _classes(summary),
-        _confusion(summary),
-        _films(summary, predictions, film) if film else "",
+        classes_section(summary),
+        confusion_section(summary),
+        order_section(summary),
+        _films(summary, predictions, film, folder) if film else "",
         _views(summary),
         _training(folder / "metrics.jsonl"),
         _details(summary, config, environment if environment is not None else here()),
@@ -71,22 +75,33 @@ def _page(title: str, body: str) -> str:
     )
 
 
-def _section(title: str, note: str, body: str) -> str:
-    return f'<section><h2>{title}</h2><p class="note">{note}</p>{body}</section>'
-
-
 def _headline(summary: Mapping[str, Any], title: str) -> str:
     numbers = _numbers(summary)
     cards = "".join(
         f'<div class="{"first" if not i else "more"}"><b>{value}</b><span>{name}</span></div>'
         for i, (name, value) in enumerate(numbers)
     )
-    html = f'<header><h1>{escape(title)}</h1><div class="numbers">{cards}</div>'
+    html = f'<header><h1>{escape(title)}</h1>{_network(summary)}<div class="numbers">{cards}</div>'
     if "top1_acc" in summary:
         html += interval_bar(
             summary["top1_acc"], summary["top1_interval"], 100 / len(summary["class_names"])
         )
     return html + _unread(summary) + "</header>"
+
+
+def _network(summary: Mapping[str, Any]) -> str:
+    """What was tested, and what a view of it costs."""
+    network = summary["protocol"].get("network")
+    if not network:
+        return ""
+    parts = [
+        network["name"],
+        f"alpha {network['alpha']:g}" if network.get("alpha") else "vanilla",
+        f"{network['parameters'] / 1e6:.1f} M parameters",
+        f"{network['gflops_per_view']:.2f} GFLOPs per view (multiply-adds)",
+        f"{summary['protocol']['views'].replace('x', TIMES)} views",
+    ]
+    return f'<p class="network">{escape(", ".join(parts))}</p>'
 
 
 def _numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -98,6 +113,7 @@ def _numbers(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("95 % interval", f"{low:.1f} to {high:.1f}"),
             (f"top-{min(5, len(summary['class_names']))}", f"{summary['top5_acc']:.1f} %"),
             ("mean over classes", f"{summary['mean_class_acc']:.1f} %"),
+            ("loss", "-" if summary.get("log_loss") is None else f"{summary['log_loss']:.2f}"),
             videos,
         ]
     if "map" in summary:
@@ -114,11 +130,16 @@ def _unread(summary: Mapping[str, Any]) -> str:
     return (
         f'<div class="warning"><b>{count} of {summary["num_videos"]:,} videos could not be read.</b> {verb}'
         f"<details><summary>Which and why</summary>"
-        f"{_table(files, ('file', 'cause'))}</details></div>"
+        f"{table(files, ('file', 'cause'))}</details></div>"
     )
 
 
-def _films(summary: Mapping[str, Any], predictions: Sequence[Mapping[str, str]], film: Film) -> str:
+def _films(
+    summary: Mapping[str, Any],
+    predictions: Sequence[Mapping[str, str]],
+    film: Film,
+    folder: Path,
+) -> str:
     read = [i for i, row in enumerate(predictions) if row["class_1"]]
     read.sort(key=lambda i: -float(predictions[i]["score_1"]))
     if summary["task"] == "single_label":
@@ -131,19 +152,19 @@ def _films(summary: Mapping[str, Any], predictions: Sequence[Mapping[str, str]],
     else:
         groups = {"Most confident": read[:NUM_FILMS], "Least confident": read[::-1][:NUM_FILMS]}
     body = "".join(
-        f"<h3>{name}</h3>" + "".join(_film(predictions[i], film(i)) for i in chosen)
+        f"<h3>{name}</h3>" + "".join(_film(predictions[i], film(i), folder) for i in chosen)
         for name, chosen in groups.items()
         if chosen
     )
     note = "The frames of one view of each video, in order of time."
-    return _section("What the model saw", note, body) if body else ""
+    return section("What the model saw", note, body) if body else ""
 
 
 def _is_hit(row: Mapping[str, str]) -> bool:
     return row["class_1"] in row["label"].split()
 
 
-def _film(row: Mapping[str, str], frames: NDArray[np.uint8] | None) -> str:
+def _film(row: Mapping[str, str], frames: NDArray[np.uint8] | None, folder: Path) -> str:
     if frames is None:
         return ""
     named, label, score = (
@@ -163,110 +184,17 @@ def _film(row: Mapping[str, str], frames: NDArray[np.uint8] | None) -> str:
     pictures = "".join(
         f'<img src="{uri}" alt="{alt}, frame {i}">' for i, uri in enumerate(film_frames(frames), 1)
     )
-    caption = f"<figcaption>{text}<span>{alt}</span></figcaption>"
+    caption = f"<figcaption>{text}<span>{_link(row['path'], folder)}</span></figcaption>"
     return f'<figure class="film">{caption}<div class="frames">{pictures}</div></figure>'
 
 
-def _classes(summary: Mapping[str, Any]) -> str:
-    measured = [(_share(row), row) for row in summary.get("classes", []) if row["videos"]]
-    measured.sort(key=lambda item: item[0])
-    if not measured:
-        return ""
-    what = "average precision" if "map" in summary else "share of the videos that were named right"
-    if len(measured) <= LARGEST_TABLE:
-        return _section("Classes", f"Hardest first: {what}.", _bars(measured))
-    columns = (("Hardest", measured[:12]), ("Easiest", measured[::-1][:12]))
-    halves = "".join(f"<div><h3>{name}</h3>{_bars(rows)}</div>" for name, rows in columns)
-    every = "".join(
-        f"<div><span>{escape(row['name'])}</span><span>{100 * share:.0f} %</span></div>"
-        for share, row in measured
-    )
-    body = (
-        f'<div class="charts pair">{halves}</div><br><details><summary>All of them, hardest first</summary>'
-        f'<div class="columns">{every}</div></details>'
-    )
-    return _section("Classes", f"The ends of {len(measured)} classes: {what}.", body)
-
-
-def _share(row: Mapping[str, Any]) -> float:
-    return row["ap"] if "ap" in row else row["correct"] / row["videos"] if row["videos"] else 0.0
-
-
-def _bars(measured: Iterable[tuple[float, Mapping[str, Any]]]) -> str:
-    lines = []
-    for share, row in measured:
-        count = (
-            f"{row['correct']} of {row['videos']}"
-            if "correct" in row
-            else f"{row['videos']} videos"
-        )
-        bar = f'<div class="track"><i style="width:{100 * share:.1f}%"></i></div>'
-        text = f'<div class="count">{100 * share:.0f} % · {count}</div>'
-        lines.append(f"<div>{escape(row['name'])}</div>{bar}{text}")
-    return f'<div class="bars">{"".join(lines)}</div>'
-
-
-def _confusion(summary: Mapping[str, Any]) -> str:
-    if "confusion" not in summary:
-        return ""
-    names, cells = summary["class_names"], summary["confusion"]
-    if len(names) <= LARGEST_TABLE:
-        body = _matrix_table(names, cells)
-    else:
-        data = json.dumps({"names": names, "cells": cells}, separators=(",", ":")).replace(
-            "<", "\\u003c"
-        )
-        body = (
-            f'<div class="wide"><img class="map" src="{heat_map(cells, len(names))}" alt="confusion matrix"></div>'
-            f"<output>Point at the picture to read a cell.</output>"
-            f'<script type="application/json" id="cells">{data}</script><script>{MATRIX_SCRIPT}</script>'
-        )
-    note = (
-        "Row: the label. Column: what the model named. Blue cells are right, red ones are mistakes."
-    )
-    pairs = _confused_pairs(names, cells)
-    if len(names) <= SMALLEST_TABLE:
-        return _section(
-            "Confusion", note, f'<div class="charts pair">{body}<div>{pairs}</div></div>'
-        )
-    return _section("Confusion", note, body + pairs)
-
-
-def _matrix_table(names: Sequence[str], cells: Sequence[Sequence[int]]) -> str:
-    counts = {(row, column): count for row, column, count in cells}
-    head = "".join(f'<th scope="col"><span>{escape(name)}</span></th>' for name in names)
-    body = []
-    for row, name in enumerate(names):
-        total = sum(counts.get((row, column), 0) for column in range(len(names))) or 1
-        line = [
-            _cell(counts.get((row, column), 0), total, row == column)
-            for column in range(len(names))
-        ]
-        body.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(line)}</tr>')
-    return (
-        f'<div class="wide"><table class="matrix"><thead><tr><td style="background:none"></td>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
-
-
-def _cell(count: int, total: int, right: bool) -> str:
-    if not count:
-        return f'<td class="{"hit" if right else "miss"}"></td>'
-    share = 100 * count / total
-    kind = ("hit" if right else "miss") + (" full" if share > 55 else "")
-    return f'<td class="{kind}" style="--share:{12 + 0.88 * share:.0f}%">{count}</td>'
-
-
-def _confused_pairs(names: Sequence[str], cells: Sequence[Sequence[int]], most: int = 8) -> str:
-    mistakes = sorted(
-        (cell for cell in cells if cell[0] != cell[1]), key=lambda cell: (-cell[2], cell)
-    )
-    if len(names) <= 2 or not mistakes:
-        return ""
-    rows = [(names[row], names[column], str(count)) for row, column, count in mistakes[:most]]
-    return (
-        f"<h3>Most frequent confusions</h3>{_table(rows, ('label', 'named', 'videos'), number=2)}"
-    )
+def _link(path: str, folder: Path) -> str:
+    """The file's name, which opens the file where it lies on this machine: relative to the page."""
+    name = escape(Path(path).name)
+    if "://" in path or not Path(path).exists():
+        return name
+    relative = os.path.relpath(path, folder)
+    return f'<a href="{quote(relative.encode(errors="surrogateescape"))}">{name}</a>'
 
 
 def _views(summary: Mapping[str, Any]) -> str:
@@ -279,24 +207,22 @@ def _views(summary: Mapping[str, Any]) -> str:
         values.append((name, clips * crops, numbers.get("top1_acc", 100 * numbers.get("map", 0.0))))
     rows = [(name.replace("x", TIMES), str(count), f"{value:.2f}") for name, count, value in values]
     what = "mAP" if "map" in summary else "top-1"
-    table = _table(rows, (f"clips{TIMES}crops", "views", f"{what} %"), number=2)
+    numbers = table(rows, (f"clips{TIMES}crops", "views", f"{what} %"), numbers=(2,))
     note = (
         "From the same pass: what fewer clips along time and crops along space would have given, "
         "for less computation."
     )
-    return _section(
+    return section(
         "Accuracy and views",
         note,
-        f'<div class="charts">{views_chart(values, f"{what}, %")}<div>{table}</div></div>',
+        f'<div class="charts">{views_chart(values, f"{what}, %")}<div>{numbers}</div></div>',
     )
 
 
 def _training(metrics: Path) -> str:
     charts = training_charts(metrics)
     return (
-        _section(
-            "Training", "As the run logged it.", f'<div class="charts">{"".join(charts)}</div>'
-        )
+        section("Training", "As the run logged it.", f'<div class="charts">{"".join(charts)}</div>')
         if charts
         else ""
     )
@@ -305,7 +231,7 @@ def _training(metrics: Path) -> str:
 def _details(summary: Mapping[str, Any], config: str, environment: Mapping[str, object]) -> str:
     tables = {"Protocol": summary["protocol"], "Environment": environment}
     parts = [
-        (name, _table([(key, str(value)) for key, value in values.items()]))
+        (name, table([(key, str(value)) for key, value in values.items()]))
         for name, values in tables.items()
         if values
     ]
@@ -314,18 +240,4 @@ def _details(summary: Mapping[str, Any], config: str, environment: Mapping[str, 
     body = "".join(
         f"<details><summary>{name}</summary>{content}</details>" for name, content in parts
     )
-    return _section("How it was measured", "Enough to measure it again.", body)
-
-
-def _table(rows: Iterable[Sequence[str]], head: Sequence[str] = (), number: int = -1) -> str:
-    """number: the column that is right-aligned."""
-
-    def line(tag: str, cells: Sequence[str]) -> str:
-        return "".join(
-            f"<{tag}{' class=n' if i == number else ''}>{escape(cell)}</{tag}>"
-            for i, cell in enumerate(cells)
-        )
-
-    top = f"<thead><tr>{line('th', head)}</tr></thead>" if head else ""
-    body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
-    return f'<div class="wide"><table class="plain">{top}<tbody>{body}</tbody></table></div>'
+    return section("How it was measured", "Enough to measure it again.", body)

@@ -56,10 +56,21 @@ svg text.name { fill: var(--ink); }
 .bars .count { color: var(--soft); font-size: 13px; font-variant-numeric: tabular-nums; text-align: right;
   white-space: nowrap; }
 .wide { overflow-x: auto; -webkit-overflow-scrolling: touch; padding-bottom: 4px; }
+.network { margin: 2px 0 0; color: var(--soft); overflow-wrap: anywhere; }
+/* What is wider than the screen fades at its right edge, and an empty margin lies under the fade at its end. */
+.wide:has(.matrix, .map) { display: flex; }
+.wide .matrix, .wide .map { flex: none; margin-right: 28px; } .wide .map { flex: 0 1 auto; }
+.wide:has(.matrix, .map)::after { content: ""; position: sticky; right: 0; flex: none; width: 28px; margin-left: -28px;
+  background: linear-gradient(-90deg, var(--paper) 20%, transparent); pointer-events: none; }
+.hint { display: none; }
+.wide:focus-visible { outline: 2px solid var(--right); }
 .matrix { border-collapse: separate; border-spacing: 2px; font-size: 13px; font-variant-numeric: tabular-nums; }
 .matrix th { font-weight: 400; color: var(--soft); padding: 2px 8px 2px 0; text-align: right; white-space: nowrap; }
 .matrix thead th { padding: 0 0 6px; text-align: center; vertical-align: bottom; }
 .matrix thead span { writing-mode: vertical-rl; transform: rotate(180deg); display: inline-block; }
+.matrix tbody th { position: sticky; left: 0; background: var(--paper); max-width: 40vw; overflow: hidden;
+  text-overflow: ellipsis; }
+.matrix td.corner { background: none; }
 .matrix td { width: 40px; min-width: 30px; height: 34px; text-align: center; border-radius: 4px;
   background: var(--rail); }
 .matrix td { --tone: var(--wrong); } .matrix td.hit { --tone: var(--right); }
@@ -79,6 +90,7 @@ table.plain .n { text-align: right; font-variant-numeric: tabular-nums; white-sp
 .film figcaption { display: flex; flex-wrap: wrap; gap: 0 10px; font-size: 14px; margin-bottom: 6px; }
 .film figcaption span { color: var(--soft); overflow-wrap: anywhere; }
 .film .frames { display: grid; grid-template-columns: repeat(8, 1fr); gap: 3px; }
+.film a { color: inherit; }
 .film img { width: 100%; height: auto; display: block; border-radius: 4px; background: var(--rail); }
 .wrong { color: var(--wrong); font-weight: 600; } .right { color: var(--right); font-weight: 600; }
 details { border-top: 1px solid var(--line); } details:last-of-type { border-bottom: 1px solid var(--line); }
@@ -87,14 +99,11 @@ details > :not(summary) { margin-bottom: 18px; }
 pre { margin: 0; padding: 14px; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   overflow-x: auto;
   font: 12.5px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
-.columns { columns: 3 250px; column-gap: 28px; font-size: 13px; }
-.columns div { display: flex; justify-content: space-between; gap: 10px; break-inside: avoid; padding: 2px 0; }
-.columns span:last-child { color: var(--soft); font-variant-numeric: tabular-nums; white-space: nowrap; }
 @media (max-width: 600px) {
   main { padding: 24px 16px 56px; }
   .numbers { gap: 12px 30px; } .numbers .first { flex-basis: 100%; } .numbers b { font-size: 22px; }
   .film .frames { grid-template-columns: repeat(4, 1fr); }
-  .columns { columns: 1; }
+  .hint { display: inline; }
 }
 @media print { details > * { display: block; } main { max-width: none; } }
 """

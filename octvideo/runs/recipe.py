@@ -75,13 +75,18 @@ class Recipe:
         name = Path(self.data).resolve().name or "videos"
         return f"runs/{name}/{'_'.join(filter(None, said))}"
 
+    @property
+    def lists(self) -> str:
+        """Where lists are made: once for all runs on the same data, unless the run has a folder of its own."""
+        return f"{self.out}/lists" if self.out else str(Path(self.folder).parent / "lists")
+
     def config(self) -> Any:
         """The frozen settings, kept in config.yaml of the run's folder as what differs from `BASE`.
 
         A run that is there keeps what it had, but for what is said now: so the command without its options continues.
         """
         path = Path(self.folder) / "config.yaml"
-        videos = find_videos(self.data, f"{self.folder}/lists", check=self.check)
+        videos = find_videos(self.data, self.lists, check=self.check)
         before = self._kept(path) if path.is_file() else self._choices(videos, Machine.here())
         of_run = {
             "DATA": {"PATH_TO_DATA_DIR": str(Path(videos.folder).absolute())},

@@ -3,8 +3,8 @@
 import hashlib
 import os
 import random
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,15 +64,7 @@ def folder_lists(
     for label, name in enumerate(lists.class_names):
         clips = files[name] if is_split else _divide(files[name], shares, f"{seed} {name}")
         lists.clips += [replace(clip, label=label) for clip in clips]
-        present = {clip.split for clip in clips}
-        if lacking := [
-            split
-            for split, share in zip(SPLITS, shares, strict=True)
-            if share and split not in present
-        ]:
-            lists.notes.append(
-                f"{name!r} has {len(clips)} video(s): none in {' and '.join(lacking)}"
-            )
+    lists.notes += _small_classes(lists, shares)
     if len(lists.class_names) == 1:
         lists.notes.append(
             f"one class only, {lists.class_names[0]!r}: the folders right below {folder} are the classes"
@@ -82,6 +74,18 @@ def folder_lists(
         f"{path} (the same bytes as {original})" for path, original in copies.items()
     ]
     return lists
+
+
+def _small_classes(lists: DatasetLists, shares: Sequence[float]) -> Iterator[str]:
+    """A note on each class that is missing in a split which others are in."""
+    wanted = [
+        split for split, share in zip(SPLITS, shares, strict=True) if share and lists.of(split)
+    ]
+    counts = Counter((clip.label, clip.split) for clip in lists.clips)
+    for label, name in enumerate(lists.class_names):
+        if lacking := [split for split in wanted if not counts[label, split]]:
+            number = sum(counts[label, split] for split in SPLITS)
+            yield f"{name!r} has {number} video(s): none in {' and '.join(lacking)}"
 
 
 def _class_folders(folder: Path, is_split: bool) -> list[str]:

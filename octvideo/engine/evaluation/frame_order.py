@@ -1,6 +1,6 @@
 """Does time matter? The same clips with their frames in order, shuffled, reversed, and one frame repeated."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from octvideo.engine.evaluation import metrics
 from octvideo.engine.evaluation.evaluate import ALONE, Scorer, Videos, score_videos
 
 Bools = NDArray[np.bool_]
+NO_MATTER = 5.0  # points of top-1
 
 
 def shuffled(clips: Tensor, seed: int) -> Tensor:
@@ -77,7 +78,10 @@ def named_by_order(
 
 
 def summarise_orders(right: Mapping[str, Bools]) -> dict[str, Any]:
-    """Top-1 in per cent of each order; of all but the first also what they lose, with its 95 % interval."""
+    """For results.json: `orders` and the `verdict`.
+
+    Top-1 in per cent of each order; of all but the first also what they lose, with its 95 % interval.
+    """
     first, *others = right
     summary: dict[str, Any] = {first: {"top1_acc": _percent(right[first].mean())}}
     for name in others:
@@ -88,26 +92,41 @@ def summarise_orders(right: Mapping[str, Bools]) -> dict[str, Any]:
             "lost": _percent(lost),
             "lost_interval": [_percent(edge) for edge in interval],
         }
-    return summary
+    return {"orders": summary, "verdict": _verdict(summary)}
 
 
-def verdict(summary: Mapping[str, Any]) -> str:
-    """What the table says, in a sentence."""
-
-    def loses(name: str) -> bool:
-        return bool(summary[name]["lost_interval"][0] > 0)
-
-    if not loses("one frame repeated"):
-        return "One frame does about as well as the clip: on these videos the network makes no use of time."
-    if loses("shuffled") or loses("reversed"):
+def _verdict(summary: Mapping[str, Any]) -> str:
+    """What the numbers say, in a sentence."""
+    still, orders = summary["one frame repeated"], (summary["shuffled"], summary["reversed"])
+    if any(_loses(found) for found in orders):
         return "Time matters: the network needs the frames in their order."
-    return "Several frames help, but not their order: the network looks at appearance over time, not at motion."
+    if _loses(still):
+        if all(_keeps(found) for found in orders):
+            return (
+                "Several frames help, but not their order: what changes counts, not how it moves."
+            )
+        return "Several frames help; whether their order does cannot be told from so few videos."
+    if _keeps(still):
+        return (
+            "One frame does as well as the clip: on these videos the network makes no use of time."
+        )
+    return "Whether time matters cannot be told from so few videos."
 
 
-def lines(summary: Mapping[str, Any]) -> Sequence[str]:
-    """The table for a log."""
-    rows = [f"{name:<20}top-1 {found['top1_acc']:.1f} %" for name, found in summary.items()]
-    return [*rows, verdict(summary)]
+def _loses(found: Mapping[str, Any]) -> bool:
+    return bool(found["lost_interval"][0] > 0)
+
+
+def _keeps(found: Mapping[str, Any]) -> bool:
+    """At most NO_MATTER points can be lost."""
+    return bool(found["lost_interval"][1] < NO_MATTER)
+
+
+def order_lines(summary: Mapping[str, Any]) -> list[str]:
+    """The numbers for a log."""
+    orders = summary["orders"].items()
+    rows = [f"{name:<20}top-1 {found['top1_acc']:.1f} %" for name, found in orders]
+    return [*rows, summary["verdict"]]
 
 
 def _percent(share: float | np.floating) -> float:

@@ -1,0 +1,157 @@
+"""`octvideo.fit`, `octvideo.evaluate` and `octvideo train FOLDER`: from a folder to a network that names videos."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import octvideo
+from octvideo.cli import main
+from octvideo.errors import ConfigError
+from octvideo.runs.fit import in_words
+
+NETWORK = {"model": "i3d_r26", "alpha": 0.25, "check": False}
+
+
+def test_a_folder_becomes_a_network_a_report_and_a_run_that_continues(my_videos, tiny, caplog):
+    seen: dict[str, list] = {"step": [], "epoch": []}
+    caplog.set_level("INFO", "octvideo")
+
+    first = octvideo.fit(
+        my_videos,
+        **NETWORK,
+        epochs=2,
+        views="2x1",
+        on_step=seen["step"].append,
+        on_epoch=seen["epoch"].append,
+        **tiny(),
+    )
+    again = octvideo.fit(my_videos, **NETWORK, epochs=3, on_epoch=seen["epoch"].append)
+
+    assert first.finished
+    assert Path(first.checkpoint).name == "best.pyth"
+    assert first.report.is_file()
+    assert first.results["num_videos"] == 2
+    assert set(first.results["frame_order"]["orders"]) > {"shuffled", "reversed"}
+    assert first.results["protocol"]["views"] == "2x1"
+    assert [metrics["epoch"] for metrics in seen["epoch"]] == [1, 2, 3]
+    assert {"loss", "top1_err", "lr", "grad_norm", "step"} <= seen["step"][0].keys()
+    assert {"val_top1_err", "val_loss", "top1_err"} <= seen["epoch"][-1].keys()
+    assert again.config.RESNET.WIDTH_PER_GROUP == 16
+    names = [p.name for p in again.recognizer.predict(my_videos / "dark" / "0.mp4", views="1x1")]
+    assert sorted(names) == ["dark", "light"]
+
+
+def test_evaluate_says_what_the_run_s_own_test_said(my_videos, tiny, tmp_path):
+    run = octvideo.fit(my_videos, **NETWORK, epochs=1, views="2x1", **tiny())
+    tests = f"{run.config.DATA.PATH_TO_DATA_DIR}/test.csv"
+
+    of_path = octvideo.evaluate(run.checkpoint, tests, views="2x1", out=tmp_path / "kept")
+    of_recognizer = octvideo.evaluate(run.recognizer, tests, views="2x3", diagnose=True)
+
+    assert of_path["log_loss"] == run.results["log_loss"]
+    assert (tmp_path / "kept" / "report.html").is_file()
+    assert of_recognizer["num_videos"] == of_path["num_videos"]
+    assert of_recognizer["frame_order"]["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("model", "views", "says"),
+    [
+        (torch.nn.Identity(), "10x3", "evaluate got a Identity"),
+        ("x.pyth", "10x2", "crops being 1 or 3"),
+    ],
+)
+def test_evaluate_refuses_in_one_line(model, views, says):
+    with pytest.raises(ConfigError, match=says):
+        octvideo.evaluate(model, "val.csv", views=views)
+
+
+@pytest.fixture
+def probe_of(my_videos, tiny, tiny_checkpoint):
+    """probe_of(**more): a probe with the tiny checkpoint's features."""
+    return lambda **more: octvideo.fit(
+        my_videos, **NETWORK, weights=tiny_checkpoint, probe=True, **tiny(**more)
+    )
+
+
+def test_a_probe_computes_features_once_and_is_exact_to_resume(probe_of, monkeypatch):
+    run = probe_of()
+    first = octvideo.load(run.checkpoint).model.head.fc.weight.detach().clone()
+    features = sorted(Path(run.folder, "features").rglob("rank_*.jsonl"))
+    before = [path.read_bytes() for path in features]
+
+    Path(run.checkpoint).unlink()
+    again = probe_of()
+
+    assert len(features) == 2  # of train.csv and val.csv
+    assert [path.read_bytes() for path in features] == before
+    assert torch.equal(octvideo.load(again.checkpoint).model.head.fc.weight, first)
+
+
+def test_a_probe_trains_the_classifier_alone_and_predicts(probe_of, my_videos, tiny_checkpoint):
+    run = probe_of()
+
+    model, start = run.recognizer.model, torch.load(tiny_checkpoint)["model_state"]
+    body = {k: v for k, v in model.state_dict().items() if not k.startswith("head.fc")}
+    assert all(torch.equal(value, start[name]) for name, value in body.items())
+    assert run.results["protocol"]["views"] == "3x1"
+    assert run.results["top1_acc"] == 100.0
+    assert run.recognizer.predict(my_videos / "light" / "3.mp4")[0].name == "light"
+
+
+def test_the_command_does_what_fit_does(my_videos, tiny, capsys):
+    settings = [
+        f"{section}.{name}={value}"
+        for section, values in tiny().items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+    ]
+    words = ["train", str(my_videos), "--model", "i3d_r26", "--epochs", "1", "--views", "1x1"]
+
+    main([*words, "--out", "run", *settings])
+
+    out = capsys.readouterr().out
+    assert "i3d_r26, from scratch" in out
+    assert "on this core about " in out
+    assert json.loads(out.splitlines()[-1])["split"] == "test_final"
+
+
+def test_a_dry_run_says_how_long_it_would_take_and_trains_nothing(my_videos, capsys, tmp_path):
+    words = ["--dry-run", "--no-check", "RESNET.WIDTH_PER_GROUP=8", "DATA.NUM_FRAMES=2"]
+
+    main(["train", str(my_videos), "--out", "run", *words])
+
+    out = capsys.readouterr().out
+    assert "training" in out.splitlines()[-1]
+    assert "`--size small` about" in out
+    assert not (tmp_path / "here/run/checkpoints").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["my_videos", "--cfg", "demo/i3d"]])
+def test_a_folder_or_a_config_is_wanted(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", *words])
+
+    assert "give a FOLDER of videos or --cfg FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 seconds"),
+        (40, "40 seconds"),
+        (359, "6 minutes"),
+        (9000, "2.5 hours"),
+        (3e5, "3.5 days"),
+    ],
+)
+def test_durations_are_in_words(seconds, words):
+    assert in_words(seconds) == words
+
+
+def test_names_of_the_package_come_when_they_are_asked_for():
+    assert octvideo.load_config("kinetics400/i3d", OCTCONV={"ALPHA": 0.1}).OCTCONV.ALPHA == 0.1
+    with pytest.raises(AttributeError, match="has no attribute 'fitt'"):
+        _ = octvideo.fitt

@@ -1,0 +1,261 @@
+"""A `Recipe`: what was asked for, what is chosen, and one line for whatever cannot be used."""
+
+import shutil
+
+import pytest
+import yaml
+
+from octvideo.errors import ConfigError, DataError, OctvideoError
+from octvideo.runs.machine import SIZES, Machine
+from octvideo.runs.recipe import Recipe, network_settings
+from octvideo.runs.start import choose_start
+
+
+def test_a_folder_of_class_folders_becomes_lists_and_settings(my_videos):
+    cfg = Recipe(str(my_videos), model="i3d_r50", alpha=0.1, size="small", epochs=7).config()
+
+    assert (cfg.MODEL.ARCH, cfg.RESNET.DEPTH, cfg.OCTCONV.ALPHA) == ("i3d", 50, 0.1)
+    assert cfg.MODEL.NUM_CLASSES == 2
+    assert SIZES["small"]["TRAIN_CROP_SIZE"] == cfg.DATA.TRAIN_CROP_SIZE
+    assert cfg.SOLVER.MAX_EPOCH == 7
+    assert cfg.OUTPUT_DIR == "runs/my_videos/train_i3d_r50_alpha0.1_small"
+    lists = my_videos.parent / "here/runs/my_videos/lists"
+    assert str(lists) == cfg.DATA.PATH_TO_DATA_DIR
+    assert {"train.csv", "val.csv", "test.csv", "train.index.csv", "class_names.txt"} <= {
+        path.name for path in lists.iterdir()
+    }
+
+
+def test_nothing_is_written_beside_the_videos(my_videos):
+    before = sorted(my_videos.rglob("*"))
+
+    Recipe(str(my_videos)).config()
+
+    assert sorted(my_videos.rglob("*")) == before
+
+
+def test_a_folder_of_lists_is_taken_as_it_is(my_videos, tmp_path):
+    made = Recipe(str(my_videos), out="first").config().DATA.PATH_TO_DATA_DIR
+
+    cfg = Recipe(made, out="second").config()
+
+    assert made == cfg.DATA.PATH_TO_DATA_DIR
+    assert cfg.MODEL.NUM_CLASSES == 2
+
+
+def test_what_is_not_said_again_stays_as_it_was(my_videos):
+    first = Recipe(
+        str(my_videos), out="run", epochs=3, overrides=("SOLVER.BASE_LR=0.5",), size="large"
+    )
+    before = first.config()
+
+    again = Recipe(str(my_videos), out="run").config()
+    longer = Recipe(str(my_videos), out="run", epochs=5).config()
+
+    assert again == before
+    assert again.SOLVER.BASE_LR == 0.5
+    assert longer.SOLVER.MAX_EPOCH == 5
+    assert longer.DATA == before.DATA
+
+
+def test_config_yaml_is_short_and_describes_the_run(my_videos, tmp_path):
+    from octvideo.config import load_config
+
+    cfg = Recipe(str(my_videos), out="run").config()
+
+    text = (tmp_path / "here/run/config.yaml").read_text()
+    assert load_config("run/config.yaml") == cfg
+    assert yaml.safe_load(text)["_BASE_"] == "finetune/i3d"
+    assert len(text.splitlines()) < 50
+
+
+def test_files_that_cannot_be_read_are_named_and_left_out(my_videos, caplog, tmp_path):
+    (my_videos / "dark" / "torn.mp4").write_bytes(b"no video")
+
+    with caplog.at_level("INFO", "octvideo"):
+        cfg = Recipe(str(my_videos)).config()
+
+    assert "1 of 11 files cannot be read and are left out" in caplog.text
+    assert "torn.mp4" in caplog.text
+    assert cfg.DATA.PATH_TO_DATA_DIR.endswith("runs/my_videos/lists")
+    listed = (tmp_path / "here/runs/my_videos/lists").glob("t*.csv")
+    assert not any("torn.mp4" in path.read_text() for path in listed if "index" not in path.name)
+
+
+def empty(folder):
+    shutil.rmtree(folder / "dark")
+    shutil.rmtree(folder / "light")
+    return folder
+
+
+def one_class(folder):
+    shutil.rmtree(folder / "dark")
+    return folder
+
+
+def a_list(folder):
+    (folder / "train.csv").write_text("dark/0.mp4 0\n")
+    return folder / "train.csv"
+
+
+def a_list_without_names(folder):
+    (folder / "train.csv").write_text("dark/0.mp4 0\n")
+    return folder
+
+
+def not_there(folder):
+    return folder / "nowhere"
+
+
+def no_class_folder(folder):
+    shutil.copyfile(folder / "dark" / "0.mp4", folder / "loose.mp4")
+    return folder
+
+
+def unreadable(folder):
+    for path in folder.rglob("*.mp4"):
+        path.write_bytes(path.parent.name.encode())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (empty, "no video in it or below it"),
+        (
+            one_class,
+            "one class only, 'light'; put the videos of each class into a folder of its own",
+        ),
+        (a_list, "a file; name the folder of class folders"),
+        (a_list_without_names, "no class_names.txt"),
+        (not_there, "there is no such folder of videos"),
+        (no_class_folder, "this video is in no class folder"),
+        (unreadable, "none of the 10 videos can be read"),
+    ],
+)
+def test_a_folder_that_nothing_can_be_learned_from_gets_one_line(my_videos, spoil, says):
+    with pytest.raises(DataError, match=says) as error:
+        Recipe(str(spoil(my_videos))).config()
+
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"model": "i3d_r5"}, "did you mean i3d_r50?"),
+        ({"model": "resnet50"}, "resnet50 takes images; choose a video network"),
+        ({"size": "huge"}, "it is one of small, medium, large"),
+        ({"views": "10"}, "give clips x crops"),
+        ({"epochs": -1}, "at least 1"),
+        ({"alpha": 1.5}, "OCTCONV.ALPHA is 1.5"),
+        ({"weights": "i3d_r50_k401"}, "did you mean i3d_r50_k400"),
+        ({"probe": True}, "a probe needs weights"),
+        ({"settings": {"SOLVER": {"BASE_RL": 1}}}, "there is no setting SOLVER.BASE_RL"),
+        ({"overrides": ("SOLVER.BASE_LR",)}, "has no value"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_gets_one_line_and_leaves_no_settings(
+    my_videos, asked, says, tmp_path
+):
+    with pytest.raises(OctvideoError, match=says) as error:
+        Recipe(str(my_videos), out="run", check=False, **asked).config()
+
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "here/run/config.yaml").exists()
+
+
+def test_a_class_with_one_video_is_said(my_videos, write_clips, caplog):
+    write_clips(my_videos / "rare", 1, 90)
+
+    with caplog.at_level("INFO", "octvideo"):
+        Recipe(str(my_videos)).config()
+
+    assert "'rare' has 1 video(s): none in val and test" in caplog.text
+
+
+def test_classes_that_name_a_side_are_not_mirrored(my_videos):
+    mirrored = Recipe(str(my_videos), out="a", check=False).config()
+    (my_videos / "dark").rename(my_videos / "Swiping_Left")
+
+    sided = Recipe(str(my_videos), out="b", check=False).config()
+
+    assert mirrored.DATA.RANDOM_FLIP
+    assert not sided.DATA.RANDOM_FLIP
+
+
+def test_short_videos_are_sampled_densely(my_videos):
+    """12 frames at 30 per second: 8 frames fit only one by one."""
+    cfg = Recipe(str(my_videos), model="i3d_r50").config()
+
+    assert (cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE) == (8, 1)
+
+
+@pytest.mark.parametrize(
+    ("machine", "num_train", "batch", "workers", "half"),
+    [
+        (Machine("", 2, 0.0, ""), 100, 8, 1, False),
+        (Machine("", 1, 0.0, "bfloat16"), 10, 2, 0, True),
+        (Machine("", 64, 0.0, ""), 1, 1, 8, False),
+        (Machine("NVIDIA H100", 16, 80.0, "bfloat16"), 1000, 16, 12, True),
+        (Machine("NVIDIA T4", 4, 15.0, "float16"), 1000, 8, 3, True),
+    ],
+)
+def test_settings_follow_the_machine(machine, num_train, batch, workers, half):
+    settings = machine.settings(num_train)
+
+    assert settings["TRAIN"]["BATCH_SIZE"] == batch
+    assert settings["DATA_LOADER"]["NUM_WORKERS"] == workers
+    assert settings["TRAIN"]["MIXED_PRECISION"] is half
+    assert machine.size == ("large" if machine.name else "medium")
+
+
+@pytest.mark.parametrize(
+    ("in_cache", "alpha", "expected"),
+    [
+        (("i3d_r50_k400.pyth", "resnet50_in1k.pth"), 0.0, "i3d_r50_k400"),
+        (("i3d_r50_k400.pyth", "resnet50_in1k.pth"), 0.1, "resnet50_in1k"),
+        (("resnet50_in1k.pth",), 0.0, "resnet50_in1k"),
+        ((), 0.0, ""),
+    ],
+)
+def test_the_best_start_that_is_there_is_taken(in_cache, alpha, expected, tmp_path):
+    (tmp_path / "cache/weights").mkdir(parents=True)
+    for name in in_cache:
+        (tmp_path / "cache/weights" / name).write_bytes(b"")
+
+    start = choose_start("i3d_r50", alpha)
+
+    assert start.settings["TRAIN"]["CHECKPOINT_FILE_PATH"] == expected
+    assert start.settings["TRAIN"]["CHECKPOINT_INFLATE"] is expected.startswith("resnet")
+    if not expected:
+        assert "neither i3d_r50_k400 nor resnet50_in1k" in start.line
+        assert "OCTVIDEO_OFFLINE is set" in start.line
+
+
+def test_a_server_that_answers_is_asked_for_the_best_start(monkeypatch):
+    monkeypatch.delenv("OCTVIDEO_OFFLINE")
+    monkeypatch.setattr("octvideo.runs.start.is_reachable", lambda url: "pytorchvideo" in url)
+
+    assert choose_start("slowfast_r50", 0.0).settings["DATA"]["NUM_FRAMES"] == 32
+    assert choose_start("i3d_r50", 0.1).settings["TRAIN"]["CHECKPOINT_FILE_PATH"] == ""
+
+
+def test_a_checkpoint_of_this_package_says_its_input(tiny_checkpoint):
+    start = choose_start("i3d_r26", 0.25, str(tiny_checkpoint))
+
+    assert start.settings["DATA"] == {"MEAN": [0.45] * 3, "STD": [0.225] * 3}
+    assert not start.settings["TRAIN"]["CHECKPOINT_INFLATE"]
+
+
+def test_names_of_networks_are_settings():
+    assert network_settings("slowfast_r101") == {
+        "MODEL": {"ARCH": "slowfast"},
+        "RESNET": {"DEPTH": 101},
+    }
+    assert network_settings("x3d_m") == {"MODEL": {"ARCH": "ptv:x3d_m"}}
+
+
+def test_a_network_without_options_for_small_widths_is_refused_in_a_line():
+    with pytest.raises(ConfigError, match="takes images"):
+        Recipe("videos", model="mobilenet_v1")
