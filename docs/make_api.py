@@ -17,6 +17,7 @@ from typing import Any
 # Module -> names; none: all that the module calls public.
 PAGE: dict[str, Sequence[str]] = {
     "octvideo": (),
+    "octvideo.runs.fit": ("Run",),
     "octvideo.recognizer": ("load", "Recognizer", "Prediction", "Timeline"),
     "octvideo.layers": (),
     "octvideo.models.video_options": ("VideoOptions",),

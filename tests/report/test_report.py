@@ -7,6 +7,7 @@ from html import unescape
 import numpy as np
 import pytest
 
+from octvideo.engine.evaluation.frame_order import ORDERS, summarise_orders
 from octvideo.engine.evaluation.results import Evaluation, summarise, write_results
 from octvideo.report import write_report
 
@@ -83,6 +84,78 @@ def test_headline_shows_the_interval_and_what_could_not_be_read(tmp_path):
     assert f"{low:.1f} to {high:.1f}" in page
     assert "2 of 40 videos could not be read.</b> They count as wrong." in page
     assert "moov atom not found" in page
+
+
+def change_results(folder, **changes):
+    results = folder / "results.json"
+    summary = json.loads(results.read_text())
+    results.write_text(json.dumps(summary | changes))
+    return summary
+
+
+def test_the_header_names_the_network_and_what_it_costs(tmp_path):
+    finished_evaluation(tmp_path, 6)
+    network = {"name": "i3d_r50", "alpha": 0.1, "parameters": 27_225_000, "gflops_per_view": 25.65}
+    change_results(tmp_path, protocol={"views": "10x3", "network": network})
+
+    page = text_of(tmp_path)
+
+    assert "i3d_r50, alpha 0.1, 27.2 M parameters, 25.65 GFLOPs per view" in page
+    assert "<span>loss</span>" in page
+
+
+def test_every_class_has_its_precision_recall_and_f1(tmp_path):
+    finished_evaluation(tmp_path, 6)
+
+    page = text_of(tmp_path)
+
+    row = json.loads((tmp_path / "results.json").read_text())["classes"][1]
+    assert "Precision, recall and F1 of each class" in page
+    assert (
+        f"<td class=n>{row['precision']:.1f} %</td><td class=n>{row['recall']:.1f} %</td>" in page
+    )
+
+
+def test_pictures_link_to_the_files_that_are_there(tmp_path, monkeypatch):
+    """Relative to the page, so that a folder that is moved as a whole keeps its links."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    finished_evaluation(tmp_path / "run", 6)
+    (tmp_path / "videos").mkdir()
+    for i in range(0, 40, 2):
+        (tmp_path / "videos" / f"{i}.mp4").touch()
+
+    page = text_of(tmp_path / "run")
+
+    links = re.findall(r'<a href="([^"]+)">([^<]+)</a>', page)
+    assert links
+    assert all((tmp_path / "run" / href).is_file() for href, _ in links)
+    assert {int(name.removesuffix(".mp4")) % 2 for _, name in links} == {0}
+
+
+def test_the_order_of_frames_has_a_section_where_it_was_measured(tmp_path):
+    finished_evaluation(tmp_path, 6)
+    without = text_of(tmp_path)
+    right = {name: np.arange(40) < 30 - 8 * i for i, name in enumerate(ORDERS)}
+    change_results(tmp_path, frame_order=summarise_orders(right))
+
+    page = text_of(tmp_path)
+
+    assert "Does time matter?" not in without
+    assert "Time matters: the network needs the frames in their order." in page
+    assert "one frame repeated" in page
+
+
+def test_a_wide_matrix_says_that_it_scrolls(tmp_path):
+    for num_classes in (3, 17):
+        (tmp_path / str(num_classes)).mkdir()
+        finished_evaluation(tmp_path / str(num_classes), num_classes)
+
+    narrow, wide = (text_of(tmp_path / str(num_classes)) for num_classes in (3, 17))
+
+    assert "move it sideways" not in narrow
+    assert "move it sideways" in wide
+    assert 'role="region" aria-label="confusion matrix"' in wide
 
 
 def test_names_cannot_write_html(tmp_path):

@@ -53,10 +53,14 @@ def paired_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap of the share that `correct` has more than `other`, over the same videos.
 
-    A video counts +1, 0 or -1, so that drawing n of them is one multinomial draw.
+    A video counts +1, 0 or -1, so that drawing n of them is one multinomial draw. Where no video differs, every draw is
+    0, which says nothing: the exact bound of a share that was never seen takes its place on both sides.
     """
     n = len(correct)
     more, less = int((correct & ~other).sum()), int((other & ~correct).sum())
+    if not more + less:
+        bound = 1 - ((1 - level) / 2) ** (1 / n)
+        return -bound, bound
     shares = np.array([more, less, n - more - less]) / n
     draws = np.random.default_rng(seed).multinomial(n, shares, resamples)
     low, high = np.quantile((draws[:, 0] - draws[:, 1]) / n, [(1 - level) / 2, (1 + level) / 2])

@@ -17,7 +17,7 @@ T = 8
 class Ramps:
     """Videos of class 0 become brighter, those of class 1 darker; the last one cannot be read."""
 
-    count: int = 40
+    count: int = 100
     spec = ViewSpec(ClipRule(T, 1), 1, 1, short_side=32, crop_size=32, centre=True)
     multi_label = False
 
@@ -78,7 +78,7 @@ def test_verdicts_follow_the_intervals(accuracies, says):
 
 
 def test_few_videos_tell_nothing():
-    right = {name: np.array([i % 5 != k for i in range(10)]) for k, name in enumerate(ORDERS)}
+    right = {name: np.array([True] * 5) for name in ORDERS}
 
     assert "cannot be told" in summarise_orders(right)["verdict"]
 
@@ -92,4 +92,4 @@ def test_numbers_of_points_lost_are_paired():
     assert found["reversed"]["lost"] == 10.0
     low, high = found["reversed"]["lost_interval"]
     assert 3 < low < 10 < high < 17
-    assert found["shuffled"]["lost_interval"] == [0.0, 0.0]
+    assert found["shuffled"]["lost_interval"] == pytest.approx([-3.62, 3.62], abs=0.01)
