@@ -9,6 +9,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
+from functools import cached_property
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -53,6 +54,7 @@ PAGE: dict[str, Sequence[str]] = {
         "CheckpointError",
     ),
 }
+PROPERTIES = (property, cached_property)
 HEAD = """# API
 
 Written from the docstrings by `docs/make_api.py`. Tensors are (N, C, T, H, W), frames uint8 (T, H, W, 3).
@@ -102,7 +104,7 @@ def public(thing: Any) -> Iterator[tuple[str, Any]]:
     bases = thing.__mro__ if isinstance(thing, type) else ()
     for base in (base for base in bases if base is thing or base.__name__.startswith("_Oct")):
         for name, member in vars(base).items():
-            is_method = isinstance(member, property) or inspect.isroutine(member)
+            is_method = isinstance(member, PROPERTIES) or inspect.isroutine(member)
             if is_method and doc_of(member) and not name.startswith("_"):
                 yield name, member
 
@@ -113,7 +115,7 @@ def doc_of(member: Any) -> str:
 
 def call(name: str, thing: Any) -> str:
     """`name(arguments) -> result` as the source spells it."""
-    if isinstance(thing, property):
+    if isinstance(thing, PROPERTIES):
         return name
     if isinstance(thing, type):
         if is_dataclass(thing) or not hasattr(thing.__init__, "__code__"):

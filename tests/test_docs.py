@@ -8,6 +8,7 @@ import pytest
 
 from octvideo.data.prepare.demo import make_clip
 from octvideo.data.video.encode import write_video
+from octvideo.runs.machine import SIZES
 
 REPO = Path(__file__).parent.parent
 FOLDERS = ("", "docs/", "docs/decisions/", "data_lists/", "configs/", "benchmarks/")
@@ -16,6 +17,7 @@ EXAMPLES = [
     pytest.param(
         code,
         id=f"{page.name}:{page.read_text()[: page.read_text().index(code)].count(chr(10)) + 1}",
+        marks=[pytest.mark.slow] if "octvideo.fit" in code else [],
     )
     for page in PAGES
     for code in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
@@ -39,11 +41,23 @@ def test_a_python_example_runs(code, tiny_checkpoint, tmp_path, monkeypatch, cap
     run.mkdir(parents=True)
     (run / "checkpoints").symlink_to(tiny_checkpoint.parent)
     write_video(tmp_path / "video.mp4", make_clip(0, seed=0))
+    for i in range(8):
+        write_video(tmp_path / "my_videos" / ("ab"[i % 2]) / f"{i}.mp4", make_clip(i, seed=i))
     monkeypatch.chdir(tmp_path)
+    _be_small(monkeypatch)
 
-    exec(compile(code, "example", "exec"), {})
+    exec(compile(code, "example", "exec"), {"__name__": "__main__"})
 
     assert capsys.readouterr().out
+
+
+def _be_small(monkeypatch):
+    """A run of `octvideo.fit` takes seconds, and asks nobody for weights."""
+    small = {"TRAIN_CROP_SIZE": 32, "TRAIN_JITTER_SCALES": [32, 40], "TEST_CROP_SIZE": 32}
+    monkeypatch.setitem(SIZES, "medium", small)
+    monkeypatch.setenv("OCTVIDEO_OFFLINE", "1")
+    for module in ("octvideo.runs.machine", "octvideo.engine.threads"):
+        monkeypatch.setattr(f"{module}.available_cores", lambda: 1)
 
 
 def test_the_api_page_is_written_from_the_docstrings():
