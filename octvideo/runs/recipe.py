@@ -18,7 +18,7 @@ from octvideo.files import write_atomically
 from octvideo.models.registry import MODELS, family_of, full_name, input_shape
 from octvideo.runs.machine import SIZES, Machine
 from octvideo.runs.start import choose_start
-from octvideo.runs.videos import Videos, find_videos
+from octvideo.runs.videos import Videos, prepare_videos
 
 logger = logging.getLogger("octvideo")
 
@@ -53,7 +53,7 @@ class Recipe:
     settings: Tree = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.model and not self._family_takes_clips():
+        if self.model and not family_of(full_name(self.model)).takes_clips:
             raise ConfigError(f"{self.model} takes images; choose a video network, such as {MODEL}")
         if self.size and self.size not in SIZES:
             raise ConfigError(f"size {self.size!r}: it is one of {', '.join(SIZES)}")
@@ -61,9 +61,6 @@ class Recipe:
             raise ConfigError(f"epochs {self.epochs}: it is at least 1")
         if self.views:
             parse_views(self.views)
-
-    def _family_takes_clips(self) -> bool:
-        return family_of(full_name(self.model)).takes_clips
 
     @property
     def folder(self) -> str:
@@ -86,7 +83,7 @@ class Recipe:
         A run that is there keeps what it had, but for what is said now: so the command without its options continues.
         """
         path = Path(self.folder) / "config.yaml"
-        videos = find_videos(self.data, self.lists, check=self.check)
+        videos = prepare_videos(self.data, self.lists, check=self.check)
         before = self._kept(path) if path.is_file() else self._choices(videos, Machine.here())
         of_run = {
             "DATA": {"PATH_TO_DATA_DIR": str(Path(videos.folder).absolute())},
@@ -95,6 +92,8 @@ class Recipe:
         }
         tree = merged(before, self._said(), of_run, self.settings)
         cfg = config_from_text(load_config(BASE, **tree).dump(), str(path), self.overrides)
+        if cfg.OUTPUT_DIR != self.folder:
+            raise ConfigError(f"OUTPUT_DIR is {cfg.OUTPUT_DIR}; of a folder of videos say `--out`")
         _write(path, cfg)
         return cfg
 
@@ -121,6 +120,7 @@ class Recipe:
         frames = input_shape(model)[1]
         tree = merged(
             {"BN": {"USE_PRECISE_STATS": False}, "TRAIN": {"CHECKPOINT_MINUTES": 5.0}},
+            view_settings("3x1" if self.probe else "10x3"),
             {"TEST": {"DIAGNOSE": True}},
             network_settings(model),
             small,
@@ -144,10 +144,8 @@ class Recipe:
             warmup = float(min(2, self.epochs // 5))
             schedule = {"MAX_EPOCH": self.epochs, "WARMUP_EPOCHS": warmup}
             tree = merged(tree, {"SOLVER": schedule})
-        if self.views or self.probe:
-            clips, crops = parse_views(self.views or "3x1")
-            views = {"NUM_ENSEMBLE_VIEWS": clips, "NUM_SPATIAL_CROPS": crops}
-            tree = merged(tree, {"TEST": views})
+        if self.views:
+            tree = merged(tree, view_settings(self.views))
         return tree
 
 
@@ -165,6 +163,11 @@ def parse_views(views: str) -> tuple[int, int]:
     if not (x and clips.isdecimal() and int(clips) and crops in ("1", "3")):
         raise ConfigError(f"views {views!r}: give clips x crops, crops being 1 or 3, as '10x3'")
     return int(clips), int(crops)
+
+
+def view_settings(views: str) -> Tree:
+    clips, crops = parse_views(views)
+    return {"TEST": {"NUM_ENSEMBLE_VIEWS": clips, "NUM_SPATIAL_CROPS": crops}}
 
 
 def _sampling(videos: Videos, data: Tree) -> Tree:

@@ -31,7 +31,7 @@ class Videos:
     seconds: float = 0.0
 
 
-def find_videos(data: str, work: str, *, check: bool = True, seed: int = 0) -> Videos:
+def prepare_videos(data: str, work: str, *, check: bool = True, seed: int = 0) -> Videos:
     """The lists in the folder `data`, or lists that are made of its class folders, in the folder `work`.
 
     check: decode each file once and leave out those that cannot be read; what was found is remembered in `work`.

@@ -153,6 +153,7 @@ def test_a_folder_that_nothing_can_be_learned_from_gets_one_line(my_videos, spoi
         ({"probe": True}, "a probe needs weights"),
         ({"settings": {"SOLVER": {"BASE_RL": 1}}}, "there is no setting SOLVER.BASE_RL"),
         ({"overrides": ("SOLVER.BASE_LR",)}, "has no value"),
+        ({"overrides": ("OUTPUT_DIR=elsewhere",)}, "say `--out`"),
     ],
 )
 def test_a_recipe_that_cannot_be_followed_gets_one_line_and_leaves_no_settings(
