@@ -92,7 +92,7 @@ class Recipe:
         }
         tree = merged(before, self._said(), of_run, self.settings)
         cfg = config_from_text(load_config(BASE, **tree).dump(), str(path), self.overrides)
-        if cfg.OUTPUT_DIR != self.folder:
+        if self.folder != cfg.OUTPUT_DIR:
             raise ConfigError(f"OUTPUT_DIR is {cfg.OUTPUT_DIR}; of a folder of videos say `--out`")
         _write(path, cfg)
         return cfg
