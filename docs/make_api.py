@@ -19,7 +19,14 @@ from typing import Any
 PAGE: dict[str, Sequence[str]] = {
     "octvideo": (),
     "octvideo.runs.fit": ("Run",),
-    "octvideo.recognizer": ("load", "Recognizer", "Prediction", "Timeline"),
+    "octvideo.recognizer": (
+        "load",
+        "Recognizer",
+        "Prediction",
+        "NamedVideo",
+        "Timeline",
+        "WindowFeatures",
+    ),
     "octvideo.layers": (),
     "octvideo.models.video_options": ("VideoOptions",),
     "octvideo.models.slowfast": ("SlowFastOptions",),

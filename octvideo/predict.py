@@ -1,106 +1,108 @@
-"""What `octvideo predict` does: names for a video or a folder of them, as text, csv, npz, or drawn over the video."""
+"""What `octvideo predict` does: names for many videos, in rows or with features, or drawn over one of them."""
 
-import csv
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from octvideo.data import DecodeError
-from octvideo.data.prepare.video_files import find_videos
+from octvideo.data.lists.video_list import VideoEntry, read_list
+from octvideo.data.prepare.video_files import VIDEO_SUFFIXES, find_videos
 from octvideo.data.remote import local_path
 from octvideo.data.video.decode import iter_frames, open_video
 from octvideo.data.video.encode import write_video
-from octvideo.errors import DataError
-from octvideo.files import csv_text
-from octvideo.recognizer import Prediction, Recognizer
+from octvideo.engine.prediction.columns import check_suffix
+from octvideo.engine.prediction.named import NamedVideo
+from octvideo.engine.prediction.outputs import FEATURES, PREDICTIONS
+from octvideo.engine.prediction.run import How, OutputFiles, run_many, run_windows
+from octvideo.errors import DataError, ListError
+from octvideo.recognizer import Recognizer
 from octvideo.report.annotate import annotated
 
-
-@dataclass(frozen=True, slots=True)
-class NamedVideo:
-    """A video and its most probable classes; `problem` says why there are none."""
-
-    path: str
-    predictions: Sequence[Prediction]
-    problem: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def as_text(self) -> str:
-        if self.problem:
-            return f"{self.path}: could not be read ({self.problem})"
-        return "\n".join(
-            [self.path, *(f"  {p.probability:6.1%}  {p.name}" for p in self.predictions)]
-        )
+__all__ = [
+    "FEATURES",
+    "PREDICTIONS",
+    "How",
+    "NamedVideo",
+    "OutputFiles",
+    "check_suffix",
+    "run",
+    "save_window_features",
+    "videos_of",
+    "write_named_video",
+]
 
 
-def videos_of(video: str | Path) -> list[Path]:
-    """A file as it is, fetched where it has an address, or all videos below a folder.
+def videos_of(video: str | Path) -> list[VideoEntry]:
+    """A file as it is, fetched where it has an address, all videos below a folder, or those of a list.
 
-    Raises DataError for a path that does not exist or holds none, and for an address that cannot be fetched.
+    Lists end in .txt, .csv, .tsv or .lst, with or without labels. Raises DataError for a path that does not exist or holds
+    none, and for an address that cannot be fetched, ListError for a line that cannot be used.
     """
     path = Path(local_path(video))
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
-    return find_videos(path) if path.is_dir() else [path]
+    if path.is_dir():
+        return [VideoEntry(str(video)) for video in find_videos(path)]
+    if path.suffix.lower() in (".txt", ".csv", ".tsv", ".lst"):
+        return _listed(path)
+    return [VideoEntry(str(path))]
 
 
-def name_videos(
-    recognizer: Recognizer, videos: Sequence[Path], *, views: str, top_k: int
+def _listed(path: Path) -> list[VideoEntry]:
+    try:
+        return list(read_list(path))
+    except ListError:
+        # Lines without a label are no `path label`; with another fault they are none of either.
+        videos = list(read_list(path, format="unlabelled"))
+    if any(Path(video.path).suffix.lower() in VIDEO_SUFFIXES for video in videos):
+        return videos
+    return list(read_list(path))
+
+
+def run(
+    recognizer: Recognizer, videos: list[VideoEntry], how: How, files: OutputFiles
 ) -> Iterator[NamedVideo]:
-    """One after another; a file that cannot be read is named with its cause, and does not stop the others."""
-    for path in tqdm(videos, unit="video", disable=len(videos) == 1):
-        try:
-            yield NamedVideo(str(path), recognizer.predict(path, views=views, top_k=top_k))
-        except DecodeError as error:
-            yield NamedVideo(str(path), (), error.cause)
+    """Videos as they are done, with a bar that knows the time left; see `Recognizer.predict_many`."""
+    with _bar(len(videos)) as bar:
+        yield from run_many(recognizer, videos, how, files, _shown_on(bar))
 
 
-def write_scores(path: Path, videos: Sequence[NamedVideo]) -> None:
-    """A csv with a line per video: path, problem, class_1, probability_1, class_2, ..."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count = max((len(video.predictions) for video in videos), default=0)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        ranks = range(1, count + 1)
-        writer.writerow(
-            [
-                "path",
-                "problem",
-                *(f"{what}_{i}" for i in ranks for what in ("class", "probability")),
-            ]
+def save_window_features(
+    recognizer: Recognizer,
+    videos: list[VideoEntry],
+    path: Path,
+    window_seconds: float,
+    stride_seconds: float | None,
+    *,
+    resume: bool,
+) -> Iterator[NamedVideo]:
+    """Features over time of each video, one after another; yields those that could not be read."""
+    with _bar(len(videos)) as bar:
+        yield from run_windows(
+            recognizer,
+            videos,
+            OutputFiles(None, path, resume),
+            window_seconds,
+            stride_seconds,
+            _shown_on(bar),
         )
-        for video in videos:
-            cells = [csv_text(video.path), csv_text(video.problem)]
-            for p in video.predictions:
-                cells += [csv_text(p.name), f"{p.probability:.4f}"]
-            writer.writerow(cells + [""] * (2 + 2 * count - len(cells)))
 
 
-def save_features(
-    path: Path, recognizer: Recognizer, videos: Sequence[Path], *, views: str
-) -> list[str]:
-    """An npz with `paths` (V,) and `features` (V, C) float32 of the videos that can be read; returns the others."""
-    features: list[NDArray[np.float32]] = []
-    paths, unread = [], []
-    for video in tqdm(videos, unit="video", desc="features", disable=len(videos) == 1):
-        try:
-            features.append(recognizer.features(video, views=views))
-            paths.append(str(video))
-        except DecodeError as error:
-            unread.append(str(error))
-    if not paths:
-        raise DataError(f"none of the {len(videos)} videos could be read; the first: {unread[0]}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, paths=np.array(paths), features=np.stack(features))
-    return unread
+def _bar(total: int) -> "tqdm[None]":
+    return tqdm(total=total, unit="video", disable=total == 1)
+
+
+def _shown_on(bar: "tqdm[None]") -> Callable[[int, int], None]:
+    def show(done: int, total: int) -> None:
+        if bar.n == 0 < done:
+            bar.initial = bar.n = done  # what was done before takes no time now
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return show
 
 
 def write_named_video(

@@ -9,10 +9,11 @@ import torch
 import octvideo
 from octvideo.data.lists.video_list import read_list
 from octvideo.engine.evaluation.results import Evaluation, summarise, write_results
+from octvideo.engine.prediction.named import NamedVideo, Prediction
+from octvideo.engine.prediction.outputs import prediction_row
+from octvideo.engine.prediction.rows import CsvLines
 from octvideo.errors import CheckpointError, ListError
 from octvideo.files import csv_text
-from octvideo.predict import NamedVideo, write_scores
-from octvideo.recognizer import Prediction
 
 HOSTILE = ["=cmd|' /C calc'!A0", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1", " =1"]
 
@@ -43,17 +44,17 @@ def test_predictions_of_unread_and_hostile_videos_are_as_wide_as_the_header(tmp_
     assert not any(cell.startswith("=") for row in rows for cell in row)
 
 
-def test_named_videos_that_cannot_be_read_are_as_wide_as_the_header(tmp_path):
+def test_named_videos_that_cannot_be_read_are_as_wide_as_the_header():
     named = [
         NamedVideo("a.mp4", [Prediction("=x", 0.5), Prediction("y", 0.25)]),
         NamedVideo("b.mp4", (), "broken\x07"),
     ]
 
-    write_scores(tmp_path / "s.csv", named)
+    lines = CsvLines(2, ["views"])
+    written = [lines.line(prediction_row(video, "1") | {"views": "1x1"}) for video in named]
 
-    with (tmp_path / "s.csv").open(newline="") as file:
-        rows = list(csv.reader(file))
-    assert {len(row) for row in rows} == {6}
+    rows = list(csv.reader(line.decode() for line in [lines.head(), *written]))
+    assert {len(row) for row in rows} == {8}
     assert rows[1][2] == "'=x"
     assert rows[2][1] == "broken\\x07"
 

@@ -1,6 +1,10 @@
 """Save what the classifier sees of each video, pooled over time and space: (videos, channels) in an .npz.
 
-octvideo features --checkpoint best.pyth --video folder --output features.npz
+octvideo features --checkpoint best.pyth folder --output features.npz
+octvideo features --checkpoint best.pyth folder --output features.parquet --window-seconds 2 --stride-seconds 1
+
+With --window-seconds each row is of a window, with its frames and seconds; `paths` says of which video. A run that was
+stopped or killed continues with the same command.
 """
 
 import argparse
@@ -9,17 +13,26 @@ from pathlib import Path
 
 import octvideo
 from octvideo.errors import ConfigError
-from octvideo.predict import save_features, videos_of
-from octvideo.recognizer import Recognizer
+from octvideo.predict import (
+    FEATURES,
+    How,
+    OutputFiles,
+    check_suffix,
+    save_window_features,
+    videos_of,
+)
+from octvideo.predict import run as run_videos
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_network_argument(parser)
+    add_run_arguments(parser)
     parser.add_argument(
-        "--video", required=True, help="a video, its http(s) address, or a folder of videos"
+        "--output", required=True, type=Path, metavar="NPZ", help="an .npz or a .parquet"
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="NPZ")
     parser.add_argument("--views", default="1x1", help="clips x crops per video (1x1)")
+    parser.add_argument("--window-seconds", type=float, help="features over time instead of views")
+    parser.add_argument("--stride-seconds", type=float, help="by default the window")
 
 
 def add_network_argument(parser: argparse.ArgumentParser) -> None:
@@ -32,18 +45,46 @@ def add_network_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "videos",
+        nargs="?",
+        help="a video, its http(s) address, a folder of videos, or a list (.txt)",
+    )
+    parser.add_argument("--video", help="the same")
+    parser.add_argument(
+        "--workers", type=int, help="processes that decode; by default one per core"
+    )
+    parser.add_argument("--batch", type=int, default=8, help="views of any videos in one pass")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="begin the files anew instead of continuing them"
+    )
+
+
+def videos_argument(args: argparse.Namespace) -> str:
+    """The one of the two that was given. Raises ConfigError."""
+    if (args.videos is None) == (args.video is None):
+        raise ConfigError("name a video, a folder or a list once, as in `octvideo predict folder`")
+    return args.videos or args.video
+
+
 def run(args: argparse.Namespace) -> None:
-    check_npz(args.output, "--output")
-    recognizer, videos = octvideo.load(args.checkpoint), videos_of(args.video)
-    save(args.output, recognizer, videos, args.views)
+    path = videos_argument(args)
+    check_suffix(args.output, FEATURES)
+    if args.window_seconds is None and args.stride_seconds is not None:
+        raise ConfigError("--stride-seconds is of windows; give --window-seconds too")
+    recognizer, videos = octvideo.load(args.checkpoint), videos_of(path)
+    if args.window_seconds is None:
+        how = How(args.views, None, True, args.workers, args.batch)
+        found = run_videos(
+            recognizer, videos, how, OutputFiles(None, args.output, not args.overwrite)
+        )
+    else:
+        seconds = args.window_seconds, args.stride_seconds
+        found = save_window_features(
+            recognizer, videos, args.output, *seconds, resume=not args.overwrite
+        )
+    for video in found:
+        if video.problem:
+            print(f"left out: {video.path}: {video.problem}", file=sys.stderr)
     print(f"written: {args.output}", file=sys.stderr)
-
-
-def check_npz(path: Path, option: str) -> None:
-    if path.suffix.lower() != ".npz":
-        raise ConfigError(f"{option} {path}: features are written to an .npz")
-
-
-def save(path: Path, recognizer: Recognizer, videos: list[Path], views: str) -> None:
-    for line in save_features(path, recognizer, videos, views=views):
-        print(f"left out: {line}", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -36,3 +38,14 @@ def set_threads(num_workers: int, local_world_size: int = 1) -> int:
             "more threads and workers than cores: lower DATA_LOADER.NUM_WORKERS or the number of processes"
         )
     return threads
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Inside, torch uses this many threads for one operation; the number belongs to the process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from octvideo.data.lists.video_list import VideoList
+from octvideo.data.lists.video_list import VideoEntry, VideoList
 from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import ClipRule, Timing, crop_offset
@@ -171,8 +171,18 @@ class VideoViews:
 def decode_views(
     videos: VideoList, spec: ViewSpec, backend: str, known: VideoIndex | None, index: int
 ) -> DecodedVideo:
-    """Video `index`: one open, one decode of the frames that its clips share, one resize."""
-    entry = videos[index]
+    """Video `index` of a list."""
+    return decode_entry(spec, index, videos[index], backend, known)
+
+
+def decode_entry(
+    spec: ViewSpec,
+    index: int,
+    entry: VideoEntry,
+    backend: str = "pyav",
+    known: VideoIndex | None = None,
+) -> DecodedVideo:
+    """One open, one decode of the frames that the clips share, one resize. index: what the result is called."""
     try:
         with open_entry(entry, backend=backend, index=known) as video:
             return DecodedVideo(index, entry.path, *read_clips(video, spec))

@@ -1,64 +1,37 @@
-"""A trained network with all that it needs to name what happens in a video.
+"""What names a video, however it comes."""
 
-recognizer = octvideo.load("runs/demo/checkpoints/best.pyth")
-recognizer.predict("video.mp4")
-"""
-
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from octvideo.checkpoint import InputSpec
-from octvideo.data.clips.sliding import sliding_clips
 from octvideo.data.clips.views import ViewSpec, read_clips, view_batches
 from octvideo.data.sampling import ClipRule
 from octvideo.data.sources import Source, is_several, opened, streamed
 from octvideo.data.transforms import normalize, resize_frame
 from octvideo.deploy.engines import WindowScores, optimize
+from octvideo.engine.prediction.named import NamedVideo, Prediction, top_predictions
+from octvideo.engine.prediction.run import (
+    How,
+    Listed,
+    OutputFiles,
+    Progress,
+    run_many,
+    weights_digest,
+)
+from octvideo.engine.prediction.windows import Timeline, VideoWindows, WindowFeatures
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models.network import HeadAct
-from octvideo.weights.describe import describe, read_classes, read_input
-from octvideo.weights.load import network_of
-from octvideo.weights.pretrained import read_weights
 
 Frames = NDArray[np.uint8]
 Files = list[str] | list[Path] | list[str | Path] | list[bytes]
 Videos = Source | Sequence[Source]
 VIEWS_PER_PASS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """A class and its probability."""
-
-    name: str
-    probability: float
-
-
-@dataclass(frozen=True, slots=True)
-class Timeline:
-    """Probabilities over time: scores (windows, classes), window i from starts[i] to ends[i] seconds."""
-
-    class_names: Sequence[str]
-    starts: NDArray[np.float64]
-    ends: NDArray[np.float64]
-    scores: NDArray[np.float32]
-
-    def top(self, window: int, k: int = 5) -> list[Prediction]:
-        """The k most probable classes of a window."""
-        return top_predictions(self.scores[window], self.class_names, k)
-
-    def at(self, seconds: float) -> int:
-        """The window whose middle is nearest to that time."""
-        return int(np.abs((self.starts + self.ends) / 2 - seconds).argmin())
 
 
 class Recognizer:
@@ -156,16 +129,99 @@ class Recognizer:
         """Probabilities of all classes (C,): the mean over the views. Of a list of N videos, (N, C)."""
         return self._over_views(self._score, video, views, fps)
 
+    @overload
     def features(
         self, video: Videos, *, views: str = "1x1", fps: float | None = None
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def features(
+        self,
+        video: Source,
+        *,
+        window_seconds: float,
+        stride_seconds: float | None = None,
+        fps: float | None = None,
+        times: Sequence[float] = (),
+    ) -> WindowFeatures: ...
+
+    def features(
+        self,
+        video: Videos,
+        *,
+        views: str = "1x1",
+        fps: float | None = None,
+        window_seconds: float | None = None,
+        stride_seconds: float | None = None,
+        times: Sequence[float] = (),
+    ) -> NDArray[np.float32] | WindowFeatures:
         """What the classifier sees, pooled over time and space: (2048,) for a ResNet-50; the mean over the views.
 
-        Of a list of N videos, (N, 2048).
+        Of a list of N videos, (N, 2048). With window_seconds, of each window of one video instead, cut as `timeline` does
+        it; `WindowFeatures` has the rules at the edges. The video then streams: memory does not grow with its length.
         """
-        return self._over_views(self._pooled, video, views, fps)
+        if window_seconds is None:
+            if stride_seconds is not None:
+                raise ConfigError("stride_seconds is of windows; give window_seconds too")
+            return self._over_views(self._pooled, video, views, fps)
+        if is_several(video):
+            raise ConfigError("features over time are of one video; call it for each of the list")
+        stride = window_seconds if stride_seconds is None else stride_seconds
+        with self._windows(video, window_seconds, stride, fps, times) as windows:
+            return windows.features(*self._of_windows(windows, self._pooled))
+
+    def predict_many(
+        self,
+        paths: Iterable[Listed],
+        *,
+        views: str = "10x3",
+        top_k: int = 5,
+        workers: int | None = None,
+        batch: int = VIEWS_PER_PASS,
+        output: str | Path | None = None,
+        features: str | Path | bool = False,
+        resume: bool = True,
+        timeout_seconds: float = 60.0,
+        progress: Progress = lambda done, total: None,
+    ) -> Iterator[NamedVideo]:
+        """Name many videos, which `workers` processes decode (one per core); a pass holds `batch` views of any of them.
+
+        paths: files, or lines of a list (`VideoEntry`), each once. Videos come in this order as they are done; one that
+            cannot be read, or hangs the decoder for timeout_seconds, or crashes it, says so in `problem`.
+        output: a .csv or .jsonl that grows by a row per video, or a .parquet (needs pyarrow) at the end.
+        features: True, or an .npz or .parquet that takes them, from the same passes.
+        resume: keep the rows that the files hold and compute the others, whenever the run before was stopped or killed.
+        progress: is called with (videos done, all videos).
+
+        Scores are those of `scores` to 1e-5: passes of another size round differently. Until the last video has come,
+        torch runs several passes at a time on a CPU, each on fewer threads.
+
+        Raises ConfigError for wrong arguments, DataError for files that other weights or views began.
+        """
+        how = How(views, top_k, bool(features), workers, batch, timeout_seconds)
+        features_path = None if isinstance(features, bool) else Path(features)
+        files = OutputFiles(Path(output) if output else None, features_path, resume)
+        return run_many(self, paths, how, files, progress)
+
+    @property
+    def num_frames(self) -> int:
+        """Of a clip."""
+        return self._rule.num_frames
+
+    def fingerprint(self) -> str:
+        """16 hex digits of the weights and of what is done with a video before and behind them."""
+        facts = [self.class_names, self.preprocessing, self.head_act]
+        return weights_digest(self.model.state_dict(), facts)
 
     @torch.inference_mode()
+    def outputs(self, views: Tensor, *, scores: bool, features: bool) -> NDArray[np.float32]:
+        """uint8 (N, 3, T, H, W) -> probabilities (N, classes), features (N, channels), or one beside the other."""
+        inputs = self._prepare(views)
+        found = [self._score(inputs)] if scores else []
+        if features:
+            found.append(self._pooled(inputs))
+        return _finite(torch.cat([part.float() for part in found], dim=1).cpu().numpy())
+
     def timeline(
         self,
         video: Source,
@@ -181,24 +237,14 @@ class Recognizer:
         Windows hold equally many frames; they start and end when these are shown, which in a file of varying rate
         makes some of them shorter. times: those seconds, for frames that come without a file (else 1 / fps apart).
         """
-        if not (0 < window_seconds < math.inf and 0 < stride_seconds < math.inf):
-            raise ConfigError(
-                f"windows of {window_seconds} s every {stride_seconds} s; both must be positive"
-            )
         if is_several(video):
             raise ConfigError("a timeline is of one video; call it for each of the list")
-        starts, scores = [], []
-        with streamed(video, fps, self._rule.target_fps, times) as (frames, rate, times):
-            window, step = (max(round(s * rate), 1) for s in (window_seconds, stride_seconds))
-            clips = sliding_clips(
-                frames, window=window, step=step, num_frames=self._rule.num_frames, keep=self._small
-            )
-            while batch := list(islice(clips, VIEWS_PER_PASS)):
-                starts += [start for start, _ in batch]
-                inputs = torch.stack([self._centre(np.stack(clip)) for _, clip in batch])
-                scores.append(_finite(self._score(self._prepare(inputs)).float().cpu().numpy()))
-        begins, ends = (_seconds_at(np.array(starts) + shift, times, rate) for shift in (0, window))
-        return Timeline(self.class_names, begins, ends, np.concatenate(scores))
+        with self._windows(video, window_seconds, stride_seconds, fps, times) as windows:
+            starts, scores = self._of_windows(windows, self._score)
+        begins, ends = (
+            windows.seconds_at(np.array(starts) + shift) for shift in (0, windows.length)
+        )
+        return Timeline(self.class_names, begins, ends, scores)
 
     @torch.inference_mode()
     def _over_views(
@@ -212,6 +258,33 @@ class Recognizer:
         batches = view_batches(frames.to(self.device), clips, spec, VIEWS_PER_PASS)
         found = torch.cat([compute(self._prepare(batch)).float() for batch in batches])
         return _finite(found.mean(0).cpu().numpy())
+
+    @contextmanager
+    def _windows(
+        self,
+        video: Source,
+        window_seconds: float,
+        stride_seconds: float,
+        fps: float | None,
+        times: Sequence[float],
+    ) -> Iterator[VideoWindows]:
+        with streamed(video, fps, self._rule.target_fps, times) as stream:
+            yield VideoWindows(*stream, window_seconds, stride_seconds)
+
+    @torch.inference_mode()
+    def _of_windows(
+        self, windows: VideoWindows, compute: Any
+    ) -> tuple[list[int], NDArray[np.float32]]:
+        """The first frame of every window, and (windows, D)."""
+        starts, found = [], []
+        for firsts, views in windows.batches(
+            self._rule.num_frames, self.centre_crop, VIEWS_PER_PASS
+        ):
+            starts += firsts
+            found.append(_finite(compute(self._prepare(views)).float().cpu().numpy()))
+        if not starts:
+            raise ConfigError("the video has no frames")
+        return starts, np.concatenate(found)
 
     def clip(self, video: Source, *, fps: float | None = None) -> tuple[Frames, Tensor]:
         """The middle clip's centre crop as people and as the network see it: uint8 (T, H, W, 3), (1, 3, T, H, W)."""
@@ -235,12 +308,12 @@ class Recognizer:
         with opened(video, fps, self._rule.target_fps) as source:
             return read_clips(source, spec)
 
-    def _small(self, frame: Frames) -> Frames:
-        return resize_frame(frame, self.preprocessing["short_side"])
-
-    def _centre(self, clip: Frames) -> Tensor:
-        places = torch.arange(len(clip))[None]
-        return next(view_batches(torch.from_numpy(clip), places, self.view_spec("1x1"), 1))[0]
+    def centre_crop(self, frame: Frames) -> Frames:
+        """Of a frame (H, W, 3) at the short side of the test: all that a window holds of it."""
+        small = resize_frame(frame, self.preprocessing["short_side"])
+        size = self.preprocessing["crop_size"]
+        ((top, left),) = self.view_spec("1x1").crops(*small.shape[:2])
+        return small[top : top + size, left : left + size].copy()
 
     def _prepare(self, inputs: Tensor) -> Tensor:
         inputs = inputs.to(self.device)
@@ -250,83 +323,6 @@ class Recognizer:
 
     def _pooled(self, x: Tensor) -> Tensor:
         return torch.cat([pathway.mean((2, 3, 4)) for pathway in self.model.features(x)], dim=1)
-
-
-def load(
-    path: str | Path,
-    *,
-    device: str | torch.device | None = None,
-    classes: str | Path | Sequence[str] = (),
-    input: str | InputSpec | Mapping[str, Any] = "",
-) -> Recognizer:
-    """A recogniser from a checkpoint of training: classes, clip length, sampling and normalisation come with it.
-
-    path: a file, or the name of a public network (`octvideo pretrained` lists them), which is fetched at
-        first use.
-    device: by default the GPU where there is one.
-    classes, input: of a bare file of another project, which says neither: names (a list, a text file, or "kinetics400")
-        and clips ("8x8": frames x frame stride; or the fields of `InputSpec`).
-
-    Raises CheckpointError for a file that is missing, damaged, carries code, or holds weights without what they assume.
-    """
-    checkpoint = read_weights(str(path))
-    if not checkpoint.network and classes and input:
-        checkpoint = describe(checkpoint, read_classes(classes), read_input(input))
-    if not (checkpoint.network and checkpoint.class_names and checkpoint.input.mean):
-        raise CheckpointError(
-            f"{path}: holds weights, but not the classes and the input that they assume; say them, as in "
-            "octvideo.load(file, classes='kinetics400', input='8x8'), or convert it (`octvideo convert` "
-            "--class-names NAMES.txt --input 8x8)"
-        )
-    if checkpoint.input.num_frames is None:
-        raise CheckpointError(
-            f"{path}: holds an image network; `octvideo inflate` makes a video network of it"
-        )
-    chosen = _device(device)
-    try:
-        return Recognizer(
-            network_of(checkpoint),
-            checkpoint.class_names,
-            checkpoint.input.as_dict(),
-            chosen,
-            multi_label=checkpoint.multi_label,
-            head_act=cast(HeadAct | None, checkpoint.head_act),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: its input or output is not described as training does ({error})"
-        ) from error
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    """Raises ConfigError for one that this machine does not have."""
-    try:
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"device={device!r}: cannot be used here ({reason}); leave it out for the best that there is"
-        ) from error
-    return chosen
-
-
-def top_predictions(
-    scores: NDArray[np.float32], class_names: Sequence[str], k: int
-) -> list[Prediction]:
-    """The k most probable of (C,) scores; equal ones in the order of the classes."""
-    order = np.argsort(-scores, kind="stable")[:k]
-    return [Prediction(class_names[i], float(scores[i])) for i in order]
-
-
-def _seconds_at(
-    places: NDArray[np.int64], times: Sequence[float], rate: float
-) -> NDArray[np.float64]:
-    """When frames begin; behind the last of `times`, when that one ends."""
-    if not len(times):
-        return places / rate
-    known = np.append(times, times[-1] + 1 / rate)
-    return known[np.minimum(places, len(times))]
 
 
 def _finite(scores: NDArray[np.float32]) -> NDArray[np.float32]:

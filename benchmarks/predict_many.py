@@ -1,0 +1,109 @@
+"""Videos per second of `predict_many` beside `predict` one by one, on a folder of videos.
+
+    python benchmarks/predict_many.py FOLDER [--model i3d_r26 --alpha 0.5 --size 112] [--videos 24] [--rounds 5]
+
+Both ways run in turn on all cores, the network untrained (time does not depend on weights), once before the clock
+starts. Printed are the median ratio, the smallest and the largest, and what decoding and the network take alone, which
+decide how much there is to gain: where cores are shared out perfectly, time is the CPU seconds over the cores.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import octvideo
+from octvideo.data.prepare.video_files import find_videos
+from octvideo.engine.threads import available_cores
+from octvideo.recognizer import Recognizer
+
+
+def make_recognizer(model: str, alpha: float, size: int) -> Recognizer:
+    """An untrained network on 8 x 4 clips of size x size."""
+    options = {"alpha": alpha} if alpha else {}
+    network = octvideo.create_model(model, num_classes=27, **options)
+    preprocessing = {
+        "mean": [0.45] * 3,
+        "std": [0.225] * 3,
+        "reverse_channels": False,
+        "num_frames": 8,
+        "sampling_rate": 4,
+        "sampling_rule": "pyslowfast",
+        "target_fps": 30.0,
+        "crop_size": size,
+        "short_side": size * 8 // 7,
+    }
+    names = [f"class {k}" for k in range(27)]
+    return Recognizer(network, names, preprocessing, torch.device("cpu"))
+
+
+def seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """(seconds, CPU seconds of this process and its children) of a call."""
+    begin, cpu = time.perf_counter(), _cpu()
+    work()
+    return time.perf_counter() - begin, _cpu() - cpu
+
+
+def _cpu() -> float:
+    import resource
+
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(sum(resource.getrusage(one)[:2]) for one in who)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", default="i3d_r26")
+    parser.add_argument("--alpha", type=float, default=0.5)
+    parser.add_argument("--size", type=int, default=112)
+    parser.add_argument("--videos", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--views", default="1x1")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--optimize", action="store_true")
+    args = parser.parse_args()
+
+    torch.manual_seed(0)
+    torch.set_num_threads(available_cores())
+    recognizer = make_recognizer(args.model, args.alpha, args.size)
+    if args.optimize:
+        recognizer.optimize()
+    videos = find_videos(args.folder)[: args.videos]
+
+    def one_by_one() -> None:
+        for video in videos:
+            recognizer.predict(video, views=args.views)
+
+    def many() -> None:
+        list(recognizer.predict_many(videos, views=args.views, batch=args.batch))
+
+    def decode() -> None:
+        for video in videos:
+            recognizer.clip(video)
+
+    one_by_one()
+    many()
+    alone, _ = seconds(decode)
+    print(f"decoding alone: {1e3 * alone / len(videos):.1f} ms a video", flush=True)
+    ratios = []
+    for number in range(args.rounds):
+        (slow, slow_cpu), (fast, fast_cpu) = seconds(one_by_one), seconds(many)
+        ratios.append(slow / fast)
+        print(
+            f"round {number + 1}: one by one {len(videos) / slow:.1f} videos/s ({slow_cpu:.1f} CPU s), many "
+            f"{len(videos) / fast:.1f} videos/s ({fast_cpu:.1f} CPU s): {slow / fast:.2f} x",
+            flush=True,
+        )
+    what = f"{args.model} alpha {args.alpha} at {args.size}, {args.views}, {len(videos)} videos"
+    spread = f"{statistics.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f})"
+    print(f"{what}, {available_cores()} cores: {spread}")
+
+
+if __name__ == "__main__":
+    main()

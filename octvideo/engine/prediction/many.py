@@ -1,0 +1,105 @@
+"""One network over many videos: passes that hold views of several of them, as decoded ones come in."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from octvideo.data.clips.views import DecodedVideo, ViewSpec, view_batches
+from octvideo.engine.threads import torch_threads
+
+Outputs = NDArray[np.float32]
+_MAX_PASSES = 4  # at one time on a CPU
+
+
+def mean_outputs(
+    compute: Callable[[Tensor], Outputs],
+    videos: Iterable[DecodedVideo],
+    spec: ViewSpec,
+    *,
+    batch: int,
+    on_cpu: bool,
+) -> Iterator[tuple[int, Outputs | str]]:
+    """(index, mean over the views of `compute`) of each video in its order; its problem where it cannot be read.
+
+    compute: uint8 (N, 3, T, H, W), N <= batch -> float32 (N, D); several threads call it on a CPU. There the cores
+    share out whole passes rather than the inside of each: threads that wait for one another at every layer lose more.
+    """
+    threads = torch.get_num_threads()
+    count = min(threads, _MAX_PASSES) if on_cpu else 1
+    with torch_threads(max(threads // count, 1)), ThreadPoolExecutor(count) as executor:
+        passes = _Passes(compute, spec, batch, executor, ahead=count)
+        for video in videos:
+            passes.add(video)
+            yield from passes.finished(ahead=count)
+        passes.submit()
+        yield from passes.finished(ahead=0)
+
+
+@dataclass(slots=True, eq=False)
+class _Video:
+    """A video of which some views are still to be computed."""
+
+    index: int
+    problem: str
+    missing: int
+    outputs: list[Outputs] = field(default_factory=list)
+
+
+class _Passes:
+    """Views on their way through the network, and the videos that wait for them."""
+
+    def __init__(
+        self,
+        compute: Callable[[Tensor], Outputs],
+        spec: ViewSpec,
+        batch: int,
+        executor: Executor,
+        *,
+        ahead: int,
+    ) -> None:
+        self._compute, self._spec, self._batch = compute, spec, batch
+        self._executor, self._ahead = executor, ahead
+        self._views: list[Tensor] = []
+        self._owners: list[_Video] = []
+        self._waiting: deque[_Video] = deque()
+        self._running: deque[tuple[Future[Outputs], list[_Video]]] = deque()
+
+    def add(self, video: DecodedVideo) -> None:
+        """Cut its views; each full batch of them is computed in a thread."""
+        missing = 0 if video.problem else self._spec.num_views
+        self._waiting.append(_Video(video.index, video.problem, missing))
+        if video.problem:
+            return
+        for view in view_batches(video.frames, video.clips, self._spec, 1):
+            self._views.append(view)
+            self._owners.append(self._waiting[-1])
+            if len(self._views) == self._batch:
+                self.submit()
+
+    def submit(self) -> None:
+        """Compute the views that wait, a full batch or not."""
+        if self._views:
+            self._collect(self._ahead)
+            future = self._executor.submit(self._compute, torch.cat(self._views))
+            self._running.append((future, self._owners))
+            self._views, self._owners = [], []
+
+    def finished(self, *, ahead: int) -> Iterator[tuple[int, Outputs | str]]:
+        """Videos in their order of which nothing is missing; waits until at most `ahead` passes are running."""
+        self._collect(ahead)
+        while self._waiting and not self._waiting[0].missing:
+            video = self._waiting.popleft()
+            yield video.index, video.problem or np.mean(video.outputs, axis=0)
+
+    def _collect(self, ahead: int) -> None:
+        while self._running and (len(self._running) > ahead or self._running[0][0].done()):
+            future, owners = self._running.popleft()
+            for video, output in zip(owners, future.result(), strict=True):
+                video.outputs.append(output)
+                video.missing -= 1

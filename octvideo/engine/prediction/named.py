@@ -1,0 +1,52 @@
+"""What is said of a video: its most probable classes, or why there are none."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A class and its probability."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NamedVideo:
+    """A video and its most probable classes; `problem` says why there are none.
+
+    features: float32 (C,), where they were asked for.
+    """
+
+    path: str
+    predictions: Sequence[Prediction]
+    problem: str = ""
+    features: NDArray[np.float32] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Path, predictions and problem as plain values."""
+        return {
+            "path": self.path,
+            "predictions": [asdict(p) for p in self.predictions],
+            "problem": self.problem,
+        }
+
+    def as_text(self) -> str:
+        if self.problem:
+            return f"{self.path}: could not be read ({self.problem})"
+        return "\n".join(
+            [self.path, *(f"  {p.probability:6.1%}  {p.name}" for p in self.predictions)]
+        )
+
+
+def top_predictions(
+    scores: NDArray[np.float32], class_names: Sequence[str], k: int
+) -> list[Prediction]:
+    """The k most probable of (C,) scores; equal ones in the order of the classes."""
+    order = np.argsort(-scores, kind="stable")[:k]
+    return [Prediction(class_names[i], float(scores[i])) for i in order]

@@ -1,0 +1,147 @@
+"""The files that predictions and features are written to, by their suffix.
+
+.csv and .jsonl grow by a row at a time. An .npz or a .parquet cannot: its rows stand in NAME.part until all are there,
+and the finished file is taken apart again when the same command finds more videos.
+"""
+
+import base64
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octvideo.engine.prediction.columns import check_suffix, read_columns, write_columns
+from octvideo.engine.prediction.named import NamedVideo
+from octvideo.engine.prediction.rows import CsvLines, JsonLines, Lines, Row, RowFile
+from octvideo.engine.prediction.windows import WindowFeatures
+from octvideo.errors import DataError
+from octvideo.files import appears_whole, writing
+
+PREDICTIONS, FEATURES = (".csv", ".jsonl", ".parquet"), (".npz", ".parquet")
+
+
+class Output:
+    """A file of predictions or features; `with` ends the writing, `finish` the file."""
+
+    def __init__(self, path: Path, open_rows: Callable[[Path], RowFile], packed: bool) -> None:
+        self.path = path
+        self._part = path.with_name(f"{path.name}.part") if packed else None
+        self._rows = open_rows(self._part or path)
+
+    def __enter__(self) -> "Output":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._rows.close()
+
+    def has(self, video: str) -> bool:
+        """Whether it holds the video with this digest."""
+        return self._rows.has(video)
+
+    def add(self, row: Row) -> None:
+        """It outlives the process when this returns."""
+        self._rows.add(row)
+
+    def finish(self) -> None:
+        """Write the file whose rows stand in a .part. Raises DataError for features of which there are none."""
+        if self._part:
+            rows = self._rows.rows()
+            write_columns(self.path, _columns(rows, self.path))
+            with writing(str(self._part)):
+                self._part.unlink()
+
+
+def open_output(
+    path: Path,
+    kinds: Sequence[str],
+    made_with: Mapping[str, str],
+    videos: Mapping[str, str],
+    *,
+    top_k: int = 0,
+    overwrite: bool = False,
+) -> Output:
+    """The file and the rows that it holds already. Raises ConfigError for another suffix than `kinds`."""
+    suffix = check_suffix(path, kinds)
+    packed = suffix in (".npz", ".parquet")
+    lines: Lines = CsvLines(top_k, list(made_with)) if suffix == ".csv" else JsonLines()
+
+    def open_rows(where: Path) -> RowFile:
+        if packed and path.exists() and not where.exists() and not overwrite:
+            rows = _rows(path)
+            with writing(str(where)), appears_whole(where) as unfinished:
+                unfinished.write_bytes(b"".join(map(lines.line, rows)))
+        return RowFile(where, lines, made_with, videos, overwrite=overwrite)
+
+    return Output(path, open_rows, packed)
+
+
+def prediction_row(video: NamedVideo, digest: str) -> Row:
+    return video.as_dict() | {"video": digest}
+
+
+def feature_row(video: NamedVideo, digest: str) -> Row:
+    row: Row = {"path": video.path, "problem": video.problem, "video": digest}
+    return row if video.features is None else row | {"features": _text(video.features)}
+
+
+def window_row(path: str, windows: WindowFeatures | str, digest: str) -> Row:
+    """All windows of a video, or the problem of one that could not be read."""
+    if isinstance(windows, str):
+        return {"path": path, "problem": windows, "video": digest}
+    row: Row = {"path": path, "problem": "", "video": digest, "features": _text(windows.features)}
+    return row | {name: values.tolist() for name, values in windows.ranges().items()}
+
+
+def _text(features: NDArray[np.float32]) -> str:
+    return base64.b64encode(features.astype("<f4").tobytes()).decode()
+
+
+def _columns(rows: list[Row], path: Path) -> dict[str, list[object]]:
+    """A row per video of predictions, a row per vector of features; `paths` is the plural of npz files."""
+    if not (rows and "predictions" in rows[0]):
+        flat = [vector for row in rows for vector in _vectors(row)]
+        if not flat:
+            first = f"; the first: {rows[0]['path']}: {rows[0]['problem']}" if rows else ""
+            raise DataError(f"{path}: none of the {len(rows)} videos could be read{first}")
+        rows = flat
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    columns["paths" if path.suffix.lower() == ".npz" else "path"] = columns.pop("path")
+    return columns
+
+
+def _vectors(row: Row) -> Iterator[Row]:
+    """A row per vector: that of a video with windows holds several."""
+    if "features" not in row:
+        return
+    ranges = [name for name in WindowFeatures.RANGES if name in row]
+    values = np.frombuffer(base64.b64decode(row["features"]), "<f4")
+    vectors = values.reshape(len(row[ranges[0]]) if ranges else 1, -1)
+    rest = {name: value for name, value in row.items() if name != "problem"}
+    for i, vector in enumerate(vectors):
+        yield rest | {name: row[name][i] for name in ranges} | {"features": vector}
+
+
+def _rows(path: Path) -> list[Row]:
+    """The rows of a finished file: the inverse of `_columns`. Raises DataError for a file of somebody else."""
+    columns = read_columns(path)
+    if "paths" in columns:
+        columns["path"] = columns.pop("paths")
+    if not {"path", "video"} <= columns.keys():
+        raise DataError(
+            f"{path}: it was not written by this command; write to another file, or begin this one anew (--overwrite)"
+        )
+    rows: list[Row] = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+    if "features" not in columns:
+        return rows
+    ranges = [name for name in WindowFeatures.RANGES if name in columns]
+    return [_joined(list(group), ranges) for _, group in groupby(rows, lambda row: row["video"])]
+
+
+def _joined(vectors: list[Row], ranges: Sequence[str]) -> Row:
+    features = np.stack([np.asarray(row["features"], np.float32) for row in vectors])
+    lists = {name: [row[name] for row in vectors] for name in ranges}
+    return vectors[0] | lists | {"problem": "", "features": _text(features)}

@@ -1,0 +1,197 @@
+"""Rows about videos in a file that grows by a line at a time, so that a killed run continues.
+
+Every row says what it was made with (weights, views, ...) and of which video, by a digest of its path, size and time of
+change. So a file is continued by the run that began it and by no other, a row is written once, and a video that was
+replaced since is read again. A line that a kill cut short is removed before the next one is written.
+"""
+
+import csv
+import fcntl
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from octvideo.errors import DataError, OctvideoError
+from octvideo.files import appears_whole, csv_text, writing
+
+Row = dict[str, Any]
+
+
+class Lines(Protocol):
+    """How rows are written, a line each."""
+
+    def head(self) -> bytes: ...
+    def line(self, row: Row) -> bytes: ...
+    def row(self, line: bytes) -> Row: ...
+    def shown(self, path: str) -> str: ...
+
+
+class JsonLines:
+    """An object per line."""
+
+    def head(self) -> bytes:
+        return b""
+
+    def line(self, row: Row) -> bytes:
+        return json.dumps(row).encode() + b"\n"
+
+    def row(self, line: bytes) -> Row:
+        """Raises ValueError for what is no object."""
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError("no object")
+        return row
+
+    def shown(self, path: str) -> str:
+        return path
+
+
+class CsvLines:
+    """path, problem, class_1, probability_1, class_2, ..., then what the row was made with."""
+
+    def __init__(self, top_k: int, made_with: Sequence[str]) -> None:
+        places = range(1, top_k + 1)
+        self._names = [name for i in places for name in (f"class_{i}", f"probability_{i}")]
+        self._last = [*made_with, "video"]
+
+    def head(self) -> bytes:
+        return _csv_line(["path", "problem", *self._names, *self._last])
+
+    def line(self, row: Row) -> bytes:
+        cells = [self.shown(row["path"]), csv_text(row["problem"])]
+        for prediction in row["predictions"]:
+            cells += [csv_text(prediction["name"]), f"{prediction['probability']:.4f}"]
+        cells += [""] * (2 + len(self._names) - len(cells))
+        return _csv_line(cells + [str(row[name]) for name in self._last])
+
+    def row(self, line: bytes) -> Row:
+        """What `RowFile` looks at. Raises ValueError for a line of another width."""
+        (cells,) = csv.reader([line.decode()])
+        first = 2 + len(self._names)
+        return {"path": cells[0]} | dict(zip(self._last, cells[first:], strict=True))
+
+    def shown(self, path: str) -> str:
+        return csv_text(path)
+
+
+def _csv_line(cells: Sequence[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode()
+
+
+class RowFile:
+    """The rows of one file; this process is the only one that writes them.
+
+    made_with: what all rows have in common, a column each. videos: path -> digest of the videos of this run.
+    overwrite: begin anew, whatever is there. Raises OctvideoError for a file of another run, or in use by one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        lines: Lines,
+        made_with: Mapping[str, str],
+        videos: Mapping[str, str],
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = path
+        self._lines, self._made_with = lines, made_with
+        with writing(str(path)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = _locked(path)
+            content = path.read_bytes()
+        try:
+            self._rows = self._still_true(self._read(b"" if overwrite else content), videos)
+            self._rewrite_unless(content)
+        except BaseException:
+            self.close()
+            raise
+
+    def has(self, video: str) -> bool:
+        """Whether there is a row of the video with this digest."""
+        return video in self._rows
+
+    def rows(self) -> list[Row]:
+        """All rows, as they stand in the file."""
+        return [self._lines.row(line) for line in self._rows.values()]
+
+    def add(self, row: Row) -> None:
+        """The row is with the operating system when this returns: it outlives the process, if not a power cut.
+
+        row: path, what is known, and `video`, the digest. Raises OutputError.
+        """
+        line = self._lines.line({**row, **self._made_with})
+        left = memoryview(line)
+        with writing(str(self.path)):
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        self._rows[row["video"]] = line
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def _read(self, content: bytes) -> list[tuple[Row, bytes]]:
+        """Rows and their lines; what follows the last line end was cut short."""
+        whole = [line + b"\n" for line in content.split(b"\n")[:-1]]
+        head = self._lines.head()
+        if head and whole and whole[0] != head:
+            raise self._foreign("its columns are others")
+        rows = []
+        for number, line in enumerate(whole[1:] if head else whole, start=2 if head else 1):
+            try:
+                row = self._lines.row(line)
+                old = {name: str(row[name]) for name in self._made_with}
+                _ = row["path"], row["video"]
+            except (ValueError, KeyError, csv.Error, RecursionError):
+                raise self._foreign(f"line {number} is not a row of this command") from None
+            for name, value in self._made_with.items():
+                if old[name] != value:
+                    raise self._foreign(f"its rows were made with {name} {old[name]}, not {value}")
+            rows.append((row, line))
+        return rows
+
+    def _foreign(self, reason: str) -> DataError:
+        return DataError(
+            f"{self.path}: {reason}; write to another file, or begin this one anew (--overwrite)"
+        )
+
+    def _still_true(
+        self, rows: list[tuple[Row, bytes]], videos: Mapping[str, str]
+    ) -> dict[str, bytes]:
+        """Without those of a video that is another one now."""
+        now = set(videos.values())
+        shown = {self._lines.shown(path) for path in videos}
+        return {
+            row["video"]: line
+            for row, line in rows
+            if row["video"] in now or row["path"] not in shown
+        }
+
+    def _rewrite_unless(self, content: bytes) -> None:
+        wanted = self._lines.head() + b"".join(self._rows.values())
+        if wanted == content:
+            return
+        with writing(str(self.path)), appears_whole(self.path) as unfinished:
+            unfinished.write_bytes(wanted)
+            descriptor = _locked(unfinished)  # a lock stays with a file that is renamed
+            os.close(self._descriptor)
+            self._descriptor = descriptor
+
+
+def _locked(path: Path) -> int:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise OctvideoError(
+            f"{path}: another process is writing it; wait for it, or choose another file"
+        ) from None
+    except OSError:
+        pass  # a file system without locks
+    return descriptor

@@ -1,0 +1,133 @@
+"""Windows over time: what is computed of each, and exactly which frames and seconds it is of."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from octvideo.data.clips.sliding import sliding_clips
+from octvideo.engine.prediction.columns import write_columns
+from octvideo.engine.prediction.named import Prediction, top_predictions
+from octvideo.errors import ConfigError
+
+Frame = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Probabilities over time: scores (windows, classes), window i from starts[i] to ends[i] seconds."""
+
+    class_names: Sequence[str]
+    starts: NDArray[np.float64]
+    ends: NDArray[np.float64]
+    scores: NDArray[np.float32]
+
+    def top(self, window: int, k: int = 5) -> list[Prediction]:
+        """The k most probable classes of a window."""
+        return top_predictions(self.scores[window], self.class_names, k)
+
+    def at(self, seconds: float) -> int:
+        """The window whose middle is nearest to that time."""
+        return int(np.abs((self.starts + self.ends) / 2 - seconds).argmin())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowFeatures:
+    """What the classifier sees in each window: features float32 (W, C).
+
+    Window i is of the frames first_frames[i] <= n < end_frames[i], int64 (W,), shown from starts[i] to ends[i], float64
+    (W,) in seconds after the first frame. The rules are those of `Recognizer.features`.
+    """
+
+    RANGES: ClassVar[tuple[str, ...]] = ("first_frames", "end_frames", "starts", "ends")
+
+    features: NDArray[np.float32]
+    first_frames: NDArray[np.int64]
+    end_frames: NDArray[np.int64]
+    starts: NDArray[np.float64]
+    ends: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def ranges(self) -> dict[str, NDArray[np.int64] | NDArray[np.float64]]:
+        """The frames and seconds by name."""
+        return {
+            "first_frames": self.first_frames,
+            "end_frames": self.end_frames,
+            "starts": self.starts,
+            "ends": self.ends,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """The five arrays as .npz, or as columns of a .parquet (needs pyarrow)."""
+        write_columns(Path(path), {"features": self.features, **self.ranges()})
+
+
+def check_lengths(window_seconds: float, stride_seconds: float) -> None:
+    """Raises ConfigError."""
+    if not (0 < window_seconds < math.inf and 0 < stride_seconds < math.inf):
+        raise ConfigError(
+            f"windows of {window_seconds} s every {stride_seconds} s; both must be positive"
+        )
+
+
+class VideoWindows:
+    """The windows of a stream of frames. Raises ConfigError for lengths that are not positive.
+
+    num_read: frames that have come so far.
+    """
+
+    def __init__(
+        self,
+        frames: Iterable[Frame],
+        rate: float,
+        times: Sequence[float],
+        window_seconds: float,
+        stride_seconds: float,
+    ) -> None:
+        """times: when each frame is shown, where that is known."""
+        check_lengths(window_seconds, stride_seconds)
+        self.length = max(round(window_seconds * rate), 1)
+        self.step = max(round(stride_seconds * rate), 1)
+        self.num_read = 0
+        self._frames, self._rate, self._times = frames, rate, times
+
+    def batches(
+        self, num_frames: int, keep: Callable[[Frame], Frame], size: int
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """(first frames, uint8 (n, 3, num_frames, H, W)) of at most `size` windows at a time.
+
+        keep: what is held of a frame.
+        """
+        clips = sliding_clips(
+            self._counted(), window=self.length, step=self.step, num_frames=num_frames, keep=keep
+        )
+        while batch := list(islice(clips, size)):
+            stacked = torch.from_numpy(np.stack([np.stack(clip) for _, clip in batch]))
+            yield [start for start, _ in batch], stacked.movedim(-1, 1)
+
+    def seconds_at(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """When frames begin; behind the last of the known times, when that one ends."""
+        if not len(self._times):
+            return places / self._rate
+        known = np.append(self._times, self._times[-1] + 1 / self._rate)
+        return known[np.minimum(places, len(self._times))]
+
+    def features(self, firsts: list[int], features: NDArray[np.float32]) -> WindowFeatures:
+        """Features with the ranges of their windows; all frames have come."""
+        begin = np.array(firsts, np.int64)
+        end = np.minimum(begin + self.length, self.num_read)
+        return WindowFeatures(features, begin, end, self.seconds_at(begin), self.seconds_at(end))
+
+    def _counted(self) -> Iterator[Frame]:
+        for frame in self._frames:
+            self.num_read += 1
+            yield frame

@@ -1,0 +1,19 @@
+"""A trained network with all that it needs to name what happens in a video.
+
+recognizer = octvideo.load("runs/demo/checkpoints/best.pyth")
+recognizer.predict("video.mp4")
+"""
+
+from octvideo.engine.prediction.named import NamedVideo, Prediction
+from octvideo.engine.prediction.windows import Timeline, WindowFeatures
+from octvideo.recognizer.load import load
+from octvideo.recognizer.recognizer import Recognizer
+
+__all__ = [
+    "NamedVideo",
+    "Prediction",
+    "Recognizer",
+    "Timeline",
+    "WindowFeatures",
+    "load",
+]

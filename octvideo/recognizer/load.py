@@ -1,0 +1,74 @@
+"""A recognizer from a file of weights."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from octvideo.checkpoint import InputSpec
+from octvideo.errors import CheckpointError, ConfigError
+from octvideo.models.network import HeadAct
+from octvideo.recognizer.recognizer import Recognizer
+from octvideo.weights.describe import describe, read_classes, read_input
+from octvideo.weights.load import network_of
+from octvideo.weights.pretrained import read_weights
+
+
+def load(
+    path: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    classes: str | Path | Sequence[str] = (),
+    input: str | InputSpec | Mapping[str, Any] = "",
+) -> Recognizer:
+    """A recogniser from a checkpoint of training: classes, clip length, sampling and normalisation come with it.
+
+    path: a file, or the name of a public network (`octvideo pretrained` lists them), which is fetched at
+        first use.
+    device: by default the GPU where there is one.
+    classes, input: of a bare file of another project, which says neither: names (a list, a text file, or "kinetics400")
+        and clips ("8x8": frames x frame stride; or the fields of `InputSpec`).
+
+    Raises CheckpointError for a file that is missing, damaged, carries code, or holds weights without what they assume.
+    """
+    checkpoint = read_weights(str(path))
+    if not checkpoint.network and classes and input:
+        checkpoint = describe(checkpoint, read_classes(classes), read_input(input))
+    if not (checkpoint.network and checkpoint.class_names and checkpoint.input.mean):
+        raise CheckpointError(
+            f"{path}: holds weights, but not the classes and the input that they assume; say them, as in "
+            "octvideo.load(file, classes='kinetics400', input='8x8'), or convert it (`octvideo convert` "
+            "--class-names NAMES.txt --input 8x8)"
+        )
+    if checkpoint.input.num_frames is None:
+        raise CheckpointError(
+            f"{path}: holds an image network; `octvideo inflate` makes a video network of it"
+        )
+    chosen = _device(device)
+    try:
+        return Recognizer(
+            network_of(checkpoint),
+            checkpoint.class_names,
+            checkpoint.input.as_dict(),
+            chosen,
+            multi_label=checkpoint.multi_label,
+            head_act=cast(HeadAct | None, checkpoint.head_act),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: its input or output is not described as training does ({error})"
+        ) from error
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    """Raises ConfigError for one that this machine does not have."""
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device={device!r}: cannot be used here ({reason}); leave it out for the best that there is"
+        ) from error
+    return chosen
