@@ -38,8 +38,8 @@ __all__ = [
 def videos_of(video: str | Path) -> list[VideoEntry]:
     """A file as it is, fetched where it has an address, all videos below a folder, or those of a list.
 
-    Lists end in .txt, .csv, .tsv or .lst, with or without labels. Raises DataError for a path that does not exist or holds
-    none, and for an address that cannot be fetched, ListError for a line that cannot be used.
+    Lists end in .txt, .csv, .tsv or .lst, with or without labels. Raises DataError for a path that is not there
+    or holds none, and for an address that cannot be fetched, ListError for a line that cannot be used.
     """
     path = Path(local_path(video))
     if not path.exists():

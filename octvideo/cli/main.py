@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": "name what happens in videos",
     "features": "save the pooled features of videos",
     "sweep": "train and test combinations of settings over seeds, one table",
+    "serve": "name the videos that clients send over HTTP",
     "export": "write a network as ONNX, OpenVINO or torch.export",
     "benchmark": "time octave networks beside vanilla ones on this machine",
     "complexity": "count parameters, multiply-adds and activations",

@@ -6,6 +6,8 @@ octvideo predict --checkpoint best.pyth clip.mp4 --output named.mp4     classes 
 octvideo predict --checkpoint best.pyth folder --output scores.csv      a row per video as it is done
 octvideo predict --checkpoint best.pyth list.txt --output scores.jsonl --features features.npz
 octvideo predict --checkpoint best.pyth clip.mp4 --json                 for programs
+octvideo predict --checkpoint best.pyth --live rtsp://camera/stream     what goes on, a line per window
+octvideo predict --checkpoint best.pyth --live 0 --events               when a class begins and ends
 
 A run over a folder or a list that was stopped or killed continues with the same command; a video that cannot be read is
 a row that says why.
@@ -14,10 +16,12 @@ a row that says why.
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import octvideo
 from octvideo.cli.features import add_network_argument, add_run_arguments, videos_argument
+from octvideo.data.video.live import is_live
 from octvideo.errors import ConfigError
 from octvideo.predict import (
     FEATURES,
@@ -29,6 +33,7 @@ from octvideo.predict import (
     write_named_video,
 )
 from octvideo.predict import run as run_videos
+from octvideo.recognizer import LiveOptions, find_events
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,12 +61,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top-k", type=int, default=5)
     parser.add_argument(
-        "--window-seconds", type=float, default=2.0, help="of the classes drawn over time"
+        "--live",
+        metavar="ADDRESS",
+        help="rtsp://, http(s)://, udp://, /dev/video0 or 0, or a file that grows; ends with Ctrl-C",
+    )
+    parser.add_argument("--events", action="store_true", help="of --live, instead of windows")
+    parser.add_argument("--on", type=float, default=0.6, help="probability that begins an event")
+    parser.add_argument("--off", type=float, default=0.4, help="probability below which it ends")
+    parser.add_argument(
+        "--give-up-seconds", type=float, help="end --live after so long without a frame"
+    )
+    parser.add_argument(
+        "--window-seconds", type=float, default=2.0, help="of classes drawn over time, of --live"
     )
     parser.add_argument("--stride-seconds", type=float, default=1.0)
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.live is not None:
+        _show_live(args)
+        return
     path = videos_argument(args)
     draws = args.output is not None and args.output.suffix.lower() == ".mp4"
     if draws and Path(path).is_dir():
@@ -93,3 +112,24 @@ def run(args: argparse.Namespace) -> None:
                 print(json.dumps(video.as_dict()) if args.json else video.as_text(), flush=True)
     for written in filter(None, (args.output, args.features)):
         print(f"written: {written}", file=sys.stderr)
+
+
+def _show_live(args: argparse.Namespace) -> None:
+    if args.videos or args.video or args.output or args.features:
+        raise ConfigError("--live names what goes on; it takes no video, --output or --features")
+    recognizer = octvideo.load(args.checkpoint)
+    if args.optimize:
+        recognizer.optimize()
+    windows = recognizer.stream(
+        args.live,
+        window_seconds=args.window_seconds,
+        stride_seconds=args.stride_seconds,
+        live=LiveOptions(follow=not is_live(args.live), give_up_seconds=args.give_up_seconds),
+    )
+    if args.events:
+        for event in find_events(windows, on=args.on, off=args.off):
+            print(json.dumps(asdict(event)) if args.json else event.as_text(), flush=True)
+    else:
+        for window in windows:
+            found = window.as_dict(args.top_k)
+            print(json.dumps(found) if args.json else window.as_text(args.top_k), flush=True)

@@ -15,6 +15,8 @@ from octvideo.data.sampling import ClipRule
 from octvideo.data.sources import Source, is_several, opened, streamed
 from octvideo.data.transforms import normalize, resize_frame
 from octvideo.deploy.engines import WindowScores, optimize
+from octvideo.engine.prediction.events import Window
+from octvideo.engine.prediction.live import LiveOptions, stream_windows
 from octvideo.engine.prediction.named import NamedVideo, Prediction, top_predictions
 from octvideo.engine.prediction.run import (
     How,
@@ -71,6 +73,7 @@ class Recognizer:
             preprocessing["target_fps"],
             preprocessing["sampling_rule"],
         )
+        self.num_frames, self.usual_fps = self._rule.num_frames, self._rule.target_fps
 
     def __repr__(self) -> str:
         size = self.preprocessing
@@ -157,7 +160,7 @@ class Recognizer:
     ) -> NDArray[np.float32] | WindowFeatures:
         """What the classifier sees, pooled over time and space: (2048,) for a ResNet-50; the mean over the views.
 
-        Of a list of N videos, (N, 2048). With window_seconds, of each window of one video instead, cut as `timeline` does
+        Of a list of N videos, (N, 2048). With window_seconds, of each window of one video, cut as `timeline` does
         it; `WindowFeatures` has the rules at the edges. The video then streams: memory does not grow with its length.
         """
         if window_seconds is None:
@@ -169,6 +172,23 @@ class Recognizer:
         stride = window_seconds if stride_seconds is None else stride_seconds
         with self._windows(video, window_seconds, stride, fps, times) as windows:
             return windows.features(*self._of_windows(windows, self._pooled))
+
+    def stream(
+        self,
+        source: Source | int,
+        *,
+        window_seconds: float = 2.0,
+        stride_seconds: float = 1.0,
+        fps: float | None = None,
+        live: LiveOptions = LiveOptions(),  # noqa: B008
+    ) -> Iterator[Window]:
+        """Windows as soon as their frames have come; `find_events` makes events of them.
+
+        source: rtsp://, http://, https://, udp://, a camera ("/dev/video0", 0), a video, or frames as they come (at
+            `fps`). What goes on may stall and break off: it is connected again, and the next window begins there.
+        Seconds are the source's, from its first frame. Raises ConfigError, and DecodeError as `LiveOptions` says.
+        """
+        return stream_windows(self, source, window_seconds, stride_seconds, fps, live)
 
     def predict_many(
         self,
@@ -202,11 +222,6 @@ class Recognizer:
         features_path = None if isinstance(features, bool) else Path(features)
         files = OutputFiles(Path(output) if output else None, features_path, resume)
         return run_many(self, paths, how, files, progress)
-
-    @property
-    def num_frames(self) -> int:
-        """Of a clip."""
-        return self._rule.num_frames
 
     def fingerprint(self) -> str:
         """16 hex digits of the weights and of what is done with a video before and behind them."""

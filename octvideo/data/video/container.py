@@ -84,3 +84,46 @@ def opened(path: str, *, probes: bool = True) -> Iterator[Any]:
             yield container
     except ffmpeg_errors() as error:
         raise DecodeError(path, cause_of(error)) from error
+
+
+LIVE_PROTOCOLS = {
+    "rtsp": "rtsp,rtp,udp,tcp",
+    "http": "http,tcp",
+    "https": "https,http,tls,tcp",
+    "udp": "udp",
+}
+"""Scheme of a live address -> the protocols that FFmpeg may speak for it. No other entrance opens an address."""
+
+_MAX_LIVE_PIXELS = 2**26  # of a picture: a stream may change its size to any at any time
+
+
+@contextmanager
+def opened_live(source: Any, scheme: str, timeout_seconds: float) -> Iterator[Any]:
+    """An av container of what goes on: a name for FFmpeg, or a file object that is read and never sought.
+
+    scheme: of LIVE_PROTOCOLS, "camera" (a device of v4l2) or "file" (an object). Raises what `ffmpeg_errors` lists,
+    also when nothing comes for timeout_seconds.
+    """
+    import av
+
+    formats = (*FORMATS, "rtsp") if scheme == "rtsp" else FORMATS
+    options = {
+        "format_whitelist": "v4l2,video4linux2" if scheme == "camera" else ",".join(formats),
+        "protocol_whitelist": LIVE_PROTOCOLS.get(scheme, "file"),
+        # Five seconds of looking ahead, which files can afford, would be latency here.
+        "analyzeduration": "1000000",
+    }
+    container = av.open(
+        source,
+        format="v4l2" if scheme == "camera" else None,
+        container_options=options,
+        metadata_errors="replace",
+        timeout=(timeout_seconds, timeout_seconds),
+    )
+    with container:
+        if not container.streams.video or container.streams.video[0].codec_context is None:
+            raise ValueError("there is no video stream in it")
+        codec = container.streams.video[0].codec_context
+        codec.thread_count = 1
+        codec.options = {"max_pixels": str(_MAX_LIVE_PIXELS)}
+        yield container

@@ -186,7 +186,7 @@ def test_a_run_that_is_killed_again_and_again_loses_and_doubles_no_row(
             break
 
     assert kills == 3
-    found = [row["path"] for row in csv.DictReader(rows.open(newline=""))]
+    found = [row["path"] for row in csv.DictReader(rows.read_text().splitlines())]
     assert sorted(found) == sorted(map(str, folder.iterdir()))
     assert sorted(np.load(features)["paths"].tolist()) == sorted(found)
 

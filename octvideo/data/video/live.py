@@ -1,0 +1,239 @@
+"""Frames of what goes on: a camera, a network address, a file that grows. The only entrance for addresses.
+
+A thread reads and reconnects. What its consumer has no time for is dropped, oldest first, and counted: latency and
+memory stay bounded, whatever the network does.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from octvideo.data.reading import DecodeError, cause_of
+from octvideo.data.video.container import LIVE_PROTOCOLS, ffmpeg_errors, opened_live
+from octvideo.data.video.video import Frames, Prepare
+
+logger = logging.getLogger("octvideo")
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
+_LEAP_SECONDS = 10.0  # between two frames: the clock of the source was set
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LiveFrame:
+    """A frame and its time: seconds from the first frame of the source, by the source's clock.
+
+    begins: nothing connects it with the frame before; after a break, the time of this machine's clock has passed.
+    """
+
+    image: Frames
+    seconds: float
+    begins: bool
+
+
+class LiveFrames:
+    """The frames of an address, as they come. `with` starts the reading and ends it.
+
+    address: rtsp://, http://, https://, udp://, or a camera: /dev/video0, "0".
+    prepare: is done to each frame in the reading thread. max_waiting: frames that wait for the consumer.
+    timeout_seconds: without a frame, the connection counts as lost. After a loss it is opened again, at once, then
+    after 0.5, 1, 2, ... 30 seconds; after give_up_seconds without a frame (None: never) DecodeError says why.
+    dropped, reconnects: so far.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        prepare: Prepare,
+        max_waiting: int,
+        timeout_seconds: float = 10.0,
+        give_up_seconds: float | None = None,
+        say: Callable[[str], None] = logger.warning,
+    ) -> None:
+        self.dropped = self.reconnects = 0
+        self._address, self._name, self._scheme = address, *_opened_as(address)
+        self._prepare, self._say = prepare, say
+        self._timeout, self._give_up = timeout_seconds, give_up_seconds
+        self._waiting: deque[LiveFrame] = deque()
+        self._max_waiting = max_waiting
+        self._changed = threading.Condition()
+        self._stopped = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> "LiveFrames":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        # FFmpeg is asked once a time-out; a thread that hangs longer ends with the process.
+        self._thread.join(self._timeout + 1)
+
+    def __iter__(self) -> Iterator[LiveFrame]:
+        """Raises DecodeError when the source is given up."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._error)
+                if not self._waiting:
+                    assert self._error
+                    raise self._error
+                frame = self._waiting.popleft()
+            yield frame
+
+    def _put(self, frame: LiveFrame) -> None:
+        with self._changed:
+            self._waiting.append(frame)
+            if len(self._waiting) > self._max_waiting:
+                gone = self._waiting.popleft()
+                self.dropped += 1
+                if gone.begins:  # The next one begins instead.
+                    following = self._waiting[0]
+                    self._waiting[0] = LiveFrame(following.image, following.seconds, True)
+            self._changed.notify()
+
+    def _read(self) -> None:
+        try:
+            self._read_and_reconnect()
+        except BaseException as error:
+            with self._changed:
+                self._error = error
+                self._changed.notify()
+
+    def _read_and_reconnect(self) -> None:
+        clock, wait, last = _Clock(), 0.0, time.monotonic()
+        while not self._stopped.is_set():
+            cause = "it ended"
+            try:
+                with opened_live(self._name, self._scheme, self._timeout) as container:
+                    for image, stamp in _pictures(container, self._timeout):
+                        self._put(LiveFrame(self._prepare(image), *clock.seconds(stamp)))
+                        wait, last = 0.0, time.monotonic()
+                        if self._stopped.is_set():
+                            return
+            except _errors() as error:
+                cause = error.cause if isinstance(error, DecodeError) else cause_of(error)
+            clock.lost()
+            silent = time.monotonic() - last
+            if self._give_up is not None and silent >= self._give_up:
+                raise DecodeError(
+                    self._address, f"no frame for {silent:.0f} seconds, the last reason: {cause}"
+                )
+            self.reconnects += 1
+            self._say(f"{self._address}: {cause}; connecting again in {wait:g} s")
+            self._stopped.wait(wait)
+            wait = min(max(2 * wait, FIRST_WAIT), LONGEST_WAIT)
+
+
+def grown_frames(path: str | Path, prepare: Prepare, timeout_seconds: float) -> Iterator[LiveFrame]:
+    """The frames of a file that another process still writes; ends when it has not grown for timeout_seconds.
+
+    Of formats that can be read from their beginning without their end: MPEG-TS, Matroska, FLV, fragmented MP4, ...
+    Raises DecodeError for others. Nothing is dropped: the file keeps what is not read yet.
+    """
+    clock = _Clock()
+    try:
+        with (
+            Path(path).open("rb", buffering=0) as file,
+            opened_live(_Growing(file, timeout_seconds), "file", 2 * timeout_seconds) as container,
+        ):
+            for image, stamp in _pictures(container, None):
+                yield LiveFrame(prepare(image), *clock.seconds(stamp))
+    except DecodeError:
+        raise
+    except ffmpeg_errors() as error:
+        hint = "only a format that needs no end of the file can be followed, as MPEG-TS or Matroska"
+        raise DecodeError(str(path), f"{cause_of(error)}; {hint}") from error
+
+
+def is_live(source: object) -> bool:
+    """Whether it is the name of a camera or a network address."""
+    if isinstance(source, int):
+        return True
+    return isinstance(source, str) and (
+        source.isdecimal()
+        or source.startswith("/dev/video")
+        or source.partition("://")[0].lower() in LIVE_PROTOCOLS
+    )
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    return DecodeError, *ffmpeg_errors()
+
+
+def _opened_as(address: str) -> tuple[str, str]:
+    """The name for FFmpeg, and the scheme."""
+    if address.isdecimal():
+        return f"/dev/video{int(address)}", "camera"
+    if address.startswith("/dev/video"):
+        return address, "camera"
+    scheme = address.partition("://")[0].lower()
+    if scheme not in LIVE_PROTOCOLS:
+        known = ", ".join(f"{name}://" for name in LIVE_PROTOCOLS)
+        raise DecodeError(address, f"live are {known}, and cameras as /dev/video0 or 0")
+    return address, scheme
+
+
+def _pictures(
+    container: Any, silence_seconds: float | None
+) -> Iterator[tuple[Frames, float | None]]:
+    """(uint8 (H, W, 3), seconds of its stamp); damaged packets are passed over.
+
+    silence_seconds: the longest time of packets without a picture. Raises DecodeError.
+    """
+    stream, last = container.streams.video[0], time.monotonic()
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except ffmpeg_errors() as error:
+            frames, damage = [], cause_of(error)
+            if silence_seconds is not None and time.monotonic() - last > silence_seconds:
+                raise DecodeError("", f"no picture can be decoded ({damage})") from error
+        for frame in frames:
+            last = time.monotonic()
+            yield frame.to_ndarray(format="rgb24"), frame.time
+
+
+class _Clock:
+    """Stamps of a source that may start again, to seconds since its first frame."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+        self._offset: float | None = None
+        self._last = 0.0
+
+    def lost(self) -> None:
+        self._offset = None
+
+    def seconds(self, stamp: float | None) -> tuple[float, bool]:
+        """(seconds, whether nothing connects them with those before). stamp None: this machine's clock."""
+        now = time.monotonic()
+        if self._start is None:
+            self._start = now
+        stamp = now if stamp is None else stamp
+        begins = self._offset is None
+        if self._offset is None or not 0 < stamp + self._offset - self._last < _LEAP_SECONDS:
+            here = now - self._start
+            begins = begins or abs(here - self._last) > _LEAP_SECONDS
+            self._offset = max(here, self._last + 1e-3 if here else 0.0) - stamp
+        self._last = stamp + self._offset
+        return self._last, begins
+
+
+class _Growing:
+    """A file object for FFmpeg: its end comes when the file has not grown for a while."""
+
+    def __init__(self, file: Any, idle_seconds: float) -> None:
+        self._file, self._idle = file, idle_seconds
+
+    def read(self, size: int) -> bytes:
+        give_up = time.monotonic() + self._idle
+        while not (data := self._file.read(size)) and time.monotonic() < give_up:
+            time.sleep(_POLL_SECONDS)
+        return data

@@ -1,0 +1,193 @@
+"""Windows of what goes on, as soon as their last frame has come."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from octvideo.data.reading import DecodeError
+from octvideo.data.sources import Source, is_several, streamed
+from octvideo.data.video.live import LiveFrame, LiveFrames, grown_frames, is_live
+from octvideo.engine.prediction.events import Window
+from octvideo.engine.prediction.windows import VideoWindows, check_lengths
+from octvideo.errors import ConfigError
+
+Frame = NDArray[np.uint8]
+_HELD_PER_FRAME = 8  # of the network: more in a window are not held
+_MAX_ASPECT = 16
+_SLACK = 1e-6
+
+
+class Network(Protocol):
+    """What scores the windows: `octvideo.recognizer.Recognizer`."""
+
+    class_names: list[str]
+    num_frames: int
+    usual_fps: float
+
+    def centre_crop(self, frame: Frame) -> Frame: ...
+    def outputs(self, views: Tensor, *, scores: bool, features: bool) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """How what goes on is read.
+
+    follow: the source is a file that is still written; it has ended when it has not grown for timeout_seconds.
+    timeout_seconds: without a frame, a connection counts as lost and is opened again. give_up_seconds: without a frame,
+    the source is given up with a DecodeError (None: never).
+    max_waiting: frames of an address that wait for the network at most; older ones are dropped, and counted.
+    """
+
+    follow: bool = False
+    timeout_seconds: float = 10.0
+    give_up_seconds: float | None = None
+    max_waiting: int = 64
+
+    def __post_init__(self) -> None:
+        give_up = 1.0 if self.give_up_seconds is None else self.give_up_seconds
+        if not (self.timeout_seconds > 0 and give_up > 0 and self.max_waiting >= 1):
+            raise ConfigError(f"{self}: times are positive, and at least one frame may wait")
+
+
+def stream_windows(
+    network: Network,
+    source: Source | int,
+    window_seconds: float,
+    stride_seconds: float,
+    fps: float | None,
+    options: LiveOptions,
+) -> Iterator[Window]:
+    """See `Recognizer.stream`; wrong arguments are an error at once."""
+    check_lengths(window_seconds, stride_seconds)
+    if is_live(source):
+        return _live(network, str(source), window_seconds, stride_seconds, options)
+    if isinstance(source, int) or is_several(source):
+        raise ConfigError("a stream is of one source: an address, a camera, a video or its frames")
+    if not options.follow:
+        return _counted(network, source, window_seconds, stride_seconds, fps)
+    if not isinstance(source, str | Path):
+        raise ConfigError("follow is of a file that is still written; give its path")
+    frames = grown_frames(source, _Prepare(network, str(source)), options.timeout_seconds)
+    return _timed(network, frames, None, window_seconds, stride_seconds)
+
+
+def _counted(
+    network: Network,
+    source: Source,
+    window_seconds: float,
+    stride_seconds: float,
+    fps: float | None,
+) -> Iterator[Window]:
+    """Of a video or an iterable: nothing is dropped, and windows are those of `timeline`."""
+    with streamed(source, fps, network.usual_fps) as stream:
+        windows = VideoWindows(*stream, window_seconds, stride_seconds)
+        for firsts, views in windows.batches(network.num_frames, network.centre_crop, 1):
+            scores = network.outputs(views, scores=True, features=False)[0]
+            begin = np.array(firsts)
+            start, end = (windows.seconds_at(begin + shift)[0] for shift in (0, windows.length))
+            yield Window(float(start), float(end), scores, network.class_names, firsts[0] == 0)
+
+
+def _live(
+    network: Network,
+    address: str,
+    window_seconds: float,
+    stride_seconds: float,
+    options: LiveOptions,
+) -> Iterator[Window]:
+    source = LiveFrames(
+        address,
+        prepare=_Prepare(network, address),
+        max_waiting=options.max_waiting,
+        timeout_seconds=options.timeout_seconds,
+        give_up_seconds=options.give_up_seconds,
+    )
+    with source:
+        yield from _timed(network, source, source, window_seconds, stride_seconds)
+
+
+def _timed(
+    network: Network,
+    frames: Iterable[LiveFrame],
+    source: LiveFrames | None,
+    window_seconds: float,
+    stride_seconds: float,
+) -> Iterator[Window]:
+    for clip in timed_clips(frames, window_seconds, stride_seconds, network.num_frames):
+        views = torch.from_numpy(np.stack(clip.images))[None].movedim(-1, 1)
+        scores = network.outputs(views, scores=True, features=False)[0]
+        lost = (source.dropped, source.reconnects) if source else (0, 0)
+        yield Window(clip.start, clip.end, scores, network.class_names, clip.begins, *lost)
+
+
+class _Prepare:
+    """The centre crop, which has one size whatever that of the picture is."""
+
+    def __init__(self, network: Network, name: str) -> None:
+        self._network, self._name = network, name
+
+    def __call__(self, frame: Frame) -> Frame:
+        height, width, _ = frame.shape
+        if max(height, width) > _MAX_ASPECT * min(height, width):
+            raise DecodeError(
+                self._name,
+                f"{width} x {height} pixels: one side is over {_MAX_ASPECT} times the other",
+            )
+        return self._network.centre_crop(frame)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TimedClip:
+    """The frames of a window from `start` to `end` seconds."""
+
+    start: float
+    end: float
+    images: list[Any]
+    begins: bool
+
+
+def timed_clips(
+    frames: Iterable[LiveFrame], window: float, stride: float, num_frames: int
+) -> Iterator[TimedClip]:
+    """Windows of `window` seconds, one every `stride`, of frames that come at any rate and may be missing.
+
+    Of a window, the num_frames are taken that are on screen at times spread evenly from its first to its last frame. It
+    comes with the first frame behind it. A break begins the windows anew; a window that it cuts short is left out, and
+    so is the last one of a source that ends, and one in which no frame came.
+    """
+    held: deque[LiveFrame] = deque()
+    start, begins = 0.0, True
+    spacing = window / (_HELD_PER_FRAME * num_frames)
+    for frame in frames:
+        if frame.begins:
+            held.clear()
+            start, begins = frame.seconds, True
+        while frame.seconds >= start + window - _SLACK:
+            inside = [f for f in held if f.seconds < start + window - _SLACK]
+            if inside:
+                yield TimedClip(start, start + window, _spread(inside, num_frames), begins)
+                begins = False
+            start += stride
+            while held and held[0].seconds < start - _SLACK:
+                held.popleft()
+            if not held and frame.seconds >= start + window:
+                # Nothing is held of the windows up to this frame.
+                start += stride * ((frame.seconds - start - window) // stride)
+        if frame.seconds >= start - _SLACK and (
+            not held or frame.seconds - held[-1].seconds >= spacing
+        ):
+            held.append(frame)
+
+
+def _spread(frames: list[LiveFrame], count: int) -> list[Any]:
+    first, last = frames[0].seconds, frames[-1].seconds
+    times = np.array([frame.seconds for frame in frames])
+    wanted = np.linspace(first, last, count) + _SLACK
+    return [frames[i].image for i in np.searchsorted(times, wanted, side="right") - 1]

@@ -1,0 +1,82 @@
+"""The addresses of the server: POST /predict, GET /health, /classes and /metrics."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from octvideo.errors import import_optional
+from octvideo.serve.limits import RefusedError
+from octvideo.serve.service import Service
+
+_REMEDY = "pip install 'octvideo[serve]'"
+
+
+def create_app(service: Service) -> Any:
+    """A FastAPI application around the service, which it closes when it ends. Raises OctvideoError without FastAPI."""
+    import_optional("fastapi", "octvideo serve", _REMEDY)
+    from fastapi import FastAPI, Request
+    from fastapi.responses import JSONResponse, PlainTextResponse
+    from starlette.requests import ClientDisconnect
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    app = FastAPI(title="octvideo", lifespan=lifespan, docs_url=None, redoc_url=None)
+
+    @app.post("/predict")
+    async def predict(request: Request, views: str = "1x1", top_k: int = 5) -> JSONResponse:
+        """The most probable classes of the video in the body, or at {"address": ...} in a body of JSON."""
+        begin = time.monotonic()
+        status, content = 200, {}
+        try:
+            content = await service.predict(request.stream(), request.headers, views, top_k)
+        except RefusedError as refused:
+            status, content = refused.status, {"detail": str(refused)}
+        except ClientDisconnect:
+            status, content = 400, {"detail": "the client has gone"}
+        except Exception:
+            service.metrics.answered(500, time.monotonic() - begin)
+            raise
+        service.metrics.answered(status, time.monotonic() - begin)
+        # What is left of a refused body must not be taken for the next request.
+        headers = {"Retry-After": "1"} if status == 503 else {}
+        if status != 200:
+            headers["Connection"] = "close"
+        return JSONResponse(content, status, headers)
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        """200 while requests are taken."""
+        status = "stopping" if service.stopping else "ok"
+        return JSONResponse(
+            {"status": status, "inside": service.inside}, 503 if service.stopping else 200
+        )
+
+    @app.get("/classes")
+    async def classes() -> list[str]:
+        """The names that answers choose from."""
+        return list(service.recognizer.class_names)
+
+    @app.get("/metrics")
+    async def metrics() -> PlainTextResponse:
+        """For Prometheus."""
+        return PlainTextResponse(service.metrics.text(service.inside))
+
+    return app
+
+
+def run_server(service: Service, host: str, port: int, *, stop_seconds: int = 30) -> None:
+    """Serve until SIGTERM or Ctrl-C; then no more are taken, and those inside get stop_seconds to be answered."""
+    uvicorn = import_optional("uvicorn", "octvideo serve", _REMEDY)
+    uvicorn.run(
+        create_app(service),
+        host=host,
+        port=port,
+        log_level="info",
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=stop_seconds,
+        limit_concurrency=4 * service.limits.max_waiting,
+    )

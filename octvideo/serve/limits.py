@@ -1,0 +1,35 @@
+"""What a server takes, and what it answers where that is exceeded."""
+
+from dataclasses import dataclass
+
+from octvideo.errors import ConfigError, OctvideoError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one request: bytes, seconds of video, pixels of a picture, views; seconds of receiving, decoding and in all.
+
+    max_waiting: requests inside at one time, those that are computed included; more get 503.
+    """
+
+    max_bytes: int = 64 * 2**20
+    max_video_seconds: float = 300.0
+    max_pixels: int = 4096 * 2304
+    max_views: int = 30
+    receive_seconds: float = 30.0
+    decode_seconds: float = 30.0
+    request_seconds: float = 60.0
+    max_waiting: int = 64
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; a limit is positive")
+
+
+class RefusedError(OctvideoError):
+    """A request that is not served: `status` of HTTP and the line for its sender."""
+
+    def __init__(self, status: int, line: str) -> None:
+        super().__init__(line)
+        self.status = status

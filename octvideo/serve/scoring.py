@@ -1,0 +1,81 @@
+"""One thread with the network: what waits is computed together."""
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Scores = NDArray[np.float32]
+
+
+class Scorer:
+    """compute: uint8 (N, 3, T, H, W), N <= batch -> float32 (N, classes). computed: is called with each N.
+
+    While a pass runs, requests gather; the next pass holds up to `batch` views of them. Nobody waits for company.
+    """
+
+    def __init__(
+        self, compute: Callable[[Tensor], Scores], batch: int, computed: Callable[[int], None]
+    ) -> None:
+        self._compute, self._batch, self._computed = compute, batch, computed
+        self._waiting: queue.SimpleQueue[tuple[Tensor, Future[Scores]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def submit(self, views: Tensor) -> "Future[Scores]":
+        """The mean (classes,) over the views (n, 3, T, H, W)."""
+        future: Future[Scores] = Future()
+        self._waiting.put((views, future))
+        return future
+
+    def close(self) -> None:
+        """What was submitted before is computed."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        over = False
+        while not over:
+            group, over = self._take()
+            group = [entry for entry in group if entry[1].set_running_or_notify_cancel()]
+            try:
+                means = self._means([views for views, _ in group])
+            except Exception as error:
+                for _, future in group:
+                    future.set_exception(error)
+            else:
+                for (_, future), mean in zip(group, means, strict=True):
+                    future.set_result(mean)
+
+    def _take(self) -> tuple[list[tuple[Tensor, "Future[Scores]"]], bool]:
+        """Requests of about a batch, at least one, and whether the end has come."""
+        group: list[tuple[Tensor, Future[Scores]]] = []
+        size = 0
+        while size < self._batch:
+            try:
+                entry = self._waiting.get(block=not group)
+            except queue.Empty:
+                break
+            if entry is None:
+                return group, True
+            group.append(entry)
+            size += len(entry[0])
+        return group, False
+
+    def _means(self, groups: list[Tensor]) -> list[Scores]:
+        if not groups:
+            return []
+        chunks = torch.split(torch.cat(groups), self._batch)
+        for chunk in chunks:
+            self._computed(len(chunk))
+        scores = np.concatenate([self._compute(chunk) for chunk in chunks])
+        means, first = [], 0
+        for views in groups:
+            means.append(scores[first : first + len(views)].mean(axis=0))
+            first += len(views)
+        return means

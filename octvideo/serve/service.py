@@ -1,0 +1,180 @@
+"""What happens to a request: received, decoded, scored; each step within its limits."""
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+from uuid import uuid4
+
+import torch
+from torch import Tensor
+
+from octvideo.data.clips.views import ViewSpec, view_batches
+from octvideo.engine.prediction.named import NamedVideo, top_predictions
+from octvideo.errors import ConfigError
+from octvideo.recognizer import Recognizer
+from octvideo.serve.decoders import Decoders
+from octvideo.serve.fetch import Fetcher
+from octvideo.serve.limits import Limits, RefusedError
+from octvideo.serve.metrics import Metrics
+from octvideo.serve.scoring import Scorer
+
+_MAX_JSON = 2**14  # bytes of an address
+
+
+class Service:
+    """A network for many clients. `close` ends its processes; requests that are inside then fail.
+
+    origins: of which addresses may be fetched, none by default; private: although they are not public.
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        *,
+        workers: int,
+        batch: int = 8,
+        limits: Limits | None = None,
+        origins: Iterable[str] = (),
+        private: bool = False,
+    ) -> None:
+        if workers < 1 or batch < 1:
+            raise ConfigError(
+                f"workers {workers}, batch {batch}: a server needs at least one of each"
+            )
+        self.limits, self.metrics, self.inside = limits or Limits(), Metrics(), 0
+        self.recognizer, self.stopping = recognizer, False
+        self._fetcher = Fetcher(origins, self.limits, private=private)
+        self._decoders = Decoders(workers, self.limits, self.metrics.restarted)
+        compute = partial(recognizer.outputs, scores=True, features=False)
+        self._scorer = Scorer(compute, batch, self.metrics.computed)
+        self._decoding = ThreadPoolExecutor(workers)
+        self._fetching = ThreadPoolExecutor(max(4, workers))
+        self._folder = tempfile.TemporaryDirectory(prefix="octvideo_serve_")
+
+    def close(self) -> None:
+        self.stopping = True
+        self._decoding.shutdown(cancel_futures=True)
+        self._fetching.shutdown(wait=False, cancel_futures=True)
+        self._scorer.close()
+        self._decoders.close()
+        self._folder.cleanup()
+
+    async def predict(
+        self, body: AsyncIterator[bytes], headers: Mapping[str, str], views: str, top_k: int
+    ) -> dict[str, Any]:
+        """The answer to a POST. Raises RefusedError, and nothing else for what a client sends."""
+        with self._admitted():
+            spec = self._spec(views, top_k)
+            try:
+                async with asyncio.timeout(self.limits.request_seconds):
+                    return await self._answer(body, headers, spec, top_k)
+            except TimeoutError:
+                raise RefusedError(
+                    504, "the request was not done in time; try again later"
+                ) from None
+
+    async def _answer(
+        self, body: AsyncIterator[bytes], headers: Mapping[str, str], spec: ViewSpec, top_k: int
+    ) -> dict[str, Any]:
+        path, begin = Path(self._folder.name) / uuid4().hex, time.monotonic()
+        try:
+            with path.open("wb") as file:
+                name = await self._receive(body, headers, file)
+            received = time.monotonic()
+            tensors = await self._decoded(str(path), spec)
+            decoded = time.monotonic()
+            scores = await asyncio.wrap_future(self._scorer.submit(tensors))
+        finally:
+            path.unlink(missing_ok=True)
+        self.metrics.decoded(decoded - received)
+        named = NamedVideo(name, top_predictions(scores, self.recognizer.class_names, top_k))
+        seconds = {
+            "receive": received - begin,
+            "decode": decoded - received,
+            "score": time.monotonic() - decoded,
+        }
+        return named.as_dict() | {"seconds": {k: round(v, 4) for k, v in seconds.items()}}
+
+    async def _receive(
+        self, body: AsyncIterator[bytes], headers: Mapping[str, str], file: IO[bytes]
+    ) -> str:
+        """What the video is called: its address, or nothing."""
+        is_json = headers.get("content-type", "").partition(";")[0].strip() == "application/json"
+        largest = _MAX_JSON if is_json else self.limits.max_bytes
+        announced = headers.get("content-length", "0")
+        if announced.isdecimal() and int(announced) > largest:
+            raise RefusedError(413, f"{announced} bytes; at most {largest} are taken")
+        content = bytearray()
+        try:
+            async with asyncio.timeout(self.limits.receive_seconds):
+                size = 0
+                async for chunk in body:
+                    size += len(chunk)
+                    if size > largest:
+                        raise RefusedError(413, f"more than {largest} bytes; they are not taken")
+                    if is_json:
+                        content += chunk
+                    else:
+                        file.write(chunk)
+        except TimeoutError:
+            raise RefusedError(408, f"not received in {self.limits.receive_seconds:g} s") from None
+        if not size:
+            raise RefusedError(400, "the body is empty; POST the bytes of a video")
+        if not is_json:
+            return ""
+        address = _address(bytes(content))
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._fetching, self._fetcher.fetch, address, file)
+        return address
+
+    async def _decoded(self, path: str, spec: ViewSpec) -> Tensor:
+        loop = asyncio.get_running_loop()
+        video = await loop.run_in_executor(self._decoding, self._decoders.decode, path, spec)
+        if video.problem:
+            raise RefusedError(422, f"the video cannot be read: {video.problem}")
+        views = view_batches(video.frames, video.clips, spec, spec.num_views)
+        return torch.cat(list(views))
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        if self.stopping or self.inside >= self.limits.max_waiting:
+            raise RefusedError(503, "the server is busy; try again in a second")
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
+
+    def _spec(self, views: str, top_k: int) -> ViewSpec:
+        if not 1 <= top_k <= 2**20:
+            raise RefusedError(400, f"top_k is {top_k}; give how many classes to name, 1 or more")
+        if len(views) > 16:
+            raise RefusedError(400, "views are clips x crops, as 1x1")
+        try:
+            spec = self.recognizer.view_spec(views)
+        except ConfigError as error:
+            raise RefusedError(400, str(error)) from None
+        if spec.num_views > self.limits.max_views:
+            raise RefusedError(
+                400, f"views {views}: at most {self.limits.max_views} are computed here"
+            )
+        return spec
+
+
+def _address(content: bytes) -> str:
+    try:
+        address = json.loads(content)["address"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        address = None
+    if not isinstance(address, str):
+        raise RefusedError(
+            400, 'JSON must be an object with one string, as {"address": "https://..."}'
+        )
+    return address

@@ -1,0 +1,336 @@
+"""What goes on, over the loopback: it stalls, breaks off, changes its size, comes too fast; and a file that grows."""
+
+import contextlib
+import io
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+import octvideo
+from octvideo.data.reading import DecodeError
+from octvideo.data.video.live import LiveFrames, _Clock, is_live
+from octvideo.data.video.video import Frames
+from octvideo.errors import ConfigError
+from octvideo.recognizer import LiveOptions
+
+HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n"
+
+
+def _encoded(count: int, size: tuple[int, int] = (48, 64), first: int = 0) -> bytes:
+    """MPEG-TS of grey pictures, 25 a second, number k of brightness 8 * k."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mpegts") as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        (stream.height, stream.width), stream.pix_fmt, stream.gop_size = size, "yuv420p", 5
+        for k in range(first, first + count):
+            frame = av.VideoFrame.from_ndarray(np.full((*size, 3), 8 * k % 256, np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+class Server:
+    """Answers the n-th connection by the n-th script, and refuses the others."""
+
+    def __init__(self, *scripts: Callable[[socket.socket], None]) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._scripts = scripts
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        for script in self._scripts:
+            connection, _ = self._listener.accept()
+            with connection:
+                connection.settimeout(20)
+                connection.recv(4096)
+                with contextlib.suppress(OSError):
+                    script(connection)
+        self._listener.close()
+
+
+def _sends(content: bytes, then_seconds: float = 0.0) -> Callable[[socket.socket], None]:
+    def script(connection: socket.socket) -> None:
+        connection.sendall(HEAD + content)
+        if then_seconds:
+            connection.settimeout(then_seconds)
+            connection.recv(1)  # a stall, until the other side has had enough
+
+    return script
+
+
+def _as_is(frame: Frames) -> Frames:
+    return frame
+
+
+def _read(source: LiveFrames) -> tuple[list, str]:
+    """All frames until it is given up, and why that was."""
+    frames = []
+    with source, pytest.raises(DecodeError) as given_up:
+        frames.extend(source)
+    return frames, given_up.value.cause
+
+
+@pytest.fixture
+def live() -> Iterator[Callable[..., LiveFrames]]:
+    def make(address: str, **options) -> LiveFrames:
+        options = {"prepare": _as_is, "max_waiting": 1000, "say": said.append} | options
+        return LiveFrames(address, timeout_seconds=2, give_up_seconds=1.0, **options)
+
+    said: list[str] = []
+    return make
+
+
+def test_a_stream_that_breaks_stalls_and_changes_its_size_is_read_on(live):
+    said: list[str] = []
+    server = Server(
+        _sends(_encoded(20)),
+        lambda connection: connection.sendall(b"HTTP/1.0 503 busy\r\n\r\n"),
+        _sends(_encoded(20), then_seconds=15),
+        _sends(_encoded(20, size=(64, 48))),
+    )
+
+    frames, cause = _read(live(f"http://127.0.0.1:{server.port}/", say=said.append))
+
+    begins = [k for k, frame in enumerate(frames) if frame.begins]
+    assert len(begins) == 3
+    assert begins[0] == 0
+    assert {frames[k].image.shape for k in begins} == {(48, 64, 3), (64, 48, 3)}
+    assert all(a.seconds < b.seconds for a, b in itertools.pairwise(frames))
+    inside = np.diff([frame.seconds for frame in frames[: begins[1]]])
+    np.testing.assert_allclose(inside, 1 / 25, atol=1e-3)
+    assert len(said) >= 4
+    assert all(line.startswith("http://127.0.0.1") for line in said)
+    assert "no frame for" in cause
+
+
+def test_frames_that_nobody_has_time_for_are_dropped_oldest_first_and_counted(live):
+    server = Server(_sends(_encoded(40), then_seconds=15))
+    seen: list[int] = []
+
+    def note(frame: Frames) -> Frames:
+        seen.append(int(frame.mean()))
+        return frame
+
+    source = live(f"http://127.0.0.1:{server.port}/", prepare=note, max_waiting=5)
+    with source:
+        while len(seen) < 30:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        frames = iter(source)
+        first = [next(frames) for _ in range(5)]
+
+        assert first[0].begins
+        assert source.dropped >= 25
+        assert source.dropped + 5 <= len(seen)
+        assert [int(frame.image.mean()) for frame in first] == seen[-5:]
+
+
+def test_a_damaged_packet_does_not_end_a_stream(live):
+    content = bytearray(_encoded(40))
+    packets = len(content) // 188
+    for k in range(packets // 2, packets // 2 + 3):
+        content[188 * k + 20 : 188 * k + 180] = bytes(160)
+    server = Server(_sends(bytes(content)))
+
+    frames, _ = _read(live(f"http://127.0.0.1:{server.port}/"))
+
+    assert len(frames) > 25
+
+
+def test_datagrams_are_read_as_they_come(live):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    content, over = _encoded(100), threading.Event()
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            while not over.is_set():
+                for k in range(0, len(content), 1316):
+                    sender.sendto(content[k : k + 1316], ("127.0.0.1", port))
+                    time.sleep(0.002)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        with live(f"udp://127.0.0.1:{port}") as source:
+            frames = iter(source)
+            assert next(frames).image.shape == (48, 64, 3)
+            assert next(frames).seconds > 0
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", b"ffconcat version 1.0\nfile /etc/passwd\n"],
+)
+def test_an_address_opens_nothing_that_its_answer_names(live, content):
+    server = Server(*[_sends(content)] * 5)
+
+    frames, cause = _read(live(f"http://127.0.0.1:{server.port}/list.m3u8"))
+
+    assert frames == []
+    assert "Invalid" in cause or "refused" in cause
+
+
+def test_nobody_there_is_said_with_the_address(live):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    _, cause = _read(live(f"rtsp://127.0.0.1:{port}/stream"))
+
+    assert "refused" in cause
+
+
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "concat:a|b", "ftp://host/a", "x.mp4"])
+def test_other_addresses_are_not_live(address):
+    assert not is_live(address)
+    with pytest.raises(DecodeError, match="rtsp://"):
+        LiveFrames(address, prepare=_as_is, max_waiting=1)
+
+
+@pytest.mark.parametrize("address", [0, "0", "/dev/video2", "rtsp://a", "HTTPS://a", "udp://b"])
+def test_cameras_and_addresses_are_live(address):
+    assert is_live(address)
+
+
+def test_stamps_that_start_again_or_leap_go_on():
+    clock = _Clock()
+
+    seconds = [clock.seconds(stamp) for stamp in (90.0, 90.04, 90.08, 3.0, 3.04, 7000.0, 7000.04)]
+
+    times = [time for time, _ in seconds]
+    assert times[0] == pytest.approx(0, abs=0.5)
+    assert times == sorted(set(times))
+    assert times[-1] < 5
+
+
+@pytest.fixture(scope="module")
+def recognizer(tiny_checkpoint: Path) -> octvideo.recognizer.Recognizer:
+    return octvideo.load(tiny_checkpoint, device="cpu")
+
+
+def test_a_stream_is_named_window_by_window_across_its_breaks(recognizer, caplog):
+    server = Server(_sends(_encoded(30)), _sends(_encoded(30, size=(64, 48))))
+    windows = []
+
+    with pytest.raises(DecodeError, match="no frame for"):
+        windows.extend(
+            recognizer.stream(
+                f"http://127.0.0.1:{server.port}/",
+                window_seconds=0.4,
+                stride_seconds=0.2,
+                live=LiveOptions(give_up_seconds=1.0, timeout_seconds=2.0),
+            )
+        )
+
+    assert [window.begins for window in windows].count(True) == 2
+    assert len(windows) >= 6
+    for window in windows:
+        assert window.end - window.start == pytest.approx(0.4)
+        assert window.scores.sum() == pytest.approx(1, abs=1e-5)
+    assert "connecting again" in caplog.text
+
+
+def test_a_file_is_followed_as_it_grows(recognizer, tmp_path):
+    content, path = _encoded(50), tmp_path / "growing.ts"
+    half = len(content) // 2 // 188 * 188 + 40  # in the middle of a packet
+    path.write_bytes(content[:half])
+
+    def grow() -> None:
+        time.sleep(0.3)
+        with path.open("ab") as file:
+            file.write(content[half:])
+
+    thread = threading.Thread(target=grow)
+    thread.start()
+    windows = list(
+        recognizer.stream(
+            path,
+            window_seconds=0.4,
+            stride_seconds=0.4,
+            live=LiveOptions(follow=True, timeout_seconds=3.0),
+        )
+    )
+    thread.join()
+
+    assert [round(window.start, 2) for window in windows] == [0.0, 0.4, 0.8, 1.2]
+
+
+def test_a_file_that_needs_its_end_cannot_be_followed(recognizer, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x18ftypisom" + bytes(12) + b"\0\0\xff\xffmdat")
+
+    with pytest.raises(DecodeError, match="MPEG-TS or Matroska"):
+        list(
+            recognizer.stream(
+                tmp_path / "a.mp4", live=LiveOptions(follow=True, timeout_seconds=0.2)
+            )
+        )
+
+
+def test_frames_are_named_before_the_last_one_has_come(recognizer):
+    given = 0
+
+    def frames() -> Iterator[Frames]:
+        nonlocal given
+        for k in range(100):
+            given = k + 1
+            yield np.full((40, 48, 3), k, np.uint8)
+
+    windows = recognizer.stream(frames(), window_seconds=1, stride_seconds=1, fps=10)
+
+    assert next(windows).end == 1
+    assert given == 10
+    assert next(windows).end == 2
+    assert given == 20
+
+
+def test_a_stream_of_a_file_is_its_timeline(recognizer, tmp_path):
+    (tmp_path / "a.ts").write_bytes(_encoded(40))
+
+    windows = list(recognizer.stream(tmp_path / "a.ts", window_seconds=0.5, stride_seconds=0.3))
+    timeline = recognizer.timeline(tmp_path / "a.ts", window_seconds=0.5, stride_seconds=0.3)
+
+    assert [window.start for window in windows] == timeline.starts.tolist()
+    assert [window.end for window in windows] == timeline.ends.tolist()
+    np.testing.assert_allclose([w.scores for w in windows], timeline.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [
+        (["a.mp4", "b.mp4"], LiveOptions()),
+        (np.zeros((4, 8, 8, 3), np.uint8), LiveOptions(follow=True)),
+    ],
+)
+def test_what_cannot_be_streamed_is_refused_at_once(recognizer, source, options):
+    with pytest.raises(ConfigError):
+        recognizer.stream(source, live=options)
+
+
+def test_the_command_line_names_what_goes_on(tiny_checkpoint, tmp_path, capsys):
+    (tmp_path / "a.ts").write_bytes(_encoded(50))
+    command = ["predict", "--checkpoint", str(tiny_checkpoint), "--live"]
+    server = Server(_sends(_encoded(40)))
+    command += [f"http://127.0.0.1:{server.port}/", "--window-seconds", "0.4"]
+    command += ["--stride-seconds", "0.4", "--give-up-seconds", "1", "--json"]
+
+    from octvideo.cli import main
+
+    with pytest.raises(SystemExit):
+        main(command)
+
+    out, err = capsys.readouterr()
+    assert out.count('"predictions"') == 3
+    assert "no frame for" in err.splitlines()[-1]

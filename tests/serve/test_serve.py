@@ -1,0 +1,245 @@
+"""The server: right answers, limits that hold, hostile requests that cost nobody else anything."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from octvideo.data.video.encode import write_video
+from octvideo.errors import ConfigError
+from octvideo.serve.limits import Limits
+from octvideo.serve.service import Service
+
+
+@pytest.mark.parametrize("views", ["1x1", "2x3"])
+def test_an_answer_is_what_the_recognizer_says(client, recognizer, video, views):
+    answer = client.post(video.read_bytes(), f"?views={views}&top_k=3")
+
+    assert answer.status == 200
+    expected = recognizer.predict(video, views=views, top_k=3)
+    assert [p["name"] for p in answer.content["predictions"]] == [p.name for p in expected]
+    assert [p["probability"] for p in answer.content["predictions"]] == pytest.approx(
+        [p.probability for p in expected], abs=1e-5
+    )
+    assert set(answer.content["seconds"]) == {"receive", "decode", "score"}
+
+
+def test_health_and_classes_are_told(client):
+    assert client.ask("GET", "/health").content["status"] == "ok"
+    assert client.ask("GET", "/classes").content == list("abcdef")
+
+
+def test_metrics_count_answers_by_status(client, video):
+    client.post(video.read_bytes())
+    client.post(b"no video")
+
+    text = client.ask("GET", "/metrics").content
+
+    for line in text.splitlines():
+        assert line.startswith(("# HELP octvideo_", "# TYPE octvideo_", "octvideo_"))
+    counts = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert int(counts['octvideo_requests_total{status="200"}']) >= 1
+    assert int(counts['octvideo_requests_total{status="422"}']) >= 1
+    assert (
+        counts['octvideo_request_seconds_bucket{le="+Inf"}']
+        == counts["octvideo_request_seconds_count"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "status", "words"),
+    [
+        (b"", "", 400, "empty"),
+        (b"no video at all", "", 422, "cannot be read"),
+        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "", 422, "cannot be read"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "", 422, "cannot be read"),
+        (bytes(200_001), "", 413, "at most 200000"),
+        (b"x", "?views=3x9", 400, "crops"),
+        (b"x", "?views=10x3", 400, "at most 6"),
+        (b"x", "?views=" + "9" * 500 + "x1", 400, "clips x crops"),
+        (b"x", "?views=many", 400, "views"),
+        (b"x", "?top_k=0", 400, "top_k"),
+        (b"x", "?top_k=many", 422, "integer"),
+    ],
+)
+def test_a_request_that_cannot_be_served_says_why(client, body, query, status, words):
+    answer = client.post(body, query)
+
+    assert answer.status == status
+    assert words in json.dumps(answer.content)
+    assert "/tmp" not in json.dumps(answer.content)
+
+
+def test_what_is_cut_off_is_refused_and_leaves_no_file(client, video):
+    content = video.read_bytes()
+
+    statuses = {client.post(content[: len(content) * k // 7]).status for k in range(1, 7)}
+
+    assert statuses <= {200, 422}
+    assert client.post(content).status == 200
+    assert not list(Path(client.service._folder.name).iterdir())
+
+
+def test_a_long_video_and_a_large_picture_are_refused_before_they_are_decoded(client, tmp_path):
+    small = np.zeros((2, 32, 32, 3), np.uint8)
+    write_video(tmp_path / "long.mp4", np.repeat(small[:1], 60, 0), fps=10)
+    write_video(tmp_path / "large.mp4", np.zeros((2, 512, 1024, 3), np.uint8), fps=10)
+
+    assert "lasts 6 s" in client.post((tmp_path / "long.mp4").read_bytes()).content["detail"]
+    assert "pixels" in client.post((tmp_path / "large.mp4").read_bytes()).content["detail"]
+
+
+def test_a_body_of_unknown_length_is_cut_at_the_limit(client):
+    answer = client.ask("POST", "/predict", iter([bytes(50_000)] * 10))
+
+    assert answer.status == 413
+
+
+def test_a_client_that_sends_nothing_more_is_let_go(client):
+    with socket.create_connection(("127.0.0.1", client.port), timeout=30) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
+
+        assert b" 408 " in connection.recv(4096)
+
+
+def test_a_client_that_goes_leaves_no_file(client, video):
+    with socket.create_connection(("127.0.0.1", client.port)) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
+        time.sleep(0.2)
+
+    assert client.post(video.read_bytes()).status == 200
+    assert not list(Path(client.service._folder.name).iterdir())
+    assert client.service.inside == 0
+
+
+def test_requests_at_one_time_share_passes_and_keep_their_answers(client, recognizer, tmp_path):
+    videos = []
+    for k in range(6):
+        frames = np.random.default_rng(k).integers(0, 255, (10 + k, 40, 48, 3), np.uint8)
+        write_video(tmp_path / f"{k}.mp4", frames, fps=10)
+        videos.append(tmp_path / f"{k}.mp4")
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(
+            pool.map(lambda v: client.post(v.read_bytes(), "?views=2x1&top_k=6"), videos)
+        )
+
+    for video, answer in zip(videos, answers, strict=True):
+        expected = {p.name: p.probability for p in recognizer.predict(video, views="2x1", top_k=6)}
+        found = {p["name"]: p["probability"] for p in answer.content["predictions"]}
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_full_server_says_so_at_once_and_recovers(serve, recognizer, video, monkeypatch):
+    with serve(recognizer, limits=Limits(max_waiting=1)) as client:
+        entered, leave = threading.Event(), threading.Event()
+        decode = client.service._decoders.decode
+
+        def slow(*arguments):
+            entered.set()
+            leave.wait(30)
+            return decode(*arguments)
+
+        monkeypatch.setattr(client.service._decoders, "decode", slow)
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(client.post, video.read_bytes())
+            entered.wait(30)
+            second = client.post(video.read_bytes())
+            leave.set()
+
+            assert second.status == 503
+            assert second.headers["retry-after"] == "1"
+            assert first.result().status == 200
+        assert client.post(video.read_bytes()).status == 200
+
+
+def test_a_request_that_takes_too_long_is_answered_in_time(serve, recognizer, video, monkeypatch):
+    with serve(recognizer, limits=Limits(request_seconds=0.5)) as client:
+        leave = threading.Event()
+        monkeypatch.setattr(client.service._decoders, "decode", lambda *_: leave.wait(30))
+
+        answer = client.post(video.read_bytes())
+
+        leave.set()
+        assert answer.status == 504
+
+
+def test_a_decoder_that_crashes_or_hangs_is_replaced(serve, recognizer, video, monkeypatch):
+    """Stand-ins for what native code may do with a hostile file, in the worker that reads it."""
+    monkeypatch.setattr("octvideo.serve.decoders.decode_upload", _hostile)
+    with serve(recognizer, limits=Limits(decode_seconds=3)) as client:
+        crashed = client.post(b"crash")
+        hung = client.post(b"hang")
+        good = client.post(video.read_bytes())
+
+        assert (crashed.status, hung.status, good.status) == (422, 422, 200)
+        assert "ended the process" in crashed.content["detail"]
+        assert "within 3 seconds" in hung.content["detail"]
+        assert "octvideo_decoders_replaced_total 2" in client.ask("GET", "/metrics").content
+
+
+def _hostile(limits, path, spec):
+    import torch
+
+    from octvideo.data.clips.views import DecodedVideo
+    from octvideo.data.reading import DecodeError, reading
+    from octvideo.serve.decoders import decode_upload
+
+    word = Path(path).read_bytes()[:5]
+    try:
+        with reading(path):
+            if word == b"crash":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if word == b"hang":
+                time.sleep(600)
+    except DecodeError as error:
+        return DecodedVideo(0, path, torch.empty(0), torch.empty(0), error.cause)
+    return decode_upload(limits, path, spec)
+
+
+@pytest.mark.parametrize("wrong", [{"workers": 0}, {"workers": 1, "batch": 0}])
+def test_a_server_without_workers_is_refused(recognizer, wrong):
+    with pytest.raises(ConfigError):
+        Service(recognizer, **wrong)
+    with pytest.raises(ConfigError, match="max_bytes is 0"):
+        Limits(max_bytes=0)
+
+
+@pytest.mark.slow
+def test_a_stopped_server_answers_who_is_inside(tiny_checkpoint, repo, video, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "octvideo", "serve", "--checkpoint", str(tiny_checkpoint)]
+    with subprocess.Popen(
+        [*command, "--port", str(port), "--workers", "1"],
+        env=os.environ | {"PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1"},
+        stderr=(tmp_path / "log").open("w"),
+    ) as process:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        content = video.read_bytes()
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(content)}\r\n\r\n"
+            connection.sendall(head.encode() + content[:100])
+            time.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            connection.sendall(content[100:])
+
+            assert b" 200 " in connection.recv(65536).split(b"\r\n")[0]
+        process.wait(60)
+    assert "Finished server process" in (tmp_path / "log").read_text()
