@@ -214,7 +214,8 @@ class Recognizer:
         progress: is called with (videos done, all videos).
 
         Scores are those of `scores` to 1e-5: passes of another size round differently. Until the last video has come,
-        torch runs several passes at a time on a CPU, each on fewer threads.
+        torch runs several passes at a time on a CPU, each on fewer threads. A script calls this below
+        `if __name__ == "__main__":`, as it does a DataLoader with workers.
 
         Raises ConfigError for wrong arguments, DataError for files that other weights or views began.
         """

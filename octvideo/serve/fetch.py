@@ -34,14 +34,17 @@ class Fetcher:
         parts, origin = self._allowed(address)
         deadline = time.monotonic() + self._limits.receive_seconds
         connection = _connected(origin, self._resolved(origin), deadline)
+        line = connection.sock  # http.client forgets it when the answer has no length
         try:
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request("GET", target, headers={"Accept-Encoding": "identity"})
-            answer = connection.getresponse()
-            if answer.status != 200:
-                what = "redirects are not followed" if 300 <= answer.status < 400 else "not 200"
-                raise RefusedError(422, f"the address answered with status {answer.status}; {what}")
-            self._copy(answer, connection, file, deadline)
+            with connection.getresponse() as answer:
+                if answer.status != 200:
+                    what = "redirects are not followed" if 300 <= answer.status < 400 else "not 200"
+                    raise RefusedError(
+                        422, f"the address answered with status {answer.status}; {what}"
+                    )
+                self._copy(answer, line, file, deadline)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise RefusedError(
                 422, f"the address cannot be read ({type(error).__name__})"
@@ -75,7 +78,7 @@ class Fetcher:
     def _copy(
         self,
         answer: http.client.HTTPResponse,
-        connection: http.client.HTTPConnection,
+        line: socket.socket,
         file: IO[bytes],
         deadline: float,
     ) -> None:
@@ -84,8 +87,7 @@ class Fetcher:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise RefusedError(422, f"the address took over {self._limits.receive_seconds:g} s")
-            if connection.sock:
-                connection.sock.settimeout(left)
+            line.settimeout(left)
             # One read of the socket: a server that sends a byte a second is met by the deadline.
             data = answer.read1(_CHUNK)
             if not data:
