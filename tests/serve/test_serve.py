@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -243,3 +244,12 @@ def test_a_stopped_server_answers_who_is_inside(tiny_checkpoint, repo, video, tm
             assert b" 200 " in connection.recv(65536).split(b"\r\n")[0]
         process.wait(60)
     assert "Finished server process" in (tmp_path / "log").read_text()
+
+
+def test_the_example_client_prints_the_answer(client, repo, video, monkeypatch, capsys):
+    words = ["serve_client.py", str(video), "--server", f"http://127.0.0.1:{client.port}"]
+    monkeypatch.setattr(sys, "argv", words)
+
+    runpy.run_path(str(repo / "docs" / "examples" / "serve_client.py"), run_name="__main__")
+
+    assert len(capsys.readouterr().out.splitlines()) == 5

@@ -3,7 +3,9 @@
 import contextlib
 import io
 import itertools
+import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from octvideo.data.video.video import Frames
 from octvideo.errors import ConfigError
 from octvideo.recognizer import LiveOptions
 
+Script = Callable[[socket.socket, bytes], None]
 HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n"
 
 
@@ -39,7 +42,7 @@ def _encoded(count: int, size: tuple[int, int] = (48, 64), first: int = 0) -> by
 class Server:
     """Answers the n-th connection by the n-th script, and refuses the others."""
 
-    def __init__(self, *scripts: Callable[[socket.socket], None]) -> None:
+    def __init__(self, *scripts: Script) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._scripts = scripts
@@ -51,14 +54,14 @@ class Server:
             connection, _ = self._listener.accept()
             with connection:
                 connection.settimeout(20)
-                connection.recv(4096)
+                request = connection.recv(4096)
                 with contextlib.suppress(OSError):
-                    script(connection)
+                    script(connection, request)
         self._listener.close()
 
 
-def _sends(content: bytes, then_seconds: float = 0.0) -> Callable[[socket.socket], None]:
-    def script(connection: socket.socket) -> None:
+def _sends(content: bytes, then_seconds: float = 0.0) -> Script:
+    def script(connection: socket.socket, request: bytes) -> None:
         connection.sendall(HEAD + content)
         if then_seconds:
             connection.settimeout(then_seconds)
@@ -93,7 +96,7 @@ def test_a_stream_that_breaks_stalls_and_changes_its_size_is_read_on(live):
     said: list[str] = []
     server = Server(
         _sends(_encoded(20)),
-        lambda connection: connection.sendall(b"HTTP/1.0 503 busy\r\n\r\n"),
+        lambda connection, _: connection.sendall(b"HTTP/1.0 503 busy\r\n\r\n"),
         _sends(_encoded(20), then_seconds=15),
         _sends(_encoded(20, size=(64, 48))),
     )
@@ -169,6 +172,43 @@ def test_datagrams_are_read_as_they_come(live):
     finally:
         over.set()
         thread.join()
+
+
+def _plays(content: bytes) -> Script:
+    """MPEG-TS in RTP inside the connection of RTSP; a client that asks for datagrams has to ask again."""
+    description = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\n"
+    transport = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1\r\n"
+
+    def script(connection: socket.socket, request: bytes) -> None:
+        while request:
+            method, number = request.split()[0], re.search(rb"CSeq: (\d+)", request)[1].decode()
+            head, body, status = "", "", "200 OK"
+            if method == b"DESCRIBE":
+                head, body = "Content-Type: application/sdp\r\n", description
+            elif method == b"SETUP":
+                head = transport
+                status = "200 OK" if b"TCP" in request else "461 Unsupported transport"
+            head += f"CSeq: {number}\r\nContent-Length: {len(body)}\r\n"
+            connection.sendall(f"RTSP/1.0 {status}\r\n{head}\r\n{body}".encode())
+            if method == b"PLAY":
+                break
+            request = connection.recv(4096)
+        for k in range(0, len(content), 1316):
+            packet = struct.pack(">BBHII", 0x80, 33, k // 1316, k, 7) + content[k : k + 1316]
+            connection.sendall(b"$\0" + struct.pack(">H", len(packet)) + packet)
+        time.sleep(0.3)
+
+    return script
+
+
+def test_a_camera_that_speaks_rtsp_is_played_again_after_a_break(live):
+    server = Server(_plays(_encoded(30)), _plays(_encoded(30, size=(64, 48))))
+
+    frames, _ = _read(live(f"rtsp://127.0.0.1:{server.port}/camera"))
+
+    assert len(frames) > 40
+    assert [frame.begins for frame in frames].count(True) == 2
+    assert frames[-1].image.shape == (64, 48, 3)
 
 
 @pytest.mark.parametrize(
