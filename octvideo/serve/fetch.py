@@ -45,12 +45,17 @@ class Fetcher:
                         422, f"the address answered with status {answer.status}; {what}"
                     )
                 self._copy(answer, line, file, deadline)
+        except TimeoutError:
+            raise self._late() from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise RefusedError(
                 422, f"the address cannot be read ({type(error).__name__})"
             ) from error
         finally:
             connection.close()
+
+    def _late(self) -> RefusedError:
+        return RefusedError(422, f"the address took over {self._limits.receive_seconds:g} s")
 
     def _allowed(self, address: str) -> tuple[SplitResult, Origin]:
         try:
@@ -86,7 +91,7 @@ class Fetcher:
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise RefusedError(422, f"the address took over {self._limits.receive_seconds:g} s")
+                raise self._late()
             line.settimeout(left)
             # One read of the socket: a server that sends a byte a second is met by the deadline.
             data = answer.read1(_CHUNK)
