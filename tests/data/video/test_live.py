@@ -218,10 +218,12 @@ def test_a_camera_that_speaks_rtsp_is_played_again_after_a_break(live):
 def test_an_address_opens_nothing_that_its_answer_names(live, content):
     server = Server(*[_sends(content)] * 5)
 
-    frames, cause = _read(live(f"http://127.0.0.1:{server.port}/list.m3u8"))
+    said: list[str] = []
+    frames, cause = _read(live(f"http://127.0.0.1:{server.port}/list.m3u8", say=said.append))
 
     assert frames == []
-    assert "Invalid" in cause or "refused" in cause
+    assert said
+    assert "passwd" not in " ".join([*said, cause])
 
 
 def test_nobody_there_is_said_with_the_address(live):
