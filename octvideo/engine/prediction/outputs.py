@@ -106,9 +106,9 @@ def _columns(rows: list[Row], path: Path) -> dict[str, list[object]]:
             first = f"; the first: {rows[0]['path']}: {rows[0]['problem']}" if rows else ""
             raise DataError(f"{path}: none of the {len(rows)} videos could be read{first}")
         rows = flat
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    columns["paths" if path.suffix.lower() == ".npz" else "path"] = columns.pop("path")
-    return columns
+    rest = [name for name in rows[0] if name != "path"]
+    named = "paths" if path.suffix.lower() == ".npz" else "path"
+    return {named: [row["path"] for row in rows]} | {n: [row[n] for row in rows] for n in rest}
 
 
 def _vectors(row: Row) -> Iterator[Row]:
