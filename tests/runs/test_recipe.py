@@ -185,6 +185,16 @@ def test_classes_that_name_a_side_are_not_mirrored(my_videos):
     assert not sided.DATA.RANDOM_FLIP
 
 
+def test_from_scratch_a_small_network_that_pools_is_taken_unless_one_is_named(my_videos):
+    chosen = Recipe(str(my_videos), out="a", check=False).config()
+    named = Recipe(str(my_videos), out="b", check=False, model="i3d_r50").config()
+
+    assert (chosen.RESNET.DEPTH, chosen.RESNET.WIDTH_PER_GROUP) == (26, 32)
+    assert chosen.OCTCONV.DOWNSAMPLE == "pool"
+    assert (named.RESNET.DEPTH, named.RESNET.WIDTH_PER_GROUP) == (50, 64)
+    assert chosen.SOLVER.OPTIMIZING_METHOD == named.SOLVER.OPTIMIZING_METHOD == "adamw"
+
+
 def test_short_videos_are_sampled_densely(my_videos):
     """12 frames at 30 per second: 8 frames fit only one by one."""
     cfg = Recipe(str(my_videos), model="i3d_r50").config()
