@@ -24,7 +24,7 @@ logger = logging.getLogger("octvideo")
 
 BASE = "finetune/i3d"
 MODEL = "i3d_r50"
-# From scratch, where nobody names a network: 4 M parameters, and pools between the stages, which brought 10 points there
+# From scratch, where nobody names a network: 4 M parameters, and pools between the stages, which brought 10 points
 # (docs/results.md, hand gestures).
 SMALL_MODEL = "i3d_r26"
 SMALL: Tree = {"RESNET": {"WIDTH_PER_GROUP": 32}, "OCTCONV": {"DOWNSAMPLE": "pool"}}
