@@ -2,6 +2,8 @@
 
 import json
 import logging
+import multiprocessing
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -123,6 +125,7 @@ def run_recipe(
     recipe: Recipe, callbacks: Callbacks | None = None, *, only_estimate: bool = False
 ) -> Run:
     """What `fit` and `octvideo train FOLDER` do. only_estimate: say what would be done and how long it would take."""
+    refuse_in_a_worker("octvideo.fit")
     setup_logging()
     with processes() as procs:
         if procs.world_size > 1:
@@ -142,6 +145,15 @@ def run_recipe(
         if run.finished and cfg.TEST.ENABLE:
             final_test(cfg, procs, run.checkpoint)
     return run
+
+
+def refuse_in_a_worker(what: str) -> None:
+    """End a loader's worker that imports a script which calls `what` for everybody; a line says so."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        advice = 'call it below `if __name__ == "__main__":`'
+        line = f"error: a loader's worker imports this script, which calls {what}; {advice}"
+        print(line, file=sys.stderr, flush=True)
+        sys.exit(1)
 
 
 def say_time(cfg: Any, procs: Processes) -> None:

@@ -1,6 +1,7 @@
 """`octvideo.fit`, `octvideo.evaluate` and `octvideo train FOLDER`: from a folder to a network that names videos."""
 
 import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,12 @@ def test_names_of_the_package_come_when_they_are_asked_for():
     assert octvideo.load_config("kinetics400/i3d", OCTCONV={"ALPHA": 0.1}).OCTCONV.ALPHA == 0.1
     with pytest.raises(AttributeError, match="has no attribute 'fitt'"):
         _ = octvideo.fitt
+
+
+def test_a_worker_that_imports_the_script_says_where_fit_belongs(my_videos, monkeypatch, capsys):
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+
+    with pytest.raises(SystemExit):
+        octvideo.fit(my_videos)
+
+    assert 'call it below `if __name__ == "__main__":`' in capsys.readouterr().err
