@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import octvideo
 import octvideo.recognizer
+from octvideo.data.clips.views import DecodedVideo, decode_entry
 from octvideo.data.lists.video_list import VideoEntry
+from octvideo.data.reading import DecodeError, reading
 from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError, DataError, OctvideoError
 
@@ -153,6 +156,37 @@ def test_workers_find_what_this_process_finds(recognizer, videos):
     together = list(recognizer.predict_many(videos, views="1x1", workers=2))
 
     assert [v.as_dict() for v in together] == [v.as_dict() for v in alone]
+
+
+@pytest.mark.slow
+def test_videos_that_hang_or_crash_the_decoder_are_rows_and_the_others_go_on(
+    recognizer, videos, monkeypatch, tmp_path
+):
+    for name in ("crash.mp4", "hang.mp4"):
+        (tmp_path / name).write_bytes(b"hostile")
+    paths = [videos[0], tmp_path / "crash.mp4", videos[1], tmp_path / "hang.mp4", videos[3]]
+    monkeypatch.setattr("octvideo.engine.prediction.run.decode_entry", _hostile)
+
+    found = list(recognizer.predict_many(paths, views="1x1", workers=2, timeout_seconds=3))
+
+    assert [video.path for video in found] == list(map(str, paths))
+    assert "ended the process" in found[1].problem
+    assert "within 3 seconds" in found[3].problem
+    assert not any(found[k].problem for k in (0, 2, 4))
+
+
+def _hostile(spec, index, entry):
+    """Stand-ins for what native code may do, in the worker that reads the file."""
+    name = Path(entry.path).name
+    try:
+        with reading(entry.path):
+            if name == "crash.mp4":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if name == "hang.mp4":
+                time.sleep(600)
+    except DecodeError as error:
+        return DecodedVideo(index, entry.path, torch.empty(0), torch.empty(0), error.cause)
+    return decode_entry(spec, index, entry)
 
 
 @pytest.mark.slow
