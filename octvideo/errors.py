@@ -1,17 +1,20 @@
 """Mistakes that a user can make and mend. Tools print them as one line; any other exception is a bug."""
 
+import errno
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from importlib import import_module
 from types import FrameType
 from typing import Any
 
 SCREEN = 1500  # characters
+# Of a write that fails for want of room, or of a reader.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)
 DEADLY = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -49,17 +52,39 @@ class CheckpointError(OctvideoError):
 def exit_on_user_error() -> Iterator[None]:
     """Wrap a tool's main: an OctvideoError becomes `error: <line>` on stderr and exit status 2, Ctrl-C status 130.
 
-    SIGTERM and SIGHUP end the process as they always do, with a line before.
+    SIGTERM and SIGHUP end the process as they always do, with a line before. Where stdout cannot take what the tool
+    prints, status 1 follows a line; a reader that has gone (`| head`) needs none.
     """
     with _a_line_before_death():
         try:
             yield
+            sys.stdout.flush()
         except OctvideoError as error:
-            print(f"error: {error}", file=sys.stderr)
+            say(f"error: {error}")
             sys.exit(2)
         except KeyboardInterrupt:
-            print("interrupted; the same command continues", file=sys.stderr)
+            say("interrupted; the same command continues")
             sys.exit(130)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            if error.errno != errno.EPIPE:
+                say(f"error: the output cannot be written ({error.strerror}); make room there")
+            drop_stdout()
+            sys.exit(1)
+
+
+def say(line: str) -> None:
+    """On stderr, where that can be written."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def drop_stdout() -> None:
+    """Forget what stdout could not take, which Python would try again, and complain of, at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout.flush()
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """How a tool ends: with a line, whatever ends it."""
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,13 @@ module = runpy.run_path({path!r})
 with module["exit_on_user_error"]():
     os.kill(os.getpid(), signal.{name})
     print("it goes on")
+"""
+
+
+PRINTS = """
+import runpy
+with runpy.run_path({path!r})["exit_on_user_error"]():
+    print("a result")
 """
 
 
@@ -47,3 +56,30 @@ def test_handlers_are_those_of_before_when_the_tool_has_ended():
         assert signal.getsignal(signal.SIGTERM) is not before
 
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_result_that_cannot_be_written_is_one_line():
+    with Path("/dev/full").open("w") as full:
+        code = PRINTS.format(path=errors.__file__)
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE)
+
+    assert done.returncode == 1
+    assert done.stderr.decode() == (
+        "error: the output cannot be written (No space left on device); make room there\n"
+    )
+
+
+def test_a_reader_that_has_gone_needs_no_line():
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = PRINTS.format(path=errors.__file__)
+
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_other_errors_of_the_system_are_bugs_with_a_traceback():
+    with pytest.raises(FileNotFoundError), exit_on_user_error():
+        Path("/nowhere/at/all").read_text()

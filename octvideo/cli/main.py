@@ -33,6 +33,11 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """`octvideo COMMAND ...`; arguments: by default those of the process."""
+    with exit_on_user_error():
+        _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(usage())

@@ -8,17 +8,35 @@ from typing import IO
 from iopath.common.file_io import g_pathmgr
 from tqdm import tqdm
 
+from octvideo.errors import drop_stdout, say
 from octvideo.files import writing
 
 logger = logging.getLogger("octvideo")
 
 
 class _Console(logging.Handler):
-    """Lines that do not tear the progress bar."""
+    """Lines that do not tear the progress bar. Where they cannot be written the run goes on; that is said once."""
+
+    failed = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):  # the terminal may be gone
+        try:
             tqdm.write(self.format(record))
+            sys.stdout.flush()
+        except OSError as error:  # the terminal may be gone, or its file's disk be full
+            if not self.failed:
+                say(
+                    f"stdout cannot be written ({error.strerror}); the run goes on, and stdout.log has its lines"
+                )
+            self.failed = True
+        else:
+            self.failed = False
+
+    def flush(self) -> None:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            drop_stdout()
 
 
 class _LogFile(logging.StreamHandler[IO[str]]):
@@ -43,10 +61,12 @@ class _LogFile(logging.StreamHandler[IO[str]]):
 
 def setup_logging(output_dir: str | None = None, is_main: bool = True) -> None:
     """Rank 0: to the console, and with json_stats lines to output_dir/stdout.log. Other ranks: warnings only."""
+    console = _Console(logging.INFO if is_main else logging.WARNING)
     for handler in logger.handlers[:]:
+        if isinstance(handler, _Console):
+            console.failed = handler.failed  # that was said before
         logger.removeHandler(handler)
         handler.close()
-    console = _Console(logging.INFO if is_main else logging.WARNING)
     console.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(console)
     if output_dir is not None and is_main:
@@ -55,3 +75,10 @@ def setup_logging(output_dir: str | None = None, is_main: bool = True) -> None:
         logger.addHandler(file)
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
+
+
+def end_logging() -> None:
+    """What the console could not take is no error of a run: stdout.log has it."""
+    for handler in logger.handlers:
+        with suppress(OSError):
+            handler.flush()
