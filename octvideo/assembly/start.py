@@ -1,21 +1,29 @@
 """What training and testing begin with, and how a network's output becomes scores."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any, cast
 
 from torch import nn
 
 from octvideo.assembly.tasks import task_of
+from octvideo.data.reading import stuck_here
 from octvideo.deploy.engines import WindowScores, optimize
 from octvideo.engine.cuda import choose_kernels
-from octvideo.engine.distributed import Processes
+from octvideo.engine.distributed import Processes, processes
 from octvideo.engine.evaluation.evaluate import Scorer
-from octvideo.engine.log import setup_logging
+from octvideo.engine.log import end_logging, setup_logging
 from octvideo.engine.threads import set_threads
 from octvideo.errors import OctvideoError
 from octvideo.lock import only_writer
 from octvideo.models.network import HeadAct
+
+
+def ranks(cfg: Any) -> AbstractContextManager[Processes]:
+    """The processes of a run. One that is silent, or reads one file, for DATA_LOADER.TIMEOUT ends the others."""
+    seconds = cfg.DATA_LOADER.TIMEOUT
+    return processes(silence_seconds=seconds, trouble=partial(stuck_here, seconds))
 
 
 @contextmanager
@@ -36,6 +44,7 @@ def running(cfg: Any, procs: Processes) -> Iterator[None]:
         if problem is not None:
             raise OctvideoError(problem)
         setup_logging(cfg.OUTPUT_DIR, procs.is_main)
+        stack.callback(end_logging)
         set_threads(cfg.DATA_LOADER.NUM_WORKERS, procs.local_world_size)
         if procs.device.type == "cuda":
             benchmark = cfg.CUDA.CUDNN_BENCHMARK and not cfg.TRAIN.DETERMINISTIC

@@ -12,9 +12,8 @@ was interrupted. Results go to OUTPUT_DIR: results.json, predictions.csv, scores
 
 import argparse
 
-from octvideo.assembly import final_test, settings_of
+from octvideo.assembly import final_test, ranks, settings_of
 from octvideo.config import add_config_arguments, load_config
-from octvideo.engine.distributed import processes
 from octvideo.errors import ConfigError
 from octvideo.weights.pretrained import read_weights
 
@@ -45,5 +44,5 @@ def run(args: argparse.Namespace) -> None:
         else settings_of(checkpoint, settings)
     )
 
-    with processes(silence_seconds=cfg.DATA_LOADER.TIMEOUT) as procs:
+    with ranks(cfg) as procs:
         final_test(cfg, procs, checkpoint or "", args.list)

@@ -16,9 +16,8 @@ The same command continues a run that was interrupted. Settings: octvideo/config
 import argparse
 import sys
 
-from octvideo.assembly import dry_run, final_test, train
+from octvideo.assembly import dry_run, final_test, ranks, train
 from octvideo.config import add_config_arguments, load_config
-from octvideo.engine.distributed import processes
 from octvideo.errors import ConfigError
 
 
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
         return
     cfg = load_config(args.cfg, args.settings)
 
-    with processes(silence_seconds=cfg.DATA_LOADER.TIMEOUT) as procs:
+    with ranks(cfg) as procs:
         if args.dry_run:
             dry_run(cfg, procs)
             return

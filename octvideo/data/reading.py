@@ -40,19 +40,37 @@ class Note(Structure):
     since: float
     path: bytes
 
+    def stuck_on(self, timeout_seconds: float) -> str:
+        """The file that has been read for too long, "" when there is none."""
+        since, path = self.since, self.path
+        # The same start after the path was copied: the two belong together.
+        overdue = 0 < since == self.since and time.monotonic() - since > timeout_seconds
+        return path.decode(errors="surrogateescape") if overdue else ""
 
-_note: Note | None = None
+
+_note, _shared = Note(), False
 
 
-def keep_note(note: Note) -> None:
-    """Let `reading` write to this (shared) note from now on."""
-    global _note
-    _note = note
+def share_note(note: Note) -> None:
+    """Let `reading` write to this note, which the loader sees, from now on."""
+    global _note, _shared
+    _note, _shared = note, True
 
 
 def is_worker() -> bool:
-    """Whether this process keeps a note: then it may crash while it reads, and is replaced."""
-    return _note is not None
+    """Whether another process sees the note of this one: then it may crash while it reads, and is replaced."""
+    return _shared
+
+
+def stuck_here(timeout_seconds: float) -> str:
+    """What to say where this process itself has been reading a file for too long, which nobody else can do for it."""
+    path = _note.stuck_on(timeout_seconds)
+    if not path:
+        return ""
+    return (
+        f"{path}: reading it did not end within {timeout_seconds:g} seconds (DATA_LOADER.TIMEOUT); set "
+        "DATA_LOADER.NUM_WORKERS above 0, which survives such files, or take it off the list"
+    )
 
 
 @contextmanager
@@ -60,9 +78,6 @@ def reading(path: str) -> Iterator[None]:
     """Wrap everything that touches a file of the data set; raises DecodeError for one that is known to be bad."""
     if path in known_bad:
         raise DecodeError(path, known_bad[path])
-    if _note is None:
-        yield
-        return
     _note.path = path.encode(errors="surrogateescape")[:4095]
     _note.since = time.monotonic()
     try:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -32,6 +32,7 @@ from octvideo.errors import DEADLY, OctvideoError
 T = TypeVar("T")
 
 LEAVING_SECONDS = 60.0
+CONNECT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,8 @@ class Processes:
         )
 
 
-def start_processes(device: str = "auto", timeout_minutes: float = 30) -> tuple[Processes, Any]:
-    """Join the processes that torchrun started, or be the only one. device: auto, cpu or cuda.
-
-    Returns this process among them, and where they met (None for a single one).
-    """
+def this_process(device: str = "auto") -> Processes:
+    """Its place among those that torchrun started, or alone. device: auto, cpu or cuda."""
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     place = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
@@ -134,29 +132,63 @@ def start_processes(device: str = "auto", timeout_minutes: float = 30) -> tuple[
         torch.cuda.set_device(place)
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size == 1:
-        return Processes(device=place), None
-    rank = int(os.environ["RANK"])
-    timeout = timedelta(minutes=timeout_minutes)
-    store = _own_store(rank, world_size, timeout)
-    dist.init_process_group(
-        backend_of(place), store=store, rank=rank, world_size=world_size, timeout=timeout
-    )
-    procs = Processes(
-        rank=rank,
+        return Processes(device=place)
+    return Processes(
+        rank=int(_told("RANK")),
         world_size=world_size,
         local_rank=local_rank,
         local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
         device=place,
     )
-    return procs, _second_connection(procs, timeout)
 
 
-def _second_connection(procs: Processes, timeout: timedelta) -> Any:
-    """To the store where the ranks met, under a name that this start shares with no other."""
-    name = procs.from_main(uuid4().hex)
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(host, port, is_master=False, timeout=timeout)  # type: ignore[attr-defined]
-    return dist.PrefixStore(f"octvideo/{name}", store)  # type: ignore[attr-defined]
+def _told(name: str) -> str:
+    """What a launcher says of this process."""
+    try:
+        return os.environ[name]
+    except KeyError:
+        raise OctvideoError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and {name} is not set; start the ranks with torchrun, or unset "
+            "WORLD_SIZE"
+        ) from None
+
+
+def _join(procs: Processes, liveness: Liveness, timeout: timedelta) -> None:
+    """Meet the others and make a group with them; from the moment when they have met, each hears of each.
+
+    torchrun keeps one store over its restarts, so a new process may find the address of a dead one there (pytorch issue
+    135712). The number of the restart does not tell them apart: each machine counts its own. So the ranks agree upon a
+    name for this start.
+    """
+    rank, size = procs.rank, procs.world_size
+    host, port = _told("MASTER_ADDR"), int(_told("MASTER_PORT"))
+    from_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+    def connection(is_master: bool = False) -> Any:
+        # The launcher's store is there before its ranks are; without it the launcher has gone.
+        patience = timedelta(seconds=CONNECT_SECONDS) if from_launcher else timeout
+        try:
+            store = dist.TCPStore(  # type: ignore[attr-defined]
+                host, port, is_master=is_master, wait_for_workers=False, timeout=patience
+            )
+        except RuntimeError as error:
+            raise OctvideoError(
+                f"{host}:{port}, where the ranks meet, cannot be used ({str(error).splitlines()[0][:100]}); has the "
+                "launcher gone? Start all ranks again"
+            ) from error
+        store.set_timeout(timeout)
+        return store
+
+    store = connection(is_master=rank == 0 and not from_launcher)
+    name = name_start(store, rank, size, liveness.met)
+    liveness.join(dist.PrefixStore(f"octvideo/{name}", connection()))  # type: ignore[attr-defined]
+    dist.init_process_group(
+        backend_of(procs.device),
+        store=dist.PrefixStore(name, store),  # type: ignore[attr-defined]
+        rank=rank,
+        world_size=size,
+        timeout=timeout,
+    )
 
 
 def backend_of(device: torch.device) -> str:
@@ -164,64 +196,55 @@ def backend_of(device: torch.device) -> str:
     return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
 
 
-def _own_store(rank: int, world_size: int, timeout: timedelta) -> Any:
-    """A place to meet that a restarted run shares with no dead process; None: torch's own is one.
-
-    torchrun keeps one store over its restarts, so a new process may find the address of a dead one there (pytorch issue
-    135712). The number of the restart does not tell them apart: each machine counts its own.
-    """
-    env = os.environ
-    if env.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return None
-    place = env["MASTER_ADDR"], int(env["MASTER_PORT"])
-    store = dist.TCPStore(*place, is_master=False, timeout=timeout)  # type: ignore[attr-defined]
-    return dist.PrefixStore(name_start(store, rank, world_size), store)  # type: ignore[attr-defined]
-
-
-def name_start(store: Any, rank: int, world_size: int) -> str:
+def name_start(store: Any, rank: int, world_size: int, met: set[int]) -> str:
     """A name that the ranks of this start of a run agree upon, in a store with the leavings of those before.
 
-    Every rank calls under a name of its own; rank 0 answers each call it finds, also those of the dead, until as many
-    as are alive have heard it.
+    Every rank calls under a name of its own; rank 0 answers each call it finds, also those of the dead, until all that
+    are alive have heard it. met: is filled with them.
     """
     own = uuid4().hex
     if rank:
         store.set(f"octvideo/call_{rank}", own)
         start = store.get(f"octvideo/answer_{own}").decode()
-        store.add(f"octvideo/heard_{start}", 1)
+        store.set(f"octvideo/heard_{start}_{rank}", "")
         return start
     answered: set[str] = set()
-    while store.add(f"octvideo/heard_{own}", 0) < world_size - 1:
-        keys = [f"octvideo/call_{other}" for other in range(1, world_size)]
+    while missing := set(range(1, world_size)) - met:
+        keys = [f"octvideo/call_{other}" for other in missing]
         calls = [key for key in keys if store.check([key])]
         for caller in {store.get(key).decode() for key in calls} - answered:
             store.set(f"octvideo/answer_{caller}", own)
             answered.add(caller)
+        met |= {other for other in missing if store.check([f"octvideo/heard_{own}_{other}"])}
         time.sleep(0.01)
     return own
 
 
 @contextmanager
 def processes(
-    device: str = "auto", timeout_minutes: float = 30, silence_seconds: float = 120
+    device: str = "auto",
+    timeout_minutes: float = 30,
+    silence_seconds: float = 120,
+    trouble: Callable[[], str] = lambda: "",
 ) -> Iterator[Processes]:
     """Join the processes of this run, and leave the group at the end.
 
-    silence_seconds: after which a rank that is not heard of ends the others (`liveness`).
+    silence_seconds: after which a rank that is not heard of ends the others (`liveness`). trouble: why this rank keeps
+    the others waiting without end, "" while it does not; asked by a thread.
     """
-    procs, store = start_processes(device, timeout_minutes)
-    if store is None:
+    procs = this_process(device)
+    if procs.world_size == 1:
         try:
             yield procs
         except BaseException as error:
             _forget_locals(error)
             raise
         return
-    liveness = Liveness(store, procs.rank, procs.world_size, silence_seconds)
-    procs.barrier()
+    liveness = Liveness(procs.rank, procs.world_size, silence_seconds, trouble)
     liveness.start()
     failure = "with an error of its own"
     try:
+        _join(procs, liveness, timedelta(minutes=timeout_minutes))
         yield procs
         failure = ""
     except SystemExit as stop:
@@ -249,7 +272,7 @@ def _let_the_line_come_first() -> None:
     """This process is ending, and will say why: the launcher's SIGTERM, sent where another rank ended, is late."""
     if threading.current_thread() is threading.main_thread():
         for number in DEADLY:
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, lambda *_: None)  # not SIG_IGN, which children would inherit
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
@@ -273,9 +296,10 @@ def _leave_group(error: BaseException | None) -> None:
     """
     _forget_locals(error)
     gc.collect()
-    faulthandler.dump_traceback_later(LEAVING_SECONDS, exit=True)
-    dist.destroy_process_group()
-    faulthandler.cancel_dump_traceback_later()
+    if dist.is_initialized():
+        faulthandler.dump_traceback_later(LEAVING_SECONDS, exit=True)
+        dist.destroy_process_group()
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _forget_locals(error: BaseException | None) -> None:

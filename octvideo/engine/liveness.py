@@ -1,8 +1,9 @@
 """Ranks that hear of each other: one that dies, is stopped or fails ends the others with a line instead of a wait.
 
 A rank that waits for another does so inside a collective, where neither an exception nor a signal handler reaches it.
-So a thread in every rank counts upwards in the store where they met, and watches the counts of the others. A rank that
-is merely slow goes on counting; one whose process is stopped does not.
+So every rank counts upwards in the store where they met, and reads the counts of the others. A rank that is merely slow
+goes on counting; one whose process is stopped does not. Two threads do it, because a store whose process is stopped
+keeps who asks it waiting: one speaks with the store, and one watches the clock.
 """
 
 import logging
@@ -10,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 logger = logging.getLogger("octvideo")
@@ -18,89 +20,134 @@ LEFT, FAILED = "left", "failed: "
 GRACE_SECONDS = (
     10.0  # in which those who heard of a failure end by themselves, each with its own line
 )
+START_SECONDS = 60.0  # at least, for ranks that have not been heard of yet: they import first
+ANSWER_SECONDS = 5.0  # for which the store is waited for where a word more or less does not matter
 
 
 class Liveness:
-    """start() on every rank after they met; leave() before the group goes."""
+    """start() at once, join(store) when the ranks have met, leave() before the group goes."""
 
-    def __init__(self, store: Any, rank: int, world_size: int, silence_seconds: float) -> None:
-        """store: a connection of its own. silence_seconds: after which a rank counts as lost."""
-        self._store, self._rank = store, rank
-        self._silence = silence_seconds
+    def __init__(
+        self,
+        rank: int,
+        world_size: int,
+        silence_seconds: float,
+        trouble: Callable[[], str] = lambda: "",
+    ) -> None:
+        """silence_seconds: after which a rank counts as lost. trouble: why this rank cannot go on, "" while it can."""
+        self.met: set[int] = set()
+        """The ranks that rank 0 has met so far."""
+        self._rank, self._silence, self._trouble = rank, silence_seconds, trouble
         self._interval = min(2.0, silence_seconds / 4)
         self._others = [other for other in range(world_size) if other != rank]
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._say("0")
+        self._store: Any = None
+        self._word, self._words, self._rounds = "", dict.fromkeys(self._others, ""), 0
+        self._over, self._wake = threading.Event(), threading.Event()
+        self._speaker = threading.Thread(target=self._speak, daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def join(self, store: Any) -> None:
+        """store: a connection of its own, under a name that no other start of the run has."""
+        self._store = store
+        self._speaker.start()
 
     def leave(self, failure: str = "") -> None:
         """Tell the others that this rank has finished, or why it has not."""
         self._over.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        try:
-            self._say(f"{FAILED}{failure}" if failure else LEFT)
-        except RuntimeError:
-            return  # the store has gone with the rank that kept it
+        self._say(f"{FAILED}{failure}" if failure else LEFT)
 
     def reason(self) -> str:
         """Why another rank ended, as far as it could say so; "" where it could not."""
-        try:
-            words = self._words()
-        except RuntimeError:
-            return ""
-        for other, word in words.items():
+        self._exchange()
+        for other, word in self._words.items():
             if word.startswith(FAILED):
                 return f"rank {other} ended: {word.removeprefix(FAILED)}"
         return ""
 
-    def _say(self, word: str) -> None:
-        self._store.set(f"rank_{self._rank}", word)
+    # --- the store ---
 
-    def _run(self) -> None:
+    def _speak(self) -> None:
+        beats = 0
+        while not self._word:
+            beats += 1
+            self._round(str(beats))
+            self._wake.wait(self._interval)
+            self._wake.clear()
+        self._round(self._word)
+
+    def _round(self, word: str) -> None:
+        """Say a word, and hear those of the others."""
+        try:
+            self._store.set(f"rank_{self._rank}", word)
+            speaking = [
+                other
+                for other in self._others
+                if self._words[other] or self._store.check([f"rank_{other}"])
+            ]
+            heard = self._store.multi_get([f"rank_{other}" for other in speaking])
+            self._words |= dict(zip(speaking, map(bytes.decode, heard), strict=True))
+        except RuntimeError:
+            pass  # the store is gone: its rank is silent
+        self._rounds += 1
+
+    def _say(self, last_word: str) -> None:
+        self._word = last_word
+        self._wake.set()
+        if self._speaker.is_alive():
+            self._speaker.join(ANSWER_SECONDS)
+
+    def _exchange(self) -> None:
+        """Have heard what the others say now, or wait in vain."""
+        since, end = self._rounds, time.monotonic() + ANSWER_SECONDS
+        # The round that is under way may have asked before.
+        while self._speaker.is_alive() and self._rounds < since + 2 and time.monotonic() < end:
+            self._wake.set()
+            time.sleep(0.01)
+
+    # --- the clock ---
+
+    def _watch(self) -> None:
         heard = dict.fromkeys(self._others, "")
         silent = dict.fromkeys(self._others, 0.0)
-        failures: dict[int, float] = {}
-        beats, before = 0, time.monotonic()
+        failed = dict.fromkeys(self._others, 0.0)
+        before = time.monotonic()
         while not self._over.wait(self._interval):
             now = time.monotonic()
             # A pause of this process, too, is no silence of the others.
             passed, before = min(now - before, 2 * self._interval), now
-            beats += 1
-            try:
-                self._say(str(beats))
-                words = self._words()
-            except RuntimeError:
-                words = {}  # the store is gone: its rank is silent
-            for other in self._others:
-                word = words.get(other, heard[other])
-                silent[other] = (
-                    0.0 if word != heard[other] or word == LEFT else silent[other] + passed
-                )
+            if line := self._trouble():
+                self._end(line)
+            for other, word in self._words.copy().items():
+                silent[other] = 0.0 if word != heard[other] else silent[other] + passed
                 heard[other] = word
                 if word.startswith(FAILED):
-                    failures[other] = failures.get(other, 0.0) + passed
-                    if failures[other] > GRACE_SECONDS:
+                    failed[other] += passed
+                    if failed[other] > GRACE_SECONDS:
                         self._end(f"rank {other} ended: {word.removeprefix(FAILED)}")
-                elif silent[other] > self._silence:
-                    self._end(
-                        f"rank {other} has not been heard of for {self._silence:g} seconds: its process is dead or "
-                        "stopped, or its machine is gone; the same command continues from the last checkpoint"
-                    )
+                elif word != LEFT and silent[other] > self._patience(other):
+                    self._end(self._silence_of(other))
 
-    def _words(self) -> dict[int, str]:
-        keys = [f"rank_{other}" for other in self._others]
-        return {
-            other: word.decode()
-            for other, word in zip(self._others, self._store.multi_get(keys), strict=True)
-        }
+    def _patience(self, other: int) -> float:
+        """Seconds for which this rank may be silent. One that waits for the missing to start says nothing."""
+        if self._words[other]:
+            return self._silence
+        if self._store is None and other in self.met:
+            return float("inf")
+        return max(self._silence, START_SECONDS)
+
+    def _silence_of(self, other: int) -> str:
+        line = f"rank {other} has not been heard of for {self._patience(other):g} seconds: its process "
+        if not self._words[other]:
+            return f"{line}has not started, or is dead or stopped; start all together, or raise DATA_LOADER.TIMEOUT"
+        return f"{line}is dead or stopped, or its machine is gone; the same command continues from the last checkpoint"
 
     def _end(self, line: str) -> None:
         """From this thread only the process as a whole can be ended; checkpoints and journals are whole at any time."""
-        if not self._over.is_set():
-            logger.error("error: %s", line)
-            sys.stdout.flush()
-            os._exit(1)
+        if self._over.is_set():
+            return
+        logger.error("error: %s", line)
+        sys.stdout.flush()
+        self._say(f"{FAILED}{line}")
+        os._exit(1)

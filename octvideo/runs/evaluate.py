@@ -5,9 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from octvideo.assembly import final_test, settings_of
+from octvideo.assembly import final_test, ranks, settings_of
 from octvideo.checkpoint import Checkpoint, InputSpec
-from octvideo.engine.distributed import processes
 from octvideo.errors import ConfigError
 from octvideo.recognizer import Recognizer
 from octvideo.runs.recipe import parse_views
@@ -43,7 +42,7 @@ def evaluate(
             f"OUTPUT_DIR={folder}",
         ]
         cfg = settings_of(checkpoint, settings)
-        with processes(silence_seconds=cfg.DATA_LOADER.TIMEOUT) as procs:
+        with ranks(cfg) as procs:
             return final_test(cfg, procs, checkpoint, str(list))
 
 

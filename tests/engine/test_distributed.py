@@ -17,9 +17,10 @@ import pytest
 import tiny
 import torch
 
+from octvideo.engine import distributed
 from octvideo.engine.distributed import Processes, backend_of, name_start, processes
 from octvideo.engine.liveness import Liveness
-from octvideo.errors import OctvideoError
+from octvideo.errors import OctvideoError, exit_on_user_error
 
 CHILD = str(Path(tiny.__file__))
 # torch warns of collectives that go away and of gradients that the reducer must copy: neither may come from us.
@@ -92,7 +93,7 @@ def test_a_start_is_told_from_those_before_it_in_the_same_store():
 
     def start():
         with ThreadPoolExecutor(3) as ranks:
-            return set(ranks.map(lambda rank: name_start(store, rank, 3), range(3)))
+            return set(ranks.map(lambda rank: name_start(store, rank, 3, set()), range(3)))
 
     first, second = start(), start()
 
@@ -331,51 +332,182 @@ def test_a_rank_that_is_stopped_or_dies_ends_the_others_with_a_line(tmp_path, nu
     assert 'Traceback (most recent call last):\n  File "' + CHILD not in output
 
 
+def by_hand(folder, *options):
+    """Two ranks without a launcher: rank 0 keeps the store where they meet."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    return [
+        subprocess.Popen(
+            [sys.executable, CHILD, str(folder), *options],
+            env=ENVIRONMENT | place | {"RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stopped", "place"),
+    [(1, "this_process"), (1, "name_start"), (1, "init_process_group"), (0, "init_process_group")],
+)
+def test_a_rank_that_is_stopped_before_they_have_met_ends_the_other(tmp_path, stopped, place):
+    """Rank 0 keeps the store: while it is stopped, who asks the store waits."""
+    ranks = by_hand(tmp_path, f"stop_rank={stopped}", f"stop_in={place}", "silence=15")
+
+    output = ranks[1 - stopped].communicate(timeout=180)[0]
+    ranks[stopped].kill()
+    ranks[stopped].communicate()
+
+    assert ranks[1 - stopped].returncode == 1
+    line = f"error: rank {stopped} has not been heard of for 15 seconds: its process "
+    assert line in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_rank_that_keeps_the_store_and_is_stopped_ends_the_other(tmp_path):
+    ranks = by_hand(tmp_path, "silence=15", "seconds=0.1", "max_epoch=500")
+    while not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text():
+        time.sleep(0.1)
+    ranks[0].send_signal(signal.SIGSTOP)
+
+    output = ranks[1].communicate(timeout=180)[0]
+    ranks[0].kill()
+    ranks[0].communicate()
+
+    assert "error: rank 0 has not been heard of for 15 seconds: its process is dead" in output
+
+
+@pytest.mark.slow
+def test_a_file_that_hangs_in_the_process_of_a_rank_ends_all_with_its_name(tmp_path):
+    ranks = by_hand(tmp_path, "silence=10", "hang_rank=1", "hang_at=2")
+
+    outputs = [rank.communicate(timeout=180)[0] for rank in ranks]
+
+    line = "clip_of_a_dead_server.mp4: reading it did not end within 10 seconds"
+    assert f"error: {line}" in outputs[1]
+    assert f"rank 1 ended: {line}" in outputs[0]
+    assert [rank.returncode for rank in ranks] == [2, 1]
+
+
 class Word(dict):
     """A store in this process."""
 
     def set(self, key, value):
         self[key] = value
 
+    def check(self, keys):
+        return all(key in self for key in keys)
+
     def multi_get(self, keys):
         return [self[key].encode() for key in keys]
 
 
-def test_a_rank_that_is_slow_or_has_finished_is_no_lost_one(monkeypatch):
-    ended = []
-    monkeypatch.setattr(Liveness, "_end", lambda self, line: ended.append(line))
+@pytest.fixture
+def ended(monkeypatch):
+    """The lines that ended a rank."""
+    lines = []
+    monkeypatch.setattr(Liveness, "_end", lambda self, line: lines.append(line))
+    return lines
+
+
+def started_liveness(rank, store, **options):
+    liveness = Liveness(rank, 2, **{"silence_seconds": 0.4} | options)
+    liveness.start()
+    liveness.join(store)
+    return liveness
+
+
+def test_a_rank_that_is_slow_or_has_finished_is_no_lost_one(ended):
     store = Word()
-    one, two = (Liveness(store, rank, 2, silence_seconds=0.4) for rank in (0, 1))
-    one.start()
-    two.start()
+    one, two = (started_liveness(rank, store) for rank in (0, 1))
     time.sleep(1.0)
     two.leave()
     time.sleep(1.0)
-    assert ended == []
 
+    assert ended == []
     one.leave()
 
 
-def test_a_rank_that_is_silent_is_named(monkeypatch):
-    ended = []
-    monkeypatch.setattr(Liveness, "_end", lambda self, line: ended.append(line))
-    store = Word()
-    one = Liveness(store, 0, 2, silence_seconds=0.2)
-    Liveness(store, 1, 2, silence_seconds=0.2)
-    one.start()
+def test_a_rank_that_is_silent_is_named(ended):
+    store = Word(rank_1="3")
+    one = started_liveness(0, store, silence_seconds=0.2)
     time.sleep(1.0)
     one.leave()
 
     assert ended[0].startswith("rank 1 has not been heard of for 0.2 seconds")
 
 
+def test_a_store_that_does_not_answer_is_a_silent_rank(ended):
+    class Stopped(Word):
+        def multi_get(self, keys):
+            time.sleep(2)
+            raise RuntimeError
+
+    one = started_liveness(1, Stopped(rank_0="3"), silence_seconds=0.2)
+    one._words[0] = "3"
+    time.sleep(1.0)
+    one.leave()
+
+    assert ended[0].startswith("rank 0 has not been heard of for 0.2 seconds")
+
+
+def test_the_rank_that_was_not_met_is_named(ended, monkeypatch):
+    monkeypatch.setattr("octvideo.engine.liveness.START_SECONDS", 0.4)
+    one = Liveness(0, 3, silence_seconds=0.2)
+    one.met.add(1)
+    one.start()
+    time.sleep(1.5)
+    one.leave()
+
+    assert ended[0].startswith("rank 2 has not been heard of for 0.4 seconds")
+    assert "has not started" in ended[0]
+
+
+def test_a_rank_in_trouble_ends(ended):
+    one = started_liveness(0, Word(), trouble=lambda: "clip.mp4 hangs")
+    time.sleep(0.5)
+    one.leave()
+
+    assert ended[0] == "clip.mp4 hangs"
+
+
 def test_a_rank_that_failed_says_why():
     store = Word()
-    one, two = (Liveness(store, rank, 2, silence_seconds=9) for rank in (0, 1))
+    one, two = (started_liveness(rank, store, silence_seconds=9) for rank in (0, 1))
 
     two.leave("5 of 20 files are bad")
 
     assert one.reason() == "rank 1 ended: 5 of 20 files are bad"
+    one.leave()
+
+
+def test_a_launcher_that_has_gone_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(distributed, "CONNECT_SECONDS", 1.0)
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    for name, value in (place | {"RANK": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(SystemExit, match="2"), exit_on_user_error(), processes("cpu"):
+        pass
+
+    assert (
+        "where the ranks meet, cannot be used (The client socket has timed out"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_launcher_that_says_half_is_one_line(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+
+    with (
+        pytest.raises(OctvideoError, match="WORLD_SIZE is 2 and RANK is not set"),
+        processes("cpu"),
+    ):
+        pass
 
 
 def test_ranks_that_differ_are_named(monkeypatch):

@@ -1,8 +1,9 @@
 """A training run small enough to be killed fifty times: stub network, stub loader, real Trainer.
 
 As a program, `python tiny.py OUTPUT_DIR [key=value ...]`, also under torchrun. Keys: those of TrainOptions, dropout,
-sync (batch norm), seconds (per batch), silence (of a lost rank), fail_rank and fail_at (a DataError), die_once
-(SIGKILL of rank 1 at a batch).
+sync (batch norm), seconds (per batch), silence (of a lost rank), fail_rank and fail_at (a DataError), hang_rank and
+hang_at (a file that is read for ever), die_once (SIGKILL of rank 1 at a batch), stop_rank and stop_in (SIGSTOP when it
+calls this function of `octvideo.engine.distributed`).
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from octvideo.data.loading.batch import Batch
+from octvideo.data.reading import reading, stuck_here
+from octvideo.engine import distributed, liveness
 from octvideo.engine.distributed import Processes, backend_of, processes
 from octvideo.engine.log import setup_logging
 from octvideo.engine.training.adapt import synchronise_batch_norm
@@ -74,6 +78,7 @@ class TinyLoader:
             world_size,
         )
         self.fail_at, self.seconds = faults.get("fail_at"), faults.get("seconds", 0.0)
+        self.hang_at = faults.get("hang_at")
 
     def __len__(self) -> int:
         return self.batches
@@ -92,6 +97,9 @@ class TinyLoader:
             if epoch == 1 and number == self.fail_at:
                 raise DataError("5 of 20 files are bad, more than DATA.MAX_BAD_RATIO allows")
             time.sleep(self.seconds)
+            if number == self.hang_at:
+                with reading("clip_of_a_dead_server.mp4"):
+                    time.sleep(1000)
             first = (number * self.world_size + self.rank) * self.batch_size
             indices = list(range(first, first + self.batch_size))
             yield Batch(
@@ -179,7 +187,11 @@ def main(output_dir: str, *settings: str) -> None:
     options = {f.name: values[f.name] for f in fields(TrainOptions) if f.name in values}
     torch.set_num_threads(1)
     silence = values.get("silence", 120)
-    with exit_on_user_error(), processes("cpu", silence_seconds=silence) as procs:
+    liveness.START_SECONDS = silence
+    if os.environ.get("RANK") == str(values.get("stop_rank")):
+        stop_in(values["stop_in"])
+    trouble = partial(stuck_here, silence)
+    with exit_on_user_error(), processes("cpu", silence_seconds=silence, trouble=trouble) as procs:
         if procs.is_main:
             with contextlib.suppress(OSError):
                 Path(output_dir).mkdir(parents=True, exist_ok=True)
@@ -195,6 +207,8 @@ def main(output_dir: str, *settings: str) -> None:
             (Path(output_dir) / f"pid_{procs.rank}").write_text(str(os.getpid()))
         if procs.rank == values.get("fail_rank"):
             faults["fail_at"] = values["fail_at"]
+        if procs.rank == values.get("hang_rank"):
+            faults["hang_at"] = values["hang_at"]
         loader = TinyLoader(**size, **faults)
         if "die_once" in values:
             loader = DyingLoader(values["die_once"], Path(output_dir) / "died", **size, **faults)
@@ -208,8 +222,20 @@ def main(output_dir: str, *settings: str) -> None:
         print(f"rank {procs.rank}: finished {summary.finished}", flush=True)
 
 
-def _number(text: str) -> float | int:
-    return float(text) if "." in text else int(text)
+def stop_in(name: str) -> None:
+    """This process stops when it calls that function."""
+    module = distributed.dist if name == "init_process_group" else distributed
+
+    def stop(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    setattr(module, name, stop)
+
+
+def _number(text: str) -> float | int | str:
+    if text.replace(".", "").isdigit():
+        return float(text) if "." in text else int(text)
+    return text
 
 
 if __name__ == "__main__":

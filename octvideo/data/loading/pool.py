@@ -15,7 +15,6 @@ import pickle
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -226,11 +225,8 @@ class _Worker:
         return number, result
 
     def stuck_on(self, timeout_seconds: float) -> str:
-        """The file it has been reading for too long, "" when there is none."""
-        since, path = self._note.since, self._note.path
-        # The same start after the path was copied: the two belong together.
-        overdue = 0 < since == self._note.since and time.monotonic() - since > timeout_seconds
-        return path.decode(errors="surrogateescape") if overdue else ""
+        """The file that it has been reading for too long, "" when there is none."""
+        return self._note.stuck_on(timeout_seconds)
 
     def autopsy(self) -> tuple[str, str]:
         """The file that a dead worker was reading, "" when none, and how it ended."""
@@ -268,7 +264,7 @@ def _work(pipe: Connection, note: Any, read: Callable[..., Any], bad: dict[str, 
     for number in _OF_THE_PARENT:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
-    reading.keep_note(note)
+    reading.share_note(note)
     reading.known_bad.update(bad)
     with suppress(EOFError, OSError):  # Then the parent is gone.
         while True:
