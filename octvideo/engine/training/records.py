@@ -15,23 +15,25 @@ from iopath.common.file_io import g_pathmgr
 from octvideo.files import OutputError, is_local, write_atomically, writing
 
 
-class JsonLines:
-    """A file of one JSON object per line, opened at its first `keep_bytes` bytes (None: all of it)."""
+def content_of(path: str) -> bytes:
+    """Nothing where there is no such file."""
+    if not g_pathmgr.isfile(path):
+        return b""
+    with g_pathmgr.open(path, "rb") as file:
+        return file.read()
 
-    def __init__(self, path: str, keep_bytes: int | None = None) -> None:
-        if keep_bytes is not None:
-            self._cut(path, keep_bytes)
+
+def cut_to(path: str, content: bytes) -> None:
+    write_atomically(path, lambda file: file.write(content))
+
+
+class JsonLines:
+    """A file of one JSON object per line, which grows."""
+
+    def __init__(self, path: str) -> None:
         self.path = path
         with writing(path):
             self.file = g_pathmgr.open(path, "ab")
-
-    @staticmethod
-    def _cut(path: str, keep_bytes: int) -> None:
-        kept = b""
-        if g_pathmgr.isfile(path):
-            with g_pathmgr.open(path, "rb") as file:
-                kept = file.read(keep_bytes)
-        write_atomically(path, lambda file: file.write(kept))
 
     def write(self, record: dict[str, Any]) -> None:
         with writing(self.path):

@@ -2,19 +2,16 @@
 
 import json
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
 
-from octvideo.engine.training.records import Clock, JsonLines
+from octvideo.engine.training.board import Board
+from octvideo.engine.training.records import Clock, JsonLines, content_of, cut_to
 from octvideo.engine.training.state import Position
-from octvideo.errors import OctvideoError
-from octvideo.files import writing
 
 logger = logging.getLogger("octvideo")
 
@@ -33,33 +30,12 @@ def starvation_verdict(clock: Clock) -> str | None:
     return f"data {clock.data_share:.0%}: raise DATA_LOADER.NUM_WORKERS or run `octvideo resize`"
 
 
-class Board:
-    """TensorBoard. Where it cannot write, its curves end and training goes on: metrics.jsonl holds their numbers."""
-
-    def __init__(self, folder: str, step: int) -> None:
-        """step: the last one that is done; what an earlier run wrote of later ones is hidden."""
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise OctvideoError(
-                "TensorBoard is missing: pip install tensorboard, or set TENSORBOARD.ENABLE False"
-            ) from error
-        with writing(folder):
-            self._writer: Any = SummaryWriter(folder, purge_step=step + 1 if step else 0)
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        """SummaryWriter's methods."""
-        return partial(self._call, name)
-
-    def _call(self, name: str, *arguments: Any) -> None:
-        if self._writer is None:
-            return
-        try:
-            getattr(self._writer, name)(*arguments)
-        # It writes in a thread of its own and raises what that met, whatever it was.
-        except Exception as error:
-            self._writer = None
-            logger.warning("TensorBoard stops here, metrics.jsonl goes on (%s)", error)
+def cut_back(metrics: str, timing: str, metrics_bytes: int) -> None:
+    """To where a run goes on from. timing.jsonl has a line for each of those of the training, none for a validation."""
+    kept = content_of(metrics)[:metrics_bytes]
+    lines = content_of(timing).splitlines(keepends=True)
+    cut_to(metrics, kept)
+    cut_to(timing, b"".join(lines[: kept.count(b'"_type": "train_')]))
 
 
 class RunLog:
@@ -79,8 +55,9 @@ class RunLog:
         self.clips_shown = False
         self.bar: tqdm[Any] | None = None
         if enabled:
-            self.metrics = JsonLines(f"{output_dir}/metrics.jsonl", metrics_bytes)
-            self.timing = JsonLines(f"{output_dir}/timing.jsonl")
+            metrics, timing = f"{output_dir}/metrics.jsonl", f"{output_dir}/timing.jsonl"
+            cut_back(metrics, timing, metrics_bytes)
+            self.metrics, self.timing = JsonLines(metrics), JsonLines(timing)
         self.board = Board(f"{output_dir}/tensorboard", step) if enabled and tensorboard else None
 
     def start_epoch(self, at: Position) -> None:
@@ -165,7 +142,11 @@ class RunLog:
         """Everything written so far is on the disk; the size of metrics.jsonl."""
         if self.board is not None:
             self.board.flush()  # a run that is killed repeats no step before its checkpoint
-        return self.metrics.secure() if self.enabled else 0
+        if not self.enabled:
+            return 0
+        size = self.metrics.secure()
+        self.timing.secure()
+        return size
 
     def close(self) -> None:
         self._close_bar()

@@ -1,5 +1,6 @@
 """What a person and their tools see of a run."""
 
+import errno
 import io
 import json
 import logging
@@ -13,21 +14,43 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from octvideo.engine.log import setup_logging
+from octvideo.engine.training.board import Board
 from octvideo.engine.training.records import Clock, JsonLines, Tally
-from octvideo.engine.training.run_log import clip_strip, starvation_verdict
+from octvideo.engine.training.run_log import clip_strip, cut_back, starvation_verdict
 
 
-def test_json_lines_are_cut_back_to_a_size(tmp_path):
-    path = str(tmp_path / "metrics.jsonl")
-    lines = JsonLines(path)
-    lines.write({"step": 1})
+def test_json_lines_are_cut_back_to_a_checkpoint(tmp_path):
+    metrics, timing = tmp_path / "metrics.jsonl", tmp_path / "timing.jsonl"
+    lines = JsonLines(str(metrics))
+    lines.write({"_type": "train_iter", "step": 1})
+    lines.write({"_type": "val_epoch", "step": 1})
     size = lines.secure()
-    lines.write({"step": 2})
+    lines.write({"_type": "train_iter", "step": 2})
     lines.close()
+    timing.write_text('{"step": 1}\n{"step": 2}\n{"st')
 
-    JsonLines(path, keep_bytes=size).close()
+    cut_back(str(metrics), str(timing), size)
 
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+    assert metrics.read_text().count("step") == 2
+    assert timing.read_text() == '{"step": 1}\n'
+
+
+def test_a_run_that_goes_on_has_each_line_of_its_clocks_once(tmp_path):
+    """Stopped in the middle of an epoch; lines that came after the checkpoint are written again."""
+    tiny.make_trainer(tmp_path, max_iter=8).train()
+    for name in ("metrics", "timing"):
+        with (tmp_path / f"{name}.jsonl").open("a") as file:
+            file.write('{"_type": "train_iter", "epoch": 2, "step": 10}\n{"torn')
+
+    tiny.make_trainer(tmp_path).train()
+
+    timing, metrics = (
+        [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("timing", "metrics")
+    )
+    assert [(r["_type"], r["epoch"], r.get("iter")) for r in timing] == [
+        (r["_type"], r["epoch"], r.get("iter")) for r in metrics if r["_type"] != "val_epoch"
+    ]
 
 
 def test_errors_are_per_cent_of_clips():
@@ -153,3 +176,65 @@ def test_tensorboard_has_pyslowfast_s_tags_and_clips(tmp_path):
     image = events.Images("Train/clip_0")[0]
     assert (image.height, image.width) == (6, 12)
     assert [event.step for event in events.Scalars("Val/Top1_err")] == [6, 12, 18]
+
+
+def points(folder, tag):
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_after_a_resume_is_that_of_an_undisturbed_run(tmp_path):
+    """The points of the step that the run goes on from stay, validation's too; later ones are replaced."""
+    tiny.make_trainer(tmp_path / "whole", tensorboard=True, log_period=1).train()
+    parts = tmp_path / "parts"
+    tiny.make_trainer(parts, tensorboard=True, log_period=1, max_epoch=3).train()
+    for epoch in (2, 3):
+        (parts / f"checkpoints/checkpoint_epoch_{epoch:05d}.pyth").unlink()
+    assert points(parts, "Train/loss")[-1][0] == 18
+
+    tiny.make_trainer(parts, tensorboard=True, log_period=1).train()
+
+    for tag in ("Train/loss", "Train/lr", "Val/Top1_err"):
+        assert points(parts, tag) == points(tmp_path / "whole", tag)
+    assert [step for step, _ in points(parts, "Val/Top1_err")] == [6, 12, 18]
+
+
+class FullDisk(io.RawIOBase):
+    """A file that takes `room` bytes; the rest of a write stays with the writer."""
+
+    def __init__(self, path, room):
+        self.file, self.room = path.open("ab", buffering=0), room
+
+    def write(self, content):
+        taken = bytes(content)[: self.room]
+        if not taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.room -= len(taken)
+        return self.file.write(taken)
+
+    def close(self):
+        self.file.close()
+        super().close()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_full_disk_is_a_line_and_tensorboard_goes_on_when_there_is_room(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    board = Board(str(tmp_path / "tensorboard"), step=0)
+    board.add_scalar("Train/loss", 3.0, 1)
+    path = next((tmp_path / "tensorboard").iterdir())
+    board._file.close()
+    board._file = FullDisk(path, room=30)
+
+    for step in range(2, 5):
+        board.add_scalar("Train/loss", 3.0, step)
+    assert len(caplog.records) == 1
+    assert "TensorBoard's file cannot be written (No space left on device)" in caplog.text
+    board._file.room = 10**6
+    board.add_scalar("Train/loss", 3.0, 5)
+    board.close()
+
+    assert points(tmp_path, "Train/loss") == [(step, 3.0) for step in range(1, 6)]
