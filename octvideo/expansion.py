@@ -1,8 +1,19 @@
 """How large nested values are once every reference is followed: ten lines may stand for 8 ** 10 values."""
 
 import math
+import pickle
+import struct
 from collections.abc import Callable, Iterable
 from typing import Any
+
+GROWTH = 4  # values, and bytes of tensors, per byte of file: tied weights are stored once and count twice
+
+
+class ExpansionError(Exception):
+    """Values stand for more than their file explains."""
+
+    def __init__(self) -> None:
+        super().__init__("its values repeat each other without bound")
 
 
 def items(value: Any) -> Iterable[Any]:
@@ -29,3 +40,27 @@ def expanded_size(value: Any, inside: Callable[[Any], Iterable[Any]] = items) ->
             stack.append((node, True))
             stack += [(child, False) for child in held]
     return sizes.get(id(value), 1.0)
+
+
+class BoundedUnpickler(pickle._Unpickler):
+    """An unpickler that allocates no more than a small multiple of the file. A subclass says what may be built.
+
+    It is the one in Python, because the one in C allocates what an opcode claims.
+    """
+
+    def __init__(self, file: Any, num_bytes: int) -> None:
+        super().__init__(file, encoding="latin1")
+        self._left = GROWTH * num_bytes + 1000  # values that may still be copied
+
+    def charge(self, value: Any) -> None:
+        """Of a value that is about to be copied, which a few bytes of pickle could ask for a million times."""
+        self._left -= len(value)
+        if self._left < 0:
+            raise ExpansionError
+
+    def byte_array(self) -> None:
+        """As bytes; the unpickler of Python, too, would allocate what this opcode claims."""
+        (size,) = struct.unpack("<Q", self.read(8))  # type: ignore[attr-defined]
+        self.append(self.read(size))  # type: ignore[attr-defined]
+
+    dispatch = pickle._Unpickler.dispatch | {pickle.BYTEARRAY8[0]: byte_array}  # type: ignore[assignment]

@@ -8,7 +8,6 @@ multiple of the file's size.
 import io
 import math
 import pickle
-import struct
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -18,7 +17,7 @@ from iopath.common.file_io import g_pathmgr
 from numpy.typing import NDArray
 
 from octvideo.errors import CheckpointError
-from octvideo.expansion import expanded_size
+from octvideo.expansion import GROWTH, BoundedUnpickler, ExpansionError, expanded_size
 
 Array = NDArray[Any]
 
@@ -53,12 +52,12 @@ def read_numpy_pickle(path: str) -> dict[str, Any]:
         with g_pathmgr.open(path, "rb") as file:
             data = file.read()
         content = _Unpickler(data).load()
-        if expanded_size(content) > 4 * len(data) + 1000:
-            raise _RefusedError("its values repeat each other without bound")
+        if expanded_size(content) > GROWTH * len(data) + 1000:
+            raise ExpansionError
         content = _finished(content)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except _RefusedError as error:
+    except (_RefusedError, ExpansionError) as error:
         raise CheckpointError(
             f"{path}: refused, it is no pickle of arrays and plain values ({error}); "
             "loading anything else could run code"
@@ -114,12 +113,9 @@ def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any, axes: Any = None)
     return _Array(array.transpose(axes) if order == "K" and axes is not None else array)
 
 
-class _Unpickler(pickle._Unpickler):
-    """The unpickler in Python, because the one in C allocates what an opcode claims."""
-
+class _Unpickler(BoundedUnpickler):
     def __init__(self, data: bytes) -> None:
-        super().__init__(io.BytesIO(data), encoding="latin1")
-        self._left = 4 * len(data) + 1000  # of values that may still be copied
+        super().__init__(io.BytesIO(data), len(data))
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         known: dict[tuple[str, str], Callable[..., Any]] = {
@@ -144,36 +140,25 @@ class _Unpickler(pickle._Unpickler):
             raise _RefusedError("an object with a state")
         target.build(state)
 
-    def byte_array(self) -> None:
-        """As bytes; the unpickler would allocate what the opcode claims."""
-        (size,) = struct.unpack("<Q", self.read(8))  # type: ignore[attr-defined]
-        self.append(self.read(size))  # type: ignore[attr-defined]
-
     def refuse(self) -> None:
         raise _RefusedError("an object")
 
     dispatch: ClassVar[dict[int, Any]] = {
-        **pickle._Unpickler.dispatch,
+        **BoundedUnpickler.dispatch,
         pickle.BUILD[0]: build,
-        pickle.BYTEARRAY8[0]: byte_array,
         **dict.fromkeys((opcode[0] for opcode in REFUSED), refuse),
     }
 
     def _ordered(self, items: Any = ()) -> Any:
-        self._charge(items)
+        self.charge(items)
         return OrderedDict(items)
 
     def _encoded(self, text: Any, encoding: str) -> bytes:
         """How Python 2 and 3 exchange bytes; other codecs could unpack something."""
-        self._charge(text)
+        self.charge(text)
         if encoding not in ("latin1", "latin-1"):
             raise _RefusedError("_codecs.encode")
         return str(text).encode("latin1")
-
-    def _charge(self, value: Any) -> None:
-        self._left -= len(value)
-        if self._left < 0:
-            raise _RefusedError("its values repeat each other without bound")
 
 
 def _name_only(*_: Any) -> Any:

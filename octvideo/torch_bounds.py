@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from octvideo.errors import CheckpointError
-from octvideo.expansion import expanded_size
+from octvideo.expansion import GROWTH, BoundedUnpickler, ExpansionError, expanded_size
 
-GROWTH = 4  # bytes of tensors per byte of file: tied weights are stored once and count twice
 SLACK = 2**20
 
 # Bytes per number of what a pickle calls torch.FloatStorage, ...
@@ -71,7 +70,7 @@ def check_bounds(file: IO[bytes], path: str) -> None:
     file.seek(0)
     try:
         (_check_zip if is_zip else _check_legacy)(file, num_bytes)
-    except _TooLargeError as error:
+    except (_TooLargeError, ExpansionError) as error:
         raise CheckpointError(
             f"{path}: refused, {error}; no file that torch.save writes does that"
         ) from None
@@ -136,16 +135,12 @@ class _Limited:
         return self._file.read(min(count, max(self._num_bytes - self._file.tell(), 0)))
 
 
-class _DryRun(pickle._Unpickler):
-    """Runs a pickle without building anything of torch's.
-
-    storages: key -> bytes. The unpickler in Python, because the one in C allocates what an opcode claims.
-    """
+class _DryRun(BoundedUnpickler):
+    """Runs a pickle without building anything of torch's. storages: key -> bytes."""
 
     def __init__(self, file: Any, num_bytes: int) -> None:
-        super().__init__(file, encoding="latin1")
+        super().__init__(file, num_bytes)
         self.storages: dict[str, int] = {}
-        self._left = GROWTH * num_bytes + 1000  # values that may still be copied
         self._tensor_bytes = 0
 
     def find_class(self, module: str, name: str) -> Any:
@@ -190,34 +185,29 @@ class _DryRun(pickle._Unpickler):
         state = self.stack.pop()  # type: ignore[attr-defined]
         if not isinstance(self.stack[-1], OrderedDict | _Tensor):  # type: ignore[attr-defined]
             raise _NotPlainError("an object with a state")
-        self._charge(state if isinstance(state, dict) else ())
+        self.charge(state if isinstance(state, dict) else ())
 
-    dispatch = pickle._Unpickler.dispatch | {pickle.BUILD[0]: build}  # type: ignore[assignment]
+    dispatch = BoundedUnpickler.dispatch | {pickle.BUILD[0]: build}  # type: ignore[assignment]
 
     def finish(self, value: Any, num_bytes: int) -> None:
         """Refuse values that are nested without end, or that repeat each other more than the file is long."""
         if self._tensor_bytes > GROWTH * num_bytes + SLACK:
             raise _TooLargeError(f"it describes {self._tensor_bytes:,} bytes of tensors")
         if expanded_size(value) > GROWTH * num_bytes + 1000:
-            raise _TooLargeError("its values repeat each other without bound")
+            raise ExpansionError
 
     def _copying(self, make: Callable[..., Any]) -> Callable[..., Any]:
         """`make`, which copies what it is given: a few bytes of pickle could do that a million times."""
 
         def charged(*values: Any) -> Any:
             for value in values:
-                self._charge(value)
+                self.charge(value)
             return make(*values)
 
         return charged
 
-    def _charge(self, value: Any) -> None:
-        self._left -= len(value)
-        if self._left < 0:
-            raise _TooLargeError("its values repeat each other without bound")
-
     def _encoded(self, text: str, encoding: str = "utf-8") -> bytes:
-        self._charge(text)
+        self.charge(text)
         if encoding not in ("latin1", "latin-1"):
             raise _NotPlainError("_codecs.encode")
         return text.encode(encoding)

@@ -83,8 +83,8 @@ def doubled(levels):
     """A list of two references to a list of two references ...: 2 ** levels values when they are walked through."""
     out = b"]q\x00"
     for level in range(1, levels):
-        before = bytes([level - 1])
-        out += b"](h" + before + b"h" + before + b"eq" + bytes([level])
+        before = b"h" + bytes([level - 1])
+        out += b"0](" + before + before + b"eq" + bytes([level])
     return out
 
 
@@ -95,15 +95,20 @@ def copied(times):
     return b"}q\x00(" + entries + b"u" + b"](" + copy * times + b"e"
 
 
+CLAIM = b"\x96" + struct.pack("<Q", 2**31 - 1)  # BYTEARRAY8 of 2 GB
+MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how the old format begins
 FILL = {"archive/data/0": b"\0" * 400}
 BOMBS = {
     "bytearray": archive(
         b"\x80\x02(" + b"c__builtin__\nbytearray\n(J\xff\xff\xff\x7ftR" * 3 + b"l."
     ),
+    "a claimed bytearray": archive(dictionary(CLAIM)),
+    "a claimed bytearray in the old format": MAGIC + b"\x80\x05" + CLAIM,
     "a tensor class": archive(dictionary(b"ctorch\nFloatTensor\n" + number(2**33) + b"\x85R")),
     "hex of hex": archive(
         dictionary(
-            b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x06\x00\x00\x00latin1\x86R"
+            b"c_codecs\nencode\n" * 2
+            + b"X\x01\x00\x00\x00aX\x06\x00\x00\x00latin1\x86R"
             + b"X\x03\x00\x00\x00hex\x86R"
         )
     ),

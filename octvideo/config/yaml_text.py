@@ -11,7 +11,7 @@ from octvideo.config.defaults import Tree
 from octvideo.errors import ConfigError
 from octvideo.expansion import expanded_size
 
-MAX_BYTES = 2**20
+MAX_BYTES = 2**18
 MAX_NODES = 10_000  # every alias expanded; the largest file of configs/ has under 200
 MAX_NUMBER = 100  # characters
 
