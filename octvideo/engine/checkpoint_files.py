@@ -10,6 +10,7 @@ Names sort in the order of training.
 import logging
 import re
 import zipfile
+from typing import Any
 
 from iopath.common.file_io import g_pathmgr
 
@@ -27,17 +28,16 @@ def checkpoint_name(epoch: int, samples: int = 0) -> str:
     return f"checkpoint_epoch_{epoch:05d}" + (f"_sample_{samples:08d}" if samples else "") + ".pyth"
 
 
-def is_whole(path: str) -> bool:
-    """Can all of it be read, every checksum right?"""
+def read_whole(path: str) -> dict[str, Any] | None:
+    """What the file holds, every checksum right; None where not all of it can be read."""
     try:
         with g_pathmgr.open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             if archive.testzip() is not None:
-                return False
-        read_torch_file(path)
+                return None
+        return read_torch_file(path)
     # What damaged bytes make a reader raise has no end.
     except Exception:
-        return False
-    return True
+        return None
 
 
 def list_checkpoints(folder: str) -> list[str]:
@@ -47,13 +47,20 @@ def list_checkpoints(folder: str) -> list[str]:
     return [f"{folder}/{name}" for name in sorted(g_pathmgr.ls(folder)) if NAME.fullmatch(name)]
 
 
-def find_latest(folder: str) -> str | None:
-    """The newest whole checkpoint; a torn one is passed over with a warning. None: there is none."""
+def read_latest(folder: str) -> tuple[str, dict[str, Any]] | None:
+    """The newest whole checkpoint, and what it holds; a torn one is passed over with a warning. None: there is none."""
     for path in reversed(list_checkpoints(folder)):
-        if is_whole(path):
-            return path
+        # Read once: torch may read damaged bytes the one time and not the other.
+        if (content := read_whole(path)) is not None:
+            return path, content
         logger.warning("%s: torn or truncated, passed over for the checkpoint before it", path)
     return None
+
+
+def find_latest(folder: str) -> str | None:
+    """The path of the newest whole checkpoint."""
+    found = read_latest(folder)
+    return found[0] if found else None
 
 
 def prune(folder: str, keep: int) -> None:

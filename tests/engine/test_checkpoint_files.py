@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import resource
 import signal
 from pathlib import Path
@@ -13,9 +14,10 @@ import torch
 from octvideo.engine.checkpoint_files import (
     checkpoint_name,
     find_latest,
-    is_whole,
     list_checkpoints,
     prune,
+    read_latest,
+    read_whole,
 )
 from octvideo.errors import CheckpointError
 from octvideo.torch_file import read_torch_file, write_torch_file
@@ -88,6 +90,26 @@ def test_a_bit_that_flips_anywhere_is_never_taken_for_whole(tmp_path):
             state = read_torch_file(second)
             assert state["epoch"] == 2
             assert torch.equal(state["w"], torch.full((500,), 2))
+
+
+def test_bytes_of_any_kind_that_change_anywhere_are_never_taken_for_whole(tmp_path):
+    first, second = write(tmp_path, 1, 2)
+    content = Path(second).read_bytes()
+    draw = random.Random(0)
+    for _ in range(40):
+        start, end = sorted(draw.randrange(len(content)) for _ in range(2))
+        some = draw.randbytes(draw.randint(1, 300))
+        for damaged in (
+            content[:start],
+            content[:start] + content[end:],
+            content[:start] + some + content[start + len(some) :],
+            content[:start] + bytes(len(some)) + content[start + len(some) :],
+        ):
+            Path(second).write_bytes(damaged)
+
+            path, state = read_latest(str(tmp_path))
+
+            assert path == first or torch.equal(state["w"], torch.full((500,), 2))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "torn", "empty", "one byte"])
@@ -182,7 +204,7 @@ def test_a_registered_path_handler_serves_checkpoints(tmp_path):
 
     assert path == "store://run/checkpoints/checkpoint_epoch_00001.pyth"
     assert (tmp_path / "run/checkpoints/checkpoint_epoch_00001.pyth").exists()
-    assert is_whole(path)
+    assert read_whole(path) is not None
     assert find_latest("store://run/checkpoints") == path
     assert read_torch_file(path)["epoch"] == 1
 

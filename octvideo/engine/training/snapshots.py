@@ -10,7 +10,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from octvideo.checkpoint import Checkpoint
-from octvideo.engine.checkpoint_files import checkpoint_name, find_latest, prune
+from octvideo.engine.checkpoint_files import checkpoint_name, prune, read_latest
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.ema import ModelAverage
 from octvideo.engine.training.optim import load_optimizer_state
@@ -110,14 +110,15 @@ class Snapshots:
 
     def resume(self) -> Progress | None:
         """Restore the newest whole checkpoint of the folder, the same on all ranks. None: there is none."""
-        path = self.procs.from_main(find_latest(self.folder) if self.procs.is_main else None)
+        found = read_latest(self.folder) if self.procs.is_main else None
+        path = self.procs.from_main(found[0] if found else None)
         if path is None:
             return None
         if not self.options.auto_resume:
             raise CheckpointError(
                 f"{path} is in the way: choose another OUTPUT_DIR or set TRAIN.AUTO_RESUME True"
             )
-        checkpoint = Checkpoint.read(path)
+        checkpoint = Checkpoint.of(found[1], path) if found else Checkpoint.read(path)
         differences = self.identity.differences(checkpoint) if self.identity else []
         progress = self.restore(checkpoint)
         self.last_saved = path
