@@ -10,7 +10,7 @@ from octvideo.errors import did_you_mean, exit_on_user_error
 
 # Command -> what it does; octvideo/cli/<command>.py does it.
 COMMANDS = {
-    "train": "train the network of a config, then test it",
+    "train": "train on a folder of videos, or what a config describes, and test it",
     "test": "test a checkpoint on all views of every video of a list",
     "predict": "name what happens in videos",
     "features": "save the pooled features of videos",
