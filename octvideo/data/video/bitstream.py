@@ -58,12 +58,14 @@ class _Numbered(ABC):
         return contents[0]._replace(num_pictures=len(contents)) if contents else Content(0)
 
     def _units(self, data: bytes) -> Iterator[bytes]:
-        """The beginnings of the units. Raises ValueError where the lengths do not add up."""
+        """The beginnings of the units. Raises ValueError where their lengths do not add up or a header is damaged."""
         position, size = 0, self._length_size
         while position + size < len(data):
             length = int.from_bytes(data[position : position + size], "big")
             if length < 2 or position + size + length > len(data):
                 break
+            if data[position + size] & 0x80:
+                raise ValueError("the bit that must be 0 is set: decoders pass over this unit")
             yield data[position + size : position + size + min(length, 1000)]
             position += size + length
         if position != len(data):
@@ -147,16 +149,23 @@ class _H265(_Numbered):
     def __init__(self, extradata: bytes) -> None:
         self._sequences: dict[int, tuple[bool, int, Picture]] = {}
         self._pictures: dict[int, tuple[int, int, int]] = {}
+        self._is_ended = self._drops_leading = False
         super().__init__((extradata[21] & 3) + 1, _sets_of_h265(extradata))
 
     def _take(self, unit: bytes) -> Content | None:
-        kind = unit[0] >> 1 & 63
+        kind, layer = unit[0] >> 1 & 63, (unit[0] & 1) << 5 | unit[1] >> 3
+        if not unit[1] & 7:
+            raise ValueError("a layer in time that there is not: decoders pass over this unit")
+        if layer:
+            return None  # A second view or a refinement, which decoders leave out.
         if kind == 33:
             self._take_sequence(Bits(unit[2:]))
         elif kind == 34:
             bits = Bits(unit[2:24])
             number, sequence, _ = bits.number(), bits.number(), bits.take(1)
             self._pictures[number] = sequence, bits.take(1), bits.take(3)
+        elif kind in (36, 37):
+            self._is_ended = True
         elif kind < 32 and unit[2] & 0x80:
             return self._picture(kind, unit[1] & 7 == 1, Bits(unit[2:26]))
         return None
@@ -178,10 +187,17 @@ class _H265(_Numbered):
         self._sequences[number] = has_planes, bits.number() + 4, picture
 
     def _picture(self, kind: int, is_base_layer: bool, bits: Bits) -> Content:
-        bits.take(2 if 16 <= kind < 24 else 1)
+        bits.take(1)
+        if 16 <= kind < 24 and bits.take(1) and self.parameters.sizes:
+            raise ValueError("a restart that drops pictures which were not shown yet")
         sequence, has_output, num_extra = self._pictures[bits.number()]
         has_planes, order_bits, picture = self._sequences[sequence]
         self.parameters.note(picture)
+        if 16 <= kind < 24:
+            self._drops_leading = kind != 21 or self._is_ended
+            self._is_ended = False
+        elif kind in (8, 9) and self._drops_leading:
+            raise ValueError("a picture that refers to those before the restart: decoders drop it")
         if is_restart := kind in (19, 20):
             self._order = order = 0
         else:

@@ -26,14 +26,15 @@ class Mpeg4:
         return Content(len(kinds) if is_coded else 0, kinds[:1] == [0], 2 in kinds)
 
     def _is_coded(self, header: bytes) -> bool:
-        """Not for a picture that says it is to be passed over."""
+        """Not for a picture that says it is to be passed over, nor where a marker bit shows that its header is damaged."""
         bits = Bits(header, is_escaped=False)
         try:
             bits.take(2)
             while bits.take(1):
                 pass
-            bits.take(1 + self._time_bits + 1)
-            return not self._time_bits or bool(bits.take(1))
+            marker = bits.take(1)
+            bits.take(self._time_bits)
+            return not self._time_bits or bool(marker & bits.take(1) & bits.take(1))
         except ValueError:
             return False
 

@@ -54,6 +54,28 @@ def test_sound_pictures_are_not_doubted(tmp_path, codec, parameters, reason):
     assert_frames_of_a_sequential_decode(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "num_bits"), [("plain.mp4", 8), ("no_b.mkv", 8), ("part2.avi", 0), ("h265.mp4", 16)]
+)
+def test_a_picture_whose_header_makes_decoders_pass_over_it_is_not_counted(
+    tmp_path, sound, name, num_bits
+):
+    """Bits of the unit's header behind its length; of part 2 the marker bits around the time."""
+    path = sound(name)
+    places = [32 + bit for bit in range(num_bits)] or [35, 41]
+
+    for place in places:
+
+        def change(contents, place=place):
+            data = bytearray(contents[5])
+            data[place // 8] ^= 128 >> place % 8
+            return [*contents[:5], bytes(data), *contents[6:]]
+
+        damaged = copy_contents(path, tmp_path / f"{place}_{name}", change)
+        with suppress(DecodeError), open_video(damaged) as video:
+            assert video.info.num_frames == probe(damaged).num_frames, place
+
+
 def without(k):
     return lambda contents: [*contents[:k], None, *contents[k + 1 :]]
 
