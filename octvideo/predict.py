@@ -11,8 +11,9 @@ from tqdm import tqdm
 from octvideo.data.lists.video_list import VideoEntry, read_list
 from octvideo.data.prepare.video_files import VIDEO_SUFFIXES, find_videos
 from octvideo.data.remote import local_path
-from octvideo.data.video.decode import iter_frames, open_video
+from octvideo.data.video.decode import iter_frames, look_at
 from octvideo.data.video.encode import write_video
+from octvideo.data.video.times import with_end
 from octvideo.engine.prediction.columns import check_suffix
 from octvideo.engine.prediction.named import NamedVideo
 from octvideo.engine.prediction.outputs import FEATURES, PREDICTIONS
@@ -116,10 +117,9 @@ def write_named_video(
 ) -> None:
     """The video with its top classes drawn over time, each frame at its true time, and its sound.
 
-    Streams: memory does not grow with the length.
+    Streams: memory grows by a few numbers a frame.
     """
-    with open_video(video) as file:
-        info, times = file.info, file.timing(exact_times=True).times
+    info, times = look_at(video)
     timeline = recognizer.timeline(
         _counted(video, info.num_frames, "recognise"),
         window_seconds=window_seconds,
@@ -136,7 +136,7 @@ def write_named_video(
     frames = annotated(
         _counted(video, info.num_frames, "write"), info.fps, rankings, middles, times
     )
-    shown = [*times, max(info.duration_seconds, times[-1])]
+    shown = with_end(times, info.duration_seconds)
     write_video(output, frames, info.fps, times=shown, sound_of=video)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import Timing
-from octvideo.data.video.decode import iter_frames, open_video
+from octvideo.data.video.decode import iter_frames, look_at, open_video
 from octvideo.data.video.frame_source import FrameSource
 from octvideo.data.video.video import Prepare
 from octvideo.errors import ConfigError
@@ -60,8 +60,7 @@ def streamed(
         return
     _refuse_times(source, fps, times)
     with _on_disk(source) as path:
-        with open_video(path) as video:
-            info, times = video.info, video.timing(exact_times=True).times
+        info, times = look_at(path)
         # A damaged file is announced with the frames that decode, and is left before the damage.
         yield islice(iter_frames(path), info.num_frames), info.fps, times
 

@@ -14,9 +14,10 @@ from octvideo.data.prepare.parallel import for_each
 from octvideo.data.prepare.video_files import find_videos
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import ClipRule, short_side_size
-from octvideo.data.video.decode import iter_frames, open_video
+from octvideo.data.video.decode import iter_frames, look_at
 from octvideo.data.video.encode import write_video
-from octvideo.data.video.video import Video
+from octvideo.data.video.info import VideoInfo
+from octvideo.data.video.times import with_end
 from octvideo.errors import DataError
 
 _MEASURED = 12  # videos
@@ -83,12 +84,12 @@ def resize_video(source: str, target: str, short_side: int, gop: int, crf: int) 
     Frame k of the result is frame k of the source, at the same time where the frame rate varies.
     """
     try:
-        with open_video(source) as video:
-            info, times = video.info, _uneven_times(video)
+        info, times = look_at(source)
+        shown = with_end(times, info.duration_seconds) if _is_uneven(info, times) else None
         size = short_side_size(info.height, info.width, min(short_side, info.height, info.width))
         # A damaged file is announced with the frames that decode: the iterator is left before it meets the damage.
         frames = islice(iter_frames(source), info.num_frames)
-        write_video(target, frames, info.fps, size=size, gop=gop, crf=crf, times=times)
+        write_video(target, frames, info.fps, size=size, gop=gop, crf=crf, times=shown)
     except DecodeError as error:
         return error.cause
     except OSError as error:
@@ -98,11 +99,9 @@ def resize_video(source: str, target: str, short_side: int, gop: int, crf: int) 
     return ""
 
 
-def _uneven_times(video: Video) -> Sequence[float] | None:
-    """Seconds of each frame, and of the end of the last; None when all are within half a frame of a constant rate."""
-    info, times = video.info, video.timing(exact_times=True).times
-    uneven = any(abs(second * info.fps - frame) > 0.5 for frame, second in enumerate(times))
-    return [*times, max(info.duration_seconds, times[-1])] if uneven else None
+def _is_uneven(info: VideoInfo, times: Sequence[float]) -> bool:
+    """Whether a frame is more than half a frame away from where a constant rate would have it."""
+    return any(abs(second * info.fps - frame) > 0.5 for frame, second in enumerate(times))
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,13 +222,14 @@ def decode_all(path: str, options: dict[str, str], most: int | None = None) -> D
     return decoded
 
 
-def frame_times(path: str, info: VideoInfo) -> list[float]:
+def frame_times(path: str, info: VideoInfo) -> "array[float]":
     """Seconds of each frame from the first: of the packets where they tell, else of a sequential decode."""
     with opened(path) as container:
         layout = layout_of(container, info)
         if not layout.unclear:
-            return _seconds_of(layout, container.streams.video[0]).tolist()
-    return true_times(decode_all(path, {}, info.num_frames).stamps, info.fps).tolist()
+            return array("d", _seconds_of(layout, container.streams.video[0]).tobytes())
+    stamps = decode_all(path, {}, info.num_frames).stamps
+    return array("d", true_times(stamps, info.fps).tobytes())
 
 
 def layout_of(container: Any, info: VideoInfo) -> StreamMap:

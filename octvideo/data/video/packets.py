@@ -69,15 +69,15 @@ class PacketTable:
         )
 
     def column(self, name: str) -> Numbers:
-        """pts, dts, pos, size or order: int64 (packets,)."""
-        return np.array(self._columns[name], np.int64)
+        """pts, dts, pos, size or order: int64 (packets,), a view. No packet can be added while there is one."""
+        return np.frombuffer(self._columns[name], np.int64)
 
     def has(self, flag: int) -> NDArray[np.bool_]:
-        return np.frombuffer(bytes(self._flags), np.uint8) & flag > 0
+        return np.frombuffer(self._flags, np.uint8) & flag > 0
 
     @property
     def pictures(self) -> NDArray[np.int8]:
-        return np.array(self._pictures, np.int8)
+        return np.frombuffer(self._pictures, np.int8)
 
 
 def _none() -> Numbers:
@@ -89,7 +89,7 @@ class StreamMap:
     """pts: of the frames shown, in display order. restarts: pts at which decoding may begin, ascending.
 
     unclear: why frame numbers do not follow from the packets, "" when they do; then the rest is complete.
-    packets: int64 (4, packets) pts, dts, position and size of every packet in file order: by them a jump is checked.
+    packets: pts, dts, position and size of every packet in file order: by them a jump is checked.
     restart_places: which packets the restarts are. open_gop: keyframes that are no restart are present: some decoders
     jump to them all the same. num_hidden: packets that an edit list hides. last_duration: of the last frame, in ticks.
     """
@@ -97,7 +97,7 @@ class StreamMap:
     pts: Numbers = field(default_factory=_none)
     restarts: Numbers = field(default_factory=_none)
     restart_places: Numbers = field(default_factory=_none)
-    packets: Numbers = field(default_factory=_none)
+    packets: tuple[Numbers, ...] = ()
     unclear: str = ""
     open_gop: bool = False
     num_hidden: int = 0
@@ -128,7 +128,7 @@ def _map(table: PacketTable, is_restart: NDArray[np.bool_]) -> StreamMap:
         pts=np.sort(pts[~is_hidden]),
         restarts=pts[places],
         restart_places=places,
-        packets=np.stack([table.column(name) for name in ("pts", "dts", "pos", "size")]),
+        packets=tuple(table.column(name) for name in ("pts", "dts", "pos", "size")),
         open_gop=bool((is_key & ~is_restart).any()),
         num_hidden=int(is_hidden.sum()),
         last_duration=table.last_duration,
@@ -183,30 +183,35 @@ def index_differs(path: str, container: Any, layout: StreamMap) -> bool:
     stream = container.streams.video[0]
     pts, dts, positions, _ = layout.packets
     clock = pts if "matroska" in container.format.name else dts
-    restarts = set(clock[layout.restart_places].tolist())
     before = _marked(stream)
     if container.format.name == "avi":
-        entries = [entry.pos + 8 for entry in stream.index_entries]  # 8: a chunk's name and size
+        entries = array("q", (entry.pos + 8 for entry in stream.index_entries))  # name and size
         if not np.array_equal(entries, positions):
             return True
     container.seek(int(layout.restarts[-1]), stream=stream)
     after = _marked(stream)
-    return after != before or set(after) != restarts or not _are_cues_true(path, container, after)
+    restarts = np.unique(clock[layout.restart_places])
+    is_true = np.array_equal(after, before) and np.array_equal(np.unique(after[0]), restarts)
+    return not (is_true and _are_cues_true(path, container, after))
 
 
-def _are_cues_true(path: str, container: Any, met: dict[int, int]) -> bool:
+def _are_cues_true(path: str, container: Any, met: Numbers) -> bool:
     """Whether Matroska's cues name every keyframe that was met, and where; other containers have none."""
     if "matroska" not in container.format.name:
         return True
     with opened(path, probes=False) as fresh:
         stream = fresh.streams.video[0]
-        fresh.seek(min(met), stream=stream)
-        return _marked(stream) == met
+        fresh.seek(int(met[0].min()), stream=stream)
+        return np.array_equal(_marked(stream), met)
 
 
-def _marked(stream: Any) -> dict[int, int]:
-    """Timestamp -> position of the keyframes in the index."""
-    return {entry.timestamp: entry.pos for entry in stream.index_entries if entry.is_keyframe}
+def _marked(stream: Any) -> Numbers:
+    """Timestamps and positions of the keyframes in the index: int64 (2, keyframes)."""
+    found = array("q")
+    for entry in stream.index_entries:
+        if entry.is_keyframe:
+            found.extend((entry.timestamp, entry.pos))
+    return np.frombuffer(found, np.int64).reshape(-1, 2).T
 
 
 def look_through(

@@ -103,17 +103,19 @@ def _facts(packet: Any) -> tuple[int, int, int, int]:
 
 
 def _is_packet(packet: Any, packets: Any, place: int) -> bool:
-    if place >= packets.shape[1]:
+    if place >= len(packets[0]):
         return False
-    expected, found = packets[:, place], np.array(_facts(packet), np.int64)
+    expected, found = [column[place] for column in packets], _facts(packet)
     # Matroska does not know the decoding time of the packets right after a jump.
-    return bool((expected[[0, 2, 3]] == found[[0, 2, 3]]).all())
+    return all(expected[k] == found[k] for k in (0, 2, 3))
 
 
 def _place_of(packet: Any, packets: Any, goal: int) -> int:
     """Which packet this is; -1 for none at or before `goal`."""
     if _is_packet(packet, packets, goal):
         return goal
-    facts = np.array(_facts(packet), np.int64)
-    same = np.flatnonzero((packets[:, :goal] == facts[:, None]).all(0))
-    return int(same[-1]) if len(same) else -1
+    same = np.ones(goal, np.bool_)
+    for column, fact in zip(packets, _facts(packet), strict=True):
+        same &= column[:goal] == fact
+    places = np.flatnonzero(same)
+    return int(places[-1]) if len(places) else -1

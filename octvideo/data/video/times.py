@@ -1,5 +1,6 @@
 """When frames are shown: the one place that turns timestamps into seconds."""
 
+from array import array
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -40,7 +41,11 @@ def _is_reordered(times: Seconds) -> bool:
     """Whether the stamps are those of the frames, only not each frame's own."""
     places = np.argsort(times, kind="stable")
     moved = np.abs(places - np.arange(len(times))).max()
-    return not np.isnan(times).any() and moved <= _MAX_REORDERING and len(set(times)) == len(times)
+    return (
+        not np.isnan(times).any()
+        and moved <= _MAX_REORDERING
+        and len(np.unique(times)) == len(times)
+    )
 
 
 def _rebased(times: Seconds, interval: float) -> Seconds:
@@ -60,6 +65,13 @@ def _rebased(times: Seconds, interval: float) -> Seconds:
             here, offset = last + interval, last + interval - stamp
         result[k] = last = max(here, last + 1e-6)
     return result
+
+
+def with_end(times: Sequence[float], duration_seconds: float) -> "array[float]":
+    """When frames are shown, and behind them when the last one ends."""
+    shown = array("d", times)
+    shown.append(max(duration_seconds, times[-1]))
+    return shown
 
 
 def rate_and_duration(

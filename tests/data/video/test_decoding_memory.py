@@ -1,7 +1,9 @@
 """Memory does not grow with a file's length, nor beyond what a network sees with its size."""
 
+import gc
 import subprocess
 import sys
+import tracemalloc
 
 import av
 import numpy as np
@@ -9,10 +11,12 @@ import pytest
 import torch
 from coded_videos import write_clip
 
+import octvideo
 from octvideo.data import open_video
 from octvideo.data.clips.views import ViewSpec, read_clips
 from octvideo.data.sampling import ClipRule
 from octvideo.data.transforms import resize_short_side
+from octvideo.predict import write_named_video
 
 MEASURED = """
 import resource, sys
@@ -84,6 +88,45 @@ def test_memory_does_not_grow_with_the_length(tmp_path, work):
     growth, _ = megabytes(long, work)
 
     assert growth < short_growth + 25
+
+
+def traced_peak(work, *arguments, **options):
+    """Bytes that Python and NumPy held at most; FFmpeg's own are not among them."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        work(*arguments, **options)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("gop", [1, 25])
+@pytest.mark.parametrize("work", ["timeline", "named video"])
+def test_names_over_time_keep_a_few_numbers_of_each_frame(tmp_path, tiny_checkpoint, work, gop):
+    recognizer = octvideo.load(tiny_checkpoint)
+    windows = {"window_seconds": 2, "stride_seconds": 40}
+    path = tmp_path / "tiny.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": str(gop), "bf": "0"})
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for number in range(100):
+            image = np.full((32, 32, 3), number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+
+    def peak_of(times):
+        video = repeated(path, tmp_path / f"{times}.mp4", times)
+        if work == "timeline":
+            return traced_peak(recognizer.timeline, video, **windows)
+        return traced_peak(
+            write_named_video, recognizer, video, tmp_path / "named.mp4", top_k=1, **windows
+        )
+
+    peak_of(10)  # What is imported and built once is not counted.
+
+    assert (peak_of(30) - peak_of(10)) / 2000 < 150
 
 
 @pytest.mark.slow
