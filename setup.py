@@ -21,7 +21,8 @@ EXTRAS = {
     "serve": ["fastapi>=0.110", "uvicorn>=0.29"],
     "parquet": ["pyarrow>=14"],
     "ray": ["ray[data]>=2.9"],
-    "torchcodec": ["torchcodec>=0.2"],
+    # 0.14 and later load only beside a torch with CUDA; docs/decoders.md.
+    "torchcodec": ["torchcodec>=0.11,<0.14"],
     "hub": ["huggingface_hub>=0.23"],
 }
 

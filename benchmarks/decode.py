@@ -8,6 +8,7 @@ is the median over the rounds (and their quartiles) of the ratio to the bare loo
 """
 
 import argparse
+import importlib.util
 import random
 import statistics
 import tempfile
@@ -33,6 +34,14 @@ Read = Callable[[str, list[int]], np.ndarray]
 
 def bare_decord(path: str, indices: list[int]) -> np.ndarray:
     return decord.VideoReader(path, num_threads=1).get_batch(indices).asnumpy()
+
+
+def bare_torchcodec(path: str, indices: list[int]) -> np.ndarray:
+    """It scans the file first."""
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1)
+    return decoder.get_frames_at(indices).data.numpy()
 
 
 def bare_pyav(path: str, indices: list[int]) -> np.ndarray:
@@ -141,6 +150,12 @@ def main() -> None:
                 "auto, first look": ours("auto", cold=True),
                 "decord, first look": ours("decord", cold=True),
             }
+            if importlib.util.find_spec("torchcodec"):
+                by_decord |= {
+                    "bare torchcodec": bare_torchcodec,
+                    "torchcodec, with the index": ours("torchcodec", index),
+                    "torchcodec, first look": ours("torchcodec", cold=True),
+                }
             compare(by_decord, "bare decord", paths, 10 * FPS, args.rounds)
             by_pyav = {"bare pyav": bare_pyav, "pyav, with the index": ours("pyav", index)}
             compare(by_pyav, "bare pyav", paths, 10 * FPS, args.rounds)

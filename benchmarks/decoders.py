@@ -1,13 +1,13 @@
 """Which decoder gives the frame that was asked for: a scorecard over a folder of videos.
 
-    python benchmarks/decoders.py FOLDER [--generated] [--frames 12] [--out scorecard.md]
+    python benchmarks/decoders.py FOLDER [--generated] [--encodings] [--frames 12] [--out scorecard.md]
 
 Every decoder that is installed (octvideo, decord, PyAV in the usual loop, OpenCV, torchcodec) reads the same frames of
 every file, in random order, in a process of its own. The truth is one sequential decode with PyAV on one thread, as
 displayed. Decoders convert colors in their own ways: a frame is right when no other frame of the file is nearer to what
 came out. Each decoder is given all numbers at once where it can take them. Printed are the frames that are wrong, what
-was refused, CPU time and memory. --generated: also encodings that
-are made here, of kinds that are known to mislead.
+was refused, CPU time and memory. --generated, --encodings: also files that are made here: some of kinds that are known
+to mislead, and some 140 encodings of one scene.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from typing import Any
 
 import av
 import numpy as np
+from made_encodings import write_encodings
 from mutations import write_good
 from sequential_decode import displayed, plain
 
@@ -135,7 +136,7 @@ class Score:
     cpu_seconds: float = 0.0
 
     def __str__(self) -> str:
-        return self.problem or (f"{self.wrong} of {self.asked} wrong" if self.wrong else "exact")
+        return self.problem or (f"{self.wrong} wrong" if self.wrong else "exact")
 
 
 @dataclass
@@ -260,9 +261,10 @@ def as_markdown(card: Card) -> str:
     for file in files:
         cells = [str(card.scores[name][file]) for name in names]
         if any(cell != "exact" for cell in cells):
-            lines.append(f"| {file} | {' | '.join(cells)} |")
+            told = [cell.replace("exact", "") for cell in cells]
+            lines.append(f"| {file} | {' | '.join(told)} |")
     summary = [
-        f"{len(files)} files; the table shows those that some decoder does not read exactly.",
+        f"{len(files)} files. Below are those that some decoder does not read exactly; an empty cell is exact.",
         "",
         "| | exact | wrong frames | refused, crash or hang | CPU ms a frame | MB added |",
         "|---|---|---|---|---|---|",
@@ -281,7 +283,7 @@ def as_markdown(card: Card) -> str:
 
 
 def write_generated(folder: Path) -> None:
-    """The encodings of mutations.py, and what misleads: an index that is false or gone, a display matrix."""
+    """The files that mutations.py damages, and what misleads: an index that is false or gone, a display matrix."""
     good = write_good(folder)
     plain = good["plain.mp4"]
     (folder / "no_sync_table.mp4").write_bytes(plain.replace(b"stss", b"free"))
@@ -296,7 +298,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--generated", action="store_true")
+    parser.add_argument("--generated", action="store_true", help="kinds that are known to mislead")
+    parser.add_argument("--encodings", action="store_true", help="all of made_encodings.py")
     parser.add_argument("--frames", type=int, default=12, help="of each file (12)")
     parser.add_argument("--out", type=Path, help="a .md for the tables")
     parser.add_argument("--child", choices=DECODERS, help=argparse.SUPPRESS)
@@ -304,14 +307,16 @@ def main() -> None:
     if args.child:
         _child(args.child)
         return
-    if not (args.folder or args.generated):
-        parser.error("name a folder of videos, or give --generated")
+    if not (args.folder or args.generated or args.encodings):
+        parser.error("name a folder of videos, or give --generated or --encodings")
     av.logging.set_level(av.logging.PANIC)
     with tempfile.TemporaryDirectory() as name:
         files = look_below(args.folder).videos if args.folder else []
         if args.generated:
             write_generated(Path(name))
-            files += sorted(Path(name).iterdir())
+        if args.encodings:
+            write_encodings(Path(name))
+        files += sorted(Path(name).iterdir())
         text = as_markdown(score(files, args.frames))
     print(text)
     if args.out:

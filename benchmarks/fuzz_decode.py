@@ -9,6 +9,7 @@ damaged inside, and no whole decode (`probe`, hence the index) has looked at the
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import random
@@ -93,6 +94,10 @@ def _decord(path: str, truth: Truth, draw: random.Random, **options: Any) -> str
         reading._note = None
 
 
+def _torchcodec(path: str, truth: Truth, draw: random.Random) -> str:
+    return _decord(path, truth, draw, backend="torchcodec")
+
+
 def _decord_with_index(path: str, truth: Truth, draw: random.Random) -> str:
     return _decord(path, truth, draw, known=probe(path))
 
@@ -106,6 +111,8 @@ ENTRANCES: dict[str, Callable[[str, Truth, random.Random], str]] = {
     "worker": _decord,
     "worker with index": _decord_with_index,
 }
+if importlib.util.find_spec("torchcodec"):
+    ENTRANCES["worker with torchcodec"] = _torchcodec
 
 
 def read_mutant(

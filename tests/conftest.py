@@ -19,6 +19,7 @@ SKIP_REASONS = (
     "no Triton",
     "kernels are compiled",
     "no huggingface_hub",
+    "no torchcodec",
 )
 
 # Triton asks for it wherever a kernel is defined, those of its own library included: before anything

@@ -142,6 +142,7 @@ class VideoTask(Task):
             transform=build_data.clip_transform(cfg),
             seed=cfg.RNG_SEED,
             multilabel_classes=cfg.MODEL.NUM_CLASSES if data.MULTI_LABEL else None,
+            backend=data.DECODER,
             index=build_data.open_index(path),
         )
 
@@ -172,6 +173,7 @@ class VideoTask(Task):
             open_list(cfg, path),
             spec,
             classes=matched,
+            backend="pyav" if cfg.DATA.DECODER == "auto" else cfg.DATA.DECODER,
             index=build_data.open_index(path),
             num_workers=cfg.DATA_LOADER.NUM_WORKERS,
             timeout_seconds=cfg.DATA_LOADER.TIMEOUT,

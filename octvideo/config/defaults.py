@@ -6,6 +6,7 @@ The type of a default is the type of the setting; `null` in a file means the def
 from typing import Any, get_args
 
 from octvideo.data.sampling import RULES
+from octvideo.data.video.decode import BACKENDS
 from octvideo.engine.evaluation.evaluate import ENSEMBLES
 from octvideo.engine.training.losses import LOSSES
 from octvideo.engine.training.optim import OPTIMIZERS, SCHEDULES
@@ -58,6 +59,7 @@ DEFAULTS: Tree = {
         "PATH_LABEL_SEPARATOR": "",  # "": spaces, tabs or a comma
         "LIST_FORMAT": "video",
         "FRAME_TEMPLATE": "",  # which pictures of a folder are the frames: img_{:05d}.jpg, rgb_*.png
+        "DECODER": "auto",  # in loader workers; torchcodec[:cuda] for what it reads exactly, PyAV for the rest
         "NUM_FRAMES": 8,
         "SAMPLING_RATE": 8,
         "SAMPLING_RULE": "pyslowfast",  # how NUM_FRAMES are spread over a clip
@@ -224,6 +226,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "TEST.DATASET": ("video", "imagenet", "cifar10"),
     "TRAIN.AMP_DTYPE": ("bfloat16", "float16"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
+    "DATA.DECODER": BACKENDS,
     "DATA.SAMPLING_RULE": RULES,
     "DATA.ENSEMBLE_METHOD": ENSEMBLES,
     "MODEL.LOSS_FUNC": tuple(LOSSES),
@@ -282,7 +285,7 @@ NO_EFFECT = (
     "TRAIN.KILL_LOSS_EXPLOSION_FACTOR",  # a loss that is not finite stops a run
     "TRAIN.CHECKPOINT_EPOCH_RESET",  # a weights file always starts at epoch 0; AUTO_RESUME continues a run
     "TEST.SAVE_RESULTS_PATH",  # results are in OUTPUT_DIR
-    "DATA.DECODING_BACKEND",  # chosen per file
+    "DATA.DECODING_BACKEND",  # chosen per file; DATA.DECODER
     "DATA.DECODING_SHORT_SIZE",
     "DATA.PATH_TO_PRELOAD_IMDB",  # this and what follows is of images or of self-supervised training
     "DATA.TRAIN_PCA_EIGVAL",

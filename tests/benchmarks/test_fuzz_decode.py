@@ -55,4 +55,4 @@ def test_a_scorecard_shows_which_decoder_is_wrong(repo, tmp_path):
 
     card = (tmp_path / "card.md").read_text()
     assert "| octvideo | 14 | 0 files, 0 frames | 0 |" in card
-    assert "| mirrored.mp4 | exact | 6 of 6 wrong |" in card
+    assert "| mirrored.mp4 |  | 6 wrong |" in card

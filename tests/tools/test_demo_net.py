@@ -100,6 +100,37 @@ def test_the_video_comes_back_with_its_classes_drawn_and_its_sound(
     assert abs(now[-8:, :16] - was[-8:, :16]).mean() > 40
 
 
+@pytest.mark.parametrize("sizes", [((48, 64), (64, 48)), ((48, 64), (96, 128), (30, 40))])
+def test_a_video_that_changes_its_size_comes_back_at_the_first_one(
+    run_tool, tiny_checkpoint, tmp_path, sizes
+):
+    """Every frame is there, at its time, scaled; the picture of each part is still that part's."""
+    parts = []
+    for k, (height, width) in enumerate(sizes):
+        with av.open(str(tmp_path / f"{k}.ts"), "w") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            image = np.full((height, width, 3), 60 + 60 * k, np.uint8)
+            for _ in range(25):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+            container.mux(stream.encode())
+        parts.append((tmp_path / f"{k}.ts").read_bytes())
+    (tmp_path / "joined.ts").write_bytes(b"".join(parts))
+
+    result = run_tool(
+        *("demo_net", "--checkpoint", tiny_checkpoint, "--video", tmp_path / "joined.ts"),
+        *("--output", tmp_path / "named.mp4", "--window-seconds", 0.5, "--stride-seconds", 0.5),
+    )
+
+    assert result.status == 0, result.err
+    with av.open(str(tmp_path / "named.mp4")) as named:
+        frames = list(named.decode(video=0))
+    assert {(frame.height, frame.width) for frame in frames} == {sizes[0]}
+    corners = [frame.to_ndarray(format="rgb24")[2, -8:].mean() for frame in frames]
+    assert np.allclose(corners, np.repeat([60 + 60 * k for k in range(len(sizes))], 25), atol=6)
+    assert np.allclose([frame.time for frame in frames], np.arange(len(frames)) / 25, atol=0.02)
+
+
 def _add_tone(video: Path, output: Path) -> None:
     with av.open(str(output), "w") as container, av.open(str(video)) as source:
         picture = container.add_stream_from_template(source.streams.video[0])

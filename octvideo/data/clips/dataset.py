@@ -11,6 +11,7 @@ from octvideo.data.lists.video_list import VideoEntry, VideoList
 from octvideo.data.loading.batch import Sample, sample_or_another
 from octvideo.data.sampling import ClipRule
 from octvideo.data.transforms import centre_crop, color_jitter, random_box, random_crop, resize
+from octvideo.data.video.decode import require_backend
 from octvideo.data.video.frame_source import open_entry, read_planes
 from octvideo.data.video.index import VideoIndex
 from octvideo.errors import ConfigError, DataError
@@ -87,6 +88,7 @@ class ClipDataset:
     ) -> None:
         if not len(videos):
             raise DataError("the list is empty; every line names one video.")
+        require_backend(backend)
         self.videos, self.rule, self.transform = videos, rule, transform
         self._seed, self._multilabel_classes = seed, multilabel_classes
         self._backend, self._index = backend, index

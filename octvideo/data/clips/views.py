@@ -18,6 +18,7 @@ from octvideo.data.lists.video_list import VideoEntry, VideoList
 from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import ClipRule, Timing, crop_offset
+from octvideo.data.video.decode import require_backend
 from octvideo.data.video.frame_source import FrameSource, open_entry, read_planes
 from octvideo.data.video.index import VideoIndex
 from octvideo.data.video.video import Frames
@@ -127,6 +128,7 @@ class VideoViews:
         num_workers: int = 0,
         timeout_seconds: float = 60.0,
     ) -> None:
+        require_backend(backend)
         self.spec, self.multi_label = spec, videos.format == "multilabel"
         self.paths: Sequence[str] = [entry.path for entry in videos]
         self.labels: Sequence[tuple[int, ...]] = [

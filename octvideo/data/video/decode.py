@@ -4,7 +4,8 @@ Frame k is the k-th frame of a sequential decode of the first video stream, RGB,
 of the first frame. Loader workers read with decord, which is fast, and silently wrong on some files (open GOPs, edit
 lists, false keyframe marks, ...): each file's packets are therefore looked at first (examine.py), in a few
 milliseconds, and PyAV reads those files. Everything else reads with PyAV too, since decord may end its process on a
-damaged file; asked for by name it reads in a child process. The pixels of a file do not depend on which.
+damaged file; asked for by name it reads in a child process. torchcodec reads in workers in decord's place where it is
+asked for, those files that decord reads rightly. The pixels of a file do not depend on which, but for CUDA decoding.
 
 Damage inside a picture shows only when it is decoded, and each decoder conceals it in its own way. PyAV tells of it,
 decord does not: there only a whole decode helps (`probe`; `octvideo check` for a list). Frame numbers stay right.
@@ -24,14 +25,26 @@ from octvideo.data.video.examine import count, frame_times, know
 from octvideo.data.video.info import VideoInfo
 from octvideo.data.video.pyav_engine import PyAVEngine, pixels_of
 from octvideo.data.video.times import rate_and_duration, true_times
+from octvideo.data.video.torchcodec_engine import TorchCodecEngine, require_torchcodec
 from octvideo.data.video.video import Engine, Frames, Video
 from octvideo.errors import DataError
 
-BACKENDS = ("auto", "decord", "pyav")
+BACKENDS = ("auto", "decord", "pyav", "torchcodec", "torchcodec:cuda")
 _ENGINES: dict[str, Callable[[str, VideoInfo, int | None], Engine]] = {
     "decord": DecordEngine,
     "pyav": PyAVEngine,
+    "torchcodec": TorchCodecEngine,
+    "torchcodec:cuda": partial(TorchCodecEngine, device="cuda"),
 }
+
+
+def require_backend(name: str) -> None:
+    """Raises ValueError for an unknown one, OctvideoError in one line for one that this machine has not."""
+    if name not in BACKENDS:
+        raise ValueError(f"there is no decoder {name!r}; there are {', '.join(BACKENDS)}")
+    library, _, device = name.partition(":")
+    if library == "torchcodec":
+        require_torchcodec(device or "cpu")
 
 
 @contextmanager
@@ -46,8 +59,7 @@ def open_video(
 
     Raises DecodeError that names path and cause; with backend "decord", also for a file that decord reads wrongly.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"there is no decoder {backend!r}; there are {', '.join(BACKENDS)}")
+    require_backend(backend)
     path = str(path)
     with reading(path):
         path = _fetched(path)
@@ -66,10 +78,11 @@ def open_video(
 
 
 def _engines_for(backend: str, info: VideoInfo) -> list[str]:
-    if backend != "auto":
+    if backend in ("decord", "pyav"):
         return [backend]
-    # decord comes first, but gives up on some files whose packets look sound: then a sequential decode decides.
-    return ["decord", "pyav"] if info.backend == "decord" and is_worker() else ["pyav"]
+    # The fast one gives up on some files whose packets look sound: then a sequential decode decides.
+    fast = "decord" if backend == "auto" else backend
+    return [fast, "pyav"] if info.backend == "decord" and is_worker() else ["pyav"]
 
 
 def read_frames(

@@ -1,0 +1,134 @@
+"""Reading with torchcodec, which is told where the frames are and so needs no scan of its own.
+
+It needs FFmpeg's shared libraries on the machine and a version that fits torch (docs/decoders.md says which).
+"""
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from octvideo.data.video.container import opened
+from octvideo.data.video.examine import layout_of
+from octvideo.data.video.info import VideoInfo
+from octvideo.data.video.packets import StreamMap
+from octvideo.data.video.video import Frames, Prepare
+from octvideo.errors import ConfigError, OctvideoError
+
+_AT_A_TIME = 8  # frames in memory before `prepare` has made them small
+
+
+class TorchCodecEngine:
+    """Jumps to the restarts that the packets prove. A frame with another time than its own is refused.
+
+    device: "cuda" decodes on the GPU where it can (NVDEC), whose colors differ a little; frames come back to the host.
+    """
+
+    def __init__(
+        self, path: str, info: VideoInfo, short_side: int | None, *, device: str = "cpu"
+    ) -> None:
+        with opened(path) as container:
+            stream, layout = container.streams.video[0], layout_of(container, info)
+            if layout.unclear:
+                raise RuntimeError(f"its frames are not those of its packets ({layout.unclear})")
+            self._seconds = layout.pts * float(stream.time_base)
+            self._tolerance = float(stream.time_base) / 2
+            index = stream.index
+        self._shape = (*info.stored_size(short_side), 3)
+        # An absolute name, since FFmpeg would take `10:30.mp4` for a protocol.
+        self._decoder: Any = decoder_of(
+            str(Path(path).absolute()),
+            layout,
+            stream_index=index,
+            size=self._shape[:2] if short_side else None,
+            device=device,
+        )
+
+    def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames:
+        if prepare is None:
+            return self._batch(list(indices))
+        distinct = sorted(set(indices))
+        found: dict[int, Frames] = {}
+        for first in range(0, len(distinct), _AT_A_TIME):
+            chosen = distinct[first : first + _AT_A_TIME]
+            found.update(zip(chosen, map(prepare, self._batch(chosen)), strict=True))
+        return np.stack([found[index] for index in indices])
+
+    def close(self) -> None:
+        self._decoder = None
+
+    def _batch(self, indices: list[int]) -> Frames:
+        batch = self._decoder.get_frames_at(indices)
+        frames: Frames = batch.data.cpu().numpy()
+        late = np.abs(batch.pts_seconds.numpy() - self._seconds[indices])
+        if late.max() > self._tolerance:
+            raise RuntimeError(f"torchcodec gives another frame for {indices[int(late.argmax())]}")
+        if frames.shape[1:] != self._shape:
+            raise RuntimeError(f"torchcodec gives frames {frames.shape[1:]} for {self._shape}")
+        return frames
+
+
+def decoder_of(
+    source: Any,
+    layout: StreamMap,
+    *,
+    stream_index: int,
+    size: tuple[int, int] | None = None,
+    device: str = "cpu",
+) -> Any:
+    """A torchcodec.decoders.VideoDecoder on one thread that gives uint8 (T, H, W, 3).
+
+    source: a path, the bytes of a file, or an object that reads and seeks (a range of a larger file). layout: of the
+    same file. size: (height, width) to scale to.
+    """
+    from torchcodec.decoders import VideoDecoder
+
+    transforms = None
+    if size is not None:
+        from torchcodec.transforms import Resize
+
+        transforms = [Resize(size)]
+    return VideoDecoder(
+        source,
+        stream_index=stream_index,
+        dimension_order="NHWC",
+        num_ffmpeg_threads=1,
+        device=device,
+        transforms=transforms,
+        custom_frame_mappings=frame_mappings(layout),
+    )
+
+
+def frame_mappings(layout: StreamMap) -> str:
+    """Where each frame is and where decoding may begin, in the words of ffprobe, which torchcodec takes."""
+    restarts = set(layout.restarts.tolist())
+    durations = [*np.diff(layout.pts).tolist(), max(layout.last_duration, 1)]
+    frames = [
+        {"pts": pts, "duration": duration, "key_frame": int(pts in restarts)}
+        for pts, duration in zip(layout.pts.tolist(), durations, strict=True)
+    ]
+    return json.dumps({"frames": frames})
+
+
+@lru_cache
+def require_torchcodec(device: str) -> None:
+    """Raises OctvideoError where it is missing or does not load, ConfigError where there is no such device."""
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise OctvideoError(
+            "decoder torchcodec: torchcodec is missing; pip install octvideo[torchcodec]"
+        ) from error
+    except (ImportError, OSError, RuntimeError) as error:
+        raise OctvideoError(
+            f"decoder torchcodec: torchcodec does not load beside torch {torch.__version__}; it needs FFmpeg's shared "
+            "libraries (apt install ffmpeg) and a version that fits (docs/decoders.md lists them)"
+        ) from error
+    if device != "cpu" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"decoder torchcodec:{device}: this machine has no CUDA device; use torchcodec"
+        )
