@@ -261,7 +261,7 @@ def as_markdown(card: Card) -> str:
     for file in files:
         cells = [str(card.scores[name][file]) for name in names]
         if any(cell != "exact" for cell in cells):
-            told = [cell.replace("exact", "") for cell in cells]
+            told = [cell.replace("exact", "").partition(":")[0] for cell in cells]
             lines.append(f"| {file} | {' | '.join(told)} |")
     summary = [
         f"{len(files)} files. Below are those that some decoder does not read exactly; an empty cell is exact.",

@@ -40,18 +40,18 @@ CODECS = {  # of every pair with a container that holds it
     "h264_no_b": ("libx264", "bf=0:g=12"),
     "h264_intra": ("libx264", "g=1"),
     "h264_open_gop": ("libx264", "x264-params=open-gop=1&keyint=12&bframes=3&b-adapt=0"),
-    "h265": ("libx265", f"x265-params=keyint=12&open-gop=0&bframes=3&{H265.replace(':', '&')}"),
-    "h265_open_gop": (
+    "hevc": ("libx265", f"x265-params=keyint=12&open-gop=0&bframes=3&{H265.replace(':', '&')}"),
+    "hevc_open_gop": (
         "libx265",
         f"x265-params=keyint=12&open-gop=1&bframes=3&{H265.replace(':', '&')}",
     ),
-    "part2": ("mpeg4", "g=12"),
-    "part2_b": ("mpeg4", "g=12:bf=2"),
+    "mpeg4_g12": ("mpeg4", "g=12"),
+    "mpeg4_b": ("mpeg4", "g=12:bf=2"),
     "mpeg2": ("mpeg2video", "g=12:bf=2"),
     "mpeg1": ("mpeg1video", "g=12:bf=2"),
     "mjpeg": ("mjpeg", ""),
     "vp8": ("libvpx", "g=12:deadline=realtime:cpu-used=8"),
-    "vp9": ("libvpx-vp9", "g=12:deadline=realtime:cpu-used=8"),
+    "vp9_fast": ("libvpx-vp9", "g=12:deadline=realtime:cpu-used=8"),
     "vp9_alt_ref": ("libvpx-vp9", "g=12:auto-alt-ref=1:lag-in-frames=8:cpu-used=8"),
     "av1": ("libsvtav1", "g=12:preset=12"),
 }
@@ -61,48 +61,48 @@ CONTAINERS = {
         "h264_no_b",
         "h264_intra",
         "h264_open_gop",
-        "h265",
-        "h265_open_gop",
-        "part2",
-        "part2_b",
+        "hevc",
+        "hevc_open_gop",
+        "mpeg4_g12",
+        "mpeg4_b",
         "mpeg2",
         "mpeg1",
         "mjpeg",
-        "vp9",
+        "vp9_fast",
         "vp9_alt_ref",
         "av1",
     ),
-    "mov": ("h264", "h264_open_gop", "h265", "part2", "part2_b", "mpeg2", "mjpeg"),
+    "mov": ("h264", "h264_open_gop", "hevc", "mpeg4_g12", "mpeg4_b", "mpeg2", "mjpeg"),
     "mkv": (
         "h264",
         "h264_no_b",
         "h264_intra",
         "h264_open_gop",
-        "h265",
-        "h265_open_gop",
-        "part2",
-        "part2_b",
+        "hevc",
+        "hevc_open_gop",
+        "mpeg4_g12",
+        "mpeg4_b",
         "mpeg2",
         "mjpeg",
         "vp8",
-        "vp9",
+        "vp9_fast",
         "av1",
     ),
-    "avi": ("h264", "h264_no_b", "h264_intra", "part2", "part2_b", "mpeg2", "mjpeg"),
+    "avi": ("h264", "h264_no_b", "h264_intra", "mpeg4_g12", "mpeg4_b", "mpeg2", "mjpeg"),
     "ts": (
         "h264",
         "h264_no_b",
         "h264_intra",
         "h264_open_gop",
-        "h265",
-        "h265_open_gop",
+        "hevc",
+        "hevc_open_gop",
         "mpeg2",
         "mpeg1",
     ),
     "flv": ("h264", "h264_no_b", "h264_intra"),
-    "webm": ("vp8", "vp9", "vp9_alt_ref", "av1"),
+    "webm": ("vp8", "vp9_fast", "vp9_alt_ref", "av1"),
     "mpg": ("mpeg1", "mpeg2"),
-    "3gp": ("h264", "part2"),
+    "3gp": ("h264", "mpeg4_g12"),
 }
 
 
@@ -133,7 +133,7 @@ def encodings() -> Iterator[Encoding]:
         yield Encoding(f"times_{stamps}.{suffix}", "libx264", {"g": "12"}, stamps=stamps)
     for rotation, suffix in product((90, 180, 270), ("mp4", "mov")):
         yield Encoding(f"turned_{rotation}.{suffix}", "libx264", {"g": "12"}, rotation=rotation)
-    for codec, suffix in product(("h264", "part2_b", "h265"), ("mp4", "mkv")):
+    for codec, suffix in product(("h264", "mpeg4_b", "hevc"), ("mp4", "mkv")):
         yield _encoding(f"sound_{codec}.{suffix}", codec, sound=True)
     for flags in ("frag_keyframe+empty_moov", "faststart", "frag_every_frame+empty_moov"):
         yield Encoding(

@@ -249,7 +249,7 @@ class Recognizer:
     ) -> Timeline:
         """Probabilities in windows of `window_seconds`, one every `stride_seconds`; centre crop.
 
-        The video streams: memory does not grow with its length. One shorter than a window gives one window.
+        The video streams: memory grows by a few numbers a frame. One shorter than a window gives one window.
         Windows hold equally many frames; they start and end when these are shown, which in a file of varying rate
         makes some of them shorter. times: those seconds, for frames that come without a file (else 1 / fps apart).
         """
