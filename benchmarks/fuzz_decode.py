@@ -34,7 +34,7 @@ from octvideo.data import DecodeError, iter_frames, open_video, probe, reading
 from octvideo.data.video.examine import examine
 
 _FILES_PER_CHILD = 200
-_SECONDS_PER_FILE = 60
+_SECONDS_TO_START, _SECONDS_PER_FILE = 600, 60
 _MEMORY = 8 << 30
 ALARMING = ("crash", "hang", "escaped", "wrong frames", "wrong times", "leak")
 
@@ -149,6 +149,7 @@ def _child() -> None:
         good = write_good(folder)
         answers = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)  # what a decoder prints is not an answer
+        answers.write("ready\n")
         for line in sys.stdin:
             found = read_mutant(
                 int(line), good, folder, lambda text: answers.write(f"now {text}\n")
@@ -169,6 +170,8 @@ class _Reader:
         )
         self._rest = b""
         self.num_files = 0
+        if next(self._lines(_SECONDS_TO_START), "") != "ready":
+            raise RuntimeError("a child that reads the files does not start")
 
     def find(self, number: int) -> dict[str, str]:
         assert self._process.stdin is not None
@@ -176,7 +179,7 @@ class _Reader:
         self._process.stdin.write(b"%d\n" % number)
         self._process.stdin.flush()
         entrance = "before the first entrance"
-        for line in self._lines():
+        for line in self._lines(_SECONDS_PER_FILE):
             word, _, text = line.partition(" ")
             if word == "found":
                 return dict(json.loads(text))
@@ -186,14 +189,14 @@ class _Reader:
             return {entrance: "hang"}
         return {entrance: f"crash: {signal.Signals(-code).name if code < 0 else code}"}
 
-    def _lines(self) -> Iterator[str]:
-        """Until the end of the process, or a line that takes too long."""
+    def _lines(self, seconds: float) -> Iterator[str]:
+        """Until the end of the process, or a line that takes longer than that."""
         assert self._process.stdout is not None
         while True:
             while b"\n" in self._rest:
                 line, _, self._rest = self._rest.partition(b"\n")
                 yield line.decode()
-            ready, _, _ = select.select([self._process.stdout], [], [], _SECONDS_PER_FILE)
+            ready, _, _ = select.select([self._process.stdout], [], [], seconds)
             data = os.read(self._process.stdout.fileno(), 65536) if ready else b""
             if not data:
                 if ready:

@@ -161,7 +161,7 @@ class Recognizer:
         """What the classifier sees, pooled over time and space: (2048,) for a ResNet-50; the mean over the views.
 
         Of a list of N videos, (N, 2048). With window_seconds, of each window of one video, cut as `timeline` does
-        it; `WindowFeatures` has the rules at the edges. The video then streams: memory does not grow with its length.
+        it; `WindowFeatures` has the rules at the edges. The video then streams: memory grows by a few numbers a frame.
         """
         if window_seconds is None:
             if stride_seconds is not None:
