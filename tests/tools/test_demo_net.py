@@ -100,7 +100,7 @@ def test_the_video_comes_back_with_its_classes_drawn_and_its_sound(
     assert abs(now[-8:, :16] - was[-8:, :16]).mean() > 40
 
 
-@pytest.mark.parametrize("sizes", [((48, 64), (64, 48)), ((48, 64), (96, 128), (30, 40))])
+@pytest.mark.parametrize("sizes", [((120, 160), (160, 120)), ((120, 160), (96, 128), (60, 80))])
 def test_a_video_that_changes_its_size_comes_back_at_the_first_one(
     run_tool, tiny_checkpoint, tmp_path, sizes
 ):
