@@ -32,7 +32,7 @@ from octvideo.errors import DEADLY, OctvideoError
 T = TypeVar("T")
 
 LEAVING_SECONDS = 60.0
-CONNECT_SECONDS = 20.0
+CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
