@@ -79,7 +79,8 @@ class Checkpoint:
 
     path: for messages. state, average: the weights, and their moving average where there is one.
     network: the arguments of `create_model`. head_act: what makes probabilities of logits.
-    recipe: the settings of the training, as YAML. training: all other entries, those that a resumed run needs.
+    recipe: the settings of the training, as YAML. python_recipe: mmaction2's, a text that is never run.
+    training: all other entries, those that a resumed run needs.
     format: of `meta`; 0 in a file that this package has not written.
     removed: the containers that the weights were in, and what wrappers had put before their names.
     """
@@ -96,6 +97,7 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
     removed: tuple[str, ...] = ()
+    python_recipe: str = ""
 
     @classmethod
     def read(cls, path: str) -> Self:
@@ -107,6 +109,7 @@ class Checkpoint:
         """The checkpoint in the dict of a file."""
         meta = content.get("meta")
         own = isinstance(meta, Mapping) and "model" in meta
+        python_recipe = "" if own else _python_recipe(meta)
         meta = meta if isinstance(meta, Mapping) and own else {}
         number = meta.get("format", 1) if own else 0
         if not isinstance(number, int) or number > FORMAT:
@@ -136,6 +139,7 @@ class Checkpoint:
                 {} if not key else {k: v for k, v in content.items() if k not in rest},
                 number,
                 tuple(removed),
+                python_recipe,
             )
         except (TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
@@ -164,6 +168,12 @@ class Checkpoint:
         """Whole or not at all. Raises CheckpointError where there is no room, or no permission."""
         write = write_safetensors if path.endswith(".safetensors") else write_torch_file
         write(path, self.contents())
+
+
+def _python_recipe(meta: Any) -> str:
+    """mmaction2 keeps its config there, as "cfg" since its version 1 and as "config" before."""
+    found = [meta.get("cfg"), meta.get("config")] if isinstance(meta, Mapping) else []
+    return next((text for text in found if isinstance(text, str)), "")
 
 
 def _read_content(path: str) -> dict[str, Any]:

@@ -19,6 +19,8 @@ CONTAINERS = (
 AVERAGES = ("ema_state", "model_ema", "state_dict_ema", "ema")  # and moving averages of them
 # What wrappers put before every name: DDP and AveragedModel, torch.compile, Lightning.
 PREFIXES = ("module.", "_orig_mod.", "model.")
+# What FSDP and recomputation put before the names of the modules that they wrap, wherever these stand.
+INFIXES = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 COUNTERS = ("n_averaged",)  # of AveragedModel; no weight
 # Files of a Caffe2 network hold momenta and counters too.
 CAFFE2_WEIGHT = re.compile(r"_(w|b|bn_s|bn_b|bn_rm|bn_riv)$")
@@ -49,8 +51,11 @@ def unwrap(content: Mapping[str, Any]) -> tuple[State, list[str]]:
 
 
 def without_prefixes(tensors: Mapping[str, Tensor]) -> tuple[State, list[str]]:
-    """Without the prefixes of `PREFIXES` that stand before all names, in whatever order and number; and which."""
-    removed, state = [], dict(tensors)
+    """Without the prefixes that stand before all names, in whatever order and number, and `INFIXES`; and which."""
+    removed = [text for text in INFIXES if any(text in name for name in tensors)]
+    state = dict(tensors)
+    for text in removed:
+        state = {name.replace(text, ""): tensor for name, tensor in state.items()}
     while prefix := _common_prefix(state):
         removed.append(prefix)
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}

@@ -2,9 +2,12 @@
 
 import errno
 import hashlib
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -171,3 +174,20 @@ def test_where_files_are_kept(variables, folder, monkeypatch):
         monkeypatch.setenv(name, value)
 
     assert str(cache_folder()) == folder
+
+
+def test_two_processes_that_ask_at_once_fetch_it_once(server):
+    """The second one waits for the first, and finds the file; the connection breaks off in between."""
+    server.cuts = [100_000]
+    ask = f"from octvideo.download import cached; print(cached({server.url!r}, 'weights/a.pth'))"
+
+    both = [
+        subprocess.Popen([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    paths = [process.communicate(timeout=120)[0].strip() for process in both]
+
+    assert [process.returncode for process in both] == [0, 0]
+    assert paths == [str(cache_folder() / "weights" / "a.pth")] * 2
+    assert Path(paths[0]).read_bytes() == CONTENT
+    assert server.requests == [None, "bytes=100000-"]

@@ -13,6 +13,7 @@ from octvideo.assembly.data import numbered_names
 from octvideo.checkpoint import Checkpoint
 from octvideo.config import config_from_text
 from octvideo.errors import CheckpointError, ConfigError
+from octvideo.models.video_options import BLOCKS
 
 # Settings that decide what weights mean, or where in which data a run stands: a change makes another run.
 FIXED = (
@@ -46,7 +47,12 @@ OF_NO_MATTER = ("OUTPUT_DIR", "TEST.", "LOG_", "TENSORBOARD.", "TRAIN.ENABLE", "
 # Options of a network that change neither its weights nor what it computes from them in a test.
 OF_TRAINING = ("dropout_rate", "fc_init_std", "zero_init_final_bn", "memory_saving")
 OF_OCTAVE = ("stages", "width_rule", "nonlocal_on")
-OF_NONLOCAL = ("nonlocal_on", "nonlocal_pool", "nonlocal_instantiation")
+OF_NONLOCAL = (
+    "nonlocal_on",
+    "nonlocal_pool",
+    "nonlocal_pool_after",
+    "nonlocal_instantiation",
+)
 
 
 @dataclass(frozen=True)
@@ -177,6 +183,15 @@ def _in_use(network: dict[str, Any]) -> dict[str, Any]:
     located = [key for key in options if key.startswith("nonlocal_location")]
     for key in located:
         options[key] = options[key] if any(options[key] or ()) else None
+    if "num_block_temp_kernel_fast" in options:
+        fast = options["num_block_temp_kernel_fast"]
+        options["num_block_temp_kernel_fast"] = fast or options.get("num_block_temp_kernel")
+    depth = str(options.get("name", "")).rpartition("_r")[2]
+    blocks = BLOCKS.get(int(depth) if depth.isdecimal() else 0, ())
+    for key in ("num_block_temp_kernel", "num_block_temp_kernel_fast"):
+        # Limits beyond the last block of a stage are no limits.
+        if isinstance(options.get(key), list | tuple) and blocks:
+            options[key] = [min(pair) for pair in zip(options[key], blocks, strict=False)]
     unused: tuple[str, ...] = OF_TRAINING if options.get("alpha") else OF_TRAINING + OF_OCTAVE
     if not any(options[key] for key in located):
         unused += OF_NONLOCAL

@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import nn
 
 from octvideo.assembly.tasks import task_of
+from octvideo.checkpoint import Checkpoint
 from octvideo.data.reading import stuck_here
 from octvideo.deploy.engines import WindowScores, optimize
 from octvideo.engine.cuda import choose_kernels
@@ -15,9 +16,10 @@ from octvideo.engine.distributed import Processes, processes
 from octvideo.engine.evaluation.evaluate import Scorer
 from octvideo.engine.log import end_logging, setup_logging
 from octvideo.engine.threads import set_threads
-from octvideo.errors import OctvideoError
+from octvideo.errors import CheckpointError, OctvideoError
 from octvideo.lock import only_writer
 from octvideo.models.network import HeadAct
+from octvideo.weights.describe import known_head_act
 
 
 def ranks(cfg: Any) -> AbstractContextManager[Processes]:
@@ -60,12 +62,27 @@ def head_act(cfg: Any) -> HeadAct:
     return cast(HeadAct, act)
 
 
-def scorer(cfg: Any, model: nn.Module, optimise_for: int = 0) -> Scorer:
-    """PySlowFast's test head, with what MODEL.HEAD_ACT makes of the logits.
+def tested_head_act(cfg: Any, checkpoint: Checkpoint) -> HeadAct:
+    """What becomes of the logits of a checkpoint: what it was trained with, as it or its layout says.
+
+    Raises CheckpointError where MODEL.HEAD_ACT or the PTV in MODEL.MODEL_NAME contradicts the checkpoint.
+    """
+    trained, here = known_head_act(checkpoint, cfg.DATA.MULTI_LABEL), head_act(cfg)
+    is_set = cfg.MODEL.HEAD_ACT or cfg.MODEL.MODEL_NAME.startswith("PTV")
+    if trained and is_set and trained != here:
+        raise CheckpointError(
+            f"{checkpoint.path}: its logits become scores by {trained}, these settings say {here}; "
+            f"set MODEL.HEAD_ACT {trained}, or leave it and MODEL.MODEL_NAME out"
+        )
+    return cast(HeadAct, trained) if trained else here
+
+
+def scorer(cfg: Any, model: nn.Module, act: HeadAct | None = None, optimise_for: int = 0) -> Scorer:
+    """PySlowFast's test head, with what `act`, by default MODEL.HEAD_ACT, makes of the logits.
 
     optimise_for: views per forward pass for which the fastest engine installed is prepared; 0: none.
     """
-    network: nn.Module = WindowScores(model, head_act(cfg))
+    network: nn.Module = WindowScores(model, act or head_act(cfg))
     if optimise_for:
         example = task_of(cfg).example(optimise_for)
         network = optimize(network, example.to(next(model.parameters()).device))

@@ -22,7 +22,7 @@ from octvideo.assembly.identity import (
     weights_digest,
 )
 from octvideo.assembly.model import build_model
-from octvideo.assembly.start import running, scorer
+from octvideo.assembly.start import running, scorer, tested_head_act
 from octvideo.assembly.tasks import FinalTest, task_of, with_counted_classes
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count
@@ -117,7 +117,7 @@ def _journal(
     checkpoint: Checkpoint,
 ) -> Journal | None:
     """What lets a test continue; every rank has the same test. None where OUTPUT_DIR is no local folder."""
-    protocol = _protocol(cfg, test.videos.spec, checkpoint.path, test.source)
+    protocol = _protocol(cfg, test.videos.spec, checkpoint, test.source)
     paths, labels = test.videos.paths, test.videos.labels
     if procs.world_size > 1:
         digests = {"paths": digest(paths), "labels": digest(labels), "classes": digest(names)}
@@ -142,9 +142,11 @@ def _evaluate(
 ) -> tuple[Evaluation, dict[str, Any]]:
     """One evaluation and its summary. The journal lets it continue where it was interrupted."""
     task, videos = task_of(cfg), test.videos
-    protocol = _protocol(cfg, videos.spec, checkpoint.path, test.source)
+    protocol = _protocol(cfg, videos.spec, checkpoint, test.source)
     evaluation = evaluate(
-        scorer(cfg, model, protocol["view_chunk"] if cfg.TEST.OPTIMIZE else 0),
+        scorer(
+            cfg, model, protocol["head_act"], protocol["view_chunk"] if cfg.TEST.OPTIMIZE else 0
+        ),
         videos,
         num_classes=cfg.MODEL.NUM_CLASSES,
         prepare=task.preparation(),
@@ -260,16 +262,17 @@ def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[st
     return model, list(checkpoint.class_names) or task_of(cfg).class_names()
 
 
-def _protocol(cfg: Any, spec: ViewSpec, checkpoint: str, list_path: str) -> dict[str, Any]:
+def _protocol(cfg: Any, spec: ViewSpec, checkpoint: Checkpoint, list_path: str) -> dict[str, Any]:
     """Everything that decides a score, as results.json shows it."""
     return task_of(cfg).input_spec().as_dict() | {
-        "checkpoint": checkpoint,
-        "checkpoint_sha256": _sha256(checkpoint),
+        "checkpoint": checkpoint.path,
+        "checkpoint_sha256": _sha256(checkpoint.path),
         "list": list_path,
         "views": f"{spec.num_clips}x{spec.num_crops}",
         "ensemble": cfg.DATA.ENSEMBLE_METHOD,
         "view_chunk": cfg.TEST.VIEW_CHUNK or default_view_chunk(spec),
         "optimize": cfg.TEST.OPTIMIZE,
+        "head_act": tested_head_act(cfg, checkpoint),
     }
 
 

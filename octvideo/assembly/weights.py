@@ -20,16 +20,22 @@ from octvideo.engine.training.precise_bn import measure_bn_statistics
 from octvideo.errors import ConfigError, DataError
 from octvideo.weights import LoadReport, load_weights
 from octvideo.weights.assumptions import Assumptions
-from octvideo.weights.image_weights import ImageWeights, read_image_weights
-from octvideo.weights.inflate import inflate
+from octvideo.weights.image_weights import ImageWeights, read_image_weights, read_video_weights
 from octvideo.weights.inflation_report import InflationReport
 from octvideo.weights.pretrained import read_weights
 from octvideo.weights.sort_channels import smoothest_last
 from octvideo.weights.split_effect import measure_recovery, stage_errors
-from octvideo.weights.start import is_to_be_inflated
+from octvideo.weights.start import (
+    fill_from,
+    is_to_be_divided,
+    is_to_be_inflated,
+    is_to_be_octavized,
+    octavize_into,
+)
 
 logger = logging.getLogger("octvideo")
 
+INFLATED = "image weights ({}) are inflated into {}"
 MAX_LINES = 30  # of what training would do with a file
 
 Clips = tuple[Tensor, Tensor]  # float (N, 3, T, H, W) and labels (N,)
@@ -48,15 +54,39 @@ def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset, procs: Pr
             )
         return
     checkpoint = read_weights(path)
-    if cfg.TRAIN.CHECKPOINT_INFLATE or is_to_be_inflated(checkpoint, model):
-        weights = order_channels(
-            cfg, image_weights(cfg, checkpoint), model, partial(_some_clips, cfg, dataset, procs)
-        )
-        report = inflate_from(cfg, weights, model)
-        logger.info("inflated %s (%s): %s", path, weights.layout, "; ".join(report.lines()))
-        _check_frozen(cfg, report)
-    else:
+    if is_to_be_octavized(checkpoint, model):
+        _octavize(cfg, model, checkpoint, partial(_some_clips, cfg, dataset, procs))
+        return
+    given = weights_to_change(cfg, checkpoint, model)
+    if given is None:
         _load(cfg, model, checkpoint)
+        return
+    weights = order_channels(cfg, given, model, partial(_some_clips, cfg, dataset, procs))
+    report = inflate_from(cfg, weights, model, path)
+    verb = "divided" if report.is_video else "inflated"
+    logger.info("%s %s (%s): %s", verb, path, weights.layout, "; ".join(report.lines()))
+    _check_frozen(cfg, report)
+
+
+def _octavize(
+    cfg: Any, model: nn.Module, checkpoint: Checkpoint, clips: Callable[[], Tensor]
+) -> None:
+    """Divide vanilla weights for a network that octavize made, its channels sorted where it has the room for it."""
+    sorts = model.config["octavize"]["weights"] == "sorted"  # type: ignore[index]
+    report = octavize_into(model, checkpoint, clips() if sorts else None)
+    low = "that lose least" if sorts else "of the last numbers"
+    logger.info("divided %s, the channels %s low: %s", checkpoint.path, low, report.lines()[0])
+    if cfg.OCTCONV.SMOOTHEST_LOW and not sorts:
+        logger.info('MODEL.OPTIONS ["low_channels=smoothest"] makes those low that lose least')
+
+
+def weights_to_change(cfg: Any, checkpoint: Checkpoint, model: nn.Module) -> ImageWeights | None:
+    """Image weights to inflate, or vanilla video weights to divide; None for those that fit as they are."""
+    if is_to_be_divided(checkpoint, model):
+        return read_video_weights(checkpoint, cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
+    if cfg.TRAIN.CHECKPOINT_INFLATE or is_to_be_inflated(checkpoint, model):
+        return image_weights(cfg, checkpoint)
+    return None
 
 
 def _load(cfg: Any, model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
@@ -73,12 +103,16 @@ def start_lines(cfg: Any, model: nn.Module, source: str) -> list[str]:
     Raises CheckpointError and ConfigError as training would.
     """
     checkpoint = read_weights(source)
-    if not (cfg.TRAIN.CHECKPOINT_INFLATE or is_to_be_inflated(checkpoint, model)):
+    if is_to_be_octavized(checkpoint, model):
+        octave_report = octavize_into(model, checkpoint)
+        return [f"vanilla weights are divided: {octave_report.lines()[0]}"]
+    weights = weights_to_change(cfg, checkpoint, model)
+    if weights is None:
         return str(_load(cfg, model, checkpoint)).splitlines()[:MAX_LINES]
-    weights = image_weights(cfg, checkpoint)
-    report = inflate_from(cfg, weights, model)
+    report = inflate_from(cfg, weights, model, source)
     _check_frozen(cfg, report)
-    lines = [f"image weights ({weights.layout}) are inflated into {model.config['name']}"]  # type: ignore[index]
+    what = "vanilla video weights ({}) are divided for {}" if report.is_video else INFLATED
+    lines = [what.format(weights.layout, model.config["name"])]  # type: ignore[index]
     if is_to_be_sorted(cfg, weights, model):
         lines.append(
             "channels are sorted by clips of the training data first (OCTCONV.SMOOTHEST_LOW)"
@@ -143,10 +177,12 @@ def is_to_be_sorted(cfg: Any, weights: ImageWeights, model: nn.Module) -> bool:
     return bool(cfg.OCTCONV.SMOOTHEST_LOW and model.config["alpha"] and not weights.is_octave)  # type: ignore[index]
 
 
-def inflate_from(cfg: Any, weights: ImageWeights, model: nn.Module) -> InflationReport:
+def inflate_from(
+    cfg: Any, weights: ImageWeights, model: nn.Module, path: str = "the weights"
+) -> InflationReport:
     """Raises CheckpointError where the weights contradict the model or DATA.MEAN and DATA.STD."""
     trusted = weights.assumes.check_input(cfg.DATA.MEAN, cfg.DATA.STD)
-    report = inflate(weights.state, model, weights.assumes)
+    report = fill_from(weights, model, path)
     report.notes += trusted
     return report
 

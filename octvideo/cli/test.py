@@ -4,6 +4,7 @@
     octvideo test --cfg ... TEST.CHECKPOINT_FILE_PATH weights.pyth TEST.NUM_ENSEMBLE_VIEWS 5
     octvideo test --checkpoint runs/demo/oct_i3d/checkpoints/best.pyth --list val.csv
     octvideo test --checkpoint runs/demo/oct_i3d/checkpoints/best.pyth --diagnose     does time matter?
+    octvideo test --cfg configs/kinetics400/i3d.yaml --checkpoint i3d_r50_k400    a public network by its name
     torchrun --nproc_per_node 8 -m octvideo test --cfg ...
 
 A checkpoint of this package, and a public network by its name, needs no --cfg. The same command continues a test that
@@ -21,7 +22,10 @@ from octvideo.weights.pretrained import read_weights
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser, required=False)
     parser.add_argument(
-        "--checkpoint", default="", metavar="FILE", help="instead of TEST.CHECKPOINT_FILE_PATH"
+        "--checkpoint",
+        default="",
+        metavar="FILE",
+        help="or a public network; instead of TEST.CHECKPOINT_FILE_PATH",
     )
     parser.add_argument(
         "--list", default="", metavar="FILE", help="instead of test.csv in DATA.PATH_TO_DATA_DIR"

@@ -15,8 +15,9 @@ Instantiation = Literal["softmax", "dot_product"]
 class NonLocalHigh(nn.Module):
     """A non-local block on the high group; the low group passes. On a plain feature it is the usual block.
 
-    Inner width C_high / 2; theta, phi, g, out are 1x1x1 with bias; phi and g see a max-pooled input; the output BN
-    starts at gamma 0, so that the block starts as the identity.
+    Inner width C_high / 2; theta, phi, g, out are 1x1x1 with bias; phi and g see a max-pooled input, or with
+    `pool_after` are max-pooled themselves (mmaction2); the output BN starts at gamma 0, so that the block starts as the
+    identity.
     """
 
     norm_follows: ClassVar = {"attend.norm": "attend.conv_out"}
@@ -27,6 +28,7 @@ class NonLocalHigh(nn.Module):
         *,
         pool: tuple[int, int, int] = (1, 2, 2),
         instantiation: Instantiation = "softmax",
+        pool_after: bool = False,
     ) -> None:
         super().__init__()
         # Importing pytorchvideo costs a second that only non-local networks should pay.
@@ -40,7 +42,11 @@ class NonLocalHigh(nn.Module):
             pool_size=pool,
             instantiation=instantiation,
         )
-        self.attend.pool = PoolWhatIsThere(pool)
+        self.attend.pool = None if pool_after else PoolWhatIsThere(pool)
+        if pool_after:
+            self.attend.conv_phi, self.attend.conv_g = (
+                PooledConv(channels.high, channels.high // 2, pool) for _ in range(2)
+            )
         _init(self, self.attend.norm)
 
     def forward(self, x: OctTensor) -> OctTensor:
@@ -62,16 +68,21 @@ class NonLocalCross(nn.Module):
         *,
         pool: tuple[int, int, int] = (1, 2, 2),
         instantiation: Instantiation = "softmax",
+        pool_after: bool = False,
     ) -> None:
         super().__init__()
         inner = channels.high // 2
         self.instantiation = instantiation
         self.theta = nn.Conv3d(channels.high, inner, 1)
-        self.phi = nn.Conv3d(channels.low, inner, 1)
-        self.g = nn.Conv3d(channels.low, inner, 1)
+        self.phi, self.g = (
+            PooledConv(channels.low, inner, pool)
+            if pool_after
+            else nn.Conv3d(channels.low, inner, 1)
+            for _ in range(2)
+        )
         self.out = nn.Conv3d(inner, channels.high, 1)
         self.norm = nn.BatchNorm3d(channels.high)
-        self.pool = PoolWhatIsThere(pool)
+        self.pool = nn.Identity() if pool_after else PoolWhatIsThere(pool)
         _init(self, self.norm)
 
     def forward(self, x: OctTensor) -> OctTensor:
@@ -102,6 +113,18 @@ class PoolWhatIsThere(nn.MaxPool3d):
     def forward(self, x: Tensor) -> Tensor:
         window = tuple(min(k, n) for k, n in zip(self.size, x.shape[2:], strict=True))
         return F.max_pool3d(x, window)
+
+
+class PooledConv(nn.Conv3d):
+    """A 1x1x1 convolution, and a max pool of what it gives."""
+
+    def __init__(self, in_channels: int, out_channels: int, pool: tuple[int, int, int]) -> None:
+        super().__init__(in_channels, out_channels, 1)
+        self.pool = PoolWhatIsThere(pool)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.pool(super().forward(x))
+        return out.contiguous()
 
 
 def _init(block: nn.Module, norm: nn.BatchNorm3d) -> None:

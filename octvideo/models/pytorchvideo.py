@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,7 @@ class PytorchvideoOptions:
 
     alpha, width_rule, downsample, include, exclude: as `octavize` takes them.
     num_classes, dropout_rate, fc_init_std: of the classifier.
+    low_channels: the "last" ones, or the "smoothest" ones: then the network keeps the orders of its sorted channels.
     builder_options: further arguments of pytorchvideo's builder, as {"stem_dim_out": 16}.
     num_frames, crop_size: of the clip for which the network is made octave; others work too.
     """
@@ -69,6 +70,7 @@ class PytorchvideoOptions:
     downsample: Downsample | None = None
     include: Sequence[str] | None = None
     exclude: Sequence[str] = ()
+    low_channels: Literal["last", "smoothest"] = "last"
     dropout_rate: float = 0.5
     fc_init_std: float = 0.01
     builder_options: Mapping[str, Any] = field(default_factory=dict)
@@ -77,7 +79,11 @@ class PytorchvideoOptions:
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
-        choices = {"width_rule": tuple(WIDTH_RULES), "downsample": (None, "stride", "pool")}
+        choices = {
+            "width_rule": tuple(WIDTH_RULES),
+            "downsample": (None, "stride", "pool"),
+            "low_channels": ("last", "smoothest"),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(
@@ -186,7 +192,7 @@ def build(name: str, options: PytorchvideoOptions) -> Network:
         exclude=options.exclude,
         width_rule=options.width_rule,
         downsample=options.downsample,
-        weights="as_is",
+        weights="sorted" if options.low_channels == "smoothest" else "as_is",
     )
     return octave
 

@@ -9,7 +9,7 @@ clip (N, 3, T, H, W) --+-- every 8th frame -- slow: stem -+- res2 -+- res3 -+- r
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,10 @@ class SlowFastOptions(VideoOptions):
     speed_ratio: frames of the fast pathway per frame of the slow one, PySlowFast's alpha.
     beta_inv: width of the slow pathway per width of the fast one.
     fusion_kernel_size, fusion_conv_channel_ratio: of the laterals, in time and in channels.
+    depth_fast: of the fast pathway, by default that of the name.
+    fusion_norm: laterals end with BN and ReLU; mmaction2's are bare convolutions.
+    slow_frames: frames of the slow pathway: "spread" evenly from the first to the last one (PySlowFast), or "every"
+        `speed_ratio`th from the first one on (mmaction2).
     """
 
     num_block_temp_kernel_fast: Sequence[int] | None = None
@@ -48,6 +52,9 @@ class SlowFastOptions(VideoOptions):
     beta_inv: int = 8
     fusion_kernel_size: int = 5
     fusion_conv_channel_ratio: int = 2
+    depth_fast: int | None = None
+    fusion_norm: bool = True
+    slow_frames: Literal["spread", "every"] = "spread"
 
     def __post_init__(self) -> None:
         VideoOptions.__post_init__(self)
@@ -57,13 +64,17 @@ class SlowFastOptions(VideoOptions):
 class Lateral(nn.Module):
     """Fast to slow: convolution kt x 1 x 1 with the temporal stride `speed_ratio`, BN, ReLU, concatenated per group.
 
+    Without `norm` the convolution is all.
     Frames of the fast pathway beyond a multiple of the stride have no slow frame to join, and are left out.
     """
 
-    norm_follows: ClassVar = {"bn": "conv"}
-
     def __init__(
-        self, in_channels: int, out_channels: Channels, kernel_t: int, speed_ratio: int
+        self,
+        in_channels: int,
+        out_channels: Channels,
+        kernel_t: int,
+        speed_ratio: int,
+        norm: bool = True,
     ) -> None:
         super().__init__()
         kernel, stride, padding = (kernel_t, 1, 1), (speed_ratio, 1, 1), (kernel_t // 2, 0, 0)
@@ -71,12 +82,20 @@ class Lateral(nn.Module):
         self.conv = OctConv3d(
             Channels(in_channels), out_channels, kernel, stride, padding, bias=False
         )
-        self.bn = OctBatchNorm3d(out_channels)
+        self.bn = OctBatchNorm3d(out_channels) if norm else None
+
+    @property
+    def norm_follows(self) -> dict[str, str]:
+        """None without a norm."""
+        return {"bn": "conv"} if self.bn is not None else {}
 
     def forward(self, slow: OctTensor, fast: OctTensor) -> OctTensor:
         frames = slow.high.shape[2] * self.speed_ratio
         seen = fast.map(lambda t: t[:, :, :frames])
-        return concatenate(slow, self.bn(self.conv(seen)).map(F.relu))
+        out = self.conv(seen)
+        if self.bn is not None:
+            out = self.bn(out).map(F.relu)
+        return concatenate(slow, out)
 
 
 class Pathway(nn.Module):
@@ -127,9 +146,9 @@ class Pathway(nn.Module):
 class SlowFast(Network):
     """Two pathways over one clip; `SlowFastOptions` says what the options are.
 
-    T is the number of frames of the *fast* pathway; the slow one takes T // speed_ratio of them, evenly spread from
-    the first to the last (PySlowFast's rule). Octave convolutions are in the slow pathway and in the laterals that
-    enter it behind an octave stage.
+    T is the number of frames of the *fast* pathway; the slow one takes T // speed_ratio of them, by default evenly
+    spread from the first to the last (PySlowFast's rule). Octave convolutions are in the slow pathway and in the
+    laterals that enter it behind an octave stage.
     """
 
     takes = "clips"
@@ -138,7 +157,7 @@ class SlowFast(Network):
         super().__init__(
             options.in_channels, min_frames=options.speed_ratio, min_size=options.min_size
         )
-        self.speed_ratio = options.speed_ratio
+        self.speed_ratio, self.slow_frames = options.speed_ratio, options.slow_frames
         octave, style = options.octave((2, 3, 4), "round16_min16"), options.style
         plain = OctavePlan(0.0, octave.stages, octave.width_rule)
         fast_style = BlockStyle(stride_1x1=style.stride_1x1, groups=style.groups)
@@ -162,7 +181,7 @@ class SlowFast(Network):
         )
         self.fast = Pathway(
             FAST,
-            depth,
+            options.depth_fast or depth,
             fast_width,
             plain,
             fast_style,
@@ -172,7 +191,7 @@ class SlowFast(Network):
             nonlocal_location=options.nonlocal_location_fast,
         )
         self.laterals = nn.ModuleList(
-            Lateral(c, out, options.fusion_kernel_size, self.speed_ratio)
+            Lateral(c, out, options.fusion_kernel_size, self.speed_ratio, options.fusion_norm)
             for c, out in zip(fast, lateral, strict=True)
         )
         features = self.slow.out_channels + self.fast.out_channels
@@ -190,6 +209,8 @@ class SlowFast(Network):
 
     def _slow_frames(self, x: Tensor) -> Tensor:
         frames = x.shape[2]
+        if self.slow_frames == "every":
+            return x[:, :, : frames // self.speed_ratio * self.speed_ratio : self.speed_ratio]
         index = torch.linspace(0, frames - 1, frames // self.speed_ratio).long()
         return x.index_select(2, index.to(x.device))
 
@@ -198,6 +219,16 @@ def _check(options: SlowFastOptions) -> None:
     if options.width_per_group % options.beta_inv:
         raise ConfigError(
             f"beta_inv is {options.beta_inv}; it divides the slow width, here {options.width_per_group}"
+        )
+    if options.depth_fast not in (None, *BLOCKS):
+        raise ConfigError(
+            f"depth_fast is {options.depth_fast}; it is one of {', '.join(map(str, BLOCKS))}"
+        )
+    if options.slow_frames not in ("spread", "every"):
+        raise ConfigError(f"slow_frames is {options.slow_frames!r}; it is one of 'spread', 'every'")
+    if tuple(options.stem_strides_t) != (1, 1):
+        raise ConfigError(
+            f"stem_strides_t is {options.stem_strides_t}; SlowFast has no strides in time: leave it out"
         )
     if options.fusion_kernel_size % 2 == 0:
         raise ConfigError(

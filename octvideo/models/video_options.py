@@ -55,10 +55,12 @@ class VideoOptions:
     width_per_group, num_groups: 64 and 1 are the ResNet; 16 or 32 and 1 a small one.
     stride_1x1: the stride sits at the first 1x1 of a block (PySlowFast's RESNET.STRIDE_1X1).
     stem_pool_padding: 1, or 0 as in video-nonlocal-net.
+    stem_strides_t: in time, of the stem's convolution and of its pool; mmaction2's I3D has (2, 2). Not for SlowFast.
     num_block_temp_kernel: per stage, in how many blocks the family's temporal kernels appear.
     nonlocal_location: per stage res2..res5, the blocks (from 0) that a non-local block follows.
     nonlocal_on: "high" (on the high group) or "cross" (high attends to low); nonlocal_pool, nonlocal_instantiation
-        ("softmax", "dot_product"): as in PySlowFast.
+        ("softmax", "dot_product"): as in PySlowFast. nonlocal_pool_after: the pool stands behind phi and g, not before
+        them (mmaction2).
     dropout_rate, fc_init_std, zero_init_final_bn: as in the recipe of video-nonlocal-net.
     crop_size: training crop; its 32nd is the window of `window_scores`.
     """
@@ -74,10 +76,12 @@ class VideoOptions:
     num_groups: int = 1
     stride_1x1: bool = False
     stem_pool_padding: int = 1
+    stem_strides_t: tuple[int, int] = (1, 1)
     num_block_temp_kernel: Sequence[int] = (3, 4, 6, 3)
     nonlocal_location: Sequence[Collection[int]] | None = None
     nonlocal_on: Literal["high", "cross"] = "high"
     nonlocal_pool: tuple[int, int, int] = (1, 2, 2)
+    nonlocal_pool_after: bool = False
     nonlocal_instantiation: Instantiation = "softmax"
     dropout_rate: float = 0.5
     fc_init_std: float = 0.01
@@ -97,6 +101,13 @@ class VideoOptions:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}; it is one of {', '.join(map(repr, allowed))}"
                 )
+        strides = self.stem_strides_t
+        is_pair = isinstance(strides, Sequence) and len(strides) == 2
+        if not (is_pair and all(isinstance(s, int) and s > 0 for s in strides)):
+            raise ConfigError(
+                f"stem_strides_t is {strides!r}; it has two whole numbers above 0, the strides in time of the stem's "
+                "convolution and of its pool"
+            )
         if self.block == "preact" and self.stride_1x1:
             raise ConfigError("block='preact' has its stride at the 3x3; leave stride_1x1 out")
 

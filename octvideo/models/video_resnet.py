@@ -8,6 +8,7 @@ pool2   2x1x1 / 2,1,1              256 x 4 x 56 x 56
 res3-5  4, 6, 3 bottlenecks       2048 x 4 x 7 x 7
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +43,7 @@ class ResNetSpec:
 C2D = ResNetSpec(stem_temporal=1, temporal=((1,), (1,), (1,), (1,)), pool2_temporal=2)
 C2D_NOPOOL = ResNetSpec(stem_temporal=1, temporal=((1,), (1,), (1,), (1,)))
 I3D = ResNetSpec(stem_temporal=5, temporal=((3,), (3, 1), (3, 1), (1, 3)), pool2_temporal=2)
+I3D_HEAVY = ResNetSpec(stem_temporal=5, temporal=((3,), (3,), (3,), (3,)), pool2_temporal=2)
 SLOW = ResNetSpec(stem_temporal=1, temporal=((1,), (1,), (3,), (3,)))
 FAST = ResNetSpec(stem_temporal=5, temporal=((3,), (3,), (3,), (3,)))
 Location = Sequence[Collection[int]] | None
@@ -51,25 +53,32 @@ NO_NONLOCAL: Sequence[Collection[int]] = ((), (), (), ())
 class Stem(nn.Module):
     """Convolution kt x 7 x 7 / 1,2,2, BN, ReLU, max pool 1 x 3 x 3 / 1,2,2.
 
+    `strides_t` are other strides in time, of the convolution and of the pool (mmaction2's I3D: 2 and 2).
     `pool_padding` 0 is video-nonlocal-net's, and Table 6's C2D / I3D baselines; 1 is PySlowFast's and pytorchvideo's.
     """
 
     norm_follows: ClassVar = {"bn": "conv"}
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_t: int, pool_padding: int, bn_eps: float
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_t: int,
+        pool_padding: int,
+        bn_eps: float,
+        strides_t: Sequence[int] = (1, 1),
     ) -> None:
         super().__init__()
         self.conv = Conv3d(
             in_channels,
             out_channels,
             (kernel_t, 7, 7),
-            (1, 2, 2),
+            (strides_t[0], 2, 2),
             (kernel_t // 2, 3, 3),
             bias=False,
         )
         self.bn = nn.BatchNorm3d(out_channels, eps=bn_eps)
-        self.pool = MaxPool3d((1, 3, 3), (1, 2, 2), pool_padding)
+        self.pool = MaxPool3d((1, 3, 3), (strides_t[1], 2, 2), pool_padding)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,9 +91,9 @@ class VideoResNet(Network):
     takes = "clips"
 
     def __init__(self, spec: ResNetSpec, depth: int, options: VideoOptions) -> None:
-        super().__init__(
-            options.in_channels, min_frames=spec.pool2_temporal, min_size=options.min_size
-        )
+        # The stem rounds up what its strides leave, the pool after res2 rounds down.
+        min_frames = (spec.pool2_temporal - 1) * math.prod(options.stem_strides_t) + 1
+        super().__init__(options.in_channels, min_frames=min_frames, min_size=options.min_size)
         octave, style = options.octave((2, 3, 4, 5), "round16"), options.style
         kernels_t = temporal_kernels(spec, BLOCKS[depth], options.num_block_temp_kernel)
 
@@ -101,7 +110,12 @@ class VideoResNet(Network):
 
         c = Channels(options.width_per_group)
         self.stem = Stem(
-            options.in_channels, c.high, spec.stem_temporal, options.stem_pool_padding, style.bn_eps
+            options.in_channels,
+            c.high,
+            spec.stem_temporal,
+            options.stem_pool_padding,
+            style.bn_eps,
+            options.stem_strides_t,
         )
         self.res2, c = stage(2, c)
         self.pool2 = MaxPool3d((spec.pool2_temporal, 1, 1), (spec.pool2_temporal, 1, 1))
@@ -156,8 +170,12 @@ def make_nonlocal(
             f"nonlocal_location names blocks {location} of res{number}; it has blocks 0..{num_blocks - 1}"
         )
     block = NonLocalCross if options.nonlocal_on == "cross" and channels.low else NonLocalHigh
-    pool, instantiation = options.nonlocal_pool, options.nonlocal_instantiation
-    return {i: block(channels, pool=pool, instantiation=instantiation) for i in location}
+    arguments: dict[str, Any] = {
+        "pool": options.nonlocal_pool,
+        "instantiation": options.nonlocal_instantiation,
+        "pool_after": options.nonlocal_pool_after,
+    }
+    return {i: block(channels, **arguments) for i in location}
 
 
 # res3 blocks 1, 3 and res4 blocks 1, 3, 5: where the stage has them.
@@ -176,6 +194,7 @@ def _rows(depth: int) -> dict[str, Family]:
         f"c2d_r{depth}": family(C2D),
         f"c2d_nopool_r{depth}": family(C2D_NOPOOL),
         f"i3d_r{depth}": family(I3D),
+        f"i3d_heavy_r{depth}": family(I3D_HEAVY),
         f"slow_r{depth}": family(SLOW),
         f"c2d_nln_r{depth}": family(C2D, nonlocal_location=NONLOCAL_5[depth]),
         f"i3d_nln_r{depth}": family(I3D, nonlocal_location=NONLOCAL_5[depth]),

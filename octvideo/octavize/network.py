@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
@@ -69,6 +70,8 @@ class GraphMethod:
 
 def _order_as(model: nn.Module, root: nn.Module) -> None:
     """Submodules in the order of `root`, not of their calls: optimizers go by the order of the parameters."""
+    if isinstance(root, torch.jit.ScriptModule):  # one call, as it is
+        return
     places = {name: i for i, name in enumerate(root._modules)}
     ordered = sorted(model._modules.items(), key=lambda item: places.get(item[0], len(places)))
     model._modules = dict(ordered)

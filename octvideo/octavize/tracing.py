@@ -133,6 +133,7 @@ class _ValueTracer(fx.Tracer):
         self.values, self.mode, self.real, self.opaque = values, mode, real, opaque
         self.guards: list[Guard] = []
         self._evaluating = False
+        self._contexts = _contexts()
 
     # --- What is looked into
 
@@ -200,10 +201,22 @@ class _ValueTracer(fx.Tracer):
         name: str | None = None,
         type_expr: Any = None,
     ) -> fx.Node:
+        if _contexts() != self._contexts:
+            path, module_kind = self._caller()
+            raise _UntraceableError(
+                path, module_kind, f"{_where(traceback.extract_stack())}: {CONTEXTS_ARE_LOST}"
+            )
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         if kind != "output":
             node.meta["value"] = self._evaluate(node)
         return node
+
+    def _caller(self) -> tuple[str, type]:
+        """The module whose `forward` is being traced, and its type."""
+        calls = [(path, self.root.get_submodule(path)) for path, _ in self.module_stack.values()]
+        inside = [(path, m) for path, m in calls if not self.is_leaf_module(m, path)]
+        path, module = inside[-1] if inside else ("", self.root)
+        return path, type(module)
 
     def _evaluate(self, node: fx.Node) -> Any:
         if node.op == "placeholder":
@@ -249,7 +262,7 @@ class _ValueTracer(fx.Tracer):
         """The value of a number or condition, which the rewritten network then insists on."""
         value = proxy.node.meta["value"]
         if isinstance(value, Tensor):
-            raise TypeError("the content of a tensor decides what is computed")
+            raise TypeError(CONTENT_DECIDES)
         if all(guard.node is not proxy.node for guard in self.guards):
             self.guards.append(Guard(proxy.node, value, _where(traceback.extract_stack())))
         return value
@@ -327,9 +340,23 @@ def _signature(node: fx.Node) -> Any:
     return node.op, node.target, str(node.args), str(node.kwargs)
 
 
+CONTEXTS_ARE_LOST = "a graph keeps neither no_grad nor autocast"
+CONTENT_DECIDES = "the content of a tensor decides what is computed"
+
+
+def _contexts() -> tuple[bool, ...]:
+    """What a `with` statement in a `forward` may change."""
+    autocasts = (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda"))
+    return torch.is_grad_enabled(), *autocasts
+
+
 def _describe(error: Exception) -> str:
+    from torch._subclasses.fake_tensor import DataDependentOutputException
+
     where = _where(traceback.extract_tb(error.__traceback__))
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, DataDependentOutputException):
+        first_line = CONTENT_DECIDES
     return f"{where}: {first_line}" if where else first_line
 
 

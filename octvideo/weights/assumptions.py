@@ -12,16 +12,29 @@ from octvideo.errors import CheckpointError
 from octvideo.layers import OctConv3d
 from octvideo.layers.octave import Downsample
 
-# Options that change what a network computes but none of its shapes, and the settings that make them.
+# Options that change what a network computes but none of its shapes, and the settings that make them; those without a
+# setting of their own stand in MODEL.OPTIONS.
 OPTIONS = {
     "block": "RESNET.BLOCK",
     "downsample": "OCTCONV.DOWNSAMPLE",
     "stride_1x1": "RESNET.STRIDE_1X1",
     "stem_pool_padding": "RESNET.STEM_POOL_PADDING",
+    "stem_strides_t": "",
     "nonlocal_on": "OCTCONV.NONLOCAL",
     "nonlocal_pool": "NONLOCAL.POOL",
+    "nonlocal_pool_after": "",
     "nonlocal_instantiation": "NONLOCAL.INSTANTIATION",
     "speed_ratio": "SLOWFAST.ALPHA",
+    "fusion_norm": "",
+    "slow_frames": "",
+}
+
+# What a file that says other options has, where it does not say these: only mmaction2's networks have others.
+USUAL = {
+    "stem_strides_t": (1, 1),
+    "nonlocal_pool_after": False,
+    "fusion_norm": True,
+    "slow_frames": "spread",
 }
 
 
@@ -30,6 +43,7 @@ class Assumptions:
     """None: the file does not say. mean, std: of the input in 0..1, per channel.
 
     options: of `OPTIONS`, with which the network was trained; for weights that enter a network of their own kind.
+    archs: the networks, without their depth, that compute what was trained; (): names and shapes tell.
     """
 
     mean: tuple[float, ...] | None = None
@@ -38,11 +52,13 @@ class Assumptions:
     stride_1x1: bool | None = None
     downsample: Downsample | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    archs: tuple[str, ...] = ()
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Checkpoint, *, own: bool = True) -> "Assumptions":
         """What a checkpoint says. own: it is of this package; else its recipe is PySlowFast's."""
-        options = checkpoint.network if own else _options_in(checkpoint.recipe)
+        said = checkpoint.network if own else {}
+        options = said or _options_in(checkpoint.recipe)
         return cls(checkpoint.input.mean, checkpoint.input.std, options=options)
 
     @classmethod
@@ -104,18 +120,27 @@ class Assumptions:
     def check_options(self, model: nn.Module, path: str) -> None:
         """Raises CheckpointError where `model` computes otherwise than the network that was trained."""
         config: dict[str, Any] = getattr(model, "config", {})
+        arch = str(config.get("name", "")).rpartition("_r")[0].removesuffix("_nln")
+        if self.archs and arch not in self.archs:
+            raise CheckpointError(
+                f"{path}: was trained as {' or '.join(self.archs)}, the model is {config.get('name')}; "
+                f"set MODEL.ARCH {self.archs[0]}"
+            )
         has_nonlocal = any(".nonlocal" in name for name, _ in model.named_modules())
-        for option in OPTIONS.keys() & self.options.keys() & config.keys():
+        known = {**USUAL, **self.options} if self.options else {}
+        for option in OPTIONS.keys() & known.keys() & config.keys():
             if option.startswith("nonlocal") and not has_nonlocal:
                 continue
-            theirs, here = self.options[option], config[option]
+            theirs, here = known[option], config[option]
             if option == "downsample":
                 theirs = theirs or _default_downsample(self.options)
                 here = here or _default_downsample(config)
+            theirs, here = _plain(theirs), _plain(here)
             if theirs != here:
+                setting = OPTIONS[option]
+                remedy = f"set {setting} to {theirs!r}" if setting else _in_options(option, theirs)
                 raise CheckpointError(
-                    f"{path}: was trained with {option}={theirs!r}, the model has {here!r}; "
-                    f"set {OPTIONS[option]} to {theirs!r}"
+                    f"{path}: was trained with {option}={theirs!r}, the model has {here!r}; {remedy}"
                 )
 
     def check_input(self, mean: Sequence[float], std: Sequence[float]) -> list[str]:
@@ -140,7 +165,7 @@ def _options_in(recipe: str) -> dict[str, Any]:
         cfg = yaml.safe_load(recipe)
     except yaml.YAMLError:
         return {}
-    values = {option: _lookup(cfg, key) for option, key in OPTIONS.items()}
+    values = {option: _lookup(cfg, key) for option, key in OPTIONS.items() if key}
     return {
         option: value for option, value in values.items() if isinstance(value, bool | int | str)
     }
@@ -150,6 +175,14 @@ def _lookup(cfg: Any, key: str) -> Any:
     for part in key.split("."):
         cfg = cfg.get(part) if isinstance(cfg, dict) else None
     return cfg
+
+
+def _in_options(option: str, value: Any) -> str:
+    return f'add "{option}={value}" to MODEL.OPTIONS'
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _default_downsample(config: Mapping[str, Any]) -> str:

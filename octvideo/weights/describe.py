@@ -21,10 +21,13 @@ from octvideo.models.registry import MODELS
 from octvideo.models.video_options import BLOCKS
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.convert import count_blocks, find_alpha
-from octvideo.weights.layouts import find_layout, refuse_other_arithmetic
+from octvideo.weights.layouts import MMACTION2, find_layout
 from octvideo.wrappers import check_finite
 
-KINETICS400 = Path(__file__).with_name("kinetics400.txt")
+# Class names that come with the package, a line each in the order of their labels.
+CLASS_NAMES = {
+    name: Path(__file__).with_name(f"{name}.txt") for name in ("kinetics400", "kinetics600")
+}
 KINETICS_INPUT = InputSpec(
     mean=(0.45,) * 3,
     std=(0.225,) * 3,
@@ -39,15 +42,18 @@ FAMILIES = ("c2d", "i3d", "slow", "slowfast")
 
 
 def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
-    """Names of classes in the order of their labels: "kinetics400", a text file with one a line, or the names."""
+    """Names of classes in the order of their labels: those of "kinetics400" or "kinetics600", or a text file's, one a
+    line, or as they are given.
+    """
     if not isinstance(classes, str | Path):
         return tuple(classes)
-    path = KINETICS400 if classes == "kinetics400" else Path(classes)
+    path = CLASS_NAMES.get(str(classes)) or Path(classes)
     try:
         return tuple(line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"classes={str(classes)!r}: neither 'kinetics400' nor a text file with one name a line ({error})"
+            f"classes={str(classes)!r}: neither {' nor '.join(CLASS_NAMES)} nor a text file with one name a line "
+            f"({error})"
         ) from error
 
 
@@ -79,15 +85,17 @@ def describe(
     """
     check_finite(checkpoint.weights, checkpoint.path)
     layout = find_layout(checkpoint.weights)
-    refuse_other_arithmetic(layout, checkpoint.weights, checkpoint.path)
-    names = layout.names(checkpoint.weights)
-    state = {
-        names[n]: t.float() if t.is_floating_point() else t for n, t in checkpoint.weights.items()
-    }
+    translated = layout.translate(checkpoint.weights, checkpoint)
+    state = {n: t.float() if t.is_floating_point() else t for n, t in translated.items()}
     if "head.fc.weight" in state:
         state["head.fc.weight"] = state["head.fc.weight"].flatten(1)
-    trained = Assumptions.of_checkpoint(checkpoint, own=False).options
-    network, expected = find_network(state, checkpoint.path, name, {**trained, **(options or {})})
+    assumes = layout.assumes(state, checkpoint)
+    if layout is MMACTION2:
+        seen = replace(seen, **_said(assumes, seen))
+    trained = {**assumes.options, **({"crop_size": seen.crop_size} if layout is MMACTION2 else {})}
+    network, expected = find_network(
+        state, checkpoint.path, name, {**trained, **(options or {})}, assumes.archs
+    )
     if len(class_names) != network["num_classes"]:
         raise CheckpointError(
             f"{checkpoint.path}: classifies {network['num_classes']} classes; {len(class_names)} names were given"
@@ -107,13 +115,38 @@ def describe(
     )
 
 
+def known_head_act(checkpoint: Checkpoint, multi_label: bool) -> str | None:
+    """What becomes of a checkpoint's logits in a test, as it says or its layout tells; None where neither does."""
+    act = HEAD_ACTS.get(find_layout(checkpoint.weights).title)
+    if checkpoint.head_act or act is None:
+        return checkpoint.head_act
+    return act.replace("softmax", "sigmoid") if multi_label else act
+
+
+def _said(assumes: Assumptions, seen: InputSpec) -> dict[str, Any]:
+    """What mmaction2's files say of their input, where the caller has left it at Kinetics' values."""
+    said = {"mean": assumes.mean, "std": assumes.std, "sampling_rule": "stride"}
+    return {
+        name: value
+        for name, value in said.items()
+        if getattr(seen, name) == getattr(KINETICS_INPUT, name)
+    }
+
+
 def find_network(
-    state: Mapping[str, Tensor], source: str, name: str, options: Mapping[str, Any]
+    state: Mapping[str, Tensor],
+    source: str,
+    name: str,
+    options: Mapping[str, Any],
+    archs: Sequence[str] = (),
 ) -> tuple[dict[str, Any], list[str]]:
-    """The `create_model` arguments of the video network whose names and shapes these are; and its tensors' names."""
+    """The `create_model` arguments of the video network whose names and shapes these are; and its tensors' names.
+
+    archs: those among which it is searched for, without their depth; (): `FAMILIES`.
+    """
     shapes = _shapes(state)
     chosen = {**_seen(state), **options}
-    for candidate in [name] if name else _candidates(state):
+    for candidate in [name] if name else _candidates(state, archs or FAMILIES):
         known = {field.name for field in fields(MODELS[candidate].options)}
         try:
             with torch.device("meta"):
@@ -137,10 +170,10 @@ def _pathway(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
 
 
-def _candidates(state: Mapping[str, Tensor]) -> Iterator[str]:
+def _candidates(state: Mapping[str, Tensor], archs: Sequence[str]) -> Iterator[str]:
     blocks = count_blocks(_pathway(state, "slow.") or state)
     for depth in (depth for depth, numbers in BLOCKS.items() if numbers == blocks):
-        yield from (f"{family}_r{depth}" for family in FAMILIES)
+        yield from (f"{arch}_r{depth}" for arch in archs)
 
 
 def _seen(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -159,10 +192,19 @@ def _seen(state: Mapping[str, Tensor]) -> dict[str, Any]:
     if any(location):
         seen["nonlocal_location"] = location
     lateral = state.get("laterals.0.conv.h2h.weight")
-    if lateral is not None:
+    if lateral is None:
+        seen["num_block_temp_kernel"] = [
+            max(usual, found)
+            for usual, found in zip((3, 4, 6, 3), _temporal_blocks(slow), strict=True)
+        ]
+    else:
         seen["fusion_kernel_size"] = lateral.shape[2]
         seen["beta_inv"] = len(stem) // len(fast["stem.conv.weight"])
         seen["fusion_conv_channel_ratio"] = lateral.shape[0] // lateral.shape[1]
+        if (blocks := count_blocks(fast)) != count_blocks(slow):
+            seen["depth_fast"] = next(
+                (d for d, numbers in BLOCKS.items() if numbers == blocks), None
+            )
         seen["num_block_temp_kernel_fast"] = _temporal_blocks(fast)
         seen["num_block_temp_kernel"] = [
             own or other

@@ -1,7 +1,7 @@
-"""Image weights as files hold them: this package's checkpoints, and the ResNets of torchvision, timm and d-li14."""
+"""Weights to inflate or to divide, as files hold them: checkpoints of this package and of other projects."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,8 +10,8 @@ from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError
 from octvideo.models.registry import from_config
 from octvideo.weights.assumptions import Assumptions
-from octvideo.weights.inflate import is_octave
-from octvideo.weights.layouts import IMAGE_LAYOUTS, find_layout, refuse_other_arithmetic
+from octvideo.weights.layouts import IMAGE_LAYOUTS, MMACTION2, find_layout
+from octvideo.weights.source import is_octave
 from octvideo.wrappers import check_finite, clear_names
 
 
@@ -38,7 +38,6 @@ def read_image_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> 
         return _own(checkpoint)
     tensors, _ = clear_names(checkpoint.weights, prefixes)
     layout = find_layout(tensors)
-    refuse_other_arithmetic(layout, tensors, checkpoint.path)
     if any(tensor.dim() == 5 for tensor in tensors.values()):
         raise CheckpointError(
             f"{checkpoint.path}: the weights of a video network ({layout.title}'s layout); set "
@@ -50,9 +49,25 @@ def read_image_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> 
             f"{checkpoint.path}: not a ResNet of this package's, torchvision's, PySlowFast's or d-li14's layout "
             f"(it holds {some}); `octvideo convert` reads the official files"
         )
-    names = layout.names(tensors)
-    state = {names[name]: tensor for name, tensor in tensors.items()}
-    return ImageWeights(state, Assumptions(), f"{layout.title}'s layout")
+    state = layout.translate(tensors, checkpoint, clips=False)
+    # Other layouts say nothing of an image network.
+    assumes = layout.assumes(state, checkpoint) if layout is MMACTION2 else Assumptions()
+    return ImageWeights(state, assumes, f"{layout.title}'s layout")
+
+
+def read_video_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> ImageWeights:
+    """What a checkpoint says of a vanilla video network, to be divided for an octave one of its family."""
+    check_finite(checkpoint.weights, checkpoint.path)
+    tensors, _ = clear_names(checkpoint.weights, prefixes)
+    layout = find_layout(tensors)
+    state = layout.translate(tensors, checkpoint)
+    assumes = layout.assumes(state, checkpoint)
+    stride_1x1 = assumes.options.get("stride_1x1")
+    return ImageWeights(
+        state,
+        replace(assumes, stride_1x1=stride_1x1, downsample="stride"),
+        str(checkpoint.network.get("name") or f"{layout.title}'s layout"),
+    )
 
 
 def _own(checkpoint: Checkpoint) -> ImageWeights:

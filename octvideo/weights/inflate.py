@@ -5,8 +5,6 @@ in one and (C_out, C_in, kt, kh, kw) in the other. Of SlowFast the slow pathway 
 is read with zeros at first.
 """
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -16,18 +14,20 @@ from octvideo.models.slowfast import Pathway, SlowFast
 from octvideo.models.video_resnet import VideoResNet
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.inflation_report import InflationReport
+from octvideo.weights.source import Source, State, is_octave, misfit
 
-State = Mapping[str, Tensor]
 ImagePathway = VideoResNet | Pathway
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 def inflate_conv(weight: Tensor, kernel_t: int) -> Tensor:
-    """(C_out, C_in, kh, kw) -> (C_out, C_in, kernel_t, kh, kw), each slice weight / kernel_t.
+    """(C_out, C_in, kh, kw) -> (C_out, C_in, kernel_t, kh, kw), each slice weight / kernel_t; 3D kernels stay.
 
     On a clip that repeats one image, every frame whose temporal window is full gets the 2D response;
     the first and last kernel_t // 2 frames see zero padding and do not. (Carreira & Zisserman 2017, sec. 2.)
     """
+    if weight.dim() == 5:
+        return weight
     return weight.unsqueeze(2).repeat(1, 1, kernel_t, 1, 1) / kernel_t
 
 
@@ -49,6 +49,7 @@ def inflate(
 
     state_2d: in the names of this package's image networks, vanilla or octave. Where widths or octave stages differ,
         a kernel is joined and divided anew by channel, high before low: exact only for features constant in space.
+        Those of a vanilla video network of the same family are divided likewise, and nothing is inflated.
     assumes: what the weights expect of network and input. A BN eps is folded into the scales; another place of the
         stride, or another way of downsampling, raises. The input's part is for `Assumptions.check_input`.
 
@@ -58,20 +59,21 @@ def inflate(
     """
     pathway = image_pathway(model_3d)
     assumes = assumes or Assumptions()
-    source = _Source(state_2d)
+    source = Source(state_2d)
     _check_kind(source, pathway)
-    report = InflationReport(notes=assumes.check_model(pathway, is_octave(state_2d)))
+    notes = assumes.check_model(pathway, is_octave(state_2d))
+    report = InflationReport(notes=notes, is_video=source.is_video)
     filled: dict[str, Tensor] = {}
     laterals = _readers_of_laterals(pathway)
     for name, module in pathway.named_modules():
         if "nonlocal" in name:
             if name.rpartition(".")[2].startswith("nonlocal"):
-                report.fresh[name] = "image networks have none"
+                report.fresh[name] = source.pass_over(name)
         elif isinstance(module, OctConv3d):
             filled |= _fill_conv(name, module, laterals.get(name, Channels(0)), source, report)
         elif isinstance(module, OctBatchNorm3d):
             filled |= _fill_norm(name, module, source, assumes.bn_eps)
-    filled |= _fill_stem(pathway, source, report, assumes.bn_eps)
+    filled |= _fill_stem(pathway, source, report, assumes)
     filled |= _fill_head(pathway, source, report)
     if unused := source.unused():
         raise CheckpointError(
@@ -83,47 +85,12 @@ def inflate(
     return report
 
 
-def is_octave(state: State) -> bool:
-    return any(name.endswith(".l2h.weight") for name in state)
-
-
-class _Source:
-    """The image weights, and which of them have been asked for."""
-
-    def __init__(self, state: State) -> None:
-        self.state = state
-        self.used: set[str] = set()
-
-    def get(self, name: str) -> Tensor | None:
-        self.used.add(name)
-        return self.state.get(name)
-
-    def take(self, name: str, shape: Sequence[int] | None = None) -> Tensor:
-        tensor = self.get(name)
-        if tensor is None:
-            raise CheckpointError(
-                f"the image weights lack {name}; RESNET.DEPTH, RESNET.BLOCK and MODEL.ARCH must be those of one network"
-            )
-        if shape is not None and tensor.shape != shape:
-            raise misfit(name, tensor.shape, shape)
-        return tensor.float()
-
-    def unused(self) -> list[str]:
-        return [
-            name
-            for name in self.state
-            if name not in self.used and not name.endswith("num_batches_tracked")
-        ]
-
-
-def misfit(name: str, got: Sequence[int], wanted: Sequence[int]) -> CheckpointError:
-    return CheckpointError(
-        f"{name} is {tuple(got)} in the image weights, {tuple(wanted)} in the network; "
-        "RESNET.DEPTH, WIDTH_PER_GROUP and NUM_GROUPS must be those of the image network"
-    )
-
-
-def _check_kind(source: _Source, pathway: ImagePathway) -> None:
+def _check_kind(source: Source, pathway: ImagePathway) -> None:
+    if source.is_video and isinstance(pathway, Pathway):
+        raise CheckpointError(
+            "the weights of a vanilla SlowFast cannot be divided for an octave one; start it from image weights, or "
+            "set OCTCONV.ALPHA 0"
+        )
     is_preact = any(name.startswith("tail.") for name in source.state)
     if is_preact and isinstance(pathway, Pathway):
         raise CheckpointError(
@@ -150,10 +117,10 @@ def _readers_of_laterals(pathway: ImagePathway) -> dict[str, Channels]:
 
 
 def _fill_conv(
-    name: str, module: OctConv3d, lateral: Channels, source: _Source, report: InflationReport
+    name: str, module: OctConv3d, lateral: Channels, source: Source, report: InflationReport
 ) -> dict[str, Tensor]:
     """lateral: the last of the input channels, which image networks do not have."""
-    kernel_t, *kernel = module.kernel_size
+    kernel_t, kernel = module.kernel_size[0], source.kernel(module)
     paths = {
         path: weight
         for path in PATHS
@@ -179,7 +146,7 @@ def _fill_conv(
             module.in_channels.high - lateral.high, module.in_channels.low - lateral.low
         )
         _note_change(name, paths, in_channels, module.out_channels, report)
-        paths = _divide(name, paths, in_channels, module)
+        paths = _divide(name, paths, in_channels, module, kernel)
     return {
         f"{name}.{path}.weight": inflate_conv(
             torch.cat([paths[path].float(), zero] if path in paths else [zero], 1), kernel_t
@@ -210,7 +177,9 @@ def _note_change(
     changes[name] = f"{had} -> {has}"
 
 
-def _divide(name: str, paths: State, in_channels: Channels, module: OctConv3d) -> dict[str, Tensor]:
+def _divide(
+    name: str, paths: State, in_channels: Channels, module: OctConv3d, kernel: tuple[int, ...]
+) -> dict[str, Tensor]:
     """Join the paths to one kernel and cut it where `in_channels` and the output's groups of `module` end."""
     if module.groups > 1:
         raise CheckpointError(
@@ -218,7 +187,7 @@ def _divide(name: str, paths: State, in_channels: Channels, module: OctConv3d) -
             "OCTCONV.ALPHA, STAGES and WIDTH_RULE must be those of the image network"
         )
     joined = join_paths(paths)
-    shape = (module.out_channels.total, in_channels.total, *module.kernel_size[1:])
+    shape = (module.out_channels.total, in_channels.total, *kernel)
     if joined.shape != shape:
         raise misfit(name, joined.shape, shape)
     return split_kernel(joined, in_channels, module.out_channels)
@@ -248,7 +217,7 @@ def split_kernel(
 
 
 def _fill_norm(
-    name: str, module: OctBatchNorm3d, source: _Source, eps: float | None
+    name: str, module: OctBatchNorm3d, source: Source, eps: float | None
 ) -> dict[str, Tensor]:
     channels, filled = module.channels, {}
     for tensor in NORM_TENSORS:
@@ -275,28 +244,28 @@ def fold_eps(state: dict[str, Tensor], name: str, eps: float | None, new_eps: fl
 
 
 def _fill_stem(
-    pathway: ImagePathway, source: _Source, report: InflationReport, eps: float | None
+    pathway: ImagePathway, source: Source, report: InflationReport, assumes: Assumptions
 ) -> dict[str, Tensor]:
     stem = pathway.stem
-    out_channels, in_channels, kernel_t, *kernel = stem.conv.weight.shape
-    weight = source.take("stem.conv.weight", (out_channels, in_channels, *kernel))
-    filled = {"stem.conv.weight": inflate_conv(weight, kernel_t)}
+    out_channels, in_channels = stem.conv.weight.shape[:2]
+    weight = source.take("stem.conv.weight", (out_channels, in_channels, *source.kernel(stem.conv)))
+    filled = {"stem.conv.weight": inflate_conv(weight, stem.conv.kernel_size[0])}
     filled |= {
         f"stem.bn.{tensor}": source.take(f"stem.bn.{tensor}", (out_channels,))
         for tensor in NORM_TENSORS
     }
-    fold_eps(filled, "stem.bn", eps, stem.bn.eps)
+    fold_eps(filled, "stem.bn", assumes.bn_eps, stem.bn.eps)
     report.copied.append("stem.conv")
-    if stem.pool.pad == 0:
+    padding = assumes.options.get("stem_pool_padding", 1)
+    if stem.pool.pad != padding:
         report.notes.append(
-            "RESNET.STEM_POOL_PADDING is 0; image networks pad that pool, so that maps are shifted"
+            f"RESNET.STEM_POOL_PADDING is {stem.pool.pad}; the weights had {padding} at that pool, so that maps are "
+            "shifted"
         )
     return filled
 
 
-def _fill_head(
-    pathway: ImagePathway, source: _Source, report: InflationReport
-) -> dict[str, Tensor]:
+def _fill_head(pathway: ImagePathway, source: Source, report: InflationReport) -> dict[str, Tensor]:
     weight, bias = source.get("head.fc.weight"), source.get("head.fc.bias")
     if isinstance(pathway, Pathway):
         report.fresh |= {

@@ -8,7 +8,8 @@ class InflationReport:
     """What happened to every layer, by its name in the pathway that is filled; nothing is dropped without a line here.
 
     copied: as they were, repeated over time. split: a group was divided ("256 -> 224+32" output channels).
-    merged: two groups became one. fresh: as initialised, for the reason given. notes: taken on trust, or folded.
+    merged: two groups became one. fresh: as initialised, for the reason given.
+    notes: taken on trust, or folded. is_video: the weights were a video network's, of which nothing is inflated.
     """
 
     copied: list[str] = field(default_factory=list)
@@ -16,6 +17,7 @@ class InflationReport:
     merged: dict[str, str] = field(default_factory=dict)
     fresh: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    is_video: bool = False
 
     @property
     def is_exact(self) -> bool:
@@ -24,7 +26,8 @@ class InflationReport:
 
     def lines(self) -> list[str]:
         """For a log: a line per stage and kind, one per layer that starts fresh."""
-        lines = [f"inflated as they are: {len(self.copied)} layers"] if self.copied else []
+        verb = "taken" if self.is_video else "inflated"
+        lines = [f"{verb} as they are: {len(self.copied)} layers"] if self.copied else []
         for kind, layers in (("split", self.split), ("merged", self.merged)):
             for stage in dict.fromkeys(name.partition(".")[0] for name in layers):
                 changes = [

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from octvideo.errors import CheckpointError
+from octvideo.checkpoint import Checkpoint
+from octvideo.weights import mmaction2
+from octvideo.weights.assumptions import Assumptions
 
 CONVOLUTIONS = {"a": "reduce", "b": "spatial", "c": "expand"}
 PATHWAYS = {"0": "slow.", "1": "fast."}
@@ -29,13 +31,35 @@ BASIC = {"1": "first", "2": "second"}
 GROUPS = {"h": "high", "l": "low"}
 
 
+def _of_pyslowfast(_: Mapping[str, Tensor], checkpoint: Checkpoint) -> Assumptions:
+    return Assumptions.of_checkpoint(checkpoint, own=False)
+
+
+def _of_own(_: Mapping[str, Tensor], checkpoint: Checkpoint) -> Assumptions:
+    return Assumptions.of_checkpoint(checkpoint)
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """mark: begins a name that only this layout has. names: theirs -> ours; a name without counterpart stays."""
+    """mark: begins a name that only this layout has. names: theirs -> ours; a name without counterpart stays.
+
+    values: makes what is computed there of tensors in our names (`Layout.translate`). assumes: what they were trained
+    with, as far as the file says it.
+    """
 
     title: str
     mark: str
     names: Callable[[Collection[str]], dict[str, str]]
+    values: Callable[[Mapping[str, Tensor], Checkpoint, bool], dict[str, Tensor]] | None = None
+    assumes: Callable[[Mapping[str, Tensor], Checkpoint], Assumptions] = _of_pyslowfast
+
+    def translate(
+        self, tensors: Mapping[str, Tensor], checkpoint: Checkpoint, *, clips: bool = True
+    ) -> dict[str, Tensor]:
+        """Tensors in our names. clips: they enter a video network."""
+        names = self.names(tensors)
+        state = {names[name]: tensor for name, tensor in tensors.items()}
+        return self.values(state, checkpoint, clips) if self.values else state
 
 
 def find_layout(names: Iterable[str]) -> Layout:
@@ -154,37 +178,6 @@ def _from_d_li14(name: str) -> str:
     return f"{BOTTLENECK[number] if number else 'shortcut'}.{place}.{tensor}"
 
 
-def _mmaction2(names: Collection[str]) -> dict[str, str]:
-    return {name: _from_mmaction2(name) for name in names}
-
-
-def _from_mmaction2(name: str) -> str:
-    """A convolution and its BN are one module, in 2D (TSN) as in 3D (SlowOnly)."""
-    if match := re.fullmatch(
-        r"backbone\.layer(\d)\.(\d+)\.(?:conv([123])|downsample)\.((?:conv|bn)\.\w+)", name
-    ):
-        stage, block, number, tensor = match.groups()
-        layer = BOTTLENECK[number] if number else "shortcut"
-        return f"res{int(stage) + 1}.block{block}.{layer}.{_pair(tensor)}"
-    if match := re.fullmatch(r"backbone\.conv1\.((?:conv|bn)\.\w+)", name):
-        return f"stem.{match[1]}"
-    return re.sub(r"^cls_head\.fc_cls\.", "head.fc.", name)
-
-
-def refuse_other_arithmetic(layout: Layout, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raise CheckpointError for networks that have names and shapes of ours and compute something else."""
-    if layout is not MMACTION2:
-        return
-    stem = tensors.get("backbone.conv1.conv.weight")
-    if any(name.startswith("backbone.slow_path.") for name in tensors):
-        reason = "SlowFast takes other frames for its slow pathway, and has other laterals"
-    elif stem is not None and stem.dim() == 5 and stem.shape[2] > 1:
-        reason = "I3D strides in time at its stem, where no network here does"
-    else:
-        return
-    raise CheckpointError(f"{source}: mmaction2's {reason}; docs/from_mmaction2.md says what loads")
-
-
 # Caffe2's names of a tensor, behind the name of its layer.
 CAFFE2_TENSORS = {
     "w": "weight",
@@ -227,9 +220,9 @@ def _of_conv(tensor: str) -> str:
     return tensor if tensor.startswith("bn.") else f"conv.{tensor}"
 
 
-OWN = Layout("octvideo", "", _own)
+OWN = Layout("octvideo", "", _own, assumes=_of_own)
 PYSLOWFAST = Layout("PySlowFast", "s1.pathway", _pyslowfast)
-MMACTION2 = Layout("mmaction2", "backbone.", _mmaction2)
+MMACTION2 = Layout("mmaction2", "backbone.", mmaction2.names, mmaction2.values, mmaction2.assumes)
 # Of PySlowFast's networks one is for images, whose weights its other networks are inflated from.
 IMAGE_LAYOUTS = (
     Layout("torchvision", "layer1.0.conv1.weight", _torchvision),

@@ -11,8 +11,7 @@ from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError
 from octvideo.layers import channels_last
 from octvideo.models.registry import from_config
-from octvideo.weights.assumptions import Assumptions
-from octvideo.weights.layouts import OWN, find_layout, refuse_other_arithmetic
+from octvideo.weights.layouts import OWN, find_layout
 from octvideo.wrappers import check_finite, clear_names
 
 HEAD = "head.fc."
@@ -86,10 +85,10 @@ def load_weights(
         )
     check_finite(checkpoint.weights, path)
     tensors, removed = clear_names(checkpoint.weights, clear_prefixes)
-    layout = find_layout(tensors)
-    refuse_other_arithmetic(layout, tensors, path)
-    ours = layout.names(tensors)
-    state = {ours[name]: tensor for name, tensor in tensors.items()}
+    # pytorchvideo's own networks have pytorchvideo's names.
+    layout = OWN if tensors.keys() & model.state_dict().keys() else find_layout(tensors)
+    state = layout.translate(tensors, checkpoint, clips=getattr(model, "takes", "clips") == "clips")
+    assumes = layout.assumes(state, checkpoint)
     report = replace(
         _compare(model, state, path, layout.title), removed=(*checkpoint.removed, *removed)
     )
@@ -102,7 +101,7 @@ def load_weights(
         raise CheckpointError(
             f"{path}: classifies {shape[0]} classes, the model {expected[0]}; set MODEL.NUM_CLASSES"
         )
-    Assumptions.of_checkpoint(checkpoint, own=layout is OWN).check_options(model, path)
+    assumes.check_options(model, path)
     model.load_state_dict(model.state_dict() | {name: state[name] for name in report.loaded})
     return report
 

@@ -22,7 +22,8 @@ from octvideo.layers.oct_tensor import OctTensor
 from octvideo.layers.resize import down, up_to
 from octvideo.models import create_model
 from octvideo.weights.assumptions import Assumptions
-from octvideo.weights.inflate import NORM_TENSORS, State, image_pathway, inflate
+from octvideo.weights.inflate import NORM_TENSORS, image_pathway, inflate
+from octvideo.weights.source import State
 
 BRANCH = ("reduce", "spatial", "expand")
 
@@ -38,12 +39,13 @@ class _Map(NamedTuple):
 def smoothest_last(
     state_2d: State, model_3d: nn.Module, clips: Tensor, assumes: Assumptions
 ) -> dict[str, Tensor]:
-    """Vanilla image weights with the channels of every map in another order; the image network computes the same.
+    """Vanilla weights with the channels of every map in another order; the network they are of computes the same.
 
     What a channel loses is the energy that pooling by 2 takes away from it on `clips`, times that of the kernels that
     read it. Those that lose most come first, so that `inflate` makes low channels of those that lose least.
 
-    state_2d: in the names of this package's image networks. model_3d: the network to be filled; it is not changed.
+    state_2d: in the names of this package's image networks, or of the vanilla form of `model_3d`.
+    model_3d: the network to be filled; it is not changed.
     clips: float (N, 3, T, H, W), normalised as the weights expect. Raises CheckpointError where `inflate` would.
     """
     options: dict[str, Any] = model_3d.config  # type: ignore[assignment]
@@ -103,7 +105,7 @@ def _tensors(state: State, m: _Map) -> Iterator[tuple[str, int]]:
 
 def _read(energies: Tensor, kernel: Tensor) -> Tensor:
     """Per channel, what a kernel makes of its energy; what a lateral adds behind the kernel's channels is left out."""
-    return energies[: kernel.shape[1]] * kernel.square().sum((0, 2, 3))
+    return energies[: kernel.shape[1]] * kernel.square().flatten(2).sum((0, 2))
 
 
 def _lost_energy(model: nn.Module, layers: Sequence[str], clips: Tensor) -> dict[str, Tensor]:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from octvideo.layers import OctTensor, merge
 from octvideo.models import create_model
 from octvideo.weights.assumptions import Assumptions
-from octvideo.weights.inflate import State, image_pathway, inflate
+from octvideo.weights.inflate import image_pathway, inflate
+from octvideo.weights.source import State
 
 STAGES = ("res2", "res3", "res4", "res5")
 

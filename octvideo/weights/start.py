@@ -1,13 +1,30 @@
 """Weights to start from, of whatever kind, into a network of whatever kind."""
 
 import logging
+from dataclasses import replace
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from octvideo.checkpoint import Checkpoint
-from octvideo.weights.image_weights import read_image_weights
+from octvideo.errors import CheckpointError
+from octvideo.models import create_model
+from octvideo.models.slowfast import SlowFast
+from octvideo.models.video_resnet import VideoResNet
+from octvideo.octavize import octavize
+from octvideo.weights.image_weights import (
+    ImageWeights,
+    read_image_weights,
+    read_video_weights,
+)
 from octvideo.weights.inflate import inflate
+from octvideo.weights.inflation_report import InflationReport
 from octvideo.weights.load import load_weights
+from octvideo.weights.source import is_octave, is_video
+
+# An octave network may pool where the vanilla one strides: a part of what dividing is.
+CHANGED_BY_DIVISION = ("downsample", "nonlocal_on")
 
 logger = logging.getLogger("octvideo")
 
@@ -23,14 +40,67 @@ def is_image(checkpoint: Checkpoint) -> bool:
     return 4 in dims and 5 not in dims
 
 
+def is_to_be_divided(checkpoint: Checkpoint, model: nn.Module) -> bool:
+    """Weights of a vanilla video network, for an octave one that was built by hand."""
+    config = getattr(model, "config", {})
+    is_octave_model = bool(config.get("alpha")) and isinstance(model, VideoResNet | SlowFast)
+    return is_octave_model and is_video(checkpoint.weights) and not is_octave(checkpoint.weights)
+
+
+def is_to_be_octavized(checkpoint: Checkpoint, model: nn.Module) -> bool:
+    """Weights of a vanilla network, for what `octavize` made of such a one."""
+    made_octave = bool(getattr(model, "config", {}).get("octavize"))
+    return made_octave and bool(checkpoint.weights) and not is_octave(checkpoint.weights)
+
+
+def octavize_into(model: nn.Module, checkpoint: Checkpoint, clips: Tensor | None = None) -> Any:
+    """Fill an octavized network with vanilla weights: they enter its vanilla form, which is made octave likewise.
+
+    clips: float (N, 3, T, H, W) that sort the channels, where the network has low_channels="smoothest".
+    Returns the `OctaveReport`. Raises CheckpointError where the weights do not fit.
+    """
+    config: dict[str, Any] = dict(model.config)  # type: ignore[arg-type]
+    arguments = config.pop("octavize")
+    vanilla = create_model(**{**config, "alpha": 0.0})
+    load_weights(vanilla, checkpoint)
+    example = torch.empty(arguments["example"], device="meta") if clips is None else clips
+    octave = octavize(vanilla, **{**arguments, "example": example})
+    state = octave.state_dict()
+    own = model.state_dict()
+    if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in own.items()}:
+        raise CheckpointError(
+            f"{checkpoint.path}: its channels are divided otherwise than the network's; report this with the config"
+        )
+    model.load_state_dict(state)
+    return octave.octave_report
+
+
+def fill_from(weights: ImageWeights, model: nn.Module, path: str) -> InflationReport:
+    """Inflate image weights, or divide vanilla video weights. Raises CheckpointError where they do not fit."""
+    if is_video(weights.state):
+        kept = {k: v for k, v in weights.assumes.options.items() if k not in CHANGED_BY_DIVISION}
+        replace(weights.assumes, options=kept).check_options(model, path)
+    return inflate(weights.state, model, weights.assumes)
+
+
 def fill(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Load video weights into a video network and image weights into an image network; inflate image weights.
 
+    Vanilla video weights are divided for an octave network, their last channels low.
     Raises CheckpointError, with the model untouched, where they do not fit.
     """
+    if is_to_be_octavized(checkpoint, model):
+        octavize_into(model, checkpoint)
+        logger.info("divided %s, its last channels low", checkpoint.path)
+        return
+    if is_to_be_divided(checkpoint, model):
+        weights = read_video_weights(checkpoint)
+        report = fill_from(weights, model, checkpoint.path)
+        logger.info("divided %s: %s", checkpoint.path, "; ".join(report.lines()))
+        return
     if not is_to_be_inflated(checkpoint, model):
         load_weights(model, checkpoint)
         return
     weights = read_image_weights(checkpoint)
-    report = inflate(weights.state, model, weights.assumes)
+    report = fill_from(weights, model, checkpoint.path)
     logger.info("inflated %s (%s): %s", checkpoint.path, weights.layout, "; ".join(report.lines()))

@@ -27,6 +27,29 @@ def test_slow_frames_are_spread_from_the_first_to_the_last(frames, expected):
     assert picked[0, 0, :, 0, 0].tolist() == expected
 
 
+def test_slow_frames_may_be_every_eighth_from_the_first():
+    model = create_model("slowfast_r26", width_per_group=32, slow_frames="every")
+    clip = torch.arange(20.0).view(1, 1, 20, 1, 1).expand(1, 3, 20, 2, 2)
+
+    assert model._slow_frames(clip)[0, 0, :, 0, 0].tolist() == [0, 8]
+
+
+def test_laterals_may_be_bare_convolutions_and_the_fast_pathway_of_another_depth():
+    model = on_meta(fusion_norm=False, depth_fast=26)
+
+    names = [name for name, _ in model.laterals.named_parameters()]
+    assert names == [f"{i}.conv.h2h.weight" for i in range(4)]
+    assert (len(model.slow.res4), len(model.fast.res4)) == (6, 2)
+
+
+@pytest.mark.parametrize(
+    "options", [{"slow_frames": "odd"}, {"depth_fast": 34}, {"stem_strides_t": (2, 2)}]
+)
+def test_options_out_of_range_are_refused_by_name(options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        on_meta(**options)
+
+
 def test_octave_is_in_the_slow_pathway_up_to_res4_and_in_the_laterals_behind_octave_stages():
     model = on_meta(alpha=0.1)
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from octvideo import create_model
+from octvideo.errors import ConfigError
 from octvideo.layers import Channels, OctBatchNorm3d, OctConv3d, OctTensor, compute_in_2d
+from octvideo.layers.nonlocal_block import NonLocalHigh
 
 FAMILIES = ("c2d_r26", "i3d_r26", "slow_r26", "slowfast_r26")
 FRAMES = {"c2d": 4, "i3d": 4, "slow": 4, "slowfast": 16}
@@ -317,3 +319,40 @@ def test_final_gammas_start_at_zero_unless_told_otherwise():
 
         assert len(gammas) == 2
         assert all(bool((g == 0).all()) is zero for g in gammas)
+
+
+# --- mmaction2's variants
+
+
+def test_stem_strides_in_time_shorten_the_clip_before_the_first_stage():
+    model = create_model("i3d_r26", width_per_group=8, stem_strides_t=(2, 2)).eval()
+
+    assert model.stem(torch.zeros(1, 3, 16, 32, 32)).shape[2] == 4
+    assert model.min_frames == 5
+    assert model(torch.zeros(1, 3, 5, 32, 32)).shape == (1, 400)
+    with pytest.raises(ConfigError, match="at least 5 frames"):
+        model(torch.zeros(1, 3, 4, 32, 32))
+
+
+@pytest.mark.parametrize("strides", [(2,), (0, 1), 2, ("a", "b")])
+def test_stem_strides_are_two_whole_numbers(strides):
+    with pytest.raises(ConfigError, match="two whole numbers above 0"):
+        create_model("i3d_r26", stem_strides_t=strides)
+
+
+def test_a_non_local_block_may_pool_what_phi_and_g_give():
+    torch.manual_seed(0)
+    block = NonLocalHigh(Channels(8), pool_after=True).eval()
+    torch.nn.init.ones_(block.attend.norm.weight)
+    x, attend = torch.randn(2, 8, 3, 4, 4), block.attend
+
+    out = block(OctTensor(x)).high
+
+    theta = torch.nn.Conv3d.forward(attend.conv_theta, x).flatten(2)
+    phi, g = (
+        torch.nn.functional.max_pool3d(torch.nn.Conv3d.forward(conv, x), (1, 2, 2)).flatten(2)
+        for conv in (attend.conv_phi, attend.conv_g)
+    )
+    attention = (theta.transpose(1, 2) @ phi * 4**-0.5).softmax(-1)
+    gathered = (attention @ g.transpose(1, 2)).transpose(1, 2).reshape(2, 4, 3, 4, 4)
+    torch.testing.assert_close(out, x + attend.norm(attend.conv_out(gathered)))

@@ -1,5 +1,7 @@
 """pytorchvideo's networks: exact at alpha 0, octave above, from a config to a recognizer and an exported file."""
 
+import logging
+
 import pytest
 import torch
 from torch import nn
@@ -7,14 +9,18 @@ from torch.nn import functional as F
 
 from octvideo import create_model, load, octavize
 from octvideo.assembly import build_model
+from octvideo.assembly.weights import load_initial_weights, start_lines
 from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.config import load_config
+from octvideo.data.prepare.demo import make_clip
 from octvideo.deploy.export import export_model
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.deploy.merge import merge_convs, mergeable
-from octvideo.errors import ConfigError
+from octvideo.errors import CheckpointError, ConfigError
 from octvideo.layers import OctConv3d
 from octvideo.models.pytorchvideo import HUB, import_pytorchvideo
+from octvideo.weights import load_weights
+from octvideo.weights.start import octavize_into
 
 X3D = {"builder_options": {"width_factor": 1.0, "depth_factor": 1.0}}
 R2PLUS1D = {"builder_options": {"stem_dim_out": 16, "model_depth": 50}}
@@ -99,11 +105,17 @@ def test_only_the_slow_pathway_where_asked():
 @pytest.mark.filterwarnings("ignore:'saved_variables' is deprecated")  # of pytorchvideo's Swish
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("alpha", [0.0, 0.25])
-def test_they_learn_four_clips_by_heart(name, alpha):
+def test_they_learn_demo_clips_as_their_vanilla_forms_do(name, alpha):
+    """Moves left and right, up and down: two pairs of classes that are each other in reversed time."""
+    labels = torch.arange(12) % 4
+    frames = [torch.from_numpy(make_clip(int(label), i)) for i, label in enumerate(labels)]
+    spread = [
+        clip[torch.linspace(0, len(clip) - 1, 4).long()].permute(3, 0, 1, 2) for clip in frames
+    ]
+    clips = F.interpolate(torch.stack(spread).float(), (4, 48, 48), mode="area") / 127.5 - 1
     model = make(name, alpha).train()
-    clips, labels = torch.randn(8, 3, 4, 64, 64), torch.arange(8) % 4
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    for _ in range(25):
+    for _ in range(40):
         optimizer.zero_grad()
         F.cross_entropy(model(clips), labels).backward()
         optimizer.step()
@@ -171,3 +183,66 @@ def test_mistakes_are_one_line():
         make("x3d_xs", 2)
     with pytest.raises(ConfigError, match="there is no model 'ptv:x3d_xm'; did you mean ptv:x3d_"):
         create_model("ptv:x3d_xm")
+
+
+# --- Weights of the vanilla network
+
+
+@pytest.fixture
+def vanilla(tmp_path):
+    """A vanilla network and its file, in pytorchvideo's own names."""
+    torch.manual_seed(0)
+    model = make("x3d_xs", 0.0).eval()
+    torch.save({"model_state": model.state_dict()}, tmp_path / "x3d.pyth")
+    return model, str(tmp_path / "x3d.pyth")
+
+
+def test_a_file_of_pytorchvideo_fills_its_network(vanilla):
+    model, path = vanilla
+
+    loaded = load_weights(make("x3d_xs", 0.0), path)
+
+    assert len(loaded.loaded) == len(model.state_dict())
+
+
+@pytest.mark.parametrize("low_channels", ["last", "smoothest"])
+def test_vanilla_weights_are_divided_for_the_octave_network(vanilla, low_channels):
+    model, path = vanilla
+    octave = make("x3d_xs", 0.25, low_channels=low_channels).eval()
+    squares = F.interpolate(torch.rand(2, 3, 4, 2, 2), (4, 64, 64))
+
+    octavize_into(octave, Checkpoint.read(path), squares)
+
+    expected = octavize(
+        model, 0.25, squares, weights="sorted" if low_channels == "smoothest" else "as_is"
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(octave(squares), expected.eval()(squares))
+    assert create_model(**octave.config).load_state_dict(octave.state_dict())
+
+
+def test_a_config_trains_from_vanilla_weights(vanilla, repo, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    _, path = vanilla
+    settings = [
+        *("MODEL.ARCH=x3d_xs", "MODEL.NUM_CLASSES=3", "OCTCONV.ALPHA=0.25", "DATA.NUM_FRAMES=4"),
+        *("DATA.TRAIN_CROP_SIZE=64", f"TRAIN.CHECKPOINT_FILE_PATH={path}"),
+        'MODEL.OPTIONS=["low_channels=smoothest", "builder_options={width_factor: 1.0, depth_factor: 1.0}"]',
+    ]
+    cfg = load_config(repo / "configs/kinetics400/i3d.yaml", settings)
+    model = build_model(cfg)
+    clips = torch.rand(2, 3, 4, 64, 64)
+    monkeypatch.setattr("octvideo.assembly.weights._some_clips", lambda *_: clips)
+
+    with caplog.at_level(logging.INFO):
+        load_initial_weights(cfg, model, None, None)
+
+    assert "the channels that lose least low: 82 of 114 convolutions" in caplog.text
+    stem = Checkpoint.read(path).weights["blocks.0.conv.conv_t.weight"]
+    assert torch.equal(model.blocks[0].conv.conv_t.weight, stem)
+    assert start_lines(cfg, model, path)[0].startswith("vanilla weights are divided: 82 of 114")
+
+
+def test_weights_of_another_network_are_refused_in_one_line(vanilla):
+    with pytest.raises(CheckpointError, match="does not fit ptv:x3d_s"):
+        octavize_into(create_model("x3d_s", alpha=0.25), Checkpoint.read(vanilla[1]))

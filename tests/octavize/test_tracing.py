@@ -128,3 +128,50 @@ def test_values_have_the_shapes_of_the_network(tmp_path):
     graph = trace(BySize(), IMAGE).graph
     shapes = [tuple(n.meta["value"].shape) for n in graph.nodes if n.op == "call_module"]
     assert shapes == [(2, 32, 16, 16), (2, 32, 16, 16)]
+
+
+class Frozen(nn.Module):
+    """A part that never learns."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(32, 32, 3, padding=1)
+
+    def forward(self, x):
+        with torch.no_grad():
+            return self.conv(x)
+
+
+class InFloat32(Frozen):
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.conv(x).float()
+
+
+@pytest.mark.parametrize("kind", [Frozen, InFloat32])
+def test_a_submodule_that_enters_a_context_stays_one_call(kind):
+    model = sequence(kind())
+
+    octave = octavize(model, 0.0, IMAGE).train()
+
+    assert torch.equal(octave(IMAGE), model.train()(IMAGE))
+    assert f"{kind.__name__}: not looked into" in octave.octave_report.notes[0]
+    octave(IMAGE).sum().backward()
+    frozen = [p for name, p in octave.named_parameters() if "1.conv" in name]
+    assert all((p.grad is None) == (kind is Frozen) for p in frozen)
+
+
+def test_a_network_that_enters_a_context_itself_is_refused_with_the_line():
+    with pytest.raises(
+        ConfigError, match=r"test_tracing\.py:\d+: return self\.conv.*neither no_grad"
+    ):
+        octavize(Frozen(), 0.5, torch.rand(2, 32, 8, 8))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_a_scripted_submodule_stays_one_call():
+    model = sequence(torch.jit.script(nn.Hardswish()))
+
+    octave = octavize(model, 0.0, IMAGE)
+
+    assert torch.equal(octave(IMAGE), model(IMAGE))

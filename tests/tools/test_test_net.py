@@ -13,7 +13,7 @@ SETTINGS = """
 MODEL: {ARCH: c2d, NUM_CLASSES: 2}
 RESNET: {DEPTH: 26, WIDTH_PER_GROUP: 8}
 DATA: {NUM_FRAMES: 2, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES: [32, 40], TRAIN_CROP_SIZE: 32, TEST_CROP_SIZE: 32}
-TRAIN: {BATCH_SIZE: 2}
+TRAIN: {BATCH_SIZE: 2, SAFETENSORS: true}
 SOLVER: {BASE_LR: 0.01, MAX_EPOCH: 1}
 TEST: {ENABLE: false, NUM_ENSEMBLE_VIEWS: 2, NUM_SPATIAL_CROPS: 3}
 DATA_LOADER: {NUM_WORKERS: 0}
@@ -53,6 +53,19 @@ def test_with_a_config_it_takes_the_newest_checkpoint_of_the_run(run_tool, train
     assert json.loads(result.out.splitlines()[-1])["split"] == "test_final"
     assert results(tmp_path)["protocol"]["checkpoint"].endswith("checkpoint_epoch_00001.pyth")
     assert results(tmp_path)["protocol"]["views"] == "2x3"
+
+
+def test_safetensors_hold_all_that_a_test_needs(run_tool, trained, tmp_path):
+    _, best = trained
+
+    for kind in (".pyth", ".safetensors"):
+        result = run_tool(
+            "test_net", "--checkpoint", best.with_suffix(kind), f"OUTPUT_DIR={tmp_path / kind[1:]}"
+        )
+        assert result.status == 0, result.err
+
+    scores = [np.load(tmp_path / kind / "scores.npz")["scores"] for kind in ("pyth", "safetensors")]
+    np.testing.assert_array_equal(*scores)
 
 
 def test_an_input_that_the_weights_were_not_trained_with_is_refused(run_tool, trained):

@@ -14,7 +14,7 @@ from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models.registry import MODELS
 from octvideo.weights import pretrained
-from octvideo.weights.describe import KINETICS400, describe, find_network, read_classes, read_input
+from octvideo.weights.describe import CLASS_NAMES, describe, find_network, read_classes, read_input
 from octvideo.weights.pretrained import pretrained_networks, read_weights, table_lines
 
 VIDEO = {name: entry for name, entry in pretrained_networks().items() if entry.is_video}
@@ -203,7 +203,7 @@ def test_a_bare_file_loads_with_classes_and_input(tmp_path):
         octvideo.load(path)
     recognizer = octvideo.load(path, classes="kinetics400", input="8x8", device="cpu")
 
-    assert recognizer.class_names[5] == KINETICS400.read_text().splitlines()[5]
+    assert recognizer.class_names[5] == CLASS_NAMES["kinetics400"].read_text().splitlines()[5]
     assert recognizer.model.config["name"] == "i3d_r26"
     with pytest.raises(CheckpointError, match="classifies 400 classes; 2 names were given"):
         octvideo.load(path, classes=["a", "b"], input={"num_frames": 8, "sampling_rate": 8})
@@ -222,6 +222,14 @@ def test_the_network_is_found_by_its_shapes(name):
 def test_what_cannot_be_read_gets_one_line():
     with pytest.raises(ConfigError, match="write frames x frame stride, as in '8x8'"):
         read_input("eight")
-    with pytest.raises(ConfigError, match="neither 'kinetics400' nor a text file"):
+    with pytest.raises(ConfigError, match="neither kinetics400 nor kinetics600 nor a text"):
         read_classes("kinetics300")
     assert read_input(InputSpec(crop_size=3)).crop_size == 3
+
+
+@pytest.mark.parametrize(("name", "count"), [("kinetics400", 400), ("kinetics600", 600)])
+def test_class_names_of_kinetics_come_with_the_package(name, count):
+    names = read_classes(name)
+
+    assert len(set(names)) == count
+    assert sorted(names) == list(names)

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-import octvideo.weights.start
 from octvideo import create_model
 from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError
@@ -59,6 +58,15 @@ WRAPPED = {
     },
     "torchvision's references": lambda s: {"model": s, "optimizer": {}, "epoch": 3},
     "nested": lambda s: {"ema": {"state_dict": prefixed("module.model.module.", s)}},
+    "FSDP": lambda s: {
+        "model": prefixed(
+            "_fsdp_wrapped_module.",
+            {name.replace("block0.", "block0._fsdp_wrapped_module."): t for name, t in s.items()},
+        )
+    },
+    "recomputation": lambda s: {
+        name.replace("block1.", "block1._checkpoint_wrapped_module."): t for name, t in s.items()
+    },
     "nothing": lambda s: s,
 }
 
@@ -295,29 +303,7 @@ def test_a_pickle_that_holds_anything_but_arrays_is_refused_in_one_line(name, tm
     assert "\n" not in str(caught.value)
 
 
-# --- Inflation
-
-
-@pytest.mark.parametrize("wrap", ["PySlowFast", "safetensors"])
-def test_image_weights_inflate_from_either(wrap, tmp_path):
-    from octvideo.weights.image_weights import read_image_weights
-    from octvideo.weights.inflate import inflate
-
-    source = create_model("resnet26", num_classes=3, width_per_group=8)
-    state, path = source.state_dict(), tmp_path / "image"
-    if wrap == "safetensors":
-        write_safetensors(str(path), {"model_state": state})
-    else:
-        torch.save({"model_state": {pyslowfast_name(name): t for name, t in state.items()}}, path)
-    if wrap == "safetensors":
-        write_safetensors(str(path), {"model_state": state, "meta": {"model": source.config}})
-    model = narrow(num_classes=3)
-
-    inflate(read_image_weights(Checkpoint.read(str(path))).state, model)
-
-    kernel = model.res2.block0.reduce.conv.h2h.weight
-    assert torch.allclose(kernel.sum(2), state["res2.block0.reduce.conv.h2h.weight"])
-    assert torch.equal(model.head.fc.weight, state["head.fc.weight"])
+# --- PySlowFast's image network (test_inflate_layouts)
 
 
 def pyslowfast_name(name):
@@ -329,55 +315,3 @@ def pyslowfast_name(name):
     letter = {"reduce": "branch2.a", "spatial": "branch2.b", "expand": "branch2.c"}
     layer = letter.get(parts[2], "branch1") + ("_bn" if parts[3] == "bn" else "")
     return f"s{parts[0][3:]}.pathway0_res{parts[1][5:]}.{layer}.{parts[-1]}"
-
-
-# --- mmaction2
-
-
-def mmaction2_name(name):
-    parts = name.split(".")
-    if parts[0] == "head":
-        return f"cls_head.fc_cls.{parts[-1]}"
-    if parts[0] == "stem":
-        return f"backbone.conv1.{'.'.join(parts[1:])}"
-    number = {"reduce": "conv1", "spatial": "conv2", "expand": "conv3"}.get(parts[2], "downsample")
-    stage, block = int(parts[0][3:]) - 1, parts[1][5:]
-    return f"backbone.layer{stage}.{block}.{number}.{parts[3]}.{parts[-1]}"
-
-
-def mmaction2_file(path, model):
-    state = {mmaction2_name(name): tensor for name, tensor in model.state_dict().items()}
-    torch.save({"meta": {"epoch": 3}, "state_dict": state}, path)
-    return str(path)
-
-
-def test_slowonly_of_mmaction2_loads(tmp_path):
-    source, model = narrow("slow_r26"), narrow("slow_r26", seed=1)
-
-    report = load_weights(model, mmaction2_file(tmp_path / "slowonly.pth", source))
-
-    assert report.layout == "mmaction2"
-    assert equal(model, source.state_dict())
-
-
-def test_tsn_of_mmaction2_is_image_weights(tmp_path):
-    source = create_model("resnet26", num_classes=3, width_per_group=8)
-    model = narrow("c2d_r26")
-
-    octvideo.weights.start.fill(model, Checkpoint.read(mmaction2_file(tmp_path / "t", source)))
-
-    assert torch.equal(model.stem.conv.weight[:, :, 0], source.stem.conv.weight)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"), [("i3d_r26", "I3D strides in time"), ("slowfast", "takes other frames")]
-)
-def test_mmaction2s_namesakes_with_other_arithmetic_are_refused(name, message, tmp_path):
-    path = tmp_path / "w.pth"
-    if name == "slowfast":
-        torch.save({"state_dict": {"backbone.slow_path.conv1.conv.weight": torch.ones(1)}}, path)
-    else:
-        mmaction2_file(path, narrow(name))
-
-    with pytest.raises(CheckpointError, match=message):
-        load_weights(narrow("i3d_r26"), str(path))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from trained import QUIET, metrics
 
-from octvideo.checkpoint import Checkpoint
+from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.data.loading.batch import Batch
 from octvideo.engine.training.losses import make_loss
 from octvideo.errors import DataError
@@ -103,6 +103,28 @@ def test_best_is_the_lowest_error_and_not_the_last(tmp_path):
 
     assert summary.best == 20.0
     assert torch.load(tmp_path / "checkpoints/best.pyth", weights_only=True)["epoch"] == 2
+
+
+def test_the_best_weights_are_written_as_safetensors_too_and_a_run_resumes_beside_them(tmp_path):
+    about = Checkpoint(
+        network={"name": "tiny"},
+        class_names=("jump", "run"),
+        input=InputSpec((0.45,) * 3, (0.225,) * 3, num_frames=4, sampling_rate=2),
+        head_act="softmax_of_mean",
+        recipe="A: 1",
+    )
+    options = {"parts": {"about": about}, "ema_decay": 0.5, "safetensors": True}
+    tiny.make_trainer(tmp_path, max_epoch=1, **options).train()
+
+    best, same = (
+        Checkpoint.read(str(tmp_path / "checkpoints" / f"best.{kind}"))
+        for kind in ("pyth", "safetensors")
+    )
+
+    for field in ("network", "class_names", "input", "head_act", "multi_label", "recipe", "format"):
+        assert getattr(same, field) == getattr(best, field)
+    assert all(torch.equal(same.weights[name], t) for name, t in best.weights.items())
+    assert tiny.make_trainer(tmp_path, max_epoch=2, **options).train().epochs == 2
 
 
 def test_images_are_trained_by_the_same_trainer(tmp_path):

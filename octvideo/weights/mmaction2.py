@@ -1,0 +1,286 @@
+"""mmaction2's ResNets in this package's words: their names, their numbers, and what they compute.
+
+    backbone.layer2.0.conv1.conv.weight                 res3.block0.reduce.conv.h2h.weight
+    backbone.layer2.1.non_local_block.phi.0.conv.bias   res3.nonlocal1.attend.conv_phi.bias
+    backbone.slow_path.layer1_lateral.conv.weight       laterals.1.conv.h2h.weight
+    cls_head.fc_cls.weight                              head.fc.weight
+
+Strides, pools and scales have no weights. A file that mmaction2 has written holds its config as a Python text, which is
+read as data here and never run. A file without it is taken as the published configs have it.
+"""
+
+import ast
+import logging
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from octvideo.checkpoint import Checkpoint
+from octvideo.errors import CheckpointError
+from octvideo.weights.assumptions import Assumptions
+
+_NORMALIZATION = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}  # of 0..255
+MAX_CONFIG = 500_000  # characters; its longest config has 20,000
+
+BOTTLENECK = {"1": "reduce", "2": "spatial", "3": "expand"}
+PATHWAYS = {"slow_path.": "slow.", "fast_path.": "fast.", "": ""}
+
+# Settings of a backbone that no option here stands for, and the value at which they are what is built here.
+ONLY = {
+    "conv1_stride_s": 2,
+    "pool1_stride_s": 2,
+    "with_pool1": True,
+    "num_stages": 4,
+    "spatial_strides": [1, 2, 2, 2],
+    "temporal_strides": [1, 1, 1, 1],
+    "dilations": [1, 1, 1, 1],
+    "lateral_inv": False,
+    "lateral_activate": [1, 1, 1, 1],
+}
+BACKBONES = ("ResNet", "C2D", "ResNet3d", "ResNet3dSlowOnly", "ResNet3dSlowFast")
+MODES = {"embedded_gaussian": "softmax", "dot_product": "dot_product"}
+
+State = dict[str, Tensor]
+logger = logging.getLogger("octvideo")
+
+
+# --- Names
+
+
+def names(theirs: Collection[str]) -> dict[str, str]:
+    return {name: _name(name) for name in theirs}
+
+
+def _name(name: str) -> str:
+    """A convolution and its BN are one module, in 2D (TSN) as in 3D (SlowOnly)."""
+    match = re.fullmatch(r"backbone\.(slow_path\.|fast_path\.|)(.+)", name)
+    if match is None:
+        return re.sub(r"^cls_head\.fc_cls\.", "head.fc.", name)
+    pathway, rest = PATHWAYS[match[1]], match[2]
+    if stem := re.fullmatch(r"conv1\.((?:conv|bn)\.\w+)", rest):
+        return f"{pathway}stem.{stem[1]}"
+    if lateral := re.fullmatch(r"(?:conv1|layer(\d))_lateral\.((?:conv|bn)\.\w+)", rest):
+        return f"laterals.{lateral[1] or 0}.{_pair(lateral[2])}"
+    if layer := re.fullmatch(
+        r"layer(\d)\.(\d+)\.(?:conv([123])|downsample)\.((?:conv|bn)\.\w+)", rest
+    ):
+        stage, block, number, tensor = layer.groups()
+        part = BOTTLENECK[number] if number else "shortcut"
+        return f"{pathway}res{int(stage) + 1}.block{block}.{part}.{_pair(tensor)}"
+    if layer := re.fullmatch(r"layer(\d)\.(\d+)\.non_local_block\.(.+)", rest):
+        return f"{pathway}res{int(layer[1]) + 1}.nonlocal{layer[2]}.attend.{_in_nonlocal(layer[3])}"
+    return name
+
+
+def _pair(name: str) -> str:
+    layer, _, tensor = name.partition(".")
+    return f"{layer}.{'h2h' if layer == 'conv' else 'high'}.{tensor}"
+
+
+def _in_nonlocal(name: str) -> str:
+    """theta.conv.weight, phi.0.conv.weight (a pool stands behind it), conv_out.bn.weight."""
+    if match := re.fullmatch(r"(g|theta|phi|conv_out)\.(?:0\.)?conv\.(\w+)", name):
+        return f"{match[1] if match[1] == 'conv_out' else f'conv_{match[1]}'}.{match[2]}"
+    return re.sub(r"^conv_out\.bn\.", "norm.", name)
+
+
+# --- Numbers
+
+
+def values(state: Mapping[str, Tensor], checkpoint: Checkpoint, clips: bool) -> State:
+    """Weights in our names, with the numbers that give the same outputs here.
+
+    SlowFast's classifier reads the fast pathway first there. The softmax of a non-local block is scaled by its width
+    here, there only with `use_scale`. clips: they enter a video network; 2D kernels (C2D, TSN) become those of a frame.
+    """
+    made = {name: t for name, t in state.items() if not name.startswith("data_preprocessor.")}
+    fast, head = made.get("fast.res5.block0.expand.bn.high.weight"), made.get("head.fc.weight")
+    if fast is not None and head is not None:
+        made["head.fc.weight"] = head.roll(-len(fast), 1)
+    settings = _nonlocal_settings(_backbone(checkpoint.python_recipe))
+    for name in [name for name in made if name.endswith(".attend.conv_out.weight")]:
+        block = name.removesuffix("conv_out.weight")
+        made[f"{block}conv_out.bias"] = torch.zeros(len(made[name]))
+        if settings["mode"] == "embedded_gaussian" and not settings["use_scale"]:
+            for theta in (f"{block}conv_theta.weight", f"{block}conv_theta.bias"):
+                if theta in made:
+                    made[theta] = made[theta] * made[name].shape[1] ** 0.5
+    if clips:
+        made = {name: t.unsqueeze(2) if t.dim() == 4 else t for name, t in made.items()}
+    return made
+
+
+# --- What it computes
+
+
+def assumes(state: Mapping[str, Tensor], checkpoint: Checkpoint) -> Assumptions:
+    """What names and shapes do not tell: from the config in the file, else as the published configs have it.
+
+    state: in our names. Raises CheckpointError for a network that no options here stand for.
+    """
+    backbone = _backbone(checkpoint.python_recipe)
+    if not backbone:
+        logger.info(
+            "%s: holds no config; strides, pools and speed are taken as mmaction2's published configs have them%s",
+            checkpoint.path,
+            ", a 2D network as TSN's" if _is_2d(state) else "",
+        )
+    _refuse(backbone, state, checkpoint.path)
+    mean, std = _normalization(checkpoint.python_recipe)
+    options: dict[str, Any] = {"stride_1x1": backbone.get("style") == "caffe"}
+    archs: tuple[str, ...] = ()
+    stem = state.get("stem.conv.weight")
+    if stem is None:
+        archs, options = ("slowfast",), options | _slowfast(backbone, state)
+    elif _is_2d(state) and not backbone:
+        archs = ("c2d_nopool", "c2d")
+    elif _is_2d(state):
+        archs = ("c2d",) if backbone.get("type") == "C2D" else ("c2d_nopool",)
+        options["stem_pool_padding"] = 0 if archs == ("c2d",) else 1
+    else:
+        archs = ("i3d", "i3d_heavy") if _sees_frames(state) else ("slow",)
+        options["stem_strides_t"] = _stem_strides(backbone, state)
+    if any(".nonlocal" in name for name in state):
+        settings = _nonlocal_settings(backbone)
+        options["nonlocal_instantiation"] = MODES[settings["mode"]]
+        options["nonlocal_pool"] = (1, 2, 2) if settings["sub_sample"] else (1, 1, 1)
+        options["nonlocal_pool_after"] = True
+    return Assumptions(mean, std, stride_1x1=options["stride_1x1"], options=options, archs=archs)
+
+
+def _refuse(backbone: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> None:
+    kind = backbone.get("type")
+    if kind is not None and kind not in BACKBONES:
+        raise CheckpointError(
+            f"{source}: of mmaction2's backbone {kind}; of its networks {', '.join(BACKBONES)} load here"
+        )
+    pathways = (backbone.get("slow_pathway"), backbone.get("fast_pathway"))
+    found = [backbone, *(pathway for pathway in pathways if isinstance(pathway, dict))]
+    wanted = dict(ONLY)
+    if any(pathways):
+        ratio = backbone.get("speed_ratio", 8)
+        wanted |= {"resample_rate": ratio, "conv1_stride_t": 1, "pool1_stride_t": 1}
+    elif kind in ("ResNet3d", "ResNet3dSlowOnly"):
+        wanted["with_pool2"] = _sees_frames(state)
+        found[0] = {"with_pool2": kind == "ResNet3d", **backbone}
+    for name in ("conv1_stride_t", "pool1_stride_t", "speed_ratio"):
+        if type(backbone.get(name, 1)) is not int or not 0 < backbone.get(name, 1) <= 64:
+            raise CheckpointError(
+                f"{source}: mmaction2's {kind} with {name}={backbone[name]!r:.40}; it is a whole number"
+            )
+    for settings in found:
+        for name, value in wanted.items():
+            if settings.get(name, value) != value:
+                raise CheckpointError(
+                    f"{source}: mmaction2's {kind} with {name}={settings[name]}; the networks here have {value}"
+                )
+    if any(".nonlocal" in name for name in state):
+        _refuse_attention(backbone, source)
+
+
+def _refuse_attention(backbone: Mapping[str, Any], source: str) -> None:
+    if not backbone:
+        raise CheckpointError(
+            f"{source}: has non-local blocks of mmaction2, and not its config, which says how they attend; "
+            "take the file that training or publish_model.py wrote, with its meta"
+        )
+    mode = _nonlocal_settings(backbone)["mode"]
+    if mode not in MODES:
+        raise CheckpointError(
+            f"{source}: mmaction2's non-local blocks of the mode {mode}; {', '.join(MODES)} load here"
+        )
+
+
+def _slowfast(backbone: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The published configs have fusion kernels of 5 at a speed ratio of 8, and of 7 at 4."""
+    lateral = state.get("laterals.0.conv.h2h.weight")
+    kernel = lateral.shape[2] if lateral is not None else 5
+    return {
+        "slow_frames": "every",
+        "fusion_norm": "laterals.0.bn.high.weight" in state,
+        "speed_ratio": backbone.get("speed_ratio", 8) if backbone else 4 if kernel == 7 else 8,
+    }
+
+
+def _stem_strides(backbone: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Published are I3D with 2 and 2, and with 1 and 1 where every block sees several frames ("heavy")."""
+    if backbone:
+        return backbone.get("conv1_stride_t", 1), backbone.get("pool1_stride_t", 1)
+    second = state.get("res3.block1.reduce.conv.h2h.weight")
+    is_plain = _sees_frames(state) and second is not None and second.shape[2] == 1
+    return (2, 2) if is_plain else (1, 1)
+
+
+def _sees_frames(state: Mapping[str, Tensor]) -> bool:
+    """The stem of a 3D network convolves several frames: I3D's does, SlowOnly's does not."""
+    stem = state.get("stem.conv.weight")
+    return stem is not None and stem.dim() == 5 and stem.shape[2] > 1
+
+
+def _nonlocal_settings(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """mode, use_scale, sub_sample, as the config has them or mmcv without it."""
+    found = backbone.get("non_local_cfg")
+    settings = {"mode": "embedded_gaussian", "use_scale": True, "sub_sample": False}
+    return settings | (found if isinstance(found, dict) else {})
+
+
+def _is_2d(state: Mapping[str, Tensor]) -> bool:
+    """Kernels of images, or of one frame each."""
+    kernels = [t for name, t in state.items() if name.endswith("conv.h2h.weight")]
+    stem = state.get("stem.conv.weight")
+    kernels += [stem] if stem is not None else []
+    return all(kernel.dim() == 4 or kernel.shape[2] == 1 for kernel in kernels)
+
+
+def _normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """mean and std in 0..1."""
+    given = _model(text).get("data_preprocessor")
+    given = given if isinstance(given, dict) else {}
+    mean, std = (_numbers(given.get(name)) or default for name, default in _NORMALIZATION.items())
+    return tuple(value / 255 for value in mean), tuple(value / 255 for value in std)
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    """Of a list of three numbers above 0; () for anything else."""
+    items = value if isinstance(value, list) else []
+    is_number = all(type(item) in (int, float) and 0 < item < 1e6 for item in items)
+    return tuple(map(float, items)) if is_number and len(items) == 3 else ()
+
+
+# --- Its config
+
+
+def _backbone(text: str) -> dict[str, Any]:
+    found = _model(text).get("backbone")
+    return found if isinstance(found, dict) else {}
+
+
+def _model(text: str) -> dict[str, Any]:
+    """`model = dict(...)` of a config; {} where there is none. Nothing of it is run."""
+    try:
+        tree = ast.parse(text if len(text) < MAX_CONFIG else "")
+        for statement in tree.body:
+            targets = statement.targets if isinstance(statement, ast.Assign) else []
+            if any(isinstance(target, ast.Name) and target.id == "model" for target in targets):
+                found = _value(statement.value)  # type: ignore[attr-defined]
+                return found if isinstance(found, dict) else {}
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        logger.warning("a config of mmaction2 in the weights file cannot be read; it is left out")
+    return {}
+
+
+def _value(node: ast.expr) -> Any:
+    """Constants, lists and dicts, those of `dict(...)` too; None for everything else."""
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_value(item) for item in node.elts]
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return {_value(key): _value(item) for key, item in pairs if isinstance(key, ast.Constant)}
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        return {keyword.arg: _value(keyword.value) for keyword in node.keywords if keyword.arg}
+    return None

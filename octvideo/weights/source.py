@@ -1,0 +1,72 @@
+"""Weights that are asked for by name: an image network's, or a vanilla video network's."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from octvideo.errors import CheckpointError
+
+State = Mapping[str, Tensor]
+
+
+def is_video(state: State) -> bool:
+    """Kernels of three dimensions."""
+    return any(tensor.dim() == 5 for tensor in state.values())
+
+
+def is_octave(state: State) -> bool:
+    return any(name.endswith(".l2h.weight") for name in state)
+
+
+class Source:
+    """The image weights, and which of them have been asked for."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.used: set[str] = set()
+        self.is_video = is_video(state)
+
+    def kernel(self, module: nn.Module) -> tuple[int, ...]:
+        """The kernel size of a 3D convolution, as the weights have it."""
+        size: tuple[int, ...] = module.kernel_size  # type: ignore[assignment]
+        return tuple(size) if self.is_video else tuple(size[1:])
+
+    def pass_over(self, block: str) -> str:
+        """Leave out what there is of a non-local block; why."""
+        found = [name for name in self.state if name.startswith(f"{block}.")]
+        self.used.update(found)
+        return (
+            "in an octave network it is as wide as the high group"
+            if found
+            else "the weights have none"
+            if self.is_video
+            else "image networks have none"
+        )
+
+    def get(self, name: str) -> Tensor | None:
+        self.used.add(name)
+        return self.state.get(name)
+
+    def take(self, name: str, shape: Sequence[int] | None = None) -> Tensor:
+        tensor = self.get(name)
+        if tensor is None:
+            raise CheckpointError(
+                f"the image weights lack {name}; RESNET.DEPTH, RESNET.BLOCK and MODEL.ARCH must be those of one network"
+            )
+        if shape is not None and tensor.shape != shape:
+            raise misfit(name, tensor.shape, shape)
+        return tensor.float()
+
+    def unused(self) -> list[str]:
+        return [
+            name
+            for name in self.state
+            if name not in self.used and not name.endswith("num_batches_tracked")
+        ]
+
+
+def misfit(name: str, got: Sequence[int], wanted: Sequence[int]) -> CheckpointError:
+    return CheckpointError(
+        f"{name} is {tuple(got)} in the image weights, {tuple(wanted)} in the network; "
+        "RESNET.DEPTH, WIDTH_PER_GROUP and NUM_GROUPS must be those of the image network"
+    )

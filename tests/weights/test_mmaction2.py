@@ -1,0 +1,291 @@
+"""mmaction2's checkpoints give mmaction2's outputs, and what computes otherwise is refused by name."""
+
+import json
+import logging
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import octvideo
+from octvideo import create_model
+from octvideo.checkpoint import Checkpoint
+from octvideo.errors import CheckpointError
+from octvideo.weights import load_weights
+from octvideo.weights.describe import describe, read_input
+from octvideo.weights.load import network_of
+
+# Logits of mmaction2's backbones (commit 4d6c934, on mmcv-lite 2.1.0) behind global averages and its classifier, with
+# the weights of `drawn` in float32, on RandomState(0).randn of the shape beside them.
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden/mmaction2_logits.json").read_text())
+ARGUMENTS = {
+    "i3d": ("i3d_r50", {}),
+    "i3d_heavy": ("i3d_heavy_r50", {}),
+    "i3d_nl_dot_product": ("i3d_nln_r50", {}),
+    "i3d_nl_embedded_gaussian": ("i3d_nln_r50", {}),
+    "i3d_caffe": ("i3d_r50", {}),
+    "slowonly": ("slow_r50", {}),
+    "slowonly_nl": ("slow_r50", {"nonlocal_location": ((), (1, 3), (1, 3, 5), ())}),
+    "slowfast_4x16": ("slowfast_r50", {"fusion_norm": False}),
+    "slowfast_8x8": ("slowfast_r50", {"fusion_norm": False, "fusion_kernel_size": 7}),
+    "slowfast_with_norms": ("slowfast_r50", {"fusion_kernel_size": 7}),
+}
+PARTS = {"reduce": "conv1", "spatial": "conv2", "expand": "conv3", "shortcut": "downsample"}
+
+
+def theirs(name):
+    """mmaction2's name of a tensor, said anew here."""
+    pathway, name = re.fullmatch(r"(slow\.|fast\.|)(.+)", name).groups()
+    pathway = pathway.replace(".", "_path.")
+    name = name.replace("h2h.", "").replace("high.", "")
+    if name.startswith("head.fc"):
+        return name.replace("head.fc", "cls_head.fc_cls")
+    if match := re.fullmatch(r"laterals\.(\d)\.(.+)", name):
+        stage = f"layer{match[1]}" if match[1] != "0" else "conv1"
+        return f"backbone.slow_path.{stage}_lateral.{match[2]}"
+    if match := re.fullmatch(r"stem\.(.+)", name):
+        return f"backbone.{pathway}conv1.{match[1]}"
+    if match := re.fullmatch(r"res(\d)\.nonlocal(\d+)\.attend\.(.+)", name):
+        layer = {"norm": "conv_out.bn", "conv_out": "conv_out.conv", "conv_theta": "theta.conv"}
+        layer |= {"conv_phi": "phi.0.conv", "conv_g": "g.0.conv"}
+        part, tensor = match[3].split(".")
+        return (
+            f"backbone.layer{int(match[1]) - 1}.{match[2]}.non_local_block.{layer[part]}.{tensor}"
+        )
+    stage, block, part, rest = re.fullmatch(r"res(\d)\.block(\d+)\.(\w+)\.(.+)", name).groups()
+    return f"backbone.{pathway}layer{int(stage) - 1}.{block}.{PARTS[part]}.{rest}"
+
+
+def drawn(name, shape):
+    """Weights by their name in mmaction2, such that features neither grow nor vanish."""
+    draw = np.random.RandomState(zlib.crc32(name.encode()))
+    if name.endswith("running_var") or (".bn." in name and name.endswith("weight")):
+        small = "conv3.bn.w" in name or "out.bn.w" in name
+        values = draw.uniform(0.5, 1.5, shape) * (0.2 if small else 1)
+    elif name.endswith(("bias", "running_mean")):
+        values = draw.randn(*shape) * 0.1
+    else:
+        fan = max(int(np.prod(shape[1:])), 1)
+        values = draw.randn(*shape) * (2 / fan) ** 0.5 * (0.2 if "non_local" in name else 1)
+    return torch.from_numpy(values).float()
+
+
+def written(path, model, config="", draw=drawn):
+    """A file of mmaction2 for the network of ours that has its shapes."""
+    state = {
+        theirs(name): tensor
+        for name, tensor in model.state_dict().items()
+        if not name.endswith(("num_batches_tracked", "conv_out.bias"))
+    }
+    if draw:
+        state = {name: draw(name, tensor.shape) for name, tensor in state.items()}
+    meta = {"cfg": config} if config else {}
+    torch.save({"meta": meta, "state_dict": state}, path)
+    return str(path)
+
+
+def golden_file(name, path, with_config=True):
+    model, options = ARGUMENTS[name]
+    width = 32 if model.startswith("slowfast") else 8
+    with torch.device("meta"):
+        network = create_model(model, num_classes=5, width_per_group=width, **options)
+    config = (
+        f"model = dict(backbone=dict({GOLDEN[name]['backbone']}), cls_head=dict(num_classes=5))"
+    )
+    return written(path, network, config if with_config else "")
+
+
+def clip(name):
+    shape = GOLDEN[name]["input"]
+    return torch.from_numpy(np.random.RandomState(0).randn(*shape)).float()
+
+
+CLASSES = list("abcde")
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_a_checkpoint_of_mmaction2_gives_mmaction2s_logits(name, tmp_path):
+    path = golden_file(name, tmp_path / "w.pth")
+
+    found = describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+    model = network_of(found).eval()
+
+    with torch.no_grad():
+        logits = model(clip(name))
+    torch.testing.assert_close(logits, torch.tensor([GOLDEN[name]["logits"]]), rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["i3d", "i3d_heavy", "slowfast_8x8"])
+def test_without_a_config_it_is_what_mmaction2_publishes(name, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    path = golden_file(name, tmp_path / "w.pth", with_config=False)
+
+    with caplog.at_level(logging.INFO):
+        model = network_of(describe(Checkpoint.read(path), CLASSES, read_input("8x8"))).eval()
+
+    with torch.no_grad():
+        logits = model(clip(name))
+    torch.testing.assert_close(logits, torch.tensor([GOLDEN[name]["logits"]]), rtol=1e-4, atol=2e-4)
+    assert "holds no config" in caplog.text
+
+
+def test_test_time_scores_pool_the_whole_map_as_there(tmp_path):
+    path = golden_file("i3d", tmp_path / "w.pth")
+    model = network_of(describe(Checkpoint.read(path), CLASSES, read_input("8x8"))).eval()
+
+    with torch.no_grad():
+        scores = model.window_scores(clip("i3d"))
+
+    torch.testing.assert_close(
+        scores, torch.tensor([GOLDEN["i3d"]["logits"]]).softmax(-1), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_a_recognizer_takes_normalization_and_sampling_from_the_layout(tmp_path):
+    recognizer = octvideo.load(
+        golden_file("slowonly", tmp_path / "w.pth"), classes=CLASSES, input="8x8"
+    )
+
+    assert recognizer.preprocessing["mean"] == pytest.approx([0.485, 0.456, 0.406], abs=1e-4)
+    assert recognizer.preprocessing["sampling_rule"] == "stride"
+    assert recognizer.model.config["name"] == "slow_r50"
+
+
+def test_another_normalization_in_the_config_wins(tmp_path):
+    model = create_model("slow_r26", num_classes=5, width_per_group=8)
+    config = (
+        "model = dict(backbone=dict(type='ResNet3dSlowOnly'), data_preprocessor=dict("
+        "type='ActionDataPreprocessor', mean=[127.5, 127.5, 127.5], std=[51, 51.0, 102]))"
+    )
+    path = written(tmp_path / "w.pth", model, config)
+
+    found = describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+
+    assert found.input.mean == (0.5, 0.5, 0.5)
+    assert found.input.std == (0.2, 0.2, 0.4)
+
+
+def test_the_setting_that_a_network_lacks_is_named(tmp_path):
+    path = golden_file("i3d", tmp_path / "w.pth")
+    model = create_model("i3d_r50", num_classes=5, width_per_group=8)
+
+    with pytest.raises(
+        CheckpointError, match=re.escape('add "stem_strides_t=[2, 2]" to MODEL.OPTIONS')
+    ):
+        load_weights(model, path)
+
+
+def test_a_pathway_of_another_depth_is_found(tmp_path):
+    network = create_model(
+        "slowfast_r50", num_classes=5, width_per_group=32, fusion_norm=False, depth_fast=26
+    )
+
+    found = describe(
+        Checkpoint.read(written(tmp_path / "w.pth", network)), CLASSES, read_input("32x2")
+    )
+
+    assert (found.network["name"], found.network["depth_fast"]) == ("slowfast_r50", 26)
+
+
+# --- TSN and C2D: a 2D network on frames
+
+
+def frames_of(image_network, clips):
+    """TSN: every frame by itself, features averaged, one classifier."""
+    features = image_network.features(clips.transpose(1, 2).flatten(0, 1))[0].mean((2, 3))
+    return image_network.head.fc(features.unflatten(0, (len(clips), -1)).mean(1))
+
+
+def test_tsn_is_a_c2d_without_a_pool_in_time(tmp_path):
+    images = create_model("resnet26", num_classes=5, width_per_group=8).eval()
+    config = "model = dict(backbone=dict(type='ResNet', depth=50))"
+    path = written(tmp_path / "w.pth", images, config, draw=None)
+    clips = torch.randn(2, 3, 4, 64, 64)
+
+    model = network_of(describe(Checkpoint.read(path), CLASSES, read_input("4x8"))).eval()
+
+    assert model.config["name"] == "c2d_nopool_r26"
+    with torch.no_grad():
+        torch.testing.assert_close(model(clips), frames_of(images, clips))
+
+
+def test_c2d_pools_without_padding_and_in_time(tmp_path):
+    images = create_model("resnet26", num_classes=5, width_per_group=8)
+    path = written(tmp_path / "w.pth", images, "model = dict(backbone=dict(type='C2D'))", draw=None)
+
+    found = describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+
+    assert (found.network["name"], found.network["stem_pool_padding"]) == ("c2d_r26", 0)
+
+
+def test_tsn_is_refused_where_the_network_pools_in_time(tmp_path):
+    images = create_model("resnet26", num_classes=5, width_per_group=8)
+    path = written(
+        tmp_path / "w.pth", images, "model = dict(backbone=dict(type='ResNet'))", draw=None
+    )
+
+    with pytest.raises(CheckpointError, match=r"set MODEL\.ARCH c2d_nopool"):
+        load_weights(create_model("c2d_r26", num_classes=5, width_per_group=8), path)
+
+
+# --- What is refused
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        ("type='ResNet2Plus1d'", "backbone ResNet2Plus1d; of its networks"),
+        ("type='ResNet3d', with_pool2=False", "ResNet3d with with_pool2=False"),
+        ("type='ResNet3d', dilations=(1, 1, 2, 4)", r"dilations=\[1, 1, 2, 4\]"),
+        ("type='ResNet3d', temporal_strides=(1, 2, 2, 2)", r"temporal_strides=\[1, 2, 2, 2\]"),
+        ("type='ResNet3d', conv1_stride_t='two'", "conv1_stride_t='two'; it is a whole number"),
+    ],
+)
+def test_what_no_network_here_computes_is_refused_by_name(backbone, message, tmp_path):
+    model = create_model("i3d_r26", num_classes=5, width_per_group=8)
+    path = written(tmp_path / "w.pth", model, f"model = dict(backbone=dict({backbone}))")
+
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(model, path)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("", "not its config, which says how they attend"),
+        (
+            "model = dict(backbone=dict(type='ResNet3d', non_local_cfg=dict(mode='gaussian')))",
+            "the mode gaussian",
+        ),
+    ],
+)
+def test_attention_that_cannot_be_told_or_built_is_refused(config, message, tmp_path):
+    model = create_model("i3d_nln_r26", num_classes=5, width_per_group=8)
+
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(model, written(tmp_path / "w.pth", model, config))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "model = dict(backbone=dict(type=__import__('os').system('touch ran')))",
+        "model = " + "(" * 5000,
+        "model = " + "-" * 100_000 + "1",
+        "model = [i for i in range(10 ** 9)]",
+        "x = " + "1," * 400_000,
+        "\0",
+    ],
+    ids=["code", "parentheses", "signs", "loop", "long", "null"],
+)
+def test_a_config_is_read_and_never_run(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = create_model("slow_r26", num_classes=5, width_per_group=8)
+
+    report = load_weights(model, written(tmp_path / "w.pth", model, config))
+
+    assert report.fits
+    assert not (tmp_path / "ran").exists()
