@@ -27,8 +27,8 @@ def load(
     path: a file, or the name of a public network (`octvideo pretrained` lists them), which is fetched at
         first use.
     device: by default the GPU where there is one.
-    classes, input: of a bare file of another project, which says neither: names (a list, a text file, "kinetics400", "kinetics600")
-        and clips ("8x8": frames x frame stride; or the fields of `InputSpec`).
+    classes, input: of a bare file of another project, which says neither: names (a list, a text file, "kinetics400" or
+        "kinetics600") and clips ("8x8": frames x frame stride; or the fields of `InputSpec`).
 
     Raises CheckpointError for a file that is missing, damaged, carries code, or holds weights without what they assume.
     """
