@@ -30,6 +30,7 @@ from octvideo.weights.start import (
     is_to_be_divided,
     is_to_be_inflated,
     is_to_be_octavized,
+    made_octave_with,
     octavize_into,
 )
 
@@ -72,7 +73,8 @@ def _octavize(
     cfg: Any, model: nn.Module, checkpoint: Checkpoint, clips: Callable[[], Tensor]
 ) -> None:
     """Divide vanilla weights for a network that octavize made, its channels sorted where it has the room for it."""
-    sorts = model.config["octavize"]["weights"] == "sorted"  # type: ignore[index]
+    arguments = made_octave_with(model)
+    sorts = arguments is not None and arguments["weights"] == "sorted"
     report = octavize_into(model, checkpoint, clips() if sorts else None)
     low = "that lose least" if sorts else "of the last numbers"
     logger.info("divided %s, the channels %s low: %s", checkpoint.path, low, report.lines()[0])

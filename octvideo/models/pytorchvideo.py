@@ -183,18 +183,24 @@ def build(name: str, options: PytorchvideoOptions) -> Network:
     model = PytorchvideoNet(name, options)
     if not options.alpha:
         return model
-    frames, size = options.num_frames or HUB[name].frames, options.crop_size or HUB[name].size
-    octave: Any = octavize(
-        model,
-        options.alpha,
-        torch.empty(1, options.in_channels, frames, size, size, device="meta"),
-        include=options.include,
-        exclude=options.exclude,
-        width_rule=options.width_rule,
-        downsample=options.downsample,
-        weights="sorted" if options.low_channels == "smoothest" else "as_is",
-    )
+    arguments = octave_arguments(name, options)
+    example = torch.empty(arguments.pop("example"), device="meta")
+    octave: Any = octavize(model, example=example, **arguments)
     return octave
+
+
+def octave_arguments(name: str, options: PytorchvideoOptions) -> dict[str, Any]:
+    """What `octavize` makes the network `name` octave with; example: a shape."""
+    frames, size = options.num_frames or HUB[name].frames, options.crop_size or HUB[name].size
+    return {
+        "alpha": options.alpha,
+        "include": options.include,
+        "exclude": options.exclude,
+        "width_rule": options.width_rule,
+        "downsample": options.downsample,
+        "weights": "sorted" if options.low_channels == "smoothest" else "as_is",
+        "example": [1, options.in_channels, frames, size, size],
+    }
 
 
 MODELS = {

@@ -24,6 +24,7 @@ from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
 
 OCTAVE_NORMS = (OctBatchNorm2d, OctBatchNorm3d)
 OCTAVE_LAYERS = (OctConv2d, OctConv3d, *OCTAVE_NORMS)
+AUTOGRAD_FUNCTION = str(Path(torch.autograd.function.__file__))
 OUR_FILES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
@@ -201,7 +202,7 @@ class _ValueTracer(fx.Tracer):
         name: str | None = None,
         type_expr: Any = None,
     ) -> fx.Node:
-        if _contexts() != self._contexts:
+        if _contexts() != self._contexts and not _in_autograd_function():
             path, module_kind = self._caller()
             raise _UntraceableError(
                 path, module_kind, f"{_where(traceback.extract_stack())}: {CONTEXTS_ARE_LOST}"
@@ -348,6 +349,12 @@ def _contexts() -> tuple[bool, ...]:
     """What a `with` statement in a `forward` may change."""
     autocasts = (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda"))
     return torch.is_grad_enabled(), *autocasts
+
+
+def _in_autograd_function() -> bool:
+    """Its forward runs without gradients, and is traced into operators that have them."""
+    frames = traceback.extract_stack()
+    return any(frame.filename == AUTOGRAD_FUNCTION for frame in frames)
 
 
 def _describe(error: Exception) -> str:

@@ -10,6 +10,11 @@ from torch import Tensor, nn
 from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError
 from octvideo.models import create_model
+from octvideo.models.pytorchvideo import (
+    PytorchvideoNet,
+    PytorchvideoOptions,
+    octave_arguments,
+)
 from octvideo.models.slowfast import SlowFast
 from octvideo.models.video_resnet import VideoResNet
 from octvideo.octavize import octavize
@@ -49,8 +54,20 @@ def is_to_be_divided(checkpoint: Checkpoint, model: nn.Module) -> bool:
 
 def is_to_be_octavized(checkpoint: Checkpoint, model: nn.Module) -> bool:
     """Weights of a vanilla network, for what `octavize` made of such a one."""
-    made_octave = bool(getattr(model, "config", {}).get("octavize"))
-    return made_octave and bool(checkpoint.weights) and not is_octave(checkpoint.weights)
+    vanilla = bool(checkpoint.weights) and not is_octave(checkpoint.weights)
+    return vanilla and made_octave_with(model) is not None
+
+
+def made_octave_with(model: nn.Module) -> dict[str, Any] | None:
+    """The arguments of `octavize` that made `model` octave, `example` as a shape; None where it did not."""
+    config: dict[str, Any] = getattr(model, "config", {})
+    if config.get("octavize"):
+        return dict(config["octavize"])
+    if not (isinstance(model, PytorchvideoNet) and config.get("alpha")):
+        return None
+    options = {name: value for name, value in config.items() if name != "name"}
+    name = str(config["name"]).removeprefix("ptv:")
+    return octave_arguments(name, PytorchvideoOptions(**options))
 
 
 def octavize_into(model: nn.Module, checkpoint: Checkpoint, clips: Tensor | None = None) -> Any:
@@ -59,9 +76,10 @@ def octavize_into(model: nn.Module, checkpoint: Checkpoint, clips: Tensor | None
     clips: float (N, 3, T, H, W) that sort the channels, where the network has low_channels="smoothest".
     Returns the `OctaveReport`. Raises CheckpointError where the weights do not fit.
     """
-    config: dict[str, Any] = dict(model.config)  # type: ignore[arg-type]
-    arguments = config.pop("octavize")
-    vanilla = create_model(**{**config, "alpha": 0.0})
+    arguments = made_octave_with(model)
+    assert arguments is not None
+    config: dict[str, Any] = model.config  # type: ignore[assignment]
+    vanilla = create_model(**{**config, "alpha": 0.0, "octavize": None})
     load_weights(vanilla, checkpoint)
     example = torch.empty(arguments["example"], device="meta") if clips is None else clips
     octave = octavize(vanilla, **{**arguments, "example": example})
