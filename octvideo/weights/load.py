@@ -1,6 +1,7 @@
 """Weights from a file into a model: all of them or none, and a report of what went where."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ from octvideo.models.registry import from_config
 from octvideo.weights.layouts import OWN, find_layout
 from octvideo.wrappers import check_finite, clear_names
 
-HEAD = "head.fc."
+HEAD = re.compile(r"head\.fc\.|blocks\.\d+\.proj\.")  # ours, and that of pytorchvideo's networks
 MAX_NAMES = 20  # of a report
 
 logger = logging.getLogger("octvideo")
@@ -144,7 +145,7 @@ def _compare(model: nn.Module, state: Mapping[str, Tensor], path: str, layout: s
     head = {
         name: pair
         for name, pair in shapes.items()
-        if name.startswith(HEAD) and pair[0][:1] != pair[1][:1]
+        if HEAD.match(name) and pair[0][:1] != pair[1][:1]
     }
     other = {name: pair for name, pair in shapes.items() if pair[0] != pair[1] and name not in head}
     # Files from before torch 0.4.1, and converted ones, do not count their batches; nothing depends on it.
