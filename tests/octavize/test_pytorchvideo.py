@@ -237,10 +237,10 @@ def test_a_config_trains_from_vanilla_weights(vanilla, repo, caplog, monkeypatch
     with caplog.at_level(logging.INFO):
         load_initial_weights(cfg, model, None, None)
 
-    assert "the channels that lose least low: 82 of 114 convolutions" in caplog.text
+    assert "the channels that lose least low: 36 of 53 convolutions" in caplog.text
     stem = Checkpoint.read(path).weights["blocks.0.conv.conv_t.weight"]
     assert torch.equal(model.blocks[0].conv.conv_t.weight, stem)
-    assert start_lines(cfg, model, path)[0].startswith("vanilla weights are divided: 82 of 114")
+    assert start_lines(cfg, model, path)[0].startswith("vanilla weights are divided: 36 of 53")
 
 
 def test_weights_of_another_network_are_refused_in_one_line(vanilla):
