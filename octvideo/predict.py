@@ -20,7 +20,7 @@ from octvideo.engine.prediction.outputs import FEATURES, PREDICTIONS
 from octvideo.engine.prediction.run import How, OutputFiles, run_many, run_windows
 from octvideo.errors import DataError, ListError
 from octvideo.recognizer import Recognizer
-from octvideo.report.annotate import annotated
+from octvideo.report.annotate import Label, annotated
 
 __all__ = [
     "FEATURES",
@@ -111,11 +111,11 @@ def write_named_video(
     video: Path,
     output: Path,
     *,
-    top_k: int,
+    label: Label,
     window_seconds: float,
     stride_seconds: float,
 ) -> None:
-    """The video with its top classes drawn over time, each frame at its true time, and its sound.
+    """The video with its top classes shown over time, each frame at its true time, and its sound.
 
     Streams: memory grows by a few numbers a frame.
     """
@@ -129,12 +129,12 @@ def write_named_video(
     )
 
     def ranking(i: int) -> list[tuple[str, float]]:
-        return [(p.name, p.probability) for p in timeline.top(i, top_k)]
+        return [(p.name, p.probability) for p in timeline.top(i, label.rows)]
 
     rankings = list(map(ranking, range(len(timeline.starts))))
     middles = ((timeline.starts + timeline.ends) / 2).tolist()
     frames = annotated(
-        _counted(video, info.num_frames, "write"), info.fps, rankings, middles, times
+        _counted(video, info.num_frames, "write"), info.fps, rankings, middles, times, label=label
     )
     shown = with_end(times, info.duration_seconds)
     write_video(output, frames, info.fps, times=shown, sound_of=video)

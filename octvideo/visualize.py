@@ -14,11 +14,12 @@ from torch import Tensor
 from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError, DataError
 from octvideo.recognizer import Recognizer
-from octvideo.report.gradcam import gradcam, overlay
+from octvideo.report.gradcam import GLOW, gradcam, layer_to_look_at, overlay
 from octvideo.report.hooks import as_pair, captured
 from octvideo.report.octave_maps import draw_paths, path_maps
+from octvideo.report.plots import color_map
 from octvideo.report.spectrum import Spectrum, draw_spectra, energy_spectrum
-from octvideo.report.strips import film_strip
+from octvideo.report.strips import film_strip, with_color_bar
 from octvideo.report.tradeoff import Point, draw_tradeoff
 
 
@@ -29,9 +30,11 @@ def draw_frequency(
     spectra: dict[str, Spectrum] = {}
     for name, recognizer in recognizers.items():
         for group, spectrum in _mean_spectra(recognizer, videos, layer).items():
-            spectra[f"{name} {group}"] = spectrum
+            spectra[f"{name} {group}".strip()] = spectrum
     path = folder / f"frequency_{layer}.png"
-    draw_spectra(spectra, f"{layer}, {len(videos)} videos").savefig(path, dpi=140)
+    draw_spectra(
+        spectra, f"{layer}, {videos[0].name if len(videos) == 1 else f'{len(videos)} videos'}"
+    ).savefig(path, dpi=140)
     return [path]
 
 
@@ -47,7 +50,10 @@ def draw_octave(recognizer: Recognizer, video: Path, layer: str, folder: Path) -
 def draw_gradcam(
     recognizer: Recognizer, video: Path, layer: str, folder: Path, class_name: str | None = None
 ) -> list[Path]:
-    """Where the evidence for a class (by default the most probable) lies: a film strip and an mp4 per octave."""
+    """Where the evidence for a class (by default the most probable) lies: a film strip and an mp4 per octave.
+
+    layer: "" for the last stage that has enough positions.
+    """
     frames, inputs = recognizer.clip(video)
     names = recognizer.class_names
     if class_name is not None and class_name not in names:
@@ -56,16 +62,17 @@ def draw_gradcam(
         )
     with torch.no_grad():
         scores = recognizer.model(inputs).softmax(1)[0]
+    layer = layer or layer_to_look_at(recognizer.model, inputs)
     index = names.index(class_name) if class_name else int(scores.argmax())
     evidence = gradcam(recognizer.model, inputs, index, layer)
     glowing = {group: overlay(frames, e) for group, e in evidence.items()}
     title = f"{names[index]} ({scores[index]:.0%})"
     rows = [
         ("clip", frames),
-        *((f"{title}: {group} of {layer}", clip) for group, clip in glowing.items()),
+        *((f"{title}: {group} group of {layer}", clip) for group, clip in glowing.items()),
     ]
     paths = [folder / f"gradcam_{video.stem}.png"]
-    film_strip(rows).save(paths[0])
+    with_color_bar(film_strip(rows), color_map(GLOW), "evidence").save(paths[0])
     for group, clip in glowing.items():
         paths.append(folder / f"gradcam_{video.stem}_{group}.mp4")
         write_video(paths[-1], clip.repeat(4, axis=0), fps=16)

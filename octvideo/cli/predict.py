@@ -2,7 +2,7 @@
 
 octvideo predict --checkpoint best.pyth clip.mp4
 octvideo predict --model i3d_r50_k400 clip.mp4                          a public network
-octvideo predict --checkpoint best.pyth clip.mp4 --output named.mp4     classes drawn over time
+octvideo predict --checkpoint best.pyth clip.mp4 --output named.mp4     with its classes over time
 octvideo predict --checkpoint best.pyth folder --output scores.csv      a row per video as it is done
 octvideo predict --checkpoint best.pyth list.txt --output scores.jsonl --features features.npz
 octvideo predict --checkpoint best.pyth clip.mp4 --json                 for programs
@@ -34,6 +34,7 @@ from octvideo.predict import (
 )
 from octvideo.predict import run as run_videos
 from octvideo.recognizer import LiveOptions, find_events
+from octvideo.report.annotate import POSITIONS, Label
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,9 +73,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--give-up-seconds", type=float, help="end --live after so long without a frame"
     )
     parser.add_argument(
-        "--window-seconds", type=float, default=2.0, help="of classes drawn over time, of --live"
+        "--window-seconds", type=float, default=2.0, help="of classes shown over time, of --live"
     )
     parser.add_argument("--stride-seconds", type=float, default=1.0)
+    parser.add_argument(
+        "--position",
+        default="below",
+        help=f"of the classes in an .mp4: {', '.join(POSITIONS)} (below the picture, which hides nothing)",
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.0, help="leave less probable classes out of an .mp4"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -94,13 +103,14 @@ def run(args: argparse.Namespace) -> None:
     if args.features:
         check_suffix(args.features, FEATURES)
 
+    label = Label(args.position, args.threshold, args.top_k)
     recognizer, videos = octvideo.load(args.checkpoint), videos_of(path)
     if args.optimize:
         recognizer.optimize()
     if draws:
         windows = {"window_seconds": args.window_seconds, "stride_seconds": args.stride_seconds}
         first = Path(videos[0].path)
-        write_named_video(recognizer, first, args.output, top_k=args.top_k, **windows)
+        write_named_video(recognizer, first, args.output, label=label, **windows)
     if not draws or args.features:
         top_k = None if draws else args.top_k
         how = How(args.views, top_k, bool(args.features), args.workers, args.batch)

@@ -20,16 +20,16 @@ from octvideo.errors import ConfigError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(settings=[])
     kinds = parser.add_subparsers(dest="kind", required=True)
-    for kind, layer in (
-        ("frequency", "res3"),
-        ("octave", "res3.block1.spatial.conv"),
-        ("gradcam", "res5"),
+    for kind, layer, said in (
+        ("frequency", "res3", "res3"),
+        ("octave", "res3.block1.spatial.conv", "res3.block1.spatial.conv"),
+        ("gradcam", "", "the last stage with at least 7 x 7 positions"),
     ):
         sub = kinds.add_parser(kind)
         sub.add_argument("--checkpoint", required=True)
         sub.add_argument("--video", required=True, type=Path, nargs="+")
         sub.add_argument(
-            "--layer", default=layer, help=f"default {layer}; SlowFast: begin with slow. or fast."
+            "--layer", default=layer, help=f"default: {said}; SlowFast: slow. or fast. before it"
         )
     kinds.choices["frequency"].add_argument("--baseline", help="a checkpoint to show beside it")
     kinds.choices["gradcam"].add_argument("--class-name", help="default: the most probable")

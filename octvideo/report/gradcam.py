@@ -1,15 +1,20 @@
 """Grad-CAM over time and space, of both octaves (Selvaraju et al. 2017)."""
 
+import re
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from octvideo.errors import ConfigError
 from octvideo.report.hooks import as_pair, captured
 from octvideo.report.plots import color_map
 
 Evidence = NDArray[np.float32]
+GLOW = "inferno"
+ENOUGH = 7  # positions along a side of a feature map, as res5 has of a picture of 224 pixels
 
 
 def gradcam(
@@ -18,7 +23,7 @@ def gradcam(
     """Where the evidence for a class lies: {"high": (T, H, W), "low": ...} in 0..1 at the clip's size.
 
     clip: float (1, 3, T, H, W). The two share one scale, so that a faint low group is faint in the picture too.
-    Works for any layer whose output is a feature map; SlowFast: name it "slow.res5" or "fast.res5".
+    Works for any layer whose output is a feature map (`layer_to_look_at` finds one).
     """
     with torch.enable_grad(), captured(model.eval(), [layer]) as found:
         logits = model(clip.detach().requires_grad_())
@@ -36,9 +41,31 @@ def gradcam(
     return {name: (m / scale).cpu().numpy() for name, m in maps.items()}
 
 
+@torch.no_grad()
+def layer_to_look_at(model: nn.Module, clip: Tensor) -> str:
+    """The last stage whose feature map has at least 7 x 7 positions, else the one with the most.
+
+    A stage is res2, res3, ... (of SlowFast's slow pathway), in other networks a child that gives a feature map.
+    Raises ConfigError for a network without any.
+    """
+    names = [name for name, _ in model.named_modules() if re.fullmatch(r"(slow\.)?res\d", name)]
+    names = names or [name for name, _ in model.named_modules() if name and name.count(".") < 2]
+    with captured(model.eval(), names) as found:
+        model(clip)
+    sides = {}
+    for name, feature in found.items():
+        high = getattr(feature, "high", feature)
+        if isinstance(high, Tensor) and high.dim() == 5:
+            sides[name] = min(high.shape[-2:])
+    if not sides:
+        raise ConfigError("this network has no feature maps to look at; name a layer")
+    enough = [name for name, side in sides.items() if side >= ENOUGH]
+    return enough[-1] if enough else max(sides, key=lambda name: sides[name])
+
+
 def overlay(frames: NDArray[np.uint8], evidence: Evidence) -> NDArray[np.uint8]:
     """uint8 (T, H, W, 3) frames with the evidence (T, H, W) in 0..1 glowing over a dimmed picture."""
-    glow = color_map("inferno")(evidence)[..., :3] * 255
+    glow = color_map(GLOW)(evidence)[..., :3] * 255
     weight = 0.25 + 0.6 * evidence[..., None]
     return np.clip(frames * (1 - weight) + glow * weight, 0, 255).astype(np.uint8)
 

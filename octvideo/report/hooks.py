@@ -12,10 +12,15 @@ Feature = Tensor | OctTensor
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """The submodule `name`, as "res3" or "res4.block0.spatial.conv". Raises ConfigError with the nearest name."""
+    """The submodule `name`, as "res3" or "res4.block0.spatial.conv"; of a SlowFast, "res3" is that of the slow pathway.
+
+    Raises ConfigError with the nearest name.
+    """
     modules = dict(model.named_modules())
     if name in modules and name:
         return modules[name]
+    if f"slow.{name}" in modules:  # of a SlowFast, the pathway with the channels
+        return modules[f"slow.{name}"]
     hint = did_you_mean(
         name, modules, otherwise=f"it has {', '.join(dict(model.named_children()))}"
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PATHS = ("h2h", "l2h", "l2l", "h2l")
+SIDES = {"h": "high", "l": "low"}
 
 
 @torch.no_grad()
@@ -42,17 +43,21 @@ def path_maps(model: nn.Module, clip: Tensor, layer: str) -> dict[str, NDArray[n
 def draw_paths(
     frame: NDArray[np.uint8], maps: Mapping[str, NDArray[np.float32]], title: str
 ) -> "Figure":
-    """The frame, the two outputs, and the paths with their share of what enters their group."""
-    figure = new_figure(2.6 * (1 + len(maps)), 3.2)
+    """The frame, the two outputs, and the paths with their share of what enters their group, all on one scale."""
+    largest = max(float(values.max()) for values in maps.values())
+    figure = new_figure(2.5 * (1 + len(maps)) + 0.8, 3.4)
     first, *rest = figure.subplots(1, 1 + len(maps))
     first.imshow(frame)
-    first.set_title("middle frame", fontsize=10)
+    first.set_title("middle frame", fontsize=9)
     for axes, (name, values) in zip(rest, maps.items(), strict=True):
-        axes.imshow(values, cmap="viridis")
-        axes.set_title(_caption(name, maps), fontsize=10)
+        image = axes.imshow(values, cmap="viridis", vmin=0.0, vmax=largest)
+        axes.set_title(_caption(name, maps), fontsize=9)
     for axes in (first, *rest):
         axes.set_xticks([])
         axes.set_yticks([])
+    bar = figure.colorbar(image, ax=rest, shrink=0.75, pad=0.01)
+    bar.set_label("mean magnitude over channels", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -60,10 +65,11 @@ def draw_paths(
 def _caption(name: str, maps: Mapping[str, NDArray[np.float32]]) -> str:
     height, width = maps[name].shape
     if name not in PATHS:
-        return f"{name} group\n{height} x {width}"
-    enters = name[-1]
-    total = sum(float(maps[path].mean()) for path in maps if path in PATHS and path[-1] == enters)
-    return f"{name}: {float(maps[name].mean()) / total:.0%} of {'high' if enters == 'h' else 'low'}\n{height} x {width}"
+        return f"output, {name} group\n{height} x {width}"
+    source, enters = SIDES[name[0]], SIDES[name[-1]]
+    total = sum(float(maps[path].mean()) for path in maps if path in PATHS and path[-1] == name[-1])
+    share = float(maps[name].mean()) / total if total else 0.0
+    return f"{name}: {source} to {enters}, {height} x {width}\n{share:.0%} of what enters {enters}"
 
 
 def _magnitude(x: Tensor) -> NDArray[np.float32]:

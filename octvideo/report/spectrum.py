@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Spectrum = NDArray[np.float64]
+TICKS = (-0.5, -0.25, 0.0, 0.25, 0.5)
 
 
 def energy_spectrum(x: Tensor) -> Spectrum:
@@ -27,11 +28,26 @@ def energy_spectrum(x: Tensor) -> Spectrum:
 
 
 def pad_spectrum(spectrum: Spectrum, height: int, width: int) -> Spectrum:
-    """The spectrum of the same signal on a finer grid: nothing above the Nyquist frequency of its own."""
-    padded = np.zeros((height, width))
-    top, left = height // 2 - spectrum.shape[0] // 2, width // 2 - spectrum.shape[1] // 2
-    padded[top : top + spectrum.shape[0], left : left + spectrum.shape[1]] = spectrum
-    return padded
+    """The spectrum of the same signal on a finer grid: nothing above the Nyquist frequency of its own.
+
+    Of an even size that frequency is stored once, as the negative one; on a finer grid half of it is the positive one.
+    """
+    for axis, size in enumerate((height, width)):
+        spectrum = _padded(spectrum, size, axis)
+    return spectrum
+
+
+def _padded(spectrum: Spectrum, size: int, axis: int) -> Spectrum:
+    rows = np.moveaxis(spectrum, axis, 0)
+    length = len(rows)
+    if size == length:
+        return spectrum
+    padded = np.zeros((size, *rows.shape[1:]))
+    start = size // 2 - length // 2
+    padded[start : start + length] = rows
+    if length % 2 == 0 and start + length < size:
+        padded[start] = padded[start + length] = rows[0] / 2
+    return np.moveaxis(padded, 0, axis)
 
 
 def radial_profile(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -43,6 +59,12 @@ def radial_profile(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDArray[np.
     last = min(height, width) // 2
     energy = np.array([spectrum[rings == ring].mean() for ring in range(last + 1)])
     return np.arange(last + 1) / min(height, width), energy
+
+
+def _edges(size: int) -> tuple[float, float]:
+    """Where an axis of a spectrum begins and ends: the middle of entry k is the frequency (k - size // 2) / size."""
+    first = -(size // 2) / size
+    return first - 0.5 / size, first + (size - 0.5) / size
 
 
 def draw_spectra(spectra: Mapping[str, Spectrum], title: str) -> "Figure":
@@ -59,16 +81,23 @@ def draw_spectra(spectra: Mapping[str, Spectrum], title: str) -> "Figure":
         "vmin": min(x.min() for x in logs.values()),
         "vmax": max(x.max() for x in logs.values()),
     }
-    figure = new_figure(3.1 * len(spectra) + 4.2, 3.4)
+    left, right = _edges(width)
+    top, bottom = _edges(height)
+    figure = new_figure(3.1 * len(spectra) + 4.2, 3.6)
     *maps, profile = figure.subplots(
         1, len(spectra) + 1, width_ratios=[1.0] * len(spectra) + [1.35]
     )
     for axes, (name, log) in zip(maps, logs.items(), strict=True):
-        image = axes.imshow(log, extent=(-0.5, 0.5, 0.5, -0.5), cmap="magma", **bounds)
+        image = axes.imshow(log, extent=(left, right, bottom, top), cmap="magma", **bounds)
         axes.set_title(name, fontsize=10)
-        axes.set_xlabel("cycles per pixel", fontsize=8)
+        axes.set_xlabel("horizontal frequency", fontsize=8)
+        axes.set_xticks(TICKS)
+        axes.set_yticks(TICKS)
+        axes.set_xlim(left, right)
+        axes.set_ylim(bottom, top)
         axes.tick_params(labelsize=7)
-    figure.colorbar(image, ax=maps, shrink=0.8, label="log10 energy")
+    maps[0].set_ylabel("vertical frequency\n(cycles per pixel of the high group)", fontsize=8)
+    figure.colorbar(image, ax=maps, shrink=0.8, label="log10 of the mean energy")
     for name, spectrum in shown.items():
         radii, energy = radial_profile(spectrum)
         carried = energy > 0
@@ -76,8 +105,9 @@ def draw_spectra(spectra: Mapping[str, Spectrum], title: str) -> "Figure":
             radii[carried], np.log10(energy[carried]), label=name, marker=".", markersize=4
         )
     profile.axvline(0.25, color="grey", linewidth=0.8, linestyle=":")
-    profile.set_xlabel("radius, cycles per pixel (dotted: Nyquist of the low group)", fontsize=8)
-    profile.set_ylabel("log10 energy", fontsize=8)
+    profile.set_xlabel("cycles per pixel (dotted: end of the low group)", fontsize=8)
+    profile.set_ylabel("log10 of the mean energy", fontsize=8)
+    profile.tick_params(labelsize=7)
     profile.legend(fontsize=8)
     figure.suptitle(title, fontsize=11)
     return figure

@@ -1,13 +1,14 @@
 """Clips as pictures: one row of frames per clip."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 Frames = NDArray[np.uint8]
-GAP, CAPTION = 4, 18
+GAP, CAPTION, BAR_WIDTH = 4, 18, 60
 
 
 def film_strip(
@@ -30,6 +31,23 @@ def film_strip(
             sheet.paste(frame, (left, top + CAPTION))
             left += frame.width + GAP
     return sheet
+
+
+def with_color_bar(sheet: Image.Image, colors: Any, caption: str) -> Image.Image:
+    """The sheet with a bar at its right, from 0 (below) to 1 (above). colors: values in 0..1 -> RGBA in 0..1."""
+    width = round(max(ImageDraw.Draw(sheet).textlength(caption) + 2 * GAP, BAR_WIDTH))
+    wide = Image.new("RGB", (sheet.width + width, sheet.height), "white")
+    wide.paste(sheet, (0, 0))
+    length = sheet.height - 2 * CAPTION - 2 * GAP
+    shades = colors(np.linspace(1, 0, length))[:, None, :3] * np.ones((1, BAR_WIDTH // 3, 1))
+    left, top = sheet.width + GAP, CAPTION + GAP
+    wide.paste(Image.fromarray(np.round(255 * shades).astype(np.uint8)), (left, top))
+    pen = ImageDraw.Draw(wide)
+    pen.text((left, GAP), caption, fill="black")
+    for value in (1.0, 0.5, 0.0):
+        y = top + (1 - value) * (length - 1)
+        pen.text((left + BAR_WIDTH // 3 + GAP, y - 6), f"{value:g}", fill="black")
+    return wide
 
 
 def _spread(count: int, most: int) -> list[int]:

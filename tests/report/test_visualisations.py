@@ -1,5 +1,7 @@
 """Figures that look into a network: spectra, octave paths, Grad-CAM, strips, trade-off."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +10,14 @@ from torch import nn
 from octvideo.errors import ConfigError
 from octvideo.layers import OctConv3d, OctTensor, merge
 from octvideo.models import create_model
-from octvideo.report.gradcam import gradcam, overlay
+from octvideo.report.gradcam import gradcam, layer_to_look_at, overlay
 from octvideo.report.hooks import captured, find_layer
 from octvideo.report.octave_maps import draw_paths, path_maps
+from octvideo.report.plots import color_map
 from octvideo.report.spectrum import draw_spectra, energy_spectrum, pad_spectrum, radial_profile
-from octvideo.report.strips import film_strip
+from octvideo.report.strips import film_strip, with_color_bar
 from octvideo.report.tradeoff import Point, draw_tradeoff
+from octvideo.visualize import over_seeds
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +134,94 @@ def test_gradcam_sees_both_octaves_at_the_size_of_the_clip(network, clip):
     frames = overlay(np.full((4, 64, 64, 3), 128, np.uint8), evidence["high"])
     assert frames.shape == (4, 64, 64, 3)
     assert frames.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("size", "layer"), [(224, "res5"), (112, "res4"), (64, "res3"), (32, "res2")]
+)
+def test_gradcam_looks_where_there_are_enough_positions(network, size, layer):
+    chosen = layer_to_look_at(network, torch.zeros(1, 3, 2, size, size))
+
+    assert chosen == layer
+
+
+def test_gradcam_of_a_slowfast_looks_at_its_slow_pathway():
+    slowfast = create_model("slowfast_r50", num_classes=3, width_per_group=16).eval()
+    clip = torch.randn(1, 3, 32, 64, 64)
+
+    layer = layer_to_look_at(slowfast, clip)
+
+    assert layer == "slow.res3"
+    assert gradcam(slowfast, clip, 0, layer)["high"].shape == (32, 64, 64)
+    assert find_layer(slowfast, "res3") is slowfast.slow.res3
+
+
+def test_gradcam_of_another_network_looks_at_a_child_with_a_map():
+    net = nn.Sequential(
+        nn.Conv3d(3, 4, 3, stride=(1, 2, 2)), nn.Conv3d(4, 4, 3, stride=(1, 2, 2)), nn.Flatten()
+    )
+
+    assert layer_to_look_at(net, torch.zeros(1, 3, 5, 32, 32)) == "1"
+    with pytest.raises(ConfigError, match="name a layer"):
+        layer_to_look_at(nn.Flatten(), torch.zeros(1, 3, 5, 32, 32))
+
+
+def test_the_axes_of_a_spectrum_are_centered_on_its_entries():
+    figure = draw_spectra({"a": np.full((8, 8), 1.0), "b": np.full((5, 5), 2.0)}, "res3")
+
+    left, right, bottom, top = figure.axes[0].images[0].get_extent()
+    pixel = (right - left) / 8
+    assert left + 4.5 * pixel == pytest.approx(0)  # entry 4 is the zero frequency
+    assert (left, right) == (-0.5 - pixel / 2, 0.5 - pixel / 2) == (top, bottom)
+
+
+def test_half_of_an_even_map_s_last_frequency_is_the_positive_one():
+    padded = pad_spectrum(np.ones((4, 4)), 8, 8)
+
+    np.testing.assert_allclose(padded[4, 2:7], [0.5, 1, 1, 1, 0.5])
+    assert padded.sum() == pytest.approx(16)
+
+
+def test_octave_maps_share_one_scale(network, clip):
+    maps = path_maps(network, clip, "res3.block1.spatial.conv")
+
+    figure = draw_paths(np.zeros((64, 64, 3), np.uint8), maps, "a")
+
+    limits = {axes.images[0].get_clim() for axes in figure.axes[1 : 1 + len(maps)]}
+    assert limits == {(0.0, max(float(m.max()) for m in maps.values()))}
+
+
+def test_a_color_bar_stands_beside_a_strip():
+    sheet = film_strip([("a", np.zeros((2, 20, 30, 3), np.uint8))])
+
+    wide = np.asarray(with_color_bar(sheet, color_map("inferno"), "evidence"))
+
+    assert wide.shape[1] > sheet.width
+    bar = wide[22:-22, sheet.width + 4]
+    assert bar[0].sum() > bar[-1].sum()
+
+
+def test_labels_of_a_tradeoff_keep_clear_of_lines():
+    points = [Point("a", alpha, 10 - 8 * alpha, 60 - 10 * alpha, 55, 65) for alpha in (0, 0.2, 0.5)]
+
+    (axes,) = draw_tradeoff(points, paper=()).axes
+
+    pixels = axes.transData.transform
+    line = [pixels((p.gflops, p.accuracy)) for p in reversed(points)]
+    texts = [t for t in axes.texts if t.get_text() in (".2", ".5")]
+    assert len(texts) == 2
+    for text in texts:
+        spot = pixels(text.get_position())
+        for (x0, y0), (x1, y1) in pairwise(line):
+            share = np.linspace(0, 1, 50)
+            away = np.hypot(x0 + share * (x1 - x0) - spot[0], y0 + share * (y1 - y0) - spot[1])
+            assert away.min() > 6
+
+
+def test_runs_of_one_network_are_one_point():
+    (point,) = over_seeds([Point("a", 0.1, 2.0, value) for value in (50.0, 60.0, 70.0)])
+
+    assert (point.accuracy, point.low, point.high) == (60.0, 50.0, 70.0)
 
 
 def test_a_film_strip_has_a_row_per_clip_and_keeps_first_and_last_frame():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from octvideo.data.video.encode import write_video
-from octvideo.report.annotate import annotated, draw_bars
+from octvideo.report.annotate import Label, annotated
 
 
 def test_a_video_is_named_on_the_console(run_tool, tiny_checkpoint, video):
@@ -152,9 +152,46 @@ def test_a_frame_shows_the_ranking_nearest_in_time():
 
     drawn = list(annotated(frames, 1.0, rankings, middles=[2.0, 7.0]))
 
-    assert [np.array_equal(f, draw_bars(frames[0], rankings[0])) for f in drawn] == [True] * 5 + [
-        False
-    ] * 5
+    same = [np.array_equal(f, Label().draw(frames[0], rankings[0], i)) for i, f in enumerate(drawn)]
+    assert same == [True] * 5 + [False] * 5
+
+
+RANKING = [("a very long name of a class that fits into no box", 0.7), ("b", 0.2), ("c", 0.04)]
+
+
+@pytest.mark.parametrize("size", [(240, 320), (1080, 1920), (48, 64), (640, 360)])
+def test_below_the_picture_nothing_of_it_is_hidden(size):
+    frame = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+
+    drawn = Label().draw(frame, RANKING, 75.25)
+
+    np.testing.assert_array_equal(drawn[: size[0]], frame)
+    assert drawn.shape[0] % 2 == 0
+    assert drawn[size[0] :].std() > 5
+
+
+@pytest.mark.parametrize("size", [(240, 320), (1080, 1920), (48, 64), (640, 360)])
+@pytest.mark.parametrize("position", ["top-left", "top-right", "bottom-left", "bottom-right"])
+def test_a_box_takes_a_corner_and_at_most_a_quarter(position, size):
+    frame = np.full((*size, 3), 128, np.uint8)
+
+    changed = (Label(position).draw(frame, RANKING, 75.25) != frame).any(2)
+
+    assert 0 < changed.mean() <= 0.25
+    rows, columns = np.nonzero(changed)
+    assert rows.max() < size[0] / 2 if position.startswith("top") else rows.min() >= size[0] / 2
+    assert (
+        columns.max() <= size[1] / 2 if position.endswith("left") else columns.min() >= size[1] / 2
+    )
+
+
+def test_classes_below_the_threshold_are_left_out():
+    frame = np.zeros((240, 320, 3), np.uint8)
+
+    drawn = Label(threshold=0.1).draw(frame, RANKING)
+
+    np.testing.assert_array_equal(drawn, Label().draw(frame, RANKING[:2]))
+    assert Label("top-left", threshold=0.9).draw(frame, RANKING) is frame
 
 
 @pytest.mark.parametrize(
@@ -164,6 +201,8 @@ def test_a_frame_shows_the_ranking_nearest_in_time():
         (["--video", "FOLDER"], "no video in it"),
         (["--video", "FOLDER", "--output", "x.mp4"], "made of one video"),
         (["--video", "FOLDER", "--output", "x.txt"], r"write an .mp4"),
+        (["--video", "FOLDER", "--position", "left"], "there is no position 'left'"),
+        (["--video", "FOLDER", "--threshold", "1.5"], r"it lies in \[0, 1\)"),
     ],
 )
 def test_a_mistake_is_one_line(run_tool, tiny_checkpoint, tmp_path, arguments, message):
