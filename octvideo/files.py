@@ -23,6 +23,14 @@ def shipped_folder(name: str) -> Path:
     return inside if inside.is_dir() else package.parent / name
 
 
+def what_is_missing(path: str | Path, kind: str = "file") -> str:
+    """ "there is no folder /a/b", the first that is missing on the way to `path`; else "there is no such file"."""
+    if not is_local(str(path)):
+        return f"there is no such {kind}"
+    missing = [folder for folder in Path(path).parents if not folder.exists()]
+    return f"there is no folder {missing[-1]}" if missing else f"there is no such {kind}"
+
+
 def is_local(path: str) -> bool:
     return "://" not in path
 

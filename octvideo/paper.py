@@ -3,18 +3,19 @@
 Nothing is typed in but the printed values. Where the paper leaves something open, `reading` says how it is read here.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from octvideo.complexity import Complexity, align, count, count_twice
+from octvideo.complexity import Complexity, count, count_twice
 from octvideo.errors import ConfigError
 from octvideo.layers import OctConv2d, OctTensor, down
 from octvideo.models import create_model
 
+TABLES = (1, 2, 3, 4, 5, 6)
 PARAMETERS, MACS_G, MACS_M = "parameters (M)", "MACs (G)", "MACs (M)"
 QUANTITIES: dict[str, Callable[[Complexity], float]] = {
     PARAMETERS: lambda cost: cost.parameters / 1e6,
@@ -208,13 +209,17 @@ def layer_results() -> Iterator[Result]:
 
 
 def network_results(network: Network, *, traced: bool) -> Iterator[Result]:
-    """A row's printed quantities beside ours; `traced`: fvcore's count must agree with the closed form."""
+    """A row's printed quantities beside ours; `traced`: torch's count must agree with the closed form."""
     reading = network.reading
     cost = None
     try:
         with torch.device("meta"):
             model = create_model(network.model, **network.options)
-        cost = count_twice(model, network.shape)[0] if traced else count(model, network.shape)
+        cost = (
+            count_twice(model, network.shape, compute=False)[0]
+            if traced
+            else count(model, network.shape)
+        )
     except ConfigError as error:
         reading = f"not built: {error}"
     for quantity, printed in network.printed.items():
@@ -222,17 +227,32 @@ def network_results(network: Network, *, traced: bool) -> Iterator[Result]:
         yield Result(network.table, network.row, quantity, printed, computed, reading)
 
 
-def results(*, traced: bool) -> Iterator[Result]:
-    """Every printed value of Tables 1-6. `traced` counts every network by fvcore too, some seconds each."""
-    yield from layer_results()
+def results(*, traced: bool, tables: Collection[int] = TABLES) -> Iterator[Result]:
+    """Every printed value of these tables, one after another. `traced` counts every network by torch too."""
+    if 1 in tables:
+        yield from layer_results()
     for network in networks():
-        yield from network_results(network, traced=traced)
+        if network.table in tables:
+            yield from network_results(network, traced=traced)
 
 
-def format_results(rows: Sequence[Result]) -> str:
-    """Lines of columns, as the tool prints them."""
+def format_results(rows: Iterable[Result]) -> Iterator[str]:
+    """Lines of columns, a line as soon as there is a row."""
+    names = [network.row for network in networks()]
+    widths = (5, max(map(len, names)), max(map(len, QUANTITIES)), 7, 8, 8)
     header = ("table", "row", "quantity", "printed", "computed", "error", "reading")
-    return align([header, *(_cells(row) for row in rows)], numbers=(3, 4, 5))
+    yield _line(header, widths)
+    for row in rows:
+        yield _line(_cells(row), widths)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    numbers = (3, 4, 5)
+    columns = [
+        cell.rjust(width) if i in numbers else cell.ljust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=False))
+    ]
+    return "  ".join([*columns, *cells[len(widths) :]])
 
 
 def _cells(row: Result) -> tuple[str, ...]:

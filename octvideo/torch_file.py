@@ -10,7 +10,7 @@ import torch
 from iopath.common.file_io import g_pathmgr
 
 from octvideo.errors import CheckpointError
-from octvideo.files import write_atomically
+from octvideo.files import what_is_missing, write_atomically
 from octvideo.torch_bounds import check_bounds
 
 
@@ -30,7 +30,7 @@ def read_torch_file(path: str) -> dict[str, Any]:
     except CheckpointError:
         raise
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: there is no such file") from error
+        raise CheckpointError(f"{path}: {what_is_missing(path)}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused, it is no checkpoint of tensors and plain values; loading anything else could run code"

@@ -156,5 +156,7 @@ def _point(path: Path) -> Point:
             summary["top1_acc"],
             *summary.get("top1_interval", (None, None)),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a results.json of `octvideo test` ({error})") from error

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from octvideo.data.images.transforms import CentreCrop, PaddedCrop, RandomResize
 from octvideo.data.images.views import ONE_FRAME, ImageViews
 from octvideo.data.lists.class_names import match_classes, names_beside, read_class_names
 from octvideo.data.loading.loader import Dataset
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, DataError
+from octvideo.files import is_local, what_is_missing
 
 AREA = (0.08, 1.0)
 """Share of an image that a random resized crop has, where the settings are silent."""
@@ -253,6 +255,16 @@ TASKS: dict[str, type[Task]] = {"video": VideoTask, "imagenet": ImageTask, "cifa
 def task_of(cfg: Any) -> Task:
     """By TRAIN.DATASET."""
     return TASKS[cfg.TRAIN.DATASET](cfg)
+
+
+def require_data_folder(cfg: Any) -> None:
+    """Raise DataError where DATA.PATH_TO_DATA_DIR is a folder of this machine that does not exist."""
+    folder = cfg.DATA.PATH_TO_DATA_DIR
+    if folder and is_local(folder) and not Path(folder).is_dir():
+        what = "is no folder" if Path(folder).exists() else what_is_missing(folder, "folder")
+        raise DataError(
+            f"{folder}: {what}; set DATA.PATH_TO_DATA_DIR to the one that holds the lists"
+        )
 
 
 def with_counted_classes(cfg: Any) -> Any:

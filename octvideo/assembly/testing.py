@@ -23,7 +23,7 @@ from octvideo.assembly.identity import (
 )
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import running, scorer, tested_head_act
-from octvideo.assembly.tasks import FinalTest, task_of, with_counted_classes
+from octvideo.assembly.tasks import FinalTest, require_data_folder, task_of, with_counted_classes
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count
 from octvideo.config import config_from_text
@@ -64,6 +64,8 @@ def final_test(
     checkpoint: read, or its path; "" stands for TEST.CHECKPOINT_FILE_PATH, else the newest in OUTPUT_DIR.
     list_path: by default test.csv (or val.csv) of the data.
     """
+    if not list_path:
+        require_data_folder(cfg)
     cfg = with_counted_classes(cfg)
     with running(cfg, procs):
         if not isinstance(checkpoint, Checkpoint):

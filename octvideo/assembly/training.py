@@ -11,7 +11,7 @@ from octvideo.assembly import recipe as build_recipe
 from octvideo.assembly.identity import RunIdentity, digest, facts, weights_digest
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import head_act, running, scorer
-from octvideo.assembly.tasks import task_of, with_counted_classes
+from octvideo.assembly.tasks import require_data_folder, task_of, with_counted_classes
 from octvideo.assembly.weights import frozen_stages, load_initial_weights
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import stage_table
@@ -36,6 +36,7 @@ Validate = Callable[[nn.Module], dict[str, float]]
 
 def train(cfg: Any, procs: Processes, callbacks: Callbacks | None = None) -> TrainSummary:
     """Train in OUTPUT_DIR, or go on with the run that is there. Not `finished` when a signal stopped it."""
+    require_data_folder(cfg)
     cfg = with_counted_classes(cfg)
     with running(cfg, procs):
         return _train(cfg, procs, callbacks)
@@ -59,6 +60,7 @@ def _train(cfg: Any, procs: Processes, callbacks: Callbacks | None) -> TrainSumm
 
 def training_batches(cfg: Any) -> tuple[Iterator[Batch], list[str]]:
     """The first epoch as the network would get it, to look at, and the names of its classes."""
+    require_data_folder(cfg)
     cfg = with_counted_classes(cfg)
     task = task_of(cfg)
     loader = build_data.train_loader(cfg, task.train_dataset(), Processes())

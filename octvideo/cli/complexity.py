@@ -1,12 +1,13 @@
 """Parameters, multiply-adds (MACs) and activations of a network, stage by stage; or the paper's tables beside ours.
 
-    octvideo complexity --paper [--json FILE]                       every row of Tables 1-6 (some minutes)
+    octvideo complexity --paper [--json FILE]                       every row of Tables 1-6
+    octvideo complexity --paper --table 6
     octvideo complexity --model i3d_r50 --alpha 0.1 --input 8 224 224
     octvideo complexity --cfg configs/kinetics400/oct_i3d.yaml [KEY VALUE ...]
     octvideo complexity --octavize NAME [NAME ...] [--alpha 0.25] [--layers]
 
 --input is T H W (H W for an image network); SlowFast takes the frames of its fast pathway. Every network is counted
-twice, in closed form and by fvcore, and the two must agree.
+twice, in closed form and by fvcore (of --paper by torch's own counter), and the two must agree.
 
 --octavize makes networks of create_model octave, and prints a row for each: octave convolutions, multiply-adds,
 parameters, time on this CPU, and the error of the last features on random clips with random weights. --layers adds
@@ -15,8 +16,7 @@ what each layer became.
 
 import argparse
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import cast
@@ -33,16 +33,19 @@ from octvideo.errors import ConfigError
 from octvideo.layers import channels_last, compute_in_2d
 from octvideo.models.registry import input_shape
 from octvideo.octavize import OctaveReport
-from octvideo.paper import format_results, results
+from octvideo.paper import TABLES, Result, format_results, results
 
 
-def print_paper(json_path: Path | None) -> None:
-    rows = []
-    for row in results(traced=True):
-        print(f"\r{row.table}: {row.row:40}", end="", file=sys.stderr)
-        rows.append(row)
-    print(file=sys.stderr)
-    print(format_results(rows))
+def print_paper(json_path: Path | None, tables: Sequence[int]) -> None:
+    rows: list[Result] = []
+
+    def kept() -> Iterator[Result]:
+        for row in results(traced=True, tables=tables):
+            rows.append(row)
+            yield row
+
+    for line in format_results(kept()):
+        print(line, flush=True)
     if json_path:
         json_path.write_text(json.dumps([row.plain() for row in rows], indent=1))
 
@@ -104,6 +107,9 @@ def fastest_seconds(models: Sequence[nn.Module], x: torch.Tensor, rounds: int = 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--paper", action="store_true", help="Tables 1-6")
     parser.add_argument(
+        "--table", type=int, nargs="+", choices=TABLES, help="with --paper: these tables only"
+    )
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="with --paper: write the rows there too"
     )
     parser.add_argument("--model", metavar="NAME", help="a name that octvideo.create_model knows")
@@ -117,8 +123,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.paper:
-        print_paper(args.json)
+    if args.paper or args.table:
+        print_paper(args.json, args.table or TABLES)
     elif args.octavize:
         print_octavized(args.octavize, args.alpha or 0.25, args.input, args.layers)
     elif args.model:

@@ -24,7 +24,7 @@ import torch
 
 from octvideo.assembly.identity import flat
 from octvideo.assembly.model import build_model
-from octvideo.assembly.tasks import task_of, with_counted_classes
+from octvideo.assembly.tasks import require_data_folder, task_of, with_counted_classes
 from octvideo.config import load_config, setting_pairs
 from octvideo.deploy.benchmark import interleaved
 from octvideo.errors import ConfigError
@@ -148,6 +148,8 @@ def run_sweep(
 
     Raises ConfigError for a folder of another sweep, TrialError for a run that ended without results.
     """
+    for variant in sweep.variants:
+        require_data_folder(sweep.settings(variant))
     _claim(sweep, out)
     runs = [(variant, seed) for seed in sweep.seeds for variant in sweep.variants]
     slots: SimpleQueue[int] = SimpleQueue()

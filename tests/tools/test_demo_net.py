@@ -202,7 +202,7 @@ def test_classes_below_the_threshold_are_left_out():
         (["--video", "FOLDER", "--output", "x.mp4"], "made of one video"),
         (["--video", "FOLDER", "--output", "x.txt"], r"write an .mp4"),
         (["--video", "FOLDER", "--position", "left"], "there is no position 'left'"),
-        (["--video", "FOLDER", "--threshold", "1.5"], r"it lies in \[0, 1\)"),
+        (["--video", "FOLDER", "--threshold", "1.5"], "it lies in [0, 1)"),
     ],
 )
 def test_a_mistake_is_one_line(run_tool, tiny_checkpoint, tmp_path, arguments, message):

@@ -136,6 +136,15 @@ def test_too_many_unreadable_videos_stop_the_run(train, data):
     assert "DATA.MAX_BAD_RATIO" in message
 
 
+def test_a_folder_that_is_not_there_is_named_before_what_should_be_in_it(train, tmp_path):
+    message = error_of(train(f"DATA.PATH_TO_DATA_DIR={tmp_path / 'none' / 'data'}"))
+
+    assert message.startswith(
+        f"error: {tmp_path / 'none' / 'data'}: there is no folder {tmp_path / 'none'}"
+    )
+    assert "DATA.PATH_TO_DATA_DIR" in message
+
+
 def test_a_missing_list_says_which_and_how_to_make_it(train, data):
     (data / "train.csv").unlink()
 
@@ -254,5 +263,5 @@ def test_kinetics_without_its_lists_says_how_to_make_them(run_tool, tmp_path, mo
     result = run_tool("train_net", "--cfg", repo / "configs" / "kinetics400" / "oct_i3d.yaml")
 
     assert error_of(result).startswith(
-        "error: data/kinetics400/train.csv: there is no such list. Make it with"
+        "error: data/kinetics400: there is no folder data. Make its lists with `octvideo lists`, or set DATA."
     )

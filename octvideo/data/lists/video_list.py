@@ -13,6 +13,7 @@ from torch import Tensor
 
 from octvideo.data.remote import join, local_path, parent
 from octvideo.errors import DataError, ListError
+from octvideo.files import what_is_missing
 
 # The columns of each format, in the order in which they stand in a line without a header.
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -130,7 +131,7 @@ def read_list(
         )
     if not path.is_file():
         raise DataError(
-            f"{listed}: there is no such list. Make it with `octvideo lists` (data_lists/README.md)."
+            f"{listed}: {what_is_missing(path, 'list')}. Make it with `octvideo lists` (data_lists/README.md)."
         )
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         columns, delimiter = _read_header(file.readline().strip())
