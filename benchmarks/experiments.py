@@ -280,20 +280,18 @@ def table(study: Study, content: Run) -> str:
 
 
 def write_means(study: Study, content: Run, folder: Path) -> None:
-    """The mean of each row as a results.json that `tools/visualize.py tradeoff` reads."""
+    """Each run as a results.json; `octvideo visualize tradeoff` draws the mean of each row and its spread."""
     folder.mkdir(parents=True, exist_ok=True)
     for row in study.rows:
-        if runs := list(runs_of(content, row).values()):
+        for (seed, split), run in runs_of(content, row).items():
             network = {
                 "name": ", ".join((row.network, *row.names[1:])),
                 "alpha": row.alpha,
-                "gflops_per_view": runs[0]["gflops"],
+                "gflops_per_view": run["gflops"],
             }
-            mean = statistics.mean(run["top1"] for run in runs)
-            summary = {"top1_acc": mean, "protocol": {"network": network}}
-            (folder / f"{study.name}_{'_'.join(row.names).replace(' ', '_')}.json").write_text(
-                json.dumps(summary)
-            )
+            summary = {"top1_acc": run["top1"], "protocol": {"network": network}}
+            name = "_".join((study.name, *row.names, str(seed), split)).replace(" ", "_")
+            (folder / f"{name}.json").write_text(json.dumps(summary))
 
 
 def parse(arguments: Iterable[str] | None = None) -> argparse.Namespace:

@@ -5,9 +5,9 @@ pooling, upsampling or attention product. Counts that share no code:
 
     count(model, (3, 8, 224, 224))    closed form: the weights of each layer times the positions where they are applied
     trace(model, (3, 8, 224, 224))    fvcore: the operators that the network runs, whichever kernels those are
-    dispatched(model, (3, 8, 224, 224))   torch's FlopCounterMode: the operators that are dispatched, on the meta device
 
-`count_twice` holds the first against one of the others.
+`count_twice` holds the first against the second, or against torch.utils.flop_counter: the operators that are dispatched
+during the first, on the meta device.
 """
 
 import math
@@ -21,11 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
+from octvideo.counted_run import evaluating, norms_left_out, tensors_of
 from octvideo.layers import OctConv2d, OctConv3d, OctTensor
 
 PLAIN_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 MAC_OPERATORS = ("conv", "linear", "addmm")
+KINDS = {"convolution": "conv", "mm": "linear", "addmm": "linear"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,13 @@ def count(model: nn.Module, input_shape: Sequence[int]) -> Complexity:
     """
     layers: dict[str, LayerCost] = {}
     outputs: dict[str, list[tuple[int, ...]]] = {}
-    with _hooks(model, layers, outputs), _evaluating(model), torch.no_grad():
-        meta = {name: torch.empty_like(t, device="meta") for name, t in _tensors(model)}
+    with (
+        _hooks(model, layers, outputs),
+        evaluating(model),
+        norms_left_out(model),
+        torch.no_grad(),
+    ):
+        meta = {name: torch.empty_like(t, device="meta") for name, t in tensors_of(model)}
         functional_call(model, meta, torch.empty(1, *input_shape, device="meta"))
     _check_every_weight_counted(model, layers)
     stages = tuple(_stage_cost(model, name, shapes, layers) for name, shapes in outputs.items())
@@ -91,28 +100,27 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Counter[str]:
         from fvcore.nn import FlopCountAnalysis
 
         device = next(model.parameters()).device
-        with _evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad():
             analysis = FlopCountAnalysis(model, torch.zeros(1, *input_shape, device=device))
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
             return Counter({kind: round(macs) for kind, macs in analysis.by_operator().items()})
 
 
-def dispatched(model: nn.Module, input_shape: Sequence[int]) -> Counter[str]:
-    """Multiply-adds per kind of operator, by torch's own counter on the meta device: nothing is computed.
+class _OperatorCounter(TorchDispatchMode):
+    """FLOPs per operator that is dispatched, by the formulas of `torch.utils.flop_counter`."""
 
-    "bmm" are the attention products, which the paper leaves out.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops: Counter[str] = Counter()
 
-    with _evaluating(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        meta = {name: torch.empty_like(t, device="meta") for name, t in _tensors(model)}
-        functional_call(model, meta, torch.empty(1, *input_shape, device="meta"))
-    found: Counter[str] = Counter()
-    for operator, flops in counter.get_flop_counts()["Global"].items():
-        name = str(operator).removeprefix("aten.")
-        found["linear" if name in ("mm", "addmm") else name] += flops // 2
-    found["conv"] = found.pop("convolution", 0)
-    return found
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        operator = func._overloadpacket
+        if operator in flop_registry:
+            name = str(operator).removeprefix("aten.")
+            flops = flop_registry[operator](*args, **(kwargs or {}), out_val=out)
+            self.flops[KINDS.get(name, name)] += flops
+        return out
 
 
 def traced_macs(operators: Counter[str]) -> int:
@@ -125,18 +133,20 @@ def count_twice(
 ) -> tuple[Complexity, Counter[str]]:
     """`count` and `trace`; AssertionError where they differ. A model on the meta device is filled with zeros.
 
-    compute: False for `dispatched` instead of `trace`, which takes a tenth of the time.
+    compute: False for torch's formulas instead of `trace`: nothing is computed.
+    "bmm" are the attention products, which the paper leaves out.
     """
-    cost = count(model, input_shape)
+    with (counter := _OperatorCounter()):
+        cost = count(model, input_shape)
     if not compute:
-        operators = dispatched(model, input_shape)
+        operators = Counter({kind: flops // 2 for kind, flops in counter.flops.items()})
         assert cost.macs == traced_macs(operators), (
             f"closed form {cost.macs}, torch {traced_macs(operators)}"
         )
         return cost, operators
     if next(model.parameters()).is_meta:
         model.to_empty(device="cpu")
-        for _, tensor in _tensors(model):
+        for _, tensor in tensors_of(model):
             tensor.detach().zero_()
     operators = trace(model, input_shape)
     assert cost.macs == traced_macs(operators), (
@@ -275,25 +285,6 @@ def _stage_cost(
     return StageCost(
         name, tuple(shapes), _num_parameters(model.get_submodule(name)), macs, activations
     )
-
-
-# --- Running a model without changing it
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from model.named_parameters()
-    yield from model.named_buffers()
 
 
 def _num_parameters(module: nn.Module) -> int:

@@ -263,7 +263,7 @@ def require_data_folder(cfg: Any) -> None:
     if folder and is_local(folder) and not Path(folder).is_dir():
         what = "is no folder" if Path(folder).exists() else what_is_missing(folder, "folder")
         raise DataError(
-            f"{folder}: {what}; set DATA.PATH_TO_DATA_DIR to the one that holds the lists"
+            f"{folder}: {what}. Make its lists with `octvideo lists`, or set DATA.PATH_TO_DATA_DIR"
         )
 
 

@@ -1,0 +1,43 @@
+"""Running a model to count what it does, without changing it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode within the block."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def norms_left_out(model: nn.Module) -> Iterator[None]:
+    """They change no size and count for nothing, and on the meta device they take most of the time."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    for norm in norms:
+        norm.forward = _unchanged  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward
+
+
+def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers, by name."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _unchanged(x: Any) -> Any:
+    return x
