@@ -19,6 +19,7 @@ from octvideo.engine.prediction.named import NamedVideo
 from octvideo.engine.prediction.outputs import FEATURES, PREDICTIONS
 from octvideo.engine.prediction.run import How, OutputFiles, run_many, run_windows
 from octvideo.errors import DataError, ListError
+from octvideo.files import what_is_missing
 from octvideo.recognizer import Recognizer
 from octvideo.report.annotate import Label, annotated
 
@@ -44,7 +45,7 @@ def videos_of(video: str | Path) -> list[VideoEntry]:
     """
     path = Path(local_path(video))
     if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder")
+        raise DataError(f"{path}: {what_is_missing(path, 'file or folder')}")
     if path.is_dir():
         return [VideoEntry(str(video)) for video in find_videos(path)]
     if path.suffix.lower() in (".txt", ".csv", ".tsv", ".lst"):
