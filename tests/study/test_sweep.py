@@ -9,7 +9,7 @@ import pytest
 
 from octvideo.cli.main import main
 from octvideo.data.video.encode import write_video
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, DataError
 from octvideo.study import Sweep, run_sweep, trial, write_tables
 from octvideo.study.statistics import difference, interval, spread
 from octvideo.study.sweep import split_values
@@ -19,6 +19,14 @@ from octvideo.study.trial import TrialError
 CONFIG = "kinetics400/i3d"
 WORDS = ["OCTCONV.ALPHA=0,.1", "RNG_SEED=1,2,3", "TRAIN.BATCH_SIZE=8"]
 TOP1 = {"0": [50.0, 60.0, 70.0], ".1": [51.0, 62.0, 73.0]}
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path, monkeypatch):
+    """The folder that CONFIG names, empty."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "kinetics400").mkdir(parents=True)
+    return tmp_path / "data" / "kinetics400"
 
 
 @pytest.fixture
@@ -112,6 +120,15 @@ def test_several_runs_at_a_time_find_the_same(trained, tmp_path):
 def test_a_mistake_is_told_before_anything_runs(trained, words, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         run_sweep(Sweep.of(CONFIG, words), tmp_path)
+
+    assert not trained
+
+
+def test_a_folder_that_is_not_there_is_told_before_anything_runs(trained, data, tmp_path):
+    data.rmdir()
+
+    with pytest.raises(DataError, match="data/kinetics400: there is no such folder"):
+        run_sweep(Sweep.of(CONFIG, WORDS), tmp_path)
 
     assert not trained
 

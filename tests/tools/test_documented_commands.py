@@ -36,7 +36,7 @@ NOT_RUN = {
     "make demo": "CI runs it",
     "make test": "runs this file",
     "pip install -r requirements.txt && pip install --no-deps -e .": "the Makefile installs so",
-    "python tools/complexity.py --paper": "some minutes; tests/test_complexity.py goes through its rows",
+    "python tools/complexity.py --paper": "half a minute; tests/test_complexity.py goes through its rows",
     "python tools/complexity.py --octavize x3d_m ptv:i3d_r50 resnet50": "some minutes; tests/octavize/test_tool.py",
     "sbatch --nodes 8 tools/slurm.sbatch --cfg ... OUTPUT_DIR /shared/runs/a": "needs Slurm",
 }
