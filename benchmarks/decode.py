@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
-    reading.keep_note(reading.Note())  # As loader workers read: decord in this process.
+    reading.share_note(reading.Note())  # As loader workers read: decord in this process.
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         for gop in (12, 250):

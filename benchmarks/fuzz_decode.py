@@ -87,11 +87,11 @@ def _times(path: str, truth: Truth, _draw: random.Random) -> str:
 
 def _decord(path: str, truth: Truth, draw: random.Random, **options: Any) -> str:
     """As a loader worker reads."""
-    reading.keep_note(reading.Note())
+    reading.share_note(reading.Note())
     try:
         return _read(path, truth, draw, **options)
     finally:
-        reading._note = None
+        reading._shared = False
 
 
 def _torchcodec(path: str, truth: Truth, draw: random.Random) -> str:

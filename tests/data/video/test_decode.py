@@ -13,7 +13,6 @@ import pytest
 from coded_videos import HEIGHT, WIDTH, copy_packets, numbers, write_clip
 
 from octvideo.data import DecodeError, open_video, probe, read_frames
-from octvideo.data.reading import Note
 from octvideo.data.video.decord_engine import DecordEngine
 
 BACKENDS = ("auto", "decord", "pyav")  # test_torchcodec.py has the others
@@ -237,7 +236,7 @@ def test_a_remembered_answer_saves_the_check_until_the_file_changes(clip, monkey
 @pytest.fixture
 def _in_a_worker(monkeypatch):
     """Where decord reads: a process that keeps a note of what it reads."""
-    monkeypatch.setattr("octvideo.data.reading._note", Note())
+    monkeypatch.setattr("octvideo.data.reading._shared", True)
 
 
 def test_a_crash_of_decord_ends_no_program(tmp_path):

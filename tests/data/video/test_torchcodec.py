@@ -13,7 +13,6 @@ from coded_videos import numbers, write_clip
 from octvideo.data import DecodeError, open_video, read_frames, reading
 from octvideo.data.clips.dataset import ClipDataset, ClipTransform
 from octvideo.data.lists.video_list import VideoEntry
-from octvideo.data.reading import Note
 from octvideo.data.sampling import ClipRule
 from octvideo.data.video.container import opened
 from octvideo.data.video.examine import know, layout_of
@@ -51,7 +50,7 @@ def clip(tmp_path):
 
 @pytest.fixture
 def in_a_worker(monkeypatch):
-    monkeypatch.setattr(reading, "_note", Note())
+    monkeypatch.setattr(reading, "_shared", True)
 
 
 @pytest.fixture
@@ -131,7 +130,7 @@ def test_workers_read_with_it_and_others_with_pyav(clip, package, in_a_worker, m
         assert numbers(video.read(INDICES)) == INDICES
         halves = video.read(INDICES, lambda frame: frame[::2, ::2])
         np.testing.assert_array_equal(halves, video.read(INDICES)[:, ::2, ::2])
-    monkeypatch.setattr(reading, "_note", None)
+    monkeypatch.setattr(reading, "_shared", False)
     with open_video(clip, backend="torchcodec") as video:
         assert not isinstance(video._engine, TorchCodecEngine)
 
