@@ -221,11 +221,14 @@ def test_a_stopped_server_answers_who_is_inside(tiny_checkpoint, repo, video, tm
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "octvideo", "serve", "--checkpoint", str(tiny_checkpoint)]
-    with subprocess.Popen(
-        [*command, "--port", str(port), "--workers", "1"],
-        env=os.environ | {"PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1"},
-        stderr=(tmp_path / "log").open("w"),
-    ) as process:
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(
+            [*command, "--port", str(port), "--workers", "1"],
+            env=os.environ | {"PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1"},
+            stderr=log,
+        ) as process,
+    ):
         for _ in range(600):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
