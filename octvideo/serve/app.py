@@ -1,14 +1,16 @@
 """The addresses of the server: POST /predict, GET /health, /classes and /metrics."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from octvideo.errors import import_optional
 from octvideo.serve.limits import RefusedError
 from octvideo.serve.service import Service
 
+_DRAIN_SECONDS, _DRAIN_BYTES = 1.0, 2**23
 _REMEDY = "pip install 'octvideo[serve]'"
 
 
@@ -35,6 +37,7 @@ def create_app(service: Service) -> Any:
             content = await service.predict(request.stream(), request.headers, views, top_k)
         except RefusedError as refused:
             status, content = refused.status, {"detail": str(refused)}
+            await _drain(request.stream())
         except ClientDisconnect:
             status, content = 400, {"detail": "the client has gone"}
         except Exception:
@@ -66,6 +69,17 @@ def create_app(service: Service) -> Any:
         return PlainTextResponse(service.metrics.text(service.inside))
 
     return app
+
+
+async def _drain(body: AsyncIterator[bytes]) -> None:
+    """Read on for a moment: a client that is still sending when its connection closes would lose the answer."""
+    with suppress(Exception):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            left = _DRAIN_BYTES
+            async for chunk in body:
+                left -= len(chunk)
+                if left < 0:
+                    break
 
 
 def run_server(service: Service, host: str, port: int, *, stop_seconds: int = 30) -> None:
