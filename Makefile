@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_DATA := demo_data
 
-.PHONY: demo test test-fast lint types imports format clean
+.PHONY: demo test test-fast lint types imports docs format clean
 
 $(INSTALLED): requirements.txt requirements-dev.txt setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,10 @@ types: $(INSTALLED)
 
 imports: $(INSTALLED)
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "the site: build/site/index.html"
 
 format: $(INSTALLED)
 	$(BIN)/python docs/make_api.py
