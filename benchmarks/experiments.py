@@ -2,7 +2,7 @@
 
     python benchmarks/experiments.py run ut_interaction ../shared/data runs/experiments [--seeds 1 2 3]
     python benchmarks/experiments.py time ut_interaction      seconds per clip of its networks, measured in turns
-    python benchmarks/experiments.py table ut_interaction     markdown of docs/results.md
+    python benchmarks/experiments.py table ut_interaction     markdown of docs/results_tables.md
 
 The folder ../shared/data holds the videos and weights/. Small frames of the videos, logs and predictions go to
 runs/experiments, one record per run to --results (benchmarks/results). A run that has its record there is not done

@@ -1,7 +1,9 @@
-"""What mkdocs is told beside mkdocs.yml: pages that stand outside docs/, and links as the site needs them.
+"""What mkdocs is told beside mkdocs.yml: pages that stand outside docs/, and links as the site
+needs them.
 
-Pages are written to be read in the repository, where a link may lead to any file. On the site README.md is the first
-page, a link to another page becomes one between pages, and a link to a file that is no page becomes its path.
+Pages are written to be read in the repository, where a link may lead to any file. On the site
+README.md is the first page, a link to another page becomes one between pages, and a link to a file
+that is no page becomes its path.
 """
 
 import posixpath

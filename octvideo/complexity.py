@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from octvideo.counted_run import evaluating, norms_left_out, tensors_of
-from octvideo.layers import OctConv2d, OctConv3d, OctTensor
+from octvideo.layers import OctConv2d, OctConv3d, OctTensor, as_pair
 
 PLAIN_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 MAC_OPERATORS = ("conv", "linear", "addmm")
@@ -232,7 +232,7 @@ def _hooks(
             nonlocal depth
             depth -= 1
             if isinstance(module, OctConv2d | OctConv3d):
-                _add(layers, _oct_cost(name, module, args[0], y))
+                _add(layers, _oct_cost(name, module, as_pair(args[0]), as_pair(y)))
             elif isinstance(module, PLAIN_LAYERS) and not name.startswith(octave):
                 _add(layers, _plain_cost(name, module, y))
             if depth == 0:

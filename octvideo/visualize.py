@@ -13,9 +13,10 @@ from torch import Tensor
 
 from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError, DataError
+from octvideo.layers import as_pair
 from octvideo.recognizer import Recognizer
 from octvideo.report.gradcam import GLOW, gradcam, layer_to_look_at, overlay
-from octvideo.report.hooks import as_pair, captured
+from octvideo.report.hooks import captured
 from octvideo.report.octave_maps import draw_paths, path_maps
 from octvideo.report.plots import color_map
 from octvideo.report.spectrum import Spectrum, draw_spectra, energy_spectrum

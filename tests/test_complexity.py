@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from octvideo import create_model
 from octvideo.cli import run_command
 from octvideo.complexity import count, count_twice, stage_table, trace, traced_macs
-from octvideo.layers import compute_in_2d
+from octvideo.layers import OctConv2d, OctTensor, as_pair, compute_in_2d
 from octvideo.paper import (
     Network,
     format_results,
@@ -286,3 +286,24 @@ def test_the_tool_prints_and_writes_every_row_near_what_the_paper_prints(
     assert all(row["computed"] for row in rows)
     far = {row["row"] for row in rows if row["table"] > 1 and abs(row["error"]) > 0.025}
     assert far == {"Oct-I3D, alpha .5", "Oct-I3D + NL, alpha .1"}
+
+
+@pytest.mark.parametrize("alpha", [0, 0.25, (0, 0.25), (0.25, 0)])
+def test_an_octave_layer_among_plain_layers_is_counted(alpha):
+    class Between(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = OctConv2d(8, 16, 3, padding=1, alpha=alpha)
+
+        def forward(self, x):
+            has_low = bool(self.conv.in_channels.low)
+            pair = OctTensor(x[:, 2:], nn.functional.avg_pool2d(x[:, :2], 2)) if has_low else x
+            return as_pair(self.conv(pair)).high
+
+    low_in, low_out = (alpha, alpha) if isinstance(alpha, float | int) else alpha
+    high_in, high_out = 8 * (1 - low_in), 16 * (1 - low_out)
+    at_half = 8 * 16 - high_in * high_out
+
+    cost = count(Between(), (8, 12, 12))
+
+    assert cost.macs == 9 * 144 * (high_in * high_out + at_half / 4)

@@ -27,6 +27,11 @@ class OctTensor:
         return OctTensor(self.high + other.high, add(self.low, other.low))
 
 
+def as_pair(feature: OctTensor | Tensor) -> OctTensor:
+    """A plain tensor is a pair without a low group."""
+    return OctTensor(feature) if isinstance(feature, Tensor) else feature
+
+
 class Channels(NamedTuple):
     """How many channels the high and the low group have."""
 

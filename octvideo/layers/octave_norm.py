@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 from torch import Tensor, nn
 
 from octvideo.layers.arguments import check_pair
-from octvideo.layers.oct_tensor import Channels, OctTensor, as_channels
+from octvideo.layers.oct_tensor import Channels, OctTensor, as_channels, as_pair
 
 
 class _OctBatchNorm(nn.Module):
@@ -30,7 +30,7 @@ class _OctBatchNorm(nn.Module):
 
     def forward(self, x: OctTensor | Tensor) -> OctTensor | Tensor:
         """A plain tensor is normalized as a pair without a low group, and stays plain."""
-        pair = OctTensor(x) if isinstance(x, Tensor) else x
+        pair = as_pair(x)
         check_pair(pair, self.channels, self.dims, type(self).__name__)
         high = self.high(pair.high)
         if isinstance(x, Tensor):

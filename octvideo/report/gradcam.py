@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
-from octvideo.report.hooks import as_pair, captured
+from octvideo.layers import as_pair
+from octvideo.report.hooks import captured
 from octvideo.report.plots import color_map
 
 Evidence = NDArray[np.float32]

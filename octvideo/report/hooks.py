@@ -41,8 +41,3 @@ def captured(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Featu
     finally:
         for handle in handles:
             handle.remove()
-
-
-def as_pair(feature: Feature) -> OctTensor:
-    """A plain tensor is a pair without a low group."""
-    return feature if isinstance(feature, OctTensor) else OctTensor(feature)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from octvideo.errors import ConfigError
-from octvideo.layers import OctConv2d, OctConv3d
-from octvideo.report.hooks import as_pair, captured, find_layer
+from octvideo.layers import OctConv2d, OctConv3d, as_pair
+from octvideo.report.hooks import captured, find_layer
 from octvideo.report.plots import new_figure
 
 if TYPE_CHECKING:
