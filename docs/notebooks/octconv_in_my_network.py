@@ -13,9 +13,7 @@ from torch.nn import functional as F
 
 import octvideo
 from octvideo.complexity import count
-from octvideo.layers import OctBatchNorm2d, OctConv2d
-
-torch.manual_seed(0)
+from octvideo.layers import OctBatchNorm2d, OctConv2d, OctTensor
 
 
 # %% [markdown]
@@ -37,7 +35,7 @@ class SmallNet(nn.Module):
         self.fc = nn.Linear(64, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.bn1(self.enter(x)).map(F.relu)
+        y = self.bn1(self.enter(OctTensor(x))).map(F.relu)
         y = self.bn2(self.stay(y)).map(F.relu)
         return self.fc(self.leave(y).high.mean((2, 3)))
 
@@ -50,6 +48,7 @@ for alpha in (0, 0.25, 0.5):
 # The octave network trains as any network does:
 
 # %%
+torch.manual_seed(0)
 model = SmallNet(alpha=0.25)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
 images = torch.randn(32, 3, 32, 32)
