@@ -1,6 +1,7 @@
 # %% [markdown]
 # # An ablation in miniature
-#  How do accuracy and multiply-adds depend on alpha, and on what is exchanged between the groups?
+#
+# How do accuracy and multiply-adds depend on alpha, and on what is exchanged between the groups?
 # The demo clips come in pairs that are each other played backwards, so that a single frame tells
 # nothing. The networks here are tiny and trained for seconds: the notebook shows how to run such a
 # study, not its result. `octvideo sweep` runs one over configs, with seeds, intervals and a table;
@@ -79,7 +80,8 @@ for alpha in (0, 0.25, 0.5):
 
 # %% [markdown]
 # ## Without the exchange between the groups
-#  The four kernels of an octave convolution are `h2h`, `h2l`, `l2h` and `l2l`. A kernel that is
+#
+# The four kernels of an octave convolution are `h2h`, `h2l`, `l2h` and `l2l`. A kernel that is
 # zero and frozen is a path that does not exist.
 
 

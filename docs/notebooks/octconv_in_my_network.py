@@ -1,6 +1,7 @@
 # %% [markdown]
 # # Octave convolutions in a network of your own
-#  A small image network is written twice: once with `nn.Conv2d`, once with `OctConv2d`. Then a
+#
+# A small image network is written twice: once with `nn.Conv2d`, once with `OctConv2d`. Then a
 # network that somebody else wrote is converted by one call. Last, what it saves is counted and
 # measured.
 
@@ -18,7 +19,8 @@ from octvideo.layers import OctBatchNorm2d, OctConv2d, OctTensor
 
 # %% [markdown]
 # ## By hand
-#  `OctConv2d` takes the arguments of `nn.Conv2d` and `alpha`, the share of channels at half the
+#
+# `OctConv2d` takes the arguments of `nn.Conv2d` and `alpha`, the share of channels at half the
 # height and width. A pair `(alpha_in, alpha_out)` enters the octave (`(0, .25)`) or leaves it
 # (`(.25, 0)`); one number stays.
 
@@ -64,7 +66,8 @@ print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}")
 
 # %% [markdown]
 # ## By one call
-#  `octvideo.octavize` converts a network and keeps its weights. At alpha 0 the result is the
+#
+# `octvideo.octavize` converts a network and keeps its weights. At alpha 0 the result is the
 # network that went in, bit for bit; the report says what became of each convolution.
 
 # %%
@@ -90,7 +93,8 @@ print(octave.octave_report)
 
 # %% [markdown]
 # ## Does it pay?
-#  Fewer multiply-adds are not yet less time: pools, upsampling and sums are added. Measure on your
+#
+# Fewer multiply-adds are not yet less time: pools, upsampling and sums are added. Measure on your
 # machine, in turns; `octvideo benchmark` does so for the networks of the package, with spread and a
 # verdict.
 

@@ -1,6 +1,7 @@
 # %% [markdown]
 # # From a folder of videos to a network
-#  A folder with a folder of clips per class is all that is needed. The clips here are made: objects
+#
+# A folder with a folder of clips per class is all that is needed. The clips here are made: objects
 # that move to the left or to the right, so that a single frame tells nothing.
 
 # %%
@@ -20,7 +21,8 @@ print(sorted(path.name for path in Path("my_videos").iterdir()))
 
 # %% [markdown]
 # ## Train
-#  `octvideo.fit` makes the lists, checks the files, chooses the start, trains, and evaluates the
+#
+# `octvideo.fit` makes the lists, checks the files, chooses the start, trains, and evaluates the
 # test videos; called again, it resumes. On a command line this is `octvideo train my_videos`. The
 # settings here make it a matter of seconds: a small network from scratch, small pictures, two
 # epochs. On your videos leave them out.
