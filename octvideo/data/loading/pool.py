@@ -131,8 +131,7 @@ class ReaderPool:
             self._unexplained += 1
             if self._unexplained > _MAX_UNEXPLAINED_DEATHS:
                 raise DataError(
-                    f"loader workers die without reading a file: {cause}; is there enough memory, and does "
-                    'your script start its work below `if __name__ == "__main__":`?'
+                    f"loader workers die without reading a file: {cause}; is there enough memory?"
                 )
         waiting.extendleft(reversed(worker.tasks))
         self._workers[self._workers.index(worker)] = self._replace(worker)
