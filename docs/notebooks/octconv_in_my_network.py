@@ -16,7 +16,6 @@ import octvideo
 from octvideo.complexity import count
 from octvideo.layers import OctBatchNorm2d, OctConv2d, OctTensor
 
-
 # %% [markdown]
 # ## By hand
 #
