@@ -231,9 +231,3 @@ def write_encodings(folder: Path) -> list[Path]:
             (folder / one.name).unlink(missing_ok=True)
             print(f"  {one.name}: not written ({error})"[:120], file=sys.stderr)
     return written
-
-
-if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    target.mkdir(parents=True, exist_ok=True)
-    print(len(write_encodings(target)), "written")
