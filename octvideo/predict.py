@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from octvideo.data.lists.video_list import VideoEntry, read_list
-from octvideo.data.prepare.video_files import VIDEO_SUFFIXES, find_videos
+from octvideo.data.prepare.video_files import find_videos
 from octvideo.data.remote import local_path
+from octvideo.data.video.container import VIDEO_SUFFIXES
 from octvideo.data.video.decode import iter_frames, look_at
 from octvideo.data.video.encode import write_video
 from octvideo.data.video.times import with_end

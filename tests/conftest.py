@@ -19,6 +19,7 @@ SKIP_REASONS = (
     "no Triton",
     "kernels are compiled",
     "no huggingface_hub",
+    "no Ray",
     "no torchcodec",
 )
 

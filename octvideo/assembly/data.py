@@ -8,12 +8,17 @@ from torch import Tensor
 
 from octvideo.data.clips.dataset import ClipTransform
 from octvideo.data.clips.views import ViewSpec
+from octvideo.data.lists.class_names import names_beside
 from octvideo.data.lists.video_list import VideoList, read_list
 from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.data.remote import join
 from octvideo.data.sampling import ClipRule
+from octvideo.data.shards.shard_list import class_names_of, open_shards
+from octvideo.data.shards.shard_set import FILE_NAME, has_shards
+from octvideo.data.storage.cache import RangeCache
 from octvideo.data.transforms import normalize
 from octvideo.data.video.index import VideoIndex, index_path, read_index
+from octvideo.download import cache_folder
 from octvideo.engine.distributed import Processes
 from octvideo.errors import ConfigError, DataError
 
@@ -22,17 +27,32 @@ ASPECT = (0.75, 1.3333)
 
 
 def list_path(cfg: Any, split: str) -> str:
-    return join(cfg.DATA.PATH_TO_DATA_DIR, f"{split}.csv")
+    """The list of a split: train.csv, or of shards the description of those in train/."""
+    file = f"{split}/{FILE_NAME}" if reads_shards(cfg) else f"{split}.csv"
+    return join(cfg.DATA.PATH_TO_DATA_DIR, file)
+
+
+def reads_shards(cfg: Any) -> bool:
+    return bool(cfg.DATA.LIST_FORMAT == "shards")
 
 
 def final_list_path(cfg: Any) -> str:
     """test.csv, or val.csv where the data has no other test (Kinetics)."""
     path = list_path(cfg, "test")
-    return path if Path(path).is_file() else list_path(cfg, "val")
+    is_there = has_shards(path) if reads_shards(cfg) else Path(path).is_file()
+    return path if is_there else list_path(cfg, "val")
 
 
 def open_list(cfg: Any, path: str) -> VideoList:
     data = cfg.DATA
+    if reads_shards(cfg):
+        return open_shards(
+            path,
+            multi_label=data.MULTI_LABEL,
+            path_prefix=data.PATH_PREFIX,
+            num_classes=cfg.MODEL.NUM_CLASSES,
+            cache=_shard_cache(data),
+        )
     return read_list(
         path,
         format="multilabel"
@@ -55,9 +75,21 @@ def open_labelled_list(cfg: Any, path: str) -> VideoList:
     return videos
 
 
+def _shard_cache(data: Any) -> RangeCache | None:
+    if not data.SHARD_CACHE_GB:
+        return None
+    folder = data.SHARD_CACHE_DIR or str(cache_folder() / "shards")
+    return RangeCache(folder, int(data.SHARD_CACHE_GB * 1e9))
+
+
 def open_index(path: str) -> VideoIndex | None:
-    """What `octvideo check` found of a list's files, where it has been run."""
+    """What `octvideo check` found of a list's files, where it has been run; shards have an index of their own."""
     return read_index(index_path(path)) if index_path(path).is_file() else None
+
+
+def names_of(cfg: Any, path: str) -> list[str] | None:
+    """The names of a list's classes, in label order; None where it has none."""
+    return class_names_of(path) if reads_shards(cfg) else names_beside(path)
 
 
 def numbered_names(count: int) -> list[str]:

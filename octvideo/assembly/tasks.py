@@ -16,7 +16,7 @@ from octvideo.data.clips.views import VideoViews, ViewSpec
 from octvideo.data.images.dataset import ImageDataset, image_class_names, open_images
 from octvideo.data.images.transforms import CentreCrop, PaddedCrop, RandomResizedCrop, Transform
 from octvideo.data.images.views import ONE_FRAME, ImageViews
-from octvideo.data.lists.class_names import match_classes, names_beside, read_class_names
+from octvideo.data.lists.class_names import match_classes, read_class_names
 from octvideo.data.loading.loader import Dataset
 from octvideo.errors import ConfigError, DataError
 from octvideo.files import is_local, what_is_missing
@@ -133,7 +133,7 @@ class VideoTask(Task):
         )
 
     def names_of_data(self) -> list[str]:
-        return names_beside(build_data.list_path(self.cfg, "train")) or []
+        return build_data.names_of(self.cfg, build_data.list_path(self.cfg, "train")) or []
 
     def train_dataset(self) -> Dataset:
         cfg, data = self.cfg, self.cfg.DATA
@@ -168,7 +168,7 @@ class VideoTask(Task):
         """Labels are matched by name where both sides have class names. labelled: refuse a list without labels."""
         cfg = self.cfg
         open_list = build_data.open_labelled_list if labelled else build_data.open_list
-        list_names, matched = names_beside(path), None
+        list_names, matched = build_data.names_of(cfg, path), None
         if list_names and list(names) != build_data.numbered_names(len(names)):
             matched = match_classes(names, list_names, source=path)
         return VideoViews(

@@ -21,6 +21,8 @@ COMMANDS = {
     "complexity": "count parameters, multiply-adds and activations",
     "lists": "write train.csv, val.csv and test.csv of a data set",
     "check": "decode every file of a list once and index it",
+    "fetch": "download Kinetics into shards that are ready to train from",
+    "shard": "write a list's videos into tar files that are read by ranges",
     "resize": "re-encode videos so that training reads them fast",
     "demo-data": "write a small synthetic data set",
     "visualize": "draw spectra, class activation maps, training clips, trade-offs",

@@ -5,6 +5,7 @@ The type of a default is the type of the setting; `null` in a file means the def
 
 from typing import Any, get_args
 
+from octvideo.data.lists.video_list import FORMATS
 from octvideo.data.sampling import RULES
 from octvideo.data.video.decode import BACKENDS
 from octvideo.engine.evaluation.evaluate import ENSEMBLES
@@ -57,7 +58,9 @@ DEFAULTS: Tree = {
         "PATH_TO_DATA_DIR": "",  # holds train.csv, val.csv, test.csv
         "PATH_PREFIX": "",  # goes before every path of a list
         "PATH_LABEL_SEPARATOR": "",  # "": spaces, tabs or a comma
-        "LIST_FORMAT": "video",
+        "LIST_FORMAT": "video",  # shards: train/, val/ and test/ hold tar files (octvideo shard)
+        "SHARD_CACHE_GB": 0.0,  # of remote shards, on a local disk of each machine
+        "SHARD_CACHE_DIR": "",  # "": below OCTVIDEO_HOME
         "FRAME_TEMPLATE": "",  # which pictures of a folder are the frames: img_{:05d}.jpg, rgb_*.png
         "DECODER": "auto",  # in loader workers; torchcodec[:cuda] for what it reads exactly, PyAV for the rest
         "NUM_FRAMES": 8,
@@ -227,6 +230,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "TRAIN.AMP_DTYPE": ("bfloat16", "float16"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "DATA.DECODER": BACKENDS,
+    "DATA.LIST_FORMAT": (*FORMATS, "shards"),
     "DATA.SAMPLING_RULE": RULES,
     "DATA.ENSEMBLE_METHOD": ENSEMBLES,
     "MODEL.LOSS_FUNC": tuple(LOSSES),

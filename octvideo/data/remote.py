@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import pickle
 import re
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -44,6 +46,26 @@ def _downloaded(url: str) -> str:
     except (CheckpointError, ValueError) as error:
         reason = str(error).removeprefix(f"{url}: ")
         raise DataError(f"{url}: cannot be fetched ({reason})") from error
+
+
+def handlers() -> bytes:
+    """The handlers registered with iopath that can be sent to another process, for `register` there."""
+    from iopath.common.file_io import g_pathmgr
+
+    sent = []
+    for handler in g_pathmgr._path_handlers.values():
+        with suppress(Exception):  # whatever a handler's state raises when it is pickled
+            sent.append(pickle.dumps(handler))
+    return pickle.dumps(sent)
+
+
+def register(sent: bytes) -> None:
+    """Register what `handlers` has sent: a process of a fork server has none of its parent's."""
+    from iopath.common.file_io import g_pathmgr
+
+    for pickled in pickle.loads(sent):
+        with suppress(Exception):  # a class of a module that cannot be imported here
+            g_pathmgr.register_handler(pickle.loads(pickled), allow_override=True)
 
 
 def join(folder: str | Path, name: str) -> str:

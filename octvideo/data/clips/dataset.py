@@ -12,7 +12,7 @@ from octvideo.data.loading.batch import Sample, sample_or_another
 from octvideo.data.sampling import ClipRule
 from octvideo.data.transforms import centre_crop, color_jitter, random_box, random_crop, resize
 from octvideo.data.video.decode import require_backend
-from octvideo.data.video.frame_source import open_entry, read_planes
+from octvideo.data.video.frame_source import open_entry, prefetch_entry, read_planes
 from octvideo.data.video.index import VideoIndex
 from octvideo.errors import ConfigError, DataError
 
@@ -104,6 +104,10 @@ class ClipDataset:
     def sample(self, epoch: int, index: int) -> Sample:
         """The clip of video `index` in this epoch. Raises DataError when 20 files in a row cannot be read."""
         return sample_or_another(self._read, len(self), seed=self._seed, epoch=epoch, index=index)
+
+    def prefetch(self, epoch: int, index: int) -> None:
+        """Begin to fetch what `sample` will read."""
+        prefetch_entry(self.videos[index])
 
     def _read(self, position: int, draw: random.Random) -> tuple[Tensor, int | Tensor, str]:
         entry = self.videos[position]

@@ -19,7 +19,12 @@ from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import ClipRule, Timing, crop_offset
 from octvideo.data.video.decode import require_backend
-from octvideo.data.video.frame_source import FrameSource, open_entry, read_planes
+from octvideo.data.video.frame_source import (
+    FrameSource,
+    open_entry,
+    prefetch_entry,
+    read_planes,
+)
 from octvideo.data.video.index import VideoIndex
 from octvideo.data.video.video import Frames
 from octvideo.errors import ConfigError, DataError
@@ -153,7 +158,10 @@ class VideoViews:
             yield from map(self._decode, indices)
             return
         pool = ReaderPool(
-            self._decode, num_workers=self._num_workers, timeout_seconds=self._timeout
+            self._decode,
+            num_workers=self._num_workers,
+            timeout_seconds=self._timeout,
+            prefetch=partial(_prefetch, self._videos),
         )
         try:
             yield from pool.run([(i,) for i in indices], ahead=2 * self._num_workers)
@@ -190,6 +198,10 @@ def decode_entry(
             return DecodedVideo(index, entry.path, *read_clips(video, spec))
     except DecodeError as error:
         return DecodedVideo(index, entry.path, torch.empty(0), torch.empty(0), error.cause)
+
+
+def _prefetch(videos: VideoList, index: int) -> None:
+    prefetch_entry(videos[index])
 
 
 def read_clips(video: FrameSource, spec: ViewSpec) -> tuple[Tensor, Tensor]:

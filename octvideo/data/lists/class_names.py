@@ -45,28 +45,29 @@ def match_classes(
 ) -> list[int]:
     """For each label of the list the class of the model that has its name; [0, 1, 2, ...] when both agree.
 
-    A list may hold some of the model's classes, in any order. Names are compared as `_plain` writes them, since folders
+    A list may hold some of the model's classes, in any order. Names are compared as `plain_name` writes them: folders
     spell "riding a bike" as "riding_a_bike". Raises DataError when a name means nothing to the model, so that a list of
     other classes is never scored.
     """
     _refuse_repeated(list_names, source)
     _refuse_repeated(model_names, "the checkpoint")
-    classes = {_plain(name): index for index, name in enumerate(model_names)}
-    if unknown := [name for name in list_names if _plain(name) not in classes]:
+    classes = {plain_name(name): index for index, name in enumerate(model_names)}
+    if unknown := [name for name in list_names if plain_name(name) not in classes]:
         examples = ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
         raise DataError(
             f"{source}: {len(unknown)} of {len(list_names)} classes are not among the {len(model_names)} that the "
             f"checkpoint names ({examples}). Use a list of the classes it was trained on, or fine-tune it on these."
         )
-    return [classes[_plain(name)] for name in list_names]
+    return [classes[plain_name(name)] for name in list_names]
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """By which names of classes are compared."""
     return " ".join(name.replace("_", " ").casefold().split())
 
 
 def _refuse_repeated(names: Sequence[str], source: str) -> None:
-    name, count = Counter(map(_plain, names)).most_common(1)[0] if names else ("", 0)
+    name, count = Counter(map(plain_name, names)).most_common(1)[0] if names else ("", 0)
     if count > 1:
         raise DataError(
             f"{source}: the class name {name!r} stands there {count} times; labels need one name each."

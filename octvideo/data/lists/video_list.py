@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from octvideo.data.remote import join, local_path, parent
+from octvideo.data.storage.part import Part
 from octvideo.errors import DataError, ListError
 from octvideo.files import what_is_missing
 
@@ -29,13 +30,15 @@ _COLUMNS = {"path", "num_frames", "label", "labels"}
 class VideoEntry(NamedTuple):
     """One line: the file (or the folder of frames), its labels (none, one, or several), its frames if listed.
 
-    template: which files of a folder are its frames (DATA.FRAME_TEMPLATE); "" where there is one series.
+    template: which files of a folder are its frames (DATA.FRAME_TEMPLATE); "" where there is one series. part: where
+    the bytes of a video lie that is no file of its own.
     """
 
     path: str
     labels: tuple[int, ...] = ()
     num_frames: int = 0
     template: str = ""
+    part: Part | None = None
 
     @property
     def label(self) -> int:
@@ -62,7 +65,7 @@ class VideoList:
     ) -> None:
         text, labels, num_frames = bytearray(), array("q"), array("q")
         text_ends, label_ends = array("q", [0]), array("q", [0])
-        for path, entry_labels, entry_frames, _ in entries:
+        for path, entry_labels, entry_frames, *_ in entries:
             text += path.encode()
             text_ends.append(len(text))
             labels.extend(entry_labels)
@@ -87,6 +90,10 @@ class VideoList:
             digest.update(column.numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    def listed(self, index: int) -> str:
+        """The path as it stands in the list, without the root."""
+        return bytes(_between(self._text, self._text_ends, index).numpy()).decode()
+
     @overload
     def __getitem__(self, index: int) -> VideoEntry: ...
     @overload
@@ -95,7 +102,7 @@ class VideoList:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         i = range(len(self))[index]
-        path = bytes(_between(self._text, self._text_ends, i).numpy()).decode()
+        path = self.listed(i)
         labels = tuple(_between(self._labels, self._label_ends, i).tolist())
         num_frames = int(self._num_frames[i])
         return VideoEntry(join(self.root, path), labels, num_frames, self._frame_template)
@@ -170,7 +177,7 @@ def write_list(path: str | Path, entries: Iterable[VideoEntry]) -> None:
             f"{bad!r}: the name holds a line break, which no list can; rename the file."
         )
     lines = [] if any(entry.labels for entry in entries) else ["path"]
-    for name, labels, num_frames, _ in entries:
+    for name, labels, num_frames, *_ in entries:
         fields = [name, *([str(num_frames)] if num_frames else []), ",".join(map(str, labels))]
         lines.append(" ".join(fields).rstrip())
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")

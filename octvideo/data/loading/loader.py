@@ -14,6 +14,7 @@ from octvideo.errors import DataError
 class Dataset(Protocol):
     """sample: a function of its arguments (and the dataset's seed) alone. Read files within `reading`.
 
+    A dataset may have prefetch(epoch, index): it begins to fetch what `sample` will read, and returns at once.
     fingerprint: a digest of the entries and labels in their order, wherever the files lie.
     """
 
@@ -123,7 +124,10 @@ class Loader:
             return (self.dataset.sample(*task) for task in tasks)
         if self._pool is None:
             self._pool = ReaderPool(
-                self.dataset.sample, num_workers=self._num_workers, timeout_seconds=self._timeout
+                self.dataset.sample,
+                num_workers=self._num_workers,
+                timeout_seconds=self._timeout,
+                prefetch=getattr(self.dataset, "prefetch", None),
             )
         return self._pool.run(tasks, ahead=2 * max(self.batch_size, self._num_workers))
 

@@ -28,7 +28,7 @@ import torch
 import torch.multiprocessing  # lets the tensors of a list be shared with the workers
 from torch import Tensor
 
-from octvideo.data import reading
+from octvideo.data import reading, remote
 from octvideo.errors import DataError
 
 _TASKS_PER_WORKER = 2  # one being read, one waiting in the pipe
@@ -45,10 +45,16 @@ class ReaderPool:
     """
 
     def __init__(
-        self, read: Callable[..., Any], *, num_workers: int, timeout_seconds: float
+        self,
+        read: Callable[..., Any],
+        *,
+        num_workers: int,
+        timeout_seconds: float,
+        prefetch: Callable[..., None] | None = None,
     ) -> None:
+        """prefetch(*task): begins to fetch what read(*task) will need, while the task before it is read."""
         self.bad: dict[str, str] = {}
-        self._read, self._timeout = read, timeout_seconds
+        self._read, self._timeout, self._prefetch = read, timeout_seconds, prefetch
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["octvideo.data.clips.dataset"])
         self._num_workers, self._unexplained = num_workers, 0
@@ -80,7 +86,7 @@ class ReaderPool:
         """Raises DataError where the system gives no process."""
         try:
             with _signals_held():
-                return _Worker(self._context, self._read, self.bad)
+                return _Worker(self._context, self._read, self._prefetch, self.bad)
         except (OSError, EOFError, RuntimeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(
@@ -201,13 +207,21 @@ def _signals_held() -> Iterator[None]:
 class _Worker:
     """The parent's side of one process: its pipe, its note, and the numbers of the tasks it has been given."""
 
-    def __init__(self, context: Any, read: Callable[..., Any], bad: dict[str, str]) -> None:
+    def __init__(
+        self,
+        context: Any,
+        read: Callable[..., Any],
+        prefetch: Callable[..., None] | None,
+        bad: dict[str, str],
+    ) -> None:
         self.pipe, theirs = context.Pipe()
         self.tasks: deque[int] = deque()
         self._note = RawValue(reading.Note)
         self._told = len(bad)
         self._process = context.Process(
-            target=_work, args=(theirs, self._note, read, dict(bad)), daemon=True
+            target=_work,
+            args=(theirs, self._note, read, prefetch, dict(bad), remote.handlers()),
+            daemon=True,
         )
         self._process.start()
         theirs.close()
@@ -257,19 +271,33 @@ class _Failure:
         raise self._error
 
 
-def _work(pipe: Connection, note: Any, read: Callable[..., Any], bad: dict[str, str]) -> None:
+def _work(
+    pipe: Connection,
+    note: Any,
+    read: Callable[..., Any],
+    prefetch: Callable[..., None] | None,
+    bad: dict[str, str],
+    handlers: bytes,
+) -> None:
     """The worker's life: it ends with its pipe, or with its parent even if it hangs in native code."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    for number in _OF_THE_PARENT:
-        signal.signal(number, signal.SIG_IGN)
+    for sign in _OF_THE_PARENT:
+        signal.signal(sign, signal.SIG_IGN)
     torch.set_num_threads(1)
     reading.share_note(note)
     reading.known_bad.update(bad)
+    remote.register(handlers)
+    given: deque[tuple[int, Any]] = deque()
     with suppress(EOFError, OSError):  # Then the parent is gone.
         while True:
-            number, task, news = pipe.recv()
-            reading.known_bad.update(news)
+            while not given or pipe.poll():
+                number, task, news = pipe.recv()
+                reading.known_bad.update(news)
+                if prefetch and given:
+                    prefetch(*task)
+                given.append((number, task))
+            number, task = given.popleft()
             try:
                 result = read(*task)
             except Exception as error:

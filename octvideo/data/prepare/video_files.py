@@ -5,17 +5,8 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from octvideo.data.video.container import VIDEO_SUFFIXES
 from octvideo.errors import DataError
-
-VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mj2", ".f4v"),
-    *(".avi", ".divx", ".mkv", ".webm", ".flv"),
-    *(".ts", ".m2t", ".m2ts", ".mts", ".mpg", ".mpeg", ".mpe", ".m2v", ".m1v", ".vob"),
-    *(".wmv", ".asf", ".ogv", ".ogm", ".rm", ".rmvb", ".gif"),
-    *(".mxf", ".gxf", ".nut", ".dv", ".wtv", ".nsv", ".ivf", ".y4m", ".mjpg", ".mjpeg"),
-    *(".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".h266", ".vvc", ".av1", ".obu", ".h263"),
-)
-"""Names of the containers and raw streams that data/video/container.py opens."""
 
 
 @dataclass(slots=True)

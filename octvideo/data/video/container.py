@@ -17,6 +17,16 @@ FORMATS = (
 """FFmpeg's demuxers that read one file and nothing else. Playlists, concat scripts, picture sequences, session
 descriptions and devices are not among them: they open what a file names."""
 
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mj2", ".f4v"),
+    *(".avi", ".divx", ".mkv", ".webm", ".flv"),
+    *(".ts", ".m2t", ".m2ts", ".mts", ".mpg", ".mpeg", ".mpe", ".m2v", ".m1v", ".vob"),
+    *(".wmv", ".asf", ".ogv", ".ogm", ".rm", ".rmvb", ".gif"),
+    *(".mxf", ".gxf", ".nut", ".dv", ".wtv", ".nsv", ".ivf", ".y4m", ".mjpg", ".mjpeg"),
+    *(".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".h266", ".vvc", ".av1", ".obu", ".h263"),
+)
+"""Names of files of these containers and raw streams."""
+
 _OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
 _NO_PROBE = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0"}
 _UNALIGNED = 1  # AV_CODEC_FLAG_UNALIGNED: crop at the very column that the file says

@@ -54,14 +54,16 @@ def open_video(
     backend: str = "auto",
     short_side: int | None = None,
     known: VideoInfo | None = None,
+    name: str = "",
 ) -> Iterator[Video]:
     """Open a file for several reads. `known` is a remembered VideoInfo (data/video/index.py): it saves the check.
 
-    Raises DecodeError that names path and cause; with backend "decord", also for a file that decord reads wrongly.
+    name: what the video is called in messages, where that is not `path`. Raises DecodeError that names it and the
+    cause; with backend "decord", also for a file that decord reads wrongly.
     """
     require_backend(backend)
     path = str(path)
-    with reading(path):
+    with reading(name or path), _called(path, name):
         path = _fetched(path)
         info = know(path, known)
         if backend == "decord" and info.backend != "decord":
@@ -75,6 +77,17 @@ def open_video(
         times = partial(frame_times, path, info)
         with closing(Video(path, info, engines, times)) as video:
             yield video
+
+
+@contextmanager
+def _called(path: str, name: str) -> Iterator[None]:
+    """Errors of `path` name the video as users know it."""
+    try:
+        yield
+    except DecodeError as error:
+        if not name or error.path != path:
+            raise
+        raise DecodeError(name, error.cause.replace(path, name)) from error
 
 
 def _engines_for(backend: str, info: VideoInfo) -> list[str]:

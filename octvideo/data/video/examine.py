@@ -251,3 +251,16 @@ def orientation_of(frame: Any) -> Orientation:
     """From the display matrix that FFmpeg attaches to a frame, whether the container or the codec has it."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     return Orientation.of_matrix(bytes(matrix) if matrix is not None else None)
+
+
+def frame_table(path: str, info: VideoInfo) -> tuple[list[int], list[float]]:
+    """(numbers of the frames at which decoding may begin, seconds of every frame) of a file that was examined.
+
+    No keyframes where its packets do not tell which frames they are.
+    """
+    with opened(path) as container:
+        layout = layout_of(container, info)
+        if not layout.unclear:
+            keyframes = np.searchsorted(layout.pts, layout.restarts)
+            return keyframes.tolist(), _seconds_of(layout, container.streams.video[0]).tolist()
+    return [], list(frame_times(path, info))

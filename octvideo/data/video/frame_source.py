@@ -11,9 +11,11 @@ from torch import Tensor
 from octvideo.data.lists.video_list import VideoEntry
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import Timing
+from octvideo.data.storage.part import prefetch
 from octvideo.data.transforms import resize_frame
 from octvideo.data.video.decode import open_video
 from octvideo.data.video.frame_folders import open_frames
+from octvideo.data.video.in_memory import open_part
 from octvideo.data.video.index import VideoIndex
 from octvideo.data.video.video import Frames, Prepare
 
@@ -33,8 +35,11 @@ class FrameSource(Protocol):
 def open_entry(
     entry: VideoEntry, *, backend: str = "auto", index: VideoIndex | None = None
 ) -> Iterator[FrameSource]:
-    """Open a line of a list: a file, or a folder of frames where the line says how many there are."""
-    if entry.num_frames:
+    """Open a line of a list: a file, a part of one, or a folder of frames where the line says how many there are."""
+    if entry.part:
+        with open_part(entry.part, entry.path, backend=backend) as video:
+            yield video
+    elif entry.num_frames:
         with open_frames(entry.path, entry.num_frames, template=entry.template) as folder:
             yield folder
     else:
@@ -42,6 +47,12 @@ def open_entry(
             entry.path, backend=backend, known=index.get(entry.path) if index else None
         ) as video:
             yield video
+
+
+def prefetch_entry(entry: VideoEntry) -> None:
+    """Begin to fetch what `open_entry` will read, where that is worth it."""
+    if entry.part:
+        prefetch(entry.part)
 
 
 def read_planes(

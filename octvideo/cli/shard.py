@@ -1,0 +1,61 @@
+"""Write the videos of a list as shards: a few large tar files instead of many small ones.
+
+    octvideo shard lists/train.csv --out shards/train --short-side 256
+    octvideo shard lists/val.csv   --out s3://bucket/kinetics/val
+    octvideo train --cfg ... DATA.LIST_FORMAT=shards DATA.PATH_TO_DATA_DIR=shards
+
+The tar files have WebDataset's layout (000000000.mp4, 000000000.json with label, classes and path), each with an index
+by which any video is read with one range of bytes. Videos stay in the order of the list, so that training from the
+shards gives the curve of training from the files, to the bit. Without --short-side the files are stored as they are.
+All cores work; after an interruption the same command continues behind the last complete shard. A video that cannot be
+read is named in bad.csv and counts as a bad file, as it does in a list.
+"""
+
+import argparse
+from pathlib import Path
+
+from octvideo.data.lists.video_list import FORMATS, read_list
+from octvideo.data.prepare.shard import Encoding, bytes_of, write_shards
+from octvideo.data.video.index import index_path, read_index
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("list", metavar="LIST")
+    parser.add_argument(
+        "--out", required=True, metavar="FOLDER", help="local, s3://... and the like"
+    )
+    parser.add_argument("--size", default="1GB", help="of a shard: 500MB, 1GB (1GB)")
+    parser.add_argument("--short-side", type=int, default=0, help="re-encode to so many pixels")
+    parser.add_argument("--gop", type=int, default=12, help="frames from keyframe to keyframe (12)")
+    parser.add_argument(
+        "--crf", type=int, default=20, help="0 to 51, larger is smaller and worse (20)"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="video", help="DATA.LIST_FORMAT")
+    parser.add_argument("--path-prefix", default="", help="DATA.PATH_PREFIX")
+    parser.add_argument("--name", default="", help="of the tar files; else that of the list")
+    parser.add_argument("--workers", type=int, help="processes; else one per core")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one file (600)")
+
+
+def run(args: argparse.Namespace) -> None:
+    max_bytes = bytes_of(args.size)
+    videos = read_list(args.list, format=args.format, path_prefix=args.path_prefix)
+    index = index_path(args.list)
+    result = write_shards(
+        videos,
+        args.out.rstrip("/"),
+        name=args.name or Path(args.list).stem,
+        max_bytes=max_bytes,
+        encoding=Encoding(args.short_side, args.gop, args.crf),
+        index=read_index(index) if index.is_file() else None,
+        num_workers=args.workers,
+        timeout_seconds=args.timeout,
+    )
+    shards = result.shards.shards
+    total = sum(shard.num_bytes for shard in shards)
+    print(
+        f"{len(videos) - len(result.bad)} videos in {len(shards)} shards ({total / 1e9:.2f} GB) in {args.out}, "
+        f"{result.kept} of them from before; {len(result.bad)} cannot be read"
+    )
+    for path, cause in result.bad.items():
+        print(f"  {path}: {cause}")

@@ -1,0 +1,182 @@
+"""A list of videos written as shards: tar files in WebDataset's layout, in the order of the list, and indexes."""
+
+import csv
+import io
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from octvideo.data.lists.class_names import names_beside
+from octvideo.data.lists.video_list import VideoList
+from octvideo.data.prepare.parallel import for_each
+from octvideo.data.prepare.resize import resize_video
+from octvideo.data.reading import DecodeError, reading
+from octvideo.data.remote import join, local_path
+from octvideo.data.shards.shard_set import FILE_NAME, ShardSet, read_set
+from octvideo.data.shards.writer import ReadyVideo, ShardWriter, problems_of
+from octvideo.data.storage.output import make_folder, write_file
+from octvideo.data.storage.ranges import exists
+from octvideo.data.video.examine import frame_table, know
+from octvideo.data.video.index import VideoIndex
+from octvideo.data.video.info import VideoInfo
+from octvideo.errors import ConfigError, DataError
+from octvideo.files import csv_text, is_local
+from octvideo.lock import only_writer
+
+BAD_FILE = "bad.csv"
+_SCRATCH = ".unfinished-"
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+class Encoding(NamedTuple):
+    """How videos are re-encoded (`octvideo resize`); short_side 0: they are stored as they are."""
+
+    short_side: int = 0
+    gop: int = 12
+    crf: int = 20
+
+
+@dataclass(slots=True)
+class ShardResult:
+    """What was written. bad: path -> why it is not in the shards. kept: videos that an earlier run had written."""
+
+    shards: ShardSet
+    kept: int = 0
+    bad: dict[str, str] = field(default_factory=dict)
+
+
+def write_shards(
+    videos: VideoList,
+    folder: str,
+    *,
+    name: str,
+    max_bytes: int = 10**9,
+    encoding: Encoding | None = None,
+    index: VideoIndex | None = None,
+    num_workers: int | None = None,
+    timeout_seconds: float = 600.0,
+) -> ShardResult:
+    """Write folder/name-000000.tar, ... of about max_bytes each, an index of each, and shards.json.
+
+    A video that cannot be read is an entry of the index without bytes, and named in bad.csv: the set holds the list's
+    videos in the list's order. After an interruption the same call begins behind the last complete shard.
+    index: what is known of the list's files. Raises DataError for a folder that holds other shards, and OutputError.
+    """
+    if videos.format == "frames":
+        raise DataError(
+            f"{videos.name}: a list of frame folders; shards hold video files, so make videos of the folders first."
+        )
+    encoding = encoding or Encoding()
+    settings = {"max_bytes": max_bytes, **encoding._asdict()}
+    with only_writer_here(folder), scratch_folder(folder) as scratch:
+        shards = _begun(videos, folder, settings)
+        todo = range(shards.num_videos, len(videos))
+        ready = for_each(
+            partial(_ready, videos, index, scratch, encoding),
+            [(i,) for i in todo],
+            title="shard",
+            num_workers=num_workers,
+            timeout_seconds=timeout_seconds,
+        )
+        with ShardWriter(shards, name, max_bytes) as writer:
+            for i, video in zip(todo, ready, strict=True):
+                writer.add(videos.listed(i), videos[i].labels, video)
+                if video.file.startswith(scratch):
+                    Path(video.file).unlink()
+        shards.is_complete = True
+        write_file(shards.address(FILE_NAME), shards.as_json())
+        return ShardResult(shards, todo.start, write_bad(shards))
+
+
+@contextmanager
+def only_writer_here(folder: str) -> Iterator[None]:
+    """Make the folder, and be the only one that writes to it where the storage has locks. Raises OctvideoError."""
+    make_folder(folder)
+    with only_writer(folder) if is_local(folder) else nullcontext():
+        yield
+
+
+@contextmanager
+def scratch_folder(folder: str) -> Iterator[str]:
+    """A folder for videos on their way, beside the shards or else in the system's; those of killed runs are removed."""
+    base = folder if is_local(folder) else None
+    for left in Path(folder).glob(f"{_SCRATCH}*") if base else ():
+        shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(dir=base, prefix=_SCRATCH, ignore_cleanup_errors=True) as scratch:
+        yield scratch
+
+
+def make_ready(
+    path: str, target: str, encoding: Encoding, known: VideoInfo | None = None
+) -> ReadyVideo:
+    """Look at one video, and re-encode it to `target` where that is asked for."""
+    try:
+        if encoding.short_side:
+            if cause := resize_video(path, target, *encoding):
+                return ReadyVideo(cause=cause)
+            known = None
+        file = target if encoding.short_side else local_path(path)
+        with reading(path):
+            info = know(file, known)
+            return ReadyVideo(file, info, *frame_table(file, info))
+    except DecodeError as error:
+        return ReadyVideo(cause=error.cause)
+
+
+def _ready(
+    videos: VideoList, index: VideoIndex | None, scratch: str, encoding: Encoding, number: int
+) -> ReadyVideo:
+    path = videos[number].path
+    known = index.get(path) if index else None
+    return make_ready(path, str(Path(scratch, f"{number}.mp4")), encoding, known)
+
+
+def write_bad(shards: ShardSet) -> dict[str, str]:
+    """Path -> cause of what the set lacks; bad.csv in its folder says it, where there is any."""
+    bad = dict(problems_of(shards))
+    if bad:
+        text = io.StringIO()
+        rows = [
+            ("path", "reason"),
+            *((csv_text(path), csv_text(cause)) for path, cause in bad.items()),
+        ]
+        csv.writer(text).writerows(rows)
+        write_file(join(shards.folder, BAD_FILE), text.getvalue().encode(errors="surrogateescape"))
+    return bad
+
+
+def _begun(videos: VideoList, folder: str, settings: dict[str, int]) -> ShardSet:
+    """What an interrupted run has written; an empty set where nothing has been. Raises DataError for other shards."""
+    fresh = ShardSet(
+        folder,
+        format=videos.format,
+        root=videos.root,
+        class_names=names_beside(videos.name) or [],
+        fingerprint=videos.fingerprint(),
+        settings=dict(settings),
+        is_complete=False,
+    )
+    if not exists(fresh.address(FILE_NAME)):
+        return fresh
+    there = read_set(folder)
+    if (there.fingerprint, there.settings) != (fresh.fingerprint, fresh.settings):
+        raise DataError(
+            f"{folder}: it holds shards of another list or with other settings ({there.settings}); choose another "
+            "--out, or delete them."
+        )
+    return replace(fresh, shards=there.shards)
+
+
+def bytes_of(text: str) -> int:
+    """500MB, 1.5 GB, 10000 -> bytes. Raises ConfigError."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if size < 1:
+        raise ConfigError(f"{text!r} is no size; write it as 500MB or 1GB")
+    return size

@@ -1,0 +1,214 @@
+"""The index of a shard: where each video lies and what is known of it, as columns of numbers.
+
+The file has the layout of safetensors (https://github.com/huggingface/safetensors): a length, a header in JSON, arrays.
+What opening needs stands first, so that it is read with one range; keyframes and times of the frames stand behind.
+"""
+
+import json
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octvideo.data.video.info import VideoInfo
+from octvideo.errors import DataError
+
+SUFFIX = ".index.safetensors"
+VERSION = "1"
+
+# Column -> type. One number a video; of texts and rows of numbers, where each ends in the column behind it.
+NUMBERS = {
+    "offset": "I64",
+    "size": "I64",
+    "crc32": "I64",
+    "num_frames": "I32",
+    "width": "I32",
+    "height": "I32",
+    "rotation": "I32",
+    "fps": "F64",
+    "duration_seconds": "F64",
+    "pixel_aspect": "F64",
+    "flip": "U8",
+    "decord": "U8",
+}
+RAGGED = {"paths": "U8", "problems": "U8", "labels": "I32"}
+PER_FRAME = {"keyframes": "I32", "times": "F64"}
+_TYPES = {"I64": "<i8", "I32": "<i4", "F64": "<f8", "U8": "<u1"}
+_MAX_HEADER = 1 << 16
+_FIRST_READ = 1 << 18
+
+Column = NDArray[Any]
+Read = Callable[[int, int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVideo:
+    """A row. path, labels: of the list. info None: a video that is looked at when it is read, or one with a problem.
+
+    keyframes: numbers of the frames at which decoding may begin, () where the packets do not tell. times: seconds of
+    every frame.
+    """
+
+    path: str
+    labels: tuple[int, ...]
+    offset: int = 0
+    size: int = 0
+    crc32: int = -1
+    info: VideoInfo | None = None
+    problem: str = ""
+    keyframes: Sequence[int] | Column = ()
+    times: Sequence[float] | Column = ()
+
+
+def encode(videos: Sequence[StoredVideo], about: Mapping[str, str]) -> bytes:
+    """The file of an index. about: facts of the shard, among them `bytes`, its size."""
+    columns = {name: _numbers(videos, name) for name in NUMBERS}
+    paths = [video.path.encode(errors="surrogateescape") for video in videos]
+    problems = [video.problem.encode(errors="surrogateescape") for video in videos]
+    rows: dict[str, Sequence[Any]] = {
+        "paths": [np.frombuffer(path, np.uint8) for path in paths],
+        "problems": [np.frombuffer(problem, np.uint8) for problem in problems],
+        "labels": [video.labels for video in videos],
+        "keyframes": [video.keyframes for video in videos],
+        "times": [video.times for video in videos],
+    }
+    for name, kind in (RAGGED | PER_FRAME).items():
+        columns[f"{name}_ends"] = np.cumsum([0, *map(len, rows[name])]).astype("<i8")
+        parts = [np.asarray(row, _TYPES[kind]) for row in rows[name]]
+        columns[name] = np.concatenate([np.empty(0, _TYPES[kind]), *parts])
+    header: dict[str, Any] = {"__metadata__": {"octvideo": VERSION, **about}}
+    at = 0
+    for name, column in columns.items():
+        kind = next(key for key, code in _TYPES.items() if column.dtype == np.dtype(code))
+        header[name] = {
+            "dtype": kind,
+            "shape": [len(column)],
+            "data_offsets": [at, at + column.nbytes],
+        }
+        at += column.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([struct.pack("<Q", len(text)), text, *(c.tobytes() for c in columns.values())])
+
+
+def _numbers(videos: Sequence[StoredVideo], name: str) -> Column:
+    values: list[float]
+    if name in ("offset", "size", "crc32"):
+        values = [getattr(video, name) for video in videos]
+    elif name == "decord":
+        values = [bool(video.info and video.info.backend == "decord") for video in videos]
+    else:
+        values = [getattr(video.info, name) if video.info else 0 for video in videos]
+    return np.array(values, _TYPES[NUMBERS[name]])
+
+
+@dataclass(frozen=True, slots=True)
+class ShardIndex:
+    """The columns of one index, without those of the frames. about: what was said of the shard."""
+
+    columns: dict[str, Column]
+    about: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.columns["offset"])
+
+
+def read_index(read: Read, source: str, num_bytes: int) -> ShardIndex:
+    """What opening needs. num_bytes: of the shard. Raises DataError for what is no index of a shard of that size."""
+    head = _Head(read, source)
+    columns = {name: head.column(name, kind) for name, kind in NUMBERS.items()}
+    for name, kind in RAGGED.items():
+        columns[f"{name}_ends"] = head.column(f"{name}_ends", "I64")
+        columns[name] = head.column(name, kind)
+    _check(columns, num_bytes, source)
+    return ShardIndex(columns, head.about)
+
+
+def read_frames_of(read: Read, source: str, row: int) -> tuple[Column, Column]:
+    """(numbers of the keyframes, seconds of every frame) of one video. Raises DataError as `read_index`."""
+    head = _Head(read, source)
+    found = []
+    for name, kind in PER_FRAME.items():
+        start, end = (int(head.column(f"{name}_ends", "I64", at, 1)[0]) for at in (row, row + 1))
+        if not 0 <= start <= end:
+            raise head.error(f"{name} of video {row}")
+        found.append(head.column(name, kind, start, end - start))
+    return found[0], found[1]
+
+
+class _Head:
+    """The header of an index, and the beginning of the file, which came along."""
+
+    def __init__(self, read: Read, source: str) -> None:
+        self._read, self._source = read, source
+        self._start = read(0, _FIRST_READ)
+        length = int.from_bytes(self._start[:8], "little")
+        if not 2 <= length <= _MAX_HEADER or len(self._start) < 8 + length:
+            raise self.error("the header")
+        try:
+            header = json.loads(self._start[8 : 8 + length])
+            self.about: dict[str, str] = header.pop("__metadata__")
+            self._places = {
+                name: (str(c["dtype"]), int(c["shape"][0]), int(c["data_offsets"][0]))
+                for name, c in header.items()
+            }
+            is_known = self.about["octvideo"] == VERSION
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+            raise self.error("the header") from None
+        if not is_known:
+            raise self.error("its version")
+        self._data = 8 + length
+
+    def column(self, name: str, kind: str, start: int = 0, count: int = -1) -> Column:
+        """`count` values of a column from `start`; all of them by default."""
+        dtype, length, offset = self._places.get(name, ("", 0, 0))
+        count = length if count < 0 else count
+        if dtype != kind or not 0 <= start <= start + count <= length or offset < 0:
+            raise self.error(f"the column {name}")
+        width = np.dtype(_TYPES[kind]).itemsize
+        first, size = self._data + offset + start * width, count * width
+        data = self._start[first : first + size]
+        if len(data) < size:
+            data = self._read(first, size)
+        if len(data) != size:
+            raise self.error(f"the column {name}")
+        # A copy: a view would keep all that was read in memory.
+        return np.frombuffer(data, _TYPES[kind]).copy()
+
+    def error(self, what: str) -> DataError:
+        return DataError(
+            f"{self._source}: {what} of this index is damaged or of another version; delete it, and it is made anew "
+            "from its shard (or run `octvideo shard` again)."
+        )
+
+
+def _check(columns: dict[str, Column], num_bytes: int, source: str) -> None:
+    """Raise DataError where columns contradict each other or the shard."""
+    offset, size = columns["offset"], columns["size"]
+    wrong = [name for name in NUMBERS if len(columns[name]) != len(offset)]
+    for name in RAGGED:
+        ends = columns[f"{name}_ends"]
+        is_whole = len(ends) == len(offset) + 1 and ends[0] == 0 and ends[-1] == len(columns[name])
+        if not is_whole or (np.diff(ends) < 0).any():
+            wrong.append(name)
+    end = offset + size  # of numbers that are checked right below, as the sum may overflow
+    if (offset < 0).any() or (size < 0).any() or (end > num_bytes).any() or (end < offset).any():
+        wrong.append("offset")
+    stored = size > 0
+    if (offset[stored][1:] < end[stored][:-1]).any():
+        wrong.append("offset")
+    is_known = columns["num_frames"] > 0
+    rates = np.concatenate([columns[name][is_known] for name in ("fps", "pixel_aspect")])
+    sizes = np.concatenate([columns[name][is_known] for name in ("width", "height")])
+    if not (np.isfinite(rates).all() and (rates > 0).all() and (sizes > 0).all()):
+        wrong.append("fps")
+    if (columns["labels"] < 0).any() or (columns["num_frames"] < 0).any():
+        wrong.append("labels")
+    if wrong:
+        raise DataError(
+            f"{source}: the columns {', '.join(dict.fromkeys(wrong))} do not fit a shard of {num_bytes:,} bytes; "
+            "delete this index, and it is made anew from its shard (or run `octvideo shard` again)."
+        )

@@ -1,0 +1,155 @@
+"""The index of a tar that has none, made at first look: those of WebDataset's writer, of `tar`, and ours that lost it.
+
+A sample is what stands in the tar one after another under one key, the name up to its first dot: `key.mp4` and its
+label, `key.cls` (a number) or `key.json` (`label` or `labels`: numbers, or names of classes). Where there is neither,
+the folder that a video lies in may be the name of its class.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from octvideo.data.lists.class_names import plain_name
+from octvideo.data.lists.video_list import MAX_NUMBER
+from octvideo.data.shards.index import SUFFIX, ShardIndex, StoredVideo, encode, read_index
+from octvideo.data.shards.shard_set import TAR
+from octvideo.data.shards.tar import Member, Read, members
+from octvideo.data.storage.ranges import read_range, size_of
+from octvideo.data.video.container import VIDEO_SUFFIXES
+from octvideo.download import cache_folder
+from octvideo.errors import DataError
+from octvideo.files import write_atomically
+
+_WINDOW = 1 << 14  # bytes that are read at once while looking for headers
+_MAX_LABEL = 1 << 20  # bytes of a .json or .cls
+
+logger = logging.getLogger("octvideo")
+
+
+def index_address(tar: str) -> str:
+    """Where the index of a shard is kept: train-000000.tar -> train-000000.index.safetensors."""
+    return tar.removesuffix(TAR) + SUFFIX
+
+
+def index_of_any_tar(tar: str, class_names: Sequence[str]) -> tuple[ShardIndex, int]:
+    """The index of a tar, and the tar's bytes. Kept beside it, or where that cannot be written, in the user's cache.
+
+    Raises OSError, and DataError for a tar that cannot be read.
+    """
+    num_bytes = size_of(tar)
+    version = _version(tar, num_bytes)
+    places = [index_address(tar), str(_in_cache(tar))]
+    for place in places:
+        with suppress(OSError, DataError):
+            found = read_index(partial(read_range, place), place, num_bytes)
+            if found.about.get("version") == version:
+                return found, num_bytes
+    logger.info("%s: no index yet; looking through the tar", tar)
+    data = encode(
+        list(scan(_window(tar, num_bytes), num_bytes, tar, class_names)), {"version": version}
+    )
+    for place in places:
+        with suppress(OSError, DataError):
+            if place == places[1]:
+                Path(place).parent.mkdir(parents=True, exist_ok=True)
+            elif "://" in place:
+                continue
+            write_atomically(place, lambda file: file.write(data))
+            break
+    return read_index(lambda offset, size: data[offset : offset + size], tar, num_bytes), num_bytes
+
+
+def scan(read: Read, num_bytes: int, tar: str, class_names: Sequence[str]) -> Iterator[StoredVideo]:
+    """The videos of a tar with their labels. Raises DataError for a label that is none."""
+    numbers = {plain_name(name): number for number, name in enumerate(class_names)}
+    for _, group in groupby(members(read, num_bytes, tar), key=lambda member: _key(member.name)[0]):
+        sample = list(group)
+        about = _about(read, sample, tar)
+        for member in sample:
+            if member.size and PurePosixPath(member.name).suffix.lower() in VIDEO_SUFFIXES:
+                path = about.get("path")
+                yield StoredVideo(
+                    path if isinstance(path, str) else f"{PurePosixPath(tar).name}/{member.name}",
+                    _labels(about, member, numbers, tar),
+                    offset=member.offset,
+                    size=member.size,
+                )
+
+
+def _key(name: str) -> tuple[str, str]:
+    """(key, extension): folder/a.seg.mp4 is the file seg.mp4 of folder/a."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return folder + slash + stem, extension.lower()
+
+
+def _about(read: Read, sample: Sequence[Member], tar: str) -> dict[str, Any]:
+    """What stands beside a video: the content of its .json, and the number of its .cls as `label`."""
+    about: dict[str, Any] = {}
+    for member in sample:
+        extension = _key(member.name)[1]
+        if extension not in ("json", "cls"):
+            continue
+        if member.size > _MAX_LABEL:
+            raise DataError(f"{tar}: {member.name[:200]}: {member.size:,} bytes are no label.")
+        try:
+            said = json.loads(read(member.offset, member.size))
+        except (ValueError, RecursionError):
+            raise DataError(
+                f"{tar}: {member.name[:200]}: this is no {extension} of a label."
+            ) from None
+        about |= said if isinstance(said, dict) else {"label": said}
+    return about
+
+
+def _labels(
+    about: Mapping[str, Any], member: Member, numbers: Mapping[str, int], tar: str
+) -> tuple[int, ...]:
+    said = about.get("labels", about.get("label"))
+    if said is None:
+        folder = plain_name(PurePosixPath(member.name).parent.name)
+        return (numbers[folder],) if folder in numbers else ()
+    labels = []
+    for label in said if isinstance(said, list) else [said]:
+        number = numbers.get(plain_name(label)) if isinstance(label, str) else label
+        if type(number) is not int or not 0 <= number < MAX_NUMBER:
+            raise DataError(
+                f"{tar}: {member.name[:200]}: the label {str(label)[:80]!r} is neither a number from 0 on nor a name "
+                "of class_names.txt beside the shards."
+            )
+        labels.append(number)
+    return tuple(labels)
+
+
+def _version(tar: str, num_bytes: int) -> str:
+    """By which it is noticed that another tar stands there now."""
+    modified = "" if "://" in tar else Path(tar).stat().st_mtime_ns
+    return f"{num_bytes} {modified}"
+
+
+def _in_cache(tar: str) -> Path:
+    address = tar if "://" in tar else str(Path(tar).absolute())
+    digest = hashlib.sha256(address.encode(errors="surrogateescape")).hexdigest()[:32]
+    return cache_folder() / "shards" / f"{digest}{SUFFIX}"
+
+
+def _window(address: str, num_bytes: int) -> Read:
+    """Reads that are near one another make one range: a label stands right before the next header."""
+    start, held = 0, b""
+
+    def read(offset: int, size: int) -> bytes:
+        nonlocal start, held
+        if not start <= offset <= offset + size <= start + len(held):
+            start, held = (
+                offset,
+                read_range(address, offset, max(size, min(_WINDOW, num_bytes - offset))),
+            )
+        return held[offset - start : offset - start + size]
+
+    return read

@@ -1,0 +1,202 @@
+"""The videos of a set of shards as a list: the same entries in the same order as the list that they were made from."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import overload
+
+import numpy as np
+import torch
+
+from octvideo.data.lists.class_names import names_beside
+from octvideo.data.lists.video_list import VideoEntry, VideoList
+from octvideo.data.shards.index import NUMBERS, Column, ShardIndex, read_frames_of, read_index
+from octvideo.data.shards.scan import index_address, index_of_any_tar
+from octvideo.data.shards.shard_set import FILE_NAME, Shard, ShardSet, find_set
+from octvideo.data.storage.cache import RangeCache
+from octvideo.data.storage.part import Part
+from octvideo.data.storage.ranges import exists, read_range
+from octvideo.data.video.info import VideoInfo
+from octvideo.errors import DataError, ListError
+
+_OPENED_AT_ONCE = 16
+
+
+class ShardList(VideoList):
+    """A VideoList whose videos are members of shards; one million take about 200 MB.
+
+    What is known of the videos stands in columns beside paths and labels, as tensors that workers share.
+    """
+
+    def __init__(
+        self,
+        found: ShardSet,
+        indexes: Sequence[ShardIndex],
+        *,
+        format: str = "",
+        root: str = "",
+        cache: RangeCache | None = None,
+    ) -> None:
+        """indexes: of the set's shards. format, root: instead of those that the set names."""
+        self.format, self.root = format or found.format, root or found.root
+        self.name = found.address(FILE_NAME)
+        self._frame_template, self._cache = "", cache
+        self._shards = [found.address(shard.file) for shard in found.shards]
+        self._shard_ends = np.cumsum([len(index) for index in indexes])
+        # Columns leave the indexes one by one: never are all of them there twice.
+        self._text, self._text_ends = _joined(indexes, "paths")
+        self._labels, self._label_ends = _joined(indexes, "labels")
+        self._problems, self._problem_ends = _joined(indexes, "problems")
+        self._columns = {
+            name: torch.from_numpy(np.concatenate([index.columns.pop(name) for index in indexes]))
+            for name in NUMBERS
+        }
+        self._num_frames = torch.zeros(len(self._columns["offset"]), dtype=torch.int32)
+
+    @overload
+    def __getitem__(self, index: int) -> VideoEntry: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[VideoEntry]: ...
+    def __getitem__(self, index: int | slice) -> VideoEntry | list[VideoEntry]:
+        if isinstance(index, slice):
+            return super().__getitem__(index)
+        i = range(len(self))[index]
+        return super().__getitem__(i)._replace(part=self._part(i))
+
+    def frames_of(self, index: int) -> tuple[Column, Column]:
+        """(numbers of the frames at which decoding may begin, seconds of every frame) of a video, from its index."""
+        shard, row = self._place(range(len(self))[index])
+        address = index_address(self._shards[shard])
+        return read_frames_of(partial(read_range, address), address, row)
+
+    def _place(self, index: int) -> tuple[int, int]:
+        shard = int(np.searchsorted(self._shard_ends, index, side="right"))
+        return shard, index - (int(self._shard_ends[shard - 1]) if shard else 0)
+
+    def _part(self, index: int) -> Part:
+        row = {name: column[index].item() for name, column in self._columns.items()}
+        start, end = self._problem_ends[index : index + 2].tolist()
+        problem = bytes(self._problems[start:end].numpy()).decode(errors="replace")
+        return Part(
+            self._shards[self._place(index)[0]],
+            int(row["offset"]),
+            int(row["size"]),
+            int(row["crc32"]),
+            _info(row),
+            problem,
+            self._cache,
+        )
+
+
+def open_shards(
+    path: str,
+    *,
+    multi_label: bool = False,
+    path_prefix: str = "",
+    num_classes: int | None = None,
+    cache: RangeCache | None = None,
+) -> ShardList:
+    """The videos of the shards in a folder (or of its shards.json), on this machine or elsewhere.
+
+    path_prefix: goes before relative paths in results, instead of what the list had. Raises DataError for shards that
+    are missing, incomplete or damaged, and ListError for a label outside the classes.
+    """
+    found = find_set(path)
+    if not found.is_complete:
+        raise DataError(
+            f"{found.address(FILE_NAME)}: {found.num_videos} videos are written, and the list has more; run the same "
+            "`octvideo shard` again to finish."
+        )
+    names = classes_of(found)
+    with ThreadPoolExecutor(_OPENED_AT_ONCE) as threads:
+        opened = list(threads.map(lambda shard: _open(found, shard, names), found.shards))
+    if not any(len(index) for index in opened):
+        raise DataError(f"{found.folder}: there is no video in the shards.")
+    if not found.fingerprint:
+        found = replace(found, format=_format_of(opened))
+    videos = ShardList(
+        found, opened, format="multilabel" if multi_label else "", root=path_prefix, cache=cache
+    )
+    _check_labels(videos, num_classes)
+    return videos
+
+
+def class_names_of(path: str) -> list[str] | None:
+    """The names of the classes of a set of shards, in label order; None where it has none."""
+    return classes_of(find_set(path)) or None
+
+
+def classes_of(found: ShardSet) -> list[str]:
+    """Those that the set names, else those of class_names.txt in its folder."""
+    return found.class_names or names_beside(found.address(FILE_NAME)) or []
+
+
+def _open(found: ShardSet, shard: Shard, class_names: Sequence[str]) -> ShardIndex:
+    tar = found.address(shard.file)
+    try:
+        address = index_address(tar)
+        if shard.num_videos < 0 or not exists(address):
+            index, num_bytes = index_of_any_tar(tar, class_names)
+        else:
+            index = read_index(partial(read_range, address), address, shard.num_bytes)
+            num_bytes = shard.num_bytes
+    except OSError as error:
+        raise DataError(f"{tar}: cannot be read ({error.strerror or error}).") from error
+    if shard.num_videos >= 0 and (len(index), num_bytes) != (shard.num_videos, shard.num_bytes):
+        raise DataError(
+            f"{tar}: {len(index)} videos in {num_bytes:,} bytes; {FILE_NAME} says {shard.num_videos} in "
+            f"{shard.num_bytes:,}. Copy the shards and their indexes again, or run `octvideo shard` again."
+        )
+    return index
+
+
+def _format_of(indexes: Sequence[ShardIndex]) -> str:
+    """Of shards that do not say: unlabelled where some video has no label."""
+    counts = [np.diff(index.columns["labels_ends"]) for index in indexes]
+    if any((count == 0).any() for count in counts):
+        return "unlabelled"
+    return "multilabel" if any((count > 1).any() for count in counts) else "video"
+
+
+def _check_labels(videos: ShardList, num_classes: int | None) -> None:
+    labels = videos._labels
+    if num_classes is None or not len(labels) or int(labels.max()) < num_classes:
+        return
+    place = int(labels.argmax())
+    video = int(torch.searchsorted(videos._label_ends, place, right=True)) - 1
+    raise ListError(
+        f"{videos.name}: {videos[video].path}: label {int(labels[place])} is outside 0..{num_classes - 1} "
+        f"(MODEL.NUM_CLASSES: {num_classes}). Labels start at 0."
+    )
+
+
+def _joined(indexes: Sequence[ShardIndex], name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values and ends of a ragged column over all shards."""
+    values = np.concatenate([index.columns.pop(name) for index in indexes])
+    ends = np.zeros(1 + sum(len(index) for index in indexes), np.int64)
+    row = base = 0
+    for index in indexes:
+        own = index.columns.pop(f"{name}_ends")
+        ends[row : row + len(own)] = own + base
+        row, base = row + len(own) - 1, base + int(own[-1])
+    return torch.from_numpy(values), torch.from_numpy(ends)
+
+
+def _info(row: dict[str, float]) -> VideoInfo | None:
+    if not row["num_frames"]:
+        return None
+    return VideoInfo(
+        num_frames=int(row["num_frames"]),
+        fps=row["fps"],
+        width=int(row["width"]),
+        height=int(row["height"]),
+        rotation=int(row["rotation"]),
+        codec="",
+        duration_seconds=row["duration_seconds"],
+        backend="decord" if row["decord"] else "pyav",
+        reason="" if row["decord"] else "says the index",
+        num_bytes=int(row["size"]),
+        flip=bool(row["flip"]),
+        pixel_aspect=row["pixel_aspect"],
+    )

@@ -1,0 +1,142 @@
+"""Writing a set of shards, one after another; what shards.json names is complete, and never written again."""
+
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from types import TracebackType
+from typing import IO, Any, NamedTuple
+
+from octvideo.data.shards.index import Column, StoredVideo, encode, read_index
+from octvideo.data.shards.scan import index_address
+from octvideo.data.shards.shard_set import FILE_NAME, TAR, Shard, ShardSet
+from octvideo.data.shards.tar import BLOCK, header, padded
+from octvideo.data.storage.output import new_file, write_file
+from octvideo.data.storage.ranges import read_range
+from octvideo.data.video.info import VideoInfo
+
+_END = bytes(2 * BLOCK)
+_CHUNK = 1 << 20
+
+
+class ReadyVideo(NamedTuple):
+    """A video to store: `file` on this machine holds its bytes, and index and times what is known of them.
+
+    cause: why there is no file.
+    """
+
+    file: str = ""
+    info: VideoInfo | None = None
+    keyframes: Sequence[int] | Column = ()
+    times: Sequence[float] | Column = ()
+    cause: str = ""
+
+
+class ShardWriter:
+    """Adds videos behind those that the set has. With the context a begun shard is finished, or dropped on an error.
+
+    name: of the shards, before `-000000.tar`. max_bytes: of one, unless a single video is larger.
+    """
+
+    def __init__(self, shards: ShardSet, name: str, max_bytes: int) -> None:
+        self.shards, self._name, self._max_bytes = shards, name, max_bytes
+        self._rows: list[StoredVideo] = []
+        self._file: IO[bytes] | None = None
+        self._position = 0
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.finish_shard()
+        else:
+            self._stack.__exit__(kind, error, trace)
+
+    def add(self, path: str, labels: tuple[int, ...], video: ReadyVideo) -> None:
+        """path, labels: of the list. Raises OutputError."""
+        if video.cause:
+            self._open()
+            self._rows.append(StoredVideo(path, labels, problem=video.cause))
+            return
+        with open(video.file, "rb") as file:  # noqa: PTH123
+            size = file.seek(0, 2)
+            about = self._about(path, labels)
+            needed = 2 * BLOCK + padded(size) + padded(len(about)) + len(_END)
+            if self._position and self._position + needed > self._max_bytes:
+                self.finish_shard()
+            tar, key = self._open(), f"{self.shards.num_videos + len(self._rows):09d}"
+            tar.write(header(f"{key}.mp4", size))
+            offset, crc32 = self._position + BLOCK, 0
+            file.seek(0)
+            while chunk := file.read(_CHUNK):
+                crc32 = zlib.crc32(chunk, crc32)
+                tar.write(chunk)
+        tar.write(bytes(padded(size) - size) + header(f"{key}.json", len(about)))
+        tar.write(about + bytes(padded(len(about)) - len(about)))
+        self._position += needed - len(_END)
+        stored = StoredVideo(
+            path, labels, offset, size, crc32, video.info, "", video.keyframes, video.times
+        )
+        self._rows.append(stored)
+
+    def finish_shard(self) -> None:
+        """End the shard that is being written, if there is one: from now on it stays."""
+        if self._file is None:
+            return
+        self._file.write(_END)
+        file = self._file_name()
+        self._stack.close()
+        write_file(index_address(self.shards.address(file)), encode(self._rows, {"shard": file}))
+        self.shards.shards.append(Shard(file, self._position + len(_END), len(self._rows)))
+        write_file(self.shards.address(FILE_NAME), self.shards.as_json())
+        self._rows, self._file, self._position = [], None, 0
+
+    def _open(self) -> IO[bytes]:
+        if self._file is None:
+            self._file = self._stack.enter_context(new_file(self.shards.address(self._file_name())))
+        return self._file
+
+    def _file_name(self) -> str:
+        return f"{self._name}-{len(self.shards.shards):06d}{TAR}"
+
+    def _about(self, path: str, labels: tuple[int, ...]) -> bytes:
+        """The .json beside a video."""
+        names = self.shards.class_names
+        about: dict[str, Any] = (
+            {"label": labels[0]} if len(labels) == 1 else {"labels": list(labels)}
+        )
+        if not labels:
+            about = {}
+        about["classes"] = [names[label] for label in labels if label < len(names)]
+        return json.dumps(about | {"path": path}).encode()
+
+
+def paths_of(shards: ShardSet) -> Iterator[str]:
+    """The paths of the videos that a set has, and of those that could not be stored."""
+    return (path for path, _ in _rows_of(shards))
+
+
+def problems_of(shards: ShardSet) -> Iterator[tuple[str, str]]:
+    """(path, cause) of every video of the list that could not be stored."""
+    return ((path, cause) for path, cause in _rows_of(shards) if cause)
+
+
+def _rows_of(shards: ShardSet) -> Iterator[tuple[str, str]]:
+    for shard in shards.shards:
+        address = index_address(shards.address(shard.file))
+        columns = read_index(partial(read_range, address), address, shard.num_bytes).columns
+        for row in range(shard.num_videos):
+            yield _text(columns, "paths", row), _text(columns, "problems", row)
+
+
+def _text(columns: dict[str, Column], name: str, row: int) -> str:
+    start, end = columns[f"{name}_ends"][row : row + 2]
+    return columns[name][start:end].tobytes().decode(errors="surrogateescape")

@@ -1,0 +1,55 @@
+"""Writing files anywhere: on this machine whole or not at all, elsewhere as the storage does it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from octvideo.data.storage.ranges import fsspec_of, iopath_handler
+from octvideo.errors import OctvideoError
+from octvideo.files import appears_whole, is_local, write_atomically, writing
+
+
+@contextmanager
+def new_file(address: str) -> Iterator[IO[bytes]]:
+    """A file to write to, which stands under its name when the block ends; after an error it does not.
+
+    Object stores show a file when it is closed. Raises OutputError.
+    """
+    with writing(address):
+        if is_local(address):
+            with appears_whole(Path(address)) as temporary, temporary.open("wb") as file:
+                yield file
+                file.flush()
+        elif handler := iopath_handler(address):
+            with handler.open(address, "wb") as file:
+                yield file
+        else:
+            files, path = fsspec_of(address)
+            with files.open(path, "wb") as file:
+                yield file
+
+
+def write_file(address: str, data: bytes) -> None:
+    """Raises OutputError."""
+    if is_local(address):
+        write_atomically(address, lambda file: file.write(data))
+    else:
+        with new_file(address) as file:
+            file.write(data)
+
+
+def make_folder(address: str) -> None:
+    """Raises OctvideoError where nothing can be written there."""
+    if address.startswith(("http://", "https://")):
+        raise OctvideoError(
+            f"{address}: nothing is written over HTTP; write to a folder that a server serves"
+        )
+    with writing(address):
+        if is_local(address):
+            Path(address).mkdir(parents=True, exist_ok=True)
+        elif handler := iopath_handler(address):
+            handler.mkdirs(address)
+        else:
+            files, path = fsspec_of(address)
+            files.makedirs(path, exist_ok=True)

@@ -1,0 +1,163 @@
+"""A range of bytes of a file: on this machine, over HTTP, or behind any address that iopath or fsspec knows."""
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from octvideo.data.remote import local_path
+from octvideo.data.storage import http
+from octvideo.data.storage.http import TransientError
+from octvideo.errors import DataError
+
+PATIENCE = 300.0  # seconds for which a storage that does not answer is asked again
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+Result = TypeVar("Result")
+
+
+def read_range(address: str, offset: int, size: int) -> bytes:
+    """At most `size` bytes from `offset`; fewer only at the end of the file.
+
+    Raises OSError where there is no such file, and DataError where the storage has not answered for five minutes.
+    """
+    if "://" not in address:
+        return _read_local(address, offset, size)
+    return _patiently(address, lambda: _read_remote(address, offset, size))
+
+
+def read_file(address: str, most: int) -> bytes:
+    """A small file whole. Raises as `read_range`, and DataError for more than `most` bytes."""
+    data = read_range(address, 0, most + 1)
+    if len(data) > most:
+        raise DataError(f"{address}: more than {most:,} bytes, which is not a file of this kind.")
+    return data
+
+
+def size_of(address: str) -> int:
+    """Bytes of a file. Raises as `read_range`."""
+    if "://" not in address:
+        return Path(address).stat().st_size
+    return _patiently(address, lambda: _remote_size(address))
+
+
+def exists(address: str) -> bool:
+    """Whether there is such a file. Raises DataError where the storage does not answer."""
+    try:
+        size_of(address)
+    except OSError:
+        return False
+    return True
+
+
+def list_folder(address: str) -> list[str]:
+    """Names of the files in a folder, sorted. Raises OSError, and DataError for a storage that cannot list."""
+    if "://" not in address:
+        return sorted(entry.name for entry in os.scandir(address) if entry.is_file())
+    if _is_http(address):
+        raise DataError(f"{address}: a server over HTTP does not list its files.")
+    if handler := iopath_handler(address):
+        return sorted(handler.ls(address))
+    files, path = fsspec_of(address)
+    found = files.ls(path, detail=False)
+    return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
+
+
+def _read_local(path: str, offset: int, size: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.pread(descriptor, size, offset)
+        while len(data) < size and (
+            more := os.pread(descriptor, size - len(data), offset + len(data))
+        ):
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def _patiently(address: str, action: Callable[[], Result]) -> Result:
+    """The result of an action that is tried again after failures that may pass."""
+    deadline, pause = time.monotonic() + PATIENCE, _FIRST_PAUSE
+    while True:
+        try:
+            return action()
+        except _FINAL:
+            raise
+        except (TransientError, ConnectionError, TimeoutError) as error:
+            if time.monotonic() + pause > deadline:
+                raise DataError(
+                    f"{str(error) or address}; tried for {PATIENCE:g} seconds. The same command resumes when the "
+                    "storage answers again"
+                ) from error
+        # Not all clients at once: those of a run were cut off together.
+        time.sleep(pause * random.uniform(0.5, 1.0))
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _is_http(address: str) -> bool:
+    return address.startswith(("http://", "https://"))
+
+
+def _read_remote(address: str, offset: int, size: int) -> bytes:
+    if handler := iopath_handler(address):
+        try:
+            with _failures_may_pass(), handler.open(address, "rb") as file:
+                file.seek(offset)
+                return file.read(size)
+        except NotImplementedError:
+            return _read_local(local_path(address), offset, size)
+    if _is_http(address):
+        return http.read_range(address, offset, size)
+    files, path = fsspec_of(address)
+    with _failures_may_pass():
+        return files.cat_file(path, start=offset, end=offset + size)
+
+
+def _remote_size(address: str) -> int:
+    if handler := iopath_handler(address):
+        try:
+            with _failures_may_pass(), handler.open(address, "rb") as file:
+                return file.seek(0, os.SEEK_END)
+        except NotImplementedError:
+            return Path(local_path(address)).stat().st_size
+    if _is_http(address):
+        return http.size_of(address)
+    files, path = fsspec_of(address)
+    with _failures_may_pass():
+        return int(files.info(path)["size"])
+
+
+@contextmanager
+def _failures_may_pass() -> Iterator[None]:
+    """Handlers tell an absent file from other errors, but not a busy storage from a broken one."""
+    try:
+        yield
+    except _FINAL:
+        raise
+    except OSError as error:
+        raise TransientError(str(error)) from error
+
+
+def iopath_handler(address: str) -> Any:
+    """iopath's manager where a handler is registered for this address: what a user registers comes first."""
+    from iopath.common.file_io import g_pathmgr
+
+    known = g_pathmgr._path_handlers
+    return g_pathmgr if any(address.startswith(prefix) for prefix in known) else None
+
+
+def fsspec_of(address: str) -> tuple[Any, str]:
+    """fsspec's file system and the path in it."""
+    scheme = address.partition("://")[0]
+    remedy = f"register a handler for {scheme}:// with iopath's g_pathmgr, or install fsspec's package for it"
+    try:
+        from fsspec.core import url_to_fs
+
+        return url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise DataError(f"{address}: nothing can read this ({error}); {remedy}.") from error

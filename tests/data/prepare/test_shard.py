@@ -1,0 +1,169 @@
+"""Writing shards: in parallel, in the order of the list, and on after any interruption."""
+
+import filecmp
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+import pytest
+from coded_videos import write_clip
+
+from octvideo.data.lists.video_list import read_list
+from octvideo.data.prepare.check import check_list
+from octvideo.data.prepare.resize import resize_video
+from octvideo.data.prepare.shard import Encoding, bytes_of, write_shards
+from octvideo.data.shards.shard_list import open_shards
+from octvideo.data.storage.part import read_part
+from octvideo.data.video.index import read_index
+from octvideo.errors import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    for i in range(5):
+        write_clip(folder / f"v{i}.mp4", 12 + i)
+    lines = "".join(f"v{i}.mp4 {i}\n" for i in range(5)) + "absent.mp4 0\n"
+    (folder / "train.csv").write_text(lines)
+    return read_list(folder / "train.csv")
+
+
+def _write(videos, folder, **options):
+    return write_shards(
+        videos, str(folder), name="train", **{"max_bytes": 12_000, "num_workers": 2, **options}
+    )
+
+
+def _assert_equal_folders(ours, theirs):
+    names = sorted(file.name for file in theirs.iterdir())
+    assert sorted(file.name for file in ours.iterdir()) == names
+    assert filecmp.cmpfiles(ours, theirs, names, shallow=False)[0] == names
+
+
+def test_videos_are_stored_as_they_are(videos, tmp_path):
+    result = _write(videos, tmp_path / "s")
+
+    for entry in open_shards(str(tmp_path / "s"))[:5]:
+        assert read_part(entry.part) == Path(entry.path).read_bytes()
+    assert result.bad == {"absent.mp4": "No such file or directory"}
+    assert (tmp_path / "s" / "bad.csv").read_text().splitlines()[1:] == [
+        "absent.mp4,No such file or directory"
+    ]
+
+
+def test_shards_keep_below_the_size_that_was_asked_for(videos, tmp_path):
+    shards = _write(videos, tmp_path / "s").shards.shards
+
+    assert len(shards) > 1
+    for shard in shards:
+        assert (tmp_path / "s" / shard.file).stat().st_size == shard.num_bytes <= 12_000
+    assert len(_write(videos, tmp_path / "large", max_bytes=10**9).shards.shards) == 1
+    assert len(_write(videos, tmp_path / "small", max_bytes=1).shards.shards) >= 5
+
+
+def test_re_encoded_videos_are_those_that_resize_writes(videos, tmp_path):
+    _write(videos, tmp_path / "s", encoding=Encoding(64, 6, 25))
+
+    resize_video(videos[1].path, str(tmp_path / "one.mp4"), 64, 6, 25)
+    entry = open_shards(str(tmp_path / "s"))[1]
+    assert read_part(entry.part) == (tmp_path / "one.mp4").read_bytes()
+    assert (entry.part.info.height, entry.part.info.num_frames) == (64, 13)
+    assert not list((tmp_path / "s").glob(".*"))
+
+
+def test_workers_change_nothing(videos, tmp_path):
+    _write(videos, tmp_path / "one", num_workers=1)
+    _write(videos, tmp_path / "three", num_workers=3)
+
+    _assert_equal_folders(tmp_path / "one", tmp_path / "three")
+
+
+def test_what_check_found_is_kept(videos, tmp_path):
+    check_list(videos, tmp_path / "checked", num_workers=1)
+    index = read_index(videos.name.replace("train.csv", "train.index.csv"))
+
+    _write(videos, tmp_path / "s", index=index)
+
+    info = index.get(videos[0].path)
+    found = open_shards(str(tmp_path / "s"))[0].part.info
+    assert (found.num_frames, found.backend, found.fps) == (info.num_frames, info.backend, info.fps)
+
+
+def test_a_second_run_keeps_what_is_there(videos, tmp_path):
+    _write(videos, tmp_path / "s")
+    times = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "s").glob("*.tar")}
+
+    result = _write(videos, tmp_path / "s")
+
+    assert result.kept == 6
+    assert times == {file.name: file.stat().st_mtime_ns for file in (tmp_path / "s").glob("*.tar")}
+
+
+def test_shards_of_another_list_or_with_other_settings_are_not_touched(videos, tmp_path):
+    _write(videos, tmp_path / "s")
+
+    with pytest.raises(DataError, match="of another list or with other settings"):
+        _write(videos, tmp_path / "s", encoding=Encoding(64))
+    with pytest.raises(DataError, match="of another list or with other settings"):
+        _write(videos, tmp_path / "s", max_bytes=5_000)
+
+
+def test_a_list_of_frame_folders_is_refused(videos, tmp_path):
+    (tmp_path / "frames.csv").write_text("folder 3 0\n")
+
+    with pytest.raises(DataError, match="a list of frame folders"):
+        _write(read_list(tmp_path / "frames.csv", format="frames"), tmp_path / "s")
+
+
+def test_shards_are_written_to_a_store_of_fsspec(videos, tmp_path):
+    _write(videos, "memory://bucket/train")
+    _write(videos, tmp_path / "local")
+
+    store = fsspec.filesystem("memory")
+    for file in (tmp_path / "local").iterdir():
+        assert store.cat_file(f"/bucket/train/{file.name}") == file.read_bytes()
+    assert len(open_shards("memory://bucket/train")) == 6
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(videos, tmp_path):
+    command = [sys.executable, "-m", "octvideo", "shard", videos.name, "--size", "12KB"]
+    command += ["--short-side", "64", "--workers", "1", "--out"]
+    subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
+
+    for attempt in range(30):
+        run = subprocess.Popen(
+            [*command, tmp_path / "killed"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 3 + 0.3 * attempt
+        while run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if run.poll() is not None:
+            break
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    assert run.returncode == 0
+
+    _assert_equal_folders(tmp_path / "killed", tmp_path / "whole")
+    assert json.loads((tmp_path / "killed" / "shards.json").read_text())["complete"]
+
+
+def test_sizes_are_written_as_people_write_them():
+    assert [bytes_of(text) for text in ("1GB", "500MB", "1.5 g", "12kb", "7")] == [
+        10**9,
+        5 * 10**8,
+        15 * 10**8,
+        12_000,
+        7,
+    ]
+    for text in ("", "GB", "-1GB", "1XB", "0"):
+        with pytest.raises(ConfigError, match="is no size"):
+            bytes_of(text)

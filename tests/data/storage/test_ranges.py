@@ -1,0 +1,174 @@
+"""Ranges of bytes from files here, over HTTP, and behind handlers of iopath and fsspec."""
+
+import itertools
+
+import fsspec
+import pytest
+from iopath.common.file_io import PathHandler, g_pathmgr
+
+from octvideo.data.storage import http, ranges
+from octvideo.data.storage.ranges import exists, list_folder, read_file, read_range, size_of
+from octvideo.errors import DataError
+
+CONTENT = bytes(range(256)) * 40
+
+
+@pytest.fixture(autouse=True)
+def _no_long_pauses(monkeypatch):
+    monkeypatch.setattr(ranges, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(ranges, "_LONGEST_PAUSE", 0.01)
+
+
+class _Opens(PathHandler):
+    def __init__(self, folder):
+        self._folder = folder
+
+    def _get_supported_prefixes(self):
+        return ["opens://"]
+
+    def _open(self, path, mode="r", buffering=-1, **kwargs):
+        return (self._folder / path.removeprefix("opens://")).open(mode)
+
+    def _ls(self, path, **kwargs):
+        return [file.name for file in (self._folder / path.removeprefix("opens://")).iterdir()]
+
+
+class _Fetches(_Opens):
+    """Can fetch whole files only."""
+
+    def _open(self, path, mode="r", buffering=-1, **kwargs):
+        raise NotImplementedError
+
+    def _get_local_path(self, path, force=False, **kwargs):
+        return str(self._folder / path.removeprefix("opens://"))
+
+
+@pytest.fixture(params=["local", "http", "opens", "fetches", "fsspec"])
+def folder(request, tmp_path, serve, monkeypatch):
+    """The address of a folder that holds the file `a file.bin`."""
+    (tmp_path / "a file.bin").write_bytes(CONTENT)
+    monkeypatch.setattr(g_pathmgr, "_path_handlers", dict(g_pathmgr._path_handlers))
+    if request.param == "http":
+        return serve(tmp_path).url
+    if request.param == "fsspec":
+        fsspec.filesystem("memory").pipe("/ranges/a file.bin", CONTENT)
+        return "memory://ranges"
+    if request.param == "local":
+        return str(tmp_path)
+    g_pathmgr.register_handler({"opens": _Opens, "fetches": _Fetches}[request.param](tmp_path))
+    return "opens://"
+
+
+def _file(folder, name="a file.bin"):
+    name = name.replace(" ", "%20") if folder.startswith("http") else name
+    return f"{folder.removesuffix('//')}//{name}" if folder == "opens://" else f"{folder}/{name}"
+
+
+def test_a_range_is_these_bytes_wherever_the_file_lies(folder):
+    file = _file(folder)
+
+    assert read_range(file, 300, 1000) == CONTENT[300:1300]
+    assert read_range(file, 0, 1) == CONTENT[:1]
+    assert read_range(file, len(CONTENT) - 5, 100) == CONTENT[-5:]
+    assert read_range(file, len(CONTENT), 100) == b""
+    assert size_of(file) == len(CONTENT)
+    assert exists(file)
+
+
+def test_a_file_that_is_not_there_is_not_there_wherever(folder):
+    assert not exists(_file(folder, "other.bin"))
+    with pytest.raises(FileNotFoundError):
+        read_range(_file(folder, "other.bin"), 0, 10)
+
+
+def test_files_of_a_folder_are_listed_except_over_http(folder):
+    if folder.startswith("http"):
+        with pytest.raises(DataError, match="does not list its files"):
+            list_folder(folder)
+    else:
+        assert list_folder(folder) == ["a file.bin"]
+
+
+def test_a_file_larger_than_its_kind_is_refused_without_reading_it(folder):
+    with pytest.raises(DataError, match="more than 100 bytes"):
+        read_file(_file(folder), 100)
+
+
+@pytest.mark.parametrize("fault", ["503", "429", 0, 700])
+def test_a_server_that_fails_for_a_while_is_asked_again(tmp_path, serve, fault):
+    (tmp_path / "file").write_bytes(CONTENT)
+    calls = itertools.count()
+    server = serve(tmp_path, fault=lambda path, size: fault if next(calls) < 4 else None)
+
+    assert read_range(f"{server.url}/file", 10, 2000) == CONTENT[10:2010]
+    assert len(server.requests) == 5
+
+
+def test_a_storage_that_stays_away_ends_in_one_line(tmp_path, serve, monkeypatch):
+    (tmp_path / "file").write_bytes(CONTENT)
+    monkeypatch.setattr(ranges, "PATIENCE", 0.05)
+    server = serve(tmp_path, fault=lambda path, size: "503")
+
+    with pytest.raises(DataError, match=r"answered 503 .* The same command resumes"):
+        read_range(f"{server.url}/file", 0, 10)
+
+
+def test_what_will_not_pass_is_not_asked_again(tmp_path, serve):
+    (tmp_path / "file").write_bytes(CONTENT)
+    server = serve(tmp_path, fault=lambda path, size: "403")
+
+    with pytest.raises(OSError, match="answered 403"):
+        read_range(f"{server.url}/file", 0, 10)
+    assert len(server.requests) == 1
+
+
+def test_a_range_costs_one_request_on_a_connection_that_is_kept(tmp_path, serve):
+    (tmp_path / "file").write_bytes(CONTENT)
+    server = serve(tmp_path)
+    http.close_connections()
+
+    for offset in range(5):
+        read_range(f"{server.url}/file", offset, 10)
+
+    assert len(server.requests) == 5
+    assert len(server.connections) == 1
+
+
+def test_a_server_without_ranges_is_refused_before_it_sends_a_shard(tmp_path, serve, monkeypatch):
+    (tmp_path / "file").write_bytes(CONTENT)
+    server = serve(tmp_path)
+    http.close_connections()
+    send = http._send
+    monkeypatch.setattr(http, "_send", lambda method, url, headers: send(method, url, {}))
+
+    with pytest.raises(OSError, match="sends no byte ranges"):
+        read_range(f"{server.url}/file", 5, 10)
+    assert not http._idle
+
+
+def test_redirects_are_followed_within_http_only(tmp_path, serve, monkeypatch):
+    (tmp_path / "file").write_bytes(CONTENT)
+    server, other = serve(tmp_path), serve(tmp_path)
+    handler = server._server.RequestHandlerClass
+
+    def redirect(self, sends_body):
+        self.send_response(302)
+        self.send_header("Location", target)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    monkeypatch.setattr(handler, "_answer", redirect)
+
+    target = f"{other.url}/file"
+    assert read_range(f"{server.url}/x", 0, 10) == CONTENT[:10]
+    target = "file:///etc/passwd"
+    with pytest.raises(OSError, match="leaves HTTP"):
+        read_range(f"{server.url}/x", 0, 10)
+    target = f"{server.url}/x"
+    with pytest.raises(OSError, match="redirects"):
+        read_range(f"{server.url}/x", 0, 10)
+
+
+def test_a_scheme_that_nothing_knows_names_what_to_install():
+    with pytest.raises(DataError, match=r"nowhere://a: nothing can read this .* iopath"):
+        read_range("nowhere://a", 0, 1)
