@@ -81,10 +81,10 @@ def kinetics_lists(
     labels = sorted({annotation.label for annotation in annotations} - {""})
     lists = DatasetLists(list(class_names or ()))
     if not lists.class_names:
-        name, found_names = _choose_classes(labels, known or {})
+        name, found_names = choose_classes(labels, known or {})
         lists.class_names = list(found_names)
         lists.notes.append(f"class order: {name}")
-    label_of = _labels(labels, lists.class_names)
+    label_of = class_numbers(labels, lists.class_names)
     files = by_stem(find_videos(videos, lists.notes))
     for stem, paths in by_stem(find_videos(replacements) if replacements else ()).items():
         files[stem] = paths
@@ -106,7 +106,7 @@ def _rank(split: str, path: Path) -> tuple[bool, bool, Path]:
     return not replaces, split not in {SPLIT_NAMES.get(folder) for folder in folders}, path
 
 
-def _choose_classes(
+def choose_classes(
     labels: Sequence[str], known: Mapping[str, Sequence[str]]
 ) -> tuple[str, Sequence[str]]:
     # A val.csv of a few classes must get the numbers that the whole data set has.
@@ -118,7 +118,7 @@ def _choose_classes(
     return "the labels that occur, sorted", labels
 
 
-def _labels(labels: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
+def class_numbers(labels: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
     """Class name as annotated -> label; "" -> -1."""
     numbers = {_spelling(name): number for number, name in enumerate(class_names)}
     if unknown := [label for label in labels if _spelling(label) not in numbers]:

@@ -1,0 +1,93 @@
+"""Archives of videos (.tar.gz): downloaded in resumable ranges, unpacked as a stream that nothing hostile can widen."""
+
+import gzip
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from octvideo.data.shards.tar import Member, members
+from octvideo.data.storage.ranges import read_range, size_of
+from octvideo.errors import DataError
+from octvideo.files import writing
+
+_RANGE = 1 << 23
+_CHUNK = 1 << 20
+_UNKNOWN = 1 << 62  # bytes of a tar that is still compressed
+
+
+class BrokenArchiveError(DataError):
+    """An archive that ends early or holds something else than it should."""
+
+
+def download(address: str, target: Path) -> None:
+    """Fetch a file, from where an earlier call was interrupted. Raises OSError, OutputError and DataError."""
+    if target.exists():
+        return
+    num_bytes = size_of(address)
+    # The size is part of the name: what is left of another version is not continued.
+    part = target.with_name(f"{target.name}.{num_bytes}.part")
+    with writing(str(part)):
+        file = part.open("ab")
+    with file:
+        while (have := file.tell()) < num_bytes:
+            data = read_range(address, have, min(_RANGE, num_bytes - have))
+            if not data:
+                raise BrokenArchiveError(f"{address}: ends after {have:,} of {num_bytes:,} bytes")
+            with writing(str(part)):
+                file.write(data)
+                file.flush()
+    part.replace(target)
+
+
+def unpack(archive: Path, wanted: Callable[[str], Path | None]) -> Iterator[Path]:
+    """Write the files of a .tar.gz for whose names `wanted` gives a path, one after another.
+
+    Raises BrokenArchiveError where the archive breaks off, after the files before that; OutputError for a full disk.
+    """
+    with gzip.open(archive) as stream:
+        forward = _Forward(stream, archive.name)
+        try:
+            for member in members(forward.read, _UNKNOWN, archive.name):
+                target = wanted(member.name)
+                if target is not None:
+                    forward.copy(member, target)
+                    yield target
+        except BrokenArchiveError:
+            raise
+        except DataError as error:
+            raise BrokenArchiveError(str(error)) from error
+
+
+class _Forward:
+    """Reads of a stream at offsets that only grow."""
+
+    def __init__(self, stream: gzip.GzipFile, name: str) -> None:
+        self._stream, self._name, self._position = stream, name, 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        while self._position < offset:
+            self._take(min(offset - self._position, _CHUNK))
+        return self._take(size)
+
+    def copy(self, member: Member, target: Path) -> None:
+        self.read(member.offset, 0)
+        with writing(str(target)):
+            file = target.open("wb")
+        with file:
+            left = member.size
+            while left:
+                data = self._take(min(left, _CHUNK))
+                left -= len(data)
+                with writing(str(target)):
+                    file.write(data)
+
+    def _take(self, size: int) -> bytes:
+        """Exactly `size` bytes. Raises BrokenArchiveError where there are fewer."""
+        try:
+            data = self._stream.read(size)
+        except (OSError, EOFError, zlib.error) as error:
+            raise BrokenArchiveError(f"{self._name}: cannot be unpacked ({error})") from error
+        self._position += len(data)
+        if len(data) != size:
+            raise BrokenArchiveError(f"{self._name}: ends in the middle of a file")
+        return data

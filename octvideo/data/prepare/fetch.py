@@ -1,0 +1,340 @@
+"""Kinetics from the archives of the CVDF (github.com/cvdfoundation/kinetics-dataset) to shards, archive by archive.
+
+An archive is downloaded, unpacked as a stream, its videos are checked and resized, and stored in shards; then it is
+deleted, while the next ones are on their way. A shard ends with its archive. What shards.json and fetched.jsonl name is
+done, so that a run that was killed at any moment continues there.
+"""
+
+import logging
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from octvideo.data.loading.pool import ReaderPool
+from octvideo.data.prepare.archives import BrokenArchiveError, download, unpack
+from octvideo.data.prepare.kinetics import (
+    Annotation,
+    choose_classes,
+    class_numbers,
+    read_annotations,
+)
+from octvideo.data.prepare.shard import (
+    Encoding,
+    make_ready,
+    only_writer_here,
+    scratch_folder,
+    write_bad,
+)
+from octvideo.data.shards.shard_set import FILE_NAME, ShardSet, read_set
+from octvideo.data.shards.writer import ShardWriter, paths_of
+from octvideo.data.storage.output import write_file
+from octvideo.data.storage.ranges import exists, read_file, size_of
+from octvideo.data.video.container import VIDEO_SUFFIXES
+from octvideo.errors import DataError
+from octvideo.files import append_json_line, read_json_lines
+
+CVDF = "https://s3.amazonaws.com/kinetics"
+_BATCH = 64  # videos that are unpacked at a time
+_MAX_LIST, _MAX_ANNOTATIONS = 1 << 24, 1 << 28  # bytes
+
+logger = logging.getLogger("octvideo")
+
+
+class Dataset(NamedTuple):
+    """Where the files of a data set lie below the address of a mirror."""
+
+    folder: str
+    archives: str
+    annotations: tuple[str, ...]
+    replacements: str = ""
+
+
+DATASETS = {
+    "kinetics400": Dataset(
+        "400",
+        "{split}/k400_{split}_path.txt",
+        ("annotations/{split}.csv",),
+        "replacement_for_corrupted_k400.tgz",
+    ),
+    "kinetics600": Dataset(
+        "600",
+        "{split}/k600_{split}_path.txt",
+        ("annotations/{split}.csv", "annotations/{split}.txt"),
+    ),
+}
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is to be fetched of one split. num_bytes: of the archives."""
+
+    split: str
+    archives: list[str]
+    annotations: dict[str, Annotation]
+    num_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """Of one split, against its annotations. broken: path -> cause; broken_archives: archive -> cause."""
+
+    split: str
+    num_stored: int = 0
+    missing: list[str] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
+    broken_archives: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.split}: {self.num_stored} videos stored, {len(self.replaced)} of them replacements; "
+            f"{len(self.broken)} broken, {len(self.missing)} missing, {len(self.broken_archives)} archives broken"
+        ]
+        lines += [
+            f"broken archive: {name}: {cause}" for name, cause in self.broken_archives.items()
+        ]
+        lines += [f"broken: {path}: {cause}" for path, cause in self.broken.items()]
+        lines += [f"replaced: {stem}" for stem in self.replaced]
+        lines += [f"missing: {stem}" for stem in self.missing]
+        return "\n".join(lines)
+
+
+class Fetch:
+    """One data set on its way into `folder`: train/, val/, ... each a set of shards, and work/ until all is done."""
+
+    def __init__(
+        self,
+        dataset: str,
+        folder: Path,
+        *,
+        class_lists: Mapping[str, Sequence[str]],
+        mirror: str = CVDF,
+        encoding: Encoding | None = None,
+        max_bytes: int = 10**9,
+        num_archives: int = 2,
+        num_workers: int | None = None,
+        timeout_seconds: float = 600.0,
+    ) -> None:
+        """num_archives: that are downloaded ahead. class_lists: class names of data sets, in label order."""
+        self._places, self._folder, self._name = DATASETS[dataset], folder, dataset
+        self._base = f"{mirror.rstrip('/')}/{self._places.folder}"
+        self._class_lists, self._encoding = class_lists, encoding or Encoding(256)
+        self._max_bytes, self._num_archives = max_bytes, num_archives
+        self._num_workers = num_workers or os.cpu_count() or 1
+        self._timeout = timeout_seconds
+        self._work = folder / "work"
+
+    def plan(self, splits: Sequence[str]) -> list[Plan]:
+        """What there is to fetch, and how large it is. Raises DataError and OSError."""
+        self._work.mkdir(parents=True, exist_ok=True)
+        plans = []
+        for split in splits:
+            listed = _read(self._address(self._places.archives, split), _MAX_LIST)
+            addresses = [line.strip() for line in listed.decode().splitlines() if line.strip()]
+            plans.append(Plan(split, addresses, self._annotations(split)))
+        with ThreadPoolExecutor(16) as threads:
+            for plan in plans:
+                plan.num_bytes = sum(threads.map(_size_of, plan.archives))
+        return plans
+
+    def run(self, plans: Sequence[Plan]) -> list[Report]:
+        """Fetch, and write a report.txt of every split. Raises OutputError for a full disk, and DataError."""
+        labels = sorted({a.label for plan in plans for a in plan.annotations.values()} - {""})
+        _, names = choose_classes(labels, self._class_lists)
+        replacements = self._replacements()
+        reports = [self._fetch_split(plan, list(names), replacements) for plan in plans]
+        shutil.rmtree(self._work, ignore_errors=True)
+        return reports
+
+    def _address(self, template: str, split: str = "") -> str:
+        return f"{self._base}/{template.format(split=split)}"
+
+    def _annotations(self, split: str) -> dict[str, Annotation]:
+        """By the names of the files."""
+        places = [self._address(template, split) for template in self._places.annotations]
+        address = next(filter(exists, places), places[0])
+        target = self._work / f"{split}.csv"
+        if not target.exists():
+            write_file(str(target), _read(address, _MAX_ANNOTATIONS))
+        return {annotation.stem: annotation for annotation in read_annotations(target)}
+
+    def _replacements(self) -> dict[str, Path]:
+        """The files that the CVDF gives for corrupted ones, by their stems."""
+        folder = self._work / "replacements"
+        if not self._places.replacements or not exists(self._address(self._places.replacements)):
+            return {}
+        if not folder.exists():
+            archive = self._work / "replacements.tgz"
+            download(self._address(self._places.replacements), archive)
+            unfinished = self._work / "replacements.unfinished"
+            unfinished.mkdir(exist_ok=True)
+            with suppress(BrokenArchiveError):
+                for _ in unpack(archive, lambda name: _place_of(name, unfinished)):
+                    pass
+            unfinished.replace(folder)
+            archive.unlink()
+        return {path.stem: path for path in folder.iterdir()}
+
+    def _fetch_split(self, plan: Plan, names: list[str], replacements: dict[str, Path]) -> Report:
+        folder = self._folder / plan.split
+        with only_writer_here(str(folder)), scratch_folder(str(folder)) as scratch:
+            shards = self._begun(plan, folder, names)
+            notes = folder / "fetched.jsonl"
+            done = {str(note.get("archive")): note for note in read_json_lines(notes)}
+            todo = [address for address in plan.archives if address not in done]
+            pool = ReaderPool(
+                make_ready, num_workers=self._num_workers, timeout_seconds=self._timeout
+            )
+            stored = {PurePosixPath(path).stem for path in paths_of(shards)}
+            labels = {annotation.label for annotation in plan.annotations.values()} - {""}
+            numbers = class_numbers(sorted(labels), names)
+            split = _Split(plan, stored, replacements, numbers, Path(scratch), self._encoding)
+            try:
+                for address, archive in self._downloaded(todo):
+                    with ShardWriter(shards, plan.split, self._max_bytes) as writer:
+                        cause = split.store(archive, writer, pool)
+                        if cause:  # perhaps on its way here
+                            logger.warning("%s; it is fetched once more", cause)
+                            archive.unlink()
+                            download(address, archive)
+                            cause = split.store(archive, writer, pool)
+                    done[address] = {"archive": address, "cause": cause}
+                    append_json_line(notes, done[address])
+                    archive.unlink()
+            finally:
+                pool.close()
+            shards.is_complete = True
+            write_file(shards.address(FILE_NAME), shards.as_json())
+            report = _report(plan, shards, stored, replacements, done)
+            write_file(str(folder / "report.txt"), f"{report}\n".encode())
+            return report
+
+    def _begun(self, plan: Plan, folder: Path, names: list[str]) -> ShardSet:
+        labelled = any(annotation.label for annotation in plan.annotations.values())
+        settings = {"max_bytes": self._max_bytes, **self._encoding._asdict()}
+        fresh = ShardSet(
+            str(folder),
+            format="video" if labelled else "unlabelled",
+            class_names=names,
+            fingerprint=f"{self._name} {plan.split}",
+            settings=settings,
+            is_complete=False,
+        )
+        if not exists(fresh.address(FILE_NAME)):
+            return fresh
+        there = read_set(str(folder))
+        if (there.fingerprint, there.settings) != (fresh.fingerprint, fresh.settings):
+            raise DataError(
+                f"{folder}: it holds other shards ({there.fingerprint}, {there.settings}); choose another --out, or "
+                "delete them."
+            )
+        return replace(fresh, shards=there.shards)
+
+    def _downloaded(self, addresses: Sequence[str]) -> Iterator[tuple[str, Path]]:
+        """Archives in order, while at most num_archives further ones are downloaded or wait."""
+        todo, running = deque(addresses), deque[tuple[str, Path, Future[None]]]()
+        with ThreadPoolExecutor(self._num_archives) as threads:
+            try:
+                while todo or running:
+                    while todo and len(running) <= self._num_archives:
+                        address = todo.popleft()
+                        target = self._work / PurePosixPath(urlsplit(address).path).name
+                        running.append((address, target, threads.submit(download, address, target)))
+                    address, target, future = running.popleft()
+                    future.result()
+                    yield address, target
+            finally:
+                for _, _, future in running:
+                    future.cancel()
+
+
+@dataclass(slots=True)
+class _Split:
+    """The videos of one split on their way from archives to shards. stored: stems that the shards have."""
+
+    plan: Plan
+    stored: set[str]
+    replacements: dict[str, Path]
+    numbers: dict[str, int]
+    scratch: Path
+    encoding: Encoding
+
+    def store(self, archive: Path, writer: ShardWriter, pool: ReaderPool) -> str:
+        """Store what the archive has; why it broke off, "" where it did not."""
+        files = unpack(archive, self._wanted)
+        cause = ""
+        while True:
+            batch: list[Path] = []
+            try:
+                for file in islice(files, _BATCH):
+                    batch.append(file)  # noqa: PERF402 (those before the break are kept)
+            except BrokenArchiveError as error:
+                cause = str(error)
+            self._store(batch, writer, pool)
+            if cause or len(batch) < _BATCH:
+                return cause
+
+    def _wanted(self, name: str) -> Path | None:
+        """Where a file of an archive is unpacked to; None for what is not annotated or stored already."""
+        place = _place_of(name, self.scratch)
+        known = place is not None and place.stem in self.plan.annotations
+        return place if place is not None and known and place.stem not in self.stored else None
+
+    def _store(self, batch: Sequence[Path], writer: ShardWriter, pool: ReaderPool) -> None:
+        tasks = [
+            (
+                str(self.replacements.get(f.stem, f)),
+                str(self.scratch / f"{f.stem}.small"),
+                self.encoding,
+            )
+            for f in batch
+        ]
+        for file, video in zip(batch, pool.run(tasks, ahead=_BATCH), strict=True):
+            annotation = self.plan.annotations[file.stem]
+            number = self.numbers[annotation.label]
+            writer.add(f"{file.stem}.mp4", () if number < 0 else (number,), video)
+            self.stored.add(file.stem)
+            for used in (file, self.scratch / f"{file.stem}.small"):
+                used.unlink(missing_ok=True)
+
+
+def _read(address: str, most: int) -> bytes:
+    try:
+        return read_file(address, most)
+    except OSError as error:
+        raise DataError(f"{address}: {error.strerror or error}; is the mirror complete?") from error
+
+
+def _size_of(address: str) -> int:
+    try:
+        return size_of(address)
+    except OSError as error:
+        raise DataError(f"{address}: {error.strerror or error}; is the mirror complete?") from error
+
+
+def _place_of(name: str, folder: Path) -> Path | None:
+    """A video of an archive by its bare name in `folder`: whatever path the archive gives it."""
+    base = PurePosixPath(name).name
+    return folder / base if Path(base).suffix.lower() in VIDEO_SUFFIXES else None
+
+
+def _report(
+    plan: Plan,
+    shards: ShardSet,
+    stored: set[str],
+    replacements: Mapping[str, Path],
+    notes: Mapping[str, Mapping[str, object]],
+) -> Report:
+    broken = write_bad(shards)
+    replaced = sorted(stored.intersection(replacements))
+    causes = {address: str(note["cause"]) for address, note in notes.items() if note.get("cause")}
+    missing = [stem for stem in plan.annotations if stem not in stored]
+    return Report(plan.split, len(stored) - len(broken), missing, broken, replaced, causes)

@@ -1,0 +1,281 @@
+"""Kinetics' archives from a server on loopback to shards, past cut connections, broken archives, full disks, kills."""
+
+import filecmp
+import io
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+import pytest
+from coded_videos import write_clip
+
+from octvideo.cli.fetch import estimate
+from octvideo.data.prepare import archives
+from octvideo.data.prepare.archives import BrokenArchiveError, download, unpack
+from octvideo.data.prepare.fetch import Fetch
+from octvideo.data.prepare.shard import Encoding
+from octvideo.data.shards.shard_list import open_shards
+from octvideo.data.storage import ranges
+from octvideo.errors import DataError
+from octvideo.files import OutputError
+
+CLASSES = {"all of them": ["clap", "wave"]}
+
+
+@pytest.fixture(autouse=True)
+def _no_long_pauses(monkeypatch):
+    monkeypatch.setattr(ranges, "_FIRST_PAUSE", 0.001)
+
+
+def _stem(i):
+    return f"abcdefgh-_{i}_{i:06d}_{i + 10:06d}"
+
+
+def _tar(path, files):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory):
+    """Ten annotated clips in three archives: 2 is broken and replaced, 5 is broken, 8 is in no archive."""
+    folder, clips = tmp_path_factory.mktemp("mirror"), tmp_path_factory.mktemp("clips")
+    content = {i: write_clip(clips / f"{i}.mp4", 8 + i).read_bytes() for i in range(10)}
+    good = content[2]
+    content[2], content[5] = b"broken", content[5][:200]
+    groups = [range(4), range(4, 7), (7, 9)]
+    for k, group in enumerate(groups):
+        files = {f"./{_stem(i)}.mp4": content[i] for i in group}
+        _tar(folder / "400" / "val" / f"part_{k}.tar.gz", files | {"readme.txt": b"hello"})
+    _tar(folder / "400" / "replacement_for_corrupted_k400.tgz", {f"r/{_stem(2)}.mp4": good})
+    rows = [f"{('clap', 'wave')[i % 2]},abcdefgh-_{i},{i},{i + 10},val" for i in range(10)]
+    (folder / "400" / "annotations").mkdir()
+    header = "label,youtube_id,time_start,time_end,split"
+    (folder / "400" / "annotations" / "val.csv").write_text("\n".join([header, *rows]) + "\n")
+    return folder
+
+
+def _list_archives(mirror, url):
+    lines = "".join(f"{url}/400/val/part_{k}.tar.gz\n" for k in range(3))
+    (mirror / "400" / "val" / "k400_val_path.txt").write_text(lines)
+
+
+@pytest.fixture
+def fetch(mirror, serve, tmp_path):
+    """fetch(fault=...) runs it into tmp_path / "out"; fetch.server is the server."""
+
+    def fetch(folder="out", **options):
+        fetch.server = serve(mirror, **options)
+        _list_archives(mirror, fetch.server.url)
+        job = Fetch(
+            "kinetics400",
+            tmp_path / folder,
+            class_lists=CLASSES,
+            mirror=fetch.server.url,
+            encoding=Encoding(64, 6, 30),
+            max_bytes=10_000,
+            num_workers=1,
+        )
+        return job.run(job.plan(["val"]))[0]
+
+    return fetch
+
+
+def _assert_is_whole(folder, report):
+    videos = open_shards(str(folder / "val"))
+    names = [_stem(i) for i in (0, 1, 2, 3, 4, 5, 6, 7, 9)]
+    assert [entry.path for entry in videos] == [f"{name}.mp4" for name in names]
+    assert [entry.label for entry in videos] == [0, 1, 0, 1, 0, 1, 0, 1, 1]
+    assert [entry.part.info and entry.part.info.num_frames for entry in videos] == [
+        *(8, 9, 10, 11, 12, None, 14, 15, 17)
+    ]
+    assert (report.num_stored, report.missing, report.replaced) == (8, [_stem(8)], [_stem(2)])
+    assert list(report.broken) == [f"{_stem(5)}.mp4"]
+    assert not (folder / "work").exists()
+    assert not list((folder / "val").glob(".*"))
+
+
+def test_archives_become_shards_and_a_report(fetch, tmp_path):
+    report = fetch()
+
+    _assert_is_whole(tmp_path / "out", report)
+    text = (tmp_path / "out" / "val" / "report.txt").read_text()
+    assert text.startswith("val: 8 videos stored, 1 of them replacements; 1 broken, 1 missing, 0 ")
+    assert f"missing: {_stem(8)}" in text
+    assert (tmp_path / "out" / "val" / "shards.json").exists()
+
+
+def test_cut_connections_and_busy_servers_change_nothing(fetch, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_RANGE", 2_000)
+    calls = itertools.count()
+
+    report = fetch(fault=lambda path, size: [None, "503", 100, 0][next(calls) % 4])
+
+    _assert_is_whole(tmp_path / "out", report)
+    assert max(size for size in _asked(fetch.server)) <= 1 << 29
+
+
+def _asked(server):
+    for _, _, asked in server.requests:
+        first, _, last = asked.removeprefix("bytes=").partition("-")
+        if last:
+            yield int(last) - int(first)
+
+
+def test_what_is_done_is_not_fetched_again(fetch, tmp_path):
+    fetch()
+    shards = (tmp_path / "out" / "val").glob("*.tar")
+    before = {file.name: file.stat().st_mtime_ns for file in shards}
+
+    report = fetch()
+
+    _assert_is_whole(tmp_path / "out", report)
+    assert not [
+        path for method, path, _ in fetch.server.requests if method == "GET" and "part_" in path
+    ]
+    shards = (tmp_path / "out" / "val").glob("*.tar")
+    assert before == {file.name: file.stat().st_mtime_ns for file in shards}
+
+
+@pytest.fixture
+def cut_archive(mirror):
+    """part_1 breaks off after its first video, and is whole again afterwards."""
+    path = mirror / "400" / "val" / "part_1.tar.gz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(0.6 * len(whole))])
+    yield path
+    path.write_bytes(whole)
+
+
+def test_a_broken_archive_is_fetched_once_more_and_then_named(fetch, tmp_path, cut_archive):
+    report = fetch()
+
+    assert list(report.broken_archives) == [f"{fetch.server.url}/400/val/part_1.tar.gz"]
+    asked = [path for method, path, _ in fetch.server.requests if method == "GET"]
+    assert asked.count("/400/val/part_1.tar.gz") == 2
+    assert _stem(6) in report.missing
+    assert f"{_stem(4)}.mp4" in [entry.path for entry in open_shards(str(tmp_path / "out" / "val"))]
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_continues(fetch, tmp_path, monkeypatch):
+    writes = itertools.count()
+    open_file = type(tmp_path).open
+
+    class Full(io.FileIO):
+        def write(self, data):
+            if next(writes) == 2:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+    def opens(path, mode="r", *args, **kwargs):
+        if mode == "wb" and path.suffix == ".mp4":
+            return Full(path, mode)
+        return open_file(path, mode, *args, **kwargs)
+
+    monkeypatch.setattr(type(tmp_path), "open", opens)
+    with pytest.raises(OutputError, match=r"No space left.* the same command continues"):
+        fetch()
+    monkeypatch.setattr(type(tmp_path), "open", open_file)
+
+    _assert_is_whole(tmp_path / "out", fetch())
+
+
+def test_a_mirror_that_lacks_a_file_is_one_line(fetch, mirror):
+    (mirror / "400" / "val" / "part_2.tar.gz").rename(mirror / "away")
+    try:
+        with pytest.raises(DataError, match=r"part_2\.tar\.gz: .* is the mirror complete\?"):
+            fetch()
+    finally:
+        (mirror / "away").rename(mirror / "400" / "val" / "part_2.tar.gz")
+
+
+def test_an_estimate_comes_before_it_starts(mirror, serve, tmp_path):
+    server = serve(mirror)
+    _list_archives(mirror, server.url)
+
+    (plan,) = Fetch("kinetics400", tmp_path, class_lists=CLASSES, mirror=server.url).plan(["val"])
+
+    assert plan.num_bytes == sum(
+        path.stat().st_size for path in (mirror / "400" / "val").glob("*.tar.gz")
+    )
+    assert estimate(plan, 2).startswith("val: 10 videos in 3 archives, 0.0 GB to download")
+
+
+def test_an_interrupted_download_continues_where_it_was(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_RANGE", 1_000)
+    monkeypatch.setattr(ranges, "PATIENCE", 0.01)
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "a").write_bytes(content := os.urandom(10_000))
+    calls = itertools.count()
+    server = serve(tmp_path / "s", fault=lambda path, size: "503" if next(calls) >= 5 else None)
+    with pytest.raises(DataError, match="503"):
+        download(f"{server.url}/a", tmp_path / "a")
+    server.fault = None
+    server.requests.clear()
+
+    download(f"{server.url}/a", tmp_path / "a")
+
+    assert (tmp_path / "a").read_bytes() == content
+    assert len(server.requests) == 1 + 6
+
+
+def test_names_in_an_archive_cannot_leave_the_folder(tmp_path):
+    from octvideo.data.prepare.fetch import _place_of
+
+    assert _place_of("../../../etc/x.mp4", tmp_path) == tmp_path / "x.mp4"
+    assert _place_of("/etc/passwd", tmp_path) is None
+    _tar(tmp_path / "a.tgz", {"a.mp4": b"1" * 5000})
+    whole = (tmp_path / "a.tgz").read_bytes()
+    for damaged in (b"", b"no gzip", whole[:60], whole[:40] + b"\xff" * 30):
+        (tmp_path / "a.tgz").write_bytes(damaged)
+        with pytest.raises(BrokenArchiveError):
+            list(unpack(tmp_path / "a.tgz", lambda name: tmp_path / "out.mp4"))
+
+
+@pytest.mark.slow
+def test_a_fetch_that_is_killed_again_and_again_ends_as_an_undisturbed_one(mirror, serve, tmp_path):
+    server = serve(mirror, latency=0.02)
+    _list_archives(mirror, server.url)
+    command = [
+        sys.executable,
+        "-m",
+        "octvideo",
+        "fetch",
+        "kinetics400",
+        "--split",
+        "val",
+        "--shards",
+    ]
+    command += ["--mirror", server.url, "--short-side", "64", "--size", "10KB", "--workers", "1"]
+    subprocess.run([*command, "--out", tmp_path / "whole"], check=True, capture_output=True)
+
+    for attempt in range(40):
+        run = subprocess.Popen(
+            [*command, "--out", tmp_path / "killed"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 4 + 0.3 * attempt
+        while run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if run.poll() is not None:
+            break
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    assert run.returncode == 0
+
+    ours, theirs = tmp_path / "killed" / "val", tmp_path / "whole" / "val"
+    names = sorted(file.name for file in theirs.iterdir() if file.name != "fetched.jsonl")
+    assert sorted(f.name for f in ours.iterdir() if f.name != "fetched.jsonl") == names
+    assert filecmp.cmpfiles(ours, theirs, names, shallow=False)[0] == names
+    assert json.loads((ours / "shards.json").read_text())["complete"]
