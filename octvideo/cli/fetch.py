@@ -18,7 +18,7 @@ from octvideo.data.prepare.fetch import CVDF, DATASETS, Fetch, Plan
 from octvideo.data.prepare.shard import Encoding, bytes_of
 from octvideo.files import shipped_folder
 
-# Of a 10 s video of 340 x 256, measured: bytes with crf 20, and CPU seconds to check and encode it.
+# Of a 10 s video of 340 x 256: bytes with crf 20, and CPU seconds to check and encode it (assumed).
 _BYTES_PER_VIDEO, _SECONDS_PER_VIDEO = 0.57e6, 2.0
 
 

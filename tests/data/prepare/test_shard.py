@@ -143,7 +143,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(videos,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 3 + 0.3 * attempt
+        deadline = time.monotonic() + 3 + attempt
         while run.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         if run.poll() is not None:
