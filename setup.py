@@ -18,6 +18,7 @@ DECORD_HAS_A_WHEEL = (
 
 EXTRAS = {
     "export": ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18", "openvino>=2024.3"],
+    "int8": ["openvino>=2024.3", "nncf>=3.0"],
     "serve": ["fastapi>=0.110", "uvicorn>=0.29"],
     "parquet": ["pyarrow>=14"],
     "ray": ["ray[data]>=2.9"],

@@ -56,9 +56,11 @@ def create_model(name: str, *, weights: str = "", **options: Any) -> "nn.Module"
     return model
 
 
-def load(path: Any, *, device: Any = None, classes: Any = (), input: Any = "") -> "Recognizer":
-    """A recogniser from a checkpoint of training, or of a public network: see `octvideo.recognizer.load`."""
+def load(
+    path: Any, *, device: Any = None, classes: Any = (), input: Any = "", trusted: bool = False
+) -> "Recognizer":
+    """A recogniser from a checkpoint, an exported file, or a public network: see `octvideo.recognizer.load`."""
     # Files and decoders cost import time that a user of the networks alone should not pay.
     from octvideo.recognizer import load as load_recognizer
 
-    return load_recognizer(path, device=device, classes=classes, input=input)
+    return load_recognizer(path, device=device, classes=classes, input=input, trusted=trusted)

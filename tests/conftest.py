@@ -39,6 +39,12 @@ def _seed_and_threads() -> None:
     np.random.seed(0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What optimizations keep on disk is shared by the tests of a session, and never the user's."""
+    os.environ["OCTVIDEO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
     """Tools that run in this process set up the log; their handlers would go on in the next test."""

@@ -84,6 +84,11 @@ def scorer(cfg: Any, model: nn.Module, act: HeadAct | None = None, optimise_for:
     """
     network: nn.Module = WindowScores(model, act or head_act(cfg))
     if optimise_for:
-        example = task_of(cfg).example(optimise_for)
-        network = optimize(network, example.to(next(model.parameters()).device))
+        task, precision = task_of(cfg), cfg.TEST.PRECISION
+        network = optimize(
+            network,
+            task.example(optimise_for).to(next(model.parameters()).device),
+            precision=precision,
+            calibration=task.calibration() if precision == "int8" else None,
+        )
     return network

@@ -12,7 +12,7 @@ from torch import Tensor
 from octvideo.assembly import data as build_data
 from octvideo.checkpoint import InputSpec
 from octvideo.data.clips.dataset import ClipDataset
-from octvideo.data.clips.views import VideoViews, ViewSpec
+from octvideo.data.clips.views import VideoViews, ViewSpec, view_batches
 from octvideo.data.images.dataset import ImageDataset, image_class_names, open_images
 from octvideo.data.images.transforms import CentreCrop, PaddedCrop, RandomResizedCrop, Transform
 from octvideo.data.images.views import ONE_FRAME, ImageViews
@@ -23,6 +23,8 @@ from octvideo.files import is_local, what_is_missing
 
 AREA = (0.08, 1.0)
 """Share of an image that a random resized crop has, where the settings are silent."""
+
+CALIBRATION_PAIRS = 16
 
 Prepare = Callable[[Tensor], Tensor]
 
@@ -112,6 +114,10 @@ class Task(ABC):
         """Random input of the final test's size, for an engine to be prepared with."""
         return torch.rand(count, *self.input_shape(self.cfg.DATA.TEST_CROP_SIZE))
 
+    def calibration(self) -> Tensor:
+        """Inputs (N, ...) of training and validation data, as the final test prepares its own."""
+        raise ConfigError("TEST.PRECISION int8 is calibrated on videos; take bf16 for images")
+
 
 class VideoTask(Task):
     """Videos of lists: clips to train on, clips x crops to evaluate."""
@@ -161,6 +167,30 @@ class VideoTask(Task):
 
     def preparation(self) -> Prepare:
         return build_data.preparation(self.cfg)
+
+    def calibration(self) -> Tensor:
+        """Middle clips, by turns of a training video, to set int8's ranges, and of a validation video, to check them.
+
+        On clips that the network was fitted to, int8 looks better than it is.
+        """
+        clips = [self._middle_clips(split) for split in ("train", "val")]
+        pairs = [torch.stack(pair) for pair in zip(*clips, strict=False)]
+        return self.preparation()(torch.cat(pairs))
+
+    def _middle_clips(self, split: str) -> list[Tensor]:
+        """Of 16 videos spread over the list; those that cannot be read are left out."""
+        spec = replace(build_data.final_views(self.cfg), num_clips=1, num_crops=1, centre=True)
+        path = build_data.list_path(self.cfg, split)
+        videos = self._open(path, spec, self.class_names())
+        step = max(len(videos.paths) // CALIBRATION_PAIRS, 1)
+        clips = [
+            next(view_batches(video.frames, video.clips, spec, 1))[0]
+            for video in videos.read(range(0, len(videos.paths), step)[:CALIBRATION_PAIRS])
+            if not video.problem
+        ]
+        if not clips:
+            raise ConfigError(f"{path}: TEST.PRECISION int8 found no video that can be read")
+        return clips
 
     def _open(
         self, path: str, spec: ViewSpec, names: Sequence[str], *, labelled: bool = False

@@ -266,6 +266,8 @@ def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[st
 
 def _protocol(cfg: Any, spec: ViewSpec, checkpoint: Checkpoint, list_path: str) -> dict[str, Any]:
     """Everything that decides a score, as results.json shows it."""
+    # fp32 is not named: journals that were begun before there was a choice continue.
+    precision = {} if cfg.TEST.PRECISION == "fp32" else {"precision": cfg.TEST.PRECISION}
     return task_of(cfg).input_spec().as_dict() | {
         "checkpoint": checkpoint.path,
         "checkpoint_sha256": _sha256(checkpoint.path),
@@ -275,6 +277,7 @@ def _protocol(cfg: Any, spec: ViewSpec, checkpoint: Checkpoint, list_path: str) 
         "view_chunk": cfg.TEST.VIEW_CHUNK or default_view_chunk(spec),
         "optimize": cfg.TEST.OPTIMIZE,
         "head_act": tested_head_act(cfg, checkpoint),
+        **precision,
     }
 
 

@@ -221,6 +221,12 @@ MINIMUM = {
     "LOG_PERIOD": 1,
 }
 
+
+def _precision(cfg: Any) -> Problems:
+    if cfg.TEST.PRECISION != "fp32" and not cfg.TEST.OPTIMIZE:
+        yield f"TEST.PRECISION is {cfg.TEST.PRECISION} without TEST.OPTIMIZE, which prepares it; set that True"
+
+
 RULES: tuple[Callable[[Any], Problems], ...] = (
     _arch,
     _ranges,
@@ -236,4 +242,5 @@ RULES: tuple[Callable[[Any], Problems], ...] = (
     _loss,
     _nonlocal,
     _blocks,
+    _precision,
 )

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from octvideo.data.lists.video_list import FORMATS
 from octvideo.data.sampling import RULES
 from octvideo.data.video.decode import BACKENDS
+from octvideo.deploy.precision import Precision
 from octvideo.engine.evaluation.evaluate import ENSEMBLES
 from octvideo.engine.training.losses import LOSSES
 from octvideo.engine.training.optim import OPTIMIZERS, SCHEDULES
@@ -52,6 +53,7 @@ DEFAULTS: Tree = {
         "IMAGE_CROP_SIZES": [224, 320],  # centre crops of the final test on images, each by itself
         "VIEW_CHUNK": 0,  # views of a video per forward pass; 0: chosen and stored
         "OPTIMIZE": False,  # fold and fuse the network for inference first
+        "PRECISION": "fp32",  # with OPTIMIZE, on a CPU: bf16, int8 (calibrated on training videos), auto
         "DIAGNOSE": False,  # also with frames shuffled, reversed and repeated: does time matter?
     },
     "DATA": {
@@ -231,6 +233,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "DATA.DECODER": BACKENDS,
     "DATA.LIST_FORMAT": (*FORMATS, "shards"),
+    "TEST.PRECISION": get_args(Precision),
     "DATA.SAMPLING_RULE": RULES,
     "DATA.ENSEMBLE_METHOD": ENSEMBLES,
     "MODEL.LOSS_FUNC": tuple(LOSSES),

@@ -8,23 +8,38 @@ import logging
 import threading
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from shutil import which
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from octvideo.deploy.cache import hash_of, kept, key_of, structure_of, weights_of
 from octvideo.deploy.fold import fold_batch_norm
-from octvideo.deploy.layer_times import EagerTimes, LayerTimes
-from octvideo.deploy.merge import merge_convs, mergeable
-from octvideo.deploy.openvino import OpenVINOTimes, convert
+from octvideo.deploy.merge_choice import merge_where_faster
+from octvideo.deploy.openvino import (
+    OpenVINO,
+    OpenVINOTimes,
+    compile_layer,
+    convert,
+    convert_lower,
+)
+from octvideo.deploy.precision import TOLERANCE as TOLERANCES
+from octvideo.deploy.precision import (
+    check_int8,
+    quantized,
+    resolve,
+    split_clips,
+    warn_of_slow_octave,
+)
 from octvideo.errors import ConfigError, OctvideoError
 from octvideo.layers import channels_last
 from octvideo.models.network import HeadAct
 
 logger = logging.getLogger("octvideo")
 
-TOLERANCE = 1e-4
+TOLERANCE = TOLERANCES["fp32"]
 
 
 class WindowScores(nn.Module):
@@ -41,28 +56,79 @@ class WindowScores(nn.Module):
         return self.model.window_scores(x, self.act)  # type: ignore[operator]
 
 
-def optimize(model: nn.Module, example: Tensor, *, engine: str = "auto") -> nn.Module:
+def optimize(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    engine: str = "auto",
+    precision: str = "fp32",
+    calibration: Tensor | None = None,
+) -> nn.Module:
     """A module for inference that computes what `model` does in evaluation mode; `model` stays as it is.
 
     example: float input of the shape and on the device of later calls; another batch size works and compiles once more.
     engine: "torch" (batch norms folded, compiled with frozen weights where there is a C++ compiler), "openvino" (CPU
         only, when it is installed), or "auto": openvino on CPUs that have it, else torch.
+    precision: "fp32"; with OpenVINO also "bf16" (AMX or AVX512-BF16), "int8", or "auto": bf16 where the CPU has it.
+    calibration: real inputs (N, ...) for int8, at least 8, better 32, by turns one to set its ranges and one to check
+        it. Those that check should be new to the network.
 
-    The result is compared with `model` on the example: OctvideoError for a relative difference above 1e-4 (fp32).
+    What was measured and made is kept on disk (`octvideo.deploy.cache`), so the second time is quick. The result is
+    compared with `model` on the example: OctvideoError for a relative difference above 1e-4 (bf16: .03), and of int8
+    where more than 1 % of the held-out clips get another class or the output changes by more than a tenth.
     """
     if engine not in ("auto", *ENGINES):
         raise ConfigError(f"there is no engine {engine!r}; there are auto, {', '.join(ENGINES)}")
     if engine == "auto":
         engine = "openvino" if example.device.type == "cpu" and find_spec("openvino") else "torch"
+    precision = resolve(precision, engine)
     folded = fold_batch_norm(model)
+    if precision != "fp32":
+        warn_of_slow_octave(folded, precision)
+        return _lower_precision(folded, example, precision, calibration)
     fast = ENGINES[engine](folded, example)
-    with torch.inference_mode():
-        difference = relative_difference(fast(example), folded.eval()(example))
+    difference = _difference(fast, folded, example)
     if difference > TOLERANCE and example.dtype == torch.float32:
         raise OctvideoError(
             f"engine {engine} differs by {difference:.1e} from the network; the rule is {TOLERANCE:.0e}"
         )
     return fast
+
+
+def _lower_precision(
+    model: nn.Module, example: Tensor, precision: str, calibration: Tensor | None
+) -> nn.Module:
+    """In bf16 or int8, kept on disk and checked each time. Layers stay unmerged: merged ones do not pay here."""
+    clips, held_out = split_clips(calibration) if precision == "int8" else (None, None)
+    size = tuple(example.shape[1:])
+    parts = (structure_of(model), weights_of(model), size, "" if clips is None else hash_of(clips))
+
+    def check(fast: OpenVINO) -> OpenVINO:
+        if held_out is not None:
+            check_int8(fast, model, held_out)
+        elif (difference := _difference(fast, model, example[:1])) > TOLERANCES[precision]:
+            raise OctvideoError(
+                f"precision {precision} differs by {difference:.1e} from the network; the rule is "
+                f"{TOLERANCES[precision]:g}; take precision fp32"
+            )
+        return fast
+
+    def make() -> OpenVINO:
+        if clips is None:
+            return convert_lower(model, example, precision)
+        return convert_lower(model, example, precision, lambda graph: quantized(graph, clips))
+
+    return kept(
+        key_of(precision, *parts),
+        lambda folder: check(OpenVINO.read(folder / "network.xml", size[-2:])),
+        lambda: check(make()),
+        lambda fast, folder: fast.save(folder / "network.xml"),
+    )
+
+
+def _difference(fast: nn.Module, model: nn.Module, x: Tensor) -> float:
+    with torch.inference_mode():
+        return relative_difference(fast(x), model.eval()(x))
 
 
 def relative_difference(found: Tensor, expected: Tensor) -> float:
@@ -119,7 +185,7 @@ def _torch_engine(model: nn.Module, example: Tensor) -> nn.Module:
         )
         return Eager(model)
     if example.device.type == "cpu":
-        model = _merged_where_faster(model, example, EagerTimes)
+        model = merge_where_faster(model, example, "torch", _eager_layer)
     return Compiled(channels_last(model))
 
 
@@ -135,34 +201,33 @@ class Eager(nn.Module):
         return self.model(x)
 
 
+def _eager_layer(layer: nn.Module, inputs: tuple[Tensor, Tensor]) -> Callable[[], object]:
+    return torch.inference_mode()(lambda: layer(*inputs))
+
+
 def _openvino_engine(model: nn.Module, example: Tensor) -> nn.Module:
-    return convert(_merged_where_faster(model, example, OpenVINOTimes), example)
+    key = key_of("openvino", structure_of(model), weights_of(model), tuple(example.shape[1:]))
+
+    def read(folder: Path) -> OpenVINO:
+        found = OpenVINO.read(folder / "network.xml", example.shape[-2:])
+        difference = _difference(found, model, example[:1])
+        if difference > TOLERANCE:
+            raise OctvideoError(f"it differs by {difference:.1e} from the network")
+        return found
+
+    def make() -> OpenVINO:
+        return convert(_merged_for_openvino(model, example), example)
+
+    return kept(key, read, make, lambda fast, folder: fast.save(folder / "network.xml"))
 
 
 def openvino_times(model: nn.Module, example: Tensor) -> OpenVINOTimes:
     """What each layer takes in the network that engine "openvino" makes of `model`."""
-    return OpenVINOTimes(
-        _merged_where_faster(fold_batch_norm(model), example, OpenVINOTimes), example
-    )
+    return OpenVINOTimes(_merged_for_openvino(fold_batch_norm(model), example), example)
 
 
-def _merged_where_faster(
-    model: nn.Module,
-    example: Tensor,
-    times: Callable[[nn.Module, Tensor], LayerTimes],
-    rounds: int = 5,
-) -> nn.Module:
-    """A copy of the folded `model` in which those octave convolutions are merged that take less time so, in turns."""
-    names = mergeable(model)
-    if not names:
-        return model
-    plain, merged = (times(m, example) for m in (model, merge_convs(model, names)))
-    for _ in range(rounds):
-        plain()
-        merged()
-    return merge_convs(
-        model, [name for name in names if merged.seconds[name] < plain.seconds[name]]
-    )
+def _merged_for_openvino(model: nn.Module, example: Tensor) -> nn.Module:
+    return merge_where_faster(model, example, "openvino", compile_layer)
 
 
 ENGINES: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {

@@ -1,6 +1,7 @@
 """A trained network as a file that other runtimes read, each checked against the network on the way out."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +11,30 @@ from torch import Tensor, nn
 from octvideo.deploy.engines import relative_difference
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.errors import ConfigError, import_optional
+from octvideo.layers.conv3d_as_2d import exported_in_2d
 
 
-def export_model(model: nn.Module, example: Tensor, path: str | Path) -> float:
+def export_model(
+    model: nn.Module, example: Tensor, path: str | Path, *, lowered: bool = False
+) -> float:
     """Write `model` for clips of the example's size and any batch, and return how far its output is from the network's.
 
     path: .pt2 (torch.export), .onnx or .xml (OpenVINO, with its .bin). example: float (N, 3, T, H, W) on the CPU, N of
     at least 2. The difference is the largest over the largest value, on the example and on a single clip of it, as the
-    written file computes it. Raises ConfigError for another suffix, OctvideoError where a runtime is missing.
+    written file computes it. lowered: an .onnx with 2D convolutions and pools in place of 3D ones, for runtimes whose
+    3D kernels are slow or absent. Raises ConfigError for another suffix, OctvideoError where a runtime is missing.
     """
     path = Path(path)
     if path.suffix not in WRITERS:
         raise ConfigError(f"{path}: no format has this suffix; there are {', '.join(WRITERS)}")
+    if lowered and path.suffix != ".onnx":
+        raise ConfigError(
+            f"{path}: only an .onnx is written with 2D convolutions; leave lowered out"
+        )
     folded = fold_batch_norm(model).cpu()
     path.parent.mkdir(parents=True, exist_ok=True)
-    run = WRITERS[path.suffix](folded, example, path)
+    with exported_in_2d() if lowered else nullcontext():
+        run = WRITERS[path.suffix](folded, example, path)
     with torch.no_grad():
         return max(relative_difference(run(x), folded(x)) for x in (example, example[:1]))
 

@@ -1,8 +1,10 @@
 """A network in OpenVINO's CPU runtime, and how long each of its layers takes there."""
 
+import copy
 import threading
 import warnings
 from collections import Counter, defaultdict, deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,18 +15,23 @@ from torch import Tensor, nn
 
 from octvideo.deploy.layer_times import layer_names
 from octvideo.errors import ConfigError, import_optional
+from octvideo.layers import stem_by_space_to_depth
 
 
 class OpenVINO(nn.Module):
     """A converted network on CPUs, from and to torch tensors; another batch or number of frames compiles once more.
 
-    size: (H, W) of every input. Any number of threads may call it: each call has an inference request of its own. A
-    pickle of it holds the graph and compiles again where it is loaded.
+    size: (H, W) of every input. precision: kept in the graph, and by default what stands there. Any number of threads
+    may call it: each call has an inference request of its own. A pickle of it holds the graph and compiles again where
+    it is loaded.
     """
 
-    def __init__(self, network: Any, size: tuple[int, ...]) -> None:
+    def __init__(self, network: Any, size: tuple[int, ...], precision: str = "") -> None:
         super().__init__()
         self.network, self.size = network, tuple(size)
+        if precision:
+            network.set_rt_info(precision, PRECISION)
+        self.precision = precision or _precision_of(network)
         self._start()
 
     def _start(self) -> None:
@@ -48,7 +55,7 @@ class OpenVINO(nn.Module):
                 return self._idle[shape].pop()
             if shape not in self._compiled:
                 self._check(shape)
-                self._compiled[shape] = _compiled(self.network, shape)
+                self._compiled[shape] = _compiled(self.network, shape, precision=self.precision)
             return self._compiled[shape].create_infer_request()
 
     def _check(self, shape: tuple[int, ...]) -> None:
@@ -58,11 +65,21 @@ class OpenVINO(nn.Module):
                 f"the input is {got}, the network was optimised for {wanted}; optimise it for that size"
             )
 
-    def __getstate__(self) -> dict[str, Any]:
+    @classmethod
+    def read(cls, path: Path, size: tuple[int, ...]) -> "OpenVINO":
+        """From an .xml with its .bin."""
+        openvino = import_optional("openvino", "engine openvino", "pip install openvino")
+        return cls(openvino.Core().read_model(path), size)
+
+    def save(self, path: Path) -> None:
+        """As an .xml with its .bin."""
         import openvino
 
+        openvino.save_model(self.network, path, compress_to_fp16=False)
+
+    def __getstate__(self) -> dict[str, Any]:
         with TemporaryDirectory() as folder:
-            openvino.save_model(self.network, f"{folder}/network.xml", compress_to_fp16=False)
+            self.save(Path(folder, "network.xml"))
             files = [Path(folder, f"network.{suffix}").read_bytes() for suffix in ("xml", "bin")]
         return {"files": files, "size": self.size}
 
@@ -76,7 +93,7 @@ class OpenVINOTimes:
     """`LayerTimes` of `model` as it is, unmerged layers staying so."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
-        program = _exported(model, example)
+        program = _in_core_operations(_exported(model, example))
         self.owners = _owners(program, layer_names(model))
         compiled = _compiled(_converted(program), tuple(example.shape), timed=True)
         self.request = compiled.create_infer_request()
@@ -95,17 +112,22 @@ class OpenVINOTimes:
 
 
 def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """The graph in aten operations; equal ones on equal inputs are one, as two layers that pool the same map."""
+    """The graph for any batch."""
+    # An example of one clip would fix the batch at one.
+    pair, batch = torch.cat([example[:1]] * 2), torch.export.Dim("batch", min=1, max=1024)
+    with torch.no_grad(), _exporter_alone():
+        return torch.export.export(model.eval(), (pair,), dynamic_shapes=({0: batch},))
+
+
+def _in_core_operations(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Equal ones on equal inputs are one, as two layers that pool the same map; nodes then keep their names."""
     from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
     operations = torch.export.default_decompositions()
     for operation in [op for op in operations if "upsample_nearest" in str(op)]:
         # As index arithmetic it would become a gather, which is slow.
         del operations[operation]
-    # An example of one clip would fix the batch at one.
-    pair, batch = torch.cat([example[:1]] * 2), torch.export.Dim("batch", min=1, max=1024)
     with torch.no_grad(), _exporter_alone():
-        program = torch.export.export(model.eval(), (pair,), dynamic_shapes=({0: batch},))
         program = program.run_decompositions(operations)
     CSEPass()(program.graph_module)
     return program
@@ -127,13 +149,51 @@ def convert(model: nn.Module, example: Tensor) -> OpenVINO:
     return OpenVINO(_converted(_exported(model, example)), tuple(example.shape[-2:]))
 
 
-def _compiled(network: Any, shape: tuple[int, ...], *, timed: bool = False) -> Any:
-    """For one shape: with sizes left open the runtime copies between its memory layouts."""
+def convert_lower(
+    model: nn.Module, example: Tensor, precision: str, change: Callable[[Any], Any] = lambda g: g
+) -> OpenVINO:
+    """The same to be computed in bf16 or int8. change: of the graph, before it is compiled, as a quantization is.
+
+    The stem is computed by space to depth, layers that pool the same map share the pool: both pay in these precisions.
+    """
+    model = stem_by_space_to_depth(copy.deepcopy(model), True)
+    network = _converted(_in_core_operations(_exported(model, example)))
+    network.reshape(
+        [-1, *example.shape[1:]]
+    )  # What changes the graph may need to know its maps' sizes.
+    return OpenVINO(change(network), tuple(example.shape[-2:]), precision)
+
+
+PRECISION = ["octvideo", "precision"]
+"""Where the graph's own information has it, which is written to the .xml."""
+
+
+def _precision_of(network: Any) -> str:
+    found = network.get_rt_info(PRECISION).value if network.has_rt_info(PRECISION) else "fp32"
+    return found if found in ("bf16", "int8") else "fp32"
+
+
+def compile_layer(layer: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], object]:
+    """To infer with again and again, on these inputs."""
+    with torch.no_grad(), _exporter_alone():
+        program = torch.export.export(layer.eval(), inputs)
+    compiled = _compiled(_converted(program))
+    request, arrays = compiled.create_infer_request(), [x.contiguous().numpy() for x in inputs]
+    return lambda: request.infer(arrays)
+
+
+def _compiled(
+    network: Any, shape: tuple[int, ...] = (), *, timed: bool = False, precision: str = "fp32"
+) -> Any:
+    """shape: of the input, where the network leaves it open; the runtime would copy between its memory layouts."""
     import openvino
 
-    network = network.clone()
-    network.reshape(list(shape))
+    if shape:
+        network = network.clone()
+        network.reshape(list(shape))
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": timed}
+    if precision == "bf16":
+        hints["INFERENCE_PRECISION_HINT"] = "bf16"
     hints["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
     return openvino.compile_model(network, "CPU", hints)
 

@@ -12,7 +12,9 @@ A kernel that is deep and wide (the stem, 5 x 7 x 7) is 1 x 7 x 7 on 5 shifted c
 The same views serve a GPU. Whether they are faster there depends on the card and on cuDNN: `compute_in_2d` decides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -147,7 +149,21 @@ def has_triton() -> bool:
 def in_2d() -> bool:
     """False while a graph is exported: other runtimes fuse plain 3D graphs, and lay memory out in their own way."""
     # Up to torch 2.11, torch.compile answers True to is_exporting, too.
-    return not torch.compiler.is_exporting() or torch.compiler.is_dynamo_compiling()
+    exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+    return not exporting or _exported_in_2d.get()
+
+
+_exported_in_2d = ContextVar("exported_in_2d", default=False)
+
+
+@contextmanager
+def exported_in_2d() -> Iterator[None]:
+    """What is exported inside computes in 2D all the same, for runtimes whose 3D convolutions are slow."""
+    token = _exported_in_2d.set(True)
+    try:
+        yield
+    finally:
+        _exported_in_2d.reset(token)
 
 
 def compute_in_2d(model: nn.Module, on: In2D = "auto") -> nn.Module:

@@ -1,4 +1,4 @@
-"""A recognizer from a file of weights."""
+"""A recognizer from a file: a checkpoint of training, an exported network, or a public one by its name."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 
 from octvideo.checkpoint import InputSpec
+from octvideo.deploy.exported import SUFFIXES, ExportedNetwork, read_exported
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models.network import HeadAct
 from octvideo.recognizer.recognizer import Recognizer
@@ -21,17 +22,21 @@ def load(
     device: str | torch.device | None = None,
     classes: str | Path | Sequence[str] = (),
     input: str | InputSpec | Mapping[str, Any] = "",
+    trusted: bool = False,
 ) -> Recognizer:
     """A recogniser from a checkpoint of training: classes, clip length, sampling and normalisation come with it.
 
-    path: a file, or the name of a public network (`octvideo pretrained` lists them), which is fetched at
-        first use.
+    path: a file, one that `Recognizer.save` wrote, or the name of a public network (`octvideo pretrained` lists them),
+        which is fetched at first use.
     device: by default the GPU where there is one.
     classes, input: of a bare file of another project, which says neither: names (a list, a text file, "kinetics400" or
         "kinetics600") and clips ("8x8": frames x frame stride; or the fields of `InputSpec`).
+    trusted: read a .pt2, which may run code that stands in it.
 
     Raises CheckpointError for a file that is missing, damaged, carries code, or holds weights without what they assume.
     """
+    if Path(path).suffix in SUFFIXES:
+        return _of_exported(read_exported(Path(path), trusted=trusted))
     checkpoint = read_weights(str(path))
     if not checkpoint.network and classes and input:
         checkpoint = describe(checkpoint, read_classes(classes), read_input(input))
@@ -59,6 +64,18 @@ def load(
         raise CheckpointError(
             f"{path}: its input or output is not described as training does ({error})"
         ) from error
+
+
+def _of_exported(network: ExportedNetwork) -> Recognizer:
+    facts = network.sidecar
+    return Recognizer(
+        network,
+        facts.class_names,
+        dict(facts.preprocessing),
+        torch.device("cpu"),
+        multi_label=facts.multi_label,
+        head_act=facts.head_act,
+    )
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -14,7 +14,8 @@ from octvideo.data.clips.views import ViewSpec, read_clips, view_batches
 from octvideo.data.sampling import ClipRule
 from octvideo.data.sources import Source, is_several, opened, streamed
 from octvideo.data.transforms import normalize, resize_frame
-from octvideo.deploy.engines import WindowScores, optimize
+from octvideo.deploy.engines import WindowScores
+from octvideo.deploy.exported import Sidecar, write_exported
 from octvideo.engine.prediction.events import Window
 from octvideo.engine.prediction.live import LiveOptions, stream_windows
 from octvideo.engine.prediction.named import NamedVideo, Prediction, top_predictions
@@ -27,8 +28,9 @@ from octvideo.engine.prediction.run import (
     weights_digest,
 )
 from octvideo.engine.prediction.windows import Timeline, VideoWindows, WindowFeatures
-from octvideo.errors import CheckpointError, ConfigError
+from octvideo.errors import ConfigError
 from octvideo.models.network import HeadAct
+from octvideo.recognizer.network import described, finite, optimized
 
 Frames = NDArray[np.uint8]
 Files = list[str] | list[Path] | list[str | Path] | list[bytes]
@@ -76,30 +78,34 @@ class Recognizer:
         self.num_frames, self.usual_fps = self._rule.num_frames, self._rule.target_fps
 
     def __repr__(self) -> str:
-        size = self.preprocessing
-        options = getattr(self.model, "config", {})
-        network = options.get("name", type(self.model).__name__)
-        alpha = f", alpha {alpha:g}" if (alpha := options.get("alpha")) else ""
-        names = ", ".join(self.class_names[:2])
-        several = " of which several may hold" if self.multi_label else ""
-        return (
-            f"Recognizer({network}{alpha}; {len(self.class_names)} classes{several}: {names}, ...; "
-            f"{size['num_frames']} frames x stride {size['sampling_rate']} at {size['target_fps']:g} fps, "
-            f"{size['crop_size']} x {size['crop_size']} pixels; on {self.device})"
-        )
+        return described(self)
 
-    def optimize(self, *, engine: str = "auto") -> "Recognizer":
+    def optimize(
+        self, *, engine: str = "auto", precision: str = "fp32", calibration: Sequence[Source] = ()
+    ) -> "Recognizer":
         """Score faster from now on, the same to 1e-4 (`octvideo.deploy.engines`); takes up to a minute. Returns self.
 
-        Raises ConfigError for an unknown engine.
+        precision: with OpenVINO also "bf16", "int8" or "auto" (bf16 where the CPU has it). calibration: of int8, videos
+        like those to come, by turns one to set its ranges and one, new to the network, to check it. Raises ConfigError
+        for what is not there, OctvideoError for int8 that fails its check.
         """
-        size = self.preprocessing["crop_size"]
-        example = torch.rand(
-            VIEWS_PER_PASS, self.model.in_channels, self._rule.num_frames, size, size
-        )
-        plain = WindowScores(self.model, self.head_act)
-        self._score = optimize(plain, example.to(self.device), engine=engine)
+        clips = [self.clip(video)[1] for video in calibration]
+        example = torch.rand(VIEWS_PER_PASS, *self._clip_shape()).to(self.device)
+        self._score = optimized(self.model, self.head_act, example, engine, precision, clips)
         return self
+
+    def save(self, path: str | Path, *, lowered: bool = False) -> float:
+        """Write an .onnx, .xml or .pt2, with a .json, that `octvideo.load` reads; returns the relative difference.
+
+        What is optimized with OpenVINO is written to an .xml as it is. lowered: an .onnx in 2D convolutions (TensorRT).
+        """
+        how = tuple(self.class_names), self.preprocessing, self.multi_label, self.head_act
+        facts = Sidecar(self._clip_shape(), "logits", *how)
+        return write_exported(self.model, self._score, facts, Path(path), lowered=lowered)
+
+    def _clip_shape(self) -> tuple[int, ...]:
+        size = self.preprocessing["crop_size"]
+        return self.model.in_channels, self._rule.num_frames, size, size
 
     @overload
     def predict(
@@ -226,7 +232,9 @@ class Recognizer:
 
     def fingerprint(self) -> str:
         """16 hex digits of the weights and of what is done with a video before and behind them."""
-        facts = [self.class_names, self.preprocessing, self.head_act]
+        # fp32 is not named: files that were begun before there was a choice continue.
+        lower = {getattr(self._score, "precision", "fp32")} - {"fp32"}
+        facts = [self.class_names, self.preprocessing, self.head_act, *lower]
         return weights_digest(self.model.state_dict(), facts)
 
     @torch.inference_mode()
@@ -236,7 +244,7 @@ class Recognizer:
         found = [self._score(inputs)] if scores else []
         if features:
             found.append(self._pooled(inputs))
-        return _finite(torch.cat([part.float() for part in found], dim=1).cpu().numpy())
+        return finite(torch.cat([part.float() for part in found], dim=1).cpu().numpy())
 
     def timeline(
         self,
@@ -273,7 +281,7 @@ class Recognizer:
         frames, clips = self._read(video, spec, fps)
         batches = view_batches(frames.to(self.device), clips, spec, VIEWS_PER_PASS)
         found = torch.cat([compute(self._prepare(batch)).float() for batch in batches])
-        return _finite(found.mean(0).cpu().numpy())
+        return finite(found.mean(0).cpu().numpy())
 
     @contextmanager
     def _windows(
@@ -297,7 +305,7 @@ class Recognizer:
             self._rule.num_frames, self.centre_crop, VIEWS_PER_PASS
         ):
             starts += firsts
-            found.append(_finite(compute(self._prepare(views)).float().cpu().numpy()))
+            found.append(finite(compute(self._prepare(views)).float().cpu().numpy()))
         if not starts:
             raise ConfigError("the video has no frames")
         return starts, np.concatenate(found)
@@ -339,9 +347,3 @@ class Recognizer:
 
     def _pooled(self, x: Tensor) -> Tensor:
         return torch.cat([pathway.mean((2, 3, 4)) for pathway in self.model.features(x)], dim=1)
-
-
-def _finite(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    if not np.isfinite(scores).all():
-        raise CheckpointError("the network's outputs are not finite; its weights have diverged")
-    return scores

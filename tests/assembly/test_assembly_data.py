@@ -1,11 +1,13 @@
 """How many classes there are, when the settings leave it to the data."""
 
+import numpy as np
 import pytest
 
 from octvideo.assembly.data import list_path, open_labelled_list
 from octvideo.assembly.tasks import TASKS, task_of, with_counted_classes
 from octvideo.config import load_config
 from octvideo.config.defaults import CHOICES
+from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError, DataError
 
 
@@ -84,3 +86,33 @@ def test_a_validation_list_without_labels_is_refused_before_training_starts(sett
         DataError, match=r"val.csv: an unlabelled list can be tested, not trained or"
     ):
         open_labelled_list(cfg, list_path(cfg, "val"))
+
+
+def test_calibration_takes_turns_of_training_and_validation_videos(settings, tmp_path):
+    for name, gray in (("a.mp4", 100), ("b.mp4", 100), ("c.mp4", 200), ("d.mp4", 200)):
+        write_video(tmp_path / "data" / name, np.full((12, 40, 48, 3), gray, np.uint8), 30)
+    (tmp_path / "data" / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "data" / "train.csv").write_text("a.mp4 0\nbroken.mp4 0\nb.mp4 1\n")
+    (tmp_path / "data" / "val.csv").write_text("c.mp4 0\nd.mp4 0\n")
+    clip = ["DATA.NUM_FRAMES=4", "DATA.SAMPLING_RATE=2", "DATA_LOADER.NUM_WORKERS=0"]
+    sizes = [
+        "DATA.TRAIN_CROP_SIZE=32",
+        "DATA.TRAIN_JITTER_SCALES=[32,40]",
+        "DATA.TEST_CROP_SIZE=32",
+    ]
+    prefix = f"DATA.PATH_PREFIX={tmp_path / 'data'}"
+
+    clips = task_of(settings("MODEL.NUM_CLASSES=2", *clip, *sizes, prefix)).calibration()
+
+    assert clips.shape == (4, 3, 4, 32, 32)
+    assert clips[::2].std() < 0.1
+    assert clips[1::2].mean() > clips[::2].mean() + 1  # brighter pictures
+
+
+def test_images_are_not_calibrated_on(settings):
+    images = task_of(
+        settings("TRAIN.DATASET=imagenet", "TEST.DATASET=imagenet", "MODEL.ARCH=resnet50")
+    )
+
+    with pytest.raises(ConfigError, match="int8 is calibrated on videos; take bf16 for images"):
+        images.calibration()

@@ -297,6 +297,8 @@ def test_a_mistake_gets_one_line_that_names_the_file(write, text, expected):
             ["DATA.MULTI_LABEL=true", "MIXUP.ENABLE=true"],
             "several labels per video are mixed but not smoothed",
         ),
+        (["TEST.PRECISION=bf16"], "TEST.PRECISION is bf16 without TEST.OPTIMIZE"),
+        (["TEST.PRECISION=fp16"], "TEST.PRECISION is 'fp16'; it takes"),
         (["MODEL.HEAD_ACT=none"], "MODEL.HEAD_ACT is 'none'; it takes"),
         (["AUG.ENABLE=true"], "AUG.ENABLE is True; it takes False"),
         (

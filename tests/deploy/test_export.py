@@ -41,6 +41,33 @@ def test_other_runtimes_compute_the_same(model, suffix, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_lowered_onnx_has_no_3d_operation_and_computes_the_same(tmp_path):
+    import onnx
+
+    model = create_model("c2d_r26", alpha=0.25, **TINY).eval()
+
+    difference = export_model(
+        model, torch.randn(2, 3, 4, 33, 33), tmp_path / "m.onnx", lowered=True
+    )
+
+    graph = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "m.onnx")).graph
+    known = [*graph.input, *graph.value_info, *graph.initializer]
+    rank = {v.name: len(getattr(v, "dims", None) or v.type.tensor_type.shape.dim) for v in known}
+    convolutions = [
+        node for node in graph.node if node.op_type in ("Conv", "AveragePool", "Resize")
+    ]
+    assert convolutions
+    assert all(rank[node.input[0]] <= 4 for node in convolutions)
+    assert difference < 1e-5
+
+
+@pytest.mark.parametrize("suffix", [".xml", ".pt2"])
+def test_lowered_is_refused_of_another_format(model, suffix, tmp_path):
+    with pytest.raises(ConfigError, match=r"only an \.onnx is written with 2D convolutions"):
+        export_model(model, torch.randn(2, 3, 4, 33, 33), tmp_path / f"m{suffix}", lowered=True)
+
+
+@pytest.mark.slow
 def test_openvino_takes_the_place_of_a_network(model):
     x = torch.randn(1, 3, 4, 33, 33)
 

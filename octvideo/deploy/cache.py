@@ -1,0 +1,138 @@
+"""What an optimization has found out, kept on disk, so that the second time is quick.
+
+The folder is $OCTVIDEO_CACHE (empty: nothing is kept), else octvideo in $XDG_CACHE_HOME or ~/.cache. It may be deleted
+at any time.
+"""
+
+import json
+import logging
+import os
+import platform
+from collections.abc import Callable
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger("octvideo")
+
+MAX_ENTRIES = 32
+"""The oldest are deleted beyond that; a graph of I3D R50 is one of 110 MB."""
+
+Value = TypeVar("Value")
+
+
+def cache_folder() -> Path | None:
+    """None where nothing is to be kept."""
+    folder = os.environ.get("OCTVIDEO_CACHE")
+    if folder is not None:
+        return Path(folder) if folder else None
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "octvideo"
+
+
+def kept(
+    key: str,
+    read: Callable[[Path], Value],
+    compute: Callable[[], Value],
+    write: Callable[..., object],
+) -> Value:
+    """read(folder) of what was kept under `key`, else compute(), kept by write(value, folder).
+
+    An entry that cannot be read, or a folder that cannot be written to, costs a line in the log, not the result.
+    """
+    folder = cache_folder()
+    if folder is None:
+        return compute()
+    entry = folder / key
+    if entry.is_dir():
+        try:
+            value = read(entry)
+            os.utime(entry)
+            return value
+        except Exception as error:  # Whatever a damaged file does to a reader.
+            logger.warning("%s: cannot be used (%s); it is made again", entry, error)
+            rmtree(entry, ignore_errors=True)
+    value = compute()
+    try:
+        _keep(entry, lambda temporary: write(value, temporary))
+    except OSError as error:
+        logger.warning("%s: what was measured is not kept (%s)", folder, error.strerror or error)
+    return value
+
+
+def _keep(entry: Path, write: Callable[[Path], object]) -> None:
+    """The entry appears whole or not at all; another process may write it at the same time."""
+    entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = Path(mkdtemp(prefix="making-", dir=entry.parent))
+    try:
+        write(temporary)
+        if not entry.exists():
+            temporary.rename(entry)
+    finally:
+        rmtree(temporary, ignore_errors=True)
+    entries = sorted(entry.parent.iterdir(), key=lambda path: path.stat().st_mtime)
+    for old in entries[:-MAX_ENTRIES]:
+        rmtree(old, ignore_errors=True)
+
+
+def key_of(*parts: object) -> str:
+    """A name for what follows from these parts, the versions of the libraries, the CPU and the number of threads."""
+    libraries = [_version(name) for name in ("octvideo", "torch", "openvino", "nncf")]
+    machine = (platform.machine(), _cpu(), torch.get_num_threads())
+    return sha256(json.dumps([*map(str, parts), libraries, machine]).encode()).hexdigest()[:32]
+
+
+def structure_of(model: nn.Module) -> str:
+    """A hash of the modules, their plain attributes (but not their mode) and the shapes of their weights."""
+    digest = sha256()
+    for name, module in model.named_modules():
+        values = sorted(vars(module).items())
+        plain = {k: v for k, v in values if isinstance(v, _PLAIN) and k != "training"}
+        digest.update(repr((name, type(module).__qualname__, plain)).encode())
+    for name, tensor in _tensors(model):
+        digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
+    return digest.hexdigest()
+
+
+def weights_of(model: nn.Module) -> str:
+    """A hash of the values of all weights and buffers."""
+    return hash_of(*(tensor for _, tensor in _tensors(model)))
+
+
+def hash_of(*tensors: Tensor) -> str:
+    """A hash of the values."""
+    digest = sha256()
+    for tensor in tensors:
+        flat = tensor.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+_PLAIN = (bool, int, float, str, tuple, type(None))
+
+
+def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _cpu() -> str:
+    """The model's name; what Linux calls it says more than Python does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    facts = [line for line in lines if line.startswith(("model name", "flags"))]
+    return "".join(facts[:2])

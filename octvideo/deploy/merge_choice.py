@@ -1,0 +1,111 @@
+"""Which octave convolutions are faster as two convolutions than as four: measured, one layer of each kind."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from octvideo.deploy.cache import kept, key_of, structure_of
+from octvideo.deploy.merge import MergedOctConv, merge_convs, mergeable
+from octvideo.layers import OctTensor
+
+logger = logging.getLogger("octvideo")
+
+Pair = tuple[Tensor, Tensor]
+Prepare = Callable[[nn.Module, Pair], Callable[[], object]]
+ROUNDS = 7
+
+
+class Layer(nn.Module):
+    """A convolution and the ReLU behind it, from and to plain tensors."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, high: Tensor, low: Tensor) -> tuple[Tensor, ...]:
+        out = self.conv(OctTensor(high, low)).map(F.relu)
+        return (out.high,) if out.low is None else (out.high, out.low)
+
+
+def merge_where_faster(
+    model: nn.Module, example: Tensor, engine: str, prepare: Prepare
+) -> nn.Module:
+    """A copy of the folded `model` in which those octave convolutions are merged that take less time so.
+
+    prepare: what `engine` makes of a `Layer` and its inputs, to be called again and again. One clip is measured, and
+    one layer of those that are alike. The choice is kept on disk; it does not depend on the weights' values.
+    """
+    names = mergeable(model)
+    if not names:
+        return model
+    key = key_of("merge", engine, structure_of(model), tuple(example.shape[1:]))
+    chosen = kept(key, _read, lambda: _measured(model, example, names, prepare), _write)
+    return merge_convs(model, set(chosen) & set(names))
+
+
+def _measured(
+    model: nn.Module, example: Tensor, names: Collection[str], prepare: Prepare
+) -> list[str]:
+    inputs = _inputs(model, example[:1], names)
+    kinds: dict[Any, list[str]] = {}
+    for name in names:
+        shapes = tuple(tuple(x.shape) for x in inputs[name])
+        kinds.setdefault((repr(model.get_submodule(name)), shapes), []).append(name)
+    logger.info("measuring %d kinds of octave layers, which takes up to a minute", len(kinds))
+    chosen = []
+    for alike in tqdm(kinds.values(), unit="kind", desc="octave layers", disable=None):
+        conv: Any = model.get_submodule(alike[0])
+        forms = [Layer(conv).eval(), Layer(MergedOctConv(conv)).eval()]
+        plain, merged = _seconds([prepare(form, inputs[alike[0]]) for form in forms])
+        if merged < plain:
+            chosen += alike
+    return chosen
+
+
+def _inputs(model: nn.Module, example: Tensor, names: Collection[str]) -> dict[str, Pair]:
+    """What each of the layers sees."""
+    seen: dict[str, Pair] = {}
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[OctTensor]) -> None:
+            assert inputs[0].low is not None
+            seen[name] = (inputs[0].high, inputs[0].low)
+
+        return hook
+
+    hooks = [model.get_submodule(n).register_forward_pre_hook(note(n)) for n in names]
+    try:
+        with torch.no_grad():
+            model.eval()(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def _seconds(calls: list[Callable[[], object]]) -> list[float]:
+    """The fastest run of each, in turns, after one that is not counted."""
+    fastest = [float("inf")] * len(calls)
+    for turn in range(1 + ROUNDS):
+        for i, call in enumerate(calls):
+            started = time.perf_counter()
+            call()
+            if turn:
+                fastest[i] = min(fastest[i], time.perf_counter() - started)
+    return fastest
+
+
+def _read(folder: Path) -> list[str]:
+    return [str(name) for name in json.loads((folder / "merged.json").read_text())]
+
+
+def _write(names: list[str], folder: Path) -> None:
+    (folder / "merged.json").write_text(json.dumps(names))

@@ -1,0 +1,138 @@
+"""Lower precision on a CPU, with OpenVINO: bfloat16, or 8-bit integers with a check on held-out clips."""
+
+import logging
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from octvideo.errors import ConfigError, OctvideoError, import_optional
+from octvideo.layers import OctConv2d, OctConv3d
+
+logger = logging.getLogger("octvideo")
+
+Precision = Literal["auto", "fp32", "bf16", "int8"]
+
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.03, "int8": 0.1}
+"""Largest relative difference of the output: on the example, in int8 the mean over held-out clips."""
+
+MIN_CLIPS = 8
+MAX_OTHER_CLASS = 0.01
+CLOSE = 0.05
+
+
+def resolve(precision: str, engine: str) -> str:
+    """ "auto" as bf16 or fp32, anything else as it is. Raises ConfigError for what this machine does not have."""
+    if precision not in get_args(Precision):
+        raise ConfigError(
+            f"there is no precision {precision!r}; there are {', '.join(get_args(Precision))}"
+        )
+    if precision == "auto":
+        return "bf16" if engine == "openvino" and computes_bf16() else "fp32"
+    if precision != "fp32" and engine != "openvino":
+        raise ConfigError(
+            f"precision {precision}: only engine openvino has it, on a CPU; pip install openvino and name no other "
+            "engine, or take precision fp32"
+        )
+    if precision == "bf16" and not computes_bf16():
+        raise ConfigError(
+            "precision bf16: this CPU has neither AMX nor AVX512-BF16; take precision fp32"
+        )
+    return precision
+
+
+def computes_bf16() -> bool:
+    """Whether this CPU has AMX or AVX512-BF16, as OpenVINO finds it; False without OpenVINO."""
+    if not find_spec("openvino"):
+        return False
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def split_clips(calibration: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Clips to calibrate int8 on, and as many to check it on. Raises ConfigError for fewer than 8."""
+    count = 0 if calibration is None else len(calibration)
+    if calibration is None or count < MIN_CLIPS:
+        raise ConfigError(
+            f"precision int8 got {count} clips to calibrate on; give at least {MIN_CLIPS} real ones, better 32"
+        )
+    return calibration[::2], calibration[1::2]
+
+
+def quantized(network: Any, clips: Tensor) -> Any:
+    """An OpenVINO graph in int8, its ranges taken from the clips."""
+    nncf = import_optional("nncf", "precision int8", "pip install nncf")
+    nncf.set_log_level(logging.ERROR)
+    pools_as_convolutions(network)
+    data = nncf.Dataset([clip[None].numpy() for clip in clips.cpu().contiguous()])
+    return nncf.quantize(network, data, subset_size=len(clips))
+
+
+def pools_as_convolutions(network: Any) -> None:
+    """Let average pools of 2 x 2 on even maps be depthwise convolutions: those are computed in int8, pools in fp32.
+
+    An octave network has a pool before every convolution from the high to the low group.
+    """
+    from openvino import opset8 as ops
+
+    for pool in [op for op in network.get_ops() if op.get_type_name() == "AvgPool"]:
+        source, facts = pool.input_value(0), pool.get_attributes()
+        _, channels, *_, height, width = source.get_partial_shape()
+        kernel, zeros = list(facts["kernel"]), [0] * len(facts["kernel"])
+        known = channels.is_static and height.is_static and width.is_static
+        halves = kernel[-2:] == [2, 2] and set(kernel[:-2]) <= {1}
+        if not (known and halves and kernel == list(facts["strides"])):
+            continue
+        if height.get_length() % 2 or width.get_length() % 2 or any(facts["pads_begin"]):
+            continue
+        quarter = np.full((channels.get_length(), 1, 1, *kernel), 0.25, np.float32)
+        ones = [1] * len(kernel)
+        conv = ops.group_convolution(source, quarter, kernel, zeros, zeros, ones)
+        conv.set_friendly_name(pool.get_friendly_name())
+        pool.output(0).replace(conv.output(0))
+
+
+@torch.inference_mode()
+def check_int8(fast: nn.Module, model: nn.Module, held_out: Tensor) -> None:
+    """Raises OctvideoError where the first class or the output changes more than int8 may.
+
+    A class that led in fp32 by less than 5 % of the largest value was undecided, and may change.
+    """
+    found, expected = (torch.cat([net(clip[None]) for clip in held_out]) for net in (fast, model))
+    change = float(((found - expected).norm(dim=1) / expected.norm(dim=1)).mean())
+    first, second = expected.topk(2, dim=1).values.unbind(1)
+    decided = first - second > CLOSE * expected.abs().amax(1)
+    other = int((decided & (found.argmax(1) != expected.argmax(1))).sum())
+    if other > MAX_OTHER_CLASS * len(held_out) or not change <= TOLERANCE["int8"]:
+        raise OctvideoError(
+            f"precision int8 is refused: of {len(held_out)} held-out clips {other} get another class (at most 1 %), "
+            f"and the output changes by {change:.1%} (at most {TOLERANCE['int8']:.0%}); take bf16, or calibrate on "
+            "more clips"
+        )
+    logger.info(
+        "int8: %d of %d held-out clips change class, the output by %.1f %%",
+        other,
+        len(held_out),
+        100 * change,
+    )
+
+
+def warn_of_slow_octave(model: nn.Module, precision: str) -> None:
+    """Where the octave was measured to take longer than the vanilla network in the same precision."""
+    share = max(
+        (_low_share(m) for m in model.modules() if isinstance(m, OctConv2d | OctConv3d)),
+        default=0.0,
+    )
+    if share and (precision == "int8" or (precision == "bf16" and share < 0.4)):
+        logger.warning(
+            "in %s this octave network takes about as long as the vanilla one, or longer (docs/deploy.md has times): "
+            "the work between its convolutions costs what they save",
+            precision,
+        )
+
+
+def _low_share(conv: OctConv2d | OctConv3d) -> float:
+    return conv.out_channels.low / sum(conv.out_channels)

@@ -1,0 +1,57 @@
+"""The network inside a recognizer: how it is named, made faster, and watched."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from octvideo.deploy.engines import WindowScores, optimize
+from octvideo.deploy.exported import ExportedNetwork
+from octvideo.errors import CheckpointError, ConfigError
+from octvideo.models.network import HeadAct
+
+
+def described(recognizer: Any) -> str:
+    """One line: the network, its classes, its clips and where it computes."""
+    options: Any = getattr(recognizer.model, "config", {})
+    network = options.get("name", type(recognizer.model).__name__)
+    alpha = f", alpha {alpha:g}" if (alpha := options.get("alpha")) else ""
+    classes, size = recognizer.class_names, recognizer.preprocessing
+    several = " of which several may hold" if recognizer.multi_label else ""
+    return (
+        f"Recognizer({network}{alpha}; {len(classes)} classes{several}: {', '.join(classes[:2])}, ...; "
+        f"{size['num_frames']} frames x stride {size['sampling_rate']} at {size['target_fps']:g} fps, "
+        f"{size['crop_size']} x {size['crop_size']} pixels; on {recognizer.device})"
+    )
+
+
+def optimized(
+    model: nn.Module,
+    act: HeadAct,
+    example: Tensor,
+    engine: str,
+    precision: str,
+    calibration: Sequence[Tensor],
+) -> nn.Module:
+    """Probabilities of the network, made faster; raises what `octvideo.deploy.optimize` does."""
+    if isinstance(model, ExportedNetwork):
+        raise ConfigError(
+            f"{model.path}: another runtime computes it already; optimize the checkpoint that it was made of"
+        )
+    return optimize(
+        WindowScores(model, act),
+        example,
+        engine=engine,
+        precision=precision,
+        calibration=torch.cat(list(calibration)) if calibration else None,
+    )
+
+
+def finite(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The scores. Raises CheckpointError where they are not finite."""
+    if not np.isfinite(scores).all():
+        raise CheckpointError("the network's outputs are not finite; its weights have diverged")
+    return scores

@@ -1,0 +1,192 @@
+"""An exported file is a recognizer again, and so is anything else only by an error of one line."""
+
+import json
+import pickle
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+import octvideo
+from octvideo.deploy.openvino import convert
+from octvideo.errors import CheckpointError, ConfigError
+
+# What torch's exporters and their pytree say about themselves.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"
+)
+
+
+@pytest.fixture(scope="module")
+def recognizer(tiny_checkpoint):
+    return octvideo.load(tiny_checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def saved(recognizer, tmp_path_factory):
+    """The folder with model.onnx, model.xml and model.pt2."""
+    folder = tmp_path_factory.mktemp("saved")
+    for suffix in ("onnx", "xml", "pt2"):
+        assert recognizer.save(folder / f"model.{suffix}") < 1e-4
+    return folder
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return np.random.default_rng(0).integers(0, 256, (30, 36, 44, 3), np.uint8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["onnx", "xml", "pt2"])
+def test_an_exported_file_gives_the_predictions_of_its_checkpoint(
+    recognizer, saved, frames, suffix
+):
+    again = octvideo.load(saved / f"model.{suffix}", trusted=suffix == "pt2")
+
+    assert again.class_names == recognizer.class_names
+    for views in ("1x1", "4x3"):
+        found, expected = (r.scores(frames, views=views, fps=30) for r in (again, recognizer))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(
+        again.timeline(frames, window_seconds=0.5).scores,
+        recognizer.timeline(frames, window_seconds=0.5).scores,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["onnx", "xml"])
+def test_an_exported_file_serves_threads_and_is_pickled(recognizer, saved, frames, suffix):
+    again = octvideo.load(saved / f"model.{suffix}")
+    views = ["1x1", "2x1", "3x3"] * 8
+    expected = {v: recognizer.scores(frames, views=v) for v in set(views)}
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda v: again.scores(frames, views=v), views))
+
+    for v, scores in zip(views, found, strict=True):
+        np.testing.assert_allclose(scores, expected[v], atol=1e-5)
+    copy = pickle.loads(pickle.dumps(again))
+    np.testing.assert_allclose(copy.scores(frames, views="1x1"), expected["1x1"], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_optimized_recognizer_is_saved_as_it_is(tiny_checkpoint, frames, tmp_path):
+    fast = octvideo.load(tiny_checkpoint, device="cpu")
+    fast._score = convert(fast._score, torch.rand(1, 3, 4, 32, 32))
+
+    fast.save(tmp_path / "fast.xml")
+
+    again = octvideo.load(tmp_path / "fast.xml")
+    np.testing.assert_allclose(again.scores(frames), fast.scores(frames), atol=1e-6)
+    assert json.loads((tmp_path / "fast.json").read_text())["output"] == "probabilities"
+
+
+@pytest.mark.slow
+def test_several_labels_stay_several(tiny_checkpoint, frames, tmp_path):
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    content["meta"]["multi_label"] = True
+    torch.save(content, tmp_path / "several.pyth")
+    recognizer = octvideo.load(tmp_path / "several.pyth", device="cpu")
+
+    recognizer.save(tmp_path / "several.xml")
+
+    again = octvideo.load(tmp_path / "several.xml")
+    assert again.multi_label
+    np.testing.assert_allclose(again.scores(frames), recognizer.scores(frames), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_what_an_exported_file_lacks_is_said(saved, frames, tmp_path):
+    again = octvideo.load(saved / "model.onnx")
+
+    for ask in (
+        lambda: again.features(frames),
+        lambda: again.save(tmp_path / "again.onnx"),
+        again.optimize,
+    ):
+        with pytest.raises(
+            ConfigError, match=r"model\.onnx: .* load the checkpoint|the checkpoint"
+        ):
+            ask()
+
+
+@pytest.mark.slow
+def test_the_page_runs_without_torch(repo, recognizer, saved, frames, tmp_path, monkeypatch):
+    """The recipe of docs/deploy.md in numpy gives the scores of the checkpoint."""
+    page = (repo / "docs" / "deploy.md").read_text()
+    recipe = re.search(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]
+    np.save(tmp_path / "frames.npy", frames)
+    for name in ("model.onnx", "model.json"):
+        (tmp_path / name).symlink_to(saved / name)
+    monkeypatch.chdir(tmp_path)
+
+    names = {}
+    exec(compile(recipe, "deploy.md", "exec"), names)
+
+    assert len(recipe.splitlines()) <= 30
+    assert "torch" not in recipe
+    expected = recognizer.scores(frames, views="1x1", fps=30)
+    np.testing.assert_allclose(names["scores"], expected, atol=1e-4)
+
+
+def sidecar(**changes):
+    facts = {
+        "input": ["batch", 3, 4, 32, 32],
+        "output": "logits",
+        "class_names": list("abcdef"),
+        "mean": [0.45] * 3,
+        "std": [0.225] * 3,
+        "num_frames": 4,
+        "sampling_rate": 2,
+        "sampling_rule": "pyslowfast",
+        "target_fps": 30.0,
+        "crop_size": 32,
+        "short_side": 32,
+    }
+    return json.dumps({**facts, **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"model\.json is not beside it"),
+        ("{", r"model\.json: cannot be read"),
+        ("[" * 100_000, r"model\.json: cannot be read"),
+        ("[]", "does not describe a network"),
+        ("{}", "does not describe a network"),
+        (sidecar(input="batch"), "does not describe a network"),
+        (sidecar(class_names=3), "does not describe a network"),
+        (sidecar(class_names=[]), "does not say all"),
+        (sidecar(mean=None), "does not say all"),
+        (sidecar(output="features"), "does not say all"),
+        (sidecar(head_act="exp"), "head_act is 'exp'"),
+        (sidecar(), r"model\.\w+: cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_damaged_files_are_one_line(tmp_path, text, message, suffix):
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(b"no network")
+    if text is not None:
+        path.with_suffix(".json").write_text(text)
+
+    with pytest.raises(CheckpointError, match=message) as error:
+        octvideo.load(path)
+
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_can_run_code_is_read_on_request_only(tmp_path):
+    (tmp_path / "model.pt2").write_bytes(b"")
+    (tmp_path / "model.json").write_text(sidecar())
+
+    with pytest.raises(CheckpointError, match=r"can run code .* trusted=True"):
+        octvideo.load(tmp_path / "model.pt2")
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path):
+    with pytest.raises(CheckpointError, match=r"none\.onnx: there is no such file"):
+        octvideo.load(tmp_path / "none.onnx")
