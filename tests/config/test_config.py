@@ -202,7 +202,7 @@ def test_what_is_accepted_takes_the_type_of_the_setting(write, override, value):
         ("DATA: {PATH_PREFIX: 5}", "DATA.PATH_PREFIX is 5; it takes text"),
         (
             "MODEL: {ARCH: x3d}",
-            "MODEL.ARCH is 'x3d'; on videos it is c2d or c2d_nopool or i3d or slow or c2d_nln",
+            "MODEL.ARCH is 'x3d'; on videos it is c2d or c2d_nopool or i3d or i3d_heavy or slow",
         ),
         (
             "SOLVER: {LR_POLICY: step}",
