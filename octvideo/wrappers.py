@@ -52,7 +52,8 @@ def unwrap(content: Mapping[str, Any]) -> tuple[State, list[str]]:
 
 def without_prefixes(tensors: Mapping[str, Tensor]) -> tuple[State, list[str]]:
     """Without the prefixes that stand before all names, in whatever order and number, and `INFIXES`; and which."""
-    removed = [text for text in INFIXES if any(text in name for name in tensors)]
+    names = "\n".join(tensors)
+    removed = [text for text in INFIXES if text in names]
     state = dict(tensors)
     for text in removed:
         state = {name.replace(text, ""): tensor for name, tensor in state.items()}

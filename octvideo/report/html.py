@@ -151,11 +151,11 @@ def _films(
         }
     else:
         groups = {"Most confident": read[:NUM_FILMS], "Least confident": read[::-1][:NUM_FILMS]}
-    body = "".join(
-        f"<h3>{name}</h3>" + "".join(_film(predictions[i], film(i), folder) for i in chosen)
-        for name, chosen in groups.items()
-        if chosen
-    )
+    body = ""
+    for name, chosen in groups.items():
+        if chosen:
+            films = (_film(predictions[i], film(i), folder) for i in chosen)
+            body += f"<h3>{name}</h3>" + "".join(films)
     note = "The frames of one view of each video, in order of time."
     return section("What the model saw", note, body) if body else ""
 
@@ -230,11 +230,11 @@ def _training(metrics: Path) -> str:
 
 def _details(summary: Mapping[str, Any], config: str, environment: Mapping[str, object]) -> str:
     tables = {"Protocol": summary["protocol"], "Environment": environment}
-    parts = [
-        (name, table([(key, str(value)) for key, value in values.items()]))
-        for name, values in tables.items()
-        if values
-    ]
+    parts = []
+    for name, values in tables.items():
+        if values:
+            rows = [(key, str(value)) for key, value in values.items()]
+            parts.append((name, table(rows)))
     if config:
         parts.append(("Configuration", f"<pre>{escape(config)}</pre>"))
     body = "".join(

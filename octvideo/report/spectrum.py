@@ -73,7 +73,8 @@ def draw_spectra(spectra: Mapping[str, Spectrum], title: str) -> "Figure":
     Spectra that are smaller than the largest, a low group's, are shown at its scale: the empty rim is what they cannot
     carry.
     """
-    height, width = (max(s.shape[axis] for s in spectra.values()) for axis in (0, 1))
+    shapes = [spectrum.shape for spectrum in spectra.values()]
+    height, width = map(max, zip(*shapes, strict=True))
     shown = {name: pad_spectrum(s, height, width) for name, s in spectra.items()}
     floor = min(s[s > 0].min() for s in spectra.values())
     logs = {name: np.log10(np.maximum(s, floor)) for name, s in shown.items()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ def draw_tradeoff(
     error: what the error bars are.
     """
     panels = [part for part in (points, paper) if part]
-    families = max((len({p.family for p in part}) for part in panels), default=0)
+    families = max((len(_families(part)) for part in panels), default=0)
     figure = new_figure(5.6 * len(panels), 4.4 + 0.1 * families)
     drawn = list(
         zip(
@@ -86,7 +87,8 @@ def _families(part: Sequence[Point]) -> dict[str, list[Point]]:
     found: dict[str, list[Point]] = {}
     for point in sorted(part, key=lambda p: p.gflops):
         found.setdefault(point.family, []).append(point)
-    return {family: found[family] for family in dict.fromkeys(p.family for p in part)}
+    order = dict.fromkeys(point.family for point in part)
+    return {family: found[family] for family in order}
 
 
 def _draw_lines(axes: Any, part: Sequence[Point], style: str, error: str) -> None:
@@ -128,7 +130,7 @@ def _draw_labels(axes: Any, part: Sequence[Point]) -> None:
         place = pixels((p.gflops, p.accuracy))
         turns = np.linspace(0, 2 * np.pi, 16, endpoint=False)
         around = place + AWAY * scale * np.stack([1.3 * np.cos(turns), np.sin(turns)], 1)
-        clear = [min(_distance(spot, o) for o in obstacles) for spot in around]
+        clear = [min(map(partial(_distance, spot), obstacles)) for spot in around]
         spot = around[int(np.argmax(clear))]
         text = f"{p.alpha:g}".replace("0.", ".", 1)
         axes.text(

@@ -7,7 +7,9 @@ and the finished file is taken apart again when the same command finds more vide
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +110,11 @@ def _columns(rows: list[Row], path: Path) -> dict[str, list[object]]:
         rows = flat
     rest = [name for name in rows[0] if name != "path"]
     named = "paths" if path.suffix.lower() == ".npz" else "path"
-    return {named: [row["path"] for row in rows]} | {n: [row[n] for row in rows] for n in rest}
+
+    def column(name: str) -> list[Any]:
+        return [row[name] for row in rows]
+
+    return {named: column("path")} | {name: column(name) for name in rest}
 
 
 def _vectors(row: Row) -> Iterator[Row]:
@@ -143,5 +149,5 @@ def _rows(path: Path) -> list[Row]:
 
 def _joined(vectors: list[Row], ranges: Sequence[str]) -> Row:
     features = np.stack([np.asarray(row["features"], np.float32) for row in vectors])
-    lists = {name: [row[name] for row in vectors] for name in ranges}
+    lists = {name: list(map(itemgetter(name), vectors)) for name in ranges}
     return vectors[0] | lists | {"problem": "", "features": _text(features)}
