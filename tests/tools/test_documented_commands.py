@@ -40,6 +40,11 @@ NOT_RUN = {
     "pip install -r requirements.txt && pip install --no-deps -e .": "the Makefile installs so",
     "python tools/complexity.py --paper": "half a minute; tests/test_complexity.py goes through its rows",
     "python tools/complexity.py --octavize x3d_m ptv:i3d_r50 resnet50": "some minutes; tests/octavize/test_tool.py",
+    "pip install 'octvideo[serve]'": "the Makefile installs so",
+    "octvideo serve --checkpoint best.pyth --optimize --port 8000": "goes on; tests/serve",
+    "octvideo predict --checkpoint best.pyth --live rtsp://camera/stream": "goes on; tests/data/video/test_live.py",
+    "octvideo predict --checkpoint best.pyth --live 0 --events --on 0.6 --off 0.4": "needs a camera",
+    "octvideo predict --checkpoint best.pyth --live recording.ts": "tests/data/video/test_live.py",
     "sbatch --nodes 8 tools/slurm.sbatch --cfg ... OUTPUT_DIR /shared/runs/a": "needs Slurm",
 }
 # Behind every command with --cfg: a network and an epoch of seconds.
