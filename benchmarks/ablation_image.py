@@ -1,9 +1,12 @@
-"""The alpha grid on made pictures (ablation/pictures.py): how accuracy goes with alpha, and where overfitting begins.
+"""The alpha grid on made pictures (ablation/pictures.py): how accuracy goes with alpha, and where
+overfitting begins.
 
-    python benchmarks/ablation_image.py runs/ablation [--seeds 1 2 3] [--networks "alpha .5"] [--sizes 300]
+    python benchmarks/ablation_image.py runs/ablation [--seeds 1 2 3] [--networks "alpha .5"]
+    [--sizes 300]
 
-A ResNet-8 of CIFAR's form and width 16, as many steps on each training set; other pictures for each seed. A run that
-is there is not run again. Writes benchmarks/results/ablation_pictures.json and prints the tables.
+A ResNet-8 of CIFAR's form and width 16, as many steps on each training set; other pictures for each
+seed. A run that is there is not run again. Writes benchmarks/results/ablation_pictures.json and
+prints the tables.
 """
 
 import argparse
@@ -48,7 +51,8 @@ def build(network: str) -> nn.Module:
 
 
 def run(network: str, size: int, seed: int) -> Run:
-    """Train, looking at training and test pictures LOOKS times; nothing is chosen by what is seen."""
+    """Train, looking at training and test pictures LOOKS times; nothing is chosen by what is
+    seen."""
     torch.manual_seed(seed)
     model, test = build(network), make_pictures(TEST, seed=1_000_000)
     examples, curve = make_pictures(size, seed), []
@@ -93,7 +97,8 @@ def looked(model: nn.Module, examples: Examples, test: Examples) -> dict[str, fl
 
 
 def halves(logits: Tensor, targets: Tensor) -> dict[str, float]:
-    """Per cent of right shapes and of right textures, each from the sum of the probabilities over the other."""
+    """Per cent of right shapes and of right textures, each from the sum of the probabilities over
+    the other."""
     shares = logits.softmax(1).unflatten(1, (-1, len(TEXTURES)))
     shape = shares.sum(2).argmax(1) == targets // len(TEXTURES)
     texture = shares.sum(1).argmax(1) == targets % len(TEXTURES)
@@ -107,7 +112,8 @@ def against(variant: str) -> str:
 
 
 def overfitting(runs: list[Run]) -> str:
-    """Markdown: the end of training on both sets, and the epoch of the lowest test loss, by seed."""
+    """Markdown: the end of training on both sets, and the epoch of the lowest test loss, by
+    seed."""
     rows = []
     for variant in dict.fromkeys(run["variant"] for run in runs):
         same = [run for run in runs if run["variant"] == variant]

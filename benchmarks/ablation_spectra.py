@@ -1,9 +1,12 @@
-"""Which frequencies the groups of trained variants carry: the paper's Fig. 4 on the networks of ablation_video.py.
+"""Which frequencies the groups of trained variants carry: the paper's Fig. 4 on the networks of
+ablation_video.py.
 
-    python benchmarks/ablation_spectra.py runs/ablation docs/images [--layer res3] [--variants "alpha 0" octave]
+    python benchmarks/ablation_spectra.py runs/ablation docs/images [--layer res3] [--variants
+    "alpha 0" octave]
 
-Writes docs/images/ablation_spectra_<layer>.png, the mean over 64 test clips of the made ones and the networks of the
-first seed, and prints which share of the energy lies in the upper half of each map's own frequencies.
+Writes docs/images/ablation_spectra_<layer>.png, the mean over 64 test clips of the made ones and
+the networks of the first seed, and prints which share of the energy lies in the upper half of each
+map's own frequencies.
 """
 
 import argparse
@@ -37,7 +40,8 @@ def spectra(variant: str, weights: Path, inputs: Tensor, layer: str) -> dict[str
 
 
 def fine_share(spectrum: Spectrum) -> float:
-    """Per cent of the energy, constant part left out, above .25 cycles per pixel: what half the size cannot carry."""
+    """Per cent of the energy, constant part left out, above .25 cycles per pixel: what half the
+    size cannot carry."""
     fy, fx = (np.abs(np.arange(n) - n // 2) / n for n in spectrum.shape)
     varying = spectrum.copy()
     varying[spectrum.shape[0] // 2, spectrum.shape[1] // 2] = 0

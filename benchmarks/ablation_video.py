@@ -1,13 +1,15 @@
 """The octave's own questions on small clips: every variant of ablation/variants.py, trained alike.
 
     python benchmarks/ablation_video.py runs/ablation [--seeds 1 2 3] [--variants octave "max pool"]
-    python benchmarks/ablation_video.py runs/ablation --clips ../shared/data/hand_gesture --train 0 --steps 600 \
+    python benchmarks/ablation_video.py runs/ablation --clips ../shared/data/hand_gesture --train 0
+    --steps 600 \
         --crop 64 88 --variants "alpha 0" octave "without both"
 
-Without --clips on the demo's clips (octvideo.data.prepare.demo), whose classes only motion tells apart and whose test
-has textures of other kinds. Made for one CPU core: I3D-26 of width 16, 8 frames, 160 clips to train on, other ones for
-each seed. A run that is there is not run again: other settings need another folder.
-Writes benchmarks/results/ablation_<name of the clips>.json and prints the table.
+Without --clips on the demo's clips (octvideo.data.prepare.demo), whose classes only motion tells
+apart and whose test has textures of other kinds. Made for one CPU core: I3D-26 of width 16, 8
+frames, 160 clips to train on, other ones for each seed. A run that is there is not run again: other
+settings need another folder. Writes benchmarks/results/ablation_<name of the clips>.json and prints
+the table.
 """
 
 import argparse

@@ -21,7 +21,8 @@ def same(a: object, b: object) -> bool:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What differs between two finished output folders; the configs name different folders and are left out."""
+    """What differs between two finished output folders; the configs name different folders and are
+    left out."""
     newest = [
         sorted((folder / "checkpoints").glob("checkpoint_epoch_*.pyth"))[-1]
         for folder in (one, other)

@@ -1,10 +1,12 @@
-"""What exact frames cost: one training clip (8 x 8) per open file, against the bare loop of each decoder.
+"""What exact frames cost: one training clip (8 x 8) per open file, against the bare loop of each
+decoder.
 
     python benchmarks/decode.py [--videos 3] [--rounds 15]
 
-340 x 256 H.264, 10 s, a keyframe every 12 and every 250 frames; 1920 x 1080 for resizing while decoding. All ways run
-in turn in one process; CPU seconds of the process are counted, since wall clocks of a busy machine say nothing. Printed
-is the median over the rounds (and their quartiles) of the ratio to the bare loop within the round.
+340 x 256 H.264, 10 s, a keyframe every 12 and every 250 frames; 1920 x 1080 for resizing while
+decoding. All ways run in turn in one process; CPU seconds of the process are counted, since wall
+clocks of a busy machine say nothing. Printed is the median over the rounds (and their quartiles) of
+the ratio to the bare loop within the round.
 """
 
 import argparse
@@ -168,7 +170,7 @@ def main() -> None:
         compare(ways, "resize afterwards", [large], 3 * FPS, max(args.rounds // 3, 3))
         clips = [read(large, list(range(0, SPAN, STEP))).astype(int) for read in ways.values()]
         print(
-            f"  the two differ by {np.abs(clips[0] - clips[1]).mean():.2f} grey levels on average"
+            f"  the two differ by {np.abs(clips[0] - clips[1]).mean():.2f} gray levels on average"
         )
 
 

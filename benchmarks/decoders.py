@@ -1,13 +1,15 @@
 """Which decoder gives the frame that was asked for: a scorecard over a folder of videos.
 
-    python benchmarks/decoders.py FOLDER [--generated] [--encodings] [--frames 12] [--out scorecard.md]
+    python benchmarks/decoders.py FOLDER [--generated] [--encodings] [--frames 12] [--out
+    scorecard.md]
 
-Every decoder that is installed (octvideo, decord, PyAV in the usual loop, OpenCV, torchcodec) reads the same frames of
-every file, in random order, in a process of its own. The truth is one sequential decode with PyAV on one thread, as
-displayed. Decoders convert colors in their own ways: a frame is right when no other frame of the file is nearer to what
-came out. Each decoder is given all numbers at once where it can take them. Printed are the frames that are wrong, what
-was refused, CPU time and memory. --generated, --encodings: also files that are made here: some of kinds that are known
-to mislead, and some 140 encodings of one scene.
+Every decoder that is installed (octvideo, decord, PyAV in the usual loop, OpenCV, torchcodec) reads
+the same frames of every file, in random order, in a process of its own. The truth is one sequential
+decode with PyAV on one thread, as displayed. Decoders convert colors in their own ways: a frame is
+right when no other frame of the file is nearer to what came out. Each decoder is given all numbers
+at once where it can take them. Printed are the frames that are wrong, what was refused, CPU time
+and memory. --generated, --encodings: also files that are made here: some of kinds that are known to
+mislead, and some 140 encodings of one scene.
 """
 
 import argparse
@@ -114,7 +116,8 @@ DECODERS: dict[str, tuple[str, Read]] = {  # name -> module that must be install
 
 
 def truth_of(path: Path) -> list[Any]:
-    """Signatures of all frames of a sequential decode, as displayed; of those before it breaks off."""
+    """Signatures of all frames of a sequential decode, as displayed; of those before it breaks
+    off."""
     found = []
     try:
         with plain(path) as container:
@@ -156,7 +159,8 @@ class _Child:
         self.megabytes = 0.0
 
     def ask(self, path: Path, indices: list[int]) -> tuple[list[Any], float]:
-        """Signatures and CPU seconds. Raises RuntimeError with the cause, which may be a crash or a hang."""
+        """Signatures and CPU seconds. Raises RuntimeError with the cause, which may be a crash or a
+        hang."""
         if self._process is None or self._process.poll() is not None:
             command = [sys.executable, __file__, "--child", self._decoder]
             self._process = subprocess.Popen(
@@ -264,7 +268,10 @@ def as_markdown(card: Card) -> str:
             told = [cell.replace("exact", "").partition(":")[0] for cell in cells]
             lines.append(f"| {file} | {' | '.join(told)} |")
     summary = [
-        f"{len(files)} files. Below are those that some decoder does not read exactly; an empty cell is exact.",
+        (
+            f"{len(files)} files. Below are those that some decoder does not read exactly; an empty"
+            " cell is exact."
+        ),
         "",
         "| | exact | wrong frames | refused, crash or hang | CPU ms a frame | MB added |",
         "|---|---|---|---|---|---|",
@@ -276,14 +283,16 @@ def as_markdown(card: Card) -> str:
         asked = max(sum(one.asked for one in read), 1)
         milliseconds = 1000 * sum(one.cpu_seconds for one in read) / asked
         summary.append(
-            f"| {name} | {len(read) - len(wrong)} | {len(wrong)} files, {sum(one.wrong for one in wrong)} frames "
-            f"| {len(scores) - len(read)} | {milliseconds:.1f} | {card.megabytes[name]:.0f} |"
+            f"| {name} | {len(read) - len(wrong)} | {len(wrong)} files,"
+            f" {sum(one.wrong for one in wrong)} frames | {len(scores) - len(read)} |"
+            f" {milliseconds:.1f} | {card.megabytes[name]:.0f} |"
         )
     return "\n".join([*summary, "", *lines])
 
 
 def write_generated(folder: Path) -> None:
-    """The files that mutations.py damages, and what misleads: an index that is false or gone, a display matrix."""
+    """The files that mutations.py damages, and what misleads: an index that is false or gone, a
+    display matrix."""
     good = write_good(folder)
     plain = good["plain.mp4"]
     (folder / "no_sync_table.mp4").write_bytes(plain.replace(b"stss", b"free"))

@@ -1,11 +1,13 @@
-"""What a 10 x 3 test costs the loader per video: one decode for all views, against PySlowFast's view at a time.
+"""What a 10 x 3 test costs the loader per video: one decode for all views, against PySlowFast's
+view at a time.
 
     python benchmarks/evaluate.py [--videos 4] [--rounds 3] [--seconds 10]
 
-Writes 340 x 256 H.264 videos with a keyframe every 12 and every 250 frames. Both ways run in turn in one process on one
-thread, and CPU seconds are counted. PySlowFast's way is written here from its description: a view opens the file, seeks
-to the keyframe before its clip, decodes the clip's span, takes 8 of its frames, normalises and resizes them as floats,
-and crops. It hands 30 float views to the loader; octvideo hands over the uint8 frames that the views share.
+Writes 340 x 256 H.264 videos with a keyframe every 12 and every 250 frames. Both ways run in turn
+in one process on one thread, and CPU seconds are counted. PySlowFast's way is written here from its
+description: a view opens the file, seeks to the keyframe before its clip, decodes the clip's span,
+takes 8 of its frames, normalizes and resizes them as floats, and crops. It hands 30 float views to
+the loader; octvideo hands over the uint8 frames that the views share.
 """
 
 import argparse
@@ -131,8 +133,8 @@ def main() -> None:
                 ratios = [a / b for a, b in zip(slow, values, strict=True)]
                 middle = statistics.median(ratios)
                 print(
-                    f"  {name:16} {statistics.median(values):7.3f} s CPU per video   {middle:5.1f} x cheaper"
-                    f" ({min(ratios):.1f} to {max(ratios):.1f})"
+                    f"  {name:16} {statistics.median(values):7.3f} s CPU per video   {middle:5.1f}"
+                    f" x cheaper ({min(ratios):.1f} to {max(ratios):.1f})"
                 )
 
 

@@ -1,13 +1,15 @@
-"""Top-1 of vanilla and octave networks on small sets of real videos, some seeds of each, beside what a clip costs.
+"""Top-1 of vanilla and octave networks on small sets of real videos, some seeds of each, beside
+what a clip costs.
 
     python benchmarks/experiments.py run ut_interaction ../shared/data runs/experiments [--seeds 1 2 3]
     python benchmarks/experiments.py time ut_interaction      seconds per clip of its networks, measured in turns
     python benchmarks/experiments.py table ut_interaction     markdown of docs/results_tables.md
 
-The folder ../shared/data holds the videos and weights/. Small frames of the videos, logs and predictions go to
-runs/experiments, one record per run to --results (benchmarks/results). A run that has its record there is not done
-again, so that the same command continues an interrupted series; give another --results to do everything anew.
-What is compared stands in studies.py beside this file. The test list is seen once, at the end of a run.
+The folder ../shared/data holds the videos and weights/. Small frames of the videos, logs and
+predictions go to runs/experiments, one record per run to --results (benchmarks/results). A run that
+has its record there is not done again, so that the same command continues an interrupted series;
+give another --results to do everything anew. What is compared stands in studies.py beside this
+file. The test list is seen once, at the end of a run.
 """
 
 import argparse
@@ -58,7 +60,8 @@ def check_settings(content: Run, study: Study) -> None:
     had, has = content.get("settings"), study.all_settings
     if had not in (None, has):
         sys.exit(
-            f"error: {study.name}.json was made with other settings than studies.py; give another --results"
+            f"error: {study.name}.json was made with other settings than studies.py; give another"
+            " --results"
         )
     content["settings"] = has
 
@@ -79,7 +82,8 @@ def read_pairs(path: Path) -> List:
 
 
 def splits(study: Study, videos: Path) -> Iterator[tuple[str, List, List]]:
-    """Name, training list and test list of each part of `study.parts`; no recording is on both sides."""
+    """Name, training list and test list of each part of `study.parts`; no recording is on both
+    sides."""
     train, test = read_pairs(videos / "train.csv"), read_pairs(videos / "test.csv")
     if study.parts == "test":
         yield "test", train, test
@@ -107,7 +111,8 @@ def divided(pairs: List, held: set[str]) -> tuple[List, List]:
 def extract(videos: Path, target: Path, short_side: int) -> dict[str, int]:
     """Every listed video as a folder of small jpg frames, aspect kept; how many frames each has.
 
-    Reading 8 frames then takes a third of the time that opening a file does. What is there already is kept.
+    Reading 8 frames then takes a third of the time that opening a file does. What is there already
+    is kept.
     """
     counts = {}
     for path, _ in read_pairs(videos / "train.csv") + read_pairs(videos / "test.csv"):
@@ -130,7 +135,8 @@ def extract(videos: Path, target: Path, short_side: int) -> dict[str, int]:
 def write_lists(
     videos: Path, train: List, test: List, num_frames: dict[str, int], folder: Path
 ) -> None:
-    """train.csv, test.csv, and test.csv as val.csv, which the trainer wants and looks at after its last step."""
+    """train.csv, test.csv, and test.csv as val.csv, which the trainer wants and looks at after its
+    last step."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(videos / "classes.txt", folder / "class_names.txt")
     for name, rows in (("train", train), ("val", test), ("test", test)):
@@ -184,7 +190,8 @@ def run(
     only: Sequence[str] = (),
     keep: bool = False,
 ) -> None:
-    """only: rows, as "Oct-I3D .1, imagenet"; none: all. keep: checkpoints stay in the folders below `out`."""
+    """only: rows, as "Oct-I3D .1, imagenet"; none: all. keep: checkpoints stay in the folders below
+    `out`."""
     path = results / f"{study.name}.json"
     check_settings(read_study(path), study)
     parts = prepare(study, data / study.videos, out)
@@ -208,7 +215,8 @@ def run(
         )
         write_study(path, content)
         print(
-            f"{study.name}, seed {seed}, {split}: {', '.join(row.names)}: top-1 {found['top1']:.1f}",
+            f"{study.name}, seed {seed}, {split}: {', '.join(row.names)}: top-1"
+            f" {found['top1']:.1f}",
             flush=True,
         )
 
@@ -225,7 +233,8 @@ def hardware() -> str:
 
 
 def time_clips(study: Study, results: Path, rounds: int = 9) -> None:
-    """Median seconds of one clip of the test's size through each network: float32, eager, one thread."""
+    """Median seconds of one clip of the test's size through each network: float32, eager, one
+    thread."""
     torch.set_num_threads(1)
     times = interleaved({row: forward_call(study, row) for row in study.rows}, rounds)
     content = read_study(results / f"{study.name}.json")
@@ -280,7 +289,8 @@ def table(study: Study, content: Run) -> str:
 
 
 def write_means(study: Study, content: Run, folder: Path) -> None:
-    """Each run as a results.json; `octvideo visualize tradeoff` draws the mean of each row and its spread."""
+    """Each run as a results.json; `octvideo visualize tradeoff` draws the mean of each row and its
+    spread."""
     folder.mkdir(parents=True, exist_ok=True)
     for row in study.rows:
         for (seed, split), run in runs_of(content, row).items():

@@ -1,11 +1,13 @@
-"""Do to runs what happens to runs, by seed, and compare their end with that of an undisturbed one, to the bit.
+"""Do to runs what happens to runs, by seed, and compare their end with that of an undisturbed one,
+to the bit.
 
     python benchmarks/faults.py --rounds 100 --folder FOLDER --report benchmarks/faults_DATE.md
 
-A round starts a training with loader workers, a test, or both on two ranks; kills it, sends it a signal, stops it for
-a while, limits the size of its files (as a full disk does), or damages what it wrote; and starts it again. It fails
-where a process hangs or outlives its run, a traceback is printed, an interrupted run ends with status 0, a file is
-blamed, or the result differs. Rounds that FOLDER/rounds.jsonl holds are not repeated: the same command continues.
+A round starts a training with loader workers, a test, or both on two ranks; kills it, sends it a
+signal, stops it for a while, limits the size of its files (as a full disk does), or damages what it
+wrote; and starts it again. It fails where a process hangs or outlives its run, a traceback is
+printed, an interrupted run ends with status 0, a file is blamed, or the result differs. Rounds that
+FOLDER/rounds.jsonl holds are not repeated: the same command continues.
 """
 
 import argparse
@@ -73,7 +75,10 @@ class Bench:
         """Data, settings, and one undisturbed run of each kind."""
         if not (self.folder / "data").is_dir():
             make = "from octvideo.data.prepare.demo import write_demo_data; import sys, pathlib; "
-            make += "write_demo_data(pathlib.Path(sys.argv[1]), num_clips={'train': 16, 'val': 4, 'test': 8})"
+            make += (
+                "write_demo_data(pathlib.Path(sys.argv[1]), num_clips={'train': 16, 'val': 4,"
+                " 'test': 8})"
+            )
             subprocess.run([sys.executable, "-c", make, str(self.folder / "data")], check=True)
         (self.folder / "mine.yaml").write_text(SETTINGS)
         for kind in KINDS:
@@ -178,7 +183,8 @@ class Bench:
     def stopped(
         self, process: "subprocess.Popen[bytes]", kind: str, draw: random.Random
     ) -> int | None:
-        """SIGSTOP: of one rank for good, which the other notices; else of the whole run, which then goes on."""
+        """SIGSTOP: of one rank for good, which the other notices; else of the whole run, which then
+        goes on."""
         ranks = children(process.pid)
         if kind == "two ranks" and ranks:
             victim = draw.choice(ranks)
@@ -197,7 +203,8 @@ class Bench:
     def wait(
         self, process: "subprocess.Popen[bytes]", seconds: float, hang: bool = True
     ) -> int | None:
-        """The status; None where it does not end in time, and then with `hang` everything is killed."""
+        """The status; None where it does not end in time, and then with `hang` everything is
+        killed."""
         try:
             return process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -221,7 +228,8 @@ def is_alive(pid: int) -> bool:
 
 
 def outlived(process: "subprocess.Popen[bytes]", output: Path) -> list[str]:
-    """Processes of the run that are alive a while after its end, ranks in their own sessions too; they are killed."""
+    """Processes of the run that are alive a while after its end, ranks in their own sessions too;
+    they are killed."""
     for _ in range(300):
         alive = [
             path.parent.name
@@ -282,7 +290,10 @@ def report(rows: list[dict[str, object]], seed: int) -> str:
     lines = [
         f"# {len(rows)} rounds of faults: {len(failed)} failed",
         "",
-        f"{days[0]} to {days[-1]}, seed {seed}, {os.cpu_count()} CPU cores. `benchmarks/faults.py` says what",
+        (
+            f"{days[0]} to {days[-1]}, seed {seed}, {os.cpu_count()} CPU cores."
+            " `benchmarks/faults.py` says what"
+        ),
         "a round is.",
         "",
         "| run | rounds |",
@@ -323,7 +334,8 @@ def main() -> None:
         with found.open("a") as file:
             file.write(json.dumps(rows[-1]) + "\n")
         print(
-            f"round {number}: {what.kind}, {', '.join(what.faults)}: {problems or 'as undisturbed'}",
+            f"round {number}: {what.kind}, {', '.join(what.faults)}:"
+            f" {problems or 'as undisturbed'}",
             flush=True,
         )
         if not problems:

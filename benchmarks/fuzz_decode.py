@@ -1,11 +1,13 @@
-"""Whether damage makes a reader crash, hang, leak or give wrong frames: files damaged by seed, read by every entrance.
+"""Whether damage makes a reader crash, hang, leak or give wrong frames: files damaged by seed, read
+by every entrance.
 
     python benchmarks/fuzz_decode.py [--files 5000] [--first 0] [--notes fuzz.jsonl]
 
-File n is always damaged alike (mutations.py). Each is read in a child process by every entrance and compared, pixel by
-pixel, with a sequential decode in which nothing of octvideo takes part. --notes: what was found, a line per file; the
-same command goes on from there. "differs by damage" is the documented kind (docs/decisions/050-damage.md): a picture is
-damaged inside, and no whole decode (`probe`, hence the index) has looked at the file before.
+File n is always damaged alike (mutations.py). Each is read in a child process by every entrance and
+compared, pixel by pixel, with a sequential decode in which nothing of octvideo takes part. --notes:
+what was found, a line per file; the same command goes on from there. "differs by damage" is the
+documented kind (docs/decisions/050-damage.md): a picture is damaged inside, and no whole decode
+(`probe`, hence the index) has looked at the file before.
 """
 
 import argparse
@@ -47,7 +49,8 @@ def _same(frames: Any, truth: Truth, indices: list[int]) -> bool:
 
 
 def _read(path: str, truth: Truth, draw: random.Random, **options: Any) -> str:
-    """Frames by number. Without an index nobody has decoded the file yet: damage inside a picture is not known of."""
+    """Frames by number. Without an index nobody has decoded the file yet: damage inside a picture
+    is not known of."""
     with open_video(path, **options) as video:
         count = video.info.num_frames
         chosen = [draw.randrange(count) for _ in range(8)]
@@ -141,7 +144,8 @@ def read_mutant(
 
 
 def _child() -> None:
-    """Reads numbers, one a line; writes what it is about to do, what it found, and what it holds."""
+    """Reads numbers, one a line; writes what it is about to do, what it found, and what it
+    holds."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     av.logging.set_level(av.logging.PANIC)
     with tempfile.TemporaryDirectory() as name:

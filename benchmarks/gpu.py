@@ -4,11 +4,12 @@
 
 Needs PyTorch with CUDA and Triton alone; pytorchvideo is measured where it can be imported.
 
-Results are checked first: networks on the GPU, in inference and in a training step, against float64 on the CPU. Then
-networks are timed. Each runs in a process of its own, so that one compiles while others do; they are measured in turns,
-by CUDA events, so that a card that slows down slows all of them. What is wanted most comes first, and what is measured
-is written at once: DIR/checks.jsonl, DIR/times.jsonl, DIR/table.md. `--check`, `--layers` and `--profile CASE` do one
-thing by itself.
+Results are checked first: networks on the GPU, in inference and in a training step, against float64
+on the CPU. Then networks are timed. Each runs in a process of its own, so that one compiles while
+others do; they are measured in turns, by CUDA events, so that a card that slows down slows all of
+them. What is wanted most comes first, and what is measured
+is written at once: DIR/checks.jsonl, DIR/times.jsonl, DIR/table.md. `--check`, `--layers` and
+`--profile CASE` do one thing by itself.
 """
 
 import argparse
@@ -143,7 +144,8 @@ def network_of(case: Case) -> Any:
 
 
 def step_of(case: Case) -> tuple[Callable[[], object], float]:
-    """One inference or training step of `case`, warmed up and captured where it says so; its peak memory in GB."""
+    """One inference or training step of `case`, warmed up and captured where it says so; its peak
+    memory in GB."""
     import torch
 
     torch.backends.cudnn.benchmark = True
@@ -287,7 +289,8 @@ def child(case: Case) -> None:
 
 
 def predicted(case: Case) -> dict[str, float]:
-    """Milliseconds, TFLOP and GB of a step by the roofline; nothing for a card or a network it does not know."""
+    """Milliseconds, TFLOP and GB of a step by the roofline; nothing for a card or a network it does
+    not know."""
     import torch
 
     from octvideo import create_model
@@ -327,8 +330,9 @@ FORMS_CHECKED = (
     "bf16 fused",
 )
 BOUNDS = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 0.1}
-"""Of logits, folded logits and running statistics. Gradients cross ReLUs whose sign rounding decides: they are held to
-three times the error of PyTorch's own plain form in the same precision."""
+"""Of logits, folded logits and running statistics. Gradients cross ReLUs whose sign rounding
+decides: they are held to three times the error of PyTorch's own plain form in the same
+precision."""
 
 
 def check() -> None:
@@ -399,7 +403,8 @@ def network_errors(name: str, alpha: float, form: str) -> dict[str, float]:
 
 
 def layers() -> None:
-    """Each kind of convolution of I3D by itself, folded, bf16, batch 8: PyTorch's form and the kernels."""
+    """Each kind of convolution of I3D by itself, folded, bf16, batch 8: PyTorch's form and the
+    kernels."""
     rows: dict[str, dict[str, float]] = {}
     for alpha in (0.0, 0.1, 0.5):
         for fused in (False, True):
@@ -412,7 +417,8 @@ def layers() -> None:
 
 
 def layer_times(alpha: float, fused: bool) -> dict[str, float]:
-    """Milliseconds of the first two blocks' layers in each stage, with the inputs that they see in the network."""
+    """Milliseconds of the first two blocks' layers in each stage, with the inputs that they see in
+    the network."""
     import torch
 
     from octvideo import create_model

@@ -1,11 +1,13 @@
-"""Kill a training run with SIGKILL at random times until it ends; compare it to one that ran undisturbed, bit for bit.
+"""Kill a training run with SIGKILL at random times until it ends; compare it to one that ran
+undisturbed, bit for bit.
 
     python benchmarks/kill_resume.py --kills 50 -- COMMAND ... {output}
 
-The command must train into the folder that stands for {output}, resume by itself, and be deterministic (CPU, one
-thread count). Example:
+The command must train into the folder that stands for {output}, resume by itself, and be
+deterministic (CPU, one thread count). Example:
 
-    python benchmarks/kill_resume.py --kills 50 -- python tools/train_net.py --cfg configs/demo/oct_i3d.yaml \\
+    python benchmarks/kill_resume.py --kills 50 -- python tools/train_net.py --cfg
+    configs/demo/oct_i3d.yaml \\
         OUTPUT_DIR {output} TRAIN.CHECKPOINT_MINUTES 0.05
 
 Exit status 1 if weights, optimizer, random numbers or metrics.jsonl differ.
@@ -25,9 +27,11 @@ from compare_runs import differences
 def run(
     command: list[str], output: Path, kill_after: float | None = None, training: bool = False
 ) -> bool:
-    """One start of the command; True if it ended by itself. Exits on a failure that is not our kill.
+    """One start of the command; True if it ended by itself. Exits on a failure that is not our
+    kill.
 
-    kill_after: seconds from the start, or with `training` from the moment the command opens metrics.jsonl.
+    kill_after: seconds from the start, or with `training` from the moment the command opens
+    metrics.jsonl.
     """
     words = [word.replace("{output}", str(output)) for word in command]
     with (output.parent / f"{output.name}.log").open("ab") as log:

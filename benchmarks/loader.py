@@ -3,14 +3,17 @@
     python benchmarks/loader.py [--videos 24] [--rounds 5] [--workers 2]
     python benchmarks/loader.py --places      # where to resize, crop, flip and jitter
 
-340 x 256 H.264, 10 s, a keyframe every 12 frames; a training clip is 8 x 8, jittered, cropped to 224 and flipped. The
-bare loop opens decord with one thread, reads 8 frames, resizes and crops; so many such processes as the loader has
-workers run at once, and rounds take turns. Wall clocks show the throughput; where other work fills the machine, trust
-the CPU time, of all processes on each side.
-Also printed: CPU milliseconds per clip of resize, crop and colour jitter, and what a worker holds in memory.
+340 x 256 H.264, 10 s, a keyframe every 12 frames; a training clip is 8 x 8, jittered, cropped to
+224 and flipped. The bare loop opens decord with one thread, reads 8 frames, resizes and crops; so
+many such processes as the loader has workers run at once, and rounds take turns. Wall clocks show
+the throughput; where other work fills the machine, trust the CPU time, of all processes on each
+side.
+Also printed: CPU milliseconds per clip of resize, crop and color jitter, and what a worker holds in
+memory.
 
---places compares uint8 augmentation in the workers (the default) with whole uint8 frames that are sent to the training
-process and augmented there in float, as a device would; normalisation is the training process's in both.
+--places compares uint8 augmentation in the workers (the default) with whole uint8 frames that are
+sent to the training process and augmented there in float, as a device would; normalization is the
+training process's in both.
 """
 
 import argparse
@@ -50,7 +53,8 @@ def bare_clips(paths: list[str], seed: int, start: Any, done: Any) -> None:
 
 
 class BareProcesses:
-    """Share the clips out among processes that have nothing else to do, and wait for the last one."""
+    """Share the clips out among processes that have nothing else to do, and wait for the last
+    one."""
 
     def __init__(self, paths: list[str], num_workers: int) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -153,9 +157,10 @@ def report_places(
                     )
             loader.close()
             print(
-                f"in the {place:16} colour jitter {strength}: {statistics.median(rates):5.1f} clips/s, CPU ms a clip: "
-                f"{statistics.median(everywhere):.1f}, of it {statistics.median(here):.1f} in the training process; "
-                f"{batch.inputs[0].numel() / 1e6:.2f} MB a clip travel"
+                f"in the {place:16} color jitter {strength}: {statistics.median(rates):5.1f}"
+                f" clips/s, CPU ms a clip: {statistics.median(everywhere):.1f}, of it"
+                f" {statistics.median(here):.1f} in the training process;"
+                f" {batch.inputs[0].numel() / 1e6:.2f} MB a clip travel"
             )
 
 
@@ -168,8 +173,8 @@ def report_pixels() -> None:
     draw = random.Random(0)
     plain = cpu_milliseconds(lambda: TRANSFORM(clip, draw).contiguous())
     small = TRANSFORM(clip, draw)
-    colour = cpu_milliseconds(lambda: color_jitter(small, 0.4, draw.random))
-    print(f"resize, crop, flip: {plain:.1f} ms of CPU a clip; colour jitter: {colour:.1f} ms")
+    color = cpu_milliseconds(lambda: color_jitter(small, 0.4, draw.random))
+    print(f"resize, crop, flip: {plain:.1f} ms of CPU a clip; color jitter: {color:.1f} ms")
 
 
 def main() -> None:
@@ -214,16 +219,18 @@ def main() -> None:
             cpu.append((cpu_of(bare.pids) - before[0]) / (cpu_of(pids) - before[1]))
         low, middle, high = statistics.quantiles(ratios, n=4)
         print(
-            f"{args.workers} workers: {statistics.median(rates):.1f} clips/s, {middle:.3f} of {args.workers} bare "
-            f"processes ({low:.3f}-{high:.3f})"
+            f"{args.workers} workers: {statistics.median(rates):.1f} clips/s, {middle:.3f} of"
+            f" {args.workers} bare processes ({low:.3f}-{high:.3f})"
         )
         print(
-            f"by CPU time, of all processes: {statistics.median(cpu):.3f} ({min(cpu):.3f}-{max(cpu):.3f})"
+            f"by CPU time, of all processes: {statistics.median(cpu):.3f}"
+            f" ({min(cpu):.3f}-{max(cpu):.3f})"
         )
         for worker in loader._pool._workers:
             private, share = own_megabytes(worker._process.pid)
             print(
-                f"a worker: {private:.0f} MB of its own, {share:.0f} MB with its share of what is common"
+                f"a worker: {private:.0f} MB of its own, {share:.0f} MB with its share of what is"
+                " common"
             )
         loader.close()
 

@@ -1,6 +1,8 @@
-"""Some 140 encodings of one scene: every codec, container and habit of cameras and editors that may mislead a decoder.
+"""Some 140 encodings of one scene: every codec, container and habit of cameras and editors that may
+mislead a decoder.
 
-Each is a clip of 36 frames, all of which differ. Encoders that this FFmpeg lacks are left out and named on stderr.
+Each is a clip of 36 frames, all of which differ. Encoders that this FFmpeg lacks are left out and
+named on stderr.
 """
 
 import sys
@@ -19,7 +21,8 @@ NUM_FRAMES = 36
 
 @dataclass(frozen=True)
 class Encoding:
-    """codec: FFmpeg's encoder. options, muxer: of encoder and container. stamps: when frame k is shown, in ticks."""
+    """codec: FFmpeg's encoder. options, muxer: of encoder and container. stamps: when frame k is
+    shown, in ticks."""
 
     name: str
     codec: str

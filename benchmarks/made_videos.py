@@ -11,7 +11,8 @@ HEIGHT, WIDTH, FPS = 256, 340, 30
 
 
 def write_videos(folder: Path, count: int, seconds: int, gop: int) -> Path:
-    """A list of videos whose smooth texture drifts under fresh grain, so that they have a usual number of bits."""
+    """A list of videos whose smooth texture drifts under fresh grain, so that they have a usual
+    number of bits."""
     for i in range(count):
         generator = torch.Generator().manual_seed(i)
         texture = F.interpolate(

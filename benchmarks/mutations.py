@@ -1,5 +1,6 @@
-"""Damage that knows what it damages: boxes of mp4, elements of Matroska, chunks of AVI, packets of a transport stream,
-and coded pictures that are dropped, doubled, swapped or changed. Everything follows from a seed."""
+"""Damage that knows what it damages: boxes of mp4, elements of Matroska, chunks of AVI, packets of
+a transport stream, and coded pictures that are dropped, doubled, swapped or changed. Everything
+follows from a seed."""
 
 import random
 import struct
@@ -32,7 +33,8 @@ Damage = Callable[[bytearray, random.Random], None]
 
 
 def write_good(folder: Path) -> dict[str, bytes]:
-    """The files that are damaged, each with a texture that moves and a brightness that tells frames apart."""
+    """The files that are damaged, each with a texture that moves and a brightness that tells frames
+    apart."""
     texture = np.random.default_rng(0).integers(40, 200, (8, 12, 3), np.uint8)
     texture = texture.repeat(8, 0).repeat(8, 1)
     good = {}

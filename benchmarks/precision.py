@@ -1,14 +1,17 @@
-"""fp32, bf16 and int8 on this CPU: times in one interleaved run, and what a test list scores beside them.
+"""fp32, bf16 and int8 on this CPU: times in one interleaved run, and what a test list scores beside
+them.
 
-    python benchmarks/precision.py times --clips ../shared/data/egogestar
-    python benchmarks/precision.py accuracy ../shared/data/egogestar --weights resnet50.pth --alpha 0 .5
+    python benchmarks/precision.py times --clips ../shared/data/egogestar python
+    benchmarks/precision.py accuracy ../shared/data/egogestar --weights resnet50.pth --alpha 0 .5
 
-times: I3D R50, 8 x 224 x 224, one clip, one thread, beside pytorchvideo's in eager fp32. The clock is the CPU time of
-this process, since other programs may share the machine; the table has the fastest of the rounds, their median, and the
-middle half. Graphs stay in --keep, so a second run measures at once.
+times: I3D R50, 8 x 224 x 224, one clip, one thread, beside pytorchvideo's in eager fp32. The clock
+is the CPU time of this process, since other programs may share the machine; the table has the
+fastest of the rounds, their median, and the middle half. Graphs stay in --keep, so a second run
+measures at once.
 
-accuracy: a linear classifier is fitted to the pooled features of train.csv's middle clips (image weights, inflated),
-and test.csv is scored in each precision by `Recognizer.optimize`. int8 is calibrated on 16 training clips, and checked
+accuracy: a linear classifier is fitted to the pooled features of train.csv's middle clips (image
+weights, inflated), and test.csv is scored in each precision by `Recognizer.optimize`. int8 is
+calibrated on 16 training clips, and checked
 on 16 that were left out of the fit: on clips that were fitted it looks better than it is.
 """
 
@@ -204,7 +207,8 @@ def fitted(
 
 
 def fit(classifier: torch.nn.Linear, features: torch.Tensor, labels: torch.Tensor) -> None:
-    """Logistic regression with weight decay, on standardized features, folded into the classifier."""
+    """Logistic regression with weight decay, on standardized features, folded into the
+    classifier."""
     mean, scale = features.mean(0), features.std(0) + 1e-6
     weight = torch.zeros(classifier.out_features, features.shape[1], requires_grad=True)
     bias = torch.zeros(classifier.out_features, requires_grad=True)

@@ -4,8 +4,8 @@
     python benchmarks/predict_gpu.py --gpu h200 --dtype tf32 --forms fused --layers
     python benchmarks/predict_gpu.py --tflops 500 --tbps 2.6          # a card by its rates
 
-A Markdown table; nothing runs on a GPU. A ratio is to the first alpha in the same form. `octvideo/deploy/roofline.py`
-says what the forms are; docs/gpu.md what the numbers mean.
+A Markdown table; nothing runs on a GPU. A ratio is to the first alpha in the same form.
+`octvideo/deploy/roofline.py` says what the forms are; docs/gpu.md what the numbers mean.
 """
 
 import argparse

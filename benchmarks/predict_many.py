@@ -1,10 +1,13 @@
 """Videos per second of `predict_many` beside `predict` one by one, on a folder of videos.
 
-    python benchmarks/predict_many.py FOLDER [--model i3d_r26 --alpha 0.5 --width 32 --size 64] [--videos 240]
+    python benchmarks/predict_many.py FOLDER [--model i3d_r26 --alpha 0.5 --width 32 --size 64]
+    [--videos 240]
 
-By default with the network of `make demo`, untrained: time does not depend on weights. Both ways run in turn on
-all cores, a few videos before the clock starts. Printed are the median ratio and its range. On c cores it can
-reach c where decoding takes most of the time, and less where the network does: one by one uses all cores in a layer.
+By default with the network of `make demo`, untrained: time does not depend on weights. Both ways
+run in turn on all cores, a few videos before the clock starts. Printed are the median ratio and its
+range. On c cores it can
+reach c where decoding takes most of the time, and less where the network does: one by one uses all
+cores in a layer.
 """
 
 import argparse
@@ -97,11 +100,15 @@ def main() -> None:
         (slow, slow_cpu), (fast, fast_cpu) = seconds(one_by_one), seconds(many)
         ratios.append(slow / fast)
         print(
-            f"round {number + 1}: one by one {len(videos) / slow:.1f} videos/s ({slow_cpu:.1f} CPU s), many "
-            f"{len(videos) / fast:.1f} videos/s ({fast_cpu:.1f} CPU s): {slow / fast:.2f} x",
+            f"round {number + 1}: one by one {len(videos) / slow:.1f} videos/s ({slow_cpu:.1f} CPU"
+            f" s), many {len(videos) / fast:.1f} videos/s ({fast_cpu:.1f} CPU s):"
+            f" {slow / fast:.2f} x",
             flush=True,
         )
-    what = f"{args.model} alpha {args.alpha} width {args.width} at {args.size}, {args.views}, {len(videos)} videos"
+    what = (
+        f"{args.model} alpha {args.alpha} width {args.width} at {args.size}, {args.views},"
+        f" {len(videos)} videos"
+    )
     spread = f"{statistics.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f})"
     print(f"{what}, {available_cores()} cores: {spread}")
 

@@ -1,4 +1,5 @@
-"""An HTTP server on this machine that sends ranges of the files of a folder, late and with faults on demand."""
+"""An HTTP server on this machine that sends ranges of the files of a folder, late and with faults
+on demand."""
 
 import threading
 import time
@@ -9,14 +10,16 @@ from typing import Any
 from urllib.parse import unquote
 
 Fault = Callable[[str, int], str | int | None]
-"""(path, bytes to send) -> None for a whole answer, a number of bytes after which the connection is cut, or the status
-of an error as text, as "503"."""
+"""(path, bytes to send) -> None for a whole answer, a number of bytes after which the connection is
+cut, or the status of an error as text, as "503"."""
 
 
 class RangeServer:
-    """`url` serves `folder`. latency: seconds before each answer. fault: decides about every request.
+    """`url` serves `folder`. latency: seconds before each answer. fault: decides about every
+    request.
 
-    requests: (method, path, Range header) of all that came. connections: the addresses that they came from.
+    requests: (method, path, Range header) of all that came. connections: the addresses that they
+    came from.
     """
 
     def __init__(self, folder: Path, *, latency: float = 0.0, fault: Fault | None = None) -> None:

@@ -1,11 +1,13 @@
-"""Clips per second of a training step on generated clips, by number of processes: what synchronising costs.
+"""Clips per second of a training step on generated clips, by number of processes: what
+synchronizing costs.
 
     python benchmarks/scaling.py --ranks 1 2 --repeats 3
     python benchmarks/scaling.py --ranks 1 2 4 8 --model i3d_r50 --crop 224 --batch 8 --amp       # GPUs
 
-Every process trains on `--batch` clips of its own per step (weak scaling) that are made once, so no data loading is
-in the figures. On the CPU the processes share the cores: 2 ranks with half the threads each. Runs are interleaved.
-Where other work disturbs the clock, compare CPU seconds per clip with `--threads 1`.
+Every process trains on `--batch` clips of its own per step (weak scaling) that are made once, so no
+data loading is in the figures. On the CPU the processes share the cores: 2 ranks with half the
+threads each. Runs are interleaved. Where other work disturbs the clock, compare CPU seconds per
+clip with `--threads 1`.
 """
 
 import argparse
@@ -122,8 +124,9 @@ def main() -> None:
     for ranks, runs in figures.items():
         rates, cpus = zip(*runs, strict=True)
         print(
-            f"{ranks} process(es): {statistics.median(rates):.2f} clips/s ({min(rates):.2f}-{max(rates):.2f}), "
-            f"{statistics.median(cpus):.3f} CPU s per clip ({min(cpus):.3f}-{max(cpus):.3f})"
+            f"{ranks} process(es): {statistics.median(rates):.2f} clips/s"
+            f" ({min(rates):.2f}-{max(rates):.2f}), {statistics.median(cpus):.3f} CPU s per clip"
+            f" ({min(cpus):.3f}-{max(cpus):.3f})"
         )
 
 

@@ -1,4 +1,5 @@
-"""What a file shows: one sequential decode with PyAV on one thread, in which nothing of octvideo takes part."""
+"""What a file shows: one sequential decode with PyAV on one thread, in which nothing of octvideo
+takes part."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ import numpy as np
 
 @dataclass
 class Truth:
-    """frames: of a sequential decode, as displayed and at the size (width, height) of the first one.
+    """frames: of a sequential decode, as displayed and at the size (width, height) of the first
+    one.
 
-    None for a frame that comes out otherwise each time: FFmpeg conceals with whatever a buffer held before.
+    None for a frame that comes out otherwise each time: FFmpeg conceals with whatever a buffer held
+    before.
     is_damaged: FFmpeg finds fault with some picture.
     """
 
@@ -24,8 +27,8 @@ class Truth:
 
 
 def truth_of(path: Path) -> Truth:
-    # FFmpeg stands in for a lost picture with a buffer that another one left, or that nobody has filled: which, depends
-    # on the frames still held and on what else asks for memory.
+    # FFmpeg stands in for a lost picture with a buffer that another one left, or that nobody has
+    # filled: which, depends on the frames still held and on what else asks for memory.
     held = _sequential(path, 0), _sequential(path, 2), _sequential(path, 1000)
     runs = [*held, _sequential(path, 0, bare=True)]
     if not all(map(np.array_equal, held[0][:1], runs[-1])):  # turned, or scaled

@@ -1,11 +1,12 @@
-"""A load test of `octvideo serve` on the loopback: hostile requests among good ones, every answer checked.
+"""A load test of `octvideo serve` on the loopback: hostile requests among good ones, every answer
+checked.
 
     python benchmarks/serve_load.py [FOLDER] [--requests 200] [--concurrency 16] [--workers 2]
 
-Starts a server with an untrained network in a process of its own. A good answer must be what the recognizer says of
-that video here, to 1e-4; a hostile request must get a 4xx. At the end every decoder must still work. Printed: answers
-by status, the latency of good ones while hostile ones are mixed in, and requests per second. Exit status 1 for any
-wrong answer.
+Starts a server with an untrained network in a process of its own. A good answer must be what the
+recognizer says of that video here, to 1e-4; a hostile request must get a 4xx. At the end every
+decoder must still work. Printed: answers by status, the latency of good ones while hostile ones are
+mixed in, and requests per second. Exit status 1 for any wrong answer.
 """
 
 import argparse
@@ -239,8 +240,8 @@ def report(
     cuts = statistics.quantiles(latencies, n=100)
     middle, late, last = cuts[49], cuts[89], cuts[98]
     print(
-        f"latency of {len(latencies)} good requests: median {middle:.2f} s, 90 % {late:.2f} s, 99 % {last:.2f} s, "
-        f"longest {latencies[-1]:.2f} s; {len(outcomes) / seconds:.1f} requests/s"
+        f"latency of {len(latencies)} good requests: median {middle:.2f} s, 90 % {late:.2f} s, 99 %"
+        f" {last:.2f} s, longest {latencies[-1]:.2f} s; {len(outcomes) / seconds:.1f} requests/s"
     )
     print(
         f"afterwards: {len(after)} good requests answered, {processes} processes below the server"

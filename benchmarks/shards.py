@@ -4,10 +4,11 @@
     python benchmarks/shards.py memory [--entries 100000] [--clips 100000]
     python benchmarks/shards.py index [--entries 1000000]
 
-speed: 340 x 256 H.264, 10 s, a keyframe every 12 frames; a training clip is 8 x 8, jittered, cropped to 224. Rounds
-take turns: files, shards on this disk, shards from an HTTP server on loopback (another process) that waits `latency`
-before every answer. memory: one worker reads clips of a set with that many entries. index: a set of that
-many entries in shards of 1,800 is opened in a fresh process.
+speed: 340 x 256 H.264, 10 s, a keyframe every 12 frames; a training clip is 8 x 8, jittered,
+cropped to 224. Rounds
+take turns: files, shards on this disk, shards from an HTTP server on loopback (another process)
+that waits `latency` before every answer. memory: one worker reads clips of a set with that many
+entries. index: a set of that many entries in shards of 1,800 is opened in a fresh process.
 """
 
 import argparse
@@ -105,13 +106,15 @@ def speed(args: argparse.Namespace) -> None:
     for name, values in rates.items():
         ratios = [ours / files for ours, files in zip(values, rates["files"], strict=True)]
         print(
-            f"{name:24} {statistics.median(values):6.1f} clips/s ({min(values):.1f}-{max(values):.1f}), "
-            f"{statistics.median(ratios):.3f} of files in its round ({min(ratios):.3f}-{max(ratios):.3f})"
+            f"{name:24} {statistics.median(values):6.1f} clips/s"
+            f" ({min(values):.1f}-{max(values):.1f}), {statistics.median(ratios):.3f} of files in"
+            f" its round ({min(ratios):.3f}-{max(ratios):.3f})"
         )
 
 
 def write_large_set(folder: Path, entries: int, video: Path) -> None:
-    """Shards that all are one tar of PER_SHARD copies of a video, with an index each and other paths."""
+    """Shards that all are one tar of PER_SHARD copies of a video, with an index each and other
+    paths."""
     folder.mkdir()
     info = probe(str(video))
     one, size = folder / "one.csv", video.stat().st_size
@@ -164,7 +167,8 @@ def memory(args: argparse.Namespace) -> None:
             before, seen = seen, seen + len(batch)
             if seen // step > before // step and loader._pool:
                 print(
-                    f"{seen:7} clips: worker {resident_megabytes(loader._pool._workers[0]._process.pid):.0f} MB",
+                    f"{seen:7} clips: worker"
+                    f" {resident_megabytes(loader._pool._workers[0]._process.pid):.0f} MB",
                     flush=True,
                 )
             if seen >= args.clips:
@@ -196,7 +200,8 @@ def index(args: argparse.Namespace) -> None:
             found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             count, seconds, added, peak, _ = json.loads(found)
             print(
-                f"{count} entries: {seconds:.2f} s, {added:.0f} MB more at the peak ({peak:.0f} MB in all)"
+                f"{count} entries: {seconds:.2f} s, {added:.0f} MB more at the peak ({peak:.0f} MB"
+                " in all)"
             )
 
     with_large_set(args.entries, measure)

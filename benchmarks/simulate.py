@@ -1,13 +1,15 @@
-"""Loader, network and storage of N nodes as queues: clips per second, data share, work that failures cost.
+"""Loader, network and storage of N nodes as queues: clips per second, data share, work that
+failures cost.
 
     python benchmarks/simulate.py check [--batches 20] [--workers 2]     one node: measured beside simulated
     python benchmarks/simulate.py table [--decode .05] [--step .09]      1, 8 and 64 nodes, files and shards
 
-A node has `workers` that take clips in order, at most 2 x max(batch, workers) ahead of training. A clip is
-read from the storage, whose requests and bytes per second all nodes share, after a latency, then decoded; with shards a
-worker fetches the next clip while it decodes one. A step begins when every node has its batch, and ends together. Nodes
-fail at random; a failure costs the work since the last checkpoint and a restart.
-check runs the real loader, with a sleep for the step, and feeds the service times of its own workers to the simulation.
+A node has `workers` that take clips in order, at most 2 x max(batch, workers) ahead of training. A
+clip is read from the storage, whose requests and bytes per second all nodes share, after a latency,
+then decoded; with shards a worker fetches the next clip while it decodes one. A step begins when
+every node has its batch, and ends together. Nodes fail at random; a failure costs the work since
+the last checkpoint and a restart. check runs the real loader, with a sleep for the step, and feeds
+the service times of its own workers to the simulation.
 """
 
 import argparse
@@ -31,7 +33,8 @@ _SLOT = 0.01
 
 @dataclass(slots=True)
 class Storage:
-    """Shared by all nodes: so many reads fit into each hundredth of a second; the others wait for a later one."""
+    """Shared by all nodes: so many reads fit into each hundredth of a second; the others wait for a
+    later one."""
 
     requests_per_second: float
     bytes_per_second: float
@@ -112,7 +115,8 @@ def simulate(
 def kept_share(
     nodes: int, mtbf_hours: float, checkpoint_minutes: float, restart_minutes: float
 ) -> float:
-    """Share of the time that is not lost to failures: half a checkpoint interval and a restart for each."""
+    """Share of the time that is not lost to failures: half a checkpoint interval and a restart for
+    each."""
     lost = (checkpoint_minutes / 2 + restart_minutes) / 60
     return max(0.0, 1 - nodes * lost / mtbf_hours)
 
@@ -157,16 +161,18 @@ def check(args: argparse.Namespace) -> None:
             nothing = Storage(1e9, 1e15, lambda: 0.0)
             found = simulate([node], nothing, lambda s=step: s, 0.0, 2 * len(loader))
             print(
-                f"step {step:.2f} s: measured {measured:.1f} clips/s, data share {waited / seconds:.2f}; simulated "
-                f"{found.clips_per_second:.1f} ({found.clips_per_second / measured - 1:+.1%}), {found.data_share:.2f}; "
-                f"a clip takes a worker {1000 * statistics.mean(services):.0f} ms"
+                f"step {step:.2f} s: measured {measured:.1f} clips/s, data share"
+                f" {waited / seconds:.2f}; simulated {found.clips_per_second:.1f}"
+                f" ({found.clips_per_second / measured - 1:+.1%}), {found.data_share:.2f}; a clip"
+                f" takes a worker {1000 * statistics.mean(services):.0f} ms"
             )
         loader.close()
 
 
 def table(args: argparse.Namespace) -> None:
     print(
-        "nodes  storage  clips/s   of one node x N  data share  kept   clips/s with a node 10 x slower"
+        "nodes  storage  clips/s   of one node x N  data share  kept   clips/s with a node 10 x"
+        " slower"
     )
     for form in ("files", "shards"):
         base = 0.0
@@ -191,8 +197,9 @@ def table(args: argparse.Namespace) -> None:
             base = base or usual.clips_per_second
             kept = kept_share(count, args.mtbf_hours, args.checkpoint_minutes, args.restart_minutes)
             print(
-                f"{count:5}  {form:7} {usual.clips_per_second:8.0f}   {usual.clips_per_second / base / count:14.2f}  "
-                f"{usual.data_share:10.2f}  {kept:.3f}  {straggler.clips_per_second / usual.clips_per_second:.2f}"
+                f"{count:5}  {form:7} {usual.clips_per_second:8.0f}  "
+                f" {usual.clips_per_second / base / count:14.2f}  {usual.data_share:10.2f} "
+                f" {kept:.3f}  {straggler.clips_per_second / usual.clips_per_second:.2f}"
             )
 
 

@@ -1,4 +1,5 @@
-"""What benchmarks/experiments.py compares: data sets, networks, settings. A study is a table whose rows are runs."""
+"""What benchmarks/experiments.py compares: data sets, networks, settings. A study is a table whose
+rows are runs."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -53,7 +54,8 @@ VARIANTS = {
     "stem and res2 frozen": ("MODEL.FREEZE_STAGES=[1,2]",),
     "widths by int": ("OCTCONV.WIDTH_RULE=int",),
 }
-# How vanilla kernels are divided; "": as configs/finetune does it, the smoothest channels low, and strides.
+# How vanilla kernels are divided; "": as configs/finetune does it, the smoothest channels low, and
+# strides.
 DIVIDED = {
     "": (),
     "pooled": ("OCTCONV.DOWNSAMPLE=pool",),
@@ -64,7 +66,8 @@ FOLDS = 10  # of the 20 sequences: one of each of the two sets
 
 
 class Row(NamedTuple):
-    """start: "imagenet", the ResNet-50 of WEIGHTS inflated (and divided, for alpha > 0), or "scratch"."""
+    """start: "imagenet", the ResNet-50 of WEIGHTS inflated (and divided, for alpha > 0), or
+    "scratch"."""
 
     network: str
     alpha: float
@@ -100,10 +103,13 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """short_side: of the frames that are read. settings: of all rows; scratch: more, of those without image weights.
+    """short_side: of the frames that are read. settings: of all rows; scratch: more, of those
+    without image weights.
 
-    parts: "test": train.csv and test.csv as they are. "folds": groups of recordings, each tested on in turn.
-        "held out": a third of the recordings of train.csv, so that settings are chosen without the test list.
+    parts: "test": train.csv and test.csv as they are. "folds": groups of recordings, each tested on
+    in turn.
+        "held out": a third of the recordings of train.csv, so that settings are chosen without the
+        test list.
     """
 
     name: str
@@ -129,7 +135,7 @@ def size(crop: int, largest: int) -> tuple[str, ...]:
     )
 
 
-# The weights' own normalisation and stride; one core, one look at the test list.
+# The weights' own normalization and stride; one core, one look at the test list.
 COMMON = (
     "RESNET.STRIDE_1X1=True",
     "DATA.MEAN=[0.45,0.45,0.45]",
@@ -151,7 +157,8 @@ UT = (
     "TEST.NUM_ENSEMBLE_VIEWS=3",
     "TEST.NUM_SPATIAL_CROPS=1",
 )
-# Mirrored, a swipe to the left is one to the right. 8 frames with 7 between them: the whole clip of 60.
+# Mirrored, a swipe to the left is one to the right. 8 frames with 7 between them: the whole clip of
+# 60.
 GESTURES = (
     *COMMON,
     *size(56, 60),
@@ -161,7 +168,8 @@ GESTURES = (
     "TEST.NUM_ENSEMBLE_VIEWS=1",
     "TEST.NUM_SPATIAL_CROPS=3",
 )
-# A small network: an hour of one core is what there is. SGD at .01 and .05 had learned nothing after 100 steps of 16.
+# A small network: an hour of one core is what there is. SGD at .01 and .05 had learned nothing
+# after 100 steps of 16.
 SMALL = (
     "RESNET.DEPTH=26",
     "RESNET.WIDTH_PER_GROUP=32",

@@ -68,7 +68,8 @@ PAGE: dict[str, Sequence[str]] = {
 PROPERTIES = (property, cached_property)
 HEAD = """# API
 
-Written from the docstrings by `docs/make_api.py`. Tensors are (N, C, T, H, W), frames uint8 (T, H, W, 3).
+Written from the docstrings by `docs/make_api.py`. Tensors are (N, C, T, H, W); frames are uint8
+(T, H, W, 3).
 """
 
 
@@ -95,7 +96,8 @@ def section(module: Any, names: Sequence[str]) -> str:
 
 
 def entry(things: dict[str, Any]) -> str:
-    """Names of one docstring: a heading, how the last is called, the docstring, and the methods of a class."""
+    """Names of one docstring: a heading, how the last is called, the docstring, and the methods of
+    a class."""
     name, thing = list(things.items())[-1]
     methods = [
         f"- `.{call(name, method)}`: {' '.join(doc_of(method).split())}"
@@ -111,7 +113,8 @@ def entry(things: dict[str, Any]) -> str:
 
 
 def public(thing: Any) -> Iterator[tuple[str, Any]]:
-    """Methods and properties that have a docstring, those of a private base included, in the order of the source."""
+    """Methods and properties that have a docstring, those of a private base included, in the order
+    of the source."""
     bases = thing.__mro__ if isinstance(thing, type) else ()
     for base in (base for base in bases if base is thing or base.__name__.startswith("_Oct")):
         for name, member in vars(base).items():
@@ -150,7 +153,8 @@ def arguments(function: Any) -> str:
 
 
 def paragraphs(doc: str) -> str:
-    """A docstring as Markdown: `name: meaning` lines become a list, indented paragraphs stay code."""
+    """A docstring as Markdown: `name: meaning` lines become a list, indented paragraphs stay
+    code."""
     return "\n\n".join(map(paragraph, doc.split("\n\n")))
 
 

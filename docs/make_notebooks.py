@@ -1,6 +1,8 @@
-"""Write docs/notebooks/*.ipynb, executed, from the scripts beside them:  python docs/make_notebooks.py [NAME ...]
+"""Write docs/notebooks/*.ipynb, executed, from the scripts beside them:  python
+docs/make_notebooks.py [NAME ...]
 
-A script is split at lines of `# %%`; a cell that begins with `# %% [markdown]` is text. Needs nbclient and ipykernel.
+A script is split at lines of `# %%`; a cell that begins with `# %% [markdown]` is text. Needs
+nbclient and ipykernel.
 """
 
 import os

@@ -1,9 +1,10 @@
-"""Video action recognition with 3D Octave Convolutions (Chen et al., "Drop an Octave", ICCV 2019)."""
+"""Video action recognition with 3D Octave Convolutions (Chen et al., "Drop an Octave", ICCV
+2019)."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from octvideo.catalogue import list_models
+from octvideo.catalog import list_models
 from octvideo.octavize import octavize
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ __all__ = [
     "octavize",
 ]
 
-# Imported when they are asked for: a user of the networks alone should not wait for settings and decoders.
+# Imported when they are asked for: a user of the networks alone should not wait for settings and
+# decoders.
 _LATER = {
     "evaluate": "octvideo.runs.evaluate",
     "fit": "octvideo.runs.fit",
@@ -42,8 +44,9 @@ def __getattr__(name: str) -> Any:
 def create_model(name: str, *, weights: str = "", **options: Any) -> "nn.Module":
     """A network by its name and options: see `octvideo.models.create_model`.
 
-    weights: a file, or the name of a public network, that fills it; image weights are inflated. A classifier of another
-    number of classes starts fresh. Raises CheckpointError where they do not fit.
+    weights: a file, or the name of a public network, that fills it; image weights are inflated. A
+    classifier of another number of classes starts fresh. Raises CheckpointError where they do not
+    fit.
     """
     from octvideo.models import create_model as create
 
@@ -59,7 +62,8 @@ def create_model(name: str, *, weights: str = "", **options: Any) -> "nn.Module"
 def load(
     path: Any, *, device: Any = None, classes: Any = (), input: Any = "", trusted: bool = False
 ) -> "Recognizer":
-    """A recogniser from a checkpoint, an exported file, or a public network: see `octvideo.recognizer.load`."""
+    """A recognizer from a checkpoint, an exported file, or a public network: see
+    `octvideo.recognizer.load`."""
     # Files and decoders cost import time that a user of the networks alone should not pay.
     from octvideo.recognizer import load as load_recognizer
 

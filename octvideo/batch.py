@@ -1,7 +1,9 @@
-"""Predictions by the million, on an engine that exists: a callable that Ray Data, a process pool or Spark can ship.
+"""Predictions by the million, on an engine that exists: a callable that Ray Data, a process pool or
+Spark can ship.
 
 predictor = octvideo.batch.Predictor("best.pyth", views="1x1")
-predictor({"path": "clip.mp4"})     {"path": "clip.mp4", "names": [...], "scores": [...], "error": ""}
+predictor({"path": "clip.mp4"})
+# {"path": "clip.mp4", "names": [...], "scores": [...], "error": ""}
 """
 
 from collections.abc import Mapping
@@ -18,21 +20,24 @@ from octvideo.recognizer import Recognizer, load
 class Predictor:
     """A row with a video -> the row with names and scores of its classes.
 
-    A row is a dict with `path` (or an address), `bytes` (a file's content), or both, when the path is its name; other
-    columns stay. names, scores: of the top_k classes, most probable first. A video that cannot be read is a row too:
-    `error` says why, and its names and scores are empty. A dict of columns (arrays or lists) is a batch of rows.
-    Travels to other processes as its arguments; each process loads the network once, at its first row.
+    A row is a dict with `path` (or an address), `bytes` (a file's content), or both, when the path
+    is its name; other columns stay. names, scores: of the top_k classes, most probable first. A
+    video that cannot be read is a row too: `error` says why, and its names and scores are empty. A
+    dict of columns (arrays or lists) is a batch of rows. Travels to other processes as its
+    arguments; each process loads the network once, at its first row.
     """
 
     def __init__(
         self, checkpoint: str | Path, *, views: str = "1x1", top_k: int = 5, device: str = ""
     ) -> None:
-        """checkpoint: a file or the name of a public network. views: clips x crops. device: "" chooses."""
+        """checkpoint: a file or the name of a public network. views: clips x crops. device: ""
+        chooses."""
         self._network = str(checkpoint), device
         self._views, self._top_k = views, top_k
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises ConfigError for a row without a video, CheckpointError for a network that cannot be loaded."""
+        """Raises ConfigError for a row without a video, CheckpointError for a network that cannot
+        be loaded."""
         column = next((row[name] for name in ("path", "bytes") if row.get(name) is not None), None)
         if not isinstance(column, list | tuple | np.ndarray):
             return {**row, **self._predicted(row)}

@@ -1,7 +1,9 @@
-"""A checkpoint as a value: weights, the network that they are of, their input, and the state of a training.
+"""A checkpoint as a value: weights, the network that they are of, their input, and the state of a
+training.
 
-The file is a dict of `torch.save`, or of safetensors where its name ends so; files of others may be Caffe2's pickles
-too. What kind a file is, is found in its first bytes. Its keys are what other programs read, so they stay:
+The file is a dict of `torch.save`, or of safetensors where its name ends so; files of others may be
+Caffe2's pickles too. What kind a file is, is found in its first bytes. Its keys are what other
+programs read, so they stay:
 
     model_state, ema_state        weights and their moving average
     meta                          format, model, class_names, preprocessing, multi_label, head_act
@@ -36,7 +38,8 @@ PICKLE = (
 class InputSpec:
     """What weights assume of their input; None where the file does not say.
 
-    mean, std: of the RGB input in 0..1, per channel. num_frames to target_fps: None for an image network.
+    mean, std: of the RGB input in 0..1, per channel. num_frames to target_fps: None for an image
+    network.
     """
 
     mean: tuple[float, ...] | None = None
@@ -51,7 +54,8 @@ class InputSpec:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """From meta["preprocessing"]; entries of another name are left out. Raises TypeError for a wrong type."""
+        """From meta["preprocessing"]; entries of another name are left out. Raises TypeError for a
+        wrong type."""
         known = {f.name: values[f.name] for f in fields(cls) if values.get(f.name) is not None}
         if "mean" in known:
             known["mean"] = tuple(map(_number, _plain(known["mean"], list, tuple)))
@@ -79,7 +83,8 @@ class Checkpoint:
 
     path: for messages. state, average: the weights, and their moving average where there is one.
     network: the arguments of `create_model`. head_act: what makes probabilities of logits.
-    recipe: the settings of the training, as YAML. python_recipe: mmaction2's, a text that is never run.
+    recipe: the settings of the training, as YAML. python_recipe: mmaction2's, a text that is never
+    run.
     training: all other entries, those that a resumed run needs.
     format: of `meta`; 0 in a file that this package has not written.
     removed: the containers that the weights were in, and what wrappers had put before their names.
@@ -101,7 +106,8 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: str) -> Self:
-        """Raises CheckpointError for a file that is missing, damaged or hostile, and for one of a newer format."""
+        """Raises CheckpointError for a file that is missing, damaged or hostile, and for one of a
+        newer format."""
         return cls.of(_read_content(path), path)
 
     @classmethod
@@ -114,7 +120,8 @@ class Checkpoint:
         number = meta.get("format", 1) if own else 0
         if not isinstance(number, int) or number > FORMAT:
             raise CheckpointError(
-                f"{path}: of format {number}; this octvideo reads formats up to {FORMAT}: install a newer one"
+                f"{path}: of format {number}; this octvideo reads formats up to {FORMAT}: install a"
+                " newer one"
             )
         key, average_key = find(content, CONTAINERS), find(content, AVERAGES)
         state: State = {}

@@ -1,13 +1,13 @@
 """Parameters, multiply-adds and activations of a network, per layer and per stage.
 
-The paper's convention: one multiply-add of a convolution or linear layer is one "FLOP"; batch 1; no batch norm, ReLU,
-pooling, upsampling or attention product. Counts that share no code:
+The paper's convention: one multiply-add of a convolution or linear layer is one "FLOP"; batch 1; no
+batch norm, ReLU, pooling, upsampling or attention product. Counts that share no code:
 
-    count(model, (3, 8, 224, 224))    closed form: the weights of each layer times the positions where they are applied
-    trace(model, (3, 8, 224, 224))    fvcore: the operators that the network runs, whichever kernels those are
+    count(model, (3, 8, 224, 224))    closed form: weights of each layer times positions
+    trace(model, (3, 8, 224, 224))    fvcore: the operators that the network runs
 
-`count_twice` holds the first against the second, or against torch.utils.flop_counter: the operators that are dispatched
-during the first, on the meta device.
+`count_twice` holds the first against the second, or against torch.utils.flop_counter: the operators
+that are dispatched during the first, on the meta device.
 """
 
 import math
@@ -34,7 +34,8 @@ KINDS = {"convolution": "conv", "mm": "linear", "addmm": "linear"}
 
 @dataclass(frozen=True, slots=True)
 class LayerCost:
-    """A convolution (an octave convolution is one layer) or linear layer. activations: elements of its output."""
+    """A convolution (an octave convolution is one layer) or linear layer. activations: elements of
+    its output."""
 
     name: str
     parameters: int
@@ -44,7 +45,8 @@ class LayerCost:
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """What a network calls directly: stem, res2, ..., head. outputs: (C, T, H, W) of the high and the low group."""
+    """What a network calls directly: stem, res2, ..., head. outputs: (C, T, H, W) of the high and
+    the low group."""
 
     name: str
     outputs: tuple[tuple[int, ...], ...]
@@ -71,9 +73,11 @@ class Complexity:
 
 
 def count(model: nn.Module, input_shape: Sequence[int]) -> Complexity:
-    """Count in closed form; nothing is computed. input_shape: (C, T, H, W) of a clip or (C, H, W) of an image.
+    """Count in closed form; nothing is computed. input_shape: (C, T, H, W) of a clip or (C, H, W)
+    of an image.
 
-    Raises AssertionError for a layer with weights that the count does not know or that the network does not run.
+    Raises AssertionError for a layer with weights that the count does not know or that the network
+    does not run.
     """
     layers: dict[str, LayerCost] = {}
     outputs: dict[str, list[tuple[int, ...]]] = {}
@@ -91,7 +95,8 @@ def count(model: nn.Module, input_shape: Sequence[int]) -> Complexity:
 
 
 def trace(model: nn.Module, input_shape: Sequence[int]) -> Counter[str]:
-    """Multiply-adds per kind of operator, by fvcore: conv, linear, and what the paper leaves out (batch_norm, einsum).
+    """Multiply-adds per kind of operator, by fvcore: conv, linear, and what the paper leaves out
+    (batch_norm, einsum).
 
     The network runs once, on zeros.
     """
@@ -131,7 +136,8 @@ def traced_macs(operators: Counter[str]) -> int:
 def count_twice(
     model: nn.Module, input_shape: Sequence[int], *, compute: bool = True
 ) -> tuple[Complexity, Counter[str]]:
-    """`count` and `trace`; AssertionError where they differ. A model on the meta device is filled with zeros.
+    """`count` and `trace`; AssertionError where they differ. A model on the meta device is filled
+    with zeros.
 
     compute: False for torch's formulas instead of `trace`: nothing is computed.
     "bmm" are the attention products, which the paper leaves out.
@@ -156,7 +162,8 @@ def count_twice(
 
 
 def stage_table(model: nn.Module, input_shape: Sequence[int]) -> str:
-    """Channels (high + low), sizes, parameters, MACs and activations of every stage, to be held against the paper."""
+    """Channels (high + low), sizes, parameters, MACs and activations of every stage, to be held
+    against the paper."""
     cost = count(model, input_shape)
     header = ("stage", "channels", "size", "parameters", "MACs", "activations")
     rows = [
@@ -191,7 +198,8 @@ def align(rows: Sequence[Sequence[str]], numbers: Collection[int]) -> str:
 
 
 def _oct_cost(name: str, conv: OctConv2d | OctConv3d, x: OctTensor, y: OctTensor) -> LayerCost:
-    """Each path's weights times the positions where it is applied; l2h is applied at the size of the low input."""
+    """Each path's weights times the positions where it is applied; l2h is applied at the size of
+    the low input."""
     positions = {"h2h": _positions(y.high)}
     if y.low is not None:
         positions["h2l"] = positions["l2l"] = _positions(y.low)

@@ -22,7 +22,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def norms_left_out(model: nn.Module) -> Iterator[None]:
-    """They change no size and count for nothing, and on the meta device they take most of the time."""
+    """They change no size and count for nothing, and on the meta device they take most of the
+    time."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:
         norm.forward = _unchanged  # type: ignore[method-assign, assignment]

@@ -20,7 +20,8 @@ LIBRARIES = ("pytorchvideo", "decord", "av", "fvcore", "iopath", "tensorboard", 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An optional part: what it is for, and how to add it. package: its name on PyPI, "" for a program."""
+    """An optional part: what it is for, and how to add it. package: its name on PyPI, "" for a
+    program."""
 
     name: str
     purpose: str
@@ -43,7 +44,8 @@ OPTIONAL = (
 
 
 def environment_lines() -> Iterator[str]:
-    """For people: versions, devices, optional parts that are missing, and what is known to be slow or wrong here."""
+    """For people: versions, devices, optional parts that are missing, and what is known to be slow
+    or wrong here."""
     yield from _table(environment() | {name: _version(name) or "missing" for name in LIBRARIES})
     for part in OPTIONAL:
         state = part.found or f"missing; for {part.purpose}: {part.remedy}"
@@ -53,7 +55,8 @@ def environment_lines() -> Iterator[str]:
 
 
 def checkpoint_lines(path: str) -> Iterator[str]:
-    """Network, classes, preprocessing and progress of a checkpoint, for people. Raises CheckpointError."""
+    """Network, classes, preprocessing and progress of a checkpoint, for people. Raises
+    CheckpointError."""
     checkpoint = read_weights(path)
     network = checkpoint.network
     facts: dict[str, Any] = {

@@ -43,9 +43,9 @@ def is_offline() -> bool:
 def cached(url: str, name: str, sha256: str = "") -> Path:
     """The file `name` of the cache folder, fetched from `url` where it is not there yet.
 
-    sha256: how its hash begins, as far as that is known; else the hash is remembered at first use, and the file is held
-    to it from then on. Two processes that ask at once fetch it once.
-    Raises CheckpointError where it cannot be fetched or is another file.
+    sha256: how its hash begins, as far as that is known; else the hash is remembered at first use,
+    and the file is held to it from then on. Two processes that ask at once fetch it once. Raises
+    CheckpointError where it cannot be fetched or is another file.
     """
     path = cache_folder() / name
     try:
@@ -56,13 +56,15 @@ def cached(url: str, name: str, sha256: str = "") -> Path:
             _check(path, sha256)
     except OSError as error:
         raise CheckpointError(
-            f"{path}: {error.strerror or error}; make room, or choose another folder with OCTVIDEO_HOME"
+            f"{path}: {error.strerror or error}; make room, or choose another folder with"
+            " OCTVIDEO_HOME"
         ) from error
     return path
 
 
 def is_reachable(url: str, timeout: float = 5.0) -> bool:
-    """Does the server answer that it has the file? False after `timeout` seconds without an answer."""
+    """Does the server answer that it has the file? False after `timeout` seconds without an
+    answer."""
     request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "octvideo"})
     try:
         with urllib.request.build_opener().open(request, timeout=timeout):
@@ -99,7 +101,8 @@ def _fetch(url: str, path: Path, sha256: str) -> None:
                 part.unlink()
             elif error.code < 500:
                 raise CheckpointError(
-                    f"{url}: the server answered {error.code} {error.reason}; put the file at {path}"
+                    f"{url}: the server answered {error.code} {error.reason}; put the file at"
+                    f" {path}"
                 ) from error
             reason = f"{error.code} {error.reason}"
         except (
@@ -118,7 +121,8 @@ def _fetch(url: str, path: Path, sha256: str) -> None:
     if not found.startswith(sha256):
         part.unlink()
         raise CheckpointError(
-            f"{url}: its sha256 is {found[:16]}..., not {sha256}...; what came is another file, and was removed"
+            f"{url}: its sha256 is {found[:16]}..., not {sha256}...; what came is another file, and"
+            " was removed"
         )
     part.replace(path)
     _tag(part).unlink(missing_ok=True)

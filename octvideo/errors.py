@@ -1,4 +1,5 @@
-"""Mistakes that a user can make and mend. Tools print them as one line; any other exception is a bug."""
+"""Mistakes that a user can make and mend. Tools print them as one line; any other exception is a
+bug."""
 
 import errno
 import os
@@ -19,7 +20,8 @@ DEADLY = (signal.SIGTERM, signal.SIGHUP)
 
 
 def to_a_screen(text: str) -> str:
-    """The text without its middle where it is longer than a screen: what comes from outside has no length."""
+    """The text without its middle where it is longer than a screen: what comes from outside has no
+    length."""
     if len(text) <= SCREEN:
         return text
     return f"{text[: SCREEN // 2]} ... ({len(text):,} characters) ... {text[-SCREEN // 3 :]}"
@@ -50,10 +52,12 @@ class CheckpointError(OctvideoError):
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Wrap a tool's main: an OctvideoError becomes `error: <line>` on stderr and exit status 2, Ctrl-C status 130.
+    """Wrap a tool's main: an OctvideoError becomes `error: <line>` on stderr and exit status 2,
+    Ctrl-C status 130.
 
-    SIGTERM and SIGHUP end the process as they always do, with a line before. Where stdout cannot take what the tool
-    prints, status 1 follows a line; a reader that has gone (`| head`) needs none.
+    SIGTERM and SIGHUP end the process as they always do, with a line before. Where stdout cannot
+    take what the tool prints, status 1 follows a line; a reader that has gone (`| head`) needs
+    none.
     """
     with _a_line_before_death():
         try:
@@ -81,7 +85,8 @@ def say(line: str) -> None:
 
 
 def drop_stdout() -> None:
-    """Forget what stdout could not take, which Python would try again, and complain of, at its end."""
+    """Forget what stdout could not take, which Python would try again, and complain of, at its
+    end."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.stdout.flush()
@@ -110,7 +115,8 @@ def _a_line_before_death() -> Iterator[None]:
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
-    """The next step after an unknown name: the nearest known one, else `otherwise`, by default all that are known."""
+    """The next step after an unknown name: the nearest known one, else `otherwise`, by default all
+    that are known."""
     names = list(known)
     if close := get_close_matches(word, names, n=1, cutoff=0.5):
         return f"did you mean {close[0]}?"

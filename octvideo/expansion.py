@@ -1,4 +1,5 @@
-"""How large nested values are once every reference is followed: ten lines may stand for 8 ** 10 values."""
+"""How large nested values are once every reference is followed: ten lines may stand for 8 ** 10
+values."""
 
 import math
 import pickle
@@ -6,7 +7,8 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
-GROWTH = 4  # values, and bytes of tensors, per byte of file: tied weights are stored once and count twice
+# values, and bytes of tensors, per byte of file: tied weights are stored once and count twice
+GROWTH = 4
 
 
 class ExpansionError(Exception):
@@ -24,9 +26,11 @@ def items(value: Any) -> Iterable[Any]:
 
 
 def expanded_size(value: Any, inside: Callable[[Any], Iterable[Any]] = items) -> float:
-    """Values in nested containers; one that is referred to twice counts twice. Infinite where one holds itself.
+    """Values in nested containers; one that is referred to twice counts twice. Infinite where one
+    holds itself.
 
-    Takes as long as there are different containers, and no recursion. inside: what a container holds.
+    Takes as long as there are different containers, and no recursion. inside: what a container
+    holds.
     """
     sizes: dict[int, float] = {}
     stack: list[tuple[Any, bool]] = [(value, False)]
@@ -43,7 +47,8 @@ def expanded_size(value: Any, inside: Callable[[Any], Iterable[Any]] = items) ->
 
 
 class BoundedUnpickler(pickle._Unpickler):
-    """An unpickler that allocates no more than a small multiple of the file. A subclass says what may be built.
+    """An unpickler that allocates no more than a small multiple of the file. A subclass says what
+    may be built.
 
     It is the one in Python, because the one in C allocates what an opcode claims.
     """
@@ -53,7 +58,8 @@ class BoundedUnpickler(pickle._Unpickler):
         self._left = GROWTH * num_bytes + 1000  # values that may still be copied
 
     def charge(self, value: Any) -> None:
-        """Of a value that is about to be copied, which a few bytes of pickle could ask for a million times."""
+        """Of a value that is about to be copied, which a few bytes of pickle could ask for a
+        million times."""
         self._left -= len(value)
         if self._left < 0:
             raise ExpansionError

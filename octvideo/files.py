@@ -1,4 +1,5 @@
-"""Files that appear whole or not at all. Paths go through iopath, so a registered handler (object storage) works."""
+"""Files that appear whole or not at all. Paths go through iopath, so a registered handler (object
+storage) works."""
 
 import json
 import os
@@ -24,7 +25,8 @@ def shipped_folder(name: str) -> Path:
 
 
 def what_is_missing(path: str | Path, kind: str = "file") -> str:
-    """ "there is no folder /a/b", the first that is missing on the way to `path`; else "there is no such file"."""
+    """ "there is no folder /a/b", the first that is missing on the way to `path`; else "there is no
+    such file"."""
     if not is_local(str(path)):
         return f"there is no such {kind}"
     missing = [folder for folder in Path(path).parents if not folder.exists()]
@@ -48,26 +50,28 @@ def writing(path: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); what was written before is whole. "
-            "Make room there, and the same command continues"
+            f"{path}: cannot be written ({error.strerror or error}); what was written before is"
+            " whole. Make room there, and the same command continues"
         ) from error
 
 
 def require_handler(path: str) -> None:
-    """Raise OctvideoError for a path with a scheme that nothing handles: iopath would take it for a local folder."""
+    """Raise OctvideoError for a path with a scheme that nothing handles: iopath would take it for a
+    local folder."""
     if not is_local(path) and not any(path.startswith(known) for known in g_pathmgr._path_handlers):
         scheme = path.partition("://")[0]
         raise OctvideoError(
-            f"{path}: nothing can write to {scheme}://; register a handler for it with iopath's g_pathmgr, "
-            "or choose a local OUTPUT_DIR"
+            f"{path}: nothing can write to {scheme}://; register a handler for it with iopath's"
+            " g_pathmgr, or choose a local OUTPUT_DIR"
         )
 
 
 def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
-    """Call write(file); then either all of it stands under `path`, on the disk, or what stood there before.
+    """Call write(file); then either all of it stands under `path`, on the disk, or what stood there
+    before.
 
-    Object stores show a file when it is closed, so only local files take the way over a temporary name, which nobody
-    else has. Raises OutputError.
+    Object stores show a file when it is closed, so only local files take the way over a temporary
+    name, which nobody else has. Raises OutputError.
     """
     require_handler(path)
     with writing(path):
@@ -81,7 +85,8 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
 
 @contextmanager
 def appears_whole(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`: the file written there becomes `path`, on the disk; after an error it is gone."""
+    """A temporary name beside `path`: the file written there becomes `path`, on the disk; after an
+    error it is gone."""
     temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}{UNFINISHED}")
     try:
         yield temporary
@@ -111,14 +116,16 @@ def is_unfinished(name: str) -> bool:
 
 
 def append_json_line(path: Path, record: Any) -> None:
-    """The line is with the operating system when this returns: it outlives the process, if not a power cut."""
+    """The line is with the operating system when this returns: it outlives the process, if not a
+    power cut."""
     # The newline comes first: it also ends a line that a kill cut short.
     with path.open("ab", buffering=0) as file:
         file.write(b"\n" + json.dumps(record).encode())
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file, in order, without the lines that a kill cut short. Without a file there are none."""
+    """The objects of a file, in order, without the lines that a kill cut short. Without a file
+    there are none."""
     if not path.is_file():
         return
     with path.open("rb") as file:
@@ -134,7 +141,8 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
 def make_output_folder(folder: str) -> None:
     """Create the folder and prove that it can be written to. Raises OctvideoError."""
     require_handler(folder)
-    probe = f"{folder}/.write_test_{uuid4().hex}"  # of this process alone: all ranks probe one folder at a time
+    # of this process alone: all ranks probe one folder at a time
+    probe = f"{folder}/.write_test_{uuid4().hex}"
     try:
         g_pathmgr.mkdirs(folder)
         with g_pathmgr.open(probe, "wb") as file:
@@ -149,6 +157,7 @@ def make_output_folder(folder: str) -> None:
 
 
 def csv_text(text: str) -> str:
-    """Text from outside as a cell: control characters are escaped, and what a spreadsheet would run gets a quote."""
+    """Text from outside as a cell: control characters are escaped, and what a spreadsheet would run
+    gets a quote."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return f"'{shown}" if shown.lstrip().startswith(("=", "+", "-", "@")) else shown

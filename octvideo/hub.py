@@ -1,6 +1,8 @@
-"""Networks on the Hugging Face Hub: hf://user/name, hf://user/name@revision. Needs huggingface_hub (extra [hub]).
+"""Networks on the Hugging Face Hub: hf://user/name, hf://user/name@revision. Needs huggingface_hub
+(extra [hub]).
 
-HF_ENDPOINT, HF_TOKEN, HF_HOME: as everywhere. OCTVIDEO_OFFLINE: only what was fetched before is used.
+HF_ENDPOINT, HF_TOKEN, HF_HOME: as everywhere. OCTVIDEO_OFFLINE: only what was fetched before is
+used.
 """
 
 import re
@@ -32,7 +34,8 @@ def fetch(address: str, file_name: str) -> Path:
 
 
 def push(folder: str | Path, address: str, *, private: bool = False) -> str:
-    """Upload a folder as a repository, which is made where it is not there; returns the address of its page.
+    """Upload a folder as a repository, which is made where it is not there; returns the address of
+    its page.
 
     address: "user/name" or "hf://user/name". Raises CheckpointError where the Hub refuses.
     """
@@ -71,8 +74,8 @@ def _reason(error: Any) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403, 404):
         return (
-            f"the Hub answered {status}: there is no such repository or file, or it is not open to you; "
-            "check the name, or log in (hf auth login, or HF_TOKEN)"
+            f"the Hub answered {status}: there is no such repository or file, or it is not open to"
+            " you; check the name, or log in (hf auth login, or HF_TOKEN)"
         )
     text = " ".join(str(error).split())[:300] or type(error).__name__
     return f"cannot be reached ({text}); with OCTVIDEO_OFFLINE, what was fetched before is used"

@@ -22,9 +22,11 @@ logger = logging.getLogger("octvideo")
 
 @contextmanager
 def only_writer(folder: str) -> Iterator[None]:
-    """Make the folder and be the only one that writes to it; raises OctvideoError, which names who does.
+    """Make the folder and be the only one that writes to it; raises OctvideoError, which names who
+    does.
 
-    The system drops the lock of a process that ends, however it ends, so one that was left behind is taken over. An
+    The system drops the lock of a process that ends, however it ends, so one that was left behind
+    is taken over. An
     object store has no locks: there the caller sees to it.
     """
     make_output_folder(folder)
@@ -58,7 +60,8 @@ def _locked(path: str, folder: str) -> int:
                 return descriptor  # a file system without locks: the file's content has to do
             os.close(descriptor)
             raise OctvideoError(
-                f"{folder}: in use by {_owner(owner)}; wait for it, stop it, or choose another OUTPUT_DIR"
+                f"{folder}: in use by {_owner(owner)}; wait for it, stop it, or choose another"
+                " OUTPUT_DIR"
             ) from None
         if _is_ours(descriptor, path):
             return descriptor

@@ -1,8 +1,9 @@
-"""Reader of pickles that hold dicts of numpy arrays, as Caffe2's model zoos do; nothing in them is executed.
+"""Reader of pickles that hold dicts of numpy arrays, as Caffe2's model zoos do; nothing in them is
+executed.
 
-The pickle is run with stand-ins of this module: no numpy function is called with what a file says, an array is made
-of bytes that were read, and every opcode that could build anything else is refused. Memory stays within a small
-multiple of the file's size.
+The pickle is run with stand-ins of this module: no numpy function is called with what a file says,
+an array is made of bytes that were read, and every opcode that could build anything else is
+refused. Memory stays within a small multiple of the file's size.
 """
 
 import io
@@ -72,7 +73,8 @@ def read_numpy_pickle(path: str) -> dict[str, Any]:
 
 
 class _Dtype:
-    """Stands for numpy.dtype: a kind with bytes per number, and the byte order that BUILD gives it."""
+    """Stands for numpy.dtype: a kind with bytes per number, and the byte order that BUILD gives
+    it."""
 
     def __init__(self, kind: Any, *_: Any) -> None:
         if str(kind) not in DTYPES:
@@ -171,7 +173,8 @@ def _text(key: Any) -> str:
 
 
 def _finished(value: Any, depth: int = 0) -> Any:
-    """Arrays for the stand-ins, in dicts, lists and tuples as deep as any weights file nests them."""
+    """Arrays for the stand-ins, in dicts, lists and tuples as deep as any weights file nests
+    them."""
     if depth > 8:
         raise _RefusedError("values nested more than 8 deep")
     if isinstance(value, dict):

@@ -1,6 +1,7 @@
 """Tables 1-6 of the paper: what they print, and what the networks here count.
 
-Nothing is typed in but the printed values. Where the paper leaves something open, `reading` says how it is read here.
+Nothing is typed in but the printed values. Where the paper leaves something open, `reading` says
+how it is read here.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +27,8 @@ QUANTITIES: dict[str, Callable[[Complexity], float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A row: `create_model(model, **options)` on an input of `shape`, and the quantities that are printed for it."""
+    """A row: `create_model(model, **options)` on an input of `shape`, and the quantities that are
+    printed for it."""
 
     table: int
     row: str
@@ -39,7 +41,8 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One printed value beside ours; `computed` is None where there is no such network, and `reading` says why."""
+    """One printed value beside ours; `computed` is None where there is no such network, and
+    `reading` says why."""
 
     table: int
     row: str
@@ -190,7 +193,8 @@ def networks() -> Iterator[Network]:
 
 
 def layer_results() -> Iterator[Result]:
-    """Table 1, counted on a 3x3 layer of 64 channels; alpha = 1 is no layer, and its row is the formula."""
+    """Table 1, counted on a 3x3 layer of 64 channels; alpha = 1 is no layer, and its row is the
+    formula."""
     reading = "a 3x3 layer of 64 channels"
     plain = count(_Layer(0), (64, 56, 56))
     for alpha, printed in TABLE_1.items():
@@ -209,7 +213,8 @@ def layer_results() -> Iterator[Result]:
 
 
 def network_results(network: Network, *, traced: bool) -> Iterator[Result]:
-    """A row's printed quantities beside ours; `traced`: torch's count must agree with the closed form."""
+    """A row's printed quantities beside ours; `traced`: torch's count must agree with the closed
+    form."""
     reading = network.reading
     cost = None
     try:
@@ -228,7 +233,8 @@ def network_results(network: Network, *, traced: bool) -> Iterator[Result]:
 
 
 def results(*, traced: bool, tables: Collection[int] = TABLES) -> Iterator[Result]:
-    """Every printed value of these tables, one after another. `traced` counts every network by torch too."""
+    """Every printed value of these tables, one after another. `traced` counts every network by
+    torch too."""
     if 1 in tables:
         yield from layer_results()
     for network in networks():

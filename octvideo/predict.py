@@ -1,4 +1,5 @@
-"""What `octvideo predict` does: names for many videos, in rows or with features, or drawn over one of them."""
+"""What `octvideo predict` does: names for many videos, in rows or with features, or drawn over one
+of them."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -39,10 +40,12 @@ __all__ = [
 
 
 def videos_of(video: str | Path) -> list[VideoEntry]:
-    """A file as it is, fetched where it has an address, all videos below a folder, or those of a list.
+    """A file as it is, fetched where it has an address, all videos below a folder, or those of a
+    list.
 
-    Lists end in .txt, .csv, .tsv or .lst, with or without labels. Raises DataError for a path that is not there
-    or holds none, and for an address that cannot be fetched, ListError for a line that cannot be used.
+    Lists end in .txt, .csv, .tsv or .lst, with or without labels. Raises DataError for a path that
+    is not there or holds none, and for an address that cannot be fetched, ListError for a line that
+    cannot be used.
     """
     path = Path(local_path(video))
     if not path.exists():
@@ -59,7 +62,7 @@ def _listed(path: Path) -> list[VideoEntry]:
         return list(read_list(path))
     except ListError:
         # Lines without a label are no `path label`; with another fault they are none of either.
-        videos = list(read_list(path, format="unlabelled"))
+        videos = list(read_list(path, format="unlabeled"))
     if any(Path(video.path).suffix.lower() in VIDEO_SUFFIXES for video in videos):
         return videos
     return list(read_list(path))
@@ -68,7 +71,8 @@ def _listed(path: Path) -> list[VideoEntry]:
 def run(
     recognizer: Recognizer, videos: list[VideoEntry], how: How, files: OutputFiles
 ) -> Iterator[NamedVideo]:
-    """Videos as they are done, with a bar that knows the time left; see `Recognizer.predict_many`."""
+    """Videos as they are done, with a bar that knows the time left; see
+    `Recognizer.predict_many`."""
     with _bar(len(videos)) as bar:
         yield from run_many(recognizer, videos, how, files, _shown_on(bar))
 
@@ -123,7 +127,7 @@ def write_named_video(
     """
     info, times = look_at(video)
     timeline = recognizer.timeline(
-        _counted(video, info.num_frames, "recognise"),
+        _counted(video, info.num_frames, "recognize"),
         window_seconds=window_seconds,
         stride_seconds=stride_seconds,
         fps=info.fps,

@@ -1,6 +1,7 @@
-"""A trained network as a folder to publish, which `octvideo.load(folder)` reads and the Hugging Face Hub shows.
+"""A trained network as a folder to publish, which `octvideo.load(folder)` reads and the Hugging
+Face Hub shows.
 
-model.safetensors   the weights, and all that is needed to use them: network, classes, input, settings
+model.safetensors   the weights, with all that is needed to use them: network, classes, input
 config.yaml         the settings of the training
 classes.txt         a class a line, in the order of the labels
 input.json          what the weights assume of a clip
@@ -51,14 +52,16 @@ def write_card(
 ) -> Path:
     """Write the folder and return the path of its model card.
 
-    results: a results.json of these weights; by default that of the checkpoint's run, where there is one. Folders on
-    this machine, which settings name, are cut to their last part. Raises CheckpointError for weights that say neither
-    network nor classes, DataError for results of other weights.
+    results: a results.json of these weights; by default that of the checkpoint's run, where there
+    is one. Folders on this machine, which settings name, are cut to their last part. Raises
+    CheckpointError for weights that say neither network nor classes, DataError for results of other
+    weights.
     """
     checkpoint = read_weights(checkpoint_path)
     if not (checkpoint.network and checkpoint.class_names and checkpoint.input.num_frames):
         raise CheckpointError(
-            f"{checkpoint_path}: does not say its video network, classes and input; convert it (`octvideo convert`)"
+            f"{checkpoint_path}: does not say its video network, classes and input; convert it"
+            " (`octvideo convert`)"
         )
     folder = Path(folder)
     name = name or folder.resolve().name
@@ -118,7 +121,10 @@ def _body(checkpoint: Checkpoint, card: Card, sha256: str) -> Iterator[str]:
     cost = count(network_of(checkpoint), (3, seen.num_frames or 1, size, size))
     alpha = network.get("alpha", 0)
     yield f"# {card.name}\n"
-    yield f"{network['name']}{f' with octave ratio alpha = {alpha:g}' if alpha else ''}, trained with octvideo.\n"
+    yield (
+        f"{network['name']}{f' with octave ratio alpha = {alpha:g}' if alpha else ''}, trained with"
+        " octvideo.\n"
+    )
     yield from _accuracy(card.results or {})
     yield "## Use\n"
     yield "```python\nimport octvideo\n"
@@ -133,8 +139,8 @@ def _body(checkpoint: Checkpoint, card: Card, sha256: str) -> Iterator[str]:
     yield f"| parameters | {cost.parameters / 1e6:.2f} M |"
     yield f"| multiply-adds of one view | {cost.macs / 1e9:.2f} G |"
     yield (
-        f"| input | {seen.num_frames} frames, stride {seen.sampling_rate}, at {seen.target_fps:g} frames per second, "
-        f"{size} x {size} of a short side of {seen.short_side or size} |"
+        f"| input | {seen.num_frames} frames, stride {seen.sampling_rate}, at {seen.target_fps:g}"
+        f" frames per second, {size} x {size} of a short side of {seen.short_side or size} |"
     )
     yield f"| mean, standard deviation | {_numbers(seen.mean)}; {_numbers(seen.std)} |"
     yield f"| output | {'a probability per class' if checkpoint.multi_label else 'one class'} |"
@@ -162,11 +168,14 @@ def _accuracy(results: Mapping[str, Any]) -> Iterator[str]:
     elif "map" in results:
         yield f"mAP {100 * results['map']:.2f} %: {where}.\n"
     else:
-        yield "These weights were not tested: `octvideo test --checkpoint ...`, then export again.\n"
+        yield (
+            "These weights were not tested: `octvideo test --checkpoint ...`, then export again.\n"
+        )
 
 
 def _data_facts(checkpoint: Checkpoint, results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Fingerprints: of a list's names and labels, by which two runs can tell that they used one list."""
+    """Fingerprints: of a list's names and labels, by which two runs can tell that they used one
+    list."""
     data = checkpoint.training.get("data")
     if isinstance(data, dict):
         yield (
@@ -180,7 +189,8 @@ def _data_facts(checkpoint: Checkpoint, results: Mapping[str, Any]) -> Iterator[
 
 
 def _results_of(checkpoint: Path, given: str | Path) -> dict[str, Any]:
-    """The results of a checkpoint, {} where its run has none; those of other weights are refused or left out."""
+    """The results of a checkpoint, {} where its run has none; those of other weights are refused or
+    left out."""
     path = Path(given) if given else checkpoint.parent.parent / "results.json"
     if not given and not path.is_file():
         return {}

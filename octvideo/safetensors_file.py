@@ -1,4 +1,5 @@
-"""Files of safetensors: tensors and text, no code. A checkpoint's other values stand in the metadata as JSON.
+"""Files of safetensors: tensors and text, no code. A checkpoint's other values stand in the
+metadata as JSON.
 
 model_state  the tensors of the file, by name
 meta, cfg    under the metadata's key "octvideo", as they stand in a .pyth
@@ -24,14 +25,16 @@ MAX_HEADER = 100_000_000  # the library's own limit
 
 
 def is_safetensors(start: bytes) -> bool:
-    """Do these first 9 bytes or more begin a file of safetensors: the length of a header, and its brace?"""
+    """Do these first 9 bytes or more begin a file of safetensors: the length of a header, and its
+    brace?"""
     if len(start) < 9 or start[8:9] != b"{":
         return False
     return struct.unpack("<Q", start[:8])[0] <= MAX_HEADER
 
 
 def read_safetensors(path: str) -> dict[str, Any]:
-    """{"model_state": tensors by name}, and what else a checkpoint of this package carried ("meta", "cfg", "epoch").
+    """{"model_state": tensors by name}, and what else a checkpoint of this package carried ("meta",
+    "cfg", "epoch").
 
     Raises CheckpointError for a file that is missing or damaged.
     """
@@ -50,7 +53,8 @@ def read_safetensors(path: str) -> dict[str, Any]:
 
 
 def write_safetensors(path: str, checkpoint: Mapping[str, Any]) -> None:
-    """The weights of a checkpoint, of their moving average where there is one, and what it says of them."""
+    """The weights of a checkpoint, of their moving average where there is one, and what it says of
+    them."""
     weights: Mapping[str, Tensor] = checkpoint.get("ema_state") or checkpoint["model_state"]
     # Two names of one tensor, and memory formats, do not exist in such a file.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}

@@ -1,9 +1,10 @@
 """What a file of `torch.save` would make torch allocate, found out before torch reads it.
 
-`torch.load(weights_only=True)` runs no code, but it believes sizes: 300 bytes of pickle may ask for gigabytes. Here the
-pickle is run with inert stand-ins for everything that it may build. Refused are records that are compressed or shorter
-than their tensors, tensors that hold more numbers than their storage, and values that are repeated without bound. What
-torch then allocates is a small multiple of the file's size.
+`torch.load(weights_only=True)` runs no code, but it believes sizes: 300 bytes of pickle may ask for
+gigabytes. Here the pickle is run with inert stand-ins for everything that it may build. Refused are
+records that are compressed or shorter than their tensors, tensors that hold more numbers than their
+storage, and values that are repeated without bound. What torch then allocates is a small multiple
+of the file's size.
 """
 
 import io
@@ -63,7 +64,8 @@ class _Tensor(int):
 
 
 def check_bounds(file: IO[bytes], path: str) -> None:
-    """Raise CheckpointError for a file that would take more memory than its size explains. Rewinds `file`."""
+    """Raise CheckpointError for a file that would take more memory than its size explains. Rewinds
+    `file`."""
     num_bytes = file.seek(0, 2)
     file.seek(0)
     is_zip = file.read(4) == b"PK\x03\x04"
@@ -181,7 +183,8 @@ class _DryRun(BoundedUnpickler):
         return _Storage(num_bytes, size)
 
     def build(self) -> None:
-        """BUILD gives attributes to what is on the stack: only ordered dicts and tensors may have some."""
+        """BUILD gives attributes to what is on the stack: only ordered dicts and tensors may have
+        some."""
         state = self.stack.pop()  # type: ignore[attr-defined]
         if not isinstance(self.stack[-1], OrderedDict | _Tensor):  # type: ignore[attr-defined]
             raise _NotPlainError("an object with a state")
@@ -190,14 +193,16 @@ class _DryRun(BoundedUnpickler):
     dispatch = BoundedUnpickler.dispatch | {pickle.BUILD[0]: build}  # type: ignore[assignment]
 
     def finish(self, value: Any, num_bytes: int) -> None:
-        """Refuse values that are nested without end, or that repeat each other more than the file is long."""
+        """Refuse values that are nested without end, or that repeat each other more than the file
+        is long."""
         if self._tensor_bytes > GROWTH * num_bytes + SLACK:
             raise _TooLargeError(f"it describes {self._tensor_bytes:,} bytes of tensors")
         if expanded_size(value) > GROWTH * num_bytes + 1000:
             raise ExpansionError
 
     def _copying(self, make: Callable[..., Any]) -> Callable[..., Any]:
-        """`make`, which copies what it is given: a few bytes of pickle could do that a million times."""
+        """`make`, which copies what it is given: a few bytes of pickle could do that a million
+        times."""
 
         def charged(*values: Any) -> Any:
             for value in values:

@@ -17,8 +17,8 @@ from octvideo.torch_bounds import check_bounds
 def read_torch_file(path: str) -> dict[str, Any]:
     """The dict that a file of `torch.save` holds, tensors on the CPU; nothing in it is executed.
 
-    Raises CheckpointError for a file that is missing, damaged, holds code, asks for more memory than its size explains
-    (`torch_bounds`), or is no dict.
+    Raises CheckpointError for a file that is missing, damaged, holds code, asks for more memory
+    than its size explains (`torch_bounds`), or is no dict.
     """
     if Path(path).exists() and not Path(path).is_file():
         raise CheckpointError(f"{path}: is not a file; name the checkpoint itself")
@@ -33,7 +33,8 @@ def read_torch_file(path: str) -> dict[str, Any]:
         raise CheckpointError(f"{path}: {what_is_missing(path)}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: refused, it is no checkpoint of tensors and plain values; loading anything else could run code"
+            f"{path}: refused, it is no checkpoint of tensors and plain values; loading anything"
+            " else could run code"
         ) from error
     # What a torn or forged file makes the reader raise has no end.
     except Exception as error:
@@ -45,7 +46,8 @@ def read_torch_file(path: str) -> dict[str, Any]:
 
 
 def write_torch_file(path: str, content: dict[str, Any]) -> None:
-    """Write a dict under `path`, making its folder. Whatever goes wrong, a file that stood there stays as it was."""
+    """Write a dict under `path`, making its folder. Whatever goes wrong, a file that stood there
+    stays as it was."""
     try:
         g_pathmgr.mkdirs(posixpath.dirname(path) or ".")
         write_atomically(path, lambda file: torch.save(content, file))

@@ -1,4 +1,5 @@
-"""What `octvideo visualize` draws: each function writes its pictures into a folder and returns their paths."""
+"""What `octvideo visualize` draws: each function writes its pictures into a folder and returns
+their paths."""
 
 import json
 import statistics
@@ -27,7 +28,8 @@ from octvideo.report.tradeoff import Point, draw_tradeoff
 def draw_frequency(
     recognizers: dict[str, Recognizer], videos: Sequence[Path], layer: str, folder: Path
 ) -> list[Path]:
-    """The paper's Fig. 4: energy spectra of the groups of `layer`, of each network by name, mean over the videos."""
+    """The paper's Fig. 4: energy spectra of the groups of `layer`, of each network by name, mean
+    over the videos."""
     spectra: dict[str, Spectrum] = {}
     for name, recognizer in recognizers.items():
         for group, spectrum in _mean_spectra(recognizer, videos, layer).items():
@@ -40,7 +42,8 @@ def draw_frequency(
 
 
 def draw_octave(recognizer: Recognizer, video: Path, layer: str, folder: Path) -> list[Path]:
-    """High and low maps of an octave convolution and what each path adds, for the middle clip of a video."""
+    """High and low maps of an octave convolution and what each path adds, for the middle clip of a
+    video."""
     frames, inputs = recognizer.clip(video)
     path = folder / f"octave_{layer}.png"
     maps = path_maps(recognizer.model, inputs, layer)
@@ -51,7 +54,8 @@ def draw_octave(recognizer: Recognizer, video: Path, layer: str, folder: Path) -
 def draw_gradcam(
     recognizer: Recognizer, video: Path, layer: str, folder: Path, class_name: str | None = None
 ) -> list[Path]:
-    """Where the evidence for a class (by default the most probable) lies: a film strip and an mp4 per octave.
+    """Where the evidence for a class (by default the most probable) lies: a film strip and an mp4
+    per octave.
 
     layer: "" for the last stage that has enough positions.
     """
@@ -59,7 +63,8 @@ def draw_gradcam(
     names = recognizer.class_names
     if class_name is not None and class_name not in names:
         raise ConfigError(
-            f"there is no class {class_name!r} in this checkpoint; it knows {', '.join(names[:8])}, ..."
+            f"there is no class {class_name!r} in this checkpoint; it knows"
+            f" {', '.join(names[:8])}, ..."
         )
     with torch.no_grad():
         scores = recognizer.model(inputs).softmax(1)[0]
@@ -83,7 +88,8 @@ def draw_gradcam(
 def draw_clips(
     batches: Iterator[Any], class_names: Sequence[str], count: int, folder: Path
 ) -> list[Path]:
-    """What training feeds the network, augmentation included: a row of frames per clip of a loader's batches."""
+    """What training feeds the network, augmentation included: a row of frames per clip of a
+    loader's batches."""
     rows: list[tuple[str, NDArray[np.uint8]]] = []
     for batch in batches:
         for clip, target, name in zip(batch.inputs, batch.targets, batch.paths, strict=True):
@@ -101,10 +107,11 @@ def draw_clips(
 
 
 def draw_runs(results: Sequence[Path], folder: Path) -> list[Path]:
-    """Accuracy against GFLOPs of finished runs (results.json files), with the paper's points beside them.
+    """Accuracy against GFLOPs of finished runs (results.json files), with the paper's points beside
+    them.
 
-    Runs of one network are one point, their mean, with the standard deviation over them; where no network has several,
-    each has the 95 % interval of its videos.
+    Runs of one network are one point, their mean, with the standard deviation over them; where no
+    network has several, each has the 95 % interval of its videos.
     """
     path = folder / "tradeoff.png"
     points = [_point(file) for file in results]
@@ -116,7 +123,8 @@ def draw_runs(results: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def over_seeds(points: Sequence[Point]) -> list[Point]:
-    """The mean of the points of one network and alpha, with an error bar of one standard deviation."""
+    """The mean of the points of one network and alpha, with an error bar of one standard
+    deviation."""
     groups: dict[tuple[str, float, float], list[float]] = {}
     for p in points:
         groups.setdefault((p.family, p.alpha, p.gflops), []).append(p.accuracy)

@@ -1,4 +1,5 @@
-"""What programs put around weights: containers in a file, and prefixes before every name. One rule takes them off.
+"""What programs put around weights: containers in a file, and prefixes before every name. One rule
+takes them off.
 
 {"state_dict": {"module._orig_mod.conv1.weight": ...}, "epoch": 3}  ->  {"conv1.weight": ...}
 """
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from octvideo.errors import CheckpointError
 
-# Where files keep weights: this package and PySlowFast; torchvision, timm, Lightning, examples of PyTorch; Caffe2.
+# Where files keep weights: this package and PySlowFast; torchvision, timm, Lightning, examples of
+# PyTorch; Caffe2.
 CONTAINERS = (
     *("model_state", "model_state_dict", "state_dict", "model", "module", "weights"),
     "blobs",
@@ -19,7 +21,8 @@ CONTAINERS = (
 AVERAGES = ("ema_state", "model_ema", "state_dict_ema", "ema")  # and moving averages of them
 # What wrappers put before every name: DDP and AveragedModel, torch.compile, Lightning.
 PREFIXES = ("module.", "_orig_mod.", "model.")
-# What FSDP and recomputation put before the names of the modules that they wrap, wherever these stand.
+# What FSDP and recomputation put before the names of the modules that they wrap, wherever these
+# stand.
 INFIXES = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 COUNTERS = ("n_averaged",)  # of AveragedModel; no weight
 # Files of a Caffe2 network hold momenta and counters too.
@@ -34,7 +37,8 @@ def find(content: Mapping[str, Any], keys: Sequence[str]) -> str | None:
 
 
 def unwrap(content: Mapping[str, Any]) -> tuple[State, list[str]]:
-    """The tensors in nested containers, without what wrappers put before their names; and what was taken off."""
+    """The tensors in nested containers, without what wrappers put before their names; and what was
+    taken off."""
     removed: list[str] = []
     while key := find(content, (*AVERAGES, *CONTAINERS)):
         removed.append(key)
@@ -51,7 +55,8 @@ def unwrap(content: Mapping[str, Any]) -> tuple[State, list[str]]:
 
 
 def without_prefixes(tensors: Mapping[str, Tensor]) -> tuple[State, list[str]]:
-    """Without the prefixes that stand before all names, in whatever order and number, and `INFIXES`; and which."""
+    """Without the prefixes that stand before all names, in whatever order and number, and
+    `INFIXES`; and which."""
     names = "\n".join(tensors)
     removed = [text for text in INFIXES if text in names]
     state = dict(tensors)
@@ -71,7 +76,8 @@ def _common_prefix(state: Collection[str]) -> str:
 
 
 def clear_names(tensors: Mapping[str, Tensor], texts: Sequence[str]) -> tuple[State, list[str]]:
-    """Without these texts, wherever they stand in a name, and without the prefixes that come to light; and which."""
+    """Without these texts, wherever they stand in a name, and without the prefixes that come to
+    light; and which."""
     removed, state = [], dict(tensors)
     for text in texts:
         if text and any(text in name for name in state):
@@ -87,6 +93,6 @@ def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             count = int((~tensor.isfinite()).sum())
             raise CheckpointError(
-                f"{source}: {name} has {count} of {tensor.numel()} values that are NaN or infinite; "
-                "take an earlier checkpoint"
+                f"{source}: {name} has {count} of {tensor.numel()} values that are NaN or infinite;"
+                " take an earlier checkpoint"
             )

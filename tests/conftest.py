@@ -1,4 +1,5 @@
-"""Shared fixtures: one seed per test, one torch thread, and the optional measurement data beside the checkout."""
+"""Shared fixtures: one seed per test, one torch thread, and the optional measurement data beside
+the checkout."""
 
 import gc
 import logging
@@ -23,8 +24,8 @@ SKIP_REASONS = (
     "no torchcodec",
 )
 
-# Triton asks for it wherever a kernel is defined, those of its own library included: before anything
-# imports Triton. On a GPU the kernels are compiled, and tests/cuda compares them.
+# Triton asks for it wherever a kernel is defined, those of its own library included: before
+# anything imports Triton. On a GPU the kernels are compiled, and tests/cuda compares them.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
@@ -47,7 +48,8 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
-    """Tools that run in this process set up the log; their handlers would go on in the next test."""
+    """Tools that run in this process set up the log; their handlers would go on in the next
+    test."""
     logger = logging.getLogger("octvideo")
     before = logger.handlers[:], logger.level, logger.propagate
     yield

@@ -161,7 +161,8 @@ TABLE_6 = [network for network in networks() if network.table == 6]
     "network", TABLE_6, ids=lambda n: f"{n.row} {n.options.get('nonlocal_on', '')}"
 )
 def test_table_6_is_met(network: Network):
-    """Baselines within 0.3 %, octave rows within 1 %; .5 within 4 %; with non-local blocks in both readings."""
+    """Baselines within 0.3 %, octave rows within 1 %; .5 within 4 %; with non-local blocks in both
+    readings."""
     (row,) = network_results(network, traced=False)
 
     bound = 0.01 if "alpha" in network.options else 0.003

@@ -177,7 +177,8 @@ def test_where_files_are_kept(variables, folder, monkeypatch):
 
 
 def test_two_processes_that_ask_at_once_fetch_it_once(server):
-    """The second one waits for the first, and finds the file; the connection breaks off in between."""
+    """The second one waits for the first, and finds the file; the connection breaks off in
+    between."""
     server.cuts = [100_000]
     ask = f"from octvideo.download import cached; print(cached({server.url!r}, 'weights/a.pth'))"
 

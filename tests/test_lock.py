@@ -1,4 +1,5 @@
-"""One writer per output folder, whoever comes second is told, and what a dead one left is taken over."""
+"""One writer per output folder, whoever comes second is told, and what a dead one left is taken
+over."""
 
 import json
 import logging

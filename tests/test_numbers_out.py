@@ -1,4 +1,5 @@
-"""What leaves the package: no number that is none, no cell that a spreadsheet runs, no line of another width."""
+"""What leaves the package: no number that is none, no cell that a spreadsheet runs, no line of
+another width."""
 
 import csv
 
@@ -8,7 +9,7 @@ import torch
 
 import octvideo
 from octvideo.data.lists.video_list import read_list
-from octvideo.engine.evaluation.results import Evaluation, summarise, write_results
+from octvideo.engine.evaluation.results import Evaluation, summarize, write_results
 from octvideo.engine.prediction.named import NamedVideo, Prediction
 from octvideo.engine.prediction.outputs import prediction_row
 from octvideo.engine.prediction.rows import CsvLines
@@ -35,7 +36,7 @@ def test_predictions_of_unread_and_hostile_videos_are_as_wide_as_the_header(tmp_
     evaluation = Evaluation(paths, [(0,), (1,), (1,)], {"1x1": scores}, {1: "no file"})
     names = ["=HYPERLINK(1)", "b"]
 
-    write_results(tmp_path, evaluation, summarise(evaluation, names, {}))
+    write_results(tmp_path, evaluation, summarize(evaluation, names, {}))
 
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.reader(file))

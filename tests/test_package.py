@@ -38,8 +38,12 @@ def test_importing_the_package_imports_no_decoder_and_no_tensorboard():
 
 
 def test_importing_the_package_costs_little_beyond_torch():
-    """CPU seconds of this process alone, the best of five: .3 is the bound, so that a busy machine does not fail it."""
-    code = "import torch, time; t = time.process_time(); import octvideo; print(time.process_time() - t)"
+    """CPU seconds of this process alone, the best of five: .3 is the bound, so that a busy machine
+    does not fail it."""
+    code = (
+        "import torch, time; t = time.process_time(); import octvideo; print(time.process_time()"
+        " - t)"
+    )
 
     assert min(float(_python(code)) for _ in range(5)) < 0.3
 

@@ -1,4 +1,5 @@
-"""`octvideo.batch.Predictor`: rows in, rows out, in any process; and the recipes of docs/recipes."""
+"""`octvideo.batch.Predictor`: rows in, rows out, in any process; and the recipes of
+docs/recipes."""
 
 import json
 import pickle

@@ -1,4 +1,5 @@
-"""A trained network as a folder that others load, with a card that says what it is and how well it does."""
+"""A trained network as a folder that others load, with a card that says what it is and how well it
+does."""
 
 import json
 import sys
@@ -73,7 +74,10 @@ def test_the_card_says_accuracy_data_license_and_command(run, tmp_path):
     assert facts["license"] == "cc-by-4.0"
     assert facts["model-index"][0]["results"][0]["metrics"][0]["value"] == 62.5
     for said in (
-        "Top-1 62.50 % (95 % interval 47.5 to 77.5), top-5 90.00 %: 40 videos of mine/test.csv, 10x3",
+        (
+            "Top-1 62.50 % (95 % interval 47.5 to 77.5), top-5 90.00 %: 40 videos of mine/test.csv,"
+            " 10x3"
+        ),
         "fingerprint 0123456789abcdef",
         "license of the weights | cc-by-4.0",
         "octvideo predict --model mine --video video.mp4",

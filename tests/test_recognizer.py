@@ -64,7 +64,7 @@ def test_a_file_an_array_and_a_stream_of_frames_are_one_video(recognizer, video,
 
 
 @pytest.mark.slow
-def test_an_optimised_recogniser_gives_the_same_scores_for_any_number_of_views(
+def test_an_optimized_recognizer_gives_the_same_scores_for_any_number_of_views(
     tiny_checkpoint, frames
 ):
     recognizer = octvideo.load(tiny_checkpoint, device="cpu")
@@ -90,7 +90,8 @@ def test_the_score_of_two_clips_is_the_mean_of_theirs(recognizer, frames):
 
 
 def _views(recognizer: octvideo.recognizer.Recognizer, clip: np.ndarray) -> torch.Tensor:
-    """Three crops of 32 x 32 along the 44 pixels of a 40 x 56 clip at short side 32, computed by hand."""
+    """Three crops of 32 x 32 along the 44 pixels of a 40 x 56 clip at short side 32, computed by
+    hand."""
     planes = torch.from_numpy(clip).permute(3, 0, 1, 2)
     resized = torch.nn.functional.interpolate(
         planes.float(), (32, 44), mode="bilinear", align_corners=False
@@ -270,7 +271,8 @@ def test_the_repr_names_network_classes_and_input(recognizer):
     shown = repr(recognizer)
 
     assert re.fullmatch(
-        r"Recognizer\(i3d_r26, alpha 0\.25; 6 classes: a, b, \.\.\.; 4 frames x stride \d at 30 fps, "
+        r"Recognizer\(i3d_r26, alpha 0\.25; 6 classes: a, b, \.\.\.; 4 frames x stride \d at 30"
+        r" fps, "
         r"32 x 32 pixels; on cpu\)",
         shown,
     ), shown

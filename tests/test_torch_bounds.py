@@ -1,4 +1,5 @@
-"""Files that ask for more than they hold are refused before torch reads them, and all others are read."""
+"""Files that ask for more than they hold are refused before torch reads them, and all others are
+read."""
 
 import io
 import resource
@@ -80,7 +81,8 @@ def dictionary(value):
 
 
 def doubled(levels):
-    """A list of two references to a list of two references ...: 2 ** levels values when they are walked through."""
+    """A list of two references to a list of two references ...: 2 ** levels values when they are
+    walked through."""
     out = b"]q\x00"
     for level in range(1, levels):
         before = b"h" + bytes([level - 1])

@@ -1,4 +1,5 @@
-"""Decode every file of a list once, and write what is good, what is bad and why, and the index for training.
+"""Decode every file of a list once, and write what is good, what is bad and why, and the index for
+training.
 
     python tools/check_videos.py lists/kinetics400/train.csv
 

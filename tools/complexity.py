@@ -1,4 +1,5 @@
-"""Parameters, multiply-adds (MACs) and activations of a network, stage by stage; or the paper's tables beside ours.
+"""Parameters, multiply-adds (MACs) and activations of a network, stage by stage; or the paper's
+tables beside ours.
 
     python tools/complexity.py --model i3d_r50 --alpha 0.1
 

@@ -17,7 +17,8 @@ FRAMES, SHORT_SIDE = 16, 72
 
 
 def load_clips(source: Path | None, cache: Path) -> dict[str, Examples]:
-    """ "train" and "test" of a folder with train.csv and test.csv, or of made clips where `source` is None."""
+    """ "train" and "test" of a folder with train.csv and test.csv, or of made clips where `source`
+    is None."""
     if not cache.is_file():
         made = {"train": 1600, "test": 400}
         splits = {s: listed(source, s) if source else made_clips(s, n) for s, n in made.items()}
@@ -62,7 +63,8 @@ def small(frames: np.ndarray) -> Tensor:
 
 
 def vary(clips: Tensor, generator: torch.Generator, size: tuple[int, int]) -> Tensor:
-    """One of each two frames, and a crop of `size` from anywhere; not mirrored, for directions are classes."""
+    """One of each two frames, and a crop of `size` from anywhere; not mirrored, for directions are
+    classes."""
     height, width = size
     out = []
     for clip in clips:

@@ -1,8 +1,10 @@
-"""Made pictures whose class is a coarse shape and a fine texture together: 4 x 4 classes, 32 x 32 pixels.
+"""Made pictures whose class is a coarse shape and a fine texture together: 4 x 4 classes, 32 x 32
+pixels.
 
-The shape is a large blob, brighter or darker than what surrounds it: low frequencies. The texture lies over the whole
-picture with periods of 2.4 to 3.6 pixels, of which the 2 x 2 average of a low group loses most: high frequencies.
-Either alone leaves four classes open. Place, size, angle, colours and phase are random, drawn alike for all classes.
+The shape is a large blob, brighter or darker than what surrounds it: low frequencies. The texture
+lies over the whole picture with periods of 2.4 to 3.6 pixels, of which the 2 x 2 average of a low
+group loses most: high frequencies. Either alone leaves four classes open. Place, size, angle,
+colors and phase are random, drawn alike for all classes.
 """
 
 import math
@@ -42,7 +44,8 @@ def grid() -> Tensor:
 
 
 def shape(kind: int, places: Tensor, draw: Tensor) -> Tensor:
-    """(S, S): 1 inside, 0 outside, a soft edge; 7 to 13 pixels from the middle of the shape to its rim."""
+    """(S, S): 1 inside, 0 outside, a soft edge; 7 to 13 pixels from the middle of the shape to its
+    rim."""
     angle, radius = 2 * math.pi * draw[0], 9 + 4 * draw[1]
     x, y = places - 6 * (draw[2:4] - 0.5).view(2, 1, 1)
     u, v = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()

@@ -14,7 +14,8 @@ Run = dict[str, Any]
 
 
 def kept(path: Path, run: Callable[[], Run]) -> Run:
-    """What `run` returns, from `path` if it has run before: the same command continues an interrupted series."""
+    """What `run` returns, from `path` if it has run before: the same command continues an
+    interrupted series."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         began = time.process_time()
@@ -25,7 +26,8 @@ def kept(path: Path, run: Callable[[], Run]) -> Run:
 
 
 def table(runs: Iterable[Run], against: Callable[[str], str]) -> str:
-    """Markdown: a row per variant with all its seeds, and its difference to the variant that it is held against."""
+    """Markdown: a row per variant with all its seeds, and its difference to the variant that it is
+    held against."""
     found: dict[str, dict[int, Run]] = {}
     for run in runs:
         found.setdefault(run["variant"], {})[run["seed"]] = run

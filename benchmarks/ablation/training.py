@@ -35,7 +35,8 @@ class Examples:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Cosine to 0 over `steps` steps after a tenth of warm-up; SGD, Nesterov .9; bf16 as in mixed precision."""
+    """Cosine to 0 over `steps` steps after a tenth of warm-up; SGD, Nesterov .9; bf16 as in mixed
+    precision."""
 
     steps: int
     batch_size: int
@@ -55,7 +56,8 @@ def train(
     vary: Vary,
     look: Callable[[int, float], None],
 ) -> None:
-    """Train in place; `look(step, loss)` after every step. The order of examples follows from `seed` alone."""
+    """Train in place; `look(step, loss)` after every step. The order of examples follows from
+    `seed` alone."""
     generator = torch.Generator().manual_seed(seed)
     optimizer, loss_of = (
         make_optimizer(model, lr=recipe.lr, weight_decay=recipe.weight_decay),

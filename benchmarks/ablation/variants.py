@@ -1,6 +1,8 @@
-"""The networks that are compared: options of `create_model`, and modules of a created network that are replaced.
+"""The networks that are compared: options of `create_model`, and modules of a created network that
+are replaced.
 
-The package has no flags for what is only an ablation. A replaced module keeps the kernels it was made with.
+The package has no flags for what is only an ablation. A replaced module keeps the kernels it was
+made with.
 """
 
 from collections.abc import Callable
@@ -18,7 +20,8 @@ Change = Callable[[nn.Module], nn.Module]
 
 
 class StridedOctConv3d(OctConv3d):
-    """Goes down by strided convolutions alone: h2l has twice the stride of h2h instead of a pool before it."""
+    """Goes down by strided convolutions alone: h2l has twice the stride of h2h instead of a pool
+    before it."""
 
     def __init__(self, *layer: Any, **options: Any) -> None:
         super().__init__(*layer, **options, downsample="stride")
@@ -32,7 +35,8 @@ class StridedOctConv3d(OctConv3d):
 
 
 class MaxPooledOctConv3d(OctConv3d):
-    """Goes down by max pools of the same windows, before the stride of a stage and from high to low."""
+    """Goes down by max pools of the same windows, before the stride of a stage and from high to
+    low."""
 
     def forward(self, x: OctTensor) -> OctTensor:
         stride = self.stride[-1]
@@ -80,7 +84,8 @@ def replaced_by(kind: type[OctConv3d]) -> Change:
 
 
 def without(*paths: str) -> Change:
-    """No `paths` ("h2l", "l2h") where l2l is: the layers in which a pair begins or ends need what they have."""
+    """No `paths` ("h2l", "l2h") where l2l is: the layers in which a pair begins or ends need what
+    they have."""
 
     def change(model: nn.Module) -> nn.Module:
         for module in model.modules():
@@ -100,7 +105,8 @@ def unchanged(model: nn.Module) -> nn.Module:
 class Variant:
     """A network of the comparison.
 
-    options: those of `create_model` beside the ones that all share. change: what is done to the network then.
+    options: those of `create_model` beside the ones that all share. change: what is done to the
+    network then.
     against: the variant from which it differs in one thing.
     """
 
@@ -113,7 +119,8 @@ class Variant:
         return self.change(create_model(self.name, **{**shared, **self.options}))
 
 
-# What a variant does not say: alpha .5, where an effect of the octave is largest, and low = int(alpha * C).
+# What a variant does not say: alpha .5, where an effect of the octave is largest, and low =
+# int(alpha * C).
 VARIANTS = {
     "octave": Variant(),
     "without h2l": Variant(change=without("h2l")),

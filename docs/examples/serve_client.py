@@ -1,6 +1,7 @@
 """Ask a running `octvideo serve` about a video, with nothing but the standard library.
 
-python docs/examples/serve_client.py clip.mp4 [--server http://127.0.0.1:8000] [--views 1x1] [--top-k 5]
+python docs/examples/serve_client.py clip.mp4 [--server http://127.0.0.1:8000] [--views 1x1]
+[--top-k 5]
 """
 
 import argparse

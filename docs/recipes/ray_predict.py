@@ -1,6 +1,9 @@
-"""Name the videos of a list with Ray Data, to parquet; run it again to continue with those that are not there yet.
+"""Name the videos of a list with Ray Data, to parquet; run it again to continue with those that are
+not there yet.
 
-python docs/recipes/ray_predict.py best.pyth videos.csv predictions --actors 8      (on a cluster: RAY_ADDRESS)
+python docs/recipes/ray_predict.py best.pyth videos.csv predictions --actors 8
+
+On a cluster, RAY_ADDRESS names it.
 """
 
 import argparse

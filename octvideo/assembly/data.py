@@ -1,4 +1,5 @@
-"""Parts of a task as a config asks for them: lists, clips, views, batches, and how pixels become input."""
+"""Parts of a task as a config asks for them: lists, clips, views, batches, and how pixels become
+input."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -55,9 +56,9 @@ def open_list(cfg: Any, path: str) -> VideoList:
         )
     return read_list(
         path,
-        format="multilabel"
-        if data.MULTI_LABEL and data.LIST_FORMAT == "video"
-        else data.LIST_FORMAT,
+        format=(
+            "multilabel" if data.MULTI_LABEL and data.LIST_FORMAT == "video" else data.LIST_FORMAT
+        ),
         path_prefix=data.PATH_PREFIX,
         separator=data.PATH_LABEL_SEPARATOR or None,
         num_classes=cfg.MODEL.NUM_CLASSES,
@@ -65,12 +66,13 @@ def open_list(cfg: Any, path: str) -> VideoList:
     )
 
 
-def open_labelled_list(cfg: Any, path: str) -> VideoList:
+def open_labeled_list(cfg: Any, path: str) -> VideoList:
     """For training and validation. Raises DataError for a list without labels."""
     videos = open_list(cfg, path)
-    if videos.format == "unlabelled":
+    if videos.format == "unlabeled":
         raise DataError(
-            f"{path}: an unlabelled list can be tested, not trained or validated on; give each line a label"
+            f"{path}: an unlabeled list can be tested, not trained or validated on; give each line"
+            " a label"
         )
     return videos
 
@@ -83,7 +85,8 @@ def _shard_cache(data: Any) -> RangeCache | None:
 
 
 def open_index(path: str) -> VideoIndex | None:
-    """What `octvideo check` found of a list's files, where it has been run; shards have an index of their own."""
+    """What `octvideo check` found of a list's files, where it has been run; shards have an index of
+    their own."""
     return read_index(index_path(path)) if index_path(path).is_file() else None
 
 
@@ -120,8 +123,8 @@ def train_loader(cfg: Any, dataset: Dataset, procs: Processes) -> Loader:
     parts = procs.world_size * cfg.SOLVER.ACCUM_STEPS
     if cfg.TRAIN.BATCH_SIZE % parts:
         raise ConfigError(
-            f"TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} is not divisible by {procs.world_size} processes x "
-            f"{cfg.SOLVER.ACCUM_STEPS} accumulation steps; it is global"
+            f"TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} is not divisible by {procs.world_size}"
+            f" processes x {cfg.SOLVER.ACCUM_STEPS} accumulation steps; it is global"
         )
     return Loader(
         dataset,
@@ -145,12 +148,13 @@ def validation_views(cfg: Any) -> ViewSpec:
         1,
         short_side=data.TRAIN_JITTER_SCALES[0],
         crop_size=data.TRAIN_CROP_SIZE,
-        centre=True,
+        center=True,
     )
 
 
 def final_views(cfg: Any) -> ViewSpec:
-    """NUM_ENSEMBLE_VIEWS clips x NUM_SPATIAL_CROPS crops; the short side is the crop's, of one crop the jitter's."""
+    """NUM_ENSEMBLE_VIEWS clips x NUM_SPATIAL_CROPS crops; the short side is the crop's, of one crop
+    the jitter's."""
     test, size = cfg.TEST, cfg.DATA.TEST_CROP_SIZE
     one_crop = test.NUM_SPATIAL_CROPS == 1
     return ViewSpec(

@@ -1,4 +1,5 @@
-"""`--dry-run`: two steps of training and evaluation on generated data in the shape of a config's."""
+"""`--dry-run`: two steps of training and evaluation on generated data in the shape of a
+config's."""
 
 import logging
 from collections.abc import Iterable, Sequence

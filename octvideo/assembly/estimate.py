@@ -49,7 +49,8 @@ class Estimate:
 
 
 def estimate(cfg: Any, procs: Processes, steps: int = STEPS) -> Estimate:
-    """Run some steps and the views of a test video, and throw away what they did. OUTPUT_DIR is not touched."""
+    """Run some steps and the views of a test video, and throw away what they did. OUTPUT_DIR is not
+    touched."""
     cfg = with_counted_classes(cfg)
     task = task_of(cfg)
     with _silence():

@@ -1,4 +1,5 @@
-"""Whose a checkpoint is: what its data, classes, network and recipe were, against those of a config."""
+"""Whose a checkpoint is: what its data, classes, network and recipe were, against those of a
+config."""
 
 import hashlib
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from octvideo.config import config_from_text
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models.video_options import BLOCKS
 
-# Settings that decide what weights mean, or where in which data a run stands: a change makes another run.
+# Settings that decide what weights mean, or where in which data a run stands: a change makes
+# another run.
 FIXED = (
     "TRAIN.DATASET",
     "TRAIN.CHECKPOINT_FILE_PATH",
@@ -29,7 +31,8 @@ FIXED = (
     "SOLVER.OPTIMIZING_METHOD",
     "RNG_SEED",
 )
-# Of these, what may change. The list's fingerprint says more than the place and the form in which it is kept.
+# Of these, what may change. The list's fingerprint says more than the place and the form in which
+# it is kept.
 FREE = (
     "DATA.PATH_TO_DATA_DIR",
     "DATA.PATH_PREFIX",
@@ -65,7 +68,8 @@ class RunIdentity:
     about: Checkpoint
 
     def differences(self, checkpoint: Checkpoint) -> list[str]:
-        """`SOLVER.BASE_LR 0.01 instead of 0.1`, ... of what may differ. Raises CheckpointError for what may not."""
+        """`SOLVER.BASE_LR 0.01 instead of 0.1`, ... of what may differ. Raises CheckpointError for
+        what may not."""
         then, now = _settings(checkpoint), flat(self.cfg)
         changed = {key: then[key] for key in now if key in then and then[key] != now[key]}
         refused = [_change(key, now[key], changed[key]) for key in changed if is_fixed(key)]
@@ -149,10 +153,12 @@ def _other_list(checkpoint: Checkpoint, about: Checkpoint) -> list[str]:
 
 
 def check_tested(checkpoint: Checkpoint, about: Checkpoint) -> None:
-    """Raise CheckpointError where a test would not give the weights the network and the input they were trained for.
+    """Raise CheckpointError where a test would not give the weights the network and the input they
+    were trained for.
 
-    about: what the settings of the test say. Sizes of crops may differ: they are the test's own, and results.json shows
-    them. Mean and standard deviation are compared to half a grey level (`Assumptions`).
+    about: what the settings of the test say. Sizes of crops may differ: they are the test's own,
+    and results.json shows them. Mean and standard deviation are compared to half a gray level
+    (`Assumptions`).
     """
     then, now = checkpoint.input, about.input
     wrong = [
@@ -180,7 +186,8 @@ def check_tested(checkpoint: Checkpoint, about: Checkpoint) -> None:
 
 
 def _in_use(network: dict[str, Any]) -> dict[str, Any]:
-    """The options that decide what a network computes in a test: without blocks, not how blocks would be built."""
+    """The options that decide what a network computes in a test: without blocks, not how blocks
+    would be built."""
     options = dict(network)
     located = [key for key in options if key.startswith("nonlocal_location")]
     for key in located:
@@ -218,7 +225,8 @@ OF_THE_TEST = (
 
 
 def recipe_of(checkpoint: Checkpoint, cfg: Any) -> str:
-    """The settings of a report: how the weights were trained, as their checkpoint says, and how they are tested."""
+    """The settings of a report: how the weights were trained, as their checkpoint says, and how
+    they are tested."""
     if not _settings(checkpoint):
         return str(cfg.dump())
     then = config_from_text(checkpoint.recipe, checkpoint.path)

@@ -52,7 +52,8 @@ SETTINGS = {
 def build_model(cfg: Any) -> Network:
     """The network of MODEL, RESNET, OCTCONV, NONLOCAL and SLOWFAST, with fresh weights.
 
-    Raises ConfigError for a setting of RESNET, OCTCONV or NONLOCAL that the network has no option for.
+    Raises ConfigError for a setting of RESNET, OCTCONV or NONLOCAL that the network has no option
+    for.
     """
     arch = "c2d_nopool" if (cfg.MODEL.ARCH, cfg.MODEL.MODEL_NAME) == NOPOOL else cfg.MODEL.ARCH
     name = find_name(arch, cfg.RESNET.DEPTH)
@@ -75,7 +76,8 @@ def build_model(cfg: Any) -> Network:
 
 
 def _refuse_unused(cfg: Any, name: str, known: set[str]) -> None:
-    # How weights are initialized changes no network: a family without the option has nothing to leave out.
+    # How weights are initialized changes no network: a family without the option has nothing to
+    # leave out.
     used = {key for option, key in SETTINGS.items() if option in known} | {
         "RESNET.ZERO_INIT_FINAL_BN"
     }

@@ -33,10 +33,11 @@ Features = tuple[
 
 
 def probe(cfg: Any, procs: Processes) -> str:
-    """Train the classifier on pooled features of train.csv, its penalty chosen on val.csv; the checkpoint's path.
+    """Train the classifier on pooled features of train.csv, its penalty chosen on val.csv; the
+    checkpoint's path.
 
-    The features are kept in OUTPUT_DIR/features, a line per video, so that the same command computes only what lacks:
-    a file that has changed, or all of them under other weights or views.
+    The features are kept in OUTPUT_DIR/features, a line per video, so that the same command
+    computes only what lacks: a file that has changed, or all of them under other weights or views.
     """
     if cfg.DATA.MULTI_LABEL:
         raise ConfigError(

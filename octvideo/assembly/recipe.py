@@ -1,4 +1,5 @@
-"""The recipe of a config: schedule, optimizer, options; one line for the log; where it leaves the published one."""
+"""The recipe of a config: schedule, optimizer, options; one line for the log; where it leaves the
+published one."""
 
 from typing import Any
 
@@ -9,7 +10,8 @@ from torch.optim import Optimizer
 from octvideo.engine.training.optim import Schedule, make_optimizer, scale_lr
 from octvideo.engine.training.state import TrainOptions
 
-# What configs/recipes/ say, by LR_POLICY: the settings without which a Kinetics number is not comparable.
+# What configs/recipes/ say, by LR_POLICY: the settings without which a Kinetics number is not
+# comparable.
 PUBLISHED: dict[str, dict[str, float]] = {
     "cosine": {
         "TRAIN.BATCH_SIZE": 64,
@@ -58,7 +60,8 @@ def build_schedule(cfg: Any, steps_per_epoch: int) -> Schedule:
 
 
 def describe_recipe(cfg: Any, steps_per_epoch: int, world_size: int) -> str:
-    """batch 64 (8 processes x 8), lr 0.1 cosine, 196 epochs x 3666 iterations, warm-up 34 epochs from 0.01, sgd ..."""
+    """batch 64 (8 processes x 8), lr 0.1 cosine, 196 epochs x 3666 iterations, warm-up 34 epochs
+    from 0.01, sgd ..."""
     solver, batch = cfg.SOLVER, cfg.TRAIN.BATCH_SIZE
     schedule = build_schedule(cfg, steps_per_epoch)
     processes = "1 process" if world_size == 1 else f"{world_size} processes"
@@ -70,19 +73,26 @@ def describe_recipe(cfg: Any, steps_per_epoch: int, world_size: int) -> str:
         else ""
     )
     if solver.MAX_ITER:
-        length = f"{solver.MAX_ITER} iterations ({solver.MAX_ITER / steps_per_epoch:.1f} epochs of {steps_per_epoch})"
+        length = (
+            f"{solver.MAX_ITER} iterations ({solver.MAX_ITER / steps_per_epoch:.1f} epochs of"
+            f" {steps_per_epoch})"
+        )
     else:
-        length = f"{solver.MAX_EPOCH} epochs x {steps_per_epoch} iterations ({solver.MAX_EPOCH * steps_per_epoch})"
+        length = (
+            f"{solver.MAX_EPOCH} epochs x {steps_per_epoch} iterations"
+            f" ({solver.MAX_EPOCH * steps_per_epoch})"
+        )
     warmup = f"warm-up {solver.WARMUP_EPOCHS:g} epochs from {schedule.warmup_start_lr:.3g}"
     return (
-        f"recipe: batch {batch} ({parts}{accumulated}), lr {schedule.base_lr:.4g}{scaled} {solver.LR_POLICY}, "
-        f"{length}, {warmup if solver.WARMUP_EPOCHS else 'no warm-up'}, {solver.OPTIMIZING_METHOD}, "
-        f"weight decay {solver.WEIGHT_DECAY:g}"
+        f"recipe: batch {batch} ({parts}{accumulated}), lr {schedule.base_lr:.4g}{scaled}"
+        f" {solver.LR_POLICY}, {length}, {warmup if solver.WARMUP_EPOCHS else 'no warm-up'},"
+        f" {solver.OPTIMIZING_METHOD}, weight decay {solver.WEIGHT_DECAY:g}"
     )
 
 
 def recipe_differences(cfg: Any) -> list[str]:
-    """`TRAIN.BATCH_SIZE 16 instead of 64`, ... on Kinetics; [] for other data, which has no published recipe."""
+    """`TRAIN.BATCH_SIZE 16 instead of 64`, ... on Kinetics; [] for other data, which has no
+    published recipe."""
     if cfg.TRAIN.DATASET != "video" or cfg.MODEL.NUM_CLASSES not in KINETICS_CLASSES:
         return []
     published = PUBLISHED[cfg.SOLVER.LR_POLICY]

@@ -23,15 +23,16 @@ from octvideo.weights.describe import known_head_act
 
 
 def ranks(cfg: Any) -> AbstractContextManager[Processes]:
-    """The processes of a run. One that is silent, or reads one file, for DATA_LOADER.TIMEOUT ends the others."""
+    """The processes of a run. One that is silent, or reads one file, for DATA_LOADER.TIMEOUT ends
+    the others."""
     seconds = cfg.DATA_LOADER.TIMEOUT
     return processes(silence_seconds=seconds, trouble=partial(stuck_here, seconds))
 
 
 @contextmanager
 def running(cfg: Any, procs: Processes) -> Iterator[None]:
-    """What training and testing run within: OUTPUT_DIR, which nobody else writes to, the log, threads, CUDA
-    kernels.
+    """What training and testing run within: OUTPUT_DIR, which nobody else writes to, the log,
+    threads, CUDA kernels.
 
     Raises OctvideoError on every rank where the folder cannot be written to or is in use.
     """
@@ -55,7 +56,8 @@ def running(cfg: Any, procs: Processes) -> Iterator[None]:
 
 
 def head_act(cfg: Any) -> HeadAct:
-    """What becomes of the logits in a test. pytorchvideo's networks average logits, not probabilities."""
+    """What becomes of the logits in a test. pytorchvideo's networks average logits, not
+    probabilities."""
     act = cfg.MODEL.HEAD_ACT or ("sigmoid" if cfg.DATA.MULTI_LABEL else "softmax")
     if cfg.MODEL.MODEL_NAME.startswith("PTV") and not act.endswith("_of_mean"):
         act = f"{act}_of_mean"
@@ -63,9 +65,11 @@ def head_act(cfg: Any) -> HeadAct:
 
 
 def tested_head_act(cfg: Any, checkpoint: Checkpoint) -> HeadAct:
-    """What becomes of the logits of a checkpoint: what it was trained with, as it or its layout says.
+    """What becomes of the logits of a checkpoint: what it was trained with, as it or its layout
+    says.
 
-    Raises CheckpointError where MODEL.HEAD_ACT or the PTV in MODEL.MODEL_NAME contradicts the checkpoint.
+    Raises CheckpointError where MODEL.HEAD_ACT or the PTV in MODEL.MODEL_NAME contradicts the
+    checkpoint.
     """
     trained, here = known_head_act(checkpoint, cfg.DATA.MULTI_LABEL), head_act(cfg)
     is_set = cfg.MODEL.HEAD_ACT or cfg.MODEL.MODEL_NAME.startswith("PTV")
@@ -77,17 +81,18 @@ def tested_head_act(cfg: Any, checkpoint: Checkpoint) -> HeadAct:
     return cast(HeadAct, trained) if trained else here
 
 
-def scorer(cfg: Any, model: nn.Module, act: HeadAct | None = None, optimise_for: int = 0) -> Scorer:
+def scorer(cfg: Any, model: nn.Module, act: HeadAct | None = None, optimize_for: int = 0) -> Scorer:
     """PySlowFast's test head, with what `act`, by default MODEL.HEAD_ACT, makes of the logits.
 
-    optimise_for: views per forward pass for which the fastest engine installed is prepared; 0: none.
+    optimize_for: views per forward pass for which the fastest engine installed is prepared; 0:
+    none.
     """
     network: nn.Module = WindowScores(model, act or head_act(cfg))
-    if optimise_for:
+    if optimize_for:
         task, precision = task_of(cfg), cfg.TEST.PRECISION
         network = optimize(
             network,
-            task.example(optimise_for).to(next(model.parameters()).device),
+            task.example(optimize_for).to(next(model.parameters()).device),
             precision=precision,
             calibration=task.calibration() if precision == "int8" else None,
         )

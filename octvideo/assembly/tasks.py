@@ -1,4 +1,5 @@
-"""What differs between videos and images: their data, their input, and what of them an evaluation sees."""
+"""What differs between videos and images: their data, their input, and what of them an evaluation
+sees."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from octvideo.checkpoint import InputSpec
 from octvideo.data.clips.dataset import ClipDataset
 from octvideo.data.clips.views import VideoViews, ViewSpec, view_batches
 from octvideo.data.images.dataset import ImageDataset, image_class_names, open_images
-from octvideo.data.images.transforms import CentreCrop, PaddedCrop, RandomResizedCrop, Transform
+from octvideo.data.images.transforms import CenterCrop, PaddedCrop, RandomResizedCrop, Transform
 from octvideo.data.images.views import ONE_FRAME, ImageViews
 from octvideo.data.lists.class_names import match_classes, read_class_names
 from octvideo.data.loading.loader import Dataset
@@ -31,7 +32,8 @@ Prepare = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class FinalTest:
-    """One evaluation of the final test. title: of several; source: the list or the folder that is evaluated."""
+    """One evaluation of the final test. title: of several; source: the list or the folder that is
+    evaluated."""
 
     title: str
     videos: VideoViews | ImageViews
@@ -69,7 +71,8 @@ class Task(ABC):
 
     @abstractmethod
     def final_tests(self, names: Sequence[str], source: str = "") -> Iterator[FinalTest]:
-        """The evaluations of the final test. names: the model's classes. source: instead of the data's own."""
+        """The evaluations of the final test. names: the model's classes. source: instead of the
+        data's own."""
 
     @abstractmethod
     def preparation(self) -> Prepare:
@@ -95,14 +98,16 @@ class Task(ABC):
         return names
 
     def count_classes(self) -> int:
-        """MODEL.NUM_CLASSES, or where it is 0 as many as have names. Raises ConfigError for none."""
+        """MODEL.NUM_CLASSES, or where it is 0 as many as have names. Raises ConfigError for
+        none."""
         if self.cfg.MODEL.NUM_CLASSES:
             return int(self.cfg.MODEL.NUM_CLASSES)
         names = self._given_names()
         if not names:
             raise ConfigError(
-                f"{self.cfg.DATA.PATH_TO_DATA_DIR or 'DATA.PATH_TO_DATA_DIR'}: no class_names.txt to count the classes "
-                "in (MODEL.NUM_CLASSES is 0); make the lists with `octvideo lists`, or set MODEL.NUM_CLASSES"
+                f"{self.cfg.DATA.PATH_TO_DATA_DIR or 'DATA.PATH_TO_DATA_DIR'}: no class_names.txt"
+                " to count the classes in (MODEL.NUM_CLASSES is 0); make the lists with `octvideo"
+                " lists`, or set MODEL.NUM_CLASSES"
             )
         return len(names)
 
@@ -145,7 +150,7 @@ class VideoTask(Task):
         cfg, data = self.cfg, self.cfg.DATA
         path = build_data.list_path(cfg, "train")
         return ClipDataset(
-            build_data.open_labelled_list(cfg, path),
+            build_data.open_labeled_list(cfg, path),
             rule=build_data.clip_rule(cfg),
             transform=build_data.clip_transform(cfg),
             seed=cfg.RNG_SEED,
@@ -159,7 +164,7 @@ class VideoTask(Task):
 
     def validation(self) -> VideoViews:
         path = build_data.list_path(self.cfg, "val")
-        return self._open(path, self.validation_spec(), self.class_names(), labelled=True)
+        return self._open(path, self.validation_spec(), self.class_names(), labeled=True)
 
     def final_tests(self, names: Sequence[str], source: str = "") -> Iterator[FinalTest]:
         path = source or build_data.final_list_path(self.cfg)
@@ -169,7 +174,8 @@ class VideoTask(Task):
         return build_data.preparation(self.cfg)
 
     def calibration(self) -> Tensor:
-        """Middle clips, by turns of a training video, to set int8's ranges, and of a validation video, to check them.
+        """Middle clips, by turns of a training video, to set int8's ranges, and of a validation
+        video, to check them.
 
         On clips that the network was fitted to, int8 looks better than it is.
         """
@@ -179,7 +185,7 @@ class VideoTask(Task):
 
     def _middle_clips(self, split: str) -> list[Tensor]:
         """Of 16 videos spread over the list; those that cannot be read are left out."""
-        spec = replace(build_data.final_views(self.cfg), num_clips=1, num_crops=1, centre=True)
+        spec = replace(build_data.final_views(self.cfg), num_clips=1, num_crops=1, center=True)
         path = build_data.list_path(self.cfg, split)
         videos = self._open(path, spec, self.class_names())
         step = max(len(videos.paths) // CALIBRATION_PAIRS, 1)
@@ -193,11 +199,12 @@ class VideoTask(Task):
         return clips
 
     def _open(
-        self, path: str, spec: ViewSpec, names: Sequence[str], *, labelled: bool = False
+        self, path: str, spec: ViewSpec, names: Sequence[str], *, labeled: bool = False
     ) -> VideoViews:
-        """Labels are matched by name where both sides have class names. labelled: refuse a list without labels."""
+        """Labels are matched by name where both sides have class names. labeled: refuse a list
+        without labels."""
         cfg = self.cfg
-        open_list = build_data.open_labelled_list if labelled else build_data.open_list
+        open_list = build_data.open_labeled_list if labeled else build_data.open_list
         list_names, matched = build_data.names_of(cfg, path), None
         if list_names and list(names) != build_data.numbered_names(len(names)):
             matched = match_classes(names, list_names, source=path)
@@ -213,7 +220,8 @@ class VideoTask(Task):
 
 
 class ImageTask(Task):
-    """Folders of images (ImageNet's layout): random resized crops to train on, centre crops to evaluate."""
+    """Folders of images (ImageNet's layout): random resized crops to train on, center crops to
+    evaluate."""
 
     def input_shape(self, size: int = 0) -> tuple[int, ...]:
         side = size or self.cfg.DATA.TRAIN_CROP_SIZE
@@ -240,14 +248,14 @@ class ImageTask(Task):
 
     def validation_spec(self) -> ViewSpec:
         size = self.cfg.DATA.TEST_CROP_SIZE
-        return ViewSpec(ONE_FRAME, 1, 1, short_side=size, crop_size=size, centre=True)
+        return ViewSpec(ONE_FRAME, 1, 1, short_side=size, crop_size=size, center=True)
 
     def validation(self) -> ImageViews:
         """DATA.TEST_CROP_SIZE in the middle of a short side of DATA.TRAIN_JITTER_SCALES[0]."""
         return self._open(self.cfg.DATA.TEST_CROP_SIZE)
 
     def final_tests(self, names: Sequence[str], source: str = "") -> Iterator[FinalTest]:
-        """A centre crop of each of TEST.IMAGE_CROP_SIZES."""
+        """A center crop of each of TEST.IMAGE_CROP_SIZES."""
         folder = source or self.cfg.DATA.PATH_TO_DATA_DIR
         for size in self.cfg.TEST.IMAGE_CROP_SIZES:
             yield FinalTest(str(size), self._open(size, folder), folder)
@@ -266,7 +274,7 @@ class ImageTask(Task):
         short_side = round(crop_size * data.TRAIN_JITTER_SCALES[0] / data.TEST_CROP_SIZE)
         return ImageViews(
             open_images(folder or data.PATH_TO_DATA_DIR, "val", cfg.MODEL.NUM_CLASSES),
-            CentreCrop(crop_size, short_side=short_side),
+            CenterCrop(crop_size, short_side=short_side),
             num_workers=cfg.DATA_LOADER.NUM_WORKERS,
             timeout_seconds=cfg.DATA_LOADER.TIMEOUT,
         )
@@ -288,7 +296,8 @@ def task_of(cfg: Any) -> Task:
 
 
 def require_data_folder(cfg: Any) -> None:
-    """Raise DataError where DATA.PATH_TO_DATA_DIR is a folder of this machine that does not exist."""
+    """Raise DataError where DATA.PATH_TO_DATA_DIR is a folder of this machine that does not
+    exist."""
     folder = cfg.DATA.PATH_TO_DATA_DIR
     if folder and is_local(folder) and not Path(folder).is_dir():
         what = "is no folder" if Path(folder).exists() else what_is_missing(folder, "folder")

@@ -34,14 +34,14 @@ from octvideo.engine.evaluation.evaluate import default_view_chunk, evaluate
 from octvideo.engine.evaluation.frame_order import (
     named_by_order,
     order_lines,
-    summarise_orders,
+    summarize_orders,
 )
 from octvideo.engine.evaluation.journal import Journal, fingerprint
 from octvideo.engine.evaluation.results import (
     Evaluation,
     final_line,
     headline,
-    summarise,
+    summarize,
     write_results,
 )
 from octvideo.errors import CheckpointError
@@ -59,9 +59,11 @@ logger = logging.getLogger("octvideo")
 def final_test(
     cfg: Any, procs: Processes, checkpoint: str | Checkpoint = "", list_path: str = ""
 ) -> dict[str, Any]:
-    """Score every video of a list in all its views; results go to OUTPUT_DIR. Continues where it was interrupted.
+    """Score every video of a list in all its views; results go to OUTPUT_DIR. Continues where it
+    was interrupted.
 
-    checkpoint: read, or its path; "" stands for TEST.CHECKPOINT_FILE_PATH, else the newest in OUTPUT_DIR.
+    checkpoint: read, or its path; "" stands for TEST.CHECKPOINT_FILE_PATH, else the newest in
+    OUTPUT_DIR.
     list_path: by default test.csv (or val.csv) of the data.
     """
     if not list_path:
@@ -118,7 +120,8 @@ def _journal(
     test: FinalTest,
     checkpoint: Checkpoint,
 ) -> Journal | None:
-    """What lets a test continue; every rank has the same test. None where OUTPUT_DIR is no local folder."""
+    """What lets a test continue; every rank has the same test. None where OUTPUT_DIR is no local
+    folder."""
     protocol = _protocol(cfg, test.videos.spec, checkpoint, test.source)
     paths, labels = test.videos.paths, test.videos.labels
     if procs.world_size > 1:
@@ -159,24 +162,24 @@ def _evaluate(
         journal=journal,
         progress=_log_progress,
     )
-    summary = summarise(evaluation, names, protocol | {"network": _network(cfg, model)})
+    summary = summarize(evaluation, names, protocol | {"network": _network(cfg, model)})
     if procs.is_main:
-        title = f"centre crops of {test.title}: " if test.title else ""
+        title = f"center crops of {test.title}: " if test.title else ""
         logger.info("%s%s", title, headline(summary))
     return evaluation, summary
 
 
 def _frame_order(cfg: Any, procs: Processes, model: nn.Module, test: FinalTest) -> dict[str, Any]:
-    """Top-1 over one centre view with the frames in order and not."""
+    """Top-1 over one center view with the frames in order and not."""
     assert isinstance(test.videos, VideoViews)
-    one_view = replace(test.videos.spec, num_clips=1, num_crops=1, centre=True)
+    one_view = replace(test.videos.spec, num_clips=1, num_crops=1, center=True)
     right = named_by_order(
         scorer(cfg, model),
         test.videos.seen_as(one_view),
         prepare=task_of(cfg).preparation(),
         processes=procs,
     )
-    found = summarise_orders(right)
+    found = summarize_orders(right)
     for line in order_lines(found) if procs.is_main else ():
         logger.info("%s", line)
     return found
@@ -215,7 +218,8 @@ def _newest_checkpoint(output_dir: str, procs: Processes) -> str:
 
 
 def settings_of(checkpoint: Checkpoint, overrides: Sequence[str] = ()) -> Any:
-    """The config that a checkpoint of this package holds; of a public network, one that tests it as it was trained."""
+    """The config that a checkpoint of this package holds; of a public network, one that tests it as
+    it was trained."""
     text = checkpoint.recipe
     if not text and checkpoint.network and checkpoint.input.num_frames:
         text = yaml.safe_dump(_settings_to_test(checkpoint))
@@ -247,7 +251,8 @@ def _settings_to_test(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[str]]:
-    """The network with a checkpoint's weights (their moving average, if there is one), and its class names.
+    """The network with a checkpoint's weights (their moving average, if there is one), and its
+    class names.
 
     Raises CheckpointError where the weights were trained for another network or another input.
     """

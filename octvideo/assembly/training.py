@@ -19,7 +19,7 @@ from octvideo.data.loading.batch import Batch
 from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import Videos, evaluate
-from octvideo.engine.evaluation.results import summarise
+from octvideo.engine.evaluation.results import summarize
 from octvideo.engine.training import adapt
 from octvideo.engine.training.losses import Mixer, make_loss
 from octvideo.engine.training.rng import be_deterministic, seed_all
@@ -35,7 +35,8 @@ Validate = Callable[[nn.Module], dict[str, float]]
 
 
 def train(cfg: Any, procs: Processes, callbacks: Callbacks | None = None) -> TrainSummary:
-    """Train in OUTPUT_DIR, or go on with the run that is there. Not `finished` when a signal stopped it."""
+    """Train in OUTPUT_DIR, or go on with the run that is there. Not `finished` when a signal
+    stopped it."""
     require_data_folder(cfg)
     cfg = with_counted_classes(cfg)
     with running(cfg, procs):
@@ -74,7 +75,8 @@ def build_trainer(
     validate: Validate | None,
     callbacks: Callbacks | None = None,
 ) -> Trainer:
-    """Everything that trains, seeded, on its device, with the weights that TRAIN.CHECKPOINT_FILE_PATH names."""
+    """Everything that trains, seeded, on its device, with the weights that
+    TRAIN.CHECKPOINT_FILE_PATH names."""
     seed_all(cfg.RNG_SEED)
     if cfg.TRAIN.DETERMINISTIC:
         be_deterministic()
@@ -122,9 +124,10 @@ def _mixer(cfg: Any) -> Mixer | None:
 
 
 def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
-    """Synchronised batch norm, freezing, recomputation, memory format, device; what stays in evaluation mode."""
+    """Synchronized batch norm, freezing, recomputation, memory format, device; what stays in
+    evaluation mode."""
     if cfg.BN.NORM_TYPE == "sync_batchnorm" and procs.world_size > 1:
-        adapt.synchronise_batch_norm(model, procs.device)
+        adapt.synchronize_batch_norm(model, procs.device)
     names = frozen_stages(cfg)
     frozen = adapt.freeze(
         model, [name for name, _ in model.named_modules() if name.rpartition(".")[2] in names]
@@ -135,8 +138,9 @@ def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
         parts = recomputable_parts(model)
         if not parts:
             raise ConfigError(
-                f"MODEL.ACT_CHECKPOINT is true, and {cfg.MODEL.ARCH} declares nothing that may be recomputed; "
-                "set may_be_recomputed on its blocks, or MODEL.ACT_CHECKPOINT to false"
+                f"MODEL.ACT_CHECKPOINT is true, and {cfg.MODEL.ARCH} declares nothing that may be"
+                " recomputed; set may_be_recomputed on its blocks, or MODEL.ACT_CHECKPOINT to"
+                " false"
             )
         adapt.recompute_activations(parts)
     model.to(procs.device)
@@ -145,7 +149,8 @@ def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
 
 
 def describe(cfg: Any, model: nn.Module, dataset: Dataset) -> Checkpoint:
-    """What a checkpoint needs to be used without a config; its weights are filled in when it is saved."""
+    """What a checkpoint needs to be used without a config; its weights are filled in when it is
+    saved."""
     network: Any = model.config
     task = task_of(cfg)
     return Checkpoint(
@@ -160,7 +165,8 @@ def describe(cfg: Any, model: nn.Module, dataset: Dataset) -> Checkpoint:
 
 
 def validator(cfg: Any, videos: Videos, procs: Processes) -> Validate:
-    """validate(model) -> errors in per cent and the mean loss, over one view of every video or image."""
+    """validate(model) -> errors in per cent and the mean loss, over one view of every video or
+    image."""
     task = task_of(cfg)
     names = task.class_names()
 
@@ -173,7 +179,7 @@ def validator(cfg: Any, videos: Videos, procs: Processes) -> Validate:
             batch_size=task.batch_size,
             processes=procs,
         )
-        summary = summarise(evaluation, names, {})
+        summary = summarize(evaluation, names, {})
         if "map" in summary:
             return {"map_err": 100 * (1 - summary["map"])}
         errors = {"top1_err": 100 - summary["top1_acc"], "top5_err": 100 - summary["top5_acc"]}

@@ -1,4 +1,5 @@
-"""Weights to start from, as a config names them. Reads TRAIN.CHECKPOINT_* and the DATA that they must agree with."""
+"""Weights to start from, as a config names them. Reads TRAIN.CHECKPOINT_* and the DATA that they
+must agree with."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from octvideo.assembly.data import preparation
 from octvideo.checkpoint import Checkpoint
 from octvideo.data.images.dataset import ImageDataset, ImageFolder
-from octvideo.data.images.transforms import CentreCrop
+from octvideo.data.images.transforms import CenterCrop
 from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.precise_bn import measure_bn_statistics
@@ -43,15 +44,18 @@ Clips = tuple[Tensor, Tensor]  # float (N, 3, T, H, W) and labels (N,)
 
 
 def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset, procs: Processes) -> None:
-    """Fill `model` from TRAIN.CHECKPOINT_FILE_PATH; where that is empty, training starts from scratch.
+    """Fill `model` from TRAIN.CHECKPOINT_FILE_PATH; where that is empty, training starts from
+    scratch.
 
-    dataset: what will be trained on; a few of its clips decide which channels of vanilla weights become low ones.
+    dataset: what will be trained on; a few of its clips decide which channels of vanilla weights
+    become low ones.
     """
     path = cfg.TRAIN.CHECKPOINT_FILE_PATH
     if not path:
         if cfg.TRAIN.CHECKPOINT_INFLATE:
             logger.warning(
-                "training from scratch: TRAIN.CHECKPOINT_FILE_PATH names no image weights to inflate"
+                "training from scratch: TRAIN.CHECKPOINT_FILE_PATH names no image weights to"
+                " inflate"
             )
         return
     checkpoint = read_weights(path)
@@ -72,7 +76,8 @@ def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset, procs: Pr
 def _octavize(
     cfg: Any, model: nn.Module, checkpoint: Checkpoint, clips: Callable[[], Tensor]
 ) -> None:
-    """Divide vanilla weights for a network that octavize made, its channels sorted where it has the room for it."""
+    """Divide vanilla weights for a network that octavize made, its channels sorted where it has the
+    room for it."""
     arguments = made_octave_with(model)
     sorts = arguments is not None and arguments["weights"] == "sorted"
     report = octavize_into(model, checkpoint, clips() if sorts else None)
@@ -83,7 +88,8 @@ def _octavize(
 
 
 def weights_to_change(cfg: Any, checkpoint: Checkpoint, model: nn.Module) -> ImageWeights | None:
-    """Image weights to inflate, or vanilla video weights to divide; None for those that fit as they are."""
+    """Image weights to inflate, or vanilla video weights to divide; None for those that fit as they
+    are."""
     if is_to_be_divided(checkpoint, model):
         return read_video_weights(checkpoint, cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
     if cfg.TRAIN.CHECKPOINT_INFLATE or is_to_be_inflated(checkpoint, model):
@@ -100,7 +106,8 @@ def _load(cfg: Any, model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
 
 
 def start_lines(cfg: Any, model: nn.Module, source: str) -> list[str]:
-    """What training would do with a file or a public network, in at most `MAX_LINES` lines; fills `model` with it.
+    """What training would do with a file or a public network, in at most `MAX_LINES` lines; fills
+    `model` with it.
 
     Raises CheckpointError and ConfigError as training would.
     """
@@ -126,7 +133,8 @@ def start_lines(cfg: Any, model: nn.Module, source: str) -> list[str]:
 
 
 def image_weights(cfg: Any, checkpoint: Checkpoint) -> ImageWeights:
-    """Of a checkpoint of this package, a ResNet in torchvision's layout, or an official OctConv file."""
+    """Of a checkpoint of this package, a ResNet in torchvision's layout, or an official OctConv
+    file."""
     return read_image_weights(checkpoint, cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
 
 
@@ -136,7 +144,8 @@ def frozen_stages(cfg: Any) -> set[str]:
 
 
 def _check_frozen(cfg: Any, report: InflationReport) -> None:
-    """Raises ConfigError where what starts fresh would stay as it is; warns of statistics that do not fit."""
+    """Raises ConfigError where what starts fresh would stay as it is; warns of statistics that do
+    not fit."""
     stages = frozen_stages(cfg)
 
     def is_stopped(layer: str) -> bool:
@@ -160,7 +169,8 @@ def _check_frozen(cfg: Any, report: InflationReport) -> None:
 def order_channels(
     cfg: Any, weights: ImageWeights, model: nn.Module, clips: Callable[[], Tensor]
 ) -> ImageWeights:
-    """As OCTCONV.SMOOTHEST_LOW asks: vanilla weights for an octave `model` with the channels last that lose least.
+    """As OCTCONV.SMOOTHEST_LOW asks: vanilla weights for an octave `model` with the channels last
+    that lose least.
 
     clips: gives float (N, 3, T, H, W) to measure on, where that is needed.
     """
@@ -197,10 +207,11 @@ def split_effect(
     images: str,
     num_batches: int,
 ) -> list[str]:
-    """What dividing the kernels did, in lines, on the pictures of a folder per class; each is a clip standing still.
+    """What dividing the kernels did, in lines, on the pictures of a folder per class; each is a
+    clip standing still.
 
-    Where the classifier was taken along, the batch norm statistics of `model` are measured anew on `num_batches` of 8,
-    and top-1 on as many others is told from before and after.
+    Where the classifier was taken along, the batch norm statistics of `model` are measured anew on
+    `num_batches` of 8, and top-1 on as many others is told from before and after.
     """
     clips = list(islice(_still_clips(cfg, images), 2 * num_batches))
     measuring, testing = clips[: len(clips) // 2] or clips, clips[len(clips) // 2 :]
@@ -250,7 +261,7 @@ def _read_some(cfg: Any, dataset: Dataset) -> Tensor:
 def _still_clips(cfg: Any, images: str) -> Iterator[Clips]:
     size, prepare = cfg.DATA.TRAIN_CROP_SIZE, preparation(cfg)
     dataset = ImageDataset(
-        ImageFolder(images), CentreCrop(size, round(size / 0.875)), seed=cfg.RNG_SEED
+        ImageFolder(images), CenterCrop(size, round(size / 0.875)), seed=cfg.RNG_SEED
     )
     loader = Loader(dataset, batch_size=min(8, len(dataset)), seed=cfg.RNG_SEED)
     for batch in loader.epoch(0):

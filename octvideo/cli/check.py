@@ -1,10 +1,12 @@
-"""Decode every file of a list once, and write what is good, what is bad and why, and the index for training.
+"""Decode every file of a list once, and write what is good, what is bad and why, and the index for
+training.
 
     octvideo check lists/kinetics400/train.csv
 
-Writes train_checked/good.csv and bad.csv (path, reason) beside the list, and train.index.csv, which training uses: its
-files then need no look before they are decoded. All cores work; a file that hangs or crashes a decoder is bad, and ends
-nothing. After an interruption, or with more lines in the list, the same command goes on where it was.
+Writes train_checked/good.csv and bad.csv (path, reason) beside the list, and train.index.csv, which
+training uses: its files then need no look before they are decoded. All cores work; a file that
+hangs or crashes a decoder is bad, and ends nothing. After an interruption, or with more lines in
+the list, the same command goes on where it was.
 """
 
 import argparse

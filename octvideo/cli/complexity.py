@@ -1,4 +1,5 @@
-"""Parameters, multiply-adds (MACs) and activations of a network, stage by stage; or the paper's tables beside ours.
+"""Parameters, multiply-adds (MACs) and activations of a network, stage by stage; or the paper's
+tables beside ours.
 
     octvideo complexity --paper [--json FILE]                       every row of Tables 1-6
     octvideo complexity --paper --table 6
@@ -6,12 +7,13 @@
     octvideo complexity --cfg configs/kinetics400/oct_i3d.yaml [KEY VALUE ...]
     octvideo complexity --octavize NAME [NAME ...] [--alpha 0.25] [--layers]
 
---input is T H W (H W for an image network); SlowFast takes the frames of its fast pathway. Every network is counted
-twice, in closed form and by fvcore (of --paper by torch's own counter), and the two must agree.
+--input is T H W (H W for an image network); SlowFast takes the frames of its fast pathway. Every
+network is counted twice, in closed form and by fvcore (of --paper by torch's own counter), and the
+two must agree.
 
---octavize makes networks of create_model octave, and prints a row for each: octave convolutions, multiply-adds,
-parameters, time on this CPU, and the error of the last features on random clips with random weights. --layers adds
-what each layer became.
+--octavize makes networks of create_model octave, and prints a row for each: octave convolutions,
+multiply-adds, parameters, time on this CPU, and the error of the last features on random clips with
+random weights. --layers adds what each layer became.
 """
 
 import argparse
@@ -55,7 +57,8 @@ def print_network(model: nn.Module, size: Sequence[int]) -> None:
     print(stage_table(model, shape))
     cost, operators = count_twice(model, shape)
     print(
-        f"\nMACs of convolutions and linear layers: {cost.macs / 1e9:.3f} G, by closed form and by fvcore"
+        f"\nMACs of convolutions and linear layers: {cost.macs / 1e9:.3f} G, by closed form and by"
+        " fvcore"
     )
     others = ", ".join(f"{kind} {macs / 1e9:.3f}" for kind, macs in operators.items())
     print(f"MACs of all that fvcore counts: {operators.total() / 1e9:.3f} G ({others})")
@@ -64,9 +67,11 @@ def print_network(model: nn.Module, size: Sequence[int]) -> None:
 def print_octavized(
     names: Sequence[str], alpha: float, size: Sequence[int] | None, layers: bool
 ) -> None:
-    """A row of a Markdown table per network; times are the fastest of three calls in turns, of one example."""
+    """A row of a Markdown table per network; times are the fastest of three calls in turns, of one
+    example."""
     print(
-        f"| network | octave at {alpha:g} | G multiply-adds | M parameters | s on a CPU | feature error |"
+        f"| network | octave at {alpha:g} | G multiply-adds | M parameters | s on a CPU | feature"
+        " error |"
     )
     print("|---|---|---|---|---|---|")
     for name in names:

@@ -5,9 +5,9 @@
     octvideo convert i3d_r50_k400 i3d_r50.safetensors                   a public network by its name
     octvideo convert resnet50_caffe.pth resnet50.pyth --stride-1x1 --mean 0.45 --std 0.225
 
-IN: an official OctConv file (.params, or the .tar that holds one), a ResNet in torchvision's or timm's layout, or
-d-li14's Oct-ResNet-50. What no file says (mean, std, where the stride sits) is taken as its project has it; the
-options change it.
+IN: an official OctConv file (.params, or the .tar that holds one), a ResNet in torchvision's or
+timm's layout, or d-li14's Oct-ResNet-50. What no file says (mean, std, where the stride sits) is
+taken as its project has it; the options change it.
 """
 
 import argparse
@@ -86,7 +86,10 @@ def describe(weights: ConvertedWeights) -> list[str]:
     )
     assumed = "  (as its project has it; --mean, --std)" if weights.assumed else ""
     return [
-        f"{model['name']}, alpha {model['alpha']:g}, {model['num_classes']} classes, from {weights.layout}",
+        (
+            f"{model['name']}, alpha {model['alpha']:g}, {model['num_classes']} classes, from"
+            f" {weights.layout}"
+        ),
         f"input: RGB in 0..1, mean {_numbers(weights.mean)}, std {_numbers(weights.std)}{assumed}",
         f"BN eps {model['bn_eps']:g}, strides at the {place}, taken by {model['downsample']}",
     ]

@@ -28,5 +28,6 @@ def run(args: argparse.Namespace) -> None:
     )
 
     print(
-        f"{sum(args.clips)} clips: {', '.join(str(args.folder / f'{split}.csv') for split in num_clips)}"
+        f"{sum(args.clips)} clips:"
+        f" {', '.join(str(args.folder / f'{split}.csv') for split in num_clips)}"
     )

@@ -7,10 +7,10 @@
     octvideo export --checkpoint best.pyth --card my_network --license cc-by-4.0
     octvideo export --checkpoint best.pyth --card my_network --push user/my_network
 
-Beside a model.onnx stands model.json: the input's shape and normalization and the class names. octvideo.load reads
-both. How far the written file's outputs are from the network's is printed. --card writes a folder that
-`octvideo.load(folder)` reads: weights as safetensors, settings, classes, input, and a model card with the accuracy of
-the run's results.json.
+Beside a model.onnx stands model.json: the input's shape and normalization and the class names.
+octvideo.load reads both. How far the written file's outputs are from the network's is printed.
+--card writes a folder that `octvideo.load(folder)` reads: weights as safetensors, settings,
+classes, input, and a model card with the accuracy of the run's results.json.
 """
 
 import argparse

@@ -1,12 +1,13 @@
 """Download Kinetics into shards that are ready to train from.
 
-    octvideo fetch kinetics400 --split val train --out kinetics400 --shards
-    octvideo train --cfg kinetics400/oct_i3d DATA.LIST_FORMAT=shards DATA.PATH_TO_DATA_DIR=kinetics400
+    octvideo fetch kinetics400 --split val train --out kinetics400 --shards octvideo train --cfg
+    kinetics400/oct_i3d DATA.LIST_FORMAT=shards DATA.PATH_TO_DATA_DIR=kinetics400
 
-Takes the archives of the CVDF one after another, the next ones being downloaded meanwhile: unpacks them as a stream,
-checks each video, resizes it to short side 256 with a keyframe every 12 frames, writes it into shards, and deletes the
-archive. The disk never holds more than a few archives beside the result. Downloads are resumed; after any interruption
-the same command continues. report.txt of each split names missing, broken and replaced videos.
+Takes the archives of the CVDF one after another, the next ones being downloaded meanwhile: unpacks
+them as a stream, checks each video, resizes it to short side 256 with a keyframe every 12 frames,
+writes it into shards, and deletes the archive. The disk never holds more than a few archives beside
+the result. Downloads are resumed; after any interruption the same command continues. report.txt of
+each split names missing, broken and replaced videos.
 """
 
 import argparse
@@ -73,8 +74,9 @@ def estimate(plan: Plan, cores: int) -> str:
     hours = videos * _SECONDS_PER_VIDEO / 3600
     largest = plan.num_bytes / max(len(plan.archives), 1)
     return (
-        f"{plan.split}: {videos} videos in {len(plan.archives)} archives, {plan.num_bytes / 1e9:.1f} GB to download "
-        f"({plan.num_bytes / 1e8 / 3600:.1f} h at 100 MB/s); about {videos * _BYTES_PER_VIDEO / 1e9:.0f} GB of shards, "
-        f"{hours:.1f} core hours to make them ({hours / cores:.1f} h on {cores} cores); beside them the disk holds "
-        f"a few archives of {largest / 1e9:.1f} GB"
+        f"{plan.split}: {videos} videos in {len(plan.archives)} archives,"
+        f" {plan.num_bytes / 1e9:.1f} GB to download ({plan.num_bytes / 1e8 / 3600:.1f} h at 100"
+        f" MB/s); about {videos * _BYTES_PER_VIDEO / 1e9:.0f} GB of shards, {hours:.1f} core hours"
+        f" to make them ({hours / cores:.1f} h on {cores} cores); beside them the disk holds a few"
+        f" archives of {largest / 1e9:.1f} GB"
     )

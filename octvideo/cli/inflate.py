@@ -1,15 +1,16 @@
 """Turn image weights into the weights of a video network, and say what that changes.
 
-    octvideo inflate --cfg configs/kinetics400/i3d.yaml resnet50.pth i3d_r50.pyth
-    octvideo inflate --cfg configs/finetune/oct_i3d.yaml resnet50.pth oct_i3d.pyth --images imagenet/val
+    octvideo inflate --cfg configs/kinetics400/i3d.yaml resnet50.pth i3d_r50.pyth octvideo inflate
+    --cfg configs/finetune/oct_i3d.yaml resnet50.pth oct_i3d.pyth --images imagenet/val
 
-IN: a checkpoint of this package, a ResNet in torchvision's layout, or an official OctConv file (.params, .tar). The
-network is the config's. Training inflates by itself (TRAIN.CHECKPOINT_INFLATE); this shows it beforehand.
+IN: a checkpoint of this package, a ResNet in torchvision's layout, or an official OctConv file
+(.params, .tar). The network is the config's. Training inflates by itself
+(TRAIN.CHECKPOINT_INFLATE); this shows it beforehand.
 
---images (a folder per class) lets the channels of vanilla weights that lose least become low ones, as training does by
-its own clips (OCTCONV.SMOOTHEST_LOW), and measures what dividing them costs: the error of each stage's features and,
-where the network keeps the classifier, top-1 before and after batch norm statistics are measured anew. OUT has the new
-statistics then.
+--images (a folder per class) lets the channels of vanilla weights that lose least become low ones,
+as training does by its own clips (OCTCONV.SMOOTHEST_LOW), and measures what dividing them costs:
+the error of each stage's features and, where the network keeps the classifier, top-1 before and
+after batch norm statistics are measured anew. OUT has the new statistics then.
 """
 
 import argparse
@@ -55,7 +56,8 @@ def run(args: argparse.Namespace) -> None:
         weights = order_channels(cfg, weights, model, partial(first_pictures, cfg, args.images))
     elif is_to_be_sorted(cfg, weights, model):
         print(
-            "no --images: channels are divided as they come, not by what they lose (OCTCONV.SMOOTHEST_LOW)"
+            "no --images: channels are divided as they come, not by what they lose"
+            " (OCTCONV.SMOOTHEST_LOW)"
         )
     report = inflate_from(cfg, weights, model)
     print(

@@ -67,7 +67,8 @@ def usage() -> str:
 
 
 def run_command(name: str, arguments: Sequence[str] | None = None, prog: str = "") -> None:
-    """Run one command, as the scripts of tools/ do. prog: how the help calls it, by default the script."""
+    """Run one command, as the scripts of tools/ do. prog: how the help calls it, by default the
+    script."""
     command = import_module(f"octvideo.cli.{name.replace('-', '_')}")
     parser = argparse.ArgumentParser(
         prog=prog or f"python {os.path.relpath(sys.argv[0])}",
@@ -81,7 +82,8 @@ def run_command(name: str, arguments: Sequence[str] | None = None, prog: str = "
 
 
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """A command that declares settings takes them between its other arguments, wherever they stand."""
+    """A command that declares settings takes them between its other arguments, wherever they
+    stand."""
     if parser.get_default("settings") is None:
         return parser.parse_args(words)
     from octvideo.config import parse_with_settings

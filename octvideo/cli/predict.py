@@ -9,8 +9,8 @@ octvideo predict --checkpoint best.pyth clip.mp4 --json                 for prog
 octvideo predict --checkpoint best.pyth --live rtsp://camera/stream     what goes on, a line per window
 octvideo predict --checkpoint best.pyth --live 0 --events               when a class begins and ends
 
-A run over a folder or a list that was stopped or killed continues with the same command; a video that cannot be read is
-a row that says why.
+A run over a folder or a list that was stopped or killed continues with the same command; a video
+that cannot be read is a row that says why.
 """
 
 import argparse
@@ -64,7 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--live",
         metavar="ADDRESS",
-        help="rtsp://, http(s)://, udp://, /dev/video0 or 0, or a file that grows; ends with Ctrl-C",
+        help=(
+            "rtsp://, http(s)://, udp://, /dev/video0 or 0, or a file that grows; ends with Ctrl-C"
+        ),
     )
     parser.add_argument("--events", action="store_true", help="of --live, instead of windows")
     parser.add_argument("--on", type=float, default=0.6, help="probability that begins an event")
@@ -79,7 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--position",
         default="below",
-        help=f"of the classes in an .mp4: {', '.join(POSITIONS)} (below the picture, which hides nothing)",
+        help=(
+            f"of the classes in an .mp4: {', '.join(POSITIONS)} (below the picture, which hides"
+            " nothing)"
+        ),
     )
     parser.add_argument(
         "--threshold", type=float, default=0.0, help="leave less probable classes out of an .mp4"
@@ -98,7 +103,8 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.output and not draws and args.output.suffix.lower() not in PREDICTIONS:
         raise ConfigError(
-            f"--output {args.output}: write an .mp4 of one video, or rows as {', '.join(PREDICTIONS)}"
+            f"--output {args.output}: write an .mp4 of one video, or rows as"
+            f" {', '.join(PREDICTIONS)}"
         )
     if args.features:
         check_suffix(args.features, FEATURES)

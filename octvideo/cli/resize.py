@@ -2,10 +2,11 @@
 
     octvideo resize VIDEOS SMALL_VIDEOS --short-side 256
 
-Writes H.264 mp4 files to the same places below SMALL_VIDEOS: short side 256 (smaller videos keep their size), a
-keyframe every 12 frames, without audio; frame k is the original's frame k. All cores work. After an interruption the
-same command goes on: a file appears under its name when it is complete. At the end, says what was gained on this
-machine. Make the lists again from SMALL_VIDEOS (octvideo lists).
+Writes H.264 mp4 files to the same places below SMALL_VIDEOS: short side 256 (smaller videos keep
+their size), a keyframe every 12 frames, without audio; frame k is the original's frame k. All cores
+work. After an interruption the
+same command goes on: a file appears under its name when it is complete. At the end, says what was
+gained on this machine. Make the lists again from SMALL_VIDEOS (octvideo lists).
 """
 
 import argparse
@@ -38,7 +39,8 @@ def run(args: argparse.Namespace) -> None:
     )
 
     print(
-        f"{len(result.pairs)} videos in {args.target}, {result.kept} of them from before; {len(result.failed)} failed"
+        f"{len(result.pairs)} videos in {args.target}, {result.kept} of them from before;"
+        f" {len(result.failed)} failed"
     )
     for path, cause in result.failed.items():
         print(f"  {path}: {cause}")

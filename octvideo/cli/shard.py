@@ -4,11 +4,12 @@
     octvideo shard lists/val.csv   --out s3://bucket/kinetics/val
     octvideo train --cfg ... DATA.LIST_FORMAT=shards DATA.PATH_TO_DATA_DIR=shards
 
-The tar files have WebDataset's layout (000000000.mp4, 000000000.json with label, classes and path), each with an index
-by which any video is read with one range of bytes. Videos stay in the order of the list, so that training from the
-shards gives the curve of training from the files, to the bit. Without --short-side the files are stored as they are.
-All cores work; after an interruption the same command continues behind the last complete shard. A video that cannot be
-read is named in bad.csv and counts as a bad file, as it does in a list.
+The tar files have WebDataset's layout (000000000.mp4, 000000000.json with label, classes and path),
+each with an index by which any video is read with one range of bytes. Videos stay in the order of
+the list, so that training from the shards gives the curve of training from the files, to the bit.
+Without --short-side the files are stored as they are. All cores work; after an interruption the
+same command continues behind the last complete shard. A video that cannot be read is named in
+bad.csv and counts as a bad file, as it does in a list.
 """
 
 import argparse
@@ -54,8 +55,8 @@ def run(args: argparse.Namespace) -> None:
     shards = result.shards.shards
     total = sum(shard.num_bytes for shard in shards)
     print(
-        f"{len(videos) - len(result.bad)} videos in {len(shards)} shards ({total / 1e9:.2f} GB) in {args.out}, "
-        f"{result.kept} of them from before; {len(result.bad)} cannot be read"
+        f"{len(videos) - len(result.bad)} videos in {len(shards)} shards ({total / 1e9:.2f} GB) in"
+        f" {args.out}, {result.kept} of them from before; {len(result.bad)} cannot be read"
     )
     for path, cause in result.bad.items():
         print(f"  {path}: {cause}")

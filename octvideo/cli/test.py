@@ -7,8 +7,9 @@
     octvideo test --cfg configs/kinetics400/i3d.yaml --checkpoint i3d_r50_k400    a public network by its name
     torchrun --nproc_per_node 8 -m octvideo test --cfg ...
 
-A checkpoint of this package, and a public network by its name, needs no --cfg. The same command continues a test that
-was interrupted. Results go to OUTPUT_DIR: results.json, predictions.csv, scores.npz, report.html.
+A checkpoint of this package, and a public network by its name, needs no --cfg. The same command
+continues a test that was interrupted. Results go to OUTPUT_DIR: results.json, predictions.csv,
+scores.npz, report.html.
 """
 
 import argparse

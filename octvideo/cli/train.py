@@ -1,4 +1,5 @@
-"""Train a network on a folder of videos, or what a config describes; then test it on all views and write a report.
+"""Train a network on a folder of videos, or what a config describes; then test it on all views and
+write a report.
 
     octvideo train my_videos                            my_videos/<class>/<video>: everything else is chosen, and said
     octvideo train my_videos --probe                    the classifier alone, on features: minutes on a CPU
@@ -10,7 +11,8 @@
     octvideo train --cfg configs/kinetics400/i3d.yaml OCTCONV.ALPHA=0.2 TRAIN.BATCH_SIZE 32
     torchrun --nproc_per_node 8 -m octvideo train --cfg configs/kinetics400/oct_i3d.yaml
 
-The same command continues a run that was interrupted. Settings: octvideo/config/defaults.py; files: configs/README.md.
+The same command continues a run that was interrupted. Settings: octvideo/config/defaults.py; files:
+configs/README.md.
 """
 
 import argparse
@@ -55,7 +57,8 @@ def run(args: argparse.Namespace) -> None:
     if bool(args.data) == bool(args.cfg):
         got = "both" if args.data else "neither"
         raise ConfigError(
-            f"give a FOLDER of videos or --cfg FILE (got {got}); with --cfg, DATA.PATH_TO_DATA_DIR names the lists"
+            f"give a FOLDER of videos or --cfg FILE (got {got}); with --cfg, DATA.PATH_TO_DATA_DIR"
+            " names the lists"
         )
     if args.data:
         _train_on_folder(args)

@@ -1,8 +1,10 @@
 """Settings from a YAML file, its bases and the command line, checked before anything is built.
 
-    cfg = load_config("configs/kinetics400/oct_i3d.yaml", ["OCTCONV.ALPHA", "0.2", "TRAIN.BATCH_SIZE=32"])
+    cfg = load_config("configs/kinetics400/oct_i3d.yaml", ["OCTCONV.ALPHA", "0.2",
+    "TRAIN.BATCH_SIZE=32"])
 
-A file may name what it builds on (`_BASE_: other.yaml`, relative to itself). Files are read as plain
+A file may name what it builds on (`_BASE_: other.yaml`, relative to itself). Files are read as
+plain
 data: a YAML tag that would make a Python object is refused.
 """
 
@@ -53,10 +55,12 @@ logger = logging.getLogger(__name__)
 
 
 def load_config(path: str, overrides: Sequence[str] = (), **settings: Any) -> CfgNode:
-    """The frozen settings of a file, changed by overrides (`KEY VALUE` and `KEY=VALUE`, mixed), then by `settings`.
+    """The frozen settings of a file, changed by overrides (`KEY VALUE` and `KEY=VALUE`, mixed),
+    then by `settings`.
 
-    path: a file, or the name of an installed config: `load_config("kinetics400/i3d", OCTCONV={"ALPHA": 0.1})`.
-    Raises ConfigError, one line that names the file, for an unknown key, a wrong type or a contradiction.
+    path: a file, or the name of an installed config: `load_config("kinetics400/i3d",
+    OCTCONV={"ALPHA": 0.1})`. Raises ConfigError, one line that names the file, for an unknown key,
+    a wrong type or a contradiction.
     """
     path = find_config(path)
     cfg = CfgNode(DEFAULTS)
@@ -66,7 +70,8 @@ def load_config(path: str, overrides: Sequence[str] = (), **settings: Any) -> Cf
 
 
 def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """The settings that a checkpoint holds (`cfg.dump()`); `source` is the file that messages name."""
+    """The settings that a checkpoint holds (`cfg.dump()`); `source` is the file that messages
+    name."""
     cfg = CfgNode(DEFAULTS)
     _merge_tree(cfg, parse_settings(text, source), source)
     return _finish(cfg, source, overrides)
@@ -75,7 +80,8 @@ def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> C
 def _finish(
     cfg: CfgNode, source: str, overrides: Sequence[str], settings: Tree | None = None
 ) -> CfgNode:
-    """What is wrong with the file alone is blamed on the file, what comes with its changes on them."""
+    """What is wrong with the file alone is blamed on the file, what comes with its changes on
+    them."""
     of_file = cfg.clone()
     _merge_overrides(cfg, overrides)
     _merge_tree(cfg, settings or {}, ARGUMENTS)
@@ -99,7 +105,8 @@ def _output_dir(path: str) -> str:
 
 
 def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...], merged: set[str]) -> None:
-    """A file over what it builds on. merged: the files so far; one that two others build on counts once, first."""
+    """A file over what it builds on. merged: the files so far; one that two others build on counts
+    once, first."""
     if path in including:
         raise ConfigError(f"{path}: {BASE} goes in a circle: {' -> '.join((*including, path))}")
     if len(including) > MAX_CHAIN:
@@ -178,7 +185,8 @@ def _set(cfg: CfgNode, key: str, value: Any, source: str) -> bool:
         return True
     if isinstance(default, CfgNode):
         raise ConfigError(
-            f"{source}: {key} is a section; set one of {', '.join(f'{key}.{name}' for name in default)}"
+            f"{source}: {key} is a section; set one of"
+            f" {', '.join(f'{key}.{name}' for name in default)}"
         )
     if isinstance(value, str):
         value = ALIASES.get((key, value), value)
@@ -208,7 +216,8 @@ def _ignored_part(key: str) -> str:
 def _check_choice(key: str, value: Any, choices: tuple[Any, ...], source: str) -> None:
     if value not in choices:
         raise ConfigError(
-            f"{source}: {key} is {value!r}; it takes {' or '.join(repr(choice) for choice in choices)}"
+            f"{source}: {key} is {value!r}; it takes"
+            f" {' or '.join(repr(choice) for choice in choices)}"
         )
 
 
@@ -223,7 +232,8 @@ def _nearest(key: str) -> str:
 
 
 def _coerce(value: Any, default: Any, item: type | None) -> Any:
-    """The value as the default's type. 1 is a float, `true` a bool, and YAML's text "1e-4" a number."""
+    """The value as the default's type. 1 is a float, `true` a bool, and YAML's text "1e-4" a
+    number."""
     if isinstance(default, list):
         if not isinstance(value, list | tuple):
             raise TypeError

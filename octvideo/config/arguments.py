@@ -35,10 +35,11 @@ def parse_with_settings(
 
 
 def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """["in.pth", "OCTCONV.ALPHA", ".1", "--fast", "A.B=1"] -> ["in.pth", "--fast"], ["OCTCONV.ALPHA", ".1", "A.B=1"].
+    """["in.pth", "OCTCONV.ALPHA", ".1", "--fast", "A.B=1"] -> ["in.pth", "--fast"],
+    ["OCTCONV.ALPHA", ".1", "A.B=1"].
 
-    KEY=VALUE is a setting whatever KEY is, so that a misspelled one is named; KEY VALUE is where KEY is, or begins
-    with, a name that settings have.
+    KEY=VALUE is a setting whatever KEY is, so that a misspelled one is named; KEY VALUE is where
+    KEY is, or begins with, a name that settings have.
     """
     rest: list[str] = []
     settings: list[str] = []

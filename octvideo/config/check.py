@@ -1,4 +1,5 @@
-"""Settings that contradict each other, found before anything is built. One rule is one short function."""
+"""Settings that contradict each other, found before anything is built. One rule is one short
+function."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -22,7 +23,10 @@ def _arch(cfg: Any) -> Problems:
         archs = " or ".join(dict.fromkeys(names))
         yield f"MODEL.ARCH is {arch!r}; on videos it is {archs}, with RESNET.DEPTH"
     if cfg.TRAIN.DATASET != cfg.TEST.DATASET:
-        yield f"TEST.DATASET is {cfg.TEST.DATASET} with TRAIN.DATASET {cfg.TRAIN.DATASET}; make them equal"
+        yield (
+            f"TEST.DATASET is {cfg.TEST.DATASET} with TRAIN.DATASET {cfg.TRAIN.DATASET}; make them"
+            " equal"
+        )
 
 
 def _octave(cfg: Any) -> Problems:
@@ -30,7 +34,10 @@ def _octave(cfg: Any) -> Problems:
     if not 0 <= alpha < 1:
         yield f"OCTCONV.ALPHA is {alpha:g}; it lies in [0, 1). 0 is the vanilla network"
     if stages and stages != list(range(min(stages), max(stages) + 1)):
-        yield f"OCTCONV.STAGES is {stages}; octave stages follow each other without a gap, as in [2, 3, 4]"
+        yield (
+            f"OCTCONV.STAGES is {stages}; octave stages follow each other without a gap, as in [2,"
+            " 3, 4]"
+        )
     if stages and not (min(stages) >= 2 and max(stages) <= 5):
         yield f"OCTCONV.STAGES is {stages}; the stages are 2, 3, 4 and 5 (res2..res5)"
 
@@ -39,16 +46,23 @@ def _sizes(cfg: Any) -> Problems:
     data = cfg.DATA
     for name in ("TRAIN_CROP_SIZE", "TEST_CROP_SIZE"):
         if cfg.TRAIN.DATASET == "video" and data[name] < 32:
-            yield f"DATA.{name} is {data[name]}; the network halves it five times, so it is at least 32"
+            yield (
+                f"DATA.{name} is {data[name]}; the network halves it five times, so it is at"
+                " least 32"
+            )
     if (
         len(data.TRAIN_JITTER_SCALES) != 2
         or data.TRAIN_JITTER_SCALES[0] > data.TRAIN_JITTER_SCALES[1]
     ):
-        yield f"DATA.TRAIN_JITTER_SCALES is {data.TRAIN_JITTER_SCALES}; it is [shortest, longest] of the short side"
+        yield (
+            f"DATA.TRAIN_JITTER_SCALES is {data.TRAIN_JITTER_SCALES}; it is [shortest, longest] of"
+            " the short side"
+        )
     elif data.TRAIN_JITTER_SCALES[0] < data.TRAIN_CROP_SIZE:
         yield (
-            f"DATA.TRAIN_JITTER_SCALES starts at {data.TRAIN_JITTER_SCALES[0]}, below DATA.TRAIN_CROP_SIZE "
-            f"{data.TRAIN_CROP_SIZE}; no crop would fit: raise the first or lower the second"
+            f"DATA.TRAIN_JITTER_SCALES starts at {data.TRAIN_JITTER_SCALES[0]}, below"
+            f" DATA.TRAIN_CROP_SIZE {data.TRAIN_CROP_SIZE}; no crop would fit: raise the first or"
+            " lower the second"
         )
     for name in ("MEAN", "STD"):
         if len(data[name]) != 3:
@@ -61,8 +75,8 @@ def _frames(cfg: Any) -> Problems:
     frames, speed = cfg.DATA.NUM_FRAMES, cfg.SLOWFAST.ALPHA
     if cfg.MODEL.ARCH == "slowfast" and (frames < speed or frames % speed):
         yield (
-            f"DATA.NUM_FRAMES is {frames} with SLOWFAST.ALPHA {speed}; the slow pathway takes every {speed}th frame: "
-            f"use a multiple of {speed}"
+            f"DATA.NUM_FRAMES is {frames} with SLOWFAST.ALPHA {speed}; the slow pathway takes every"
+            f" {speed}th frame: use a multiple of {speed}"
         )
 
 
@@ -80,7 +94,10 @@ def _schedule(cfg: Any) -> Problems:
         elif steps[0] != 0 or steps != sorted(set(steps)) or steps[-1] > end:
             yield f"SOLVER.{name} is {steps}; it starts at 0 and rises to at most {end}"
     if not by_iterations and solver.WARMUP_EPOCHS > solver.MAX_EPOCH:
-        yield f"SOLVER.WARMUP_EPOCHS is {solver.WARMUP_EPOCHS:g}, beyond MAX_EPOCH {solver.MAX_EPOCH}; shorten it"
+        yield (
+            f"SOLVER.WARMUP_EPOCHS is {solver.WARMUP_EPOCHS:g}, beyond MAX_EPOCH"
+            f" {solver.MAX_EPOCH}; shorten it"
+        )
     if (
         solver.NESTEROV
         and solver.OPTIMIZING_METHOD == "sgd"
@@ -92,7 +109,10 @@ def _schedule(cfg: Any) -> Problems:
 def _batches(cfg: Any) -> Problems:
     accum, batch = cfg.SOLVER.ACCUM_STEPS, cfg.TRAIN.BATCH_SIZE
     if accum >= 1 and batch % accum:
-        yield f"TRAIN.BATCH_SIZE {batch} is not divisible by SOLVER.ACCUM_STEPS {accum}; the batch is what they sum to"
+        yield (
+            f"TRAIN.BATCH_SIZE {batch} is not divisible by SOLVER.ACCUM_STEPS {accum}; the batch is"
+            " what they sum to"
+        )
 
 
 def _jitter(cfg: Any) -> Problems:
@@ -105,8 +125,8 @@ def _jitter(cfg: Any) -> Problems:
             )
     if aspect and not area and cfg.TRAIN.DATASET == "video":
         yield (
-            f"DATA.TRAIN_JITTER_ASPECT_RELATIVE is {aspect} without DATA.TRAIN_JITTER_SCALES_RELATIVE; "
-            "set both, or neither to jitter the short side"
+            f"DATA.TRAIN_JITTER_ASPECT_RELATIVE is {aspect} without"
+            " DATA.TRAIN_JITTER_SCALES_RELATIVE; set both, or neither to jitter the short side"
         )
 
 
@@ -116,14 +136,18 @@ def _crops(cfg: Any) -> Problems:
         return
     if data.TRAIN_JITTER_SCALES[0] < data.TEST_CROP_SIZE:
         yield (
-            f"DATA.TEST_CROP_SIZE is {data.TEST_CROP_SIZE} with TEST.NUM_SPATIAL_CROPS 1; one crop is the middle of "
-            f"a short side of DATA.TRAIN_JITTER_SCALES[0], {data.TRAIN_JITTER_SCALES[0]}: lower DATA.TEST_CROP_SIZE"
+            f"DATA.TEST_CROP_SIZE is {data.TEST_CROP_SIZE} with TEST.NUM_SPATIAL_CROPS 1; one crop"
+            " is the middle of a short side of DATA.TRAIN_JITTER_SCALES[0],"
+            f" {data.TRAIN_JITTER_SCALES[0]}: lower DATA.TEST_CROP_SIZE"
         )
 
 
 def _diagnosis(cfg: Any) -> Problems:
     if cfg.TEST.DIAGNOSE and cfg.TRAIN.DATASET != "video":
-        yield f"TEST.DIAGNOSE is True with TRAIN.DATASET {cfg.TRAIN.DATASET}; an image has no frames to shuffle"
+        yield (
+            f"TEST.DIAGNOSE is True with TRAIN.DATASET {cfg.TRAIN.DATASET}; an image has no frames"
+            " to shuffle"
+        )
 
 
 def _mixing(cfg: Any) -> Problems:
@@ -138,12 +162,15 @@ def _mixing(cfg: Any) -> Problems:
 def _loss(cfg: Any) -> Problems:
     if (cfg.MODEL.LOSS_FUNC == "bce_logit") != cfg.DATA.MULTI_LABEL:
         yield (
-            f"DATA.MULTI_LABEL is {cfg.DATA.MULTI_LABEL} with MODEL.LOSS_FUNC {cfg.MODEL.LOSS_FUNC}; "
-            "several labels per video go with bce_logit, and only they"
+            f"DATA.MULTI_LABEL is {cfg.DATA.MULTI_LABEL} with MODEL.LOSS_FUNC"
+            f" {cfg.MODEL.LOSS_FUNC}; several labels per video go with bce_logit, and only they"
         )
     weights, classes = cfg.MODEL.CLASS_WEIGHTS, cfg.MODEL.NUM_CLASSES
     if weights and len(weights) != classes:
-        yield f"MODEL.CLASS_WEIGHTS has {len(weights)} entries; it has one for each of MODEL.NUM_CLASSES {classes}"
+        yield (
+            f"MODEL.CLASS_WEIGHTS has {len(weights)} entries; it has one for each of"
+            f" MODEL.NUM_CLASSES {classes}"
+        )
 
 
 def _nonlocal(cfg: Any) -> Problems:
@@ -159,13 +186,19 @@ def _nonlocal(cfg: Any) -> Problems:
     if len({str(pool) for stage in cfg.NONLOCAL.POOL for pool in stage}) != 1:
         yield f"NONLOCAL.POOL is {cfg.NONLOCAL.POOL}; one pool serves all stages and pathways"
     if any(group != 1 for stage in cfg.NONLOCAL.GROUP for group in stage):
-        yield f"NONLOCAL.GROUP is {cfg.NONLOCAL.GROUP}; attention over groups of frames is not built: use 1"
+        yield (
+            f"NONLOCAL.GROUP is {cfg.NONLOCAL.GROUP}; attention over groups of frames is not built:"
+            " use 1"
+        )
 
 
 def _blocks(cfg: Any) -> Problems:
     kernels = cfg.RESNET.NUM_BLOCK_TEMP_KERNEL
     if kernels and (len(kernels) != 4 or any(len(stage) not in (1, 2) for stage in kernels)):
-        yield f"RESNET.NUM_BLOCK_TEMP_KERNEL is {kernels}; it has one number per pathway for each stage"
+        yield (
+            f"RESNET.NUM_BLOCK_TEMP_KERNEL is {kernels}; it has one number per pathway for each"
+            " stage"
+        )
 
 
 def _ranges(cfg: Any) -> Problems:
@@ -224,7 +257,10 @@ MINIMUM = {
 
 def _precision(cfg: Any) -> Problems:
     if cfg.TEST.PRECISION != "fp32" and not cfg.TEST.OPTIMIZE:
-        yield f"TEST.PRECISION is {cfg.TEST.PRECISION} without TEST.OPTIMIZE, which prepares it; set that True"
+        yield (
+            f"TEST.PRECISION is {cfg.TEST.PRECISION} without TEST.OPTIMIZE, which prepares it; set"
+            " that True"
+        )
 
 
 RULES: tuple[Callable[[Any], Problems], ...] = (

@@ -32,16 +32,19 @@ DEFAULTS: Tree = {
         "KEEP_CHECKPOINTS": 3,
         "SAFETENSORS": False,  # the best weights also as best.safetensors
         "AUTO_RESUME": True,
-        "CHECKPOINT_FILE_PATH": "",  # weights to start from, of any layout that octvideo.weights reads
+        # weights to start from, of any layout that octvideo.weights reads
+        "CHECKPOINT_FILE_PATH": "",
         "CHECKPOINT_INFLATE": False,  # they are an image network's
-        "CHECKPOINT_CLEAR_NAME_PATTERN": [],  # texts to remove from the names in that file, wherever they stand
+        # texts to remove from the names in that file, wherever they stand
+        "CHECKPOINT_CLEAR_NAME_PATTERN": [],
         "MIXED_PRECISION": False,
         "AMP_DTYPE": "bfloat16",
         "EMA_DECAY": 0.0,
         "COMPILE": False,
         "CHANNELS_LAST": True,
         "DETERMINISTIC": False,
-        "MAX_SKIPPED": 20,  # steps in a row that mixed precision may skip for an infinite loss or gradient
+        # steps in a row that mixed precision may skip for an infinite loss or gradient
+        "MAX_SKIPPED": 20,
     },
     "TEST": {
         "ENABLE": True,
@@ -50,10 +53,11 @@ DEFAULTS: Tree = {
         "CHECKPOINT_FILE_PATH": "",
         "NUM_ENSEMBLE_VIEWS": 10,
         "NUM_SPATIAL_CROPS": 3,
-        "IMAGE_CROP_SIZES": [224, 320],  # centre crops of the final test on images, each by itself
+        "IMAGE_CROP_SIZES": [224, 320],  # center crops of the final test on images, each by itself
         "VIEW_CHUNK": 0,  # views of a video per forward pass; 0: chosen and stored
         "OPTIMIZE": False,  # fold and fuse the network for inference first
-        "PRECISION": "fp32",  # with OPTIMIZE, on a CPU: bf16, int8 (calibrated on training videos), auto
+        # with OPTIMIZE, on a CPU: bf16, int8 (calibrated on training videos), auto
+        "PRECISION": "fp32",
         "DIAGNOSE": False,  # also with frames shuffled, reversed and repeated: does time matter?
     },
     "DATA": {
@@ -63,8 +67,10 @@ DEFAULTS: Tree = {
         "LIST_FORMAT": "video",  # shards: train/, val/ and test/ hold tar files (octvideo shard)
         "SHARD_CACHE_GB": 0.0,  # of remote shards, on a local disk of each machine
         "SHARD_CACHE_DIR": "",  # "": below OCTVIDEO_HOME
-        "FRAME_TEMPLATE": "",  # which pictures of a folder are the frames: img_{:05d}.jpg, rgb_*.png
-        "DECODER": "auto",  # in loader workers; torchcodec[:cuda] for what it reads exactly, PyAV for the rest
+        # which pictures of a folder are the frames: img_{:05d}.jpg, rgb_*.png
+        "FRAME_TEMPLATE": "",
+        # in loader workers; torchcodec[:cuda] for what it reads exactly, PyAV for the rest
+        "DECODER": "auto",
         "NUM_FRAMES": 8,
         "SAMPLING_RATE": 8,
         "SAMPLING_RULE": "pyslowfast",  # how NUM_FRAMES are spread over a clip
@@ -72,14 +78,14 @@ DEFAULTS: Tree = {
         "MEAN": [0.45, 0.45, 0.45],
         "STD": [0.225, 0.225, 0.225],
         "TRAIN_JITTER_SCALES": [256, 320],
-        # The crop's share of the area and its width / height. []: of videos the short side is jittered instead, of
-        # images they are [0.08, 1.0] and [0.75, 1.3333].
+        # The crop's share of the area and its width / height. []: of videos the short side is
+        # jittered instead, of images they are [0.08, 1.0] and [0.75, 1.3333].
         "TRAIN_JITTER_SCALES_RELATIVE": [],
         "TRAIN_JITTER_ASPECT_RELATIVE": [],
         "TRAIN_CROP_SIZE": 224,
         "TEST_CROP_SIZE": 256,
         "RANDOM_FLIP": True,
-        "PCA_NOISE": 0.0,  # on images: standard deviation along the principal components of colour
+        "PCA_NOISE": 0.0,  # on images: standard deviation along the principal components of color
         "COLOR_JITTER": 0.0,  # brightness, contrast and saturation change by up to this share
         "INV_UNIFORM_SAMPLE": False,  # jitter uniform in 1 / short side
         "REVERSE_INPUT_CHANNEL": False,
@@ -94,7 +100,8 @@ DEFAULTS: Tree = {
     },
     "MODEL": {
         "ARCH": "slowfast",  # of RESNET.DEPTH; on images the name of a network, as resnet50
-        "MODEL_NAME": "",  # PySlowFast's; ResNet_nopool: C2D keeps all frames; PTV...: pytorchvideo's test head
+        # PySlowFast's; ResNet_nopool: C2D keeps all frames; PTV...: pytorchvideo's test head
+        "MODEL_NAME": "",
         "NUM_CLASSES": 400,  # 0: as many as class_names.txt beside the lists names
         "LOSS_FUNC": "cross_entropy",
         "CLASS_WEIGHTS": [],
@@ -104,7 +111,8 @@ DEFAULTS: Tree = {
         "FROZEN_BN": False,
         "FREEZE_STAGES": [],  # 1 is the stem, 2..5 are res2..res5
         "ACT_CHECKPOINT": False,
-        "COMPUTE_IN_2D": "auto",  # 3D convolutions as 2D ones; auto: on the devices that were measured
+        # 3D convolutions as 2D ones; auto: on the devices that were measured
+        "COMPUTE_IN_2D": "auto",
         "STEM_SPACE_TO_DEPTH": "auto",  # the strided stem as an unstrided one of 12 channels
         "OPTIONS": [],  # of the network, by its own names: ["growth_rate=24"]
     },
@@ -114,7 +122,8 @@ DEFAULTS: Tree = {
         "WIDTH_PER_GROUP": 64,
         "STRIDE_1X1": False,
         "ZERO_INIT_FINAL_BN": False,
-        "NUM_BLOCK_TEMP_KERNEL": [],  # blocks of res2..res5 with the family's temporal kernel; []: 3, 4, 6, 3
+        # blocks of res2..res5 with the family's temporal kernel; []: 3, 4, 6, 3
+        "NUM_BLOCK_TEMP_KERNEL": [],
         "STEM_POOL_PADDING": 1,
         "STEM": "7x7",  # of image networks; 3x3 for pictures of 32 pixels
         "STEM_POOL": "max",  # of image networks
@@ -128,7 +137,8 @@ DEFAULTS: Tree = {
         "DOWNSAMPLE": "",  # "": strided where neither side has a low group, else pooled
         "MEMORY_SAVING": False,
         "FUSED": "auto",  # Triton kernels on a GPU; auto: where they were measured to be faster
-        "SMOOTHEST_LOW": True,  # of vanilla weights that are divided: the channels that lose least, not just the last
+        # of vanilla weights that are divided: the channels that lose least, not just the last
+        "SMOOTHEST_LOW": True,
     },
     "NONLOCAL": {
         "LOCATION": [[[]], [[]], [[]], [[]]],  # block indices in res2..res5, per pathway
@@ -152,7 +162,8 @@ DEFAULTS: Tree = {
     "SOLVER": {
         "OPTIMIZING_METHOD": "sgd",
         "BASE_LR": 0.1,
-        "BASE_BATCH_SIZE": 0,  # the batch that BASE_LR is meant for: the rate scales with BATCH_SIZE; 0: it does not
+        # the batch that BASE_LR is meant for: the rate scales with BATCH_SIZE; 0: it does not
+        "BASE_BATCH_SIZE": 0,
         "LR_POLICY": "cosine",
         "COSINE_END_LR": 0.0,
         "STEPS": [],  # epochs, the first is 0
@@ -165,7 +176,8 @@ DEFAULTS: Tree = {
         "MOMENTUM": 0.9,
         "DAMPENING": 0.0,
         "NESTEROV": True,
-        "SCALE_MOMENTUM": True,  # past gradients take a new rate too (Caffe2's momentum correction, torch's own way)
+        # past gradients take a new rate too (Caffe2's momentum correction, torch's own way)
+        "SCALE_MOMENTUM": True,
         "WEIGHT_DECAY": 1e-4,
         "ZERO_WD_1D_PARAM": False,
         "BETAS": [0.9, 0.999],
@@ -177,7 +189,8 @@ DEFAULTS: Tree = {
     "MIXUP": {
         "ENABLE": False,  # without it nothing of this section is in force
         "ALPHA": 0.8,  # of Beta(ALPHA, ALPHA), a share of mixup; 0: no mixup
-        "CUTMIX_ALPHA": 1.0,  # the same of CutMix; with both at 0 labels are smoothed and nothing is mixed
+        # the same of CutMix; with both at 0 labels are smoothed and nothing is mixed
+        "CUTMIX_ALPHA": 1.0,
         "PROB": 1.0,  # that a batch is mixed
         "SWITCH_PROB": 0.5,  # that it is cut where both are on
         "LABEL_SMOOTH_VALUE": 0.1,
@@ -187,7 +200,8 @@ DEFAULTS: Tree = {
         "CLASS_NAMES_PATH": "",  # one name a line, in label order
     },
     "CUDA": {
-        "CUDNN_BENCHMARK": True,  # cuDNN times its kernels for every new shape; never with TRAIN.DETERMINISTIC
+        # cuDNN times its kernels for every new shape; never with TRAIN.DETERMINISTIC
+        "CUDNN_BENCHMARK": True,
         "TF32": True,  # float32 products in TensorFloat-32
     },
     "OUTPUT_DIR": "",  # "": runs/<folder and name of the file>
@@ -252,7 +266,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "SOLVER.LR_POLICY": tuple(SCHEDULES),
 }
 
-# PySlowFast's settings of which only these values mean what this package builds; others are refused.
+# PySlowFast's settings of which only these values mean what this package builds; others are
+# refused.
 ONLY: dict[str, tuple[Any, ...]] = {
     "TRAIN.CHECKPOINT_TYPE": ("pytorch", "caffe2"),  # a file's kind is found in the file
     "TEST.CHECKPOINT_TYPE": ("pytorch", "caffe2"),
@@ -290,11 +305,13 @@ ONLY: dict[str, tuple[Any, ...]] = {
 LAUNCHER = ("NUM_GPUS", "NUM_SHARDS", "SHARD_ID", "DIST_BACKEND")
 NO_EFFECT = (
     "TRAIN.KILL_LOSS_EXPLOSION_FACTOR",  # a loss that is not finite stops a run
-    "TRAIN.CHECKPOINT_EPOCH_RESET",  # a weights file always starts at epoch 0; AUTO_RESUME continues a run
+    # a weights file always starts at epoch 0; AUTO_RESUME continues a run
+    "TRAIN.CHECKPOINT_EPOCH_RESET",
     "TEST.SAVE_RESULTS_PATH",  # results are in OUTPUT_DIR
     "DATA.DECODING_BACKEND",  # chosen per file; DATA.DECODER
     "DATA.DECODING_SHORT_SIZE",
-    "DATA.PATH_TO_PRELOAD_IMDB",  # this and what follows is of images or of self-supervised training
+    # this and what follows is of images or of self-supervised training
+    "DATA.PATH_TO_PRELOAD_IMDB",
     "DATA.TRAIN_PCA_EIGVAL",
     "DATA.TRAIN_PCA_EIGVEC",
     "DATA.LOADER_CHUNK_OVERALL_SIZE",
@@ -312,7 +329,8 @@ NO_EFFECT = (
     "RESNET.INPLACE_RELU",
     "BN.NUM_SYNC_DEVICES",
     "BN.NUM_SPLITS",
-    "SOLVER.BASE_LR_SCALE_NUM_SHARDS",  # the batch is global here: SOLVER.BASE_BATCH_SIZE scales the rate
+    # the batch is global here: SOLVER.BASE_BATCH_SIZE scales the rate
+    "SOLVER.BASE_LR_SCALE_NUM_SHARDS",
     "SOLVER.GAMMA",  # this and the next two are of policies that are refused
     "SOLVER.STEP_SIZE",
     "SOLVER.WARMUP_FACTOR",

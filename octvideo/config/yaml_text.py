@@ -1,4 +1,5 @@
-"""YAML text as plain data, bounded before it is expanded: a kilobyte of aliases may stand for gigabytes."""
+"""YAML text as plain data, bounded before it is expanded: a kilobyte of aliases may stand for
+gigabytes."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -69,7 +70,8 @@ def _refuse(node: yaml.Node, problem: str) -> NoReturn:
 
 
 def parse_settings(text: str, source: str) -> Tree:
-    """The mapping that a YAML text holds; {} for an empty one. Raises ConfigError, which names `source`."""
+    """The mapping that a YAML text holds; {} for an empty one. Raises ConfigError, which names
+    `source`."""
     if len(text) > MAX_BYTES:
         raise ConfigError(f"{source}: more than {MAX_BYTES:,} bytes; settings take a few kilobytes")
     try:
@@ -85,7 +87,8 @@ def parse_settings(text: str, source: str) -> Tree:
         ) from None
     if not isinstance(tree or {}, dict):
         raise ConfigError(
-            f"{source}: expected settings such as `OCTCONV:`, found {type(tree).__name__} at the top"
+            f"{source}: expected settings such as `OCTCONV:`, found {type(tree).__name__} at"
+            " the top"
         )
     return tree or {}
 

@@ -10,16 +10,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from octvideo.data.reading import DecodeError
 
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "WEBP")
-"""Pillow's names. It tries every format that it knows if it is not told, and starts Ghostscript on PostScript."""
+"""Pillow's names. It tries every format that it knows if it is not told, and starts Ghostscript on
+PostScript."""
 
 Picture = NDArray[np.uint8]
 
 
 def read_picture(path: str | Path, *, depth_bits: int | None = None) -> Picture:
-    """uint8 (H, W, 3), turned as its EXIF data say, at most 179 million pixels (Pillow's limit for bombs).
+    """uint8 (H, W, 3), turned as its EXIF data say, at most 179 million pixels (Pillow's limit for
+    bombs).
 
-    A gray picture of more than 8 bits keeps its range: 0 to 2 ** depth_bits - 1 becomes 0 to 255, what is brighter is
-    255. depth_bits None: as many bits as its brightest pixel needs. Raises DecodeError.
+    A gray picture of more than 8 bits keeps its range: 0 to 2 ** depth_bits - 1 becomes 0 to 255,
+    what is brighter is 255. depth_bits None: as many bits as its brightest pixel needs. Raises
+    DecodeError.
     """
     picture = _open(path)
     if not _is_deep(picture):
@@ -31,7 +34,8 @@ def read_picture(path: str | Path, *, depth_bits: int | None = None) -> Picture:
 
 
 def depth_bits(path: str | Path) -> int | None:
-    """Bits that the brightest pixel of a gray picture of over 8 bits needs; None for other pictures."""
+    """Bits that the brightest pixel of a gray picture of over 8 bits needs; None for other
+    pictures."""
     picture = _open(path)
     return _bits_of(_levels(picture)) if _is_deep(picture) else None
 

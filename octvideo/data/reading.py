@@ -1,8 +1,10 @@
-"""A note of the file that is being read, kept where another process can see it, and the files known to be bad.
+"""A note of the file that is being read, kept where another process can see it, and the files known
+to be bad.
 
-A decoder may hang or crash inside native code, where neither an exception nor a thread nor a signal handler helps. The
-worker therefore writes down what it reads before it begins; the loader, in another process, looks at the note and the
-clock, ends the worker, and knows which file to blame. `reading` refuses that file from then on in every worker.
+A decoder may hang or crash inside native code, where neither an exception nor a thread nor a signal
+handler helps. The worker therefore writes down what it reads before it begins; the loader, in
+another process, looks at the note and the clock, ends the worker, and knows which file to blame.
+`reading` refuses that file from then on in every worker.
 """
 
 import time
@@ -13,7 +15,8 @@ from ctypes import Structure, c_char, c_double
 from octvideo.errors import DataError
 
 known_bad: dict[str, str] = {}
-"""Path -> cause, of files that ended a worker. Belongs to this process; the loader fills it in its workers."""
+"""Path -> cause, of files that ended a worker. Belongs to this process; the loader fills it in its
+workers."""
 
 
 class DecodeError(DataError):
@@ -34,7 +37,8 @@ def cause_of(error: Exception) -> str:
 
 
 class Note(Structure):
-    """What one worker reads since when: seconds of the monotonic clock, 0 while it reads nothing."""
+    """What one worker reads since when: seconds of the monotonic clock, 0 while it reads
+    nothing."""
 
     _fields_ = [("since", c_double), ("path", c_char * 4096)]
     since: float
@@ -58,24 +62,27 @@ def share_note(note: Note) -> None:
 
 
 def is_worker() -> bool:
-    """Whether another process sees the note of this one: then it may crash while it reads, and is replaced."""
+    """Whether another process sees the note of this one: then it may crash while it reads, and is
+    replaced."""
     return _shared
 
 
 def stuck_here(timeout_seconds: float) -> str:
-    """What to say where this process itself has been reading a file for too long, which nobody else can do for it."""
+    """What to say where this process itself has been reading a file for too long, which nobody else
+    can do for it."""
     path = _note.stuck_on(timeout_seconds)
     if not path:
         return ""
     return (
-        f"{path}: reading it did not end within {timeout_seconds:g} seconds (DATA_LOADER.TIMEOUT); set "
-        "DATA_LOADER.NUM_WORKERS above 0, which survives such files, or take it off the list"
+        f"{path}: reading it did not end within {timeout_seconds:g} seconds (DATA_LOADER.TIMEOUT);"
+        " set DATA_LOADER.NUM_WORKERS above 0, which survives such files, or take it off the list"
     )
 
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Wrap everything that touches a file of the data set; raises DecodeError for one that is known to be bad."""
+    """Wrap everything that touches a file of the data set; raises DecodeError for one that is known
+    to be bad."""
     if path in known_bad:
         raise DecodeError(path, known_bad[path])
     _note.path = path.encode(errors="surrogateescape")[:4095]

@@ -1,4 +1,5 @@
-"""Data that lies elsewhere: http(s) through the cache folder, other schemes by the handler registered with iopath."""
+"""Data that lies elsewhere: http(s) through the cache folder, other schemes by the handler
+registered with iopath."""
 
 import hashlib
 import os
@@ -13,7 +14,8 @@ from octvideo.errors import CheckpointError, DataError
 
 
 def local_path(path: str | Path) -> str:
-    """Where the file lies on this machine; without a scheme, as it is. Raises DataError where nothing can fetch it."""
+    """Where the file lies on this machine; without a scheme, as it is. Raises DataError where
+    nothing can fetch it."""
     path = str(path)
     if "://" not in path:
         return path
@@ -33,7 +35,8 @@ def local_path(path: str | Path) -> str:
         raise DataError(f"{path}: cannot be fetched ({error})") from error
     if found == path:
         raise DataError(
-            f"{path}: nothing can fetch this; register a handler for its scheme with iopath's g_pathmgr"
+            f"{path}: nothing can fetch this; register a handler for its scheme with iopath's"
+            " g_pathmgr"
         )
     return found
 
@@ -49,7 +52,8 @@ def _downloaded(url: str) -> str:
 
 
 def handlers() -> bytes:
-    """The handlers registered with iopath that can be sent to another process, for `register` there."""
+    """The handlers registered with iopath that can be sent to another process, for `register`
+    there."""
     from iopath.common.file_io import g_pathmgr
 
     sent = []

@@ -1,4 +1,5 @@
-"""Which frames make a clip: pure arithmetic on frame numbers and times, without torch and without files.
+"""Which frames make a clip: pure arithmetic on frame numbers and times, without torch and without
+files.
 
 Every rule clamps to the video, so that one shorter than the clip repeats its last frame.
 The four rules, for 4 frames at stride 3 (x are skipped frames):
@@ -21,7 +22,8 @@ RULES = ("pyslowfast", "stride", "segment", "time")
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Frames of a video and when they are shown: `times` in seconds from the first, or () for a constant fps."""
+    """Frames of a video and when they are shown: `times` in seconds from the first, or () for a
+    constant fps."""
 
     num_frames: int
     fps: float
@@ -29,7 +31,8 @@ class Timing:
 
     def frame_at(self, seconds: float) -> int:
         """The frame on screen at that time after the first one, clamped to the video."""
-        # The slack keeps 0.1 s at 30 fps, which is 3.0000000000000004 frames or 2.9999999999999996, at frame 3.
+        # The slack keeps 0.1 s at 30 fps, which is 3.0000000000000004 frames or 2.9999999999999996,
+        # at frame 3.
         if self.times:
             return min(max(bisect_right(self.times, seconds + 1e-6) - 1, 0), self.num_frames - 1)
         return min(max(math.floor(seconds * self.fps + 1e-6), 0), self.num_frames - 1)
@@ -58,9 +61,10 @@ class ClipRule:
             raise ValueError("num_frames, frame_stride and target_fps must be positive")
 
     def clip(self, video: Timing, draw: Callable[[], float]) -> list[int]:
-        """A clip at a place that `draw` decides: 0 is the first place possible, towards 1 the last.
+        """A clip at a place that `draw` decides: 0 is the first place possible, toward 1 the last.
 
-        `draw` is called once, under the "segment" rule once per segment. Training passes `random.random`,
+        `draw` is called once, under the "segment" rule once per segment. Training passes
+        `random.random`,
         `lambda: 0.5` is the clip in the middle.
         """
         if self.rule == "segment":
@@ -78,29 +82,33 @@ class ClipRule:
             draw() * max(video.num_frames - span, 0.0), span, self.num_frames, video.num_frames
         )
 
-    def centre_clip(self, video: Timing) -> list[int]:
+    def center_clip(self, video: Timing) -> list[int]:
         """The clip in the middle of the video."""
         return self.clip(video, lambda: 0.5)
 
     def uniform_clips(self, video: Timing, num_clips: int) -> list[list[int]]:
-        """The clips of a test: clip i at i / num_clips of the places possible, as PySlowFast has it.
+        """The clips of a test: clip i at i / num_clips of the places possible, as PySlowFast has
+        it.
 
-        Segments have no first place that would favour the beginning of the video: (i + 0.5) / num_clips there.
+        Segments have no first place that would favor the beginning of the video: (i + 0.5) /
+        num_clips there.
         """
         shift = 0.5 if self.rule == "segment" else 0.0
         return [self.clip(video, partial(truediv, i + shift, num_clips)) for i in range(num_clips)]
 
 
 def clip_span(num_frames: int, frame_stride: int, fps: float, target_fps: float) -> float:
-    """Frames of the video that a clip covers; not an integer when the rates differ. (PySlowFast.)"""
+    """Frames of the video that a clip covers; not an integer when the rates differ.
+    (PySlowFast.)"""
     return num_frames * frame_stride * fps / target_fps
 
 
 def spread_indices(start: float, span: float, num_frames: int, num_video_frames: int) -> list[int]:
-    """linspace(start, start + span - 1, num_frames) clamped to the video and truncated. (PySlowFast.)
+    """linspace(start, start + span - 1, num_frames) clamped to the video and truncated.
+    (PySlowFast.)
 
-    8 frames at stride 8 span 64 frames and therefore step by 9. A span below one frame, in a video slower than the
-    clip, repeats that frame, where the linspace would run backwards.
+    8 frames at stride 8 span 64 frames and therefore step by 9. A span below one frame, in a video
+    slower than the clip, repeats that frame, where the linspace would run backwards.
     """
     steps, length = max(num_frames - 1, 1), max(span - 1, 0.0)
     places = (start + k * length / steps for k in range(num_frames))
@@ -116,9 +124,11 @@ def strided_indices(
 
 
 def segment_indices(num_video_frames: int, places: Sequence[float]) -> list[int]:
-    """One frame from each of len(places) equal parts of the video: place 0 is a part's first, 0.5 its middle. (TSN.)
+    """One frame from each of len(places) equal parts of the video: place 0 is a part's first, 0.5
+    its middle. (TSN.)
 
-    9 frames, places (.5, .5, .5): xfxxfxxfx. A part too short for a frame of its own shares its neighbour's.
+    9 frames, places (.5, .5, .5): xfxxfxxfx. A part too short for a frame of its own shares its
+    neighbor's.
     """
     length = num_video_frames / len(places)
     return [
@@ -128,12 +138,14 @@ def segment_indices(num_video_frames: int, places: Sequence[float]) -> list[int]
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """(height, width) after the shorter side became `short_side`; the other one is floored. (PySlowFast.)"""
+    """(height, width) after the shorter side became `short_side`; the other one is floored.
+    (PySlowFast.)"""
     if height <= width:
         return short_side, max(width * short_side // height, 1)
     return max(height * short_side // width, 1), short_side
 
 
 def crop_offset(size: int, crop: int, place: int) -> int:
-    """Where a crop of a side begins. place 0: at its start, 1: in the middle (rounded up), 2: at its end."""
+    """Where a crop of a side begins. place 0: at its start, 1: in the middle (rounded up), 2: at
+    its end."""
     return (0, (size - crop + 1) // 2, size - crop)[place]

@@ -1,4 +1,5 @@
-"""A video however it comes: a path, an address, the bytes of a file, an array, a tensor, or one frame after another."""
+"""A video however it comes: a path, an address, the bytes of a file, an array, a tensor, or one
+frame after another."""
 
 import io
 import shutil
@@ -35,9 +36,11 @@ def is_several(source: Any) -> TypeGuard[Sequence[Source]]:
 
 @contextmanager
 def opened(source: Source, fps: float | None, usual_fps: float) -> Iterator[FrameSource]:
-    """Open one video for reads by frame number. fps: of frames without a file, by default `usual_fps`.
+    """Open one video for reads by frame number. fps: of frames without a file, by default
+    `usual_fps`.
 
-    Raises DecodeError for a file that cannot be read, ConfigError for anything else that is no video.
+    Raises DecodeError for a file that cannot be read, ConfigError for anything else that is no
+    video.
     """
     if not _is_file(source):
         yield InMemory(_all_frames(source), _rate(fps, usual_fps))
@@ -92,7 +95,8 @@ def _is_file(source: Any) -> bool:
 
 @contextmanager
 def _on_disk(source: Any) -> Iterator[str]:
-    """The path of a file; bytes and file objects are written to a temporary file, because decoders open files."""
+    """The path of a file; bytes and file objects are written to a temporary file, because decoders
+    open files."""
     if source == "":
         raise ConfigError("the path of the video is empty")
     if isinstance(source, str | Path):
@@ -116,8 +120,8 @@ def _refuse_times(source: Any, fps: float | None, times: Sequence[float] = ()) -
     given = "fps" if fps is not None else "times" if len(times) else ""
     if given:
         raise ConfigError(
-            f"{_name_of(source)}: got {given}= beside a file, which says itself when its frames are shown; "
-            f"leave {given} out"
+            f"{_name_of(source)}: got {given}= beside a file, which says itself when its frames are"
+            f" shown; leave {given} out"
         )
 
 
@@ -153,8 +157,8 @@ def _each_frame(source: Any) -> Iterator[Frames]:
         return iter(_checked(_as_array(source)))
     if not isinstance(source, Iterable) or isinstance(source, dict):
         raise ConfigError(
-            f"got {_name_of(source)}; a video is a path, an address, the bytes of a file, an open file, uint8 frames "
-            "(T, H, W, 3), or an iterable of frames"
+            f"got {_name_of(source)}; a video is a path, an address, the bytes of a file, an open"
+            " file, uint8 frames (T, H, W, 3), or an iterable of frames"
         )
     frames = iter(source)
     if (first := next(frames, None)) is None:
@@ -182,7 +186,8 @@ def _checked(frames: Any) -> Frames:
     kind, shape = str(frames.dtype).removeprefix("torch."), tuple(frames.shape)
     if kind != "uint8" or len(shape) != 4 or shape[-1] != 3 or not all(shape):
         raise ConfigError(
-            f"got frames {kind} {shape}; a video is uint8 (T, H, W, 3), RGB, or as a tensor also (T, 3, H, W)"
+            f"got frames {kind} {shape}; a video is uint8 (T, H, W, 3), RGB, or as a tensor also"
+            " (T, 3, H, W)"
         )
     return cast(Frames, frames)
 

@@ -1,7 +1,9 @@
-"""What happens to pixels: uint8 resize, crop, flip and colour in the worker, normalisation on the device.
+"""What happens to pixels: uint8 resize, crop, flip and color in the worker, normalization on the
+device.
 
-The worker keeps uint8 with the channel last in memory, where these steps cost 3 ms a clip beside 40 ms of decoding
-(benchmarks/), so that moving it to the device would gain nothing and would need one size for a whole batch.
+The worker keeps uint8 with the channel last in memory, where these steps cost 3 ms a clip beside 40
+ms of decoding (benchmarks/), so that moving it to the device would gain nothing and would need one
+size for a whole batch.
 """
 
 import math
@@ -25,7 +27,8 @@ Draw = Callable[[], float]
 def normalize(inputs: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 (N, 3, [T,] H, W) -> float32 of the same shape, (x / 255 - mean) / std per channel.
 
-    Runs where the inputs are: a quarter of the bytes travel to the device, and the worker's CPU is left for decoding.
+    Runs where the inputs are: a quarter of the bytes travel to the device, and the worker's CPU is
+    left for decoding.
     """
     shape = (-1, *[1] * (inputs.dim() - 2))
     scale = 1 / (255 * torch.tensor(std, dtype=torch.float32))
@@ -61,8 +64,9 @@ def crop(clip: Tensor, size: int, top: int, left: int) -> Tensor:
     return clip[..., top : top + size, left : left + size]
 
 
-def centre_crop(clip: Tensor, short_side: int, size: int) -> Tensor:
-    """(3, T, H, W) -> (3, T, size, size) from the middle, after the short side became `short_side` (at least size)."""
+def center_crop(clip: Tensor, short_side: int, size: int) -> Tensor:
+    """(3, T, H, W) -> (3, T, size, size) from the middle, after the short side became `short_side`
+    (at least size)."""
     clip = resize_short_side(clip, max(short_side, size))
     return crop(
         clip, size, crop_offset(clip.shape[-2], size, 1), crop_offset(clip.shape[-1], size, 1)
@@ -72,7 +76,8 @@ def centre_crop(clip: Tensor, short_side: int, size: int) -> Tensor:
 def random_crop(
     clip: Tensor, scales: tuple[int, int], size: int, draw: Draw, *, inverse_uniform: bool
 ) -> Tensor:
-    """(3, T, H, W) -> (3, T, size, size) from anywhere, after the short side became one of `scales` (at least size).
+    """(3, T, H, W) -> (3, T, size, size) from anywhere, after the short side became one of `scales`
+    (at least size).
 
     inverse_uniform: 1 / short side is uniform instead of the short side.
     """
@@ -92,7 +97,8 @@ def random_box(
     aspect: tuple[float, float],
     draw: random.Random,
 ) -> Box:
-    """A box inside the picture; after ten that stick out, the largest in the middle whose shape is allowed."""
+    """A box inside the picture; after ten that stick out, the largest in the middle whose shape is
+    allowed."""
     for _ in range(10):
         target = width * height * draw.uniform(*area)
         ratio = math.exp(draw.uniform(math.log(aspect[0]), math.log(aspect[1])))
@@ -107,7 +113,8 @@ def random_box(
 
 
 def color_jitter(clip: Tensor, strength: float, draw: Draw) -> Tensor:
-    """Brightness, contrast and saturation of a uint8 clip (3, T, H, W), each times 1 +- strength, alike in all frames.
+    """Brightness, contrast and saturation of a uint8 clip (3, T, H, W), each times 1 +- strength,
+    alike in all frames.
 
     The three are one affine map of RGB, rounded and clamped once at the end.
     """
@@ -115,12 +122,12 @@ def color_jitter(clip: Tensor, strength: float, draw: Draw) -> Tensor:
         _between(1 - strength, 1 + strength, draw()) for _ in range(3)
     )
     pixels = clip.movedim(0, -1).reshape(-1, 3).float()
-    grey = brightness * (pixels.mean(0) @ _LUMA)
+    gray = brightness * (pixels.mean(0) @ _LUMA)
     matrix = (
         brightness * contrast * (saturation * torch.eye(3) + (1 - saturation) * _LUMA.view(3, 1))
     )
     jittered = (
-        torch.addmm(((1 - contrast) * grey + 0.5).expand(3), pixels, matrix).clamp_(0, 255).byte()
+        torch.addmm(((1 - contrast) * gray + 0.5).expand(3), pixels, matrix).clamp_(0, 255).byte()
     )
     return jittered.view(*clip.shape[1:], 3).movedim(-1, 0)
 

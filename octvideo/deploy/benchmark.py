@@ -1,4 +1,5 @@
-"""Does the octave pay on this machine? Times of networks, measured in turns so that a busy machine is busy for all."""
+"""Does the octave pay on this machine? Times of networks, measured in turns so that a busy machine
+is busy for all."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,8 @@ ENGINES = ("eager", "torch", "openvino", "onnxruntime")
 Call = Callable[[], object]
 
 MIN_ROUNDS = 6
-"""Six of six rounds fall on one side of the median in 3 % of all cases, five of five in 6 %: no interval of 95 %."""
+"""Six of six rounds fall on one side of the median in 3 % of all cases, five of five in 6 %: no
+interval of 95 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class Case:
     train: forward and backward, in the plain or the memory-saving form.
     width_rule: how widths are split; None is the network's own rule.
     bf16: under autocast, in eager mode.
-    compiled: by torch.compile as it is, in eager mode; engine "torch" folds and rewrites first, and does not train.
+    compiled: by torch.compile as it is, in eager mode; engine "torch" folds and rewrites first, and
+    does not train.
     device: "cpu" or "cuda".
     """
 
@@ -57,7 +60,8 @@ class Case:
 
     @property
     def memory(self) -> str:
-        """What of it is told: the "peak" of a GPU; on a CPU what fp32 training has "saved" for its backward pass."""
+        """What of it is told: the "peak" of a GPU; on a CPU what fp32 training has "saved" for its
+        backward pass."""
         if self.device == "cuda":
             return "peak"
         return "saved" if self.train and not self.bf16 else ""
@@ -133,7 +137,8 @@ class Case:
             or self.engine not in ("eager", "openvino")
         ):
             raise ConfigError(
-                "--layers is for fp32 inference on the CPU with engine eager or openvino; leave it out"
+                "--layers is for fp32 inference on the CPU with engine eager or openvino; leave"
+                " it out"
             )
 
     def layer_times(self) -> LayerTimes:
@@ -161,8 +166,9 @@ class Case:
 class Measured:
     """Seconds per call, and their ratio to the first case.
 
-    ratio: the median over the rounds of this case's time over the first case's in the same round. low, high: an
-    interval that holds the true median with 95 % confidence; 0 and infinity where there are fewer than 6 rounds.
+    ratio: the median over the rounds of this case's time over the first case's in the same round.
+    low, high: an interval that holds the true median with 95 % confidence; 0 and infinity where
+    there are fewer than 6 rounds.
     best_ratio: of the fastest calls. spread: the middle half of the times, over their median.
     megabytes: what `Case.memory` names; None where it names nothing.
     """
@@ -189,7 +195,8 @@ class Measured:
 
 
 def compare(cases: Sequence[Case], rounds: int, repeats: int = 2) -> list[Measured]:
-    """Measure in turns, `rounds` times after an unmeasured call each. The first case is what others are held to.
+    """Measure in turns, `rounds` times after an unmeasured call each. The first case is what others
+    are held to.
 
     repeats: how often all rounds are run again where they do not tell which case is faster.
     """
@@ -228,9 +235,11 @@ def _summaries(times: Mapping[Case, list[float]], macs: Sequence[int]) -> list[M
 
 
 def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
-    """Two of the values, between which the median of what they are drawn from lies with 95 % confidence.
+    """Two of the values, between which the median of what they are drawn from lies with 95 %
+    confidence.
 
-    Whatever the distribution: n draws fall on one side of the median as a coin falls. Fewer than 6 tell nothing.
+    Whatever the distribution: n draws fall on one side of the median as a coin falls. Fewer than 6
+    tell nothing.
     """
     ordered, n = sorted(values), len(values)
     if n < MIN_ROUNDS:
@@ -264,7 +273,8 @@ def interleaved(
 
 
 def seconds_of(call: Call, device: str) -> float:
-    """By the clock; of a GPU between two events in its queue, for a call returns before its work is done."""
+    """By the clock; of a GPU between two events in its queue, for a call returns before its work is
+    done."""
     if device == "cpu":
         started = time.perf_counter()
         call()
@@ -306,15 +316,16 @@ def _column(times: Sequence[LayerTimes], name: str) -> list[float]:
 
 
 def verdict(measured: Sequence[Measured]) -> str:
-    """A line per case after the first: what is saved of the compute, what of that arrives as time, or that the rounds
-    do not tell; then what makes the numbers doubtful.
+    """A line per case after the first: what is saved of the compute, what of that arrives as time,
+    or that the rounds do not tell; then what makes the numbers doubtful.
     """
     lines = [_verdict_on(m) for m in measured[1:]]
     if measured[0].rounds < MIN_ROUNDS:
         lines.append(f"fewer than {MIN_ROUNDS} rounds tell nothing; give more with --rounds")
     elif measured[0].spread > 0.1:
         lines.append(
-            f"the machine is busy: times of the first case spread by {measured[0].spread:.0%}; measure again when idle"
+            f"the machine is busy: times of the first case spread by {measured[0].spread:.0%};"
+            " measure again when idle"
         )
     return "\n".join(lines)
 
@@ -331,8 +342,8 @@ def _verdict_on(m: Measured) -> str:
     won, saved = f"{1 - m.ratio:.0%} less time ({interval})", f"{1 - m.macs_ratio:.0%} fewer"
     if m.high < m.macs_ratio:
         return (
-            f"{name} is doubtful: {won} for {saved} multiply-adds, which do not explain it; the first case may have "
-            "taken a slow path (see --layers)"
+            f"{name} is doubtful: {won} for {saved} multiply-adds, which do not explain it; the"
+            " first case may have taken a slow path (see --layers)"
         )
     return f"{name} pays: {won} for {saved} multiply-adds"
 

@@ -1,7 +1,7 @@
 """What an optimization has found out, kept on disk, so that the second time is quick.
 
-The folder is $OCTVIDEO_CACHE (empty: nothing is kept), else octvideo in $XDG_CACHE_HOME or ~/.cache. It may be deleted
-at any time.
+The folder is $OCTVIDEO_CACHE (empty: nothing is kept), else octvideo in $XDG_CACHE_HOME or
+~/.cache. It may be deleted at any time.
 """
 
 import json
@@ -44,7 +44,8 @@ def kept(
 ) -> Value:
     """read(folder) of what was kept under `key`, else compute(), kept by write(value, folder).
 
-    An entry that cannot be read, or a folder that cannot be written to, costs a line in the log, not the result.
+    An entry that cannot be read, or a folder that cannot be written to, costs a line in the log,
+    not the result.
     """
     folder = cache_folder()
     if folder is None:
@@ -82,14 +83,16 @@ def _keep(entry: Path, write: Callable[[Path], object]) -> None:
 
 
 def key_of(*parts: object) -> str:
-    """A name for what follows from these parts, the versions of the libraries, the CPU and the number of threads."""
+    """A name for what follows from these parts, the versions of the libraries, the CPU and the
+    number of threads."""
     libraries = [_version(name) for name in ("octvideo", "torch", "openvino", "nncf")]
     machine = (platform.machine(), _cpu(), torch.get_num_threads())
     return sha256(json.dumps([*map(str, parts), libraries, machine]).encode()).hexdigest()[:32]
 
 
 def structure_of(model: nn.Module) -> str:
-    """A hash of the modules, their plain attributes (but not their mode) and the shapes of their weights."""
+    """A hash of the modules, their plain attributes (but not their mode) and the shapes of their
+    weights."""
     digest = sha256()
     for name, module in model.named_modules():
         values = sorted(vars(module).items())

@@ -43,9 +43,10 @@ TOLERANCE = TOLERANCES["fp32"]
 
 
 class WindowScores(nn.Module):
-    """A network whose output is its test-time probabilities: what an evaluation optimises.
+    """A network whose output is its test-time probabilities: what an evaluation optimizes.
 
-    act: "softmax", or "sigmoid" where each of several labels has a probability of its own; see `HeadAct`.
+    act: "softmax", or "sigmoid" where each of several labels has a probability of its own; see
+    `HeadAct`.
     """
 
     def __init__(self, model: nn.Module, act: HeadAct = "softmax") -> None:
@@ -64,18 +65,25 @@ def optimize(
     precision: str = "fp32",
     calibration: Tensor | None = None,
 ) -> nn.Module:
-    """A module for inference that computes what `model` does in evaluation mode; `model` stays as it is.
+    """A module for inference that computes what `model` does in evaluation mode; `model` stays as
+    it is.
 
-    example: float input of the shape and on the device of later calls; another batch size works and compiles once more.
-    engine: "torch" (batch norms folded, compiled with frozen weights where there is a C++ compiler), "openvino" (CPU
+    example: float input of the shape and on the device of later calls; another batch size works and
+    compiles once more.
+    engine: "torch" (batch norms folded, compiled with frozen weights where there is a C++
+    compiler), "openvino" (CPU
         only, when it is installed), or "auto": openvino on CPUs that have it, else torch.
-    precision: "fp32"; with OpenVINO also "bf16" (AMX or AVX512-BF16), "int8", or "auto": bf16 where the CPU has it.
-    calibration: real inputs (N, ...) for int8, at least 8, better 32, by turns one to set its ranges and one to check
+    precision: "fp32"; with OpenVINO also "bf16" (AMX or AVX512-BF16), "int8", or "auto": bf16 where
+    the CPU has it.
+    calibration: real inputs (N, ...) for int8, at least 8, better 32, by turns one to set its
+    ranges and one to check
         it. Those that check should be new to the network.
 
-    What was measured and made is kept on disk (`octvideo.deploy.cache`), so the second time is quick. The result is
-    compared with `model` on the example: OctvideoError for a relative difference above 1e-4 (bf16: .03), and of int8
-    where more than 1 % of the held-out clips get another class or the output changes by more than a tenth.
+    What was measured and made is kept on disk (`octvideo.deploy.cache`), so the second time is
+    quick. The result is
+    compared with `model` on the example: OctvideoError for a relative difference above 1e-4 (bf16:
+    .03), and of int8 where more than 1 % of the held-out clips get another class or the output
+    changes by more than a tenth.
     """
     if engine not in ("auto", *ENGINES):
         raise ConfigError(f"there is no engine {engine!r}; there are auto, {', '.join(ENGINES)}")
@@ -90,7 +98,8 @@ def optimize(
     difference = _difference(fast, folded, example)
     if difference > TOLERANCE and example.dtype == torch.float32:
         raise OctvideoError(
-            f"engine {engine} differs by {difference:.1e} from the network; the rule is {TOLERANCE:.0e}"
+            f"engine {engine} differs by {difference:.1e} from the network; the rule is"
+            f" {TOLERANCE:.0e}"
         )
     return fast
 
@@ -98,7 +107,8 @@ def optimize(
 def _lower_precision(
     model: nn.Module, example: Tensor, precision: str, calibration: Tensor | None
 ) -> nn.Module:
-    """In bf16 or int8, kept on disk and checked each time. Layers stay unmerged: merged ones do not pay here."""
+    """In bf16 or int8, kept on disk and checked each time. Layers stay unmerged: merged ones do not
+    pay here."""
     clips, held_out = split_clips(calibration) if precision == "int8" else (None, None)
     size = tuple(example.shape[1:])
     parts = (structure_of(model), weights_of(model), size, "" if clips is None else hash_of(clips))
@@ -139,8 +149,9 @@ def relative_difference(found: Tensor, expected: Tensor) -> float:
 class Compiled(nn.Module):
     """torch.compile with frozen weights, in inference mode.
 
-    Any number of threads may call it. Inputs of a new kind are compiled one after another; the compiler's settings and
-    its caches belong to the process. A pickle of it holds the network and compiles again where it is loaded.
+    Any number of threads may call it. Inputs of a new kind are compiled one after another; the
+    compiler's settings and its caches belong to the process. A pickle of it holds the network and
+    compiles again where it is loaded.
     """
 
     def __init__(self, model: nn.Module) -> None:

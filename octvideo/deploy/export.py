@@ -1,4 +1,5 @@
-"""A trained network as a file that other runtimes read, each checked against the network on the way out."""
+"""A trained network as a file that other runtimes read, each checked against the network on the way
+out."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,12 +18,14 @@ from octvideo.layers.conv3d_as_2d import exported_in_2d
 def export_model(
     model: nn.Module, example: Tensor, path: str | Path, *, lowered: bool = False
 ) -> float:
-    """Write `model` for clips of the example's size and any batch, and return how far its output is from the network's.
+    """Write `model` for clips of the example's size and any batch, and return how far its output is
+    from the network's.
 
-    path: .pt2 (torch.export), .onnx or .xml (OpenVINO, with its .bin). example: float (N, 3, T, H, W) on the CPU, N of
-    at least 2. The difference is the largest over the largest value, on the example and on a single clip of it, as the
-    written file computes it. lowered: an .onnx with 2D convolutions and pools in place of 3D ones, for runtimes whose
-    3D kernels are slow or absent. Raises ConfigError for another suffix, OctvideoError where a runtime is missing.
+    path: .pt2 (torch.export), .onnx or .xml (OpenVINO, with its .bin). example: float (N, 3, T, H,
+    W) on the CPU, N of at least 2. The difference is the largest over the largest value, on the
+    example and on a single clip of it, as the written file computes it. lowered: an .onnx with 2D
+    convolutions and pools in place of 3D ones, for runtimes whose 3D kernels are slow or absent.
+    Raises ConfigError for another suffix, OctvideoError where a runtime is missing.
     """
     path = Path(path)
     if path.suffix not in WRITERS:
@@ -75,7 +78,8 @@ def _write_openvino(model: nn.Module, example: Tensor, path: Path) -> Runner:
 
 
 def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """The graph for any batch; frames, height and width are the example's (pooling an odd map rounds up)."""
+    """The graph for any batch; frames, height and width are the example's (pooling an odd map
+    rounds up)."""
     batch = torch.export.Dim("batch", min=1, max=1024)
     with torch.no_grad():
         return torch.export.export(model.eval(), (example,), dynamic_shapes=({0: batch},))

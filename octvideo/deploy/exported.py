@@ -1,4 +1,5 @@
-"""An exported network, and the .json beside it that says what its numbers mean: written together, read together."""
+"""An exported network, and the .json beside it that says what its numbers mean: written together,
+read together."""
 
 import json
 import logging
@@ -28,7 +29,8 @@ _MAX_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """What stands in the .json. input: (C, T, H, W) of a clip. head_act: what makes probabilities of logits."""
+    """What stands in the .json. input: (C, T, H, W) of a clip. head_act: what makes probabilities
+    of logits."""
 
     input: tuple[int, ...]
     output: Output
@@ -69,18 +71,20 @@ class Sidecar:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{path.with_suffix('.json')}: does not describe a network ({error!r}); export it again"
+                f"{path.with_suffix('.json')}: does not describe a network ({error!r}); export it"
+                " again"
             ) from error
         acts = ("softmax", "sigmoid", "softmax_of_mean", "sigmoid_of_mean")
         complete = len(found.input) == 4 and spec.mean and spec.num_frames and found.class_names
         if not complete or found.output not in ("logits", "probabilities"):
             raise CheckpointError(
-                f"{path.with_suffix('.json')}: does not say all of the network's input, output and classes; export "
-                "it again"
+                f"{path.with_suffix('.json')}: does not say all of the network's input, output and"
+                " classes; export it again"
             )
         if found.head_act not in acts:
             raise CheckpointError(
-                f"{path.with_suffix('.json')}: head_act is {found.head_act!r}; there are {', '.join(acts)}"
+                f"{path.with_suffix('.json')}: head_act is {found.head_act!r}; there are"
+                f" {', '.join(acts)}"
             )
         return found
 
@@ -116,8 +120,8 @@ class ExportedNetwork(nn.Module):
         out = self.run(x)
         if out.shape[-1] != len(self.sidecar.class_names):
             raise CheckpointError(
-                f"{self.path}: gives {out.shape[-1]} numbers for {len(self.sidecar.class_names)} classes; it and its "
-                ".json are of two networks"
+                f"{self.path}: gives {out.shape[-1]} numbers for {len(self.sidecar.class_names)}"
+                " classes; it and its .json are of two networks"
             )
         return out if self.sidecar.output == "probabilities" else activate(out[:, None, None], act)
 
@@ -129,7 +133,8 @@ class ExportedNetwork(nn.Module):
 
     def _scores_only(self) -> ConfigError:
         return ConfigError(
-            f"{self.path}: an exported network gives scores only; load the checkpoint that it was made of"
+            f"{self.path}: an exported network gives scores only; load the checkpoint that it was"
+            " made of"
         )
 
 
@@ -174,7 +179,8 @@ class Program(nn.Module):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        # In a tuple, for as a submodule it would refuse to be put into evaluation mode, where it is.
+        # In a tuple, for as a submodule it would refuse to be put into evaluation mode, where it
+        # is.
         self._run = (torch.export.load(path).module(),)
 
     @torch.no_grad()
@@ -185,16 +191,16 @@ class Program(nn.Module):
 def read_exported(path: Path, *, trusted: bool = False) -> ExportedNetwork:
     """The network in an .xml, .onnx or .pt2 that was exported, with its sidecar.
 
-    trusted: a .pt2 is read only then, for torch evaluates expressions and may unpickle objects that stand in it.
-    Raises CheckpointError for a file that is missing or damaged.
+    trusted: a .pt2 is read only then, for torch evaluates expressions and may unpickle objects that
+    stand in it. Raises CheckpointError for a file that is missing or damaged.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
     sidecar = Sidecar.read(path)
     if path.suffix == ".pt2" and not trusted:
         raise CheckpointError(
-            f"{path}: reading a .pt2 can run code that stands in it; octvideo.load(path, trusted=True) reads one that "
-            "you have made; .onnx and .xml hold no code"
+            f"{path}: reading a .pt2 can run code that stands in it; octvideo.load(path,"
+            " trusted=True) reads one that you have made; .onnx and .xml hold no code"
         )
     try:
         return ExportedNetwork(_read_network(path, sidecar), path, sidecar)
@@ -216,13 +222,16 @@ def _read_network(path: Path, sidecar: Sidecar) -> nn.Module:
 def write_exported(
     model: nn.Module, score: nn.Module, sidecar: Sidecar, path: Path, *, lowered: bool = False
 ) -> float:
-    """Write `model` and its sidecar; returns the relative difference (`export_model`, which knows what lowered is).
+    """Write `model` and its sidecar; returns the relative difference (`export_model`, which knows
+    what lowered is).
 
-    score: an `OpenVINO` of the network's probabilities is written to an .xml as it is, in place of the model.
+    score: an `OpenVINO` of the network's probabilities is written to an .xml as it is, in place of
+    the model.
     """
     if isinstance(model, ExportedNetwork):
         raise ConfigError(
-            f"{path}: the network comes from {model.path}; copy that file and its .json, or load the checkpoint"
+            f"{path}: the network comes from {model.path}; copy that file and its .json, or load"
+            " the checkpoint"
         )
     if isinstance(score, OpenVINO) and path.suffix == ".xml" and not lowered:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,7 +246,8 @@ def write_exported(
 
 
 def _warn_of_positions(model: Any, example: Tensor, sidecar: Sidecar, path: Path) -> None:
-    """A crop larger than the training's has several window positions, and logits are of their mean features."""
+    """A crop larger than the training's has several window positions, and logits are of their mean
+    features."""
     with torch.no_grad():
         x = example.to(next(model.parameters()).device)
         expected = model.window_scores(x, sidecar.head_act)
@@ -245,8 +255,8 @@ def _warn_of_positions(model: Any, example: Tensor, sidecar: Sidecar, path: Path
     difference = relative_difference(found, expected)
     if difference > TOLERANCE:
         logger.warning(
-            "%s: probabilities made of its logits differ by %.1e from the test's, which averages over positions of a "
-            "larger crop; an .xml of an optimized recognizer holds those",
+            "%s: probabilities made of its logits differ by %.1e from the test's, which averages"
+            " over positions of a larger crop; an .xml of an optimized recognizer holds those",
             path,
             difference,
         )

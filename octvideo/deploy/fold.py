@@ -1,4 +1,5 @@
-"""Batch norms that follow a convolution become part of it: exact in evaluation mode, and one pass over memory less."""
+"""Batch norms that follow a convolution become part of it: exact in evaluation mode, and one pass
+over memory less."""
 
 import copy
 from typing import Any
@@ -12,7 +13,8 @@ from octvideo.models.network import norms_behind_convolutions
 
 @torch.no_grad()
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode in which every batch norm right behind a convolution is folded into it.
+    """A copy in evaluation mode in which every batch norm right behind a convolution is folded into
+    it.
 
     Modules declare which those are (octvideo.models.network). The copy must not be trained.
     """
@@ -36,7 +38,8 @@ def _fold(conv: Any, norm: Any) -> None:
 
 
 def _fold_group(paths: list[Any], norm: Any) -> None:
-    """`paths` are summed, then normalised: each is scaled, and the shift becomes the bias of the first."""
+    """`paths` are summed, then normalized: each is scaled, and the shift becomes the bias of the
+    first."""
     scale, shift = _affine(norm)
     for path in paths:
         path.weight.mul_(scale.view(-1, *[1] * (path.weight.dim() - 1)))

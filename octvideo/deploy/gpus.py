@@ -8,7 +8,8 @@ from octvideo.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """What a card sustains: bytes per second of a large copy, FLOP per second of a large product by precision."""
+    """What a card sustains: bytes per second of a large copy, FLOP per second of a large product by
+    precision."""
 
     name: str
     bandwidth: float
@@ -22,13 +23,15 @@ def _card(
     bandwidth_share: float = 0.9,
     rate_share: float = 0.8,
 ) -> Gpu:
-    """A card by the nominal numbers of its data sheet (dense products) and the shares of them that are sustained."""
+    """A card by the nominal numbers of its data sheet (dense products) and the shares of them that
+    are sustained."""
     rates = {precision: 1e12 * rate_share * rate for precision, rate in teraflops.items()}
     return Gpu(name, 1e12 * bandwidth_share * terabytes, rates)
 
 
-# TB/s and dense TFLOP/s of NVIDIA's data sheets. H100 and H200 are assumed to sustain 3.0 and 4.3 TB/s in a large copy
-# and 790 TFLOP/s in a large bf16 product; the other cards are assumed to sustain shares of the same size.
+# TB/s and dense TFLOP/s of NVIDIA's data sheets. H100 and H200 are assumed to sustain 3.0 and 4.3
+# TB/s in a large copy and 790 TFLOP/s in a large bf16 product; the other cards are assumed to
+# sustain shares of the same size.
 _HOPPER = {"bf16": 989.4, "fp16": 989.4, "tf32": 494.7, "fp32": 66.9}
 _AMPERE = {"bf16": 312.0, "fp16": 312.0, "tf32": 156.0, "fp32": 19.5}
 _L4 = {"bf16": 121.0, "fp16": 121.0, "tf32": 60.0, "fp32": 30.3}
@@ -48,11 +51,13 @@ _VARIANTS = {"pcie", "nvl", "40gb", "laptop", "mig", "d"}
 
 
 def find_gpu(name: str) -> Gpu:
-    """A card by its key in `GPUS`, or by what `torch.cuda.get_device_name` says. ConfigError for any other."""
+    """A card by its key in `GPUS`, or by what `torch.cuda.get_device_name` says. ConfigError for
+    any other."""
     words = set(re.split(r"[ -]", name.lower().replace("rtx ", "rtx")))
     found = words & GPUS.keys()
     if len(found) != 1 or words & _VARIANTS:
         raise ConfigError(
-            f"there is no GPU {name!r} in the table; known are {', '.join(GPUS)}, or give a Gpu with rates of your own"
+            f"there is no GPU {name!r} in the table; known are {', '.join(GPUS)}, or give a Gpu"
+            " with rates of your own"
         )
     return GPUS[found.pop()]

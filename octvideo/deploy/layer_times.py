@@ -16,8 +16,8 @@ LAYERS = (OctConv2d, OctConv3d, MergedOctConv, nn.Conv2d, nn.Conv3d)
 class LayerTimes(Protocol):
     """Call it to run the network once more; `seconds` is the fastest run of each layer, by name.
 
-    A layer is a convolution; an octave convolution is one. What is none (a norm, a residual sum, a pool) counts with
-    the layer before it.
+    A layer is a convolution; an octave convolution is one. What is none (a norm, a residual sum, a
+    pool) counts with the layer before it.
     """
 
     seconds: dict[str, float]

@@ -3,9 +3,10 @@
     stride 1    Y_H = W_H cat[X_H, up X_L]      Y_L = W_L cat[pool X_H, X_L]
     stride 2    Y_H = W_H cat[pool X_H, X_L]    Y_L = W_L cat[pool pool X_H, pool X_L]
 
-A runtime loses less time between larger operations, and adds a residual in the same pass. At stride 1 this is right
-for 1 x 1 in space only, and costs some multiply-adds more, since X_L is then seen at the size of X_H: it pays where the
-output is wide. So which layers take the form is measured, layer by layer.
+A runtime loses less time between larger operations, and adds a residual in the same pass. At stride
+1 this is right for 1 x 1 in space only, and costs some multiply-adds more, since X_L is then seen
+at the size of X_H: it pays where the output is wide. So which layers take the form is measured,
+layer by layer.
 """
 
 import copy

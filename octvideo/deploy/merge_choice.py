@@ -1,4 +1,5 @@
-"""Which octave convolutions are faster as two convolutions than as four: measured, one layer of each kind."""
+"""Which octave convolutions are faster as two convolutions than as four: measured, one layer of
+each kind."""
 
 import json
 import logging
@@ -38,10 +39,12 @@ class Layer(nn.Module):
 def merge_where_faster(
     model: nn.Module, example: Tensor, engine: str, prepare: Prepare
 ) -> nn.Module:
-    """A copy of the folded `model` in which those octave convolutions are merged that take less time so.
+    """A copy of the folded `model` in which those octave convolutions are merged that take less
+    time so.
 
-    prepare: what `engine` makes of a `Layer` and its inputs, to be called again and again. One clip is measured, and
-    one layer of those that are alike. The choice is kept on disk; it does not depend on the weights' values.
+    prepare: what `engine` makes of a `Layer` and its inputs, to be called again and again. One clip
+    is measured, and one layer of those that are alike. The choice is kept on disk; it does not
+    depend on the weights' values.
     """
     names = mergeable(model)
     if not names:

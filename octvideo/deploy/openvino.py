@@ -19,11 +19,13 @@ from octvideo.layers import stem_by_space_to_depth
 
 
 class OpenVINO(nn.Module):
-    """A converted network on CPUs, from and to torch tensors; another batch or number of frames compiles once more.
+    """A converted network on CPUs, from and to torch tensors; another batch or number of frames
+    compiles once more.
 
-    size: (H, W) of every input. precision: kept in the graph, and by default what stands there. Any number of threads
-    may call it: each call has an inference request of its own. A pickle of it holds the graph and compiles again where
-    it is loaded.
+    size: (H, W) of every input. precision: kept in the graph, and by default what stands there. Any
+    number of threads
+    may call it: each call has an inference request of its own. A pickle of it holds the graph and
+    compiles again where it is loaded.
     """
 
     def __init__(self, network: Any, size: tuple[int, ...], precision: str = "") -> None:
@@ -43,7 +45,8 @@ class OpenVINO(nn.Module):
         shape = tuple(x.shape)
         clips = x.detach().contiguous().numpy()
         request = self._take_request(shape)
-        # The request's memory is the next call's too, so the result is copied before the request is idle again.
+        # The request's memory is the next call's too, so the result is copied before the request is
+        # idle again.
         scores = torch.from_numpy(request.infer([clips])[0].copy())
         self._idle[shape].append(request)
         return scores
@@ -62,7 +65,8 @@ class OpenVINO(nn.Module):
         if shape[-2:] != self.size:
             got, wanted = (" x ".join(map(str, size)) for size in (shape[-2:], self.size))
             raise ConfigError(
-                f"the input is {got}, the network was optimised for {wanted}; optimise it for that size"
+                f"the input is {got}, the network was optimized for {wanted}; optimize it for that"
+                " size"
             )
 
     @classmethod
@@ -120,7 +124,8 @@ def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram
 
 
 def _in_core_operations(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Equal ones on equal inputs are one, as two layers that pool the same map; nodes then keep their names."""
+    """Equal ones on equal inputs are one, as two layers that pool the same map; nodes then keep
+    their names."""
     from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
     operations = torch.export.default_decompositions()
@@ -152,9 +157,11 @@ def convert(model: nn.Module, example: Tensor) -> OpenVINO:
 def convert_lower(
     model: nn.Module, example: Tensor, precision: str, change: Callable[[Any], Any] = lambda g: g
 ) -> OpenVINO:
-    """The same to be computed in bf16 or int8. change: of the graph, before it is compiled, as a quantization is.
+    """The same to be computed in bf16 or int8. change: of the graph, before it is compiled, as a
+    quantization is.
 
-    The stem is computed by space to depth, layers that pool the same map share the pool: both pay in these precisions.
+    The stem is computed by space to depth, layers that pool the same map share the pool: both pay
+    in these precisions.
     """
     model = stem_by_space_to_depth(copy.deepcopy(model), True)
     network = _converted(_in_core_operations(_exported(model, example)))
@@ -185,7 +192,8 @@ def compile_layer(layer: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], 
 def _compiled(
     network: Any, shape: tuple[int, ...] = (), *, timed: bool = False, precision: str = "fp32"
 ) -> Any:
-    """shape: of the input, where the network leaves it open; the runtime would copy between its memory layouts."""
+    """shape: of the input, where the network leaves it open; the runtime would copy between its
+    memory layouts."""
     import openvino
 
     if shape:

@@ -1,7 +1,9 @@
-"""The operators that a network runs, with the memory that each reads and writes and its floating-point operations.
+"""The operators that a network runs, with the memory that each reads and writes and its
+floating-point operations.
 
-The network runs on the meta device: nothing is computed, and an operator is known by the tensors that enter and leave
-it. `octvideo.deploy.roofline` groups operators into kernels and kernels into a predicted time.
+The network runs on the meta device: nothing is computed, and an operator is known by the tensors
+that enter and leave it. `octvideo.deploy.roofline` groups operators into kernels and kernels into a
+predicted time.
 """
 
 import copy
@@ -28,8 +30,10 @@ class Style(Enum):
 
     MATRIX: a convolution or matrix product.
     POINTWISE: each output needs one position of each input, perhaps of another size (upsampling).
-    WINDOW: each output needs several positions of its input (a pool), so that the input is read from memory.
-    REDUCTION: batch statistics, taken while a map is written; an operator that uses them must wait for all of it.
+    WINDOW: each output needs several positions of its input (a pool), so that the input is read
+    from memory.
+    REDUCTION: batch statistics, taken while a map is written; an operator that uses them must wait
+    for all of it.
     OTHER: anything else; no compiler is assumed to fuse it.
     """
 
@@ -72,7 +76,8 @@ ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_s
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A read or write of a tensor. `value` numbers what the memory holds; `total_bytes` is the size of all of it."""
+    """A read or write of a tensor. `value` numbers what the memory holds; `total_bytes` is the size
+    of all of it."""
 
     value: int
     region: tuple[int, int]
@@ -84,7 +89,8 @@ class Access:
 class Operator:
     """One operator of a forward or backward pass.
 
-    layer: the convolution or linear layer to which it belongs; an operator outside of any belongs to the layer whose
+    layer: the convolution or linear layer to which it belongs; an operator outside of any belongs
+    to the layer whose
         output it takes, but a pool is a layer of its own.
     """
 
@@ -104,7 +110,8 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Operators:
-    """What a network runs. results: the values that outlive the pass (outputs, gradients of parameters)."""
+    """What a network runs. results: the values that outlive the pass (outputs, gradients of
+    parameters)."""
 
     operators: tuple[Operator, ...]
     results: frozenset[int]
@@ -120,10 +127,11 @@ def trace_operators(
     train: bool = False,
     itemsize: int = 2,
 ) -> Operators:
-    """The operators of one forward pass in evaluation mode, or of a forward and backward pass in training mode.
+    """The operators of one forward pass in evaluation mode, or of a forward and backward pass in
+    training mode.
 
-    The four convolutions of an octave layer, its pool, upsampling and sums are operators of their own (the plain form).
-    Copies between memory layouts are left out.
+    The four convolutions of an octave layer, its pool, upsampling and sums are operators of their
+    own (the plain form). Copies between memory layouts are left out.
 
     input_shape: (C, T, H, W) of a clip or (C, H, W) of an image.
     itemsize: bytes of a floating-point element, 2 or 4; integers keep their size.
@@ -141,7 +149,8 @@ def trace_operators(
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Writes down every operator below autograd. `stack` holds the names of the modules that are running."""
+    """Writes down every operator below autograd. `stack` holds the names of the modules that are
+    running."""
 
     def __init__(self, itemsize: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

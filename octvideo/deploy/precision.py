@@ -1,4 +1,5 @@
-"""Lower precision on a CPU, with OpenVINO: bfloat16, or 8-bit integers with a check on held-out clips."""
+"""Lower precision on a CPU, with OpenVINO: bfloat16, or 8-bit integers with a check on held-out
+clips."""
 
 import logging
 from importlib.util import find_spec
@@ -16,7 +17,8 @@ logger = logging.getLogger("octvideo")
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.03, "int8": 0.1}
-"""Largest relative difference of the output: on the example, in int8 the mean over held-out clips."""
+"""Largest relative difference of the output: on the example, in int8 the mean over held-out
+clips."""
 
 MIN_CLIPS = 8
 MAX_OTHER_CLASS = 0.01
@@ -24,7 +26,8 @@ CLOSE = 0.05
 
 
 def resolve(precision: str, engine: str) -> str:
-    """ "auto" as bf16 or fp32, anything else as it is. Raises ConfigError for what this machine does not have."""
+    """ "auto" as bf16 or fp32, anything else as it is. Raises ConfigError for what this machine
+    does not have."""
     if precision not in get_args(Precision):
         raise ConfigError(
             f"there is no precision {precision!r}; there are {', '.join(get_args(Precision))}"
@@ -33,8 +36,8 @@ def resolve(precision: str, engine: str) -> str:
         return "bf16" if engine == "openvino" and computes_bf16() else "fp32"
     if precision != "fp32" and engine != "openvino":
         raise ConfigError(
-            f"precision {precision}: only engine openvino has it, on a CPU; pip install openvino and name no other "
-            "engine, or take precision fp32"
+            f"precision {precision}: only engine openvino has it, on a CPU; pip install openvino"
+            " and name no other engine, or take precision fp32"
         )
     if precision == "bf16" and not computes_bf16():
         raise ConfigError(
@@ -53,11 +56,13 @@ def computes_bf16() -> bool:
 
 
 def split_clips(calibration: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Clips to calibrate int8 on, and as many to check it on. Raises ConfigError for fewer than 8."""
+    """Clips to calibrate int8 on, and as many to check it on. Raises ConfigError for fewer than
+    8."""
     count = 0 if calibration is None else len(calibration)
     if calibration is None or count < MIN_CLIPS:
         raise ConfigError(
-            f"precision int8 got {count} clips to calibrate on; give at least {MIN_CLIPS} real ones, better 32"
+            f"precision int8 got {count} clips to calibrate on; give at least {MIN_CLIPS} real"
+            " ones, better 32"
         )
     return calibration[::2], calibration[1::2]
 
@@ -72,7 +77,8 @@ def quantized(network: Any, clips: Tensor) -> Any:
 
 
 def pools_as_convolutions(network: Any) -> None:
-    """Let average pools of 2 x 2 on even maps be depthwise convolutions: those are computed in int8, pools in fp32.
+    """Let average pools of 2 x 2 on even maps be depthwise convolutions: those are computed in
+    int8, pools in fp32.
 
     An octave network has a pool before every convolution from the high to the low group.
     """
@@ -108,9 +114,9 @@ def check_int8(fast: nn.Module, model: nn.Module, held_out: Tensor) -> None:
     other = int((decided & (found.argmax(1) != expected.argmax(1))).sum())
     if other > MAX_OTHER_CLASS * len(held_out) or not change <= TOLERANCE["int8"]:
         raise OctvideoError(
-            f"precision int8 is refused: of {len(held_out)} held-out clips {other} get another class (at most 1 %), "
-            f"and the output changes by {change:.1%} (at most {TOLERANCE['int8']:.0%}); take bf16, or calibrate on "
-            "more clips"
+            f"precision int8 is refused: of {len(held_out)} held-out clips {other} get another"
+            f" class (at most 1 %), and the output changes by {change:.1%} (at most"
+            f" {TOLERANCE['int8']:.0%}); take bf16, or calibrate on more clips"
         )
     logger.info(
         "int8: %d of %d held-out clips change class, the output by %.1f %%",
@@ -121,15 +127,16 @@ def check_int8(fast: nn.Module, model: nn.Module, held_out: Tensor) -> None:
 
 
 def warn_of_slow_octave(model: nn.Module, precision: str) -> None:
-    """Where the octave was measured to take longer than the vanilla network in the same precision."""
+    """Where the octave was measured to take longer than the vanilla network in the same
+    precision."""
     share = max(
         (_low_share(m) for m in model.modules() if isinstance(m, OctConv2d | OctConv3d)),
         default=0.0,
     )
     if share and (precision == "int8" or (precision == "bf16" and share < 0.4)):
         logger.warning(
-            "in %s this octave network takes about as long as the vanilla one, or longer (docs/deploy.md has times): "
-            "the work between its convolutions costs what they save",
+            "in %s this octave network takes about as long as the vanilla one, or longer"
+            " (docs/deploy.md has times): the work between its convolutions costs what they save",
             precision,
         )
 

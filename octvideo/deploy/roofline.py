@@ -1,13 +1,14 @@
 """How long a network should take on a named GPU: the roofline of each of its kernels.
 
-A kernel takes max(FLOPs / rate, bytes / bandwidth). What a network does is grouped into kernels in one of four forms:
+A kernel takes max(FLOPs / rate, bytes / bandwidth). What a network does is grouped into kernels in
+one of four forms:
 
     unfused     every operator is a kernel: eager PyTorch
-    fused       convolutions are kernels; everything pointwise between them is fused, as torch.compile does;
-                pools and batch statistics begin or end a kernel
+    fused       convolutions are kernels; everything pointwise between them is fused, as
+                torch.compile does; pools and batch statistics begin or end a kernel
     fused-pools the kernel that writes a map also writes its 2 x 2 average
-    one-pass    an octave layer with its BN, residual sum and ReLU is one kernel that reads each group once and writes
-                each group once; its backward pass is another one
+    one-pass    an octave layer with its BN, residual sum and ReLU is one kernel that reads and
+                writes each group once; its backward pass is another one
 
     predict(model, (3, 8, 224, 224), "h100", batch=8, form="fused").seconds
 """
@@ -32,7 +33,8 @@ ITEMSIZE = {"bf16": 2, "fp16": 2, "tf32": 4, "fp32": 4}
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Operators that run as one kernel; `layer` is that of the first matrix product, or else of the first operator."""
+    """Operators that run as one kernel; `layer` is that of the first matrix product, or else of the
+    first operator."""
 
     layer: str
     matrix: bool
@@ -88,10 +90,12 @@ def predict(
 
     input_shape: (C, T, H, W) of a clip or (C, H, W) of an image.
     gpu: a name that `find_gpu` knows, or a `Gpu` with rates of your own.
-    dtype: "bf16" or "fp16" (tensor cores, 2 bytes), "tf32" (tensor cores, 4 bytes), "fp32" (4 bytes).
+    dtype: "bf16" or "fp16" (tensor cores, 2 bytes), "tf32" (tensor cores, 4 bytes), "fp32" (4
+    bytes).
     form: how operators are grouped into kernels; the module's docstring has the four.
     train: forward, backward and the optimizer's update, with batch statistics.
-    launch_seconds: added to each kernel; about 4e-6 in eager PyTorch where the GPU waits for the CPU, 1e-6 in a graph.
+    launch_seconds: added to each kernel; about 4e-6 in eager PyTorch where the GPU waits for the
+    CPU, 1e-6 in a graph.
 
     Raises ConfigError for an unknown GPU or form, and for a dtype that the GPU does not have.
     """
@@ -136,7 +140,8 @@ def predict_operators(
 
 
 def _optimizer_bytes(itemsize: int) -> int:
-    """Per parameter: SGD with momentum reads three fp32 numbers and writes two; a half copy is made of the weight."""
+    """Per parameter: SGD with momentum reads three fp32 numbers and writes two; a half copy is made
+    of the weight."""
     return 5 * 4 + (4 + itemsize if itemsize < 4 else 0)
 
 
@@ -167,7 +172,8 @@ class _Touched:
 def _bytes_moved(
     groups: Groups, results: frozenset[int], merged: Merged, *, keep_unused: bool
 ) -> list[int]:
-    """Of each group: what it reads from outside, and what it writes for others or as a result of the network.
+    """Of each group: what it reads from outside, and what it writes for others or as a result of
+    the network.
 
     merged: values that are computed again from another one wherever they are needed, and that one.
     keep_unused: a value that nobody reads (the indices of a max pool) is written nevertheless.
@@ -214,10 +220,11 @@ def _unfused(operators: Operators) -> tuple[Groups, Merged]:
 
 
 def _fused(operators: Operators, joining: Callable[[Operator], bool]) -> tuple[Groups, Merged]:
-    """A `joining` operator joins the latest kernel that it reads from, unless that is closed or has to be complete.
+    """A `joining` operator joins the latest kernel that it reads from, unless that is closed or has
+    to be complete.
 
-    Kernels that only it reads from join it in turn, so that a gradient that is upsampled or pooled is not written
-    before it is added to another.
+    Kernels that only it reads from join it in turn, so that a gradient that is upsampled or pooled
+    is not written before it is added to another.
     """
     alive = _alive(operators)
     readers: dict[int, list[Operator]] = defaultdict(list)
@@ -272,7 +279,8 @@ def _only_reader(op: Operator, group: list[Operator], readers: dict[int, list[Op
 
 
 def _one_pass(operators: Operators) -> tuple[Groups, Merged]:
-    """A kernel per layer and direction; batch norms, ReLUs and pools are computed again by whoever reads."""
+    """A kernel per layer and direction; batch norms, ReLUs and pools are computed again by whoever
+    reads."""
     groups: dict[tuple[str, bool], list[Operator]] = defaultdict(list)
     merged: Merged = {}
     for op in _alive(operators):

@@ -1,4 +1,5 @@
-"""The checkpoints of a run: their names, which of them is the newest whole one, and which are removed.
+"""The checkpoints of a run: their names, which of them is the newest whole one, and which are
+removed.
 
     OUTPUT_DIR/checkpoints/checkpoint_epoch_00002.pyth               after two whole epochs
     OUTPUT_DIR/checkpoints/checkpoint_epoch_00002_sample_00000320.pyth  and 320 samples of the third
@@ -48,7 +49,8 @@ def list_checkpoints(folder: str) -> list[str]:
 
 
 def read_latest(folder: str) -> tuple[str, dict[str, Any]] | None:
-    """The newest whole checkpoint, and what it holds; a torn one is passed over with a warning. None: there is none."""
+    """The newest whole checkpoint, and what it holds; a torn one is passed over with a warning.
+    None: there is none."""
     for path in reversed(list_checkpoints(folder)):
         # Read once: torch may read damaged bytes the one time and not the other.
         if (content := read_whole(path)) is not None:
@@ -64,7 +66,8 @@ def find_latest(folder: str) -> str | None:
 
 
 def prune(folder: str, keep: int) -> None:
-    """Remove all but the newest `keep` (at least one) checkpoints, and what writes that were killed left behind."""
+    """Remove all but the newest `keep` (at least one) checkpoints, and what writes that were killed
+    left behind."""
     unfinished = [f"{folder}/{name}" for name in g_pathmgr.ls(folder) if is_unfinished(name)]
     for path in list_checkpoints(folder)[: -max(keep, 1)] + unfinished:
         g_pathmgr.rm(path)

@@ -1,7 +1,9 @@
-"""Processes: which one am I, and the few things that all do together. The only importer of torch.distributed.
+"""Processes: which one am I, and the few things that all do together. The only importer of
+torch.distributed.
 
-Under torchrun every process reads its place from the environment; without it the same calls are those of one process.
-Tensors on the CPU travel over gloo and tensors on a GPU over nccl, so flags are agreed upon without waiting for a GPU.
+Under torchrun every process reads its place from the environment; without it the same calls are
+those of one process. Tensors on the CPU travel over gloo and tensors on a GPU over nccl, so flags
+are agreed upon without waiting for a GPU.
 """
 
 import faulthandler
@@ -80,7 +82,8 @@ class Processes:
         return values  # type: ignore[return-value]
 
     def agree(self, facts: Mapping[str, object]) -> None:
-        """Raise OctvideoError on every rank where one has other facts than rank 0: which, and what differs."""
+        """Raise OctvideoError on every rank where one has other facts than rank 0: which, and what
+        differs."""
         first, *others = self.gather(dict(facts))
         for rank, own in enumerate(others, start=1):
             differing = [key for key in {**first, **own} if first.get(key) != own.get(key)]
@@ -113,7 +116,8 @@ class Processes:
                     buffer /= self.world_size
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model with gradients averaged over ranks; itself for one process or without trainable parameters."""
+        """The model with gradients averaged over ranks; itself for one process or without trainable
+        parameters."""
         if self.alone or not any(p.requires_grad for p in model.parameters()):
             return model
         for parameter in (p for p in model.parameters() if p.requires_grad):
@@ -148,17 +152,18 @@ def _told(name: str) -> str:
         return os.environ[name]
     except KeyError:
         raise OctvideoError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and {name} is not set; start the ranks with torchrun, or unset "
-            "WORLD_SIZE"
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and {name} is not set; start the ranks with"
+            " torchrun, or unset WORLD_SIZE"
         ) from None
 
 
 def _join(procs: Processes, liveness: Liveness, timeout: timedelta) -> None:
-    """Meet the others and make a group with them; from the moment when they have met, each hears of each.
+    """Meet the others and make a group with them; from the moment when they have met, each hears of
+    each.
 
-    torchrun keeps one store over its restarts, so a new process may find the address of a dead one there (pytorch issue
-    135712). The number of the restart does not tell them apart: each machine counts its own. So the ranks agree upon a
-    name for this start.
+    torchrun keeps one store over its restarts, so a new process may find the address of a dead one
+    there (pytorch issue 135712). The number of the restart does not tell them apart: each machine
+    counts its own. So the ranks agree upon a name for this start.
     """
     rank, size = procs.rank, procs.world_size
     host, port = _told("MASTER_ADDR"), int(_told("MASTER_PORT"))
@@ -173,8 +178,9 @@ def _join(procs: Processes, liveness: Liveness, timeout: timedelta) -> None:
             )
         except RuntimeError as error:
             raise OctvideoError(
-                f"{host}:{port}, where the ranks meet, cannot be used ({str(error).splitlines()[0][:100]}); has the "
-                "launcher gone? Start all ranks again"
+                f"{host}:{port}, where the ranks meet, cannot be used"
+                f" ({str(error).splitlines()[0][:100]}); has the launcher gone? Start all ranks"
+                " again"
             ) from error
         store.set_timeout(timeout)
         return store
@@ -197,10 +203,11 @@ def backend_of(device: torch.device) -> str:
 
 
 def name_start(store: Any, rank: int, world_size: int, met: set[int]) -> str:
-    """A name that the ranks of this start of a run agree upon, in a store with the leavings of those before.
+    """A name that the ranks of this start of a run agree upon, in a store with the leavings of
+    those before.
 
-    Every rank calls under a name of its own; rank 0 answers each call it finds, also those of the dead, until all that
-    are alive have heard it. met: is filled with them.
+    Every rank calls under a name of its own; rank 0 answers each call it finds, also those of the
+    dead, until all that are alive have heard it. met: is filled with them.
     """
     own = uuid4().hex
     if rank:
@@ -229,8 +236,8 @@ def processes(
 ) -> Iterator[Processes]:
     """Join the processes of this run, and leave the group at the end.
 
-    silence_seconds: after which a rank that is not heard of ends the others (`liveness`). trouble: why this rank keeps
-    the others waiting without end, "" while it does not; asked by a thread.
+    silence_seconds: after which a rank that is not heard of ends the others (`liveness`). trouble:
+    why this rank keeps the others waiting without end, "" while it does not; asked by a thread.
     """
     procs = this_process(device)
     if procs.world_size == 1:
@@ -269,7 +276,8 @@ def processes(
 
 
 def _let_the_line_come_first() -> None:
-    """This process is ending, and will say why: the launcher's SIGTERM, sent where another rank ended, is late."""
+    """This process is ending, and will say why: the launcher's SIGTERM, sent where another rank
+    ended, is late."""
     if threading.current_thread() is threading.main_thread():
         for number in DEADLY:
             signal.signal(number, lambda *_: None)  # not SIG_IGN, which children would inherit
@@ -291,8 +299,9 @@ def _short(error: RuntimeError) -> str:
 def _leave_group(error: BaseException | None) -> None:
     """Drop what holds the group, then the group.
 
-    A DistributedDataParallel that is freed later holds the last reference: the group's destructor would then wait for a
-    thread that waits for the GIL. A C thread that needs no GIL ends a process that hangs here all the same.
+    A DistributedDataParallel that is freed later holds the last reference: the group's destructor
+    would then wait for a thread that waits for the GIL. A C thread that needs no GIL ends a process
+    that hangs here all the same.
     """
     _forget_locals(error)
     gc.collect()
@@ -312,7 +321,8 @@ def _forget_locals(error: BaseException | None) -> None:
 def _described_as(stride: tuple[int, ...], gradient: Tensor) -> Tensor:
     """The gradient with its parameter's strides, where only axes of size 1 tell them apart.
 
-    A 1x1 kernel has several descriptions of one layout; torch's reducer warns of them as if they were several layouts.
+    A 1x1 kernel has several descriptions of one layout; torch's reducer warns of them as if they
+    were several layouts.
     """
     wide = [axis for axis, size in enumerate(gradient.shape) if size > 1]
     if any(gradient.stride(axis) != stride[axis] for axis in wide):
@@ -340,5 +350,6 @@ def total_with_gradient(values: Tensor) -> Tensor:
 
 
 def without_sync(network: nn.Module) -> AbstractContextManager[None]:
-    """Inside, backward leaves gradients local: for all but the last part of an accumulated batch."""
+    """Inside, backward leaves gradients local: for all but the last part of an accumulated
+    batch."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()

@@ -17,7 +17,8 @@ PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Linear:
-    """weight (C, D) and bias (C,) for features as they come. penalty: the one that was best in validation."""
+    """weight (C, D) and bias (C,) for features as they come. penalty: the one that was best in
+    validation."""
 
     weight: Array
     bias: Array
@@ -28,17 +29,20 @@ class Linear:
 
     def __str__(self) -> str:
         return (
-            f"L2 penalty {self.penalty:g}, top-1 {self.train_accuracy:.1f} % of the training videos, "
-            f"{self.val_accuracy:.1f} % of the validation videos (loss {self.val_loss:.3f})"
+            f"L2 penalty {self.penalty:g}, top-1 {self.train_accuracy:.1f} % of the training"
+            f" videos, {self.val_accuracy:.1f} % of the validation videos (loss"
+            f" {self.val_loss:.3f})"
         )
 
 
 def fit_linear(
     features: Array, labels: Labels, val_features: Array, val_labels: Labels, *, num_classes: int
 ) -> Linear:
-    """Weights of the penalty, of `PENALTIES`, with the lowest validation loss; by L-BFGS in float64, without chance.
+    """Weights of the penalty, of `PENALTIES`, with the lowest validation loss; by L-BFGS in
+    float64, without chance.
 
-    features: (N, D), labels: (N,). Every dimension is standardized, which becomes a part of weight and bias.
+    features: (N, D), labels: (N,). Every dimension is standardized, which becomes a part of weight
+    and bias.
     """
     mean, std = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64) + 1e-6
     x, y = _standardized(features, mean, std), torch.from_numpy(labels)

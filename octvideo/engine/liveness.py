@@ -1,8 +1,10 @@
-"""Ranks that hear of each other: one that dies, is stopped or fails ends the others with a line instead of a wait.
+"""Ranks that hear of each other: one that dies, is stopped or fails ends the others with a line
+instead of a wait.
 
-A rank that waits for another does so inside a collective, where neither an exception nor a signal handler reaches it.
-So every rank counts upwards in the store where they met, and reads the counts of the others. A rank that is merely slow
-goes on counting; one whose process is stopped does not. Two threads do it, because a store whose process is stopped
+A rank that waits for another does so inside a collective, where neither an exception nor a signal
+handler reaches it. So every rank counts upwards in the store where they met, and reads the counts
+of the others. A rank that is merely slow goes on counting; one whose process is stopped does not.
+Two threads do it, because a store whose process is stopped
 keeps who asks it waiting: one speaks with the store, and one watches the clock.
 """
 
@@ -34,7 +36,8 @@ class Liveness:
         silence_seconds: float,
         trouble: Callable[[], str] = lambda: "",
     ) -> None:
-        """silence_seconds: after which a rank counts as lost. trouble: why this rank cannot go on, "" while it can."""
+        """silence_seconds: after which a rank counts as lost. trouble: why this rank cannot go on,
+        "" while it can."""
         self.met: set[int] = set()
         """The ranks that rank 0 has met so far."""
         self._rank, self._silence, self._trouble = rank, silence_seconds, trouble
@@ -130,7 +133,8 @@ class Liveness:
                     self._end(self._silence_of(other))
 
     def _patience(self, other: int) -> float:
-        """Seconds for which this rank may be silent. One that waits for the missing to start says nothing."""
+        """Seconds for which this rank may be silent. One that waits for the missing to start says
+        nothing."""
         if self._words[other]:
             return self._silence
         if self._store is None and other in self.met:
@@ -138,13 +142,23 @@ class Liveness:
         return max(self._silence, START_SECONDS)
 
     def _silence_of(self, other: int) -> str:
-        line = f"rank {other} has not been heard of for {self._patience(other):g} seconds: its process "
+        line = (
+            f"rank {other} has not been heard of for {self._patience(other):g} seconds: its"
+            " process "
+        )
         if not self._words[other]:
-            return f"{line}has not started, or is dead or stopped; start all together, or raise DATA_LOADER.TIMEOUT"
-        return f"{line}is dead or stopped, or its machine is gone; the same command continues from the last checkpoint"
+            return (
+                f"{line}has not started, or is dead or stopped; start all together, or raise"
+                " DATA_LOADER.TIMEOUT"
+            )
+        return (
+            f"{line}is dead or stopped, or its machine is gone; the same command continues from the"
+            " last checkpoint"
+        )
 
     def _end(self, line: str) -> None:
-        """From this thread only the process as a whole can be ended; checkpoints and journals are whole at any time."""
+        """From this thread only the process as a whole can be ended; checkpoints and journals are
+        whole at any time."""
         if self._over.is_set():
             return
         logger.error("error: %s", line)

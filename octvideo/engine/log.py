@@ -15,7 +15,8 @@ logger = logging.getLogger("octvideo")
 
 
 class _Console(logging.Handler):
-    """Lines that do not tear the progress bar. Where they cannot be written the run goes on; that is said once."""
+    """Lines that do not tear the progress bar. Where they cannot be written the run goes on; that
+    is said once."""
 
     failed = False
 
@@ -26,7 +27,8 @@ class _Console(logging.Handler):
         except OSError as error:  # the terminal may be gone, or its file's disk be full
             if not self.failed:
                 say(
-                    f"stdout cannot be written ({error.strerror}); the run goes on, and stdout.log has its lines"
+                    f"stdout cannot be written ({error.strerror}); the run goes on, and stdout.log"
+                    " has its lines"
                 )
             self.failed = True
         else:
@@ -48,7 +50,8 @@ class _LogFile(logging.StreamHandler[IO[str]]):
         self.path, self.failed = path, False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """A line that cannot be written is no error of the run: it was on the console. Said once."""
+        """A line that cannot be written is no error of the run: it was on the console. Said
+        once."""
         if not self.failed:
             self.failed = True
             logger.warning("%s: cannot be written (%s)", self.path, sys.exc_info()[1])
@@ -60,7 +63,8 @@ class _LogFile(logging.StreamHandler[IO[str]]):
 
 
 def setup_logging(output_dir: str | None = None, is_main: bool = True) -> None:
-    """Rank 0: to the console, and with json_stats lines to output_dir/stdout.log. Other ranks: warnings only."""
+    """Rank 0: to the console, and with json_stats lines to output_dir/stdout.log. Other ranks:
+    warnings only."""
     console = _Console(logging.INFO if is_main else logging.WARNING)
     for handler in logger.handlers[:]:
         if isinstance(handler, _Console):

@@ -1,4 +1,5 @@
-"""How many CPU threads torch may use. More threads than cores cost a factor of 6 in OpenMP's waiting loops."""
+"""How many CPU threads torch may use. More threads than cores cost a factor of 6 in OpenMP's
+waiting loops."""
 
 import logging
 import os
@@ -16,13 +17,15 @@ def available_cores() -> int:
 
 
 def plan_threads(num_workers: int, local_world_size: int = 1, cores: int | None = None) -> int:
-    """Torch threads per process: local_world_size x (threads + num_workers) <= cores, at least 1."""
+    """Torch threads per process: local_world_size x (threads + num_workers) <= cores, at least
+    1."""
     share = (cores or available_cores()) // local_world_size
     return max(1, share - num_workers)
 
 
 def set_threads(num_workers: int, local_world_size: int = 1) -> int:
-    """Set and log the plan. num_workers: the loader's workers of each process that are active at one time."""
+    """Set and log the plan. num_workers: the loader's workers of each process that are active at
+    one time."""
     cores = available_cores()
     threads = plan_threads(num_workers, local_world_size, cores)
     torch.set_num_threads(threads)
@@ -35,7 +38,8 @@ def set_threads(num_workers: int, local_world_size: int = 1) -> int:
     )
     if local_world_size * (threads + num_workers) > cores:
         logger.warning(
-            "more threads and workers than cores: lower DATA_LOADER.NUM_WORKERS or the number of processes"
+            "more threads and workers than cores: lower DATA_LOADER.NUM_WORKERS or the number of"
+            " processes"
         )
     return threads
 

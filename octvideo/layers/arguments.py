@@ -1,4 +1,5 @@
-"""What an octave layer takes: sizes as `nn.Conv3d` takes them, and features that fit; a mistake says what to pass."""
+"""What an octave layer takes: sizes as `nn.Conv3d` takes them, and features that fit; a mistake
+says what to pass."""
 
 import torch
 from torch import Tensor
@@ -60,12 +61,12 @@ def check_pair(x: OctTensor, channels: Channels, dims: int, layer: str) -> None:
     got = f"{layer} got {given[0]} high and {given[1]} low channels"
     if channels.low and low is None:
         raise ConfigError(
-            f"{got}, and takes {channels.high} high and {channels.low} low ones: pass OctTensor(high, low), or let "
-            "the first layer enter the octave with alpha=(0, alpha)"
+            f"{got}, and takes {channels.high} high and {channels.low} low ones: pass"
+            " OctTensor(high, low), or let the first layer enter the octave with alpha=(0, alpha)"
         )
     if low is not None and not channels.low:
         raise ConfigError(
-            f"{got}, and takes {channels.high} without a low group: give it the alpha of the layer before, "
-            "or pass merge(x)"
+            f"{got}, and takes {channels.high} without a low group: give it the alpha of the layer"
+            " before, or pass merge(x)"
         )
     raise ConfigError(f"{got}, and takes {channels.high} and {channels.low}")

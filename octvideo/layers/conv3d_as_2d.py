@@ -1,15 +1,17 @@
 """3D convolutions and pools computed as 2D ones on views of the same memory.
 
-PyTorch's 3D kernels on a CPU are well below its 2D ones, and most kernels of a video network are flat: 1 x k x k or
-k x 1 x 1. In channels-last memory (N, T, H, W, C) both are 2D convolutions on a free view:
+PyTorch's 3D kernels on a CPU are well below its 2D ones, and most kernels of a video network are
+flat: 1 x k x k or k x 1 x 1. In channels-last memory (N, T, H, W, C) both are 2D convolutions on a
+free view:
 
     1 x k x k    (N * T, C, H, W)
     k x 1 x 1    (N, C, T, H * W), kernel (k, 1)
 
-A kernel that is deep and wide (the stem, 5 x 7 x 7) is 1 x 7 x 7 on 5 shifted copies of its few input channels, and
-1 x 1 x 1 a matrix product where PyTorch would make one anyway.
+A kernel that is deep and wide (the stem, 5 x 7 x 7) is 1 x 7 x 7 on 5 shifted copies of its few
+input channels, and 1 x 1 x 1 a matrix product where PyTorch would make one anyway.
 
-The same views serve a GPU. Whether they are faster there depends on the card and on cuDNN: `compute_in_2d` decides.
+The same views serve a GPU. Whether they are faster there depends on the card and on cuDNN:
+`compute_in_2d` decides.
 """
 
 from collections.abc import Iterator, Sequence
@@ -64,12 +66,13 @@ class Conv3d(nn.Conv3d):
         return F.conv3d(x, weight, self.bias, stride, padding)
 
     def _in_one_pass(self, x: Tensor) -> bool:
-        """Whether a kernel rearranges the clip: on a GPU, without a gradient for it, frame by frame."""
+        """Whether a kernel rearranges the clip: on a GPU, without a gradient for it, frame by
+        frame."""
         keeps_frames = self.stride[0] == 1 and self.kernel_size[0] == 2 * int(self.padding[0]) + 1
         return keeps_frames and x.is_cuda and not x.requires_grad and has_triton()
 
     def _has_form(self) -> bool:
-        """Without dilation, and with padding only where the kernel has neighbours to see."""
+        """Without dilation, and with padding only where the kernel has neighbors to see."""
         if (
             isinstance(self.padding, str)
             or self.padding_mode != "zeros"
@@ -80,7 +83,8 @@ class Conv3d(nn.Conv3d):
 
 
 class MaxPool3d(nn.MaxPool3d):
-    """`nn.MaxPool3d`, padded in space only, likewise: 1 x k x k in 2D, 2 x 1 x 1 as the larger of two frames.
+    """`nn.MaxPool3d`, padded in space only, likewise: 1 x k x k in 2D, 2 x 1 x 1 as the larger of
+    two frames.
 
     (PyTorch's own takes longer in 3D, and as (2, 1) in 2D much longer: decision 003.)
     """
@@ -108,7 +112,8 @@ class MaxPool3d(nn.MaxPool3d):
 
 
 class LargerOfTwo(torch.autograd.Function):
-    """Of frames 0 and 1, 2 and 3, ... the larger, value by value; where they are equal the first has the gradient.
+    """Of frames 0 and 1, 2 and 3, ... the larger, value by value; where they are equal the first
+    has the gradient.
 
     Saves a byte per output. (The gradient of `torch.maximum` on slices fills and adds whole maps.)
     """
@@ -147,7 +152,8 @@ def has_triton() -> bool:
 
 
 def in_2d() -> bool:
-    """False while a graph is exported: other runtimes fuse plain 3D graphs, and lay memory out in their own way."""
+    """False while a graph is exported: other runtimes fuse plain 3D graphs, and lay memory out in
+    their own way."""
     # Up to torch 2.11, torch.compile answers True to is_exporting, too.
     exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
     return not exporting or _exported_in_2d.get()
@@ -158,7 +164,8 @@ _exported_in_2d = ContextVar("exported_in_2d", default=False)
 
 @contextmanager
 def exported_in_2d() -> Iterator[None]:
-    """What is exported inside computes in 2D all the same, for runtimes whose 3D convolutions are slow."""
+    """What is exported inside computes in 2D all the same, for runtimes whose 3D convolutions are
+    slow."""
     token = _exported_in_2d.set(True)
     try:
         yield
@@ -167,9 +174,11 @@ def exported_in_2d() -> Iterator[None]:
 
 
 def compute_in_2d(model: nn.Module, on: In2D = "auto") -> nn.Module:
-    """Let the 3D convolutions and max pools of `model` compute in 2D, or in 3D again; returns `model`.
+    """Let the 3D convolutions and max pools of `model` compute in 2D, or in 3D again; returns
+    `model`.
 
-    on: True or False holds on every device, "auto" is True on those where a measurement found 2D to be faster
+    on: True or False holds on every device, "auto" is True on those where a measurement found 2D to
+    be faster
         (`FASTER_IN_2D`). A compiled network compiles again after a change.
     """
     for module in model.modules():
@@ -179,9 +188,11 @@ def compute_in_2d(model: nn.Module, on: In2D = "auto") -> nn.Module:
 
 
 def stem_by_space_to_depth(model: nn.Module, on: BySpaceToDepth = "auto") -> nn.Module:
-    """Let the strided convolutions of few channels in `model`, its stem, compute by space to depth; returns `model`.
+    """Let the strided convolutions of few channels in `model`, its stem, compute by space to depth;
+    returns `model`.
 
-    on: True or False holds everywhere, "auto" is True for the devices and dtypes where a measurement found it to be
+    on: True or False holds everywhere, "auto" is True for the devices and dtypes where a
+    measurement found it to be
         faster (`FASTER_BY_SPACE_TO_DEPTH`). Parameters and results stay, to rounding.
     """
     for module in model.modules():
@@ -203,8 +214,8 @@ def _in_2d(choice: In2D, x: Tensor) -> bool:
 def channels_last(model: nn.Module, on: bool = True) -> nn.Module:
     """Lay the kernels of `model` out channels-last, or contiguously again; returns `model`.
 
-    PyTorch's kernels follow the layout of what they get, so that this decides how a network computes: on CPUs
-    channels-last is the faster one by a third.
+    PyTorch's kernels follow the layout of what they get, so that this decides how a network
+    computes: on CPUs channels-last is the faster one by a third.
     """
     for parameter in model.parameters():
         last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(parameter.dim())
@@ -255,7 +266,8 @@ def unflatten_space(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _copies_1x1(x: Tensor) -> bool:
-    """On a CPU PyTorch makes an unstrided 1 x 1 of fewer than 16 images, in one thread, a matrix product of copies."""
+    """On a CPU PyTorch makes an unstrided 1 x 1 of fewer than 16 images, in one thread, a matrix
+    product of copies."""
     return (
         x.device.type == "cpu"
         and not torch.compiler.is_compiling()
@@ -265,7 +277,8 @@ def _copies_1x1(x: Tensor) -> bool:
 
 
 def _frames_seen(x: Tensor, kernel_t: int, stride_t: int, padding_t: int, groups: int) -> Tensor:
-    """(N, C, T, H, W) -> (N, kt * C, T', H, W): per output frame the frames that its kernel sees, group by group."""
+    """(N, C, T, H, W) -> (N, kt * C, T', H, W): per output frame the frames that its kernel sees,
+    group by group."""
     x = F.pad(x, (0, 0, 0, 0, padding_t, padding_t))
     frames = (x.shape[2] - kernel_t) // stride_t + 1
     if groups > 1:

@@ -25,9 +25,11 @@ _casts: Any = WeakTensorKeyDictionary()
 
 
 def fuse(model: nn.Module, on: Fused = True) -> nn.Module:
-    """Let the blocks of `model` compute in fused passes where the kernels cover them; returns `model`.
+    """Let the blocks of `model` compute in fused passes where the kernels cover them; returns
+    `model`.
 
-    on: True wherever they do, "auto" where a measurement found that to be faster: octave layers with
+    on: True wherever they do, "auto" where a measurement found that to be faster: octave layers
+    with
         folded batch norms in 16 bits (docs/gpu.md). False takes it back.
     """
     for module in model.modules():
@@ -75,7 +77,8 @@ def conv_norm_act(
 
 
 def covers(conv: Conv, x: OctTensor) -> bool:
-    """Whether the kernels compute `conv` on `x`: odd kernels that keep the size, no groups, no time stride."""
+    """Whether the kernels compute `conv` on `x`: odd kernels that keep the size, no groups, no time
+    stride."""
     if not (x.high.is_cuda and has_triton()) and not _interpreting():
         return False
     if torch.compiler.is_compiling():  # A compiler fuses by itself.
@@ -93,7 +96,8 @@ def covers(conv: Conv, x: OctTensor) -> bool:
 
 
 def _is_plain(norm: Any) -> bool:
-    """Whether each group's norm is PyTorch's own, in training mode: none is frozen, or sees other ranks' clips."""
+    """Whether each group's norm is PyTorch's own, in training mode: none is frozen, or sees other
+    ranks' clips."""
     return all(
         type(group) in (nn.BatchNorm2d, nn.BatchNorm3d)
         and group.training
@@ -153,7 +157,8 @@ def _inference(
 def _stride(
     conv: Conv, high: Tensor, low: Tensor | None, pooled: Tensor | None
 ) -> tuple[Tensor, dict[str, Tensor | None]]:
-    """A stride of 2 as a layer of stride 1: its high input is the pooled high group beside the low one."""
+    """A stride of 2 as a layer of stride 1: its high input is the pooled high group beside the low
+    one."""
     from octvideo.layers.triton.conv_norm import PoolAndJoin
     from octvideo.layers.triton.ops import join, joined
 

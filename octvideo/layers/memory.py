@@ -1,4 +1,5 @@
-"""Fewer tensors: sums that upsample as they go; for the backward pass how a tensor came about instead of it."""
+"""Fewer tensors: sums that upsample as they go; for the backward pass how a tensor came about
+instead of it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ from octvideo.layers.conv3d_as_2d import fold_time, unfold_time
 
 
 def add_upsampled(x: Tensor, low: Tensor, out: Tensor) -> Tensor:
-    """Put x + `low`, upsampled by 2 in height and width (nearest) and cropped to the size of `x`, into `out`.
+    """Put x + `low`, upsampled by 2 in height and width (nearest) and cropped to the size of `x`,
+    into `out`.
 
-    No upsampled tensor is made, which takes a third to a half of the time on a CPU. `out` may be `x`.
+    No upsampled tensor is made, which takes a third to a half of the time on a CPU. `out` may be
+    `x`.
     """
     for i, j in product((0, 1), (0, 1)):
         part = x[..., i::2, j::2]
@@ -44,9 +47,11 @@ def _sum_pool(x: Tensor) -> Tensor:
 
 @contextmanager
 def recomputed(tensor: Tensor, compute: Callable[[], Tensor]) -> Iterator[None]:
-    """Within the block, operations on `tensor` save no copy of it: backward calls `compute` to have it again.
+    """Within the block, operations on `tensor` save no copy of it: backward calls `compute` to have
+    it again.
 
-    compute: gives `tensor` bit for bit, from tensors that are saved anyway. Views of `tensor` count as it.
+    compute: gives `tensor` bit for bit, from tensors that are saved anyway. Views of `tensor` count
+    as it.
     """
     storage = tensor.untyped_storage().data_ptr()
 
@@ -63,7 +68,8 @@ def recomputed(tensor: Tensor, compute: Callable[[], Tensor]) -> Iterator[None]:
 
 
 def saved_bytes(forward: Callable[[], Tensor]) -> int:
-    """Bytes that the graph of `forward()` holds for its backward pass, each memory block once, weights included."""
+    """Bytes that the graph of `forward()` holds for its backward pass, each memory block once,
+    weights included."""
     blocks: dict[int, int] = {}
 
     def count(saved: Tensor) -> Tensor:

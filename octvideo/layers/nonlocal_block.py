@@ -1,4 +1,5 @@
-"""Non-local blocks on an octave pair (Wang et al. 2018; where they attach in an octave network: Table 6)."""
+"""Non-local blocks on an octave pair (Wang et al. 2018; where they attach in an octave network:
+Table 6)."""
 
 from typing import ClassVar, Literal
 
@@ -13,11 +14,12 @@ Instantiation = Literal["softmax", "dot_product"]
 
 
 class NonLocalHigh(nn.Module):
-    """A non-local block on the high group; the low group passes. On a plain feature it is the usual block.
+    """A non-local block on the high group; the low group passes. On a plain feature it is the usual
+    block.
 
-    Inner width C_high / 2; theta, phi, g, out are 1x1x1 with bias; phi and g see a max-pooled input, or with
-    `pool_after` are max-pooled themselves (mmaction2); the output BN starts at gamma 0, so that the block starts as the
-    identity.
+    Inner width C_high / 2; theta, phi, g, out are 1x1x1 with bias; phi and g see a max-pooled
+    input, or with `pool_after` are max-pooled themselves (mmaction2); the output BN starts at gamma
+    0, so that the block starts as the identity.
     """
 
     norm_follows: ClassVar = {"attend.norm": "attend.conv_out"}
@@ -91,13 +93,13 @@ class NonLocalCross(nn.Module):
         theta, phi, g = (
             part.flatten(2) for part in (self.theta(x.high), self.phi(pooled), self.g(pooled))
         )
-        affinity = self._normalise(torch.einsum("nci,ncj->nij", theta, phi), theta.shape[1])
+        affinity = self._normalize(torch.einsum("nci,ncj->nij", theta, phi), theta.shape[1])
         gathered = torch.einsum("nij,ncj->nci", affinity, g).reshape(
             theta.shape[:2] + x.high.shape[2:]
         )
         return OctTensor(x.high + self.norm(self.out(gathered)), x.low)
 
-    def _normalise(self, affinity: Tensor, width: int) -> Tensor:
+    def _normalize(self, affinity: Tensor, width: int) -> Tensor:
         if self.instantiation == "softmax":
             return torch.softmax(affinity * width**-0.5, dim=-1)
         return affinity / affinity.shape[-1]
@@ -128,7 +130,8 @@ class PooledConv(nn.Conv3d):
 
 
 def _init(block: nn.Module, norm: nn.BatchNorm3d) -> None:
-    """Gaussian(.01) convolutions as in video-nonlocal-net; gamma 0, so that the block starts as the identity."""
+    """Gaussian(.01) convolutions as in video-nonlocal-net; gamma 0, so that the block starts as the
+    identity."""
     for module in block.modules():
         if isinstance(module, nn.Conv3d):
             nn.init.normal_(module.weight, std=0.01)

@@ -12,7 +12,8 @@ from octvideo.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class OctTensor:
-    """A feature inside a network: `high` (N, C_h, [T,] H, W) and `low` (N, C_l, [T,] ceil(H/2), ceil(W/2)) or None."""
+    """A feature inside a network: `high` (N, C_h, [T,] H, W) and `low` (N, C_l, [T,] ceil(H/2),
+    ceil(W/2)) or None."""
 
     high: Tensor
     low: Tensor | None = None
@@ -50,7 +51,8 @@ def check_alpha(alpha: float) -> float:
     """Return `alpha`, or raise ConfigError where it is outside [0, 1)."""
     if not 0 <= alpha < 1:
         raise ConfigError(
-            f"alpha is {alpha}; the share of low-frequency channels lies in [0, 1); 0 is the plain convolution"
+            f"alpha is {alpha}; the share of low-frequency channels lies in [0, 1); 0 is the plain"
+            " convolution"
         )
     return alpha
 
@@ -64,7 +66,8 @@ def split_int(channels: int, alpha: float) -> Channels:
 def split_round16(channels: int, alpha: float) -> Channels:
     """high = the multiple of 16 nearest to C(1 - alpha), half up: 64 at .1 is 64+0, 128 is 112+16.
 
-    The widths of Table 6's C2D and I3D rows; multiples of 16 are also what SIMD units and tensor cores want.
+    The widths of Table 6's C2D and I3D rows; multiples of 16 are also what SIMD units and tensor
+    cores want.
     """
     high = _nearest_16(channels * (1 - alpha)) if alpha else channels
     high = min(max(high, min(channels, 16)), channels)
@@ -72,7 +75,8 @@ def split_round16(channels: int, alpha: float) -> Channels:
 
 
 def split_round16_min16(channels: int, alpha: float) -> Channels:
-    """low = the multiple of 16 nearest to alpha * C, half up, at least 16: 64 at .1 is 48+16 (Table 6's SlowFast)."""
+    """low = the multiple of 16 nearest to alpha * C, half up, at least 16: 64 at .1 is 48+16 (Table
+    6's SlowFast)."""
     low = min(max(_nearest_16(channels * alpha), 16), max(channels - 16, 0)) if alpha else 0
     return Channels(channels - low, low)
 
@@ -90,12 +94,14 @@ WIDTH_RULES: dict[str, Callable[[int, float], Channels]] = {
 
 
 def as_channels(channels: int | Channels, alpha: float | None) -> Channels:
-    """An int split by `alpha` with low = int(alpha * C); Channels, or a (high, low) tuple, as they are."""
+    """An int split by `alpha` with low = int(alpha * C); Channels, or a (high, low) tuple, as they
+    are."""
     if isinstance(channels, int):
         return split_int(channels, check_alpha(alpha or 0))
     if alpha is not None:
         raise ConfigError(
-            f"got {channels!r} and alpha={alpha}; Channels are split already: leave alpha out, or give an int"
+            f"got {channels!r} and alpha={alpha}; Channels are split already: leave alpha out, or"
+            " give an int"
         )
     return Channels(*channels)
 

@@ -1,4 +1,5 @@
-"""Octave convolution (Chen et al., "Drop an Octave", ICCV 2019): features in a high and a low spatial frequency group.
+"""Octave convolution (Chen et al., "Drop an Octave", ICCV 2019): features in a high and a low
+spatial frequency group.
 
                h2h
     X_H  ------------->  Y_H        the low group has half the height and width;
@@ -43,28 +44,33 @@ class _OctConv(nn.Module):
         Y_H = conv(X_H; h2h) + up(conv(X_L; l2h))
         Y_L = conv(X_L; l2l) + conv(pool(X_H); h2l)
 
-    A plain tensor is a pair without a low group; it comes out plain where the output has no low group either. So
-    with alpha = 0 the layer replaces the plain convolution in `nn.Sequential`.
+    A plain tensor is a pair without a low group; it comes out plain where the output has no low
+    group either. So with alpha = 0 the layer replaces the plain convolution in `nn.Sequential`.
 
     in_channels, out_channels: ints, split by `alpha` with low = int(alpha * C), or `Channels`.
     alpha: the share of low channels on both sides, or (alpha_in, alpha_out).
-    stride: one int for height and width, in 3D also (t, s, s); s is 1 or 2 wherever a low group exists. Time is
+    stride: one int for height and width, in 3D also (t, s, s); s is 1 or 2 wherever a low group
+    exists. Time is
         strided in the four convolutions alike.
     padding: must keep the spatial size wherever a low group exists: "same", or k // 2 of an odd k.
     dilation: of all four convolutions; an odd k keeps the size with padding dilation * (k // 2).
-    groups: the same in all four paths; groups == channels is depthwise, which has no exchange paths.
+    groups: the same in all four paths; groups == channels is depthwise, which has no exchange
+    paths.
     bias: on h2h and h2l, so that each output group has one.
-    downsample: how a spatial stride is taken: "stride" by the convolutions, "pool" by an average pool before them.
-        None is "stride" when neither side has a low group, else "pool", as in the official networks.
+    downsample: how a spatial stride is taken: "stride" by the convolutions, "pool" by an average
+    pool before them.
+        None is "stride" when neither side has a low group, else "pool", as in the official
+        networks.
 
-    Raises ConfigError for an alpha outside [0, 1), groups that do not divide a path, the sizes excluded above, and
-    features whose channels are not the layer's.
+    Raises ConfigError for an alpha outside [0, 1), groups that do not divide a path, the sizes
+    excluded above, and features whose channels are not the layer's.
     """
 
     dims: ClassVar[int]
     conv: ClassVar[type[nn.Conv2d] | type[nn.Conv3d]]
     memory_saving = False
-    """Pool again in the backward pass instead of keeping the pooled input; `save_memory` sets it for a network."""
+    """Pool again in the backward pass instead of keeping the pooled input; `save_memory` sets it
+    for a network."""
 
     def __init__(
         self,
@@ -170,16 +176,18 @@ class _OctConv(nn.Module):
 
     @property
     def fan_in(self) -> int:
-        """Inputs that one output sees, over both groups: what initialisation should scale by."""
+        """Inputs that one output sees, over both groups: what initialization should scale by."""
         return self.in_channels.total // self.groups * math.prod(self.kernel_size)
 
     @property
     def fan_out(self) -> int:
-        """Outputs that one input reaches, over both groups; that of h2l alone would be far too small."""
+        """Outputs that one input reaches, over both groups; that of h2l alone would be far too
+        small."""
         return self.out_channels.total * math.prod(self.kernel_size)
 
     def reset_parameters(self) -> None:
-        """Draw the four kernels as parts of one: torch's default bound, from the undivided fan-in."""
+        """Draw the four kernels as parts of one: torch's default bound, from the undivided
+        fan-in."""
         bound = 1 / math.sqrt(self.fan_in)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
@@ -189,8 +197,8 @@ class _OctConv(nn.Module):
         sizes = f"kernel={self.kernel_size}, stride={self.stride}, padding={self.padding}"
         dilation = f", dilation={self.dilation}" if set(self.dilation) != {1} else ""
         return (
-            f"{self.in_channels} -> {self.out_channels}, alpha={' -> '.join(shares)}, {sizes}{dilation}, "
-            f"groups={self.groups}"
+            f"{self.in_channels} -> {self.out_channels}, alpha={' -> '.join(shares)},"
+            f" {sizes}{dilation}, groups={self.groups}"
         )
 
     def _path(
@@ -209,13 +217,14 @@ class _OctConv(nn.Module):
         if self.depthwise:
             if self.in_channels != self.out_channels:
                 raise ConfigError(
-                    f"{name} is depthwise but splits {self.in_channels} -> {self.out_channels}; a depthwise octave "
-                    "convolution keeps its groups: give alpha_in = alpha_out"
+                    f"{name} is depthwise but splits {self.in_channels} -> {self.out_channels}; a"
+                    " depthwise octave convolution keeps its groups: give alpha_in = alpha_out"
                 )
         elif any(width % self.groups for width in (*self.in_channels, *self.out_channels)):
             raise ConfigError(
-                f"{name} got groups={self.groups} for {self.in_channels} -> {self.out_channels} channels; groups must "
-                "divide every branch: choose another alpha, width or number of groups"
+                f"{name} got groups={self.groups} for {self.in_channels} -> {self.out_channels}"
+                " channels; groups must divide every branch: choose another alpha, width or number"
+                " of groups"
             )
         if self.stride[-1] != self.stride[-2]:
             raise ConfigError(
@@ -230,8 +239,9 @@ class _OctConv(nn.Module):
         sizes = zip(self.kernel_size[-2:], self.padding[-2:], self.dilation[-2:], strict=True)
         if any(k % 2 == 0 or 2 * p != d * (k - 1) for k, p, d in sizes):
             raise ConfigError(
-                f"{name} got kernel {self.kernel_size} with padding {self.padding}; the two groups keep their sizes "
-                "apart by a factor of 2 only if an odd kernel k is padded by k // 2 (times its dilation)"
+                f"{name} got kernel {self.kernel_size} with padding {self.padding}; the two groups"
+                " keep their sizes apart by a factor of 2 only if an odd kernel k is padded by k"
+                " // 2 (times its dilation)"
             )
 
 
@@ -248,7 +258,8 @@ class OctConv3d(_OctConv):
 
 
 def save_memory(model: nn.Module, on: bool = True) -> nn.Module:
-    """Let every octave convolution of `model` pool again in the backward pass, or not; gradients are the same bits."""
+    """Let every octave convolution of `model` pool again in the backward pass, or not; gradients
+    are the same bits."""
     for module in model.modules():
         if isinstance(module, _OctConv):
             module.memory_saving = on

@@ -9,7 +9,8 @@ from octvideo.layers.oct_tensor import Channels, OctTensor, as_channels, as_pair
 
 
 class _OctBatchNorm(nn.Module):
-    """Batch normalisation of each group by itself; the parameter count is that of the undivided layer."""
+    """Batch normalization of each group by itself; the parameter count is that of the undivided
+    layer."""
 
     dims: ClassVar[int]
     norm: ClassVar[type[nn.BatchNorm2d] | type[nn.BatchNorm3d]]
@@ -39,7 +40,7 @@ class _OctBatchNorm(nn.Module):
 
     @property
     def groups(self) -> list[nn.Module]:
-        """The normalisations that exist: high, or high and low."""
+        """The normalizations that exist: high, or high and low."""
         return [self.high] if self.low is None else [self.high, self.low]
 
     def zero_init(self) -> Self:

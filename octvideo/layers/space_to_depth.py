@@ -1,11 +1,15 @@
-"""A stem by space to depth: its strided convolution of few channels as an unstrided one of four times as many. Exact.
+"""A stem by space to depth: its strided convolution of few channels as an unstrided one of four
+times as many. Exact.
 
-A 7 x 7 kernel that strides by 2 over 3 channels fills neither SIMD registers nor tensor cores. The same numbers are
+A 7 x 7 kernel that strides by 2 over 3 channels fills neither SIMD registers nor tensor cores. The
+same numbers are
 
     picture  (3, H, W)            ->  2 x 2 pixels as channels       (12, H / 2, W / 2)
-    kernel   7 x 7, padded by 3   ->  8 x 8 with zeros in front  ->  4 x 4 on 12 channels, padded by 2 before, 1 behind
+    kernel   7 x 7, padded by 3   ->  8 x 8 with zeros in front
+                                  ->  4 x 4 on 12 channels, padded by 2 before, 1 behind
 
-The parameters stay as they are. Where the convolution also computes in 2D, its frames become channels too: 60 for 5.
+The parameters stay as they are. Where the convolution also computes in 2D, its frames become
+channels too: 60 for 5.
 """
 
 from typing import Literal
@@ -17,7 +21,8 @@ from torch.nn import functional as F
 BySpaceToDepth = bool | Literal["auto"]
 
 FASTER_BY_SPACE_TO_DEPTH = frozenset({("cuda", torch.bfloat16)})
-"""The pairs of device type and dtype for which "auto" takes the form, by measurement (decision 005)."""
+"""The pairs of device type and dtype for which "auto" takes the form, by measurement (decision
+005)."""
 
 MAX_CHANNELS = 8
 """Convolutions of more input channels have enough of them."""
@@ -35,7 +40,8 @@ class Conv2d(nn.Conv2d):
 
 
 def has_space_to_depth(conv: nn.Conv2d | nn.Conv3d) -> bool:
-    """Whether the convolution strides by 2 over few channels, without dilation and groups, padded with zeros."""
+    """Whether the convolution strides by 2 over few channels, without dilation and groups, padded
+    with zeros."""
     return (
         conv.in_channels <= MAX_CHANNELS
         and conv.groups == 1
@@ -48,7 +54,8 @@ def has_space_to_depth(conv: nn.Conv2d | nn.Conv3d) -> bool:
 
 
 def takes_space_to_depth(choice: BySpaceToDepth, x: Tensor) -> bool:
-    """The choice, or for "auto" what was measured for the device and the dtype in which `x` is convolved."""
+    """The choice, or for "auto" what was measured for the device and the dtype in which `x` is
+    convolved."""
     if choice != "auto":
         return choice
     device, dtype = x.device.type, x.dtype
@@ -58,11 +65,12 @@ def takes_space_to_depth(choice: BySpaceToDepth, x: Tensor) -> bool:
 
 
 def space_to_depth(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Input and kernel of a convolution of stride 2 in space, to those of one of stride 1 that gives the same.
+    """Input and kernel of a convolution of stride 2 in space, to those of one of stride 1 that
+    gives the same.
 
-    x, weight: (N, C, [T,] H, W) and (O, C, [kt,] kh, kw), of any size. padding: of height and width.
-    Returns (N, 4 C, [T,] H', W'), padded in space already, and (O, 4 C, [kt,] kh', kw'), both differentiable and
-    channels-last where `weight` is.
+    x, weight: (N, C, [T,] H, W) and (O, C, [kt,] kh, kw), of any size. padding: of height and
+    width. Returns (N, 4 C, [T,] H', W'), padded in space already, and (O, 4 C, [kt,] kh', kw'),
+    both differentiable and channels-last where `weight` is.
     """
     (ph, pw), (kh, kw) = padding, weight.shape[-2:]
     rows, kernel_rows = _pads(x.shape[-2], kh, ph)
@@ -75,9 +83,11 @@ def space_to_depth(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> tuple
 
 
 def _pads(size: int, kernel: int, padding: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Before and behind the picture, and before and behind the kernel, so that both begin and end at whole blocks.
+    """Before and behind the picture, and before and behind the kernel, so that both begin and end
+    at whole blocks.
 
-    7 padded by 3 on 224 pixels: 4 and 2, 1 and 0. What no kernel reaches is cut off: then "behind" is negative.
+    7 padded by 3 on 224 pixels: 4 and 2, 1 and 0. What no kernel reaches is cut off: then "behind"
+    is negative.
     """
     front = padding % 2
     back = (front + kernel) % 2
@@ -88,7 +98,8 @@ def _pads(size: int, kernel: int, padding: int) -> tuple[tuple[int, int], tuple[
 
 
 def _blocks(x: Tensor) -> Tensor:
-    """(N, C, [T,] 2 h, 2 w) -> (N, 4 C, [T,] h, w), channels-last; channels by row, column, channel."""
+    """(N, C, [T,] 2 h, 2 w) -> (N, 4 C, [T,] h, w), channels-last; channels by row, column,
+    channel."""
     *others, height, width = x.shape
     x = x.reshape(*others, height // 2, 2, width // 2, 2)
     return x.movedim((-3, -1, 1), (-3, -2, -1)).flatten(-3).movedim(-1, 1)

@@ -1,4 +1,5 @@
-"""Squeeze-excite on an octave pair (Hu et al. 2018; how it meets the pair: the official OctConv networks)."""
+"""Squeeze-excite on an octave pair (Hu et al. 2018; how it meets the pair: the official OctConv
+networks)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,8 @@ from octvideo.layers.oct_tensor import Channels, OctTensor
 
 
 class SqueezeExcite(nn.Module):
-    """Scale every channel by a gate in (0, 1): one squeeze over the averages of both groups, one gate vector for each.
+    """Scale every channel by a gate in (0, 1): one squeeze over the averages of both groups, one
+    gate vector for each.
 
     Hidden width (C_high + C_low) // `reduction`. Works on images and clips.
     """

@@ -35,8 +35,10 @@ class BlockStyle:
 
     dims: 2 for images, 3 for clips.
     kind: "post" or "preact" (BN and ReLU after or before each convolution).
-    downsample: how a spatial stride is taken ("stride": by the convolution, "pool": by an average pool before it).
-    stride_1x1: the stride sits at the first 1x1 (Caffe, video-nonlocal-net's sources) instead of the 3x3.
+    downsample: how a spatial stride is taken ("stride": by the convolution, "pool": by an average
+    pool before it).
+    stride_1x1: the stride sits at the first 1x1 (Caffe, video-nonlocal-net's sources) instead of
+    the 3x3.
     stride_last: the stride sits at the last 1x1 (the official ResNet-152 v1e and v1f).
     basic: blocks of two 3x3 instead of bottlenecks.
     se: squeeze-excite at the end of the residual branch.
@@ -162,7 +164,8 @@ class NormConv(nn.Module):
 
 
 class WhitenConvNorm(ConvNorm):
-    """BN without gamma and beta, convolution, BN: how the official post-activation SE blocks begin."""
+    """BN without gamma and beta, convolution, BN: how the official post-activation SE blocks
+    begin."""
 
     def __init__(self, style: BlockStyle, in_channels: Channels, *layer: Any) -> None:
         super().__init__(style, in_channels, *layer)
@@ -175,9 +178,11 @@ class WhitenConvNorm(ConvNorm):
 
 
 class Bottleneck(nn.Module):
-    """reduce kt x 1 x 1, spatial 1 x 3 x 3, expand 1 x 1 x 1, and a shortcut; a projection where the shape changes.
+    """reduce kt x 1 x 1, spatial 1 x 3 x 3, expand 1 x 1 x 1, and a shortcut; a projection where
+    the shape changes.
 
-    From OctTensor of `in_channels` to OctTensor of `out_channels`, height and width divided by `stride` (rounded up).
+    From OctTensor of `in_channels` to OctTensor of `out_channels`, height and width divided by
+    `stride` (rounded up).
     """
 
     may_be_recomputed = True
@@ -220,7 +225,8 @@ class Bottleneck(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3, the first with the stride, and a shortcut: ResNet-18, 34 and the small CIFAR networks. Called alike.
+    """Two 3x3, the first with the stride, and a shortcut: ResNet-18, 34 and the small CIFAR
+    networks. Called alike.
 
     `mid_channels` is what the first gives to the second; in time the first has `kernel_t`.
     """
@@ -282,7 +288,8 @@ def make_stage(
     after: dict[int, nn.Module] | None = None,
     after_name: str = "nonlocal",
 ) -> nn.Sequential:
-    """One block per entry of `kernels_t`, the first with the stride; `after[i]` follows block i as `after_name`i."""
+    """One block per entry of `kernels_t`, the first with the stride; `after[i]` follows block i as
+    `after_name`i."""
     stage, block = nn.Sequential(), BasicBlock if style.basic else Bottleneck
     for i, kernel_t in enumerate(kernels_t):
         block_in, block_stride = (in_channels, stride) if i == 0 else (out_channels, 1)
@@ -304,7 +311,8 @@ def concatenate(a: OctTensor, b: OctTensor) -> OctTensor:
 
 
 def init_weights(model: nn.Module, *, zero_init_final_bn: bool, fc_init_std: float = 0.01) -> None:
-    """He initialisation by the fan-out of the undivided kernel (all four paths alike), a small classifier `head.fc`."""
+    """He initialization by the fan-out of the undivided kernel (all four paths alike), a small
+    classifier `head.fc`."""
     for name, module in model.named_modules():
         if isinstance(module, OctConv2d | OctConv3d):
             for path in module.paths.values():

@@ -6,7 +6,8 @@ dense2        6 layers, each + 32 channels     256 x 56 x 56
 transition3   1x1, average pool 2x2            128 x 28 x 28
 dense3-5      12, 24, 16 layers               1024 x 7 x 7
 
-At alpha > 0 the pair runs from the stem (or from dense2's first layer) to transition5, whose convolution ends it.
+At alpha > 0 the pair runs from the stem (or from dense2's first layer) to transition5, whose
+convolution ends it.
 """
 
 from dataclasses import replace

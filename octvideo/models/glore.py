@@ -1,4 +1,5 @@
-"""Global reasoning unit (Chen et al. 2019, "Graph-Based Global Reasoning Networks") on an octave pair.
+"""Global reasoning unit (Chen et al. 2019, "Graph-Based Global Reasoning Networks") on an octave
+pair.
 
 map --+-- state ------------ x -- graph over nodes, over states -- x -- extension, BN --+-- map
       +-- projection to nodes +------------------------------------+                    |
@@ -15,10 +16,11 @@ from octvideo.layers import Channels, OctBatchNorm2d, OctConv2d, OctTensor
 
 
 class GloRe(nn.Module):
-    """Positions are gathered into `num_states` / 2 nodes, related there, and given back to the positions.
+    """Positions are gathered into `num_states` / 2 nodes, related there, and given back to the
+    positions.
 
-    The projections in take both groups to one map at the high resolution, the extension gives to both.
-    BN starts at gamma 0, so that the unit starts as the identity.
+    The projections in take both groups to one map at the high resolution, the extension gives to
+    both. BN starts at gamma 0, so that the unit starts as the identity.
     """
 
     norm_follows: ClassVar = {"bn": "extension"}
@@ -36,7 +38,8 @@ class GloRe(nn.Module):
     def forward(self, x: OctTensor) -> OctTensor:
         state, projection = self.state(x).high, self.projection(x).high
         positions = projection.flatten(2)
-        # (N, states, positions) x (N, positions, nodes); the mean keeps the scale at every image size.
+        # (N, states, positions) x (N, positions, nodes); the mean keeps the scale at every image
+        # size.
         nodes = torch.einsum("nsp,ngp->nsg", state.flatten(2), positions) / positions.shape[2]
         related = nodes + self.over_nodes(nodes.transpose(1, 2)).transpose(1, 2)
         related = self.over_states(F.relu(related))

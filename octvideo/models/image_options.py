@@ -21,12 +21,14 @@ STEM_POOLS = ("max", "conv", "bottleneck", "none")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOptions:
-    """The keyword arguments of `create_model` for all image networks. None stands for the family's default.
+    """The keyword arguments of `create_model` for all image networks. None stands for the family's
+    default.
 
     alpha: share of low-frequency channels, in [0, 1); 0 is the vanilla network.
     num_classes: width of the classifier.
     width_rule: how widths are split: "int" (the official networks), "round16", "round16_min16".
-    downsample: "stride" or "pool" before a strided convolution; by default "stride" at alpha 0, else "pool".
+    downsample: "stride" or "pool" before a strided convolution; by default "stride" at alpha 0,
+    else "pool".
     bn_eps: 1e-5; pre-activation ResNets have the official 1e-4.
     dropout_rate, fc_init_std: of the classifier.
     """
@@ -47,11 +49,13 @@ class ImageOptions:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}; it is one of {', '.join(map(repr, allowed))}"
+                    f"{name} is {getattr(self, name)!r}; it is one of"
+                    f" {', '.join(map(repr, allowed))}"
                 )
 
     def octave(self, stages: Sequence[int] = (2, 3, 4)) -> OctavePlan:
-        """Which of res2..res5 are octave: by default all but the last ("a 3x3 on a 3.5x3.5 map makes no sense")."""
+        """Which of res2..res5 are octave: by default all but the last ("a 3x3 on a 3.5x3.5 map
+        makes no sense")."""
         return OctavePlan(self.alpha, tuple(stages), self.width_rule)
 
     @property
@@ -65,15 +69,18 @@ class ImageOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageResNetOptions(ImageOptions):
-    """The keyword arguments of `create_model` for residual image networks, beside those of `ImageOptions`.
+    """The keyword arguments of `create_model` for residual image networks, beside those of
+    `ImageOptions`.
 
     blocks: blocks of each stage, from res2 on.
     basic: blocks of two 3x3 instead of bottlenecks.
     block: "post" or "preact".
     stages: which stages are octave.
     width_per_group: 64 is the ResNet; 16 or 32 a small one; the widths of the stem scale along.
-    num_groups, bottleneck_width: groups of the 3x3 and their width in res2 (32 and 128 in a ResNeXt 32x4d).
-    stem: "7x7"; "3x3" (for CIFAR, stride 1); "deep32", "deep8" (three 3x3 beginning with 32 or 8 channels).
+    num_groups, bottleneck_width: groups of the 3x3 and their width in res2 (32 and 128 in a ResNeXt
+    32x4d).
+    stem: "7x7"; "3x3" (for CIFAR, stride 1); "deep32", "deep8" (three 3x3 beginning with 32 or 8
+    channels).
     stem_pool: "max"; "conv" (3x3 / 2), "bottleneck" (1-3-1 / 2) in its place; or "none".
     stride_1x1, stride_last: the stride of a stage at the first or the last 1x1 instead of the 3x3.
     se: squeeze-excite.
@@ -124,7 +131,8 @@ class DenseNetOptions(ImageOptions):
     """The keyword arguments of `create_model` for DenseNets, beside those of `ImageOptions`.
 
     layers: dense layers of each stage; growth_rate: channels that each adds.
-    octave_stem: the first convolution begins the pair, as in the official gluon network; the official symbol network
+    octave_stem: the first convolution begins the pair, as in the official gluon network; the
+    official symbol network
         has a plain stem (and bn_eps 1e-4).
     """
 

@@ -1,4 +1,5 @@
-"""Image networks with residual blocks: ResNet, ResNeXt, SE-ResNet, their pre-activation and CIFAR forms.
+"""Image networks with residual blocks: ResNet, ResNeXt, SE-ResNet, their pre-activation and CIFAR
+forms.
 
 layer   ResNet-50                 output of 3 x 224 x 224
 stem    7x7 / 2                     64 x 112 x 112
@@ -49,7 +50,8 @@ class ConvNormRelu(nn.Sequential):
 
 
 class BottleneckPool(nn.Module):
-    """A 1-3-1 bottleneck with stride 2 where other networks have a max pool (Big-Little Net). C to C channels."""
+    """A 1-3-1 bottleneck with stride 2 where other networks have a max pool (Big-Little Net). C to
+    C channels."""
 
     def __init__(self, channels: int, bn_eps: float) -> None:
         super().__init__()
@@ -61,7 +63,8 @@ class BottleneckPool(nn.Module):
 
 
 class Stem(nn.Module):
-    """Plain convolutions, the last named `conv` and `bn` (earlier ones are in `before`), and what halves the map."""
+    """Plain convolutions, the last named `conv` and `bn` (earlier ones are in `before`), and what
+    halves the map."""
 
     norm_follows: ClassVar = {"bn": "conv"}
 
@@ -136,7 +139,8 @@ def make_glore(channels: Channels, options: ImageResNetOptions) -> dict[int, nn.
     for block in options.glore_location:
         if not 0 <= block < options.blocks[2]:
             raise ConfigError(
-                f"glore_location names block {block} of res4; it has blocks 0..{options.blocks[2] - 1}"
+                f"glore_location names block {block} of res4; it has blocks"
+                f" 0..{options.blocks[2] - 1}"
             )
     return {
         i: GloRe(channels, options.width_per_group * 8, options.style.bn_eps)
@@ -145,7 +149,8 @@ def make_glore(channels: Channels, options: ImageResNetOptions) -> dict[int, nn.
 
 
 def stage_widths(options: ImageResNetOptions, number: int) -> tuple[int, int]:
-    """Inner and outer channels of res`number`, both groups: 64 and 256 in res2 of a ResNet-50, then doubling."""
+    """Inner and outer channels of res`number`, both groups: 64 and 256 in res2 of a ResNet-50, then
+    doubling."""
     scale = 2 ** (number - 2)
     if options.basic:
         return options.width_per_group * scale, options.width_per_group * scale
@@ -157,7 +162,8 @@ ALL_BLOCKS = {**BLOCKS, 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 152: (3, 8, 36, 3), 
 
 
 def _row(depth: int = 0, input_shape: tuple[int, ...] = IMAGE, **fixed: Any) -> Family:
-    """depth: where the name has one; without it the options' own blocks stand, those of depth 50."""
+    """depth: where the name has one; without it the options' own blocks stand, those of depth
+    50."""
     if depth in ALL_BLOCKS:
         fixed["blocks"] = ALL_BLOCKS[depth]
     return Family(ImageResNet, ImageResNetOptions, input_shape, fixed)

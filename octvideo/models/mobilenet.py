@@ -52,7 +52,8 @@ class SeparableBlock(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise 3x3 with the stride, project 1x1, and a shortcut where the shape stays."""
+    """Expand 1x1, depthwise 3x3 with the stride, project 1x1, and a shortcut where the shape
+    stays."""
 
     may_be_recomputed = True
 
@@ -102,7 +103,8 @@ class MobileNetV1(Network):
 
 
 class MobileNetV2(Network):
-    """MobileNet v2; `MobileNetOptions` says what the options are. The block of expansion 1 keeps its 1x1."""
+    """MobileNet v2; `MobileNetOptions` says what the options are. The block of expansion 1 keeps
+    its 1x1."""
 
     takes = "images"
 

@@ -1,8 +1,10 @@
-"""What every network is: its base class, its head, a row of the table of networks, and what its parts declare.
+"""What every network is: its base class, its head, a row of the table of networks, and what its
+parts declare.
 
-A module whose batch norms stand right behind convolutions declares `norm_follows`, {norm: convolution} by their names
-below it. A module that is worth computing twice instead of being remembered declares `may_be_recomputed = True`. So
-folding and recomputation need not know the parts of any family.
+A module whose batch norms stand right behind convolutions declares `norm_follows`, {norm:
+convolution} by their names below it. A module that is worth computing twice instead of being
+remembered declares `may_be_recomputed = True`. So folding and recomputation need not know the parts
+of any family.
 """
 
 from abc import ABC, abstractmethod
@@ -16,8 +18,8 @@ from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
 
-# From logits at every window position to one score per class: the function, then the mean over positions, or the
-# function of the mean logits (pytorchvideo's networks).
+# From logits at every window position to one score per class: the function, then the mean over
+# positions, or the function of the mean logits (pytorchvideo's networks).
 HeadAct = Literal["softmax", "sigmoid", "softmax_of_mean", "sigmoid_of_mean"]
 
 
@@ -32,7 +34,8 @@ def activate(logits: Tensor, act: HeadAct) -> Tensor:
 class Head(nn.Module):
     """Global average, dropout, classifier; or the classifier at each position of a sliding window.
 
-    window: height and width of the window in the final feature map; 0 for the whole map (image networks).
+    window: height and width of the window in the final feature map; 0 for the whole map (image
+    networks).
     """
 
     def __init__(
@@ -48,7 +51,8 @@ class Head(nn.Module):
         return self.fc(self.dropout(_joined([x.mean(tuple(range(2, x.dim()))) for x in pathways])))
 
     def window_scores(self, pathways: Sequence[Tensor], act: HeadAct) -> Tensor:
-        """Features to probabilities: `act` at every position of the window, and the mean over the positions."""
+        """Features to probabilities: `act` at every position of the window, and the mean over the
+        positions."""
         pooled = _joined([self._slide(x) for x in pathways])
         return activate(self.fc(pooled.permute(0, 2, 3, 1)), act)
 
@@ -65,10 +69,11 @@ def _joined(pathways: list[Tensor]) -> Tensor:
 
 
 class Network(nn.Module, ABC):
-    """Clips or images in, logits or test-time probabilities out. A family adds `features` and `head`.
+    """Clips or images in, logits or test-time probabilities out. A family adds `features` and
+    `head`.
 
-    config: plain values with which `create_model(**config)` builds it again. input_shape: (C, T, H, W) of the clips or
-    (C, H, W) of the images that it is made for. `create_model` sets both.
+    config: plain values with which `create_model(**config)` builds it again. input_shape: (C, T, H,
+    W) of the clips or (C, H, W) of the images that it is made for. `create_model` sets both.
     """
 
     head: Head
@@ -84,15 +89,18 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def features(self, x: Tensor) -> list[Tensor]:
-        """Inputs to the final feature map (N, C_i, [T_i,] H', W') of each pathway, its low group upsampled."""
+        """Inputs to the final feature map (N, C_i, [T_i,] H', W') of each pathway, its low group
+        upsampled."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float (N, C, T, H, W) or (N, C, H, W), normalized, to logits (N, num_classes), also in training."""
+        """Float (N, C, T, H, W) or (N, C, H, W), normalized, to logits (N, num_classes), also in
+        training."""
         self._check(x)
         return self.head(self.features(x))
 
     def window_scores(self, x: Tensor, act: HeadAct = "softmax") -> Tensor:
-        """Probabilities (N, num_classes) of PySlowFast's test head; at the training size they rank as `forward`."""
+        """Probabilities (N, num_classes) of PySlowFast's test head; at the training size they rank
+        as `forward`."""
         self._check(x)
         return self.head.window_scores(self.features(x), act)
 
@@ -107,8 +115,9 @@ class Network(nn.Module, ABC):
             x.shape[2] < self.min_frames or min(x.shape[3:]) < self.min_size
         ):
             raise ConfigError(
-                f"the network got clips of {x.shape[2]} frames of {x.shape[3]} x {x.shape[4]} pixels; its strides need "
-                f"at least {self.min_frames} frames of {self.min_size} x {self.min_size}"
+                f"the network got clips of {x.shape[2]} frames of {x.shape[3]} x {x.shape[4]}"
+                f" pixels; its strides need at least {self.min_frames} frames of {self.min_size} x"
+                f" {self.min_size}"
             )
 
 
@@ -135,7 +144,8 @@ CLIP, FAST_CLIP, IMAGE, CIFAR = (3, 8, 224, 224), (3, 32, 224, 224), (3, 224, 22
 
 
 def norms_behind_convolutions(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    """(module that holds a norm, the norm's name in it, the convolution whose output it normalizes)."""
+    """(module that holds a norm, the norm's name in it, the convolution whose output it
+    normalizes)."""
     for module in model.modules():
         for norm, convolution in getattr(module, "norm_follows", {}).items():
             holder, _, name = norm.rpartition(".")

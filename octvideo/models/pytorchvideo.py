@@ -1,7 +1,9 @@
-"""pytorchvideo's networks by the names of its hub, vanilla or made octave: `create_model("ptv:x3d_m", alpha=0.25)`.
+"""pytorchvideo's networks by the names of its hub, vanilla or made octave:
+`create_model("ptv:x3d_m", alpha=0.25)`.
 
-They keep pytorchvideo's names, so that its files load at alpha 0. Their heads give logits, and average whatever
-positions there are. pytorchvideo is imported without torchvision, which has no wheel beside a CPU build of torch.
+They keep pytorchvideo's names, so that its files load at alpha 0. Their heads give logits, and
+average whatever positions there are. pytorchvideo is imported without torchvision, which has no
+wheel beside a CPU build of torch.
 """
 
 import sys
@@ -58,7 +60,8 @@ class PytorchvideoOptions:
 
     alpha, width_rule, downsample, include, exclude: as `octavize` takes them.
     num_classes, dropout_rate, fc_init_std: of the classifier.
-    low_channels: the "last" ones, or the "smoothest" ones: then the network keeps the orders of its sorted channels.
+    low_channels: the "last" ones, or the "smoothest" ones: then the network keeps the orders of its
+    sorted channels.
     builder_options: further arguments of pytorchvideo's builder, as {"stem_dim_out": 16}.
     num_frames, crop_size: of the clip for which the network is made octave; others work too.
     """
@@ -87,7 +90,8 @@ class PytorchvideoOptions:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}; it is one of {', '.join(map(repr, allowed))}"
+                    f"{name} is {getattr(self, name)!r}; it is one of"
+                    f" {', '.join(map(repr, allowed))}"
                 )
 
 
@@ -99,7 +103,8 @@ class GlobalAverage(nn.Module):
 
 
 class PytorchvideoNet(Network):
-    """One of pytorchvideo's networks behind the interface of this package's; `blocks` are its own, head included."""
+    """One of pytorchvideo's networks behind the interface of this package's; `blocks` are its own,
+    head included."""
 
     takes = "clips"
 
@@ -212,7 +217,8 @@ MODELS = {
 
 
 def import_pytorchvideo(module: str) -> Any:
-    """pytorchvideo.models.`module`, behind a stub of the two names of torchvision that are asked for at import."""
+    """pytorchvideo.models.`module`, behind a stub of the two names of torchvision that are asked
+    for at import."""
     stub = {} if "torchvision" in sys.modules else _stub_torchvision()
     sys.modules.update(stub)
     try:

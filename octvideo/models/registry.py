@@ -25,7 +25,8 @@ MODELS: dict[str, Family] = {
 
 
 def register(name: str, family: Family) -> None:
-    """Add a network of your own, so that `create_model` and the settings know its name. Raises ConfigError."""
+    """Add a network of your own, so that `create_model` and the settings know its name. Raises
+    ConfigError."""
     if name in MODELS:
         raise ConfigError(f"there is a model {name!r} already; choose another name")
     MODELS[name] = family
@@ -67,25 +68,28 @@ def create_model(
     """Build a network: `create_model("i3d_r50", alpha=0.1)`, `create_model("resnet50", alpha=0.5)`.
 
     name: one of `octvideo.list_models()`.
-        Video: c2d, i3d, slow, slowfast with _r26, _r50 or _r101; c2d_nln, i3d_nln with five non-local blocks
-        (Wang et al. 2018); c2d_nopool, which keeps all frames up to the head.
-        Images: resnet18, 26, 34, 50, 101, 152 and resnext50_32x4d, 101 (post-activation); preact_resnet26, 50, 101,
-        152, 200, preact_resnext50_32x4d, 101, preact_se_resnet50 (Tables 2, 4); resnet152_v1e, v1f (Table 5);
-        resnet50_glore; resnet20_cifar, 44, 56; densenet121; mobilenet_v1, v2 (Table 3).
-        pytorchvideo's, by the names of its hub: ptv:x3d_m (or x3d_m), ptv:csn_r101, ptv:r2plus1d_r50, ...; at
-        alpha > 0 `octvideo.octavize` makes them octave.
-    options: the fields of `VideoOptions` or `SlowFastOptions`, or for images of `ImageResNetOptions` and its like:
-        stem="deep8" and stem_pool="conv" or "bottleneck" are the stems of Table 4's ++ rows, stem="3x3" and
-        stem_pool="none" the CIFAR form of any ResNet. All have
+        Video: c2d, i3d, slow, slowfast with _r26, _r50 or _r101; c2d_nln, i3d_nln with five
+        non-local blocks (Wang et al. 2018); c2d_nopool, which keeps all frames up to the head.
+        Images: resnet18, 26, 34, 50, 101, 152 and resnext50_32x4d, 101 (post-activation);
+        preact_resnet26, 50, 101, 152, 200, preact_resnext50_32x4d, 101, preact_se_resnet50 (Tables
+        2, 4); resnet152_v1e, v1f (Table 5); resnet50_glore; resnet20_cifar, 44, 56; densenet121;
+        mobilenet_v1, v2 (Table 3). pytorchvideo's, by the names of its hub: ptv:x3d_m (or x3d_m),
+        ptv:csn_r101, ptv:r2plus1d_r50, ...; at alpha > 0 `octvideo.octavize` makes them octave.
+    options: the fields of `VideoOptions` or `SlowFastOptions`, or for images of
+    `ImageResNetOptions` and its like:
+        stem="deep8" and stem_pool="conv" or "bottleneck" are the stems of Table 4's ++ rows,
+        stem="3x3" and stem_pool="none" the CIFAR form of any ResNet. All have
         alpha: share of low-frequency channels, in [0, 1); 0 (default) is the vanilla network.
         num_classes: 400 for video, 1000 for images, 10 for CIFAR by default.
-    memory_saving: octave convolutions pool again in the backward pass instead of keeping what they pooled; the
+    memory_saving: octave convolutions pool again in the backward pass instead of keeping what they
+    pooled; the
         gradients are the same, bit for bit.
-    octavize: the arguments with which `octvideo.octavize` made this network octave, as its `config` has them.
+    octavize: the arguments with which `octvideo.octavize` made this network octave, as its `config`
+    has them.
 
-    A video network takes float (N, 3, T, H, W), SlowFast the frames of its fast pathway; an image network (N, 3, H, W).
-    Both return logits (N, num_classes). `model.config` holds plain values with which `create_model(**model.config)`
-    builds it again.
+    A video network takes float (N, 3, T, H, W), SlowFast the frames of its fast pathway; an image
+    network (N, 3, H, W). Both return logits (N, num_classes). `model.config` holds plain values
+    with which `create_model(**model.config)` builds it again.
 
     Raises ConfigError (a ValueError) for an unknown name or option and for values out of range.
     """
@@ -106,7 +110,8 @@ def create_model(
 
 
 def input_shape(name: str) -> tuple[int, ...]:
-    """(3, T, H, W) or (3, H, W): what the model `name` takes in the paper. Raises ConfigError for no such model."""
+    """(3, T, H, W) or (3, H, W): what the model `name` takes in the paper. Raises ConfigError for
+    no such model."""
     return family_of(full_name(name)).input_shape
 
 
@@ -118,7 +123,8 @@ def family_of(name: str) -> Family:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples and sets as lists, so that a config survives YAML, JSON and a weights-only checkpoint."""
+    """Tuples and sets as lists, so that a config survives YAML, JSON and a weights-only
+    checkpoint."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return (

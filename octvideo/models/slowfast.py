@@ -1,6 +1,7 @@
 """SlowFast (Feichtenhofer et al. 2019), vanilla and with an octave slow pathway.
 
-clip (N, 3, T, H, W) --+-- every 8th frame -- slow: stem -+- res2 -+- res3 -+- res4 -+- res5 --+-- head
+clip (N, 3, T, H, W) --+-- every 8th frame -- slow: stem -+- res2 -+- res3 -+- res4 -+- res5 --+--
+head
                        |                                  ^        ^        ^        ^         |
                        +-- all frames ------- fast: stem -+- res2 -+- res3 -+- res4 -+- res5 --+
                                                  laterals: 5x1x1, temporal stride 8
@@ -34,15 +35,18 @@ from octvideo.models.video_resnet import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowFastOptions(VideoOptions):
-    """The keyword arguments of `create_model` for SlowFast, beside those of `VideoOptions` (the slow pathway's).
+    """The keyword arguments of `create_model` for SlowFast, beside those of `VideoOptions` (the
+    slow pathway's).
 
-    num_block_temp_kernel_fast: of the fast pathway, by default as many. nonlocal_location_fast: of the fast pathway.
+    num_block_temp_kernel_fast: of the fast pathway, by default as many. nonlocal_location_fast: of
+    the fast pathway.
     speed_ratio: frames of the fast pathway per frame of the slow one, PySlowFast's alpha.
     beta_inv: width of the slow pathway per width of the fast one.
     fusion_kernel_size, fusion_conv_channel_ratio: of the laterals, in time and in channels.
     depth_fast: of the fast pathway, by default that of the name.
     fusion_norm: laterals end with BN and ReLU; mmaction2's are bare convolutions.
-    slow_frames: frames of the slow pathway: "spread" evenly from the first to the last one (PySlowFast), or "every"
+    slow_frames: frames of the slow pathway: "spread" evenly from the first to the last one
+    (PySlowFast), or "every"
         `speed_ratio`th from the first one on (mmaction2).
     """
 
@@ -62,10 +66,11 @@ class SlowFastOptions(VideoOptions):
 
 
 class Lateral(nn.Module):
-    """Fast to slow: convolution kt x 1 x 1 with the temporal stride `speed_ratio`, BN, ReLU, concatenated per group.
+    """Fast to slow: convolution kt x 1 x 1 with the temporal stride `speed_ratio`, BN, ReLU,
+    concatenated per group.
 
-    Without `norm` the convolution is all.
-    Frames of the fast pathway beyond a multiple of the stride have no slow frame to join, and are left out.
+    Without `norm` the convolution is all. Frames of the fast pathway beyond a multiple of the
+    stride have no slow frame to join, and are left out.
     """
 
     def __init__(
@@ -146,9 +151,9 @@ class Pathway(nn.Module):
 class SlowFast(Network):
     """Two pathways over one clip; `SlowFastOptions` says what the options are.
 
-    T is the number of frames of the *fast* pathway; the slow one takes T // speed_ratio of them, by default evenly
-    spread from the first to the last (PySlowFast's rule). Octave convolutions are in the slow pathway and in the
-    laterals that enter it behind an octave stage.
+    T is the number of frames of the *fast* pathway; the slow one takes T // speed_ratio of them, by
+    default evenly spread from the first to the last (PySlowFast's rule). Octave convolutions are in
+    the slow pathway and in the laterals that enter it behind an octave stage.
     """
 
     takes = "clips"
@@ -162,7 +167,8 @@ class SlowFast(Network):
         plain = OctavePlan(0.0, octave.stages, octave.width_rule)
         fast_style = BlockStyle(stride_1x1=style.stride_1x1, groups=style.groups)
         width, fast_width = options.width_per_group, options.width_per_group // options.beta_inv
-        # What the fast pathway offers before res2..res5: the output of its stem, then of its res2, res3, res4.
+        # What the fast pathway offers before res2..res5: the output of its stem, then of its res2,
+        # res3, res4.
         fast = [fast_width, *(4 * fast_width * 2**i for i in range(3))]
         lateral = [
             octave.split(c * options.fusion_conv_channel_ratio, i + 1) for i, c in enumerate(fast)
@@ -218,7 +224,8 @@ class SlowFast(Network):
 def _check(options: SlowFastOptions) -> None:
     if options.width_per_group % options.beta_inv:
         raise ConfigError(
-            f"beta_inv is {options.beta_inv}; it divides the slow width, here {options.width_per_group}"
+            f"beta_inv is {options.beta_inv}; it divides the slow width, here"
+            f" {options.width_per_group}"
         )
     if options.depth_fast not in (None, *BLOCKS):
         raise ConfigError(
@@ -228,11 +235,13 @@ def _check(options: SlowFastOptions) -> None:
         raise ConfigError(f"slow_frames is {options.slow_frames!r}; it is one of 'spread', 'every'")
     if tuple(options.stem_strides_t) != (1, 1):
         raise ConfigError(
-            f"stem_strides_t is {options.stem_strides_t}; SlowFast has no strides in time: leave it out"
+            f"stem_strides_t is {options.stem_strides_t}; SlowFast has no strides in time: leave"
+            " it out"
         )
     if options.fusion_kernel_size % 2 == 0:
         raise ConfigError(
-            f"fusion_kernel_size is {options.fusion_kernel_size}; it is odd, to be centred on a frame"
+            f"fusion_kernel_size is {options.fusion_kernel_size}; it is odd, to be centered on a"
+            " frame"
         )
     if options.block == "preact":
         raise ConfigError(

@@ -32,11 +32,13 @@ class OctavePlan:
         )
         if self.stages != expected or not set(self.stages) <= {2, 3, 4, 5}:
             raise ConfigError(
-                f"octave stages are {self.stages}; a pair begins and ends once: give neighbours from 2 to 5"
+                f"octave stages are {self.stages}; a pair begins and ends once: give neighbors from"
+                " 2 to 5"
             )
 
     def split(self, channels: int, stage: int) -> Channels:
-        """The groups of a layer with `channels` in `stage`; undivided where the stage is not octave."""
+        """The groups of a layer with `channels` in `stage`; undivided where the stage is not
+        octave."""
         if stage not in self.stages:
             return Channels(channels)
         return WIDTH_RULES[self.width_rule](channels, self.alpha)
@@ -44,23 +46,29 @@ class OctavePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoOptions:
-    """The keyword arguments of `create_model` for video networks. None stands for the family's default.
+    """The keyword arguments of `create_model` for video networks. None stands for the family's
+    default.
 
     alpha: share of low-frequency channels, in [0, 1); 0 is the vanilla network.
     num_classes: width of the classifier.
-    stages, width_rule: which stages are octave ((2, 3, 4, 5); SlowFast (2, 3, 4)) and how widths are split: "int",
+    stages, width_rule: which stages are octave ((2, 3, 4, 5); SlowFast (2, 3, 4)) and how widths
+    are split: "int",
         "round16" (default), "round16_min16" (SlowFast's default).
-    block: "post" or "preact" (C2D and I3D only; as the published 2D weights: stages 2-4, "int", BN eps 1e-4).
-    downsample: "stride" or "pool" before a strided convolution; by default "stride" at alpha 0, else "pool".
+    block: "post" or "preact" (C2D and I3D only; as the published 2D weights: stages 2-4, "int", BN
+    eps 1e-4).
+    downsample: "stride" or "pool" before a strided convolution; by default "stride" at alpha 0,
+    else "pool".
     width_per_group, num_groups: 64 and 1 are the ResNet; 16 or 32 and 1 a small one.
     stride_1x1: the stride sits at the first 1x1 of a block (PySlowFast's RESNET.STRIDE_1X1).
     stem_pool_padding: 1, or 0 as in video-nonlocal-net.
-    stem_strides_t: in time, of the stem's convolution and of its pool; mmaction2's I3D has (2, 2). Not for SlowFast.
+    stem_strides_t: in time, of the stem's convolution and of its pool; mmaction2's I3D has (2, 2).
+    Not for SlowFast.
     num_block_temp_kernel: per stage, in how many blocks the family's temporal kernels appear.
     nonlocal_location: per stage res2..res5, the blocks (from 0) that a non-local block follows.
-    nonlocal_on: "high" (on the high group) or "cross" (high attends to low); nonlocal_pool, nonlocal_instantiation
-        ("softmax", "dot_product"): as in PySlowFast. nonlocal_pool_after: the pool stands behind phi and g, not before
-        them (mmaction2).
+    nonlocal_on: "high" (on the high group) or "cross" (high attends to low); nonlocal_pool,
+    nonlocal_instantiation
+        ("softmax", "dot_product"): as in PySlowFast. nonlocal_pool_after: the pool stands behind
+        phi and g, not before them (mmaction2).
     dropout_rate, fc_init_std, zero_init_final_bn: as in the recipe of video-nonlocal-net.
     crop_size: training crop; its 32nd is the window of `window_scores`.
     """
@@ -99,14 +107,15 @@ class VideoOptions:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}; it is one of {', '.join(map(repr, allowed))}"
+                    f"{name} is {getattr(self, name)!r}; it is one of"
+                    f" {', '.join(map(repr, allowed))}"
                 )
         strides = self.stem_strides_t
         is_pair = isinstance(strides, Sequence) and len(strides) == 2
         if not (is_pair and all(isinstance(s, int) and s > 0 for s in strides)):
             raise ConfigError(
-                f"stem_strides_t is {strides!r}; it has two whole numbers above 0, the strides in time of the stem's "
-                "convolution and of its pool"
+                f"stem_strides_t is {strides!r}; it has two whole numbers above 0, the strides in"
+                " time of the stem's convolution and of its pool"
             )
         if self.block == "preact" and self.stride_1x1:
             raise ConfigError("block='preact' has its stride at the 3x3; leave stride_1x1 out")

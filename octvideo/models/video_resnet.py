@@ -31,7 +31,8 @@ from octvideo.models.video_options import BLOCKS, OctavePlan, VideoOptions
 class ResNetSpec:
     """A family: its kernels in time.
 
-    temporal: per stage, the pattern of kt of the first 1x1 in each block, repeated over the stage's blocks.
+    temporal: per stage, the pattern of kt of the first 1x1 in each block, repeated over the stage's
+    blocks.
     pool2_temporal: frames that the pool after res2 takes together.
     """
 
@@ -53,8 +54,9 @@ NO_NONLOCAL: Sequence[Collection[int]] = ((), (), (), ())
 class Stem(nn.Module):
     """Convolution kt x 7 x 7 / 1,2,2, BN, ReLU, max pool 1 x 3 x 3 / 1,2,2.
 
-    `strides_t` are other strides in time, of the convolution and of the pool (mmaction2's I3D: 2 and 2).
-    `pool_padding` 0 is video-nonlocal-net's, and Table 6's C2D / I3D baselines; 1 is PySlowFast's and pytorchvideo's.
+    `strides_t` are other strides in time, of the convolution and of the pool (mmaction2's I3D: 2
+    and 2). `pool_padding` 0 is video-nonlocal-net's, and Table 6's C2D / I3D baselines; 1 is
+    PySlowFast's and pytorchvideo's.
     """
 
     norm_follows: ClassVar = {"bn": "conv"}
@@ -104,9 +106,12 @@ class VideoResNet(Network):
                 out, number, len(kernels_t[i]), options, options.nonlocal_location
             )
             stride = 1 if number == 2 else 2
-            return make_stage(
-                style, in_channels, mid, out, kernels_t=kernels_t[i], stride=stride, after=after
-            ), out
+            return (
+                make_stage(
+                    style, in_channels, mid, out, kernels_t=kernels_t[i], stride=stride, after=after
+                ),
+                out,
+            )
 
         c = Channels(options.width_per_group)
         self.stem = Stem(
@@ -140,7 +145,8 @@ class VideoResNet(Network):
 def stage_channels(
     octave: OctavePlan, width: int, groups: int, number: int
 ) -> tuple[Channels, Channels]:
-    """Inner and outer channels of res`number`: 64 and 256 in res2 of a ResNet, doubling from stage to stage."""
+    """Inner and outer channels of res`number`: 64 and 256 in res2 of a ResNet, doubling from stage
+    to stage."""
     scale = 2 ** (number - 2)
     return octave.split(width * groups * scale, number), octave.split(4 * width * scale, number)
 
@@ -148,10 +154,12 @@ def stage_channels(
 def temporal_kernels(
     spec: ResNetSpec, blocks: Sequence[int], num_block_temp_kernel: Sequence[int]
 ) -> tuple[tuple[int, ...], ...]:
-    """kt of every block: the stage's pattern over its first `num_block_temp_kernel` blocks, 1 in the others."""
+    """kt of every block: the stage's pattern over its first `num_block_temp_kernel` blocks, 1 in
+    the others."""
     if len(num_block_temp_kernel) != len(blocks):
         raise ConfigError(
-            f"num_block_temp_kernel is {num_block_temp_kernel}; it has an entry for each of res2..res5"
+            f"num_block_temp_kernel is {num_block_temp_kernel}; it has an entry for each of"
+            " res2..res5"
         )
     kernels = []
     for pattern, count, limit in zip(spec.temporal, blocks, num_block_temp_kernel, strict=True):
@@ -163,11 +171,13 @@ def temporal_kernels(
 def make_nonlocal(
     channels: Channels, number: int, num_blocks: int, options: VideoOptions, where: Location
 ) -> dict[int, nn.Module]:
-    """The non-local blocks of res`number` by the block that they follow; without a low group "cross" is "high"."""
+    """The non-local blocks of res`number` by the block that they follow; without a low group
+    "cross" is "high"."""
     location = tuple((where or NO_NONLOCAL)[number - 2])
     if any(not 0 <= i < num_blocks for i in location):
         raise ConfigError(
-            f"nonlocal_location names blocks {location} of res{number}; it has blocks 0..{num_blocks - 1}"
+            f"nonlocal_location names blocks {location} of res{number}; it has blocks"
+            f" 0..{num_blocks - 1}"
         )
     block = NonLocalCross if options.nonlocal_on == "cross" and channels.low else NonLocalHigh
     arguments: dict[str, Any] = {

@@ -36,29 +36,39 @@ def octavize(
     weights: Weights = "sorted",
     clips: Any = None,
 ) -> nn.Module:
-    """An octave network that has the layers, the names and the weights of `model`; `model` itself is not changed.
+    """An octave network that has the layers, the names and the weights of `model`; `model` itself
+    is not changed.
 
-    Convolutions become octave convolutions, batch and group norms norms of each group, and everything between two
-    convolutions acts on each group by itself. Where an operation has no such form, the pair is merged before it and
-    split behind it. The result takes and gives plain tensors; `.octave_report` says what became of each layer. It is an
-    `OctaveModule`; a network of `create_model` keeps its class, its head and its `config`.
+    Convolutions become octave convolutions, batch and group norms norms of each group, and
+    everything between two convolutions acts on each group by itself. Where an operation has no such
+    form, the pair is merged before it and split behind it. The result takes and gives plain
+    tensors; `.octave_report` says what became of each layer. It is an `OctaveModule`; a network of
+    `create_model` keeps its class, its head and its `config`.
 
-    model: any network of 2D or 3D convolutions; one that branches on the content of its input is refused.
+    model: any network of 2D or 3D convolutions; one that branches on the content of its input is
+    refused.
     alpha: share of low-frequency channels, in [0, 1); 0 computes what `model` does, bit for bit.
-    example: an input, as `model(example)` takes it: a tensor, or a list of tensors for several pathways. Other
+    example: an input, as `model(example)` takes it: a tensor, or a list of tensors for several
+    pathways. Other
         batches and sizes work as far as the network itself does not ask for its input's size.
-    include, exclude: patterns of module names ("res[23].*") whose outputs are divided, and are not; by default all
-        but the convolutions that read the network's input. An excluded one that reads a pair ends it.
-    width_rule: how the channels of a map are divided: "round16" (default), "int", "round16_min16", or a function
+    include, exclude: patterns of module names ("res[23].*") whose outputs are divided, and are not;
+    by default all
+        but the convolutions that read the network's input. An excluded one that reads a pair ends
+        it.
+    width_rule: how the channels of a map are divided: "round16" (default), "int", "round16_min16",
+    or a function
         (channels, alpha) -> Channels.
-    downsample: how strides of 2 are taken: None (default) pools in octave convolutions and leaves the others as they
+    downsample: how strides of 2 are taken: None (default) pools in octave convolutions and leaves
+    the others as they
         are; "pool" pools in all that `include` names, "stride" in none.
-    weights: "sorted": the channels that lose least at half the size become the low ones; "as_is": the last ones do;
+    weights: "sorted": the channels that lose least at half the size become the low ones; "as_is":
+    the last ones do;
         "fresh": as the last ones, with all weights drawn anew.
-    clips: inputs on which that loss, and the error of the features, is measured; by default the loss on `example`.
+    clips: inputs on which that loss, and the error of the features, is measured; by default the
+    loss on `example`.
 
-    Raises ConfigError for an alpha, pattern or rule that is none, a network that cannot be traced, and a convolution
-    that `include` names but that cannot be octave.
+    Raises ConfigError for an alpha, pattern or rule that is none, a network that cannot be traced,
+    and a convolution that `include` names but that cannot be octave.
     """
     if weights not in ("sorted", "as_is", "fresh"):
         raise ConfigError(f"weights is {weights!r}; it is 'sorted', 'as_is' or 'fresh'")
@@ -100,7 +110,8 @@ def octavize(
 
 
 def rebuilt(model: nn.Module, arguments: Mapping[str, Any]) -> Any:
-    """`model` as an earlier `octavize` with these arguments left it (`config["octavize"]`), with other weights."""
+    """`model` as an earlier `octavize` with these arguments left it (`config["octavize"]`), with
+    other weights."""
     shape: Any = arguments["example"]
     example = (
         [torch.empty(s, device="meta") for s in shape]
@@ -111,19 +122,22 @@ def rebuilt(model: nn.Module, arguments: Mapping[str, Any]) -> Any:
 
 
 def _module(root: nn.Module, graph: fx.Graph, method: str) -> nn.Module:
-    """A network of this package keeps its class, and so its head and test-time scores; others become a graph."""
+    """A network of this package keeps its class, and so its head and test-time scores; others
+    become a graph."""
     if method == "forward":
         return OctaveModule(root, graph)
     setattr(root, method, GraphMethod(root, graph))
     for module in root.modules():
-        # The graph calls the layers themselves, not the blocks whose forward recomputation would wrap.
+        # The graph calls the layers themselves, not the blocks whose forward recomputation would
+        # wrap.
         if hasattr(module, "may_be_recomputed"):
             module.may_be_recomputed = False  # type: ignore[assignment]
     return root
 
 
 def _with_python_numbers(model: nn.Module) -> nn.Module:
-    """Kernel sizes and strides as ints: torch.compile takes numpy's, which pytorchvideo has, for tensors."""
+    """Kernel sizes and strides as ints: torch.compile takes numpy's, which pytorchvideo has, for
+    tensors."""
     for module in model.modules():
         for name, sizes in list(vars(module).items()):
             if isinstance(sizes, tuple) and any(type(size).__module__ == "numpy" for size in sizes):
@@ -186,7 +200,8 @@ def _positions(x: Tensor) -> int:
 
 
 def _octave_macs(conv: nn.Module, y: Tensor, x: Tensor) -> int:
-    """Each path's weights times the positions where it is applied; l2h is applied at the size of the low input."""
+    """Each path's weights times the positions where it is applied; l2h is applied at the size of
+    the low input."""
     if not isinstance(conv, OctConv2d | OctConv3d):
         return _weights(conv) * _positions(y)
     frames = math.prod(y.shape[2:-2])

@@ -71,7 +71,8 @@ def _parameter(values: Tensor, like: Tensor) -> nn.Parameter:
 
 @torch.no_grad()
 def octave_norm(norm: Any, layout: Layout) -> nn.Module:
-    """The norm of each group, with its part of the scales and statistics; `norm` is one of `operations.NORMS`."""
+    """The norm of each group, with its part of the scales and statistics; `norm` is one of
+    `operations.NORMS`."""
     if isinstance(norm, nn.GroupNorm):
         size = norm.num_channels // norm.num_groups
         parts = [

@@ -10,10 +10,11 @@ from octvideo.layers import Channels
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Indices of the undivided map's channels: those of the high group in its order, and those of the low group.
+    """Indices of the undivided map's channels: those of the high group in its order, and those of
+    the low group.
 
-    As kernels come, (0, 1, 2, 3) at alpha 0.25 is high (0, 1, 2), low (3,). Sorted channels, groups of a convolution
-    and concatenations have other indices.
+    As kernels come, (0, 1, 2, 3) at alpha 0.25 is high (0, 1, 2), low (3,). Sorted channels, groups
+    of a convolution and concatenations have other indices.
     """
 
     high: tuple[int, ...]
@@ -43,7 +44,8 @@ class Layout:
         return self.order == sorted(self.order)
 
     def has_balanced(self, groups: int) -> bool:
-        """Each of `groups` equal blocks of channels gives as many to the high group, and in the order of blocks.
+        """Each of `groups` equal blocks of channels gives as many to the high group, and in the
+        order of blocks.
 
         What a grouped convolution needs: then its groups can be divided one by one.
         """
@@ -52,7 +54,8 @@ class Layout:
         )
 
     def has_whole(self, block: int) -> bool:
-        """Each block of `block` channels lies in one group, in its order: what group normalization needs."""
+        """Each block of `block` channels lies in one group, in its order: what group normalization
+        needs."""
         starts = range(0, self.channels.total, block)
         whole = {tuple(range(start, start + block)) for start in starts}
 
@@ -79,8 +82,9 @@ def divide(
 ) -> Layout:
     """Choose the low channels: those with the smallest `lost` (C,), or without it the last.
 
-    groups: as many are taken from each of `groups` equal blocks of channels. block: channels are taken in whole
-    blocks. Where the widths are no multiples of either, it is not met, and `has_balanced` or `has_whole` is False.
+    groups: as many are taken from each of `groups` equal blocks of channels. block: channels are
+    taken in whole blocks. Where the widths are no multiples of either, it is not met, and
+    `has_balanced` or `has_whole` is False.
     """
     if any(width % groups for width in channels):
         groups = 1

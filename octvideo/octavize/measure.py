@@ -1,4 +1,5 @@
-"""What channels lose at half the size, and what features lose in the octave network; both on clips."""
+"""What channels lose at half the size, and what features lose in the octave network; both on
+clips."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +19,8 @@ from octvideo.octavize.tracing import OCTAVE_LAYERS
 
 @torch.no_grad()
 def lost_energy(source: fx.GraphModule, plan: Plan, clips: Any) -> dict[Space, Tensor]:
-    """Per space and channel: the energy that pooling by 2 takes away, times that of the kernels that read it.
+    """Per space and channel: the energy that pooling by 2 takes away, times that of the kernels
+    that read it.
 
     source: the traced network with its weights.
     """
@@ -55,7 +57,8 @@ def _kernel_energy(conv: Any) -> Tensor:
 def stage_errors(
     source: fx.GraphModule, result: fx.GraphModule, rewriter: Rewriter, clips: Any
 ) -> list[StageError]:
-    """How far the features of the octave network are from those of `source`, stage by stage, in evaluation mode."""
+    """How far the features of the octave network are from those of `source`, stage by stage, in
+    evaluation mode."""
     last = _last_maps(rewriter)
     wanted: dict[fx.Node, Tensor] = {}
     _run(source, clips, set(last.values()), wanted.__setitem__)
@@ -71,7 +74,8 @@ def stage_errors(
 
 
 def _last_maps(rewriter: Rewriter) -> dict[str, fx.Node]:
-    """Stage -> its last map of more than one position. Stages are what the convolutions' names first differ in."""
+    """Stage -> its last map of more than one position. Stages are what the convolutions' names
+    first differ in."""
     names = [site.name.split(".") for site in rewriter.plan.sites.values()]
     depth = 0
     while all(len(name) > depth + 1 and name[depth] == names[0][depth] for name in names):
@@ -105,7 +109,8 @@ def _features(new: Any, found: dict[fx.Node, Any]) -> Tensor:
 
 
 def _run(model: fx.GraphModule, clips: Any, nodes: set[fx.Node], note: Any) -> None:
-    """Call `note(node, value)` with what these nodes give in evaluation mode; nothing else is kept."""
+    """Call `note(node, value)` with what these nodes give in evaluation mode; nothing else is
+    kept."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     names = {node.name: node for node in nodes}

@@ -17,10 +17,11 @@ MODULE_STATE = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_
 
 
 class OctaveModule(fx.GraphModule):
-    """A network of plain tensors at its rim and pairs inside, with the submodules of the network that it was made of.
+    """A network of plain tensors at its rim and pairs inside, with the submodules of the network
+    that it was made of.
 
-    Everything that torch does with a module it does with this one. `print(model.code)` shows the forward pass,
-    `model.octave_report` what became of every convolution.
+    Everything that torch does with a module it does with this one. `print(model.code)` shows the
+    forward pass, `model.octave_report` what became of every convolution.
     """
 
     octave_report: OctaveReport
@@ -39,13 +40,15 @@ class OctaveModule(fx.GraphModule):
         return copied
 
     def __reduce__(self) -> Any:
-        """The graph node by node: torch.fx would trace the generated code again, and into what it calls."""
+        """The graph node by node: torch.fx would trace the generated code again, and into what it
+        calls."""
         state = {name: self.__dict__[name] for name in MODULE_STATE}
         return _rebuild, (state, _as_rows(self.graph), self.octave_report)
 
 
 class GraphMethod:
-    """A method of a module that a graph has taken the place of; copied and pickled with the module."""
+    """A method of a module that a graph has taken the place of; copied and pickled with the
+    module."""
 
     def __init__(self, owner: nn.Module, graph: fx.Graph) -> None:
         self.owner, self.graph = owner, graph
@@ -69,7 +72,8 @@ class GraphMethod:
 
 
 def _order_as(model: nn.Module, root: nn.Module) -> None:
-    """Submodules in the order of `root`, not of their calls: optimizers go by the order of the parameters."""
+    """Submodules in the order of `root`, not of their calls: optimizers go by the order of the
+    parameters."""
     if isinstance(root, torch.jit.ScriptModule):  # one call, as it is
         return
     places = {name: i for i, name in enumerate(root._modules)}

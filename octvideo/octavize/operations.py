@@ -15,11 +15,13 @@ from octvideo.layers.space_to_depth import Conv2d
 
 
 class Kind(Enum):
-    """CONV: a convolution. NORM: statistics or scales of its own for every channel or block of channels.
+    """CONV: a convolution. NORM: statistics or scales of its own for every channel or block of
+    channels.
 
     EACH: each group by itself (elementwise functions, dropout, pools, resampling, slices of time).
     JOIN: value by value of several maps (sums, products). CAT: concatenation of channels.
-    GLOBAL: one value per channel is left. ASK: a shape, size, type or device. OTHER: not understood.
+    GLOBAL: one value per channel is left. ASK: a shape, size, type or device. OTHER: not
+    understood.
     """
 
     CONV = auto()
@@ -126,7 +128,8 @@ OUT_OF_PLACE: dict[Any, Any] = {
 }
 
 
-# Operations after which the second dimension is no longer that of the channels, whatever the shape is.
+# Operations after which the second dimension is no longer that of the channels, whatever the shape
+# is.
 REARRANGING = {
     *("permute", "transpose", "movedim", "swapaxes", "view", "reshape", "unflatten", "mT", "roll"),
     *(torch.permute, torch.transpose, torch.movedim, torch.swapaxes, torch.reshape, torch.roll),
@@ -143,7 +146,8 @@ def value(node: fx.Node) -> Any:
 
 
 def continues(node: fx.Node) -> bool:
-    """An operation that is not understood, but gives a map of its input's form: the pair is split again behind it."""
+    """An operation that is not understood, but gives a map of its input's form: the pair is split
+    again behind it."""
     maps = maps_of(node)
     return (
         node.op != "output"

@@ -10,7 +10,8 @@ from octvideo.octavize.layout import Layout
 
 @dataclass
 class Pair:
-    """A divided map in the new graph: a node for the OctTensor, or one for each group; the other is made when asked."""
+    """A divided map in the new graph: a node for the OctTensor, or one for each group; the other is
+    made when asked."""
 
     layout: Layout
     node: fx.Node | None = None

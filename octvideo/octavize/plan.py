@@ -1,8 +1,9 @@
 """Which convolutions become octave, and which channels of which maps are low.
 
-Maps whose channels must stay in step share a `Space`: a convolution's output, what norms, activations and pools make
-of it, the other operands of its residual sums, and the two sides of a depthwise convolution. A space is divided once.
-A concatenation has the spaces of its parts, one after the other.
+Maps whose channels must stay in step share a `Space`: a convolution's output, what norms,
+activations and pools make of it, the other operands of its residual sums, and the two sides of a
+depthwise convolution. A space is divided once. A concatenation has the spaces of its parts, one
+after the other.
 """
 
 import math
@@ -73,8 +74,8 @@ class Space:
 class Site:
     """A convolution of the network.
 
-    obstacle: why it cannot be octave. passed_over: why it is not asked to be. in_scope: `include` names it, whether
-    `exclude` does or not. is_asked: `include` was given and names it.
+    obstacle: why it cannot be octave. passed_over: why it is not asked to be. in_scope: `include`
+    names it, whether `exclude` does or not. is_asked: `include` was given and names it.
     """
 
     node: fx.Node
@@ -104,7 +105,8 @@ class Site:
 
 @dataclass
 class Plan:
-    """kinds, segments: of every node; segments are the spaces of a map's channels, in their order."""
+    """kinds, segments: of every node; segments are the spaces of a map's channels, in their
+    order."""
 
     options: Options
     kinds: dict[fx.Node, Kind] = field(default_factory=dict)
@@ -122,8 +124,8 @@ class Plan:
 
 
 def make_plan(trace: Trace, root: nn.Module, options: Options) -> Plan:
-    """Kinds, sites and spaces of all nodes; layouts come with `divide_spaces`. Raises ConfigError for patterns
-    that name no convolution, and for an included one that cannot be octave."""
+    """Kinds, sites and spaces of all nodes; layouts come with `divide_spaces`. Raises ConfigError
+    for patterns that name no convolution, and for an included one that cannot be octave."""
     plan = Plan(options)
     raw: set[fx.Node] = set()  # what is made of the network's input without a convolution
     calls: dict[str, int] = {}
@@ -168,7 +170,8 @@ def _check_patterns(plan: Plan) -> None:
     for pattern in (*(plan.options.include or ()), *plan.options.exclude):
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ConfigError(
-                f"{pattern!r} names no convolution of the network; names are such as {', '.join(names[:3])}"
+                f"{pattern!r} names no convolution of the network; names are such as"
+                f" {', '.join(names[:3])}"
             )
 
 
@@ -190,18 +193,22 @@ def _obstacle(site: Site) -> str:
         if conv._forward_hooks or conv._forward_pre_hooks:
             return "it has hooks"
     if stride[-1] != stride[-2] or stride[-1] not in (1, 2):
-        return f"its stride is {tuple(map(int, stride))}; height and width are strided alike, by 1 or 2"
+        return (
+            f"its stride is {tuple(map(int, stride))}; height and width are strided alike, by 1"
+            " or 2"
+        )
     for k, p, d in zip(kernel[-2:], padding[-2:], dilation[-2:], strict=True):
         if k % 2 == 0 or 2 * p != d * (k - 1):
             return (
-                f"kernel {tuple(kernel)} with padding {tuple(padding)} does not keep the map's size, "
-                "as an odd kernel k padded by k // 2 does"
+                f"kernel {tuple(kernel)} with padding {tuple(padding)} does not keep the map's"
+                " size, as an odd kernel k padded by k // 2 does"
             )
     return "its map is one position" if value(site.node).shape[-2:] == (1, 1) else ""
 
 
 def same_padding(conv: Any) -> tuple[int, ...]:
-    """The padding in numbers, also of "same" and "valid"; an even kernel's "same" has no number, and gives -1."""
+    """The padding in numbers, also of "same" and "valid"; an even kernel's "same" has no number,
+    and gives -1."""
     if conv.padding == "same":
         reaches = [d * (k - 1) for k, d in zip(conv.kernel_size, conv.dilation, strict=True)]
         return tuple(-1 if reach % 2 else reach // 2 for reach in reaches)
@@ -252,14 +259,16 @@ def _behind_convolution(site: Site, plan: Plan) -> list[Space]:
 
 
 def _join(a: list[Space], b: list[Space]) -> None:
-    """Two maps that are added; concatenations of other parts stay apart, and their sum ends the pair."""
+    """Two maps that are added; concatenations of other parts stay apart, and their sum ends the
+    pair."""
     if [space.channels for space in a] == [space.channels for space in b]:
         for one, other in zip(a, b, strict=True):
             one.join(other)
 
 
 def divide_spaces(plan: Plan, lost: dict[Space, Tensor] | None = None) -> None:
-    """Give every space that is to be divided its layout; lost: per space, what its channels lose at half the size."""
+    """Give every space that is to be divided its layout; lost: per space, what its channels lose at
+    half the size."""
     spaces = {space.find() for spaces in plan.segments.values() for space in spaces}
     for space in spaces:
         if not why_undivided(space, plan.options):

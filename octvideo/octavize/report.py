@@ -8,7 +8,8 @@ from octvideo.layers import Channels
 
 @dataclass(frozen=True, slots=True)
 class ConvReport:
-    """A convolution: channels that it reads and writes, multiply-adds and parameters before and after.
+    """A convolution: channels that it reads and writes, multiply-adds and parameters before and
+    after.
 
     why: the reason where its output is undivided.
     """
@@ -45,7 +46,8 @@ class StageError:
 class OctaveReport:
     """convolutions: all of the network. notes: where a pair was merged or a map was split, and why.
 
-    macs: multiply-adds of convolutions and linear layers for one example. errors: empty without clips.
+    macs: multiply-adds of convolutions and linear layers for one example. errors: empty without
+    clips.
     """
 
     alpha: float
@@ -66,9 +68,10 @@ class OctaveReport:
         """A summary, then a line per convolution, note and stage."""
         saved = 1 - self.macs / self.macs_before if self.macs_before else 0.0
         summary = (
-            f"{len(self.octave)} of {len(self.convolutions)} convolutions are octave at alpha {self.alpha:g}: "
-            f"{self.macs / 1e6:,.1f} of {self.macs_before / 1e6:,.1f} M multiply-adds ({saved:.0%} less), "
-            f"{self.parameters / 1e6:.2f} M parameters, {self.parameters_before / 1e6:.2f} M before"
+            f"{len(self.octave)} of {len(self.convolutions)} convolutions are octave at alpha"
+            f" {self.alpha:g}: {self.macs / 1e6:,.1f} of {self.macs_before / 1e6:,.1f} M"
+            f" multiply-adds ({saved:.0%} less), {self.parameters / 1e6:.2f} M parameters,"
+            f" {self.parameters_before / 1e6:.2f} M before"
         )
         rows: Sequence[object] = (*self.convolutions, *self.notes, *self.errors)
         return [summary, *(f"  {row}" for row in rows)]

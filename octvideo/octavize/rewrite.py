@@ -21,7 +21,8 @@ from octvideo.octavize.tracing import OCTAVE_LAYERS, Trace
 
 @dataclass(frozen=True, slots=True)
 class ConvChange:
-    """What a convolution became. reads, writes: its channels; why: the reason where it was left alone."""
+    """What a convolution became. reads, writes: its channels; why: the reason where it was left
+    alone."""
 
     name: str
     reads: Channels
@@ -34,7 +35,8 @@ class ConvChange:
 
 
 class Rewriter:
-    """env: old node -> new node or Pair. notes: where a pair was merged or a map was split, and why."""
+    """env: old node -> new node or Pair. notes: where a pair was merged or a map was split, and
+    why."""
 
     def __init__(
         self, trace: Trace, plan: Plan, root: nn.Module, downsample: Downsample | None, keep: bool
@@ -101,7 +103,8 @@ class Rewriter:
         )
 
     def _merged(self, node: fx.Node, why: str) -> Any:
-        """Merge before the operation, and split behind it where its output is a map of that form."""
+        """Merge before the operation, and split behind it where its output is a map of that
+        form."""
         pairs = [n for n in maps_of(node) if isinstance(self.env[n], Pair)]
         out = self.copy(node)
         name = node.target if node.op == "call_module" else node.name
@@ -117,7 +120,8 @@ class Rewriter:
         return Pair(layout, self.named("call_function", runtime.split_map, args, node, "_split"))
 
     def order(self, node: fx.Node, layout: Layout, way: str) -> tuple[fx.Node, ...]:
-        """A buffer with the channels' order, `layout.order` or `layout.restore`; none where nothing moves."""
+        """A buffer with the channels' order, `layout.order` or `layout.restore`; none where nothing
+        moves."""
         if layout.in_order and not self.keep_orders:
             return ()
         name = f"octave_orders.{node.name}_{way}"
@@ -178,7 +182,8 @@ class Rewriter:
         why = misfit(site, layout.channels)
         if site.is_asked:
             raise ConfigError(
-                f"{site.name} cannot be octave: {why}; choose another alpha or width_rule, or exclude it"
+                f"{site.name} cannot be octave: {why}; choose another alpha or width_rule, or"
+                " exclude it"
             )
         return why
 
@@ -208,7 +213,8 @@ class Rewriter:
 
 
 def _has_effect(node: fx.Node) -> bool:
-    """What stays although nothing reads it: checks, calls of modules, and what overwrites its input."""
+    """What stays although nothing reads it: checks, calls of modules, and what overwrites its
+    input."""
     overwrites = (
         str(node.target).endswith("_") or node.kwargs.get("inplace") or "out" in node.kwargs
     )

@@ -1,6 +1,7 @@
 """What an operation on a pair becomes: a rule per kind of operation.
 
-A rule returns a `Pair`, or a node where the pair ends, and raises NotUnderstoodError where the operation cannot act on
+A rule returns a `Pair`, or a node where the pair ends, and raises NotUnderstoodError where the
+operation cannot act on
 each group by itself: the pair is then merged before it.
 """
 
@@ -58,7 +59,8 @@ def _check_low_size(rewriter: "Rewriter", node: fx.Node, x: fx.Node) -> None:
         raise NotUnderstoodError(f"on the low group: {error}") from error
     if found != tuple(-(-size // 2) for size in after.shape[-2:]):
         raise NotUnderstoodError(
-            f"the high group becomes {tuple(after.shape[-2:])}, the low one {tuple(found)}, not its half"
+            f"the high group becomes {tuple(after.shape[-2:])}, the low one {tuple(found)}, not its"
+            " half"
         )
 
 
@@ -134,7 +136,8 @@ def _cat(rewriter: "Rewriter", node: fx.Node) -> Pair:
 
 
 def _global(rewriter: "Rewriter", node: fx.Node) -> fx.Node:
-    """A pool over all positions ends the pair; a mean over maps of odd size is taken of the merged map."""
+    """A pool over all positions ends the pair; a mean over maps of odd size is taken of the merged
+    map."""
     x = maps_of(node)[0]
     is_mean = "avg" in str(node.target) or "mean" in str(node.target) or (
         "Avg" in type(module_of(node, rewriter.root)).__name__

@@ -20,13 +20,15 @@ def split_map(x: Tensor, high: int, order: Tensor | None = None) -> OctTensor:
 
 
 def merge_map(x: OctTensor, restore: Tensor | None = None) -> Tensor:
-    """A pair to (N, C, [T,] H, W): the low group upsampled, all channels in their order. restore: (C,)."""
+    """A pair to (N, C, [T,] H, W): the low group upsampled, all channels in their order. restore:
+    (C,)."""
     whole = merge(x)
     return whole if restore is None else whole.index_select(1, restore)
 
 
 def join_channels(high: Tensor, low: Tensor, restore: Tensor | None = None) -> Tensor:
-    """What is left of each group after a global pool, (N, C_high, ...) and (N, C_low, ...), in the channels' order."""
+    """What is left of each group after a global pool, (N, C_high, ...) and (N, C_low, ...), in the
+    channels' order."""
     whole = torch.cat([high, low], 1)
     return whole if restore is None else whole.index_select(1, restore)
 
@@ -44,7 +46,8 @@ def shape_of(high: Tensor, channels: int) -> torch.Size:
 
 
 def require(found: Any, expected: Any, where: str) -> None:
-    """Raise ConfigError where an input would take another way through the network than the example took."""
+    """Raise ConfigError where an input would take another way through the network than the example
+    took."""
     if found != expected:
         raise ConfigError(
             f"at `{where}` the input gives {found}, the example of octavize gave {expected}; "

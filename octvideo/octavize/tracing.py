@@ -1,9 +1,10 @@
 """A network as a graph: torch.fx, with an example's shapes beside every node.
 
-torch.fx stops where Python asks a symbolic value for its truth or its size. Here every node also has the value that the
-example gives it, a tensor without data. Questions about shapes are answered from it, and each answer is kept as a
-`Guard` that the rewritten network checks. Questions about the content of a tensor have no answer: the submodule
-that asks stays one opaque call, and the whole network is refused only where its own `forward` asks.
+torch.fx stops where Python asks a symbolic value for its truth or its size. Here every node also
+has the value that the example gives it, a tensor without data. Questions about shapes are answered
+from it, and each answer is kept as a `Guard` that the rewritten network checks. Questions about the
+content of a tensor have no answer: the submodule that asks stays one opaque call, and the whole
+network is refused only where its own `forward` asks.
 """
 
 import copy
@@ -30,7 +31,8 @@ OUR_FILES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A number or condition that decided how the trace went on. where: "file:line" of the question."""
+    """A number or condition that decided how the trace went on. where: "file:line" of the
+    question."""
 
     node: fx.Node
     value: Any
@@ -39,7 +41,8 @@ class Guard:
 
 @dataclass
 class Trace:
-    """graph: its nodes have `meta["value"]`, the tensor (without data), number or shape that the example gives.
+    """graph: its nodes have `meta["value"]`, the tensor (without data), number or shape that the
+    example gives.
 
     opaque: module type -> why its calls were not looked into.
     """
@@ -58,10 +61,12 @@ class _UntraceableError(Exception):
 
 
 def trace(model: nn.Module, example: Any, method: str = "forward") -> Trace:
-    """Trace a method on `example`: a tensor, or a list, tuple or dict of tensors. The model is not changed.
+    """Trace a method on `example`: a tensor, or a list, tuple or dict of tensors. The model is not
+    changed.
 
-    The graph serves training and evaluation: a submodule whose `forward` asks `self.training` stays one call.
-    Raises ConfigError where the network's own `forward` depends on the content of a tensor or on `self.training`.
+    The graph serves training and evaluation: a submodule whose `forward` asks `self.training` stays
+    one call. Raises ConfigError where the network's own `forward` depends on the content of a
+    tensor or on `self.training`.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -89,8 +94,8 @@ def trace(model: nn.Module, example: Any, method: str = "forward") -> Trace:
             return traces[0]
         if culprit is fake or type(culprit) in opaque:
             raise ConfigError(
-                f"{type(model).__name__} cannot be made octave: its forward itself asks self.training; "
-                "move that part into a submodule, which then stays as it is"
+                f"{type(model).__name__} cannot be made octave: its forward itself asks"
+                " self.training; move that part into a submodule, which then stays as it is"
             )
         opaque[type(culprit)] = "its forward asks self.training"
 
@@ -111,7 +116,8 @@ def _empty_like(x: Tensor, batch: int | None = None) -> Tensor:
 
 
 def _two_at_least(x: Any) -> Any:
-    """A batch of one has no statistics where a map is one position: batch norms refuse to train on it."""
+    """A batch of one has no statistics where a map is one position: batch norms refuse to train on
+    it."""
     return _empty_like(x, max(len(x), 2)) if isinstance(x, Tensor) else x
 
 
@@ -322,7 +328,8 @@ def _first_difference(
         if _signature(first) != _signature(second):
             stacks = [_stack(first), _stack(second)]
             common = [p for p, q in zip(*stacks, strict=False) if p == q]
-            # Where one trace goes on in a submodule that the other one passes by, it is that submodule.
+            # Where one trace goes on in a submodule that the other one passes by, it is that
+            # submodule.
             below = {stack[len(common)] for stack in stacks if len(stack) > len(common)}
             for path, module in root.named_modules():
                 is_own = not type(module).__module__.startswith("torch.nn")

@@ -1,4 +1,5 @@
-"""A recognizer from a file: a checkpoint of training, an exported network, or a public one by its name."""
+"""A recognizer from a file: a checkpoint of training, an exported network, or a public one by its
+name."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,16 +25,20 @@ def load(
     input: str | InputSpec | Mapping[str, Any] = "",
     trusted: bool = False,
 ) -> Recognizer:
-    """A recogniser from a checkpoint of training: classes, clip length, sampling and normalisation come with it.
+    """A recognizer from a checkpoint of training: classes, clip length, sampling and normalization
+    come with it.
 
-    path: a file, one that `Recognizer.save` wrote, or the name of a public network (`octvideo pretrained` lists them),
+    path: a file, one that `Recognizer.save` wrote, or the name of a public network (`octvideo
+    pretrained` lists them),
         which is fetched at first use.
     device: by default the GPU where there is one.
-    classes, input: of a bare file of another project, which says neither: names (a list, a text file, "kinetics400" or
+    classes, input: of a bare file of another project, which says neither: names (a list, a text
+    file, "kinetics400" or
         "kinetics600") and clips ("8x8": frames x frame stride; or the fields of `InputSpec`).
     trusted: read a .pt2, which may run code that stands in it.
 
-    Raises CheckpointError for a file that is missing, damaged, carries code, or holds weights without what they assume.
+    Raises CheckpointError for a file that is missing, damaged, carries code, or holds weights
+    without what they assume.
     """
     if Path(path).suffix in SUFFIXES:
         return _of_exported(read_exported(Path(path), trusted=trusted))
@@ -42,9 +47,9 @@ def load(
         checkpoint = describe(checkpoint, read_classes(classes), read_input(input))
     if not (checkpoint.network and checkpoint.class_names and checkpoint.input.mean):
         raise CheckpointError(
-            f"{path}: holds weights, but not the classes and the input that they assume; say them, as in "
-            "octvideo.load(file, classes='kinetics400', input='8x8'), or convert it (`octvideo convert` "
-            "--class-names NAMES.txt --input 8x8)"
+            f"{path}: holds weights, but not the classes and the input that they assume; say them,"
+            " as in octvideo.load(file, classes='kinetics400', input='8x8'), or convert it"
+            " (`octvideo convert` --class-names NAMES.txt --input 8x8)"
         )
     if checkpoint.input.num_frames is None:
         raise CheckpointError(
@@ -86,6 +91,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"device={device!r}: cannot be used here ({reason}); leave it out for the best that there is"
+            f"device={device!r}: cannot be used here ({reason}); leave it out for the best that"
+            " there is"
         ) from error
     return chosen

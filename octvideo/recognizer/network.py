@@ -22,9 +22,10 @@ def described(recognizer: Any) -> str:
     classes, size = recognizer.class_names, recognizer.preprocessing
     several = " of which several may hold" if recognizer.multi_label else ""
     return (
-        f"Recognizer({network}{alpha}; {len(classes)} classes{several}: {', '.join(classes[:2])}, ...; "
-        f"{size['num_frames']} frames x stride {size['sampling_rate']} at {size['target_fps']:g} fps, "
-        f"{size['crop_size']} x {size['crop_size']} pixels; on {recognizer.device})"
+        f"Recognizer({network}{alpha}; {len(classes)} classes{several}: {', '.join(classes[:2])},"
+        f" ...; {size['num_frames']} frames x stride {size['sampling_rate']} at"
+        f" {size['target_fps']:g} fps, {size['crop_size']} x {size['crop_size']} pixels; on"
+        f" {recognizer.device})"
     )
 
 
@@ -39,7 +40,8 @@ def optimized(
     """Probabilities of the network, made faster; raises what `octvideo.deploy.optimize` does."""
     if isinstance(model, ExportedNetwork):
         raise ConfigError(
-            f"{model.path}: another runtime computes it already; optimize the checkpoint that it was made of"
+            f"{model.path}: another runtime computes it already; optimize the checkpoint that it"
+            " was made of"
         )
     return optimize(
         WindowScores(model, act),

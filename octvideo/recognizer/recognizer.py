@@ -41,11 +41,13 @@ VIEWS_PER_PASS = 8
 class Recognizer:
     """Made by `octvideo.load`.
 
-    A video is a path, an address (http://, https://, fetched once into the cache folder), the bytes of a file, a file
-    open for reading, uint8 frames (T, H, W, 3) as an array or a tensor, a tensor (T, 3, H, W), or an iterable of frames
-    (H, W, 3); colors are RGB. A list of videos gives a list of results.
-    Frames without a file have no frame rate: `fps` (by default the rate that the network was trained at) is theirs.
-    Threads may share a recognizer once it is loaded and optimized, and a pickle of it works in another process.
+    A video is a path, an address (http://, https://, fetched once into the cache folder), the bytes
+    of a file, a file open for reading, uint8 frames (T, H, W, 3) as an array or a tensor, a tensor
+    (T, 3, H, W), or an iterable of frames (H, W, 3); colors are RGB. A list of videos gives a list
+    of results.
+    Frames without a file have no frame rate: `fps` (by default the rate that the network was
+    trained at) is theirs. Threads may share a recognizer once it is loaded and optimized, and a
+    pickle of it works in another process.
     """
 
     def __init__(
@@ -60,7 +62,8 @@ class Recognizer:
     ) -> None:
         """multi_label: a video may have several classes, each with a probability of its own.
 
-        head_act: what makes probabilities of logits; by default a softmax, with multi_label a sigmoid.
+        head_act: what makes probabilities of logits; by default a softmax, with multi_label a
+        sigmoid.
         """
         self.model: Any = model.to(device).eval()
         self.head_act: HeadAct = head_act or ("sigmoid" if multi_label else "softmax")
@@ -83,11 +86,13 @@ class Recognizer:
     def optimize(
         self, *, engine: str = "auto", precision: str = "fp32", calibration: Sequence[Source] = ()
     ) -> "Recognizer":
-        """Score faster from now on, the same to 1e-4 (`octvideo.deploy.engines`); takes up to a minute. Returns self.
+        """Score faster from now on, the same to 1e-4 (`octvideo.deploy.engines`); takes up to a
+        minute. Returns self.
 
-        precision: with OpenVINO also "bf16", "int8" or "auto" (bf16 where the CPU has it). calibration: of int8, videos
-        like those to come, by turns one to set its ranges and one, new to the network, to check it. Raises ConfigError
-        for what is not there, OctvideoError for int8 that fails its check.
+        precision: with OpenVINO also "bf16", "int8" or "auto" (bf16 where the CPU has it).
+        calibration: of int8, videos like those to come, by turns one to set its ranges and one, new
+        to the network, to check it. Raises ConfigError for what is not there, OctvideoError for
+        int8 that fails its check.
         """
         clips = [self.clip(video)[1] for video in calibration]
         example = torch.rand(VIEWS_PER_PASS, *self._clip_shape()).to(self.device)
@@ -95,9 +100,11 @@ class Recognizer:
         return self
 
     def save(self, path: str | Path, *, lowered: bool = False) -> float:
-        """Write an .onnx, .xml or .pt2, with a .json, that `octvideo.load` reads; returns the relative difference.
+        """Write an .onnx, .xml or .pt2, with a .json, that `octvideo.load` reads; returns the
+        relative difference.
 
-        What is optimized with OpenVINO is written to an .xml as it is. lowered: an .onnx in 2D convolutions (TensorRT).
+        What is optimized with OpenVINO is written to an .xml as it is. lowered: an .onnx in 2D
+        convolutions (TensorRT).
         """
         how = tuple(self.class_names), self.preprocessing, self.multi_label, self.head_act
         facts = Sidecar(self._clip_shape(), "logits", *how)
@@ -120,10 +127,11 @@ class Recognizer:
     def predict(
         self, video: Videos, *, views: str = "10x3", top_k: int = 5, fps: float | None = None
     ) -> list[Prediction] | list[list[Prediction]]:
-        """The top_k classes, most probable first. views: clips x crops ("1x1" is 30 times as fast as "10x3").
+        """The top_k classes, most probable first. views: clips x crops ("1x1" is 30 times as fast
+        as "10x3").
 
-        Of a list of videos, a list of such lists. Raises DecodeError for a file that cannot be read, ConfigError for
-        other input of the wrong form.
+        Of a list of videos, a list of such lists. Raises DecodeError for a file that cannot be
+        read, ConfigError for other input of the wrong form.
         """
         if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
             raise ConfigError(f"top_k is {top_k!r}; give how many classes to name, 1 or more")
@@ -135,7 +143,8 @@ class Recognizer:
     def scores(
         self, video: Videos, *, views: str = "10x3", fps: float | None = None
     ) -> NDArray[np.float32]:
-        """Probabilities of all classes (C,): the mean over the views. Of a list of N videos, (N, C)."""
+        """Probabilities of all classes (C,): the mean over the views. Of a list of N videos, (N,
+        C)."""
         return self._over_views(self._score, video, views, fps)
 
     @overload
@@ -164,10 +173,12 @@ class Recognizer:
         stride_seconds: float | None = None,
         times: Sequence[float] = (),
     ) -> NDArray[np.float32] | WindowFeatures:
-        """What the classifier sees, pooled over time and space: (2048,) for a ResNet-50; the mean over the views.
+        """What the classifier sees, pooled over time and space: (2048,) for a ResNet-50; the mean
+        over the views.
 
-        Of a list of N videos, (N, 2048). With window_seconds, of each window of one video, cut as `timeline` does
-        it; `WindowFeatures` has the rules at the edges. The video then streams: memory grows by a few numbers a frame.
+        Of a list of N videos, (N, 2048). With window_seconds, of each window of one video, cut as
+        `timeline` does it; `WindowFeatures` has the rules at the edges. The video then streams:
+        memory grows by a few numbers a frame.
         """
         if window_seconds is None:
             if stride_seconds is not None:
@@ -190,9 +201,12 @@ class Recognizer:
     ) -> Iterator[Window]:
         """Windows as soon as their frames have come; `find_events` makes events of them.
 
-        source: rtsp://, http://, https://, udp://, a camera ("/dev/video0", 0), a video, or frames as they come (at
-            `fps`). What goes on may stall and break off: it is connected again, and the next window begins there.
-        Seconds are the source's, from its first frame. Raises ConfigError, and DecodeError as `LiveOptions` says.
+        source: rtsp://, http://, https://, udp://, a camera ("/dev/video0", 0), a video, or frames
+        as they come (at
+            `fps`). What goes on may stall and break off: it is connected again, and the next window
+            begins there.
+        Seconds are the source's, from its first frame. Raises ConfigError, and DecodeError as
+        `LiveOptions` says.
         """
         return stream_windows(self, source, window_seconds, stride_seconds, fps, live)
 
@@ -210,20 +224,26 @@ class Recognizer:
         timeout_seconds: float = 60.0,
         progress: Progress = lambda done, total: None,
     ) -> Iterator[NamedVideo]:
-        """Name many videos, which `workers` processes decode (one per core); a pass holds `batch` views of any of them.
+        """Name many videos, which `workers` processes decode (one per core); a pass holds `batch`
+        views of any of them.
 
-        paths: files, or lines of a list (`VideoEntry`), each once. Videos come in this order as they are done; one that
-            cannot be read, or hangs the decoder for timeout_seconds, or crashes it, says so in `problem`.
-        output: a .csv or .jsonl that grows by a row per video, or a .parquet (needs pyarrow) at the end.
+        paths: files, or lines of a list (`VideoEntry`), each once. Videos come in this order as
+        they are done; one that
+            cannot be read, or hangs the decoder for timeout_seconds, or crashes it, says so in
+            `problem`.
+        output: a .csv or .jsonl that grows by a row per video, or a .parquet (needs pyarrow) at the
+        end.
         features: True, or an .npz or .parquet that takes them, from the same passes.
-        resume: keep the rows that the files hold and compute the others, whenever the run before was stopped or killed.
+        resume: keep the rows that the files hold and compute the others, whenever the run before
+        was stopped or killed.
         progress: is called with (videos done, all videos).
 
-        Scores are those of `scores` to 1e-5: passes of another size round differently. Until the last video has come,
-        torch runs several passes at a time on a CPU, each on fewer threads. A script calls this below
-        `if __name__ == "__main__":`, as it does a DataLoader with workers.
+        Scores are those of `scores` to 1e-5: passes of another size round differently. Until the
+        last video has come, torch runs several passes at a time on a CPU, each on fewer threads. A
+        script calls this below `if __name__ == "__main__":`, as it does a DataLoader with workers.
 
-        Raises ConfigError for wrong arguments, DataError for files that other weights or views began.
+        Raises ConfigError for wrong arguments, DataError for files that other weights or views
+        began.
         """
         how = How(views, top_k, bool(features), workers, batch, timeout_seconds)
         features_path = None if isinstance(features, bool) else Path(features)
@@ -239,7 +259,8 @@ class Recognizer:
 
     @torch.inference_mode()
     def outputs(self, views: Tensor, *, scores: bool, features: bool) -> NDArray[np.float32]:
-        """uint8 (N, 3, T, H, W) -> probabilities (N, classes), features (N, channels), or one beside the other."""
+        """uint8 (N, 3, T, H, W) -> probabilities (N, classes), features (N, channels), or one
+        beside the other."""
         inputs = self._prepare(views)
         found = [self._score(inputs)] if scores else []
         if features:
@@ -255,11 +276,12 @@ class Recognizer:
         fps: float | None = None,
         times: Sequence[float] = (),
     ) -> Timeline:
-        """Probabilities in windows of `window_seconds`, one every `stride_seconds`; centre crop.
+        """Probabilities in windows of `window_seconds`, one every `stride_seconds`; center crop.
 
-        The video streams: memory grows by a few numbers a frame. One shorter than a window gives one window.
-        Windows hold equally many frames; they start and end when these are shown, which in a file of varying rate
-        makes some of them shorter. times: those seconds, for frames that come without a file (else 1 / fps apart).
+        The video streams: memory grows by a few numbers a frame. One shorter than a window gives
+        one window. Windows hold equally many frames; they start and end when these are shown, which
+        in a file of varying rate makes some of them shorter. times: those seconds, for frames that
+        come without a file (else 1 / fps apart).
         """
         if is_several(video):
             raise ConfigError("a timeline is of one video; call it for each of the list")
@@ -302,7 +324,7 @@ class Recognizer:
         """The first frame of every window, and (windows, D)."""
         starts, found = [], []
         for firsts, views in windows.batches(
-            self._rule.num_frames, self.centre_crop, VIEWS_PER_PASS
+            self._rule.num_frames, self.center_crop, VIEWS_PER_PASS
         ):
             starts += firsts
             found.append(finite(compute(self._prepare(views)).float().cpu().numpy()))
@@ -311,7 +333,8 @@ class Recognizer:
         return starts, np.concatenate(found)
 
     def clip(self, video: Source, *, fps: float | None = None) -> tuple[Frames, Tensor]:
-        """The middle clip's centre crop as people and as the network see it: uint8 (T, H, W, 3), (1, 3, T, H, W)."""
+        """The middle clip's center crop as people and as the network see it: uint8 (T, H, W, 3),
+        (1, 3, T, H, W)."""
         spec = self.view_spec("1x1")
         frames, clips = self._read(video, spec, fps)
         view = next(view_batches(frames, clips, spec, 1))
@@ -324,15 +347,16 @@ class Recognizer:
             raise ConfigError(f"views are {views!r}; give clips x crops, as '10x3' or '1x1'")
         size = self.preprocessing
         return ViewSpec(
-            self._rule, int(clips), int(crops), size["short_side"], size["crop_size"], centre=True
+            self._rule, int(clips), int(crops), size["short_side"], size["crop_size"], center=True
         )
 
     def _read(self, video: Source, spec: ViewSpec, fps: float | None) -> tuple[Tensor, Tensor]:
-        """uint8 (F, H, W, 3) frames at the short side of the test, and each clip's places in them."""
+        """uint8 (F, H, W, 3) frames at the short side of the test, and each clip's places in
+        them."""
         with opened(video, fps, self._rule.target_fps) as source:
             return read_clips(source, spec)
 
-    def centre_crop(self, frame: Frames) -> Frames:
+    def center_crop(self, frame: Frames) -> Frames:
         """Of a frame (H, W, 3) at the short side of the test: all that a window holds of it."""
         small = resize_frame(frame, self.preprocessing["short_side"])
         size = self.preprocessing["crop_size"]

@@ -1,4 +1,5 @@
-"""A video with the names of what happens in it: below the picture, or in a small box in a corner."""
+"""A video with the names of what happens in it: below the picture, or in a small box in a
+corner."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,11 @@ SMALLEST = 9  # pixels of text that can be read
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """How classes are shown. position: "below" makes the video taller and hides nothing of it; else a corner.
+    """How classes are shown. position: "below" makes the video taller and hides nothing of it; else
+    a corner.
 
-    threshold: less probable classes are left out. rows: how many at most. Raises ConfigError for another position, and
-    for a threshold outside [0, 1).
+    threshold: less probable classes are left out. rows: how many at most. Raises ConfigError for
+    another position, and for a threshold outside [0, 1).
     """
 
     position: str = "below"
@@ -43,7 +45,8 @@ class Label:
     def draw(
         self, frame: Frame, ranking: Sequence[tuple[str, float]], seconds: float | None = None
     ) -> Frame:
-        """uint8 (H, W, 3), taller where the label stands below. ranking: (name, probability in 0..1), best first.
+        """uint8 (H, W, 3), taller where the label stands below. ranking: (name, probability in
+        0..1), best first.
 
         seconds: of the frame, as a time stamp.
         """
@@ -85,7 +88,8 @@ def annotated(
     *,
     label: Label = Label(),
 ) -> Iterator[Frame]:
-    """Each frame with the ranking whose middle (seconds, ascending) is nearest to it; one frame in memory at a time.
+    """Each frame with the ranking whose middle (seconds, ascending) is nearest to it; one frame in
+    memory at a time.
 
     times: when the frames are shown, where they are not 1 / fps apart.
     """

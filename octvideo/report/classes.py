@@ -74,8 +74,10 @@ def confusion_section(summary: Mapping[str, Any]) -> str:
         )
         picture = f'<img class="map" src="{heat_map(cells, len(names))}" alt="confusion matrix">'
         body = (
-            f"{wide(picture, 'confusion matrix')}<output>Point at the picture to read a cell.</output>"
-            f'<script type="application/json" id="cells">{data}</script><script>{MATRIX_SCRIPT}</script>'
+            f"{wide(picture, 'confusion matrix')}<output>Point at the picture to read a"
+            " cell.</output>"
+            '<script type="application/json"'
+            f' id="cells">{data}</script><script>{MATRIX_SCRIPT}</script>'
         )
     note = (
         "Row: the label. Column: what the model named. Blue cells are right, red ones are mistakes."
@@ -121,4 +123,7 @@ def _confused_pairs(names: Sequence[str], cells: Sequence[Sequence[int]], most: 
     if len(names) <= 2 or not mistakes:
         return ""
     rows = [(names[row], names[column], str(count)) for row, column, count in mistakes[:most]]
-    return f"<h3>Most frequent confusions</h3>{table(rows, ('label', 'named', 'videos'), numbers=(2,))}"
+    return (
+        "<h3>Most frequent"
+        f" confusions</h3>{table(rows, ('label', 'named', 'videos'), numbers=(2,))}"
+    )

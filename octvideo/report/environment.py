@@ -15,7 +15,8 @@ from octvideo.report.known_problems import cudnn_version
 
 @cache
 def versions() -> dict[str, str]:
-    """The software that decides a number, by package; the commit where octvideo runs from a git checkout."""
+    """The software that decides a number, by package; the commit where octvideo runs from a git
+    checkout."""
     packages = ("octvideo", "torch", "numpy", "av", "decord", "pytorchvideo")
     found = {name: _version(name) for name in packages}
     found |= {"python": platform.python_version(), "commit": commit()}
@@ -23,7 +24,8 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The git commit of the checkout that octvideo runs from, with "+changes" where files differ; "" elsewhere."""
+    """The git commit of the checkout that octvideo runs from, with "+changes" where files differ;
+    "" elsewhere."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():  # Installed: a repository around it is somebody else's.
         return ""

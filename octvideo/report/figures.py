@@ -1,4 +1,5 @@
-"""Charts as inline SVG in the page's colours, 380 units wide: their text stays readable on a phone."""
+"""Charts as inline SVG in the page's colors, 380 units wide: their text stays readable on a
+phone."""
 
 import math
 from collections.abc import Sequence
@@ -14,10 +15,10 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 14, 14, 38
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """name: for the legend. colour: a CSS class of the page (train, val). points: in order of x."""
+    """name: for the legend. color: a CSS class of the page (train, val). points: in order of x."""
 
     name: str
-    colour: str
+    color: str
     points: Sequence[Point]
 
 
@@ -39,7 +40,8 @@ class Axes:
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers that enclose low..high: steps of 1, 2 or 5 times a power of ten."""
+    """About `count` round numbers that enclose low..high: steps of 1, 2 or 5 times a power of
+    ten."""
     raw = (high - low or abs(high) or 1) / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
@@ -58,14 +60,15 @@ def line_chart(series: Sequence[Series], title: str, x_label: str, unit: str = "
     for one in series:
         places = [axes.place(point) for point in _thinned(one.points)]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-        drawn.append(f'<path class="line {one.colour}" d="{path}"/>')
+        drawn.append(f'<path class="line {one.color}" d="{path}"/>')
         if len(places) <= 30:
             drawn += [
-                f'<circle class="dot {one.colour}" cx="{x:.1f}" cy="{y:.1f}" r="2.2"/>'
+                f'<circle class="dot {one.color}" cx="{x:.1f}" cy="{y:.1f}" r="2.2"/>'
                 for x, y in places
             ]
     legend = "".join(
-        f'<span class="key {one.colour}">{escape(one.name)} <b>{short(one.points[-1][1])}{unit}</b></span>'
+        f'<span class="key {one.color}">{escape(one.name)}'
+        f" <b>{short(one.points[-1][1])}{unit}</b></span>"
         for one in series
     )
     return _figure(title, legend, "".join(drawn))
@@ -98,18 +101,20 @@ def views_chart(values: Sequence[tuple[str, int, float]], title: str) -> str:
 
 
 def interval_bar(value: float, interval: Sequence[float], chance: float) -> str:
-    """The headline on a line from 0 to 100 %: the interval as a band, the value as a mark, chance as a tick."""
+    """The headline on a line from 0 to 100 %: the interval as a band, the value as a mark, chance
+    as a tick."""
     low, high = interval
 
     def at(percent: float) -> float:
         return 10 + 3.6 * percent
 
     return (
-        '<svg class="interval" viewBox="0 0 380 34" role="img" aria-label="interval">'
-        '<rect class="rail" x="10" y="8" width="360" height="6" rx="3"/>'
-        f'<rect class="band" x="{at(low):.1f}" y="8" width="{max(at(high) - at(low), 1):.1f}" height="6" rx="3"/>'
-        f'<circle class="dot val" cx="{at(value):.1f}" cy="11" r="5"/><path class="tick" d="M{at(chance):.1f} 5v12"/>'
-        f'<text class="chance" x="{at(chance) - 3:.1f}" y="30">chance {short(chance)} %</text></svg>'
+        '<svg class="interval" viewBox="0 0 380 34" role="img" aria-label="interval"><rect'
+        ' class="rail" x="10" y="8" width="360" height="6" rx="3"/><rect class="band"'
+        f' x="{at(low):.1f}" y="8" width="{max(at(high) - at(low), 1):.1f}" height="6"'
+        f' rx="3"/><circle class="dot val" cx="{at(value):.1f}" cy="11" r="5"/><path class="tick"'
+        f' d="M{at(chance):.1f} 5v12"/><text class="chance" x="{at(chance) - 3:.1f}" y="30">chance'
+        f" {short(chance)} %</text></svg>"
     )
 
 
@@ -136,15 +141,17 @@ def _grid(
         x, _ = axes.place((value, axes.y[0]))
         marks.append(f'<text class="x" x="{x:.1f}" y="{HEIGHT - BOTTOM + 15}">{text}</text>')
     marks.append(
-        f'<text class="x" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}">{escape(x_label)}</text>'
+        f'<text class="x" x="{(LEFT + WIDTH - RIGHT) / 2}"'
+        f' y="{HEIGHT - 6}">{escape(x_label)}</text>'
     )
     return "".join(marks)
 
 
 def _figure(title: str, legend: str, drawn: str) -> str:
     return (
-        f'<figure class="chart"><figcaption><b>{escape(title)}</b>{legend}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{drawn}</svg></figure>'
+        f'<figure class="chart"><figcaption><b>{escape(title)}</b>{legend}</figcaption><svg'
+        f' viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
+        f' aria-label="{escape(title)}">{drawn}</svg></figure>'
     )
 
 

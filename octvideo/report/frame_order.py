@@ -21,7 +21,7 @@ def order_section(summary: Mapping[str, Any]) -> str:
         bar = f'<div class="track"><i style="width:{found["top1_acc"]:.1f}%"></i></div>'
         lines.append(f'<div>{escape(name)}</div>{bar}<div class="count">{text}</div>')
     note = (
-        f"{escape(orders['verdict'])} Top-1 over one centre view of each video; points lost against the true order, "
-        "with the 95 % interval over the same videos."
+        f"{escape(orders['verdict'])} Top-1 over one center view of each video; points lost against"
+        " the true order, with the 95 % interval over the same videos."
     )
     return section("Does time matter?", note, f'<div class="bars">{"".join(lines)}</div>')

@@ -21,10 +21,11 @@ ENOUGH = 7  # positions along a side of a feature map, as res5 has of a picture 
 def gradcam(
     model: nn.Module, clip: Tensor, class_index: int, layer: str = "res5"
 ) -> dict[str, Evidence]:
-    """Where the evidence for a class lies: {"high": (T, H, W), "low": ...} in 0..1 at the clip's size.
+    """Where the evidence for a class lies: {"high": (T, H, W), "low": ...} in 0..1 at the clip's
+    size.
 
-    clip: float (1, 3, T, H, W). The two share one scale, so that a faint low group is faint in the picture too.
-    Works for any layer whose output is a feature map (`layer_to_look_at` finds one).
+    clip: float (1, 3, T, H, W). The two share one scale, so that a faint low group is faint in the
+    picture too. Works for any layer whose output is a feature map (`layer_to_look_at` finds one).
     """
     with torch.enable_grad(), captured(model.eval(), [layer]) as found:
         logits = model(clip.detach().requires_grad_())
@@ -46,8 +47,8 @@ def gradcam(
 def layer_to_look_at(model: nn.Module, clip: Tensor) -> str:
     """The last stage whose feature map has at least 7 x 7 positions, else the one with the most.
 
-    A stage is res2, res3, ... (of SlowFast's slow pathway), in other networks a child that gives a feature map.
-    Raises ConfigError for a network without any.
+    A stage is res2, res3, ... (of SlowFast's slow pathway), in other networks a child that gives a
+    feature map. Raises ConfigError for a network without any.
     """
     names = [name for name, _ in model.named_modules() if re.fullmatch(r"(slow\.)?res\d", name)]
     names = names or [name for name, _ in model.named_modules() if name and name.count(".") < 2]
@@ -65,7 +66,8 @@ def layer_to_look_at(model: nn.Module, clip: Tensor) -> str:
 
 
 def overlay(frames: NDArray[np.uint8], evidence: Evidence) -> NDArray[np.uint8]:
-    """uint8 (T, H, W, 3) frames with the evidence (T, H, W) in 0..1 glowing over a dimmed picture."""
+    """uint8 (T, H, W, 3) frames with the evidence (T, H, W) in 0..1 glowing over a dimmed
+    picture."""
     glow = color_map(GLOW)(evidence)[..., :3] * 255
     weight = 0.25 + 0.6 * evidence[..., None]
     return np.clip(frames * (1 - weight) + glow * weight, 0, 255).astype(np.uint8)

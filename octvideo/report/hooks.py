@@ -12,7 +12,8 @@ Feature = Tensor | OctTensor
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """The submodule `name`, as "res3" or "res4.block0.spatial.conv"; of a SlowFast, "res3" is that of the slow pathway.
+    """The submodule `name`, as "res3" or "res4.block0.spatial.conv"; of a SlowFast, "res3" is that
+    of the slow pathway.
 
     Raises ConfigError with the nearest name.
     """
@@ -29,7 +30,8 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
 
 @contextmanager
 def captured(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Feature]]:
-    """Within the block, each forward pass leaves the outputs of these layers in the dict, by name."""
+    """Within the block, each forward pass leaves the outputs of these layers in the dict, by
+    name."""
     found: dict[str, Feature] = {}
 
     def keep(name: str):  # type: ignore[no-untyped-def]

@@ -1,7 +1,8 @@
 """report.html: what an evaluation found, on one page that carries everything it shows.
 
-The page is made from the files of a finished evaluation (results.json, predictions.csv, metrics.jsonl where a training
-wrote one), so it can be made again at any time. It fetches nothing: its content policy forbids it.
+The page is made from the files of a finished evaluation (results.json, predictions.csv,
+metrics.jsonl where a training wrote one), so it can be made again at any time. It fetches nothing:
+its content policy forbids it.
 """
 
 import csv
@@ -26,7 +27,8 @@ from octvideo.report.parts import section, table
 from octvideo.report.pictures import film_frames
 from octvideo.report.style import STYLE
 
-# video's row in the list -> uint8 (T, H, W, 3), the frames of one of its views, None if they cannot be had
+# video's row in the list -> uint8 (T, H, W, 3), the frames of one of its views, None if they cannot
+# be had
 Film = Callable[[int], NDArray[np.uint8] | None]
 
 NUM_FILMS = 6
@@ -42,7 +44,8 @@ def write_report(
     environment: Mapping[str, object] | None = None,
     title: str = "Evaluation",
 ) -> Path:
-    """Write folder/report.html from the results there. film decodes the videos that are shown, about a dozen.
+    """Write folder/report.html from the results there. film decodes the videos that are shown,
+    about a dozen.
 
     environment: what the results were computed with; None for this process's.
     """
@@ -70,7 +73,8 @@ def _page(title: str, body: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon"'
+        ' href="data:,">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
     )
 
@@ -128,7 +132,8 @@ def _unread(summary: Mapping[str, Any]) -> str:
     files = [(video["path"], video["problem"]) for video in summary["unread"]]
     verb = "They count as wrong." if "views" in summary else "They have no prediction."
     return (
-        f'<div class="warning"><b>{count} of {summary["num_videos"]:,} videos could not be read.</b> {verb}'
+        f'<div class="warning"><b>{count} of {summary["num_videos"]:,} videos could not be'
+        f" read.</b> {verb}"
         f"<details><summary>Which and why</summary>"
         f"{table(files, ('file', 'cause'))}</details></div>"
     )
@@ -175,9 +180,7 @@ def _film(row: Mapping[str, str], frames: NDArray[np.uint8] | None, folder: Path
     if _is_hit(row):
         text = f'<b class="right">{named}</b><span>{score:.0f} % sure</span>'
     elif row["label"]:
-        text = (
-            f'<b class="wrong">{named}</b><span>{score:.0f} % sure; labelled</span><b>{label}</b>'
-        )
+        text = f'<b class="wrong">{named}</b><span>{score:.0f} % sure; labeled</span><b>{label}</b>'
     else:
         text = f"<b>{named}</b><span>{score:.0f} % sure</span>"
     alt = escape(Path(row["path"]).name)

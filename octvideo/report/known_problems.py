@@ -1,4 +1,5 @@
-"""Combinations of versions and hardware that others have found to be wrong or slow for video networks."""
+"""Combinations of versions and hardware that others have found to be wrong or slow for video
+networks."""
 
 import re
 from collections.abc import Callable
@@ -12,8 +13,8 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What decides: torch and cuDNN as (2, 9, 1) and (9, 10, 2), cuDNN None without a GPU; the CPU's flags, None where
-    nobody tells them."""
+    """What decides: torch and cuDNN as (2, 9, 1) and (9, 10, 2), cuDNN None without a GPU; the
+    CPU's flags, None where nobody tells them."""
 
     torch: tuple[int, ...]
     cudnn: tuple[int, ...] | None
@@ -67,24 +68,32 @@ def slow_on_a_cpu(here: Installation) -> bool:
 PROBLEMS: tuple[tuple[Callable[[Installation], bool], str], ...] = (
     (
         wrong_half_precision,
-        "wrong: cuDNN 9.8-9.10 computes bf16 conv3d of large inputs wrongly (pytorch issue 163539); set "
-        "MODEL.COMPUTE_IN_2D=true, or install cuDNN 9.15 and torch 2.10",
+        (
+            "wrong: cuDNN 9.8-9.10 computes bf16 conv3d of large inputs wrongly (pytorch issue"
+            " 163539); set MODEL.COMPUTE_IN_2D=true, or install cuDNN 9.15 and torch 2.10"
+        ),
     ),
     (
         slow_half_precision,
-        "slow: torch 2.9, and later ones with cuDNN below 9.15, leave cuDNN out of fp16 and bf16 conv3d: three times "
-        "the memory, 10-20 x the time (pytorch issues 166643, 174051); set MODEL.COMPUTE_IN_2D=true, or install "
-        "torch 2.10 with its cuDNN",
+        (
+            "slow: torch 2.9, and later ones with cuDNN below 9.15, leave cuDNN out of fp16 and"
+            " bf16 conv3d: three times the memory, 10-20 x the time (pytorch issues 166643,"
+            " 174051); set MODEL.COMPUTE_IN_2D=true, or install torch 2.10 with its cuDNN"
+        ),
     ),
     (
         slow_on_a_cpu,
-        "slow: this CPU has neither AMX nor AVX512-BF16, without which convolutions in bf16 take many times as long as "
-        "in fp32 (pytorch issue 183815); leave TRAIN.MIXED_PRECISION false on it",
+        (
+            "slow: this CPU has neither AMX nor AVX512-BF16, without which convolutions in bf16"
+            " take many times as long as in fp32 (pytorch issue 183815); leave"
+            " TRAIN.MIXED_PRECISION false on it"
+        ),
     ),
 )
 
 
 def known_problems(here: Installation | None = None) -> list[str]:
-    """A line for each problem of this installation, or of the one given: what is wrong or slow, and what helps."""
+    """A line for each problem of this installation, or of the one given: what is wrong or slow, and
+    what helps."""
     here = here or Installation.here()
     return [line for applies, line in PROBLEMS if applies(here)]

@@ -1,4 +1,5 @@
-"""One clip inside an octave layer: its high and low output, and what each of the four paths adds to them."""
+"""One clip inside an octave layer: its high and low output, and what each of the four paths adds to
+them."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -22,10 +23,11 @@ SIDES = {"h": "high", "l": "low"}
 
 @torch.no_grad()
 def path_maps(model: nn.Module, clip: Tensor, layer: str) -> dict[str, NDArray[np.float32]]:
-    """Mean magnitude over channels of the layer's outputs and of its paths, at the middle frame: name -> (h, w).
+    """Mean magnitude over channels of the layer's outputs and of its paths, at the middle frame:
+    name -> (h, w).
 
-    clip: float (1, 3, T, H, W). The names are "high", "low" and those of PATHS that exist. Raises ConfigError where
-    `layer` is no octave convolution.
+    clip: float (1, 3, T, H, W). The names are "high", "low" and those of PATHS that exist. Raises
+    ConfigError where `layer` is no octave convolution.
     """
     if not isinstance(find_layer(model, layer), OctConv2d | OctConv3d):
         raise ConfigError(
@@ -43,7 +45,8 @@ def path_maps(model: nn.Module, clip: Tensor, layer: str) -> dict[str, NDArray[n
 def draw_paths(
     frame: NDArray[np.uint8], maps: Mapping[str, NDArray[np.float32]], title: str
 ) -> "Figure":
-    """The frame, the two outputs, and the paths with their share of what enters their group, all on one scale."""
+    """The frame, the two outputs, and the paths with their share of what enters their group, all on
+    one scale."""
     largest = max(float(values.max()) for values in maps.values())
     figure = new_figure(2.5 * (1 + len(maps)) + 0.8, 3.4)
     first, *rest = figure.subplots(1, 1 + len(maps))

@@ -25,5 +25,6 @@ def table(
 
 
 def wide(content: str, label: str = "table") -> str:
-    """What may be wider than a phone: it scrolls by itself, shows at its edges that it does, and takes the keyboard."""
+    """What may be wider than a phone: it scrolls by itself, shows at its edges that it does, and
+    takes the keyboard."""
     return f'<div class="wide" tabindex="0" role="region" aria-label="{label}">{content}</div>'

@@ -10,7 +10,8 @@ from PIL import Image
 
 
 def film_frames(frames: NDArray[np.uint8], *, most: int = 8, height: int = 128) -> list[str]:
-    """uint8 (T, H, W, 3), as the model saw them -> JPEGs of at most `most` of them, first and last kept."""
+    """uint8 (T, H, W, 3), as the model saw them -> JPEGs of at most `most` of them, first and last
+    kept."""
     chosen = np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int)
     width = max(round(frames.shape[2] * height / frames.shape[1]), 1)
     return [
@@ -19,9 +20,11 @@ def film_frames(frames: NDArray[np.uint8], *, most: int = 8, height: int = 128) 
 
 
 def heat_map(cells: Sequence[Sequence[int]], size: int) -> str:
-    """(row, column, count) cells -> PNG of size x size pixels in one colour whose opacity is the share of the row.
+    """(row, column, count) cells -> PNG of size x size pixels in one color whose opacity is the
+    share of the row.
 
-    A root keeps a single video of fifty visible. Empty cells are transparent: right for light and dark.
+    A root keeps a single video of fifty visible. Empty cells are transparent: right for light and
+    dark.
     """
     counts = np.zeros((size, size))
     for row, column, count in cells:

@@ -18,19 +18,22 @@ TICKS = (-0.5, -0.25, 0.0, 0.25, 0.5)
 
 
 def energy_spectrum(x: Tensor) -> Spectrum:
-    """Mean energy per spatial frequency of (N, C, [T,] H, W), over everything but height and width: (H, W).
+    """Mean energy per spatial frequency of (N, C, [T,] H, W), over everything but height and width:
+    (H, W).
 
-    The zero frequency lies at [H // 2, W // 2]. Coefficients are amplitudes (a sum over pixels divided by their
-    number), so that spectra of maps of different sizes can be compared.
+    The zero frequency lies at [H // 2, W // 2]. Coefficients are amplitudes (a sum over pixels
+    divided by their number), so that spectra of maps of different sizes can be compared.
     """
     amplitudes = torch.fft.fft2(x.detach().double(), norm="forward").abs().square()
     return torch.fft.fftshift(amplitudes.flatten(0, -3).mean(0)).cpu().numpy()
 
 
 def pad_spectrum(spectrum: Spectrum, height: int, width: int) -> Spectrum:
-    """The spectrum of the same signal on a finer grid: nothing above the Nyquist frequency of its own.
+    """The spectrum of the same signal on a finer grid: nothing above the Nyquist frequency of its
+    own.
 
-    Of an even size that frequency is stored once, as the negative one; on a finer grid half of it is the positive one.
+    Of an even size that frequency is stored once, as the negative one; on a finer grid half of it
+    is the positive one.
     """
     for axis, size in enumerate((height, width)):
         spectrum = _padded(spectrum, size, axis)
@@ -51,7 +54,8 @@ def _padded(spectrum: Spectrum, size: int, axis: int) -> Spectrum:
 
 
 def radial_profile(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Radii in cycles per pixel of the map, 0 to .5, and the mean energy in a ring of each; corners are left out."""
+    """Radii in cycles per pixel of the map, 0 to .5, and the mean energy in a ring of each; corners
+    are left out."""
     height, width = spectrum.shape
     fy = (np.arange(height) - height // 2) / height
     fx = (np.arange(width) - width // 2) / width
@@ -62,7 +66,8 @@ def radial_profile(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 def _edges(size: int) -> tuple[float, float]:
-    """Where an axis of a spectrum begins and ends: the middle of entry k is the frequency (k - size // 2) / size."""
+    """Where an axis of a spectrum begins and ends: the middle of entry k is the frequency (k - size
+    // 2) / size."""
     first = -(size // 2) / size
     return first - 0.5 / size, first + (size - 0.5) / size
 
@@ -70,8 +75,8 @@ def _edges(size: int) -> tuple[float, float]:
 def draw_spectra(spectra: Mapping[str, Spectrum], title: str) -> "Figure":
     """One picture per group, log energy on one scale, and their radial profiles together.
 
-    Spectra that are smaller than the largest, a low group's, are shown at its scale: the empty rim is what they cannot
-    carry.
+    Spectra that are smaller than the largest, a low group's, are shown at its scale: the empty rim
+    is what they cannot carry.
     """
     shapes = [spectrum.shape for spectrum in spectra.values()]
     height, width = map(max, zip(*shapes, strict=True))
@@ -105,7 +110,7 @@ def draw_spectra(spectra: Mapping[str, Spectrum], title: str) -> "Figure":
         profile.plot(
             radii[carried], np.log10(energy[carried]), label=name, marker=".", markersize=4
         )
-    profile.axvline(0.25, color="grey", linewidth=0.8, linestyle=":")
+    profile.axvline(0.25, color="gray", linewidth=0.8, linestyle=":")
     profile.set_xlabel("cycles per pixel (dotted: end of the low group)", fontsize=8)
     profile.set_ylabel("log10 of the mean energy", fontsize=8)
     profile.tick_params(labelsize=7)

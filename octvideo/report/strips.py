@@ -14,7 +14,8 @@ GAP, CAPTION, BAR_WIDTH = 4, 18, 60
 def film_strip(
     rows: Sequence[tuple[str, Frames]], *, most: int = 8, height: int = 112
 ) -> Image.Image:
-    """(caption, uint8 (T, H, W, 3)) rows to one picture; of a clip at most `most` frames, first and last kept."""
+    """(caption, uint8 (T, H, W, 3)) rows to one picture; of a clip at most `most` frames, first and
+    last kept."""
     drawn = []
     for caption, frames in rows:
         shown = [_thumbnail(frames[i], height) for i in _spread(len(frames), most)]
@@ -34,7 +35,8 @@ def film_strip(
 
 
 def with_color_bar(sheet: Image.Image, colors: Any, caption: str) -> Image.Image:
-    """The sheet with a bar at its right, from 0 (below) to 1 (above). colors: values in 0..1 -> RGBA in 0..1."""
+    """The sheet with a bar at its right, from 0 (below) to 1 (above). colors: values in 0..1 ->
+    RGBA in 0..1."""
     width = round(max(ImageDraw.Draw(sheet).textlength(caption) + 2 * GAP, BAR_WIDTH))
     wide = Image.new("RGB", (sheet.width + width, sheet.height), "white")
     wide.paste(sheet, (0, 0))

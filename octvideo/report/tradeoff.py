@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One network: alpha 0 is the vanilla one. gflops: multiply-adds of one view; accuracy: top-1 in per cent.
+    """One network: alpha 0 is the vanilla one. gflops: multiply-adds of one view; accuracy: top-1
+    in per cent.
 
     low, high: the ends of its error bar; both None of a point that has none.
     """
@@ -61,7 +62,8 @@ def draw_tradeoff(
     paper: Sequence[Point] = PAPER,
     error: str = "standard deviation over seeds",
 ) -> "Figure":
-    """One line per family through its alphas. The paper has axes of its own: its data set is another.
+    """One line per family through its alphas. The paper has axes of its own: its data set is
+    another.
 
     error: what the error bars are.
     """
@@ -108,9 +110,9 @@ def _draw_lines(axes: Any, part: Sequence[Point], style: str, error: str) -> Non
                 linestyle="",
             )
     for title, marker in KINDS:
-        axes.plot([], [], marker, color="grey", label=title)
+        axes.plot([], [], marker, color="gray", label=title)
     if any(p.low is not None for p in part):
-        axes.plot([], [], "|", color="grey", label=error, markersize=10)
+        axes.plot([], [], "|", color="gray", label=error, markersize=10)
     axes.margins(0.1, 0.16)
     axes.set_xlabel("GFLOPs per view (multiply-adds)")
     axes.set_ylabel("top-1, %")
@@ -120,7 +122,8 @@ def _draw_lines(axes: Any, part: Sequence[Point], style: str, error: str) -> Non
 
 
 def _draw_labels(axes: Any, part: Sequence[Point]) -> None:
-    """The alpha of each octave point, where it is farthest from lines, error bars and other labels."""
+    """The alpha of each octave point, where it is farthest from lines, error bars and other
+    labels."""
     pixels = axes.transData.transform
     scale = axes.figure.dpi / 72
     obstacles = [pixels(o) for o in _obstacles(part)]

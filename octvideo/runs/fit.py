@@ -29,7 +29,8 @@ Callback = Callable[[Metrics], object]
 
 @dataclass(frozen=True)
 class Run:
-    """A training that is done. folder: what it wrote. exit_status: 0, or what a shell expects after a signal."""
+    """A training that is done. folder: what it wrote. exit_status: 0, or what a shell expects after
+    a signal."""
 
     folder: str
     config: Any
@@ -42,7 +43,8 @@ class Run:
 
     @property
     def checkpoint(self) -> str:
-        """The best weights on the validation videos, else the newest. Raises CheckpointError where there are none."""
+        """The best weights on the validation videos, else the newest. Raises CheckpointError where
+        there are none."""
         best = Path(self.folder) / "checkpoints" / "best.pyth"
         newest = str(best) if best.is_file() else find_latest(str(best.parent))
         if newest is None:
@@ -84,24 +86,29 @@ def fit(
     on_epoch: Callback | None = None,
     **settings: Any,
 ) -> Run:
-    """Train a network on a folder of class folders, test it, write a report; called again, it continues.
+    """Train a network on a folder of class folders, test it, write a report; called again, it
+    continues.
 
         run = octvideo.fit("my_videos", model="i3d_r50", epochs=20, SOLVER={"BASE_LR": 0.005})
         run.results["top1_acc"], run.report, run.recognizer.predict("another.mp4")
 
-    data: class folders with videos in them (also below train, val and test), or a folder of train.csv, val.csv and
+    data: class folders with videos in them (also below train, val and test), or a folder of
+    train.csv, val.csv and
         class_names.txt.
-    model, alpha: of `create_model`; by default an I3D R50, or a small I3D where no trained weights can be had.
+    model, alpha: of `create_model`; by default an I3D R50, or a small I3D where no trained weights
+    can be had.
     size: "small", "medium" or "large" pictures; by default large on a GPU, medium on a CPU.
-    weights: "auto" (Kinetics weights, else image weights, else none), "none", a file, or a public network's name.
-    epochs: 30 by default. probe: train the classifier alone, on features that are computed once: minutes on a CPU.
+    weights: "auto" (Kinetics weights, else image weights, else none), "none", a file, or a public
+    network's name.
+    epochs: 30 by default. probe: train the classifier alone, on features that are computed once:
+    minutes on a CPU.
     views: clips x crops of the final test, by default "10x3", of a probe "3x1".
     out: the run's folder, by default runs/<data>/... check: decode every file first.
     on_step, on_epoch: called with a dict of numbers (docs/own_data.md).
     settings: as those of `load_config`, with the last word.
 
-    A script calls it below `if __name__ == "__main__":`, since the loader's workers import the script.
-    Raises OctvideoError, one line, for data, weights or settings that cannot be used.
+    A script calls it below `if __name__ == "__main__":`, since the loader's workers import the
+    script. Raises OctvideoError, one line, for data, weights or settings that cannot be used.
     """
     recipe = Recipe(
         str(data),
@@ -124,14 +131,15 @@ def fit(
 def run_recipe(
     recipe: Recipe, callbacks: Callbacks | None = None, *, only_estimate: bool = False
 ) -> Run:
-    """What `fit` and `octvideo train FOLDER` do. only_estimate: say what would be done and how long it would take."""
+    """What `fit` and `octvideo train FOLDER` do. only_estimate: say what would be done and how long
+    it would take."""
     refuse_in_a_worker("octvideo.fit")
     setup_logging()
     with processes() as procs:
         if procs.world_size > 1:
             raise ConfigError(
-                "a folder is prepared by one process; run `octvideo train FOLDER --dry-run` by itself, then "
-                f"torchrun ... -m octvideo train --cfg {recipe.folder}/config.yaml"
+                "a folder is prepared by one process; run `octvideo train FOLDER --dry-run` by"
+                f" itself, then torchrun ... -m octvideo train --cfg {recipe.folder}/config.yaml"
             )
         cfg = recipe.config()
         if recipe.probe and not only_estimate:
@@ -148,7 +156,8 @@ def run_recipe(
 
 
 def refuse_in_a_worker(what: str) -> None:
-    """End a loader's worker that imports a script which calls `what` for everybody; a line says so."""
+    """End a loader's worker that imports a script which calls `what` for everybody; a line says
+    so."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         advice = 'call it below `if __name__ == "__main__":`'
         line = f"error: a loader's worker imports this script, which calls {what}; {advice}"

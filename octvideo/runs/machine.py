@@ -14,13 +14,15 @@ SIZES: dict[str, Tree] = {
     "medium": {"TRAIN_CROP_SIZE": 160, "TRAIN_JITTER_SCALES": [160, 200], "TEST_CROP_SIZE": 160},
     "large": {"TRAIN_CROP_SIZE": 224, "TRAIN_JITTER_SCALES": [256, 320], "TEST_CROP_SIZE": 256},
 }
-# Of CPUs on which bfloat16 was measured to be faster: a training step of I3D-50 took .43 of the time of float32.
+# Of CPUs on which bfloat16 was measured to be faster: a training step of I3D-50 took .43 of the
+# time of float32.
 FAST_BF16 = frozenset({"amx_bf16"})
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """name: of the GPU, "" without one. memory_gb: the GPU's. amp: the half precision that is fast here, or ""."""
+    """name: of the GPU, "" without one. memory_gb: the GPU's. amp: the half precision that is fast
+    here, or ""."""
 
     name: str
     cores: int

@@ -24,8 +24,8 @@ logger = logging.getLogger("octvideo")
 
 BASE = "finetune/i3d"
 MODEL = "i3d_r50"
-# From scratch, where nobody names a network: 4 M parameters, and pools between the stages, which brought 10 points
-# (docs/results.md, hand gestures).
+# From scratch, where nobody names a network: 4 M parameters, and pools between the stages, which
+# brought 10 points (docs/results.md, hand gestures).
 SMALL_MODEL = "i3d_r26"
 SMALL: Tree = {"RESNET": {"WIDTH_PER_GROUP": 32}, "OCTCONV": {"DOWNSAMPLE": "pool"}}
 HEAD = "# What this run does, beside finetune/i3d:   octvideo train --cfg <this file>\n"
@@ -36,10 +36,12 @@ LEFT_RIGHT = re.compile(r"\b(left|right)\b")
 class Recipe:
     """What was asked for; "", 0 and None stand for what was not said.
 
-    data: a folder of class folders, or one that holds train.csv, val.csv and class_names.txt. model: a video network of
-    `create_model`. size: of the pictures, small, medium or large. weights: "auto", "none", a file, or a public network.
-    probe: train the classifier alone. out: the run's folder. check: decode every file first. views: clips x crops of
-    the final test. overrides, settings: settings as `load_config` takes them, which have the last word.
+    data: a folder of class folders, or one that holds train.csv, val.csv and class_names.txt.
+    model: a video network of `create_model`. size: of the pictures, small, medium or large.
+    weights: "auto", "none", a file, or a public network.
+    probe: train the classifier alone. out: the run's folder. check: decode every file first. views:
+    clips x crops of the final test. overrides, settings: settings as `load_config` takes them,
+    which have the last word.
     """
 
     data: str
@@ -77,13 +79,15 @@ class Recipe:
 
     @property
     def lists(self) -> str:
-        """Where lists are made: once for all runs on the same data, unless the run has a folder of its own."""
+        """Where lists are made: once for all runs on the same data, unless the run has a folder of
+        its own."""
         return f"{self.out}/lists" if self.out else str(Path(self.folder).parent / "lists")
 
     def config(self) -> Any:
         """The frozen settings, kept in config.yaml of the run's folder as what differs from `BASE`.
 
-        A run that is there keeps what it had, but for what is said now: so the command without its options continues.
+        A run that is there keeps what it had, but for what is said now: so the command without its
+        options continues.
         """
         path = Path(self.folder) / "config.yaml"
         videos = prepare_videos(self.data, self.lists, check=self.check)
@@ -101,7 +105,8 @@ class Recipe:
         return cfg
 
     def _kept(self, path: Path) -> Tree:
-        """What an earlier command of this run decided; weights that are named now replace those of then."""
+        """What an earlier command of this run decided; weights that are named now replace those of
+        then."""
         tree = read_settings(str(path))
         tree.pop("_BASE_", None)
         if self.weights in ("", "auto"):
@@ -174,7 +179,8 @@ def view_settings(views: str) -> Tree:
 
 
 def _sampling(videos: Videos, data: Tree) -> Tree:
-    """Clips that are longer than most videos would repeat their last frames: then frames lie closer together."""
+    """Clips that are longer than most videos would repeat their last frames: then frames lie closer
+    together."""
     rate = data["SAMPLING_RATE"]
     fits = max(int(videos.seconds * 30 / data["NUM_FRAMES"]), 1)
     if not videos.seconds or fits >= rate:

@@ -1,4 +1,5 @@
-"""What training starts from: the best weights that can be had here, and the settings that they ask for."""
+"""What training starts from: the best weights that can be had here, and the settings that they ask
+for."""
 
 import logging
 import re
@@ -18,7 +19,8 @@ logger = logging.getLogger("octvideo")
 IMAGE_WEIGHTS = {50: "resnet50_in1k", 101: "resnet101_in1k"}  # by depth
 TORCHVISION_INPUT: Tree = {"MEAN": list(TORCHVISION_MEAN), "STD": list(TORCHVISION_STD)}
 DEPTH = re.compile(r"(?:c2d|i3d|slow|slowfast)\w*_r(\d+)")
-# SGD at rates that suit trained weights had learned nothing after 100 steps (docs/results.md, hand gestures).
+# SGD at rates that suit trained weights had learned nothing after 100 steps (docs/results.md, hand
+# gestures).
 FROM_SCRATCH: Tree = {
     "TRAIN": {"CHECKPOINT_FILE_PATH": "", "CHECKPOINT_INFLATE": False},
     "SOLVER": {"OPTIMIZING_METHOD": "adamw", "BASE_LR": 0.001, "BASE_BATCH_SIZE": 0},
@@ -41,8 +43,9 @@ class Start:
 def choose_start(model: str, alpha: float, weights: str = "auto") -> Start:
     """weights: "auto", "none", a file, or the name of a public network.
 
-    auto: Kinetics weights of a vanilla network of this name, else image weights of its depth: those in the cache folder
-    first, then what can be fetched; else scratch. Raises CheckpointError for weights that are named and cannot be had.
+    auto: Kinetics weights of a vanilla network of this name, else image weights of its depth: those
+    in the cache folder first, then what can be fetched; else scratch. Raises CheckpointError for
+    weights that are named and cannot be had.
     """
     if weights == "none":
         return Start("from scratch", FROM_SCRATCH)
@@ -63,7 +66,8 @@ def _candidates(model: str, alpha: float) -> list[Pretrained]:
         for entry in networks.values()
         if entry.model == model and entry.data == "kinetics400" and not alpha
     ]
-    # Published in two layouts: the first row is the newer one. Longer clips were trained for longer inputs.
+    # Published in two layouts: the first row is the newer one. Longer clips were trained for longer
+    # inputs.
     frames = str(input_shape(model)[1])
     videos.sort(key=lambda entry: entry.num_frames != frames)
     depth = DEPTH.fullmatch(model)
@@ -83,8 +87,9 @@ def _why_from_scratch(candidates: list[Pretrained]) -> str:
     names = " nor ".join(entry.name for entry in candidates)
     reason = "OCTVIDEO_OFFLINE is set" if is_offline() else "their servers cannot be reached"
     return (
-        f"from scratch, which needs many more videos: {'neither ' if len(candidates) > 1 else 'no '}{names} "
-        f"in {cache_folder()}, and {reason}; --weights FILE takes weights that you have"
+        "from scratch, which needs many more videos:"
+        f" {'neither ' if len(candidates) > 1 else 'no '}{names} in {cache_folder()}, and {reason};"
+        " --weights FILE takes weights that you have"
     )
 
 

@@ -32,16 +32,17 @@ class Videos:
 
 
 def prepare_videos(data: str, work: str, *, check: bool = True, seed: int = 0) -> Videos:
-    """The lists in the folder `data`, or lists that are made of its class folders, in the folder `work`.
+    """The lists in the folder `data`, or lists that are made of its class folders, in the folder
+    `work`.
 
-    check: decode each file once and leave out those that cannot be read; what was found is remembered in `work`.
-    Raises DataError for a folder that nothing can be learned from.
+    check: decode each file once and leave out those that cannot be read; what was found is
+    remembered in `work`. Raises DataError for a folder that nothing can be learned from.
     """
     path = Path(data)
     if path.is_file():
         raise DataError(
-            f"{data}: a file; name the folder of class folders, or the folder {path.parent} if that holds "
-            "train.csv, val.csv and class_names.txt"
+            f"{data}: a file; name the folder of class folders, or the folder {path.parent} if that"
+            " holds train.csv, val.csv and class_names.txt"
         )
     if (path / "train.csv").is_file():
         return _listed(data)
@@ -65,7 +66,8 @@ def _listed(data: str) -> Videos:
     names = names_beside(train)
     if names is None:
         raise DataError(
-            f"{data}: train.csv and no class_names.txt; write one with a class name a line, in label order"
+            f"{data}: train.csv and no class_names.txt; write one with a class name a line, in"
+            " label order"
         )
     index = index_path(train)
     seconds = _median_seconds(index) if index.is_file() else 0.0
@@ -75,8 +77,8 @@ def _listed(data: str) -> Videos:
 def _refuse(lists: DatasetLists, data: str) -> None:
     if len(lists.class_names) < 2:
         raise DataError(
-            f"{data}: one class only, {lists.class_names[0]!r}; put the videos of each class into a folder "
-            f"of its own right below {data}"
+            f"{data}: one class only, {lists.class_names[0]!r}; put the videos of each class into a"
+            f" folder of its own right below {data}"
         )
 
 
@@ -84,7 +86,8 @@ def _unreadable(lists: DatasetLists, work: Path) -> set[Path]:
     """Files that do not decode, each named with its cause."""
     work.mkdir(parents=True, exist_ok=True)
     everything = work / "all.csv"
-    paths = sorted({os.path.abspath(clip.path): clip.path for clip in lists.clips}.items())  # noqa: PTH100
+    found = {os.path.abspath(clip.path): clip.path for clip in lists.clips}  # noqa: PTH100
+    paths = sorted(found.items())
     write_list(everything, [VideoEntry(path, (0,)) for path, _ in paths])
     result = check_list(
         VideoList([VideoEntry(path, (0,)) for path, _ in paths], name=str(everything))

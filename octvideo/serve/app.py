@@ -15,7 +15,8 @@ _REMEDY = "pip install 'octvideo[serve]'"
 
 
 def create_app(service: Service) -> Any:
-    """A FastAPI application around the service, which it closes when it ends. Raises OctvideoError without FastAPI."""
+    """A FastAPI application around the service, which it closes when it ends. Raises OctvideoError
+    without FastAPI."""
     import_optional("fastapi", "octvideo serve", _REMEDY)
     from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse, PlainTextResponse
@@ -30,7 +31,8 @@ def create_app(service: Service) -> Any:
 
     @app.post("/predict")
     async def predict(request: Request, views: str = "1x1", top_k: int = 5) -> JSONResponse:
-        """The most probable classes of the video in the body, or at {"address": ...} in a body of JSON."""
+        """The most probable classes of the video in the body, or at {"address": ...} in a body of
+        JSON."""
         begin = time.monotonic()
         status, content = 200, {}
         try:
@@ -72,7 +74,8 @@ def create_app(service: Service) -> Any:
 
 
 async def _drain(body: AsyncIterator[bytes]) -> None:
-    """Read on for a moment: a client that is still sending when its connection closes would lose the answer."""
+    """Read on for a moment: a client that is still sending when its connection closes would lose
+    the answer."""
     with suppress(Exception):
         async with asyncio.timeout(_DRAIN_SECONDS):
             left = _DRAIN_BYTES
@@ -83,7 +86,8 @@ async def _drain(body: AsyncIterator[bytes]) -> None:
 
 
 def run_server(service: Service, host: str, port: int, *, stop_seconds: int = 30) -> None:
-    """Serve until SIGTERM or Ctrl-C; then no more are taken, and those inside get stop_seconds to be answered."""
+    """Serve until SIGTERM or Ctrl-C; then no more are taken, and those inside get stop_seconds to
+    be answered."""
     uvicorn = import_optional("uvicorn", "octvideo serve", _REMEDY)
     uvicorn.run(
         create_app(service),

@@ -1,4 +1,5 @@
-"""Decoding of what strangers send: in processes of their own, within limits, replaced when they hang or crash."""
+"""Decoding of what strangers send: in processes of their own, within limits, replaced when they
+hang or crash."""
 
 import queue
 import resource
@@ -33,12 +34,14 @@ class Decoders:
             self._free.put(self._start())
 
     def decode(self, path: str, spec: ViewSpec) -> DecodedVideo:
-        """Waits for a free process. A video that cannot be read says so in `problem`, which names no path."""
+        """Waits for a free process. A video that cannot be read says so in `problem`, which names
+        no path."""
         pool = self._free.get()
         try:
             (video,) = pool.run([(path, spec)], ahead=1)
         except DataError as error:
-            # Its process died again and again without reading a file: the next request gets a fresh pool.
+            # Its process died again and again without reading a file: the next request gets a fresh
+            # pool.
             pool.close()
             self._replaced()
             pool = self._start()

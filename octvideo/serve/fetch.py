@@ -1,8 +1,11 @@
-"""Videos by address: from servers on a list and from nowhere else, whatever an address, a name or an answer says.
+"""Videos by address: from servers on a list and from nowhere else, whatever an address, a name or
+an answer says.
 
-An origin (scheme, host and port) must be on the list word for word. Its name is resolved once, every address that it
-has must be public, and the connection goes to one of these very addresses: a name that means another machine a moment
-later gains nothing. Redirects are not followed. Credentials in an address, other schemes and proxies do not exist here.
+An origin (scheme, host and port) must be on the list word for word. Its name is resolved once,
+every address that it
+has must be public, and the connection goes to one of these very addresses: a name that means
+another machine a moment later gains nothing. Redirects are not followed. Credentials in an address,
+other schemes and proxies do not exist here.
 """
 
 import http.client
@@ -23,7 +26,8 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Fetcher:
-    """origins: as "https://media.example.org" or "http://host:8080". private: their addresses need not be public."""
+    """origins: as "https://media.example.org" or "http://host:8080". private: their addresses need
+    not be public."""
 
     def __init__(self, origins: Iterable[str], limits: Limits, *, private: bool = False) -> None:
         self._origins = {_listed(origin) for origin in origins}
@@ -104,7 +108,8 @@ class Fetcher:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet's, also behind the forms of IPv6 that hold one of IPv4."""
+    """Whether an IP address is one of the internet's, also behind the forms of IPv6 that hold one
+    of IPv4."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])

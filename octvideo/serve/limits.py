@@ -7,7 +7,8 @@ from octvideo.errors import ConfigError, OctvideoError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one request: bytes, seconds of video, pixels of a picture, views; seconds of receiving, decoding and in all.
+    """Of one request: bytes, seconds of video, pixels of a picture, views; seconds of receiving,
+    decoding and in all.
 
     max_waiting: requests inside at one time, those that are computed included; more get 503.
     """

@@ -14,9 +14,11 @@ Scores = NDArray[np.float32]
 
 
 class Scorer:
-    """compute: uint8 (N, 3, T, H, W), N <= batch -> float32 (N, classes). computed: is called with each N.
+    """compute: uint8 (N, 3, T, H, W), N <= batch -> float32 (N, classes). computed: is called with
+    each N.
 
-    While a pass runs, requests gather; the next pass holds up to `batch` views of them. Nobody waits for company.
+    While a pass runs, requests gather; the next pass holds up to `batch` views of them. Nobody
+    waits for company.
     """
 
     def __init__(

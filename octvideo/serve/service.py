@@ -31,7 +31,8 @@ _MAX_JSON = 2**14  # bytes of an address
 class Service:
     """A network for many clients. `close` ends its processes; requests that are inside then fail.
 
-    origins: of which addresses may be fetched, none by default; private: although they are not public.
+    origins: of which addresses may be fetched, none by default; private: although they are not
+    public.
     """
 
     def __init__(

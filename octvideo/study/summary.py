@@ -56,7 +56,8 @@ def _differences(runs: Mapping[str, Any], first: Mapping[str, Any]) -> list[floa
 
 
 def write_tables(sweep: Sweep, out: Path) -> str:
-    """table.md, table.csv, table.tex and tradeoff.png of the runs that are done; returns the Markdown."""
+    """table.md, table.csv, table.tex and tradeoff.png of the runs that are done; returns the
+    Markdown."""
     lines = lines_of(sweep, out)
     if not lines:
         return ""

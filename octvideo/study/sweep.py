@@ -1,6 +1,6 @@
 """Every combination of some settings, over some seeds: `octvideo sweep`.
 
-OUT/runs/NAME       a run each, as `octvideo train` leaves it; a run with results.json is not done again
+OUT/runs/NAME       a run each, as `octvideo train` leaves it; one with results.json is done
 OUT/runs/NAME.log   what it printed
 OUT/sweep.json      the settings that all runs share, and how long a view takes
 OUT/table.md, table.csv, table.tex, tradeoff.png
@@ -38,10 +38,11 @@ NOT_SHARED = ("OUTPUT_DIR", SEED, "NUM_GPUS", "LOG_PERIOD")
 
 @dataclass(frozen=True)
 class Sweep:
-    """config: a file or an installed name. fixed: settings of all runs. axes: setting -> the values that it takes.
+    """config: a file or an installed name. fixed: settings of all runs. axes: setting -> the values
+    that it takes.
 
-    The first combination is what the others are held against. Seeds are paired: a difference is between two runs of
-    one seed.
+    The first combination is what the others are held against. Seeds are paired: a difference is
+    between two runs of one seed.
     """
 
     config: str
@@ -51,7 +52,8 @@ class Sweep:
 
     @classmethod
     def of(cls, config: str, words: Sequence[str]) -> "Sweep":
-        """From settings of a command line: ["OCTCONV.ALPHA=0,.1,.2", "RNG_SEED=1,2", "TRAIN.BATCH_SIZE=8"].
+        """From settings of a command line: ["OCTCONV.ALPHA=0,.1,.2", "RNG_SEED=1,2",
+        "TRAIN.BATCH_SIZE=8"].
 
         Raises ConfigError for a setting that is not known or does not fit, in any combination.
         """
@@ -118,7 +120,8 @@ class Variant:
 
 
 def split_values(text: str) -> tuple[str, ...]:
-    """ "0,.1" -> "0", ".1"; commas within brackets and quotes divide nothing: "[1,2],[3]" -> "[1,2]", "[3]"."""
+    """ "0,.1" -> "0", ".1"; commas within brackets and quotes divide nothing: "[1,2],[3]" ->
+    "[1,2]", "[3]"."""
     values, depth, quote = [""], 0, ""
     for c in text:
         if quote:
@@ -144,9 +147,11 @@ def run_sweep(
     keep: bool = True,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Do the runs that have no results yet, `jobs` at a time. The first that fails stops those that have not begun.
+    """Do the runs that have no results yet, `jobs` at a time. The first that fails stops those that
+    have not begun.
 
-    Raises ConfigError for a folder of another sweep, TrialError for a run that ended without results.
+    Raises ConfigError for a folder of another sweep, TrialError for a run that ended without
+    results.
     """
     for variant in sweep.variants:
         require_data_folder(sweep.settings(variant))
@@ -198,7 +203,8 @@ def _claim(sweep: Sweep, out: Path) -> None:
     if changed:
         key = sorted(changed)[0]
         raise ConfigError(
-            f"{out}: holds a sweep with {key} {had[key]} instead of {shared[key]}; choose another --out"
+            f"{out}: holds a sweep with {key} {had[key]} instead of {shared[key]}; choose another"
+            " --out"
         )
     write_state(out, state | {"config": sweep.config, "settings": shared})
 
@@ -220,7 +226,8 @@ def write_state(out: Path, state: Mapping[str, Any]) -> None:
 
 
 def measure_times(sweep: Sweep, out: Path) -> None:
-    """Median milliseconds of one view through each network that has none yet: eager, measured in turns."""
+    """Median milliseconds of one view through each network that has none yet: eager, measured in
+    turns."""
     state = read_state(out)
     times = dict(state.get("milliseconds", {}))
     missing = [variant for variant in sweep.variants if variant.label not in times]

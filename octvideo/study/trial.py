@@ -1,4 +1,5 @@
-"""One run of a study: training and test in a process of their own, whose log is kept beside its folder."""
+"""One run of a study: training and test in a process of their own, whose log is kept beside its
+folder."""
 
 import json
 import os
@@ -26,9 +27,11 @@ def run_trial(
     keep: bool = True,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """`octvideo train` into `folder`, and the content of its results.json. A folder that has one is not run again.
+    """`octvideo train` into `folder`, and the content of its results.json. A folder that has one is
+    not run again.
 
-    keep: the checkpoints too. environment: variables to add. Raises TrialError with the last line of the log.
+    keep: the checkpoints too. environment: variables to add. Raises TrialError with the last line
+    of the log.
     """
     results = folder / "results.json"
     if not results.is_file():
@@ -60,7 +63,8 @@ def _train(
 
 
 def log_loss(scores: Path) -> float:
-    """Mean of -log p(right class) of a scores.npz: of few clips it says more than how many are right."""
+    """Mean of -log p(right class) of a scores.npz: of few clips it says more than how many are
+    right."""
     arrays = np.load(scores, allow_pickle=False)
     right = (arrays["scores"] * arrays["targets"]).sum(1) / arrays["scores"].sum(1)
     return round(float(-np.log(right).mean()), 4)

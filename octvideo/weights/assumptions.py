@@ -12,8 +12,8 @@ from octvideo.errors import CheckpointError
 from octvideo.layers import OctConv3d
 from octvideo.layers.octave import Downsample
 
-# Options that change what a network computes but none of its shapes, and the settings that make them; those without a
-# setting of their own stand in MODEL.OPTIONS.
+# Options that change what a network computes but none of its shapes, and the settings that make
+# them; those without a setting of their own stand in MODEL.OPTIONS.
 OPTIONS = {
     "block": "RESNET.BLOCK",
     "downsample": "OCTCONV.DOWNSAMPLE",
@@ -29,7 +29,8 @@ OPTIONS = {
     "slow_frames": "",
 }
 
-# What a file that says other options has, where it does not say these: only mmaction2's networks have others.
+# What a file that says other options has, where it does not say these: only mmaction2's networks
+# have others.
 USUAL = {
     "stem_strides_t": (1, 1),
     "nonlocal_pool_after": False,
@@ -42,8 +43,10 @@ USUAL = {
 class Assumptions:
     """None: the file does not say. mean, std: of the input in 0..1, per channel.
 
-    options: of `OPTIONS`, with which the network was trained; for weights that enter a network of their own kind.
-    archs: the networks, without their depth, that compute what was trained; (): names and shapes tell.
+    options: of `OPTIONS`, with which the network was trained; for weights that enter a network of
+    their own kind.
+    archs: the networks, without their depth, that compute what was trained; (): names and shapes
+    tell.
     """
 
     mean: tuple[float, ...] | None = None
@@ -73,8 +76,8 @@ class Assumptions:
         eps = {module.eps for module in model_2d.modules() if isinstance(module, nn.BatchNorm2d)}
         if options.get("stride_last"):
             raise CheckpointError(
-                f"{options['name']} has its strides at the last 1x1, where no video network has them; "
-                "inflate a network whose stride is at the 3x3 or the first 1x1"
+                f"{options['name']} has its strides at the last 1x1, where no video network has"
+                " them; inflate a network whose stride is at the 3x3 or the first 1x1"
             )
         return cls(
             mean=tuple(mean) if mean else None,
@@ -87,8 +90,9 @@ class Assumptions:
     def check_model(self, model_3d: nn.Module, is_octave: bool) -> list[str]:
         """What had to be taken on trust, a line each. Raises CheckpointError for a contradiction.
 
-        is_octave: the weights are an octave network's. Vanilla weights may enter an octave network that pools: that is
-        a part of the approximation which splitting them is, and is measured with it.
+        is_octave: the weights are an octave network's. Vanilla weights may enter an octave network
+        that pools: that is a part of the approximation which splitting them is, and is measured
+        with it.
         """
         strided = {
             name: m
@@ -103,12 +107,14 @@ class Assumptions:
         trusted = []
         if self.stride_1x1 is None:
             trusted.append(
-                f"the weights do not say where their strides sit; RESNET.STRIDE_1X1 {at_1x1} is taken as right"
+                f"the weights do not say where their strides sit; RESNET.STRIDE_1X1 {at_1x1} is"
+                " taken as right"
             )
         elif self.stride_1x1 != at_1x1:
             place = "first 1x1" if self.stride_1x1 else "3x3"
             raise CheckpointError(
-                f"the weights have their strides at the {place}; set RESNET.STRIDE_1X1 {self.stride_1x1}"
+                f"the weights have their strides at the {place}; set RESNET.STRIDE_1X1"
+                f" {self.stride_1x1}"
             )
         if self.downsample and self.downsample != downsample and not becomes_octave:
             raise CheckpointError(
@@ -118,13 +124,14 @@ class Assumptions:
         return trusted
 
     def check_options(self, model: nn.Module, path: str) -> None:
-        """Raises CheckpointError where `model` computes otherwise than the network that was trained."""
+        """Raises CheckpointError where `model` computes otherwise than the network that was
+        trained."""
         config: dict[str, Any] = getattr(model, "config", {})
         arch = str(config.get("name", "")).rpartition("_r")[0].removesuffix("_nln")
         if self.archs and arch not in self.archs:
             raise CheckpointError(
-                f"{path}: was trained as {' or '.join(self.archs)}, the model is {config.get('name')}; "
-                f"set MODEL.ARCH {self.archs[0]}"
+                f"{path}: was trained as {' or '.join(self.archs)}, the model is"
+                f" {config.get('name')}; set MODEL.ARCH {self.archs[0]}"
             )
         has_nonlocal = any(".nonlocal" in name for name, _ in model.named_modules())
         known = {**USUAL, **self.options} if self.options else {}
@@ -140,16 +147,19 @@ class Assumptions:
                 setting = OPTIONS[option]
                 remedy = f"set {setting} to {theirs!r}" if setting else _in_options(option, theirs)
                 raise CheckpointError(
-                    f"{path}: was trained with {option}={theirs!r}, the model has {here!r}; {remedy}"
+                    f"{path}: was trained with {option}={theirs!r}, the model has {here!r};"
+                    f" {remedy}"
                 )
 
     def check_input(self, mean: Sequence[float], std: Sequence[float]) -> list[str]:
-        """The same for the input's normalisation, DATA.MEAN and DATA.STD; to half a grey level of 255."""
+        """The same for the input's normalization, DATA.MEAN and DATA.STD; to half a gray level of
+        255."""
         trusted = []
         for key, wanted, got in (("MEAN", self.mean, mean), ("STD", self.std, std)):
             if wanted is None:
                 trusted.append(
-                    f"the weights do not say their input's {key.lower()}; DATA.{key} {list(got)} is taken as right"
+                    f"the weights do not say their input's {key.lower()}; DATA.{key} {list(got)} is"
+                    " taken as right"
                 )
             elif any(abs(a - b) > 0.5 / 255 for a, b in zip(wanted, got, strict=True)):
                 rounded = ", ".join(f"{value:.4g}" for value in wanted)

@@ -1,6 +1,8 @@
-"""Image weights of other projects as checkpoints of this one: which network they are, and what they assume.
+"""Image weights of other projects as checkpoints of this one: which network they are, and what they
+assume.
 
-Read are the official OctConv files (MXNet), torchvision's and timm's ResNets, and d-li14's Oct-ResNets.
+Read are the official OctConv files (MXNet), torchvision's and timm's ResNets, and d-li14's
+Oct-ResNets.
 """
 
 import math
@@ -34,10 +36,11 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class ConvertedWeights:
-    """state: in this package's names, float32. model: with which `create_model(**model)` builds the network.
+    """state: in this package's names, float32. model: with which `create_model(**model)` builds the
+    network.
 
-    layout: where the file is from. mean, std: of an RGB input in 0..1; `assumed` where the file's kind, not the file,
-    says so.
+    layout: where the file is from. mean, std: of an RGB input in 0..1; `assumed` where the file's
+    kind, not the file, says so.
     """
 
     state: dict[str, Tensor]
@@ -72,8 +75,9 @@ def _per_channel(given: Sequence[float] | None, otherwise: tuple[float, ...]) ->
 def convert_weights(path: str | Path, *, stride_1x1: bool = False) -> ConvertedWeights:
     """Read a file and find its network among `list_models()`.
 
-    stride_1x1: the stride of a stage sits at the first 1x1, which shapes cannot tell (Caffe's ResNets).
-    Raises CheckpointError for a file that is damaged, of no known layout, or of no known network.
+    stride_1x1: the stride of a stage sits at the first 1x1, which shapes cannot tell (Caffe's
+    ResNets). Raises CheckpointError for a file that is damaged, of no known layout, or of no known
+    network.
     """
     if Path(path).suffix in (".params", ".tar"):
         official = read_official(path)
@@ -110,8 +114,8 @@ def _read_torch(path: str) -> tuple[dict[str, Tensor], str]:
 def identify(state: State, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The `create_model` arguments of the image network whose names and shapes these are.
 
-    options: what the shapes do not tell (BN eps, strides), as far as it differs from the network's defaults.
-    Raises CheckpointError where no network fits.
+    options: what the shapes do not tell (BN eps, strides), as far as it differs from the network's
+    defaults. Raises CheckpointError where no network fits.
     """
     shapes = _shapes(state)
     for name, seen in _candidates(state):
@@ -141,14 +145,16 @@ def _shapes(state: State) -> dict[str, tuple[int, ...]]:
 
 
 def _resolved(model: nn.Module) -> dict[str, Any]:
-    """The model's config with what its defaults stand for, so that it survives a change of defaults."""
+    """The model's config with what its defaults stand for, so that it survives a change of
+    defaults."""
     config: dict[str, Any] = model.config  # type: ignore[assignment]
     style = MODELS[config["name"]].options(**{k: v for k, v in config.items() if k != "name"}).style
     return {**config, "bn_eps": style.bn_eps, "downsample": style.downsample}
 
 
 def _candidates(state: State) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Names that the state's outline does not exclude, with the options that it shows; SE by its own name first."""
+    """Names that the state's outline does not exclude, with the options that it shows; SE by its
+    own name first."""
     classifier, stem = state.get("head.fc.weight"), state.get("stem.conv.weight")
     if classifier is None:
         return
@@ -190,7 +196,8 @@ def count_blocks(state: State) -> tuple[int, ...]:
 
 
 def find_alpha(state: State) -> float:
-    """The shortest decimal alpha with int(alpha * C) = low in the widest divided layer; 0 where none is divided."""
+    """The shortest decimal alpha with int(alpha * C) = low in the widest divided layer; 0 where
+    none is divided."""
     low = {
         name.removesuffix(".h2l.weight"): t.shape[0]
         for name, t in state.items()

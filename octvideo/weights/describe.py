@@ -1,8 +1,9 @@
 """What a bare weights file does not say: which network it is of, its classes, its input.
 
-The network is found by names and shapes; classes and input are the caller's. What shapes cannot tell is taken as its
-project has it: a C2D pools in time after res2, a stride sits at the 3x3, a SlowFast has the speed ratio of the settings
-in the file, else of the caller.
+The network is found by names and shapes; classes and input are the caller's. What shapes cannot
+tell is taken as its
+project has it: a C2D pools in time after res2, a stride sits at the 3x3, a SlowFast has the speed
+ratio of the settings in the file, else of the caller.
 """
 
 import re
@@ -36,14 +37,15 @@ KINETICS_INPUT = InputSpec(
     crop_size=256,
     short_side=256,
 )
-# pytorchvideo's networks average logits over the positions of the test window, others probabilities.
+# pytorchvideo's networks average logits over the positions of the test window, others
+# probabilities.
 HEAD_ACTS = {"pytorchvideo": "softmax_of_mean"}
 FAMILIES = ("c2d", "i3d", "slow", "slowfast")
 
 
 def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
-    """Names of classes in the order of their labels: those of "kinetics400" or "kinetics600", or a text file's, one a
-    line, or as they are given.
+    """Names of classes in the order of their labels: those of "kinetics400" or "kinetics600", or a
+    text file's, one a line, or as they are given.
     """
     if not isinstance(classes, str | Path):
         return tuple(classes)
@@ -52,8 +54,8 @@ def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
         return tuple(line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"classes={str(classes)!r}: neither {' nor '.join(CLASS_NAMES)} nor a text file with one name a line "
-            f"({error})"
+            f"classes={str(classes)!r}: neither {' nor '.join(CLASS_NAMES)} nor a text file with"
+            f" one name a line ({error})"
         ) from error
 
 
@@ -80,8 +82,9 @@ def describe(
 ) -> Checkpoint:
     """A bare file's weights as a checkpoint of this package, in float32.
 
-    name: of the network, as `create_model` takes it; "": found by its shapes. options: what shapes do not tell.
-    Raises CheckpointError where no video network fits, or the classes are not as many as the classifier has.
+    name: of the network, as `create_model` takes it; "": found by its shapes. options: what shapes
+    do not tell. Raises CheckpointError where no video network fits, or the classes are not as many
+    as the classifier has.
     """
     check_finite(checkpoint.weights, checkpoint.path)
     layout = find_layout(checkpoint.weights)
@@ -98,9 +101,11 @@ def describe(
     )
     if len(class_names) != network["num_classes"]:
         raise CheckpointError(
-            f"{checkpoint.path}: classifies {network['num_classes']} classes; {len(class_names)} names were given"
+            f"{checkpoint.path}: classifies {network['num_classes']} classes; {len(class_names)}"
+            " names were given"
         )
-    # Files from before torch 0.4.1, and converted ones, do not count their batches; nothing depends on it.
+    # Files from before torch 0.4.1, and converted ones, do not count their batches; nothing depends
+    # on it.
     counters = {n: torch.tensor(0) for n in expected if n.endswith("num_batches_tracked")}
     act = head_act or HEAD_ACTS.get(layout.title, "softmax")
     return Checkpoint(
@@ -116,7 +121,8 @@ def describe(
 
 
 def known_head_act(checkpoint: Checkpoint, multi_label: bool) -> str | None:
-    """What becomes of a checkpoint's logits in a test, as it says or its layout tells; None where neither does."""
+    """What becomes of a checkpoint's logits in a test, as it says or its layout tells; None where
+    neither does."""
     act = HEAD_ACTS.get(find_layout(checkpoint.weights).title)
     if checkpoint.head_act or act is None:
         return checkpoint.head_act
@@ -124,7 +130,8 @@ def known_head_act(checkpoint: Checkpoint, multi_label: bool) -> str | None:
 
 
 def _said(assumes: Assumptions, seen: InputSpec) -> dict[str, Any]:
-    """What mmaction2's files say of their input, where the caller has left it at Kinetics' values."""
+    """What mmaction2's files say of their input, where the caller has left it at Kinetics'
+    values."""
     said = {"mean": assumes.mean, "std": assumes.std, "sampling_rule": "stride"}
     return {
         name: value
@@ -140,7 +147,8 @@ def find_network(
     options: Mapping[str, Any],
     archs: Sequence[str] = (),
 ) -> tuple[dict[str, Any], list[str]]:
-    """The `create_model` arguments of the video network whose names and shapes these are; and its tensors' names.
+    """The `create_model` arguments of the video network whose names and shapes these are; and its
+    tensors' names.
 
     archs: those among which it is searched for, without their depth; (): `FAMILIES`.
     """
@@ -158,7 +166,8 @@ def find_network(
             return dict(model.config), list(expected)
     some = ", ".join(list(state)[:3])
     raise CheckpointError(
-        f"{source}: its names and shapes are not of {name or 'a video network in list_models()'} (it holds {some})"
+        f"{source}: its names and shapes are not of {name or 'a video network in list_models()'}"
+        f" (it holds {some})"
     )
 
 

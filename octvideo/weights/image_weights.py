@@ -1,4 +1,5 @@
-"""Weights to inflate or to divide, as files hold them: checkpoints of this package and of other projects."""
+"""Weights to inflate or to divide, as files hold them: checkpoints of this package and of other
+projects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,8 @@ from octvideo.wrappers import check_finite, clear_names
 
 @dataclass(frozen=True, slots=True)
 class ImageWeights:
-    """state: in the names of this package's image networks. layout: where they come from, in a word or two."""
+    """state: in the names of this package's image networks. layout: where they come from, in a word
+    or two."""
 
     state: dict[str, Tensor]
     assumes: Assumptions
@@ -46,8 +48,8 @@ def read_image_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> 
     if layout not in IMAGE_LAYOUTS:
         some = ", ".join(list(tensors)[:3]) or "no tensors"
         raise CheckpointError(
-            f"{checkpoint.path}: not a ResNet of this package's, torchvision's, PySlowFast's or d-li14's layout "
-            f"(it holds {some}); `octvideo convert` reads the official files"
+            f"{checkpoint.path}: not a ResNet of this package's, torchvision's, PySlowFast's or"
+            f" d-li14's layout (it holds {some}); `octvideo convert` reads the official files"
         )
     state = layout.translate(tensors, checkpoint, clips=False)
     # Other layouts say nothing of an image network.
@@ -56,7 +58,8 @@ def read_image_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> 
 
 
 def read_video_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> ImageWeights:
-    """What a checkpoint says of a vanilla video network, to be divided for an octave one of its family."""
+    """What a checkpoint says of a vanilla video network, to be divided for an octave one of its
+    family."""
     check_finite(checkpoint.weights, checkpoint.path)
     tensors, _ = clear_names(checkpoint.weights, prefixes)
     layout = find_layout(tensors)
@@ -74,7 +77,8 @@ def _own(checkpoint: Checkpoint) -> ImageWeights:
     name = checkpoint.network["name"]
     if any(tensor.dim() == 5 for tensor in checkpoint.weights.values()):
         raise CheckpointError(
-            f"{checkpoint.path}: the weights of {name}, a video network; set TRAIN.CHECKPOINT_INFLATE False"
+            f"{checkpoint.path}: the weights of {name}, a video network; set"
+            " TRAIN.CHECKPOINT_INFLATE False"
         )
     with torch.device("meta"):
         model = from_config(checkpoint.network)

@@ -1,8 +1,9 @@
-"""From an image network to a video network: kernels repeated over time, and split between frequency groups on the way.
+"""From an image network to a video network: kernels repeated over time, and split between frequency
+groups on the way.
 
-Both are networks of this package and share their names: `res2.block0.reduce.conv.h2h.weight` is (C_out, C_in, kh, kw)
-in one and (C_out, C_in, kt, kh, kw) in the other. Of SlowFast the slow pathway is filled, and what laterals add to it
-is read with zeros at first.
+Both are networks of this package and share their names: `res2.block0.reduce.conv.h2h.weight` is
+(C_out, C_in, kh, kw) in one and (C_out, C_in, kt, kh, kw) in the other. Of SlowFast the slow
+pathway is filled, and what laterals add to it is read with zeros at first.
 """
 
 import torch
@@ -21,10 +22,12 @@ NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 def inflate_conv(weight: Tensor, kernel_t: int) -> Tensor:
-    """(C_out, C_in, kh, kw) -> (C_out, C_in, kernel_t, kh, kw), each slice weight / kernel_t; 3D kernels stay.
+    """(C_out, C_in, kh, kw) -> (C_out, C_in, kernel_t, kh, kw), each slice weight / kernel_t; 3D
+    kernels stay.
 
-    On a clip that repeats one image, every frame whose temporal window is full gets the 2D response;
-    the first and last kernel_t // 2 frames see zero padding and do not. (Carreira & Zisserman 2017, sec. 2.)
+    On a clip that repeats one image, every frame whose temporal window is full gets the 2D
+    response; the first and last kernel_t // 2 frames see zero padding and do not. (Carreira &
+    Zisserman 2017, sec. 2.)
     """
     if weight.dim() == 5:
         return weight
@@ -32,30 +35,38 @@ def inflate_conv(weight: Tensor, kernel_t: int) -> Tensor:
 
 
 def image_pathway(model_3d: nn.Module) -> ImagePathway:
-    """What of a video network has the layers of an image network: all of it, or SlowFast's slow pathway."""
+    """What of a video network has the layers of an image network: all of it, or SlowFast's slow
+    pathway."""
     if isinstance(model_3d, SlowFast):
         return model_3d.slow
     if isinstance(model_3d, VideoResNet):
         return model_3d
     raise CheckpointError(
-        f"{type(model_3d).__name__} is not filled from image weights; use MODEL.ARCH c2d, i3d, slow or slowfast"
+        f"{type(model_3d).__name__} is not filled from image weights; use MODEL.ARCH c2d, i3d, slow"
+        " or slowfast"
     )
 
 
 def inflate(
     state_2d: State, model_3d: nn.Module, assumes: Assumptions | None = None
 ) -> InflationReport:
-    """Fill a C2D, I3D or Slow network, or SlowFast's slow pathway, with the weights of an image ResNet of its depth.
+    """Fill a C2D, I3D or Slow network, or SlowFast's slow pathway, with the weights of an image
+    ResNet of its depth.
 
-    state_2d: in the names of this package's image networks, vanilla or octave. Where widths or octave stages differ,
-        a kernel is joined and divided anew by channel, high before low: exact only for features constant in space.
-        Those of a vanilla video network of the same family are divided likewise, and nothing is inflated.
-    assumes: what the weights expect of network and input. A BN eps is folded into the scales; another place of the
-        stride, or another way of downsampling, raises. The input's part is for `Assumptions.check_input`.
+    state_2d: in the names of this package's image networks, vanilla or octave. Where widths or
+    octave stages differ,
+        a kernel is joined and divided anew by channel, high before low: exact only for features
+        constant in space. Those of a vanilla video network of the same family are divided likewise,
+        and nothing is inflated.
+    assumes: what the weights expect of network and input. A BN eps is folded into the scales;
+    another place of the
+        stride, or another way of downsampling, raises. The input's part is for
+        `Assumptions.check_input`.
 
-    A classifier of another size, non-local blocks, the fast pathway and its laterals start fresh, as the report says;
-    slow layers read what laterals add with zeros at first (as mmaction2 does). Raises CheckpointError, and leaves the
-    network as it was, when any other layer has no counterpart on either side.
+    A classifier of another size, non-local blocks, the fast pathway and its laterals start fresh,
+    as the report says; slow layers read what laterals add with zeros at first (as mmaction2 does).
+    Raises CheckpointError, and leaves the network as it was, when any other layer has no
+    counterpart on either side.
     """
     pathway = image_pathway(model_3d)
     assumes = assumes or Assumptions()
@@ -77,8 +88,8 @@ def inflate(
     filled |= _fill_head(pathway, source, report)
     if unused := source.unused():
         raise CheckpointError(
-            f"{unused[0]} of the image weights ({len(unused)} tensors in all) has no place in the network; "
-            "RESNET.DEPTH, RESNET.BLOCK and the stem must be those of the image network"
+            f"{unused[0]} of the image weights ({len(unused)} tensors in all) has no place in the"
+            " network; RESNET.DEPTH, RESNET.BLOCK and the stem must be those of the image network"
         )
     _note_eps(pathway, assumes.bn_eps, report)
     pathway.load_state_dict({**pathway.state_dict(), **filled})
@@ -88,13 +99,14 @@ def inflate(
 def _check_kind(source: Source, pathway: ImagePathway) -> None:
     if source.is_video and isinstance(pathway, Pathway):
         raise CheckpointError(
-            "the weights of a vanilla SlowFast cannot be divided for an octave one; start it from image weights, or "
-            "set OCTCONV.ALPHA 0"
+            "the weights of a vanilla SlowFast cannot be divided for an octave one; start it from"
+            " image weights, or set OCTCONV.ALPHA 0"
         )
     is_preact = any(name.startswith("tail.") for name in source.state)
     if is_preact and isinstance(pathway, Pathway):
         raise CheckpointError(
-            "the image weights are pre-activation; SlowFast takes those of a post-activation network"
+            "the image weights are pre-activation; SlowFast takes those of a post-activation"
+            " network"
         )
     if is_preact != (isinstance(pathway, VideoResNet) and pathway.tail is not None):
         raise CheckpointError(
@@ -180,7 +192,8 @@ def _note_change(
 def _divide(
     name: str, paths: State, in_channels: Channels, module: OctConv3d, kernel: tuple[int, ...]
 ) -> dict[str, Tensor]:
-    """Join the paths to one kernel and cut it where `in_channels` and the output's groups of `module` end."""
+    """Join the paths to one kernel and cut it where `in_channels` and the output's groups of
+    `module` end."""
     if module.groups > 1:
         raise CheckpointError(
             f"{name} has {module.groups} groups, whose kernels cannot be divided anew; "
@@ -259,8 +272,8 @@ def _fill_stem(
     padding = assumes.options.get("stem_pool_padding", 1)
     if stem.pool.pad != padding:
         report.notes.append(
-            f"RESNET.STEM_POOL_PADDING is {stem.pool.pad}; the weights had {padding} at that pool, so that maps are "
-            "shifted"
+            f"RESNET.STEM_POOL_PADDING is {stem.pool.pad}; the weights had {padding} at that pool,"
+            " so that maps are shifted"
         )
     return filled
 

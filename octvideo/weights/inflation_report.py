@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 
 @dataclass
 class InflationReport:
-    """What happened to every layer, by its name in the pathway that is filled; nothing is dropped without a line here.
+    """What happened to every layer, by its name in the pathway that is filled; nothing is dropped
+    without a line here.
 
-    copied: as they were, repeated over time. split: a group was divided ("256 -> 224+32" output channels).
-    merged: two groups became one. fresh: as initialised, for the reason given.
-    notes: taken on trust, or folded. is_video: the weights were a video network's, of which nothing is inflated.
+    copied: as they were, repeated over time. split: a group was divided ("256 -> 224+32" output
+    channels).
+    merged: two groups became one. fresh: as initialized, for the reason given.
+    notes: taken on trust, or folded. is_video: the weights were a video network's, of which nothing
+    is inflated.
     """
 
     copied: list[str] = field(default_factory=list)

@@ -1,16 +1,16 @@
 """How other projects name the weights of the networks that we have too.
 
-    ours          res3.block0.reduce.conv.h2h.weight                res3.block0.reduce.bn.high.bias
-    PySlowFast    s3.pathway0_res0.branch2.a.weight                 s3.pathway0_res0.branch2.a_bn.bias
-    pytorchvideo  blocks.3.res_blocks.0.branch2.conv_a.weight       blocks.3.res_blocks.0.branch2.norm_a.bias
-    torchvision   layer2.0.conv1.weight                             layer2.0.bn1.bias
-    d-li14        layer2.0.conv1.conv.conv_h2h.weight               layer2.0.conv1.bn_h.bias
-    mmaction2     backbone.layer2.0.conv1.conv.weight               backbone.layer2.0.conv1.bn.bias
-    Caffe2        res3_0_branch2a_w                                 res3_0_branch2a_bn_b
+ours         res3.block0.reduce.conv.h2h.weight            res3.block0.reduce.bn.high.bias
+PySlowFast   s3.pathway0_res0.branch2.a.weight             s3.pathway0_res0.branch2.a_bn.bias
+pytorchvideo blocks.3.res_blocks.0.branch2.conv_a.weight   blocks.3.res_blocks.0.branch2.norm_a.bias
+torchvision  layer2.0.conv1.weight                         layer2.0.bn1.bias
+d-li14       layer2.0.conv1.conv.conv_h2h.weight           layer2.0.conv1.bn_h.bias
+mmaction2    backbone.layer2.0.conv1.conv.weight           backbone.layer2.0.conv1.bn.bias
+Caffe2       res3_0_branch2a_w                             res3_0_branch2a_bn_b
 
-pytorchvideo's names are put into PySlowFast's words first, and these into ours. timm names its ResNets as torchvision
-does, also those that compute something else (anti-aliased, dilated); those of torchvision and d-li14 (Oct-ResNets) are
-image networks.
+pytorchvideo's names are put into PySlowFast's words first, and these into ours. timm names its
+ResNets as torchvision does, also those that compute something else (anti-aliased, dilated); those
+of torchvision and d-li14 (Oct-ResNets) are image networks.
 """
 
 import re
@@ -41,10 +41,11 @@ def _of_own(_: Mapping[str, Tensor], checkpoint: Checkpoint) -> Assumptions:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """mark: begins a name that only this layout has. names: theirs -> ours; a name without counterpart stays.
+    """mark: begins a name that only this layout has. names: theirs -> ours; a name without
+    counterpart stays.
 
-    values: makes what is computed there of tensors in our names (`Layout.translate`). assumes: what they were trained
-    with, as far as the file says it.
+    values: makes what is computed there of tensors in our names (`Layout.translate`). assumes: what
+    they were trained with, as far as the file says it.
     """
 
     title: str
@@ -169,7 +170,8 @@ def _from_torchvision(name: str, layers: dict[str, str]) -> str:
 
 
 def _from_d_li14(name: str) -> str:
-    """conv1.conv.conv_h2h.weight, downsample.0.bn_l.bias: a convolution and its BN are one module."""
+    """conv1.conv.conv_h2h.weight, downsample.0.bn_l.bias: a convolution and its BN are one
+    module."""
     match = re.fullmatch(r"(?:conv(\d)|downsample\.0)\.(?:conv\.conv_(\w+)|bn_([hl]))\.(\w+)", name)
     if match is None:
         return name
@@ -195,7 +197,8 @@ def _caffe2(names: Collection[str]) -> dict[str, str]:
 
 
 def _from_caffe2(name: str, pathways: dict[str, str]) -> str:
-    """Layers of the fast pathway begin with t_; so do laterals, which are named after what they read."""
+    """Layers of the fast pathway begin with t_; so do laterals, which are named after what they
+    read."""
     match = re.fullmatch(r"(t_)?(.+?)_(w|b|(?:bn_)(?:s|b|rm|riv))", name)
     if match is None:
         return name

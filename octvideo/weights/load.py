@@ -25,7 +25,7 @@ logger = logging.getLogger("octvideo")
 class LoadReport:
     """What a file brought. Names are the model's; shapes are (file, model).
 
-    skipped_head: the classifier of another number of classes, left as it was initialised.
+    skipped_head: the classifier of another number of classes, left as it was initialized.
     unused: what the file has besides, by the name that it would have here.
     removed: the containers that the weights were in, and what was taken off their names.
     """
@@ -69,14 +69,17 @@ def load_weights(
 ) -> LoadReport:
     """Load a file of ours, PySlowFast's or pytorchvideo's layout into `model` and log the report.
 
-    Image networks also from torchvision's, timm's or d-li14's (`load_official` reads the MXNet files).
+    Image networks also from torchvision's, timm's or d-li14's (`load_official` reads the MXNet
+    files).
     source: a path, or what was read from it.
-    new_classes: a classifier of another number of classes is skipped; False refuses it (for testing).
-    clear_prefixes: texts to remove from the file's names, wherever they stand. Wrappers (DDP, torch.compile, Lightning,
+    new_classes: a classifier of another number of classes is skipped; False refuses it (for
+    testing).
+    clear_prefixes: texts to remove from the file's names, wherever they stand. Wrappers (DDP,
+    torch.compile, Lightning,
         moving averages) are taken off without them, and the report says which.
 
-    Raises CheckpointError, with the model untouched, for a file that does not fit in full, that was trained with
-    other settings, or that cannot be read.
+    Raises CheckpointError, with the model untouched, for a file that does not fit in full, that was
+    trained with other settings, or that cannot be read.
     """
     checkpoint = Checkpoint.read(source) if isinstance(source, str) else source
     path = checkpoint.path
@@ -108,10 +111,12 @@ def load_weights(
 
 
 def network_of(checkpoint: Checkpoint) -> nn.Module:
-    """The network that a checkpoint of this package describes, with its weights (`Checkpoint.weights`).
+    """The network that a checkpoint of this package describes, with its weights
+    (`Checkpoint.weights`).
 
-    Built without memory of its own, so that a description alone cannot ask for more than the file holds.
-    Raises CheckpointError for a description that does not build, or that the weights do not fit.
+    Built without memory of its own, so that a description alone cannot ask for more than the file
+    holds. Raises CheckpointError for a description that does not build, or that the weights do not
+    fit.
     """
     path, name = checkpoint.path, checkpoint.network.get("name")
     check_finite(checkpoint.weights, path)
@@ -148,7 +153,8 @@ def _compare(model: nn.Module, state: Mapping[str, Tensor], path: str, layout: s
         if HEAD.match(name) and pair[0][:1] != pair[1][:1]
     }
     other = {name: pair for name, pair in shapes.items() if pair[0] != pair[1] and name not in head}
-    # Files from before torch 0.4.1, and converted ones, do not count their batches; nothing depends on it.
+    # Files from before torch 0.4.1, and converted ones, do not count their batches; nothing depends
+    # on it.
     absent = (
         name for name in target if name not in state and not name.endswith("num_batches_tracked")
     )
@@ -175,7 +181,10 @@ def _does_not_fit(model: nn.Module, report: LoadReport) -> str:
             parts.append(f"{len(names)} {title} (first: {name} {shapes})")
     name = getattr(model, "config", {}).get("name", type(model).__name__)
     if not report.loaded:
-        advice = "if its names begin otherwise, list what to remove in TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN"
+        advice = (
+            "if its names begin otherwise, list what to remove in"
+            " TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN"
+        )
     else:
         advice = "build the network that the file was made with"
     return f"{report.path}: does not fit {name}: {', '.join(parts)}; {advice}"

@@ -5,8 +5,9 @@
     backbone.slow_path.layer1_lateral.conv.weight       laterals.1.conv.h2h.weight
     cls_head.fc_cls.weight                              head.fc.weight
 
-Strides, pools and scales have no weights. A file that mmaction2 has written holds its config as a Python text, which is
-read as data here and never run. A file without it is taken as the published configs have it.
+Strides, pools and scales have no weights. A file that mmaction2 has written holds its config as a
+Python text, which is read as data here and never run. A file without it is taken as the published
+configs have it.
 """
 
 import ast
@@ -28,7 +29,8 @@ MAX_CONFIG = 500_000  # characters; its longest config has 20,000
 BOTTLENECK = {"1": "reduce", "2": "spatial", "3": "expand"}
 PATHWAYS = {"slow_path.": "slow.", "fast_path.": "fast.", "": ""}
 
-# Settings of a backbone that no option here stands for, and the value at which they are what is built here.
+# Settings of a backbone that no option here stands for, and the value at which they are what is
+# built here.
 ONLY = {
     "conv1_stride_s": 2,
     "pool1_stride_s": 2,
@@ -93,8 +95,9 @@ def _in_nonlocal(name: str) -> str:
 def values(state: Mapping[str, Tensor], checkpoint: Checkpoint, clips: bool) -> State:
     """Weights in our names, with the numbers that give the same outputs here.
 
-    SlowFast's classifier reads the fast pathway first there. The softmax of a non-local block is scaled by its width
-    here, there only with `use_scale`. clips: they enter a video network; 2D kernels (C2D, TSN) become those of a frame.
+    SlowFast's classifier reads the fast pathway first there. The softmax of a non-local block is
+    scaled by its width here, there only with `use_scale`. clips: they enter a video network; 2D
+    kernels (C2D, TSN) become those of a frame.
     """
     made = {name: t for name, t in state.items() if not name.startswith("data_preprocessor.")}
     fast, head = made.get("fast.res5.block0.expand.bn.high.weight"), made.get("head.fc.weight")
@@ -117,14 +120,16 @@ def values(state: Mapping[str, Tensor], checkpoint: Checkpoint, clips: bool) -> 
 
 
 def assumes(state: Mapping[str, Tensor], checkpoint: Checkpoint) -> Assumptions:
-    """What names and shapes do not tell: from the config in the file, else as the published configs have it.
+    """What names and shapes do not tell: from the config in the file, else as the published configs
+    have it.
 
     state: in our names. Raises CheckpointError for a network that no options here stand for.
     """
     backbone = _backbone(checkpoint.python_recipe)
     if not backbone:
         logger.info(
-            "%s: holds no config; strides, pools and speed are taken as mmaction2's published configs have them%s",
+            "%s: holds no config; strides, pools and speed are taken as mmaction2's published"
+            " configs have them%s",
             checkpoint.path,
             ", a 2D network as TSN's" if _is_2d(state) else "",
         )
@@ -155,7 +160,8 @@ def _refuse(backbone: Mapping[str, Any], state: Mapping[str, Tensor], source: st
     kind = backbone.get("type")
     if kind is not None and kind not in BACKBONES:
         raise CheckpointError(
-            f"{source}: of mmaction2's backbone {kind}; of its networks {', '.join(BACKBONES)} load here"
+            f"{source}: of mmaction2's backbone {kind}; of its networks {', '.join(BACKBONES)} load"
+            " here"
         )
     pathways = (backbone.get("slow_pathway"), backbone.get("fast_pathway"))
     found = [backbone, *(pathway for pathway in pathways if isinstance(pathway, dict))]
@@ -169,13 +175,15 @@ def _refuse(backbone: Mapping[str, Any], state: Mapping[str, Tensor], source: st
     for name in ("conv1_stride_t", "pool1_stride_t", "speed_ratio"):
         if type(backbone.get(name, 1)) is not int or not 0 < backbone.get(name, 1) <= 64:
             raise CheckpointError(
-                f"{source}: mmaction2's {kind} with {name}={backbone[name]!r:.40}; it is a whole number"
+                f"{source}: mmaction2's {kind} with {name}={backbone[name]!r:.40}; it is a whole"
+                " number"
             )
     for settings in found:
         for name, value in wanted.items():
             if settings.get(name, value) != value:
                 raise CheckpointError(
-                    f"{source}: mmaction2's {kind} with {name}={settings[name]}; the networks here have {value}"
+                    f"{source}: mmaction2's {kind} with {name}={settings[name]}; the networks here"
+                    f" have {value}"
                 )
     if any(".nonlocal" in name for name in state):
         _refuse_attention(backbone, source)
@@ -184,13 +192,14 @@ def _refuse(backbone: Mapping[str, Any], state: Mapping[str, Tensor], source: st
 def _refuse_attention(backbone: Mapping[str, Any], source: str) -> None:
     if not backbone:
         raise CheckpointError(
-            f"{source}: has non-local blocks of mmaction2, and not its config, which says how they attend; "
-            "take the file that training or publish_model.py wrote, with its meta"
+            f"{source}: has non-local blocks of mmaction2, and not its config, which says how they"
+            " attend; take the file that training or publish_model.py wrote, with its meta"
         )
     mode = _nonlocal_settings(backbone)["mode"]
     if mode not in MODES:
         raise CheckpointError(
-            f"{source}: mmaction2's non-local blocks of the mode {mode}; {', '.join(MODES)} load here"
+            f"{source}: mmaction2's non-local blocks of the mode {mode}; {', '.join(MODES)} load"
+            " here"
         )
 
 
@@ -206,7 +215,8 @@ def _slowfast(backbone: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[
 
 
 def _stem_strides(backbone: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Published are I3D with 2 and 2, and with 1 and 1 where every block sees several frames ("heavy")."""
+    """Published are I3D with 2 and 2, and with 1 and 1 where every block sees several frames
+    ("heavy")."""
     if backbone:
         return backbone.get("conv1_stride_t", 1), backbone.get("pool1_stride_t", 1)
     second = state.get("res3.block1.reduce.conv.h2h.weight")

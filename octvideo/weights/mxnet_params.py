@@ -1,11 +1,11 @@
 """Reader of MXNet's parameter files, without MXNet: `.params`, and the `.tar` that holds one.
 
     uint64 0x112, uint64 0, uint64 number of arrays        all numbers little endian
-    per array:  uint32 magic, [int32 storage,] ndim, dims, int32 device type, int32 device id, int32 dtype, raw data
-    uint64 number of names;  per name: uint64 length, bytes
+    per array:  uint32 magic, [int32 storage,] ndim, dims, int32 device type, int32 device id, int32
+    dtype, raw data uint64 number of names;  per name: uint64 length, bytes
 
-The file comes from elsewhere: no number in it is believed before the bytes that it promises are known to be there, so
-that memory stays within the size of the file, and nothing in it is executed.
+The file comes from elsewhere: no number in it is believed before the bytes that it promises are
+known to be there, so that memory stays within the size of the file, and nothing in it is executed.
 """
 
 import math
@@ -33,7 +33,8 @@ MIN_ARRAY_BYTES, MIN_NAME_BYTES = 21, 9  # the smallest records that hold anythi
 def read_params(path: str | Path) -> dict[str, Array]:
     """Names, as they stand in the file, to arrays of the file's own types.
 
-    Raises CheckpointError for a file that is missing, damaged, truncated or hostile, and for one without names.
+    Raises CheckpointError for a file that is missing, damaged, truncated or hostile, and for one
+    without names.
     """
     try:
         with _open_params(Path(path)) as (file, size):
@@ -51,7 +52,8 @@ class _Reader:
     def take(self, count: int, what: str) -> bytes:
         if count > self.left:
             raise self.error(
-                f"{what} needs {count} bytes, {self.left} are left; the file is truncated or damaged"
+                f"{what} needs {count} bytes, {self.left} are left; the file is truncated or"
+                " damaged"
             )
         data = self.file.read(count)
         if len(data) != count:
@@ -108,7 +110,8 @@ def _read_array(reader: _Reader) -> Array:
         ndim = reader.numbers("I", "an array's header")[0] if magic == V1 else magic
     if not 1 <= ndim <= MAX_DIMS:
         raise reader.error(
-            f"an array has {ndim:#x} dimensions or magic number; weights have 1 to {MAX_DIMS} dimensions"
+            f"an array has {ndim:#x} dimensions or magic number; weights have 1 to {MAX_DIMS}"
+            " dimensions"
         )
     shape = reader.numbers(f"{ndim}{'q' if magic in (V1, V2, V3) else 'I'}", "an array's shape")
     _device_type, _device_id, flag = reader.numbers("iii", "an array's type")
@@ -136,7 +139,8 @@ def _read_name(reader: _Reader) -> str:
 
 @contextmanager
 def _open_params(path: Path) -> Iterator[tuple[IO[bytes], int]]:
-    """The parameter file and its size: `path` itself, or the one `.params` inside the tar `path`, left packed."""
+    """The parameter file and its size: `path` itself, or the one `.params` inside the tar `path`,
+    left packed."""
     if path.suffix != ".tar":
         with path.open("rb") as file:
             yield file, path.stat().st_size

@@ -29,7 +29,8 @@ FamilyName = Literal["resnet", "densenet", "mobilenet_v1", "mobilenet_v2"]
 
 NORM_FIELDS = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
 FIELDS = {"weight": "weight", "bias": "bias"} | NORM_FIELDS
-# Symbol: mean 124, 117, 104, scale .0167; gluon: mean and std of each channel; of an input in 0..255.
+# Symbol: mean 124, 117, 104, scale .0167; gluon: mean and std of each channel; of an input in
+# 0..255.
 SYMBOL_MEAN, SYMBOL_STD = (124 / 255, 117 / 255, 104 / 255), (1 / (255 * 0.0167),) * 3
 GLUON_MEAN = (123.68 / 255, 116.779 / 255, 103.939 / 255)
 GLUON_STD = (58.393 / 255, 57.12 / 255, 57.375 / 255)
@@ -59,9 +60,11 @@ STEM_POOL_BLOCK = re.compile(r"(?:stem2|conv2)_(?:conv|bn)(?P<number>[1-4])")
 
 @dataclass(frozen=True, slots=True)
 class OfficialName:
-    """A name taken apart. stage: 0 outside of blocks. block: None in a transition. layer: what is left.
+    """A name taken apart. stage: 0 outside of blocks. block: None in a transition. layer: what is
+    left.
 
-    group: "h2h" .. "l2l", "h", "l" or "" (plain). field: as this package calls it, of a batch norm or not.
+    group: "h2h" .. "l2l", "h", "l" or "" (plain). field: as this package calls it, of a batch norm
+    or not.
     """
 
     stage: int
@@ -112,9 +115,9 @@ class OfficialWeights:
 def load_official(model: nn.Module, path: str | Path) -> None:
     """Fill an image network with an official checkpoint: `.params`, or the `.tar` that holds one.
 
-    The network must be the file's, like `create_model("resnet50", alpha=0.25)`. Raises CheckpointError, and leaves the
-    network as it was, for a damaged file, for one that does not fit, and where BN eps or the way of taking strides
-    differ, with the option to change.
+    The network must be the file's, like `create_model("resnet50", alpha=0.25)`. Raises
+    CheckpointError, and leaves the network as it was, for a damaged file, for one that does not
+    fit, and where BN eps or the way of taking strides differ, with the option to change.
     """
     weights = read_official(path)
     _check_fit(model, weights.state, str(path))
@@ -123,7 +126,8 @@ def load_official(model: nn.Module, path: str | Path) -> None:
 
 
 def read_official(path: str | Path) -> OfficialWeights:
-    """The weights of an official checkpoint, and what they assume. Raises CheckpointError as `load_official` does."""
+    """The weights of an official checkpoint, and what they assume. Raises CheckpointError as
+    `load_official` does."""
     arrays = read_params(path)
     by_symbol = any(name.startswith(("arg:", "aux:")) for name in arrays)
     state = to_state(arrays)
@@ -138,7 +142,8 @@ def read_official(path: str | Path) -> OfficialWeights:
 
 
 def _pools(names: Iterable[str], by_symbol: bool) -> bool:
-    """Does the network pool before a strided convolution? Only the plain layers by symbol stride themselves."""
+    """Does the network pool before a strided convolution? Only the plain layers by symbol stride
+    themselves."""
     return not by_symbol or any(OfficialName.parse(name).group in PATHS for name in names)
 
 
@@ -146,8 +151,8 @@ def _check_assumptions(model: nn.Module, weights: OfficialWeights, source: str) 
     eps = {module.eps for module in model.modules() if isinstance(module, nn.BatchNorm2d)}
     if eps != {weights.bn_eps}:
         raise CheckpointError(
-            f"{source}: was trained with a BN eps of {weights.bn_eps:g}, the network has {min(eps):g}; "
-            f"build it with bn_eps={weights.bn_eps:g}"
+            f"{source}: was trained with a BN eps of {weights.bn_eps:g}, the network has"
+            f" {min(eps):g}; build it with bn_eps={weights.bn_eps:g}"
         )
     # The stem stands before the pair and is strided everywhere.
     strided = {
@@ -156,7 +161,8 @@ def _check_assumptions(model: nn.Module, weights: OfficialWeights, source: str) 
     strided = {name: module for name, module in strided.items() if not name.startswith("stem.")}
     if any(module.downsample != weights.downsample for module in strided.values()):
         raise CheckpointError(
-            f"{source}: downsamples by {weights.downsample}; build the network with downsample={weights.downsample!r}"
+            f"{source}: downsamples by {weights.downsample}; build the network with"
+            f" downsample={weights.downsample!r}"
         )
     in_residual = {name.split(".")[-2] for name in strided if name.startswith("res")} - {"shortcut"}
     is_deep = any(name.startswith("stem.before.") for name in weights.state)
@@ -168,7 +174,8 @@ def _check_assumptions(model: nn.Module, weights: OfficialWeights, source: str) 
 
 
 def _check_fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """`state` must name every parameter and BN average of `model` and nothing else, in its shapes."""
+    """`state` must name every parameter and BN average of `model` and nothing else, in its
+    shapes."""
     own = {
         name: tensor
         for name, tensor in model.state_dict().items()
@@ -180,14 +187,15 @@ def _check_fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> No
     if wrong:
         name = wrong[0]
         raise CheckpointError(
-            f"{source}: {name} is {tuple(state[name].shape)}, in the network {tuple(own[name].shape)} "
-            f"(and {len(wrong) - 1} more differ); build the network with the file's name, alpha, width and num_classes"
+            f"{source}: {name} is {tuple(state[name].shape)}, in the network"
+            f" {tuple(own[name].shape)} (and {len(wrong) - 1} more differ); build the network with"
+            " the file's name, alpha, width and num_classes"
         )
     if own.keys() != state.keys():
         lacks, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         raise CheckpointError(
-            f"{source}: is of another network: it lacks {len(lacks)} tensors ({', '.join(lacks[:2])}) "
-            f"and has {len(extra)} more ({', '.join(extra[:2])})"
+            f"{source}: is of another network: it lacks {len(lacks)} tensors"
+            f" ({', '.join(lacks[:2])}) and has {len(extra)} more ({', '.join(extra[:2])})"
         )
 
 
@@ -234,7 +242,8 @@ def _join_squeezes(found: Mapping[tuple[str, str], Tensor]) -> dict[str, Tensor]
     ):  # high (h2h) before low (l2h)
         if place in state and (tensor.dim() != 2 or state[place].shape[:1] != tensor.shape[:1]):
             raise CheckpointError(
-                f"{place} has parts of the shapes {tuple(state[place].shape)}, {tuple(tensor.shape)}"
+                f"{place} has parts of the shapes {tuple(state[place].shape)},"
+                f" {tuple(tensor.shape)}"
             )
         state[place] = torch.cat([state[place], tensor], 1) if place in state else tensor
     return state
@@ -314,7 +323,8 @@ def _family(names: Sequence[OfficialName]) -> FamilyName:
 
 
 def _stem_layer(layer: str) -> int | None:
-    """Which of the stem's convolutions: conv1.0, conv1.3, conv1.6 and stem_conv1, 2, 3 are 0, 1, 2."""
+    """Which of the stem's convolutions: conv1.0, conv1.3, conv1.6 and stem_conv1, 2, 3 are 0, 1,
+    2."""
     match = STEM.fullmatch(layer)
     if match is None:
         return None

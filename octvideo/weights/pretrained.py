@@ -1,12 +1,13 @@
 """Public networks by name: a table of plain data, and the checkpoints that its rows stand for.
 
     octvideo.load("i3d_r50_k400")                              a recognizer
-    octvideo.load("hf://user/name")                            of a published folder (octvideo/publish.py)
+    octvideo.load("hf://user/name")                            of a published folder
     octvideo.create_model("i3d_r50", weights="i3d_r50_k400")   a network with these weights
     TRAIN.CHECKPOINT_FILE_PATH=i3d_r50_k400                    fine-tuning from them
 
-The files stay where their projects published them, under the licenses of the table, and are kept in a cache folder
-(`octvideo.download`). What a file does not say (classes, input, head) stands in its row.
+The files stay where their projects published them, under the licenses of the table, and are kept in
+a cache folder (`octvideo.download`). What a file does not say (classes, input, head) stands in its
+row.
 """
 
 import csv
@@ -32,9 +33,11 @@ logger = logging.getLogger("octvideo")
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """A row. model, options: of `create_model`; data: what it was trained on; top1, top5: as its project prints them.
+    """A row. model, options: of `create_model`; data: what it was trained on; top1, top5: as its
+    project prints them.
 
-    num_frames to head_act: "" for an image network. sha256: how it begins, where the project publishes it.
+    num_frames to head_act: "" for an image network. sha256: how it begins, where the project
+    publishes it.
     """
 
     name: str
@@ -77,10 +80,11 @@ def pretrained_networks() -> dict[str, Pretrained]:
 
 
 def read_weights(source: str) -> Checkpoint:
-    """The checkpoint that a path, hf://user/name, or the name of a public network stands for. A path comes first.
+    """The checkpoint that a path, hf://user/name, or the name of a public network stands for. A
+    path comes first.
 
-    Of a folder, its model.safetensors. Raises CheckpointError for a file that is missing, damaged or hostile, and where
-    a public one cannot be fetched.
+    Of a folder, its model.safetensors. Raises CheckpointError for a file that is missing, damaged
+    or hostile, and where a public one cannot be fetched.
     """
     if source.startswith(hub.SCHEME):
         return Checkpoint.read(str(hub.fetch(source, PUBLISHED)))

@@ -1,8 +1,9 @@
-"""Which channels of vanilla image weights become the low ones: those that lose least at half the size.
+"""Which channels of vanilla image weights become the low ones: those that lose least at half the
+size.
 
-Kernels are divided by position, the last channels going low, and a vanilla network does not care for positions: the
-channels between two layers may change places if both layers' kernels do. So they are sorted first. All blocks of a
-stage add to one map, and share its order:
+Kernels are divided by position, the last channels going low, and a vanilla network does not care
+for positions: the channels between two layers may change places if both layers' kernels do. So they
+are sorted first. All blocks of a stage add to one map, and share its order:
 
     map of a stage --- shortcut ----------------------- + --- map of the next
                    `-- reduce -- spatial -- expand -----'
@@ -29,7 +30,8 @@ BRANCH = ("reduce", "spatial", "expand")
 
 
 class _Map(NamedTuple):
-    """A map, by the names of the layers that write it, each all of it, and of those that convolve it."""
+    """A map, by the names of the layers that write it, each all of it, and of those that convolve
+    it."""
 
     writers: list[str]
     readers: list[str]
@@ -39,14 +41,17 @@ class _Map(NamedTuple):
 def smoothest_last(
     state_2d: State, model_3d: nn.Module, clips: Tensor, assumes: Assumptions
 ) -> dict[str, Tensor]:
-    """Vanilla weights with the channels of every map in another order; the network they are of computes the same.
+    """Vanilla weights with the channels of every map in another order; the network they are of
+    computes the same.
 
-    What a channel loses is the energy that pooling by 2 takes away from it on `clips`, times that of the kernels that
-    read it. Those that lose most come first, so that `inflate` makes low channels of those that lose least.
+    What a channel loses is the energy that pooling by 2 takes away from it on `clips`, times that
+    of the kernels that read it. Those that lose most come first, so that `inflate` makes low
+    channels of those that lose least.
 
     state_2d: in the names of this package's image networks, or of the vanilla form of `model_3d`.
     model_3d: the network to be filled; it is not changed.
-    clips: float (N, 3, T, H, W), normalised as the weights expect. Raises CheckpointError where `inflate` would.
+    clips: float (N, 3, T, H, W), normalized as the weights expect. Raises CheckpointError where
+    `inflate` would.
     """
     options: dict[str, Any] = model_3d.config  # type: ignore[assignment]
     vanilla = create_model(
@@ -104,7 +109,8 @@ def _tensors(state: State, m: _Map) -> Iterator[tuple[str, int]]:
 
 
 def _read(energies: Tensor, kernel: Tensor) -> Tensor:
-    """Per channel, what a kernel makes of its energy; what a lateral adds behind the kernel's channels is left out."""
+    """Per channel, what a kernel makes of its energy; what a lateral adds behind the kernel's
+    channels is left out."""
     return energies[: kernel.shape[1]] * kernel.square().flatten(2).sum((0, 2))
 
 

@@ -51,7 +51,8 @@ class Source:
         tensor = self.get(name)
         if tensor is None:
             raise CheckpointError(
-                f"the image weights lack {name}; RESNET.DEPTH, RESNET.BLOCK and MODEL.ARCH must be those of one network"
+                f"the image weights lack {name}; RESNET.DEPTH, RESNET.BLOCK and MODEL.ARCH must be"
+                " those of one network"
             )
         if shape is not None and tensor.shape != shape:
             raise misfit(name, tensor.shape, shape)

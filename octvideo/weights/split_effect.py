@@ -1,7 +1,9 @@
-"""What becomes of vanilla image weights in an octave network: the error of each stage, and of the classification.
+"""What becomes of vanilla image weights in an octave network: the error of each stage, and of the
+classification.
 
-A share alpha of the channels loses its fine detail when kernels are divided, and pooling where the image network
-strides changes the rest. Statistics measured anew, or training, win much of it back; this says from where that starts.
+A share alpha of the channels loses its fine detail when kernels are divided, and pooling where the
+image network strides changes the rest. Statistics measured anew, or training, win much of it back;
+this says from where that starts.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,7 +25,8 @@ STAGES = ("res2", "res3", "res4", "res5")
 
 @dataclass(frozen=True, slots=True)
 class StageError:
-    """|features - vanilla features| / |vanilla features| after a stage; `strided`: if the network did not pool."""
+    """|features - vanilla features| / |vanilla features| after a stage; `strided`: if the network
+    did not pool."""
 
     stage: str
     error: float
@@ -31,20 +34,25 @@ class StageError:
 
     @property
     def pooled_share(self) -> float:
-        """The part of the error that striding as the image network does would save; negative where pooling helps."""
+        """The part of the error that striding as the image network does would save; negative where
+        pooling helps."""
         return 1 - self.strided / self.error if self.error else 0.0
 
     def __str__(self) -> str:
-        return f"{self.stage}: relative feature error {self.error:.3f}, {self.pooled_share:.0%} of it from pooling"
+        return (
+            f"{self.stage}: relative feature error {self.error:.3f}, {self.pooled_share:.0%} of it"
+            " from pooling"
+        )
 
 
 @torch.no_grad()
 def stage_errors(
     state_2d: State, model_3d: nn.Module, clips: Tensor, assumes: Assumptions
 ) -> list[StageError]:
-    """Compare `model_3d`, inflated from vanilla weights, with the vanilla video network that they make.
+    """Compare `model_3d`, inflated from vanilla weights, with the vanilla video network that they
+    make.
 
-    clips: float (N, 3, T, H, W), normalised as the weights expect.
+    clips: float (N, 3, T, H, W), normalized as the weights expect.
     """
     config: dict[str, Any] = model_3d.config  # type: ignore[assignment]
     vanilla = _inflated(
@@ -69,7 +77,8 @@ def _inflated(state_2d: State, assumes: Assumptions, config: dict[str, Any]) -> 
 
 
 def stage_features(model: nn.Module, clips: Tensor) -> dict[str, Tensor]:
-    """What res2..res5, in SlowFast the slow ones, give in evaluation mode: both groups at the size of the high one."""
+    """What res2..res5, in SlowFast the slow ones, give in evaluation mode: both groups at the size
+    of the high one."""
     features: dict[str, Tensor] = {}
 
     def keep(stage: str, _: nn.Module, __: Any, output: OctTensor) -> None:
@@ -95,13 +104,17 @@ class Recovery:
     after: float
 
     def __str__(self) -> str:
-        return f"top-1 {self.before:.1f} %, with batch norm statistics measured anew {self.after:.1f} %"
+        return (
+            f"top-1 {self.before:.1f} %, with batch norm statistics measured anew"
+            f" {self.after:.1f} %"
+        )
 
 
 def measure_recovery(
     model: nn.Module, clips: Iterable[tuple[Tensor, Tensor]], remeasure: Callable[[nn.Module], None]
 ) -> Recovery:
-    """clips: batches of float (N, 3, T, H, W) and labels (N,), gone through twice. remeasure changes the statistics."""
+    """clips: batches of float (N, 3, T, H, W) and labels (N,), gone through twice. remeasure
+    changes the statistics."""
     before = top1(model, clips)
     remeasure(model)
     return Recovery(before, top1(model, clips))

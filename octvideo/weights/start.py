@@ -59,7 +59,8 @@ def is_to_be_octavized(checkpoint: Checkpoint, model: nn.Module) -> bool:
 
 
 def made_octave_with(model: nn.Module) -> dict[str, Any] | None:
-    """The arguments of `octavize` that made `model` octave, `example` as a shape; None where it did not."""
+    """The arguments of `octavize` that made `model` octave, `example` as a shape; None where it did
+    not."""
     config: dict[str, Any] = getattr(model, "config", {})
     if config.get("octavize"):
         return dict(config["octavize"])
@@ -71,10 +72,12 @@ def made_octave_with(model: nn.Module) -> dict[str, Any] | None:
 
 
 def octavize_into(model: nn.Module, checkpoint: Checkpoint, clips: Tensor | None = None) -> Any:
-    """Fill an octavized network with vanilla weights: they enter its vanilla form, which is made octave likewise.
+    """Fill an octavized network with vanilla weights: they enter its vanilla form, which is made
+    octave likewise.
 
-    clips: float (N, 3, T, H, W) that sort the channels, where the network has low_channels="smoothest".
-    Returns the `OctaveReport`. Raises CheckpointError where the weights do not fit.
+    clips: float (N, 3, T, H, W) that sort the channels, where the network has
+    low_channels="smoothest". Returns the `OctaveReport`. Raises CheckpointError where the weights
+    do not fit.
     """
     arguments = made_octave_with(model)
     assert arguments is not None
@@ -87,14 +90,16 @@ def octavize_into(model: nn.Module, checkpoint: Checkpoint, clips: Tensor | None
     own = model.state_dict()
     if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in own.items()}:
         raise CheckpointError(
-            f"{checkpoint.path}: its channels are divided otherwise than the network's; report this with the config"
+            f"{checkpoint.path}: its channels are divided otherwise than the network's; report this"
+            " with the config"
         )
     model.load_state_dict(state)
     return octave.octave_report
 
 
 def fill_from(weights: ImageWeights, model: nn.Module, path: str) -> InflationReport:
-    """Inflate image weights, or divide vanilla video weights. Raises CheckpointError where they do not fit."""
+    """Inflate image weights, or divide vanilla video weights. Raises CheckpointError where they do
+    not fit."""
     if is_video(weights.state):
         kept = {k: v for k, v in weights.assumes.options.items() if k not in CHANGED_BY_DIVISION}
         replace(weights.assumes, options=kept).check_options(model, path)
@@ -102,7 +107,8 @@ def fill_from(weights: ImageWeights, model: nn.Module, path: str) -> InflationRe
 
 
 def fill(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Load video weights into a video network and image weights into an image network; inflate image weights.
+    """Load video weights into a video network and image weights into an image network; inflate
+    image weights.
 
     Vanilla video weights are divided for an octave network, their last channels low.
     Raises CheckpointError, with the model untouched, where they do not fit.

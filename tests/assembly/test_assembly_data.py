@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from octvideo.assembly.data import list_path, open_labelled_list
+from octvideo.assembly.data import list_path, open_labeled_list
 from octvideo.assembly.tasks import TASKS, task_of, with_counted_classes
 from octvideo.config import load_config
 from octvideo.config.defaults import CHOICES
@@ -80,12 +80,12 @@ def test_kinetics_is_another_name_for_videos(settings):
 
 def test_a_validation_list_without_labels_is_refused_before_training_starts(settings, tmp_path):
     (tmp_path / "data" / "val.csv").write_text("/v/a.mp4\n/v/b.mp4\n")
-    cfg = settings("DATA.LIST_FORMAT=unlabelled")
+    cfg = settings("DATA.LIST_FORMAT=unlabeled")
 
     with pytest.raises(
-        DataError, match=r"val.csv: an unlabelled list can be tested, not trained or"
+        DataError, match=r"val.csv: an unlabeled list can be tested, not trained or"
     ):
-        open_labelled_list(cfg, list_path(cfg, "val"))
+        open_labeled_list(cfg, list_path(cfg, "val"))
 
 
 def test_calibration_takes_turns_of_training_and_validation_videos(settings, tmp_path):

@@ -1,4 +1,5 @@
-"""A run goes on from its own checkpoints only, and a test says of weights what they were trained for."""
+"""A run goes on from its own checkpoints only, and a test says of weights what they were trained
+for."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -13,7 +13,8 @@ TINY = ["RESNET.DEPTH=26", "RESNET.WIDTH_PER_GROUP=8", "MODEL.NUM_CLASSES=4"]
 
 @pytest.fixture
 def cuda_flags(monkeypatch):
-    """What convolutions and products follow: (benchmark, TF32 in cuDNN, precision); as before afterwards."""
+    """What convolutions and products follow: (benchmark, TF32 in cuDNN, precision); as before
+    afterwards."""
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.allow_tf32, torch.get_float32_matmul_precision()
     yield lambda: (cudnn.benchmark, cudnn.allow_tf32, torch.get_float32_matmul_precision())

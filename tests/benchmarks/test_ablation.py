@@ -1,4 +1,5 @@
-"""Each variant of benchmarks/ablation does what its name says, and the made pictures need what they claim."""
+"""Each variant of benchmarks/ablation does what its name says, and the made pictures need what they
+claim."""
 
 import json
 
@@ -13,7 +14,7 @@ CLIP = (3, 2, 64, 64)
 
 
 @pytest.fixture(autouse=True)
-def _as_a_script_finds_its_neighbours(repo, monkeypatch):
+def _as_a_script_finds_its_neighbors(repo, monkeypatch):
     monkeypatch.syspath_prepend(str(repo / "benchmarks"))
 
 

@@ -1,4 +1,5 @@
-"""A fixed cut of the damaged files: no crash, no hang, no wrong frame but of the documented kind."""
+"""A fixed cut of the damaged files: no crash, no hang, no wrong frame but of the documented
+kind."""
 
 import json
 import subprocess

@@ -1,4 +1,5 @@
-"""Every Kinetics file of PySlowFast that configures a network of this package, restated by what its keys say."""
+"""Every Kinetics file of PySlowFast that configures a network of this package, restated by what its
+keys say."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""For a GPU machine that may have torch and little else: clips are tensors here, and files are local.
+"""For a GPU machine that may have torch and little else: clips are tensors here, and files are
+local.
 
 Needs torch, numpy, pytest, tqdm and tensorboard; `pytest tests/cuda` takes less than a minute.
 """
@@ -37,7 +38,8 @@ except ModuleNotFoundError:
 
 
 def pytest_collection_modifyitems(items):
-    """Warnings are shown and fail nothing: a GPU machine brings its own versions of torch and its libraries."""
+    """Warnings are shown and fail nothing: a GPU machine brings its own versions of torch and its
+    libraries."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("default"))

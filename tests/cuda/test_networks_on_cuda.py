@@ -1,4 +1,5 @@
-"""Every form in which a network computes on a GPU gives what the plain network gives in float64 on a CPU."""
+"""Every form in which a network computes on a GPU gives what the plain network gives in float64 on
+a CPU."""
 
 import copy
 

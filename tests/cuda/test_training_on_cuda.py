@@ -7,7 +7,7 @@ from torch import nn
 
 from octvideo import create_model
 from octvideo.engine.distributed import Processes
-from octvideo.engine.training.adapt import synchronise_batch_norm
+from octvideo.engine.training.adapt import synchronize_batch_norm
 from octvideo.engine.training.optim import make_optimizer
 from octvideo.engine.training.prefetch import OnDevice
 from octvideo.layers import compute_in_2d, stem_by_space_to_depth
@@ -105,7 +105,7 @@ def test_an_infinite_gradient_of_float16_is_skipped_and_lowers_the_scale(tmp_pat
 
 def test_synchronized_batch_norm_trains(tmp_path, device):
     model = octave_network().to(device)
-    synchronise_batch_norm(model, device)
+    synchronize_batch_norm(model, device)
     assert any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
 
     with tiny.group_of_one(device):

@@ -37,7 +37,8 @@ def numbers(frames: np.ndarray) -> list[int]:
 def write_clip(
     path: Path, num_frames: int = 30, *, codec: str = "libx264", rotation: int = 0, **options
 ) -> Path:
-    """options: `options` and `container_options` for FFmpeg's encoder and muxer; `pts`: when frames are shown (ms)."""
+    """options: `options` and `container_options` for FFmpeg's encoder and muxer; `pts`: when frames
+    are shown (ms)."""
     pts = options.get("pts", [40 * k for k in range(num_frames)])
     with av.open(str(path), "w", options=options.get("container_options", {})) as container:
         stream = container.add_stream(codec, rate=25, options=options.get("options", {}))
@@ -56,7 +57,8 @@ def write_clip(
 
 
 def copy_packets(source: Path, target: Path, start: int = 0) -> Path:
-    """Stream copy from packet `start` on, keeping its timestamps from 0: what cutting without re-encoding does."""
+    """Stream copy from packet `start` on, keeping its timestamps from 0: what cutting without
+    re-encoding does."""
     with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
         theirs = reader.streams.video[0]
         ours = writer.add_stream_from_template(theirs)

@@ -1,4 +1,5 @@
-"""Puts coded_videos.py, the clips that these tests write, on the import path of every folder below."""
+"""Puts coded_videos.py, the clips that these tests write, on the import path of every folder
+below."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,7 +12,8 @@ from octvideo.data.storage.http import close_connections
 
 @pytest.fixture
 def serve(repo, monkeypatch) -> Iterator[Callable[..., Any]]:
-    """serve(folder, latency=..., fault=...): a server of this folder on loopback; see benchmarks/range_server.py."""
+    """serve(folder, latency=..., fault=...): a server of this folder on loopback; see
+    benchmarks/range_server.py."""
     monkeypatch.syspath_prepend(str(repo / "benchmarks"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     from range_server import RangeServer

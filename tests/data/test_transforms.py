@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from octvideo.data.transforms import (
-    centre_crop,
+    center_crop,
     color_jitter,
     normalize,
     random_crop,
@@ -45,10 +45,11 @@ def test_the_short_side_is_resized_as_floats_would_be(clip):
 
 @pytest.mark.parametrize(("short_side", "size"), [(61, 61), (40, 33), (64, 64), (16, 80), (61, 1)])
 def test_a_crop_of_any_size_comes_out(clip, short_side, size):
-    """Larger than the short side asked for, or than the video, included: then the video is enlarged."""
+    """Larger than the short side asked for, or than the video, included: then the video is
+    enlarged."""
     draw = random.Random(0).random
 
-    assert centre_crop(clip, short_side, size).shape == (3, 4, size, size)
+    assert center_crop(clip, short_side, size).shape == (3, 4, size, size)
     assert random_crop(
         clip, (short_side, short_side + 9), size, draw, inverse_uniform=True
     ).shape == (3, 4, size, size)
@@ -74,8 +75,8 @@ def test_color_jitter_is_brightness_then_contrast_then_saturation(clip):
     expected = clip.float() * 1.2
     mean = (expected * luma).sum(0).mean()
     expected = (expected - mean) * 0.8 + mean
-    grey = (expected * luma).sum(0, keepdim=True)
-    expected = ((expected - grey) * 1.4 + grey).clamp(0, 255)
+    gray = (expected * luma).sum(0, keepdim=True)
+    expected = ((expected - gray) * 1.4 + gray).clamp(0, 255)
     assert (jittered.float() - expected).abs().max() <= 0.51
 
 

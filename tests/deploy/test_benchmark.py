@@ -93,7 +93,8 @@ def _measured(alpha: float, ratio: float, low: float, high: float) -> Measured:
 
 @pytest.mark.parametrize(("n", "left_out"), [(6, 0), (8, 0), (9, 1), (15, 3), (20, 5), (25, 7)])
 def test_the_interval_is_that_of_the_sign_test(n, left_out):
-    # The largest k with P(B(n, 1/2) <= k) of at most 2.5 %, in any table of the binomial distribution.
+    # The largest k with P(B(n, 1/2) <= k) of at most 2.5 %, in any table of the binomial
+    # distribution.
     values = [float(v) for v in range(n)]
 
     assert interval_of_median(values[::-1]) == (left_out, n - 1 - left_out)

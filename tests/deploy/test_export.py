@@ -72,7 +72,7 @@ def test_openvino_takes_the_place_of_a_network(model):
     x = torch.randn(1, 3, 4, 33, 33)
 
     fast = optimize(model, x, engine="openvino")
-    with pytest.raises(ConfigError, match="the input is 48 x 32, the network was optimised for"):
+    with pytest.raises(ConfigError, match="the input is 48 x 32, the network was optimized for"):
         fast(torch.randn(1, 3, 4, 48, 32))
 
     assert relative_difference(fast(x), model(x)) < 1e-4

@@ -30,7 +30,8 @@ NETWORKS = [
 
 
 def randomise_norms(model: nn.Module) -> nn.Module:
-    """Statistics and gammas as after training: a fresh batch norm is nearly the identity, and hides mistakes."""
+    """Statistics and gammas as after training: a fresh batch norm is nearly the identity, and hides
+    mistakes."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             nn.init.uniform_(module.running_var, 0.5, 1.5)
@@ -80,7 +81,8 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, OctConv2d, OctConv3d)
 
 
 def norms_that_read_a_convolution(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
-    """Names of the batch norms whose input is what a convolution gave, seen while the model runs."""
+    """Names of the batch norms whose input is what a convolution gave, seen while the model
+    runs."""
     written: dict[int, torch.Tensor] = {}  # held, so that no other tensor gets the same id
     found: list[str] = []
 

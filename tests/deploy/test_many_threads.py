@@ -1,4 +1,5 @@
-"""An optimized network and its recognizer belong to any number of threads, and can be sent to another process."""
+"""An optimized network and its recognizer belong to any number of threads, and can be sent to
+another process."""
 
 import pickle
 import subprocess
@@ -81,7 +82,8 @@ def test_an_optimized_network_is_pickled(engine, small):
 
 @pytest.fixture(scope="module")
 def recognizers(tiny_checkpoint):
-    """The recognizer as it is loaded, and optimized. (Engines are made without their search, which takes long.)"""
+    """The recognizer as it is loaded, and optimized. (Engines are made without their search, which
+    takes long.)"""
     plain, fast = (octvideo.load(tiny_checkpoint, device="cpu") for _ in range(2))
     fast._score = convert(fast._score, torch.rand(1, 3, 4, 32, 32))
     return {"eager": plain, "openvino": fast}

@@ -23,7 +23,8 @@ NO_MEMORY_LIMIT = Gpu("infinite bandwidth", float("inf"), {"bf16": 1.0})
 
 
 class Layer(nn.Module):
-    """1 x 1 x 1 octave convolution, BN and ReLU between two others like it, so that its inputs and outputs are maps."""
+    """1 x 1 x 1 octave convolution, BN and ReLU between two others like it, so that its inputs and
+    outputs are maps."""
 
     def __init__(self, channels: Channels, *, norm: bool) -> None:
         super().__init__()
@@ -57,7 +58,8 @@ def traffic(channels: Channels, form: str, *, norm: bool) -> int:
     [
         ("unfused", False, 4.875 / 2),
         ("unfused", True, 7.375 / 6),
-        # Pool 5/8; four convolutions 14/8; up, sum, BN and ReLU of both groups in 12/8, against 2 + 2.
+        # Pool 5/8; four convolutions 14/8; up, sum, BN and ReLU of both groups in 12/8, against 2 +
+        # 2.
         ("fused", True, 3.875 / 4),
         # The pool costs no more than its output.
         ("fused-pools", True, 3.375 / 4),
@@ -155,7 +157,8 @@ def test_a_batch_of_two_moves_each_map_twice_and_each_weight_once():
     ("alpha", "conv_ms", "other_ms"), [(0, 1.14, 2.31), (0.1, 1.11, 3.05), (0.2, 1.06, 3.45), (0.5, 0.83, 2.56)]
 )  # fmt: skip
 def test_i3d_takes_what_the_theory_says(alpha, conv_ms, other_ms):
-    """Batch 8, bf16, 500 TFLOP/s and 2.6 TB/s; the convolutions were first computed by another program."""
+    """Batch 8, bf16, 500 TFLOP/s and 2.6 TB/s; the convolutions were first computed by another
+    program."""
     card = Gpu("500 TFLOP/s, 2.6 TB/s", 2.6e12, {"bf16": 500e12})
 
     p = predict(create_model("i3d_r50", alpha=alpha), (3, 8, 224, 224), card, batch=8)

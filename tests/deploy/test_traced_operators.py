@@ -1,4 +1,5 @@
-"""The traced operators move the bytes and make the multiply-adds that a real run does, counted in another way."""
+"""The traced operators move the bytes and make the multiply-adds that a real run does, counted in
+another way."""
 
 import math
 import re
@@ -27,7 +28,8 @@ NETWORKS = [
 
 
 class BytesOfARun(TorchDispatchMode):
-    """Bytes of the tensors that enter and leave the operators of a real run; memory that is only viewed is free."""
+    """Bytes of the tensors that enter and leave the operators of a real run; memory that is only
+    viewed is free."""
 
     IGNORED = ("empty", "new_empty", "clone", "copy_", "_to_copy")
 

@@ -23,7 +23,8 @@ from octvideo.engine.liveness import Liveness
 from octvideo.errors import OctvideoError, exit_on_user_error
 
 CHILD = str(Path(tiny.__file__))
-# torch warns of collectives that go away and of gradients that the reducer must copy: neither may come from us.
+# torch warns of collectives that go away and of gradients that the reducer must copy: neither may
+# come from us.
 WARNINGS = "error::FutureWarning,error::UserWarning"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": WARNINGS}
 
@@ -102,7 +103,7 @@ def test_a_start_is_told_from_those_before_it_in_the_same_store():
 
 
 @pytest.mark.slow
-def test_two_ranks_with_synchronised_batch_norm_are_one_process(tmp_path, alone):
+def test_two_ranks_with_synchronized_batch_norm_are_one_process(tmp_path, alone):
     run(
         torchrun(
             "--standalone", "--nproc_per_node", "2", CHILD, str(tmp_path), "dropout=0", "sync=1"
@@ -264,7 +265,8 @@ def test_a_group_of_one_rank_trains_as_a_process_without_a_group(tmp_path):
 
 
 def test_an_error_that_leaves_the_processes_keeps_nothing_of_them_alive():
-    """A DistributedDataParallel that outlives its group can hang the process; an error's frames would keep it."""
+    """A DistributedDataParallel that outlives its group can hang the process; an error's frames
+    would keep it."""
     kept: list[weakref.ref[object]] = []
 
     class Wrapper:
@@ -304,7 +306,8 @@ def started(command):
     ("number", "lines"),
     [
         (signal.SIGSTOP, SILENT),
-        # Which comes first depends on the machine: gloo's error, the launcher's SIGTERM, or the silence.
+        # Which comes first depends on the machine: gloo's error, the launcher's SIGTERM, or the
+        # silence.
         (signal.SIGKILL, rf"{LOST}|{SILENT}|stopped by SIGTERM; the same command continues"),
     ],
 )

@@ -12,9 +12,9 @@ from octvideo.engine.linear import fit_linear
 def clusters():
     """40 + 40 points of three overlapping clusters in 8 dimensions of very different scales."""
     generator = np.random.default_rng(0)
-    centres, scales = generator.normal(size=(3, 8)), 10.0 ** np.arange(-3, 5)
+    centers, scales = generator.normal(size=(3, 8)), 10.0 ** np.arange(-3, 5)
     labels = generator.integers(0, 3, 80)
-    points = (centres[labels] + generator.normal(size=(80, 8))) * scales + 5 * scales
+    points = (centers[labels] + generator.normal(size=(80, 8))) * scales + 5 * scales
     return points.astype(np.float32), labels
 
 

@@ -26,8 +26,10 @@ def test_a_console_on_a_full_disk_is_said_once_and_the_log_file_has_every_line(
         logger.info("line 2")
         end_logging()
 
-    assert capsys.readouterr().err == (
-        "stdout cannot be written (No space left on device); the run goes on, and stdout.log has its lines\n"
+    assert (
+        capsys.readouterr().err
+        == "stdout cannot be written (No space left on device); the run goes on, and stdout.log has"
+        " its lines\n"
     )
     lines = (tmp_path / "stdout.log").read_text().splitlines()
     assert [line[-6:] for line in lines] == ["line 0", "line 1", "line 2"]

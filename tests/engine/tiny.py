@@ -1,9 +1,10 @@
 """A training run small enough to be killed fifty times: stub network, stub loader, real Trainer.
 
-As a program, `python tiny.py OUTPUT_DIR [key=value ...]`, also under torchrun. Keys: those of TrainOptions, dropout,
-sync (batch norm), seconds (per batch), silence (of a lost rank), fail_rank and fail_at (a DataError), hang_rank and
-hang_at (a file that is read for ever), die_once (SIGKILL of rank 1 at a batch), stop_rank and stop_in (SIGSTOP when it
-calls this function of `octvideo.engine.distributed`).
+As a program, `python tiny.py OUTPUT_DIR [key=value ...]`, also under torchrun. Keys: those of
+TrainOptions, dropout, sync (batch norm), seconds (per batch), silence (of a lost rank), fail_rank
+and fail_at (a DataError), hang_rank and hang_at (a file that is read for ever), die_once (SIGKILL
+of rank 1 at a batch), stop_rank and stop_in (SIGSTOP when it calls this function of
+`octvideo.engine.distributed`).
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from octvideo.data.reading import reading, stuck_here
 from octvideo.engine import distributed, liveness
 from octvideo.engine.distributed import Processes, backend_of, processes
 from octvideo.engine.log import setup_logging
-from octvideo.engine.training.adapt import synchronise_batch_norm
+from octvideo.engine.training.adapt import synchronize_batch_norm
 from octvideo.engine.training.losses import make_loss
 from octvideo.engine.training.optim import Schedule, make_optimizer
 from octvideo.engine.training.rng import seed_all
@@ -61,7 +62,8 @@ def sample(epoch: int, index: int, shape: tuple[int, ...] = (3, 2, 6, 6)) -> Ten
 
 
 class TinyLoader:
-    """Global batches are the same for any world_size; `fail_at` batch of epoch 1 gives up with a DataError."""
+    """Global batches are the same for any world_size; `fail_at` batch of epoch 1 gives up with a
+    DataError."""
 
     def __init__(
         self,
@@ -215,7 +217,7 @@ def main(output_dir: str, *settings: str) -> None:
         seed_all(7)
         model = TinyNet(values.get("dropout", 0.2))
         if values.get("sync"):
-            synchronise_batch_norm(model, procs.device)
+            synchronize_batch_norm(model, procs.device)
         summary = make_trainer(
             output_dir, model=model, loader=loader, procs=procs, **options
         ).train()

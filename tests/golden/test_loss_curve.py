@@ -1,6 +1,8 @@
-"""Twenty training steps with a fixed seed give the losses that they always gave: a refactoring changed nothing.
+"""Twenty training steps with a fixed seed give the losses that they always gave: a refactoring
+changed nothing.
 
-`python tests/golden/test_loss_curve.py` writes the curve anew; do so only when training is meant to change.
+`python tests/golden/test_loss_curve.py` writes the curve anew; do so only when training is meant to
+change.
 """
 
 import json
@@ -13,7 +15,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "engine"))
 import tiny
 
-# Written by this program on the CPU with torch 2.13, one thread: mean loss and gradient norm of each step.
+# Written by this program on the CPU with torch 2.13, one thread: mean loss and gradient norm of
+# each step.
 CURVE = Path(__file__).with_name("tiny_loss_curve.json")
 
 

@@ -14,9 +14,11 @@ from octvideo.layers import fused
 
 @pytest.fixture(scope="module")
 def kernels() -> Iterator[SimpleNamespace]:
-    """The modules of octvideo.layers.triton by name, whose kernels Triton's interpreter runs on the CPU.
+    """The modules of octvideo.layers.triton by name, whose kernels Triton's interpreter runs on the
+    CPU.
 
-    They leave with the tests of the file: a later test finds a CPU that has no kernels, as users do.
+    They leave with the tests of the file: a later test finds a CPU that has no kernels, as users
+    do.
     """
     if find_spec("triton") is None:
         pytest.skip("no Triton")

@@ -1,4 +1,5 @@
-"""Layers and networks that compute in fused passes, in Triton's interpreter, against the plain ones."""
+"""Layers and networks that compute in fused passes, in Triton's interpreter, against the plain
+ones."""
 
 import copy
 import itertools
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from octvideo.deploy.fold import fold_batch_norm
-from octvideo.engine.training.adapt import freeze_batch_norm, synchronise_batch_norm
+from octvideo.engine.training.adapt import freeze_batch_norm, synchronize_batch_norm
 from octvideo.layers import Channels, OctConv3d, OctTensor, channels_last, fused
 from octvideo.layers.fused import conv_norm_act, covers, fuse
 from octvideo.models.blocks import BlockStyle, ConvNorm
@@ -44,7 +45,8 @@ def groups_of(*pairs):
 
 
 def outcome(module, x, residual=None, *, seed=1, **options):
-    """Outputs of a module, its gradients for inputs, residual and parameters, and its buffers after the step."""
+    """Outputs of a module, its gradients for inputs, residual and parameters, and its buffers after
+    the step."""
     y = module(x, residual=residual, **options) if residual else module(x, **options)
     ys, leaves = groups_of(y), groups_of(x, residual)
     generator = torch.Generator().manual_seed(seed)
@@ -109,7 +111,8 @@ def test_weights_in_channels_last_give_the_same(calls):
 
 
 class Chain(nn.Module):
-    """Layers in a row, whose low and pooled maps lie side by side; the first is also the residual of the last."""
+    """Layers in a row, whose low and pooled maps lie side by side; the first is also the residual
+    of the last."""
 
     def __init__(self):
         super().__init__()
@@ -274,7 +277,7 @@ def test_frozen_batch_norms_stand_still(kernels):
 
 def test_synchronized_batch_norms_are_left_to_themselves(calls):
     layer, x = fuse(make_layer()), random_pair(WIDE)
-    synchronise_batch_norm(layer, torch.device("cpu"))
+    synchronize_batch_norm(layer, torch.device("cpu"))
 
     assert conv_norm_act(layer.conv, layer.bn, x, None, False, layer.fused) is None
 

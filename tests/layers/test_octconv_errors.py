@@ -13,7 +13,10 @@ from octvideo.layers import Channels, OctConv2d, OctConv3d
         (lambda: OctConv3d(8, 8, 3, alpha=(0.5, -0.5)), r"alpha is -0.5"),
         (
             lambda: OctConv2d(12, 12, 1, groups=4, alpha=(0.5, 0.5)),
-            "got groups=4 for 6\\+6 -> 6\\+6 channels; groups must divide every branch: choose another alpha",
+            (
+                "got groups=4 for 6\\+6 -> 6\\+6 channels; groups must divide every branch: choose"
+                " another alpha"
+            ),
         ),
         (lambda: OctConv2d(8, 9, 1, groups=2), "groups=2 for 8 -> 9 channels"),
         (

@@ -65,7 +65,8 @@ def test_padding_same_keeps_the_size(alpha, kernel, dilation):
 
 
 def test_a_dilated_pair_sees_as_far_as_its_kernels_reach():
-    """One bright pixel of the low group reaches two pixels of the low output at dilation 2, and no others."""
+    """One bright pixel of the low group reaches two pixels of the low output at dilation 2, and no
+    others."""
     conv = OctConv2d(4, 4, 3, padding="same", dilation=2, alpha=0.5, bias=False)
     low = torch.zeros(1, 2, 9, 9)
     low[..., 4, 4] = 1

@@ -1,4 +1,5 @@
-"""Against what the official MXNet code (facebookresearch/OctConv, gluon layer) computed, odd sizes included."""
+"""Against what the official MXNet code (facebookresearch/OctConv, gluon layer) computed, odd sizes
+included."""
 
 import json
 from pathlib import Path

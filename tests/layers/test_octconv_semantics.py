@@ -1,4 +1,5 @@
-"""What an octave convolution is: the equation of the paper, path by path, and what follows from it."""
+"""What an octave convolution is: the equation of the paper, path by path, and what follows from
+it."""
 
 import itertools
 
@@ -22,7 +23,8 @@ def random_pair(
     return OctTensor(torch.randn(2, channels.high, *size, dtype=dtype), low)
 
 
-# --- A slow oracle: numpy, float64, one loop per kernel tap, every path written out from the paper's equation
+# --- A slow oracle: numpy, float64, one loop per kernel tap, every path written out from the
+# paper's equation
 
 
 def slow_conv(x: np.ndarray, conv: nn.Conv3d, stride: tuple[int, int, int]) -> np.ndarray:
@@ -135,7 +137,8 @@ def test_features_constant_in_space_convolve_as_if_undivided(alpha, kernel):
     undivided = F.conv3d(
         over_time.expand(-1, -1, -1, 12, 12), block_matrix(conv), bias, padding=conv.padding
     )
-    # The zeros around a map lie at twice the distance in the low group: compare where neither group sees them.
+    # The zeros around a map lie at twice the distance in the low group: compare where neither group
+    # sees them.
     torch.testing.assert_close(y.high[..., 2:-2, 2:-2], undivided[:, :width, :, 2:-2, 2:-2])
     torch.testing.assert_close(y.low[..., 1:-1, 1:-1], undivided[:, width:, :, 2:-2:2, 2:-2:2])
 
@@ -184,7 +187,7 @@ def test_alpha_zero_is_exactly_a_plain_convolution(stride, kernel, groups):
         assert torch.equal(a, b)
 
 
-def test_alpha_zero_is_initialised_as_a_plain_convolution():
+def test_alpha_zero_is_initialized_as_a_plain_convolution():
     torch.manual_seed(3)
     octave = OctConv3d(8, 8, 3)
     torch.manual_seed(3)
@@ -263,7 +266,7 @@ def test_addition_and_map_act_on_each_group():
     assert (OctTensor(a.high) + OctTensor(b.high)).low is None
 
 
-def test_batch_norm_normalises_each_group_and_has_the_parameters_of_one():
+def test_batch_norm_normalizes_each_group_and_has_the_parameters_of_one():
     norm = OctBatchNorm3d(Channels(5, 3), eps=1e-3)
 
     y = norm(random_pair(Channels(5, 3), (2, 4, 4)))

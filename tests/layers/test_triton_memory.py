@@ -1,4 +1,5 @@
-"""What the kernels are told about memory: steps between positions, taps of a kernel, sizes of tiles."""
+"""What the kernels are told about memory: steps between positions, taps of a kernel, sizes of
+tiles."""
 
 import pytest
 import torch

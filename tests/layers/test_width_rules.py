@@ -1,4 +1,5 @@
-"""How widths are divided. Golden widths are those that meet the FLOPs printed in the paper's Table 6."""
+"""How widths are divided. Golden widths are those that meet the FLOPs printed in the paper's Table
+6."""
 
 import pytest
 from hypothesis import given

@@ -7,9 +7,11 @@ from octvideo.deploy.pytorchvideo import import_pytorchvideo
 
 
 def reference(name: str, num_classes: int = 400, width: int = 64) -> nn.Module:
-    """c2d_r50, i3d_r50, slow_r50 of the hub; slowfast_r50 in its 4x16 form (32 frames, every 8th slow).
+    """c2d_r50, i3d_r50, slow_r50 of the hub; slowfast_r50 in its 4x16 form (32 frames, every 8th
+    slow).
 
-    The hub's heads pool the windows of 224 px; here they pool what there is, which is the same function at 224.
+    The hub's heads pool the windows of 224 px; here they pool what there is, which is the same
+    function at 224.
     """
     if name == "slowfast_r50":
         model = import_pytorchvideo("slowfast").create_slowfast(
@@ -27,7 +29,8 @@ def reference(name: str, num_classes: int = 400, width: int = 64) -> nn.Module:
 
 
 def randomise(model: nn.Module) -> nn.Module:
-    """Every batch norm with statistics and an affine map of its own, and no gamma near zero; in evaluation mode."""
+    """Every batch norm with statistics and an affine map of its own, and no gamma near zero; in
+    evaluation mode."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm3d):
             nn.init.uniform_(module.running_mean, -0.2, 0.2)

@@ -1,4 +1,5 @@
-"""Image networks: sizes of the paper, where the pair begins and ends, any input, and what they share with video."""
+"""Image networks: sizes of the paper, where the pair begins and ends, any input, and what they
+share with video."""
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from octvideo.models.registry import MODELS
 
 IMAGE_MODELS = [name for name in list_models() if issubclass(MODELS[name].options, ImageOptions)]
 
-# Parameters in millions, multiply-adds in G of convolutions and linear layers at 224 px, as counted from the official
-# definitions (design facts, section 2; the paper's Tables 2-5 print them rounded).
+# Parameters in millions, multiply-adds in G of convolutions and linear layers at 224 px, as counted
+# from the official definitions (design facts, section 2; the paper's Tables 2-5 print them
+# rounded).
 RESNET_50_MACS = {0: 4.089, 0.125: 3.565, 0.25: 3.104, 0.5: 2.367, 0.75: 1.880}
 RESNEXT_50 = {"stem": "deep8", "stem_pool": "conv"}
 SIZES = [

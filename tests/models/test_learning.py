@@ -20,7 +20,8 @@ def make(name: str, alpha: float) -> nn.Module:
 
 
 def train(model: nn.Module, steps: int, lr: float) -> tuple[list[float], float]:
-    """The loss before each step of SGD on the same eight clips, and the top-1 that is reached on them."""
+    """The loss before each step of SGD on the same eight clips, and the top-1 that is reached on
+    them."""
     clips, labels = torch.randn(8, 3, 8, 32, 32), torch.arange(8) % 4
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True)
     losses = []
@@ -44,7 +45,8 @@ def test_every_family_learns_eight_clips_by_heart(name, alpha):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_twenty_steps_go_as_they_went(name):
-    """The curves in tests/golden come from this code (`python tests/models/test_learning.py` writes them anew)."""
+    """The curves in tests/golden come from this code (`python tests/models/test_learning.py` writes
+    them anew)."""
     torch.manual_seed(7)
 
     losses, _ = train(make(name, 0.25), 20, lr=0.01)

@@ -1,4 +1,5 @@
-"""A family of networks from outside the package: one class, one options class, one row, and everything serves it."""
+"""A family of networks from outside the package: one class, one options class, one row, and
+everything serves it."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,5 @@
-"""With the same weights, our vanilla networks are pytorchvideo's: after every stage and in the logits."""
+"""With the same weights, our vanilla networks are pytorchvideo's: after every stage and in the
+logits."""
 
 from typing import Any
 
@@ -11,7 +12,8 @@ from octvideo import create_model
 from octvideo.layers import OctTensor
 from octvideo.weights import load_weights
 
-# Our stages in the order of pytorchvideo's blocks; SlowFast's blocks end with a fusion, ours begin with it.
+# Our stages in the order of pytorchvideo's blocks; SlowFast's blocks end with a fusion, ours begin
+# with it.
 SINGLE = ("stem", "res2", "pool2", "res3", "res4", "res5")
 SLOW = ("stem", "res2", "res3", "res4", "res5")
 

@@ -1,4 +1,5 @@
-"""Whole networks inside torch's machinery: compiled, exported, distributed, checkpointed, in bfloat16."""
+"""Whole networks inside torch's machinery: compiled, exported, distributed, checkpointed, in
+bfloat16."""
 
 import gc
 import multiprocessing
@@ -17,7 +18,8 @@ FAMILIES = ("c2d_r26", "i3d_nln_r26", "slowfast_r26")
 
 
 def awake(name: str, **options: Any) -> nn.Module:
-    """A narrow octave network in evaluation mode whose residual branches and attention do something."""
+    """A narrow octave network in evaluation mode whose residual branches and attention do
+    something."""
     torch.manual_seed(0)
     width = 32 if name.startswith("slowfast") else 16
     model = create_model(
@@ -153,7 +155,8 @@ def test_two_processes_have_the_gradients_of_one_with_both_halves(tmp_path: Path
             )
 
 
-# DDP's buckets have the strides of the parameters; 2D kernels give gradients of 1x1x1 weights in channels-last.
+# DDP's buckets have the strides of the parameters; 2D kernels give gradients of 1x1x1 weights in
+# channels-last.
 @pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")
 @pytest.mark.usefixtures("group_of_one")
 def test_one_process_in_ddp_has_the_gradients_of_the_model_itself():

@@ -1,4 +1,5 @@
-"""What holds of every video network, vanilla and octave. Narrow networks of depth 26; counts on the meta device."""
+"""What holds of every video network, vanilla and octave. Narrow networks of depth 26; counts on the
+meta device."""
 
 import itertools
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ FRAMES = {"c2d": 4, "i3d": 4, "slow": 4, "slowfast": 16}
 
 
 def narrow(name: str, **options: Any) -> nn.Module:
-    """16 channels (SlowFast 32, whose fast pathway has an eighth), 5 classes, in evaluation mode."""
+    """16 channels (SlowFast 32, whose fast pathway has an eighth), 5 classes, in evaluation
+    mode."""
     width = 32 if name.startswith("slowfast") else 16
     return create_model(name, **{"num_classes": 5, "width_per_group": width, **options}).eval()
 
@@ -55,7 +57,8 @@ def test_parameters_are_the_published_ones(name, millions):
     assert num_parameters(on_meta(name)) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
-# Five blocks; counted with batch norm. Vanilla 7.35 M, on the high group 6.04 M, high to low 3.34 M.
+# Five blocks; counted with batch norm. Vanilla 7.35 M, on the high group 6.04 M, high to low 3.34
+# M.
 @pytest.mark.parametrize(
     ("alpha", "nonlocal_on", "millions"),
     [(0.0, "high", 7.35), (0.1, "high", 6.04), (0.1, "cross", 3.34)],

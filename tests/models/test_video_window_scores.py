@@ -1,4 +1,5 @@
-"""`window_scores`, PySlowFast's test head: a window of the training crop's map slides, softmax, then mean."""
+"""`window_scores`, PySlowFast's test head: a window of the training crop's map slides, softmax,
+then mean."""
 
 import pytest
 import torch

@@ -1,4 +1,5 @@
-"""Small networks in the manner of common image and video networks; written here, for these tests."""
+"""Small networks in the manner of common image and video networks; written here, for these
+tests."""
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +119,8 @@ class EfficientNet(nn.Module):
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise 7x7, then layer norm and linear layers over the channels behind, scaled by gamma."""
+    """Depthwise 7x7, then layer norm and linear layers over the channels behind, scaled by
+    gamma."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -204,7 +206,8 @@ class DenseBlocks(nn.Module):
 
 
 class Separable3d(nn.Module):
-    """1x3x3 and 3x1x1 by turns, a slice of time, a dilation and a sum of branches: an R(2+1)D in small."""
+    """1x3x3 and 3x1x1 by turns, a slice of time, a dilation and a sum of branches: an R(2+1)D in
+    small."""
 
     def __init__(self) -> None:
         super().__init__()

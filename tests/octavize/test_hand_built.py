@@ -1,4 +1,5 @@
-"""The octave networks of this package, built by hand, are what octavize makes of the vanilla ones."""
+"""The octave networks of this package, built by hand, are what octavize makes of the vanilla
+ones."""
 
 import pytest
 import torch
@@ -82,7 +83,8 @@ def test_it_has_their_names_costs_and_outputs(name, alpha, shape, options, argum
 
 
 def test_the_default_arguments_make_the_papers_i3d():
-    """Oct-I3D-50 at alpha 0.1, full size: 25.6 G multiply-adds, and nothing but an example was given."""
+    """Oct-I3D-50 at alpha 0.1, full size: 25.6 G multiply-adds, and nothing but an example was
+    given."""
     with torch.device("meta"):
         vanilla, by_hand = create_model("i3d_r50"), create_model("i3d_r50", alpha=0.1)
         report = octavize(vanilla, 0.1, torch.empty(1, 3, 8, 224, 224)).octave_report

@@ -19,7 +19,8 @@ IMAGE = torch.rand(2, 3, 32, 32)
 
 @pytest.fixture(params=["graph", "class"])
 def octave(request) -> nn.Module:
-    """A network of somebody else, which becomes a graph, and one of this package, which keeps its class."""
+    """A network of somebody else, which becomes a graph, and one of this package, which keeps its
+    class."""
     if request.param == "graph":
         return octavize(ResNet().eval(), 0.5, IMAGE)
     return octavize(create_model("resnet20_cifar").eval(), 0.5, IMAGE)

@@ -1,4 +1,5 @@
-"""Any network with its weights: the vanilla one at alpha 0, an exact one on inputs without detail."""
+"""Any network with its weights: the vanilla one at alpha 0, an exact one on inputs without
+detail."""
 
 import copy
 
@@ -128,7 +129,8 @@ class Pointwise(nn.Module):
 @pytest.mark.parametrize("weights", ["sorted", "as_is"])
 @pytest.mark.parametrize("alpha", [0.25, 0.5])
 def test_inputs_constant_in_squares_are_computed_as_before(weights, alpha):
-    """Pooling loses nothing of them, so that every kernel, order, norm, gate and sum must be in its place."""
+    """Pooling loses nothing of them, so that every kernel, order, norm, gate and sum must be in its
+    place."""
     model = randomise(Pointwise()).eval()
     squares = F.interpolate(torch.rand(4, 3, 4, 4), scale_factor=2.0)
 
@@ -180,7 +182,8 @@ def test_a_rule_of_ones_own_gives_the_widths():
     [(None, "pool", (2, 2)), ("pool", "pool", (1, 1)), ("stride", "stride", (2, 2))],
 )
 def test_strides_are_pooled_where_asked(downsample, octave, other):
-    """In octave convolutions; with "pool" also in those of the stages that are left alone, but not in the stem."""
+    """In octave convolutions; with "pool" also in those of the stages that are left alone, but not
+    in the stem."""
     model, x = make("resnet")
 
     network = octavize(model, 0.5, x, exclude=["layer2.0.conv1"], downsample=downsample)

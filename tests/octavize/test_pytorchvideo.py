@@ -1,4 +1,5 @@
-"""pytorchvideo's networks: exact at alpha 0, octave above, from a config to a recognizer and an exported file."""
+"""pytorchvideo's networks: exact at alpha 0, octave above, from a config to a recognizer and an
+exported file."""
 
 import logging
 
@@ -55,7 +56,8 @@ def test_every_network_is_exact_at_alpha_zero_and_octave_above(name):
     "kind", ["x3d", "acoustic", pytest.param("slowfast", marks=pytest.mark.slow)]
 )
 def test_networks_as_pytorchvideo_builds_them(kind):
-    """Several inputs in a list, strides of one dimension, heads with a softmax and a pool of one size."""
+    """Several inputs in a list, strides of one dimension, heads with a softmax and a pool of one
+    size."""
     if kind == "x3d":
         model = import_pytorchvideo("x3d").create_x3d(
             input_clip_length=4,
@@ -106,7 +108,8 @@ def test_only_the_slow_pathway_where_asked():
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("alpha", [0.0, 0.25])
 def test_they_learn_demo_clips_as_their_vanilla_forms_do(name, alpha):
-    """Moves left and right, up and down: two pairs of classes that are each other in reversed time."""
+    """Moves left and right, up and down: two pairs of classes that are each other in reversed
+    time."""
     labels = torch.arange(12) % 4
     frames = [torch.from_numpy(make_clip(int(label), i)) for i, label in enumerate(labels)]
     spread = [
@@ -124,7 +127,10 @@ def test_they_learn_demo_clips_as_their_vanilla_forms_do(name, alpha):
 
 @pytest.mark.parametrize("arch", ["x3d_xs", "ptv:x3d_xs"])
 def test_a_config_describes_one(arch, repo):
-    settings = f"MODEL.ARCH={arch} MODEL.NUM_CLASSES=4 OCTCONV.ALPHA=0.25 DATA.NUM_FRAMES=4 DATA.TRAIN_CROP_SIZE=64"
+    settings = (
+        f"MODEL.ARCH={arch} MODEL.NUM_CLASSES=4 OCTCONV.ALPHA=0.25 DATA.NUM_FRAMES=4"
+        " DATA.TRAIN_CROP_SIZE=64"
+    )
     cfg = load_config(repo / "configs/kinetics400/i3d.yaml", settings.split())
 
     model = build_model(cfg)
@@ -227,7 +233,10 @@ def test_a_config_trains_from_vanilla_weights(vanilla, repo, caplog, monkeypatch
     settings = [
         *("MODEL.ARCH=x3d_xs", "MODEL.NUM_CLASSES=3", "OCTCONV.ALPHA=0.25", "DATA.NUM_FRAMES=4"),
         *("DATA.TRAIN_CROP_SIZE=64", f"TRAIN.CHECKPOINT_FILE_PATH={path}"),
-        'MODEL.OPTIONS=["low_channels=smoothest", "builder_options={width_factor: 1.0, depth_factor: 1.0}"]',
+        (
+            'MODEL.OPTIONS=["low_channels=smoothest", "builder_options={width_factor: 1.0,'
+            ' depth_factor: 1.0}"]'
+        ),
     ]
     cfg = load_config(repo / "configs/kinetics400/i3d.yaml", settings)
     model = build_model(cfg)

@@ -1,4 +1,5 @@
-"""What the trace answers from the example, what it keeps as a check, and what stays one opaque call."""
+"""What the trace answers from the example, what it keeps as a check, and what stays one opaque
+call."""
 
 import pytest
 import torch

@@ -7,16 +7,17 @@ from html import unescape
 import numpy as np
 import pytest
 
-from octvideo.engine.evaluation.frame_order import ORDERS, summarise_orders
-from octvideo.engine.evaluation.results import Evaluation, summarise, write_results
+from octvideo.engine.evaluation.frame_order import ORDERS, summarize_orders
+from octvideo.engine.evaluation.results import Evaluation, summarize, write_results
 from octvideo.report import write_report
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars --virtual-time-budget=3000"
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
+    " --disable-background-networking --disable-component-update --disable-sync --hide-scrollbars"
+    " --virtual-time-budget=3000"
 )
 
 # Appended to a copy of the page: tells the page around it, as JSON, what the browser made of it.
@@ -35,7 +36,7 @@ AROUND = """<pre></pre><script>addEventListener("message", (event) => {{
 
 
 def finished_evaluation(
-    folder, num_classes, *, num_videos=40, unread=(), multi_label=False, labelled=True
+    folder, num_classes, *, num_videos=40, unread=(), multi_label=False, labeled=True
 ):
     """The files of an evaluation with random scores; class 0 has a name that is hostile to HTML."""
     generator = np.random.default_rng(0)
@@ -44,13 +45,13 @@ def finished_evaluation(
     names = ["<b>&\"'</b>", *(f"class number {i}" for i in range(1, num_classes))]
     evaluation = Evaluation(
         paths=[f"videos/{i}.mp4" for i in range(num_videos)],
-        labels=[(i % num_classes,) if labelled else () for i in range(num_videos)],
+        labels=[(i % num_classes,) if labeled else () for i in range(num_videos)],
         scores={"1x1": scores[::-1], "10x1": scores, "10x3": scores},
         problems=dict.fromkeys(unread, "moov atom not found"),
         multi_label=multi_label,
     )
     write_results(
-        folder, evaluation, summarise(evaluation, names, {"views": "10x3", "view_chunk": 10})
+        folder, evaluation, summarize(evaluation, names, {"views": "10x3", "view_chunk": 10})
     )
 
 
@@ -137,7 +138,7 @@ def test_the_order_of_frames_has_a_section_where_it_was_measured(tmp_path):
     finished_evaluation(tmp_path, 6)
     without = text_of(tmp_path)
     right = {name: np.arange(40) < 30 - 8 * i for i, name in enumerate(ORDERS)}
-    change_results(tmp_path, frame_order=summarise_orders(right))
+    change_results(tmp_path, frame_order=summarize_orders(right))
 
     page = text_of(tmp_path)
 
@@ -214,7 +215,7 @@ def test_training_curves_come_from_what_can_be_read_of_the_log(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"multi_label": True}, "mean average precision"), ({"labelled": False}, "without labels")],
+    [({"multi_label": True}, "mean average precision"), ({"labeled": False}, "without labels")],
 )
 def test_other_kinds_of_lists_have_a_page_too(tmp_path, options, words):
     finished_evaluation(tmp_path, 6, **options)

@@ -26,7 +26,8 @@ TINY = {
 
 @pytest.fixture(autouse=True)
 def _offline_and_one_core(monkeypatch, tmp_path):
-    """No test asks the net, nor finds what lies in a developer's cache; runs go to a folder of their own."""
+    """No test asks the net, nor finds what lies in a developer's cache; runs go to a folder of
+    their own."""
     monkeypatch.setenv("OCTVIDEO_OFFLINE", "1")
     monkeypatch.setenv("OCTVIDEO_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("octvideo.engine.threads.available_cores", lambda: 1)
@@ -37,7 +38,8 @@ def _offline_and_one_core(monkeypatch, tmp_path):
 
 @pytest.fixture
 def write_clips() -> Callable[..., None]:
-    """write_clips(folder, count, brightness): clips of noise around a brightness, which tells the classes apart."""
+    """write_clips(folder, count, brightness): clips of noise around a brightness, which tells the
+    classes apart."""
 
     def write(folder: Path, count: int, brightness: int, length: int = 12) -> None:
         for i in range(count):

@@ -1,4 +1,5 @@
-"""`octvideo.fit`, `octvideo.evaluate` and `octvideo train FOLDER`: from a folder to a network that names videos."""
+"""`octvideo.fit`, `octvideo.evaluate` and `octvideo train FOLDER`: from a folder to a network that
+names videos."""
 
 import json
 import multiprocessing

@@ -183,12 +183,12 @@ def test_the_command_trains_tests_and_writes_the_table(tmp_path, capsys, monkeyp
             "".join(f"{i}.mp4 {i % 2}\n" for i in range(4))
         )
     (tmp_path / "mine.yaml").write_text(
-        "MODEL: {ARCH: i3d, NUM_CLASSES: 2}\nRESNET: {DEPTH: 26, WIDTH_PER_GROUP: 8}\n"
-        "DATA: {NUM_FRAMES: 4, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES: [32, 40], TRAIN_CROP_SIZE: 32, "
-        f"TEST_CROP_SIZE: 32, PATH_TO_DATA_DIR: {tmp_path / 'data'}}}\n"
-        "TRAIN: {BATCH_SIZE: 2}\nSOLVER: {BASE_LR: 0.01, MAX_EPOCH: 1}\n"
-        "TEST: {NUM_ENSEMBLE_VIEWS: 2, NUM_SPATIAL_CROPS: 1}\nDATA_LOADER: {NUM_WORKERS: 0}\n"
-        "TENSORBOARD: {ENABLE: false}\n"
+        "MODEL: {ARCH: i3d, NUM_CLASSES: 2}\nRESNET: {DEPTH: 26, WIDTH_PER_GROUP: 8}\nDATA:"
+        " {NUM_FRAMES: 4, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES: [32, 40], TRAIN_CROP_SIZE: 32,"
+        f" TEST_CROP_SIZE: 32, PATH_TO_DATA_DIR: {tmp_path / 'data'}}}\nTRAIN: {{BATCH_SIZE:"
+        " 2}\nSOLVER: {BASE_LR: 0.01, MAX_EPOCH: 1}\nTEST: {NUM_ENSEMBLE_VIEWS: 2,"
+        " NUM_SPATIAL_CROPS: 1}\nDATA_LOADER: {NUM_WORKERS: 0}\nTENSORBOARD: {ENABLE:"
+        " false}\n"
     )
     words = ["sweep", "--cfg", str(tmp_path / "mine.yaml"), "OCTCONV.ALPHA=0,.5"]
 

@@ -23,7 +23,8 @@ class Finished(NamedTuple):
 
 @pytest.fixture
 def run_tool(repo: Path, monkeypatch, capsys) -> Callable[..., Finished]:
-    """run_tool("make_lists", "folders", path, ...): `python tools/make_lists.py folders path ...` in this process."""
+    """run_tool("make_lists", "folders", path, ...): `python tools/make_lists.py folders path ...`
+    in this process."""
 
     def run(tool: str, *arguments: object) -> Finished:
         path = str(repo / "tools" / f"{tool}.py")

@@ -35,7 +35,7 @@ def test_a_video_is_named_on_the_console(run_tool, tiny_checkpoint, video):
 
 
 @pytest.mark.slow
-def test_an_optimised_network_names_the_same(run_tool, tiny_checkpoint, video):
+def test_an_optimized_network_names_the_same(run_tool, tiny_checkpoint, video):
     plain, fast = (
         run_tool(
             "demo_net", "--checkpoint", tiny_checkpoint, "--video", video, "--views", "1x1", *option
@@ -82,7 +82,7 @@ def test_a_folder_gives_a_csv_and_features_and_survives_a_bad_file(
 def test_the_video_comes_back_with_its_classes_drawn_and_its_sound(
     run_tool, tiny_checkpoint, tmp_path
 ):
-    video, with_sound, output = (tmp_path / f"{name}.mp4" for name in ("grey", "sound", "named"))
+    video, with_sound, output = (tmp_path / f"{name}.mp4" for name in ("gray", "sound", "named"))
     write_video(video, np.full((45, 48, 64, 3), 128, np.uint8), fps=15)
     _add_tone(video, with_sound)
 

@@ -1,6 +1,8 @@
-"""Every command that README and docs show runs: as it stands, on stand-ins for the files it names, shortened.
+"""Every command that README and docs show runs: as it stands, on stand-ins for the files it names,
+shortened.
 
-A block (commands on neighbouring lines) runs from top to bottom in a folder of its own, as a reader would run it.
+A block (commands on neighboring lines) runs from top to bottom in a folder of its own, as a reader
+would run it.
 """
 
 import json
@@ -34,16 +36,28 @@ PAGES = [
 
 NOT_RUN = {
     "make demo": "CI runs it",
-    "octvideo fetch kinetics400 --split val train --out kinetics400 --shards": "a server of its own",
-    "octvideo train --cfg kinetics400/oct_i3d DATA.LIST_FORMAT=shards DATA.PATH_TO_DATA_DIR=kinetics400": "after it",
+    "octvideo fetch kinetics400 --split val train --out kinetics400 --shards": (
+        "a server of its own"
+    ),
+    "octvideo train --cfg kinetics400/oct_i3d DATA.LIST_FORMAT=shards DATA.PATH_TO_DATA_DIR=kinetics400": (
+        "after it"
+    ),
     "make test": "runs this file",
     "pip install -r requirements.txt && pip install --no-deps -e .": "the Makefile installs so",
-    "python tools/complexity.py --paper": "half a minute; tests/test_complexity.py goes through its rows",
-    "python tools/complexity.py --octavize x3d_m ptv:i3d_r50 resnet50": "some minutes; tests/octavize/test_tool.py",
+    "python tools/complexity.py --paper": (
+        "half a minute; tests/test_complexity.py goes through its rows"
+    ),
+    "python tools/complexity.py --octavize x3d_m ptv:i3d_r50 resnet50": (
+        "some minutes; tests/octavize/test_tool.py"
+    ),
     "pip install 'octvideo[serve]'": "the Makefile installs so",
     "octvideo serve --checkpoint best.pyth --optimize --port 8000": "goes on; tests/serve",
-    "octvideo predict --checkpoint best.pyth --live rtsp://camera/stream": "goes on; tests/data/video/test_live.py",
-    "octvideo predict --checkpoint best.pyth --live 0 --events --on 0.6 --off 0.4": "needs a camera",
+    "octvideo predict --checkpoint best.pyth --live rtsp://camera/stream": (
+        "goes on; tests/data/video/test_live.py"
+    ),
+    "octvideo predict --checkpoint best.pyth --live 0 --events --on 0.6 --off 0.4": (
+        "needs a camera"
+    ),
     "octvideo predict --checkpoint best.pyth --live recording.ts": "tests/data/video/test_live.py",
     "sbatch --nodes 8 tools/slurm.sbatch --cfg ... OUTPUT_DIR /shared/runs/a": "needs Slurm",
 }
@@ -80,7 +94,8 @@ def commands(page: Path) -> Iterator[tuple[int, str]]:
 
 
 def blocks() -> Iterator[tuple[str, list[str]]]:
-    """Where and what: commands on neighbouring lines, unless all of them have stood in a block before."""
+    """Where and what: commands on neighboring lines, unless all of them have stood in a block
+    before."""
     seen: set[str] = set()
     for page in PAGES:
         found = [(line, command) for line, command in commands(page) if command not in NOT_RUN]
@@ -106,9 +121,9 @@ BLOCKS = [
     pytest.param(
         block,
         id=where,
-        marks=[pytest.mark.slow]
-        if re.search("train_net|octvideo train|export", str(block))
-        else [],
+        marks=(
+            [pytest.mark.slow] if re.search("train_net|octvideo train|export", str(block)) else []
+        ),
     )
     for where, block in blocks()
 ]
@@ -187,7 +202,8 @@ def official_weights(tmp_path_factory) -> Path:
 def sandbox(
     tmp_path: Path, clips: list[Path], official_weights: Path, tiny_checkpoint: Path
 ) -> Path:
-    """A folder with the repository's tools and configs, and a small stand-in for every file that the docs name."""
+    """A folder with the repository's tools and configs, and a small stand-in for every file that
+    the docs name."""
 
     def put(path: str, source: Path) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -251,7 +267,8 @@ def _put_action_sets(folder: Path, clips: list[Path], put: Callable[[str, Path],
 
 
 def _put_weights(folder: Path, demo: dict[str, Any]) -> None:
-    """The demo's checkpoint; resnet50.pth, of the depth and width that SHORT sets; best.pyth, of Kinetics-400."""
+    """The demo's checkpoint; resnet50.pth, of the depth and width that SHORT sets; best.pyth, of
+    Kinetics-400."""
     demo["meta"]["model"]["crop_size"] = 64  # torch.export pools no map of 1 x 1
     demo["meta"]["preprocessing"] |= {"crop_size": 64, "short_side": 64}
     image = create_model("resnet26", width_per_group=16)

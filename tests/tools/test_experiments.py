@@ -1,4 +1,5 @@
-"""The harness of benchmarks/: its table of runs, what it skips, and its arithmetic. No network is trained."""
+"""The harness of benchmarks/: its table of runs, what it skips, and its arithmetic. No network is
+trained."""
 
 import importlib
 from dataclasses import replace
@@ -151,7 +152,8 @@ def test_a_table_has_mean_spread_and_the_difference_within_seeds(experiments, st
     # 1, 2, 3: standard deviation 1, and Student's t of two degrees of freedom is 4.303.
     assert (
         lines[3]
-        == "| Oct-I3D .5 | scratch | 2.00 |  | 51.0, 62.0, 73.0 | 62.0 ± 11.0 | +2.0 (-0 to +4) | 1.50 |"
+        == "| Oct-I3D .5 | scratch | 2.00 |  | 51.0, 62.0, 73.0 | 62.0 ± 11.0 | +2.0 (-0 to +4) |"
+        " 1.50 |"
     )
 
 

@@ -1,4 +1,5 @@
-"""tools/slurm.sbatch with stand-ins for Slurm, the driver and torchrun: what each machine would start."""
+"""tools/slurm.sbatch with stand-ins for Slurm, the driver and torchrun: what each machine would
+start."""
 
 import os
 import shutil

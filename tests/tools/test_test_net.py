@@ -82,7 +82,7 @@ def test_an_input_that_the_weights_were_not_trained_with_is_refused(run_tool, tr
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own compiler
-def test_an_optimised_network_scores_alike(run_tool, trained, tmp_path):
+def test_an_optimized_network_scores_alike(run_tool, trained, tmp_path):
     cfg, _ = trained
     run_tool("test_net", "--cfg", cfg)
     expected = np.load(tmp_path / "run" / "scores.npz", allow_pickle=False)["scores"]

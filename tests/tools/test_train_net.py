@@ -263,5 +263,6 @@ def test_kinetics_without_its_lists_says_how_to_make_them(run_tool, tmp_path, mo
     result = run_tool("train_net", "--cfg", repo / "configs" / "kinetics400" / "oct_i3d.yaml")
 
     assert error_of(result).startswith(
-        "error: data/kinetics400: there is no folder data. Make its lists with `octvideo lists`, or set DATA."
+        "error: data/kinetics400: there is no folder data. Make its lists with `octvideo lists`, or"
+        " set DATA."
     )

@@ -1,4 +1,5 @@
-"""From pictures to a video network: an Oct-ResNet trains in the video networks' engine, and its weights inflate."""
+"""From pictures to a video network: an Oct-ResNet trains in the video networks' engine, and its
+weights inflate."""
 
 import json
 import re
@@ -32,7 +33,7 @@ TENSORBOARD: {ENABLE: false}
 
 
 def paint(label: int, rng: np.random.Generator) -> Image.Image:
-    """Stripes along one of four directions, of any colours, width and place."""
+    """Stripes along one of four directions, of any colors, width and place."""
     y, x = np.mgrid[:72, :80]
     along = np.stack([x, y, x + y, x - y])[label]
     wave = 0.5 + 0.5 * np.sin(along * rng.uniform(0.3, 0.8) + rng.uniform(0, 6))
@@ -82,7 +83,7 @@ def test_an_oct_resnet_learns_and_becomes_a_video_network(
     assert set(accuracies) == {"64", "96"}
     for size in accuracies:
         assert (
-            f"centre crops of {size}: top-1 {accuracies[size]['top1_acc']:.2f} % (" in finished.out
+            f"center crops of {size}: top-1 {accuracies[size]['top1_acc']:.2f} % (" in finished.out
         )
 
     checkpoint = read_torch_file(str(run / "checkpoints" / "best.pyth"))

@@ -1,4 +1,5 @@
-"""`octvideo shard`, then training, validation and the test from shards: the run that the files give, to the byte."""
+"""`octvideo shard`, then training, validation and the test from shards: the run that the files
+give, to the byte."""
 
 import json
 from pathlib import Path

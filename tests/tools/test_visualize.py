@@ -60,9 +60,9 @@ def test_clips_draws_what_a_config_feeds_its_network(run_tool, video, tmp_path):
         (data / f"{split}.csv").write_text("a clip.mp4 0\n" * 4)
     cfg = tmp_path / "mine.yaml"
     cfg.write_text(
-        f"DATA: {{PATH_TO_DATA_DIR: {data}, NUM_FRAMES: 4, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES: [40, 48], "
-        "TRAIN_CROP_SIZE: 32, TEST_CROP_SIZE: 32}\nMODEL: {ARCH: i3d, NUM_CLASSES: 3}\n"
-        "TRAIN: {BATCH_SIZE: 2}\nDATA_LOADER: {NUM_WORKERS: 0}\n"
+        f"DATA: {{PATH_TO_DATA_DIR: {data}, NUM_FRAMES: 4, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES:"
+        " [40, 48], TRAIN_CROP_SIZE: 32, TEST_CROP_SIZE: 32}\nMODEL: {ARCH: i3d, NUM_CLASSES:"
+        " 3}\nTRAIN: {BATCH_SIZE: 2}\nDATA_LOADER: {NUM_WORKERS: 0}\n"
     )
 
     (picture,) = draw(run_tool, tmp_path, "clips", "--cfg", cfg, "--count", 3).values()

@@ -1,4 +1,5 @@
-"""The official networks' oracles, and the networks of this package that should give the same logits."""
+"""The official networks' oracles, and the networks of this package that should give the same
+logits."""
 
 import importlib.util
 import json

@@ -10,7 +10,8 @@ FULL_FRAMES = slice(9, 11)  # of 20: where an I3D of depth 50 sees no padding wh
 def error_on_a_still_clip(
     model_2d: nn.Module, model_3d: nn.Module, num_frames: int, frames: slice
 ) -> float:
-    """Largest difference between the features of an image and those of the clip repeating it, over their largest.
+    """Largest difference between the features of an image and those of the clip repeating it, over
+    their largest.
 
     Of SlowFast, the features of the slow pathway.
     """

@@ -1,4 +1,4 @@
-"""Foreign image weights: recognised, renamed, and computing what they did at home."""
+"""Foreign image weights: recognized, renamed, and computing what they did at home."""
 
 import oracles
 import pytest
@@ -75,7 +75,7 @@ def same_logits(weights, model):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_torchvisions_layout_is_recognised(name, wrapped, tmp_path):
+def test_torchvisions_layout_is_recognized(name, wrapped, tmp_path):
     model = trained(name, **TINY)
     state = torchvision_names(model)
     torch.save(
@@ -95,7 +95,7 @@ def test_torchvisions_layout_is_recognised(name, wrapped, tmp_path):
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_d_li14s_octave_networks_are_recognised(prefix, tmp_path):
+def test_d_li14s_octave_networks_are_recognized(prefix, tmp_path):
     model = trained("resnet26", alpha=0.5, **TINY)
     torch.save(
         {f"{prefix}{name}": tensor for name, tensor in d_li14_names(model).items()},
@@ -159,7 +159,7 @@ def test_a_stride_at_the_first_1x1_is_taken_on_word(tmp_path):
 
 
 @pytest.mark.parametrize("name", oracles.SMALL)
-def test_official_files_are_recognised(name, tmp_path):
+def test_official_files_are_recognized(name, tmp_path):
     oracles.write_file(name, tmp_path / "w.params")
     expected, options = oracles.SMALL[name]
     by_symbol = expected.startswith("preact")
@@ -175,7 +175,7 @@ def test_official_files_are_recognised(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(oracles.ALL.keys() - oracles.SMALL.keys()))
-def test_every_official_file_is_recognised(name, shared, tmp_path):
+def test_every_official_file_is_recognized(name, shared, tmp_path):
     oracles.write_file(name, tmp_path / "w.params", folder=shared / "oracles" / "nets")
     expected, options = oracles.ALL[name]
 

@@ -1,4 +1,5 @@
-"""Inflation: a clip that repeats one image gives the image network's features; what cannot be is refused by name."""
+"""Inflation: a clip that repeats one image gives the image network's features; what cannot be is
+refused by name."""
 
 import pytest
 import torch
@@ -185,12 +186,13 @@ def test_vanilla_weights_enter_an_octave_network_and_are_exact_on_a_plain_pictur
     model_3d = create_model("c2d_r26", alpha=0.25, num_classes=10, width_per_group=32).eval()
 
     report = inflate(model_2d.state_dict(), model_3d, Assumptions.of(model_2d))
-    grey = torch.full((1, 3, 640, 640), 0.3)
+    gray = torch.full((1, 3, 640, 640), 0.3)
     with torch.no_grad():
-        (features,) = model_3d.features(grey.unsqueeze(2).expand(-1, -1, 2, -1, -1))
+        (features,) = model_3d.features(gray.unsqueeze(2).expand(-1, -1, 2, -1, -1))
 
-    # Far from the border a picture of one colour has features constant in space, whatever the groups.
-    torch.testing.assert_close(features[0, :, 0, 10, 10], model_2d.features(grey)[0][0, :, 10, 10])
+    # Far from the border a picture of one color has features constant in space, whatever the
+    # groups.
+    torch.testing.assert_close(features[0, :, 0, 10, 10], model_2d.features(gray)[0][0, :, 10, 10])
     assert report.split["res3.block0.reduce.conv"] == "64 -> 48+16"
     assert "res2.block0.expand.conv" in report.split
     assert any(line.startswith("split in res5: ") for line in report.lines())
@@ -303,7 +305,7 @@ def test_a_network_that_the_weights_do_not_fit_is_refused_and_left_alone(
     assert all(torch.equal(tensor, model_3d.state_dict()[name]) for name, tensor in before.items())
 
 
-def test_an_input_normalised_otherwise_is_refused_with_the_setting() -> None:
+def test_an_input_normalized_otherwise_is_refused_with_the_setting() -> None:
     assumes = Assumptions(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
     assert assumes.check_input((0.4850, 0.4563, 0.406), (0.229, 0.224, 0.225)) == []

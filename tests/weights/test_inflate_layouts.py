@@ -1,4 +1,5 @@
-"""Image weights of every project inflate by one setting: a clip that stands still gets the features of its image."""
+"""Image weights of every project inflate by one setting: a clip that stands still gets the features
+of its image."""
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ def renamed(rename):
     return lambda model: {rename(name): tensor for name, tensor in model.state_dict().items()}
 
 
-# alpha, and what a file holds for an image network of ours. (The official files: test_inflate_official.)
+# alpha, and what a file holds for an image network of ours. (The official files:
+# test_inflate_official.)
 LAYOUTS = {
     "torchvision": (0.0, torchvision_names),
     "timm": (

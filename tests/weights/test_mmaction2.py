@@ -1,4 +1,5 @@
-"""mmaction2's checkpoints give mmaction2's outputs, and what computes otherwise is refused by name."""
+"""mmaction2's checkpoints give mmaction2's outputs, and what computes otherwise is refused by
+name."""
 
 import json
 import logging
@@ -18,8 +19,9 @@ from octvideo.weights import load_weights
 from octvideo.weights.describe import describe, read_input
 from octvideo.weights.load import network_of
 
-# Logits of mmaction2's backbones (commit 4d6c934, on mmcv-lite 2.1.0) behind global averages and its classifier, with
-# the weights of `drawn` in float32, on RandomState(0).randn of the shape beside them.
+# Logits of mmaction2's backbones (commit 4d6c934, on mmcv-lite 2.1.0) behind global averages and
+# its classifier, with the weights of `drawn` in float32, on RandomState(0).randn of the shape
+# beside them.
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/mmaction2_logits.json").read_text())
 ARGUMENTS = {
     "i3d": ("i3d_r50", {}),

@@ -1,4 +1,5 @@
-"""MXNet's files are read to the bit; whatever else a file holds is refused in one line and little memory."""
+"""MXNet's files are read to the bit; whatever else a file holds is refused in one line and little
+memory."""
 
 import io
 import struct

@@ -1,4 +1,5 @@
-"""Official checkpoints give the official logits, whichever way their tensors are spelt; others are refused."""
+"""Official checkpoints give the official logits, whichever way their tensors are spelt; others are
+refused."""
 
 import tarfile
 

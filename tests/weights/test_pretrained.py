@@ -21,7 +21,8 @@ VIDEO = {name: entry for name, entry in pretrained_networks().items() if entry.i
 
 
 def pytorchvideo_name(name, pools):
-    """Ours of a one-pathway network -> pytorchvideo's; pools: a module without weights stands between res2 and res3."""
+    """Ours of a one-pathway network -> pytorchvideo's; pools: a module without weights stands
+    between res2 and res3."""
     parts = name.split(".")
     if parts[0] == "head":
         return f"blocks.{6 if pools else 5}.proj.{parts[-1]}"
@@ -83,7 +84,8 @@ def test_the_table_names_networks_of_this_package():
 
 @pytest.mark.parametrize("name", VIDEO)
 def test_what_a_row_says_builds_its_network_from_the_shapes_alone(name):
-    """The published files are not at hand; networks of their names are, and their shapes lead back to the options."""
+    """The published files are not at hand; networks of their names are, and their shapes lead back
+    to the options."""
     entry = VIDEO[name]
     options = pretrained._options(entry)
     with torch.device("meta"):

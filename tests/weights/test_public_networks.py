@@ -1,4 +1,5 @@
-"""What people do with public networks, by their names: files of the right layout and a tiny width stand for them."""
+"""What people do with public networks, by their names: files of the right layout and a tiny width
+stand for them."""
 
 import json
 import tarfile
@@ -31,7 +32,8 @@ OUTPUT_DIR: run
 
 @pytest.fixture
 def zoo(tmp_path, monkeypatch):
-    """A folder to work in, and put(name, model, content): a file in the cache folder under a name of the table."""
+    """A folder to work in, and put(name, model, content): a file in the cache folder under a name
+    of the table."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("octvideo.engine.threads.available_cores", lambda: 1)
     monkeypatch.setenv("OCTVIDEO_HOME", str(tmp_path / "home"))

@@ -1,4 +1,5 @@
-"""Weights in every wrapping and every kind of file load whole; files that carry anything else are refused."""
+"""Weights in every wrapping and every kind of file load whole; files that carry anything else are
+refused."""
 
 import json
 import logging
@@ -273,8 +274,8 @@ HOSTILE = {
     "a codec": lambda: b"\x80\x02c_codecs\nencode\nU\x01aU\x03zip\x86R.",
     "ndarray called": lambda: b"\x80\x02cnumpy\nndarray\nJ\xff\xff\xff\x7f\x85R.",
     "bytearray": lambda: b"\x80\x05\x96\xff\xff\xff\x7f\x00\x00\x00\x00.",
-    "shape": lambda: pickle.dumps({"blobs": np.zeros(3, "u1")}, 2).replace(
-        b"K\x03\x85", b"K\x7f\x85"
+    "shape": (
+        lambda: pickle.dumps({"blobs": np.zeros(3, "u1")}, 2).replace(b"K\x03\x85", b"K\x7f\x85")
     ),
     "a laugh": lambda: (
         b"\x80\x02]q\x00"

@@ -1,4 +1,5 @@
-"""Clips of videos for training: which video, which frames, which crop follow from (seed, epoch, index) alone."""
+"""Clips of videos for training: which video, which frames, which crop follow from (seed, epoch,
+index) alone."""
 
 import random
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from torch import Tensor
 from octvideo.data.lists.video_list import VideoEntry, VideoList
 from octvideo.data.loading.batch import Sample, sample_or_another
 from octvideo.data.sampling import ClipRule
-from octvideo.data.transforms import centre_crop, color_jitter, random_box, random_crop, resize
+from octvideo.data.transforms import center_crop, color_jitter, random_box, random_crop, resize
 from octvideo.data.video.decode import require_backend
 from octvideo.data.video.frame_source import open_entry, prefetch_entry, read_planes
 from octvideo.data.video.index import VideoIndex
@@ -19,10 +20,11 @@ from octvideo.errors import ConfigError, DataError
 
 @dataclass(frozen=True, slots=True)
 class ClipTransform:
-    """What becomes of a decoded clip. train: random short side, crop, flip and colour; else the middle.
+    """What becomes of a decoded clip. train: random short side, crop, flip and color; else the
+    middle.
 
-    Without train the short side becomes jitter_scales[0]. area, aspect: with area a crop of a random share of the
-    area and a random width / height is resized instead of the short side.
+    Without train the short side becomes jitter_scales[0]. area, aspect: with area a crop of a
+    random share of the area and a random width / height is resized instead of the short side.
     """
 
     crop_size: int
@@ -38,16 +40,16 @@ class ClipTransform:
         low, high = self.jitter_scales
         if self.crop_size < 1 or not 1 <= low <= high:
             raise ConfigError(
-                f"crop {self.crop_size}, short sides {low} to {high}: they must be positive and in order "
-                "(DATA.TRAIN_CROP_SIZE, DATA.TRAIN_JITTER_SCALES)."
+                f"crop {self.crop_size}, short sides {low} to {high}: they must be positive and in"
+                " order (DATA.TRAIN_CROP_SIZE, DATA.TRAIN_JITTER_SCALES)."
             )
         if not 0 <= self.color_jitter < 1:
-            raise ConfigError(f"colour jitter {self.color_jitter} is outside [0, 1).")
+            raise ConfigError(f"color jitter {self.color_jitter} is outside [0, 1).")
 
     def __call__(self, clip: Tensor, draw: random.Random) -> Tensor:
         """uint8 (3, T, H, W) -> (3, T, crop_size, crop_size)."""
         if not self.train:
-            return centre_crop(clip, self.jitter_scales[0], self.crop_size)
+            return center_crop(clip, self.jitter_scales[0], self.crop_size)
         clip = self._random_crop(clip, draw)
         if self.flip and draw.random() < 0.5:
             clip = clip.flip(-1)
@@ -70,9 +72,10 @@ class ClipTransform:
 class ClipDataset:
     """One clip per video of a list.
 
-    A file that cannot be read is replaced by another one, which (seed, epoch, index) decides as well; the sample says
-    so in `problems`. multilabel_classes: C makes targets multi-hot float32 (C,), None leaves the class id (-1 where
-    the list has no labels). index: what is remembered of the files, so that they need not be checked.
+    A file that cannot be read is replaced by another one, which (seed, epoch, index) decides as
+    well; the sample says so in `problems`. multilabel_classes: C makes targets multi-hot float32
+    (C,), None leaves the class id (-1 where the list has no labels). index: what is remembered of
+    the files, so that they need not be checked.
     """
 
     def __init__(
@@ -102,7 +105,8 @@ class ClipDataset:
         return videos.fingerprint()
 
     def sample(self, epoch: int, index: int) -> Sample:
-        """The clip of video `index` in this epoch. Raises DataError when 20 files in a row cannot be read."""
+        """The clip of video `index` in this epoch. Raises DataError when 20 files in a row cannot
+        be read."""
         return sample_or_another(self._read, len(self), seed=self._seed, epoch=epoch, index=index)
 
     def prefetch(self, epoch: int, index: int) -> None:
@@ -116,7 +120,7 @@ class ClipDataset:
             indices = (
                 self.rule.clip(timing, draw.random)
                 if self.transform.train
-                else self.rule.centre_clip(timing)
+                else self.rule.center_clip(timing)
             )
             clip = read_planes(video, indices)
         return self.transform(clip, draw), self._target(entry), entry.path

@@ -1,8 +1,9 @@
-"""How a video is seen in evaluation: clips along time times crops along space, all from one decode of the file.
+"""How a video is seen in evaluation: clips along time times crops along space, all from one decode
+of the file.
 
-PySlowFast's protocol: clip i starts at i / num_clips of the starts possible; the short side becomes `short_side`; three
-crops lie at the start, middle and end of the longer side, a single one in the middle of both. View v is crop
-v % num_crops of clip v // num_crops.
+PySlowFast's protocol: clip i starts at i / num_clips of the starts possible; the short side becomes
+`short_side`; three crops lie at the start, middle and end of the longer side, a single one in the
+middle of both. View v is crop v % num_crops of clip v // num_crops.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,14 +33,15 @@ from octvideo.errors import ConfigError, DataError
 
 @dataclass(frozen=True, slots=True)
 class ViewSpec:
-    """Clips and crops of a test. centre: a single clip is the middle one, not the first (training validation)."""
+    """Clips and crops of a test. center: a single clip is the middle one, not the first (training
+    validation)."""
 
     rule: ClipRule
     num_clips: int = 10
     num_crops: int = 3
     short_side: int = 256
     crop_size: int = 256
-    centre: bool = False
+    center: bool = False
 
     def __post_init__(self) -> None:
         if self.num_clips < 1:
@@ -48,11 +50,13 @@ class ViewSpec:
             )
         if not 1 <= self.num_crops <= 3:
             raise ConfigError(
-                f"TEST.NUM_SPATIAL_CROPS: {self.num_crops} crops; there are 1, 2 (start, middle) or 3."
+                f"TEST.NUM_SPATIAL_CROPS: {self.num_crops} crops; there are 1, 2 (start, middle)"
+                " or 3."
             )
         if self.crop_size > self.short_side:
             raise ConfigError(
-                f"DATA.TEST_CROP_SIZE: a crop of {self.crop_size} does not fit into a short side of {self.short_side}."
+                f"DATA.TEST_CROP_SIZE: a crop of {self.crop_size} does not fit into a short side of"
+                f" {self.short_side}."
             )
 
     @property
@@ -61,8 +65,8 @@ class ViewSpec:
 
     def clips(self, video: Timing) -> list[list[int]]:
         """Frame numbers of each clip."""
-        if self.centre and self.num_clips == 1:
-            return [self.rule.centre_clip(video)]
+        if self.center and self.num_clips == 1:
+            return [self.rule.center_clip(video)]
         return self.rule.uniform_clips(video, self.num_clips)
 
     def crops(self, height: int, width: int) -> list[tuple[int, int]]:
@@ -74,10 +78,12 @@ class ViewSpec:
         return [(top, crop_offset(width, self.crop_size, place)) for place in places]
 
     def subsets(self) -> dict[str, list[int]]:
-        """Which views make up each smaller protocol, "clips x crops" by name; the whole one comes last.
+        """Which views make up each smaller protocol, "clips x crops" by name; the whole one comes
+        last.
 
-        n of N clips are the clips floor(j * N / n): where n divides N these are exactly the clips that PySlowFast takes
-        with n of them (1x1, 5x1, 10x1 of 10x3), else the nearest earlier ones (3x1). One crop is the middle one.
+        n of N clips are the clips floor(j * N / n): where n divides N these are exactly the clips
+        that PySlowFast takes with n of them (1x1, 5x1, 10x1 of 10x3), else the nearest earlier ones
+        (3x1). One crop is the middle one.
         """
         sizes = [
             (1, 1),
@@ -102,8 +108,9 @@ class ViewSpec:
 
 @dataclass(frozen=True, slots=True)
 class DecodedVideo:
-    """One decoded video. frames: uint8 (F, H, W, 3), the union of its clips, resized; clips: int64 (num_clips, T) into
-    them. problem: why it could not be read ("" when it could); the tensors are then empty.
+    """One decoded video. frames: uint8 (F, H, W, 3), the union of its clips, resized; clips: int64
+    (num_clips, T) into them. problem: why it could not be read ("" when it could); the tensors are
+    then empty.
     """
 
     index: int
@@ -114,12 +121,16 @@ class DecodedVideo:
 
 
 class VideoViews:
-    """The videos of a list as an evaluation reads them: each opened once, decoded once, resized once.
+    """The videos of a list as an evaluation reads them: each opened once, decoded once, resized
+    once.
 
-    classes: what the list's labels are called by the model (`class_names.match_classes`); None when they agree.
-    backend: PyAV by default, since one pass forward through a file is what it does best (benchmarks/evaluate.py).
-    num_workers processes read ahead, and survive a file that hangs or crashes the decoder; 0 reads in this process.
-    Each frame is resized as soon as it is decoded: what is held of a video does not depend on the size of its pictures.
+    classes: what the list's labels are called by the model (`class_names.match_classes`); None when
+    they agree.
+    backend: PyAV by default, since one pass forward through a file is what it does best
+    (benchmarks/evaluate.py). num_workers processes read ahead, and survive a file that hangs or
+    crashes the decoder; 0 reads in this process.
+    Each frame is resized as soon as it is decoded: what is held of a video does not depend on the
+    size of its pictures.
     """
 
     def __init__(
@@ -169,7 +180,8 @@ class VideoViews:
             pool.close()
 
     def film(self, index: int) -> Frames | None:
-        """uint8 (T, crop, crop, 3), the middle crop of the middle clip, for people; None if it cannot be read."""
+        """uint8 (T, crop, crop, 3), the middle crop of the middle clip, for people; None if it
+        cannot be read."""
         video = self._decode(index)
         if video.problem:
             return None
@@ -192,7 +204,8 @@ def decode_entry(
     backend: str = "pyav",
     known: VideoIndex | None = None,
 ) -> DecodedVideo:
-    """One open, one decode of the frames that the clips share, one resize. index: what the result is called."""
+    """One open, one decode of the frames that the clips share, one resize. index: what the result
+    is called."""
     try:
         with open_entry(entry, backend=backend, index=known) as video:
             return DecodedVideo(index, entry.path, *read_clips(video, spec))
@@ -205,7 +218,8 @@ def _prefetch(videos: VideoList, index: int) -> None:
 
 
 def read_clips(video: FrameSource, spec: ViewSpec) -> tuple[Tensor, Tensor]:
-    """Frames that the clips share, uint8 (F, H, W, 3), decoded and resized once; int64 (num_clips, T) into them."""
+    """Frames that the clips share, uint8 (F, H, W, 3), decoded and resized once; int64 (num_clips,
+    T) into them."""
     clips = np.array(spec.clips(video.timing(exact_times=spec.rule.rule == "time")))
     shared, places = np.unique(clips, return_inverse=True)
     resized = read_planes(video, shared.tolist(), short_side=spec.short_side).movedim(0, -1)
@@ -225,7 +239,8 @@ def _renamed(labels: tuple[int, ...], classes: Sequence[int] | None, name: str) 
 def view_batches(
     frames: Tensor, clips: Tensor, spec: ViewSpec, view_chunk: int
 ) -> Iterator[Tensor]:
-    """uint8 (F, H, W, 3) frames -> all views in order, at most view_chunk at a time: uint8 (n, 3, T, crop, crop)."""
+    """uint8 (F, H, W, 3) frames -> all views in order, at most view_chunk at a time: uint8 (n, 3,
+    T, crop, crop)."""
     crops, clips = spec.crops(frames.shape[1], frames.shape[2]), clips.to(frames.device)
     for first in range(0, spec.num_views, view_chunk):
         chunk = range(first, min(first + view_chunk, spec.num_views))

@@ -1,4 +1,5 @@
-"""CIFAR-10's python batches: the pickle of a dict with "data", uint8 (10000, 3072) in R, G, B order, and "labels"."""
+"""CIFAR-10's python batches: the pickle of a dict with "data", uint8 (10000, 3072) in R, G, B
+order, and "labels"."""
 
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,16 @@ MAX_BYTES = 1 << 28  # bounds the memory: a published batch has 31 MB
 
 
 def find_batches(folder: Path) -> Path | None:
-    """Where the batches are: in the folder itself or in the one of the archive; None when it has none."""
+    """Where the batches are: in the folder itself or in the one of the archive; None when it has
+    none."""
     return next(
         (at for at in (folder, folder / FOLDER) if (at / BATCHES["val"][0]).is_file()), None
     )
 
 
 def read_split(folder: Path, split: str) -> tuple[NDArray[np.uint8], list[int]]:
-    """(N, 32, 32, 3) pictures and N labels of "train" or "val". Raises DataError for a file of another kind."""
+    """(N, 32, 32, 3) pictures and N labels of "train" or "val". Raises DataError for a file of
+    another kind."""
     parts = [read_batch(folder / name) for name in BATCHES[split]]
     return np.concatenate([images for images, _ in parts]), [
         label for _, labels in parts for label in labels

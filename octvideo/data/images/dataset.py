@@ -1,4 +1,5 @@
-"""Labelled images as a data set of the engine: folders of classes (ImageNet's layout) and CIFAR-10's batches."""
+"""Labeled images as a data set of the engine: folders of classes (ImageNet's layout) and CIFAR-10's
+batches."""
 
 import hashlib
 import random
@@ -40,7 +41,8 @@ class ImageSource(Protocol):
 
 
 class ImageFolder:
-    """root/class name/.../picture: classes in the order of their names, as everyone numbers ImageNet's."""
+    """root/class name/.../picture: classes in the order of their names, as everyone numbers
+    ImageNet's."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -100,7 +102,8 @@ class Cifar10:
 
 
 def open_images(folder: str | Path, split: str, num_classes: int) -> ImageSource:
-    """The "train" or "val" pictures under a folder: CIFAR-10's batches, or train/ and val/ (or test/) of classes.
+    """The "train" or "val" pictures under a folder: CIFAR-10's batches, or train/ and val/ (or
+    test/) of classes.
 
     Raises DataError when there is neither, or when there are more classes than the network has.
     """
@@ -110,19 +113,21 @@ def open_images(folder: str | Path, split: str, num_classes: int) -> ImageSource
     found = next((folder / name for name in names if (folder / name).is_dir()), None)
     if batches is None and found is None:
         raise DataError(
-            f"{folder}: neither {' nor '.join(f'{name}/' for name in names)} of class folders nor CIFAR-10's batches; "
-            "set DATA.PATH_TO_DATA_DIR to the folder that holds them"
+            f"{folder}: neither {' nor '.join(f'{name}/' for name in names)} of class folders nor"
+            " CIFAR-10's batches; set DATA.PATH_TO_DATA_DIR to the folder that holds them"
         )
     source: ImageSource = Cifar10(batches, split) if batches else ImageFolder(found or folder)
     if len(source.class_names) > num_classes:
         raise DataError(
-            f"{folder}: {len(source.class_names)} classes, but MODEL.NUM_CLASSES is {num_classes}; make them equal"
+            f"{folder}: {len(source.class_names)} classes, but MODEL.NUM_CLASSES is {num_classes};"
+            " make them equal"
         )
     return source
 
 
 def image_class_names(folder: str | Path) -> tuple[str, ...]:
-    """The classes of the "train" pictures under a folder, in label order; () where there are none."""
+    """The classes of the "train" pictures under a folder, in label order; () where there are
+    none."""
     folder = Path(folder)
     if cifar10.find_batches(folder):
         return cifar10.CLASS_NAMES
@@ -136,7 +141,8 @@ def _folder_names(root: Path) -> tuple[str, ...]:
 
 
 class ImageDataset:
-    """Transformed pictures; what a sample looks like is a function of (seed, epoch, index) alone."""
+    """Transformed pictures; what a sample looks like is a function of (seed, epoch, index)
+    alone."""
 
     def __init__(self, source: ImageSource, transform: Transform, *, seed: int = 0) -> None:
         self.source, self.transform, self.seed = source, transform, seed
@@ -149,7 +155,8 @@ class ImageDataset:
         return self.source.fingerprint()
 
     def sample(self, epoch: int, index: int) -> Sample:
-        """A picture that cannot be read is replaced by another, drawn from the same seed, and reported."""
+        """A picture that cannot be read is replaced by another, drawn from the same seed, and
+        reported."""
         return sample_or_another(self._read, len(self), seed=self.seed, epoch=epoch, index=index)
 
     def _read(self, position: int, draw: random.Random) -> tuple[Tensor, int, str]:

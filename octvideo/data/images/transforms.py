@@ -1,4 +1,5 @@
-"""From an RGB picture to a uint8 crop: what training on images varies, and the centre crops of their evaluation."""
+"""From an RGB picture to a uint8 crop: what training on images varies, and the center crops of
+their evaluation."""
 
 import random
 from collections.abc import Callable
@@ -10,12 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from octvideo.data.transforms import color_jitter, random_box
+from octvideo.data.transforms import color_jitter as jitter_colors
+from octvideo.data.transforms import random_box
 from octvideo.errors import ConfigError
 
 Transform = Callable[[Image.Image, random.Random], Tensor]  # -> uint8 (3, size, size)
 
-# Principal components of ImageNet's pixels: standard deviations on 0..255, directions in columns. (Krizhevsky 2012.)
+# Principal components of ImageNet's pixels: standard deviations on 0..255, directions in columns.
+# (Krizhevsky 2012.)
 PCA_STD = torch.tensor([55.46, 4.794, 1.148])
 PCA_DIRECTIONS = torch.tensor(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
@@ -24,36 +27,37 @@ PCA_DIRECTIONS = torch.tensor(
 
 @dataclass(frozen=True, slots=True)
 class RandomResizedCrop:
-    """A box of random area and shape, resized to `size` x `size`; then flip, colours, noise. (Szegedy et al. 2015.)
+    """A box of random area and shape, resized to `size` x `size`; then flip, colors, noise.
+    (Szegedy et al. 2015.)
 
-    area: smallest and largest share of the picture; aspect: width / height of the box, uniform in its logarithm.
-    colour_jitter: brightness, contrast and saturation each change by up to this share.
-    pca_noise: standard deviation of the shift along the principal components of colour.
+    area: smallest and largest share of the picture; aspect: width / height of the box, uniform in
+    its logarithm.
+    color_jitter: brightness, contrast and saturation each change by up to this share.
+    pca_noise: standard deviation of the shift along the principal components of color.
     """
 
     size: int = 224
     area: tuple[float, float] = (0.08, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = True
-    colour_jitter: float = 0.4
+    color_jitter: float = 0.4
     pca_noise: float = 0.1
 
     def __call__(self, image: Image.Image, draw: random.Random) -> Tensor:
         box = random_box(image.width, image.height, self.area, self.aspect, draw)
         crop = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
-        return vary(
-            to_tensor(np.asarray(crop)), draw, self.flip, self.colour_jitter, self.pca_noise
-        )
+        return vary(to_tensor(np.asarray(crop)), draw, self.flip, self.color_jitter, self.pca_noise)
 
 
 @dataclass(frozen=True, slots=True)
 class PaddedCrop:
-    """A `size` x `size` crop anywhere in the picture with a black border of `padding`: CIFAR's augmentation."""
+    """A `size` x `size` crop anywhere in the picture with a black border of `padding`: CIFAR's
+    augmentation."""
 
     size: int = 32
     padding: int = 4
     flip: bool = True
-    colour_jitter: float = 0.0
+    color_jitter: float = 0.0
     pca_noise: float = 0.0
 
     def __call__(self, image: Image.Image, draw: random.Random) -> Tensor:
@@ -61,12 +65,13 @@ class PaddedCrop:
         padded = np.pad(np.asarray(resize_short_side(image, self.size)), border)
         top, left = (draw.randint(0, side - self.size) for side in padded.shape[:2])
         crop = padded[top : top + self.size, left : left + self.size]
-        return vary(to_tensor(crop), draw, self.flip, self.colour_jitter, self.pca_noise)
+        return vary(to_tensor(crop), draw, self.flip, self.color_jitter, self.pca_noise)
 
 
 @dataclass(frozen=True, slots=True)
-class CentreCrop:
-    """The middle `size` x `size` after a bicubic resize of the short side to `short_side`; nothing is random."""
+class CenterCrop:
+    """The middle `size` x `size` after a bicubic resize of the short side to `short_side`; nothing
+    is random."""
 
     size: int = 224
     short_side: int = 256
@@ -74,7 +79,7 @@ class CentreCrop:
     def __post_init__(self) -> None:
         if self.short_side < self.size:
             raise ConfigError(
-                f"a centre crop of {self.size} does not fit into a short side of {self.short_side}"
+                f"a center crop of {self.size} does not fit into a short side of {self.short_side}"
             )
 
     def __call__(self, image: Image.Image, draw: random.Random | None = None) -> Tensor:
@@ -94,13 +99,13 @@ def resize_short_side(image: Image.Image, size: int) -> Image.Image:
 
 
 def vary(
-    crop: Tensor, draw: random.Random, flip: bool, colour_jitter: float, pca_noise: float
+    crop: Tensor, draw: random.Random, flip: bool, color_jitter: float, pca_noise: float
 ) -> Tensor:
-    """Mirror every second crop, change its colours, shift it along the principal components."""
+    """Mirror every second crop, change its colors, shift it along the principal components."""
     if flip and draw.random() < 0.5:
         crop = crop.flip(-1)
-    if colour_jitter:
-        crop = color_jitter(crop[:, None], colour_jitter, draw.random)[:, 0]
+    if color_jitter:
+        crop = jitter_colors(crop[:, None], color_jitter, draw.random)[:, 0]
     if pca_noise:
         shift = PCA_DIRECTIONS @ (
             PCA_STD * torch.tensor([draw.gauss(0, pca_noise) for _ in range(3)])

@@ -1,4 +1,5 @@
-"""Images as an evaluation reads them: each is a video of one frame, seen in one view, its centre crop."""
+"""Images as an evaluation reads them: each is a video of one frame, seen in one view, its center
+crop."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from octvideo.data.clips.views import DecodedVideo, ViewSpec
 from octvideo.data.images.dataset import ImageSource
-from octvideo.data.images.transforms import CentreCrop
+from octvideo.data.images.transforms import CenterCrop
 from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import ClipRule
@@ -18,9 +19,11 @@ ONE_FRAME = ClipRule(1, 1)
 
 
 class ImageViews:
-    """The images of a source; `octvideo.engine.evaluation.evaluate.Videos` says what each attribute is.
+    """The images of a source; `octvideo.engine.evaluation.evaluate.Videos` says what each attribute
+    is.
 
-    num_workers processes read ahead, and survive a file that hangs or crashes the decoder; 0 reads in this process.
+    num_workers processes read ahead, and survive a file that hangs or crashes the decoder; 0 reads
+    in this process.
     """
 
     multi_label = False
@@ -28,13 +31,13 @@ class ImageViews:
     def __init__(
         self,
         source: ImageSource,
-        crop: CentreCrop,
+        crop: CenterCrop,
         *,
         num_workers: int = 0,
         timeout_seconds: float = 60.0,
     ) -> None:
         self.spec = ViewSpec(
-            ONE_FRAME, 1, 1, short_side=crop.size, crop_size=crop.size, centre=True
+            ONE_FRAME, 1, 1, short_side=crop.size, crop_size=crop.size, center=True
         )
         entries = [source.entry(index) for index in range(len(source))]
         self.paths: Sequence[str] = [path for path, _ in entries]
@@ -59,7 +62,7 @@ class ImageViews:
         return None if image.problem else image.frames.numpy()
 
 
-def read_image(source: ImageSource, crop: CentreCrop, index: int) -> DecodedVideo:
+def read_image(source: ImageSource, crop: CenterCrop, index: int) -> DecodedVideo:
     """Image `index`: frames are its crop, uint8 (1, size, size, 3)."""
     path, _ = source.entry(index)
     try:

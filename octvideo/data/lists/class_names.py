@@ -1,7 +1,10 @@
-"""Class names in label order, and what a list's labels mean to a model that was trained in another order.
+"""Class names in label order, and what a list's labels mean to a model that was trained in another
+order.
 
-Two orders of Kinetics-600 are in use: public PySlowFast weights score 54 % on lists of the other one. So labels are
-compared by name wherever both sides have names: beside a list as `class_names.txt`, in a checkpoint's meta.
+Two orders of Kinetics-600 are in use: public PySlowFast weights score 54 % on lists of the other
+one. So labels are
+compared by name wherever both sides have names: beside a list as `class_names.txt`, in a
+checkpoint's meta.
 """
 
 from collections import Counter
@@ -15,7 +18,8 @@ FILE_NAME = "class_names.txt"
 
 
 def read_class_names(path: str | Path) -> list[str]:
-    """One name per line, in label order. Raises DataError for a missing or empty file or a repeated name."""
+    """One name per line, in label order. Raises DataError for a missing or empty file or a repeated
+    name."""
     path = Path(path)
     if not path.is_file():
         raise DataError(
@@ -43,11 +47,12 @@ def names_beside(list_path: str | Path) -> list[str] | None:
 def match_classes(
     model_names: Sequence[str], list_names: Sequence[str], *, source: str = FILE_NAME
 ) -> list[int]:
-    """For each label of the list the class of the model that has its name; [0, 1, 2, ...] when both agree.
+    """For each label of the list the class of the model that has its name; [0, 1, 2, ...] when both
+    agree.
 
-    A list may hold some of the model's classes, in any order. Names are compared as `plain_name` writes them: folders
-    spell "riding a bike" as "riding_a_bike". Raises DataError when a name means nothing to the model, so that a list of
-    other classes is never scored.
+    A list may hold some of the model's classes, in any order. Names are compared as `plain_name`
+    writes them: folders spell "riding a bike" as "riding_a_bike". Raises DataError when a name
+    means nothing to the model, so that a list of other classes is never scored.
     """
     _refuse_repeated(list_names, source)
     _refuse_repeated(model_names, "the checkpoint")
@@ -55,8 +60,9 @@ def match_classes(
     if unknown := [name for name in list_names if plain_name(name) not in classes]:
         examples = ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
         raise DataError(
-            f"{source}: {len(unknown)} of {len(list_names)} classes are not among the {len(model_names)} that the "
-            f"checkpoint names ({examples}). Use a list of the classes it was trained on, or fine-tune it on these."
+            f"{source}: {len(unknown)} of {len(list_names)} classes are not among the"
+            f" {len(model_names)} that the checkpoint names ({examples}). Use a list of the classes"
+            " it was trained on, or fine-tune it on these."
         )
     return [classes[plain_name(name)] for name in list_names]
 
@@ -70,5 +76,6 @@ def _refuse_repeated(names: Sequence[str], source: str) -> None:
     name, count = Counter(map(plain_name, names)).most_common(1)[0] if names else ("", 0)
     if count > 1:
         raise DataError(
-            f"{source}: the class name {name!r} stands there {count} times; labels need one name each."
+            f"{source}: the class name {name!r} stands there {count} times; labels need one name"
+            " each."
         )

@@ -1,4 +1,5 @@
-"""Lists of videos: one line per video, held compactly. data_lists/README.md describes the formats to users."""
+"""Lists of videos: one line per video, held compactly. data_lists/README.md describes the formats
+to users."""
 
 import csv
 import hashlib
@@ -20,7 +21,7 @@ from octvideo.files import what_is_missing
 FORMATS: dict[str, tuple[str, ...]] = {
     "video": ("path", "label"),
     "frames": ("path", "num_frames", "label"),
-    "unlabelled": ("path",),
+    "unlabeled": ("path",),
     "multilabel": ("path", "labels"),
 }
 MAX_NUMBER = 2**31  # of labels and frames, which are kept as int32
@@ -28,10 +29,11 @@ _COLUMNS = {"path", "num_frames", "label", "labels"}
 
 
 class VideoEntry(NamedTuple):
-    """One line: the file (or the folder of frames), its labels (none, one, or several), its frames if listed.
+    """One line: the file (or the folder of frames), its labels (none, one, or several), its frames
+    if listed.
 
-    template: which files of a folder are its frames (DATA.FRAME_TEMPLATE); "" where there is one series. part: where
-    the bytes of a video lie that is no file of its own.
+    template: which files of a folder are its frames (DATA.FRAME_TEMPLATE); "" where there is one
+    series. part: where the bytes of a video lie that is no file of its own.
     """
 
     path: str
@@ -42,16 +44,17 @@ class VideoEntry(NamedTuple):
 
     @property
     def label(self) -> int:
-        """The (first) label; -1 in an unlabelled list."""
+        """The (first) label; -1 in an unlabeled list."""
         return self.labels[0] if self.labels else -1
 
 
 class VideoList:
     """A sequence of VideoEntry in four flat tensors: 650,000 videos take about 50 MB.
 
-    Python objects per video would be copied into every worker as their reference counts are touched. Tensors are not:
-    forked workers share their pages, spawned ones receive them through shared memory. `root` is joined to relative
-    paths on access; `name` is the list's file for messages.
+    Python objects per video would be copied into every worker as their reference counts are
+    touched. Tensors are not: forked workers share their pages, spawned ones receive them through
+    shared memory. `root` is joined to relative paths on access; `name` is the list's file for
+    messages.
     """
 
     def __init__(
@@ -126,19 +129,22 @@ def read_list(
 ) -> VideoList:
     """The videos of a list file, in its order.
 
-    A line is `path label` (or as FORMATS says): the label is what follows the last separator, so that paths may hold
-    spaces and commas. separator None: spaces, tabs or a comma. A first line of column names decides instead of
-    `format`, and makes the file an ordinary csv with quotes. Relative paths begin at path_prefix, else at the list's
-    folder. Raises DataError for a missing or empty list, ListError (`file:line: ...`) for a line that cannot be used.
+    A line is `path label` (or as FORMATS says): the label is what follows the last separator, so
+    that paths may hold spaces and commas. separator None: spaces, tabs or a comma. A first line of
+    column names decides instead of `format`, and makes the file an ordinary csv with quotes.
+    Relative paths begin at path_prefix, else at the list's folder. Raises DataError for a missing
+    or empty list, ListError (`file:line: ...`) for a line that cannot be used.
     """
     listed, path = str(path), Path(local_path(path))
     if format not in FORMATS:
         raise DataError(
-            f"DATA.LIST_FORMAT: {format!r} is not a list format; choose one of {', '.join(FORMATS)}."
+            f"DATA.LIST_FORMAT: {format!r} is not a list format; choose one of"
+            f" {', '.join(FORMATS)}."
         )
     if not path.is_file():
         raise DataError(
-            f"{listed}: {what_is_missing(path, 'list')}. Make it with `octvideo lists` (data_lists/README.md)."
+            f"{listed}: {what_is_missing(path, 'list')}. Make it with `octvideo lists`"
+            " (data_lists/README.md)."
         )
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         columns, delimiter = _read_header(file.readline().strip())
@@ -165,9 +171,11 @@ def read_list(
 
 
 def write_list(path: str | Path, entries: Iterable[VideoEntry]) -> None:
-    """Lines that `read_list` reads back: `path label` (`path num_frames label`, `path label,label`).
+    """Lines that `read_list` reads back: `path label` (`path num_frames label`, `path
+    label,label`).
 
-    Entries without labels are written under the header `path`, which tells `read_list` so whatever it is asked for.
+    Entries without labels are written under the header `path`, which tells `read_list` so whatever
+    it is asked for.
     """
     entries = list(entries)
     if bad := next(
@@ -187,7 +195,8 @@ Rows = Iterator[tuple[int, tuple[str, ...]]]  # line number, fields
 
 
 def _read_header(line: str) -> tuple[tuple[str, ...], str]:
-    """The columns and their delimiter, when the line names `path` among words that can be no label; else nothing."""
+    """The columns and their delimiter, when the line names `path` among words that can be no label;
+    else nothing."""
     for delimiter in (",", "\t", " "):
         columns = tuple(field.strip(' "') for field in line.split(delimiter))
         if "path" in columns and all(column.isidentifier() for column in columns):
@@ -213,7 +222,8 @@ def _rows_of(reader: Any, path: Path) -> Iterator[list[str]]:
         yield from reader
     except csv.Error as error:
         raise ListError(
-            f"{path}:{reader.line_num + 1}: {error}; a quote that is not closed swallows the lines behind it."
+            f"{path}:{reader.line_num + 1}: {error}; a quote that is not closed swallows the lines"
+            " behind it."
         ) from None
 
 
@@ -224,7 +234,8 @@ def _format_of(path: Path, columns: tuple[str, ...]) -> str:
             return name
     choices = "; ".join(",".join(wanted) for wanted in FORMATS.values())
     raise ListError(
-        f"{path}:1: a header of {','.join(columns)} is no list format. It names the columns {choices}."
+        f"{path}:1: a header of {','.join(columns)} is no list format. It names the columns"
+        f" {choices}."
     )
 
 
@@ -243,8 +254,8 @@ def _split_lines(
         match = pattern.fullmatch(line)
         if match is None:
             raise ListError(
-                f"{path}:{number}: {line[:80]!r} is not `{' '.join(columns)}`. DATA.LIST_FORMAT and "
-                "DATA.PATH_LABEL_SEPARATOR say how lines are read (data_lists/README.md)."
+                f"{path}:{number}: {line[:80]!r} is not `{' '.join(columns)}`. DATA.LIST_FORMAT and"
+                " DATA.PATH_LABEL_SEPARATOR say how lines are read (data_lists/README.md)."
             )
         yield number, match.groups()
 
@@ -287,7 +298,8 @@ def _to_entries(
                 raise ListError(_outside(path, line, label, num_classes))
         if at_frames is not None and not 1 <= num_frames < MAX_NUMBER:
             raise ListError(
-                f"{path}:{line}: {num_frames} frames; a folder holds at least one frame, and fewer than 2 ** 31."
+                f"{path}:{line}: {num_frames} frames; a folder holds at least one frame, and fewer"
+                " than 2 ** 31."
             )
         yield VideoEntry(name, labels, num_frames)
 

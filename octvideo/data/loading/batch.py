@@ -1,4 +1,5 @@
-"""What the loader hands to the engine: samples and batches, the same for clips, videos and images."""
+"""What the loader hands to the engine: samples and batches, the same for clips, videos and
+images."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -25,8 +26,10 @@ class Problem:
 class Sample:
     """One item of a dataset.
 
-    input: uint8 (3, T, H, W) or (3, H, W). target: class id, or float32 (C,) for several labels at once.
-    index: position asked for; path: the file that was really read (another one when `problems` is not empty).
+    input: uint8 (3, T, H, W) or (3, H, W). target: class id, or float32 (C,) for several labels at
+    once.
+    index: position asked for; path: the file that was really read (another one when `problems` is
+    not empty).
     """
 
     input: Tensor
@@ -46,12 +49,14 @@ def sample_or_another(
 ) -> Sample:
     """Item `index`; one that cannot be read is replaced by another and reported in `problems`.
 
-    read(position, draw) gives input, target and path, or raises DecodeError. What is drawn is a function of (seed,
-    epoch, index). Raises DataError when MAX_ATTEMPTS files in a row cannot be read.
+    read(position, draw) gives input, target and path, or raises DecodeError. What is drawn is a
+    function of (seed, epoch, index). Raises DataError when MAX_ATTEMPTS files in a row cannot be
+    read.
     """
     problems: list[Problem] = []
     for attempt in range(MAX_ATTEMPTS):
-        # Each attempt draws anew, so that nothing depends on how far into the file the last one came.
+        # Each attempt draws anew, so that nothing depends on how far into the file the last one
+        # came.
         draw = random.Random(f"{seed} {epoch} {index} {attempt}")
         try:
             item, target, path = read(draw.randrange(num_items) if attempt else index, draw)
@@ -66,7 +71,8 @@ def sample_or_another(
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """inputs: uint8 (N, 3, T, H, W) or (N, 3, H, W). targets: int64 (N,) or float32 (N, C). indices: int64 (N,)."""
+    """inputs: uint8 (N, 3, T, H, W) or (N, 3, H, W). targets: int64 (N,) or float32 (N, C).
+    indices: int64 (N,)."""
 
     inputs: Tensor
     targets: Tensor

@@ -1,4 +1,5 @@
-"""Batches of a dataset, in an order and with contents that depend on (seed, epoch) and on nothing else."""
+"""Batches of a dataset, in an order and with contents that depend on (seed, epoch) and on nothing
+else."""
 
 from collections.abc import Iterator
 from itertools import islice, pairwise
@@ -12,9 +13,11 @@ from octvideo.errors import DataError
 
 
 class Dataset(Protocol):
-    """sample: a function of its arguments (and the dataset's seed) alone. Read files within `reading`.
+    """sample: a function of its arguments (and the dataset's seed) alone. Read files within
+    `reading`.
 
-    A dataset may have prefetch(epoch, index): it begins to fetch what `sample` will read, and returns at once.
+    A dataset may have prefetch(epoch, index): it begins to fetch what `sample` will read, and
+    returns at once.
     fingerprint: a digest of the entries and labels in their order, wherever the files lie.
     """
 
@@ -26,9 +29,10 @@ class Dataset(Protocol):
 class Loader:
     """The batches of one rank.
 
-    A global batch is the next batch_size * world_size samples of the epoch's order, and rank r takes its r-th part:
-    training sees the same global batches on any number of ranks and workers. num_workers 0 reads in this process,
-    where a file that hangs or crashes the decoder is not survived.
+    A global batch is the next batch_size * world_size samples of the epoch's order, and rank r
+    takes its r-th part: training sees the same global batches on any number of ranks and workers.
+    num_workers 0 reads in this process, where a file that hangs or crashes the decoder is not
+    survived.
     """
 
     def __init__(
@@ -57,7 +61,8 @@ class Loader:
         if not len(self):
             size = batch_size * world_size
             raise DataError(
-                f"{len(dataset)} samples do not fill one batch of {size}; make TRAIN.BATCH_SIZE smaller."
+                f"{len(dataset)} samples do not fill one batch of {size}; make TRAIN.BATCH_SIZE"
+                " smaller."
             )
 
     def __len__(self) -> int:
@@ -71,10 +76,11 @@ class Loader:
         return self.batch_size * self._world_size
 
     def ends(self, start_sample: int = 0) -> list[int]:
-        """Where in the epoch's order the global batches end that follow its first `start_sample` samples.
+        """Where in the epoch's order the global batches end that follow its first `start_sample`
+        samples.
 
-        After a batch of another size, the first one ends where a batch of this size would. Where that leaves less than
-        a sample per rank, it joins the next.
+        After a batch of another size, the first one ends where a batch of this size would. Where
+        that leaves less than a sample per rank, it joins the next.
         """
         size, total = self.batch_samples, len(self) * self.batch_samples
         first = start_sample + (-start_sample % size or size)
@@ -84,7 +90,8 @@ class Loader:
         return ends if self._drop_last else [min(end, len(self.dataset)) for end in ends]
 
     def epoch(self, epoch: int, start_sample: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch behind its first `start_sample` samples, which is how an interrupted run resumes.
+        """The batches of an epoch behind its first `start_sample` samples, which is how an
+        interrupted run resumes.
 
         Raises DataError when more than max_bad_ratio of the files turned out to be unreadable.
         """
@@ -136,6 +143,7 @@ class Loader:
         if len(self.bad) > self._max_bad_ratio * len(self.dataset):
             path, cause = next(reversed(self.bad.items()))
             raise DataError(
-                f"{len(self.bad)} of {len(self.dataset)} files cannot be read, the last one {path} ({cause}); "
-                f"at most {self._max_bad_ratio:.1%} may be (DATA.MAX_BAD_RATIO). `octvideo check` lists them all."
+                f"{len(self.bad)} of {len(self.dataset)} files cannot be read, the last one {path}"
+                f" ({cause}); at most {self._max_bad_ratio:.1%} may be (DATA.MAX_BAD_RATIO)."
+                " `octvideo check` lists them all."
             )

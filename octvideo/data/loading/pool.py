@@ -1,11 +1,14 @@
 """Processes that read files, and that may hang or crash without harm.
 
-Each worker is given tasks by number and sends back results. A thread in the parent hands out the tasks, takes the
-results in and watches the clock: a worker that reads one file for too long, or dies, is replaced, its file goes on the
-bad list, and its tasks are given out again. Nothing else is disturbed, and results come in the order of the tasks.
+Each worker is given tasks by number and sends back results. A thread in the parent hands out the
+tasks, takes the
+results in and watches the clock: a worker that reads one file for too long, or dies, is replaced,
+its file goes on the bad list, and its tasks are given out again. Nothing else is disturbed, and
+results come in the order of the tasks.
 
-Workers come from a fork server, never from the parent: a decoder that the parent has used hangs in forked children.
-Results travel through pipes, not through /dev/shm, which containers limit to 64 MB.
+Workers come from a fork server, never from the parent: a decoder that the parent has used hangs in
+forked children. Results travel through pipes, not through /dev/shm, which containers limit to 64
+MB.
 """
 
 import ctypes
@@ -38,10 +41,11 @@ _OF_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ReaderPool:
-    """num_workers processes that compute read(*task). `bad`: files that hung or crashed one, and how.
+    """num_workers processes that compute read(*task). `bad`: files that hung or crashed one, and
+    how.
 
-    A replaced worker's task runs again; `reading` then raises DecodeError for the file on the bad list, so `read`
-    meets a hang or a crash as it meets any other file that cannot be read.
+    A replaced worker's task runs again; `reading` then raises DecodeError for the file on the bad
+    list, so `read` meets a hang or a crash as it meets any other file that cannot be read.
     """
 
     def __init__(
@@ -52,7 +56,8 @@ class ReaderPool:
         timeout_seconds: float,
         prefetch: Callable[..., None] | None = None,
     ) -> None:
-        """prefetch(*task): begins to fetch what read(*task) will need, while the task before it is read."""
+        """prefetch(*task): begins to fetch what read(*task) will need, while the task before it is
+        read."""
         self.bad: dict[str, str] = {}
         self._read, self._timeout, self._prefetch = read, timeout_seconds, prefetch
         self._context = multiprocessing.get_context("forkserver")
@@ -61,7 +66,8 @@ class ReaderPool:
         self._workers = [self._start() for _ in range(num_workers)]
 
     def run(self, tasks: Sequence[tuple[Any, ...]], *, ahead: int) -> Iterator[Any]:
-        """read(*task) for each task, in order; at most `ahead` results wait. Exceptions of `read` are raised here."""
+        """read(*task) for each task, in order; at most `ahead` results wait. Exceptions of `read`
+        are raised here."""
         self._workers += [self._start() for _ in range(self._num_workers - len(self._workers))]
         run = _Run(len(tasks), ahead)
         thread = threading.Thread(target=self._serve, args=(run, tasks), daemon=True)
@@ -90,8 +96,8 @@ class ReaderPool:
         except (OSError, EOFError, RuntimeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(
-                f"loader workers cannot be started ({reason}); lower DATA_LOADER.NUM_WORKERS, or raise the limit "
-                "(ulimit -n, /dev/shm)"
+                f"loader workers cannot be started ({reason}); lower DATA_LOADER.NUM_WORKERS, or"
+                " raise the limit (ulimit -n, /dev/shm)"
             ) from error
 
     def _replace(self, worker: "_Worker") -> "_Worker":
@@ -191,9 +197,11 @@ class _Run:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Inside, signals wait; what is started inside, the fork server and its workers, never gets them.
+    """Inside, signals wait; what is started inside, the fork server and its workers, never gets
+    them.
 
-    A signal to the whole group is the parent's to answer: a worker that died of it would leave a file to blame.
+    A signal to the whole group is the parent's to answer: a worker that died of it would leave a
+    file to blame.
     """
     # It is started with the fork server, and its start would let the signals through.
     resource_tracker.ensure_running()
@@ -205,7 +213,8 @@ def _signals_held() -> Iterator[None]:
 
 
 class _Worker:
-    """The parent's side of one process: its pipe, its note, and the numbers of the tasks it has been given."""
+    """The parent's side of one process: its pipe, its note, and the numbers of the tasks it has
+    been given."""
 
     def __init__(
         self,
@@ -279,7 +288,8 @@ def _work(
     bad: dict[str, str],
     handlers: bytes,
 ) -> None:
-    """The worker's life: it ends with its pipe, or with its parent even if it hangs in native code."""
+    """The worker's life: it ends with its pipe, or with its parent even if it hangs in native
+    code."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for sign in _OF_THE_PARENT:
@@ -306,7 +316,8 @@ def _work(
 
 
 class _TensorPickler(pickle.Pickler):
-    """Tensors as numpy arrays, whose memory travels beside the pickle instead of being copied into it."""
+    """Tensors as numpy arrays, whose memory travels beside the pickle instead of being copied into
+    it."""
 
     def reducer_override(self, value: Any) -> Any:
         if not isinstance(value, Tensor):

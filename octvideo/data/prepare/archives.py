@@ -1,4 +1,5 @@
-"""Archives of videos (.tar.gz): downloaded in resumable ranges, unpacked as a stream that nothing hostile can widen."""
+"""Archives of videos (.tar.gz): downloaded in resumable ranges, unpacked as a stream that nothing
+hostile can widen."""
 
 import gzip
 import zlib
@@ -20,7 +21,8 @@ class BrokenArchiveError(DataError):
 
 
 def download(address: str, target: Path) -> None:
-    """Fetch a file, from where an earlier call was interrupted. Raises OSError, OutputError and DataError."""
+    """Fetch a file, from where an earlier call was interrupted. Raises OSError, OutputError and
+    DataError."""
     if target.exists():
         return
     num_bytes = size_of(address)
@@ -42,7 +44,8 @@ def download(address: str, target: Path) -> None:
 def unpack(archive: Path, wanted: Callable[[str], Path | None]) -> Iterator[Path]:
     """Write the files of a .tar.gz for whose names `wanted` gives a path, one after another.
 
-    Raises BrokenArchiveError where the archive breaks off, after the files before that; OutputError for a full disk.
+    Raises BrokenArchiveError where the archive breaks off, after the files before that; OutputError
+    for a full disk.
     """
     with gzip.open(archive) as stream:
         forward = _Forward(stream, archive.name)

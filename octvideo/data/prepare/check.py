@@ -1,4 +1,5 @@
-"""Look at every file of a list before training does: which can be read, and what is known of them from then on."""
+"""Look at every file of a list before training does: which can be read, and what is known of them
+from then on."""
 
 import csv
 import os
@@ -22,7 +23,8 @@ _INFO_FIELDS = {field.name for field in fields(VideoInfo)}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a look at one file gave. info: None for a folder of frames and for a bad file. cause: "" for a good one.
+    """What a look at one file gave. info: None for a folder of frames and for a bad file. cause: ""
+    for a good one.
 
     num_bytes and modified tell whether the file has changed since.
     """
@@ -36,7 +38,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """Files: good, bad, and those of the good that are damaged but give frames; and the lists that were written."""
+    """Files: good, bad, and those of the good that are damaged but give frames; and the lists that
+    were written."""
 
     good: int
     bad: int
@@ -53,10 +56,12 @@ def check_list(
     num_workers: int | None = None,
     timeout_seconds: float = 60.0,
 ) -> CheckResult:
-    """Decode every file once; write good.csv, bad.csv (path, reason) and the indexes beside good.csv and the list.
+    """Decode every file once; write good.csv, bad.csv (path, reason) and the indexes beside
+    good.csv and the list.
 
-    folder: None: `<list>_checked` beside the list. findings.jsonl in it grows as files are checked: after an
-    interruption, or when the list has grown, only files that are new or have changed are looked at.
+    folder: None: `<list>_checked` beside the list. findings.jsonl in it grows as files are checked:
+    after an interruption, or when the list has grown, only files that are new or have changed are
+    looked at.
     """
     list_path = Path(videos.name)
     folder = Path(folder or list_path.with_name(f"{list_path.stem}_checked"))
@@ -98,7 +103,8 @@ def _version(path: str) -> tuple[int, float]:
 
 
 def _remembered(path: Path, entries: Iterable[str]) -> Iterator[Finding]:
-    """Findings of an earlier run, by this version, about files of this list that have not changed."""
+    """Findings of an earlier run, by this version, about files of this list that have not
+    changed."""
     wanted = set(entries)
     for noted in read_json_lines(path):
         try:

@@ -1,7 +1,8 @@
 """Demo clips that only time can tell apart: every class is another class played backwards.
 
-A textured layer with holes moves over a still background. Its position, angle and scale at any one moment are random
-and drawn alike for all classes, so that a single frame tells nothing; how they change is the class.
+A textured layer with holes moves over a still background. Its position, angle and scale at any one
+moment are random and drawn alike for all classes, so that a single frame tells nothing; how they
+change is the class.
 """
 
 import math
@@ -40,7 +41,8 @@ def write_demo_data(
     num_clips: Mapping[str, int] = NUM_CLIPS,
     num_threads: int = 2,
 ) -> None:
-    """Write the clips, the lists train.csv, val.csv and test.csv (`path label`) and class_names.txt.
+    """Write the clips, the lists train.csv, val.csv and test.csv (`path label`) and
+    class_names.txt.
 
     val and test hold textures of kinds that train lacks. Clips that are there already are kept.
     """
@@ -81,8 +83,8 @@ def make_clip(label: int, seed: int, *, held_out: bool = False) -> NDArray[np.ui
     moving = _sample(
         torch.cat([layer, mask]), _random_view(generator) @ _motion(label // 2, generator)
     )
-    colour, cover = moving[:, :3], moving[:, 3:]
-    frames = cover * colour + (1 - cover) * still
+    color, cover = moving[:, :3], moving[:, 3:]
+    frames = cover * color + (1 - cover) * still
     frames = frames + 0.02 * torch.randn(frames.shape, generator=generator)
     if label % 2:
         frames = frames.flip(0)
@@ -94,10 +96,11 @@ def _uniform(low: float, high: float, generator: Generator) -> float:
 
 
 def _motion(pair: int, generator: Generator) -> Tensor:
-    """(T, 3, 3): where in the moving layer each frame looks, in pixels from its centre; the first class of a pair."""
+    """(T, 3, 3): where in the moving layer each frame looks, in pixels from its center; the first
+    class of a pair."""
     pace = _uniform(
         0.7, 1.6, generator
-    )  # pixels per frame, at 30 pixels from the centre for turns and zooms
+    )  # pixels per frame, at 30 pixels from the center for turns and zooms
     time = torch.arange(NUM_FRAMES) - (NUM_FRAMES - 1) / 2
     views = torch.eye(3).repeat(NUM_FRAMES, 1, 1)
     if pair < 2:
@@ -109,9 +112,9 @@ def _motion(pair: int, generator: Generator) -> Tensor:
         views[:, 0, 1], views[:, 1, 0] = rate.sin(), -rate.sin()
     else:
         views[:, 0, 0] = views[:, 1, 1] = (-rate).exp()
-    centre = torch.eye(3)
-    centre[:2, 2] = 20 * torch.rand(2, generator=generator) - 10
-    return centre @ views @ centre.inverse()
+    center = torch.eye(3)
+    center[:2, 2] = 20 * torch.rand(2, generator=generator) - 10
+    return center @ views @ center.inverse()
 
 
 def _random_view(generator: Generator) -> Tensor:
@@ -138,7 +141,7 @@ Texture = Callable[[Generator], Tensor]  # (S, S), values about 0..1
 
 
 def _paint(kinds: tuple[Texture, ...], generator: Generator) -> Tensor:
-    """A pattern of one of the kinds between two random colours: (3, S, S)."""
+    """A pattern of one of the kinds between two random colors: (3, S, S)."""
     pattern = kinds[int(torch.randint(len(kinds), (), generator=generator))](generator)
     dark, bright = torch.rand(2, 3, 1, 1, generator=generator) * 0.5
     return dark + (0.5 + bright - dark) * pattern
@@ -187,7 +190,8 @@ def _bricks(generator: Generator) -> Tensor:
 
 
 def _nearest(num_points: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """For every pixel the distance to the nearest of some random points, and which one it is: (S, S) each."""
+    """For every pixel the distance to the nearest of some random points, and which one it is: (S,
+    S) each."""
     points = torch.rand(num_points, 2, generator=generator) * _TEXTURE_SIZE
     y, x = torch.meshgrid(torch.arange(_TEXTURE_SIZE), torch.arange(_TEXTURE_SIZE), indexing="ij")
     places = torch.stack([x, y], dim=-1).reshape(-1, 2).float()

@@ -1,8 +1,10 @@
-"""Kinetics from the archives of the CVDF (github.com/cvdfoundation/kinetics-dataset) to shards, archive by archive.
+"""Kinetics from the archives of the CVDF (github.com/cvdfoundation/kinetics-dataset) to shards,
+archive by archive.
 
-An archive is downloaded, unpacked as a stream, its videos are checked and resized, and stored in shards; then it is
-deleted, while the next ones are on their way. A shard ends with its archive. What shards.json and fetched.jsonl name is
-done, so that a run that was killed at any moment continues there.
+An archive is downloaded, unpacked as a stream, its videos are checked and resized, and stored in
+shards; then it is deleted, while the next ones are on their way. A shard ends with its archive.
+What shards.json and fetched.jsonl name is done, so that a run that was killed at any moment
+continues there.
 """
 
 import logging
@@ -84,7 +86,8 @@ class Plan:
 
 @dataclass(slots=True)
 class Report:
-    """Of one split, against its annotations. broken: path -> cause; broken_archives: archive -> cause."""
+    """Of one split, against its annotations. broken: path -> cause; broken_archives: archive ->
+    cause."""
 
     split: str
     num_stored: int = 0
@@ -95,8 +98,9 @@ class Report:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.split}: {self.num_stored} videos stored, {len(self.replaced)} of them replacements; "
-            f"{len(self.broken)} broken, {len(self.missing)} missing, {len(self.broken_archives)} archives broken"
+            f"{self.split}: {self.num_stored} videos stored, {len(self.replaced)} of them"
+            f" replacements; {len(self.broken)} broken, {len(self.missing)} missing,"
+            f" {len(self.broken_archives)} archives broken"
         ]
         lines += [
             f"broken archive: {name}: {cause}" for name, cause in self.broken_archives.items()
@@ -108,7 +112,8 @@ class Report:
 
 
 class Fetch:
-    """One data set on its way into `folder`: train/, val/, ... each a set of shards, and work/ until all is done."""
+    """One data set on its way into `folder`: train/, val/, ... each a set of shards, and work/
+    until all is done."""
 
     def __init__(
         self,
@@ -123,7 +128,8 @@ class Fetch:
         num_workers: int | None = None,
         timeout_seconds: float = 600.0,
     ) -> None:
-        """num_archives: that are downloaded ahead. class_lists: class names of data sets, in label order."""
+        """num_archives: that are downloaded ahead. class_lists: class names of data sets, in label
+        order."""
         self._places, self._folder, self._name = DATASETS[dataset], folder, dataset
         self._base = f"{mirror.rstrip('/')}/{self._places.folder}"
         self._class_lists, self._encoding = class_lists, encoding or Encoding(256)
@@ -146,7 +152,8 @@ class Fetch:
         return plans
 
     def run(self, plans: Sequence[Plan]) -> list[Report]:
-        """Fetch, and write a report.txt of every split. Raises OutputError for a full disk, and DataError."""
+        """Fetch, and write a report.txt of every split. Raises OutputError for a full disk, and
+        DataError."""
         labels = sorted({a.label for plan in plans for a in plan.annotations.values()} - {""})
         _, names = choose_classes(labels, self._class_lists)
         replacements = self._replacements()
@@ -218,11 +225,11 @@ class Fetch:
             return report
 
     def _begun(self, plan: Plan, folder: Path, names: list[str]) -> ShardSet:
-        labelled = any(annotation.label for annotation in plan.annotations.values())
+        labeled = any(annotation.label for annotation in plan.annotations.values())
         settings = {"max_bytes": self._max_bytes, **self._encoding._asdict()}
         fresh = ShardSet(
             str(folder),
-            format="video" if labelled else "unlabelled",
+            format="video" if labeled else "unlabeled",
             class_names=names,
             fingerprint=f"{self._name} {plan.split}",
             settings=settings,
@@ -233,8 +240,8 @@ class Fetch:
         there = read_set(str(folder))
         if (there.fingerprint, there.settings) != (fresh.fingerprint, fresh.settings):
             raise DataError(
-                f"{folder}: it holds other shards ({there.fingerprint}, {there.settings}); choose another --out, or "
-                "delete them."
+                f"{folder}: it holds other shards ({there.fingerprint}, {there.settings}); choose"
+                " another --out, or delete them."
             )
         return replace(fresh, shards=there.shards)
 
@@ -258,7 +265,8 @@ class Fetch:
 
 @dataclass(slots=True)
 class _Split:
-    """The videos of one split on their way from archives to shards. stored: stems that the shards have."""
+    """The videos of one split on their way from archives to shards. stored: stems that the shards
+    have."""
 
     plan: Plan
     stored: set[str]
@@ -283,7 +291,8 @@ class _Split:
                 return cause
 
     def _wanted(self, name: str) -> Path | None:
-        """Where a file of an archive is unpacked to; None for what is not annotated or stored already."""
+        """Where a file of an archive is unpacked to; None for what is not annotated or stored
+        already."""
         place = _place_of(name, self.scratch)
         known = place is not None and place.stem in self.plan.annotations
         return place if place is not None and known and place.stem not in self.stored else None

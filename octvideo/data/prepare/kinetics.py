@@ -1,4 +1,5 @@
-"""The official Kinetics annotations, in all the forms in which they are about, against a folder of videos."""
+"""The official Kinetics annotations, in all the forms in which they are about, against a folder of
+videos."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,8 @@ from octvideo.errors import DataError, ListError
 
 
 class Annotation(NamedTuple):
-    """One clip: ten seconds of a video. label: class name, "" in a test split that was published without."""
+    """One clip: ten seconds of a video. label: class name, "" in a test split that was published
+    without."""
 
     youtube_id: str
     start_seconds: int
@@ -27,20 +29,24 @@ class Annotation(NamedTuple):
 
 
 def read_annotations(path: str | Path) -> list[Annotation]:
-    """A csv with the columns youtube_id, time_start, time_end and perhaps label, split, is_cc, in any order.
+    """A csv with the columns youtube_id, time_start, time_end and perhaps label, split, is_cc, in
+    any order.
 
-    Where the split column is missing or empty the file's name tells (`validate.csv`). Raises DataError or ListError.
+    Where the split column is missing or empty the file's name tells (`validate.csv`). Raises
+    DataError or ListError.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(
-            f"{path}: there is no such annotation file; Kinetics publishes train.csv, val(idate).csv, ..."
+            f"{path}: there is no such annotation file; Kinetics publishes train.csv,"
+            " val(idate).csv, ..."
         )
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         if lacking := {"youtube_id", "time_start", "time_end"}.difference(reader.fieldnames or ()):
             raise DataError(
-                f"{path}: no column {', '.join(sorted(lacking))}; is this the official annotation csv?"
+                f"{path}: no column {', '.join(sorted(lacking))}; is this the official annotation"
+                " csv?"
             )
         return [_annotation(path, reader.line_num, row) for row in reader]
 
@@ -58,7 +64,8 @@ def _annotation(path: Path, line: int, row: Mapping[str, str | None]) -> Annotat
     split = SPLIT_NAMES.get((split or path.stem).lower(), "")
     if not youtube_id or not split:
         raise ListError(
-            f"{path}:{line}: no youtube_id, or no split (train, val, test) in the line or the file's name."
+            f"{path}:{line}: no youtube_id, or no split (train, val, test) in the line or the"
+            " file's name."
         )
     return Annotation(youtube_id, start, end, label, split)
 
@@ -71,11 +78,13 @@ def kinetics_lists(
     class_names: Sequence[str] | None = None,
     known: Mapping[str, Sequence[str]] | None = None,
 ) -> DatasetLists:
-    """Find each annotated clip below `videos`, in whatever folders (class names with spaces or `_`, or flat).
+    """Find each annotated clip below `videos`, in whatever folders (class names with spaces or `_`,
+    or flat).
 
-    replacements: a folder whose files win over those of the same name, as do files below `videos` in a folder whose
-    name begins with "replacement". class_names: in label order; None: the first of the `known` sets that holds all
-    labels, else the labels that occur, sorted. Raises DataError for a label outside them, or when nothing is found.
+    replacements: a folder whose files win over those of the same name, as do files below `videos`
+    in a folder whose name begins with "replacement". class_names: in label order; None: the first
+    of the `known` sets that holds all labels, else the labels that occur, sorted. Raises DataError
+    for a label outside them, or when nothing is found.
     """
     annotations = list(annotations)
     labels = sorted({annotation.label for annotation in annotations} - {""})
@@ -94,7 +103,8 @@ def kinetics_lists(
         lists.add(annotation.stem, label, annotation.split, found, source=source)
     if not lists.clips:
         raise DataError(
-            f"{videos}: none of the {len(annotations)} annotated clips is here, as in {_example(lists)}."
+            f"{videos}: none of the {len(annotations)} annotated clips is here, as in"
+            f" {_example(lists)}."
         )
     return lists
 

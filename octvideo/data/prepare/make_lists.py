@@ -1,4 +1,5 @@
-"""From clips that a dataset names and files that a disk holds to train, val and test lists and a report on them."""
+"""From clips that a dataset names and files that a disk holds to train, val and test lists and a
+report on them."""
 
 import os
 import re
@@ -24,7 +25,8 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A file of a split. label: -1 where the dataset publishes none. Clips of one `source` show the same scene."""
+    """A file of a split. label: -1 where the dataset publishes none. Clips of one `source` show the
+    same scene."""
 
     path: Path
     label: int
@@ -34,7 +36,8 @@ class Clip:
 
 @dataclass(slots=True)
 class DatasetLists:
-    """What stands in the lists, and what is wrong with it. duplicates: clips named or present more than once."""
+    """What stands in the lists, and what is wrong with it. duplicates: clips named or present more
+    than once."""
 
     class_names: list[str]
     clips: list[Clip] = field(default_factory=list)
@@ -71,7 +74,8 @@ class DatasetLists:
         return sorted(trained & {clip.source for clip in self.clips if clip.split != "train"})
 
     def report(self, *, examples: int | None = _EXAMPLES) -> str:
-        """Found, missing, duplicates, leaks, counts per class; so many names of each (None: all)."""
+        """Found, missing, duplicates, leaks, counts per class; so many names of each (None:
+        all)."""
         lines = [f"{len(self.class_names)} classes", *map("note: {}".format, self.notes)]
         for split in SPLITS:
             missing = self.missing.get(split, [])
@@ -118,9 +122,11 @@ def _with_names(title: str, names: Sequence[str], examples: int | None) -> list[
 def write_lists(
     lists: DatasetLists, folder: str | Path, *, relative_to: str | Path | None = None
 ) -> list[Path]:
-    """Write the list of every split that has clips, class_names.txt and report.txt; the paths of the lists.
+    """Write the list of every split that has clips, class_names.txt and report.txt; the paths of
+    the lists.
 
-    A split without published labels becomes an unlabelled list. relative_to: cut this folder off (DATA.PATH_PREFIX).
+    A split without published labels becomes an unlabeled list. relative_to: cut this folder off
+    (DATA.PATH_PREFIX).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,19 +146,22 @@ def write_lists(
 
 
 def _written(path: Path, relative_to: str | Path | None) -> str:
-    path = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve follows links, and data sets are often linked
+    # Path.resolve follows links, and data sets are often links.
+    path = Path(os.path.abspath(path))  # noqa: PTH100
     if relative_to is None:
         return str(path)
     base = Path(os.path.abspath(relative_to))  # noqa: PTH100
     if not path.is_relative_to(base):
         raise DataError(
-            f"{path} is not inside {base}; leave --relative-to away, or name a folder above the videos."
+            f"{path} is not inside {base}; leave --relative-to away, or name a folder above the"
+            " videos."
         )
     return str(path.relative_to(base))
 
 
 def by_stem(videos: Iterable[Path]) -> dict[str, list[Path]]:
-    """File name without suffix -> the files of that name. Re-encoded copies keep the stem and change the suffix."""
+    """File name without suffix -> the files of that name. Re-encoded copies keep the stem and
+    change the suffix."""
     stems = defaultdict(list)
     for video in videos:
         stems[video.stem].append(video)

@@ -1,4 +1,5 @@
-"""Videos made cheap to train on: a small short side, and keyframes so dense that a seek decodes little."""
+"""Videos made cheap to train on: a small short side, and keyframes so dense that a seek decodes
+little."""
 
 import os
 import random
@@ -25,7 +26,8 @@ _MEASURED = 12  # videos
 
 @dataclass(slots=True)
 class ResizeResult:
-    """pairs: (source, target) that are complete. kept: those that were there before. failed: source -> cause."""
+    """pairs: (source, target) that are complete. kept: those that were there before. failed: source
+    -> cause."""
 
     pairs: list[tuple[str, str]] = field(default_factory=list)
     kept: int = 0
@@ -42,7 +44,8 @@ def resize_folder(
     num_workers: int | None = None,
     timeout_seconds: float = 600.0,
 ) -> ResizeResult:
-    """Every video below `source` to the same place below `target`, as .mp4. What is there already is kept.
+    """Every video below `source` to the same place below `target`, as .mp4. What is there already
+    is kept.
 
     Raises DataError when two files would become one, or a target cannot be written.
     """
@@ -54,7 +57,8 @@ def resize_folder(
     sources = {made: path for path, made in targets.items()}
     if clash := next((path for path, made in targets.items() if sources[made] != path), None):
         raise DataError(
-            f"{clash} and {sources[targets[clash]]} would become one file {targets[clash]}; rename one."
+            f"{clash} and {sources[targets[clash]]} would become one file {targets[clash]}; rename"
+            " one."
         )
     if clash := next((path for path in targets if path in sources), None):
         raise DataError(f"{clash} would be overwritten; give another folder for the result.")
@@ -79,7 +83,8 @@ def resize_folder(
 
 
 def resize_video(source: str, target: str, short_side: int, gop: int, crf: int) -> str:
-    """Write one file, without audio; "", or why the source cannot be read. Smaller videos keep their size.
+    """Write one file, without audio; "", or why the source cannot be read. Smaller videos keep
+    their size.
 
     Frame k of the result is frame k of the source, at the same time where the frame rate varies.
     """
@@ -87,7 +92,8 @@ def resize_video(source: str, target: str, short_side: int, gop: int, crf: int) 
         info, times = look_at(source)
         shown = with_end(times, info.duration_seconds) if _is_uneven(info, times) else None
         size = short_side_size(info.height, info.width, min(short_side, info.height, info.width))
-        # A damaged file is announced with the frames that decode: the iterator is left before it meets the damage.
+        # A damaged file is announced with the frames that decode: the iterator is left before it
+        # meets the damage.
         frames = islice(iter_frames(source), info.num_frames)
         write_video(target, frames, info.fps, size=size, gop=gop, crf=crf, times=shown)
     except DecodeError as error:
@@ -115,14 +121,15 @@ class Gain:
     def __str__(self) -> str:
         (slow, fast), (large, small) = self.seconds, self.num_bytes
         return (
-            f"a training clip (8 x 8, crop 224) takes {1000 * fast:.1f} ms instead of {1000 * slow:.1f} ms, "
-            f"{slow / fast:.2f} times as fast, with {small / large:.2f} of the bytes "
-            f"({self.num_videos} videos, one thread of this machine)"
+            f"a training clip (8 x 8, crop 224) takes {1000 * fast:.1f} ms instead of"
+            f" {1000 * slow:.1f} ms, {slow / fast:.2f} times as fast, with {small / large:.2f} of"
+            f" the bytes ({self.num_videos} videos, one thread of this machine)"
         )
 
 
 def measure_gain(pairs: Sequence[tuple[str, str]], *, rounds: int = 3) -> Gain:
-    """Read training clips of some videos from both versions in turn, the files being in the page cache."""
+    """Read training clips of some videos from both versions in turn, the files being in the page
+    cache."""
     chosen = random.Random(0).sample(pairs, min(_MEASURED, len(pairs)))
     rule, transform = ClipRule(8, 8), ClipTransform(224)
     sides = [

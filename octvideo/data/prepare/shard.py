@@ -1,4 +1,5 @@
-"""A list of videos written as shards: tar files in WebDataset's layout, in the order of the list, and indexes."""
+"""A list of videos written as shards: tar files in WebDataset's layout, in the order of the list,
+and indexes."""
 
 import csv
 import io
@@ -44,7 +45,8 @@ class Encoding(NamedTuple):
 
 @dataclass(slots=True)
 class ShardResult:
-    """What was written. bad: path -> why it is not in the shards. kept: videos that an earlier run had written."""
+    """What was written. bad: path -> why it is not in the shards. kept: videos that an earlier run
+    had written."""
 
     shards: ShardSet
     kept: int = 0
@@ -64,13 +66,16 @@ def write_shards(
 ) -> ShardResult:
     """Write folder/name-000000.tar, ... of about max_bytes each, an index of each, and shards.json.
 
-    A video that cannot be read is an entry of the index without bytes, and named in bad.csv: the set holds the list's
-    videos in the list's order. After an interruption the same call begins behind the last complete shard.
-    index: what is known of the list's files. Raises DataError for a folder that holds other shards, and OutputError.
+    A video that cannot be read is an entry of the index without bytes, and named in bad.csv: the
+    set holds the list's videos in the list's order. After an interruption the same call begins
+    behind the last complete shard.
+    index: what is known of the list's files. Raises DataError for a folder that holds other shards,
+    and OutputError.
     """
     if videos.format == "frames":
         raise DataError(
-            f"{videos.name}: a list of frame folders; shards hold video files, so make videos of the folders first."
+            f"{videos.name}: a list of frame folders; shards hold video files, so make videos of"
+            " the folders first."
         )
     encoding = encoding or Encoding()
     settings = {"max_bytes": max_bytes, **encoding._asdict()}
@@ -96,7 +101,8 @@ def write_shards(
 
 @contextmanager
 def only_writer_here(folder: str) -> Iterator[None]:
-    """Make the folder, and be the only one that writes to it where the storage has locks. Raises OctvideoError."""
+    """Make the folder, and be the only one that writes to it where the storage has locks. Raises
+    OctvideoError."""
     make_folder(folder)
     with only_writer(folder) if is_local(folder) else nullcontext():
         yield
@@ -104,7 +110,8 @@ def only_writer_here(folder: str) -> Iterator[None]:
 
 @contextmanager
 def scratch_folder(folder: str) -> Iterator[str]:
-    """A folder for videos on their way, beside the shards or else in the system's; those of killed runs are removed."""
+    """A folder for videos on their way, beside the shards or else in the system's; those of killed
+    runs are removed."""
     base = folder if is_local(folder) else None
     for left in Path(folder).glob(f"{_SCRATCH}*") if base else ():
         shutil.rmtree(left, ignore_errors=True)
@@ -152,7 +159,8 @@ def write_bad(shards: ShardSet) -> dict[str, str]:
 
 
 def _begun(videos: VideoList, folder: str, settings: dict[str, int]) -> ShardSet:
-    """What an interrupted run has written; an empty set where nothing has been. Raises DataError for other shards."""
+    """What an interrupted run has written; an empty set where nothing has been. Raises DataError
+    for other shards."""
     fresh = ShardSet(
         folder,
         format=videos.format,
@@ -167,8 +175,8 @@ def _begun(videos: VideoList, folder: str, settings: dict[str, int]) -> ShardSet
     there = read_set(folder)
     if (there.fingerprint, there.settings) != (fresh.fingerprint, fresh.settings):
         raise DataError(
-            f"{folder}: it holds shards of another list or with other settings ({there.settings}); choose another "
-            "--out, or delete them."
+            f"{folder}: it holds shards of another list or with other settings ({there.settings});"
+            " choose another --out, or delete them."
         )
     return replace(fresh, shards=there.shards)
 

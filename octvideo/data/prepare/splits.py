@@ -29,9 +29,11 @@ def folder_lists(
 ) -> DatasetLists:
     """A folder per class; classes are numbered by their sorted names.
 
-    Folders train, val (validate, validation) and test with the class folders below decide the splits. Otherwise each
-    class is divided by `shares` at random: always alike for one seed, clips of one source and equal files together.
-    Where that leaves no video at all for val, it repeats another list, and a note says so.
+    Folders train, val (validate, validation) and test with the class folders below decide the
+    splits. Otherwise each
+    class is divided by `shares` at random: always alike for one seed, clips of one source and equal
+    files together. Where that leaves no video at all for val, it repeats another list, and a note
+    says so.
     leave_out: files that are in no list, since they cannot be read.
     """
     folder, notes = Path(folder), list[str]()
@@ -67,7 +69,8 @@ def folder_lists(
     lists.notes += _small_classes(lists, shares)
     if len(lists.class_names) == 1:
         lists.notes.append(
-            f"one class only, {lists.class_names[0]!r}: the folders right below {folder} are the classes"
+            f"one class only, {lists.class_names[0]!r}: the folders right below {folder} are the"
+            " classes"
         )
     _fill_val(lists)
     lists.duplicates = [
@@ -98,7 +101,8 @@ def _class_folders(folder: Path, is_split: bool) -> list[str]:
 
 
 def _fill_val(lists: DatasetLists) -> None:
-    """Training wants a val, and tests on it where there is no test: an empty one repeats test, or at worst train."""
+    """Training wants a val, and tests on it where there is no test: an empty one repeats test, or
+    at worst train."""
     if lists.of("val"):
         return
     source = "test" if lists.of("test") else "train"
@@ -126,7 +130,8 @@ def _copies(videos: Iterable[Path]) -> dict[Path, Path]:
 
 
 def _divide(clips: Sequence[Clip], shares: Sequence[float], seed: str) -> list[Clip]:
-    """The clips with their splits. Sources are drawn for val and test, one at least of each, but train goes first."""
+    """The clips with their splits. Sources are drawn for val and test, one at least of each, but
+    train goes first."""
     sources = sorted({clip.source for clip in clips})
     random.Random(seed).shuffle(sources)
     splits = dict.fromkeys(sources, "train")
@@ -154,12 +159,14 @@ def ucf101_lists(
 def hmdb51_lists(
     videos: str | Path, splits: str | Path, *, fold: int = 1, val_share: float = 0.0
 ) -> DatasetLists:
-    """splits: the folder with `<class>_test_split<fold>.txt`, in which 1 is train, 2 is test and 0 is left out."""
+    """splits: the folder with `<class>_test_split<fold>.txt`, in which 1 is train, 2 is test and 0
+    is left out."""
     ending = f"_test_split{fold}.txt"
     files = sorted(Path(splits).glob(f"*{ending}"))
     if not files:
         raise DataError(
-            f"{splits}: no files <class>{ending}; name the folder of HMDB51's split files, and fold 1 to 3."
+            f"{splits}: no files <class>{ending}; name the folder of HMDB51's split files, and fold"
+            " 1 to 3."
         )
     names = [file.name.removesuffix(ending) for file in files]
     assigned = []

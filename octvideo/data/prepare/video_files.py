@@ -11,22 +11,25 @@ from octvideo.errors import DataError
 
 @dataclass(slots=True)
 class FoundFiles:
-    """videos: sorted. left_out: suffix (or kind) -> how many files; unread: folders that cannot be listed."""
+    """videos: sorted. left_out: suffix (or kind) -> how many files; unread: folders that cannot be
+    listed."""
 
     videos: list[Path] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     unread: list[Path] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """A line about the files that were left out, and one for each folder that cannot be read."""
+        """A line about the files that were left out, and one for each folder that cannot be
+        read."""
         counts = ", ".join(f"{count} {kind}" for kind, count in self.left_out.most_common())
         lines = [f"files that are no videos by their suffix: {counts}"] if counts else []
         return lines + [f"{folder}: this folder cannot be read" for folder in self.unread]
 
 
 def look_below(folder: str | Path) -> FoundFiles:
-    """All files below a folder. Links are followed, but each folder is visited once, by its own name where it has one
-    below `folder`. Hidden files and folders are passed over. Raises DataError where there is no such folder.
+    """All files below a folder. Links are followed, but each folder is visited once, by its own
+    name where it has one below `folder`. Hidden files and folders are passed over. Raises DataError
+    where there is no such folder.
     """
     if not Path(folder).is_dir():
         raise DataError(f"{folder}: there is no such folder of videos.")
@@ -63,7 +66,8 @@ def _kind_of(entry: "os.DirEntry[str]") -> str:
 
 
 def find_videos(folder: str | Path, notes: list[str] | None = None) -> list[Path]:
-    """All video files below a folder, by suffix, sorted; links are followed. Raises DataError where there are none.
+    """All video files below a folder, by suffix, sorted; links are followed. Raises DataError where
+    there are none.
 
     notes: takes a line about what else is there.
     """
@@ -71,7 +75,8 @@ def find_videos(folder: str | Path, notes: list[str] | None = None) -> list[Path
     if not found.videos:
         besides = "; ".join(["", *found.notes()])
         raise DataError(
-            f"{folder}: no video in it or below it (looked for {' '.join(VIDEO_SUFFIXES)}){besides}."
+            f"{folder}: no video in it or below it (looked for"
+            f" {' '.join(VIDEO_SUFFIXES)}){besides}."
         )
     if notes is not None:
         notes += found.notes()

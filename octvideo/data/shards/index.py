@@ -1,7 +1,8 @@
 """The index of a shard: where each video lies and what is known of it, as columns of numbers.
 
-The file has the layout of safetensors (https://github.com/huggingface/safetensors): a length, a header in JSON, arrays.
-What opening needs stands first, so that it is read with one range; keyframes and times of the frames stand behind.
+The file has the layout of safetensors (https://github.com/huggingface/safetensors): a length, a
+header in JSON, arrays. What opening needs stands first, so that it is read with one range;
+keyframes and times of the frames stand behind.
 """
 
 import json
@@ -19,7 +20,8 @@ from octvideo.errors import DataError
 SUFFIX = ".index.safetensors"
 VERSION = "1"
 
-# Column -> type. One number a video; of texts and rows of numbers, where each ends in the column behind it.
+# Column -> type. One number a video; of texts and rows of numbers, where each ends in the column
+# behind it.
 NUMBERS = {
     "offset": "I64",
     "size": "I64",
@@ -46,10 +48,11 @@ Read = Callable[[int, int], bytes]
 
 @dataclass(frozen=True, slots=True)
 class StoredVideo:
-    """A row. path, labels: of the list. info None: a video that is looked at when it is read, or one with a problem.
+    """A row. path, labels: of the list. info None: a video that is looked at when it is read, or
+    one with a problem.
 
-    keyframes: numbers of the frames at which decoding may begin, () where the packets do not tell. times: seconds of
-    every frame.
+    keyframes: numbers of the frames at which decoding may begin, () where the packets do not tell.
+    times: seconds of every frame.
     """
 
     path: str
@@ -117,7 +120,8 @@ class ShardIndex:
 
 
 def read_index(read: Read, source: str, num_bytes: int) -> ShardIndex:
-    """What opening needs. num_bytes: of the shard. Raises DataError for what is no index of a shard of that size."""
+    """What opening needs. num_bytes: of the shard. Raises DataError for what is no index of a shard
+    of that size."""
     head = _Head(read, source)
     columns = {name: head.column(name, kind) for name, kind in NUMBERS.items()}
     for name, kind in RAGGED.items():
@@ -128,7 +132,8 @@ def read_index(read: Read, source: str, num_bytes: int) -> ShardIndex:
 
 
 def read_frames_of(read: Read, source: str, row: int) -> tuple[Column, Column]:
-    """(numbers of the keyframes, seconds of every frame) of one video. Raises DataError as `read_index`."""
+    """(numbers of the keyframes, seconds of every frame) of one video. Raises DataError as
+    `read_index`."""
     head = _Head(read, source)
     found = []
     for name, kind in PER_FRAME.items():
@@ -180,8 +185,8 @@ class _Head:
 
     def error(self, what: str) -> DataError:
         return DataError(
-            f"{self._source}: {what} of this index is damaged or of another version; delete it, and it is made anew "
-            "from its shard (or run `octvideo shard` again)."
+            f"{self._source}: {what} of this index is damaged or of another version; delete it, and"
+            " it is made anew from its shard (or run `octvideo shard` again)."
         )
 
 
@@ -209,6 +214,7 @@ def _check(columns: dict[str, Column], num_bytes: int, source: str) -> None:
         wrong.append("labels")
     if wrong:
         raise DataError(
-            f"{source}: the columns {', '.join(dict.fromkeys(wrong))} do not fit a shard of {num_bytes:,} bytes; "
-            "delete this index, and it is made anew from its shard (or run `octvideo shard` again)."
+            f"{source}: the columns {', '.join(dict.fromkeys(wrong))} do not fit a shard of"
+            f" {num_bytes:,} bytes; delete this index, and it is made anew from its shard (or run"
+            " `octvideo shard` again)."
         )

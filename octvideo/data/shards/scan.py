@@ -1,8 +1,9 @@
-"""The index of a tar that has none, made at first look: those of WebDataset's writer, of `tar`, and ours that lost it.
+"""The index of a tar that has none, made at first look: those of WebDataset's writer, of `tar`, and
+ours that lost it.
 
-A sample is what stands in the tar one after another under one key, the name up to its first dot: `key.mp4` and its
-label, `key.cls` (a number) or `key.json` (`label` or `labels`: numbers, or names of classes). Where there is neither,
-the folder that a video lies in may be the name of its class.
+A sample is what stands in the tar one after another under one key, the name up to its first dot:
+`key.mp4` and its label, `key.cls` (a number) or `key.json` (`label` or `labels`: numbers, or names
+of classes). Where there is neither, the folder that a video lies in may be the name of its class.
 """
 
 import hashlib
@@ -38,7 +39,8 @@ def index_address(tar: str) -> str:
 
 
 def index_of_any_tar(tar: str, class_names: Sequence[str]) -> tuple[ShardIndex, int]:
-    """The index of a tar, and the tar's bytes. Kept beside it, or where that cannot be written, in the user's cache.
+    """The index of a tar, and the tar's bytes. Kept beside it, or where that cannot be written, in
+    the user's cache.
 
     Raises OSError, and DataError for a tar that cannot be read.
     """
@@ -90,7 +92,8 @@ def _key(name: str) -> tuple[str, str]:
 
 
 def _about(read: Read, sample: Sequence[Member], tar: str) -> dict[str, Any]:
-    """What stands beside a video: the content of its .json, and the number of its .cls as `label`."""
+    """What stands beside a video: the content of its .json, and the number of its .cls as
+    `label`."""
     about: dict[str, Any] = {}
     for member in sample:
         extension = _key(member.name)[1]
@@ -120,8 +123,8 @@ def _labels(
         number = numbers.get(plain_name(label)) if isinstance(label, str) else label
         if type(number) is not int or not 0 <= number < MAX_NUMBER:
             raise DataError(
-                f"{tar}: {member.name[:200]}: the label {str(label)[:80]!r} is neither a number from 0 on nor a name "
-                "of class_names.txt beside the shards."
+                f"{tar}: {member.name[:200]}: the label {str(label)[:80]!r} is neither a number"
+                " from 0 on nor a name of class_names.txt beside the shards."
             )
         labels.append(number)
     return tuple(labels)
@@ -140,7 +143,8 @@ def _in_cache(tar: str) -> Path:
 
 
 def _window(address: str, num_bytes: int) -> Read:
-    """Reads that are near one another make one range: a label stands right before the next header."""
+    """Reads that are near one another make one range: a label stands right before the next
+    header."""
     start, held = 0, b""
 
     def read(offset: int, size: int) -> bytes:

@@ -1,4 +1,5 @@
-"""The videos of a set of shards as a list: the same entries in the same order as the list that they were made from."""
+"""The videos of a set of shards as a list: the same entries in the same order as the list that they
+were made from."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,8 @@ _OPENED_AT_ONCE = 16
 class ShardList(VideoList):
     """A VideoList whose videos are members of shards; one million take about 200 MB.
 
-    What is known of the videos stands in columns beside paths and labels, as tensors that workers share.
+    What is known of the videos stands in columns beside paths and labels, as tensors that workers
+    share.
     """
 
     def __init__(
@@ -65,7 +67,8 @@ class ShardList(VideoList):
         return super().__getitem__(i)._replace(part=self._part(i))
 
     def frames_of(self, index: int) -> tuple[Column, Column]:
-        """(numbers of the frames at which decoding may begin, seconds of every frame) of a video, from its index."""
+        """(numbers of the frames at which decoding may begin, seconds of every frame) of a video,
+        from its index."""
         shard, row = self._place(range(len(self))[index])
         address = index_address(self._shards[shard])
         return read_frames_of(partial(read_range, address), address, row)
@@ -99,14 +102,15 @@ def open_shards(
 ) -> ShardList:
     """The videos of the shards in a folder (or of its shards.json), on this machine or elsewhere.
 
-    path_prefix: goes before relative paths in results, instead of what the list had. Raises DataError for shards that
-    are missing, incomplete or damaged, and ListError for a label outside the classes.
+    path_prefix: goes before relative paths in results, instead of what the list had. Raises
+    DataError for shards that are missing, incomplete or damaged, and ListError for a label outside
+    the classes.
     """
     found = find_set(path)
     if not found.is_complete:
         raise DataError(
-            f"{found.address(FILE_NAME)}: {found.num_videos} videos are written, and the list has more; run the same "
-            "`octvideo shard` again to finish."
+            f"{found.address(FILE_NAME)}: {found.num_videos} videos are written, and the list has"
+            " more; run the same `octvideo shard` again to finish."
         )
     names = classes_of(found)
     with ThreadPoolExecutor(_OPENED_AT_ONCE) as threads:
@@ -145,17 +149,18 @@ def _open(found: ShardSet, shard: Shard, class_names: Sequence[str]) -> ShardInd
         raise DataError(f"{tar}: cannot be read ({error.strerror or error}).") from error
     if shard.num_videos >= 0 and (len(index), num_bytes) != (shard.num_videos, shard.num_bytes):
         raise DataError(
-            f"{tar}: {len(index)} videos in {num_bytes:,} bytes; {FILE_NAME} says {shard.num_videos} in "
-            f"{shard.num_bytes:,}. Copy the shards and their indexes again, or run `octvideo shard` again."
+            f"{tar}: {len(index)} videos in {num_bytes:,} bytes; {FILE_NAME} says"
+            f" {shard.num_videos} in {shard.num_bytes:,}. Copy the shards and their indexes again,"
+            " or run `octvideo shard` again."
         )
     return index
 
 
 def _format_of(indexes: Sequence[ShardIndex]) -> str:
-    """Of shards that do not say: unlabelled where some video has no label."""
+    """Of shards that do not say: unlabeled where some video has no label."""
     counts = [np.diff(index.columns["labels_ends"]) for index in indexes]
     if any((count == 0).any() for count in counts):
-        return "unlabelled"
+        return "unlabeled"
     return "multilabel" if any((count > 1).any() for count in counts) else "video"
 
 
@@ -166,8 +171,8 @@ def _check_labels(videos: ShardList, num_classes: int | None) -> None:
     place = int(labels.argmax())
     video = int(torch.searchsorted(videos._label_ends, place, right=True)) - 1
     raise ListError(
-        f"{videos.name}: {videos[video].path}: label {int(labels[place])} is outside 0..{num_classes - 1} "
-        f"(MODEL.NUM_CLASSES: {num_classes}). Labels start at 0."
+        f"{videos.name}: {videos[video].path}: label {int(labels[place])} is outside"
+        f" 0..{num_classes - 1} (MODEL.NUM_CLASSES: {num_classes}). Labels start at 0."
     )
 
 

@@ -1,4 +1,5 @@
-"""A folder of shards: shards.json, which says what was written, or the tar files that somebody else has put there."""
+"""A folder of shards: shards.json, which says what was written, or the tar files that somebody else
+has put there."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ _MAX_BYTES = 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A tar file: its name, its bytes, its videos (with those that could not be stored); -1: not known."""
+    """A tar file: its name, its bytes, its videos (with those that could not be stored); -1: not
+    known."""
 
     file: str
     num_bytes: int = -1
@@ -30,8 +32,8 @@ class Shard:
 class ShardSet:
     """What a folder of shards holds, in the order of the list that it was made from.
 
-    root: goes before relative paths, as it did in the list. fingerprint: of the list. settings: how the videos were
-    written. is_complete: False while some of the list's videos are missing.
+    root: goes before relative paths, as it did in the list. fingerprint: of the list. settings: how
+    the videos were written. is_complete: False while some of the list's videos are missing.
     """
 
     folder: str
@@ -80,12 +82,14 @@ def find_set(path: str) -> ShardSet:
         return read_set(folder) if exists(described) else _undescribed(folder)
     except OSError as error:
         raise DataError(
-            f"{folder}: there are no shards ({error.strerror or error}); make them with `octvideo shard`."
+            f"{folder}: there are no shards ({error.strerror or error}); make them with `octvideo"
+            " shard`."
         ) from None
 
 
 def has_shards(path: str) -> bool:
-    """Whether there is a set at a folder (or its shards.json). Raises DataError where its storage does not answer."""
+    """Whether there is a set at a folder (or its shards.json). Raises DataError where its storage
+    does not answer."""
     folder = set_folder(path)
     if exists(join(folder, FILE_NAME)):
         return True
@@ -119,7 +123,8 @@ def read_set(folder: str) -> ShardSet:
         )
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise DataError(
-            f"{path}: this describes no set of shards ({type(error).__name__}: {error}); make it with `octvideo shard`."
+            f"{path}: this describes no set of shards ({type(error).__name__}: {error}); make it"
+            " with `octvideo shard`."
         ) from None
 
 
@@ -127,7 +132,8 @@ def _undescribed(folder: str) -> ShardSet:
     files = [name for name in list_folder(folder) if name.endswith(TAR)]
     if not files:
         raise DataError(
-            f"{folder}: there is neither a {FILE_NAME} nor a tar file; make shards with `octvideo shard`."
+            f"{folder}: there is neither a {FILE_NAME} nor a tar file; make shards with `octvideo"
+            " shard`."
         )
     return ShardSet(folder, [Shard(name) for name in files])
 

@@ -1,7 +1,7 @@
 """The headers of a tar file that anybody may have made: where each file in it begins and ends.
 
-Nothing is unpacked, so names are only names. A header is 512 bytes, and every step goes forward by at least one, so
-that no tar makes the walk longer or larger than the file is.
+Nothing is unpacked, so names are only names. A header is 512 bytes, and every step goes forward by
+at least one, so that no tar makes the walk longer or larger than the file is.
 """
 
 import tarfile
@@ -43,8 +43,8 @@ def padded(size: int) -> int:
 def members(read: Read, num_bytes: int, source: str) -> Iterator[Member]:
     """The files of a tar of `num_bytes` bytes, in order; folders are passed over.
 
-    Raises DataError for what is no whole, plain tar: damaged headers, a member that ends behind the file, links,
-    sparse files, compression.
+    Raises DataError for what is no whole, plain tar: damaged headers, a member that ends behind the
+    file, links, sparse files, compression.
     """
     position = 0
     overrides: dict[str, str] = {}
@@ -108,7 +108,8 @@ def _checked_size(size: int, start: int, num_bytes: int, source: str, position: 
 
 
 def _overrides(content: bytes, kind: bytes, source: str, position: int) -> dict[str, str]:
-    """`path` and `size` of an extended header: records `length key=value\\n`, or the name alone (GNU)."""
+    """`path` and `size` of an extended header: records `length key=value\\n`, or the name alone
+    (GNU)."""
     if kind == tarfile.GNUTYPE_LONGNAME:
         return {"path": content.rstrip(b"\0").decode("utf-8", "surrogateescape")}
     found, at = {}, 0

@@ -1,4 +1,5 @@
-"""Writing a set of shards, one after another; what shards.json names is complete, and never written again."""
+"""Writing a set of shards, one after another; what shards.json names is complete, and never written
+again."""
 
 import json
 import zlib
@@ -21,7 +22,8 @@ _CHUNK = 1 << 20
 
 
 class ReadyVideo(NamedTuple):
-    """A video to store: `file` on this machine holds its bytes, and index and times what is known of them.
+    """A video to store: `file` on this machine holds its bytes, and index and times what is known
+    of them.
 
     cause: why there is no file.
     """
@@ -34,7 +36,8 @@ class ReadyVideo(NamedTuple):
 
 
 class ShardWriter:
-    """Adds videos behind those that the set has. With the context a begun shard is finished, or dropped on an error.
+    """Adds videos behind those that the set has. With the context a begun shard is finished, or
+    dropped on an error.
 
     name: of the shards, before `-000000.tar`. max_bytes: of one, unless a single video is larger.
     """

@@ -1,4 +1,5 @@
-"""Ranges of remote files, kept on a local disk up to a limit; those that were not used for longest go first."""
+"""Ranges of remote files, kept on a local disk up to a limit; those that were not used for longest
+go first."""
 
 import hashlib
 import os
@@ -12,7 +13,8 @@ _CHECKS = 20  # how often a limit's worth of bytes is counted while it is writte
 
 
 class RangeCache(NamedTuple):
-    """Any number of processes share `folder`; each keeps it below `limit` bytes, but for what others just wrote."""
+    """Any number of processes share `folder`; each keeps it below `limit` bytes, but for what
+    others just wrote."""
 
     folder: str
     limit: int
@@ -26,7 +28,8 @@ class RangeCache(NamedTuple):
         return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep it if there is room. A disk that is full or read-only makes no error: the bytes are at hand."""
+        """Keep it if there is room. A disk that is full or read-only makes no error: the bytes are
+        at hand."""
         path = self._path(key)
         temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}.tmp")
         with suppress(OSError):
@@ -65,4 +68,5 @@ class RangeCache(NamedTuple):
 
 
 _written: dict[str, int] = {}
-"""Bytes that this process has put into a folder since it last counted. The first time it counts at once."""
+"""Bytes that this process has put into a folder since it last counted. The first time it counts at
+once."""

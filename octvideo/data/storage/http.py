@@ -62,7 +62,8 @@ def close_connections() -> None:
 
 
 class _Connection:
-    """A connection in use; closed at the end of the context unless it is kept for the next range."""
+    """A connection in use; closed at the end of the context unless it is kept for the next
+    range."""
 
     def __init__(self, parts: SplitResult) -> None:
         """One that was kept for this server, if there is one."""
@@ -137,7 +138,8 @@ def _request(method: str, url: str, headers: dict[str, str]) -> _Answer:
 
 
 def _send(method: str, url: str, headers: dict[str, str]) -> _Answer:
-    """The answer, on a kept connection, or on a new one where the server has closed that in the meantime."""
+    """The answer, on a kept connection, or on a new one where the server has closed that in the
+    meantime."""
     parts = urlsplit(url)
     target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
     if parts.scheme == "http" and _proxy(parts):

@@ -12,7 +12,8 @@ from octvideo.files import appears_whole, is_local, write_atomically, writing
 
 @contextmanager
 def new_file(address: str) -> Iterator[IO[bytes]]:
-    """A file to write to, which stands under its name when the block ends; after an error it does not.
+    """A file to write to, which stands under its name when the block ends; after an error it does
+    not.
 
     Object stores show a file when it is closed. Raises OutputError.
     """

@@ -1,4 +1,5 @@
-"""A video that is a part of a larger file, as a member of a shard is: its bytes, whole and checked."""
+"""A video that is a part of a larger file, as a member of a shard is: its bytes, whole and
+checked."""
 
 import os
 import zlib
@@ -19,7 +20,8 @@ _AHEAD = 4  # parts that are being fetched or wait to be read
 class Part(NamedTuple):
     """`size` bytes of `file` from `offset`. crc32: of the bytes, -1 where it is not known.
 
-    info: what is known of the video. problem: why it could not be stored ("" when it could). cache: of remote files.
+    info: what is known of the video. problem: why it could not be stored ("" when it could). cache:
+    of remote files.
     """
 
     file: str
@@ -32,8 +34,8 @@ class Part(NamedTuple):
 
 
 def read_part(part: Part) -> bytes:
-    """The bytes; those that `prefetch` is fetching are waited for. Raises OSError for a file that does not hold them,
-    and DataError for a storage that does not answer.
+    """The bytes; those that `prefetch` is fetching are waited for. Raises OSError for a file that
+    does not hold them, and DataError for a storage that does not answer.
     """
     running = _fetching.pop(_key(part), None)
     return running.result() if running else _fetch(part)

@@ -1,4 +1,5 @@
-"""A range of bytes of a file: on this machine, over HTTP, or behind any address that iopath or fsspec knows."""
+"""A range of bytes of a file: on this machine, over HTTP, or behind any address that iopath or
+fsspec knows."""
 
 import os
 import random
@@ -23,7 +24,8 @@ Result = TypeVar("Result")
 def read_range(address: str, offset: int, size: int) -> bytes:
     """At most `size` bytes from `offset`; fewer only at the end of the file.
 
-    Raises OSError where there is no such file, and DataError where the storage has not answered for five minutes.
+    Raises OSError where there is no such file, and DataError where the storage has not answered for
+    five minutes.
     """
     if "://" not in address:
         return _read_local(address, offset, size)
@@ -55,7 +57,8 @@ def exists(address: str) -> bool:
 
 
 def list_folder(address: str) -> list[str]:
-    """Names of the files in a folder, sorted. Raises OSError, and DataError for a storage that cannot list."""
+    """Names of the files in a folder, sorted. Raises OSError, and DataError for a storage that
+    cannot list."""
     if "://" not in address:
         return sorted(entry.name for entry in os.scandir(address) if entry.is_file())
     if _is_http(address):
@@ -91,8 +94,8 @@ def _patiently(address: str, action: Callable[[], Result]) -> Result:
         except (TransientError, ConnectionError, TimeoutError) as error:
             if time.monotonic() + pause > deadline:
                 raise DataError(
-                    f"{str(error) or address}; tried for {PATIENCE:g} seconds. The same command resumes when the "
-                    "storage answers again"
+                    f"{str(error) or address}; tried for {PATIENCE:g} seconds. The same command"
+                    " resumes when the storage answers again"
                 ) from error
         # Not all clients at once: those of a run were cut off together.
         time.sleep(pause * random.uniform(0.5, 1.0))
@@ -144,7 +147,8 @@ def _failures_may_pass() -> Iterator[None]:
 
 
 def iopath_handler(address: str) -> Any:
-    """iopath's manager where a handler is registered for this address: what a user registers comes first."""
+    """iopath's manager where a handler is registered for this address: what a user registers comes
+    first."""
     from iopath.common.file_io import g_pathmgr
 
     known = g_pathmgr._path_handlers
@@ -154,7 +158,10 @@ def iopath_handler(address: str) -> Any:
 def fsspec_of(address: str) -> tuple[Any, str]:
     """fsspec's file system and the path in it."""
     scheme = address.partition("://")[0]
-    remedy = f"register a handler for {scheme}:// with iopath's g_pathmgr, or install fsspec's package for it"
+    remedy = (
+        f"register a handler for {scheme}:// with iopath's g_pathmgr, or install fsspec's package"
+        " for it"
+    )
     try:
         from fsspec.core import url_to_fs
 

@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 
 class Content(NamedTuple):
-    """num_pictures: pictures that begin in a packet; -1: it is damaged. is_restart: decoding may begin here.
+    """num_pictures: pictures that begin in a packet; -1: it is damaged. is_restart: decoding may
+    begin here.
 
-    is_reordered: a B picture whose place in display order is told by nothing. follows: False shows that a picture that
-    this one may need is missing. order: place in display order since the last restart, None where nothing tells it.
+    is_reordered: a B picture whose place in display order is told by nothing. follows: False shows
+    that a picture that this one may need is missing. order: place in display order since the last
+    restart, None where nothing tells it.
     counts: `order` counts pictures one by one, so that a gap shows a missing one.
     """
 
@@ -24,8 +26,9 @@ class Content(NamedTuple):
 class Parameters:
     """What the parameter sets say of the pictures that were read so far.
 
-    sizes: (width, height) of them, in order of appearance. is_interlaced: lines may belong to two moments. is_cropped:
-    columns at the left or rows at the top are coded but not shown. is_turned: a message asks for rotation or a flip.
+    sizes: (width, height) of them, in order of appearance. is_interlaced: lines may belong to two
+    moments. is_cropped: columns at the left or rows at the top are coded but not shown. is_turned:
+    a message asks for rotation or a flip.
     """
 
     sizes: list[tuple[int, int]] = field(default_factory=list)

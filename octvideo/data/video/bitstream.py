@@ -1,7 +1,9 @@
-"""What a packet says of its picture before it is decoded: H.264, H.265 and MPEG-4 part 2, from their first bytes.
+"""What a packet says of its picture before it is decoded: H.264, H.265 and MPEG-4 part 2, from
+their first bytes.
 
-Pictures are numbered. A number that does not follow shows that a picture is missing, comes twice or in the wrong place,
-which decoders paper over in ways of their own. (ITU-T H.264, sections 7.3 and 8.2.1; H.265, 7.3 and 8.3.1.)
+Pictures are numbered. A number that does not follow shows that a picture is missing, comes twice or
+in the wrong place, which decoders paper over in ways of their own. (ITU-T H.264, sections 7.3 and
+8.2.1; H.265, 7.3 and 8.3.1.)
 """
 
 from abc import ABC, abstractmethod
@@ -22,7 +24,8 @@ class Inspector(Protocol):
 
 
 def inspector(codec: str, extradata: bytes, container: str) -> Inspector | None:
-    """How to read the packets of this codec (FFmpeg's name), in file order; None where that would prove nothing."""
+    """How to read the packets of this codec (FFmpeg's name), in file order; None where that would
+    prove nothing."""
     if codec == "mpeg4":
         return Mpeg4(extradata)
     if (
@@ -36,7 +39,8 @@ def inspector(codec: str, extradata: bytes, container: str) -> Inspector | None:
 
 
 class _Numbered(ABC):
-    """Reads the packets of one stream in file order; units stand behind their lengths, as in mp4 and Matroska."""
+    """Reads the packets of one stream in file order; units stand behind their lengths, as in mp4
+    and Matroska."""
 
     def __init__(self, length_size: int, parameter_sets: Iterator[bytes]) -> None:
         """Raises ValueError or LookupError for parameter sets that are not understood."""
@@ -58,7 +62,8 @@ class _Numbered(ABC):
         return contents[0]._replace(num_pictures=len(contents)) if contents else Content(0)
 
     def _units(self, data: bytes) -> Iterator[bytes]:
-        """The beginnings of the units. Raises ValueError where their lengths do not add up or a header is damaged."""
+        """The beginnings of the units. Raises ValueError where their lengths do not add up or a
+        header is damaged."""
         position, size = 0, self._length_size
         while position + size < len(data):
             length = int.from_bytes(data[position : position + size], "big")
@@ -98,7 +103,7 @@ class _H264(_Numbered):
 
     def _take_sequence(self, profile: int, bits: Bits) -> None:
         number = bits.number()
-        chroma, has_planes = _pass_colour(bits) if profile in _HIGH_PROFILES else (1, False)
+        chroma, has_planes = _pass_color(bits) if profile in _HIGH_PROFILES else (1, False)
         number_bits = bits.number() + 4
         kind = bits.number()
         if kind == 1:
@@ -212,27 +217,30 @@ _NUMBERED: dict[str, Callable[[bytes], Inspector]] = {"h264": _H264, "hevc": _H2
 _HIGH_PROFILES = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}
 
 
-def _pass_colour(bits: Bits) -> tuple[int, bool]:
-    """Read over colour format, depth and scaling matrices; the format, and whether planes are coded apart."""
-    colour = bits.number()
-    has_planes = colour == 3 and bool(bits.take(1))
+def _pass_color(bits: Bits) -> tuple[int, bool]:
+    """Read over color format, depth and scaling matrices; the format, and whether planes are coded
+    apart."""
+    color = bits.number()
+    has_planes = color == 3 and bool(bits.take(1))
     bits.number(), bits.number(), bits.take(1)
     if bits.take(1):
-        for size in [16] * 6 + [64] * (6 if colour == 3 else 2):
+        for size in [16] * 6 + [64] * (6 if color == 3 else 2):
             if bits.take(1):
                 _pass_scaling_list(bits, size)
-    return colour, has_planes
+    return color, has_planes
 
 
-def _chroma_step(colour: int, has_planes: bool) -> tuple[int, int]:
-    """Columns and rows that crops are counted in: 4:2:0 in pairs of both, 4:2:2 in pairs of columns."""
-    return (1, 1) if has_planes else (2 if colour in (1, 2) else 1, 2 if colour == 1 else 1)
+def _chroma_step(color: int, has_planes: bool) -> tuple[int, int]:
+    """Columns and rows that crops are counted in: 4:2:0 in pairs of both, 4:2:2 in pairs of
+    columns."""
+    return (1, 1) if has_planes else (2 if color in (1, 2) else 1, 2 if color == 1 else 1)
 
 
 def _cropped(
     size: tuple[int, int], step: tuple[int, int], bits: Bits
 ) -> tuple[tuple[int, int], bool]:
-    """Read the crop rectangle: (width, height) of what is shown, and whether it begins behind the corner."""
+    """Read the crop rectangle: (width, height) of what is shown, and whether it begins behind the
+    corner."""
     if not bits.take(1):
         return size, False
     left, right, top, bottom = (bits.number() for _ in range(4))

@@ -1,4 +1,5 @@
-"""Opening a file for FFmpeg: only containers that are listed here, by a name that is never taken for a URL."""
+"""Opening a file for FFmpeg: only containers that are listed here, by a name that is never taken
+for a URL."""
 
 import os
 import stat
@@ -14,7 +15,8 @@ FORMATS = (
     *("nut", "mxf", "gxf", "wtv", "dv", "ivf", "yuv4mpegpipe", "swf", "nsv", "roq", "4xm"),
     *("h264", "hevc", "vvc", "av1", "obu", "m4v", "mpegvideo", "h263", "h261", "vc1", "mjpeg"),
 )
-"""FFmpeg's demuxers that read one file and nothing else. Playlists, concat scripts, picture sequences, session
+"""FFmpeg's demuxers that read one file and nothing else. Playlists, concat scripts, picture
+sequences, session
 descriptions and devices are not among them: they open what a file names."""
 
 VIDEO_SUFFIXES = (
@@ -50,12 +52,14 @@ def status_of(path: str) -> os.stat_result:
 
 
 def file_url(path: str | Path) -> str:
-    """The name by which FFmpeg opens this file and nothing else: `10:30.mp4` would be a protocol, `pipe:0` a pipe."""
+    """The name by which FFmpeg opens this file and nothing else: `10:30.mp4` would be a protocol,
+    `pipe:0` a pipe."""
     return f"file:{path}"
 
 
 def ffmpeg_errors() -> tuple[type[Exception], ...]:
-    """What PyAV raises where FFmpeg cannot make sense of a file; IndexError: of a stream that appears midway."""
+    """What PyAV raises where FFmpeg cannot make sense of a file; IndexError: of a stream that
+    appears midway."""
     import av
 
     return av.FFmpegError, OSError, ValueError, IndexError, MemoryError
@@ -102,17 +106,19 @@ LIVE_PROTOCOLS = {
     "https": "https,http,tls,tcp",
     "udp": "udp",
 }
-"""Scheme of a live address -> the protocols that FFmpeg may speak for it. No other entrance opens an address."""
+"""Scheme of a live address -> the protocols that FFmpeg may speak for it. No other entrance opens
+an address."""
 
 _MAX_LIVE_PIXELS = 2**26  # of a picture: a stream may change its size to any at any time
 
 
 @contextmanager
 def opened_live(source: Any, scheme: str, timeout_seconds: float) -> Iterator[Any]:
-    """An av container of what goes on: a name for FFmpeg, or a file object that is read and never sought.
+    """An av container of what goes on: a name for FFmpeg, or a file object that is read and never
+    sought.
 
-    scheme: of LIVE_PROTOCOLS, "camera" (a device of v4l2) or "file" (an object). Raises what `ffmpeg_errors` lists,
-    also when nothing comes for timeout_seconds.
+    scheme: of LIVE_PROTOCOLS, "camera" (a device of v4l2) or "file" (an object). Raises what
+    `ffmpeg_errors` lists, also when nothing comes for timeout_seconds.
     """
     import av
 

@@ -1,14 +1,18 @@
 """Frames out of video files: the only place that reads with a decoder.
 
-Frame k is the k-th frame of a sequential decode of the first video stream, RGB, in display orientation and at the size
-of the first frame. Loader workers read with decord, which is fast, and silently wrong on some files (open GOPs, edit
-lists, false keyframe marks, ...): each file's packets are therefore looked at first (examine.py), in a few
-milliseconds, and PyAV reads those files. Everything else reads with PyAV too, since decord may end its process on a
-damaged file; asked for by name it reads in a child process. torchcodec reads in workers in decord's place where it is
-asked for, those files that decord reads rightly. The pixels of a file do not depend on which, but for CUDA decoding.
+Frame k is the k-th frame of a sequential decode of the first video stream, RGB, in display
+orientation and at the size of the first frame. Loader workers read with decord, which is fast, and
+silently wrong on some files (open GOPs, edit lists, false keyframe marks, ...): each file's packets
+are therefore looked at first (examine.py), in a few milliseconds, and PyAV reads those files.
+Everything else reads with PyAV too, since decord may end its process on a damaged file; asked for
+by name it reads in a child process. torchcodec reads in workers in decord's place where it is asked
+for, those files that decord reads rightly. The pixels of a file do not depend on which, but for
+CUDA decoding.
 
-Damage inside a picture shows only when it is decoded, and each decoder conceals it in its own way. PyAV tells of it,
-decord does not: there only a whole decode helps (`probe`; `octvideo check` for a list). Frame numbers stay right.
+Damage inside a picture shows only when it is decoded, and each decoder conceals it in its own way.
+PyAV tells of it,
+decord does not: there only a whole decode helps (`probe`; `octvideo check` for a list). Frame
+numbers stay right.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +43,8 @@ _ENGINES: dict[str, Callable[[str, VideoInfo, int | None], Engine]] = {
 
 
 def require_backend(name: str) -> None:
-    """Raises ValueError for an unknown one, OctvideoError in one line for one that this machine has not."""
+    """Raises ValueError for an unknown one, OctvideoError in one line for one that this machine has
+    not."""
     if name not in BACKENDS:
         raise ValueError(f"there is no decoder {name!r}; there are {', '.join(BACKENDS)}")
     library, _, device = name.partition(":")
@@ -56,10 +61,11 @@ def open_video(
     known: VideoInfo | None = None,
     name: str = "",
 ) -> Iterator[Video]:
-    """Open a file for several reads. `known` is a remembered VideoInfo (data/video/index.py): it saves the check.
+    """Open a file for several reads. `known` is a remembered VideoInfo (data/video/index.py): it
+    saves the check.
 
-    name: what the video is called in messages, where that is not `path`. Raises DecodeError that names it and the
-    cause; with backend "decord", also for a file that decord reads wrongly.
+    name: what the video is called in messages, where that is not `path`. Raises DecodeError that
+    names it and the cause; with backend "decord", also for a file that decord reads wrongly.
     """
     require_backend(backend)
     path = str(path)
@@ -93,7 +99,8 @@ def _called(path: str, name: str) -> Iterator[None]:
 def _engines_for(backend: str, info: VideoInfo) -> list[str]:
     if backend in ("decord", "pyav"):
         return [backend]
-    # The fast one gives up on some files whose packets look sound: then a sequential decode decides.
+    # The fast one gives up on some files whose packets look sound: then a sequential decode
+    # decides.
     fast = "decord" if backend == "auto" else backend
     return [fast, "pyav"] if info.backend == "decord" and is_worker() else ["pyav"]
 
@@ -107,16 +114,18 @@ def read_frames(
 ) -> Frames:
     """Frames at these numbers: uint8 (T, H, W, 3). `indices` may be in any order and repeat.
 
-    short_side resizes while decoding, which is cheaper than resizing afterwards but depends on the engine's scaler
-    (decord bicubic, PyAV bilinear): pixels then differ a little between engines and from a resize in torch.
-    Raises DecodeError for what cannot be read, for frames outside the video, and for decord's wrong files.
+    short_side resizes while decoding, which is cheaper than resizing afterwards but depends on the
+    engine's scaler (decord bicubic, PyAV bilinear): pixels then differ a little between engines and
+    from a resize in torch. Raises DecodeError for what cannot be read, for frames outside the
+    video, and for decord's wrong files.
     """
     with open_video(path, backend=backend, short_side=short_side) as video:
         return video.read([int(index) for index in indices])
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Decode the whole file once and tell what is there: num_frames is what really decodes. Raises DecodeError."""
+    """Decode the whole file once and tell what is there: num_frames is what really decodes. Raises
+    DecodeError."""
     path = str(path)
     with reading(path):
         path = _fetched(path)
@@ -152,7 +161,8 @@ def look_at(path: str | Path) -> tuple[VideoInfo, Sequence[float]]:
 
 
 def iter_frames(path: str | Path) -> Iterator[Frames]:
-    """Every frame in order, uint8 (H, W, 3), one in memory at a time. Raises DecodeError where the file breaks off."""
+    """Every frame in order, uint8 (H, W, 3), one in memory at a time. Raises DecodeError where the
+    file breaks off."""
     path = str(path)
     with reading(path):
         path = _fetched(path)

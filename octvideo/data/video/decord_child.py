@@ -1,7 +1,9 @@
-"""decord, by itself: it imports nothing of octvideo, so that this file can also be run as a process that may crash.
+"""decord, by itself: it imports nothing of octvideo, so that this file can also be run as a process
+that may crash.
 
-Requests and answers are pickles on stdin and stdout: (name, width, height) once, answered by the number of frames; then
-lists of frame numbers, answered by frames. An answer that is a str is an error.
+Requests and answers are pickles on stdin and stdout: (name, width, height) once, answered by the
+number of frames; then lists of frame numbers, answered by frames. An answer that is a str is an
+error.
 """
 
 import os
@@ -14,8 +16,9 @@ SCRIPT = __file__
 
 def open_reader(name: str, width: int, height: int) -> Any:
     """A decord.VideoReader on one thread; width and height -1: as stored."""
-    # After a wrong frame count decord retries at the end of the file, by default (10240) long enough to look hung.
-    # Low limits fail on intact files when the machine is busy: 32 did, 1024 did not.
+    # After a wrong frame count decord retries at the end of the file, by default (10240) long
+    # enough to look hung. Low limits fail on intact files when the machine is busy: 32 did, 1024
+    # did not.
     os.environ.setdefault("DECORD_EOF_RETRY_MAX", "2048")
     import decord
 

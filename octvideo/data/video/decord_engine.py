@@ -1,4 +1,5 @@
-"""Reading with decord. It is fast, and a damaged file may end its process: it never runs in one that must go on."""
+"""Reading with decord. It is fast, and a damaged file may end its process: it never runs in one
+that must go on."""
 
 import pickle
 import signal
@@ -21,7 +22,8 @@ _AT_A_TIME = 8  # frames in memory before `prepare` has made them small
 class DecordEngine:
     """One decord reader on one thread. It holds up to 400 MB (720p) until it is dropped.
 
-    A loader worker is replaced when it dies, and reads by itself; any other process has a child that reads.
+    A loader worker is replaced when it dies, and reads by itself; any other process has a child
+    that reads.
     """
 
     def __init__(self, path: str, info: VideoInfo, short_side: int | None) -> None:

@@ -33,13 +33,15 @@ def write_video(
     times: Sequence[float] | None = None,
     sound_of: str | Path | None = None,
 ) -> int:
-    """RGB frames (H, W, 3), or one array (T, H, W, 3), to H.264 4:2:0; the number of frames written.
+    """RGB frames (H, W, 3), or one array (T, H, W, 3), to H.264 4:2:0; the number of frames
+    written.
 
-    Equal frames give an equal file (one encoder thread). A keyframe every `gop` frames makes seeks cheap. size: (H, W)
-    to scale to, else that of the first frame; an odd one grows by a pixel, as 4:2:0 counts in pairs. times: seconds at
-    which the frames are shown, where they are not 1 / fps apart; one time more than frames is when the last one ends.
-    sound_of: a video file whose first audio stream, if it has one, comes along as AAC, as long before or after the
-    first frame as it was there. Raises DataError without a frame.
+    Equal frames give an equal file (one encoder thread). A keyframe every `gop` frames makes seeks
+    cheap. size: (H, W) to scale to, else that of the first frame; an odd one grows by a pixel, as
+    4:2:0 counts in pairs. times: seconds at which the frames are shown, where they are not 1 / fps
+    apart; one time more than frames is when the last one ends.
+    sound_of: a video file whose first audio stream, if it has one, comes along as AAC, as long
+    before or after the first frame as it was there. Raises DataError without a frame.
     """
     import av
 
@@ -86,25 +88,29 @@ def _h264_stream(
     crf: int,
     preset: str,
 ) -> Any:
-    """A video stream of an open av container: closed GOPs, one thread, so that the same input gives the same bytes."""
+    """A video stream of an open av container: closed GOPs, one thread, so that the same input gives
+    the same bytes."""
     stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(100_000))
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     stream.codec_context.thread_count = 1
-    # x264's macroblock tree gave different bytes from run to run (3 of 16 clips); without it files are .2 larger.
+    # x264's macroblock tree gave different bytes from run to run (3 of 16 clips); without it files
+    # are .2 larger.
     params = f"keyint={gop}:min-keyint=1:scenecut=0:open-gop=0:mbtree=0"
     stream.options = {"crf": str(crf), "preset": preset, "x264-params": params}
     return stream
 
 
 def _keep_times(stream: Any) -> None:
-    """Frames are shown when they say, and as long: mp4 keeps that only where pictures are stored in display order."""
+    """Frames are shown when they say, and as long: mp4 keeps that only where pictures are stored in
+    display order."""
     stream.codec_context.time_base = _TICK
     stream.codec_context.flags |= _FRAME_DURATION
     stream.options = stream.options | {"bf": "0"}
 
 
 class _Sound:
-    """The first audio stream of `source`, encoded as AAC beside the pictures; nothing where there is none."""
+    """The first audio stream of `source`, encoded as AAC beside the pictures; nothing where there
+    is none."""
 
     def __init__(self, container: Any, source: Any) -> None:
         self._container, self._frames, self._time = container, iter(()), -math.inf
@@ -116,7 +122,8 @@ class _Sound:
             self._first_picture = float((shown.start_time or 0) * shown.time_base)
 
     def mux_until(self, seconds: float) -> None:
-        """Keeps up with the pictures, so that players need not look far ahead; infinity ends the stream."""
+        """Keeps up with the pictures, so that players need not look far ahead; infinity ends the
+        stream."""
         while self._time < seconds:
             frame = next(self._frames, None)
             if frame is None:
@@ -129,7 +136,8 @@ class _Sound:
                 if self._time + frame.samples / frame.sample_rate <= 0:
                     continue  # Heard before the first picture.
                 self._heard = max(round(self._time * frame.sample_rate), 0)
-            # Sound without gaps: AVI files number their audio frames in ways that the encoder refuses.
+            # Sound without gaps: AVI files number their audio frames in ways that the encoder
+            # refuses.
             frame.pts, frame.time_base = self._heard, Fraction(1, frame.sample_rate)
             self._heard += frame.samples
             self._container.mux(self._stream.encode(frame))

@@ -1,4 +1,5 @@
-"""What is found out about a file before frames are read: a look at its packets, or a whole decode."""
+"""What is found out about a file before frames are read: a look at its packets, or a whole
+decode."""
 
 from array import array
 from dataclasses import dataclass, field, replace
@@ -25,10 +26,12 @@ from octvideo.data.video.packets import (
 from octvideo.data.video.times import Seconds, rate_and_duration, sane_rate, true_times
 
 STRICT = {"err_detect": "explode"}
-"""FFmpeg then raises an error for damage that it would conceal otherwise. Almost: the rest has frame.is_corrupt."""
+"""FFmpeg then raises an error for damage that it would conceal otherwise. Almost: the rest has
+frame.is_corrupt."""
 
 _INDEXED = ("mov", "matroska", "avi")
-"""Containers that decord may read: those for which `index_differs` tells whether a jump by their index is right."""
+"""Containers that decord may read: those for which `index_differs` tells whether a jump by their
+index is right."""
 
 _NO_PROBLEMS: tuple[str, ...] = ()
 
@@ -36,7 +39,8 @@ Size = tuple[int, int]  # (width, height)
 
 
 def know(path: str, known: VideoInfo | None) -> VideoInfo:
-    """What is remembered of a file, while it has its size; else what a look at it tells. Raises DecodeError."""
+    """What is remembered of a file, while it has its size; else what a look at it tells. Raises
+    DecodeError."""
     status = status_of(path)
     if known is not None and known.num_bytes == status.st_size:
         return known
@@ -45,7 +49,8 @@ def know(path: str, known: VideoInfo | None) -> VideoInfo:
 
 @dataclass(slots=True)
 class Decoded:
-    """What a sequential decode met. stamps: seconds of each frame, nan where it has none; end: what ended it early."""
+    """What a sequential decode met. stamps: seconds of each frame, nan where it has none; end: what
+    ended it early."""
 
     stamps: "array[float]" = field(default_factory=lambda: array("d"))
     sizes: list[Size] = field(default_factory=list)
@@ -68,7 +73,8 @@ class Decoded:
 
 @lru_cache(maxsize=4096)
 def examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
-    """The cheap check. Only where the packets do not tell how many frames there are is the file decoded to count."""
+    """The cheap check. Only where the packets do not tell how many frames there are is the file
+    decoded to count."""
     with opened(path) as container:
         stream = container.streams.video[0]
         moov, inspect = read_moov(path), _inspector_of(container)
@@ -163,7 +169,8 @@ def _doubt_of_codec(codec: Any, parameters: Parameters, shown: Decoded) -> str:
         return f"rotated by {shown.orientation.rotation} degrees{flipped}"
     if codec.pix_fmt not in ("yuv420p", "yuvj420p"):
         return f"pixel format {codec.pix_fmt}"
-    # decord gives the last line of an odd height other colors, and pictures of up to 16 x 16 another shape.
+    # decord gives the last line of an odd height other colors, and pictures of up to 16 x 16
+    # another shape.
     is_usual = min(width, height) > 16 and width % 2 == height % 2 == 0
     return "" if is_usual else f"{width} x {height} pixels"
 
@@ -178,14 +185,16 @@ def _doubt_of_container(path: str, container: Any, layout: StreamMap) -> str:
         return f"an edit list hides {layout.num_hidden} frames"
     if kinds.count("video") > 1:
         return f"{kinds.count('video')} video streams"
-    # Subtitles in AVI are files of their own, which FFmpeg opens; decord's cannot be told which kinds not to.
+    # Subtitles in AVI are files of their own, which FFmpeg opens; decord's cannot be told which
+    # kinds not to.
     if "subtitle" in kinds or name not in _INDEXED:
         return "subtitles" if "subtitle" in kinds else f"container {name}"
     return "an index of other keyframes" if index_differs(path, container, layout) else ""
 
 
 def count(path: str) -> tuple[Decoded, tuple[str, ...]]:
-    """A sequential decode, and what is wrong with the file. Raises DecodeError where no frame comes."""
+    """A sequential decode, and what is wrong with the file. Raises DecodeError where no frame
+    comes."""
     decoded = decode_all(path, STRICT)
     problem = decoded.end
     if problem:
@@ -223,7 +232,8 @@ def decode_all(path: str, options: dict[str, str], most: int | None = None) -> D
 
 
 def frame_times(path: str, info: VideoInfo) -> "array[float]":
-    """Seconds of each frame from the first: of the packets where they tell, else of a sequential decode."""
+    """Seconds of each frame from the first: of the packets where they tell, else of a sequential
+    decode."""
     with opened(path) as container:
         layout = layout_of(container, info)
         if not layout.unclear:
@@ -233,12 +243,14 @@ def frame_times(path: str, info: VideoInfo) -> "array[float]":
 
 
 def layout_of(container: Any, info: VideoInfo) -> StreamMap:
-    """The map of a file that was examined before; unclear where its frames are not those of its packets."""
+    """The map of a file that was examined before; unclear where its frames are not those of its
+    packets."""
     if info.backend == "decord":  # It was found clear: its packets need not be understood again.
         layout = map_of_known(look_through(container, None)[0])
     else:
         layout, _ = _map_of(container, _inspector_of(container))
-    # A damaged file may decode to fewer frames than its packets promise: then only counting is right.
+    # A damaged file may decode to fewer frames than its packets promise: then only counting is
+    # right.
     is_whole = len(layout.pts) == info.num_frames
     return layout if is_whole else replace(layout, unclear=layout.unclear or "damaged")
 
@@ -248,13 +260,15 @@ def _seconds_of(layout: StreamMap, stream: Any) -> Seconds:
 
 
 def orientation_of(frame: Any) -> Orientation:
-    """From the display matrix that FFmpeg attaches to a frame, whether the container or the codec has it."""
+    """From the display matrix that FFmpeg attaches to a frame, whether the container or the codec
+    has it."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     return Orientation.of_matrix(bytes(matrix) if matrix is not None else None)
 
 
 def frame_table(path: str, info: VideoInfo) -> tuple[list[int], list[float]]:
-    """(numbers of the frames at which decoding may begin, seconds of every frame) of a file that was examined.
+    """(numbers of the frames at which decoding may begin, seconds of every frame) of a file that
+    was examined.
 
     No keyframes where its packets do not tell which frames they are.
     """

@@ -1,4 +1,5 @@
-"""Videos that were extracted to folders of pictures: the same questions as to a file, and the same answers."""
+"""Videos that were extracted to folders of pictures: the same questions as to a file, and the same
+answers."""
 
 import re
 from collections import defaultdict
@@ -19,7 +20,8 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 
 
 class FrameFolder:
-    """An open folder. Frame k is the k-th picture, numbers in the names being compared as numbers."""
+    """An open folder. Frame k is the k-th picture, numbers in the names being compared as
+    numbers."""
 
     def __init__(self, path: str, files: list[Path], fps: float) -> None:
         self.path = path
@@ -30,7 +32,8 @@ class FrameFolder:
         return Timing(len(self._files), self._fps)
 
     def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames:
-        """uint8 (T, H, W, 3). Raises DecodeError for a picture that cannot be read or differs in size."""
+        """uint8 (T, H, W, 3). Raises DecodeError for a picture that cannot be read or differs in
+        size."""
         images: dict[int, Frames] = {}
         sizes = set()
         for index in sorted(set(indices)):
@@ -53,7 +56,8 @@ class FrameFolder:
 
     @cached_property
     def _depth_bits(self) -> int | None:
-        """One range for all pictures of more than 8 bits, that of the first: else its noise would flicker."""
+        """One range for all pictures of more than 8 bits, that of the first: else its noise would
+        flicker."""
         try:
             return depth_bits(self._files[0])
         except DecodeError:
@@ -64,7 +68,8 @@ class FrameFolder:
 def open_frames(
     path: str | Path, num_frames: int, *, fps: float = 30.0, template: str = ""
 ) -> Iterator[FrameFolder]:
-    """Open a folder of which the list says that it has num_frames pictures; more than that are not looked at.
+    """Open a folder of which the list says that it has num_frames pictures; more than that are not
+    looked at.
 
     template: which files are the frames (DATA.FRAME_TEMPLATE), as `img_{:05d}.jpg` or `rgb_*.png`.
     """
@@ -77,7 +82,8 @@ def open_frames(
 
 
 def _frames_in(path: str, template: str) -> list[Path]:
-    """The pictures that are the frames, in their order. Hidden files (macOS leaves `._` ones) are none."""
+    """The pictures that are the frames, in their order. Hidden files (macOS leaves `._` ones) are
+    none."""
     try:
         files = [
             file
@@ -91,7 +97,8 @@ def _frames_in(path: str, template: str) -> list[Path]:
         if files and not chosen:
             raise DecodeError(
                 path,
-                f"none of {len(files)} pictures, as {min(files).name}, is called {template} (DATA.FRAME_TEMPLATE)",
+                f"none of {len(files)} pictures, as {min(files).name}, is called {template}"
+                " (DATA.FRAME_TEMPLATE)",
             )
         return sorted(chosen, key=_in_number_order)
     series = defaultdict(list)
@@ -101,8 +108,8 @@ def _frames_in(path: str, template: str) -> list[Path]:
         first, second = (min(names) for names in list(series.values())[:2])
         raise DecodeError(
             path,
-            f"{len(series)} series of pictures, as {first} and {second}; name the one that is meant with "
-            "DATA.FRAME_TEMPLATE, as img_{:05d}.jpg or rgb_*.png",
+            f"{len(series)} series of pictures, as {first} and {second}; name the one that is meant"
+            " with DATA.FRAME_TEMPLATE, as img_{:05d}.jpg or rgb_*.png",
         )
     return sorted(files, key=_in_number_order)
 
@@ -112,7 +119,8 @@ _LAST_NUMBER = re.compile(r"\d+(?:\.\d+)*(?=\D*$)")
 
 
 def _series_of(name: str) -> tuple[str, str]:
-    """What the names of one series share: all but the last number. Names without a number are one series."""
+    """What the names of one series share: all but the last number. Names without a number are one
+    series."""
     path = Path(name)
     match = _LAST_NUMBER.search(path.stem)
     if match is None:

@@ -1,4 +1,5 @@
-"""Where frames come from, a video file or a folder of pictures, and the frames as planes that can be cropped."""
+"""Where frames come from, a video file or a folder of pictures, and the frames as planes that can
+be cropped."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,8 @@ class FrameSource(Protocol):
 def open_entry(
     entry: VideoEntry, *, backend: str = "auto", index: VideoIndex | None = None
 ) -> Iterator[FrameSource]:
-    """Open a line of a list: a file, a part of one, or a folder of frames where the line says how many there are."""
+    """Open a line of a list: a file, a part of one, or a folder of frames where the line says how
+    many there are."""
     if entry.part:
         with open_part(entry.part, entry.path, backend=backend) as video:
             yield video
@@ -58,9 +60,11 @@ def prefetch_entry(entry: VideoEntry) -> None:
 def read_planes(
     source: FrameSource, indices: Sequence[int], *, short_side: int | None = None
 ) -> Tensor:
-    """uint8 (3, T, H, W), the channel last in memory. short_side: resize each frame as soon as it is decoded.
+    """uint8 (3, T, H, W), the channel last in memory. short_side: resize each frame as soon as it
+    is decoded.
 
-    Raises DecodeError for a picture that is a line: once its short side is resized, it would fill the memory.
+    Raises DecodeError for a picture that is a line: once its short side is resized, it would fill
+    the memory.
     """
 
     def prepare(frame: Frames) -> Frames:

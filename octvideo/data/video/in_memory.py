@@ -1,4 +1,5 @@
-"""Videos that are bytes, not files: every decoder reads them through a name that the system gives to memory."""
+"""Videos that are bytes, not files: every decoder reads them through a name that the system gives
+to memory."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ _number = count(1)
 
 @contextmanager
 def open_part(part: Part, name: str, *, backend: str = "auto") -> Iterator[Video]:
-    """The video in a part of a larger file. Raises DecodeError for it, and DataError for a storage that is away."""
+    """The video in a part of a larger file. Raises DecodeError for it, and DataError for a storage
+    that is away."""
     if part.problem:
         raise DecodeError(name, part.problem)
     try:
@@ -41,7 +43,8 @@ def open_bytes(
 
 @contextmanager
 def _as_file(data: bytes) -> Iterator[str]:
-    """A path that other processes of this machine can open too. Linux: memory; elsewhere a temporary file."""
+    """A path that other processes of this machine can open too. Linux: memory; elsewhere a
+    temporary file."""
     if not hasattr(os, "memfd_create") or not Path("/proc/self/fd").is_dir():
         with NamedTemporaryFile(prefix="octvideo-") as file:
             file.write(data)
@@ -53,7 +56,8 @@ def _as_file(data: bytes) -> Iterator[str]:
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
-        # A name comes again for other bytes: what was found out about a file is remembered by its time as well.
+        # A name comes again for other bytes: what was found out about a file is remembered by its
+        # time as well.
         number = next(_number)
         os.utime(descriptor, ns=(number, number))
         yield f"/proc/{os.getpid()}/fd/{descriptor}"

@@ -1,7 +1,7 @@
 """The index beside a list: what checking every file found, so that training need not look again.
 
-A csv file with a line per video: its path (relative to the index's folder where it lies below), then VideoInfo's
-fields. An entry counts while the file has the size it was found with.
+A csv file with a line per video: its path (relative to the index's folder where it lies below),
+then VideoInfo's fields. An entry counts while the file has the size it was found with.
 """
 
 import csv
@@ -76,7 +76,8 @@ class VideoIndex:
 
 
 def write_index(path: str | Path, rows: Iterable[tuple[str, VideoInfo]]) -> None:
-    """rows: path of a video as its list gives it, and what `probe` found. Replaces the file in one step."""
+    """rows: path of a video as its list gives it, and what `probe` found. Replaces the file in one
+    step."""
     path = Path(path)
     with (
         appears_whole(path) as unfinished,
@@ -105,8 +106,8 @@ def read_index(path: str | Path) -> VideoIndex:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) == _EARLIER_COLUMNS:
             raise DataError(
-                f"{path}: written by an earlier version, which took some files for others than they are; write it "
-                "again with `octvideo check`, or delete it."
+                f"{path}: written by an earlier version, which took some files for others than they"
+                " are; write it again with `octvideo check`, or delete it."
             )
         if reader.fieldnames is None or tuple(reader.fieldnames) != _COLUMNS:
             raise DataError(f"{path}: this is no index; write it again with `octvideo check`.")
@@ -117,7 +118,8 @@ def read_index(path: str | Path) -> VideoIndex:
                 backends.append(row["backend"] == "decord")
         except (TypeError, ValueError, OverflowError, csv.Error):
             raise DataError(
-                f"{path}:{reader.line_num}: this line is damaged; write the index again with `octvideo check`."
+                f"{path}:{reader.line_num}: this line is damaged; write the index again with"
+                " `octvideo check`."
             ) from None
     return VideoIndex(hashes, numbers, backends)
 

@@ -10,12 +10,14 @@ from octvideo.data.video.orientation import Orientation
 class VideoInfo:
     """What is known of a file's first video stream.
 
-    num_frames: frames that decode. width, height: as displayed, after the stored picture was mirrored left to right
-    (`flip`) and turned by `rotation` degrees counterclockwise; of the first frame, to whose size all are scaled.
-    fps: frames over the time that they are shown. backend: the engine that `auto` takes in loader workers; reason:
-    why not decord. problems: damage and changes of size, for people to read. num_bytes: size of the file this was
-    found on, by which a remembered answer is known to be stale. pixel_aspect: width of a displayed pixel over its
-    height; frames keep their pixels, whatever it is.
+    num_frames: frames that decode. width, height: as displayed, after the stored picture was
+    mirrored left to right (`flip`) and turned by `rotation` degrees counterclockwise; of the first
+    frame, to whose size all are scaled.
+    fps: frames over the time that they are shown. backend: the engine that `auto` takes in loader
+    workers; reason: why not decord. problems: damage and changes of size, for people to read.
+    num_bytes: size of the file this was found on, by which a remembered answer is known to be
+    stale. pixel_aspect: width of a displayed pixel over its height; frames keep their pixels,
+    whatever it is.
     """
 
     num_frames: int
@@ -37,7 +39,8 @@ class VideoInfo:
         return Orientation(self.rotation, self.flip)
 
     def stored_size(self, short_side: int | None = None) -> tuple[int, int]:
-        """(height, width) to scale the stored picture to, before it is turned to how it is displayed."""
+        """(height, width) to scale the stored picture to, before it is turned to how it is
+        displayed."""
         height, width = self.height, self.width
         if short_side:
             height, width = short_side_size(height, width, short_side)

@@ -1,7 +1,8 @@
-"""Frames of what goes on: a camera, a network address, a file that grows. The only entrance for addresses.
+"""Frames of what goes on: a camera, a network address, a file that grows. The only entrance for
+addresses.
 
-A thread reads and reconnects. What its consumer has no time for is dropped, oldest first, and counted: latency and
-memory stay bounded, whatever the network does.
+A thread reads and reconnects. What its consumer has no time for is dropped, oldest first, and
+counted: latency and memory stay bounded, whatever the network does.
 """
 
 import logging
@@ -28,7 +29,8 @@ _POLL_SECONDS = 0.1
 class LiveFrame:
     """A frame and its time: seconds from the first frame of the source, by the source's clock.
 
-    begins: nothing connects it with the frame before; after a break, the time of this machine's clock has passed.
+    begins: nothing connects it with the frame before; after a break, the time of this machine's
+    clock has passed.
     """
 
     image: Frames
@@ -40,9 +42,11 @@ class LiveFrames:
     """The frames of an address, as they come. `with` starts the reading and ends it.
 
     address: rtsp://, http://, https://, udp://, or a camera: /dev/video0, "0".
-    prepare: is done to each frame in the reading thread. max_waiting: frames that wait for the consumer.
-    timeout_seconds: without a frame, the connection counts as lost. After a loss it is opened again, at once, then
-    after 0.5, 1, 2, ... 30 seconds; after give_up_seconds without a frame (None: never) DecodeError says why.
+    prepare: is done to each frame in the reading thread. max_waiting: frames that wait for the
+    consumer.
+    timeout_seconds: without a frame, the connection counts as lost. After a loss it is opened
+    again, at once, then after 0.5, 1, 2, ... 30 seconds; after give_up_seconds without a frame
+    (None: never) DecodeError says why.
     dropped, reconnects: so far.
     """
 
@@ -132,10 +136,12 @@ class LiveFrames:
 
 
 def grown_frames(path: str | Path, prepare: Prepare, timeout_seconds: float) -> Iterator[LiveFrame]:
-    """The frames of a file that another process still writes; ends when it has not grown for timeout_seconds.
+    """The frames of a file that another process still writes; ends when it has not grown for
+    timeout_seconds.
 
-    Of formats that can be read from their beginning without their end: MPEG-TS, Matroska, FLV, fragmented MP4, ...
-    Raises DecodeError for others. Nothing is dropped: the file keeps what is not read yet.
+    Of formats that can be read from their beginning without their end: MPEG-TS, Matroska, FLV,
+    fragmented MP4, ... Raises DecodeError for others. Nothing is dropped: the file keeps what is
+    not read yet.
     """
     clock = _Clock()
     try:
@@ -212,7 +218,8 @@ class _Clock:
         self._offset = None
 
     def seconds(self, stamp: float | None) -> tuple[float, bool]:
-        """(seconds, whether nothing connects them with those before). stamp None: this machine's clock."""
+        """(seconds, whether nothing connects them with those before). stamp None: this machine's
+        clock."""
         now = time.monotonic()
         if self._start is None:
             self._start = now

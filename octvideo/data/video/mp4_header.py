@@ -14,7 +14,8 @@ _MAX_BOXES = 1000  # before the moov
 
 
 def read_moov(path: str) -> bytes | None:
-    """The box that describes the streams; None in other containers, and where it is too large or too far behind."""
+    """The box that describes the streams; None in other containers, and where it is too large or
+    too far behind."""
     num_bytes = Path(path).stat().st_size
     with Path(path).open("rb") as file:
         for _ in range(_MAX_BOXES):
@@ -41,7 +42,8 @@ def is_fragmented(moov: bytes | None) -> bool:
 def may_be_turned(moov: bytes | None) -> bool:
     """Whether a file may ask players to rotate it: False where all display matrices are plain.
 
-    Knowing it from the header spares decoding a first frame, which is half of what looking at a file would cost.
+    Knowing it from the header spares decoding a first frame, which is half of what looking at a
+    file would cost.
     """
     boxes = list(re.finditer(b"mvhd|tkhd", moov or b""))
     places = [

@@ -1,4 +1,5 @@
-"""MPEG-4 part 2 (DivX, Xvid): what its packets say of their pictures. (ISO/IEC 14496-2, 6.2.3 and 6.2.5.)"""
+"""MPEG-4 part 2 (DivX, Xvid): what its packets say of their pictures. (ISO/IEC 14496-2, 6.2.3 and
+6.2.5.)"""
 
 import re
 from contextlib import suppress
@@ -10,7 +11,8 @@ _LAYER = re.compile(rb"\x00\x00\x01[\x20-\x2f](.{8,40})", re.DOTALL)
 
 
 class Mpeg4:
-    """Part 2 pictures; the two bits behind the start code tell I, P, B, S. AVI has no true timestamps for B."""
+    """Part 2 pictures; the two bits behind the start code tell I, P, B, S. AVI has no true
+    timestamps for B."""
 
     def __init__(self, extradata: bytes) -> None:
         self.parameters = Parameters()
@@ -26,7 +28,8 @@ class Mpeg4:
         return Content(len(kinds) if is_coded else 0, kinds[:1] == [0], 2 in kinds)
 
     def _is_coded(self, header: bytes) -> bool:
-        """Not for a picture that says it is to be passed over, nor where a marker bit shows damage."""
+        """Not for a picture that says it is to be passed over, nor where a marker bit shows
+        damage."""
         bits = Bits(header, is_escaped=False)
         try:
             bits.take(2)
@@ -46,7 +49,8 @@ class Mpeg4:
 
 
 def _layer(bits: Bits) -> tuple[Picture, int]:
-    """A video object layer's header: its pictures, and the bits of their times. Raises ValueError for no rectangle."""
+    """A video object layer's header: its pictures, and the bits of their times. Raises ValueError
+    for no rectangle."""
     bits.take(1 + 8)
     if bits.take(1):
         bits.take(4 + 3)

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 
 class Orientation(NamedTuple):
-    """The stored picture is mirrored left to right if `flip`, then turned `rotation` degrees counterclockwise.
+    """The stored picture is mirrored left to right if `flip`, then turned `rotation` degrees
+    counterclockwise.
 
     rotation: 0, 90, 180 or -90.
     """
@@ -21,7 +22,8 @@ class Orientation(NamedTuple):
 
             x' = a x + c y,  y' = b x + d y     (y points down; ISO/IEC 14496-12, 8.5.2)
 
-        Angles between the quarter turns become the nearest one; a matrix of nothing but zeros changes nothing.
+        Angles between the quarter turns become the nearest one; a matrix of nothing but zeros
+        changes nothing.
         """
         if matrix is None or len(matrix) < 36:
             return cls()

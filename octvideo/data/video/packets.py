@@ -1,8 +1,9 @@
 """What the packets of a video stream say about its frames, without decoding one.
 
-Frame k is the k-th frame of a sequential decode. Jumping to it is right only where the packets prove that every packet
-is one picture, that the picture is shown, and that nothing after a restart refers to anything before it. Decoders do
-not check that; `map_stream` does, for H.264, H.265 and MPEG-4, in 2 or 3 milliseconds for a 10 s video.
+Frame k is the k-th frame of a sequential decode. Jumping to it is right only where the packets
+prove that every packet is one picture, that the picture is shown, and that nothing after a restart
+refers to anything before it. Decoders do not check that; `map_stream` does, for H.264, H.265 and
+MPEG-4, in 2 or 3 milliseconds for a 10 s video.
 """
 
 from array import array
@@ -28,10 +29,11 @@ _RESTART, _REORDERED, _GAP, _PLACED, _COUNTED = 8, 16, 32, 64, 128  # what is fo
 
 
 class PacketTable:
-    """The packets of one stream in file order, a few numbers of each: 42 bytes a packet, whatever their size.
+    """The packets of one stream in file order, a few numbers of each: 42 bytes a packet, whatever
+    their size.
 
-    last_duration: of the packet that is shown last, in ticks; 0 where it does not say. is_broken: reading packets
-    ended with an error.
+    last_duration: of the packet that is shown last, in ticks; 0 where it does not say. is_broken:
+    reading packets ended with an error.
     """
 
     def __init__(self) -> None:
@@ -69,7 +71,8 @@ class PacketTable:
         )
 
     def column(self, name: str) -> Numbers:
-        """pts, dts, pos, size or order: int64 (packets,), a view. No packet can be added while there is one."""
+        """pts, dts, pos, size or order: int64 (packets,), a view. No packet can be added while
+        there is one."""
         return np.frombuffer(self._columns[name], np.int64)
 
     def has(self, flag: int) -> NDArray[np.bool_]:
@@ -86,12 +89,15 @@ def _none() -> Numbers:
 
 @dataclass(frozen=True, slots=True)
 class StreamMap:
-    """pts: of the frames shown, in display order. restarts: pts at which decoding may begin, ascending.
+    """pts: of the frames shown, in display order. restarts: pts at which decoding may begin,
+    ascending.
 
-    unclear: why frame numbers do not follow from the packets, "" when they do; then the rest is complete.
+    unclear: why frame numbers do not follow from the packets, "" when they do; then the rest is
+    complete.
     packets: pts, dts, position and size of every packet in file order: by them a jump is checked.
-    restart_places: which packets the restarts are. open_gop: keyframes that are no restart are present: some decoders
-    jump to them all the same. num_hidden: packets that an edit list hides. last_duration: of the last frame, in ticks.
+    restart_places: which packets the restarts are. open_gop: keyframes that are no restart are
+    present: some decoders jump to them all the same. num_hidden: packets that an edit list hides.
+    last_duration: of the last frame, in ticks.
     """
 
     pts: Numbers = field(default_factory=_none)
@@ -109,14 +115,16 @@ class StreamMap:
 
 
 def map_stream(table: PacketTable) -> StreamMap:
-    """What the packets prove. Their contents must have been looked at by an inspector of their codec."""
+    """What the packets prove. Their contents must have been looked at by an inspector of their
+    codec."""
     if doubt := _doubt(table) or _doubt_of_numbers(table):
         return StreamMap(unclear=doubt)
     return _map(table, table.has(_RESTART))
 
 
 def map_of_known(table: PacketTable) -> StreamMap:
-    """The map of a file that was found clear before, without contents: every keyframe is a restart."""
+    """The map of a file that was found clear before, without contents: every keyframe is a
+    restart."""
     return _map(table, table.has(_KEY))
 
 
@@ -177,8 +185,9 @@ def _doubt_of_numbers(table: PacketTable) -> str:
 def index_differs(path: str, container: Any, layout: StreamMap) -> bool:
     """Whether the container's index would lead a decoder elsewhere than to the restarts.
 
-    FFmpeg reads Matroska's cues when it first seeks, and adds what it meets while it reads: both must be the restarts.
-    An AVI has an entry for every packet, by which its packets are counted after a jump.
+    FFmpeg reads Matroska's cues when it first seeks, and adds what it meets while it reads: both
+    must be the restarts. An AVI has an entry for every packet, by which its packets are counted
+    after a jump.
     """
     stream = container.streams.video[0]
     pts, dts, positions, _ = layout.packets
@@ -196,7 +205,8 @@ def index_differs(path: str, container: Any, layout: StreamMap) -> bool:
 
 
 def _are_cues_true(path: str, container: Any, met: Numbers) -> bool:
-    """Whether Matroska's cues name every keyframe that was met, and where; other containers have none."""
+    """Whether Matroska's cues name every keyframe that was met, and where; other containers have
+    none."""
     if "matroska" not in container.format.name:
         return True
     with opened(path, probes=False) as fresh:
@@ -217,7 +227,8 @@ def _marked(stream: Any) -> Numbers:
 def look_through(
     container: Any, inspect: Inspector | None, *, first_frame: bool = False
 ) -> tuple[PacketTable, Any]:
-    """All packets of the first video stream, and if asked its first frame, where alone PyAV tells the orientation.
+    """All packets of the first video stream, and if asked its first frame, where alone PyAV tells
+    the orientation.
 
     inspect None: the contents are not looked at.
     """

@@ -1,4 +1,5 @@
-"""Reading with PyAV (FFmpeg): jumps where the packets prove that a jump is right, else decodes from the beginning."""
+"""Reading with PyAV (FFmpeg): jumps where the packets prove that a jump is right, else decodes from
+the beginning."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -15,7 +16,8 @@ from octvideo.data.video.video import Frames, Prepare
 
 
 class PyAVEngine:
-    """Decodes forward from the last restart before a frame; from the beginning where jumps cannot be trusted."""
+    """Decodes forward from the last restart before a frame; from the beginning where jumps cannot
+    be trusted."""
 
     def __init__(self, path: str, info: VideoInfo, short_side: int | None) -> None:
         self._path, self._info = path, info
@@ -24,7 +26,8 @@ class PyAVEngine:
         self._container = self._resources.enter_context(opened(path))
         self._stream = self._container.streams.video[0]
         self._layout = layout_of(self._container, info)
-        # What a decoder conceals depends on the frames before: damage after a jump must be heard of.
+        # What a decoder conceals depends on the frames before: damage after a jump must be heard
+        # of.
         self._stream.codec_context.options = STRICT
 
     def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames:
@@ -39,7 +42,8 @@ class PyAVEngine:
         self._resources.close()
 
     def _jump(self, indices: Sequence[int], prepare: Prepare | None) -> dict[int, Frames] | None:
-        """Frames known by their timestamps; None when one does not come by, and the file must be walked through."""
+        """Frames known by their timestamps; None when one does not come by, and the file must be
+        walked through."""
         layout, found = self._layout, {}
         frames: Iterator[Any] = iter(())
         frame: Any = None
@@ -60,8 +64,9 @@ class PyAVEngine:
     def _frames_from(self, restart: int) -> Iterator[Any]:
         """Frames after a jump. Ends where a packet is not the one that follows in the file.
 
-        An index may lead elsewhere than it says, and in AVI also decides which times the packets get from there on:
-        both show when the packets are compared with those of reading the file from its beginning.
+        An index may lead elsewhere than it says, and in AVI also decides which times the packets
+        get from there on: both show when the packets are compared with those of reading the file
+        from its beginning.
         """
         packets = self._layout.packets
         goal = int(self._layout.restart_places[restart])
@@ -90,7 +95,8 @@ class PyAVEngine:
 def pixels_of(
     frame: Any, info: VideoInfo, size: tuple[int, int], prepare: Prepare | None = None
 ) -> Frames:
-    """uint8 (H, W, 3) as displayed, `prepare`d. size: (height, width) as stored, to which every frame is scaled."""
+    """uint8 (H, W, 3) as displayed, `prepare`d. size: (height, width) as stored, to which every
+    frame is scaled."""
     height, width = size
     pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")
     pixels = info.orientation.apply(pixels)

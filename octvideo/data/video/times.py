@@ -15,16 +15,18 @@ Seconds = NDArray[np.float64]
 
 
 def sane_rate(fps: Fraction | float | None) -> float:
-    """Frames per second; 25 for a file that says nothing or nonsense, so that arithmetic on it stays finite."""
+    """Frames per second; 25 for a file that says nothing or nonsense, so that arithmetic on it
+    stays finite."""
     return float(fps) if fps and 0.1 <= fps <= 1000 else _DEFAULT_RATE
 
 
 def true_times(stamps: Sequence[float] | Seconds, fps: float) -> Seconds:
     """Timestamps of frames in display order (nan: none) -> increasing seconds from the first frame.
 
-    Frames that carry each other's stamps (AVI has none for B pictures) share them out in order. Stamps that start
-    again, as in recordings that were joined, go on behind the frame before; a frame without a stamp of its own, or
-    with an impossible one, stands between its neighbours. All nan: 1 / fps apart.
+    Frames that carry each other's stamps (AVI has none for B pictures) share them out in order.
+    Stamps that start again, as in recordings that were joined, go on behind the frame before; a
+    frame without a stamp of its own, or with an impossible one, stands between its neighbors. All
+    nan: 1 / fps apart.
     """
     times = np.array(stamps, np.float64)
     if np.isnan(times).all():
@@ -77,10 +79,12 @@ def with_end(times: Sequence[float], duration_seconds: float) -> "array[float]":
 def rate_and_duration(
     times: Seconds, announced: Fraction | float | None, last_seconds: float = 0.0
 ) -> tuple[float, float]:
-    """(frames per second, seconds) of a video with these true times; last_seconds: how long the last frame is shown.
+    """(frames per second, seconds) of a video with these true times; last_seconds: how long the
+    last frame is shown.
 
-    The announced rate holds where nearly all frames are shown at it, to half a frame; players hold the first frame of
-    some AVI files longer. Else, and where no rate is announced, it is the number of frames over their time.
+    The announced rate holds where nearly all frames are shown at it, to half a frame; players hold
+    the first frame of some AVI files longer. Else, and where no rate is announced, it is the number
+    of frames over their time.
     """
     count, rate = len(times), sane_rate(announced)
     is_said = announced is not None and 0.1 <= announced <= 1000

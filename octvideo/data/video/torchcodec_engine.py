@@ -1,6 +1,7 @@
 """Reading with torchcodec, which is told where the frames are and so needs no scan of its own.
 
-It needs FFmpeg's shared libraries on the machine and a version that fits torch (docs/decoders.md says which).
+It needs FFmpeg's shared libraries on the machine and a version that fits torch (docs/decoders.md
+says which).
 """
 
 import json
@@ -23,9 +24,11 @@ _AT_A_TIME = 8  # frames in memory before `prepare` has made them small
 
 
 class TorchCodecEngine:
-    """Jumps to the restarts that the packets prove. A frame with another time than its own is refused.
+    """Jumps to the restarts that the packets prove. A frame with another time than its own is
+    refused.
 
-    device: "cuda" decodes on the GPU where it can (NVDEC), whose colors differ a little; frames come back to the host.
+    device: "cuda" decodes on the GPU where it can (NVDEC), whose colors differ a little; frames
+    come back to the host.
     """
 
     def __init__(
@@ -82,8 +85,8 @@ def decoder_of(
 ) -> Any:
     """A torchcodec.decoders.VideoDecoder on one thread that gives uint8 (T, H, W, 3).
 
-    source: a path, the bytes of a file, or an object that reads and seeks (a range of a larger file). layout: of the
-    same file. size: (height, width) to scale to.
+    source: a path, the bytes of a file, or an object that reads and seeks (a range of a larger
+    file). layout: of the same file. size: (height, width) to scale to.
     """
     from torchcodec.decoders import VideoDecoder
 
@@ -104,7 +107,8 @@ def decoder_of(
 
 
 def frame_mappings(layout: StreamMap) -> str:
-    """Where each frame is and where decoding may begin, in the words of ffprobe, which torchcodec takes."""
+    """Where each frame is and where decoding may begin, in the words of ffprobe, which torchcodec
+    takes."""
     restarts = set(layout.restarts.tolist())
     durations = [*np.diff(layout.pts).tolist(), max(layout.last_duration, 1)]
     frames = [
@@ -116,7 +120,8 @@ def frame_mappings(layout: StreamMap) -> str:
 
 @lru_cache
 def require_torchcodec(device: str) -> None:
-    """Raises OctvideoError where it is missing or does not load, ConfigError where there is no such device."""
+    """Raises OctvideoError where it is missing or does not load, ConfigError where there is no such
+    device."""
     try:
         import torchcodec.decoders  # noqa: F401
     except ModuleNotFoundError as error:
@@ -125,8 +130,9 @@ def require_torchcodec(device: str) -> None:
         ) from error
     except (ImportError, OSError, RuntimeError) as error:
         raise OctvideoError(
-            f"decoder torchcodec: torchcodec does not load beside torch {torch.__version__}; it needs FFmpeg's shared "
-            "libraries (apt install ffmpeg) and a version that fits (docs/decoders.md lists them)"
+            f"decoder torchcodec: torchcodec does not load beside torch {torch.__version__}; it"
+            " needs FFmpeg's shared libraries (apt install ffmpeg) and a version that fits"
+            " (docs/decoders.md lists them)"
         ) from error
     if device != "cpu" and not torch.cuda.is_available():
         raise ConfigError(

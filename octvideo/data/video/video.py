@@ -12,7 +12,8 @@ from octvideo.data.video.info import VideoInfo
 
 Frames = NDArray[np.uint8]
 Prepare = Callable[[Frames], Frames]
-"""What is done to each frame (H, W, 3) as soon as it is decoded, so that large ones are not held together."""
+"""What is done to each frame (H, W, 3) as soon as it is decoded, so that large ones are not held
+together."""
 
 
 class Engine(Protocol):
@@ -32,7 +33,8 @@ class Video:
         engines: Sequence[Callable[[], Engine]],
         times: Callable[[], Sequence[float]],
     ) -> None:
-        """engines: the second is opened when the first gives up, and so on. Raises DecodeError when none opens.
+        """engines: the second is opened when the first gives up, and so on. Raises DecodeError when
+        none opens.
 
         times: finds out when each frame is shown, in seconds from the first.
         """
@@ -47,7 +49,8 @@ class Video:
         return Timing(self.info.num_frames, self.info.fps, times)
 
     def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames:
-        """uint8 (T, H, W, 3), in the order asked for; frames may repeat. prepare: done to each frame by itself."""
+        """uint8 (T, H, W, 3), in the order asked for; frames may repeat. prepare: done to each
+        frame by itself."""
         wrong = [index for index in indices if not 0 <= index < self.info.num_frames]
         if wrong:
             raise DecodeError(

@@ -1,4 +1,5 @@
-"""Evaluation of a list of videos: every video once, all its views from one decode, on any number of processes."""
+"""Evaluation of a list of videos: every video once, all its views from one decode, on any number of
+processes."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -51,14 +52,15 @@ def evaluate(
 ) -> Evaluation:
     """Score every video; all ranks return the same Evaluation.
 
-    prepare: uint8 (N, 3, T, H, W) on the device -> the model's input. ensemble: "sum" (the mean over views of the
-    probabilities) or "max". Rank r takes videos[r::world_size]. A forward pass holds at most view_chunk views of a
-    single video (0: `default_view_chunk`), so a video's score depends on nothing but itself; with equal threads per
-    process the numbers are the same bit for bit on any number of processes, and after any interruption when there is
-    a journal. progress is called with (videos done, videos of this rank).
+    prepare: uint8 (N, 3, T, H, W) on the device -> the model's input. ensemble: "sum" (the mean
+    over views of the probabilities) or "max". Rank r takes videos[r::world_size]. A forward pass
+    holds at most view_chunk views of a single video (0: `default_view_chunk`), so a video's score
+    depends on nothing but itself; with equal threads per process the numbers are the same bit for
+    bit on any number of processes, and after any interruption when there is a journal. progress is
+    called with (videos done, videos of this rank).
 
-    batch_size: videos of a single view (images) that share a forward pass; the last bits of their scores then depend
-    on which they are.
+    batch_size: videos of a single view (images) that share a forward pass; the last bits of their
+    scores then depend on which they are.
     """
     subsets = videos.spec.subsets()
     chunk = view_chunk or default_view_chunk(videos.spec)
@@ -90,7 +92,8 @@ def evaluate(
 
 
 def default_view_chunk(spec: ViewSpec) -> int:
-    """Views per forward pass: about as many pixels as 10 views of 8 x 256 x 256 have. A function of the views alone."""
+    """Views per forward pass: about as many pixels as 10 views of 8 x 256 x 256 have. A function of
+    the views alone."""
     budget = 10 * 8 * 256 * 256
     return min(max(budget // (spec.rule.num_frames * spec.crop_size**2), 1), spec.num_views)
 
@@ -105,7 +108,8 @@ def score_videos(
     device: torch.device,
     view_chunk: int,
 ) -> list[Scores]:
-    """(views, C) probabilities of each video. Only uint8 frames travel to the device; the views are cut there.
+    """(views, C) probabilities of each video. Only uint8 frames travel to the device; the views are
+    cut there.
 
     Several videos are of one view each, and share a forward pass.
     """
@@ -130,7 +134,8 @@ def combine(scores: Scores, ensemble: str) -> Scores:
     """(views, C) -> (C,)."""
     if ensemble not in ENSEMBLES:
         raise ConfigError(
-            f"DATA.ENSEMBLE_METHOD: {ensemble!r}; views are joined by one of {', '.join(ENSEMBLES)}."
+            f"DATA.ENSEMBLE_METHOD: {ensemble!r}; views are joined by one of"
+            f" {', '.join(ENSEMBLES)}."
         )
     if ensemble == "max":
         return scores.max(axis=0)
@@ -141,7 +146,8 @@ def combine(scores: Scores, ensemble: str) -> Scores:
 def _each_once(
     parts: Iterable[dict[int, Scores | str]], num_videos: int
 ) -> dict[int, Scores | str]:
-    """Merge what the ranks found; a video missing or seen twice is a bug that no number may hide."""
+    """Merge what the ranks found; a video missing or seen twice is a bug that no number may
+    hide."""
     found: dict[int, Scores | str] = {}
     for part in parts:
         if twice := found.keys() & part.keys():

@@ -1,4 +1,5 @@
-"""Does time matter? The same clips with their frames in order, shuffled, reversed, and one frame repeated."""
+"""Does time matter? The same clips with their frames in order, shuffled, reversed, and one frame
+repeated."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,7 +29,8 @@ def one_frame(clips: Tensor, seed: int) -> Tensor:
     return clips[:, middle : middle + 1].expand_as(clips)
 
 
-# (clips, T) numbers of frames, the video's number -> the numbers in another order. The true order comes first.
+# (clips, T) numbers of frames, the video's number -> the numbers in another order. The true order
+# comes first.
 ORDERS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "true order": lambda clips, seed: clips,
     "shuffled": shuffled,
@@ -50,7 +52,8 @@ def named_by_order(
     prepare: Callable[[Tensor], Tensor],
     processes: Processes = ALONE,
 ) -> dict[str, Bools]:
-    """Order -> (N,) whether each video was named right, over a single view; an unread video never is.
+    """Order -> (N,) whether each video was named right, over a single view; an unread video never
+    is.
 
     videos: with one clip and one crop each.
     """
@@ -77,10 +80,11 @@ def named_by_order(
     return {name: right[:, column] for column, name in enumerate(ORDERS)}
 
 
-def summarise_orders(right: Mapping[str, Bools]) -> dict[str, Any]:
+def summarize_orders(right: Mapping[str, Bools]) -> dict[str, Any]:
     """For results.json: `orders` and the `verdict`.
 
-    Top-1 in per cent of each order; of all but the first also what they lose, with its 95 % interval.
+    Top-1 in per cent of each order; of all but the first also what they lose, with its 95 %
+    interval.
     """
     first, *others = right
     summary: dict[str, Any] = {first: {"top1_acc": _percent(right[first].mean())}}

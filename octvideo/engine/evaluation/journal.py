@@ -1,4 +1,5 @@
-"""Work already done, on disk as it is done, so that a killed evaluation continues where it stopped."""
+"""Work already done, on disk as it is done, so that a killed evaluation continues where it
+stopped."""
 
 import base64
 import hashlib
@@ -20,12 +21,14 @@ Scores = NDArray[np.float32]
 
 
 def fingerprint(**parts: object) -> str:
-    """16 hex digits of everything that decides a score: checkpoint digest, views, list, chunk. Plain values only."""
+    """16 hex digits of everything that decides a score: checkpoint digest, views, list, chunk.
+    Plain values only."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def stamp_of(path: str) -> str:
-    """Size and time of change of a video, or of every frame of a folder: other bytes have another stamp.
+    """Size and time of change of a video, or of every frame of a folder: other bytes have another
+    stamp.
 
     "" for what is not there, or is kept by a handler, where nothing is known.
     """
@@ -43,9 +46,11 @@ def stamp_of(path: str) -> str:
 class Journal:
     """Scores by video, a line each, one file per rank, under `folder/evaluation_<fingerprint>`.
 
-    Another checkpoint, list or protocol has another fingerprint, so its work is never mixed in. Every rank reads all
-    files and writes its own; any number of processes may continue. Each line carries the stamp of its video and a
-    checksum: the video is scored again where a kill cut the line short, or where the file was replaced. Unread videos
+    Another checkpoint, list or protocol has another fingerprint, so its work is never mixed in.
+    Every rank reads all files and writes its own; any number of processes may continue. Each line
+    carries the stamp of its video and a
+    checksum: the video is scored again where a kill cut the line short, or where the file was
+    replaced. Unread videos
     are not noted: they are tried again.
     """
 
@@ -71,7 +76,8 @@ class Journal:
         }
 
     def note(self, video: int, scores: Scores, stamp: str = "") -> None:
-        """The line is with the operating system when this returns: it outlives the process, if not a power cut.
+        """The line is with the operating system when this returns: it outlives the process, if not
+        a power cut.
 
         stamp: of the video, taken before it was read. Raises OutputError.
         """

@@ -1,4 +1,5 @@
-"""Numbers of a classification: arrays in, arrays out. A row of NaN scores is a video that could not be read."""
+"""Numbers of a classification: arrays in, arrays out. A row of NaN scores is a video that could not
+be read."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,8 @@ Bools = NDArray[np.bool_]
 
 
 def ranking(scores: Floats, k: int) -> Ints:
-    """(N, C) scores -> (N, min(k, C)) classes, best first, equal scores in class order; -1 for unread videos."""
+    """(N, C) scores -> (N, min(k, C)) classes, best first, equal scores in class order; -1 for
+    unread videos."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int64)
     order[np.isnan(scores).any(axis=1)] = -1
     return order
@@ -37,7 +39,8 @@ def log_loss(scores: Floats, labels: Ints) -> float:
 
 
 def precision_recall(confusion: Ints, num_videos: Ints) -> NDArray[np.float64]:
-    """(C, 3) precision, recall and F1 of each class; a class that is never named, or has no video, has 0.
+    """(C, 3) precision, recall and F1 of each class; a class that is never named, or has no video,
+    has 0.
 
     num_videos: (C,), unread videos included: they lower the recall.
     """
@@ -53,8 +56,10 @@ def paired_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap of the share that `correct` has more than `other`, over the same videos.
 
-    A video counts +1, 0 or -1, so that drawing n of them is one multinomial draw. Where no video differs, every draw is
-    0, which says nothing: the exact bound of a share that was never seen takes its place on both sides.
+    A video counts +1, 0 or -1, so that drawing n of them is one multinomial draw. Where no video
+    differs, every draw is
+    0, which says nothing: the exact bound of a share that was never seen takes its place on both
+    sides.
     """
     n = len(correct)
     more, less = int((correct & ~other).sum()), int((other & ~correct).sum())
@@ -86,9 +91,11 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap of the share of correct videos.
 
-    Drawing n zeros and ones with replacement and adding them up is one binomial draw, so no resampling is spelt out.
-    Where all videos are right, or none, every draw is the same, which says nothing: the exact binomial bound stands in.
-    Videos count as independent; clips cut from the same recording are not, and deserve a wider interval.
+    Drawing n zeros and ones with replacement and adding them up is one binomial draw, so no
+    resampling is spelt out.
+    Where all videos are right, or none, every draw is the same, which says nothing: the exact
+    binomial bound stands in. Videos count as independent; clips cut from the same recording are
+    not, and deserve a wider interval.
     """
     n, hits = len(correct), int(correct.sum())
     if hits in (0, n):
@@ -100,7 +107,8 @@ def bootstrap_interval(
 
 
 def average_precision(scores: Floats, positive: Bools) -> float:
-    """Area under the precision / recall steps of one class; equal scores enter together. NaN without a positive.
+    """Area under the precision / recall steps of one class; equal scores enter together. NaN
+    without a positive.
 
     Unread videos (NaN) share the last place.
     """
@@ -114,7 +122,8 @@ def average_precision(scores: Floats, positive: Bools) -> float:
 
 
 def mean_average_precision(scores: Floats, targets: Bools) -> float:
-    """Over the classes that have a positive video (scikit-learn's and PySlowFast's definition). Both (N, C)."""
+    """Over the classes that have a positive video (scikit-learn's and PySlowFast's definition).
+    Both (N, C)."""
     per_class = [
         average_precision(scores[:, c], targets[:, c])
         for c in range(targets.shape[1])

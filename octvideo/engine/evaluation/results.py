@@ -1,4 +1,5 @@
-"""What an evaluation found, and its files without clocks: results.json, predictions.csv, scores.npz."""
+"""What an evaluation found, and its files without clocks: results.json, predictions.csv,
+scores.npz."""
 
 import csv
 import io
@@ -21,8 +22,9 @@ TOP_K = 5
 class Evaluation:
     """One row per video of the list, in its order.
 
-    scores: for every set of views ("10x3", ...; the whole protocol last) float32 (N, C), NaN where the video could not
-    be read. labels: the classes of each video, none of an unlabelled list. problems: video -> why it could not be read.
+    scores: for every set of views ("10x3", ...; the whole protocol last) float32 (N, C), NaN where
+    the video could not be read. labels: the classes of each video, none of an unlabeled list.
+    problems: video -> why it could not be read.
     """
 
     paths: Sequence[str]
@@ -39,7 +41,7 @@ class Evaluation:
     @property
     def task(self) -> str:
         if not all(self.labels):
-            return "unlabelled"
+            return "unlabeled"
         return "multi_label" if self.multi_label else "single_label"
 
     @property
@@ -51,10 +53,11 @@ class Evaluation:
         return targets
 
 
-def summarise(
+def summarize(
     evaluation: Evaluation, class_names: Sequence[str], protocol: Mapping[str, object]
 ) -> dict[str, Any]:
-    """The content of results.json: plain values, percentages rounded to 1e-4. Unread videos count as wrong."""
+    """The content of results.json: plain values, percentages rounded to 1e-4. Unread videos count
+    as wrong."""
     summary: dict[str, Any] = {
         "split": "test_final",
         "task": evaluation.task,
@@ -67,7 +70,7 @@ def summarise(
     elif evaluation.task == "multi_label":
         summary["map"] = _map(evaluation.final, evaluation)
         summary["classes"] = _average_precisions(evaluation, class_names)
-    if evaluation.task != "unlabelled":
+    if evaluation.task != "unlabeled":
         summary["views"] = _views(evaluation)
     summary["protocol"] = dict(protocol)
     summary["class_names"] = list(class_names)
@@ -102,7 +105,8 @@ def headline(summary: Mapping[str, Any]) -> str:
 
 
 def write_results(folder: str | Path, evaluation: Evaluation, summary: Mapping[str, Any]) -> None:
-    """predictions.csv and scores.npz, and results.json last: where it stands, the others are whole."""
+    """predictions.csv and scores.npz, and results.json last: where it stands, the others are
+    whole."""
     predictions = _predictions_csv(evaluation, summary["class_names"]).encode()
     write_atomically(f"{folder}/predictions.csv", lambda file: file.write(predictions))
     write_atomically(f"{folder}/scores.npz", lambda file: _write_npz(file, evaluation))
@@ -186,7 +190,8 @@ def _percent(share: float | np.floating) -> float:
 
 
 def _predictions_csv(evaluation: Evaluation, class_names: Sequence[str]) -> str:
-    """path,label,label_name, then class, name and score of the best five; these are empty for an unread video."""
+    """path,label,label_name, then class, name and score of the best five; these are empty for an
+    unread video."""
     ranked = metrics.ranking(evaluation.final, TOP_K)
     places = range(1, ranked.shape[1] + 1)
     text = io.StringIO()
@@ -205,7 +210,8 @@ def _predictions_csv(evaluation: Evaluation, class_names: Sequence[str]) -> str:
 
 
 def _write_npz(file: IO[bytes], evaluation: Evaluation) -> None:
-    """`scores` (N, C) of the whole protocol, `targets` (N, C) and `paths` (N,). Needs no pickle to load."""
+    """`scores` (N, C) of the whole protocol, `targets` (N, C) and `paths` (N,). Needs no pickle to
+    load."""
     paths = np.array(list(evaluation.paths), dtype=np.str_)
     np.savez_compressed(
         file, allow_pickle=False, paths=paths, targets=evaluation.targets, scores=evaluation.final

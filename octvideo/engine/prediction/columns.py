@@ -14,7 +14,8 @@ Columns = Mapping[str, Iterable[Any]]
 
 
 def check_suffix(path: Path, kinds: Sequence[str]) -> str:
-    """The suffix. Raises ConfigError for another one than `kinds`, OctvideoError where its library is missing."""
+    """The suffix. Raises ConfigError for another one than `kinds`, OctvideoError where its library
+    is missing."""
     suffix = path.suffix.lower()
     if suffix not in kinds:
         raise ConfigError(f"{path}: this is written as {', '.join(kinds)}; choose one of these")

@@ -1,4 +1,5 @@
-"""When something begins and ends: smoothed probabilities of windows, and two thresholds instead of one."""
+"""When something begins and ends: smoothed probabilities of windows, and two thresholds instead of
+one."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +17,8 @@ class Window:
     """Probabilities (C,) from `start` to `end`, in seconds of the source from its first frame.
 
     begins: nothing connects it with the window before (the first one, or after a break).
-    dropped, reconnects: frames that there was no time for, and connections opened again, since the stream began.
+    dropped, reconnects: frames that there was no time for, and connections opened again, since the
+    stream began.
     """
 
     start: float
@@ -70,12 +72,14 @@ def find_events(
 ) -> Iterator[Event]:
     """Each event twice, as windows come: when it has begun (end None), and when it has ended.
 
-    smoothing: the share of the past in the mean that follows the probabilities, 0 for none, below 1.
-    on, off: an event begins with the window in which that mean reaches `on`, and ends with the last one before it falls
-    below `off`; between the two nothing begins or ends.
+    smoothing: the share of the past in the mean that follows the probabilities, 0 for none, below
+    1.
+    on, off: an event begins with the window in which that mean reaches `on`, and ends with the last
+    one before it falls below `off`; between the two nothing begins or ends.
     min_seconds: shorter events are left out; the beginning then waits so long.
 
-    A break in the source ends all events, and smoothing starts anew. Raises ConfigError for thresholds out of order.
+    A break in the source ends all events, and smoothing starts anew. Raises ConfigError for
+    thresholds out of order.
     """
     if not (0 < off <= on <= 1 and 0 <= smoothing < 1 and min_seconds >= 0):
         raise ConfigError(

@@ -31,7 +31,7 @@ class Network(Protocol):
     num_frames: int
     usual_fps: float
 
-    def centre_crop(self, frame: Frame) -> Frame: ...
+    def center_crop(self, frame: Frame) -> Frame: ...
     def outputs(self, views: Tensor, *, scores: bool, features: bool) -> NDArray[np.float32]: ...
 
 
@@ -39,10 +39,12 @@ class Network(Protocol):
 class LiveOptions:
     """How what goes on is read.
 
-    follow: the source is a file that is still written; it has ended when it has not grown for timeout_seconds.
-    timeout_seconds: without a frame, a connection counts as lost and is opened again. give_up_seconds: without a frame,
-    the source is given up with a DecodeError (None: never).
-    max_waiting: frames of an address that wait for the network at most; older ones are dropped, and counted.
+    follow: the source is a file that is still written; it has ended when it has not grown for
+    timeout_seconds.
+    timeout_seconds: without a frame, a connection counts as lost and is opened again.
+    give_up_seconds: without a frame, the source is given up with a DecodeError (None: never).
+    max_waiting: frames of an address that wait for the network at most; older ones are dropped, and
+    counted.
     """
 
     follow: bool = False
@@ -88,7 +90,7 @@ def _counted(
     """Of a video or an iterable: nothing is dropped, and windows are those of `timeline`."""
     with streamed(source, fps, network.usual_fps) as stream:
         windows = VideoWindows(*stream, window_seconds, stride_seconds)
-        for firsts, views in windows.batches(network.num_frames, network.centre_crop, 1):
+        for firsts, views in windows.batches(network.num_frames, network.center_crop, 1):
             scores = network.outputs(views, scores=True, features=False)[0]
             begin = np.array(firsts)
             start, end = (windows.seconds_at(begin + shift)[0] for shift in (0, windows.length))
@@ -128,7 +130,7 @@ def _timed(
 
 
 class _Prepare:
-    """The centre crop, which has one size whatever that of the picture is."""
+    """The center crop, which has one size whatever that of the picture is."""
 
     def __init__(self, network: Network, name: str) -> None:
         self._network, self._name = network, name
@@ -140,7 +142,7 @@ class _Prepare:
                 self._name,
                 f"{width} x {height} pixels: one side is over {_MAX_ASPECT} times the other",
             )
-        return self._network.centre_crop(frame)
+        return self._network.center_crop(frame)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,11 +158,13 @@ class TimedClip:
 def timed_clips(
     frames: Iterable[LiveFrame], window: float, stride: float, num_frames: int
 ) -> Iterator[TimedClip]:
-    """Windows of `window` seconds, one every `stride`, of frames that come at any rate and may be missing.
+    """Windows of `window` seconds, one every `stride`, of frames that come at any rate and may be
+    missing.
 
-    Of a window, the num_frames are taken that are on screen at times spread evenly from its first to its last frame. It
-    comes with the first frame behind it. A break begins the windows anew; a window that it cuts short is left out, and
-    so is the last one of a source that ends, and one in which no frame came.
+    Of a window, the num_frames are taken that are on screen at times spread evenly from its first
+    to its last frame. It comes with the first frame behind it. A break begins the windows anew; a
+    window that it cuts short is left out, and so is the last one of a source that ends, and one in
+    which no frame came.
     """
     held: deque[LiveFrame] = deque()
     start, begins = 0.0, True

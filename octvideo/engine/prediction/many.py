@@ -1,4 +1,5 @@
-"""One network over many videos: passes that hold views of several of them, as decoded ones come in."""
+"""One network over many videos: passes that hold views of several of them, as decoded ones come
+in."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -25,10 +26,13 @@ def mean_outputs(
     batch: int,
     on_cpu: bool,
 ) -> Iterator[tuple[int, Outputs | str]]:
-    """(index, mean over the views of `compute`) of each video in its order; its problem where it cannot be read.
+    """(index, mean over the views of `compute`) of each video in its order; its problem where it
+    cannot be read.
 
-    compute: uint8 (N, 3, T, H, W), N <= batch -> float32 (N, D); several threads call it on a CPU. There the cores
-    share out whole passes rather than the inside of each: threads that wait for one another at every layer lose more.
+    compute: uint8 (N, 3, T, H, W), N <= batch -> float32 (N, D); several threads call it on a CPU.
+    There the cores
+    share out whole passes rather than the inside of each: threads that wait for one another at
+    every layer lose more.
     """
     threads = torch.get_num_threads()
     count = min(threads, _MAX_PASSES) if on_cpu else 1
@@ -91,7 +95,8 @@ class _Passes:
             self._views, self._owners = [], []
 
     def finished(self, *, ahead: int) -> Iterator[tuple[int, Outputs | str]]:
-        """Videos in their order of which nothing is missing; waits until at most `ahead` passes are running."""
+        """Videos in their order of which nothing is missing; waits until at most `ahead` passes are
+        running."""
         self._collect(ahead)
         while self._waiting and not self._waiting[0].missing:
             video = self._waiting.popleft()

@@ -1,7 +1,8 @@
 """The files that predictions and features are written to, by their suffix.
 
-.csv and .jsonl grow by a row at a time. An .npz or a .parquet cannot: its rows stand in NAME.part until all are there,
-and the finished file is taken apart again when the same command finds more videos.
+.csv and .jsonl grow by a row at a time. An .npz or a .parquet cannot: its rows stand in NAME.part
+until all are there, and the finished file is taken apart again when the same command finds more
+videos.
 """
 
 import base64
@@ -47,7 +48,8 @@ class Output:
         self._rows.add(row)
 
     def finish(self) -> None:
-        """Write the file whose rows stand in a .part. Raises DataError for features of which there are none."""
+        """Write the file whose rows stand in a .part. Raises DataError for features of which there
+        are none."""
         if self._part:
             rows = self._rows.rows()
             write_columns(self.path, _columns(rows, self.path))
@@ -64,7 +66,8 @@ def open_output(
     top_k: int = 0,
     overwrite: bool = False,
 ) -> Output:
-    """The file and the rows that it holds already. Raises ConfigError for another suffix than `kinds`."""
+    """The file and the rows that it holds already. Raises ConfigError for another suffix than
+    `kinds`."""
     suffix = check_suffix(path, kinds)
     packed = suffix in (".npz", ".parquet")
     lines: Lines = CsvLines(top_k, list(made_with)) if suffix == ".csv" else JsonLines()
@@ -101,7 +104,8 @@ def _text(features: NDArray[np.float32]) -> str:
 
 
 def _columns(rows: list[Row], path: Path) -> dict[str, list[object]]:
-    """A row per video of predictions, a row per vector of features; `paths` is the plural of npz files."""
+    """A row per video of predictions, a row per vector of features; `paths` is the plural of npz
+    files."""
     if not (rows and "predictions" in rows[0]):
         flat = [vector for row in rows for vector in _vectors(row)]
         if not flat:
@@ -130,13 +134,15 @@ def _vectors(row: Row) -> Iterator[Row]:
 
 
 def _rows(path: Path) -> list[Row]:
-    """The rows of a finished file: the inverse of `_columns`. Raises DataError for a file of somebody else."""
+    """The rows of a finished file: the inverse of `_columns`. Raises DataError for a file of
+    somebody else."""
     columns = read_columns(path)
     if "paths" in columns:
         columns["path"] = columns.pop("paths")
     if not {"path", "video"} <= columns.keys():
         raise DataError(
-            f"{path}: it was not written by this command; write to another file, or begin this one anew (--overwrite)"
+            f"{path}: it was not written by this command; write to another file, or begin this one"
+            " anew (--overwrite)"
         )
     rows: list[Row] = [
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)

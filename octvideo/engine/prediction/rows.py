@@ -1,8 +1,9 @@
 """Rows about videos in a file that grows by a line at a time, so that a killed run continues.
 
-Every row says what it was made with (weights, views, ...) and of which video, by a digest of its path, size and time of
-change. So a file is continued by the run that began it and by no other, a row is written once, and a video that was
-replaced since is read again. A line that a kill cut short is removed before the next one is written.
+Every row says what it was made with (weights, views, ...) and of which video, by a digest of its
+path, size and time of change. So a file is continued by the run that began it and by no other, a
+row is written once, and a video that was replaced since is read again. A line that a kill cut short
+is removed before the next one is written.
 """
 
 import csv
@@ -86,8 +87,10 @@ def _csv_line(cells: Sequence[str]) -> bytes:
 class RowFile:
     """The rows of one file; this process is the only one that writes them.
 
-    made_with: what all rows have in common, a column each. videos: path -> digest of the videos of this run.
-    overwrite: begin anew, whatever is there. Raises OctvideoError for a file of another run, or in use by one.
+    made_with: what all rows have in common, a column each. videos: path -> digest of the videos of
+    this run.
+    overwrite: begin anew, whatever is there. Raises OctvideoError for a file of another run, or in
+    use by one.
     """
 
     def __init__(
@@ -121,7 +124,8 @@ class RowFile:
         return [self._lines.row(line) for line in self._rows.values()]
 
     def add(self, row: Row) -> None:
-        """The row is with the operating system when this returns: it outlives the process, if not a power cut.
+        """The row is with the operating system when this returns: it outlives the process, if not a
+        power cut.
 
         row: path, what is known, and `video`, the digest. Raises OutputError.
         """

@@ -1,4 +1,5 @@
-"""A run over many videos: decoded by processes, scored in common passes, written as they come, continued."""
+"""A run over many videos: decoded by processes, scored in common passes, written as they come,
+continued."""
 
 import hashlib
 import json
@@ -52,7 +53,8 @@ class Network(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """The arguments of `Recognizer.predict_many` that decide what is computed. top_k None: features alone."""
+    """The arguments of `Recognizer.predict_many` that decide what is computed. top_k None: features
+    alone."""
 
     views: str
     top_k: int | None
@@ -64,8 +66,9 @@ class How:
     def __post_init__(self) -> None:
         if self.batch < 1 or (self.workers or 0) < 0 or not self.timeout_seconds > 0:
             raise ConfigError(
-                f"batch {self.batch}, workers {self.workers}, timeout_seconds {self.timeout_seconds}: a batch holds at "
-                "least one view, workers are 0 or more, a time-out is positive"
+                f"batch {self.batch}, workers {self.workers}, timeout_seconds"
+                f" {self.timeout_seconds}: a batch holds at least one view, workers are 0 or more,"
+                " a time-out is positive"
             )
 
 
@@ -81,7 +84,8 @@ class OutputFiles:
 def run_many(
     network: Network, paths: Iterable[Listed], how: How, files: OutputFiles, progress: Progress
 ) -> Iterator[NamedVideo]:
-    """See `Recognizer.predict_many`. Wrong arguments and foreign files are an error at once, before the first video."""
+    """See `Recognizer.predict_many`. Wrong arguments and foreign files are an error at once, before
+    the first video."""
     spec = network.view_spec(how.views)
     entries = {entry.path: entry for entry in map(_entry, paths)}
     outputs = _Outputs(network, files, how, video_digests(entries))
@@ -98,9 +102,11 @@ def run_windows(
     stride_seconds: float | None,
     progress: Progress,
 ) -> Iterator[NamedVideo]:
-    """`Recognizer.features` over time of each file, into files.features; yields the videos that cannot be read.
+    """`Recognizer.features` over time of each file, into files.features; yields the videos that
+    cannot be read.
 
-    A video streams through this process: one of any length can be read, and one that hangs the decoder is not survived.
+    A video streams through this process: one of any length can be read, and one that hangs the
+    decoder is not survived.
     """
     assert files.features
     names = [_entry(listed).path for listed in paths]
@@ -226,7 +232,8 @@ def _named(
 def _decoded(
     entries: Sequence[VideoEntry], spec: ViewSpec, workers: int | None, timeout_seconds: float
 ) -> Iterator[DecodedVideo]:
-    """In the order of the entries; by default in processes, one per core, and a single video in this process."""
+    """In the order of the entries; by default in processes, one per core, and a single video in
+    this process."""
     if workers is None:
         workers = available_cores() if len(entries) > 1 else 0
     workers = min(workers, len(entries))

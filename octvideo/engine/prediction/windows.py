@@ -22,7 +22,8 @@ Frame = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Probabilities over time: scores (windows, classes), window i from starts[i] to ends[i] seconds."""
+    """Probabilities over time: scores (windows, classes), window i from starts[i] to ends[i]
+    seconds."""
 
     class_names: Sequence[str]
     starts: NDArray[np.float64]
@@ -42,15 +43,20 @@ class Timeline:
 class WindowFeatures:
     """What the classifier sees in each window: features float32 (W, C).
 
-    Window i is of the frames first_frames[i] <= n < end_frames[i], int64 (W,), shown from starts[i] to ends[i], float64
-    (W,) in seconds after the first frame.
+    Window i is of the frames first_frames[i] <= n < end_frames[i], int64 (W,), shown from starts[i]
+    to ends[i], float64 (W,) in seconds after the first frame.
 
-    - A window is round(window_seconds * rate) frames, at least one; windows begin round(stride_seconds * rate) frames
+    - A window is round(window_seconds * rate) frames, at least one; windows begin
+      round(stride_seconds * rate) frames
       apart, at least one, the first with the first frame. By default the stride is the window.
-    - Only whole windows count: the last frames of a video that fill no window of their own are left out.
-    - A video shorter than a window is one window, which repeats its last frame and ends where the video ends.
-    - A window is seen in the network's number of frames, spread evenly from its first to its last; centre crop.
-    - Seconds are when the frames are shown, also in a file whose rate varies; the end is that of the last frame.
+    - Only whole windows count: the last frames of a video that fill no window of their own are left
+      out.
+    - A video shorter than a window is one window, which repeats its last frame and ends where the
+      video ends.
+    - A window is seen in the network's number of frames, spread evenly from its first to its last;
+      center crop.
+    - Seconds are when the frames are shown, also in a file whose rate varies; the end is that of
+      the last frame.
     """
 
     RANGES: ClassVar[tuple[str, ...]] = ("first_frames", "end_frames", "starts", "ends")

@@ -1,5 +1,6 @@
-"""Ways to train a model that the model need not know of: frozen stages, frozen or synchronised batch norm,
-recomputed activations. Each changes the model in place and keeps its parameters' names and values."""
+"""Ways to train a model that the model need not know of: frozen stages, frozen or synchronized
+batch norm, recomputed activations. Each changes the model in place and keeps its parameters' names
+and values."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from octvideo.engine.training.sync_bn import SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d
 from octvideo.errors import ConfigError, did_you_mean
 
-SYNCHRONISED: dict[type[nn.Module], type[nn.Module]] = {
+SYNCHRONIZED: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: SyncBatchNorm1d,
     nn.BatchNorm2d: SyncBatchNorm2d,
     nn.BatchNorm3d: SyncBatchNorm3d,
@@ -24,7 +25,8 @@ SYNCHRONISED: dict[type[nn.Module], type[nn.Module]] = {
 def freeze(model: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
     """Stop the training of modules by name ("stem", "res2.0"); the modules, for Trainer's `frozen`.
 
-    In evaluation mode their batch norm statistics stand still as well. Raises ConfigError for a name that is not there.
+    In evaluation mode their batch norm statistics stand still as well. Raises ConfigError for a
+    name that is not there.
     """
     modules = dict(model.named_modules())
     for name in prefixes:
@@ -44,24 +46,26 @@ def freeze_batch_norm(model: nn.Module) -> list[nn.Module]:
     return list[nn.Module](norms)
 
 
-def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
+def synchronize_batch_norm(model: nn.Module, device: torch.device) -> None:
     """Make every batch norm see the clips of all ranks. For more than one process only."""
     for module in model.modules():
         for name, child in module.named_children():
-            if type(child) not in SYNCHRONISED:
+            if type(child) not in SYNCHRONIZED:
                 continue
             if device.type == "cuda":
                 setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]
             else:
-                child.__class__ = SYNCHRONISED[
+                child.__class__ = SYNCHRONIZED[
                     type(child)
                 ]  # the same parameters: an optimizer may hold them
 
 
 def recompute_activations(modules: Iterable[nn.Module]) -> None:
-    """Forget what happens inside each module and compute it again in backward: less memory, about .3 more time.
+    """Forget what happens inside each module and compute it again in backward: less memory, about
+    .3 more time.
 
-    Names stay as they are. A batch norm sees a batch twice and counts it once; dropout repeats itself.
+    Names stay as they are. A batch norm sees a batch twice and counts it once; dropout repeats
+    itself.
     """
     for module in modules:
         module.forward = _recomputing(module)

@@ -1,6 +1,8 @@
-"""TensorBoard's file of a run, written record by record, without a thread that would fail by itself.
+"""TensorBoard's file of a run, written record by record, without a thread that would fail by
+itself.
 
-Where it cannot be written, its records wait in memory and training goes on: metrics.jsonl holds the numbers as well.
+Where it cannot be written, its records wait in memory and training goes on: metrics.jsonl holds the
+numbers as well.
 """
 
 import logging
@@ -54,7 +56,8 @@ class Board:
         self._add(step=step, summary=self._summary.image(tag, image, dataformats="CHW"))
 
     def flush(self) -> None:
-        """Hand over to the system what waits, as far as there is room; said once where there is none."""
+        """Hand over to the system what waits, as far as there is room; said once where there is
+        none."""
         try:
             while self._waiting:
                 del self._waiting[: self._file.write(self._waiting)]
@@ -62,8 +65,8 @@ class Board:
         except OSError as error:
             if not self._failed:
                 logger.warning(
-                    "TensorBoard's file cannot be written (%s); training goes on, and so does the file when there is "
-                    "room; metrics.jsonl holds the numbers",
+                    "TensorBoard's file cannot be written (%s); training goes on, and so does the"
+                    " file when there is room; metrics.jsonl holds the numbers",
                     error.strerror or error,
                 )
             self._failed = True

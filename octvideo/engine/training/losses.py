@@ -24,7 +24,8 @@ def bce_logit(logits: Tensor, targets: Tensor, weights: Tensor | None, _: float)
     return F.binary_cross_entropy_with_logits(logits, targets.to(logits), pos_weight=weights)
 
 
-# The losses by their names in MODEL.LOSS_FUNC. PySlowFast's soft one is what torch's cross-entropy has become.
+# The losses by their names in MODEL.LOSS_FUNC. PySlowFast's soft one is what torch's cross-entropy
+# has become.
 LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor | None, float], Tensor]] = {
     "cross_entropy": cross_entropy,
     "soft_cross_entropy": cross_entropy,
@@ -38,7 +39,8 @@ def make_loss(
     label_smoothing: float = 0.0,
     class_weights: Sequence[float] | None = None,
 ) -> Loss:
-    """loss(logits, targets) -> mean over the batch. kind: of `LOSSES`. Raises ConfigError for another."""
+    """loss(logits, targets) -> mean over the batch. kind: of `LOSSES`. Raises ConfigError for
+    another."""
     if kind not in LOSSES:
         raise ConfigError(f"there is no loss {kind!r}; there are {', '.join(LOSSES)}")
     compute = LOSSES[kind]
@@ -53,9 +55,11 @@ def make_loss(
 
 @dataclass(frozen=True, slots=True)
 class Mixer:
-    """Mixup (Zhang 2018) and CutMix (Yun 2019) of a batch with its reverse; targets become (N, classes).
+    """Mixup (Zhang 2018) and CutMix (Yun 2019) of a batch with its reverse; targets become (N,
+    classes).
 
-    alpha, cutmix_alpha: the share of a sample is drawn from Beta(alpha, alpha); 0 switches that form off.
+    alpha, cutmix_alpha: the share of a sample is drawn from Beta(alpha, alpha); 0 switches that
+    form off.
     prob: that a batch is mixed. switch_prob: that it is cut, where both forms are on.
     """
 
@@ -80,7 +84,8 @@ class Mixer:
 
 
 def _cutmix(inputs: Tensor, share: float) -> tuple[Tensor, float]:
-    """A box of 1 - share of the area comes from the other sample, in all frames; the share that is left."""
+    """A box of 1 - share of the area comes from the other sample, in all frames; the share that is
+    left."""
     height, width = inputs.shape[-2:]
     box_height, box_width = (int(side * (1 - share) ** 0.5) for side in (height, width))
     middle_y, middle_x = int(_drawn() * height), int(_drawn() * width)

@@ -1,4 +1,5 @@
-"""Optimizers and learning rates. A schedule is a pure function of the position in training: nothing to save."""
+"""Optimizers and learning rates. A schedule is a pure function of the position in training: nothing
+to save."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +17,8 @@ from octvideo.errors import ConfigError
 def parameter_groups(
     model: nn.Module, weight_decay: float, bn_weight_decay: float = 0.0, zero_decay_1d: bool = False
 ) -> list[dict[str, object]]:
-    """Trainable parameters by weight decay: batch norm, (with zero_decay_1d) other vectors, all else."""
+    """Trainable parameters by weight decay: batch norm, (with zero_decay_1d) other vectors, all
+    else."""
     norm = {
         id(p)
         for m in model.modules()
@@ -71,7 +73,8 @@ def make_optimizer(
 
 
 def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Take the moments and the rate of `state`; weight decay, kernels and the like are those of this run.
+    """Take the moments and the rate of `state`; weight decay, kernels and the like are those of
+    this run.
 
     Raises ValueError, as torch does, for the state of other parameters.
     """
@@ -92,11 +95,13 @@ def scale_lr(lr: float, batch_size: int, base_batch_size: int) -> float:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate over training. All positions count epochs, or optimizer steps if `per_iteration`.
+    """Learning rate over training. All positions count epochs, or optimizer steps if
+    `per_iteration`.
 
     cosine: base_lr -> end_lr on half a period over `length`.
-    steps_with_relative_lrs: base_lr * lrs[i] from position steps[i] on; steps[0] is 0.
-    Over the first `warmup` positions it rises in a line from warmup_start_lr to the rate at the end of warm-up.
+    steps_with_relative_lrs: base_lr * lrs[i] from position steps[i] on; steps[0] is 0. Over the
+    first `warmup` positions it rises in a line from warmup_start_lr to the rate at the end of
+    warm-up.
     """
 
     policy: str
@@ -143,8 +148,9 @@ SCHEDULES: dict[str, Callable[[Schedule, float], float]] = {
 def set_lr(optimizer: Optimizer, lr: float, scale_momentum: bool = True) -> None:
     """Set the rate of all groups.
 
-    torch keeps the momentum of *gradients*, so a new rate applies to past gradients at once: this is what Caffe2's
-    recipes call momentum correction. scale_momentum=False keeps the past updates' size instead, as Caffe2 without it.
+    torch keeps the momentum of *gradients*, so a new rate applies to past gradients at once: this
+    is what Caffe2's recipes call momentum correction. scale_momentum=False keeps the past updates'
+    size instead, as Caffe2 without it.
     """
     for group in optimizer.param_groups:
         old, group["lr"] = group["lr"], lr

@@ -1,4 +1,5 @@
-"""Batch norm statistics measured over many batches with the weights held still. (Wu & Johnson 2021, sec. 3.)"""
+"""Batch norm statistics measured over many batches with the weights held still. (Wu & Johnson 2021,
+sec. 3.)"""
 
 import warnings
 from collections.abc import Iterable
@@ -12,10 +13,11 @@ from octvideo.errors import DataError
 def measure_bn_statistics(
     model: nn.Module, inputs: Iterable[Tensor], count: int, procs: Processes
 ) -> None:
-    """Replace the running statistics of every batch norm in training mode by those of `count` batches per rank.
+    """Replace the running statistics of every batch norm in training mode by those of `count`
+    batches per rank.
 
-    num_batches_tracked stays: it counts training steps, and a repeated measurement must give the same state.
-    Raises DataError on every rank where `inputs` raises it on one.
+    num_batches_tracked stays: it counts training steps, and a repeated measurement must give the
+    same state. Raises DataError on every rank where `inputs` raises it on one.
     """
     with warnings.catch_warnings():
         warnings.simplefilter(

@@ -39,7 +39,8 @@ class OnDevice:
         return item
 
     def prefetch(self, count: int) -> bool:
-        """Take the next `count` batches while the GPU is busy; True where it ran out of work meanwhile."""
+        """Take the next `count` batches while the GPU is busy; True where it ran out of work
+        meanwhile."""
         if self.copies is None:
             return False
         try:

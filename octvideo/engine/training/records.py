@@ -1,4 +1,5 @@
-"""What a run writes down: JSON lines that can be cut back to a checkpoint, and clocks that never enter them."""
+"""What a run writes down: JSON lines that can be cut back to a checkpoint, and clocks that never
+enter them."""
 
 import json
 import os
@@ -43,7 +44,8 @@ class JsonLines:
     def secure(self) -> int:
         """Bring everything to the disk; return the size that a checkpoint notes.
 
-        Raises OutputError where the file was removed while it was written: its descriptor would take every write.
+        Raises OutputError where the file was removed while it was written: its descriptor would
+        take every write.
         """
         with writing(self.path):
             self.file.flush()
@@ -88,7 +90,8 @@ class Tally:
 
 @dataclass
 class Clock:
-    """Seconds spent waiting for clips (`data`) and using them (`net`) since the last restart of the clock."""
+    """Seconds spent waiting for clips (`data`) and using them (`net`) since the last restart of the
+    clock."""
 
     data: float = 0.0
     net: float = 0.0
@@ -133,7 +136,8 @@ class Clock:
 
 
 def peak_memory_gb() -> float:
-    """Peak of this process: GPU memory held by tensors where there is a GPU, else resident memory."""
+    """Peak of this process: GPU memory held by tensors where there is a GPU, else resident
+    memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

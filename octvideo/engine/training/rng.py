@@ -1,4 +1,5 @@
-"""Random numbers: seeds, and the state of every generator of this process as values that a checkpoint may carry."""
+"""Random numbers: seeds, and the state of every generator of this process as values that a
+checkpoint may carry."""
 
 import os
 import random
@@ -9,14 +10,16 @@ import torch
 
 
 def seed_all(seed: int) -> None:
-    """Seed Python, NumPy and torch on every device. Give each rank its own seed after the model is made."""
+    """Seed Python, NumPy and torch on every device. Give each rank its own seed after the model is
+    made."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def be_deterministic() -> None:
-    """The same bits from the same inputs. On a GPU, operations without such a kernel warn and stay as they are."""
+    """The same bits from the same inputs. On a GPU, operations without such a kernel warn and stay
+    as they are."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False

@@ -1,4 +1,5 @@
-"""What a person sees of a run: console lines, a live bar, TensorBoard; and the files metrics.jsonl and timing.jsonl."""
+"""What a person sees of a run: console lines, a live bar, TensorBoard; and the files metrics.jsonl
+and timing.jsonl."""
 
 import json
 import logging
@@ -31,7 +32,8 @@ def starvation_verdict(clock: Clock) -> str | None:
 
 
 def cut_back(metrics: str, timing: str, metrics_bytes: int) -> None:
-    """To where a run goes on from. timing.jsonl has a line for each of those of the training, none for a validation."""
+    """To where a run goes on from. timing.jsonl has a line for each of those of the training, none
+    for a validation."""
     kept = content_of(metrics)[:metrics_bytes]
     lines = content_of(timing).splitlines(keepends=True)
     cut_to(metrics, kept)
@@ -39,7 +41,8 @@ def cut_back(metrics: str, timing: str, metrics_bytes: int) -> None:
 
 
 class RunLog:
-    """Rank 0's record of a training run. On other ranks `enabled` is False and nothing is written."""
+    """Rank 0's record of a training run. On other ranks `enabled` is False and nothing is
+    written."""
 
     def __init__(
         self,
@@ -50,7 +53,8 @@ class RunLog:
         metrics_bytes: int = 0,
         step: int = 0,
     ) -> None:
-        """metrics_bytes, step: where the checkpoint stands that the run goes on from; later records are cut."""
+        """metrics_bytes, step: where the checkpoint stands that the run goes on from; later records
+        are cut."""
         self.enabled = enabled
         self.clips_shown = False
         self.bar: tqdm[Any] | None = None
@@ -132,7 +136,8 @@ class RunLog:
         self._scalars("Val", at.step, metrics)
 
     def clips(self, inputs: Tensor, step: int, count: int = 4) -> None:
-        """The first clips of the first uint8 batch of a run as strips of frames; later batches are ignored."""
+        """The first clips of the first uint8 batch of a run as strips of frames; later batches are
+        ignored."""
         if self.board is not None and not self.clips_shown:
             for i, clip in enumerate(inputs[:count]):
                 self.board.add_image(f"Train/clip_{i}", clip_strip(clip), step)
@@ -176,6 +181,7 @@ class RunLog:
 
 def _summary(metrics: dict[str, float], rates: dict[str, float]) -> str:
     return (
-        f"loss {metrics['loss']:.4f}  top-1 {100 - metrics['top1_err']:.1f} %  lr {metrics['lr']:.2g}  "
-        f"data {rates['data_share']:.0%}  {rates['clips_per_second']:.1f} clips/s  {rates['memory_gb']:.1f} GB"
+        f"loss {metrics['loss']:.4f}  top-1 {100 - metrics['top1_err']:.1f} %  lr"
+        f" {metrics['lr']:.2g}  data {rates['data_share']:.0%}  {rates['clips_per_second']:.1f}"
+        f" clips/s  {rates['memory_gb']:.1f} GB"
     )

@@ -1,4 +1,5 @@
-"""SIGTERM, SIGHUP and Ctrl-C ask a run to stop at the next safe place; a second Ctrl-C stops it at once."""
+"""SIGTERM, SIGHUP and Ctrl-C ask a run to stop at the next safe place; a second Ctrl-C stops it at
+once."""
 
 import os
 import signal
@@ -10,7 +11,8 @@ from typing import Any
 
 
 class Stopped(BaseException):
-    """A signal arrived and the place was safe to leave. Not an Exception: no `except Exception` may swallow it."""
+    """A signal arrived and the place was safe to leave. Not an Exception: no `except Exception` may
+    swallow it."""
 
 
 class StopRequest:
@@ -38,7 +40,8 @@ class StopRequest:
 
     @contextmanager
     def leave_at_once(self) -> Iterator[None]:
-        """Inside, a signal raises Stopped where it strikes: for long work that changes nothing, such as validation."""
+        """Inside, a signal raises Stopped where it strikes: for long work that changes nothing,
+        such as validation."""
         self._leave_at_once = True
         try:
             yield

@@ -1,4 +1,5 @@
-"""The checkpoints of one training run: what they hold, when they are due, how a run goes on from one."""
+"""The checkpoints of one training run: what they hold, when they are due, how a run goes on from
+one."""
 
 import logging
 import time
@@ -26,14 +27,16 @@ class Identity(Protocol):
     """What a run is of: its data, classes, network and recipe."""
 
     def differences(self, checkpoint: Checkpoint) -> list[str]:
-        """What a checkpoint's recipe has otherwise and may have. Raises CheckpointError for what may not differ."""
+        """What a checkpoint's recipe has otherwise and may have. Raises CheckpointError for what
+        may not differ."""
 
     def batch_samples(self, checkpoint: Checkpoint) -> int:
         """Samples of a global batch when it was saved; 0 where it does not say."""
 
 
 class Snapshots:
-    """Captures and restores model, optimizer, scaler and moving average together with a Progress."""
+    """Captures and restores model, optimizer, scaler and moving average together with a
+    Progress."""
 
     def __init__(
         self,
@@ -59,7 +62,8 @@ class Snapshots:
         self.saved_at = time.monotonic()
 
     def capture(self, progress: Progress) -> Checkpoint:
-        """Everything that a checkpoint holds; tensors are not copied. All ranks call it together."""
+        """Everything that a checkpoint holds; tensors are not copied. All ranks call it
+        together."""
         return replace(
             self.about,
             state=self.model.state_dict(),
@@ -81,7 +85,8 @@ class Snapshots:
         return 0 < self.options.checkpoint_minutes <= minutes
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Rank 0 writes it under the name of its progress and removes the oldest. No rank waits for another."""
+        """Rank 0 writes it under the name of its progress and removes the oldest. No rank waits for
+        another."""
         progress = checkpoint.training["progress"]
         path = f"{self.folder}/{checkpoint_name(progress['epoch'], progress['samples'])}"
         if self.procs.is_main:
@@ -109,7 +114,8 @@ class Snapshots:
             raise OctvideoError(problem)
 
     def resume(self) -> Progress | None:
-        """Restore the newest whole checkpoint of the folder, the same on all ranks. None: there is none."""
+        """Restore the newest whole checkpoint of the folder, the same on all ranks. None: there is
+        none."""
         found = read_latest(self.folder) if self.procs.is_main else None
         path = self.procs.from_main(found[0] if found else None)
         if path is None:

@@ -1,4 +1,5 @@
-"""What a run is told (TrainOptions), where it stands (Progress), how it ended (TrainSummary). Plain values all."""
+"""What a run is told (TrainOptions), where it stands (Progress), how it ended (TrainSummary). Plain
+values all."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -52,11 +53,14 @@ def _nothing(metrics: Metrics) -> None:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What rank 0 calls with plain numbers, so that a run can be watched by other tools (docs/own_data.md).
+    """What rank 0 calls with plain numbers, so that a run can be watched by other tools
+    (docs/own_data.md).
 
-    on_step: after each optimizer step; epoch, step, lr, grad_norm, and loss, top1_err, top5_err of its clips.
-    on_epoch: after each epoch, its checkpoint written; the means of its clips, and val_top1_err, val_loss, ... where it
-    was validated. Errors are in per cent. What a callback raises ends the run.
+    on_step: after each optimizer step; epoch, step, lr, grad_norm, and loss, top1_err, top5_err of
+    its clips.
+    on_epoch: after each epoch, its checkpoint written; the means of its clips, and val_top1_err,
+    val_loss, ... where it was validated. Errors are in per cent. What a callback raises ends the
+    run.
     """
 
     on_step: Callable[[Metrics], object] = _nothing
@@ -67,8 +71,9 @@ class Callbacks:
 class Progress:
     """Where training stands, between two optimizer steps.
 
-    epoch: whole epochs done. samples: those of the next one's order that are done, over all ranks, so that another
-    batch size goes on at the right one. step: optimizer steps done. metrics_bytes: size of metrics.jsonl.
+    epoch: whole epochs done. samples: those of the next one's order that are done, over all ranks,
+    so that another batch size goes on at the right one. step: optimizer steps done. metrics_bytes:
+    size of metrics.jsonl.
     window, total: sums since the last line of metrics.jsonl and since the epoch's start.
     """
 
@@ -84,7 +89,8 @@ class Progress:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], plan: "Plan", batch_samples: int) -> "Progress":
-        """What a checkpoint holds. 0.1.0 counted batches; batch_samples: of a global batch when it was saved."""
+        """What a checkpoint holds. 0.1.0 counted batches; batch_samples: of a global batch when it
+        was saved."""
         if "batch" in values:
             values = dict(values)
             samples = values.pop("batch") * batch_samples
@@ -132,7 +138,8 @@ class Position:
 class Plan:
     """How many optimizer steps there will be, and which one a Progress stands for.
 
-    batch_samples: of a batch, over all ranks; accum_steps batches are a step. A limit of 0 does not count.
+    batch_samples: of a batch, over all ranks; accum_steps batches are a step. A limit of 0 does not
+    count.
     """
 
     steps_per_epoch: int
@@ -143,11 +150,13 @@ class Plan:
 
     @classmethod
     def of(cls, options: TrainOptions, num_batches: int, batch_samples: int) -> "Plan":
-        """num_batches: of an epoch, each of batch_samples. A rest that makes no whole step is left out."""
+        """num_batches: of an epoch, each of batch_samples. A rest that makes no whole step is left
+        out."""
         steps = num_batches // options.accum_steps
         if steps == 0:
             raise DataError(
-                f"{num_batches} batches make no step of {options.accum_steps}: lower TRAIN.BATCH_SIZE"
+                f"{num_batches} batches make no step of {options.accum_steps}: lower"
+                " TRAIN.BATCH_SIZE"
             )
         epochs = 0 if options.max_iter else options.max_epoch
         return cls(steps, batch_samples, options.accum_steps, epochs, options.max_iter)
@@ -167,7 +176,8 @@ class Plan:
         return steps / self.steps_per_epoch
 
     def steps(self, progress: Progress, ends: Sequence[int]) -> list[list[int]]:
-        """The rest of the epoch, step by step: where each batch of a step ends, of the batches that end at `ends`."""
+        """The rest of the epoch, step by step: where each batch of a step ends, of the batches that
+        end at `ends`."""
         by_step = groupby(ends, key=lambda end: -(-end // self.step_samples))
         steps = [list(batches) for number, batches in by_step if number <= self.steps_per_epoch]
         return steps[: self.step_limit - progress.step] if self.step_limit else steps

@@ -1,4 +1,5 @@
-"""One optimizer step: forward and backward over its batches, the guard against NaN, clipping, the update."""
+"""One optimizer step: forward and backward over its batches, the guard against NaN, clipping, the
+update."""
 
 import math
 from collections.abc import Callable
@@ -24,7 +25,8 @@ Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """tally: sums over all ranks. trouble: what was not finite; then weights and buffers are as they were."""
+    """tally: sums over all ranks. trouble: what was not finite; then weights and buffers are as
+    they were."""
 
     tally: Tally
     grad_norm: float = 0.0
@@ -33,7 +35,8 @@ class StepOutcome:
 
 @torch.no_grad()
 def copy_all(sources: list[Tensor], targets: list[Tensor]) -> None:
-    """Copy each tensor; on a GPU by a kernel per dtype instead of one per tensor (159 of them in I3D-50)."""
+    """Copy each tensor; on a GPU by a kernel per dtype instead of one per tensor (159 of them in
+    I3D-50)."""
     for dtype in {source.dtype for source in sources}:
         torch._foreach_copy_(
             [target for target in targets if target.dtype == dtype],
@@ -67,7 +70,8 @@ class Stepper:
     def __call__(
         self, group: "list[Batch]", lr: float, while_busy: Callable[[], None] = lambda: None
     ) -> StepOutcome:
-        """One update from the mean gradient of the group's batches (gradient accumulation) on all ranks.
+        """One update from the mean gradient of the group's batches (gradient accumulation) on all
+        ranks.
 
         while_busy: called when the last backward pass is queued, which a GPU then computes.
         """
@@ -116,7 +120,7 @@ class Stepper:
         return loss, Tally(clips=count, loss=total_loss, hits1=hits1, hits5=hits5)
 
     def as_network_input(self, inputs: Tensor) -> Tensor:
-        """uint8 -> normalised float, in the memory format that the model was put in."""
+        """uint8 -> normalized float, in the memory format that the model was put in."""
         prepared = self.prepare(inputs.to(self.procs.device, non_blocking=True))
         if not self.options.channels_last:
             return prepared.contiguous()
@@ -131,19 +135,21 @@ class Stepper:
         )
 
     def update(self, tally: Tally) -> StepOutcome:
-        """Clip and apply. A gradient that is not finite changes no weight; fp16's scaler then lowers its scale."""
+        """Clip and apply. A gradient that is not finite changes no weight; fp16's scaler then
+        lowers its scale."""
         self.scaler.unscale_(self.optimizer)
         grad_norm = self.clip()
         finite = math.isfinite(grad_norm)
-        # Not left to the scaler: torch's fused SGD makes momentum of whatever memory holds when its first step is one
-        # that the scaler skips.
+        # Not left to the scaler: torch's fused SGD makes momentum of whatever memory holds when its
+        # first step is one that the scaler skips.
         if finite:
             self.scaler.step(self.optimizer)
         self.scaler.update()
         return StepOutcome(tally, grad_norm, None if finite else "gradient")
 
     def clip(self) -> float:
-        """Clip by value, else by norm; the L2 norm before clipping by norm. It costs nothing beside a step."""
+        """Clip by value, else by norm; the L2 norm before clipping by norm. It costs nothing beside
+        a step."""
         if value := self.options.clip_grad_value:
             nn.utils.clip_grad_value_(self.parameters, value)
         limit = self.options.clip_grad_norm if not value else 0.0

@@ -1,5 +1,6 @@
-"""Batch norm over the clips of all ranks, on any device. torch's SyncBatchNorm refuses the CPU; pytorchvideo's naive
-one keeps the biased variance, so its running statistics are not those of a single process."""
+"""Batch norm over the clips of all ranks, on any device. torch's SyncBatchNorm refuses the CPU;
+pytorchvideo's naive one keeps the biased variance, so its running statistics are not those of a
+single process."""
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,11 @@ class _AcrossRanks(nn.modules.batchnorm._BatchNorm):
         clips = x.new_tensor([x.numel() / x.shape[1]])
         sums = total_with_gradient(torch.cat([x.sum(axes), clips]))
         mean, count = sums[:-1] / sums[-1], sums[-1].detach()
-        centred = x - mean.view(shape)
-        var = total_with_gradient((centred * centred).sum(axes)) / count
+        centered = x - mean.view(shape)
+        var = total_with_gradient((centered * centered).sum(axes)) / count
         if self.track_running_stats:
             self._track(mean.detach(), var.detach() * count / (count - 1))
-        out = centred * torch.rsqrt(var + self.eps).view(shape)
+        out = centered * torch.rsqrt(var + self.eps).view(shape)
         out = out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out
         return out.to(input.dtype)
 

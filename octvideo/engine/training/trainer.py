@@ -1,7 +1,8 @@
 """The trainer: epochs of steps, validation, checkpoints; exact to the bit across interruptions.
 
-At a checkpoint, what metrics.jsonl holds goes to the disk first, its size goes into the checkpoint, and the checkpoint
-appears whole. A run that goes on from there cuts metrics.jsonl back to that size and repeats what came after.
+At a checkpoint, what metrics.jsonl holds goes to the disk first, its size goes into the checkpoint,
+and the checkpoint appears whole. A run that goes on from there cuts metrics.jsonl back to that size
+and repeats what came after.
 """
 
 import logging
@@ -45,7 +46,8 @@ Validate = Callable[[nn.Module], Mapping[str, float]]
 
 
 class BatchLoader(Protocol):
-    """len: batches per epoch of this rank. What epoch() gives depends on (seed, epoch, position) alone.
+    """len: batches per epoch of this rank. What epoch() gives depends on (seed, epoch, position)
+    alone.
 
     Positions count samples of the epoch's order, over all ranks.
     """
@@ -85,8 +87,10 @@ class Trainer:
     ) -> None:
         """The model is on its device and the optimizer holds its parameters.
 
-        prepare: uint8 inputs on the device -> normalised float. mix: blends (inputs, targets) of a training batch.
-        frozen: modules kept in evaluation mode. about: what every checkpoint says of network, input and data.
+        prepare: uint8 inputs on the device -> normalized float. mix: blends (inputs, targets) of a
+        training batch.
+        frozen: modules kept in evaluation mode. about: what every checkpoint says of network, input
+        and data.
         identity: compares it with that of a checkpoint before training resumes from it.
         """
         self.model, self.loader, self.optimizer, self.schedule = model, loader, optimizer, schedule
@@ -118,7 +122,8 @@ class Trainer:
     # --- the run ---
 
     def train(self) -> TrainSummary:
-        """Train to the end, or to SIGTERM or Ctrl-C; either way a checkpoint stands where the run ended."""
+        """Train to the end, or to SIGTERM or Ctrl-C; either way a checkpoint stands where the run
+        ended."""
         goes_on = self.resume()
         if goes_on and self.plan.is_finished(self.progress):
             limit = "MAX_ITER" if self.plan.step_limit else "MAX_EPOCH"
@@ -165,7 +170,8 @@ class Trainer:
             self.report(lr, outcome)
 
     def end_epoch(self) -> None:
-        """Precise batch norm, validation, best.pyth, checkpoint. An interruption repeats it from its beginning."""
+        """Precise batch norm, validation, best.pyth, checkpoint. An interruption repeats it from
+        its beginning."""
         self.agree_to_go_on()
         at, before, trained = self.position(), self.capture(), self.epoch_metrics()
         last, validated = at.epoch == at.max_epoch, dict[str, float]()
@@ -204,7 +210,8 @@ class Trainer:
     # --- a step ---
 
     def prefetch(self, batches: OnDevice, count: int) -> None:
-        """Take the batches of the next step. Only what a GPU had to wait for them counts as waiting for data."""
+        """Take the batches of the next step. Only what a GPU had to wait for them counts as waiting
+        for data."""
         for clock in (self.window_clock, self.epoch_clock):
             clock.computed()
         if batches.prefetch(count):
@@ -225,7 +232,8 @@ class Trainer:
         return group
 
     def agree_to_go_on(self, error: DataError | None = None) -> None:
-        """All ranks as one: save when it is due, or when one is asked to stop or cannot read its data; then stop."""
+        """All ranks as one: save when it is due, or when one is asked to stop or cannot read its
+        data; then stop."""
         due = self.procs.is_main and self.snapshots.is_due()
         stop, failed, due = self.procs.any_of(
             self.stop.signal_name is not None, error is not None, due
@@ -256,12 +264,16 @@ class Trainer:
             clock.did_step(int(outcome.tally.clips))
 
     def check_patience(self, group: "list[Batch]", trouble: str) -> None:
-        """fp32 stops at once; mixed precision may skip max_skipped steps in a row. Raises OctvideoError."""
+        """fp32 stops at once; mixed precision may skip max_skipped steps in a row. Raises
+        OctvideoError."""
         allowed = self.options.max_skipped if self.options.amp_dtype is not None else 0
         own = [path for batch in group for path in batch.paths]
         names = list(chain.from_iterable(self.procs.gather(own)))
         at = self.position()
-        where = f"the {trouble} is not finite at epoch {at.epoch}, iteration {at.iteration}, files {', '.join(names)}"
+        where = (
+            f"the {trouble} is not finite at epoch {at.epoch}, iteration {at.iteration}, files"
+            f" {', '.join(names)}"
+        )
         if self.progress.skipped_in_a_row > allowed:
             saved = self.snapshots.last_saved or "none yet"
             raise OctvideoError(
@@ -307,7 +319,8 @@ class Trainer:
     # --- the beginning ---
 
     def resume(self) -> bool:
-        """Go on from the newest whole checkpoint in output_dir; False where there is none. Opens the log."""
+        """Go on from the newest whole checkpoint in output_dir; False where there is none. Opens
+        the log."""
         self.snapshots.open_folder()
         found = self.snapshots.resume()
         self.progress = found or Progress()
@@ -321,7 +334,8 @@ class Trainer:
         return found is not None
 
     def measure_bn_first(self) -> None:
-        """Batch norm statistics of the weights that training starts from; what is frozen keeps them."""
+        """Batch norm statistics of the weights that training starts from; what is frozen keeps
+        them."""
         self.model.train()
         with self.stop.leave_at_once():
             self.measure_bn(self.options.precise_bn_first)

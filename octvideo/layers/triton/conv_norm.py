@@ -38,7 +38,8 @@ MM_OUT_DTYPE = hasattr(torch.ops.aten.mm, "dtype")
 
 
 class Norm(NamedTuple):
-    """Batch norm of a pair: weight, bias, running mean and variance of each group; None for no low group."""
+    """Batch norm of a pair: weight, bias, running mean and variance of each group; None for no low
+    group."""
 
     weight: tuple[Tensor, Tensor | None]
     bias: tuple[Tensor, Tensor | None]
@@ -111,7 +112,8 @@ class ConvNormAct(torch.autograd.Function):
 
 
 class Pair(NamedTuple):
-    """A high map, a low map, and the pooled high map: 2 x 2 averages of features, 2 x 2 sums of gradients."""
+    """A high map, a low map, and the pooled high map: 2 x 2 averages of features, 2 x 2 sums of
+    gradients."""
 
     high: Tensor
     low: Tensor | None
@@ -156,7 +158,8 @@ def norm_act(
     z_high: Tensor, z_low: Tensor | None, stats: Tensor, residual: tuple[Tensor | None, Tensor | None],
     relu: bool, *, pool: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
-    """relu(z * scale + shift + residual) of both groups, and with `pool` the 2 x 2 averages of the high one."""
+    """relu(z * scale + shift + residual) of both groups, and with `pool` the 2 x 2 averages of the
+    high one."""
     shape, out_low = Map.of(z_high), 0 if z_low is None else z_low.shape[1]
     y_high = empty_map(z_high, shape.channels)
     y_pool, y_low = empty_low(z_high, shape.channels if pool else 0, out_low)
@@ -172,7 +175,8 @@ def norm_act(
 
 
 def _pointwise(shape: Map, out_low: int, pool: bool) -> tuple[tuple[int], dict[str, int]]:
-    """The programs of a pass over both groups, how many are the high one's, and the sizes of their blocks."""
+    """The programs of a pass over both groups, how many are the high one's, and the sizes of their
+    blocks."""
     block_p, block_r, block_c = blocks(shape.channels)
     down = triton.cdiv(shape.positions, block_p) if pool else triton.cdiv(shape.rows, block_r)
     high = down * triton.cdiv(shape.channels, block_c)
@@ -217,7 +221,8 @@ def norm_grad(
     residual: bool,
     pool: bool,
 ) -> tuple[Pair, tuple[Tensor | None, Tensor | None]]:
-    """Gradients in front of the batch norms with the 2 x 2 sums of the high one, and those of the residual."""
+    """Gradients in front of the batch norms with the 2 x 2 sums of the high one, and those of the
+    residual."""
     shape, out_low = Map.of(z[0]), 0 if z[1] is None else z[1].shape[1]
     dz_high = empty_map(z[0], shape.channels)
     dz_pool, dz_low = empty_low(z[0], shape.channels if pool else 0, out_low)
@@ -265,7 +270,8 @@ def weight_grads(x: Pair, dz: Pair, conv: Kernels, dtype: torch.dtype) -> list[T
 def weight_grad(
     x: Tensor | None, dz: Tensor | None, weight: Tensor | None, dtype: torch.dtype
 ) -> Tensor | None:
-    """The gradient of a kernel of the size of `weight`: a matrix product, or PyTorch's for several taps."""
+    """The gradient of a kernel of the size of `weight`: a matrix product, or PyTorch's for several
+    taps."""
     if weight is None or x is None or dz is None:
         return None
     size = weight.shape[2:]
@@ -308,7 +314,8 @@ def _fold(x: Tensor) -> Tensor:
 
 
 class PoolAndJoin(torch.autograd.Function):
-    """What a layer of stride 2 sees: the pooled high group, side by side with the low group of its size."""
+    """What a layer of stride 2 sees: the pooled high group, side by side with the low group of its
+    size."""
 
     @staticmethod
     def forward(ctx: Any, high: Tensor, low: Tensor | None, below: Tensor) -> Tensor:

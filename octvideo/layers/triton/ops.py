@@ -89,7 +89,8 @@ class Taps(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """The four kernels (C_out, C_in, [kt,] k, k) of an octave convolution; None for a missing path."""
+    """The four kernels (C_out, C_in, [kt,] k, k) of an octave convolution; None for a missing
+    path."""
 
     h2h: Tensor
     l2h: Tensor | None = None
@@ -117,7 +118,8 @@ def _taps(weight: Tensor, adjoint: bool) -> Taps:
 
 
 def _tap_step(weight: Tensor) -> int:
-    """The distance in memory of one tap from the next: taps are numbered through time, rows, columns."""
+    """The distance in memory of one tap from the next: taps are numbered through time, rows,
+    columns."""
     sizes = [(n, s) for n, s in zip(weight.shape[2:], weight.stride()[2:], strict=True) if n > 1]
     if not sizes:
         return 0
@@ -153,7 +155,8 @@ def dense(x: Tensor) -> Tensor:
 
 
 def row_of(x: Tensor) -> int | None:
-    """Elements from one position to the next, where `x` is a channels-last map or some channels of one."""
+    """Elements from one position to the next, where `x` is a channels-last map or some channels of
+    one."""
     n, c, *inner = x.shape
     row, length = None, 1
     for size, stride in zip(
@@ -192,7 +195,8 @@ def empty_map(like: Tensor, channels: int, size: tuple[int, int] | None = None) 
 def empty_low(
     high: Tensor, pool_channels: int, low_channels: int
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Maps below `high` for its pooled channels and for a low group, side by side in one; None for 0."""
+    """Maps below `high` for its pooled channels and for a low group, side by side in one; None for
+    0."""
     if not pool_channels + low_channels:
         return None, None
     whole = empty_map(high, pool_channels + low_channels, Map.of(high).low)
@@ -201,7 +205,8 @@ def empty_low(
 
 
 def joined(pool: Tensor | None, low: Tensor | None) -> Tensor | None:
-    """The map that `pool` and `low` are parts of, side by side; either alone where the other is None."""
+    """The map that `pool` and `low` are parts of, side by side; either alone where the other is
+    None."""
     if pool is None or low is None:
         return low if pool is None else pool
     channels = pool.shape[1] + low.shape[1]
@@ -236,7 +241,8 @@ def join(high: Tensor, low: Tensor | None) -> tuple[Tensor, Tensor | None]:
 
 
 def blocks(channels: int) -> tuple[int, int, int]:
-    """Low positions with their four high ones, rows of a plain map, and channels of a pointwise program."""
+    """Low positions with their four high ones, rows of a plain map, and channels of a pointwise
+    program."""
     if interpreted():
         return 64, 64, 64
     across = min(128, max(16, triton.next_power_of_2(channels)))

@@ -1,4 +1,5 @@
-"""The stem's input by space to depth, in one pass: 3 channels of 5 frames become 64 of the half-size picture."""
+"""The stem's input by space to depth, in one pass: 3 channels of 5 frames become 64 of the
+half-size picture."""
 
 import torch
 import triton
@@ -25,7 +26,8 @@ def stem_conv(
 
 
 def _block_kernel(weight: Tensor, padding: tuple[int, int]) -> tuple[Tensor, tuple[int, ...]]:
-    """(O, C, kt, kh, kw) -> (O, channels, kh', kw') on 2 x 2 blocks; pixels before the picture, kernel sizes."""
+    """(O, C, kt, kh, kw) -> (O, channels, kh', kw') on 2 x 2 blocks; pixels before the picture,
+    kernel sizes."""
     out, channels, kt, *size = weight.shape
     front = [p % 2 for p in padding]
     back = [(f + k) % 2 for f, k in zip(front, size, strict=True)]

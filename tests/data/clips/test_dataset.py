@@ -1,4 +1,5 @@
-"""Training clips: a function of (seed, epoch, index), from every kind of list, and no file is replaced in silence."""
+"""Training clips: a function of (seed, epoch, index), from every kind of list, and no file is
+replaced in silence."""
 
 import random
 
@@ -56,7 +57,8 @@ def test_without_training_the_clip_is_the_middle_one(folder):
     sample = clips(folder, WHOLE).sample(0, 0)
 
     middle = sample.input.movedim(0, -1).numpy()
-    # 20 frames, 4 at stride 3 cover 10: the 11 starts have 5 in the middle. The crop cuts 16 of 128 columns.
+    # 20 frames, 4 at stride 3 cover 10: the 11 starts have 5 in the middle. The crop cuts 16 of 128
+    # columns.
     padded = np.pad(middle, ((0, 0), (0, 0), (16, 16), (0, 0)))
     assert [number >> 1 & 31 for number in numbers(padded)] == [
         number >> 1 & 31 for number in (5, 8, 11, 14)
@@ -128,7 +130,7 @@ def test_several_labels_become_multi_hot(folder):
     assert dataset.sample(0, 1).target.tolist() == [0] * 5
 
 
-def test_an_unlabelled_list_has_target_minus_one(folder):
+def test_an_unlabeled_list_has_target_minus_one(folder):
     dataset = ClipDataset([VideoEntry(str(folder / "clip 0.mp4"))], rule=RULE, transform=WHOLE)
 
     assert dataset.sample(0, 0).target == -1

@@ -23,7 +23,8 @@ SMALL = ViewSpec(ClipRule(4, 4), short_side=48, crop_size=48)
 
 
 def pyslowfast_places(num_video_frames, fps, view, *, num_frames, rate, num_clips=10, num_crops=3):
-    """Where the frames of a view lie, in exact fractions: linspace over a span from delta * i / num_clips, clamped."""
+    """Where the frames of a view lie, in exact fractions: linspace over a span from delta * i /
+    num_clips, clamped."""
     span = Fraction(num_frames * rate) * Fraction(fps) / 30
     start = max(num_video_frames - span, Fraction(0)) * (view // num_crops) / num_clips
     places = [start + (span - 1) * k / (num_frames - 1) for k in range(num_frames)]
@@ -31,7 +32,8 @@ def pyslowfast_places(num_video_frames, fps, view, *, num_frames, rate, num_clip
 
 
 def pyslowfast_view(path, frames, view, size, num_crops=3):
-    """float (3, T, size, size): decode, short side to `size` in float, crop along the longer side."""
+    """float (3, T, size, size): decode, short side to `size` in float, crop along the longer
+    side."""
     clip = torch.from_numpy(np.array(read_frames(path, frames))).permute(3, 0, 1, 2).float()
     height, width = clip.shape[2:]
     if width < height:
@@ -113,7 +115,7 @@ def test_where_the_numbers_divide_a_subset_has_pyslowfasts_own_clips(num_clips):
 
 
 def test_validation_looks_at_the_middle_clip():
-    spec = ViewSpec(ClipRule(8, 8), num_clips=1, num_crops=1, centre=True)
+    spec = ViewSpec(ClipRule(8, 8), num_clips=1, num_crops=1, center=True)
 
     (clip,) = spec.clips(Timing(300, 30.0))
 

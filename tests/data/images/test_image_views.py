@@ -7,7 +7,7 @@ from PIL import Image
 
 from octvideo.data.clips.views import view_batches
 from octvideo.data.images.dataset import ImageFolder
-from octvideo.data.images.transforms import CentreCrop
+from octvideo.data.images.transforms import CenterCrop
 from octvideo.data.images.views import ImageViews
 from octvideo.engine.evaluation.evaluate import evaluate
 
@@ -25,8 +25,8 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_every_image_is_its_centre_crop_and_an_unreadable_one_says_why(folder, num_workers):
-    source, crop = ImageFolder(folder), CentreCrop(32, short_side=36)
+def test_every_image_is_its_center_crop_and_an_unreadable_one_says_why(folder, num_workers):
+    source, crop = ImageFolder(folder), CenterCrop(32, short_side=36)
     images = ImageViews(source, crop, num_workers=num_workers)
 
     read = list(images.read(range(6)))
@@ -49,7 +49,7 @@ def test_images_that_share_a_forward_pass_get_the_scores_of_each_alone(folder, b
         means = views.float().mean((1, 2, 3, 4))
         return torch.stack([means, 255 - means], 1).softmax(1)
 
-    images = ImageViews(ImageFolder(folder), CentreCrop(32, short_side=36))
+    images = ImageViews(ImageFolder(folder), CenterCrop(32, short_side=36))
 
     found = evaluate(score, images, num_classes=2, prepare=lambda x: x, batch_size=batch_size)
 

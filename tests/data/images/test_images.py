@@ -15,7 +15,7 @@ from octvideo.data.images.dataset import ImageDataset, ImageFolder, image_class_
 from octvideo.data.images.transforms import (
     PCA_DIRECTIONS,
     PCA_STD,
-    CentreCrop,
+    CenterCrop,
     PaddedCrop,
     RandomResizedCrop,
     vary,
@@ -87,7 +87,7 @@ def test_a_picture_that_cannot_be_read_is_replaced_and_named(folder: Path) -> No
     bad = folder / "train" / "ant" / "1.png"
     bad.write_bytes(bad.read_bytes()[:60])
 
-    sample = ImageDataset(ImageFolder(folder / "train"), CentreCrop(32, 32)).sample(0, 1)
+    sample = ImageDataset(ImageFolder(folder / "train"), CenterCrop(32, 32)).sample(0, 1)
 
     assert sample.index == 1
     assert sample.path != str(bad)
@@ -99,7 +99,7 @@ def test_a_folder_without_a_readable_picture_ends_in_one_line(tmp_path: Path) ->
     (tmp_path / "train" / "ant" / "a.jpg").write_bytes(b"no picture")
 
     with pytest.raises(DataError, match="20 files in a row"):
-        ImageDataset(ImageFolder(tmp_path / "train"), CentreCrop(32, 32)).sample(0, 0)
+        ImageDataset(ImageFolder(tmp_path / "train"), CenterCrop(32, 32)).sample(0, 0)
 
 
 def test_what_a_data_folder_lacks_is_said(folder: Path, tmp_path: Path) -> None:
@@ -111,17 +111,17 @@ def test_what_a_data_folder_lacks_is_said(folder: Path, tmp_path: Path) -> None:
         ImageFolder(folder / "train" / "ant")
 
 
-def test_centre_crop_is_the_middle_after_the_short_side_is_resized() -> None:
+def test_center_crop_is_the_middle_after_the_short_side_is_resized() -> None:
     ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, :, None], (48, 64, 3))
 
-    crop = CentreCrop(32, 48)(Image.fromarray(np.ascontiguousarray(ramp)))
+    crop = CenterCrop(32, 48)(Image.fromarray(np.ascontiguousarray(ramp)))
 
     assert crop[0, 0].tolist() == list(range(16, 48))
 
 
 def test_a_crop_larger_than_the_short_side_is_refused() -> None:
     with pytest.raises(ConfigError, match="does not fit"):
-        CentreCrop(224, 200)
+        CenterCrop(224, 200)
 
 
 @pytest.mark.parametrize("size", [(500, 375), (20, 400), (1, 1), (400, 20)])
@@ -149,15 +149,15 @@ def test_padded_crops_reach_every_place_and_nothing_else() -> None:
     assert len(set(crops)) > 20
 
 
-def test_noise_follows_the_principal_components_of_colour() -> None:
-    grey, draw = torch.full((3, 1, 1), 128, dtype=torch.uint8), random.Random(0)
+def test_noise_follows_the_principal_components_of_color() -> None:
+    gray, draw = torch.full((3, 1, 1), 128, dtype=torch.uint8), random.Random(0)
 
-    shifts = torch.stack([vary(grey, draw, False, 0.0, 0.5)[:, 0, 0] - 128.0 for _ in range(300)])
+    shifts = torch.stack([vary(gray, draw, False, 0.0, 0.5)[:, 0, 0] - 128.0 for _ in range(300)])
 
     torch.testing.assert_close((shifts @ PCA_DIRECTIONS).std(0), 0.5 * PCA_STD, rtol=0.2, atol=0.1)
 
 
-def test_colours_and_side_vary_where_they_are_asked_to() -> None:
+def test_colors_and_side_vary_where_they_are_asked_to() -> None:
     crop = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
 
     assert torch.equal(vary(crop, random.Random(0), False, 0.0, 0.0), crop)

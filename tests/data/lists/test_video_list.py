@@ -54,7 +54,7 @@ def test_a_chosen_separator_is_the_only_one(make_list):
     ("format", "text", "entry"),
     [
         ("frames", "/v/my clip 120 5\n", VideoEntry("/v/my clip", (5,), 120)),
-        ("unlabelled", "/v/my clip, 3.mp4\n", VideoEntry("/v/my clip, 3.mp4")),
+        ("unlabeled", "/v/my clip, 3.mp4\n", VideoEntry("/v/my clip, 3.mp4")),
         ("multilabel", "/v/a, b.mp4 3,17,25\n", VideoEntry("/v/a, b.mp4", (3, 17, 25))),
     ],
 )
@@ -68,14 +68,14 @@ def test_each_format_has_its_columns(make_list, format, text, entry):
         ('label,path\n3,"/v/a, b.mp4"\n', "video", VideoEntry("/v/a, b.mp4", (3,))),
         ("path,num_frames,label\n/v/a,9,3\n", "frames", VideoEntry("/v/a", (3,), 9)),
         ('path,labels\n/v/a.mp4,"3,4"\n', "multilabel", VideoEntry("/v/a.mp4", (3, 4))),
-        ("path,reason\n/v/a.mp4,empty file\n", "unlabelled", VideoEntry("/v/a.mp4")),
-        ("path\n/v/a, b.mp4\n", "unlabelled", VideoEntry("/v/a, b.mp4")),
+        ("path,reason\n/v/a.mp4,empty file\n", "unlabeled", VideoEntry("/v/a.mp4")),
+        ("path\n/v/a, b.mp4\n", "unlabeled", VideoEntry("/v/a, b.mp4")),
         ("path label\n/v/a b.mp4 3\n", "video", VideoEntry("/v/a b.mp4", (3,))),
         ("path\tlabel\n/v/a b.mp4\t3\n", "video", VideoEntry("/v/a b.mp4", (3,))),
     ],
 )
 def test_a_header_wins_over_the_format(make_list, text, format, entry):
-    videos = read_list(make_list(text), format="video" if format == "unlabelled" else "unlabelled")
+    videos = read_list(make_list(text), format="video" if format == "unlabeled" else "unlabeled")
 
     assert videos.format == format
     assert list(videos) == [entry]
@@ -147,7 +147,7 @@ def test_an_empty_list_is_an_error(make_list, text):
 
 
 def test_an_unknown_format_is_an_error(make_list):
-    with pytest.raises(DataError, match="choose one of video, frames, unlabelled, multilabel"):
+    with pytest.raises(DataError, match="choose one of video, frames, unlabeled, multilabel"):
         read_list(make_list("a 0\n"), format="vidoe")
 
 
@@ -179,7 +179,8 @@ def parse(path: str) -> tuple[int, float, int]:
 
 
 class Lines:
-    """A dataset without videos: a sample's target is what its worker holds after looking at a thousand lines."""
+    """A dataset without videos: a sample's target is what its worker holds after looking at a
+    thousand lines."""
 
     def __init__(self, videos: VideoList, length: int) -> None:
         self.videos, self.length = videos, length

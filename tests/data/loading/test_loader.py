@@ -21,7 +21,8 @@ NUM_VIDEOS = 12
 
 
 class HostileClips(ClipDataset):
-    """Files whose names say so block in native code, holding the interpreter's lock, or end the process."""
+    """Files whose names say so block in native code, holding the interpreter's lock, or end the
+    process."""
 
     def _read(self, position, draw):
         entry = self.videos[position]

@@ -1,4 +1,5 @@
-"""Checking a list: good and bad told apart, nothing looked at twice, and an index that training can use."""
+"""Checking a list: good and bad told apart, nothing looked at twice, and an index that training can
+use."""
 
 import csv
 import os

@@ -1,4 +1,5 @@
-"""The demo clips: reversed pairs, nothing in a single frame, textures apart, the same on every machine run."""
+"""The demo clips: reversed pairs, nothing in a single frame, textures apart, the same on every
+machine run."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
-"""Kinetics' archives from a server on loopback to shards, past cut connections, broken archives, full disks, kills."""
+"""Kinetics' archives from a server on loopback to shards, past cut connections, broken archives,
+full disks, kills."""
 
 import filecmp
 import io
@@ -47,7 +48,8 @@ def _tar(path, files):
 
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory):
-    """Ten annotated clips in three archives: 2 is broken and replaced, 5 is broken, 8 is in no archive."""
+    """Ten annotated clips in three archives: 2 is broken and replaced, 5 is broken, 8 is in no
+    archive."""
     folder, clips = tmp_path_factory.mktemp("mirror"), tmp_path_factory.mktemp("clips")
     content = {i: write_clip(clips / f"{i}.mp4", 8 + i).read_bytes() for i in range(10)}
     good = content[2]

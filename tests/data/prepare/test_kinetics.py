@@ -37,7 +37,10 @@ HEADER = "label,youtube_id,time_start,time_end,split"
     [
         (
             "train.csv",
-            f'label,youtube_id,time_start,time_end,split,is_cc\n"playing the flute",{ID_A},5,15,train,0\n',
+            (
+                'label,youtube_id,time_start,time_end,split,is_cc\n"playing the'
+                f' flute",{ID_A},5,15,train,0\n'
+            ),
             ("playing the flute", "train"),
         ),
         ("validate.csv", f"{HEADER}\nabseiling,{ID_A},5.0,15.0,val\n", ("abseiling", "val")),

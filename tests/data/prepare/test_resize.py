@@ -20,11 +20,11 @@ def _here(monkeypatch):
 
 @pytest.fixture
 def frames() -> np.ndarray:
-    """(T, H, W, 3): frame i has the grey value 5 i."""
+    """(T, H, W, 3): frame i has the gray value 5 i."""
     return np.broadcast_to(5 * np.arange(40, dtype=np.uint8)[:, None, None, None], (40, 72, 96, 3))
 
 
-def grey_of(path: Path) -> np.ndarray:
+def gray_of(path: Path) -> np.ndarray:
     with open_video(path) as video:
         return video.read(range(video.info.num_frames)).mean((1, 2, 3))
 
@@ -36,7 +36,7 @@ def test_frame_k_stays_frame_k_at_the_new_size(tmp_path, frames):
 
     target = tmp_path / "out" / "run fast" / "a.mp4"
     assert result.pairs == [(str(tmp_path / "in" / "run fast" / "a.mp4"), str(target))]
-    assert np.abs(grey_of(target) - 5 * np.arange(40)).max() < 3
+    assert np.abs(gray_of(target) - 5 * np.arange(40)).max() < 3
     with open_video(target) as video:
         assert (video.info.height, video.info.width, video.info.fps) == (36, 48, 30)
 
@@ -85,7 +85,7 @@ def test_a_damaged_file_gives_its_good_frames(tmp_path, frames):
 
     cause = resize_video(str(tmp_path / "torn.mp4"), str(tmp_path / "out.mp4"), 36, 12, 20)
 
-    assert cause or 1 <= len(grey_of(tmp_path / "out.mp4")) <= 40
+    assert cause or 1 <= len(gray_of(tmp_path / "out.mp4")) <= 40
 
 
 @pytest.mark.parametrize(("names", "out", "message"), [

@@ -11,7 +11,8 @@ from octvideo.data.prepare.splits import folder_lists
 from octvideo.data.prepare.video_files import VIDEO_SUFFIXES, find_videos, look_below
 from octvideo.errors import DataError
 
-MUXERS = {  # suffix -> muxer, where FFmpeg does not know it by the suffix; encoder where H.264 does not fit
+# suffix -> muxer, where FFmpeg does not know it by the suffix; encoder where H.264 does not fit
+MUXERS = {
     ".qt": ("mov", "libx264"),
     ".divx": ("avi", "mpeg4"),
     ".m2t": ("mpegts", "libx264"),

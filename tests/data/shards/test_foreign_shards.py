@@ -62,7 +62,7 @@ def test_shards_of_webdataset_are_read(tmp_path, clips):
         ({"label": 3}, (3,), "video"),
         ({"label": "wave"}, (1,), "video"),
         ({"labels": [2, 0]}, (2, 0), "multilabel"),
-        ({"caption": "none"}, (), "unlabelled"),
+        ({"caption": "none"}, (), "unlabeled"),
     ],
 )
 def test_labels_in_json_are_numbers_or_names(tmp_path, clips, label, labels, format):

@@ -1,4 +1,5 @@
-"""Shards read as the list that they were made from: the same entries, samples and views, wherever they lie."""
+"""Shards read as the list that they were made from: the same entries, samples and views, wherever
+they lie."""
 
 import json
 import pickle

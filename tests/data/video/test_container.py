@@ -1,4 +1,5 @@
-"""What is opened: files in listed containers, by any name that a file can have, and nothing that they point to."""
+"""What is opened: files in listed containers, by any name that a file can have, and nothing that
+they point to."""
 
 import os
 import socket

@@ -1,4 +1,5 @@
-"""Packets that are whole one by one, but missing, in the wrong place or wrong inside: a sequential decode decides."""
+"""Packets that are whole one by one, but missing, in the wrong place or wrong inside: a sequential
+decode decides."""
 
 import random
 from contextlib import suppress
@@ -27,7 +28,8 @@ ENCODERS = {
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """name -> path of a file of thirty frames, keyframes at 0, 10 and 20 (8, 16, 24 without B pictures)."""
+    """name -> path of a file of thirty frames, keyframes at 0, 10 and 20 (8, 16, 24 without B
+    pictures)."""
     folder = tmp_path_factory.mktemp("sound")
     return lru_cache(lambda name: write_clip(folder / name, **ENCODERS[name]))
 

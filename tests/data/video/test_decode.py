@@ -60,7 +60,8 @@ def test_every_kind_of_file_gives_the_frames_asked_for(tmp_path, name):
 
 @pytest.mark.parametrize("start", [1, 7, 12])
 def test_a_cut_file_counts_its_frames_from_the_first_that_decodes(tmp_path, start):
-    """A copy that begins between keyframes: players and decoders disagree about its first frames."""
+    """A copy that begins between keyframes: players and decoders disagree about its first
+    frames."""
     whole = write_clip(tmp_path / "whole.mp4", options={"g": "10", "bf": "2"})
     cut = copy_packets(whole, tmp_path / "cut.mp4", start)
 
@@ -240,7 +241,8 @@ def _in_a_worker(monkeypatch):
 
 
 def test_a_crash_of_decord_ends_no_program(tmp_path):
-    """One byte, the number of entries of an empty table, makes decord's FFmpeg ask for more memory than there is."""
+    """One byte, the number of entries of an empty table, makes decord's FFmpeg ask for more memory
+    than there is."""
     options = {"options": {"g": "12"}}
     fragments = {"container_options": {"movflags": "frag_keyframe+empty_moov"}}
     data = bytearray(write_clip(tmp_path / "a.mp4", **options, **fragments).read_bytes())
@@ -277,7 +279,7 @@ def test_where_decord_gives_up_the_sequential_decode_decides(clip, monkeypatch, 
         read_frames(clip, INDICES, backend="decord")
 
 
-def test_interlaced_pictures_have_the_colours_of_the_sequential_decode(tmp_path):
+def test_interlaced_pictures_have_the_colors_of_the_sequential_decode(tmp_path):
     path = write_clip(tmp_path / "interlaced.mp4", **KINDS["interlaced.mp4"])
 
     assert probe(path).reason == "interlaced"
@@ -297,7 +299,8 @@ def signature(frames: np.ndarray) -> np.ndarray:
 
 
 def decoded_in_sequence(path, wanted):
-    """The wanted frames, as PyAV stores them, of one decode from the start to the end or to where it breaks off."""
+    """The wanted frames, as PyAV stores them, of one decode from the start to the end or to where
+    it breaks off."""
     frames = {}
     with av.open(str(path)) as container, suppress(av.FFmpegError):
         for k, frame in enumerate(container.decode(video=0)):
@@ -328,7 +331,8 @@ def test_frames_of_files_from_everywhere_are_exact(shared):
         assert probe(path).num_frames == count, row["file"]
         mixed = [draw.randrange(count) for _ in range(6)] + [count - 1, 0, count - 1]
         expected = decoded_in_sequence(path, mixed)
-        # The sequence is the one that was written down, up to what FFmpeg's versions make of colours.
+        # The sequence is the one that was written down, up to what FFmpeg's versions make of
+        # colors.
         written = signatures[row["file"]][mixed]
         assert np.abs(signature(np.stack([expected[k] for k in mixed])) - written).max() < 3.5, path
         for backend, indices in product(BACKENDS, (mixed, sorted(mixed), mixed[:1])):

@@ -1,4 +1,5 @@
-"""Damaged files: whatever the bytes, an answer or a DecodeError comes back, and nothing is held on to."""
+"""Damaged files: whatever the bytes, an answer or a DecodeError comes back, and nothing is held on
+to."""
 
 import gc
 import random
@@ -16,7 +17,8 @@ NUM_OPENS = 2000
 
 
 def mutate(good: list[bytes], number: int) -> bytes:
-    """One of: a few bytes flipped, a stretch overwritten, cut off, spliced with another file, a part left out."""
+    """One of: a few bytes flipped, a stretch overwritten, cut off, spliced with another file, a
+    part left out."""
     draw = random.Random(number)
     data = bytearray(draw.choice(good))
     place, length = draw.randrange(len(data)), draw.randrange(1, 2000)
@@ -37,7 +39,8 @@ def mutate(good: list[bytes], number: int) -> bytes:
 
 
 def read_mutant(folder: str, good: list[bytes], number: int) -> str:
-    """Runs in a worker: "frames", or the cause of a DecodeError; anything else would be raised in the test."""
+    """Runs in a worker: "frames", or the cause of a DecodeError; anything else would be raised in
+    the test."""
     path = Path(folder, f"{number % 16}-{number}.mp4")
     path.write_bytes(mutate(good, number))
     draw = random.Random(number)
@@ -59,7 +62,8 @@ def open_files_and_memory() -> tuple[int, int]:
 
 
 def held_after_opens(folder: str, good: list[bytes], num_opens: int) -> list[tuple[int, int]]:
-    """Runs in a worker: what it holds after a tenth of the opens, and after all; half of the files are damaged."""
+    """Runs in a worker: what it holds after a tenth of the opens, and after all; half of the files
+    are damaged."""
     held = []
     for number in range(num_opens):
         if number % 2:

@@ -12,7 +12,7 @@ from octvideo.errors import DataError
 
 @pytest.fixture
 def frames() -> np.ndarray:
-    """(T, H, W, 3): frame i has the grey value 10 i."""
+    """(T, H, W, 3): frame i has the gray value 10 i."""
     return np.broadcast_to(10 * np.arange(20, dtype=np.uint8)[:, None, None, None], (20, 32, 48, 3))
 
 

@@ -1,4 +1,5 @@
-"""Folders of frames: their order, what belongs to them, and pictures that are not what they seem."""
+"""Folders of frames: their order, what belongs to them, and pictures that are not what they
+seem."""
 
 import os
 import warnings
@@ -98,7 +99,7 @@ def test_gray_pictures_of_16_bits_keep_their_range(tmp_path, top):
 
 
 def test_one_folder_has_one_range(tmp_path):
-    """A frame that happens to be dark is not made brighter than its neighbours."""
+    """A frame that happens to be dark is not made brighter than its neighbors."""
     for k, level in enumerate((4000, 2000, 9000)):
         Image.fromarray(np.full((32, 32), level, np.uint16)).save(tmp_path / f"{k}.png")
 

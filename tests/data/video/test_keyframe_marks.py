@@ -1,4 +1,5 @@
-"""Where the container marks keyframes that are none, or leads elsewhere: the file is PyAV's, and its frames exact."""
+"""Where the container marks keyframes that are none, or leads elsewhere: the file is PyAV's, and
+its frames exact."""
 
 import random
 import struct

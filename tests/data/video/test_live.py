@@ -1,4 +1,5 @@
-"""What goes on, over the loopback: it stalls, breaks off, changes its size, comes too fast; and a file that grows."""
+"""What goes on, over the loopback: it stalls, breaks off, changes its size, comes too fast; and a
+file that grows."""
 
 import contextlib
 import io
@@ -27,7 +28,7 @@ HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n"
 
 
 def _encoded(count: int, size: tuple[int, int] = (48, 64), first: int = 0) -> bytes:
-    """MPEG-TS of grey pictures, 25 a second, number k of brightness 8 * k."""
+    """MPEG-TS of gray pictures, 25 a second, number k of brightness 8 * k."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mpegts") as container:
         stream = container.add_stream("mpeg2video", rate=25)
@@ -175,7 +176,8 @@ def test_datagrams_are_read_as_they_come(live):
 
 
 def _plays(content: bytes) -> Script:
-    """MPEG-TS in RTP inside the connection of RTSP; a client that asks for datagrams has to ask again."""
+    """MPEG-TS in RTP inside the connection of RTSP; a client that asks for datagrams has to ask
+    again."""
     description = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\n"
     transport = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1\r\n"
 

@@ -1,4 +1,5 @@
-"""Pictures the right way up: all eight transforms that a display matrix can ask for, wherever frames come out."""
+"""Pictures the right way up: all eight transforms that a display matrix can ask for, wherever
+frames come out."""
 
 import struct
 
@@ -103,7 +104,8 @@ def test_a_matrix_that_says_nothing_changes_nothing(matrix):
 
 
 def test_a_turn_that_the_codec_asks_for_is_taken(clip, tmp_path):
-    """A display orientation message of H.264: 90 degrees counterclockwise, in front of the first picture."""
+    """A display orientation message of H.264: 90 degrees counterclockwise, in front of the first
+    picture."""
     message = bytes([6, 47, 3, 0x08, 0x00, 0x14, 0x80])
     path = copy_contents(
         clip,

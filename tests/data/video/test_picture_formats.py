@@ -1,4 +1,5 @@
-"""Interlaced and cropped pictures, odd sizes: the right engine, and VideoInfo tells the true size."""
+"""Interlaced and cropped pictures, odd sizes: the right engine, and VideoInfo tells the true
+size."""
 
 from contextlib import closing
 from fractions import Fraction
@@ -19,7 +20,8 @@ CROPS = ["2,0,0,0", "10,6,2,2", "32,0,0,0", "0,4,6,2", "0,0,6,2", "64,2,0,0"]
 
 
 def sequence(path):
-    """(frames, H, W, 3) of a sequential decode that crops at the very column the file says, as ffmpeg does."""
+    """(frames, H, W, 3) of a sequential decode that crops at the very column the file says, as
+    ffmpeg does."""
     with av.open(str(path)) as container:
         container.streams.video[0].codec_context.thread_count = 1
         container.streams.video[0].codec_context.flags |= 1
@@ -80,7 +82,8 @@ def test_both_engines_agree_on_odd_sizes(tmp_path, width, height):
 
 
 def two_sizes(path, codec="libx264"):
-    """Frames 0 to 9 of 128 x 96, then 0 to 9 of 96 x 128 (squeezed), each with parameter sets of its own."""
+    """Frames 0 to 9 of 128 x 96, then 0 to 9 of 96 x 128 (squeezed), each with parameter sets of
+    its own."""
     parts = []
     for part, (width, height) in enumerate(((128, 96), (96, 128))):
         piece = path.with_name(f"{part}.ts")

@@ -1,4 +1,5 @@
-"""When frames are shown: timestamps of all kinds become seconds in one place, and reach whoever asks."""
+"""When frames are shown: timestamps of all kinds become seconds in one place, and reach whoever
+asks."""
 
 import av
 import numpy as np

@@ -1,4 +1,5 @@
-"""torchcodec gives the frames that PyAV gives, or leaves the file to it; what needs no torchcodec is tested without."""
+"""torchcodec gives the frames that PyAV gives, or leaves the file to it; what needs no torchcodec
+is tested without."""
 
 import csv
 import json

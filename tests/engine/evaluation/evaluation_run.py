@@ -1,4 +1,5 @@
-"""A small evaluation as a command, for tests to run on several processes and to kill: OUT [SECONDS_PER_VIDEO]."""
+"""A small evaluation as a command, for tests to run on several processes and to kill: OUT
+[SECONDS_PER_VIDEO]."""
 
 import sys
 import time
@@ -12,7 +13,7 @@ from octvideo.data.sampling import ClipRule, Timing
 from octvideo.engine.distributed import processes
 from octvideo.engine.evaluation.evaluate import evaluate
 from octvideo.engine.evaluation.journal import Journal, fingerprint
-from octvideo.engine.evaluation.results import summarise, write_results
+from octvideo.engine.evaluation.results import summarize, write_results
 
 SPEC = ViewSpec(ClipRule(4, 2), num_clips=5, num_crops=3, short_side=24, crop_size=24)
 NUM_CLASSES = 3
@@ -61,7 +62,8 @@ def made_model() -> nn.Module:
     return layers.eval()
 
 
-def made_score(views: Tensor, model: nn.Module = made_model()) -> Tensor:  # noqa: B008 - one model for all calls
+# One model for all calls.
+def made_score(views: Tensor, model: nn.Module = made_model()) -> Tensor:  # noqa: B008
     return model(views).softmax(dim=1)
 
 
@@ -84,7 +86,7 @@ def main(folder: Path, seconds: float = 0.0) -> None:
             journal=journal,
         )
         if procs.is_main:
-            write_results(folder, found, summarise(found, ["a", "b", "c"], {}))
+            write_results(folder, found, summarize(found, ["a", "b", "c"], {}))
             journal.remove()
 
 

@@ -113,7 +113,8 @@ def test_an_unknown_ensemble_is_refused():
 
 
 def test_a_networks_video_score_is_the_mean_of_its_views_window_scores(tmp_path):
-    """Oct-I3D with PySlowFast's sliding-window head, from a file: 30 views in chunks against 30 views one by one."""
+    """Oct-I3D with PySlowFast's sliding-window head, from a file: 30 views in chunks against 30
+    views one by one."""
     frames = (
         np.random.default_rng(0)
         .integers(0, 256, (40, 12, 16, 3), dtype=np.uint8)

@@ -8,7 +8,7 @@ import torch
 
 from octvideo.data.clips.views import DecodedVideo, ViewSpec
 from octvideo.data.sampling import ClipRule
-from octvideo.engine.evaluation.frame_order import ORDERS, named_by_order, summarise_orders
+from octvideo.engine.evaluation.frame_order import ORDERS, named_by_order, summarize_orders
 
 T = 8
 
@@ -18,7 +18,7 @@ class Ramps:
     """Videos of class 0 become brighter, those of class 1 darker; the last one cannot be read."""
 
     count: int = 100
-    spec = ViewSpec(ClipRule(T, 1), 1, 1, short_side=32, crop_size=32, centre=True)
+    spec = ViewSpec(ClipRule(T, 1), 1, 1, short_side=32, crop_size=32, center=True)
     multi_label = False
 
     def __post_init__(self):
@@ -58,8 +58,8 @@ def test_what_knows_motion_fails_without_it():
 
 
 def test_the_verdict_names_what_was_found():
-    assert summarise_orders(named(by_slope))["verdict"].startswith("Time matters")
-    assert "makes no use of time" in summarise_orders(named(by_nothing))["verdict"]
+    assert summarize_orders(named(by_slope))["verdict"].startswith("Time matters")
+    assert "makes no use of time" in summarize_orders(named(by_nothing))["verdict"]
 
 
 @pytest.mark.parametrize(
@@ -74,20 +74,20 @@ def test_verdicts_follow_the_intervals(accuracies, says):
     videos = np.arange(2000) / 2000
     right = {name: videos < share for name, share in zip(ORDERS, accuracies, strict=True)}
 
-    assert says in summarise_orders(right)["verdict"]
+    assert says in summarize_orders(right)["verdict"]
 
 
 def test_few_videos_tell_nothing():
     right = {name: np.array([True] * 5) for name in ORDERS}
 
-    assert "cannot be told" in summarise_orders(right)["verdict"]
+    assert "cannot be told" in summarize_orders(right)["verdict"]
 
 
 def test_numbers_of_points_lost_are_paired():
     first = np.array([True] * 60 + [False] * 40)
     right = dict.fromkeys(ORDERS, first) | {"reversed": np.array([True] * 50 + [False] * 50)}
 
-    found = summarise_orders(right)["orders"]
+    found = summarize_orders(right)["orders"]
 
     assert found["reversed"]["lost"] == 10.0
     low, high = found["reversed"]["lost_interval"]

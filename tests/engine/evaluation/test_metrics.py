@@ -69,7 +69,8 @@ def test_average_precision_by_hand():
 
 
 def test_equal_scores_enter_average_precision_together():
-    """All tied: one step to recall 1 at the share of positives, whichever comes first in the list."""
+    """All tied: one step to recall 1 at the share of positives, whichever comes first in the
+    list."""
     scores = np.full(4, 0.5)
 
     value = metrics.average_precision(scores, np.array([True, False, False, False]))

@@ -9,7 +9,7 @@ from octvideo.engine.evaluation.results import (
     Evaluation,
     final_line,
     headline,
-    summarise,
+    summarize,
     write_results,
 )
 
@@ -39,7 +39,7 @@ def three_videos():
 
 
 def test_summary_holds_the_numbers_of_the_whole_protocol(three_videos):
-    summary = summarise(three_videos, NAMES, PROTOCOL)
+    summary = summarize(three_videos, NAMES, PROTOCOL)
 
     assert summary["top1_acc"] == pytest.approx(100 / 3, abs=1e-4)
     assert summary["top5_acc"] == pytest.approx(200 / 3, abs=1e-4)
@@ -50,8 +50,9 @@ def test_summary_holds_the_numbers_of_the_whole_protocol(three_videos):
 
 
 def test_classes_have_precision_recall_and_f1(three_videos):
-    """Class 0 was named twice, once rightly; an unread video lowers the recall of class 2, not a precision."""
-    first, second, third = summarise(three_videos, NAMES, PROTOCOL)["classes"]
+    """Class 0 was named twice, once rightly; an unread video lowers the recall of class 2, not a
+    precision."""
+    first, second, third = summarize(three_videos, NAMES, PROTOCOL)["classes"]
 
     assert (first["precision"], first["recall"]) == (50.0, 100.0)
     assert first["f1"] == pytest.approx(66.6667)
@@ -61,20 +62,20 @@ def test_classes_have_precision_recall_and_f1(three_videos):
 def test_the_loss_is_the_mean_over_what_could_be_read(three_videos):
     expected = -(np.log(0.7) + np.log(0.3)) / 2
 
-    assert summarise(three_videos, NAMES, PROTOCOL)["log_loss"] == pytest.approx(expected, abs=1e-6)
+    assert summarize(three_videos, NAMES, PROTOCOL)["log_loss"] == pytest.approx(expected, abs=1e-6)
     unread = evaluation_of([[float("nan")] * 3], [(0,)], {0: "torn"})
-    assert summarise(unread, NAMES, PROTOCOL)["log_loss"] is None
+    assert summarize(unread, NAMES, PROTOCOL)["log_loss"] is None
 
 
 def test_unread_videos_are_listed_and_counted_in_the_headline(three_videos):
-    summary = summarise(three_videos, NAMES, PROTOCOL)
+    summary = summarize(three_videos, NAMES, PROTOCOL)
 
     assert summary["unread"] == [{"path": "videos/2, take.mp4", "problem": "moov atom not found"}]
     assert "3 videos, 1 of them unreadable (counted as wrong)" in headline(summary)
 
 
 def test_last_log_line_has_pyslowfasts_keys_and_format(three_videos):
-    line = final_line(summarise(three_videos, NAMES, PROTOCOL))
+    line = final_line(summarize(three_videos, NAMES, PROTOCOL))
 
     assert line == {"split": "test_final", "top1_acc": "33.33", "top5_acc": "66.67"}
 
@@ -82,17 +83,17 @@ def test_last_log_line_has_pyslowfasts_keys_and_format(three_videos):
 def test_a_multi_label_list_gives_mean_average_precision():
     found = evaluation_of([[0.9, 0.1, 0.8], [0.2, 0.7, 0.1]], [(0, 2), (1,)], multi_label=True)
 
-    summary = summarise(found, NAMES, PROTOCOL)
+    summary = summarize(found, NAMES, PROTOCOL)
 
     assert summary["map"] == 1.0
     assert final_line(summary) == {"split": "test_final", "map": 1.0}
     assert "top1_acc" not in summary
 
 
-def test_an_unlabelled_list_gives_predictions_only(tmp_path):
+def test_an_unlabeled_list_gives_predictions_only(tmp_path):
     found = evaluation_of([[0.9, 0.1, 0.0]], [()])
 
-    summary = summarise(found, NAMES, PROTOCOL)
+    summary = summarize(found, NAMES, PROTOCOL)
     write_results(tmp_path, found, summary)
 
     assert "top1_acc" not in summary
@@ -102,7 +103,7 @@ def test_an_unlabelled_list_gives_predictions_only(tmp_path):
 
 
 def test_written_files_hold_every_video_and_load_without_pickle(three_videos, tmp_path):
-    write_results(tmp_path, three_videos, summarise(three_videos, NAMES, PROTOCOL))
+    write_results(tmp_path, three_videos, summarize(three_videos, NAMES, PROTOCOL))
 
     rows = list(csv.DictReader(io.StringIO((tmp_path / "predictions.csv").read_text())))
     assert rows[1]["path"] == "videos/1, take.mp4"
@@ -119,7 +120,7 @@ def test_written_files_hold_every_video_and_load_without_pickle(three_videos, tm
 
 
 def test_equal_evaluations_write_equal_bytes(three_videos, tmp_path):
-    summary = summarise(three_videos, NAMES, PROTOCOL)
+    summary = summarize(three_videos, NAMES, PROTOCOL)
 
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

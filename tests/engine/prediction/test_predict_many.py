@@ -1,4 +1,5 @@
-"""`Recognizer.predict_many`: what one by one gives, in common passes, in files that a kill does not harm."""
+"""`Recognizer.predict_many`: what one by one gives, in common passes, in files that a kill does not
+harm."""
 
 import csv
 import json

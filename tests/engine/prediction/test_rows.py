@@ -1,4 +1,5 @@
-"""Rows in a file: none lost and none doubled, whenever the writer was killed; and nobody else's file is touched."""
+"""Rows in a file: none lost and none doubled, whenever the writer was killed; and nobody else's
+file is touched."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Frozen, synchronised and recomputing modules keep names and values and do what they say."""
+"""Frozen, synchronized and recomputing modules keep names and values and do what they say."""
 
 import pytest
 import tiny
@@ -9,7 +9,7 @@ from octvideo.engine.training.adapt import (
     freeze,
     freeze_batch_norm,
     recompute_activations,
-    synchronise_batch_norm,
+    synchronize_batch_norm,
 )
 from octvideo.errors import ConfigError
 
@@ -113,11 +113,11 @@ def test_recomputed_activations_save_less(model):
 @pytest.mark.parametrize(
     "norm", [nn.BatchNorm1d(3), nn.BatchNorm2d(3, momentum=None), nn.BatchNorm3d(3, affine=False)]
 )
-def test_synchronised_batch_norm_in_one_process_is_batch_norm(norm):
+def test_synchronized_batch_norm_in_one_process_is_batch_norm(norm):
     torch.manual_seed(1)
     shape = (4, 3, 5, 6, 7)[: {nn.BatchNorm1d: 3, nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}[type(norm)]]
     holder = nn.Sequential(type(norm)(3, momentum=norm.momentum, affine=norm.affine))
-    synchronise_batch_norm(holder, torch.device("cpu"))
+    synchronize_batch_norm(holder, torch.device("cpu"))
 
     for batch in torch.randn(3, *shape):
         torch.testing.assert_close(holder(batch), norm(batch), rtol=1e-5, atol=1e-5)
@@ -127,19 +127,19 @@ def test_synchronised_batch_norm_in_one_process_is_batch_norm(norm):
     torch.testing.assert_close(holder.eval()(batch), norm.eval()(batch))
 
 
-def test_on_a_gpu_synchronised_batch_norm_is_torchs_own(model):
+def test_on_a_gpu_synchronized_batch_norm_is_torchs_own(model):
     norm = model.res2[1]
 
-    synchronise_batch_norm(model, torch.device("cuda"))
+    synchronize_batch_norm(model, torch.device("cuda"))
 
     assert type(model.res2[1]) is nn.SyncBatchNorm
     assert model.res2[1].weight is norm.weight
     assert model.res2[1].running_mean is norm.running_mean
 
 
-def test_synchronising_keeps_the_parameters_that_an_optimizer_holds(model):
+def test_synchronizing_keeps_the_parameters_that_an_optimizer_holds(model):
     held = list(model.parameters())
 
-    synchronise_batch_norm(model, torch.device("cpu"))
+    synchronize_batch_norm(model, torch.device("cpu"))
 
     assert all(a is b for a, b in zip(held, model.parameters(), strict=True))

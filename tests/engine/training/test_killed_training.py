@@ -93,7 +93,11 @@ def test_a_killed_program_leaves_no_process_and_ends_as_if_nothing_had_happened(
 
     for num_lines in (2, 12):
         session = start("cut")
-        wait_until(lambda: has_come_to(num_lines) and len(alive(session.pid)) > 2, seconds=300)  # noqa: B023
+
+        def is_at_work(session=session, num_lines=num_lines) -> bool:
+            return has_come_to(num_lines) and len(alive(session.pid)) > 2
+
+        wait_until(is_at_work, seconds=300)
         time.sleep(times.uniform(0, 0.05))
         assert session.poll() is None
         session.kill()

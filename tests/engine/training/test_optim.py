@@ -96,7 +96,7 @@ def test_biases_are_not_decayed_on_request():
     assert [decays[id(p)] for p in model.parameters()] == [0.1, 0, 0.1, 0]
 
 
-def test_frozen_parameters_are_not_optimised():
+def test_frozen_parameters_are_not_optimized():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
 
@@ -106,7 +106,8 @@ def test_frozen_parameters_are_not_optimised():
 
 
 def caffe2_path(gradients, rates, momentum, correct):
-    """Caffe2's Nesterov update with the rate inside the velocity; correction scales it when the rate changes."""
+    """Caffe2's Nesterov update with the rate inside the velocity; correction scales it when the
+    rate changes."""
     weight, velocity, old = 0.0, 0.0, rates[0]
     for gradient, lr in zip(gradients, rates, strict=True):
         velocity *= lr / old if correct else 1

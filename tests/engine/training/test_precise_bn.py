@@ -10,7 +10,7 @@ from octvideo.errors import DataError
 
 
 class Beside(Processes):
-    """A rank whose neighbour fails, or does not."""
+    """A rank whose neighbor fails, or does not."""
 
     def __init__(self, fails: bool) -> None:
         super().__init__()

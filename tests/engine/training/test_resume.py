@@ -317,7 +317,8 @@ class Numbers:
 
 
 def stopped_in_epoch_1(folder, after, **options):
-    """Train on 24 samples in batches of 2, and stop in the second epoch; the samples that its checkpoint counts."""
+    """Train on 24 samples in batches of 2, and stop in the second epoch; the samples that its
+    checkpoint counts."""
     data = Numbers(24)
 
     class Stopping(Loader):

@@ -185,7 +185,8 @@ def points(folder, tag):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_tensorboard_after_a_resume_is_that_of_an_undisturbed_run(tmp_path):
-    """The points of the step that the run goes on from stay, validation's too; later ones are replaced."""
+    """The points of the step that the run goes on from stay, validation's too; later ones are
+    replaced."""
     tiny.make_trainer(tmp_path / "whole", tensorboard=True, log_period=1).train()
     parts = tmp_path / "parts"
     tiny.make_trainer(parts, tensorboard=True, log_period=1, max_epoch=3).train()

@@ -176,7 +176,8 @@ def test_mixup_reaches_the_loss_and_errors_are_counted_for_either_class(tmp_path
 
 
 class OctaveNet(nn.Module):
-    """0 -> alpha -> 0, batch norm between: all four paths of the octave convolution. Compiling more takes a minute."""
+    """0 -> alpha -> 0, batch norm between: all four paths of the octave convolution. Compiling more
+    takes a minute."""
 
     def __init__(self):
         super().__init__()

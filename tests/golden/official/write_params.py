@@ -1,7 +1,8 @@
 """The drawing rule of the official networks beside this file, and a writer of MXNet's format.
 
-Each JSON names the parameters and shapes of an official OctConv network (MXNet), a seed, and the logits which the
-official code printed for the weights and the input drawn from that seed. `draw` and `network_input` define both.
+Each JSON names the parameters and shapes of an official OctConv network (MXNet), a seed, and the
+logits which the official code printed for the weights and the input drawn from that seed. `draw`
+and `network_input` define both.
 """
 
 import struct
@@ -32,7 +33,8 @@ def network_input(oracle: Oracle) -> np.ndarray:
 
 
 def parameters(oracle: Oracle, *, by_prefix: bool = False) -> dict[str, np.ndarray]:
-    """Names as an official file has them to arrays; by_prefix: a gluon network's in the older spelling."""
+    """Names as an official file has them to arrays; by_prefix: a gluon network's in the older
+    spelling."""
     seed = oracle["seed"]
     if oracle["kind"] == "symbol":
         return {

@@ -1,11 +1,11 @@
 """`list_models`: names at once, costs on demand."""
 
 import octvideo
-from octvideo import catalogue
+from octvideo import catalog
 
 
 def test_names_are_listed_without_counting(monkeypatch):
-    monkeypatch.setattr(catalogue, "_cost", None)
+    monkeypatch.setattr(catalog, "_cost", None)
 
     assert "i3d_r50" in octvideo.list_models()
     assert "i3d_r51" not in octvideo.list_models()

@@ -12,9 +12,11 @@ from octvideo.models.registry import MODELS, input_shape
 
 
 class ModelList(Mapping[str, Complexity]):
-    """Names that `create_model` knows -> `Complexity` of the vanilla network on the input that it is made for.
+    """Names that `create_model` knows -> `Complexity` of the vanilla network on the input that it
+    is made for.
 
-    Names cost nothing. A network is counted when it is looked up, on the meta device; printing counts all.
+    Names cost nothing. A network is counted when it is looked up, on the meta device; printing
+    counts all.
     """
 
     def __init__(self, names: list[str]) -> None:
@@ -41,10 +43,12 @@ class ModelList(Mapping[str, Complexity]):
 
 
 def list_models(pattern: str = "*") -> ModelList:
-    """The networks whose names match, sorted, with what they cost: `print(octvideo.list_models("i3d*"))`.
+    """The networks whose names match, sorted, with what they cost:
+    `print(octvideo.list_models("i3d*"))`.
 
-    `list(...)` gives the names, `list_models()["i3d_r50"]` the `Complexity`: .parameters, .macs, .stages, ... All
-    are vanilla; octave networks are `octvideo.complexity.count(create_model(name, alpha=0.1), input_shape)`.
+    `list(...)` gives the names, `list_models()["i3d_r50"]` the `Complexity`: .parameters, .macs,
+    .stages, ... All are vanilla; octave networks are `octvideo.complexity.count(create_model(name,
+    alpha=0.1), input_shape)`.
     """
     return ModelList([name for name in sorted(MODELS) if fnmatchcase(name, pattern)])
 
