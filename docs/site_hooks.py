@@ -52,7 +52,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         path = posixpath.normpath(posixpath.join(here, target))
         if (REPO / path / "README.md").is_file():
             path = f"{path}/README.md"
-        if files.get_file_from_path(place(path)) is None:
+        file = files.get_file_from_path(place(path))
+        if file is None or not file.inclusion.is_included():
             return text if text.startswith("`") else f"{text} (`{path}`)"
         relative = posixpath.relpath(place(path), posixpath.dirname(page.file.src_uri) or ".")
         return f"{mark}[{text}]({relative}{anchor or ''})"

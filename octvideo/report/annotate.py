@@ -124,7 +124,8 @@ def _panel(
     if stamp:
         pen.text((margin, y), stamp, font=font, fill=SOFT)
         y += _row(size)
-    length = min(width - size * 5 * (not stamp), size * 26) - 2 * margin
+    # A third of a picture that is too narrow for the time beside the classes.
+    length = max(min(width - size * 5 * (not stamp), size * 26) - 2 * margin, width // 3)
     column = margin + font.getlength("100%")
     for name, probability in ranking:
         pen.text((column, y), f"{probability:.0%}", font=font, fill="white", anchor="ra")

@@ -151,7 +151,7 @@ def test_nothing_found_names_what_was_looked_for(tmp_path):
         kinetics_lists(ANNOTATIONS, put(tmp_path, "other.mp4"))
 
 
-def test_a_test_split_without_labels_becomes_an_unlabelled_list(tmp_path):
+def test_a_test_split_without_labels_becomes_an_unlabeled_list(tmp_path):
     videos = put(tmp_path / "my videos", FILE_A, FILE_B)
     annotations = [ANNOTATIONS[0], Annotation(ID_B, 100, 110, "", "test")]
 
@@ -162,7 +162,7 @@ def test_a_test_split_without_labels_becomes_an_unlabelled_list(tmp_path):
         for split in ("train", "test")
     )
     assert (train.format, train[0].path) == ("video", str(videos / FILE_A))
-    assert (test.format, test[0].path) == ("unlabelled", str(videos / FILE_B))
+    assert (test.format, test[0].path) == ("unlabeled", str(videos / FILE_B))
     assert not (tmp_path / "lists" / "val.csv").exists()
 
 

@@ -17,6 +17,7 @@ from octvideo.data.clips.views import ViewSpec, read_clips
 from octvideo.data.sampling import ClipRule
 from octvideo.data.transforms import resize_short_side
 from octvideo.predict import write_named_video
+from octvideo.report.annotate import Label
 
 MEASURED = """
 import resource, sys
@@ -121,7 +122,12 @@ def test_names_over_time_keep_a_few_numbers_of_each_frame(tmp_path, tiny_checkpo
         if work == "timeline":
             return traced_peak(recognizer.timeline, video, **windows)
         return traced_peak(
-            write_named_video, recognizer, video, tmp_path / "named.mp4", top_k=1, **windows
+            write_named_video,
+            recognizer,
+            video,
+            tmp_path / "named.mp4",
+            label=Label(rows=1),
+            **windows,
         )
 
     peak_of(10)  # What is imported and built once is not counted.
