@@ -1,13 +1,12 @@
 """Videos per second of `predict_many` beside `predict` one by one, on a folder of videos.
 
-    python benchmarks/predict_many.py FOLDER [--model i3d_r26 --alpha 0.5 --width 32 --size 64]
-    [--videos 240]
+    python benchmarks/predict_many.py FOLDER [--videos 240]
+        [--model i3d_r26 --alpha 0.5 --width 32 --size 64]
 
 By default with the network of `make demo`, untrained: time does not depend on weights. Both ways
 run in turn on all cores, a few videos before the clock starts. Printed are the median ratio and its
-range. On c cores it can
-reach c where decoding takes most of the time, and less where the network does: one by one uses all
-cores in a layer.
+range. On c cores the ratio can reach c where decoding takes most of the time. It is less where the
+network does, since one by one already uses all cores inside a layer.
 """
 
 import argparse
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from untrained import CLASS_NAMES, preprocessing
 
 import octvideo
 from octvideo.data.prepare.video_files import find_videos
@@ -27,20 +27,9 @@ from octvideo.recognizer import Recognizer
 def make_recognizer(model: str, alpha: float, width: int, size: int) -> Recognizer:
     """An untrained network on 8 x 4 clips of size x size."""
     options = {"alpha": alpha, "width_per_group": width, "crop_size": size}
-    network = octvideo.create_model(model, num_classes=27, **options)
-    preprocessing = {
-        "mean": [0.45] * 3,
-        "std": [0.225] * 3,
-        "reverse_channels": False,
-        "num_frames": 8,
-        "sampling_rate": 4,
-        "sampling_rule": "pyslowfast",
-        "target_fps": 30.0,
-        "crop_size": size,
-        "short_side": size * 8 // 7,
-    }
-    names = [f"class {k}" for k in range(27)]
-    return Recognizer(network, names, preprocessing, torch.device("cpu"))
+    network = octvideo.create_model(model, num_classes=len(CLASS_NAMES), **options)
+    seen = preprocessing(size, size * 8 // 7)
+    return Recognizer(network, CLASS_NAMES, seen, torch.device("cpu"))
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:

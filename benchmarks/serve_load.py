@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from untrained import CLASS_NAMES, preprocessing
 
 import octvideo
 from octvideo.data.prepare.demo import make_clip
@@ -55,23 +56,10 @@ class Outcome(NamedTuple):
 def write_checkpoint(path: Path) -> None:
     """An untrained Oct-I3D R26 for 8 x 4 clips of 112 x 112."""
     torch.manual_seed(0)
-    model = octvideo.create_model("i3d_r26", alpha=0.5, num_classes=27, crop_size=112)
-    preprocessing = {
-        "mean": [0.45] * 3,
-        "std": [0.225] * 3,
-        "reverse_channels": False,
-        "num_frames": 8,
-        "sampling_rate": 4,
-        "sampling_rule": "pyslowfast",
-        "target_fps": 30.0,
-        "crop_size": 112,
-        "short_side": 128,
-    }
-    names = [f"class {k}" for k in range(27)]
-    meta = {"format": 1, "model": model.config, "class_names": names}
-    torch.save(
-        {"model_state": model.state_dict(), "meta": meta | {"preprocessing": preprocessing}}, path
-    )
+    model = octvideo.create_model("i3d_r26", alpha=0.5, num_classes=len(CLASS_NAMES), crop_size=112)
+    meta = {"format": 1, "model": model.config, "class_names": CLASS_NAMES}
+    meta["preprocessing"] = preprocessing(112, 128)
+    torch.save({"model_state": model.state_dict(), "meta": meta}, path)
 
 
 def good_requests(videos: list[Path], checkpoint: Path) -> list[Request]:

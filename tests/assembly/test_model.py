@@ -257,7 +257,8 @@ def test_a_run_that_leaves_the_published_recipe_says_where(settings, expected):
 
 
 @pytest.mark.parametrize("file", EVERY_CONFIG)
-def test_every_config_dry_runs_on_a_narrow_network(file, capsys):
+def test_every_config_dry_runs_on_a_narrow_network(file, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no `make demo` has left its clips
     dry_run(load_config(str(file), NARROW), Processes())
 
     assert "two training and two evaluation steps went through" in capsys.readouterr().out

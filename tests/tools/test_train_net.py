@@ -7,19 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+from small_run import SETTINGS
 
 from octvideo.data.video.encode import write_video
-
-SETTINGS = """
-MODEL: {ARCH: i3d, NUM_CLASSES: 2, DROPOUT_RATE: 0.0}
-RESNET: {DEPTH: 26, WIDTH_PER_GROUP: 8}
-DATA: {NUM_FRAMES: 4, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES: [32, 40], TRAIN_CROP_SIZE: 32, TEST_CROP_SIZE: 32}
-TRAIN: {BATCH_SIZE: 2, EVAL_PERIOD: 1, CHECKPOINT_PERIOD: 1}
-SOLVER: {BASE_LR: 0.01, MAX_EPOCH: 1}
-TEST: {NUM_ENSEMBLE_VIEWS: 2, NUM_SPATIAL_CROPS: 1}
-DATA_LOADER: {NUM_WORKERS: 0}
-TENSORBOARD: {ENABLE: false}
-"""
 
 
 @pytest.fixture(autouse=True)

@@ -9,14 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from octvideo.data.reading import is_worker
 from octvideo.data.video.decord_child import SCRIPT, frames_of, open_reader
 from octvideo.data.video.info import VideoInfo
-from octvideo.data.video.video import Frames, Prepare
-
-_AT_A_TIME = 8  # frames in memory before `prepare` has made them small
+from octvideo.data.video.video import Frames, Prepare, read_prepared
 
 
 class DecordEngine:
@@ -37,20 +33,13 @@ class DecordEngine:
             raise RuntimeError(f"decord counts {self._reader.count} frames of {info.num_frames}")
 
     def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames:
-        if prepare is None:
-            return self._batch(indices)
-        distinct = sorted(set(indices))
-        found: dict[int, Frames] = {}
-        for first in range(0, len(distinct), _AT_A_TIME):
-            chosen = distinct[first : first + _AT_A_TIME]
-            found.update(zip(chosen, map(prepare, self._batch(chosen)), strict=True))
-        return np.stack([found[index] for index in indices])
+        return read_prepared(self._batch, indices, prepare)
 
     def close(self) -> None:
         self._reader.close()
 
-    def _batch(self, indices: Sequence[int]) -> Frames:
-        frames = self._reader.frames(list(indices))
+    def _batch(self, indices: list[int]) -> Frames:
+        frames = self._reader.frames(indices)
         if frames.shape[1:] != self._shape:
             raise RuntimeError(f"decord gives frames {frames.shape[1:]} for {self._shape}")
         return frames

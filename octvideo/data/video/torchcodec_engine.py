@@ -17,10 +17,8 @@ from octvideo.data.video.container import opened
 from octvideo.data.video.examine import layout_of
 from octvideo.data.video.info import VideoInfo
 from octvideo.data.video.packets import StreamMap
-from octvideo.data.video.video import Frames, Prepare
+from octvideo.data.video.video import Frames, Prepare, read_prepared
 from octvideo.errors import ConfigError, OctvideoError
-
-_AT_A_TIME = 8  # frames in memory before `prepare` has made them small
 
 
 class TorchCodecEngine:
@@ -52,14 +50,7 @@ class TorchCodecEngine:
         )
 
     def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames:
-        if prepare is None:
-            return self._batch(list(indices))
-        distinct = sorted(set(indices))
-        found: dict[int, Frames] = {}
-        for first in range(0, len(distinct), _AT_A_TIME):
-            chosen = distinct[first : first + _AT_A_TIME]
-            found.update(zip(chosen, map(prepare, self._batch(chosen)), strict=True))
-        return np.stack([found[index] for index in indices])
+        return read_prepared(self._batch, indices, prepare)
 
     def close(self) -> None:
         self._decoder = None

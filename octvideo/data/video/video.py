@@ -12,8 +12,26 @@ from octvideo.data.video.info import VideoInfo
 
 Frames = NDArray[np.uint8]
 Prepare = Callable[[Frames], Frames]
+_AT_A_TIME = 8  # frames in memory before `prepare` has made them small
 """What is done to each frame (H, W, 3) as soon as it is decoded, so that large ones are not held
 together."""
+
+
+def read_prepared(
+    read: Callable[[list[int]], Frames], indices: Sequence[int], prepare: Prepare | None
+) -> Frames:
+    """Frames of a decoder that reads many at once, few of them at full size in memory at a time.
+
+    read: uint8 (N, H, W, 3) of N frame numbers. prepare: what becomes of each frame.
+    """
+    if prepare is None:
+        return read(list(indices))
+    distinct = sorted(set(indices))
+    found: dict[int, Frames] = {}
+    for first in range(0, len(distinct), _AT_A_TIME):
+        chosen = distinct[first : first + _AT_A_TIME]
+        found.update(zip(chosen, map(prepare, read(chosen)), strict=True))
+    return np.stack([found[index] for index in indices])
 
 
 class Engine(Protocol):

@@ -6,14 +6,13 @@ import io
 import itertools
 import json
 import os
-import signal
 import subprocess
 import sys
 import tarfile
-import time
 
 import pytest
 from coded_videos import write_clip
+from killed_runs import run_past_kills
 
 from octvideo.cli.fetch import estimate
 from octvideo.data.prepare import archives
@@ -261,21 +260,7 @@ def test_a_fetch_that_is_killed_again_and_again_ends_as_an_undisturbed_one(mirro
     command += ["--mirror", server.url, "--short-side", "64", "--size", "10KB", "--workers", "1"]
     subprocess.run([*command, "--out", tmp_path / "whole"], check=True, capture_output=True)
 
-    for attempt in range(40):
-        run = subprocess.Popen(
-            [*command, "--out", tmp_path / "killed"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + 4 + attempt
-        while run.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if run.poll() is not None:
-            break
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
-    assert run.returncode == 0
+    run_past_kills([*command, "--out", tmp_path / "killed"], seconds=4, attempts=40)
 
     ours, theirs = tmp_path / "killed" / "val", tmp_path / "whole" / "val"
     names = sorted(file.name for file in theirs.iterdir() if file.name != "fetched.jsonl")

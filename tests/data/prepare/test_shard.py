@@ -2,16 +2,14 @@
 
 import filecmp
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import fsspec
 import pytest
 from coded_videos import write_clip
+from killed_runs import run_past_kills
 
 from octvideo.data.lists.video_list import read_list
 from octvideo.data.prepare.check import check_list
@@ -136,21 +134,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(videos,
     command += ["--short-side", "64", "--workers", "1", "--out"]
     subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
 
-    for attempt in range(30):
-        run = subprocess.Popen(
-            [*command, tmp_path / "killed"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + 3 + attempt
-        while run.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if run.poll() is not None:
-            break
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
-    assert run.returncode == 0
+    run_past_kills([*command, tmp_path / "killed"], seconds=3, attempts=30)
 
     _assert_equal_folders(tmp_path / "killed", tmp_path / "whole")
     assert json.loads((tmp_path / "killed" / "shards.json").read_text())["complete"]
