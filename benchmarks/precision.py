@@ -24,6 +24,7 @@ from statistics import median, quantiles
 
 import numpy as np
 import torch
+from untrained import preprocessing
 
 from octvideo import create_model
 from octvideo.complexity import align
@@ -37,15 +38,6 @@ from octvideo.recognizer import Recognizer
 
 Call = Callable[[torch.Tensor], torch.Tensor]
 SIZE = 224
-INPUT = {
-    "mean": [0.45] * 3,
-    "std": [0.225] * 3,
-    "reverse_channels": False,
-    "num_frames": 8,
-    "sampling_rate": 8,
-    "sampling_rule": "pyslowfast",
-    "target_fps": 30.0,
-}
 
 
 def main() -> None:
@@ -136,7 +128,7 @@ def real_clips(folder: Path | None, count: int = 8) -> torch.Tensor:
 
 
 def input_of(size: int) -> dict[str, object]:
-    return {**INPUT, "crop_size": size, "short_side": size}
+    return preprocessing(size, size, sampling_rate=8)
 
 
 def measure_accuracy(args: argparse.Namespace) -> None:

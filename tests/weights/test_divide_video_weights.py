@@ -3,6 +3,7 @@
 import pytest
 import torch
 from test_pretrained import pytorchvideo_name
+from trained_norms import vary_norms
 
 import octvideo
 from octvideo.checkpoint import Checkpoint, InputSpec
@@ -19,13 +20,7 @@ SMOOTH = torch.nn.functional.interpolate(torch.randn(2, 3, 4, 8, 8), (4, 64, 64)
 
 def vanilla(name="i3d_r26", **options):
     torch.manual_seed(0)
-    model = octvideo.create_model(name, **SMALL, **options).eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm3d):
-            torch.nn.init.uniform_(module.weight, 0.5, 2)
-            torch.nn.init.normal_(module.bias, std=0.5)
-            torch.nn.init.normal_(module.running_mean, std=0.1)
-    return model
+    return vary_norms(octvideo.create_model(name, **SMALL, **options).eval())
 
 
 def octave(name="i3d_r26", alpha=0.25, **options):

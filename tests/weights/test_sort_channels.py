@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from trained_norms import vary_norms
 
 from octvideo import create_model
 from octvideo.weights.assumptions import Assumptions
@@ -17,13 +18,7 @@ SLOWFAST = {"name": "slowfast_r26", "speed_ratio": 2}
 
 
 def image_network(name="resnet26", **options):
-    model = create_model(name, **SMALL, **options).eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 2)
-            torch.nn.init.normal_(module.bias, std=0.5)
-            torch.nn.init.normal_(module.running_mean, std=0.1)
-    return model
+    return vary_norms(create_model(name, **SMALL, **options).eval())
 
 
 def video_network(alpha=0.5, name="c2d_r26", **options):
