@@ -5,6 +5,7 @@ Each is a clip of 36 frames, all of which differ. Encoders that this FFmpeg lack
 named on stderr.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -198,4 +199,7 @@ def write_encodings(folder: Path) -> list[Path]:
         except (av.FFmpegError, ValueError, OSError) as error:
             (folder / one.name).unlink(missing_ok=True)
             print(f"  {one.name}: not written ({error})"[:120], file=sys.stderr)
+        finally:
+            # SVT-AV1 makes the thread of root that opens it, and all that it starts, real-time.
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return written

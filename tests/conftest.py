@@ -29,6 +29,9 @@ SKIP_REASONS = (
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+# Two workers share a machine; the threads of what their tests start would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPO = Path(__file__).resolve().parent.parent
 SHARED = REPO.parent / "shared"
 
@@ -38,6 +41,14 @@ def _seed_and_threads() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _ordinary_priority() -> Iterator[None]:
+    """A worker of real-time priority, and what it starts, would keep the others from the cores."""
+    yield
+    if hasattr(os, "sched_getscheduler"):
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER, "a library made this thread real-time"
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,5 +1,6 @@
 """Little videos whose frame k says k: bright blocks in its top row are the bits of k."""
 
+import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -53,6 +54,8 @@ def write_clip(
                 frame.pts, frame.time_base = pts[number], Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    # SVT-AV1 makes the thread of root that opens it, and all that it starts later, a real-time one.
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path
 
 
