@@ -11,6 +11,7 @@ FOLDER/rounds.jsonl holds are not repeated: the same command continues.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -72,7 +73,7 @@ class Bench:
         self.seconds: dict[str, float] = {}
 
     def prepare(self) -> None:
-        """Data, settings, and one undisturbed run of each kind."""
+        """Data, settings, and one undisturbed run of each kind by the code of today."""
         if not (self.folder / "data").is_dir():
             make = "from octvideo.data.prepare.demo import write_demo_data; import sys, pathlib; "
             make += (
@@ -84,13 +85,15 @@ class Bench:
         for kind in KINDS:
             output = self.folder / f"undisturbed {kind}"
             start = time.monotonic()
-            if not (output / "results.json").exists():
+            made_by = output / "code"
+            if not made_by.exists() or made_by.read_text() != code():
                 shutil.rmtree(output, ignore_errors=True)
                 self.before(kind, output)
                 status = self.start(kind, output).wait()
                 if status:
                     sys.exit(f"{kind}: an undisturbed run ended with {status}; see {output}.log")
                 (output / "seconds").write_text(str(time.monotonic() - start))
+                made_by.write_text(code())
             self.seconds[kind] = float((output / "seconds").read_text())
 
     def before(self, kind: str, output: Path) -> None:
@@ -212,6 +215,12 @@ class Bench:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             return None
+
+
+def code() -> str:
+    """A fingerprint of the package: what another version of it made is no reference."""
+    files = sorted((REPO / "octvideo").rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def children(pid: int) -> list[int]:

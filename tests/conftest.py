@@ -52,6 +52,12 @@ def _ordinary_priority() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _in_an_empty_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests find neither the data nor the runs that a user of this checkout keeps in it."""
+    os.chdir(tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What optimizations keep on disk is shared by the tests of a session, and never the user's."""
     os.environ["OCTVIDEO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
