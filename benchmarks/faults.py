@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -72,8 +73,8 @@ class Bench:
         self.folder = folder
         self.seconds: dict[str, float] = {}
 
-    def prepare(self) -> None:
-        """Data, settings, and one undisturbed run of each kind by the code of today."""
+    def prepare(self, kinds: Iterable[str] = KINDS) -> None:
+        """Data, settings, and an undisturbed run of each kind by the code of today."""
         if not (self.folder / "data").is_dir():
             make = "from octvideo.data.prepare.demo import write_demo_data; import sys, pathlib; "
             make += (
@@ -82,7 +83,7 @@ class Bench:
             )
             subprocess.run([sys.executable, "-c", make, str(self.folder / "data")], check=True)
         (self.folder / "mine.yaml").write_text(SETTINGS)
-        for kind in KINDS:
+        for kind in kinds:
             output = self.folder / f"undisturbed {kind}"
             start = time.monotonic()
             made_by = output / "code"
@@ -332,7 +333,7 @@ def main() -> None:
     found = args.folder / "rounds.jsonl"
     rows = [json.loads(line) for line in found.read_text().splitlines()] if found.exists() else []
     bench = Bench(args.folder.resolve())
-    bench.prepare()
+    bench.prepare(KINDS[: args.first + args.rounds])
     for number in range(args.first, args.first + args.rounds):
         if any(row["number"] == number for row in rows):
             continue

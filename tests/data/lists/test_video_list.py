@@ -1,7 +1,6 @@
 """What a line of a list means, in every format, and what is said when it means nothing."""
 
 import gc
-import time
 from pathlib import Path
 
 import pytest
@@ -169,13 +168,12 @@ def private_bytes() -> int:
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
-def parse(path: str) -> tuple[int, float, int]:
-    """Runs in a process of its own: lines, CPU seconds, and bytes that the list holds."""
-    before, start = private_bytes(), time.process_time()
+def parse(path: str) -> tuple[int, int]:
+    """Runs in a process of its own: lines, and bytes that the list holds."""
+    before = private_bytes()
     videos = read_list(path, num_classes=700)
-    seconds = time.process_time() - start
     gc.collect()
-    return len(videos), seconds, private_bytes() - before
+    return len(videos), private_bytes() - before
 
 
 class Lines:
@@ -201,7 +199,7 @@ def held_by_workers(videos: VideoList) -> int:
 
 
 @pytest.mark.slow
-def test_a_list_of_650_000_lines_costs_seconds_once_and_no_worker_anything(tmp_path):
+def test_a_list_of_650_000_lines_is_held_once_and_costs_no_worker_anything(tmp_path):
     path = tmp_path / "train.csv"
     folder = "/datasets/kinetics700/train/some class name"
     path.write_text(
@@ -212,13 +210,12 @@ def test_a_list_of_650_000_lines_costs_seconds_once_and_no_worker_anything(tmp_p
     (tmp_path / "short.csv").write_text("a.mp4 0\n" * 1000)
 
     pool = ReaderPool(parse, num_workers=1, timeout_seconds=100)
-    _, (count, seconds, held) = pool.run([(str(tmp_path / "short.csv"),), (str(path),)], ahead=1)
+    _, (count, held) = pool.run([(str(tmp_path / "short.csv"),), (str(path),)], ahead=1)
     pool.close()
     short, long = (
         held_by_workers(read_list(tmp_path / name)) for name in ("short.csv", "train.csv")
     )
 
     assert count == 650_000
-    assert seconds <= 3
     assert held <= 100e6
     assert long < short + 10e6

@@ -1,4 +1,5 @@
-"""A command that is killed again and again, each time a little later, until it ends by itself."""
+"""A command that is killed again and again, each time after it has written something, until it ends
+by itself."""
 
 import os
 import signal
@@ -8,20 +9,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def run_past_kills(command: Sequence[str | Path], *, seconds: float, attempts: int) -> None:
-    """seconds: until the first kill; each run has a second more than the one before."""
-    for attempt in range(attempts):
-        run = subprocess.Popen(
-            command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + seconds + attempt
-        while run.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if run.poll() is not None:
-            break
+def run_past_kills(command: Sequence[str | Path], folder: Path, *, kills: int = 3) -> None:
+    """folder: what the command writes to. The k-th run is killed when that has changed 2 k times."""
+    for number in range(1, kills + 1):
+        run = _start(command)
+        seen, changes = _written(folder), 0
+        while run.poll() is None and changes < 2 * number:
+            time.sleep(0.005)
+            before, seen = seen, _written(folder)
+            changes += seen != before
+        assert run.poll() is None, f"it ended with {run.returncode} before kill {number}"
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
-    assert run.returncode == 0
+    assert _start(command).wait() == 0
+
+
+def _start(command: Sequence[str | Path]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def _written(folder: Path) -> list[tuple[str, int]]:
+    """Files and their sizes, but for those that come and go meanwhile."""
+    found = []
+    for file in folder.rglob("*"):
+        try:
+            found.append((str(file), file.stat().st_size))
+        except FileNotFoundError:
+            continue
+    return sorted(found)

@@ -260,7 +260,7 @@ def test_a_fetch_that_is_killed_again_and_again_ends_as_an_undisturbed_one(mirro
     command += ["--mirror", server.url, "--short-side", "64", "--size", "10KB", "--workers", "1"]
     subprocess.run([*command, "--out", tmp_path / "whole"], check=True, capture_output=True)
 
-    run_past_kills([*command, "--out", tmp_path / "killed"], seconds=4, attempts=40)
+    run_past_kills([*command, "--out", tmp_path / "killed"], tmp_path / "killed")
 
     ours, theirs = tmp_path / "killed" / "val", tmp_path / "whole" / "val"
     names = sorted(file.name for file in theirs.iterdir() if file.name != "fetched.jsonl")

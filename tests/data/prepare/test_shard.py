@@ -134,7 +134,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(videos,
     command += ["--short-side", "64", "--workers", "1", "--out"]
     subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
 
-    run_past_kills([*command, tmp_path / "killed"], seconds=3, attempts=30)
+    run_past_kills([*command, tmp_path / "killed"], tmp_path / "killed")
 
     _assert_equal_folders(tmp_path / "killed", tmp_path / "whole")
     assert json.loads((tmp_path / "killed" / "shards.json").read_text())["complete"]

@@ -55,7 +55,7 @@ def test_fetching_ahead_hides_the_latency(server):
     start = time.perf_counter()
     read_part(part)
 
-    assert time.perf_counter() - start < 0.1
+    assert time.perf_counter() - start < server.latency
 
 
 def test_a_failure_ahead_is_raised_where_the_part_is_read(server):

@@ -91,19 +91,14 @@ def test_a_killed_program_leaves_no_process_and_ends_as_if_nothing_had_happened(
         written = metrics.read_text().count("\n") if metrics.exists() else 0
         return written >= num_lines and any(checkpoints.glob("checkpoint_*.pyth"))
 
-    for num_lines in (2, 12):
-        session = start("cut")
-
-        def is_at_work(session=session, num_lines=num_lines) -> bool:
-            return has_come_to(num_lines) and len(alive(session.pid)) > 2
-
-        wait_until(is_at_work, seconds=300)
-        time.sleep(times.uniform(0, 0.05))
-        assert session.poll() is None
-        session.kill()
-        session.wait()
-        wait_until(lambda: not alive(session.pid), seconds=60)  # noqa: B023
+    session = start("cut")
+    wait_until(lambda: has_come_to(7) and len(alive(session.pid)) > 2, seconds=300)
+    time.sleep(times.uniform(0, 0.05))
+    assert session.poll() is None
+    session.kill()
+    session.wait()
+    wait_until(lambda: not alive(session.pid), seconds=60)
     assert start("cut").wait() == 0, (tmp_path / "cut.log").read_text()
 
-    assert (tmp_path / "cut.log").read_text().count("resumed from") == 2
+    assert (tmp_path / "cut.log").read_text().count("resumed from") == 1
     assert differences(tmp_path / "whole", tmp_path / "cut") == []
