@@ -20,7 +20,7 @@ from octvideo.errors import ConfigError, import_optional
 from octvideo.layers.memory import saved_bytes
 from octvideo.models import create_model
 
-ENGINES = ("eager", "torch", "openvino", "onnxruntime")
+ENGINES = ("eager", "torch", "openvino", "onnxruntime", "fused")
 Call = Callable[[], object]
 
 MIN_ROUNDS = 6
@@ -93,9 +93,9 @@ class Case:
             raise ConfigError(
                 "--device cuda: PyTorch finds no GPU here; leave --device out to measure the CPU"
             )
-        if self.device == "cuda" and self.engine not in ("eager", "torch"):
+        if self.device == "cuda" and self.engine not in ("eager", "torch", "fused"):
             raise ConfigError(
-                f"engine {self.engine} is for CPUs here; on a GPU there are eager and torch"
+                f"engine {self.engine} is for CPUs here; on a GPU there are eager, torch and fused"
             )
         if self.compiled and self.engine != "eager":
             raise ConfigError(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from octvideo.deploy.cache import hash_of, kept, key_of, structure_of, weights_of
 from octvideo.deploy.fold import fold_batch_norm
+from octvideo.deploy.graphed import fused_engine
 from octvideo.deploy.merge_choice import merge_where_faster
 from octvideo.deploy.openvino import (
     OpenVINO,
@@ -72,7 +73,8 @@ def optimize(
     compiles once more.
     engine: "torch" (batch norms folded, compiled with frozen weights where there is a C++
     compiler), "openvino" (CPU
-        only, when it is installed), or "auto": openvino on CPUs that have it, else torch.
+        only, when it is installed), "fused" (GPU only: one Triton kernel per layer, replayed as
+        a CUDA graph), or "auto": openvino on CPUs that have it, else torch.
     precision: "fp32"; with OpenVINO also "bf16" (AMX or AVX512-BF16), "int8", or "auto": bf16 where
     the CPU has it.
     calibration: real inputs (N, ...) for int8, at least 8, better 32, by turns one to set its
@@ -244,4 +246,5 @@ def _merged_for_openvino(model: nn.Module, example: Tensor) -> nn.Module:
 ENGINES: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {
     "torch": _torch_engine,
     "openvino": _openvino_engine,
+    "fused": fused_engine,
 }

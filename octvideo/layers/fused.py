@@ -79,7 +79,7 @@ def conv_norm_act(
 def covers(conv: Conv, x: OctTensor) -> bool:
     """Whether the kernels compute `conv` on `x`: odd kernels that keep the size, no groups, no time
     stride."""
-    if not (x.high.is_cuda and has_triton()) and not _interpreting():
+    if not runs_on(x.high.device):
         return False
     if torch.compiler.is_compiling():  # A compiler fuses by itself.
         return False
@@ -93,6 +93,11 @@ def covers(conv: Conv, x: OctTensor) -> bool:
         return False
     widest = max(conv.in_channels.total, conv.out_channels.total)
     return x.high.numel() // x.high.shape[1] * widest <= LARGEST
+
+
+def runs_on(device: torch.device) -> bool:
+    """Whether the kernels run there: on a GPU with Triton, or in Triton's interpreter."""
+    return (device.type == "cuda" and has_triton()) or _interpreting()
 
 
 def _is_plain(norm: Any) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from octvideo import create_model
+from octvideo.deploy.engines import optimize, relative_difference
 from octvideo.layers import channels_last, compute_in_2d, save_memory, stem_by_space_to_depth
 
 pytestmark = pytest.mark.cuda
@@ -96,3 +97,18 @@ def test_a_stem_compiles_with_gradients(form, device):
     found = torch.autograd.grad(compiled(x).square().sum(), model.stem.conv.weight)[0]
 
     assert_near(found, expected, 1e-4)
+
+
+@pytest.mark.parametrize("name", ["i3d_r26", "slowfast_r26"])
+def test_the_fused_engine_replays_each_shape_and_keeps_answers_apart(name, device):
+    model = create_model(name, alpha=0.25, **TINY).eval().to(device)
+    x, other = clips(name).to(device), clips(name)[:, :, :, :33].to(device)
+
+    fast = optimize(model, x, engine="fused")
+    with torch.inference_mode():
+        found = [fast(x), fast(other), fast(x * 2), fast(x)]
+        expected = [model(x), model(other), model(x * 2), model(x)]
+
+    for one, another in zip(found, expected, strict=True):
+        assert relative_difference(one, another) < 1e-3
+    assert torch.equal(found[0], found[3])

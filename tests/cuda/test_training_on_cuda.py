@@ -134,9 +134,10 @@ def test_the_fused_optimizer_updates_as_the_plain_one(device, method):
         torch.manual_seed(0)
         model = tiny.TinyNet(dropout=0.0).to(device)
         optimizer = make_optimizer(model, lr=0.01, method=method, fused=fused)
-        for step in range(3):
-            clips = torch.stack([tiny.sample(step, i) for i in range(6)]).to(device)
-            model(tiny.prepare(clips)).square().sum().backward()
+        for _ in range(3):
+            # The same gradients on both sides: those of a GPU differ a little from call to call.
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape).to(device)
             optimizer.step()
         assert bool(optimizer.param_groups[0]["fused"]) == fused
         runs[fused] = list(model.parameters())

@@ -87,6 +87,11 @@ def test_the_torch_engine_takes_the_place_of_a_network(model):
     assert relative_difference(fast(x), model(x)) < 1e-4
 
 
+def test_the_fused_engine_is_refused_on_a_cpu(model):
+    with pytest.raises(ConfigError, match="needs a GPU and Triton, and the example is on cpu"):
+        optimize(model, torch.randn(1, 3, 4, 33, 33), engine="fused")
+
+
 def test_an_engine_that_is_not_there_is_refused_by_name(model):
     with pytest.raises(
         ConfigError, match="there is no engine 'tensorrt'; there are auto, torch, openvino"

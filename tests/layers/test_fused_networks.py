@@ -1,12 +1,14 @@
 """Networks that compute in fused passes, in Triton's interpreter, against the plain ones."""
 
 import copy
+import pickle
 
 import pytest
 import torch
 from torch import nn
 
 from octvideo import create_model
+from octvideo.deploy.engines import optimize
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.layers import fused
 from octvideo.layers.fused import fuse
@@ -42,6 +44,18 @@ def test_a_folded_network_is_the_plain_one(calls):
 
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
     assert len(calls) == sum(isinstance(m, ConvNorm) for m in model.modules())
+
+
+def test_the_fused_engine_is_the_network_and_pickles(calls):
+    model, x = tiny().eval(), torch.randn(1, 3, 2, 16, 16)
+
+    fast = pickle.loads(pickle.dumps(optimize(model, x, engine="fused")))
+    found = fast(x)
+
+    assert calls == ["_inference"] * 2 * sum(isinstance(m, ConvNorm) for m in model.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(found, model(x), atol=1e-5, rtol=1e-5)
+    assert {m.fused for m in model.modules() if hasattr(m, "fused")} == {"auto"}
 
 
 def test_fuse_takes_everything_back():
