@@ -51,7 +51,7 @@ class Graphed(nn.Module):
 
 
 def _record(model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
-    held, graph, stream = x.clone(), torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    held, graph, stream = x.clone(), torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARM_UP):
