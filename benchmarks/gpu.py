@@ -178,35 +178,35 @@ def _time_tiles_alone() -> None:
     import fcntl
     import tempfile
 
-    from octvideo.layers.triton import ops
+    from octvideo.layers.triton import tiles
 
-    measure = ops._time
+    measure = tiles.milliseconds
 
     def alone(call: Callable[[], object]) -> float | None:
-        if not ops.compiled(call):
+        if not tiles.compiled(call):
             return None
         with (Path(tempfile.gettempdir()) / "octvideo_gpu.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             return measure(call)
 
-    ops._time = alone
+    tiles.milliseconds = alone
 
 
 def warm(case: Case, part: int, parts: int) -> None:
     """Compile every parts-th tile of the kernels of `case` into Triton's cache on disk."""
-    from octvideo.layers.triton import ops
+    from octvideo.layers.triton import tiles
 
     def compile_some(
         key: Any, launch: Callable[[Any], object], positions: int, channels: int, exact: bool
     ) -> Any:
-        if key in ops._chosen:
-            return ops._chosen[key]
-        tiles = ops.candidates(positions, channels)
-        fits = [tile for tile in tiles[part::parts] if ops.compiled(partial(launch, tile))]
-        ops._chosen[key] = fits[0] if fits else tiles[-1]
-        return ops._chosen[key]
+        if key in tiles._chosen:
+            return tiles._chosen[key]
+        candidates = tiles.candidates(positions, channels)
+        fits = [tile for tile in candidates[part::parts] if tiles.compiled(partial(launch, tile))]
+        tiles._chosen[key] = fits[0] if fits else candidates[-1]
+        return tiles._chosen[key]
 
-    ops.choose = compile_some
+    tiles.choose = compile_some
     model, x = network_of(case), clips_of(case)
     step = (
         _training(case, model, x, eager=True)

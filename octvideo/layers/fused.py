@@ -58,7 +58,8 @@ def conv_norm_act(
         return None
     if not covers(conv, x) or (_differentiated(conv, x) if folded else not _is_plain(norm)):
         return None
-    from octvideo.layers.triton.ops import as_map, dense, join
+    from octvideo.layers.triton.maps import as_map, dense
+    from octvideo.layers.triton.ops import join
 
     x = _cast(x)
     weights = {name: _of(getattr(conv, name), "weight") for name in ("h2h", "l2h", "h2l", "l2l")}
@@ -165,7 +166,8 @@ def _stride(
     """A stride of 2 as a layer of stride 1: its high input is the pooled high group beside the low
     one."""
     from octvideo.layers.triton.conv_norm import PoolAndJoin
-    from octvideo.layers.triton.ops import join, joined
+    from octvideo.layers.triton.maps import joined
+    from octvideo.layers.triton.ops import join
 
     with torch.no_grad():
         below = None if pooled is None else joined(pooled, low)
@@ -251,5 +253,5 @@ def _of(module: Any, name: str) -> Any:
 def _interpreting() -> bool:
     import sys
 
-    ops = sys.modules.get("octvideo.layers.triton.ops")
-    return ops is not None and ops.interpreted()
+    tiles = sys.modules.get("octvideo.layers.triton.tiles")
+    return tiles is not None and tiles.interpreted()

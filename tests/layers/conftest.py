@@ -25,7 +25,7 @@ def kernels() -> Iterator[SimpleNamespace]:
     if os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("kernels are compiled")
     room = "octvideo.layers.triton"
-    names = ("ops", "conv_norm", "stem")
+    names = ("maps", "tiles", "ops", "conv_norm", "stem")
     yield SimpleNamespace(**{name: import_module(f"{room}.{name}") for name in names})
     for name in [name for name in sys.modules if f"{name}.".startswith(f"{room}.")]:
         del sys.modules[name]

@@ -234,7 +234,7 @@ def test_a_cpu_without_the_interpreter_and_a_compiler_are_not_covered(kernels, m
     with monkeypatch.context() as patch:
         patch.setattr(torch.compiler, "is_compiling", lambda: True)
         assert not covers(conv, x)
-    monkeypatch.setattr(kernels.ops, "interpreted", lambda: False)
+    monkeypatch.setattr(kernels.tiles, "interpreted", lambda: False)
     assert not covers(conv, x)
 
 

@@ -78,7 +78,7 @@ def run(kernels, conv, high, low, pooled, *epilogue, **options):
     """oct_conv with small tiles; memory that it leaves unwritten is NaN."""
     paths = (conv.h2h, conv.l2h, conv.h2l, conv.l2l)
     weights = kernels.ops.Kernels(*[None if p is None else p.weight.detach() for p in paths])
-    tile = kernels.ops.Tile(16, 16, 16, 1, 1)
+    tile = kernels.tiles.Tile(16, 16, 16, 1, 1)
     torch.use_deterministic_algorithms(True)
     try:
         return kernels.ops.oct_conv(
@@ -214,4 +214,4 @@ def test_join_puts_averages_beside_the_low_group(kernels, size, low_channels):
     assert_near(pool, down(high, 2), torch.float64)
     assert_near(copy, low, torch.float64)
     whole = torch.cat([pool] if copy is None else [pool, copy], 1)
-    assert torch.equal(kernels.ops.joined(pool, copy), whole)
+    assert torch.equal(kernels.maps.joined(pool, copy), whole)

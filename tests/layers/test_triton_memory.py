@@ -11,7 +11,7 @@ def last(x):
 
 
 def test_row_of_tells_the_channels_of_the_map_that_a_view_lies_in(kernels):
-    row_of, x = kernels.ops.row_of, last(torch.randn(2, 6, 3, 4, 5))
+    row_of, x = kernels.maps.row_of, last(torch.randn(2, 6, 3, 4, 5))
 
     assert row_of(x) == 6
     assert row_of(x[:, 2:5]) == 6
@@ -24,7 +24,7 @@ def test_row_of_tells_the_channels_of_the_map_that_a_view_lies_in(kernels):
 
 
 def test_maps_of_one_column_one_channel_or_one_position_are_channels_last(kernels):
-    row_of = kernels.ops.row_of
+    row_of = kernels.maps.row_of
 
     assert row_of(torch.ones(2, 1, 3, 4, 5)) == 1
     assert row_of(last(torch.randn(2, 6, 3, 4, 1))[:, 1:4]) == 6
@@ -34,14 +34,14 @@ def test_maps_of_one_column_one_channel_or_one_position_are_channels_last(kernel
 def test_as_map_copies_only_what_the_kernels_cannot_read(kernels):
     x = last(torch.randn(2, 6, 3, 4, 5))
 
-    assert kernels.ops.as_map(x[:, 2:5]).data_ptr() == x[:, 2:5].data_ptr()
-    copy = kernels.ops.as_map(x.contiguous())
-    assert kernels.ops.row_of(copy) == 6
+    assert kernels.maps.as_map(x[:, 2:5]).data_ptr() == x[:, 2:5].data_ptr()
+    copy = kernels.maps.as_map(x.contiguous())
+    assert kernels.maps.row_of(copy) == 6
     assert torch.equal(copy, x)
 
 
 def test_joined_wants_neighbors_in_one_map(kernels):
-    joined, x = kernels.ops.joined, last(torch.randn(2, 6, 3, 4, 5))
+    joined, x = kernels.maps.joined, last(torch.randn(2, 6, 3, 4, 5))
     first, second = x[:, :4], x[:, 4:]
 
     assert joined(None, None) is None
@@ -56,7 +56,7 @@ def test_joined_wants_neighbors_in_one_map(kernels):
 
 
 def test_maps_of_one_position_are_joined_by_the_memory_that_they_share(kernels):
-    joined, x = kernels.ops.joined, last(torch.randn(1, 6, 1, 1, 1))
+    joined, x = kernels.maps.joined, last(torch.randn(1, 6, 1, 1, 1))
 
     assert torch.equal(joined(x[:, :4], x[:, 4:]), x)
     assert joined(x[:, :4].clone(), x[:, 4:]) is None
@@ -94,20 +94,20 @@ def test_taps_that_do_not_lie_evenly_are_refused(kernels):
 
 
 def test_candidates_are_the_largest_tiles_that_keep_the_gpu_busy(kernels):
-    ops = kernels.ops
-    tile = ops.Tile(64, 128, 64, 8, 3)
+    tiles = kernels.tiles
+    tile = tiles.Tile(64, 128, 64, 8, 3)
 
-    assert ops.programs(tile, 64, 128) == 1
-    assert ops.programs(tile, 65, 129) == 4
-    assert ops.candidates(10**6, 256) == ops.TILES[: ops.TRIED]
-    assert ops.candidates(1, 16) == ops.TILES[-ops.TRIED :]
-    middling = ops.candidates(64 * 127, 128)  # one program too few for the first
-    assert middling == ops.TILES[1 : 1 + ops.TRIED]
+    assert tiles.programs(tile, 64, 128) == 1
+    assert tiles.programs(tile, 65, 129) == 4
+    assert tiles.candidates(10**6, 256) == tiles.TILES[: tiles.TRIED]
+    assert tiles.candidates(1, 16) == tiles.TILES[-tiles.TRIED :]
+    middling = tiles.candidates(64 * 127, 128)  # one program too few for the first
+    assert middling == tiles.TILES[1 : 1 + tiles.TRIED]
 
 
 def test_the_interpreter_measures_no_tiles(kernels):
-    assert kernels.ops.interpreted()
-    assert kernels.ops.choose((), pytest.fail, 1, 1, exact=False) == kernels.ops.INTERPRETED
+    assert kernels.tiles.interpreted()
+    assert kernels.tiles.choose((), pytest.fail, 1, 1, exact=False) == kernels.tiles.INTERPRETED
 
 
 def test_float32_products_follow_the_setting_of_pytorch(kernels):
@@ -116,7 +116,7 @@ def test_float32_products_follow_the_setting_of_pytorch(kernels):
     try:
         for allowed, precision in ((False, "ieee"), (True, "tf32")):
             matmul.allow_tf32 = allowed
-            assert kernels.ops.precision(torch.float32) == precision
-            assert kernels.ops.precision(torch.float64) == "ieee"
+            assert kernels.tiles.precision(torch.float32) == precision
+            assert kernels.tiles.precision(torch.float64) == "ieee"
     finally:
         matmul.allow_tf32 = before

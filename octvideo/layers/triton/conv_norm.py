@@ -15,21 +15,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from octvideo.layers.triton import norm_kernels
-from octvideo.layers.triton.ops import (
-    Epilogue,
-    Kernels,
-    Map,
-    as_map,
-    blocks,
-    dense,
-    empty_low,
-    empty_map,
-    interpreted,
-    joined,
-    oct_conv,
-    rows,
-    triton_type,
-)
+from octvideo.layers.triton.maps import Map, as_map, dense, empty_low, empty_map, joined, rows
+from octvideo.layers.triton.ops import Epilogue, Kernels, oct_conv
+from octvideo.layers.triton.tiles import blocks, interpreted, triton_type
 
 PROGRAMS = 1056
 """Of a pass that sums: eight on each of 132 multiprocessors."""
