@@ -25,7 +25,8 @@ import torch
 from octvideo import create_model
 from octvideo.data.loading.batch import Batch
 from octvideo.data.transforms import normalize
-from octvideo.engine.distributed import Processes, processes
+from octvideo.engine.distributed import Processes
+from octvideo.engine.process_group import processes
 from octvideo.engine.threads import set_threads
 from octvideo.engine.training.losses import make_loss
 from octvideo.engine.training.optim import Schedule, make_optimizer

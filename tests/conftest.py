@@ -89,7 +89,7 @@ def _determinism_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def group_of_one(tmp_path: Path) -> Iterator[None]:
     """A process group for DistributedDataParallel, destroyed when no wrapper refers to it any more.
 
-    A wrapper that outlives its group can hang the process (octvideo.engine.distributed.processes).
+    A wrapper that outlives its group can hang the process (octvideo.engine.process_group.processes).
     """
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1

@@ -57,7 +57,10 @@ def _sources(repo: Path) -> dict[str, str]:
     [
         ("import decord", {"octvideo/data/video/decord_child.py"}),
         ("import av\n", {"octvideo/data/video/container.py", "octvideo/data/video/encode.py"}),
-        ("torch.distributed", {"octvideo/engine/distributed.py"}),
+        (
+            "torch.distributed",
+            {"octvideo/engine/distributed.py", "octvideo/engine/process_group.py"},
+        ),
         ("import torchvision", set()),
         ("from torchvision import", set()),
         ("from torchvision.", set()),

@@ -12,9 +12,10 @@ from octvideo.checkpoint import Checkpoint
 from octvideo.data.reading import stuck_here
 from octvideo.deploy.engines import WindowScores, optimize
 from octvideo.engine.cuda import choose_kernels
-from octvideo.engine.distributed import Processes, processes
+from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import Scorer
 from octvideo.engine.log import end_logging, setup_logging
+from octvideo.engine.process_group import processes
 from octvideo.engine.threads import set_threads
 from octvideo.errors import CheckpointError, OctvideoError
 from octvideo.lock import only_writer

@@ -23,19 +23,9 @@ from octvideo.config.arguments import (
     setting_pairs,
 )
 from octvideo.config.check import first_problem
-from octvideo.config.defaults import (
-    ALIASES,
-    AUTO,
-    CHOICES,
-    DEFAULTS,
-    ITEMS,
-    LAUNCHER,
-    NO_EFFECT,
-    ONLY,
-    OTHER_TASKS,
-    Tree,
-)
+from octvideo.config.defaults import AUTO, CHOICES, DEFAULTS, ITEMS, Tree
 from octvideo.config.find import find_config
+from octvideo.config.pyslowfast import ALIASES, LAUNCHER, NO_EFFECT, ONLY, OTHER_TASKS
 from octvideo.config.yaml_text import parse_settings, parse_value, read_settings
 from octvideo.errors import ConfigError, did_you_mean, to_a_screen
 

@@ -4,7 +4,8 @@ import argparse
 import re
 from collections.abc import Iterator, Sequence
 
-from octvideo.config.defaults import DEFAULTS, LAUNCHER, OTHER_TASKS
+from octvideo.config.defaults import DEFAULTS
+from octvideo.config.pyslowfast import LAUNCHER, OTHER_TASKS
 from octvideo.errors import ConfigError
 
 COMMAND_LINE = "command line"

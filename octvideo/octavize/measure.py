@@ -14,7 +14,7 @@ from octvideo.octavize.pair import Pair
 from octvideo.octavize.plan import Plan, Space
 from octvideo.octavize.report import StageError
 from octvideo.octavize.rewrite import Rewriter
-from octvideo.octavize.tracing import OCTAVE_LAYERS
+from octvideo.octavize.value_tracer import OCTAVE_LAYERS
 
 
 @torch.no_grad()

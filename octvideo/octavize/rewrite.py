@@ -16,7 +16,8 @@ from octvideo.octavize.operations import continues, maps_of, module_of
 from octvideo.octavize.pair import NotUnderstoodError, Pair
 from octvideo.octavize.plan import Plan, Site, misfit, why_undivided
 from octvideo.octavize.rules import RULES
-from octvideo.octavize.tracing import OCTAVE_LAYERS, Trace
+from octvideo.octavize.tracing import Trace
+from octvideo.octavize.value_tracer import OCTAVE_LAYERS
 
 
 @dataclass(frozen=True, slots=True)

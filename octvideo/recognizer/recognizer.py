@@ -10,10 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from octvideo.data.clips.views import ViewSpec, read_clips, view_batches
-from octvideo.data.sampling import ClipRule
-from octvideo.data.sources import Source, is_several, opened, streamed
-from octvideo.data.transforms import normalize, resize_frame
+from octvideo.data.clips.views import ViewSpec, view_batches
+from octvideo.data.sources import Source, is_several, streamed
 from octvideo.deploy.engines import WindowScores
 from octvideo.deploy.exported import Sidecar, write_exported
 from octvideo.engine.prediction.events import Window
@@ -31,8 +29,8 @@ from octvideo.engine.prediction.windows import Timeline, VideoWindows, WindowFea
 from octvideo.errors import ConfigError
 from octvideo.models.network import HeadAct
 from octvideo.recognizer.network import described, finite, optimized
+from octvideo.recognizer.preprocessing import Frames, Preprocessing
 
-Frames = NDArray[np.uint8]
 Files = list[str] | list[Path] | list[str | Path] | list[bytes]
 Videos = Source | Sequence[Source]
 VIEWS_PER_PASS = 8
@@ -72,13 +70,9 @@ class Recognizer:
         self.class_names = list(class_names)
         self.preprocessing = preprocessing
         self.device = device
-        self._rule = ClipRule(
-            preprocessing["num_frames"],
-            preprocessing["sampling_rate"],
-            preprocessing["target_fps"],
-            preprocessing["sampling_rule"],
-        )
-        self.num_frames, self.usual_fps = self._rule.num_frames, self._rule.target_fps
+        self._input = Preprocessing(preprocessing, device)
+        rule = self._input.rule
+        self.num_frames, self.usual_fps = rule.num_frames, rule.target_fps
 
     def __repr__(self) -> str:
         return described(self)
@@ -112,7 +106,7 @@ class Recognizer:
 
     def _clip_shape(self) -> tuple[int, ...]:
         size = self.preprocessing["crop_size"]
-        return self.model.in_channels, self._rule.num_frames, size, size
+        return self.model.in_channels, self.num_frames, size, size
 
     @overload
     def predict(
@@ -261,7 +255,7 @@ class Recognizer:
     def outputs(self, views: Tensor, *, scores: bool, features: bool) -> NDArray[np.float32]:
         """uint8 (N, 3, T, H, W) -> probabilities (N, classes), features (N, channels), or one
         beside the other."""
-        inputs = self._prepare(views)
+        inputs = self._input.normalized(views)
         found = [self._score(inputs)] if scores else []
         if features:
             found.append(self._pooled(inputs))
@@ -300,9 +294,9 @@ class Recognizer:
             each = [self._over_views(compute, one, views, fps) for one in video]
             return np.stack(each)
         spec = self.view_spec(views)
-        frames, clips = self._read(video, spec, fps)
+        frames, clips = self._input.read(video, spec, fps)
         batches = view_batches(frames.to(self.device), clips, spec, VIEWS_PER_PASS)
-        found = torch.cat([compute(self._prepare(batch)).float() for batch in batches])
+        found = torch.cat([compute(self._input.normalized(batch)).float() for batch in batches])
         return finite(found.mean(0).cpu().numpy())
 
     @contextmanager
@@ -314,7 +308,7 @@ class Recognizer:
         fps: float | None,
         times: Sequence[float],
     ) -> Iterator[VideoWindows]:
-        with streamed(video, fps, self._rule.target_fps, times) as stream:
+        with streamed(video, fps, self.usual_fps, times) as stream:
             yield VideoWindows(*stream, window_seconds, stride_seconds)
 
     @torch.inference_mode()
@@ -323,11 +317,9 @@ class Recognizer:
     ) -> tuple[list[int], NDArray[np.float32]]:
         """The first frame of every window, and (windows, D)."""
         starts, found = [], []
-        for firsts, views in windows.batches(
-            self._rule.num_frames, self.center_crop, VIEWS_PER_PASS
-        ):
+        for firsts, views in windows.batches(self.num_frames, self.center_crop, VIEWS_PER_PASS):
             starts += firsts
-            found.append(finite(compute(self._prepare(views)).float().cpu().numpy()))
+            found.append(finite(compute(self._input.normalized(views)).float().cpu().numpy()))
         if not starts:
             raise ConfigError("the video has no frames")
         return starts, np.concatenate(found)
@@ -336,38 +328,18 @@ class Recognizer:
         """The middle clip's center crop as people and as the network see it: uint8 (T, H, W, 3),
         (1, 3, T, H, W)."""
         spec = self.view_spec("1x1")
-        frames, clips = self._read(video, spec, fps)
+        frames, clips = self._input.read(video, spec, fps)
         view = next(view_batches(frames, clips, spec, 1))
-        return view[0].movedim(0, -1).numpy(), self._prepare(view)
+        return view[0].movedim(0, -1).numpy(), self._input.normalized(view)
 
     def view_spec(self, views: str) -> ViewSpec:
         """ "10x3" as the views of this network. Raises ConfigError for anything but CLIPSxCROPS."""
-        clips, x, crops = views.partition("x") if isinstance(views, str) else ("", "", "")
-        if not (x and clips.isdecimal() and crops.isdecimal()):
-            raise ConfigError(f"views are {views!r}; give clips x crops, as '10x3' or '1x1'")
-        size = self.preprocessing
-        return ViewSpec(
-            self._rule, int(clips), int(crops), size["short_side"], size["crop_size"], center=True
-        )
-
-    def _read(self, video: Source, spec: ViewSpec, fps: float | None) -> tuple[Tensor, Tensor]:
-        """uint8 (F, H, W, 3) frames at the short side of the test, and each clip's places in
-        them."""
-        with opened(video, fps, self._rule.target_fps) as source:
-            return read_clips(source, spec)
+        return self._input.view_spec(views)
 
     def center_crop(self, frame: Frames) -> Frames:
-        """Of a frame (H, W, 3) at the short side of the test: all that a window holds of it."""
-        small = resize_frame(frame, self.preprocessing["short_side"])
-        size = self.preprocessing["crop_size"]
-        ((top, left),) = self.view_spec("1x1").crops(*small.shape[:2])
-        return small[top : top + size, left : left + size].copy()
-
-    def _prepare(self, inputs: Tensor) -> Tensor:
-        inputs = inputs.to(self.device)
-        if self.preprocessing["reverse_channels"]:
-            inputs = inputs.flip(1)
-        return normalize(inputs, self.preprocessing["mean"], self.preprocessing["std"])
+        """The center crop of a frame (H, W, 3) that is first resized to the short side of the
+        test."""
+        return self._input.center_crop(frame)
 
     def _pooled(self, x: Tensor) -> Tensor:
         return torch.cat([pathway.mean((2, 3, 4)) for pathway in self.model.features(x)], dim=1)

@@ -14,8 +14,9 @@ from octvideo.assembly import final_test, train
 from octvideo.assembly.estimate import Estimate, clip_macs, estimate
 from octvideo.assembly.probe import probe as train_probe
 from octvideo.engine.checkpoint_files import find_latest
-from octvideo.engine.distributed import Processes, processes
+from octvideo.engine.distributed import Processes
 from octvideo.engine.log import setup_logging
+from octvideo.engine.process_group import processes
 from octvideo.engine.training.state import Callbacks, Metrics
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.recognizer import Recognizer, load

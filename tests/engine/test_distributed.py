@@ -17,9 +17,9 @@ import pytest
 import tiny
 import torch
 
-from octvideo.engine import distributed
-from octvideo.engine.distributed import Processes, backend_of, name_start, processes
+from octvideo.engine.distributed import Processes
 from octvideo.engine.liveness import Liveness
+from octvideo.engine.process_group import backend_of, name_start, processes
 from octvideo.errors import OctvideoError, exit_on_user_error
 
 CHILD = str(Path(tiny.__file__))
@@ -488,7 +488,7 @@ def test_a_rank_that_failed_says_why():
 
 
 def test_a_launcher_that_has_gone_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(distributed, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr("octvideo.engine.process_group.CONNECT_SECONDS", 1.0)
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     for name, value in (place | {"RANK": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
         monkeypatch.setenv(name, value)

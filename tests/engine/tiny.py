@@ -4,7 +4,7 @@ As a program, `python tiny.py OUTPUT_DIR [key=value ...]`, also under torchrun. 
 TrainOptions, dropout, sync (batch norm), seconds (per batch), silence (of a lost rank), fail_rank
 and fail_at (a DataError), hang_rank and hang_at (a file that is read for ever), die_once (SIGKILL
 of rank 1 at a batch), stop_rank and stop_in (SIGSTOP when it calls this function of
-`octvideo.engine.distributed`).
+`octvideo.engine.process_group`).
 """
 
 import contextlib
@@ -24,9 +24,10 @@ from torch import Tensor, nn
 
 from octvideo.data.loading.batch import Batch
 from octvideo.data.reading import reading, stuck_here
-from octvideo.engine import distributed, liveness
-from octvideo.engine.distributed import Processes, backend_of, processes
+from octvideo.engine import liveness, process_group
+from octvideo.engine.distributed import Processes
 from octvideo.engine.log import setup_logging
+from octvideo.engine.process_group import backend_of, processes
 from octvideo.engine.training.adapt import synchronize_batch_norm
 from octvideo.engine.training.losses import make_loss
 from octvideo.engine.training.optim import Schedule, make_optimizer
@@ -226,7 +227,7 @@ def main(output_dir: str, *settings: str) -> None:
 
 def stop_in(name: str) -> None:
     """This process stops when it calls that function."""
-    module = distributed.dist if name == "init_process_group" else distributed
+    module = dist if name == "init_process_group" else process_group
 
     def stop(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)

@@ -1,9 +1,9 @@
-"""The next batch travels to the GPU while the GPU computes."""
+"""The batches of a run: the next one is copied to the GPU while the GPU computes."""
 
 from collections import deque
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -11,6 +11,25 @@ from octvideo.errors import DataError
 
 if TYPE_CHECKING:
     from octvideo.data.loading.batch import Batch
+
+
+class BatchLoader(Protocol):
+    """len: batches per epoch of this rank. What epoch() gives depends on (seed, epoch, position)
+    alone.
+
+    Positions count samples of the epoch's order, over all ranks.
+    """
+
+    def __len__(self) -> int: ...
+
+    @property
+    def batch_samples(self) -> int:
+        """Samples of a global batch."""
+
+    def ends(self, start_sample: int = 0) -> list[int]:
+        """Where the global batches end that follow the first `start_sample` samples of an epoch."""
+
+    def epoch(self, epoch: int, start_sample: int = 0) -> "Iterator[Batch]": ...
 
 
 class OnDevice:

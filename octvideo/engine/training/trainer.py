@@ -7,10 +7,10 @@ and repeats what came after.
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -21,7 +21,7 @@ from octvideo.engine.training.ema import ModelAverage
 from octvideo.engine.training.losses import Loss
 from octvideo.engine.training.optim import Schedule
 from octvideo.engine.training.precise_bn import measure_bn_statistics
-from octvideo.engine.training.prefetch import OnDevice
+from octvideo.engine.training.prefetch import BatchLoader, OnDevice
 from octvideo.engine.training.records import Clock, Tally
 from octvideo.engine.training.run_log import RunLog
 from octvideo.engine.training.signals import Stopped, StopRequest
@@ -43,25 +43,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("octvideo")
 
 Validate = Callable[[nn.Module], Mapping[str, float]]
-
-
-class BatchLoader(Protocol):
-    """len: batches per epoch of this rank. What epoch() gives depends on (seed, epoch, position)
-    alone.
-
-    Positions count samples of the epoch's order, over all ranks.
-    """
-
-    def __len__(self) -> int: ...
-
-    @property
-    def batch_samples(self) -> int:
-        """Samples of a global batch."""
-
-    def ends(self, start_sample: int = 0) -> list[int]:
-        """Where the global batches end that follow the first `start_sample` samples of an epoch."""
-
-    def epoch(self, epoch: int, start_sample: int = 0) -> "Iterator[Batch]": ...
 
 
 class Trainer:
@@ -97,9 +78,8 @@ class Trainer:
         self.options, self.validate, self.frozen = options, validate, frozen
         self.procs, self.callbacks = procs or Processes(), callbacks or Callbacks()
         self.step = Stepper(model, optimizer, loss, prepare, options, self.procs, mix)
-        self.ema = (
-            ModelAverage(model, options.ema_decay) if options.ema_decay else None
-        )  # of what ranks now share
+        # After the stepper, which gives every rank the parameters of rank 0.
+        self.ema = ModelAverage(model, options.ema_decay) if options.ema_decay else None
         self.plan = Plan.of(options, len(loader), loader.batch_samples)
         self.snapshots = Snapshots(
             options,
@@ -114,9 +94,8 @@ class Trainer:
         )
         self.progress = Progress()
         self.stop = StopRequest()
-        self.log = RunLog(
-            options.output_dir, enabled=False
-        )  # silent until `resume` knows from where
+        # Silent until `resume` knows where training starts.
+        self.log = RunLog(options.output_dir, enabled=False)
         self.window_clock, self.epoch_clock = Clock(), Clock()
 
     # --- the run ---

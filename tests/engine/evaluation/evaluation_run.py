@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from octvideo.data.clips.views import DecodedVideo, ViewSpec
 from octvideo.data.sampling import ClipRule, Timing
-from octvideo.engine.distributed import processes
 from octvideo.engine.evaluation.evaluate import evaluate
 from octvideo.engine.evaluation.journal import Journal, fingerprint
 from octvideo.engine.evaluation.results import summarize, write_results
+from octvideo.engine.process_group import processes
 
 SPEC = ViewSpec(ClipRule(4, 2), num_clips=5, num_crops=3, short_side=24, crop_size=24)
 NUM_CLASSES = 3
