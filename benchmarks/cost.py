@@ -13,7 +13,8 @@ from dataclasses import replace
 import torch
 
 from octvideo.complexity import align
-from octvideo.deploy.benchmark import ENGINES, Case, interleaved
+from octvideo.deploy.benchmark import ENGINES, Case
+from octvideo.deploy.timing import interleaved
 from octvideo.errors import exit_on_user_error
 
 SIZES = (  # frames, height and width, batch

@@ -33,7 +33,7 @@ from octvideo.assembly.model import build_model
 from octvideo.config import load_config
 from octvideo.data.transforms import resize_short_side
 from octvideo.data.video.decode import iter_frames
-from octvideo.deploy.benchmark import interleaved
+from octvideo.deploy.timing import interleaved
 from octvideo.errors import exit_on_user_error
 from octvideo.study.statistics import difference, spread
 from octvideo.study.tables import markdown, write_runs

@@ -1,11 +1,9 @@
 """Does the octave pay on this machine? Times of networks, measured in turns so that a busy machine
 is busy for all."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import comb
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import torch
@@ -16,16 +14,19 @@ from octvideo.deploy.engines import openvino_times, optimize
 from octvideo.deploy.export import export_model
 from octvideo.deploy.layer_times import EagerTimes, LayerTimes
 from octvideo.deploy.pytorchvideo import hub_model
+from octvideo.deploy.timing import (
+    MIN_ROUNDS,
+    Call,
+    interleaved,
+    interval_of_median,
+    peak_megabytes,
+    spread,
+)
 from octvideo.errors import ConfigError, import_optional
 from octvideo.layers.memory import saved_bytes
 from octvideo.models import create_model
 
 ENGINES = ("eager", "torch", "openvino", "onnxruntime", "fused")
-Call = Callable[[], object]
-
-MIN_ROUNDS = 6
-"""Six of six rounds fall on one side of the median in 3 % of all cases, five of five in 6 %: no
-interval of 95 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,8 @@ class Case:
 
     @property
     def memory(self) -> str:
-        """What of it is told: the "peak" of a GPU; on a CPU what fp32 training has "saved" for its
-        backward pass."""
+        """The memory that is reported: "peak" allocation on a GPU, activations "saved" for the
+        backward pass of fp32 training on a CPU, "" for none."""
         if self.device == "cuda":
             return "peak"
         return "saved" if self.train and not self.bf16 else ""
@@ -79,28 +80,36 @@ class Case:
 
     def check(self) -> None:
         """Raise ConfigError for an engine or a device that cannot do it."""
-        if self.engine not in ENGINES:
-            raise ConfigError(f"there is no engine {self.engine!r}; there are {', '.join(ENGINES)}")
-        if self.train and self.engine != "eager":
-            raise ConfigError(
-                f"engine {self.engine} does not train; leave --engine out, or --train"
-            )
-        if self.bf16 and self.engine != "eager":
-            raise ConfigError(
-                f"engine {self.engine} computes in fp32 here; leave --engine out, or --bf16"
-            )
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(
-                "--device cuda: PyTorch finds no GPU here; leave --device out to measure the CPU"
-            )
-        if self.device == "cuda" and self.engine not in ("eager", "torch", "fused"):
-            raise ConfigError(
-                f"engine {self.engine} is for CPUs here; on a GPU there are eager, torch and fused"
-            )
-        if self.compiled and self.engine != "eager":
-            raise ConfigError(
-                f"engine {self.engine} compiles in its own way; leave --engine out, or --compile"
-            )
+        eager = self.engine == "eager"
+        rules = (
+            (
+                self.engine not in ENGINES,
+                f"there is no engine {self.engine!r}; there are {', '.join(ENGINES)}",
+            ),
+            (
+                self.train and not eager,
+                f"engine {self.engine} does not train; leave --engine out, or --train",
+            ),
+            (
+                self.bf16 and not eager,
+                f"engine {self.engine} computes in fp32 here; leave --engine out, or --bf16",
+            ),
+            (
+                self.device == "cuda" and not torch.cuda.is_available(),
+                "--device cuda: PyTorch finds no GPU here; leave --device out to measure the CPU",
+            ),
+            (
+                self.device == "cuda" and self.engine not in ("eager", "torch", "fused"),
+                f"engine {self.engine} is for CPUs here; on a GPU there are eager, torch and fused",
+            ),
+            (
+                self.compiled and not eager,
+                f"engine {self.engine} compiles in its own way; leave --engine out, or --compile",
+            ),
+        )
+        for is_broken, problem in rules:
+            if is_broken:
+                raise ConfigError(problem)
 
     def make(self) -> Call:
         """Something to call again and again. Raises what `check` does."""
@@ -129,13 +138,8 @@ class Case:
 
     def check_layers(self) -> None:
         """Raise ConfigError for what does not tell its layers apart."""
-        if (
-            self.train
-            or self.bf16
-            or self.compiled
-            or self.device != "cpu"
-            or self.engine not in ("eager", "openvino")
-        ):
+        is_other = self.train or self.bf16 or self.compiled or self.device != "cpu"
+        if is_other or self.engine not in ("eager", "openvino"):
             raise ConfigError(
                 "--layers is for fp32 inference on the CPU with engine eager or openvino; leave"
                 " it out"
@@ -195,8 +199,7 @@ class Measured:
 
 
 def compare(cases: Sequence[Case], rounds: int, repeats: int = 2) -> list[Measured]:
-    """Measure in turns, `rounds` times after an unmeasured call each. The first case is what others
-    are held to.
+    """Measure in turns, `rounds` times after an unmeasured call each. Ratios are to the first case.
 
     repeats: how often all rounds are run again where they do not tell which case is faster.
     """
@@ -227,64 +230,11 @@ def _summaries(times: Mapping[Case, list[float]], macs: Sequence[int]) -> list[M
                 m / macs[0],
                 low=low,
                 high=high,
-                spread=_spread(seconds),
+                spread=spread(seconds),
                 rounds=len(seconds),
             )
         )
     return measured
-
-
-def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
-    """Two of the values, between which the median of what they are drawn from lies with 95 %
-    confidence.
-
-    Whatever the distribution: n draws fall on one side of the median as a coin falls. Fewer than 6
-    tell nothing.
-    """
-    ordered, n = sorted(values), len(values)
-    if n < MIN_ROUNDS:
-        return 0.0, float("inf")
-    left_out, doubt = 0, 2 / 2**n
-    while doubt + 2 * comb(n, left_out + 1) / 2**n <= 0.05:
-        left_out += 1
-        doubt += 2 * comb(n, left_out) / 2**n
-    return ordered[left_out], ordered[n - 1 - left_out]
-
-
-def _spread(seconds: Sequence[float]) -> float:
-    """The middle half of the times, as a part of their median."""
-    if len(seconds) < 2:
-        return 0.0
-    lower, middle, upper = quantiles(seconds, n=4, method="inclusive")
-    return (upper - lower) / middle
-
-
-def interleaved(
-    calls: Mapping[Case, Call], rounds: int, device: str = "cpu"
-) -> dict[Case, list[float]]:
-    """Seconds of each call in each round: a, b, c, a, b, c, ..."""
-    for call in calls.values():
-        call()
-    times: dict[Case, list[float]] = {case: [] for case in calls}
-    for _ in range(rounds):
-        for case, call in calls.items():
-            times[case].append(seconds_of(call, device))
-    return times
-
-
-def seconds_of(call: Call, device: str) -> float:
-    """By the clock; of a GPU between two events in its queue, for a call returns before its work is
-    done."""
-    if device == "cpu":
-        started = time.perf_counter()
-        call()
-        return time.perf_counter() - started
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    start.record()
-    call()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3
 
 
 def memory_of(case: Case, call: Call) -> float | None:
@@ -293,26 +243,16 @@ def memory_of(case: Case, call: Call) -> float | None:
     return peak_megabytes(call) if case.memory == "peak" else None
 
 
-def peak_megabytes(call: Call) -> float:
-    """What a call needs of the GPU's memory at most, beyond what is held before it."""
-    held = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    call()
-    return (torch.cuda.max_memory_allocated() - held) / 1e6
-
-
 def compare_layers(cases: Sequence[Case], rounds: int) -> dict[str, list[float]]:
     """Seconds of each layer in each case, measured in turns; 0 where a case lacks the layer."""
     times = [case.layer_times() for case in cases]
     for _ in range(rounds):
         for run in times:
             run()
-    names = dict.fromkeys(name for run in times for name in run.seconds)
-    return {name: _column(times, name) for name in names}
-
-
-def _column(times: Sequence[LayerTimes], name: str) -> list[float]:
-    return [run.seconds.get(name, 0.0) for run in times]
+    found: dict[str, list[float]] = {}
+    for name in dict.fromkeys(name for run in times for name in run.seconds):
+        found[name] = [run.seconds.get(name, 0.0) for run in times]
+    return found
 
 
 def verdict(measured: Sequence[Measured]) -> str:

@@ -26,7 +26,7 @@ from octvideo.assembly.identity import flat
 from octvideo.assembly.model import build_model
 from octvideo.assembly.tasks import require_data_folder, task_of, with_counted_classes
 from octvideo.config import load_config, setting_pairs
-from octvideo.deploy.benchmark import interleaved
+from octvideo.deploy.timing import interleaved
 from octvideo.errors import ConfigError
 from octvideo.files import write_atomically
 from octvideo.study.trial import metric, metric_name, run_trial
@@ -235,7 +235,7 @@ def measure_times(sweep: Sweep, out: Path) -> None:
         return
     device = "cuda" if torch.cuda.is_available() else "cpu"
     calls = {variant.label: _forward(sweep.settings(variant), device) for variant in missing}
-    for label, seconds in interleaved(calls, ROUNDS, device).items():  # type: ignore[arg-type]
+    for label, seconds in interleaved(calls, ROUNDS, device).items():
         times[label] = round(1000 * statistics.median(seconds), 3)
     write_state(out, state | {"milliseconds": times})
 

@@ -13,11 +13,9 @@ from octvideo.deploy.benchmark import (
     Measured,
     compare,
     compare_layers,
-    interleaved,
-    interval_of_median,
-    seconds_of,
     verdict,
 )
+from octvideo.deploy.timing import interleaved, interval_of_median, seconds_of
 from octvideo.errors import ConfigError
 
 SMALL = (3, 4, 16, 16)
