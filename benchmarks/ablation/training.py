@@ -1,14 +1,24 @@
-"""A small training loop on examples that lie in memory."""
+"""Examples in memory, and their order; the optimizer step is the package's.
+
+`octvideo.fit` trains on files, epoch by epoch, with crops drawn per sample. The recorded studies
+keep small uint8 clips in memory, let batches cross the border of two epochs, and draw crops from
+the generator that orders the examples. The package has no use for either.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from octvideo.data.loading.batch import Batch
 from octvideo.data.transforms import normalize
+from octvideo.engine.distributed import Processes
 from octvideo.engine.training.losses import hits, make_loss
-from octvideo.engine.training.optim import Schedule, make_optimizer, set_lr
+from octvideo.engine.training.optim import Schedule, make_optimizer
+from octvideo.engine.training.state import TrainOptions
+from octvideo.engine.training.step import Stepper
 
 MEAN, STD = [0.45] * 3, [0.225] * 3
 
@@ -59,26 +69,23 @@ def train(
     """Train in place; `look(step, loss)` after every step. The order of examples follows from
     `seed` alone."""
     generator = torch.Generator().manual_seed(seed)
-    optimizer, loss_of = (
-        make_optimizer(model, lr=recipe.lr, weight_decay=recipe.weight_decay),
-        make_loss(),
-    )
+    optimizer = make_optimizer(model, lr=recipe.lr, weight_decay=recipe.weight_decay)
     schedule = Schedule("cosine", recipe.lr, recipe.steps, warmup=recipe.steps / 10)
+    options = TrainOptions(output_dir="", max_epoch=0, amp_dtype=torch.bfloat16)
+    prepare = partial(normalize, mean=MEAN, std=STD)
+    step = Stepper(model, optimizer, make_loss(), prepare, options, Processes())
     waiting = torch.empty(0, dtype=torch.int64)
-    for step in range(recipe.steps):
+    for number in range(recipe.steps):
         while len(waiting) < recipe.batch_size:
             waiting = torch.cat([waiting, torch.randperm(len(examples), generator=generator)])
         chosen, waiting = waiting[: recipe.batch_size], waiting[recipe.batch_size :]
-        inputs = normalize(vary(examples.inputs[chosen], generator), MEAN, STD)
+        inputs = vary(examples.inputs[chosen], generator)
+        batch = Batch(inputs, examples.targets[chosen], chosen, [])
         model.train()
-        set_lr(optimizer, schedule.lr(step))
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(inputs)
-        loss = loss_of(logits.float(), examples.targets[chosen])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        look(step + 1, loss.item())
+        outcome = step([batch], schedule.lr(number))
+        if outcome.trouble is not None:
+            raise FloatingPointError(f"step {number + 1}: the {outcome.trouble} is not finite")
+        look(number + 1, outcome.tally.means()["loss"])
 
 
 @torch.no_grad()
