@@ -12,6 +12,7 @@ prints the tables.
 import argparse
 import itertools
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +120,10 @@ def overfitting(runs: list[Run]) -> str:
         same = [run for run in runs if run["variant"] == variant]
         last = [run["curve"][-1] for run in same]
         lowest = [min(run["curve"], key=lambda point: point["test_loss"])["epoch"] for run in same]
-        cells = [
-            variant,
-            *(spread([point[f"{split}_top1"] for point in last]) for split in ("train", "test")),
-            *(spread([run[half] for run in same]) for half in ("shape", "texture")),
-            *(", ".join(f"{epoch:g}" for epoch in lowest), f"{last[0]['epoch']:g}"),
-        ]
+        cells = [variant]
+        cells += [spread(list(map(itemgetter(top1), last))) for top1 in ("train_top1", "test_top1")]
+        cells += [spread(list(map(itemgetter(half), same))) for half in ("shape", "texture")]
+        cells += [", ".join(f"{epoch:g}" for epoch in lowest), f"{last[0]['epoch']:g}"]
         rows.append(cells)
     return markdown(
         "network | train top-1 | test top-1 | shape | texture | lowest test loss at epoch | of",

@@ -35,10 +35,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     base = Case(args.model, args.alpha, (3, 8, 112, 112), engine=args.engine)
     cases = [replace(base, input_shape=(3, t, size, size), batch=batch) for t, size, batch in SIZES]
-    times = {
-        case: min(t)
-        for case, t in interleaved({case: case.make() for case in cases}, args.rounds).items()
-    }
+    calls = {case: case.make() for case in cases}
+    times = {case: min(t) for case, t in interleaved(calls, args.rounds).items()}
     work = {case: case.batch * case.macs() for case in cases}
     per_mac = sum(times.values()) / sum(work.values())
     rows = [

@@ -10,7 +10,7 @@ fastest one.
 
 import argparse
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -97,16 +97,13 @@ def main() -> None:
         for alpha in dict.fromkeys(args.alpha)
     ]
     runs = [profiled(case) for case in cases]
-    rounds = [[run() for run in runs] for _ in range(args.rounds)]
+    rounds = (in_turn(runs) for _ in range(args.rounds))
     fastest = [min(column, key=total) for column in zip(*rounds, strict=True)]
     names = {name for operations in fastest for name in operations}
     ordered = sorted(
         names, key=lambda name: -max(operations.get(name, (0, 0))[0] for operations in fastest)
     )
-    rows = [
-        (name[:60], *(cell(operations.get(name)) for operations in fastest))
-        for name in ordered[: args.top]
-    ]
+    rows = [(name[:60], *cells(name, fastest)) for name in ordered[: args.top]]
     rows.append(("all", *(f"{1e3 * total(operations):.1f}" for operations in fastest)))
     print(
         align(
@@ -114,6 +111,14 @@ def main() -> None:
             numbers=range(1, 1 + len(runs)),
         )
     )
+
+
+def in_turn(runs: Sequence[Callable[[], Operations]]) -> list[Operations]:
+    return [run() for run in runs]
+
+
+def cells(name: str, networks: Sequence[Operations]) -> list[str]:
+    return [cell(operations.get(name)) for operations in networks]
 
 
 def cell(found: tuple[float, int] | None) -> str:

@@ -132,12 +132,12 @@ def input_of(size: int) -> dict[str, object]:
 
 
 def measure_accuracy(args: argparse.Namespace) -> None:
-    lists = {
-        split: list(read_list(args.data / f"{split}.csv", path_prefix=args.data))
-        for split in ("train", "test")
-    }
-    paths = {split: [video.path for video in videos] for split, videos in lists.items()}
-    labels = {split: np.array([v.label for v in videos]) for split, videos in lists.items()}
+    paths: dict[str, list[str]] = {}
+    labels: dict[str, np.ndarray] = {}
+    for split in ("train", "test"):
+        videos = list(read_list(args.data / f"{split}.csv", path_prefix=args.data))
+        paths[split] = [video.path for video in videos]
+        labels[split] = np.array([video.label for video in videos])
     unseen = np.arange(len(paths["train"])) % 5 == 0
     seen = [path for path, skip in zip(paths["train"], unseen, strict=True) if not skip]
     checks = [path for path, skip in zip(paths["train"], unseen, strict=True) if skip][:16]

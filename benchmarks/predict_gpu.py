@@ -89,13 +89,17 @@ def print_totals(found: dict[str, dict[float, Prediction]]) -> None:
 
 def print_layers(form: str, by_alpha: dict[float, Prediction]) -> None:
     """Microseconds of each layer of the first network, and the ratio of the others to it."""
-    first, *others = ({n: p.seconds for n, p in q.layers().items()} for q in by_alpha.values())
+    first, *others = map(layer_seconds, by_alpha.values())
     print(f"\n{form}: microseconds at alpha {next(iter(by_alpha)):g}, ratios of the others\n")
     print_row("layer", "us", *(f"{alpha:g}" for alpha in list(by_alpha)[1:]))
     print_row("---", *["--:"] * len(by_alpha))
     for name, seconds in first.items():
         ratios = [f"{other[name] / seconds:.2f}" if name in other else "-" for other in others]
         print_row(name, f"{1e6 * seconds:.1f}", *ratios)
+
+
+def layer_seconds(prediction: Prediction) -> dict[str, float]:
+    return {name: layer.seconds for name, layer in prediction.layers().items()}
 
 
 def print_row(*cells: str) -> None:

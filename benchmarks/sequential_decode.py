@@ -2,7 +2,7 @@
 takes part."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,12 +33,13 @@ def truth_of(path: Path) -> Truth:
     runs = [*held, _sequential(path, 0, bare=True)]
     if not all(map(np.array_equal, held[0][:1], runs[-1])):  # turned, or scaled
         runs = list(held)
-    frames: list[Any] = [
-        same[0] if all(np.array_equal(same[0], other) for other in same) else None
-        for same in zip(*runs, strict=False)
-    ]
+    frames: list[Any] = [_if_alike(same) for same in zip(*runs, strict=False)]
     frames += [None] * (max(map(len, runs)) - len(frames))
     return Truth(frames, _is_damaged(path))
+
+
+def _if_alike(frames: Sequence[Any]) -> Any:
+    return frames[0] if all(np.array_equal(frames[0], other) for other in frames) else None
 
 
 def _sequential(path: Path, num_held: int, *, bare: bool = False) -> list[Any]:

@@ -182,85 +182,83 @@ SMALL = (
     "SOLVER.MAX_EPOCH=12",
 )
 
-STUDIES = {
-    study.name: study
-    for study in (
-        Study(
-            "ut_interaction",
-            "ut_interaction",
-            112,
-            (
-                Row("I3D", 0.0, "imagenet"),
-                Row("I3D", 0.1, "imagenet"),
-                Row("C2D", 0.0, "imagenet"),
-                Row("C2D", 0.1, "imagenet"),
-                Row("I3D", 0.2, "imagenet"),
-                Row("I3D", 0.5, "imagenet"),
-                Row("I3D-NL", 0.0, "imagenet"),
-                Row("I3D-NL", 0.1, "imagenet"),
-                Row("I3D", 0.0, "imagenet", "2 x epochs"),
-                Row("I3D", 0.1, "imagenet", "BN statistics measured first"),
-                Row("I3D", 0.1, "imagenet", divided="as they come, pooled"),
-                Row("I3D", 0.1, "imagenet", "BN statistics measured first", "as they come, pooled"),
-                Row("I3D", 0.1, "imagenet", "2 x epochs", divided="as they come, pooled"),
-                Row("I3D", 0.2, "imagenet", divided="as they come, pooled"),
-                Row("I3D", 0.5, "imagenet", divided="as they come, pooled"),
-                Row("C2D", 0.1, "imagenet", divided="as they come, pooled"),
-                Row("I3D-NL", 0.1, "imagenet", divided="as they come, pooled"),
+_STUDIES = (
+    Study(
+        "ut_interaction",
+        "ut_interaction",
+        112,
+        (
+            Row("I3D", 0.0, "imagenet"),
+            Row("I3D", 0.1, "imagenet"),
+            Row("C2D", 0.0, "imagenet"),
+            Row("C2D", 0.1, "imagenet"),
+            Row("I3D", 0.2, "imagenet"),
+            Row("I3D", 0.5, "imagenet"),
+            Row("I3D-NL", 0.0, "imagenet"),
+            Row("I3D-NL", 0.1, "imagenet"),
+            Row("I3D", 0.0, "imagenet", "2 x epochs"),
+            Row("I3D", 0.1, "imagenet", "BN statistics measured first"),
+            Row("I3D", 0.1, "imagenet", divided="as they come, pooled"),
+            Row("I3D", 0.1, "imagenet", "BN statistics measured first", "as they come, pooled"),
+            Row("I3D", 0.1, "imagenet", "2 x epochs", divided="as they come, pooled"),
+            Row("I3D", 0.2, "imagenet", divided="as they come, pooled"),
+            Row("I3D", 0.5, "imagenet", divided="as they come, pooled"),
+            Row("C2D", 0.1, "imagenet", divided="as they come, pooled"),
+            Row("I3D-NL", 0.1, "imagenet", divided="as they come, pooled"),
+        ),
+        (*UT, "SOLVER.MAX_EPOCH=6"),
+    ),
+    Study(
+        "ut_interaction_folds",
+        "ut_interaction",
+        112,
+        (Row("I3D", 0.0, "imagenet"), Row("I3D", 0.1, "imagenet")),
+        (*UT, "SOLVER.MAX_EPOCH=6"),
+        parts="folds",
+    ),
+    Study(
+        "fine_tuning",
+        "ut_interaction",
+        112,
+        (
+            Row("I3D", 0.0, "imagenet"),
+            *(Row("I3D", 0.1, "imagenet", divided=way) for way in DIVIDED),
+            *(Row("I3D", 0.1, "imagenet", variant) for variant in list(VARIANTS)[1:]),
+            *(
+                Row("I3D", 0.0, "imagenet", variant)
+                for variant in VARIANTS
+                if CLIP in VARIANTS[variant]
             ),
-            (*UT, "SOLVER.MAX_EPOCH=6"),
         ),
-        Study(
-            "ut_interaction_folds",
-            "ut_interaction",
-            112,
-            (Row("I3D", 0.0, "imagenet"), Row("I3D", 0.1, "imagenet")),
-            (*UT, "SOLVER.MAX_EPOCH=6"),
-            parts="folds",
+        (*UT, "SOLVER.MAX_EPOCH=6"),
+        parts="held out",
+    ),
+    Study(
+        "hand_gesture",
+        "hand_gesture",
+        72,
+        (
+            Row("I3D", 0.0, "scratch"),
+            Row("I3D, pooled", 0.0, "scratch"),
+            Row("I3D", 0.1, "scratch"),
+            Row("I3D", 0.2, "scratch"),
+            Row("I3D", 0.5, "scratch"),
+            Row("C2D", 0.0, "scratch"),
+            Row("C2D, one frame", 0.0, "scratch"),
+            Row("SlowFast", 0.0, "scratch"),
+            Row("SlowFast", 0.1, "scratch"),
+            Row("I3D", 0.0, "imagenet"),
+            Row("I3D", 0.1, "imagenet"),
+            Row("I3D", 0.2, "imagenet"),
+            Row("I3D", 0.5, "imagenet"),
+            Row("C2D", 0.0, "imagenet"),
+            Row("SlowFast", 0.0, "imagenet"),
+            Row("SlowFast", 0.1, "imagenet"),
+            Row("I3D", 0.1, "imagenet", divided="pooled"),
+            Row("SlowFast", 0.1, "imagenet", divided="pooled"),
         ),
-        Study(
-            "fine_tuning",
-            "ut_interaction",
-            112,
-            (
-                Row("I3D", 0.0, "imagenet"),
-                *(Row("I3D", 0.1, "imagenet", divided=way) for way in DIVIDED),
-                *(Row("I3D", 0.1, "imagenet", variant) for variant in list(VARIANTS)[1:]),
-                *(
-                    Row("I3D", 0.0, "imagenet", variant)
-                    for variant in VARIANTS
-                    if CLIP in VARIANTS[variant]
-                ),
-            ),
-            (*UT, "SOLVER.MAX_EPOCH=6"),
-            parts="held out",
-        ),
-        Study(
-            "hand_gesture",
-            "hand_gesture",
-            72,
-            (
-                Row("I3D", 0.0, "scratch"),
-                Row("I3D, pooled", 0.0, "scratch"),
-                Row("I3D", 0.1, "scratch"),
-                Row("I3D", 0.2, "scratch"),
-                Row("I3D", 0.5, "scratch"),
-                Row("C2D", 0.0, "scratch"),
-                Row("C2D, one frame", 0.0, "scratch"),
-                Row("SlowFast", 0.0, "scratch"),
-                Row("SlowFast", 0.1, "scratch"),
-                Row("I3D", 0.0, "imagenet"),
-                Row("I3D", 0.1, "imagenet"),
-                Row("I3D", 0.2, "imagenet"),
-                Row("I3D", 0.5, "imagenet"),
-                Row("C2D", 0.0, "imagenet"),
-                Row("SlowFast", 0.0, "imagenet"),
-                Row("SlowFast", 0.1, "imagenet"),
-                Row("I3D", 0.1, "imagenet", divided="pooled"),
-                Row("SlowFast", 0.1, "imagenet", divided="pooled"),
-            ),
-            (*GESTURES, "SOLVER.WARMUP_EPOCHS=0", "SOLVER.MAX_EPOCH=4"),
-            SMALL,
-        ),
-    )
-}
+        (*GESTURES, "SOLVER.WARMUP_EPOCHS=0", "SOLVER.MAX_EPOCH=4"),
+        SMALL,
+    ),
+)
+STUDIES = {study.name: study for study in _STUDIES}

@@ -7,7 +7,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import is_dataclass
 from functools import cached_property
 from importlib import import_module
@@ -82,17 +82,16 @@ def page() -> str:
 def section(module: Any, names: Sequence[str]) -> str:
     things = [(name, getattr(module, name)) for name in names or module.__all__]
     documented = [(name, thing) for name, thing in things if callable(thing)]
-    same_doc = groupby(
-        documented, key=lambda pair: inspect.getdoc(pair[1])
-    )  # OctConv2d and OctConv3d are one entry
+    # OctConv2d and OctConv3d are one entry.
+    same_doc = groupby(documented, key=lambda pair: inspect.getdoc(pair[1]))
     entries = [entry(dict(group)) for _, group in same_doc]
-    constants = [
-        f"`{name}`: {', '.join(f'`{key}`' for key in thing)}\n"
-        for name, thing in things
-        if not callable(thing)
-    ]
+    constants = [constant(name, thing) for name, thing in things if not callable(thing)]
     summary = inspect.cleandoc(module.__doc__).split("\n\n")[0]
     return "\n".join([f"## {module.__name__}\n\n{summary}\n", *entries, *constants])
+
+
+def constant(name: str, keys: Iterable[str]) -> str:
+    return f"`{name}`: {', '.join(f'`{key}`' for key in keys)}\n"
 
 
 def entry(things: dict[str, Any]) -> str:

@@ -41,10 +41,12 @@ class Predictor:
         column = next((row[name] for name in ("path", "bytes") if row.get(name) is not None), None)
         if not isinstance(column, list | tuple | np.ndarray):
             return {**row, **self._predicted(row)}
-        rows = [{name: row[name][i] for name in row} for i in range(len(column))]
+        rows = (dict(zip(row, values, strict=True)) for values in zip(*row.values(), strict=True))
         found = [self._predicted(one) for one in rows]
-        results = {name: [one[name] for one in found] for name in ("names", "scores", "error")}
-        return {**row, **results}
+        results = dict(row)
+        for name in ("names", "scores", "error"):
+            results[name] = [one[name] for one in found]
+        return results
 
     def _predicted(self, row: Mapping[str, Any]) -> dict[str, Any]:
         video = row["bytes"] if row.get("bytes") is not None else row.get("path")

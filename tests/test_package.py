@@ -1,5 +1,6 @@
 """The package as others install and import it."""
 
+import ast
 import json
 import re
 import subprocess
@@ -82,6 +83,27 @@ def test_what_may_stand_in_one_place_only_stands_there(repo, what, only_in):
     }
 
     assert imports <= only_in
+
+
+COMPREHENSIONS = ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
+
+
+@pytest.mark.parametrize("folder", ["octvideo", "benchmarks", "tools", "docs"])
+def test_no_comprehension_holds_another(repo, folder):
+    nested = []
+    for path in sorted((repo / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            inside = sum(isinstance(part, COMPREHENSIONS) for part in ast.walk(node))
+            if isinstance(node, COMPREHENSIONS) and inside > 1:
+                nested.append(f"{path.relative_to(repo)}:{node.lineno}")
+
+    assert nested == []
+
+
+def test_no_file_of_the_package_is_longer_than_350_lines(repo):
+    lines = {path: text.count("\n") for path, text in _sources(repo).items()}
+
+    assert [f"{path}: {count}" for path, count in lines.items() if count > 350] == []
 
 
 def test_every_tool_says_how_it_is_used(repo):

@@ -1,5 +1,6 @@
 """Clips in memory: 16 frames of each video, small, decoded or made once."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,11 @@ def load_clips(source: Path | None, cache: Path) -> dict[str, Examples]:
             cache, **{f"{s}_{k}": v.numpy() for s, e in splits.items() for k, v in vars(e).items()}
         )
     arrays = np.load(cache, allow_pickle=False)
-    return {
-        s: Examples(*(torch.from_numpy(arrays[f"{s}_{k}"]) for k in ("inputs", "targets")))
-        for s in ("train", "test")
-    }
+    return {split: read_split(arrays, split) for split in ("train", "test")}
+
+
+def read_split(arrays: Mapping[str, np.ndarray], split: str) -> Examples:
+    return Examples(*(torch.from_numpy(arrays[f"{split}_{k}"]) for k in ("inputs", "targets")))
 
 
 def listed(folder: Path, split: str) -> Examples:

@@ -107,7 +107,8 @@ def check_int8(fast: nn.Module, model: nn.Module, held_out: Tensor) -> None:
 
     A class that led in fp32 by less than 5 % of the largest value was undecided, and may change.
     """
-    found, expected = (torch.cat([net(clip[None]) for clip in held_out]) for net in (fast, model))
+    found = torch.cat([fast(clip[None]) for clip in held_out])
+    expected = torch.cat([model(clip[None]) for clip in held_out])
     change = float(((found - expected).norm(dim=1) / expected.norm(dim=1)).mean())
     first, second = expected.topk(2, dim=1).values.unbind(1)
     decided = first - second > CLOSE * expected.abs().amax(1)

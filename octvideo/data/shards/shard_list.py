@@ -50,10 +50,10 @@ class ShardList(VideoList):
         self._text, self._text_ends = _joined(indexes, "paths")
         self._labels, self._label_ends = _joined(indexes, "labels")
         self._problems, self._problem_ends = _joined(indexes, "problems")
-        self._columns = {
-            name: torch.from_numpy(np.concatenate([index.columns.pop(name) for index in indexes]))
-            for name in NUMBERS
-        }
+        self._columns: dict[str, torch.Tensor] = {}
+        for name in NUMBERS:
+            column = np.concatenate([index.columns.pop(name) for index in indexes])
+            self._columns[name] = torch.from_numpy(column)
         self._num_frames = torch.zeros(len(self._columns["offset"]), dtype=torch.int32)
 
     @overload
