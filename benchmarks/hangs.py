@@ -1,4 +1,4 @@
-"""Run each test that joins a process group many times in one process, after a test of
+"""Run each test that joins a process group many times in one process, after a training with
 torch.compile, and train on two ranks many times; count the hangs.
 
     python benchmarks/hangs.py runs/hangs [--tests 300] [--trainings 50]
@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parent.parent
-LAYERS = "tests/layers/test_octconv_in_torch.py::"
+COMPILED = "tests/engine/training/test_train_options.py::test_a_compiled_octave_network_learns_as_the_plain_one_and_its_checkpoint_is_the_same"
 NETWORKS = "tests/models/test_video_in_torch.py::"
-TESTS = {
-    f"{LAYERS}test_distributed_data_parallel_gives_the_same_gradients": f"{LAYERS}test_compiles_without_a_graph_break",
-    f"{NETWORKS}test_one_process_in_ddp_has_the_gradients_of_the_model_itself": f"{NETWORKS}test_compiles_without_a_graph_break",
-    f"{NETWORKS}test_two_processes_have_the_gradients_of_one_with_both_halves": f"{NETWORKS}test_compiles_without_a_graph_break",
-}
+TESTS = (
+    "tests/layers/test_octconv_in_torch.py::test_distributed_data_parallel_gives_the_same_gradients",
+    f"{NETWORKS}test_one_process_in_ddp_has_the_gradients_of_the_model_itself",
+    f"{NETWORKS}test_two_processes_have_the_gradients_of_one_with_both_halves",
+)
 TRAINING = "tests/engine/test_distributed.py::test_two_ranks_resume_to_the_bit"
 
 
@@ -45,25 +45,24 @@ class Repeat:
                 file.write("passed\n")
 
 
-def repeat(test: str, first: str, count: int, log: Path, patience: float) -> int:
-    """Within a child process. `first` runs before."""
+def repeat(test: str, count: int, log: Path, patience: float) -> int:
+    """Within a child process."""
     options = ["-q", "-x", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-o"]
     options += [f"faulthandler_timeout={patience}", "-o", f"timeout={2 * patience}"]
-    tests = [test] if first == test else [first, test]
-    return int(pytest.main([*options, *tests], plugins=[Repeat(test, count, log)]))
+    return int(pytest.main([*options, COMPILED, test], plugins=[Repeat(test, count, log)]))
 
 
 def passes(log: Path) -> int:
     return len(log.read_text().splitlines()) if log.is_file() else 0
 
 
-def series(test: str, first: str, count: int, folder: Path, patience: float) -> tuple[int, int]:
+def series(test: str, count: int, folder: Path, patience: float) -> tuple[int, int]:
     """(passes, processes that hung or failed) of all starts so far."""
     log = folder / f"{test.rpartition('::')[2]}.txt"
     hangs = log.with_suffix(".hangs")
     while passes(log) < count:
         left = str(count - passes(log))
-        command = [sys.executable, __file__, str(folder), "--child", test, first, left, str(log)]
+        command = [sys.executable, __file__, str(folder), "--child", test, left, str(log)]
         environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [*command, "--patience", str(patience)], cwd=REPO, env=environment, check=False
@@ -85,18 +84,15 @@ def main() -> int:
     parser.add_argument("--tests", type=int, default=300, help="passes of each test")
     parser.add_argument("--trainings", type=int, default=50, help="passes of the training")
     parser.add_argument("--patience", type=float, default=300, help="seconds that one may take")
-    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        test, first, count, log = args.child
-        return repeat(test, first, int(count), Path(log), args.patience)
+        test, count, log = args.child
+        return repeat(test, int(count), Path(log), args.patience)
     folder = args.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    found = {
-        test: series(test, first, args.tests, folder, args.patience)
-        for test, first in TESTS.items()
-    }
-    found[TRAINING] = series(TRAINING, TRAINING, args.trainings, folder, args.patience)
+    found = {test: series(test, args.tests, folder, args.patience) for test in TESTS}
+    found[TRAINING] = series(TRAINING, args.trainings, folder, args.patience)
     for test, (passed, hung) in found.items():
         print(f"{passed} passes, {hung} hangs or failures: {test}")
     return int(any(hung for _, hung in found.values()))
