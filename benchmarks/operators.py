@@ -19,7 +19,7 @@ from octvideo.complexity import align
 from octvideo.deploy.benchmark import Case
 from octvideo.deploy.engines import openvino_times
 from octvideo.errors import exit_on_user_error
-from octvideo.models.registry import input_shape
+from octvideo.models.registry import input_shape_of
 
 ENGINES = ("eager", "torch", "openvino")
 Operations = dict[str, tuple[float, int]]  # seconds and calls
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=16, metavar="N", help="operations to print")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    shape = (3, *args.input) if args.input else input_shape(args.model)
+    shape = (3, *args.input) if args.input else input_shape_of(args.model)
     common = {"train": args.train, "engine": args.engine, "width_rule": args.width_rule}
     cases = [
         Case(

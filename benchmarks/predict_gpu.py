@@ -15,7 +15,7 @@ from octvideo.deploy.gpus import GPUS, Gpu, find_gpu
 from octvideo.deploy.operators import Operators, trace_operators
 from octvideo.deploy.roofline import FORMS, ITEMSIZE, Prediction, predict_operators
 from octvideo.errors import exit_on_user_error
-from octvideo.models.registry import input_shape
+from octvideo.models.registry import input_shape_of
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--layers", action="store_true", help="a table of layers for each form")
     args = parser.parse_args()
     gpu = chosen_gpu(args)
-    shape = (3, *args.input) if args.input else input_shape(args.model)
+    shape = (3, *args.input) if args.input else input_shape_of(args.model)
     traced: dict[float, Operators] = {}
     for alpha in args.alpha:
         model = create_model(args.model, alpha=alpha)

@@ -8,7 +8,7 @@ import torch
 
 from octvideo.complexity import Complexity, align, count
 from octvideo.models import create_model
-from octvideo.models.registry import MODELS, input_shape
+from octvideo.models.registry import MODELS, input_shape_of
 
 
 class ModelList(Mapping[str, Complexity]):
@@ -56,9 +56,9 @@ def list_models(pattern: str = "*") -> ModelList:
 @cache
 def _cost(name: str) -> Complexity:
     with torch.device("meta"):
-        return count(create_model(name), input_shape(name))
+        return count(create_model(name), input_shape_of(name))
 
 
 def _cells(name: str, cost: Complexity) -> tuple[str, ...]:
-    size = " x ".join(map(str, input_shape(name)))
+    size = " x ".join(map(str, input_shape_of(name)))
     return name, f"{cost.parameters / 1e6:.2f} M", f"{cost.macs / 1e9:.2f}", size

@@ -23,7 +23,7 @@ import torch
 from octvideo.complexity import align
 from octvideo.deploy.benchmark import ENGINES, Case, Measured, compare, compare_layers, verdict
 from octvideo.layers import WIDTH_RULES
-from octvideo.models.registry import input_shape
+from octvideo.models.registry import input_shape_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +91,7 @@ def table_row(m: Measured) -> tuple[str, ...]:
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    shape = (3, *args.input) if args.input else input_shape(args.model)
+    shape = (3, *args.input) if args.input else input_shape_of(args.model)
     cases = [
         Case(
             args.model,

@@ -33,7 +33,7 @@ from octvideo.complexity import count_twice, stage_table
 from octvideo.config import add_config_arguments, load_config
 from octvideo.errors import ConfigError
 from octvideo.layers import channels_last, compute_in_2d
-from octvideo.models.registry import input_shape
+from octvideo.models.registry import input_shape_of
 from octvideo.octavize import OctaveReport
 from octvideo.paper import TABLES, Result, format_results, results
 
@@ -77,7 +77,7 @@ def print_octavized(
     for name in names:
         torch.manual_seed(0)
         model = create_model(name).eval()
-        x = torch.rand(1, 3, *(size or input_shape(name)[1:]))
+        x = torch.rand(1, 3, *(size or input_shape_of(name)[1:]))
         octave = octavize(model, alpha, x, clips=x)
         seconds = fastest_seconds([model, compute_in_2d(channels_last(octave))], x)
         report = cast(OctaveReport, octave.octave_report)
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> None:
     elif args.model:
         with torch.device("meta"):
             model = create_model(args.model, alpha=args.alpha)
-        print_network(model, args.input or input_shape(args.model)[1:])
+        print_network(model, args.input or input_shape_of(args.model)[1:])
     elif args.cfg:
         cfg = load_config(args.cfg, args.settings)
         print_network(build_model(cfg), args.input or task_of(cfg).input_shape()[1:])

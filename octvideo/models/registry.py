@@ -109,7 +109,7 @@ def create_model(
     return rebuilt(model, octavize) if octavize else model
 
 
-def input_shape(name: str) -> tuple[int, ...]:
+def input_shape_of(name: str) -> tuple[int, ...]:
     """(3, T, H, W) or (3, H, W): what the model `name` takes in the paper. Raises ConfigError for
     no such model."""
     return family_of(full_name(name)).input_shape

@@ -15,7 +15,7 @@ from octvideo.config.defaults import Tree
 from octvideo.config.yaml_text import read_settings
 from octvideo.errors import ConfigError
 from octvideo.files import write_atomically
-from octvideo.models.registry import MODELS, family_of, full_name, input_shape
+from octvideo.models.registry import MODELS, family_of, full_name, input_shape_of
 from octvideo.runs.machine import SIZES, Machine
 from octvideo.runs.start import choose_start
 from octvideo.runs.videos import Videos, prepare_videos
@@ -125,7 +125,7 @@ class Recipe:
         if not start.is_trained and not self.model:
             model, small = SMALL_MODEL, SMALL
         logger.info("%s%s, %s", model, f", alpha {self.alpha:g}" if self.alpha else "", start.line)
-        frames = input_shape(model)[1]
+        frames = input_shape_of(model)[1]
         tree = merged(
             {"BN": {"USE_PRECISE_STATS": False}, "TRAIN": {"CHECKPOINT_MINUTES": 5.0}},
             view_settings("3x1" if self.probe else "10x3"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from octvideo.checkpoint import Checkpoint
 from octvideo.config.defaults import Tree
 from octvideo.download import cache_folder, is_offline, is_reachable
-from octvideo.models.registry import input_shape
+from octvideo.models.registry import input_shape_of
 from octvideo.weights.convert import TORCHVISION_MEAN, TORCHVISION_STD
 from octvideo.weights.pretrained import Pretrained, pretrained_networks, read_weights
 from octvideo.weights.start import is_image
@@ -68,7 +68,7 @@ def _candidates(model: str, alpha: float) -> list[Pretrained]:
     ]
     # Published in two layouts: the first row is the newer one. Longer clips were trained for longer
     # inputs.
-    frames = str(input_shape(model)[1])
+    frames = str(input_shape_of(model)[1])
     videos.sort(key=lambda entry: entry.num_frames != frames)
     depth = DEPTH.fullmatch(model)
     image = IMAGE_WEIGHTS.get(int(depth[1])) if depth else None

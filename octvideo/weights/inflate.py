@@ -15,7 +15,7 @@ from octvideo.models.slowfast import Pathway, SlowFast
 from octvideo.models.video_resnet import VideoResNet
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.inflation_report import InflationReport
-from octvideo.weights.source import Source, State, is_octave, misfit
+from octvideo.weights.source import SourceWeights, State, is_octave, misfit
 
 ImagePathway = VideoResNet | Pathway
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
@@ -70,7 +70,7 @@ def inflate(
     """
     pathway = image_pathway(model_3d)
     assumes = assumes or Assumptions()
-    source = Source(state_2d)
+    source = SourceWeights(state_2d)
     _check_kind(source, pathway)
     notes = assumes.check_model(pathway, is_octave(state_2d))
     report = InflationReport(notes=notes, is_video=source.is_video)
@@ -96,7 +96,7 @@ def inflate(
     return report
 
 
-def _check_kind(source: Source, pathway: ImagePathway) -> None:
+def _check_kind(source: SourceWeights, pathway: ImagePathway) -> None:
     if source.is_video and isinstance(pathway, Pathway):
         raise CheckpointError(
             "the weights of a vanilla SlowFast cannot be divided for an octave one; start it from"
@@ -129,7 +129,7 @@ def _readers_of_laterals(pathway: ImagePathway) -> dict[str, Channels]:
 
 
 def _fill_conv(
-    name: str, module: OctConv3d, lateral: Channels, source: Source, report: InflationReport
+    name: str, module: OctConv3d, lateral: Channels, source: SourceWeights, report: InflationReport
 ) -> dict[str, Tensor]:
     """lateral: the last of the input channels, which image networks do not have."""
     kernel_t, kernel = module.kernel_size[0], source.kernel(module)
@@ -230,7 +230,7 @@ def split_kernel(
 
 
 def _fill_norm(
-    name: str, module: OctBatchNorm3d, source: Source, eps: float | None
+    name: str, module: OctBatchNorm3d, source: SourceWeights, eps: float | None
 ) -> dict[str, Tensor]:
     channels, filled = module.channels, {}
     for tensor in NORM_TENSORS:
@@ -257,7 +257,7 @@ def fold_eps(state: dict[str, Tensor], name: str, eps: float | None, new_eps: fl
 
 
 def _fill_stem(
-    pathway: ImagePathway, source: Source, report: InflationReport, assumes: Assumptions
+    pathway: ImagePathway, source: SourceWeights, report: InflationReport, assumes: Assumptions
 ) -> dict[str, Tensor]:
     stem = pathway.stem
     out_channels, in_channels = stem.conv.weight.shape[:2]
@@ -278,7 +278,9 @@ def _fill_stem(
     return filled
 
 
-def _fill_head(pathway: ImagePathway, source: Source, report: InflationReport) -> dict[str, Tensor]:
+def _fill_head(
+    pathway: ImagePathway, source: SourceWeights, report: InflationReport
+) -> dict[str, Tensor]:
     weight, bias = source.get("head.fc.weight"), source.get("head.fc.bias")
     if isinstance(pathway, Pathway):
         report.fresh |= {

@@ -18,7 +18,7 @@ def is_octave(state: State) -> bool:
     return any(name.endswith(".l2h.weight") for name in state)
 
 
-class Source:
+class SourceWeights:
     """The image weights, and which of them have been asked for."""
 
     def __init__(self, state: State) -> None:

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from octvideo import create_model, list_models
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.layers import OctConv2d, OctConv3d, OctTensor
-from octvideo.models.registry import family_of, input_shape
+from octvideo.models.registry import family_of, input_shape_of
 
 TINY = {"num_classes": 5, "width_per_group": 16, "width_rule": "int"}
 NETWORKS = [
@@ -121,7 +121,7 @@ def test_folding_leaves_no_norm_right_behind_a_convolution(name):
     # Made on the CPU: on the meta device, initializing the weights takes ten times as long.
     folded = fold_batch_norm(narrow(name, alpha=0.25)).to("meta")
 
-    assert norms_that_read_a_convolution(folded, input_shape(name)) == []
+    assert norms_that_read_a_convolution(folded, input_shape_of(name)) == []
 
 
 def test_norms_right_behind_a_convolution_are_seen_before_they_are_folded():

@@ -15,7 +15,7 @@ from octvideo.complexity import count
 from octvideo.deploy.layer_times import layer_names
 from octvideo.deploy.operators import Style, trace_operators
 from octvideo.layers import lower
-from octvideo.models.registry import MODELS, input_shape
+from octvideo.models.registry import MODELS, input_shape_of
 
 CLIP = (3, 8, 64, 64)
 SMALL = {"width_per_group": 16, "num_classes": 5}
@@ -111,10 +111,10 @@ def test_flops_are_twice_the_multiply_adds_of_every_network(name):
         model = create_model(name, alpha=alpha)
     convolutions = ("convolution", "addmm")
 
-    operators = trace_operators(model, input_shape(name), batch=3).operators
+    operators = trace_operators(model, input_shape_of(name), batch=3).operators
 
     flops = sum(op.flops for op in operators if op.name in convolutions)
-    assert flops == 3 * 2 * count(model, input_shape(name)).macs
+    assert flops == 3 * 2 * count(model, input_shape_of(name)).macs
     assert [op.name for op in operators if op.style is Style.OTHER] == []
 
 

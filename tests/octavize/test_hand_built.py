@@ -106,9 +106,9 @@ def every_network() -> list[object]:
 
 @pytest.mark.parametrize("name", every_network())
 def test_alpha_zero_is_every_network_bit_for_bit(name):
-    from octvideo.models.registry import input_shape
+    from octvideo.models.registry import input_shape_of
 
-    _, *frames = input_shape(name)
+    _, *frames = input_shape_of(name)
     x = torch.rand(2, 3, *frames[:-2], 32, 32)
     model = randomise(create_model(name))
 

@@ -98,8 +98,8 @@ def find_events(
         for c in np.flatnonzero(mean >= np.where(_is_in(going, len(mean)), off, on)).tolist():
             event = going.setdefault(c, _Going(window.start, window.end, 0.0))
             event.end, event.peak = window.end, max(event.peak, float(mean[c]))
-            if not event.told and event.end - event.start >= min_seconds:
-                event.told = True
+            if not event.is_reported and event.end - event.start >= min_seconds:
+                event.is_reported = True
                 yield Event(window.class_names[c], event.start, None, event.peak)
         names = window.class_names
     if mean is not None:
@@ -111,7 +111,7 @@ class _Going:
     start: float
     end: float
     peak: float
-    told: bool = False
+    is_reported: bool = False
 
 
 def _is_in(going: dict[int, _Going], count: int) -> NDArray[np.bool_]:
@@ -123,5 +123,5 @@ def _is_in(going: dict[int, _Going], count: int) -> NDArray[np.bool_]:
 def _ended(going: dict[int, _Going], classes: list[int], names: Sequence[str]) -> Iterator[Event]:
     for c in classes:
         event = going.pop(c)
-        if event.told:
+        if event.is_reported:
             yield Event(names[c], event.start, event.end, event.peak)
