@@ -1,4 +1,4 @@
-"""Building blocks: octave convolutions and what stands beside them. Depends on torch only."""
+"""Octave convolutions and the layers that networks use beside them. Depends on torch only."""
 
 from octvideo.layers.conv3d_as_2d import (
     channels_last,

@@ -1,5 +1,5 @@
-"""What an octave layer takes: sizes as `nn.Conv3d` takes them, and features that fit; a mistake
-says what to pass."""
+"""The arguments of an octave layer, as `nn.Conv3d` takes them, and the features that fit it. An
+error says what to pass instead."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ Size = int | tuple[int, ...]
 
 
 def expand_size(size: Size, dims: int, layer: str) -> tuple[int, ...]:
-    """3 -> (3, 3, 3). Raises ConfigError for another number of entries than `dims`."""
+    """3 -> (3, 3, 3). Raises ConfigError for a sequence that has not `dims` entries."""
     expanded = (size,) * dims if isinstance(size, int) else tuple(size)
     if len(expanded) != dims:
         raise ConfigError(f"{layer} got the size {size}; give one int or {dims} of them")
@@ -21,7 +21,7 @@ def expand_size(size: Size, dims: int, layer: str) -> tuple[int, ...]:
 def expand_alpha(
     alpha: float | tuple[float, float] | None, layer: str
 ) -> tuple[float | None, float | None]:
-    """.25 -> (.25, .25): the share of low channels that comes in, and that goes out."""
+    """.25 -> (.25, .25): the octave ratio of the input and of the output."""
     if not isinstance(alpha, tuple | list):
         return alpha, alpha
     if len(alpha) != 2:
@@ -48,7 +48,7 @@ def expand_padding(
 
 
 def check_pair(x: OctTensor, channels: Channels, dims: int, layer: str) -> None:
-    """Raise ConfigError for a pair that a layer of these (high, low) channels cannot take."""
+    """Raise ConfigError for a pair that does not have the layer's (high, low) input channels."""
     high, low = x.high, x.low
     if not isinstance(high, Tensor) or torch.compiler.is_compiling():
         return

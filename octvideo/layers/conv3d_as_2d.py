@@ -83,10 +83,10 @@ class Conv3d(nn.Conv3d):
 
 
 class MaxPool3d(nn.MaxPool3d):
-    """`nn.MaxPool3d`, padded in space only, likewise: 1 x k x k in 2D, 2 x 1 x 1 as the larger of
-    two frames.
+    """`nn.MaxPool3d`, padded in space only, that computes 1 x k x k as a 2D pool and 2 x 1 x 1 as
+    the larger of two frames where `in_2d` says so.
 
-    (PyTorch's own takes longer in 3D, and as (2, 1) in 2D much longer: decision 003.)
+    PyTorch's pool is slower in 3D, and as a (2, 1) pool in 2D much slower (decision 003).
     """
 
     in_2d: In2D = False
@@ -112,10 +112,11 @@ class MaxPool3d(nn.MaxPool3d):
 
 
 class LargerOfTwo(torch.autograd.Function):
-    """Of frames 0 and 1, 2 and 3, ... the larger, value by value; where they are equal the first
-    has the gradient.
+    """The maximum of frames 0 and 1, of frames 2 and 3, ...; where both are equal, the first gets
+    the gradient.
 
-    Saves a byte per output. (The gradient of `torch.maximum` on slices fills and adds whole maps.)
+    Saves one byte per output for the backward pass. (The gradient of `torch.maximum` on slices
+    fills and adds whole maps.)
     """
 
     @staticmethod
@@ -140,7 +141,7 @@ class LargerOfTwo(torch.autograd.Function):
 
 
 def _pairs(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Frames 0, 2, ... and 1, 3, ...; a last one without a partner in neither."""
+    """Frames 0, 2, ... and frames 1, 3, ...; the last frame of an odd number is left out."""
     end = x.shape[2] // 2 * 2
     return x[:, :, 0:end:2], x[:, :, 1:end:2]
 
@@ -152,8 +153,8 @@ def has_triton() -> bool:
 
 
 def in_2d() -> bool:
-    """False while a graph is exported: other runtimes fuse plain 3D graphs, and lay memory out in
-    their own way."""
+    """False while a graph is exported: other runtimes fuse plain 3D graphs and choose their own
+    memory layout."""
     # Up to torch 2.11, torch.compile answers True to is_exporting, too.
     exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
     return not exporting or _exported_in_2d.get()
@@ -164,8 +165,8 @@ _exported_in_2d = ContextVar("exported_in_2d", default=False)
 
 @contextmanager
 def exported_in_2d() -> Iterator[None]:
-    """What is exported inside computes in 2D all the same, for runtimes whose 3D convolutions are
-    slow."""
+    """Graphs that are exported within this context compute in 2D, for runtimes with slow 3D
+    convolutions."""
     token = _exported_in_2d.set(True)
     try:
         yield
@@ -177,9 +178,8 @@ def compute_in_2d(model: nn.Module, on: In2D = "auto") -> nn.Module:
     """Let the 3D convolutions and max pools of `model` compute in 2D, or in 3D again; returns
     `model`.
 
-    on: True or False holds on every device, "auto" is True on those where a measurement found 2D to
-    be faster
-        (`FASTER_IN_2D`). A compiled network compiles again after a change.
+    on: True or False holds on every device; "auto" is True on devices where 2D was measured to be
+    faster (`FASTER_IN_2D`). A compiled network is compiled again after a change.
     """
     for module in model.modules():
         if isinstance(module, Conv3d | MaxPool3d):
@@ -188,12 +188,12 @@ def compute_in_2d(model: nn.Module, on: In2D = "auto") -> nn.Module:
 
 
 def stem_by_space_to_depth(model: nn.Module, on: BySpaceToDepth = "auto") -> nn.Module:
-    """Let the strided convolutions of few channels in `model`, its stem, compute by space to depth;
-    returns `model`.
+    """Let the strided convolutions of `model` that have few input channels (its stem) compute by
+    space to depth; returns `model`.
 
-    on: True or False holds everywhere, "auto" is True for the devices and dtypes where a
-    measurement found it to be
-        faster (`FASTER_BY_SPACE_TO_DEPTH`). Parameters and results stay, to rounding.
+    on: True or False holds everywhere; "auto" is True for the devices and dtypes where it was
+    measured to be faster (`FASTER_BY_SPACE_TO_DEPTH`). Parameters do not change, and results change
+    by rounding only.
     """
     for module in model.modules():
         if isinstance(module, Conv2d | Conv3d) and has_space_to_depth(module):
@@ -212,10 +212,10 @@ def _in_2d(choice: In2D, x: Tensor) -> bool:
 
 
 def channels_last(model: nn.Module, on: bool = True) -> nn.Module:
-    """Lay the kernels of `model` out channels-last, or contiguously again; returns `model`.
+    """Store the kernels of `model` channels-last, or contiguously again; returns `model`.
 
-    PyTorch's kernels follow the layout of what they get, so that this decides how a network
-    computes: on CPUs channels-last is the faster one by a third.
+    PyTorch's convolutions choose their algorithm by the memory format of their weights: on CPUs
+    channels-last is faster by a third.
     """
     for parameter in model.parameters():
         last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(parameter.dim())

@@ -1,6 +1,6 @@
 """Convolution, batch norm, residual and ReLU of a block in one pass, on GPUs with Triton.
 
-`fuse(model)` decides. A layer that the kernels do not cover computes as it always did.
+`fuse(model)` decides. A layer that the kernels do not cover computes without them.
 """
 
 from contextlib import suppress
@@ -28,9 +28,8 @@ def fuse(model: nn.Module, on: Fused = True) -> nn.Module:
     """Let the blocks of `model` compute in fused passes where the kernels cover them; returns
     `model`.
 
-    on: True wherever they do, "auto" where a measurement found that to be faster: octave layers
-    with
-        folded batch norms in 16 bits (docs/gpu.md). False takes it back.
+    on: True wherever the kernels cover a block; "auto" where that was measured to be faster: octave
+    layers with folded batch norms in 16 bits (docs/gpu.md). False switches fused passes off.
     """
     for module in model.modules():
         if hasattr(module, "fused"):
@@ -47,9 +46,10 @@ def fuse(model: nn.Module, on: Fused = True) -> nn.Module:
 def conv_norm_act(
     conv: Conv, norm: nn.Module, x: OctTensor, residual: OctTensor | None, relu: bool, choice: Fused
 ) -> OctTensor | None:
-    """relu(norm(conv(x)) + residual), or None where that is not wanted or not covered.
+    """relu(norm(conv(x)) + residual); None where fusing is switched off or the kernels do not cover
+    the block.
 
-    norm: an octave batch norm in training mode, or nn.Identity once it is folded.
+    norm: an octave batch norm in training mode, or nn.Identity after folding.
     """
     folded = isinstance(norm, nn.Identity)
     if not isinstance(conv, Conv):  # A merged layer computes in its own way.
@@ -102,8 +102,8 @@ def runs_on(device: torch.device) -> bool:
 
 
 def _is_plain(norm: Any) -> bool:
-    """Whether each group's norm is PyTorch's own, in training mode: none is frozen, or sees other
-    ranks' clips."""
+    """Whether the batch norm of each group is PyTorch's own, in training mode: neither frozen nor
+    synchronized over ranks."""
     return all(
         type(group) in (nn.BatchNorm2d, nn.BatchNorm3d)
         and group.training
@@ -115,7 +115,7 @@ def _is_plain(norm: Any) -> bool:
 
 
 def _differentiated(conv: Conv, x: OctTensor) -> bool:
-    """Whether a gradient may be asked for; the pass over a folded layer has none."""
+    """Whether autograd may need a gradient; the fused pass of a folded layer has none."""
     leaves = (x.high, x.low, conv.h2h.weight)
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in leaves)
 
@@ -226,7 +226,7 @@ def _cast_weights(model: nn.Module, args: Any) -> None:
 
 
 def _drop_casts(model: nn.Module, args: Any, output: Any) -> None:
-    """A copy is good for one forward pass: weights may change in ways that leave no trace."""
+    """Forget the copies after each forward pass: weights may change in ways that leave no trace."""
     for parameter in model.parameters():
         with suppress(KeyError):
             del _casts[parameter]
@@ -238,7 +238,7 @@ def as_cast(weight: Tensor | None) -> Tensor | None:
 
 
 def _cast(x: OctTensor) -> OctTensor:
-    """To the type that autocast computes in."""
+    """Cast to the dtype of autocast."""
     device = x.high.device.type
     if not torch.is_autocast_enabled(device):
         return x

@@ -1,5 +1,5 @@
-"""Fewer tensors: sums that upsample as they go; for the backward pass how a tensor came about
-instead of it."""
+"""Less memory: sums that upsample without an upsampled tensor, and tensors that the backward pass
+recomputes instead of saving."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ class AddUpsampled(torch.autograd.Function):
 
 
 def _sum_pool(x: Tensor) -> Tensor:
-    """Sums of 2 x 2 positions; of what there is of them at an odd edge."""
+    """Sums of 2 x 2 positions; at an odd edge, of the positions that exist."""
     if x.dim() == 5:
         return unfold_time(_sum_pool(fold_time(x)), x.shape[0])
     return F.avg_pool2d(x, 2, ceil_mode=True, divisor_override=1)
@@ -47,11 +47,11 @@ def _sum_pool(x: Tensor) -> Tensor:
 
 @contextmanager
 def recomputed(tensor: Tensor, compute: Callable[[], Tensor]) -> Iterator[None]:
-    """Within the block, operations on `tensor` save no copy of it: backward calls `compute` to have
-    it again.
+    """Within this context, operations on `tensor` save no copy of it; the backward pass calls
+    `compute` to get it again.
 
-    compute: gives `tensor` bit for bit, from tensors that are saved anyway. Views of `tensor` count
-    as it.
+    compute: returns the bits of `tensor`, from tensors that are saved anyway. Views of `tensor`
+    count as `tensor`.
     """
     storage = tensor.untyped_storage().data_ptr()
 

@@ -14,8 +14,8 @@ Instantiation = Literal["softmax", "dot_product"]
 
 
 class NonLocalHigh(nn.Module):
-    """A non-local block on the high group; the low group passes. On a plain feature it is the usual
-    block.
+    """A non-local block on the high group; the low group passes unchanged. On a plain feature it is
+    the usual block.
 
     Inner width C_high / 2; theta, phi, g, out are 1x1x1 with bias; phi and g see a max-pooled
     input, or with `pool_after` are max-pooled themselves (mmaction2); the output BN starts at gamma
@@ -59,7 +59,8 @@ class NonLocalHigh(nn.Module):
 class NonLocalCross(nn.Module):
     """The high group attends to the max-pooled low group: theta and out on X_H, phi and g on X_L.
 
-    The reading that meets the 28.9 GFLOPs printed for Oct-I3D + NL. Needs a low group.
+    This interpretation of the paper reproduces the 28.9 GFLOPs printed for Oct-I3D + NL. Needs a
+    low group.
     """
 
     norm_follows: ClassVar = {"norm": "out"}
@@ -118,7 +119,7 @@ class PoolWhatIsThere(nn.MaxPool3d):
 
 
 class PooledConv(nn.Conv3d):
-    """A 1x1x1 convolution, and a max pool of what it gives."""
+    """A 1x1x1 convolution, followed by a max pool."""
 
     def __init__(self, in_channels: int, out_channels: int, pool: tuple[int, int, int]) -> None:
         super().__init__(in_channels, out_channels, 1)

@@ -1,4 +1,4 @@
-"""A feature in two groups, and how many channels each of them gets."""
+"""A feature in two groups, and the number of channels of each."""
 
 import math
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def as_pair(feature: OctTensor | Tensor) -> OctTensor:
 
 
 class Channels(NamedTuple):
-    """How many channels the high and the low group have."""
+    """The number of channels of the high and of the low group."""
 
     high: int
     low: int = 0
@@ -94,8 +94,8 @@ WIDTH_RULES: dict[str, Callable[[int, float], Channels]] = {
 
 
 def as_channels(channels: int | Channels, alpha: float | None) -> Channels:
-    """An int split by `alpha` with low = int(alpha * C); Channels, or a (high, low) tuple, as they
-    are."""
+    """An int is split by `alpha` with low = int(alpha * C); Channels or a (high, low) tuple are
+    returned unchanged."""
     if isinstance(channels, int):
         return split_int(channels, check_alpha(alpha or 0))
     if alpha is not None:

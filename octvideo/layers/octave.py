@@ -176,13 +176,14 @@ class _OctConv(nn.Module):
 
     @property
     def fan_in(self) -> int:
-        """Inputs that one output sees, over both groups: what initialization should scale by."""
+        """Inputs that one output sees, over both groups: initialization should scale by this
+        number."""
         return self.in_channels.total // self.groups * math.prod(self.kernel_size)
 
     @property
     def fan_out(self) -> int:
-        """Outputs that one input reaches, over both groups; that of h2l alone would be far too
-        small."""
+        """Outputs that one input reaches, over both groups; the fan-out of h2l alone would be far
+        too small."""
         return self.out_channels.total * math.prod(self.kernel_size)
 
     def reset_parameters(self) -> None:
@@ -258,8 +259,8 @@ class OctConv3d(_OctConv):
 
 
 def save_memory(model: nn.Module, on: bool = True) -> nn.Module:
-    """Let every octave convolution of `model` pool again in the backward pass, or not; gradients
-    are the same bits."""
+    """Let every octave convolution of `model` pool again in the backward pass instead of saving the
+    pooled map, or not; gradients are equal bit for bit."""
     for module in model.modules():
         if isinstance(module, _OctConv):
             module.memory_saving = on

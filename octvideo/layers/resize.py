@@ -1,4 +1,4 @@
-"""How the groups of a pair reach each other's size: pooling down, nearest neighbors up."""
+"""Resize the groups of a pair to each other's size: average pooling down, nearest neighbors up."""
 
 import torch
 from torch import Tensor
@@ -22,8 +22,8 @@ def down(x: Tensor, factor: int) -> Tensor:
 
 
 def up_to(x: Tensor, like: Tensor) -> Tensor:
-    """Nearest upsampling of height and width by 2, cropped to the size of `like` (odd maps end in
-    half a pixel)."""
+    """Nearest upsampling of height and width by 2, cropped to the size of `like` (maps of odd size
+    end in half a pixel)."""
     if x.dim() == 5 and in_2d():
         return unfold_time(up_to(fold_time(x), like), x.shape[0])
     height, width = like.shape[-2:]

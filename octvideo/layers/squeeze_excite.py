@@ -1,5 +1,5 @@
-"""Squeeze-excite on an octave pair (Hu et al. 2018; how it meets the pair: the official OctConv
-networks)."""
+"""Squeeze-excite on an octave pair (Hu et al. 2018), applied to the pair as in the official OctConv
+networks."""
 
 import torch
 from torch import Tensor, nn

@@ -31,15 +31,15 @@ from octvideo.layers.squeeze_excite import SqueezeExcite
 
 @dataclass(frozen=True, slots=True)
 class BlockStyle:
-    """What all blocks of a network share.
+    """Options that all blocks of a network share.
 
     dims: 2 for images, 3 for clips.
     kind: "post" or "preact" (BN and ReLU after or before each convolution).
     downsample: how a spatial stride is taken ("stride": by the convolution, "pool": by an average
     pool before it).
-    stride_1x1: the stride sits at the first 1x1 (Caffe, video-nonlocal-net's sources) instead of
-    the 3x3.
-    stride_last: the stride sits at the last 1x1 (the official ResNet-152 v1e and v1f).
+    stride_1x1: the stride is in the first 1x1 (Caffe, video-nonlocal-net's sources) instead of the
+    3x3.
+    stride_last: the stride is in the last 1x1 (the official ResNet-152 v1e and v1f).
     basic: blocks of two 3x3 instead of bottlenecks.
     se: squeeze-excite at the end of the residual branch.
     """
@@ -94,7 +94,7 @@ class BlockStyle:
 
     @property
     def layer(self) -> "type[ConvNorm | NormConv]":
-        """What a block is made of."""
+        """The layer type that blocks consist of."""
         return NormConv if self.kind == "preact" else ConvNorm
 
     @property
@@ -226,9 +226,9 @@ class Bottleneck(nn.Module):
 
 class BasicBlock(nn.Module):
     """Two 3x3, the first with the stride, and a shortcut: ResNet-18, 34 and the small CIFAR
-    networks. Called alike.
+    networks. Its arguments are those of `Bottleneck`.
 
-    `mid_channels` is what the first gives to the second; in time the first has `kernel_t`.
+    `mid_channels` is the width between the two; the first has `kernel_t` in time.
     """
 
     may_be_recomputed = True
@@ -305,14 +305,15 @@ def make_stage(
 
 
 def concatenate(a: OctTensor, b: OctTensor) -> OctTensor:
-    """Channels of both, per group; a group that one of them lacks is the other's."""
+    """Concatenate the channels of two pairs, group by group; where one pair lacks a group, the
+    other's is returned."""
     low = [t for t in (a.low, b.low) if t is not None]
     return OctTensor(torch.cat([a.high, b.high], 1), torch.cat(low, 1) if low else None)
 
 
 def init_weights(model: nn.Module, *, zero_init_final_bn: bool, fc_init_std: float = 0.01) -> None:
-    """He initialization by the fan-out of the undivided kernel (all four paths alike), a small
-    classifier `head.fc`."""
+    """He initialization by the fan-out of the undivided kernel, for all four paths; a small
+    Gaussian for the classifier `head.fc`."""
     for name, module in model.named_modules():
         if isinstance(module, OctConv2d | OctConv3d):
             for path in module.paths.values():

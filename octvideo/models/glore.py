@@ -16,11 +16,11 @@ from octvideo.layers import Channels, OctBatchNorm2d, OctConv2d, OctTensor
 
 
 class GloRe(nn.Module):
-    """Positions are gathered into `num_states` / 2 nodes, related there, and given back to the
-    positions.
+    """Positions are projected to `num_states` / 2 nodes, related by a graph convolution, and
+    projected back.
 
-    The projections in take both groups to one map at the high resolution, the extension gives to
-    both. BN starts at gamma 0, so that the unit starts as the identity.
+    The input projections map both groups to one map at the high resolution; the extension gives to
+    both groups. BN starts at gamma 0, so that the unit starts as the identity.
     """
 
     norm_follows: ClassVar = {"bn": "extension"}

@@ -1,4 +1,4 @@
-"""What an image network can be asked for."""
+"""The options of image networks."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -162,8 +162,8 @@ ALL_BLOCKS = {**BLOCKS, 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 152: (3, 8, 36, 3), 
 
 
 def _row(depth: int = 0, input_shape: tuple[int, ...] = IMAGE, **fixed: Any) -> Family:
-    """depth: where the name has one; without it the options' own blocks stand, those of depth
-    50."""
+    """depth: that of the name; without it the row has the blocks of the options, which are those of
+    depth 50."""
     if depth in ALL_BLOCKS:
         fixed["blocks"] = ALL_BLOCKS[depth]
     return Family(ImageResNet, ImageResNetOptions, input_shape, fixed)

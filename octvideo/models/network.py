@@ -1,10 +1,10 @@
-"""What every network is: its base class, its head, a row of the table of networks, and what its
-parts declare.
+"""The base class of every network, its head, a row of the table of networks, and what modules
+declare.
 
-A module whose batch norms stand right behind convolutions declares `norm_follows`, {norm:
-convolution} by their names below it. A module that is worth computing twice instead of being
-remembered declares `may_be_recomputed = True`. So folding and recomputation need not know the parts
-of any family.
+A module whose batch norms directly follow convolutions declares `norm_follows`, {norm: convolution}
+by their names within it. A module whose activations should be recomputed rather than saved declares
+`may_be_recomputed = True`. So folding and activation checkpointing need not know the modules of any
+family.
 """
 
 from abc import ABC, abstractmethod
@@ -126,7 +126,7 @@ class Family:
     """A row of the table of networks.
 
     options: the dataclass whose fields `create_model` takes.
-    input_shape: what it is made for: (C, T, H, W) of a clip or (C, H, W) of an image.
+    input_shape: the usual input, (C, T, H, W) of a clip or (C, H, W) of an image.
     fixed: the options that the name itself decides; a caller may still override them.
     """
 
@@ -153,7 +153,7 @@ def norms_behind_convolutions(model: nn.Module) -> Iterator[tuple[nn.Module, str
 
 
 def recomputable_parts(model: nn.Module) -> list[nn.Module]:
-    """The outermost modules that may be computed again in the backward pass."""
+    """The outermost modules whose activations may be recomputed in the backward pass."""
     found: list[nn.Module] = []
     inside: set[nn.Module] = set()
     for module in model.modules():

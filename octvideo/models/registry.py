@@ -26,7 +26,7 @@ MODELS: dict[str, Family] = {
 
 def register(name: str, family: Family) -> None:
     """Add a network of your own, so that `create_model` and the settings know its name. Raises
-    ConfigError."""
+    ConfigError for a name that is taken."""
     if name in MODELS:
         raise ConfigError(f"there is a model {name!r} already; choose another name")
     MODELS[name] = family
@@ -110,13 +110,13 @@ def create_model(
 
 
 def input_shape_of(name: str) -> tuple[int, ...]:
-    """(3, T, H, W) or (3, H, W): what the model `name` takes in the paper. Raises ConfigError for
-    no such model."""
+    """(3, T, H, W) or (3, H, W): the input of the model `name` in the paper. Raises ConfigError for
+    an unknown name."""
     return family_of(full_name(name)).input_shape
 
 
 def family_of(name: str) -> Family:
-    """Raises ConfigError for a name that is not there."""
+    """The row of the table of networks. Raises ConfigError for an unknown name."""
     if name not in MODELS:
         raise ConfigError(f"there is no model {name!r}; {did_you_mean(name, MODELS)}")
     return MODELS[name]

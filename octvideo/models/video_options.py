@@ -1,4 +1,4 @@
-"""What a video network can be asked for, and which stages and widths that makes octave."""
+"""The options of video networks, and the octave stages and widths that follow from them."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -229,10 +229,10 @@ def norm_grad(
 
 
 def weight_grads(x: Pair, dz: Pair, conv: Kernels, dtype: torch.dtype) -> list[Tensor | None]:
-    """Of h2h, l2h, h2l, l2l: products of features and gradients that meet at one resolution.
+    """Gradients of h2h, l2h, h2l, l2l: products of features and gradients of one resolution.
 
-    At the low resolution all meet: one product of the joined maps, where not too much of it is
-    the pooled groups' own, else two.
+    At the low resolution one product of the joined maps gives all four, unless too much of it would
+    be between the two pooled groups; then two products do.
     """
     h2h = weight_grad(x.high, dz.high, conv.h2h, dtype)
     l2h = h2l = l2l = None

@@ -45,8 +45,8 @@ def dense(x: Tensor) -> Tensor:
 
 
 def row_of(x: Tensor) -> int | None:
-    """Elements from one position to the next, where `x` is a channels-last map or some channels of
-    one."""
+    """The number of elements between neighboring positions, if `x` is a channels-last map or some
+    channels of one; else None."""
     n, c, *inner = x.shape
     row, length = None, 1
     for size, stride in zip(
@@ -85,8 +85,8 @@ def empty_map(like: Tensor, channels: int, size: tuple[int, int] | None = None) 
 def empty_low(
     high: Tensor, pool_channels: int, low_channels: int
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Maps below `high` for its pooled channels and for a low group, side by side in one; None for
-    0."""
+    """Maps of the low resolution for the pooled channels of `high` and for a low group, adjacent
+    channels of one map; None for 0 channels."""
     if not pool_channels + low_channels:
         return None, None
     whole = empty_map(high, pool_channels + low_channels, Map.of(high).low)
@@ -95,7 +95,7 @@ def empty_low(
 
 
 def joined(pool: Tensor | None, low: Tensor | None) -> Tensor | None:
-    """The map that `pool` and `low` are parts of, side by side; either alone where the other is
+    """The map of which `pool` and `low` are adjacent channels; one of them alone where the other is
     None."""
     if pool is None or low is None:
         return low if pool is None else pool

@@ -70,7 +70,7 @@ def _tap_step(weight: Tensor) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Epilogue:
-    """What follows the products, in the same pass: + bias, + residual, ReLU, the 2 x 2 average."""
+    """Operations fused behind the products: + bias, + residual, ReLU, the 2 x 2 average."""
 
     bias: tuple[Tensor, Tensor | None] | None = None
     residual: tuple[Tensor, Tensor | None] | None = None
@@ -113,7 +113,8 @@ def oct_conv(
     adjoint: bool = False,
     tile: Tile | None = None,
 ) -> Output:
-    """An octave convolution of stride 1 that keeps the spatial size, and what follows it.
+    """An octave convolution of stride 1 that keeps the spatial size, and the operations fused
+    behind it.
 
     high (N, C_h, [T,] H, W), low (N, C_l, [T,] ceil(H/2), ceil(W/2)) or None: channels-last.
     pooled: the 2 x 2 averages of `high` (sums for the adjoint); needed by kernels wider than 1.

@@ -1,4 +1,4 @@
-"""Blocks of the octave kernels: which sizes there are, and which one a shape takes."""
+"""Tile sizes of the octave kernels, and the choice of one for a shape."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +12,8 @@ from octvideo.layers.triton import conv_kernel
 
 
 class Tile(NamedTuple):
-    """Low positions and high channels of a program, the input channels of a step, warps, stages."""
+    """Sizes of the block that a program computes: low positions, high channels, input channels per
+    step; warps and stages."""
 
     positions: int
     channels: int
@@ -41,8 +42,8 @@ _chosen: dict[tuple[Any, ...], Tile] = {}
 
 
 def blocks(channels: int) -> tuple[int, int, int]:
-    """Low positions with their four high ones, rows of a plain map, and channels of a pointwise
-    program."""
+    """Block sizes of a pointwise program: low positions (each with its four high ones), rows of a
+    plain map, channels."""
     if interpreted():
         return 64, 64, 64
     across = min(128, max(16, triton.next_power_of_2(channels)))
@@ -56,7 +57,8 @@ def choose(
     channels: int,
     exact: bool,
 ) -> Tile:
-    """The fastest tile for this shape, measured when it is first met, as cudnn.benchmark does."""
+    """The fastest tile for a shape, timed the first time that the shape occurs, as cudnn.benchmark
+    does."""
     if interpreted():
         return INTERPRETED
     if exact:
@@ -85,7 +87,8 @@ def programs(tile: Tile, positions: int, channels: int) -> int:
 def milliseconds(call: Callable[[], object], calls: int = 8) -> float | None:
     """Milliseconds of a call; None for a tile that does not fit the GPU.
 
-    As a graph: what a launch costs the host would hide the kernel's own time.
+    The call runs as a CUDA graph: otherwise the host's launch time would hide the kernel's own
+    time.
     """
     if not compiled(call):
         return None
