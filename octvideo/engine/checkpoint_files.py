@@ -25,12 +25,13 @@ NAME = re.compile(r"checkpoint_epoch_\d{5}(_batch_\d{6}|_sample_\d{8,})?\.pyth")
 
 
 def checkpoint_name(epoch: int, samples: int = 0) -> str:
-    """epoch: whole epochs done; samples: those of the next one's order that are done."""
+    """epoch: completed epochs; samples: completed samples of the next epoch."""
     return f"checkpoint_epoch_{epoch:05d}" + (f"_sample_{samples:08d}" if samples else "") + ".pyth"
 
 
 def read_whole(path: str) -> dict[str, Any] | None:
-    """What the file holds, every checksum right; None where not all of it can be read."""
+    """The content of a file whose checksums are all right; None for a file that is damaged or
+    incomplete."""
     try:
         with g_pathmgr.open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             if archive.testzip() is not None:
@@ -49,8 +50,8 @@ def list_checkpoints(folder: str) -> list[str]:
 
 
 def read_latest(folder: str) -> tuple[str, dict[str, Any]] | None:
-    """The newest whole checkpoint, and what it holds; a torn one is passed over with a warning.
-    None: there is none."""
+    """The newest checkpoint that is whole, and its content; a damaged one is skipped with a
+    warning. None: there is none."""
     for path in reversed(list_checkpoints(folder)):
         # Read once: torch may read damaged bytes the one time and not the other.
         if (content := read_whole(path)) is not None:
@@ -66,8 +67,8 @@ def find_latest(folder: str) -> str | None:
 
 
 def prune(folder: str, keep: int) -> None:
-    """Remove all but the newest `keep` (at least one) checkpoints, and what writes that were killed
-    left behind."""
+    """Remove all but the newest `keep` (at least one) checkpoints, and the partial files of killed
+    writes."""
     unfinished = [f"{folder}/{name}" for name in g_pathmgr.ls(folder) if is_unfinished(name)]
     for path in list_checkpoints(folder)[: -max(keep, 1)] + unfinished:
         g_pathmgr.rm(path)

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among its peers. `Processes()` is a single process on the CPU."""
+    """This rank, and collectives over all ranks. `Processes()` is a single process on the CPU."""
 
     rank: int = 0
     world_size: int = 1
@@ -38,7 +38,7 @@ class Processes:
 
     @property
     def alone(self) -> bool:
-        """True without a group; a group of one rank is spoken to as any other."""
+        """True without a process group; a group of one rank uses collectives as any other does."""
         return self.world_size == 1 and not dist.is_initialized()
 
     def barrier(self) -> None:
@@ -46,7 +46,7 @@ class Processes:
             dist.barrier()
 
     def any_of(self, *flags: bool) -> list[bool]:
-        """Per flag: is it raised on any rank?"""
+        """For each flag, whether it is True on any rank."""
         raised = torch.tensor(flags, dtype=torch.int32)
         if not self.alone:
             dist.all_reduce(raised, dist.ReduceOp.MAX)
@@ -67,8 +67,8 @@ class Processes:
         return values  # type: ignore[return-value]
 
     def agree(self, facts: Mapping[str, object]) -> None:
-        """Raise OctvideoError on every rank where one has other facts than rank 0: which, and what
-        differs."""
+        """Raise OctvideoError on every rank if the facts of some rank differ from those of rank 0;
+        the message says which and how."""
         first, *others = self.gather(dict(facts))
         for rank, own in enumerate(others, start=1):
             differing = [key for key in {**first, **own} if first.get(key) != own.get(key)]
@@ -101,8 +101,8 @@ class Processes:
                     buffer /= self.world_size
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model with gradients averaged over ranks; itself for one process or without trainable
-        parameters."""
+        """The model in DistributedDataParallel; the model itself for one process or without
+        trainable parameters."""
         if self.alone or not any(p.requires_grad for p in model.parameters()):
             return model
         for parameter in (p for p in model.parameters() if p.requires_grad):
@@ -113,7 +113,7 @@ class Processes:
 
 
 def this_process(device: str = "auto") -> Processes:
-    """Its place among those that torchrun started, or alone. device: auto, cpu or cuda."""
+    """The rank of this process under torchrun, or a single process. device: auto, cpu or cuda."""
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     place = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
@@ -143,10 +143,10 @@ def from_launcher(name: str) -> str:
 
 
 def _described_as(stride: tuple[int, ...], gradient: Tensor) -> Tensor:
-    """The gradient with its parameter's strides, where only axes of size 1 tell them apart.
+    """The gradient with its parameter's strides, where the two differ in axes of size 1 only.
 
-    A 1x1 kernel has several descriptions of one layout; torch's reducer warns of them as if they
-    were several layouts.
+    The memory layout of a 1x1 kernel can be described by several strides; torch's reducer warns of
+    them as if they were different layouts.
     """
     wide = [axis for axis, size in enumerate(gradient.shape) if size > 1]
     if any(gradient.stride(axis) != stride[axis] for axis in wide):
@@ -169,11 +169,11 @@ class _Total(torch.autograd.Function):
 
 
 def total_with_gradient(values: Tensor) -> Tensor:
-    """Sum over ranks; backward sums the gradients of all ranks in turn."""
+    """Sum over ranks; the backward pass sums the gradients over ranks."""
     return _Total.apply(values) if dist.is_initialized() else values  # type: ignore[no-untyped-call]
 
 
 def without_sync(network: nn.Module) -> AbstractContextManager[None]:
-    """Inside, backward leaves gradients local: for all but the last part of an accumulated
-    batch."""
+    """A context in which the backward pass leaves gradients local: for all but the last batch of an
+    accumulated one."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()

@@ -17,7 +17,7 @@ PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Linear:
-    """weight (C, D) and bias (C,) for features as they come. penalty: the one that was best in
+    """weight (C, D) and bias (C,) for features that are not standardized. penalty: the best one in
     validation."""
 
     weight: Array
@@ -38,11 +38,11 @@ class Linear:
 def fit_linear(
     features: Array, labels: Labels, val_features: Array, val_labels: Labels, *, num_classes: int
 ) -> Linear:
-    """Weights of the penalty, of `PENALTIES`, with the lowest validation loss; by L-BFGS in
-    float64, without chance.
+    """The weights with the lowest validation loss over all `PENALTIES`; by L-BFGS in float64,
+    deterministic.
 
-    features: (N, D), labels: (N,). Every dimension is standardized, which becomes a part of weight
-    and bias.
+    features: (N, D), labels: (N,). Every dimension is standardized; the scaling becomes a part of
+    weight and bias.
     """
     mean, std = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64) + 1e-6
     x, y = _standardized(features, mean, std), torch.from_numpy(labels)

@@ -1,4 +1,4 @@
-"""The process group of a run: ranks meet, hear of each other while they compute, and leave."""
+"""The process group of a run: ranks connect, notice lost ranks, and leave without a hang."""
 
 import faulthandler
 import gc
@@ -27,12 +27,12 @@ CONNECT_SECONDS = 10.0
 
 
 def _join(procs: Processes, liveness: Liveness, timeout: timedelta) -> None:
-    """Meet the others and make a group with them; from the moment when they have met, each hears of
-    each.
+    """Connect all ranks and create their process group; from then on `liveness` notices a lost
+    rank.
 
     torchrun keeps one store over its restarts, so a new process may find the address of a dead one
     there (pytorch issue 135712). The number of the restart does not tell them apart: each machine
-    counts its own. So the ranks agree upon a name for this start.
+    counts its own. So the ranks agree on a name for this start.
     """
     rank, size = procs.rank, procs.world_size
     host, port = from_launcher("MASTER_ADDR"), int(from_launcher("MASTER_PORT"))
@@ -72,11 +72,12 @@ def backend_of(device: torch.device) -> str:
 
 
 def name_start(store: Any, rank: int, world_size: int, met: set[int]) -> str:
-    """A name that the ranks of this start of a run agree upon, in a store with the leavings of
-    those before.
+    """A name that the ranks of this start of a run agree on, in a store that still holds the keys
+    of earlier starts.
 
-    Every rank calls under a name of its own; rank 0 answers each call it finds, also those of the
-    dead, until all that are alive have heard it. met: is filled with them.
+    Every rank writes a key with a name of its own; rank 0 answers each key it finds, also those of
+    dead ranks, until all living ranks have read their answer. met: is filled with the ranks that
+    have.
     """
     own = uuid4().hex
     if rank:
@@ -103,10 +104,10 @@ def processes(
     silence_seconds: float = 120,
     trouble: Callable[[], str] = lambda: "",
 ) -> Iterator[Processes]:
-    """Join the processes of this run, and leave the group at the end.
+    """Join the processes of this run, and leave the process group at the end.
 
-    silence_seconds: after which a rank that is not heard of ends the others (`liveness`). trouble:
-    why this rank keeps the others waiting without end, "" while it does not; asked by a thread.
+    silence_seconds: a rank that has not counted up for so long ends the others (`liveness`).
+    trouble: why this rank can never go on, "" while it can; a thread calls it.
     """
     procs = this_process(device)
     if procs.world_size == 1:
@@ -145,32 +146,32 @@ def processes(
 
 
 def _let_the_line_come_first() -> None:
-    """This process is ending, and will say why: the launcher's SIGTERM, sent where another rank
-    ended, is late."""
+    """Ignore signals while this process ends and prints why: when another rank fails, the launcher
+    sends SIGTERM to all."""
     if threading.current_thread() is threading.main_thread():
         for number in DEADLY:
             signal.signal(number, lambda *_: None)  # not SIG_IGN, which children would inherit
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
-    """Is it gloo's or nccl's word for a rank that has gone?"""
+    """Whether gloo or nccl reports a rank that has gone."""
     lost = ("connection closed", "connection reset", "broken pipe", "timed out", "nccl", "gloo")
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in lost)
 
 
 def _short(error: RuntimeError) -> str:
-    """Gloo's own sentence, without its source line and its advice."""
+    """Gloo's message without its source line and its advice."""
     first = str(error).splitlines()[0]
     found = re.search(r"(connection|broken pipe|timed out)[^.]*", first, re.IGNORECASE)
     return found.group() if found else first[:100]
 
 
 def _leave_group(error: BaseException | None) -> None:
-    """Drop what holds the group, then the group.
+    """Drop all references to the process group, then destroy it.
 
-    A DistributedDataParallel that is freed later holds the last reference: the group's destructor
-    would then wait for a thread that waits for the GIL. A C thread that needs no GIL ends a process
-    that hangs here all the same.
+    A DistributedDataParallel that is freed later would hold the last reference: the group's
+    destructor would then wait for a thread that waits for the GIL. faulthandler's thread needs no
+    GIL, and ends a process that hangs here nevertheless.
     """
     _forget_locals(error)
     gc.collect()
@@ -181,7 +182,8 @@ def _leave_group(error: BaseException | None) -> None:
 
 
 def _forget_locals(error: BaseException | None) -> None:
-    """Empty the finished frames that an error and its causes hold; what is printed of it stays."""
+    """Clear the locals of finished frames that an error and its causes hold; its traceback prints
+    unchanged."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""How many CPU threads torch may use. More threads than cores cost a factor of 6 in OpenMP's
+"""The number of CPU threads of torch. More threads than cores cost a factor of 6 in OpenMP's
 waiting loops."""
 
 import logging
@@ -12,7 +12,7 @@ logger = logging.getLogger("octvideo")
 
 
 def available_cores() -> int:
-    """Cores this process may run on: the affinity mask, not what the machine has."""
+    """The number of cores in this process's affinity mask, not that of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -46,7 +46,8 @@ def set_threads(num_workers: int, local_world_size: int = 1) -> int:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Inside, torch uses this many threads for one operation; the number belongs to the process."""
+    """A context in which torch uses this many threads for one operation, in all threads of the
+    process."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,4 +1,4 @@
-"""A trained network with all that it needs to name what happens in a video.
+"""A trained network with everything needed to classify a video.
 
 recognizer = octvideo.load("runs/demo/checkpoints/best.pyth")
 recognizer.predict("video.mp4")

@@ -1,4 +1,5 @@
-"""The network inside a recognizer: how it is named, made faster, and watched."""
+"""The network inside a recognizer: its description, its optimization, and the check of its
+outputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from octvideo.models.network import HeadAct
 
 
 def described(recognizer: Any) -> str:
-    """One line: the network, its classes, its clips and where it computes."""
+    """One line: the network, its classes, its clips and its device."""
     options: Any = getattr(recognizer.model, "config", {})
     network = options.get("name", type(recognizer.model).__name__)
     alpha = f", alpha {alpha:g}" if (alpha := options.get("alpha")) else ""
@@ -37,7 +38,8 @@ def optimized(
     precision: str,
     calibration: Sequence[Tensor],
 ) -> nn.Module:
-    """Probabilities of the network, made faster; raises what `octvideo.deploy.optimize` does."""
+    """The optimized network, which returns probabilities; raises the errors of
+    `octvideo.deploy.optimize`."""
     if isinstance(model, ExportedNetwork):
         raise ConfigError(
             f"{model.path}: another runtime computes it already; optimize the checkpoint that it"

@@ -1,4 +1,4 @@
-"""What names a video, however it comes."""
+"""Classify videos from any kind of source."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,8 +60,8 @@ class Recognizer:
     ) -> None:
         """multi_label: a video may have several classes, each with a probability of its own.
 
-        head_act: what makes probabilities of logits; by default a softmax, with multi_label a
-        sigmoid.
+        head_act: the function from logits to probabilities; by default a softmax, with multi_label
+        a sigmoid.
         """
         self.model: Any = model.to(device).eval()
         self.head_act: HeadAct = head_act or ("sigmoid" if multi_label else "softmax")
@@ -80,13 +80,13 @@ class Recognizer:
     def optimize(
         self, *, engine: str = "auto", precision: str = "fp32", calibration: Sequence[Source] = ()
     ) -> "Recognizer":
-        """Score faster from now on, the same to 1e-4 (`octvideo.deploy.engines`); takes up to a
-        minute. Returns self.
+        """Optimize the network for inference (`octvideo.deploy.engines`); takes up to a minute, and
+        scores change by at most 1e-4. Returns self.
 
-        precision: with OpenVINO also "bf16", "int8" or "auto" (bf16 where the CPU has it).
-        calibration: of int8, videos like those to come, by turns one to set its ranges and one, new
-        to the network, to check it. Raises ConfigError for what is not there, OctvideoError for
-        int8 that fails its check.
+        precision: with OpenVINO also "bf16", "int8" or "auto" (bf16 if the CPU has it).
+        calibration: for int8, videos like those to come: every other one sets the ranges, and the
+        rest check the result. Raises ConfigError for an engine or a precision that is not available
+        here, OctvideoError for int8 that fails its check.
         """
         clips = [self.clip(video)[1] for video in calibration]
         example = torch.rand(VIEWS_PER_PASS, *self._clip_shape()).to(self.device)
@@ -97,8 +97,8 @@ class Recognizer:
         """Write an .onnx, .xml or .pt2, with a .json, that `octvideo.load` reads; returns the
         relative difference.
 
-        What is optimized with OpenVINO is written to an .xml as it is. lowered: an .onnx in 2D
-        convolutions (TensorRT).
+        A network that OpenVINO optimized is written to an .xml in that form. lowered: an .onnx with
+        2D convolutions (for TensorRT).
         """
         how = tuple(self.class_names), self.preprocessing, self.multi_label, self.head_act
         facts = Sidecar(self._clip_shape(), "logits", *how)
@@ -124,7 +124,7 @@ class Recognizer:
         """The top_k classes, most probable first. views: clips x crops ("1x1" is 30 times as fast
         as "10x3").
 
-        Of a list of videos, a list of such lists. Raises DecodeError for a file that cannot be
+        For a list of videos, a list of such lists. Raises DecodeError for a file that cannot be
         read, ConfigError for other input of the wrong form.
         """
         if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
@@ -167,12 +167,12 @@ class Recognizer:
         stride_seconds: float | None = None,
         times: Sequence[float] = (),
     ) -> NDArray[np.float32] | WindowFeatures:
-        """What the classifier sees, pooled over time and space: (2048,) for a ResNet-50; the mean
-        over the views.
+        """The input of the classifier, pooled over time and space: (2048,) for a ResNet-50; the
+        mean over the views.
 
-        Of a list of N videos, (N, 2048). With window_seconds, of each window of one video, cut as
-        `timeline` does it; `WindowFeatures` has the rules at the edges. The video then streams:
-        memory grows by a few numbers a frame.
+        For a list of N videos, (N, 2048). With window_seconds, the features of each window of one
+        video, as `timeline` cuts it; `WindowFeatures` has the rules at the edges. The video then
+        streams: memory grows by a few numbers a frame.
         """
         if window_seconds is None:
             if stride_seconds is not None:
@@ -193,13 +193,12 @@ class Recognizer:
         fps: float | None = None,
         live: LiveOptions = LiveOptions(),  # noqa: B008
     ) -> Iterator[Window]:
-        """Windows as soon as their frames have come; `find_events` makes events of them.
+        """Windows as soon as their frames have arrived; `find_events` makes events of them.
 
         source: rtsp://, http://, https://, udp://, a camera ("/dev/video0", 0), a video, or frames
-        as they come (at
-            `fps`). What goes on may stall and break off: it is connected again, and the next window
-            begins there.
-        Seconds are the source's, from its first frame. Raises ConfigError, and DecodeError as
+        as they come (at `fps`). A live source may stall or break off: it is opened again, and the
+        next window begins there.
+        Seconds count from the first frame of the source. Raises ConfigError, and DecodeError as
         `LiveOptions` says.
         """
         return stream_windows(self, source, window_seconds, stride_seconds, fps, live)
@@ -218,26 +217,25 @@ class Recognizer:
         timeout_seconds: float = 60.0,
         progress: Progress = lambda done, total: None,
     ) -> Iterator[NamedVideo]:
-        """Name many videos, which `workers` processes decode (one per core); a pass holds `batch`
-        views of any of them.
+        """Classify many videos, which `workers` processes decode (one per core); a batch holds
+        `batch` views of any of them.
 
-        paths: files, or lines of a list (`VideoEntry`), each once. Videos come in this order as
-        they are done; one that
-            cannot be read, or hangs the decoder for timeout_seconds, or crashes it, says so in
-            `problem`.
+        paths: files, or lines of a list (`VideoEntry`), each once. Results come in this order; a
+        video that cannot be read, hangs the decoder for timeout_seconds, or crashes it has a
+        `problem`.
         output: a .csv or .jsonl that grows by a row per video, or a .parquet (needs pyarrow) at the
         end.
-        features: True, or an .npz or .parquet that takes them, from the same passes.
-        resume: keep the rows that the files hold and compute the others, whenever the run before
-        was stopped or killed.
+        features: True, or an .npz or .parquet for them; they come from the forward passes of the
+        predictions.
+        resume: keep the rows in these files and compute the others, even after a run that was
+        killed.
         progress: is called with (videos done, all videos).
 
-        Scores are those of `scores` to 1e-5: passes of another size round differently. Until the
+        Scores equal those of `scores` to 1e-5: batches of another size round differently. Until the
         last video has come, torch runs several passes at a time on a CPU, each on fewer threads. A
         script calls this below `if __name__ == "__main__":`, as it does a DataLoader with workers.
 
-        Raises ConfigError for wrong arguments, DataError for files that other weights or views
-        began.
+        Raises ConfigError for wrong arguments, DataError for files of other weights or views.
         """
         how = How(views, top_k, bool(features), workers, batch, timeout_seconds)
         features_path = None if isinstance(features, bool) else Path(features)
@@ -245,7 +243,7 @@ class Recognizer:
         return run_many(self, paths, how, files, progress)
 
     def fingerprint(self) -> str:
-        """16 hex digits of the weights and of what is done with a video before and behind them."""
+        """16 hex digits of the weights, the preprocessing and the classes."""
         # fp32 is not named: files that were begun before there was a choice continue.
         lower = {getattr(self._score, "precision", "fp32")} - {"fp32"}
         facts = [self.class_names, self.preprocessing, self.head_act, *lower]
@@ -253,8 +251,8 @@ class Recognizer:
 
     @torch.inference_mode()
     def outputs(self, views: Tensor, *, scores: bool, features: bool) -> NDArray[np.float32]:
-        """uint8 (N, 3, T, H, W) -> probabilities (N, classes), features (N, channels), or one
-        beside the other."""
+        """uint8 (N, 3, T, H, W) -> probabilities (N, classes), features (N, channels), or both
+        concatenated."""
         inputs = self._input.normalized(views)
         found = [self._score(inputs)] if scores else []
         if features:
@@ -272,10 +270,10 @@ class Recognizer:
     ) -> Timeline:
         """Probabilities in windows of `window_seconds`, one every `stride_seconds`; center crop.
 
-        The video streams: memory grows by a few numbers a frame. One shorter than a window gives
-        one window. Windows hold equally many frames; they start and end when these are shown, which
-        in a file of varying rate makes some of them shorter. times: those seconds, for frames that
-        come without a file (else 1 / fps apart).
+        The video streams: memory grows by a few numbers a frame. A video shorter than a window
+        gives one window. All windows have equally many frames; they start and end when these are
+        shown, so that in a file of varying rate some of them are shorter. times: the seconds of
+        frames that come without a file (else 1 / fps apart).
         """
         if is_several(video):
             raise ConfigError("a timeline is of one video; call it for each of the list")
@@ -325,8 +323,8 @@ class Recognizer:
         return starts, np.concatenate(found)
 
     def clip(self, video: Source, *, fps: float | None = None) -> tuple[Frames, Tensor]:
-        """The middle clip's center crop as people and as the network see it: uint8 (T, H, W, 3),
-        (1, 3, T, H, W)."""
+        """The center crop of the middle clip as uint8 (T, H, W, 3), and as the network's input (1,
+        3, T, H, W)."""
         spec = self.view_spec("1x1")
         frames, clips = self._input.read(video, spec, fps)
         view = next(view_batches(frames, clips, spec, 1))

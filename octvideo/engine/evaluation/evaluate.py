@@ -26,7 +26,8 @@ ALONE = Processes()
 
 
 class Videos(Protocol):
-    """What an evaluation sees of a list; `octvideo.data.clips.views.VideoViews` is one."""
+    """The interface of a list of videos for evaluation; `octvideo.data.clips.views.VideoViews`
+    implements it."""
 
     spec: ViewSpec
     paths: Sequence[str]
@@ -34,7 +35,7 @@ class Videos(Protocol):
     multi_label: bool
 
     def read(self, indices: Sequence[int]) -> Iterable[DecodedVideo]:
-        """These videos, decoded, each once, in any order."""
+        """Decode these videos, each once, in any order."""
 
 
 def evaluate(
@@ -92,8 +93,8 @@ def evaluate(
 
 
 def default_view_chunk(spec: ViewSpec) -> int:
-    """Views per forward pass: about as many pixels as 10 views of 8 x 256 x 256 have. A function of
-    the views alone."""
+    """Views per forward pass: about as many pixels as 10 views of 8 x 256 x 256. Depends on the
+    view size only."""
     budget = 10 * 8 * 256 * 256
     return min(max(budget // (spec.rule.num_frames * spec.crop_size**2), 1), spec.num_views)
 
@@ -108,10 +109,10 @@ def score_videos(
     device: torch.device,
     view_chunk: int,
 ) -> list[Scores]:
-    """(views, C) probabilities of each video. Only uint8 frames travel to the device; the views are
-    cut there.
+    """(views, C) probabilities of each video. uint8 frames are copied to the device once, and views
+    are cut there.
 
-    Several videos are of one view each, and share a forward pass.
+    Several videos have one view each, and share a forward pass.
     """
     if not videos:
         return []
@@ -146,8 +147,8 @@ def combine(scores: Scores, ensemble: str) -> Scores:
 def _each_once(
     parts: Iterable[dict[int, Scores | str]], num_videos: int
 ) -> dict[int, Scores | str]:
-    """Merge what the ranks found; a video missing or seen twice is a bug that no number may
-    hide."""
+    """Merge the results of all ranks. A missing video, or one that was scored twice, is a bug that
+    raises."""
     found: dict[int, Scores | str] = {}
     for part in parts:
         if twice := found.keys() & part.keys():

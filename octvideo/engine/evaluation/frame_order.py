@@ -1,5 +1,5 @@
-"""Does time matter? The same clips with their frames in order, shuffled, reversed, and one frame
-repeated."""
+"""Does time matter? Clips are scored with their frames in order, shuffled, reversed, and with one
+frame repeated."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -40,7 +40,7 @@ ORDERS: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 
 def in_all_orders(video: DecodedVideo) -> DecodedVideo:
-    """A clip of each order is a view of the video."""
+    """Give each video one view per frame order."""
     clips = [order(video.clips, video.index) for order in ORDERS.values()]
     return replace(video, clips=torch.cat(clips))
 
@@ -52,11 +52,8 @@ def named_by_order(
     prepare: Callable[[Tensor], Tensor],
     processes: Processes = ALONE,
 ) -> dict[str, Bools]:
-    """Order -> (N,) whether each video was named right, over a single view; an unread video never
-    is.
-
-    videos: with one clip and one crop each.
-    """
+    """Order -> (N,) whether each video was classified correctly, by a single view; False for an
+    unreadable video."""
     spec = replace(videos.spec, num_clips=len(ORDERS))
     mine = range(processes.rank, len(videos.paths), processes.world_size)
     own: dict[int, list[bool]] = {}
@@ -100,7 +97,7 @@ def summarize_orders(right: Mapping[str, Bools]) -> dict[str, Any]:
 
 
 def _verdict(summary: Mapping[str, Any]) -> str:
-    """What the numbers say, in a sentence."""
+    """A sentence that interprets the numbers."""
     still, orders = summary["one frame repeated"], (summary["shuffled"], summary["reversed"])
     if any(_loses(found) for found in orders):
         return "Time matters: the network needs the frames in their order."
@@ -122,7 +119,7 @@ def _loses(found: Mapping[str, Any]) -> bool:
 
 
 def _keeps(found: Mapping[str, Any]) -> bool:
-    """At most NO_MATTER points can be lost."""
+    """Whether at most NO_MATTER points can be lost."""
     return bool(found["lost_interval"][1] < NO_MATTER)
 
 

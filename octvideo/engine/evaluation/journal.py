@@ -1,5 +1,4 @@
-"""Work already done, on disk as it is done, so that a killed evaluation continues where it
-stopped."""
+"""Scores on disk as they are computed, so that a killed evaluation resumes where it stopped."""
 
 import base64
 import hashlib
@@ -27,10 +26,10 @@ def fingerprint(**parts: object) -> str:
 
 
 def stamp_of(path: str) -> str:
-    """Size and time of change of a video, or of every frame of a folder: other bytes have another
-    stamp.
+    """Size and modification time of a video, or of every frame of a folder, to notice a replaced
+    file.
 
-    "" for what is not there, or is kept by a handler, where nothing is known.
+    "" for a path that does not exist or that a path handler opens, whose times are unknown.
     """
     try:
         status = Path(path).stat()
@@ -44,14 +43,12 @@ def stamp_of(path: str) -> str:
 
 
 class Journal:
-    """Scores by video, a line each, one file per rank, under `folder/evaluation_<fingerprint>`.
+    """Scores by video, one line each, one file per rank, under `folder/evaluation_<fingerprint>`.
 
-    Another checkpoint, list or protocol has another fingerprint, so its work is never mixed in.
-    Every rank reads all files and writes its own; any number of processes may continue. Each line
-    carries the stamp of its video and a
-    checksum: the video is scored again where a kill cut the line short, or where the file was
-    replaced. Unread videos
-    are not noted: they are tried again.
+    Another checkpoint, list or protocol has another fingerprint, so its scores are never mixed in.
+    Every rank reads all files and writes its own; any number of processes may resume. Each line
+    carries the stamp of its video and a checksum: a video is scored again if a kill cut its line
+    short, or if the file was replaced. Unreadable videos are not written: they are tried again.
     """
 
     def __init__(self, folder: Path, fingerprint: str, rank: int = 0) -> None:
@@ -61,10 +58,7 @@ class Journal:
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def load(self, shape: tuple[int, int], stamps: Sequence[str] = ()) -> dict[int, Scores]:
-        """video -> float32 scores of this shape, bit for bit as they were noted.
-
-        stamps: of the videos as they are now, by number; without them every note counts.
-        """
+        """video -> float32 scores of this shape, bit for bit as they were written."""
         noted: dict[int, tuple[str, Scores]] = {}
         for path in sorted(self.folder.glob("rank_*.jsonl")):
             noted |= filter(None, (_parse(entry, shape) for entry in read_json_lines(path)))
@@ -76,8 +70,8 @@ class Journal:
         }
 
     def note(self, video: int, scores: Scores, stamp: str = "") -> None:
-        """The line is with the operating system when this returns: it outlives the process, if not
-        a power cut.
+        """Write a line. It has reached the operating system when this returns, and so outlives this
+        process, but not a power cut.
 
         stamp: of the video, taken before it was read. Raises OutputError.
         """
@@ -92,7 +86,8 @@ class Journal:
             append_json_line(self.path, line)
 
     def remove(self) -> None:
-        """Once results and report are written. Those of other tests stay: they may go on."""
+        """Remove the files, after results and report are written. Journals of other tests stay:
+        these may resume."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

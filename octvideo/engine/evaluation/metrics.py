@@ -1,5 +1,4 @@
-"""Numbers of a classification: arrays in, arrays out. A row of NaN scores is a video that could not
-be read."""
+"""Classification metrics of arrays. A row of NaN scores is a video that could not be read."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,8 @@ def hits(ranked: Ints, labels: Ints) -> Bools:
 
 
 def class_table(ranked: Ints, labels: Ints, num_classes: int) -> Ints:
-    """(C, 2): how many videos each class has, and how many of them were named right."""
+    """(C, 2): the number of videos of each class, and how many of them were classified
+    correctly."""
     correct = ranked[:, 0] == labels
     videos = np.bincount(labels, minlength=num_classes)
     return np.stack([videos, np.bincount(labels[correct], minlength=num_classes)], axis=1)
@@ -39,8 +39,8 @@ def log_loss(scores: Floats, labels: Ints) -> float:
 
 
 def precision_recall(confusion: Ints, num_videos: Ints) -> NDArray[np.float64]:
-    """(C, 3) precision, recall and F1 of each class; a class that is never named, or has no video,
-    has 0.
+    """(C, 3) precision, recall and F1 of each class; 0 for a class that is never predicted or has
+    no video.
 
     num_videos: (C,), unread videos included: they lower the recall.
     """
@@ -54,12 +54,12 @@ def precision_recall(confusion: Ints, num_videos: Ints) -> NDArray[np.float64]:
 def paired_interval(
     correct: Bools, other: Bools, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap of the share that `correct` has more than `other`, over the same videos.
+    """Percentile bootstrap of the difference between the shares of `correct` and of `other`, over
+    the videos of both.
 
     A video counts +1, 0 or -1, so that drawing n of them is one multinomial draw. Where no video
-    differs, every draw is
-    0, which says nothing: the exact bound of a share that was never seen takes its place on both
-    sides.
+    differs, every draw is 0, which says nothing: then both sides are the exact bound for an event
+    that was never observed.
     """
     n = len(correct)
     more, less = int((correct & ~other).sum()), int((other & ~correct).sum())
@@ -73,13 +73,13 @@ def paired_interval(
 
 
 def mean_class_accuracy(table: Ints) -> float:
-    """The mean of the accuracies of those classes that have a video."""
+    """The mean of the accuracies of all classes that have a video."""
     present = table[table[:, 0] > 0]
     return float((present[:, 1] / present[:, 0]).mean())
 
 
 def confusion_matrix(ranked: Ints, labels: Ints, num_classes: int) -> Ints:
-    """(C, C) counts [label, named class]; unread videos are in no cell."""
+    """(C, C) counts [label, predicted class]; unread videos are in no cell."""
     read = ranked[:, 0] >= 0
     matrix = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(matrix, (labels[read], ranked[read, 0]), 1)
@@ -91,11 +91,10 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap of the share of correct videos.
 
-    Drawing n zeros and ones with replacement and adding them up is one binomial draw, so no
-    resampling is spelt out.
-    Where all videos are right, or none, every draw is the same, which says nothing: the exact
-    binomial bound stands in. Videos count as independent; clips cut from the same recording are
-    not, and deserve a wider interval.
+    The sum of n zeros and ones that are drawn with replacement is one binomial draw, so no
+    resampling is spelled out. Where all videos are right, or none, every draw is equal, which says
+    nothing: then the exact binomial bound is used. Videos count as independent; clips cut from one
+    recording are not, and deserve a wider interval.
     """
     n, hits = len(correct), int(correct.sum())
     if hits in (0, n):

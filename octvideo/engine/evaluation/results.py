@@ -1,5 +1,5 @@
-"""What an evaluation found, and its files without clocks: results.json, predictions.csv,
-scores.npz."""
+"""The results of an evaluation, and their files, which hold no times: results.json,
+predictions.csv, scores.npz."""
 
 import csv
 import io
@@ -89,7 +89,7 @@ def final_line(summary: Mapping[str, Any]) -> dict[str, object]:
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """One sentence for people; it says how many videos could not be read."""
+    """One sentence that sums up the results; it says how many videos could not be read."""
     videos = f"{summary['num_videos']} videos"
     if summary["num_unread"]:
         videos += f", {summary['num_unread']} of them unreadable" + (
@@ -105,8 +105,8 @@ def headline(summary: Mapping[str, Any]) -> str:
 
 
 def write_results(folder: str | Path, evaluation: Evaluation, summary: Mapping[str, Any]) -> None:
-    """predictions.csv and scores.npz, and results.json last: where it stands, the others are
-    whole."""
+    """Write predictions.csv and scores.npz, then results.json: if it exists, the others are
+    complete."""
     predictions = _predictions_csv(evaluation, summary["class_names"]).encode()
     write_atomically(f"{folder}/predictions.csv", lambda file: file.write(predictions))
     write_atomically(f"{folder}/scores.npz", lambda file: _write_npz(file, evaluation))
@@ -181,7 +181,7 @@ def _single(evaluation: Evaluation) -> NDArray[np.int64]:
 
 
 def _number(value: float) -> float | None:
-    """None, JSON's null, where there is no number."""
+    """None, JSON's null, for NaN."""
     return None if np.isnan(value) else round(value, 6)
 
 

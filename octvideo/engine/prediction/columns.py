@@ -1,4 +1,4 @@
-"""Tables of columns as .npz or .parquet, which appear whole."""
+"""Tables of columns as .npz or .parquet, written atomically."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +14,8 @@ Columns = Mapping[str, Iterable[Any]]
 
 
 def check_suffix(path: Path, kinds: Sequence[str]) -> str:
-    """The suffix. Raises ConfigError for another one than `kinds`, OctvideoError where its library
-    is missing."""
+    """The suffix of a path. Raises ConfigError for a suffix outside `kinds`, OctvideoError if its
+    library is missing."""
     suffix = path.suffix.lower()
     if suffix not in kinds:
         raise ConfigError(f"{path}: this is written as {', '.join(kinds)}; choose one of these")

@@ -1,4 +1,4 @@
-"""When something begins and ends: smoothed probabilities of windows, and two thresholds instead of
+"""When an action begins and ends: smoothed probabilities of windows, and two thresholds instead of
 one."""
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +16,8 @@ from octvideo.errors import ConfigError
 class Window:
     """Probabilities (C,) from `start` to `end`, in seconds of the source from its first frame.
 
-    begins: nothing connects it with the window before (the first one, or after a break).
-    dropped, reconnects: frames that there was no time for, and connections opened again, since the
+    begins: the first window, or the first one after a break in the source.
+    dropped, reconnects: frames that were dropped for lack of time, and reconnections, since the
     stream began.
     """
 
@@ -47,7 +47,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A class from `start` to `end` seconds; end None: it has begun and goes on.
+    """A class from `start` to `end` seconds; end None: it has not ended yet.
 
     probability: the highest smoothed one so far.
     """
@@ -70,14 +70,13 @@ def find_events(
     smoothing: float = 0.5,
     min_seconds: float = 0.0,
 ) -> Iterator[Event]:
-    """Each event twice, as windows come: when it has begun (end None), and when it has ended.
+    """Yield each event twice, as windows come: when it has begun (end None), and when it has ended.
 
-    smoothing: the share of the past in the mean that follows the probabilities, 0 for none, below
+    smoothing: the weight of the past in an exponential mean of the probabilities, 0 for none, below
     1.
     on, off: an event begins with the window in which that mean reaches `on`, and ends with the last
     one before it falls below `off`; between the two nothing begins or ends.
-    min_seconds: shorter events are left out; the beginning then waits so long.
-
+    min_seconds: shorter events are left out; longer ones are first yielded after so many seconds.
     A break in the source ends all events, and smoothing starts anew. Raises ConfigError for
     thresholds out of order.
     """

@@ -1,4 +1,4 @@
-"""Windows of what goes on, as soon as their last frame has come."""
+"""Windows of a live source, each as soon as its last frame has arrived."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ _SLACK = 1e-6
 
 
 class Network(Protocol):
-    """What scores the windows: `octvideo.recognizer.Recognizer`."""
+    """The interface that scores windows: `octvideo.recognizer.Recognizer` implements it."""
 
     class_names: list[str]
     num_frames: int
@@ -37,13 +37,13 @@ class Network(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """How what goes on is read.
+    """How a live source is read.
 
     follow: the source is a file that is still written; it has ended when it has not grown for
     timeout_seconds.
-    timeout_seconds: without a frame, a connection counts as lost and is opened again.
-    give_up_seconds: without a frame, the source is given up with a DecodeError (None: never).
-    max_waiting: frames of an address that wait for the network at most; older ones are dropped, and
+    timeout_seconds: after so long without a frame, a connection counts as lost and is opened again.
+    give_up_seconds: after so long without a frame, DecodeError is raised (None: never).
+    max_waiting: how many frames of an address may wait for the network; older ones are dropped, and
     counted.
     """
 
@@ -66,7 +66,7 @@ def stream_windows(
     fps: float | None,
     options: LiveOptions,
 ) -> Iterator[Window]:
-    """See `Recognizer.stream`; wrong arguments are an error at once."""
+    """See `Recognizer.stream`; wrong arguments raise at once, not at the first window."""
     check_lengths(window_seconds, stride_seconds)
     if is_live(source):
         return _live(network, str(source), window_seconds, stride_seconds, options)
@@ -130,7 +130,7 @@ def _timed(
 
 
 class _Prepare:
-    """The center crop, which has one size whatever that of the picture is."""
+    """The center crop, whose size does not depend on that of the frame."""
 
     def __init__(self, network: Network, name: str) -> None:
         self._network, self._name = network, name
@@ -158,13 +158,13 @@ class TimedClip:
 def timed_clips(
     frames: Iterable[LiveFrame], window: float, stride: float, num_frames: int
 ) -> Iterator[TimedClip]:
-    """Windows of `window` seconds, one every `stride`, of frames that come at any rate and may be
+    """Windows of `window` seconds, one every `stride`, of frames that arrive at any rate and may be
     missing.
 
-    Of a window, the num_frames are taken that are on screen at times spread evenly from its first
-    to its last frame. It comes with the first frame behind it. A break begins the windows anew; a
-    window that it cuts short is left out, and so is the last one of a source that ends, and one in
-    which no frame came.
+    num_frames of a window are those on screen at times spread evenly from its first to its last
+    frame. A window is yielded with the first frame after it. A break begins the windows anew; a
+    window that a break or the end of the source cuts short is left out, and so is one without a
+    frame.
     """
     held: deque[LiveFrame] = deque()
     start, begins = 0.0, True

@@ -1,5 +1,4 @@
-"""One network over many videos: passes that hold views of several of them, as decoded ones come
-in."""
+"""One network over many videos: a batch holds views of several videos, as they are decoded."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,13 +25,12 @@ def mean_outputs(
     batch: int,
     on_cpu: bool,
 ) -> Iterator[tuple[int, Outputs | str]]:
-    """(index, mean over the views of `compute`) of each video in its order; its problem where it
+    """(index, mean over the views of `compute`) of each video in its order; the problem of one that
     cannot be read.
 
-    compute: uint8 (N, 3, T, H, W), N <= batch -> float32 (N, D); several threads call it on a CPU.
-    There the cores
-    share out whole passes rather than the inside of each: threads that wait for one another at
-    every layer lose more.
+    compute: uint8 (N, 3, T, H, W), N <= batch -> float32 (N, D); on a CPU several threads call it.
+    Then each core computes whole passes: threads that wait for one another at every layer lose
+    more.
     """
     threads = torch.get_num_threads()
     count = min(threads, _MAX_PASSES) if on_cpu else 1
@@ -56,7 +54,7 @@ class _Video:
 
 
 class _Passes:
-    """Views on their way through the network, and the videos that wait for them."""
+    """Views that wait for the network or are in it, and their videos."""
 
     def __init__(
         self,
@@ -75,7 +73,7 @@ class _Passes:
         self._running: deque[tuple[Future[Outputs], list[_Video]]] = deque()
 
     def add(self, video: DecodedVideo) -> None:
-        """Cut its views; each full batch of them is computed in a thread."""
+        """Cut the views of a video; a thread computes each full batch of them."""
         missing = 0 if video.problem else self._spec.num_views
         self._waiting.append(_Video(video.index, video.problem, missing))
         if video.problem:
@@ -87,7 +85,7 @@ class _Passes:
                 self.submit()
 
     def submit(self) -> None:
-        """Compute the views that wait, a full batch or not."""
+        """Compute the waiting views, even if they do not fill a batch."""
         if self._views:
             self._collect(self._ahead)
             future = self._executor.submit(self._compute, torch.cat(self._views))
@@ -95,8 +93,7 @@ class _Passes:
             self._views, self._owners = [], []
 
     def finished(self, *, ahead: int) -> Iterator[tuple[int, Outputs | str]]:
-        """Videos in their order of which nothing is missing; waits until at most `ahead` passes are
-        running."""
+        """Finished videos in their order; waits until at most `ahead` passes are running."""
         self._collect(ahead)
         while self._waiting and not self._waiting[0].missing:
             video = self._waiting.popleft()

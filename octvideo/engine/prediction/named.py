@@ -1,4 +1,4 @@
-"""What is said of a video: its most probable classes, or why there are none."""
+"""The prediction for a video: its most probable classes, or why there are none."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

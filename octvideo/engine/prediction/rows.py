@@ -1,9 +1,9 @@
-"""Rows about videos in a file that grows by a line at a time, so that a killed run continues.
+"""Rows about videos in a file that grows by a line at a time, so that a killed run resumes.
 
-Every row says what it was made with (weights, views, ...) and of which video, by a digest of its
-path, size and time of change. So a file is continued by the run that began it and by no other, a
-row is written once, and a video that was replaced since is read again. A line that a kill cut short
-is removed before the next one is written.
+Every row holds the settings that made it (weights, views, ...) and a digest of its video's path,
+size and modification time. So a file is continued by the run that began it and by no other, a row
+is written once, and a video that was replaced since is read again. A line that a kill cut short is
+removed before the next one is written.
 """
 
 import csv
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 class Lines(Protocol):
-    """How rows are written, a line each."""
+    """The format of rows, one line each."""
 
     def head(self) -> bytes: ...
     def line(self, row: Row) -> bytes: ...
@@ -85,12 +85,12 @@ def _csv_line(cells: Sequence[str]) -> bytes:
 
 
 class RowFile:
-    """The rows of one file; this process is the only one that writes them.
+    """The rows of one file; only this process writes to it.
 
-    made_with: what all rows have in common, a column each. videos: path -> digest of the videos of
-    this run.
-    overwrite: begin anew, whatever is there. Raises OctvideoError for a file of another run, or in
-    use by one.
+    made_with: columns that all rows have in common. videos: path -> digest of the videos of this
+    run.
+    overwrite: discard an existing file. Raises OctvideoError for a file of another run, or one in
+    use.
     """
 
     def __init__(
@@ -124,10 +124,10 @@ class RowFile:
         return [self._lines.row(line) for line in self._rows.values()]
 
     def add(self, row: Row) -> None:
-        """The row is with the operating system when this returns: it outlives the process, if not a
-        power cut.
+        """Write a row. It has reached the operating system when this returns, and so outlives this
+        process, but not a power cut.
 
-        row: path, what is known, and `video`, the digest. Raises OutputError.
+        row: path, its other columns, and `video`, the digest. Raises OutputError.
         """
         line = self._lines.line({**row, **self._made_with})
         left = memoryview(line)
@@ -140,7 +140,8 @@ class RowFile:
         os.close(self._descriptor)
 
     def _read(self, content: bytes) -> list[tuple[Row, bytes]]:
-        """Rows and their lines; what follows the last line end was cut short."""
+        """Rows and their lines; text after the last line end is an incomplete line, and left
+        out."""
         whole = [line + b"\n" for line in content.split(b"\n")[:-1]]
         head = self._lines.head()
         if head and whole and whole[0] != head:
@@ -167,7 +168,7 @@ class RowFile:
     def _still_true(
         self, rows: list[tuple[Row, bytes]], videos: Mapping[str, str]
     ) -> dict[str, bytes]:
-        """Without those of a video that is another one now."""
+        """Leave out rows of a video that was replaced since."""
         now = set(videos.values())
         shown = {self._lines.shown(path) for path in videos}
         return {

@@ -1,4 +1,4 @@
-"""Windows over time: what is computed of each, and exactly which frames and seconds it is of."""
+"""Windows over time: their outputs, and exactly which frames and seconds each covers."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -118,7 +118,7 @@ class VideoWindows:
     ) -> Iterator[tuple[list[int], Tensor]]:
         """(first frames, uint8 (n, 3, num_frames, H, W)) of at most `size` windows at a time.
 
-        keep: what is held of a frame.
+        keep: the function whose result is kept of each frame.
         """
         clips = sliding_clips(
             self._counted(), window=self.length, step=self.step, num_frames=num_frames, keep=keep
@@ -128,7 +128,8 @@ class VideoWindows:
             yield [start for start, _ in batch], stacked.movedim(-1, 1)
 
     def seconds_at(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
-        """When frames begin; behind the last of the known times, when that one ends."""
+        """The times at which frames begin; after the last known time, the time at which that frame
+        ends."""
         if not len(self._times):
             return places / self._rate
         known = np.append(self._times, self._times[-1] + 1 / self._rate)

@@ -1,6 +1,6 @@
-"""Ways to train a model that the model need not know of: frozen stages, frozen or synchronized
-batch norm, recomputed activations. Each changes the model in place and keeps its parameters' names
-and values."""
+"""Changes for training that a network need not know of: frozen stages, frozen or synchronized batch
+norm, activation checkpointing. Each changes the model in place and keeps its parameters' names and
+values."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,10 +23,11 @@ SYNCHRONIZED: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def freeze(model: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
-    """Stop the training of modules by name ("stem", "res2.0"); the modules, for Trainer's `frozen`.
+    """Stop the training of modules by name ("stem", "res2.0"); returns them, for Trainer's
+    `frozen`.
 
-    In evaluation mode their batch norm statistics stand still as well. Raises ConfigError for a
-    name that is not there.
+    In evaluation mode their batch norm statistics stay unchanged as well. Raises ConfigError for an
+    unknown name.
     """
     modules = dict(model.named_modules())
     for name in prefixes:
@@ -39,7 +40,7 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
 
 
 def freeze_batch_norm(model: nn.Module) -> list[nn.Module]:
-    """Stop the training of all batch norms; the modules, for Trainer's `frozen`."""
+    """Stop the training of all batch norms; returns them, for Trainer's `frozen`."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:
         norm.requires_grad_(False)
@@ -61,11 +62,11 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> None:
 
 
 def recompute_activations(modules: Iterable[nn.Module]) -> None:
-    """Forget what happens inside each module and compute it again in backward: less memory, about
-    .3 more time.
+    """Recompute the activations within each module in the backward pass: less memory, about 30 %
+    more time.
 
-    Names stay as they are. A batch norm sees a batch twice and counts it once; dropout repeats
-    itself.
+    Names stay unchanged. A batch norm sees a batch twice and counts it once; dropout draws the same
+    mask again.
     """
     for module in modules:
         module.forward = _recomputing(module)

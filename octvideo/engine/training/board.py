@@ -1,7 +1,6 @@
-"""TensorBoard's file of a run, written record by record, without a thread that would fail by
-itself.
+"""TensorBoard's event file of a run, written without a thread that could fail unnoticed.
 
-Where it cannot be written, its records wait in memory and training goes on: metrics.jsonl holds the
+If it cannot be written, records wait in memory and training continues: metrics.jsonl holds the
 numbers as well.
 """
 
@@ -21,7 +20,7 @@ logger = logging.getLogger("octvideo")
 
 
 class Board:
-    """Scalars and images in a new file of `folder`, beside those of the starts before."""
+    """Scalars and images in a new file of `folder`; files of earlier starts stay."""
 
     def __init__(self, folder: str, step: int) -> None:
         """step: the last one that is done; what an earlier start wrote of later ones is hidden."""
@@ -56,8 +55,7 @@ class Board:
         self._add(step=step, summary=self._summary.image(tag, image, dataformats="CHW"))
 
     def flush(self) -> None:
-        """Hand over to the system what waits, as far as there is room; said once where there is
-        none."""
+        """Write the waiting records, as far as there is room; a lack of room is logged once."""
         try:
             while self._waiting:
                 del self._waiting[: self._file.write(self._waiting)]

@@ -33,7 +33,8 @@ class ModelAverage:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Inside, the model holds the average; afterwards its own values again, bit for bit."""
+        """A context in which the model holds the average; afterwards it has its own values again,
+        bit for bit."""
         own = {name: value.detach().clone() for name, value in model.state_dict().items()}
         model.load_state_dict(self.average)
         try:

@@ -1,4 +1,4 @@
-"""Losses, mixup, and hits: what is asked of logits (N, classes)."""
+"""Losses, mixup, and top-k hits of logits (N, classes)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ def make_loss(
     label_smoothing: float = 0.0,
     class_weights: Sequence[float] | None = None,
 ) -> Loss:
-    """loss(logits, targets) -> mean over the batch. kind: of `LOSSES`. Raises ConfigError for
-    another."""
+    """loss(logits, targets) -> mean over the batch. kind: a key of `LOSSES`. Raises ConfigError for
+    an unknown kind."""
     if kind not in LOSSES:
         raise ConfigError(f"there is no loss {kind!r}; there are {', '.join(LOSSES)}")
     compute = LOSSES[kind]
@@ -60,7 +60,8 @@ class Mixer:
 
     alpha, cutmix_alpha: the share of a sample is drawn from Beta(alpha, alpha); 0 switches that
     form off.
-    prob: that a batch is mixed. switch_prob: that it is cut, where both forms are on.
+    prob: the probability that a batch is mixed. switch_prob: the probability of CutMix if both
+    forms are on.
     """
 
     num_classes: int
@@ -105,9 +106,10 @@ def _beta(alpha: float) -> float:
 
 
 def hits(logits: Tensor, targets: Tensor, k: int) -> Tensor:
-    """How many rows have a right class among their k highest (k is cut to the number of classes).
+    """The number of rows with a right class among their k highest logits (k is cut to the number of
+    classes).
 
-    With soft or multiple targets any class with a weight counts as right.
+    With soft or multiple targets any class with a positive weight counts as right.
     """
     guesses = logits.topk(min(k, logits.shape[1]), dim=1).indices
     if targets.ndim == 2:

@@ -1,5 +1,5 @@
-"""Optimizers and learning rates. A schedule is a pure function of the position in training: nothing
-to save."""
+"""Optimizers and learning rates. A schedule is a pure function of the position in training, without
+state to save."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,8 +17,8 @@ from octvideo.errors import ConfigError
 def parameter_groups(
     model: nn.Module, weight_decay: float, bn_weight_decay: float = 0.0, zero_decay_1d: bool = False
 ) -> list[dict[str, object]]:
-    """Trainable parameters by weight decay: batch norm, (with zero_decay_1d) other vectors, all
-    else."""
+    """Trainable parameters by weight decay: batch norms, other vectors (with zero_decay_1d), and
+    the rest."""
     norm = {
         id(p)
         for m in model.modules()
@@ -53,9 +53,10 @@ def make_optimizer(
     zero_decay_1d: bool = False,
     fused: bool = True,
 ) -> Optimizer:
-    """method: of `OPTIMIZERS`, which says what options each takes. Raises ConfigError for another.
+    """method: a key of `OPTIMIZERS`, which lists the options of each. Raises ConfigError for an
+    unknown method.
 
-    fused: on a GPU, all parameters are updated by one kernel. The model is on its device.
+    fused: on a GPU, one kernel updates all parameters. The model is on its device.
     """
     if method not in OPTIMIZERS:
         raise ConfigError(f"there is no optimizer {method!r}; there are {', '.join(OPTIMIZERS)}")
@@ -73,8 +74,8 @@ def make_optimizer(
 
 
 def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Take the moments and the rate of `state`; weight decay, kernels and the like are those of
-    this run.
+    """Load moments and learning rate from `state`; weight decay and other options are those of this
+    run.
 
     Raises ValueError, as torch does, for the state of other parameters.
     """
@@ -146,11 +147,11 @@ SCHEDULES: dict[str, Callable[[Schedule, float], float]] = {
 
 
 def set_lr(optimizer: Optimizer, lr: float, scale_momentum: bool = True) -> None:
-    """Set the rate of all groups.
+    """Set the learning rate of all groups.
 
-    torch keeps the momentum of *gradients*, so a new rate applies to past gradients at once: this
-    is what Caffe2's recipes call momentum correction. scale_momentum=False keeps the past updates'
-    size instead, as Caffe2 without it.
+    torch keeps the momentum of *gradients*, so a new rate applies to past gradients at once:
+    Caffe2's recipes call this momentum correction. scale_momentum=False keeps the size of past
+    updates instead, as Caffe2 does without the correction.
     """
     for group in optimizer.param_groups:
         old, group["lr"] = group["lr"], lr

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 class BatchLoader(Protocol):
-    """len: batches per epoch of this rank. What epoch() gives depends on (seed, epoch, position)
-    alone.
+    """The interface of a loader. len: batches per epoch of this rank. epoch() depends on (seed,
+    epoch, position) only.
 
     Positions count samples of the epoch's order, over all ranks.
     """
@@ -27,15 +27,16 @@ class BatchLoader(Protocol):
         """Samples of a global batch."""
 
     def ends(self, start_sample: int = 0) -> list[int]:
-        """Where the global batches end that follow the first `start_sample` samples of an epoch."""
+        """The positions at which the global batches end that follow the first `start_sample`
+        samples of an epoch."""
 
     def epoch(self, epoch: int, start_sample: int = 0) -> "Iterator[Batch]": ...
 
 
 class OnDevice:
-    """The batches of a loader, on `device`. On a CPU none is taken before its turn.
+    """The batches of a loader, on `device`. On a CPU none is read ahead.
 
-    A loader that gives up is heard when the turn of its batch comes, whenever that batch was taken.
+    An error of the loader is raised in the turn of its batch, even if that batch was read ahead.
     """
 
     def __init__(self, batches: "Iterator[Batch]", device: torch.device) -> None:
@@ -58,7 +59,7 @@ class OnDevice:
         return item
 
     def prefetch(self, count: int) -> bool:
-        """Take the next `count` batches while the GPU is busy; True where it ran out of work
+        """Read the next `count` batches while the GPU is busy; True if the GPU ran out of work
         meanwhile."""
         if self.copies is None:
             return False

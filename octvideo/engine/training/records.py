@@ -1,5 +1,5 @@
-"""What a run writes down: JSON lines that can be cut back to a checkpoint, and clocks that never
-enter them."""
+"""The records of a run: JSON lines that can be truncated to a checkpoint, and clocks, which stay
+out of them."""
 
 import json
 import os
@@ -42,10 +42,10 @@ class JsonLines:
             self.file.flush()
 
     def secure(self) -> int:
-        """Bring everything to the disk; return the size that a checkpoint notes.
+        """Flush everything to the disk; return the size, which a checkpoint stores.
 
-        Raises OutputError where the file was removed while it was written: its descriptor would
-        take every write.
+        Raises OutputError if the file was removed while it was written: its descriptor would still
+        accept every write.
         """
         with writing(self.path):
             self.file.flush()
@@ -58,7 +58,7 @@ class JsonLines:
             return self.file.tell()
 
     def close(self) -> None:
-        """What could not be written was an error before."""
+        """Close the file. A line that could not be written has raised before."""
         with suppress(OSError):
             self.file.close()
 

@@ -1,5 +1,5 @@
-"""Random numbers: seeds, and the state of every generator of this process as values that a
-checkpoint may carry."""
+"""Random numbers: seeds, and the state of all generators of this process as plain values for a
+checkpoint."""
 
 import os
 import random
@@ -18,8 +18,7 @@ def seed_all(seed: int) -> None:
 
 
 def be_deterministic() -> None:
-    """The same bits from the same inputs. On a GPU, operations without such a kernel warn and stay
-    as they are."""
+    """Use deterministic algorithms. On a GPU, operations without one warn and stay as they are."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False

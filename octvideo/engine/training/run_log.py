@@ -1,5 +1,5 @@
-"""What a person sees of a run: console lines, a live bar, TensorBoard; and the files metrics.jsonl
-and timing.jsonl."""
+"""The log of a run: console lines, a progress bar, TensorBoard; and the files metrics.jsonl and
+timing.jsonl."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from octvideo.engine.training.state import Position
 
 logger = logging.getLogger("octvideo")
 
-STARVED = 0.3  # share of an epoch spent waiting for data from which on a person should act
+STARVED = 0.3  # share of an epoch spent waiting for data above which the log gives advice
 
 
 def clip_strip(clip: Tensor) -> Tensor:
@@ -25,15 +25,15 @@ def clip_strip(clip: Tensor) -> Tensor:
 
 
 def starvation_verdict(clock: Clock) -> str | None:
-    """What to do about an epoch that waited for data; None where it hardly did."""
+    """Advice for an epoch that waited for data; None if it hardly did."""
     if clock.data_share < STARVED or clock.data < 1:
         return None
     return f"data {clock.data_share:.0%}: raise DATA_LOADER.NUM_WORKERS or run `octvideo resize`"
 
 
 def cut_back(metrics: str, timing: str, metrics_bytes: int) -> None:
-    """To where a run goes on from. timing.jsonl has a line for each of those of the training, none
-    for a validation."""
+    """Truncate both files to the point from which a run resumes. timing.jsonl has a line for each
+    training line of metrics.jsonl, none for a validation."""
     kept = content_of(metrics)[:metrics_bytes]
     lines = content_of(timing).splitlines(keepends=True)
     cut_to(metrics, kept)
@@ -73,7 +73,7 @@ class RunLog:
             )
 
     def tick(self, metrics: dict[str, float], clock: Clock) -> None:
-        """One step is done: move the bar."""
+        """Advance the progress bar by one step."""
         if self.bar is not None and not self.bar.disable:
             with suppress(OSError):  # the terminal may be gone, which stops no training
                 self.bar.set_postfix_str(_summary(metrics, clock.rates()), refresh=False)
@@ -144,7 +144,7 @@ class RunLog:
             self.clips_shown = True
 
     def secure(self) -> int:
-        """Everything written so far is on the disk; the size of metrics.jsonl."""
+        """Flush everything written so far to the disk; returns the size of metrics.jsonl."""
         if self.board is not None:
             self.board.flush()  # a run that is killed repeats no step before its checkpoint
         if not self.enabled:

@@ -11,8 +11,8 @@ from typing import Any
 
 
 class Stopped(BaseException):
-    """A signal arrived and the place was safe to leave. Not an Exception: no `except Exception` may
-    swallow it."""
+    """Raised where a run stops for a signal. Not an Exception, so that no `except Exception`
+    swallows it."""
 
 
 class StopRequest:
@@ -40,8 +40,8 @@ class StopRequest:
 
     @contextmanager
     def leave_at_once(self) -> Iterator[None]:
-        """Inside, a signal raises Stopped where it strikes: for long work that changes nothing,
-        such as validation."""
+        """A context in which a signal raises Stopped immediately: for long work without side
+        effects, such as validation."""
         self._leave_at_once = True
         try:
             yield

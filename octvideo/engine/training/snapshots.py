@@ -1,4 +1,4 @@
-"""The checkpoints of one training run: what they hold, when they are due, how a run goes on from
+"""The checkpoints of one training run: their content, when they are due, and how a run resumes from
 one."""
 
 import logging
@@ -24,14 +24,15 @@ logger = logging.getLogger("octvideo")
 
 
 class Identity(Protocol):
-    """What a run is of: its data, classes, network and recipe."""
+    """What defines a run: its data, classes, network and recipe."""
 
     def differences(self, checkpoint: Checkpoint) -> list[str]:
-        """What a checkpoint's recipe has otherwise and may have. Raises CheckpointError for what
-        may not differ."""
+        """The differences between a checkpoint's recipe and this run's that are allowed. Raises
+        CheckpointError for the others."""
 
     def batch_samples(self, checkpoint: Checkpoint) -> int:
-        """Samples of a global batch when it was saved; 0 where it does not say."""
+        """Samples of the global batch of the run that saved the checkpoint; 0 if it does not
+        say."""
 
 
 class Snapshots:
@@ -62,8 +63,7 @@ class Snapshots:
         self.saved_at = time.monotonic()
 
     def capture(self, progress: Progress) -> Checkpoint:
-        """Everything that a checkpoint holds; tensors are not copied. All ranks call it
-        together."""
+        """The content of a checkpoint; tensors are not copied. All ranks call it together."""
         return replace(
             self.about,
             state=self.model.state_dict(),
@@ -80,7 +80,7 @@ class Snapshots:
         )
 
     def is_due(self) -> bool:
-        """Have checkpoint_minutes passed since the last one?"""
+        """Whether checkpoint_minutes have passed since the last checkpoint."""
         minutes = (time.monotonic() - self.saved_at) / 60
         return 0 < self.options.checkpoint_minutes <= minutes
 
@@ -102,7 +102,7 @@ class Snapshots:
                 checkpoint.write(f"{self.folder}/best.safetensors")
 
     def open_folder(self) -> None:
-        """Make the output folder, or raise on every rank the reason why it cannot be."""
+        """Create the output folder; if that fails, every rank raises the reason."""
         problem = None
         if self.procs.is_main:
             try:
@@ -114,7 +114,7 @@ class Snapshots:
             raise OctvideoError(problem)
 
     def resume(self) -> Progress | None:
-        """Restore the newest whole checkpoint of the folder, the same on all ranks. None: there is
+        """Restore the newest whole checkpoint of the folder, one for all ranks. None: there is
         none."""
         found = read_latest(self.folder) if self.procs.is_main else None
         path = self.procs.from_main(found[0] if found else None)

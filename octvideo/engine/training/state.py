@@ -1,4 +1,4 @@
-"""What a run is told (TrainOptions), where it stands (Progress), how it ended (TrainSummary). Plain
+"""The options of a run (TrainOptions), its position (Progress) and its end (TrainSummary). Plain
 values all."""
 
 import math
@@ -53,13 +53,13 @@ def _nothing(metrics: Metrics) -> None:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What rank 0 calls with plain numbers, so that a run can be watched by other tools
+    """Functions that rank 0 calls with plain numbers, so that other tools can follow a run
     (docs/own_data.md).
 
     on_step: after each optimizer step; epoch, step, lr, grad_norm, and loss, top1_err, top5_err of
     its clips.
-    on_epoch: after each epoch, its checkpoint written; the means of its clips, and val_top1_err,
-    val_loss, ... where it was validated. Errors are in per cent. What a callback raises ends the
+    on_epoch: after each epoch and its checkpoint; the means over its clips, and val_top1_err,
+    val_loss, ... if it was validated. Errors are in per cent. An exception in a callback ends the
     run.
     """
 
@@ -69,12 +69,12 @@ class Callbacks:
 
 @dataclass
 class Progress:
-    """Where training stands, between two optimizer steps.
+    """The position of training, between two optimizer steps.
 
-    epoch: whole epochs done. samples: those of the next one's order that are done, over all ranks,
-    so that another batch size goes on at the right one. step: optimizer steps done. metrics_bytes:
-    size of metrics.jsonl.
-    window, total: sums since the last line of metrics.jsonl and since the epoch's start.
+    epoch: completed epochs. samples: completed samples of the next epoch, over all ranks, so that a
+    run with another batch size resumes at the right one. step: completed optimizer steps.
+    metrics_bytes: size of metrics.jsonl.
+    window, total: sums since the last line of metrics.jsonl and since the start of the epoch.
     """
 
     epoch: int = 0
@@ -89,8 +89,8 @@ class Progress:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], plan: "Plan", batch_samples: int) -> "Progress":
-        """What a checkpoint holds. 0.1.0 counted batches; batch_samples: of a global batch when it
-        was saved."""
+        """The progress in a checkpoint. 0.1.0 counted batches; batch_samples: samples of a global
+        batch of the run that saved it."""
         if "batch" in values:
             values = dict(values)
             samples = values.pop("batch") * batch_samples
@@ -105,7 +105,7 @@ class Progress:
 class TrainSummary:
     """finished: False after a signal. best: lowest validation value, None without validation.
 
-    stopped_by: the signal's name, "" where another process had it or none came.
+    stopped_by: the signal's name, "" if another process received it or none came.
     """
 
     finished: bool
@@ -116,7 +116,7 @@ class TrainSummary:
 
     @property
     def exit_status(self) -> int:
-        """What a shell expects: 130 after Ctrl-C, 143 after another signal."""
+        """The exit status by convention: 130 after Ctrl-C, 143 after another signal."""
         if self.finished:
             return 0
         return 130 if self.stopped_by == "SIGINT" else 143
@@ -124,7 +124,8 @@ class TrainSummary:
 
 @dataclass(frozen=True)
 class Position:
-    """The step that has just been done. epoch, iteration (of this epoch) and step count from 1."""
+    """The step that has just been completed. epoch, iteration (of this epoch) and step count from
+    1."""
 
     epoch: int
     max_epoch: int
@@ -136,10 +137,10 @@ class Position:
 
 @dataclass(frozen=True)
 class Plan:
-    """How many optimizer steps there will be, and which one a Progress stands for.
+    """The number of optimizer steps of a run, and the position of a Progress among them.
 
-    batch_samples: of a batch, over all ranks; accum_steps batches are a step. A limit of 0 does not
-    count.
+    batch_samples: samples of a batch, over all ranks; accum_steps batches make a step. A limit of 0
+    does not count.
     """
 
     steps_per_epoch: int
@@ -150,8 +151,8 @@ class Plan:
 
     @classmethod
     def of(cls, options: TrainOptions, num_batches: int, batch_samples: int) -> "Plan":
-        """num_batches: of an epoch, each of batch_samples. A rest that makes no whole step is left
-        out."""
+        """num_batches: batches of an epoch, of batch_samples each. Batches that do not fill a last
+        step are left out."""
         steps = num_batches // options.accum_steps
         if steps == 0:
             raise DataError(
@@ -171,12 +172,12 @@ class Plan:
         return progress.epoch >= self.epoch_limit
 
     def epochs_done(self, progress: Progress) -> float:
-        """Epochs with their fraction, on which a schedule by epochs looks."""
+        """Completed epochs with their fraction, for a schedule in epochs."""
         steps = progress.epoch * self.steps_per_epoch + progress.samples / self.step_samples
         return steps / self.steps_per_epoch
 
     def steps(self, progress: Progress, ends: Sequence[int]) -> list[list[int]]:
-        """The rest of the epoch, step by step: where each batch of a step ends, of the batches that
+        """The remaining steps of the epoch: where each batch of a step ends, of the batches that
         end at `ends`."""
         by_step = groupby(ends, key=lambda end: -(-end // self.step_samples))
         steps = [list(batches) for number, batches in by_step if number <= self.steps_per_epoch]

@@ -1,5 +1,5 @@
-"""One optimizer step: forward and backward over its batches, the guard against NaN, clipping, the
-update."""
+"""One optimizer step: forward and backward passes over its batches, the check for NaN, gradient
+clipping, the update."""
 
 import math
 from collections.abc import Callable
@@ -25,8 +25,8 @@ Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """tally: sums over all ranks. trouble: what was not finite; then weights and buffers are as
-    they were."""
+    """tally: sums over all ranks. trouble: "loss" or "gradient" if that was not finite; weights and
+    buffers are then restored."""
 
     tally: Tally
     grad_norm: float = 0.0
@@ -73,7 +73,7 @@ class Stepper:
         """One update from the mean gradient of the group's batches (gradient accumulation) on all
         ranks.
 
-        while_busy: called when the last backward pass is queued, which a GPU then computes.
+        while_busy: called when the last backward pass is queued on the GPU.
         """
         set_lr(self.optimizer, lr, self.options.scale_momentum)
         self.optimizer.zero_grad(set_to_none=True)
@@ -86,7 +86,7 @@ class Stepper:
         return outcome
 
     def step(self, group: "list[Batch]", while_busy: Callable[[], None]) -> StepOutcome:
-        """Forward and backward over the group, and the update where all is finite."""
+        """Forward and backward passes over the group, and the update if all numbers are finite."""
         tally = Tally()
         for i, batch in enumerate(group):
             with without_sync(self.network) if i < len(group) - 1 else nullcontext():
@@ -99,7 +99,8 @@ class Stepper:
         return self.update(tally)
 
     def forward(self, batch: "Batch") -> tuple[Tensor, Tally]:
-        """This rank's mean loss; the sums of all ranks. One wait for the device per batch."""
+        """The mean loss of this rank, and sums over all ranks. Synchronizes with the device once
+        per batch."""
         batch = batch.to(self.procs.device)
         inputs, targets = self.as_network_input(batch.inputs), batch.targets
         if self.mix is not None:
@@ -120,7 +121,7 @@ class Stepper:
         return loss, Tally(clips=count, loss=total_loss, hits1=hits1, hits5=hits5)
 
     def as_network_input(self, inputs: Tensor) -> Tensor:
-        """uint8 -> normalized float, in the memory format that the model was put in."""
+        """uint8 -> normalized float, in the model's memory format."""
         prepared = self.prepare(inputs.to(self.procs.device, non_blocking=True))
         if not self.options.channels_last:
             return prepared.contiguous()
@@ -135,8 +136,8 @@ class Stepper:
         )
 
     def update(self, tally: Tally) -> StepOutcome:
-        """Clip and apply. A gradient that is not finite changes no weight; fp16's scaler then
-        lowers its scale."""
+        """Clip gradients and update the weights. A gradient that is not finite changes no weight;
+        the scaler of fp16 then lowers its scale."""
         self.scaler.unscale_(self.optimizer)
         grad_norm = self.clip()
         finite = math.isfinite(grad_norm)
@@ -148,8 +149,8 @@ class Stepper:
         return StepOutcome(tally, grad_norm, None if finite else "gradient")
 
     def clip(self) -> float:
-        """Clip by value, else by norm; the L2 norm before clipping by norm. It costs nothing beside
-        a step."""
+        """Clip by value, else by norm; returns the L2 norm before clipping by norm, which costs
+        little beside a step."""
         if value := self.options.clip_grad_value:
             nn.utils.clip_grad_value_(self.parameters, value)
         limit = self.options.clip_grad_norm if not value else 0.0

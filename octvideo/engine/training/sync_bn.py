@@ -9,7 +9,8 @@ from octvideo.engine.distributed import total_with_gradient
 
 
 class _AcrossRanks(nn.modules.batchnorm._BatchNorm):
-    """Same parameters, buffers and evaluation as the class it is mixed into."""
+    """Batch statistics over all ranks; parameters, buffers and evaluation are those of the class it
+    is mixed into."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:

@@ -1,8 +1,8 @@
 """The trainer: epochs of steps, validation, checkpoints; exact to the bit across interruptions.
 
-At a checkpoint, what metrics.jsonl holds goes to the disk first, its size goes into the checkpoint,
-and the checkpoint appears whole. A run that goes on from there cuts metrics.jsonl back to that size
-and repeats what came after.
+At a checkpoint, metrics.jsonl is flushed to the disk first, its size goes into the checkpoint, and
+the checkpoint is written atomically. A run that resumes from it truncates metrics.jsonl to that
+size and repeats the steps after it.
 """
 
 import logging
@@ -46,7 +46,8 @@ Validate = Callable[[nn.Module], Mapping[str, float]]
 
 
 class Trainer:
-    """Trains `model` in place. Every rank makes one, alike but for its loader and `procs`."""
+    """Trains `model` in place. Every rank makes one with equal arguments, except for its loader and
+    `procs`."""
 
     def __init__(
         self,
@@ -101,8 +102,8 @@ class Trainer:
     # --- the run ---
 
     def train(self) -> TrainSummary:
-        """Train to the end, or to SIGTERM or Ctrl-C; either way a checkpoint stands where the run
-        ended."""
+        """Train to the end, or to SIGTERM or Ctrl-C; either way a checkpoint is saved at the last
+        step."""
         goes_on = self.resume()
         if goes_on and self.plan.is_finished(self.progress):
             limit = "MAX_ITER" if self.plan.step_limit else "MAX_EPOCH"
@@ -149,8 +150,8 @@ class Trainer:
             self.report(lr, outcome)
 
     def end_epoch(self) -> None:
-        """Precise batch norm, validation, best.pyth, checkpoint. An interruption repeats it from
-        its beginning."""
+        """Precise batch norm, validation, best.pyth, checkpoint. After an interruption all of it is
+        repeated."""
         self.agree_to_go_on()
         at, before, trained = self.position(), self.capture(), self.epoch_metrics()
         last, validated = at.epoch == at.max_epoch, dict[str, float]()
@@ -182,14 +183,14 @@ class Trainer:
             self.callbacks.on_epoch({"epoch": at.epoch, "step": at.step} | found)
 
     def capture(self) -> Checkpoint:
-        """The state of the whole run, and metrics.jsonl secured up to it."""
+        """The state of the whole run; metrics.jsonl is flushed up to it."""
         self.progress.metrics_bytes = self.log.secure()
         return self.snapshots.capture(self.progress)
 
     # --- a step ---
 
     def prefetch(self, batches: OnDevice, count: int) -> None:
-        """Take the batches of the next step. Only what a GPU had to wait for them counts as waiting
+        """Read the batches of the next step. Only the time that the GPU was idle counts as waiting
         for data."""
         for clock in (self.window_clock, self.epoch_clock):
             clock.computed()
@@ -198,7 +199,7 @@ class Trainer:
                 clock.got_data()
 
     def fetch(self, batches: OnDevice, count: int) -> "list[Batch]":
-        """The batches of one step. A loader that gives up is heard after a checkpoint is saved."""
+        """The batches of one step. An error of the loader is raised after a checkpoint is saved."""
         group: list[Batch] = []
         error = None
         try:
@@ -211,8 +212,8 @@ class Trainer:
         return group
 
     def agree_to_go_on(self, error: DataError | None = None) -> None:
-        """All ranks as one: save when it is due, or when one is asked to stop or cannot read its
-        data; then stop."""
+        """On all ranks together: save a checkpoint when one is due, when a rank has a signal, or
+        when a rank cannot read its data; in the last two cases stop."""
         due = self.procs.is_main and self.snapshots.is_due()
         stop, failed, due = self.procs.any_of(
             self.stop.signal_name is not None, error is not None, due
@@ -225,7 +226,8 @@ class Trainer:
             raise Stopped
 
     def account(self, group: "list[Batch]", end: int, outcome: StepOutcome) -> None:
-        """Move on by one step to sample `end`, or stop a run whose numbers are no longer finite."""
+        """Advance the progress by one step, to sample `end`; stop a run whose numbers are no longer
+        finite."""
         done = self.progress
         done.samples = end
         done.step += 1
@@ -261,7 +263,7 @@ class Trainer:
         logger.warning("%s: step skipped (%d in a row)", where, self.progress.skipped_in_a_row)
 
     def report(self, lr: float, outcome: StepOutcome) -> None:
-        """A line every log_period steps and at the end of the epoch."""
+        """Log a line every log_period steps and at the end of the epoch."""
         at, window = self.position(), self.progress.window
         rates = {"lr": lr, "grad_norm": outcome.grad_norm}
         metrics = window.means() | rates
@@ -283,7 +285,7 @@ class Trainer:
             measure_bn_statistics(self.model, inputs, count, self.procs)
 
     def run_validation(self, at: Position) -> dict[str, float]:
-        """Validate (the moving average, if there is one), and log what was found."""
+        """Validate the model, or its moving average if there is one, and log the metrics."""
         assert self.validate is not None
         self.model.eval()
         if self.ema is None:
@@ -298,8 +300,8 @@ class Trainer:
     # --- the beginning ---
 
     def resume(self) -> bool:
-        """Go on from the newest whole checkpoint in output_dir; False where there is none. Opens
-        the log."""
+        """Resume from the newest whole checkpoint in output_dir; False if there is none. Opens the
+        log."""
         self.snapshots.open_folder()
         found = self.snapshots.resume()
         self.progress = found or Progress()
@@ -313,8 +315,8 @@ class Trainer:
         return found is not None
 
     def measure_bn_first(self) -> None:
-        """Batch norm statistics of the weights that training starts from; what is frozen keeps
-        them."""
+        """Measure batch norm statistics of the weights that training starts from; frozen modules
+        keep theirs."""
         self.model.train()
         with self.stop.leave_at_once():
             self.measure_bn(self.options.precise_bn_first)
