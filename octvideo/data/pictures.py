@@ -1,4 +1,4 @@
-"""Still pictures out of files, as RGB: the only place that reads with Pillow."""
+"""Still pictures from files, as RGB; only this module reads with Pillow."""
 
 import stat
 from pathlib import Path
@@ -17,11 +17,11 @@ Picture = NDArray[np.uint8]
 
 
 def read_picture(path: str | Path, *, depth_bits: int | None = None) -> Picture:
-    """uint8 (H, W, 3), turned as its EXIF data say, at most 179 million pixels (Pillow's limit for
-    bombs).
+    """uint8 (H, W, 3), rotated as its EXIF data say, at most 179 million pixels (Pillow's limit
+    against decompression bombs).
 
     A gray picture of more than 8 bits keeps its range: 0 to 2 ** depth_bits - 1 becomes 0 to 255,
-    what is brighter is 255. depth_bits None: as many bits as its brightest pixel needs. Raises
+    brighter pixels become 255. depth_bits None: as many bits as its brightest pixel needs. Raises
     DecodeError.
     """
     picture = _open(path)

@@ -1,10 +1,10 @@
-"""A note of the file that is being read, kept where another process can see it, and the files known
+"""A note of the file that is being read, which another process can see, and the list of files known
 to be bad.
 
 A decoder may hang or crash inside native code, where neither an exception nor a thread nor a signal
-handler helps. The worker therefore writes down what it reads before it begins; the loader, in
-another process, looks at the note and the clock, ends the worker, and knows which file to blame.
-`reading` refuses that file from then on in every worker.
+handler helps. The worker therefore notes the file before it reads; the loader, in another process,
+checks the note and the clock, ends the worker, and knows which file to blame. From then on
+`reading` refuses that file in every worker.
 """
 
 import time
@@ -20,7 +20,8 @@ workers."""
 
 
 class DecodeError(DataError):
-    """A video cannot be read, or not at the frames asked for. `path` and `cause` are kept apart."""
+    """A video cannot be read, or not at the requested frames. `path` and `cause` are separate
+    attributes."""
 
     def __init__(self, path: str, cause: str) -> None:
         super().__init__(path, cause)
@@ -37,8 +38,8 @@ def cause_of(error: Exception) -> str:
 
 
 class Note(Structure):
-    """What one worker reads since when: seconds of the monotonic clock, 0 while it reads
-    nothing."""
+    """The file that one worker reads, and since when: seconds of the monotonic clock, 0 while it
+    reads nothing."""
 
     _fields_ = [("since", c_double), ("path", c_char * 4096)]
     since: float
@@ -56,20 +57,20 @@ _note, _shared = Note(), False
 
 
 def share_note(note: Note) -> None:
-    """Let `reading` write to this note, which the loader sees, from now on."""
+    """From now on, `reading` writes to this note, which the loader sees."""
     global _note, _shared
     _note, _shared = note, True
 
 
 def is_worker() -> bool:
-    """Whether another process sees the note of this one: then it may crash while it reads, and is
-    replaced."""
+    """Whether another process sees this one's note: then this process may crash while it reads, and
+    is replaced."""
     return _shared
 
 
 def stuck_here(timeout_seconds: float) -> str:
-    """What to say where this process itself has been reading a file for too long, which nobody else
-    can do for it."""
+    """A message if this process itself has been reading a file for too long; "" if not. No loader
+    watches it."""
     path = _note.stuck_on(timeout_seconds)
     if not path:
         return ""
@@ -81,8 +82,8 @@ def stuck_here(timeout_seconds: float) -> str:
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Wrap everything that touches a file of the data set; raises DecodeError for one that is known
-    to be bad."""
+    """A context for everything that touches a file of the dataset; raises DecodeError for a file
+    known to be bad."""
     if path in known_bad:
         raise DecodeError(path, known_bad[path])
     _note.path = path.encode(errors="surrogateescape")[:4095]

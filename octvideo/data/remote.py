@@ -1,5 +1,5 @@
-"""Data that lies elsewhere: http(s) through the cache folder, other schemes by the handler
-registered with iopath."""
+"""Remote data: http(s) through the cache folder, other schemes by the handler registered with
+iopath."""
 
 import hashlib
 import os
@@ -14,8 +14,8 @@ from octvideo.errors import CheckpointError, DataError
 
 
 def local_path(path: str | Path) -> str:
-    """Where the file lies on this machine; without a scheme, as it is. Raises DataError where
-    nothing can fetch it."""
+    """The path of the file on this machine, downloaded if needed; a path without a scheme is
+    returned unchanged. Raises DataError if nothing can fetch it."""
     path = str(path)
     if "://" not in path:
         return path

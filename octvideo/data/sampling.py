@@ -1,8 +1,8 @@
-"""Which frames make a clip: pure arithmetic on frame numbers and times, without torch and without
+"""Which frames make a clip: pure arithmetic on frame indices and times, without torch and without
 files.
 
-Every rule clamps to the video, so that one shorter than the clip repeats its last frame.
-The four rules, for 4 frames at stride 3 (x are skipped frames):
+Every rule clamps to the video, so that a video shorter than the clip repeats its last frame. The
+four rules, for 4 frames at stride 3 (x are skipped frames):
 
     pyslowfast   fxxxfxxxfxxxf   linspace over the 12 frames of the span, so steps of 11/3
     stride       fxxfxxfxxf      steps of exactly 3 (video-nonlocal-net)
@@ -30,7 +30,7 @@ class Timing:
     times: Sequence[float] = ()
 
     def frame_at(self, seconds: float) -> int:
-        """The frame on screen at that time after the first one, clamped to the video."""
+        """The frame on screen at `seconds` after the first one, clamped to the video."""
         # The slack keeps 0.1 s at 30 fps, which is 3.0000000000000004 frames or 2.9999999999999996,
         # at frame 3.
         if self.times:

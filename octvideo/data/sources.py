@@ -1,5 +1,5 @@
-"""A video however it comes: a path, an address, the bytes of a file, an array, a tensor, or one
-frame after another."""
+"""Videos from any source: a path, an address, the bytes of a file, an array, a tensor, or an
+iterable of frames."""
 
 import io
 import shutil
@@ -69,7 +69,7 @@ def streamed(
 
 
 class InMemory:
-    """Frames in an array, read as a file is."""
+    """Frames in an array, with the interface of an open file."""
 
     path = "the frames given"
 

@@ -1,9 +1,8 @@
-"""What happens to pixels: uint8 resize, crop, flip and color in the worker, normalization on the
-device.
+"""Pixel transforms: uint8 resize, crop, flip and color in the worker, normalization on the device.
 
 The worker keeps uint8 with the channel last in memory, where these steps cost 3 ms a clip beside 40
-ms of decoding (benchmarks/), so that moving it to the device would gain nothing and would need one
-size for a whole batch.
+ms of decoding (benchmarks/); moving them to the device would gain nothing and would need one size
+for a whole batch.
 """
 
 import math
@@ -25,10 +24,10 @@ Draw = Callable[[], float]
 
 
 def normalize(inputs: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 (N, 3, [T,] H, W) -> float32 of the same shape, (x / 255 - mean) / std per channel.
+    """uint8 (N, 3, [T,] H, W) -> float32 of that shape, (x / 255 - mean) / std per channel.
 
-    Runs where the inputs are: a quarter of the bytes travel to the device, and the worker's CPU is
-    left for decoding.
+    Runs on the device of the inputs: only a quarter of the bytes is copied there, and the worker's
+    CPU is left for decoding.
     """
     shape = (-1, *[1] * (inputs.dim() - 2))
     scale = 1 / (255 * torch.tensor(std, dtype=torch.float32))
@@ -97,8 +96,8 @@ def random_box(
     aspect: tuple[float, float],
     draw: random.Random,
 ) -> Box:
-    """A box inside the picture; after ten that stick out, the largest in the middle whose shape is
-    allowed."""
+    """A box inside the picture; after ten draws that do not fit, the largest centered box of an
+    allowed shape."""
     for _ in range(10):
         target = width * height * draw.uniform(*area)
         ratio = math.exp(draw.uniform(math.log(aspect[0]), math.log(aspect[1])))
@@ -114,7 +113,7 @@ def random_box(
 
 def color_jitter(clip: Tensor, strength: float, draw: Draw) -> Tensor:
     """Brightness, contrast and saturation of a uint8 clip (3, T, H, W), each times 1 +- strength,
-    alike in all frames.
+    equal in all frames.
 
     The three are one affine map of RGB, rounded and clamped once at the end.
     """

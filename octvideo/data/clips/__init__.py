@@ -1,1 +1,1 @@
-"""What a network sees of a video: clips to train on, views to evaluate on."""
+"""Clips for training and views for evaluation, cut from videos."""

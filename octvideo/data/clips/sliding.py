@@ -1,5 +1,5 @@
-"""Clips of a stream of frames, one after another, holding no more frames than the open windows
-need."""
+"""Clips of a stream of frames, one after another; only the frames of the open windows are held in
+memory."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
@@ -16,13 +16,14 @@ def sliding_clips(
     num_frames: int,
     keep: Callable[[Frame], Frame] = lambda frame: frame,
 ) -> Iterator[tuple[int, list[Frame]]]:
-    """(number of the first frame, num_frames evenly spread frames) of every window of `window`
+    """(index of the first frame, num_frames evenly spread frames) of every window of `window`
     frames, `step` apart.
 
         window 7, step 3, 3 frames:   f..f..f
                                          f..f..f
-    A stream shorter than one window gives a single clip that repeats its last frames. keep: what is
-    held of a frame.
+
+    A stream shorter than one window gives a single clip that repeats its last frames. keep: the
+    function whose result is held of each frame.
     """
     offsets = [k * (window - 1) // max(num_frames - 1, 1) for k in range(num_frames)]
     held: dict[int, Frame] = {}

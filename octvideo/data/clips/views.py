@@ -1,9 +1,9 @@
-"""How a video is seen in evaluation: clips along time times crops along space, all from one decode
-of the file.
+"""Views of a video for evaluation: clips along time times crops along space, all from one decode of
+the file.
 
-PySlowFast's protocol: clip i starts at i / num_clips of the starts possible; the short side becomes
-`short_side`; three crops lie at the start, middle and end of the longer side, a single one in the
-middle of both. View v is crop v % num_crops of clip v // num_crops.
+PySlowFast's protocol: clip i starts at i / num_clips of the possible starts; the short side becomes
+`short_side`; three crops are at the start, middle and end of the longer side, a single crop is the
+center crop. View v is crop v % num_crops of clip v // num_crops.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -121,16 +121,16 @@ class DecodedVideo:
 
 
 class VideoViews:
-    """The videos of a list as an evaluation reads them: each opened once, decoded once, resized
-    once.
+    """The videos of a list for evaluation: each is opened once, decoded once, resized once.
 
-    classes: what the list's labels are called by the model (`class_names.match_classes`); None when
-    they agree.
-    backend: PyAV by default, since one pass forward through a file is what it does best
+    classes: the model's class of each label of the list (`class_names.match_classes`); None if both
+    agree.
+    backend: PyAV by default, since it is the fastest in one pass forward through a file
     (benchmarks/evaluate.py). num_workers processes read ahead, and survive a file that hangs or
     crashes the decoder; 0 reads in this process.
-    Each frame is resized as soon as it is decoded: what is held of a video does not depend on the
-    size of its pictures.
+
+    Each frame is resized as soon as it is decoded: the memory of a video does not depend on its
+    resolution.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class VideoViews:
         self._num_workers, self._timeout = num_workers, timeout_seconds
 
     def seen_as(self, spec: ViewSpec) -> "VideoViews":
-        """The same videos in other views."""
+        """These videos with other views."""
         other = copy(self)
         other.spec = spec
         return other
@@ -164,7 +164,7 @@ class VideoViews:
         return partial(decode_views, self._videos, self.spec, self._backend, self._index)
 
     def read(self, indices: Sequence[int]) -> Iterable[DecodedVideo]:
-        """These videos in this order; one that cannot be read says so in `problem`."""
+        """Decode these videos, in this order; a video that cannot be read has a `problem`."""
         if not self._num_workers or not indices:
             yield from map(self._decode, indices)
             return
@@ -180,8 +180,8 @@ class VideoViews:
             pool.close()
 
     def film(self, index: int) -> Frames | None:
-        """uint8 (T, crop, crop, 3), the middle crop of the middle clip, for people; None if it
-        cannot be read."""
+        """uint8 (T, crop, crop, 3), the center crop of the middle clip, for display; None if the
+        video cannot be read."""
         video = self._decode(index)
         if video.problem:
             return None
@@ -204,8 +204,8 @@ def decode_entry(
     backend: str = "pyav",
     known: VideoIndex | None = None,
 ) -> DecodedVideo:
-    """One open, one decode of the frames that the clips share, one resize. index: what the result
-    is called."""
+    """One open, one decode of the frames that the clips share, one resize. index: the index of the
+    result."""
     try:
         with open_entry(entry, backend=backend, index=known) as video:
             return DecodedVideo(index, entry.path, *read_clips(video, spec))
@@ -218,8 +218,8 @@ def _prefetch(videos: VideoList, index: int) -> None:
 
 
 def read_clips(video: FrameSource, spec: ViewSpec) -> tuple[Tensor, Tensor]:
-    """Frames that the clips share, uint8 (F, H, W, 3), decoded and resized once; int64 (num_clips,
-    T) into them."""
+    """The frames of all clips, uint8 (F, H, W, 3), each decoded and resized once; int64 (num_clips,
+    T) indexes them."""
     clips = np.array(spec.clips(video.timing(exact_times=spec.rule.rule == "time")))
     shared, places = np.unique(clips, return_inverse=True)
     resized = read_planes(video, shared.tolist(), short_side=spec.short_side).movedim(0, -1)

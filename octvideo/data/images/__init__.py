@@ -1,1 +1,1 @@
-"""Labeled images: folders of classes, CIFAR-10, and the crops that a network sees."""
+"""Labeled images: folders of classes, CIFAR-10, and their crops."""

@@ -28,7 +28,7 @@ MAX_BYTES = 1 << 28  # bounds the memory: a published batch has 31 MB
 
 
 def find_batches(folder: Path) -> Path | None:
-    """Where the batches are: in the folder itself or in the one of the archive; None when it has
+    """The folder of the batches: the folder itself or the archive's folder in it; None if there are
     none."""
     return next(
         (at for at in (folder, folder / FOLDER) if (at / BATCHES["val"][0]).is_file()), None

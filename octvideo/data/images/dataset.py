@@ -1,4 +1,4 @@
-"""Labeled images as a data set of the engine: folders of classes (ImageNet's layout) and CIFAR-10's
+"""Labeled images as a dataset of the engine: folders of classes (ImageNet's layout) and CIFAR-10's
 batches."""
 
 import hashlib
@@ -31,7 +31,7 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def fingerprint(self) -> str:
-        """A digest of names and labels, wherever the pictures lie."""
+        """A digest of names and labels; the files may move."""
 
     def entry(self, index: int) -> tuple[str, int]:
         """Name and label."""
@@ -41,8 +41,8 @@ class ImageSource(Protocol):
 
 
 class ImageFolder:
-    """root/class name/.../picture: classes in the order of their names, as everyone numbers
-    ImageNet's."""
+    """root/class name/.../picture: classes in the order of their names, as ImageNet's are usually
+    numbered."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -79,7 +79,7 @@ class ImageFolder:
 
 
 class Cifar10:
-    """The python batches of one split, whole in memory (150 MB for training)."""
+    """The python batches of one split, all in memory (150 MB for training)."""
 
     class_names = cifar10.CLASS_NAMES
 
@@ -155,7 +155,7 @@ class ImageDataset:
         return self.source.fingerprint()
 
     def sample(self, epoch: int, index: int) -> Sample:
-        """A picture that cannot be read is replaced by another, drawn from the same seed, and
+        """A picture that cannot be read is replaced by another, drawn from that sample's seed, and
         reported."""
         return sample_or_another(self._read, len(self), seed=self.seed, epoch=epoch, index=index)
 

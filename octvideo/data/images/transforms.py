@@ -1,5 +1,4 @@
-"""From an RGB picture to a uint8 crop: what training on images varies, and the center crops of
-their evaluation."""
+"""From an RGB picture to a uint8 crop: augmentation for training, center crops for evaluation."""
 
 import random
 from collections.abc import Callable

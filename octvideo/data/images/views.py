@@ -1,5 +1,4 @@
-"""Images as an evaluation reads them: each is a video of one frame, seen in one view, its center
-crop."""
+"""Images for evaluation: each is a video of one frame with one view, its center crop."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -19,8 +18,8 @@ ONE_FRAME = ClipRule(1, 1)
 
 
 class ImageViews:
-    """The images of a source; `octvideo.engine.evaluation.evaluate.Videos` says what each attribute
-    is.
+    """The images of a source; `octvideo.engine.evaluation.evaluate.Videos` describes each
+    attribute.
 
     num_workers processes read ahead, and survive a file that hangs or crashes the decoder; 0 reads
     in this process.
@@ -46,7 +45,7 @@ class ImageViews:
         self._num_workers, self._timeout = num_workers, timeout_seconds
 
     def read(self, indices: Sequence[int]) -> Iterable[DecodedVideo]:
-        """These images in this order; one that cannot be read says so in `problem`."""
+        """Read these images, in this order; an image that cannot be read has a `problem`."""
         if not self._num_workers or not indices:
             yield from map(self._read, indices)
             return
@@ -57,7 +56,7 @@ class ImageViews:
             pool.close()
 
     def film(self, index: int) -> Frames | None:
-        """uint8 (1, crop, crop, 3), for people; None for an image that cannot be read."""
+        """uint8 (1, crop, crop, 3), for display; None for an image that cannot be read."""
         image = self._read(index)
         return None if image.problem else image.frames.numpy()
 

@@ -1,1 +1,1 @@
-"""Lists of videos and the names of their classes: what is read."""
+"""Lists of videos, and the names of their classes."""

@@ -29,11 +29,11 @@ _COLUMNS = {"path", "num_frames", "label", "labels"}
 
 
 class VideoEntry(NamedTuple):
-    """One line: the file (or the folder of frames), its labels (none, one, or several), its frames
-    if listed.
+    """One line: the file (or the folder of frames), its labels (none, one, or several), its number
+    of frames if listed.
 
-    template: which files of a folder are its frames (DATA.FRAME_TEMPLATE); "" where there is one
-    series. part: where the bytes of a video lie that is no file of its own.
+    template: which files of a folder are its frames (DATA.FRAME_TEMPLATE); "" if there is one
+    series. part: the location of a video that is a part of a larger file.
     """
 
     path: str
@@ -94,7 +94,7 @@ class VideoList:
         return digest.hexdigest()[:16]
 
     def listed(self, index: int) -> str:
-        """The path as it stands in the list, without the root."""
+        """The path as written in the list, without the root."""
         return bytes(_between(self._text, self._text_ends, index).numpy()).decode()
 
     @overload
@@ -171,11 +171,11 @@ def read_list(
 
 
 def write_list(path: str | Path, entries: Iterable[VideoEntry]) -> None:
-    """Lines that `read_list` reads back: `path label` (`path num_frames label`, `path
+    """Write lines that `read_list` reads: `path label` (`path num_frames label`, `path
     label,label`).
 
-    Entries without labels are written under the header `path`, which tells `read_list` so whatever
-    it is asked for.
+    Entries without labels are written under the header `path`, which `read_list` recognizes in any
+    format.
     """
     entries = list(entries)
     if bad := next(
@@ -195,8 +195,8 @@ Rows = Iterator[tuple[int, tuple[str, ...]]]  # line number, fields
 
 
 def _read_header(line: str) -> tuple[tuple[str, ...], str]:
-    """The columns and their delimiter, when the line names `path` among words that can be no label;
-    else nothing."""
+    """The columns and their delimiter, if the line contains `path` among words that cannot be
+    labels; else nothing."""
     for delimiter in (",", "\t", " "):
         columns = tuple(field.strip(' "') for field in line.split(delimiter))
         if "path" in columns and all(column.isidentifier() for column in columns):

@@ -1,5 +1,4 @@
-"""What the loader hands to the engine: samples and batches, the same for clips, videos and
-images."""
+"""Samples and batches that the loader gives to the engine, for clips, videos and images."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -28,8 +27,8 @@ class Sample:
 
     input: uint8 (3, T, H, W) or (3, H, W). target: class id, or float32 (C,) for several labels at
     once.
-    index: position asked for; path: the file that was really read (another one when `problems` is
-    not empty).
+    index: the requested position; path: the file that was read (another one if `problems` is not
+    empty).
     """
 
     input: Tensor
@@ -96,7 +95,7 @@ class Batch:
         return len(self.paths)
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Copy to a device; without waiting for it where the memory is pinned."""
+        """Copy to a device, asynchronously if the memory is pinned."""
         return replace(
             self,
             inputs=self.inputs.to(device, non_blocking=True),
@@ -105,7 +104,7 @@ class Batch:
         )
 
     def pin_memory(self) -> "Batch":
-        """In memory from which a GPU copies by itself."""
+        """Copy to pinned memory."""
         return replace(
             self,
             inputs=self.inputs.pin_memory(),

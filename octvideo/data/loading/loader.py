@@ -1,5 +1,4 @@
-"""Batches of a dataset, in an order and with contents that depend on (seed, epoch) and on nothing
-else."""
+"""Batches of a dataset; (seed, epoch) alone decides their order and content."""
 
 from collections.abc import Iterator
 from itertools import islice, pairwise
@@ -13,12 +12,12 @@ from octvideo.errors import DataError
 
 
 class Dataset(Protocol):
-    """sample: a function of its arguments (and the dataset's seed) alone. Read files within
+    """sample: depends on its arguments (and the dataset's seed) only. It reads files within
     `reading`.
 
-    A dataset may have prefetch(epoch, index): it begins to fetch what `sample` will read, and
-    returns at once.
-    fingerprint: a digest of the entries and labels in their order, wherever the files lie.
+    A dataset may have prefetch(epoch, index), which starts fetching the bytes that `sample` will
+    read, and returns at once.
+    fingerprint: a digest of the entries and labels in their order; files may move.
     """
 
     def __len__(self) -> int: ...
@@ -30,9 +29,8 @@ class Loader:
     """The batches of one rank.
 
     A global batch is the next batch_size * world_size samples of the epoch's order, and rank r
-    takes its r-th part: training sees the same global batches on any number of ranks and workers.
-    num_workers 0 reads in this process, where a file that hangs or crashes the decoder is not
-    survived.
+    takes its r-th part: training sees equal global batches on any number of ranks and workers.
+    num_workers 0 reads in this process, which a file that hangs or crashes the decoder ends.
     """
 
     def __init__(
@@ -76,11 +74,11 @@ class Loader:
         return self.batch_size * self._world_size
 
     def ends(self, start_sample: int = 0) -> list[int]:
-        """Where in the epoch's order the global batches end that follow its first `start_sample`
-        samples.
+        """The positions in the epoch's order at which the global batches end that follow its first
+        `start_sample` samples.
 
-        After a batch of another size, the first one ends where a batch of this size would. Where
-        that leaves less than a sample per rank, it joins the next.
+        After batches of another size, the first one ends where a batch of this size would. If that
+        leaves less than a sample per rank, it joins the next.
         """
         size, total = self.batch_samples, len(self) * self.batch_samples
         first = start_sample + (-start_sample % size or size)

@@ -1,2 +1,1 @@
-"""Bytes of files that lie anywhere: a range at a time, read ahead, tried again, and kept in a local
-cache."""
+"""Byte ranges of files anywhere: read ahead, retried, and kept in a local cache."""

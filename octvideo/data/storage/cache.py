@@ -1,5 +1,5 @@
-"""Ranges of remote files, kept on a local disk up to a limit; those that were not used for longest
-go first."""
+"""Ranges of remote files, cached on a local disk up to a limit; the least recently used are removed
+first."""
 
 import hashlib
 import os
@@ -13,8 +13,8 @@ _CHECKS = 20  # how often a limit's worth of bytes is counted while it is writte
 
 
 class RangeCache(NamedTuple):
-    """Any number of processes share `folder`; each keeps it below `limit` bytes, but for what
-    others just wrote."""
+    """Any number of processes share `folder`; each keeps it below `limit` bytes, except for the
+    bytes that others have just written."""
 
     folder: str
     limit: int
@@ -28,8 +28,8 @@ class RangeCache(NamedTuple):
         return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep it if there is room. A disk that is full or read-only makes no error: the bytes are
-        at hand."""
+        """Store the bytes if there is room. A disk that is full or read-only raises no error: the
+        caller has the bytes."""
         path = self._path(key)
         temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}.tmp")
         with suppress(OSError):

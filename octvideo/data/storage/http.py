@@ -1,4 +1,4 @@
-"""Byte ranges over HTTP, on connections that are kept: a range then costs one round trip."""
+"""Byte ranges over HTTP on persistent connections, so that a range costs one round trip."""
 
 import http.client
 import threading
@@ -15,13 +15,13 @@ _MAX_KEPT = 32
 
 
 class TransientError(OSError):
-    """A failure that may pass: a cut connection, a busy server."""
+    """A failure that may pass: a lost connection, a busy server."""
 
 
 def read_range(url: str, offset: int, size: int) -> bytes:
     """At most `size` bytes from `offset`; fewer only at the end of the file.
 
-    Raises TransientError, FileNotFoundError, or OSError for what will not change by itself.
+    Raises TransientError, FileNotFoundError, or OSError for a failure that is permanent.
     """
     answer = _request("GET", url, {"Range": f"bytes={offset}-{offset + size - 1}"})
     with answer.connection:
@@ -55,14 +55,14 @@ def size_of(url: str) -> int:
 
 
 def close_connections() -> None:
-    """Close those that wait for the next range."""
+    """Close all idle connections."""
     with _lock:
         while _idle:
             _idle.pop().close()
 
 
 class _Connection:
-    """A connection in use; closed at the end of the context unless it is kept for the next
+    """A connection in use; the end of the context closes it unless it is kept for the next
     range."""
 
     def __init__(self, parts: SplitResult) -> None:

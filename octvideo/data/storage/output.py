@@ -1,4 +1,4 @@
-"""Writing files anywhere: on this machine whole or not at all, elsewhere as the storage does it."""
+"""Write files anywhere: atomically on this machine, elsewhere as the storage does it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from octvideo.files import appears_whole, is_local, write_atomically, writing
 
 @contextmanager
 def new_file(address: str) -> Iterator[IO[bytes]]:
-    """A file to write to, which stands under its name when the block ends; after an error it does
+    """A file to write to, which appears under its name when the block ends; after an error it does
     not.
 
     Object stores show a file when it is closed. Raises OutputError.

@@ -29,7 +29,7 @@ def read_range(address: str, offset: int, size: int) -> bytes:
     """
     if "://" not in address:
         return _read_local(address, offset, size)
-    return _patiently(address, lambda: _read_remote(address, offset, size))
+    return _retried(address, lambda: _read_remote(address, offset, size))
 
 
 def read_file(address: str, most: int) -> bytes:
@@ -44,7 +44,7 @@ def size_of(address: str) -> int:
     """Bytes of a file. Raises as `read_range`."""
     if "://" not in address:
         return Path(address).stat().st_size
-    return _patiently(address, lambda: _remote_size(address))
+    return _retried(address, lambda: _remote_size(address))
 
 
 def exists(address: str) -> bool:
@@ -83,8 +83,8 @@ def _read_local(path: str, offset: int, size: int) -> bytes:
         os.close(descriptor)
 
 
-def _patiently(address: str, action: Callable[[], Result]) -> Result:
-    """The result of an action that is tried again after failures that may pass."""
+def _retried(address: str, action: Callable[[], Result]) -> Result:
+    """The result of an action that is retried after failures that may pass."""
     deadline, pause = time.monotonic() + PATIENCE, _FIRST_PAUSE
     while True:
         try:
@@ -147,8 +147,8 @@ def _failures_may_pass() -> Iterator[None]:
 
 
 def iopath_handler(address: str) -> Any:
-    """iopath's manager where a handler is registered for this address: what a user registers comes
-    first."""
+    """iopath's manager if a handler is registered for this address: handlers that a user registers
+    take precedence."""
     from iopath.common.file_io import g_pathmgr
 
     known = g_pathmgr._path_handlers

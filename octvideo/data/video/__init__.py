@@ -1,1 +1,1 @@
-"""Video files and folders of frames: what their packets say, their frames, and writing them."""
+"""Video files and folders of frames: examining packets, reading frames, and writing videos."""

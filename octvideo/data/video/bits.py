@@ -1,4 +1,4 @@
-"""What is told of a coded picture, and the bits in which it is written."""
+"""The description of a coded picture, and a reader of the bits that encode it."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -8,9 +8,9 @@ class Content(NamedTuple):
     """num_pictures: pictures that begin in a packet; -1: it is damaged. is_restart: decoding may
     begin here.
 
-    is_reordered: a B picture whose place in display order is told by nothing. follows: False shows
-    that a picture that this one may need is missing. order: place in display order since the last
-    restart, None where nothing tells it.
+    is_reordered: a B picture whose place in display order is unknown. follows: False if a picture
+    that this one may need is missing. order: place in display order since the last restart, None if
+    unknown.
     counts: `order` counts pictures one by one, so that a gap shows a missing one.
     """
 
@@ -24,9 +24,9 @@ class Content(NamedTuple):
 
 @dataclass(slots=True)
 class Parameters:
-    """What the parameter sets say of the pictures that were read so far.
+    """What the parameter sets say about the pictures read so far.
 
-    sizes: (width, height) of them, in order of appearance. is_interlaced: lines may belong to two
+    sizes: their (width, height), in order of appearance. is_interlaced: lines may belong to two
     moments. is_cropped: columns at the left or rows at the top are coded but not shown. is_turned:
     a message asks for rotation or a flip.
     """
@@ -52,7 +52,7 @@ class Picture(NamedTuple):
 
 
 class Bits:
-    """Reads bits from the front. Raises ValueError behind the last one."""
+    """Reads bits from the front. Raises ValueError after the last one."""
 
     def __init__(self, data: bytes, *, is_escaped: bool = True) -> None:
         """is_escaped: 0 0 3 stands for 0 0; the 3 keeps payload from looking like a start code."""

@@ -1,9 +1,9 @@
-"""What a packet says of its picture before it is decoded: H.264, H.265 and MPEG-4 part 2, from
+"""What a packet says about its picture before it is decoded: H.264, H.265 and MPEG-4 part 2, from
 their first bytes.
 
-Pictures are numbered. A number that does not follow shows that a picture is missing, comes twice or
-in the wrong place, which decoders paper over in ways of their own. (ITU-T H.264, sections 7.3 and
-8.2.1; H.265, 7.3 and 8.3.1.)
+Pictures are numbered. A number out of sequence shows that a picture is missing, comes twice or in
+the wrong place; decoders conceal that in different ways. (ITU-T H.264, sections 7.3 and 8.2.1;
+H.265, 7.3 and 8.3.1.)
 """
 
 from abc import ABC, abstractmethod
@@ -24,8 +24,8 @@ class Inspector(Protocol):
 
 
 def inspector(codec: str, extradata: bytes, container: str) -> Inspector | None:
-    """How to read the packets of this codec (FFmpeg's name), in file order; None where that would
-    prove nothing."""
+    """The reader of this codec's packets (FFmpeg's name), in file order; None for codecs whose
+    packets prove nothing."""
     if codec == "mpeg4":
         return Mpeg4(extradata)
     if (

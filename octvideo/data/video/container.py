@@ -35,7 +35,8 @@ _UNALIGNED = 1  # AV_CODEC_FLAG_UNALIGNED: crop at the very column that the file
 
 
 def status_of(path: str) -> os.stat_result:
-    """Raises DecodeError for what is no regular file with something in it."""
+    """The stat of a file. Raises DecodeError for a path that is no regular file, or an empty
+    one."""
     try:
         status = Path(path).stat()
     except OSError as error:
@@ -58,7 +59,7 @@ def file_url(path: str | Path) -> str:
 
 
 def ffmpeg_errors() -> tuple[type[Exception], ...]:
-    """What PyAV raises where FFmpeg cannot make sense of a file; IndexError: of a stream that
+    """The exceptions of PyAV for files that FFmpeg cannot read; IndexError: of a stream that
     appears midway."""
     import av
 
@@ -114,11 +115,11 @@ _MAX_LIVE_PIXELS = 2**26  # of a picture: a stream may change its size to any at
 
 @contextmanager
 def opened_live(source: Any, scheme: str, timeout_seconds: float) -> Iterator[Any]:
-    """An av container of what goes on: a name for FFmpeg, or a file object that is read and never
-    sought.
+    """An av container of a live source: a name for FFmpeg, or a file object that is read without
+    seeking.
 
-    scheme: of LIVE_PROTOCOLS, "camera" (a device of v4l2) or "file" (an object). Raises what
-    `ffmpeg_errors` lists, also when nothing comes for timeout_seconds.
+    scheme: of LIVE_PROTOCOLS, "camera" (a device of v4l2) or "file" (an object). Raises the
+    exceptions of `ffmpeg_errors`, also when nothing arrives for timeout_seconds.
     """
     import av
 

@@ -1,8 +1,8 @@
-"""decord, by itself: it imports nothing of octvideo, so that this file can also be run as a process
-that may crash.
+"""decord alone: this file imports nothing of octvideo, so that it also runs as a process that may
+crash.
 
 Requests and answers are pickles on stdin and stdout: (name, width, height) once, answered by the
-number of frames; then lists of frame numbers, answered by frames. An answer that is a str is an
+number of frames; then lists of frame indices, answered by frames. An answer that is a str is an
 error.
 """
 

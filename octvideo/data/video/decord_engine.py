@@ -1,5 +1,5 @@
-"""Reading with decord. It is fast, and a damaged file may end its process: it never runs in one
-that must go on."""
+"""Reading with decord. It is fast, but a damaged file may end its process: it runs only in
+processes that can be replaced."""
 
 import pickle
 import signal
@@ -18,8 +18,8 @@ from octvideo.data.video.video import Frames, Prepare, read_prepared
 class DecordEngine:
     """One decord reader on one thread. It holds up to 400 MB (720p) until it is dropped.
 
-    A loader worker is replaced when it dies, and reads by itself; any other process has a child
-    that reads.
+    A loader worker, which is replaced when it dies, reads by itself; any other process reads in a
+    child process.
     """
 
     def __init__(self, path: str, info: VideoInfo, short_side: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Writing H.264 mp4 files with PyAV, each appearing under its name only when it is complete."""
+"""Writing H.264 mp4 files with PyAV, each atomically."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -101,8 +101,8 @@ def _h264_stream(
 
 
 def _keep_times(stream: Any) -> None:
-    """Frames are shown when they say, and as long: mp4 keeps that only where pictures are stored in
-    display order."""
+    """Show each frame at its own time, for its own duration: mp4 keeps that only if pictures are
+    stored in display order."""
     stream.codec_context.time_base = _TICK
     stream.codec_context.flags |= _FRAME_DURATION
     stream.options = stream.options | {"bf": "0"}

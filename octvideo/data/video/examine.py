@@ -1,5 +1,4 @@
-"""What is found out about a file before frames are read: a look at its packets, or a whole
-decode."""
+"""Examining a file before frames are read: a check of its packets, or a whole decode."""
 
 from array import array
 from dataclasses import dataclass, field, replace
@@ -38,8 +37,8 @@ _NO_PROBLEMS: tuple[str, ...] = ()
 Size = tuple[int, int]  # (width, height)
 
 
-def know(path: str, known: VideoInfo | None) -> VideoInfo:
-    """What is remembered of a file, while it has its size; else what a look at it tells. Raises
+def info_of(path: str, known: VideoInfo | None) -> VideoInfo:
+    """The remembered description of a file whose size is unchanged; else a new examination. Raises
     DecodeError."""
     status = status_of(path)
     if known is not None and known.num_bytes == status.st_size:
@@ -49,8 +48,8 @@ def know(path: str, known: VideoInfo | None) -> VideoInfo:
 
 @dataclass(slots=True)
 class Decoded:
-    """What a sequential decode met. stamps: seconds of each frame, nan where it has none; end: what
-    ended it early."""
+    """The outcome of a sequential decode. stamps: seconds of each frame, nan if it has none; end:
+    the error that ended it early."""
 
     stamps: "array[float]" = field(default_factory=lambda: array("d"))
     sizes: list[Size] = field(default_factory=list)
@@ -110,7 +109,7 @@ def examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
 
 
 def _described(stream: Any, shown: Decoded, fps: float) -> VideoInfo:
-    """What the pictures are like; nothing yet of how many there are."""
+    """The description of the pictures, without their number."""
     (width, height), orientation = shown.sizes[0], shown.orientation
     aspect = float(stream.sample_aspect_ratio or 1)
     if orientation.is_on_its_side:
@@ -193,8 +192,7 @@ def _doubt_of_container(path: str, container: Any, layout: StreamMap) -> str:
 
 
 def count(path: str) -> tuple[Decoded, tuple[str, ...]]:
-    """A sequential decode, and what is wrong with the file. Raises DecodeError where no frame
-    comes."""
+    """A sequential decode, and the problems of the file. Raises DecodeError if no frame decodes."""
     decoded = decode_all(path, STRICT)
     problem = decoded.end
     if problem:
@@ -232,8 +230,8 @@ def decode_all(path: str, options: dict[str, str], most: int | None = None) -> D
 
 
 def frame_times(path: str, info: VideoInfo) -> "array[float]":
-    """Seconds of each frame from the first: of the packets where they tell, else of a sequential
-    decode."""
+    """Seconds of each frame from the first: from the packets if they are clear, else from a
+    sequential decode."""
     with opened(path) as container:
         layout = layout_of(container, info)
         if not layout.unclear:
@@ -243,7 +241,7 @@ def frame_times(path: str, info: VideoInfo) -> "array[float]":
 
 
 def layout_of(container: Any, info: VideoInfo) -> StreamMap:
-    """The map of a file that was examined before; unclear where its frames are not those of its
+    """The stream map of a file that was examined before; unclear if its frames are not those of its
     packets."""
     if info.backend == "decord":  # It was found clear: its packets need not be understood again.
         layout = map_of_known(look_through(container, None)[0])

@@ -1,5 +1,4 @@
-"""Videos that were extracted to folders of pictures: the same questions as to a file, and the same
-answers."""
+"""Videos that were extracted to folders of pictures, with the interface of video files."""
 
 import re
 from collections import defaultdict
@@ -68,8 +67,7 @@ class FrameFolder:
 def open_frames(
     path: str | Path, num_frames: int, *, fps: float = 30.0, template: str = ""
 ) -> Iterator[FrameFolder]:
-    """Open a folder of which the list says that it has num_frames pictures; more than that are not
-    looked at.
+    """Open a folder with num_frames pictures, as the list says; further ones are not checked.
 
     template: which files are the frames (DATA.FRAME_TEMPLATE), as `img_{:05d}.jpg` or `rgb_*.png`.
     """
@@ -119,7 +117,7 @@ _LAST_NUMBER = re.compile(r"\d+(?:\.\d+)*(?=\D*$)")
 
 
 def _series_of(name: str) -> tuple[str, str]:
-    """What the names of one series share: all but the last number. Names without a number are one
+    """The common part of a series' names: all but the last number. Names without a number are one
     series."""
     path = Path(name)
     match = _LAST_NUMBER.search(path.stem)

@@ -1,7 +1,7 @@
-"""The index beside a list: what checking every file found, so that training need not look again.
+"""The index beside a list: the examinations of all files, so that training need not repeat them.
 
-A csv file with a line per video: its path (relative to the index's folder where it lies below),
-then VideoInfo's fields. An entry counts while the file has the size it was found with.
+A csv file with a line per video: its path (relative to the index's folder if below it), then
+VideoInfo's fields. An entry is valid while its file's size is unchanged.
 """
 
 import csv
@@ -26,7 +26,7 @@ _EARLIER_COLUMNS = _COLUMNS[: _COLUMNS.index("flip")]
 
 
 def index_path(list_path: str | Path) -> Path:
-    """Where the index of a list is kept: train.csv -> train.index.csv."""
+    """The path of a list's index: train.csv -> train.index.csv."""
     return Path(list_path).with_suffix(".index.csv")
 
 
@@ -51,7 +51,7 @@ class VideoIndex:
         return len(self._keys)
 
     def get(self, path: str) -> VideoInfo | None:
-        """What is remembered of a video; None when nothing is."""
+        """The stored examination of a video, or None."""
         key = _hash(path)
         place = int(torch.searchsorted(self._keys, key))
         if place == len(self) or int(self._keys[place]) != key:

@@ -1,4 +1,4 @@
-"""What is known of a video file before its frames are read."""
+"""The description of a video file, before its frames are read."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,16 @@ from octvideo.data.video.orientation import Orientation
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What is known of a file's first video stream.
+    """The description of a file's first video stream.
 
     num_frames: frames that decode. width, height: as displayed, after the stored picture was
     mirrored left to right (`flip`) and turned by `rotation` degrees counterclockwise; of the first
     frame, to whose size all are scaled.
-    fps: frames over the time that they are shown. backend: the engine that `auto` takes in loader
+    fps: frames over the time that they are shown. backend: the engine that `auto` uses in loader
     workers; reason: why not decord. problems: damage and changes of size, for people to read.
-    num_bytes: size of the file this was found on, by which a remembered answer is known to be
-    stale. pixel_aspect: width of a displayed pixel over its height; frames keep their pixels,
-    whatever it is.
+    num_bytes: size of the file at its examination, by which a stale entry is recognized.
+    pixel_aspect: width of a displayed pixel over its height; frames keep their pixels, whatever it
+    is.
     """
 
     num_frames: int

@@ -1,8 +1,8 @@
-"""Frames of what goes on: a camera, a network address, a file that grows. The only entrance for
+"""Frames of live sources: a camera, a network address, a file that grows. Only this module opens
 addresses.
 
-A thread reads and reconnects. What its consumer has no time for is dropped, oldest first, and
-counted: latency and memory stay bounded, whatever the network does.
+A thread reads and reconnects. Frames for which the consumer has no time are dropped, oldest first,
+and counted: latency and memory stay bounded, whatever the network does.
 """
 
 import logging
@@ -29,8 +29,8 @@ _POLL_SECONDS = 0.1
 class LiveFrame:
     """A frame and its time: seconds from the first frame of the source, by the source's clock.
 
-    begins: nothing connects it with the frame before; after a break, the time of this machine's
-    clock has passed.
+    begins: the first frame, or the first one after a break; over a break, this machine's clock is
+    used.
     """
 
     image: Frames
@@ -39,12 +39,13 @@ class LiveFrame:
 
 
 class LiveFrames:
-    """The frames of an address, as they come. `with` starts the reading and ends it.
+    """The frames of an address, as they arrive. Entering the context starts the reading thread,
+    leaving it ends it.
 
     address: rtsp://, http://, https://, udp://, or a camera: /dev/video0, "0".
-    prepare: is done to each frame in the reading thread. max_waiting: frames that wait for the
-    consumer.
-    timeout_seconds: without a frame, the connection counts as lost. After a loss it is opened
+    prepare: is applied to each frame in the reading thread. max_waiting: frames that may wait for
+    the consumer.
+    timeout_seconds: after so long without a frame, the connection counts as lost. Then it is opened
     again, at once, then after 0.5, 1, 2, ... 30 seconds; after give_up_seconds without a frame
     (None: never) DecodeError says why.
     dropped, reconnects: so far.
@@ -189,7 +190,7 @@ def _opened_as(address: str) -> tuple[str, str]:
 def _pictures(
     container: Any, silence_seconds: float | None
 ) -> Iterator[tuple[Frames, float | None]]:
-    """(uint8 (H, W, 3), seconds of its stamp); damaged packets are passed over.
+    """(uint8 (H, W, 3), seconds of its timestamp); damaged packets are skipped.
 
     silence_seconds: the longest time of packets without a picture. Raises DecodeError.
     """
@@ -207,7 +208,7 @@ def _pictures(
 
 
 class _Clock:
-    """Stamps of a source that may start again, to seconds since its first frame."""
+    """Converts the timestamps of a source that may restart to seconds since its first frame."""
 
     def __init__(self) -> None:
         self._start: float | None = None
@@ -218,8 +219,7 @@ class _Clock:
         self._offset = None
 
     def seconds(self, stamp: float | None) -> tuple[float, bool]:
-        """(seconds, whether nothing connects them with those before). stamp None: this machine's
-        clock."""
+        """(seconds, whether a break precedes them). stamp None: this machine's clock."""
         now = time.monotonic()
         if self._start is None:
             self._start = now

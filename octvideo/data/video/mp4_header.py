@@ -1,4 +1,4 @@
-"""What the header of an mp4 or mov file says that PyAV tells only late, or not at all."""
+"""Facts in the header of an mp4 or mov file that PyAV reports late, or not at all."""
 
 import re
 import struct
@@ -14,8 +14,8 @@ _MAX_BOXES = 1000  # before the moov
 
 
 def read_moov(path: str) -> bytes | None:
-    """The box that describes the streams; None in other containers, and where it is too large or
-    too far behind."""
+    """The box that describes the streams; None in other containers, and if it is too large or too
+    far into the file."""
     num_bytes = Path(path).stat().st_size
     with Path(path).open("rb") as file:
         for _ in range(_MAX_BOXES):

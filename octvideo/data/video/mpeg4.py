@@ -1,5 +1,5 @@
-"""MPEG-4 part 2 (DivX, Xvid): what its packets say of their pictures. (ISO/IEC 14496-2, 6.2.3 and
-6.2.5.)"""
+"""MPEG-4 part 2 (DivX, Xvid): what its packets say about their pictures. (ISO/IEC 14496-2, 6.2.3
+and 6.2.5.)"""
 
 import re
 from contextlib import suppress

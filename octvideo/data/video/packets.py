@@ -1,9 +1,9 @@
 """What the packets of a video stream say about its frames, without decoding one.
 
-Frame k is the k-th frame of a sequential decode. Jumping to it is right only where the packets
-prove that every packet is one picture, that the picture is shown, and that nothing after a restart
-refers to anything before it. Decoders do not check that; `map_stream` does, for H.264, H.265 and
-MPEG-4, in 2 or 3 milliseconds for a 10 s video.
+Frame k is the k-th frame of a sequential decode. A jump to it is right only if the packets prove
+that every packet is one picture, that the picture is shown, and that nothing after a restart refers
+to anything before it. Decoders do not check that; `map_stream` does, for H.264, H.265 and MPEG-4,
+in 2 or 3 milliseconds for a 10 s video.
 """
 
 from array import array
@@ -115,8 +115,7 @@ class StreamMap:
 
 
 def map_stream(table: PacketTable) -> StreamMap:
-    """What the packets prove. Their contents must have been looked at by an inspector of their
-    codec."""
+    """The map that the packets prove. An inspector of their codec must have read their contents."""
     if doubt := _doubt(table) or _doubt_of_numbers(table):
         return StreamMap(unclear=doubt)
     return _map(table, table.has(_RESTART))
@@ -163,7 +162,7 @@ def _doubt(table: PacketTable) -> str:
 
 
 def _doubt_of_numbers(table: PacketTable) -> str:
-    """The same from how the pictures themselves are numbered."""
+    """Why the numbers of the pictures contradict their order, "" if they do not."""
     if table.has(_GAP).any():
         return "missing pictures"
     placed = table.has(_PLACED)
@@ -185,7 +184,7 @@ def _doubt_of_numbers(table: PacketTable) -> str:
 def index_differs(path: str, container: Any, layout: StreamMap) -> bool:
     """Whether the container's index would lead a decoder elsewhere than to the restarts.
 
-    FFmpeg reads Matroska's cues when it first seeks, and adds what it meets while it reads: both
+    FFmpeg reads Matroska's cues when it first seeks, and adds the keyframes that it reads: both
     must be the restarts. An AVI has an entry for every packet, by which its packets are counted
     after a jump.
     """

@@ -1,5 +1,5 @@
-"""Reading with PyAV (FFmpeg): jumps where the packets prove that a jump is right, else decodes from
-the beginning."""
+"""Reading with PyAV (FFmpeg): jumps where the packets prove that a jump is right, else a decode
+from the beginning."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress

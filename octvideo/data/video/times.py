@@ -1,4 +1,4 @@
-"""When frames are shown: the one place that turns timestamps into seconds."""
+"""When frames are shown; only this module converts timestamps to seconds."""
 
 from array import array
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ Seconds = NDArray[np.float64]
 
 
 def sane_rate(fps: Fraction | float | None) -> float:
-    """Frames per second; 25 for a file that says nothing or nonsense, so that arithmetic on it
+    """Frames per second; 25 for a file with no rate or an absurd one, so that arithmetic on it
     stays finite."""
     return float(fps) if fps and 0.1 <= fps <= 1000 else _DEFAULT_RATE
 

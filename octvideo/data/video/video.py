@@ -42,7 +42,7 @@ class Engine(Protocol):
 
 
 class Video:
-    """What is known of a video, and its frames. Made by `octvideo.data.open_video`."""
+    """The description of a video, and its frames. Made by `octvideo.data.open_video`."""
 
     def __init__(
         self,
@@ -51,10 +51,10 @@ class Video:
         engines: Sequence[Callable[[], Engine]],
         times: Callable[[], Sequence[float]],
     ) -> None:
-        """engines: the second is opened when the first gives up, and so on. Raises DecodeError when
+        """engines: the second is opened when the first fails, and so on. Raises DecodeError when
         none opens.
 
-        times: finds out when each frame is shown, in seconds from the first.
+        times: computes when each frame is shown, in seconds from the first.
         """
         self.path, self.info = path, info
         self._find_times = times
