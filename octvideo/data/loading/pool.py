@@ -129,13 +129,15 @@ class ReaderPool:
                             run.put(*worker.receive())
                         elif path := worker.stuck_on(self._timeout):
                             cause = f"reading it did not end within {self._timeout:g} seconds"
-                            self._replace(worker, waiting, path, cause)
+                            self._blame_and_replace(worker, waiting, path, cause)
                     except (EOFError, OSError):
-                        self._replace(worker, waiting, *worker.how_it_died())
+                        self._blame_and_replace(worker, waiting, *worker.how_it_died())
         except BaseException as error:
             run.fail(error)
 
-    def _replace(self, worker: "_Worker", waiting: deque[int], path: str, cause: str) -> None:
+    def _blame_and_replace(
+        self, worker: "_Worker", waiting: deque[int], path: str, cause: str
+    ) -> None:
         """Replace a dead or stuck worker; its tasks come first again."""
         if path:
             self.bad[path] = cause
