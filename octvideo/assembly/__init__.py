@@ -1,4 +1,4 @@
-"""From settings to runs: the modules of this package are the only readers of a config.
+"""From settings to runs: only the modules of this package read a config.
 
 Everything that they call takes plain values by name.
 """

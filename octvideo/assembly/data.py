@@ -1,5 +1,4 @@
-"""Parts of a task as a config asks for them: lists, clips, views, batches, and how pixels become
-input."""
+"""The data of a config: lists, clips, views, batches, and the preprocessing of inputs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +27,7 @@ ASPECT = (0.75, 1.3333)
 
 
 def list_path(cfg: Any, split: str) -> str:
-    """The list of a split: train.csv, or of shards the description of those in train/."""
+    """The list of a split: train.csv, or for shards the description of those in train/."""
     file = f"{split}/{FILE_NAME}" if reads_shards(cfg) else f"{split}.csv"
     return join(cfg.DATA.PATH_TO_DATA_DIR, file)
 
@@ -67,7 +66,7 @@ def open_list(cfg: Any, path: str) -> VideoList:
 
 
 def open_labeled_list(cfg: Any, path: str) -> VideoList:
-    """For training and validation. Raises DataError for a list without labels."""
+    """The list for training or validation. Raises DataError for a list without labels."""
     videos = open_list(cfg, path)
     if videos.format == "unlabeled":
         raise DataError(
@@ -85,7 +84,7 @@ def _shard_cache(data: Any) -> RangeCache | None:
 
 
 def open_index(path: str) -> VideoIndex | None:
-    """What `octvideo check` found of a list's files, where it has been run; shards have an index of
+    """The index that `octvideo check` wrote beside a list, if there is one; shards have an index of
     their own."""
     return read_index(index_path(path)) if index_path(path).is_file() else None
 
@@ -96,7 +95,7 @@ def names_of(cfg: Any, path: str) -> list[str] | None:
 
 
 def numbered_names(count: int) -> list[str]:
-    """What classes are called that nobody has named."""
+    """Names for classes without names."""
     return [f"class {label}" for label in range(count)]
 
 
@@ -140,7 +139,7 @@ def train_loader(cfg: Any, dataset: Dataset, procs: Processes) -> Loader:
 
 
 def validation_views(cfg: Any) -> ViewSpec:
-    """One view: the middle of the middle clip at the training size."""
+    """One view: the center crop of the middle clip at the training size."""
     data = cfg.DATA
     return ViewSpec(
         clip_rule(cfg),
@@ -153,8 +152,8 @@ def validation_views(cfg: Any) -> ViewSpec:
 
 
 def final_views(cfg: Any) -> ViewSpec:
-    """NUM_ENSEMBLE_VIEWS clips x NUM_SPATIAL_CROPS crops; the short side is the crop's, of one crop
-    the jitter's."""
+    """NUM_ENSEMBLE_VIEWS clips x NUM_SPATIAL_CROPS crops; the short side is the crop size, for a
+    single crop the jitter's."""
     test, size = cfg.TEST, cfg.DATA.TEST_CROP_SIZE
     one_crop = test.NUM_SPATIAL_CROPS == 1
     return ViewSpec(

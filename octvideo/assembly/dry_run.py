@@ -1,5 +1,5 @@
-"""`--dry-run`: two steps of training and evaluation on generated data in the shape of a
-config's."""
+"""`--dry-run`: two steps of training and evaluation on generated data with the shapes of a
+config."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ def dry_run(cfg: Any, procs: Processes) -> None:
 
 
 def _shrunk(cfg: Any, output_dir: str, world_size: int) -> Any:
-    """The same run on one epoch of two steps with two samples per forward pass."""
+    """The settings with one epoch of two steps and two samples per forward pass."""
     small = cfg.clone()
     small.defrost()
     small.OUTPUT_DIR = output_dir
@@ -60,7 +60,7 @@ def _shrunk(cfg: Any, output_dir: str, world_size: int) -> Any:
 
 @dataclass(frozen=True)
 class GeneratedSamples:
-    """Noise of one shape with labels in turn: a Dataset of the loader."""
+    """Noise of one shape with labels in turn: a Dataset for the loader."""
 
     shape: tuple[int, ...]
     num_classes: int
@@ -80,7 +80,7 @@ class GeneratedSamples:
 
 
 class GeneratedVideos:
-    """Videos of noise, twice as wide as high and as long as a clip: an evaluation's Videos."""
+    """Videos of noise, twice as wide as high and as long as a clip: `Videos` for an evaluation."""
 
     def __init__(
         self, spec: ViewSpec, num_classes: int, num_videos: int = 2, multi_label: bool = False

@@ -1,4 +1,4 @@
-"""How long a run will take on this machine, from a few of its steps."""
+"""The time that a run will take on this machine, estimated from a few of its steps."""
 
 import logging
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ STEPS = 3
 class Estimate:
     """Seconds of the training, validation included, and of the final test.
 
-    training_macs, test_macs: of one clip, by which another size of pictures can be compared.
+    training_macs, test_macs: of one clip, to extrapolate to another input size.
     """
 
     training: float
@@ -43,14 +43,14 @@ class Estimate:
         return self.training + self.testing
 
     def at(self, training_macs: int, test_macs: int) -> float:
-        """Seconds of both where clips cost that much."""
+        """Seconds of training and test if clips cost that many multiply-adds."""
         training = self.training * training_macs / self.training_macs
         return training + self.testing * test_macs / self.test_macs
 
 
 def estimate(cfg: Any, procs: Processes, steps: int = STEPS) -> Estimate:
-    """Run some steps and the views of a test video, and throw away what they did. OUTPUT_DIR is not
-    touched."""
+    """Run some training steps and the views of a test video, and discard the results. OUTPUT_DIR is
+    not touched."""
     cfg = with_counted_classes(cfg)
     task = task_of(cfg)
     with _silence():
@@ -70,7 +70,7 @@ def estimate(cfg: Any, procs: Processes, steps: int = STEPS) -> Estimate:
 
 
 def clip_macs(cfg: Any) -> tuple[int, int]:
-    """Multiply-adds of a clip of the training and of one of the test."""
+    """Multiply-adds of a training clip and of a test clip."""
     from octvideo.assembly.model import build_model
 
     task = task_of(cfg)
@@ -82,7 +82,7 @@ def clip_macs(cfg: Any) -> tuple[int, int]:
 
 
 def _step_seconds(trainer: Trainer, loader: Loader, batches_per_step: int, steps: int) -> float:
-    """The mean of `steps` steps, waiting for data included, after one that warms up."""
+    """The mean of `steps` steps, waiting for data included, after a warm-up step."""
     trainer.set_training_mode()
     batches = _without_end(loader)
     start = 0.0
@@ -102,7 +102,7 @@ def _without_end(loader: Loader) -> Iterator[Any]:
 
 @torch.inference_mode()
 def _view_seconds(cfg: Any, task: Task, model: nn.Module, procs: Processes) -> float:
-    """Of one view of the test, in the chunks that the test makes."""
+    """Seconds of one view of the test, in the chunks of the test."""
     spec = build_data.final_views(cfg)
     chunk = cfg.TEST.VIEW_CHUNK or default_view_chunk(spec)
     score = scorer(cfg, model.eval())
@@ -116,7 +116,7 @@ def _view_seconds(cfg: Any, task: Task, model: nn.Module, procs: Processes) -> f
 
 
 def _decode_seconds(cfg: Any, task: Task) -> tuple[float, int]:
-    """Of one video of the test, on all workers; and how many videos there are."""
+    """Seconds of one video of the test, on all workers; and the number of videos."""
     test = next(iter(task.final_tests(task.class_names())))
     start = perf_counter()
     list(test.videos.read([0]))
@@ -125,7 +125,7 @@ def _decode_seconds(cfg: Any, task: Task) -> tuple[float, int]:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """What the run will say of itself is said by the run."""
+    """Suppress log lines that the run itself will print."""
     before, logger.disabled = logger.disabled, True
     try:
         yield

@@ -1,5 +1,5 @@
-"""Whose a checkpoint is: what its data, classes, network and recipe were, against those of a
-config."""
+"""The identity of a run: data, classes, network and recipe of a checkpoint, compared with those of
+a config."""
 
 import hashlib
 from collections.abc import Iterator
@@ -62,14 +62,15 @@ OF_NONLOCAL = (
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """The run that a config describes. about: what its checkpoints say of it."""
+    """The run that a config describes. about: the content of its checkpoints besides the training
+    state."""
 
     cfg: Any
     about: Checkpoint
 
     def differences(self, checkpoint: Checkpoint) -> list[str]:
-        """`SOLVER.BASE_LR 0.01 instead of 0.1`, ... of what may differ. Raises CheckpointError for
-        what may not."""
+        """`SOLVER.BASE_LR 0.01 instead of 0.1`, ... for settings that may differ. Raises
+        CheckpointError for those that may not."""
         then, now = _settings(checkpoint), flat(self.cfg)
         changed = {key: then[key] for key in now if key in then and then[key] != now[key]}
         refused = [_change(key, now[key], changed[key]) for key in changed if is_fixed(key)]
@@ -85,7 +86,7 @@ class RunIdentity:
         return [_change(key, now[key], changed[key]) for key in free]
 
     def batch_samples(self, checkpoint: Checkpoint) -> int:
-        """Samples of a global batch when the checkpoint was saved; 0 where it does not say."""
+        """Samples of a global batch of the run that saved the checkpoint; 0 if it does not say."""
         then = _settings(checkpoint)
         if not then:
             return 0
@@ -93,7 +94,7 @@ class RunIdentity:
 
 
 def is_fixed(key: str) -> bool:
-    """Does a change of this setting make another run?"""
+    """Whether a change of this setting makes another run."""
     return key.startswith(FIXED) and key not in FREE
 
 
@@ -111,7 +112,7 @@ def _leaves(cfg: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Those that a checkpoint was trained with; {} where it holds none that can be read."""
+    """The settings that a checkpoint was trained with; {} if it holds none that can be read."""
     if not checkpoint.recipe:
         return {}
     try:
@@ -153,10 +154,10 @@ def _other_list(checkpoint: Checkpoint, about: Checkpoint) -> list[str]:
 
 
 def check_tested(checkpoint: Checkpoint, about: Checkpoint) -> None:
-    """Raise CheckpointError where a test would not give the weights the network and the input they
-    were trained for.
+    """Raise CheckpointError if a test would use another network or another input than the weights
+    were trained with.
 
-    about: what the settings of the test say. Sizes of crops may differ: they are the test's own,
+    about: the network and input of the test. Sizes of crops may differ: they are the test's own,
     and results.json shows them. Mean and standard deviation are compared to half a gray level
     (`Assumptions`).
     """
@@ -186,8 +187,8 @@ def check_tested(checkpoint: Checkpoint, about: Checkpoint) -> None:
 
 
 def _in_use(network: dict[str, Any]) -> dict[str, Any]:
-    """The options that decide what a network computes in a test: without blocks, not how blocks
-    would be built."""
+    """The options that decide what a network computes in a test: without non-local blocks, their
+    options do not count."""
     options = dict(network)
     located = [key for key in options if key.startswith("nonlocal_location")]
     for key in located:
@@ -225,8 +226,7 @@ OF_THE_TEST = (
 
 
 def recipe_of(checkpoint: Checkpoint, cfg: Any) -> str:
-    """The settings of a report: how the weights were trained, as their checkpoint says, and how
-    they are tested."""
+    """The settings for a report: the training settings in the checkpoint, and those of the test."""
     if not _settings(checkpoint):
         return str(cfg.dump())
     then = config_from_text(checkpoint.recipe, checkpoint.path)
@@ -238,7 +238,7 @@ def recipe_of(checkpoint: Checkpoint, cfg: Any) -> str:
 
 
 def facts(cfg: Any) -> dict[str, object]:
-    """What every rank of a run must have alike before it works: settings and software."""
+    """Facts that must be equal on all ranks of a run before it starts: settings and software."""
     return flat(cfg) | {"octvideo": octvideo.__version__, "torch": torch.__version__}
 
 

@@ -1,4 +1,4 @@
-"""A linear probe: the classifier alone is trained, on features that are computed once and kept."""
+"""A linear probe: only the classifier is trained, on features that are computed once and stored."""
 
 import logging
 from dataclasses import replace
@@ -33,11 +33,12 @@ Features = tuple[
 
 
 def probe(cfg: Any, procs: Processes) -> str:
-    """Train the classifier on pooled features of train.csv, its penalty chosen on val.csv; the
-    checkpoint's path.
+    """Train the classifier on pooled features of train.csv, its penalty chosen on val.csv; returns
+    the checkpoint's path.
 
-    The features are kept in OUTPUT_DIR/features, a line per video, so that the same command
-    computes only what lacks: a file that has changed, or all of them under other weights or views.
+    The features are stored in OUTPUT_DIR/features, a line per video, so that the same command
+    computes only missing ones: of a file that has changed, or all of them under other weights or
+    views.
     """
     if cfg.DATA.MULTI_LABEL:
         raise ConfigError(
@@ -70,7 +71,7 @@ def _probe(cfg: Any, procs: Processes) -> str:
 
 
 class _Pooled(nn.Module):
-    """(N, 3, T, H, W) to what the classifier sees, (N, D)."""
+    """(N, 3, T, H, W) to the input of the classifier, (N, D)."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

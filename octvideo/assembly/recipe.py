@@ -1,5 +1,5 @@
-"""The recipe of a config: schedule, optimizer, options; one line for the log; where it leaves the
-published one."""
+"""The recipe of a config: schedule, optimizer, options; one line for the log; its differences from
+the published recipe."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ KINETICS_CLASSES = (400, 600, 700)
 
 
 def effective_lr(cfg: Any) -> float:
-    """BASE_LR scaled to the batch, where the config asks for it."""
+    """BASE_LR, scaled to the batch size if the config asks for it."""
     return scale_lr(cfg.SOLVER.BASE_LR, cfg.TRAIN.BATCH_SIZE, cfg.SOLVER.BASE_BATCH_SIZE)
 
 

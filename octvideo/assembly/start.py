@@ -1,4 +1,4 @@
-"""What training and testing begin with, and how a network's output becomes scores."""
+"""Setup of training and testing, and the function from a network's logits to scores."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -24,18 +24,18 @@ from octvideo.weights.describe import known_head_act
 
 
 def ranks(cfg: Any) -> AbstractContextManager[Processes]:
-    """The processes of a run. One that is silent, or reads one file, for DATA_LOADER.TIMEOUT ends
-    the others."""
+    """The processes of a run. A rank that is silent, or reads one file, for DATA_LOADER.TIMEOUT
+    ends the others."""
     seconds = cfg.DATA_LOADER.TIMEOUT
     return processes(silence_seconds=seconds, trouble=partial(stuck_here, seconds))
 
 
 @contextmanager
 def running(cfg: Any, procs: Processes) -> Iterator[None]:
-    """What training and testing run within: OUTPUT_DIR, which nobody else writes to, the log,
-    threads, CUDA kernels.
+    """The context of training and testing: OUTPUT_DIR, locked for this run, the log, threads, CUDA
+    kernels.
 
-    Raises OctvideoError on every rank where the folder cannot be written to or is in use.
+    Raises OctvideoError on every rank if the folder cannot be written to or is in use.
     """
     with ExitStack() as stack:
         problem = None
@@ -57,7 +57,7 @@ def running(cfg: Any, procs: Processes) -> Iterator[None]:
 
 
 def head_act(cfg: Any) -> HeadAct:
-    """What becomes of the logits in a test. pytorchvideo's networks average logits, not
+    """The activation of the logits in a test. pytorchvideo's networks average logits, not
     probabilities."""
     act = cfg.MODEL.HEAD_ACT or ("sigmoid" if cfg.DATA.MULTI_LABEL else "softmax")
     if cfg.MODEL.MODEL_NAME.startswith("PTV") and not act.endswith("_of_mean"):
@@ -66,10 +66,9 @@ def head_act(cfg: Any) -> HeadAct:
 
 
 def tested_head_act(cfg: Any, checkpoint: Checkpoint) -> HeadAct:
-    """What becomes of the logits of a checkpoint: what it was trained with, as it or its layout
-    says.
+    """The activation of the logits of a checkpoint: that of its training, as it or its layout says.
 
-    Raises CheckpointError where MODEL.HEAD_ACT or the PTV in MODEL.MODEL_NAME contradicts the
+    Raises CheckpointError if MODEL.HEAD_ACT or the PTV in MODEL.MODEL_NAME contradicts the
     checkpoint.
     """
     trained, here = known_head_act(checkpoint, cfg.DATA.MULTI_LABEL), head_act(cfg)

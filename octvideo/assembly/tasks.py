@@ -1,5 +1,4 @@
-"""What differs between videos and images: their data, their input, and what of them an evaluation
-sees."""
+"""The differences between videos and images: their data, their input, and their evaluation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -32,8 +31,8 @@ Prepare = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class FinalTest:
-    """One evaluation of the final test. title: of several; source: the list or the folder that is
-    evaluated."""
+    """One evaluation of the final test. title: "" if there is only one; source: the list or the
+    folder that is evaluated."""
 
     title: str
     videos: VideoViews | ImageViews
@@ -52,11 +51,11 @@ class Task(ABC):
 
     @abstractmethod
     def input_spec(self) -> InputSpec:
-        """What a checkpoint's weights assume of their input."""
+        """The input that a checkpoint's weights assume."""
 
     @abstractmethod
     def names_of_data(self) -> list[str]:
-        """The classes that the data names, in label order; [] where it names none."""
+        """The class names of the data, in label order; [] if it has none."""
 
     @abstractmethod
     def train_dataset(self) -> Dataset: ...
@@ -67,12 +66,12 @@ class Task(ABC):
 
     @abstractmethod
     def validation(self) -> VideoViews | ImageViews:
-        """What training is validated on."""
+        """The data on which training is validated."""
 
     @abstractmethod
     def final_tests(self, names: Sequence[str], source: str = "") -> Iterator[FinalTest]:
-        """The evaluations of the final test. names: the model's classes. source: instead of the
-        data's own."""
+        """The evaluations of the final test. names: the model's classes. source: used in place of
+        the data's own."""
 
     @abstractmethod
     def preparation(self) -> Prepare:
@@ -98,8 +97,8 @@ class Task(ABC):
         return names
 
     def count_classes(self) -> int:
-        """MODEL.NUM_CLASSES, or where it is 0 as many as have names. Raises ConfigError for
-        none."""
+        """MODEL.NUM_CLASSES, or if it is 0 the number of class names. Raises ConfigError if there
+        are none."""
         if self.cfg.MODEL.NUM_CLASSES:
             return int(self.cfg.MODEL.NUM_CLASSES)
         names = self._given_names()
@@ -116,7 +115,7 @@ class Task(ABC):
         return read_class_names(path) if path else self.names_of_data()
 
     def example(self, count: int) -> Tensor:
-        """Random input of the final test's size, for an engine to be prepared with."""
+        """Random input of the final test's size, to prepare an engine."""
         return torch.rand(count, *self.input_shape(self.cfg.DATA.TEST_CROP_SIZE))
 
     def calibration(self) -> Tensor:
@@ -174,7 +173,7 @@ class VideoTask(Task):
         return build_data.preparation(self.cfg)
 
     def calibration(self) -> Tensor:
-        """Middle clips, by turns of a training video, to set int8's ranges, and of a validation
+        """Middle clips, alternately of a training video, to set int8's ranges, and of a validation
         video, to check them.
 
         On clips that the network was fitted to, int8 looks better than it is.
@@ -291,13 +290,12 @@ TASKS: dict[str, type[Task]] = {"video": VideoTask, "imagenet": ImageTask, "cifa
 
 
 def task_of(cfg: Any) -> Task:
-    """By TRAIN.DATASET."""
+    """The task that TRAIN.DATASET names."""
     return TASKS[cfg.TRAIN.DATASET](cfg)
 
 
 def require_data_folder(cfg: Any) -> None:
-    """Raise DataError where DATA.PATH_TO_DATA_DIR is a folder of this machine that does not
-    exist."""
+    """Raise DataError if DATA.PATH_TO_DATA_DIR is a local folder that does not exist."""
     folder = cfg.DATA.PATH_TO_DATA_DIR
     if folder and is_local(folder) and not Path(folder).is_dir():
         what = "is no folder" if Path(folder).exists() else what_is_missing(folder, "folder")
@@ -307,7 +305,8 @@ def require_data_folder(cfg: Any) -> None:
 
 
 def with_counted_classes(cfg: Any) -> Any:
-    """The settings, MODEL.NUM_CLASSES 0 replaced by the number of classes that the data names."""
+    """The settings with MODEL.NUM_CLASSES 0 replaced by the number of classes that the data
+    names."""
     if cfg.MODEL.NUM_CLASSES:
         return cfg
     count = task_of(cfg).count_classes()

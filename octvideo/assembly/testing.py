@@ -1,4 +1,4 @@
-"""The test on all views as a config asks for it, or as a checkpoint remembers it."""
+"""The test over all views with the settings of a config, or with those in a checkpoint."""
 
 import hashlib
 import json
@@ -59,10 +59,10 @@ logger = logging.getLogger("octvideo")
 def final_test(
     cfg: Any, procs: Processes, checkpoint: str | Checkpoint = "", list_path: str = ""
 ) -> dict[str, Any]:
-    """Score every video of a list in all its views; results go to OUTPUT_DIR. Continues where it
-    was interrupted.
+    """Score every video of a list in all its views; results go to OUTPUT_DIR. Resumes an
+    interrupted test.
 
-    checkpoint: read, or its path; "" stands for TEST.CHECKPOINT_FILE_PATH, else the newest in
+    checkpoint: its content, or its path; "" for TEST.CHECKPOINT_FILE_PATH, else the newest in
     OUTPUT_DIR.
     list_path: by default test.csv (or val.csv) of the data.
     """
@@ -120,7 +120,7 @@ def _journal(
     test: FinalTest,
     checkpoint: Checkpoint,
 ) -> Journal | None:
-    """What lets a test continue; every rank has the same test. None where OUTPUT_DIR is no local
+    """The journal that lets a test resume, one for all ranks. None if OUTPUT_DIR is no local
     folder."""
     protocol = _protocol(cfg, test.videos.spec, checkpoint, test.source)
     paths, labels = test.videos.paths, test.videos.labels
@@ -145,7 +145,7 @@ def _evaluate(
     checkpoint: Checkpoint,
     journal: Journal | None,
 ) -> tuple[Evaluation, dict[str, Any]]:
-    """One evaluation and its summary. The journal lets it continue where it was interrupted."""
+    """One evaluation and its summary. The journal lets it resume after an interruption."""
     task, videos = task_of(cfg), test.videos
     protocol = _protocol(cfg, videos.spec, checkpoint, test.source)
     evaluation = evaluate(
@@ -170,7 +170,7 @@ def _evaluate(
 
 
 def _frame_order(cfg: Any, procs: Processes, model: nn.Module, test: FinalTest) -> dict[str, Any]:
-    """Top-1 over one center view with the frames in order and not."""
+    """Top-1 over one center view with the frames in order and in other orders."""
     assert isinstance(test.videos, VideoViews)
     one_view = replace(test.videos.spec, num_clips=1, num_crops=1, center=True)
     right = named_by_order(
@@ -231,7 +231,7 @@ def settings_of(checkpoint: Checkpoint, overrides: Sequence[str] = ()) -> Any:
 
 
 def _settings_to_test(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Where nothing is known but the network and its input."""
+    """Settings for a test when only the network and its input are known."""
     seen, act = checkpoint.input, checkpoint.head_act or ""
     data = {setting: getattr(seen, name) for name, setting in IN_DATA.items()}
     data |= {
@@ -254,7 +254,7 @@ def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[st
     """The network with a checkpoint's weights (their moving average, if there is one), and its
     class names.
 
-    Raises CheckpointError where the weights were trained for another network or another input.
+    Raises CheckpointError if the weights were trained for another network or another input.
     """
     is_described = bool(checkpoint.network) and not checkpoint.recipe
     model = network_of(checkpoint) if is_described else build_model(cfg)
@@ -287,7 +287,7 @@ def _protocol(cfg: Any, spec: ViewSpec, checkpoint: Checkpoint, list_path: str) 
 
 
 def _network(cfg: Any, model: nn.Module) -> dict[str, Any]:
-    """What was tested, and what one view of it costs."""
+    """The tested network, and the cost of one view."""
     cost = count(model, task_of(cfg).input_shape(cfg.DATA.TEST_CROP_SIZE))
     config: Any = model.config
     return {
@@ -307,6 +307,6 @@ def _sha256(path: str) -> str:
 
 
 def _log_progress(done: int, total: int) -> None:
-    """Ten lines, however long the list."""
+    """Log ten lines, whatever the length of the list."""
     if done * 10 // max(total, 1) > (done - 1) * 10 // max(total, 1):
         logger.info("test: %d of %d videos", done, total)

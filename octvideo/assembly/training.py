@@ -1,4 +1,4 @@
-"""Training as a config asks for it."""
+"""Training with the settings of a config."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -35,8 +35,7 @@ Validate = Callable[[nn.Module], dict[str, float]]
 
 
 def train(cfg: Any, procs: Processes, callbacks: Callbacks | None = None) -> TrainSummary:
-    """Train in OUTPUT_DIR, or go on with the run that is there. Not `finished` when a signal
-    stopped it."""
+    """Train in OUTPUT_DIR, or resume the run in it. `finished` is False if a signal stopped it."""
     require_data_folder(cfg)
     cfg = with_counted_classes(cfg)
     with running(cfg, procs):
@@ -60,7 +59,7 @@ def _train(cfg: Any, procs: Processes, callbacks: Callbacks | None) -> TrainSumm
 
 
 def training_batches(cfg: Any) -> tuple[Iterator[Batch], list[str]]:
-    """The first epoch as the network would get it, to look at, and the names of its classes."""
+    """The first epoch as the network's input, for inspection, and the class names."""
     require_data_folder(cfg)
     cfg = with_counted_classes(cfg)
     task = task_of(cfg)
@@ -75,8 +74,7 @@ def build_trainer(
     validate: Validate | None,
     callbacks: Callbacks | None = None,
 ) -> Trainer:
-    """Everything that trains, seeded, on its device, with the weights that
-    TRAIN.CHECKPOINT_FILE_PATH names."""
+    """The trainer, seeded, on its device, with the weights of TRAIN.CHECKPOINT_FILE_PATH."""
     seed_all(cfg.RNG_SEED)
     if cfg.TRAIN.DETERMINISTIC:
         be_deterministic()
@@ -124,8 +122,8 @@ def _mixer(cfg: Any) -> Mixer | None:
 
 
 def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
-    """Synchronized batch norm, freezing, recomputation, memory format, device; what stays in
-    evaluation mode."""
+    """Synchronized batch norm, freezing, recomputation, memory format, device; returns the modules
+    that stay in evaluation mode."""
     if cfg.BN.NORM_TYPE == "sync_batchnorm" and procs.world_size > 1:
         adapt.synchronize_batch_norm(model, procs.device)
     names = frozen_stages(cfg)
@@ -149,7 +147,7 @@ def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
 
 
 def describe(cfg: Any, model: nn.Module, dataset: Dataset) -> Checkpoint:
-    """What a checkpoint needs to be used without a config; its weights are filled in when it is
+    """The facts that let a checkpoint be used without a config; weights are added when it is
     saved."""
     network: Any = model.config
     task = task_of(cfg)

@@ -1,4 +1,4 @@
-"""Weights to start from, as a config names them. Reads TRAIN.CHECKPOINT_* and the DATA that they
+"""Initial weights, as a config names them. Reads TRAIN.CHECKPOINT_* and the DATA settings that they
 must agree with."""
 
 import logging
@@ -44,11 +44,10 @@ Clips = tuple[Tensor, Tensor]  # float (N, 3, T, H, W) and labels (N,)
 
 
 def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset, procs: Processes) -> None:
-    """Fill `model` from TRAIN.CHECKPOINT_FILE_PATH; where that is empty, training starts from
-    scratch.
+    """Fill `model` from TRAIN.CHECKPOINT_FILE_PATH; if that is empty, training starts from scratch.
 
-    dataset: what will be trained on; a few of its clips decide which channels of vanilla weights
-    become low ones.
+    dataset: the training set; a few of its clips decide which channels of vanilla weights become
+    low.
     """
     path = cfg.TRAIN.CHECKPOINT_FILE_PATH
     if not path:
@@ -76,8 +75,8 @@ def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset, procs: Pr
 def _octavize(
     cfg: Any, model: nn.Module, checkpoint: Checkpoint, clips: Callable[[], Tensor]
 ) -> None:
-    """Divide vanilla weights for a network that octavize made, its channels sorted where it has the
-    room for it."""
+    """Split vanilla weights for a network that octavize made, its channels sorted if it stores
+    their order."""
     arguments = made_octave_with(model)
     sorts = arguments is not None and arguments["weights"] == "sorted"
     report = octavize_into(model, checkpoint, clips() if sorts else None)
@@ -88,8 +87,8 @@ def _octavize(
 
 
 def weights_to_change(cfg: Any, checkpoint: Checkpoint, model: nn.Module) -> ImageWeights | None:
-    """Image weights to inflate, or vanilla video weights to divide; None for those that fit as they
-    are."""
+    """Image weights to inflate, or vanilla video weights to split; None for weights that fit
+    unchanged."""
     if is_to_be_divided(checkpoint, model):
         return read_video_weights(checkpoint, cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
     if cfg.TRAIN.CHECKPOINT_INFLATE or is_to_be_inflated(checkpoint, model):
@@ -98,7 +97,7 @@ def weights_to_change(cfg: Any, checkpoint: Checkpoint, model: nn.Module) -> Ima
 
 
 def _load(cfg: Any, model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
-    """Raises CheckpointError where the weights contradict the model, or DATA.MEAN and DATA.STD."""
+    """Raises CheckpointError if the weights contradict the model, DATA.MEAN or DATA.STD."""
     if checkpoint.network:
         Assumptions.of_checkpoint(checkpoint).check_input(cfg.DATA.MEAN, cfg.DATA.STD)
     clear = cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN
@@ -106,8 +105,8 @@ def _load(cfg: Any, model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
 
 
 def start_lines(cfg: Any, model: nn.Module, source: str) -> list[str]:
-    """What training would do with a file or a public network, in at most `MAX_LINES` lines; fills
-    `model` with it.
+    """A description, in at most `MAX_LINES` lines, of how training would use a file or a public
+    network; fills `model` with it.
 
     Raises CheckpointError and ConfigError as training would.
     """
@@ -133,19 +132,19 @@ def start_lines(cfg: Any, model: nn.Module, source: str) -> list[str]:
 
 
 def image_weights(cfg: Any, checkpoint: Checkpoint) -> ImageWeights:
-    """Of a checkpoint of this package, a ResNet in torchvision's layout, or an official OctConv
-    file."""
+    """Image weights of a checkpoint of this package, a ResNet in torchvision's layout, or an
+    official OctConv file."""
     return read_image_weights(checkpoint, cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
 
 
 def frozen_stages(cfg: Any) -> set[str]:
-    """What MODEL.FREEZE_STAGES stops, by its name in every pathway."""
+    """The modules that MODEL.FREEZE_STAGES freezes, by their names in every pathway."""
     return {"stem" if stage == 1 else f"res{stage}" for stage in cfg.MODEL.FREEZE_STAGES}
 
 
 def _check_frozen(cfg: Any, report: InflationReport) -> None:
-    """Raises ConfigError where what starts fresh would stay as it is; warns of statistics that do
-    not fit."""
+    """Raises ConfigError if freshly initialized modules would be frozen; warns of frozen statistics
+    that do not fit."""
     stages = frozen_stages(cfg)
 
     def is_stopped(layer: str) -> bool:
@@ -169,10 +168,10 @@ def _check_frozen(cfg: Any, report: InflationReport) -> None:
 def order_channels(
     cfg: Any, weights: ImageWeights, model: nn.Module, clips: Callable[[], Tensor]
 ) -> ImageWeights:
-    """As OCTCONV.SMOOTHEST_LOW asks: vanilla weights for an octave `model` with the channels last
-    that lose least.
+    """With OCTCONV.SMOOTHEST_LOW: vanilla weights for an octave `model`, permuted so that the
+    channels that lose least are last.
 
-    clips: gives float (N, 3, T, H, W) to measure on, where that is needed.
+    clips: called for float (N, 3, T, H, W) if measurements are needed.
     """
     if not is_to_be_sorted(cfg, weights, model):
         return weights
@@ -192,7 +191,7 @@ def is_to_be_sorted(cfg: Any, weights: ImageWeights, model: nn.Module) -> bool:
 def inflate_from(
     cfg: Any, weights: ImageWeights, model: nn.Module, path: str = "the weights"
 ) -> InflationReport:
-    """Raises CheckpointError where the weights contradict the model or DATA.MEAN and DATA.STD."""
+    """Raises CheckpointError if the weights contradict the model, DATA.MEAN or DATA.STD."""
     trusted = weights.assumes.check_input(cfg.DATA.MEAN, cfg.DATA.STD)
     report = fill_from(weights, model, path)
     report.notes += trusted
@@ -207,11 +206,11 @@ def split_effect(
     images: str,
     num_batches: int,
 ) -> list[str]:
-    """What dividing the kernels did, in lines, on the pictures of a folder per class; each is a
-    clip standing still.
+    """Lines on the effect of splitting the kernels, measured on still clips of the images in a
+    folder per class.
 
-    Where the classifier was taken along, the batch norm statistics of `model` are measured anew on
-    `num_batches` of 8, and top-1 on as many others is told from before and after.
+    If the classifier was loaded too, the batch norm statistics of `model` are measured anew on
+    `num_batches` of 8, and top-1 on as many others is reported from before and after.
     """
     clips = list(islice(_still_clips(cfg, images), 2 * num_batches))
     measuring, testing = clips[: len(clips) // 2] or clips, clips[len(clips) // 2 :]
@@ -226,12 +225,12 @@ def split_effect(
 
 
 def first_pictures(cfg: Any, images: str) -> Tensor:
-    """A batch of the pictures of a folder per class, as clips that stand still."""
+    """A batch of images from a folder per class, as still clips."""
     return next(_still_clips(cfg, images))[0]
 
 
 def _some_clips(cfg: Any, dataset: Dataset, procs: Processes) -> Tensor:
-    """As training sees them; rank 0's on every rank, and its DataError too."""
+    """Training clips of rank 0 on every rank, or its DataError."""
     found: Tensor | DataError = DataError("rank 0 reads them")
     if procs.is_main:
         try:

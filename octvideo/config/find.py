@@ -1,4 +1,4 @@
-"""Where a config lies: a path, or the name of one that is installed with the package."""
+"""The location of a config: a path, or the name of one that is installed with the package."""
 
 import posixpath
 from pathlib import Path
@@ -8,7 +8,7 @@ from octvideo.files import is_local, shipped_folder
 
 
 def config_names() -> list[str]:
-    """kinetics400/oct_i3d, ...: what `find_config` knows without a path."""
+    """kinetics400/oct_i3d, ...: the names that `find_config` finds without a path."""
     folder = shipped_folder("configs")
     return sorted(
         path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")
@@ -16,9 +16,10 @@ def config_names() -> list[str]:
 
 
 def find_config(path: str, beside: str = "") -> str:
-    """A path as it is; else the installed config of that name, with or without configs/ and .yaml.
+    """A path, if it exists; else the installed config of that name, with or without configs/ and
+    .yaml.
 
-    beside: the folder that a relative path begins at. Raises ConfigError where there is neither.
+    beside: the folder of relative paths. Raises ConfigError if neither exists.
     """
     here = posixpath.join(beside, path)
     if not is_local(here) or Path(here).exists():

@@ -1,5 +1,5 @@
-"""YAML text as plain data, bounded before it is expanded: a kilobyte of aliases may stand for
-gigabytes."""
+"""YAML text as plain data, with bounds that are checked before aliases are expanded: a kilobyte of
+them may expand to gigabytes."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +18,7 @@ MAX_NUMBER = 100  # characters
 
 
 class _LimitError(yaml.YAMLError):  # type: ignore[misc]
-    """More than settings ever need."""
+    """More nodes or digits than settings ever need."""
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -94,7 +94,7 @@ def parse_settings(text: str, source: str) -> Tree:
 
 
 def parse_value(text: str) -> Any:
-    """A single value of the command line; the text itself where it is no YAML."""
+    """A single value of the command line; the text itself if it is no YAML."""
     try:
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError):

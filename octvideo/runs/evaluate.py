@@ -21,17 +21,18 @@ def evaluate(
     out: str | Path = "",
     diagnose: bool = False,
 ) -> dict[str, Any]:
-    """Score every video of a list in all its views; what results.json holds: top1_acc,
+    """Score every video of a list in all its views; returns the content of results.json: top1_acc,
     top1_interval, classes, ...
 
         octvideo.evaluate("runs/mine/checkpoints/best.pyth", "my_videos/test.csv")["top1_acc"]
         octvideo.evaluate("i3d_r50_k400", "kinetics/val.csv", views="1x1", out="runs/i3d_k400")
 
-    model: a checkpoint, the name of a public network, or what `octvideo.load` returned. list: lines
-    of `path label`.
-    views: clips x crops. out: a folder that keeps results.json, predictions.csv, scores.npz and
+    model: a checkpoint, the name of a public network, or a recognizer from `octvideo.load`. list:
+    lines of `path label`.
+    views: clips x crops. out: a folder for results.json, predictions.csv, scores.npz and
     report.html.
     diagnose: also with frames shuffled, reversed and repeated ("frame_order").
+
     Raises OctvideoError, one line, for a checkpoint or a list that cannot be used.
     """
     clips, crops = parse_views(views)

@@ -1,4 +1,4 @@
-"""What this machine can do, and the settings that follow from it."""
+"""The machine's abilities, and the settings that follow from them."""
 
 from dataclasses import dataclass
 
@@ -47,7 +47,7 @@ class Machine:
 
     @property
     def size(self) -> str:
-        """The largest size that is bearable here."""
+        """The largest size that trains in reasonable time here."""
         return "large" if self.name else "medium"
 
     def settings(self, num_train: int) -> Tree:
@@ -62,14 +62,14 @@ class Machine:
         }
 
     def _batch_size(self, num_train: int) -> int:
-        """What fits; less where an epoch would have fewer than four steps."""
+        """The batch that fits into memory; smaller if an epoch would have fewer than four steps."""
         fits = (
             8 if not self.name else 16 if self.memory_gb >= 20 else 8 if self.memory_gb >= 10 else 4
         )
         return max(min(fits, num_train // 4), min(num_train, 2))
 
     def _num_workers(self) -> int:
-        """A GPU is fed by the cores; on a CPU most of them compute."""
+        """One per core with a GPU; fewer on a CPU, where most cores compute."""
         if self.name:
             return max(min(self.cores - 1, 12), 1)
         return 0 if self.cores == 1 else max(self.cores // 8, 1)

@@ -1,4 +1,4 @@
-"""What a person asks of a run, and the settings that come of it."""
+"""The choices of a user for a run, and the settings that follow from them."""
 
 import json
 import logging
@@ -34,14 +34,14 @@ LEFT_RIGHT = re.compile(r"\b(left|right)\b")
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What was asked for; "", 0 and None stand for what was not said.
+    """The choices; "", 0 and None stand for a choice that was not made.
 
     data: a folder of class folders, or one that holds train.csv, val.csv and class_names.txt.
-    model: a video network of `create_model`. size: of the pictures, small, medium or large.
+    model: a video network of `create_model`. size: of the input, small, medium or large.
     weights: "auto", "none", a file, or a public network.
-    probe: train the classifier alone. out: the run's folder. check: decode every file first. views:
-    clips x crops of the final test. overrides, settings: settings as `load_config` takes them,
-    which have the last word.
+    probe: train only the classifier. out: the run's folder. check: decode every file first. views:
+    clips x crops of the final test. overrides, settings: settings as for `load_config`; they
+    override everything else.
     """
 
     data: str
@@ -69,7 +69,7 @@ class Recipe:
 
     @property
     def folder(self) -> str:
-        """Where the run lives: `out`, else runs/<data>/<what was said of the network>."""
+        """The run's folder: `out`, else runs/<data>/<the choices of network>."""
         if self.out:
             return self.out
         alpha = "" if self.alpha is None else f"alpha{self.alpha:g}"
@@ -179,8 +179,8 @@ def view_settings(views: str) -> Tree:
 
 
 def _sampling(videos: Videos, data: Tree) -> Tree:
-    """Clips that are longer than most videos would repeat their last frames: then frames lie closer
-    together."""
+    """A smaller frame stride if most videos are shorter than a clip, which would repeat their last
+    frames."""
     rate = data["SAMPLING_RATE"]
     fits = max(int(videos.seconds * 30 / data["NUM_FRAMES"]), 1)
     if not videos.seconds or fits >= rate:
@@ -199,7 +199,7 @@ def _flip(class_names: Sequence[str]) -> Tree:
 
 
 def _write(path: Path, cfg: Any) -> None:
-    """What differs from BASE, so that a person can read it and `--cfg` takes it."""
+    """Write the differences from BASE, as a file for people and for `--cfg`."""
     tree = {"_BASE_": BASE, **difference(cfg, load_config(BASE))}
     text = yaml.safe_dump(json.loads(json.dumps(tree)), sort_keys=False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +217,7 @@ def merged(*trees: Tree) -> Tree:
 
 
 def difference(cfg: Any, base: Any) -> Tree:
-    """The settings of `cfg` that `base` has otherwise."""
+    """The settings of `cfg` that differ from `base`."""
     tree: Tree = {}
     for key, value in cfg.items():
         if isinstance(value, dict):

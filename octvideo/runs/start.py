@@ -1,5 +1,4 @@
-"""What training starts from: the best weights that can be had here, and the settings that they ask
-for."""
+"""The start of training: the best weights that are available, and the settings that they need."""
 
 import logging
 import re
@@ -30,7 +29,7 @@ FROM_SCRATCH: Tree = {
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """line: what is said of it. is_trained: not from scratch."""
+    """line: a description for the log. is_trained: False if training starts from scratch."""
 
     line: str
     settings: Tree
@@ -125,7 +124,7 @@ def _given(weights: str, alpha: float) -> Start:
 
 
 def _input_of(checkpoint: Checkpoint) -> Tree:
-    """MEAN and STD, where the file says them."""
+    """MEAN and STD, if the file says them."""
     seen = checkpoint.input
     return {"MEAN": list(seen.mean), "STD": list(seen.std)} if seen.mean and seen.std else {}
 

@@ -23,7 +23,8 @@ SHOWN = 3  # of the files that cannot be read
 
 @dataclass(frozen=True, slots=True)
 class Videos:
-    """folder: holds the lists. seconds: the median length of the videos, 0 where nobody looked."""
+    """folder: holds the lists. seconds: the median length of the videos, 0 if it was not
+    measured."""
 
     folder: str
     class_names: tuple[str, ...]
@@ -60,7 +61,7 @@ def prepare_videos(data: str, work: str, *, check: bool = True, seed: int = 0) -
 
 
 def _listed(data: str) -> Videos:
-    """Lists that somebody has made."""
+    """Existing lists of the user."""
     train = Path(data) / "train.csv"
     videos = read_list(train)
     names = names_beside(train)

@@ -1,4 +1,5 @@
-"""What weights assume of the network and of its input; one that does otherwise is refused."""
+"""The assumptions that weights make about the network and its input; a network or an input that
+contradicts them is refused."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,8 +44,8 @@ USUAL = {
 class Assumptions:
     """None: the file does not say. mean, std: of the input in 0..1, per channel.
 
-    options: of `OPTIONS`, with which the network was trained; for weights that enter a network of
-    their own kind.
+    options: those of `OPTIONS` with which the network was trained, for weights that are loaded into
+    a network of the kind that they were trained in.
     archs: the networks, without their depth, that compute what was trained; (): names and shapes
     tell.
     """
@@ -88,11 +89,12 @@ class Assumptions:
         )
 
     def check_model(self, model_3d: nn.Module, is_octave: bool) -> list[str]:
-        """What had to be taken on trust, a line each. Raises CheckpointError for a contradiction.
+        """The assumptions that cannot be checked, one line each. Raises CheckpointError for a
+        contradiction.
 
-        is_octave: the weights are an octave network's. Vanilla weights may enter an octave network
-        that pools: that is a part of the approximation which splitting them is, and is measured
-        with it.
+        is_octave: the weights are an octave network's. Vanilla weights may be loaded into an octave
+        network that pools: pooling is a part of the approximation that splitting them is, and is
+        measured with it.
         """
         strided = {
             name: m
@@ -124,7 +126,7 @@ class Assumptions:
         return trusted
 
     def check_options(self, model: nn.Module, path: str) -> None:
-        """Raises CheckpointError where `model` computes otherwise than the network that was
+        """Raises CheckpointError if an option of `model` differs from the network that was
         trained."""
         config: dict[str, Any] = getattr(model, "config", {})
         arch = str(config.get("name", "")).rpartition("_r")[0].removesuffix("_nln")
@@ -152,8 +154,8 @@ class Assumptions:
                 )
 
     def check_input(self, mean: Sequence[float], std: Sequence[float]) -> list[str]:
-        """The same for the input's normalization, DATA.MEAN and DATA.STD; to half a gray level of
-        255."""
+        """Raises CheckpointError if DATA.MEAN or DATA.STD differs, by more than half a gray level
+        of 255, from the normalization in training."""
         trusted = []
         for key, wanted, got in (("MEAN", self.mean, mean), ("STD", self.std, std)):
             if wanted is None:

@@ -1,8 +1,8 @@
-"""Constants that official layers add, moved into the running mean of the batch norm that follows.
+"""Constants that official layers add, folded into the running mean of the batch norm that follows.
 
-A batch norm subtracts its running mean, so a constant c added to its input is the same as a running
-mean lower by c. Strided official layers pool before they convolve, which leaves a constant as it
-is.
+A batch norm subtracts its running mean, so a constant c added to its input is equivalent to a
+running mean that is lower by c. Strided official layers pool before they convolve, which leaves a
+constant unchanged.
 """
 
 import re
@@ -18,11 +18,11 @@ GROUP_NAMES = {"h": "high", "l": "low"}
 
 
 def fold_whitening(state: Mapping[str, Tensor]) -> State:
-    """Without the gamma and beta of whitening norms: the official code takes gamma as 1 and adds
+    """Remove the gamma and beta of whitening norms: the official code takes gamma as 1 and adds
     beta.
 
-    beta goes through the 1x1 convolution behind it, and what comes out leaves the running mean of
-    that layer's norm.
+    beta passes through the 1x1 convolution that follows, and the result is subtracted from the
+    running mean of that layer's norm.
     """
     folded = {
         name: tensor
@@ -40,7 +40,7 @@ def fold_whitening(state: Mapping[str, Tensor]) -> State:
 
 
 def _through_convolution(state: Mapping[str, Tensor], layer: str, end: str) -> Tensor | None:
-    """What the constants of both groups give in the output group `end` ("h" or "l") of a 1x1
+    """The contribution of both groups' constants to the output group `end` ("h" or "l") of a 1x1
     convolution."""
     parts = [
         weight.flatten(1) @ state[f"{layer}.whiten.{group}.bias"]
@@ -51,7 +51,7 @@ def _through_convolution(state: Mapping[str, Tensor], layer: str, end: str) -> T
 
 
 def fold_shortcut_biases(state: Mapping[str, Tensor]) -> State:
-    """Without the biases of shortcut convolutions, which the gluon pre-activation networks have.
+    """Remove the biases of shortcut convolutions, which the gluon pre-activation networks have.
 
     Such a bias stays in the sum of a stage's blocks, until the norms that read this sum subtract
     it.

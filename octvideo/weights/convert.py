@@ -1,7 +1,7 @@
-"""Image weights of other projects as checkpoints of this one: which network they are, and what they
-assume.
+"""Convert image weights of other projects to checkpoints of this package: their network, and their
+assumptions.
 
-Read are the official OctConv files (MXNet), torchvision's and timm's ResNets, and d-li14's
+It reads the official OctConv files (MXNet), torchvision's and timm's ResNets, and d-li14's
 Oct-ResNets.
 """
 
@@ -36,11 +36,11 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class ConvertedWeights:
-    """state: in this package's names, float32. model: with which `create_model(**model)` builds the
-    network.
+    """state: in this package's names, float32. model: the arguments with which
+    `create_model(**model)` builds the network.
 
-    layout: where the file is from. mean, std: of an RGB input in 0..1; `assumed` where the file's
-    kind, not the file, says so.
+    layout: the project that the file comes from. mean, std: of an RGB input in 0..1; `assumed` if
+    the file's kind, not the file, says so.
     """
 
     state: dict[str, Tensor]
@@ -51,14 +51,14 @@ class ConvertedWeights:
     assumed: bool = False
 
     def checkpoint(self, class_names: Sequence[str] = (), path: str = "") -> Checkpoint:
-        """The weights as a checkpoint of this package. path: where they are from, for messages."""
+        """The weights as a checkpoint of this package. path: their origin, for messages."""
         seen = InputSpec(self.mean, self.std, crop_size=224, short_side=256)
         return Checkpoint(path, self.state, None, self.model, tuple(class_names), seen)
 
     def with_input(
         self, mean: Sequence[float] | None, std: Sequence[float] | None
     ) -> "ConvertedWeights":
-        """The same for an input that is known; one number stands for all three channels."""
+        """A copy with a known normalization; one number stands for all three channels."""
         known = mean is not None and std is not None
         return replace(
             self,
@@ -112,10 +112,10 @@ def _read_torch(path: str) -> tuple[dict[str, Tensor], str]:
 
 
 def identify(state: State, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The `create_model` arguments of the image network whose names and shapes these are.
+    """The `create_model` arguments of the image network that has these names and shapes.
 
-    options: what the shapes do not tell (BN eps, strides), as far as it differs from the network's
-    defaults. Raises CheckpointError where no network fits.
+    options: properties that shapes do not show (BN eps, strides), if they differ from the network's
+    defaults. Raises CheckpointError if no network fits.
     """
     shapes = _shapes(state)
     for name, seen in _candidates(state):
@@ -145,7 +145,7 @@ def _shapes(state: State) -> dict[str, tuple[int, ...]]:
 
 
 def _resolved(model: nn.Module) -> dict[str, Any]:
-    """The model's config with what its defaults stand for, so that it survives a change of
+    """The model's config with all its defaults filled in, so that it survives a change of
     defaults."""
     config: dict[str, Any] = model.config  # type: ignore[assignment]
     style = MODELS[config["name"]].options(**{k: v for k, v in config.items() if k != "name"}).style

@@ -1,5 +1,4 @@
-"""Weights to inflate or to divide, as files hold them: checkpoints of this package and of other
-projects."""
+"""Weights to inflate or to split, from checkpoints of this package and of other projects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +17,8 @@ from octvideo.wrappers import check_finite, clear_names
 
 @dataclass(frozen=True, slots=True)
 class ImageWeights:
-    """state: in the names of this package's image networks. layout: where they come from, in a word
-    or two."""
+    """state: in the names of this package's image networks. layout: their origin, in a word or
+    two."""
 
     state: dict[str, Tensor]
     assumes: Assumptions
@@ -31,10 +30,8 @@ class ImageWeights:
 
 
 def read_image_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> ImageWeights:
-    """What a checkpoint says of an image network. prefixes: texts to remove from the names.
-
-    Raises CheckpointError for a video network's weights and for names of no known layout.
-    """
+    """The image weights in a checkpoint. prefixes: texts to remove from the names. Raises
+    CheckpointError for a video network's weights and for names of no known layout."""
     check_finite(checkpoint.weights, checkpoint.path)
     if checkpoint.network:
         return _own(checkpoint)
@@ -58,8 +55,8 @@ def read_image_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> 
 
 
 def read_video_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> ImageWeights:
-    """What a checkpoint says of a vanilla video network, to be divided for an octave one of its
-    family."""
+    """The weights of a vanilla video network in a checkpoint, to be split for an octave network of
+    its family."""
     check_finite(checkpoint.weights, checkpoint.path)
     tensors, _ = clear_names(checkpoint.weights, prefixes)
     layout = find_layout(tensors)

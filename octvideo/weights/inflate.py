@@ -1,9 +1,9 @@
-"""From an image network to a video network: kernels repeated over time, and split between frequency
-groups on the way.
+"""Inflation of an image network to a video network: kernels are repeated over time, and split
+between the frequency groups.
 
 Both are networks of this package and share their names: `res2.block0.reduce.conv.h2h.weight` is
-(C_out, C_in, kh, kw) in one and (C_out, C_in, kt, kh, kw) in the other. Of SlowFast the slow
-pathway is filled, and what laterals add to it is read with zeros at first.
+(C_out, C_in, kh, kw) in one and (C_out, C_in, kt, kh, kw) in the other. In SlowFast the slow
+pathway is filled, and the weights for its lateral inputs start at zero.
 """
 
 import torch
@@ -35,8 +35,8 @@ def inflate_conv(weight: Tensor, kernel_t: int) -> Tensor:
 
 
 def image_pathway(model_3d: nn.Module) -> ImagePathway:
-    """What of a video network has the layers of an image network: all of it, or SlowFast's slow
-    pathway."""
+    """The part of a video network that has the layers of an image network: all of it, or SlowFast's
+    slow pathway."""
     if isinstance(model_3d, SlowFast):
         return model_3d.slow
     if isinstance(model_3d, VideoResNet):
@@ -54,19 +54,17 @@ def inflate(
     ResNet of its depth.
 
     state_2d: in the names of this package's image networks, vanilla or octave. Where widths or
-    octave stages differ,
-        a kernel is joined and divided anew by channel, high before low: exact only for features
-        constant in space. Those of a vanilla video network of the same family are divided likewise,
-        and nothing is inflated.
-    assumes: what the weights expect of network and input. A BN eps is folded into the scales;
-    another place of the
-        stride, or another way of downsampling, raises. The input's part is for
-        `Assumptions.check_input`.
+    octave stages differ, a kernel is joined and split anew by channel, high before low: exact only
+    for features constant in space. Weights of a vanilla video network of the family are split in
+    this way too, without inflation.
+    assumes: the assumptions of the weights. A BN eps is folded into the scales; another place of
+    the stride, or another way of downsampling, raises. Assumptions about the input are for
+    `Assumptions.check_input`.
 
-    A classifier of another size, non-local blocks, the fast pathway and its laterals start fresh,
-    as the report says; slow layers read what laterals add with zeros at first (as mmaction2 does).
-    Raises CheckpointError, and leaves the network as it was, when any other layer has no
-    counterpart on either side.
+    A classifier of another size, non-local blocks, the fast pathway and its laterals keep their
+    initialization, as the report says; slow layers have zero weights for lateral inputs at first
+    (as mmaction2 does). Raises CheckpointError, and leaves the network unchanged, when any other
+    layer has no counterpart on either side.
     """
     pathway = image_pathway(model_3d)
     assumes = assumes or Assumptions()
@@ -181,7 +179,7 @@ def input_channels(paths: State) -> Channels:
 def _note_change(
     name: str, paths: State, in_channels: Channels, out_channels: Channels, report: InflationReport
 ) -> None:
-    """Of the output's groups, or of the input's where the output's are as they were."""
+    """Report the change of the output's groups, or of the input's if the output's are unchanged."""
     had, has = output_channels(paths), out_channels
     if had == has:
         had, has = input_channels(paths), in_channels
@@ -192,8 +190,8 @@ def _note_change(
 def _divide(
     name: str, paths: State, in_channels: Channels, module: OctConv3d, kernel: tuple[int, ...]
 ) -> dict[str, Tensor]:
-    """Join the paths to one kernel and cut it where `in_channels` and the output's groups of
-    `module` end."""
+    """Join the paths to one kernel and split it between the groups of `in_channels` and of the
+    output of `module`."""
     if module.groups > 1:
         raise CheckpointError(
             f"{name} has {module.groups} groups, whose kernels cannot be divided anew; "

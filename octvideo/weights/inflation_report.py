@@ -1,18 +1,18 @@
-"""What an inflation did to every layer."""
+"""The report of an inflation, layer by layer."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class InflationReport:
-    """What happened to every layer, by its name in the pathway that is filled; nothing is dropped
-    without a line here.
+    """What happened to every layer, by its name in the pathway that is filled; every layer has a
+    line.
 
-    copied: as they were, repeated over time. split: a group was divided ("256 -> 224+32" output
+    copied: unchanged, or repeated over time. split: one group became two ("256 -> 224+32" output
     channels).
-    merged: two groups became one. fresh: as initialized, for the reason given.
-    notes: taken on trust, or folded. is_video: the weights were a video network's, of which nothing
-    is inflated.
+    merged: two groups became one. fresh: keeps its initialization, for the given reason.
+    notes: assumptions that cannot be checked, and folded values. is_video: the weights were a video
+    network's, of which nothing is inflated.
     """
 
     copied: list[str] = field(default_factory=list)
@@ -24,7 +24,7 @@ class InflationReport:
 
     @property
     def is_exact(self) -> bool:
-        """The features of a still clip are the image network's."""
+        """Whether the features of a still clip equal the image network's."""
         return not (self.split or self.merged)
 
     def lines(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Weights from a file into a model: all of them or none, and a report of what went where."""
+"""Load weights from a file into a model: all of them or none, with a report of which went where."""
 
 import logging
 import re
@@ -23,11 +23,11 @@ logger = logging.getLogger("octvideo")
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What a file brought. Names are the model's; shapes are (file, model).
+    """The result of loading a file. Names are the model's; shapes are (file, model).
 
     skipped_head: the classifier of another number of classes, left as it was initialized.
-    unused: what the file has besides, by the name that it would have here.
-    removed: the containers that the weights were in, and what was taken off their names.
+    unused: the remaining tensors of the file, by the names that they would have here.
+    removed: the containers around the weights, and the prefixes that were removed from their names.
     """
 
     path: str
@@ -67,16 +67,15 @@ def load_weights(
     new_classes: bool = True,
     clear_prefixes: Sequence[str] = (),
 ) -> LoadReport:
-    """Load a file of ours, PySlowFast's or pytorchvideo's layout into `model` and log the report.
+    """Load a file of this package's, PySlowFast's or pytorchvideo's layout into `model` and log the
+    report. Files for image networks may also have torchvision's, timm's or d-li14's layout
+    (`load_official` reads the MXNet files).
 
-    Image networks also from torchvision's, timm's or d-li14's (`load_official` reads the MXNet
-    files).
-    source: a path, or what was read from it.
+    source: a path, or the content that was read from it.
     new_classes: a classifier of another number of classes is skipped; False refuses it (for
     testing).
-    clear_prefixes: texts to remove from the file's names, wherever they stand. Wrappers (DDP,
-    torch.compile, Lightning,
-        moving averages) are taken off without them, and the report says which.
+    clear_prefixes: texts to remove from the file's names, wherever they occur. Wrappers (DDP,
+    torch.compile, Lightning, moving averages) are removed in any case, and the report says which.
 
     Raises CheckpointError, with the model untouched, for a file that does not fit in full, that was
     trained with other settings, or that cannot be read.
@@ -114,9 +113,9 @@ def network_of(checkpoint: Checkpoint) -> nn.Module:
     """The network that a checkpoint of this package describes, with its weights
     (`Checkpoint.weights`).
 
-    Built without memory of its own, so that a description alone cannot ask for more than the file
-    holds. Raises CheckpointError for a description that does not build, or that the weights do not
-    fit.
+    It is built on the meta device, so that a description cannot ask for more memory than the file
+    has weights. Raises CheckpointError for a description that does not build, or that the weights
+    do not fit.
     """
     path, name = checkpoint.path, checkpoint.network.get("name")
     check_finite(checkpoint.weights, path)

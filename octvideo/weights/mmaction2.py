@@ -93,11 +93,11 @@ def _in_nonlocal(name: str) -> str:
 
 
 def values(state: Mapping[str, Tensor], checkpoint: Checkpoint, clips: bool) -> State:
-    """Weights in our names, with the numbers that give the same outputs here.
+    """Weights in our names, with the numbers that give mmaction2's outputs here.
 
-    SlowFast's classifier reads the fast pathway first there. The softmax of a non-local block is
-    scaled by its width here, there only with `use_scale`. clips: they enter a video network; 2D
-    kernels (C2D, TSN) become those of a frame.
+    mmaction2's SlowFast classifier reads the fast pathway first. The softmax of a non-local block
+    is scaled by its width here, in mmaction2 only with `use_scale`. clips: the weights are for a
+    video network; 2D kernels (C2D, TSN) become kernels of one frame.
     """
     made = {name: t for name, t in state.items() if not name.startswith("data_preprocessor.")}
     fast, head = made.get("fast.res5.block0.expand.bn.high.weight"), made.get("head.fc.weight")
@@ -120,10 +120,10 @@ def values(state: Mapping[str, Tensor], checkpoint: Checkpoint, clips: bool) -> 
 
 
 def assumes(state: Mapping[str, Tensor], checkpoint: Checkpoint) -> Assumptions:
-    """What names and shapes do not tell: from the config in the file, else as the published configs
-    have it.
+    """Properties that names and shapes do not show: from the config in the file, else those of the
+    published configs.
 
-    state: in our names. Raises CheckpointError for a network that no options here stand for.
+    state: in our names. Raises CheckpointError for a network that no options here can build.
     """
     backbone = _backbone(checkpoint.python_recipe)
     if not backbone:
@@ -254,7 +254,7 @@ def _normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _numbers(value: Any) -> tuple[float, ...]:
-    """Of a list of three numbers above 0; () for anything else."""
+    """A list of three numbers above 0; () for anything else."""
     items = value if isinstance(value, list) else []
     is_number = all(type(item) in (int, float) and 0 < item < 1e6 for item in items)
     return tuple(map(float, items)) if is_number and len(items) == 3 else ()

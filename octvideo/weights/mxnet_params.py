@@ -66,7 +66,7 @@ class _Reader:
         return struct.unpack(f"<{layout}", self.take(struct.calcsize(f"<{layout}"), what))
 
     def count(self, what: str, min_bytes: int) -> int:
-        """A uint64 that announces so many records of at least `min_bytes`."""
+        """A uint64 that announces that many records of at least `min_bytes`."""
         (count,) = self.numbers("Q", f"the number of {what}")
         if count * min_bytes > self.left:
             raise self.error(
@@ -140,7 +140,7 @@ def _read_name(reader: _Reader) -> str:
 @contextmanager
 def _open_params(path: Path) -> Iterator[tuple[IO[bytes], int]]:
     """The parameter file and its size: `path` itself, or the one `.params` inside the tar `path`,
-    left packed."""
+    read in place."""
     if path.suffix != ".tar":
         with path.open("rb") as file:
             yield file, path.stat().st_size

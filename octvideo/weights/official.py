@@ -60,11 +60,10 @@ STEM_POOL_BLOCK = re.compile(r"(?:stem2|conv2)_(?:conv|bn)(?P<number>[1-4])")
 
 @dataclass(frozen=True, slots=True)
 class OfficialName:
-    """A name taken apart. stage: 0 outside of blocks. block: None in a transition. layer: what is
-    left.
+    """A parsed name. stage: 0 outside of blocks. block: None in a transition. layer: the rest.
 
-    group: "h2h" .. "l2l", "h", "l" or "" (plain). field: as this package calls it, of a batch norm
-    or not.
+    group: "h2h" .. "l2l", "h", "l" or "" (plain). field: this package's name of the tensor within
+    its layer.
     """
 
     stage: int
@@ -116,8 +115,8 @@ def load_official(model: nn.Module, path: str | Path) -> None:
     """Fill an image network with an official checkpoint: `.params`, or the `.tar` that holds one.
 
     The network must be the file's, like `create_model("resnet50", alpha=0.25)`. Raises
-    CheckpointError, and leaves the network as it was, for a damaged file, for one that does not
-    fit, and where BN eps or the way of taking strides differ, with the option to change.
+    CheckpointError, and leaves the network unchanged, for a damaged file, for one that does not
+    fit, and if BN eps or the way of taking strides differ, with the option to change.
     """
     weights = read_official(path)
     _check_fit(model, weights.state, str(path))
@@ -142,8 +141,8 @@ def read_official(path: str | Path) -> OfficialWeights:
 
 
 def _pools(names: Iterable[str], by_symbol: bool) -> bool:
-    """Does the network pool before a strided convolution? Only the plain layers by symbol stride
-    themselves."""
+    """Whether the network pools before a strided convolution; only plain layers by symbol have the
+    stride themselves."""
     return not by_symbol or any(OfficialName.parse(name).group in PATHS for name in names)
 
 
@@ -250,7 +249,8 @@ def _join_squeezes(found: Mapping[tuple[str, str], Tensor]) -> dict[str, Tensor]
 
 
 class _Places:
-    """Where the tensors of one file belong: what can be known only from all of its names."""
+    """The places of a file's tensors in the network, as far as only all of its names together show
+    them."""
 
     def __init__(self, names: Sequence[OfficialName]) -> None:
         in_blocks = [name for name in names if name.stage]

@@ -1,13 +1,13 @@
-"""Public networks by name: a table of plain data, and the checkpoints that its rows stand for.
+"""Public networks by name: a table of plain data, and the checkpoints of its rows.
 
     octvideo.load("i3d_r50_k400")                              a recognizer
     octvideo.load("hf://user/name")                            of a published folder
     octvideo.create_model("i3d_r50", weights="i3d_r50_k400")   a network with these weights
     TRAIN.CHECKPOINT_FILE_PATH=i3d_r50_k400                    fine-tuning from them
 
-The files stay where their projects published them, under the licenses of the table, and are kept in
-a cache folder (`octvideo.download`). What a file does not say (classes, input, head) stands in its
-row.
+The files are downloaded from where their projects published them, under the licenses of the table,
+into a cache folder (`octvideo.download`). Facts that a file does not contain (classes, input, head)
+are in its row.
 """
 
 import csv
@@ -33,10 +33,10 @@ logger = logging.getLogger("octvideo")
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """A row. model, options: of `create_model`; data: what it was trained on; top1, top5: as its
-    project prints them.
+    """A row. model, options: of `create_model`; data: the training set; top1, top5: as its project
+    prints them.
 
-    num_frames to head_act: "" for an image network. sha256: how it begins, where the project
+    num_frames to head_act: "" for an image network. sha256: its first digits, if the project
     publishes it.
     """
 
@@ -80,11 +80,11 @@ def pretrained_networks() -> dict[str, Pretrained]:
 
 
 def read_weights(source: str) -> Checkpoint:
-    """The checkpoint that a path, hf://user/name, or the name of a public network stands for. A
-    path comes first.
+    """The checkpoint at a path, at hf://user/name, or of a public network's name. A path takes
+    precedence.
 
-    Of a folder, its model.safetensors. Raises CheckpointError for a file that is missing, damaged
-    or hostile, and where a public one cannot be fetched.
+    For a folder, its model.safetensors. Raises CheckpointError for a file that is missing, damaged
+    or hostile, and if a public one cannot be downloaded.
     """
     if source.startswith(hub.SCHEME):
         return Checkpoint.read(str(hub.fetch(source, PUBLISHED)))
@@ -112,7 +112,7 @@ def _published(folder: Path) -> str:
 
 
 def fetch(entry: Pretrained) -> Checkpoint:
-    """A public network's checkpoint, from the cache folder or from the net."""
+    """A public network's checkpoint, from the cache folder or from the network."""
     path = str(cached(entry.url, entry.file_name, entry.sha256))
     logger.info(
         "%s: %s of %s, top-1 %s %% as printed there, license %s (%s)",
@@ -143,7 +143,7 @@ def _options(entry: Pretrained) -> dict[str, Any]:
 
 
 def table_lines(pattern: str = "*") -> list[str]:
-    """The table for people: a line per network."""
+    """The table as text: one line per network."""
     from fnmatch import fnmatchcase
 
     lines = [f"{'name':<38}{'network':<26}{'trained on':<24}{'frames':<8}{'top-1':<8}license"]

@@ -1,9 +1,8 @@
-"""Which channels of vanilla image weights become the low ones: those that lose least at half the
-size.
+"""The choice of the low channels in vanilla weights: those that lose least at half the resolution.
 
-Kernels are divided by position, the last channels going low, and a vanilla network does not care
-for positions: the channels between two layers may change places if both layers' kernels do. So they
-are sorted first. All blocks of a stage add to one map, and share its order:
+Kernels are split by position, the last channels becoming low. The order of channels does not matter
+to a vanilla network: the channels between two layers may be permuted if both layers' kernels are.
+So they are sorted first. All blocks of a stage add to one map, and share its order:
 
     map of a stage --- shortcut ----------------------- + --- map of the next
                    `-- reduce -- spatial -- expand -----'
@@ -30,8 +29,8 @@ BRANCH = ("reduce", "spatial", "expand")
 
 
 class _Map(NamedTuple):
-    """A map, by the names of the layers that write it, each all of it, and of those that convolve
-    it."""
+    """A feature map: the names of the layers that write it, each all of it, and of those that
+    convolve it."""
 
     writers: list[str]
     readers: list[str]
@@ -41,13 +40,12 @@ class _Map(NamedTuple):
 def smoothest_last(
     state_2d: State, model_3d: nn.Module, clips: Tensor, assumes: Assumptions
 ) -> dict[str, Tensor]:
-    """Vanilla weights with the channels of every map in another order; the network they are of
-    computes the same.
+    """Vanilla weights with the channels of every map permuted; the vanilla network computes the
+    same function.
 
-    What a channel loses is the energy that pooling by 2 takes away from it on `clips`, times that
-    of the kernels that read it. Those that lose most come first, so that `inflate` makes low
-    channels of those that lose least.
-
+    The loss of a channel is the energy that pooling by 2 removes from it on `clips`, times the
+    energy of the kernels that read it. Channels with the greatest loss come first, so that
+    `inflate` makes low channels of those with the smallest.
     state_2d: in the names of this package's image networks, or of the vanilla form of `model_3d`.
     model_3d: the network to be filled; it is not changed.
     clips: float (N, 3, T, H, W), normalized as the weights expect. Raises CheckpointError where
@@ -72,7 +70,7 @@ def smoothest_last(
 
 
 def _maps(state: State) -> Iterator[_Map]:
-    """All maps that an octave network divides: those of bottlenecks, not the stem's."""
+    """All maps that an octave network splits: those of bottlenecks, not the stem's."""
     found = {
         match.groups() for name in state if (match := re.match(r"res(\d)\.block(\d+)\.", name))
     }
@@ -96,7 +94,7 @@ def _kernel(layer: str) -> str:
 
 
 def _tensors(state: State, m: _Map) -> Iterator[tuple[str, int]]:
-    """Names of what goes by the channels of a map, and the dimension of them."""
+    """The tensors that have the channels of a map, and the dimension of these channels in each."""
     is_preact = "tail.high.weight" in state
     yield from ((_kernel(writer), 0) for writer in m.writers)
     yield from ((_kernel(reader), 1) for reader in m.readers)
@@ -115,7 +113,7 @@ def _read(energies: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _lost_energy(model: nn.Module, layers: Sequence[str], clips: Tensor) -> dict[str, Tensor]:
-    """Per channel of the map that each layer convolves: mean square of what pooling takes away."""
+    """Per channel of the map that each layer convolves: the mean square that pooling removes."""
     lost: dict[str, Tensor] = {}
 
     def note(layer: str, _: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -1,4 +1,5 @@
-"""Weights that are asked for by name: an image network's, or a vanilla video network's."""
+"""The weights of an image network or of a vanilla video network, with a record of which were
+used."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +11,7 @@ State = Mapping[str, Tensor]
 
 
 def is_video(state: State) -> bool:
-    """Kernels of three dimensions."""
+    """Whether a kernel has three dimensions."""
     return any(tensor.dim() == 5 for tensor in state.values())
 
 
@@ -19,7 +20,7 @@ def is_octave(state: State) -> bool:
 
 
 class SourceWeights:
-    """The image weights, and which of them have been asked for."""
+    """Weights to inflate or to split, and the names of those that were used."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -27,12 +28,12 @@ class SourceWeights:
         self.is_video = is_video(state)
 
     def kernel(self, module: nn.Module) -> tuple[int, ...]:
-        """The kernel size of a 3D convolution, as the weights have it."""
+        """The kernel size of a 3D convolution in these weights."""
         size: tuple[int, ...] = module.kernel_size  # type: ignore[assignment]
         return tuple(size) if self.is_video else tuple(size[1:])
 
     def pass_over(self, block: str) -> str:
-        """Leave out what there is of a non-local block; why."""
+        """Mark the weights of a non-local block as used without using them; returns the reason."""
         found = [name for name in self.state if name.startswith(f"{block}.")]
         self.used.update(found)
         return (

@@ -1,9 +1,9 @@
-"""What becomes of vanilla image weights in an octave network: the error of each stage, and of the
-classification.
+"""The effect of splitting vanilla image weights for an octave network: the error of each stage, and
+of the classification.
 
-A share alpha of the channels loses its fine detail when kernels are divided, and pooling where the
-image network strides changes the rest. Statistics measured anew, or training, win much of it back;
-this says from where that starts.
+A share alpha of the channels loses its fine detail when kernels are split, and pooling where the
+image network strides changes the rest. Batch norm statistics that are measured anew, or training,
+recover much of it; these numbers are the starting point.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,8 +25,8 @@ STAGES = ("res2", "res3", "res4", "res5")
 
 @dataclass(frozen=True, slots=True)
 class StageError:
-    """|features - vanilla features| / |vanilla features| after a stage; `strided`: if the network
-    did not pool."""
+    """|features - vanilla features| / |vanilla features| after a stage; `strided`: the error
+    without pooling."""
 
     stage: str
     error: float
@@ -34,7 +34,7 @@ class StageError:
 
     @property
     def pooled_share(self) -> float:
-        """The part of the error that striding as the image network does would save; negative where
+        """The part of the error that striding like the image network would avoid; negative if
         pooling helps."""
         return 1 - self.strided / self.error if self.error else 0.0
 
@@ -49,8 +49,8 @@ class StageError:
 def stage_errors(
     state_2d: State, model_3d: nn.Module, clips: Tensor, assumes: Assumptions
 ) -> list[StageError]:
-    """Compare `model_3d`, inflated from vanilla weights, with the vanilla video network that they
-    make.
+    """Compare `model_3d`, inflated from vanilla weights, with the vanilla video network inflated
+    from them.
 
     clips: float (N, 3, T, H, W), normalized as the weights expect.
     """
@@ -77,8 +77,8 @@ def _inflated(state_2d: State, assumes: Assumptions, config: dict[str, Any]) -> 
 
 
 def stage_features(model: nn.Module, clips: Tensor) -> dict[str, Tensor]:
-    """What res2..res5, in SlowFast the slow ones, give in evaluation mode: both groups at the size
-    of the high one."""
+    """The outputs of res2..res5 (in SlowFast, of the slow pathway) in evaluation mode, with the low
+    group upsampled and concatenated."""
     features: dict[str, Tensor] = {}
 
     def keep(stage: str, _: nn.Module, __: Any, output: OctTensor) -> None:
@@ -98,7 +98,7 @@ def stage_features(model: nn.Module, clips: Tensor) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """Top-1 in per cent, before and after the batch norm statistics were measured anew."""
+    """Top-1 in per cent, before and after new batch norm statistics were measured."""
 
     before: float
     after: float
@@ -113,8 +113,8 @@ class Recovery:
 def measure_recovery(
     model: nn.Module, clips: Iterable[tuple[Tensor, Tensor]], remeasure: Callable[[nn.Module], None]
 ) -> Recovery:
-    """clips: batches of float (N, 3, T, H, W) and labels (N,), gone through twice. remeasure
-    changes the statistics."""
+    """clips: batches of float (N, 3, T, H, W) and labels (N,), iterated twice. remeasure replaces
+    the statistics."""
     before = top1(model, clips)
     remeasure(model)
     return Recovery(before, top1(model, clips))

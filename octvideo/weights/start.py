@@ -1,4 +1,4 @@
-"""Weights to start from, of whatever kind, into a network of whatever kind."""
+"""Load initial weights of any kind into a network of any kind."""
 
 import logging
 from dataclasses import replace
@@ -35,32 +35,34 @@ logger = logging.getLogger("octvideo")
 
 
 def is_to_be_inflated(checkpoint: Checkpoint, model: nn.Module) -> bool:
-    """Image weights for a video network, as the kernels tell."""
+    """Whether these are image weights for a video network; the kernels tell."""
     return is_image(checkpoint) and getattr(model, "takes", "") == "clips"
 
 
 def is_image(checkpoint: Checkpoint) -> bool:
-    """Are they the weights of an image network, as the kernels tell?"""
+    """Whether these are weights of an image network; the kernels tell."""
     dims = {tensor.dim() for tensor in checkpoint.weights.values()}
     return 4 in dims and 5 not in dims
 
 
 def is_to_be_divided(checkpoint: Checkpoint, model: nn.Module) -> bool:
-    """Weights of a vanilla video network, for an octave one that was built by hand."""
+    """Whether these are weights of a vanilla video network, for one of this package's octave
+    networks."""
     config = getattr(model, "config", {})
     is_octave_model = bool(config.get("alpha")) and isinstance(model, VideoResNet | SlowFast)
     return is_octave_model and is_video(checkpoint.weights) and not is_octave(checkpoint.weights)
 
 
 def is_to_be_octavized(checkpoint: Checkpoint, model: nn.Module) -> bool:
-    """Weights of a vanilla network, for what `octavize` made of such a one."""
+    """Whether these are weights of a vanilla network, for an octave network that `octavize` made of
+    it."""
     vanilla = bool(checkpoint.weights) and not is_octave(checkpoint.weights)
     return vanilla and made_octave_with(model) is not None
 
 
 def made_octave_with(model: nn.Module) -> dict[str, Any] | None:
-    """The arguments of `octavize` that made `model` octave, `example` as a shape; None where it did
-    not."""
+    """The arguments of `octavize` that made `model` octave, `example` as a shape; None if
+    `octavize` did not make it."""
     config: dict[str, Any] = getattr(model, "config", {})
     if config.get("octavize"):
         return dict(config["octavize"])
@@ -72,12 +74,12 @@ def made_octave_with(model: nn.Module) -> dict[str, Any] | None:
 
 
 def octavize_into(model: nn.Module, checkpoint: Checkpoint, clips: Tensor | None = None) -> Any:
-    """Fill an octavized network with vanilla weights: they enter its vanilla form, which is made
-    octave likewise.
+    """Fill an octavized network with vanilla weights: they are loaded into its vanilla form, which
+    `octavize` then converts with the network's own arguments.
 
-    clips: float (N, 3, T, H, W) that sort the channels, where the network has
-    low_channels="smoothest". Returns the `OctaveReport`. Raises CheckpointError where the weights
-    do not fit.
+    clips: float (N, 3, T, H, W) that sort the channels, if the network has
+    low_channels="smoothest". Returns the `OctaveReport`. Raises CheckpointError if the weights do
+    not fit.
     """
     arguments = made_octave_with(model)
     assert arguments is not None
@@ -98,8 +100,8 @@ def octavize_into(model: nn.Module, checkpoint: Checkpoint, clips: Tensor | None
 
 
 def fill_from(weights: ImageWeights, model: nn.Module, path: str) -> InflationReport:
-    """Inflate image weights, or divide vanilla video weights. Raises CheckpointError where they do
-    not fit."""
+    """Inflate image weights, or split vanilla video weights. Raises CheckpointError if they do not
+    fit."""
     if is_video(weights.state):
         kept = {k: v for k, v in weights.assumes.options.items() if k not in CHANGED_BY_DIVISION}
         replace(weights.assumes, options=kept).check_options(model, path)
@@ -108,10 +110,10 @@ def fill_from(weights: ImageWeights, model: nn.Module, path: str) -> InflationRe
 
 def fill(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Load video weights into a video network and image weights into an image network; inflate
-    image weights.
+    image weights for a video network.
 
-    Vanilla video weights are divided for an octave network, their last channels low.
-    Raises CheckpointError, with the model untouched, where they do not fit.
+    Vanilla video weights are split for an octave network, their last channels low. Raises
+    CheckpointError, with the model untouched, if they do not fit.
     """
     if is_to_be_octavized(checkpoint, model):
         octavize_into(model, checkpoint)

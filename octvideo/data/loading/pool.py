@@ -6,8 +6,7 @@ dies, is replaced, its file goes on the bad list, and its tasks are given out ag
 disturbed, and results come in the order of the tasks.
 
 Workers come from a fork server, never from the parent: a decoder that the parent has used hangs in
-forked children. Results are sent through pipes, not through /dev/shm, which containers limit to 64
-MB.
+forked children. Results are sent through pipes, not through /dev/shm, which may be small.
 """
 
 import ctypes
@@ -104,8 +103,8 @@ class ReaderPool:
         return self._start()
 
     def _serve(self, run: "_Run", tasks: Sequence[tuple[Any, ...]]) -> None:
-        """The loop of the thread: it ends when all results are in, on an error, or when the
-        consumer leaves."""
+        """The thread's loop: it ends with the last result, an error, or when the consumer
+        leaves."""
         try:
             waiting = deque(range(len(tasks)))
             while not run.is_over():
