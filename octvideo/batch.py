@@ -1,9 +1,9 @@
-"""Predictions by the million, on an engine that exists: a callable that Ray Data, a process pool or
-Spark can ship.
+"""Predictions by the million on an existing engine: a callable that Ray Data, a process pool or
+Spark can send to its workers.
 
-predictor = octvideo.batch.Predictor("best.pyth", views="1x1")
-predictor({"path": "clip.mp4"})
-# {"path": "clip.mp4", "names": [...], "scores": [...], "error": ""}
+    predictor = octvideo.batch.Predictor("best.pyth", views="1x1")
+    predictor({"path": "clip.mp4"})
+    # {"path": "clip.mp4", "names": [...], "scores": [...], "error": ""}
 """
 
 from collections.abc import Mapping

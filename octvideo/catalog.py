@@ -1,4 +1,4 @@
-"""`list_models`: the networks by name, and what each costs."""
+"""`list_models`: the networks by name, and the cost of each."""
 
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
@@ -12,11 +12,10 @@ from octvideo.models.registry import MODELS, input_shape_of
 
 
 class ModelList(Mapping[str, Complexity]):
-    """Names that `create_model` knows -> `Complexity` of the vanilla network on the input that it
-    is made for.
+    """Names that `create_model` knows -> `Complexity` of the vanilla network on its usual input.
 
-    Names cost nothing. A network is counted when it is looked up, on the meta device; printing
-    counts all.
+    Listing names costs nothing. A network is counted when it is looked up, on the meta device;
+    printing counts all.
     """
 
     def __init__(self, names: list[str]) -> None:

@@ -1,14 +1,13 @@
-"""A checkpoint as a value: weights, the network that they are of, their input, and the state of a
-training.
+"""A checkpoint as a value: weights, their network, their input, and the state of a training.
 
-The file is a dict of `torch.save`, or of safetensors where its name ends so; files of others may be
-Caffe2's pickles too. What kind a file is, is found in its first bytes. Its keys are what other
-programs read, so they stay:
+The file is a dict of `torch.save`, or of safetensors if its name ends so; files of others may be
+Caffe2's pickles too. The first bytes of a file tell its kind. Other programs read its keys, so
+these stay:
 
     model_state, ema_state        weights and their moving average
     meta                          format, model, class_names, preprocessing, multi_label, head_act
     cfg                           the settings of the training, as YAML
-    epoch, optimizer_state, ...   where the training stands
+    epoch, optimizer_state, ...   the position and state of the training
 """
 
 import math
@@ -36,7 +35,7 @@ PICKLE = (
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What weights assume of their input; None where the file does not say.
+    """The input that weights assume; None if the file does not say.
 
     mean, std: of the RGB input in 0..1, per channel. num_frames to target_fps: None for an image
     network.
@@ -70,7 +69,7 @@ class InputSpec:
         return cls(**known)
 
     def as_dict(self) -> dict[str, Any]:
-        """What the file says, as plain values."""
+        """The known fields, as plain values."""
         said = {name: value for name, value in asdict(self).items() if value is not None}
         return {
             name: list(value) if isinstance(value, tuple) else value for name, value in said.items()
@@ -79,15 +78,15 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a file of weights holds; the fields of a file from elsewhere are mostly empty.
+    """The content of a file of weights; most fields of a file from elsewhere are empty.
 
-    path: for messages. state, average: the weights, and their moving average where there is one.
-    network: the arguments of `create_model`. head_act: what makes probabilities of logits.
+    path: for messages. state, average: the weights, and their moving average if there is one.
+    network: the arguments of `create_model`. head_act: the function from logits to probabilities.
     recipe: the settings of the training, as YAML. python_recipe: mmaction2's, a text that is never
     run.
-    training: all other entries, those that a resumed run needs.
+    training: all other entries, which a resumed run needs.
     format: of `meta`; 0 in a file that this package has not written.
-    removed: the containers that the weights were in, and what wrappers had put before their names.
+    removed: the containers around the weights, and the prefixes that were removed from their names.
     """
 
     path: str = ""
@@ -155,7 +154,7 @@ class Checkpoint:
 
     @property
     def weights(self) -> State:
-        """The moving average, else the weights: what a network is used with."""
+        """The moving average, else the weights: what a network should be used with."""
         return self.average or self.state
 
     def contents(self) -> dict[str, Any]:
@@ -172,7 +171,7 @@ class Checkpoint:
         return {**weights, **self.training, "meta": meta, "cfg": self.recipe}
 
     def write(self, path: str) -> None:
-        """Whole or not at all. Raises CheckpointError where there is no room, or no permission."""
+        """Write atomically. Raises CheckpointError if there is no room, or no permission."""
         write = write_safetensors if path.endswith(".safetensors") else write_torch_file
         write(path, self.contents())
 
@@ -226,7 +225,7 @@ def _number(value: Any) -> float:
 
 
 def _positive(value: Any, kind: type) -> Any:
-    """A number of this type that is above 0, and small enough for any size that there is."""
+    """A positive number of this type, small enough for any size that exists."""
     _plain(value, kind, int)
     if isinstance(value, bool) or not 0 < value < 2**31:
         raise TypeError(f"the number {value!r:.40} is out of range")

@@ -1,13 +1,13 @@
 """Parameters, multiply-adds and activations of a network, per layer and per stage.
 
 The paper's convention: one multiply-add of a convolution or linear layer is one "FLOP"; batch 1; no
-batch norm, ReLU, pooling, upsampling or attention product. Counts that share no code:
+batch norm, ReLU, pooling, upsampling or attention product. Two counts that share no code:
 
     count(model, (3, 8, 224, 224))    closed form: weights of each layer times positions
     trace(model, (3, 8, 224, 224))    fvcore: the operators that the network runs
 
-`count_twice` holds the first against the second, or against torch.utils.flop_counter: the operators
-that are dispatched during the first, on the meta device.
+`count_twice` compares the first with the second, or with torch.utils.flop_counter: the operators
+that run during the first, on the meta device.
 """
 
 import math
@@ -45,7 +45,7 @@ class LayerCost:
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """What a network calls directly: stem, res2, ..., head. outputs: (C, T, H, W) of the high and
+    """A direct child of the network: stem, res2, ..., head. outputs: (C, T, H, W) of the high and
     the low group."""
 
     name: str
@@ -129,7 +129,7 @@ class _OperatorCounter(TorchDispatchMode):
 
 
 def traced_macs(operators: Counter[str]) -> int:
-    """Those of convolutions and linear layers."""
+    """Multiply-adds of convolutions and linear layers."""
     return sum(operators[kind] for kind in MAC_OPERATORS)
 
 
@@ -182,7 +182,7 @@ def stage_table(model: nn.Module, input_shape: Sequence[int]) -> str:
 
 
 def align(rows: Sequence[Sequence[str]], numbers: Collection[int]) -> str:
-    """Rows of cells as lines of columns; those of `numbers` are set flush right."""
+    """Rows of cells as lines of aligned columns; those in `numbers` are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
     def pad(i: int, cell: str) -> str:
@@ -228,7 +228,8 @@ def _positions(x: Tensor) -> int:
 def _hooks(
     model: nn.Module, layers: dict[str, LayerCost], outputs: dict[str, list[tuple[int, ...]]]
 ) -> Iterator[None]:
-    """While open, a forward pass writes down its layers' costs and the outputs of the stages."""
+    """A context in which a forward pass records the costs of its layers and the outputs of the
+    stages."""
     depth = 0
 
     def enter(module: nn.Module, args: Any) -> None:

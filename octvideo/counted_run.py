@@ -1,4 +1,4 @@
-"""Running a model to count what it does, without changing it."""
+"""Run a model to count its operations, without changing it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """In evaluation mode within the block."""
+    """A context in which the model is in evaluation mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -22,8 +22,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def norms_left_out(model: nn.Module) -> Iterator[None]:
-    """They change no size and count for nothing, and on the meta device they take most of the
-    time."""
+    """A context without batch norms: they change no size and count for nothing, and on the meta
+    device they take most of the time."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:
         norm.forward = _unchanged  # type: ignore[method-assign, assignment]

@@ -1,4 +1,4 @@
-"""What this installation can do, and what a checkpoint holds."""
+"""A description of this installation, and of the content of a checkpoint."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ LIBRARIES = ("pytorchvideo", "decord", "av", "fvcore", "iopath", "tensorboard", 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An optional part: what it is for, and how to add it. package: its name on PyPI, "" for a
+    """An optional part: its purpose, and how to add it. package: its name on PyPI, "" for a
     program."""
 
     name: str
@@ -30,7 +30,7 @@ class Part:
 
     @property
     def found(self) -> str:
-        """Its version or path; "" where it is missing."""
+        """Its version or path; "" if it is missing."""
         return _version(self.package) if self.package else which(self.name) or ""
 
 
@@ -44,8 +44,8 @@ OPTIONAL = (
 
 
 def environment_lines() -> Iterator[str]:
-    """For people: versions, devices, optional parts that are missing, and what is known to be slow
-    or wrong here."""
+    """Versions, devices, missing optional parts, and known problems of this installation, as lines
+    of text."""
     yield from _table(environment() | {name: _version(name) or "missing" for name in LIBRARIES})
     for part in OPTIONAL:
         state = part.found or f"missing; for {part.purpose}: {part.remedy}"
@@ -55,7 +55,7 @@ def environment_lines() -> Iterator[str]:
 
 
 def checkpoint_lines(path: str) -> Iterator[str]:
-    """Network, classes, preprocessing and progress of a checkpoint, for people. Raises
+    """Network, classes, preprocessing and progress of a checkpoint, as lines of text. Raises
     CheckpointError."""
     checkpoint = read_weights(path)
     network = checkpoint.network

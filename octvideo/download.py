@@ -1,7 +1,7 @@
-"""Files from the net, kept in a cache folder: resumed, checked, whole or not there at all.
+"""Downloads into a cache folder: resumed, checked, and written atomically.
 
 OCTVIDEO_HOME     the folder; by default ~/.cache/octvideo (XDG_CACHE_HOME)
-OCTVIDEO_OFFLINE  nothing is fetched; a file that was put into the folder by hand is used
+OCTVIDEO_OFFLINE  nothing is downloaded; a file that was put into the folder by hand is used
 HTTPS_PROXY, ...  as everywhere
 """
 
@@ -41,11 +41,11 @@ def is_offline() -> bool:
 
 
 def cached(url: str, name: str, sha256: str = "") -> Path:
-    """The file `name` of the cache folder, fetched from `url` where it is not there yet.
+    """The file `name` of the cache folder, downloaded from `url` if it is not there yet.
 
-    sha256: how its hash begins, as far as that is known; else the hash is remembered at first use,
-    and the file is held to it from then on. Two processes that ask at once fetch it once. Raises
-    CheckpointError where it cannot be fetched or is another file.
+    sha256: the first digits of its hash, if known; else the hash is stored at the first download
+    and checked from then on. Two processes that ask at once download it once. Raises
+    CheckpointError if it cannot be downloaded or is another file.
     """
     path = cache_folder() / name
     try:
@@ -63,8 +63,7 @@ def cached(url: str, name: str, sha256: str = "") -> Path:
 
 
 def is_reachable(url: str, timeout: float = 5.0) -> bool:
-    """Does the server answer that it has the file? False after `timeout` seconds without an
-    answer."""
+    """Whether the server has the file. False after `timeout` seconds without a response."""
     request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "octvideo"})
     try:
         with urllib.request.build_opener().open(request, timeout=timeout):
@@ -129,7 +128,7 @@ def _fetch(url: str, path: Path, sha256: str) -> None:
 
 
 def _append(url: str, part: Path) -> bool:
-    """Fetch what `part` lacks. False where the connection ended before the file did."""
+    """Download the missing rest of `part`. False if the connection ended before the file did."""
     start, tag = _size(part), _tag(part)
     request = urllib.request.Request(url, headers={"User-Agent": "octvideo"})
     if start and tag.exists():
@@ -155,7 +154,7 @@ def _append(url: str, part: Path) -> bool:
 
 
 def _tag(part: Path) -> Path:
-    """What the server called the version of the file that `part` is of."""
+    """The server's tag of the version that `part` belongs to."""
     return part.with_name(f"{part.name}.etag")
 
 
@@ -172,7 +171,8 @@ def hash_of(path: Path) -> str:
 
 
 def _check(path: Path, sha256: str) -> None:
-    """Hold the file to the hash that is known, or to the one that was remembered at first use."""
+    """Compare the file with the known hash, or with the one that was stored at the first
+    download."""
     memory = path.with_name(f"{path.name}.sha256")
     remembered = memory.read_text().strip() if memory.exists() else ""
     found = hash_of(path)

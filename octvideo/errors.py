@@ -1,5 +1,4 @@
-"""Mistakes that a user can make and mend. Tools print them as one line; any other exception is a
-bug."""
+"""Mistakes of users. Tools print them as one line; any other exception is a bug."""
 
 import errno
 import os
@@ -20,7 +19,7 @@ DEADLY = (signal.SIGTERM, signal.SIGHUP)
 
 
 def to_a_screen(text: str) -> str:
-    """The text without its middle where it is longer than a screen: what comes from outside has no
+    """The text, without its middle if it is longer than a screen: text from outside may have any
     length."""
     if len(text) <= SCREEN:
         return text
@@ -52,12 +51,11 @@ class CheckpointError(OctvideoError):
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Wrap a tool's main: an OctvideoError becomes `error: <line>` on stderr and exit status 2,
-    Ctrl-C status 130.
+    """A context for a tool's main: an OctvideoError becomes `error: <line>` on stderr and exit
+    status 2, Ctrl-C status 130.
 
-    SIGTERM and SIGHUP end the process as they always do, with a line before. Where stdout cannot
-    take what the tool prints, status 1 follows a line; a reader that has gone (`| head`) needs
-    none.
+    SIGTERM and SIGHUP end the process as usual, with a line before. If stdout cannot be written, a
+    line and status 1 follow; there is no line for a reader that has gone (`| head`).
     """
     with _a_line_before_death():
         try:
@@ -79,14 +77,14 @@ def exit_on_user_error() -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """On stderr, where that can be written."""
+    """Print to stderr, if it can be written."""
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 
 def drop_stdout() -> None:
-    """Forget what stdout could not take, which Python would try again, and complain of, at its
-    end."""
+    """Discard the text that stdout could not write, so that Python does not try again, and
+    complain, when it exits."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.stdout.flush()
@@ -115,8 +113,8 @@ def _a_line_before_death() -> Iterator[None]:
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
-    """The next step after an unknown name: the nearest known one, else `otherwise`, by default all
-    that are known."""
+    """The next step after an unknown name: the nearest known one, else `otherwise`, by default the
+    list of known names."""
     names = list(known)
     if close := get_close_matches(word, names, n=1, cutoff=0.5):
         return f"did you mean {close[0]}?"

@@ -1,4 +1,4 @@
-"""How large nested values are once every reference is followed: ten lines may stand for 8 ** 10
+"""The size of nested values with every reference followed: ten lines may expand to 8 ** 10
 values."""
 
 import math
@@ -12,25 +12,25 @@ GROWTH = 4
 
 
 class ExpansionError(Exception):
-    """Values stand for more than their file explains."""
+    """Values expand to more than the size of their file explains."""
 
     def __init__(self) -> None:
         super().__init__("its values repeat each other without bound")
 
 
 def items(value: Any) -> Iterable[Any]:
-    """What a container holds; nothing for any other value."""
+    """The items of a container; none for any other value."""
     if isinstance(value, dict):
         return [*value, *value.values()]
     return value if isinstance(value, list | tuple | set) else ()
 
 
 def expanded_size(value: Any, inside: Callable[[Any], Iterable[Any]] = items) -> float:
-    """Values in nested containers; one that is referred to twice counts twice. Infinite where one
-    holds itself.
+    """The number of values in nested containers; a value that is referred to twice counts twice.
+    Infinite if a container holds itself.
 
-    Takes as long as there are different containers, and no recursion. inside: what a container
-    holds.
+    The time is linear in the number of different containers, without recursion. inside: the
+    function that returns a container's items.
     """
     sizes: dict[int, float] = {}
     stack: list[tuple[Any, bool]] = [(value, False)]
@@ -47,10 +47,10 @@ def expanded_size(value: Any, inside: Callable[[Any], Iterable[Any]] = items) ->
 
 
 class BoundedUnpickler(pickle._Unpickler):
-    """An unpickler that allocates no more than a small multiple of the file. A subclass says what
-    may be built.
+    """An unpickler that allocates at most a small multiple of the file. A subclass defines what may
+    be built.
 
-    It is the one in Python, because the one in C allocates what an opcode claims.
+    It is the pure Python one, because the C one allocates what an opcode claims.
     """
 
     def __init__(self, file: Any, num_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all. Paths go through iopath, so a registered handler (object
+"""Files that are written atomically. Paths go through iopath, so a registered handler (object
 storage) works."""
 
 import json
@@ -38,12 +38,12 @@ def is_local(path: str) -> bool:
 
 
 class OutputError(OctvideoError, OSError):
-    """What a run writes cannot be written. What stood there before still does."""
+    """A run's output cannot be written. The file that was there before is unchanged."""
 
 
 @contextmanager
 def writing(path: str) -> Iterator[None]:
-    """Inside, an OSError becomes an OutputError that names the path and what to do."""
+    """A context in which an OSError becomes an OutputError that names the path and the remedy."""
     try:
         yield
     except OctvideoError:
@@ -67,11 +67,10 @@ def require_handler(path: str) -> None:
 
 
 def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
-    """Call write(file); then either all of it stands under `path`, on the disk, or what stood there
-    before.
+    """Call write(file); afterwards `path` is either complete, on the disk, or unchanged.
 
-    Object stores show a file when it is closed, so only local files take the way over a temporary
-    name, which nobody else has. Raises OutputError.
+    Object stores show a file when it is closed, so only local files are written under a unique
+    temporary name first. Raises OutputError.
     """
     require_handler(path)
     with writing(path):
@@ -85,8 +84,8 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
 
 @contextmanager
 def appears_whole(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`: the file written there becomes `path`, on the disk; after an
-    error it is gone."""
+    """A temporary name beside `path`: the file written there is renamed to `path`, on the disk;
+    after an error it is removed."""
     temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}{UNFINISHED}")
     try:
         yield temporary
@@ -111,21 +110,21 @@ def _fsync(path: Path) -> None:
 
 
 def is_unfinished(name: str) -> bool:
-    """Is it what a write that was killed left behind? (0.1.0 wrote NAME.pyth.tmp.)"""
+    """Whether a killed write left this file behind. (0.1.0 wrote NAME.pyth.tmp.)"""
     return re.search(rf"(\.[0-9a-f]{{8}}|\.pyth){re.escape(UNFINISHED)}$", name) is not None
 
 
 def append_json_line(path: Path, record: Any) -> None:
-    """The line is with the operating system when this returns: it outlives the process, if not a
-    power cut."""
+    """Append a line. It has reached the operating system when this returns, and so outlives this
+    process, but not a power cut."""
     # The newline comes first: it also ends a line that a kill cut short.
     with path.open("ab", buffering=0) as file:
         file.write(b"\n" + json.dumps(record).encode())
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file, in order, without the lines that a kill cut short. Without a file
-    there are none."""
+    """The objects of a file, in order, without lines that a kill cut short; nothing if there is no
+    file."""
     if not path.is_file():
         return
     with path.open("rb") as file:

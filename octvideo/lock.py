@@ -1,4 +1,4 @@
-"""One writer per output folder: who it is, and since when."""
+"""One writer per output folder: its process, and the time since when it writes."""
 
 import fcntl
 import json
@@ -22,12 +22,11 @@ logger = logging.getLogger("octvideo")
 
 @contextmanager
 def only_writer(folder: str) -> Iterator[None]:
-    """Make the folder and be the only one that writes to it; raises OctvideoError, which names who
-    does.
+    """Create the folder and lock it; raises OctvideoError, which names the process that holds the
+    lock.
 
-    The system drops the lock of a process that ends, however it ends, so one that was left behind
-    is taken over. An
-    object store has no locks: there the caller sees to it.
+    The system drops the lock of a process when it ends, so a leftover lock file is taken over. An
+    object store has no locks: there the caller is responsible.
     """
     make_output_folder(folder)
     if not is_local(folder):
@@ -69,7 +68,7 @@ def _locked(path: str, folder: str) -> int:
 
 
 def _may_live(owner: dict[str, Any]) -> bool:
-    """Could the process of a lock still run? Of another host nothing is known."""
+    """Whether the process of a lock may still run. Nothing is known of another host's."""
     if owner.get("host") != socket.gethostname():
         return True
     try:
@@ -82,7 +81,7 @@ def _may_live(owner: dict[str, Any]) -> bool:
 
 
 def _is_ours(descriptor: int, path: str) -> bool:
-    """Is it still this file that stands there?"""
+    """Whether the lock file is still the one that was locked."""
     with suppress(OSError):
         return os.path.samestat(os.fstat(descriptor), Path(path).stat())
     return False
@@ -113,7 +112,7 @@ def _owner(content: dict[str, Any]) -> str:
 
 
 def _remove_unfinished(folder: str) -> None:
-    """What writes that were killed left behind: nobody else writes here now."""
+    """Remove the partial files of killed writes; no other process writes here now."""
     for place in (Path(folder), Path(folder) / "checkpoints"):
         if place.is_dir():
             for entry in place.iterdir():

@@ -1,8 +1,8 @@
-"""Reader of pickles that hold dicts of numpy arrays, as Caffe2's model zoos do; nothing in them is
+"""Reader of pickles of dicts of numpy arrays, as in Caffe2's model zoos; nothing in them is
 executed.
 
-The pickle is run with stand-ins of this module: no numpy function is called with what a file says,
-an array is made of bytes that were read, and every opcode that could build anything else is
+The pickle is run with stand-ins of this module: no numpy function is called with values from the
+file, an array is made of bytes that were read, and every opcode that could build anything else is
 refused. Memory stays within a small multiple of the file's size.
 """
 

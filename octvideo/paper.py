@@ -1,7 +1,7 @@
-"""Tables 1-6 of the paper: what they print, and what the networks here count.
+"""Tables 1-6 of the paper: the printed values, and the counts of the networks here.
 
-Nothing is typed in but the printed values. Where the paper leaves something open, `reading` says
-how it is read here.
+Only the printed values are constants. Where the paper leaves something open, `reading` states the
+interpretation that is used here.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -27,8 +27,8 @@ QUANTITIES: dict[str, Callable[[Complexity], float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A row: `create_model(model, **options)` on an input of `shape`, and the quantities that are
-    printed for it."""
+    """A row: `create_model(model, **options)` on an input of `shape`, and its printed
+    quantities."""
 
     table: int
     row: str
@@ -41,8 +41,8 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One printed value beside ours; `computed` is None where there is no such network, and
-    `reading` says why."""
+    """One printed value beside ours; `computed` is None if there is no such network, and `reading`
+    says why."""
 
     table: int
     row: str
@@ -147,7 +147,7 @@ TABLE_6: tuple[tuple[str, str, dict[str, Any], tuple[int, int, int], float, str]
     ("Oct-C2D, alpha .1", "c2d_r50", {"alpha": 0.1}, CLIP, 17.4, RESNET_RULE),
     ("Oct-I3D, alpha .1", "i3d_r50", {"alpha": 0.1}, CLIP, 25.6, RESNET_RULE),
     ("Oct-I3D, alpha .2", "i3d_r50", {"alpha": 0.2}, CLIP, 22.1, RESNET_RULE),
-    ("Oct-I3D, alpha .5", "i3d_r50", {"alpha": 0.5}, CLIP, 15.3, f"{RESNET_RULE}; no reading gives 15.3"),
+    ("Oct-I3D, alpha .5", "i3d_r50", {"alpha": 0.5}, CLIP, 15.3, f"{RESNET_RULE}; no interpretation of the paper reproduces 15.3"),
     (
         "Oct-I3D + NL, alpha .1", "i3d_nln_r50", {"alpha": 0.1, "nonlocal_on": "cross"}, CLIP, 28.9,
         f"{RESNET_RULE}; high attends to low",

@@ -31,10 +31,10 @@ SHOWN_CLASSES = 20
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a model card says beside what the checkpoint holds.
+    """The parts of a model card that are not in the checkpoint.
 
     name: of the network, for people. license: of the weights, as the Hub spells it ("cc-by-4.0").
-    results: the content of results.json of these weights; {} where they were not tested.
+    results: the content of results.json of these weights; {} if they were not tested.
     """
 
     name: str
@@ -52,10 +52,9 @@ def write_card(
 ) -> Path:
     """Write the folder and return the path of its model card.
 
-    results: a results.json of these weights; by default that of the checkpoint's run, where there
-    is one. Folders on this machine, which settings name, are cut to their last part. Raises
-    CheckpointError for weights that say neither network nor classes, DataError for results of other
-    weights.
+    results: a results.json of these weights; by default that of the checkpoint's run, if there is
+    one. Paths of this machine in the settings are cut to their last part. Raises CheckpointError
+    for weights without network or classes, DataError for results of other weights.
     """
     checkpoint = read_weights(checkpoint_path)
     if not (checkpoint.network and checkpoint.class_names and checkpoint.input.num_frames):
@@ -189,7 +188,7 @@ def _data_facts(checkpoint: Checkpoint, results: Mapping[str, Any]) -> Iterator[
 
 
 def _results_of(checkpoint: Path, given: str | Path) -> dict[str, Any]:
-    """The results of a checkpoint, {} where its run has none; those of other weights are refused or
+    """The results of a checkpoint, {} if its run has none; results of other weights are refused or
     left out."""
     path = Path(given) if given else checkpoint.parent.parent / "results.json"
     if not given and not path.is_file():
@@ -215,7 +214,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _list_of(results: Mapping[str, Any]) -> str:
-    """The last two parts of the list's path: no folder of this machine is published."""
+    """The last two parts of the list's path, so that no local folder is published."""
     return "/".join(PurePath(results.get("protocol", {}).get("list") or "test.csv").parts[-2:])
 
 

@@ -25,8 +25,8 @@ MAX_HEADER = 100_000_000  # the library's own limit
 
 
 def is_safetensors(start: bytes) -> bool:
-    """Do these first 9 bytes or more begin a file of safetensors: the length of a header, and its
-    brace?"""
+    """Whether these first 9 bytes or more begin a safetensors file: the length of a header, and its
+    brace."""
     if len(start) < 9 or start[8:9] != b"{":
         return False
     return struct.unpack("<Q", start[:8])[0] <= MAX_HEADER

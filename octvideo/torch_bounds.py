@@ -1,10 +1,10 @@
-"""What a file of `torch.save` would make torch allocate, found out before torch reads it.
+"""The memory that torch would allocate for a file of `torch.save`, computed before torch reads it.
 
 `torch.load(weights_only=True)` runs no code, but it believes sizes: 300 bytes of pickle may ask for
-gigabytes. Here the pickle is run with inert stand-ins for everything that it may build. Refused are
-records that are compressed or shorter than their tensors, tensors that hold more numbers than their
-storage, and values that are repeated without bound. What torch then allocates is a small multiple
-of the file's size.
+gigabytes. Here the pickle is run with inert stand-ins for everything that it may build. Records
+that are compressed or shorter than their tensors, tensors with more numbers than their storage, and
+values that are repeated without bound are refused. torch then allocates at most a small multiple of
+the file's size.
 """
 
 import io
@@ -40,7 +40,7 @@ _DTYPES = {
 
 
 class _TooLargeError(Exception):
-    """The file asks for more than it holds; the message says of what."""
+    """The file asks for more memory than its size explains; the message says for what."""
 
 
 class _NotPlainError(Exception):

@@ -1,4 +1,4 @@
-"""Files of `torch.save`: read as if somebody else had made them, written whole or not at all."""
+"""Files of `torch.save`: read as untrusted input, written atomically."""
 
 import pickle
 import posixpath
@@ -46,8 +46,8 @@ def read_torch_file(path: str) -> dict[str, Any]:
 
 
 def write_torch_file(path: str, content: dict[str, Any]) -> None:
-    """Write a dict under `path`, making its folder. Whatever goes wrong, a file that stood there
-    stays as it was."""
+    """Write a dict to `path`, creating its folder. After any failure, an existing file is
+    unchanged."""
     try:
         g_pathmgr.mkdirs(posixpath.dirname(path) or ".")
         write_atomically(path, lambda file: torch.save(content, file))

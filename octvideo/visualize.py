@@ -1,4 +1,4 @@
-"""What `octvideo visualize` draws: each function writes its pictures into a folder and returns
+"""The drawings of `octvideo visualize`: each function writes its pictures into a folder and returns
 their paths."""
 
 import json
@@ -42,8 +42,8 @@ def draw_frequency(
 
 
 def draw_octave(recognizer: Recognizer, video: Path, layer: str, folder: Path) -> list[Path]:
-    """High and low maps of an octave convolution and what each path adds, for the middle clip of a
-    video."""
+    """High and low outputs of an octave convolution and the contribution of each path, for the
+    middle clip of a video."""
     frames, inputs = recognizer.clip(video)
     path = folder / f"octave_{layer}.png"
     maps = path_maps(recognizer.model, inputs, layer)
@@ -54,8 +54,7 @@ def draw_octave(recognizer: Recognizer, video: Path, layer: str, folder: Path) -
 def draw_gradcam(
     recognizer: Recognizer, video: Path, layer: str, folder: Path, class_name: str | None = None
 ) -> list[Path]:
-    """Where the evidence for a class (by default the most probable) lies: a film strip and an mp4
-    per octave.
+    """The evidence for a class (by default the most probable): a film strip and an mp4 per group.
 
     layer: "" for the last stage that has enough positions.
     """
@@ -88,8 +87,7 @@ def draw_gradcam(
 def draw_clips(
     batches: Iterator[Any], class_names: Sequence[str], count: int, folder: Path
 ) -> list[Path]:
-    """What training feeds the network, augmentation included: a row of frames per clip of a
-    loader's batches."""
+    """The training input, augmentation included: a row of frames per clip of a loader's batches."""
     rows: list[tuple[str, NDArray[np.uint8]]] = []
     for batch in batches:
         for clip, target, name in zip(batch.inputs, batch.targets, batch.paths, strict=True):

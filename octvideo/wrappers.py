@@ -1,7 +1,7 @@
-"""What programs put around weights: containers in a file, and prefixes before every name. One rule
-takes them off.
+"""Containers and name prefixes that programs put around weights, and the one rule that removes
+them.
 
-{"state_dict": {"module._orig_mod.conv1.weight": ...}, "epoch": 3}  ->  {"conv1.weight": ...}
+    {"state_dict": {"module._orig_mod.conv1.weight": ...}, "epoch": 3}  ->  {"conv1.weight": ...}
 """
 
 import re
@@ -32,13 +32,12 @@ State = dict[str, Tensor]
 
 
 def find(content: Mapping[str, Any], keys: Sequence[str]) -> str | None:
-    """The first of the keys under which something with names stands."""
+    """The value of the first key that holds named entries."""
     return next((k for k in keys if isinstance(content.get(k), Mapping) and content[k]), None)
 
 
 def unwrap(content: Mapping[str, Any]) -> tuple[State, list[str]]:
-    """The tensors in nested containers, without what wrappers put before their names; and what was
-    taken off."""
+    """The tensors in nested containers, without the prefixes of wrappers; and what was removed."""
     removed: list[str] = []
     while key := find(content, (*AVERAGES, *CONTAINERS)):
         removed.append(key)
@@ -55,8 +54,8 @@ def unwrap(content: Mapping[str, Any]) -> tuple[State, list[str]]:
 
 
 def without_prefixes(tensors: Mapping[str, Tensor]) -> tuple[State, list[str]]:
-    """Without the prefixes that stand before all names, in whatever order and number, and
-    `INFIXES`; and which."""
+    """Remove the prefixes that all names begin with, in any order and number, and `INFIXES`; and
+    return which."""
     names = "\n".join(tensors)
     removed = [text for text in INFIXES if text in names]
     state = dict(tensors)
@@ -76,8 +75,8 @@ def _common_prefix(state: Collection[str]) -> str:
 
 
 def clear_names(tensors: Mapping[str, Tensor], texts: Sequence[str]) -> tuple[State, list[str]]:
-    """Without these texts, wherever they stand in a name, and without the prefixes that come to
-    light; and which."""
+    """Remove these texts from the names, wherever they occur, then the prefixes that appear; and
+    return which."""
     removed, state = [], dict(tensors)
     for text in texts:
         if text and any(text in name for name in state):

@@ -1,5 +1,4 @@
-"""A video with the names of what happens in it: below the picture, or in a small box in a
-corner."""
+"""A video with its predictions over time: below the picture, or in a small box in a corner."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,11 +23,11 @@ SMALLEST = 9  # pixels of text that can be read
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """How classes are shown. position: "below" makes the video taller and hides nothing of it; else
-    a corner.
+    """How classes are shown. position: "below" makes the video taller and covers no part of it;
+    else a corner.
 
-    threshold: less probable classes are left out. rows: how many at most. Raises ConfigError for
-    another position, and for a threshold outside [0, 1).
+    threshold: less probable classes are left out. rows: the greatest number of classes. Raises
+    ConfigError for an unknown position, and for a threshold outside [0, 1).
     """
 
     position: str = "below"

@@ -1,4 +1,4 @@
-"""The sections of the page about classes: how well each is named, and what it is taken for."""
+"""The sections of the report about classes: the accuracy of each, and their confusions."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Charts of a training from its metrics.jsonl: loss and error, as far as the file has them."""
+"""Charts of a training from its metrics.jsonl: loss and error."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a number was measured with."""
+"""The software and hardware of a measurement."""
 
 import os
 import platform
@@ -15,8 +15,8 @@ from octvideo.report.known_problems import cudnn_version
 
 @cache
 def versions() -> dict[str, str]:
-    """The software that decides a number, by package; the commit where octvideo runs from a git
-    checkout."""
+    """The versions of software that affects results, by package; the commit if octvideo runs from a
+    git checkout."""
     packages = ("octvideo", "torch", "numpy", "av", "decord", "pytorchvideo")
     found = {name: _version(name) for name in packages}
     found |= {"python": platform.python_version(), "commit": commit()}
@@ -53,7 +53,7 @@ def _version(package: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Versions and hardware, for people. No host name, no path."""
+    """Versions and hardware as a line of text, without host name or path."""
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     return {

@@ -1,4 +1,4 @@
-"""The section of the page that asks whether time matters."""
+"""The section of the report on whether frame order matters."""
 
 from collections.abc import Mapping
 from html import escape
@@ -8,7 +8,7 @@ from octvideo.report.parts import section
 
 
 def order_section(summary: Mapping[str, Any]) -> str:
-    """Top-1 with the frames in their order and otherwise; nothing where that was not measured."""
+    """Top-1 with the frames in order and in other orders; empty if that was not measured."""
     orders = summary.get("frame_order")
     if not orders:
         return ""

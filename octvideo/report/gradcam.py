@@ -1,4 +1,4 @@
-"""Grad-CAM over time and space, of both octaves (Selvaraju et al. 2017)."""
+"""Grad-CAM over time and space, of both groups (Selvaraju et al. 2017)."""
 
 import re
 

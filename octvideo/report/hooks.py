@@ -1,4 +1,4 @@
-"""Looking into a network while it runs: its layers by name, and what comes out of them."""
+"""Layers of a network by name, and their outputs in a forward pass."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
 
 @contextmanager
 def captured(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Feature]]:
-    """Within the block, each forward pass leaves the outputs of these layers in the dict, by
+    """A context in which each forward pass stores the outputs of these layers in the dict, by
     name."""
     found: dict[str, Feature] = {}
 

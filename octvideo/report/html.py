@@ -1,8 +1,8 @@
-"""report.html: what an evaluation found, on one page that carries everything it shows.
+"""report.html: the results of an evaluation, on one self-contained page.
 
 The page is made from the files of a finished evaluation (results.json, predictions.csv,
-metrics.jsonl where a training wrote one), so it can be made again at any time. It fetches nothing:
-its content policy forbids it.
+metrics.jsonl if a training wrote one), so it can be made again at any time. Its content policy
+forbids it to fetch anything.
 """
 
 import csv
@@ -94,7 +94,7 @@ def _headline(summary: Mapping[str, Any], title: str) -> str:
 
 
 def _network(summary: Mapping[str, Any]) -> str:
-    """What was tested, and what a view of it costs."""
+    """The tested network, and the cost of one view."""
     network = summary["protocol"].get("network")
     if not network:
         return ""

@@ -1,5 +1,4 @@
-"""Combinations of versions and hardware that others have found to be wrong or slow for video
-networks."""
+"""Combinations of versions and hardware that are known to be wrong or slow for video networks."""
 
 import re
 from collections.abc import Callable
@@ -13,8 +12,8 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What decides: torch and cuDNN as (2, 9, 1) and (9, 10, 2), cuDNN None without a GPU; the
-    CPU's flags, None where nobody tells them."""
+    """The facts that decide: torch and cuDNN as (2, 9, 1) and (9, 10, 2), cuDNN None without a GPU;
+    the CPU's flags, None if unknown."""
 
     torch: tuple[int, ...]
     cudnn: tuple[int, ...] | None
@@ -22,7 +21,7 @@ class Installation:
 
     @classmethod
     def here(cls) -> "Installation":
-        """This machine's."""
+        """This machine's installation."""
         number = torch.backends.cudnn.version() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
         release = re.match(r"[\d.]*\d", torch.__version__)
         assert release is not None
@@ -93,7 +92,7 @@ PROBLEMS: tuple[tuple[Callable[[Installation], bool], str], ...] = (
 
 
 def known_problems(here: Installation | None = None) -> list[str]:
-    """A line for each problem of this installation, or of the one given: what is wrong or slow, and
-    what helps."""
+    """A line for each problem of this installation, or of the given one: what is wrong or slow, and
+    the remedy."""
     here = here or Installation.here()
     return [line for applies, line in PROBLEMS if applies(here)]

@@ -1,5 +1,5 @@
-"""One clip inside an octave layer: its high and low output, and what each of the four paths adds to
-them."""
+"""One clip inside an octave layer: its high and low output, and the contribution of each of the
+four paths."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Parts that every section of the page is made of."""
+"""HTML that several sections of the report use."""
 
 from collections.abc import Container, Iterable, Sequence
 from html import escape
@@ -25,6 +25,6 @@ def table(
 
 
 def wide(content: str, label: str = "table") -> str:
-    """What may be wider than a phone: it scrolls by itself, shows at its edges that it does, and
-    takes the keyboard."""
+    """Content that may be wider than a phone: it scrolls by itself, shows at its edges that it
+    does, and takes the keyboard."""
     return f'<div class="wide" tabindex="0" role="region" aria-label="{label}">{content}</div>'

@@ -1,4 +1,4 @@
-"""Pictures as data URIs: the page carries them itself."""
+"""Pictures as data URIs, so that the page is self-contained."""
 
 import base64
 import io

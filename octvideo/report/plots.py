@@ -1,4 +1,4 @@
-"""matplotlib, imported when something is drawn: prediction and training go without it."""
+"""matplotlib, imported when something is drawn: prediction and training work without it."""
 
 from typing import TYPE_CHECKING, Any
 

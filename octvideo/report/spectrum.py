@@ -1,4 +1,4 @@
-"""What frequencies a feature carries: the paper's Fig. 4 for any layer of any network."""
+"""The spatial frequencies of a feature: the paper's Fig. 4 for any layer of any network."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

@@ -1,4 +1,5 @@
-"""The page's looks, and the one script that it has: reading a large confusion matrix under the pointer."""
+"""The page's style sheet, and its one script: a large confusion matrix shows the cell under the
+pointer."""
 
 STYLE = """
 :root {

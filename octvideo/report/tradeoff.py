@@ -1,4 +1,4 @@
-"""Accuracy against GFLOPs: the paper's Table 6 dashed, one's own runs solid."""
+"""Accuracy against GFLOPs: the paper's Table 6 dashed, the given runs solid."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

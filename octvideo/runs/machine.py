@@ -69,7 +69,7 @@ class Machine:
         return max(min(fits, num_train // 4), min(num_train, 2))
 
     def _num_workers(self) -> int:
-        """One per core with a GPU; fewer on a CPU, where most cores compute."""
+        """One per core beside a GPU, at most 12; few on a CPU, where most cores compute."""
         if self.name:
             return max(min(self.cores - 1, 12), 1)
         return 0 if self.cores == 1 else max(self.cores // 8, 1)

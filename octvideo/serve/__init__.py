@@ -1,2 +1,2 @@
-"""A trained network behind HTTP: requests decoded by processes, scored in common passes, within
-limits."""
+"""A trained network behind HTTP: processes decode requests, batches hold views of several, and
+every resource is limited."""

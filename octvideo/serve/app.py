@@ -1,4 +1,4 @@
-"""The addresses of the server: POST /predict, GET /health, /classes and /metrics."""
+"""The endpoints of the server: POST /predict, GET /health, /classes and /metrics."""
 
 import asyncio
 import time
@@ -86,8 +86,8 @@ async def _drain(body: AsyncIterator[bytes]) -> None:
 
 
 def run_server(service: Service, host: str, port: int, *, stop_seconds: int = 30) -> None:
-    """Serve until SIGTERM or Ctrl-C; then no more are taken, and those inside get stop_seconds to
-    be answered."""
+    """Serve until SIGTERM or Ctrl-C; then new requests are refused, and those being served have
+    stop_seconds to finish."""
     uvicorn = import_optional("uvicorn", "octvideo serve", _REMEDY)
     uvicorn.run(
         create_app(service),

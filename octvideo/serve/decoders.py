@@ -1,5 +1,5 @@
-"""Decoding of what strangers send: in processes of their own, within limits, replaced when they
-hang or crash."""
+"""Decoding of untrusted videos: in processes of their own, within limits, replaced when they hang
+or crash."""
 
 import queue
 import resource
@@ -34,8 +34,8 @@ class Decoders:
             self._free.put(self._start())
 
     def decode(self, path: str, spec: ViewSpec) -> DecodedVideo:
-        """Waits for a free process. A video that cannot be read says so in `problem`, which names
-        no path."""
+        """Waits for a free process. A video that cannot be read has a `problem`, which contains no
+        path."""
         pool = self._free.get()
         try:
             (video,) = pool.run([(path, spec)], ahead=1)
@@ -54,7 +54,7 @@ class Decoders:
         return video
 
     def close(self) -> None:
-        """End the processes that are free; those at work end with this process."""
+        """End the idle processes; busy ones end with this process."""
         with suppress(queue.Empty):
             while True:
                 self._free.get_nowait().close()
@@ -65,7 +65,7 @@ class Decoders:
 
 
 def decode_upload(limits: Limits, path: str, spec: ViewSpec) -> DecodedVideo:
-    """The views' frames of a file of unknown content, in a worker."""
+    """The frames of the views of a file of unknown content, in a worker."""
     _limit_memory()
     try:
         with open_video(path, backend="pyav") as video:
@@ -86,7 +86,7 @@ def _check(limits: Limits, path: str, pixels: int, seconds: float, num_frames: i
 
 
 def _limit_memory() -> None:
-    """Once per process: a picture may be larger than the file says at its beginning."""
+    """Limit the memory once per process: a frame may be larger than the file's header says."""
     if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         with suppress(OSError, ValueError):
             pages = int(Path("/proc/self/statm").read_text().split()[0])

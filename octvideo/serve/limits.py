@@ -1,4 +1,4 @@
-"""What a server takes, and what it answers where that is exceeded."""
+"""The limits of a server, and its responses when they are exceeded."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,11 @@ from octvideo.errors import ConfigError, OctvideoError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one request: bytes, seconds of video, pixels of a picture, views; seconds of receiving,
-    decoding and in all.
+    """Limits of one request: bytes, seconds of video, pixels of a frame, views; seconds for
+    receiving, for decoding and in total.
 
-    max_waiting: requests inside at one time, those that are computed included; more get 503.
+    max_waiting: requests that may be in the server at a time, those being computed included; more
+    get 503.
     """
 
     max_bytes: int = 64 * 2**20
@@ -29,7 +30,7 @@ class Limits:
 
 
 class RefusedError(OctvideoError):
-    """A request that is not served: `status` of HTTP and the line for its sender."""
+    """A request that is refused: the HTTP `status`, and the message for the client."""
 
     def __init__(self, status: int, line: str) -> None:
         super().__init__(line)

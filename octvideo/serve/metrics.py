@@ -10,7 +10,7 @@ VIEWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
 class Histogram:
-    """How many values were at most each of some bounds."""
+    """The number of values up to each of some bounds."""
 
     def __init__(self, name: str, about: str, bounds: Sequence[float]) -> None:
         self._name, self._about, self._bounds = name, about, bounds
@@ -30,7 +30,7 @@ class Histogram:
 
 
 class Metrics:
-    """What a server counts. Any thread may."""
+    """Counters of a server. Any thread may update them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,12 +54,12 @@ class Metrics:
             self._views.add(views)
 
     def restarted(self) -> None:
-        """A process that decodes was replaced."""
+        """Count a decoding process that was replaced."""
         with self._lock:
             self._restarts += 1
 
     def text(self, inside: int) -> str:
-        """inside: requests that are not answered yet."""
+        """inside: the number of requests without a response yet."""
         with self._lock:
             lines = [
                 "# HELP octvideo_requests_total Answers by status.",

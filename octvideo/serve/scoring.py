@@ -1,4 +1,4 @@
-"""One thread with the network: what waits is computed together."""
+"""One thread runs the network, on batches of all waiting requests."""
 
 import queue
 import threading
@@ -17,8 +17,8 @@ class Scorer:
     """compute: uint8 (N, 3, T, H, W), N <= batch -> float32 (N, classes). computed: is called with
     each N.
 
-    While a pass runs, requests gather; the next pass holds up to `batch` views of them. Nobody
-    waits for company.
+    Requests gather while a forward pass runs; the next pass holds up to `batch` views of them. No
+    request waits for others to arrive.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Scorer:
         return future
 
     def close(self) -> None:
-        """What was submitted before is computed."""
+        """Finish the submitted requests, then stop."""
         self._waiting.put(None)
         self._thread.join()
 

@@ -1,4 +1,4 @@
-"""What happens to a request: received, decoded, scored; each step within its limits."""
+"""The steps of a request: it is received, decoded, scored; each within its limits."""
 
 import asyncio
 import json
@@ -29,10 +29,10 @@ _MAX_JSON = 2**14  # bytes of an address
 
 
 class Service:
-    """A network for many clients. `close` ends its processes; requests that are inside then fail.
+    """A network for many clients. `close` ends its processes; unfinished requests then fail.
 
-    origins: of which addresses may be fetched, none by default; private: although they are not
-    public.
+    origins: servers from which videos may be fetched, none by default; private: even if their
+    addresses are not public.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Several networks over several seeds: runs that continue, and one table of what they found."""
+"""Several networks over several seeds: resumable runs, and one table of their results."""
 
 from octvideo.study.summary import write_tables
 from octvideo.study.sweep import Sweep, measure_times, run_sweep

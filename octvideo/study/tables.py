@@ -48,7 +48,7 @@ def latex(columns: Sequence[str], rows: Cells) -> str:
 
 
 def comma_separated(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """None is an empty cell; text that a spreadsheet would run is quoted."""
+    """csv text. None is an empty cell; text that a spreadsheet would run is quoted."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
@@ -59,7 +59,7 @@ def comma_separated(columns: Sequence[str], rows: Iterable[Sequence[object]]) ->
 
 
 def write_runs(path: Path, head: Mapping[str, Any], runs: Iterable[Mapping[str, Any]]) -> None:
-    """JSON in which a new run is a new line, so that a difference between two files can be read."""
+    """JSON with a line per run, so that a diff of two files can be read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(f"  {json.dumps(run)}" for run in runs)
     path.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "runs": [\n{lines}\n ]\n}}\n')

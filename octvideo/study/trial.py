@@ -1,4 +1,4 @@
-"""One run of a study: training and test in a process of their own, whose log is kept beside its
+"""One run of a study: training and test in a process of their own, whose log is stored beside its
 folder."""
 
 import json
@@ -16,7 +16,7 @@ from octvideo.errors import OctvideoError
 
 
 class TrialError(OctvideoError):
-    """A run of a study ended before it had results."""
+    """A run of a study ended without results."""
 
 
 def run_trial(
@@ -27,11 +27,11 @@ def run_trial(
     keep: bool = True,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """`octvideo train` into `folder`, and the content of its results.json. A folder that has one is
-    not run again.
+    """`octvideo train` into `folder`; returns the content of its results.json. A folder that has
+    one is not run again.
 
-    keep: the checkpoints too. environment: variables to add. Raises TrialError with the last line
-    of the log.
+    keep: keep the checkpoints too. environment: variables to add. Raises TrialError with the last
+    line of the log.
     """
     results = folder / "results.json"
     if not results.is_file():
@@ -63,15 +63,15 @@ def _train(
 
 
 def log_loss(scores: Path) -> float:
-    """Mean of -log p(right class) of a scores.npz: of few clips it says more than how many are
-    right."""
+    """Mean of -log p(right class) of a scores.npz: for few clips it is more informative than
+    top-1."""
     arrays = np.load(scores, allow_pickle=False)
     right = (arrays["scores"] * arrays["targets"]).sum(1) / arrays["scores"].sum(1)
     return round(float(-np.log(right).mean()), 4)
 
 
 def metric(results: Mapping[str, Any]) -> float:
-    """Top-1, or 100 x mAP where a video may have several labels."""
+    """Top-1, or 100 x mAP if a video may have several labels."""
     return float(results["top1_acc"] if "top1_acc" in results else 100 * results["map"])
 
 

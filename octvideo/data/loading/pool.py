@@ -87,7 +87,7 @@ class ReaderPool:
         self._workers = []
 
     def _start(self) -> "_Worker":
-        """Raises DataError if the system cannot start a process."""
+        """Raises DataError if no process can be started."""
         try:
             with _signals_held():
                 return _Worker(self._context, self._read, self._prefetch, self.bad)

@@ -1,5 +1,5 @@
-"""Archives of videos (.tar.gz): downloaded in resumable ranges, unpacked as a stream that nothing
-hostile can widen."""
+"""Archives of videos (.tar.gz): downloaded in resumable ranges, unpacked as a stream within
+bounds."""
 
 import gzip
 import zlib
@@ -17,7 +17,7 @@ _UNKNOWN = 1 << 62  # bytes of a tar that is still compressed
 
 
 class BrokenArchiveError(DataError):
-    """An archive that ends early or holds something else than it should."""
+    """An archive that ends early or holds something unexpected."""
 
 
 def download(address: str, target: Path) -> None:

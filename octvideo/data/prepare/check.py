@@ -1,5 +1,5 @@
-"""Look at every file of a list before training does: which can be read, and what is known of them
-from then on."""
+"""Examine every file of a list before training: which can be read, and their descriptions for later
+runs."""
 
 import csv
 import os
@@ -23,10 +23,10 @@ _INFO_FIELDS = {field.name for field in fields(VideoInfo)}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a look at one file gave. info: None for a folder of frames and for a bad file. cause: ""
+    """The examination of one file. info: None for a folder of frames and for a bad file. cause: ""
     for a good one.
 
-    num_bytes and modified tell whether the file has changed since.
+    num_bytes and modified show whether the file has changed since.
     """
 
     path: str
@@ -38,8 +38,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """Files: good, bad, and those of the good that are damaged but give frames; and the lists that
-    were written."""
+    """Numbers of files: good, bad, and damaged (good files with damage, which give frames); and the
+    lists that were written."""
 
     good: int
     bad: int

@@ -1,8 +1,8 @@
 """Demo clips that only time can tell apart: every class is another class played backwards.
 
 A textured layer with holes moves over a still background. Its position, angle and scale at any one
-moment are random and drawn alike for all classes, so that a single frame tells nothing; how they
-change is the class.
+moment are random, with one distribution for all classes, so that a single frame tells nothing; how
+they change is the class.
 """
 
 import math
@@ -44,7 +44,7 @@ def write_demo_data(
     """Write the clips, the lists train.csv, val.csv and test.csv (`path label`) and
     class_names.txt.
 
-    val and test hold textures of kinds that train lacks. Clips that are there already are kept.
+    val and test hold textures of kinds that train lacks. Existing clips are kept.
     """
     folder = Path(folder)
     for split, count in num_clips.items():

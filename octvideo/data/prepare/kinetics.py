@@ -1,5 +1,4 @@
-"""The official Kinetics annotations, in all the forms in which they are about, against a folder of
-videos."""
+"""The official Kinetics annotations, in all published forms, matched with a folder of videos."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,5 +1,5 @@
-"""From clips that a dataset names and files that a disk holds to train, val and test lists and a
-report on them."""
+"""Train, val and test lists from the clips that a dataset names and the files on a disk, with a
+report."""
 
 import os
 import re
@@ -36,8 +36,8 @@ class Clip:
 
 @dataclass(slots=True)
 class DatasetLists:
-    """What stands in the lists, and what is wrong with it. duplicates: clips named or present more
-    than once."""
+    """The content of the lists, and their problems. duplicates: clips that are named or present
+    more than once."""
 
     class_names: list[str]
     clips: list[Clip] = field(default_factory=list)
@@ -175,6 +175,7 @@ _SOURCES = (
 
 
 def source_of(stem: str, default: str = "") -> str:
-    """What a clip was cut from, where its file name tells; else the default, or the name itself."""
+    """The video that a clip was cut from, if its file name tells; else the default, or the name
+    itself."""
     matches = (pattern.fullmatch(stem) for pattern in _SOURCES)
     return next((match["source"] for match in matches if match), default or stem)

@@ -15,11 +15,11 @@ def for_each(
     timeout_seconds: float,
     num_workers: int | None = None,
 ) -> Iterator[Any]:
-    """job(*task) of every task, in order, with a progress bar. `job` returns what it finds wrong,
-    and raises nothing.
+    """Call job(*task) for every task, in order, with a progress bar. `job` returns the problem that
+    it finds, and raises nothing.
 
-    A file on which a process hangs or dies is met by `job` a second time, as a DecodeError.
-    num_workers None: a process per core.
+    A file on which a process hangs or dies is given to `job` again, where reading it raises
+    DecodeError. num_workers None: a process per core.
     """
     from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""Videos made cheap to train on: a small short side, and keyframes so dense that a seek decodes
+"""Videos that are cheap to train on: a small short side, and keyframes so dense that a seek decodes
 little."""
 
 import os
@@ -44,8 +44,8 @@ def resize_folder(
     num_workers: int | None = None,
     timeout_seconds: float = 600.0,
 ) -> ResizeResult:
-    """Every video below `source` to the same place below `target`, as .mp4. What is there already
-    is kept.
+    """Resize every video below `source` into `target`, under its relative path, as .mp4. Existing
+    targets are kept.
 
     Raises DataError when two files would become one, or a target cannot be written.
     """

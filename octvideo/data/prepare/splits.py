@@ -130,8 +130,8 @@ def _copies(videos: Iterable[Path]) -> dict[Path, Path]:
 
 
 def _divide(clips: Sequence[Clip], shares: Sequence[float], seed: str) -> list[Clip]:
-    """The clips with their splits. Sources are drawn for val and test, one at least of each, but
-    train goes first."""
+    """Assign clips to splits. Sources are drawn for val and test, at least one for each, but train
+    comes first."""
     sources = sorted({clip.source for clip in clips})
     random.Random(seed).shuffle(sources)
     splits = dict.fromkeys(sources, "train")

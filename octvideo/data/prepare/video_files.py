@@ -1,4 +1,4 @@
-"""Video files below a folder, and what lies there besides."""
+"""Video files below a folder, and a count of the other files."""
 
 import os
 from collections import Counter, deque
@@ -66,10 +66,10 @@ def _kind_of(entry: "os.DirEntry[str]") -> str:
 
 
 def find_videos(folder: str | Path, notes: list[str] | None = None) -> list[Path]:
-    """All video files below a folder, by suffix, sorted; links are followed. Raises DataError where
+    """All video files below a folder, by suffix, sorted; links are followed. Raises DataError if
     there are none.
 
-    notes: takes a line about what else is there.
+    notes: is called with a line about the other files.
     """
     found = look_below(folder)
     if not found.videos:
