@@ -1,5 +1,5 @@
-"""Does the octave pay on this machine? Times of networks, measured in turns so that a busy machine
-is busy for all."""
+"""Does the octave pay on this machine? Times of networks, measured in turns, so that other work on
+the machine affects all of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,14 +31,14 @@ ENGINES = ("eager", "torch", "openvino", "onnxruntime", "fused")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A network and what is done with it.
+    """A network, its input, and how it is run.
 
     source: "octvideo", or "pytorchvideo" for its network of this name, in eager mode.
     train: forward and backward, in the plain or the memory-saving form.
     width_rule: how widths are split; None is the network's own rule.
     bf16: under autocast, in eager mode.
-    compiled: by torch.compile as it is, in eager mode; engine "torch" folds and rewrites first, and
-    does not train.
+    compiled: with torch.compile, in eager mode; engine "torch" folds and rewrites first, and does
+    not train.
     device: "cpu" or "cuda".
     """
 
@@ -112,7 +112,7 @@ class Case:
                 raise ConfigError(problem)
 
     def make(self) -> Call:
-        """Something to call again and again. Raises what `check` does."""
+        """A function that runs the case once per call. Raises the errors of `check`."""
         self.check()
         model, x = self.create().to(self.device), self.example()
         if self.compiled:
@@ -137,7 +137,7 @@ class Case:
         return lambda: fast(x)
 
     def check_layers(self) -> None:
-        """Raise ConfigError for what does not tell its layers apart."""
+        """Raise ConfigError for a case whose layers cannot be timed one by one."""
         is_other = self.train or self.bf16 or self.compiled or self.device != "cpu"
         if is_other or self.engine not in ("eager", "openvino"):
             raise ConfigError(
@@ -146,7 +146,7 @@ class Case:
             )
 
     def layer_times(self) -> LayerTimes:
-        """To call again and again. Raises what `check_layers` does."""
+        """A function that times the layers at each call. Raises the errors of `check_layers`."""
         self.check_layers()
         if self.engine == "eager":
             return EagerTimes(self.create().eval(), self.example())
@@ -160,7 +160,7 @@ class Case:
         return count(self.create(), self.input_shape).macs
 
     def saved_megabytes(self) -> float:
-        """What a training step keeps for its backward pass, weights left out."""
+        """Megabytes that a training step saves for its backward pass, without weights."""
         model, x = self.create(), self.example()
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
         return (saved_bytes(lambda: model(x)) - weights) / 1e6
@@ -201,7 +201,7 @@ class Measured:
 def compare(cases: Sequence[Case], rounds: int, repeats: int = 2) -> list[Measured]:
     """Measure in turns, `rounds` times after an unmeasured call each. Ratios are to the first case.
 
-    repeats: how often all rounds are run again where they do not tell which case is faster.
+    repeats: how often all rounds are repeated while they do not agree on which case is faster.
     """
     calls = {case: case.make() for case in cases}
     macs = [case.macs() for case in cases]
@@ -256,9 +256,8 @@ def compare_layers(cases: Sequence[Case], rounds: int) -> dict[str, list[float]]
 
 
 def verdict(measured: Sequence[Measured]) -> str:
-    """A line per case after the first: what is saved of the compute, what of that arrives as time,
-    or that the rounds do not tell; then what makes the numbers doubtful.
-    """
+    """A line per case after the first: the compute that it saves, and the time, or that the rounds
+    do not agree; then warnings about the numbers."""
     lines = [_verdict_on(m) for m in measured[1:]]
     if measured[0].rounds < MIN_ROUNDS:
         lines.append(f"fewer than {MIN_ROUNDS} rounds tell nothing; give more with --rounds")

@@ -1,6 +1,6 @@
-"""What an optimization has found out, kept on disk, so that the second time is quick.
+"""The results of optimizations on disk, so that the second one is quick.
 
-The folder is $OCTVIDEO_CACHE (empty: nothing is kept), else octvideo in $XDG_CACHE_HOME or
+The folder is $OCTVIDEO_CACHE (empty: nothing is stored), else octvideo in $XDG_CACHE_HOME or
 ~/.cache. It may be deleted at any time.
 """
 
@@ -42,7 +42,8 @@ def kept(
     compute: Callable[[], Value],
     write: Callable[..., object],
 ) -> Value:
-    """read(folder) of what was kept under `key`, else compute(), kept by write(value, folder).
+    """read(folder) if an entry is stored under `key`, else compute(), stored by write(value,
+    folder).
 
     An entry that cannot be read, or a folder that cannot be written to, costs a line in the log,
     not the result.

@@ -1,4 +1,4 @@
-"""A trained network made fast for inference: one call, the same outputs.
+"""Optimize a trained network for inference: one call, equal outputs.
 
 fast = optimize(model, example)            # the fastest engine that is installed
 fast(clips)                                # logits to 1e-4 relative

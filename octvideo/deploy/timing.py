@@ -1,4 +1,4 @@
-"""Times of calls that are measured in turns, and what so many rounds tell of their median."""
+"""Times of calls, measured in turns, and the confidence in their median."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +18,10 @@ interval of 95 %."""
 
 
 def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
-    """Two of the values, between which the median of what they are drawn from lies with 95 %
-    confidence.
+    """A 95 % confidence interval of the median, whose ends are two of the values.
 
-    Whatever the distribution: n draws fall on one side of the median as a coin falls. Fewer than 6
-    tell nothing.
+    It holds for any distribution: each of n draws falls on either side of the median like a coin. 0
+    and infinity for fewer than 6 values.
     """
     ordered, n = sorted(values), len(values)
     if n < MIN_ROUNDS:
@@ -35,7 +34,7 @@ def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
 
 
 def spread(seconds: Sequence[float]) -> float:
-    """The middle half of the times, as a part of their median."""
+    """The interquartile range of the times over their median."""
     if len(seconds) < 2:
         return 0.0
     lower, middle, upper = quantiles(seconds, n=4, method="inclusive")
@@ -56,8 +55,8 @@ def interleaved(
 
 
 def seconds_of(call: Call, device: str) -> float:
-    """By the clock; of a GPU between two events in its queue, for a call returns before its work is
-    done."""
+    """Seconds of one call by the clock; on a GPU between two events in its stream, because a call
+    returns before its work is done."""
     if device == "cpu":
         started = time.perf_counter()
         call()
@@ -71,7 +70,7 @@ def seconds_of(call: Call, device: str) -> float:
 
 
 def peak_megabytes(call: Call) -> float:
-    """What a call needs of the GPU's memory at most, beyond what is held before it."""
+    """Peak GPU memory of a call, beyond the memory that is allocated before it."""
     held = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     call()

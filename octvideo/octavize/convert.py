@@ -39,36 +39,32 @@ def octavize(
     """An octave network that has the layers, the names and the weights of `model`; `model` itself
     is not changed.
 
-    Convolutions become octave convolutions, batch and group norms norms of each group, and
-    everything between two convolutions acts on each group by itself. Where an operation has no such
-    form, the pair is merged before it and split behind it. The result takes and gives plain
-    tensors; `.octave_report` says what became of each layer. It is an `OctaveModule`; a network of
+    Convolutions become octave convolutions, batch and group norms become norms of each group, and
+    all operations between two convolutions act on each group by itself. Where an operation has no
+    such form, the pair is merged before it and split after it. The result takes and returns plain
+    tensors; `.octave_report` lists what became of each layer. It is an `OctaveModule`; a network of
     `create_model` keeps its class, its head and its `config`.
 
     model: any network of 2D or 3D convolutions; one that branches on the content of its input is
     refused.
-    alpha: share of low-frequency channels, in [0, 1); 0 computes what `model` does, bit for bit.
+    alpha: share of low-frequency channels, in [0, 1); at 0 the result equals `model` bit for bit.
     example: an input, as `model(example)` takes it: a tensor, or a list of tensors for several
-    pathways. Other
-        batches and sizes work as far as the network itself does not ask for its input's size.
-    include, exclude: patterns of module names ("res[23].*") whose outputs are divided, and are not;
-    by default all
-        but the convolutions that read the network's input. An excluded one that reads a pair ends
-        it.
-    width_rule: how the channels of a map are divided: "round16" (default), "int", "round16_min16",
-    or a function
-        (channels, alpha) -> Channels.
+    pathways. Other batches and sizes work unless the network itself depends on the size of its
+    input.
+    include, exclude: patterns of module names ("res[23].*") whose outputs are split, and are not;
+    by default all but the convolutions that read the network's input. An excluded convolution that
+    reads a pair merges it.
+    width_rule: how the channels of a map are split: "round16" (default), "int", "round16_min16", or
+    a function (channels, alpha) -> Channels.
     downsample: how strides of 2 are taken: None (default) pools in octave convolutions and leaves
-    the others as they
-        are; "pool" pools in all that `include` names, "stride" in none.
-    weights: "sorted": the channels that lose least at half the size become the low ones; "as_is":
-    the last ones do;
-        "fresh": as the last ones, with all weights drawn anew.
+    the others unchanged; "pool" pools in all that `include` names, "stride" in none.
+    weights: "sorted": the channels that lose least at half the resolution become the low ones;
+    "as_is": the last ones do; "fresh": the last ones do, and all weights are initialized anew.
     clips: inputs on which that loss, and the error of the features, is measured; by default the
     loss on `example`.
 
-    Raises ConfigError for an alpha, pattern or rule that is none, a network that cannot be traced,
-    and a convolution that `include` names but that cannot be octave.
+    Raises ConfigError for an invalid alpha, pattern or rule, a network that cannot be traced, and a
+    convolution that `include` names but that cannot be octave.
     """
     if weights not in ("sorted", "as_is", "fresh"):
         raise ConfigError(f"weights is {weights!r}; it is 'sorted', 'as_is' or 'fresh'")
@@ -181,7 +177,7 @@ def _report(
 
 
 def _notes(model: nn.Module, result: nn.Module, whole: Trace) -> list[str]:
-    """What was not looked into, and what is missing in the result."""
+    """Opaque modules, and what is missing in the result."""
     opaque = {k: v for k, v in whole.opaque.items() if not k.__module__.startswith("torch.nn")}
     notes = [f"{kind.__name__}: not looked into; {why}" for kind, why in opaque.items()]
     kept = {name for name, _ in result.named_modules()}

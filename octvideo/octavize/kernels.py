@@ -1,4 +1,4 @@
-"""Octave layers that hold the kernels and the statistics of plain ones."""
+"""Octave layers with the kernels and the statistics of plain ones."""
 
 from collections.abc import Sequence
 from typing import Any

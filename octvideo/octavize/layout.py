@@ -1,4 +1,4 @@
-"""Which channels of a map are high and which are low."""
+"""The high and the low channels of a map."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

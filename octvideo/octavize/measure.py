@@ -1,5 +1,5 @@
-"""What channels lose at half the size, and what features lose in the octave network; both on
-clips."""
+"""The loss of channels at half the resolution, and the error of features in the octave network;
+both on clips."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +19,8 @@ from octvideo.octavize.value_tracer import OCTAVE_LAYERS
 
 @torch.no_grad()
 def lost_energy(source: fx.GraphModule, plan: Plan, clips: Any) -> dict[Space, Tensor]:
-    """Per space and channel: the energy that pooling by 2 takes away, times that of the kernels
-    that read it.
+    """Per space and channel: the energy that pooling by 2 removes, times that of the kernels that
+    read the channel.
 
     source: the traced network with its weights.
     """
@@ -109,7 +109,7 @@ def _features(new: Any, found: dict[fx.Node, Any]) -> Tensor:
 
 
 def _run(model: fx.GraphModule, clips: Any, nodes: set[fx.Node], note: Any) -> None:
-    """Call `note(node, value)` with what these nodes give in evaluation mode; nothing else is
+    """Call `note(node, value)` with the values of these nodes in evaluation mode; no other value is
     kept."""
     modes = {module: module.training for module in model.modules()}
     model.eval()

@@ -17,11 +17,11 @@ MODULE_STATE = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_
 
 
 class OctaveModule(fx.GraphModule):
-    """A network of plain tensors at its rim and pairs inside, with the submodules of the network
-    that it was made of.
+    """A network that takes and returns plain tensors and passes pairs inside, with the submodules
+    of the network that it was made of.
 
-    Everything that torch does with a module it does with this one. `print(model.code)` shows the
-    forward pass, `model.octave_report` what became of every convolution.
+    It works like any module of torch. `print(model.code)` shows the forward pass,
+    `model.octave_report` lists what became of every convolution.
     """
 
     octave_report: OctaveReport
@@ -47,8 +47,7 @@ class OctaveModule(fx.GraphModule):
 
 
 class GraphMethod:
-    """A method of a module that a graph has taken the place of; copied and pickled with the
-    module."""
+    """A method of a module that a graph replaces; it is copied and pickled with the module."""
 
     def __init__(self, owner: nn.Module, graph: fx.Graph) -> None:
         self.owner, self.graph = owner, graph

@@ -1,4 +1,4 @@
-"""What the nodes of a traced network mean for a pair of frequency groups."""
+"""The meaning of the nodes of a traced network for a pair of frequency groups."""
 
 import operator
 from collections.abc import Iterable

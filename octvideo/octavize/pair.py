@@ -1,4 +1,4 @@
-"""A divided map in a graph that is being written."""
+"""A split map in a graph that is being built."""
 
 from dataclasses import dataclass
 

@@ -1,9 +1,9 @@
-"""Which convolutions become octave, and which channels of which maps are low.
+"""The plan of a conversion: the convolutions that become octave, and the low channels of each map.
 
-Maps whose channels must stay in step share a `Space`: a convolution's output, what norms,
-activations and pools make of it, the other operands of its residual sums, and the two sides of a
-depthwise convolution. A space is divided once. A concatenation has the spaces of its parts, one
-after the other.
+Maps whose channels must stay in step share a `Space`: a convolution's output, the outputs of norms,
+activations and pools on it, the other operands of its residual sums, and the two sides of a
+depthwise convolution. A space is split once. A concatenation has the spaces of its parts, one after
+the other.
 """
 
 import math
@@ -74,7 +74,7 @@ class Space:
 class Site:
     """A convolution of the network.
 
-    obstacle: why it cannot be octave. passed_over: why it is not asked to be. in_scope: `include`
+    obstacle: why it cannot be octave. passed_over: why it is not selected. in_scope: `include`
     names it, whether `exclude` does or not. is_asked: `include` was given and names it.
     """
 

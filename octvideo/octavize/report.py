@@ -1,4 +1,4 @@
-"""What `octavize` did to a network, and what it saves."""
+"""The changes of `octavize` to a network, and the compute that it saves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from octvideo.layers import Channels
 
 @dataclass(frozen=True, slots=True)
 class ConvReport:
-    """A convolution: channels that it reads and writes, multiply-adds and parameters before and
+    """A convolution: the channels of its input and output, multiply-adds and parameters before and
     after.
 
-    why: the reason where its output is undivided.
+    why: the reason if its output is undivided.
     """
 
     name: str
@@ -23,7 +23,7 @@ class ConvReport:
 
     @property
     def is_octave(self) -> bool:
-        """It meets a pair, on one side at least."""
+        """Whether its input or its output is a pair."""
         return bool(self.reads.low or self.writes.low)
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ class OctaveReport:
 
     @property
     def octave(self) -> list[ConvReport]:
-        """The convolutions that meet a pair."""
+        """The convolutions with a pair as input or output."""
         return [conv for conv in self.convolutions if conv.is_octave]
 
     def lines(self) -> list[str]:

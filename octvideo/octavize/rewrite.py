@@ -1,4 +1,4 @@
-"""A traced network written anew, node by node, with pairs where the plan has them."""
+"""Rewriting a traced network, node by node, with pairs where the plan has them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +22,8 @@ from octvideo.octavize.value_tracer import OCTAVE_LAYERS
 
 @dataclass(frozen=True, slots=True)
 class ConvChange:
-    """What a convolution became. reads, writes: its channels; why: the reason where it was left
-    alone."""
+    """The change of a convolution. reads, writes: its channels; why: the reason if it was left
+    unchanged."""
 
     name: str
     reads: Channels
@@ -214,8 +214,8 @@ class Rewriter:
 
 
 def _has_effect(node: fx.Node) -> bool:
-    """What stays although nothing reads it: checks, calls of modules, and what overwrites its
-    input."""
+    """Whether a node stays although no other reads it: checks, calls of modules, and in-place
+    operations."""
     overwrites = (
         str(node.target).endswith("_") or node.kwargs.get("inplace") or "out" in node.kwargs
     )

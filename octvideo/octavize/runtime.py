@@ -1,4 +1,4 @@
-"""What a rewritten graph calls beside the network's own operations."""
+"""Functions that a rewritten graph calls besides the network's own operations."""
 
 from typing import Any
 
@@ -27,8 +27,8 @@ def merge_map(x: OctTensor, restore: Tensor | None = None) -> Tensor:
 
 
 def join_channels(high: Tensor, low: Tensor, restore: Tensor | None = None) -> Tensor:
-    """What is left of each group after a global pool, (N, C_high, ...) and (N, C_low, ...), in the
-    channels' order."""
+    """The outputs of a global pool for each group, (N, C_high, ...) and (N, C_low, ...), as one map
+    in the channels' order."""
     whole = torch.cat([high, low], 1)
     return whole if restore is None else whole.index_select(1, restore)
 
@@ -46,8 +46,8 @@ def shape_of(high: Tensor, channels: int) -> torch.Size:
 
 
 def require(found: Any, expected: Any, where: str) -> None:
-    """Raise ConfigError where an input would take another way through the network than the example
-    took."""
+    """Raise ConfigError if an input would take another branch of the network than the example
+    did."""
     if found != expected:
         raise ConfigError(
             f"at `{where}` the input gives {found}, the example of octavize gave {expected}; "

@@ -22,10 +22,10 @@ from octvideo.octavize.value_tracer import Guard, UntraceableError, ValueTracer,
 
 @dataclass
 class Trace:
-    """graph: its nodes have `meta["value"]`, the tensor (without data), number or shape that the
-    example gives.
+    """graph: its nodes have `meta["value"]`, the tensor (without data), number or shape for the
+    example.
 
-    opaque: module type -> why its calls were not looked into.
+    opaque: module type -> why its calls were not traced.
     """
 
     graph: fx.Graph
@@ -37,8 +37,8 @@ def trace(model: nn.Module, example: Any, method: str = "forward") -> Trace:
     """Trace a method on `example`: a tensor, or a list, tuple or dict of tensors. The model is not
     changed.
 
-    The graph serves training and evaluation: a submodule whose `forward` asks `self.training` stays
-    one call. Raises ConfigError where the network's own `forward` depends on the content of a
+    The graph serves training and evaluation: a submodule whose `forward` reads `self.training`
+    stays one call. Raises ConfigError if the network's own `forward` depends on the content of a
     tensor or on `self.training`.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -74,7 +74,7 @@ def trace(model: nn.Module, example: Any, method: str = "forward") -> Trace:
 
 
 def _without_data(model: nn.Module, mode: Any) -> nn.Module:
-    """A copy whose tensors have no content, to be used within `mode`."""
+    """A copy with fake tensors, to be used within `mode`."""
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         fake = _empty_like(tensor)
@@ -107,7 +107,7 @@ def _trace_once(fake: nn.Module, tracer: "ValueTracer") -> Trace:
 def _first_difference(
     root: nn.Module, a: fx.Graph, b: fx.Graph, opaque: Collection[type]
 ) -> nn.Module | None:
-    """The module whose calls part two traces of `root`; None where they do not part."""
+    """The module in whose calls two traces of `root` differ first; None if they do not differ."""
     for first, second in zip(a.nodes, b.nodes, strict=False):
         if _signature(first) != _signature(second):
             stacks = [_stack(first), _stack(second)]

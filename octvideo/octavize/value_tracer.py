@@ -1,4 +1,4 @@
-"""A torch.fx tracer that knows the value which an example gives to every node."""
+"""A torch.fx tracer that computes the value of every node for an example, on fake tensors."""
 
 import copy
 import operator
@@ -24,8 +24,7 @@ OUR_FILES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A number or condition that decided how the trace went on. where: "file:line" of the
-    question."""
+    """A number or condition on which the trace depends. where: "file:line" of the question."""
 
     node: fx.Node
     value: Any
@@ -33,7 +32,8 @@ class Guard:
 
 
 class UntraceableError(Exception):
-    """Innermost module in which the trace stopped ("" is the network itself), its type, and why."""
+    """The innermost module that could not be traced ("" is the network itself), its type, and
+    why."""
 
     def __init__(self, path: str, kind: type, reason: str) -> None:
         super().__init__(reason)
@@ -163,7 +163,7 @@ class ValueTracer(fx.Tracer):
             return self._run_on_zeros(str(node.target), args, kwargs)
 
     def _run_on_zeros(self, path: str, args: Any, kwargs: Any) -> Any:
-        """What an opaque module gives that cannot do without the content of its input."""
+        """The output of an opaque module that needs the content of its input, for zeros."""
         from torch._subclasses.fake_tensor import unset_fake_temporarily
 
         with unset_fake_temporarily():
@@ -175,7 +175,7 @@ class ValueTracer(fx.Tracer):
         return pytree.tree_map_only(Tensor, self.mode.from_tensor, out)
 
     def concrete(self, proxy: "_ValueProxy") -> Any:
-        """The value of a number or condition, which the rewritten network then insists on."""
+        """The value of a number or condition, which the rewritten network then requires."""
         value = proxy.node.meta["value"]
         if isinstance(value, Tensor):
             raise TypeError(CONTENT_DECIDES)
@@ -234,13 +234,14 @@ CONTENT_DECIDES = "the content of a tensor decides what is computed"
 
 
 def _contexts() -> tuple[bool, ...]:
-    """What a `with` statement in a `forward` may change."""
+    """The state that a `with` statement in a `forward` may change."""
     autocasts = (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda"))
     return torch.is_grad_enabled(), *autocasts
 
 
 def _in_autograd_function() -> bool:
-    """Its forward runs without gradients, and is traced into operators that have them."""
+    """Whether an autograd.Function is being traced: its forward runs without gradients, and is
+    traced into operators that have them."""
     frames = traceback.extract_stack()
     return any(frame.filename == AUTOGRAD_FUNCTION for frame in frames)
 
