@@ -1,8 +1,7 @@
 """The alpha grid on made pictures (ablation/pictures.py): how accuracy goes with alpha, and where
 overfitting begins.
 
-    python benchmarks/ablation_image.py runs/ablation [--seeds 1 2 3] [--networks "alpha .5"]
-    [--sizes 300]
+    python benchmarks/ablation_image.py runs/ablation [--seeds 1 2 3] [--networks "alpha .5"] [--sizes 300]
 
 A ResNet-8 of CIFAR's form and width 16, as many steps on each training set; other pictures for each
 seed. A run that is there is not run again. Writes benchmarks/results/ablation_pictures.json and

@@ -1,7 +1,6 @@
 """Does the cost grow with the work? Time against frames, size and batch, beside the multiply-adds.
 
-    python benchmarks/cost.py --model i3d_r50 --alpha .5 [--engine eager|torch|openvino|onnxruntime]
-    [--rounds 5]
+    python benchmarks/cost.py --model i3d_r50 --alpha .5 [--engine eager|torch|openvino|onnxruntime] [--rounds 5]
 
 The last column is the time of a multiply-add relative to that of the whole table: 1 everywhere is a
 linear cost.

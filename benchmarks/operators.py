@@ -1,8 +1,8 @@
 """Where the time of a network goes, by kind of operation: convolutions, and what the octave adds to
 them.
 
-    python benchmarks/operators.py --alpha 0 .5 [--engine eager|torch|openvino] [--rounds 5] python
-    benchmarks/operators.py --alpha 0 .5 --train [--memory-saving] --input 8 112 112 --batch 2
+    python benchmarks/operators.py --alpha 0 .5 [--engine eager|torch|openvino] [--rounds 5]
+    python benchmarks/operators.py --alpha 0 .5 --train [--memory-saving] --input 8 112 112 --batch 2
 
 Milliseconds per call and how often the operation runs, the largest first; of rounds in turns the
 fastest one.

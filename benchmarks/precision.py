@@ -1,8 +1,8 @@
 """fp32, bf16 and int8 on this CPU: times in one interleaved run, and what a test list scores beside
 them.
 
-    python benchmarks/precision.py times --clips ../shared/data/egogestar python
-    benchmarks/precision.py accuracy ../shared/data/egogestar --weights resnet50.pth --alpha 0 .5
+    python benchmarks/precision.py times --clips ../shared/data/egogestar
+    python benchmarks/precision.py accuracy ../shared/data/egogestar --weights resnet50.pth --alpha 0 .5
 
 times: I3D R50, 8 x 224 x 224, one clip, one thread, beside pytorchvideo's in eager fp32. The clock
 is the CPU time of this process, since other programs may share the machine; the table has the

@@ -108,8 +108,7 @@ class Study:
 
     parts: "test": train.csv and test.csv as they are. "folds": groups of recordings, each tested on
     in turn.
-        "held out": a third of the recordings of train.csv, so that settings are chosen without the
-        test list.
+        "held out": a third of the recordings of train.csv, so that settings are chosen without the test list.
     """
 
     name: str
