@@ -20,7 +20,8 @@ from torch import Tensor
 
 from octvideo.data.prepare.demo import CLASS_NAMES
 from octvideo.data.transforms import normalize
-from octvideo.report.hooks import as_pair, captured
+from octvideo.layers import as_pair
+from octvideo.report.hooks import captured
 from octvideo.report.spectrum import Spectrum, draw_spectra, energy_spectrum
 
 NUM_CLIPS = 64

@@ -22,7 +22,6 @@ NO_TIME = -(1 << 63)
 """In a column: the packet has no such timestamp."""
 
 Numbers = NDArray[np.int64]
-Flags = NDArray[np.uint8]
 
 _KEY, _HIDDEN, _DAMAGED = 1, 2, 4  # what the container says of a packet
 _RESTART, _REORDERED, _GAP, _PLACED, _COUNTED = 8, 16, 32, 64, 128  # what is found in it
