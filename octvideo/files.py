@@ -147,7 +147,7 @@ def make_output_folder(folder: str) -> None:
         with g_pathmgr.open(probe, "wb") as file:
             file.write(b"")
         g_pathmgr.rm(probe)
-    # A handler may refuse to write in words of its own.
+    # A handler may raise any exception when it cannot write.
     except (OSError, ValueError, AssertionError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise OctvideoError(

@@ -47,7 +47,7 @@ FREE = (
     "OCTCONV.MEMORY_SAVING",
     "OCTCONV.SMOOTHEST_LOW",
 )
-# What training does not depend on: not worth a word.
+# Settings that training does not depend on: their changes are not logged.
 OF_NO_MATTER = ("OUTPUT_DIR", "TEST.", "LOG_", "TENSORBOARD.", "TRAIN.ENABLE", "TRAIN.AUTO_RESUME")
 # Options of a network that change neither its weights nor what it computes from them in a test.
 OF_TRAINING = ("dropout_rate", "fc_init_std", "zero_init_final_bn", "memory_saving")
@@ -132,7 +132,7 @@ def _short(value: Any) -> str:
 
 def _other_classes(checkpoint: Checkpoint, about: Checkpoint) -> list[str]:
     then, now = checkpoint.class_names, about.class_names
-    # Names that are given later to classes that only had numbers name the same classes.
+    # Names given to classes that had only numbers before are no change of classes.
     unnamed = tuple(numbered_names(len(now)))
     if not then or then == now or (len(then) == len(now) and unnamed in (then, now)):
         return []

@@ -82,7 +82,7 @@ def build_trainer(
     if cfg.LOG_MODEL_INFO:
         logger.info("%s", stage_table(model, task_of(cfg).input_shape()))
     load_initial_weights(cfg, model, loader.dataset, procs)
-    seed_all(cfg.RNG_SEED + procs.rank)  # ranks start alike and drop out differently
+    seed_all(cfg.RNG_SEED + procs.rank)  # equal initial weights, different dropout on each rank
     frozen = _adapt(cfg, model, procs)
     steps = max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1)
     logger.info(build_recipe.describe_recipe(cfg, steps, procs.world_size))

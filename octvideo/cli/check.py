@@ -6,7 +6,7 @@ training.
 Writes train_checked/good.csv and bad.csv (path, reason) beside the list, and train.index.csv, which
 training uses: its files then need no look before they are decoded. All cores work; a file that
 hangs or crashes a decoder is bad, and ends nothing. After an interruption, or with more lines in
-the list, the same command goes on where it was.
+the list, the same command resumes.
 """
 
 import argparse

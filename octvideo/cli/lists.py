@@ -5,7 +5,7 @@
     octvideo lists ucf101   VIDEOS --splits ucfTrainTestlist --fold 1 --out lists/ucf101
     octvideo lists hmdb51   VIDEOS --splits testTrainMulti_7030_splits --fold 1 --out lists/hmdb51
 
-The report says what was found, missing, there twice, in train and test alike, and how many clips
+The report says what was found, missing, duplicated, in both train and test, and how many clips
 each class has.
 Formats: data_lists/README.md.
 """

@@ -62,7 +62,7 @@ DEFAULTS: Tree = {
     },
     "DATA": {
         "PATH_TO_DATA_DIR": "",  # holds train.csv, val.csv, test.csv
-        "PATH_PREFIX": "",  # goes before every path of a list
+        "PATH_PREFIX": "",  # put before every path of a list
         "PATH_LABEL_SEPARATOR": "",  # "": spaces, tabs or a comma
         "LIST_FORMAT": "video",  # shards: train/, val/ and test/ hold tar files (octvideo shard)
         "SHARD_CACHE_GB": 0.0,  # of remote shards, on a local disk of each machine
@@ -167,7 +167,7 @@ DEFAULTS: Tree = {
         "LR_POLICY": "cosine",
         "COSINE_END_LR": 0.0,
         "STEPS": [],  # epochs, the first is 0
-        "STEP_ITERS": [],  # the same in iterations, with MAX_ITER
+        "STEP_ITERS": [],  # in iterations, with MAX_ITER
         "LRS": [],  # factors of BASE_LR from each step on
         "MAX_EPOCH": 300,
         "MAX_ITER": 0,  # 0: MAX_EPOCH counts
@@ -187,9 +187,9 @@ DEFAULTS: Tree = {
         "FUSED": True,  # on a GPU, all parameters are updated by one kernel
     },
     "MIXUP": {
-        "ENABLE": False,  # without it nothing of this section is in force
+        "ENABLE": False,  # without it this section has no effect
         "ALPHA": 0.8,  # of Beta(ALPHA, ALPHA), a share of mixup; 0: no mixup
-        # the same of CutMix; with both at 0 labels are smoothed and nothing is mixed
+        # of Beta, for CutMix; with both at 0 labels are smoothed and nothing is mixed
         "CUTMIX_ALPHA": 1.0,
         "PROB": 1.0,  # that a batch is mixed
         "SWITCH_PROB": 0.5,  # that it is cut where both are on
@@ -229,7 +229,7 @@ ITEMS: dict[str, type] = {
 
 AUTO = ("auto", "true", "false")
 
-# The words that a setting takes, from the tables that implement them.
+# The allowed values of settings, from the tables that implement them.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "MODEL.COMPUTE_IN_2D": AUTO,
     "MODEL.STEM_SPACE_TO_DEPTH": AUTO,

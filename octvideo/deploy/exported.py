@@ -206,7 +206,7 @@ def read_exported(path: Path, *, trusted: bool = False) -> ExportedNetwork:
         return ExportedNetwork(_read_network(path, sidecar), path, sidecar)
     except OctvideoError:
         raise
-    except Exception as error:  # Each runtime has exceptions of its own.
+    except Exception as error:  # Each runtime has its own exceptions.
         cause = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise CheckpointError(f"{path}: cannot be read ({cause}); export it again") from error
 

@@ -3,7 +3,7 @@ instead of a wait.
 
 A rank that waits for another does so inside a collective, where neither an exception nor a signal
 handler reaches it. So every rank counts upwards in the store where they met, and reads the counts
-of the others. A rank that is merely slow goes on counting; one whose process is stopped does not.
+of the others. A rank that is merely slow keeps counting; one whose process is stopped does not.
 Two threads do it, because a store whose process is stopped
 blocks its callers: one thread talks to the store, and one watches the clock.
 """
@@ -20,10 +20,10 @@ logger = logging.getLogger("octvideo")
 
 LEFT, FAILED = "left", "failed: "
 GRACE_SECONDS = (
-    10.0  # in which those who heard of a failure end by themselves, each with its own line
+    10.0  # in which ranks that know of a failure may end by themselves, each with its own line
 )
-START_SECONDS = 60.0  # at least, for ranks that have not been heard of yet: they import first
-ANSWER_SECONDS = 5.0  # for which the store is waited for where a word more or less does not matter
+START_SECONDS = 60.0  # at least, for ranks that have not counted yet: they import first
+ANSWER_SECONDS = 5.0  # of waiting for the store when its answer does not matter
 
 
 class Liveness:

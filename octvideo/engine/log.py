@@ -15,8 +15,8 @@ logger = logging.getLogger("octvideo")
 
 
 class _Console(logging.Handler):
-    """Lines that do not tear the progress bar. Where they cannot be written the run goes on; that
-    is said once."""
+    """Log lines that do not break the progress bar. If they cannot be written, the run continues;
+    that is said once."""
 
     failed = False
 

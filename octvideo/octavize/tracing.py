@@ -112,7 +112,7 @@ def _first_difference(
         if _signature(first) != _signature(second):
             stacks = [_stack(first), _stack(second)]
             common = [p for p, q in zip(*stacks, strict=False) if p == q]
-            # Where one trace goes on in a submodule that the other one passes by, it is that
+            # If one trace enters a submodule that the other one skips, it is that
             # submodule.
             below = {stack[len(common)] for stack in stacks if len(stack) > len(common)}
             for path, module in root.named_modules():

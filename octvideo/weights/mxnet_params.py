@@ -164,7 +164,7 @@ def _find_params(archive: tarfile.TarFile, path: Path) -> tarfile.TarInfo:
             raise CheckpointError(
                 f"{path}: refused, its entry {member.name!r} points outside the archive"
             )
-        if member.size < 0:  # tarfile would go back and read the same entries for ever
+        if member.size < 0:  # tarfile would go back and read these entries for ever
             raise CheckpointError(f"{path}: refused, its entry {member.name!r} has a negative size")
         if name.suffix == ".params":
             found.append(member)

@@ -31,7 +31,7 @@ def folder_lists(
 
     Folders train, val (validate, validation) and test with the class folders below decide the
     splits. Otherwise each
-    class is divided by `shares` at random: always alike for one seed, clips of one source and equal
+    class is divided by `shares` at random, reproducibly for a seed: clips of one source and equal
     files together. Where that leaves no video at all for val, it repeats another list, and a note
     says so.
     leave_out: files that are in no list, since they cannot be read.

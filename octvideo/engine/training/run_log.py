@@ -53,7 +53,7 @@ class RunLog:
         metrics_bytes: int = 0,
         step: int = 0,
     ) -> None:
-        """metrics_bytes, step: where the checkpoint stands that the run goes on from; later records
+        """metrics_bytes, step: of the checkpoint from which the run resumes; later records
         are cut."""
         self.enabled = enabled
         self.clips_shown = False

@@ -35,11 +35,11 @@ class TrainOptions:
     scale_momentum: bool = True
     amp_dtype: torch.dtype | None = None
     max_skipped: int = (
-        20  # steps in a row that mixed precision may skip for an infinite loss or gradient
+        20  # consecutive steps that mixed precision may skip for a loss of inf or nan
     )
     ema_decay: float = 0.0
     precise_bn_batches: int = 0  # before validations and checkpoints
-    precise_bn_first: int = 0  # the same before the first step, of frozen batch norms too
+    precise_bn_first: int = 0  # before the first step, of frozen batch norms too
     channels_last: bool = False
     compile: bool = False
 
