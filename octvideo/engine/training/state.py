@@ -34,9 +34,8 @@ class TrainOptions:
     clip_grad_norm: float = 0.0
     scale_momentum: bool = True
     amp_dtype: torch.dtype | None = None
-    max_skipped: int = (
-        20  # consecutive steps that mixed precision may skip for a loss of inf or nan
-    )
+    # consecutive steps that mixed precision may skip for a loss or gradient of inf or nan
+    max_skipped: int = 20
     ema_decay: float = 0.0
     precise_bn_batches: int = 0  # before validations and checkpoints
     precise_bn_first: int = 0  # before the first step, of frozen batch norms too
