@@ -1,5 +1,5 @@
-"""The functions of `octvideo predict`: predictions for many videos, as rows or with features, or
-drawn over one video."""
+"""What `octvideo predict` does: names for many videos, in rows or with features, or drawn over one
+of them."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -40,11 +40,12 @@ __all__ = [
 
 
 def videos_of(video: str | Path) -> list[VideoEntry]:
-    """A file, downloaded if it has an address; all videos below a folder; or those of a list.
+    """A file as it is, fetched where it has an address, all videos below a folder, or those of a
+    list.
 
     Lists end in .txt, .csv, .tsv or .lst, with or without labels. Raises DataError for a path that
-    does not exist or holds no video, and for an address that cannot be downloaded, ListError for a
-    line that cannot be used.
+    is not there or holds none, and for an address that cannot be fetched, ListError for a line that
+    cannot be used.
     """
     path = Path(local_path(video))
     if not path.exists():
@@ -70,7 +71,8 @@ def _listed(path: Path) -> list[VideoEntry]:
 def run(
     recognizer: Recognizer, videos: list[VideoEntry], how: How, files: OutputFiles
 ) -> Iterator[NamedVideo]:
-    """Yield videos as they are finished, with a progress bar; see `Recognizer.predict_many`."""
+    """Videos as they are done, with a bar that knows the time left; see
+    `Recognizer.predict_many`."""
     with _bar(len(videos)) as bar:
         yield from run_many(recognizer, videos, how, files, _shown_on(bar))
 

@@ -1,11 +1,12 @@
 """Train and test every combination of some settings, over some seeds, and write one table of them.
 
     octvideo sweep --cfg kinetics400/i3d OCTCONV.ALPHA=0,.1,.2 RNG_SEED=1,2,3 --out runs/alphas
-    octvideo sweep --cfg mine.yaml OCTCONV.ALPHA=0,.1 SOLVER.BASE_LR=.01,.02 --out runs/rates --jobs 2
+    octvideo sweep --cfg mine.yaml OCTCONV.ALPHA=0,.1 SOLVER.BASE_LR=.01,.02 --out runs/rates --jobs
+    2
 
 A setting with several values, separated by commas, is varied; one with a single value holds for all
-runs. The others are compared with the first combination, seed by seed. The same command
-resumes an interrupted sweep, and adds seeds or values to a finished one. In
+runs. The first combination is what the others are held against, run by run of one seed. The same
+command continues a sweep that was interrupted, and adds seeds or values to one that is done. In
 --out: table.md, table.csv, table.tex, tradeoff.png, and runs/, each as `octvideo train` leaves it.
 """
 

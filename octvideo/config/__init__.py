@@ -1,9 +1,11 @@
 """Settings from a YAML file, its bases and the command line, checked before anything is built.
 
-    cfg = load_config("kinetics400/oct_i3d", ["OCTCONV.ALPHA", "0.2", "TRAIN.BATCH_SIZE=32"])
+    cfg = load_config("configs/kinetics400/oct_i3d.yaml", ["OCTCONV.ALPHA", "0.2",
+    "TRAIN.BATCH_SIZE=32"])
 
 A file may name what it builds on (`_BASE_: other.yaml`, relative to itself). Files are read as
-plain data: a YAML tag that would make a Python object is refused.
+plain
+data: a YAML tag that would make a Python object is refused.
 """
 
 import logging
@@ -68,8 +70,8 @@ def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> C
 def _finish(
     cfg: CfgNode, source: str, overrides: Sequence[str], settings: Tree | None = None
 ) -> CfgNode:
-    """Check the settings. A contradiction within the file is blamed on the file, one that its
-    overrides cause on them."""
+    """What is wrong with the file alone is blamed on the file, what comes with its changes on
+    them."""
     of_file = cfg.clone()
     _merge_overrides(cfg, overrides)
     _merge_tree(cfg, settings or {}, ARGUMENTS)
@@ -93,8 +95,8 @@ def _output_dir(path: str) -> str:
 
 
 def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...], merged: set[str]) -> None:
-    """Merge a file over its bases. merged: the files so far; a base of two others counts once,
-    first."""
+    """A file over what it builds on. merged: the files so far; one that two others build on counts
+    once, first."""
     if path in including:
         raise ConfigError(f"{path}: {BASE} goes in a circle: {' -> '.join((*including, path))}")
     if len(including) > MAX_CHAIN:
@@ -119,7 +121,7 @@ def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...], merged: set
 
 
 def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> None:
-    """Set every value of a file, and log a line for those without effect."""
+    """Every value of a file in its place, and a line for those that change nothing here."""
     unused = [
         _ignored_part(key) for key, value in _leaves(tree) if not _set(cfg, key, value, source)
     ]
@@ -160,7 +162,7 @@ def _lookup(cfg: CfgNode, key: str) -> Any:
 
 
 def _set(cfg: CfgNode, key: str, value: Any, source: str) -> bool:
-    """Set a value; False for a setting that is known but has no effect here."""
+    """Put a value in its place; False when the setting is known and changes nothing here."""
     if key in ONLY:
         _check_choice(key, value, ONLY[key], source)
         return True
@@ -192,7 +194,7 @@ def _set(cfg: CfgNode, key: str, value: Any, source: str) -> bool:
 
 
 def _ignored_part(key: str) -> str:
-    """AVA.FRAME_LIST_DIR -> AVA; "" for a setting that has an effect."""
+    """AVA.FRAME_LIST_DIR -> AVA; "" for a setting that counts."""
     if key in LAUNCHER:
         return key
     section = key.partition(".")[0]

@@ -43,7 +43,7 @@ def merge_where_faster(
     time so.
 
     prepare: what `engine` makes of a `Layer` and its inputs, to be called again and again. One clip
-    is measured, and one layer of each kind. The choice is kept on disk; it does not
+    is measured, and one layer of those that are alike. The choice is kept on disk; it does not
     depend on the weights' values.
     """
     names = mergeable(model)

@@ -3,9 +3,9 @@ instead of a wait.
 
 A rank that waits for another does so inside a collective, where neither an exception nor a signal
 handler reaches it. So every rank counts upwards in the store where they met, and reads the counts
-of the others. A rank that is merely slow keeps counting; one whose process is stopped does not.
+of the others. A rank that is merely slow goes on counting; one whose process is stopped does not.
 Two threads do it, because a store whose process is stopped
-blocks its callers: one thread talks to the store, and one watches the clock.
+keeps who asks it waiting: one speaks with the store, and one watches the clock.
 """
 
 import logging
@@ -20,15 +20,14 @@ logger = logging.getLogger("octvideo")
 
 LEFT, FAILED = "left", "failed: "
 GRACE_SECONDS = (
-    10.0  # in which ranks that know of a failure may end by themselves, each with its own line
+    10.0  # in which those who heard of a failure end by themselves, each with its own line
 )
-START_SECONDS = 60.0  # at least, for ranks that have not counted yet: they import first
-ANSWER_SECONDS = 5.0  # of waiting for the store when its answer does not matter
+START_SECONDS = 60.0  # at least, for ranks that have not been heard of yet: they import first
+ANSWER_SECONDS = 5.0  # for which the store is waited for where a word more or less does not matter
 
 
 class Liveness:
-    """Call start() first, join(store) when all ranks have connected, leave() before the process
-    group is destroyed."""
+    """start() at once, join(store) when the ranks have met, leave() before the group goes."""
 
     def __init__(
         self,
@@ -53,18 +52,17 @@ class Liveness:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def join(self, store: Any) -> None:
-        """store: a connection used by nothing else, with a prefix that no other start of the run
-        has."""
+        """store: a connection of its own, under a name that no other start of the run has."""
         self._store = store
         self._speaker.start()
 
     def leave(self, failure: str = "") -> None:
-        """Tell the other ranks that this rank has finished, or why it failed."""
+        """Tell the others that this rank has finished, or why it has not."""
         self._over.set()
         self._say(f"{FAILED}{failure}" if failure else LEFT)
 
     def reason(self) -> str:
-        """Why another rank ended; "" if it could not say so."""
+        """Why another rank ended, as far as it could say so; "" where it could not."""
         self._exchange()
         for other, word in self._words.items():
             if word.startswith(FAILED):

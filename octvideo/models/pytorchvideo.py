@@ -103,7 +103,7 @@ class GlobalAverage(nn.Module):
 
 
 class PytorchvideoNet(Network):
-    """A network of pytorchvideo with the interface of this package; `blocks` are pytorchvideo's,
+    """One of pytorchvideo's networks behind the interface of this package's; `blocks` are its own,
     head included."""
 
     takes = "clips"
@@ -195,7 +195,7 @@ def build(name: str, options: PytorchvideoOptions) -> Network:
 
 
 def octave_arguments(name: str, options: PytorchvideoOptions) -> dict[str, Any]:
-    """The arguments with which `octavize` makes the network `name` octave; example: a shape."""
+    """What `octavize` makes the network `name` octave with; example: a shape."""
     frames, size = options.num_frames or HUB[name].frames, options.crop_size or HUB[name].size
     return {
         "alpha": options.alpha,
@@ -217,8 +217,8 @@ MODELS = {
 
 
 def import_pytorchvideo(module: str) -> Any:
-    """pytorchvideo.models.`module`, imported with a stub of the two names of torchvision that it
-    imports."""
+    """pytorchvideo.models.`module`, behind a stub of the two names of torchvision that are asked
+    for at import."""
     stub = {} if "torchvision" in sys.modules else _stub_torchvision()
     sys.modules.update(stub)
     try:

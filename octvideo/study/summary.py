@@ -1,4 +1,4 @@
-"""The results of a sweep: table.md, table.csv, table.tex and tradeoff.png."""
+"""What a sweep found: table.md, table.csv, table.tex and tradeoff.png."""
 
 import json
 import statistics
@@ -16,7 +16,7 @@ from octvideo.study.trial import metric, metric_name
 
 @dataclass(frozen=True)
 class Line:
-    """The results of a variant's runs. against: differences to the first variant, within seeds."""
+    """What the runs of a variant found. against: differences to the first variant, within seeds."""
 
     variant: Variant
     runs: dict[str, dict[str, Any]]
@@ -56,7 +56,7 @@ def _differences(runs: Mapping[str, Any], first: Mapping[str, Any]) -> list[floa
 
 
 def write_tables(sweep: Sweep, out: Path) -> str:
-    """table.md, table.csv, table.tex and tradeoff.png of the finished runs; returns the
+    """table.md, table.csv, table.tex and tradeoff.png of the runs that are done; returns the
     Markdown."""
     lines = lines_of(sweep, out)
     if not lines:
@@ -117,7 +117,7 @@ def _numbers(line: Line) -> list[object]:
 
 
 def _points(lines: Sequence[Line]) -> Iterator[Point]:
-    """A curve for each combination of settings other than alpha."""
+    """A curve for what differs beside alpha."""
     for line in lines:
         rest = [
             f"{key.rpartition('.')[2]} {v}"

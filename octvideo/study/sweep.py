@@ -38,11 +38,11 @@ NOT_SHARED = ("OUTPUT_DIR", SEED, "NUM_GPUS", "LOG_PERIOD")
 
 @dataclass(frozen=True)
 class Sweep:
-    """config: a file or an installed name. fixed: settings of all runs. axes: setting -> its
-    values.
+    """config: a file or an installed name. fixed: settings of all runs. axes: setting -> the values
+    that it takes.
 
-    The others are compared with the first combination. Seeds are paired: a difference is between
-    two runs of one seed.
+    The first combination is what the others are held against. Seeds are paired: a difference is
+    between two runs of one seed.
     """
 
     config: str
@@ -55,7 +55,7 @@ class Sweep:
         """From settings of a command line: ["OCTCONV.ALPHA=0,.1,.2", "RNG_SEED=1,2",
         "TRAIN.BATCH_SIZE=8"].
 
-        Raises ConfigError for an unknown setting, or one that is invalid in some combination.
+        Raises ConfigError for a setting that is not known or does not fit, in any combination.
         """
         fixed: list[str] = []
         axes: dict[str, tuple[str, ...]] = {}
@@ -89,7 +89,7 @@ class Sweep:
         return cfg
 
     def shared(self) -> dict[str, Any]:
-        """The settings that all runs have in common, by which a sweep recognizes its folder."""
+        """What all runs have alike, by which a sweep knows its folder."""
         cfg = flat(self.settings(self.variants[0]))
         return {k: v for k, v in cfg.items() if k not in (*NOT_SHARED, *self.axes)}
 
@@ -147,10 +147,10 @@ def run_sweep(
     keep: bool = True,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Do the runs that have no results yet, `jobs` at a time. After a failure no further run
-    starts.
+    """Do the runs that have no results yet, `jobs` at a time. The first that fails stops those that
+    have not begun.
 
-    Raises ConfigError for the folder of another sweep, TrialError for a run that ended without
+    Raises ConfigError for a folder of another sweep, TrialError for a run that ended without
     results.
     """
     for variant in sweep.variants:
@@ -186,7 +186,7 @@ def run_sweep(
 
 
 def _share(slot: int, jobs: int) -> dict[str, str]:
-    """A run's share of the machine: its GPU and its cores."""
+    """A run's part of the machine: its GPU and its cores."""
     gpus = torch.cuda.device_count()
     share = {"CUDA_VISIBLE_DEVICES": str(slot % gpus)} if jobs > 1 and gpus > 1 else {}
     if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
@@ -195,7 +195,7 @@ def _share(slot: int, jobs: int) -> dict[str, str]:
 
 
 def _claim(sweep: Sweep, out: Path) -> None:
-    """Raise ConfigError if the folder belongs to a sweep with other common settings."""
+    """Raise ConfigError where the folder is of a sweep whose common settings differ."""
     state, shared = read_state(out), sweep.shared()
     had = state.get("settings", shared)
     # A setting that one of the two sweeps varies is not common to both.
@@ -226,8 +226,8 @@ def write_state(out: Path, state: Mapping[str, Any]) -> None:
 
 
 def measure_times(sweep: Sweep, out: Path) -> None:
-    """Median milliseconds of one view through each network that was not timed yet: eager, measured
-    in turns."""
+    """Median milliseconds of one view through each network that has none yet: eager, measured in
+    turns."""
     state = read_state(out)
     times = dict(state.get("milliseconds", {}))
     missing = [variant for variant in sweep.variants if variant.label not in times]

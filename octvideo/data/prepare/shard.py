@@ -23,7 +23,7 @@ from octvideo.data.shards.shard_set import FILE_NAME, ShardSet, read_set
 from octvideo.data.shards.writer import ReadyVideo, ShardWriter, problems_of
 from octvideo.data.storage.output import make_folder, write_file
 from octvideo.data.storage.ranges import exists
-from octvideo.data.video.examine import frame_table, info_of
+from octvideo.data.video.examine import frame_table, know
 from octvideo.data.video.index import VideoIndex
 from octvideo.data.video.info import VideoInfo
 from octvideo.errors import ConfigError, DataError
@@ -130,7 +130,7 @@ def make_ready(
             known = None
         file = target if encoding.short_side else local_path(path)
         with reading(path):
-            info = info_of(file, known)
+            info = know(file, known)
             return ReadyVideo(file, info, *frame_table(file, info))
     except DecodeError as error:
         return ReadyVideo(cause=error.cause)

@@ -1,5 +1,5 @@
-"""A video that is a part of a larger file, as a member of a shard is: its bytes, complete and with
-the right checksum."""
+"""A video that is a part of a larger file, as a member of a shard is: its bytes, whole and
+checked."""
 
 import os
 import zlib
@@ -18,10 +18,10 @@ _AHEAD = 4  # parts that are being fetched or wait to be read
 
 
 class Part(NamedTuple):
-    """`size` bytes of `file` from `offset`. crc32: of the bytes, -1 if unknown.
+    """`size` bytes of `file` from `offset`. crc32: of the bytes, -1 where it is not known.
 
-    info: the stored examination of the video. problem: why it could not be stored ("" if it could).
-    cache: for remote files.
+    info: what is known of the video. problem: why it could not be stored ("" when it could). cache:
+    of remote files.
     """
 
     file: str
@@ -42,7 +42,7 @@ def read_part(part: Part) -> bytes:
 
 
 def prefetch(part: Part) -> None:
-    """Start fetching the bytes, while something else is decoded."""
+    """Begin to fetch the bytes, while something else is decoded."""
     global _threads
     if part.problem:
         return
@@ -87,7 +87,7 @@ def _is_whole(part: Part, data: bytes) -> bool:
 
 
 def _advise(part: Part) -> None:
-    """Tell the operating system to read ahead."""
+    """Let the system read ahead."""
     if hasattr(os, "posix_fadvise"):
         with suppress(OSError):
             descriptor = os.open(part.file, os.O_RDONLY | os.O_CLOEXEC)

@@ -25,7 +25,7 @@ from octvideo.data.reading import DecodeError, cause_of, is_worker, reading
 from octvideo.data.remote import local_path
 from octvideo.data.video.container import ffmpeg_errors, opened
 from octvideo.data.video.decord_engine import DecordEngine
-from octvideo.data.video.examine import count, frame_times, info_of
+from octvideo.data.video.examine import count, frame_times, know
 from octvideo.data.video.info import VideoInfo
 from octvideo.data.video.pyav_engine import PyAVEngine, pixels_of
 from octvideo.data.video.times import rate_and_duration, true_times
@@ -43,8 +43,8 @@ _ENGINES: dict[str, Callable[[str, VideoInfo, int | None], Engine]] = {
 
 
 def require_backend(name: str) -> None:
-    """Raises ValueError for an unknown backend, OctvideoError for one that is not installed
-    here."""
+    """Raises ValueError for an unknown one, OctvideoError in one line for one that this machine has
+    not."""
     if name not in BACKENDS:
         raise ValueError(f"there is no decoder {name!r}; there are {', '.join(BACKENDS)}")
     library, _, device = name.partition(":")
@@ -71,7 +71,7 @@ def open_video(
     path = str(path)
     with reading(name or path), _called(path, name):
         path = _fetched(path)
-        info = info_of(path, known)
+        info = know(path, known)
         if backend == "decord" and info.backend != "decord":
             raise DecodeError(
                 path,
@@ -87,7 +87,7 @@ def open_video(
 
 @contextmanager
 def _called(path: str, name: str) -> Iterator[None]:
-    """A context in which errors about `path` name the video as users know it."""
+    """Errors of `path` name the video as users know it."""
     try:
         yield
     except DecodeError as error:
@@ -124,12 +124,12 @@ def read_frames(
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Decode the whole file once and describe it: num_frames is the number that really decodes.
-    Raises DecodeError."""
+    """Decode the whole file once and tell what is there: num_frames is what really decodes. Raises
+    DecodeError."""
     path = str(path)
     with reading(path):
         path = _fetched(path)
-        info = info_of(path, None)
+        info = know(path, None)
         decoded, problems = count(path)
     if decoded.num_frames == info.num_frames and problems == info.problems:
         return info
@@ -149,14 +149,14 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def look_at(path: str | Path) -> tuple[VideoInfo, Sequence[float]]:
-    """The description of a file, and when each of its frames is shown, in seconds from the first.
+    """What is known of a file, and when each of its frames is shown, in seconds from the first.
 
-    No file stays open, and memory grows by 130 bytes a frame. Raises DecodeError.
+    Nothing is kept open, and memory grows by 130 bytes a frame. Raises DecodeError.
     """
     path = str(path)
     with reading(path):
         path = _fetched(path)
-        info = info_of(path, None)
+        info = know(path, None)
         return info, frame_times(path, info)
 
 
@@ -166,7 +166,7 @@ def iter_frames(path: str | Path) -> Iterator[Frames]:
     path = str(path)
     with reading(path):
         path = _fetched(path)
-        info = info_of(path, None)
+        info = know(path, None)
         with opened(path) as container:
             try:
                 for frame in container.decode(video=0):

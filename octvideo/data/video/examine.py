@@ -1,4 +1,5 @@
-"""Examining a file before frames are read: a check of its packets, or a whole decode."""
+"""What is found out about a file before frames are read: a look at its packets, or a whole
+decode."""
 
 from array import array
 from dataclasses import dataclass, field, replace
@@ -37,8 +38,8 @@ _NO_PROBLEMS: tuple[str, ...] = ()
 Size = tuple[int, int]  # (width, height)
 
 
-def info_of(path: str, known: VideoInfo | None) -> VideoInfo:
-    """The remembered description of a file whose size is unchanged; else a new examination. Raises
+def know(path: str, known: VideoInfo | None) -> VideoInfo:
+    """What is remembered of a file, while it has its size; else what a look at it tells. Raises
     DecodeError."""
     status = status_of(path)
     if known is not None and known.num_bytes == status.st_size:
@@ -48,8 +49,8 @@ def info_of(path: str, known: VideoInfo | None) -> VideoInfo:
 
 @dataclass(slots=True)
 class Decoded:
-    """The outcome of a sequential decode. stamps: seconds of each frame, nan if it has none; end:
-    the error that ended it early."""
+    """What a sequential decode met. stamps: seconds of each frame, nan where it has none; end: what
+    ended it early."""
 
     stamps: "array[float]" = field(default_factory=lambda: array("d"))
     sizes: list[Size] = field(default_factory=list)
@@ -109,7 +110,7 @@ def examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
 
 
 def _described(stream: Any, shown: Decoded, fps: float) -> VideoInfo:
-    """The description of the pictures, without their number."""
+    """What the pictures are like; nothing yet of how many there are."""
     (width, height), orientation = shown.sizes[0], shown.orientation
     aspect = float(stream.sample_aspect_ratio or 1)
     if orientation.is_on_its_side:
@@ -192,7 +193,8 @@ def _doubt_of_container(path: str, container: Any, layout: StreamMap) -> str:
 
 
 def count(path: str) -> tuple[Decoded, tuple[str, ...]]:
-    """A sequential decode, and the problems of the file. Raises DecodeError if no frame decodes."""
+    """A sequential decode, and what is wrong with the file. Raises DecodeError where no frame
+    comes."""
     decoded = decode_all(path, STRICT)
     problem = decoded.end
     if problem:
@@ -230,8 +232,8 @@ def decode_all(path: str, options: dict[str, str], most: int | None = None) -> D
 
 
 def frame_times(path: str, info: VideoInfo) -> "array[float]":
-    """Seconds of each frame from the first: from the packets if they are clear, else from a
-    sequential decode."""
+    """Seconds of each frame from the first: of the packets where they tell, else of a sequential
+    decode."""
     with opened(path) as container:
         layout = layout_of(container, info)
         if not layout.unclear:
@@ -241,7 +243,7 @@ def frame_times(path: str, info: VideoInfo) -> "array[float]":
 
 
 def layout_of(container: Any, info: VideoInfo) -> StreamMap:
-    """The stream map of a file that was examined before; unclear if its frames are not those of its
+    """The map of a file that was examined before; unclear where its frames are not those of its
     packets."""
     if info.backend == "decord":  # It was found clear: its packets need not be understood again.
         layout = map_of_known(look_through(container, None)[0])

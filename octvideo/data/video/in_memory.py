@@ -1,4 +1,4 @@
-"""Videos that are bytes, not files: every decoder reads them through a path that the system gives
+"""Videos that are bytes, not files: every decoder reads them through a name that the system gives
 to memory."""
 
 import os
@@ -19,8 +19,8 @@ _number = count(1)
 
 @contextmanager
 def open_part(part: Part, name: str, *, backend: str = "auto") -> Iterator[Video]:
-    """The video in a part of a larger file. Raises DecodeError for the video, and DataError if the
-    storage does not answer."""
+    """The video in a part of a larger file. Raises DecodeError for it, and DataError for a storage
+    that is away."""
     if part.problem:
         raise DecodeError(name, part.problem)
     try:
@@ -35,7 +35,7 @@ def open_part(part: Part, name: str, *, backend: str = "auto") -> Iterator[Video
 def open_bytes(
     data: bytes, name: str, *, backend: str = "auto", known: VideoInfo | None = None
 ) -> Iterator[Video]:
-    """The content of a video file. name: its name in messages. Raises as `open_video`."""
+    """The content of a video file. name: what it is called in messages. Raises as `open_video`."""
     with _as_file(data) as path, open_video(path, backend=backend, known=known, name=name) as video:
         video.path = name
         yield video

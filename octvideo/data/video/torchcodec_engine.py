@@ -1,5 +1,4 @@
-"""Reading with torchcodec, to which the positions of all frames are given, so that it need not scan
-the file.
+"""Reading with torchcodec, which is told where the frames are and so needs no scan of its own.
 
 It needs FFmpeg's shared libraries on the machine and a version that fits torch (docs/decoders.md
 says which).
@@ -23,11 +22,11 @@ from octvideo.errors import ConfigError, OctvideoError
 
 
 class TorchCodecEngine:
-    """Jumps to the restarts that the packets prove. A frame whose time differs from the expected
-    one is refused.
+    """Jumps to the restarts that the packets prove. A frame with another time than its own is
+    refused.
 
-    device: "cuda" decodes on the GPU if it can (NVDEC), whose colors differ a little; frames are
-    copied back to the host.
+    device: "cuda" decodes on the GPU where it can (NVDEC), whose colors differ a little; frames
+    come back to the host.
     """
 
     def __init__(

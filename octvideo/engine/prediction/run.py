@@ -1,5 +1,5 @@
-"""A resumable run over many videos: processes decode them, batches hold views of several, rows are
-written as they are computed."""
+"""A run over many videos: decoded by processes, scored in common passes, written as they come,
+continued."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ Progress = Callable[[int, int], None]
 
 
 class Network(Protocol):
-    """The interface that classifies videos: `octvideo.recognizer.Recognizer` implements it."""
+    """What names the videos: `octvideo.recognizer.Recognizer`."""
 
     class_names: list[str]
     device: torch.device
@@ -54,7 +54,7 @@ class Network(Protocol):
 @dataclass(frozen=True, slots=True)
 class How:
     """The arguments of `Recognizer.predict_many` that decide what is computed. top_k None: features
-    only."""
+    alone."""
 
     views: str
     top_k: int | None
@@ -74,7 +74,7 @@ class How:
 
 @dataclass(frozen=True, slots=True)
 class OutputFiles:
-    """The files of predictions and features, and whether their existing rows are kept."""
+    """Where predictions and features go, and whether the rows that are there count."""
 
     predictions: Path | None
     features: Path | None
@@ -84,7 +84,7 @@ class OutputFiles:
 def run_many(
     network: Network, paths: Iterable[Listed], how: How, files: OutputFiles, progress: Progress
 ) -> Iterator[NamedVideo]:
-    """See `Recognizer.predict_many`. Wrong arguments and files of other runs raise at once, before
+    """See `Recognizer.predict_many`. Wrong arguments and foreign files are an error at once, before
     the first video."""
     spec = network.view_spec(how.views)
     entries = {entry.path: entry for entry in map(_entry, paths)}
@@ -102,11 +102,11 @@ def run_windows(
     stride_seconds: float | None,
     progress: Progress,
 ) -> Iterator[NamedVideo]:
-    """`Recognizer.features` over time for each file, into files.features; yields the videos that
+    """`Recognizer.features` over time of each file, into files.features; yields the videos that
     cannot be read.
 
-    A video streams through this process, so that it may have any length; a video that hangs the
-    decoder hangs the run.
+    A video streams through this process: one of any length can be read, and one that hangs the
+    decoder is not survived.
     """
     assert files.features
     names = [_entry(listed).path for listed in paths]
@@ -196,7 +196,7 @@ class _Outputs:
 
 
 def video_digests(paths: Iterable[str]) -> dict[str, str]:
-    """16 hex digits of each path, with the size and modification time of its file."""
+    """16 hex digits of each path, with size and time of change of what is there."""
     return {path: fingerprint(path=path, stamp=stamp_of(path)) for path in paths}
 
 

@@ -16,7 +16,7 @@ from octvideo.data.clips.dataset import ClipDataset, ClipTransform
 from octvideo.data.lists.video_list import VideoEntry
 from octvideo.data.sampling import ClipRule
 from octvideo.data.video.container import opened
-from octvideo.data.video.examine import info_of, layout_of
+from octvideo.data.video.examine import know, layout_of
 from octvideo.data.video.torchcodec_engine import (
     TorchCodecEngine,
     decoder_of,
@@ -114,7 +114,7 @@ def test_cuda_decoding_is_refused_where_there_is_no_gpu(clip, package, monkeypat
 
 def test_the_index_tells_torchcodec_every_frame_and_where_decoding_may_begin(clip):
     with opened(str(clip)) as container:
-        layout = layout_of(container, info_of(str(clip), None))
+        layout = layout_of(container, know(str(clip), None))
 
     frames = json.loads(frame_mappings(layout))["frames"]
 
@@ -158,7 +158,7 @@ def test_real_frames_come_from_paths_bytes_and_ranges(clip, tmp_path, real):
     archive = tmp_path / "archive.tar"
     archive.write_bytes(b"x" * 1000 + clip.read_bytes() + b"y" * 1000)
     with opened(str(clip)) as container:
-        layout = layout_of(container, info_of(str(clip), None))
+        layout = layout_of(container, know(str(clip), None))
     expected = read_frames(clip, INDICES, backend="pyav")
 
     with archive.open("rb") as file:
