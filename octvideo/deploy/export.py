@@ -1,5 +1,5 @@
-"""A trained network as a file that other runtimes read, each checked against the network on the way
-out."""
+"""A trained network as a file for other runtimes; each file is compared with the network when it is
+written."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,14 +18,14 @@ from octvideo.layers.conv3d_as_2d import exported_in_2d
 def export_model(
     model: nn.Module, example: Tensor, path: str | Path, *, lowered: bool = False
 ) -> float:
-    """Write `model` for clips of the example's size and any batch, and return how far its output is
-    from the network's.
+    """Write `model` for clips of the example's size and any batch, and return the difference
+    between its output and the network's.
 
     path: .pt2 (torch.export), .onnx or .xml (OpenVINO, with its .bin). example: float (N, 3, T, H,
     W) on the CPU, N of at least 2. The difference is the largest over the largest value, on the
     example and on a single clip of it, as the written file computes it. lowered: an .onnx with 2D
     convolutions and pools in place of 3D ones, for runtimes whose 3D kernels are slow or absent.
-    Raises ConfigError for another suffix, OctvideoError where a runtime is missing.
+    Raises ConfigError for another suffix, OctvideoError if a runtime is missing.
     """
     path = Path(path)
     if path.suffix not in WRITERS:

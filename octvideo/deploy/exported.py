@@ -1,5 +1,5 @@
-"""An exported network, and the .json beside it that says what its numbers mean: written together,
-read together."""
+"""An exported network, and the .json beside it that describes its input and output; they are
+written and read together."""
 
 import json
 import logging
@@ -29,8 +29,8 @@ _MAX_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """What stands in the .json. input: (C, T, H, W) of a clip. head_act: what makes probabilities
-    of logits."""
+    """The content of the .json. input: (C, T, H, W) of a clip. head_act: the function from logits
+    to probabilities."""
 
     input: tuple[int, ...]
     output: Output
@@ -191,8 +191,8 @@ class Program(nn.Module):
 def read_exported(path: Path, *, trusted: bool = False) -> ExportedNetwork:
     """The network in an .xml, .onnx or .pt2 that was exported, with its sidecar.
 
-    trusted: a .pt2 is read only then, for torch evaluates expressions and may unpickle objects that
-    stand in it. Raises CheckpointError for a file that is missing or damaged.
+    trusted: a .pt2 is read only with it, because torch evaluates expressions in the file and may
+    unpickle its objects. Raises CheckpointError for a file that is missing or damaged.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
@@ -222,11 +222,11 @@ def _read_network(path: Path, sidecar: Sidecar) -> nn.Module:
 def write_exported(
     model: nn.Module, score: nn.Module, sidecar: Sidecar, path: Path, *, lowered: bool = False
 ) -> float:
-    """Write `model` and its sidecar; returns the relative difference (`export_model`, which knows
-    what lowered is).
+    """Write `model` and its sidecar; returns the relative difference (see `export_model`, also for
+    `lowered`).
 
-    score: an `OpenVINO` of the network's probabilities is written to an .xml as it is, in place of
-    the model.
+    score: an `OpenVINO` of the network's probabilities is written to an .xml in that form, in place
+    of the model.
     """
     if isinstance(model, ExportedNetwork):
         raise ConfigError(
@@ -246,8 +246,8 @@ def write_exported(
 
 
 def _warn_of_positions(model: Any, example: Tensor, sidecar: Sidecar, path: Path) -> None:
-    """A crop larger than the training's has several window positions, and logits are of their mean
-    features."""
+    """Warn that a crop larger than the training's has several window positions, whose features are
+    averaged before the logits."""
     with torch.no_grad():
         x = example.to(next(model.parameters()).device)
         expected = model.window_scores(x, sidecar.head_act)

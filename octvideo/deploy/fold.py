@@ -1,4 +1,4 @@
-"""Batch norms that follow a convolution become part of it: exact in evaluation mode, and one pass
+"""Folding batch norms into the convolutions before them: exact in evaluation mode, and one pass
 over memory less."""
 
 import copy
@@ -13,10 +13,10 @@ from octvideo.models.network import norms_behind_convolutions
 
 @torch.no_grad()
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode in which every batch norm right behind a convolution is folded into
-    it.
+    """A copy in evaluation mode in which every batch norm that directly follows a convolution is
+    folded into it.
 
-    Modules declare which those are (octvideo.models.network). The copy must not be trained.
+    Modules declare these norms (octvideo.models.network). The copy must not be trained.
     """
     model = copy.deepcopy(model).eval()
     for holder, name, conv in list(norms_behind_convolutions(model)):
@@ -49,7 +49,7 @@ def _fold_group(paths: list[Any], norm: Any) -> None:
 
 
 def _affine(norm: Any) -> tuple[Tensor, Tensor]:
-    """What the norm does in evaluation mode: x * scale + shift, per channel."""
+    """The norm in evaluation mode as x * scale + shift, per channel."""
     scale = (norm.running_var + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight

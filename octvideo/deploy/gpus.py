@@ -1,4 +1,5 @@
-"""What GPUs sustain, by name: bytes per second of memory, FLOP per second in each precision."""
+"""The sustained rates of GPUs, by name: bytes per second of memory, FLOP per second in each
+precision."""
 
 import re
 from dataclasses import dataclass
@@ -8,8 +9,8 @@ from octvideo.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """What a card sustains: bytes per second of a large copy, FLOP per second of a large product by
-    precision."""
+    """The sustained rates of a card: bytes per second of a large copy, FLOP per second of a large
+    product by precision."""
 
     name: str
     bandwidth: float
@@ -23,8 +24,8 @@ def _card(
     bandwidth_share: float = 0.9,
     rate_share: float = 0.8,
 ) -> Gpu:
-    """A card by the nominal numbers of its data sheet (dense products) and the shares of them that
-    are sustained."""
+    """A card from the nominal numbers of its data sheet (dense products) and the sustained shares
+    of them."""
     rates = {precision: 1e12 * rate_share * rate for precision, rate in teraflops.items()}
     return Gpu(name, 1e12 * bandwidth_share * terabytes, rates)
 
@@ -51,8 +52,8 @@ _VARIANTS = {"pcie", "nvl", "40gb", "laptop", "mig", "d"}
 
 
 def find_gpu(name: str) -> Gpu:
-    """A card by its key in `GPUS`, or by what `torch.cuda.get_device_name` says. ConfigError for
-    any other."""
+    """A card by its key in `GPUS`, or by the name that `torch.cuda.get_device_name` returns.
+    ConfigError for any other."""
     words = set(re.split(r"[ -]", name.lower().replace("rtx ", "rtx")))
     found = words & GPUS.keys()
     if len(found) != 1 or words & _VARIANTS:

@@ -1,4 +1,4 @@
-"""How long each layer of a network takes within it."""
+"""The time of each layer within its network."""
 
 import copy
 import time
@@ -14,10 +14,10 @@ LAYERS = (OctConv2d, OctConv3d, MergedOctConv, nn.Conv2d, nn.Conv3d)
 
 
 class LayerTimes(Protocol):
-    """Call it to run the network once more; `seconds` is the fastest run of each layer, by name.
+    """Each call runs the network once; `seconds` is the fastest run of each layer, by name.
 
-    A layer is a convolution; an octave convolution is one. What is none (a norm, a residual sum, a
-    pool) counts with the layer before it.
+    A layer is a convolution; an octave convolution is one. Other operations (a norm, a residual
+    sum, a pool) count with the layer before them.
     """
 
     seconds: dict[str, float]

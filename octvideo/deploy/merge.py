@@ -4,9 +4,9 @@
     stride 2    Y_H = W_H cat[pool X_H, X_L]    Y_L = W_L cat[pool pool X_H, pool X_L]
 
 A runtime loses less time between larger operations, and adds a residual in the same pass. At stride
-1 this is right for 1 x 1 in space only, and costs some multiply-adds more, since X_L is then seen
-at the size of X_H: it pays where the output is wide. So which layers take the form is measured,
-layer by layer.
+1 this is right for 1 x 1 in space only, and costs some multiply-adds more, since X_L is then
+convolved at the resolution of X_H: it pays if the output is wide. So measurements decide which
+layers are merged, layer by layer.
 """
 
 import copy
@@ -20,7 +20,7 @@ from octvideo.layers.resize import down, up_to
 
 
 class MergedOctConv(nn.Module):
-    """Computes what `conv` does, from OctTensor to OctTensor, in one of the forms above."""
+    """Computes the output of `conv`, from OctTensor to OctTensor, in one of the forms above."""
 
     def __init__(self, conv: OctConv2d | OctConv3d) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class MergedOctConv(nn.Module):
 
 
 def mergeable(model: nn.Module) -> list[str]:
-    """Names of the octave convolutions that have such a form."""
+    """Names of the octave convolutions that can be merged."""
     return [
         name
         for name, m in model.named_modules()

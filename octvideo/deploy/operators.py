@@ -1,8 +1,8 @@
 """The operators that a network runs, with the memory that each reads and writes and its
 floating-point operations.
 
-The network runs on the meta device: nothing is computed, and an operator is known by the tensors
-that enter and leave it. `octvideo.deploy.roofline` groups operators into kernels and kernels into a
+The network runs on the meta device: nothing is computed, and an operator is known by its input and
+output tensors. `octvideo.deploy.roofline` groups operators into kernels and kernels into a
 predicted time.
 """
 
@@ -110,7 +110,7 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Operators:
-    """What a network runs. results: the values that outlive the pass (outputs, gradients of
+    """The operators of a pass. results: the values that outlive it (outputs, gradients of
     parameters)."""
 
     operators: tuple[Operator, ...]
@@ -149,7 +149,7 @@ def trace_operators(
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Writes down every operator below autograd. `stack` holds the names of the modules that are
+    """Records every operator below autograd. `stack` holds the names of the modules that are
     running."""
 
     def __init__(self, itemsize: int) -> None:
@@ -301,7 +301,7 @@ SPLIT: dict[str, Callable[[tuple[Any, ...], Any], list[Part]]] = {
 
 @contextmanager
 def _layer_names(model: nn.Module, stack: list[tuple[str, nn.Module]]) -> Iterator[None]:
-    """While open, `stack` names the modules that are running, the outermost first."""
+    """A context in which `stack` names the modules that are running, the outermost first."""
 
     def make_enter(name: str) -> Any:
         return lambda module, args: stack.append((name, module))

@@ -1,4 +1,4 @@
-"""pytorchvideo's networks as they are, to be measured beside ours."""
+"""pytorchvideo's own networks, to be measured beside ours."""
 
 from torch import nn
 

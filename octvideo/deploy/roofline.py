@@ -46,7 +46,7 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Kernels in the order of running. Seconds are for the whole batch."""
+    """Kernels in the order in which they run. Seconds are for the whole batch."""
 
     kernels: tuple[Kernel, ...]
 
@@ -172,10 +172,10 @@ class _Touched:
 def _bytes_moved(
     groups: Groups, results: frozenset[int], merged: Merged, *, keep_unused: bool
 ) -> list[int]:
-    """Of each group: what it reads from outside, and what it writes for others or as a result of
-    the network.
+    """For each group: the bytes that it reads from outside, and those that it writes for others or
+    as a result of the network.
 
-    merged: values that are computed again from another one wherever they are needed, and that one.
+    merged: values that are recomputed from another one wherever they are needed, and that one.
     keep_unused: a value that nobody reads (the indices of a max pool) is written nevertheless.
     """
     readers: dict[int, set[int]] = defaultdict(set)
@@ -295,7 +295,7 @@ RECOMPUTED = ("normalize", "relu", "relu_", "avg_pool2d", "avg_pool3d")
 
 
 def _alive(operators: Operators) -> list[Operator]:
-    """Without operators whose results nobody needs: counters of batches."""
+    """The operators without those whose results nobody needs: counters of batches."""
     needed = set(operators.results)
     kept = []
     for op in reversed(operators.operators):
