@@ -2,24 +2,31 @@
 of them."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from octvideo.data.lists.video_list import VideoEntry, read_list
 from octvideo.data.prepare.video_files import find_videos
+from octvideo.data.reading import stuck_here
 from octvideo.data.remote import local_path
 from octvideo.data.video.container import VIDEO_SUFFIXES
 from octvideo.data.video.decode import iter_frames, look_at
 from octvideo.data.video.encode import write_video
 from octvideo.data.video.times import with_end
+from octvideo.engine.distributed import Processes
 from octvideo.engine.prediction.columns import check_suffix
 from octvideo.engine.prediction.named import NamedVideo
 from octvideo.engine.prediction.outputs import FEATURES, PREDICTIONS
 from octvideo.engine.prediction.run import How, OutputFiles, run_many, run_windows
+from octvideo.engine.process_group import processes
+from octvideo.engine.threads import plan_threads
 from octvideo.errors import DataError, ListError
 from octvideo.files import what_is_missing
 from octvideo.recognizer import Recognizer
@@ -32,11 +39,15 @@ __all__ = [
     "NamedVideo",
     "OutputFiles",
     "check_suffix",
+    "ranks",
     "run",
     "save_window_features",
     "videos_of",
     "write_named_video",
 ]
+
+_A_MONTH = 30 * 24 * 60.0  # minutes
+_STUCK_SECONDS = 300.0  # on one file, where no worker process decodes
 
 
 def videos_of(video: str | Path) -> list[VideoEntry]:
@@ -68,13 +79,29 @@ def _listed(path: Path) -> list[VideoEntry]:
     return list(read_list(path))
 
 
+@contextmanager
+def ranks() -> Iterator[Processes]:
+    """The processes that share the videos: those that torchrun started, or this one.
+
+    They wait for the last of them however long it takes; one that is lost ends the others.
+    """
+    with processes(timeout_minutes=_A_MONTH, trouble=partial(stuck_here, _STUCK_SECONDS)) as procs:
+        if procs.world_size > 1:
+            torch.set_num_threads(plan_threads(0, procs.local_world_size))
+        yield procs
+
+
 def run(
-    recognizer: Recognizer, videos: list[VideoEntry], how: How, files: OutputFiles
+    recognizer: Recognizer,
+    videos: list[VideoEntry],
+    how: How,
+    files: OutputFiles,
+    procs: Processes,
 ) -> Iterator[NamedVideo]:
-    """Videos as they are done, with a bar that knows the time left; see
+    """The videos of this process as they are done, with a bar that knows the time left; see
     `Recognizer.predict_many`."""
-    with _bar(len(videos)) as bar:
-        yield from run_many(recognizer, videos, how, files, _shown_on(bar))
+    with _bar(len(videos), procs) as bar:
+        yield from run_many(recognizer, videos, how, files, _shown_on(bar), procs)
 
 
 def save_window_features(
@@ -83,11 +110,12 @@ def save_window_features(
     path: Path,
     window_seconds: float,
     stride_seconds: float | None,
+    procs: Processes,
     *,
     resume: bool,
 ) -> Iterator[NamedVideo]:
     """Features over time of each video, one after another; yields those that could not be read."""
-    with _bar(len(videos)) as bar:
+    with _bar(len(videos), procs) as bar:
         yield from run_windows(
             recognizer,
             videos,
@@ -95,11 +123,12 @@ def save_window_features(
             window_seconds,
             stride_seconds,
             _shown_on(bar),
+            procs,
         )
 
 
-def _bar(total: int) -> "tqdm[None]":
-    return tqdm(total=total, unit="video", disable=total == 1)
+def _bar(total: int, procs: Processes) -> "tqdm[None]":
+    return tqdm(total=total, unit="video", disable=total == 1 or not procs.is_main)
 
 
 def _shown_on(bar: "tqdm[None]") -> Callable[[int, int], None]:

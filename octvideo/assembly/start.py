@@ -17,7 +17,7 @@ from octvideo.engine.evaluation.evaluate import Scorer
 from octvideo.engine.log import end_logging, setup_logging
 from octvideo.engine.process_group import processes
 from octvideo.engine.threads import set_threads
-from octvideo.errors import CheckpointError, OctvideoError
+from octvideo.errors import CheckpointError
 from octvideo.lock import only_writer
 from octvideo.models.network import HeadAct
 from octvideo.weights.describe import known_head_act
@@ -38,15 +38,7 @@ def running(cfg: Any, procs: Processes) -> Iterator[None]:
     Raises OctvideoError on every rank if the folder cannot be written to or is in use.
     """
     with ExitStack() as stack:
-        problem = None
-        if procs.is_main:
-            try:
-                stack.enter_context(only_writer(cfg.OUTPUT_DIR))
-            except OctvideoError as error:
-                problem = str(error)
-        problem = procs.from_main(problem)
-        if problem is not None:
-            raise OctvideoError(problem)
+        procs.made_by_main(lambda: stack.enter_context(only_writer(cfg.OUTPUT_DIR)))
         setup_logging(cfg.OUTPUT_DIR, procs.is_main)
         stack.callback(end_logging)
         set_threads(cfg.DATA_LOADER.NUM_WORKERS, procs.local_world_size)

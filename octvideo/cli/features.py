@@ -19,6 +19,7 @@ from octvideo.predict import (
     How,
     OutputFiles,
     check_suffix,
+    ranks,
     save_window_features,
     videos_of,
 )
@@ -74,18 +75,18 @@ def run(args: argparse.Namespace) -> None:
     check_suffix(args.output, FEATURES)
     if args.window_seconds is None and args.stride_seconds is not None:
         raise ConfigError("--stride-seconds is of windows; give --window-seconds too")
-    recognizer, videos = octvideo.load(args.checkpoint), videos_of(path)
-    if args.window_seconds is None:
-        how = How(args.views, None, True, args.workers, args.batch)
-        found = run_videos(
-            recognizer, videos, how, OutputFiles(None, args.output, not args.overwrite)
-        )
-    else:
-        seconds = args.window_seconds, args.stride_seconds
-        found = save_window_features(
-            recognizer, videos, args.output, *seconds, resume=not args.overwrite
-        )
-    for video in found:
-        if video.problem:
-            print(f"left out: {video.path}: {video.problem}", file=sys.stderr)
+    with ranks() as procs:
+        recognizer, videos = octvideo.load(args.checkpoint, device=procs.device), videos_of(path)
+        if args.window_seconds is None:
+            how = How(args.views, None, True, args.workers, args.batch)
+            files = OutputFiles(None, args.output, not args.overwrite)
+            found = run_videos(recognizer, videos, how, files, procs)
+        else:
+            seconds = args.window_seconds, args.stride_seconds
+            found = save_window_features(
+                recognizer, videos, args.output, *seconds, procs, resume=not args.overwrite
+            )
+        for video in found:
+            if video.problem:
+                print(f"left out: {video.path}: {video.problem}", file=sys.stderr)
     print(f"written: {args.output}", file=sys.stderr)

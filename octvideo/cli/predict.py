@@ -5,30 +5,36 @@ octvideo predict --model i3d_r50_k400 clip.mp4                          a public
 octvideo predict --checkpoint best.pyth clip.mp4 --output named.mp4     with its classes over time
 octvideo predict --checkpoint best.pyth folder --output scores.csv      a row per video as it is done
 octvideo predict --checkpoint best.pyth list.txt --output scores.jsonl --features features.npz
+torchrun --nproc_per_node 8 -m octvideo predict --checkpoint best.pyth list.txt --output scores.csv
 octvideo predict --checkpoint best.pyth clip.mp4 --json                 for programs
 octvideo predict --checkpoint best.pyth --live rtsp://camera/stream     what goes on, a line per window
 octvideo predict --checkpoint best.pyth --live 0 --events               when a class begins and ends
 
 A run over a folder or a list that was stopped or killed continues with the same command; a video
-that cannot be read is a row that says why.
+that cannot be read is a row that says why. Under torchrun the ranks share the videos; rank 0 joins
+their rows at the end, in the order of the list.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 import octvideo
 from octvideo.cli.features import add_network_argument, add_run_arguments, videos_argument
 from octvideo.data.video.live import is_live
+from octvideo.engine.distributed import Processes, this_process
 from octvideo.errors import ConfigError
 from octvideo.predict import (
     FEATURES,
     PREDICTIONS,
     How,
+    NamedVideo,
     OutputFiles,
     check_suffix,
+    ranks,
     videos_of,
     write_named_video,
 )
@@ -110,27 +116,41 @@ def run(args: argparse.Namespace) -> None:
         check_suffix(args.features, FEATURES)
 
     label = Label(args.position, args.threshold, args.top_k)
-    recognizer, videos = octvideo.load(args.checkpoint), videos_of(path)
-    if args.optimize:
-        recognizer.optimize()
-    if draws:
-        windows = {"window_seconds": args.window_seconds, "stride_seconds": args.stride_seconds}
-        first = Path(videos[0].path)
-        write_named_video(recognizer, first, args.output, label=label, **windows)
-    if not draws or args.features:
-        top_k = None if draws else args.top_k
-        how = How(args.views, top_k, bool(args.features), args.workers, args.batch)
-        files = OutputFiles(None if draws else args.output, args.features, not args.overwrite)
-        for video in run_videos(recognizer, videos, how, files):
-            if video.problem and args.features:
-                print(f"left out: {video.path}: {video.problem}", file=sys.stderr)
-            if not draws:
-                print(json.dumps(video.as_dict()) if args.json else video.as_text(), flush=True)
-    for written in filter(None, (args.output, args.features)):
-        print(f"written: {written}", file=sys.stderr)
+    with ranks() as procs:
+        if draws:
+            _require_one_process(procs, f"--output {args.output}")
+        recognizer, videos = octvideo.load(args.checkpoint, device=procs.device), videos_of(path)
+        if args.optimize:
+            recognizer.optimize()
+        if draws:
+            windows = {"window_seconds": args.window_seconds, "stride_seconds": args.stride_seconds}
+            first = Path(videos[0].path)
+            write_named_video(recognizer, first, args.output, label=label, **windows)
+        if not draws or args.features:
+            top_k = None if draws else args.top_k
+            how = How(args.views, top_k, bool(args.features), args.workers, args.batch)
+            files = OutputFiles(None if draws else args.output, args.features, not args.overwrite)
+            _show(run_videos(recognizer, videos, how, files, procs), args, draws)
+        if procs.is_main:
+            for written in filter(None, (args.output, args.features)):
+                print(f"written: {written}", file=sys.stderr)
+
+
+def _show(videos: Iterable[NamedVideo], args: argparse.Namespace, draws: bool) -> None:
+    for video in videos:
+        if video.problem and args.features:
+            print(f"left out: {video.path}: {video.problem}", file=sys.stderr)
+        if not draws:
+            print(json.dumps(video.as_dict()) if args.json else video.as_text(), flush=True)
+
+
+def _require_one_process(procs: Processes, what: str) -> None:
+    if procs.world_size > 1:
+        raise ConfigError(f"{what}: this is of one process; start it without torchrun")
 
 
 def _show_live(args: argparse.Namespace) -> None:
+    _require_one_process(this_process("cpu"), f"--live {args.live}")
     if args.videos or args.video or args.output or args.features:
         raise ConfigError("--live names what goes on; it takes no video, --output or --features")
     recognizer = octvideo.load(args.checkpoint)

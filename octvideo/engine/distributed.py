@@ -6,7 +6,7 @@ agree on flags without waiting for a GPU.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -85,6 +85,20 @@ class Processes:
         if not self.alone:
             dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
         return values[0]
+
+    def made_by_main(self, make: Callable[[], T]) -> T:
+        """What rank 0 makes, on every rank; where it raises OctvideoError, so does every rank."""
+        made: tuple[str, Any] = "", None
+        error = None
+        if self.is_main:
+            try:
+                made = "", make()
+            except OctvideoError as reason:
+                error, made = reason, (str(reason), None)
+        problem, value = self.from_main(made)
+        if error or problem:
+            raise error or OctvideoError(problem)
+        return value
 
     def share_buffers(self, model: nn.Module) -> None:
         """Rank 0's buffers (batch norm statistics) on every rank."""

@@ -7,10 +7,12 @@ videos.
 
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from glob import escape
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +28,35 @@ PREDICTIONS, FEATURES = (".csv", ".jsonl", ".parquet"), (".npz", ".parquet")
 
 
 class Output:
-    """A file of predictions or features; `with` ends the writing, `finish` the file."""
+    """A file of predictions or features; `with` ends the writing, `finish` the file.
 
-    def __init__(self, path: Path, open_rows: Callable[[Path], RowFile], packed: bool) -> None:
-        self.path = path
+    Of several ranks each but the first writes a file of its own beside it, NAME.rank_00001. Rank 0
+    takes over their rows: those of this run in `finish`, those of an interrupted one here.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        open_rows: Callable[[Path, bool], RowFile],
+        *,
+        packed: bool,
+        overwrite: bool,
+        order: Sequence[str],
+        rank: int,
+    ) -> None:
+        self.path, self._open_rows, self._order = path, open_rows, order
         self._part = path.with_name(f"{path.name}.part") if packed else None
-        self._rows = open_rows(self._part or path)
+        self._rows = open_rows(self.of_rank(rank), overwrite)
+        if rank == 0:
+            with ExitStack() as stack:
+                stack.callback(self._rows.close)
+                self._take(overwrite)
+                stack.pop_all()
+
+    def of_rank(self, rank: int) -> Path:
+        """The file that this rank writes."""
+        whole = self._part or self.path
+        return whole.with_name(f"{whole.name}.rank_{rank:05d}") if rank else whole
 
     def __enter__(self) -> "Output":
         return self
@@ -48,13 +73,27 @@ class Output:
         self._rows.add(row)
 
     def finish(self) -> None:
-        """Write the file whose rows stand in a .part. Raises DataError for features of which there
-        are none."""
+        """Take over the rows of other ranks, then write the file whose rows stand in a .part.
+
+        Raises DataError for features of which there are none.
+        """
+        self._take(overwrite=False)
         if self._part:
             rows = self._rows.rows()
             write_columns(self.path, _columns(rows, self.path))
             with writing(str(self._part)):
                 self._part.unlink()
+
+    def _take(self, overwrite: bool) -> None:
+        whole = self.of_rank(0)
+        paths = sorted(whole.parent.glob(f"{escape(whole.name)}.rank_*"))
+        with ExitStack() as stack:
+            others = [stack.enter_context(closing(self._open_rows(p, overwrite))) for p in paths]
+            if others:
+                self._rows.take(others, self._order)
+            with writing(str(self.path)):
+                for path in paths:
+                    path.unlink()
 
 
 def open_output(
@@ -65,21 +104,25 @@ def open_output(
     *,
     top_k: int = 0,
     overwrite: bool = False,
+    rank: int = 0,
 ) -> Output:
-    """The file and the rows that it holds already. Raises ConfigError for another suffix than
-    `kinds`."""
+    """The file and the rows that it holds already; that of a rank begins when rank 0 has opened its
+    own. Raises ConfigError for another suffix than `kinds`."""
     suffix = check_suffix(path, kinds)
     packed = suffix in (".npz", ".parquet")
     lines: Lines = CsvLines(top_k, list(made_with)) if suffix == ".csv" else JsonLines()
 
-    def open_rows(where: Path) -> RowFile:
-        if packed and path.exists() and not where.exists() and not overwrite:
+    part = path.with_name(f"{path.name}.part")
+
+    def open_rows(where: Path, overwrite: bool) -> RowFile:
+        if packed and where == part and path.exists() and not where.exists() and not overwrite:
             rows = _rows(path)
             with writing(str(where)), appears_whole(where) as unfinished:
                 unfinished.write_bytes(b"".join(map(lines.line, rows)))
         return RowFile(where, lines, made_with, videos, overwrite=overwrite)
 
-    return Output(path, open_rows, packed)
+    order = list(videos.values())
+    return Output(path, open_rows, packed=packed, overwrite=overwrite, order=order, rank=rank)
 
 
 def prediction_row(video: NamedVideo, digest: str) -> Row:
@@ -91,8 +134,15 @@ def feature_row(video: NamedVideo, digest: str) -> Row:
     return row if video.features is None else row | {"features": _text(video.features)}
 
 
-def window_row(path: str, windows: WindowFeatures | str, digest: str) -> Row:
-    """All windows of a video, or the problem of one that could not be read."""
+class FoundWindows(NamedTuple):
+    """The features of a video over time, or the problem of one that could not be read."""
+
+    path: str
+    windows: WindowFeatures | str
+
+
+def window_row(found: FoundWindows, digest: str) -> Row:
+    path, windows = found
     if isinstance(windows, str):
         return {"path": path, "problem": windows, "video": digest}
     row: Row = {"path": path, "problem": "", "video": digest, "features": _text(windows.features)}

@@ -110,7 +110,8 @@ class RowFile:
             content = path.read_bytes()
         try:
             self._rows = self._still_true(self._read(b"" if overwrite else content), videos)
-            self._rewrite_unless(content)
+            if self._content() != content:
+                self._write()
         except BaseException:
             self.close()
             raise
@@ -135,6 +136,18 @@ class RowFile:
             while left:
                 left = left[os.write(self._descriptor, left) :]
         self._rows[row["video"]] = line
+
+    def take(self, others: Sequence["RowFile"], order: Sequence[str]) -> None:
+        """Add the rows of other files and bring all into this order of digests. Raises OutputError.
+
+        The file appears whole with them, so a kill leaves the others to be taken again.
+        """
+        for other in others:
+            self._rows = other._rows | self._rows
+        places = {digest: place for place, digest in enumerate(order)}
+        videos = sorted(self._rows, key=lambda digest: places.get(digest, -1))
+        self._rows = {digest: self._rows[digest] for digest in videos}
+        self._write()
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -177,12 +190,12 @@ class RowFile:
             if row["video"] in now or row["path"] not in shown
         }
 
-    def _rewrite_unless(self, content: bytes) -> None:
-        wanted = self._lines.head() + b"".join(self._rows.values())
-        if wanted == content:
-            return
+    def _content(self) -> bytes:
+        return self._lines.head() + b"".join(self._rows.values())
+
+    def _write(self) -> None:
         with writing(str(self.path)), appears_whole(self.path) as unfinished:
-            unfinished.write_bytes(wanted)
+            unfinished.write_bytes(self._content())
             descriptor = _locked(unfinished)  # a lock stays with a file that is renamed
             os.close(self._descriptor)
             self._descriptor = descriptor

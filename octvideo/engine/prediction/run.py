@@ -4,7 +4,6 @@ continued."""
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,24 +18,24 @@ from octvideo.data.clips.views import DecodedVideo, ViewSpec, decode_entry
 from octvideo.data.lists.video_list import VideoEntry
 from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.reading import DecodeError
-from octvideo.engine.evaluation.journal import fingerprint, stamp_of
+from octvideo.engine.distributed import Processes
 from octvideo.engine.prediction.many import mean_outputs
 from octvideo.engine.prediction.named import NamedVideo, top_predictions
 from octvideo.engine.prediction.outputs import (
     FEATURES,
     PREDICTIONS,
-    Output,
+    FoundWindows,
     feature_row,
-    open_output,
     prediction_row,
     window_row,
 )
-from octvideo.engine.prediction.rows import Row
+from octvideo.engine.prediction.share import Share, Wanted
 from octvideo.engine.threads import available_cores
 from octvideo.errors import ConfigError
 
 Listed = str | Path | VideoEntry
 Progress = Callable[[int, int], None]
+ALONE = Processes()
 
 
 class Network(Protocol):
@@ -82,16 +81,36 @@ class OutputFiles:
 
 
 def run_many(
-    network: Network, paths: Iterable[Listed], how: How, files: OutputFiles, progress: Progress
+    network: Network,
+    paths: Iterable[Listed],
+    how: How,
+    files: OutputFiles,
+    progress: Progress,
+    procs: Processes = ALONE,
 ) -> Iterator[NamedVideo]:
     """See `Recognizer.predict_many`. Wrong arguments and foreign files are an error at once, before
-    the first video."""
+    the first video.
+
+    Each of several processes names its share, and has to come to the end of it.
+    """
     spec = network.view_spec(how.views)
     entries = {entry.path: entry for entry in map(_entry, paths)}
-    outputs = _Outputs(network, files, how, video_digests(entries))
-    left = [entry for path, entry in entries.items() if not outputs.have(path)]
-    videos = _named(network, left, spec, how)
-    return _written(videos, outputs, len(entries) - len(left), len(entries), progress)
+    wanted, facts = [], {"views": how.views}
+    if files.predictions or files.features or not procs.alone:
+        facts["weights"] = network.fingerprint()
+    if files.predictions:
+        k = min(how.top_k or 0, len(network.class_names))
+        made_with = facts | {"top_k": str(k)}
+        wanted.append(Wanted(files.predictions, PREDICTIONS, made_with, prediction_row, k))
+    if files.features:
+        wanted.append(Wanted(files.features, FEATURES, facts, feature_row))
+    share = Share(list(entries), wanted, facts, overwrite=not files.resume, procs=procs)
+    workers = how.workers
+    if workers is None:  # a single video is decoded in this process
+        cores = max(available_cores() // procs.local_world_size, 1)
+        workers = cores if len(share.left) > 1 else 0
+    videos = _named(network, [entries[path] for path in share.left], spec, how, workers)
+    return share.written(videos, progress)
 
 
 def run_windows(
@@ -101,103 +120,35 @@ def run_windows(
     window_seconds: float,
     stride_seconds: float | None,
     progress: Progress,
+    procs: Processes = ALONE,
 ) -> Iterator[NamedVideo]:
     """`Recognizer.features` over time of each file, into files.features; yields the videos that
     cannot be read.
 
     A video streams through this process: one of any length can be read, and one that hangs the
-    decoder is not survived.
+    decoder is not survived. Several processes share the videos.
     """
     assert files.features
-    names = [_entry(listed).path for listed in paths]
-    digests = video_digests(names)
     stride = window_seconds if stride_seconds is None else stride_seconds
     made_with = {
         "window_seconds": str(window_seconds),
         "stride_seconds": str(stride),
         "weights": network.fingerprint(),
     }
-    file = open_output(files.features, FEATURES, made_with, digests, overwrite=not files.resume)
-    with file:
-        for done, (path, digest) in enumerate(digests.items()):
-            progress(done, len(digests))
-            if file.has(digest):
-                continue
-            try:
-                found = network.features(path, window_seconds=window_seconds, stride_seconds=stride)
-            except DecodeError as error:
-                found = error.cause
-                yield NamedVideo(path, (), found)
-            file.add(window_row(path, found, digest))
-        progress(len(digests), len(digests))
-        file.finish()
+    names = dict.fromkeys(_entry(listed).path for listed in paths)
+    wanted = [Wanted(files.features, FEATURES, made_with, window_row)]
+    share = Share(list(names), wanted, made_with, overwrite=not files.resume, procs=procs)
 
+    def windows_of(path: str) -> FoundWindows:
+        try:
+            found = network.features(path, window_seconds=window_seconds, stride_seconds=stride)
+        except DecodeError as error:
+            found = error.cause
+        return FoundWindows(path, found)
 
-def _written(
-    videos: Iterator[NamedVideo], outputs: "_Outputs", done: int, total: int, progress: Progress
-) -> Iterator[NamedVideo]:
-    with outputs:
-        progress(done, total)
-        for count, video in enumerate(videos, start=done + 1):
-            outputs.add(video)
-            progress(count, total)
-            yield video
-        outputs.finish()
-
-
-class _Outputs:
-    """The files of a run, open for writing."""
-
-    def __init__(
-        self, network: Network, files: OutputFiles, how: How, digests: Mapping[str, str]
-    ) -> None:
-        self._digests = digests
-        self._files: list[tuple[Output, Callable[[NamedVideo, str], Row]]] = []
-        if not (files.predictions or files.features):
-            return
-        made_with = {"views": how.views, "weights": network.fingerprint()}
-        with ExitStack() as stack:
-            if files.predictions:
-                k = min(how.top_k or 0, len(network.class_names))
-                made, path = made_with | {"top_k": str(k)}, files.predictions
-                file = open_output(
-                    path, PREDICTIONS, made, digests, top_k=k, overwrite=not files.resume
-                )
-                self._files.append((stack.enter_context(file), prediction_row))
-            if files.features:
-                file = open_output(
-                    files.features, FEATURES, made_with, digests, overwrite=not files.resume
-                )
-                self._files.append((stack.enter_context(file), feature_row))
-            self._stack = stack.pop_all()
-
-    _stack = ExitStack()
-
-    def __enter__(self) -> "_Outputs":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def have(self, path: str) -> bool:
-        """Whether every file holds this video."""
-        digest = self._digests[path]
-        return bool(self._files) and all(file.has(digest) for file, _ in self._files)
-
-    def add(self, video: NamedVideo) -> None:
-        digest = self._digests[video.path]
-        for file, row in self._files:
-            if not file.has(digest):
-                file.add(row(video, digest))
-
-    def finish(self) -> None:
-        for file, _ in self._files:
-            file.finish()
-
-
-def video_digests(paths: Iterable[str]) -> dict[str, str]:
-    """16 hex digits of each path, with size and time of change of what is there."""
-    return {path: fingerprint(path=path, stamp=stamp_of(path)) for path in paths}
+    for found in share.written(map(windows_of, share.left), progress):
+        if isinstance(found.windows, str):
+            yield NamedVideo(found.path, (), found.windows)
 
 
 def weights_digest(state: Mapping[str, Tensor], facts: object) -> str:
@@ -214,11 +165,11 @@ def _entry(listed: Listed) -> VideoEntry:
 
 
 def _named(
-    network: Network, entries: Sequence[VideoEntry], spec: ViewSpec, how: How
+    network: Network, entries: Sequence[VideoEntry], spec: ViewSpec, how: How, workers: int
 ) -> Iterator[NamedVideo]:
     compute = partial(network.outputs, scores=how.top_k is not None, features=how.features)
     count = len(network.class_names) if how.top_k is not None else 0
-    videos = _decoded(entries, spec, how.workers, how.timeout_seconds)
+    videos = _decoded(entries, spec, workers, how.timeout_seconds)
     on_cpu = network.device.type == "cpu"
     for index, found in mean_outputs(compute, videos, spec, batch=how.batch, on_cpu=on_cpu):
         path = entries[index].path
@@ -230,12 +181,9 @@ def _named(
 
 
 def _decoded(
-    entries: Sequence[VideoEntry], spec: ViewSpec, workers: int | None, timeout_seconds: float
+    entries: Sequence[VideoEntry], spec: ViewSpec, workers: int, timeout_seconds: float
 ) -> Iterator[DecodedVideo]:
-    """In the order of the entries; by default in processes, one per core, and a single video in
-    this process."""
-    if workers is None:
-        workers = available_cores() if len(entries) > 1 else 0
+    """In the order of the entries."""
     workers = min(workers, len(entries))
     decode, tasks = partial(decode_entry, spec), list(enumerate(entries))
     if not workers:

@@ -1,0 +1,136 @@
+"""The videos of a run, shared by the processes that torchrun started, and the files that they
+write."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from octvideo.engine.distributed import Processes
+from octvideo.engine.evaluation.journal import fingerprint, stamp_of
+from octvideo.engine.prediction.outputs import Output, open_output
+from octvideo.engine.prediction.rows import Row
+from octvideo.errors import OctvideoError
+
+
+class Found(Protocol):
+    """What was found of a video."""
+
+    @property
+    def path(self) -> str: ...
+
+
+FoundT = TypeVar("FoundT", bound=Found)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A file to write. row: (what was found, digest of the video) -> its row."""
+
+    path: Path
+    kinds: Sequence[str]
+    made_with: Mapping[str, str]
+    row: Callable[[Any, str], Row]
+    top_k: int = 0
+
+
+class Share:
+    """What this process does of a run. `left`: the videos that it has to look at.
+
+    Those that the files hold are left to nobody; the rest is dealt to the processes one by one. So
+    any number of processes continues a run, whatever number began it.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        wanted: Sequence[Wanted],
+        facts: Mapping[str, str],
+        *,
+        overwrite: bool,
+        procs: Processes,
+    ) -> None:
+        """paths: each once. facts: what all processes have to compute with, checked where there are
+        several."""
+        self._wanted, self._overwrite, self._procs = wanted, overwrite, procs
+        self._stack, self._files = ExitStack(), list[Output]()
+        if not procs.alone:
+            procs.agree({**facts, "videos": fingerprint(paths=list(paths))})
+        # Rank 0 opens its files first, since it takes over those that other ranks left behind.
+        missing = procs.made_by_main(lambda: self._missing(paths))
+        self._digests = dict(islice(missing.items(), procs.rank, None, procs.world_size))
+        self.left = list(self._digests)
+        self._done = len(paths) - len(missing)
+        if not procs.is_main:
+            self._open(self._digests)
+        procs.gather(None)
+        procs.made_by_main(self._require_one_folder)
+
+    def written(
+        self, found: Iterable[FoundT], progress: Callable[[int, int], None]
+    ) -> Iterator[FoundT]:
+        """What is found of each video that is left, once its rows are written.
+
+        Comes to its end when all processes have; rank 0 then joins their files.
+        """
+        with self._stack:
+            progress(self._done, self._done + len(self.left))
+            for count, one in enumerate(found, start=self._done + 1):
+                self._add(one)
+                progress(count, self._done + len(self.left))
+                yield one
+            if not self._procs.is_main:
+                self._stack.close()
+            # Not a barrier: on GPUs that is nccl's, which keeps them busy while it waits.
+            self._procs.gather(None)
+            if self._procs.is_main:
+                for file in self._files:
+                    file.finish()
+
+    def _missing(self, paths: Sequence[str]) -> dict[str, str]:
+        """Path -> digest of the videos that some file does not hold."""
+        digests = video_digests(paths)
+        self._open(digests)
+        files = self._files
+        return {
+            path: digest
+            for path, digest in digests.items()
+            if not (files and all(file.has(digest) for file in files))
+        }
+
+    def _open(self, digests: Mapping[str, str]) -> None:
+        with ExitStack() as stack:
+            for one in self._wanted:
+                file = open_output(
+                    one.path,
+                    one.kinds,
+                    one.made_with,
+                    digests,
+                    top_k=one.top_k,
+                    overwrite=self._overwrite,
+                    rank=self._procs.rank,
+                )
+                self._files.append(stack.enter_context(file))
+            self._stack = stack.pop_all()
+
+    def _require_one_folder(self) -> None:
+        for file in self._files:
+            for rank in range(1, self._procs.world_size):
+                if not file.of_rank(rank).exists():
+                    raise OctvideoError(
+                        f"{file.path.absolute().parent}: rank {rank} writes to another folder of"
+                        " that name; choose one that all machines see"
+                    )
+
+    def _add(self, found: Found) -> None:
+        digest = self._digests[found.path]
+        for one, file in zip(self._wanted, self._files, strict=True):
+            if not file.has(digest):
+                file.add(one.row(found, digest))
+
+
+def video_digests(paths: Iterable[str]) -> dict[str, str]:
+    """16 hex digits of each path, with size and time of change of what is there."""
+    return {path: fingerprint(path=path, stamp=stamp_of(path)) for path in paths}
