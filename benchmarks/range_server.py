@@ -22,13 +22,20 @@ class RangeServer:
     came from.
     """
 
-    def __init__(self, folder: Path, *, latency: float = 0.0, fault: Fault | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        latency: float = 0.0,
+        fault: Fault | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
         self.folder, self.latency, self.fault = folder, latency, fault
         self.requests: list[tuple[str, str, str]] = []
         self.connections: set[tuple[str, int]] = set()
         handler = type("Handler", (_Handler,), {"owner": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = _Server((host, 0), handler)
+        self.url = f"http://{host}:{self._server.server_port}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), daemon=True
         )
