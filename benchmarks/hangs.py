@@ -11,6 +11,7 @@ of its threads on stderr, and counts as a hang. Exit status 1 if there was one.
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,8 @@ def series(test: str, count: int, folder: Path, patience: float) -> tuple[int, i
         done = subprocess.run(
             [*command, "--patience", str(patience)], cwd=REPO, env=environment, check=False
         )
+        if done.returncode == -signal.SIGTERM:
+            sys.exit("ended by SIGTERM; the same command continues")
         if done.returncode:
             with hangs.open("a") as file:
                 file.write(f"exit status {done.returncode} after {passes(log)} passes\n")
