@@ -1,5 +1,5 @@
-"""What `octvideo predict` does: names for many videos, in rows or with features, or drawn over one
-of them."""
+"""The functions of `octvideo predict`: predictions for many videos, as rows or with features, or
+drawn over one video."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,12 +51,11 @@ _STUCK_SECONDS = 300.0  # on one file, where no worker process decodes
 
 
 def videos_of(video: str | Path) -> list[VideoEntry]:
-    """A file as it is, fetched where it has an address, all videos below a folder, or those of a
-    list.
+    """A file, downloaded if it has an address; all videos below a folder; or those of a list.
 
     Lists end in .txt, .csv, .tsv or .lst, with or without labels. Raises DataError for a path that
-    is not there or holds none, and for an address that cannot be fetched, ListError for a line that
-    cannot be used.
+    does not exist or holds no video, and for an address that cannot be downloaded, ListError for a
+    line that cannot be used.
     """
     path = Path(local_path(video))
     if not path.exists():

@@ -70,8 +70,8 @@ def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> C
 def _finish(
     cfg: CfgNode, source: str, overrides: Sequence[str], settings: Tree | None = None
 ) -> CfgNode:
-    """What is wrong with the file alone is blamed on the file, what comes with its changes on
-    them."""
+    """Check the settings. A contradiction within the file is blamed on the file, one that its
+    overrides cause on them."""
     of_file = cfg.clone()
     _merge_overrides(cfg, overrides)
     _merge_tree(cfg, settings or {}, ARGUMENTS)
@@ -95,8 +95,8 @@ def _output_dir(path: str) -> str:
 
 
 def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...], merged: set[str]) -> None:
-    """A file over what it builds on. merged: the files so far; one that two others build on counts
-    once, first."""
+    """Merge a file over its bases. merged: the files so far; a base of two others counts once,
+    first."""
     if path in including:
         raise ConfigError(f"{path}: {BASE} goes in a circle: {' -> '.join((*including, path))}")
     if len(including) > MAX_CHAIN:
@@ -121,7 +121,7 @@ def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...], merged: set
 
 
 def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> None:
-    """Every value of a file in its place, and a line for those that change nothing here."""
+    """Set every value of a file, and log a line for those without effect."""
     unused = [
         _ignored_part(key) for key, value in _leaves(tree) if not _set(cfg, key, value, source)
     ]
@@ -162,7 +162,7 @@ def _lookup(cfg: CfgNode, key: str) -> Any:
 
 
 def _set(cfg: CfgNode, key: str, value: Any, source: str) -> bool:
-    """Put a value in its place; False when the setting is known and changes nothing here."""
+    """Set a value; False for a setting that is known but has no effect here."""
     if key in ONLY:
         _check_choice(key, value, ONLY[key], source)
         return True
@@ -194,7 +194,7 @@ def _set(cfg: CfgNode, key: str, value: Any, source: str) -> bool:
 
 
 def _ignored_part(key: str) -> str:
-    """AVA.FRAME_LIST_DIR -> AVA; "" for a setting that counts."""
+    """AVA.FRAME_LIST_DIR -> AVA; "" for a setting that has an effect."""
     if key in LAUNCHER:
         return key
     section = key.partition(".")[0]

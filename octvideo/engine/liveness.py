@@ -27,7 +27,8 @@ ANSWER_SECONDS = 5.0  # for which the store is waited for where a word more or l
 
 
 class Liveness:
-    """start() at once, join(store) when the ranks have met, leave() before the group goes."""
+    """Call start() first, join(store) when all ranks have connected, leave() before the process
+    group is destroyed."""
 
     def __init__(
         self,
@@ -52,17 +53,18 @@ class Liveness:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def join(self, store: Any) -> None:
-        """store: a connection of its own, under a name that no other start of the run has."""
+        """store: a connection used by nothing else, with a prefix that no other start of the run
+        has."""
         self._store = store
         self._speaker.start()
 
     def leave(self, failure: str = "") -> None:
-        """Tell the others that this rank has finished, or why it has not."""
+        """Tell the other ranks that this rank has finished, or why it failed."""
         self._over.set()
         self._say(f"{FAILED}{failure}" if failure else LEFT)
 
     def reason(self) -> str:
-        """Why another rank ended, as far as it could say so; "" where it could not."""
+        """Why another rank ended; "" if it could not say so."""
         self._exchange()
         for other, word in self._words.items():
             if word.startswith(FAILED):

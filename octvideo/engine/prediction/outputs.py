@@ -1,8 +1,8 @@
-"""The files that predictions and features are written to, by their suffix.
+"""The files of predictions and features, by their suffix.
 
-.csv and .jsonl grow by a row at a time. An .npz or a .parquet cannot: its rows stand in NAME.part
-until all are there, and the finished file is taken apart again when the same command finds more
-videos.
+.csv and .jsonl grow by a row at a time. An .npz or a .parquet cannot: its rows are in NAME.part
+until all are there, and the finished file becomes NAME.part again when the command that wrote it
+finds more videos.
 """
 
 import base64
@@ -69,7 +69,7 @@ class Output:
         return self._rows.has(video)
 
     def add(self, row: Row) -> None:
-        """It outlives the process when this returns."""
+        """Write a row. It outlives this process when this returns."""
         self._rows.add(row)
 
     def finish(self) -> None:
@@ -154,8 +154,8 @@ def _text(features: NDArray[np.float32]) -> str:
 
 
 def _columns(rows: list[Row], path: Path) -> dict[str, list[object]]:
-    """A row per video of predictions, a row per vector of features; `paths` is the plural of npz
-    files."""
+    """One row per video for predictions, one row per vector for features; `paths` is the column
+    name in npz files."""
     if not (rows and "predictions" in rows[0]):
         flat = [vector for row in rows for vector in _vectors(row)]
         if not flat:

@@ -1,5 +1,5 @@
-"""A run over many videos: decoded by processes, scored in common passes, written as they come,
-continued."""
+"""A resumable run over many videos: processes decode them, batches hold views of several, rows are
+written as they are computed."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ ALONE = Processes()
 
 
 class Network(Protocol):
-    """What names the videos: `octvideo.recognizer.Recognizer`."""
+    """The interface that classifies videos: `octvideo.recognizer.Recognizer` implements it."""
 
     class_names: list[str]
     device: torch.device
@@ -53,7 +53,7 @@ class Network(Protocol):
 @dataclass(frozen=True, slots=True)
 class How:
     """The arguments of `Recognizer.predict_many` that decide what is computed. top_k None: features
-    alone."""
+    only."""
 
     views: str
     top_k: int | None
@@ -73,7 +73,7 @@ class How:
 
 @dataclass(frozen=True, slots=True)
 class OutputFiles:
-    """Where predictions and features go, and whether the rows that are there count."""
+    """The files of predictions and features, and whether their existing rows are kept."""
 
     predictions: Path | None
     features: Path | None
