@@ -93,12 +93,10 @@ class Share:
         """Path -> digest of the videos that some file does not hold."""
         digests = video_digests(paths)
         self._open(digests)
-        files = self._files
-        return {
-            path: digest
-            for path, digest in digests.items()
-            if not (files and all(file.has(digest) for file in files))
-        }
+        return {path: digest for path, digest in digests.items() if not self._hold(digest)}
+
+    def _hold(self, digest: str) -> bool:
+        return bool(self._files) and all(file.has(digest) for file in self._files)
 
     def _open(self, digests: Mapping[str, str]) -> None:
         with ExitStack() as stack:
