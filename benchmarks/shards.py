@@ -35,6 +35,7 @@ from octvideo.data.shards.scan import index_address
 from octvideo.data.shards.shard_list import open_shards
 from octvideo.data.shards.shard_set import FILE_NAME, Shard, ShardSet
 from octvideo.data.video.decode import probe
+from octvideo.data.video.examine import frame_table
 
 PER_SHARD = 1800
 BATCH = 8
@@ -122,7 +123,8 @@ def write_large_set(folder: Path, entries: int, video: Path) -> None:
     first = write_shards(read_list(one), str(folder / "one"), name="a", max_bytes=10**12)
     tar = folder / "one" / first.shards.shards[0].file
     parts = [entry.part for entry in open_shards(str(folder / "one"))]
-    times = [frame / info.fps for frame in range(info.num_frames)]
+    table = frame_table(str(video), info)
+    encoded = table.encode()
     described = ShardSet(str(folder), fingerprint="made", class_names=["a"])
     for start in range(0, entries, PER_SHARD):
         name = f"train-{start // PER_SHARD:06d}.tar"
@@ -135,8 +137,9 @@ def write_large_set(folder: Path, entries: int, video: Path) -> None:
                 part.crc32,
                 replace(info, num_bytes=size),
                 "",
-                range(0, info.num_frames, 12),
-                times,
+                table.keyframes(),
+                table.times,
+                encoded,
             )
             for i, part in enumerate(parts[: min(PER_SHARD, entries - start)])
         ]

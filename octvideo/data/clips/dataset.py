@@ -111,7 +111,7 @@ class ClipDataset:
 
     def prefetch(self, epoch: int, index: int) -> None:
         """Begin to fetch what `sample` will read."""
-        prefetch_entry(self.videos[index])
+        prefetch_entry(self.videos[index], backend=self._backend)
 
     def _read(self, position: int, draw: random.Random) -> tuple[Tensor, int | Tensor, str]:
         entry = self.videos[position]

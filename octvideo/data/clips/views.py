@@ -172,7 +172,7 @@ class VideoViews:
             self._decode,
             num_workers=self._num_workers,
             timeout_seconds=self._timeout,
-            prefetch=partial(_prefetch, self._videos),
+            prefetch=partial(_prefetch, self._videos, self._backend),
         )
         try:
             yield from pool.run([(i,) for i in indices], ahead=2 * self._num_workers)
@@ -213,8 +213,8 @@ def decode_entry(
         return DecodedVideo(index, entry.path, torch.empty(0), torch.empty(0), error.cause)
 
 
-def _prefetch(videos: VideoList, index: int) -> None:
-    prefetch_entry(videos[index])
+def _prefetch(videos: VideoList, backend: str, index: int) -> None:
+    prefetch_entry(videos[index], backend=backend)
 
 
 def read_clips(video: FrameSource, spec: ViewSpec) -> tuple[Tensor, Tensor]:

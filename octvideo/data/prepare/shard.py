@@ -131,7 +131,7 @@ def make_ready(
         file = target if encoding.short_side else local_path(path)
         with reading(path):
             info = know(file, known)
-            return ReadyVideo(file, info, *frame_table(file, info))
+            return ReadyVideo(file, info, frame_table(file, info))
     except DecodeError as error:
         return ReadyVideo(cause=error.cause)
 

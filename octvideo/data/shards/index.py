@@ -7,6 +7,7 @@ keyframes and times of the frames stand behind.
 
 import json
 import struct
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octvideo.data.video.frame_table import MAX_TABLE_BYTES
 from octvideo.data.video.info import VideoInfo
 from octvideo.errors import DataError
 
@@ -38,7 +40,11 @@ NUMBERS = {
 }
 RAGGED = {"paths": "U8", "problems": "U8", "labels": "I32"}
 PER_FRAME = {"keyframes": "I32", "times": "F64"}
+# Where the table of a video's packets (video/frame_table.py) lies in the column `tables`, the last
+# one. Indexes of before have none.
+TABLES = {"table_offset": "I64", "table_size": "I32", "table_crc32": "I64"}
 _TYPES = {"I64": "<i8", "I32": "<i4", "F64": "<f8", "U8": "<u1"}
+_SEAL = "columns_crc32"
 _MAX_HEADER = 1 << 16
 _FIRST_READ = 1 << 18
 
@@ -52,7 +58,7 @@ class StoredVideo:
     one with a problem.
 
     keyframes: numbers of the frames at which decoding may begin, () where the packets do not tell.
-    times: seconds of every frame.
+    times: seconds of every frame. table: of its packets, encoded.
     """
 
     path: str
@@ -64,11 +70,16 @@ class StoredVideo:
     problem: str = ""
     keyframes: Sequence[int] | Column = ()
     times: Sequence[float] | Column = ()
+    table: bytes = b""
 
 
 def encode(videos: Sequence[StoredVideo], about: Mapping[str, str]) -> bytes:
     """The file of an index. about: facts of the shard, among them `bytes`, its size."""
     columns = {name: _numbers(videos, name) for name in NUMBERS}
+    sizes = [len(video.table) for video in videos]
+    columns["table_offset"] = np.cumsum([0, *sizes])[:-1].astype("<i8")
+    columns["table_size"] = np.array(sizes, "<i4")
+    columns["table_crc32"] = np.array([zlib.crc32(video.table) for video in videos], "<i8")
     paths = [video.path.encode(errors="surrogateescape") for video in videos]
     problems = [video.problem.encode(errors="surrogateescape") for video in videos]
     rows: dict[str, Sequence[Any]] = {
@@ -82,7 +93,9 @@ def encode(videos: Sequence[StoredVideo], about: Mapping[str, str]) -> bytes:
         columns[f"{name}_ends"] = np.cumsum([0, *map(len, rows[name])]).astype("<i8")
         parts = [np.asarray(row, _TYPES[kind]) for row in rows[name]]
         columns[name] = np.concatenate([np.empty(0, _TYPES[kind]), *parts])
-    header: dict[str, Any] = {"__metadata__": {"octvideo": VERSION, **about}}
+    columns["tables"] = np.frombuffer(b"".join(video.table for video in videos), np.uint8)
+    seal = {_SEAL: str(_seal_of(columns))}
+    header: dict[str, Any] = {"__metadata__": {"octvideo": VERSION, **seal, **about}}
     at = 0
     for name, column in columns.items():
         kind = next(key for key, code in _TYPES.items() if column.dtype == np.dtype(code))
@@ -108,6 +121,15 @@ def _numbers(videos: Sequence[StoredVideo], name: str) -> Column:
     return np.array(values, _TYPES[NUMBERS[name]])
 
 
+def _seal_of(columns: Mapping[str, Column]) -> int:
+    """A checksum of the columns that are read at opening."""
+    ragged = [column for name in RAGGED for column in (f"{name}_ends", name)]
+    seal = 0
+    for name in (*NUMBERS, *TABLES, *ragged):
+        seal = zlib.crc32(columns[name].data, seal)
+    return seal
+
+
 @dataclass(frozen=True, slots=True)
 class ShardIndex:
     """The columns of one index, without those of the frames. about: what was said of the shard."""
@@ -127,7 +149,13 @@ def read_index(read: Read, source: str, num_bytes: int) -> ShardIndex:
     for name, kind in RAGGED.items():
         columns[f"{name}_ends"] = head.column(f"{name}_ends", "I64")
         columns[name] = head.column(name, kind)
+    for name, kind in TABLES.items():
+        nothing = np.zeros(len(columns["offset"]), _TYPES[kind])
+        columns[name] = head.column(name, kind) if head.has("tables") else nothing
+    if _SEAL in head.about and head.about[_SEAL] != str(_seal_of(columns)):
+        raise head.error("a column")
     _check(columns, num_bytes, source)
+    columns["table_offset"] += head.start_of("tables")
     return ShardIndex(columns, head.about)
 
 
@@ -167,6 +195,13 @@ class _Head:
             raise self.error("its version")
         self._data = 8 + length
 
+    def has(self, name: str) -> bool:
+        return name in self._places
+
+    def start_of(self, name: str) -> int:
+        """Of a column, in the file."""
+        return self._data + self._places[name][2] if self.has(name) else 0
+
     def column(self, name: str, kind: str, start: int = 0, count: int = -1) -> Column:
         """`count` values of a column from `start`; all of them by default."""
         dtype, length, offset = self._places.get(name, ("", 0, 0))
@@ -193,7 +228,7 @@ class _Head:
 def _check(columns: dict[str, Column], num_bytes: int, source: str) -> None:
     """Raise DataError where columns contradict each other or the shard."""
     offset, size = columns["offset"], columns["size"]
-    wrong = [name for name in NUMBERS if len(columns[name]) != len(offset)]
+    wrong = [name for name in (*NUMBERS, *TABLES) if len(columns[name]) != len(offset)]
     for name in RAGGED:
         ends = columns[f"{name}_ends"]
         is_whole = len(ends) == len(offset) + 1 and ends[0] == 0 and ends[-1] == len(columns[name])
@@ -205,6 +240,13 @@ def _check(columns: dict[str, Column], num_bytes: int, source: str) -> None:
     stored = size > 0
     if (offset[stored][1:] < end[stored][:-1]).any():
         wrong.append("offset")
+    tables, table_sizes = columns["table_offset"], columns["table_size"]
+    if (
+        (tables < 0).any()
+        or (table_sizes < 0).any()
+        or (table_sizes > MAX_TABLE_BYTES * (1 + size)).any()
+    ):
+        wrong.append("table_size")
     is_known = columns["num_frames"] > 0
     rates = np.concatenate([columns[name][is_known] for name in ("fps", "pixel_aspect")])
     sizes = np.concatenate([columns[name][is_known] for name in ("width", "height")])

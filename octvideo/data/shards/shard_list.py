@@ -12,7 +12,14 @@ import torch
 
 from octvideo.data.lists.class_names import names_beside
 from octvideo.data.lists.video_list import VideoEntry, VideoList
-from octvideo.data.shards.index import NUMBERS, Column, ShardIndex, read_frames_of, read_index
+from octvideo.data.shards.index import (
+    NUMBERS,
+    TABLES,
+    Column,
+    ShardIndex,
+    read_frames_of,
+    read_index,
+)
 from octvideo.data.shards.scan import index_address, index_of_any_tar
 from octvideo.data.shards.shard_set import FILE_NAME, Shard, ShardSet, find_set
 from octvideo.data.storage.cache import RangeCache
@@ -51,7 +58,7 @@ class ShardList(VideoList):
         self._labels, self._label_ends = _joined(indexes, "labels")
         self._problems, self._problem_ends = _joined(indexes, "problems")
         self._columns: dict[str, torch.Tensor] = {}
-        for name in NUMBERS:
+        for name in (*NUMBERS, *TABLES):
             column = np.concatenate([index.columns.pop(name) for index in indexes])
             self._columns[name] = torch.from_numpy(column)
         self._num_frames = torch.zeros(len(self._columns["offset"]), dtype=torch.int32)
@@ -81,14 +88,18 @@ class ShardList(VideoList):
         row = {name: column[index].item() for name, column in self._columns.items()}
         start, end = self._problem_ends[index : index + 2].tolist()
         problem = bytes(self._problems[start:end].numpy()).decode(errors="replace")
+        tar = self._shards[self._place(index)[0]]
+        offset, size, crc32 = (int(row[name]) for name in TABLES)
+        table = Part(index_address(tar), offset, size, crc32, cache=self._cache) if size else None
         return Part(
-            self._shards[self._place(index)[0]],
+            tar,
             int(row["offset"]),
             int(row["size"]),
             int(row["crc32"]),
             _info(row),
             problem,
             self._cache,
+            table,
         )
 
 

@@ -3,8 +3,9 @@ again."""
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import IO, Any, NamedTuple
@@ -15,6 +16,7 @@ from octvideo.data.shards.shard_set import FILE_NAME, TAR, Shard, ShardSet
 from octvideo.data.shards.tar import BLOCK, header, padded
 from octvideo.data.storage.output import new_file, write_file
 from octvideo.data.storage.ranges import read_range
+from octvideo.data.video.frame_table import FrameTable
 from octvideo.data.video.info import VideoInfo
 
 _END = bytes(2 * BLOCK)
@@ -22,16 +24,15 @@ _CHUNK = 1 << 20
 
 
 class ReadyVideo(NamedTuple):
-    """A video to store: `file` on this machine holds its bytes, and index and times what is known
-    of them.
+    """A video to store: `file` on this machine holds its bytes, info and table what is known of
+    them.
 
     cause: why there is no file.
     """
 
     file: str = ""
     info: VideoInfo | None = None
-    keyframes: Sequence[int] | Column = ()
-    times: Sequence[float] | Column = ()
+    table: FrameTable | None = None
     cause: str = ""
 
 
@@ -85,9 +86,11 @@ class ShardWriter:
         tar.write(bytes(padded(size) - size) + header(f"{key}.json", len(about)))
         tar.write(about + bytes(padded(len(about)) - len(about)))
         self._position += needed - len(_END)
-        stored = StoredVideo(
-            path, labels, offset, size, crc32, video.info, "", video.keyframes, video.times
-        )
+        stored = StoredVideo(path, labels, offset, size, crc32, video.info)
+        if table := video.table:
+            stored = replace(
+                stored, keyframes=table.keyframes(), times=table.times, table=table.encode()
+            )
         self._rows.append(stored)
 
     def finish_shard(self) -> None:

@@ -21,7 +21,7 @@ class Part(NamedTuple):
     """`size` bytes of `file` from `offset`. crc32: of the bytes, -1 where it is not known.
 
     info: what is known of the video. problem: why it could not be stored ("" when it could). cache:
-    of remote files.
+    of remote files. table: where a shard's index keeps what the video's packets say.
     """
 
     file: str
@@ -31,6 +31,7 @@ class Part(NamedTuple):
     info: "VideoInfo | None" = None
     problem: str = ""
     cache: RangeCache | None = None
+    table: "Part | None" = None
 
 
 def read_part(part: Part) -> bytes:

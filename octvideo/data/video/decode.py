@@ -25,7 +25,8 @@ from octvideo.data.reading import DecodeError, cause_of, is_worker, reading
 from octvideo.data.remote import local_path
 from octvideo.data.video.container import ffmpeg_errors, opened
 from octvideo.data.video.decord_engine import DecordEngine
-from octvideo.data.video.examine import count, frame_times, know
+from octvideo.data.video.examine import count, frame_table, frame_times, know
+from octvideo.data.video.frame_table import FindTable, KnownFile
 from octvideo.data.video.info import VideoInfo
 from octvideo.data.video.pyav_engine import PyAVEngine, pixels_of
 from octvideo.data.video.times import rate_and_duration, true_times
@@ -34,7 +35,7 @@ from octvideo.data.video.video import Engine, Frames, Video
 from octvideo.errors import DataError
 
 BACKENDS = ("auto", "decord", "pyav", "torchcodec", "torchcodec:cuda")
-_ENGINES: dict[str, Callable[[str, VideoInfo, int | None], Engine]] = {
+_ENGINES: dict[str, Callable[[KnownFile, int | None], Engine]] = {
     "decord": DecordEngine,
     "pyav": PyAVEngine,
     "torchcodec": TorchCodecEngine,
@@ -60,12 +61,16 @@ def open_video(
     short_side: int | None = None,
     known: VideoInfo | None = None,
     name: str = "",
+    content: bytes | None = None,
+    find_table: FindTable = lambda: None,
 ) -> Iterator[Video]:
     """Open a file for several reads. `known` is a remembered VideoInfo (data/video/index.py): it
     saves the check.
 
-    name: what the video is called in messages, where that is not `path`. Raises DecodeError that
-    names it and the cause; with backend "decord", also for a file that decord reads wrongly.
+    name: what the video is called in messages, where that is not `path`. content: the bytes of the
+    file, where they are in memory. find_table: reads what was remembered of its packets, so that
+    they are not looked at again. Raises DecodeError that names it and the cause; with backend
+    "decord", also for a file that decord reads wrongly.
     """
     require_backend(backend)
     path = str(path)
@@ -77,11 +82,12 @@ def open_video(
                 path,
                 f"decord would give wrong frames ({info.reason}); use backend 'auto' or 'pyav'",
             )
+        # A table is of the file that `known` was found on.
+        file = KnownFile(path, info, content, find_table if info is known else lambda: None)
         engines = [
-            partial(_ENGINES[name], path, info, short_side) for name in _engines_for(backend, info)
+            partial(_ENGINES[name], file, short_side) for name in _engines_for(backend, info)
         ]
-        times = partial(frame_times, path, info)
-        with closing(Video(path, info, engines, times)) as video:
+        with closing(Video(path, info, engines, partial(frame_times, file))) as video:
             yield video
 
 
@@ -103,6 +109,11 @@ def _engines_for(backend: str, info: VideoInfo) -> list[str]:
     # decides.
     fast = "decord" if backend == "auto" else backend
     return [fast, "pyav"] if info.backend == "decord" and is_worker() else ["pyav"]
+
+
+def takes_a_table(backend: str, info: VideoInfo) -> bool:
+    """Whether the engine that reads such a file asks for what was kept of its packets."""
+    return _engines_for(backend, info)[0] != "decord"
 
 
 def read_frames(
@@ -157,7 +168,7 @@ def look_at(path: str | Path) -> tuple[VideoInfo, Sequence[float]]:
     with reading(path):
         path = _fetched(path)
         info = know(path, None)
-        return info, frame_times(path, info)
+        return info, frame_table(path, info).times
 
 
 def iter_frames(path: str | Path) -> Iterator[Frames]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from octvideo.data.reading import is_worker
 from octvideo.data.video.decord_child import SCRIPT, frames_of, open_reader
-from octvideo.data.video.info import VideoInfo
+from octvideo.data.video.frame_table import KnownFile
 from octvideo.data.video.video import Frames, Prepare, read_prepared
 
 
@@ -22,11 +22,12 @@ class DecordEngine:
     child process.
     """
 
-    def __init__(self, path: str, info: VideoInfo, short_side: int | None) -> None:
+    def __init__(self, file: KnownFile, short_side: int | None) -> None:
+        info = file.info
         self._shape = (*info.stored_size(short_side), 3)
         height, width = info.stored_size(short_side) if short_side else (-1, -1)
         # An absolute name, since decord's FFmpeg too would take `10:30.mp4` for a protocol.
-        name = str(Path(path).absolute())
+        name = str(Path(file.path).absolute())
         self._reader = (_Here if is_worker() else _InAChild)(name, width, height)
         if self._reader.count != info.num_frames:
             self.close()

@@ -13,6 +13,7 @@ from octvideo.data.reading import DecodeError, cause_of
 from octvideo.data.video.bits import Parameters
 from octvideo.data.video.bitstream import Inspector, inspector
 from octvideo.data.video.container import opened, status_of
+from octvideo.data.video.frame_table import FrameTable, KnownFile
 from octvideo.data.video.info import VideoInfo
 from octvideo.data.video.mp4_header import is_fragmented, may_be_turned, read_moov
 from octvideo.data.video.orientation import Orientation
@@ -23,7 +24,7 @@ from octvideo.data.video.packets import (
     map_of_known,
     map_stream,
 )
-from octvideo.data.video.times import Seconds, rate_and_duration, sane_rate, true_times
+from octvideo.data.video.times import rate_and_duration, sane_rate, true_times
 
 STRICT = {"err_detect": "explode"}
 """FFmpeg then raises an error for damage that it would conceal otherwise. Almost: the rest has
@@ -94,7 +95,7 @@ def examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
         if must_count:
             times, last_seconds = true_times(shown.stamps, sane_rate(announced)), shown.last_seconds
         else:
-            times = _seconds_of(layout, stream)
+            times = layout.seconds(stream.time_base)
             last_seconds = float(layout.last_duration * stream.time_base)
         fps, seconds = rate_and_duration(times, announced, last_seconds)
         info = _described(stream, shown, fps)
@@ -231,20 +232,27 @@ def decode_all(path: str, options: dict[str, str], most: int | None = None) -> D
     return decoded
 
 
-def frame_times(path: str, info: VideoInfo) -> "array[float]":
-    """Seconds of each frame from the first: of the packets where they tell, else of a sequential
-    decode."""
+def frame_table(path: str, info: VideoInfo) -> FrameTable:
+    """Where the frames of a file that was examined are, and when each is shown: told by its packets
+    where they tell, else by a sequential decode."""
     with opened(path) as container:
-        layout = layout_of(container, info)
-        if not layout.unclear:
-            return array("d", _seconds_of(layout, container.streams.video[0]).tobytes())
-    stamps = decode_all(path, {}, info.num_frames).stamps
-    return array("d", true_times(stamps, info.fps).tobytes())
+        layout, stream = layout_of(container, info), container.streams.video[0]
+        place, time_base = stream.index, stream.time_base
+    if not layout.unclear:
+        times = layout.seconds(time_base)
+    else:
+        times = true_times(decode_all(path, {}, info.num_frames).stamps, info.fps)
+    return FrameTable(layout, array("d", times.tobytes()), place, time_base)
+
+
+def frame_times(file: KnownFile) -> "array[float]":
+    """Seconds of each frame from the first."""
+    return (file.find_table() or frame_table(file.path, file.info)).times
 
 
 def layout_of(container: Any, info: VideoInfo) -> StreamMap:
-    """The map of a file that was examined before; unclear where its frames are not those of its
-    packets."""
+    """The map of a file that was examined before, from its packets; unclear where its frames are
+    not those of its packets."""
     if info.backend == "decord":  # It was found clear: its packets need not be understood again.
         layout = map_of_known(look_through(container, None)[0])
     else:
@@ -255,26 +263,8 @@ def layout_of(container: Any, info: VideoInfo) -> StreamMap:
     return layout if is_whole else replace(layout, unclear=layout.unclear or "damaged")
 
 
-def _seconds_of(layout: StreamMap, stream: Any) -> Seconds:
-    return (layout.pts - layout.pts[0]) * float(stream.time_base)
-
-
 def orientation_of(frame: Any) -> Orientation:
     """From the display matrix that FFmpeg attaches to a frame, whether the container or the codec
     has it."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     return Orientation.of_matrix(bytes(matrix) if matrix is not None else None)
-
-
-def frame_table(path: str, info: VideoInfo) -> tuple[list[int], list[float]]:
-    """(numbers of the frames at which decoding may begin, seconds of every frame) of a file that
-    was examined.
-
-    No keyframes where its packets do not tell which frames they are.
-    """
-    with opened(path) as container:
-        layout = layout_of(container, info)
-        if not layout.unclear:
-            keyframes = np.searchsorted(layout.pts, layout.restarts)
-            return keyframes.tolist(), _seconds_of(layout, container.streams.video[0]).tolist()
-    return [], list(frame_times(path, info))

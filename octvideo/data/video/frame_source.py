@@ -14,7 +14,7 @@ from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import Timing
 from octvideo.data.storage.part import prefetch
 from octvideo.data.transforms import resize_frame
-from octvideo.data.video.decode import open_video
+from octvideo.data.video.decode import open_video, takes_a_table
 from octvideo.data.video.frame_folders import open_frames
 from octvideo.data.video.in_memory import open_part
 from octvideo.data.video.index import VideoIndex
@@ -51,10 +51,12 @@ def open_entry(
             yield video
 
 
-def prefetch_entry(entry: VideoEntry) -> None:
+def prefetch_entry(entry: VideoEntry, *, backend: str = "auto") -> None:
     """Begin to fetch what `open_entry` will read, where that is worth it."""
-    if entry.part:
-        prefetch(entry.part)
+    if part := entry.part:
+        prefetch(part)
+        if part.table and part.info and takes_a_table(backend, part.info):
+            prefetch(part.table)
 
 
 def read_planes(

@@ -1,9 +1,11 @@
-"""Videos that are bytes, not files: every decoder reads them through a name that the system gives
-to memory."""
+"""Videos that are bytes, not files: decoders that read files get a name that the system gives to
+memory."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -11,10 +13,12 @@ from tempfile import NamedTemporaryFile
 from octvideo.data.reading import DecodeError, cause_of
 from octvideo.data.storage.part import Part, read_part
 from octvideo.data.video.decode import open_video
+from octvideo.data.video.frame_table import FindTable, FrameTable, decode_table
 from octvideo.data.video.info import VideoInfo
 from octvideo.data.video.video import Video
 
 _number = count(1)
+logger = logging.getLogger("octvideo")
 
 
 @contextmanager
@@ -27,16 +31,48 @@ def open_part(part: Part, name: str, *, backend: str = "auto") -> Iterator[Video
         data = read_part(part)
     except OSError as error:
         raise DecodeError(name, cause_of(error)) from error
-    with open_bytes(data, name, backend=backend, known=part.info) as video:
+    find_table = cache(partial(_table_of, part))
+    with open_bytes(data, name, backend=backend, known=part.info, find_table=find_table) as video:
         yield video
+
+
+def _table_of(part: Part) -> FrameTable | None:
+    """What the index of the shard keeps of a video's packets; None where it keeps nothing, or
+    something else than was written."""
+    if part.table is None or part.info is None:
+        return None
+    try:
+        return decode_table(read_part(part.table), part.info)
+    except (OSError, ValueError) as error:
+        _warn_of(part.table.file, cause_of(error))
+        return None
+
+
+@cache
+def _warn_of(index: str, cause: str) -> None:
+    logger.warning(
+        "%s: it is damaged (%s); packets of such videos are looked at again, which takes longer",
+        index,
+        cause,
+    )
 
 
 @contextmanager
 def open_bytes(
-    data: bytes, name: str, *, backend: str = "auto", known: VideoInfo | None = None
+    data: bytes,
+    name: str,
+    *,
+    backend: str = "auto",
+    known: VideoInfo | None = None,
+    find_table: FindTable = lambda: None,
 ) -> Iterator[Video]:
     """The content of a video file. name: what it is called in messages. Raises as `open_video`."""
-    with _as_file(data) as path, open_video(path, backend=backend, known=known, name=name) as video:
+    with (
+        _as_file(data) as path,
+        open_video(
+            path, backend=backend, known=known, name=name, content=data, find_table=find_table
+        ) as video,
+    ):
         video.path = name
         yield video
 

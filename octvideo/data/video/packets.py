@@ -9,6 +9,7 @@ in 2 or 3 milliseconds for a 10 s video.
 from array import array
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,10 @@ class StreamMap:
     open_gop: bool = False
     num_hidden: int = 0
     last_duration: int = 0
+
+    def seconds(self, time_base: Fraction) -> NDArray[np.float64]:
+        """When each frame is shown, from the first."""
+        return (self.pts - self.pts[0]) * float(time_base)
 
     def restart_before(self, index: int) -> int:
         """Which restart is the last one at or before a frame."""

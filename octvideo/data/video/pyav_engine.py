@@ -10,6 +10,7 @@ import numpy as np
 from octvideo.data.reading import DecodeError
 from octvideo.data.video.container import ffmpeg_errors, opened
 from octvideo.data.video.examine import STRICT, layout_of
+from octvideo.data.video.frame_table import KnownFile
 from octvideo.data.video.info import VideoInfo
 from octvideo.data.video.packets import NO_TIME
 from octvideo.data.video.video import Frames, Prepare
@@ -19,13 +20,14 @@ class PyAVEngine:
     """Decodes forward from the last restart before a frame; from the beginning where jumps cannot
     be trusted."""
 
-    def __init__(self, path: str, info: VideoInfo, short_side: int | None) -> None:
-        self._path, self._info = path, info
-        self._size = info.stored_size(short_side)
+    def __init__(self, file: KnownFile, short_side: int | None) -> None:
+        self._path, self._info = file.path, file.info
+        self._size = file.info.stored_size(short_side)
         self._resources = ExitStack()
-        self._container = self._resources.enter_context(opened(path))
+        self._container = self._resources.enter_context(opened(file.path))
         self._stream = self._container.streams.video[0]
-        self._layout = layout_of(self._container, info)
+        table = file.find_table()
+        self._layout = table.layout if table else layout_of(self._container, file.info)
         # What a decoder conceals depends on the frames before: damage after a jump must be heard
         # of.
         self._stream.codec_context.options = STRICT

@@ -6,6 +6,7 @@ says which).
 
 import json
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 
 from octvideo.data.video.container import opened
 from octvideo.data.video.examine import layout_of
-from octvideo.data.video.info import VideoInfo
+from octvideo.data.video.frame_table import KnownFile
 from octvideo.data.video.packets import StreamMap
 from octvideo.data.video.video import Frames, Prepare, read_prepared
 from octvideo.errors import ConfigError, OctvideoError
@@ -23,28 +24,24 @@ from octvideo.errors import ConfigError, OctvideoError
 
 class TorchCodecEngine:
     """Jumps to the restarts that the packets prove. A frame with another time than its own is
-    refused.
+    refused. Of a file that is in memory, with a table, nothing but the frames is read.
 
     device: "cuda" decodes on the GPU where it can (NVDEC), whose colors differ a little; frames
     come back to the host.
     """
 
-    def __init__(
-        self, path: str, info: VideoInfo, short_side: int | None, *, device: str = "cpu"
-    ) -> None:
-        with opened(path) as container:
-            stream, layout = container.streams.video[0], layout_of(container, info)
-            if layout.unclear:
-                raise RuntimeError(f"its frames are not those of its packets ({layout.unclear})")
-            self._seconds = layout.pts * float(stream.time_base)
-            self._tolerance = float(stream.time_base) / 2
-            index = stream.index
-        self._shape = (*info.stored_size(short_side), 3)
+    def __init__(self, file: KnownFile, short_side: int | None, *, device: str = "cpu") -> None:
+        layout, stream_index, time_base = _stream_of(file)
+        if layout.unclear:
+            raise RuntimeError(f"its frames are not those of its packets ({layout.unclear})")
+        self._seconds = layout.pts * float(time_base)
+        self._tolerance = float(time_base) / 2
+        self._shape = (*file.info.stored_size(short_side), 3)
         # An absolute name, since FFmpeg would take `10:30.mp4` for a protocol.
         self._decoder: Any = decoder_of(
-            str(Path(path).absolute()),
+            str(Path(file.path).absolute()) if file.content is None else file.content,
             layout,
-            stream_index=index,
+            stream_index=stream_index,
             size=self._shape[:2] if short_side else None,
             device=device,
         )
@@ -64,6 +61,15 @@ class TorchCodecEngine:
         if frames.shape[1:] != self._shape:
             raise RuntimeError(f"torchcodec gives frames {frames.shape[1:]} for {self._shape}")
         return frames
+
+
+def _stream_of(file: KnownFile) -> tuple[StreamMap, int, Fraction]:
+    """(its map, its number in the file, its time base)."""
+    if table := file.find_table():
+        return table.layout, table.stream_index, table.time_base
+    with opened(file.path) as container:
+        stream = container.streams.video[0]
+        return layout_of(container, file.info), stream.index, stream.time_base
 
 
 def decoder_of(

@@ -14,6 +14,7 @@ from coded_videos import numbers, write_clip
 from octvideo.data import DecodeError, iter_frames, open_video, probe, read_frames
 from octvideo.data.video.decord_engine import DecordEngine
 from octvideo.data.video.encode import write_video
+from octvideo.data.video.frame_table import KnownFile
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_a_name_is_only_a_name(clip, tmp_path, monkeypatch, name):
         assert numbers(read_frames(path, [7, 2])) == [7, 2]
         assert numbers(np.stack([*iter_frames(path)])) == list(range(12))
     assert probe(name).num_frames == 12
-    with closing(DecordEngine(name, probe(name), None)) as engine:
+    with closing(DecordEngine(KnownFile(name, probe(name)), None)) as engine:
         assert numbers(engine.read([7])) == [7]
 
 

@@ -12,6 +12,7 @@ from coded_videos import numbers, write_clip
 
 from octvideo.data import DecodeError, open_video, read_frames
 from octvideo.data.video.decord_engine import DecordEngine
+from octvideo.data.video.frame_table import KnownFile
 
 CODED = {"options": {"g": "12", "bf": "2"}}
 
@@ -116,7 +117,7 @@ def test_a_true_index_keeps_the_file_with_decord(tmp_path, name):
     with open_video(path) as video:
         assert (video.info.backend, video.info.reason) == ("decord", "")
 
-    with closing(DecordEngine(str(path), video.info, None)) as engine:
+    with closing(DecordEngine(KnownFile(str(path), video.info), None)) as engine:
         assert numbers(engine.read(want)) == want
 
 

@@ -15,6 +15,7 @@ from octvideo.data.lists.video_list import read_list
 from octvideo.data.prepare.check import check_list
 from octvideo.data.prepare.resize import resize_video
 from octvideo.data.video.decord_engine import DecordEngine
+from octvideo.data.video.frame_table import KnownFile
 
 CROPS = ["2,0,0,0", "10,6,2,2", "32,0,0,0", "0,4,6,2", "0,0,6,2", "64,2,0,0"]
 
@@ -76,7 +77,7 @@ def test_both_engines_agree_on_odd_sizes(tmp_path, width, height):
         assert (info.width, info.height) == (width, height)
         assert frames.shape == (2, height, width, 3)
     if info.backend == "decord":
-        with closing(DecordEngine(str(path), info, None)) as engine:
+        with closing(DecordEngine(KnownFile(str(path), info), None)) as engine:
             np.testing.assert_array_equal(engine.read([7, 2]), frames)
     np.testing.assert_array_equal(frames, sequence(path)[[7, 2]])
 
