@@ -1,14 +1,17 @@
 """Shards against files: clips per second, over HTTP too; memory of a worker; opening a large index.
 
     python benchmarks/shards.py speed [--videos 24] [--rounds 5] [--workers 4] [--latency .02]
-    python benchmarks/shards.py memory [--entries 100000] [--clips 100000]
+    python benchmarks/shards.py memory [--entries 100000]
+    python benchmarks/shards.py table [--rounds 30]
     python benchmarks/shards.py index [--entries 1000000]
 
 speed: 340 x 256 H.264, 10 s, a keyframe every 12 frames; a training clip is 8 x 8, jittered,
 cropped to 224. Rounds
 take turns: files, shards on this disk, shards from an HTTP server on loopback (another process)
-that waits `latency` before every answer. memory: one worker reads clips of a set with that many
-entries. index: a set of that many entries in shards of 1,800 is opened in a fresh process.
+that waits `latency` before every answer. memory: one worker reads a clip of every video of a set
+with that many entries (64 x 48, 16 frames), one after another. table: a clip read by PyAV from a
+member, with the table of the index and without. index: a set of that many entries in shards of 1,800
+is opened in a fresh process.
 """
 
 import argparse
@@ -24,6 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from made_videos import write_videos
 from range_server import RangeServer
 
@@ -35,7 +39,9 @@ from octvideo.data.shards.scan import index_address
 from octvideo.data.shards.shard_list import open_shards
 from octvideo.data.shards.shard_set import FILE_NAME, Shard, ShardSet
 from octvideo.data.video.decode import probe
+from octvideo.data.video.encode import write_video
 from octvideo.data.video.examine import frame_table
+from octvideo.data.video.frame_source import open_entry
 
 PER_SHARD = 1800
 BATCH = 8
@@ -123,8 +129,8 @@ def write_large_set(folder: Path, entries: int, video: Path) -> None:
     first = write_shards(read_list(one), str(folder / "one"), name="a", max_bytes=10**12)
     tar = folder / "one" / first.shards.shards[0].file
     parts = [entry.part for entry in open_shards(str(folder / "one"))]
-    table = frame_table(str(video), info)
-    encoded = table.encode()
+    found = frame_table(str(video), info)
+    encoded = found.encode()
     described = ShardSet(str(folder), fingerprint="made", class_names=["a"])
     for start in range(0, entries, PER_SHARD):
         name = f"train-{start // PER_SHARD:06d}.tar"
@@ -137,8 +143,8 @@ def write_large_set(folder: Path, entries: int, video: Path) -> None:
                 part.crc32,
                 replace(info, num_bytes=size),
                 "",
-                table.keyframes(),
-                table.times,
+                found.keyframes(),
+                found.times,
                 encoded,
             )
             for i, part in enumerate(parts[: min(PER_SHARD, entries - start)])
@@ -156,30 +162,58 @@ def resident_megabytes(pid: int | str = "self") -> float:
 
 def with_large_set(entries: int, action: Callable[[Path], None]) -> None:
     with tempfile.TemporaryDirectory() as name:
-        write_videos(Path(name), 1, 1, 12)
-        write_large_set(Path(name, "set"), entries, Path(name, "12_0.mp4"))
+        noise = np.random.default_rng(0).integers(0, 256, (16, 48, 64, 3), np.uint8)
+        write_video(Path(name, "small.mp4"), noise, 30, gop=8)
+        write_large_set(Path(name, "set"), entries, Path(name, "small.mp4"))
         action(Path(name, "set"))
 
 
 def memory(args: argparse.Namespace) -> None:
     def measure(folder: Path) -> None:
-        loader = Loader(dataset(open_shards(str(folder))), batch_size=BATCH, num_workers=1)
-        batches, seen = loader.epoch(0), 0
-        step = max(args.clips // 10, BATCH)
-        for batch in batches:
+        videos = ClipDataset(
+            open_shards(str(folder)), rule=ClipRule(4, 2), transform=ClipTransform(32, (40, 48))
+        )
+        loader, seen, paths = Loader(videos, batch_size=BATCH, num_workers=1), 0, set()
+        # The first clips load the libraries.
+        marks = [min(1000, args.entries // 10), *range(0, args.entries + 1, args.entries // 10)]
+        for batch in loader.epoch(0):
             before, seen = seen, seen + len(batch)
-            if seen // step > before // step and loader._pool:
+            paths.update(batch.paths)
+            if loader._pool and any(before < mark <= seen for mark in marks):
+                worker = loader._pool._workers[0]._process.pid
                 print(
-                    f"{seen:7} clips: worker"
-                    f" {resident_megabytes(loader._pool._workers[0]._process.pid):.0f} MB",
+                    f"{seen:7} clips of {len(paths)} videos: worker"
+                    f" {resident_megabytes(worker):.1f} MB, trainer {resident_megabytes():.0f} MB",
                     flush=True,
                 )
-            if seen >= args.clips:
-                break
-        batches.close()
         loader.close()
 
     with_large_set(args.entries, measure)
+
+
+def table(args: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        videos = read_list(write_videos(Path(name), 4, 10, 12))
+        write_shards(videos, str(Path(name, "shards")), name="a")
+        entries = list(open_shards(str(Path(name, "shards"))))
+        ratios, milliseconds = [], []
+        for number in range(args.rounds):
+            times = []
+            for kept in (True, False):
+                start = time.perf_counter()
+                for entry in entries:
+                    part = entry.part if kept else entry.part._replace(table=None)
+                    with open_entry(entry._replace(part=part), backend="pyav") as video:
+                        video.read(range(100 + number, 164 + number, 8))
+                times.append(1000 * (time.perf_counter() - start) / len(entries))
+            ratios.append(times[0] / times[1])
+            milliseconds.append(times)
+        kept, scanned = (statistics.median(column) for column in zip(*milliseconds, strict=True))
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        print(
+            f"a clip by PyAV: {kept:.1f} ms with the table, {scanned:.1f} ms without; {middle:.3f}"
+            f" of it ({low:.3f}-{high:.3f})"
+        )
 
 
 OPENING = """
@@ -222,10 +256,10 @@ def main() -> None:
     kind.add_argument("--latency", type=float, default=0.02)
     kind = kinds.add_parser("memory")
     kind.add_argument("--entries", type=int, default=100_000)
-    kind.add_argument("--clips", type=int, default=100_000, help="that are read")
+    kinds.add_parser("table").add_argument("--rounds", type=int, default=30)
     kinds.add_parser("index").add_argument("--entries", type=int, default=1_000_000)
     args = parser.parse_args()
-    {"speed": speed, "memory": memory, "index": index}[args.kind](args)
+    {"speed": speed, "memory": memory, "table": table, "index": index}[args.kind](args)
 
 
 if __name__ == "__main__":

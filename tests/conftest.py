@@ -21,6 +21,8 @@ SKIP_REASONS = (
     "kernels are compiled",
     "no huggingface_hub",
     "no Ray",
+    "no energon",
+    "no S3 server",
     "no torchcodec",
 )
 

@@ -1,10 +1,13 @@
-"""Shards by the webdataset package and by tar are read, and webdataset reads ours."""
+"""Shards by the webdataset package and by tar are read; webdataset and energon read ours."""
 
 import gc
 import json
 import shutil
 import subprocess
+import sys
 import warnings
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import webdataset
@@ -193,3 +196,23 @@ def test_webdataset_reads_ours(tmp_path, clips):
     assert [json.loads(sample["json"]) for sample in samples] == [
         {"label": i, "classes": ["abcd"[i]], "path": str(clip)} for i, clip in enumerate(clips)
     ]
+
+
+@pytest.mark.slow
+def test_energon_reads_ours(tmp_path, clips, repo):
+    if find_spec("megatron") is None or find_spec("megatron.energon") is None:
+        pytest.skip("no energon")
+    (tmp_path / "train.csv").write_text("".join(f"{clip} {i}\n" for i, clip in enumerate(clips)))
+    videos, folder = read_list(tmp_path / "train.csv"), str(tmp_path / "s")
+    write_shards(videos, folder, name="train", max_bytes=9000, num_workers=1)
+    program = Path(sys.executable).with_name("energon")
+    options = ["--non-interactive", "--split-ratio", "1,0,0", "--sample-type", "CrudeWebdataset"]
+    subprocess.run([program, "prepare", folder, *options], check=True, capture_output=True)
+
+    command = [sys.executable, repo / "docs" / "recipes" / "energon_read.py", folder]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    assert sorted(told.splitlines()) == [
+        f"{clip} {i} {clip.stat().st_size} bytes" for i, clip in enumerate(clips)
+    ]
+    assert [entry.path for entry in open_shards(folder)] == [str(clip) for clip in clips]

@@ -16,13 +16,12 @@ from octvideo.data import reading
 from octvideo.data.lists.video_list import read_list
 from octvideo.data.prepare.shard import write_shards
 from octvideo.data.shards.shard_list import open_shards
-from octvideo.data.storage import part
 from octvideo.data.storage.part import read_part
 from octvideo.data.video import examine, in_memory, packets
 from octvideo.data.video.container import opened
 from octvideo.data.video.decode import probe, read_frames
 from octvideo.data.video.examine import frame_table, layout_of
-from octvideo.data.video.frame_source import open_entry
+from octvideo.data.video.frame_source import open_entry, prefetch_entry
 from octvideo.data.video.frame_table import FrameTable, decode_table
 from octvideo.errors import DataError
 
@@ -213,7 +212,23 @@ def test_tables_of_remote_shards_are_one_range_each(made, serve):
         "/train-000000.tar",
         "/train-000000.index.safetensors",
     ]
-    part.prefetch(entry.part)
+
+
+def test_where_it_is_needed_the_table_is_fetched_ahead_with_the_video(made, serve, monkeypatch):
+    server = serve(made[1])
+    entry = open_shards(server.url)[0]
+    server.requests.clear()
+
+    prefetch_entry(entry, backend="pyav")
+    with open_entry(entry, backend="pyav") as video:
+        video.read([0])
+    monkeypatch.setattr(reading, "_shared", True)
+    prefetch_entry(entry)
+    read_part(entry.part)
+
+    assert sorted(path.rpartition(".")[2] for _, path, _ in server.requests) == [
+        *("safetensors", "tar", "tar"),
+    ]
 
 
 @pytest.mark.parametrize("cut", [0, 30, 79, 81, -1])
@@ -225,18 +240,12 @@ def test_a_table_that_is_cut_is_an_error(made, cut):
         decode_table(data[:cut], entry.part.info)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"num_frames": 23},
-        {"num_frames": 25},
-    ],
-)
-def test_a_table_of_other_frames_is_an_error(made, change):
+@pytest.mark.parametrize("num_frames", [23, 25])
+def test_a_table_of_other_frames_is_an_error(made, num_frames):
     part = open_shards(str(made[1]))[0].part
 
     with pytest.raises(ValueError, match="another file"):
-        decode_table(read_part(part.table), dataclasses.replace(part.info, **change))
+        decode_table(read_part(part.table), dataclasses.replace(part.info, num_frames=num_frames))
 
 
 @pytest.mark.parametrize("field", range(9))

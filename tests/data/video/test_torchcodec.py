@@ -13,10 +13,14 @@ from coded_videos import numbers, write_clip
 
 from octvideo.data import DecodeError, open_video, read_frames, reading
 from octvideo.data.clips.dataset import ClipDataset, ClipTransform
-from octvideo.data.lists.video_list import VideoEntry
+from octvideo.data.lists.video_list import VideoEntry, read_list
+from octvideo.data.prepare.shard import write_shards
 from octvideo.data.sampling import ClipRule
+from octvideo.data.shards.shard_list import open_shards
+from octvideo.data.video import examine
 from octvideo.data.video.container import opened
 from octvideo.data.video.examine import know, layout_of
+from octvideo.data.video.frame_source import open_entry
 from octvideo.data.video.torchcodec_engine import (
     TorchCodecEngine,
     decoder_of,
@@ -27,7 +31,7 @@ from octvideo.errors import ConfigError, OctvideoError
 
 INDICES = [17, 3, 29, 3, 0, 28, 11, 12]
 FAKE = """
-import av, numpy, torch
+import av, io, numpy, torch
 from types import SimpleNamespace
 LATE = {late}
 class VideoDecoder:
@@ -166,6 +170,57 @@ def test_real_frames_come_from_paths_bytes_and_ranges(clip, tmp_path, real):
         for source in (str(clip), clip.read_bytes(), member):
             decoder = decoder_of(source, layout, stream_index=0)
             np.testing.assert_array_equal(decoder.get_frames_at(INDICES).data.numpy(), expected)
+
+
+def test_real_members_of_shards_are_read_from_their_bytes_without_a_scan(
+    clip, tmp_path, real, in_a_worker, monkeypatch
+):
+    entry = _member(clip, tmp_path)
+    expected = read_frames(clip, INDICES, backend="pyav")
+    _refuse_looks(monkeypatch)
+
+    with open_entry(entry, backend="torchcodec") as video:
+        np.testing.assert_array_equal(video.read(INDICES), expected)
+        assert isinstance(video._engine, TorchCodecEngine)
+
+
+def test_members_of_shards_go_to_torchcodec_as_bytes_without_a_scan(
+    clip, tmp_path, package, in_a_worker, monkeypatch
+):
+    package("", FAKE.format(late=0).replace("av.open(source)", "av.open(io.BytesIO(source))"))
+    entry = _member(clip, tmp_path)
+    _refuse_looks(monkeypatch)
+
+    with open_entry(entry, backend="torchcodec") as video:
+        assert numbers(video.read(INDICES)) == INDICES
+        assert isinstance(video._engine, TorchCodecEngine)
+
+
+def test_a_damaged_table_goes_to_torchcodec_no_more_than_a_missing_one(
+    clip, tmp_path, package, in_a_worker
+):
+    package("", FAKE.format(late=0).replace("av.open(source)", "av.open(io.BytesIO(source))"))
+    entry = _member(clip, tmp_path)
+    table = entry.part.table._replace(crc32=1)
+
+    with open_entry(
+        entry._replace(part=entry.part._replace(table=table)), backend="torchcodec"
+    ) as video:
+        assert numbers(video.read(INDICES)) == INDICES
+
+
+def _member(clip, tmp_path):
+    """The clip as a video of a shard."""
+    (tmp_path / "list.csv").write_text(f"{clip} 0\n")
+    write_shards(read_list(tmp_path / "list.csv"), str(tmp_path / "set"), name="a", num_workers=1)
+    return open_shards(str(tmp_path / "set"))[0]
+
+
+def _refuse_looks(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("the packets were looked at")
+
+    monkeypatch.setattr(examine, "look_through", refuse)
 
 
 class _Range:
