@@ -2,33 +2,45 @@
 failures cost.
 
     python benchmarks/simulate.py check [--batches 20] [--workers 2]     one node: measured beside simulated
-    python benchmarks/simulate.py table [--decode .05] [--step .09]      1, 8 and 64 nodes, files and shards
+    python benchmarks/simulate.py measure --machine "2-core Xeon" --date 2026-11-27      CPU seconds of clips
+    python benchmarks/simulate.py table --page docs/scaling.md           1, 8 and 64 nodes, files and shards
 
 A node has `workers` that take clips in order, at most 2 x max(batch, workers) ahead of training. A
 clip is read from the storage, whose requests and bytes per second all nodes share, after a latency,
 then decoded; with shards a worker fetches the next clip while it decodes one. A step begins when
 every node has its batch, and ends together. Nodes fail at random; a failure costs the work since
 the last checkpoint and a restart. check runs the real loader, with a sleep for the step, and feeds
-the service times of its own workers to the simulation.
+the service times of its own workers to the simulation. measure keeps CPU seconds of clips in
+results/service_times.json, from which table draws; the step is that of the named note.
 """
 
 import argparse
 import heapq
+import json
+import math
 import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from made_videos import write_videos
 
 from octvideo.data import ClipDataset, ClipRule, ClipTransform, Loader
 from octvideo.data.lists.video_list import read_list
 from octvideo.data.loading.batch import Sample
+from octvideo.data.prepare.shard import write_shards
+from octvideo.data.shards.shard_list import open_shards
+from octvideo.data.video.decode import probe
 
 _SLOT = 0.01
+SERVICE_TIMES = Path(__file__).parent / "results" / "service_times.json"
+# i3d_r50, 8 x 224, training, fused, alpha 0: benchmarks/gpu_2026-11-26_h200.md
+STEP = {"seconds": 0.0371, "clips": 32, "gpu": "H200"}
+BEGIN, END = "<!-- benchmarks/simulate.py table writes this -->", "<!-- end of the table -->"
 
 
 @dataclass(slots=True)
@@ -40,14 +52,17 @@ class Storage:
     bytes_per_second: float
     latency: Callable[[], float]
     _used: dict[int, int] = field(default_factory=dict)
+    _later: dict[int, int] = field(default_factory=dict)  # of full slots, one that was free
 
     def read(self, now: float, num_bytes: float) -> float:
         """When the bytes are there."""
         a_read = max(1 / self.requests_per_second, num_bytes / self.bytes_per_second)
         fits = max(1, round(_SLOT / a_read))
-        slot = int(now / _SLOT)
+        slot, full = int(now / _SLOT), []
         while self._used.get(slot, 0) >= fits:
-            slot += 1
+            full.append(slot)
+            slot = self._later.get(slot, slot + 1)
+        self._later.update(dict.fromkeys(full, slot))
         self._used[slot] = self._used.get(slot, 0) + 1
         return max(now, slot * _SLOT) + self.latency()
 
@@ -113,12 +128,21 @@ def simulate(
 
 
 def kept_share(
-    nodes: int, mtbf_hours: float, checkpoint_minutes: float, restart_minutes: float
+    nodes: int,
+    mtbf_hours: float,
+    checkpoint_minutes: float,
+    restart_minutes: float,
+    draw: random.Random,
+    failures: int = 4000,
 ) -> float:
-    """Share of the time that is not lost to failures: half a checkpoint interval and a restart for
-    each."""
-    lost = (checkpoint_minutes / 2 + restart_minutes) / 60
-    return max(0.0, 1 - nodes * lost / mtbf_hours)
+    """Share of the time whose work outlives failures: each takes what was done since the last
+    checkpoint, and a restart."""
+    kept = wall = 0.0
+    for _ in range(failures):
+        gap = 60 * draw.expovariate(nodes / mtbf_hours)
+        wall += gap
+        kept += checkpoint_minutes * (max(gap - restart_minutes, 0) // checkpoint_minutes)
+    return kept / wall
 
 
 def spread(mean: float, sigma: float, draw: random.Random) -> Callable[[], float]:
@@ -169,38 +193,108 @@ def check(args: argparse.Namespace) -> None:
         loader.close()
 
 
-def table(args: argparse.Namespace) -> None:
-    print(
-        "nodes  storage  clips/s   of one node x N  data share  kept   clips/s with a node 10 x"
-        " slower"
+class TimedOnCPU(ClipDataset):
+    """Says in each sample's path how many CPU seconds it took."""
+
+    def sample(self, epoch: int, index: int) -> Sample:
+        start = time.process_time()
+        sample = ClipDataset.sample(self, epoch, index)
+        return replace(sample, path=repr(time.process_time() - start))
+
+
+def measure(args: argparse.Namespace) -> None:
+    """CPU seconds of training clips in a loader worker, from files and from shards."""
+    with tempfile.TemporaryDirectory() as name:
+        files = read_list(write_videos(Path(name), 8, 10, 12))
+        write_shards(files, str(Path(name, "shards")), name="a")
+        found: dict[str, list[float]] = {}
+        known = {entry.path: probe(entry.path) for entry in files}  # as `octvideo check` does
+        for form, videos in (("files", files), ("shards", open_shards(str(Path(name, "shards"))))):
+            dataset = TimedOnCPU(
+                list(videos) * (args.clips // 8),
+                rule=ClipRule(8, 8),
+                transform=ClipTransform(224),
+                index=known if form == "files" else None,
+            )
+            loader = Loader(dataset, batch_size=8, num_workers=1)
+            list(loader.epoch(0))  # loads the libraries
+            services = [float(path) for batch in loader.epoch(1) for path in batch.paths]
+            loader.close()
+            found[form] = [round(seconds, 4) for seconds in services]
+            print(f"{form}: {1000 * statistics.mean(services):.1f} CPU ms a clip")
+    written = {"machine": args.machine, "date": args.date, "step": STEP, "decode": found}
+    SERVICE_TIMES.write_text(json.dumps(written) + "\n")
+
+
+def rows(args: argparse.Namespace) -> Iterator[str]:
+    """The lines of the table, in Markdown."""
+    measured = json.loads(SERVICE_TIMES.read_text())
+    means = {form: statistics.mean(times) for form, times in measured["decode"].items()}
+    yield (
+        f"*Measured*: {1000 * means['files']:.0f} CPU ms to read and decode a clip from a file,"
+        f" {1000 * means['shards']:.0f} from a shard (the simulation draws from"
+        f" {len(measured['decode']['files'])} clips each; {measured['machine']},"
+        f" {measured['date']}); {1000 * measured['step']['seconds']:.0f} ms for a step of"
+        f" {measured['step']['clips']} clips on one {measured['step']['gpu']}."
     )
+    yield (
+        f"*Assumed*: nodes of 8 such GPUs and {args.workers} cores that decode; storage with"
+        f" {args.bandwidth / 1e9:.0f} GB/s, {args.file_requests:,.0f} opens of small files or"
+        f" {args.range_requests:,.0f} ranges per second, {1000 * args.latency:.0f} ms each (lognormal, sigma 1);"
+        f" a node fails every {args.mtbf_hours:,.0f} hours, and a restart takes"
+        f" {args.restart_minutes:.0f} minutes."
+    )
+    yield ""
+    yield (
+        "| nodes | from | clips/s | of one node x N | data share | one node 10 x slower |"
+        " kept, CHECKPOINT_MINUTES 10 | 60 |"
+    )
+    yield "|---" * 8 + "|"
     for form in ("files", "shards"):
         base = 0.0
         for count in (1, 8, 64):
-            outcomes = []
-            for slowest in (1.0, 10.0):
-                draw = random.Random(0)
-                nodes = [
-                    Node(args.workers, args.batch, spread(args.decode, 0.4, draw), form == "shards")
-                    for _ in range(count)
-                ]
-                nodes[0].slowness = slowest
-                requests = args.file_requests if form == "files" else args.range_requests
-                latency = spread(args.latency, 1.0, draw)
-                storage = Storage(requests, args.bandwidth, latency)
-                outcomes.append(
-                    simulate(
-                        nodes, storage, spread(args.step, 0.05, draw), args.bytes, args.batches
-                    )
-                )
-            usual, straggler = outcomes
-            base = base or usual.clips_per_second
-            kept = kept_share(count, args.mtbf_hours, args.checkpoint_minutes, args.restart_minutes)
-            print(
-                f"{count:5}  {form:7} {usual.clips_per_second:8.0f}  "
-                f" {usual.clips_per_second / base / count:14.2f}  {usual.data_share:10.2f} "
-                f" {kept:.3f}  {straggler.clips_per_second / usual.clips_per_second:.2f}"
+            usual, straggler = (
+                outcome(args, measured, form, count, slowest) for slowest in (1.0, 10.0)
             )
+            base = base or usual.clips_per_second
+            kept = [
+                kept_share(count, args.mtbf_hours, minutes, args.restart_minutes, random.Random(0))
+                for minutes in (10, 60)
+            ]
+            yield (
+                f"| {count} | {form} | {usual.clips_per_second:,.0f} |"
+                f" {usual.clips_per_second / base / count:.2f} | {usual.data_share:.2f} |"
+                f" {straggler.clips_per_second / usual.clips_per_second:.2f} of it |"
+                f" {kept[0]:.3f} | {kept[1]:.3f} |"
+            )
+
+
+def outcome(
+    args: argparse.Namespace, measured: dict[str, Any], form: str, count: int, slowest: float
+) -> Outcome:
+    """Of so many nodes, the first of which takes `slowest` times as long for everything."""
+    draw, seconds = random.Random(0), measured["decode"][form]
+    nodes = [
+        Node(args.workers, args.batch, lambda: draw.choice(seconds), form == "shards")
+        for _ in range(count)
+    ]
+    nodes[0].slowness = slowest
+    requests = args.file_requests if form == "files" else args.range_requests
+    storage = Storage(requests, args.bandwidth, spread(args.latency, 1.0, draw))
+    step = spread(measured["step"]["seconds"], 0.05, draw)
+    # Of few nodes more batches: those that are decoded ahead must not count.
+    batches = round(8 * args.batches / math.sqrt(count))
+    return simulate(nodes, storage, step, args.bytes, batches)
+
+
+def table(args: argparse.Namespace) -> None:
+    lines = "\n".join(rows(args))
+    print(lines)
+    if args.page:
+        page = args.page.read_text()
+        before, _, rest = page.partition(BEGIN)
+        after = rest.partition(END)[2]
+        args.page.write_text(f"{before}{BEGIN}\n{lines}\n{END}{after}")
 
 
 def main() -> None:
@@ -212,13 +306,16 @@ def main() -> None:
     kind.add_argument("--batches", type=int, default=20)
     kind.add_argument("--batch", type=int, default=4)
     kind.add_argument("--workers", type=int, default=2)
+    kind = kinds.add_parser("measure")
+    kind.add_argument("--clips", type=int, default=96)
+    kind.add_argument("--machine", required=True)
+    kind.add_argument("--date", required=True)
     kind = kinds.add_parser("table")
+    kind.add_argument("--page", type=Path, help="whose table is written anew")
     kind.add_argument(
         "--workers", type=int, default=120, help="cores for decoding per node of 8 GPUs"
     )
     kind.add_argument("--batch", type=int, default=256, help="clips per node and step")
-    kind.add_argument("--decode", type=float, default=0.05, help="seconds per clip and core")
-    kind.add_argument("--step", type=float, default=0.09, help="seconds of a step with its batch")
     kind.add_argument("--bytes", type=float, default=0.57e6, help="of a video")
     kind.add_argument(
         "--bandwidth", type=float, default=20e9, help="bytes per second of the storage"
@@ -228,12 +325,11 @@ def main() -> None:
         "--file-requests", type=float, default=1e4, help="opens per second of the storage"
     )
     kind.add_argument("--range-requests", type=float, default=1e5, help="ranges per second")
-    kind.add_argument("--batches", type=int, default=60)
+    kind.add_argument("--batches", type=int, default=24, help="of 64 nodes")
     kind.add_argument("--mtbf-hours", type=float, default=2000, help="of a node")
-    kind.add_argument("--checkpoint-minutes", type=float, default=10)
     kind.add_argument("--restart-minutes", type=float, default=5)
     args = parser.parse_args()
-    {"check": check, "table": table}[args.kind](args)
+    {"check": check, "measure": measure, "table": table}[args.kind](args)
 
 
 if __name__ == "__main__":
