@@ -1,5 +1,5 @@
-"""Clips of videos for training: which video, which frames, which crop follow from (seed, epoch,
-index) alone."""
+"""Clips of videos for training: (seed, epoch, index) alone decides the video, the frames and the
+crop."""
 
 import random
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from octvideo.errors import ConfigError, DataError
 
 @dataclass(frozen=True, slots=True)
 class ClipTransform:
-    """What becomes of a decoded clip. train: random short side, crop, flip and color; else the
-    middle.
+    """Resize and crop a decoded clip. train: random short side, crop, flip and color; else the
+    center crop.
 
     Without train the short side becomes jitter_scales[0]. area, aspect: with area a crop of a
     random share of the area and a random width / height is resized instead of the short side.
@@ -73,9 +73,9 @@ class ClipDataset:
     """One clip per video of a list.
 
     A file that cannot be read is replaced by another one, which (seed, epoch, index) decides as
-    well; the sample says so in `problems`. multilabel_classes: C makes targets multi-hot float32
-    (C,), None leaves the class id (-1 where the list has no labels). index: what is remembered of
-    the files, so that they need not be checked.
+    well; the sample reports it in `problems`. multilabel_classes: C makes targets multi-hot float32
+    (C,), None leaves the class id (-1 where the list has no labels). index: the stored examination
+    of the files, so that they need not be examined again.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ClipDataset:
         return sample_or_another(self._read, len(self), seed=self._seed, epoch=epoch, index=index)
 
     def prefetch(self, epoch: int, index: int) -> None:
-        """Begin to fetch what `sample` will read."""
+        """Start fetching the bytes that `sample` will read."""
         prefetch_entry(self.videos[index], backend=self._backend)
 
     def _read(self, position: int, draw: random.Random) -> tuple[Tensor, int | Tensor, str]:

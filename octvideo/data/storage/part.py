@@ -1,5 +1,5 @@
-"""A video that is a part of a larger file, as a member of a shard is: its bytes, whole and
-checked."""
+"""A video that is a part of a larger file, as a member of a shard is: its bytes, complete and with
+the right checksum."""
 
 import os
 import zlib
@@ -43,7 +43,7 @@ def read_part(part: Part) -> bytes:
 
 
 def prefetch(part: Part) -> None:
-    """Begin to fetch the bytes, while something else is decoded."""
+    """Start fetching the bytes, while something else is decoded."""
     global _threads
     if part.problem:
         return
@@ -88,7 +88,7 @@ def _is_whole(part: Part, data: bytes) -> bool:
 
 
 def _advise(part: Part) -> None:
-    """Let the system read ahead."""
+    """Tell the operating system to read ahead."""
     if hasattr(os, "posix_fadvise"):
         with suppress(OSError):
             descriptor = os.open(part.file, os.O_RDONLY | os.O_CLOEXEC)

@@ -44,8 +44,8 @@ _ENGINES: dict[str, Callable[[KnownFile, int | None], Engine]] = {
 
 
 def require_backend(name: str) -> None:
-    """Raises ValueError for an unknown one, OctvideoError in one line for one that this machine has
-    not."""
+    """Raises ValueError for an unknown backend, OctvideoError for one that is not installed
+    here."""
     if name not in BACKENDS:
         raise ValueError(f"there is no decoder {name!r}; there are {', '.join(BACKENDS)}")
     library, _, device = name.partition(":")
@@ -93,7 +93,7 @@ def open_video(
 
 @contextmanager
 def _called(path: str, name: str) -> Iterator[None]:
-    """Errors of `path` name the video as users know it."""
+    """A context in which errors about `path` name the video as users know it."""
     try:
         yield
     except DecodeError as error:
@@ -135,8 +135,8 @@ def read_frames(
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Decode the whole file once and tell what is there: num_frames is what really decodes. Raises
-    DecodeError."""
+    """Decode the whole file once and describe it: num_frames is the number that really decodes.
+    Raises DecodeError."""
     path = str(path)
     with reading(path):
         path = _fetched(path)
@@ -160,9 +160,9 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def look_at(path: str | Path) -> tuple[VideoInfo, Sequence[float]]:
-    """What is known of a file, and when each of its frames is shown, in seconds from the first.
+    """The description of a file, and when each of its frames is shown, in seconds from the first.
 
-    Nothing is kept open, and memory grows by 130 bytes a frame. Raises DecodeError.
+    No file stays open, and memory grows by 130 bytes a frame. Raises DecodeError.
     """
     path = str(path)
     with reading(path):

@@ -1,5 +1,4 @@
-"""What is found out about a file before frames are read: a look at its packets, or a whole
-decode."""
+"""Examining a file before frames are read: a check of its packets, or a whole decode."""
 
 from array import array
 from dataclasses import dataclass, field, replace
@@ -50,8 +49,8 @@ def know(path: str, known: VideoInfo | None) -> VideoInfo:
 
 @dataclass(slots=True)
 class Decoded:
-    """What a sequential decode met. stamps: seconds of each frame, nan where it has none; end: what
-    ended it early."""
+    """The outcome of a sequential decode. stamps: seconds of each frame, nan if it has none; end:
+    the error that ended it early."""
 
     stamps: "array[float]" = field(default_factory=lambda: array("d"))
     sizes: list[Size] = field(default_factory=list)
@@ -111,7 +110,7 @@ def examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
 
 
 def _described(stream: Any, shown: Decoded, fps: float) -> VideoInfo:
-    """What the pictures are like; nothing yet of how many there are."""
+    """The description of the pictures, without their number."""
     (width, height), orientation = shown.sizes[0], shown.orientation
     aspect = float(stream.sample_aspect_ratio or 1)
     if orientation.is_on_its_side:
@@ -194,8 +193,7 @@ def _doubt_of_container(path: str, container: Any, layout: StreamMap) -> str:
 
 
 def count(path: str) -> tuple[Decoded, tuple[str, ...]]:
-    """A sequential decode, and what is wrong with the file. Raises DecodeError where no frame
-    comes."""
+    """A sequential decode, and the problems of the file. Raises DecodeError if no frame decodes."""
     decoded = decode_all(path, STRICT)
     problem = decoded.end
     if problem:

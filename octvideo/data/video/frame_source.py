@@ -1,5 +1,5 @@
-"""Where frames come from, a video file or a folder of pictures, and the frames as planes that can
-be cropped."""
+"""The source of frames, a video file or a folder of pictures, and the frames as planes that can be
+cropped."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,8 +36,8 @@ class FrameSource(Protocol):
 def open_entry(
     entry: VideoEntry, *, backend: str = "auto", index: VideoIndex | None = None
 ) -> Iterator[FrameSource]:
-    """Open a line of a list: a file, a part of one, or a folder of frames where the line says how
-    many there are."""
+    """Open a line of a list: a file, a part of a file, or (if the line has a number of frames) a
+    folder of frames."""
     if entry.part:
         with open_part(entry.part, entry.path, backend=backend) as video:
             yield video
@@ -52,7 +52,7 @@ def open_entry(
 
 
 def prefetch_entry(entry: VideoEntry, *, backend: str = "auto") -> None:
-    """Begin to fetch what `open_entry` will read, where that is worth it."""
+    """Start fetching the bytes that `open_entry` will read, if that is worth it."""
     if part := entry.part:
         prefetch(part)
         if part.table and part.info and takes_a_table(backend, part.info):
@@ -65,8 +65,8 @@ def read_planes(
     """uint8 (3, T, H, W), the channel last in memory. short_side: resize each frame as soon as it
     is decoded.
 
-    Raises DecodeError for a picture that is a line: once its short side is resized, it would fill
-    the memory.
+    Raises DecodeError for a picture whose aspect ratio is extreme: with its short side resized, it
+    would fill the memory.
     """
 
     def prepare(frame: Frames) -> Frames:

@@ -23,8 +23,8 @@ logger = logging.getLogger("octvideo")
 
 @contextmanager
 def open_part(part: Part, name: str, *, backend: str = "auto") -> Iterator[Video]:
-    """The video in a part of a larger file. Raises DecodeError for it, and DataError for a storage
-    that is away."""
+    """The video in a part of a larger file. Raises DecodeError for the video, and DataError if the
+    storage does not answer."""
     if part.problem:
         raise DecodeError(name, part.problem)
     try:
@@ -66,7 +66,7 @@ def open_bytes(
     known: VideoInfo | None = None,
     find_table: FindTable = lambda: None,
 ) -> Iterator[Video]:
-    """The content of a video file. name: what it is called in messages. Raises as `open_video`."""
+    """The content of a video file. name: its name in messages. Raises as `open_video`."""
     with (
         _as_file(data) as path,
         open_video(

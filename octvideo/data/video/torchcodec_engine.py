@@ -1,4 +1,5 @@
-"""Reading with torchcodec, which is told where the frames are and so needs no scan of its own.
+"""Reading with torchcodec, to which the positions of all frames are given, so that it need not scan
+the file.
 
 It needs FFmpeg's shared libraries on the machine and a version that fits torch (docs/decoders.md
 says which).
