@@ -19,8 +19,11 @@ from octvideo.data.prepare.fetch import CVDF, DATASETS, Fetch, Plan
 from octvideo.data.prepare.shard import Encoding, bytes_of
 from octvideo.files import shipped_folder
 
-# Of a 10 s video of 340 x 256: bytes with crf 20, and CPU seconds to check and encode it (assumed).
-_BYTES_PER_VIDEO, _SECONDS_PER_VIDEO = 0.57e6, 2.0
+# Of a 10 s video at short side 256 with crf 20: bytes.
+_BYTES_PER_VIDEO = 0.57e6
+# CPU seconds to look at a 10 s video and encode it at short side 256: from 340 x 256 and from
+# 1280 x 720, on a busy 2-core Xeon, 2026-11-27 (benchmarks/fetch_cost.py).
+_SECONDS_PER_VIDEO = (1.4, 4.5)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,11 +50,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    folder = shipped_folder("data_lists")
+    # Of a few classes the data set's own order holds, not that of another one that has them too.
+    lists = sorted(
+        shipped_folder("data_lists").glob("*_classes.txt"),
+        key=lambda path: (not path.stem.startswith(args.dataset), path),
+    )
     fetch = Fetch(
         args.dataset,
         args.out,
-        class_lists={p.stem: read_class_names(p) for p in sorted(folder.glob("*_classes.txt"))},
+        class_lists={p.stem: read_class_names(p) for p in lists},
         mirror=args.mirror,
         encoding=Encoding(args.short_side, args.gop, args.crf),
         max_bytes=bytes_of(args.size),
@@ -71,12 +78,13 @@ def run(args: argparse.Namespace) -> None:
 def estimate(plan: Plan, cores: int) -> str:
     """One line: bytes, hours and disk of a split."""
     videos = len(plan.annotations)
-    hours = videos * _SECONDS_PER_VIDEO / 3600
+    low, high = (videos * seconds / 3600 for seconds in _SECONDS_PER_VIDEO)
     largest = plan.num_bytes / max(len(plan.archives), 1)
     return (
         f"{plan.split}: {videos} videos in {len(plan.archives)} archives,"
         f" {plan.num_bytes / 1e9:.1f} GB to download ({plan.num_bytes / 1e8 / 3600:.1f} h at 100"
-        f" MB/s); about {videos * _BYTES_PER_VIDEO / 1e9:.0f} GB of shards, {hours:.1f} core hours"
-        f" to make them ({hours / cores:.1f} h on {cores} cores); beside them the disk holds a few"
+        f" MB/s); about {videos * _BYTES_PER_VIDEO / 1e9:.0f} GB of shards, {low:.1f} to"
+        f" {high:.1f} core hours to make them, from videos of 340 x 256 to 1280 x 720"
+        f" ({low / cores:.1f} to {high / cores:.1f} h on {cores} cores); beside them the disk holds a few"
         f" archives of {largest / 1e9:.1f} GB"
     )

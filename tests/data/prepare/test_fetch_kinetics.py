@@ -1,11 +1,13 @@
 """Kinetics' archives from a server on loopback to shards, past cut connections, broken archives,
 full disks, kills."""
 
+import argparse
 import filecmp
 import io
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,7 +16,8 @@ import pytest
 from coded_videos import write_clip
 from killed_runs import run_past_kills
 
-from octvideo.cli.fetch import estimate
+from octvideo.cli.fetch import add_arguments, estimate, run
+from octvideo.data.lists.class_names import read_class_names
 from octvideo.data.prepare import archives
 from octvideo.data.prepare.archives import BrokenArchiveError, download, unpack
 from octvideo.data.prepare.fetch import Fetch
@@ -22,7 +25,7 @@ from octvideo.data.prepare.shard import Encoding
 from octvideo.data.shards.shard_list import open_shards
 from octvideo.data.storage import ranges
 from octvideo.errors import DataError
-from octvideo.files import OutputError
+from octvideo.files import OutputError, shipped_folder
 
 CLASSES = {"all of them": ["clap", "wave"]}
 
@@ -200,6 +203,46 @@ def test_a_mirror_that_lacks_a_file_is_one_line(fetch, mirror):
         (mirror / "away").rename(mirror / "400" / "val" / "part_2.tar.gz")
 
 
+KINETICS_600 = read_class_names(shipped_folder("data_lists") / "kinetics600_classes.txt")
+HEADER_600 = "label,youtube_id,time_start,time_end,split"
+
+
+@pytest.mark.parametrize("annotations", ["val.csv", "val.txt"])
+def test_kinetics600_lies_elsewhere_and_has_no_replacements(mirror, serve, tmp_path, annotations):
+    """Its annotations were .txt before 2022, quoted, with times that are floats."""
+    site = tmp_path / "site"
+    source = mirror / "400" / "val"
+    (site / "600" / "val").mkdir(parents=True)
+    (site / "600" / "annotations").mkdir()
+    for k in range(3):
+        shutil.copy(source / f"part_{k}.tar.gz", site / "600" / "val" / f"k600_val_{k}.tar.gz")
+    rows = [
+        f'"{("zumba", "abseiling")[i % 2]}",abcdefgh-_{i},{i}.0,{i + 10}.0,val' for i in range(10)
+    ]
+    (site / "600" / "annotations" / annotations).write_text("\n".join([HEADER_600, *rows]) + "\n")
+    server = serve(site)
+    lines = "".join(f"{server.url}/600/val/k600_val_{k}.tar.gz\n" for k in range(3))
+    (site / "600" / "val" / "k600_val_path.txt").write_text(lines)
+
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    options = ["--split", "val", "--shards", "--mirror", server.url, "--short-side", "64"]
+    options += ["--out", str(tmp_path / "out"), "--size", "10KB", "--workers", "1"]
+
+    run(parser.parse_args(["kinetics600", *options]))
+
+    videos = open_shards(str(tmp_path / "out" / "val"))
+    assert [entry.path for entry in videos] == [
+        f"{_stem(i)}.mp4" for i in (0, 1, 2, 3, 4, 5, 6, 7, 9)
+    ]
+    labels = [KINETICS_600.index(name) for name in ("zumba", "abseiling")]
+    assert [entry.label for entry in videos] == [labels[i % 2] for i in (*range(8), 9)]
+    report = (tmp_path / "out" / "val" / "report.txt").read_text()
+    assert report.startswith("val: 7 videos stored, 0 of them replacements; 2 broken, 1 missing, 0")
+    assert f"broken: {_stem(2)}.mp4" in report
+    assert not (tmp_path / "out" / "work").exists()
+
+
 def test_an_estimate_comes_before_it_starts(mirror, serve, tmp_path):
     server = serve(mirror)
     _list_archives(mirror, server.url)
@@ -210,6 +253,9 @@ def test_an_estimate_comes_before_it_starts(mirror, serve, tmp_path):
         path.stat().st_size for path in (mirror / "400" / "val").glob("*.tar.gz")
     )
     assert estimate(plan, 2).startswith("val: 10 videos in 3 archives, 0.0 GB to download")
+    plan.annotations = dict.fromkeys(map(str, range(10_000)))
+    assert "3.9 to 12.5 core hours to make them" in estimate(plan, 2)
+    assert "(1.9 to 6.2 h on 2 cores)" in estimate(plan, 2)
 
 
 def test_an_interrupted_download_continues_where_it_was(serve, tmp_path, monkeypatch):
