@@ -13,6 +13,10 @@ accuracy: a linear classifier is fitted to the pooled features of train.csv's mi
 weights, inflated), and test.csv is scored in each precision by `Recognizer.optimize`. int8 is
 calibrated on 16 training clips, and checked
 on 16 that were left out of the fit: on clips that were fitted it looks better than it is.
+
+--finetune EPOCHS goes further: all batch norms get the statistics of the training clips, then res5
+and the classifier are trained, with the maps of res4 (of each clip and of its mirror image) computed
+once. The layers before res5 keep the image weights.
 """
 
 import argparse
@@ -21,6 +25,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median, quantiles
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +38,11 @@ from octvideo.deploy.fold import fold_batch_norm
 from octvideo.deploy.openvino import OpenVINO, convert, convert_lower
 from octvideo.deploy.precision import quantized
 from octvideo.deploy.pytorchvideo import hub_model
+from octvideo.engine.distributed import Processes
+from octvideo.engine.training.precise_bn import measure_bn_statistics
 from octvideo.errors import OctvideoError
+from octvideo.layers import OctTensor
+from octvideo.layers.resize import merge
 from octvideo.recognizer import Recognizer
 
 Call = Callable[[torch.Tensor], torch.Tensor]
@@ -57,6 +66,7 @@ def main() -> None:
     accuracy.add_argument("--weights", required=True, help="of an ImageNet ResNet-50")
     accuracy.add_argument("--alpha", type=float, nargs="+", default=[0.0, 0.5])
     accuracy.add_argument("--size", type=int, default=112)
+    accuracy.add_argument("--finetune", type=int, default=0, metavar="EPOCHS")
     accuracy.set_defaults(run=measure_accuracy)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -195,7 +205,52 @@ def fitted(
     recognizer = Recognizer(model, names, input_of(args.size), torch.device("cpu"))
     features = torch.from_numpy(np.stack([recognizer.features(path) for path in paths]))
     fit(model.head.fc, features, torch.from_numpy(labels))
+    if args.finetune:
+        finetune(recognizer, paths, torch.from_numpy(labels), args.finetune)
     return recognizer
+
+
+def finetune(
+    recognizer: Recognizer, paths: list[str], labels: torch.Tensor, epochs: int, batch: int = 8
+) -> None:
+    """Train res5 and the classifier on the maps of res4; batch norms keep their statistics."""
+    model: Any = recognizer.model
+    clips = [recognizer.clip(path)[1] for path in paths]
+    batches = [torch.cat(clips[i : i + batch]) for i in range(0, len(clips), batch)]
+    measure_bn_statistics(model.train(), batches, len(batches), Processes())
+    model.eval()
+    maps = [map_of_res4(model, x) for clip in clips for x in (clip, clip.flip(-1))]
+    model.head.dropout.train()
+    trained = [*model.res5.parameters(), *model.head.parameters()]
+    solver = torch.optim.SGD(trained, lr=0.005, momentum=0.9, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(solver, epochs)
+    for epoch in range(epochs):
+        losses = []
+        for chosen in torch.randperm(len(maps)).split(batch):
+            x = side_by_side([maps[i] for i in chosen])
+            logits = model.head([merge(model.res5(x))])
+            loss = torch.nn.functional.cross_entropy(logits, labels[chosen // 2])
+            solver.zero_grad()
+            loss.backward()
+            solver.step()
+            losses.append(float(loss.detach()))
+        schedule.step()
+        print(f"epoch {epoch + 1}: loss {np.mean(losses):.3f}", flush=True)
+    model.eval()
+
+
+@torch.no_grad()
+def map_of_res4(model: Any, clip: torch.Tensor) -> OctTensor:
+    seen: list[OctTensor] = []
+    hook = model.res5.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model(clip)
+    hook.remove()
+    return seen[0]
+
+
+def side_by_side(maps: list[OctTensor]) -> OctTensor:
+    low = [each.low for each in maps if each.low is not None]
+    return OctTensor(torch.cat([each.high for each in maps]), torch.cat(low) if low else None)
 
 
 def fit(classifier: torch.nn.Linear, features: torch.Tensor, labels: torch.Tensor) -> None:

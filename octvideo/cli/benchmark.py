@@ -91,7 +91,8 @@ def table_row(m: Measured) -> tuple[str, ...]:
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    shape = (3, *args.input) if args.input else input_shape_of(args.model)
+    usual = input_shape_of(args.model)
+    shape = (usual[0], *args.input) if args.input else usual
     cases = [
         Case(
             args.model,

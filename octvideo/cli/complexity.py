@@ -33,6 +33,7 @@ from octvideo.complexity import count_twice, stage_table
 from octvideo.config import add_config_arguments, load_config
 from octvideo.errors import ConfigError
 from octvideo.layers import channels_last, compute_in_2d
+from octvideo.models.network import Network
 from octvideo.models.registry import input_shape_of
 from octvideo.octavize import OctaveReport
 from octvideo.paper import TABLES, Result, format_results, results
@@ -52,8 +53,8 @@ def print_paper(json_path: Path | None, tables: Sequence[int]) -> None:
         json_path.write_text(json.dumps([row.plain() for row in rows], indent=1))
 
 
-def print_network(model: nn.Module, size: Sequence[int]) -> None:
-    shape = (3, *size)
+def print_network(model: Network, size: Sequence[int]) -> None:
+    shape = (model.in_channels, *size)
     print(stage_table(model, shape))
     cost, operators = count_twice(model, shape)
     print(
@@ -77,7 +78,8 @@ def print_octavized(
     for name in names:
         torch.manual_seed(0)
         model = create_model(name).eval()
-        x = torch.rand(1, 3, *(size or input_shape_of(name)[1:]))
+        channels, *usual = input_shape_of(name)
+        x = torch.rand(1, channels, *(size or usual))
         octave = octavize(model, alpha, x, clips=x)
         seconds = fastest_seconds([model, compute_in_2d(channels_last(octave))], x)
         report = cast(OctaveReport, octave.octave_report)

@@ -7,6 +7,7 @@ fast(clips)                                # logits to 1e-4 relative
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
@@ -22,7 +23,7 @@ from octvideo.deploy.merge_choice import merge_where_faster
 from octvideo.deploy.openvino import (
     OpenVINO,
     OpenVINOTimes,
-    compile_layer,
+    compile_layers,
     convert,
     convert_lower,
 )
@@ -198,7 +199,7 @@ def _torch_engine(model: nn.Module, example: Tensor) -> nn.Module:
         )
         return Eager(model)
     if example.device.type == "cpu":
-        model = merge_where_faster(model, example, "torch", _eager_layer)
+        model = merge_where_faster(model, example, "torch", _eager_layers)
     return Compiled(channels_last(model))
 
 
@@ -214,8 +215,11 @@ class Eager(nn.Module):
         return self.model(x)
 
 
-def _eager_layer(layer: nn.Module, inputs: tuple[Tensor, Tensor]) -> Callable[[], object]:
-    return torch.inference_mode()(lambda: layer(*inputs))
+def _eager_layers(
+    layers: list[nn.Module], inputs: list[tuple[Tensor, Tensor]]
+) -> list[Callable[[], object]]:
+    infer = torch.inference_mode()(lambda layer, x: layer(*x))
+    return [partial(infer, layer, x) for layer, x in zip(layers, inputs, strict=True)]
 
 
 def _openvino_engine(model: nn.Module, example: Tensor) -> nn.Module:
@@ -240,7 +244,7 @@ def openvino_times(model: nn.Module, example: Tensor) -> OpenVINOTimes:
 
 
 def _merged_for_openvino(model: nn.Module, example: Tensor) -> nn.Module:
-    return merge_where_faster(model, example, "openvino", compile_layer)
+    return merge_where_faster(model, example, "openvino", compile_layers)
 
 
 ENGINES: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {

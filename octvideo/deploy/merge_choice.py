@@ -4,7 +4,7 @@ each kind."""
 import json
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from octvideo.layers import OctTensor
 logger = logging.getLogger("octvideo")
 
 Pair = tuple[Tensor, Tensor]
-Prepare = Callable[[nn.Module, Pair], Callable[[], object]]
-ROUNDS = 7
+Prepare = Callable[[list[nn.Module], list[Pair]], Sequence[Callable[[], object]]]
+ROUNDS = 5
 
 
 class Layer(nn.Module):
@@ -42,8 +42,8 @@ def merge_where_faster(
     """A copy of the folded `model` in which those octave convolutions are merged that take less
     time so.
 
-    prepare: what `engine` makes of a `Layer` and its inputs, to be called again and again. One clip
-    is measured, and one layer of those that are alike. The choice is kept on disk; it does not
+    prepare: what `engine` makes of each `Layer` and its inputs, to be called again and again. One
+    clip is measured, and one layer of those that are alike. The choice is kept on disk; it does not
     depend on the weights' values.
     """
     names = mergeable(model)
@@ -62,13 +62,19 @@ def _measured(
     for name in names:
         shapes = tuple(tuple(x.shape) for x in inputs[name])
         kinds.setdefault((repr(model.get_submodule(name)), shapes), []).append(name)
-    logger.info("measuring %d kinds of octave layers, which takes up to a minute", len(kinds))
+    logger.info("measuring %d kinds of octave layers, which takes up to half a minute", len(kinds))
+    first = [alike[0] for alike in kinds.values()]
+    convs: list[Any] = [model.get_submodule(name) for name in first]
+    plain = [Layer(conv).eval() for conv in convs]
+    merged = [Layer(MergedOctConv(conv)).eval() for conv in convs]
+    calls = prepare(plain + merged, 2 * [inputs[name] for name in first])
+    forms = list(zip(calls[: len(first)], calls[len(first) :], strict=True))
     chosen = []
-    for alike in tqdm(kinds.values(), unit="kind", desc="octave layers", disable=None):
-        conv: Any = model.get_submodule(alike[0])
-        forms = [Layer(conv).eval(), Layer(MergedOctConv(conv)).eval()]
-        plain, merged = _seconds([prepare(form, inputs[alike[0]]) for form in forms])
-        if merged < plain:
+    for alike, pair in zip(
+        kinds.values(), tqdm(forms, unit="kind", desc="octave layers", disable=None), strict=True
+    ):
+        as_four, as_two = _seconds(pair)
+        if as_two < as_four:
             chosen += alike
     return chosen
 
@@ -94,7 +100,7 @@ def _inputs(model: nn.Module, example: Tensor, names: Collection[str]) -> dict[s
     return seen
 
 
-def _seconds(calls: list[Callable[[], object]]) -> list[float]:
+def _seconds(calls: Sequence[Callable[[], object]]) -> list[float]:
     """The fastest run of each, in turns, after one that is not counted."""
     fastest = [float("inf")] * len(calls)
     for turn in range(1 + ROUNDS):

@@ -4,8 +4,10 @@ import copy
 import threading
 import warnings
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -180,13 +182,46 @@ def _precision_of(network: Any) -> str:
     return found if found in ("bf16", "int8") else "fp32"
 
 
-def compile_layer(layer: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], object]:
-    """To infer with again and again, on these inputs."""
+def compile_layers(
+    layers: Sequence[nn.Module], inputs: Sequence[tuple[Tensor, ...]]
+) -> list[Callable[[], object]]:
+    """Each to infer with again and again, on its inputs.
+
+    They are exported and converted as one network, then cut apart: most of the time of a conversion
+    does not depend on the size of the network.
+    """
+    openvino = import_optional("openvino", "engine openvino", "pip install openvino")
+    joined = _SideBySide(layers, [len(x) for x in inputs]).eval()
+    flat = [x.contiguous() for of_layer in inputs for x in of_layer]
     with torch.no_grad(), _exporter_alone():
-        program = torch.export.export(layer.eval(), inputs)
-    compiled = _compiled(_converted(program))
-    request, arrays = compiled.create_infer_request(), [x.contiguous().numpy() for x in inputs]
-    return lambda: request.infer(arrays)
+        ends = [len(outputs) for outputs in joined(*flat)]
+        network = _converted(torch.export.export(joined, tuple(flat)))
+    network.reshape({i: list(x.shape) for i, x in enumerate(flat)})
+    arrays = iter([x.numpy() for x in flat])
+    parameters, results = iter(network.get_parameters()), iter(network.get_results())
+    calls = []
+    for begins, end in zip(joined.counts, ends, strict=True):
+        part = openvino.Model(
+            list(islice(results, end)), list(islice(parameters, begins)), "layer"
+        )
+        request = _compiled(part).create_infer_request()
+        calls.append(partial(request.infer, list(islice(arrays, begins))))
+    return calls
+
+
+class _SideBySide(nn.Module):
+    """Layers that share nothing as one network; counts: inputs of each."""
+
+    def __init__(self, layers: Sequence[nn.Module], counts: list[int]) -> None:
+        super().__init__()
+        self.layers, self.counts = nn.ModuleList(layers), counts
+
+    def forward(self, *inputs: Tensor) -> list[tuple[Tensor, ...]]:
+        rest = iter(inputs)
+        return [
+            layer(*islice(rest, count))
+            for layer, count in zip(self.layers, self.counts, strict=True)
+        ]
 
 
 def _compiled(

@@ -2,6 +2,8 @@
 clips."""
 
 import logging
+import sys
+from contextlib import redirect_stdout
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
@@ -73,7 +75,8 @@ def quantized(network: Any, clips: Tensor) -> Any:
     nncf.set_log_level(logging.ERROR)
     pools_as_convolutions(network)
     data = nncf.Dataset([clip[None].numpy() for clip in clips.cpu().contiguous()])
-    return nncf.quantize(network, data, subset_size=len(clips))
+    with redirect_stdout(sys.stderr):  # Its bars; stdout is for what a program prints.
+        return nncf.quantize(network, data, subset_size=len(clips))
 
 
 def pools_as_convolutions(network: Any) -> None:

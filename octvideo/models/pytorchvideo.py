@@ -1,4 +1,4 @@
-"""pytorchvideo's networks by the names of its hub, vanilla or made octave:
+"""pytorchvideo's networks by the names of its hub (and its acoustic ResNet), vanilla or made octave:
 `create_model("ptv:x3d_m", alpha=0.25)`.
 
 They keep pytorchvideo's names, so that its files load at alpha 0. Their heads give logits, and
@@ -28,9 +28,11 @@ from octvideo.octavize.tracing import trace
 
 @dataclass(frozen=True, slots=True)
 class HubRow:
-    """module: below pytorchvideo.models.hub. frames, size: of the clip that it is made for.
+    """module: below pytorchvideo.models. frames, size: of the clip that it is made for.
 
     speed_ratio: every so many frames the slow pathway takes one; 0 with one pathway.
+    builder: the function in the module, by default the name. channels: of the clip.
+    is_sound: the clip is a spectrogram, `frames` long, 1 high and `size` frequencies wide.
     """
 
     module: str
@@ -38,19 +40,30 @@ class HubRow:
     size: int
     min_frames: int = 1
     speed_ratio: int = 0
+    builder: str = ""
+    channels: int = 3
+    is_sound: bool = False
+
+    def shape(self, frames: int | None = None, size: int | None = None) -> tuple[int, int, int]:
+        """(T, H, W) of a clip, of another length or size where these are given."""
+        size = size or self.size
+        return frames or self.frames, 1 if self.is_sound else size, size
 
 
 HUB = {
-    "c2d_r50": HubRow("resnet", 8, 224, min_frames=2),
-    "i3d_r50": HubRow("resnet", 8, 224, min_frames=2),
-    "slow_r50": HubRow("resnet", 8, 224),
-    "slowfast_r50": HubRow("slowfast", 32, 224, min_frames=4, speed_ratio=4),
-    "csn_r101": HubRow("csn", 32, 224),
-    "r2plus1d_r50": HubRow("r2plus1d", 16, 224),
-    "x3d_xs": HubRow("x3d", 4, 160),
-    "x3d_s": HubRow("x3d", 13, 160),
-    "x3d_m": HubRow("x3d", 16, 224),
-    "x3d_l": HubRow("x3d", 16, 312),
+    "c2d_r50": HubRow("hub.resnet", 8, 224, min_frames=2),
+    "i3d_r50": HubRow("hub.resnet", 8, 224, min_frames=2),
+    "slow_r50": HubRow("hub.resnet", 8, 224),
+    "slowfast_r50": HubRow("hub.slowfast", 32, 224, min_frames=4, speed_ratio=4),
+    "csn_r101": HubRow("hub.csn", 32, 224),
+    "r2plus1d_r50": HubRow("hub.r2plus1d", 16, 224),
+    "x3d_xs": HubRow("hub.x3d", 4, 160),
+    "x3d_s": HubRow("hub.x3d", 13, 160),
+    "x3d_m": HubRow("hub.x3d", 16, 224),
+    "x3d_l": HubRow("hub.x3d", 16, 312),
+    "acoustic_resnet": HubRow(
+        "resnet", 128, 80, builder="create_acoustic_resnet", channels=1, is_sound=True
+    ),
 }
 
 
@@ -111,7 +124,8 @@ class PytorchvideoNet(Network):
     def __init__(self, name: str, options: PytorchvideoOptions) -> None:
         row, channels = HUB[name], options.in_channels
         super().__init__(channels, min_frames=row.min_frames)
-        build = getattr(import_pytorchvideo(f"hub.{row.module}"), name)
+        build = getattr(import_pytorchvideo(row.module), row.builder or name)
+        self.clip_shape = row.shape(max(row.min_frames, 4), 64)
         self.blocks: Any = build(
             model_num_class=options.num_classes,
             **(
@@ -171,7 +185,7 @@ class PytorchvideoNet(Network):
         if isinstance(features, GraphMethod):
             graph = features.graph
         else:
-            shape = (1, self.in_channels, max(self.min_frames, 4), 64, 64)
+            shape = (1, self.in_channels, *self.clip_shape)
             example = torch.empty(shape, device=next(self.parameters()).device)
             graph = trace(self, example, "features").graph
         return {**norms_behind(graph, self), **self._norms_of_the_head()}
@@ -196,7 +210,7 @@ def build(name: str, options: PytorchvideoOptions) -> Network:
 
 def octave_arguments(name: str, options: PytorchvideoOptions) -> dict[str, Any]:
     """What `octavize` makes the network `name` octave with; example: a shape."""
-    frames, size = options.num_frames or HUB[name].frames, options.crop_size or HUB[name].size
+    shape = HUB[name].shape(options.num_frames, options.crop_size)
     return {
         "alpha": options.alpha,
         "include": options.include,
@@ -204,13 +218,16 @@ def octave_arguments(name: str, options: PytorchvideoOptions) -> dict[str, Any]:
         "width_rule": options.width_rule,
         "downsample": options.downsample,
         "weights": "sorted" if options.low_channels == "smoothest" else "as_is",
-        "example": [1, options.in_channels, frames, size, size],
+        "example": [1, options.in_channels, *shape],
     }
 
 
 MODELS = {
     f"ptv:{name}": Family(
-        partial(build, name), PytorchvideoOptions, (3, row.frames, row.size, row.size)
+        partial(build, name),
+        PytorchvideoOptions,
+        (row.channels, *row.shape()),
+        {"in_channels": row.channels} if row.is_sound else {},
     )
     for name, row in HUB.items()
 }

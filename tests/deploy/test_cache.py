@@ -94,9 +94,9 @@ def test_one_layer_of_each_kind_is_measured_and_the_choice_is_kept(monkeypatch):
     )
     prepared = []
 
-    def prepare(layer, inputs):
-        prepared.append(layer)
-        return lambda: None
+    def prepare(layers, inputs):
+        prepared.extend(layers)
+        return [lambda: None] * len(inputs)
 
     monkeypatch.setattr(merge_choice, "_seconds", lambda calls: [2.0, 1.0])
     x = torch.randn(2, 3, 4, 32, 32)

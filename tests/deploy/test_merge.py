@@ -6,6 +6,8 @@ import torch
 from octvideo import create_model
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.deploy.merge import MergedOctConv, merge_convs, mergeable
+from octvideo.deploy.merge_choice import Layer
+from octvideo.deploy.openvino import compile_layers
 from octvideo.layers import Channels, OctConv2d, OctConv3d, OctTensor
 
 PAIR = Channels(12, 4)
@@ -71,3 +73,17 @@ def test_a_network_of_merged_layers_computes_the_same_and_itself_stays(name):
     assert mergeable(model) == names
     with torch.no_grad():
         torch.testing.assert_close(merged(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_layers_that_openvino_measures_together_compute_what_each_does_alone():
+    pytest.importorskip("openvino")
+    alone = OctConv3d(PAIR, PAIR, (3, 1, 1), padding=(1, 0, 0))
+    convs = [alone, MergedOctConv(alone), OctConv3d(PAIR, Channels(16), (1, 1, 1), (1, 2, 2))]
+    layers = [Layer(conv).eval() for conv in convs]
+    inputs = [tuple(pair(4, 8, 8)), tuple(pair(4, 6, 6)), tuple(pair(2, 7, 5))]
+
+    found = [list(call().values()) for call in compile_layers(layers, inputs)]
+
+    for layer, x, outputs in zip(layers, inputs, found, strict=True):
+        for output, expected in zip(outputs, layer(*x), strict=True):
+            torch.testing.assert_close(torch.from_numpy(output), expected.detach())

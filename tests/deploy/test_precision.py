@@ -94,6 +94,16 @@ def test_pools_of_even_maps_become_convolutions_which_have_int8(nncf):
     assert relative_difference(fast(x), Pools()(x)) < 1e-5
 
 
+def test_the_bars_of_the_quantizer_leave_stdout_alone(nncf, monkeypatch, capsys):
+    monkeypatch.setattr(nncf, "quantize", lambda *_, **__: print("Statistics collection 100%"))
+    monkeypatch.setattr(precision, "pools_as_convolutions", lambda network: None)
+
+    quantized(None, torch.rand(8, 3, 2, 8, 8))
+
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "Statistics collection 100%\n")
+
+
 def test_bf16_is_near(model, clips, has_bf16):
     fast = optimize(model, clips, precision="bf16")
 

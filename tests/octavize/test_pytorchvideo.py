@@ -20,12 +20,14 @@ from octvideo.deploy.merge import merge_convs, mergeable
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.layers import OctConv3d
 from octvideo.models.pytorchvideo import HUB, import_pytorchvideo
+from octvideo.models.registry import input_shape
 from octvideo.weights import load_weights
 from octvideo.weights.start import octavize_into
 
 X3D = {"builder_options": {"width_factor": 1.0, "depth_factor": 1.0}}
 R2PLUS1D = {"builder_options": {"stem_dim_out": 16, "model_depth": 50}}
 TINY = {"x3d_xs": X3D, "r2plus1d_r50": R2PLUS1D}
+ACOUSTIC = {"builder_options": {"stem_dim_out": 16}}
 CLIP = (2, 3, 4, 64, 64)
 
 
@@ -39,7 +41,7 @@ def make(name: str, alpha: float, **options: object) -> nn.Module:
 )
 def test_every_network_is_exact_at_alpha_zero_and_octave_above(name):
     frames = 16 if name in ("slowfast_r50", "csn_r101") else 4
-    x = torch.rand(2, 3, frames, 64, 64)
+    x = torch.rand(2, HUB[name].channels, *HUB[name].shape(frames, 64))
     model = make(name, 0.0).eval()
 
     same, octave = octavize(model, 0.0, x), octavize(model, 0.25, x)
@@ -50,6 +52,19 @@ def test_every_network_is_exact_at_alpha_zero_and_octave_above(name):
         assert octave(x).shape == (2, 4)
     assert octave.octave_report.macs < 0.9 * octave.octave_report.macs_before
     assert not octave.octave_report.notes
+
+
+def test_the_acoustic_network_takes_spectrograms_of_one_channel():
+    options = {"num_frames": 16, "crop_size": 32, **ACOUSTIC}
+    vanilla, octave = (make("acoustic_resnet", alpha, **options).eval() for alpha in (0, 0.25))
+
+    assert input_shape("acoustic_resnet") == (1, 128, 1, 80)
+    assert octave.octave_report.octave
+    assert set(vanilla.norm_follows) == set(octave.norm_follows)
+    with torch.no_grad():
+        assert octave(torch.rand(2, 1, 16, 1, 32)).shape == (2, 4)
+    with pytest.raises(ConfigError, match=r"got a tensor of shape \(2, 3, 4, 64, 64\)"):
+        vanilla(torch.rand(CLIP))
 
 
 @pytest.mark.parametrize(
