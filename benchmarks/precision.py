@@ -14,8 +14,8 @@ weights, inflated), and test.csv is scored in each precision by `Recognizer.opti
 calibrated on 16 training clips, and checked
 on 16 that were left out of the fit: on clips that were fitted it looks better than it is.
 
---finetune EPOCHS goes further: all batch norms get the statistics of the training clips, then res5
-and the classifier are trained, with the maps of res4 (of each clip and of its mirror image) computed
+--finetune EPOCHS instead: all batch norms get the statistics of the training clips, then res5 and a
+new classifier are trained, with the maps of res4 (of each clip and of its mirror image) computed
 once. The layers before res5 keep the image weights.
 """
 
@@ -203,17 +203,18 @@ def fitted(
     )
     names = [str(i) for i in range(classes)]
     recognizer = Recognizer(model, names, input_of(args.size), torch.device("cpu"))
-    features = torch.from_numpy(np.stack([recognizer.features(path) for path in paths]))
-    fit(model.head.fc, features, torch.from_numpy(labels))
     if args.finetune:
         finetune(recognizer, paths, torch.from_numpy(labels), args.finetune)
+    else:
+        features = torch.from_numpy(np.stack([recognizer.features(path) for path in paths]))
+        fit(model.head.fc, features, torch.from_numpy(labels))
     return recognizer
 
 
 def finetune(
     recognizer: Recognizer, paths: list[str], labels: torch.Tensor, epochs: int, batch: int = 8
 ) -> None:
-    """Train res5 and the classifier on the maps of res4; batch norms keep their statistics."""
+    """Train res5 and a new classifier on the maps of res4; batch norms keep their statistics."""
     model: Any = recognizer.model
     clips = [recognizer.clip(path)[1] for path in paths]
     batches = [torch.cat(clips[i : i + batch]) for i in range(0, len(clips), batch)]
@@ -222,7 +223,7 @@ def finetune(
     maps = [map_of_res4(model, x) for clip in clips for x in (clip, clip.flip(-1))]
     model.head.dropout.train()
     trained = [*model.res5.parameters(), *model.head.parameters()]
-    solver = torch.optim.SGD(trained, lr=0.005, momentum=0.9, weight_decay=1e-4)
+    solver = torch.optim.SGD(trained, lr=0.01, momentum=0.9, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(solver, epochs)
     for epoch in range(epochs):
         losses = []

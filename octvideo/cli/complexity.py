@@ -33,7 +33,6 @@ from octvideo.complexity import count_twice, stage_table
 from octvideo.config import add_config_arguments, load_config
 from octvideo.errors import ConfigError
 from octvideo.layers import channels_last, compute_in_2d
-from octvideo.models.network import Network
 from octvideo.models.registry import input_shape_of
 from octvideo.octavize import OctaveReport
 from octvideo.paper import TABLES, Result, format_results, results
@@ -53,8 +52,7 @@ def print_paper(json_path: Path | None, tables: Sequence[int]) -> None:
         json_path.write_text(json.dumps([row.plain() for row in rows], indent=1))
 
 
-def print_network(model: Network, size: Sequence[int]) -> None:
-    shape = (model.in_channels, *size)
+def print_network(model: nn.Module, shape: Sequence[int]) -> None:
     print(stage_table(model, shape))
     cost, operators = count_twice(model, shape)
     print(
@@ -137,10 +135,12 @@ def run(args: argparse.Namespace) -> None:
     elif args.model:
         with torch.device("meta"):
             model = create_model(args.model, alpha=args.alpha)
-        print_network(model, args.input or input_shape_of(args.model)[1:])
+        channels, *usual = input_shape_of(args.model)
+        print_network(model, (channels, *(args.input or usual)))
     elif args.cfg:
         cfg = load_config(args.cfg, args.settings)
-        print_network(build_model(cfg), args.input or task_of(cfg).input_shape()[1:])
+        channels, *usual = task_of(cfg).input_shape()
+        print_network(build_model(cfg), (channels, *(args.input or usual)))
     else:
         raise ConfigError(
             "nothing to count: give --paper, --model NAME, --cfg FILE or --octavize NAME"

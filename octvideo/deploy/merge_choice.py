@@ -65,8 +65,8 @@ def _measured(
     logger.info("measuring %d kinds of octave layers, which takes up to half a minute", len(kinds))
     first = [alike[0] for alike in kinds.values()]
     convs: list[Any] = [model.get_submodule(name) for name in first]
-    plain = [Layer(conv).eval() for conv in convs]
-    merged = [Layer(MergedOctConv(conv)).eval() for conv in convs]
+    plain: list[nn.Module] = [Layer(conv).eval() for conv in convs]
+    merged: list[nn.Module] = [Layer(MergedOctConv(conv)).eval() for conv in convs]
     calls = prepare(plain + merged, 2 * [inputs[name] for name in first])
     forms = list(zip(calls[: len(first)], calls[len(first) :], strict=True))
     chosen = []

@@ -199,11 +199,9 @@ def compile_layers(
     network.reshape({i: list(x.shape) for i, x in enumerate(flat)})
     arrays = iter([x.numpy() for x in flat])
     parameters, results = iter(network.get_parameters()), iter(network.get_results())
-    calls = []
+    calls: list[Callable[[], object]] = []
     for begins, end in zip(joined.counts, ends, strict=True):
-        part = openvino.Model(
-            list(islice(results, end)), list(islice(parameters, begins)), "layer"
-        )
+        part = openvino.Model(list(islice(results, end)), list(islice(parameters, begins)), "layer")
         request = _compiled(part).create_infer_request()
         calls.append(partial(request.infer, list(islice(arrays, begins))))
     return calls

@@ -1,5 +1,5 @@
-"""pytorchvideo's networks by the names of its hub (and its acoustic ResNet), vanilla or made octave:
-`create_model("ptv:x3d_m", alpha=0.25)`.
+"""pytorchvideo's networks by the names of its hub, and its acoustic ResNet, vanilla or made
+octave: `create_model("ptv:x3d_m", alpha=0.25)`.
 
 They keep pytorchvideo's names, so that its files load at alpha 0. Their heads give logits, and
 average whatever positions there are. pytorchvideo is imported without torchvision, which has no

@@ -98,7 +98,7 @@ def test_the_bars_of_the_quantizer_leave_stdout_alone(nncf, monkeypatch, capsys)
     monkeypatch.setattr(nncf, "quantize", lambda *_, **__: print("Statistics collection 100%"))
     monkeypatch.setattr(precision, "pools_as_convolutions", lambda network: None)
 
-    quantized(None, torch.rand(8, 3, 2, 8, 8))
+    precision.quantized(None, torch.rand(8, 3, 2, 8, 8))
 
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "Statistics collection 100%\n")
