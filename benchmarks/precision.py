@@ -223,7 +223,7 @@ def finetune(
     maps = [map_of_res4(model, x) for clip in clips for x in (clip, clip.flip(-1))]
     model.head.dropout.train()
     trained = [*model.res5.parameters(), *model.head.parameters()]
-    solver = torch.optim.SGD(trained, lr=0.01, momentum=0.9, weight_decay=1e-4)
+    solver = torch.optim.AdamW(trained, lr=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(solver, epochs)
     for epoch in range(epochs):
         losses = []
