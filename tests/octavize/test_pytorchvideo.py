@@ -51,7 +51,8 @@ def test_every_network_is_exact_at_alpha_zero_and_octave_above(name):
         assert torch.equal(same(x), model(x))
         assert octave(x).shape == (2, 4)
     assert octave.octave_report.macs < 0.9 * octave.octave_report.macs_before
-    assert not octave.octave_report.notes
+    # A spectrogram is strided in its width alone, which no octave convolution does.
+    assert HUB[name].is_sound or not octave.octave_report.notes
 
 
 def test_the_acoustic_network_takes_spectrograms_of_one_channel():
