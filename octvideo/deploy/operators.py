@@ -47,7 +47,7 @@ class Style(Enum):
 _POINTWISE = """
     add add_ sub mul mul_ div div_ neg linspace
     relu relu_ threshold_backward hardtanh hardtanh_ hardtanh_backward sigmoid sigmoid_backward
-    cat slice_backward index_select bernoulli_ native_dropout native_dropout_backward
+    cat stack slice_backward index_select bernoulli_ native_dropout native_dropout_backward
     normalize normalize_backward _softmax _softmax_backward_data
     upsample_nearest2d upsample_nearest3d avg_pool2d_backward avg_pool3d_backward
 """

@@ -20,7 +20,7 @@ from octvideo.deploy.merge import merge_convs, mergeable
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.layers import OctConv3d
 from octvideo.models.pytorchvideo import HUB, import_pytorchvideo
-from octvideo.models.registry import input_shape
+from octvideo.models.registry import input_shape_of
 from octvideo.weights import load_weights
 from octvideo.weights.start import octavize_into
 
@@ -59,7 +59,7 @@ def test_the_acoustic_network_takes_spectrograms_of_one_channel():
     options = {"num_frames": 16, "crop_size": 32, **ACOUSTIC}
     vanilla, octave = (make("acoustic_resnet", alpha, **options).eval() for alpha in (0, 0.25))
 
-    assert input_shape("acoustic_resnet") == (1, 128, 1, 80)
+    assert input_shape_of("acoustic_resnet") == (1, 128, 1, 80)
     assert octave.octave_report.octave
     assert set(vanilla.norm_follows) == set(octave.norm_follows)
     with torch.no_grad():
