@@ -121,9 +121,23 @@ class Processes:
             return model
         for parameter in (p for p in model.parameters() if p.requires_grad):
             parameter.register_hook(partial(_described_as, parameter.stride()))  # type: ignore[no-untyped-call]
-        return DistributedDataParallel(
+        wrapped = DistributedDataParallel(
             model, device_ids=[self.device.index] if self.device.type == "cuda" else None
         )
+        _settle_buckets(wrapped)
+        return wrapped
+
+
+def _settle_buckets(wrapped: DistributedDataParallel) -> None:
+    """Do the backward pass after which DDP lays out its buckets anew, before the first step.
+
+    How the sum of more than two ranks rounds depends on where in a bucket a gradient lies, so the
+    first step of a resumed run would round differently from that of a run that went on.
+    """
+    wrapped.reducer.prepare_for_backward([])
+    # Roots made last are computed first: gradients become ready roughly as in a real backward pass.
+    torch.autograd.backward([p.sum() for p in wrapped.parameters() if p.requires_grad])
+    wrapped.zero_grad(set_to_none=True)
 
 
 def this_process(device: str = "auto") -> Processes:

@@ -153,6 +153,13 @@ def test_two_ranks_resume_to_the_bit(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_of_three_ranks_that_begins_anew_rounds_as_one_that_went_on():
+    """Sums of two numbers round alike in any order; those of three do not."""
+    program = str(Path(tiny.__file__).with_name("rewrapped.py"))
+    run(torchrun("--standalone", "--nproc_per_node", "3", program))
+
+
+@pytest.mark.slow
 def test_a_killed_rank_restarts_the_run_from_its_checkpoint(tmp_path):
     """torchrun sees rank 1 die, ends the other, starts both again; they go on and finish."""
     options = ["seconds=0.05", "checkpoint_minutes=0.0001", "die_once=10"]
