@@ -2,19 +2,17 @@
 what a clip costs.
 
     python benchmarks/experiments.py run ut_interaction ../shared/data runs/experiments [--seeds 1 2 3]
-    python benchmarks/experiments.py time ut_interaction      seconds per clip of its networks, measured in turns
     python benchmarks/experiments.py table ut_interaction     markdown of docs/results_tables.md
 
-The folder ../shared/data holds the videos and weights/. Small frames of the videos, logs and
-predictions go to runs/experiments, one record per run to --results (benchmarks/results). A run that
-has its record there is not done again, so that the same command continues an interrupted series;
-give another --results to do everything anew. What is compared stands in studies.py beside this
-file. The test list is seen once, at the end of a run.
+The folder ../shared/data holds the videos and weights/. What is compared is written in studies.py
+beside this file; it is run as `octvideo sweep` runs things, in runs/experiments/<study>, so that the
+same command continues an interrupted series. Small frames of the videos and lists are beside them.
+What was found is recorded in --results (benchmarks/results), a line a run. The test list is seen
+once, at the end of a run.
 """
 
 import argparse
 import csv
-import itertools
 import json
 import os
 import shutil
@@ -27,24 +25,25 @@ from typing import Any
 
 import torch
 from PIL import Image
-from studies import FOLDS, STUDIES, WEIGHTS, Row, Study
+from studies import CONFIG, FOLDS, STUDIES, WEIGHTS, Row, Study
 
-from octvideo.assembly.model import build_model
-from octvideo.config import load_config
 from octvideo.data.transforms import resize_short_side
 from octvideo.data.video.decode import iter_frames
-from octvideo.deploy.timing import interleaved
 from octvideo.errors import exit_on_user_error
+from octvideo.study import Sweep, measure_times, run_sweep
 from octvideo.study.statistics import difference, spread
+from octvideo.study.summary import Line, lines_of
+from octvideo.study.sweep import read_state
 from octvideo.study.tables import markdown, write_runs
-from octvideo.study.trial import log_loss, run_trial
+from octvideo.study.trial import log_loss
 
 REPO = Path(__file__).resolve().parent.parent
+LISTS = "DATA.PATH_TO_DATA_DIR"
 Run = dict[str, Any]
 List = list[tuple[str, str]]  # file name and label
 
 
-# --- Runs on disk
+# --- Records
 
 
 def read_study(path: Path) -> Run:
@@ -66,12 +65,47 @@ def check_settings(content: Run, study: Study) -> None:
     content["settings"] = has
 
 
-def key(row: Row, seed: int, split: str) -> Run:
-    return {**row._asdict(), "seed": seed, "split": split}
+def key_of(run: Run) -> tuple[Any, ...]:
+    return tuple(run[name] for name in (*Row._fields, "seed", "split"))
 
 
-def is_done(content: Run, wanted: Run) -> bool:
-    return any(wanted.items() <= run.items() for run in content["runs"])
+def record(study: Study, sweep: Sweep, out: Path, content: Run) -> None:
+    """Put what the sweep in `out` found into `content`, in place of records of the same runs."""
+    found = [run for line in lines_of(sweep, out) for run in records_of(study, line, out)]
+    keys = {key_of(run) for run in found}
+    content["runs"] = [run for run in content["runs"] if key_of(run) not in keys] + found
+    times = read_state(out).get("milliseconds", {})
+    content["clip_seconds"] |= {name: round(ms / 1000, 4) for name, ms in times.items()}
+
+
+def records_of(study: Study, line: Line, out: Path) -> Iterator[Run]:
+    row = next(row for row in study.rows if row.name == line.variant.row)
+    for repetition, found in line.runs.items():
+        folder = out / "runs" / line.variant.folder(repetition)
+        values = dict(word.split("=", 1) for word in repetition)
+        yield row._asdict() | {
+            "seed": int(values["RNG_SEED"]),
+            "split": Path(values[LISTS]).name.replace("_", " "),
+            "top1": found["top1_acc"],
+            "interval": found["top1_interval"],
+            "loss": log_loss(folder / "scores.npz"),
+            "videos": found["num_videos"],
+            "gflops": line.network["gflops_per_view"],
+            "parameters": line.network["parameters"],
+            "date": date.fromtimestamp((folder / "results.json").stat().st_mtime).isoformat(),
+            "hardware": hardware(),
+        }
+
+
+def hardware() -> str:
+    """The GPU, or what Linux calls the processor."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next(
+        (line.partition(": ")[2] for line in lines if line.startswith("model name")), "a CPU"
+    )
+    return f"{len(os.sched_getaffinity(0))} core(s) of {processor}, torch {torch.__version__}"
 
 
 # --- Lists
@@ -144,111 +178,48 @@ def write_lists(
         (folder / f"{name}.csv").write_text("".join(lines))
 
 
-def prepare(study: Study, videos: Path, out: Path) -> dict[str, list[str]]:
-    """Frames and lists below `out`; for each part of the study the settings that name them."""
+def prepare(study: Study, videos: Path, out: Path) -> list[Path]:
+    """Frames and lists below `out`; the folders of lists of the study's parts."""
     num_frames = extract(videos, out / "frames" / study.videos, study.short_side)
-    settings = {}
+    folders = []
     for split, train, test in splits(study, videos):
-        lists = out / "lists" / f"{study.name} {split}".replace(" ", "_")
-        write_lists(videos, train, test, num_frames, lists)
-        settings[split] = [
-            f"DATA.PATH_TO_DATA_DIR={lists}",
-            f"DATA.PATH_PREFIX={out / 'frames' / study.videos}",
-        ]
-    return settings
+        folders.append(out / "lists" / study.name / split.replace(" ", "_"))
+        write_lists(videos, train, test, num_frames, folders[-1])
+    return folders
 
 
 # --- Runs
 
 
-def settings_of(study: Study, row: Row) -> list[str]:
-    return [*study.settings, *row.settings(study)]
+def sweep_of(
+    study: Study, data: Path, out: Path, seeds: Sequence[int], only: Sequence[str] = ()
+) -> Sweep:
+    """The study as a sweep whose frames and lists are below `out`. only: names of rows; none: all."""
+    lists = ",".join(map(str, prepare(study, data / study.videos, out)))
+    words = [
+        *study.settings,
+        f"DATA.PATH_PREFIX={out / 'frames' / study.videos}",
+        f"{LISTS}={lists}",
+        f"RNG_SEED={','.join(map(str, seeds))}",
+    ]
+    rows = [row for row in study.rows if not only or row.name in only]
+    settings = {row.name: row.settings(study, str(data / WEIGHTS)) for row in rows}
+    return Sweep.of(str(REPO / CONFIG), words, settings, [LISTS])
 
 
-def train_and_test(row: Row, settings: Sequence[str], out: Path, keep: bool = False) -> Run:
-    """What a run of `octvideo train` found, and what its network costs."""
-    (out / "results.json").unlink(missing_ok=True)  # without a record here: of another series
-    here = {"PYTHONPATH": str(REPO)}
-    found = run_trial(str(REPO / row.config), settings, out, keep=keep, environment=here)
-    network = found["protocol"]["network"]
-    return {
-        "top1": found["top1_acc"],
-        "interval": found["top1_interval"],
-        "loss": log_loss(out / "scores.npz"),
-        "videos": found["num_videos"],
-        "gflops": network["gflops_per_view"],
-        "parameters": network["parameters"],
-    }
-
-
-def run(
-    study: Study,
-    data: Path,
-    out: Path,
-    results: Path,
-    seeds: Sequence[int],
-    only: Sequence[str] = (),
-    keep: bool = False,
-) -> None:
-    """only: rows, as "Oct-I3D .1, imagenet"; none: all. keep: checkpoints stay in the folders below
-    `out`."""
+def run(study: Study, sweep: Sweep, out: Path, results: Path, keep: bool = False) -> None:
+    """Do the runs that are not done yet, and record them. keep: the checkpoints too."""
     path = results / f"{study.name}.json"
     check_settings(read_study(path), study)
-    parts = prepare(study, data / study.videos, out)
-    rows = [row for row in study.rows if not only or ", ".join(row.names) in only]
-    for seed, row, split in itertools.product(seeds, rows, parts):
-        wanted = key(row, seed, split)
-        if is_done(read_study(path), wanted):
-            continue
-        weights = data / WEIGHTS if row.start == "imagenet" else ""
-        settings = [
-            *settings_of(study, row),
-            *parts[split],
-            f"TRAIN.CHECKPOINT_FILE_PATH={weights}",
-        ]
-        folder = out / study.name / "_".join((*row.names, str(seed), split)).replace(" ", "_")
-        found = train_and_test(row, [*settings, f"RNG_SEED={seed}"], folder, keep)
+    try:
+        run_sweep(sweep, out, keep=keep)
+        torch.set_num_threads(1)
+        measure_times(sweep, out)
+    finally:
         content = read_study(path)
         check_settings(content, study)
-        content["runs"].append(
-            wanted | found | {"date": date.today().isoformat(), "hardware": hardware()}
-        )
+        record(study, sweep, out, content)
         write_study(path, content)
-        print(
-            f"{study.name}, seed {seed}, {split}: {', '.join(row.names)}: top-1"
-            f" {found['top1']:.1f}",
-            flush=True,
-        )
-
-
-def hardware() -> str:
-    """The GPU, or what Linux calls the processor."""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next(
-        (line.partition(": ")[2] for line in lines if line.startswith("model name")), "a CPU"
-    )
-    return f"{len(os.sched_getaffinity(0))} core(s) of {processor}, torch {torch.__version__}"
-
-
-def time_clips(study: Study, results: Path, rounds: int = 9) -> None:
-    """Median seconds of one clip of the test's size through each network: float32, eager, one
-    thread."""
-    torch.set_num_threads(1)
-    times = interleaved({row: forward_call(study, row) for row in study.rows}, rounds)
-    content = read_study(results / f"{study.name}.json")
-    content["clip_seconds"] = {
-        ", ".join(row.names): round(statistics.median(t), 4) for row, t in times.items()
-    }
-    write_study(results / f"{study.name}.json", content)
-
-
-def forward_call(study: Study, row: Row) -> Any:
-    cfg = load_config(str(REPO / row.config), settings_of(study, row))
-    model = build_model(cfg).eval().to(memory_format=torch.channels_last_3d)
-    clip = torch.randn(1, 3, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE)
-    return torch.inference_mode()(lambda: model(clip))
 
 
 # --- Tables
@@ -272,7 +243,7 @@ def table(study: Study, content: Run) -> str:
         pairs = [
             runs[place]["top1"] - vanilla[place]["top1"] for place in runs.keys() & vanilla.keys()
         ]
-        seconds = content["clip_seconds"].get(", ".join(row.names))
+        seconds = content["clip_seconds"].get(row.name)
         cells = [
             row.label,
             ", ".join(row.names[1:]),
@@ -309,24 +280,19 @@ def parse(arguments: Iterable[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     kinds = parser.add_subparsers(dest="kind", required=True)
-    for kind in ("run", "time", "table"):
+    for kind in ("run", "table"):
         sub = kinds.add_parser(kind)
         sub.add_argument("study", choices=STUDIES)
         sub.add_argument(
             "--results", type=Path, default=REPO / "benchmarks" / "results", help="a folder"
         )
-    kinds.choices["run"].add_argument(
-        "data", type=Path, help="folder of ut_interaction, hand_gesture and weights"
-    )
-    kinds.choices["run"].add_argument("out", type=Path)
-    kinds.choices["run"].add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    kinds.choices["run"].add_argument(
-        "--only", nargs="+", default=[], metavar="ROW", help='as "Oct-I3D .1, imagenet"'
-    )
-    kinds.choices["run"].add_argument("--keep", action="store_true", help="the checkpoints too")
-    kinds.choices["table"].add_argument(
-        "--means", type=Path, help="folder for what tools/visualize.py tradeoff reads"
-    )
+    runs, tables = kinds.choices["run"], kinds.choices["table"]
+    runs.add_argument("data", type=Path, help="folder of ut_interaction, hand_gesture and weights")
+    runs.add_argument("out", type=Path)
+    runs.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    runs.add_argument("--only", nargs="+", default=[], metavar="ROW", help='as "I3D, imagenet"')
+    runs.add_argument("--keep", action="store_true", help="the checkpoints too")
+    tables.add_argument("--means", type=Path, help="folder for what `visualize tradeoff` reads")
     return parser.parse_args(arguments)
 
 
@@ -334,17 +300,9 @@ def main() -> None:
     args = parse()
     study = STUDIES[args.study]
     if args.kind == "run":
-        run(
-            study,
-            args.data.resolve(),
-            args.out.resolve(),
-            args.results,
-            args.seeds,
-            args.only,
-            args.keep,
-        )
-    elif args.kind == "time":
-        time_clips(study, args.results)
+        out = args.out.resolve()
+        sweep = sweep_of(study, args.data.resolve(), out, args.seeds, args.only)
+        run(study, sweep, out / study.name, args.results, args.keep)
     content = read_study(args.results / f"{study.name}.json")
     print(table(study, content))
     if args.kind == "table" and args.means:

@@ -1,11 +1,17 @@
 """What benchmarks/experiments.py compares: data sets, networks, settings. A study is a table whose
-rows are runs."""
+rows are those of a sweep (`octvideo.study.Sweep`)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+CONFIG = "configs/finetune/i3d.yaml"
+OCTAVE = (
+    "OCTCONV.DOWNSAMPLE=stride",
+    "OCTCONV.SMOOTHEST_LOW=True",
+)  # configs/finetune/oct_i3d.yaml
 WEIGHTS = "weights/resnet50_imagenet_stride1x1.pth"
 
+CHECKPOINT = "TRAIN.CHECKPOINT_FILE_PATH"
 NETWORKS = {
     "C2D": ("MODEL.ARCH=c2d",),
     # Two frames half a frame apart are one frame twice; at the test three of them, each by itself.
@@ -87,18 +93,21 @@ class Row(NamedTuple):
         return tuple(filter(None, (self.label, self.start, self.variant, self.divided)))
 
     @property
+    def name(self) -> str:
+        """Oct-I3D .1, imagenet"""
+        return ", ".join(self.names)
+
+    @property
     def vanilla(self) -> "Row":
         """What it is held against."""
         return self._replace(alpha=0.0, divided="")
 
-    @property
-    def config(self) -> str:
-        return f"configs/finetune/{'oct_i3d' if self.alpha else 'i3d'}.yaml"
-
-    def settings(self, study: "Study") -> list[str]:
-        own = study.scratch if self.start == "scratch" else ()
-        network = [*NETWORKS[self.network], f"OCTCONV.ALPHA={self.alpha}"]
-        return [*own, *network, *VARIANTS[self.variant], *DIVIDED[self.divided]]
+    def settings(self, study: "Study", weights: str = "") -> tuple[str, ...]:
+        """What it has beside `study.settings`. weights: the file that "imagenet" starts from."""
+        octave = OCTAVE if self.alpha else ()
+        start = study.scratch if self.start == "scratch" else (f"{CHECKPOINT}={weights}",)
+        network = (*NETWORKS[self.network], f"OCTCONV.ALPHA={self.alpha}")
+        return (*octave, *start, *network, *VARIANTS[self.variant], *DIVIDED[self.divided])
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,21 @@
 """Train and test every combination of some settings, over some seeds, and write one table of them.
 
     octvideo sweep --cfg kinetics400/i3d OCTCONV.ALPHA=0,.1,.2 RNG_SEED=1,2,3 --out runs/alphas
-    octvideo sweep --cfg mine.yaml OCTCONV.ALPHA=0,.1 SOLVER.BASE_LR=.01,.02 --out runs/rates --jobs
-    2
+    octvideo sweep --cfg mine.yaml OCTCONV.ALPHA=0,.1 SOLVER.BASE_LR=.01,.02 --out runs/rates --jobs 2
+
+    octvideo sweep --cfg mine.yaml --rows networks.yaml --paired DATA.PATH_TO_DATA_DIR DATA.PATH_TO_DATA_DIR=fold1,fold2 --out runs/folds
 
 A setting with several values, separated by commas, is varied; one with a single value holds for all
-runs. The first combination is what the others are held against, run by run of one seed. The same
-command continues a sweep that was interrupted, and adds seeds or values to one that is done. In
---out: table.md, table.csv, table.tex, tradeoff.png, and runs/, each as `octvideo train` leaves it.
+runs. --rows: networks that differ in more than one setting, as lines of a YAML file:
+
+    I3D: []
+    Oct-I3D .1, pooled: [OCTCONV.ALPHA=0.1, OCTCONV.DOWNSAMPLE=pool]
+
+The first network or combination is compared with each of the others, run by run of one seed; the
+values of a --paired setting, such as the folders of a cross-validation, repeat a run as seeds do.
+The same command continues a sweep that was interrupted, and adds seeds or values to one that is
+done. In --out: table.md, table.csv, table.tex, tradeoff.png, and runs/, each as `octvideo train`
+leaves it.
 """
 
 import argparse
@@ -15,12 +23,16 @@ from pathlib import Path
 
 from octvideo.config import add_config_arguments
 from octvideo.errors import ConfigError
-from octvideo.study import Sweep, measure_times, run_sweep, write_tables
+from octvideo.study import Sweep, measure_times, read_rows, run_sweep, write_tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument("--rows", default="", metavar="FILE", help="networks and their settings")
+    parser.add_argument(
+        "--paired", nargs="+", default=[], metavar="KEY", help="settings that repeat a run"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
     parser.add_argument(
         "--no-checkpoints", action="store_true", help="delete those of a run once it is tested"
@@ -31,8 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.jobs < 1:
         raise ConfigError(f"--jobs {args.jobs}: give 1 or more")
-    sweep = Sweep.of(args.cfg, args.settings)
-    print(f"{len(sweep.variants)} networks x {len(sweep.seeds)} seeds, in {args.out}", flush=True)
+    sweep = Sweep.of(args.cfg, args.settings, read_rows(args.rows), args.paired)
+    counts = f"{len(sweep.variants)} networks x {len(sweep.repetitions)} repeats"
+    print(f"{counts}, in {args.out}", flush=True)
     try:
         run_sweep(
             sweep,

@@ -9,17 +9,18 @@ from typing import Any
 
 from octvideo.report.tradeoff import Point, draw_tradeoff
 from octvideo.study.statistics import difference, interval, spread
-from octvideo.study.sweep import Sweep, Variant, read_state
+from octvideo.study.sweep import Repetition, Sweep, Variant, read_state
 from octvideo.study.tables import comma_separated, latex, markdown
 from octvideo.study.trial import metric, metric_name
 
 
 @dataclass(frozen=True)
 class Line:
-    """What the runs of a variant found. against: differences to the first variant, within seeds."""
+    """What the runs of a variant found. against: differences to the first variant, within
+    repeats."""
 
     variant: Variant
-    runs: dict[str, dict[str, Any]]
+    runs: dict[Repetition, dict[str, Any]]
     against: list[float]
     milliseconds: float | None
 
@@ -44,15 +45,16 @@ def lines_of(sweep: Sweep, out: Path) -> list[Line]:
     ]
 
 
-def _results(sweep: Sweep, variant: Variant, out: Path) -> dict[str, dict[str, Any]]:
-    paths = {seed: out / "runs" / variant.folder(seed) / "results.json" for seed in sweep.seeds}
-    return {seed: json.loads(p.read_text()) for seed, p in paths.items() if p.is_file()}
+def _results(sweep: Sweep, variant: Variant, out: Path) -> dict[Repetition, dict[str, Any]]:
+    folders = {each: out / "runs" / variant.folder(each) for each in sweep.repetitions}
+    paths = {each: folder / "results.json" for each, folder in folders.items()}
+    return {each: json.loads(p.read_text()) for each, p in paths.items() if p.is_file()}
 
 
-def _differences(runs: Mapping[str, Any], first: Mapping[str, Any]) -> list[float]:
+def _differences(runs: Mapping[Repetition, Any], first: Mapping[Repetition, Any]) -> list[float]:
     if runs is first:
         return []
-    return [metric(run) - metric(first[seed]) for seed, run in runs.items() if seed in first]
+    return [metric(run) - metric(first[each]) for each, run in runs.items() if each in first]
 
 
 def write_tables(sweep: Sweep, out: Path) -> str:
@@ -62,8 +64,9 @@ def write_tables(sweep: Sweep, out: Path) -> str:
     if not lines:
         return ""
     name = metric_name(next(iter(lines[0].runs.values())))
+    varied = [*(["network"] if any(sweep.rows) else []), *sweep.axes]
     head = [
-        *sweep.axes,
+        *varied,
         "GFLOPs",
         "ms per view",
         f"{name} of each run",
@@ -72,7 +75,7 @@ def write_tables(sweep: Sweep, out: Path) -> str:
     ]
     rows = [_cells(line) for line in lines]
     text = markdown(" | ".join(head), rows)
-    columns = [*sweep.axes, "runs", name, "stdev", "difference", "low", "high"]
+    columns = [*varied, "runs", name, "stdev", "difference", "low", "high"]
     columns += ["gflops", "parameters", "ms"]
     for file, content in (
         ("table.md", text + "\n"),
@@ -87,7 +90,7 @@ def write_tables(sweep: Sweep, out: Path) -> str:
 
 def _cells(line: Line) -> list[str]:
     return [
-        *(value for _, value in line.variant.values),
+        *line.variant.cells,
         f"{line.network['gflops_per_view']:.2f}",
         f"{line.milliseconds:.1f}" if line.milliseconds else "",
         ", ".join(f"{score:.1f}" for score in line.scores),
@@ -105,7 +108,7 @@ def _numbers(line: Line) -> list[object]:
         change = (mean, low, high) if len(line.against) > 1 else (mean, None, None)
     network = line.network
     return [
-        *(value for _, value in line.variant.values),
+        *line.variant.cells,
         len(scores),
         statistics.mean(scores),
         deviation,
@@ -124,6 +127,8 @@ def _points(lines: Sequence[Line]) -> Iterator[Point]:
             for key, v in line.variant.values
             if key != "OCTCONV.ALPHA"
         ]
+        if line.variant.row:
+            rest.insert(0, line.variant.row)
         network, scores = line.network, line.scores
         mean = statistics.mean(scores)
         bar = statistics.stdev(scores) if len(scores) > 1 else None

@@ -1,4 +1,4 @@
-"""Every combination of some settings, over some seeds: `octvideo sweep`.
+"""Some networks, or every combination of some settings, over some seeds: `octvideo sweep`.
 
 OUT/runs/NAME       a run each, as `octvideo train` leaves it; one with results.json is done
 OUT/runs/NAME.log   what it printed
@@ -12,9 +12,10 @@ import json
 import os
 import re
 import statistics
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,62 +27,92 @@ from octvideo.assembly.identity import flat
 from octvideo.assembly.model import build_model
 from octvideo.assembly.tasks import require_data_folder, task_of, with_counted_classes
 from octvideo.config import load_config, setting_pairs
+from octvideo.config.yaml_text import read_settings
 from octvideo.deploy.timing import interleaved
 from octvideo.errors import ConfigError
 from octvideo.files import write_atomically
+from octvideo.layers import channels_last
 from octvideo.study.trial import metric, metric_name, run_trial
 
 SEED = "RNG_SEED"
 ROUNDS = 9  # of timing
+Repetition = tuple[str, ...]
+"""The settings of one repeat: ("RNG_SEED=1",)."""
 NOT_SHARED = ("OUTPUT_DIR", SEED, "NUM_GPUS", "LOG_PERIOD")
 
 
 @dataclass(frozen=True)
 class Sweep:
     """config: a file or an installed name. fixed: settings of all runs. axes: setting -> the values
-    that it takes.
+    that it takes. rows: name of a network -> its settings.
 
-    The first combination is what the others are held against. Seeds are paired: a difference is
-    between two runs of one seed.
+    Each row is run with every combination of the axes, and all that with every combination of the
+    values in `repeats`: seeds, and folds of the data where there are some. The first row and
+    combination is what the others are compared with, within a repeat.
     """
 
     config: str
     fixed: tuple[str, ...]
     axes: dict[str, tuple[str, ...]]
-    seeds: tuple[str, ...]
+    repeats: dict[str, tuple[str, ...]]
+    rows: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"": ()})
 
     @classmethod
-    def of(cls, config: str, words: Sequence[str]) -> "Sweep":
+    def of(
+        cls,
+        config: str,
+        words: Sequence[str],
+        rows: Mapping[str, Sequence[str]] | None = None,
+        paired: Sequence[str] = (),
+    ) -> "Sweep":
         """From settings of a command line: ["OCTCONV.ALPHA=0,.1,.2", "RNG_SEED=1,2",
         "TRAIN.BATCH_SIZE=8"].
 
-        Raises ConfigError for a setting that is not known or does not fit, in any combination.
+        paired: settings that repeat a run, as RNG_SEED does, such as the folder of a fold. Raises
+        ConfigError for a setting that is not known or does not fit, in any combination.
         """
         fixed: list[str] = []
         axes: dict[str, tuple[str, ...]] = {}
+        paired = (*paired, SEED)
         for key, text in setting_pairs(words):
             values = split_values(text)
-            if len(values) == 1 and key != SEED:
+            if len(values) == 1 and key not in paired:
                 fixed.append(f"{key}={text}")
             elif key in axes or len(set(values)) < len(values) or not all(values):
                 raise ConfigError(f"{key}={text}: give each value once, as {key}=0,.1,.2")
             else:
                 axes[key] = values
-        seeds = axes.pop(SEED, ())
-        sweep = cls(config, tuple(fixed), axes, seeds or (str(load_config(config).RNG_SEED),))
+        repeats = {key: axes.pop(key) for key in paired if key in axes}
+        repeats.setdefault(SEED, (str(load_config(config).RNG_SEED),))
+        named = {name: tuple(own) for name, own in (rows or {"": ()}).items()}
+        sweep = cls(config, tuple(fixed), axes, repeats, named)
         for variant in sweep.variants:
             sweep.settings(variant)
         return sweep
 
     @cached_property
     def variants(self) -> list["Variant"]:
-        rows = itertools.product(*self.axes.values())
-        return [Variant(tuple(zip(self.axes, row, strict=True))) for row in rows]
+        combinations = list(itertools.product(*self.axes.values()))
+        return [
+            Variant(tuple(zip(self.axes, values, strict=True)), name, own)
+            for name, own in self.rows.items()
+            for values in combinations
+        ]
 
-    def settings(self, variant: "Variant", seed: str = "") -> Any:
+    @cached_property
+    def repetitions(self) -> list["Repetition"]:
+        found: list[Repetition] = [()]
+        for key, values in self.repeats.items():
+            found = [(*words, f"{key}={value}") for value in values for words in found]
+        return found
+
+    def words(self, variant: "Variant", repetition: "Repetition") -> list[str]:
+        """The settings of a run, as on a command line."""
+        return [*self.fixed, *variant.words, *repetition]
+
+    def settings(self, variant: "Variant", repetition: "Repetition" = ()) -> Any:
         """The frozen config of a run."""
-        words = [*self.fixed, *variant.words, *([f"{SEED}={seed}"] if seed else [])]
-        cfg = load_config(self.config, words)
+        cfg = load_config(self.config, self.words(variant, repetition or self.repetitions[0]))
         if not (cfg.TRAIN.ENABLE and cfg.TEST.ENABLE):
             raise ConfigError(
                 "a sweep trains and tests; leave TRAIN.ENABLE and TEST.ENABLE as they are"
@@ -91,32 +122,59 @@ class Sweep:
     def shared(self) -> dict[str, Any]:
         """What all runs have alike, by which a sweep knows its folder."""
         cfg = flat(self.settings(self.variants[0]))
-        return {k: v for k, v in cfg.items() if k not in (*NOT_SHARED, *self.axes)}
+        own = {key for words in self.rows.values() for key, _ in setting_pairs(words)}
+        varied = {*NOT_SHARED, *self.axes, *self.repeats, *own}
+        return {key: value for key, value in cfg.items() if key not in varied}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One combination of values, without its seed."""
+    """A row and one combination of values, without its seed."""
 
     values: tuple[tuple[str, str], ...]
+    row: str = ""
+    own: tuple[str, ...] = ()
 
     @property
     def words(self) -> list[str]:
+        return [*self.own, *self._combination]
+
+    @property
+    def _combination(self) -> list[str]:
         return [f"{key}={value}" for key, value in self.values]
 
     @property
-    def label(self) -> str:
-        return " ".join(self.words) or "as configured"
+    def names(self) -> list[str]:
+        return [*([self.row] if self.row else []), *self._combination]
 
-    def folder(self, seed: str) -> str:
+    @property
+    def cells(self) -> list[str]:
+        """Of a table: the row's name and the values."""
+        return [*([self.row] if self.row else []), *(value for _, value in self.values)]
+
+    @property
+    def label(self) -> str:
+        return " ".join(self.names) or "as configured"
+
+    def folder(self, repetition: Repetition) -> str:
         """A name that no other run of the sweep has, on any file system."""
-        name = ",".join([*self.words, f"{SEED}={seed}"])
+        name = ",".join([*self.names, *repetition])
         plain = re.sub(r"[^\w.=,+-]", "-", name)
         return (
             plain
             if plain == name and len(name) < 150
             else f"{plain[:140]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         )
+
+
+def read_rows(path: str) -> dict[str, tuple[str, ...]]:
+    """The networks of a YAML file, `name: [KEY=VALUE, ...]`; none where the path is "". Raises
+    ConfigError."""
+    rows = read_settings(path) if path else {}
+    for name, words in rows.items():
+        if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+            raise ConfigError(f"{path}: {name}: {words!r} is no list of settings, [KEY=VALUE, ...]")
+    return {name: tuple(words) for name, words in rows.items()}
 
 
 def split_values(text: str) -> tuple[str, ...]:
@@ -153,26 +211,36 @@ def run_sweep(
     Raises ConfigError for a folder of another sweep, TrialError for a run that ended without
     results.
     """
-    for variant in sweep.variants:
-        require_data_folder(sweep.settings(variant))
+    runs = list(itertools.product(sweep.repetitions, sweep.variants))
+    for repetition, variant in runs:
+        require_data_folder(sweep.settings(variant, repetition))
     _claim(sweep, out)
-    runs = [(variant, seed) for seed in sweep.seeds for variant in sweep.variants]
     slots: SimpleQueue[int] = SimpleQueue()
     for slot in range(jobs):
         slots.put(slot)
     done = itertools.count(1)
 
-    def work(variant: Variant, seed: str) -> None:
+    # A thread takes its next run before the one that failed can cancel it.
+    failed = threading.Event()
+
+    def work(repetition: Repetition, variant: Variant) -> None:
+        if failed.is_set():
+            return
         slot = slots.get()
         try:
-            words = [*sweep.fixed, *variant.words, f"{SEED}={seed}"]
-            folder = out / "runs" / variant.folder(seed)
             found = run_trial(
-                sweep.config, words, folder, keep=keep, environment=_share(slot, jobs)
+                sweep.config,
+                sweep.words(variant, repetition),
+                out / "runs" / variant.folder(repetition),
+                keep=keep,
+                environment=_share(slot, jobs),
             )
+        except BaseException:
+            failed.set()
+            raise
         finally:
             slots.put(slot)
-        title = f"{variant.label} {SEED}={seed}"
+        title = " ".join([variant.label, *repetition])
         report(f"[{next(done)}/{len(runs)}] {title}: {metric_name(found)} {metric(found):.1f}")
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -242,6 +310,6 @@ def measure_times(sweep: Sweep, out: Path) -> None:
 
 def _forward(cfg: Any, device: str) -> Callable[[], Any]:
     cfg = with_counted_classes(cfg)
-    model = build_model(cfg).eval().to(device)
+    model = channels_last(build_model(cfg).eval().to(device))
     view = torch.randn(1, *task_of(cfg).input_shape(cfg.DATA.TEST_CROP_SIZE), device=device)
     return torch.inference_mode()(partial(model, view))

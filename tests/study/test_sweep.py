@@ -10,7 +10,7 @@ import pytest
 from octvideo.cli.main import main
 from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError, DataError
-from octvideo.study import Sweep, run_sweep, trial, write_tables
+from octvideo.study import Sweep, read_rows, run_sweep, trial, write_tables
 from octvideo.study.statistics import difference, interval, spread
 from octvideo.study.sweep import split_values
 from octvideo.study.tables import comma_separated, latex, markdown
@@ -84,6 +84,30 @@ def test_every_combination_is_run_with_every_seed_and_pairs_are_within_seeds(tra
     assert (tmp_path / "tradeoff.png").stat().st_size > 10_000
 
 
+def test_rows_are_networks_of_several_settings_and_folds_repeat_a_run(trained, tmp_path):
+    (tmp_path / "rows.yaml").write_text(
+        "I3D: [OCTCONV.ALPHA=0]\nOct-I3D, pooled: [OCTCONV.ALPHA=.1, OCTCONV.DOWNSAMPLE=pool]\n"
+    )
+    for fold in ("one", "two"):
+        (tmp_path / fold).mkdir()
+    words = ["DATA.PATH_TO_DATA_DIR=one,two", "RNG_SEED=1,2"]
+
+    sweep = Sweep.of(
+        CONFIG, words, read_rows(str(tmp_path / "rows.yaml")), ["DATA.PATH_TO_DATA_DIR"]
+    )
+    run_sweep(sweep, tmp_path / "out", report=lambda line: None)
+
+    assert trained == [(alpha, seed) for seed in "12" for _ in range(2) for alpha in ("0", ".1")]
+    assert write_tables(sweep, tmp_path / "out").splitlines()[::3] == [
+        "| network | GFLOPs | ms per view | top-1 of each run | mean | against the first |",
+        # Each pair twice: 1, 1, 2, 2.
+        "| Oct-I3D, pooled | 1.90 |  | 51.0, 51.0, 62.0, 62.0 | 56.5 ± 6.4 | +1.5 (+0.6 to +2.4) |",
+    ]
+    (tmp_path / "rows.yaml").write_text("I3D: x\n")
+    with pytest.raises(ConfigError, match=r"rows.yaml: I3D: 'x' is no list of settings"):
+        read_rows(str(tmp_path / "rows.yaml"))
+
+
 def test_a_sweep_goes_on_where_it_was_and_takes_more_values(trained, tmp_path):
     first = Sweep.of(CONFIG, ["OCTCONV.ALPHA=0,.1", "RNG_SEED=1"])
     run_sweep(first, tmp_path, report=lambda line: None)
@@ -150,7 +174,7 @@ def test_a_run_that_fails_is_named_with_the_end_of_its_log(monkeypatch, tmp_path
 def test_names_of_folders_are_of_any_file_system_and_differ():
     sweep = Sweep.of(CONFIG, ["TRAIN.CHECKPOINT_FILE_PATH=/a/b.pyth,/a-b.pyth"])
 
-    names = [variant.folder("1") for variant in sweep.variants]
+    names = [variant.folder(("RNG_SEED=1",)) for variant in sweep.variants]
 
     assert len(set(names)) == 2
     assert all("/" not in name for name in names)
@@ -195,7 +219,7 @@ def test_the_command_trains_tests_and_writes_the_table(tmp_path, capsys, monkeyp
     main([*words, "--out", str(tmp_path / "out"), "--jobs", "2"])
 
     shown = capsys.readouterr().out
-    assert "2 networks x 1 seeds" in shown
+    assert "2 networks x 1 repeats" in shown
     assert shown.count("| .5 |") == 1
     times = json.loads((tmp_path / "out" / "sweep.json").read_text())["milliseconds"]
     assert all(ms > 0 for ms in times.values())

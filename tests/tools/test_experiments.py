@@ -1,7 +1,9 @@
 """The harness of benchmarks/: its table of runs, what it skips, and its arithmetic. No network is
 trained."""
 
+import functools
 import importlib
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,8 @@ import torch
 
 from octvideo.assembly.model import build_model
 from octvideo.config import load_config
+from octvideo.study import trial
+from octvideo.study.trial import TrialError
 
 
 @pytest.fixture
@@ -55,8 +59,8 @@ def test_every_row_of_every_study_is_a_recipe_for_a_network(repo, experiments):
     networks = {}
     for study in experiments.STUDIES.values():
         for row in study.rows:
-            cfg = load_config(str(repo / row.config), experiments.settings_of(study, row))
-            networks[row.network, row.alpha] = cfg
+            words = [*study.settings, *row.settings(study)]
+            networks[row.network, row.alpha] = load_config(str(repo / experiments.CONFIG), words)
 
     for (name, alpha), cfg in networks.items():
         with torch.device("meta"):
@@ -70,44 +74,65 @@ def test_no_two_rows_of_a_study_are_the_same(experiments):
         assert len(set(study.rows)) == len(study.rows)
 
 
-def test_a_run_that_has_its_record_is_not_done_again(
-    experiments, study, data, tmp_path, monkeypatch
-):
+@pytest.fixture
+def trained(monkeypatch, experiments):
+    """Runs that take no time: the rows and seeds that were run; the third fails, once."""
     done = []
 
-    def train_and_test(row, settings, out, keep):
-        done.append((row.alpha, f"OCTCONV.ALPHA={row.alpha}" in settings))
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        return {"top1": 50.0, "gflops": 1.0}
+    def train(config, settings, folder, environment):
+        values = dict(word.split("=", 1) for word in settings)
+        done.append((float(values["OCTCONV.ALPHA"]), int(values["RNG_SEED"])))
+        if len(done) == 3:
+            raise TrialError("no room")
+        folder.mkdir(parents=True)
+        scores = {"scores": np.array([[1.0, 3.0]]), "targets": np.array([[False, True]])}
+        np.savez(folder / "scores.npz", **scores)
+        network = {"name": "i3d", "gflops_per_view": 1.0, "parameters": 9}
+        found = {"top1_acc": 50.0, "top1_interval": [40, 60], "num_videos": 2}
+        (folder / "results.json").write_text(json.dumps(found | {"protocol": {"network": network}}))
 
-    monkeypatch.setattr(experiments, "train_and_test", train_and_test)
+    monkeypatch.setattr(trial, "_train", train)
+    monkeypatch.setattr(experiments, "measure_times", lambda sweep, out: None)
     monkeypatch.setattr(
         experiments, "extract", lambda *_: dict.fromkeys(("a.avi", "b.avi", "c.avi", "d.avi"), 9)
     )
-    arguments = (study, data, tmp_path / "out", tmp_path / "results", [1, 2])
-
-    with pytest.raises(KeyboardInterrupt):
-        experiments.run(*arguments)
-    experiments.run(*arguments)
-
-    assert done == [(0.0, True), (0.5, True), (0.5, True), (0.0, True), (0.5, True)]
-    found = experiments.read_study(tmp_path / "results" / "small.json")
-    assert [(run["alpha"], run["seed"]) for run in found["runs"]] == [
-        (0.0, 1),
-        (0.5, 1),
-        (0.0, 2),
-        (0.5, 2),
-    ]
+    return done
 
 
-def test_records_of_other_settings_are_not_mixed_with_these(experiments, study, data, tmp_path):
+def test_a_series_continues_and_leaves_a_record_of_each_run(
+    experiments, study, data, trained, tmp_path
+):
+    sweep = experiments.sweep_of(study, data, tmp_path / "out", [1, 2])
+    run = functools.partial(
+        experiments.run, study, sweep, tmp_path / "out/small", tmp_path / "results"
+    )
+    records = tmp_path / "results" / "small.json"
+
+    with pytest.raises(TrialError):
+        run()
+    first = experiments.read_study(records)["runs"]
+    run()
+    runs = experiments.read_study(records)["runs"]
+
+    assert trained == [(0.0, 1), (0.5, 1), (0.0, 2), (0.0, 2), (0.5, 2)]
+    assert len(first) == 2
+    assert [(run["alpha"], run["seed"]) for run in runs] == [(0, 1), (0, 2), (0.5, 1), (0.5, 2)]
+    assert {run["split"] for run in runs} == {"test"}
+    assert runs[0]["loss"] == pytest.approx(-np.log(0.75), abs=1e-4)
+
+
+def test_records_of_other_settings_are_not_mixed_with_these(
+    experiments, study, data, trained, tmp_path
+):
     experiments.write_study(
         tmp_path / "small.json", {"settings": ["TRAIN.BATCH_SIZE=4"], "runs": []}
     )
+    sweep = experiments.sweep_of(study, data, tmp_path / "out", [1])
 
     with pytest.raises(SystemExit, match=r"small.json was made with other settings"):
-        experiments.run(study, data, tmp_path / "out", tmp_path, [1])
+        experiments.run(study, sweep, tmp_path / "out", tmp_path)
+
+    assert not trained
 
 
 def test_folds_test_every_clip_once_and_keep_recordings_apart(experiments, study, data):
