@@ -142,7 +142,9 @@ def _body(checkpoint: Checkpoint, card: Card, sha256: str) -> Iterator[str]:
         f" frames per second, {size} x {size} of a short side of {seen.short_side or size} |"
     )
     yield f"| mean, standard deviation | {_numbers(seen.mean)}; {_numbers(seen.std)} |"
-    yield f"| output | {'a probability per class' if checkpoint.multi_label else 'one class'} |"
+    several = checkpoint.multi_label
+    output = "a probability per class" if several else "probabilities that sum to 1"
+    yield f"| output | {output} |"
     yield f"| license of the weights | {card.license or 'not stated'} |"
     yield f"| {PUBLISHED} | sha256 {sha256} |"
     for what, value in _data_facts(checkpoint, card.results or {}):

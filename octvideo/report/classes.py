@@ -10,7 +10,7 @@ from octvideo.report.pictures import heat_map
 from octvideo.report.style import MATRIX_SCRIPT
 
 SMALLEST_TABLE = 8  # classes up to which the confusion matrix leaves room beside it
-NARROW = 5  # classes up to which a phone shows the matrix as a whole
+SMALLEST_PHONE, PAGE = 340, 1000  # pixels; no page is wider
 LARGEST_TABLE = 30  # classes up to which the confusion matrix has a number in each cell
 
 
@@ -82,14 +82,26 @@ def confusion_section(summary: Mapping[str, Any]) -> str:
     note = (
         "Row: the label. Column: what the model named. Blue cells are right, red ones are mistakes."
     )
-    if len(names) > NARROW:
-        note += '<span class="hint"> It is wider than this screen: move it sideways.</span>'
+    needed = _width(names)
+    if needed > SMALLEST_PHONE:
+        screens = "all" if needed > PAGE else f"(max-width: {needed}px)"
+        note += (
+            '<span class="hint"> It is wider than this screen: move it sideways.</span>'
+            f"<style>@media {screens} {{ .hint {{ display: inline; }} }}</style>"
+        )
     pairs = _confused_pairs(names, cells)
     if len(names) <= SMALLEST_TABLE:
         return section(
             "Confusion", note, f'<div class="charts pair">{body}<div>{pairs}</div></div>'
         )
     return section("Confusion", note, body + pairs)
+
+
+def _width(names: Sequence[str]) -> int:
+    """About how many pixels the matrix and the page's margins take."""
+    if len(names) > LARGEST_TABLE:
+        return 632  # of the picture, which shrinks no further
+    return 42 * len(names) + min(8 * max(map(len, names)), 160) + 42
 
 
 def _matrix_table(names: Sequence[str], cells: Sequence[Sequence[int]]) -> str:

@@ -10,7 +10,7 @@ from statistics import fmean
 Point = tuple[float, float]
 
 WIDTH, HEIGHT = 380, 230
-LEFT, RIGHT, TOP, BOTTOM = 44, 14, 14, 38
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 38
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,10 @@ def interval_bar(value: float, interval: Sequence[float], chance: float) -> str:
 
 
 def short(value: float) -> str:
-    """Three significant digits, or all of a whole number."""
-    return f"{value:.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.3g}"
+    """Three significant digits, or all of a whole number; "2e-5" of a tiny one."""
+    if value == round(value) or abs(value) >= 1000:
+        return f"{value:.0f}"
+    return f"{value:.3g}".replace("e-0", "e-")
 
 
 def _grid(

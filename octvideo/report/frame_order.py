@@ -17,11 +17,11 @@ def order_section(summary: Mapping[str, Any]) -> str:
         text = f"{found['top1_acc']:.1f} %"
         if "lost" in found:
             low, high = found["lost_interval"]
-            text += f" · {found['lost']:+.1f} lost ({low:+.1f} to {high:+.1f})"
+            text += f" · {found['lost']:.1f} points lost ({low:.1f} to {high:.1f})"
         bar = f'<div class="track"><i style="width:{found["top1_acc"]:.1f}%"></i></div>'
         lines.append(f'<div>{escape(name)}</div>{bar}<div class="count">{text}</div>')
     note = (
         f"{escape(orders['verdict'])} Top-1 over one center view of each video; points lost against"
         " the true order, with the 95 % interval over the same videos."
     )
-    return section("Does time matter?", note, f'<div class="bars">{"".join(lines)}</div>')
+    return section("Does time matter?", note, f'<div class="bars orders">{"".join(lines)}</div>')

@@ -104,7 +104,8 @@ pre { margin: 0; padding: 14px; background: var(--card); border: 1px solid var(-
   main { padding: 24px 16px 56px; }
   .numbers { gap: 12px 30px; } .numbers .first { flex-basis: 100%; } .numbers b { font-size: 22px; }
   .film .frames { grid-template-columns: repeat(4, 1fr); }
-  .hint { display: inline; }
+  .orders { grid-template-columns: max-content 1fr; } .orders .count { grid-column: 1 / -1; text-align: left;
+    margin: -4px 0 8px; }
 }
 @media print { details > * { display: block; } main { max-width: none; } }
 """

@@ -94,8 +94,7 @@ def fit(
         run.results["top1_acc"], run.report, run.recognizer.predict("another.mp4")
 
     data: class folders with videos in them (also below train, val and test), or a folder of
-    train.csv, val.csv and
-        class_names.txt.
+    train.csv, val.csv and class_names.txt.
     model, alpha: of `create_model`; by default an I3D R50, or a small I3D where no trained weights
     can be had.
     size: "small", "medium" or "large" pictures; by default large on a GPU, medium on a CPU.

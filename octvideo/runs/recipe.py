@@ -29,7 +29,7 @@ MODEL = "i3d_r50"
 SMALL_MODEL = "i3d_r26"
 SMALL: Tree = {"RESNET": {"WIDTH_PER_GROUP": 32}, "OCTCONV": {"DOWNSAMPLE": "pool"}}
 HEAD = "# What this run does, beside finetune/i3d:   octvideo train --cfg <this file>\n"
-LEFT_RIGHT = re.compile(r"\b(left|right)\b")
+LEFT_RIGHT = re.compile(r"\b(left|right|(counter|anti)?clockwise|c?cw)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,11 @@ class Recipe:
         then."""
         tree = read_settings(str(path))
         tree.pop("_BASE_", None)
+        start = tree.get("TRAIN", {}).get("CHECKPOINT_FILE_PATH")
+        logger.info(
+            "settings as an earlier command left them in %s, %s; delete that file to choose anew",
+            path, f"from {start}" if start else "from scratch",
+        )  # fmt: skip
         if self.weights in ("", "auto"):
             return tree
         start = choose_start(self.model or MODEL, self.alpha or 0.0, self.weights)
@@ -120,7 +125,7 @@ class Recipe:
         start = choose_start(model, self.alpha or 0.0, self.weights or "auto")
         if not start.is_trained and self.probe:
             raise ConfigError(
-                f"{model} {start.line}; a probe needs weights that have learned something"
+                f"a probe needs trained weights, and {model} would start {start.line}"
             )
         if not start.is_trained and not self.model:
             model, small = SMALL_MODEL, SMALL
@@ -185,17 +190,36 @@ def _sampling(videos: Videos, data: Tree) -> Tree:
     fits = max(int(videos.seconds * 30 / data["NUM_FRAMES"]), 1)
     if not videos.seconds or fits >= rate:
         return {}
-    logger.info("videos of %.1f s: one frame of %d is taken, not of %d", videos.seconds, fits, rate)
+    logger.info(
+        "the videos last %.1f s: a clip takes %s, not %s (DATA.SAMPLING_RATE)",
+        videos.seconds, every(fits), every(rate),
+    )  # fmt: skip
     return {"DATA": {"SAMPLING_RATE": fits}}
 
 
 def _flip(class_names: Sequence[str]) -> Tree:
     """A mirrored "move left" is a "move right"."""
-    sided = [name for name in class_names if LEFT_RIGHT.search(name.replace("_", " ").lower())]
+    sided = [name for name in class_names if LEFT_RIGHT.search(_words(name))]
     if not sided:
         return {}
-    logger.info("class %r names a side: videos are not mirrored (DATA.RANDOM_FLIP)", sided[0])
+    logger.info(
+        "class %r would be another one in a mirror: videos are not mirrored (DATA.RANDOM_FLIP)",
+        sided[0],
+    )
     return {"DATA": {"RANDOM_FLIP": False}}
+
+
+def _words(name: str) -> str:
+    """ "SwipeLeft_2" -> "swipe left 2"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", name).lower()
+
+
+def every(rate: int) -> str:
+    """ "every frame", "every 2nd frame", "every 7th frame"."""
+    if rate == 1:
+        return "every frame"
+    last = {1: "st", 2: "nd", 3: "rd"}.get(rate % 10, "th") if rate % 100 // 10 != 1 else "th"
+    return f"every {rate}{last} frame"
 
 
 def _write(path: Path, cfg: Any) -> None:

@@ -83,12 +83,12 @@ def _can_be_had(entry: Pretrained) -> bool:
 def _why_from_scratch(candidates: list[Pretrained]) -> str:
     if not candidates:
         return "from scratch: no public weights fit this network"
-    names = " nor ".join(entry.name for entry in candidates)
+    names = " nor ".join(entry.file_name for entry in candidates)
     reason = "OCTVIDEO_OFFLINE is set" if is_offline() else "their servers cannot be reached"
     return (
-        "from scratch, which needs many more videos:"
-        f" {'neither ' if len(candidates) > 1 else 'no '}{names} in {cache_folder()}, and {reason};"
-        " --weights FILE takes weights that you have"
+        f"from scratch: {'neither ' if len(candidates) > 1 else 'no '}{names} in {cache_folder()},"
+        f" and {reason}. Training from scratch needs many more videos; --weights FILE takes"
+        " weights that you have"
     )
 
 

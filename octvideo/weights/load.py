@@ -55,7 +55,7 @@ class LoadReport:
         ]
         if len(names) > MAX_NAMES:
             names = [*names[:MAX_NAMES], f"  and {len(names) - MAX_NAMES} more"]
-        removed = f", taken off: {' '.join(self.removed)}" if self.removed else ""
+        removed = f", without {' '.join(self.removed)}" if self.removed else ""
         title = f"{self.path} ({self.layout} layout{removed}): {len(self.loaded)} tensors loaded"
         return "\n".join([title, *names])
 

@@ -156,6 +156,7 @@ def test_a_wide_matrix_says_that_it_scrolls(tmp_path):
 
     assert "move it sideways" not in narrow
     assert "move it sideways" in wide
+    assert re.search(r"@media \(max-width: [89]\d\dpx\) { .hint", wide)
     assert 'role="region" aria-label="confusion matrix"' in wide
 
 

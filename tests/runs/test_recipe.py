@@ -7,7 +7,7 @@ import yaml
 
 from octvideo.errors import ConfigError, DataError, OctvideoError
 from octvideo.runs.machine import SIZES, Machine
-from octvideo.runs.recipe import Recipe, network_settings
+from octvideo.runs.recipe import Recipe, _flip, every, network_settings
 from octvideo.runs.start import choose_start
 
 
@@ -150,7 +150,7 @@ def test_a_folder_that_nothing_can_be_learned_from_gets_one_line(my_videos, spoi
         ({"epochs": -1}, "at least 1"),
         ({"alpha": 1.5}, "OCTCONV.ALPHA is 1.5"),
         ({"weights": "i3d_r50_k401"}, "did you mean i3d_r50_k400"),
-        ({"probe": True}, "a probe needs weights"),
+        ({"probe": True}, "a probe needs trained weights, and i3d_r50 would start from scratch"),
         ({"settings": {"SOLVER": {"BASE_RL": 1}}}, "there is no setting SOLVER.BASE_RL"),
         ({"overrides": ("SOLVER.BASE_LR",)}, "has no value"),
         ({"overrides": ("OUTPUT_DIR=elsewhere",)}, "say `--out`"),
@@ -183,6 +183,30 @@ def test_classes_that_name_a_side_are_not_mirrored(my_videos):
 
     assert mirrored.DATA.RANDOM_FLIP
     assert not sided.DATA.RANDOM_FLIP
+
+
+@pytest.mark.parametrize(
+    ("name", "is_sided"),
+    [
+        ("SwipeLeft", True),
+        ("swipe-right", True),
+        ("CCW_Rotation", True),
+        ("counter-clockwise", True),
+        ("Bright_lamp", False),
+        ("ward", False),
+    ],
+)
+def test_names_that_a_mirror_changes(name, is_sided):
+    assert bool(_flip(["wave", name])) == is_sided
+
+
+def test_rates_are_read_aloud():
+    rates = (1, 2, 3, 7, 11, 21, 112)
+
+    assert [every(rate) for rate in rates] == [
+        "every frame",
+        *(f"every {n} frame" for n in ("2nd", "3rd", "7th", "11th", "21st", "112th")),
+    ]
 
 
 def test_from_scratch_a_small_network_that_pools_is_taken_unless_one_is_named(my_videos):
@@ -240,7 +264,7 @@ def test_the_best_start_that_is_there_is_taken(in_cache, alpha, expected, tmp_pa
     assert start.settings["TRAIN"]["CHECKPOINT_FILE_PATH"] == expected
     assert start.settings["TRAIN"]["CHECKPOINT_INFLATE"] is expected.startswith("resnet")
     if not expected:
-        assert "neither i3d_r50_k400 nor resnet50_in1k" in start.line
+        assert "neither weights/i3d_r50_k400.pyth nor weights/resnet50_in1k.pth" in start.line
         assert "OCTVIDEO_OFFLINE is set" in start.line
 
 
