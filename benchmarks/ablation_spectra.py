@@ -1,10 +1,9 @@
 """Which frequencies the groups of trained variants carry: the paper's Fig. 4 on the networks of
 ablation_video.py.
 
-    python benchmarks/ablation_spectra.py runs/ablation docs/images [--layer res3] [--variants
-    "alpha 0" octave]
+    python benchmarks/ablation_spectra.py runs/ablation pictures [--layer res3] [--variants "alpha 0" octave]
 
-Writes docs/images/ablation_spectra_<layer>.png, the mean over 64 test clips of the made ones and
+Writes pictures/ablation_spectra_<layer>.png, the mean over 64 test clips of the made ones and
 the networks of the first seed, and prints which share of the energy lies in the upper half of each
 map's own frequencies.
 """
