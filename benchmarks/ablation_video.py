@@ -1,9 +1,8 @@
 """The octave's own questions on small clips: every variant of ablation/variants.py, trained alike.
 
     python benchmarks/ablation_video.py runs/ablation [--seeds 1 2 3] [--variants octave "max pool"]
-    python benchmarks/ablation_video.py runs/ablation --clips ../shared/data/hand_gesture --train 0
-    --steps 600 \
-        --crop 64 88 --variants "alpha 0" octave "without both"
+    python benchmarks/ablation_video.py runs/ablation --clips ../shared/data/hand_gesture --train 0 \
+        --steps 600 --crop 64 88 --variants "alpha 0" octave "without both"
 
 Without --clips on the demo's clips (octvideo.data.prepare.demo), whose classes only motion tells
 apart and whose test has textures of other kinds. Made for one CPU core: I3D-26 of width 16, 8

@@ -1,7 +1,6 @@
 """Which decoder gives the frame that was asked for: a scorecard over a folder of videos.
 
-    python benchmarks/decoders.py FOLDER [--generated] [--encodings] [--frames 12] [--out
-    scorecard.md]
+    python benchmarks/decoders.py FOLDER [--generated] [--encodings] [--frames 12] [--out scorecard.md]
 
 Every decoder that is installed (octvideo, decord, PyAV in the usual loop, OpenCV, torchcodec) reads
 the same frames of every file, in random order, in a process of its own. The truth is one sequential

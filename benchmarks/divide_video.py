@@ -1,8 +1,7 @@
 """What dividing a vanilla video network costs: the error of an octave network's features on clips
 of real videos.
 
-    python benchmarks/divide_video.py vanilla.pyth VIDEO ... [--alpha 0.1 0.25] [--size 112]
-    [--frames 8]
+    python benchmarks/divide_video.py vanilla.pyth VIDEO ... [--alpha 0.1 0.25] [--size 112] [--frames 8]
 
 vanilla.pyth: a checkpoint of a C2D, I3D or Slow network at alpha 0. The first half of the clips
 sorts the channels, the other half measures. Prints a row per alpha and way: the relative error

@@ -7,9 +7,8 @@ Needs PyTorch with CUDA and Triton alone; pytorchvideo is measured where it can 
 Results are checked first: networks on the GPU, in inference and in a training step, against float64
 on the CPU. Then networks are timed. Each runs in a process of its own, so that one compiles while
 others do; they are measured in turns, by CUDA events, so that a card that slows down slows all of
-them. What is wanted most comes first, and what is measured
-is written at once: DIR/checks.jsonl, DIR/times.jsonl, DIR/table.md. `--check`, `--layers` and
-`--profile CASE` do one thing by itself.
+them. What is wanted most comes first, and what is measured is written at once: DIR/checks.jsonl,
+DIR/times.jsonl, DIR/table.md. `--check`, `--layers` and `--profile CASE` do one thing by itself.
 """
 
 import argparse

@@ -6,9 +6,8 @@ undisturbed, bit for bit.
 The command must train into the folder that stands for {output}, resume by itself, and be
 deterministic (CPU, one thread count). Example:
 
-    python benchmarks/kill_resume.py --kills 50 -- python tools/train_net.py --cfg
-    configs/demo/oct_i3d.yaml \\
-        OUTPUT_DIR {output} TRAIN.CHECKPOINT_MINUTES 0.05
+    python benchmarks/kill_resume.py --kills 50 -- python tools/train_net.py \\
+        --cfg configs/demo/oct_i3d.yaml OUTPUT_DIR {output} TRAIN.CHECKPOINT_MINUTES 0.05
 
 Exit status 1 if weights, optimizer, random numbers or metrics.jsonl differ.
 """

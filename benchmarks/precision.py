@@ -11,8 +11,8 @@ measures at once.
 
 accuracy: a linear classifier is fitted to the pooled features of train.csv's middle clips (image
 weights, inflated), and test.csv is scored in each precision by `Recognizer.optimize`. int8 is
-calibrated on 16 training clips, and checked
-on 16 that were left out of the fit: on clips that were fitted it looks better than it is.
+calibrated on 16 training clips, and checked on 16 that were left out of the fit: on clips that were
+fitted it looks better than it is.
 
 --finetune EPOCHS instead: all batch norms get the statistics of the training clips, then res5 and a
 new classifier are trained, with the maps of res4 (of each clip and of its mirror image) computed

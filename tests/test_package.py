@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -107,12 +108,27 @@ def test_no_file_of_the_package_is_longer_than_350_lines(repo):
 
 
 def test_every_tool_says_how_it_is_used(repo):
-    for tool in sorted((repo / "tools").glob("*.py")):
+    for tool in sorted((repo / "tools").glob("[!_]*.py")):
         text = tool.read_text()
         assert f"tools/{tool.name}" in text.split('"""')[1], (
             f"{tool.name}: its docstring shows no command"
         )
         assert "run_command(" in text, f"{tool.name}: does other than the command of octvideo/cli/"
+
+
+def test_a_script_runs_from_a_clone_that_is_not_installed(repo, tmp_path):
+    command = [sys.executable, "-S", repo / "tools" / "train_net.py", "--help"]
+    dependencies = os.pathsep.join(p for p in sys.path if p.endswith("site-packages"))
+
+    # -S: without the .pth file that names this clone.
+    there = {"PYTHONPATH": dependencies, "PATH": os.environ["PATH"]}
+    shown = subprocess.run(command, cwd=tmp_path, env=there, capture_output=True, text=True)
+    bare = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True)
+
+    assert shown.returncode == 0, shown.stderr
+    assert "octvideo train" in shown.stdout
+    assert bare.stderr == "error: no torch here; pip install -r requirements.txt\n"
+    assert bare.returncode == 2
 
 
 def test_no_tool_is_imported(repo):

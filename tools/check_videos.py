@@ -6,7 +6,7 @@ training.
 The command `octvideo check`, in octvideo/cli/; --help shows all arguments.
 """
 
-from octvideo.cli import run_command
+from _clone import run_command
 
 if __name__ == "__main__":
     run_command("check")

@@ -6,7 +6,7 @@ tables beside ours.
 The command `octvideo complexity`, in octvideo/cli/; --help shows all arguments.
 """
 
-from octvideo.cli import run_command
+from _clone import run_command
 
 if __name__ == "__main__":
     run_command("complexity")

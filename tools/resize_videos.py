@@ -5,7 +5,7 @@
 The command `octvideo resize`, in octvideo/cli/; --help shows all arguments.
 """
 
-from octvideo.cli import run_command
+from _clone import run_command
 
 if __name__ == "__main__":
     run_command("resize")

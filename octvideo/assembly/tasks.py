@@ -25,6 +25,7 @@ AREA = (0.08, 1.0)
 """Share of an image that a random resized crop has, where the settings are silent."""
 
 CALIBRATION_PAIRS = 16
+DEMO = "demo_data"  # of configs/demo
 
 Prepare = Callable[[Tensor], Tensor]
 
@@ -77,6 +78,10 @@ class Task(ABC):
     def preparation(self) -> Prepare:
         """uint8 views (N, 3, T, H, W) of an evaluation, on the device, to the network's input."""
 
+    @abstractmethod
+    def remedy(self) -> str:
+        """Where the data's folder is missing: how it is made."""
+
     @property
     def batch_size(self) -> int:
         """Videos or images per forward pass of an evaluation."""
@@ -103,10 +108,15 @@ class Task(ABC):
             return int(self.cfg.MODEL.NUM_CLASSES)
         names = self._given_names()
         if not names:
+            folder = self.cfg.DATA.PATH_TO_DATA_DIR
+            if not folder:
+                raise ConfigError(
+                    "DATA.PATH_TO_DATA_DIR is not set; name a folder that `octvideo lists` made"
+                    " (`octvideo train FOLDER` takes class folders of videos)"
+                )
             raise ConfigError(
-                f"{self.cfg.DATA.PATH_TO_DATA_DIR or 'DATA.PATH_TO_DATA_DIR'}: no class_names.txt"
-                " to count the classes in (MODEL.NUM_CLASSES is 0); make the lists with `octvideo"
-                " lists`, or set MODEL.NUM_CLASSES"
+                f"{folder}: no class_names.txt to count the classes in (MODEL.NUM_CLASSES is 0);"
+                " make the lists with `octvideo lists`, or set MODEL.NUM_CLASSES"
             )
         return len(names)
 
@@ -141,6 +151,11 @@ class VideoTask(Task):
             target_fps=data.TARGET_FPS,
             short_side=data.TEST_CROP_SIZE,
         )
+
+    def remedy(self) -> str:
+        command = "shard LIST" if build_data.reads_shards(self.cfg) else "lists ..."
+        folder = self.cfg.DATA.PATH_TO_DATA_DIR
+        return f"`octvideo {command} --out {folder}` makes it from videos (--help shows how)"
 
     def names_of_data(self) -> list[str]:
         return build_data.names_of(self.cfg, build_data.list_path(self.cfg, "train")) or []
@@ -231,6 +246,9 @@ class ImageTask(Task):
         data = self.cfg.DATA
         return replace(_pixels(data), short_side=data.TRAIN_JITTER_SCALES[0])
 
+    def remedy(self) -> str:
+        return "put train/<class>/<picture> and val/<class>/<picture> there"
+
     def names_of_data(self) -> list[str]:
         return list(image_class_names(self.cfg.DATA.PATH_TO_DATA_DIR))
 
@@ -282,6 +300,9 @@ class ImageTask(Task):
 class Cifar10Task(ImageTask):
     """CIFAR-10's batches: padded crops to train on."""
 
+    def remedy(self) -> str:
+        return "put data_batch_1 ... data_batch_5 and test_batch of CIFAR-10 (python) there"
+
     def transform(self) -> Transform:
         return PaddedCrop(self.cfg.DATA.TRAIN_CROP_SIZE, 4, *_colors(self.cfg.DATA))
 
@@ -299,9 +320,8 @@ def require_data_folder(cfg: Any) -> None:
     folder = cfg.DATA.PATH_TO_DATA_DIR
     if folder and is_local(folder) and not Path(folder).is_dir():
         what = "is no folder" if Path(folder).exists() else what_is_missing(folder, "folder")
-        raise DataError(
-            f"{folder}: {what}. Make its lists with `octvideo lists`, or set DATA.PATH_TO_DATA_DIR"
-        )
+        remedy = "`octvideo demo-data` writes it" if folder == DEMO else task_of(cfg).remedy()
+        raise DataError(f"{folder}: {what}; {remedy}, or set DATA.PATH_TO_DATA_DIR")
 
 
 def with_counted_classes(cfg: Any) -> Any:

@@ -1,12 +1,10 @@
 """Does the octave pay on this machine? Times beside multiply-adds, measured in turns.
 
-    octvideo benchmark --model i3d_r50 --alpha 0 .1 .2 .5 octvideo benchmark --model i3d_r50 --alpha
-    0 .5 --engine openvino --threads 1 --rounds 15 octvideo benchmark --model i3d_r50 --alpha 0 .1
-    .2 .5 --train --input 8 112 112 --batch 2 --memory-saving
-
+    octvideo benchmark --model i3d_r50 --alpha 0 .1 .2 .5
+    octvideo benchmark --model i3d_r50 --alpha 0 .5 --engine openvino --threads 1 --rounds 15
+    octvideo benchmark --model i3d_r50 --alpha 0 .5 --train --input 8 112 112 --batch 2 --memory-saving
     octvideo benchmark --model i3d_r50 --alpha 0 .1 --engine openvino --layers
     octvideo benchmark --model i3d_r50 --alpha 0 --against pytorchvideo
-
     octvideo benchmark --device cuda --train --bf16 --compile --batch 16
 
 The first alpha is what the others are held to. Rounds are run again where they do not tell which is

@@ -1,8 +1,8 @@
 """Save what the classifier sees of each video, pooled over time and space: (videos, channels) in an
 .npz.
 
-octvideo features --checkpoint best.pyth folder --output features.npz octvideo features --checkpoint
-best.pyth folder --output features.parquet --window-seconds 2 --stride-seconds 1
+    octvideo features --checkpoint best.pyth folder --output features.npz
+    octvideo features --checkpoint best.pyth folder --output features.parquet --window-seconds 2 --stride-seconds 1
 
 With --window-seconds each row is of a window, with its frames and seconds; `paths` says of which
 video. A run that was stopped or killed continues with the same command.

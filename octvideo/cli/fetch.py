@@ -1,7 +1,7 @@
 """Download Kinetics into shards that are ready to train from.
 
-    octvideo fetch kinetics400 --split val train --out kinetics400 --shards octvideo train --cfg
-    kinetics400/oct_i3d DATA.LIST_FORMAT=shards DATA.PATH_TO_DATA_DIR=kinetics400
+    octvideo fetch kinetics400 --split val train --out kinetics400 --shards
+    octvideo train --cfg kinetics400/oct_i3d DATA.LIST_FORMAT=shards DATA.PATH_TO_DATA_DIR=kinetics400
 
 Takes the archives of the CVDF one after another, the next ones being downloaded meanwhile: unpacks
 them as a stream, checks each video, resizes it to short side 256 with a keyframe every 12 frames,

@@ -1,7 +1,7 @@
 """Turn image weights into the weights of a video network, and say what that changes.
 
-    octvideo inflate --cfg configs/kinetics400/i3d.yaml resnet50.pth i3d_r50.pyth octvideo inflate
-    --cfg configs/finetune/oct_i3d.yaml resnet50.pth oct_i3d.pyth --images imagenet/val
+    octvideo inflate --cfg configs/kinetics400/i3d.yaml resnet50.pth i3d_r50.pyth
+    octvideo inflate --cfg configs/finetune/oct_i3d.yaml resnet50.pth oct_i3d.pyth --images imagenet/val
 
 IN: a checkpoint of this package, a ResNet in torchvision's layout, or an official OctConv file
 (.params, .tar). The network is the config's. Training inflates by itself

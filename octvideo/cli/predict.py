@@ -1,14 +1,14 @@
 """Name what happens in videos.
 
-octvideo predict --checkpoint best.pyth clip.mp4
-octvideo predict --model i3d_r50_k400 clip.mp4                          a public network
-octvideo predict --checkpoint best.pyth clip.mp4 --output named.mp4     with its classes over time
-octvideo predict --checkpoint best.pyth folder --output scores.csv      a row per video as it is done
-octvideo predict --checkpoint best.pyth list.txt --output scores.jsonl --features features.npz
-torchrun --nproc_per_node 8 -m octvideo predict --checkpoint best.pyth list.txt --output scores.csv
-octvideo predict --checkpoint best.pyth clip.mp4 --json                 for programs
-octvideo predict --checkpoint best.pyth --live rtsp://camera/stream     what goes on, a line per window
-octvideo predict --checkpoint best.pyth --live 0 --events               when a class begins and ends
+    octvideo predict --checkpoint best.pyth clip.mp4
+    octvideo predict --model i3d_r50_k400 clip.mp4                          a public network
+    octvideo predict --checkpoint best.pyth clip.mp4 --output named.mp4     with its classes over time
+    octvideo predict --checkpoint best.pyth folder --output scores.csv      a row per video as it is done
+    octvideo predict --checkpoint best.pyth list.txt --output scores.jsonl --features features.npz
+    torchrun --nproc_per_node 8 -m octvideo predict --checkpoint best.pyth list.txt --output scores.csv
+    octvideo predict --checkpoint best.pyth clip.mp4 --json                 for programs
+    octvideo predict --checkpoint best.pyth --live rtsp://camera/stream     what goes on, a line per window
+    octvideo predict --checkpoint best.pyth --live 0 --events               when a class begins and ends
 
 A run over a folder or a list that was stopped or killed continues with the same command; a video
 that cannot be read is a row that says why. Under torchrun the ranks share the videos; rank 0 joins

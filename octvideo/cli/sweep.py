@@ -2,7 +2,6 @@
 
     octvideo sweep --cfg kinetics400/i3d OCTCONV.ALPHA=0,.1,.2 RNG_SEED=1,2,3 --out runs/alphas
     octvideo sweep --cfg mine.yaml OCTCONV.ALPHA=0,.1 SOLVER.BASE_LR=.01,.02 --out runs/rates --jobs 2
-
     octvideo sweep --cfg mine.yaml --rows networks.yaml --paired DATA.PATH_TO_DATA_DIR DATA.PATH_TO_DATA_DIR=fold1,fold2 --out runs/folds
 
 A setting with several values, separated by commas, is varied; one with a single value holds for all
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER")
     parser.add_argument("--rows", default="", metavar="FILE", help="networks and their settings")
     parser.add_argument(
-        "--paired", nargs="+", default=[], metavar="KEY", help="settings that repeat a run"
+        "--paired", action="append", default=[], metavar="KEY", help="a setting that repeats a run"
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
     parser.add_argument(

@@ -1,11 +1,9 @@
 """Settings from a YAML file, its bases and the command line, checked before anything is built.
 
-    cfg = load_config("configs/kinetics400/oct_i3d.yaml", ["OCTCONV.ALPHA", "0.2",
-    "TRAIN.BATCH_SIZE=32"])
+    cfg = load_config("configs/kinetics400/oct_i3d.yaml", ["OCTCONV.ALPHA=0.2"])
 
 A file may name what it builds on (`_BASE_: other.yaml`, relative to itself). Files are read as
-plain
-data: a YAML tag that would make a Python object is refused.
+plain data: a YAML tag that would make a Python object is refused.
 """
 
 import logging

@@ -4,8 +4,8 @@ instead of a wait.
 A rank that waits for another does so inside a collective, where neither an exception nor a signal
 handler reaches it. So every rank counts upwards in the store where they met, and reads the counts
 of the others. A rank that is merely slow goes on counting; one whose process is stopped does not.
-Two threads do it, because a store whose process is stopped
-keeps who asks it waiting: one speaks with the store, and one watches the clock.
+Two threads do it, because a store whose process is stopped keeps who asks it waiting: one speaks
+with the store, and one watches the clock.
 """
 
 import logging

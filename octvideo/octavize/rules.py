@@ -1,8 +1,7 @@
 """What an operation on a pair becomes: a rule per kind of operation.
 
 A rule returns a `Pair`, or a node where the pair ends, and raises NotUnderstoodError where the
-operation cannot act on
-each group by itself: the pair is then merged before it.
+operation cannot act on each group by itself: the pair is then merged before it.
 """
 
 import operator

@@ -2,10 +2,9 @@
 an answer says.
 
 An origin (scheme, host and port) must be on the list word for word. Its name is resolved once,
-every address that it
-has must be public, and the connection goes to one of these very addresses: a name that means
-another machine a moment later gains nothing. Redirects are not followed. Credentials in an address,
-other schemes and proxies do not exist here.
+every address that it has must be public, and the connection goes to one of these very addresses: a
+name that means another machine a moment later gains nothing. Redirects are not followed.
+Credentials in an address, other schemes and proxies do not exist here.
 """
 
 import http.client

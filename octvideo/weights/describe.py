@@ -1,9 +1,8 @@
 """What a bare weights file does not say: which network it is of, its classes, its input.
 
 The network is found by names and shapes; classes and input are the caller's. What shapes cannot
-tell is taken as its
-project has it: a C2D pools in time after res2, a stride sits at the 3x3, a SlowFast has the speed
-ratio of the settings in the file, else of the caller.
+tell is taken as its project has it: a C2D pools in time after res2, a stride sits at the 3x3, a
+SlowFast has the speed ratio of the settings in the file, else of the caller.
 """
 
 import re

@@ -1,8 +1,9 @@
 """Reader of MXNet's parameter files, without MXNet: `.params`, and the `.tar` that holds one.
 
     uint64 0x112, uint64 0, uint64 number of arrays        all numbers little endian
-    per array:  uint32 magic, [int32 storage,] ndim, dims, int32 device type, int32 device id, int32
-    dtype, raw data uint64 number of names;  per name: uint64 length, bytes
+    per array:  uint32 magic, [int32 storage,] ndim, dims, int32 device type, int32 device id,
+                int32 dtype, raw data
+    uint64 number of names;  per name: uint64 length, bytes
 
 The file comes from elsewhere: no number in it is believed before the bytes that it promises are
 known to be there, so that memory stays within the size of the file, and nothing in it is executed.

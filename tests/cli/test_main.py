@@ -1,5 +1,7 @@
 """`octvideo COMMAND`: every command can be asked for help, and a wrong word gets one line."""
 
+import importlib
+import re
 import subprocess
 import sys
 
@@ -25,8 +27,20 @@ def test_a_command_shows_examples_of_itself(name, capsys):
     assert f"octvideo {name} " in capsys.readouterr().out.split("\n\n", 1)[1]
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_example_of_a_command_is_one_line_that_can_be_pasted(name):
+    page = importlib.import_module(f"octvideo.cli.{name.replace('-', '_')}").__doc__
+    blocks = [block.strip() for block in page.split("\n\n") if "octvideo " in block]
+    blocks = [block for block in blocks if block.startswith(("octvideo ", "torchrun "))]
+
+    assert blocks
+    for example in "\n".join(blocks).split("\n"):
+        assert example.strip().startswith(("octvideo ", "torchrun ", "curl ")), example
+        assert len(re.findall(r"\boctvideo [a-z]", example)) <= 1, example
+
+
 def test_every_script_of_tools_is_a_command(repo):
-    for script in (repo / "tools").glob("*.py"):
+    for script in (repo / "tools").glob("[!_]*.py"):
         name = script.read_text().rpartition('run_command("')[2].partition('"')[0]
         assert name in COMMANDS, script.name
 

@@ -90,15 +90,13 @@ def test_rows_are_networks_of_several_settings_and_folds_repeat_a_run(trained, t
     )
     for fold in ("one", "two"):
         (tmp_path / fold).mkdir()
-    words = ["DATA.PATH_TO_DATA_DIR=one,two", "RNG_SEED=1,2"]
+    words = ["--paired", "DATA.PATH_TO_DATA_DIR", "DATA.PATH_TO_DATA_DIR=one,two", "RNG_SEED=1,2"]
+    files = ["--rows", str(tmp_path / "rows.yaml"), "--out", str(tmp_path / "out")]
 
-    sweep = Sweep.of(
-        CONFIG, words, read_rows(str(tmp_path / "rows.yaml")), ["DATA.PATH_TO_DATA_DIR"]
-    )
-    run_sweep(sweep, tmp_path / "out", report=lambda line: None)
+    main(["sweep", "--cfg", CONFIG, *words, *files, "--no-times"])
 
     assert trained == [(alpha, seed) for seed in "12" for _ in range(2) for alpha in ("0", ".1")]
-    assert write_tables(sweep, tmp_path / "out").splitlines()[::3] == [
+    assert (tmp_path / "out" / "table.md").read_text().splitlines()[::3] == [
         "| network | GFLOPs | ms per view | top-1 of each run | mean | against the first |",
         # Each pair twice: 1, 1, 2, 2.
         "| Oct-I3D, pooled | 1.90 |  | 51.0, 51.0, 62.0, 62.0 | 56.5 ± 6.4 | +1.5 (+0.6 to +2.4) |",

@@ -247,12 +247,33 @@ def test_real_people_train_and_test_through_the_same_tools(train, run_tool, shar
     assert json.loads((tmp_path / "run" / "results.json").read_text())["num_unread"] == 0
 
 
-def test_kinetics_without_its_lists_says_how_to_make_them(run_tool, tmp_path, monkeypatch, repo):
+@pytest.mark.parametrize(
+    ("config", "what", "remedy"),
+    [
+        (
+            "kinetics400/oct_i3d",
+            "data/kinetics400: there is no folder data",
+            "`octvideo lists ... --out data/kinetics400` makes it from videos (--help shows how)",
+        ),
+        ("demo/oct_i3d", "demo_data: there is no such folder", "`octvideo demo-data` writes it"),
+        ("imagenet/resnet50", "data/imagenet: there is no folder data", "put train/<class>/"),
+        ("cifar10/resnet20", "data/cifar10: there is no folder data", "put data_batch_1"),
+    ],
+)
+def test_data_that_are_not_there_come_with_the_way_to_make_them(
+    run_tool, tmp_path, monkeypatch, repo, config, what, remedy
+):
     monkeypatch.chdir(tmp_path)
 
-    result = run_tool("train_net", "--cfg", repo / "configs" / "kinetics400" / "oct_i3d.yaml")
+    result = run_tool("train_net", "--cfg", repo / "configs" / f"{config}.yaml")
 
-    assert error_of(result).startswith(
-        "error: data/kinetics400: there is no folder data. Make its lists with `octvideo lists`, or"
-        " set DATA."
-    )
+    assert error_of(result).startswith(f"error: {what}; {remedy}")
+    assert error_of(result).endswith(", or set DATA.PATH_TO_DATA_DIR")
+
+
+def test_a_config_that_names_no_data_says_so(run_tool, tmp_path, monkeypatch, repo):
+    monkeypatch.chdir(tmp_path)
+
+    result = run_tool("train_net", "--cfg", repo / "configs" / "finetune" / "i3d.yaml")
+
+    assert error_of(result).startswith("error: DATA.PATH_TO_DATA_DIR is not set; name a folder")

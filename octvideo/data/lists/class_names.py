@@ -2,9 +2,8 @@
 order.
 
 Two orders of Kinetics-600 are in use: public PySlowFast weights score 54 % on lists of the other
-one. So labels are
-compared by name wherever both sides have names: beside a list as `class_names.txt`, in a
-checkpoint's meta.
+one. So labels are compared by name wherever both sides have names: beside a list as
+`class_names.txt`, in a checkpoint's meta.
 """
 
 from collections import Counter

@@ -1,10 +1,9 @@
 """Processes that read files, and that may hang or crash without harm.
 
 Each worker is given tasks by number and sends back results. A thread in the parent hands out the
-tasks, takes the
-results in and watches the clock: a worker that reads one file for too long, or dies, is replaced,
-its file goes on the bad list, and its tasks are given out again. Nothing else is disturbed, and
-results come in the order of the tasks.
+tasks, takes the results in and watches the clock: a worker that reads one file for too long, or
+dies, is replaced, its file goes on the bad list, and its tasks are given out again. Nothing else is
+disturbed, and results come in the order of the tasks.
 
 Workers come from a fork server, never from the parent: a decoder that the parent has used hangs in
 forked children. Results travel through pipes, not through /dev/shm, which containers limit to 64

@@ -10,9 +10,8 @@ for, those files that decord reads rightly. The pixels of a file do not depend o
 CUDA decoding.
 
 Damage inside a picture shows only when it is decoded, and each decoder conceals it in its own way.
-PyAV tells of it,
-decord does not: there only a whole decode helps (`probe`; `octvideo check` for a list). Frame
-numbers stay right.
+PyAV tells of it, decord does not: there only a whole decode helps (`probe`; `octvideo check` for a
+list). Frame numbers stay right.
 """
 
 from collections.abc import Callable, Iterator, Sequence

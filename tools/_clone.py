@@ -1,0 +1,13 @@
+"""What the scripts of this folder call, from the package of this clone, installed or not."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+try:
+    from octvideo.cli import run_command
+except ModuleNotFoundError as error:
+    print(f"error: no {error.name} here; pip install -r requirements.txt", file=sys.stderr)
+    sys.exit(2)
+
+__all__ = ["run_command"]
