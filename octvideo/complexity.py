@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from octvideo.counted_run import evaluating, norms_left_out, tensors_of
 from octvideo.layers import OctConv2d, OctConv3d, OctTensor, as_pair
@@ -115,15 +114,18 @@ class _OperatorCounter(TorchDispatchMode):
     """FLOPs per operator that is dispatched, by the formulas of `torch.utils.flop_counter`."""
 
     def __init__(self) -> None:
+        from torch.utils.flop_counter import flop_registry  # imports all of Triton
+
         super().__init__()  # type: ignore[no-untyped-call]
         self.flops: Counter[str] = Counter()
+        self._formulas = flop_registry
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         operator = func._overloadpacket
-        if operator in flop_registry:
+        if operator in self._formulas:
             name = str(operator).removeprefix("aten.")
-            flops = flop_registry[operator](*args, **(kwargs or {}), out_val=out)
+            flops = self._formulas[operator](*args, **(kwargs or {}), out_val=out)
             self.flops[KINDS.get(name, name)] += flops
         return out
 
