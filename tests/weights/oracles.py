@@ -1,6 +1,7 @@
 """The official networks' oracles, and the networks of this package that should give the same
 logits."""
 
+import gzip
 import importlib.util
 import json
 from pathlib import Path
@@ -44,6 +45,11 @@ rule = _load_rule()
 
 def load(name: str, folder: Path = GOLDEN) -> dict[str, Any]:
     return json.loads((folder / f"{name}.json").read_text())
+
+
+def load_row(name: str) -> dict[str, Any]:
+    """Of an official row of the table of public networks; make_rows.py made them."""
+    return json.loads(gzip.decompress((GOLDEN / "rows" / f"{name}.json.gz").read_bytes()))
 
 
 def write_file(

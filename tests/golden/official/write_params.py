@@ -1,8 +1,8 @@
 """The drawing rule of the official networks beside this file, and a writer of MXNet's format.
 
-Each JSON names the parameters and shapes of an official OctConv network (MXNet), a seed, and the
-logits which the official code printed for the weights and the input drawn from that seed. `draw`
-and `network_input` define both.
+Each JSON, here and in rows/, names the parameters and shapes of an official OctConv network
+(MXNet), a seed, and the logits which the official code printed for the weights and the input drawn
+from that seed. `draw` and `network_input` define both.
 """
 
 import struct
