@@ -34,8 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--std", type=float, nargs="+")
     parser.add_argument(
         "--class-names",
-        type=Path,
-        help="a text file, one name per line, in the order of the labels",
+        metavar="FILE or DATA SET",
+        help="a text file, one name per line in the order of the labels, or kinetics400,"
+        " kinetics600, something-something-v2, charades or imagenet",
     )
     parser.add_argument(
         "--input", metavar="8x8", help="IN is of a video network: its frames x frame stride"
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     weights = convert_weights(args.source, stride_1x1=args.stride_1x1).with_input(
         args.mean, args.std
     )
-    names = args.class_names.read_text().splitlines() if args.class_names else ()
+    names = read_classes(args.class_names) if args.class_names else ()
     weights.checkpoint(names).write(str(args.target))
 
     print("\n".join(describe(weights)))

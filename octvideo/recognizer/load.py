@@ -33,8 +33,9 @@ def load(
         which is fetched at first use.
     device: by default the GPU where there is one.
     classes, input: of a bare file of another project, which says neither: names (a list, a text
-    file, "kinetics400" or
-        "kinetics600") and clips ("8x8": frames x frame stride; or the fields of `InputSpec`).
+    file, "kinetics400",
+        "kinetics600", "something-something-v2", "charades") and clips ("8x8": frames x frame
+        stride; or the fields of `InputSpec`).
     trusted: read a .pt2, which may run code that stands in it.
 
     Raises CheckpointError for a file that is missing, damaged, carries code, or holds weights

@@ -26,7 +26,8 @@ from octvideo.wrappers import check_finite
 
 # Class names that come with the package, a line each in the order of their labels.
 CLASS_NAMES = {
-    name: Path(__file__).with_name(f"{name}.txt") for name in ("kinetics400", "kinetics600")
+    name: Path(__file__).with_name(f"{name}.txt")
+    for name in ("kinetics400", "kinetics600", "something-something-v2", "charades", "imagenet")
 }
 KINETICS_INPUT = InputSpec(
     mean=(0.45,) * 3,
@@ -43,7 +44,7 @@ FAMILIES = ("c2d", "i3d", "slow", "slowfast")
 
 
 def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
-    """Names of classes in the order of their labels: those of "kinetics400" or "kinetics600", or a
+    """Names of classes in the order of their labels: those of a data set in `CLASS_NAMES`, or a
     text file's, one a line, or as they are given.
     """
     if not isinstance(classes, str | Path):
@@ -53,8 +54,8 @@ def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
         return tuple(line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"classes={str(classes)!r}: neither {' nor '.join(CLASS_NAMES)} nor a text file with"
-            f" one name a line ({error})"
+            f"classes={str(classes)!r}: neither a data set whose names come with the package"
+            f" ({', '.join(CLASS_NAMES)}) nor a text file with one name a line ({error})"
         ) from error
 
 

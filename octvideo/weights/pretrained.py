@@ -22,11 +22,10 @@ from octvideo.checkpoint import Checkpoint
 from octvideo.download import cached
 from octvideo.errors import CheckpointError, did_you_mean
 from octvideo.weights.convert import convert_weights
-from octvideo.weights.describe import CLASS_NAMES, describe, read_classes, read_input
+from octvideo.weights.describe import describe, read_classes, read_input
 
 PUBLISHED = "model.safetensors"  # in a folder that `octvideo export --card` writes
 TABLE = Path(__file__).with_name("pretrained.csv")
-NUM_CLASSES = {"something-something-v2": 174, "charades": 157, "imagenet": 1000}
 
 logger = logging.getLogger("octvideo")
 
@@ -67,9 +66,7 @@ class Pretrained:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        if self.data in CLASS_NAMES:
-            return read_classes(self.data)
-        return tuple(f"class {label}" for label in range(NUM_CLASSES[self.data]))
+        return read_classes(self.data)
 
 
 @cache

@@ -224,14 +224,68 @@ def test_the_network_is_found_by_its_shapes(name):
 def test_what_cannot_be_read_gets_one_line():
     with pytest.raises(ConfigError, match="write frames x frame stride, as in '8x8'"):
         read_input("eight")
-    with pytest.raises(ConfigError, match="neither kinetics400 nor kinetics600 nor a text"):
+    with pytest.raises(ConfigError, match=r"\(kinetics400, .*, imagenet\) nor a text file"):
         read_classes("kinetics300")
     assert read_input(InputSpec(crop_size=3)).crop_size == 3
 
 
-@pytest.mark.parametrize(("name", "count"), [("kinetics400", 400), ("kinetics600", 600)])
-def test_class_names_of_kinetics_come_with_the_package(name, count):
+# How many, and some labels that other projects' lists and documentation agree on.
+CLASSES = {
+    "kinetics400": (400, {0: "abseiling", 399: "zumba"}),
+    "kinetics600": (600, {0: "abseiling", 599: "zumba"}),
+    "something-something-v2": (
+        174,
+        {
+            0: "Approaching something with your camera",
+            17: "Holding something behind something",
+            94: "Pushing something from right to left",
+            173: "Wiping something off of something",
+        },
+    ),
+    "charades": (
+        157,
+        {
+            0: "Holding some clothes",
+            8: "Opening a door",
+            92: "Watching/Looking outside of a window",
+            147: "Someone is cooking something",
+            156: "Someone is eating something",
+        },
+    ),
+    "imagenet": (
+        1000,
+        {0: "tench", 207: "golden retriever", 281: "tabby", 517: "crane", 999: "toilet tissue"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CLASS_NAMES)
+def test_class_names_come_with_the_package_in_the_order_of_their_labels(name):
+    count, known = CLASSES[name]
     names = read_classes(name)
 
-    assert len(set(names)) == count
-    assert sorted(names) == list(names)
+    assert len(set(names)) == len(names) == count
+    assert {label: names[label] for label in known} == known
+    if name.startswith(("kinetics", "something")):
+        assert sorted(names) == list(names)
+
+
+@pytest.mark.parametrize("name", ["slow_r50_ssv2", "slow_r50_charades"])
+def test_a_network_of_another_data_set_knows_its_classes_too(name, zoo):
+    data = pretrained_networks()[name].data
+    model = network("slow_r26", classes=CLASSES[data][0])
+    zoo(name, "slow_r26", {pytorchvideo_name(n, False): t for n, t in model.state_dict().items()})
+
+    recognizer = octvideo.load(name, device="cpu")
+
+    assert recognizer.class_names == list(read_classes(data))
+    frames = np.random.default_rng(0).integers(0, 255, (64, 40, 50, 3), np.uint8)
+    (best,) = recognizer.predict(frames, views="1x1", top_k=1)
+    assert best.name in read_classes(data)
+
+
+@pytest.mark.parametrize("name", pretrained_networks())
+def test_every_row_knows_as_many_names_as_its_data_has_classes(name):
+    entry = pretrained_networks()[name]
+
+    assert len(entry.class_names) == CLASSES[entry.data][0]
