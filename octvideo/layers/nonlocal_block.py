@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from octvideo.errors import import_optional
+from octvideo.layers.initialize import normal_
 from octvideo.layers.oct_tensor import Channels, OctTensor
 
 Instantiation = Literal["softmax", "dot_product"]
@@ -135,6 +136,6 @@ def _init(block: nn.Module, norm: nn.BatchNorm3d) -> None:
     identity."""
     for module in block.modules():
         if isinstance(module, nn.Conv3d):
-            nn.init.normal_(module.weight, std=0.01)
+            normal_(module.weight, std=0.01)
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
     nn.init.zeros_(norm.weight)

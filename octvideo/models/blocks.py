@@ -25,6 +25,7 @@ from octvideo.layers import (
     OctTensor,
 )
 from octvideo.layers.fused import Fused, conv_norm_act
+from octvideo.layers.initialize import normal_
 from octvideo.layers.octave import Downsample
 from octvideo.layers.squeeze_excite import SqueezeExcite
 
@@ -317,9 +318,9 @@ def init_weights(model: nn.Module, *, zero_init_final_bn: bool, fc_init_std: flo
     for name, module in model.named_modules():
         if isinstance(module, OctConv2d | OctConv3d):
             for path in module.paths.values():
-                nn.init.normal_(path.weight, std=(2 / module.fan_out) ** 0.5)
+                normal_(path.weight, std=(2 / module.fan_out) ** 0.5)
         elif name == "head.fc":
-            nn.init.normal_(module.weight, std=fc_init_std)
+            normal_(module.weight, std=fc_init_std)
             nn.init.zeros_(module.bias)
         elif (
             zero_init_final_bn and isinstance(module, Bottleneck | BasicBlock) and not module.preact

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
 from octvideo.layers import Channels, OctTensor, merge
+from octvideo.layers.initialize import he_normal_
 from octvideo.layers.space_to_depth import Conv2d
 from octvideo.models.blocks import BlockStyle, Bottleneck, init_weights, make_stage
 from octvideo.models.glore import GloRe
@@ -46,7 +47,7 @@ class ConvNormRelu(nn.Sequential):
         self.conv = Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
         self.bn = nn.BatchNorm2d(out_channels, eps=bn_eps)
         self.relu = relu()
-        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        he_normal_(self.conv.weight)
 
 
 class BottleneckPool(nn.Module):

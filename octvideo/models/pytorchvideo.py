@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from octvideo.errors import ConfigError, import_optional
 from octvideo.layers import WIDTH_RULES, check_alpha
+from octvideo.layers.initialize import normal_
 from octvideo.layers.octave import Downsample
 from octvideo.models.network import Family, HeadAct, Network, activate
 from octvideo.octavize import octavize
@@ -154,7 +155,7 @@ class PytorchvideoNet(Network):
             head.pool = GlobalAverage()
         else:
             head.pool.pool = GlobalAverage()
-        nn.init.normal_(head.proj.weight, std=options.fc_init_std)
+        normal_(head.proj.weight, std=options.fc_init_std)
 
     def features(self, x: Tensor) -> list[Tensor]:
         out: Any = [self._slow_frames(x), x] if self.speed_ratio else x

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from octvideo.errors import ConfigError
 from octvideo.layers import Channels, OctTensor, merge
 from octvideo.layers.conv3d_as_2d import Conv3d, MaxPool3d
+from octvideo.layers.initialize import he_normal_
 from octvideo.layers.nonlocal_block import NonLocalCross, NonLocalHigh
 from octvideo.models.blocks import init_weights, make_stage
 from octvideo.models.network import CLIP, Family, Head, Network
@@ -81,7 +82,7 @@ class Stem(nn.Module):
         )
         self.bn = nn.BatchNorm3d(out_channels, eps=bn_eps)
         self.pool = MaxPool3d((1, 3, 3), (strides_t[1], 2, 2), pool_padding)
-        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        he_normal_(self.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(F.relu(self.bn(self.conv(x))))
