@@ -12,6 +12,8 @@ from zipfile import ZipFile
 
 import pytest
 
+from octvideo.weights.describe import CLASS_NAMES
+
 HEAVY = (
     "decord",
     "av",
@@ -37,6 +39,19 @@ def test_importing_the_package_imports_no_decoder_and_no_tensorboard():
     loaded = _python(f"import octvideo, sys; print([m for m in {HEAVY} if m in sys.modules])")
 
     assert loaded.strip() == "[]"
+
+
+def test_a_network_on_the_meta_device_does_not_import_torchs_compiler():
+    """Reading anybody's weights builds one, to find the network that they are of."""
+    code = (
+        "import octvideo, sys, torch\n"
+        "with torch.device('meta'):\n"
+        "    for name in ('resnet26', 'i3d_r26', 'slowfast_r26', 'mobilenet_v2'):\n"
+        "        octvideo.create_model(name)\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+
+    assert _python(code).strip() == "False"
 
 
 def test_importing_the_package_costs_little_beyond_torch():
@@ -162,6 +177,7 @@ def test_a_wheel_carries_configs_class_lists_a_command_and_extras(repo, wheel):
         files = {str(path.relative_to(repo)) for path in (repo / folder).rglob(f"*{ending}")}
         assert files
         assert {f"octvideo/{name}" for name in files} <= names
+    assert {f"octvideo/weights/{path.name}" for path in CLASS_NAMES.values()} <= names
     assert "octvideo = octvideo.cli:main" in entry_points
     assert {"export", "all"} <= set(re.findall("Provides-Extra: (.*)", metadata))
     assert re.search("Requires-Dist: decord.*; .*platform_machine == .x86_64", metadata)
