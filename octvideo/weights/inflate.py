@@ -3,7 +3,8 @@ between the frequency groups.
 
 Both are networks of this package and share their names: `res2.block0.reduce.conv.h2h.weight` is
 (C_out, C_in, kh, kw) in one and (C_out, C_in, kt, kh, kw) in the other. In SlowFast the slow
-pathway is filled, and the weights for its lateral inputs start at zero.
+pathway is filled, and the weights for its lateral inputs start at zero. The weights of a vanilla
+video network are split likewise, those of a SlowFast in both pathways and the laterals.
 """
 
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 
 from octvideo.errors import CheckpointError
 from octvideo.layers import Channels, OctBatchNorm3d, OctConv3d
-from octvideo.models.slowfast import Pathway, SlowFast
+from octvideo.models.slowfast import Lateral, Pathway, SlowFast
 from octvideo.models.video_resnet import VideoResNet
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.inflation_report import InflationReport
-from octvideo.weights.source import SourceWeights, State, is_octave, misfit
+from octvideo.weights.source import SourceWeights, State, by_pathway, is_octave, misfit
 
 ImagePathway = VideoResNet | Pathway
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
@@ -68,7 +69,7 @@ def inflate(
     """
     pathway = image_pathway(model_3d)
     assumes = assumes or Assumptions()
-    source = SourceWeights(state_2d)
+    source = SourceWeights(by_pathway(state_2d, model_3d))
     _check_kind(source, pathway)
     notes = assumes.check_model(pathway, is_octave(state_2d))
     report = InflationReport(notes=notes, is_video=source.is_video)
@@ -83,22 +84,26 @@ def inflate(
         elif isinstance(module, OctBatchNorm3d):
             filled |= _fill_norm(name, module, source, assumes.bn_eps)
     filled |= _fill_stem(pathway, source, report, assumes)
-    filled |= _fill_head(pathway, source, report)
+    if isinstance(model_3d, SlowFast):
+        filled = {f"slow.{name}": tensor for name, tensor in filled.items()}
+        filled |= _fill_fast(model_3d, source, report, assumes.bn_eps)
+    filled |= _fill_head(model_3d, source, report)
     if unused := source.unused():
         raise CheckpointError(
             f"{unused[0]} of the image weights ({len(unused)} tensors in all) has no place in the"
             " network; RESNET.DEPTH, RESNET.BLOCK and the stem must be those of the image network"
         )
     _note_eps(pathway, assumes.bn_eps, report)
-    pathway.load_state_dict({**pathway.state_dict(), **filled})
+    model_3d.load_state_dict({**model_3d.state_dict(), **filled})
     return report
 
 
 def _check_kind(source: SourceWeights, pathway: ImagePathway) -> None:
-    if source.is_video and isinstance(pathway, Pathway):
+    has_fast = any(name.startswith("fast.") for name in source.state)
+    if source.is_video and isinstance(pathway, Pathway) and not has_fast:
         raise CheckpointError(
-            "the weights of a vanilla SlowFast cannot be divided for an octave one; start it from"
-            " image weights, or set OCTCONV.ALPHA 0"
+            "the weights of a video network without a fast pathway do not fill SlowFast; start it"
+            " from those of a SlowFast or of an image network"
         )
     is_preact = any(name.startswith("tail.") for name in source.state)
     if is_preact and isinstance(pathway, Pathway):
@@ -131,6 +136,7 @@ def _fill_conv(
 ) -> dict[str, Tensor]:
     """lateral: the last of the input channels, which image networks do not have."""
     kernel_t, kernel = module.kernel_size[0], source.kernel(module)
+    missing = Channels(0) if source.is_video else lateral
     paths = {
         path: weight
         for path in PATHS
@@ -140,7 +146,7 @@ def _fill_conv(
         source.take(f"{name}.h2h.weight")
     zeros = {
         path: conv.weight.new_zeros(
-            len(conv.weight), lateral.high if path.startswith("h") else lateral.low, *kernel
+            len(conv.weight), missing.high if path.startswith("h") else missing.low, *kernel
         )
         for path, conv in module.paths.items()
     }
@@ -153,10 +159,11 @@ def _fill_conv(
         report.copied.append(name)
     else:
         in_channels = Channels(
-            module.in_channels.high - lateral.high, module.in_channels.low - lateral.low
+            module.in_channels.high - missing.high, module.in_channels.low - missing.low
         )
         _note_change(name, paths, in_channels, module.out_channels, report)
-        paths = _divide(name, paths, in_channels, module, kernel)
+        given = lateral if source.is_video else Channels(0)
+        paths = _divide(name, paths, in_channels, module, kernel, given)
     return {
         f"{name}.{path}.weight": inflate_conv(
             torch.cat([paths[path].float(), zero] if path in paths else [zero], 1), kernel_t
@@ -188,10 +195,18 @@ def _note_change(
 
 
 def _divide(
-    name: str, paths: State, in_channels: Channels, module: OctConv3d, kernel: tuple[int, ...]
+    name: str,
+    paths: State,
+    in_channels: Channels,
+    module: OctConv3d,
+    kernel: tuple[int, ...],
+    lateral: Channels,
 ) -> dict[str, Tensor]:
     """Join the paths to one kernel and split it between the groups of `in_channels` and of the
-    output of `module`."""
+    output of `module`.
+
+    lateral: the last of `in_channels` in each group; the joined kernel has all of them last.
+    """
     if module.groups > 1:
         raise CheckpointError(
             f"{name} has {module.groups} groups, whose kernels cannot be divided anew; "
@@ -201,6 +216,10 @@ def _divide(
     shape = (module.out_channels.total, in_channels.total, *kernel)
     if joined.shape != shape:
         raise misfit(name, joined.shape, shape)
+    if lateral.total:
+        slow = Channels(in_channels.high - lateral.high, in_channels.low - lateral.low)
+        parts = torch.split(joined, [*slow, *lateral], dim=1)
+        joined = torch.cat([parts[i] for i in (0, 2, 1, 3)], dim=1)
     return split_kernel(joined, in_channels, module.out_channels)
 
 
@@ -276,23 +295,44 @@ def _fill_stem(
     return filled
 
 
+def _fill_fast(
+    model: SlowFast, source: SourceWeights, report: InflationReport, eps: float | None
+) -> dict[str, Tensor]:
+    """What SlowFast has beside the slow pathway and the classifier."""
+    if not source.is_video:
+        none = "image networks have none"
+        report.fresh["fast"] = none
+        report.fresh["laterals"] = f"{none}; what they add is read with zeros at first"
+        return {}
+    filled = {
+        f"fast.{name}": source.take(f"fast.{name}", tensor.shape)
+        for name, tensor in model.fast.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    report.copied.append("fast")
+    for name, module in model.fast.named_modules():
+        if isinstance(module, nn.BatchNorm3d):
+            fold_eps(filled, f"fast.{name}", eps, module.eps)
+    for i, lateral in enumerate(model.laterals):
+        assert isinstance(lateral, Lateral)
+        filled |= _fill_conv(f"laterals.{i}.conv", lateral.conv, Channels(0), source, report)
+        if lateral.bn is not None:
+            filled |= _fill_norm(f"laterals.{i}.bn", lateral.bn, source, eps)
+    return filled
+
+
 def _fill_head(
-    pathway: ImagePathway, source: SourceWeights, report: InflationReport
+    model: nn.Module, source: SourceWeights, report: InflationReport
 ) -> dict[str, Tensor]:
     weight, bias = source.get("head.fc.weight"), source.get("head.fc.bias")
-    if isinstance(pathway, Pathway):
-        report.fresh |= {
-            "fast": "image networks have none",
-            "laterals": "image networks have none; what they add is read with zeros at first",
-            "head.fc": "it reads both pathways",
-        }
-        return {}
-    fc = pathway.head.fc
-    if weight is None or bias is None:
+    own = model.get_parameter("head.fc.weight")
+    if isinstance(model, SlowFast) and not source.is_video:
+        report.fresh["head.fc"] = "it reads both pathways"
+    elif weight is None or bias is None:
         report.fresh["head.fc"] = "the image weights have no classifier"
-    elif weight.shape != fc.weight.shape:
+    elif weight.shape != own.shape:
         report.fresh["head.fc"] = (
-            f"{weight.shape[0]} classes in the image weights, {fc.weight.shape[0]} in the network"
+            f"{weight.shape[0]} classes in the image weights, {own.shape[0]} in the network"
         )
     else:
         report.copied.append("head.fc")

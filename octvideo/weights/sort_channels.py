@@ -7,6 +7,8 @@ So they are sorted first. All blocks of a stage add to one map, and share its or
     map of a stage --- shortcut ----------------------- + --- map of the next
                    `-- reduce -- spatial -- expand -----'
                           own map   own map
+
+What a lateral of SlowFast adds is a map of its own, behind those channels.
 """
 
 import re
@@ -23,17 +25,21 @@ from octvideo.layers.resize import down, up_to
 from octvideo.models import create_model
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.inflate import NORM_TENSORS, image_pathway, inflate
-from octvideo.weights.source import State
+from octvideo.weights.source import State, by_pathway
 
 BRANCH = ("reduce", "spatial", "expand")
 
 
 class _Map(NamedTuple):
     """A feature map: the names of the layers that write it, each all of it, and of those that
-    convolve it."""
+    convolve it.
+
+    is_last: it stands behind the other channels that its readers convolve, else before them.
+    """
 
     writers: list[str]
     readers: list[str]
+    is_last: bool = False
 
 
 @torch.no_grad()
@@ -56,17 +62,31 @@ def smoothest_last(
         **{**options, "alpha": 0.0, "downsample": assumes.downsample or "stride"}
     )
     inflate(state_2d, vanilla, assumes)
-    maps = list(_maps(state_2d))
-    state = dict(state_2d)
     if options["num_groups"] > 1:
-        return state  # Kernels of groups, which `inflate` does not divide.
+        return dict(state_2d)  # Kernels of groups, which `inflate` does not divide.
+    state = dict(by_pathway(state_2d, model_3d))
+    maps = list(_maps(state))
     lost = _lost_energy(vanilla, [reader for m in maps for reader in m.readers], clips)
     for m in maps:
-        losses = [_read(lost[reader], state_2d[_kernel(reader)].float()) for reader in m.readers]
-        order = torch.stack(losses).sum(0).argsort(descending=True, stable=True)
+        losses = [_read(lost[reader], state[_kernel(reader)].float()) for reader in m.readers]
+        own = [_part(loss, len(state[_kernel(m.writers[0])]), m.is_last) for loss in losses]
+        order = torch.stack(own).sum(0).argsort(descending=True, stable=True)
         for name, dim in _tensors(state, m):
-            state[name] = state[name].index_select(dim, order)
-    return state
+            state[name] = _reorder(state[name], dim, order, m.is_last)
+    return dict(zip(state_2d, state.values(), strict=True))
+
+
+def _part(loss: Tensor, count: int, is_last: bool) -> Tensor:
+    """A map's channels of those that a layer convolves."""
+    return loss[-count:] if is_last else loss[:count]
+
+
+def _reorder(tensor: Tensor, dim: int, order: Tensor, is_last: bool) -> Tensor:
+    """The first or last channels along `dim` in another order, those of other maps as they are."""
+    index = torch.arange(tensor.shape[dim])
+    start = len(index) - len(order) if is_last else 0
+    index[start : start + len(order)] = order + start
+    return tensor.index_select(dim, index)
 
 
 def _maps(state: State) -> Iterator[_Map]:
@@ -87,6 +107,9 @@ def _maps(state: State) -> Iterator[_Map]:
         if readers := entries[1:] + following:
             yield _Map([shortcut, *exits], readers)
         following = [entries[0], shortcut]
+        lateral = f"laterals.{stage - 2}"
+        if _kernel(lateral) in state:
+            yield _Map([lateral], [entries[0], shortcut], is_last=True)
 
 
 def _kernel(layer: str) -> str:
@@ -99,6 +122,8 @@ def _tensors(state: State, m: _Map) -> Iterator[tuple[str, int]]:
     yield from ((_kernel(writer), 0) for writer in m.writers)
     yield from ((_kernel(reader), 1) for reader in m.readers)
     norms = [f"{layer}.bn" for layer in (m.readers if is_preact else m.writers)]
+    if f"{norms[0]}.high.weight" not in state:
+        norms = []  # A lateral may have none.
     if any(writer.startswith("res5.block0.shortcut") for writer in m.writers):
         if "head.fc.weight" in state:
             yield "head.fc.weight", 1

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from octvideo.errors import CheckpointError
+from octvideo.models.slowfast import SlowFast
 
 State = Mapping[str, Tensor]
 
@@ -17,6 +18,13 @@ def is_video(state: State) -> bool:
 
 def is_octave(state: State) -> bool:
     return any(name.endswith(".l2h.weight") for name in state)
+
+
+def by_pathway(state: State, model_3d: nn.Module) -> State:
+    """Weights by the names of an image network: SlowFast's slow pathway loses its name."""
+    if not isinstance(model_3d, SlowFast):
+        return state
+    return {name.removeprefix("slow."): tensor for name, tensor in state.items()}
 
 
 class SourceWeights:
