@@ -252,6 +252,7 @@ def test_an_hour_of_video_streams_through_bounded_memory(tiny_checkpoint, repo, 
 RUN_AND_TELL_MEMORY = r"""
 import re, runpy, sys
 sys.argv = sys.argv[1:]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
 runpy.run_path(sys.argv[0], run_name="__main__")
 print(re.search(r"VmHWM:\s+(\d+) kB", open("/proc/self/status").read())[1])
 """

@@ -43,6 +43,12 @@ NOT_RUN = {
         "after it"
     ),
     "make test": "runs this file",
+    "octvideo train --cfg ... DATA.LIST_FORMAT=shards DATA.PATH_TO_DATA_DIR=s3://bucket/shards": (
+        "tests/data/shards/test_s3.py"
+    ),
+    "torchrun --nproc_per_node 2 -m octvideo predict --checkpoint best.pyth videos.txt --output rows.csv --views 1x1": (
+        "tests/engine/prediction/test_share.py"
+    ),
     "pip install -r requirements.txt && pip install --no-deps -e .": "the Makefile installs so",
     "python tools/complexity.py --paper": (
         "half a minute; tests/test_complexity.py goes through its rows"
