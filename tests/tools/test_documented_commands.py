@@ -43,10 +43,13 @@ NOT_RUN = {
         "after it"
     ),
     "make test": "runs this file",
+    'python tools/inflate_weights.py --cfg configs/finetune/oct_i3d.yaml resnet50.pth out.pyth --images FOLDER --batches 2 MODEL.ARCH=c2d MODEL.NUM_CLASSES=6 RESNET.STRIDE_1X1=True "DATA.MEAN=[0.45,0.45,0.45]" "DATA.STD=[0.225,0.225,0.225]" DATA.TRAIN_CROP_SIZE=112 DATA.NUM_FRAMES=2 OCTCONV.ALPHA=.1 OCTCONV.SMOOTHEST_LOW=true OCTCONV.DOWNSAMPLE=stride': (
+        "pictures of real clips; tests/weights/test_inflate_split_effect.py"
+    ),
     "octvideo train --cfg ... DATA.LIST_FORMAT=shards DATA.PATH_TO_DATA_DIR=s3://bucket/shards": (
         "tests/data/shards/test_s3.py"
     ),
-    "torchrun --nproc_per_node 2 -m octvideo predict --checkpoint best.pyth videos.txt --output rows.csv --views 1x1": (
+    "torchrun --nproc_per_node 8 -m octvideo predict --checkpoint best.pyth videos.txt --output rows.csv --views 1x1": (
         "tests/engine/prediction/test_share.py"
     ),
     "pip install -r requirements.txt && pip install --no-deps -e .": "the Makefile installs so",
