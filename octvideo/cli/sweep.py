@@ -2,7 +2,7 @@
 
     octvideo sweep --cfg kinetics400/i3d OCTCONV.ALPHA=0,.1,.2 RNG_SEED=1,2,3 --out runs/alphas
     octvideo sweep --cfg mine.yaml OCTCONV.ALPHA=0,.1 SOLVER.BASE_LR=.01,.02 --out runs/rates --jobs 2
-    octvideo sweep --cfg mine.yaml --rows networks.yaml --paired=DATA.PATH_TO_DATA_DIR DATA.PATH_TO_DATA_DIR=fold1,fold2 --out runs/folds
+    octvideo sweep --cfg mine.yaml --rows networks.yaml --paired DATA.PATH_TO_DATA_DIR DATA.PATH_TO_DATA_DIR=fold1,fold2 --out runs/folds
 
 A setting with several values, separated by commas, is varied; one with a single value holds for all
 runs. --rows: networks that differ in more than one setting, as lines of a YAML file:

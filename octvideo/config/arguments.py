@@ -1,8 +1,9 @@
 """Settings on a command line, between the other arguments of a command."""
 
 import argparse
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from octvideo.config.defaults import DEFAULTS
 from octvideo.config.pyslowfast import LAUNCHER, OTHER_TASKS
@@ -29,24 +30,34 @@ def parse_with_settings(
     parser: argparse.ArgumentParser, words: Sequence[str]
 ) -> argparse.Namespace:
     """The arguments; `args.settings` are the words of all settings, in their order."""
-    rest, settings = split_settings(words)
+    with_value = {
+        option
+        for action in parser._actions
+        if action.nargs is None
+        for option in action.option_strings
+    }
+    rest, settings = split_settings(words, with_value)
     args = parser.parse_args(rest)
     args.settings = settings
     return args
 
 
-def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_settings(
+    words: Sequence[str], options_with_value: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
     """["in.pth", "OCTCONV.ALPHA", ".1", "--fast", "A.B=1"] -> ["in.pth", "--fast"],
     ["OCTCONV.ALPHA", ".1", "A.B=1"].
 
     KEY=VALUE is a setting whatever KEY is, so that a misspelled one is named; KEY VALUE is where
-    KEY is, or begins with, a name that settings have.
+    KEY is, or begins with, a name that settings have. The value of an option is no setting.
     """
     rest: list[str] = []
     settings: list[str] = []
     remaining = iter(words)
     for word in remaining:
-        if re.match(r"[A-Za-z0-9_.]+=", word):
+        if word in options_with_value:
+            rest += [word, *itertools.islice(remaining, 1)]
+        elif re.match(r"[A-Za-z0-9_.]+=", word):
             settings.append(word)
         elif _is_key(word):
             settings += [word, next(remaining, "")]

@@ -68,6 +68,19 @@ def test_an_empty_section_changes_nothing(write):
     assert load_config(write(I3D + "SOLVER:\n")).SOLVER.BASE_LR == 0.1
 
 
+def test_the_value_of_an_option_is_no_setting():
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    parser.add_argument("--paired")
+
+    args = parse_with_settings(
+        parser, ["--cfg", "a.yaml", "--paired", "OCTCONV.ALPHA", "OCTCONV.ALPHA", ".5"]
+    )
+
+    assert args.paired == "OCTCONV.ALPHA"
+    assert args.settings == ["OCTCONV.ALPHA", ".5"]
+
+
 @pytest.mark.parametrize(
     "words",
     [

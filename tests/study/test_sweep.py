@@ -90,7 +90,7 @@ def test_rows_are_networks_of_several_settings_and_folds_repeat_a_run(trained, t
     )
     for fold in ("one", "two"):
         (tmp_path / fold).mkdir()
-    words = ["--paired=DATA.PATH_TO_DATA_DIR", "DATA.PATH_TO_DATA_DIR=one,two", "RNG_SEED=1,2"]
+    words = ["--paired", "DATA.PATH_TO_DATA_DIR", "DATA.PATH_TO_DATA_DIR=one,two", "RNG_SEED=1,2"]
     files = ["--rows", str(tmp_path / "rows.yaml"), "--out", str(tmp_path / "out")]
 
     main(["sweep", "--cfg", CONFIG, *words, *files, "--no-times"])
