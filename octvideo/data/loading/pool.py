@@ -11,9 +11,7 @@ MB.
 """
 
 import ctypes
-import io
 import multiprocessing
-import pickle
 import signal
 import sys
 import threading
@@ -28,9 +26,9 @@ from typing import Any
 
 import torch
 import torch.multiprocessing  # lets the tensors of a list be shared with the workers
-from torch import Tensor
 
 from octvideo.data import reading, remote
+from octvideo.data.loading.tensor_pipe import receive, send
 from octvideo.errors import DataError
 
 _TASKS_PER_WORKER = 2  # one being read, one waiting in the pipe
@@ -70,13 +68,12 @@ class ReaderPool:
         self._workers += [self._start() for _ in range(self._num_workers - len(self._workers))]
         run = _Run(len(tasks), ahead)
         thread = threading.Thread(target=self._serve, args=(run, tasks), daemon=True)
-        thread.start()
         try:
+            thread.start()
             for number in range(len(tasks)):
                 yield run.take(number)
         finally:
             run.stop()
-            thread.join()
             # Left in the middle: what is still being read belongs to nobody.
             for worker in [worker for worker in self._workers if worker.tasks]:
                 worker.kill()
@@ -105,6 +102,8 @@ class ReaderPool:
 
     def _serve(self, run: "_Run", tasks: Sequence[tuple[Any, ...]]) -> None:
         """The thread: ends when all results are in, on an error, or when the consumer leaves."""
+        if not run.begin():
+            return
         try:
             waiting = deque(range(len(tasks)))
             while not run.is_over():
@@ -133,6 +132,8 @@ class ReaderPool:
                         self._retire(worker, waiting, *worker.how_it_died())
         except BaseException as error:
             run.fail(error)
+        finally:
+            run.end()
 
     def _retire(self, worker: "_Worker", waiting: deque[int], path: str, cause: str) -> None:
         """Replace a dead or stuck worker; its tasks come first again."""
@@ -156,9 +157,20 @@ class _Run:
         self._taken = 0
         self._results: dict[int, Any] = {}
         self._error: BaseException | None = None
-        self._stopped = False
+        self._stopped = self._running = False
         self._changed = threading.Condition()
         self.wake_up, self._alarm = multiprocessing.Pipe(duplex=False)
+
+    def begin(self) -> bool:
+        """Whether the thread is still wanted: the consumer may have left before it ran."""
+        with self._changed:
+            self._running = not self._stopped
+            return self._running
+
+    def end(self) -> None:
+        with self._changed:
+            self._running = False
+            self._changed.notify()
 
     def put(self, number: int, result: Any) -> None:
         with self._changed:
@@ -184,8 +196,14 @@ class _Run:
         return result
 
     def stop(self) -> None:
-        self._stopped = True
-        self._alarm.send_bytes(b".")
+        """Return when the thread has ended its work, or will find that it is not wanted.
+
+        A join would not do: where a signal raises while the thread starts, it cannot be joined yet.
+        """
+        with self._changed:
+            self._stopped = True
+            self._alarm.send_bytes(b".")
+            self._changed.wait_for(lambda: not self._running)
 
     def is_over(self) -> bool:
         return self._stopped or not self._missing
@@ -242,7 +260,7 @@ class _Worker:
             self.pipe.send((number, task, news))
 
     def receive(self) -> tuple[int, Any]:
-        number, result = _receive(self.pipe)
+        number, result = receive(self.pipe)
         self.tasks.remove(number)
         return number, result
 
@@ -311,38 +329,4 @@ def _work(
                 result = read(*task)
             except Exception as error:
                 result = _Failure(error)
-            _send(pipe, (number, result))
-
-
-class _TensorPickler(pickle.Pickler):
-    """Tensors as numpy arrays, whose memory travels beside the pickle instead of being copied into
-    it."""
-
-    def reducer_override(self, value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return NotImplemented
-        if value.dim() > 1 and value.movedim(0, -1).is_contiguous():
-            return _channels_first, (value.movedim(0, -1).numpy(),)
-        return torch.from_numpy, (value.contiguous().numpy(),)
-
-
-def _channels_first(array: Any) -> Tensor:
-    return torch.from_numpy(array).movedim(-1, 0)
-
-
-def _send(pipe: Connection, message: Any) -> None:
-    buffers: list[pickle.PickleBuffer] = []
-    stream = io.BytesIO()
-    _TensorPickler(stream, protocol=5, buffer_callback=buffers.append).dump(message)
-    raw = [buffer.raw() for buffer in buffers]
-    pipe.send((stream.getvalue(), [len(memory) for memory in raw]))
-    for memory in raw:
-        pipe.send_bytes(memory)
-
-
-def _receive(pipe: Connection) -> Any:
-    pickled, sizes = pipe.recv()
-    buffers = [bytearray(size) for size in sizes]
-    for buffer in buffers:
-        pipe.recv_bytes_into(buffer)
-    return pickle.loads(pickled, buffers=buffers)
+            send(pipe, (number, result))

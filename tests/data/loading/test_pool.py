@@ -1,0 +1,56 @@
+"""Processes that read, when what waits for them is interrupted."""
+
+import threading
+from contextlib import suppress
+
+import pytest
+
+from octvideo.data.loading.pool import ReaderPool
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+@pytest.fixture
+def pool():
+    pool = ReaderPool(double, num_workers=1, timeout_seconds=60)
+    yield pool
+    pool.close()
+
+
+class Interrupt(BaseException):
+    """What a signal handler raises."""
+
+
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_a_signal_while_the_thread_starts_leaves_nothing_at_work(pool, monkeypatch, has_begun):
+    start, late = threading.Thread.start, []
+
+    def interrupted(thread):
+        if has_begun:
+            start(thread)
+        late.append(thread)
+        raise Interrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(Interrupt):
+        list(pool.run([(k,) for k in range(1000)], ahead=2))
+    monkeypatch.undo()
+    if not has_begun:
+        late[0].start()  # as a busy machine does it: after the consumer has left
+    late[0].join(30)
+
+    assert not late[0].is_alive()
+    assert list(pool.run([(1,), (2,)], ahead=2)) == [2, 4]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5])
+def test_a_consumer_that_leaves_anywhere_leaves_no_task_behind(pool, taken):
+    results = pool.run([(k,) for k in range(100)], ahead=4)
+    found = [next(results) for _ in range(taken)]
+    with suppress(Interrupt):
+        results.throw(Interrupt)
+
+    assert found == [2 * k for k in range(taken)]
+    assert list(pool.run([(3,)], ahead=1)) == [6]
