@@ -117,7 +117,7 @@ class GlobalAverage(nn.Module):
 
 
 class PytorchvideoNet(Network):
-    """One of pytorchvideo's networks behind the interface of this package's; `blocks` are its own,
+    """A network of pytorchvideo with the interface of this package; `blocks` are pytorchvideo's,
     head included."""
 
     takes = "clips"
@@ -210,7 +210,7 @@ def build(name: str, options: PytorchvideoOptions) -> Network:
 
 
 def octave_arguments(name: str, options: PytorchvideoOptions) -> dict[str, Any]:
-    """What `octavize` makes the network `name` octave with; example: a shape."""
+    """The arguments with which `octavize` makes the network `name` octave; example: a shape."""
     shape = HUB[name].shape(options.num_frames, options.crop_size)
     return {
         "alpha": options.alpha,
@@ -235,8 +235,8 @@ MODELS = {
 
 
 def import_pytorchvideo(module: str) -> Any:
-    """pytorchvideo.models.`module`, behind a stub of the two names of torchvision that are asked
-    for at import."""
+    """pytorchvideo.models.`module`, imported with a stub of the two names of torchvision that it
+    imports."""
     stub = {} if "torchvision" in sys.modules else _stub_torchvision()
     sys.modules.update(stub)
     try:

@@ -1,6 +1,6 @@
-"""What an operation on a pair becomes: a rule per kind of operation.
+"""The form of an operation on a pair: a rule per kind of operation.
 
-A rule returns a `Pair`, or a node where the pair ends, and raises NotUnderstoodError where the
+A rule returns a `Pair`, or a node if it merges the pair, and raises NotUnderstoodError if the
 operation cannot act on each group by itself: the pair is then merged before it.
 """
 

@@ -30,8 +30,8 @@ Callback = Callable[[Metrics], object]
 
 @dataclass(frozen=True)
 class Run:
-    """A training that is done. folder: what it wrote. exit_status: 0, or what a shell expects after
-    a signal."""
+    """A finished training. folder: its outputs. exit_status: 0, or by convention 128 + the signal's
+    number."""
 
     folder: str
     config: Any
@@ -39,7 +39,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """False where a signal stopped it: the same call continues."""
+        """False if a signal stopped it: calling again resumes."""
         return self.exit_status == 0
 
     @property
@@ -56,7 +56,7 @@ class Run:
 
     @property
     def report(self) -> Path:
-        """The page to look at."""
+        """The path of report.html."""
         return Path(self.folder) / "report.html"
 
     @cached_property
@@ -67,7 +67,7 @@ class Run:
 
     @cached_property
     def recognizer(self) -> Recognizer:
-        """The trained network, ready to name videos."""
+        """The trained network as a recognizer."""
         return load(self.checkpoint)
 
 
@@ -88,24 +88,24 @@ def fit(
     **settings: Any,
 ) -> Run:
     """Train a network on a folder of class folders, test it, write a report; called again, it
-    continues.
+    resumes.
 
         run = octvideo.fit("my_videos", model="i3d_r50", epochs=20, SOLVER={"BASE_LR": 0.005})
         run.results["top1_acc"], run.report, run.recognizer.predict("another.mp4")
 
     data: class folders with videos in them (also below train, val and test), or a folder of
     train.csv, val.csv and class_names.txt.
-    model, alpha: of `create_model`; by default an I3D R50, or a small I3D where no trained weights
-    can be had.
-    size: "small", "medium" or "large" pictures; by default large on a GPU, medium on a CPU.
+    model, alpha: of `create_model`; by default an I3D R50, or a small I3D if no trained weights are
+    available.
+    size: "small", "medium" or "large" input; by default large on a GPU, medium on a CPU.
     weights: "auto" (Kinetics weights, else image weights, else none), "none", a file, or a public
     network's name.
-    epochs: 30 by default. probe: train the classifier alone, on features that are computed once:
+    epochs: 30 by default. probe: train only the classifier, on features that are computed once:
     minutes on a CPU.
     views: clips x crops of the final test, by default "10x3", of a probe "3x1".
     out: the run's folder, by default runs/<data>/... check: decode every file first.
     on_step, on_epoch: called with a dict of numbers (docs/own_data.md).
-    settings: as those of `load_config`, with the last word.
+    settings: as those of `load_config`; they override everything else.
 
     A script calls it below `if __name__ == "__main__":`, since the loader's workers import the
     script. Raises OctvideoError, one line, for data, weights or settings that cannot be used.
@@ -131,8 +131,8 @@ def fit(
 def run_recipe(
     recipe: Recipe, callbacks: Callbacks | None = None, *, only_estimate: bool = False
 ) -> Run:
-    """What `fit` and `octvideo train FOLDER` do. only_estimate: say what would be done and how long
-    it would take."""
+    """The common part of `fit` and `octvideo train FOLDER`. only_estimate: print the plan and the
+    time that it would take."""
     refuse_in_a_worker("octvideo.fit")
     setup_logging()
     with processes() as procs:
@@ -156,8 +156,8 @@ def run_recipe(
 
 
 def refuse_in_a_worker(what: str) -> None:
-    """End a loader's worker that imports a script which calls `what` for everybody; a line says
-    so."""
+    """End a loader's worker that imports a script which calls `what` at its top level, with a line
+    that says so."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         advice = 'call it below `if __name__ == "__main__":`'
         line = f"error: a loader's worker imports this script, which calls {what}; {advice}"
@@ -166,7 +166,7 @@ def refuse_in_a_worker(what: str) -> None:
 
 
 def say_time(cfg: Any, procs: Processes) -> None:
-    """A line on how long it will take, measured; and what small pictures would take."""
+    """Log the measured estimate of the run's time, and what smaller input would take."""
     found = estimate(cfg, procs)
     text = (
         f"on {Machine.here()} about {in_words(found.total)} "

@@ -1,10 +1,9 @@
-"""Videos by address: from servers on a list and from nowhere else, whatever an address, a name or
-an answer says.
+"""Videos by address, from listed servers only, whatever an address, a name or a response says.
 
 An origin (scheme, host and port) must be on the list word for word. Its name is resolved once,
-every address that it has must be public, and the connection goes to one of these very addresses: a
-name that means another machine a moment later gains nothing. Redirects are not followed.
-Credentials in an address, other schemes and proxies do not exist here.
+every address that it has must be public, and the connection is made to one of these addresses: a
+name that resolves to another machine a moment later gains nothing. Redirects are not followed.
+Credentials in an address, other schemes and proxies are not supported.
 """
 
 import http.client
@@ -25,15 +24,15 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Fetcher:
-    """origins: as "https://media.example.org" or "http://host:8080". private: their addresses need
-    not be public."""
+    """origins: as "https://media.example.org" or "http://host:8080". private: allow origins whose
+    addresses are not public."""
 
     def __init__(self, origins: Iterable[str], limits: Limits, *, private: bool = False) -> None:
         self._origins = {_listed(origin) for origin in origins}
         self._limits, self._private = limits, private
 
     def fetch(self, address: str, file: IO[bytes]) -> None:
-        """Write what is there to `file`. Raises RefusedError."""
+        """Write the response to `file`. Raises RefusedError."""
         parts, origin = self._allowed(address)
         deadline = time.monotonic() + self._limits.receive_seconds
         connection = _connected(origin, self._resolved(origin), deadline)
@@ -107,8 +106,7 @@ class Fetcher:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet's, also behind the forms of IPv6 that hold one
-    of IPv4."""
+    """Whether an IP address is public, also behind the forms of IPv6 that contain one of IPv4."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
@@ -130,7 +128,7 @@ def _listed(origin: str) -> Origin:
 
 
 def _origin(parts: SplitResult) -> Origin:
-    """Raises ValueError for what is not of HTTP."""
+    """Raises ValueError for an address that is not of HTTP."""
     if parts.scheme not in _PORTS or not parts.hostname:
         raise ValueError("no address of HTTP")
     return parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme]

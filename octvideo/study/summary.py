@@ -1,4 +1,4 @@
-"""What a sweep found: table.md, table.csv, table.tex and tradeoff.png."""
+"""The results of a sweep: table.md, table.csv, table.tex and tradeoff.png."""
 
 import json
 import statistics
@@ -16,7 +16,7 @@ from octvideo.study.trial import metric, metric_name
 
 @dataclass(frozen=True)
 class Line:
-    """What the runs of a variant found. against: differences to the first variant, within
+    """The results of a variant's runs. against: differences to the first variant, within
     repeats."""
 
     variant: Variant
@@ -58,7 +58,7 @@ def _differences(runs: Mapping[Repetition, Any], first: Mapping[Repetition, Any]
 
 
 def write_tables(sweep: Sweep, out: Path) -> str:
-    """table.md, table.csv, table.tex and tradeoff.png of the runs that are done; returns the
+    """table.md, table.csv, table.tex and tradeoff.png of the finished runs; returns the
     Markdown."""
     lines = lines_of(sweep, out)
     if not lines:
@@ -120,7 +120,7 @@ def _numbers(line: Line) -> list[object]:
 
 
 def _points(lines: Sequence[Line]) -> Iterator[Point]:
-    """A curve for what differs beside alpha."""
+    """A curve for each combination of settings other than alpha."""
     for line in lines:
         rest = [
             f"{key.rpartition('.')[2]} {v}"

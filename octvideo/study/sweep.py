@@ -43,12 +43,12 @@ NOT_SHARED = ("OUTPUT_DIR", SEED, "NUM_GPUS", "LOG_PERIOD")
 
 @dataclass(frozen=True)
 class Sweep:
-    """config: a file or an installed name. fixed: settings of all runs. axes: setting -> the values
-    that it takes. rows: name of a network -> its settings.
+    """config: a file or an installed name. fixed: settings of all runs. axes: setting -> its
+    values. rows: name of a network -> its settings.
 
-    Each row is run with every combination of the axes, and all that with every combination of the
-    values in `repeats`: seeds, and folds of the data where there are some. The first row and
-    combination is what the others are compared with, within a repeat.
+    Each row is run with every combination of the axes, and all of that with every combination of
+    the values in `repeats`: seeds, and folds of the data if there are some. The others are compared
+    with the first row and combination, within a repeat.
     """
 
     config: str
@@ -69,7 +69,7 @@ class Sweep:
         "TRAIN.BATCH_SIZE=8"].
 
         paired: settings that repeat a run, as RNG_SEED does, such as the folder of a fold. Raises
-        ConfigError for a setting that is not known or does not fit, in any combination.
+        ConfigError for an unknown setting, or one that is invalid in some combination.
         """
         fixed: list[str] = []
         axes: dict[str, tuple[str, ...]] = {}
@@ -120,7 +120,7 @@ class Sweep:
         return cfg
 
     def shared(self) -> dict[str, Any]:
-        """What all runs have alike, by which a sweep knows its folder."""
+        """The settings that all runs have in common, by which a sweep recognizes its folder."""
         cfg = flat(self.settings(self.variants[0]))
         own = {key for words in self.rows.values() for key, _ in setting_pairs(words)}
         varied = {*NOT_SHARED, *self.axes, *self.repeats, *own}
@@ -205,10 +205,10 @@ def run_sweep(
     keep: bool = True,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Do the runs that have no results yet, `jobs` at a time. The first that fails stops those that
-    have not begun.
+    """Do the runs that have no results yet, `jobs` at a time. After a failure no further run
+    starts.
 
-    Raises ConfigError for a folder of another sweep, TrialError for a run that ended without
+    Raises ConfigError for the folder of another sweep, TrialError for a run that ended without
     results.
     """
     runs = list(itertools.product(sweep.repetitions, sweep.variants))
@@ -254,7 +254,7 @@ def run_sweep(
 
 
 def _share(slot: int, jobs: int) -> dict[str, str]:
-    """A run's part of the machine: its GPU and its cores."""
+    """A run's share of the machine: its GPU and its cores."""
     gpus = torch.cuda.device_count()
     share = {"CUDA_VISIBLE_DEVICES": str(slot % gpus)} if jobs > 1 and gpus > 1 else {}
     if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
@@ -263,7 +263,7 @@ def _share(slot: int, jobs: int) -> dict[str, str]:
 
 
 def _claim(sweep: Sweep, out: Path) -> None:
-    """Raise ConfigError where the folder is of a sweep whose common settings differ."""
+    """Raise ConfigError if the folder belongs to a sweep with other common settings."""
     state, shared = read_state(out), sweep.shared()
     had = state.get("settings", shared)
     # A setting that one of the two sweeps varies is not common to both.
@@ -294,8 +294,8 @@ def write_state(out: Path, state: Mapping[str, Any]) -> None:
 
 
 def measure_times(sweep: Sweep, out: Path) -> None:
-    """Median milliseconds of one view through each network that has none yet: eager, measured in
-    turns."""
+    """Median milliseconds of one view through each network that was not timed yet: eager, measured
+    in turns."""
     state = read_state(out)
     times = dict(state.get("milliseconds", {}))
     missing = [variant for variant in sweep.variants if variant.label not in times]

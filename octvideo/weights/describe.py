@@ -1,7 +1,7 @@
-"""What a bare weights file does not say: which network it is of, its classes, its input.
+"""Describe a bare weights file: its network, its classes, its input.
 
-The network is found by names and shapes; classes and input are the caller's. What shapes cannot
-tell is taken as its project has it: a C2D pools in time after res2, a stride sits at the 3x3, a
+Names and shapes identify the network; the caller gives classes and input. Properties that shapes do
+not show are those of its project: a C2D pools in time after res2, a stride is in the 3x3, a
 SlowFast has the speed ratio of the settings in the file, else of the caller.
 """
 
@@ -82,9 +82,9 @@ def describe(
 ) -> Checkpoint:
     """A bare file's weights as a checkpoint of this package, in float32.
 
-    name: of the network, as `create_model` takes it; "": found by its shapes. options: what shapes
-    do not tell. Raises CheckpointError where no video network fits, or the classes are not as many
-    as the classifier has.
+    name: of the network, as for `create_model`; "": identified by its shapes. options: properties
+    that shapes do not show. Raises CheckpointError if no video network fits, or if the number of
+    classes differs from the classifier's.
     """
     check_finite(checkpoint.weights, checkpoint.path)
     layout = find_layout(checkpoint.weights)
@@ -121,8 +121,8 @@ def describe(
 
 
 def known_head_act(checkpoint: Checkpoint, multi_label: bool) -> str | None:
-    """What becomes of a checkpoint's logits in a test, as it says or its layout tells; None where
-    neither does."""
+    """The activation of a checkpoint's logits in a test, from the checkpoint or its layout; None if
+    neither says."""
     act = HEAD_ACTS.get(find_layout(checkpoint.weights).title)
     if checkpoint.head_act or act is None:
         return checkpoint.head_act
@@ -130,8 +130,7 @@ def known_head_act(checkpoint: Checkpoint, multi_label: bool) -> str | None:
 
 
 def _said(assumes: Assumptions, seen: InputSpec) -> dict[str, Any]:
-    """What mmaction2's files say of their input, where the caller has left it at Kinetics'
-    values."""
+    """The input that mmaction2's files name, if the caller has left it at Kinetics' values."""
     said = {"mean": assumes.mean, "std": assumes.std, "sampling_rule": "stride"}
     return {
         name: value
@@ -147,10 +146,10 @@ def find_network(
     options: Mapping[str, Any],
     archs: Sequence[str] = (),
 ) -> tuple[dict[str, Any], list[str]]:
-    """The `create_model` arguments of the video network whose names and shapes these are; and its
-    tensors' names.
+    """The `create_model` arguments of the video network that has these names and shapes, and the
+    names of its tensors.
 
-    archs: those among which it is searched for, without their depth; (): `FAMILIES`.
+    archs: the candidates, without their depth; (): `FAMILIES`.
     """
     shapes = _shapes(state)
     chosen = {**_seen(state), **options}

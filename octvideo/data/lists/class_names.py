@@ -1,9 +1,9 @@
-"""Class names in label order, and what a list's labels mean to a model that was trained in another
-order.
+"""Class names in label order, and the translation of a list's labels for a model that was trained
+with another order.
 
 Two orders of Kinetics-600 are in use: public PySlowFast weights score 54 % on lists of the other
-one. So labels are compared by name wherever both sides have names: beside a list as
-`class_names.txt`, in a checkpoint's meta.
+one. So labels are compared by name if both sides have names: beside a list as `class_names.txt`, in
+a checkpoint's meta.
 """
 
 from collections import Counter
@@ -46,12 +46,11 @@ def names_beside(list_path: str | Path) -> list[str] | None:
 def match_classes(
     model_names: Sequence[str], list_names: Sequence[str], *, source: str = FILE_NAME
 ) -> list[int]:
-    """For each label of the list the class of the model that has its name; [0, 1, 2, ...] when both
-    agree.
+    """For each label of the list the model's class of that name; [0, 1, 2, ...] if both agree.
 
     A list may hold some of the model's classes, in any order. Names are compared as `plain_name`
-    writes them: folders spell "riding a bike" as "riding_a_bike". Raises DataError when a name
-    means nothing to the model, so that a list of other classes is never scored.
+    writes them: folders spell "riding a bike" as "riding_a_bike". Raises DataError for a name that
+    the model does not have, so that a list of other classes is never scored.
     """
     _refuse_repeated(list_names, source)
     _refuse_repeated(model_names, "the checkpoint")
@@ -67,7 +66,7 @@ def match_classes(
 
 
 def plain_name(name: str) -> str:
-    """By which names of classes are compared."""
+    """The form in which class names are compared."""
     return " ".join(name.replace("_", " ").casefold().split())
 
 

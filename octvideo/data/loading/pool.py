@@ -1,12 +1,12 @@
 """Processes that read files, and that may hang or crash without harm.
 
-Each worker is given tasks by number and sends back results. A thread in the parent hands out the
-tasks, takes the results in and watches the clock: a worker that reads one file for too long, or
+Each worker receives tasks by number and sends back results. A thread in the parent hands out the
+tasks, receives the results and watches the clock: a worker that reads one file for too long, or
 dies, is replaced, its file goes on the bad list, and its tasks are given out again. Nothing else is
 disturbed, and results come in the order of the tasks.
 
 Workers come from a fork server, never from the parent: a decoder that the parent has used hangs in
-forked children. Results travel through pipes, not through /dev/shm, which containers limit to 64
+forked children. Results are sent through pipes, not through /dev/shm, which containers limit to 64
 MB.
 """
 
@@ -53,8 +53,8 @@ class ReaderPool:
         timeout_seconds: float,
         prefetch: Callable[..., None] | None = None,
     ) -> None:
-        """prefetch(*task): begins to fetch what read(*task) will need, while the task before it is
-        read."""
+        """prefetch(*task): starts fetching the bytes that read(*task) will need, while the task
+        before it is read."""
         self.bad: dict[str, str] = {}
         self._read, self._timeout, self._prefetch = read, timeout_seconds, prefetch
         self._context = multiprocessing.get_context("forkserver")
@@ -85,7 +85,7 @@ class ReaderPool:
         self._workers = []
 
     def _start(self) -> "_Worker":
-        """Raises DataError where the system gives no process."""
+        """Raises DataError if no process can be started."""
         try:
             with _signals_held():
                 return _Worker(self._context, self._read, self._prefetch, self.bad)
@@ -101,7 +101,8 @@ class ReaderPool:
         return self._start()
 
     def _serve(self, run: "_Run", tasks: Sequence[tuple[Any, ...]]) -> None:
-        """The thread: ends when all results are in, on an error, or when the consumer leaves."""
+        """The thread's loop: it ends with the last result, an error, or when the consumer
+        leaves."""
         if not run.begin():
             return
         try:
@@ -214,11 +215,11 @@ class _Run:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Inside, signals wait; what is started inside, the fork server and its workers, never gets
-    them.
+    """A context in which signals wait; the fork server and its workers, started within it, never
+    receive them.
 
-    A signal to the whole group is the parent's to answer: a worker that died of it would leave a
-    file to blame.
+    A signal to the whole process group is the parent's to handle: a worker that died of it would
+    leave a file to blame.
     """
     # It is started with the fork server, and its start would let the signals through.
     resource_tracker.ensure_running()
@@ -265,7 +266,7 @@ class _Worker:
         return number, result
 
     def stuck_on(self, timeout_seconds: float) -> str:
-        """The file that it has been reading for too long, "" when there is none."""
+        """The file that the worker has been reading for too long, "" if there is none."""
         return self._note.stuck_on(timeout_seconds)
 
     def how_it_died(self) -> tuple[str, str]:
@@ -305,8 +306,8 @@ def _work(
     bad: dict[str, str],
     handlers: bytes,
 ) -> None:
-    """The worker's life: it ends with its pipe, or with its parent even if it hangs in native
-    code."""
+    """The main loop of a worker: it ends with its pipe, or with its parent even while it hangs in
+    native code."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for sign in _OF_THE_PARENT:
