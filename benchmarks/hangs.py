@@ -1,7 +1,7 @@
 """Run each test that joins a process group many times in one process, after a training with
 torch.compile, and train on two ranks many times; count the hangs.
 
-    python benchmarks/hangs.py runs/hangs [--tests 300] [--trainings 50]
+    python benchmarks/hangs.py runs/hangs [--tests 300] [--trainings 50] [--only two_]
 
 A process group that is destroyed while a wrapper still refers to it hangs rarely, and only where
 torch.compile has run before. Every pass is a line of runs/hangs/<test>.txt; the same command
@@ -86,6 +86,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="the counts")
     parser.add_argument("--tests", type=int, default=300, help="passes of each test")
     parser.add_argument("--trainings", type=int, default=50, help="passes of the training")
+    parser.add_argument("--only", default="", help="the series with this in their names")
     parser.add_argument("--patience", type=float, default=300, help="seconds that one may take")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -94,8 +95,12 @@ def main() -> int:
         return repeat(test, int(count), Path(log), args.patience)
     folder = args.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    found = {test: series(test, args.tests, folder, args.patience) for test in TESTS}
-    found[TRAINING] = series(TRAINING, args.trainings, folder, args.patience)
+    counts = dict.fromkeys(TESTS, args.tests) | {TRAINING: args.trainings}
+    found = {
+        test: series(test, count, folder, args.patience)
+        for test, count in counts.items()
+        if args.only in test.rpartition("::")[2]
+    }
     for test, (passed, hung) in found.items():
         print(f"{passed} passes, {hung} hangs or failures: {test}")
     return int(any(hung for _, hung in found.values()))
