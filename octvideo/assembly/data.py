@@ -68,7 +68,7 @@ def open_list(cfg: Any, path: str) -> VideoList:
 def open_labeled_list(cfg: Any, path: str) -> VideoList:
     """The list for training or validation. Raises DataError for a list without labels."""
     videos = open_list(cfg, path)
-    if videos.format == "unlabeled":
+    if videos.format == "unlabeled" or not videos.has_labels:
         raise DataError(
             f"{path}: an unlabeled list can be tested, not trained or validated on; give each line"
             " a label"

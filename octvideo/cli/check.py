@@ -12,13 +12,19 @@ the list, the same command resumes.
 import argparse
 from pathlib import Path
 
-from octvideo.data.lists.video_list import FORMATS, read_list
+from octvideo.data.lists.video_list import FORMATS, format_name, read_list
 from octvideo.data.prepare.check import check_list
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("list", type=Path, metavar="LIST")
-    parser.add_argument("--format", choices=FORMATS, default="video", help="DATA.LIST_FORMAT")
+    parser.add_argument(
+        "--format",
+        type=format_name,
+        choices=FORMATS,
+        default="video",
+        help="DATA.LIST_FORMAT",
+    )
     parser.add_argument(
         "--path-prefix", default="", help="DATA.PATH_PREFIX; else paths begin at the list's folder"
     )

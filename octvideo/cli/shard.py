@@ -15,7 +15,7 @@ bad.csv and counts as a bad file, as it does in a list.
 import argparse
 from pathlib import Path
 
-from octvideo.data.lists.video_list import FORMATS, read_list
+from octvideo.data.lists.video_list import FORMATS, format_name, read_list
 from octvideo.data.prepare.shard import Encoding, bytes_of, write_shards
 from octvideo.data.video.index import index_path, read_index
 
@@ -31,7 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crf", type=int, default=20, help="0 to 51, larger is smaller and worse (20)"
     )
-    parser.add_argument("--format", choices=FORMATS, default="video", help="DATA.LIST_FORMAT")
+    parser.add_argument(
+        "--format",
+        type=format_name,
+        choices=FORMATS,
+        default="video",
+        help="DATA.LIST_FORMAT",
+    )
     parser.add_argument("--path-prefix", default="", help="DATA.PATH_PREFIX")
     parser.add_argument("--name", default="", help="of the tar files; else that of the list")
     parser.add_argument("--workers", type=int, help="processes; else one per core")

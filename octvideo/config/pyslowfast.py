@@ -2,12 +2,13 @@
 
 from typing import Any
 
-# PySlowFast's values that mean another one of ours.
+# Values that mean another one of ours: PySlowFast's, and spellings of version 0.1.0.
 ALIASES: dict[tuple[str, Any], Any] = {
     ("TRAIN.DATASET", "kinetics"): "video",
     ("TEST.DATASET", "kinetics"): "video",
     ("TRAIN.DATASET", "ptvkinetics"): "video",
     ("TEST.DATASET", "ptvkinetics"): "video",
+    ("DATA.LIST_FORMAT", "unlabelled"): "unlabeled",
 }
 
 

@@ -74,13 +74,14 @@ def test_every_dataset_has_a_task(name, settings):
     assert task.example(2).shape == (2, *task.input_shape(256))
 
 
-def test_kinetics_is_another_name_for_videos(settings):
+def test_names_of_earlier_versions_are_understood(settings):
     assert settings("TRAIN.DATASET=kinetics").TRAIN.DATASET == "video"
+    assert settings("DATA.LIST_FORMAT=unlabelled").DATA.LIST_FORMAT == "unlabeled"
 
 
 def test_a_validation_list_without_labels_is_refused_before_training_starts(settings, tmp_path):
     (tmp_path / "data" / "val.csv").write_text("/v/a.mp4\n/v/b.mp4\n")
-    cfg = settings("DATA.LIST_FORMAT=unlabeled")
+    cfg = settings("DATA.LIST_FORMAT=unlabelled")
 
     with pytest.raises(
         DataError, match=r"val.csv: an unlabeled list can be tested, not trained or"

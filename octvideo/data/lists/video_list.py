@@ -1,17 +1,16 @@
 """Lists of videos: one line per video, held compactly. data_lists/README.md describes the formats
 to users."""
 
-import csv
 import hashlib
-import re
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
 
+from octvideo.data.lists.rows import Rows, csv_rows, quoted, read_header, split_lines
 from octvideo.data.remote import join, local_path, parent
 from octvideo.data.storage.part import Part
 from octvideo.errors import DataError, ListError
@@ -26,6 +25,11 @@ FORMATS: dict[str, tuple[str, ...]] = {
 }
 MAX_NUMBER = 2**31  # of labels and frames, which are kept as int32
 _COLUMNS = {"path", "num_frames", "label", "labels"}
+
+
+def format_name(word: str) -> str:
+    """The format as FORMATS names it; `unlabelled` is its name of version 0.1.0."""
+    return "unlabeled" if word == "unlabelled" else word
 
 
 class VideoEntry(NamedTuple):
@@ -85,6 +89,11 @@ class VideoList:
     def __len__(self) -> int:
         return len(self._num_frames)
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether any video has a label."""
+        return len(self._labels) > 0
+
     def fingerprint(self) -> str:
         """16 hex digits of paths as listed, labels and numbers of frames; the root may move."""
         columns = (self._text, self._text_ends, self._labels, self._label_ends, self._num_frames)
@@ -130,12 +139,14 @@ def read_list(
     """The videos of a list file, in its order.
 
     A line is `path label` (or as FORMATS says): the label is what follows the last separator, so
-    that paths may hold spaces and commas. separator None: spaces, tabs or a comma. A first line of
-    column names decides instead of `format`, and makes the file an ordinary csv with quotes.
-    Relative paths begin at path_prefix, else at the list's folder. Raises DataError for a missing
-    or empty list, ListError (`file:line: ...`) for a line that cannot be used.
+    that paths may hold spaces and commas. separator None: spaces, tabs or a comma. A field may
+    stand in double quotes; labels of `""` are none, which a multilabel list may have. A first line
+    of column names decides instead of `format`, and makes the file an ordinary csv. Relative paths
+    begin at path_prefix, else at the list's folder. Raises DataError for a missing or empty list,
+    ListError (`file:line: ...`) for a line that cannot be used.
     """
     listed, path = str(path), Path(local_path(path))
+    format = format_name(format)
     if format not in FORMATS:
         raise DataError(
             f"DATA.LIST_FORMAT: {format!r} is not a list format; choose one of"
@@ -147,14 +158,14 @@ def read_list(
             " (data_lists/README.md)."
         )
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        columns, delimiter = _read_header(file.readline().strip())
+        columns, delimiter = read_header(file.readline().strip())
         if not columns:
             file.seek(0)
             columns = FORMATS[format]
         if delimiter in (",", "\t"):
-            rows = _csv_rows(path, file, columns, delimiter)
+            rows = csv_rows(path, file, columns, delimiter)
         else:
-            rows = _split_lines(path, file, columns, separator, first_line=2 if delimiter else 1)
+            rows = split_lines(path, file, columns, separator, first_line=2 if delimiter else 1)
         format = _format_of(path, columns)
         videos = VideoList(
             _to_entries(path, columns, rows, num_classes),
@@ -172,9 +183,9 @@ def read_list(
 
 def write_list(path: str | Path, entries: Iterable[VideoEntry]) -> None:
     """Write lines that `read_list` reads: `path label` (`path num_frames label`, `path
-    label,label`).
+    label,label`, `path ""`).
 
-    Entries without labels are written under the header `path`, which `read_list` recognizes in any
+    Where no entry has a label, the header `path` comes first, which `read_list` recognizes in any
     format.
     """
     entries = list(entries)
@@ -184,47 +195,14 @@ def write_list(path: str | Path, entries: Iterable[VideoEntry]) -> None:
         raise DataError(
             f"{bad!r}: the name holds a line break, which no list can; rename the file."
         )
-    lines = [] if any(entry.labels for entry in entries) else ["path"]
+    has_labels = any(entry.labels for entry in entries)
+    lines = [] if has_labels else ["path"]
     for name, labels, num_frames, *_ in entries:
-        fields = [name, *([str(num_frames)] if num_frames else []), ",".join(map(str, labels))]
-        lines.append(" ".join(fields).rstrip())
+        fields = [quoted(name), *([str(num_frames)] if num_frames else [])]
+        if has_labels:
+            fields.append(",".join(map(str, labels)) or '""')
+        lines.append(" ".join(fields))
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-Rows = Iterator[tuple[int, tuple[str, ...]]]  # line number, fields
-
-
-def _read_header(line: str) -> tuple[tuple[str, ...], str]:
-    """The columns and their delimiter, if the line contains `path` among words that cannot be
-    labels; else nothing."""
-    for delimiter in (",", "\t", " "):
-        columns = tuple(field.strip(' "') for field in line.split(delimiter))
-        if "path" in columns and all(column.isidentifier() for column in columns):
-            return columns, delimiter if len(columns) > 1 else " "
-    return (), ""
-
-
-def _csv_rows(path: Path, lines: Iterable[str], columns: tuple[str, ...], delimiter: str) -> Rows:
-    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-    for fields in _rows_of(reader, path):
-        line = reader.line_num + 1
-        if fields and len(fields) != len(columns):
-            raise ListError(
-                f"{path}:{line}: {len(fields)} fields under a header of {len(columns)} "
-                f"({delimiter.join(columns)}). Quote a path that holds the separator."
-            )
-        if fields:
-            yield line, tuple(fields)
-
-
-def _rows_of(reader: Any, path: Path) -> Iterator[list[str]]:
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise ListError(
-            f"{path}:{reader.line_num + 1}: {error}; a quote that is not closed swallows the lines"
-            " behind it."
-        ) from None
 
 
 def _format_of(path: Path, columns: tuple[str, ...]) -> str:
@@ -239,35 +217,6 @@ def _format_of(path: Path, columns: tuple[str, ...]) -> str:
     )
 
 
-def _split_lines(
-    path: Path,
-    lines: Iterable[str],
-    columns: tuple[str, ...],
-    separator: str | None,
-    first_line: int,
-) -> Rows:
-    pattern = _line_pattern(len(columns) - 1, separator, " \t" if "labels" in columns else " \t,")
-    for number, line in enumerate(lines, start=first_line):
-        line = line.strip()
-        if not line:
-            continue
-        match = pattern.fullmatch(line)
-        if match is None:
-            raise ListError(
-                f"{path}:{number}: {line[:80]!r} is not `{' '.join(columns)}`. DATA.LIST_FORMAT and"
-                " DATA.PATH_LABEL_SEPARATOR say how lines are read (data_lists/README.md)."
-            )
-        yield number, match.groups()
-
-
-def _line_pattern(num_labels: int, separator: str | None, any_of: str) -> re.Pattern[str]:
-    if num_labels == 0:
-        return re.compile("(.+)")
-    if separator is None:
-        return re.compile(f"(.*[^{any_of}])" + f"[{any_of}]+([^{any_of}]+)" * num_labels)
-    return re.compile("(.+)" + (re.escape(separator) + "(.+?)") * num_labels)
-
-
 def _to_entries(
     path: Path, columns: tuple[str, ...], rows: Rows, num_classes: int | None
 ) -> Iterator[VideoEntry]:
@@ -280,8 +229,7 @@ def _to_entries(
         try:
             labels: tuple[int, ...] = ()
             if at_labels is not None:
-                text = fields[at_labels]
-                labels = tuple(map(int, text.split(","))) if several else (int(text),)
+                labels = _read_labels(fields[at_labels].strip(), several)
             num_frames = 0 if at_frames is None else int(fields[at_frames])
             name = fields[at_path].strip()
             name.encode()
@@ -302,6 +250,14 @@ def _to_entries(
                 " than 2 ** 31."
             )
         yield VideoEntry(name, labels, num_frames)
+
+
+def _read_labels(text: str, several: bool) -> tuple[int, ...]:
+    if several:
+        return tuple(map(int, text.split(","))) if text else ()
+    if not text:
+        raise ValueError("there is no label")
+    return (int(text),)
 
 
 def _outside(path: Path, line: int, label: int, num_classes: int | None) -> str:

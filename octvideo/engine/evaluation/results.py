@@ -40,8 +40,9 @@ class Evaluation:
 
     @property
     def task(self) -> str:
-        if not all(self.labels):
-            return "unlabeled"
+        """The word in results.json. Of several labels a video may have none."""
+        if not any(self.labels) or not (self.multi_label or all(self.labels)):
+            return "unlabelled"
         return "multi_label" if self.multi_label else "single_label"
 
     @property
@@ -70,7 +71,7 @@ def summarize(
     elif evaluation.task == "multi_label":
         summary["map"] = _map(evaluation.final, evaluation)
         summary["classes"] = _average_precisions(evaluation, class_names)
-    if evaluation.task != "unlabeled":
+    if evaluation.task != "unlabelled":
         summary["views"] = _views(evaluation)
     summary["protocol"] = dict(protocol)
     summary["class_names"] = list(class_names)

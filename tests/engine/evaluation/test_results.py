@@ -90,12 +90,23 @@ def test_a_multi_label_list_gives_mean_average_precision():
     assert "top1_acc" not in summary
 
 
+def test_of_several_labels_a_video_may_have_none():
+    scores = [[0.9, 0.1, 0.8], [0.1, 0.2, 0.1]]
+    found = evaluation_of(scores, [(0, 2), ()], multi_label=True)
+
+    assert summarize(found, NAMES, PROTOCOL)["map"] == 1.0
+    assert found.task == "multi_label"
+    assert evaluation_of(scores, [(0,), ()]).task == "unlabelled"
+    assert evaluation_of(scores, [(), ()], multi_label=True).task == "unlabelled"
+
+
 def test_an_unlabeled_list_gives_predictions_only(tmp_path):
     found = evaluation_of([[0.9, 0.1, 0.0]], [()])
 
     summary = summarize(found, NAMES, PROTOCOL)
     write_results(tmp_path, found, summary)
 
+    assert summary["task"] == "unlabelled"
     assert "top1_acc" not in summary
     assert "views" not in summary
     assert headline(summary) == "predictions for 1 videos"
