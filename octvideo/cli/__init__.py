@@ -2,8 +2,8 @@
 scripts of tools/.
 
 A command is a module of this package: its docstring is its help, `add_arguments(parser)` declares
-what it takes, and `run(args)` does it. The module is imported when its command is called:
-prediction needs nothing that training needs.
+its arguments, and `run(args)` does the work. A module is imported only when its command is called,
+so that prediction does not import the dependencies of training.
 """
 
 from octvideo.cli.main import main, run_command

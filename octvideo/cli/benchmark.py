@@ -1,4 +1,4 @@
-"""Does the octave pay on this machine? Times beside multiply-adds, measured in turns.
+"""Compare the time of octave and vanilla networks on this machine with their multiply-adds.
 
     octvideo benchmark --model i3d_r50 --alpha 0 .1 .2 .5
     octvideo benchmark --model i3d_r50 --alpha 0 .5 --engine openvino --threads 1 --rounds 15
@@ -7,8 +7,8 @@
     octvideo benchmark --model i3d_r50 --alpha 0 --against pytorchvideo
     octvideo benchmark --device cuda --train --bf16 --compile --batch 16
 
-The first alpha is what the others are held to. Rounds are run again where they do not tell which is
-faster.
+The other alphas are compared with the first one. The networks are timed in turns; more rounds are
+run if the first ones do not show which network is faster.
 """
 
 import argparse
@@ -39,32 +39,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--train", action="store_true", help="forward and backward instead of inference"
     )
     parser.add_argument(
-        "--memory-saving", action="store_true", help="that form of the octave, with --train"
+        "--memory-saving", action="store_true", help="with --train: the octave's memory-saving form"
     )
     parser.add_argument(
         "--width-rule",
         choices=WIDTH_RULES,
-        help="how widths are split; by default the network's own",
+        help="how channels are split; by default as in the network",
     )
     parser.add_argument("--engine", default="eager", choices=ENGINES)
-    parser.add_argument("--bf16", action="store_true", help="under autocast, with engine eager")
     parser.add_argument(
-        "--compile", action="store_true", help="by torch.compile, with engine eager"
+        "--bf16", action="store_true", help="with engine eager: under bfloat16 autocast"
     )
     parser.add_argument(
-        "--device", default="cpu", choices=["cpu", "cuda"], help="cuda: timed by its own events"
+        "--compile", action="store_true", help="with engine eager: by torch.compile"
+    )
+    parser.add_argument(
+        "--device", default="cpu", choices=["cpu", "cuda"], help="cuda is timed by CUDA events"
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--layers", action="store_true", help="also a table of every layer's time")
     parser.add_argument(
-        "--against", choices=["pytorchvideo"], help="also its network of this name, eager"
+        "--against",
+        choices=["pytorchvideo"],
+        help="also time pytorchvideo's network of this name, eager",
     )
     parser.add_argument("--json", type=Path, metavar="FILE")
 
 
 def layer_table(cases: list[Case], rounds: int) -> str:
-    """Milliseconds of each layer for each alpha, and of all together."""
+    """A table of the milliseconds of each layer, and of all layers, for each alpha."""
     times = compare_layers(cases, rounds)
     times["all"] = [sum(column) for column in zip(*times.values(), strict=True)]
     rows = [["layer, ms", *(case.label for case in cases)]]

@@ -1,12 +1,12 @@
-"""Decode every file of a list once, and write what is good, what is bad and why, and the index for
+"""Decode every file of a list once; write lists of the good and the bad files, and an index for
 training.
 
     octvideo check lists/kinetics400/train.csv
 
 Writes train_checked/good.csv and bad.csv (path, reason) beside the list, and train.index.csv, which
-training uses: its files then need no look before they are decoded. All cores work; a file that
-hangs or crashes a decoder is bad, and ends nothing. After an interruption, or with more lines in
-the list, the same command resumes.
+training uses to decode without probing each file first. All cores are used; a file that hangs or
+crashes a decoder is listed as bad, and the check continues. After an interruption, or after lines
+were added to the list, the same command resumes.
 """
 
 import argparse
@@ -26,16 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="DATA.LIST_FORMAT",
     )
     parser.add_argument(
-        "--path-prefix", default="", help="DATA.PATH_PREFIX; else paths begin at the list's folder"
+        "--path-prefix", default="", help="DATA.PATH_PREFIX; by default the list's folder"
     )
     parser.add_argument(
-        "--separator", help="DATA.PATH_LABEL_SEPARATOR; else spaces, tabs or a comma"
+        "--separator", help="DATA.PATH_LABEL_SEPARATOR; by default spaces, tabs or a comma"
     )
     parser.add_argument("--frame-template", default="", help="DATA.FRAME_TEMPLATE")
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="for good.csv and bad.csv; else LIST_checked"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="of good.csv and bad.csv; by default LIST_checked",
     )
-    parser.add_argument("--workers", type=int, help="processes; else one per core")
+    parser.add_argument("--workers", type=int, help="processes; by default one per core")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for one file (60)")
 
 

@@ -1,5 +1,5 @@
 """Parameters, multiply-adds (MACs) and activations of a network, stage by stage; or the paper's
-tables beside ours.
+tables beside the values of this package.
 
     octvideo complexity --paper [--json FILE]                       every row of Tables 1-6
     octvideo complexity --paper --table 6
@@ -11,9 +11,9 @@ tables beside ours.
 network is counted twice, in closed form and by fvcore (of --paper by torch's own counter), and the
 two must agree.
 
---octavize makes networks of create_model octave, and prints a row for each: octave convolutions,
-multiply-adds, parameters, time on this CPU, and the error of the last features on random clips with
-random weights. --layers adds what each layer became.
+--octavize converts networks of create_model to octave, and prints a row for each: octave
+convolutions, multiply-adds, parameters, time on this CPU, and the error of the last features on
+random clips with random weights. --layers lists the conversion of every layer.
 """
 
 import argparse
@@ -66,8 +66,8 @@ def print_network(model: nn.Module, shape: Sequence[int]) -> None:
 def print_octavized(
     names: Sequence[str], alpha: float, size: Sequence[int] | None, layers: bool
 ) -> None:
-    """A row of a Markdown table per network; times are the fastest of three calls in turns, of one
-    example."""
+    """A row of a Markdown table per network; a time is the fastest of three calls, the networks
+    taking turns, with a batch of one."""
     print(
         f"| network | octave at {alpha:g} | G multiply-adds | M parameters | s on a CPU | feature"
         " error |"
@@ -115,14 +115,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--table", type=int, nargs="+", choices=TABLES, help="with --paper: these tables only"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="with --paper: write the rows there too"
+        "--json", type=Path, metavar="FILE", help="with --paper: also write the rows to FILE"
     )
-    parser.add_argument("--model", metavar="NAME", help="a name that octvideo.create_model knows")
+    parser.add_argument("--model", metavar="NAME", help="a network of octvideo.create_model")
     parser.add_argument("--alpha", type=float, default=0.0, help="with --model: the octave ratio")
     parser.add_argument(
         "--input", type=int, nargs="+", default=None, metavar="N", help="T H W, or H W"
     )
-    parser.add_argument("--octavize", metavar="NAME", nargs="+", help="names for octvideo.octavize")
+    parser.add_argument(
+        "--octavize", metavar="NAME", nargs="+", help="networks to convert with octvideo.octavize"
+    )
     parser.add_argument("--layers", action="store_true", help="with --octavize: every layer")
     add_config_arguments(parser, required=False)
 

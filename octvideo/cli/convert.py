@@ -1,4 +1,4 @@
-"""Convert weights of other projects into a checkpoint of this one, and say what they are.
+"""Convert weights of other projects into a checkpoint of this one, and describe them.
 
     octvideo convert IN OUT.pyth
     octvideo convert I3D_8x8_R50.pyth i3d_r50.pyth --input 8x8 --class-names names.txt
@@ -6,8 +6,8 @@
     octvideo convert resnet50_caffe.pth resnet50.pyth --stride-1x1 --mean 0.45 --std 0.225
 
 IN: an official OctConv file (.params, or the .tar that holds one), a ResNet in torchvision's or
-timm's layout, or d-li14's Oct-ResNet-50. What no file says (mean, std, where the stride sits) is
-taken as its project has it; the options change it.
+timm's layout, or d-li14's Oct-ResNet-50. Properties that the file does not record (mean, std, the
+layer with the stride) default to those of its project; the options override them.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stride-1x1",
         action="store_true",
-        help="the stride is at the first 1x1 of a block (Caffe)",
+        help="the first 1x1 of a block has its stride (Caffe)",
     )
     parser.add_argument(
         "--mean", type=float, nargs="+", help="of the RGB input in 0..1: one number or three"
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " kinetics600, something-something-v2, charades or imagenet",
     )
     parser.add_argument(
-        "--input", metavar="8x8", help="IN is of a video network: its frames x frame stride"
+        "--input", metavar="8x8", help="IN is a video network's; its frames x frame stride"
     )
 
 

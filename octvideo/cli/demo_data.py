@@ -1,9 +1,9 @@
 """Write the demo clips: 8 classes in 4 time-reversed pairs, with lists and class names.
 
-    octvideo demo-data                 640 clips (10 MB) into demo_data/, in some seconds
+    octvideo demo-data                 640 clips (10 MB) in demo_data/, within seconds
     octvideo demo-data FOLDER --seed 1 --clips 400 80 160
 
-Clips that are there already are kept, so a second call ends at once.
+Existing clips are kept, so a second call ends at once.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Look before you run.
+"""Check the machine, the networks and a checkpoint before a run.
 
 octvideo doctor env                                    versions, devices, missing parts, known problems
 octvideo doctor models 'i3d*'                          networks with their parameters and GFLOPs
 octvideo doctor weights '*k400'                        public networks that are fetched by name
-octvideo doctor checkpoint best.pyth                   network, classes, preprocessing, epoch
-octvideo doctor checkpoint weights.pyth --cfg my.yaml  and what training would do with it: load, inflate, divide
+octvideo doctor checkpoint best.pyth                   its network, classes, preprocessing, epoch
+octvideo doctor checkpoint weights.pyth --cfg my.yaml  and how training would use it: load, inflate, split
 """
 
 import argparse
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     checkpoint = kinds.add_parser("checkpoint")
     checkpoint.add_argument("file")
-    checkpoint.add_argument("--cfg", help="a config whose network the file might be loaded into")
+    checkpoint.add_argument("--cfg", help="a config; shows how its network would load the file")
 
 
 def run(args: argparse.Namespace) -> None:

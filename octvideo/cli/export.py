@@ -1,16 +1,16 @@
 """Write a trained network for another runtime, or as a folder to publish.
 
     octvideo export --checkpoint best.pyth --output model.onnx         ONNX, any batch
-    octvideo export --checkpoint best.pyth --output model.onnx --lowered    in 2D convolutions, for TensorRT
+    octvideo export --checkpoint best.pyth --output model.onnx --lowered    as 2D convolutions, for TensorRT
     octvideo export --checkpoint best.pyth --output model.xml          OpenVINO
     octvideo export --checkpoint best.pyth --output model.pt2          torch.export
     octvideo export --checkpoint best.pyth --card my_network --license cc-by-4.0
     octvideo export --checkpoint best.pyth --card my_network --push user/my_network
 
-Beside a model.onnx stands model.json: the input's shape and normalization and the class names.
-octvideo.load reads both. How far the written file's outputs are from the network's is printed.
---card writes a folder that `octvideo.load(folder)` reads: weights as safetensors, settings,
-classes, input, and a model card with the accuracy of the run's results.json.
+A model.json is written beside model.onnx, with the input's shape, normalization and the class
+names; octvideo.load reads both. The relative difference between the outputs of the file and of the
+network is printed. --card writes a folder that `octvideo.load(folder)` reads: weights as
+safetensors, settings, classes, input, and a model card with the accuracy of the run's results.json.
 """
 
 import argparse
@@ -28,19 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=Path, help=".onnx, .xml or .pt2")
     parser.add_argument(
-        "--lowered", action="store_true", help="an .onnx with 2D convolutions in place of 3D ones"
+        "--lowered", action="store_true", help="an .onnx with 2D instead of 3D convolutions"
     )
     parser.add_argument("--card", type=Path, metavar="FOLDER", help="a folder to publish")
     parser.add_argument(
         "--license", default="", help="of the weights, as the Hub spells it: cc-by-4.0, mit, ..."
     )
     parser.add_argument(
-        "--results", default="", metavar="FILE", help="instead of the results.json of the run"
+        "--results", default="", metavar="FILE", help="by default the run's results.json"
     )
     parser.add_argument(
         "--push", default="", metavar="USER/NAME", help="upload the folder to the Hugging Face Hub"
     )
-    parser.add_argument("--private", action="store_true", help="open to you alone")
+    parser.add_argument("--private", action="store_true", help="with --push: a private repository")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,11 +1,11 @@
-"""Save what the classifier sees of each video, pooled over time and space: (videos, channels) in an
+"""Save the features before the classifier, pooled over time and space: (videos, channels) in an
 .npz.
 
     octvideo features --checkpoint best.pyth folder --output features.npz
     octvideo features --checkpoint best.pyth folder --output features.parquet --window-seconds 2 --stride-seconds 1
 
-With --window-seconds each row is of a window, with its frames and seconds; `paths` says of which
-video. A run that was stopped or killed continues with the same command.
+With --window-seconds a row belongs to a window, with its frames and seconds; `paths` names the
+video of each row. The same command continues a run that was stopped or killed.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--views", default="1x1", help="clips x crops per video (1x1)")
     parser.add_argument("--window-seconds", type=float, help="features over time instead of views")
-    parser.add_argument("--stride-seconds", type=float, help="by default the window")
+    parser.add_argument("--stride-seconds", type=float, help="by default --window-seconds")
 
 
 def add_network_argument(parser: argparse.ArgumentParser) -> None:
@@ -53,18 +53,21 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="a video, its http(s) address, a folder of videos, or a list (.txt)",
     )
-    parser.add_argument("--video", help="the same")
+    parser.add_argument("--video", help="another way to give VIDEOS")
     parser.add_argument(
         "--workers", type=int, help="processes that decode; by default one per core"
     )
-    parser.add_argument("--batch", type=int, default=8, help="views of any videos in one pass")
     parser.add_argument(
-        "--overwrite", action="store_true", help="begin the files anew instead of continuing them"
+        "--batch", type=int, default=8, help="views per forward pass, of one or several videos"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start over instead of continuing the files"
     )
 
 
 def videos_argument(args: argparse.Namespace) -> str:
-    """The one of the two that was given. Raises ConfigError."""
+    """The videos, from the positional argument or --video. Raises ConfigError unless exactly one is
+    given."""
     if (args.videos is None) == (args.video is None):
         raise ConfigError("name a video, a folder or a list once, as in `octvideo predict folder`")
     return args.videos or args.video

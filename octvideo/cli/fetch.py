@@ -3,11 +3,11 @@
     octvideo fetch kinetics400 --split val train --out kinetics400 --shards
     octvideo train --cfg kinetics400/oct_i3d DATA.LIST_FORMAT=shards DATA.PATH_TO_DATA_DIR=kinetics400
 
-Takes the archives of the CVDF one after another, the next ones being downloaded meanwhile: unpacks
-them as a stream, checks each video, resizes it to short side 256 with a keyframe every 12 frames,
-writes it into shards, and deletes the archive. The disk never holds more than a few archives beside
-the result. Downloads are resumed; after any interruption the same command continues. report.txt of
-each split names missing, broken and replaced videos.
+The CVDF's archives are processed one after another while the next ones are downloaded: an archive
+is unpacked as a stream, each video is checked, resized to short side 256 with a keyframe every 12
+frames and written into shards, and the archive is deleted. The disk never holds more than a few
+archives beside the result. Downloads are resumed; after any interruption the same command
+continues. report.txt of each split lists missing, broken and replaced videos.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from octvideo.data.prepare.fetch import CVDF, DATASETS, Fetch, Plan
 from octvideo.data.prepare.shard import Encoding, bytes_of
 from octvideo.files import shipped_folder
 
-# Of a 10 s video at short side 256 with crf 20: bytes.
+# Bytes of a 10 s video at short side 256 with crf 20.
 _BYTES_PER_VIDEO = 0.57e6
-# CPU seconds to look at a 10 s video and encode it at short side 256: from 340 x 256 and from
+# CPU seconds to check a 10 s video and encode it at short side 256: from 340 x 256 and from
 # 1280 x 720, on a busy 2-core Xeon, 2026-11-27 (benchmarks/fetch_cost.py).
 _SECONDS_PER_VIDEO = (1.4, 4.5)
 
@@ -41,16 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--crf", type=int, default=20, help="0 to 51, larger is smaller and worse (20)"
     )
     parser.add_argument("--size", default="1GB", help="of a shard (1GB)")
-    parser.add_argument("--archives", type=int, default=2, help="that are downloaded ahead (2)")
-    parser.add_argument("--workers", type=int, help="processes; else one per core")
-    parser.add_argument("--mirror", default=CVDF, help=f"instead of {CVDF}")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="only say how long and how large it is"
-    )
+    parser.add_argument("--archives", type=int, default=2, help="archives to download ahead (2)")
+    parser.add_argument("--workers", type=int, help="processes; by default one per core")
+    parser.add_argument("--mirror", default=CVDF, help=f"by default {CVDF}")
+    parser.add_argument("--dry-run", action="store_true", help="only print the time and the size")
 
 
 def run(args: argparse.Namespace) -> None:
-    # Of a few classes the data set's own order holds, not that of another one that has them too.
+    # A subset of the classes keeps the order of its data set, not of another one that has them too.
     lists = sorted(
         shipped_folder("data_lists").glob("*_classes.txt"),
         key=lambda path: (not path.stem.startswith(args.dataset), path),
@@ -76,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def estimate(plan: Plan, cores: int) -> str:
-    """One line: bytes, hours and disk of a split."""
+    """One line: the bytes, hours and disk space of a split."""
     videos = len(plan.annotations)
     low, high = (videos * seconds / 3600 for seconds in _SECONDS_PER_VIDEO)
     largest = plan.num_bytes / max(len(plan.archives), 1)

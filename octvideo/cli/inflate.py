@@ -1,16 +1,17 @@
-"""Turn image weights into the weights of a video network, and say what that changes.
+"""Turn image weights into the weights of a video network, and print the changes.
 
     octvideo inflate --cfg configs/kinetics400/i3d.yaml resnet50.pth i3d_r50.pyth
     octvideo inflate --cfg configs/finetune/oct_i3d.yaml resnet50.pth oct_i3d.pyth --images imagenet/val
 
 IN: a checkpoint of this package, a ResNet in torchvision's layout, or an official OctConv file
-(.params, .tar). The network is the config's. Training inflates by itself
-(TRAIN.CHECKPOINT_INFLATE); this shows it beforehand.
+(.params, .tar). The config defines the network. Training inflates weights itself
+(TRAIN.CHECKPOINT_INFLATE); this command shows the result beforehand.
 
---images (a folder per class) lets the channels of vanilla weights that lose least become low ones,
-as training does by its own clips (OCTCONV.SMOOTHEST_LOW), and measures what dividing them costs:
-the error of each stage's features and, where the network keeps the classifier, top-1 before and
-after batch norm statistics are measured anew. OUT has the new statistics then.
+With --images (a folder per class), the channels of vanilla weights that lose least at half
+resolution become the low group, as training chooses them from its own clips
+(OCTCONV.SMOOTHEST_LOW). The command then measures the cost of the split: the error of each stage's
+features and, if the network keeps the classifier, top-1 before and after batch norm statistics are
+recomputed. OUT then has the recomputed statistics.
 """
 
 import argparse
@@ -37,12 +38,12 @@ from octvideo.weights.pretrained import read_weights
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN")
     parser.add_argument("target", metavar="OUT", type=Path)
-    parser.add_argument("--images", metavar="FOLDER", help="pictures in a folder per class")
+    parser.add_argument("--images", metavar="FOLDER", help="images in a folder per class")
     parser.add_argument(
         "--batches",
         type=int,
         default=8,
-        help="of 8 pictures: to measure on, and as many to test on",
+        help="batches of 8 images to measure on; as many more to test on",
     )
     add_config_arguments(parser)
 

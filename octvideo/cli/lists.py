@@ -5,9 +5,8 @@
     octvideo lists ucf101   VIDEOS --splits ucfTrainTestlist --fold 1 --out lists/ucf101
     octvideo lists hmdb51   VIDEOS --splits testTrainMulti_7030_splits --fold 1 --out lists/hmdb51
 
-The report says what was found, missing, duplicated, in both train and test, and how many clips
-each class has.
-Formats: data_lists/README.md.
+The report counts the videos that were found, missing, duplicated, or in both train and test, and
+the clips of each class. Formats: data_lists/README.md.
 """
 
 import argparse
@@ -30,17 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--relative-to",
             type=Path,
             metavar="FOLDER",
-            help="cut it off the paths: DATA.PATH_PREFIX",
+            help="a prefix to remove from the paths (DATA.PATH_PREFIX)",
         )
         if kind == "kinetics":
             sub.add_argument(
                 "--csv", type=Path, nargs="+", required=True, help="official annotation files"
             )
             sub.add_argument(
-                "--replacements", type=Path, help="a folder whose files win over broken ones"
+                "--replacements", type=Path, help="a folder whose files replace broken ones"
             )
             sub.add_argument(
-                "--class-names", type=Path, help="in label order; else Kinetics' alphabetical order"
+                "--class-names",
+                type=Path,
+                help="in label order; by default alphabetical, as Kinetics",
             )
         elif kind == "folders":
             sub.add_argument(
@@ -57,7 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )
             sub.add_argument("--fold", type=int, default=1, choices=(1, 2, 3))
             sub.add_argument(
-                "--val-share", type=float, default=0.0, help="of train; 0: val repeats test"
+                "--val-share",
+                type=float,
+                default=0.0,
+                help="share of train to hold out; 0: val is a copy of test",
             )
 
 

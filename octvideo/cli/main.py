@@ -1,4 +1,4 @@
-"""Find a command, read its arguments, run it; a user's mistake ends in one line."""
+"""Find a command, parse its arguments and run it; a user's mistake ends in one line."""
 
 import argparse
 import os
@@ -8,18 +8,18 @@ from importlib import import_module
 
 from octvideo.errors import did_you_mean, exit_on_user_error
 
-# Command -> what it does; octvideo/cli/<command>.py does it.
+# Command -> its line in `octvideo --help`; octvideo/cli/<command>.py implements it.
 COMMANDS = {
-    "train": "train on a folder of videos, or what a config describes, and test it",
+    "train": "train a network on a folder of videos or by a config, then test it",
     "test": "test a checkpoint on all views of every video of a list",
-    "predict": "name what happens in videos",
+    "predict": "classify the actions in videos",
     "features": "save the pooled features of videos",
     "sweep": "train and test combinations of settings over seeds, one table",
-    "serve": "name the videos that clients send over HTTP",
+    "serve": "classify the videos that clients send over HTTP",
     "export": "write a network as ONNX, OpenVINO or torch.export",
     "benchmark": "time octave networks beside vanilla ones on this machine",
-    "complexity": "count parameters, multiply-adds and activations",
-    "lists": "write train.csv, val.csv and test.csv of a data set",
+    "complexity": "count parameters, multiply-adds and activations of a network",
+    "lists": "write train.csv, val.csv and test.csv for a data set",
     "check": "decode every file of a list once and index it",
     "fetch": "download Kinetics into shards that are ready to train from",
     "shard": "write a list's videos into tar files that are read by ranges",
@@ -29,12 +29,12 @@ COMMANDS = {
     "convert": "read image weights of other projects",
     "inflate": "turn image weights into the weights of a video network",
     "pretrained": "list the public networks that are fetched by name",
-    "doctor": "show versions, devices, networks and what a checkpoint holds",
+    "doctor": "show versions, devices, networks and the contents of a checkpoint",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`octvideo COMMAND ...`; arguments: by default those of the process."""
+    """`octvideo COMMAND ...`; arguments: by default sys.argv[1:]."""
     with exit_on_user_error():
         _main(arguments)
 
@@ -67,8 +67,8 @@ def usage() -> str:
 
 
 def run_command(name: str, arguments: Sequence[str] | None = None, prog: str = "") -> None:
-    """Run one command, as the scripts of tools/ do. prog: how the help calls it, by default the
-    script."""
+    """Run one command, as the scripts of tools/ do. prog: its name in the help, by default
+    the script's."""
     command = import_module(f"octvideo.cli.{name.replace('-', '_')}")
     parser = argparse.ArgumentParser(
         prog=prog or f"python {os.path.relpath(sys.argv[0])}",
@@ -82,8 +82,8 @@ def run_command(name: str, arguments: Sequence[str] | None = None, prog: str = "
 
 
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """A command that declares settings takes them between its other arguments, wherever they
-    stand."""
+    """Parse `words`; a command that declares settings (KEY VALUE) accepts them anywhere among its
+    other arguments."""
     if parser.get_default("settings") is None:
         return parser.parse_args(words)
     from octvideo.config import parse_with_settings

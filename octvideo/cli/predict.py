@@ -1,17 +1,17 @@
-"""Name what happens in videos.
+"""Classify the actions in videos.
 
     octvideo predict --checkpoint best.pyth clip.mp4
     octvideo predict --model i3d_r50_k400 clip.mp4                          a public network
     octvideo predict --checkpoint best.pyth clip.mp4 --output named.mp4     with its classes over time
-    octvideo predict --checkpoint best.pyth folder --output scores.csv      a row per video as it is done
+    octvideo predict --checkpoint best.pyth folder --output scores.csv      a row per finished video
     octvideo predict --checkpoint best.pyth list.txt --output scores.jsonl --features features.npz
     torchrun --nproc_per_node 8 -m octvideo predict --checkpoint best.pyth list.txt --output scores.csv
     octvideo predict --checkpoint best.pyth clip.mp4 --json                 for programs
-    octvideo predict --checkpoint best.pyth --live rtsp://camera/stream     what goes on, a line per window
+    octvideo predict --checkpoint best.pyth --live rtsp://camera/stream     the classes of a stream, a line per window
     octvideo predict --checkpoint best.pyth --live 0 --events               when a class begins and ends
 
-A run over a folder or a list that was stopped or killed continues with the same command; a video
-that cannot be read is a row that says why. Under torchrun the ranks share the videos; rank 0 joins
+The same command continues a run over a folder or a list that was stopped or killed. A video that
+cannot be read gets a row with the reason. Under torchrun the ranks share the videos; rank 0 joins
 their rows at the end, in the order of the list.
 """
 
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--optimize",
         action="store_true",
-        help="as TEST.OPTIMIZE: pays for many videos or a long one",
+        help="as TEST.OPTIMIZE; worth its start-up for many videos or a long one",
     )
     parser.add_argument("--top-k", type=int, default=5)
     parser.add_argument(
@@ -74,14 +74,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "rtsp://, http(s)://, udp://, /dev/video0 or 0, or a file that grows; ends with Ctrl-C"
         ),
     )
-    parser.add_argument("--events", action="store_true", help="of --live, instead of windows")
+    parser.add_argument(
+        "--events", action="store_true", help="with --live: print events instead of windows"
+    )
     parser.add_argument("--on", type=float, default=0.6, help="probability that begins an event")
     parser.add_argument("--off", type=float, default=0.4, help="probability below which it ends")
     parser.add_argument(
-        "--give-up-seconds", type=float, help="end --live after so long without a frame"
+        "--give-up-seconds", type=float, help="end --live after this long without a frame"
     )
     parser.add_argument(
-        "--window-seconds", type=float, default=2.0, help="of classes shown over time, of --live"
+        "--window-seconds", type=float, default=2.0, help="for --live and classes over time"
     )
     parser.add_argument("--stride-seconds", type=float, default=1.0)
     parser.add_argument(

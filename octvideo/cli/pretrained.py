@@ -10,7 +10,7 @@ from octvideo.weights.pretrained import table_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pattern", nargs="?", default="*", help="of names; else all")
+    parser.add_argument("pattern", nargs="?", default="*", help="of names; by default all")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,12 +1,12 @@
-"""Re-encode a folder of videos so that training reads them fast: small, and with dense keyframes.
+"""Re-encode a folder of videos for fast training: small frames and dense keyframes.
 
     octvideo resize VIDEOS SMALL_VIDEOS --short-side 256
 
 Writes H.264 mp4 files to the same places below SMALL_VIDEOS: short side 256 (smaller videos keep
-their size), a keyframe every 12 frames, without audio; frame k is the original's frame k. All cores
-work. After an interruption the same command goes on: a file appears under its name when it is
-complete. At the end, says what was gained on this machine. Make the lists again from SMALL_VIDEOS
-(octvideo lists).
+their size), a keyframe every 12 frames, without audio; frame k is the original's frame k. All
+cores are used. After an interruption the same command continues: a file gets its name when it is
+complete. At the end, the decoding times before and after are printed. Make the lists again from
+SMALL_VIDEOS (octvideo lists).
 """
 
 import argparse
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crf", type=int, default=20, help="0 to 51, larger is smaller and worse (20)"
     )
-    parser.add_argument("--workers", type=int, help="processes; else one per core")
+    parser.add_argument("--workers", type=int, help="processes; by default one per core")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one file (600)")
 
 

@@ -1,8 +1,8 @@
-"""Name the videos that clients send over HTTP (docs/serve.md).
+"""Classify the videos that clients send over HTTP (docs/serve.md).
 
 octvideo serve --checkpoint best.pyth
 octvideo serve --checkpoint best.pyth --host 0.0.0.0 --port 8000 --optimize --workers 4
-octvideo serve --checkpoint best.pyth --allow https://media.example.org         fetch addresses from there
+octvideo serve --checkpoint best.pyth --allow https://media.example.org         also fetch videos from there
 curl --data-binary @clip.mp4 "http://127.0.0.1:8000/predict?views=1x1&top_k=5"
 """
 
@@ -24,22 +24,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, help="processes that decode; by default one per core"
     )
-    parser.add_argument("--batch", type=int, default=8, help="views of any requests in one pass")
+    parser.add_argument(
+        "--batch", type=int, default=8, help="views per forward pass, of one or several requests"
+    )
     parser.add_argument("--optimize", action="store_true", help="as TEST.OPTIMIZE")
     parser.add_argument(
         "--allow",
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="fetch addresses from there, as https://media.example.org; may be given again",
+        help="fetch videos from this origin, as https://media.example.org; repeatable",
     )
     parser.add_argument(
-        "--allow-private", action="store_true", help="although the origin is no public machine"
+        "--allow-private",
+        action="store_true",
+        help="let --allow name machines of a private network",
     )
     parser.add_argument("--max-megabytes", type=float, default=usual.max_bytes / 2**20)
     parser.add_argument("--max-video-seconds", type=float, default=usual.max_video_seconds)
     parser.add_argument("--max-views", type=int, default=usual.max_views)
-    parser.add_argument("--max-waiting", type=int, default=usual.max_waiting, help="then 503")
+    parser.add_argument(
+        "--max-waiting", type=int, default=usual.max_waiting, help="requests; beyond that: 503"
+    )
     parser.add_argument("--receive-seconds", type=float, default=usual.receive_seconds)
     parser.add_argument("--decode-seconds", type=float, default=usual.decode_seconds)
     parser.add_argument("--request-seconds", type=float, default=usual.request_seconds)

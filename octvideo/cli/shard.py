@@ -7,9 +7,9 @@
 The tar files have WebDataset's layout (000000000.mp4, 000000000.json with label, classes and path),
 each with an index by which any video is read with one range of bytes. Videos stay in the order of
 the list, so that training from the shards gives the curve of training from the files, to the bit.
-Without --short-side the files are stored as they are. All cores work; after an interruption the
-same command continues behind the last complete shard. A video that cannot be read is named in
-bad.csv and counts as a bad file, as it does in a list.
+Without --short-side the files are stored unchanged. All cores are used; after an interruption the
+same command continues after the last complete shard. A video that cannot be read is listed in
+bad.csv and counts as a bad file, as in a list.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from octvideo.data.video.index import index_path, read_index
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("list", metavar="LIST")
     parser.add_argument(
-        "--out", required=True, metavar="FOLDER", help="local, s3://... and the like"
+        "--out", required=True, metavar="FOLDER", help="local, or an address such as s3://..."
     )
     parser.add_argument("--size", default="1GB", help="of a shard: 500MB, 1GB (1GB)")
-    parser.add_argument("--short-side", type=int, default=0, help="re-encode to so many pixels")
+    parser.add_argument("--short-side", type=int, default=0, help="re-encode to this many pixels")
     parser.add_argument("--gop", type=int, default=12, help="frames from keyframe to keyframe (12)")
     parser.add_argument(
         "--crf", type=int, default=20, help="0 to 51, larger is smaller and worse (20)"
@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="DATA.LIST_FORMAT",
     )
     parser.add_argument("--path-prefix", default="", help="DATA.PATH_PREFIX")
-    parser.add_argument("--name", default="", help="of the tar files; else that of the list")
-    parser.add_argument("--workers", type=int, help="processes; else one per core")
+    parser.add_argument("--name", default="", help="of the tar files; by default the list's")
+    parser.add_argument("--workers", type=int, help="processes; by default one per core")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one file (600)")
 
 

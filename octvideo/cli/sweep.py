@@ -1,4 +1,4 @@
-"""Train and test every combination of some settings, over some seeds, and write one table of them.
+"""Train and test every combination of some settings, over several seeds, and write one table.
 
     octvideo sweep --cfg kinetics400/i3d OCTCONV.ALPHA=0,.1,.2 RNG_SEED=1,2,3 --out runs/alphas
     octvideo sweep --cfg mine.yaml OCTCONV.ALPHA=0,.1 SOLVER.BASE_LR=.01,.02 --out runs/rates --jobs 2
@@ -10,11 +10,11 @@ runs. --rows: networks that differ in more than one setting, as lines of a YAML 
     I3D: []
     Oct-I3D .1, pooled: [OCTCONV.ALPHA=0.1, OCTCONV.DOWNSAMPLE=pool]
 
-The first network or combination is compared with each of the others, run by run of one seed; the
+Every other network or combination is compared with the first one, by differences within a seed; the
 values of a --paired setting, such as the folders of a cross-validation, repeat a run as seeds do.
-The same command continues a sweep that was interrupted, and adds seeds or values to one that is
-done. In --out: table.md, table.csv, table.tex, tradeoff.png, and runs/, each as `octvideo train`
-leaves it.
+The same command continues an interrupted sweep, and adds seeds or values to a finished one.
+Written to --out: table.md, table.csv, table.tex, tradeoff.png, and runs/ with a folder per run, as
+`octvideo train` writes it.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
     parser.add_argument(
-        "--no-checkpoints", action="store_true", help="delete those of a run once it is tested"
+        "--no-checkpoints", action="store_true", help="delete a run's checkpoints after its test"
     )
     parser.add_argument("--no-times", action="store_true", help="do not measure ms per view")
 

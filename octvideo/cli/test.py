@@ -7,9 +7,9 @@
     octvideo test --cfg configs/kinetics400/i3d.yaml --checkpoint i3d_r50_k400    a public network by its name
     torchrun --nproc_per_node 8 -m octvideo test --cfg ...
 
-A checkpoint of this package, and a public network by its name, needs no --cfg. The same command
-continues a test that was interrupted. Results go to OUTPUT_DIR: results.json, predictions.csv,
-scores.npz, report.html.
+A checkpoint of this package or the name of a public network needs no --cfg. The same command
+continues an interrupted test. Results go to OUTPUT_DIR: results.json, predictions.csv, scores.npz,
+report.html.
 """
 
 import argparse
@@ -26,15 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         default="",
         metavar="FILE",
-        help="or a public network; instead of TEST.CHECKPOINT_FILE_PATH",
+        help="a file or a public network; by default TEST.CHECKPOINT_FILE_PATH",
     )
     parser.add_argument(
-        "--list", default="", metavar="FILE", help="instead of test.csv in DATA.PATH_TO_DATA_DIR"
+        "--list", default="", metavar="FILE", help="by default test.csv in DATA.PATH_TO_DATA_DIR"
     )
     parser.add_argument(
         "--diagnose",
         action="store_true",
-        help="also with frames shuffled, reversed and repeated (TEST.DIAGNOSE)",
+        help="also test shuffled, reversed and repeated frames (TEST.DIAGNOSE)",
     )
 
 

@@ -1,17 +1,17 @@
-"""Train a network on a folder of videos, or what a config describes; then test it on all views and
-write a report.
+"""Train a network on a folder of videos or by a config, then test it on all views and write a
+report.
 
-    octvideo train my_videos                            my_videos/<class>/<video>: everything else is chosen, and said
-    octvideo train my_videos --probe                    the classifier alone, on features: minutes on a CPU
+    octvideo train my_videos                            my_videos/<class>/<video>: the rest is chosen and printed
+    octvideo train my_videos --probe                    only the classifier, on features: minutes on a CPU
     octvideo train my_videos --model i3d_r50 --alpha .1 --size small --epochs 20 DATA.RANDOM_FLIP=false
-    octvideo train my_videos --dry-run                  what would be done, and how long it would take
+    octvideo train my_videos --dry-run                  print the plan and the time it would take
 
     octvideo train --cfg configs/demo/oct_i3d.yaml
     octvideo train --cfg configs/kinetics400/oct_i3d.yaml --dry-run     two steps of each kind on generated data
     octvideo train --cfg configs/kinetics400/i3d.yaml OCTCONV.ALPHA=0.2 TRAIN.BATCH_SIZE 32
     torchrun --nproc_per_node 8 -m octvideo train --cfg configs/kinetics400/oct_i3d.yaml
 
-The same command continues a run that was interrupted. Settings: octvideo/config/defaults.py; files:
+The same command continues an interrupted run. Settings: octvideo/config/defaults.py; files:
 configs/README.md.
 """
 
@@ -34,18 +34,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser, required=False)
     own = parser.add_argument_group("of a FOLDER")
     own.add_argument("--model", default="", help="a video network (octvideo doctor models)")
-    own.add_argument("--alpha", type=float, help="share of the channels at half resolution")
-    own.add_argument("--size", default="", help="of pictures: small, medium (CPU) or large (GPU)")
+    own.add_argument(
+        "--alpha", type=float, help="octave ratio: the share of channels at half resolution"
+    )
+    own.add_argument("--size", default="", help="of the input: small, medium (CPU) or large (GPU)")
     own.add_argument(
         "--weights",
         default="",
         help="auto (Kinetics, else image weights, else none), none, a file, or a public network",
     )
     own.add_argument("--epochs", type=int, default=0)
-    own.add_argument("--probe", action="store_true", help="train the classifier alone, on features")
+    own.add_argument("--probe", action="store_true", help="train only the classifier, on features")
     own.add_argument("--views", default="", help="clips x crops of the test: 10x3, of a probe 3x1")
     own.add_argument(
-        "--out", default="", metavar="RUN", help="the run's folder; else runs/FOLDER/..."
+        "--out", default="", metavar="RUN", help="the run's folder; by default runs/FOLDER/..."
     )
     own.add_argument("--no-check", action="store_true", help="do not decode every file first")
     parser.add_argument(

@@ -1,9 +1,9 @@
-"""Pictures of what a network sees, each written to PNG files in --output.
+"""Draw a network's features, attention and training clips as PNG files in --output.
 
 octvideo visualize frequency --checkpoint oct.pyth --baseline i3d.pyth --video a.mp4 b.mp4
 octvideo visualize octave --checkpoint oct.pyth --video a.mp4 --layer res3.block1.spatial.conv
 octvideo visualize gradcam --checkpoint oct.pyth --video a.mp4
-octvideo visualize clips --cfg configs/demo/oct_i3d.yaml         what the sampler feeds the network
+octvideo visualize clips --cfg configs/demo/oct_i3d.yaml         the clips that training samples
 octvideo visualize tradeoff --results runs/*/results.json        accuracy against GFLOPs
 """
 
@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--layer", default=layer, help=f"default: {said}; SlowFast: slow. or fast. before it"
         )
-    kinds.choices["frequency"].add_argument("--baseline", help="a checkpoint to show beside it")
-    kinds.choices["gradcam"].add_argument("--class-name", help="default: the most probable")
+    kinds.choices["frequency"].add_argument("--baseline", help="a checkpoint to compare with")
+    kinds.choices["gradcam"].add_argument("--class-name", help="by default the most probable")
     add_config_arguments(kinds.add_parser("clips"))
     kinds.choices["clips"].add_argument("--count", type=int, default=16)
     kinds.add_parser("tradeoff").add_argument("--results", required=True, type=Path, nargs="+")
