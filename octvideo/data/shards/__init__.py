@@ -1,1 +1,1 @@
-"""Sets of shards: tar files of videos in WebDataset's layout, and an index of each."""
+"""Sets of shards: tar files of videos in WebDataset's layout, each with an index."""

@@ -1,8 +1,8 @@
-"""The index of a shard: where each video lies and what is known of it, as columns of numbers.
+"""The index of a shard: the position and the metadata of each video, as columns of numbers.
 
 The file has the layout of safetensors (https://github.com/huggingface/safetensors): a length, a
-header in JSON, arrays. What opening needs stands first, so that it is read with one range;
-keyframes and times of the frames stand behind.
+header in JSON, arrays. The columns that opening needs come first, so that one range request reads
+them; keyframes and frame times follow.
 """
 
 import json
@@ -22,8 +22,8 @@ from octvideo.errors import DataError
 SUFFIX = ".index.safetensors"
 VERSION = "1"
 
-# Column -> type. One number a video; of texts and rows of numbers, where each ends in the column
-# behind it.
+# Column -> type. NUMBERS: one number per video. RAGGED, PER_FRAME: a text or a row of numbers per
+# video, with the end of each in a column `<name>_ends`.
 NUMBERS = {
     "offset": "I64",
     "size": "I64",
@@ -40,8 +40,8 @@ NUMBERS = {
 }
 RAGGED = {"paths": "U8", "problems": "U8", "labels": "I32"}
 PER_FRAME = {"keyframes": "I32", "times": "F64"}
-# Where the table of a video's packets (video/frame_table.py) lies in the column `tables`, the last
-# one. Indexes of before have none.
+# The position of a video's packet table (video/frame_table.py) in the last column, `tables`.
+# Indexes of earlier versions have none.
 TABLES = {"table_offset": "I64", "table_size": "I32", "table_crc32": "I64"}
 _TYPES = {"I64": "<i8", "I32": "<i4", "F64": "<f8", "U8": "<u1"}
 _SEAL = "columns_crc32"
@@ -54,11 +54,11 @@ Read = Callable[[int, int], bytes]
 
 @dataclass(frozen=True, slots=True)
 class StoredVideo:
-    """A row. path, labels: of the list. info None: a video that is looked at when it is read, or
-    one with a problem.
+    """A row of an index. path, labels: as in the list. info: None for a video that is probed when
+    it is read, and for one with a problem.
 
-    keyframes: numbers of the frames at which decoding may begin, () where the packets do not tell.
-    times: seconds of every frame. table: of its packets, encoded.
+    keyframes: numbers of the frames at which decoding can start, () if the packets do not show
+    them. times: seconds of every frame. table: the packet table, encoded.
     """
 
     path: str
@@ -74,7 +74,7 @@ class StoredVideo:
 
 
 def encode(videos: Sequence[StoredVideo], about: Mapping[str, str]) -> bytes:
-    """The file of an index. about: facts of the shard, among them `bytes`, its size."""
+    """The bytes of an index file. about: metadata of the shard, among them `bytes`, its size."""
     columns = {name: _numbers(videos, name) for name in NUMBERS}
     sizes = [len(video.table) for video in videos]
     columns["table_offset"] = np.cumsum([0, *sizes])[:-1].astype("<i8")
@@ -122,7 +122,7 @@ def _numbers(videos: Sequence[StoredVideo], name: str) -> Column:
 
 
 def _seal_of(columns: Mapping[str, Column]) -> int:
-    """A checksum of the columns that are read at opening."""
+    """The checksum of the columns that are read at opening."""
     ragged = [column for name in RAGGED for column in (f"{name}_ends", name)]
     seal = 0
     for name in (*NUMBERS, *TABLES, *ragged):
@@ -132,7 +132,7 @@ def _seal_of(columns: Mapping[str, Column]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ShardIndex:
-    """The columns of one index, without those of the frames. about: what was said of the shard."""
+    """The columns of one index, except those of the frames. about: metadata of the shard."""
 
     columns: dict[str, Column]
     about: dict[str, str]
@@ -142,8 +142,8 @@ class ShardIndex:
 
 
 def read_index(read: Read, source: str, num_bytes: int) -> ShardIndex:
-    """What opening needs. num_bytes: of the shard. Raises DataError for what is no index of a shard
-    of that size."""
+    """Read the columns that opening needs. num_bytes: size of the shard. Raises DataError unless
+    the file is the index of a shard of that size."""
     head = _Head(read, source)
     columns = {name: head.column(name, kind) for name, kind in NUMBERS.items()}
     for name, kind in RAGGED.items():
@@ -160,8 +160,8 @@ def read_index(read: Read, source: str, num_bytes: int) -> ShardIndex:
 
 
 def read_frames_of(read: Read, source: str, row: int) -> tuple[Column, Column]:
-    """(numbers of the keyframes, seconds of every frame) of one video. Raises DataError as
-    `read_index`."""
+    """(numbers of the keyframes, seconds of every frame) of one video. Raises
+    DataError for a damaged index."""
     head = _Head(read, source)
     found = []
     for name, kind in PER_FRAME.items():
@@ -173,7 +173,7 @@ def read_frames_of(read: Read, source: str, row: int) -> tuple[Column, Column]:
 
 
 class _Head:
-    """The header of an index, and the beginning of the file, which came along."""
+    """The header of an index, and the first bytes of the file, which one read returns with it."""
 
     def __init__(self, read: Read, source: str) -> None:
         self._read, self._source = read, source
@@ -199,11 +199,11 @@ class _Head:
         return name in self._places
 
     def start_of(self, name: str) -> int:
-        """Of a column, in the file."""
+        """The byte in the file at which a column starts."""
         return self._data + self._places[name][2] if self.has(name) else 0
 
     def column(self, name: str, kind: str, start: int = 0, count: int = -1) -> Column:
-        """`count` values of a column from `start`; all of them by default."""
+        """`count` values of a column from `start` on; by default all."""
         dtype, length, offset = self._places.get(name, ("", 0, 0))
         count = length if count < 0 else count
         if dtype != kind or not 0 <= start <= start + count <= length or offset < 0:
@@ -215,7 +215,7 @@ class _Head:
             data = self._read(first, size)
         if len(data) != size:
             raise self.error(f"the column {name}")
-        # A copy: a view would keep all that was read in memory.
+        # A copy: a view would keep the whole buffer in memory.
         return np.frombuffer(data, _TYPES[kind]).copy()
 
     def error(self, what: str) -> DataError:
@@ -226,7 +226,7 @@ class _Head:
 
 
 def _check(columns: dict[str, Column], num_bytes: int, source: str) -> None:
-    """Raise DataError where columns contradict each other or the shard."""
+    """Raise DataError if columns contradict each other or the shard."""
     offset, size = columns["offset"], columns["size"]
     wrong = [name for name in (*NUMBERS, *TABLES) if len(columns[name]) != len(offset)]
     for name in RAGGED:
@@ -234,7 +234,7 @@ def _check(columns: dict[str, Column], num_bytes: int, source: str) -> None:
         is_whole = len(ends) == len(offset) + 1 and ends[0] == 0 and ends[-1] == len(columns[name])
         if not is_whole or (np.diff(ends) < 0).any():
             wrong.append(name)
-    end = offset + size  # of numbers that are checked right below, as the sum may overflow
+    end = offset + size  # may overflow, so offset and size are checked first, below
     if (offset < 0).any() or (size < 0).any() or (end > num_bytes).any() or (end < offset).any():
         wrong.append("offset")
     stored = size > 0

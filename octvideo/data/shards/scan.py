@@ -1,9 +1,9 @@
-"""The index of a tar that has none, made at first look: those of WebDataset's writer, of `tar`, and
-ours that lost it.
+"""Build the index of a tar that has none when it is first opened: a tar by WebDataset's writer, by
+`tar`, or by this package if its index was lost.
 
-A sample is what stands in the tar one after another under one key, the name up to its first dot:
-`key.mp4` and its label, `key.cls` (a number) or `key.json` (`label` or `labels`: numbers, or names
-of classes). Where there is neither, the folder that a video lies in may be the name of its class.
+A sample is a run of consecutive files with one key, the name up to its first dot: `key.mp4` and its
+label, `key.cls` (a number) or `key.json` (`label` or `labels`: numbers, or class names). Without a
+label file, the name of a video's folder may be its class.
 """
 
 import hashlib
@@ -27,20 +27,20 @@ from octvideo.download import cache_folder
 from octvideo.errors import DataError
 from octvideo.files import write_atomically
 
-_WINDOW = 1 << 14  # bytes that are read at once while looking for headers
+_WINDOW = 1 << 14  # bytes to read at once while searching for headers
 _MAX_LABEL = 1 << 20  # bytes of a .json or .cls
 
 logger = logging.getLogger("octvideo")
 
 
 def index_address(tar: str) -> str:
-    """Where the index of a shard is kept: train-000000.tar -> train-000000.index.safetensors."""
+    """The address of a shard's index: train-000000.tar -> train-000000.index.safetensors."""
     return tar.removesuffix(TAR) + SUFFIX
 
 
 def index_of_any_tar(tar: str, class_names: Sequence[str]) -> tuple[ShardIndex, int]:
-    """The index of a tar, and the tar's bytes. Kept beside it, or where that cannot be written, in
-    the user's cache.
+    """The index of a tar, and the tar's size in bytes. The index is kept beside the tar, or in the
+    user's cache if that place cannot be written.
 
     Raises OSError, and DataError for a tar that cannot be read.
     """
@@ -68,7 +68,7 @@ def index_of_any_tar(tar: str, class_names: Sequence[str]) -> tuple[ShardIndex, 
 
 
 def scan(read: Read, num_bytes: int, tar: str, class_names: Sequence[str]) -> Iterator[StoredVideo]:
-    """The videos of a tar with their labels. Raises DataError for a label that is none."""
+    """The videos of a tar with their labels. Raises DataError for an invalid label."""
     numbers = {plain_name(name): number for number, name in enumerate(class_names)}
     for _, group in groupby(members(read, num_bytes, tar), key=lambda member: _key(member.name)[0]):
         sample = list(group)
@@ -85,14 +85,14 @@ def scan(read: Read, num_bytes: int, tar: str, class_names: Sequence[str]) -> It
 
 
 def _key(name: str) -> tuple[str, str]:
-    """(key, extension): folder/a.seg.mp4 is the file seg.mp4 of folder/a."""
+    """(key, extension): folder/a.seg.mp4 -> (folder/a, seg.mp4)."""
     folder, slash, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
     return folder + slash + stem, extension.lower()
 
 
 def _about(read: Read, sample: Sequence[Member], tar: str) -> dict[str, Any]:
-    """What stands beside a video: the content of its .json, and the number of its .cls as
+    """The metadata beside a video: the content of its .json, and the number of its .cls as
     `label`."""
     about: dict[str, Any] = {}
     for member in sample:
@@ -131,7 +131,7 @@ def _labels(
 
 
 def _version(tar: str, num_bytes: int) -> str:
-    """By which it is noticed that another tar stands there now."""
+    """A version that changes if the tar is replaced."""
     modified = "" if "://" in tar else Path(tar).stat().st_mtime_ns
     return f"{num_bytes} {modified}"
 
@@ -143,8 +143,8 @@ def _in_cache(tar: str) -> Path:
 
 
 def _window(address: str, num_bytes: int) -> Read:
-    """Reads that are near one another make one range: a label stands right before the next
-    header."""
+    """A `Read` that serves reads that are near one another from one range: a label is followed by
+    the next header."""
     start, held = 0, b""
 
     def read(offset: int, size: int) -> bytes:

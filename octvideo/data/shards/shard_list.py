@@ -1,5 +1,4 @@
-"""The videos of a set of shards as a list: the same entries in the same order as the list that they
-were made from."""
+"""The videos of a set of shards as a list, equal to the list that the shards were made from."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,8 +33,7 @@ _OPENED_AT_ONCE = 16
 class ShardList(VideoList):
     """A VideoList whose videos are members of shards; one million take about 200 MB.
 
-    What is known of the videos stands in columns beside paths and labels, as tensors that workers
-    share.
+    The metadata of the videos are columns beside paths and labels, as tensors that workers share.
     """
 
     def __init__(
@@ -47,13 +45,13 @@ class ShardList(VideoList):
         root: str = "",
         cache: RangeCache | None = None,
     ) -> None:
-        """indexes: of the set's shards. format, root: instead of those that the set names."""
+        """indexes: one per shard of the set. format, root: override those of the set."""
         self.format, self.root = format or found.format, root or found.root
         self.name = found.address(FILE_NAME)
         self._frame_template, self._cache = "", cache
         self._shards = [found.address(shard.file) for shard in found.shards]
         self._shard_ends = np.cumsum([len(index) for index in indexes])
-        # Columns leave the indexes one by one: never are all of them there twice.
+        # Columns are moved one by one, so that memory never holds all of them twice.
         self._text, self._text_ends = _joined(indexes, "paths")
         self._labels, self._label_ends = _joined(indexes, "labels")
         self._problems, self._problem_ends = _joined(indexes, "problems")
@@ -74,7 +72,7 @@ class ShardList(VideoList):
         return super().__getitem__(i)._replace(part=self._part(i))
 
     def frames_of(self, index: int) -> tuple[Column, Column]:
-        """(numbers of the frames at which decoding may begin, seconds of every frame) of a video,
+        """(numbers of the frames at which decoding can start, seconds of every frame) of a video,
         from its index."""
         shard, row = self._place(range(len(self))[index])
         address = index_address(self._shards[shard])
@@ -113,7 +111,7 @@ def open_shards(
 ) -> ShardList:
     """The videos of the shards in a folder (or of its shards.json), on this machine or elsewhere.
 
-    path_prefix: goes before relative paths in results, instead of what the list had. Raises
+    path_prefix: prepended to relative paths in results, instead of the list's prefix. Raises
     DataError for shards that are missing, incomplete or damaged, and ListError for a label outside
     the classes.
     """
@@ -138,12 +136,12 @@ def open_shards(
 
 
 def class_names_of(path: str) -> list[str] | None:
-    """The names of the classes of a set of shards, in label order; None where it has none."""
+    """The names of the classes of a set of shards, in label order; None if it has none."""
     return classes_of(find_set(path)) or None
 
 
 def classes_of(found: ShardSet) -> list[str]:
-    """Those that the set names, else those of class_names.txt in its folder."""
+    """The class names of the set, else those of class_names.txt in its folder."""
     return found.class_names or names_beside(found.address(FILE_NAME)) or []
 
 
@@ -168,7 +166,7 @@ def _open(found: ShardSet, shard: Shard, class_names: Sequence[str]) -> ShardInd
 
 
 def _format_of(indexes: Sequence[ShardIndex]) -> str:
-    """Of shards that do not say: unlabeled where some video has no label."""
+    """The list format of shards that do not name one: unlabeled if some video has no label."""
     counts = [np.diff(index.columns["labels_ends"]) for index in indexes]
     if any((count == 0).any() for count in counts):
         return "unlabeled"
@@ -188,7 +186,7 @@ def _check_labels(videos: ShardList, num_classes: int | None) -> None:
 
 
 def _joined(indexes: Sequence[ShardIndex], name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values and ends of a ragged column over all shards."""
+    """The values and the ends of a ragged column, concatenated over all shards."""
     values = np.concatenate([index.columns.pop(name) for index in indexes])
     ends = np.zeros(1 + sum(len(index) for index in indexes), np.int64)
     row = base = 0

@@ -1,5 +1,4 @@
-"""A folder of shards: shards.json, which says what was written, or the tar files that somebody else
-has put there."""
+"""A folder of shards: described by its shards.json, or tar files that another program wrote."""
 
 import json
 from collections.abc import Sequence
@@ -20,8 +19,8 @@ _MAX_BYTES = 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A tar file: its name, its bytes, its videos (with those that could not be stored); -1: not
-    known."""
+    """A tar file: its name, its bytes, its number of videos (including those that could not be
+    stored); -1: unknown."""
 
     file: str
     num_bytes: int = -1
@@ -30,10 +29,10 @@ class Shard:
 
 @dataclass(slots=True)
 class ShardSet:
-    """What a folder of shards holds, in the order of the list that it was made from.
+    """The content of a folder of shards, in the order of the list that it was made from.
 
-    root: goes before relative paths, as it did in the list. fingerprint: of the list. settings: how
-    the videos were written. is_complete: False while some of the list's videos are missing.
+    root: prepended to relative paths, as in the list. fingerprint: of the list. settings: how the
+    videos were written. is_complete: False while some of the list's videos are missing.
     """
 
     folder: str
@@ -70,12 +69,12 @@ class ShardSet:
 
 
 def set_folder(path: str) -> str:
-    """The folder of a set that is named by its folder or by its shards.json."""
+    """The folder of a set, given the folder or its shards.json."""
     return parent(path) if path.endswith(f"/{FILE_NAME}") else path.rstrip("/")
 
 
 def find_set(path: str) -> ShardSet:
-    """The set at a folder (or its shards.json). Raises DataError where there is none."""
+    """The set at a folder (or its shards.json). Raises DataError if there is none."""
     folder = set_folder(path)
     described = join(folder, FILE_NAME)
     try:
@@ -88,7 +87,7 @@ def find_set(path: str) -> ShardSet:
 
 
 def has_shards(path: str) -> bool:
-    """Whether there is a set at a folder (or its shards.json). Raises DataError where its storage
+    """Whether there is a set in a folder (or at its shards.json). Raises DataError if the storage
     does not answer."""
     folder = set_folder(path)
     if exists(join(folder, FILE_NAME)):
@@ -100,7 +99,8 @@ def has_shards(path: str) -> bool:
 
 
 def read_set(folder: str) -> ShardSet:
-    """What shards.json says. Raises DataError for one that is damaged or hostile, and OSError."""
+    """The set that shards.json describes. Raises OSError, and DataError for a damaged or hostile
+    file."""
     path = join(folder, FILE_NAME)
     try:
         said = json.loads(read_file(path, _MAX_BYTES))
@@ -139,7 +139,7 @@ def _undescribed(folder: str) -> ShardSet:
 
 
 def _file_name(name: Any) -> str:
-    """What comes from elsewhere names files of its own folder only."""
+    """A file name from an untrusted source, checked to be within its own folder."""
     if not isinstance(name, str) or PurePosixPath(name).name != name or not name.endswith(TAR):
         raise ValueError(f"{name!r} is no name of a tar file")
     return name

@@ -1,7 +1,7 @@
-"""The headers of a tar file that anybody may have made: where each file in it begins and ends.
+"""The headers of an untrusted tar file: the first and the last byte of each file in it.
 
-Nothing is unpacked, so names are only names. A header is 512 bytes, and every step goes forward by
-at least one, so that no tar makes the walk longer or larger than the file is.
+Nothing is unpacked, so a name is never used as a path. Every step moves forward by at least one
+header of 512 bytes, so that time and memory are bounded by the size of the file.
 """
 
 import tarfile
@@ -29,22 +29,22 @@ class Member(NamedTuple):
 
 
 def header(name: str, size: int) -> bytes:
-    """What stands before a member: the same bytes whoever writes it, and when."""
+    """The header of a member. Its bytes do not depend on the user or the time."""
     info = tarfile.TarInfo(name)
     info.size, info.mode = size, 0o644
     return info.tobuf(tarfile.PAX_FORMAT)
 
 
 def padded(size: int) -> int:
-    """Bytes that a member of `size` bytes takes behind its header."""
+    """Bytes that a member of `size` bytes occupies after its header."""
     return -(-size // BLOCK) * BLOCK
 
 
 def members(read: Read, num_bytes: int, source: str) -> Iterator[Member]:
-    """The files of a tar of `num_bytes` bytes, in order; folders are passed over.
+    """The files of a tar of `num_bytes` bytes, in order, without folders.
 
-    Raises DataError for what is no whole, plain tar: damaged headers, a member that ends behind the
-    file, links, sparse files, compression.
+    Raises DataError unless the tar is complete and plain: for damaged headers, a member that ends
+    beyond the file, links, sparse files, compression.
     """
     position = 0
     overrides: dict[str, str] = {}
@@ -99,7 +99,7 @@ def _parse(block: bytes, source: str, position: int) -> tarfile.TarInfo:
 
 
 def _checked_size(size: int, start: int, num_bytes: int, source: str, position: int) -> int:
-    """Bytes that the content takes. Raises DataError where the file has fewer."""
+    """`size`, if the tar has that many bytes left. Raises DataError if it has fewer."""
     if not 0 <= size <= num_bytes - start:
         raise _error(
             source, position, f"{size:,} bytes are announced, {num_bytes - start:,} follow"

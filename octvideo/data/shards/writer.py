@@ -1,5 +1,5 @@
-"""Writing a set of shards, one after another; what shards.json names is complete, and never written
-again."""
+"""Write a set of shards, one after another. A shard that shards.json names is complete and is never
+written again."""
 
 import json
 import zlib
@@ -24,10 +24,9 @@ _CHUNK = 1 << 20
 
 
 class ReadyVideo(NamedTuple):
-    """A video to store: `file` on this machine holds its bytes, info and table what is known of
-    them.
+    """A video to store: `file` is a local file with its bytes, info and table are its metadata.
 
-    cause: why there is no file.
+    cause: the reason if there is no file.
     """
 
     file: str = ""
@@ -37,10 +36,11 @@ class ReadyVideo(NamedTuple):
 
 
 class ShardWriter:
-    """Adds videos behind those that the set has. With the context a begun shard is finished, or
-    dropped on an error.
+    """Append videos to a set. The end of the context completes the open shard; an error discards
+    it.
 
-    name: of the shards, before `-000000.tar`. max_bytes: of one, unless a single video is larger.
+    name: prefix of the shards' names, before `-000000.tar`. max_bytes: size of a shard, unless a
+    single video is larger.
     """
 
     def __init__(self, shards: ShardSet, name: str, max_bytes: int) -> None:
@@ -65,7 +65,7 @@ class ShardWriter:
             self._stack.__exit__(kind, error, trace)
 
     def add(self, path: str, labels: tuple[int, ...], video: ReadyVideo) -> None:
-        """path, labels: of the list. Raises OutputError."""
+        """Store a video; path, labels: as in the list. Raises OutputError."""
         if video.cause:
             self._open()
             self._rows.append(StoredVideo(path, labels, problem=video.cause))
@@ -94,7 +94,7 @@ class ShardWriter:
         self._rows.append(stored)
 
     def finish_shard(self) -> None:
-        """End the shard that is being written, if there is one: from now on it stays."""
+        """Complete the open shard, if there is one, and name it in shards.json."""
         if self._file is None:
             return
         self._file.write(_END)
@@ -114,7 +114,7 @@ class ShardWriter:
         return f"{self._name}-{len(self.shards.shards):06d}{TAR}"
 
     def _about(self, path: str, labels: tuple[int, ...]) -> bytes:
-        """The .json beside a video."""
+        """The content of the .json beside a video."""
         names = self.shards.class_names
         about: dict[str, Any] = (
             {"label": labels[0]} if len(labels) == 1 else {"labels": list(labels)}
@@ -126,7 +126,7 @@ class ShardWriter:
 
 
 def paths_of(shards: ShardSet) -> Iterator[str]:
-    """The paths of the videos that a set has, and of those that could not be stored."""
+    """The paths of a set's videos, including those that could not be stored."""
     return (path for path, _ in _rows_of(shards))
 
 
