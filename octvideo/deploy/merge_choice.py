@@ -1,4 +1,4 @@
-"""Which octave convolutions are faster as two convolutions than as four: measured, one layer of
+"""Measure which octave convolutions are faster as two convolutions than as four, with one layer of
 each kind."""
 
 import json
@@ -25,7 +25,7 @@ ROUNDS = 5
 
 
 class Layer(nn.Module):
-    """A convolution and the ReLU behind it, from and to plain tensors."""
+    """A convolution and the ReLU after it, from and to plain tensors."""
 
     def __init__(self, conv: nn.Module) -> None:
         super().__init__()
@@ -39,12 +39,12 @@ class Layer(nn.Module):
 def merge_where_faster(
     model: nn.Module, example: Tensor, engine: str, prepare: Prepare
 ) -> nn.Module:
-    """A copy of the folded `model` in which those octave convolutions are merged that take less
-    time so.
+    """A copy of the folded `model` in which the octave convolutions that are faster merged are
+    merged.
 
-    prepare: what `engine` makes of each `Layer` and its inputs, to be called again and again. One
-    clip is measured, and one layer of those that are alike. The choice is kept on disk; it does not
-    depend on the weights' values.
+    prepare: compiles each `Layer` for its inputs with `engine`, for repeated calls. The times are
+    for one clip; of identical layers one is timed. The choice is kept on disk; it does not depend
+    on the values of the weights.
     """
     names = mergeable(model)
     if not names:
@@ -80,7 +80,7 @@ def _measured(
 
 
 def _inputs(model: nn.Module, example: Tensor, names: Collection[str]) -> dict[str, Pair]:
-    """What each of the layers sees."""
+    """The input of each of the layers."""
     seen: dict[str, Pair] = {}
 
     def note(name: str) -> Any:
@@ -101,7 +101,7 @@ def _inputs(model: nn.Module, example: Tensor, names: Collection[str]) -> dict[s
 
 
 def _seconds(calls: Sequence[Callable[[], object]]) -> list[float]:
-    """The fastest run of each, in turns, after one that is not counted."""
+    """Seconds of the fastest run of each call; the calls take turns, after a warm-up of each."""
     fastest = [float("inf")] * len(calls)
     for turn in range(1 + ROUNDS):
         for i, call in enumerate(calls):

@@ -1,4 +1,4 @@
-"""A network in OpenVINO's CPU runtime, and how long each of its layers takes there."""
+"""A network in OpenVINO's CPU runtime, and the time of each of its layers there."""
 
 import copy
 import threading
@@ -21,13 +21,12 @@ from octvideo.layers import stem_by_space_to_depth
 
 
 class OpenVINO(nn.Module):
-    """A converted network on CPUs, from and to torch tensors; another batch or number of frames
-    compiles once more.
+    """A converted network on CPUs, from and to torch tensors. The first input of another batch size
+    or number of frames compiles the network again.
 
-    size: (H, W) of every input. precision: kept in the graph, and by default what stands there. Any
-    number of threads
-    may call it: each call has an inference request of its own. A pickle of it holds the graph and
-    compiles again where it is loaded.
+    size: (H, W) of every input. precision: written into the graph; by default the graph's own. Any
+    number of threads may call it at once: each call has its own inference request. A pickle
+    contains the graph, which is compiled again when it is loaded.
     """
 
     def __init__(self, network: Any, size: tuple[int, ...], precision: str = "") -> None:
@@ -47,14 +46,14 @@ class OpenVINO(nn.Module):
         shape = tuple(x.shape)
         clips = x.detach().contiguous().numpy()
         request = self._take_request(shape)
-        # The request's memory is the next call's too, so the result is copied before the request is
+        # The next call reuses the request's memory, so the result is copied before the request is
         # idle again.
         scores = torch.from_numpy(request.infer([clips])[0].copy())
         self._idle[shape].append(request)
         return scores
 
     def _take_request(self, shape: tuple[int, ...]) -> Any:
-        """One that no other thread uses."""
+        """An inference request that no other thread uses."""
         with self._compiling:
             if self._idle[shape]:
                 return self._idle[shape].pop()
@@ -73,12 +72,12 @@ class OpenVINO(nn.Module):
 
     @classmethod
     def read(cls, path: Path, size: tuple[int, ...]) -> "OpenVINO":
-        """From an .xml with its .bin."""
+        """Read a network from an .xml and the .bin beside it."""
         openvino = import_optional("openvino", "engine openvino", "pip install openvino")
         return cls(openvino.Core().read_model(path), size)
 
     def save(self, path: Path) -> None:
-        """As an .xml with its .bin."""
+        """Write the network as an .xml and a .bin beside it."""
         import openvino
 
         openvino.save_model(self.network, path, compress_to_fp16=False)
@@ -96,7 +95,7 @@ class OpenVINO(nn.Module):
 
 
 class OpenVINOTimes:
-    """`LayerTimes` of `model` as it is, unmerged layers staying so."""
+    """`LayerTimes` of `model`, without merging octave convolutions first."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         program = _in_core_operations(_exported(model, example))
@@ -118,7 +117,7 @@ class OpenVINOTimes:
 
 
 def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """The graph for any batch."""
+    """The exported graph, with a dynamic batch size."""
     # An example of one clip would fix the batch at one.
     pair, batch = torch.cat([example[:1]] * 2), torch.export.Dim("batch", min=1, max=1024)
     with torch.no_grad(), _exporter_alone():
@@ -126,13 +125,13 @@ def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram
 
 
 def _in_core_operations(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Equal ones on equal inputs are one, as two layers that pool the same map; nodes then keep
-    their names."""
+    """Decompose into core operations, and compute equal operations on equal inputs once, such as
+    two layers that pool one map. The nodes that remain keep their names."""
     from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
     operations = torch.export.default_decompositions()
     for operation in [op for op in operations if "upsample_nearest" in str(op)]:
-        # As index arithmetic it would become a gather, which is slow.
+        # Decomposed into index arithmetic, it would become a gather, which is slow.
         del operations[operation]
     with torch.no_grad(), _exporter_alone():
         program = program.run_decompositions(operations)
@@ -147,7 +146,7 @@ def _converted(program: torch.export.ExportedProgram) -> Any:
 
 
 def _exporter_alone() -> AbstractContextManager[None]:
-    """Without what torch's exporter has to say about itself."""
+    """A context that silences the warnings of torch's exporter about itself."""
     return warnings.catch_warnings(action="ignore", category=FutureWarning)
 
 
@@ -159,17 +158,15 @@ def convert(model: nn.Module, example: Tensor) -> OpenVINO:
 def convert_lower(
     model: nn.Module, example: Tensor, precision: str, change: Callable[[Any], Any] = lambda g: g
 ) -> OpenVINO:
-    """The same to be computed in bf16 or int8. change: of the graph, before it is compiled, as a
-    quantization is.
+    """`convert` for inference in bf16 or int8. change: applied to the graph before it is compiled,
+    for example a quantization.
 
-    The stem is computed by space to depth, layers that pool the same map share the pool: both pay
-    in these precisions.
+    The stem is computed by space-to-depth, and layers that pool one map share the pool: both make
+    inference faster in these precisions.
     """
     model = stem_by_space_to_depth(copy.deepcopy(model), True)
     network = _converted(_in_core_operations(_exported(model, example)))
-    network.reshape(
-        [-1, *example.shape[1:]]
-    )  # What changes the graph may need to know its maps' sizes.
+    network.reshape([-1, *example.shape[1:]])  # `change` may need the static sizes of feature maps.
     return OpenVINO(change(network), tuple(example.shape[-2:]), precision)
 
 
@@ -185,10 +182,10 @@ def _precision_of(network: Any) -> str:
 def compile_layers(
     layers: Sequence[nn.Module], inputs: Sequence[tuple[Tensor, ...]]
 ) -> list[Callable[[], object]]:
-    """Each to infer with again and again, on its inputs.
+    """Compile each layer for repeated inference on its inputs.
 
-    They are exported and converted as one network, then cut apart: most of the time of a conversion
-    does not depend on the size of the network.
+    The layers are exported and converted as one network, which is then cut apart: most of the time
+    of a conversion does not depend on the size of the network.
     """
     openvino = import_optional("openvino", "engine openvino", "pip install openvino")
     joined = _SideBySide(layers, [len(x) for x in inputs]).eval()
@@ -208,7 +205,7 @@ def compile_layers(
 
 
 class _SideBySide(nn.Module):
-    """Layers that share nothing as one network; counts: inputs of each."""
+    """Independent layers as one network; counts: the number of inputs of each."""
 
     def __init__(self, layers: Sequence[nn.Module], counts: list[int]) -> None:
         super().__init__()
@@ -225,8 +222,8 @@ class _SideBySide(nn.Module):
 def _compiled(
     network: Any, shape: tuple[int, ...] = (), *, timed: bool = False, precision: str = "fp32"
 ) -> Any:
-    """shape: of the input, where the network leaves it open; the runtime would copy between its
-    memory layouts."""
+    """Compile `network`. shape: of the input, if the network leaves it dynamic: with a dynamic
+    shape the runtime would copy between its memory layouts."""
     import openvino
 
     if shape:
@@ -240,7 +237,7 @@ def _compiled(
 
 
 def _owners(program: torch.export.ExportedProgram, layers: list[str]) -> dict[str, str]:
-    """Name of a graph's node -> the layer that it counts with."""
+    """Name of a graph's node -> the layer to which its time is added."""
     owners, owner = {}, ""
     for node in program.graph.nodes:
         paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]

@@ -28,8 +28,8 @@ CLOSE = 0.05
 
 
 def resolve(precision: str, engine: str) -> str:
-    """ "auto" as bf16 or fp32, anything else as it is. Raises ConfigError for what this machine
-    does not have."""
+    """Replace "auto" by bf16 or fp32 and return other precisions unchanged. Raises ConfigError for
+    a precision that this machine does not support."""
     if precision not in get_args(Precision):
         raise ConfigError(
             f"there is no precision {precision!r}; there are {', '.join(get_args(Precision))}"
@@ -49,7 +49,7 @@ def resolve(precision: str, engine: str) -> str:
 
 
 def computes_bf16() -> bool:
-    """Whether this CPU has AMX or AVX512-BF16, as OpenVINO finds it; False without OpenVINO."""
+    """Whether this CPU has AMX or AVX512-BF16, according to OpenVINO; False without OpenVINO."""
     if not find_spec("openvino"):
         return False
     import openvino
@@ -58,8 +58,8 @@ def computes_bf16() -> bool:
 
 
 def split_clips(calibration: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Clips to calibrate int8 on, and as many to check it on. Raises ConfigError for fewer than
-    8."""
+    """Split into clips that calibrate int8 and as many that check it. Raises ConfigError for fewer
+    than 8 clips."""
     count = 0 if calibration is None else len(calibration)
     if calibration is None or count < MIN_CLIPS:
         raise ConfigError(
@@ -70,7 +70,7 @@ def split_clips(calibration: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def quantized(network: Any, clips: Tensor) -> Any:
-    """An OpenVINO graph in int8, its ranges taken from the clips."""
+    """An OpenVINO graph in int8, calibrated on the clips."""
     nncf = import_optional("nncf", "precision int8", "pip install nncf")
     nncf.set_log_level(logging.ERROR)
     pools_as_convolutions(network)
@@ -80,8 +80,8 @@ def quantized(network: Any, clips: Tensor) -> Any:
 
 
 def pools_as_convolutions(network: Any) -> None:
-    """Let average pools of 2 x 2 on even maps be depthwise convolutions: those are computed in
-    int8, pools in fp32.
+    """Replace 2 x 2 average pools on maps of even size by depthwise convolutions, which are
+    computed in int8; pools are computed in fp32.
 
     An octave network has a pool before every convolution from the high to the low group.
     """
@@ -106,9 +106,10 @@ def pools_as_convolutions(network: Any) -> None:
 
 @torch.inference_mode()
 def check_int8(fast: nn.Module, model: nn.Module, held_out: Tensor) -> None:
-    """Raises OctvideoError where the first class or the output changes more than int8 may.
+    """Raise OctvideoError if int8 changes the first class or the output by more than the limits.
 
-    A class that led in fp32 by less than 5 % of the largest value was undecided, and may change.
+    A class that led in fp32 by less than 5 % of the largest value counts as undecided, and may
+    change.
     """
     found = torch.cat([fast(clip[None]) for clip in held_out])
     expected = torch.cat([model(clip[None]) for clip in held_out])
@@ -131,8 +132,7 @@ def check_int8(fast: nn.Module, model: nn.Module, held_out: Tensor) -> None:
 
 
 def warn_of_slow_octave(model: nn.Module, precision: str) -> None:
-    """Where the octave was measured to take longer than the vanilla network in the same
-    precision."""
+    """Warn if the octave network was measured to be slower than the vanilla one in `precision`."""
     share = max(
         (_low_share(m) for m in model.modules() if isinstance(m, OctConv2d | OctConv3d)),
         default=0.0,
