@@ -25,7 +25,7 @@ from octvideo.deploy.openvino import (
     OpenVINOTimes,
     compile_layers,
     convert,
-    convert_lower,
+    convert_low_precision,
 )
 from octvideo.deploy.precision import TOLERANCE as TOLERANCES
 from octvideo.deploy.precision import (
@@ -128,8 +128,10 @@ def _lower_precision(
 
     def make() -> OpenVINO:
         if clips is None:
-            return convert_lower(model, example, precision)
-        return convert_lower(model, example, precision, lambda graph: quantized(graph, clips))
+            return convert_low_precision(model, example, precision)
+        return convert_low_precision(
+            model, example, precision, lambda graph: quantized(graph, clips)
+        )
 
     return kept(
         key_of(precision, *parts),

@@ -120,7 +120,7 @@ def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram
     """The exported graph, with a dynamic batch size."""
     # An example of one clip would fix the batch at one.
     pair, batch = torch.cat([example[:1]] * 2), torch.export.Dim("batch", min=1, max=1024)
-    with torch.no_grad(), _exporter_alone():
+    with torch.no_grad(), _quiet_exporter():
         return torch.export.export(model.eval(), (pair,), dynamic_shapes=({0: batch},))
 
 
@@ -133,7 +133,7 @@ def _in_core_operations(program: torch.export.ExportedProgram) -> torch.export.E
     for operation in [op for op in operations if "upsample_nearest" in str(op)]:
         # Decomposed into index arithmetic, it would become a gather, which is slow.
         del operations[operation]
-    with torch.no_grad(), _exporter_alone():
+    with torch.no_grad(), _quiet_exporter():
         program = program.run_decompositions(operations)
     CSEPass()(program.graph_module)
     return program
@@ -141,11 +141,11 @@ def _in_core_operations(program: torch.export.ExportedProgram) -> torch.export.E
 
 def _converted(program: torch.export.ExportedProgram) -> Any:
     openvino = import_optional("openvino", "engine openvino", "pip install openvino")
-    with _exporter_alone():
+    with _quiet_exporter():
         return openvino.convert_model(program)
 
 
-def _exporter_alone() -> AbstractContextManager[None]:
+def _quiet_exporter() -> AbstractContextManager[None]:
     """A context that silences the warnings of torch's exporter about itself."""
     return warnings.catch_warnings(action="ignore", category=FutureWarning)
 
@@ -155,7 +155,7 @@ def convert(model: nn.Module, example: Tensor) -> OpenVINO:
     return OpenVINO(_converted(_exported(model, example)), tuple(example.shape[-2:]))
 
 
-def convert_lower(
+def convert_low_precision(
     model: nn.Module, example: Tensor, precision: str, change: Callable[[Any], Any] = lambda g: g
 ) -> OpenVINO:
     """`convert` for inference in bf16 or int8. change: applied to the graph before it is compiled,
@@ -190,7 +190,7 @@ def compile_layers(
     openvino = import_optional("openvino", "engine openvino", "pip install openvino")
     joined = _SideBySide(layers, [len(x) for x in inputs]).eval()
     flat = [x.contiguous() for of_layer in inputs for x in of_layer]
-    with torch.no_grad(), _exporter_alone():
+    with torch.no_grad(), _quiet_exporter():
         ends = [len(outputs) for outputs in joined(*flat)]
         network = _converted(torch.export.export(joined, tuple(flat)))
     network.reshape({i: list(x.shape) for i, x in enumerate(flat)})

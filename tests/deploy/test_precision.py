@@ -12,7 +12,7 @@ from torch import nn
 
 from octvideo.deploy import engines, precision
 from octvideo.deploy.engines import optimize, relative_difference
-from octvideo.deploy.openvino import OpenVINO, convert_lower
+from octvideo.deploy.openvino import OpenVINO, convert_low_precision
 from octvideo.errors import ConfigError, OctvideoError
 from octvideo.layers import OctConv3d
 from octvideo.layers.conv3d_as_2d import Conv3d
@@ -67,7 +67,7 @@ def nncf(monkeypatch):
 @pytest.mark.parametrize("form", ["bf16", "int8"])
 def test_the_graph_of_a_lower_precision_is_exact_but_for_rounding(model, clips, form, nncf):
     """Its stem by space to depth among other things, at odd and even sizes."""
-    fast = convert_lower(model, clips, form)
+    fast = convert_low_precision(model, clips, form)
     fast.precision = "fp32"
 
     assert relative_difference(fast(clips), model(clips)) < 1e-5
@@ -86,7 +86,7 @@ class Pools(nn.Module):
 
 def test_pools_of_even_maps_become_convolutions_which_have_int8(nncf):
     x = torch.randn(2, 3, 4, 24, 12)
-    fast = convert_lower(Pools(), x, "int8", lambda graph: precision.quantized(graph, x))
+    fast = convert_low_precision(Pools(), x, "int8", lambda graph: precision.quantized(graph, x))
 
     kinds = Counter(op.get_type_name() for op in fast.network.get_ops())
 
@@ -112,7 +112,7 @@ def test_bf16_is_near(model, clips, has_bf16):
 
 
 def test_the_precision_goes_where_the_graph_goes(model, clips, tmp_path):
-    fast = convert_lower(model, clips, "bf16")
+    fast = convert_low_precision(model, clips, "bf16")
     fast.save(tmp_path / "fast.xml")
 
     for again in (
@@ -123,7 +123,7 @@ def test_the_precision_goes_where_the_graph_goes(model, clips, tmp_path):
 
 
 def test_an_int8_that_passes_its_check_is_given_and_kept(model, clips, nncf, monkeypatch):
-    monkeypatch.setattr(engines, "convert_lower", counted := Counted(convert_lower))
+    monkeypatch.setattr(engines, "convert_low_precision", counted := Counted(convert_low_precision))
 
     fast, again = (optimize(model, clips, precision="int8", calibration=clips) for _ in range(2))
 
@@ -145,7 +145,9 @@ def test_an_int8_that_changes_classes_is_refused_with_the_reason(model, clips, n
     wrong = copy.deepcopy(model)
     wrong.fc.weight.data.neg_()
     wrong.fc.bias.data.neg_()
-    monkeypatch.setattr(engines, "convert_lower", lambda m, *rest: convert_lower(wrong, *rest))
+    monkeypatch.setattr(
+        engines, "convert_low_precision", lambda m, *rest: convert_low_precision(wrong, *rest)
+    )
 
     with pytest.raises(OctvideoError, match=r"int8 is refused: of 8 held-out clips \d get another"):
         optimize(model, clips, precision="int8", calibration=clips)
