@@ -58,14 +58,14 @@ class BoundedUnpickler(pickle._Unpickler):
         self._left = GROWTH * num_bytes + 1000  # values that may still be copied
 
     def charge(self, value: Any) -> None:
-        """Of a value that is about to be copied, which a few bytes of pickle could ask for a
-        million times."""
+        """Count the bytes of a value that is about to be copied, since a few bytes of pickle could
+        request a million copies."""
         self._left -= len(value)
         if self._left < 0:
             raise ExpansionError
 
     def byte_array(self) -> None:
-        """As bytes; the unpickler of Python, too, would allocate what this opcode claims."""
+        """Load as bytes: Python's unpickler would allocate the size that this opcode claims."""
         (size,) = struct.unpack("<Q", self.read(8))  # type: ignore[attr-defined]
         self.append(self.read(size))  # type: ignore[attr-defined]
 

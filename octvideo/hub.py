@@ -19,9 +19,9 @@ REMEDY = "pip install 'octvideo[hub]'"
 
 
 def fetch(address: str, file_name: str) -> Path:
-    """Where a file of a repository lies on this machine, fetched where it is not there yet.
+    """The local path of a file of a repository, downloaded if necessary.
 
-    Raises CheckpointError for an address of another form, and where the file cannot be fetched.
+    Raises CheckpointError for an address of another form, or if the download fails.
     """
     repository, revision = _parse(address)
     hub = import_optional("huggingface_hub", address, REMEDY)

@@ -110,7 +110,8 @@ def _array(dtype: Any, raw: Any, shape: tuple[Any, ...], by_column: bool = False
 
 
 def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> _Array:
-    """How numpy 2 pickles with protocol 5; axes: in which order memory holds them, of order "K"."""
+    """Rebuild an array that numpy 2 pickled with protocol 5. axes: their order in memory, for
+    order "K"."""
     array = _array(dtype, raw, shape, order == "F")
     return _Array(array.transpose(axes) if order == "K" and axes is not None else array)
 
@@ -156,7 +157,8 @@ class _Unpickler(BoundedUnpickler):
         return OrderedDict(items)
 
     def _encoded(self, text: Any, encoding: str) -> bytes:
-        """How Python 2 and 3 exchange bytes; other codecs could unpack something."""
+        """Decode bytes as Python 2 and 3 exchange them; other codecs are refused, since they could
+        decompress."""
         self.charge(text)
         if encoding not in ("latin1", "latin-1"):
             raise _RefusedError("_codecs.encode")

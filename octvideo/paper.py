@@ -57,7 +57,7 @@ class Result:
         return None if self.computed is None else self.computed / self.printed - 1
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """The row as plain values, for JSON."""
         return {name: getattr(self, name) for name in (*self.__slots__, "error")}
 
 

@@ -41,14 +41,14 @@ class FinalTest:
 
 
 class Task(ABC):
-    """What a config trains on and evaluates. Made by `task_of`."""
+    """The data, the training and the evaluation of a config. Made by `task_of`."""
 
     def __init__(self, cfg: Any) -> None:
         self.cfg = cfg
 
     @abstractmethod
     def input_shape(self, size: int = 0) -> tuple[int, ...]:
-        """Of one sample, DATA.TRAIN_CROP_SIZE or `size` high and wide."""
+        """The shape of one sample, with DATA.TRAIN_CROP_SIZE or `size` as height and width."""
 
     @abstractmethod
     def input_spec(self) -> InputSpec:
@@ -80,7 +80,7 @@ class Task(ABC):
 
     @abstractmethod
     def remedy(self) -> str:
-        """Where the data's folder is missing: how it is made."""
+        """The way to make the data's folder, for the error if it is missing."""
 
     @property
     def batch_size(self) -> int:
@@ -198,7 +198,7 @@ class VideoTask(Task):
         return self.preparation()(torch.cat(pairs))
 
     def _middle_clips(self, split: str) -> list[Tensor]:
-        """Of 16 videos spread over the list; those that cannot be read are left out."""
+        """The middle clips of 16 videos spread over the list, without unreadable ones."""
         spec = replace(build_data.final_views(self.cfg), num_clips=1, num_crops=1, center=True)
         path = build_data.list_path(self.cfg, split)
         videos = self._open(path, spec, self.class_names())

@@ -1,4 +1,4 @@
-"""Which frames make a clip: pure arithmetic on frame indices and times, without torch and without
+"""The frames of a clip: pure arithmetic on frame indices and times, without torch and without
 files.
 
 Every rule clamps to the video, so that a video shorter than the clip repeats its last frame. The
@@ -45,7 +45,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class ClipRule:
-    """How to choose `num_frames` frames, `frame_stride` apart at `target_fps`, from a video."""
+    """A rule that selects `num_frames` frames, `frame_stride` apart at `target_fps`, of a video."""
 
     num_frames: int
     frame_stride: int
@@ -146,6 +146,6 @@ def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]
 
 
 def crop_offset(size: int, crop: int, place: int) -> int:
-    """Where a crop of a side begins. place 0: at its start, 1: in the middle (rounded up), 2: at
-    its end."""
+    """The offset of a crop along one side. place 0: at its start, 1: in the middle (rounded up),
+    2: at its end."""
     return (0, (size - crop + 1) // 2, size - crop)[place]

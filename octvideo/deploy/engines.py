@@ -110,8 +110,8 @@ def optimize(
 def _lower_precision(
     model: nn.Module, example: Tensor, precision: str, calibration: Tensor | None
 ) -> nn.Module:
-    """In bf16 or int8, kept on disk and checked each time. Layers stay unmerged: merged ones do not
-    pay here."""
+    """The network in bf16 or int8, cached on disk and checked each time. Layers are not merged:
+    merged ones are not faster here."""
     clips, held_out = split_clips(calibration) if precision == "int8" else (None, None)
     size = tuple(example.shape[1:])
     parts = (structure_of(model), weights_of(model), size, "" if clips is None else hash_of(clips))
@@ -241,7 +241,7 @@ def _openvino_engine(model: nn.Module, example: Tensor) -> nn.Module:
 
 
 def openvino_times(model: nn.Module, example: Tensor) -> OpenVINOTimes:
-    """What each layer takes in the network that engine "openvino" makes of `model`."""
+    """The time of each layer in the network that engine "openvino" makes of `model`."""
     return OpenVINOTimes(_merged_for_openvino(fold_batch_norm(model), example), example)
 
 

@@ -55,7 +55,8 @@ class Sidecar:
 
     @classmethod
     def read(cls, path: Path) -> "Sidecar":
-        """Of the exported file `path`. Raises CheckpointError where it is missing or damaged."""
+        """The sidecar of the exported file `path`. Raises CheckpointError if it is missing or
+        damaged."""
         facts = _read_facts(path.with_suffix(".json"), path)
         spec = InputSpec.of(facts)
         try:

@@ -26,7 +26,7 @@ CONV_LAYERS = (OctConv2d, OctConv3d, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 class Style(Enum):
-    """How an operator meets the operators before it.
+    """The way an operator reads its inputs, which decides what can be fused with it.
 
     MATRIX: a convolution or matrix product.
     POINTWISE: each output needs one position of each input, perhaps of another size (upsampling).
@@ -261,7 +261,7 @@ Part = tuple[str, list[Tensor], list[Tensor]]
 
 
 def _batch_norm(args: tuple[Any, ...], out: Any) -> list[Part]:
-    """In training two passes over the input: statistics first."""
+    """Batch norm; in training it takes two passes over the input: statistics first."""
     x, weight, bias, mean, var, training = args[:6]
     if not training:
         return [("normalize", _tensors((x, weight, bias, mean, var)), [out[0]])]

@@ -1,7 +1,7 @@
-"""How long a network should take on a named GPU: the roofline of each of its kernels.
+"""Predict the time of a network on a named GPU from the roofline of each of its kernels.
 
-A kernel takes max(FLOPs / rate, bytes / bandwidth). What a network does is grouped into kernels in
-one of four forms:
+A kernel takes max(FLOPs / rate, bytes / bandwidth). The operators of a network are grouped into
+kernels in one of four forms:
 
     unfused     every operator is a kernel: eager PyTorch
     fused       convolutions are kernels; everything pointwise between them is fused, as
@@ -153,7 +153,7 @@ Merged = dict[int, Access]
 
 @dataclass(slots=True)
 class _Touched:
-    """What a kernel touches of one value."""
+    """The part of one value that a kernel reads or writes."""
 
     regions: dict[tuple[int, int], int] = field(default_factory=dict)
     total: int = 0
@@ -172,8 +172,8 @@ class _Touched:
 def _bytes_moved(
     groups: Groups, results: frozenset[int], merged: Merged, *, keep_unused: bool
 ) -> list[int]:
-    """For each group: the bytes that it reads from outside, and those that it writes for others or
-    as a result of the network.
+    """The bytes that each group reads from outside, and those that it writes for other groups or as
+    a result of the network.
 
     merged: values that are recomputed from another one wherever they are needed, and that one.
     keep_unused: a value that nobody reads (the indices of a max pool) is written nevertheless.

@@ -1,4 +1,4 @@
-"""What ranks do together. Only this module and `process_group` import torch.distributed.
+"""Collective operations of ranks. Only this module and `process_group` import torch.distributed.
 
 Under torchrun every process reads its rank from the environment; without torchrun the calls are
 those of a single process. CPU tensors are sent with gloo and GPU tensors with nccl, so that ranks
@@ -46,7 +46,7 @@ class Processes:
             dist.barrier()
 
     def any_of(self, *flags: bool) -> list[bool]:
-        """For each flag, whether it is True on any rank."""
+        """Whether each flag is True on any rank."""
         raised = torch.tensor(flags, dtype=torch.int32)
         if not self.alone:
             dist.all_reduce(raised, dist.ReduceOp.MAX)
@@ -87,7 +87,8 @@ class Processes:
         return values[0]
 
     def made_by_main(self, make: Callable[[], T]) -> T:
-        """What rank 0 makes, on every rank; where it raises OctvideoError, so does every rank."""
+        """The result of `make` on rank 0, on every rank. If it raises OctvideoError, so does every
+        rank."""
         made: tuple[str, Any] = "", None
         error = None
         if self.is_main:

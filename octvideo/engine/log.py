@@ -1,4 +1,4 @@
-"""Where log lines go: the console, beside a progress bar, and stdout.log."""
+"""Logging to the console, beside a progress bar, and to stdout.log."""
 
 import logging
 import sys
@@ -82,7 +82,7 @@ def setup_logging(output_dir: str | None = None, is_main: bool = True) -> None:
 
 
 def end_logging() -> None:
-    """What the console could not take is no error of a run: stdout.log has it."""
+    """Flush the log. A console that cannot be written is no error: stdout.log has every line."""
     for handler in logger.handlers:
         with suppress(OSError):
             handler.flush()

@@ -100,7 +100,7 @@ class BlockStyle:
 
     @property
     def entry(self) -> "type[ConvNorm | NormConv]":
-        """What meets the input of a block: the branch's first layer and the projection."""
+        """The type of the layers that read a block's input: the first one and the projection."""
         return WhitenConvNorm if self.se and self.kind == "post" else self.layer
 
     def strides(self, stride: int) -> tuple[int, int, int]:
@@ -209,7 +209,7 @@ class Bottleneck(nn.Module):
 
     @property
     def norm_follows(self) -> dict[str, str]:
-        """In pre-activation the norm of a layer follows the convolution of the layer before it."""
+        """Norm -> the convolution before it: with pre-activation, that of the previous layer."""
         return {"spatial.bn": "reduce.conv", "expand.bn": "spatial.conv"} if self.preact else {}
 
     def forward(self, x: OctTensor) -> OctTensor:

@@ -54,7 +54,7 @@ class ImageOptions:
                 )
 
     def octave(self, stages: Sequence[int] = (2, 3, 4)) -> OctavePlan:
-        """Which of res2..res5 are octave: by default all but the last ("a 3x3 on a 3.5x3.5 map
+        """The octave stages among res2..res5: by default all but the last ("a 3x3 on a 3.5x3.5 map
         makes no sense")."""
         return OctavePlan(self.alpha, tuple(stages), self.width_rule)
 

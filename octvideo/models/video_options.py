@@ -15,7 +15,7 @@ BLOCKS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 @dataclass(frozen=True, slots=True)
 class OctavePlan:
-    """Which stages are octave, and how wide their groups are."""
+    """The octave stages, and the widths of their groups."""
 
     alpha: float
     stages: tuple[int, ...]
@@ -132,7 +132,7 @@ class VideoOptions:
 
     @property
     def window(self) -> int:
-        """Of the sliding head: the size of the final feature map of a training crop."""
+        """The window of the sliding head: the size of the final feature map of a training crop."""
         return max(self.crop_size // 32, 1)
 
     @property

@@ -57,7 +57,7 @@ def _kernel_energy(conv: Any) -> Tensor:
 def stage_errors(
     source: fx.GraphModule, result: fx.GraphModule, rewriter: Rewriter, clips: Any
 ) -> list[StageError]:
-    """How far the features of the octave network are from those of `source`, stage by stage, in
+    """The distance between the features of the octave network and those of `source`, per stage, in
     evaluation mode."""
     last = _last_maps(rewriter)
     wanted: dict[fx.Node, Tensor] = {}

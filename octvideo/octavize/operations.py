@@ -168,7 +168,7 @@ def maps_of(node: fx.Node) -> list[fx.Node]:
 
 
 def kind_of(node: fx.Node, root: nn.Module) -> Kind:
-    """What kind of operation it is, for the shapes that the example gives it."""
+    """The kind of an operation, for the shapes that it has with the example."""
     if node.op == "call_module":
         return _kind_of_module(node, root.get_submodule(str(node.target)))
     if node.op == "call_function":

@@ -118,7 +118,7 @@ class Plan:
         return self.segments[node][0].find()
 
     def layout(self, node: fx.Node) -> Layout | None:
-        """How a map is divided, where it is written by one convolution."""
+        """The split of a map between the groups, if one convolution writes it."""
         spaces = self.segments.get(node, [])
         return spaces[0].find().layout if len(spaces) == 1 else None
 

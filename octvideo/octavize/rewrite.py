@@ -162,7 +162,7 @@ class Rewriter:
         return self.named("call_function", getattr, (out, "high"), node, "_high")
 
     def _output_layout(self, site: Site, before: Layout) -> tuple[Layout, str]:
-        """How the output is divided, and where it is not, why."""
+        """The split of the output between the groups, and the reason if there is none."""
         undivided = Layout.whole(site.widths[1])
         why = site.obstacle or site.passed_over
         if site.is_depthwise:

@@ -23,8 +23,8 @@ SMALLEST = 9  # pixels of text that can be read
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """How classes are shown. position: "below" makes the video taller and covers no part of it;
-    else a corner.
+    """Options of the class label. position: "below" makes the video taller and covers no part of
+    it; otherwise a corner.
 
     threshold: less probable classes are left out. rows: the greatest number of classes. Raises
     ConfigError for an unknown position, and for a threshold outside [0, 1).

@@ -168,7 +168,7 @@ def _thinned(points: Sequence[Point], most: int = 300) -> list[Point]:
 
 
 def _apart(counts: Sequence[int]) -> list[int]:
-    """Those counts whose labels do not touch on a logarithmic axis."""
+    """The counts whose labels do not overlap on a logarithmic axis."""
     kept: list[int] = []
     for count in counts:
         if not kept or count >= 1.25 * kept[-1]:

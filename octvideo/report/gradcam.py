@@ -21,8 +21,8 @@ ENOUGH = 7  # positions along a side of a feature map, as res5 has of a picture 
 def gradcam(
     model: nn.Module, clip: Tensor, class_index: int, layer: str = "res5"
 ) -> dict[str, Evidence]:
-    """Where the evidence for a class lies: {"high": (T, H, W), "low": ...} in 0..1 at the clip's
-    size.
+    """Grad-CAM, the evidence for a class by place: {"high": (T, H, W), "low": ...} in 0..1, at the
+    clip's size.
 
     clip: float (1, 3, T, H, W). The two share one scale, so that a faint low group is faint in the
     picture too. Works for any layer whose output is a feature map (`layer_to_look_at` finds one).

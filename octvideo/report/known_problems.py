@@ -39,7 +39,7 @@ def cudnn_version(number: int) -> tuple[int, ...]:
 
 
 def cpu_flags(path: Path = CPU_INFO) -> frozenset[str] | None:
-    """What Linux calls flags (x86) or features (ARM) of the first core; None elsewhere."""
+    """The flags (x86) or features (ARM) of the first core on Linux; None elsewhere."""
     try:
         text = path.read_text()
     except OSError:

@@ -66,8 +66,8 @@ def radial_profile(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 def _edges(size: int) -> tuple[float, float]:
-    """Where an axis of a spectrum begins and ends: the middle of entry k is the frequency (k - size
-    // 2) / size."""
+    """The limits of a spectrum's axis: the middle of entry k is the frequency
+    (k - size // 2) / size."""
     first = -(size // 2) / size
     return first - 0.5 / size, first + (size - 0.5) / size
 

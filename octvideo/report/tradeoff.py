@@ -155,7 +155,7 @@ def _obstacles(part: Sequence[Point]) -> list[list[tuple[float, float]]]:
 
 
 def _distance(spot: NDArray[np.float64], segment: NDArray[np.float64]) -> float:
-    """In pixels, from a spot to the nearest point of a segment."""
+    """The distance in pixels from a spot to the nearest point of a segment."""
     start, along = segment[0], segment[1] - segment[0]
     share = np.clip(np.dot(spot - start, along) / max(float(np.dot(along, along)), 1e-9), 0, 1)
     return float(np.hypot(*(spot - start - share * along)))

@@ -79,8 +79,8 @@ class Recipe:
 
     @property
     def lists(self) -> str:
-        """Where lists are made: once for all runs on the same data, unless the run has a folder of
-        its own."""
+        """The folder of the lists: common to all runs on the same data, unless the run has a folder
+        of its own."""
         return f"{self.out}/lists" if self.out else str(Path(self.folder).parent / "lists")
 
     def config(self) -> Any:
@@ -105,8 +105,8 @@ class Recipe:
         return cfg
 
     def _kept(self, path: Path) -> Tree:
-        """What an earlier command of this run decided; weights that are named now replace those of
-        then."""
+        """The settings of an earlier command of this run; weights that this command names replace
+        the earlier ones."""
         tree = read_settings(str(path))
         tree.pop("_BASE_", None)
         start = tree.get("TRAIN", {}).get("CHECKPOINT_FILE_PATH")
@@ -145,7 +145,7 @@ class Recipe:
         return merged(tree, _sampling(videos, tree["DATA"]), _flip(videos.class_names))
 
     def _said(self) -> Tree:
-        """What was said, for a run that has settings already too."""
+        """The settings of this command, which apply even if the run has settings already."""
         tree: Tree = {}
         if self.model:
             tree = network_settings(self.model)

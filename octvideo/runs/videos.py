@@ -108,7 +108,8 @@ def _unreadable(lists: DatasetLists, work: Path) -> set[Path]:
 
 
 def _write_indexes(work: Path, written: list[Path]) -> None:
-    """What is known of all files, beside each list; lists that are no longer written go."""
+    """Write the metadata of all files beside each list, and delete lists that are no longer
+    written."""
     known = index_path(work / "all.csv")
     for split in SPLITS:
         path = work / f"{split}.csv"

@@ -149,7 +149,7 @@ class Variant:
 
     @property
     def cells(self) -> list[str]:
-        """Of a table: the row's name and the values."""
+        """The first cells of a table's line: the row's name and the values."""
         return [*([self.row] if self.row else []), *(value for _, value in self.values)]
 
     @property

@@ -298,7 +298,7 @@ def _fill_stem(
 def _fill_fast(
     model: SlowFast, source: SourceWeights, report: InflationReport, eps: float | None
 ) -> dict[str, Tensor]:
-    """What SlowFast has beside the slow pathway and the classifier."""
+    """Fill the layers of SlowFast other than the slow pathway and the classifier."""
     if not source.is_video:
         none = "image networks have none"
         report.fresh["fast"] = none

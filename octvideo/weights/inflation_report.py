@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class InflationReport:
-    """What happened to every layer, by its name in the pathway that is filled; every layer has a
-    line.
+    """The origin of every layer's weights, by the layer's name in the pathway that is filled.
 
     copied: unchanged, or repeated over time. split: one group became two ("256 -> 224+32" output
     channels).
@@ -28,7 +27,7 @@ class InflationReport:
         return not (self.split or self.merged)
 
     def lines(self) -> list[str]:
-        """For a log: a line per stage and kind, one per layer that starts fresh."""
+        """The lines for a log: one per stage and kind, one per layer with fresh weights."""
         verb = "taken" if self.is_video else "inflated"
         lines = [f"{verb} as they are: {len(self.copied)} layers"] if self.copied else []
         for kind, layers in (("split", self.split), ("merged", self.merged)):

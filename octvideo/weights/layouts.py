@@ -1,4 +1,4 @@
-"""How other projects name the weights of the networks that we have too.
+"""The names of weights in other projects, for the networks that this package has too.
 
 ours         res3.block0.reduce.conv.h2h.weight            res3.block0.reduce.bn.high.bias
 PySlowFast   s3.pathway0_res0.branch2.a.weight             s3.pathway0_res0.branch2.a_bn.bias
@@ -8,9 +8,9 @@ d-li14       layer2.0.conv1.conv.conv_h2h.weight           layer2.0.conv1.bn_h.b
 mmaction2    backbone.layer2.0.conv1.conv.weight           backbone.layer2.0.conv1.bn.bias
 Caffe2       res3_0_branch2a_w                             res3_0_branch2a_bn_b
 
-pytorchvideo's names are put into PySlowFast's words first, and these into ours. timm names its
-ResNets as torchvision does, also those that compute something else (anti-aliased, dilated); those
-of torchvision and d-li14 (Oct-ResNets) are image networks.
+pytorchvideo's names are translated to PySlowFast's, and these to ours. timm names its ResNets as
+torchvision does, even those that compute something else (anti-aliased, dilated); those of
+torchvision and d-li14 (Oct-ResNets) are image networks.
 """
 
 import re

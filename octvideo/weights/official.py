@@ -323,8 +323,8 @@ def _family(names: Sequence[OfficialName]) -> FamilyName:
 
 
 def _stem_layer(layer: str) -> int | None:
-    """Which of the stem's convolutions: conv1.0, conv1.3, conv1.6 and stem_conv1, 2, 3 are 0, 1,
-    2."""
+    """The index of a stem convolution: 0, 1, 2 for conv1.0, conv1.3, conv1.6 and for stem_conv1, 2,
+    3."""
     match = STEM.fullmatch(layer)
     if match is None:
         return None

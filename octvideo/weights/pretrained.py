@@ -61,7 +61,7 @@ class Pretrained:
 
     @property
     def file_name(self) -> str:
-        """In the cache folder, where a file may also be put by hand."""
+        """The file's name in the cache folder, where it may also be put by hand."""
         return f"weights/{self.name}{PurePosixPath(self.url).suffix}"
 
     @property

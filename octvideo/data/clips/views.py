@@ -78,7 +78,7 @@ class ViewSpec:
         return [(top, crop_offset(width, self.crop_size, place)) for place in places]
 
     def subsets(self) -> dict[str, list[int]]:
-        """Which views make up each smaller protocol, "clips x crops" by name; the whole one comes
+        """The views of each smaller protocol, by its name "clips x crops"; the full protocol comes
         last.
 
         n of N clips are the clips floor(j * N / n): where n divides N these are exactly the clips

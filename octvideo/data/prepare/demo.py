@@ -190,8 +190,8 @@ def _bricks(generator: Generator) -> Tensor:
 
 
 def _nearest(num_points: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """For every pixel the distance to the nearest of some random points, and which one it is: (S,
-    S) each."""
+    """The distance of every pixel to the nearest of some random points, and the index of that
+    point: (S, S) each."""
     points = torch.rand(num_points, 2, generator=generator) * _TEXTURE_SIZE
     y, x = torch.meshgrid(torch.arange(_TEXTURE_SIZE), torch.arange(_TEXTURE_SIZE), indexing="ij")
     places = torch.stack([x, y], dim=-1).reshape(-1, 2).float()

@@ -51,7 +51,7 @@ logger = logging.getLogger("octvideo")
 
 
 class Dataset(NamedTuple):
-    """Where the files of a data set lie below the address of a mirror."""
+    """The paths of a data set's files, relative to a mirror's address."""
 
     folder: str
     archives: str
@@ -76,7 +76,7 @@ DATASETS = {
 
 @dataclass(slots=True)
 class Plan:
-    """What is to be fetched of one split. num_bytes: of the archives."""
+    """The archives of one split that are to be fetched. num_bytes: their size."""
 
     split: str
     archives: list[str]
@@ -86,8 +86,8 @@ class Plan:
 
 @dataclass(slots=True)
 class Report:
-    """Of one split, against its annotations. broken: path -> cause; broken_archives: archive ->
-    cause."""
+    """The result of one split, compared with its annotations. broken: path -> cause;
+    broken_archives: archive -> cause."""
 
     split: str
     num_stored: int = 0
@@ -139,7 +139,7 @@ class Fetch:
         self._work = folder / "work"
 
     def plan(self, splits: Sequence[str]) -> list[Plan]:
-        """What there is to fetch, and how large it is. Raises DataError and OSError."""
+        """The archives to fetch, with their sizes. Raises DataError and OSError."""
         self._work.mkdir(parents=True, exist_ok=True)
         plans = []
         for split in splits:
@@ -291,8 +291,8 @@ class _Split:
                 return cause
 
     def _wanted(self, name: str) -> Path | None:
-        """Where a file of an archive is unpacked to; None for what is not annotated or stored
-        already."""
+        """The path to which a file of an archive is unpacked; None for a video that is not
+        annotated or is stored already."""
         place = _place_of(name, self.scratch)
         known = place is not None and place.stem in self.plan.annotations
         return place if place is not None and known and place.stem not in self.stored else None

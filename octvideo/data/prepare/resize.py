@@ -112,7 +112,7 @@ def _is_uneven(info: VideoInfo, times: Sequence[float]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """Of some videos before and after: seconds for a training clip of 8 frames x 8, and bytes."""
+    """Seconds for a training clip of 8 frames x 8, and bytes, of some videos before and after."""
 
     num_videos: int
     seconds: tuple[float, float]

@@ -36,7 +36,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 class Encoding(NamedTuple):
-    """How videos are re-encoded (`octvideo resize`); short_side 0: they are stored as they are."""
+    """The encoding of stored videos (`octvideo resize`); short_side 0: they are not re-encoded."""
 
     short_side: int = 0
     gop: int = 12
@@ -45,8 +45,8 @@ class Encoding(NamedTuple):
 
 @dataclass(slots=True)
 class ShardResult:
-    """What was written. bad: path -> why it is not in the shards. kept: videos that an earlier run
-    had written."""
+    """The result of a run. bad: path -> the reason why it is not in the shards. kept: the number of
+    videos that an earlier run had written."""
 
     shards: ShardSet
     kept: int = 0
@@ -159,8 +159,8 @@ def write_bad(shards: ShardSet) -> dict[str, str]:
 
 
 def _begun(videos: VideoList, folder: str, settings: dict[str, int]) -> ShardSet:
-    """What an interrupted run has written; an empty set where nothing has been. Raises DataError
-    for other shards."""
+    """The set that an interrupted run has written, or an empty one. Raises DataError for other
+    shards."""
     fresh = ShardSet(
         folder,
         format=videos.format,

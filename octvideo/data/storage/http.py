@@ -66,7 +66,7 @@ class _Connection:
     range."""
 
     def __init__(self, parts: SplitResult) -> None:
-        """One that was kept for this server, if there is one."""
+        """Take a kept connection to this server, or make one."""
         self.server, self.was_kept, self._is_kept = (parts.scheme, parts.netloc), True, False
         self.client: http.client.HTTPConnection
         with _lock:
@@ -92,7 +92,7 @@ class _Connection:
             self.close()
 
     def keep(self, response: http.client.HTTPResponse) -> None:
-        """For the next range, if this answer has been read to its end."""
+        """Keep the connection for the next range, if this response has been read to its end."""
         if not response.isclosed() or response.will_close:
             return
         self._is_kept = True

@@ -24,7 +24,7 @@ class Content(NamedTuple):
 
 @dataclass(slots=True)
 class Parameters:
-    """What the parameter sets say about the pictures read so far.
+    """The properties of the pictures read so far, according to their parameter sets.
 
     sizes: their (width, height), in order of appearance. is_interlaced: lines may belong to two
     moments. is_cropped: columns at the left or rows at the top are coded but not shown. is_turned:
@@ -44,7 +44,7 @@ class Parameters:
 
 
 class Picture(NamedTuple):
-    """Of one parameter set: what Parameters tell of all."""
+    """The properties of the pictures of one parameter set (see `Parameters`)."""
 
     size: tuple[int, int]
     is_interlaced: bool = False

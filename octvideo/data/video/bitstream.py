@@ -1,5 +1,5 @@
-"""What a packet says about its picture before it is decoded: H.264, H.265 and MPEG-4 part 2, from
-their first bytes.
+"""Read the properties of a picture from the first bytes of its packet, before decoding: H.264,
+H.265 and MPEG-4 part 2.
 
 Pictures are numbered. A number out of sequence shows that a picture is missing, comes twice or in
 the wrong place; decoders conceal that in different ways. (ITU-T H.264, sections 7.3 and 8.2.1;
@@ -265,7 +265,7 @@ def _nearest(value: int, place: int, modulus: int) -> int:
 
 
 def _sets_of_h264(extradata: bytes) -> Iterator[bytes]:
-    """Of an AVCDecoderConfigurationRecord: sequence sets, then picture sets."""
+    """The sequence sets, then the picture sets of an AVCDecoderConfigurationRecord."""
     position = 5
     for mask in (31, 255):
         count, position = extradata[position] & mask, position + 1
@@ -278,7 +278,7 @@ def _sets_of_h264(extradata: bytes) -> Iterator[bytes]:
 
 
 def _sets_of_h265(extradata: bytes) -> Iterator[bytes]:
-    """Of an HEVCDecoderConfigurationRecord: arrays of sets."""
+    """The parameter sets of an HEVCDecoderConfigurationRecord, which holds arrays of them."""
     position = 23
     for _ in range(extradata[22]):
         count, position = (

@@ -39,8 +39,8 @@ Size = tuple[int, int]  # (width, height)
 
 
 def know(path: str, known: VideoInfo | None) -> VideoInfo:
-    """What is remembered of a file, while it has its size; else what a look at it tells. Raises
-    DecodeError."""
+    """The remembered metadata of a file if its size is unchanged, else those of a new examination.
+    Raises DecodeError."""
     status = status_of(path)
     if known is not None and known.num_bytes == status.st_size:
         return known
@@ -130,7 +130,7 @@ def _described(stream: Any, shown: Decoded, fps: float) -> VideoInfo:
 
 
 def _first_look(codec: Any, first: Any) -> Decoded:
-    """What is known without a decode: the size; with the first frame also its orientation."""
+    """The properties that need no decoding: the size; with the first frame also its orientation."""
     look = Decoded(sizes=[(codec.width, codec.height)])
     if first is not None:
         look = Decoded()
@@ -231,8 +231,8 @@ def decode_all(path: str, options: dict[str, str], most: int | None = None) -> D
 
 
 def frame_table(path: str, info: VideoInfo) -> FrameTable:
-    """Where the frames of a file that was examined are, and when each is shown: told by its packets
-    where they tell, else by a sequential decode."""
+    """The positions and times of the frames of an examined file: from its packets if they suffice,
+    else from a sequential decode."""
     with opened(path) as container:
         layout, stream = layout_of(container, info), container.streams.video[0]
         place, time_base = stream.index, stream.time_base

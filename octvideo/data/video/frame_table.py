@@ -1,5 +1,4 @@
-"""What a look at the packets of a file found, kept beside the file so that it needs no second
-look."""
+"""The positions of a file's frames according to its packets, cached beside the file."""
 
 import struct
 from array import array

@@ -37,8 +37,8 @@ def open_part(part: Part, name: str, *, backend: str = "auto") -> Iterator[Video
 
 
 def _table_of(part: Part) -> FrameTable | None:
-    """What the index of the shard keeps of a video's packets; None where it keeps nothing, or
-    something else than was written."""
+    """The packet table of a video in the index of its shard; None if there is none, or if it is
+    damaged."""
     if part.table is None or part.info is None:
         return None
     try:

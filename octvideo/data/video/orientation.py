@@ -1,4 +1,4 @@
-"""How a stored picture is displayed: one of eight transforms, a flip and a quarter turn."""
+"""The display orientation of a stored picture: one of eight transforms, flips and quarter turns."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ class Orientation(NamedTuple):
 
     @classmethod
     def of_matrix(cls, matrix: bytes | None) -> "Orientation":
-        """Of a display matrix as FFmpeg hands it on: 9 int32, of which the upper left 2 x 2 matter.
+        """The orientation of FFmpeg's display matrix: 9 int32, whose upper left 2 x 2 matter.
 
             x' = a x + c y,  y' = b x + d y     (y points down; ISO/IEC 14496-12, 8.5.2)
 

@@ -1,4 +1,4 @@
-"""What the packets of a video stream say about its frames, without decoding one.
+"""Find the frames of a video stream from its packets, without decoding.
 
 Frame k is the k-th frame of a sequential decode. A jump to it is right only if the packets prove
 that every packet is one picture, that the picture is shown, and that nothing after a restart refers
@@ -114,7 +114,7 @@ class StreamMap:
         return (self.pts - self.pts[0]) * float(time_base)
 
     def restart_before(self, index: int) -> int:
-        """Which restart is the last one at or before a frame."""
+        """The index of the last restart at or before a frame."""
         return int(np.searchsorted(self.restarts, self.pts[index], side="right")) - 1
 
 

@@ -119,7 +119,7 @@ def _is_packet(packet: Any, packets: Any, place: int) -> bool:
 
 
 def _place_of(packet: Any, packets: Any, goal: int) -> int:
-    """Which packet this is; -1 for none at or before `goal`."""
+    """The index of a packet; -1 if no packet is at or before `goal`."""
     if _is_packet(packet, packets, goal):
         return goal
     same = np.ones(goal, np.bool_)

@@ -105,8 +105,8 @@ def decoder_of(
 
 
 def frame_mappings(layout: StreamMap) -> str:
-    """Where each frame is and where decoding may begin, in the words of ffprobe, which torchcodec
-    takes."""
+    """The position of each frame and the frames at which decoding can start, in ffprobe's JSON,
+    which torchcodec accepts."""
     restarts = set(layout.restarts.tolist())
     durations = [*np.diff(layout.pts).tolist(), max(layout.last_duration, 1)]
     frames = [

@@ -62,7 +62,7 @@ class Video:
         self._engine = self._open_next()
 
     def timing(self, *, exact_times: bool = False) -> Timing:
-        """For the sampling rules; with the true time of every frame where asked for."""
+        """The timing for the sampling rules. exact_times: with the true time of every frame."""
         times = self._find_times() if exact_times else ()
         return Timing(self.info.num_frames, self.info.fps, times)
 

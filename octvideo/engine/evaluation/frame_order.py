@@ -78,7 +78,7 @@ def named_by_order(
 
 
 def summarize_orders(right: Mapping[str, Bools]) -> dict[str, Any]:
-    """For results.json: `orders` and the `verdict`.
+    """The entries `orders` and `verdict` of results.json.
 
     Top-1 in per cent of each order; of all but the first also what they lose, with its 95 %
     interval.

@@ -37,7 +37,7 @@ class Network(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """How a live source is read.
+    """Options for reading a live source.
 
     follow: the source is a file that is still written; it has ended when it has not grown for
     timeout_seconds.
@@ -87,7 +87,7 @@ def _counted(
     stride_seconds: float,
     fps: float | None,
 ) -> Iterator[Window]:
-    """Of a video or an iterable: nothing is dropped, and windows are those of `timeline`."""
+    """The windows of a video or an iterable, as `timeline` counts them: no frame is dropped."""
     with streamed(source, fps, network.usual_fps) as stream:
         windows = VideoWindows(*stream, window_seconds, stride_seconds)
         for firsts, views in windows.batches(network.num_frames, network.center_crop, 1):

@@ -69,7 +69,7 @@ class CsvLines:
         return _csv_line(cells + [str(row[name]) for name in self._last])
 
     def row(self, line: bytes) -> Row:
-        """What `RowFile` looks at. Raises ValueError for a line of another width."""
+        """Parse a line for `RowFile`. Raises ValueError for another number of columns."""
         (cells,) = csv.reader([line.decode()])
         first = 2 + len(self._names)
         return {"path": cells[0]} | dict(zip(self._last, cells[first:], strict=True))

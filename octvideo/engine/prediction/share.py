@@ -16,7 +16,7 @@ from octvideo.errors import OctvideoError
 
 
 class Found(Protocol):
-    """What was found of a video."""
+    """The result of one video."""
 
     @property
     def path(self) -> str: ...
@@ -27,7 +27,7 @@ FoundT = TypeVar("FoundT", bound=Found)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A file to write. row: (what was found, digest of the video) -> its row."""
+    """A file to write. row: (result, digest of the video) -> its row."""
 
     path: Path
     kinds: Sequence[str]
@@ -37,10 +37,10 @@ class Wanted:
 
 
 class Share:
-    """What this process does of a run. `left`: the videos that it has to look at.
+    """The part of a run that this process computes. `left`: its videos.
 
-    Those that the files hold are left to nobody; the rest is dealt to the processes one by one. So
-    any number of processes continues a run, whatever number began it.
+    Videos whose rows are in the files are skipped; the others are dealt to the processes one by
+    one. So a run can be continued by any number of processes.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class Share:
         overwrite: bool,
         procs: Processes,
     ) -> None:
-        """paths: each once. facts: what all processes have to compute with, checked where there are
-        several."""
+        """paths: without repetitions. facts: settings that all processes must share, which is
+        checked if there are several."""
         self._wanted, self._overwrite, self._procs = wanted, overwrite, procs
         self._stack, self._files = ExitStack(), list[Output]()
         if not procs.alone:
@@ -71,9 +71,9 @@ class Share:
     def written(
         self, found: Iterable[FoundT], progress: Callable[[int, int], None]
     ) -> Iterator[FoundT]:
-        """What is found of each video that is left, once its rows are written.
+        """Yield the result of each video once its rows are written.
 
-        Comes to its end when all processes have; rank 0 then joins their files.
+        The iterator ends when all processes are done; rank 0 then joins their files.
         """
         with self._stack:
             progress(self._done, self._done + len(self.left))

@@ -41,7 +41,7 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowFeatures:
-    """What the classifier sees in each window: features float32 (W, C).
+    """The input of the classifier for each window: features float32 (W, C).
 
     Window i is of the frames first_frames[i] <= n < end_frames[i], int64 (W,), shown from starts[i]
     to ends[i], float64 (W,) in seconds after the first frame.

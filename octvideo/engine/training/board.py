@@ -84,5 +84,5 @@ class Board:
         self.flush()
 
     def write(self, record: bytes) -> None:
-        """What `RecordWriter` makes of an event."""
+        """Collect a record, as the file to which TensorBoard's `RecordWriter` writes."""
         self._waiting += record

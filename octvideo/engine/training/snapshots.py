@@ -24,7 +24,7 @@ logger = logging.getLogger("octvideo")
 
 
 class Identity(Protocol):
-    """What defines a run: its data, classes, network and recipe."""
+    """The identity of a run: its data, classes, network and recipe."""
 
     def differences(self, checkpoint: Checkpoint) -> list[str]:
         """The differences between a checkpoint's recipe and this run's that are allowed. Raises

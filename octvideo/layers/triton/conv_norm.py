@@ -302,8 +302,8 @@ def _fold(x: Tensor) -> Tensor:
 
 
 class PoolAndJoin(torch.autograd.Function):
-    """What a layer of stride 2 sees: the pooled high group, side by side with the low group of its
-    size."""
+    """The input of a layer of stride 2: the pooled high group, concatenated with the low group,
+    which has its size."""
 
     @staticmethod
     def forward(ctx: Any, high: Tensor, low: Tensor | None, below: Tensor) -> Tensor:

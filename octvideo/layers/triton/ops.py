@@ -41,7 +41,7 @@ class Kernels:
         return (self.h2h.shape[2] if self.h2h.dim() == 5 else 1), self.h2h.shape[-1]
 
     def taps(self, adjoint: bool) -> tuple[Taps | None, ...]:
-        """For h2h, l2h, h2l, l2l as seen from the input; the adjoint swaps the two that cross."""
+        """The taps of h2h, l2h, h2l and l2l, seen from the input; the adjoint swaps l2h and h2l."""
         crossing = (self.h2l, self.l2h) if adjoint else (self.l2h, self.h2l)
         paths = (self.h2h, *crossing, self.l2l)
         return tuple(None if w is None else _taps(w, adjoint) for w in paths)
