@@ -1,6 +1,8 @@
 """Downloads into a cache folder: resumed, checked, and written atomically.
 
-OCTVIDEO_HOME     the folder; by default ~/.cache/octvideo (XDG_CACHE_HOME)
+OCTVIDEO_HOME     the cache folder; by default octvideo in XDG_CACHE_HOME or ~/.cache. Beside
+                  downloads it holds shards/ (DATA.SHARD_CACHE_DIR, indexes of foreign tars) and
+                  optimized/ (octvideo.deploy.cache)
 OCTVIDEO_OFFLINE  nothing is downloaded; a file that was put into the folder by hand is used
 HTTPS_PROXY, ...  as everywhere
 """

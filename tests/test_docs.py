@@ -70,3 +70,8 @@ def test_no_placeholder_is_left_in_the_readme():
     text = re.sub(r"```.*?```|`[^`]+`", "", (REPO / "README.md").read_text(), flags=re.DOTALL)
 
     assert re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b|\bPICTURE\b|\bTABLE6\b", text) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+def test_no_page_holds_both_sides_of_a_merge(page):
+    assert not re.findall("^(?:<<<<<<<|>>>>>>>) .*", page.read_text(), re.MULTILINE)

@@ -1,13 +1,14 @@
 """The results of optimizations on disk, so that the second one is quick.
 
-The folder is $OCTVIDEO_CACHE (empty: nothing is stored), else octvideo in $XDG_CACHE_HOME or
-~/.cache. It may be deleted at any time.
+The folder is $OCTVIDEO_CACHE (empty: nothing is stored), else `optimized` in $OCTVIDEO_HOME, the
+cache folder of the package. It may be deleted at any time.
 """
 
 import json
 import logging
 import os
 import platform
+import re
 from collections.abc import Callable
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -19,21 +20,23 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from octvideo.download import cache_folder
+
 logger = logging.getLogger("octvideo")
 
+_ENTRY = re.compile(r"[0-9a-f]{32}|making-\w+")
 MAX_ENTRIES = 32
 """The oldest are deleted beyond that; a graph of I3D R50 is one of 110 MB."""
 
 Value = TypeVar("Value")
 
 
-def cache_folder() -> Path | None:
-    """None where nothing is to be kept."""
+def optimized_folder() -> Path | None:
+    """The folder of the entries; None if nothing is to be stored."""
     folder = os.environ.get("OCTVIDEO_CACHE")
-    if folder is not None:
-        return Path(folder) if folder else None
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "octvideo"
+    if folder is None:
+        return cache_folder() / "optimized"
+    return Path(folder).expanduser() if folder else None
 
 
 def kept(
@@ -48,7 +51,7 @@ def kept(
     An entry that cannot be read, or a folder that cannot be written to, costs a line in the log,
     not the result.
     """
-    folder = cache_folder()
+    folder = optimized_folder()
     if folder is None:
         return compute()
     entry = folder / key
@@ -69,7 +72,7 @@ def kept(
 
 
 def _keep(entry: Path, write: Callable[[Path], object]) -> None:
-    """The entry appears whole or not at all; another process may write it at the same time."""
+    """Write an entry atomically: another process may write it at the same time."""
     entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = Path(mkdtemp(prefix="making-", dir=entry.parent))
     try:
@@ -78,7 +81,9 @@ def _keep(entry: Path, write: Callable[[Path], object]) -> None:
             temporary.rename(entry)
     finally:
         rmtree(temporary, ignore_errors=True)
-    entries = sorted(entry.parent.iterdir(), key=lambda path: path.stat().st_mtime)
+    # A folder that also holds other files, such as downloads, loses none of them.
+    entries = [path for path in entry.parent.iterdir() if _ENTRY.fullmatch(path.name)]
+    entries.sort(key=lambda path: path.stat().st_mtime)
     for old in entries[:-MAX_ENTRIES]:
         rmtree(old, ignore_errors=True)
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,13 +67,38 @@ def test_nothing_is_kept_on_request(monkeypatch, tmp_path):
     assert [keep("key", lambda value=value: value) for value in (1, 2)] == [1, 2]
 
 
-def test_old_entries_make_room(folder, monkeypatch):
+def test_old_entries_make_room_and_nothing_else_does(folder, monkeypatch):
     monkeypatch.setattr(cache, "MAX_ENTRIES", 3)
 
-    for number in range(6):
-        keep(f"key{number}", lambda: 0)
+    (folder / "shards").mkdir(parents=True)
+    (folder / "weights.pth").touch()
 
-    assert len(list(folder.iterdir())) == 3
+    for number in range(6):
+        keep(key_of(number), lambda: 0)
+
+    others = {"shards", "weights.pth"}
+    assert others < {path.name for path in folder.iterdir()}
+    assert len(list(folder.iterdir())) == 3 + len(others)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"OCTVIDEO_CACHE": "/c"}, Path("/c")),
+        ({"OCTVIDEO_CACHE": ""}, None),
+        ({"OCTVIDEO_HOME": "/home"}, Path("/home/optimized")),
+        ({"XDG_CACHE_HOME": "/x"}, Path("/x/octvideo/optimized")),
+    ],
+)
+def test_the_folder_is_below_the_one_of_downloads_unless_it_is_named(
+    monkeypatch, variables, expected
+):
+    for name in ("OCTVIDEO_CACHE", "OCTVIDEO_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert cache.optimized_folder() == expected
 
 
 def test_keys_tell_structures_weights_and_threads_apart():
