@@ -1,43 +1,55 @@
 """tools/test_net.py as a user calls it."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from octvideo.checkpoint import Checkpoint
 from octvideo.data.video.encode import write_video
 from octvideo.engine.evaluation.journal import fingerprint
 
 SETTINGS = """
 MODEL: {ARCH: c2d, NUM_CLASSES: 2}
 RESNET: {DEPTH: 26, WIDTH_PER_GROUP: 8}
-DATA: {NUM_FRAMES: 2, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES: [32, 40], TRAIN_CROP_SIZE: 32, TEST_CROP_SIZE: 32}
+DATA: {PATH_TO_DATA_DIR: data, NUM_FRAMES: 2, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES: [32, 40], TRAIN_CROP_SIZE: 32, TEST_CROP_SIZE: 32}
 TRAIN: {BATCH_SIZE: 2, SAFETENSORS: true}
 SOLVER: {BASE_LR: 0.01, MAX_EPOCH: 1}
 TEST: {ENABLE: false, NUM_ENSEMBLE_VIEWS: 2, NUM_SPATIAL_CROPS: 3}
 DATA_LOADER: {NUM_WORKERS: 0}
 TENSORBOARD: {ENABLE: false}
+LOG_MODEL_INFO: false
+OUTPUT_DIR: run
 """
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """The folder in which the first test trains."""
+    return tmp_path_factory.mktemp("trained")
+
+
 @pytest.fixture
-def trained(run_tool, tmp_path, monkeypatch):
+def trained(kept, run_tool, tmp_path, monkeypatch):
     """A run of one epoch on three clips, whose classes have names; its config and checkpoint."""
     monkeypatch.setattr("octvideo.engine.threads.available_cores", lambda: 1)
-    for i in range(3):
-        frames = np.random.default_rng(i).integers(0, 255, (6, 40, 48, 3), np.uint8)
-        write_video(tmp_path / "data" / f"{i}.mp4", frames)
-    for split in ("train", "val", "test"):
-        (tmp_path / "data" / f"{split}.csv").write_text("0.mp4 0\n1.mp4 1\n2.mp4 1\n")
-    (tmp_path / "data" / "class_names.txt").write_text("jump\nrun\n")
-    folders = f"OUTPUT_DIR: {tmp_path / 'run'}\n"
-    cfg = tmp_path / "mine.yaml"
-    cfg.write_text(
-        SETTINGS.replace("DATA: {", f"DATA: {{PATH_TO_DATA_DIR: {tmp_path / 'data'}, ") + folders
-    )
-    assert run_tool("train_net", "--cfg", cfg).status == 0
-    return cfg, tmp_path / "run" / "checkpoints" / "best.pyth"
+    best = Path("run/checkpoints/best.pyth")
+    if not (kept / best).exists():
+        monkeypatch.chdir(kept)
+        for i in range(3):
+            frames = np.random.default_rng(i).integers(0, 255, (6, 40, 48, 3), np.uint8)
+            write_video(Path("data", f"{i}.mp4"), frames)
+        for split in ("train", "val", "test"):
+            Path("data", f"{split}.csv").write_text("0.mp4 0\n1.mp4 1\n2.mp4 1\n")
+        Path("data/class_names.txt").write_text("jump\nrun\n")
+        Path("mine.yaml").write_text(SETTINGS)
+        assert run_tool("train_net", "--cfg", "mine.yaml").status == 0
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "mine.yaml", tmp_path / best
 
 
 def results(tmp_path, folder="run"):
@@ -53,6 +65,17 @@ def test_with_a_config_it_takes_the_newest_checkpoint_of_the_run(run_tool, train
     assert json.loads(result.out.splitlines()[-1])["split"] == "test_final"
     assert results(tmp_path)["protocol"]["checkpoint"].endswith("checkpoint_epoch_00001.pyth")
     assert results(tmp_path)["protocol"]["views"] == "2x3"
+
+
+def test_the_file_is_read_once(run_tool, trained, monkeypatch):
+    cfg, checkpoint = trained
+    read, paths = Checkpoint.read, []
+    monkeypatch.setattr(Checkpoint, "read", lambda path: paths.append(path) or read(path))
+
+    result = run_tool("test_net", "--cfg", cfg, "--checkpoint", checkpoint)
+
+    assert result.status == 0, result.err
+    assert paths == [str(checkpoint)]
 
 
 def test_safetensors_hold_all_that_a_test_needs(run_tool, trained, tmp_path):
