@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from numpy import linspace
 from torch import nn
 
 from octvideo.assembly import data as build_data
@@ -18,6 +19,7 @@ from octvideo.complexity import count
 from octvideo.data.loading.loader import Loader
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import default_view_chunk
+from octvideo.engine.evaluation.frame_order import ORDERS
 from octvideo.engine.threads import set_threads
 from octvideo.engine.training.trainer import Trainer
 
@@ -28,7 +30,8 @@ STEPS = 3
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Seconds of the training, validation included, and of the final test.
+    """Seconds of the training, validation included, and of the final test, with that of the frame
+    order if there is one.
 
     training_macs, test_macs: of one clip, to extrapolate to another input size.
     """
@@ -62,10 +65,13 @@ def estimate(cfg: Any, procs: Processes, steps: int = STEPS) -> Estimate:
     view = _view_seconds(cfg, task, trainer.model, procs)
     decode, num_tests = _decode_seconds(cfg, task)
     num_views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
+    num_passes = 1
+    if cfg.TEST.DIAGNOSE:
+        num_views, num_passes = num_views + len(ORDERS), 2
     num_steps = trainer.position().total_steps
     epochs = num_steps / max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1)
     validation = len(task.validation().paths) * (view + decode) * epochs / cfg.TRAIN.EVAL_PERIOD
-    test = num_tests * (num_views * view + decode)
+    test = num_tests * (num_views * view + num_passes * decode)
     return Estimate(num_steps * step + validation, test, *clip_macs(cfg))
 
 
@@ -116,11 +122,17 @@ def _view_seconds(cfg: Any, task: Task, model: nn.Module, procs: Processes) -> f
 
 
 def _decode_seconds(cfg: Any, task: Task) -> tuple[float, int]:
-    """Seconds of one video of the test, on all workers; and the number of videos."""
-    test = next(iter(task.final_tests(task.class_names())))
+    """Seconds per video of the test, with all workers busy; and the number of videos."""
+    videos = next(iter(task.final_tests(task.class_names()))).videos
+    at_once = max(cfg.DATA_LOADER.NUM_WORKERS, 1)
+    numbers = linspace(0, len(videos.paths) - 1, 4 * at_once).astype(int).tolist()
+    decoded = iter(videos.read(numbers))
+    # The first ones wait for the workers to start.
+    for _ in range(at_once):
+        next(decoded)
     start = perf_counter()
-    list(test.videos.read([0]))
-    return (perf_counter() - start) / max(cfg.DATA_LOADER.NUM_WORKERS, 1), len(test.videos.paths)
+    count = sum(1 for _ in decoded)
+    return (perf_counter() - start) / count, len(videos.paths)
 
 
 @contextmanager

@@ -131,6 +131,23 @@ def test_a_dry_run_says_how_long_it_would_take_and_trains_nothing(my_videos, cap
     assert not (tmp_path / "here/run/checkpoints").exists()
 
 
+def test_the_estimate_counts_the_views_and_the_second_pass_of_the_frame_order(
+    my_videos, capsys, monkeypatch
+):
+    for name, value in {
+        "_step_seconds": 0.0,
+        "_view_seconds": 1.0,
+        "_decode_seconds": (0.5, 1),
+    }.items():
+        monkeypatch.setattr(f"octvideo.assembly.estimate.{name}", lambda *_, v=value: v)
+    words = ["--dry-run", "--no-check", "RESNET.WIDTH_PER_GROUP=8", "DATA.NUM_FRAMES=2"]
+
+    main(["train", str(my_videos), "--out", "run", *words])
+
+    # 10 x 3 views and one of each order, decoded twice.
+    assert "test 35 seconds" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [[], ["my_videos", "--cfg", "demo/i3d"]])
 def test_a_folder_or_a_config_is_wanted(words, capsys):
     with pytest.raises(SystemExit, match="2"):
