@@ -67,31 +67,45 @@ def crash():
     raise Crash
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """whole(**options): the folder of a run with these options that nothing interrupted."""
+    made = {}
+
+    def train(**options):
+        key = str(options)
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("whole")
+            tiny.make_trainer(made[key], **options).train()
+        return made[key]
+
+    return train
+
+
 @pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "everything"])
 @pytest.mark.parametrize("batch", [1, 5, 9, 16])
-def test_a_crash_in_the_middle_of_an_epoch_changes_nothing(tmp_path, differences, options, batch):
-    tiny.make_trainer(tmp_path / "whole", checkpoint_minutes=1e-9, **options).train()
+def test_a_crash_in_the_middle_of_an_epoch_changes_nothing(
+    tmp_path, differences, whole, options, batch
+):
+    options = {**options, "checkpoint_minutes": 1e-9}
 
     with pytest.raises(Crash):
         tiny.make_trainer(
             tmp_path / "cut",
             loader=CrashingLoader(batch, crash),
-            checkpoint_minutes=1e-9,
             **options,
         ).train()
-    summary = tiny.make_trainer(tmp_path / "cut", checkpoint_minutes=1e-9, **options).train()
+    summary = tiny.make_trainer(tmp_path / "cut", **options).train()
 
     assert summary.finished
-    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+    assert differences(whole(**options), tmp_path / "cut") == []
 
 
 @pytest.mark.parametrize("call", range(1, 6))
 @pytest.mark.parametrize("step", ["save", "fsync", "replace", "fsync_folder", "prune"])
 def test_a_crash_at_any_step_of_any_checkpoint_changes_nothing(
-    tmp_path, differences, monkeypatch, step, call
+    tmp_path, differences, whole, monkeypatch, step, call
 ):
-    tiny.make_trainer(tmp_path / "whole").train()
-
     owner, name = {
         "save": (torch, "save"),
         "fsync": (os, "fsync"),
@@ -105,30 +119,27 @@ def test_a_crash_at_any_step_of_any_checkpoint_changes_nothing(
     monkeypatch.undo()
     tiny.make_trainer(tmp_path / "cut").train()
 
-    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+    assert differences(whole(), tmp_path / "cut") == []
 
 
 @pytest.mark.parametrize("call", [1, 2, 3])
-def test_a_crash_during_validation_changes_nothing(tmp_path, differences, call):
-    tiny.make_trainer(tmp_path / "whole").train()
-
+def test_a_crash_during_validation_changes_nothing(tmp_path, differences, whole, call):
     crashing = {"validate": nth_call(tiny.validate, call)}
     with pytest.raises(Crash):
         tiny.make_trainer(tmp_path / "cut", parts=crashing).train()
     tiny.make_trainer(tmp_path / "cut").train()
 
-    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+    assert differences(whole(), tmp_path / "cut") == []
 
 
-def test_a_torn_newest_checkpoint_costs_an_epoch_and_changes_nothing(tmp_path, differences):
-    tiny.make_trainer(tmp_path / "whole").train()
+def test_a_torn_newest_checkpoint_costs_an_epoch_and_changes_nothing(tmp_path, differences, whole):
     tiny.make_trainer(tmp_path / "cut").train()
     newest = tmp_path / "cut/checkpoints/checkpoint_epoch_00003.pyth"
     newest.write_bytes(newest.read_bytes()[:5000])
 
     tiny.make_trainer(tmp_path / "cut").train()
 
-    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+    assert differences(whole(), tmp_path / "cut") == []
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
