@@ -75,3 +75,9 @@ def test_no_placeholder_is_left_in_the_readme():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
 def test_no_page_holds_both_sides_of_a_merge(page):
     assert not re.findall("^(?:<<<<<<<|>>>>>>>) .*", page.read_text(), re.MULTILINE)
+
+
+def test_a_record_of_a_decision_is_short():
+    records = (REPO / "docs/decisions").glob("*.md")
+
+    assert [page.name for page in records if len(page.read_text().splitlines()) > 25] == []
