@@ -51,7 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bf16", action="store_true", help="with engine eager: under bfloat16 autocast"
     )
     parser.add_argument(
-        "--compile", action="store_true", help="with engine eager: by torch.compile"
+        "--compile",
+        nargs="?",
+        const="network",
+        default="",
+        choices=["network", "blocks"],
+        help="with engine eager: torch.compile of the network (default), or of its blocks one by one",
     )
     parser.add_argument(
         "--device", default="cpu", choices=["cpu", "cuda"], help="cuda is timed by CUDA events"
@@ -121,7 +126,7 @@ def run(args: argparse.Namespace) -> None:
                 alpha=0.0,
                 source=args.against,
                 engine="eager",
-                compiled=False,
+                compiled="",
                 width_rule=None,
             )
         )

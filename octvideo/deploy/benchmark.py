@@ -25,6 +25,7 @@ from octvideo.deploy.timing import (
 from octvideo.errors import ConfigError, import_optional
 from octvideo.layers.memory import saved_bytes
 from octvideo.models import create_model
+from octvideo.models.network import recomputable_parts
 
 ENGINES = ("eager", "torch", "openvino", "onnxruntime", "fused")
 
@@ -37,8 +38,9 @@ class Case:
     train: forward and backward, in the plain or the memory-saving form.
     width_rule: how widths are split; None is the network's own rule.
     bf16: under autocast, in eager mode.
-    compiled: with torch.compile, in eager mode; engine "torch" folds and rewrites first, and does
-    not train.
+    compiled: what torch.compile takes, in eager mode: the "network", its "blocks" one by one
+    (blocks of one shape share a graph), or "" for nothing. Engine "torch" folds and rewrites first,
+    and does not train.
     device: "cpu" or "cuda".
     """
 
@@ -52,7 +54,7 @@ class Case:
     source: str = "octvideo"
     width_rule: str | None = None
     bf16: bool = False
-    compiled: bool = False
+    compiled: str = ""
     device: str = "cpu"
 
     @property
@@ -103,7 +105,7 @@ class Case:
                 f"engine {self.engine} is for CPUs here; on a GPU there are eager, torch and fused",
             ),
             (
-                self.compiled and not eager,
+                bool(self.compiled) and not eager,
                 f"engine {self.engine} compiles in its own way; leave --engine out, or --compile",
             ),
         )
@@ -115,8 +117,10 @@ class Case:
         """A function that runs the case once per call. Raises the errors of `check`."""
         self.check()
         model, x = self.create().to(self.device), self.example()
-        if self.compiled:
+        if self.compiled == "network":
             model.compile()
+        elif self.compiled == "blocks":
+            compile_blocks(model)
         return self._training(model, x) if self.train else self._inference(model.eval(), x)
 
     def _training(self, model: nn.Module, x: Tensor) -> Call:
@@ -138,7 +142,7 @@ class Case:
 
     def check_layers(self) -> None:
         """Raise ConfigError for a case whose layers cannot be timed one by one."""
-        is_other = self.train or self.bf16 or self.compiled or self.device != "cpu"
+        is_other = self.train or self.bf16 or bool(self.compiled) or self.device != "cpu"
         if is_other or self.engine not in ("eager", "openvino"):
             raise ConfigError(
                 "--layers is for fp32 inference on the CPU with engine eager or openvino; leave"
@@ -164,6 +168,18 @@ class Case:
         model, x = self.create(), self.example()
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
         return (saved_bytes(lambda: model(x)) - weights) / 1e6
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Compile each block by itself, for fixed shapes."""
+    import torch._dynamo
+
+    blocks = recomputable_parts(model)
+    # The shapes of blocks count as recompilations of one function.
+    limit = torch._dynamo.config.recompile_limit
+    torch._dynamo.config.recompile_limit = max(limit, 2 * len(blocks))
+    for block in blocks:
+        block.compile(dynamic=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,9 +143,21 @@ def test_a_network_is_compiled_on_request(monkeypatch):
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda model: compiled.append(model))
 
-    Case("c2d_r26", 0.5, SMALL, train=True, compiled=True).make()()
+    Case("c2d_r26", 0.5, SMALL, train=True, compiled="network").make()()
 
     assert len(compiled) == 1
+
+
+def test_blocks_are_compiled_one_by_one_for_fixed_shapes(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda model, dynamic: compiled.append((model, dynamic))
+    )
+
+    Case("c2d_r26", 0.5, SMALL, train=True, compiled="blocks").make()()
+
+    assert [type(block).__name__ for block, _ in compiled] == ["Bottleneck"] * 8
+    assert not any(dynamic for _, dynamic in compiled)
 
 
 def test_a_gpu_that_is_not_there_is_one_line(monkeypatch):
@@ -188,7 +200,7 @@ def test_a_gpu_is_timed_between_events_of_its_queue(monkeypatch):
 @pytest.mark.parametrize("engine", ["torch", "openvino", "onnxruntime"])
 def test_an_engine_is_not_compiled_on_top(engine):
     with pytest.raises(ConfigError, match=f"engine {engine} compiles in its own way"):
-        Case("c2d_r26", 0.0, SMALL, engine=engine, compiled=True).make()
+        Case("c2d_r26", 0.0, SMALL, engine=engine, compiled="network").make()
 
 
 @pytest.mark.parametrize(
