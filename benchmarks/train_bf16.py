@@ -18,7 +18,7 @@ import torch
 
 from octvideo.deploy.benchmark import Case
 from octvideo.deploy.timing import interleaved, interval_of_median, spread
-from octvideo.models import input_shape_of
+from octvideo.models.registry import input_shape_of
 
 FORMS = {
     "eager": {},
