@@ -134,6 +134,7 @@ def test_remote_shards_give_the_same_samples(made, serve, monkeypatch, place, nu
 def test_a_server_that_cuts_connections_changes_nothing(made, serve, monkeypatch):
     videos, folder = made
     monkeypatch.setattr(ranges, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(ranges, "_LONGEST_PAUSE", 0.01)
     draw = np.random.default_rng(0)
     faults = [None, 100, "503", 0]
     server = serve(folder, fault=lambda path, size: faults[draw.integers(4)])
