@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from octvideo.data.lists.video_list import VideoEntry, VideoList, read_list
+from octvideo.data.lists.video_list import VideoEntry, VideoList, read_list, write_list
 from octvideo.data.loading.batch import Sample
 from octvideo.data.loading.loader import Loader
 from octvideo.data.loading.pool import ReaderPool
@@ -54,7 +54,13 @@ def test_a_chosen_separator_is_the_only_one(make_list):
     [
         ("frames", "/v/my clip 120 5\n", VideoEntry("/v/my clip", (5,), 120)),
         ("unlabeled", "/v/my clip, 3.mp4\n", VideoEntry("/v/my clip, 3.mp4")),
+        ("unlabelled", "/v/a.mp4\n", VideoEntry("/v/a.mp4")),
         ("multilabel", "/v/a, b.mp4 3,17,25\n", VideoEntry("/v/a, b.mp4", (3, 17, 25))),
+        ("multilabel", '/v/a.mp4 ""\n', VideoEntry("/v/a.mp4")),
+        ("multilabel", '"/v/a b.mp4" "3,4"\n', VideoEntry("/v/a b.mp4", (3, 4))),
+        ("video", '"/v/my, film.mp4" 3\n', VideoEntry("/v/my, film.mp4", (3,))),
+        ("video", '"/v/my ""best"" film.mp4",3\n', VideoEntry('/v/my "best" film.mp4', (3,))),
+        ("video", '/v/"a" and "b".mp4 3\n', VideoEntry('/v/"a" and "b".mp4', (3,))),
     ],
 )
 def test_each_format_has_its_columns(make_list, format, text, entry):
@@ -67,6 +73,7 @@ def test_each_format_has_its_columns(make_list, format, text, entry):
         ('label,path\n3,"/v/a, b.mp4"\n', "video", VideoEntry("/v/a, b.mp4", (3,))),
         ("path,num_frames,label\n/v/a,9,3\n", "frames", VideoEntry("/v/a", (3,), 9)),
         ('path,labels\n/v/a.mp4,"3,4"\n', "multilabel", VideoEntry("/v/a.mp4", (3, 4))),
+        ("path,labels\n/v/a.mp4,\n", "multilabel", VideoEntry("/v/a.mp4")),
         ("path,reason\n/v/a.mp4,empty file\n", "unlabeled", VideoEntry("/v/a.mp4")),
         ("path\n/v/a, b.mp4\n", "unlabeled", VideoEntry("/v/a, b.mp4")),
         ("path label\n/v/a b.mp4 3\n", "video", VideoEntry("/v/a b.mp4", (3,))),
@@ -119,6 +126,36 @@ def test_blank_lines_are_passed_over_and_counted(make_list):
 def test_errors_name_file_and_line(make_list, text, message):
     with pytest.raises(ListError, match=message):
         read_list(make_list(text), num_classes=400)
+
+
+@pytest.mark.parametrize("line", ["a.mp4 3, 17", "a.mp4 3 17", "my clip.webm 3 4,5"])
+def test_labels_apart_by_spaces_are_refused_and_not_taken_for_a_path(make_list, line):
+    with pytest.raises(ListError, match=r"train.csv:1: .* joined by commas without spaces"):
+        read_list(make_list(line + "\n"), format="multilabel")
+
+
+@pytest.mark.parametrize(
+    ("text", "format"), [("path,label\na.mp4,\n", "video"), ('a.mp4 ""\n', "video")]
+)
+def test_a_single_label_cannot_be_missing(make_list, text, format):
+    with pytest.raises(ListError, match="there is no label"):
+        read_list(make_list(text), format=format)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [VideoEntry("/v/a.mp4", (1, 2)), VideoEntry("/v/none of them.mp4")],
+        [VideoEntry('"/v/a.mp4"', (1,)), VideoEntry('/v/"b"', (2,)), VideoEntry('"', (3,))],
+        [VideoEntry("/v/a.mp4"), VideoEntry('"/v/b.mp4"')],
+    ],
+)
+def test_what_is_written_reads_back(tmp_path, entries):
+    write_list(tmp_path / "list.csv", entries)
+
+    videos = read_list(tmp_path / "list.csv", format="multilabel")
+    found = [(videos.listed(i), video.labels) for i, video in enumerate(videos)]
+    assert found == [(entry.path, entry.labels) for entry in entries]
 
 
 def test_a_negative_label_is_refused_without_a_class_count(make_list):
