@@ -69,15 +69,15 @@ def usage() -> str:
 def run_command(name: str, arguments: Sequence[str] | None = None, prog: str = "") -> None:
     """Run one command, as the scripts of tools/ do. prog: its name in the help, by default
     the script's."""
-    command = import_module(f"octvideo.cli.{name.replace('-', '_')}")
-    parser = argparse.ArgumentParser(
-        prog=prog or f"python {os.path.relpath(sys.argv[0])}",
-        description=command.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_arguments(parser)
-    words = list(sys.argv[1:] if arguments is None else arguments)
     with exit_on_user_error():
+        command = import_module(f"octvideo.cli.{name.replace('-', '_')}")
+        parser = argparse.ArgumentParser(
+            prog=prog or f"python {os.path.relpath(sys.argv[0])}",
+            description=command.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(parser)
+        words = list(sys.argv[1:] if arguments is None else arguments)
         command.run(_parse(parser, words))
 
 
