@@ -1,0 +1,284 @@
+"""CIFAR-10: residual networks trained as vanilla and as octave networks, beside a published
+replication.
+
+    python benchmarks/cifar10.py run small FOLDER runs/cifar10     FOLDER holds cifar-10-batches-py
+    python benchmarks/cifar10.py record small FOLDER runs/cifar10  what a run under way has so far
+    python benchmarks/cifar10.py time                              seconds per epoch of all networks
+    python benchmarks/cifar10.py write                             the tables of docs/results_cifar10.md
+
+What is compared stands in cifar_studies.py. `run` does the runs that are not done, in the order of
+the seeds, and the same command continues an interrupted series; it ends with what `record` does:
+every run, whole or not, is put into --results with its curve by epoch, and the tables are written.
+The test pictures are validated on after each epoch, and the last epoch counts, not the best.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from cifar_studies import COMMON, REPLICATION, STUDIES, Study
+
+from octvideo.assembly.model import build_model
+from octvideo.assembly.recipe import build_optimizer
+from octvideo.complexity import count
+from octvideo.errors import exit_on_user_error
+from octvideo.files import read_json_lines
+from octvideo.layers import channels_last
+from octvideo.report.environment import environment
+from octvideo.study import Sweep, run_sweep
+from octvideo.study.statistics import difference, spread
+from octvideo.study.sweep import Variant
+from octvideo.study.tables import markdown, write_runs
+
+REPO = Path(__file__).resolve().parent.parent
+PAGE = REPO / "docs" / "results_cifar10.md"
+END = "<!-- end of the table -->"
+PICTURES = 50_000
+SHOWN_EPOCHS = (1, 2, 5, 10, 15, 20, 25, 30)
+Run = dict[str, Any]
+
+
+# --- Runs and records
+
+
+def sweep_of(study: Study, data: str, seeds: Iterable[int]) -> Sweep:
+    words = [*COMMON, *study.settings, f"RNG_SEED={','.join(map(str, seeds))}"]
+    folder = [f"DATA.PATH_TO_DATA_DIR={data}"] if data else []
+    return Sweep.of(str(REPO / study.recipe), [*words, *folder], study.rows)
+
+
+def records_of(study: Study, sweep: Sweep, out: Path) -> Iterator[Run]:
+    """The runs of the sweep in `out` that have an epoch."""
+    for variant, repetition in product(sweep.variants, sweep.repetitions):
+        path = out / "runs" / variant.folder(repetition) / "metrics.jsonl"
+        curve = curve_of(path)
+        if curve:
+            cfg = sweep.settings(variant, repetition)
+            day = datetime.fromtimestamp(path.stat().st_mtime, UTC).date()
+            yield {
+                "study": study.name,
+                "row": variant.row,
+                "seed": cfg.RNG_SEED,
+                "epochs": cfg.SOLVER.MAX_EPOCH,
+                "date": str(day),
+                "machine": "CPU",
+                "curve": curve,
+            }
+
+
+def curve_of(path: Path) -> list[list[float]]:
+    """By epoch: training loss and top-1, with crops and flips and while the weights move, then test
+    loss and top-1."""
+    train: dict[int, list[float]] = {}
+    curve: dict[int, list[float]] = {}
+    for line in read_json_lines(path):
+        if line.get("_type") == "train_epoch":
+            train[line["epoch"]] = [round(line["loss"], 4), round(100 - line["top1_err"], 2)]
+        elif line.get("_type") == "val_epoch" and line["epoch"] in train:
+            test = [round(line["loss"], 4), round(100 - line["top1_err"], 2)]
+            curve[line["epoch"]] = train[line["epoch"]] + test
+    return [curve[epoch] for epoch in sorted(curve)]
+
+
+def read_records(results: Path) -> Run:
+    path = results / "cifar10.json"
+    return json.loads(path.read_text()) if path.is_file() else {"runs": []}
+
+
+def write_records(results: Path, content: Run) -> None:
+    head = {key: value for key, value in content.items() if key != "runs"}
+    write_runs(results / "cifar10.json", head, content["runs"])
+
+
+def key_of(run: Run) -> tuple[Any, ...]:
+    return run["study"], run["row"], run["seed"], run["machine"]
+
+
+def record(found: list[Run], results: Path) -> None:
+    """Put the runs in place of records of the same runs that had no more epochs."""
+    content = read_records(results)
+    content.setdefault("environment", environment())
+    runs = {key_of(run): run for run in content["runs"]}
+    for run in found:
+        had = runs.get(key_of(run))
+        if had is None or len(run["curve"]) >= len(had["curve"]):
+            runs[key_of(run)] = run
+    order = list(STUDIES)
+    content["runs"] = sorted(runs.values(), key=lambda run: (order.index(run["study"]),))
+    write_records(results, content)
+
+
+# --- Time
+
+
+def measure(study: Study, variant: Variant, steps: int = 4) -> Run:
+    """Multiply-adds and parameters of a network, and CPU seconds of an epoch: the median step of the
+    recipe's batch on one thread, without reading and validation."""
+    cfg = sweep_of(study, "", [1]).settings(variant)
+    model = build_model(cfg)
+    side, batch = cfg.DATA.TRAIN_CROP_SIZE, cfg.TRAIN.BATCH_SIZE
+    cost = count(model, (3, side, side))
+    channels_last(model.train(), True)
+    optimizer = build_optimizer(cfg, model)
+    inputs = torch.randn(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
+    targets = torch.arange(batch) % cfg.MODEL.NUM_CLASSES
+    seconds = []
+    for _ in range(steps + 1):
+        start = time.process_time()
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=cfg.TRAIN.MIXED_PRECISION):
+            logits = model(inputs)
+        torch.nn.functional.cross_entropy(logits.float(), targets).backward()
+        optimizer.step()
+        seconds.append(time.process_time() - start)
+    epoch = statistics.median(seconds[1:]) * (PICTURES // batch)
+    return {
+        "macs": cost.macs,
+        "parameters": cost.parameters,
+        "epoch_seconds": round(epoch, 1) if study.where == "CPU" else None,
+    }
+
+
+def measure_all(studies: Iterable[Study], results: Path) -> None:
+    """A study's networks one by one; each is written at once."""
+    torch.set_num_threads(1)
+    for study in studies:
+        for variant in sweep_of(study, "", [1]).variants:
+            content = read_records(results)
+            costs = content.setdefault("costs", {}).setdefault(study.name, {})
+            costs[variant.row] = measure(study, variant)
+            write_records(results, content)
+
+
+# --- Tables
+
+
+def table(study: Study, content: Run) -> str:
+    """Markdown of the whole runs, and a sentence on those that are not."""
+    whole, under_way = runs_by_row(study, content, True), runs_by_row(study, content, False)
+    first = whole[next(iter(study.rows))]
+    rows = [row_cells(study, row, whole[row], first, content) for row in study.rows if whole[row]]
+    parts = [f"{sum(map(len, whole.values()))} of {len(study.rows) * len(study.seeds)} runs done."]
+    for row, runs in under_way.items():
+        for run in runs.values():
+            reached = f"{run['curve'][-1][3]:.1f} % at epoch {len(run['curve'])} of {run['epochs']}"
+            parts.append(f"{row}, seed {run['seed']}: {reached}.")
+    columns = "network | multiply-adds, M | parameters, M | s per epoch | top-1 of each run"
+    head = f"{columns} | mean | against the first | replication"
+    return "\n\n".join(filter(None, [markdown(head, rows) if rows else "", " ".join(parts)]))
+
+
+def runs_by_row(study: Study, content: Run, whole: bool) -> dict[str, dict[int, Run]]:
+    found: dict[str, dict[int, Run]] = {row: {} for row in study.rows}
+    for run in content["runs"]:
+        is_whole = len(run["curve"]) == run["epochs"]
+        if run["study"] == study.name and run["row"] in found and is_whole == whole:
+            found[run["row"]][run["seed"]] = run
+    return found
+
+
+def row_cells(
+    study: Study, row: str, runs: dict[int, Run], first: dict[int, Run], content: Run
+) -> list[str]:
+    top1 = {seed: run["curve"][-1][3] for seed, run in sorted(runs.items())}
+    pairs = [value - first[seed]["curve"][-1][3] for seed, value in top1.items() if seed in first]
+    cost = content.get("costs", {}).get(study.name, {}).get(row, {})
+    seconds = cost.get("epoch_seconds")
+    words = dict(word.split("=", 1) for word in study.rows[row])
+    published = REPLICATION.get((words["MODEL.ARCH"], float(words["OCTCONV.ALPHA"])))
+    return [
+        row,
+        f"{cost['macs'] / 1e6:.1f}" if cost else "",
+        f"{cost['parameters'] / 1e6:.2f}" if cost else "",
+        f"{seconds:.0f}" if seconds else "",
+        ", ".join(f"{value:.1f}" for value in top1.values()),
+        spread(list(top1.values())),
+        difference(pairs, 1) if runs is not first else "",
+        f"{published:.2f}" if published else "",
+    ]
+
+
+def curves(study: Study, content: Run) -> str:
+    """Training and test top-1 by epoch, the mean over the runs that came so far, and where the test
+    loss was lowest."""
+    rows = []
+    for row in study.rows:
+        runs = [r for r in content["runs"] if (r["study"], r["row"]) == (study.name, row)]
+        for number, name in ((1, "train"), (3, "test")):
+            cells = [mean_at(runs, epoch, number) for epoch in SHOWN_EPOCHS]
+            if any(cells):
+                lowest = lowest_loss(runs) if name == "test" else ""
+                rows.append([row, name, *cells, lowest])
+    epochs = " | ".join(map(str, SHOWN_EPOCHS))
+    return markdown(f"network | top-1 | {epochs} | lowest test loss at", rows) if rows else ""
+
+
+def mean_at(runs: list[Run], epoch: int, number: int) -> str:
+    values = [run["curve"][epoch - 1][number] for run in runs if len(run["curve"]) >= epoch]
+    return f"{statistics.mean(values):.1f}" if values else ""
+
+
+def lowest_loss(runs: list[Run]) -> str:
+    """The epoch in each whole run."""
+    losses = [[epoch[2] for epoch in run["curve"]] for run in runs]
+    whole = [
+        loss for loss, run in zip(losses, runs, strict=True) if len(run["curve"]) == run["epochs"]
+    ]
+    return ", ".join(str(loss.index(min(loss)) + 1) for loss in whole)
+
+
+def write_page(page: Path, content: Run) -> None:
+    """The tables between the page's marks: `<!-- cifar10 table small -->` ... END."""
+    text = page.read_text()
+    for study, (kind, make) in product(STUDIES.values(), (("table", table), ("curves", curves))):
+        before, mark, rest = text.partition(f"<!-- cifar10 {kind} {study.name} -->\n")
+        if mark:
+            text = f"{before}{mark}{make(study, content)}\n{END}{rest.partition(END)[2]}"
+    page.write_text(text)
+
+
+def parse(arguments: Iterable[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--results", type=Path, default=REPO / "benchmarks" / "results")
+    shared.add_argument("--page", type=Path, default=PAGE, help="whose tables are written")
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    for kind in ("run", "record"):
+        sub = kinds.add_parser(kind, parents=[shared])
+        sub.add_argument("study", choices=[s.name for s in STUDIES.values() if s.where == "CPU"])
+        sub.add_argument("data", help="folder of cifar-10-batches-py")
+        sub.add_argument("out", type=Path)
+        sub.add_argument("--seeds", type=int, nargs="+")
+    times = kinds.add_parser("time", parents=[shared])
+    times.add_argument("studies", nargs="*", default=list(STUDIES), metavar="STUDY")
+    kinds.add_parser("write", parents=[shared])
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    args = parse()
+    if args.kind == "time":
+        measure_all((STUDIES[name] for name in args.studies), args.results)
+    if args.kind in ("run", "record"):
+        study, out = STUDIES[args.study], args.out.resolve() / args.study
+        sweep = sweep_of(study, str(Path(args.data).resolve()), args.seeds or study.seeds)
+        try:
+            if args.kind == "run":
+                run_sweep(sweep, out, report=lambda line: print(line, flush=True))
+        finally:
+            record(list(records_of(study, sweep, out)), args.results)
+    write_page(args.page, read_records(args.results))
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()
