@@ -5,6 +5,8 @@ replication.
     python benchmarks/cifar10.py record small FOLDER runs/cifar10  what a run under way has so far
     python benchmarks/cifar10.py time                              seconds per epoch of all networks
     python benchmarks/cifar10.py write                             the tables of docs/results_cifar10.md
+    python benchmarks/cifar10.py pack FOLDER PACK.npz              the pictures for cifar10_gpu.py
+    python benchmarks/cifar10.py take DIR/epochs.jsonl             the runs that it did
 
 What is compared stands in cifar_studies.py. `run` does the runs that are not done, in the order of
 the seeds, and the same command continues an interrupted series; it ends with what `record` does:
@@ -13,6 +15,7 @@ The test pictures are validated on after each epoch, and the last epoch counts, 
 """
 
 import argparse
+import io
 import json
 import statistics
 import time
@@ -22,12 +25,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from cifar_studies import COMMON, REPLICATION, STUDIES, Study
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
 
 from octvideo.assembly.model import build_model
 from octvideo.assembly.recipe import build_optimizer
 from octvideo.complexity import count
+from octvideo.data.images import cifar10
 from octvideo.errors import exit_on_user_error
 from octvideo.files import read_json_lines
 from octvideo.layers import channels_last
@@ -87,6 +95,18 @@ def curve_of(path: Path) -> list[list[float]]:
     return [curve[epoch] for epoch in sorted(curve)]
 
 
+def records_of_gpu(path: Path) -> list[Run]:
+    """The runs of cifar10_gpu.py; of one that was started again, the last start."""
+    runs: dict[tuple[Any, ...], Run] = {}
+    for line in read_json_lines(path):
+        about = {key: line[key] for key in ("study", "row", "seed", "epochs", "machine")}
+        day = str(datetime.fromtimestamp(path.stat().st_mtime, UTC).date())
+        if line["epoch"] == 1:
+            runs[key_of(about)] = about | {"date": day, "curve": []}
+        runs[key_of(about)]["curve"].append([*line["train"], *line["test"]])
+    return list(runs.values())
+
+
 def read_records(results: Path) -> Run:
     path = results / "cifar10.json"
     return json.loads(path.read_text()) if path.is_file() else {"runs": []}
@@ -98,7 +118,7 @@ def write_records(results: Path, content: Run) -> None:
 
 
 def key_of(run: Run) -> tuple[Any, ...]:
-    return run["study"], run["row"], run["seed"], run["machine"]
+    return run["study"], run["row"], run["seed"]
 
 
 def record(found: list[Run], results: Path) -> None:
@@ -115,18 +135,40 @@ def record(found: list[Run], results: Path) -> None:
     write_records(results, content)
 
 
+def pack(folder: str, path: Path) -> None:
+    """The pictures as PNG, without a loss, in the layout of ../shared/data/cifar10."""
+    arrays = {}
+    for split in cifar10.BATCHES:
+        images, labels = cifar10.read_split(Path(folder), split)
+        files = [encoded(image) for image in images]
+        arrays[f"{split}_bytes"] = np.frombuffer(b"".join(files), np.uint8)
+        arrays[f"{split}_ends"] = np.cumsum([len(file) for file in files])
+        arrays[f"{split}_labels"] = np.array(labels, np.uint8)
+    np.savez(path, **arrays)
+
+
+def encoded(image: NDArray[np.uint8]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "png")
+    return stream.getvalue()
+
+
 # --- Time
 
 
-def measure(study: Study, variant: Variant, steps: int = 4) -> Run:
-    """Multiply-adds and parameters of a network, and CPU seconds of an epoch: the median step of the
-    recipe's batch on one thread, without reading and validation."""
+def measure(study: Study, variant: Variant) -> Run:
+    """Multiply-adds and parameters of a network; of one that trains on a CPU, seconds per epoch."""
     cfg = sweep_of(study, "", [1]).settings(variant)
-    model = build_model(cfg)
-    side, batch = cfg.DATA.TRAIN_CROP_SIZE, cfg.TRAIN.BATCH_SIZE
+    model, side = build_model(cfg), cfg.DATA.TRAIN_CROP_SIZE
     cost = count(model, (3, side, side))
-    channels_last(model.train(), True)
-    optimizer = build_optimizer(cfg, model)
+    seconds = round(epoch_seconds(cfg, model), 1) if study.where == "CPU" else None
+    return {"macs": cost.macs, "parameters": cost.parameters, "epoch_seconds": seconds}
+
+
+def epoch_seconds(cfg: Any, model: nn.Module, steps: int = 4) -> float:
+    """CPU seconds of one thread, by the median step, without reading and validation."""
+    side, batch = cfg.DATA.TRAIN_CROP_SIZE, cfg.TRAIN.BATCH_SIZE
+    optimizer = build_optimizer(cfg, channels_last(model.train(), True))
     inputs = torch.randn(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
     targets = torch.arange(batch) % cfg.MODEL.NUM_CLASSES
     seconds = []
@@ -138,12 +180,7 @@ def measure(study: Study, variant: Variant, steps: int = 4) -> Run:
         torch.nn.functional.cross_entropy(logits.float(), targets).backward()
         optimizer.step()
         seconds.append(time.process_time() - start)
-    epoch = statistics.median(seconds[1:]) * (PICTURES // batch)
-    return {
-        "macs": cost.macs,
-        "parameters": cost.parameters,
-        "epoch_seconds": round(epoch, 1) if study.where == "CPU" else None,
-    }
+    return statistics.median(seconds[1:]) * (PICTURES // batch)
 
 
 def measure_all(studies: Iterable[Study], results: Path) -> None:
@@ -261,22 +298,38 @@ def parse(arguments: Iterable[str] | None = None) -> argparse.Namespace:
     times = kinds.add_parser("time", parents=[shared])
     times.add_argument("studies", nargs="*", default=list(STUDIES), metavar="STUDY")
     kinds.add_parser("write", parents=[shared])
+    taken = kinds.add_parser("take", parents=[shared])
+    taken.add_argument("epochs", type=Path, help="epochs.jsonl of cifar10_gpu.py")
+    packed = kinds.add_parser("pack")
+    packed.add_argument("data", help="folder of cifar-10-batches-py")
+    packed.add_argument("file", type=Path)
     return parser.parse_args(arguments)
 
 
 def main() -> None:
     args = parse()
+    if args.kind == "pack":
+        folder = cifar10.find_batches(Path(args.data))
+        pack(str(folder or args.data), args.file)
+        return
     if args.kind == "time":
         measure_all((STUDIES[name] for name in args.studies), args.results)
-    if args.kind in ("run", "record"):
-        study, out = STUDIES[args.study], args.out.resolve() / args.study
-        sweep = sweep_of(study, str(Path(args.data).resolve()), args.seeds or study.seeds)
-        try:
-            if args.kind == "run":
-                run_sweep(sweep, out, report=lambda line: print(line, flush=True))
-        finally:
-            record(list(records_of(study, sweep, out)), args.results)
+    elif args.kind == "take":
+        record(records_of_gpu(args.epochs), args.results)
+    elif args.kind in ("run", "record"):
+        follow(args, STUDIES[args.study])
     write_page(args.page, read_records(args.results))
+
+
+def follow(args: argparse.Namespace, study: Study) -> None:
+    """Do the runs of a study, unless only their records are wanted, and record them."""
+    out = args.out.resolve() / study.name
+    sweep = sweep_of(study, str(Path(args.data).resolve()), args.seeds or study.seeds)
+    try:
+        if args.kind == "run":
+            run_sweep(sweep, out, report=lambda line: print(line, flush=True))
+    finally:
+        record(list(records_of(study, sweep, out)), args.results)
 
 
 if __name__ == "__main__":

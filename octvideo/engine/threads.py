@@ -17,10 +17,15 @@ def available_cores() -> int:
 
 
 def plan_threads(num_workers: int, local_world_size: int = 1, cores: int | None = None) -> int:
-    """Torch threads per process: local_world_size x (threads + num_workers) <= cores, at least
-    1."""
-    share = (cores or available_cores()) // local_world_size
-    return max(1, share - num_workers)
+    """Torch threads per process: local_world_size x (threads + num_workers) <= cores, at least 1.
+
+    A single process takes no more than OMP_NUM_THREADS says; torchrun sets that to 1 for several.
+    """
+    share = (cores or available_cores()) // local_world_size - num_workers
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if local_world_size == 1 and wanted.isdecimal():
+        share = min(share, int(wanted))
+    return max(1, share)
 
 
 def set_threads(num_workers: int, local_world_size: int = 1) -> int:

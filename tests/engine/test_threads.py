@@ -22,8 +22,23 @@ def test_threads_and_workers_fit_the_cores_wherever_they_can(workers, processes,
 @pytest.mark.parametrize(
     ("workers", "processes", "cores", "planned"), [(0, 1, 2, 2), (1, 1, 2, 1), (4, 2, 16, 4)]
 )
-def test_a_process_gets_the_cores_that_its_workers_leave(workers, processes, cores, planned):
+def test_a_process_gets_the_cores_that_its_workers_leave(
+    workers, processes, cores, planned, monkeypatch
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
     assert plan_threads(workers, processes, cores) == planned
+
+
+@pytest.mark.parametrize(
+    ("wanted", "processes", "planned"), [("2", 1, 2), ("99", 1, 8), ("many", 1, 8), ("1", 2, 4)]
+)
+def test_one_process_keeps_to_the_threads_that_the_environment_asks_for(
+    wanted, processes, planned, monkeypatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+
+    assert plan_threads(0, processes, 8) == planned
 
 
 def test_the_plan_is_set_and_logged_and_too_many_workers_are_warned_of(caplog, monkeypatch):
