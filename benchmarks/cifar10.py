@@ -295,6 +295,7 @@ def parse(arguments: Iterable[str] | None = None) -> argparse.Namespace:
         sub.add_argument("data", help="folder of cifar-10-batches-py")
         sub.add_argument("out", type=Path)
         sub.add_argument("--seeds", type=int, nargs="+")
+        sub.add_argument("--jobs", type=int, default=1, help="runs beside each other (1)")
     times = kinds.add_parser("time", parents=[shared])
     times.add_argument("studies", nargs="*", default=list(STUDIES), metavar="STUDY")
     kinds.add_parser("write", parents=[shared])
@@ -327,7 +328,7 @@ def follow(args: argparse.Namespace, study: Study) -> None:
     sweep = sweep_of(study, str(Path(args.data).resolve()), args.seeds or study.seeds)
     try:
         if args.kind == "run":
-            run_sweep(sweep, out, report=lambda line: print(line, flush=True))
+            run_sweep(sweep, out, jobs=args.jobs, report=lambda line: print(line, flush=True))
     finally:
         record(list(records_of(study, sweep, out)), args.results)
 

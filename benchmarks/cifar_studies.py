@@ -16,7 +16,7 @@ COMMON = (
     "TRAIN.CHECKPOINT_MINUTES=3.0",
 )
 
-SHORT = ("SOLVER.MAX_EPOCH=4", "SOLVER.WARMUP_EPOCHS=0.5")
+SHORT = ("SOLVER.MAX_EPOCH=3", "SOLVER.WARMUP_EPOCHS=0.5")
 
 # Top-1 of the published replication (90 epochs, rate .001, batch 64, one run) by network and alpha.
 REPLICATION = {

@@ -1,0 +1,196 @@
+"""The CIFAR-10 studies of benchmarks/: their specs, records and tables, and the runs for a GPU, on
+a few pictures."""
+
+import importlib
+import json
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from octvideo.assembly.model import build_model
+
+NOT_ON_A_GPU_MACHINE = ["av", "fvcore", "iopath", "matplotlib", "tqdm", "yacs", "yaml"]
+
+
+@pytest.fixture
+def benchmarks(repo, monkeypatch):
+    monkeypatch.syspath_prepend(str(repo / "benchmarks"))
+    return importlib.import_module
+
+
+@pytest.fixture
+def cifar10(benchmarks):
+    return benchmarks("cifar10")
+
+
+@pytest.fixture
+def gpu(benchmarks):
+    return benchmarks("cifar10_gpu")
+
+
+@pytest.fixture
+def batches(tmp_path):
+    """Eight pictures in each file of the published layout."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        data = draw.integers(0, 256, (8, 3072), dtype=np.uint8)
+        content = {b"data": data, b"labels": [int(x) for x in draw.integers(0, 10, 8)]}
+        (folder / name).write_bytes(pickle.dumps(content, protocol=3))
+    return folder
+
+
+@pytest.fixture
+def pack(cifar10, batches, tmp_path):
+    cifar10.pack(str(batches), tmp_path / "pack.npz")
+    return tmp_path / "pack.npz"
+
+
+def run_of(row, seed, top1, *, epochs=2, done=2, study="short"):
+    curve = [[2.0, 30.0, 1.5 - 0.1 * epoch, top1 - done + epoch] for epoch in range(1, done + 1)]
+    return {"study": study, "row": row, "seed": seed, "epochs": epochs, "curve": curve}
+
+
+def test_every_row_is_the_network_that_its_name_says(cifar10):
+    for study in cifar10.STUDIES.values():
+        for row, words in study.rows.items():
+            settings = dict(word.split("=", 1) for word in words)
+            arch, alpha = settings["MODEL.ARCH"], float(settings["OCTCONV.ALPHA"])
+            name = f"ResNet-{arch.removeprefix('resnet').removesuffix('_cifar')}"
+
+            assert row.startswith(f"Oct-{name} {alpha:g}".replace("0.", ".") if alpha else name)
+
+
+@pytest.mark.parametrize(
+    ("study", "row"),
+    [("short", "Oct-ResNet-20 .5"), ("printed", "ResNet-18"), ("deep", "Oct-ResNet-18 .25")],
+)
+def test_a_gpu_trains_the_networks_of_the_studies_by_their_recipes(cifar10, gpu, study, row):
+    study = cifar10.STUDIES[study]
+    sweep = cifar10.sweep_of(replace(study, rows={row: study.rows[row]}), "", [1])
+    cfg = sweep.settings(sweep.variants[0])
+    solver, data = cfg.SOLVER, cfg.DATA
+
+    assert gpu.RECIPES[study.recipe].changed(study.settings) == gpu.Recipe(
+        cfg.TRAIN.BATCH_SIZE,
+        solver.BASE_LR,
+        solver.MAX_EPOCH,
+        solver.WARMUP_EPOCHS,
+        solver.WEIGHT_DECAY,
+    )
+    assert (list(gpu.MEAN), list(gpu.STD)) == (data.MEAN, data.STD)
+    with torch.device("meta"):
+        expected = build_model(cfg).config
+    assert gpu.build(study.rows[row], torch.device("meta")).config == expected
+
+
+def test_a_pack_holds_the_pictures_and_a_crop_is_one_of_theirs(gpu, batches, pack):
+    data = gpu.Pictures.read(pack, "train", torch.device("cpu"), gpu.PADDING)
+    first = pickle.loads((batches / "data_batch_1").read_bytes(), encoding="bytes")
+    padded = np.pad(first[b"data"][3].reshape(3, 32, 32), ((0, 0), (4, 4), (4, 4)))
+    windows = {padded[:, y : y + 32, x : x + 32].tobytes() for y in range(9) for x in range(9)}
+    generator = torch.Generator().manual_seed(0)
+
+    crops = data.crops(torch.full((40,), 3), generator).numpy()
+
+    assert data.labels[:8].tolist() == first[b"labels"]
+    mirrored = [crop.tobytes() not in windows for crop in crops]
+    assert 5 < sum(mirrored) < 35
+    assert {np.ascontiguousarray(crop[..., ::-1]).tobytes() for crop in crops[mirrored]} <= windows
+
+
+def test_a_run_for_a_gpu_leaves_a_line_per_epoch_and_is_not_repeated(
+    cifar10, gpu, pack, tmp_path, monkeypatch
+):
+    study = replace(gpu.STUDIES["short"], seeds=(1, 2))
+    recipe = gpu.Recipe(8, 0.01, 2, 0.5, 5e-4)
+    monkeypatch.setitem(gpu.STUDIES, "short", replace(study, settings=()))
+    monkeypatch.setitem(gpu.RECIPES, study.recipe, recipe)
+
+    gpu.run("short", "Oct-ResNet-20 .5", 1, pack, tmp_path)
+    path = tmp_path / "epochs.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    (run,) = cifar10.records_of_gpu(path)
+
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert len(run["curve"]) == run["epochs"] == 2
+    assert [len(epoch) for epoch in run["curve"]] == [4, 4]
+    left = list(gpu.missing([study], lines))
+    assert len(left) == len(study.rows) * 2 - 1
+    assert ["short", "Oct-ResNet-20 .5", "1"] not in left
+    assert len(list(gpu.missing([study], lines[:1]))) == len(study.rows) * 2
+
+
+def test_a_gpu_machine_needs_torch_numpy_and_pillow_alone(repo):
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({NOT_ON_A_GPU_MACHINE})); "
+    there = f"sys.path.insert(0, {str(repo / 'benchmarks')!r}); import cifar10_gpu"
+
+    ended = subprocess.run(
+        [sys.executable, "-c", blocked + there], capture_output=True, text=True, timeout=60
+    )
+
+    assert not ended.returncode, ended.stderr
+
+
+def test_the_curve_is_of_whole_epochs_and_the_last_start_counts(cifar10, tmp_path):
+    lines = [
+        {"_type": "train_epoch", "epoch": 1, "loss": 2.0, "top1_err": 70.0},
+        {"_type": "val_epoch", "epoch": 1, "loss": 1.5, "top1_err": 60.0},
+        {"_type": "train_iter", "epoch": 2, "loss": 1.0, "top1_err": 1.0},
+        {"_type": "train_epoch", "epoch": 2, "loss": 1.0, "top1_err": 50.0},
+    ]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)) + '\n{"_type": "val_ep')
+
+    assert cifar10.curve_of(path) == [[2.0, 30.0, 1.5, 40.0]]
+
+
+def test_a_record_is_replaced_by_one_that_came_further(cifar10, tmp_path):
+    first, further = (run_of("ResNet-20", 1, 80.0, epochs=4, done=n) for n in (1, 3))
+    other = run_of("ResNet-20", 2, 79.0)
+
+    cifar10.record([further, other], tmp_path)
+    cifar10.record([first], tmp_path)
+
+    assert cifar10.read_records(tmp_path)["runs"] == [further, other]
+
+
+def test_only_whole_runs_count_and_the_others_are_named(cifar10):
+    study = cifar10.STUDIES["short"]
+    runs = [run_of("ResNet-20", seed, 80.0 + seed) for seed in (1, 2, 3)]
+    runs += [run_of("Oct-ResNet-20 .5", seed, 79.0 + seed) for seed in (1, 2)]
+    runs.append(run_of("Oct-ResNet-20 .5", 3, 70.0, epochs=2, done=1))
+    costs = {"short": {"ResNet-20": {"macs": 4e7, "parameters": 3e5, "epoch_seconds": 99.6}}}
+
+    lines = cifar10.table(study, {"runs": runs, "costs": costs}).splitlines()
+
+    assert lines[2] == (
+        "| ResNet-20 | 40.0 | 0.30 | 100 | 81.0, 82.0, 83.0 | 82.0 ± 1.0 |  | 85.02 |"
+    )
+    assert "| 80.0, 81.0 | 80.5 ± 0.7 | -1.0 (-1.0 to -1.0) |" in lines[3]
+    assert lines[-1] == ("5 of 12 runs done. Oct-ResNet-20 .5, seed 3: 70.0 % at epoch 1 of 2.")
+
+
+def test_curves_say_where_the_test_loss_was_lowest(cifar10):
+    run = run_of("ResNet-20", 1, 80.0)
+    run["curve"][1][2] = 1.6
+
+    lines = cifar10.curves(cifar10.STUDIES["short"], {"runs": [run]}).splitlines()
+
+    assert lines[2].startswith("| ResNet-20 | train | 30.0 | 30.0 |")
+    assert lines[3].endswith("| 1 |")
+
+
+def test_the_page_holds_the_tables_of_the_records(cifar10, repo, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(cifar10.PAGE.read_text())
+
+    cifar10.write_page(page, cifar10.read_records(repo / "benchmarks" / "results"))
+
+    assert page.read_text() == cifar10.PAGE.read_text()
