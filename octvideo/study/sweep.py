@@ -38,7 +38,18 @@ SEED = "RNG_SEED"
 ROUNDS = 9  # of timing
 Repetition = tuple[str, ...]
 """The settings of one repeat: ("RNG_SEED=1",)."""
-NOT_SHARED = ("OUTPUT_DIR", SEED, "NUM_GPUS", "LOG_PERIOD")
+# Settings that no result depends on: a series goes on with other ones.
+NOT_SHARED = (
+    "OUTPUT_DIR",
+    SEED,
+    "NUM_GPUS",
+    "LOG_",
+    "TENSORBOARD.",
+    "DATA_LOADER.",
+    "TRAIN.CHECKPOINT_PERIOD",
+    "TRAIN.CHECKPOINT_MINUTES",
+    "TRAIN.KEEP_CHECKPOINTS",
+)
 
 
 @dataclass(frozen=True)
@@ -123,8 +134,12 @@ class Sweep:
         """The settings that all runs have in common, by which a sweep recognizes its folder."""
         cfg = flat(self.settings(self.variants[0]))
         own = {key for words in self.rows.values() for key, _ in setting_pairs(words)}
-        varied = {*NOT_SHARED, *self.axes, *self.repeats, *own}
-        return {key: value for key, value in cfg.items() if key not in varied}
+        varied = {*self.axes, *self.repeats, *own}
+        return {
+            key: value
+            for key, value in cfg.items()
+            if key not in varied and not key.startswith(NOT_SHARED)
+        }
 
 
 @dataclass(frozen=True)

@@ -110,9 +110,8 @@ def test_a_sweep_goes_on_where_it_was_and_takes_more_values(trained, tmp_path):
     first = Sweep.of(CONFIG, ["OCTCONV.ALPHA=0,.1", "RNG_SEED=1"])
     run_sweep(first, tmp_path, report=lambda line: None)
 
-    run_sweep(
-        Sweep.of(CONFIG, ["OCTCONV.ALPHA=0,.1", "RNG_SEED=1,2"]), tmp_path, report=lambda line: None
-    )
+    more = ["OCTCONV.ALPHA=0,.1", "RNG_SEED=1,2", "DATA_LOADER.NUM_WORKERS=1"]
+    run_sweep(Sweep.of(CONFIG, more), tmp_path, report=lambda line: None)
 
     assert trained == [("0", "1"), (".1", "1"), ("0", "2"), (".1", "2")]
     with pytest.raises(ConfigError, match=r"holds a sweep with SOLVER\.MAX_EPOCH"):

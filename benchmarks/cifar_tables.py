@@ -1,0 +1,123 @@
+"""The tables of docs/results_cifar10.md, from the records that cifar10.py keeps."""
+
+import statistics
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from cifar_studies import REPLICATION, STUDIES, Study
+
+from octvideo.study.statistics import difference, spread
+from octvideo.study.tables import markdown
+
+END = "<!-- end of the table -->"
+SHOWN_EPOCHS = (1, 2, 3, 5, 10, 15, 20, 25, 30)
+Run = dict[str, Any]
+
+
+def table(study: Study, content: Run) -> str:
+    """Markdown of the networks with their whole runs, and sentences on the other runs."""
+    whole, under_way = runs_by_row(study, content, True), runs_by_row(study, content, False)
+    first = whole[next(iter(study.rows))]
+    known = content.get("costs", {}).get(study.name, {})
+    shown = [row for row in study.rows if whole[row] or row in known]
+    rows = [row_cells(study, row, whole[row], first, known.get(row, {})) for row in shown]
+    parts = [f"{sum(map(len, whole.values()))} of {len(study.rows) * len(study.seeds)} runs done."]
+    for row, runs in under_way.items():
+        for run in runs.values():
+            reached = f"{run['curve'][-1][3]:.1f} % at epoch {len(run['curve'])} of {run['epochs']}"
+            parts.append(f"{row}, seed {run['seed']}: {reached}.")
+    columns = "network | multiply-adds, M | parameters, M | s per epoch | top-1 of each run"
+    head = f"{columns} | mean | against the first | replication"
+    return "\n\n".join(filter(None, [markdown(head, rows) if rows else "", " ".join(parts)]))
+
+
+def runs_by_row(study: Study, content: Run, whole: bool) -> dict[str, dict[int, Run]]:
+    found: dict[str, dict[int, Run]] = {row: {} for row in study.rows}
+    for run in content["runs"]:
+        is_whole = len(run["curve"]) == run["epochs"]
+        if run["study"] == study.name and run["row"] in found and is_whole == whole:
+            found[run["row"]][run["seed"]] = run
+    return found
+
+
+def row_cells(
+    study: Study, row: str, runs: dict[int, Run], first: dict[int, Run], cost: Run
+) -> list[str]:
+    top1 = {seed: run["curve"][-1][3] for seed, run in sorted(runs.items())}
+    pairs = [value - first[seed]["curve"][-1][3] for seed, value in top1.items() if seed in first]
+    seconds = cost.get("epoch_seconds")
+    words = dict(word.split("=", 1) for word in study.rows[row])
+    published = REPLICATION.get((words["MODEL.ARCH"], float(words["OCTCONV.ALPHA"])))
+    return [
+        row,
+        f"{cost['macs'] / 1e6:.1f}" if cost else "",
+        f"{cost['parameters'] / 1e6:.2f}" if cost else "",
+        f"{seconds:.0f}" if seconds else "",
+        ", ".join(f"{value:.1f}" for value in top1.values()),
+        spread(list(top1.values())) if top1 else "",
+        difference(pairs, 1) if runs is not first else "",
+        f"{published:.2f}" if published else "",
+    ]
+
+
+def curves(study: Study, content: Run) -> str:
+    """Training and test top-1 by epoch, the mean over the runs that came so far, and where the test
+    loss was lowest."""
+    rows = []
+    for row in study.rows:
+        runs = [r for r in content["runs"] if (r["study"], r["row"]) == (study.name, row)]
+        for number, name in ((1, "train"), (3, "test")):
+            cells = [mean_at(runs, epoch, number) for epoch in SHOWN_EPOCHS]
+            if any(cells):
+                lowest = lowest_loss(runs) if name == "test" else ""
+                rows.append([row, name, *cells, lowest])
+    epochs = " | ".join(map(str, SHOWN_EPOCHS))
+    return markdown(f"network | top-1 | {epochs} | lowest test loss at", rows) if rows else ""
+
+
+def verdict(study: Study, content: Run) -> str:
+    """One sentence: what the first network reaches, and what the others differ by."""
+    whole = runs_by_row(study, content, True)
+    name, *others = study.rows
+    reached = {
+        row: {seed: run["curve"][-1][3] for seed, run in whole[row].items()} for row in whole
+    }
+    if not reached[name]:
+        return "No run is done."
+    parts = [f"{name} reaches {spread(list(reached[name].values()))} %"]
+    for row in others:
+        pairs = [
+            v - reached[name][seed] for seed, v in reached[row].items() if seed in reached[name]
+        ]
+        if pairs:
+            parts.append(f"{row} {difference(pairs, 1)}")
+    runs = f"{len(reached[name])} of {len(study.seeds)} seeds"
+    return f"{'; '.join(parts)} ({next(iter(whole[name].values()))['epochs']} epochs, {runs})."
+
+
+def mean_at(runs: list[Run], epoch: int, number: int) -> str:
+    values = [run["curve"][epoch - 1][number] for run in runs if len(run["curve"]) >= epoch]
+    return f"{statistics.mean(values):.1f}" if values else ""
+
+
+def lowest_loss(runs: list[Run]) -> str:
+    """The epoch in each whole run."""
+    losses = [[epoch[2] for epoch in run["curve"]] for run in runs]
+    whole = [
+        loss for loss, run in zip(losses, runs, strict=True) if len(run["curve"]) == run["epochs"]
+    ]
+    return ", ".join(str(loss.index(min(loss)) + 1) for loss in whole)
+
+
+MAKERS = {"verdict": verdict, "table": table, "curves": curves}
+
+
+def write_page(page: Path, content: Run) -> None:
+    """The tables between the page's marks: `<!-- cifar10 table small -->` ... END."""
+    text = page.read_text()
+    for study, (kind, make) in product(STUDIES.values(), MAKERS.items()):
+        before, mark, rest = text.partition(f"<!-- cifar10 {kind} {study.name} -->\n")
+        if mark:
+            text = f"{before}{mark}{make(study, content)}\n{END}{rest.partition(END)[2]}"
+    page.write_text(text)
