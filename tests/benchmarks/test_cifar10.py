@@ -29,6 +29,11 @@ def cifar10(benchmarks):
 
 
 @pytest.fixture
+def tables(benchmarks):
+    return benchmarks("cifar_tables")
+
+
+@pytest.fixture
 def gpu(benchmarks):
     return benchmarks("cifar10_gpu")
 
@@ -161,14 +166,14 @@ def test_a_record_is_replaced_by_one_that_came_further(cifar10, tmp_path):
     assert cifar10.read_records(tmp_path)["runs"] == [further, other]
 
 
-def test_only_whole_runs_count_and_the_others_are_named(cifar10):
-    study = cifar10.STUDIES["short"]
+def test_only_whole_runs_count_and_the_others_are_named(tables):
+    study = tables.STUDIES["short"]
     runs = [run_of("ResNet-20", seed, 80.0 + seed) for seed in (1, 2, 3)]
     runs += [run_of("Oct-ResNet-20 .5", seed, 79.0 + seed) for seed in (1, 2)]
     runs.append(run_of("Oct-ResNet-20 .5", 3, 70.0, epochs=2, done=1))
     costs = {"short": {"ResNet-20": {"macs": 4e7, "parameters": 3e5, "epoch_seconds": 99.6}}}
 
-    lines = cifar10.table(study, {"runs": runs, "costs": costs}).splitlines()
+    lines = tables.table(study, {"runs": runs, "costs": costs}).splitlines()
 
     assert lines[2] == (
         "| ResNet-20 | 40.0 | 0.30 | 100 | 81.0, 82.0, 83.0 | 82.0 ± 1.0 |  | 85.02 |"
@@ -177,11 +182,21 @@ def test_only_whole_runs_count_and_the_others_are_named(cifar10):
     assert lines[-1] == ("5 of 12 runs done. Oct-ResNet-20 .5, seed 3: 70.0 % at epoch 1 of 2.")
 
 
-def test_curves_say_where_the_test_loss_was_lowest(cifar10):
+def test_the_verdict_is_of_pairs_of_runs(tables):
+    runs = [run_of("ResNet-20", 1, 80.0), run_of("Oct-ResNet-20 .5", 1, 79.5)]
+    runs.append(run_of("Oct-ResNet-20 .25", 2, 70.0))
+
+    said = tables.verdict(tables.STUDIES["short"], {"runs": runs})
+
+    assert said == "ResNet-20 reaches 80.0 %; Oct-ResNet-20 .5 -0.5 (2 epochs, 1 of 3 seeds)."
+    assert tables.verdict(tables.STUDIES["short"], {"runs": []}) == "No run is done."
+
+
+def test_curves_say_where_the_test_loss_was_lowest(tables):
     run = run_of("ResNet-20", 1, 80.0)
     run["curve"][1][2] = 1.6
 
-    lines = cifar10.curves(cifar10.STUDIES["short"], {"runs": [run]}).splitlines()
+    lines = tables.curves(tables.STUDIES["short"], {"runs": [run]}).splitlines()
 
     assert lines[2].startswith("| ResNet-20 | train | 30.0 | 30.0 |")
     assert lines[3].endswith("| 1 |")
