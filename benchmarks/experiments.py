@@ -94,6 +94,7 @@ def records_of(study: Study, line: Line, out: Path) -> Iterator[Run]:
             "parameters": line.network["parameters"],
             "date": date.fromtimestamp((folder / "results.json").stat().st_mtime).isoformat(),
             "hardware": hardware(),
+            **{key: found[key] for key in ("frame_order",) if key in found},
         }
 
 
@@ -122,6 +123,9 @@ def splits(study: Study, videos: Path) -> Iterator[tuple[str, List, List]]:
     if study.parts == "test":
         yield "test", train, test
         return
+    if (videos / "folds.csv").is_file():
+        yield from given_folds(videos, train + test)
+        return
     with (videos / "sequences.csv").open() as file:
         sequence = {row["file"]: int(row["sequence"]) for row in csv.DictReader(file)}
     if study.parts == "held out":
@@ -134,6 +138,16 @@ def splits(study: Study, videos: Path) -> Iterator[tuple[str, List, List]]:
     for fold in sorted({number % FOLDS for number in sequence.values()}):
         held = {path for path, number in sequence.items() if number % FOLDS == fold}
         yield f"fold {fold + 1} of {FOLDS}", *divided(train + test, held)
+
+
+def given_folds(videos: Path, pairs: List) -> Iterator[tuple[str, List, List]]:
+    """The folds that the set comes with: folds.csv has a column `fold` for each `path`."""
+    with (videos / "folds.csv").open() as file:
+        fold_of = {row["path"]: int(row["fold"]) for row in csv.DictReader(file)}
+    folds = sorted(set(fold_of.values()))
+    for number, fold in enumerate(folds, 1):
+        held = {path for path, own in fold_of.items() if own == fold}
+        yield f"fold {number} of {len(folds)}", *divided(pairs, held)
 
 
 def divided(pairs: List, held: set[str]) -> tuple[List, List]:
@@ -172,7 +186,8 @@ def write_lists(
     """train.csv, test.csv, and test.csv as val.csv, which the trainer wants and looks at after its
     last step."""
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(videos / "classes.txt", folder / "class_names.txt")
+    names = next(videos.glob("class*.txt"))  # classes.txt or class_names.txt
+    shutil.copyfile(names, folder / "class_names.txt")
     for name, rows in (("train", train), ("val", test), ("test", test)):
         lines = (f"{Path(path).stem} {num_frames[path]} {label}\n" for path, label in rows)
         (folder / f"{name}.csv").write_text("".join(lines))

@@ -147,6 +147,17 @@ def test_folds_test_every_clip_once_and_keep_recordings_apart(experiments, study
     assert all(len(train) == 3 and not set(train) & set(test) for _, train, test in folds)
 
 
+def test_folds_that_a_set_comes_with_are_taken(experiments, study, data):
+    (data / "clips" / "folds.csv").write_text(
+        "path,label,number,fold\na.avi,0,1,0\nb.avi,1,1,0\nc.avi,0,2,3\nd.avi,1,2,3\n"
+    )
+
+    folds = list(experiments.splits(replace(study, parts="folds"), data / "clips"))
+
+    first, second = [("a.avi", "0"), ("b.avi", "1")], [("c.avi", "0"), ("d.avi", "1")]
+    assert folds == [("fold 1 of 2", second, first), ("fold 2 of 2", first, second)]
+
+
 def test_settings_are_chosen_without_the_test_list(experiments, study, data):
     (data / "clips" / "train.csv").write_text("a.avi 0\nb.avi 1\nc.avi 0\n")
     (data / "clips" / "test.csv").write_text("d.avi 1\n")
