@@ -2,11 +2,15 @@
 
 import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from narrow_networks import first_stages
 
+import octvideo
 from octvideo import create_model
+from octvideo.cli.main import main
 from octvideo.deploy.engines import optimize, relative_difference
 from octvideo.deploy.export import export_model
 from octvideo.errors import ConfigError, OctvideoError
@@ -44,7 +48,7 @@ def test_other_runtimes_compute_the_same(model, suffix, tmp_path):
 def test_a_lowered_onnx_has_no_3d_operation_and_computes_the_same(tmp_path):
     import onnx
 
-    model = create_model("c2d_r26", alpha=0.25, **TINY).eval()
+    model = first_stages("c2d_r26", 2, alpha=0.25, **TINY).eval()
 
     difference = export_model(
         model, torch.randn(2, 3, 4, 33, 33), tmp_path / "m.onnx", lowered=True
@@ -79,8 +83,9 @@ def test_openvino_takes_the_place_of_a_network(model):
 
 
 @pytest.mark.slow
-def test_the_torch_engine_takes_the_place_of_a_network(model):
-    x = torch.randn(1, 3, 4, 33, 33)
+def test_the_torch_engine_takes_the_place_of_a_network():
+    # A C++ compiler takes seconds for each kernel.
+    model, x = first_stages("i3d_r26", 1, alpha=0.5, **TINY).eval(), torch.randn(1, 3, 4, 33, 33)
 
     fast = optimize(model, x, engine="torch")
 
@@ -133,6 +138,21 @@ def test_the_tool_writes_the_network_and_what_its_users_need(
     facts = json.loads((tmp_path / "model.json").read_text())
     assert facts["class_names"] == list("abcdef")
     assert facts["input"] == ["batch", 3, 4, 32, 32]
+
+
+def test_the_command_passes_on_that_an_onnx_is_lowered(monkeypatch):
+    written = []
+
+    class Trained:
+        def save(self, path, *, lowered):
+            written.append((path, lowered))
+            return 0.0
+
+    monkeypatch.setattr(octvideo, "load", lambda *_, **__: Trained())
+
+    main(["export", "--checkpoint", "best.pyth", "--output", "model.onnx", "--lowered"])
+
+    assert written == [(Path("model.onnx"), True)]
 
 
 def test_the_optional_runtimes_are_there_for_these_tests():

@@ -53,7 +53,7 @@ def error_of(result):
 
 
 def test_it_trains_tests_and_says_where_everything_is(train, tmp_path):
-    result = train("OCTCONV.ALPHA", 0.5)
+    result = train("OCTCONV.ALPHA", 0.5, "LOG_MODEL_INFO", "true")
 
     run = tmp_path / "run"
     assert result.status == 0, result.err
