@@ -44,9 +44,14 @@ PER_FRAME = {"keyframes": "I32", "times": "F64"}
 # Indexes of earlier versions have none.
 TABLES = {"table_offset": "I64", "table_size": "I32", "table_crc32": "I64"}
 _TYPES = {"I64": "<i8", "I32": "<i4", "F64": "<f8", "U8": "<u1"}
+COLUMN_TYPES = {name: _TYPES[kind] for name, kind in (NUMBERS | TABLES | RAGGED).items()} | {
+    f"{name}_ends": _TYPES["I64"] for name in RAGGED
+}
+"""Columns that opening needs -> NumPy type."""
 _SEAL = "columns_crc32"
 _MAX_HEADER = 1 << 16
-_FIRST_READ = 1 << 18
+# The first read has all that opening needs where paths are of usual length.
+_HEAD_BYTES, _BYTES_PER_VIDEO, _MOST_AT_FIRST = 8 + _MAX_HEADER, 192, 1 << 22
 
 Column = NDArray[Any]
 Read = Callable[[int, int], bytes]
@@ -132,7 +137,10 @@ def _seal_of(columns: Mapping[str, Column]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ShardIndex:
-    """The columns of one index, except those of the frames. about: metadata of the shard."""
+    """The columns of one index, except those of the frames: read-only views of the bytes read.
+
+    about: metadata of the shard.
+    """
 
     columns: dict[str, Column]
     about: dict[str, str]
@@ -141,10 +149,12 @@ class ShardIndex:
         return len(self.columns["offset"])
 
 
-def read_index(read: Read, source: str, num_bytes: int) -> ShardIndex:
-    """Read the columns that opening needs. num_bytes: size of the shard. Raises DataError unless
-    the file is the index of a shard of that size."""
-    head = _Head(read, source)
+def read_index(read: Read, source: str, num_bytes: int, num_videos: int = 1000) -> ShardIndex:
+    """Read the columns that opening needs. num_bytes: size of the shard. num_videos: how many it is
+    expected to hold, so that one read has the right size. Raises DataError unless the file is the
+    index of a shard of num_bytes."""
+    expected = _HEAD_BYTES + _BYTES_PER_VIDEO * num_videos
+    head = _Head(read, source, min(expected, _MOST_AT_FIRST))
     columns = {name: head.column(name, kind) for name, kind in NUMBERS.items()}
     for name, kind in RAGGED.items():
         columns[f"{name}_ends"] = head.column(f"{name}_ends", "I64")
@@ -155,14 +165,14 @@ def read_index(read: Read, source: str, num_bytes: int) -> ShardIndex:
     if _SEAL in head.about and head.about[_SEAL] != str(_seal_of(columns)):
         raise head.error("a column")
     _check(columns, num_bytes, source)
-    columns["table_offset"] += head.start_of("tables")
+    columns["table_offset"] = columns["table_offset"] + head.start_of("tables")
     return ShardIndex(columns, head.about)
 
 
 def read_frames_of(read: Read, source: str, row: int) -> tuple[Column, Column]:
     """(numbers of the keyframes, seconds of every frame) of one video. Raises
     DataError for a damaged index."""
-    head = _Head(read, source)
+    head = _Head(read, source, _HEAD_BYTES)
     found = []
     for name, kind in PER_FRAME.items():
         start, end = (int(head.column(f"{name}_ends", "I64", at, 1)[0]) for at in (row, row + 1))
@@ -175,9 +185,9 @@ def read_frames_of(read: Read, source: str, row: int) -> tuple[Column, Column]:
 class _Head:
     """The header of an index, and the first bytes of the file, which one read returns with it."""
 
-    def __init__(self, read: Read, source: str) -> None:
+    def __init__(self, read: Read, source: str, first_read: int) -> None:
         self._read, self._source = read, source
-        self._start = read(0, _FIRST_READ)
+        self._start = read(0, first_read)
         length = int.from_bytes(self._start[:8], "little")
         if not 2 <= length <= _MAX_HEADER or len(self._start) < 8 + length:
             raise self.error("the header")
@@ -210,13 +220,12 @@ class _Head:
             raise self.error(f"the column {name}")
         width = np.dtype(_TYPES[kind]).itemsize
         first, size = self._data + offset + start * width, count * width
-        data = self._start[first : first + size]
-        if len(data) < size:
-            data = self._read(first, size)
+        if first + size <= len(self._start):
+            return np.frombuffer(self._start, _TYPES[kind], count, first)
+        data = self._read(first, size)
         if len(data) != size:
             raise self.error(f"the column {name}")
-        # A copy: a view would keep the whole buffer in memory.
-        return np.frombuffer(data, _TYPES[kind]).copy()
+        return np.frombuffer(data, _TYPES[kind])
 
     def error(self, what: str) -> DataError:
         return DataError(

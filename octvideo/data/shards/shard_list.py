@@ -1,6 +1,6 @@
 """The videos of a set of shards as a list, equal to the list that the shards were made from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -11,14 +11,8 @@ import torch
 
 from octvideo.data.lists.class_names import names_beside
 from octvideo.data.lists.video_list import VideoEntry, VideoList
-from octvideo.data.shards.index import (
-    NUMBERS,
-    TABLES,
-    Column,
-    ShardIndex,
-    read_frames_of,
-    read_index,
-)
+from octvideo.data.shards.columns import Columns
+from octvideo.data.shards.index import TABLES, Column, ShardIndex, read_frames_of, read_index
 from octvideo.data.shards.scan import index_address, index_of_any_tar
 from octvideo.data.shards.shard_set import FILE_NAME, Shard, ShardSet, find_set
 from octvideo.data.storage.cache import RangeCache
@@ -27,7 +21,8 @@ from octvideo.data.storage.ranges import exists, read_range
 from octvideo.data.video.info import VideoInfo
 from octvideo.errors import DataError, ListError
 
-_OPENED_AT_ONCE = 16
+_OPENED_AT_ONCE, _WAITING = 16, 32
+_MOST_EXPECTED = 1 << 22  # videos, for what a hostile description says
 
 
 class ShardList(VideoList):
@@ -39,27 +34,22 @@ class ShardList(VideoList):
     def __init__(
         self,
         found: ShardSet,
-        indexes: Sequence[ShardIndex],
+        columns: Columns,
         *,
         format: str = "",
         root: str = "",
         cache: RangeCache | None = None,
     ) -> None:
-        """indexes: one per shard of the set. format, root: override those of the set."""
+        """columns: of all shards of the set. format, root: override those of the set."""
         self.format, self.root = format or found.format, root or found.root
         self.name = found.address(FILE_NAME)
         self._frame_template, self._cache = "", cache
         self._shards = [found.address(shard.file) for shard in found.shards]
-        self._shard_ends = np.cumsum([len(index) for index in indexes])
-        # Columns are moved one by one, so that memory never holds all of them twice.
-        self._text, self._text_ends = _joined(indexes, "paths")
-        self._labels, self._label_ends = _joined(indexes, "labels")
-        self._problems, self._problem_ends = _joined(indexes, "problems")
-        self._columns: dict[str, torch.Tensor] = {}
-        for name in (*NUMBERS, *TABLES):
-            column = np.concatenate([index.columns.pop(name) for index in indexes])
-            self._columns[name] = torch.from_numpy(column)
-        self._num_frames = torch.zeros(len(self._columns["offset"]), dtype=torch.int32)
+        self._shard_ends, self._columns = columns.shard_ends, columns.numbers
+        self._text, self._text_ends = columns.ragged["paths"]
+        self._labels, self._label_ends = columns.ragged["labels"]
+        self._problems, self._problem_ends = columns.ragged["problems"]
+        self._num_frames = torch.zeros(len(columns), dtype=torch.int32)
 
     @overload
     def __getitem__(self, index: int) -> VideoEntry: ...
@@ -121,15 +111,14 @@ def open_shards(
             f"{found.address(FILE_NAME)}: {found.num_videos} videos are written, and the list has"
             " more; run the same `octvideo shard` again to finish."
         )
-    names = classes_of(found)
-    with ThreadPoolExecutor(_OPENED_AT_ONCE) as threads:
-        opened = list(threads.map(lambda shard: _open(found, shard, names), found.shards))
-    if not any(len(index) for index in opened):
+    expected = min(max(found.num_videos, 0), _MOST_EXPECTED)
+    columns = Columns(_opened(found, classes_of(found)), expected)
+    if not len(columns):
         raise DataError(f"{found.folder}: there is no video in the shards.")
     if not found.fingerprint:
-        found = replace(found, format=_format_of(opened))
+        found = replace(found, format=_format_of(columns))
     videos = ShardList(
-        found, opened, format="multilabel" if multi_label else "", root=path_prefix, cache=cache
+        found, columns, format="multilabel" if multi_label else "", root=path_prefix, cache=cache
     )
     _check_labels(videos, num_classes)
     return videos
@@ -145,6 +134,14 @@ def classes_of(found: ShardSet) -> list[str]:
     return found.class_names or names_beside(found.address(FILE_NAME)) or []
 
 
+def _opened(found: ShardSet, names: Sequence[str]) -> Iterator[ShardIndex]:
+    """The indexes of the shards in their order, few of them in memory at a time."""
+    with ThreadPoolExecutor(_OPENED_AT_ONCE) as threads:
+        for first in range(0, len(found.shards), _WAITING):
+            some = found.shards[first : first + _WAITING]
+            yield from threads.map(lambda shard: _open(found, shard, names), some)
+
+
 def _open(found: ShardSet, shard: Shard, class_names: Sequence[str]) -> ShardIndex:
     tar = found.address(shard.file)
     try:
@@ -152,7 +149,8 @@ def _open(found: ShardSet, shard: Shard, class_names: Sequence[str]) -> ShardInd
         if shard.num_videos < 0 or not exists(address):
             index, num_bytes = index_of_any_tar(tar, class_names)
         else:
-            index = read_index(partial(read_range, address), address, shard.num_bytes)
+            read = partial(read_range, address)
+            index = read_index(read, address, shard.num_bytes, shard.num_videos)
             num_bytes = shard.num_bytes
     except OSError as error:
         raise DataError(f"{tar}: cannot be read ({error.strerror or error}).") from error
@@ -165,12 +163,12 @@ def _open(found: ShardSet, shard: Shard, class_names: Sequence[str]) -> ShardInd
     return index
 
 
-def _format_of(indexes: Sequence[ShardIndex]) -> str:
+def _format_of(columns: Columns) -> str:
     """The list format of shards that do not name one: unlabeled if some video has no label."""
-    counts = [np.diff(index.columns["labels_ends"]) for index in indexes]
-    if any((count == 0).any() for count in counts):
+    counts = columns.ragged["labels"][1].diff()
+    if (counts == 0).any():
         return "unlabeled"
-    return "multilabel" if any((count > 1).any() for count in counts) else "video"
+    return "multilabel" if (counts > 1).any() else "video"
 
 
 def _check_labels(videos: ShardList, num_classes: int | None) -> None:
@@ -183,18 +181,6 @@ def _check_labels(videos: ShardList, num_classes: int | None) -> None:
         f"{videos.name}: {videos[video].path}: label {int(labels[place])} is outside"
         f" 0..{num_classes - 1} (MODEL.NUM_CLASSES: {num_classes}). Labels start at 0."
     )
-
-
-def _joined(indexes: Sequence[ShardIndex], name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The values and the ends of a ragged column, concatenated over all shards."""
-    values = np.concatenate([index.columns.pop(name) for index in indexes])
-    ends = np.zeros(1 + sum(len(index) for index in indexes), np.int64)
-    row = base = 0
-    for index in indexes:
-        own = index.columns.pop(f"{name}_ends")
-        ends[row : row + len(own)] = own + base
-        row, base = row + len(own) - 1, base + int(own[-1])
-    return torch.from_numpy(values), torch.from_numpy(ends)
 
 
 def _info(row: dict[str, float]) -> VideoInfo | None:

@@ -169,6 +169,25 @@ def test_the_index_tells_keyframes_and_times_as_the_packets_do(made):
     assert [len(column) for column in shards.frames_of(3)] == [0, 0]
 
 
+def test_opening_reads_each_index_once(made, serve):
+    _, folder = made
+    server = serve(folder)
+
+    open_shards(server.url)
+
+    opened = [path for verb, path, _ in server.requests if verb == "GET" and "index" in path]
+    assert sorted(opened) == [f"/train-00000{i}.index.safetensors" for i in range(3)]
+
+
+def test_what_is_said_of_the_number_of_videos_takes_no_memory(shards):
+    described = json.loads((shards / "shards.json").read_text())
+    described["shards"][0]["videos"] = 10**15
+    (shards / "shards.json").write_text(json.dumps(described))
+
+    with pytest.raises(DataError, match="says 1000000000000000"):
+        open_shards(str(shards))
+
+
 def test_an_index_is_a_safetensors_file(made):
     with safe_open(made[1] / "train-000000.index.safetensors", "numpy") as file:
         assert file.metadata()["octvideo"] == "1"
