@@ -102,7 +102,9 @@ def speed(args: argparse.Namespace) -> None:
         }
         rates: dict[str, list[float]] = {name: [] for name in loaders}
         for number in range(args.rounds + 1):
-            for name, loader in loaders.items():
+            order = list(loaders)
+            for name in order[number % 3 :] + order[: number % 3]:
+                loader = loaders[name]
                 start = time.perf_counter()
                 clips = sum(len(batch) for batch in loader.epoch(number))
                 if number:  # the first round starts the workers

@@ -17,13 +17,14 @@ from pathlib import Path
 from octvideo.data.lists.class_names import read_class_names
 from octvideo.data.prepare.fetch import CVDF, DATASETS, Fetch, Plan
 from octvideo.data.prepare.shard import Encoding, bytes_of
+from octvideo.data.shards.shard_set import ShardSet
 from octvideo.files import shipped_folder
 
-# Bytes of a 10 s video at short side 256 with crf 20.
-_BYTES_PER_VIDEO = 0.57e6
-# CPU seconds to check a 10 s video and encode it at short side 256: from 340 x 256 and from
-# 1280 x 720, on a busy 2-core Xeon, 2026-11-27 (benchmarks/fetch_cost.py).
+# Measured on generated 10 s videos of 340 x 256 and of 1280 x 720 on a busy 2-core Xeon, 2026-11-27
+# (benchmarks/fetch_cost.py): CPU seconds to check one and encode it with the default options, and
+# bytes of the result.
 _SECONDS_PER_VIDEO = (1.4, 4.5)
+_BYTES_PER_VIDEO = 0.9e6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
         max_bytes=bytes_of(args.size),
         num_archives=args.archives,
         num_workers=args.workers,
+        after_archive=lambda *state: print(progress(*state), flush=True),
     )
     plans = fetch.plan(args.split)
     for plan in plans:
@@ -84,5 +86,17 @@ def estimate(plan: Plan, cores: int) -> str:
         f" MB/s); about {videos * _BYTES_PER_VIDEO / 1e9:.0f} GB of shards, {low:.1f} to"
         f" {high:.1f} core hours to make them, from videos of 340 x 256 to 1280 x 720"
         f" ({low / cores:.1f} to {high / cores:.1f} h on {cores} cores); beside them the disk holds a few"
-        f" archives of {largest / 1e9:.1f} GB"
+        f" archives of {largest / 1e9:.1f} GB. Assumed: {_BYTES_PER_VIDEO / 1e6:g} MB per video, the"
+        " size of generated videos at --short-side 256 --crf 20; a line after each archive estimates"
+        " from the videos so far"
+    )
+
+
+def progress(plan: Plan, shards: ShardSet, num_archives: int) -> str:
+    """One line after an archive: what is stored, and the size of the split at this rate."""
+    size = sum(shard.num_bytes for shard in shards.shards) / 1e9
+    in_all = size * len(plan.annotations) / max(shards.num_videos, 1)
+    return (
+        f"{plan.split}: {num_archives} of {len(plan.archives)} archives, {shards.num_videos} videos"
+        f" in {size:.2f} GB of shards; all {len(plan.annotations)} will take about {in_all:.2f} GB"
     )

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -92,7 +91,8 @@ def annotated(
 
     times: when the frames are shown, where they are not 1 / fps apart.
     """
-    between = [(a + b) / 2 for a, b in pairwise(middles)]
+    known = np.array(middles)
+    between = (known[:-1] + known[1:]) / 2
     for number, frame in enumerate(frames):
         seconds = times[number] if len(times) else number / fps
         yield label.draw(frame, rankings[int(np.searchsorted(between, seconds))], seconds)

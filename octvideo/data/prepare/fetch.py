@@ -11,10 +11,10 @@ import logging
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.prepare.archives import BrokenArchiveError, download, unpack
 from octvideo.data.prepare.kinetics import (
     Annotation,
+    Report,
     choose_classes,
     class_numbers,
     read_annotations,
@@ -84,33 +85,6 @@ class Plan:
     num_bytes: int = 0
 
 
-@dataclass(slots=True)
-class Report:
-    """The result of one split, compared with its annotations. broken: path -> cause;
-    broken_archives: archive -> cause."""
-
-    split: str
-    num_stored: int = 0
-    missing: list[str] = field(default_factory=list)
-    broken: dict[str, str] = field(default_factory=dict)
-    replaced: list[str] = field(default_factory=list)
-    broken_archives: dict[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.split}: {self.num_stored} videos stored, {len(self.replaced)} of them"
-            f" replacements; {len(self.broken)} broken, {len(self.missing)} missing,"
-            f" {len(self.broken_archives)} archives broken"
-        ]
-        lines += [
-            f"broken archive: {name}: {cause}" for name, cause in self.broken_archives.items()
-        ]
-        lines += [f"broken: {path}: {cause}" for path, cause in self.broken.items()]
-        lines += [f"replaced: {stem}" for stem in self.replaced]
-        lines += [f"missing: {stem}" for stem in self.missing]
-        return "\n".join(lines)
-
-
 class Fetch:
     """One data set on its way into `folder`: train/, val/, ... each a set of shards, and work/
     until all is done."""
@@ -127,15 +101,16 @@ class Fetch:
         num_archives: int = 2,
         num_workers: int | None = None,
         timeout_seconds: float = 600.0,
+        after_archive: Callable[[Plan, ShardSet, int], object] = lambda *_: None,
     ) -> None:
         """num_archives: that are downloaded ahead. class_lists: class names of data sets, in label
-        order."""
+        order. after_archive: is called with the shards so far and the number of archives done."""
         self._places, self._folder, self._name = DATASETS[dataset], folder, dataset
         self._base = f"{mirror.rstrip('/')}/{self._places.folder}"
         self._class_lists, self._encoding = class_lists, encoding or Encoding(256)
         self._max_bytes, self._num_archives = max_bytes, num_archives
         self._num_workers = num_workers or os.cpu_count() or 1
-        self._timeout = timeout_seconds
+        self._timeout, self._after_archive = timeout_seconds, after_archive
         self._work = folder / "work"
 
     def plan(self, splits: Sequence[str]) -> list[Plan]:
@@ -216,6 +191,7 @@ class Fetch:
                     done[address] = {"archive": address, "cause": cause}
                     append_json_line(notes, done[address])
                     archive.unlink()
+                    self._after_archive(plan, shards, len(done))
             finally:
                 pool.close()
             shards.is_complete = True

@@ -13,7 +13,7 @@ from octvideo.data.video.bits import Parameters
 from octvideo.data.video.bitstream import Inspector, inspector
 from octvideo.data.video.container import opened, status_of
 from octvideo.data.video.frame_table import FrameTable, KnownFile
-from octvideo.data.video.info import VideoInfo
+from octvideo.data.video.info import DAMAGED, VideoInfo
 from octvideo.data.video.mp4_header import is_fragmented, may_be_turned, read_moov
 from octvideo.data.video.orientation import Orientation
 from octvideo.data.video.packets import (
@@ -237,10 +237,12 @@ def frame_table(path: str, info: VideoInfo) -> FrameTable:
         layout, stream = layout_of(container, info), container.streams.video[0]
         place, time_base = stream.index, stream.time_base
     if not layout.unclear:
-        times = layout.seconds(time_base)
+        seconds = layout.seconds(time_base)
     else:
-        times = true_times(decode_all(path, {}, info.num_frames).stamps, info.fps)
-    return FrameTable(layout, array("d", times.tobytes()), place, time_base)
+        seconds = true_times(decode_all(path, {}, info.num_frames).stamps, info.fps)
+    times = array("d")
+    times.frombytes(seconds.data.cast("B"))
+    return FrameTable(layout, times, place, time_base)
 
 
 def frame_times(file: KnownFile) -> "array[float]":
@@ -255,10 +257,10 @@ def layout_of(container: Any, info: VideoInfo) -> StreamMap:
         layout = map_of_known(look_through(container, None)[0])
     else:
         layout, _ = _map_of(container, _inspector_of(container))
-    # A damaged file may decode to fewer frames than its packets promise: then only counting is
-    # right.
-    is_whole = len(layout.pts) == info.num_frames
-    return layout if is_whole else replace(layout, unclear=layout.unclear or "damaged")
+    # A damaged file may decode to fewer frames than its packets promise, and what a decoder shows
+    # behind the damage depends on where it began: then only counting is right.
+    is_whole = len(layout.pts) == info.num_frames and info.reason != DAMAGED
+    return layout if is_whole else replace(layout, unclear=layout.unclear or DAMAGED)
 
 
 def orientation_of(frame: Any) -> Orientation:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from octvideo.data.video.info import VideoInfo
+from octvideo.data.video.info import DAMAGED, VideoInfo
 from octvideo.errors import DataError
 from octvideo.files import appears_whole
 
@@ -22,6 +22,7 @@ _NUMBERS = (
     *("num_frames", "fps", "width", "height", "rotation", "duration_seconds", "num_bytes"),
     *("flip", "pixel_aspect"),
 )
+_KINDS = ("", DAMAGED)
 _EARLIER_COLUMNS = _COLUMNS[: _COLUMNS.index("flip")]
 
 
@@ -37,15 +38,18 @@ class VideoIndex:
     """
 
     def __init__(
-        self, hashes: list[int], numbers: list[tuple[float, ...]], backends: list[bool]
+        self, hashes: list[int], numbers: list[tuple[float, ...]], reasons: list[str]
     ) -> None:
+        """reasons: why not decord, "" where decord may read."""
         keys = np.array(hashes, np.int64)
         order = np.argsort(keys, kind="stable")
         self._keys = torch.from_numpy(keys[order])
         self._numbers = torch.from_numpy(
             np.array(numbers, np.float64).reshape(-1, len(_NUMBERS))[order]
         )
-        self._decord = torch.from_numpy(np.array(backends, np.bool_)[order])
+        # One byte per video: decord may read it, it is damaged, or neither.
+        kinds = [_KINDS.index(reason) if reason in _KINDS else len(_KINDS) for reason in reasons]
+        self._kinds = torch.from_numpy(np.array(kinds, np.uint8)[order])
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -58,7 +62,7 @@ class VideoIndex:
             return None
         numbers = self._numbers[place].tolist()
         num_frames, fps, width, height, rotation, seconds, num_bytes, flip, aspect = numbers
-        backend = "decord" if self._decord[place] else "pyav"
+        reason = (*_KINDS, "says the index")[int(self._kinds[place])]
         return VideoInfo(
             num_frames=int(num_frames),
             fps=fps,
@@ -67,8 +71,8 @@ class VideoIndex:
             rotation=int(rotation),
             codec="",
             duration_seconds=seconds,
-            backend=backend,
-            reason="" if backend == "decord" else "says the index",
+            backend="pyav" if reason else "decord",
+            reason=reason,
             num_bytes=int(num_bytes),
             flip=bool(flip),
             pixel_aspect=aspect,
@@ -101,7 +105,7 @@ def read_index(path: str | Path) -> VideoIndex:
     path = Path(path)
     hashes: list[int] = []
     numbers: list[tuple[float, ...]] = []
-    backends: list[bool] = []
+    reasons: list[str] = []
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) == _EARLIER_COLUMNS:
@@ -115,13 +119,14 @@ def read_index(path: str | Path) -> VideoIndex:
             for row in reader:
                 hashes.append(_hash(str(path.parent / row["path"])))
                 numbers.append(tuple(float(row[name]) for name in _NUMBERS))
-                backends.append(row["backend"] == "decord")
+                is_decord = row["backend"] == "decord"
+                reasons.append("" if is_decord else row["reason"] or "pyav")
         except (TypeError, ValueError, OverflowError, csv.Error):
             raise DataError(
                 f"{path}:{reader.line_num}: this line is damaged; write the index again with"
                 " `octvideo check`."
             ) from None
-    return VideoIndex(hashes, numbers, backends)
+    return VideoIndex(hashes, numbers, reasons)
 
 
 def _relative(video: str, folder: Path) -> str:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from octvideo.data.sampling import short_side_size
 from octvideo.data.video.orientation import Orientation
 
+DAMAGED = "damaged"
+"""Reason of a file in which a whole decode met damage: every read decodes it from its beginning."""
+
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:

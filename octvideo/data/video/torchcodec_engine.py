@@ -56,7 +56,7 @@ class TorchCodecEngine:
     def _batch(self, indices: list[int]) -> Frames:
         batch = self._decoder.get_frames_at(indices)
         frames: Frames = batch.data.cpu().numpy()
-        late = np.abs(batch.pts_seconds.numpy() - self._seconds[indices])
+        late = np.abs(batch.pts_seconds.cpu().numpy() - self._seconds[indices])
         if late.max() > self._tolerance:
             raise RuntimeError(f"torchcodec gives another frame for {indices[int(late.argmax())]}")
         if frames.shape[1:] != self._shape:

@@ -16,13 +16,14 @@ import pytest
 from coded_videos import write_clip
 from killed_runs import run_past_kills
 
-from octvideo.cli.fetch import add_arguments, estimate, run
+from octvideo.cli.fetch import add_arguments, estimate, progress, run
 from octvideo.data.lists.class_names import read_class_names
 from octvideo.data.prepare import archives
 from octvideo.data.prepare.archives import BrokenArchiveError, download, unpack
-from octvideo.data.prepare.fetch import Fetch
+from octvideo.data.prepare.fetch import Fetch, Plan
 from octvideo.data.prepare.shard import Encoding
 from octvideo.data.shards.shard_list import open_shards
+from octvideo.data.shards.shard_set import Shard, ShardSet
 from octvideo.data.storage import ranges
 from octvideo.errors import DataError
 from octvideo.files import OutputError, shipped_folder
@@ -256,6 +257,18 @@ def test_an_estimate_comes_before_it_starts(mirror, serve, tmp_path):
     plan.annotations = dict.fromkeys(map(str, range(10_000)))
     assert "3.9 to 12.5 core hours to make them" in estimate(plan, 2)
     assert "(1.9 to 6.2 h on 2 cores)" in estimate(plan, 2)
+    assert "about 9 GB of shards" in estimate(plan, 2)
+    assert "Assumed: 0.9 MB per video" in estimate(plan, 2)
+
+
+def test_the_size_of_the_shards_is_estimated_from_those_that_are_there():
+    plan = Plan("train", ["a.tar.gz", "b.tar.gz", "c.tar.gz"], dict.fromkeys(map(str, range(1000))))
+    shards = ShardSet("train", [Shard("a.tar", 10**9, 100), Shard("b.tar", 5 * 10**8, 50)])
+
+    assert progress(plan, shards, 1) == (
+        "train: 1 of 3 archives, 150 videos in 1.50 GB of shards; all 1000 will take about 10.00 GB"
+    )
+    assert "0 videos in 0.00 GB" in progress(plan, ShardSet("train"), 1)
 
 
 def test_an_interrupted_download_continues_where_it_was(serve, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@ decode decides."""
 
 import random
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 
 import av
@@ -12,6 +13,7 @@ from coded_videos import copy_contents, write_clip
 
 from octvideo.data import DecodeError, open_video, probe
 from octvideo.data.video.bitstream import inspector
+from octvideo.data.video.pyav_engine import PyAVEngine
 
 ENCODERS = {
     "plain.mp4": {"options": {"g": "10", "bf": "2"}},
@@ -186,3 +188,12 @@ def test_parameters_that_are_not_understood_prove_nothing():
     )
     assert inspector("h264", b"\x01", "avi") is None
     assert inspector("vp9", b"", "matroska") is None
+
+
+def test_a_video_that_is_known_to_be_damaged_is_decoded_from_its_beginning(sound, monkeypatch):
+    path = sound("part2.avi")
+    known = replace(probe(path), backend="pyav", reason="damaged")
+    monkeypatch.setattr(PyAVEngine, "_jump", lambda *_: pytest.fail("it was jumped to"))
+
+    with open_video(path, known=known) as video:
+        assert len(video.read([25, 3])) == 2

@@ -16,6 +16,7 @@ from octvideo.data import open_video
 from octvideo.data.clips.views import ViewSpec, read_clips
 from octvideo.data.sampling import ClipRule
 from octvideo.data.transforms import resize_short_side
+from octvideo.data.video.decode import look_at
 from octvideo.predict import write_named_video
 from octvideo.report.annotate import Label
 
@@ -100,6 +101,17 @@ def traced_peak(work, *arguments, **options):
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+def test_a_look_at_a_file_holds_few_bytes_of_each_packet(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", 100, options={"g": "25", "bf": "2"})
+
+    def peak_of(times):
+        return traced_peak(look_at, repeated(path, tmp_path / f"{times}.mp4", times))
+
+    peak_of(20)  # What is imported and built once is not counted.
+
+    assert (peak_of(120) - peak_of(20)) / 10_000 < 90
 
 
 @pytest.mark.parametrize("gop", [1, 25])

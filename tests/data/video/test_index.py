@@ -27,6 +27,7 @@ def test_what_was_written_is_found_by_path(tmp_path):
     assert found is not None
     assert replace(found, codec="h264") == INFO
     assert (index.get(str(outside)).backend, index.get(str(outside)).num_frames) == ("pyav", 300)
+    assert index.get(str(outside)).reason == "damaged"
     assert index.get(str(tmp_path / "another.mp4")) is None
 
 

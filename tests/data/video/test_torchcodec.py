@@ -38,6 +38,7 @@ class VideoDecoder:
     def __init__(self, source, *, stream_index, dimension_order, num_ffmpeg_threads, device,
                  transforms, custom_frame_mappings):
         assert (dimension_order, num_ffmpeg_threads, transforms) == ("NHWC", 1, None)
+        self.device = device
         with av.open(source) as container:
             frames = list(container.decode(container.streams[stream_index]))
         self.frames = [frame.to_ndarray(format="rgb24") for frame in frames]
@@ -114,6 +115,16 @@ def test_cuda_decoding_is_refused_where_there_is_no_gpu(clip, package, monkeypat
 
     with pytest.raises(ConfigError, match=r"no CUDA device; use torchcodec$"):
         read_frames(clip, [0], backend="torchcodec:cuda")
+
+
+def test_cuda_decoding_asks_torchcodec_for_the_gpu(clip, package, in_a_worker, monkeypatch):
+    package("", FAKE.format(late=0))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    for backend, device in (("torchcodec:cuda", "cuda"), ("torchcodec", "cpu")):
+        with open_video(clip, backend=backend) as video:
+            assert video._engine._decoder.device == device
+            assert numbers(video.read(INDICES)) == INDICES
 
 
 def test_the_index_tells_torchcodec_every_frame_and_where_decoding_may_begin(clip):
