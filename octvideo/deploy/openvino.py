@@ -5,7 +5,7 @@ import threading
 import warnings
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from octvideo.deploy.core_operators import core_operators
 from octvideo.deploy.layer_times import layer_names
 from octvideo.errors import ConfigError, import_optional
 from octvideo.layers import stem_by_space_to_depth
@@ -141,7 +142,13 @@ def _in_core_operations(program: torch.export.ExportedProgram) -> torch.export.E
 
 def _converted(program: torch.export.ExportedProgram) -> Any:
     openvino = import_optional("openvino", "engine openvino", "pip install openvino")
+    from openvino.frontend import OpConversionFailure
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+
     with _quiet_exporter():
+        if (module := core_operators(program)) is not None:
+            with suppress(OpConversionFailure):  # An operator that only the trace takes apart.
+                return openvino.convert_model(TorchFXPythonDecoder(module, dynamic_shapes=True))
         return openvino.convert_model(program)
 
 

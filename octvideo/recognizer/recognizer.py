@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from octvideo.data.clips.views import ViewSpec, view_batches
 from octvideo.data.sources import Source, is_several, streamed
 from octvideo.deploy.engines import WindowScores
-from octvideo.deploy.exported import Sidecar, write_exported
+from octvideo.deploy.exported import ExportedNetwork, Sidecar, write_exported
 from octvideo.engine.prediction.events import Window
 from octvideo.engine.prediction.live import LiveOptions, stream_windows
 from octvideo.engine.prediction.named import NamedVideo, Prediction, top_predictions
@@ -232,7 +232,8 @@ class Recognizer:
         progress: is called with (videos done, all videos).
 
         Scores equal those of `scores` to 1e-5: batches of another size round differently. Until the
-        last video has come, torch runs several passes at a time on a CPU, each on fewer threads. A
+        last video has come, torch runs several passes at a time on a CPU, each on fewer threads, of
+        as many views as take a tenth of a second (at most `batch`; an optimized one of `batch`). A
         script calls this below `if __name__ == "__main__":`, as it does a DataLoader with workers.
 
         Raises ConfigError for wrong arguments, DataError for files of other weights or views.
@@ -248,6 +249,11 @@ class Recognizer:
         lower = {getattr(self._score, "precision", "fp32")} - {"fp32"}
         facts = [self.class_names, self.preprocessing, self.head_act, *lower]
         return weights_digest(self.model.state_dict(), facts)
+
+    @property
+    def takes_any_batch(self) -> bool:
+        """Whether another batch size costs nothing: no runtime compiles for each."""
+        return isinstance(self._score, WindowScores) and not isinstance(self.model, ExportedNetwork)
 
     @torch.inference_mode()
     def outputs(self, views: Tensor, *, scores: bool, features: bool) -> NDArray[np.float32]:

@@ -58,7 +58,9 @@ class ReaderPool:
         self.bad: dict[str, str] = {}
         self._read, self._timeout, self._prefetch = read, timeout_seconds, prefetch
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["octvideo.data.clips.dataset"])
+        # A worker imports what its parent's script does, each time anew unless the server has it.
+        mine = [name for name in sys.modules if name.startswith("octvideo.")]
+        self._context.set_forkserver_preload(["octvideo.data.clips.dataset", *mine])
         self._num_workers, self._unexplained = num_workers, 0
         self._workers = [self._start() for _ in range(num_workers)]
 

@@ -1,5 +1,6 @@
 """One network over many videos: a batch holds views of several videos, as they are decoded."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from octvideo.engine.threads import torch_threads
 
 Outputs = NDArray[np.float32]
 _MAX_PASSES = 4  # at one time on a CPU
+_LONG_PASS = 0.1  # seconds, beside which what a pass costs by itself is small
 
 
 def mean_outputs(
@@ -24,18 +26,22 @@ def mean_outputs(
     *,
     batch: int,
     on_cpu: bool,
+    any_batch: bool = True,
 ) -> Iterator[tuple[int, Outputs | str]]:
     """(index, mean over the views of `compute`) of each video in its order; the problem of one that
     cannot be read.
 
     compute: uint8 (N, 3, T, H, W), N <= batch -> float32 (N, D); on a CPU several threads call it.
     Then each core computes whole passes: threads that wait for one another at every layer lose
-    more.
+    more. Passes then begin with one view, and grow to `batch` while they are short: long ones would
+    only keep the other cores waiting, at the begin and at the end. any_batch: whether another batch
+    size costs `compute` nothing, as it does where it compiles for each.
     """
     threads = torch.get_num_threads()
     count = min(threads, _MAX_PASSES) if on_cpu else 1
     with torch_threads(max(threads // count, 1)), ThreadPoolExecutor(count) as executor:
-        passes = _Passes(compute, spec, batch, executor, ahead=count)
+        first = 1 if on_cpu and any_batch else batch
+        passes = _Passes(compute, spec, (first, batch), executor, ahead=count)
         for video in videos:
             passes.add(video)
             yield from passes.finished(ahead=count)
@@ -60,17 +66,19 @@ class _Passes:
         self,
         compute: Callable[[Tensor], Outputs],
         spec: ViewSpec,
-        batch: int,
+        sizes: tuple[int, int],
         executor: Executor,
         *,
         ahead: int,
     ) -> None:
-        self._compute, self._spec, self._batch = compute, spec, batch
+        """sizes: views of the first passes, and of the largest."""
+        self._compute, self._spec = compute, spec
+        self._batch, self._largest = sizes
         self._executor, self._ahead = executor, ahead
         self._views: list[Tensor] = []
         self._owners: list[_Video] = []
         self._waiting: deque[_Video] = deque()
-        self._running: deque[tuple[Future[Outputs], list[_Video]]] = deque()
+        self._running: deque[tuple[Future[tuple[Outputs, float]], list[_Video]]] = deque()
 
     def add(self, video: DecodedVideo) -> None:
         """Cut the views of a video; a thread computes each full batch of them."""
@@ -81,14 +89,14 @@ class _Passes:
         for view in view_batches(video.frames, video.clips, self._spec, 1):
             self._views.append(view)
             self._owners.append(self._waiting[-1])
-            if len(self._views) == self._batch:
+            if len(self._views) >= self._batch:
                 self.submit()
 
     def submit(self) -> None:
         """Compute the waiting views, even if they do not fill a batch."""
         if self._views:
             self._collect(self._ahead)
-            future = self._executor.submit(self._compute, torch.cat(self._views))
+            future = self._executor.submit(self._timed, torch.cat(self._views))
             self._running.append((future, self._owners))
             self._views, self._owners = [], []
 
@@ -102,6 +110,13 @@ class _Passes:
     def _collect(self, ahead: int) -> None:
         while self._running and (len(self._running) > ahead or self._running[0][0].done()):
             future, owners = self._running.popleft()
-            for video, output in zip(owners, future.result(), strict=True):
+            outputs, seconds = future.result()
+            for video, output in zip(owners, outputs, strict=True):
                 video.outputs.append(output)
                 video.missing -= 1
+            if seconds < _LONG_PASS and len(owners) == self._batch:
+                self._batch = min(2 * self._batch, self._largest)
+
+    def _timed(self, views: Tensor) -> tuple[Outputs, float]:
+        started = time.perf_counter()
+        return self._compute(views), time.perf_counter() - started

@@ -44,6 +44,8 @@ class Network(Protocol):
     class_names: list[str]
     device: torch.device
 
+    @property
+    def takes_any_batch(self) -> bool: ...
     def fingerprint(self) -> str: ...
     def view_spec(self, views: str) -> ViewSpec: ...
     def outputs(self, views: Tensor, *, scores: bool, features: bool) -> NDArray[np.float32]:
@@ -170,8 +172,8 @@ def _named(
     compute = partial(network.outputs, scores=how.top_k is not None, features=how.features)
     count = len(network.class_names) if how.top_k is not None else 0
     videos = _decoded(entries, spec, workers, how.timeout_seconds)
-    on_cpu = network.device.type == "cpu"
-    for index, found in mean_outputs(compute, videos, spec, batch=how.batch, on_cpu=on_cpu):
+    passes = {"on_cpu": network.device.type == "cpu", "any_batch": network.takes_any_batch}
+    for index, found in mean_outputs(compute, videos, spec, batch=how.batch, **passes):
         path = entries[index].path
         if isinstance(found, str):
             yield NamedVideo(path, (), found)
