@@ -7,10 +7,10 @@ from contextlib import redirect_stdout
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from octvideo.deploy import int8_graph
 from octvideo.errors import ConfigError, OctvideoError, import_optional
 from octvideo.layers import OctConv2d, OctConv3d
 
@@ -73,35 +73,12 @@ def quantized(network: Any, clips: Tensor) -> Any:
     """An OpenVINO graph in int8, calibrated on the clips."""
     nncf = import_optional("nncf", "precision int8", "pip install nncf")
     nncf.set_log_level(logging.ERROR)
-    pools_as_convolutions(network)
+    int8_graph.prepare(network)
     data = nncf.Dataset([clip[None].numpy() for clip in clips.cpu().contiguous()])
     with redirect_stdout(sys.stderr):  # Its bars; stdout is for what a program prints.
-        return nncf.quantize(network, data, subset_size=len(clips))
-
-
-def pools_as_convolutions(network: Any) -> None:
-    """Replace 2 x 2 average pools on maps of even size by depthwise convolutions, which are
-    computed in int8; pools are computed in fp32.
-
-    An octave network has a pool before every convolution from the high to the low group.
-    """
-    from openvino import opset8 as ops
-
-    for pool in [op for op in network.get_ops() if op.get_type_name() == "AvgPool"]:
-        source, facts = pool.input_value(0), pool.get_attributes()
-        _, channels, *_, height, width = source.get_partial_shape()
-        kernel, zeros = list(facts["kernel"]), [0] * len(facts["kernel"])
-        known = channels.is_static and height.is_static and width.is_static
-        halves = kernel[-2:] == [2, 2] and set(kernel[:-2]) <= {1}
-        if not (known and halves and kernel == list(facts["strides"])):
-            continue
-        if height.get_length() % 2 or width.get_length() % 2 or any(facts["pads_begin"]):
-            continue
-        quarter = np.full((channels.get_length(), 1, 1, *kernel), 0.25, np.float32)
-        ones = [1] * len(kernel)
-        conv = ops.group_convolution(source, quarter, kernel, zeros, zeros, ones)
-        conv.set_friendly_name(pool.get_friendly_name())
-        pool.output(0).replace(conv.output(0))
+        found = nncf.quantize(network, data, subset_size=len(clips))
+    int8_graph.finish(found)
+    return found
 
 
 @torch.inference_mode()

@@ -96,7 +96,8 @@ def test_pools_of_even_maps_become_convolutions_which_have_int8(nncf):
 
 def test_the_bars_of_the_quantizer_leave_stdout_alone(nncf, monkeypatch, capsys):
     monkeypatch.setattr(nncf, "quantize", lambda *_, **__: print("Statistics collection 100%"))
-    monkeypatch.setattr(precision, "pools_as_convolutions", lambda network: None)
+    for step in ("prepare", "finish"):
+        monkeypatch.setattr(precision.int8_graph, step, lambda network: None)
 
     precision.quantized(None, torch.rand(8, 3, 2, 8, 8))
 
