@@ -34,6 +34,7 @@ from octvideo.errors import DataError
 _TASKS_PER_WORKER = 2  # one being read, one waiting in the pipe
 _MAX_UNEXPLAINED_DEATHS = 3
 _PR_SET_PDEATHSIG = 1
+_GUARD = 'let a script start workers below `if __name__ == "__main__":`'
 _OF_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -87,7 +88,9 @@ class ReaderPool:
         self._workers = []
 
     def _start(self) -> "_Worker":
-        """Raises DataError if no process can be started."""
+        """Raises DataError if no process can be started, as by a worker."""
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise DataError(f"this process is a loader worker that runs the script anew; {_GUARD}")
         try:
             with _signals_held():
                 return _Worker(self._context, self._read, self._prefetch, self.bad)
@@ -145,8 +148,10 @@ class ReaderPool:
         else:
             self._unexplained += 1
             if self._unexplained > _MAX_UNEXPLAINED_DEATHS:
+                how = cause.removeprefix("reading it ended the process ")
                 raise DataError(
-                    f"loader workers die without reading a file: {cause}; is there enough memory?"
+                    f"loader workers die without reading a file {how}; {_GUARD}, and make sure that"
+                    " there is enough memory"
                 )
         waiting.extendleft(reversed(worker.tasks))
         self._workers[self._workers.index(worker)] = self._replace(worker)

@@ -1,5 +1,8 @@
 """Processes that read, when what waits for them is interrupted."""
 
+import os
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 
@@ -54,3 +57,27 @@ def test_a_consumer_that_leaves_anywhere_leaves_no_task_behind(pool, taken):
 
     assert found == [2 * k for k in range(taken)]
     assert list(pool.run([(3,)], ahead=1)) == [6]
+
+
+SCRIPT = """
+from octvideo.data.loading.pool import ReaderPool
+
+print(list(ReaderPool(abs, num_workers=1, timeout_seconds=60).run([(-1,)], ahead=1)))
+"""
+
+
+@pytest.mark.slow
+def test_a_script_that_starts_workers_while_it_is_imported_is_told_where_to(repo, tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+
+    found = subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        env=os.environ | {"PYTHONPATH": str(repo)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    last = found.stderr.strip().splitlines()[-1]
+    assert found.returncode == 1
+    assert 'below `if __name__ == "__main__":`' in last
