@@ -105,16 +105,18 @@ def test_an_input_that_the_weights_were_not_trained_with_is_refused(run_tool, tr
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own compiler
-def test_an_optimized_network_scores_alike(run_tool, trained, tmp_path):
+@pytest.mark.parametrize(("precision", "near"), [("fp32", 1e-4), ("auto", 0.03)])
+def test_an_optimized_network_scores_alike(run_tool, trained, tmp_path, precision, near):
     cfg, _ = trained
     run_tool("test_net", "--cfg", cfg)
     expected = np.load(tmp_path / "run" / "scores.npz", allow_pickle=False)["scores"]
 
-    result = run_tool("test_net", "--cfg", cfg, "TEST.OPTIMIZE=true")
+    settings = ["TEST.OPTIMIZE=true", f"TEST.PRECISION={precision}"]
+    result = run_tool("test_net", "--cfg", cfg, *settings)
 
     assert result.status == 0, result.err
     assert np.load(tmp_path / "run" / "scores.npz", allow_pickle=False)["scores"] == pytest.approx(
-        expected, abs=1e-4
+        expected, abs=near
     )
 
 
