@@ -35,7 +35,7 @@ from octvideo import create_model
 from octvideo.complexity import align
 from octvideo.data.lists.video_list import read_list
 from octvideo.deploy.fold import fold_batch_norm
-from octvideo.deploy.openvino import OpenVINO, convert, convert_lower
+from octvideo.deploy.openvino import OpenVINO, convert, convert_low_precision
 from octvideo.deploy.precision import quantized
 from octvideo.deploy.pytorchvideo import hub_model
 from octvideo.engine.distributed import Processes
@@ -118,10 +118,10 @@ def graph(alpha: float, precision: str, x: torch.Tensor, args: argparse.Namespac
     if precision == "fp32":
         fast = convert(model, x)
     elif precision == "bf16":
-        fast = convert_lower(model, x, precision)
+        fast = convert_low_precision(model, x, precision)
     else:
         clips = real_clips(args.clips)
-        fast = convert_lower(model, x, precision, lambda network: quantized(network, clips))
+        fast = convert_low_precision(model, x, precision, lambda network: quantized(network, clips))
     if path:
         args.keep.mkdir(parents=True, exist_ok=True)
         fast.save(path)

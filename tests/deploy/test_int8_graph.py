@@ -7,7 +7,7 @@ import torch
 from octvideo import create_model
 from octvideo.deploy import int8_graph
 from octvideo.deploy.fold import fold_batch_norm
-from octvideo.deploy.openvino import OpenVINO, convert_lower
+from octvideo.deploy.openvino import OpenVINO, convert_low_precision
 
 openvino = pytest.importorskip("openvino")
 
@@ -18,7 +18,7 @@ def test_a_prepared_graph_computes_the_same_and_a_convolution_is_in_each_sum():
         if isinstance(module, torch.nn.BatchNorm3d):
             torch.nn.init.uniform_(module.weight, 0.5, 1)
     model, x = fold_batch_norm(model), torch.randn(1, 3, 8, 64, 64)
-    graph = convert_lower(model, x, "int8").network
+    graph = convert_low_precision(model, x, "int8").network
     other = graph.clone()
 
     int8_graph.prepare(other)
