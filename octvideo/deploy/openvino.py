@@ -1,11 +1,12 @@
 """A network in OpenVINO's CPU runtime, and the time of each of its layers there."""
 
 import copy
+import logging
 import threading
 import warnings
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -145,11 +146,23 @@ def _converted(program: torch.export.ExportedProgram) -> Any:
     from openvino.frontend import OpConversionFailure
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
-    with _quiet_exporter():
+    with _quiet_exporter(), _log_as_it_is():
         if (module := core_operators(program)) is not None:
             with suppress(OpConversionFailure):  # An operator that only the trace takes apart.
                 return openvino.convert_model(TorchFXPythonDecoder(module, dynamic_shapes=True))
         return openvino.convert_model(program)
+
+
+@contextmanager
+def _log_as_it_is() -> Iterator[None]:
+    """A converter that fails leaves the root logger at level ERROR, which would hide warnings."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, list(root.filters), list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters[:], root.handlers[:] = filters, handlers
 
 
 def _quiet_exporter() -> AbstractContextManager[None]:

@@ -1,6 +1,8 @@
 """An exported network in the converter's own operators computes what it did, without a second
 trace."""
 
+import logging
+
 import pytest
 import torch
 from torch import nn
@@ -76,5 +78,6 @@ def test_a_network_is_traced_again_only_where_the_converter_lacks_a_rule(
     fast = convert(model, x)
 
     assert isinstance(given[-1], torch.export.ExportedProgram) == traced_again
+    assert logging.getLogger("octvideo").isEnabledFor(logging.WARNING)
     with torch.inference_mode():
         torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-5)
