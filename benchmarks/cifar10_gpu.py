@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8, help="no longer than this")
     parser.add_argument("--jobs", type=int, default=6, help="runs beside each other (6)")
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if args.run:
         study, row, seed = args.run
         run(study, row, int(seed), args.pack, args.out)

@@ -132,6 +132,20 @@ def test_a_run_for_a_gpu_leaves_a_line_per_epoch_and_is_not_repeated(
     assert len(list(gpu.missing([study], lines[:1]))) == len(study.rows) * 2
 
 
+def test_the_studies_may_stand_behind_the_options(gpu, monkeypatch):
+    asked = []
+    monkeypatch.setattr(gpu, "run_all", lambda names, *rest: asked.append(names))
+    words = ["cifar10_gpu.py", "pack.npz", "--out", "out", "--minutes", "8", "deep", "small"]
+    monkeypatch.setattr("sys.argv", words)
+
+    gpu.main()
+
+    assert asked == [["deep", "small"]]
+    monkeypatch.setattr("sys.argv", [*words, "deeper"])
+    with pytest.raises(SystemExit):
+        gpu.main()
+
+
 def test_a_gpu_machine_needs_torch_numpy_and_pillow_alone(repo):
     blocked = f"import sys; sys.modules.update(dict.fromkeys({NOT_ON_A_GPU_MACHINE})); "
     there = f"sys.path.insert(0, {str(repo / 'benchmarks')!r}); import cifar10_gpu"
