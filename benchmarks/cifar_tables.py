@@ -80,9 +80,7 @@ def verdict(study: Study, content: Run) -> str:
     """One sentence: what the first network reaches, and what the others differ by."""
     whole = runs_by_row(study, content, True)
     name, *others = study.rows
-    reached = {
-        row: {seed: run["curve"][-1][3] for seed, run in whole[row].items()} for row in whole
-    }
+    reached = {row: last_accuracies(runs) for row, runs in whole.items()}
     if not reached[name]:
         return "No run is done."
     parts = [f"{name} reaches {spread(list(reached[name].values()))} %"]
@@ -96,6 +94,10 @@ def verdict(study: Study, content: Run) -> str:
     return f"{'; '.join(parts)} ({next(iter(whole[name].values()))['epochs']} epochs, {runs})."
 
 
+def last_accuracies(runs: dict[Any, Run]) -> dict[Any, float]:
+    return {seed: run["curve"][-1][3] for seed, run in runs.items()}
+
+
 def mean_at(runs: list[Run], epoch: int, number: int) -> str:
     values = [run["curve"][epoch - 1][number] for run in runs if len(run["curve"]) >= epoch]
     return f"{statistics.mean(values):.1f}" if values else ""
@@ -103,11 +105,9 @@ def mean_at(runs: list[Run], epoch: int, number: int) -> str:
 
 def lowest_loss(runs: list[Run]) -> str:
     """The epoch in each whole run."""
-    losses = [[epoch[2] for epoch in run["curve"]] for run in runs]
-    whole = [
-        loss for loss, run in zip(losses, runs, strict=True) if len(run["curve"]) == run["epochs"]
-    ]
-    return ", ".join(str(loss.index(min(loss)) + 1) for loss in whole)
+    whole = [run["curve"] for run in runs if len(run["curve"]) == run["epochs"]]
+    best = [min(range(len(curve)), key=lambda i, curve=curve: curve[i][2]) for curve in whole]
+    return ", ".join(str(epoch + 1) for epoch in best)
 
 
 MAKERS = {"verdict": verdict, "table": table, "curves": curves}
