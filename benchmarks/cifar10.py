@@ -129,12 +129,12 @@ def record(found: list[Run], results: Path) -> None:
         if had is None or len(run["curve"]) >= len(had["curve"]):
             runs[key_of(run)] = run
     order = list(STUDIES)
-    content["runs"] = sorted(runs.values(), key=lambda run: (order.index(run["study"]),))
+    content["runs"] = sorted(runs.values(), key=lambda run: order.index(run["study"]))
     write_records(results, content)
 
 
 def pack(folder: str, path: Path) -> None:
-    """The pictures as PNG, without a loss, in the layout of ../shared/data/cifar10."""
+    """Write the pictures as one file of PNG files, for cifar10_gpu.py."""
     arrays = {}
     for split in cifar10.BATCHES:
         images, labels = cifar10.read_split(Path(folder), split)

@@ -2,11 +2,10 @@
 
     python benchmarks/cifar10_gpu.py PACK.npz --out DIR --minutes 8 deep small
 
-Needs PyTorch, numpy and Pillow beside this repository alone, and moves as one copy: PACK.npz is the
-JPEG pack of ../shared/data/cifar10 (54 MiB), or what `cifar10.py pack` writes. All pictures lie on the
-GPU, where they are cropped and flipped. --jobs runs train beside each other, in the order of the
-seeds; DIR/epochs.jsonl gets a line per epoch. Runs that are whole in it are not run again; one that was cut short starts
-anew. `cifar10.py take DIR/epochs.jsonl` puts them into the records and tables.
+Needs PyTorch, numpy and Pillow beside this repository alone, and moves as one copy: PACK.npz holds
+encoded pictures: `cifar10.py pack` writes one. All pictures lie on the GPU, where they are cropped
+and flipped. --jobs runs train beside each other, in the order of the seeds; DIR/epochs.jsonl gets a
+line per epoch. Runs that are whole in it are not run again; one that was cut short starts anew. `cifar10.py take DIR/epochs.jsonl` puts them into the records and tables.
 """
 
 import argparse
@@ -16,7 +15,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,15 @@ def run(name: str, row: str, seed: int, pack: Path, out: Path) -> None:
     about = {"study": name, "row": row, "seed": seed, "epochs": recipe.epochs, "machine": machine}
     for line in train(build(study.rows[row], device), recipe, data, test, seed):
         with (out / "epochs.jsonl").open("a") as file:
-            file.write(json.dumps(about | line) + "\n")
+            # The newline comes first: it also ends a line that a kill cut short.
+            file.write("\n" + json.dumps(about | line))
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Without lines that a kill cut short. (octvideo.files does this too, but needs iopath.)"""
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 def missing(studies: list[Study], lines: list[dict[str, Any]]) -> Iterator[list[str]]:
@@ -190,17 +199,15 @@ def missing(studies: list[Study], lines: list[dict[str, Any]]) -> Iterator[list[
         if line["epoch"] == line["epochs"]
     }
     for study in studies:
-        for seed in study.seeds:
-            for row in study.rows:
-                if (study.name, row, seed) not in done:
-                    yield [study.name, row, str(seed)]
+        for seed, row in product(study.seeds, study.rows):
+            if (study.name, row, seed) not in done:
+                yield [study.name, row, str(seed)]
 
 
 def run_all(names: list[str], pack: Path, out: Path, jobs: int, minutes: float) -> None:
     deadline = time.time() + 60 * minutes
     out.mkdir(parents=True, exist_ok=True)
-    path = out / "epochs.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    lines = list(read_lines(out / "epochs.jsonl"))
     waiting = list(missing([STUDIES[name] for name in names], lines))
     total, under_way = len(waiting), dict[str, subprocess.Popen[bytes]]()
     while (waiting or under_way) and time.time() < deadline:

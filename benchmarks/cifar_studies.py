@@ -106,7 +106,7 @@ _STUDIES = (
             "Oct-ResNet-18 .5, stem 7x7": network("resnet18", "0.5", *LARGE_STEM),
             "Oct-ResNet-18 .5, stem 3x3": network("resnet18", "0.5", *SMALL_STEM),
         },
-        ("SOLVER.MAX_EPOCH=3", "SOLVER.WARMUP_EPOCHS=0.5"),
+        SHORT,
         seeds=(1,),
     ),
     Study(

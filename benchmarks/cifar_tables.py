@@ -35,17 +35,29 @@ def table(study: Study, content: Run) -> str:
 def runs_by_row(study: Study, content: Run, whole: bool) -> dict[str, dict[int, Run]]:
     found: dict[str, dict[int, Run]] = {row: {} for row in study.rows}
     for run in content["runs"]:
-        is_whole = len(run["curve"]) == run["epochs"]
-        if run["study"] == study.name and run["row"] in found and is_whole == whole:
+        if run["study"] == study.name and run["row"] in found and is_whole(run) == whole:
             found[run["row"]][run["seed"]] = run
     return found
+
+
+def is_whole(run: Run) -> bool:
+    return len(run["curve"]) == run["epochs"]
+
+
+def accuracies(runs: dict[int, Run]) -> dict[int, float]:
+    """Seed -> top-1 after the last epoch."""
+    return {seed: run["curve"][-1][3] for seed, run in sorted(runs.items())}
+
+
+def differences(top1: dict[int, float], first: dict[int, float]) -> list[float]:
+    """Of the runs that share a seed."""
+    return [value - first[seed] for seed, value in top1.items() if seed in first]
 
 
 def row_cells(
     study: Study, row: str, runs: dict[int, Run], first: dict[int, Run], cost: Run
 ) -> list[str]:
-    top1 = {seed: run["curve"][-1][3] for seed, run in sorted(runs.items())}
-    pairs = [value - first[seed]["curve"][-1][3] for seed, value in top1.items() if seed in first]
+    top1 = accuracies(runs)
     seconds = cost.get("epoch_seconds")
     words = dict(word.split("=", 1) for word in study.rows[row])
     published = REPLICATION.get((words["MODEL.ARCH"], float(words["OCTCONV.ALPHA"])))
@@ -56,7 +68,7 @@ def row_cells(
         f"{seconds:.0f}" if seconds else "",
         ", ".join(f"{value:.1f}" for value in top1.values()),
         spread(list(top1.values())) if top1 else "",
-        difference(pairs, 1) if runs is not first else "",
+        difference(differences(top1, accuracies(first)), 1) if runs is not first else "",
         f"{published:.2f}" if published else "",
     ]
 
@@ -80,22 +92,20 @@ def verdict(study: Study, content: Run) -> str:
     """One sentence: what the first network reaches, and what the others differ by."""
     whole = runs_by_row(study, content, True)
     name, *others = study.rows
-    reached = {row: last_accuracies(runs) for row, runs in whole.items()}
+    reached = {row: accuracies(runs) for row, runs in whole.items()}
     if not reached[name]:
         return "No run is done."
-    parts = [f"{name} reaches {spread(list(reached[name].values()))} %"]
-    for row in others:
-        pairs = [
-            v - reached[name][seed] for seed, v in reached[row].items() if seed in reached[name]
-        ]
-        if pairs:
-            parts.append(f"{row} {difference(pairs, 1)}")
-    runs = f"{len(reached[name])} of {len(study.seeds)} seeds"
-    return f"{'; '.join(parts)} ({next(iter(whole[name].values()))['epochs']} epochs, {runs})."
-
-
-def last_accuracies(runs: dict[Any, Run]) -> dict[Any, float]:
-    return {seed: run["curve"][-1][3] for seed, run in runs.items()}
+    seeds = len(study.seeds)
+    first = f"{spread(list(reached[name].values()))} % ({len(reached[name])} of {seeds} seeds)"
+    parts = [f"{name} reaches {first}"]
+    pairs = {row: differences(reached[row], reached[name]) for row in others}
+    parts += [
+        f"{row} {difference(found, 1)} ({len(found)} of {seeds} seeds)"
+        for row, found in pairs.items()
+        if found
+    ]
+    epochs = next(iter(whole[name].values()))["epochs"]
+    return f"{'; '.join(parts)}, after {epochs} epochs."
 
 
 def mean_at(runs: list[Run], epoch: int, number: int) -> str:
@@ -105,9 +115,12 @@ def mean_at(runs: list[Run], epoch: int, number: int) -> str:
 
 def lowest_loss(runs: list[Run]) -> str:
     """The epoch in each whole run."""
-    whole = [run["curve"] for run in runs if len(run["curve"]) == run["epochs"]]
-    best = [min(range(len(curve)), key=lambda i, curve=curve: curve[i][2]) for curve in whole]
-    return ", ".join(str(epoch + 1) for epoch in best)
+    return ", ".join(str(epoch_of_lowest_loss(run["curve"])) for run in runs if is_whole(run))
+
+
+def epoch_of_lowest_loss(curve: list[list[float]]) -> int:
+    losses = [epoch[2] for epoch in curve]
+    return losses.index(min(losses)) + 1
 
 
 MAKERS = {"verdict": verdict, "table": table, "curves": curves}

@@ -3,7 +3,7 @@
 import signal
 
 # Ctrl-C while PyTorch is imported ends the process, without a traceback through its modules.
-if (before := signal.getsignal(signal.SIGINT)) is signal.default_int_handler:
+if (_before := signal.getsignal(signal.SIGINT)) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import sys
@@ -15,6 +15,6 @@ try:
 except ModuleNotFoundError as error:
     print(f"error: no {error.name} here; pip install -r requirements.txt", file=sys.stderr)
     sys.exit(2)
-signal.signal(signal.SIGINT, before)
+signal.signal(signal.SIGINT, _before)
 
 __all__ = ["run_command"]

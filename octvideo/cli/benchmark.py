@@ -19,7 +19,15 @@ from pathlib import Path
 import torch
 
 from octvideo.complexity import align
-from octvideo.deploy.benchmark import ENGINES, Case, Measured, compare, compare_layers, verdict
+from octvideo.deploy.benchmark import (
+    COMPILED,
+    ENGINES,
+    Case,
+    Measured,
+    compare,
+    compare_layers,
+    verdict,
+)
 from octvideo.layers import WIDTH_RULES
 from octvideo.models.registry import input_shape_of
 
@@ -55,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="network",
         default="",
-        choices=["network", "blocks"],
+        choices=COMPILED[1:],
         help="with engine eager: torch.compile of the network (default), or of its blocks one by one",
     )
     parser.add_argument(

@@ -12,22 +12,14 @@ were added to the list, the same command resumes.
 import argparse
 from pathlib import Path
 
-from octvideo.data.lists.video_list import FORMATS, format_name, read_list
+from octvideo.cli.list_options import add_list_options
+from octvideo.data.lists.video_list import read_list
 from octvideo.data.prepare.check import check_list
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("list", type=Path, metavar="LIST")
-    parser.add_argument(
-        "--format",
-        type=format_name,
-        choices=FORMATS,
-        default="video",
-        help="DATA.LIST_FORMAT",
-    )
-    parser.add_argument(
-        "--path-prefix", default="", help="DATA.PATH_PREFIX; by default the list's folder"
-    )
+    add_list_options(parser)
     parser.add_argument(
         "--separator", help="DATA.PATH_LABEL_SEPARATOR; by default spaces, tabs or a comma"
     )

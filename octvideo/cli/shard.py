@@ -15,7 +15,8 @@ bad.csv and counts as a bad file, as in a list.
 import argparse
 from pathlib import Path
 
-from octvideo.data.lists.video_list import FORMATS, format_name, read_list
+from octvideo.cli.list_options import add_list_options
+from octvideo.data.lists.video_list import read_list
 from octvideo.data.prepare.shard import Encoding, bytes_of, write_shards
 from octvideo.data.video.index import index_path, read_index
 
@@ -31,14 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crf", type=int, default=20, help="0 to 51, larger is smaller and worse (20)"
     )
-    parser.add_argument(
-        "--format",
-        type=format_name,
-        choices=FORMATS,
-        default="video",
-        help="DATA.LIST_FORMAT",
-    )
-    parser.add_argument("--path-prefix", default="", help="DATA.PATH_PREFIX")
+    add_list_options(parser)
     parser.add_argument("--name", default="", help="of the tar files; by default the list's")
     parser.add_argument("--workers", type=int, help="processes; by default one per core")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one file (600)")

@@ -28,6 +28,8 @@ from octvideo.models import create_model
 from octvideo.models.network import recomputable_parts
 
 ENGINES = ("eager", "torch", "openvino", "onnxruntime", "fused")
+COMPILED = ("", "network", "blocks")
+_MANY_GRAPHS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,10 @@ class Case:
                 bool(self.compiled) and not eager,
                 f"engine {self.engine} compiles in its own way; leave --engine out, or --compile",
             ),
+            (
+                self.compiled not in COMPILED,
+                f"nothing is compiled as {self.compiled!r}; there are {', '.join(COMPILED[1:])}",
+            ),
         )
         for is_broken, problem in rules:
             if is_broken:
@@ -170,16 +176,13 @@ class Case:
         return (saved_bytes(lambda: model(x)) - weights) / 1e6
 
 
-MANY_GRAPHS = 1000
-
-
 def compile_blocks(model: nn.Module) -> None:
     """Compile each block by itself, for fixed shapes."""
     import torch._dynamo
 
     # Every shape of a block counts as a recompilation; beyond a limit blocks would run eagerly.
-    torch._dynamo.config.recompile_limit = MANY_GRAPHS
-    torch._dynamo.config.accumulated_recompile_limit = MANY_GRAPHS
+    torch._dynamo.config.recompile_limit = _MANY_GRAPHS
+    torch._dynamo.config.accumulated_recompile_limit = _MANY_GRAPHS
     for block in recomputable_parts(model):
         block.compile(dynamic=False)
 

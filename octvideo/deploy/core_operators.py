@@ -1,8 +1,8 @@
 """An exported network in the operators that OpenVINO's converter reads, without a second trace.
 
-The converter would let torch decompose the graph, which traces it anew: most of the time of a
-conversion (8 of 11 s for I3D R50 at alpha .1). Of the operators of plain and octave networks it
-lacks rules for those below only; non-local and Glore blocks have others, and are traced anew.
+The converter would let torch decompose the graph, which traces it again: most of the time of a
+conversion. It has rules for all operators of plain and octave networks but those below. Non-local
+and Glore blocks have others, and are traced again.
 """
 
 import operator

@@ -7,14 +7,9 @@ import numpy as np
 
 
 def prepare(network: Any) -> None:
-    """Before the ranges are measured."""
+    """Change a graph in place, before the ranges of its maps are measured."""
     pools_as_convolutions(network)
     add_shortcuts_first(network)
-
-
-def finish(network: Any) -> None:
-    """Of the quantized graph."""
-    drop_ranges_behind_upsampling(network)
 
 
 def pools_as_convolutions(network: Any) -> None:
@@ -43,10 +38,10 @@ def pools_as_convolutions(network: Any) -> None:
 
 
 def add_shortcuts_first(network: Any) -> None:
-    """Let (convolution + other group) + shortcut be convolution + (other group + shortcut).
+    """Replace (convolution + other group) + shortcut by convolution + (other group + shortcut).
 
-    A convolution adds one 8-bit map while it writes its own; it would leave a sum of three in fp32,
-    which is four times the memory.
+    A convolution adds one 8-bit map while it writes its output; a sum of three would stay in fp32,
+    which takes four times the memory.
     """
     from openvino import opset8 as ops
 
@@ -63,8 +58,11 @@ def add_shortcuts_first(network: Any) -> None:
 
 
 def drop_ranges_behind_upsampling(network: Any) -> None:
-    """Upsampling by repetition keeps the range of its input; one of its own takes a pass over
-    memory, in fp32 where a sum follows."""
+    """Remove the ranges of upsampled maps from a quantized graph.
+
+    Upsampling by repetition keeps the range of its input; another one takes a pass over memory, in
+    fp32 if a sum follows.
+    """
     for op in [op for op in network.get_ops() if op.get_type_name() == "FakeQuantize"]:
         source = op.input_value(0)
         if _type(source) != "Interpolate":

@@ -148,14 +148,16 @@ def _converted(program: torch.export.ExportedProgram) -> Any:
 
     with _quiet_exporter(), _log_as_it_is():
         if (module := core_operators(program)) is not None:
-            with suppress(OpConversionFailure):  # An operator that only the trace takes apart.
+            # It raises for an operator without a rule, which a second trace decomposes.
+            with suppress(OpConversionFailure):
                 return openvino.convert_model(TorchFXPythonDecoder(module, dynamic_shapes=True))
         return openvino.convert_model(program)
 
 
 @contextmanager
 def _log_as_it_is() -> Iterator[None]:
-    """A converter that fails leaves the root logger at level ERROR, which would hide warnings."""
+    """A context that restores the root logger. A converter that fails leaves it at level ERROR,
+    which would hide warnings."""
     root = logging.getLogger()
     level, filters, handlers = root.level, list(root.filters), list(root.handlers)
     try:

@@ -77,7 +77,7 @@ def quantized(network: Any, clips: Tensor) -> Any:
     data = nncf.Dataset([clip[None].numpy() for clip in clips.cpu().contiguous()])
     with redirect_stdout(sys.stderr):  # Its bars; stdout is for what a program prints.
         found = nncf.quantize(network, data, subset_size=len(clips))
-    int8_graph.finish(found)
+    int8_graph.drop_ranges_behind_upsampling(found)
     return found
 
 

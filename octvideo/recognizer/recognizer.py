@@ -252,7 +252,7 @@ class Recognizer:
 
     @property
     def takes_any_batch(self) -> bool:
-        """Whether another batch size costs nothing: no runtime compiles for each."""
+        """False if a runtime compiles the network for each batch size."""
         return isinstance(self._score, WindowScores) and not isinstance(self.model, ExportedNetwork)
 
     @torch.inference_mode()

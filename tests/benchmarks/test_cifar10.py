@@ -202,7 +202,9 @@ def test_the_verdict_is_of_pairs_of_runs(tables):
 
     said = tables.verdict(tables.STUDIES["short"], {"runs": runs})
 
-    assert said == "ResNet-20 reaches 80.0 %; Oct-ResNet-20 .5 -0.5 (2 epochs, 1 of 3 seeds)."
+    assert said == (
+        "ResNet-20 reaches 80.0 % (1 of 3 seeds); Oct-ResNet-20 .5 -0.5 (1 of 3 seeds), after 2 epochs."
+    )
     assert tables.verdict(tables.STUDIES["short"], {"runs": []}) == "No run is done."
 
 

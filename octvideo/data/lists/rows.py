@@ -36,6 +36,7 @@ def read_header(line: str) -> tuple[tuple[str, ...], str]:
 
 
 def csv_rows(path: Path, lines: Iterable[str], columns: tuple[str, ...], delimiter: str) -> Rows:
+    """The rows of a csv whose header has been read. Raises ListError."""
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     for fields in _rows_of(reader, path):
         line = reader.line_num + 1
@@ -65,6 +66,7 @@ def split_lines(
     separator: str | None,
     first_line: int,
 ) -> Rows:
+    """The rows of a list without a header: the path may hold separators. Raises ListError."""
     pattern = _line_pattern(len(columns) - 1, separator, " \t" if "labels" in columns else " \t,")
     for number, line in enumerate(lines, start=first_line):
         line = line.strip()

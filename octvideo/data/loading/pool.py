@@ -88,7 +88,7 @@ class ReaderPool:
         self._workers = []
 
     def _start(self) -> "_Worker":
-        """Raises DataError if no process can be started, as by a worker."""
+        """Raises DataError if no process can be started, or if this process is a worker itself."""
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise DataError(f"this process is a loader worker that runs the script anew; {_GUARD}")
         try:

@@ -26,6 +26,7 @@ def _channels_first(array: Any) -> Tensor:
 
 
 def send(pipe: Connection, message: Any) -> None:
+    """Send what `receive` returns at the other end."""
     buffers: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
     _TensorPickler(stream, protocol=5, buffer_callback=buffers.append).dump(message)
@@ -36,6 +37,7 @@ def send(pipe: Connection, message: Any) -> None:
 
 
 def receive(pipe: Connection) -> Any:
+    """The next message. Only for a process of one's own: pickles run code."""
     pickled, sizes = pipe.recv()
     buffers = [bytearray(size) for size in sizes]
     for buffer in buffers:

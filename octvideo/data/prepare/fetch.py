@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 
 from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.prepare.archives import BrokenArchiveError, download, unpack
+from octvideo.data.prepare.fetch_report import Report
 from octvideo.data.prepare.kinetics import (
     Annotation,
-    Report,
     choose_classes,
     class_numbers,
     read_annotations,

@@ -40,8 +40,9 @@ class Evaluation:
 
     @property
     def task(self) -> str:
-        """The word in results.json. Of several labels a video may have none."""
-        if not any(self.labels) or not (self.multi_label or all(self.labels)):
+        """The value in results.json. In a multi-label list some videos may have no label."""
+        has_labels = any if self.multi_label else all
+        if not has_labels(self.labels):
             return "unlabelled"
         return "multi_label" if self.multi_label else "single_label"
 

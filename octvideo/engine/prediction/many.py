@@ -34,8 +34,8 @@ def mean_outputs(
     compute: uint8 (N, 3, T, H, W), N <= batch -> float32 (N, D); on a CPU several threads call it.
     Then each core computes whole passes: threads that wait for one another at every layer lose
     more. Passes then begin with one view, and grow to `batch` while they are short: long ones would
-    only keep the other cores waiting, at the begin and at the end. any_batch: whether another batch
-    size costs `compute` nothing, as it does where it compiles for each.
+    keep the other cores waiting, at the beginning and at the end. any_batch: False if `compute`
+    compiles for each batch size.
     """
     threads = torch.get_num_threads()
     count = min(threads, _MAX_PASSES) if on_cpu else 1

@@ -156,7 +156,7 @@ def test_large_frames_are_resized_one_by_one(tmp_path):
         stream.pix_fmt = "yuv420p"
         frame = av.VideoFrame.from_ndarray(np.full((4096, 4096, 3), 128, np.uint8), "rgb24")
         frame = frame.reformat(format="yuv420p")
-        for number in range(30):  # 1.5 GB
+        for number in range(100):
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
