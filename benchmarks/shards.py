@@ -219,16 +219,17 @@ def table(args: argparse.Namespace) -> None:
 
 
 OPENING = """
-import json, resource, sys, time
+import json, sys, time
 from octvideo.data.shards.shard_list import open_shards
 from octvideo.data import ClipDataset
+from octvideo.engine.training.records import peak_resident_bytes
 import iopath.common.file_io
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_resident_bytes()
 start, cpu = time.perf_counter(), time.process_time()
 videos = open_shards(sys.argv[1])
 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([len(videos), seconds, cpu, (peak - before) / 1024, peak / 1024, videos[len(videos) - 1].path]))
+peak = peak_resident_bytes()
+print(json.dumps([len(videos), seconds, cpu, (peak - before) / 2**20, peak / 2**20, videos[len(videos) - 1].path]))
 """
 
 

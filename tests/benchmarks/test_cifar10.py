@@ -120,7 +120,7 @@ def test_a_run_for_a_gpu_leaves_a_line_per_epoch_and_is_not_repeated(
 
     gpu.run("short", "Oct-ResNet-20 .5", 1, pack, tmp_path)
     path = tmp_path / "epochs.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = list(gpu.read_lines(path))
     (run,) = cifar10.records_of_gpu(path)
 
     assert [line["epoch"] for line in lines] == [1, 2]

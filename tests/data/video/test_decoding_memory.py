@@ -21,12 +21,13 @@ from octvideo.predict import write_named_video
 from octvideo.report.annotate import Label
 
 MEASURED = """
-import resource, sys
+import sys
 import av, numpy, torch  # so that only the file is measured
 from octvideo.data import iter_frames, open_video
 from octvideo.data.clips.views import ViewSpec, read_clips
 from octvideo.data.sampling import ClipRule
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+from octvideo.engine.training.records import peak_resident_bytes
+def peak(): return peak_resident_bytes() / 2**20
 path, before = sys.argv[1], peak()
 {work}
 print(peak() - before, peak())
