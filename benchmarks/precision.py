@@ -3,6 +3,7 @@ them.
 
     python benchmarks/precision.py times --clips ../shared/data/egogestar
     python benchmarks/precision.py accuracy ../shared/data/egogestar --weights resnet50.pth --alpha 0 .5
+    python benchmarks/precision.py optimize [--alpha .1]     CPU seconds of a first optimize
 
 times: I3D R50, 8 x 224 x 224, one clip, one thread, beside pytorchvideo's in eager fp32. The clock
 is the CPU time of this process, since other programs may share the machine; the table has the
@@ -34,6 +35,7 @@ from untrained import preprocessing
 from octvideo import create_model
 from octvideo.complexity import align
 from octvideo.data.lists.video_list import read_list
+from octvideo.deploy.engines import optimize
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.deploy.openvino import OpenVINO, convert, convert_low_precision
 from octvideo.deploy.precision import quantized
@@ -68,9 +70,21 @@ def main() -> None:
     accuracy.add_argument("--size", type=int, default=112)
     accuracy.add_argument("--finetune", type=int, default=0, metavar="EPOCHS")
     accuracy.set_defaults(run=measure_accuracy)
+    first = commands.add_parser("optimize")
+    first.add_argument("--alpha", type=float, nargs="+", default=[0.1])
+    first.set_defaults(run=measure_optimize)
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.run(args)
+
+
+def measure_optimize(args: argparse.Namespace) -> None:
+    os.environ["OCTVIDEO_CACHE"] = ""
+    for alpha in args.alpha:
+        model, x = create_model("i3d_r50", alpha=alpha).eval(), torch.randn(1, 3, 8, SIZE, SIZE)
+        started = time.process_time()
+        optimize(model, x, engine="openvino")
+        print(f"alpha {alpha:g}: {time.process_time() - started:.1f} CPU s")
 
 
 def measure_times(args: argparse.Namespace) -> None:
