@@ -96,7 +96,7 @@ def test_pools_of_even_maps_become_convolutions_which_have_int8(nncf):
 
 def test_the_bars_of_the_quantizer_leave_stdout_alone(nncf, monkeypatch, capsys):
     monkeypatch.setattr(nncf, "quantize", lambda *_, **__: print("Statistics collection 100%"))
-    for step in ("prepare", "finish"):
+    for step in ("prepare", "drop_ranges_behind_upsampling"):
         monkeypatch.setattr(precision.int8_graph, step, lambda network: None)
 
     precision.quantized(None, torch.rand(8, 3, 2, 8, 8))

@@ -71,6 +71,10 @@ NOT_RUN = {
     "octvideo export --checkpoint runs/demo/oct_i3d/checkpoints/best.pyth --output model.onnx --lowered": (
         "tests/deploy/test_export.py"
     ),
+    "octvideo train FOLDER --model i3d_r50 --weights resnet50.pth --size small --epochs 2 --views 10x3"
+    " RESNET.STRIDE_1X1=True DATA.MEAN=[.45,.45,.45] DATA.STD=[.225,.225,.225]": (
+        "needs image weights and minutes; `octvideo train FOLDER` is tested in tests/runs/test_fit.py"
+    ),
     "sbatch --nodes 8 tools/slurm.sbatch --cfg ... OUTPUT_DIR /shared/runs/a": "needs Slurm",
 }
 # Behind every command with --cfg: a network and an epoch of seconds.

@@ -31,6 +31,8 @@ def true_times(stamps: Sequence[float] | Seconds, fps: float) -> Seconds:
     times = np.array(stamps, np.float64)
     if np.isnan(times).all():
         return np.arange(len(times)) / fps
+    # First, since stamps that are told apart near zero may not be so beside larger numbers.
+    times -= np.nanmin(times)
     gaps = np.diff(times)
     gaps = gaps[gaps > 0]
     interval = float(np.median(gaps)) if len(gaps) else 1 / fps
