@@ -75,10 +75,13 @@ def deep(*stem: str) -> dict[str, tuple[str, ...]]:
     )
 
 
+# The octave's pooled strides alone.
+POOLED = {"ResNet-20, pooled": network("resnet20_cifar", "0", "OCTCONV.DOWNSAMPLE=pool")}
+
 _STUDIES = (
     # What an hour or two of one core can finish; the others take days of it, or minutes of a GPU.
     Study("short", SOUND, family("resnet20_cifar"), SHORT),
-    Study("small", SOUND, family("resnet20_cifar")),
+    Study("small", SOUND, family("resnet20_cifar") | POOLED),
     Study("depth", SOUND, family("resnet56_cifar") | {"ResNet-44": network("resnet44_cifar")}),
     Study(
         "alphas",
@@ -89,13 +92,14 @@ _STUDIES = (
         },
         seeds=(1,),
     ),
-    # A tenth of the replication's epochs.
+    # A third of the replication's epochs.
     Study(
         "printed",
         PRINTED,
         family("resnet20_cifar") | deep(*LARGE_STEM),
-        ("SOLVER.MAX_EPOCH=9", "TRAIN.MIXED_PRECISION=True", "TEST.BATCH_SIZE=500"),
+        ("SOLVER.MAX_EPOCH=30", "TRAIN.MIXED_PRECISION=True", "TEST.BATCH_SIZE=500"),
         seeds=(1,),
+        where="GPU",
     ),
     Study(
         "stem",
@@ -106,13 +110,13 @@ _STUDIES = (
             "Oct-ResNet-18 .5, stem 7x7": network("resnet18", "0.5", *LARGE_STEM),
             "Oct-ResNet-18 .5, stem 3x3": network("resnet18", "0.5", *SMALL_STEM),
         },
-        SHORT,
         seeds=(1,),
+        where="GPU",
     ),
     Study(
         "deep",
         SOUND,
-        deep(*SMALL_STEM) | family("resnet101", *SMALL_STEM) | family("resnet152", *SMALL_STEM),
+        deep(*LARGE_STEM) | family("resnet101", *LARGE_STEM) | family("resnet152", *LARGE_STEM),
         seeds=(1,),
         where="GPU",
     ),

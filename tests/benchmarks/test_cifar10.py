@@ -100,41 +100,98 @@ def test_a_pack_holds_the_pictures_and_a_crop_is_one_of_theirs(gpu, batches, pac
     first = pickle.loads((batches / "data_batch_1").read_bytes(), encoding="bytes")
     padded = np.pad(first[b"data"][3].reshape(3, 32, 32), ((0, 0), (4, 4), (4, 4)))
     windows = {padded[:, y : y + 32, x : x + 32].tobytes() for y in range(9) for x in range(9)}
-    generator = torch.Generator().manual_seed(0)
+    choices = torch.cat([data.draw(40, 1, epoch)[0] for epoch in range(4)])
+    choices[:, 0] = 3
 
-    crops = data.crops(torch.full((40,), 3), generator).numpy()
+    crops = data.crops(choices).numpy()
 
     assert data.labels[:8].tolist() == first[b"labels"]
     mirrored = [crop.tobytes() not in windows for crop in crops]
-    assert 5 < sum(mirrored) < 35
+    assert 60 < sum(mirrored) < 100
     assert {np.ascontiguousarray(crop[..., ::-1]).tobytes() for crop in crops[mirrored]} <= windows
 
 
-def test_a_run_for_a_gpu_leaves_a_line_per_epoch_and_is_not_repeated(
-    cifar10, gpu, pack, tmp_path, monkeypatch
-):
-    study = replace(gpu.STUDIES["short"], seeds=(1, 2))
-    recipe = gpu.Recipe(8, 0.01, 2, 0.5, 5e-4)
-    monkeypatch.setitem(gpu.STUDIES, "short", replace(study, settings=()))
-    monkeypatch.setitem(gpu.RECIPES, study.recipe, recipe)
+def test_an_epoch_takes_each_picture_once(gpu, pack):
+    data = gpu.Pictures.read(pack, "train", torch.device("cpu"), gpu.PADDING)
 
-    gpu.run("short", "Oct-ResNet-20 .5", 1, pack, tmp_path)
+    first, again, second = (data.draw(4, 1, epoch) for epoch in (0, 0, 1))
+
+    assert first.shape == (10, 4, 4)
+    assert sorted(first[..., 0].flatten().tolist()) == list(range(40))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+@pytest.fixture
+def short(gpu, monkeypatch):
+    """Two seeds of two rows, two epochs."""
+    study = gpu.STUDIES["short"]
+    rows = {row: study.rows[row] for row in ("ResNet-20", "Oct-ResNet-20 .5")}
+    study = replace(study, seeds=(1, 2), settings=(), rows=rows)
+    monkeypatch.setitem(gpu.STUDIES, "short", study)
+    monkeypatch.setitem(gpu.RECIPES, study.recipe, gpu.Recipe(8, 0.01, 2, 0.5, 5e-4))
+    return study
+
+
+def test_a_study_for_a_gpu_leaves_a_line_per_epoch_and_is_not_repeated(
+    cifar10, gpu, pack, tmp_path, short
+):
+    gpu.run("short", pack, tmp_path)
     path = tmp_path / "epochs.jsonl"
     lines = list(gpu.read_lines(path))
-    (run,) = cifar10.records_of_gpu(path)
+    runs = cifar10.records_of_gpu(path)
+
+    assert [(run["row"], run["seed"]) for run in runs] == [
+        (row, seed) for seed in (1, 2) for row in short.rows
+    ]
+    assert all(len(run["curve"]) == run["epochs"] == 2 for run in runs)
+    assert all([len(epoch) for epoch in run["curve"]] == [4, 4] for run in runs)
+    assert gpu.missing(short, lines) == []
+    assert gpu.missing(short, [x for x in lines if x["epoch"] == 1]) == gpu.missing(short, [])
+    assert len(gpu.missing(short, lines[:-1])) == 1
+
+    gpu.run("short", pack, tmp_path)
+
+    assert list(gpu.read_lines(path)) == lines
+
+
+def test_what_prepares_the_graphs_leaves_no_trace_and_steps_are_those_of_plain_training(
+    gpu, pack, short
+):
+    data = gpu.Pictures.read(pack, "train", torch.device("cpu"), gpu.PADDING)
+    test = gpu.Pictures.read(pack, "val", torch.device("cpu"), 0)
+    recipe = gpu.RECIPES[short.recipe]
+    words = short.rows["Oct-ResNet-20 .5"]
+    trainee = gpu.trainee(words, recipe, data, test, 1)
+    torch.manual_seed(1)
+    model = gpu.build(words, torch.device("cpu"))
+    optimizer = gpu.make_optimizer(model, lr=0.0, weight_decay=recipe.weight_decay)
+    work = gpu.work(recipe, data, test, 1)
+
+    lines = [line for line in trainee.train() if line]
+    losses = []
+    for epoch in range(recipe.epochs):
+        for step, row in enumerate(work.draw(epoch)):
+            inputs, labels = work.sample(row)
+            for group in optimizer.param_groups:
+                group["lr"] = work.lr(epoch + step / 5)
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = torch.nn.functional.cross_entropy(model.train()(inputs).float(), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
 
     assert [line["epoch"] for line in lines] == [1, 2]
-    assert len(run["curve"]) == run["epochs"] == 2
-    assert [len(epoch) for epoch in run["curve"]] == [4, 4]
-    left = list(gpu.missing([study], lines))
-    assert len(left) == len(study.rows) * 2 - 1
-    assert ["short", "Oct-ResNet-20 .5", "1"] not in left
-    assert len(list(gpu.missing([study], lines[:1]))) == len(study.rows) * 2
+    assert lines[1]["train"][0] == pytest.approx(np.mean(losses[5:]), rel=1e-3)
+    weights = dict(model.named_parameters())
+    for name, weight in trainee.model.named_parameters():
+        torch.testing.assert_close(weight, weights[name], rtol=1e-3, atol=1e-5)
 
 
 def test_the_studies_may_stand_behind_the_options(gpu, monkeypatch):
     asked = []
-    monkeypatch.setattr(gpu, "run_all", lambda names, *rest: asked.append(names))
+    monkeypatch.setattr(gpu, "run_all", lambda names, *rest: asked.append(names) or 0)
     words = ["cifar10_gpu.py", "pack.npz", "--out", "out", "--minutes", "8", "deep", "small"]
     monkeypatch.setattr("sys.argv", words)
 
