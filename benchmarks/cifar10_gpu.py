@@ -4,10 +4,11 @@
 
 Needs PyTorch, numpy and Pillow beside this repository alone, and moves as one copy: PACK.npz holds
 encoded pictures: `cifar10.py pack` writes one. All pictures lie on the GPU, where they are cropped
-and flipped, and a step is one CUDA graph (graph_training.py). The runs of a study train beside each
-other, --jobs studies in processes of their own; DIR/epochs.jsonl gets a line per epoch. Runs that
-are whole in it are not run again; one that was cut short starts anew. `cifar10.py take
-DIR/epochs.jsonl` puts them into the records and tables.
+and flipped, and a step is one CUDA graph (graph_training.py). --jobs runs train beside each other,
+in the order of the seeds: where the multi-process service runs (nvidia-cuda-mps-control -d), really
+at the same time. DIR/epochs.jsonl gets a line per epoch. Runs that are whole in it are not run
+again; one that was cut short starts anew. `cifar10.py take DIR/epochs.jsonl` puts them into the
+records and tables.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from cifar_studies import PRINTED, SOUND, STUDIES, Study
-from graph_training import Trainee, Work, train_together
+from graph_training import Trainee, Work
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,7 +41,7 @@ from octvideo.engine.training.optim import Schedule, make_optimizer  # noqa: E40
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 PADDING = 4
-LANES, TEST_BATCH = 16, 2000
+TEST_BATCH = 2000
 OPTIONS = {
     "RESNET.STEM": "stem",
     "RESNET.STEM_POOL": "stem_pool",
@@ -79,13 +80,10 @@ class Pictures:
     std: Tensor
 
     @classmethod
-    def read(cls, pack: Path, split: str, device: torch.device, padding: int) -> "Pictures":
-        """ "train" or "val" of a pack: encoded pictures end to end, where each ends, and labels."""
-        arrays = np.load(pack, allow_pickle=False)
-        data, ends = arrays[f"{split}_bytes"].tobytes(), arrays[f"{split}_ends"].tolist()
-        files = (data[a:b] for a, b in zip([0, *ends], ends, strict=False))
-        pixels = [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
-        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(device)
+    def read(cls, pixels: Path, split: str, device: torch.device, padding: int) -> "Pictures":
+        """ "train" or "val" of what `unpack` wrote."""
+        arrays = np.load(pixels, allow_pickle=False)
+        images = torch.from_numpy(arrays[split]).to(device).permute(0, 3, 1, 2)
         labels = torch.from_numpy(arrays[f"{split}_labels"].astype(np.int64)).to(device)
         mean, std = (255 * torch.tensor(x, device=device).view(3, 1, 1) for x in (MEAN, STD))
         return cls(F.pad(images, (padding,) * 4), labels, mean, std)
@@ -117,6 +115,18 @@ class Pictures:
             (top[:, None] + line)[:, None, :, None],
             columns[:, None, None, :],
         ]
+
+
+def unpack(pack: Path, path: Path) -> None:
+    """Decode a pack (encoded pictures end to end, where each ends, and labels), once for all
+    runs."""
+    arrays, pixels = np.load(pack, allow_pickle=False), {}
+    for split in ("train", "val"):
+        data, ends = arrays[f"{split}_bytes"].tobytes(), arrays[f"{split}_ends"].tolist()
+        files = (data[a:b] for a, b in zip([0, *ends], ends, strict=False))
+        images = [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
+        pixels |= {split: np.stack(images), f"{split}_labels": arrays[f"{split}_labels"]}
+    np.savez(path, **pixels)
 
 
 def build(words: tuple[str, ...], device: torch.device) -> nn.Module:
@@ -156,22 +166,19 @@ def trainee(
     return Trainee(model, optimizer, work(recipe, data, test, seed))
 
 
-def run(name: str, pack: Path, out: Path) -> None:
-    """The runs of a study that are not whole, in this process; a line per epoch."""
+def run(name: str, row: str, seed: int, pixels: Path, out: Path) -> None:
+    """One run in this process; a line per epoch."""
     study = STUDIES[name]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     machine = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    data = Pictures.read(pack, "train", device, PADDING)
-    test = Pictures.read(pack, "val", device, 0)
+    data = Pictures.read(pixels, "train", device, PADDING)
+    test = Pictures.read(pixels, "val", device, 0)
     recipe = RECIPES[study.recipe].changed(study.settings)
-    made: dict[tuple[str, int], Callable[[], Trainee]] = {}
-    for row, seed in missing(study, list(read_lines(out / "epochs.jsonl"))):
-        made[row, seed] = partial(trainee, study.rows[row], recipe, data, test, seed)
-    about = {"study": name, "epochs": recipe.epochs, "machine": machine}
-    for (row, seed), line in train_together(made.items(), LANES):
+    about = {"study": name, "row": row, "seed": seed, "epochs": recipe.epochs, "machine": machine}
+    for line in trainee(study.rows[row], recipe, data, test, seed).train():
         with (out / "epochs.jsonl").open("a") as file:
             # The newline comes first: it also ends a line that a kill cut short.
-            file.write("\n" + json.dumps(about | {"row": row, "seed": seed} | line))
+            file.write("\n" + json.dumps(about | line))
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -181,38 +188,42 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def missing(study: Study, lines: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    """Row and seed of the runs that are not whole: first seeds first."""
+def missing(studies: list[Study], lines: list[dict[str, Any]]) -> Iterator[list[str]]:
+    """Study, row and seed of the runs that are not whole: first seeds first."""
     done = {
-        (line["row"], line["seed"])
+        (line["study"], line["row"], line["seed"])
         for line in lines
-        if line["study"] == study.name and line["epoch"] == line["epochs"]
+        if line["epoch"] == line["epochs"]
     }
-    return [
-        (row, seed) for seed, row in product(study.seeds, study.rows) if (row, seed) not in done
-    ]
+    for study in studies:
+        for seed, row in product(study.seeds, study.rows):
+            if (study.name, row, seed) not in done:
+                yield [study.name, row, str(seed)]
 
 
 def run_all(names: list[str], pack: Path, out: Path, jobs: int, minutes: float) -> int:
-    """Returns the number of studies that ended with an error."""
+    """Returns the number of runs that ended with an error."""
     deadline, failed = time.time() + 60 * minutes, 0
     out.mkdir(parents=True, exist_ok=True)
-    waiting, under_way = list(names), dict[str, subprocess.Popen[bytes]]()
+    pixels = out / "pixels.npz"
+    unpack(pack, pixels)
+    lines = list(read_lines(out / "epochs.jsonl"))
+    waiting = list(missing([STUDIES[name] for name in names], lines))
+    total, under_way = len(waiting), dict[str, subprocess.Popen[bytes]]()
     while (waiting or under_way) and time.time() < deadline:
-        for name in [name for name, child in under_way.items() if child.poll() is not None]:
-            code = under_way.pop(name).returncode
+        for title in [title for title, child in under_way.items() if child.poll() is not None]:
+            code = under_way.pop(title).returncode
             failed += code != 0
-            print(f"{name}: {f'ended with status {code}' if code else 'done'}", flush=True)
+            print(f"{title}: {f'ended with status {code}' if code else 'done'}", flush=True)
         while waiting and len(under_way) < jobs:
-            name = waiting.pop(0)
-            command = [sys.executable, __file__, str(pack), "--out", str(out), "--run", name]
-            under_way[name] = subprocess.Popen(command)
+            words = waiting.pop(0)
+            command = [sys.executable, __file__, str(pixels), "--out", str(out), "--run", *words]
+            under_way[", ".join(words)] = subprocess.Popen(command)
         time.sleep(0.2)
     for child in under_way.values():
         child.kill()
-    lines = list(read_lines(out / "epochs.jsonl"))
-    left = {name: len(missing(STUDIES[name], lines)) for name in names}
-    print("runs left, the same command does them:", left, flush=True)
+    left = len(waiting) + len(under_way)
+    print(f"{total - left} of {total} runs ended; the same command does the rest", flush=True)
     return failed
 
 
@@ -224,11 +235,12 @@ def main() -> int:
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"of {', '.join(STUDIES)}")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8, help="no longer than this")
-    parser.add_argument("--jobs", type=int, default=2, help="studies beside each other (2)")
-    parser.add_argument("--run", help=argparse.SUPPRESS)
+    parser.add_argument("--jobs", type=int, default=12, help="runs beside each other (12)")
+    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_intermixed_args()
     if args.run:
-        run(args.run, args.pack, args.out)
+        study, row, seed = args.run
+        run(study, row, int(seed), args.pack, args.out)
         return 0
     unknown = sorted(set(args.studies) - STUDIES.keys())
     if unknown or not args.studies:

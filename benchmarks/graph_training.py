@@ -1,26 +1,20 @@
-"""Training on a GPU with a whole step as one CUDA graph, many networks beside each other.
+"""Training on a GPU with a whole step as one CUDA graph.
 
-Small networks leave a GPU idle between their kernels: a graph launches all kernels of a step at
-once, and several networks on streams of their own fill it. All data lie on the GPU; what a step
-needs from outside (which samples, where they are cropped, the learning rate) is copied there by
-epochs. Without CUDA the same steps run one by one.
+The kernels of small networks are so short that launching them one by one takes most of the time. All
+data lie on the GPU; what a step needs from outside (which samples, where they are cropped, the
+learning rate) is copied there by epochs. Without CUDA the same steps run plainly.
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
-
-Name = TypeVar("Name")
-AHEAD = 40
-"""Steps that are queued before another network's are."""
 
 
 @dataclass(frozen=True)
@@ -78,42 +72,27 @@ class Trainee:
                 if moments.get("momentum_buffer") is not None:
                     moments["momentum_buffer"].zero_()
 
-    def train(self) -> Iterator[dict[str, Any] | None]:
-        """Queues some steps at a time and yields None, or the losses and top-1 of an epoch when
-        they are there."""
+    def train(self) -> Iterator[dict[str, Any]]:
+        """The losses and top-1 of each epoch."""
         for epoch in range(self.work.epochs):
             start = time.time()
-            self._begin(epoch)
-            for done in range(0, self.steps, AHEAD):
-                with self._on_stream():
-                    for _ in range(min(AHEAD, self.steps - done)):
-                        self.step()
-                yield None
-            train_seconds = time.time() - start
             with self._on_stream():
+                self._begin(epoch)
+                for _ in range(self.steps):
+                    self.step()
+                train = self.train_sums.cpu() / (self.steps * self.choices.shape[1])
+                seconds = time.time() - start
                 self.test()
-            # When work is asked for a third time, the first of it has ended.
-            yield None
-            yield None
-            yield self._line(epoch, train_seconds)
+                test = self.test_sums.cpu() / sum(len(labels) for _, labels in self.work.tests)
+            shown = {"train": loss_and_top1(train), "test": loss_and_top1(test)}
+            yield {"epoch": epoch + 1, **shown, "seconds": round(seconds, 2)}
 
     def _begin(self, epoch: int) -> None:
         rates = [self.work.lr(epoch + step / self.steps) for step in range(self.steps)]
-        with self._on_stream():
-            self.choices.copy_(self.work.draw(epoch))
-            self.rates.copy_(torch.tensor(rates))
-            for counter in (self.position, self.train_sums, self.test_sums):
-                counter.zero_()
-
-    def _line(self, epoch: int, seconds: float) -> dict[str, Any]:
-        with self._on_stream():
-            train = self.train_sums.cpu() / (self.steps * self.choices.shape[1])
-            test = self.test_sums.cpu() / sum(len(labels) for _, labels in self.work.tests)
-        pairs = {"train": train.tolist(), "test": test.tolist()}
-        rounded = {
-            name: [round(loss, 4), round(100 * hits, 2)] for name, (hits, loss) in pairs.items()
-        }
-        return {"epoch": epoch + 1, **rounded, "seconds": round(seconds, 2)}
+        self.choices.copy_(self.work.draw(epoch))
+        self.rates.copy_(torch.tensor(rates))
+        for counter in (self.position, self.train_sums, self.test_sums):
+            counter.zero_()
 
     def _step(self) -> None:
         self.model.train()
@@ -161,45 +140,6 @@ def hits_and_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([hits, F.cross_entropy(logits, labels, reduction="sum")])
 
 
-def train_together(
-    trainees: Iterable[tuple[Name, Callable[[], Trainee]]], lanes: int
-) -> Iterator[tuple[Name, dict[str, Any]]]:
-    """Name and line of each epoch, as they come; at most `lanes` networks at a time, each made when
-    its turn comes."""
-    waiting = deque(trainees)
-    under_way: list[tuple[Name, Iterator[dict[str, Any] | None], Queue]] = []
-    while waiting or under_way:
-        if waiting and len(under_way) < lanes:
-            name, make = waiting.popleft()
-            trainee = make()
-            under_way.append((name, trainee.train(), Queue(trainee.stream)))
-        for name, steps, queue in [lane for lane in under_way if lane[2].has_room()]:
-            line = next(steps, END)
-            if line is END:
-                under_way = [lane for lane in under_way if lane[1] is not steps]
-            elif line is not None:
-                yield name, line
-            queue.mark()
-        time.sleep(0.0002)
-
-
-END: Any = object()
-
-
-class Queue:
-    """Keeps a stream busy without hurrying far ahead of it: two pieces of work are queued."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-        self.marks: deque[Any] = deque()
-
-    def has_room(self) -> bool:
-        while self.marks and self.marks[0].query():
-            self.marks.popleft()
-        return len(self.marks) < 2
-
-    def mark(self) -> None:
-        if self.stream is not None:
-            event = torch.cuda.Event()
-            event.record(self.stream)
-            self.marks.append(event)
+def loss_and_top1(sums: Tensor) -> list[float]:
+    hits, loss = sums.tolist()
+    return [round(loss, 4), round(100 * hits, 2)]

@@ -52,9 +52,10 @@ def batches(tmp_path):
 
 
 @pytest.fixture
-def pack(cifar10, batches, tmp_path):
+def pixels(cifar10, gpu, batches, tmp_path):
     cifar10.pack(str(batches), tmp_path / "pack.npz")
-    return tmp_path / "pack.npz"
+    gpu.unpack(tmp_path / "pack.npz", tmp_path / "pixels.npz")
+    return tmp_path / "pixels.npz"
 
 
 def run_of(row, seed, top1, *, epochs=2, done=2, study="short"):
@@ -95,8 +96,8 @@ def test_a_gpu_trains_the_networks_of_the_studies_by_their_recipes(cifar10, gpu,
     assert gpu.build(study.rows[row], torch.device("meta")).config == expected
 
 
-def test_a_pack_holds_the_pictures_and_a_crop_is_one_of_theirs(gpu, batches, pack):
-    data = gpu.Pictures.read(pack, "train", torch.device("cpu"), gpu.PADDING)
+def test_a_pack_holds_the_pictures_and_a_crop_is_one_of_theirs(gpu, batches, pixels):
+    data = gpu.Pictures.read(pixels, "train", torch.device("cpu"), gpu.PADDING)
     first = pickle.loads((batches / "data_batch_1").read_bytes(), encoding="bytes")
     padded = np.pad(first[b"data"][3].reshape(3, 32, 32), ((0, 0), (4, 4), (4, 4)))
     windows = {padded[:, y : y + 32, x : x + 32].tobytes() for y in range(9) for x in range(9)}
@@ -111,8 +112,8 @@ def test_a_pack_holds_the_pictures_and_a_crop_is_one_of_theirs(gpu, batches, pac
     assert {np.ascontiguousarray(crop[..., ::-1]).tobytes() for crop in crops[mirrored]} <= windows
 
 
-def test_an_epoch_takes_each_picture_once(gpu, pack):
-    data = gpu.Pictures.read(pack, "train", torch.device("cpu"), gpu.PADDING)
+def test_an_epoch_takes_each_picture_once(gpu, pixels):
+    data = gpu.Pictures.read(pixels, "train", torch.device("cpu"), gpu.PADDING)
 
     first, again, second = (data.draw(4, 1, epoch) for epoch in (0, 0, 1))
 
@@ -133,33 +134,42 @@ def short(gpu, monkeypatch):
     return study
 
 
-def test_a_study_for_a_gpu_leaves_a_line_per_epoch_and_is_not_repeated(
-    cifar10, gpu, pack, tmp_path, short
+def test_a_run_for_a_gpu_leaves_a_line_per_epoch_and_is_not_repeated(
+    cifar10, gpu, pixels, tmp_path, short
 ):
-    gpu.run("short", pack, tmp_path)
+    gpu.run("short", "Oct-ResNet-20 .5", 1, pixels, tmp_path)
     path = tmp_path / "epochs.jsonl"
     lines = list(gpu.read_lines(path))
-    runs = cifar10.records_of_gpu(path)
+    (run,) = cifar10.records_of_gpu(path)
 
-    assert [(run["row"], run["seed"]) for run in runs] == [
-        (row, seed) for seed in (1, 2) for row in short.rows
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert len(run["curve"]) == run["epochs"] == 2
+    assert [len(epoch) for epoch in run["curve"]] == [4, 4]
+    left = list(gpu.missing([short], lines))
+    assert left == [
+        ["short", "ResNet-20", "1"],
+        ["short", "ResNet-20", "2"],
+        ["short", "Oct-ResNet-20 .5", "2"],
     ]
-    assert all(len(run["curve"]) == run["epochs"] == 2 for run in runs)
-    assert all([len(epoch) for epoch in run["curve"]] == [4, 4] for run in runs)
-    assert gpu.missing(short, lines) == []
-    assert gpu.missing(short, [x for x in lines if x["epoch"] == 1]) == gpu.missing(short, [])
-    assert len(gpu.missing(short, lines[:-1])) == 1
+    assert len(list(gpu.missing([short], lines[:1]))) == 4
 
-    gpu.run("short", pack, tmp_path)
 
-    assert list(gpu.read_lines(path)) == lines
+def test_all_runs_of_a_study_are_done_and_an_error_counts(gpu, batches, cifar10, tmp_path, capsys):
+    pack = tmp_path / "pack.npz"
+    cifar10.pack(str(batches), pack)
+
+    # 40 pictures are no batch of 128.
+    failed = gpu.run_all(["alphas"], pack, tmp_path / "out", jobs=4, minutes=2)
+
+    assert failed == 4
+    assert "alphas, Oct-ResNet-20 .0625, 1: ended with status 1" in capsys.readouterr().out
 
 
 def test_what_prepares_the_graphs_leaves_no_trace_and_steps_are_those_of_plain_training(
-    gpu, pack, short
+    gpu, pixels, short
 ):
-    data = gpu.Pictures.read(pack, "train", torch.device("cpu"), gpu.PADDING)
-    test = gpu.Pictures.read(pack, "val", torch.device("cpu"), 0)
+    data = gpu.Pictures.read(pixels, "train", torch.device("cpu"), gpu.PADDING)
+    test = gpu.Pictures.read(pixels, "val", torch.device("cpu"), 0)
     recipe = gpu.RECIPES[short.recipe]
     words = short.rows["Oct-ResNet-20 .5"]
     trainee = gpu.trainee(words, recipe, data, test, 1)

@@ -95,3 +95,20 @@ def test_without_a_gpu_it_says_so_in_one_line(gpu, monkeypatch):
 
     with pytest.raises(SystemExit, match="PyTorch finds no GPU here"):
         gpu.environment()
+
+
+@pytest.mark.parametrize("words", [[], ["i3d_r50", "inference"]])
+def test_the_cases_that_were_asked_for_are_measured(gpu, tmp_path, monkeypatch, words):
+    asked = []
+    monkeypatch.setattr(gpu, "environment", lambda: "a GPU")
+    monkeypatch.setattr(gpu, "measure_wave", lambda wave, *rest: asked.extend(wave) or [])
+    monkeypatch.setattr(gpu.subprocess, "Popen", lambda *args, **kwargs: Checks())
+
+    gpu.run(60, tmp_path, words)
+
+    assert asked == [case for case in gpu.plan() if all(word in case.label for word in words)]
+
+
+class Checks:
+    def wait(self, seconds):
+        return 0
