@@ -20,7 +20,9 @@ from octvideo.octavize.plan import Options, Plan, WidthRule, divide_spaces, make
 from octvideo.octavize.report import ConvReport, OctaveReport, StageError
 from octvideo.octavize.rewrite import Rewriter
 from octvideo.octavize.tracing import Trace, trace
+from octvideo.octavize.value_tracer import add_constants
 
+EXPORTED = "traced by torch.export, for inputs of the example's size and type"
 Weights = Literal["sorted", "as_is", "fresh"]
 
 
@@ -74,6 +76,7 @@ def octavize(
     method = "features" if hasattr(model, "window_scores") else "forward"
     traced = trace(model, example, method)
     root = _with_python_numbers(copy.deepcopy(model))
+    add_constants(root, traced.constants)
     plan = make_plan(traced, root, options)
     source = fx.GraphModule(copy.deepcopy(root), traced.graph)
     measured = _with_content(example if clips is None else clips, model)
@@ -180,6 +183,8 @@ def _notes(model: nn.Module, result: nn.Module, whole: Trace) -> list[str]:
     """Opaque modules, and what is missing in the result."""
     opaque = {k: v for k, v in whole.opaque.items() if not k.__module__.startswith("torch.nn")}
     notes = [f"{kind.__name__}: not looked into; {why}" for kind, why in opaque.items()]
+    if whole.not_by_fx:
+        notes.insert(0, f"{type(model).__name__}: {EXPORTED}; {whole.not_by_fx}")
     kept = {name for name, _ in result.named_modules()}
     for name, module in model.named_modules():
         if name not in kept and any(True for _ in module.parameters(recurse=False)):

@@ -9,7 +9,7 @@ from torch import fx, nn
 from torch.fx.node import map_aggregate
 
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctTensor
-from octvideo.octavize.operations import CONVS
+from octvideo.octavize.operations import CONVS, is_operator
 from octvideo.octavize.report import OctaveReport
 
 NORMS = (nn.BatchNorm2d, nn.BatchNorm3d, OctBatchNorm2d, OctBatchNorm3d)
@@ -72,9 +72,10 @@ class GraphMethod:
 
 def _order_as(model: nn.Module, root: nn.Module) -> None:
     """Submodules in the order of `root`, not of their calls: optimizers go by the order of the
-    parameters."""
+    parameters. Buffers are in the state dict where they were."""
     if isinstance(root, torch.jit.ScriptModule):  # one call, as it is
         return
+    model._non_persistent_buffers_set = root._non_persistent_buffers_set & set(model._buffers)
     places = {name: i for i, name in enumerate(root._modules)}
     ordered = sorted(model._modules.items(), key=lambda item: places.get(item[0], len(places)))
     model._modules = dict(ordered)
@@ -90,6 +91,18 @@ class _Reference:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Operator:
+    """An operator of ATen among the targets, which has no pickle: "aten::add", "Tensor"."""
+
+    name: str
+    overload: str
+
+    def find(self) -> Any:
+        space, _, name = self.name.partition("::")
+        return getattr(getattr(getattr(torch.ops, space), name), self.overload)
+
+
 def _refer(x: Any) -> Any:
     return _Reference(x.name) if isinstance(x, fx.Node) else x
 
@@ -98,7 +111,10 @@ def _as_rows(graph: fx.Graph) -> list[tuple[Any, ...]]:
     rows = []
     for node in graph.nodes:
         args, kwargs = map_aggregate((node.args, node.kwargs), _refer)
-        rows.append((node.op, node.target, args, kwargs, node.name))
+        target = node.target
+        if is_operator(target):
+            target = _Operator(target._schema.name, target._overloadname)
+        rows.append((node.op, target, args, kwargs, node.name))
     return rows
 
 
@@ -111,7 +127,8 @@ def _as_graph(rows: list[tuple[Any, ...]]) -> fx.Graph:
 
     for op, target, args, kwargs, name in rows:
         args, kwargs = map_aggregate((args, kwargs), node)
-        nodes[name] = graph.create_node(op, target, args, kwargs, name)
+        found = target.find() if isinstance(target, _Operator) else target
+        nodes[name] = graph.create_node(op, found, args, kwargs, name)
     return graph
 
 

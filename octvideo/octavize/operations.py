@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
 from octvideo.layers.conv3d_as_2d import Conv3d
@@ -81,6 +82,11 @@ _POINTWISE = [
     "clone",
 ]
 _POOLS = ["max_pool2d", "max_pool3d", "avg_pool2d", "avg_pool3d", "interpolate", "upsample"]
+_RESAMPLING = [
+    *("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d"),
+    *("upsample_bicubic2d", "upsample_nearest3d", "_upsample_nearest_exact3d"),
+    "upsample_trilinear3d",
+]
 _DROPOUTS = ["dropout", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"]
 _ARITHMETIC = ["add", "sub", "mul", "div", "true_divide", "maximum", "minimum"]
 
@@ -108,10 +114,13 @@ JOIN_FUNCTIONS = _functions(_ARITHMETIC, torch) | {
 }
 JOIN_METHODS = {*_ARITHMETIC, *(f"{name}_" for name in _ARITHMETIC)}
 CAT_FUNCTIONS = {torch.cat, torch.concat, torch.concatenate}
+# Of operators of ATen, which torch.export leaves; they have the names of methods otherwise.
+OPERATORS = {*_POOLS, *_RESAMPLING, *_DROPOUTS, "feature_dropout"}
 MEANS = {torch.mean, torch.amax, "mean", "amax"}
 ADAPTIVE = {
     *(F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
     *(F.adaptive_max_pool2d, F.adaptive_max_pool3d),
+    *("adaptive_avg_pool2d", "adaptive_avg_pool3d"),
 }
 ADAPTIVE_MODULES = (
     *(nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
@@ -141,8 +150,24 @@ def is_map(x: Any) -> bool:
     return isinstance(x, Tensor) and x.dim() in (4, 5)
 
 
+def is_operator(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload)
+
+
+def name_of(target: Any) -> Any:
+    """The name of an operator of ATen, which is that of the method of a tensor; other targets as
+    they are."""
+    return target._schema.name.partition("::")[2] if is_operator(target) else target
+
+
 def value(node: fx.Node) -> Any:
     return node.meta["value"]
+
+
+def holds_tensors(node: fx.Node) -> bool:
+    """Whether it is a tensor, or a list of some; no size, number, type or device."""
+    leaves = pytree.tree_leaves(node.meta.get("value"))
+    return any(isinstance(leaf, Tensor) for leaf in leaves)
 
 
 def continues(node: fx.Node) -> bool:
@@ -154,7 +179,7 @@ def continues(node: fx.Node) -> bool:
         and len(maps) == 1
         and is_map(value(node))
         and value(node).shape == value(maps[0]).shape
-        and node.target not in REARRANGING
+        and name_of(node.target) not in REARRANGING
     )
 
 
@@ -171,6 +196,9 @@ def kind_of(node: fx.Node, root: nn.Module) -> Kind:
     """The kind of an operation, for the shapes that it has with the example."""
     if node.op == "call_module":
         return _kind_of_module(node, root.get_submodule(str(node.target)))
+    if is_operator(node.target):
+        name, eaches = name_of(node.target), EACH_METHODS | OPERATORS
+        return _kind_of_call(node, name, {"cat"}, eaches, JOIN_METHODS | {"rsub"})
     if node.op == "call_function":
         return _kind_of_call(node, node.target, CAT_FUNCTIONS, EACH_FUNCTIONS, JOIN_FUNCTIONS)
     if node.op == "call_method":
@@ -212,7 +240,7 @@ def _kind_of_call(
         return Kind.GLOBAL if _leaves_one(node) else Kind.OTHER
     if target is operator.getitem:
         return Kind.EACH if _slices_time(node) else Kind.OTHER
-    if target in (torch.index_select, "index_select", torch.narrow, "narrow"):
+    if target in (torch.index_select, "index_select", torch.narrow, "narrow", "slice"):
         is_time = is_map(value(node)) and value(node).dim() == 5 and node.args[1] in (2, -3)
         return Kind.EACH if is_time else Kind.OTHER
     return Kind.OTHER
@@ -225,8 +253,8 @@ def _dim(node: fx.Node, name: str, default: Any) -> Any:
 
 
 def _keeps_channels(node: fx.Node) -> bool:
-    """One map in, another with as many channels out, and no other node among the arguments."""
-    inputs = node.all_input_nodes
+    """One map in, another with as many channels out, and no other tensor among the arguments."""
+    inputs = [n for n in node.all_input_nodes if isinstance(value(n), Tensor)]
     return (
         len(inputs) == 1
         and is_map(value(node))

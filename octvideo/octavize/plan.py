@@ -17,7 +17,16 @@ from torch import Tensor, fx, nn
 from octvideo.errors import ConfigError
 from octvideo.layers import WIDTH_RULES, Channels, OctConv2d, OctConv3d, check_alpha
 from octvideo.octavize.layout import Layout, divide
-from octvideo.octavize.operations import Kind, continues, is_map, kind_of, maps_of, module_of, value
+from octvideo.octavize.operations import (
+    Kind,
+    continues,
+    holds_tensors,
+    is_map,
+    kind_of,
+    maps_of,
+    module_of,
+    value,
+)
 from octvideo.octavize.tracing import Trace
 
 WidthRule = str | Callable[[int, float], Channels]
@@ -136,7 +145,7 @@ def make_plan(trace: Trace, root: nn.Module, options: Options) -> Plan:
         if kind is Kind.CONV:
             reads_input = bool(raw & set(node.all_input_nodes))
             plan.sites[node] = _site(node, root, options, reads_input, calls[str(node.target)])
-        elif node.op == "placeholder" or raw & set(node.all_input_nodes):
+        elif node.op == "placeholder" or (raw & set(node.all_input_nodes) and holds_tensors(node)):
             raw.add(node)
         if node.op != "output" and is_map(value(node)):
             plan.segments[node] = _segments(node, plan, root)

@@ -12,7 +12,7 @@ from octvideo.layers.octave import Downsample
 from octvideo.octavize import runtime
 from octvideo.octavize.kernels import octave_conv, plain
 from octvideo.octavize.layout import Layout, divide
-from octvideo.octavize.operations import continues, maps_of, module_of
+from octvideo.octavize.operations import continues, maps_of, module_of, name_of
 from octvideo.octavize.pair import NotUnderstoodError, Pair
 from octvideo.octavize.plan import Plan, Site, misfit, why_undivided
 from octvideo.octavize.rules import RULES
@@ -216,11 +216,11 @@ class Rewriter:
 def _has_effect(node: fx.Node) -> bool:
     """Whether a node stays although no other reads it: checks, calls of modules, and in-place
     operations."""
-    overwrites = (
-        str(node.target).endswith("_") or node.kwargs.get("inplace") or "out" in node.kwargs
-    )
+    name = str(name_of(node.target))
+    overwrites = name.endswith("_") or node.kwargs.get("inplace") or "out" in node.kwargs
     return (
         node.op in ("placeholder", "output", "call_module")
         or node.target is runtime.require
+        or name.startswith("_assert")
         or bool(overwrites)
     )

@@ -8,7 +8,6 @@ network is refused only where its own `forward` asks.
 """
 
 import copy
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from octvideo.errors import ConfigError
+from octvideo.octavize.modes import first_difference, follow_training
 from octvideo.octavize.value_tracer import Guard, UntraceableError, ValueTracer, described
 
 
@@ -26,11 +26,15 @@ class Trace:
     example.
 
     opaque: module type -> why its calls were not traced.
+    constants: tensors that `forward` makes of numbers. not_by_fx: why torch.export had to trace the
+    network; "" if it did not.
     """
 
     graph: fx.Graph
     guards: list[Guard]
     opaque: dict[type, str] = field(default_factory=dict)
+    constants: dict[str, Tensor] = field(default_factory=dict)
+    not_by_fx: str = ""
 
 
 def trace(model: nn.Module, example: Any, method: str = "forward") -> Trace:
@@ -56,13 +60,11 @@ def trace(model: nn.Module, example: Any, method: str = "forward") -> Trace:
             traces.append(_trace_once(fake, tracers[1]))
         except UntraceableError as stop:
             if not stop.path or stop.kind in opaque:
-                raise ConfigError(
-                    f"{stop.kind.__name__} cannot be made octave: {stop.reason}; move that part "
-                    "into a submodule, which then stays as it is"
-                ) from stop
+                return _by_export(model, fake, mode, example, opaque, stop)
             opaque[stop.kind] = stop.reason
             continue
-        culprit = _first_difference(fake, traces[0].graph, traces[1].graph, opaque)
+        follow_training(traces[0].graph, traces[1].graph)
+        culprit = first_difference(fake, traces[0].graph, traces[1].graph, opaque)
         if culprit is None:
             return traces[0]
         if culprit is fake or type(culprit) in opaque:
@@ -71,6 +73,35 @@ def trace(model: nn.Module, example: Any, method: str = "forward") -> Trace:
                 " self.training; move that part into a submodule, which then stays as it is"
             )
         opaque[type(culprit)] = "its forward asks self.training"
+
+
+def _restored(module: nn.Module, saved: dict[str, Any]) -> bool:
+    """Whether `forward` assigned a buffer, which gets its tensor again."""
+    buffers = module._buffers
+    is_assigned = any(buffers[name] is not tensor for name, tensor in saved.items())
+    buffers.update(saved)
+    return is_assigned
+
+
+def _by_export(
+    model: nn.Module, fake: nn.Module, mode: Any, example: Any, opaque: dict[type, str], stop: Any
+) -> Trace:
+    """The trace of torch.export, where torch.fx stopped at the network's own `forward`."""
+    from octvideo.octavize.fallback import exported
+
+    reasons = [stop.reason]
+    if stop.path == "" and stop.kind is type(model):
+        try:
+            batch = pytree.tree_map(_two_at_least, example)
+            program = exported(model, fake, mode, batch, opaque)
+            return Trace(program.graph, program.guards, opaque, program.constants, stop.reason)
+        except UntraceableError as second:
+            reasons.append(second.reason)
+    also = "".join(f"; nor by torch.export: {reason}" for reason in reasons[1:])
+    raise ConfigError(
+        f"{stop.kind.__name__} cannot be made octave: {reasons[0]}{also}; move that part into a"
+        " submodule, which then stays as it is"
+    ) from stop
 
 
 def _without_data(model: nn.Module, mode: Any) -> nn.Module:
@@ -95,38 +126,17 @@ def _two_at_least(x: Any) -> Any:
 
 
 def _trace_once(fake: nn.Module, tracer: "ValueTracer") -> Trace:
+    plain = {p: m for p, m in fake.named_modules() if not isinstance(m, torch.jit.ScriptModule)}
+    buffers = {path: dict(module._buffers) for path, module in plain.items()}
     try:
         graph = tracer.trace(fake)
     except UntraceableError:
         raise
     except Exception as error:
         raise UntraceableError("", type(fake), described(error)) from error
-    return Trace(graph, tracer.guards, dict(tracer.opaque))
-
-
-def _first_difference(
-    root: nn.Module, a: fx.Graph, b: fx.Graph, opaque: Collection[type]
-) -> nn.Module | None:
-    """The module in whose calls two traces of `root` differ first; None if they do not differ."""
-    for first, second in zip(a.nodes, b.nodes, strict=False):
-        if _signature(first) != _signature(second):
-            stacks = [_stack(first), _stack(second)]
-            common = [p for p, q in zip(*stacks, strict=False) if p == q]
-            # If one trace enters a submodule that the other one skips, it is that
-            # submodule.
-            below = {stack[len(common)] for stack in stacks if len(stack) > len(common)}
-            for path, module in root.named_modules():
-                is_own = not type(module).__module__.startswith("torch.nn")
-                if path in below and is_own and type(module) not in opaque:
-                    return module
-            return root.get_submodule(common[-1] if common else "")
-    return None
-
-
-def _stack(node: fx.Node) -> list[str]:
-    """The modules in which a node was made, from the outermost in."""
-    return [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
-
-
-def _signature(node: fx.Node) -> Any:
-    return node.op, node.target, str(node.args), str(node.kwargs)
+    finally:
+        assigned = [path for path, saved in buffers.items() if _restored(plain[path], saved)]
+    if assigned:
+        path = assigned[0]
+        raise UntraceableError(path, type(plain[path]), "its forward assigns a buffer")
+    return Trace(graph, tracer.guards, dict(tracer.opaque), tracer.constants)

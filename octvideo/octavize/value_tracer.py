@@ -2,8 +2,9 @@
 
 import copy
 import operator
+import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,27 @@ from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
 OCTAVE_NORMS = (OctBatchNorm2d, OctBatchNorm3d)
 OCTAVE_LAYERS = (OctConv2d, OctConv3d, *OCTAVE_NORMS)
 AUTOGRAD_FUNCTION = str(Path(torch.autograd.function.__file__))
+FRAME = re.compile(r'File "(.+)", line (\d+), in .*\n\s*(.+)')
+CONSTANTS = "octave_constants"
 OUR_FILES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+
+
+def add_constants(root: nn.Module, constants: dict[str, Tensor]) -> None:
+    """As buffers that no state dict has."""
+    holder = nn.Module()
+    for name, tensor in constants.items():
+        holder.register_buffer(name, tensor, persistent=False)
+    if constants:
+        setattr(root, CONSTANTS, holder)
+
+
+def is_leaf(module: nn.Module, path: str, opaque: Collection[type]) -> bool:
+    """Whether a call of this module is one node: layers of torch, and what cannot be traced."""
+    return (
+        isinstance(module, (nn.Conv2d, nn.Conv3d, nn.MaxPool3d))
+        or type(module) in opaque
+        or fx.Tracer().is_leaf_module(module, path)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +62,8 @@ class UntraceableError(Exception):
 
 
 class ValueTracer(fx.Tracer):
+    proxy_buffer_attributes = True
+
     def __init__(
         self, values: Any, mode: Any, real: nn.Module, opaque: dict[type, str], method: str
     ) -> None:
@@ -48,17 +71,14 @@ class ValueTracer(fx.Tracer):
         self.traced_func_name = method
         self.values, self.mode, self.real, self.opaque = values, mode, real, opaque
         self.guards: list[Guard] = []
+        self.constants: dict[str, Tensor] = {}
         self._evaluating = False
         self._contexts = _contexts()
 
     # --- What is looked into
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return (
-            isinstance(m, (*OCTAVE_LAYERS, nn.Conv2d, nn.Conv3d, nn.MaxPool3d))
-            or type(m) in self.opaque
-            or super().is_leaf_module(m, module_qualified_name)
-        )
+        return isinstance(m, OCTAVE_LAYERS) or is_leaf(m, module_qualified_name, self.opaque)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self._evaluating:
@@ -104,6 +124,20 @@ class ValueTracer(fx.Tracer):
         return proxy
 
     # --- Values
+
+    def create_arg(self, a: Any) -> Any:
+        if type(a) is Tensor:
+            return self.create_node("get_attr", f"{CONSTANTS}.{self._constant(a)}", (), {})
+        is_number = type(a).__module__ == "numpy" and getattr(a, "ndim", None) == 0
+        return super().create_arg(a.item() if is_number else a)
+
+    def _constant(self, tensor: Tensor) -> str:
+        """The name of a tensor that `forward` makes of numbers."""
+        name = next((n for n, t in self.constants.items() if t is tensor), "")
+        name = name or f"constant_{len(self.constants)}"
+        self.constants[name] = tensor
+        add_constants(self.root, self.constants)
+        return name
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _ValueProxy(node, self)
@@ -186,9 +220,17 @@ class ValueTracer(fx.Tracer):
 
 class _ValueProxy(fx.Proxy):
     tracer: ValueTracer
+    __array_priority__ = 1000  # as that of tensors: a number of numpy leaves sums to them
 
     def __getattr__(self, k: str) -> Any:
+        getattr(self.node.meta["value"], k)  # so that hasattr is answered as for the value
         return _ValueAttribute(self, k)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        value = self.tracer.concrete(self)
+        kind = torch.float64 if isinstance(value, float) else None
+        array = torch.as_tensor(value, dtype=kind).numpy()
+        return array if dtype is None else array.astype(dtype)
 
     def __bool__(self) -> bool:
         return bool(self.tracer.concrete(self))
@@ -262,3 +304,10 @@ def _where(frames: traceback.StackSummary) -> str:
         if not frame.filename.startswith(OUR_FILES):
             return f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}"
     return ""
+
+
+def place(node: fx.Node) -> str:
+    """ "file:line: source" of the network's own code that torch.export made a node of."""
+    frames = FRAME.findall(node.meta.get("stack_trace") or "")
+    own = [frame for frame in frames if not frame[0].startswith((*OUR_FILES, "torch/"))]
+    return f"{Path(own[-1][0]).name}:{own[-1][1]}: {own[-1][2]}" if own else str(node)

@@ -1,6 +1,7 @@
 """What the trace answers from the example, what it keeps as a check, and what stays one opaque
 call."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -176,3 +177,36 @@ def test_a_scripted_submodule_stays_one_call():
     octave = octavize(model, 0.0, IMAGE)
 
     assert torch.equal(octave(IMAGE), model(IMAGE))
+
+
+class InNumpy(nn.Module):
+    """Sizes through numpy, a flag of the mode, tensors made of numbers, and a buffer that is not
+    saved."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 32, 3, 1, 1), nn.Conv2d(32, 32, 3, 1, 1)
+        self.register_buffer("mean", torch.rand(3, 1, 1), persistent=False)
+
+    def forward(self, x):
+        assert not hasattr(x, "tensors")
+        x = (x - 2 * self.mean) * torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1)
+        x = nn.functional.dropout(self.conv1(x), 0.3, self.training)
+        x = np.float32(0.5) * self.conv2(x)
+        return x.reshape(-1, 32, np.prod(x.shape[2:])).mean(2) / np.sqrt(x.shape[2])
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_numpy_numbers_flags_and_buffers_are_traced(training):
+    model = InNumpy().train(training)
+    octave = octavize(model, 0.0, IMAGE)
+
+    assert octave.octave_report.notes == ()
+    assert list(octave.state_dict()) == list(model.state_dict())
+    outputs = []
+    for network in (model, octave):
+        torch.manual_seed(0)
+        outputs.append(network(IMAGE))
+    assert torch.equal(*outputs)
+    trained = octavize(model, 0.5, IMAGE, include=["*"])
+    assert not torch.equal(trained(IMAGE), trained(IMAGE)) or not training

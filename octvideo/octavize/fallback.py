@@ -1,0 +1,105 @@
+"""The graph that torch.export gives, where it is the same in every mode and for every batch."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from octvideo.octavize.exporting import Exporter
+from octvideo.octavize.in_place import without_writes
+from octvideo.octavize.modes import first_difference, follow_training, leaves
+from octvideo.octavize.operations import holds_tensors, value
+from octvideo.octavize.value_tracer import Guard, UntraceableError, add_constants, place
+
+
+@dataclass
+class Exported:
+    """guards: sizes of the input. constants: tensors that `forward` makes of numbers, by their
+    names."""
+
+    graph: fx.Graph
+    guards: list[Guard]
+    constants: dict[str, Tensor] = field(default_factory=dict)
+
+
+def exported(
+    model: nn.Module, fake: nn.Module, mode: Any, example: Any, opaque: Collection[type]
+) -> Exported:
+    """fake: the model without data, for `mode`. example: tensors of a batch of two or more.
+
+    Raises UntraceableError for what cannot be exported, and for what an exported program would fix
+    silently.
+    """
+    tensors = pytree.tree_leaves(example)
+    if not all(isinstance(x, Tensor) for x in tensors):
+        raise UntraceableError("", type(model), "torch.export takes only tensors here")
+    exporter = Exporter(model, opaque)
+    evaluated, trained = (_program(exporter, fake, mode, example, on) for on in (False, True))
+    follow_training(evaluated.graph, trained.graph)
+    culprit = first_difference(fake, evaluated.graph, trained.graph, ())
+    if culprit is not None or not _equal(evaluated.constants, trained.constants):
+        raise UntraceableError("", type(model), "its forward asks self.training")
+    _check_batch_of_one(exporter, fake, mode, example, evaluated)
+    try:
+        without_writes(evaluated.graph)
+    except ValueError as error:
+        raise UntraceableError("", type(model), str(error)) from error
+    _add_values(evaluated, fake, mode, example)
+    return evaluated
+
+
+def _program(
+    exporter: Exporter, fake: nn.Module, mode: Any, example: Any, training: bool, free: bool = True
+) -> Exported:
+    graph = exporter.graph(example, training, free)
+    program = Exported(graph, exporter.guards, exporter.constants)
+    _add_values(program, fake, mode, example)
+    return program
+
+
+def _equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def _check_batch_of_one(
+    exporter: Exporter, fake: nn.Module, mode: Any, example: Any, program: Exported
+) -> None:
+    """torch.export takes every free size for two or more."""
+    one = pytree.tree_map(lambda x: x[:1].clone(), example)
+    at_one = _program(exporter, fake, mode, one, training=False, free=False)
+    _add_values(program, fake, mode, one)
+    pairs = zip(_tensor_nodes(program.graph), _tensor_nodes(at_one.graph), strict=False)
+    for node, other in pairs:
+        if (node.target, _numbers(node)) != (other.target, _numbers(other)):
+            raise UntraceableError(
+                "", type(exporter.model), f"{place(node)}: the batch decides what is computed"
+            )
+    _add_values(program, fake, mode, example)
+
+
+def _tensor_nodes(graph: fx.Graph) -> list[fx.Node]:
+    nodes = [n for n in graph.nodes if n.op not in ("output", "placeholder")]
+    return [n for n in nodes if holds_tensors(n)]
+
+
+def _numbers(node: fx.Node) -> list[Any]:
+    """The arguments besides tensors; a tensor counts by its size."""
+    found = [value(x) if isinstance(x, fx.Node) else x for x in leaves(node)[0]]
+    return [str(tuple(x.shape)) if isinstance(x, Tensor) else str(x) for x in found]
+
+
+class _Noting(fx.Interpreter):
+    def run_node(self, n: fx.Node) -> Any:
+        out = n.meta["content"] if n.meta.get("content") is not None else super().run_node(n)
+        n.meta["value"] = out
+        return out
+
+
+def _add_values(program: Exported, fake: nn.Module, mode: Any, example: Any) -> None:
+    """Compute all nodes in evaluation mode on tensors without data."""
+    add_constants(fake, program.constants)
+    with mode, torch.no_grad():
+        _Noting(fake.eval(), graph=program.graph).run(pytree.tree_map(mode.from_tensor, example))
