@@ -44,6 +44,12 @@ def layer(path: str, inputs: Sequence[Tensor]) -> Tensor:
     raise NotImplementedError
 
 
+@torch.library.custom_op("octvideo::layer_in_place", mutates_args={"x"})
+def layer_in_place(path: str, x: Tensor) -> None:
+    """A call of an activation or a dropout that changes its input, and returns it."""
+    raise NotImplementedError
+
+
 @layer.register_fake
 def _(path: str, inputs: Sequence[Tensor]) -> Tensor:
     out = LAYERS.get()[path](*inputs)
@@ -74,6 +80,9 @@ class Exporter:
 
         @functools.wraps(forward)
         def call(*args: Any, **kwargs: Any) -> Any:
+            if not kwargs and len(args) == 1 and getattr(module, "inplace", False):
+                layer_in_place(path, args[0])
+                return args[0]
             if not kwargs and args and all(isinstance(x, Tensor) for x in args):
                 return layer(path, list(args))
             if has_hooks:
@@ -178,6 +187,9 @@ class _Raising:
         kwargs: Any = map_aggregate(node.kwargs, self._new)
         if name == "octvideo::layer":
             new = self.graph.call_module(args[0], tuple(args[1]))
+        elif name == "octvideo::layer_in_place":
+            new = self.graph.call_module(args[0], (args[1],))
+            self.env[node.args[1]] = new  # type: ignore[index]
         elif name == "aten::slice" and _is_whole(node):
             self.env[node] = args[0]
             return

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from octvideo.octavize.aliases import compute, unite
 from octvideo.octavize.exporting import Exporter
 from octvideo.octavize.in_place import without_writes
 from octvideo.octavize.modes import first_difference, follow_training, leaves
@@ -43,6 +44,7 @@ def exported(
     if culprit is not None or not _equal(evaluated.constants, trained.constants):
         raise UntraceableError("", type(model), "its forward asks self.training")
     _check_batch_of_one(exporter, fake, mode, example, evaluated)
+    unite(evaluated.graph, trained.graph)
     try:
         without_writes(evaluated.graph)
     except ValueError as error:
@@ -56,7 +58,7 @@ def _program(
 ) -> Exported:
     graph = exporter.graph(example, training, free)
     program = Exported(graph, exporter.guards, exporter.constants)
-    _add_values(program, fake, mode, example)
+    _add_values(program, fake, mode, example, training)
     return program
 
 
@@ -93,13 +95,18 @@ def _numbers(node: fx.Node) -> list[Any]:
 
 class _Noting(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
-        out = n.meta["content"] if n.meta.get("content") is not None else super().run_node(n)
-        n.meta["value"] = out
-        return out
+        if n.meta.get("content") is not None:
+            n.meta["value"], n.meta["writes"] = n.meta["content"], []
+            return n.meta["content"]
+        return compute(n, lambda: super(_Noting, self).run_node(n))
 
 
-def _add_values(program: Exported, fake: nn.Module, mode: Any, example: Any) -> None:
-    """Compute all nodes in evaluation mode on tensors without data."""
+def _add_values(
+    program: Exported, fake: nn.Module, mode: Any, example: Any, training: bool = False
+) -> None:
+    """Compute all nodes on tensors without data."""
     add_constants(fake, program.constants)
     with mode, torch.no_grad():
-        _Noting(fake.eval(), graph=program.graph).run(pytree.tree_map(mode.from_tensor, example))
+        _Noting(fake.train(training), graph=program.graph).run(
+            pytree.tree_map(mode.from_tensor, example)
+        )

@@ -9,8 +9,9 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
+from octvideo.octavize.aliases import ANOTHER_NAME, follow_write, share
 from octvideo.octavize.operations import EACH_METHODS, JOIN_METHODS, is_operator, name_of, value
 from octvideo.octavize.value_tracer import place
 
@@ -28,10 +29,16 @@ def without_writes(graph: fx.Graph) -> None:
     than slices, and where a view that was made before the write is read behind it.
     """
     for node in list(graph.nodes):
+        if node.op == "call_module" and node.meta["writes"]:
+            _follow(node)
         if not (is_operator(node.target) and _schema(node).is_mutable):
             continue
         written: Any = node.args[0]
-        if node.target is ATEN.copy_.default and _share(written, node.args[1]):
+        if (
+            node.target is ATEN.copy_.default
+            and isinstance(node.args[1], fx.Node)
+            and share(written, node.args[1])
+        ):
             # torch.export copies a buffer that was assigned, and changed in place, onto itself.
             node.replace_all_uses_with(written)
             graph.erase_node(node)
@@ -46,6 +53,13 @@ def without_writes(graph: fx.Graph) -> None:
     graph.lint()
 
 
+def _follow(node: fx.Node) -> None:
+    try:
+        follow_write(node)
+    except ValueError as error:
+        raise ValueError(f"{place(node)}: {error}") from error
+
+
 def _views(written: Any) -> list[fx.Node]:
     """The written tensor, what it is a view of, and so on."""
     chain = [written]
@@ -57,13 +71,7 @@ def _views(written: Any) -> list[fx.Node]:
 def _viewed(node: fx.Node) -> fx.Node | None:
     if "is_new" in node.meta:
         return None
-    return next((n for n in node.all_input_nodes if _share(n, node)), None)
-
-
-def _share(a: Any, b: Any) -> bool:
-    x, y = value(a), value(b)
-    both = isinstance(x, Tensor) and isinstance(y, Tensor)
-    return both and x.untyped_storage()._cdata == y.untyped_storage()._cdata
+    return next((n for n in node.all_input_nodes if share(n, node)), None)
 
 
 def _is_input(node: fx.Node) -> bool:
@@ -78,9 +86,9 @@ def _check(node: fx.Node, chain: list[fx.Node]) -> None:
         raise ValueError(f"{place(node)}: it writes into a view of a tensor")
     order = _order(node.graph)
     for other in order:
-        is_view = order[other] < order[node] and other not in chain and _share(other, chain[0])
+        is_view = order[other] < order[node] and other not in chain and share(other, chain[0])
         if is_view and any(order[user] > order[node] for user in other.users):
-            raise ValueError(f"{place(node)}: it writes into a tensor that has another name too")
+            raise ValueError(f"{place(node)}: {ANOTHER_NAME}")
 
 
 def _replace(node: fx.Node, chain: list[fx.Node]) -> None:
@@ -90,7 +98,7 @@ def _replace(node: fx.Node, chain: list[fx.Node]) -> None:
 
     def copy(target: Any, args: Any, kwargs: Any, of: fx.Node) -> fx.Node:
         new = graph.call_function(target, args, kwargs)
-        new.meta = {**node.meta, "value": value(of)}
+        new.meta = {**node.meta, "value": value(of), "trained": of.meta["trained"], "writes": []}
         return new
 
     with graph.inserting_before(node):

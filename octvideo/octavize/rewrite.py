@@ -87,7 +87,8 @@ class Rewriter:
             out = self.graph.call_module(str(node.target), (pair,))
             return self.named("call_function", getattr, (out, "high"), node)
         new = self.graph.node_copy(node, lambda n: x or self.whole(n))
-        new.meta = {}
+        has_effect = node.meta.get("writes") or node.meta.get("is_outside")
+        new.meta = {"has_effect": True} if has_effect else {}
         return new
 
     def named(self, op: str, target: Any, args: Any, node: fx.Node, suffix: str = "") -> fx.Node:
@@ -106,15 +107,17 @@ class Rewriter:
     def _merged(self, node: fx.Node, why: str) -> Any:
         """Merge before the operation, and split behind it where its output is a map of that
         form."""
-        pairs = [n for n in maps_of(node) if isinstance(self.env[n], Pair)]
+        pairs = [self.env[n] for n in maps_of(node) if isinstance(self.env[n], Pair)]
+        for n in node.meta.get("writes", ()):
+            self.env[n] = self.whole(n)  # what it changes is the merged map
         out = self.copy(node)
         name = node.target if node.op == "call_module" else node.name
         if node.op == "output":
             return out
-        keeps = continues(node)
+        keeps = continues(node) and not node.meta.get("is_outside")
         behind = ", split behind" if keeps else ""
         self.notes.append(f"{name}: merged before{behind}; {why}")
-        return self.split(node, out, self.env[pairs[0]].layout) if keeps else out
+        return self.split(node, out, pairs[0].layout) if keeps else out
 
     def split(self, node: fx.Node, new: fx.Node, layout: Layout) -> Pair:
         args = (new, layout.channels.high, *self.order(node, layout, "order"))
@@ -223,4 +226,5 @@ def _has_effect(node: fx.Node) -> bool:
         or node.target is runtime.require
         or name.startswith("_assert")
         or bool(overwrites)
+        or "has_effect" in node.meta
     )

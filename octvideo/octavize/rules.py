@@ -79,6 +79,8 @@ def _twice(
 
 
 def _join(rewriter: "Rewriter", node: fx.Node) -> Pair:
+    if node.meta.get("is_outside"):
+        raise NotUnderstoodError("it changes an input or an attribute of the network")
     operands = [n for n in node.all_input_nodes if isinstance(value(n), torch.Tensor)]
     pairs = [n for n in operands if isinstance(rewriter.env[n], Pair)]
     layout = rewriter.env[pairs[0]].layout

@@ -16,8 +16,16 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from octvideo.errors import ConfigError
-from octvideo.octavize.modes import first_difference, follow_training
-from octvideo.octavize.value_tracer import Guard, UntraceableError, ValueTracer, described
+from octvideo.octavize.aliases import follow_write, unite
+from octvideo.octavize.modes import first_difference, follow_training, stack
+from octvideo.octavize.value_tracer import (
+    Guard,
+    UntraceableError,
+    ValueTracer,
+    described,
+    is_leaf,
+    place,
+)
 
 
 @dataclass
@@ -58,21 +66,44 @@ def trace(model: nn.Module, example: Any, method: str = "forward") -> Trace:
             traces = [_trace_once(fake, tracers[0])]
             fake.train()
             traces.append(_trace_once(fake, tracers[1]))
+            follow_training(traces[0].graph, traces[1].graph)
+            culprit = first_difference(fake, traces[0].graph, traces[1].graph, opaque)
+            if culprit is None:
+                _follow_writes(fake, traces[0].graph, traces[1].graph, opaque)
+                return traces[0]
         except UntraceableError as stop:
             if not stop.path or stop.kind in opaque:
                 return _by_export(model, fake, mode, example, opaque, stop)
             opaque[stop.kind] = stop.reason
             continue
-        follow_training(traces[0].graph, traces[1].graph)
-        culprit = first_difference(fake, traces[0].graph, traces[1].graph, opaque)
-        if culprit is None:
-            return traces[0]
         if culprit is fake or type(culprit) in opaque:
             raise ConfigError(
                 f"{type(model).__name__} cannot be made octave: its forward itself asks"
                 " self.training; move that part into a submodule, which then stays as it is"
             )
         opaque[type(culprit)] = "its forward asks self.training"
+
+
+def _follow_writes(
+    fake: nn.Module, graph: fx.Graph, trained: fx.Graph, opaque: dict[type, str]
+) -> None:
+    """Let all that holds a tensor which is changed in place see the change.
+
+    Raises UntraceableError for a module whose `forward` changes a tensor that has another name.
+    """
+    unite(graph, trained)
+    for node in graph.nodes:
+        try:
+            follow_write(node)
+        except ValueError as error:
+            calls = [(path, fake.get_submodule(path)) for path in stack(node)]
+            own = [
+                (path, type(module))
+                for path, module in calls
+                if not is_leaf(module, path, opaque) and type(module) is not nn.Sequential
+            ]
+            path, kind = own[-1] if own else ("", type(fake))
+            raise UntraceableError(path, kind, f"{place(node)}: {error}") from error
 
 
 def _restored(module: nn.Module, saved: dict[str, Any]) -> bool:

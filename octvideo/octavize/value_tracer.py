@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from octvideo.errors import ConfigError
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d, OctTensor
+from octvideo.octavize.aliases import compute
 
 OCTAVE_NORMS = (OctBatchNorm2d, OctBatchNorm3d)
 OCTAVE_LAYERS = (OctConv2d, OctConv3d, *OCTAVE_NORMS)
@@ -158,7 +159,9 @@ class ValueTracer(fx.Tracer):
             )
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         if kind != "output":
-            node.meta["value"] = self._evaluate(node)
+            compute(node, lambda: self._evaluate(node))
+            if node.meta["writes"]:
+                node.meta["where"] = _where(traceback.extract_stack())
         return node
 
     def _caller(self) -> tuple[str, type]:
@@ -252,6 +255,22 @@ class _ValueProxy(fx.Proxy):
         return iter([self[i] for i in range(len(self))])  # type: ignore[index]
 
 
+def _in_place(target: Any) -> Any:
+    def change(self: _ValueProxy, other: Any) -> Any:
+        if not isinstance(self.node.meta["value"], Tensor):
+            return NotImplemented  # Python takes `x = x + y` for `x += y`
+        return self.tracer.create_proxy("call_function", target, (self, other), {})
+
+    return change
+
+
+# torch.fx has none of these, and so would lose that `x += y` changes x for all that hold it.
+for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow"):
+    setattr(_ValueProxy, f"__{_name}__", _in_place(getattr(operator, _name)))
+for _name in ("iand", "ior", "ixor", "ilshift", "irshift"):
+    setattr(_ValueProxy, f"__{_name}__", _in_place(getattr(operator, _name)))
+
+
 class _ValueAttribute(_ValueProxy):
     """`x.name`, a node only when it is used; `x.name()` is a method call."""
 
@@ -307,7 +326,10 @@ def _where(frames: traceback.StackSummary) -> str:
 
 
 def place(node: fx.Node) -> str:
-    """ "file:line: source" of the network's own code that torch.export made a node of."""
+    """ "file:line: source" of the network's own code that a node was made of, where it is
+    known."""
+    if "where" in node.meta:
+        return str(node.meta["where"])
     frames = FRAME.findall(node.meta.get("stack_trace") or "")
     own = [frame for frame in frames if not frame[0].startswith((*OUR_FILES, "torch/"))]
     return f"{Path(own[-1][0]).name}:{own[-1][1]}: {own[-1][2]}" if own else str(node)
