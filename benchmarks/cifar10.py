@@ -94,14 +94,14 @@ def curve_of(path: Path) -> list[list[float]]:
 
 
 def records_of_gpu(path: Path) -> list[Run]:
-    """The runs of cifar10_gpu.py; of one that was started again, the last start."""
+    """The runs of cifar10_gpu.py; of an epoch that was repeated, the last time."""
     runs: dict[tuple[Any, ...], Run] = {}
     for line in read_json_lines(path):
         about = {key: line[key] for key in ("study", "row", "seed", "epochs", "machine")}
         day = str(datetime.fromtimestamp(path.stat().st_mtime, UTC).date())
-        if line["epoch"] == 1:
-            runs[key_of(about)] = about | {"date": day, "curve": []}
-        runs[key_of(about)]["curve"].append([*line["train"], *line["test"]])
+        run = runs.setdefault(key_of(about), about | {"curve": []}) | {"date": day}
+        run["curve"][line["epoch"] - 1 :] = [[*line["train"], *line["test"]]]
+        runs[key_of(about)] = run
     return list(runs.values())
 
 

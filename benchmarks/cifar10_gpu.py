@@ -7,8 +7,8 @@ encoded pictures: `cifar10.py pack` writes one. All pictures lie on the GPU, whe
 and flipped, and a step is one CUDA graph (graph_training.py). --jobs runs train beside each other,
 in the order of the seeds: where the multi-process service runs (nvidia-cuda-mps-control -d), really
 at the same time. DIR/epochs.jsonl gets a line per epoch. Runs that are whole in it are not run
-again; one that was cut short starts anew. `cifar10.py take DIR/epochs.jsonl` puts them into the
-records and tables.
+again; one that was cut short goes on from its file in DIR, if that is still there. `cifar10.py take
+DIR/epochs.jsonl` puts them into the records and tables.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from octvideo.engine.training.optim import Schedule, make_optimizer  # noqa: E40
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 PADDING = 4
-TEST_BATCH = 2000
+TEST_BATCH, SAVE_SECONDS = 2000, 30
 OPTIONS = {
     "RESNET.STEM": "stem",
     "RESNET.STEM_POOL": "stem_pool",
@@ -175,10 +175,26 @@ def run(name: str, row: str, seed: int, pixels: Path, out: Path) -> None:
     test = Pictures.read(pixels, "val", device, 0)
     recipe = RECIPES[study.recipe].changed(study.settings)
     about = {"study": name, "row": row, "seed": seed, "epochs": recipe.epochs, "machine": machine}
-    for line in trainee(study.rows[row], recipe, data, test, seed).train():
+    learner, kept = (
+        trainee(study.rows[row], recipe, data, test, seed),
+        state_file(out, name, row, seed),
+    )
+    if kept.is_file():
+        learner.load(torch.load(kept, map_location=device, weights_only=True))
+    saved = time.time()
+    for line in learner.train():
         with (out / "epochs.jsonl").open("a") as file:
             # The newline comes first: it also ends a line that a kill cut short.
             file.write("\n" + json.dumps(about | line))
+        if time.time() - saved > SAVE_SECONDS:
+            torch.save(learner.state(), kept.with_suffix(".new"))
+            kept.with_suffix(".new").replace(kept)
+            saved = time.time()
+    kept.unlink(missing_ok=True)
+
+
+def state_file(out: Path, name: str, row: str, seed: int) -> Path:
+    return out / f"{name}, {row}, {seed}.pt"
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

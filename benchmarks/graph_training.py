@@ -37,8 +37,8 @@ class Work:
 
 
 class Trainee:
-    """A network, its optimizer, and its steps as graphs. The model is on its device and in float32;
-    it computes in bfloat16 by autocast."""
+    """A network, its optimizer (SGD with momentum), and its steps as graphs. The model is on its
+    device and in float32; it computes in bfloat16 by autocast."""
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, work: Work) -> None:
         self.model, self.optimizer, self.work = model, optimizer, work
@@ -61,31 +61,37 @@ class Trainee:
         with self._on_stream():
             self.step = self._graph(self._step)
             self.test = self._graph(self._test)
-        self.reset(before)
+        moments = [torch.zeros_like(x["momentum_buffer"]) for x in optimizer.state.values()]
+        self.load({"weights": before, "moments": moments, "epoch": 0})
 
-    def reset(self, state: dict[str, Tensor]) -> None:
-        """Start anew from these weights, in place: the graphs stay."""
+    def state(self) -> dict[str, Any]:
+        moments = [x.get("momentum_buffer") for x in self.optimizer.state.values()]
+        return {"weights": self.model.state_dict(), "moments": moments, "epoch": self.epoch}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from a state, in place: the graphs stay."""
         with torch.no_grad(), self._on_stream():
             for key, value in self.model.state_dict().items():
-                value.copy_(state[key])
-            for moments in self.optimizer.state.values():
-                if moments.get("momentum_buffer") is not None:
-                    moments["momentum_buffer"].zero_()
+                value.copy_(state["weights"][key])
+            for moments, saved in zip(self.optimizer.state.values(), state["moments"], strict=True):
+                moments["momentum_buffer"].copy_(saved)
+        self.epoch = state["epoch"]
 
     def train(self) -> Iterator[dict[str, Any]]:
-        """The losses and top-1 of each epoch."""
-        for epoch in range(self.work.epochs):
+        """The losses and top-1 of each epoch that is left."""
+        while self.epoch < self.work.epochs:
             start = time.time()
             with self._on_stream():
-                self._begin(epoch)
+                self._begin(self.epoch)
                 for _ in range(self.steps):
                     self.step()
                 train = self.train_sums.cpu() / (self.steps * self.choices.shape[1])
                 seconds = time.time() - start
                 self.test()
                 test = self.test_sums.cpu() / sum(len(labels) for _, labels in self.work.tests)
+            self.epoch += 1
             shown = {"train": loss_and_top1(train), "test": loss_and_top1(test)}
-            yield {"epoch": epoch + 1, **shown, "seconds": round(seconds, 2)}
+            yield {"epoch": self.epoch, **shown, "seconds": round(seconds, 2)}
 
     def _begin(self, epoch: int) -> None:
         rates = [self.work.lr(epoch + step / self.steps) for step in range(self.steps)]

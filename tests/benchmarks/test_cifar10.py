@@ -154,6 +154,36 @@ def test_a_run_for_a_gpu_leaves_a_line_per_epoch_and_is_not_repeated(
     assert len(list(gpu.missing([short], lines[:1]))) == 4
 
 
+def test_a_run_that_was_cut_short_goes_on_to_the_bit(
+    cifar10, gpu, pixels, tmp_path, short, monkeypatch
+):
+    monkeypatch.setattr(gpu, "SAVE_SECONDS", 0)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    run = ("short", "Oct-ResNet-20 .5", 1, pixels)
+    gpu.run(*run, whole)
+    save = torch.save
+
+    def save_and_stop(*args):
+        save(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        gpu.run(*run, cut)
+    monkeypatch.setattr(torch, "save", save)
+    (left,) = cut.glob("*.new")
+    left.rename(gpu.state_file(cut, *run[:3]))
+    gpu.run(*run, cut)
+
+    curves = [
+        cifar10.records_of_gpu(folder / "epochs.jsonl")[0]["curve"] for folder in (whole, cut)
+    ]
+    assert curves[0] == curves[1]
+    assert not list(cut.glob("*.pt"))
+
+
 def test_all_runs_of_a_study_are_done_and_an_error_counts(gpu, batches, cifar10, tmp_path, capsys):
     pack = tmp_path / "pack.npz"
     cifar10.pack(str(batches), pack)

@@ -2,8 +2,12 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 
 import pytest
+
+NOT_ON_A_GPU_MACHINE = ["av", "fvcore", "iopath", "matplotlib", "tqdm", "yacs", "yaml"]
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +116,34 @@ def test_the_cases_that_were_asked_for_are_measured(gpu, tmp_path, monkeypatch, 
 class Checks:
     def wait(self, seconds):
         return 0
+
+
+@pytest.mark.parametrize("form", ["fp32 2D", "bf16"])
+def test_a_gpu_machine_needs_torch_and_numpy_alone(repo, form):
+    """What a case and a check import and compute, on a CPU and with nothing else installed."""
+    script = f"""
+import sys
+sys.modules.update(dict.fromkeys({NOT_ON_A_GPU_MACHINE}))
+sys.path.insert(0, {str(repo / "benchmarks")!r})
+import torch
+for owner in (torch.Tensor, torch.nn.Module):
+    owner.cuda = lambda self, *args, **kwargs: self
+to = torch.Tensor.to
+torch.Tensor.to = lambda x, *args, **kwargs: to(x, *("cpu" if a == "cuda" else a for a in args), **kwargs)
+torch.cuda.get_device_name = lambda: "NVIDIA H100 80GB HBM3"
+import gpu
+case = gpu.Case("c2d_r26", 0.5, True, "compiled", 1)
+assert gpu.predicted(case)
+for train in (True, False):
+    step = gpu._training if train else gpu._inference
+    model, x = gpu.network_of(case).train(train), torch.randn(1, 3, 2, 96, 96)
+    randint = torch.randint
+    torch.randint = lambda *args, device=None: randint(*args)
+    step(case, model, x, eager=True)()
+assert gpu.network_errors("c2d_r26", 0.5, {form!r})
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+    )
+
+    assert not ended.returncode, ended.stderr
