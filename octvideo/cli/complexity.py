@@ -11,9 +11,10 @@ tables beside the values of this package.
 network is counted twice, in closed form and by fvcore (of --paper by torch's own counter), and the
 two must agree.
 
---octavize converts networks of create_model to octave, and prints a row for each: octave
-convolutions, multiply-adds, parameters, time on this CPU, and the error of the last features on
-random clips with random weights. --layers lists the conversion of every layer.
+--octavize converts networks of create_model to octave, and torchvision:NAME or timm:NAME where
+those libraries are installed. It prints a row for each: octave convolutions, multiply-adds,
+parameters, time on this CPU, and the error of the last features on random clips with random
+weights. --layers lists the conversion of every layer.
 """
 
 import argparse
@@ -31,11 +32,13 @@ from octvideo.assembly import build_model
 from octvideo.assembly.tasks import task_of
 from octvideo.complexity import count_twice, stage_table
 from octvideo.config import add_config_arguments, load_config
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, import_optional
 from octvideo.layers import channels_last, compute_in_2d
 from octvideo.models.registry import input_shape_of
 from octvideo.octavize import OctaveReport
 from octvideo.paper import TABLES, Result, format_results, results
+
+OTHERS = {"torchvision": ("torchvision.models", "get_model"), "timm": ("timm", "create_model")}
 
 
 def print_paper(json_path: Path | None, tables: Sequence[int]) -> None:
@@ -75,8 +78,7 @@ def print_octavized(
     print("|---|---|---|---|---|---|")
     for name in names:
         torch.manual_seed(0)
-        model = create_model(name).eval()
-        channels, *usual = input_shape_of(name)
+        model, (channels, *usual) = network_of(name)
         x = torch.rand(1, channels, *(size or usual))
         octave = octavize(model, alpha, x, clips=x)
         seconds = fastest_seconds([model, compute_in_2d(channels_last(octave))], x)
@@ -84,6 +86,23 @@ def print_octavized(
         print(octave_row(name, report, seconds), flush=True)
         if layers:
             print(report)
+
+
+def network_of(name: str) -> tuple[nn.Module, Sequence[int]]:
+    """A network with random weights, and the shape of its input: of create_model,
+    "torchvision:NAME" or "timm:NAME"."""
+    library, _, short = name.rpartition(":")
+    if library not in OTHERS:
+        return create_model(name).eval(), input_shape_of(name)
+    module, function = OTHERS[library]
+    try:
+        found = import_optional(module, name, f"pip install {library}")
+        model: nn.Module = getattr(found, function)(short).eval()
+    except (RuntimeError, ValueError) as error:  # of an installation, or of an unknown name
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{name}: {library} says: {first_line}") from error
+    is_video = any(isinstance(layer, nn.Conv3d) for layer in model.modules())
+    return model, (3, 16, 112, 112) if is_video else (3, 224, 224)
 
 
 def octave_row(name: str, report: OctaveReport, seconds: Sequence[float]) -> str:

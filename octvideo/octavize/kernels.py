@@ -10,10 +10,10 @@ from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
 from octvideo.layers.conv3d_as_2d import Conv3d
 from octvideo.layers.octave import Downsample
 from octvideo.octavize.layout import Layout
+from octvideo.octavize.norms import TENSORS, part_of
+from octvideo.octavize.operations import NORMS
 from octvideo.octavize.plan import Site, same_padding
 from octvideo.octavize.runtime import EachGroup
-
-TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 def plain(conv: Any) -> Any:
@@ -72,7 +72,9 @@ def _parameter(values: Tensor, like: Tensor) -> nn.Parameter:
 @torch.no_grad()
 def octave_norm(norm: Any, layout: Layout) -> nn.Module:
     """The norm of each group, with its part of the scales and statistics; `norm` is one of
-    `operations.NORMS`."""
+    `operations.NORMS`, or treats every channel by itself."""
+    if type(norm) not in NORMS:
+        return EachGroup(part_of(norm, layout.high), part_of(norm, layout.low))
     if isinstance(norm, nn.GroupNorm):
         size = norm.num_channels // norm.num_groups
         parts = [

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
 from octvideo.layers.conv3d_as_2d import Conv3d
 from octvideo.layers.space_to_depth import Conv2d
+from octvideo.octavize.norms import is_per_channel
 
 
 class Kind(Enum):
@@ -207,11 +208,11 @@ def kind_of(node: fx.Node, root: nn.Module) -> Kind:
 
 
 def _kind_of_module(node: fx.Node, module: nn.Module) -> Kind:
-    if type(module) in CONVS:
+    if type(module) in CONVS or _computes_as_its_base(module):
         return Kind.CONV
     if type(module) is nn.PReLU and module.num_parameters == 1:
         return Kind.EACH
-    if type(module) in NORMS:
+    if type(module) in NORMS or is_per_channel(module):
         return Kind.NORM
     if type(module) in INSTANCE_NORMS:
         return Kind.EACH if not (module.affine or module.track_running_stats) else Kind.OTHER
@@ -219,6 +220,17 @@ def _kind_of_module(node: fx.Node, module: nn.Module) -> Kind:
         return Kind.GLOBAL if _leaves_one(node) else Kind.OTHER
     is_each = isinstance(module, EACH_MODULES) and not list(module.parameters())
     return Kind.EACH if is_each and _keeps_channels(node) else Kind.OTHER
+
+
+def _computes_as_its_base(module: nn.Module) -> bool:
+    """Whether it is of a subclass of nn.Conv2d or nn.Conv3d that changes no more than how it is
+    built."""
+    methods = ("forward", "_conv_forward", "__call__")
+    return "weight" in module._parameters and any(
+        isinstance(module, base)
+        and all(getattr(type(module), m) is getattr(base, m) for m in methods)
+        for base in (nn.Conv2d, nn.Conv3d)
+    )
 
 
 def _kind_of_call(

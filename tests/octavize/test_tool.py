@@ -2,6 +2,13 @@
 
 import runpy
 import sys
+from types import ModuleType
+
+import pytest
+from torch import nn
+
+from octvideo.cli.complexity import network_of
+from octvideo.errors import OctvideoError
 
 
 def test_a_row_per_network(repo, monkeypatch, capsys):
@@ -14,3 +21,29 @@ def test_a_row_per_network(repo, monkeypatch, capsys):
     assert "octave at 0.5" in header
     assert row.startswith("| resnet20_cifar | 14 of 21 | 0.04 -> 0.03 | 0.27 -> 0.27 | ")
     assert any("stem.conv: 3 -> 16 (it reads the network's input)" in line for line in layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("torchvision:resnet7", "torchvision:resnet7: torchvision says: Unknown model"),
+        ("timm:resnet18", "timm:resnet18: timm is missing; pip install timm"),
+    ],
+)
+def test_networks_of_other_libraries_are_taken_where_they_are_installed(name, message, monkeypatch):
+    """torchvision is a stand-in here, timm is absent."""
+
+    def get_model(name):
+        if name == "resnet18":
+            return nn.Conv2d(3, 3, 1)
+        raise ValueError(f"Unknown model {name}\nand more")
+
+    monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
+    models = ModuleType("torchvision.models")
+    models.get_model = get_model
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    monkeypatch.setitem(sys.modules, "timm", None)
+
+    assert network_of("torchvision:resnet18")[1] == (3, 224, 224)
+    with pytest.raises(OctvideoError, match=message):
+        network_of(name)
