@@ -11,8 +11,8 @@ import functools
 import logging
 import operator
 import re
-from collections.abc import Callable, Collection, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from contextvars import ContextVar
 from io import StringIO
 from typing import Any
@@ -34,6 +34,7 @@ from octvideo.octavize.value_tracer import (
     place,
 )
 
+SIZE = torch.ops.aten.sym_size.int
 DROPPED = {"aten::_assert_tensor_metadata", "aten::sym_constrain_range_for_size"}
 LAYERS: ContextVar[dict[str, Callable[..., Any]]] = ContextVar("LAYERS")
 
@@ -52,8 +53,22 @@ def layer_in_place(path: str, x: Tensor) -> None:
 
 @layer.register_fake
 def _(path: str, inputs: Sequence[Tensor]) -> Tensor:
-    out = LAYERS.get()[path](*inputs)
+    forward: Any = LAYERS.get()[path]
+    with without_statistics(forward.__self__):
+        out = forward(*inputs)
     return torch.empty_strided(out.shape, out.stride(), dtype=out.dtype, device=out.device)
+
+
+@contextmanager
+def without_statistics(module: nn.Module) -> Iterator[None]:
+    """A batch norm in evaluation: in training it may ask how many batches it has seen, which only
+    the content of a tensor says."""
+    training = module.training
+    module.training = training and not isinstance(module, nn.modules.batchnorm._BatchNorm)
+    try:
+        yield
+    finally:
+        module.training = training
 
 
 class Exporter:
@@ -148,12 +163,15 @@ class _Raising:
             },
         }
         self.env: dict[fx.Node, Any] = {}
+        self.meta: dict[
+            str, Any
+        ] = {}  # of the node that is raised: the modules and lines it is from
         self.x = self.graph.placeholder("x")
         inputs = dict(zip(signature.user_inputs, self._items(example), strict=True))
         for node in program.graph.nodes:
             if node.op == "placeholder" and node.name in inputs:
                 self.env[node] = inputs[node.name]
-            elif node.op in ("call_function", "output"):
+            elif node.op in ("call_function", "output") and node.target is not SIZE:
                 self._raise(node)
 
     def _items(self, example: Any) -> list[fx.Node]:
@@ -183,6 +201,8 @@ class _Raising:
             return
         if isinstance(target, torch._ops.HigherOrderOperator):
             raise ValueError(f"{_place_inside(node)}: {CONTEXTS_ARE_LOST}")
+        kept = ("nn_module_stack", "stack_trace")
+        self.meta = {k: node.meta[k] for k in kept if k in node.meta}
         args: Any = map_aggregate(node.args, self._new)
         kwargs: Any = map_aggregate(node.kwargs, self._new)
         if name == "octvideo::layer":
@@ -190,24 +210,30 @@ class _Raising:
         elif name == "octvideo::layer_in_place":
             new = self.graph.call_module(args[0], (args[1],))
             self.env[node.args[1]] = new  # type: ignore[index]
-        elif name == "aten::slice" and _is_whole(node):
+        elif name == "aten::alias" or (name == "aten::slice" and _is_whole(node)):
             self.env[node] = args[0]
             return
         else:
             new = self.graph.create_node("call_function", target, args, kwargs)
-        new.meta = {k: node.meta[k] for k in ("nn_module_stack", "stack_trace") if k in node.meta}
-        new.meta["content"] = _stand_in(node.meta.get("val"))
+        new.meta = {**self.meta, "content": _stand_in(node.meta.get("val"))}
         self.env[node] = new
 
     def _new(self, x: Any) -> Any:
-        """The new node of an old one; a device is that of the input."""
+        """The new node of an old one; a device is that of the input. Attributes and sizes, which
+        torch.export puts in front, come where they are read first."""
         if isinstance(x, torch.device):
             first = next(guard.node.all_input_nodes[0].all_input_nodes[0] for guard in self.guards)
-            return self.graph.call_function(getattr, (first, "device"))
+            device = self.graph.call_function(getattr, (first, "device"))
+            device.meta = dict(self.meta)
+            return device
         if not isinstance(x, fx.Node):
             return x
         if x not in self.env:
-            self.env[x] = self.graph.create_node("get_attr", self.attributes[x.name])
+            if x.target is SIZE:
+                new = self.graph.call_function(SIZE, (self._new(x.args[0]), x.args[1]))
+            else:
+                new = self.graph.create_node("get_attr", self.attributes[x.name])
+            new.meta, self.env[x] = dict(self.meta), new
         return self.env[x]
 
 

@@ -1,6 +1,5 @@
 """The graph that torch.export gives, where it is the same in every mode and for every batch."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from octvideo.octavize.aliases import compute, unite
-from octvideo.octavize.exporting import Exporter
+from octvideo.octavize.exporting import Exporter, without_statistics
 from octvideo.octavize.in_place import without_writes
 from octvideo.octavize.modes import first_difference, follow_training, leaves
 from octvideo.octavize.operations import holds_tensors, value
@@ -27,22 +26,27 @@ class Exported:
 
 
 def exported(
-    model: nn.Module, fake: nn.Module, mode: Any, example: Any, opaque: Collection[type]
+    model: nn.Module, fake: nn.Module, mode: Any, example: Any, opaque: dict[type, str]
 ) -> Exported:
     """fake: the model without data, for `mode`. example: tensors of a batch of two or more.
 
+    A submodule whose `forward` asks `self.training` becomes one call, and is added to `opaque`.
     Raises UntraceableError for what cannot be exported, and for what an exported program would fix
     silently.
     """
     tensors = pytree.tree_leaves(example)
     if not all(isinstance(x, Tensor) for x in tensors):
         raise UntraceableError("", type(model), "torch.export takes only tensors here")
-    exporter = Exporter(model, opaque)
-    evaluated, trained = (_program(exporter, fake, mode, example, on) for on in (False, True))
-    follow_training(evaluated.graph, trained.graph)
-    culprit = first_difference(fake, evaluated.graph, trained.graph, ())
-    if culprit is not None or not _equal(evaluated.constants, trained.constants):
-        raise UntraceableError("", type(model), "its forward asks self.training")
+    while True:
+        exporter = Exporter(model, opaque)
+        evaluated, trained = (_program(exporter, fake, mode, example, on) for on in (False, True))
+        follow_training(evaluated.graph, trained.graph)
+        culprit = first_difference(fake, evaluated.graph, trained.graph, opaque)
+        if culprit is None and _equal(evaluated.constants, trained.constants):
+            break
+        if culprit in (None, fake) or type(culprit) in opaque:
+            raise UntraceableError("", type(model), "its forward asks self.training")
+        opaque[type(culprit)] = "its forward asks self.training"
     _check_batch_of_one(exporter, fake, mode, example, evaluated)
     unite(evaluated.graph, trained.graph)
     try:
@@ -99,6 +103,10 @@ class _Noting(fx.Interpreter):
             n.meta["value"], n.meta["writes"] = n.meta["content"], []
             return n.meta["content"]
         return compute(n, lambda: super(_Noting, self).run_node(n))
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        with without_statistics(self.module.get_submodule(target)):
+            return super().call_module(target, args, kwargs)
 
 
 def _add_values(

@@ -25,8 +25,8 @@ SCATTERS: dict[Any, Any] = {
 def without_writes(graph: fx.Graph) -> None:
     """Replace every write; those into buffers stay. The nodes have values of an evaluation.
 
-    Raises ValueError, with the place, for a write into the network's input or through other views
-    than slices, and where a view that was made before the write is read behind it.
+    Raises ValueError, with the place, for a write into the network's input, and where a tensor that
+    shares data with what is written, other than through slices, is read behind the write.
     """
     for node in list(graph.nodes):
         if node.op == "call_module" and node.meta["writes"]:
@@ -48,8 +48,9 @@ def without_writes(graph: fx.Graph) -> None:
         if _is_input(root):
             raise ValueError(f"{place(node)}: it changes the input of the network")
         if root.op != "get_attr":
-            _check(node, chain)
-            _replace(node, chain)
+            slices = _slices(chain)
+            _check(node, slices, chain)
+            _replace(node, slices)
     graph.lint()
 
 
@@ -74,21 +75,28 @@ def _viewed(node: fx.Node) -> fx.Node | None:
     return next((n for n in node.all_input_nodes if share(n, node)), None)
 
 
+def _slices(chain: list[fx.Node]) -> list[fx.Node]:
+    """The part of it that a write can be put into: slices, and what they are of."""
+    views = [view.target in SCATTERS for view in chain]
+    return chain[: views.index(False) + 1]
+
+
 def _is_input(node: fx.Node) -> bool:
     while node.target is operator.getitem:
         node = node.all_input_nodes[0]
     return node.op == "placeholder"
 
 
-def _check(node: fx.Node, chain: list[fx.Node]) -> None:
+def _check(node: fx.Node, slices: list[fx.Node], chain: list[fx.Node]) -> None:
     writes = [x.alias_info is not None and x.alias_info.is_write for x in _schema(node).arguments]
-    if writes.index(True) or sum(writes) > 1 or any(v.target not in SCATTERS for v in chain[:-1]):
-        raise ValueError(f"{place(node)}: it writes into a view of a tensor")
+    if writes.index(True) or sum(writes) > 1:
+        raise ValueError(f"{place(node)}: it writes into more than its first argument")
     order = _order(node.graph)
     for other in order:
-        is_view = order[other] < order[node] and other not in chain and share(other, chain[0])
-        if is_view and any(order[user] > order[node] for user in other.users):
-            raise ValueError(f"{place(node)}: {ANOTHER_NAME}")
+        shares = order[other] < order[node] and other not in slices and share(other, chain[0])
+        if shares and any(order[user] > order[node] for user in other.users):
+            why = "it writes into a view of a tensor" if other in chain else ANOTHER_NAME
+            raise ValueError(f"{place(node)}: {why}")
 
 
 def _replace(node: fx.Node, chain: list[fx.Node]) -> None:

@@ -290,11 +290,14 @@ def _leaves_one(node: fx.Node) -> bool:
 
 
 def _slices_time(node: fx.Node) -> bool:
-    """x[:, :, a:b] or x[:, :, a:b, :, :] of a clip, or slices of the batch."""
+    """x[:, :, a:b] or x[:, :, a:b, :, :] of a clip, or slices of the batch; also x[:, :n] of all
+    channels."""
     index: Any = node.args[1]
     x = value(node.all_input_nodes[0])
     if not is_map(x) or not isinstance(index, tuple) or not is_map(value(node)):
         return False
     touched = {i for i, part in enumerate(index) if part != slice(None)}
+    if len(index) > 1 and isinstance(index[1], slice) and value(node).shape[1] == x.shape[1]:
+        touched -= {1}
     is_sliced = all(isinstance(index[i], slice) for i in touched)
     return ... not in index and is_sliced and not touched & {1, x.dim() - 2, x.dim() - 1}

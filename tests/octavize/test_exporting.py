@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from stand_ins import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -74,7 +75,24 @@ def _swish(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x)
 
 
-FORMS = [AsksType, AssignsSlices, ReadsNumbers, Counts, CallsScript]
+class HasParts(Small):
+    """A part that asks for the mode and is changed in place, a norm that counts its batches, and
+    slices of all there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(32, momentum=None)
+        self.drop_path = DropPath()
+
+    def forward(self, x):
+        assert isinstance(x, Tensor)
+        x = self.stem(x)
+        y = self.drop_path(x * 2)
+        y += x[:, :32]
+        return self.head(y)
+
+
+FORMS = [AsksType, AssignsSlices, ReadsNumbers, Counts, CallsScript, HasParts]
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*torch.jit"
 )

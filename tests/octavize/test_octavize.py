@@ -155,6 +155,29 @@ def test_group_norm_keeps_whole_groups():
     torch.testing.assert_close(octave(squares), model(squares), rtol=1e-4, atol=1e-5)
 
 
+class Indexed(nn.Module):
+    def __init__(self, index):
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv2d(n, 32, 1) for n in (3, 32, 32))
+        self.index = index
+
+    def forward(self, x):
+        return self.three(self.two(self.one(x))[:, self.index])
+
+
+@pytest.mark.parametrize(
+    ("index", "notes"), [(slice(32), 0), (slice(0, 32, 1), 0), (list(range(31, -1, -1)), 1)]
+)
+def test_a_slice_of_all_channels_keeps_the_pair_and_another_order_ends_it(index, notes):
+    model = Indexed(index)
+    squares = F.interpolate(torch.rand(2, 3, 4, 4), scale_factor=2.0)
+
+    octave = octavize(model, 0.5, squares)
+
+    assert len(octave.octave_report.notes) == notes
+    torch.testing.assert_close(octave(squares), model(squares), rtol=1e-4, atol=1e-5)
+
+
 def test_include_and_exclude_say_where_the_pair_begins_and_ends():
     model, x = make("resnet")
     octave = octavize(model, 0.5, x, include=["layer*"], exclude=["layer2.*"])
