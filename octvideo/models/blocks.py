@@ -65,27 +65,12 @@ class BlockStyle:
     ) -> OctConv2d | OctConv3d:
         """A convolution without bias of `kernel` = (time, space); in 2D the time is dropped."""
         t, s = kernel
-        if self.dims == 2:
-            return OctConv2d(
-                in_channels,
-                out_channels,
-                s,
-                stride,
-                s // 2,
-                groups,
-                bias=False,
-                downsample=self.downsample,
-            )
-        size, strides, padding = (t, s, s), (1, stride, stride), (t // 2, s // 2, s // 2)
-        return OctConv3d(
-            in_channels,
-            out_channels,
-            size,
-            strides,
-            padding,
-            groups,
-            bias=False,
-            downsample=self.downsample,
+        size, strides = (t, s, s)[-self.dims :], (1, stride, stride)[-self.dims :]
+        padding = tuple(k // 2 for k in size)
+        layer = OctConv2d if self.dims == 2 else OctConv3d
+        channels = (in_channels, out_channels)
+        return layer(
+            *channels, size, strides, padding, groups, bias=False, downsample=self.downsample
         )
 
     def norm(self, channels: Channels, affine: bool = True) -> OctBatchNorm2d | OctBatchNorm3d:

@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from octvideo.errors import ConfigError
 from octvideo.layers.octave import Downsample
 from octvideo.models.blocks import BlockStyle
-from octvideo.models.video_options import OctavePlan
+from octvideo.models.network import check_choices
+from octvideo.models.video_options import DOWNSAMPLE, OctavePlan
 
 # Convolutions of the stem: (channels, kernel, stride) each, with BN and ReLU.
 STEMS = {
@@ -43,15 +44,7 @@ class ImageOptions:
     fc_init_std: float = 0.01
 
     def __post_init__(self) -> None:
-        self._check({"downsample": (None, "stride", "pool")})
-
-    def _check(self, choices: dict[str, tuple[Any, ...]]) -> None:
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}; it is one of"
-                    f" {', '.join(map(repr, allowed))}"
-                )
+        check_choices(self, {"downsample": DOWNSAMPLE})
 
     def octave(self, stages: Sequence[int] = (2, 3, 4)) -> OctavePlan:
         """The octave stages among res2..res5: by default all but the last ("a 3x3 on a 3.5x3.5 map
@@ -105,7 +98,8 @@ class ImageResNetOptions(ImageOptions):
 
     def __post_init__(self) -> None:
         ImageOptions.__post_init__(self)
-        self._check({"block": ("post", "preact"), "stem": tuple(STEMS), "stem_pool": STEM_POOLS})
+        choices = {"block": ("post", "preact"), "stem": tuple(STEMS), "stem_pool": STEM_POOLS}
+        check_choices(self, choices)
         if self.stride_1x1 and self.stride_last:
             raise ConfigError(
                 "stride_1x1 and stride_last are both set; a block has its stride in one place"

@@ -17,11 +17,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from octvideo.errors import ConfigError, import_optional
+from octvideo.errors import import_optional
 from octvideo.layers import WIDTH_RULES, check_alpha
 from octvideo.layers.initialize import normal_
 from octvideo.layers.octave import Downsample
-from octvideo.models.network import Family, HeadAct, Network, activate
+from octvideo.models.network import (
+    Family,
+    HeadAct,
+    Network,
+    activate,
+    check_choices,
+    spread_frames,
+)
+from octvideo.models.video_options import DOWNSAMPLE
 from octvideo.octavize import octavize
 from octvideo.octavize.network import GraphMethod, norms_behind
 from octvideo.octavize.tracing import trace
@@ -96,17 +104,9 @@ class PytorchvideoOptions:
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
-        choices = {
-            "width_rule": tuple(WIDTH_RULES),
-            "downsample": (None, "stride", "pool"),
-            "low_channels": ("last", "smoothest"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}; it is one of"
-                    f" {', '.join(map(repr, allowed))}"
-                )
+        low = ("last", "smoothest")
+        choices = {"width_rule": tuple(WIDTH_RULES), "downsample": DOWNSAMPLE, "low_channels": low}
+        check_choices(self, choices)
 
 
 class GlobalAverage(nn.Module):
@@ -158,15 +158,10 @@ class PytorchvideoNet(Network):
         normal_(head.proj.weight, std=options.fc_init_std)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        out: Any = [self._slow_frames(x), x] if self.speed_ratio else x
+        out: Any = [spread_frames(x, self.speed_ratio), x] if self.speed_ratio else x
         for i in range(self.num_body):
             out = self.blocks[i](out)
         return list(out) if self.speed_ratio else [out]
-
-    def _slow_frames(self, x: Tensor) -> Tensor:
-        frames = x.shape[2]
-        index = torch.linspace(0, frames - 1, frames // self.speed_ratio).long()
-        return x.index_select(2, index.to(x.device))
 
     def forward(self, x: Tensor) -> Tensor:
         """Float (N, C, T, H, W), normalized, to logits (N, num_classes)."""

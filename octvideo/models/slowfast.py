@@ -12,14 +12,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
 from octvideo.layers import Channels, OctBatchNorm3d, OctConv3d, OctTensor, merge
 from octvideo.models.blocks import BlockStyle, concatenate, init_weights, make_stage
-from octvideo.models.network import FAST_CLIP, Family, Head, Network
+from octvideo.models.network import (
+    FAST_CLIP,
+    Family,
+    Head,
+    Network,
+    check_choices,
+    spread_frames,
+)
 from octvideo.models.video_options import BLOCKS, OctavePlan, VideoOptions
 from octvideo.models.video_resnet import (
     FAST,
@@ -214,11 +220,10 @@ class SlowFast(Network):
         return [merge(slow), merge(fast)]
 
     def _slow_frames(self, x: Tensor) -> Tensor:
-        frames = x.shape[2]
-        if self.slow_frames == "every":
-            return x[:, :, : frames // self.speed_ratio * self.speed_ratio : self.speed_ratio]
-        index = torch.linspace(0, frames - 1, frames // self.speed_ratio).long()
-        return x.index_select(2, index.to(x.device))
+        if self.slow_frames == "spread":
+            return spread_frames(x, self.speed_ratio)
+        frames = x.shape[2] // self.speed_ratio * self.speed_ratio
+        return x[:, :, : frames : self.speed_ratio]
 
 
 def _check(options: SlowFastOptions) -> None:
@@ -231,8 +236,7 @@ def _check(options: SlowFastOptions) -> None:
         raise ConfigError(
             f"depth_fast is {options.depth_fast}; it is one of {', '.join(map(str, BLOCKS))}"
         )
-    if options.slow_frames not in ("spread", "every"):
-        raise ConfigError(f"slow_frames is {options.slow_frames!r}; it is one of 'spread', 'every'")
+    check_choices(options, {"slow_frames": ("spread", "every")})
     if tuple(options.stem_strides_t) != (1, 1):
         raise ConfigError(
             f"stem_strides_t is {options.stem_strides_t}; SlowFast has no strides in time: leave"

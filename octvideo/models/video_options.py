@@ -9,7 +9,9 @@ from octvideo.layers import WIDTH_RULES, Channels, check_alpha
 from octvideo.layers.nonlocal_block import Instantiation
 from octvideo.layers.octave import Downsample
 from octvideo.models.blocks import BlockStyle
+from octvideo.models.network import check_choices
 
+DOWNSAMPLE = (None, "stride", "pool")
 BLOCKS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
@@ -97,19 +99,14 @@ class VideoOptions:
     crop_size: int = 224
 
     def __post_init__(self) -> None:
-        choices = {
+        choices: dict[str, Sequence[object]] = {
             "block": ("post", "preact"),
-            "downsample": (None, "stride", "pool"),
+            "downsample": DOWNSAMPLE,
             "nonlocal_on": ("high", "cross"),
             "nonlocal_instantiation": ("softmax", "dot_product"),
             "stem_pool_padding": (0, 1),
         }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}; it is one of"
-                    f" {', '.join(map(repr, allowed))}"
-                )
+        check_choices(self, choices)
         strides = self.stem_strides_t
         is_pair = isinstance(strides, Sequence) and len(strides) == 2
         if not (is_pair and all(isinstance(s, int) and s > 0 for s in strides)):

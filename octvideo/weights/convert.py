@@ -117,7 +117,7 @@ def identify(state: State, source: str, options: Mapping[str, Any]) -> dict[str,
     options: properties that shapes do not show (BN eps, strides), if they differ from the network's
     defaults. Raises CheckpointError if no network fits.
     """
-    shapes = _shapes(state)
+    shapes = shapes_of(state)
     for name, seen in _candidates(state):
         known = {field.name for field in fields(MODELS[name].options)}
         arguments = {
@@ -129,19 +129,16 @@ def identify(state: State, source: str, options: Mapping[str, Any]) -> dict[str,
                 model = create_model(name, **arguments)
         except ConfigError:  # this network cannot be built at the file's alpha
             continue
-        if _shapes(model.state_dict()) == shapes:
+        if shapes_of(model.state_dict()) == shapes:
             return _resolved(model)
     raise CheckpointError(
         f"{source}: its names and shapes are of none of the image networks in list_models()"
     )
 
 
-def _shapes(state: State) -> dict[str, tuple[int, ...]]:
-    return {
-        name: tuple(t.shape)
-        for name, t in state.items()
-        if not name.endswith("num_batches_tracked")
-    }
+def shapes_of(state: State) -> dict[str, tuple[int, ...]]:
+    """Of all tensors but the counters of batches, which old files lack."""
+    return {n: tuple(t.shape) for n, t in state.items() if not n.endswith("num_batches_tracked")}
 
 
 def _resolved(model: nn.Module) -> dict[str, Any]:

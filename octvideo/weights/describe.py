@@ -20,7 +20,7 @@ from octvideo.models import create_model
 from octvideo.models.registry import MODELS
 from octvideo.models.video_options import BLOCKS
 from octvideo.weights.assumptions import Assumptions
-from octvideo.weights.convert import count_blocks, find_alpha
+from octvideo.weights.convert import count_blocks, find_alpha, shapes_of
 from octvideo.weights.layouts import MMACTION2, find_layout
 from octvideo.wrappers import check_finite
 
@@ -151,7 +151,7 @@ def find_network(
 
     archs: the candidates, without their depth; (): `FAMILIES`.
     """
-    shapes = _shapes(state)
+    shapes = shapes_of(state)
     chosen = {**_seen(state), **options}
     for candidate in [name] if name else _candidates(state, archs or FAMILIES):
         known = {field.name for field in fields(MODELS[candidate].options)}
@@ -161,17 +161,13 @@ def find_network(
         except ConfigError:
             continue
         expected = model.state_dict()
-        if _shapes(expected) == shapes:
+        if shapes_of(expected) == shapes:
             return dict(model.config), list(expected)
     some = ", ".join(list(state)[:3])
     raise CheckpointError(
         f"{source}: its names and shapes are not of {name or 'a video network in list_models()'}"
         f" (it holds {some})"
     )
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {n: tuple(t.shape) for n, t in state.items() if not n.endswith("num_batches_tracked")}
 
 
 def _pathway(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ torchvision and d-li14 (Oct-ResNets) are image networks.
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -26,17 +27,13 @@ from octvideo.weights.assumptions import Assumptions
 CONVOLUTIONS = {"a": "reduce", "b": "spatial", "c": "expand"}
 PATHWAYS = {"0": "slow.", "1": "fast."}
 # conv1 is the first of 1-3-1 in a bottleneck, of two 3x3 in a basic block.
-BOTTLENECK = {"1": "reduce", "2": "spatial", "3": "expand"}
+BOTTLENECK = mmaction2.BOTTLENECK
 BASIC = {"1": "first", "2": "second"}
 GROUPS = {"h": "high", "l": "low"}
 
 
-def _of_pyslowfast(_: Mapping[str, Tensor], checkpoint: Checkpoint) -> Assumptions:
-    return Assumptions.of_checkpoint(checkpoint, own=False)
-
-
-def _of_own(_: Mapping[str, Tensor], checkpoint: Checkpoint) -> Assumptions:
-    return Assumptions.of_checkpoint(checkpoint)
+def _known(_: Mapping[str, Tensor], checkpoint: Checkpoint, *, own: bool = False) -> Assumptions:
+    return Assumptions.of_checkpoint(checkpoint, own=own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class Layout:
     mark: str
     names: Callable[[Collection[str]], dict[str, str]]
     values: Callable[[Mapping[str, Tensor], Checkpoint, bool], dict[str, Tensor]] | None = None
-    assumes: Callable[[Mapping[str, Tensor], Checkpoint], Assumptions] = _of_pyslowfast
+    assumes: Callable[[Mapping[str, Tensor], Checkpoint], Assumptions] = _known
 
     def translate(
         self, tensors: Mapping[str, Tensor], checkpoint: Checkpoint, *, clips: bool = True
@@ -93,7 +90,7 @@ def _from_pyslowfast(name: str, pathways: dict[str, str]) -> str:
         )
         return f"{pathways[pathway]}res{stage}.{block}"
     if match := re.fullmatch(r"s(\d)_fuse\.(.+)", name):
-        return f"laterals.{int(match[1]) - 1}.{_pair(match[2].replace('conv_f2s', 'conv'))}"
+        return f"laterals.{int(match[1]) - 1}.{mmaction2.pair_of(match[2].replace('conv_f2s', 'conv'))}"
     return name.replace("head.projection.", "head.fc.")
 
 
@@ -104,19 +101,13 @@ def _in_block(name: str) -> str:
             CONVOLUTIONS[match[1]] if match[1] else "shortcut",
             "bn" if match[2] else "conv",
         )
-        return f"{layer}.{_pair(f'{kind}.{match[3]}')}"
+        return f"{layer}.{mmaction2.pair_of(f'{kind}.{match[3]}')}"
     return name
 
 
 def _in_nonlocal(name: str) -> str:
     """Older files say bn, newer ones norm."""
     return re.sub(r"^bn\.", "norm.", name)
-
-
-def _pair(name: str) -> str:
-    """conv.weight, bn.bias: in a vanilla network the high group is all there is."""
-    layer, _, tensor = name.partition(".")
-    return f"{layer}.{'h2h' if layer == 'conv' else 'high'}.{tensor}"
 
 
 def _pytorchvideo(names: Collection[str]) -> dict[str, str]:
@@ -139,14 +130,11 @@ def _from_pytorchvideo(name: str, stages: dict[int, int]) -> str:
     if fusion := re.fullmatch(r"multipathway_fusion\.(conv_fast_to_slow|norm)\.(.+)", rest):
         return f"s{number + 1}_fuse.{'bn' if fusion[1] == 'norm' else 'conv_f2s'}.{fusion[2]}"
     if block := re.fullmatch(r"res_blocks\.(\d+)\.(.+)", rest):
-        inner = re.sub(r"branch2\.(conv|norm)_([abc])", _branch2, block[2])
+        inner = re.sub(r"branch2\.conv_([abc])", r"branch2.\1", block[2])
+        inner = re.sub(r"branch2\.norm_([abc])", r"branch2.\1_bn", inner)
         inner = inner.replace("branch1_conv.", "branch1.").replace("branch1_norm.", "branch1_bn.")
         return f"s{stages[number]}.pathway{pathway}_res{block[1]}.{inner}"
     return f"s1.pathway{pathway}_stem.{re.sub(r'^norm', 'bn', rest)}" if number == 0 else name
-
-
-def _branch2(match: re.Match[str]) -> str:
-    return f"branch2.{match[2]}" + ("_bn" if match[1] == "norm" else "")
 
 
 def _torchvision(names: Collection[str]) -> dict[str, str]:
@@ -160,10 +148,10 @@ def _from_torchvision(name: str, layers: dict[str, str]) -> str:
         return re.sub(r"^fc\.", "head.fc.", re.sub(r"^(conv|bn)1\.", r"stem.\1.", name))
     stage, block, rest = match.groups()
     if plain := re.fullmatch(r"(conv|bn)(\d)\.(\w+)", rest):
-        layer = f"{layers.get(plain[2], plain[2])}.{_pair(f'{plain[1]}.{plain[3]}')}"
+        layer = f"{layers.get(plain[2], plain[2])}.{mmaction2.pair_of(f'{plain[1]}.{plain[3]}')}"
     elif plain := re.fullmatch(r"downsample\.([01])\.(\w+)", rest):
         kind = ("conv", "bn")[int(plain[1])]
-        layer = f"shortcut.{_pair(f'{kind}.{plain[2]}')}"
+        layer = f"shortcut.{mmaction2.pair_of(f'{kind}.{plain[2]}')}"
     else:
         layer = _from_d_li14(rest)
     return f"res{int(stage) + 1}.block{block}.{layer}"
@@ -203,7 +191,7 @@ def _from_caffe2(name: str, pathways: dict[str, str]) -> str:
     if match is None:
         return name
     fast, layer, tensor = match[1], match[2], CAFFE2_TENSORS[match[3]]
-    pathway, pair = pathways.get("1" if fast else "0", ""), _pair(_of_conv(tensor))
+    pathway, pair = pathways.get("1" if fast else "0", ""), mmaction2.pair_of(_of_conv(tensor))
     if lateral := re.fullmatch(r"(?:pool1|res(\d)_\d+_branch2c_bn)_subsample", layer):
         return f"laterals.{int(lateral[1] or 1) - 1}.{pair}"
     if attention := re.fullmatch(r"nonlocal_conv(\d)_(\d+)_(\w+)", layer):
@@ -223,7 +211,7 @@ def _of_conv(tensor: str) -> str:
     return tensor if tensor.startswith("bn.") else f"conv.{tensor}"
 
 
-OWN = Layout("octvideo", "", _own, assumes=_of_own)
+OWN = Layout("octvideo", "", _own, assumes=partial(_known, own=True))
 PYSLOWFAST = Layout("PySlowFast", "s1.pathway", _pyslowfast)
 MMACTION2 = Layout("mmaction2", "backbone.", mmaction2.names, mmaction2.values, mmaction2.assumes)
 # Of PySlowFast's networks one is for images, whose weights its other networks are inflated from.

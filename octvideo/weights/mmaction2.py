@@ -65,19 +65,20 @@ def _name(name: str) -> str:
     if stem := re.fullmatch(r"conv1\.((?:conv|bn)\.\w+)", rest):
         return f"{pathway}stem.{stem[1]}"
     if lateral := re.fullmatch(r"(?:conv1|layer(\d))_lateral\.((?:conv|bn)\.\w+)", rest):
-        return f"laterals.{lateral[1] or 0}.{_pair(lateral[2])}"
+        return f"laterals.{lateral[1] or 0}.{pair_of(lateral[2])}"
     if layer := re.fullmatch(
         r"layer(\d)\.(\d+)\.(?:conv([123])|downsample)\.((?:conv|bn)\.\w+)", rest
     ):
         stage, block, number, tensor = layer.groups()
         part = BOTTLENECK[number] if number else "shortcut"
-        return f"{pathway}res{int(stage) + 1}.block{block}.{part}.{_pair(tensor)}"
+        return f"{pathway}res{int(stage) + 1}.block{block}.{part}.{pair_of(tensor)}"
     if layer := re.fullmatch(r"layer(\d)\.(\d+)\.non_local_block\.(.+)", rest):
         return f"{pathway}res{int(layer[1]) + 1}.nonlocal{layer[2]}.attend.{_in_nonlocal(layer[3])}"
     return name
 
 
-def _pair(name: str) -> str:
+def pair_of(name: str) -> str:
+    """conv.weight, bn.bias: in a vanilla network the high group is all there is."""
     layer, _, tensor = name.partition(".")
     return f"{layer}.{'h2h' if layer == 'conv' else 'high'}.{tensor}"
 
