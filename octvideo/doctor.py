@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from shutil import which
 from typing import Any
 
 from torch import Tensor, nn
 
+from octvideo.errors import installed_version
 from octvideo.layers import OctConv2d, OctConv3d
 from octvideo.models import create_model
 from octvideo.models.registry import from_config
@@ -31,7 +31,7 @@ class Part:
     @property
     def found(self) -> str:
         """Its version or path; "" if it is missing."""
-        return _version(self.package) if self.package else which(self.name) or ""
+        return installed_version(self.package) if self.package else which(self.name) or ""
 
 
 OPTIONAL = (
@@ -46,7 +46,9 @@ OPTIONAL = (
 def environment_lines() -> Iterator[str]:
     """Versions, devices, missing optional parts, and known problems of this installation, as lines
     of text."""
-    yield from _table(environment() | {name: _version(name) or "missing" for name in LIBRARIES})
+    yield from _table(
+        environment() | {name: installed_version(name) or "missing" for name in LIBRARIES}
+    )
     for part in OPTIONAL:
         state = part.found or f"missing; for {part.purpose}: {part.remedy}"
         yield f"{part.name:<18}{state}"
@@ -103,13 +105,6 @@ def _groups(model: nn.Module) -> str:
 
 def _count(weights: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for tensor in weights.values())
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _table(facts: Mapping[str, Any]) -> Iterator[str]:

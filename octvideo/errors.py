@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Any
 
@@ -119,6 +120,14 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
     if close := get_close_matches(word, names, n=1, cutoff=0.5):
         return f"did you mean {close[0]}?"
     return otherwise or f"known are {', '.join(names)}"
+
+
+def installed_version(package: str) -> str:
+    """The version of an installed package; "" if it is missing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def import_optional(name: str, purpose: str, remedy: str) -> Any:

@@ -2,7 +2,6 @@
 their paths."""
 
 import json
-import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,13 +125,7 @@ def over_seeds(points: Sequence[Point]) -> list[Point]:
     groups: dict[tuple[str, float, float], list[float]] = {}
     for p in points:
         groups.setdefault((p.family, p.alpha, p.gflops), []).append(p.accuracy)
-    found = []
-    for place, accuracies in groups.items():
-        mean = statistics.mean(accuracies)
-        bar = statistics.stdev(accuracies) if len(accuracies) > 1 else None
-        ends = (None, None) if bar is None else (mean - bar, mean + bar)
-        found.append(Point(*place, mean, *ends))
-    return found
+    return [Point.of_runs(*place, accuracies) for place, accuracies in groups.items()]
 
 
 def _mean_spectra(

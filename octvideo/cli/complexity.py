@@ -20,8 +20,8 @@ weights. --layers lists the conversion of every layer.
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import cast
 
 import torch
@@ -32,6 +32,7 @@ from octvideo.assembly import build_model
 from octvideo.assembly.tasks import task_of
 from octvideo.complexity import count_twice, stage_table
 from octvideo.config import add_config_arguments, load_config
+from octvideo.deploy.timing import interleaved
 from octvideo.errors import ConfigError, import_optional
 from octvideo.layers import channels_last, compute_in_2d
 from octvideo.models.registry import input_shape_of
@@ -69,8 +70,8 @@ def print_network(model: nn.Module, shape: Sequence[int]) -> None:
 def print_octavized(
     names: Sequence[str], alpha: float, size: Sequence[int] | None, layers: bool
 ) -> None:
-    """A row of a Markdown table per network; a time is the fastest of three calls, the networks
-    taking turns, with a batch of one."""
+    """A row of a Markdown table per network; a time is the fastest of two calls, the networks
+    taking turns after a warm-up, with a batch of one."""
     print(
         f"| network | octave at {alpha:g} | G multiply-adds | M parameters | s on a CPU | feature"
         " error |"
@@ -81,7 +82,9 @@ def print_octavized(
         model, (channels, *usual) = network_of(name)
         x = torch.rand(1, channels, *(size or usual))
         octave = octavize(model, alpha, x, clips=x)
-        seconds = fastest_seconds([model, compute_in_2d(channels_last(octave))], x)
+        calls = [partial(model, x), partial(compute_in_2d(channels_last(octave)), x)]
+        with torch.inference_mode():
+            seconds = [min(times) for times in interleaved(dict(enumerate(calls)), 2).values()]
         report = cast(OctaveReport, octave.octave_report)
         print(octave_row(name, report, seconds), flush=True)
         if layers:
@@ -115,17 +118,6 @@ def octave_row(name: str, report: OctaveReport, seconds: Sequence[float]) -> str
         f"{report.errors[-1].error:.2f}",
     )
     return f"| {' | '.join(cells)} |"
-
-
-@torch.inference_mode()
-def fastest_seconds(models: Sequence[nn.Module], x: torch.Tensor, rounds: int = 3) -> list[float]:
-    seconds = [float("inf")] * len(models)
-    for _ in range(rounds):
-        for i, model in enumerate(models):
-            start = perf_counter()
-            model(x)
-            seconds[i] = min(seconds[i], perf_counter() - start)
-    return seconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,6 @@ import platform
 import re
 from collections.abc import Callable
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.download import cache_folder
+from octvideo.errors import installed_version
 
 logger = logging.getLogger("octvideo")
 
@@ -91,7 +91,7 @@ def _keep(entry: Path, write: Callable[[Path], object]) -> None:
 def key_of(*parts: object) -> str:
     """A name for what follows from these parts, the versions of the libraries, the CPU and the
     number of threads."""
-    libraries = [_version(name) for name in ("octvideo", "torch", "openvino", "nncf")]
+    libraries = [installed_version(name) for name in ("octvideo", "torch", "openvino", "nncf")]
     machine = (platform.machine(), _cpu(), torch.get_num_threads())
     return sha256(json.dumps([*map(str, parts), libraries, machine]).encode()).hexdigest()[:32]
 
@@ -128,13 +128,6 @@ _PLAIN = (bool, int, float, str, tuple, type(None))
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
     return [*model.named_parameters(), *model.named_buffers()]
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _cpu() -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from octvideo.deploy.engines import relative_difference
 from octvideo.deploy.fold import fold_batch_norm
+from octvideo.deploy.openvino import exported
 from octvideo.errors import ConfigError, import_optional
 from octvideo.layers.conv3d_as_2d import exported_in_2d
 
@@ -46,7 +47,7 @@ Runner = Callable[[Tensor], Tensor]
 
 
 def _write_torch(model: nn.Module, example: Tensor, path: Path) -> Runner:
-    torch.export.save(_exported(model, example), path)
+    torch.export.save(exported(model, example), path)
     return torch.export.load(path).module()
 
 
@@ -54,7 +55,7 @@ def _write_onnx(model: nn.Module, example: Tensor, path: Path) -> Runner:
     import_optional("onnxscript", "export to ONNX", "pip install onnx onnxscript onnxruntime")
     runtime = import_optional("onnxruntime", "checking an ONNX export", "pip install onnxruntime")
     program = torch.onnx.export(
-        _exported(model, example),
+        exported(model, example),
         dynamo=True,
         verbose=False,
         input_names=["clips"],
@@ -71,18 +72,10 @@ def _write_onnx(model: nn.Module, example: Tensor, path: Path) -> Runner:
 def _write_openvino(model: nn.Module, example: Tensor, path: Path) -> Runner:
     openvino = import_optional("openvino", "export to OpenVINO", "pip install openvino")
     openvino.save_model(
-        openvino.convert_model(_exported(model, example)), path, compress_to_fp16=False
+        openvino.convert_model(exported(model, example)), path, compress_to_fp16=False
     )
     compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda x: torch.from_numpy(compiled(x.numpy())[0].copy())
-
-
-def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """The graph for any batch; frames, height and width are the example's (pooling an odd map
-    rounds up)."""
-    batch = torch.export.Dim("batch", min=1, max=1024)
-    with torch.no_grad():
-        return torch.export.export(model.eval(), (example,), dynamic_shapes=({0: batch},))
 
 
 WRITERS: dict[str, Callable[[nn.Module, Tensor, Path], Runner]] = {

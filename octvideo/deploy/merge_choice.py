@@ -3,7 +3,6 @@ each kind."""
 
 import json
 import logging
-import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from octvideo.deploy.cache import kept, key_of, structure_of
 from octvideo.deploy.merge import MergedOctConv, merge_convs, mergeable
+from octvideo.deploy.timing import interleaved
 from octvideo.layers import OctTensor
 
 logger = logging.getLogger("octvideo")
@@ -73,7 +73,7 @@ def _measured(
     for alike, pair in zip(
         kinds.values(), tqdm(forms, unit="kind", desc="octave layers", disable=None), strict=True
     ):
-        as_four, as_two = _seconds(pair)
+        as_four, as_two = map(min, interleaved(dict(enumerate(pair)), ROUNDS).values())
         if as_two < as_four:
             chosen += alike
     return chosen
@@ -98,18 +98,6 @@ def _inputs(model: nn.Module, example: Tensor, names: Collection[str]) -> dict[s
         for hook in hooks:
             hook.remove()
     return seen
-
-
-def _seconds(calls: Sequence[Callable[[], object]]) -> list[float]:
-    """Seconds of the fastest run of each call; the calls take turns, after a warm-up of each."""
-    fastest = [float("inf")] * len(calls)
-    for turn in range(1 + ROUNDS):
-        for i, call in enumerate(calls):
-            started = time.perf_counter()
-            call()
-            if turn:
-                fastest[i] = min(fastest[i], time.perf_counter() - started)
-    return fastest
 
 
 def _read(folder: Path) -> list[str]:

@@ -100,7 +100,7 @@ class OpenVINOTimes:
     """`LayerTimes` of `model`, without merging octave convolutions first."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
-        program = _in_core_operations(_exported(model, example))
+        program = _in_core_operations(exported(model, example))
         self.owners = _owners(program, layer_names(model))
         compiled = _compiled(_converted(program), tuple(example.shape), timed=True)
         self.request = compiled.create_infer_request()
@@ -118,8 +118,9 @@ class OpenVINOTimes:
         self.seconds = {name: min(fastest, seconds[name]) for name, fastest in self.seconds.items()}
 
 
-def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """The exported graph, with a dynamic batch size."""
+def exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """The graph for any batch; frames, height and width are the example's (pooling an odd map
+    rounds up)."""
     # An example of one clip would fix the batch at one.
     pair, batch = torch.cat([example[:1]] * 2), torch.export.Dim("batch", min=1, max=1024)
     with torch.no_grad(), _quiet_exporter():
@@ -174,7 +175,7 @@ def _quiet_exporter() -> AbstractContextManager[None]:
 
 def convert(model: nn.Module, example: Tensor) -> OpenVINO:
     """`model` in evaluation mode, for clips of the example's height and width."""
-    return OpenVINO(_converted(_exported(model, example)), tuple(example.shape[-2:]))
+    return OpenVINO(_converted(exported(model, example)), tuple(example.shape[-2:]))
 
 
 def convert_low_precision(
@@ -187,7 +188,7 @@ def convert_low_precision(
     inference faster in these precisions.
     """
     model = stem_by_space_to_depth(copy.deepcopy(model), True)
-    network = _converted(_in_core_operations(_exported(model, example)))
+    network = _converted(_in_core_operations(exported(model, example)))
     network.reshape([-1, *example.shape[1:]])  # `change` may need the static sizes of feature maps.
     return OpenVINO(change(network), tuple(example.shape[-2:]), precision)
 

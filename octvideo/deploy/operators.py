@@ -171,7 +171,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.overloadpacket.__name__
         read, written = _tensors((args, kwargs)), _tensors(out)
         if name in LAYOUT_COPIES and read:
-            self._alias(written[0], read[-1])
+            self.values[_address(written[0])] = self.access(read[-1]).value
+            self.storages.append(written[0].untyped_storage())
         elif name not in ALLOCATIONS:
             inputs = {_address(t) for t in read}
             if not func._schema.is_mutable:
@@ -251,10 +252,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.values[_address(tensor)] = self.num_values
         self.storages.append(tensor.untyped_storage())
         self.num_values += 1
-
-    def _alias(self, copied: Tensor, source: Tensor) -> None:
-        self.values[_address(copied)] = self.access(source).value
-        self.storages.append(copied.untyped_storage())
 
 
 Part = tuple[str, list[Tensor], list[Tensor]]

@@ -110,17 +110,11 @@ def check_int8(fast: nn.Module, model: nn.Module, held_out: Tensor) -> None:
 
 def warn_of_slow_octave(model: nn.Module, precision: str) -> None:
     """Warn if the octave network was measured to be slower than the vanilla one in `precision`."""
-    share = max(
-        (_low_share(m) for m in model.modules() if isinstance(m, OctConv2d | OctConv3d)),
-        default=0.0,
-    )
+    widths = [m.out_channels for m in model.modules() if isinstance(m, OctConv2d | OctConv3d)]
+    share = max((width.low / width.total for width in widths), default=0.0)
     if share and (precision == "int8" or (precision == "bf16" and share < 0.4)):
         logger.warning(
             "in %s this octave network takes about as long as the vanilla one, or longer"
             " (docs/deploy.md has times): the work between its convolutions costs what they save",
             precision,
         )
-
-
-def _low_share(conv: OctConv2d | OctConv3d) -> float:
-    return conv.out_channels.low / sum(conv.out_channels)

@@ -134,15 +134,12 @@ def predict_operators(
         flops = sum(op.flops for op in group)
         kernels.append(kernel(first.layer, flops > 0, first.backward, flops, num_bytes))
     if operators.train:
-        moved = _optimizer_bytes(ITEMSIZE[dtype]) * operators.num_parameters
+        # SGD with momentum reads three fp32 numbers and writes two; a half copy is made of the
+        # weight.
+        half = ITEMSIZE[dtype]
+        moved = (5 * 4 + (4 + half if half < 4 else 0)) * operators.num_parameters
         kernels.append(kernel("optimizer", False, True, 0, moved))
     return Prediction(tuple(kernels))
-
-
-def _optimizer_bytes(itemsize: int) -> int:
-    """Per parameter: SGD with momentum reads three fp32 numbers and writes two; a half copy is made
-    of the weight."""
-    return 5 * 4 + (4 + itemsize if itemsize < 4 else 0)
 
 
 # --- Bytes of a kernel
@@ -215,10 +212,6 @@ def _touched(accesses: Iterable[Access], merged: Merged) -> dict[int, _Touched]:
 # --- The forms
 
 
-def _unfused(operators: Operators) -> tuple[Groups, Merged]:
-    return [[op] for op in operators.operators], {}
-
-
 def _fused(operators: Operators, joining: Callable[[Operator], bool]) -> tuple[Groups, Merged]:
     """A `joining` operator joins the latest kernel that it reads from, unless that is closed or has
     to be complete.
@@ -249,10 +242,6 @@ def _fused(operators: Operators, joining: Callable[[Operator], bool]) -> tuple[G
 
 def _is_pointwise(op: Operator) -> bool:
     return op.style in (Style.POINTWISE, Style.REDUCTION)
-
-
-def _is_pointwise_or_octave_pool(op: Operator) -> bool:
-    return _is_pointwise(op) or op.name in OCTAVE_POOLS
 
 
 # The backward pass of an upsampling sums 2 x 2 positions.
@@ -306,8 +295,8 @@ def _alive(operators: Operators) -> list[Operator]:
 
 
 FORMS: dict[str, Callable[[Operators], tuple[Groups, Merged]]] = {
-    "unfused": _unfused,
+    "unfused": lambda operators: ([[op] for op in operators.operators], {}),
     "fused": partial(_fused, joining=_is_pointwise),
-    "fused-pools": partial(_fused, joining=_is_pointwise_or_octave_pool),
+    "fused-pools": partial(_fused, joining=lambda op: _is_pointwise(op) or op.name in OCTAVE_POOLS),
     "one-pass": _one_pass,
 }

@@ -53,8 +53,11 @@ class Label:
         stamp = "" if seconds is None else _clock(seconds)
         shown = [(name, p) for name, p in ranking[: self.rows] if p >= self.threshold]
         if self.position == "below":
-            panel = _panel(width, _below_height(size, self.rows), size, shown, "", PANEL)
-            _write_stamp(panel, size, stamp)
+            high = _row(size) * self.rows + size
+            high += high % 2  # H.264 stores two lines of color as one
+            panel, font = _panel(width, high, size, shown, "", PANEL), ImageFont.load_default(size)
+            place = (width - size // 2, size // 2)
+            ImageDraw.Draw(panel).text(place, stamp, font=font, fill=SOFT, anchor="ra")
             below = np.asarray(panel.convert("RGB"))
             return np.concatenate([frame, below])
         return self._in_a_corner(frame, size, shown, stamp)
@@ -102,12 +105,6 @@ def _row(size: int) -> int:
     return round(size * 1.75)
 
 
-def _below_height(size: int, rows: int) -> int:
-    """An even number: H.264 stores two lines of color as one."""
-    height = _row(size) * rows + size
-    return height + height % 2
-
-
 def _panel(
     width: int,
     height: int,
@@ -135,13 +132,6 @@ def _panel(
         pen.rectangle((margin, under, margin + filled, under + max(size // 8, 1)), fill=BAR)
         y += _row(size)
     return panel
-
-
-def _write_stamp(panel: Image.Image, size: int, stamp: str) -> None:
-    """The time at the upper right."""
-    place = (panel.width - size // 2, size // 2)
-    font = ImageFont.load_default(size)
-    ImageDraw.Draw(panel).text(place, stamp, font=font, fill=SOFT, anchor="ra")
 
 
 def _fitted(text: str, font: Any, width: float) -> str:

@@ -4,12 +4,12 @@ import os
 import platform
 import subprocess
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from octvideo.errors import installed_version
 from octvideo.report.known_problems import cudnn_version
 
 
@@ -18,7 +18,7 @@ def versions() -> dict[str, str]:
     """The versions of software that affects results, by package; the commit if octvideo runs from a
     git checkout."""
     packages = ("octvideo", "torch", "numpy", "av", "decord", "pytorchvideo")
-    found = {name: _version(name) for name in packages}
+    found = {name: installed_version(name) for name in packages}
     found |= {"python": platform.python_version(), "commit": commit()}
     return {name: number for name, number in found.items() if number}
 
@@ -45,19 +45,12 @@ def _git(root: Path, *words: str) -> str:
     return answer.stdout.strip()
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
 def environment() -> dict[str, str]:
     """Versions and hardware as a line of text, without host name or path."""
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     return {
-        "octvideo": version("octvideo"),
+        "octvideo": installed_version("octvideo"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

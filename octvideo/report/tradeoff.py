@@ -1,5 +1,6 @@
 """Accuracy against GFLOPs: the paper's Table 6 dashed, the given runs solid."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,16 @@ class Point:
     accuracy: float
     low: float | None = None
     high: float | None = None
+
+    @classmethod
+    def of_runs(
+        cls, family: str, alpha: float, gflops: float, accuracies: Sequence[float]
+    ) -> "Point":
+        """The mean over runs; the error bar is one standard deviation, of a single run none."""
+        mean = statistics.mean(accuracies)
+        bar = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+        ends = (None, None) if bar is None else (mean - bar, mean + bar)
+        return cls(family, alpha, gflops, mean, *ends)
 
     @property
     def ends(self) -> tuple[float, float]:

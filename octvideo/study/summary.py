@@ -129,14 +129,5 @@ def _points(lines: Sequence[Line]) -> Iterator[Point]:
         ]
         if line.variant.row:
             rest.insert(0, line.variant.row)
-        network, scores = line.network, line.scores
-        mean = statistics.mean(scores)
-        bar = statistics.stdev(scores) if len(scores) > 1 else None
-        yield Point(
-            ", ".join([network["name"], *rest]),
-            network["alpha"],
-            network["gflops_per_view"],
-            mean,
-            None if bar is None else mean - bar,
-            None if bar is None else mean + bar,
-        )
+        network, family = line.network, ", ".join([line.network["name"], *rest])
+        yield Point.of_runs(family, network["alpha"], network["gflops_per_view"], line.scores)

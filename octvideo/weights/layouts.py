@@ -23,11 +23,11 @@ from torch import Tensor
 from octvideo.checkpoint import Checkpoint
 from octvideo.weights import mmaction2
 from octvideo.weights.assumptions import Assumptions
+from octvideo.weights.mmaction2 import BOTTLENECK, pair_of
 
+# BOTTLENECK: the convolutions of a 1-3-1 by their number; BASIC: of two 3x3.
 CONVOLUTIONS = {"a": "reduce", "b": "spatial", "c": "expand"}
 PATHWAYS = {"0": "slow.", "1": "fast."}
-# conv1 is the first of 1-3-1 in a bottleneck, of two 3x3 in a basic block.
-BOTTLENECK = mmaction2.BOTTLENECK
 BASIC = {"1": "first", "2": "second"}
 GROUPS = {"h": "high", "l": "low"}
 
@@ -90,7 +90,7 @@ def _from_pyslowfast(name: str, pathways: dict[str, str]) -> str:
         )
         return f"{pathways[pathway]}res{stage}.{block}"
     if match := re.fullmatch(r"s(\d)_fuse\.(.+)", name):
-        return f"laterals.{int(match[1]) - 1}.{mmaction2.pair_of(match[2].replace('conv_f2s', 'conv'))}"
+        return f"laterals.{int(match[1]) - 1}.{pair_of(match[2].replace('conv_f2s', 'conv'))}"
     return name.replace("head.projection.", "head.fc.")
 
 
@@ -101,7 +101,7 @@ def _in_block(name: str) -> str:
             CONVOLUTIONS[match[1]] if match[1] else "shortcut",
             "bn" if match[2] else "conv",
         )
-        return f"{layer}.{mmaction2.pair_of(f'{kind}.{match[3]}')}"
+        return f"{layer}.{pair_of(f'{kind}.{match[3]}')}"
     return name
 
 
@@ -148,10 +148,10 @@ def _from_torchvision(name: str, layers: dict[str, str]) -> str:
         return re.sub(r"^fc\.", "head.fc.", re.sub(r"^(conv|bn)1\.", r"stem.\1.", name))
     stage, block, rest = match.groups()
     if plain := re.fullmatch(r"(conv|bn)(\d)\.(\w+)", rest):
-        layer = f"{layers.get(plain[2], plain[2])}.{mmaction2.pair_of(f'{plain[1]}.{plain[3]}')}"
+        layer = f"{layers.get(plain[2], plain[2])}.{pair_of(f'{plain[1]}.{plain[3]}')}"
     elif plain := re.fullmatch(r"downsample\.([01])\.(\w+)", rest):
         kind = ("conv", "bn")[int(plain[1])]
-        layer = f"shortcut.{mmaction2.pair_of(f'{kind}.{plain[2]}')}"
+        layer = f"shortcut.{pair_of(f'{kind}.{plain[2]}')}"
     else:
         layer = _from_d_li14(rest)
     return f"res{int(stage) + 1}.block{block}.{layer}"
@@ -191,7 +191,7 @@ def _from_caffe2(name: str, pathways: dict[str, str]) -> str:
     if match is None:
         return name
     fast, layer, tensor = match[1], match[2], CAFFE2_TENSORS[match[3]]
-    pathway, pair = pathways.get("1" if fast else "0", ""), mmaction2.pair_of(_of_conv(tensor))
+    pathway, pair = pathways.get("1" if fast else "0", ""), pair_of(_of_conv(tensor))
     if lateral := re.fullmatch(r"(?:pool1|res(\d)_\d+_branch2c_bn)_subsample", layer):
         return f"laterals.{int(lateral[1] or 1) - 1}.{pair}"
     if attention := re.fullmatch(r"nonlocal_conv(\d)_(\d+)_(\w+)", layer):

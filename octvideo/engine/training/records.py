@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from iopath.common.file_io import g_pathmgr
 
-from octvideo.files import OutputError, is_local, write_atomically, writing
+from octvideo.files import OutputError, is_local, writing
 
 
 def content_of(path: str) -> bytes:
@@ -23,10 +23,6 @@ def content_of(path: str) -> bytes:
         return b""
     with g_pathmgr.open(path, "rb") as file:
         return file.read()
-
-
-def cut_to(path: str, content: bytes) -> None:
-    write_atomically(path, lambda file: file.write(content))
 
 
 class JsonLines:

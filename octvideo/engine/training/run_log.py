@@ -11,8 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from octvideo.engine.training.board import Board
-from octvideo.engine.training.records import Clock, JsonLines, content_of, cut_to
+from octvideo.engine.training.records import Clock, JsonLines, content_of
 from octvideo.engine.training.state import Position
+from octvideo.files import write_atomically
 
 logger = logging.getLogger("octvideo")
 
@@ -36,8 +37,9 @@ def cut_back(metrics: str, timing: str, metrics_bytes: int) -> None:
     training line of metrics.jsonl, none for a validation."""
     kept = content_of(metrics)[:metrics_bytes]
     lines = content_of(timing).splitlines(keepends=True)
-    cut_to(metrics, kept)
-    cut_to(timing, b"".join(lines[: kept.count(b'"_type": "train_')]))
+    timed = b"".join(lines[: kept.count(b'"_type": "train_')])
+    write_atomically(metrics, lambda file: file.write(kept))
+    write_atomically(timing, lambda file: file.write(timed))
 
 
 class RunLog:

@@ -17,7 +17,7 @@ from octvideo.engine.training.ema import ModelAverage
 from octvideo.engine.training.optim import load_optimizer_state
 from octvideo.engine.training.rng import rng_state, set_rng_state
 from octvideo.engine.training.state import Plan, Progress, TrainOptions
-from octvideo.errors import CheckpointError, OctvideoError
+from octvideo.errors import CheckpointError
 from octvideo.files import make_output_folder
 
 logger = logging.getLogger("octvideo")
@@ -103,15 +103,7 @@ class Snapshots:
 
     def open_folder(self) -> None:
         """Create the output folder; if that fails, every rank raises the reason."""
-        problem = None
-        if self.procs.is_main:
-            try:
-                make_output_folder(self.options.output_dir)
-            except OctvideoError as error:
-                problem = str(error)
-        problem = self.procs.from_main(problem)
-        if problem is not None:
-            raise OctvideoError(problem)
+        self.procs.made_by_main(lambda: make_output_folder(self.options.output_dir))
 
     def resume(self) -> Progress | None:
         """Restore the newest whole checkpoint of the folder, one for all ranks. None: there is
