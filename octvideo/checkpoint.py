@@ -132,12 +132,13 @@ class Checkpoint:
             average, removed = unwrap({average_key: content[average_key]})
         rest = {key, average_key, "meta", "cfg", "ema_state"}
         try:
+            names = _plain(meta.get("class_names"), list, tuple, type(None)) or ()
             return cls(
                 path,
                 state,
                 average,
                 dict(_plain(meta.get("model"), dict, type(None)) or {}),
-                tuple(_plain(name, str) for name in _sequence(meta.get("class_names"))),
+                tuple(_plain(name, str) for name in names),
                 InputSpec.of(_plain(meta.get("preprocessing"), dict, type(None)) or {}),
                 bool(_plain(meta.get("multi_label"), bool, int, type(None))),
                 _plain(meta.get("head_act"), str, type(None)),
@@ -212,10 +213,6 @@ def _plain(value: Any, *kinds: type) -> Any:
         wanted = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"{type(value).__name__} {str(value)[:40]!r} where {wanted} is expected")
     return value
-
-
-def _sequence(value: Any) -> Any:
-    return _plain(value, list, tuple, type(None)) or ()
 
 
 def _number(value: Any) -> float:

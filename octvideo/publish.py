@@ -64,7 +64,9 @@ def write_card(
         )
     folder = Path(folder)
     name = name or folder.resolve().name
-    public = replace(checkpoint, recipe=_without_places(checkpoint.recipe, checkpoint_path))
+    settings = parse_settings(checkpoint.recipe, checkpoint_path)
+    recipe = yaml.safe_dump(_without_places(settings), sort_keys=True) if settings else ""
+    public = replace(checkpoint, recipe=recipe)
     card = Card(name, license, _results_of(Path(checkpoint_path), results))
     folder.mkdir(parents=True, exist_ok=True)
     replace(public, training={}, average=None, state=public.weights).write(str(folder / PUBLISHED))
@@ -153,7 +155,8 @@ def _body(checkpoint: Checkpoint, card: Card, sha256: str) -> Iterator[str]:
     yield f"| exported with | {made_with} |"
     names = checkpoint.class_names
     more = f" and {len(names) - SHOWN_CLASSES} more" if len(names) > SHOWN_CLASSES else ""
-    shown = ", ".join(f"`{_in_code(c)}`" for c in names[:SHOWN_CLASSES])
+    in_code = [name.replace("`", "'").replace("\n", " ") for name in names]
+    shown = ", ".join(f"`{c}`" for c in in_code[:SHOWN_CLASSES])
     yield f"\n## Classes\n\n{len(names)}, in `classes.txt`: {shown}{more}"
 
 
@@ -220,24 +223,14 @@ def _list_of(results: Mapping[str, Any]) -> str:
     return "/".join(PurePath(results.get("protocol", {}).get("list") or "test.csv").parts[-2:])
 
 
-def _without_places(recipe: str, source: str) -> str:
+def _without_places(value: Any) -> Any:
     """Settings with each absolute path cut to its last part."""
-    if not recipe:
-        return ""
-    return yaml.safe_dump(_cut(parse_settings(recipe, source)), sort_keys=True)
-
-
-def _cut(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _cut(item) for key, item in value.items()}
+        return {key: _without_places(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_cut(item) for item in value]
+        return [_without_places(item) for item in value]
     is_place = isinstance(value, str) and (value.startswith(("/", "~")) or "://" in value)
     return PurePath(value).name if is_place else value
-
-
-def _in_code(text: str) -> str:
-    return text.replace("`", "'").replace("\n", " ")
 
 
 def _numbers(values: tuple[float, ...] | None) -> str:

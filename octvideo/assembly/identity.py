@@ -2,7 +2,6 @@
 a config."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import nn
 import octvideo
 from octvideo.assembly.data import numbered_names
 from octvideo.checkpoint import Checkpoint
-from octvideo.config import config_from_text
+from octvideo.config import config_from_text, leaves
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models.video_options import BLOCKS
 
@@ -98,17 +97,9 @@ def is_fixed(key: str) -> bool:
     return key.startswith(FIXED) and key not in FREE
 
 
-def flat(cfg: Any, prefix: str = "") -> dict[str, Any]:
+def flat(cfg: Any) -> dict[str, Any]:
     """`SECTION.NAME` -> value."""
-    return dict(_leaves(cfg, prefix))
-
-
-def _leaves(cfg: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in cfg.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+    return dict(leaves(cfg))
 
 
 def _settings(checkpoint: Checkpoint) -> dict[str, Any]:

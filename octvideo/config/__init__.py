@@ -30,6 +30,7 @@ from octvideo.errors import ConfigError, did_you_mean, to_a_screen
 __all__ = [
     "add_config_arguments",
     "config_from_text",
+    "leaves",
     "load_config",
     "parse_with_settings",
     "setting_pairs",
@@ -53,7 +54,9 @@ def load_config(path: str, overrides: Sequence[str] = (), **settings: Any) -> Cf
     path = find_config(path)
     cfg = CfgNode(DEFAULTS)
     _merge_file(cfg, path, including=(), merged=set())
-    cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or _output_dir(path)
+    # configs/demo/c2d.yaml -> runs/demo/c2d: the run of one file is never resumed by another.
+    folder, name = posixpath.split(posixpath.splitext(path)[0])
+    cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or posixpath.join("runs", posixpath.basename(folder), name)
     return _finish(cfg, path, overrides, settings)
 
 
@@ -71,7 +74,10 @@ def _finish(
     """Check the settings. A contradiction within the file is blamed on the file, one that its
     overrides cause on them."""
     of_file = cfg.clone()
-    _merge_overrides(cfg, overrides)
+    for key, text in setting_pairs(overrides):
+        value = text if isinstance(_lookup(cfg, key), str) else parse_value(text)
+        if not _set(cfg, key, value, COMMAND_LINE):
+            logger.warning("%s: %s is without effect here, ignored", COMMAND_LINE, key)
     _merge_tree(cfg, settings or {}, ARGUMENTS)
     problem = first_problem(cfg)
     if problem and problem != first_problem(of_file):
@@ -81,12 +87,6 @@ def _finish(
         raise ConfigError(f"{source}: {problem}")
     cfg.freeze()
     return cfg
-
-
-def _output_dir(path: str) -> str:
-    """configs/demo/c2d.yaml -> runs/demo/c2d: the run of one file is never resumed by another."""
-    folder, name = posixpath.split(posixpath.splitext(path)[0])
-    return posixpath.join("runs", posixpath.basename(folder), name)
 
 
 # --- Files
@@ -121,7 +121,7 @@ def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...], merged: set
 def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> None:
     """Set every value of a file, and log a line for those without effect."""
     unused = [
-        _ignored_part(key) for key, value in _leaves(tree) if not _set(cfg, key, value, source)
+        _ignored_part(key) for key, value in leaves(tree) if not _set(cfg, key, value, source)
     ]
     if launcher := [key for key in unused if key in LAUNCHER]:
         command = f"torchrun --nproc_per_node {tree.get('NUM_GPUS', 1)} -m octvideo train ..."
@@ -135,17 +135,11 @@ def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> None:
         logger.warning("%s: without effect here, ignored: %s", source, to_a_screen(", ".join(rest)))
 
 
-def _merge_overrides(cfg: CfgNode, tokens: Sequence[str]) -> None:
-    for key, text in setting_pairs(tokens):
-        value = text if isinstance(_lookup(cfg, key), str) else parse_value(text)
-        if not _set(cfg, key, value, COMMAND_LINE):
-            logger.warning("%s: %s is without effect here, ignored", COMMAND_LINE, key)
-
-
-def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`SECTION.NAME` and the value of each setting."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 
@@ -210,7 +204,7 @@ def _check_choice(key: str, value: Any, choices: tuple[Any, ...], source: str) -
 
 
 def _nearest(key: str) -> str:
-    known = [name for name, _ in _leaves(DEFAULTS)]
+    known = [name for name, _ in leaves(DEFAULTS)]
     upper = key.upper()
     same_name = [name for name in known if name.rpartition(".")[2] == upper.rpartition(".")[2]]
     return did_you_mean(upper, same_name[:1] or known, "octvideo/config/defaults.py lists them all")

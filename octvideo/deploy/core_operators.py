@@ -25,38 +25,26 @@ def core_operators(program: torch.export.ExportedProgram) -> GraphModule | None:
     module = program.module()
     assert isinstance(module, GraphModule)
     nodes = [node for node in module.graph.nodes if node.op == "call_function"]
-    if any(_writes(node) for node in nodes):
+    if any(getattr(getattr(n.target, "_schema", None), "is_mutable", False) for n in nodes):
         return None
     for node in nodes:
         if node.target in CONVOLUTIONS:
-            _as_convolution(module, node, CONVOLUTIONS[node.target])
+            x, weight, bias, stride, padding, dilation, groups = _arguments(node)
+            dims = CONVOLUTIONS[node.target]
+            each = [_per_dimension(value, dims) for value in (stride, padding, dilation)]
+            arguments = (x, weight, bias, *each, False, [0] * dims, groups)
+            _call(module, node, aten.convolution.default, arguments)
         elif node.target in MAX_POOLS:
             _call(module, node, MAX_POOLS[node.target], tuple(_arguments(node)), first=True)
         elif node.target is aten.batch_norm.default and not node.args[5]:
-            _as_norm_without_training(module, node)
+            *tensors, _, momentum, eps, _ = _arguments(node)
+            operation = aten._native_batch_norm_legit_no_training.default
+            _call(module, node, operation, (*tensors, momentum, eps), first=True)
         elif node.target is aten.relu6.default:
             _call(module, node, aten.hardtanh.default, (node.args[0], 0.0, 6.0))
         elif node.target is aten.dropout.default and node.args[2:] in ((), (False,)):
             _replace(module, node, node.args[0])
     return module
-
-
-def _writes(node: Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return bool(schema and schema.is_mutable)
-
-
-def _as_convolution(module: GraphModule, node: Node, dimensions: int) -> None:
-    x, weight, bias, stride, padding, dilation, groups = _arguments(node)
-    each = [_per_dimension(value, dimensions) for value in (stride, padding, dilation)]
-    arguments = (x, weight, bias, *each, False, [0] * dimensions, groups)
-    _call(module, node, aten.convolution.default, arguments)
-
-
-def _as_norm_without_training(module: GraphModule, node: Node) -> None:
-    *tensors, _, momentum, eps, _ = _arguments(node)
-    operation = aten._native_batch_norm_legit_no_training.default
-    _call(module, node, operation, (*tensors, momentum, eps), first=True)
 
 
 def _call(

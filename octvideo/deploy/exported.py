@@ -114,7 +114,11 @@ class ExportedNetwork(nn.Module):
         self.run, self.path, self.sidecar = run, path, sidecar
         self.in_channels = sidecar.input[0]
         # The state dict is what tells two networks apart where a run of predictions continues.
-        self.register_buffer("file_sha256", _hash_of_files(path))
+        digest = sha256(path.read_bytes())
+        if path.suffix == ".xml":
+            digest.update(path.with_suffix(".bin").read_bytes())
+        file_sha256 = torch.tensor(list(digest.digest()), dtype=torch.uint8)
+        self.register_buffer("file_sha256", file_sha256)
 
     def window_scores(self, x: Tensor, act: HeadAct = "softmax") -> Tensor:
         """Probabilities (N, classes) of normalized clips (N, C, T, H, W)."""
@@ -137,14 +141,6 @@ class ExportedNetwork(nn.Module):
             f"{self.path}: an exported network gives scores only; load the checkpoint that it was"
             " made of"
         )
-
-
-def _hash_of_files(path: Path) -> Tensor:
-    """uint8 (32,), of the file and of an .xml's .bin."""
-    digest = sha256(path.read_bytes())
-    if path.suffix == ".xml":
-        digest.update(path.with_suffix(".bin").read_bytes())
-    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
 
 
 class ONNX(nn.Module):
@@ -204,20 +200,16 @@ def read_exported(path: Path, *, trusted: bool = False) -> ExportedNetwork:
             " trusted=True) reads one that you have made; .onnx and .xml hold no code"
         )
     try:
-        return ExportedNetwork(_read_network(path, sidecar), path, sidecar)
+        if path.suffix == ".xml":
+            run: nn.Module = OpenVINO.read(path, sidecar.input[-2:])
+        else:
+            run = ONNX(path) if path.suffix == ".onnx" else Program(path)
+        return ExportedNetwork(run, path, sidecar)
     except OctvideoError:
         raise
     except Exception as error:  # Each runtime has its own exceptions.
         cause = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise CheckpointError(f"{path}: cannot be read ({cause}); export it again") from error
-
-
-def _read_network(path: Path, sidecar: Sidecar) -> nn.Module:
-    if path.suffix == ".xml":
-        return OpenVINO.read(path, sidecar.input[-2:])
-    if path.suffix == ".onnx":
-        return ONNX(path)
-    return Program(path)
 
 
 def write_exported(

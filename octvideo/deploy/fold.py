@@ -5,7 +5,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
 from octvideo.models.network import norms_behind_convolutions
@@ -40,18 +40,15 @@ def _fold(conv: Any, norm: Any) -> None:
 def _fold_group(paths: list[Any], norm: Any) -> None:
     """`paths` are summed, then normalized: each is scaled, and the shift becomes the bias of the
     first."""
-    scale, shift = _affine(norm)
+    # In evaluation mode a norm is x * scale + shift, per channel.
+    scale = (norm.running_var + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias
     for path in paths:
         path.weight.mul_(scale.view(-1, *[1] * (path.weight.dim() - 1)))
     first = paths[0]
     bias = shift if first.bias is None else first.bias * scale + shift
     first.bias = nn.Parameter(bias, requires_grad=False)
-
-
-def _affine(norm: Any) -> tuple[Tensor, Tensor]:
-    """The norm in evaluation mode as x * scale + shift, per channel."""
-    scale = (norm.running_var + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    shift = -norm.running_mean * scale
-    return scale, shift if norm.bias is None else shift + norm.bias

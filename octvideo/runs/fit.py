@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from octvideo.assembly import final_test, train
-from octvideo.assembly.estimate import Estimate, clip_macs, estimate
+from octvideo.assembly.estimate import clip_macs, estimate
 from octvideo.assembly.probe import probe as train_probe
 from octvideo.engine.checkpoint_files import find_latest
 from octvideo.engine.distributed import Processes
@@ -173,16 +173,11 @@ def say_time(cfg: Any, procs: Processes) -> None:
         f"(training {in_words(found.training)}, test {in_words(found.testing)})"
     )
     if SIZES["small"]["TRAIN_CROP_SIZE"] < cfg.DATA.TRAIN_CROP_SIZE:
-        text += f"; `--size small` about {in_words(_of_small(cfg, found))}"
+        small = cfg.clone()
+        small.defrost()
+        small.DATA.update(SIZES["small"])
+        text += f"; `--size small` about {in_words(found.at(*clip_macs(small)))}"
     logger.info("%s", text)
-
-
-def _of_small(cfg: Any, found: Estimate) -> float:
-    small = cfg.clone()
-    small.defrost()
-    for name, value in SIZES["small"].items():
-        small.DATA[name] = value
-    return found.at(*clip_macs(small))
 
 
 def in_words(seconds: float) -> str:

@@ -52,7 +52,8 @@ def choose_start(model: str, alpha: float, weights: str = "auto") -> Start:
         return _given(weights, alpha)
     candidates = _candidates(model, alpha)
     for entry in candidates:
-        if _can_be_had(entry):
+        is_here = (cache_folder() / entry.file_name).exists()
+        if is_here or (not is_offline() and is_reachable(entry.url)):
             return _of_entry(entry, alpha)
     return Start(_why_from_scratch(candidates), FROM_SCRATCH)
 
@@ -72,12 +73,6 @@ def _candidates(model: str, alpha: float) -> list[Pretrained]:
     depth = DEPTH.fullmatch(model)
     image = IMAGE_WEIGHTS.get(int(depth[1])) if depth else None
     return videos[:1] + ([networks[image]] if image else [])
-
-
-def _can_be_had(entry: Pretrained) -> bool:
-    if (cache_folder() / entry.file_name).exists():
-        return True
-    return not is_offline() and is_reachable(entry.url)
 
 
 def _why_from_scratch(candidates: list[Pretrained]) -> str:

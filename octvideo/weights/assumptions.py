@@ -147,8 +147,8 @@ class Assumptions:
                 here = here or _default_downsample(config)
             theirs, here = _plain(theirs), _plain(here)
             if theirs != here:
-                setting = OPTIONS[option]
-                remedy = f"set {setting} to {theirs!r}" if setting else _in_options(option, theirs)
+                setting, in_options = OPTIONS[option], f'add "{option}={theirs}" to MODEL.OPTIONS'
+                remedy = f"set {setting} to {theirs!r}" if setting else in_options
                 raise CheckpointError(
                     f"{path}: was trained with {option}={theirs!r}, the model has {here!r};"
                     f" {remedy}"
@@ -188,10 +188,6 @@ def _lookup(cfg: Any, key: str) -> Any:
     for part in key.split("."):
         cfg = cfg.get(part) if isinstance(cfg, dict) else None
     return cfg
-
-
-def _in_options(option: str, value: Any) -> str:
-    return f'add "{option}={value}" to MODEL.OPTIONS'
 
 
 def _plain(value: Any) -> Any:

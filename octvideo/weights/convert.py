@@ -86,26 +86,20 @@ def convert_weights(path: str | Path, *, stride_1x1: bool = False) -> ConvertedW
         return ConvertedWeights(
             official.state, model, "official OctConv (MXNet)", official.mean, official.std
         )
-    state, layout = _read_torch(str(path))
+    checkpoint = Checkpoint.read(str(path))
+    if checkpoint.network:
+        raise CheckpointError(f"{path}: is a checkpoint of this package already")
+    weights = read_image_weights(checkpoint)
+    state = {n: t.float() if t.is_floating_point() else t for n, t in weights.state.items()}
     options = {"stride_1x1": True} if stride_1x1 else {}
     return ConvertedWeights(
         state,
         identify(state, str(path), options),
-        layout,
+        weights.layout,
         TORCHVISION_MEAN,
         TORCHVISION_STD,
         assumed=True,
     )
-
-
-def _read_torch(path: str) -> tuple[dict[str, Tensor], str]:
-    checkpoint = Checkpoint.read(path)
-    if checkpoint.network:
-        raise CheckpointError(f"{path}: is a checkpoint of this package already")
-    weights = read_image_weights(checkpoint)
-    return {
-        name: t.float() if t.is_floating_point() else t for name, t in weights.state.items()
-    }, weights.layout
 
 
 # --- Which network

@@ -101,9 +101,10 @@ def kinetics_lists(
         label, source = label_of[annotation.label], annotation.youtube_id
         lists.add(annotation.stem, label, annotation.split, found, source=source)
     if not lists.clips:
+        missing = next(lists.missing[split][0] for split in SPLITS if split in lists.missing)
         raise DataError(
             f"{videos}: none of the {len(annotations)} annotated clips is here, as in"
-            f" {_example(lists)}."
+            f" {missing}.mp4."
         )
     return lists
 
@@ -139,7 +140,3 @@ def class_numbers(labels: Sequence[str], class_names: Sequence[str]) -> dict[str
 
 def _spelling(label: str) -> str:
     return label.replace("_", " ").casefold()
-
-
-def _example(lists: DatasetLists) -> str:
-    return next(lists.missing[split][0] for split in SPLITS if split in lists.missing) + ".mp4"

@@ -17,7 +17,6 @@ from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import ClipRule, short_side_size
 from octvideo.data.video.decode import iter_frames, look_at
 from octvideo.data.video.encode import write_video
-from octvideo.data.video.info import VideoInfo
 from octvideo.data.video.times import with_end
 from octvideo.errors import DataError
 
@@ -90,7 +89,9 @@ def resize_video(source: str, target: str, short_side: int, gop: int, crf: int) 
     """
     try:
         info, times = look_at(source)
-        shown = with_end(times, info.duration_seconds) if _is_uneven(info, times) else None
+        # A frame is more than half a frame away from where a constant rate would have it.
+        is_uneven = any(abs(second * info.fps - frame) > 0.5 for frame, second in enumerate(times))
+        shown = with_end(times, info.duration_seconds) if is_uneven else None
         size = short_side_size(info.height, info.width, min(short_side, info.height, info.width))
         # A damaged file is announced with the frames that decode: the iterator is left before it
         # meets the damage.
@@ -103,11 +104,6 @@ def resize_video(source: str, target: str, short_side: int, gop: int, crf: int) 
             f"{target}: {error.strerror or error}; nothing can be written there."
         ) from None
     return ""
-
-
-def _is_uneven(info: VideoInfo, times: Sequence[float]) -> bool:
-    """Whether a frame is more than half a frame away from where a constant rate would have it."""
-    return any(abs(second * info.fps - frame) > 0.5 for frame, second in enumerate(times))
 
 
 @dataclass(frozen=True, slots=True)

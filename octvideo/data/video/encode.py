@@ -59,7 +59,10 @@ def write_video(
                     container, fps, width, height, gop=gop, crf=crf, preset=preset
                 )
                 if times is not None:
-                    _keep_times(stream)
+                    # mp4 keeps the frames' own times only if pictures are stored as displayed.
+                    stream.codec_context.time_base = _TICK
+                    stream.codec_context.flags |= _FRAME_DURATION
+                    stream.options = stream.options | {"bf": "0"}
                 sound = _Sound(container, source)
             picture = picture.reformat(
                 stream.width, stream.height, format="yuv420p", interpolation="AREA"
@@ -98,14 +101,6 @@ def _h264_stream(
     params = f"keyint={gop}:min-keyint=1:scenecut=0:open-gop=0:mbtree=0"
     stream.options = {"crf": str(crf), "preset": preset, "x264-params": params}
     return stream
-
-
-def _keep_times(stream: Any) -> None:
-    """Show each frame at its own time, for its own duration: mp4 keeps that only if pictures are
-    stored in display order."""
-    stream.codec_context.time_base = _TICK
-    stream.codec_context.flags |= _FRAME_DURATION
-    stream.options = stream.options | {"bf": "0"}
 
 
 class _Sound:

@@ -90,8 +90,9 @@ class Share:
                     file.finish()
 
     def _missing(self, paths: Sequence[str]) -> dict[str, str]:
-        """Path -> digest of the videos that some file does not hold."""
-        digests = video_digests(paths)
+        """Path -> digest (path, size and time of change) of the videos that some file does not
+        hold."""
+        digests = {path: fingerprint(path=path, stamp=stamp_of(path)) for path in paths}
         self._open(digests)
         return {path: digest for path, digest in digests.items() if not self._hold(digest)}
 
@@ -127,8 +128,3 @@ class Share:
         for one, file in zip(self._wanted, self._files, strict=True):
             if not file.has(digest):
                 file.add(one.row(found, digest))
-
-
-def video_digests(paths: Iterable[str]) -> dict[str, str]:
-    """16 hex digits of each path, with size and time of change of what is there."""
-    return {path: fingerprint(path=path, stamp=stamp_of(path)) for path in paths}
