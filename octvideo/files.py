@@ -1,10 +1,12 @@
 """Files that are written atomically. Paths go through iopath, so a registered handler (object
 storage) works."""
 
+import csv
+import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -153,6 +155,14 @@ def make_output_folder(folder: str) -> None:
         raise OctvideoError(
             f"{folder}: cannot be written to ({reason}); choose another OUTPUT_DIR"
         ) from error
+
+
+def bad_csv(causes: Iterable[tuple[str, str]]) -> bytes:
+    """A csv of the paths that cannot be read, and why."""
+    text = io.StringIO()
+    rows = [(csv_text(path), csv_text(cause)) for path, cause in causes]
+    csv.writer(text).writerows([("path", "reason"), *rows])
+    return text.getvalue().encode(errors="surrogateescape")
 
 
 def csv_text(text: str) -> str:

@@ -12,7 +12,7 @@ were added to the list, the same command resumes.
 import argparse
 from pathlib import Path
 
-from octvideo.cli.list_options import add_list_options
+from octvideo.cli.list_options import add_list_options, add_worker_options
 from octvideo.data.lists.video_list import read_list
 from octvideo.data.prepare.check import check_list
 
@@ -30,8 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="of good.csv and bad.csv; by default LIST_checked",
     )
-    parser.add_argument("--workers", type=int, help="processes; by default one per core")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for one file (60)")
+    add_worker_options(parser, 60.0)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ import argparse
 import os
 from pathlib import Path
 
+from octvideo.cli.list_options import add_encoding_options
 from octvideo.data.lists.class_names import read_class_names
 from octvideo.data.prepare.fetch import CVDF, DATASETS, Fetch, Plan
 from octvideo.data.prepare.shard import Encoding, bytes_of
@@ -36,11 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shards", action="store_true", required=True, help="the form of the result"
     )
-    parser.add_argument("--short-side", type=int, default=256, help="pixels (256)")
-    parser.add_argument("--gop", type=int, default=12, help="frames from keyframe to keyframe (12)")
-    parser.add_argument(
-        "--crf", type=int, default=20, help="0 to 51, larger is smaller and worse (20)"
-    )
+    add_encoding_options(parser, 256, "pixels (256)")
     parser.add_argument("--size", default="1GB", help="of a shard (1GB)")
     parser.add_argument("--archives", type=int, default=2, help="archives to download ahead (2)")
     parser.add_argument("--workers", type=int, help="processes; by default one per core")

@@ -12,19 +12,15 @@ SMALL_VIDEOS (octvideo lists).
 import argparse
 from pathlib import Path
 
+from octvideo.cli.list_options import add_encoding_options, add_worker_options
 from octvideo.data.prepare.resize import measure_gain, resize_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="VIDEOS")
     parser.add_argument("target", type=Path, metavar="SMALL_VIDEOS")
-    parser.add_argument("--short-side", type=int, default=256, help="pixels (256)")
-    parser.add_argument("--gop", type=int, default=12, help="frames from keyframe to keyframe (12)")
-    parser.add_argument(
-        "--crf", type=int, default=20, help="0 to 51, larger is smaller and worse (20)"
-    )
-    parser.add_argument("--workers", type=int, help="processes; by default one per core")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one file (600)")
+    add_encoding_options(parser, 256, "pixels (256)")
+    add_worker_options(parser, 600.0)
 
 
 def run(args: argparse.Namespace) -> None:

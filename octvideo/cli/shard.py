@@ -15,7 +15,7 @@ bad.csv and counts as a bad file, as in a list.
 import argparse
 from pathlib import Path
 
-from octvideo.cli.list_options import add_list_options
+from octvideo.cli.list_options import add_encoding_options, add_list_options, add_worker_options
 from octvideo.data.lists.video_list import read_list
 from octvideo.data.prepare.shard import Encoding, bytes_of, write_shards
 from octvideo.data.video.index import index_path, read_index
@@ -27,15 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, metavar="FOLDER", help="local, or an address such as s3://..."
     )
     parser.add_argument("--size", default="1GB", help="of a shard: 500MB, 1GB (1GB)")
-    parser.add_argument("--short-side", type=int, default=0, help="re-encode to this many pixels")
-    parser.add_argument("--gop", type=int, default=12, help="frames from keyframe to keyframe (12)")
-    parser.add_argument(
-        "--crf", type=int, default=20, help="0 to 51, larger is smaller and worse (20)"
-    )
+    add_encoding_options(parser, 0, "re-encode to this many pixels")
     add_list_options(parser)
     parser.add_argument("--name", default="", help="of the tar files; by default the list's")
-    parser.add_argument("--workers", type=int, help="processes; by default one per core")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one file (600)")
+    add_worker_options(parser, 600.0)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,7 +1,6 @@
 """Examine every file of a list before training: which can be read, and their descriptions for later
 runs."""
 
-import csv
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ from octvideo.data.video.decode import probe
 from octvideo.data.video.frame_source import open_entry
 from octvideo.data.video.index import index_path, write_index
 from octvideo.data.video.info import VideoInfo
-from octvideo.files import append_json_line, csv_text, read_json_lines
+from octvideo.files import append_json_line, bad_csv, read_json_lines
 
 _INFO_FIELDS = {field.name for field in fields(VideoInfo)}
 
@@ -131,10 +130,7 @@ def _write(videos: VideoList, folder: Path, findings: dict[str, Finding]) -> Che
     ]
     bad = [finding for finding in findings.values() if finding.cause]
     write_list(good_list, good)
-    with bad_list.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(
-            [("path", "reason"), *((csv_text(f.path), csv_text(f.cause)) for f in bad)]
-        )
+    bad_list.write_bytes(bad_csv((finding.path, finding.cause) for finding in bad))
     known = [(finding.path, finding.info) for finding in findings.values() if finding.info]
     for path in (index, index_path(good_list)):
         write_index(path, known)

@@ -14,10 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from octvideo.data.loading.pool import ReaderPool
@@ -31,12 +32,13 @@ from octvideo.data.prepare.kinetics import (
 )
 from octvideo.data.prepare.shard import (
     Encoding,
+    continued,
     make_ready,
     only_writer_here,
     scratch_folder,
     write_bad,
 )
-from octvideo.data.shards.shard_set import FILE_NAME, ShardSet, read_set
+from octvideo.data.shards.shard_set import FILE_NAME, ShardSet
 from octvideo.data.shards.writer import ShardWriter, paths_of
 from octvideo.data.storage.output import write_file
 from octvideo.data.storage.ranges import exists, read_file, size_of
@@ -49,6 +51,8 @@ _BATCH = 64  # videos that are unpacked at a time
 _MAX_LIST, _MAX_ANNOTATIONS = 1 << 24, 1 << 28  # bytes
 
 logger = logging.getLogger("octvideo")
+
+T = TypeVar("T")
 
 
 class Dataset(NamedTuple):
@@ -118,12 +122,12 @@ class Fetch:
         self._work.mkdir(parents=True, exist_ok=True)
         plans = []
         for split in splits:
-            listed = _read(self._address(self._places.archives, split), _MAX_LIST)
+            listed = _asked(read_file, self._address(self._places.archives, split), _MAX_LIST)
             addresses = [line.strip() for line in listed.decode().splitlines() if line.strip()]
             plans.append(Plan(split, addresses, self._annotations(split)))
         with ThreadPoolExecutor(16) as threads:
             for plan in plans:
-                plan.num_bytes = sum(threads.map(_size_of, plan.archives))
+                plan.num_bytes = sum(threads.map(partial(_asked, size_of), plan.archives))
         return plans
 
     def run(self, plans: Sequence[Plan]) -> list[Report]:
@@ -145,7 +149,7 @@ class Fetch:
         address = next(filter(exists, places), places[0])
         target = self._work / f"{split}.csv"
         if not target.exists():
-            write_file(str(target), _read(address, _MAX_ANNOTATIONS))
+            write_file(str(target), _asked(read_file, address, _MAX_ANNOTATIONS))
         return {annotation.stem: annotation for annotation in read_annotations(target)}
 
     def _replacements(self) -> dict[str, Path]:
@@ -203,23 +207,16 @@ class Fetch:
     def _begun(self, plan: Plan, folder: Path, names: list[str]) -> ShardSet:
         labeled = any(annotation.label for annotation in plan.annotations.values())
         settings = {"max_bytes": self._max_bytes, **self._encoding._asdict()}
-        fresh = ShardSet(
-            str(folder),
-            format="video" if labeled else "unlabeled",
-            class_names=names,
-            fingerprint=f"{self._name} {plan.split}",
-            settings=settings,
-            is_complete=False,
-        )
-        if not exists(fresh.address(FILE_NAME)):
-            return fresh
-        there = read_set(str(folder))
-        if (there.fingerprint, there.settings) != (fresh.fingerprint, fresh.settings):
-            raise DataError(
-                f"{folder}: it holds other shards ({there.fingerprint}, {there.settings}); choose"
-                " another --out, or delete them."
+        return continued(
+            ShardSet(
+                str(folder),
+                format="video" if labeled else "unlabeled",
+                class_names=names,
+                fingerprint=f"{self._name} {plan.split}",
+                settings=settings,
+                is_complete=False,
             )
-        return replace(fresh, shards=there.shards)
+        )
 
     def _downloaded(self, addresses: Sequence[str]) -> Iterator[tuple[str, Path]]:
         """Archives in order, while at most num_archives further ones are downloaded or wait."""
@@ -291,16 +288,10 @@ class _Split:
                 used.unlink(missing_ok=True)
 
 
-def _read(address: str, most: int) -> bytes:
+def _asked(ask: Callable[..., T], address: str, *limits: int) -> T:
+    """ask(address, *limits) of the mirror."""
     try:
-        return read_file(address, most)
-    except OSError as error:
-        raise DataError(f"{address}: {error.strerror or error}; is the mirror complete?") from error
-
-
-def _size_of(address: str) -> int:
-    try:
-        return size_of(address)
+        return ask(address, *limits)
     except OSError as error:
         raise DataError(f"{address}: {error.strerror or error}; is the mirror complete?") from error
 

@@ -1,8 +1,6 @@
 """A list of videos written as shards: tar files in WebDataset's layout, in the order of the list,
 and indexes."""
 
-import csv
-import io
 import re
 import shutil
 from collections.abc import Iterator
@@ -27,7 +25,7 @@ from octvideo.data.video.examine import frame_table, know
 from octvideo.data.video.index import VideoIndex
 from octvideo.data.video.info import VideoInfo
 from octvideo.errors import ConfigError, DataError
-from octvideo.files import csv_text, is_local
+from octvideo.files import bad_csv, is_local
 from octvideo.lock import only_writer
 
 BAD_FILE = "bad.csv"
@@ -148,34 +146,34 @@ def write_bad(shards: ShardSet) -> dict[str, str]:
     """Path -> cause of what the set lacks; bad.csv in its folder says it, where there is any."""
     bad = dict(problems_of(shards))
     if bad:
-        text = io.StringIO()
-        rows = [
-            ("path", "reason"),
-            *((csv_text(path), csv_text(cause)) for path, cause in bad.items()),
-        ]
-        csv.writer(text).writerows(rows)
-        write_file(join(shards.folder, BAD_FILE), text.getvalue().encode(errors="surrogateescape"))
+        write_file(join(shards.folder, BAD_FILE), bad_csv(bad.items()))
     return bad
 
 
 def _begun(videos: VideoList, folder: str, settings: dict[str, int]) -> ShardSet:
-    """The set that an interrupted run has written, or an empty one. Raises DataError for other
-    shards."""
-    fresh = ShardSet(
-        folder,
-        format=videos.format,
-        root=videos.root,
-        class_names=names_beside(videos.name) or [],
-        fingerprint=videos.fingerprint(),
-        settings=dict(settings),
-        is_complete=False,
+    return continued(
+        ShardSet(
+            folder,
+            format=videos.format,
+            root=videos.root,
+            class_names=names_beside(videos.name) or [],
+            fingerprint=videos.fingerprint(),
+            settings=dict(settings),
+            is_complete=False,
+        )
     )
+
+
+def continued(fresh: ShardSet) -> ShardSet:
+    """The set that an interrupted run has written, or this empty one. Raises DataError for other
+    shards."""
     if not exists(fresh.address(FILE_NAME)):
         return fresh
-    there = read_set(folder)
+    there = read_set(fresh.folder)
     if (there.fingerprint, there.settings) != (fresh.fingerprint, fresh.settings):
         raise DataError(
-            f"{folder}: it holds shards of another list or with other settings ({there.settings});"
+            f"{fresh.folder}: it holds shards of another list or with other settings"
+            f" ({there.fingerprint}, {there.settings});"
             " choose another --out, or delete them."
         )
     return replace(fresh, shards=there.shards)

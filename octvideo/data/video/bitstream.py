@@ -7,7 +7,7 @@ H.265, 7.3 and 8.3.1.)
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from typing import Protocol
 
@@ -269,25 +269,21 @@ def _sets_of_h264(extradata: bytes) -> Iterator[bytes]:
     position = 5
     for mask in (31, 255):
         count, position = extradata[position] & mask, position + 1
-        for _ in range(count):
-            start, position = (
-                position + 2,
-                position + 2 + int.from_bytes(extradata[position : position + 2], "big"),
-            )
-            yield extradata[start:position]
+        position = yield from _sets(extradata, count, position)
+
+
+def _sets(extradata: bytes, count: int, position: int) -> Generator[bytes, None, int]:
+    """`count` parameter sets from `position` on, each behind its length; returns where they end."""
+    for _ in range(count):
+        start = position + 2
+        position = start + int.from_bytes(extradata[position:start], "big")
+        yield extradata[start:position]
+    return position
 
 
 def _sets_of_h265(extradata: bytes) -> Iterator[bytes]:
     """The parameter sets of an HEVCDecoderConfigurationRecord, which holds arrays of them."""
     position = 23
     for _ in range(extradata[22]):
-        count, position = (
-            int.from_bytes(extradata[position + 1 : position + 3], "big"),
-            position + 3,
-        )
-        for _ in range(count):
-            start, position = (
-                position + 2,
-                position + 2 + int.from_bytes(extradata[position : position + 2], "big"),
-            )
-            yield extradata[start:position]
+        count = int.from_bytes(extradata[position + 1 : position + 3], "big")
+        position = yield from _sets(extradata, count, position + 3)

@@ -136,11 +136,8 @@ def read_frames(
 def probe(path: str | Path) -> VideoInfo:
     """Decode the whole file once and describe it: num_frames is the number that really decodes.
     Raises DecodeError."""
-    path = str(path)
-    with reading(path):
-        path = _fetched(path)
-        info = know(path, None)
-        decoded, problems = count(path)
+    with _known(path) as (file, info):
+        decoded, problems = count(file)
     if decoded.num_frames == info.num_frames and problems == info.problems:
         return info
     if not problems:
@@ -163,26 +160,27 @@ def look_at(path: str | Path) -> tuple[VideoInfo, Sequence[float]]:
 
     No file stays open, and memory grows by 70 to 90 bytes a frame. Raises DecodeError.
     """
-    path = str(path)
-    with reading(path):
-        path = _fetched(path)
-        info = know(path, None)
-        return info, frame_table(path, info).times
+    with _known(path) as (file, info):
+        return info, frame_table(file, info).times
 
 
 def iter_frames(path: str | Path) -> Iterator[Frames]:
     """Every frame in order, uint8 (H, W, 3), one in memory at a time. Raises DecodeError where the
     file breaks off."""
-    path = str(path)
-    with reading(path):
-        path = _fetched(path)
-        info = know(path, None)
-        with opened(path) as container:
-            try:
-                for frame in container.decode(video=0):
-                    yield pixels_of(frame, info, info.stored_size())
-            except ffmpeg_errors() as error:
-                raise DecodeError(path, cause_of(error)) from error
+    with _known(path) as (file, info), opened(file) as container:
+        try:
+            for frame in container.decode(video=0):
+                yield pixels_of(frame, info, info.stored_size())
+        except ffmpeg_errors() as error:
+            raise DecodeError(file, cause_of(error)) from error
+
+
+@contextmanager
+def _known(path: str | Path) -> Iterator[tuple[str, VideoInfo]]:
+    """The context in which a file is read: its path on this machine, and its description."""
+    with reading(str(path)):
+        file = _fetched(str(path))
+        yield file, know(file, None)
 
 
 def _fetched(path: str) -> str:
