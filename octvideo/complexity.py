@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from octvideo.counted_run import evaluating, norms_left_out, tensors_of
 from octvideo.layers import OctConv2d, OctConv3d, OctTensor, as_pair
@@ -110,26 +109,6 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Counter[str]:
             return Counter({kind: round(macs) for kind, macs in analysis.by_operator().items()})
 
 
-class _OperatorCounter(TorchDispatchMode):
-    """FLOPs per operator that is dispatched, by the formulas of `torch.utils.flop_counter`."""
-
-    def __init__(self) -> None:
-        from torch.utils.flop_counter import flop_registry  # imports all of Triton
-
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.flops: Counter[str] = Counter()
-        self._formulas = flop_registry
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        operator = func._overloadpacket
-        if operator in self._formulas:
-            name = str(operator).removeprefix("aten.")
-            flops = self._formulas[operator](*args, **(kwargs or {}), out_val=out)
-            self.flops[KINDS.get(name, name)] += flops
-        return out
-
-
 def traced_macs(operators: Counter[str]) -> int:
     """Multiply-adds of convolutions and linear layers."""
     return sum(operators[kind] for kind in MAC_OPERATORS)
@@ -144,14 +123,20 @@ def count_twice(
     compute: False for torch's formulas instead of `trace`: nothing is computed.
     "bmm" are the attention products, which the paper leaves out.
     """
-    with (counter := _OperatorCounter()):
-        cost = count(model, input_shape)
     if not compute:
-        operators = Counter({kind: flops // 2 for kind, flops in counter.flops.items()})
+        from torch.utils.flop_counter import FlopCounterMode  # imports all of Triton
+
+        with FlopCounterMode(display=False) as counter:
+            cost = count(model, input_shape)
+        operators = Counter[str]()
+        for operator, flops in counter.get_flop_counts()["Global"].items():
+            name = str(operator).removeprefix("aten.")
+            operators[KINDS.get(name, name)] += flops // 2
         assert cost.macs == traced_macs(operators), (
             f"closed form {cost.macs}, torch {traced_macs(operators)}"
         )
         return cost, operators
+    cost = count(model, input_shape)
     if next(model.parameters()).is_meta:
         model.to_empty(device="cpu")
         for _, tensor in tensors_of(model):

@@ -15,6 +15,7 @@ from octvideo.assembly.identity import weights_digest
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import running
 from octvideo.assembly.tasks import Task, task_of, with_counted_classes
+from octvideo.assembly.testing import log_tenths
 from octvideo.assembly.training import describe
 from octvideo.assembly.weights import load_initial_weights
 from octvideo.data.clips.views import VideoViews
@@ -104,18 +105,10 @@ def _features(cfg: Any, task: Task, model: nn.Module, procs: Processes, split: s
         view_chunk=cfg.TEST.VIEW_CHUNK or default_view_chunk(spec),
         processes=procs,
         journal=journal,
-        progress=_progress(split),
+        progress=log_tenths(f"features of {split}"),
     )
     read = ~np.isnan(found.final).any(axis=1)
     if not read.any():
         raise DataError(f"{path}: none of its videos can be read")
     labels = np.array([label for label, *_ in found.labels], np.int64)
     return found.final[read], labels[read]
-
-
-def _progress(split: str) -> Any:
-    def say(done: int, total: int) -> None:
-        if done * 10 // max(total, 1) > (done - 1) * 10 // max(total, 1):
-            logger.info("features of %s: %d of %d videos", split, done, total)
-
-    return say

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from octvideo.assembly.tasks import FinalTest, require_data_folder, task_of, wit
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count
 from octvideo.config import config_from_text
-from octvideo.data.clips.views import VideoViews, ViewSpec
+from octvideo.data.clips.views import VideoViews
 from octvideo.engine.checkpoint_files import find_latest
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import default_view_chunk, evaluate
@@ -73,138 +73,150 @@ def final_test(
         if not isinstance(checkpoint, Checkpoint):
             path = checkpoint or cfg.TEST.CHECKPOINT_FILE_PATH
             checkpoint = read_weights(path or _newest_checkpoint(cfg.OUTPUT_DIR, procs))
-        return _test(cfg, procs, checkpoint, list_path)
+        model, names = _trained_model(cfg, checkpoint)
+        return _Test(cfg, procs, checkpoint, model.to(procs.device).eval(), names).run(list_path)
 
 
-def _test(cfg: Any, procs: Processes, checkpoint: Checkpoint, list_path: str) -> dict[str, Any]:
-    model, names = _trained_model(cfg, checkpoint)
-    model.to(procs.device).eval()
-    task = task_of(cfg)
-    summaries: dict[str, dict[str, Any]] = {}
-    journals: list[Journal] = []
-    for test in task.final_tests(names, list_path):
-        journal = _journal(cfg, procs, model, names, test, checkpoint)
-        journals += [journal] if journal else []
-        evaluation, summary = _evaluate(cfg, procs, model, names, test, checkpoint, journal)
-        if not summaries:
-            first = test, evaluation, summary
-        summaries[test.title] = summary
-    test, evaluation, summary = first
-    if test.title:
-        summary["crop_sizes"] = {title: _top(found) for title, found in summaries.items()}
-    paths = [Path(path).name for path in test.videos.paths]
-    summary["data"] = {
-        "fingerprint": digest(list(zip(paths, test.videos.labels, strict=True))),
-        "entries": len(paths),
-    }
-    summary["made_with"] = versions()
-    if cfg.TEST.DIAGNOSE and summary["task"] == "single_label":
-        summary["frame_order"] = _frame_order(cfg, procs, model, test)
-    if procs.is_main:
-        write_results(cfg.OUTPUT_DIR, evaluation, summary)
-        _report(cfg, procs, test, summary, checkpoint)
-        for journal in journals:
-            journal.remove()
-    return summary
+@dataclass(frozen=True)
+class _Test:
+    """The test of one network, whose class names are `names`."""
 
+    cfg: Any
+    procs: Processes
+    checkpoint: Checkpoint
+    model: nn.Module
+    names: list[str]
 
-def _top(summary: dict[str, Any]) -> dict[str, Any]:
-    return {key: summary[key] for key in ("top1_acc", "top5_acc")}
+    def run(self, list_path: str) -> dict[str, Any]:
+        cfg, summaries = self.cfg, dict[str, dict[str, Any]]()
+        journals: list[Journal] = []
+        for test in task_of(cfg).final_tests(self.names, list_path):
+            protocol = self._protocol(test)
+            journal = self._journal(test, protocol)
+            journals += [journal] if journal else []
+            evaluation, summary = self._evaluate(test, protocol, journal)
+            if not summaries:
+                first = test, evaluation, summary
+            summaries[test.title] = summary
+        test, evaluation, summary = first
+        if test.title:
+            summary["crop_sizes"] = {
+                title: {"top1_acc": found["top1_acc"], "top5_acc": found["top5_acc"]}
+                for title, found in summaries.items()
+            }
+        paths = [Path(path).name for path in test.videos.paths]
+        summary["data"] = {
+            "fingerprint": digest(list(zip(paths, test.videos.labels, strict=True))),
+            "entries": len(paths),
+        }
+        summary["made_with"] = versions()
+        if cfg.TEST.DIAGNOSE and summary["task"] == "single_label":
+            summary["frame_order"] = self._frame_order(test)
+        if self.procs.is_main:
+            write_results(cfg.OUTPUT_DIR, evaluation, summary)
+            self._report(test, summary)
+            for journal in journals:
+                journal.remove()
+        return summary
 
+    def _protocol(self, test: FinalTest) -> dict[str, Any]:
+        """Everything that decides a score, as results.json shows it."""
+        cfg, spec, path = self.cfg, test.videos.spec, self.checkpoint.path
+        # fp32 is not named: journals that were begun before there was a choice continue.
+        precision = {} if cfg.TEST.PRECISION == "fp32" else {"precision": cfg.TEST.PRECISION}
+        return task_of(cfg).input_spec().as_dict() | {
+            "checkpoint": path,
+            "checkpoint_sha256": _sha256(path),
+            "list": test.source,
+            "views": f"{spec.num_clips}x{spec.num_crops}",
+            "ensemble": cfg.DATA.ENSEMBLE_METHOD,
+            "view_chunk": cfg.TEST.VIEW_CHUNK or default_view_chunk(spec),
+            "optimize": cfg.TEST.OPTIMIZE,
+            "head_act": tested_head_act(cfg, self.checkpoint),
+            **precision,
+        }
 
-def _journal(
-    cfg: Any,
-    procs: Processes,
-    model: nn.Module,
-    names: list[str],
-    test: FinalTest,
-    checkpoint: Checkpoint,
-) -> Journal | None:
-    """The journal that lets a test resume, one for all ranks. None if OUTPUT_DIR is no local
-    folder."""
-    protocol = _protocol(cfg, test.videos.spec, checkpoint, test.source)
-    paths, labels = test.videos.paths, test.videos.labels
-    if procs.world_size > 1:
-        digests = {"paths": digest(paths), "labels": digest(labels), "classes": digest(names)}
-        procs.agree(facts(cfg) | protocol | digests | {"weights": weights_digest(model)})
-    if not is_local(cfg.OUTPUT_DIR):
-        logger.info("%s is no local folder: a test that stops starts anew", cfg.OUTPUT_DIR)
-        return None
-    settings = {"network": model.config, "multi_label": cfg.DATA.MULTI_LABEL, "paths": paths}
-    weights = "" if checkpoint.path else weights_digest(model)
-    key = fingerprint(**protocol, **settings, title=test.title, weights=weights)
-    return Journal(Path(cfg.OUTPUT_DIR), key, procs.rank)
+    def _journal(self, test: FinalTest, protocol: dict[str, Any]) -> Journal | None:
+        """The journal that lets a test resume, one for all ranks. None if OUTPUT_DIR is no local
+        folder."""
+        cfg, model, procs = self.cfg, self.model, self.procs
+        paths, labels = test.videos.paths, test.videos.labels
+        if procs.world_size > 1:
+            known = {"paths": paths, "labels": labels, "classes": self.names}
+            digests = {name: digest(values) for name, values in known.items()}
+            procs.agree(facts(cfg) | protocol | digests | {"weights": weights_digest(model)})
+        if not is_local(cfg.OUTPUT_DIR):
+            logger.info("%s is no local folder: a test that stops starts anew", cfg.OUTPUT_DIR)
+            return None
+        settings = {"network": model.config, "multi_label": cfg.DATA.MULTI_LABEL, "paths": paths}
+        weights = "" if self.checkpoint.path else weights_digest(model)
+        key = fingerprint(**protocol, **settings, title=test.title, weights=weights)
+        return Journal(Path(cfg.OUTPUT_DIR), key, procs.rank)
 
+    def _evaluate(
+        self, test: FinalTest, protocol: dict[str, Any], journal: Journal | None
+    ) -> tuple[Evaluation, dict[str, Any]]:
+        """One evaluation and its summary. The journal lets it resume after an interruption."""
+        cfg, task, chunk = self.cfg, task_of(self.cfg), protocol["view_chunk"]
+        evaluation = evaluate(
+            scorer(cfg, self.model, protocol["head_act"], chunk if cfg.TEST.OPTIMIZE else 0),
+            test.videos,
+            num_classes=cfg.MODEL.NUM_CLASSES,
+            prepare=task.preparation(),
+            view_chunk=chunk,
+            batch_size=task.batch_size,
+            ensemble=cfg.DATA.ENSEMBLE_METHOD,
+            processes=self.procs,
+            journal=journal,
+            progress=log_tenths("test"),
+        )
+        cost = count(self.model, task.input_shape(cfg.DATA.TEST_CROP_SIZE))
+        options: Any = self.model.config
+        network = {
+            "name": options["name"],
+            "alpha": options["alpha"],
+            "parameters": cost.parameters,
+            "gflops_per_view": round(cost.macs / 1e9, 3),
+        }
+        summary = summarize(evaluation, self.names, protocol | {"network": network})
+        if self.procs.is_main:
+            title = f"center crops of {test.title}: " if test.title else ""
+            logger.info("%s%s", title, headline(summary))
+        return evaluation, summary
 
-def _evaluate(
-    cfg: Any,
-    procs: Processes,
-    model: nn.Module,
-    names: list[str],
-    test: FinalTest,
-    checkpoint: Checkpoint,
-    journal: Journal | None,
-) -> tuple[Evaluation, dict[str, Any]]:
-    """One evaluation and its summary. The journal lets it resume after an interruption."""
-    task, videos = task_of(cfg), test.videos
-    protocol = _protocol(cfg, videos.spec, checkpoint, test.source)
-    evaluation = evaluate(
-        scorer(
-            cfg, model, protocol["head_act"], protocol["view_chunk"] if cfg.TEST.OPTIMIZE else 0
-        ),
-        videos,
-        num_classes=cfg.MODEL.NUM_CLASSES,
-        prepare=task.preparation(),
-        view_chunk=protocol["view_chunk"],
-        batch_size=task.batch_size,
-        ensemble=cfg.DATA.ENSEMBLE_METHOD,
-        processes=procs,
-        journal=journal,
-        progress=_log_progress,
-    )
-    summary = summarize(evaluation, names, protocol | {"network": _network(cfg, model)})
-    if procs.is_main:
-        title = f"center crops of {test.title}: " if test.title else ""
-        logger.info("%s%s", title, headline(summary))
-    return evaluation, summary
+    def _frame_order(self, test: FinalTest) -> dict[str, Any]:
+        """Top-1 over one center view with the frames in order and in other orders."""
+        assert isinstance(test.videos, VideoViews)
+        one_view = replace(test.videos.spec, num_clips=1, num_crops=1, center=True)
+        right = named_by_order(
+            scorer(self.cfg, self.model),
+            test.videos.seen_as(one_view),
+            prepare=task_of(self.cfg).preparation(),
+            processes=self.procs,
+        )
+        found = summarize_orders(right)
+        for line in order_lines(found) if self.procs.is_main else ():
+            logger.info("%s", line)
+        return found
 
-
-def _frame_order(cfg: Any, procs: Processes, model: nn.Module, test: FinalTest) -> dict[str, Any]:
-    """Top-1 over one center view with the frames in order and in other orders."""
-    assert isinstance(test.videos, VideoViews)
-    one_view = replace(test.videos.spec, num_clips=1, num_crops=1, center=True)
-    right = named_by_order(
-        scorer(cfg, model),
-        test.videos.seen_as(one_view),
-        prepare=task_of(cfg).preparation(),
-        processes=procs,
-    )
-    found = summarize_orders(right)
-    for line in order_lines(found) if procs.is_main else ():
-        logger.info("%s", line)
-    return found
-
-
-def _report(
-    cfg: Any, procs: Processes, test: FinalTest, summary: dict[str, Any], checkpoint: Checkpoint
-) -> None:
-    environment = {
-        "torch": torch.__version__,
-        "device": str(procs.device),
-        "processes": procs.world_size,
-    }
-    write_report(
-        cfg.OUTPUT_DIR,
-        film=test.videos.film,
-        config=recipe_of(checkpoint, cfg),
-        environment=environment,
-        title=cfg.OUTPUT_DIR,
-    )
-    logger.info(
-        "results: %s, results.json, predictions.csv, scores.npz, report.html to look at",
-        cfg.OUTPUT_DIR,
-    )
-    logger.info(json.dumps(final_line(summary)))
+    def _report(self, test: FinalTest, summary: dict[str, Any]) -> None:
+        folder, procs = self.cfg.OUTPUT_DIR, self.procs
+        environment = {
+            "torch": torch.__version__,
+            "device": str(procs.device),
+            "processes": procs.world_size,
+        }
+        write_report(
+            folder,
+            film=test.videos.film,
+            config=recipe_of(self.checkpoint, self.cfg),
+            environment=environment,
+            title=folder,
+        )
+        logger.info(
+            "results: %s, results.json, predictions.csv, scores.npz, report.html to look at", folder
+        )
+        logger.info(json.dumps(final_line(summary)))
 
 
 def _newest_checkpoint(output_dir: str, procs: Processes) -> str:
@@ -269,35 +281,6 @@ def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[st
     return model, list(checkpoint.class_names) or task_of(cfg).class_names()
 
 
-def _protocol(cfg: Any, spec: ViewSpec, checkpoint: Checkpoint, list_path: str) -> dict[str, Any]:
-    """Everything that decides a score, as results.json shows it."""
-    # fp32 is not named: journals that were begun before there was a choice continue.
-    precision = {} if cfg.TEST.PRECISION == "fp32" else {"precision": cfg.TEST.PRECISION}
-    return task_of(cfg).input_spec().as_dict() | {
-        "checkpoint": checkpoint.path,
-        "checkpoint_sha256": _sha256(checkpoint.path),
-        "list": list_path,
-        "views": f"{spec.num_clips}x{spec.num_crops}",
-        "ensemble": cfg.DATA.ENSEMBLE_METHOD,
-        "view_chunk": cfg.TEST.VIEW_CHUNK or default_view_chunk(spec),
-        "optimize": cfg.TEST.OPTIMIZE,
-        "head_act": tested_head_act(cfg, checkpoint),
-        **precision,
-    }
-
-
-def _network(cfg: Any, model: nn.Module) -> dict[str, Any]:
-    """The tested network, and the cost of one view."""
-    cost = count(model, task_of(cfg).input_shape(cfg.DATA.TEST_CROP_SIZE))
-    config: Any = model.config
-    return {
-        "name": config["name"],
-        "alpha": config["alpha"],
-        "parameters": cost.parameters,
-        "gflops_per_view": round(cost.macs / 1e9, 3),
-    }
-
-
 def _sha256(path: str) -> str:
     """ "" of weights that are in no file."""
     if not path:
@@ -306,7 +289,11 @@ def _sha256(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _log_progress(done: int, total: int) -> None:
-    """Log ten lines, whatever the length of the list."""
-    if done * 10 // max(total, 1) > (done - 1) * 10 // max(total, 1):
-        logger.info("test: %d of %d videos", done, total)
+def log_tenths(what: str) -> Callable[[int, int], None]:
+    """A function that logs ten lines (done, total), whatever the length of the list."""
+
+    def log(done: int, total: int) -> None:
+        if done * 10 // max(total, 1) > (done - 1) * 10 // max(total, 1):
+            logger.info("%s: %d of %d videos", what, done, total)
+
+    return log

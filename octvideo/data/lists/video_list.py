@@ -113,7 +113,9 @@ class VideoList:
     def __getitem__(self, index: int | slice) -> VideoEntry | list[VideoEntry]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        i = range(len(self))[index]
+        return self._entry(range(len(self))[index])
+
+    def _entry(self, i: int) -> VideoEntry:
         path = self.listed(i)
         labels = tuple(_between(self._labels, self._label_ends, i).tolist())
         num_frames = int(self._num_frames[i])

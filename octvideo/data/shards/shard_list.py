@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import overload
 
 import numpy as np
 import torch
@@ -51,15 +50,8 @@ class ShardList(VideoList):
         self._problems, self._problem_ends = columns.ragged["problems"]
         self._num_frames = torch.zeros(len(columns), dtype=torch.int32)
 
-    @overload
-    def __getitem__(self, index: int) -> VideoEntry: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[VideoEntry]: ...
-    def __getitem__(self, index: int | slice) -> VideoEntry | list[VideoEntry]:
-        if isinstance(index, slice):
-            return super().__getitem__(index)
-        i = range(len(self))[index]
-        return super().__getitem__(i)._replace(part=self._part(i))
+    def _entry(self, i: int) -> VideoEntry:
+        return super()._entry(i)._replace(part=self._part(i))
 
     def frames_of(self, index: int) -> tuple[Column, Column]:
         """(numbers of the frames at which decoding can start, seconds of every frame) of a video,

@@ -59,23 +59,27 @@ def prefetch_entry(entry: VideoEntry, *, backend: str = "auto") -> None:
             prefetch(part.table)
 
 
+def refuse_extreme(frame: Frames, path: str) -> None:
+    """Raise DecodeError for a picture (H, W, 3) that would fill the memory with its short side
+    resized."""
+    height, width, _ = frame.shape
+    if max(height, width) > _MAX_ASPECT * min(height, width):
+        raise DecodeError(
+            path, f"{width} x {height} pixels: one side is over {_MAX_ASPECT} times the other"
+        )
+
+
 def read_planes(
     source: FrameSource, indices: Sequence[int], *, short_side: int | None = None
 ) -> Tensor:
     """uint8 (3, T, H, W), the channel last in memory. short_side: resize each frame as soon as it
     is decoded.
 
-    Raises DecodeError for a picture whose aspect ratio is extreme: with its short side resized, it
-    would fill the memory.
+    Raises DecodeError for a picture whose aspect ratio is extreme.
     """
 
     def prepare(frame: Frames) -> Frames:
-        height, width, _ = frame.shape
-        if max(height, width) > _MAX_ASPECT * min(height, width):
-            raise DecodeError(
-                source.path,
-                f"{width} x {height} pixels: one side is over {_MAX_ASPECT} times the other",
-            )
+        refuse_extreme(frame, source.path)
         return resize_frame(frame, short_side) if short_side else frame
 
     frames = source.read(indices, prepare)

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from octvideo.data.reading import DecodeError
 from octvideo.data.sources import Source, is_several, streamed
+from octvideo.data.video.frame_source import refuse_extreme
 from octvideo.data.video.live import LiveFrame, LiveFrames, grown_frames, is_live
 from octvideo.engine.prediction.events import Window
 from octvideo.engine.prediction.windows import VideoWindows, check_lengths
@@ -20,7 +20,6 @@ from octvideo.errors import ConfigError
 
 Frame = NDArray[np.uint8]
 _HELD_PER_FRAME = 8  # of the network: more in a window are not held
-_MAX_ASPECT = 16
 _SLACK = 1e-6
 
 
@@ -136,12 +135,7 @@ class _Prepare:
         self._network, self._name = network, name
 
     def __call__(self, frame: Frame) -> Frame:
-        height, width, _ = frame.shape
-        if max(height, width) > _MAX_ASPECT * min(height, width):
-            raise DecodeError(
-                self._name,
-                f"{width} x {height} pixels: one side is over {_MAX_ASPECT} times the other",
-            )
+        refuse_extreme(frame, self._name)
         return self._network.center_crop(frame)
 
 
