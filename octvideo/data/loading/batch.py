@@ -96,18 +96,12 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """Copy to a device, asynchronously if the memory is pinned."""
-        return replace(
-            self,
-            inputs=self.inputs.to(device, non_blocking=True),
-            targets=self.targets.to(device, non_blocking=True),
-            indices=self.indices.to(device, non_blocking=True),
-        )
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         """Copy to pinned memory."""
-        return replace(
-            self,
-            inputs=self.inputs.pin_memory(),
-            targets=self.targets.pin_memory(),
-            indices=self.indices.pin_memory(),
-        )
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, fn: Callable[[Tensor], Tensor]) -> "Batch":
+        inputs, targets, indices = map(fn, (self.inputs, self.targets, self.indices))
+        return replace(self, inputs=inputs, targets=targets, indices=indices)

@@ -178,17 +178,5 @@ def _check_labels(videos: ShardList, num_classes: int | None) -> None:
 def _info(row: dict[str, float]) -> VideoInfo | None:
     if not row["num_frames"]:
         return None
-    return VideoInfo(
-        num_frames=int(row["num_frames"]),
-        fps=row["fps"],
-        width=int(row["width"]),
-        height=int(row["height"]),
-        rotation=int(row["rotation"]),
-        codec="",
-        duration_seconds=row["duration_seconds"],
-        backend="decord" if row["decord"] else "pyav",
-        reason="" if row["decord"] else "says the index",
-        num_bytes=int(row["size"]),
-        flip=bool(row["flip"]),
-        pixel_aspect=row["pixel_aspect"],
-    )
+    reason = "" if row["decord"] else "says the index"
+    return VideoInfo.remembered(row | {"num_bytes": row["size"]}, reason)

@@ -60,23 +60,9 @@ class VideoIndex:
         place = int(torch.searchsorted(self._keys, key))
         if place == len(self) or int(self._keys[place]) != key:
             return None
-        numbers = self._numbers[place].tolist()
-        num_frames, fps, width, height, rotation, seconds, num_bytes, flip, aspect = numbers
+        numbers = dict(zip(_NUMBERS, self._numbers[place].tolist(), strict=True))
         reason = (*_KINDS, "says the index")[int(self._kinds[place])]
-        return VideoInfo(
-            num_frames=int(num_frames),
-            fps=fps,
-            width=int(width),
-            height=int(height),
-            rotation=int(rotation),
-            codec="",
-            duration_seconds=seconds,
-            backend="pyav" if reason else "decord",
-            reason=reason,
-            num_bytes=int(num_bytes),
-            flip=bool(flip),
-            pixel_aspect=aspect,
-        )
+        return VideoInfo.remembered(numbers, reason)
 
 
 def write_index(path: str | Path, rows: Iterable[tuple[str, VideoInfo]]) -> None:

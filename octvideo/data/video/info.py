@@ -1,5 +1,6 @@
 """The description of a video file, before its frames are read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from octvideo.data.sampling import short_side_size
@@ -36,6 +37,25 @@ class VideoInfo:
     num_bytes: int = 0
     flip: bool = False
     pixel_aspect: float = 1.0
+
+    @classmethod
+    def remembered(cls, numbers: Mapping[str, float], reason: str) -> "VideoInfo":
+        """From the numbers that an index keeps, by field. reason: why not decord, "" if it may
+        read."""
+        return cls(
+            num_frames=int(numbers["num_frames"]),
+            width=int(numbers["width"]),
+            height=int(numbers["height"]),
+            rotation=int(numbers["rotation"]),
+            num_bytes=int(numbers["num_bytes"]),
+            fps=numbers["fps"],
+            codec="",
+            duration_seconds=numbers["duration_seconds"],
+            backend="pyav" if reason else "decord",
+            reason=reason,
+            flip=bool(numbers["flip"]),
+            pixel_aspect=numbers["pixel_aspect"],
+        )
 
     @property
     def orientation(self) -> Orientation:
