@@ -37,8 +37,11 @@ class ModelList(Mapping[str, Complexity]):
 
     def __repr__(self) -> str:
         """A line per network; one multiply-add is one FLOP, as in the paper."""
-        header = ("name", "parameters", "GFLOPs", "input")
-        return align([header, *(_cells(name, cost) for name, cost in self.items())], numbers=(1, 2))
+        rows: list[tuple[str, ...]] = [("name", "parameters", "GFLOPs", "input")]
+        for name, cost in self.items():
+            size = " x ".join(map(str, input_shape_of(name)))
+            rows.append((name, f"{cost.parameters / 1e6:.2f} M", f"{cost.macs / 1e9:.2f}", size))
+        return align(rows, numbers=(1, 2))
 
 
 def list_models(pattern: str = "*") -> ModelList:
@@ -56,8 +59,3 @@ def list_models(pattern: str = "*") -> ModelList:
 def _cost(name: str) -> Complexity:
     with torch.device("meta"):
         return count(create_model(name), input_shape_of(name))
-
-
-def _cells(name: str, cost: Complexity) -> tuple[str, ...]:
-    size = " x ".join(map(str, input_shape_of(name)))
-    return name, f"{cost.parameters / 1e6:.2f} M", f"{cost.macs / 1e9:.2f}", size

@@ -114,7 +114,9 @@ class Checkpoint:
         """The checkpoint in the dict of a file."""
         meta = content.get("meta")
         own = isinstance(meta, Mapping) and "model" in meta
-        python_recipe = "" if own else _python_recipe(meta)
+        # mmaction2 keeps its config there, as "cfg" since its version 1 and as "config" before.
+        theirs = meta if isinstance(meta, Mapping) and not own else {}
+        texts = [text for key in ("cfg", "config") if isinstance(text := theirs.get(key), str)]
         meta = meta if isinstance(meta, Mapping) and own else {}
         number = meta.get("format", 1) if own else 0
         if not isinstance(number, int) or number > FORMAT:
@@ -146,7 +148,7 @@ class Checkpoint:
                 {} if not key else {k: v for k, v in content.items() if k not in rest},
                 number,
                 tuple(removed),
-                python_recipe,
+                texts[0] if texts else "",
             )
         except (TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
@@ -175,12 +177,6 @@ class Checkpoint:
         """Write atomically. Raises CheckpointError if there is no room, or no permission."""
         write = write_safetensors if path.endswith(".safetensors") else write_torch_file
         write(path, self.contents())
-
-
-def _python_recipe(meta: Any) -> str:
-    """mmaction2 keeps its config there, as "cfg" since its version 1 and as "config" before."""
-    found = [meta.get("cfg"), meta.get("config")] if isinstance(meta, Mapping) else []
-    return next((text for text in found if isinstance(text, str)), "")
 
 
 def _read_content(path: str) -> dict[str, Any]:

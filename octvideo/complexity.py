@@ -87,7 +87,10 @@ def count(model: nn.Module, input_shape: Sequence[int]) -> Complexity:
     ):
         meta = {name: torch.empty_like(t, device="meta") for name, t in tensors_of(model)}
         functional_call(model, meta, torch.empty(1, *input_shape, device="meta"))
-    _check_every_weight_counted(model, layers)
+    counted = tuple(f"{name}." for name in layers)
+    matrices = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
+    missed = [name for name in matrices if not name.startswith(counted)]
+    assert not missed, f"weights that the count of multiply-adds does not see: {', '.join(missed)}"
     stages = tuple(_stage_cost(model, name, shapes, layers) for name, shapes in outputs.items())
     return Complexity(tuple(layers.values()), stages, _num_parameters(model))
 
@@ -260,14 +263,6 @@ def _add(layers: dict[str, LayerCost], cost: LayerCost) -> None:
             before.activations + cost.activations,
         )
     layers[cost.name] = cost
-
-
-def _check_every_weight_counted(model: nn.Module, layers: dict[str, LayerCost]) -> None:
-    counted = tuple(f"{name}." for name in layers)
-    missed = [
-        name for name, p in model.named_parameters() if p.dim() > 1 and not name.startswith(counted)
-    ]
-    assert not missed, f"weights that the count of multiply-adds does not see: {', '.join(missed)}"
 
 
 def _stage_cost(

@@ -46,12 +46,14 @@ def final_list_path(cfg: Any) -> str:
 def open_list(cfg: Any, path: str) -> VideoList:
     data = cfg.DATA
     if reads_shards(cfg):
+        num_bytes = int(data.SHARD_CACHE_GB * 1e9)
+        folder = data.SHARD_CACHE_DIR or str(cache_folder() / "shards")
         return open_shards(
             path,
             multi_label=data.MULTI_LABEL,
             path_prefix=data.PATH_PREFIX,
             num_classes=cfg.MODEL.NUM_CLASSES,
-            cache=_shard_cache(data),
+            cache=RangeCache(folder, num_bytes) if num_bytes else None,
         )
     return read_list(
         path,
@@ -74,13 +76,6 @@ def open_labeled_list(cfg: Any, path: str) -> VideoList:
             " a label"
         )
     return videos
-
-
-def _shard_cache(data: Any) -> RangeCache | None:
-    if not data.SHARD_CACHE_GB:
-        return None
-    folder = data.SHARD_CACHE_DIR or str(cache_folder() / "shards")
-    return RangeCache(folder, int(data.SHARD_CACHE_GB * 1e9))
 
 
 def open_index(path: str) -> VideoIndex | None:

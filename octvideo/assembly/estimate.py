@@ -1,5 +1,6 @@
 """The time that a run will take on this machine, estimated from a few of its steps."""
 
+import itertools
 import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -90,20 +91,13 @@ def clip_macs(cfg: Any) -> tuple[int, int]:
 def _step_seconds(trainer: Trainer, loader: Loader, batches_per_step: int, steps: int) -> float:
     """The mean of `steps` steps, waiting for data included, after a warm-up step."""
     trainer.set_training_mode()
-    batches = _without_end(loader)
+    batches = (batch for epoch in itertools.count() for batch in loader.epoch(epoch))
     start = 0.0
     for number in range(steps + 1):
         if number == 1:
             start = perf_counter()
         trainer.step([next(batches) for _ in range(batches_per_step)], 0.0)
     return (perf_counter() - start) / steps
-
-
-def _without_end(loader: Loader) -> Iterator[Any]:
-    epoch = 0
-    while True:
-        yield from loader.epoch(epoch)
-        epoch += 1
 
 
 @torch.inference_mode()

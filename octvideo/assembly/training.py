@@ -90,6 +90,10 @@ def build_trainer(
     if procs.world_size > 1:
         known = {"list": about.training["data"], "classes": digest(about.class_names)}
         procs.agree(facts(cfg) | known | {"weights": weights_digest(model)})
+    mixup, mix = cfg.MIXUP, None
+    if mixup.ENABLE:
+        shares = (mixup.ALPHA, mixup.CUTMIX_ALPHA, mixup.PROB, mixup.SWITCH_PROB)
+        mix = Mixer(cfg.MODEL.NUM_CLASSES, *shares)
     return Trainer(
         model,
         loader,
@@ -103,21 +107,12 @@ def build_trainer(
         ),
         prepare=build_data.preparation(cfg),
         validate=validate,
-        mix=_mixer(cfg),
+        mix=mix,
         frozen=frozen,
         procs=procs,
         about=about,
         identity=RunIdentity(cfg, about),
         callbacks=callbacks,
-    )
-
-
-def _mixer(cfg: Any) -> Mixer | None:
-    mixup = cfg.MIXUP
-    if not mixup.ENABLE:
-        return None
-    return Mixer(
-        cfg.MODEL.NUM_CLASSES, mixup.ALPHA, mixup.CUTMIX_ALPHA, mixup.PROB, mixup.SWITCH_PROB
     )
 
 

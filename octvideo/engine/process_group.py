@@ -139,18 +139,12 @@ def processes(
             f"stopped: {reason}; the same command continues from the last checkpoint"
         ) from error
     finally:
-        if failure:
-            _let_the_line_come_first()
+        # When another rank fails, the launcher sends SIGTERM to all: this one prints why first.
+        if failure and threading.current_thread() is threading.main_thread():
+            for number in DEADLY:
+                signal.signal(number, lambda *_: None)  # not SIG_IGN, which children would inherit
         liveness.leave(failure)
         _leave_group(sys.exc_info()[1])
-
-
-def _let_the_line_come_first() -> None:
-    """Ignore signals while this process ends and prints why: when another rank fails, the launcher
-    sends SIGTERM to all."""
-    if threading.current_thread() is threading.main_thread():
-        for number in DEADLY:
-            signal.signal(number, lambda *_: None)  # not SIG_IGN, which children would inherit
 
 
 def is_lost_peer(error: RuntimeError) -> bool:

@@ -54,8 +54,11 @@ def conv_norm_act(
     folded = isinstance(norm, nn.Identity)
     if not isinstance(conv, Conv):  # A merged layer computes in its own way.
         return None
-    if choice == "auto" and not (folded and _faster(conv, x)):
-        return None
+    if choice == "auto":
+        octave = conv.in_channels.low or conv.out_channels.low
+        is_half = x.high.is_cuda and x.high.dtype in (torch.bfloat16, torch.float16)
+        if not (folded and octave and is_half):
+            return None
     if not covers(conv, x) or (_differentiated(conv, x) if folded else not _is_plain(norm)):
         return None
     from octvideo.layers.triton.maps import as_map, dense
@@ -118,11 +121,6 @@ def _differentiated(conv: Conv, x: OctTensor) -> bool:
     """Whether autograd may need a gradient; the fused pass of a folded layer has none."""
     leaves = (x.high, x.low, conv.h2h.weight)
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in leaves)
-
-
-def _faster(conv: Conv, x: OctTensor) -> bool:
-    octave = bool(conv.in_channels.low or conv.out_channels.low)
-    return octave and x.high.is_cuda and x.high.dtype in (torch.bfloat16, torch.float16)
 
 
 def _training(

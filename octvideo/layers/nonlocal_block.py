@@ -95,16 +95,15 @@ class NonLocalCross(nn.Module):
         theta, phi, g = (
             part.flatten(2) for part in (self.theta(x.high), self.phi(pooled), self.g(pooled))
         )
-        affinity = self._normalize(torch.einsum("nci,ncj->nij", theta, phi), theta.shape[1])
+        affinity = torch.einsum("nci,ncj->nij", theta, phi)
+        if self.instantiation == "softmax":
+            affinity = torch.softmax(affinity * theta.shape[1] ** -0.5, dim=-1)
+        else:
+            affinity = affinity / affinity.shape[-1]
         gathered = torch.einsum("nij,ncj->nci", affinity, g).reshape(
             theta.shape[:2] + x.high.shape[2:]
         )
         return OctTensor(x.high + self.norm(self.out(gathered)), x.low)
-
-    def _normalize(self, affinity: Tensor, width: int) -> Tensor:
-        if self.instantiation == "softmax":
-            return torch.softmax(affinity * width**-0.5, dim=-1)
-        return affinity / affinity.shape[-1]
 
 
 class PoolWhatIsThere(nn.MaxPool3d):

@@ -184,13 +184,12 @@ class PytorchvideoNet(Network):
             shape = (1, self.in_channels, *self.clip_shape)
             example = torch.empty(shape, device=next(self.parameters()).device)
             graph = trace(self, example, "features").graph
-        return {**norms_behind(graph, self), **self._norms_of_the_head()}
-
-    def _norms_of_the_head(self) -> dict[str, str]:
-        """X3D's head has a convolution and a norm before its pool."""
-        last = f"blocks.{len(self.blocks) - 1}.pool"
-        has_norm = getattr(self.blocks[-1].pool, "pre_norm", None) is not None
-        return {f"{last}.pre_norm": f"{last}.pre_conv"} if has_norm else {}
+        found = norms_behind(graph, self)
+        # X3D's head has a convolution and a norm before its pool.
+        if getattr(self.blocks[-1].pool, "pre_norm", None) is not None:
+            pool = f"blocks.{len(self.blocks) - 1}.pool"
+            found = {**found, f"{pool}.pre_norm": f"{pool}.pre_conv"}
+        return found
 
 
 def build(name: str, options: PytorchvideoOptions) -> Network:

@@ -9,7 +9,7 @@ Stages count from 2 and blocks from 1 by symbol; from 1 and 0 in gluon.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -131,19 +131,15 @@ def read_official(path: str | Path) -> OfficialWeights:
     by_symbol = any(name.startswith(("arg:", "aux:")) for name in arrays)
     state = to_state(arrays)
     check_finite(state, str(path))
+    # Only plain layers by symbol have the stride of a strided convolution themselves.
+    pools = not by_symbol or any(OfficialName.parse(name).group in PATHS for name in arrays)
     return OfficialWeights(
         state=state,
         bn_eps=1e-4 if by_symbol else 1e-5,
-        downsample="pool" if _pools(arrays, by_symbol) else "stride",
+        downsample="pool" if pools else "stride",
         mean=SYMBOL_MEAN if by_symbol else GLUON_MEAN,
         std=SYMBOL_STD if by_symbol else GLUON_STD,
     )
-
-
-def _pools(names: Iterable[str], by_symbol: bool) -> bool:
-    """Whether the network pools before a strided convolution; only plain layers by symbol have the
-    stride themselves."""
-    return not by_symbol or any(OfficialName.parse(name).group in PATHS for name in names)
 
 
 def _check_assumptions(model: nn.Module, weights: OfficialWeights, source: str) -> None:
@@ -211,7 +207,10 @@ def to_state(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
         key = (place, parsed.group if place.endswith("squeeze.weight") else "")
         if key in found:
             raise CheckpointError(f"{name} names a tensor that the file holds already")
-        found[key] = _matrix(place, torch.from_numpy(arrays[name].astype(np.float32)))
+        tensor = torch.from_numpy(arrays[name].astype(np.float32))
+        # Gluon's classifier and squeeze-excite are 1x1 convolutions, ours are linear.
+        is_linear = place == "head.fc.weight" or ".excite." in place
+        found[key] = tensor.flatten(1) if is_linear and tensor.dim() == 4 else tensor
     return _fold_constants(_join_squeezes(found))
 
 
@@ -226,12 +225,6 @@ def _fold_constants(state: dict[str, Tensor]) -> dict[str, Tensor]:
             f"the whitening norms or shortcut biases do not fit the other layers ({error}); "
             "this is no file of an official OctConv network"
         ) from error
-
-
-def _matrix(place: str, tensor: Tensor) -> Tensor:
-    """Gluon's classifier and squeeze-excite are 1x1 convolutions, ours are linear."""
-    is_linear = place == "head.fc.weight" or ".excite." in place
-    return tensor.flatten(1) if is_linear and tensor.dim() == 4 else tensor
 
 
 def _join_squeezes(found: Mapping[tuple[str, str], Tensor]) -> dict[str, Tensor]:

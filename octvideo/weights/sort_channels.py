@@ -69,16 +69,12 @@ def smoothest_last(
     lost = _lost_energy(vanilla, [reader for m in maps for reader in m.readers], clips)
     for m in maps:
         losses = [_read(lost[reader], state[_kernel(reader)].float()) for reader in m.readers]
-        own = [_part(loss, len(state[_kernel(m.writers[0])]), m.is_last) for loss in losses]
+        count = len(state[_kernel(m.writers[0])])
+        own = [loss[-count:] if m.is_last else loss[:count] for loss in losses]
         order = torch.stack(own).sum(0).argsort(descending=True, stable=True)
         for name, dim in _tensors(state, m):
             state[name] = _reorder(state[name], dim, order, m.is_last)
     return dict(zip(state_2d, state.values(), strict=True))
-
-
-def _part(loss: Tensor, count: int, is_last: bool) -> Tensor:
-    """A map's channels of those that a layer convolves."""
-    return loss[-count:] if is_last else loss[:count]
 
 
 def _reorder(tensor: Tensor, dim: int, order: Tensor, is_last: bool) -> Tensor:

@@ -46,7 +46,9 @@ def index_of_any_tar(tar: str, class_names: Sequence[str]) -> tuple[ShardIndex, 
     """
     num_bytes = size_of(tar)
     version = _version(tar, num_bytes)
-    places = [index_address(tar), str(_in_cache(tar))]
+    name = (tar if "://" in tar else str(Path(tar).absolute())).encode(errors="surrogateescape")
+    kept = cache_folder() / "shards" / f"{hashlib.sha256(name).hexdigest()[:32]}{SUFFIX}"
+    places = [index_address(tar), str(kept)]
     for place in places:
         with suppress(OSError, DataError):
             found = read_index(partial(read_range, place), place, num_bytes)
@@ -134,12 +136,6 @@ def _version(tar: str, num_bytes: int) -> str:
     """A version that changes if the tar is replaced."""
     modified = "" if "://" in tar else Path(tar).stat().st_mtime_ns
     return f"{num_bytes} {modified}"
-
-
-def _in_cache(tar: str) -> Path:
-    address = tar if "://" in tar else str(Path(tar).absolute())
-    digest = hashlib.sha256(address.encode(errors="surrogateescape")).hexdigest()[:32]
-    return cache_folder() / "shards" / f"{digest}{SUFFIX}"
 
 
 def _window(address: str, num_bytes: int) -> Read:

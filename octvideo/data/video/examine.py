@@ -80,13 +80,16 @@ def examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
         moov, inspect = read_moov(path), _inspector_of(container)
         layout, first = _map_of(container, inspect, first_frame=may_be_turned(moov))
         parameters = inspect.parameters if inspect else Parameters()
-        shown, problems = _first_look(stream.codec_context, first), _NO_PROBLEMS
+        codec, problems = stream.codec_context, _NO_PROBLEMS
+        shown = Decoded() if first else Decoded(sizes=[(codec.width, codec.height)])
+        if first:
+            shown.add(first)  # with its orientation, too
         must_count = bool(layout.unclear) or len(parameters.sizes) > 1
         if must_count or (parameters.is_turned and not first):
             shown, problems = count(path)
         reason = (
             layout.unclear
-            or _doubt_of_codec(stream.codec_context, parameters, shown)
+            or _doubt_of_codec(codec, parameters, shown)
             or ("fragmented" if is_fragmented(moov) else "")
             or _doubt_of_container(path, container, layout)
         )
@@ -127,15 +130,6 @@ def _described(stream: Any, shown: Decoded, fps: float) -> VideoInfo:
         flip=orientation.flip,
         pixel_aspect=aspect,
     )
-
-
-def _first_look(codec: Any, first: Any) -> Decoded:
-    """The properties that need no decoding: the size; with the first frame also its orientation."""
-    look = Decoded(sizes=[(codec.width, codec.height)])
-    if first is not None:
-        look = Decoded()
-        look.add(first)
-    return look
 
 
 def _inspector_of(container: Any) -> Inspector | None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +111,15 @@ def write_results(folder: str | Path, evaluation: Evaluation, summary: Mapping[s
     complete."""
     predictions = _predictions_csv(evaluation, summary["class_names"]).encode()
     write_atomically(f"{folder}/predictions.csv", lambda file: file.write(predictions))
-    write_atomically(f"{folder}/scores.npz", lambda file: _write_npz(file, evaluation))
+    arrays: dict[str, Any] = {
+        "paths": np.array(list(evaluation.paths), dtype=np.str_),
+        "targets": evaluation.targets,
+        "scores": evaluation.final,  # of the whole protocol
+    }
+    write_atomically(
+        f"{folder}/scores.npz",
+        lambda file: np.savez_compressed(file, allow_pickle=False, **arrays),
+    )
     results = (json.dumps(summary, indent=1) + "\n").encode()
     write_atomically(f"{folder}/results.json", lambda file: file.write(results))
 
@@ -209,12 +217,3 @@ def _predictions_csv(evaluation: Evaluation, class_names: Sequence[str]) -> str:
             row += [str(c), csv_text(class_names[c]), f"{scores[c]:.6f}"] if c >= 0 else [""] * 3
         table.writerow(row)
     return text.getvalue()
-
-
-def _write_npz(file: IO[bytes], evaluation: Evaluation) -> None:
-    """`scores` (N, C) of the whole protocol, `targets` (N, C) and `paths` (N,). Needs no pickle to
-    load."""
-    paths = np.array(list(evaluation.paths), dtype=np.str_)
-    np.savez_compressed(
-        file, allow_pickle=False, paths=paths, targets=evaluation.targets, scores=evaluation.final
-    )

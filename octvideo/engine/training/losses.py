@@ -76,7 +76,8 @@ class Mixer:
         if not (self.alpha or self.cutmix_alpha) or _drawn() >= self.prob:
             return inputs, soft
         cut = not self.alpha or (self.cutmix_alpha > 0 and _drawn() < self.switch_prob)
-        share = _beta(self.cutmix_alpha if cut else self.alpha)
+        alpha = self.cutmix_alpha if cut else self.alpha
+        share = float(torch.distributions.Beta(alpha, alpha).sample())
         if cut:
             inputs, share = _cutmix(inputs, share)
         else:
@@ -99,10 +100,6 @@ def _cutmix(inputs: Tensor, share: float) -> tuple[Tensor, float]:
 
 def _drawn() -> float:
     return float(torch.rand(()))
-
-
-def _beta(alpha: float) -> float:
-    return float(torch.distributions.Beta(alpha, alpha).sample())
 
 
 def hits(logits: Tensor, targets: Tensor, k: int) -> Tensor:
