@@ -1,7 +1,8 @@
-"""Run a model to count its operations, without changing it."""
+"""Run a model to look at what it computes, without changing it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -31,6 +32,23 @@ def norms_left_out(model: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             del norm.forward
+
+
+@contextmanager
+def captured(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Any]]:
+    """A context in which each forward pass stores the outputs of these modules in the dict, by
+    name."""
+    found: dict[str, Any] = {}
+
+    def keep(name: str) -> Any:
+        return lambda _module, _inputs, output: found.__setitem__(name, output)
+
+    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -38,7 +38,13 @@ def only_writer(folder: str) -> Iterator[None]:
         if left := _content(descriptor):
             logger.info("%s: the lock of %s was left behind; taken over", folder, _owner(left))
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(_myself()).encode(), 0)
+        owner = {
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "since": datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
+            "command": Path(sys.argv[0]).name or "python",
+        }
+        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
         _remove_unfinished(folder)
         yield
     finally:
@@ -85,16 +91,6 @@ def _is_ours(descriptor: int, path: str) -> bool:
     with suppress(OSError):
         return os.path.samestat(os.fstat(descriptor), Path(path).stat())
     return False
-
-
-def _myself() -> dict[str, Any]:
-    command = Path(sys.argv[0]).name or "python"
-    return {
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        "since": datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
-        "command": command,
-    }
 
 
 def _content(descriptor: int) -> dict[str, Any]:

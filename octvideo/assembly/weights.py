@@ -18,7 +18,7 @@ from octvideo.data.images.transforms import CenterCrop
 from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.precise_bn import measure_bn_statistics
-from octvideo.errors import ConfigError, DataError
+from octvideo.errors import ConfigError
 from octvideo.weights import LoadReport, load_weights
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.image_weights import ImageWeights, read_image_weights, read_video_weights
@@ -231,30 +231,21 @@ def first_pictures(cfg: Any, images: str) -> Tensor:
 
 def _some_clips(cfg: Any, dataset: Dataset, procs: Processes) -> Tensor:
     """Training clips of rank 0 on every rank, or its DataError."""
-    found: Tensor | DataError = DataError("rank 0 reads them")
-    if procs.is_main:
-        try:
-            found = _read_some(cfg, dataset)
-        except DataError as error:
-            found = error
-    found = procs.from_main(found)
-    if isinstance(found, DataError):
-        raise found
-    return preparation(cfg)(found)
 
+    def read() -> Tensor:
+        workers = cfg.DATA_LOADER
+        loader = Loader(
+            dataset,
+            batch_size=min(8, len(dataset)),
+            num_workers=min(workers.NUM_WORKERS, 1),
+            seed=cfg.RNG_SEED,
+            timeout_seconds=workers.TIMEOUT,
+            max_bad_ratio=cfg.DATA.MAX_BAD_RATIO,
+        )
+        with closing(loader):
+            return next(loader.epoch(0)).inputs
 
-def _read_some(cfg: Any, dataset: Dataset) -> Tensor:
-    workers = cfg.DATA_LOADER
-    loader = Loader(
-        dataset,
-        batch_size=min(8, len(dataset)),
-        num_workers=min(workers.NUM_WORKERS, 1),
-        seed=cfg.RNG_SEED,
-        timeout_seconds=workers.TIMEOUT,
-        max_bad_ratio=cfg.DATA.MAX_BAD_RATIO,
-    )
-    with closing(loader):
-        return next(loader.epoch(0)).inputs
+    return preparation(cfg)(procs.made_by_main(read))
 
 
 def _still_clips(cfg: Any, images: str) -> Iterator[Clips]:

@@ -51,15 +51,11 @@ def run(args: argparse.Namespace) -> None:
     if args.push and not args.card:
         raise ConfigError(f"--push {args.push}: uploads a folder; name it with --card FOLDER")
     if args.output:
-        write_model(args.checkpoint, args.output, lowered=args.lowered)
+        recognizer = octvideo.load(args.checkpoint, device="cpu")
+        difference = recognizer.save(args.output, lowered=args.lowered)
+        print(f"written: {args.output}, relative difference {difference:.1e}")
     if args.card:
         card = write_card(args.checkpoint, args.card, license=args.license, results=args.results)
         print(f"written: {args.card}, its model card is {card}")
     if args.push:
         print(f"pushed: {hub.push(args.card, args.push, private=args.private)}")
-
-
-def write_model(checkpoint: str, output: Path, *, lowered: bool) -> None:
-    recognizer = octvideo.load(checkpoint, device="cpu")
-    difference = recognizer.save(output, lowered=lowered)
-    print(f"written: {output}, relative difference {difference:.1e}")

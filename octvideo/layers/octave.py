@@ -87,13 +87,14 @@ class _OctConv(nn.Module):
         downsample: Downsample | None = None,
     ) -> None:
         super().__init__()
-        alpha_in, alpha_out = expand_alpha(alpha, type(self).__name__)
+        name = type(self).__name__
+        alpha_in, alpha_out = expand_alpha(alpha, name)
         self.in_channels = as_channels(in_channels, alpha_in)
         self.out_channels = as_channels(out_channels, alpha_out)
-        self.kernel_size, self.stride, self.dilation = map(
-            self._expand, (kernel_size, stride, dilation)
+        self.kernel_size, self.stride, self.dilation = (
+            expand_size(size, self.dims, name) for size in (kernel_size, stride, dilation)
         )
-        self.padding = expand_padding(padding, self.kernel_size, self.dilation, type(self).__name__)
+        self.padding = expand_padding(padding, self.kernel_size, self.dilation, name)
         self.groups = groups
         has_low = bool(self.in_channels.low or self.out_channels.low)
         self.downsample = downsample or ("pool" if has_low else "stride")
@@ -209,9 +210,6 @@ class _OctConv(nn.Module):
         # The tuples have `dims` entries; the two classes differ in nothing else.
         sizes: tuple[Any, Any, Any, Any] = (self.kernel_size, stride, self.padding, self.dilation)
         return self.conv(in_channels, out_channels, *sizes, groups=groups, bias=bias)
-
-    def _expand(self, size: Size) -> tuple[int, ...]:
-        return expand_size(size, self.dims, type(self).__name__)
 
     def _check(self, has_low: bool) -> None:
         name = type(self).__name__

@@ -23,17 +23,12 @@ class SqueezeExcite(nn.Module):
         self.gate_low = nn.Linear(hidden, channels.low) if channels.low else None
 
     def forward(self, x: OctTensor) -> OctTensor:
-        averages = [_average(group) for group in (x.high, x.low) if group is not None]
+        averages = [group.flatten(2).mean(2) for group in (x.high, x.low) if group is not None]
         hidden = F.relu(self.squeeze(torch.cat(averages, dim=1)))
         low = (
             None if x.low is None or self.gate_low is None else _scale(x.low, self.gate_low(hidden))
         )
         return OctTensor(_scale(x.high, self.gate_high(hidden)), low)
-
-
-def _average(x: Tensor) -> Tensor:
-    """(N, C, [T,] H, W) -> (N, C)."""
-    return x.flatten(2).mean(2)
 
 
 def _scale(x: Tensor, gate: Tensor) -> Tensor:

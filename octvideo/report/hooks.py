@@ -1,10 +1,11 @@
 """Layers of a network by name, and their outputs in a forward pass."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from torch import Tensor, nn
 
+from octvideo import counted_run
 from octvideo.errors import ConfigError, did_you_mean
 from octvideo.layers import OctTensor
 
@@ -28,18 +29,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     raise ConfigError(f"there is no layer {name!r} in this network; {hint}")
 
 
-@contextmanager
-def captured(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Feature]]:
+def captured(model: nn.Module, names: Sequence[str]) -> AbstractContextManager[dict[str, Feature]]:
     """A context in which each forward pass stores the outputs of these layers in the dict, by
     name."""
-    found: dict[str, Feature] = {}
-
-    def keep(name: str):  # type: ignore[no-untyped-def]
-        return lambda _module, _inputs, output: found.__setitem__(name, output)
-
-    handles = [find_layer(model, name).register_forward_hook(keep(name)) for name in names]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
+    return counted_run.captured({name: find_layer(model, name) for name in names})

@@ -18,7 +18,11 @@ def film_strip(
     last kept."""
     drawn = []
     for caption, frames in rows:
-        shown = [_thumbnail(frames[i], height) for i in _spread(len(frames), most)]
+        size = (max(round(frames.shape[2] * height / frames.shape[1]), 1), height)
+        shown = [
+            Image.fromarray(frames[i]).resize(size, Image.Resampling.BILINEAR)
+            for i in _spread(len(frames), most)
+        ]
         drawn.append((caption, shown))
     width = GAP
     for _, shown in drawn:
@@ -54,8 +58,3 @@ def with_color_bar(sheet: Image.Image, colors: Any, caption: str) -> Image.Image
 
 def _spread(count: int, most: int) -> list[int]:
     return np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist()
-
-
-def _thumbnail(frame: Frames, height: int) -> Image.Image:
-    width = max(round(frame.shape[1] * height / frame.shape[0]), 1)
-    return Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR)

@@ -8,13 +8,13 @@ recover much of it; these numbers are the starting point.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from octvideo.layers import OctTensor, merge
+from octvideo.counted_run import captured, evaluating
+from octvideo.layers import merge
 from octvideo.models import create_model
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.inflate import image_pathway, inflate
@@ -79,21 +79,11 @@ def _inflated(state_2d: State, assumes: Assumptions, config: dict[str, Any]) -> 
 def stage_features(model: nn.Module, clips: Tensor) -> dict[str, Tensor]:
     """The outputs of res2..res5 (in SlowFast, of the slow pathway) in evaluation mode, with the low
     group upsampled and concatenated."""
-    features: dict[str, Tensor] = {}
-
-    def keep(stage: str, _: nn.Module, __: Any, output: OctTensor) -> None:
-        features[stage] = merge(output)
-
     pathway = image_pathway(model)
-    handles = [
-        pathway.get_submodule(stage).register_forward_hook(partial(keep, stage)) for stage in STAGES
-    ]
-    was_training = model.training
-    model.eval()(clips)
-    model.train(was_training)
-    for handle in handles:
-        handle.remove()
-    return features
+    stages = {stage: pathway.get_submodule(stage) for stage in STAGES}
+    with captured(stages) as found, evaluating(model):
+        model(clips)
+    return {stage: merge(output) for stage, output in found.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """A folder of shards: described by its shards.json, or tar files that another program wrote."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -111,12 +110,15 @@ def read_set(folder: str) -> ShardSet:
         ]
         if any(min(shard.num_bytes, shard.num_videos) < 0 for shard in shards):
             raise ValueError("a negative size")
+        names = said["class_names"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError("class names are text")
         return ShardSet(
             folder,
             shards,
             format=said["format"],
             root=str(said["root"]),
-            class_names=_texts(said["class_names"]),
+            class_names=names,
             fingerprint=str(said["fingerprint"]),
             settings=dict(said["settings"]),
             is_complete=bool(said["complete"]),
@@ -143,9 +145,3 @@ def _file_name(name: Any) -> str:
     if not isinstance(name, str) or PurePosixPath(name).name != name or not name.endswith(TAR):
         raise ValueError(f"{name!r} is no name of a tar file")
     return name
-
-
-def _texts(values: Sequence[Any]) -> list[str]:
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise TypeError("class names are text")
-    return list(values)

@@ -94,7 +94,9 @@ def find_events(
         else:
             mean = smoothing * mean + (1 - smoothing) * window.scores
         yield from _ended(going, [c for c in going if mean[c] < off], window.class_names)
-        for c in np.flatnonzero(mean >= np.where(_is_in(going, len(mean)), off, on)).tolist():
+        limits = np.full(len(mean), on, np.float64)
+        limits[list(going)] = off
+        for c in np.flatnonzero(mean >= limits).tolist():
             event = going.setdefault(c, _Going(window.start, window.end, 0.0))
             event.end, event.peak = window.end, max(event.peak, float(mean[c]))
             if not event.is_reported and event.end - event.start >= min_seconds:
@@ -111,12 +113,6 @@ class _Going:
     end: float
     peak: float
     is_reported: bool = False
-
-
-def _is_in(going: dict[int, _Going], count: int) -> NDArray[np.bool_]:
-    known = np.zeros(count, np.bool_)
-    known[list(going)] = True
-    return known
 
 
 def _ended(going: dict[int, _Going], classes: list[int], names: Sequence[str]) -> Iterator[Event]:

@@ -109,7 +109,13 @@ class RowFile:
             self._descriptor = _locked(path)
             content = path.read_bytes()
         try:
-            self._rows = self._still_true(self._read(b"" if overwrite else content), videos)
+            now, shown = set(videos.values()), set(map(lines.shown, videos))
+            # Rows of a video that was replaced since are left out.
+            self._rows = {
+                row["video"]: line
+                for row, line in self._read(b"" if overwrite else content)
+                if row["video"] in now or row["path"] not in shown
+            }
             if self._content() != content:
                 self._write()
         except BaseException:
@@ -177,18 +183,6 @@ class RowFile:
         return DataError(
             f"{self.path}: {reason}; write to another file, or begin this one anew (--overwrite)"
         )
-
-    def _still_true(
-        self, rows: list[tuple[Row, bytes]], videos: Mapping[str, str]
-    ) -> dict[str, bytes]:
-        """Leave out rows of a video that was replaced since."""
-        now = set(videos.values())
-        shown = {self._lines.shown(path) for path in videos}
-        return {
-            row["video"]: line
-            for row, line in rows
-            if row["video"] in now or row["path"] not in shown
-        }
 
     def _content(self) -> bytes:
         return self._lines.head() + b"".join(self._rows.values())
