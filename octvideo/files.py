@@ -57,10 +57,15 @@ def writing(path: str) -> Iterator[None]:
         ) from error
 
 
+def is_handled(path: str) -> bool:
+    """Whether a handler for this address is registered with iopath."""
+    return any(path.startswith(known) for known in g_pathmgr._path_handlers)
+
+
 def require_handler(path: str) -> None:
     """Raise OctvideoError for a path with a scheme that nothing handles: iopath would take it for a
     local folder."""
-    if not is_local(path) and not any(path.startswith(known) for known in g_pathmgr._path_handlers):
+    if not is_local(path) and not is_handled(path):
         scheme = path.partition("://")[0]
         raise OctvideoError(
             f"{path}: nothing can write to {scheme}://; register a handler for it with iopath's"

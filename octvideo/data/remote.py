@@ -9,8 +9,11 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from iopath.common.file_io import g_pathmgr
+
 from octvideo.download import cached
 from octvideo.errors import CheckpointError, DataError
+from octvideo.files import is_handled
 
 
 def local_path(path: str | Path) -> str:
@@ -19,12 +22,8 @@ def local_path(path: str | Path) -> str:
     path = str(path)
     if "://" not in path:
         return path
-    from iopath.common.file_io import g_pathmgr
-
-    handled = any(path.startswith(prefix) for prefix in g_pathmgr._path_handlers)
-    if path.startswith(("http://", "https://")) and not handled:
+    if path.startswith(("http://", "https://")) and not is_handled(path):
         return _downloaded(path)
-
     try:
         found = g_pathmgr.get_local_path(path)
     except (
@@ -54,8 +53,6 @@ def _downloaded(url: str) -> str:
 def handlers() -> bytes:
     """The handlers registered with iopath that can be sent to another process, for `register`
     there."""
-    from iopath.common.file_io import g_pathmgr
-
     sent = []
     for handler in g_pathmgr._path_handlers.values():
         with suppress(Exception):  # whatever a handler's state raises when it is pickled
@@ -65,8 +62,6 @@ def handlers() -> bytes:
 
 def register(sent: bytes) -> None:
     """Register what `handlers` has sent: a process of a fork server has none of its parent's."""
-    from iopath.common.file_io import g_pathmgr
-
     for pickled in pickle.loads(sent):
         with suppress(Exception):  # a class of a module that cannot be imported here
             g_pathmgr.register_handler(pickle.loads(pickled), allow_override=True)

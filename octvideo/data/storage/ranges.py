@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from iopath.common.file_io import g_pathmgr
+
 from octvideo.data.remote import local_path
 from octvideo.data.storage import http
 from octvideo.data.storage.http import TransientError
 from octvideo.errors import DataError
+from octvideo.files import is_handled
 
 PATIENCE = 300.0  # seconds for which a storage that does not answer is asked again
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
@@ -149,10 +152,7 @@ def _failures_may_pass() -> Iterator[None]:
 def iopath_handler(address: str) -> Any:
     """iopath's manager if a handler is registered for this address: handlers that a user registers
     take precedence."""
-    from iopath.common.file_io import g_pathmgr
-
-    known = g_pathmgr._path_handlers
-    return g_pathmgr if any(address.startswith(prefix) for prefix in known) else None
+    return g_pathmgr if is_handled(address) else None
 
 
 def fsspec_of(address: str) -> tuple[Any, str]:
