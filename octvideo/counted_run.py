@@ -1,6 +1,6 @@
 """Run a model to look at what it computes, without changing it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,13 +39,22 @@ def captured(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Any]]:
     """A context in which each forward pass stores the outputs of these modules in the dict, by
     name."""
     found: dict[str, Any] = {}
-
-    def keep(name: str) -> Any:
-        return lambda _module, _inputs, output: found.__setitem__(name, output)
-
-    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
-    try:
+    with noting(modules, lambda name, _inputs, output: found.__setitem__(name, output)):
         yield found
+
+
+@contextmanager
+def noting(
+    modules: Mapping[str, nn.Module], note: Callable[[str, tuple[Any, ...], Any], None]
+) -> Iterator[None]:
+    """A context in which each forward pass of these modules calls note(name, inputs, output)."""
+
+    def hook(name: str) -> Any:
+        return lambda _module, inputs, output: note(name, inputs, output)
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()

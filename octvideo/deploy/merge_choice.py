@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from octvideo.counted_run import noting
 from octvideo.deploy.cache import kept, key_of, structure_of
 from octvideo.deploy.merge import MergedOctConv, merge_convs, mergeable
 from octvideo.deploy.timing import interleaved
@@ -83,20 +84,12 @@ def _inputs(model: nn.Module, example: Tensor, names: Collection[str]) -> dict[s
     """The input of each of the layers."""
     seen: dict[str, Pair] = {}
 
-    def note(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[OctTensor]) -> None:
-            assert inputs[0].low is not None
-            seen[name] = (inputs[0].high, inputs[0].low)
+    def note(name: str, inputs: tuple[Any, ...], _: Any) -> None:
+        seen[name] = (inputs[0].high, inputs[0].low)
 
-        return hook
-
-    hooks = [model.get_submodule(n).register_forward_pre_hook(note(n)) for n in names]
-    try:
-        with torch.no_grad():
-            model.eval()(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    layers = {name: model.get_submodule(name) for name in names}
+    with noting(layers, note), torch.no_grad():
+        model.eval()(example)
     return seen
 
 

@@ -13,13 +13,13 @@ What a lateral of SlowFast adds is a map of its own, behind those channels.
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from octvideo.counted_run import noting
 from octvideo.layers.oct_tensor import OctTensor
 from octvideo.layers.resize import down, up_to
 from octvideo.models import create_model
@@ -137,16 +137,12 @@ def _lost_energy(model: nn.Module, layers: Sequence[str], clips: Tensor) -> dict
     """Per channel of the map that each layer convolves: the mean square that pooling removes."""
     lost: dict[str, Tensor] = {}
 
-    def note(layer: str, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def note(layer: str, inputs: tuple[Any, ...], _: Any) -> None:
         x = inputs[0].high if isinstance(inputs[0], OctTensor) else inputs[0]
         lost[layer] = (x - up_to(down(x, 2), x)).square().mean((0, 2, 3, 4))
 
     pathway = image_pathway(model)
     convs = {layer: pathway.get_submodule(f"{layer}.conv") for layer in layers}
-    handles = [
-        conv.register_forward_pre_hook(partial(note, layer)) for layer, conv in convs.items()
-    ]
-    model.eval()(clips)
-    for handle in handles:
-        handle.remove()
+    with noting(convs, note):
+        model.eval()(clips)
     return lost
