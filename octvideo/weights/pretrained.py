@@ -15,6 +15,7 @@ import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from octvideo import hub
 from octvideo.checkpoint import Checkpoint
@@ -122,15 +123,20 @@ def fetch(entry: Pretrained) -> Checkpoint:
         "sampling_rule": entry.sampling_rule,
         "reverse_channels": entry.reverse_channels == "yes",
     }
-    options = (pair.split("=") for pair in entry.options.split())
     return describe(
         Checkpoint.read(path),
         entry.class_names,
         read_input(seen),
         name=entry.model,
-        options={name: int(value) for name, value in options},  # "speed_ratio=4"
+        options=_options(entry),
         head_act=entry.head_act,
     )
+
+
+def _options(entry: Pretrained) -> dict[str, Any]:
+    """ "speed_ratio=4" -> {"speed_ratio": 4}."""
+    pairs = (pair.split("=") for pair in entry.options.split())
+    return {name: int(value) for name, value in pairs}
 
 
 def table_lines(pattern: str = "*") -> list[str]:

@@ -124,7 +124,7 @@ def test_one_layer_of_each_kind_is_measured_and_the_choice_is_kept(monkeypatch):
         prepared.extend(layers)
         return [lambda: None] * len(inputs)
 
-    monkeypatch.setattr(merge_choice, "_seconds", lambda calls: [2.0, 1.0])
+    monkeypatch.setattr(merge_choice, "interleaved", lambda *_: {0: [2.0], 1: [1.0]})
     x = torch.randn(2, 3, 4, 32, 32)
     merged = merge_where_faster(model, x, "test", prepare)
     measured = len(prepared)
