@@ -21,12 +21,9 @@ from octvideo.weights.pretrained import table_lines
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True)
     kinds.add_parser("env")
-    kinds.add_parser("weights").add_argument(
-        "pattern", nargs="?", default="*", help="of names; else all"
-    )
-    kinds.add_parser("models").add_argument(
-        "pattern", nargs="?", default="*", help="of names; else all"
-    )
+    for kind in ("weights", "models"):
+        pattern = kinds.add_parser(kind)
+        pattern.add_argument("pattern", nargs="?", default="*", help="of names; else all")
     checkpoint = kinds.add_parser("checkpoint")
     checkpoint.add_argument("file")
     checkpoint.add_argument("--cfg", help="a config; shows how its network would load the file")

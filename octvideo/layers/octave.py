@@ -36,6 +36,7 @@ from octvideo.layers.resize import down, up_to
 from octvideo.layers.space_to_depth import Conv2d
 
 Downsample = Literal["stride", "pool"]
+PATHS = ("h2h", "h2l", "l2h", "l2l")
 
 
 class _OctConv(nn.Module):
@@ -165,11 +166,7 @@ class _OctConv(nn.Module):
     @property
     def paths(self) -> dict[str, nn.Conv2d | nn.Conv3d]:
         """The convolutions that exist, by name: h2h, h2l, l2h, l2l."""
-        return {
-            name: path
-            for name in ("h2h", "h2l", "l2h", "l2l")
-            if (path := getattr(self, name)) is not None
-        }
+        return {name: path for name in PATHS if (path := getattr(self, name)) is not None}
 
     @property
     def depthwise(self) -> bool:

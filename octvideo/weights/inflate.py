@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from octvideo.errors import CheckpointError
 from octvideo.layers import Channels, OctBatchNorm3d, OctConv3d
+from octvideo.layers.octave import PATHS
 from octvideo.models.slowfast import Lateral, Pathway, SlowFast
 from octvideo.models.video_resnet import VideoResNet
 from octvideo.weights.assumptions import Assumptions
@@ -170,9 +171,6 @@ def _fill_conv(
         )
         for path, zero in zeros.items()
     }
-
-
-PATHS = ("h2h", "h2l", "l2h", "l2l")
 
 
 def output_channels(paths: State) -> Channels:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from octvideo.errors import CheckpointError
 from octvideo.layers import OctConv2d
-from octvideo.layers.octave import Downsample
+from octvideo.layers.octave import PATHS, Downsample
 from octvideo.weights.constants import fold_shortcut_biases, fold_whitening
 from octvideo.weights.mxnet_params import Array, read_params
 from octvideo.wrappers import check_finite
@@ -45,7 +45,7 @@ ROLES: dict[FamilyName, dict[str, str]] = {
 PREFIX = re.compile(r"^(?:arg:|aux:)?(?:[A-Z]+\d+_(?!B\d|Trans))?")
 BLOCK = re.compile(r"L(\d)_(?:B(\d+)|Trans)[._](.+)")
 FILLERS = {"moving", "running", "block"}
-PATHS, GROUPS = ("h2h", "h2l", "l2h", "l2l"), {"h": "high", "l": "low"}
+GROUPS = {"h": "high", "l": "low"}
 
 # What a layer is called, within a block and outside of blocks.
 LAYER = re.compile(r"(?:conv|bn)(?P<number>[1-4]?)(?P<whiten>a?)(?:_(?:conv|bn))?")

@@ -8,6 +8,7 @@ size and repeats the steps after it.
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -288,11 +289,8 @@ class Trainer:
         """Validate the model, or its moving average if there is one, and log the metrics."""
         assert self.validate is not None
         self.model.eval()
-        if self.ema is None:
+        with self.ema.applied(self.model) if self.ema is not None else nullcontext():
             metrics = dict(self.validate(self.model))
-        else:
-            with self.ema.applied(self.model):
-                metrics = dict(self.validate(self.model))
         value = metrics.get(self.options.best_metric, math.inf)
         self.log.validation(at, metrics, value < self.progress.best)
         return metrics
