@@ -28,10 +28,9 @@ from octvideo.models.image_options import (
 from octvideo.models.registry import MODELS
 from octvideo.weights.image_weights import read_image_weights
 from octvideo.weights.official import read_official
+from octvideo.weights.source import State, shapes_of
 
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +127,6 @@ def identify(state: State, source: str, options: Mapping[str, Any]) -> dict[str,
     raise CheckpointError(
         f"{source}: its names and shapes are of none of the image networks in list_models()"
     )
-
-
-def shapes_of(state: State) -> dict[str, tuple[int, ...]]:
-    """Of all tensors but the counters of batches, which old files lack."""
-    return {n: tuple(t.shape) for n, t in state.items() if not n.endswith("num_batches_tracked")}
 
 
 def _resolved(model: nn.Module) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from octvideo.models import create_model
 from octvideo.models.registry import MODELS
 from octvideo.models.video_options import BLOCKS
 from octvideo.weights.assumptions import Assumptions
-from octvideo.weights.convert import count_blocks, find_alpha, shapes_of
+from octvideo.weights.convert import count_blocks, find_alpha
 from octvideo.weights.layouts import MMACTION2, find_layout
+from octvideo.weights.source import shapes_of
 from octvideo.wrappers import check_finite
 
 # Class names that come with the package, a line each in the order of their labels.

@@ -17,7 +17,7 @@ from octvideo.models.slowfast import Lateral, Pathway, SlowFast
 from octvideo.models.video_resnet import VideoResNet
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.inflation_report import InflationReport
-from octvideo.weights.source import SourceWeights, State, by_pathway, is_octave, misfit
+from octvideo.weights.source import SourceWeights, State, by_pathway, is_octave, misfit, shapes_of
 
 ImagePathway = VideoResNet | Pathway
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
@@ -303,9 +303,8 @@ def _fill_fast(
         report.fresh["laterals"] = f"{none}; what they add is read with zeros at first"
         return {}
     filled = {
-        f"fast.{name}": source.take(f"fast.{name}", tensor.shape)
-        for name, tensor in model.fast.state_dict().items()
-        if not name.endswith("num_batches_tracked")
+        f"fast.{name}": source.take(f"fast.{name}", shape)
+        for name, shape in shapes_of(model.fast.state_dict()).items()
     }
     report.copied.append("fast")
     for name, module in model.fast.named_modules():

@@ -13,6 +13,7 @@ from octvideo.errors import CheckpointError
 from octvideo.layers import channels_last
 from octvideo.models.registry import from_config
 from octvideo.weights.layouts import OWN, find_layout
+from octvideo.weights.source import shapes_of
 from octvideo.wrappers import check_finite, clear_names
 
 HEAD = re.compile(r"head\.fc\.|blocks\.\d+\.proj\.")  # ours, and that of pytorchvideo's networks
@@ -152,17 +153,12 @@ def _compare(model: nn.Module, state: Mapping[str, Tensor], path: str, layout: s
         if HEAD.match(name) and pair[0][:1] != pair[1][:1]
     }
     other = {name: pair for name, pair in shapes.items() if pair[0] != pair[1] and name not in head}
-    # Files from before torch 0.4.1, and converted ones, do not count their batches; nothing depends
-    # on it.
-    absent = (
-        name for name in target if name not in state and not name.endswith("num_batches_tracked")
-    )
     return LoadReport(
         path=path,
         layout=layout,
         loaded=tuple(name for name in shapes if name not in head and name not in other),
         skipped_head=head,
-        missing={name: tuple(target[name].shape) for name in absent},
+        missing={n: shape for n, shape in shapes_of(target).items() if n not in state},
         unused={name: tuple(tensor.shape) for name, tensor in state.items() if name not in target},
         misshapen=other,
     )

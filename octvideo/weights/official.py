@@ -23,6 +23,7 @@ from octvideo.layers import OctConv2d
 from octvideo.layers.octave import PATHS, Downsample
 from octvideo.weights.constants import fold_shortcut_biases, fold_whitening
 from octvideo.weights.mxnet_params import Array, read_params
+from octvideo.weights.source import shapes_of
 from octvideo.wrappers import check_finite
 
 FamilyName = Literal["resnet", "densenet", "mobilenet_v1", "mobilenet_v2"]
@@ -171,19 +172,13 @@ def _check_assumptions(model: nn.Module, weights: OfficialWeights, source: str) 
 def _check_fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """`state` must name every parameter and BN average of `model` and nothing else, in its
     shapes."""
-    own = {
-        name: tensor
-        for name, tensor in model.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
-    wrong = sorted(
-        name for name in own.keys() & state.keys() if own[name].shape != state[name].shape
-    )
+    own = shapes_of(model.state_dict())
+    wrong = sorted(name for name in own.keys() & state.keys() if own[name] != state[name].shape)
     if wrong:
         name = wrong[0]
         raise CheckpointError(
             f"{source}: {name} is {tuple(state[name].shape)}, in the network"
-            f" {tuple(own[name].shape)} (and {len(wrong) - 1} more differ); build the network with"
+            f" {own[name]} (and {len(wrong) - 1} more differ); build the network with"
             " the file's name, alpha, width and num_classes"
         )
     if own.keys() != state.keys():

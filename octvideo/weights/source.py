@@ -68,11 +68,13 @@ class SourceWeights:
         return tensor.float()
 
     def unused(self) -> list[str]:
-        return [
-            name
-            for name in self.state
-            if name not in self.used and not name.endswith("num_batches_tracked")
-        ]
+        return [name for name in shapes_of(self.state) if name not in self.used]
+
+
+def shapes_of(state: State) -> dict[str, tuple[int, ...]]:
+    """Of all tensors but the counters of batches, which nothing depends on: files from before torch
+    0.4.1, and converted ones, lack them."""
+    return {n: tuple(t.shape) for n, t in state.items() if not n.endswith("num_batches_tracked")}
 
 
 def misfit(name: str, got: Sequence[int], wanted: Sequence[int]) -> CheckpointError:
