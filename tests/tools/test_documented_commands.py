@@ -59,6 +59,9 @@ NOT_RUN = {
     "python tools/complexity.py --octavize x3d_m ptv:i3d_r50 resnet50": (
         "some minutes; tests/octavize/test_tool.py"
     ),
+    "python tools/complexity.py --octavize torchvision:resnet50 timm:efficientnet_b0": (
+        "needs torchvision and timm; tests/octavize/test_tool.py"
+    ),
     "pip install 'octvideo[serve]'": "the Makefile installs so",
     "octvideo serve --checkpoint best.pyth --optimize --port 8000": "goes on; tests/serve",
     "octvideo predict --checkpoint best.pyth --live rtsp://camera/stream": (
