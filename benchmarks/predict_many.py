@@ -16,20 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from untrained import CLASS_NAMES, preprocessing
+from untrained import make_recognizer
 
-import octvideo
 from octvideo.data.prepare.video_files import find_videos
 from octvideo.engine.threads import available_cores
-from octvideo.recognizer import Recognizer
-
-
-def make_recognizer(model: str, alpha: float, width: int, size: int) -> Recognizer:
-    """An untrained network on 8 x 4 clips of size x size."""
-    options = {"alpha": alpha, "width_per_group": width, "crop_size": size}
-    network = octvideo.create_model(model, num_classes=len(CLASS_NAMES), **options)
-    seen = preprocessing(size, size * 8 // 7)
-    return Recognizer(network, CLASS_NAMES, seen, torch.device("cpu"))
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:

@@ -2,6 +2,11 @@
 
 from typing import Any
 
+import torch
+
+from octvideo import create_model
+from octvideo.recognizer import Recognizer
+
 CLASS_NAMES = [f"class {k}" for k in range(27)]
 
 
@@ -18,3 +23,11 @@ def preprocessing(size: int, short_side: int, sampling_rate: int = 4) -> dict[st
         "crop_size": size,
         "short_side": short_side,
     }
+
+
+def make_recognizer(model: str, alpha: float, width: int, size: int) -> Recognizer:
+    """An untrained network on 8 x 4 clips of size x size."""
+    options = {"alpha": alpha, "width_per_group": width, "crop_size": size}
+    network = create_model(model, num_classes=len(CLASS_NAMES), **options)
+    seen = preprocessing(size, size * 8 // 7)
+    return Recognizer(network, CLASS_NAMES, seen, torch.device("cpu"))
