@@ -2,8 +2,7 @@
 
     python benchmarks/long_video.py FOLDER [--minutes 10 30 60 120]
 
-Makes videos of these lengths in FOLDER (160 x 120 H.264, 10 frames per second, AAC sound), which
-are kept for another run. Each reading is of a fresh process: the largest resident memory of the
+Makes videos of these lengths in FOLDER (64 x 48 H.264, 10 frames per second, AAC sound). Each reading is of a fresh process: the largest resident memory of the
 whole process, and what of it was there before the video was opened. The network is small and
 untrained, since neither its size nor its weights change how memory grows.
 """
@@ -22,41 +21,62 @@ from untrained import make_recognizer
 
 from octvideo.complexity import align
 from octvideo.engine.training.records import peak_resident_bytes
-from octvideo.files import appears_whole
 from octvideo.predict import write_named_video
 from octvideo.recognizer import Recognizer
 from octvideo.report.annotate import Label
 
-HEIGHT, WIDTH, FPS = 120, 160, 10
+HEIGHT, WIDTH, FPS = 48, 64, 10
 SOUND_RATE = 16_000
 SECONDS = {"window_seconds": 2.0, "stride_seconds": 1.0}
 
 
-def make_video(path: Path, minutes: float) -> None:
-    """A texture that drifts, and a tone; nothing where the file is there."""
-    if path.is_file():
-        return
+def make_videos(folder: Path, minutes: list[int]) -> list[Path]:
+    """A texture that drifts, and noise to hear: a minute of it, again and again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    minute = folder / "minute.mp4"
+    encode_minute(minute)
+    paths = [folder / f"{number}.mp4" for number in minutes]
+    for path, number in zip(paths, minutes, strict=True):
+        repeat(minute, path, number)
+    return paths
+
+
+def encode_minute(path: Path) -> None:
     draw = np.random.default_rng(0)
-    texture = draw.integers(0, 255, (HEIGHT // 8, WIDTH // 8 + 100, 3), np.uint8)
+    texture = draw.integers(0, 255, (HEIGHT // 8, WIDTH // 8 + 75, 3), np.uint8)
     texture = texture.repeat(8, 0).repeat(8, 1)
-    tone = (3000 * np.sin(np.arange(SOUND_RATE) / 5)).astype(np.int16)[None]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with appears_whole(path) as partial, av.open(str(partial), "w", format="mp4") as container:
-        pictures = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast"})
+    noise = draw.normal(0, 1000, (1, 936 * 1024)).astype(np.int16)
+    with av.open(str(path), "w", format="mp4") as container:
+        options = {"preset": "ultrafast", "bf": "0"}
+        pictures = container.add_stream("libx264", rate=FPS, options=options)
         pictures.width, pictures.height, pictures.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         sound = container.add_stream("aac", rate=SOUND_RATE, layout="mono")
-        for second in range(round(60 * minutes)):
-            for number in range(second * FPS, (second + 1) * FPS):
-                left = number % 800
-                frame = np.ascontiguousarray(texture[:, left : left + WIDTH])
-                picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-                container.mux(pictures.encode(picture))
-            heard = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
-            heard.rate, heard.pts = SOUND_RATE, second * SOUND_RATE
-            heard.time_base = Fraction(1, SOUND_RATE)
-            container.mux(sound.encode(heard))
+        heard = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
+        heard.rate, heard.pts, heard.time_base = SOUND_RATE, 0, Fraction(1, SOUND_RATE)
+        for number in range(60 * FPS):
+            frame = np.ascontiguousarray(texture[:, number : number + WIDTH])
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            container.mux(pictures.encode(picture))
         container.mux(pictures.encode())
+        container.mux(sound.encode(heard))
         container.mux(sound.encode())
+
+
+def repeat(source: Path, target: Path, times: int) -> None:
+    """The packets of a minute again and again, their clock going on."""
+    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+        streams = {each: writer.add_stream_from_template(each) for each in reader.streams}
+        facts = [
+            (bytes(packet), packet.stream, packet.pts, packet.dts, packet.is_keyframe)
+            for packet in reader.demux()
+            if packet.size
+        ]
+        for turn in range(times):
+            for data, stream, pts, dts, is_key in facts:
+                packet, later = av.Packet(data), turn * round(60 / stream.time_base)
+                packet.stream, packet.time_base = streams[stream], stream.time_base
+                packet.pts, packet.dts, packet.is_keyframe = pts + later, dts + later, is_key
+                writer.mux(packet)
 
 
 def timeline(recognizer: Recognizer, video: Path) -> None:
@@ -89,23 +109,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, nargs="+", default=[10, 30, 60, 120])
+    parser.add_argument("--minutes", type=int, nargs="+", default=[10, 30, 60, 120])
+    parser.add_argument("--only", choices=["timeline", "predict"])
     args = parser.parse_args()
     spawn = multiprocessing.get_context("spawn")
-    short = args.folder / "short.mp4"
-    make_video(short, 0.1)
+    short, *videos = make_videos(args.folder, [1, *args.minutes])
     rows = [("", "minutes", "peak MB", "after a short video", "growth", "seconds")]
-    for minutes in args.minutes:
-        video = args.folder / f"{minutes:g}.mp4"
-        make_video(video, minutes)
+    for minutes, video in zip(args.minutes, videos, strict=True):
         for work in (timeline, predict):
+            if args.only not in (None, work.__name__):
+                continue
             answer = spawn.Queue()
             process = spawn.Process(target=measure, args=(work, video, short, answer))
             process.start()
             before, peak, seconds = answer.get()
             process.join()
             numbers = [f"{n / 1e6:.0f}" for n in (peak, before, peak - before)]
-            rows.append((work.__name__, f"{minutes:g}", *numbers, f"{seconds:.0f}"))
+            rows.append((work.__name__, str(minutes), *numbers, f"{seconds:.0f}"))
             print(*rows[-1], flush=True)
     print(align(rows, numbers=range(1, 6)))
 

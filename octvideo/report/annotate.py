@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -51,11 +52,12 @@ class Label:
         height, width = frame.shape[:2]
         size = max(min(height, width) // 30, SMALLEST)
         stamp = "" if seconds is None else _clock(seconds)
-        shown = [(name, p) for name, p in ranking[: self.rows] if p >= self.threshold]
+        shown = tuple((name, p) for name, p in ranking[: self.rows] if p >= self.threshold)
         if self.position == "below":
             high = _row(size) * self.rows + size
             high += high % 2  # H.264 stores two lines of color as one
-            panel, font = _panel(width, high, size, shown, "", PANEL), ImageFont.load_default(size)
+            panel = _panel(width, high, size, shown, "", PANEL).copy()
+            font = ImageFont.load_default(size)
             place = (width - size // 2, size // 2)
             ImageDraw.Draw(panel).text(place, stamp, font=font, fill=SOFT, anchor="ra")
             below = np.asarray(panel.convert("RGB"))
@@ -63,7 +65,7 @@ class Label:
         return self._in_a_corner(frame, size, shown, stamp)
 
     def _in_a_corner(
-        self, frame: Frame, size: int, shown: Sequence[tuple[str, float]], stamp: str
+        self, frame: Frame, size: int, shown: tuple[tuple[str, float], ...], stamp: str
     ) -> Frame:
         height, width = frame.shape[:2]
         box_width = min(size * 13, round(width * SHARE**0.5))
@@ -105,15 +107,16 @@ def _row(size: int) -> int:
     return round(size * 1.75)
 
 
+@lru_cache(maxsize=4)  # Many frames have the same one.
 def _panel(
     width: int,
     height: int,
     size: int,
-    ranking: Sequence[tuple[str, float]],
+    ranking: tuple[tuple[str, float], ...],
     stamp: str,
     background: tuple[int, ...],
 ) -> Image.Image:
-    """A time stamp, and per class a line of text over its bar."""
+    """A time stamp, and per class a line of text over its bar. Not to be drawn on: it is kept."""
     panel = Image.new("RGBA", (width, height), background)
     pen, font, margin = ImageDraw.Draw(panel), ImageFont.load_default(size), size // 2
     y = margin

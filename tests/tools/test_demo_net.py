@@ -186,6 +186,17 @@ def test_a_box_takes_a_corner_and_at_most_a_quarter(position, size):
     )
 
 
+@pytest.mark.parametrize("position", ["below", "top-left"])
+def test_a_frame_shows_its_own_time_only(position):
+    frame = np.full((240, 320, 3), 128, np.uint8)
+    label = Label(position)
+
+    first, other, again = (label.draw(frame, RANKING, seconds) for seconds in (1.0, 75.25, 1.0))
+
+    assert not np.array_equal(first, other)
+    np.testing.assert_array_equal(first, again)
+
+
 def test_classes_below_the_threshold_are_left_out():
     frame = np.zeros((240, 320, 3), np.uint8)
 

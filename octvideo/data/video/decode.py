@@ -27,7 +27,7 @@ from octvideo.data.video.decord_engine import DecordEngine
 from octvideo.data.video.examine import count, frame_table, frame_times, know
 from octvideo.data.video.frame_table import FindTable, KnownFile
 from octvideo.data.video.info import DAMAGED, VideoInfo
-from octvideo.data.video.pyav_engine import PyAVEngine, pixels_of
+from octvideo.data.video.pyav_engine import Pixels, PyAVEngine
 from octvideo.data.video.times import rate_and_duration, true_times
 from octvideo.data.video.torchcodec_engine import TorchCodecEngine, require_torchcodec
 from octvideo.data.video.video import Engine, Frames, Video
@@ -168,9 +168,10 @@ def iter_frames(path: str | Path) -> Iterator[Frames]:
     """Every frame in order, uint8 (H, W, 3), one in memory at a time. Raises DecodeError where the
     file breaks off."""
     with _known(path) as (file, info), opened(file) as container:
+        pixels = Pixels(info, info.stored_size())
         try:
             for frame in container.decode(video=0):
-                yield pixels_of(frame, info, info.stored_size())
+                yield pixels.of(frame)
         except ffmpeg_errors() as error:
             raise DecodeError(file, cause_of(error)) from error
 

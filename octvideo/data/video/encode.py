@@ -44,8 +44,9 @@ def write_video(
     before or after the first frame as it was there. Raises DataError without a frame.
     """
     import av
+    from av.video.reformatter import VideoReformatter
 
-    count, stream = 0, None
+    count, stream, scaler = 0, None, VideoReformatter()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         partial = stack.enter_context(appears_whole(Path(path)))
@@ -64,8 +65,8 @@ def write_video(
                     stream.codec_context.flags |= _FRAME_DURATION
                     stream.options = stream.options | {"bf": "0"}
                 sound = _Sound(container, source)
-            picture = picture.reformat(
-                stream.width, stream.height, format="yuv420p", interpolation="AREA"
+            picture = scaler.reformat(
+                picture, stream.width, stream.height, format="yuv420p", interpolation="AREA"
             )
             if times is not None:
                 picture.pts, picture.time_base = round(times[count] / _TICK), _TICK

@@ -194,7 +194,10 @@ def _pictures(
 
     silence_seconds: the longest time of packets without a picture. Raises DecodeError.
     """
+    from av.video.reformatter import VideoReformatter
+
     stream, last = container.streams.video[0], time.monotonic()
+    scaler: Any = VideoReformatter()
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
@@ -204,7 +207,7 @@ def _pictures(
                 raise DecodeError("", f"no picture can be decoded ({damage})") from error
         for frame in frames:
             last = time.monotonic()
-            yield frame.to_ndarray(format="rgb24"), frame.time
+            yield scaler.reformat(frame, format="rgb24").to_ndarray(), frame.time
 
 
 class _Clock:

@@ -22,7 +22,7 @@ class PyAVEngine:
 
     def __init__(self, file: KnownFile, short_side: int | None) -> None:
         self._path, self._info = file.path, file.info
-        self._size = file.info.stored_size(short_side)
+        self._pixels = Pixels(file.info, file.info.stored_size(short_side))
         self._resources = ExitStack()
         self._container = self._resources.enter_context(opened(file.path))
         self._stream = self._container.streams.video[0]
@@ -60,7 +60,7 @@ class PyAVEngine:
                     break
             if place != wanted or frame.is_corrupt:
                 return None
-            found[index] = pixels_of(frame, self._info, self._size, prepare)
+            found[index] = self._pixels.of(frame, prepare)
         return found
 
     def _frames_from(self, restart: int) -> Iterator[Any]:
@@ -86,7 +86,7 @@ class PyAVEngine:
         with opened(self._path) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if number in wanted:
-                    found[number] = pixels_of(frame, self._info, self._size, prepare)
+                    found[number] = self._pixels.of(frame, prepare)
                     if len(found) == len(wanted):
                         return found
         raise DecodeError(
@@ -94,15 +94,25 @@ class PyAVEngine:
         )
 
 
-def pixels_of(
-    frame: Any, info: VideoInfo, size: tuple[int, int], prepare: Prepare | None = None
-) -> Frames:
-    """uint8 (H, W, 3) as displayed, `prepare`d. size: (height, width) as stored, to which every
-    frame is scaled."""
-    height, width = size
-    pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")
-    pixels = info.orientation.apply(pixels)
-    return prepare(pixels) if prepare else pixels
+class Pixels:
+    """Decoded frames as uint8 (H, W, 3), as displayed. One for many frames: a scaler of its own for
+    each would start threads each time, which takes milliseconds on a busy machine."""
+
+    def __init__(self, info: VideoInfo, size: tuple[int, int]) -> None:
+        """size: (height, width) as stored, to which every frame is scaled."""
+        from av.video.reformatter import VideoReformatter
+
+        self._info, self._size = info, size
+        self._scaler: Any = VideoReformatter()
+
+    def of(self, frame: Any, prepare: Prepare | None = None) -> Frames:
+        """The frame, `prepare`d."""
+        height, width = self._size
+        scaled = self._scaler.reformat(
+            frame, width, height, format="rgb24", interpolation="BILINEAR"
+        )
+        pixels = self._info.orientation.apply(scaled.to_ndarray())
+        return prepare(pixels) if prepare else pixels
 
 
 def _facts(packet: Any) -> tuple[int, int, int, int]:
