@@ -93,8 +93,8 @@ def _storage(x: Tensor) -> int:
 
 
 def _storages(node: fx.Node) -> list[set[int]]:
-    modes = ("value", "trained")
-    return [{_storage(x) for x in _tensors(node.meta.get(mode))} for mode in modes]
+    values = [_tensors(node.meta.get(mode)) for mode in ("value", "trained")]
+    return [set(map(_storage, tensors)) for tensors in values]
 
 
 def _versions(node: fx.Node) -> list[int]:
