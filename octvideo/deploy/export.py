@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from octvideo.deploy.engines import relative_difference
 from octvideo.deploy.fold import fold_batch_norm
-from octvideo.deploy.openvino import exported
+from octvideo.deploy.openvino import core, exported
 from octvideo.errors import ConfigError, import_optional
 from octvideo.layers.conv3d_as_2d import exported_in_2d
 
@@ -74,7 +74,7 @@ def _write_openvino(model: nn.Module, example: Tensor, path: Path) -> Runner:
     openvino.save_model(
         openvino.convert_model(exported(model, example)), path, compress_to_fp16=False
     )
-    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda x: torch.from_numpy(compiled(x.numpy())[0].copy())
 
 

@@ -21,6 +21,23 @@ from octvideo.deploy.layer_times import layer_names
 from octvideo.errors import ConfigError, import_optional
 from octvideo.layers import stem_by_space_to_depth
 
+_core: Any = None
+_one_at_a_time = threading.Lock()
+
+
+def core() -> Any:
+    """OpenVINO's runtime of this process, which is never freed.
+
+    On CPUs with AMX a runtime gives threads another stack to handle signals on. When one of several
+    is freed, the stack of a thread is no longer there, and the next signal ends the process.
+    """
+    global _core
+    openvino = import_optional("openvino", "engine openvino", "pip install openvino")
+    with _one_at_a_time:
+        if _core is None:
+            _core = openvino.Core()
+    return _core
+
 
 class OpenVINO(nn.Module):
     """A converted network on CPUs, from and to torch tensors. The first input of another batch size
@@ -75,8 +92,7 @@ class OpenVINO(nn.Module):
     @classmethod
     def read(cls, path: Path, size: tuple[int, ...]) -> "OpenVINO":
         """Read a network from an .xml and the .bin beside it."""
-        openvino = import_optional("openvino", "engine openvino", "pip install openvino")
-        return cls(openvino.Core().read_model(path), size)
+        return cls(core().read_model(path), size)
 
     def save(self, path: Path) -> None:
         """Write the network as an .xml and a .bin beside it."""
@@ -91,8 +107,7 @@ class OpenVINO(nn.Module):
         return {"files": files, "size": self.size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        openvino = import_optional("openvino", "engine openvino", "pip install openvino")
-        network = openvino.Core().read_model(*state["files"])
+        network = core().read_model(*state["files"])
         self.__init__(network, state["size"])  # type: ignore[misc]
 
 
@@ -247,8 +262,6 @@ def _compiled(
 ) -> Any:
     """Compile `network`. shape: of the input, if the network leaves it dynamic: with a dynamic
     shape the runtime would copy between its memory layouts."""
-    import openvino
-
     if shape:
         network = network.clone()
         network.reshape(list(shape))
@@ -256,7 +269,7 @@ def _compiled(
     if precision == "bf16":
         hints["INFERENCE_PRECISION_HINT"] = "bf16"
     hints["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
-    return openvino.compile_model(network, "CPU", hints)
+    return core().compile_model(network, "CPU", hints)
 
 
 def _owners(program: torch.export.ExportedProgram, layers: list[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.deploy import int8_graph
+from octvideo.deploy.openvino import core
 from octvideo.errors import ConfigError, OctvideoError, import_optional
 from octvideo.layers import OctConv2d, OctConv3d
 
@@ -52,9 +53,7 @@ def computes_bf16() -> bool:
     """Whether this CPU has AMX or AVX512-BF16, according to OpenVINO; False without OpenVINO."""
     if not find_spec("openvino"):
         return False
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def split_clips(calibration: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -122,3 +122,29 @@ def test_an_optimized_recognizer_is_sent_to_another_process(recognizers, tmp_pat
     np.testing.assert_allclose(
         np.load(tmp_path / "scores.npy"), recognizer.scores(frames), rtol=1e-4, atol=1e-6
     )
+
+
+def test_a_signal_is_handled_after_networks_were_freed():
+    """Several runtimes of OpenVINO in a process left its thread a freed stack for signals."""
+    script = """
+import gc, os, signal
+import torch
+from octvideo.deploy.openvino import convert
+from octvideo.deploy.precision import computes_bf16
+
+computes_bf16()
+x = torch.randn(1, 3, 4, 16, 16)
+for _ in range(2):
+    fast = convert(torch.nn.Conv3d(3, 8, 3).eval(), x)
+    again = __import__("pickle").loads(__import__("pickle").dumps(fast))
+    fast(x), again(x)
+del fast, again
+gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=120
+    )
+
+    assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr
