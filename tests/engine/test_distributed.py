@@ -387,7 +387,8 @@ def test_a_rank_that_keeps_the_store_and_is_stopped_ends_the_other(tmp_path):
     ranks[0].kill()
     ranks[0].communicate()
 
-    assert "error: rank 0 has not been heard of for 15 seconds: its process is dead" in output
+    # Rank 1 may not have read a word of rank 0 when that is stopped: it says so then.
+    assert "error: rank 0 has not been heard of for 15 seconds: its process " in output
 
 
 @pytest.mark.slow
