@@ -18,6 +18,8 @@ _TICK = Fraction(
     1, 90_000
 )  # seconds; what MPEG counts in, a whole number of them at all usual rates
 
+GAP_SECONDS = 0.1
+"""Less is jitter of the stamps of sound."""
 _FRAME_DURATION = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: how long a frame is shown reaches the file
 
 
@@ -109,7 +111,8 @@ class _Sound:
     is none."""
 
     def __init__(self, container: Any, source: Any) -> None:
-        self._container, self._frames, self._time = container, iter(()), -math.inf
+        self._container, self._frames, self._end = container, iter(()), -math.inf
+        self._waiting: Any = None  # the frame behind a gap
         self._heard: int | None = None  # samples since the first picture
         if source is not None and source.streams.audio:
             heard, shown = source.streams.audio[0], source.streams.video[0]
@@ -119,21 +122,47 @@ class _Sound:
 
     def mux_until(self, seconds: float) -> None:
         """Keeps up with the pictures, so that players need not look far ahead; infinity ends the
-        stream."""
-        while self._time < seconds:
-            frame = next(self._frames, None)
-            if frame is None:
+        stream, and leaves out what is heard behind a gap that lasts longer than the pictures."""
+        while self._end < seconds:
+            frame = self._waiting or next(self._frames, None)
+            gap = 0 if frame is None else self._gap_before(frame)
+            if frame is None or (gap > 0 and seconds == math.inf):
                 if self._heard is not None:
                     self._container.mux(self._stream.encode(None))
-                self._time = math.inf
-                return
-            self._time = (frame.time or 0.0) - self._first_picture
-            if self._heard is None:
-                if self._time + frame.samples / frame.sample_rate <= 0:
-                    continue  # Heard before the first picture.
-                self._heard = max(round(self._time * frame.sample_rate), 0)
-            # Sound without gaps: AVI files number their audio frames in ways that the encoder
-            # refuses.
-            frame.pts, frame.time_base = self._heard, Fraction(1, frame.sample_rate)
-            self._heard += frame.samples
-            self._container.mux(self._stream.encode(frame))
+                self._end = math.inf
+            elif self._heard is not None:
+                self._waiting = frame if gap > 0 else None
+                self._mux(_silence_like(frame, gap) if gap > 0 else frame)
+
+    def _gap_before(self, frame: Any) -> int:
+        """Samples of silence; jitter of the stamps is none. `_heard` stays None before the first
+        picture."""
+        if frame.time is None and self._heard is not None:
+            return 0
+        begin = round(((frame.time or 0.0) - self._first_picture) * frame.sample_rate)
+        if self._heard is None and begin + frame.samples > 0:
+            self._heard = max(begin, 0)
+        gap = begin - (self._heard or 0)
+        return gap if self._heard is not None and gap > GAP_SECONDS * frame.sample_rate else 0
+
+    def _mux(self, frame: Any) -> None:
+        # Frames follow each other without gaps: AVI files number their audio frames in ways that
+        # the encoder refuses.
+        assert self._heard is not None
+        frame.pts, frame.time_base = self._heard, Fraction(1, frame.sample_rate)
+        self._heard += frame.samples
+        self._end = self._heard / frame.sample_rate
+        self._container.mux(self._stream.encode(frame))
+
+
+def _silence_like(frame: Any, samples: int) -> Any:
+    """At most a second, in the form of `frame`."""
+    import av
+
+    samples = min(samples, frame.sample_rate)
+    silence = av.AudioFrame(format=frame.format.name, layout=frame.layout.name, samples=samples)
+    silence.sample_rate = frame.sample_rate
+    middle = b"\x80" if frame.format.name.startswith("u8") else b"\0"
+    for plane in silence.planes:
+        plane.update(middle * plane.buffer_size)
+    return silence

@@ -201,3 +201,49 @@ def test_picture_and_sound_end_together(tmp_path, start):
 
     for kind in ("video", "audio"):
         assert span(tmp_path / "out.mp4", kind) == pytest.approx(span(source, kind), abs=0.1)
+
+
+def with_beeps(path, target, starts, form="s16"):
+    """The video with a second of tone at each start."""
+    with av.open(str(target), "w") as container, av.open(str(path)) as source:
+        picture = container.add_stream_from_template(source.streams.video[0])
+        sound = container.add_stream({"s16": "pcm_s16le", "u8": "pcm_u8"}[form], rate=16000)
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = picture
+                container.mux(packet)
+        wave = np.sin(np.arange(16000) * 0.2)[None]
+        tone = {"s16": (9000 * wave).astype(np.int16), "u8": (128 + 70 * wave).astype(np.uint8)}
+        for start in starts:
+            frame = av.AudioFrame.from_ndarray(tone[form], format=form, layout="mono")
+            frame.rate, frame.pts = 16000, round(16000 * start)
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    return target
+
+
+def loud_seconds(path):
+    with av.open(str(path)) as container:
+        frames = [(f.time, np.abs(f.to_ndarray()).max()) for f in container.decode(audio=0)]
+    inside = [(time, loudness) for time, loudness in frames if 0.1 < time % 1 < 0.85]
+    return sorted({int(time) for time, loudness in inside if loudness > 0.05})
+
+
+@pytest.mark.parametrize("form", ["s16", "u8"])
+def test_gaps_in_the_sound_are_silent_and_what_follows_keeps_its_time(tmp_path, form):
+    quiet = write_clip(tmp_path / "clip.mp4", 80)
+    source = with_beeps(quiet, tmp_path / "beeps.mkv", (1, 4, 5, 8), form)
+
+    write_video(tmp_path / "out.mp4", np.zeros((80, 32, 32, 3), np.uint8), 8, sound_of=source)
+
+    assert loud_seconds(tmp_path / "out.mp4") == [1, 4, 5, 8]
+
+
+def test_sound_behind_a_gap_that_outlasts_the_pictures_is_left_out(tmp_path):
+    quiet = write_clip(tmp_path / "clip.mp4", 80)
+    source = with_beeps(quiet, tmp_path / "beeps.mkv", (1, 100_000))
+
+    write_video(tmp_path / "out.mp4", np.zeros((80, 32, 32, 3), np.uint8), 8, sound_of=source)
+
+    assert loud_seconds(tmp_path / "out.mp4") == [1]
+    assert span(tmp_path / "out.mp4", "audio")[1] == pytest.approx(10, abs=1.1)
