@@ -146,7 +146,6 @@ def work(recipe: Recipe, data: Pictures, test: Pictures, seed: int) -> Work:
     schedule = Schedule(
         "cosine", recipe.lr, recipe.epochs, warmup=recipe.warmup, warmup_start_lr=0.01
     )
-    # All pictures of a test batch are of one size, so that a graph holds each batch.
     parts = zip(test.images.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True)
     return Work(
         recipe.epochs,
@@ -175,10 +174,8 @@ def run(name: str, row: str, seed: int, pixels: Path, out: Path) -> None:
     test = Pictures.read(pixels, "val", device, 0)
     recipe = RECIPES[study.recipe].changed(study.settings)
     about = {"study": name, "row": row, "seed": seed, "epochs": recipe.epochs, "machine": machine}
-    learner, kept = (
-        trainee(study.rows[row], recipe, data, test, seed),
-        state_file(out, name, row, seed),
-    )
+    learner = trainee(study.rows[row], recipe, data, test, seed)
+    kept = state_file(out, name, row, seed)
     if kept.is_file():
         learner.load(torch.load(kept, map_location=device, weights_only=True))
     saved = time.time()

@@ -42,13 +42,13 @@ LAYERS: ContextVar[dict[str, Callable[..., Any]]] = ContextVar("LAYERS")
 @torch.library.custom_op("octvideo::layer", mutates_args=())
 def layer(path: str, inputs: Sequence[Tensor]) -> Tensor:
     """A call of the module at `path`; it is only ever exported."""
-    raise NotImplementedError
+    raise NotImplementedError("this operator is traced, never computed")
 
 
 @torch.library.custom_op("octvideo::layer_in_place", mutates_args={"x"})
 def layer_in_place(path: str, x: Tensor) -> None:
     """A call of an activation or a dropout that changes its input, and returns it."""
-    raise NotImplementedError
+    raise NotImplementedError("this operator is traced, never computed")
 
 
 @layer.register_fake

@@ -43,7 +43,8 @@ def write_video(
     4:2:0 counts in pairs. times: seconds at which the frames are shown, where they are not 1 / fps
     apart; one time more than frames is when the last one ends.
     sound_of: a video file whose first audio stream, if it has one, comes along as AAC, as long
-    before or after the first frame as it was there. Raises DataError without a frame.
+    before or after the first frame as it was there; gaps in it are silent. Raises DataError without
+    a frame.
     """
     import av
     from av.video.reformatter import VideoReformatter
