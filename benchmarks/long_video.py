@@ -2,9 +2,10 @@
 
     python benchmarks/long_video.py FOLDER [--minutes 10 30 60 120]
 
-Makes videos of these lengths in FOLDER (64 x 48 H.264, 10 frames per second, AAC sound). Each reading is of a fresh process: the largest resident memory of the
-whole process, and what of it was there before the video was opened. The network is small and
-untrained, since neither its size nor its weights change how memory grows.
+Makes videos of these lengths in FOLDER (64 x 48 H.264, 10 frames per second, AAC sound). Each
+measurement runs in a process of its own: its largest resident memory, and what of that a video of
+one minute had taken before. The network is small and untrained, since neither its size nor its
+weights change how memory grows.
 """
 
 import argparse
