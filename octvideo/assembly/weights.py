@@ -230,7 +230,8 @@ def first_pictures(cfg: Any, images: str) -> Tensor:
 
 
 def _some_clips(cfg: Any, dataset: Dataset, procs: Processes) -> Tensor:
-    """Training clips of rank 0 on every rank, or its DataError."""
+    """Training clips of rank 0 on every rank; if it cannot read them, every rank raises
+    OctvideoError."""
 
     def read() -> Tensor:
         workers = cfg.DATA_LOADER

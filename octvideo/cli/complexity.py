@@ -70,7 +70,7 @@ def print_network(model: nn.Module, shape: Sequence[int]) -> None:
 def print_octavized(
     names: Sequence[str], alpha: float, size: Sequence[int] | None, layers: bool
 ) -> None:
-    """A row of a Markdown table per network; a time is the fastest of two calls, the networks
+    """A row of a Markdown table per network; a time is the fastest of three calls, the networks
     taking turns after a warm-up, with a batch of one."""
     print(
         f"| network | octave at {alpha:g} | G multiply-adds | M parameters | s on a CPU | feature"
@@ -84,7 +84,7 @@ def print_octavized(
         octave = octavize(model, alpha, x, clips=x)
         calls = [partial(model, x), partial(compute_in_2d(channels_last(octave)), x)]
         with torch.inference_mode():
-            seconds = [min(times) for times in interleaved(dict(enumerate(calls)), 2).values()]
+            seconds = [min(times) for times in interleaved(dict(enumerate(calls)), 3).values()]
         report = cast(OctaveReport, octave.octave_report)
         print(octave_row(name, report, seconds), flush=True)
         if layers:

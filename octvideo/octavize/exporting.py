@@ -163,9 +163,8 @@ class _Raising:
             },
         }
         self.env: dict[fx.Node, Any] = {}
-        self.meta: dict[
-            str, Any
-        ] = {}  # of the node that is raised: the modules and lines it is from
+        # Of the node that is raised: the modules and lines it is from.
+        self.meta: dict[str, Any] = {}
         self.x = self.graph.placeholder("x")
         inputs = dict(zip(signature.user_inputs, self._items(example), strict=True))
         for node in program.graph.nodes:

@@ -77,24 +77,28 @@ def _check_batch_of_one(
     one = pytree.tree_map(lambda x: x[:1].clone(), example)
     at_one = _program(exporter, fake, mode, one, training=False, free=False)
     _add_values(program, fake, mode, one)
-    pairs = zip(_tensor_nodes(program.graph), _tensor_nodes(at_one.graph), strict=False)
-    for node, other in pairs:
-        if (node.target, _numbers(node)) != (other.target, _numbers(other)):
+    graphs = [_tensor_nodes(graph) for graph in (program.graph, at_one.graph)]
+    places = {node: i for nodes in graphs for i, node in enumerate(nodes)}
+    for node, other in zip(*graphs, strict=False):
+        if (node.target, _inputs(node, places)) != (other.target, _inputs(other, places)):
+            where = place(other if node.op == "output" else node)
             raise UntraceableError(
-                "", type(exporter.model), f"{place(node)}: the batch decides what is computed"
+                "", type(exporter.model), f"{where}: the batch decides what is computed"
             )
     _add_values(program, fake, mode, example)
 
 
 def _tensor_nodes(graph: fx.Graph) -> list[fx.Node]:
-    nodes = [n for n in graph.nodes if n.op not in ("output", "placeholder")]
+    nodes = [n for n in graph.nodes if n.op != "placeholder"]
     return [n for n in nodes if holds_tensors(n)]
 
 
-def _numbers(node: fx.Node) -> list[Any]:
-    """The arguments besides tensors; a tensor counts by its size."""
-    found = [value(x) if isinstance(x, fx.Node) else x for x in leaves(node)[0]]
-    return [str(tuple(x.shape)) if isinstance(x, Tensor) else str(x) for x in found]
+def _inputs(node: fx.Node, places: dict[fx.Node, int]) -> list[Any]:
+    """The arguments; a tensor counts by its size and its place in the graph."""
+    found = [(x, value(x) if isinstance(x, fx.Node) else x) for x in leaves(node)[0]]
+    return [
+        (str(tuple(y.shape)), places.get(x)) if isinstance(y, Tensor) else str(y) for x, y in found
+    ]
 
 
 class _Noting(fx.Interpreter):

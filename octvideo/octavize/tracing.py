@@ -73,7 +73,7 @@ def trace(model: nn.Module, example: Any, method: str = "forward") -> Trace:
                 return traces[0]
         except UntraceableError as stop:
             if not stop.path or stop.kind in opaque:
-                return _by_export(model, fake, mode, example, opaque, stop)
+                return _by_export(model, fake, mode, example, opaque, stop, method)
             opaque[stop.kind] = stop.reason
             continue
         if culprit is fake or type(culprit) in opaque:
@@ -92,7 +92,7 @@ def _follow_writes(
     Raises UntraceableError for a module whose `forward` changes a tensor that has another name.
     """
     unite(graph, trained)
-    for node in graph.nodes:
+    for node in [n for n in graph.nodes if n.meta["writes"]]:
         try:
             follow_write(node)
         except ValueError as error:
@@ -115,22 +115,27 @@ def _restored(module: nn.Module, saved: dict[str, Any]) -> bool:
 
 
 def _by_export(
-    model: nn.Module, fake: nn.Module, mode: Any, example: Any, opaque: dict[type, str], stop: Any
+    model: nn.Module,
+    fake: nn.Module,
+    mode: Any,
+    example: Any,
+    opaque: dict[type, str],
+    stop: UntraceableError,
+    method: str,
 ) -> Trace:
     """The trace of torch.export, where torch.fx stopped at the network's own `forward`."""
     from octvideo.octavize.fallback import exported
 
-    reasons = [stop.reason]
-    if stop.path == "" and stop.kind is type(model):
+    also = ""
+    if not stop.path and method == "forward":
         try:
             batch = pytree.tree_map(_two_at_least, example)
             program = exported(model, fake, mode, batch, opaque)
             return Trace(program.graph, program.guards, opaque, program.constants, stop.reason)
         except UntraceableError as second:
-            reasons.append(second.reason)
-    also = "".join(f"; nor by torch.export: {reason}" for reason in reasons[1:])
+            also = f"; nor by torch.export: {second.reason}"
     raise ConfigError(
-        f"{stop.kind.__name__} cannot be made octave: {reasons[0]}{also}; move that part into a"
+        f"{stop.kind.__name__} cannot be made octave: {stop.reason}{also}; move that part into a"
         " submodule, which then stays as it is"
     ) from stop
 

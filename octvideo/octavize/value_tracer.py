@@ -265,9 +265,8 @@ def _in_place(target: Any) -> Any:
 
 
 # torch.fx has none of these, and so would lose that `x += y` changes x for all that hold it.
-for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow"):
-    setattr(_ValueProxy, f"__{_name}__", _in_place(getattr(operator, _name)))
-for _name in ("iand", "ior", "ixor", "ilshift", "irshift"):
+ARITHMETIC = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow")
+for _name in (*ARITHMETIC, "iand", "ior", "ixor", "ilshift", "irshift"):
     setattr(_ValueProxy, f"__{_name}__", _in_place(getattr(operator, _name)))
 
 

@@ -179,6 +179,8 @@ class Refused(Small):
             y = 2 * y
         if self.reason == "one" and x.shape[0] == 1:
             y = 2 * y
+        if self.reason == "which":
+            y = self.stem(x if x.shape[0] == 1 else 1 - x)
         if self.reason == "batch" and x.shape[0] % 2:
             y = 2 * y
         if self.reason == "context":
@@ -194,13 +196,21 @@ class Refused(Small):
             z = y[:, :2]
             y *= 2
             y = y + z.mean()
-        return self.head(y)
+        y = self.head(y)
+        if self.reason == "one at the end" and x.shape[0] == 1:
+            y = 2 * y
+        if self.reason == "two at the end" and x.shape[0] > 1:
+            y = 2 * y
+        return y
 
 
 REASONS = {
     "training": "its forward asks self.training",
     "content": r"self.reason == \"content\" and .*: the content of a tensor decides",
     "one": r"the batch decides",
+    "which": r"py:\d+: .*: the batch decides",
+    "one at the end": r"py:\d+: y = 2 \* y: the batch decides",
+    "two at the end": r"py:\d+: y = 2 \* y: the batch decides",
     "batch": r"the batch decides what is computed: .*% 2",
     "context": r"py:\d+: y = 2 \* y: a graph keeps neither no_grad nor autocast",
     "input": r"py:\d+: x -= 1: it changes the input of the network",
@@ -216,3 +226,23 @@ def test_what_an_exported_program_would_fix_is_refused_with_its_place(reason):
     with pytest.raises(ConfigError, match=message) as refusal:
         octavize(Refused(reason), 0.25, IMAGE)
     assert "\n" not in str(refusal.value)
+
+
+class WithWindowScores(Small):
+    """Its features are traced by themselves, which torch.export does not do."""
+
+    def features(self, x):
+        assert isinstance(x, Tensor)
+        return self.stem(x)
+
+    def window_scores(self, x):
+        return self.features(x).mean((2, 3))
+
+    def forward(self, x):
+        return self.window_scores(x) + 100
+
+
+def test_features_that_torch_fx_cannot_trace_are_refused():
+    with pytest.raises(ConfigError, match="isinstance") as refusal:
+        octavize(WithWindowScores(), 0.25, IMAGE)
+    assert "torch.export" not in str(refusal.value)

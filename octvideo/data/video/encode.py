@@ -77,7 +77,7 @@ def write_video(
                     picture.duration = round(times[count + 1] / _TICK) - picture.pts
             container.mux(stream.encode(picture))
             count += 1
-            sound.mux_until(count / fps if times is None else times[count - 1])
+            sound.mux_until(count / fps if times is None else times[min(count, len(times) - 1)])
         if stream is None:
             raise DataError(f"{path}: no frame to write; a video has at least one.")
         container.mux(stream.encode())
@@ -157,10 +157,10 @@ class _Sound:
 
 
 def _silence_like(frame: Any, samples: int) -> Any:
-    """At most a second, in the form of `frame`."""
+    """Less than two seconds, so that what is left is still a gap, in the form of `frame`."""
     import av
 
-    samples = min(samples, frame.sample_rate)
+    samples = samples if samples < 2 * frame.sample_rate else frame.sample_rate
     silence = av.AudioFrame(format=frame.format.name, layout=frame.layout.name, samples=samples)
     silence.sample_rate = frame.sample_rate
     middle = b"\x80" if frame.format.name.startswith("u8") else b"\0"

@@ -247,3 +247,23 @@ def test_sound_behind_a_gap_that_outlasts_the_pictures_is_left_out(tmp_path):
 
     assert loud_seconds(tmp_path / "out.mp4") == [1]
     assert span(tmp_path / "out.mp4", "audio")[1] == pytest.approx(10, abs=1.1)
+
+
+@pytest.mark.parametrize("start", [2.05, 3.08, 4.5])
+def test_a_gap_of_any_length_is_filled_whole(tmp_path, start):
+    quiet = write_clip(tmp_path / "clip.mp4", 80)
+    source = with_beeps(quiet, tmp_path / "beeps.mkv", (0, start))
+
+    write_video(tmp_path / "out.mp4", np.zeros((80, 32, 32, 3), np.uint8), 8, sound_of=source)
+
+    assert span(tmp_path / "out.mp4", "audio")[1] == pytest.approx(start + 1, abs=0.065)
+
+
+def test_sound_behind_a_gap_is_heard_while_the_last_picture_is_shown(tmp_path):
+    quiet = write_clip(tmp_path / "clip.mp4", 80)
+    source = with_beeps(quiet, tmp_path / "beeps.mkv", (1, 8))
+    frames, times = np.zeros((3, 32, 32, 3), np.uint8), (0, 1, 2, 10)
+
+    write_video(tmp_path / "out.mp4", frames, 8, times=times, sound_of=source)
+
+    assert loud_seconds(tmp_path / "out.mp4") == [1, 8]
