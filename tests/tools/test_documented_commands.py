@@ -59,7 +59,7 @@ NOT_RUN = {
     "python tools/complexity.py --octavize x3d_m ptv:i3d_r50 resnet50": (
         "some minutes; tests/octavize/test_tool.py"
     ),
-    "OMP_NUM_THREADS=1 python tools/complexity.py --octavize torchvision:resnet50 timm:efficientnet_b0": (
+    "python tools/complexity.py --octavize torchvision:resnet50 timm:efficientnet_b0": (
         "needs torchvision and timm; tests/octavize/test_tool.py"
     ),
     "pip install 'octvideo[serve]'": "the Makefile installs so",
