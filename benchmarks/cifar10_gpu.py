@@ -17,7 +17,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -157,15 +157,20 @@ def work(recipe: Recipe, data: Pictures, test: Pictures, seed: int) -> Work:
 
 
 def trainee(
-    words: tuple[str, ...], recipe: Recipe, data: Pictures, test: Pictures, seed: int
+    words: tuple[str, ...],
+    recipe: Recipe,
+    data: Pictures,
+    test: Pictures,
+    seed: int,
+    compiled: bool = False,
 ) -> Trainee:
     torch.manual_seed(seed)
     model = build(words, data.labels.device)
     optimizer = make_optimizer(model, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    return Trainee(model, optimizer, work(recipe, data, test, seed))
+    return Trainee(model, optimizer, work(recipe, data, test, seed), compiled)
 
 
-def run(name: str, row: str, seed: int, pixels: Path, out: Path) -> None:
+def run(name: str, row: str, seed: int, pixels: Path, out: Path, compiled: bool) -> None:
     """One run in this process; a line per epoch."""
     study = STUDIES[name]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -174,7 +179,7 @@ def run(name: str, row: str, seed: int, pixels: Path, out: Path) -> None:
     test = Pictures.read(pixels, "val", device, 0)
     recipe = RECIPES[study.recipe].changed(study.settings)
     about = {"study": name, "row": row, "seed": seed, "epochs": recipe.epochs, "machine": machine}
-    learner = trainee(study.rows[row], recipe, data, test, seed)
+    learner = trainee(study.rows[row], recipe, data, test, seed, compiled)
     kept = state_file(out, name, row, seed)
     if kept.is_file():
         learner.load(torch.load(kept, map_location=device, weights_only=True))
@@ -214,7 +219,9 @@ def missing(studies: list[Study], lines: list[dict[str, Any]]) -> Iterator[list[
                 yield [study.name, row, str(seed)]
 
 
-def run_all(names: list[str], pack: Path, out: Path, jobs: int, minutes: float) -> int:
+def run_all(
+    names: list[str], pack: Path, out: Path, jobs: int, minutes: float, options: Sequence[str] = ()
+) -> int:
     """Returns the number of runs that ended with an error."""
     deadline, failed = time.time() + 60 * minutes, 0
     out.mkdir(parents=True, exist_ok=True)
@@ -230,7 +237,8 @@ def run_all(names: list[str], pack: Path, out: Path, jobs: int, minutes: float) 
             print(f"{title}: {f'ended with status {code}' if code else 'done'}", flush=True)
         while waiting and len(under_way) < jobs:
             words = waiting.pop(0)
-            command = [sys.executable, __file__, str(pixels), "--out", str(out), "--run", *words]
+            command = [sys.executable, __file__, str(pixels), "--out", str(out), *options]
+            command += ["--run", *words]
             under_way[", ".join(words)] = subprocess.Popen(command)
         time.sleep(0.2)
     for child in under_way.values():
@@ -249,16 +257,18 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8, help="no longer than this")
     parser.add_argument("--jobs", type=int, default=12, help="runs beside each other (12)")
+    parser.add_argument("--compile", action="store_true", help="by torch.compile: faster on a CPU")
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_intermixed_args()
     if args.run:
         study, row, seed = args.run
-        run(study, row, int(seed), args.pack, args.out)
+        run(study, row, int(seed), args.pack, args.out, args.compile)
         return 0
     unknown = sorted(set(args.studies) - STUDIES.keys())
     if unknown or not args.studies:
         parser.error(f"{', '.join(unknown) or 'no study'}: give some of {', '.join(STUDIES)}")
-    return run_all(args.studies, args.pack, args.out, args.jobs, args.minutes)
+    options = ["--compile"] if args.compile else []
+    return run_all(args.studies, args.pack, args.out, args.jobs, args.minutes, options)
 
 
 if __name__ == "__main__":
