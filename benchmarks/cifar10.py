@@ -157,7 +157,7 @@ def encoded(image: NDArray[np.uint8]) -> bytes:
 def measure(study: Study, variant: Variant) -> Run:
     """Multiply-adds and parameters of a network; of one that trains on a CPU, seconds per epoch."""
     cfg = sweep_of(study, "", [1]).settings(variant)
-    model, side = build_model(cfg), cfg.DATA.TRAIN_CROP_SIZE
+    model, side = build_model(cfg), cfg.DATA.TRAIN_CROP_SIZE * study.upscale
     cost = count(model, (3, side, side))
     seconds = round(epoch_seconds(cfg, model), 1) if study.where == "CPU" else None
     return {"macs": cost.macs, "parameters": cost.parameters, "epoch_seconds": seconds}

@@ -14,11 +14,8 @@ DIR/epochs.jsonl` puts them into the records and tables.
 import argparse
 import io
 import json
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -30,6 +27,7 @@ import torch
 from cifar_studies import PRINTED, SOUND, STUDIES, Study
 from graph_training import Trainee, Work
 from PIL import Image
+from side_by_side import Key, machine, read_lines, run_all, train
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,11 +39,13 @@ from octvideo.engine.training.optim import Schedule, make_optimizer  # noqa: E40
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 PADDING = 4
-TEST_BATCH, SAVE_SECONDS = 2000, 30
-OPTIONS = {
-    "RESNET.STEM": "stem",
-    "RESNET.STEM_POOL": "stem_pool",
-    "OCTCONV.DOWNSAMPLE": "downsample",
+TEST_BATCH = 2000
+OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "RESNET.STEM": ("stem", str),
+    "RESNET.STEM_POOL": ("stem_pool", str),
+    "RESNET.WIDTH_PER_GROUP": ("width_per_group", int),
+    "OCTCONV.DOWNSAMPLE": ("downsample", str),
+    "OCTCONV.STAGES": ("stages", json.loads),
 }
 
 
@@ -72,24 +72,30 @@ RECIPES = {SOUND: Recipe(128, 0.1, 30, 1.0, 5e-4), PRINTED: Recipe(64, 0.001, 90
 @dataclass(frozen=True)
 class Pictures:
     """images: uint8 (N, 3, 32, 32); of training with a black border. labels: int64 (N,). mean and
-    std: (3, 1, 1), of pixels from 0 to 255."""
+    std: (3, 1, 1), of pixels from 0 to 255. upscale: a network sees each pixel so many times, in
+    between interpolated."""
 
     images: Tensor
     labels: Tensor
     mean: Tensor
     std: Tensor
+    upscale: int = 1
 
     @classmethod
-    def read(cls, pixels: Path, split: str, device: torch.device, padding: int) -> "Pictures":
+    def read(
+        cls, pixels: Path, split: str, device: torch.device, padding: int, upscale: int = 1
+    ) -> "Pictures":
         """ "train" or "val" of what `unpack` wrote."""
         arrays = np.load(pixels, allow_pickle=False)
         images = torch.from_numpy(arrays[split]).to(device).permute(0, 3, 1, 2)
         labels = torch.from_numpy(arrays[f"{split}_labels"].astype(np.int64)).to(device)
         mean, std = (255 * torch.tensor(x, device=device).view(3, 1, 1) for x in (MEAN, STD))
-        return cls(F.pad(images, (padding,) * 4), labels, mean, std)
+        return cls(F.pad(images, (padding,) * 4), labels, mean, std, upscale)
 
     def normalized(self, images: Tensor) -> Tensor:
         scaled = (images.float() - self.mean) / self.std
+        if self.upscale > 1:
+            scaled = F.interpolate(scaled, scale_factor=self.upscale, mode="bilinear")
         return scaled.contiguous(memory_format=torch.channels_last)
 
     def draw(self, batch: int, seed: int, epoch: int) -> Tensor:
@@ -131,7 +137,9 @@ def unpack(pack: Path, path: Path) -> None:
 
 def build(words: tuple[str, ...], device: torch.device) -> nn.Module:
     settings = dict(word.split("=", 1) for word in words)
-    options = {OPTIONS[key]: settings[key] for key in OPTIONS if key in settings}
+    options = {
+        name: read(settings[key]) for key, (name, read) in OPTIONS.items() if key in settings
+    }
     model = create_model(
         settings["MODEL.ARCH"],
         alpha=float(settings["OCTCONV.ALPHA"]),
@@ -170,43 +178,20 @@ def trainee(
     return Trainee(model, optimizer, work(recipe, data, test, seed), compiled)
 
 
-def run(name: str, row: str, seed: int, pixels: Path, out: Path, compiled: bool) -> None:
+def run(name: str, row: str, seed: int, pixels: Path, out: Path, compiled: bool = False) -> None:
     """One run in this process; a line per epoch."""
     study = STUDIES[name]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    data = Pictures.read(pixels, "train", device, PADDING)
-    test = Pictures.read(pixels, "val", device, 0)
+    data = Pictures.read(pixels, "train", device, PADDING, study.upscale)
+    test = Pictures.read(pixels, "val", device, 0, study.upscale)
     recipe = RECIPES[study.recipe].changed(study.settings)
-    about = {"study": name, "row": row, "seed": seed, "epochs": recipe.epochs, "machine": machine}
+    about = {"study": name, "row": row, "seed": seed, "epochs": recipe.epochs}
     learner = trainee(study.rows[row], recipe, data, test, seed, compiled)
-    kept = state_file(out, name, row, seed)
-    if kept.is_file():
-        learner.load(torch.load(kept, map_location=device, weights_only=True))
-    saved = time.time()
-    for line in learner.train():
-        with (out / "epochs.jsonl").open("a") as file:
-            # The newline comes first: it also ends a line that a kill cut short.
-            file.write("\n" + json.dumps(about | line))
-        if time.time() - saved > SAVE_SECONDS:
-            torch.save(learner.state(), kept.with_suffix(".new"))
-            kept.with_suffix(".new").replace(kept)
-            saved = time.time()
-    kept.unlink(missing_ok=True)
+    key = (name, row, str(seed))
+    train(learner, key, about | {"machine": machine()}, out, study.keep)
 
 
-def state_file(out: Path, name: str, row: str, seed: int) -> Path:
-    return out / f"{name}, {row}, {seed}.pt"
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Without lines that a kill cut short. (octvideo.files does this too, but needs iopath.)"""
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        with suppress(ValueError):
-            yield json.loads(line)
-
-
-def missing(studies: list[Study], lines: list[dict[str, Any]]) -> Iterator[list[str]]:
+def missing(studies: list[Study], lines: list[dict[str, Any]]) -> Iterator[Key]:
     """Study, row and seed of the runs that are not whole: first seeds first."""
     done = {
         (line["study"], line["row"], line["seed"])
@@ -216,36 +201,7 @@ def missing(studies: list[Study], lines: list[dict[str, Any]]) -> Iterator[list[
     for study in studies:
         for seed, row in product(study.seeds, study.rows):
             if (study.name, row, seed) not in done:
-                yield [study.name, row, str(seed)]
-
-
-def run_all(
-    names: list[str], pack: Path, out: Path, jobs: int, minutes: float, options: Sequence[str] = ()
-) -> int:
-    """Returns the number of runs that ended with an error."""
-    deadline, failed = time.time() + 60 * minutes, 0
-    out.mkdir(parents=True, exist_ok=True)
-    pixels = out / "pixels.npz"
-    unpack(pack, pixels)
-    lines = list(read_lines(out / "epochs.jsonl"))
-    waiting = list(missing([STUDIES[name] for name in names], lines))
-    total, under_way = len(waiting), dict[str, subprocess.Popen[bytes]]()
-    while (waiting or under_way) and time.time() < deadline:
-        for title in [title for title, child in under_way.items() if child.poll() is not None]:
-            code = under_way.pop(title).returncode
-            failed += code != 0
-            print(f"{title}: {f'ended with status {code}' if code else 'done'}", flush=True)
-        while waiting and len(under_way) < jobs:
-            words = waiting.pop(0)
-            command = [sys.executable, __file__, str(pixels), "--out", str(out), *options]
-            command += ["--run", *words]
-            under_way[", ".join(words)] = subprocess.Popen(command)
-        time.sleep(0.2)
-    for child in under_way.values():
-        child.kill()
-    left = len(waiting) + len(under_way)
-    print(f"{total - left} of {total} runs ended; the same command does the rest", flush=True)
-    return failed
+                yield study.name, row, str(seed)
 
 
 def main() -> int:
@@ -267,8 +223,15 @@ def main() -> int:
     unknown = sorted(set(args.studies) - STUDIES.keys())
     if unknown or not args.studies:
         parser.error(f"{', '.join(unknown) or 'no study'}: give some of {', '.join(STUDIES)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    pixels = args.out / "pixels.npz"
+    unpack(args.pack, pixels)
+    left = missing(
+        [STUDIES[name] for name in args.studies], list(read_lines(args.out / "epochs.jsonl"))
+    )
     options = ["--compile"] if args.compile else []
-    return run_all(args.studies, args.pack, args.out, args.jobs, args.minutes, options)
+    command = [sys.executable, __file__, str(pixels), "--out", str(args.out), *options]
+    return run_all(list(left), command, args.jobs, args.minutes)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ REPLICATION = {
 class Study:
     """rows: networks by name, and their settings; the first is what the others are compared with.
     settings: of all rows. seeds: those of a whole table. where: "CPU", or "GPU" for what
-    cifar10_gpu.py runs."""
+    cifar10_gpu.py alone runs. upscale: pictures are shown so many times larger. keep: the weights
+    too, for clips.py."""
 
     name: str
     recipe: str
@@ -52,6 +53,8 @@ class Study:
     settings: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (1, 2, 3)
     where: str = "CPU"
+    upscale: int = 1
+    keep: bool = False
 
 
 def network(arch: str, alpha: str = "0", *more: str) -> tuple[str, ...]:
@@ -73,6 +76,10 @@ def deep(*stem: str) -> dict[str, tuple[str, ...]]:
         | {"ResNet-34": network("resnet34", "0", *stem)}
         | family("resnet50", *stem)
     )
+
+
+# In the form of its video network: octave in all stages, widths by int(alpha * C).
+MINIATURE = ("RESNET.WIDTH_PER_GROUP=32", "OCTCONV.STAGES=[2,3,4,5]")
 
 
 # The octave's pooled strides alone.
@@ -119,6 +126,19 @@ _STUDIES = (
         deep(*LARGE_STEM) | family("resnet101", *LARGE_STEM) | family("resnet152", *LARGE_STEM),
         seeds=(1,),
         where="GPU",
+    ),
+    Study(
+        "miniature",
+        SOUND,
+        {"ResNet-26": network("resnet26", "0", *MINIATURE)}
+        | {
+            f"Oct-ResNet-26 {alpha.lstrip('0')}": network("resnet26", alpha, *MINIATURE)
+            for alpha in ("0.1", "0.25", "0.5")
+        },
+        ("SOLVER.MAX_EPOCH=6",),
+        where="GPU",
+        upscale=2,
+        keep=True,
     ),
 )
 STUDIES = {study.name: study for study in _STUDIES}

@@ -37,7 +37,7 @@ class Work:
 
 
 class Trainee:
-    """A network, its optimizer (SGD with momentum), and its steps as graphs. The model is on its
+    """A network, its optimizer, and its steps as graphs. The model is on its
     device and in float32; it computes in bfloat16 by autocast.
 
     compiled: by torch.compile, which pays on a CPU.
@@ -67,20 +67,28 @@ class Trainee:
         with self._on_stream():
             self.step = self._graph(self._step)
             self.test = self._graph(self._test)
-        moments = [torch.zeros_like(x["momentum_buffer"]) for x in optimizer.state.values()]
+        moments = [
+            {key: torch.zeros_like(value) for key, value in own.items()} for own in self._moments()
+        ]
         self.load({"weights": before, "moments": moments, "epoch": 0})
 
     def state(self) -> dict[str, Any]:
-        moments = [x.get("momentum_buffer") for x in self.optimizer.state.values()]
+        moments = list(self._moments())
         return {"weights": self.model.state_dict(), "moments": moments, "epoch": self.epoch}
+
+    def _moments(self) -> Iterator[dict[str, Tensor]]:
+        """What the optimizer remembers of each parameter."""
+        for own in self.optimizer.state.values():
+            yield {key: value for key, value in own.items() if isinstance(value, Tensor)}
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue from a state, in place: the graphs stay."""
         with torch.no_grad(), self._on_stream():
             for key, value in self.model.state_dict().items():
                 value.copy_(state["weights"][key])
-            for moments, saved in zip(self.optimizer.state.values(), state["moments"], strict=True):
-                moments["momentum_buffer"].copy_(saved)
+            for own, saved in zip(self._moments(), state["moments"], strict=True):
+                for key, value in own.items():
+                    value.copy_(saved[key])
         self.epoch = state["epoch"]
 
     def train(self) -> Iterator[dict[str, Any]]:

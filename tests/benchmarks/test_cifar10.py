@@ -39,6 +39,11 @@ def gpu(benchmarks):
 
 
 @pytest.fixture
+def side_by_side(benchmarks):
+    return benchmarks("side_by_side")
+
+
+@pytest.fixture
 def batches(tmp_path):
     """Eight pictures in each file of the published layout."""
     folder = tmp_path / "cifar-10-batches-py"
@@ -75,7 +80,12 @@ def test_every_row_is_the_network_that_its_name_says(cifar10):
 
 @pytest.mark.parametrize(
     ("study", "row"),
-    [("short", "Oct-ResNet-20 .5"), ("printed", "ResNet-18"), ("deep", "Oct-ResNet-18 .25")],
+    [
+        ("short", "Oct-ResNet-20 .5"),
+        ("printed", "ResNet-18"),
+        ("deep", "Oct-ResNet-18 .25"),
+        ("miniature", "Oct-ResNet-26 .1"),
+    ],
 )
 def test_a_gpu_trains_the_networks_of_the_studies_by_their_recipes(cifar10, gpu, study, row):
     study = cifar10.STUDIES[study]
@@ -147,17 +157,17 @@ def test_a_run_for_a_gpu_leaves_a_line_per_epoch_and_is_not_repeated(
     assert [len(epoch) for epoch in run["curve"]] == [4, 4]
     left = list(gpu.missing([short], lines))
     assert left == [
-        ["short", "ResNet-20", "1"],
-        ["short", "ResNet-20", "2"],
-        ["short", "Oct-ResNet-20 .5", "2"],
+        ("short", "ResNet-20", "1"),
+        ("short", "ResNet-20", "2"),
+        ("short", "Oct-ResNet-20 .5", "2"),
     ]
     assert len(list(gpu.missing([short], lines[:1]))) == 4
 
 
 def test_a_run_that_was_cut_short_goes_on_to_the_bit(
-    cifar10, gpu, pixels, tmp_path, short, monkeypatch
+    cifar10, gpu, side_by_side, pixels, tmp_path, short, monkeypatch
 ):
-    monkeypatch.setattr(gpu, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(side_by_side, "SAVE_SECONDS", 0)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for folder in (whole, cut):
         folder.mkdir()
@@ -174,7 +184,7 @@ def test_a_run_that_was_cut_short_goes_on_to_the_bit(
         gpu.run(*run, cut)
     monkeypatch.setattr(torch, "save", save)
     (left,) = cut.glob("*.new")
-    left.rename(gpu.state_file(cut, *run[:3]))
+    left.rename(side_by_side.state_file(cut, ("short", "Oct-ResNet-20 .5", "1")))
     gpu.run(*run, cut)
 
     curves = [
@@ -184,12 +194,16 @@ def test_a_run_that_was_cut_short_goes_on_to_the_bit(
     assert not list(cut.glob("*.pt"))
 
 
-def test_all_runs_of_a_study_are_done_and_an_error_counts(gpu, batches, cifar10, tmp_path, capsys):
+def test_all_runs_of_a_study_are_done_and_an_error_counts(
+    gpu, batches, cifar10, tmp_path, capsys, monkeypatch
+):
     pack = tmp_path / "pack.npz"
     cifar10.pack(str(batches), pack)
+    words = ["cifar10_gpu.py", str(pack), "--out", str(tmp_path / "out"), "--jobs", "4", "alphas"]
+    monkeypatch.setattr("sys.argv", words)
 
     # 40 pictures are no batch of 128.
-    failed = gpu.run_all(["alphas"], pack, tmp_path / "out", jobs=4, minutes=2)
+    failed = gpu.main()
 
     assert failed == 4
     assert "alphas, Oct-ResNet-20 .0625, 1: ended with status 1" in capsys.readouterr().out
@@ -229,15 +243,17 @@ def test_what_prepares_the_graphs_leaves_no_trace_and_steps_are_those_of_plain_t
         torch.testing.assert_close(weight, weights[name], rtol=1e-3, atol=1e-5)
 
 
-def test_the_studies_may_stand_behind_the_options(gpu, monkeypatch):
+def test_the_studies_may_stand_behind_the_options(gpu, monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(gpu, "run_all", lambda names, *rest: asked.append(names) or 0)
-    words = ["cifar10_gpu.py", "pack.npz", "--out", "out", "--minutes", "8", "deep", "small"]
+    monkeypatch.setattr(gpu, "unpack", lambda *paths: None)
+    monkeypatch.setattr(gpu, "run_all", lambda keys, *rest: asked.append(keys) or 0)
+    out = str(tmp_path / "out")
+    words = ["cifar10_gpu.py", "pack.npz", "--out", out, "--minutes", "8", "deep", "small"]
     monkeypatch.setattr("sys.argv", words)
 
     gpu.main()
 
-    assert asked == [["deep", "small"]]
+    assert list(dict.fromkeys(study for study, *_ in asked[0])) == ["deep", "small"]
     monkeypatch.setattr("sys.argv", [*words, "deeper"])
     with pytest.raises(SystemExit):
         gpu.main()

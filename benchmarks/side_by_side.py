@@ -1,0 +1,100 @@
+"""Many short trainings of graph_training.py beside each other, which a kill or a deadline may cut:
+a line per epoch in DIR/epochs.jsonl, and a file in DIR to go on from.
+
+A run is named by what tells it from others, as ("small", "ResNet-20", "1").
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from graph_training import Trainee
+
+SAVE_SECONDS = 30
+Key = tuple[str, ...]
+
+
+def machine() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+def state_file(out: Path, key: Key) -> Path:
+    return out / f"{', '.join(key)}.pt"
+
+
+def weights_file(out: Path, key: Key) -> Path:
+    """The weights of a run that is whole."""
+    return out / "weights" / f"{', '.join(key)}.pt"
+
+
+def train(learner: Trainee, key: Key, about: Mapping[str, Any], out: Path, keep: bool) -> None:
+    """The epochs that are left of a run; `about` goes into each line. keep: the weights in the end."""
+    kept = state_file(out, key)
+    if kept.is_file():
+        learner.load(torch.load(kept, map_location=learner.device, weights_only=True))
+    saved = time.time()
+    for line in learner.train():
+        write_line(out / "epochs.jsonl", {**about, **line})
+        if time.time() - saved > SAVE_SECONDS:
+            save(learner.state(), kept)
+            saved = time.time()
+    if keep:
+        save(learner.model.state_dict(), weights_file(out, key))
+    kept.unlink(missing_ok=True)
+
+
+def save(state: Any, path: Path) -> None:
+    """The file is the old one or the new one, never a part."""
+    path.parent.mkdir(exist_ok=True)
+    torch.save(state, path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)
+
+
+def write_line(path: Path, line: Mapping[str, Any]) -> None:
+    with path.open("a") as file:
+        # The newline comes first: it also ends a line that a kill cut short.
+        file.write("\n" + json.dumps(line))
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Without lines that a kill cut short. (octvideo.files does this too, but needs iopath.)"""
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        with suppress(ValueError):
+            yield json.loads(line)
+
+
+def run_all(
+    waiting: Collection[Key],
+    command: Sequence[str],
+    jobs: int,
+    minutes: float,
+    needs: Mapping[Key, Path] | None = None,
+) -> int:
+    """`command --run KEY...` for each run, at most `jobs` at a time; what is under way after
+    `minutes` is killed. needs: files that a run waits for. Returns the number of runs that ended
+    with an error."""
+    deadline, failed, left = time.time() + 60 * minutes, 0, list(waiting)
+    under_way = dict[Key, subprocess.Popen[bytes]]()
+    while (left or under_way) and time.time() < deadline:
+        for key in [key for key, child in under_way.items() if child.poll() is not None]:
+            code = under_way.pop(key).returncode
+            failed += code != 0
+            status = f"ended with status {code}" if code else "done"
+            print(f"{', '.join(key)}: {status}", flush=True)
+        ready = [key for key in left if not needs or key not in needs or needs[key].is_file()]
+        if not (ready or under_way):
+            break
+        for key in ready[: jobs - len(under_way)]:
+            left.remove(key)
+            under_way[key] = subprocess.Popen([*command, "--run", *key])
+        time.sleep(0.2)
+    for child in under_way.values():
+        child.kill()
+    ended = len(waiting) - len(left) - len(under_way)
+    print(f"{ended} of {len(waiting)} runs ended; the same command does the rest", flush=True)
+    return failed
