@@ -67,10 +67,11 @@ class Trainee:
         with self._on_stream():
             self.step = self._graph(self._step)
             self.test = self._graph(self._test)
-        moments = [
-            {key: torch.zeros_like(value) for key, value in own.items()} for own in self._moments()
-        ]
-        self.load({"weights": before, "moments": moments, "epoch": 0})
+        with torch.no_grad():
+            for own in self._moments():
+                for value in own.values():
+                    value.zero_()
+        self.load({"weights": before, "moments": list(self._moments()), "epoch": 0})
 
     def state(self) -> dict[str, Any]:
         moments = list(self._moments())

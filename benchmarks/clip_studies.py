@@ -1,0 +1,136 @@
+"""What benchmarks/clips.py compares: small video networks on small sets of clips. A study is a table
+of docs/results_clips.md."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+# From a checkout that is not installed, too.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from octvideo import create_model
+
+Start = Literal["scratch", "image", "divided"]
+OCTAVE = (0.1, 0.25, 0.5)
+# In the form of their image network, the study "miniature" of cifar_studies.py.
+SMALL = {
+    "width_per_group": 32,
+    "stages": (2, 3, 4, 5),
+    "width_rule": "int",
+    "dropout_rate": 0.0,
+    "fc_init_std": 0.01,
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """name: of `create_model`. frames: that the network sees, evenly spaced over the video."""
+
+    name: str
+    frames: int = 8
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+NETWORKS = {
+    "I3D": Network("i3d_r26", options=SMALL),
+    "I3D, pooled": Network("i3d_r26", options=SMALL | {"downsample": "pool"}),
+    "C2D": Network("c2d_r26", options=SMALL),
+    "C2D, one frame": Network("c2d_r26", frames=2, options=SMALL),
+    "SlowFast": Network(
+        "slowfast_r26",
+        frames=16,
+        options=SMALL | {"stages": (2, 3, 4), "speed_ratio": 4},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """start: "scratch"; "image", the weights of an image network of the same alpha (trained as an
+    octave network, where it is one); or "divided", those of the vanilla image network, whose
+    smoothest channels become low, with strides where it has them."""
+
+    network: str
+    alpha: float = 0.0
+    start: Start = "scratch"
+
+    @property
+    def label(self) -> str:
+        """Oct-I3D .5"""
+        octave = f"Oct-{self.network} {self.alpha:g}".replace("0.", ".")
+        return octave if self.alpha else self.network
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}, {self.start}"
+
+    @property
+    def image_row(self) -> str:
+        """The row of the study "miniature" that it starts from; "" from scratch."""
+        if self.start == "scratch":
+            return ""
+        octave = f"Oct-ResNet-26 {self.alpha:g}".replace("0.", ".")
+        return octave if self.alpha and self.start == "image" else "ResNet-26"
+
+    @property
+    def vanilla(self) -> "Row":
+        """What it is held against."""
+        start: Start = "scratch" if self.start == "scratch" else "image"
+        return Row(self.network.partition(",")[0], 0.0, start)
+
+
+@dataclass(frozen=True)
+class Study:
+    """videos: a set that `clips.py pack` packs. crop: side of what a network sees.
+
+    parts: the groups of recordings that are tested on, one after the other, by a network trained on
+    the others. AdamW at `lr` with a half-period cosine, one epoch of warm-up.
+    """
+
+    name: str
+    videos: str
+    rows: tuple[Row, ...]
+    epochs: int
+    parts: tuple[int, ...] = (1,)
+    crop: int = 64
+    lr: float = 1e-3
+    batch: int = 8
+    weight_decay: float = 1e-4
+    seeds: tuple[int, ...] = (1, 2, 3)
+
+
+TRANSFER = (
+    Row("I3D", 0.0, "image"),
+    *(Row("I3D", alpha, "image") for alpha in OCTAVE),
+    *(Row("I3D", alpha, "divided") for alpha in OCTAVE),
+    Row("I3D"),
+    *(Row("I3D", alpha) for alpha in OCTAVE),
+)
+FOLDS = (1, 2, 3, 4)
+ORDER = (
+    Row("I3D, pooled"),
+    Row("C2D"),
+    Row("C2D, one frame"),
+    Row("SlowFast"),
+    Row("SlowFast", 0.1),
+    Row("SlowFast", 0.5),
+)
+_STUDIES = (
+    Study("gestures", "hand_gesture", TRANSFER, epochs=12),
+    Study("egogestar", "egogestar", TRANSFER, epochs=60, parts=FOLDS),
+    Study("order", "egogestar", (Row("I3D"), *ORDER), epochs=60, parts=FOLDS, seeds=(1, 2)),
+)
+STUDIES = {study.name: study for study in _STUDIES}
+
+
+def build(row: Row, classes: int, device: torch.device) -> nn.Module:
+    """The network of a row, with fresh weights."""
+    network = NETWORKS[row.network]
+    options = dict(network.options)
+    if row.start == "divided":
+        options["downsample"] = "stride"
+    return create_model(network.name, alpha=row.alpha, num_classes=classes, **options).to(device)

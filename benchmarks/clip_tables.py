@@ -1,0 +1,94 @@
+"""The tables of docs/results_clips.md, from the records that clips.py keeps."""
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from clip_studies import STUDIES, Row, Study
+
+from octvideo.study.statistics import difference, spread
+from octvideo.study.tables import markdown
+
+END = "<!-- end of the table -->"
+ORDERS = ("reversed", "shuffled", "one frame")
+HEAD = (
+    "network | start | multiply-adds, M | top-1 | mean | against vanilla | against divided"
+    " | in training | reversed | shuffled | one frame"
+)
+STARTS = {"scratch": "scratch", "image": "image weights", "divided": "divided"}
+Run = dict[str, Any]
+Runs = dict[tuple[int, int], Run]  # By seed and part.
+
+
+def table(study: Study, content: Run) -> str:
+    """Markdown of the networks with their whole runs, and how many there are."""
+    by_row = {row: runs_of(study, row, content) for row in study.rows}
+    rows = [cells(study, row, by_row, content) for row in study.rows if by_row[row]]
+    planned = len(study.rows) * len(study.seeds) * len(study.parts)
+    done = f"{sum(map(len, by_row.values()))} of {planned} runs done."
+    return f"{markdown(HEAD, rows)}\n\n{done}" if rows else done
+
+
+def cells(study: Study, row: Row, by_row: dict[Row, Runs], content: Run) -> list[str]:
+    runs = by_row[row]
+    vanilla = by_row.get(row.vanilla, {}) if row.vanilla != row else {}
+    divided = by_row.get(Row(row.network, row.alpha, "divided"), {}) if row.start == "image" else {}
+    cost = content["costs"].get(f"{study.name}, {row.name}")
+    top1 = by_seed(study, runs)
+    measures = [lambda run: run["curve"][-1][1], *map(_top1_in, ORDERS)]
+    return [
+        row.label,
+        STARTS[row.start],
+        f"{cost / 1e6:.0f}" if cost else "",
+        ", ".join(f"{value:.1f}" for value in top1),
+        spread(top1) if top1 else "",
+        difference(differences(runs, vanilla), 1),
+        difference(differences(runs, divided), 1),
+        *(f"{statistics.mean(map(measure, runs.values())):.1f}" for measure in measures),
+    ]
+
+
+def _top1_in(order: str) -> Callable[[Run], float]:
+    return lambda run: run[order][1]
+
+
+def runs_of(study: Study, row: Row, content: Run) -> Runs:
+    """The whole runs."""
+    return {
+        (run["seed"], run["part"]): run
+        for run in content["runs"]
+        if (run["study"], run["row"]) == (study.name, row.name) and "videos" in run
+    }
+
+
+def top1_of(run: Run) -> float:
+    return float(run["curve"][-1][3])
+
+
+def by_seed(study: Study, runs: Runs) -> list[float]:
+    """Top-1 over the clips of all parts, for each seed whose parts are done."""
+    found = []
+    for seed in study.seeds:
+        own = [runs[seed, part] for part in study.parts if (seed, part) in runs]
+        if len(own) == len(study.parts):
+            videos = sum(run["videos"] for run in own)
+            found.append(sum(top1_of(run) * run["videos"] for run in own) / videos)
+    return found
+
+
+def differences(runs: Runs, others: Runs) -> list[float]:
+    """Of the runs that share seed and part."""
+    return [
+        top1_of(runs[key]) - top1_of(others[key]) for key in sorted(runs.keys() & others.keys())
+    ]
+
+
+def write_page(page: Path, content: Run) -> None:
+    """The tables between the page's marks: `<!-- clips table gestures -->` ... END."""
+    text = page.read_text()
+    for study in STUDIES.values():
+        before, mark, rest = text.partition(f"<!-- clips table {study.name} -->\n")
+        if mark:
+            text = f"{before}{mark}{table(study, content)}\n{END}{rest.partition(END)[2]}"
+    page.write_text(text)

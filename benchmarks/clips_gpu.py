@@ -1,0 +1,246 @@
+"""The studies of clip_studies.py, on a GPU in minutes or on a CPU in hours.
+
+    python benchmarks/clips_gpu.py PACKS --images CIFAR --out DIR --minutes 8 gestures
+
+PACKS is a folder of what `clips.py pack` writes, CIFAR the --out of cifar10_gpu.py, where the study
+"miniature" leaves the weights that rows start from; a run waits for its own. All clips lie on the
+device, and a step is one CUDA graph (graph_training.py). DIR/epochs.jsonl gets a line per epoch, and
+one at the end of a run with the test clips in other orders of their frames. Runs that are whole in it
+are not run again; one that was cut short goes on. Needs PyTorch, numpy, Pillow, PyYAML and iopath.
+"""
+
+import argparse
+import io
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from clip_studies import NETWORKS, STUDIES, Row, Study, build
+from graph_training import Trainee, Work, hits_and_loss, loss_and_top1
+from PIL import Image
+from side_by_side import Key, machine, read_lines, run_all, train, weights_file, write_line
+from torch import Tensor, nn
+
+from octvideo import create_model
+from octvideo.engine.training.optim import Schedule, make_optimizer
+from octvideo.weights.assumptions import Assumptions
+from octvideo.weights.inflate import inflate
+from octvideo.weights.sort_channels import smoothest_last
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)  # Those of the image networks.
+TEST_BATCH, SORTED_BY = 16, 32
+ORDERS = ("reversed", "shuffled", "one frame")
+
+
+def unpack(pack: Path, path: Path) -> None:
+    """Decode a pack (JPEG files end to end, where each ends, labels and parts), once for all runs."""
+    arrays = np.load(pack, allow_pickle=False)
+    data, ends = arrays["bytes"].tobytes(), arrays["ends"].tolist()
+    files = (data[a:b] for a, b in zip([0, *ends], ends, strict=False))
+    frames = np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
+    videos = frames.reshape(len(arrays["labels"]), -1, *frames.shape[1:])
+    np.savez(path, frames=videos, labels=arrays["labels"], parts=arrays["parts"])
+
+
+@dataclass(frozen=True)
+class Clips:
+    """videos: uint8 (N, F, H, W, 3), frames evenly spaced over each. labels, parts: int64 (N,).
+    crop: side of what a network sees; frames: how many of the F it sees, evenly spaced."""
+
+    videos: Tensor
+    labels: Tensor
+    parts: Tensor
+    crop: int
+    frames: int
+
+    @classmethod
+    def read(cls, path: Path, device: torch.device, crop: int, frames: int) -> "Clips":
+        arrays = np.load(path, allow_pickle=False)
+        found = (torch.from_numpy(arrays[name]) for name in ("frames", "labels", "parts"))
+        videos, labels, parts = (array.to(device) for array in found)
+        return cls(videos, labels.long(), parts.long(), crop, frames)
+
+    @property
+    def rooms(self) -> tuple[int, int, int]:
+        """How many places a clip has in a video: first frames, rows and columns."""
+        _, frames, height, width, _ = self.videos.shape
+        return frames // self.frames, height - self.crop + 1, width - self.crop + 1
+
+    def draw(self, numbers: Tensor, batch: int, seed: int, epoch: int) -> Tensor:
+        """Which videos a step takes, and where: int64 (steps, batch, 4)."""
+        generator = torch.Generator().manual_seed((seed << 32) + epoch)
+        steps = len(numbers) // batch
+        order = numbers[torch.randperm(len(numbers), generator=generator)[: steps * batch]]
+        places = [torch.randint(room, order.shape, generator=generator) for room in self.rooms]
+        return torch.stack([order, *places], 1).view(steps, batch, 4)
+
+    def middle(self, numbers: Tensor) -> Tensor:
+        """The place in the middle of each of these videos: (N, 4)."""
+        places = [torch.full_like(numbers, room // 2) for room in self.rooms]
+        return torch.stack([numbers, *places], 1)
+
+    def at(self, choices: Tensor, order: Tensor | None = None) -> Tensor:
+        """The clips that choices (N, 4) name, normalized: float (N, 3, T, S, S). order: of frames."""
+        video, first, top, left = choices[..., None].unbind(1)
+        line = torch.arange(self.crop, device=choices.device)
+        frame = torch.arange(self.frames, device=choices.device)
+        if order is not None:
+            frame = frame[order]
+        found = self.videos[
+            video[:, :, None, None],
+            (first + frame * self.rooms[0])[:, :, None, None],
+            (top + line)[:, None, :, None],
+            (left + line)[:, None, None, :],
+        ]
+        mean, std = (255 * torch.tensor(x, device=choices.device) for x in (MEAN, STD))
+        return ((found.float() - mean) / std).permute(0, 4, 1, 2, 3)
+
+    def order(self, name: str) -> Tensor:
+        """Of ORDERS: the frames that are shown, one after the other."""
+        frames = torch.arange(self.frames, device=self.labels.device)
+        if name == "reversed":
+            return frames.flip(0)
+        if name == "one frame":
+            return torch.full_like(frames, self.frames // 2)
+        generator = torch.Generator().manual_seed(0)
+        return torch.randperm(self.frames, generator=generator).to(frames.device)
+
+
+def fill(model: nn.Module, row: Row, weights: Mapping[str, Tensor], clips: Tensor) -> list[str]:
+    """Start from image weights; the lines say what was inflated and split. clips: that sort the
+    channels of weights that are divided."""
+    alpha = row.alpha if row.start == "image" else 0.0
+    options = {key: NETWORKS[row.network].options[key] for key in ("width_per_group", "stages")}
+    with torch.device("meta"):
+        image = create_model("resnet26", alpha=alpha, num_classes=10, **options)
+    assumes, state = Assumptions.of(image, MEAN, STD), dict(weights)
+    if row.start == "divided":
+        state = smoothest_last(state, model, clips, assumes)
+    return inflate(state, model, assumes).lines()
+
+
+def trainee(
+    study: Study, row: Row, part: int, seed: int, clips: Clips, weights: Mapping[str, Tensor]
+) -> Trainee:
+    torch.manual_seed(seed)
+    tested = clips.parts == part
+    train_ids, test_ids = tested.logical_not().nonzero()[:, 0], tested.nonzero()[:, 0]
+    device = clips.labels.device
+    model = build(row, int(clips.labels.max()) + 1, device)
+    if weights:
+        fill(model, row, weights, clips.at(clips.middle(train_ids[:: len(train_ids) // SORTED_BY])))
+    optimizer = make_optimizer(
+        model, method="adamw", lr=study.lr, weight_decay=study.weight_decay, zero_decay_1d=True
+    )
+    for group in optimizer.param_groups:
+        group["capturable"] = device.type == "cuda"
+    schedule = Schedule("cosine", study.lr, study.epochs, warmup=1.0)
+    tests = [
+        (partial(clips.at, clips.middle(ids)), clips.labels[ids])
+        for ids in test_ids.split(TEST_BATCH)
+    ]
+    work = Work(
+        study.epochs,
+        partial(clips.draw, train_ids.cpu(), study.batch, seed),
+        lambda choices: (clips.at(choices), clips.labels[choices[:, 0]]),
+        tests,
+        schedule.lr,
+    )
+    return Trainee(model, optimizer, work)
+
+
+@torch.no_grad()
+def tested_in(order: Tensor, learner: Trainee, clips: Clips, part: int) -> list[float]:
+    """Loss and top-1 of the test clips, their frames in this order."""
+    ids = (clips.parts == part).nonzero()[:, 0]
+    learner.model.eval()
+    sums = torch.zeros(2, device=clips.labels.device)
+    for some in ids.split(TEST_BATCH):
+        with torch.autocast(learner.device.type, torch.bfloat16):
+            logits = learner.model(clips.at(clips.middle(some), order))
+        sums += hits_and_loss(logits.float(), clips.labels[some])
+    return loss_and_top1(sums.cpu() / len(ids))
+
+
+def run(key: Key, out: Path, images: Path | None) -> None:
+    """One run in this process; a line per epoch, and one for the orders of frames."""
+    study, row = STUDIES[key[0]], row_of(key)
+    part, seed = int(key[2]), int(key[3])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    frames = NETWORKS[row.network].frames
+    clips = Clips.read(out / f"{study.videos}.npz", device, study.crop, frames)
+    weights = needs(key, images)
+    state = torch.load(weights, map_location=device, weights_only=True) if weights else {}
+    learner = trainee(study, row, part, seed, clips, state)
+    about = {"study": study.name, "row": row.name, "part": part, "seed": seed}
+    about |= {"epochs": study.epochs, "machine": machine()}
+    train(learner, key, about, out, keep=False)
+    orders = {name: tested_in(clips.order(name), learner, clips, part) for name in ORDERS}
+    write_line(out / "epochs.jsonl", about | {"videos": int((clips.parts == part).sum()), **orders})
+
+
+def row_of(key: Key) -> Row:
+    return next(row for row in STUDIES[key[0]].rows if row.name == key[1])
+
+
+def needs(key: Key, images: Path | None) -> Path | None:
+    """The weights that a run starts from. A run of each seed has an image network of its own."""
+    image_row = row_of(key).image_row
+    if not image_row:
+        return None
+    if images is None:
+        sys.exit(f"error: {key[1]} starts from image weights; say where --images are")
+    return weights_file(images, ("miniature", image_row, key[3]))
+
+
+def key_of(line: Mapping[str, Any]) -> Key:
+    return line["study"], line["row"], str(line["part"]), str(line["seed"])
+
+
+def missing(studies: list[Study], lines: list[dict[str, Any]]) -> Iterator[Key]:
+    """Study, row, part and seed of the runs that have no last line: first seeds first."""
+    done = {key_of(line) for line in lines if ORDERS[0] in line}
+    for study in studies:
+        for seed, part, row in product(study.seeds, study.parts, study.rows):
+            key = (study.name, row.name, str(part), str(seed))
+            if key not in done:
+                yield key
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("packs", type=Path)
+    parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"of {', '.join(STUDIES)}")
+    parser.add_argument("--images", type=Path, help="--out of cifar10_gpu.py")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=8, help="no longer than this")
+    parser.add_argument("--jobs", type=int, default=12, help="runs beside each other (12)")
+    parser.add_argument("--run", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_intermixed_args()
+    if args.run:
+        run(tuple(args.run), args.out, args.images)
+        return 0
+    unknown = sorted(set(args.studies) - STUDIES.keys())
+    if unknown or not args.studies:
+        parser.error(f"{', '.join(unknown) or 'no study'}: give some of {', '.join(STUDIES)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    studies = [STUDIES[name] for name in args.studies]
+    for videos in {study.videos for study in studies}:
+        unpack(args.packs / f"{videos}.npz", args.out / f"{videos}.npz")
+    left = list(missing(studies, list(read_lines(args.out / "epochs.jsonl"))))
+    waits = {key: path for key in left if (path := needs(key, args.images))}
+    images = ["--images", str(args.images)] if args.images else []
+    command = [sys.executable, __file__, str(args.packs), "--out", str(args.out), *images]
+    return run_all(left, command, args.jobs, args.minutes, waits)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,268 @@
+"""The clip studies of benchmarks/: packs, the rows and what they start from, runs, records and tables,
+on a few small videos."""
+
+import importlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from octvideo.data.video.encode import write_video
+from octvideo.layers.octave import OctConv3d
+from octvideo.weights import inflate
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def benchmarks(repo, monkeypatch):
+    monkeypatch.syspath_prepend(str(repo / "benchmarks"))
+    return importlib.import_module
+
+
+@pytest.fixture
+def clips(benchmarks):
+    return benchmarks("clips")
+
+
+@pytest.fixture
+def gpu(benchmarks):
+    return benchmarks("clips_gpu")
+
+
+@pytest.fixture
+def studies(benchmarks):
+    return benchmarks("clip_studies")
+
+
+@pytest.fixture
+def tables(benchmarks):
+    return benchmarks("clip_tables")
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """Twelve videos in two classes, that grow brighter or darker; every third is for testing."""
+    folder, lists = tmp_path / "videos", {"train.csv": [], "test.csv": []}
+    folder.mkdir()
+    for number in range(12):
+        levels = np.linspace(20, 220, 10 + number)
+        frames = (
+            np.ones((len(levels), 48, 64, 3)) * levels[:: 1 - 2 * (number % 2), None, None, None]
+        )
+        write_video(str(folder / f"{number}.mp4"), frames.astype(np.uint8), 10)
+        lists["train.csv" if number % 3 else "test.csv"].append(f"{number}.mp4 {number % 2}\n")
+    for name, lines in lists.items():
+        (folder / name).write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture
+def out(clips, gpu, videos, tmp_path, monkeypatch):
+    """A folder of runs with the unpacked videos."""
+    monkeypatch.setattr(clips, "FRAMES", 8)
+    monkeypatch.setattr(clips, "SHORT_SIDE", 36)
+    clips.pack(videos, tmp_path / "hand_gesture.npz")
+    gpu.unpack(tmp_path / "hand_gesture.npz", tmp_path / "out.npz")
+    (tmp_path / "out").mkdir()
+    return (tmp_path / "out.npz").rename(tmp_path / "out" / "hand_gesture.npz").parent
+
+
+@pytest.fixture
+def study(gpu, studies, monkeypatch):
+    """Two epochs of networks of an eighth of the width on crops of 32 pixels."""
+    options = studies.SMALL | {"width_per_group": 8}
+    monkeypatch.setitem(studies.NETWORKS, "I3D", studies.Network("i3d_r26", 4, options))
+    study = replace(studies.STUDIES["gestures"], epochs=2, crop=32, batch=4, seeds=(1,))
+    monkeypatch.setitem(studies.STUDIES, "gestures", study)
+    return study
+
+
+def brightness(images):
+    return [float(image.float().mean()) for image in images]
+
+
+def test_a_pack_has_frames_from_the_first_to_the_last_of_each_video(gpu, out):
+    data = gpu.Clips.read(out / "hand_gesture.npz", CPU, 32, 4)
+
+    assert data.videos.shape == (12, 8, 36, 48, 3)
+    assert data.parts.tolist() == [0] * 8 + [1] * 4
+    assert data.labels.tolist() == [1, 0, 0, 1, 1, 0, 0, 1, 0, 1, 0, 1]
+    levels = brightness(data.videos[1])
+    assert levels == pytest.approx(np.linspace(20, 220, 8), abs=15)
+
+
+def test_folds_are_parts_from_one(clips, videos):
+    lines = [f"{number}.mp4,{number % 4}\n" for number in range(12)]
+    (videos / "folds.csv").write_text("path,fold\n" + "".join(lines))
+
+    parts = {name: part for name, _, part in clips.listed(videos)}
+
+    assert parts == {f"{number}.mp4": number % 4 + 1 for number in range(12)}
+
+
+def test_a_clip_is_evenly_spaced_and_within_the_video(gpu, out):
+    data = gpu.Clips.read(out / "hand_gesture.npz", CPU, 32, 4)
+    numbers = torch.arange(8)
+
+    drawn = data.draw(numbers, 4, 1, 0)
+    assert drawn.shape == (2, 4, 4)
+    assert sorted(drawn[..., 0].flatten().tolist()) == list(range(8))
+    assert (drawn.flatten(0, 1).amax(0)[1:] < torch.tensor(data.rooms)).all()
+    assert torch.equal(drawn, data.draw(numbers, 4, 1, 0))
+    assert not torch.equal(drawn, data.draw(numbers, 4, 1, 1))
+    (clip,) = data.at(torch.tensor([[1, 1, 2, 3]]))
+    expected = data.videos[1, 1::2, 2:34, 3:35].permute(3, 0, 1, 2)
+    mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (gpu.MEAN, gpu.STD))
+    torch.testing.assert_close(clip, (expected / 255 - mean) / std)
+
+
+def test_orders_show_other_frames_of_the_same_clip(gpu, out):
+    data = gpu.Clips.read(out / "hand_gesture.npz", CPU, 32, 4)
+    place = data.middle(torch.tensor([1]))
+
+    plain = data.at(place)
+    seen = {name: data.at(place, data.order(name)) for name in gpu.ORDERS}
+
+    assert torch.equal(seen["reversed"], plain.flip(2))
+    assert torch.equal(seen["one frame"], plain[:, :, 2:3].expand_as(plain))
+    assert sorted(brightness(seen["shuffled"][0, 0])) == brightness(plain[0, 0])
+    assert not torch.equal(seen["shuffled"], plain)
+
+
+def test_octave_image_weights_fit_their_video_networks_as_they_are(gpu, studies):
+    for row in studies.TRANSFER:
+        if row.start != "image":
+            continue
+        options = studies.SMALL | {"width_per_group": 32}
+        own = {key: options[key] for key in ("width_per_group", "stages")}
+        image = gpu.create_model("resnet26", alpha=row.alpha, num_classes=10, **own)
+        model = studies.build(row, 17, CPU)
+
+        lines = gpu.fill(model, row, image.state_dict(), torch.zeros(0))
+
+        assert lines[0] == "inflated as they are: 29 layers"  # All but the classifier.
+        assert not any(line.startswith(("split", "merged")) for line in lines)
+        octave = [m for m in model.modules() if isinstance(m, OctConv3d) and m.in_channels.low]
+        assert bool(octave) == bool(row.alpha)
+        weight = image.state_dict()["res2.block0.spatial.conv.h2h.weight"]
+        own_weight = model.state_dict()["res2.block0.spatial.conv.h2h.weight"]
+        torch.testing.assert_close(own_weight.sum(2), weight)
+
+
+def test_the_rows_name_image_networks_that_are_trained(benchmarks, studies):
+    trained = benchmarks("cifar_studies").STUDIES["miniature"].rows
+    rows = [row for study in studies.STUDIES.values() for row in study.rows]
+
+    assert {row.image_row for row in rows} == {"", *trained}
+    for study in studies.STUDIES.values():
+        assert len({row.name for row in study.rows}) == len(study.rows)
+
+
+def test_a_divided_row_sorts_the_channels_and_strides(gpu, studies, out, study):
+    row = studies.Row("I3D", 0.5, "divided")
+    data = gpu.Clips.read(out / "hand_gesture.npz", CPU, 32, 4)
+    own = {key: studies.NETWORKS["I3D"].options[key] for key in ("width_per_group", "stages")}
+    image = gpu.create_model("resnet26", num_classes=10, **own)
+    model = studies.build(row, 2, CPU)
+
+    lines = gpu.fill(model, row, image.state_dict(), data.at(data.middle(torch.arange(4))))
+
+    assert any(line.startswith("split in res2") for line in lines)
+    assert model.config["downsample"] == "stride"
+    as_they_come = studies.build(row, 2, CPU)
+    inflate(image.state_dict(), as_they_come)
+    name = "res2.block0.spatial.conv.h2h.weight"
+    assert not torch.equal(model.state_dict()[name], as_they_come.state_dict()[name])
+
+
+def test_a_run_leaves_its_epochs_and_orders_and_is_not_repeated(
+    clips, gpu, studies, out, study, tmp_path
+):
+    key = ("gestures", "Oct-I3D .5, scratch", "1", "1")
+    gpu.run(key, out, None)
+    lines = list(gpu.read_lines(out / "epochs.jsonl"))
+    (run,) = clips.records_of(out / "epochs.jsonl")
+
+    assert [line.get("epoch") for line in lines] == [1, 2, None]
+    assert lines[-1]["videos"] == 4
+    assert (run["videos"], len(run["curve"])) == (4, 2)
+    assert all(0 <= run[order][1] <= 100 for order in clips.ORDERS)
+    assert key not in list(gpu.missing([study], lines))
+    assert key in list(gpu.missing([study], lines[:-1]))
+
+
+def test_a_run_waits_for_the_weights_that_it_starts_from(gpu, studies, tmp_path, capsys):
+    scratch, image = (
+        ("gestures", "I3D, scratch", "1", "2"),
+        ("gestures", "Oct-I3D .5, image", "1", "2"),
+    )
+
+    assert gpu.needs(scratch, None) is None
+    found = gpu.needs(image, tmp_path)
+    assert found == tmp_path / "weights" / "miniature, Oct-ResNet-26 .5, 2.pt"
+    with pytest.raises(SystemExit, match="say where --images are"):
+        gpu.needs(image, None)
+    # Nothing is ready, so that nothing runs.
+    assert gpu.run_all([image], ["false"], 1, 1, {image: found}) == 0
+    assert "0 of 1 runs ended" in capsys.readouterr().out
+    found.parent.mkdir()
+    found.touch()
+    assert gpu.run_all([image], ["false"], 1, 1, {image: found}) == 1
+
+
+def run_of(row, seed, part, top1, **more):
+    orders = {order: [2.0, 10.0] for order in ("reversed", "shuffled", "one frame")}
+    about = {"study": "egogestar", "row": row, "part": part, "seed": seed, "epochs": 1}
+    return about | {"curve": [[1.0, 90.0, 2.0, top1]], "videos": 50 + part} | orders | more
+
+
+def test_tables_pair_runs_of_one_seed_and_part(tables):
+    study = replace(tables.STUDIES["egogestar"], parts=(1, 2), seeds=(1, 2))
+    runs = [
+        run_of(row, seed, part, top1 + 2 * seed + part)
+        for row, top1 in (
+            ("I3D, image", 60),
+            ("Oct-I3D .5, image", 50),
+            ("Oct-I3D .5, divided", 40),
+        )
+        for seed in (1, 2)
+        for part in (1, 2)
+    ]
+    costs = {"egogestar, Oct-I3D .5, image": 123e6}
+
+    lines = tables.table(study, {"runs": runs[:-1], "costs": costs}).splitlines()
+
+    assert lines[3] == (
+        "| Oct-I3D .5 | image weights | 123 | 53.5, 55.5 | 54.5 ± 1.4 | -10.0 (-10.0 to -10.0)"
+        " | +10.0 (+10.0 to +10.0) | 90.0 | 10.0 | 10.0 | 10.0 |"
+    )
+    # One of its parts is not done in the second seed.
+    assert lines[4].startswith(
+        "| Oct-I3D .5 | divided |  | 43.5 | 43.5 | -20.0 (-20.0 to -20.0) |  |"
+    )
+    assert lines[-1] == "11 of 44 runs done."
+
+
+def test_the_page_shows_the_records(tables, clips, repo, tmp_path):
+    page, copy = repo / "docs" / "results_clips.md", tmp_path / "page.md"
+    copy.write_text(page.read_text())
+
+    tables.write_page(copy, clips.read_records(repo / "benchmarks" / "results"))
+
+    assert copy.read_text() == page.read_text()
+
+
+def test_a_record_is_of_whole_runs_and_replaced_by_a_later_one(clips, monkeypatch, tmp_path):
+    monkeypatch.setattr(clips, "multiply_adds", lambda study, row: 1)
+    first, again = (run_of("I3D, image", 1, 1, top1) for top1 in (50, 60))
+    partly = run_of("I3D, image", 2, 1, 50)
+    del partly["videos"]
+
+    clips.record([first, partly], tmp_path)
+    content = clips.record([again], tmp_path)
+
+    assert content["runs"] == [again]
+    assert json.loads((tmp_path / "clips.json").read_text())["runs"] == [again]
