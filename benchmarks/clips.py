@@ -31,7 +31,7 @@ from octvideo.report.environment import environment
 from octvideo.study.tables import write_runs
 
 REPO = Path(__file__).resolve().parent.parent
-FRAMES, SHORT_SIDE, QUALITY = 32, 72, 85
+FRAMES, SHORT_SIDE, QUALITY = 32, 72, 90
 Run = dict[str, Any]
 
 
