@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from octvideo import create_model
 
-Start = Literal["scratch", "image", "divided"]
+Start = Literal["scratch", "image", "divided", "imagenet"]
 OCTAVE = (0.1, 0.25, 0.5)
+CIFAR = ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616))
 # In the form of their image network, the study "miniature" of cifar_studies.py.
 SMALL = {
     "width_per_group": 32,
@@ -24,6 +25,10 @@ SMALL = {
     "dropout_rate": 0.0,
     "fc_init_std": 0.01,
 }
+# In the form of the ImageNet ResNet-50.
+LARGE = {"stride_1x1": True, "dropout_rate": 0.0, "fc_init_std": 0.01}
+SLOWFAST = {"stages": (2, 3, 4), "speed_ratio": 4}
+X3D = {"dropout_rate": 0.0, "num_frames": 8, "crop_size": 64}
 
 
 @dataclass(frozen=True)
@@ -40,19 +45,20 @@ NETWORKS = {
     "I3D, pooled": Network("i3d_r26", options=SMALL | {"downsample": "pool"}),
     "C2D": Network("c2d_r26", options=SMALL),
     "C2D, one frame": Network("c2d_r26", frames=2, options=SMALL),
-    "SlowFast": Network(
-        "slowfast_r26",
-        frames=16,
-        options=SMALL | {"stages": (2, 3, 4), "speed_ratio": 4},
-    ),
+    "SlowFast": Network("slowfast_r26", frames=16, options=SMALL | SLOWFAST),
+    "X3D-XS": Network("ptv:x3d_xs", options=X3D),
+    "I3D-50": Network("i3d_r50", options=LARGE),
+    "C2D-50": Network("c2d_r50", options=LARGE),
+    "SlowFast-50": Network("slowfast_r50", frames=16, options=LARGE | SLOWFAST),
 }
 
 
 @dataclass(frozen=True)
 class Row:
     """start: "scratch"; "image", the weights of an image network of the same alpha (trained as an
-    octave network, where it is one); or "divided", those of the vanilla image network, whose
-    smoothest channels become low, with strides where it has them."""
+    octave network, where it is one); "divided", those of the vanilla image network, whose smoothest
+    channels become low, with strides where it has them; "imagenet", the ImageNet ResNet-50, divided
+    in this way for alpha > 0."""
 
     network: str
     alpha: float = 0.0
@@ -69,9 +75,18 @@ class Row:
         return f"{self.label}, {self.start}"
 
     @property
+    def is_divided(self) -> bool:
+        return self.start == "divided" or (self.start == "imagenet" and self.alpha > 0)
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of the pictures that the weights were trained on."""
+        return ((0.45,) * 3, (0.225,) * 3) if self.start == "imagenet" else CIFAR
+
+    @property
     def image_row(self) -> str:
-        """The row of the study "miniature" that it starts from; "" from scratch."""
-        if self.start == "scratch":
+        """The row of the study "miniature" that it starts from; "" for other starts."""
+        if self.start not in ("image", "divided"):
             return ""
         octave = f"Oct-ResNet-26 {self.alpha:g}".replace("0.", ".")
         return octave if self.alpha and self.start == "image" else "ResNet-26"
@@ -79,7 +94,7 @@ class Row:
     @property
     def vanilla(self) -> "Row":
         """What it is held against."""
-        start: Start = "scratch" if self.start == "scratch" else "image"
+        start: Start = "image" if self.start == "divided" else self.start
         return Row(self.network.partition(",")[0], 0.0, start)
 
 
@@ -119,10 +134,24 @@ ORDER = (
     Row("SlowFast", 0.1),
     Row("SlowFast", 0.5),
 )
+IMAGENET = (
+    Row("I3D-50", 0.0, "imagenet"),
+    Row("I3D-50", 0.1, "imagenet"),
+    Row("I3D-50", 0.5, "imagenet"),
+    Row("C2D-50", 0.0, "imagenet"),
+    Row("SlowFast-50", 0.0, "imagenet"),
+    Row("SlowFast-50", 0.1, "imagenet"),
+)
+LONG = (Row("I3D"), Row("I3D, pooled"), *(Row("I3D", alpha) for alpha in OCTAVE))
+OTHERS = (Row("X3D-XS"), Row("X3D-XS", 0.25), Row("X3D-XS", 0.5))
 _STUDIES = (
     Study("gestures", "hand_gesture", TRANSFER, epochs=12),
     Study("egogestar", "egogestar", TRANSFER, epochs=60, parts=FOLDS),
     Study("order", "egogestar", (Row("I3D"), *ORDER), epochs=60, parts=FOLDS, seeds=(1, 2)),
+    Study("imagenet", "egogestar", IMAGENET, epochs=20, parts=FOLDS, lr=3e-4, seeds=(1, 2)),
+    Study("long", "hand_gesture", LONG, epochs=60),
+    Study("long_imagenet", "hand_gesture", IMAGENET, epochs=30, lr=3e-4),
+    Study("others", "egogestar", OTHERS, epochs=60, parts=FOLDS, seeds=(1, 2)),
 )
 STUDIES = {study.name: study for study in _STUDIES}
 
@@ -131,6 +160,6 @@ def build(row: Row, classes: int, device: torch.device) -> nn.Module:
     """The network of a row, with fresh weights."""
     network = NETWORKS[row.network]
     options = dict(network.options)
-    if row.start == "divided":
+    if row.is_divided:
         options["downsample"] = "stride"
     return create_model(network.name, alpha=row.alpha, num_classes=classes, **options).to(device)

@@ -1,7 +1,6 @@
 """The tables of docs/results_clips.md, from the records that clips.py keeps."""
 
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,14 @@ END = "<!-- end of the table -->"
 ORDERS = ("reversed", "shuffled", "one frame")
 HEAD = (
     "network | start | multiply-adds, M | top-1 | mean | against vanilla | against divided"
-    " | in training | reversed | shuffled | one frame"
+    " | in training | probe | reversed | shuffled | one frame"
 )
-STARTS = {"scratch": "scratch", "image": "image weights", "divided": "divided"}
+STARTS = {
+    "scratch": "scratch",
+    "image": "image weights",
+    "divided": "image weights, divided",
+    "imagenet": "ImageNet",
+}
 Run = dict[str, Any]
 Runs = dict[tuple[int, int], Run]  # By seed and part.
 
@@ -36,7 +40,7 @@ def cells(study: Study, row: Row, by_row: dict[Row, Runs], content: Run) -> list
     divided = by_row.get(Row(row.network, row.alpha, "divided"), {}) if row.start == "image" else {}
     cost = content["costs"].get(f"{study.name}, {row.name}")
     top1 = by_seed(study, runs)
-    measures = [lambda run: run["curve"][-1][1], *map(_top1_in, ORDERS)]
+    probes = [run["probe"] for run in runs.values() if "probe" in run]
     return [
         row.label,
         STARTS[row.start],
@@ -45,12 +49,14 @@ def cells(study: Study, row: Row, by_row: dict[Row, Runs], content: Run) -> list
         spread(top1) if top1 else "",
         difference(differences(runs, vanilla), 1),
         difference(differences(runs, divided), 1),
-        *(f"{statistics.mean(map(measure, runs.values())):.1f}" for measure in measures),
+        mean_of([run["curve"][-1][1] for run in runs.values()]),
+        mean_of(probes),
+        *(mean_of([run[order][1] for run in runs.values()]) for order in ORDERS),
     ]
 
 
-def _top1_in(order: str) -> Callable[[Run], float]:
-    return lambda run: run[order][1]
+def mean_of(values: list[float]) -> str:
+    return f"{statistics.mean(values):.1f}" if values else ""
 
 
 def runs_of(study: Study, row: Row, content: Run) -> Runs:

@@ -96,7 +96,7 @@ def records_of(path: Path) -> list[Run]:
         if "epoch" in line:
             run["curve"][line["epoch"] - 1 :] = [[*line["train"], *line["test"]]]
         else:
-            run |= {key: line[key] for key in ("videos", *ORDERS)}
+            run |= {key: line[key] for key in ("probe", "videos", *ORDERS) if key in line}
     return list(runs.values())
 
 

@@ -1,18 +1,19 @@
 """The studies of clip_studies.py, on a GPU in minutes or on a CPU in hours.
 
-    python benchmarks/clips_gpu.py PACKS --images CIFAR --out DIR --minutes 8 gestures
+    python benchmarks/clips_gpu.py PACKS --images CIFAR --imagenet resnet50.pth --out DIR --minutes 8 gestures
 
 PACKS is a folder of what `clips.py pack` writes, CIFAR the --out of cifar10_gpu.py, where the study
 "miniature" leaves the weights that rows start from; a run waits for its own. All clips lie on the
-device, and a step is one CUDA graph (graph_training.py). DIR/epochs.jsonl gets a line per epoch, and
-one at the end of a run with the test clips in other orders of their frames. Runs that are whole in it
-are not run again; one that was cut short goes on. Needs PyTorch, numpy, Pillow, PyYAML and iopath.
+device, and a step is one CUDA graph (graph_training.py). DIR/epochs.jsonl gets a line per epoch, one
+before them with what a linear classifier makes of the features that a run starts with, and one
+behind them with the test clips in other orders of their frames. Runs that are whole in it are not run
+again; one that was cut short goes on. Needs PyTorch, numpy, Pillow, PyYAML and iopath.
 """
 
 import argparse
 import io
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -23,17 +24,29 @@ import numpy as np
 import torch
 from clip_studies import NETWORKS, STUDIES, Row, Study, build
 from graph_training import Trainee, Work, hits_and_loss, loss_and_top1
+from numpy.typing import NDArray
 from PIL import Image
-from side_by_side import Key, machine, read_lines, run_all, train, weights_file, write_line
+from side_by_side import (
+    Key,
+    machine,
+    read_lines,
+    run_all,
+    state_file,
+    train,
+    weights_file,
+    write_line,
+)
 from torch import Tensor, nn
 
 from octvideo import create_model
+from octvideo.checkpoint import Checkpoint
+from octvideo.engine.linear import fit_linear
 from octvideo.engine.training.optim import Schedule, make_optimizer
 from octvideo.weights.assumptions import Assumptions
+from octvideo.weights.image_weights import read_image_weights
 from octvideo.weights.inflate import inflate
 from octvideo.weights.sort_channels import smoothest_last
 
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)  # Those of the image networks.
 TEST_BATCH, SORTED_BY = 16, 32
 ORDERS = ("reversed", "shuffled", "one frame")
 
@@ -51,20 +64,29 @@ def unpack(pack: Path, path: Path) -> None:
 @dataclass(frozen=True)
 class Clips:
     """videos: uint8 (N, F, H, W, 3), frames evenly spaced over each. labels, parts: int64 (N,).
-    crop: side of what a network sees; frames: how many of the F it sees, evenly spaced."""
+    crop: side of what a network sees; frames: how many of the F it sees, evenly spaced.
+    normalization: mean and standard deviation of pixels from 0 to 1, by color."""
 
     videos: Tensor
     labels: Tensor
     parts: Tensor
     crop: int
     frames: int
+    normalization: tuple[Sequence[float], Sequence[float]]
 
     @classmethod
-    def read(cls, path: Path, device: torch.device, crop: int, frames: int) -> "Clips":
+    def read(cls, path: Path, device: torch.device, crop: int, row: Row) -> "Clips":
+        """What the network of a row sees."""
         arrays = np.load(path, allow_pickle=False)
         found = (torch.from_numpy(arrays[name]) for name in ("frames", "labels", "parts"))
         videos, labels, parts = (array.to(device) for array in found)
-        return cls(videos, labels.long(), parts.long(), crop, frames)
+        frames = NETWORKS[row.network].frames
+        return cls(videos, labels.long(), parts.long(), crop, frames, row.normalization)
+
+    def numbers(self, part: int) -> tuple[Tensor, Tensor]:
+        """Of the videos to train on, and to test on."""
+        tested = self.parts == part
+        return tested.logical_not().nonzero()[:, 0], tested.nonzero()[:, 0]
 
     @property
     def rooms(self) -> tuple[int, int, int]:
@@ -98,7 +120,7 @@ class Clips:
             (top + line)[:, None, :, None],
             (left + line)[:, None, None, :],
         ]
-        mean, std = (255 * torch.tensor(x, device=choices.device) for x in (MEAN, STD))
+        mean, std = (255 * torch.tensor(x, device=choices.device) for x in self.normalization)
         return ((found.float() - mean) / std).permute(0, 4, 1, 2, 3)
 
     def order(self, name: str) -> Tensor:
@@ -112,53 +134,89 @@ class Clips:
         return torch.randperm(self.frames, generator=generator).to(frames.device)
 
 
-def fill(model: nn.Module, row: Row, weights: Mapping[str, Tensor], clips: Tensor) -> list[str]:
-    """Start from image weights; the lines say what was inflated and split. clips: that sort the
-    channels of weights that are divided."""
+def image_weights(row: Row, path: Path) -> tuple[dict[str, Tensor], Assumptions]:
+    """What a row starts from, and what it assumes."""
+    if row.start == "imagenet":
+        found = read_image_weights(Checkpoint.read(str(path)))
+        return found.state, found.assumes
     alpha = row.alpha if row.start == "image" else 0.0
     options = {key: NETWORKS[row.network].options[key] for key in ("width_per_group", "stages")}
     with torch.device("meta"):
         image = create_model("resnet26", alpha=alpha, num_classes=10, **options)
-    assumes, state = Assumptions.of(image, MEAN, STD), dict(weights)
-    if row.start == "divided":
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return state, Assumptions.of(image, *row.normalization)
+
+
+def fill(model: nn.Module, row: Row, path: Path, clips: Tensor) -> list[str]:
+    """Start from image weights; the lines say what was inflated and split. clips: that sort the
+    channels of weights that are divided."""
+    state, assumes = image_weights(row, path)
+    if row.is_divided:
         state = smoothest_last(state, model, clips, assumes)
     return inflate(state, model, assumes).lines()
 
 
 def trainee(
-    study: Study, row: Row, part: int, seed: int, clips: Clips, weights: Mapping[str, Tensor]
+    study: Study, row: Row, part: int, seed: int, clips: Clips, weights: Path | None
 ) -> Trainee:
     torch.manual_seed(seed)
-    tested = clips.parts == part
-    train_ids, test_ids = tested.logical_not().nonzero()[:, 0], tested.nonzero()[:, 0]
+    train_ids, test_ids = clips.numbers(part)
     device = clips.labels.device
-    model = build(row, int(clips.labels.max()) + 1, device)
+    model = build(row, int(clips.labels.max()) + 1, torch.device("cpu"))
     if weights:
-        fill(model, row, weights, clips.at(clips.middle(train_ids[:: len(train_ids) // SORTED_BY])))
+        some = clips.middle(train_ids[:: max(len(train_ids) // SORTED_BY, 1)])
+        fill(model, row, weights, clips.at(some).cpu())
     optimizer = make_optimizer(
-        model, method="adamw", lr=study.lr, weight_decay=study.weight_decay, zero_decay_1d=True
+        model.to(device),
+        method="adamw",
+        lr=study.lr,
+        weight_decay=study.weight_decay,
+        zero_decay_1d=True,
     )
     for group in optimizer.param_groups:
         group["capturable"] = device.type == "cuda"
     schedule = Schedule("cosine", study.lr, study.epochs, warmup=1.0)
-    tests = [
-        (partial(clips.at, clips.middle(ids)), clips.labels[ids])
-        for ids in test_ids.split(TEST_BATCH)
-    ]
     work = Work(
         study.epochs,
         partial(clips.draw, train_ids.cpu(), study.batch, seed),
         lambda choices: (clips.at(choices), clips.labels[choices[:, 0]]),
-        tests,
+        [
+            (partial(clips.at, clips.middle(ids)), clips.labels[ids])
+            for ids in test_ids.split(TEST_BATCH)
+        ],
         schedule.lr,
     )
     return Trainee(model, optimizer, work)
 
 
 @torch.no_grad()
+def pooled(model: nn.Module, clips: Clips, ids: Tensor) -> NDArray[np.float32]:
+    """(N, D): what the classifier sees of the middle clip of these videos."""
+    found = []
+    for some in ids.split(TEST_BATCH):
+        pathways = model.eval().features(clips.at(clips.middle(some)))
+        found.append(torch.cat([pathway.mean((2, 3, 4)) for pathway in pathways], 1).float())
+    return torch.cat(found).cpu().numpy()
+
+
+def probe(model: nn.Module, clips: Clips, part: int) -> float:
+    """Top-1 in per cent of a linear classifier on the features as they are; every fifth video to
+    train on chooses its penalty."""
+    train_ids, test_ids = clips.numbers(part)
+    fifth = torch.arange(len(train_ids), device=train_ids.device) % 5 == 0
+    groups = (train_ids[~fifth], train_ids[fifth], test_ids)
+    fitted, chosen, test = (pooled(model, clips, ids) for ids in groups)
+    labels = [clips.labels[ids].cpu().numpy() for ids in groups]
+    classes = int(clips.labels.max()) + 1
+    linear = fit_linear(fitted, labels[0], chosen, labels[1], num_classes=classes)
+    hits = (test @ linear.weight.T + linear.bias).argmax(1) == labels[2]
+    return round(100 * float(hits.mean()), 2)
+
+
+@torch.no_grad()
 def tested_in(order: Tensor, learner: Trainee, clips: Clips, part: int) -> list[float]:
     """Loss and top-1 of the test clips, their frames in this order."""
-    ids = (clips.parts == part).nonzero()[:, 0]
+    _, ids = clips.numbers(part)
     learner.model.eval()
     sums = torch.zeros(2, device=clips.labels.device)
     for some in ids.split(TEST_BATCH):
@@ -168,18 +226,17 @@ def tested_in(order: Tensor, learner: Trainee, clips: Clips, part: int) -> list[
     return loss_and_top1(sums.cpu() / len(ids))
 
 
-def run(key: Key, out: Path, images: Path | None) -> None:
-    """One run in this process; a line per epoch, and one for the orders of frames."""
+def run(key: Key, out: Path, weights: Path | None) -> None:
+    """One run in this process: a line with the probe, one per epoch, and one with the orders."""
     study, row = STUDIES[key[0]], row_of(key)
     part, seed = int(key[2]), int(key[3])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    frames = NETWORKS[row.network].frames
-    clips = Clips.read(out / f"{study.videos}.npz", device, study.crop, frames)
-    weights = needs(key, images)
-    state = torch.load(weights, map_location=device, weights_only=True) if weights else {}
-    learner = trainee(study, row, part, seed, clips, state)
+    clips = Clips.read(out / f"{study.videos}.npz", device, study.crop, row)
     about = {"study": study.name, "row": row.name, "part": part, "seed": seed}
     about |= {"epochs": study.epochs, "machine": machine()}
+    learner = trainee(study, row, part, seed, clips, weights)
+    if weights and not state_file(out, key).is_file():
+        write_line(out / "epochs.jsonl", about | {"probe": probe(learner.model, clips, part)})
     train(learner, key, about, out, keep=False)
     orders = {name: tested_in(clips.order(name), learner, clips, part) for name in ORDERS}
     write_line(out / "epochs.jsonl", about | {"videos": int((clips.parts == part).sum()), **orders})
@@ -189,14 +246,18 @@ def row_of(key: Key) -> Row:
     return next(row for row in STUDIES[key[0]].rows if row.name == key[1])
 
 
-def needs(key: Key, images: Path | None) -> Path | None:
+def needs(key: Key, images: Path | None, imagenet: Path | None) -> Path | None:
     """The weights that a run starts from. A run of each seed has an image network of its own."""
-    image_row = row_of(key).image_row
-    if not image_row:
-        return None
-    if images is None:
-        sys.exit(f"error: {key[1]} starts from image weights; say where --images are")
-    return weights_file(images, ("miniature", image_row, key[3]))
+    row = row_of(key)
+    if row.start == "imagenet":
+        if imagenet is None:
+            sys.exit(f"error: {row.name}: say with --imagenet where the ResNet-50 is")
+        return imagenet
+    if row.image_row and images is None:
+        sys.exit(f"error: {row.name}: say with --images where its weights are")
+    if row.image_row and images:
+        return weights_file(images, ("miniature", row.image_row, key[3]))
+    return None
 
 
 def key_of(line: Mapping[str, Any]) -> Key:
@@ -220,13 +281,15 @@ def main() -> int:
     parser.add_argument("packs", type=Path)
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"of {', '.join(STUDIES)}")
     parser.add_argument("--images", type=Path, help="--out of cifar10_gpu.py")
+    parser.add_argument("--imagenet", type=Path, help="the weights of a ResNet-50")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8, help="no longer than this")
     parser.add_argument("--jobs", type=int, default=12, help="runs beside each other (12)")
     parser.add_argument("--run", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_intermixed_args()
     if args.run:
-        run(tuple(args.run), args.out, args.images)
+        key = tuple(args.run)
+        run(key, args.out, needs(key, args.images, args.imagenet))
         return 0
     unknown = sorted(set(args.studies) - STUDIES.keys())
     if unknown or not args.studies:
@@ -236,9 +299,10 @@ def main() -> int:
     for videos in {study.videos for study in studies}:
         unpack(args.packs / f"{videos}.npz", args.out / f"{videos}.npz")
     left = list(missing(studies, list(read_lines(args.out / "epochs.jsonl"))))
-    waits = {key: path for key in left if (path := needs(key, args.images))}
-    images = ["--images", str(args.images)] if args.images else []
-    command = [sys.executable, __file__, str(args.packs), "--out", str(args.out), *images]
+    waits = {key: path for key in left if (path := needs(key, args.images, args.imagenet))}
+    command = [sys.executable, __file__, str(args.packs), "--out", str(args.out)]
+    command += ["--images", str(args.images)] if args.images else []
+    command += ["--imagenet", str(args.imagenet)] if args.imagenet else []
     return run_all(left, command, args.jobs, args.minutes, waits)
 
 

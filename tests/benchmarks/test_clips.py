@@ -3,6 +3,8 @@ on a few small videos."""
 
 import importlib
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from octvideo.data.video.encode import write_video
 from octvideo.layers.octave import OctConv3d
 from octvideo.weights import inflate
+from octvideo.weights.image_weights import ImageWeights
 
 CPU = torch.device("cpu")
 
@@ -80,12 +83,17 @@ def study(gpu, studies, monkeypatch):
     return study
 
 
+@pytest.fixture
+def row(studies):
+    return studies.Row("I3D", 0.5, "divided")
+
+
 def brightness(images):
     return [float(image.float().mean()) for image in images]
 
 
-def test_a_pack_has_frames_from_the_first_to_the_last_of_each_video(gpu, out):
-    data = gpu.Clips.read(out / "hand_gesture.npz", CPU, 32, 4)
+def test_a_pack_has_frames_from_the_first_to_the_last_of_each_video(gpu, out, study, row):
+    data = gpu.Clips.read(out / "hand_gesture.npz", CPU, 32, row)
 
     assert data.videos.shape == (12, 8, 36, 48, 3)
     assert data.parts.tolist() == [0] * 8 + [1] * 4
@@ -103,8 +111,8 @@ def test_folds_are_parts_from_one(clips, videos):
     assert parts == {f"{number}.mp4": number % 4 + 1 for number in range(12)}
 
 
-def test_a_clip_is_evenly_spaced_and_within_the_video(gpu, out):
-    data = gpu.Clips.read(out / "hand_gesture.npz", CPU, 32, 4)
+def test_a_clip_is_evenly_spaced_and_within_the_video(gpu, out, study, row):
+    data = gpu.Clips.read(out / "hand_gesture.npz", CPU, 32, row)
     numbers = torch.arange(8)
 
     drawn = data.draw(numbers, 4, 1, 0)
@@ -115,12 +123,12 @@ def test_a_clip_is_evenly_spaced_and_within_the_video(gpu, out):
     assert not torch.equal(drawn, data.draw(numbers, 4, 1, 1))
     (clip,) = data.at(torch.tensor([[1, 1, 2, 3]]))
     expected = data.videos[1, 1::2, 2:34, 3:35].permute(3, 0, 1, 2)
-    mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (gpu.MEAN, gpu.STD))
+    mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in row.normalization)
     torch.testing.assert_close(clip, (expected / 255 - mean) / std)
 
 
-def test_orders_show_other_frames_of_the_same_clip(gpu, out):
-    data = gpu.Clips.read(out / "hand_gesture.npz", CPU, 32, 4)
+def test_orders_show_other_frames_of_the_same_clip(gpu, out, study, row):
+    data = gpu.Clips.read(out / "hand_gesture.npz", CPU, 32, row)
     place = data.middle(torch.tensor([1]))
 
     plain = data.at(place)
@@ -132,16 +140,24 @@ def test_orders_show_other_frames_of_the_same_clip(gpu, out):
     assert not torch.equal(seen["shuffled"], plain)
 
 
-def test_octave_image_weights_fit_their_video_networks_as_they_are(gpu, studies):
+def image_network(gpu, studies, alpha, path):
+    """A fresh image network, and its weights in a file."""
+    options = studies.NETWORKS["I3D"].options
+    own = {key: options[key] for key in ("width_per_group", "stages")}
+    image = gpu.create_model("resnet26", alpha=alpha, num_classes=10, **own)
+    torch.save(image.state_dict(), path)
+    return image
+
+
+def test_octave_image_weights_fit_their_video_networks_as_they_are(gpu, studies, tmp_path):
+    path = tmp_path / "weights.pt"
     for row in studies.TRANSFER:
         if row.start != "image":
             continue
-        options = studies.SMALL | {"width_per_group": 32}
-        own = {key: options[key] for key in ("width_per_group", "stages")}
-        image = gpu.create_model("resnet26", alpha=row.alpha, num_classes=10, **own)
+        image = image_network(gpu, studies, row.alpha, path)
         model = studies.build(row, 17, CPU)
 
-        lines = gpu.fill(model, row, image.state_dict(), torch.zeros(0))
+        lines = gpu.fill(model, row, path, torch.zeros(0))
 
         assert lines[0] == "inflated as they are: 29 layers"  # All but the classifier.
         assert not any(line.startswith(("split", "merged")) for line in lines)
@@ -161,14 +177,12 @@ def test_the_rows_name_image_networks_that_are_trained(benchmarks, studies):
         assert len({row.name for row in study.rows}) == len(study.rows)
 
 
-def test_a_divided_row_sorts_the_channels_and_strides(gpu, studies, out, study):
-    row = studies.Row("I3D", 0.5, "divided")
-    data = gpu.Clips.read(out / "hand_gesture.npz", CPU, 32, 4)
-    own = {key: studies.NETWORKS["I3D"].options[key] for key in ("width_per_group", "stages")}
-    image = gpu.create_model("resnet26", num_classes=10, **own)
+def test_a_divided_row_sorts_the_channels_and_strides(gpu, studies, out, study, row, tmp_path):
+    data = gpu.Clips.read(out / "hand_gesture.npz", CPU, 32, row)
+    image = image_network(gpu, studies, 0.0, tmp_path / "weights.pt")
     model = studies.build(row, 2, CPU)
 
-    lines = gpu.fill(model, row, image.state_dict(), data.at(data.middle(torch.arange(4))))
+    lines = gpu.fill(model, row, tmp_path / "weights.pt", data.at(data.middle(torch.arange(4))))
 
     assert any(line.startswith("split in res2") for line in lines)
     assert model.config["downsample"] == "stride"
@@ -178,33 +192,75 @@ def test_a_divided_row_sorts_the_channels_and_strides(gpu, studies, out, study):
     assert not torch.equal(model.state_dict()[name], as_they_come.state_dict()[name])
 
 
-def test_a_run_leaves_its_epochs_and_orders_and_is_not_repeated(
-    clips, gpu, studies, out, study, tmp_path
-):
+def test_a_run_leaves_its_epochs_and_orders_and_is_not_repeated(clips, gpu, out, study):
     key = ("gestures", "Oct-I3D .5, scratch", "1", "1")
     gpu.run(key, out, None)
     lines = list(gpu.read_lines(out / "epochs.jsonl"))
     (run,) = clips.records_of(out / "epochs.jsonl")
 
     assert [line.get("epoch") for line in lines] == [1, 2, None]
-    assert lines[-1]["videos"] == 4
     assert (run["videos"], len(run["curve"])) == (4, 2)
     assert all(0 <= run[order][1] <= 100 for order in clips.ORDERS)
     assert key not in list(gpu.missing([study], lines))
     assert key in list(gpu.missing([study], lines[:-1]))
 
 
+def test_a_run_from_image_weights_begins_with_a_probe(clips, gpu, studies, out, study, tmp_path):
+    image_network(gpu, studies, 0.5, tmp_path / "weights.pt")
+
+    gpu.run(("gestures", "Oct-I3D .5, image", "1", "1"), out, tmp_path / "weights.pt")
+
+    lines = list(gpu.read_lines(out / "epochs.jsonl"))
+    (run,) = clips.records_of(out / "epochs.jsonl")
+    assert "probe" in lines[0]
+    # Of four test videos.
+    assert run["probe"] == lines[0]["probe"] in (0, 25, 50, 75, 100)
+
+
+def test_features_that_tell_the_classes_give_a_perfect_probe(gpu, out, study, row):
+    class Brighter(torch.nn.Module):
+        def features(self, x):
+            rise = (x[:, :, -1:] - x[:, :, :1]).mean((1, 3, 4), keepdim=True)
+            return [torch.cat([rise, torch.randn_like(rise)], 1)]
+
+    data = gpu.Clips.read(out / "hand_gesture.npz", CPU, 32, row)
+
+    assert gpu.probe(Brighter(), data, 1) == 100
+
+
+def test_imagenet_weights_are_divided_for_octave_networks(gpu, studies, tmp_path, monkeypatch):
+    options = {"width_per_group": 8, "stride_1x1": True}
+    monkeypatch.setitem(studies.NETWORKS, "I3D-50", studies.Network("i3d_r26", 4, options))
+    image = gpu.create_model("resnet26", **options)
+    torch.save({"state_dict": image.state_dict()}, tmp_path / "resnet.pth")
+    monkeypatch.setattr(
+        gpu,
+        "read_image_weights",
+        lambda checkpoint: ImageWeights(checkpoint.weights, gpu.Assumptions.of(image), "ours"),
+    )
+    for alpha, expected in ((0.0, "inflated as they are"), (0.5, "split in res2")):
+        row = studies.Row("I3D-50", alpha, "imagenet")
+
+        lines = gpu.fill(
+            studies.build(row, 2, CPU), row, tmp_path / "resnet.pth", torch.rand(2, 3, 4, 32, 32)
+        )
+
+        assert row.is_divided == bool(alpha)
+        assert any(line.startswith(expected) for line in lines)
+
+
 def test_a_run_waits_for_the_weights_that_it_starts_from(gpu, studies, tmp_path, capsys):
     scratch, image = (
-        ("gestures", "I3D, scratch", "1", "2"),
-        ("gestures", "Oct-I3D .5, image", "1", "2"),
+        ("gestures", name, "1", "2") for name in ("I3D, scratch", "Oct-I3D .5, image")
     )
 
-    assert gpu.needs(scratch, None) is None
-    found = gpu.needs(image, tmp_path)
+    assert gpu.needs(scratch, None, None) is None
+    found = gpu.needs(image, tmp_path, None)
     assert found == tmp_path / "weights" / "miniature, Oct-ResNet-26 .5, 2.pt"
-    with pytest.raises(SystemExit, match="say where --images are"):
-        gpu.needs(image, None)
+    with pytest.raises(SystemExit, match="say with --images"):
+        gpu.needs(image, None, None)
+    with pytest.raises(SystemExit, match="say with --imagenet"):
+        gpu.needs(("imagenet", "I3D-50, imagenet", "1", "1"), tmp_path, None)
     # Nothing is ready, so that nothing runs.
     assert gpu.run_all([image], ["false"], 1, 1, {image: found}) == 0
     assert "0 of 1 runs ended" in capsys.readouterr().out
@@ -213,10 +269,30 @@ def test_a_run_waits_for_the_weights_that_it_starts_from(gpu, studies, tmp_path,
     assert gpu.run_all([image], ["false"], 1, 1, {image: found}) == 1
 
 
+def test_every_network_of_the_studies_is_built_and_takes_its_clips(studies):
+    for study in studies.STUDIES.values():
+        for row in study.rows:
+            model = studies.build(row, 10, torch.device("meta"))
+            shape = (2, 3, studies.NETWORKS[row.network].frames, study.crop, study.crop)
+
+            assert model(torch.empty(shape, device="meta")).shape == (2, 10)
+
+
+def test_a_gpu_machine_needs_no_package_that_reads_videos(repo):
+    blocked = ["av", "fvcore", "matplotlib", "pytorchvideo", "yacs", "tensorboard"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); "
+    code += f"sys.path.insert(0, {str(repo / 'benchmarks')!r}); import clips_gpu"
+
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+    assert not ended.returncode, ended.stderr
+
+
 def run_of(row, seed, part, top1, **more):
     orders = {order: [2.0, 10.0] for order in ("reversed", "shuffled", "one frame")}
     about = {"study": "egogestar", "row": row, "part": part, "seed": seed, "epochs": 1}
-    return about | {"curve": [[1.0, 90.0, 2.0, top1]], "videos": 50 + part} | orders | more
+    own = {"curve": [[1.0, 90.0, 2.0, top1]], "probe": 30.0, "videos": 50 + part}
+    return about | own | orders | more
 
 
 def test_tables_pair_runs_of_one_seed_and_part(tables):
@@ -237,12 +313,16 @@ def test_tables_pair_runs_of_one_seed_and_part(tables):
 
     assert lines[3] == (
         "| Oct-I3D .5 | image weights | 123 | 53.5, 55.5 | 54.5 ± 1.4 | -10.0 (-10.0 to -10.0)"
-        " | +10.0 (+10.0 to +10.0) | 90.0 | 10.0 | 10.0 | 10.0 |"
+        " | +10.0 (+10.0 to +10.0) | 90.0 | 30.0 | 10.0 | 10.0 | 10.0 |"
     )
     # One of its parts is not done in the second seed.
-    assert lines[4].startswith(
-        "| Oct-I3D .5 | divided |  | 43.5 | 43.5 | -20.0 (-20.0 to -20.0) |  |"
-    )
+    assert [cell.strip() for cell in lines[4].split(" |")][1:6] == [
+        "image weights, divided",
+        "",
+        "43.5",
+        "43.5",
+        "-20.0 (-20.0 to -20.0)",
+    ]
     assert lines[-1] == "11 of 44 runs done."
 
 
