@@ -1,5 +1,5 @@
 """A rank that trains for four steps, twice: in one go, and with a new wrapper in the middle, as a
-resumed run has. Ends with status 1 where the weights differ."""
+resumed run has. `main` ends with status 1 where the weights differ."""
 
 import sys
 
@@ -37,7 +37,7 @@ def trained(procs, wrapped_anew: bool) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-if __name__ == "__main__":
+def main() -> None:
     with processes("cpu") as procs:
         one, other = trained(procs, False), trained(procs, True)
     sys.exit(not torch.equal(one, other))

@@ -1,11 +1,9 @@
 """Several processes do what one does: over gloo, under torchrun, on one "node" and on two."""
 
-import contextlib
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import rewrapped
 import tiny
 import torch
+from forked import Forked, forked_ranks, free_port
 
 from octvideo.engine.distributed import Processes
 from octvideo.engine.liveness import Liveness
@@ -33,21 +33,27 @@ def torchrun(*arguments):
     return [sys.executable, "-m", "torch.distributed.run", *arguments]
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
-
-
 def run(command):
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 
+def run_ranks(folder, *options, count=2, program=tiny.main):
+    """Ranks without a launcher run to their end."""
+    ranks = forked_ranks(count, program, *options, outputs=folder)
+    outputs = [rank.communicate(timeout=120) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * count, outputs
+
+
 def last_state(folder):
     newest = sorted((folder / "checkpoints").glob("checkpoint_*"))[-1]
     return torch.load(newest, weights_only=True)
+
+
+def wait_for_metrics(folder):
+    while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_text():
+        time.sleep(0.1)
 
 
 def losses(folder):
@@ -66,7 +72,8 @@ def assert_same_run(one, other):
 def alone(tmp_path_factory):
     """The run of a single process on the same global batches."""
     folder = tmp_path_factory.mktemp("alone")
-    run([sys.executable, CHILD, str(folder), "dropout=0"])
+    alone = Forked(tiny.main, str(folder), "dropout=0", output=folder / "output.txt")
+    assert alone.wait(timeout=120) == 0
     return folder
 
 
@@ -104,11 +111,7 @@ def test_a_start_is_told_from_those_before_it_in_the_same_store():
 
 @pytest.mark.slow
 def test_two_ranks_with_synchronized_batch_norm_are_one_process(tmp_path, alone):
-    run(
-        torchrun(
-            "--standalone", "--nproc_per_node", "2", CHILD, str(tmp_path), "dropout=0", "sync=1"
-        )
-    )
+    run_ranks(tmp_path, str(tmp_path), "dropout=0", "sync=1")
 
     assert_same_run(alone, tmp_path)
 
@@ -138,13 +141,13 @@ def test_two_nodes_on_loopback_are_one_process(tmp_path, alone):
 
 @pytest.mark.slow
 def test_two_ranks_resume_to_the_bit(tmp_path):
-    two = torchrun("--standalone", "--nproc_per_node", "2", CHILD)
-    run([*two, str(tmp_path / "whole")])
-    run([*two, str(tmp_path / "parts"), "max_iter=8", "checkpoint_period=1"])
-    (tmp_path / "parts/checkpoints/checkpoint_epoch_00002.pyth").unlink()
-    run([*two, str(tmp_path / "parts")])
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run_ranks(whole, str(whole))
+    run_ranks(parts, str(parts), "max_iter=8", "checkpoint_period=1")
+    (parts / "checkpoints/checkpoint_epoch_00002.pyth").unlink()
+    run_ranks(parts, str(parts))
 
-    a, b = last_state(tmp_path / "whole"), last_state(tmp_path / "parts")
+    a, b = last_state(whole), last_state(parts)
     assert all(
         torch.equal(a["model_state"][name], b["model_state"][name]) for name in a["model_state"]
     )
@@ -153,10 +156,9 @@ def test_two_ranks_resume_to_the_bit(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_of_three_ranks_that_begins_anew_rounds_as_one_that_went_on():
+def test_a_run_of_three_ranks_that_begins_anew_rounds_as_one_that_went_on(tmp_path):
     """Sums of two numbers round alike in any order; those of three do not."""
-    program = str(Path(tiny.__file__).with_name("rewrapped.py"))
-    run(torchrun("--standalone", "--nproc_per_node", "3", program))
+    run_ranks(tmp_path, count=3, program=rewrapped.main)
 
 
 @pytest.mark.slow
@@ -224,8 +226,7 @@ def test_sigterm_to_torchrun_saves_and_the_same_command_finishes(tmp_path):
     process = subprocess.Popen(
         [*command, str(tmp_path), "seconds=0.2"], env=ENVIRONMENT, stderr=subprocess.DEVNULL
     )
-    while not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text():
-        time.sleep(0.1)
+    wait_for_metrics(tmp_path)
     process.send_signal(signal.SIGTERM)
     process.wait()
 
@@ -251,12 +252,12 @@ def test_a_rank_that_cannot_read_its_data_stops_all_after_a_checkpoint(tmp_path)
 @pytest.mark.slow
 def test_an_output_folder_that_cannot_be_written_stops_all_ranks(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    command = torchrun("--standalone", "--nproc_per_node", "2", CHILD, str(tmp_path / "file/run"))
 
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    ranks = forked_ranks(2, tiny.main, str(tmp_path / "file/run"), outputs=tmp_path)
+    outputs = [rank.communicate(timeout=120) for rank in ranks]
 
-    assert done.returncode != 0
-    assert done.stderr.count("choose another OUTPUT_DIR") == 2
+    assert [rank.returncode for rank in ranks] == [2, 2]
+    assert ["choose another OUTPUT_DIR" in output for output in outputs] == [True, True]
 
 
 def test_a_group_of_one_rank_trains_as_a_process_without_a_group(tmp_path):
@@ -302,59 +303,49 @@ SILENT = r"error: rank 1 has not been heard of for 3 seconds: its process is dea
 LOST = r"error: stopped: another process ended \((Connection (closed|reset) by peer|Broken pipe)"
 
 
-def started(command):
-    return subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+@pytest.mark.slow
+def test_a_rank_that_is_stopped_ends_the_other_with_a_line(tmp_path):
+    """Synchronized batch norm waits for the others inside every layer."""
+    options = ["sync=1", "seconds=0.1", "max_epoch=50", "silence=3"]
+    ranks = forked_ranks(2, tiny.main, str(tmp_path), *options, outputs=tmp_path)
+    wait_for_metrics(tmp_path)
+    ranks[1].send_signal(signal.SIGSTOP)
+
+    output = ranks[0].communicate(timeout=60)
+    ranks[1].kill()
+    ranks[1].wait()
+
+    assert ranks[0].returncode == 1
+    assert re.search(SILENT, output), output
+    assert "Traceback" not in output
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "lines"),
-    [
-        (signal.SIGSTOP, SILENT),
-        # Which comes first depends on the machine: gloo's error, the launcher's SIGTERM, or the
-        # silence.
-        (signal.SIGKILL, rf"{LOST}|{SILENT}|stopped by SIGTERM; the same command continues"),
-    ],
-)
-def test_a_rank_that_is_stopped_or_dies_ends_the_others_with_a_line(tmp_path, number, lines):
-    """Synchronized batch norm waits for the others inside every layer."""
+def test_a_rank_that_dies_under_torchrun_ends_the_other_with_a_line(tmp_path):
+    """Which comes first depends on the machine: gloo's error, the launcher's SIGTERM, or the
+    silence."""
     options = ["sync=1", "seconds=0.1", "max_epoch=50", "silence=3"]
-    process = started(
-        torchrun("--standalone", "--nproc_per_node", "2", CHILD, str(tmp_path), *options)
+    process = subprocess.Popen(
+        torchrun("--standalone", "--nproc_per_node", "2", CHILD, str(tmp_path), *options),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
-    while not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text():
-        time.sleep(0.1)
+    wait_for_metrics(tmp_path)
     others = [int((tmp_path / f"pid_{rank}").read_text()) for rank in (0, 1)]
-    os.kill(others[1], number)
+    os.kill(others[1], signal.SIGKILL)
     start = time.monotonic()
 
     while Path(f"/proc/{others[0]}").exists():
         time.sleep(0.1)
         assert time.monotonic() - start < 60
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(others[1], signal.SIGKILL)
     output = process.communicate()[0]
 
     assert process.returncode != 0
-    assert re.search(lines, output), output
+    continues = "stopped by SIGTERM; the same command continues"
+    assert re.search(rf"{LOST}|{SILENT}|{continues}", output), output
     assert 'Traceback (most recent call last):\n  File "' + CHILD not in output
-
-
-def by_hand(folder, *options):
-    """Two ranks without a launcher: rank 0 keeps the store where they meet."""
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-    return [
-        subprocess.Popen(
-            [sys.executable, CHILD, str(folder), *options],
-            env=ENVIRONMENT | place | {"RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
 
 
 @pytest.mark.slow
@@ -364,40 +355,42 @@ def by_hand(folder, *options):
 )
 def test_a_rank_that_is_stopped_before_they_have_met_ends_the_other(tmp_path, stopped, place):
     """Rank 0 keeps the store: while it is stopped, who asks the store waits."""
-    ranks = by_hand(tmp_path, f"stop_rank={stopped}", f"stop_in={place}", "silence=15")
+    options = [f"stop_rank={stopped}", f"stop_in={place}", "silence=5"]
+    ranks = forked_ranks(2, tiny.main, str(tmp_path), *options, outputs=tmp_path)
 
-    output = ranks[1 - stopped].communicate(timeout=180)[0]
+    output = ranks[1 - stopped].communicate(timeout=180)
     ranks[stopped].kill()
-    ranks[stopped].communicate()
+    ranks[stopped].wait()
 
     assert ranks[1 - stopped].returncode == 1
-    line = f"error: rank {stopped} has not been heard of for 15 seconds: its process "
+    line = f"error: rank {stopped} has not been heard of for 5 seconds: its process "
     assert line in output
     assert "Traceback" not in output
 
 
 @pytest.mark.slow
 def test_a_rank_that_keeps_the_store_and_is_stopped_ends_the_other(tmp_path):
-    ranks = by_hand(tmp_path, "silence=15", "seconds=0.1", "max_epoch=500")
-    while not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text():
-        time.sleep(0.1)
+    options = ["silence=5", "seconds=0.1", "max_epoch=500"]
+    ranks = forked_ranks(2, tiny.main, str(tmp_path), *options, outputs=tmp_path)
+    wait_for_metrics(tmp_path)
     ranks[0].send_signal(signal.SIGSTOP)
 
-    output = ranks[1].communicate(timeout=180)[0]
+    output = ranks[1].communicate(timeout=180)
     ranks[0].kill()
-    ranks[0].communicate()
+    ranks[0].wait()
 
     # Rank 1 may not have read a word of rank 0 when that is stopped: it says so then.
-    assert "error: rank 0 has not been heard of for 15 seconds: its process " in output
+    assert "error: rank 0 has not been heard of for 5 seconds: its process " in output
 
 
 @pytest.mark.slow
 def test_a_file_that_hangs_in_the_process_of_a_rank_ends_all_with_its_name(tmp_path):
-    ranks = by_hand(tmp_path, "silence=10", "hang_rank=1", "hang_at=2")
+    options = ["silence=4", "hang_rank=1", "hang_at=2"]
+    ranks = forked_ranks(2, tiny.main, str(tmp_path), *options, outputs=tmp_path)
 
-    outputs = [rank.communicate(timeout=180)[0] for rank in ranks]
+    outputs = [rank.communicate(timeout=180) for rank in ranks]
 
-    line = "clip_of_a_dead_server.mp4: reading it did not end within 10 seconds"
+    line = "clip_of_a_dead_server.mp4: reading it did not end within 4 seconds"
     assert f"error: {line}" in outputs[1]
     assert f"rank 1 ended: {line}" in outputs[0]
     assert [rank.returncode for rank in ranks] == [2, 1]

@@ -1,7 +1,5 @@
-"""A small evaluation as a command, for tests to run on several processes and to kill: OUT
-[SECONDS_PER_VIDEO]."""
+"""A small evaluation, for tests to run on several processes and to kill."""
 
-import sys
 import time
 from pathlib import Path
 
@@ -88,7 +86,3 @@ def main(folder: Path, seconds: float = 0.0) -> None:
         if procs.is_main:
             write_results(folder, found, summarize(found, ["a", "b", "c"], {}))
             journal.remove()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(float, sys.argv[2:]))

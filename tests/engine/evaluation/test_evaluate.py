@@ -1,14 +1,11 @@
-import os
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
+import evaluation_run
 import numpy as np
 import pytest
 import torch
 from evaluation_run import NUM_CLASSES, SPEC, MadeVideos, made_score, made_video, prepare
+from forked import Forked, forked_ranks
 
 from octvideo.data.clips.views import VideoViews, ViewSpec, view_batches
 from octvideo.data.lists.video_list import read_list
@@ -21,7 +18,6 @@ from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models import create_model
 
 FILES = ("results.json", "predictions.csv", "scores.npz")
-RUN = str(Path(__file__).with_name("evaluation_run.py"))
 
 
 def run(score=made_score, videos=None, **options):
@@ -175,24 +171,17 @@ def test_videos_in_the_journal_are_not_decoded_again(tmp_path):
     np.testing.assert_array_equal(again.final, whole.final)
 
 
-def command(folder, *seconds, processes=1):
-    launch = [sys.executable]
-    if processes > 1:
-        launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return {"args": [*launch, RUN, str(folder), *map(str, seconds)], "env": environment}
+def run_whole(folder, processes=1):
+    folder.mkdir(exist_ok=True)
+    ranks = forked_ranks(processes, evaluation_run.main, folder, outputs=folder)
+    outputs = [rank.communicate(timeout=120) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * processes, outputs
 
 
 @pytest.mark.slow
 def test_one_two_and_three_processes_write_the_same_bytes(tmp_path):
     for count in (1, 2, 3):
-        (tmp_path / str(count)).mkdir()
-        subprocess.run(
-            **command(tmp_path / str(count), processes=count),
-            check=True,
-            capture_output=True,
-            timeout=120,
-        )
+        run_whole(tmp_path / str(count), count)
 
     for name in FILES:
         first, *others = [(tmp_path / str(count) / name).read_bytes() for count in (1, 2, 3)]
@@ -201,19 +190,18 @@ def test_one_two_and_three_processes_write_the_same_bytes(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_evaluation_continues_to_the_same_bytes(tmp_path):
-    (tmp_path / "whole").mkdir()
-    subprocess.run(**command(tmp_path / "whole"), check=True, timeout=60)
+    run_whole(tmp_path / "whole")
 
     folder = tmp_path / "killed"
     folder.mkdir()
     for _ in range(2):
         noted = lines_in(folder)
-        run = subprocess.Popen(**command(folder, 0.5))
+        run = Forked(evaluation_run.main, folder, 0.5, output=tmp_path / "killed.txt")
         wait_until(lambda noted=noted: lines_in(folder) >= noted + 2)
-        run.send_signal(signal.SIGKILL)
-        run.wait()
+        run.kill()
+        assert run.wait() == -9
     assert not (folder / "results.json").exists()
-    subprocess.run(**command(folder), check=True, timeout=60)
+    run_whole(folder)
 
     for name in FILES:
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

@@ -5,8 +5,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import Forked
 
 import octvideo
 import octvideo.recognizer
+from octvideo.cli.main import main
 from octvideo.data.clips.views import DecodedVideo, decode_entry
 from octvideo.data.lists.video_list import VideoEntry
 from octvideo.data.reading import DecodeError, reading
@@ -191,32 +191,24 @@ def _hostile(spec, index, entry):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again_loses_and_doubles_no_row(
-    tiny_checkpoint, repo, tmp_path
-):
+def test_a_run_that_is_killed_again_and_again_loses_and_doubles_no_row(tiny_checkpoint, tmp_path):
     folder, rows, features = (tmp_path / name for name in ("videos", "rows.csv", "features.npz"))
     write_video(tmp_path / "one.mp4", np.zeros((20, 40, 48, 3), np.uint8), fps=15)
     folder.mkdir()
     for k in range(150):
         (folder / f"{k:03}.mp4").symlink_to(tmp_path / "one.mp4")
-    command = [sys.executable, "-m", "octvideo", "predict", "--checkpoint", tiny_checkpoint]
-    command += [folder, "--views", "2x3", "--batch", 4, "--workers", 1]
-    command += ["--output", rows, "--features", features]
+    words = ["predict", "--checkpoint", tiny_checkpoint, folder, "--views", "2x3", "--batch", 4]
+    words += ["--workers", 1, "--output", rows, "--features", features]
     kills = 0
     for number in range(40):
-        with subprocess.Popen(
-            list(map(str, command)),
-            env=os.environ | {"PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process:
-            before = _size(rows)
-            while process.poll() is None:
-                # Twenty-odd rows further, in the middle of whatever it is doing.
-                if kills < 3 and _size(rows) > before + 2500 + 37 * number:
-                    process.send_signal(signal.SIGKILL)
-                    kills += 1
-                time.sleep(0.001)
+        process = Forked(main, list(map(str, words)), output=tmp_path / "said.txt")
+        before = _size(rows)
+        while process.poll() is None:
+            # Twenty-odd rows further, in the middle of whatever it is doing.
+            if kills < 3 and _size(rows) > before + 2500 + 37 * number:
+                process.kill()
+                kills += 1
+            time.sleep(0.001)
         if process.returncode == 0:
             break
 

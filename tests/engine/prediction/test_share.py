@@ -3,7 +3,6 @@ continue."""
 
 import csv
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Forked, forked_ranks
 
+from octvideo.cli.main import main
 from octvideo.data.video.encode import write_video
 from octvideo.engine.distributed import Processes
 from octvideo.engine.prediction.named import NamedVideo, Prediction
@@ -153,15 +154,9 @@ def clips(tmp_path):
     return tmp_path / "list.txt"
 
 
-def _predict(checkpoint, videos, output, ranks=0, **how) -> "subprocess.Popen[str]":
-    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), "-m"]
-    command = [sys.executable, "-m", *(launch if ranks else []), "octvideo", "predict"]
-    command += ["--checkpoint", checkpoint, videos, "--output", output, "--views", "1x1"]
-    command += ["--workers", "0", "--top-k", "1"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how
-    )
+def _words(checkpoint, videos, output) -> list[str]:
+    words = ["predict", "--checkpoint", checkpoint, videos, "--output", output, "--views", "1x1"]
+    return [*map(str, words), "--workers", "0", "--top-k", "1"]
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -169,22 +164,22 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _kill_if_of(process: Path, output: str) -> None:
-    with suppress(OSError):
-        if output in (process / "cmdline").read_bytes().decode().split("\0"):
-            os.kill(int(process.name), signal.SIGKILL)
-
-
 @pytest.mark.slow
 def test_two_ranks_of_torchrun_name_what_one_process_does(tiny_checkpoint, clips, tmp_path):
-    one = _predict(tiny_checkpoint, clips, tmp_path / "one.csv")
-    two = _predict(tiny_checkpoint, clips, tmp_path / "two.csv", ranks=2)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+    words = _words(tiny_checkpoint, clips, tmp_path / "two.csv")
+    command = [*launch, "2", "-m", "octvideo", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    one = Forked(
+        main, _words(tiny_checkpoint, clips, tmp_path / "one.csv"), output=tmp_path / "one.txt"
+    )
 
-    (_, one_said), (shown, two_said) = one.communicate(timeout=200), two.communicate(timeout=200)
+    two = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
 
-    assert (one.returncode, two.returncode) == (0, 0), one_said + two_said
-    assert shown.count(".mp4") == 6
-    assert two_said.count("written: ") == 1
+    said = one.communicate(timeout=200)
+    assert (one.returncode, two.returncode) == (0, 0), said + two.stderr
+    assert two.stdout.count(".mp4") == 6
+    assert two.stderr.count("written: ") == 1
     rows, expected = (_rows(tmp_path / name) for name in ("two.csv", "one.csv"))
     assert [row["path"] for row in rows] == [str(tmp_path / f"{k}.mp4") for k in range(6)]
     assert [bool(row["problem"]) for row in rows] == [k == 3 for k in range(6)]
@@ -198,19 +193,20 @@ def test_two_ranks_of_torchrun_name_what_one_process_does(tiny_checkpoint, clips
 @pytest.mark.slow
 def test_ranks_that_were_killed_are_continued_by_one_process(tiny_checkpoint, clips, tmp_path):
     output = tmp_path / "rows.csv"
-    killed = _predict(tiny_checkpoint, clips, output, ranks=2, start_new_session=True)
+    words = _words(tiny_checkpoint, clips, output)
+    ranks = forked_ranks(2, main, words, outputs=tmp_path)
     share = tmp_path / "rows.csv.rank_00001"
     end = time.monotonic() + 200
     while not (share.exists() and share.read_bytes().count(b"\n") > 1):  # its head and a row
         assert time.monotonic() < end
-        assert killed.poll() is None
+        assert ranks[1].poll() is None
         time.sleep(0.002)
-    for path in Path("/proc").glob("[0-9]*/stat"):  # the ranks have sessions of their own
-        _kill_if_of(path.parent, str(output))
-    killed.communicate(timeout=60)
+    for rank in ranks:
+        rank.kill()
+        rank.wait()
 
-    done = _predict(tiny_checkpoint, clips, output)
-    _, said = done.communicate(timeout=200)
+    done = Forked(main, words, output=tmp_path / "done.txt")
+    said = done.communicate(timeout=200)
 
     assert done.returncode == 0, said
     named = sorted(row["path"] for row in _rows(output))
