@@ -1,5 +1,7 @@
-"""Networks as they are registered, but with fewer stages: fast to compile and to export."""
+"""Networks as they are registered, but with fewer stages or blocks: fast to trace, to compile and
+to export."""
 
+import re
 from typing import Any
 
 from torch import nn
@@ -16,4 +18,17 @@ def first_stages(name: str, count: int, **options: Any) -> nn.Module:
         setattr(model, f"res{number}", nn.Identity())
     fc = model.head.fc
     model.head = Head(fc.in_features >> (4 - count), fc.out_features, dropout_rate=0.0)
+    return model
+
+
+def two_blocks_per_stage(model: nn.Module) -> nn.Module:
+    """The network without the blocks that repeat the second one of their stage, and without what
+    follows them."""
+    for name, module in model.named_modules():
+        if re.fullmatch(r"(.*\.)?res\d", name):
+            for child in [child for child, _ in module.named_children()]:
+                if int(re.search(r"\d+$", child)[0]) >= 2:
+                    delattr(module, child)
+        if name.endswith("res_blocks"):  # pytorchvideo's
+            del module[2:]
     return model
