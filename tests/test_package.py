@@ -55,14 +55,14 @@ def test_a_network_on_the_meta_device_does_not_import_torchs_compiler():
 
 
 def test_importing_the_package_costs_little_beyond_torch():
-    """CPU seconds of this process alone, the best of five: .3 is the bound, so that a busy machine
-    does not fail it."""
+    """CPU seconds of this process alone, the best of up to five: .3 is the bound, so that a busy
+    machine does not fail it."""
     code = (
         "import torch, time; t = time.process_time(); import octvideo; print(time.process_time()"
         " - t)"
     )
 
-    assert min(float(_python(code)) for _ in range(5)) < 0.3
+    assert any(float(_python(code)) < 0.3 for _ in range(5))
 
 
 def _sources(repo: Path) -> dict[str, str]:

@@ -23,15 +23,19 @@ def test_no_two_test_files_have_one_name(repo):
 
 
 @pytest.mark.slow
-def test_every_test_file_is_collected_and_the_number_of_tests_is_the_documented_one(repo):
-    done = _pytest("--collect-only", "-q", cwd=repo)
-
-    assert done.returncode == 0, done.stdout[-2000:]
-    tests = [line for line in done.stdout.splitlines() if "::" in line]
+def test_every_test_file_is_collected_and_the_number_of_tests_is_the_documented_one(repo, request):
     files = {str(path.relative_to(repo)) for path in (repo / "tests").rglob("test_*.py")}
+    stated = re.search(r"at least ([\d,]+) tests", (repo / "CONTRIBUTING.md").read_text())
+    expected = int(stated[1].replace(",", ""))
+
+    tests = [item.nodeid for item in request.session.items]
+    if len(tests) < expected:  # This run is of a part of them.
+        done = _pytest("--collect-only", "-q", cwd=repo)
+        assert done.returncode == 0, done.stdout[-2000:]
+        tests = [line for line in done.stdout.splitlines() if "::" in line]
+
     assert files == {test.partition("::")[0] for test in tests}
-    expected = re.search(r"at least ([\d,]+) tests", (repo / "CONTRIBUTING.md").read_text())
-    assert len(tests) >= int(expected[1].replace(",", ""))
+    assert len(tests) >= expected
 
 
 def test_a_native_hang_that_holds_the_gil_ends_with_a_stack(repo, tmp_path):
