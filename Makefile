@@ -17,11 +17,12 @@ demo: $(INSTALLED)
 	$(BIN)/python tools/make_demo_data.py $(DEMO_DATA)
 	$(BIN)/python tools/train_net.py --cfg configs/demo/oct_i3d.yaml DATA.PATH_TO_DATA_DIR=$(DEMO_DATA)
 
+# worksteal: neighbors share what their file has made.
 test: lint types imports
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 test-fast: lint $(INSTALLED)
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -221,7 +221,7 @@ def test_a_killed_rank_restarts_the_run_on_both_nodes(tmp_path, alone):
 
 
 @pytest.mark.slow
-def test_sigterm_to_torchrun_saves_and_the_same_command_finishes(tmp_path):
+def test_sigterm_to_torchrun_saves_and_the_same_ranks_finish(tmp_path):
     command = torchrun("--standalone", "--nproc_per_node", "2", CHILD)
     process = subprocess.Popen(
         [*command, str(tmp_path), "seconds=0.2"], env=ENVIRONMENT, stderr=subprocess.DEVNULL
@@ -231,7 +231,7 @@ def test_sigterm_to_torchrun_saves_and_the_same_command_finishes(tmp_path):
     process.wait()
 
     assert "stopped by SIGTERM" in (tmp_path / "stdout.log").read_text()
-    run([*command, str(tmp_path)])
+    run_ranks(tmp_path, str(tmp_path))
     assert last_state(tmp_path)["epoch"] == 3
 
 

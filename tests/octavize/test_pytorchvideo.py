@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from narrow_networks import two_blocks_per_stage
 from torch import nn
 from torch.nn import functional as F
 
@@ -43,6 +44,8 @@ def test_every_network_is_exact_at_alpha_zero_and_octave_above(name):
     frames = 16 if name in ("slowfast_r50", "csn_r101") else 4
     x = torch.rand(2, HUB[name].channels, *HUB[name].shape(frames, 64))
     model = make(name, 0.0).eval()
+    if name not in TINY:
+        model = two_blocks_per_stage(model)
 
     same, octave = octavize(model, 0.0, x), octavize(model, 0.25, x)
 
@@ -135,10 +138,13 @@ def test_they_learn_demo_clips_as_their_vanilla_forms_do(name, alpha):
     model = make(name, alpha).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     for _ in range(40):
+        scores = model(clips)
+        if learned := bool((scores.argmax(1) == labels).all()):
+            break
         optimizer.zero_grad()
-        F.cross_entropy(model(clips), labels).backward()
+        F.cross_entropy(scores, labels).backward()
         optimizer.step()
-    assert (model(clips).argmax(1) == labels).all()
+    assert learned
 
 
 @pytest.mark.parametrize("arch", ["x3d_xs", "ptv:x3d_xs"])

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "official"
 
 # The two that the repository holds, one of each spelling.
@@ -59,3 +61,11 @@ def write_file(
     oracle = load(name, folder)
     rule.write(path, rule.parameters(oracle, by_prefix=by_prefix))
     return oracle
+
+
+def write_shapes(name: str, path: Path, *, folder: Path) -> None:
+    """Like `write_file`, with weights of one half, which need not be drawn."""
+    oracle = load(name, folder)
+    parameters = oracle["params"].items()
+    shapes = {key: part if oracle["kind"] == "symbol" else part[1] for key, part in parameters}
+    rule.write(path, {key: np.full(shape, 0.5, "f4") for key, shape in shapes.items()})

@@ -176,7 +176,7 @@ def test_official_files_are_recognized(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(oracles.ALL.keys() - oracles.SMALL.keys()))
 def test_every_official_file_is_recognized(name, shared, tmp_path):
-    oracles.write_file(name, tmp_path / "w.params", folder=shared / "oracles" / "nets")
+    oracles.write_shapes(name, tmp_path / "w.params", folder=shared / "oracles" / "nets")
     expected, options = oracles.ALL[name]
 
     weights = convert_weights(tmp_path / "w.params")

@@ -195,7 +195,7 @@ def test_a_run_that_is_killed_again_and_again_loses_and_doubles_no_row(tiny_chec
     folder, rows, features = (tmp_path / name for name in ("videos", "rows.csv", "features.npz"))
     write_video(tmp_path / "one.mp4", np.zeros((20, 40, 48, 3), np.uint8), fps=15)
     folder.mkdir()
-    for k in range(150):
+    for k in range(100):
         (folder / f"{k:03}.mp4").symlink_to(tmp_path / "one.mp4")
     words = ["predict", "--checkpoint", tiny_checkpoint, folder, "--views", "2x3", "--batch", 4]
     words += ["--workers", 1, "--output", rows, "--features", features]
