@@ -51,8 +51,13 @@ def cells(study: Study, row: Row, by_row: dict[Row, Runs], content: Run) -> list
         difference(differences(runs, divided), 1),
         mean_of([run["curve"][-1][1] for run in runs.values()]),
         mean_of(probes),
-        *(mean_of([run[order][1] for run in runs.values()]) for order in ORDERS),
+        *(mean_in(order, runs) for order in ORDERS),
     ]
+
+
+def mean_in(order: str, runs: Runs) -> str:
+    """The mean top-1 with the frames in this order."""
+    return mean_of([run[order][1] for run in runs.values()])
 
 
 def mean_of(values: list[float]) -> str:
