@@ -158,6 +158,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no GPU"))
 
 
+def pytest_collection_finish() -> None:
+    """Modules and tests stay to the end: full collections of garbage need not go through them."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     outcomes = ("passed", "failed", "skipped", "xfailed", "xpassed")
     count = sum(len(terminalreporter.stats.get(outcome, [])) for outcome in outcomes)
