@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from octvideo.counted_run import evaluating, norms_left_out, tensors_of
+from octvideo.counted_run import evaluating, norms_left_out, noting, running, tensors_of
 from octvideo.layers import OctConv2d, OctConv3d, OctTensor, as_pair
 
 PLAIN_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -126,28 +126,24 @@ def count_twice(
     compute: False for torch's formulas instead of `trace`: nothing is computed.
     "bmm" are the attention products, which the paper leaves out.
     """
-    if not compute:
+    if compute:
+        cost, counter = count(model, input_shape), "fvcore"
+        if next(model.parameters()).is_meta:
+            model.to_empty(device="cpu")
+            for _, tensor in tensors_of(model):
+                tensor.detach().zero_()
+        operators = trace(model, input_shape)
+    else:
         from torch.utils.flop_counter import FlopCounterMode  # imports all of Triton
 
-        with FlopCounterMode(display=False) as counter:
-            cost = count(model, input_shape)
+        with FlopCounterMode(display=False) as flops:
+            cost, counter = count(model, input_shape), "torch"
         operators = Counter[str]()
-        for operator, flops in counter.get_flop_counts()["Global"].items():
+        for operator, number in flops.get_flop_counts()["Global"].items():
             name = str(operator).removeprefix("aten.")
-            operators[KINDS.get(name, name)] += flops // 2
-        assert cost.macs == traced_macs(operators), (
-            f"closed form {cost.macs}, torch {traced_macs(operators)}"
-        )
-        return cost, operators
-    cost = count(model, input_shape)
-    if next(model.parameters()).is_meta:
-        model.to_empty(device="cpu")
-        for _, tensor in tensors_of(model):
-            tensor.detach().zero_()
-    operators = trace(model, input_shape)
-    assert cost.macs == traced_macs(operators), (
-        f"closed form {cost.macs}, fvcore {traced_macs(operators)}"
-    )
+            operators[KINDS.get(name, name)] += number // 2
+    traced = traced_macs(operators)
+    assert cost.macs == traced, f"closed form {cost.macs}, {counter} {traced}"
     return cost, operators
 
 
@@ -155,20 +151,19 @@ def stage_table(model: nn.Module, input_shape: Sequence[int]) -> str:
     """Channels (high + low), sizes, parameters, MACs and activations of every stage, to be held
     against the paper."""
     cost = count(model, input_shape)
-    header = ("stage", "channels", "size", "parameters", "MACs", "activations")
-    rows = [
-        (
-            s.name,
-            _channels(s.outputs),
-            _sizes(s.outputs),
-            _mega(s.parameters),
-            _mega(s.macs),
-            _mega(s.activations),
-        )
-        for s in cost.stages
+    rows: list[tuple[str, ...]] = [
+        ("stage", "channels", "size", "parameters", "MACs", "activations")
     ]
-    total = ("total", "", "", _mega(cost.parameters), _mega(cost.macs), _mega(cost.activations))
-    return align([header, *rows, total], numbers=(3, 4, 5))
+    for stage in cost.stages:
+        channels = " + ".join(str(shape[0]) for shape in stage.outputs)
+        sizes = " + ".join("x".join(map(str, shape[1:])) for shape in stage.outputs)
+        rows.append((stage.name, channels, sizes, *_millions(stage)))
+    rows.append(("total", "", "", *_millions(cost)))
+    return align(rows, numbers=(3, 4, 5))
+
+
+def _millions(cost: StageCost | Complexity) -> list[str]:
+    return [f"{n / 1e6:,.3f} M" for n in (cost.parameters, cost.macs, cost.activations)]
 
 
 def align(rows: Sequence[Sequence[str]], numbers: Collection[int]) -> str:
@@ -220,36 +215,24 @@ def _hooks(
 ) -> Iterator[None]:
     """A context in which a forward pass records the costs of its layers and the outputs of the
     stages."""
-    depth = 0
+    modules = {name: module for name, module in model.named_modules() if name}
+    octave = {name: m for name, m in modules.items() if isinstance(m, OctConv2d | OctConv3d)}
+    inside_octave = tuple(f"{name}." for name in octave)
+    stack: list[tuple[str, nn.Module]] = []
 
-    def enter(module: nn.Module, args: Any) -> None:
-        nonlocal depth
-        depth += 1
+    def note(name: str, inputs: tuple[Any, ...], y: Any) -> None:
+        if name in octave:
+            _add(layers, _oct_cost(name, octave[name], as_pair(inputs[0]), as_pair(y)))
+        elif isinstance(modules[name], PLAIN_LAYERS) and not name.startswith(inside_octave):
+            _add(layers, _plain_cost(name, modules[name], y))
+        if len(stack) == 1:
+            groups = [y.high, y.low] if isinstance(y, OctTensor) else [y]
+            shapes = [tuple(t.shape[1:]) for t in groups if isinstance(t, Tensor)]
+            outputs.setdefault(name, []).extend(shapes)
 
-    def make_leave(name: str) -> Any:
-        def leave(module: nn.Module, args: Any, y: Any) -> None:
-            nonlocal depth
-            depth -= 1
-            if isinstance(module, OctConv2d | OctConv3d):
-                _add(layers, _oct_cost(name, module, as_pair(args[0]), as_pair(y)))
-            elif isinstance(module, PLAIN_LAYERS) and not name.startswith(octave):
-                _add(layers, _plain_cost(name, module, y))
-            if depth == 0:
-                outputs.setdefault(name, []).extend(_shapes(y))
-
-        return leave
-
-    modules = [(name, module) for name, module in model.named_modules() if name]
-    octave = tuple(
-        f"{name}." for name, module in modules if isinstance(module, OctConv2d | OctConv3d)
-    )
-    handles = [module.register_forward_pre_hook(enter) for _, module in modules]
-    handles += [module.register_forward_hook(make_leave(name)) for name, module in modules]
-    try:
+    # In this order: a module is noted while it still is on the stack.
+    with noting(modules, note), running(model, stack):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _add(layers: dict[str, LayerCost], cost: LayerCost) -> None:
@@ -280,23 +263,3 @@ def _stage_cost(
 
 def _num_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-# --- Cells
-
-
-def _shapes(y: Any) -> list[tuple[int, ...]]:
-    groups = [y.high, y.low] if isinstance(y, OctTensor) else [y]
-    return [tuple(t.shape[1:]) for t in groups if isinstance(t, Tensor)]
-
-
-def _channels(outputs: Sequence[tuple[int, ...]]) -> str:
-    return " + ".join(str(shape[0]) for shape in outputs)
-
-
-def _sizes(outputs: Sequence[tuple[int, ...]]) -> str:
-    return " + ".join("x".join(map(str, shape[1:])) for shape in outputs)
-
-
-def _mega(value: int) -> str:
-    return f"{value / 1e6:,.3f} M"

@@ -60,6 +60,28 @@ def noting(
             handle.remove()
 
 
+@contextmanager
+def running(model: nn.Module, stack: list[tuple[str, nn.Module]]) -> Iterator[None]:
+    """A context in which `stack` names the modules that are running, the outermost first."""
+
+    def make_enter(name: str) -> Any:
+        return lambda module, args: stack.append((name, module))
+
+    def leave(module: nn.Module, args: Any, out: Any) -> None:
+        stack.pop()
+
+    handles: list[Any] = []
+    for name, module in model.named_modules():
+        if name:
+            handles.append(module.register_forward_pre_hook(make_enter(name)))
+            handles.append(module.register_forward_hook(leave))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers, by name."""
     yield from model.named_parameters()

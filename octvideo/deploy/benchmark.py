@@ -3,7 +3,10 @@ the machine affects all of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -11,8 +14,9 @@ from torch import Tensor, nn
 
 from octvideo.complexity import count
 from octvideo.deploy.engines import openvino_times, optimize
-from octvideo.deploy.export import export_model
-from octvideo.deploy.layer_times import EagerTimes, LayerTimes
+from octvideo.deploy.export import ONNX, export_model
+from octvideo.deploy.layer_times import EagerTimes
+from octvideo.deploy.openvino import OpenVINOTimes
 from octvideo.deploy.pytorchvideo import hub_model
 from octvideo.deploy.timing import (
     MIN_ROUNDS,
@@ -155,7 +159,7 @@ class Case:
                 " it out"
             )
 
-    def layer_times(self) -> LayerTimes:
+    def layer_times(self) -> EagerTimes | OpenVINOTimes:
         """A function that times the layers at each call. Raises the errors of `check_layers`."""
         self.check_layers()
         if self.engine == "eager":
@@ -309,15 +313,8 @@ def _verdict_on(m: Measured) -> str:
 
 
 def _onnxruntime(model: nn.Module, x: Tensor) -> Call:
-    from tempfile import TemporaryDirectory
-
-    runtime = import_optional("onnxruntime", "engine onnxruntime", "pip install onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    import_optional("onnxruntime", "engine onnxruntime", "pip install onnxruntime")
     with TemporaryDirectory() as folder:
-        export_model(model, torch.cat([x, x]), f"{folder}/model.onnx")
-        session = runtime.InferenceSession(
-            f"{folder}/model.onnx", options, providers=["CPUExecutionProvider"]
-        )
-    clips = {"clips": x.numpy()}
-    return lambda: session.run(None, clips)
+        path = Path(folder, "model.onnx")
+        export_model(model, torch.cat([x, x]), path)
+        return partial(ONNX(path), x)

@@ -4,14 +4,14 @@ written."""
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from octvideo.deploy.engines import relative_difference
 from octvideo.deploy.fold import fold_batch_norm
-from octvideo.deploy.openvino import core, exported
+from octvideo.deploy.openvino import OpenVINO, exported
 from octvideo.errors import ConfigError, import_optional
 from octvideo.layers.conv3d_as_2d import exported_in_2d
 
@@ -43,17 +43,56 @@ def export_model(
         return max(relative_difference(run(x), folded(x)) for x in (example, example[:1]))
 
 
-Runner = Callable[[Tensor], Tensor]
+class ONNX(nn.Module):
+    """An ONNX file in onnxruntime, on the CPU."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._start()
+
+    def _start(self) -> None:
+        runtime = import_optional("onnxruntime", "reading ONNX", "pip install onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._session = runtime.InferenceSession(
+            str(self.path), options, providers=["CPUExecutionProvider"]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        name = self._session.get_inputs()[0].name
+        return torch.from_numpy(self._session.run(None, {name: x.contiguous().numpy()})[0])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_session"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
 
 
-def _write_torch(model: nn.Module, example: Tensor, path: Path) -> Runner:
+class Program(nn.Module):
+    """A file of torch.export, on the CPU."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        # In a tuple, for as a submodule it would refuse to be put into evaluation mode, where it
+        # is.
+        self._run = (torch.export.load(path).module(),)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        return self._run[0](x)
+
+
+def _write_torch(model: nn.Module, example: Tensor, path: Path) -> nn.Module:
     torch.export.save(exported(model, example), path)
-    return torch.export.load(path).module()
+    return Program(path)
 
 
-def _write_onnx(model: nn.Module, example: Tensor, path: Path) -> Runner:
+def _write_onnx(model: nn.Module, example: Tensor, path: Path) -> nn.Module:
     import_optional("onnxscript", "export to ONNX", "pip install onnx onnxscript onnxruntime")
-    runtime = import_optional("onnxruntime", "checking an ONNX export", "pip install onnxruntime")
+    import_optional("onnxruntime", "checking an ONNX export", "pip install onnxruntime")
     program = torch.onnx.export(
         exported(model, example),
         dynamo=True,
@@ -63,22 +102,18 @@ def _write_onnx(model: nn.Module, example: Tensor, path: Path) -> Runner:
     )
     assert program is not None
     program.save(path)
-    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda x: torch.from_numpy(
-        session.run(None, {"clips": np.ascontiguousarray(x.numpy())})[0]
-    )
+    return ONNX(path)
 
 
-def _write_openvino(model: nn.Module, example: Tensor, path: Path) -> Runner:
+def _write_openvino(model: nn.Module, example: Tensor, path: Path) -> nn.Module:
     openvino = import_optional("openvino", "export to OpenVINO", "pip install openvino")
-    openvino.save_model(
-        openvino.convert_model(exported(model, example)), path, compress_to_fp16=False
-    )
-    compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda x: torch.from_numpy(compiled(x.numpy())[0].copy())
+    network = openvino.convert_model(exported(model, example))
+    openvino.save_model(network, path, compress_to_fp16=False)
+    return OpenVINO.read(path, example.shape[-2:])
 
 
-WRITERS: dict[str, Callable[[nn.Module, Tensor, Path], Runner]] = {
+# Each writes a file and returns what `read_exported` would run of it.
+WRITERS: dict[str, Callable[[nn.Module, Tensor, Path], nn.Module]] = {
     ".pt2": _write_torch,
     ".onnx": _write_onnx,
     ".xml": _write_openvino,

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from octvideo.checkpoint import InputSpec
 from octvideo.deploy.engines import TOLERANCE, relative_difference
-from octvideo.deploy.export import export_model
+from octvideo.deploy.export import ONNX, Program, export_model
 from octvideo.deploy.openvino import OpenVINO
-from octvideo.errors import CheckpointError, ConfigError, OctvideoError, import_optional
+from octvideo.errors import CheckpointError, ConfigError, OctvideoError
 from octvideo.files import write_atomically
 from octvideo.models.network import HeadAct, activate
 
@@ -141,48 +141,6 @@ class ExportedNetwork(nn.Module):
             f"{self.path}: an exported network gives scores only; load the checkpoint that it was"
             " made of"
         )
-
-
-class ONNX(nn.Module):
-    """An ONNX file in onnxruntime, on the CPU."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-        self._start()
-
-    def _start(self) -> None:
-        runtime = import_optional("onnxruntime", "reading ONNX", "pip install onnxruntime")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        self._session = runtime.InferenceSession(
-            str(self.path), options, providers=["CPUExecutionProvider"]
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        name = self._session.get_inputs()[0].name
-        return torch.from_numpy(self._session.run(None, {name: x.contiguous().numpy()})[0])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_session"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._start()
-
-
-class Program(nn.Module):
-    """A file of torch.export, on the CPU."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        # In a tuple, for as a submodule it would refuse to be put into evaluation mode, where it
-        # is.
-        self._run = (torch.export.load(path).module(),)
-
-    @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        return self._run[0](x)
 
 
 def read_exported(path: Path, *, trusted: bool = False) -> ExportedNetwork:

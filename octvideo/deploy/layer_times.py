@@ -2,7 +2,7 @@
 
 import copy
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,20 +13,13 @@ from octvideo.layers import OctConv2d, OctConv3d
 LAYERS = (OctConv2d, OctConv3d, MergedOctConv, nn.Conv2d, nn.Conv3d)
 
 
-class LayerTimes(Protocol):
-    """Each call runs the network once; `seconds` is the fastest run of each layer, by name.
+class EagerTimes:
+    """Layer times in PyTorch without a compiler. Each call runs the network once; `seconds` is the
+    fastest run of each layer, by name.
 
     A layer is a convolution; an octave convolution is one. Other operations (a norm, a residual
     sum, a pool) count with the layer before them.
     """
-
-    seconds: dict[str, float]
-
-    def __call__(self) -> None: ...
-
-
-class EagerTimes:
-    """`LayerTimes` of PyTorch without a compiler."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         self.model, self.example = copy.deepcopy(model), example

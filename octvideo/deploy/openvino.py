@@ -112,7 +112,7 @@ class OpenVINO(nn.Module):
 
 
 class OpenVINOTimes:
-    """`LayerTimes` of `model`, without merging octave convolutions first."""
+    """Layer times as `EagerTimes` has them, without merging octave convolutions first."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         program = _in_core_operations(exported(model, example))

@@ -7,8 +7,7 @@ predicted time.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -20,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from octvideo.counted_run import running
 from octvideo.layers import OctConv2d, OctConv3d, OctTensor, save_memory
 
 CONV_LAYERS = (OctConv2d, OctConv3d, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -138,7 +138,7 @@ def trace_operators(
     """
     model = save_memory(copy.deepcopy(model), False).to("meta").train(train)
     recorder = _Recorder(itemsize)
-    with _layer_names(model, recorder.stack), torch.enable_grad(), recorder:
+    with running(model, recorder.stack), torch.enable_grad(), recorder:
         outputs = _tensors(model(torch.empty(batch, *input_shape, device="meta")))
         if train:
             torch.autograd.backward(outputs, [torch.empty_like(out) for out in outputs])
@@ -294,28 +294,6 @@ SPLIT: dict[str, Callable[[tuple[Any, ...], Any], list[Part]]] = {
     "native_batch_norm": _batch_norm,
     "native_batch_norm_backward": _batch_norm_backward,
 }
-
-
-@contextmanager
-def _layer_names(model: nn.Module, stack: list[tuple[str, nn.Module]]) -> Iterator[None]:
-    """A context in which `stack` names the modules that are running, the outermost first."""
-
-    def make_enter(name: str) -> Any:
-        return lambda module, args: stack.append((name, module))
-
-    def leave(module: nn.Module, args: Any, out: Any) -> None:
-        stack.pop()
-
-    handles: list[Any] = []
-    for name, module in model.named_modules():
-        if name:
-            handles.append(module.register_forward_pre_hook(make_enter(name)))
-            handles.append(module.register_forward_hook(leave))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -9,33 +9,9 @@ H.265, 7.3 and 8.3.1.)
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from typing import Protocol
 
 from octvideo.data.video.bits import Bits, Content, Parameters, Picture
 from octvideo.data.video.mpeg4 import Mpeg4
-
-
-class Inspector(Protocol):
-    """Reads the packets of one stream in file order."""
-
-    parameters: Parameters
-
-    def __call__(self, data: bytes) -> Content: ...
-
-
-def inspector(codec: str, extradata: bytes, container: str) -> Inspector | None:
-    """The reader of this codec's packets (FFmpeg's name), in file order; None for codecs whose
-    packets prove nothing."""
-    if codec == "mpeg4":
-        return Mpeg4(extradata)
-    if (
-        codec in _NUMBERED
-        and ("mp4" in container or "matroska" in container)
-        and extradata[:1] == b"\x01"
-    ):
-        with suppress(ValueError, LookupError):
-            return _NUMBERED[codec](extradata)
-    return None
 
 
 class _Numbered(ABC):
@@ -213,7 +189,26 @@ class _H265(_Numbered):
         return Content(1, is_restart, order=order, counts=True)
 
 
-_NUMBERED: dict[str, Callable[[bytes], Inspector]] = {"h264": _H264, "hevc": _H265}
+Inspector = Mpeg4 | _Numbered
+"""Reads the packets of one stream in file order."""
+_NUMBERED: dict[str, Callable[[bytes], _Numbered]] = {"h264": _H264, "hevc": _H265}
+
+
+def inspector(codec: str, extradata: bytes, container: str) -> Inspector | None:
+    """The reader of this codec's packets (FFmpeg's name), in file order; None for codecs whose
+    packets prove nothing."""
+    if codec == "mpeg4":
+        return Mpeg4(extradata)
+    if (
+        codec in _NUMBERED
+        and ("mp4" in container or "matroska" in container)
+        and extradata[:1] == b"\x01"
+    ):
+        with suppress(ValueError, LookupError):
+            return _NUMBERED[codec](extradata)
+    return None
+
+
 _HIGH_PROFILES = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}
 
 

@@ -13,21 +13,12 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from octvideo.errors import DataError, OctvideoError
 from octvideo.files import appears_whole, csv_text, writing
 
 Row = dict[str, Any]
-
-
-class Lines(Protocol):
-    """The format of rows, one line each."""
-
-    def head(self) -> bytes: ...
-    def line(self, row: Row) -> bytes: ...
-    def row(self, line: bytes) -> Row: ...
-    def shown(self, path: str) -> str: ...
 
 
 class JsonLines:
@@ -76,6 +67,10 @@ class CsvLines:
 
     def shown(self, path: str) -> str:
         return csv_text(path)
+
+
+Lines = JsonLines | CsvLines
+"""The format of rows, one line each."""
 
 
 def _csv_line(cells: Sequence[str]) -> bytes:

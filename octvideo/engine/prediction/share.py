@@ -6,23 +6,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.journal import fingerprint, stamp_of
-from octvideo.engine.prediction.outputs import Output, open_output
+from octvideo.engine.prediction.named import NamedVideo
+from octvideo.engine.prediction.outputs import FoundWindows, Output, open_output
 from octvideo.engine.prediction.rows import Row
 from octvideo.errors import OctvideoError
 
-
-class Found(Protocol):
-    """The result of one video."""
-
-    @property
-    def path(self) -> str: ...
-
-
-FoundT = TypeVar("FoundT", bound=Found)
+Found = TypeVar("Found", NamedVideo, FoundWindows)
+"""The result of one video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +63,8 @@ class Share:
         procs.made_by_main(self._require_one_folder)
 
     def written(
-        self, found: Iterable[FoundT], progress: Callable[[int, int], None]
-    ) -> Iterator[FoundT]:
+        self, found: Iterable[Found], progress: Callable[[int, int], None]
+    ) -> Iterator[Found]:
         """Yield the result of each video once its rows are written.
 
         The iterator ends when all processes are done; rank 0 then joins their files.
@@ -78,7 +72,10 @@ class Share:
         with self._stack:
             progress(self._done, self._done + len(self.left))
             for count, one in enumerate(found, start=self._done + 1):
-                self._add(one)
+                digest = self._digests[one.path]
+                for wanted, file in zip(self._wanted, self._files, strict=True):
+                    if not file.has(digest):
+                        file.add(wanted.row(one, digest))
                 progress(count, self._done + len(self.left))
                 yield one
             if not self._procs.is_main:
@@ -94,10 +91,9 @@ class Share:
         hold."""
         digests = {path: fingerprint(path=path, stamp=stamp_of(path)) for path in paths}
         self._open(digests)
-        return {path: digest for path, digest in digests.items() if not self._hold(digest)}
-
-    def _hold(self, digest: str) -> bool:
-        return bool(self._files) and all(file.has(digest) for file in self._files)
+        if not self._files:
+            return digests
+        return {p: d for p, d in digests.items() if not all(file.has(d) for file in self._files)}
 
     def _open(self, digests: Mapping[str, str]) -> None:
         with ExitStack() as stack:
@@ -122,9 +118,3 @@ class Share:
                         f"{file.path.absolute().parent}: rank {rank} writes to another folder of"
                         " that name; choose one that all machines see"
                     )
-
-    def _add(self, found: Found) -> None:
-        digest = self._digests[found.path]
-        for one, file in zip(self._wanted, self._files, strict=True):
-            if not file.has(digest):
-                file.add(one.row(found, digest))

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,26 +11,6 @@ from octvideo.errors import DataError
 
 if TYPE_CHECKING:
     from octvideo.data.loading.batch import Batch
-
-
-class BatchLoader(Protocol):
-    """The interface of a loader. len: batches per epoch of this rank. epoch() depends on (seed,
-    epoch, position) only.
-
-    Positions count samples of the epoch's order, over all ranks.
-    """
-
-    def __len__(self) -> int: ...
-
-    @property
-    def batch_samples(self) -> int:
-        """Samples of a global batch."""
-
-    def ends(self, start_sample: int = 0) -> list[int]:
-        """The positions at which the global batches end that follow the first `start_sample`
-        samples of an epoch."""
-
-    def epoch(self, epoch: int, start_sample: int = 0) -> "Iterator[Batch]": ...
 
 
 class OnDevice:

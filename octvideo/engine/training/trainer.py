@@ -22,7 +22,7 @@ from octvideo.engine.training.ema import ModelAverage
 from octvideo.engine.training.losses import Loss
 from octvideo.engine.training.optim import Schedule
 from octvideo.engine.training.precise_bn import measure_bn_statistics
-from octvideo.engine.training.prefetch import BatchLoader, OnDevice
+from octvideo.engine.training.prefetch import OnDevice
 from octvideo.engine.training.records import Clock, Tally
 from octvideo.engine.training.run_log import RunLog
 from octvideo.engine.training.signals import Stopped, StopRequest
@@ -40,6 +40,7 @@ from octvideo.errors import DataError, OctvideoError
 
 if TYPE_CHECKING:
     from octvideo.data.loading.batch import Batch
+    from octvideo.data.loading.loader import Loader
 
 logger = logging.getLogger("octvideo")
 
@@ -53,7 +54,7 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,
-        loader: BatchLoader,
+        loader: "Loader",
         optimizer: Optimizer,
         schedule: Schedule,
         options: TrainOptions,
