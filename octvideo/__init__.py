@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
     from octvideo.config import load_config
     from octvideo.recognizer import Recognizer
-    from octvideo.runs.evaluate import evaluate
-    from octvideo.runs.fit import fit
+    from octvideo.runs.fit import evaluate, fit
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,7 +28,7 @@ __all__ = [
 # Imported when they are asked for: a user of the networks alone should not wait for settings and
 # decoders.
 _LATER = {
-    "evaluate": "octvideo.runs.evaluate",
+    "evaluate": "octvideo.runs.fit",
     "fit": "octvideo.runs.fit",
     "load_config": "octvideo.config",
 }

@@ -18,9 +18,9 @@ from octvideo.recognizer import Recognizer
 from octvideo.report.gradcam import GLOW, gradcam, layer_to_look_at, overlay
 from octvideo.report.hooks import captured
 from octvideo.report.octave_maps import draw_paths, path_maps
+from octvideo.report.pictures import film_strip, with_color_bar
 from octvideo.report.plots import color_map
 from octvideo.report.spectrum import Spectrum, draw_spectra, energy_spectrum
-from octvideo.report.strips import film_strip, with_color_bar
 from octvideo.report.tradeoff import Point, draw_tradeoff
 
 

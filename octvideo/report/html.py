@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from octvideo.files import write_atomically
 from octvideo.report.classes import classes_section, confusion_section
-from octvideo.report.curves import training_charts
 from octvideo.report.environment import environment as here
-from octvideo.report.figures import interval_bar, views_chart
+from octvideo.report.figures import interval_bar, training_charts, views_chart
 from octvideo.report.frame_order import order_section
 from octvideo.report.parts import section, table
 from octvideo.report.pictures import film_frames

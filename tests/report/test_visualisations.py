@@ -13,9 +13,9 @@ from octvideo.models import create_model
 from octvideo.report.gradcam import gradcam, layer_to_look_at, overlay
 from octvideo.report.hooks import captured, find_layer
 from octvideo.report.octave_maps import draw_paths, path_maps
+from octvideo.report.pictures import film_strip, with_color_bar
 from octvideo.report.plots import color_map
 from octvideo.report.spectrum import draw_spectra, energy_spectrum, pad_spectrum, radial_profile
-from octvideo.report.strips import film_strip, with_color_bar
 from octvideo.report.tradeoff import Point, draw_tradeoff
 from octvideo.visualize import over_seeds
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -23,7 +23,6 @@ from urllib.parse import urlsplit
 
 from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.prepare.archives import BrokenArchiveError, download, unpack
-from octvideo.data.prepare.fetch_report import Report
 from octvideo.data.prepare.kinetics import (
     Annotation,
     choose_classes,
@@ -87,6 +86,33 @@ class Plan:
     archives: list[str]
     annotations: dict[str, Annotation]
     num_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """The result of one split, compared with its annotations. broken: path -> cause;
+    broken_archives: archive -> cause."""
+
+    split: str
+    num_stored: int = 0
+    missing: list[str] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
+    broken_archives: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.split}: {self.num_stored} videos stored, {len(self.replaced)} of them"
+            f" replacements; {len(self.broken)} broken, {len(self.missing)} missing,"
+            f" {len(self.broken_archives)} archives broken"
+        ]
+        lines += [
+            f"broken archive: {name}: {cause}" for name, cause in self.broken_archives.items()
+        ]
+        lines += [f"broken: {path}: {cause}" for path, cause in self.broken.items()]
+        lines += [f"replaced: {stem}" for stem in self.replaced]
+        lines += [f"missing: {stem}" for stem in self.missing]
+        return "\n".join(lines)
 
 
 class Fetch:

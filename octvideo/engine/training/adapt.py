@@ -8,18 +8,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from octvideo.engine.training.sync_bn import SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d
+from octvideo.engine.distributed import total_with_gradient
 from octvideo.errors import ConfigError, did_you_mean
-
-SYNCHRONIZED: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm1d: SyncBatchNorm1d,
-    nn.BatchNorm2d: SyncBatchNorm2d,
-    nn.BatchNorm3d: SyncBatchNorm3d,
-}
 
 
 def freeze(model: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
@@ -98,3 +92,58 @@ def _statistics_held(module: nn.Module) -> Iterator[None]:
         for norm, (momentum, tracked) in zip(norms, before, strict=True):
             norm.momentum = momentum
             norm.num_batches_tracked = tracked
+
+
+class _AcrossRanks(_BatchNorm):
+    """Batch statistics over all ranks, on any device; parameters, buffers and evaluation are those
+    of the class it is mixed into.
+
+    torch's SyncBatchNorm refuses the CPU; pytorchvideo's naive one keeps the biased variance, so
+    its running statistics are not those of a single process.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        axes = [0, *range(2, input.ndim)]
+        shape = [1, -1, *[1] * (input.ndim - 2)]
+        x = input.float()
+        clips = x.new_tensor([x.numel() / x.shape[1]])
+        sums = total_with_gradient(torch.cat([x.sum(axes), clips]))
+        mean, count = sums[:-1] / sums[-1], sums[-1].detach()
+        centered = x - mean.view(shape)
+        var = total_with_gradient((centered * centered).sum(axes)) / count
+        if self.track_running_stats:
+            self._track(mean.detach(), var.detach() * count / (count - 1))
+        out = centered * torch.rsqrt(var + self.eps).view(shape)
+        out = out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out
+        return out.to(input.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, unbiased_var: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        factor = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, factor)
+        self.running_var.lerp_(unbiased_var, factor)
+
+
+class SyncBatchNorm1d(_AcrossRanks, nn.BatchNorm1d):
+    pass
+
+
+class SyncBatchNorm2d(_AcrossRanks, nn.BatchNorm2d):
+    pass
+
+
+class SyncBatchNorm3d(_AcrossRanks, nn.BatchNorm3d):
+    pass
+
+
+SYNCHRONIZED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: SyncBatchNorm1d,
+    nn.BatchNorm2d: SyncBatchNorm2d,
+    nn.BatchNorm3d: SyncBatchNorm3d,
+}
