@@ -30,8 +30,7 @@ class Predictor:
     def __init__(
         self, checkpoint: str | Path, *, views: str = "1x1", top_k: int = 5, device: str = ""
     ) -> None:
-        """checkpoint: a file or the name of a public network. views: clips x crops. device: ""
-        chooses."""
+        """checkpoint: a file or a public network. views: clips x crops. device: "" chooses."""
         self._network = str(checkpoint), device
         self._views, self._top_k = views, top_k
 

@@ -213,8 +213,7 @@ def _positions(x: Tensor) -> int:
 def _hooks(
     model: nn.Module, layers: dict[str, LayerCost], outputs: dict[str, list[tuple[int, ...]]]
 ) -> Iterator[None]:
-    """A context in which a forward pass records the costs of its layers and the outputs of the
-    stages."""
+    """A context in which a forward pass records costs of layers and outputs of stages."""
     modules = {name: module for name, module in model.named_modules() if name}
     octave = {name: m for name, m in modules.items() if isinstance(m, OctConv2d | OctConv3d)}
     inside_octave = tuple(f"{name}." for name in octave)

@@ -36,8 +36,7 @@ def norms_left_out(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def captured(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Any]]:
-    """A context in which each forward pass stores the outputs of these modules in the dict, by
-    name."""
+    """A context whose forward passes store the outputs of these modules in the dict, by name."""
     found: dict[str, Any] = {}
     with noting(modules, lambda name, _inputs, output: found.__setitem__(name, output)):
         yield found

@@ -20,8 +20,7 @@ LIBRARIES = ("pytorchvideo", "decord", "av", "fvcore", "iopath", "tensorboard", 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An optional part: its purpose, and how to add it. package: its name on PyPI, "" for a
-    program."""
+    """An optional part: its purpose, and how to add it. package: its name on PyPI, or ""."""
 
     name: str
     purpose: str

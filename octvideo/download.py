@@ -173,8 +173,7 @@ def hash_of(path: Path) -> str:
 
 
 def _check(path: Path, sha256: str) -> None:
-    """Compare the file with the known hash, or with the one that was stored at the first
-    download."""
+    """Compare the file with the known hash, or with that of the first download."""
     memory = path.with_name(f"{path.name}.sha256")
     remembered = memory.read_text().strip() if memory.exists() else ""
     found = hash_of(path)

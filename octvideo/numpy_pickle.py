@@ -73,8 +73,7 @@ def read_numpy_pickle(path: str) -> dict[str, Any]:
 
 
 class _Dtype:
-    """Stands for numpy.dtype: a kind with bytes per number, and the byte order that BUILD gives
-    it."""
+    """Stands for numpy.dtype: a kind with bytes per number, the byte order that BUILD gives it."""
 
     def __init__(self, kind: Any, *_: Any) -> None:
         if str(kind) not in DTYPES:
@@ -175,8 +174,7 @@ def _text(key: Any) -> str:
 
 
 def _finished(value: Any, depth: int = 0) -> Any:
-    """Arrays for the stand-ins, in dicts, lists and tuples as deep as any weights file nests
-    them."""
+    """Arrays for the stand-ins, in dicts, lists and tuples as deep as weights files nest them."""
     if depth > 8:
         raise _RefusedError("values nested more than 8 deep")
     if isinstance(value, dict):

@@ -27,8 +27,7 @@ QUANTITIES: dict[str, Callable[[Complexity], float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A row: `create_model(model, **options)` on an input of `shape`, and its printed
-    quantities."""
+    """A row: `create_model(model, **options)` on an input of `shape`, and what is printed."""
 
     table: int
     row: str
@@ -213,8 +212,7 @@ def layer_results() -> Iterator[Result]:
 
 
 def network_results(network: Network, *, traced: bool) -> Iterator[Result]:
-    """A row's printed quantities beside ours; `traced`: torch's count must agree with the closed
-    form."""
+    """A row's printed quantities beside ours; `traced`: torch's count must agree."""
     reading = network.reading
     cost = None
     try:

@@ -178,8 +178,7 @@ def _accuracy(results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _data_facts(checkpoint: Checkpoint, results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Fingerprints: of a list's names and labels, by which two runs can tell that they used one
-    list."""
+    """Fingerprints: of a list's names and labels, which show whether two runs used one list."""
     data = checkpoint.training.get("data")
     if isinstance(data, dict):
         yield (

@@ -201,8 +201,7 @@ class _DryRun(BoundedUnpickler):
             raise ExpansionError
 
     def _copying(self, make: Callable[..., Any]) -> Callable[..., Any]:
-        """`make`, which copies what it is given: a few bytes of pickle could do that a million
-        times."""
+        """`make`, which copies what it is given: pickle could do that a million times."""
 
         def charged(*values: Any) -> Any:
             for value in values:

@@ -120,8 +120,7 @@ def draw_runs(results: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def over_seeds(points: Sequence[Point]) -> list[Point]:
-    """The mean of the points of one network and alpha, with an error bar of one standard
-    deviation."""
+    """The mean of the points of one network and alpha, its error bar one standard deviation."""
     groups: dict[tuple[str, float, float], list[float]] = {}
     for p in points:
         groups.setdefault((p.family, p.alpha, p.gflops), []).append(p.accuracy)

@@ -100,8 +100,7 @@ def _given(cfg: Any, name: str) -> dict[str, Any]:
 
 
 def _value(cfg: Any, option: str, key: str) -> Any:
-    """The setting's value in the form of the option; None if the setting leaves it to the
-    family."""
+    """The setting in the form of the option; None if it leaves the choice to the family."""
     value = _get(cfg, key)
     if option == "num_classes":
         return value or _get(DEFAULTS, key)

@@ -325,8 +325,7 @@ def require_data_folder(cfg: Any) -> None:
 
 
 def with_counted_classes(cfg: Any) -> Any:
-    """The settings with MODEL.NUM_CLASSES 0 replaced by the number of classes that the data
-    names."""
+    """The settings with a MODEL.NUM_CLASSES of 0 replaced by the number of the data's classes."""
     if cfg.MODEL.NUM_CLASSES:
         return cfg
     count = task_of(cfg).count_classes()

@@ -142,8 +142,7 @@ def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
 
 
 def describe(cfg: Any, model: nn.Module, dataset: Dataset) -> Checkpoint:
-    """The facts that let a checkpoint be used without a config; weights are added when it is
-    saved."""
+    """The facts that let a checkpoint be used without a config; saving adds the weights."""
     network: Any = model.config
     task = task_of(cfg)
     return Checkpoint(

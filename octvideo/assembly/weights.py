@@ -87,8 +87,7 @@ def _octavize(
 
 
 def weights_to_change(cfg: Any, checkpoint: Checkpoint, model: nn.Module) -> ImageWeights | None:
-    """Image weights to inflate, or vanilla video weights to split; None for weights that fit
-    unchanged."""
+    """Image weights to inflate, or vanilla video weights to split; None for weights that fit."""
     if is_to_be_divided(checkpoint, model):
         return read_video_weights(checkpoint, cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
     if cfg.TRAIN.CHECKPOINT_INFLATE or is_to_be_inflated(checkpoint, model):
@@ -230,8 +229,7 @@ def first_pictures(cfg: Any, images: str) -> Tensor:
 
 
 def _some_clips(cfg: Any, dataset: Dataset, procs: Processes) -> Tensor:
-    """Training clips of rank 0 on every rank; if it cannot read them, every rank raises
-    OctvideoError."""
+    """Training clips of rank 0 on every rank; every rank raises OctvideoError if it fails."""
 
     def read() -> Tensor:
         workers = cfg.DATA_LOADER

@@ -61,8 +61,7 @@ def load_config(path: str, overrides: Sequence[str] = (), **settings: Any) -> Cf
 
 
 def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """The settings that a checkpoint holds (`cfg.dump()`); `source` is the file that messages
-    name."""
+    """The settings that a checkpoint holds (`cfg.dump()`); `source`: the file, for messages."""
     cfg = CfgNode(DEFAULTS)
     _merge_tree(cfg, parse_settings(text, source), source)
     return _finish(cfg, source, overrides)
@@ -93,8 +92,7 @@ def _finish(
 
 
 def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...], merged: set[str]) -> None:
-    """Merge a file over its bases. merged: the files so far; a base of two others counts once,
-    first."""
+    """Merge a file over its bases. merged: the files so far; a base of two counts once, first."""
     if path in including:
         raise ConfigError(f"{path}: {BASE} goes in a circle: {' -> '.join((*including, path))}")
     if len(including) > MAX_CHAIN:
@@ -214,8 +212,7 @@ def _nearest(key: str) -> str:
 
 
 def _coerce(value: Any, default: Any, item: type | None) -> Any:
-    """The value as the default's type. 1 is a float, `true` a bool, and YAML's text "1e-4" a
-    number."""
+    """The value as the default's type. 1 is a float, `true` a bool, YAML's text "1e-4" a number."""
     if isinstance(default, list):
         if not isinstance(value, list | tuple):
             raise TypeError

@@ -34,8 +34,7 @@ def read_picture(path: str | Path, *, depth_bits: int | None = None) -> Picture:
 
 
 def depth_bits(path: str | Path) -> int | None:
-    """Bits that the brightest pixel of a gray picture of over 8 bits needs; None for other
-    pictures."""
+    """Bits that the brightest pixel of a gray picture of over 8 bits needs; None for others."""
     picture = _open(path)
     return _bits_of(_levels(picture)) if _is_deep(picture) else None
 

@@ -51,8 +51,7 @@ def _downloaded(url: str) -> str:
 
 
 def handlers() -> bytes:
-    """The handlers registered with iopath that can be sent to another process, for `register`
-    there."""
+    """iopath's registered handlers that can be sent to another process, for `register` there."""
     sent = []
     for handler in g_pathmgr._path_handlers.values():
         with suppress(Exception):  # whatever a handler's state raises when it is pickled

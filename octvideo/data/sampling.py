@@ -98,8 +98,7 @@ class ClipRule:
 
 
 def clip_span(num_frames: int, frame_stride: int, fps: float, target_fps: float) -> float:
-    """Frames of the video that a clip covers; not an integer when the rates differ.
-    (PySlowFast.)"""
+    """Frames of the video that a clip covers; no integer when the rates differ. (PySlowFast.)"""
     return num_frames * frame_stride * fps / target_fps
 
 

@@ -55,8 +55,7 @@ class Sidecar:
 
     @classmethod
     def read(cls, path: Path) -> "Sidecar":
-        """The sidecar of the exported file `path`. Raises CheckpointError if it is missing or
-        damaged."""
+        """That of the exported file `path`. Raises CheckpointError if it is missing or damaged."""
         facts = _read_facts(path.with_suffix(".json"), path)
         spec = InputSpec.of(facts)
         try:

@@ -38,8 +38,7 @@ def _fold(conv: Any, norm: Any) -> None:
 
 
 def _fold_group(paths: list[Any], norm: Any) -> None:
-    """`paths` are summed, then normalized: each is scaled, and the shift becomes the bias of the
-    first."""
+    """`paths` are summed, then normalized: each is scaled, and the first gets the shift as bias."""
     # In evaluation mode a norm is x * scale + shift, per channel.
     scale = (norm.running_var + norm.eps).rsqrt()
     if norm.weight is not None:

@@ -110,8 +110,7 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Operators:
-    """The operators of a pass. results: the values that outlive it (outputs, gradients of
-    parameters)."""
+    """The operators of a pass. results: values that outlive it (outputs, gradients)."""
 
     operators: tuple[Operator, ...]
     results: frozenset[int]
@@ -149,8 +148,7 @@ def trace_operators(
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records every operator below autograd. `stack` holds the names of the modules that are
-    running."""
+    """Records every operator below autograd. `stack` holds the modules that are running."""
 
     def __init__(self, itemsize: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

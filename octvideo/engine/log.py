@@ -50,8 +50,7 @@ class _LogFile(logging.StreamHandler[IO[str]]):
         self.path, self.failed = path, False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """A line that cannot be written is no error of the run: it was on the console. Said
-        once."""
+        """A line that cannot be written does not end the run: it was on the console. Said once."""
         if not self.failed:
             self.failed = True
             logger.warning("%s: cannot be written (%s)", self.path, sys.exc_info()[1])

@@ -51,8 +51,7 @@ def set_threads(num_workers: int, local_world_size: int = 1) -> int:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """A context in which torch uses this many threads for one operation, in all threads of the
-    process."""
+    """A context in which torch uses this many threads in all threads of the process."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -66,8 +66,7 @@ class Conv3d(nn.Conv3d):
         return F.conv3d(x, weight, self.bias, stride, padding)
 
     def _in_one_pass(self, x: Tensor) -> bool:
-        """Whether a kernel rearranges the clip: on a GPU, without a gradient for it, frame by
-        frame."""
+        """Whether one kernel does: on a GPU, without a gradient for it, frame by frame."""
         keeps_frames = self.stride[0] == 1 and self.kernel_size[0] == 2 * int(self.padding[0]) + 1
         return keeps_frames and x.is_cuda and not x.requires_grad and has_triton()
 

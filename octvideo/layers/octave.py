@@ -174,8 +174,7 @@ class _OctConv(nn.Module):
 
     @property
     def fan_in(self) -> int:
-        """Inputs that one output sees, over both groups: initialization should scale by this
-        number."""
+        """Inputs that one output sees, over both groups: initialization scales by it."""
         return self.in_channels.total // self.groups * math.prod(self.kernel_size)
 
     @property
@@ -185,8 +184,7 @@ class _OctConv(nn.Module):
         return self.out_channels.total * math.prod(self.kernel_size)
 
     def reset_parameters(self) -> None:
-        """Draw the four kernels as parts of one: torch's default bound, from the undivided
-        fan-in."""
+        """Draw the four kernels as parts of one: torch's bound, from the undivided fan-in."""
         bound = 1 / math.sqrt(self.fan_in)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)

@@ -98,8 +98,7 @@ def _pads(size: int, kernel: int, padding: int) -> tuple[tuple[int, int], tuple[
 
 
 def _blocks(x: Tensor) -> Tensor:
-    """(N, C, [T,] 2 h, 2 w) -> (N, 4 C, [T,] h, w), channels-last; channels by row, column,
-    channel."""
+    """(N, C, [T,] 2 h, 2 w) -> (N, 4 C, [T,] h, w), channels-last; by row, column, channel."""
     *others, height, width = x.shape
     x = x.reshape(*others, height // 2, 2, width // 2, 2)
     return x.movedim((-3, -1, 1), (-3, -2, -1)).flatten(-3).movedim(-1, 1)

@@ -150,8 +150,7 @@ class NormConv(nn.Module):
 
 
 class WhitenConvNorm(ConvNorm):
-    """BN without gamma and beta, convolution, BN: how the official post-activation SE blocks
-    begin."""
+    """BN without gamma and beta, convolution, BN: as official post-activation SE blocks begin."""
 
     def __init__(self, style: BlockStyle, in_channels: Channels, *layer: Any) -> None:
         super().__init__(style, in_channels, *layer)

@@ -52,8 +52,7 @@ class SeparableBlock(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise 3x3 with the stride, project 1x1, and a shortcut where the shape
-    stays."""
+    """Expand 1x1, depthwise 3x3 with the stride, project 1x1, a shortcut where the shape stays."""
 
     may_be_recomputed = True
 

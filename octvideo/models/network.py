@@ -160,8 +160,7 @@ CLIP, FAST_CLIP, IMAGE, CIFAR = (3, 8, 224, 224), (3, 32, 224, 224), (3, 224, 22
 
 
 def norms_behind_convolutions(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    """(module that holds a norm, the norm's name in it, the convolution whose output it
-    normalizes)."""
+    """(module that holds a norm, the norm's name in it, the convolution before it)."""
     for module in model.modules():
         for norm, convolution in getattr(module, "norm_follows", {}).items():
             holder, _, name = norm.rpartition(".")

@@ -123,8 +123,7 @@ def family_of(name: str) -> Family:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples and sets as lists, so that a config survives YAML, JSON and a weights-only
-    checkpoint."""
+    """Tuples and sets as lists, which survive YAML, JSON and a weights-only checkpoint."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return (

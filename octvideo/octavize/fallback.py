@@ -17,8 +17,7 @@ from octvideo.octavize.value_tracer import Guard, UntraceableError, add_constant
 
 @dataclass
 class Exported:
-    """guards: sizes of the input. constants: tensors that `forward` makes of numbers, by their
-    names."""
+    """guards: sizes of the input. constants: tensors that `forward` makes of numbers, by name."""
 
     graph: fx.Graph
     guards: list[Guard]

@@ -223,8 +223,7 @@ def _kind_of_module(node: fx.Node, module: nn.Module) -> Kind:
 
 
 def _computes_as_its_base(module: nn.Module) -> bool:
-    """Whether it is of a subclass of nn.Conv2d or nn.Conv3d that changes no more than how it is
-    built."""
+    """Whether it is a subclass of nn.Conv2d or nn.Conv3d that changes only how it is built."""
     base = nn.Conv3d if isinstance(module, nn.Conv3d) else nn.Conv2d
     methods = ("forward", "_conv_forward", "__call__")
     computes = all(getattr(type(module), m, None) is getattr(base, m) for m in methods)

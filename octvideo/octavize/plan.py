@@ -114,8 +114,7 @@ class Site:
 
 @dataclass
 class Plan:
-    """kinds, segments: of every node; segments are the spaces of a map's channels, in their
-    order."""
+    """kinds, segments: of every node; segments are the spaces of a map's channels in order."""
 
     options: Options
     kinds: dict[fx.Node, Kind] = field(default_factory=dict)
@@ -268,8 +267,7 @@ def _behind_convolution(site: Site, plan: Plan) -> list[Space]:
 
 
 def _join(a: list[Space], b: list[Space]) -> None:
-    """Two maps that are added; concatenations of other parts stay apart, and their sum ends the
-    pair."""
+    """Two added maps; concatenations of other parts stay apart: their sum ends the pair."""
     if [space.channels for space in a] == [space.channels for space in b]:
         for one, other in zip(a, b, strict=True):
             one.join(other)

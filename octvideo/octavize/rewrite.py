@@ -36,8 +36,7 @@ class ConvChange:
 
 
 class Rewriter:
-    """env: old node -> new node or Pair. notes: where a pair was merged or a map was split, and
-    why."""
+    """env: old node -> new node or Pair. notes: where a pair was merged or a map split, and why."""
 
     def __init__(
         self, trace: Trace, plan: Plan, root: nn.Module, downsample: Downsample | None, keep: bool

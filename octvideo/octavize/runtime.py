@@ -46,8 +46,7 @@ def shape_of(high: Tensor, channels: int) -> torch.Size:
 
 
 def require(found: Any, expected: Any, where: str) -> None:
-    """Raise ConfigError if an input would take another branch of the network than the example
-    did."""
+    """Raise ConfigError if an input would take another branch of the network than the example."""
     if found != expected:
         raise ConfigError(
             f"at `{where}` the input gives {found}, the example of octavize gave {expected}; "

@@ -156,8 +156,7 @@ def _empty_like(x: Tensor, batch: int | None = None) -> Tensor:
 
 
 def _two_at_least(x: Any) -> Any:
-    """A batch of one has no statistics where a map is one position: batch norms refuse to train on
-    it."""
+    """Batch norms refuse to train on a batch of one whose map is one position."""
     return _empty_like(x, max(len(x), 2)) if isinstance(x, Tensor) else x
 
 

@@ -54,8 +54,7 @@ class Guard:
 
 
 class UntraceableError(Exception):
-    """The innermost module that could not be traced ("" is the network itself), its type, and
-    why."""
+    """The innermost module that cannot be traced ("" is the network itself), its type, and why."""
 
     def __init__(self, path: str, kind: type, reason: str) -> None:
         super().__init__(reason)

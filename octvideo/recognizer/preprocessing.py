@@ -43,8 +43,7 @@ class Preprocessing:
             return read_clips(source, spec)
 
     def center_crop(self, frame: Frames) -> Frames:
-        """The center crop of a frame (H, W, 3) that is first resized to the short side of the
-        test."""
+        """The center crop of a frame (H, W, 3) resized to the test's short side."""
         small = resize_frame(frame, self.values["short_side"])
         size = self.values["crop_size"]
         ((top, left),) = self.view_spec("1x1").crops(*small.shape[:2])

@@ -137,8 +137,7 @@ class Recognizer:
     def scores(
         self, video: Videos, *, views: str = "10x3", fps: float | None = None
     ) -> NDArray[np.float32]:
-        """Probabilities of all classes (C,): the mean over the views. Of a list of N videos, (N,
-        C)."""
+        """Probabilities of all classes (C,): the mean over the views. Of N videos, (N, C)."""
         return self._over_views(self._score, video, views, fps)
 
     @overload
@@ -341,8 +340,7 @@ class Recognizer:
         return self._input.view_spec(views)
 
     def center_crop(self, frame: Frames) -> Frames:
-        """The center crop of a frame (H, W, 3) that is first resized to the short side of the
-        test."""
+        """The center crop of a frame (H, W, 3) resized to the test's short side."""
         return self._input.center_crop(frame)
 
     def _pooled(self, x: Tensor) -> Tensor:

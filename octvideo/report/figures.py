@@ -44,8 +44,7 @@ class Axes:
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers that enclose low..high: steps of 1, 2 or 5 times a power of
-    ten."""
+    """About `count` round numbers around low..high: steps of 1, 2, 5 times a power of ten."""
     raw = (high - low or abs(high) or 1) / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)

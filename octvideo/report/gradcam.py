@@ -66,8 +66,7 @@ def layer_to_look_at(model: nn.Module, clip: Tensor) -> str:
 
 
 def overlay(frames: NDArray[np.uint8], evidence: Evidence) -> NDArray[np.uint8]:
-    """uint8 (T, H, W, 3) frames with the evidence (T, H, W) in 0..1 glowing over a dimmed
-    picture."""
+    """uint8 (T, H, W, 3) frames with evidence (T, H, W) in 0..1 glowing over a dimmed picture."""
     glow = color_map(GLOW)(evidence)[..., :3] * 255
     weight = 0.25 + 0.6 * evidence[..., None]
     return np.clip(frames * (1 - weight) + glow * weight, 0, 255).astype(np.uint8)

@@ -30,6 +30,5 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
 
 
 def captured(model: nn.Module, names: Sequence[str]) -> AbstractContextManager[dict[str, Feature]]:
-    """A context in which each forward pass stores the outputs of these layers in the dict, by
-    name."""
+    """A context whose forward passes store the outputs of these layers in the dict, by name."""
     return counted_run.captured({name: find_layer(model, name) for name in names})

@@ -15,8 +15,7 @@ GAP, CAPTION, BAR_WIDTH = 4, 18, 60
 
 
 def film_frames(frames: Frames) -> list[str]:
-    """uint8 (T, H, W, 3), as the model saw them -> JPEGs of at most 8 of them, first and last
-    kept."""
+    """uint8 (T, H, W, 3), as the model saw them -> JPEGs of at most 8, first and last kept."""
     return [_uri(picture, "JPEG", quality=80) for picture in _shown(frames, 8, height=128)]
 
 

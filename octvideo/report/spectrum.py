@@ -66,8 +66,7 @@ def radial_profile(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 def _edges(size: int) -> tuple[float, float]:
-    """The limits of a spectrum's axis: the middle of entry k is the frequency
-    (k - size // 2) / size."""
+    """The limits of a spectrum's axis: entry k is centered on (k - size // 2) / size."""
     first = -(size // 2) / size
     return first - 0.5 / size, first + (size - 0.5) / size
 

@@ -133,8 +133,7 @@ def _draw_lines(axes: Any, part: Sequence[Point], style: str, error: str) -> Non
 
 
 def _draw_labels(axes: Any, part: Sequence[Point]) -> None:
-    """The alpha of each octave point, where it is farthest from lines, error bars and other
-    labels."""
+    """The alpha of each octave point, farthest from lines, error bars and other labels."""
     pixels = axes.transData.transform
     scale = axes.figure.dpi / 72
     obstacles = [pixels(o) for o in _obstacles(part)]

@@ -23,8 +23,7 @@ SHOWN = 3  # of the files that cannot be read
 
 @dataclass(frozen=True, slots=True)
 class Videos:
-    """folder: holds the lists. seconds: the median length of the videos, 0 if it was not
-    measured."""
+    """folder: holds the lists. seconds: the median length of the videos, 0 if not measured."""
 
     folder: str
     class_names: tuple[str, ...]
@@ -108,8 +107,7 @@ def _unreadable(lists: DatasetLists, work: Path) -> set[Path]:
 
 
 def _write_indexes(work: Path, written: list[Path]) -> None:
-    """Write the metadata of all files beside each list, and delete lists that are no longer
-    written."""
+    """Write the metadata of all files beside each list, and delete lists no longer written."""
     known = index_path(work / "all.csv")
     for split in SPLITS:
         path = work / f"{split}.csv"

@@ -8,8 +8,7 @@ STUDENT_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation of the runs, which is no confidence interval for another test
-    set."""
+    """Mean and standard deviation of the runs, no confidence interval for another test set."""
     deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.1f}{deviation}"
 

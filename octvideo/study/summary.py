@@ -16,8 +16,7 @@ from octvideo.study.trial import metric, metric_name
 
 @dataclass(frozen=True)
 class Line:
-    """The results of a variant's runs. against: differences to the first variant, within
-    repeats."""
+    """The results of a variant's runs. against: differences to the first variant by repeat."""
 
     variant: Variant
     runs: dict[Repetition, dict[str, Any]]
@@ -58,8 +57,7 @@ def _differences(runs: Mapping[Repetition, Any], first: Mapping[Repetition, Any]
 
 
 def write_tables(sweep: Sweep, out: Path) -> str:
-    """table.md, table.csv, table.tex and tradeoff.png of the finished runs; returns the
-    Markdown."""
+    """table.md, table.csv, table.tex and tradeoff.png of finished runs; returns the Markdown."""
     lines = lines_of(sweep, out)
     if not lines:
         return ""

@@ -63,8 +63,7 @@ def _train(
 
 
 def log_loss(scores: Path) -> float:
-    """Mean of -log p(right class) of a scores.npz: for few clips it is more informative than
-    top-1."""
+    """Mean of -log p(right class) of a scores.npz: for few clips it says more than top-1."""
     arrays = np.load(scores, allow_pickle=False)
     right = (arrays["scores"] * arrays["targets"]).sum(1) / arrays["scores"].sum(1)
     return round(float(-np.log(right).mean()), 4)

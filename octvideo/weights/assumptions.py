@@ -127,8 +127,7 @@ class Assumptions:
         return trusted
 
     def check_options(self, model: nn.Module, path: str) -> None:
-        """Raises CheckpointError if an option of `model` differs from the network that was
-        trained."""
+        """Raises CheckpointError if an option of `model` differs from that of the training."""
         config: dict[str, Any] = getattr(model, "config", {})
         arch = str(config.get("name", "")).rpartition("_r")[0].removesuffix("_nln")
         if self.archs and arch not in self.archs:

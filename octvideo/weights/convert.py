@@ -130,8 +130,7 @@ def identify(state: State, source: str, options: Mapping[str, Any]) -> dict[str,
 
 
 def _resolved(model: nn.Module) -> dict[str, Any]:
-    """The model's config with all its defaults filled in, so that it survives a change of
-    defaults."""
+    """The model's config with all defaults filled in, so that it survives a change of them."""
     config: dict[str, Any] = model.config  # type: ignore[assignment]
     style = MODELS[config["name"]].options(**{k: v for k, v in config.items() if k != "name"}).style
     return {**config, "bn_eps": style.bn_eps, "downsample": style.downsample}

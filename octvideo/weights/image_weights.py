@@ -17,8 +17,7 @@ from octvideo.wrappers import check_finite, clear_names
 
 @dataclass(frozen=True, slots=True)
 class ImageWeights:
-    """state: in the names of this package's image networks. layout: their origin, in a word or
-    two."""
+    """state: in this package's names. layout: their origin, in a few words."""
 
     state: dict[str, Tensor]
     assumes: Assumptions

@@ -158,8 +158,7 @@ def _from_torchvision(name: str, layers: dict[str, str]) -> str:
 
 
 def _from_d_li14(name: str) -> str:
-    """conv1.conv.conv_h2h.weight, downsample.0.bn_l.bias: a convolution and its BN are one
-    module."""
+    """conv1.conv.conv_h2h.weight, downsample.0.bn_l.bias: conv and BN are one module."""
     match = re.fullmatch(r"(?:conv(\d)|downsample\.0)\.(?:conv\.conv_(\w+)|bn_([hl]))\.(\w+)", name)
     if match is None:
         return name
@@ -185,8 +184,7 @@ def _caffe2(names: Collection[str]) -> dict[str, str]:
 
 
 def _from_caffe2(name: str, pathways: dict[str, str]) -> str:
-    """Layers of the fast pathway begin with t_; so do laterals, which are named after what they
-    read."""
+    """Layers of the fast pathway begin with t_; so do laterals, named after what they read."""
     match = re.fullmatch(r"(t_)?(.+?)_(w|b|(?:bn_)(?:s|b|rm|riv))", name)
     if match is None:
         return name

@@ -170,8 +170,7 @@ def _check_assumptions(model: nn.Module, weights: OfficialWeights, source: str) 
 
 
 def _check_fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """`state` must name every parameter and BN average of `model` and nothing else, in its
-    shapes."""
+    """`state` must name every parameter and BN average of `model` and no other, in its shapes."""
     own = shapes_of(model.state_dict())
     wrong = sorted(name for name in own.keys() & state.keys() if own[name] != state[name].shape)
     if wrong:
@@ -311,8 +310,7 @@ def _family(names: Sequence[OfficialName]) -> FamilyName:
 
 
 def _stem_layer(layer: str) -> int | None:
-    """The index of a stem convolution: 0, 1, 2 for conv1.0, conv1.3, conv1.6 and for stem_conv1, 2,
-    3."""
+    """The index of a stem convolution: 0, 1, 2 for conv1.0, .3, .6 and for stem_conv1, 2, 3."""
     match = STEM.fullmatch(layer)
     if match is None:
         return None

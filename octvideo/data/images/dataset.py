@@ -126,8 +126,7 @@ def open_images(folder: str | Path, split: str, num_classes: int) -> ImageSource
 
 
 def image_class_names(folder: str | Path) -> tuple[str, ...]:
-    """The classes of the "train" pictures under a folder, in label order; () where there are
-    none."""
+    """The classes of the "train" pictures under a folder, in label order; () if there are none."""
     folder = Path(folder)
     if cifar10.find_batches(folder):
         return cifar10.CLASS_NAMES
@@ -141,8 +140,7 @@ def _folder_names(root: Path) -> tuple[str, ...]:
 
 
 class ImageDataset:
-    """Transformed pictures; what a sample looks like is a function of (seed, epoch, index)
-    alone."""
+    """Transformed pictures; a sample is a function of (seed, epoch, index) alone."""
 
     def __init__(self, source: ImageSource, transform: Transform, *, seed: int = 0) -> None:
         self.source, self.transform, self.seed = source, transform, seed

@@ -106,8 +106,7 @@ class ReaderPool:
         return self._start()
 
     def _serve(self, run: "_Run", tasks: Sequence[tuple[Any, ...]]) -> None:
-        """The thread's loop: it ends with the last result, an error, or when the consumer
-        leaves."""
+        """The thread: it ends with the last result, an error, or when the consumer has left."""
         if not run.begin():
             return
         try:

@@ -10,8 +10,7 @@ from torch import Tensor
 
 
 class _TensorPickler(pickle.Pickler):
-    """Tensors as numpy arrays, whose memory travels beside the pickle instead of being copied into
-    it."""
+    """Tensors as numpy arrays, whose memory travels beside the pickle, not in it."""
 
     def reducer_override(self, value: Any) -> Any:
         if not isinstance(value, Tensor):

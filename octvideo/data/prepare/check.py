@@ -102,8 +102,7 @@ def _version(path: str) -> tuple[int, float]:
 
 
 def _remembered(path: Path, entries: Iterable[str]) -> Iterator[Finding]:
-    """Findings of an earlier run, by this version, about files of this list that have not
-    changed."""
+    """Findings of an earlier run, by this version, about unchanged files of this list."""
     wanted = set(entries)
     for noted in read_json_lines(path):
         try:

@@ -264,8 +264,7 @@ class Fetch:
 
 @dataclass(slots=True)
 class _Split:
-    """The videos of one split on their way from archives to shards. stored: stems that the shards
-    have."""
+    """The videos of one split between archives and shards. stored: stems that the shards have."""
 
     plan: Plan
     stored: set[str]

@@ -124,8 +124,7 @@ class Gain:
 
 
 def measure_gain(pairs: Sequence[tuple[str, str]], *, rounds: int = 3) -> Gain:
-    """Read training clips of some videos from both versions in turn, the files being in the page
-    cache."""
+    """Read training clips of some videos from both versions in turn, from the page cache."""
     chosen = random.Random(0).sample(pairs, min(_MEASURED, len(pairs)))
     rule, transform = ClipRule(8, 8), ClipTransform(224)
     sides = [

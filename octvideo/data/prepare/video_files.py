@@ -19,8 +19,7 @@ class FoundFiles:
     unread: list[Path] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """A line about the files that were left out, and one for each folder that cannot be
-        read."""
+        """A line about the files left out, and one for each folder that cannot be read."""
         counts = ", ".join(f"{count} {kind}" for kind, count in self.left_out.most_common())
         lines = [f"files that are no videos by their suffix: {counts}"] if counts else []
         return lines + [f"{folder}: this folder cannot be read" for folder in self.unread]

@@ -94,8 +94,7 @@ def _key(name: str) -> tuple[str, str]:
 
 
 def _about(read: Read, sample: Sequence[Member], tar: str) -> dict[str, Any]:
-    """The metadata beside a video: the content of its .json, and the number of its .cls as
-    `label`."""
+    """The metadata beside a video: the content of its .json, the number of its .cls as `label`."""
     about: dict[str, Any] = {}
     for member in sample:
         extension = _key(member.name)[1]

@@ -98,8 +98,7 @@ def has_shards(path: str) -> bool:
 
 
 def read_set(folder: str) -> ShardSet:
-    """The set that shards.json describes. Raises OSError, and DataError for a damaged or hostile
-    file."""
+    """What shards.json describes. Raises OSError, DataError for a damaged or hostile file."""
     path = join(folder, FILE_NAME)
     try:
         said = json.loads(read_file(path, _MAX_BYTES))

@@ -62,8 +62,7 @@ def close_connections() -> None:
 
 
 class _Connection:
-    """A connection in use; the end of the context closes it unless it is kept for the next
-    range."""
+    """A connection in use; the context's end closes it unless it is kept for the next range."""
 
     def __init__(self, parts: SplitResult) -> None:
         """Take a kept connection to this server, or make one."""

@@ -226,8 +226,7 @@ def _pass_color(bits: Bits) -> tuple[int, bool]:
 
 
 def _chroma_step(color: int, has_planes: bool) -> tuple[int, int]:
-    """Columns and rows that crops are counted in: 4:2:0 in pairs of both, 4:2:2 in pairs of
-    columns."""
+    """What crops are counted in: 4:2:0 in pairs of both, 4:2:2 in pairs of columns."""
     return (1, 1) if has_planes else (2 if color in (1, 2) else 1, 2 if color == 1 else 1)
 
 

@@ -35,8 +35,7 @@ _UNALIGNED = 1  # AV_CODEC_FLAG_UNALIGNED: crop at the very column that the file
 
 
 def status_of(path: str) -> os.stat_result:
-    """The stat of a file. Raises DecodeError for a path that is no regular file, or an empty
-    one."""
+    """The stat of a file. Raises DecodeError for an empty file and for anything but a file."""
     try:
         status = Path(path).stat()
     except OSError as error:

@@ -43,8 +43,7 @@ _ENGINES: dict[str, Callable[[KnownFile, int | None], Engine]] = {
 
 
 def require_backend(name: str) -> None:
-    """Raises ValueError for an unknown backend, OctvideoError for one that is not installed
-    here."""
+    """Raises ValueError for an unknown backend, OctvideoError for one not installed here."""
     if name not in BACKENDS:
         raise ValueError(f"there is no decoder {name!r}; there are {', '.join(BACKENDS)}")
     library, _, device = name.partition(":")

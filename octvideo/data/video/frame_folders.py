@@ -19,8 +19,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 
 
 class FrameFolder:
-    """An open folder. Frame k is the k-th picture, numbers in the names being compared as
-    numbers."""
+    """An open folder. Frame k is the k-th picture, by the numbers in their names."""
 
     def __init__(self, path: str, files: list[Path], fps: float) -> None:
         self.path = path
@@ -31,8 +30,7 @@ class FrameFolder:
         return Timing(len(self._files), self._fps)
 
     def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames:
-        """uint8 (T, H, W, 3). Raises DecodeError for a picture that cannot be read or differs in
-        size."""
+        """uint8 (T, H, W, 3). Raises DecodeError for a picture unreadable or of another size."""
         images: dict[int, Frames] = {}
         sizes = set()
         for index in sorted(set(indices)):
@@ -80,8 +78,7 @@ def open_frames(
 
 
 def _frames_in(path: str, template: str) -> list[Path]:
-    """The pictures that are the frames, in their order. Hidden files (macOS leaves `._` ones) are
-    none."""
+    """The frames in their order. Hidden files (macOS leaves `._` ones) are none."""
     try:
         files = [
             file

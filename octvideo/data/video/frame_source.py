@@ -60,8 +60,7 @@ def prefetch_entry(entry: VideoEntry, *, backend: str = "auto") -> None:
 
 
 def refuse_extreme(frame: Frames, path: str) -> None:
-    """Raise DecodeError for a picture (H, W, 3) that would fill the memory with its short side
-    resized."""
+    """Raise DecodeError for a picture (H, W, 3) too extreme to resize its short side."""
     height, width, _ = frame.shape
     if max(height, width) > _MAX_ASPECT * min(height, width):
         raise DecodeError(

@@ -40,8 +40,7 @@ class VideoInfo:
 
     @classmethod
     def remembered(cls, numbers: Mapping[str, float], reason: str) -> "VideoInfo":
-        """From the numbers that an index keeps, by field. reason: why not decord, "" if it may
-        read."""
+        """From the numbers that an index keeps, by field. reason: why not decord, "" if it may."""
         return cls(
             num_frames=int(numbers["num_frames"]),
             width=int(numbers["width"]),
@@ -62,8 +61,7 @@ class VideoInfo:
         return Orientation(self.rotation, self.flip)
 
     def stored_size(self, short_side: int | None = None) -> tuple[int, int]:
-        """(height, width) to scale the stored picture to, before it is turned to how it is
-        displayed."""
+        """(height, width) to scale the stored picture to, before it is turned for display."""
         height, width = self.height, self.width
         if short_side:
             height, width = short_side_size(height, width, short_side)

@@ -28,8 +28,7 @@ class Mpeg4:
         return Content(len(kinds) if is_coded else 0, kinds[:1] == [0], 2 in kinds)
 
     def _is_coded(self, header: bytes) -> bool:
-        """Not for a picture that says it is to be passed over, nor where a marker bit shows
-        damage."""
+        """False for a picture to be passed over, and where a marker bit shows damage."""
         bits = Bits(header, is_escaped=False)
         try:
             bits.take(2)

@@ -128,8 +128,7 @@ def map_stream(table: PacketTable) -> StreamMap:
 
 
 def map_of_known(table: PacketTable) -> StreamMap:
-    """The map of a file that was found clear before, without contents: every keyframe is a
-    restart."""
+    """The map of a file that was found clear before: every keyframe is a restart."""
     return _map(table, table.has(_KEY))
 
 
@@ -211,8 +210,7 @@ def index_differs(path: str, container: Any, layout: StreamMap) -> bool:
 
 
 def _are_cues_true(path: str, container: Any, met: Numbers) -> bool:
-    """Whether Matroska's cues name every keyframe that was met, and where; other containers have
-    none."""
+    """Whether Matroska's cues name every keyframe met, and where; others have none."""
     if "matroska" not in container.format.name:
         return True
     with opened(path, probes=False) as fresh:

@@ -22,8 +22,7 @@ def hits(ranked: Ints, labels: Ints) -> Bools:
 
 
 def class_table(ranked: Ints, labels: Ints, num_classes: int) -> Ints:
-    """(C, 2): the number of videos of each class, and how many of them were classified
-    correctly."""
+    """(C, 2): the number of videos of each class, and how many of them were right."""
     correct = ranked[:, 0] == labels
     videos = np.bincount(labels, minlength=num_classes)
     return np.stack([videos, np.bincount(labels[correct], minlength=num_classes)], axis=1)

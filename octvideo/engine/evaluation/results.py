@@ -107,8 +107,7 @@ def headline(summary: Mapping[str, Any]) -> str:
 
 
 def write_results(folder: str | Path, evaluation: Evaluation, summary: Mapping[str, Any]) -> None:
-    """Write predictions.csv and scores.npz, then results.json: if it exists, the others are
-    complete."""
+    """Write predictions.csv and scores.npz, then results.json: if that exists, all are complete."""
     predictions = _predictions_csv(evaluation, summary["class_names"]).encode()
     write_atomically(f"{folder}/predictions.csv", lambda file: file.write(predictions))
     arrays: dict[str, Any] = {

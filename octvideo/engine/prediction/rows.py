@@ -154,8 +154,7 @@ class RowFile:
         os.close(self._descriptor)
 
     def _read(self, content: bytes) -> list[tuple[Row, bytes]]:
-        """Rows and their lines; text after the last line end is an incomplete line, and left
-        out."""
+        """Rows and their lines; an incomplete line after the last line end is left out."""
         whole = [line + b"\n" for line in content.split(b"\n")[:-1]]
         head = self._lines.head()
         if head and whole and whole[0] != head:

@@ -87,8 +87,7 @@ class Share:
                     file.finish()
 
     def _missing(self, paths: Sequence[str]) -> dict[str, str]:
-        """Path -> digest (path, size and time of change) of the videos that some file does not
-        hold."""
+        """Path -> digest (path, size and time of change) of videos that some file lacks."""
         digests = {path: fingerprint(path=path, stamp=stamp_of(path)) for path in paths}
         self._open(digests)
         if not self._files:

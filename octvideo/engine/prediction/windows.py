@@ -22,8 +22,7 @@ Frame = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Probabilities over time: scores (windows, classes), window i from starts[i] to ends[i]
-    seconds."""
+    """Over time: scores (windows, classes), window i from starts[i] to ends[i] s."""
 
     class_names: Sequence[str]
     starts: NDArray[np.float64]

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 
 class ModelAverage:
-    """average <- decay * average + (1 - decay) * model after every step; integer buffers are
-    copied."""
+    """average <- decay * average + (1 - decay) * model each step; integer buffers are copied."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay

@@ -133,8 +133,7 @@ class Clock:
 
 
 def peak_memory_gb() -> float:
-    """Peak of this process: GPU memory held by tensors where there is a GPU, else resident
-    memory."""
+    """Peak of this process: GPU memory of tensors where there is a GPU, else resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return peak_resident_bytes() / 2**30

@@ -43,8 +43,7 @@ def cut_back(metrics: str, timing: str, metrics_bytes: int) -> None:
 
 
 class RunLog:
-    """Rank 0's record of a training run. On other ranks `enabled` is False and nothing is
-    written."""
+    """Rank 0's record of a training run. Other ranks have `enabled` False and write nothing."""
 
     def __init__(
         self,
@@ -55,8 +54,7 @@ class RunLog:
         metrics_bytes: int = 0,
         step: int = 0,
     ) -> None:
-        """metrics_bytes, step: of the checkpoint from which the run resumes; later records
-        are cut."""
+        """metrics_bytes, step: of the checkpoint that is resumed; later records are cut."""
         self.enabled = enabled
         self.clips_shown = False
         self.bar: tqdm[Any] | None = None

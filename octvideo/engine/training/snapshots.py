@@ -31,13 +31,11 @@ class Identity(Protocol):
         CheckpointError for the others."""
 
     def batch_samples(self, checkpoint: Checkpoint) -> int:
-        """Samples of the global batch of the run that saved the checkpoint; 0 if it does not
-        say."""
+        """Samples of the global batch of the run that saved the checkpoint; 0 if unknown."""
 
 
 class Snapshots:
-    """Captures and restores model, optimizer, scaler and moving average together with a
-    Progress."""
+    """Captures and restores model, optimizer, scaler and moving average with a Progress."""
 
     def __init__(
         self,

@@ -123,8 +123,7 @@ class TrainSummary:
 
 @dataclass(frozen=True)
 class Position:
-    """The step that has just been completed. epoch, iteration (of this epoch) and step count from
-    1."""
+    """The step just completed. epoch, iteration (of this epoch) and step count from 1."""
 
     epoch: int
     max_epoch: int

@@ -104,8 +104,7 @@ class Trainer:
     # --- the run ---
 
     def train(self) -> TrainSummary:
-        """Train to the end, or to SIGTERM or Ctrl-C; either way a checkpoint is saved at the last
-        step."""
+        """Train to the end, or to SIGTERM or Ctrl-C; a checkpoint is saved at the last step."""
         goes_on = self.resume()
         if goes_on and self.plan.is_finished(self.progress):
             limit = "MAX_ITER" if self.plan.step_limit else "MAX_EPOCH"

@@ -27,8 +27,7 @@ class Taps(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """The four kernels (C_out, C_in, [kt,] k, k) of an octave convolution; None for a missing
-    path."""
+    """The four kernels (C_out, C_in, [kt,] k, k) of an octave convolution; or None."""
 
     h2h: Tensor
     l2h: Tensor | None = None
@@ -56,8 +55,7 @@ def _taps(weight: Tensor, adjoint: bool) -> Taps:
 
 
 def _tap_step(weight: Tensor) -> int:
-    """The distance in memory of one tap from the next: taps are numbered through time, rows,
-    columns."""
+    """The distance in memory of one tap from the next: taps go through time, rows, columns."""
     sizes = [(n, s) for n, s in zip(weight.shape[2:], weight.stride()[2:], strict=True) if n > 1]
     if not sizes:
         return 0
