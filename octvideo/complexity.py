@@ -183,8 +183,7 @@ def align(rows: Sequence[Sequence[str]], numbers: Collection[int]) -> str:
 
 
 def _oct_cost(name: str, conv: OctConv2d | OctConv3d, x: OctTensor, y: OctTensor) -> LayerCost:
-    """Each path's weights times the positions where it is applied; l2h is applied at the size of
-    the low input."""
+    """Each path's weights times its positions; l2h is applied at the size of the low input."""
     positions = {"h2h": _positions(y.high)}
     if y.low is not None:
         positions["h2l"] = positions["l2l"] = _positions(y.low)

@@ -130,8 +130,7 @@ def append_json_line(path: Path, record: Any) -> None:
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file, in order, without lines that a kill cut short; nothing if there is no
-    file."""
+    """The objects of a file, in order, without lines that a kill cut short; none without a file."""
     if not path.is_file():
         return
     with path.open("rb") as file:

@@ -109,8 +109,7 @@ def _array(dtype: Any, raw: Any, shape: tuple[Any, ...], by_column: bool = False
 
 
 def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> _Array:
-    """Rebuild an array that numpy 2 pickled with protocol 5. axes: their order in memory, for
-    order "K"."""
+    """An array that numpy 2 pickled with protocol 5. axes: their order in memory, for order "K"."""
     array = _array(dtype, raw, shape, order == "F")
     return _Array(array.transpose(axes) if order == "K" and axes is not None else array)
 

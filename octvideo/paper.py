@@ -192,8 +192,7 @@ def networks() -> Iterator[Network]:
 
 
 def layer_results() -> Iterator[Result]:
-    """Table 1, counted on a 3x3 layer of 64 channels; alpha = 1 is no layer, and its row is the
-    formula."""
+    """Table 1, counted on a 3x3 layer of 64 channels; the row of alpha = 1 is the formula."""
     reading = "a 3x3 layer of 64 channels"
     plain = count(_Layer(0), (64, 56, 56))
     for alpha, printed in TABLE_1.items():
@@ -231,8 +230,7 @@ def network_results(network: Network, *, traced: bool) -> Iterator[Result]:
 
 
 def results(*, traced: bool, tables: Collection[int] = TABLES) -> Iterator[Result]:
-    """Every printed value of these tables, one after another. `traced` counts every network by
-    torch too."""
+    """Every printed value of these tables, one after another. `traced`: torch counts too."""
     if 1 in tables:
         yield from layer_results()
     for network in networks():

@@ -61,8 +61,7 @@ OF_NONLOCAL = (
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """The run that a config describes. about: the content of its checkpoints besides the training
-    state."""
+    """The run that a config describes. about: its checkpoints without the training state."""
 
     cfg: Any
     about: Checkpoint

@@ -49,8 +49,7 @@ def running(cfg: Any, procs: Processes) -> Iterator[None]:
 
 
 def head_act(cfg: Any) -> HeadAct:
-    """The activation of the logits in a test. pytorchvideo's networks average logits, not
-    probabilities."""
+    """The activation of the logits in a test. pytorchvideo's networks average logits."""
     act = cfg.MODEL.HEAD_ACT or ("sigmoid" if cfg.DATA.MULTI_LABEL else "softmax")
     if cfg.MODEL.MODEL_NAME.startswith("PTV") and not act.endswith("_of_mean"):
         act = f"{act}_of_mean"

@@ -234,8 +234,7 @@ class VideoTask(Task):
 
 
 class ImageTask(Task):
-    """Folders of images (ImageNet's layout): random resized crops to train on, center crops to
-    evaluate."""
+    """Folders of images: random resized crops to train on, center crops to evaluate."""
 
     def input_shape(self, size: int = 0) -> tuple[int, ...]:
         side = size or self.cfg.DATA.TRAIN_CROP_SIZE

@@ -137,8 +137,7 @@ class _Test:
         }
 
     def _journal(self, test: FinalTest, protocol: dict[str, Any]) -> Journal | None:
-        """The journal that lets a test resume, one for all ranks. None if OUTPUT_DIR is no local
-        folder."""
+        """The journal of a test, one for all ranks. None if OUTPUT_DIR is no local folder."""
         cfg, model, procs = self.cfg, self.model, self.procs
         paths, labels = test.videos.paths, test.videos.labels
         if procs.world_size > 1:

@@ -75,8 +75,7 @@ def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset, procs: Pr
 def _octavize(
     cfg: Any, model: nn.Module, checkpoint: Checkpoint, clips: Callable[[], Tensor]
 ) -> None:
-    """Split vanilla weights for a network that octavize made, its channels sorted if it stores
-    their order."""
+    """Split vanilla weights for a network that octavize made, sorted if it stores an order."""
     arguments = made_octave_with(model)
     sorts = arguments is not None and arguments["weights"] == "sorted"
     report = octavize_into(model, checkpoint, clips() if sorts else None)

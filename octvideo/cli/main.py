@@ -67,8 +67,7 @@ def usage() -> str:
 
 
 def run_command(name: str, arguments: Sequence[str] | None = None, prog: str = "") -> None:
-    """Run one command, as the scripts of tools/ do. prog: its name in the help, by default
-    the script's."""
+    """Run one command, as the scripts of tools/ do. prog: its name, by default the script's."""
     with exit_on_user_error():
         command = import_module(f"octvideo.cli.{name.replace('-', '_')}")
         parser = argparse.ArgumentParser(

@@ -70,8 +70,7 @@ def _refuse(node: yaml.Node, problem: str) -> NoReturn:
 
 
 def parse_settings(text: str, source: str) -> Tree:
-    """The mapping that a YAML text holds; {} for an empty one. Raises ConfigError, which names
-    `source`."""
+    """The mapping that a YAML text holds; {} for an empty one. Raises ConfigError with `source`."""
     if len(text) > MAX_BYTES:
         raise ConfigError(f"{source}: more than {MAX_BYTES:,} bytes; settings take a few kilobytes")
     try:

@@ -20,8 +20,7 @@ workers."""
 
 
 class DecodeError(DataError):
-    """A video cannot be read, or not at the requested frames. `path` and `cause` are separate
-    attributes."""
+    """A video cannot be read, or not at the requested frames. Attributes: `path`, `cause`."""
 
     def __init__(self, path: str, cause: str) -> None:
         super().__init__(path, cause)

@@ -97,8 +97,7 @@ def key_of(*parts: object) -> str:
 
 
 def structure_of(model: nn.Module) -> str:
-    """A hash of the modules, their plain attributes (but not their mode) and the shapes of their
-    weights."""
+    """A hash of modules, their plain attributes (without the mode) and shapes of weights."""
     digest = sha256()
     for name, module in model.named_modules():
         values = sorted(vars(module).items())

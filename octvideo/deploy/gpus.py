@@ -24,8 +24,7 @@ def _card(
     bandwidth_share: float = 0.9,
     rate_share: float = 0.8,
 ) -> Gpu:
-    """A card from the nominal numbers of its data sheet (dense products) and the sustained shares
-    of them."""
+    """A card from its data sheet (dense products) and the sustained shares of it."""
     rates = {precision: 1e12 * rate_share * rate for precision, rate in teraflops.items()}
     return Gpu(name, 1e12 * bandwidth_share * terabytes, rates)
 

@@ -30,8 +30,7 @@ def checkpoint_name(epoch: int, samples: int = 0) -> str:
 
 
 def read_whole(path: str) -> dict[str, Any] | None:
-    """The content of a file whose checksums are all right; None for a file that is damaged or
-    incomplete."""
+    """The content of a file whose checksums are all right; None for a damaged or cut one."""
     try:
         with g_pathmgr.open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             if archive.testzip() is not None:

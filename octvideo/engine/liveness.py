@@ -53,8 +53,7 @@ class Liveness:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def join(self, store: Any) -> None:
-        """store: a connection used by nothing else, with a prefix that no other start of the run
-        has."""
+        """store: a connection used by nothing else, with a prefix of this start alone."""
         self._store = store
         self._speaker.start()
 
@@ -159,8 +158,7 @@ class Liveness:
         )
 
     def _end(self, line: str) -> None:
-        """From this thread only the process as a whole can be ended; checkpoints and journals are
-        whole at any time."""
+        """A thread can only end the whole process; checkpoints and journals are always whole."""
         if self._over.is_set():
             return
         logger.error("error: %s", line)

@@ -265,8 +265,7 @@ def unflatten_space(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _copies_1x1(x: Tensor) -> bool:
-    """On a CPU PyTorch makes an unstrided 1 x 1 of fewer than 16 images, in one thread, a matrix
-    product of copies."""
+    """On a CPU, PyTorch copies for an unstrided 1 x 1 of fewer than 16 images, in one thread."""
     return (
         x.device.type == "cpu"
         and not torch.compiler.is_compiling()
@@ -276,8 +275,7 @@ def _copies_1x1(x: Tensor) -> bool:
 
 
 def _frames_seen(x: Tensor, kernel_t: int, stride_t: int, padding_t: int, groups: int) -> Tensor:
-    """(N, C, T, H, W) -> (N, kt * C, T', H, W): per output frame the frames that its kernel sees,
-    group by group."""
+    """(N, C, T, H, W) -> (N, kt * C, T', H, W): the frames that each kernel sees, by group."""
     x = F.pad(x, (0, 0, 0, 0, padding_t, padding_t))
     frames = (x.shape[2] - kernel_t) // stride_t + 1
     if groups > 1:

@@ -161,8 +161,7 @@ def _inference(
 def _stride(
     conv: Conv, high: Tensor, low: Tensor | None, pooled: Tensor | None
 ) -> tuple[Tensor, dict[str, Tensor | None]]:
-    """A stride of 2 as a layer of stride 1: its high input is the pooled high group beside the low
-    one."""
+    """A stride of 2 as a layer of stride 1: of the pooled high group beside the low."""
     from octvideo.layers.triton.conv_norm import PoolAndJoin
     from octvideo.layers.triton.maps import joined
     from octvideo.layers.triton.ops import join

@@ -131,8 +131,7 @@ class PooledConv(nn.Conv3d):
 
 
 def _init(block: nn.Module, norm: nn.BatchNorm3d) -> None:
-    """Gaussian(.01) convolutions as in video-nonlocal-net; gamma 0, so that the block starts as the
-    identity."""
+    """Gaussian(.01) as in video-nonlocal-net; gamma 0, so that it starts as the identity."""
     for module in block.modules():
         if isinstance(module, nn.Conv3d):
             normal_(module.weight, std=0.01)

@@ -39,8 +39,7 @@ class OctavePlan:
             )
 
     def split(self, channels: int, stage: int) -> Channels:
-        """The groups of a layer with `channels` in `stage`; undivided where the stage is not
-        octave."""
+        """The groups of a layer with `channels` in `stage`; undivided in a plain stage."""
         if stage not in self.stages:
             return Channels(channels)
         return WIDTH_RULES[self.width_rule](channels, self.alpha)

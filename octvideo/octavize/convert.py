@@ -135,8 +135,7 @@ def _module(root: nn.Module, graph: fx.Graph, method: str) -> nn.Module:
 
 
 def _with_python_numbers(model: nn.Module) -> nn.Module:
-    """Kernel sizes and strides as ints: torch.compile takes numpy's, which pytorchvideo has, for
-    tensors."""
+    """Sizes and strides as ints: torch.compile takes pytorchvideo's numpy ones for tensors."""
     for module in model.modules():
         for name, sizes in list(vars(module).items()):
             if isinstance(sizes, tuple) and any(type(size).__module__ == "numpy" for size in sizes):
@@ -201,8 +200,7 @@ def _positions(x: Tensor) -> int:
 
 
 def _octave_macs(conv: nn.Module, y: Tensor, x: Tensor) -> int:
-    """Each path's weights times the positions where it is applied; l2h is applied at the size of
-    the low input."""
+    """Each path's weights times its positions; l2h is applied at the size of the low input."""
     if not isinstance(conv, OctConv2d | OctConv3d):
         return _weights(conv) * _positions(y)
     frames = math.prod(y.shape[2:-2])

@@ -100,8 +100,7 @@ def _check(node: fx.Node, slices: list[fx.Node], chain: list[fx.Node]) -> None:
 
 
 def _replace(node: fx.Node, chain: list[fx.Node]) -> None:
-    """Write into a new tensor; put it into new tensors in place of those that `chain` views; and
-    view those again."""
+    """Write into a new tensor, rebuild the tensors that `chain` views of it, and view again."""
     order, graph = _order(node.graph), node.graph
 
     def copy(target: Any, args: Any, kwargs: Any, of: fx.Node) -> fx.Node:

@@ -74,8 +74,7 @@ def stage_errors(
 
 
 def _last_maps(rewriter: Rewriter) -> dict[str, fx.Node]:
-    """Stage -> its last map of more than one position. Stages are what the convolutions' names
-    first differ in."""
+    """Stage -> its last map of more than one position. A stage is where names first differ."""
     names = [site.name.split(".") for site in rewriter.plan.sites.values()]
     depth = 0
     while all(len(name) > depth + 1 and name[depth] == names[0][depth] for name in names):
@@ -109,8 +108,7 @@ def _features(new: Any, found: dict[fx.Node, Any]) -> Tensor:
 
 
 def _run(model: fx.GraphModule, clips: Any, nodes: set[fx.Node], note: Any) -> None:
-    """Call `note(node, value)` with the values of these nodes in evaluation mode; no other value is
-    kept."""
+    """Call `note(node, value)` with the values of these nodes in evaluation; no other is kept."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     names = {node.name: node for node in nodes}

@@ -40,8 +40,7 @@ class OctaveModule(fx.GraphModule):
         return copied
 
     def __reduce__(self) -> Any:
-        """The graph node by node: torch.fx would trace the generated code again, and into what it
-        calls."""
+        """The graph node by node: torch.fx would trace the generated code, and into its calls."""
         state = {name: self.__dict__[name] for name in MODULE_STATE}
         return _rebuild, (state, _as_rows(self.graph), self.octave_report)
 

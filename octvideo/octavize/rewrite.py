@@ -22,8 +22,7 @@ from octvideo.octavize.value_tracer import OCTAVE_LAYERS
 
 @dataclass(frozen=True, slots=True)
 class ConvChange:
-    """The change of a convolution. reads, writes: its channels; why: the reason if it was left
-    unchanged."""
+    """The change of a convolution. reads, writes: its channels; why: why it is unchanged, if so."""
 
     name: str
     reads: Channels
@@ -216,8 +215,7 @@ class Rewriter:
 
 
 def _has_effect(node: fx.Node) -> bool:
-    """Whether a node stays although no other reads it: checks, calls of modules, and in-place
-    operations."""
+    """Whether a node stays that no other reads: checks, calls of modules, in-place operations."""
     name = str(name_of(node.target))
     overwrites = name.endswith("_") or node.kwargs.get("inplace") or "out" in node.kwargs
     return (

@@ -140,8 +140,7 @@ def _cat(rewriter: "Rewriter", node: fx.Node) -> Pair:
 
 
 def _global(rewriter: "Rewriter", node: fx.Node) -> fx.Node:
-    """A pool over all positions ends the pair; a mean over maps of odd size is taken of the merged
-    map."""
+    """A pool over all positions ends the pair; a mean over odd sizes merges it first."""
     x = maps_of(node)[0]
     is_mean = "avg" in str(node.target) or "mean" in str(node.target) or (
         "Avg" in type(module_of(node, rewriter.root)).__name__

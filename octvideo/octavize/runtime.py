@@ -20,8 +20,7 @@ def split_map(x: Tensor, high: int, order: Tensor | None = None) -> OctTensor:
 
 
 def merge_map(x: OctTensor, restore: Tensor | None = None) -> Tensor:
-    """A pair to (N, C, [T,] H, W): the low group upsampled, all channels in their order. restore:
-    (C,)."""
+    """A pair to (N, C, [T,] H, W): the low group upsampled, channels in order. restore: (C,)."""
     whole = merge(x)
     return whole if restore is None else whole.index_select(1, restore)
 

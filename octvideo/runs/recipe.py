@@ -105,8 +105,7 @@ class Recipe:
         return cfg
 
     def _kept(self, path: Path) -> Tree:
-        """The settings of an earlier command of this run; weights that this command names replace
-        the earlier ones."""
+        """The settings of an earlier command of this run, with weights that this one names."""
         tree = read_settings(str(path))
         tree.pop("_BASE_", None)
         start = tree.get("TRAIN", {}).get("CHECKPOINT_FILE_PATH")
@@ -184,8 +183,7 @@ def view_settings(views: str) -> Tree:
 
 
 def _sampling(videos: Videos, data: Tree) -> Tree:
-    """A smaller frame stride if most videos are shorter than a clip, which would repeat their last
-    frames."""
+    """A smaller frame stride where most videos are shorter than a clip, as frames would repeat."""
     rate = data["SAMPLING_RATE"]
     fits = max(int(videos.seconds * 30 / data["NUM_FRAMES"]), 1)
     if not videos.seconds or fits >= rate:

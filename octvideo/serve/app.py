@@ -31,8 +31,7 @@ def create_app(service: Service) -> Any:
 
     @app.post("/predict")
     async def predict(request: Request, views: str = "1x1", top_k: int = 5) -> JSONResponse:
-        """The most probable classes of the video in the body, or at {"address": ...} in a body of
-        JSON."""
+        """The top classes of the video in the body, or at {"address": ...} in a body of JSON."""
         begin = time.monotonic()
         status, content = 200, {}
         try:
@@ -74,8 +73,7 @@ def create_app(service: Service) -> Any:
 
 
 async def _drain(body: AsyncIterator[bytes]) -> None:
-    """Read on for a moment: a client that is still sending when its connection closes would lose
-    the answer."""
+    """Read on for a moment: a client that is still sending would lose the answer."""
     with suppress(Exception):
         async with asyncio.timeout(_DRAIN_SECONDS):
             left = _DRAIN_BYTES

@@ -34,8 +34,7 @@ class Decoders:
             self._free.put(self._start())
 
     def decode(self, path: str, spec: ViewSpec) -> DecodedVideo:
-        """Waits for a free process. A video that cannot be read has a `problem`, which contains no
-        path."""
+        """Waits for a free process. A video that cannot be read has a `problem` without a path."""
         pool = self._free.get()
         try:
             (video,) = pool.run([(path, spec)], ahead=1)

@@ -60,8 +60,7 @@ class Assumptions:
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Checkpoint, *, own: bool = True) -> "Assumptions":
-        """The assumptions of a checkpoint. own: this package wrote it; else its recipe is
-        PySlowFast's."""
+        """Those of a checkpoint. own: this package wrote it; else its recipe is PySlowFast's."""
         said = checkpoint.network if own else {}
         options = said or _options_in(checkpoint.recipe)
         return cls(checkpoint.input.mean, checkpoint.input.std, options=options)

@@ -54,8 +54,7 @@ def is_to_be_divided(checkpoint: Checkpoint, model: nn.Module) -> bool:
 
 
 def is_to_be_octavized(checkpoint: Checkpoint, model: nn.Module) -> bool:
-    """Whether these are weights of a vanilla network, for an octave network that `octavize` made of
-    it."""
+    """Whether these are weights of a vanilla network, for what `octavize` made of it."""
     vanilla = bool(checkpoint.weights) and not is_octave(checkpoint.weights)
     return vanilla and made_octave_with(model) is not None
 

@@ -204,8 +204,7 @@ def decode_entry(
     backend: str = "pyav",
     known: VideoIndex | None = None,
 ) -> DecodedVideo:
-    """One open, one decode of the frames that the clips share, one resize. index: the index of the
-    result."""
+    """One open, one decode of the frames that the clips share, one resize. index: the result's."""
     try:
         with open_entry(entry, backend=backend, index=known) as video:
             return DecodedVideo(index, entry.path, *read_clips(video, spec))

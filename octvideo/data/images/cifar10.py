@@ -28,8 +28,7 @@ MAX_BYTES = 1 << 28  # bounds the memory: a published batch has 31 MB
 
 
 def find_batches(folder: Path) -> Path | None:
-    """The folder of the batches: the folder itself or the archive's folder in it; None if there are
-    none."""
+    """The folder of the batches: itself or the archive's in it; None if there is none."""
     return next(
         (at for at in (folder, folder / FOLDER) if (at / BATCHES["val"][0]).is_file()), None
     )

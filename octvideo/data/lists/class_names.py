@@ -17,8 +17,7 @@ FILE_NAME = "class_names.txt"
 
 
 def read_class_names(path: str | Path) -> list[str]:
-    """One name per line, in label order. Raises DataError for a missing or empty file or a repeated
-    name."""
+    """One name per line, in label order. DataError for a missing or empty file, a repeated name."""
     path = Path(path)
     if not path.is_file():
         raise DataError(

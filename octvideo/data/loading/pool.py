@@ -237,8 +237,7 @@ def _signals_held() -> Iterator[None]:
 
 
 class _Worker:
-    """The parent's side of one process: its pipe, its note, and the numbers of the tasks it has
-    been given."""
+    """The parent's side of one process: its pipe, its note, the numbers of its tasks."""
 
     def __init__(
         self,
@@ -312,8 +311,7 @@ def _work(
     bad: dict[str, str],
     handlers: bytes,
 ) -> None:
-    """The main loop of a worker: it ends with its pipe, or with its parent even while it hangs in
-    native code."""
+    """The main loop of a worker: it ends with its pipe, or its parent even in a native hang."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for sign in _OF_THE_PARENT:

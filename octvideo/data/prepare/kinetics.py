@@ -12,8 +12,7 @@ from octvideo.errors import DataError, ListError
 
 
 class Annotation(NamedTuple):
-    """One clip: ten seconds of a video. label: class name, "" in a test split that was published
-    without."""
+    """One clip: ten seconds of a video. label: class name, "" in a test split without."""
 
     youtube_id: str
     start_seconds: int

@@ -137,8 +137,7 @@ def _request(method: str, url: str, headers: dict[str, str]) -> _Answer:
 
 
 def _send(method: str, url: str, headers: dict[str, str]) -> _Answer:
-    """The answer, on a kept connection, or on a new one where the server has closed that in the
-    meantime."""
+    """The answer, on a kept connection, or a new one where the server has closed that."""
     parts = urlsplit(url)
     target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
     if parts.scheme == "http" and _proxy(parts):

@@ -15,8 +15,7 @@ from octvideo.data.video.mpeg4 import Mpeg4
 
 
 class _Numbered(ABC):
-    """Reads the packets of one stream in file order; units stand behind their lengths, as in mp4
-    and Matroska."""
+    """Reads the packets of one stream in file order; units behind their lengths, as in mp4."""
 
     def __init__(self, length_size: int, parameter_sets: Iterator[bytes]) -> None:
         """Raises ValueError or LookupError for parameter sets that are not understood."""
@@ -38,8 +37,7 @@ class _Numbered(ABC):
         return contents[0]._replace(num_pictures=len(contents)) if contents else Content(0)
 
     def _units(self, data: bytes) -> Iterator[bytes]:
-        """The beginnings of the units. Raises ValueError where their lengths do not add up or a
-        header is damaged."""
+        """The beginnings of the units. ValueError for lengths or headers that are damaged."""
         position, size = 0, self._length_size
         while position + size < len(data):
             length = int.from_bytes(data[position : position + size], "big")
@@ -213,8 +211,7 @@ _HIGH_PROFILES = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}
 
 
 def _pass_color(bits: Bits) -> tuple[int, bool]:
-    """Read over color format, depth and scaling matrices; the format, and whether planes are coded
-    apart."""
+    """Read over color format, depth and scaling matrices; format, whether planes are apart."""
     color = bits.number()
     has_planes = color == 3 and bool(bits.take(1))
     bits.number(), bits.number(), bits.take(1)

@@ -136,8 +136,7 @@ class _Sound:
                 self._mux(_silence_like(frame, gap) if gap > 0 else frame)
 
     def _gap_before(self, frame: Any) -> int:
-        """Samples of silence; jitter of the stamps is none. `_heard` stays None before the first
-        picture."""
+        """Samples of silence; jitter of stamps is none. `_heard` is None before the pictures."""
         if frame.time is None and self._heard is not None:
             return 0
         begin = round(((frame.time or 0.0) - self._first_picture) * frame.sample_rate)

@@ -258,7 +258,6 @@ def layout_of(container: Any, info: VideoInfo) -> StreamMap:
 
 
 def orientation_of(frame: Any) -> Orientation:
-    """From the display matrix that FFmpeg attaches to a frame, whether the container or the codec
-    has it."""
+    """From the display matrix that FFmpeg attaches to a frame, from container or codec."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     return Orientation.of_matrix(bytes(matrix) if matrix is not None else None)

@@ -53,8 +53,7 @@ class FrameFolder:
 
     @cached_property
     def _depth_bits(self) -> int | None:
-        """One range for all pictures of more than 8 bits, that of the first: else its noise would
-        flicker."""
+        """One range for all pictures of more than 8 bits, that of the first: or noise flickers."""
         try:
             return depth_bits(self._files[0])
         except DecodeError:
@@ -114,8 +113,7 @@ _LAST_NUMBER = re.compile(r"\d+(?:\.\d+)*(?=\D*$)")
 
 
 def _series_of(name: str) -> tuple[str, str]:
-    """The common part of a series' names: all but the last number. Names without a number are one
-    series."""
+    """The common part of a series' names: all but the last number. Without numbers: one series."""
     path = Path(name)
     match = _LAST_NUMBER.search(path.stem)
     if match is None:

@@ -79,8 +79,7 @@ def open_bytes(
 
 @contextmanager
 def _as_file(data: bytes) -> Iterator[str]:
-    """A path that other processes of this machine can open too. Linux: memory; elsewhere a
-    temporary file."""
+    """A path that other processes can open too. Linux: memory; elsewhere a temporary file."""
     if not hasattr(os, "memfd_create") or not Path("/proc/self/fd").is_dir():
         with NamedTemporaryFile(prefix="octvideo-") as file:
             file.write(data)

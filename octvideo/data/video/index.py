@@ -66,8 +66,7 @@ class VideoIndex:
 
 
 def write_index(path: str | Path, rows: Iterable[tuple[str, VideoInfo]]) -> None:
-    """rows: path of a video as its list gives it, and what `probe` found. Replaces the file in one
-    step."""
+    """rows: path as in its list, and what `probe` found. Replaces the file in one step."""
     path = Path(path)
     with (
         appears_whole(path) as unfinished,

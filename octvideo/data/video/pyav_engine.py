@@ -44,8 +44,7 @@ class PyAVEngine:
         self._resources.close()
 
     def _jump(self, indices: Sequence[int], prepare: Prepare | None) -> dict[int, Frames] | None:
-        """Frames known by their timestamps; None when one does not come by, and the file must be
-        walked through."""
+        """Frames known by their timestamps; None when one does not come by."""
         layout, found = self._layout, {}
         frames: Iterator[Any] = iter(())
         frame: Any = None

@@ -147,8 +147,7 @@ def combine(scores: Scores, ensemble: str) -> Scores:
 def _each_once(
     parts: Iterable[dict[int, Scores | str]], num_videos: int
 ) -> dict[int, Scores | str]:
-    """Merge the results of all ranks. A missing video, or one that was scored twice, is a bug that
-    raises."""
+    """Merge results of all ranks. A missing video, or one scored twice, is a bug that raises."""
     found: dict[int, Scores | str] = {}
     for part in parts:
         if twice := found.keys() & part.keys():

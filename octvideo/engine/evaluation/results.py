@@ -199,8 +199,7 @@ def _percent(share: float | np.floating) -> float:
 
 
 def _predictions_csv(evaluation: Evaluation, class_names: Sequence[str]) -> str:
-    """path,label,label_name, then class, name and score of the best five; these are empty for an
-    unread video."""
+    """path,label,label_name, then class, name, score of five; empty for an unread video."""
     ranked = metrics.ranking(evaluation.final, TOP_K)
     places = range(1, ranked.shape[1] + 1)
     text = io.StringIO()

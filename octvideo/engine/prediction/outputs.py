@@ -154,8 +154,7 @@ def _text(features: NDArray[np.float32]) -> str:
 
 
 def _columns(rows: list[Row], path: Path) -> dict[str, list[object]]:
-    """One row per video for predictions, one row per vector for features; `paths` is the column
-    name in npz files."""
+    """A row per video of predictions, per vector of features; an npz names it `paths`."""
     if not (rows and "predictions" in rows[0]):
         flat = [vector for row in rows for vector in _vectors(row)]
         if not flat:
@@ -184,8 +183,7 @@ def _vectors(row: Row) -> Iterator[Row]:
 
 
 def _rows(path: Path) -> list[Row]:
-    """The rows of a finished file: the inverse of `_columns`. Raises DataError for a file of
-    somebody else."""
+    """The rows of a finished file, the inverse of `_columns`. DataError for a foreign file."""
     columns = read_columns(path)
     if "paths" in columns:
         columns["path"] = columns.pop("paths")

@@ -127,8 +127,7 @@ class VideoWindows:
             yield [start for start, _ in batch], stacked.movedim(-1, 1)
 
     def seconds_at(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The times at which frames begin; after the last known time, the time at which that frame
-        ends."""
+        """The times at which frames begin; after the last known one, its end."""
         if not len(self._times):
             return places / self._rate
         known = np.append(self._times, self._times[-1] + 1 / self._rate)

@@ -86,8 +86,7 @@ class Mixer:
 
 
 def _cutmix(inputs: Tensor, share: float) -> tuple[Tensor, float]:
-    """A box of 1 - share of the area comes from the other sample, in all frames; the share that is
-    left."""
+    """A box of 1 - share of the area comes from the other sample, in all frames; the share left."""
     height, width = inputs.shape[-2:]
     box_height, box_width = (int(side * (1 - share) ** 0.5) for side in (height, width))
     middle_y, middle_x = int(_drawn() * height), int(_drawn() * width)

@@ -227,8 +227,7 @@ class Trainer:
             raise Stopped
 
     def account(self, group: "list[Batch]", end: int, outcome: StepOutcome) -> None:
-        """Advance the progress by one step, to sample `end`; stop a run whose numbers are no longer
-        finite."""
+        """Advance the progress by one step, to sample `end`; stop if numbers are not finite."""
         done = self.progress
         done.samples = end
         done.step += 1

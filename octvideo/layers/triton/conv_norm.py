@@ -163,8 +163,7 @@ def norm_act(
 
 
 def _pointwise(shape: Map, out_low: int, pool: bool) -> tuple[tuple[int], dict[str, int]]:
-    """The programs of a pass over both groups, how many are the high one's, and the sizes of their
-    blocks."""
+    """The programs of a pass over both groups, how many are the high one's, their block sizes."""
     block_p, block_r, block_c = blocks(shape.channels)
     down = triton.cdiv(shape.positions, block_p) if pool else triton.cdiv(shape.rows, block_r)
     high = down * triton.cdiv(shape.channels, block_c)
@@ -258,8 +257,7 @@ def weight_grads(x: Pair, dz: Pair, conv: Kernels, dtype: torch.dtype) -> list[T
 def weight_grad(
     x: Tensor | None, dz: Tensor | None, weight: Tensor | None, dtype: torch.dtype
 ) -> Tensor | None:
-    """The gradient of a kernel of the size of `weight`: a matrix product, or PyTorch's for several
-    taps."""
+    """The gradient of a kernel of that size: a matrix product, for several taps PyTorch's."""
     if weight is None or x is None or dz is None:
         return None
     size = weight.shape[2:]

@@ -27,7 +27,7 @@ class Taps(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """The four kernels (C_out, C_in, [kt,] k, k) of an octave convolution; or None."""
+    """The four kernels (C_out, C_in, [kt,] k, k) of an octave convolution, each or None."""
 
     h2h: Tensor
     l2h: Tensor | None = None

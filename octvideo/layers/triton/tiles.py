@@ -57,8 +57,7 @@ def choose(
     channels: int,
     exact: bool,
 ) -> Tile:
-    """The fastest tile for a shape, timed the first time that the shape occurs, as cudnn.benchmark
-    does."""
+    """The fastest tile for a shape, timed when it first occurs, as cudnn.benchmark does."""
     if interpreted():
         return INTERPRETED
     if exact:
