@@ -180,21 +180,16 @@ class Checkpoint:
 
 
 def _read_content(path: str) -> dict[str, Any]:
-    start = _first_bytes(path)
+    try:
+        with g_pathmgr.open(path, "rb") as file:
+            start = file.read(16)
+    except OSError:
+        start = b""  # The reader of torch's files says why.
     if is_safetensors(start):
         return read_safetensors(path)
     if start.startswith(PICKLE) and not start.startswith(LEGACY_TORCH):
         return _tensors_for_arrays(read_numpy_pickle(path))
     return read_torch_file(path)
-
-
-def _first_bytes(path: str) -> bytes:
-    """Nothing where they cannot be read; the reader of torch's files says why."""
-    try:
-        with g_pathmgr.open(path, "rb") as file:
-            return file.read(16)
-    except OSError:
-        return b""
 
 
 def _tensors_for_arrays(value: Any) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from shutil import which
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from octvideo.errors import installed_version
 from octvideo.layers import OctConv2d, OctConv3d
@@ -63,7 +63,7 @@ def checkpoint_lines(path: str) -> Iterator[str]:
     facts: dict[str, Any] = {
         "file": path,
         "tensors": len(checkpoint.state),
-        "numbers": f"{_count(checkpoint.state) / 1e6:.2f} M",
+        "numbers": f"{sum(t.numel() for t in checkpoint.state.values()) / 1e6:.2f} M",
     }
     if "epoch" in checkpoint.training:
         facts["epoch"] = checkpoint.training["epoch"]
@@ -100,10 +100,6 @@ def _groups(model: nn.Module) -> str:
         convolutions = [m for m in stage.modules() if isinstance(m, OctConv2d | OctConv3d)]
         widths.append(f"{name} {convolutions[-1].out_channels}")
     return ", ".join(widths)
-
-
-def _count(weights: Mapping[str, Tensor]) -> int:
-    return sum(tensor.numel() for tensor in weights.values())
 
 
 def _table(facts: Mapping[str, Any]) -> Iterator[str]:

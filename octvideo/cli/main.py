@@ -77,14 +77,9 @@ def run_command(name: str, arguments: Sequence[str] | None = None, prog: str = "
         )
         command.add_arguments(parser)
         words = list(sys.argv[1:] if arguments is None else arguments)
-        command.run(_parse(parser, words))
+        if parser.get_default("settings") is None:
+            command.run(parser.parse_args(words))
+        else:  # Settings, KEY VALUE, may stand anywhere among the other arguments.
+            from octvideo.config import parse_with_settings
 
-
-def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """Parse `words`; a command that declares settings (KEY VALUE) accepts them anywhere among its
-    other arguments."""
-    if parser.get_default("settings") is None:
-        return parser.parse_args(words)
-    from octvideo.config import parse_with_settings
-
-    return parse_with_settings(parser, words)
+            command.run(parse_with_settings(parser, words))

@@ -18,7 +18,6 @@ their rows at the end, in the order of the list.
 import argparse
 import json
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,7 +30,6 @@ from octvideo.predict import (
     FEATURES,
     PREDICTIONS,
     How,
-    NamedVideo,
     OutputFiles,
     check_suffix,
     ranks,
@@ -132,18 +130,14 @@ def run(args: argparse.Namespace) -> None:
             top_k = None if draws else args.top_k
             how = How(args.views, top_k, bool(args.features), args.workers, args.batch)
             files = OutputFiles(None if draws else args.output, args.features, not args.overwrite)
-            _show(run_videos(recognizer, videos, how, files, procs), args, draws)
+            for video in run_videos(recognizer, videos, how, files, procs):
+                if video.problem and args.features:
+                    print(f"left out: {video.path}: {video.problem}", file=sys.stderr)
+                if not draws:
+                    print(json.dumps(video.as_dict()) if args.json else video.as_text(), flush=True)
         if procs.is_main:
             for written in filter(None, (args.output, args.features)):
                 print(f"written: {written}", file=sys.stderr)
-
-
-def _show(videos: Iterable[NamedVideo], args: argparse.Namespace, draws: bool) -> None:
-    for video in videos:
-        if video.problem and args.features:
-            print(f"left out: {video.path}: {video.problem}", file=sys.stderr)
-        if not draws:
-            print(json.dumps(video.as_dict()) if args.json else video.as_text(), flush=True)
 
 
 def _require_one_process(procs: Processes, what: str) -> None:

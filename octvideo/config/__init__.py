@@ -10,6 +10,7 @@ import logging
 import math
 import posixpath
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -22,10 +23,10 @@ from octvideo.config.arguments import (
 )
 from octvideo.config.check import first_problem
 from octvideo.config.defaults import AUTO, CHOICES, DEFAULTS, ITEMS, Tree
-from octvideo.config.find import find_config
 from octvideo.config.pyslowfast import ALIASES, LAUNCHER, NO_EFFECT, ONLY, OTHER_TASKS
 from octvideo.config.yaml_text import parse_settings, parse_value, read_settings
 from octvideo.errors import ConfigError, did_you_mean, to_a_screen
+from octvideo.files import is_local, shipped_folder
 
 __all__ = [
     "add_config_arguments",
@@ -111,6 +112,26 @@ def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...], merged: set
         found = find_config(base, beside=posixpath.dirname(path))
         _merge_file(cfg, found, (*including, path), merged)
     _merge_tree(cfg, tree, path)
+
+
+def find_config(path: str, beside: str = "") -> str:
+    """A path, if it exists; else the installed config of that name, with or without configs/ and
+    .yaml.
+
+    beside: the folder of relative paths. Raises ConfigError if neither exists.
+    """
+    here = posixpath.join(beside, path)
+    if not is_local(here) or Path(here).exists():
+        return here
+    folder, name = shipped_folder("configs"), path.removeprefix("configs/").removesuffix(".yaml")
+    files = {p.relative_to(folder).with_suffix("").as_posix(): p for p in folder.rglob("*.yaml")}
+    if name in files:
+        return str(files[name])
+    names = sorted(files)
+    advice = did_you_mean(name, names, "give the path of a file, or one of the names in configs/")
+    raise ConfigError(
+        f"{here}: there is no such file, nor an installed config of that name; {advice}"
+    )
 
 
 # --- Merging

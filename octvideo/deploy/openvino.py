@@ -23,6 +23,8 @@ from octvideo.layers import stem_by_space_to_depth
 
 _core: Any = None
 _one_at_a_time = threading.Lock()
+PRECISION = ["octvideo", "precision"]
+"""Where the graph's own information has it, which is written to the .xml."""
 
 
 def core() -> Any:
@@ -53,7 +55,9 @@ class OpenVINO(nn.Module):
         self.network, self.size = network, tuple(size)
         if precision:
             network.set_rt_info(precision, PRECISION)
-        self.precision = precision or _precision_of(network)
+        elif network.has_rt_info(PRECISION):
+            precision = network.get_rt_info(PRECISION).value
+        self.precision = precision if precision in ("bf16", "int8") else "fp32"
         self._start()
 
     def _start(self) -> None:
@@ -77,17 +81,14 @@ class OpenVINO(nn.Module):
             if self._idle[shape]:
                 return self._idle[shape].pop()
             if shape not in self._compiled:
-                self._check(shape)
+                if shape[-2:] != self.size:
+                    got, wanted = (" x ".join(map(str, s)) for s in (shape[-2:], self.size))
+                    raise ConfigError(
+                        f"the input is {got}, the network was optimized for {wanted}; optimize it"
+                        " for that size"
+                    )
                 self._compiled[shape] = _compiled(self.network, shape, precision=self.precision)
             return self._compiled[shape].create_infer_request()
-
-    def _check(self, shape: tuple[int, ...]) -> None:
-        if shape[-2:] != self.size:
-            got, wanted = (" x ".join(map(str, size)) for size in (shape[-2:], self.size))
-            raise ConfigError(
-                f"the input is {got}, the network was optimized for {wanted}; optimize it for that"
-                " size"
-            )
 
     @classmethod
     def read(cls, path: Path, size: tuple[int, ...]) -> "OpenVINO":
@@ -206,15 +207,6 @@ def convert_low_precision(
     network = _converted(_in_core_operations(exported(model, example)))
     network.reshape([-1, *example.shape[1:]])  # `change` may need the static sizes of feature maps.
     return OpenVINO(change(network), tuple(example.shape[-2:]), precision)
-
-
-PRECISION = ["octvideo", "precision"]
-"""Where the graph's own information has it, which is written to the .xml."""
-
-
-def _precision_of(network: Any) -> str:
-    found = network.get_rt_info(PRECISION).value if network.has_rt_info(PRECISION) else "fp32"
-    return found if found in ("bf16", "int8") else "fp32"
 
 
 def compile_layers(

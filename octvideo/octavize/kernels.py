@@ -10,7 +10,7 @@ from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
 from octvideo.layers.conv3d_as_2d import Conv3d
 from octvideo.layers.octave import Downsample
 from octvideo.octavize.layout import Layout
-from octvideo.octavize.norms import TENSORS, part_of
+from octvideo.octavize.norms import fill, part_of
 from octvideo.octavize.operations import NORMS
 from octvideo.octavize.plan import Site, same_padding
 from octvideo.octavize.runtime import EachGroup
@@ -95,14 +95,8 @@ def octave_norm(norm: Any, layout: Layout) -> nn.Module:
 
 
 def _filled(pair: Any, source: nn.Module, layout: Layout) -> nn.Module:
-    for group, channels in ((pair.high, layout.high), (pair.low, layout.low)):
-        for name in TENSORS:
-            tensor = getattr(source, name, None)
-            if tensor is None:
-                continue
-            part = tensor.clone() if tensor.dim() == 0 else tensor[list(channels)]
-            is_parameter = isinstance(tensor, nn.Parameter)
-            setattr(group, name, _parameter(part, tensor) if is_parameter else part)
+    fill(pair.high, source, layout.high)
+    fill(pair.low, source, layout.low)
     return pair.train(source.training)
 
 

@@ -19,32 +19,34 @@ def part_of(norm: Any, channels: Sequence[int]) -> Any:
     """The norm of some channels: a copy with their scales and statistics."""
     part = copy.deepcopy(norm)
     part.num_features = len(channels)
-    for name in TENSORS:
-        tensor = getattr(part, name)
-        if isinstance(tensor, nn.Parameter):
-            part.register_parameter(
-                name, nn.Parameter(tensor.detach()[list(channels)], tensor.requires_grad)
-            )
-        elif tensor is not None and tensor.dim():
-            setattr(part, name, tensor[list(channels)])
+    fill(part, norm, channels)
     return part
+
+
+def fill(norm: Any, source: Any, channels: Sequence[int]) -> None:
+    """Give a norm the scales and statistics of these channels of `source`."""
+    for name in TENSORS:
+        tensor = getattr(source, name, None)
+        if tensor is None:
+            continue
+        part = tensor.detach()[list(channels)] if tensor.dim() else tensor.clone()
+        if isinstance(tensor, nn.Parameter):
+            part = nn.Parameter(part, tensor.requires_grad)
+        setattr(norm, name, part)
 
 
 def is_per_channel(norm: nn.Module) -> bool:
     """Whether a subclass of batch norm gives for each of two groups what it gives for both
     together, in training and in evaluation."""
     own = {name for name, _ in (*norm.named_parameters(), *norm.named_buffers())}
-    if not isinstance(norm, BATCH_NORMS) or own - set(TENSORS) or _has_hooks(norm):
+    has_hooks = any(m._forward_hooks or m._forward_pre_hooks for m in norm.modules())
+    if not isinstance(norm, BATCH_NORMS) or own - set(TENSORS) or has_hooks:
         return False
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         try:
             return all(_agrees(_probe(norm).train(training)) for training in (True, False))
         except Exception:  # whatever a class of others cannot do on a small map
             return False
-
-
-def _has_hooks(norm: nn.Module) -> bool:
-    return any(m._forward_hooks or m._forward_pre_hooks for m in norm.modules())
 
 
 def _probe(norm: nn.Module) -> Any:

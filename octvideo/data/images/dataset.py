@@ -3,9 +3,7 @@ batches."""
 
 import hashlib
 import random
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from PIL import Image
 from torch import Tensor
@@ -20,24 +18,6 @@ from octvideo.errors import DataError
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"}
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "test")}
-
-
-class ImageSource(Protocol):
-    """Pictures by position, with the names of their classes in label order."""
-
-    @property
-    def class_names(self) -> Sequence[str]: ...
-
-    def __len__(self) -> int: ...
-
-    def fingerprint(self) -> str:
-        """A digest of names and labels; the files may move."""
-
-    def entry(self, index: int) -> tuple[str, int]:
-        """Name and label."""
-
-    def read(self, index: int) -> Image.Image:
-        """The picture in RGB; raises DecodeError."""
 
 
 class ImageFolder:
@@ -99,6 +79,10 @@ class Cifar10:
 
     def read(self, index: int) -> Image.Image:
         return Image.fromarray(self._images[index])
+
+
+ImageSource = ImageFolder | Cifar10
+"""Pictures by position, with the names of their classes in label order."""
 
 
 def open_images(folder: str | Path, split: str, num_classes: int) -> ImageSource:

@@ -45,7 +45,8 @@ def index_of_any_tar(tar: str, class_names: Sequence[str]) -> tuple[ShardIndex, 
     Raises OSError, and DataError for a tar that cannot be read.
     """
     num_bytes = size_of(tar)
-    version = _version(tar, num_bytes)
+    modified = "" if "://" in tar else Path(tar).stat().st_mtime_ns
+    version = f"{num_bytes} {modified}"  # changes if the tar is replaced
     name = (tar if "://" in tar else str(Path(tar).absolute())).encode(errors="surrogateescape")
     kept = cache_folder() / "shards" / f"{hashlib.sha256(name).hexdigest()[:32]}{SUFFIX}"
     places = [index_address(tar), str(kept)]
@@ -129,12 +130,6 @@ def _labels(
             )
         labels.append(number)
     return tuple(labels)
-
-
-def _version(tar: str, num_bytes: int) -> str:
-    """A version that changes if the tar is replaced."""
-    modified = "" if "://" in tar else Path(tar).stat().st_mtime_ns
-    return f"{num_bytes} {modified}"
 
 
 def _window(address: str, num_bytes: int) -> Read:

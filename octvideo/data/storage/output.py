@@ -7,7 +7,7 @@ from typing import IO
 
 from octvideo.data.storage.ranges import fsspec_of, iopath_handler
 from octvideo.errors import OctvideoError
-from octvideo.files import appears_whole, is_local, write_atomically, writing
+from octvideo.files import appears_whole, is_local, writing
 
 
 @contextmanager
@@ -33,11 +33,8 @@ def new_file(address: str) -> Iterator[IO[bytes]]:
 
 def write_file(address: str, data: bytes) -> None:
     """Raises OutputError."""
-    if is_local(address):
-        write_atomically(address, lambda file: file.write(data))
-    else:
-        with new_file(address) as file:
-            file.write(data)
+    with new_file(address) as file:
+        file.write(data)
 
 
 def make_folder(address: str) -> None:

@@ -122,8 +122,10 @@ class LiveFrames:
                         wait, last = 0.0, time.monotonic()
                         if self._stopped.is_set():
                             return
-            except _errors() as error:
-                cause = error.cause if isinstance(error, DecodeError) else cause_of(error)
+            except DecodeError as error:
+                cause = error.cause
+            except ffmpeg_errors() as error:
+                cause = cause_of(error)
             clock.lost()
             silent = time.monotonic() - last
             if self._give_up is not None and silent >= self._give_up:
@@ -168,10 +170,6 @@ def is_live(source: object) -> bool:
         or source.startswith("/dev/video")
         or source.partition("://")[0].lower() in LIVE_PROTOCOLS
     )
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    return DecodeError, *ffmpeg_errors()
 
 
 def _opened_as(address: str) -> tuple[str, str]:
