@@ -10,7 +10,6 @@ HTTPS_PROXY, ...  as everywhere
 import fcntl
 import hashlib
 import http.client
-import logging
 import os
 import urllib.error
 import urllib.request
@@ -20,14 +19,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, logger
 from octvideo.files import write_atomically
 
 CHUNK = 2**20
 ATTEMPTS = 5  # in a row that bring nothing
 TIMEOUT = 30.0
-
-logger = logging.getLogger("octvideo")
 
 
 def cache_folder() -> Path:

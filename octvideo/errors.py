@@ -1,6 +1,7 @@
 """Mistakes of users. Tools print them as one line; any other exception is a bug."""
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -12,6 +13,9 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Any
+
+logger = logging.getLogger("octvideo")
+"""The log of all modules; `octvideo.engine.log` says where its lines go."""
 
 SCREEN = 1500  # characters
 # Of a write that fails for want of room, or of a reader.

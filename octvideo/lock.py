@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import logging
 import os
 import socket
 import sys
@@ -12,12 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from octvideo.errors import OctvideoError
+from octvideo.errors import OctvideoError, logger
 from octvideo.files import is_local, is_unfinished, make_output_folder
 
 NAME = ".lock"
-
-logger = logging.getLogger("octvideo")
 
 
 @contextmanager

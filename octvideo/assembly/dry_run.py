@@ -1,7 +1,6 @@
 """`--dry-run`: two steps of training and evaluation on generated data with the shapes of a
 config."""
 
-import logging
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,8 +19,7 @@ from octvideo.data.loading.batch import Sample
 from octvideo.data.sampling import Timing
 from octvideo.engine.distributed import Processes
 from octvideo.engine.log import setup_logging
-
-logger = logging.getLogger("octvideo")
+from octvideo.errors import logger
 
 
 def dry_run(cfg: Any, procs: Processes) -> None:

@@ -1,7 +1,6 @@
 """The time that a run will take on this machine, estimated from a few of its steps."""
 
 import itertools
-import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -23,8 +22,7 @@ from octvideo.engine.evaluation.evaluate import default_view_chunk
 from octvideo.engine.evaluation.frame_order import ORDERS
 from octvideo.engine.threads import set_threads
 from octvideo.engine.training.trainer import Trainer
-
-logger = logging.getLogger("octvideo")
+from octvideo.errors import logger
 
 STEPS = 3
 

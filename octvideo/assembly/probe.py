@@ -1,6 +1,5 @@
 """A linear probe: only the classifier is trained, on features that are computed once and stored."""
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,7 @@ from octvideo.engine.evaluation.evaluate import default_view_chunk, evaluate
 from octvideo.engine.evaluation.journal import Journal, fingerprint
 from octvideo.engine.linear import fit_linear
 from octvideo.engine.training.rng import seed_all
-from octvideo.errors import ConfigError, DataError
-
-logger = logging.getLogger("octvideo")
+from octvideo.errors import ConfigError, DataError, logger
 
 Features = tuple[
     NDArray[np.float32], NDArray[np.int64]

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,7 +43,7 @@ from octvideo.engine.evaluation.results import (
     summarize,
     write_results,
 )
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, logger
 from octvideo.files import is_local
 from octvideo.report.environment import versions
 from octvideo.report.html import write_report
@@ -52,8 +51,6 @@ from octvideo.weights import load_weights
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.load import network_of
 from octvideo.weights.pretrained import read_weights
-
-logger = logging.getLogger("octvideo")
 
 
 def final_test(

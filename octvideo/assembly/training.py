@@ -1,6 +1,5 @@
 """Training with the settings of a config."""
 
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,11 +24,9 @@ from octvideo.engine.training.losses import Mixer, make_loss
 from octvideo.engine.training.rng import be_deterministic, seed_all
 from octvideo.engine.training.state import Callbacks, TrainSummary
 from octvideo.engine.training.trainer import Trainer
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, logger
 from octvideo.layers import channels_last
 from octvideo.models.network import recomputable_parts
-
-logger = logging.getLogger("octvideo")
 
 Validate = Callable[[nn.Module], dict[str, float]]
 

@@ -1,7 +1,6 @@
 """Initial weights, as a config names them. Reads TRAIN.CHECKPOINT_* and the DATA settings that they
 must agree with."""
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -18,7 +17,7 @@ from octvideo.data.images.transforms import CenterCrop
 from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.precise_bn import measure_bn_statistics
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, logger
 from octvideo.weights import LoadReport, load_weights
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.image_weights import ImageWeights, read_image_weights, read_video_weights
@@ -34,8 +33,6 @@ from octvideo.weights.start import (
     made_octave_with,
     octavize_into,
 )
-
-logger = logging.getLogger("octvideo")
 
 INFLATED = "image weights ({}) are inflated into {}"
 MAX_LINES = 30  # of what training would do with a file

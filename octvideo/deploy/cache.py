@@ -5,7 +5,6 @@ cache folder of the package. It may be deleted at any time.
 """
 
 import json
-import logging
 import os
 import platform
 import re
@@ -20,9 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.download import cache_folder
-from octvideo.errors import installed_version
-
-logger = logging.getLogger("octvideo")
+from octvideo.errors import installed_version, logger
 
 _ENTRY = re.compile(r"[0-9a-f]{32}|making-\w+")
 MAX_ENTRIES = 32

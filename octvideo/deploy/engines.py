@@ -4,7 +4,6 @@ fast = optimize(model, example)            # the fastest engine that is installe
 fast(clips)                                # logits to 1e-4 relative
 """
 
-import logging
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -35,11 +34,9 @@ from octvideo.deploy.precision import (
     split_clips,
     warn_of_slow_octave,
 )
-from octvideo.errors import ConfigError, OctvideoError
+from octvideo.errors import ConfigError, OctvideoError, logger
 from octvideo.layers import channels_last
 from octvideo.models.network import HeadAct
-
-logger = logging.getLogger("octvideo")
 
 TOLERANCE = TOLERANCES["fp32"]
 

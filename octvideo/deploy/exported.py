@@ -2,7 +2,6 @@
 written and read together."""
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -16,11 +15,9 @@ from octvideo.checkpoint import InputSpec
 from octvideo.deploy.engines import TOLERANCE, relative_difference
 from octvideo.deploy.export import ONNX, Program, export_model
 from octvideo.deploy.openvino import OpenVINO
-from octvideo.errors import CheckpointError, ConfigError, OctvideoError
+from octvideo.errors import CheckpointError, ConfigError, OctvideoError, logger
 from octvideo.files import write_atomically
 from octvideo.models.network import HeadAct, activate
-
-logger = logging.getLogger("octvideo")
 
 SUFFIXES = (".xml", ".onnx", ".pt2")
 Output = Literal["logits", "probabilities"]

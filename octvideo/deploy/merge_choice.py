@@ -2,7 +2,6 @@
 each kind."""
 
 import json
-import logging
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ from octvideo.counted_run import noting
 from octvideo.deploy.cache import kept, key_of, structure_of
 from octvideo.deploy.merge import MergedOctConv, merge_convs, mergeable
 from octvideo.deploy.timing import interleaved
+from octvideo.errors import logger
 from octvideo.layers import OctTensor
-
-logger = logging.getLogger("octvideo")
 
 Pair = tuple[Tensor, Tensor]
 Prepare = Callable[[list[nn.Module], list[Pair]], Sequence[Callable[[], object]]]

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 
 from octvideo.deploy import int8_graph
 from octvideo.deploy.openvino import core
-from octvideo.errors import ConfigError, OctvideoError, import_optional
+from octvideo.errors import ConfigError, OctvideoError, import_optional, logger
 from octvideo.layers import OctConv2d, OctConv3d
-
-logger = logging.getLogger("octvideo")
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 

@@ -8,17 +8,15 @@ removed.
 Names sort in the order of training.
 """
 
-import logging
 import re
 import zipfile
 from typing import Any
 
 from iopath.common.file_io import g_pathmgr
 
+from octvideo.errors import logger
 from octvideo.files import is_unfinished
 from octvideo.torch_file import read_torch_file
-
-logger = logging.getLogger("octvideo")
 
 # 0.1.0 counted batches.
 NAME = re.compile(r"checkpoint_epoch_\d{5}(_batch_\d{6}|_sample_\d{8,})?\.pyth")

@@ -8,7 +8,6 @@ Two threads do it, because a store whose process is stopped keeps who asks it wa
 with the store, and one watches the clock.
 """
 
-import logging
 import os
 import sys
 import threading
@@ -16,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-logger = logging.getLogger("octvideo")
+from octvideo.errors import logger
 
 LEFT, FAILED = "left", "failed: "
 GRACE_SECONDS = (

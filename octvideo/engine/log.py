@@ -8,10 +8,8 @@ from typing import IO
 from iopath.common.file_io import g_pathmgr
 from tqdm import tqdm
 
-from octvideo.errors import drop_stdout, say
+from octvideo.errors import drop_stdout, logger, say
 from octvideo.files import writing
-
-logger = logging.getLogger("octvideo")
 
 
 class _Console(logging.Handler):

@@ -1,14 +1,13 @@
 """The number of CPU threads of torch. More threads than cores cost a factor of 6 in OpenMP's
 waiting loops."""
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-logger = logging.getLogger("octvideo")
+from octvideo.errors import logger
 
 
 def available_cores() -> int:

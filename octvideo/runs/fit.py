@@ -1,7 +1,6 @@
 """Train, probe and evaluate from Python; the command line calls these functions."""
 
 import json
-import logging
 import multiprocessing
 import sys
 from collections.abc import Callable
@@ -21,13 +20,11 @@ from octvideo.engine.distributed import Processes
 from octvideo.engine.log import setup_logging
 from octvideo.engine.process_group import processes
 from octvideo.engine.training.state import Callbacks, Metrics
-from octvideo.errors import CheckpointError, ConfigError
+from octvideo.errors import CheckpointError, ConfigError, logger
 from octvideo.recognizer import Recognizer, load
 from octvideo.runs.machine import SIZES, Machine
 from octvideo.runs.recipe import Recipe, parse_views
 from octvideo.weights.pretrained import read_weights
-
-logger = logging.getLogger("octvideo")
 
 Callback = Callable[[Metrics], object]
 

@@ -1,7 +1,6 @@
 """The choices of a user for a run, and the settings that follow from them."""
 
 import json
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,14 +12,12 @@ import yaml
 from octvideo.config import config_from_text, load_config
 from octvideo.config.defaults import Tree
 from octvideo.config.yaml_text import read_settings
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, logger
 from octvideo.files import write_atomically
 from octvideo.models.registry import MODELS, family_of, full_name, input_shape_of
 from octvideo.runs.machine import SIZES, Machine
 from octvideo.runs.start import choose_start
 from octvideo.runs.videos import Videos, prepare_videos
-
-logger = logging.getLogger("octvideo")
 
 BASE = "finetune/i3d"
 MODEL = "i3d_r50"

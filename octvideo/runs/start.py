@@ -1,6 +1,5 @@
 """The start of training: the best weights that are available, and the settings that they need."""
 
-import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,6 @@ from octvideo.models.registry import input_shape_of
 from octvideo.weights.convert import TORCHVISION_MEAN, TORCHVISION_STD
 from octvideo.weights.pretrained import Pretrained, pretrained_networks, read_weights
 from octvideo.weights.start import is_image
-
-logger = logging.getLogger("octvideo")
 
 IMAGE_WEIGHTS = {50: "resnet50_in1k", 101: "resnet101_in1k"}  # by depth
 TORCHVISION_INPUT: Tree = {"MEAN": list(TORCHVISION_MEAN), "STD": list(TORCHVISION_STD)}

@@ -1,7 +1,6 @@
 """The videos of a run: a folder of class folders becomes lists of the files that can be read."""
 
 import csv
-import logging
 import os
 import shutil
 import statistics
@@ -14,9 +13,7 @@ from octvideo.data.prepare.check import check_list
 from octvideo.data.prepare.make_lists import SPLITS, DatasetLists, write_lists
 from octvideo.data.prepare.splits import folder_lists
 from octvideo.data.video.index import index_path
-from octvideo.errors import DataError
-
-logger = logging.getLogger("octvideo")
+from octvideo.errors import DataError, logger
 
 SHOWN = 3  # of the files that cannot be read
 

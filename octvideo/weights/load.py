@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.checkpoint import Checkpoint
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, logger
 from octvideo.layers import channels_last
 from octvideo.models.registry import from_config
 from octvideo.weights.layouts import OWN, find_layout
@@ -18,8 +18,6 @@ from octvideo.wrappers import check_finite, clear_names
 
 HEAD = re.compile(r"head\.fc\.|blocks\.\d+\.proj\.")  # ours, and that of pytorchvideo's networks
 MAX_NAMES = 20  # of a report
-
-logger = logging.getLogger("octvideo")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ configs have it.
 """
 
 import ast
-import logging
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from octvideo.checkpoint import Checkpoint
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, logger
 from octvideo.weights.assumptions import Assumptions
 
 _NORMALIZATION = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}  # of 0..255
@@ -46,7 +45,6 @@ BACKBONES = ("ResNet", "C2D", "ResNet3d", "ResNet3dSlowOnly", "ResNet3dSlowFast"
 MODES = {"embedded_gaussian": "softmax", "dot_product": "dot_product"}
 
 State = dict[str, Tensor]
-logger = logging.getLogger("octvideo")
 
 
 # --- Names

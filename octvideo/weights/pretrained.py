@@ -11,7 +11,6 @@ are in its row.
 """
 
 import csv
-import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -20,14 +19,12 @@ from typing import Any
 from octvideo import hub
 from octvideo.checkpoint import Checkpoint
 from octvideo.download import cached
-from octvideo.errors import CheckpointError, did_you_mean
+from octvideo.errors import CheckpointError, did_you_mean, logger
 from octvideo.weights.convert import convert_weights
 from octvideo.weights.describe import describe, read_classes, read_input
 
 PUBLISHED = "model.safetensors"  # in a folder that `octvideo export --card` writes
 TABLE = Path(__file__).with_name("pretrained.csv")
-
-logger = logging.getLogger("octvideo")
 
 
 @dataclass(frozen=True, slots=True)

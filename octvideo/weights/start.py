@@ -1,6 +1,5 @@
 """Load initial weights of any kind into a network of any kind."""
 
-import logging
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.checkpoint import Checkpoint
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, logger
 from octvideo.models import create_model
 from octvideo.models.pytorchvideo import (
     PytorchvideoNet,
@@ -30,8 +29,6 @@ from octvideo.weights.source import is_octave, is_video
 
 # An octave network may pool where the vanilla one strides: a part of what dividing is.
 CHANGED_BY_DIVISION = ("downsample", "nonlocal_on")
-
-logger = logging.getLogger("octvideo")
 
 
 def is_to_be_inflated(checkpoint: Checkpoint, model: nn.Module) -> bool:

@@ -7,7 +7,6 @@ What shards.json and fetched.jsonl name is done, so that a run that was killed a
 continues there.
 """
 
-import logging
 import os
 import shutil
 from collections import deque
@@ -42,14 +41,12 @@ from octvideo.data.shards.writer import ShardWriter, paths_of
 from octvideo.data.storage.output import write_file
 from octvideo.data.storage.ranges import exists, read_file, size_of
 from octvideo.data.video.container import VIDEO_SUFFIXES
-from octvideo.errors import DataError
+from octvideo.errors import DataError, logger
 from octvideo.files import append_json_line, read_json_lines
 
 CVDF = "https://s3.amazonaws.com/kinetics"
 _BATCH = 64  # videos that are unpacked at a time
 _MAX_LIST, _MAX_ANNOTATIONS = 1 << 24, 1 << 28  # bytes
-
-logger = logging.getLogger("octvideo")
 
 T = TypeVar("T")
 

@@ -8,7 +8,6 @@ label file, the name of a video's folder may be its class.
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -24,13 +23,11 @@ from octvideo.data.shards.tar import Member, Read, members
 from octvideo.data.storage.ranges import read_range, size_of
 from octvideo.data.video.container import VIDEO_SUFFIXES
 from octvideo.download import cache_folder
-from octvideo.errors import DataError
+from octvideo.errors import DataError, logger
 from octvideo.files import write_atomically
 
 _WINDOW = 1 << 14  # bytes to read at once while searching for headers
 _MAX_LABEL = 1 << 20  # bytes of a .json or .cls
-
-logger = logging.getLogger("octvideo")
 
 
 def index_address(tar: str) -> str:

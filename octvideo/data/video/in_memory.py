@@ -1,7 +1,6 @@
 """Videos that are bytes, not files: decoders that read files get a name that the system gives to
 memory."""
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +15,9 @@ from octvideo.data.video.decode import open_video
 from octvideo.data.video.frame_table import FindTable, FrameTable, decode_table
 from octvideo.data.video.info import VideoInfo
 from octvideo.data.video.video import Video
+from octvideo.errors import logger
 
 _number = count(1)
-logger = logging.getLogger("octvideo")
 
 
 @contextmanager

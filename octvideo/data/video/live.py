@@ -5,7 +5,6 @@ A thread reads and reconnects. Frames for which the consumer has no time are dro
 and counted: latency and memory stay bounded, whatever the network does.
 """
 
-import logging
 import threading
 import time
 from collections import deque
@@ -17,8 +16,7 @@ from typing import Any
 from octvideo.data.reading import DecodeError, cause_of
 from octvideo.data.video.container import LIVE_PROTOCOLS, ffmpeg_errors, opened_live
 from octvideo.data.video.video import Frames, Prepare
-
-logger = logging.getLogger("octvideo")
+from octvideo.errors import logger
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 _LEAP_SECONDS = 10.0  # between two frames: the clock of the source was set

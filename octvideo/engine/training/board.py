@@ -4,7 +4,6 @@ If it cannot be written, records wait in memory and training continues: metrics.
 numbers as well.
 """
 
-import logging
 import os
 import socket
 import time
@@ -13,10 +12,8 @@ from typing import Any
 from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 
-from octvideo.errors import OctvideoError
+from octvideo.errors import OctvideoError, logger
 from octvideo.files import is_local, writing
-
-logger = logging.getLogger("octvideo")
 
 
 class Board:

@@ -2,7 +2,6 @@
 timing.jsonl."""
 
 import json
-import logging
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -13,9 +12,8 @@ from tqdm import tqdm
 from octvideo.engine.training.board import Board
 from octvideo.engine.training.records import Clock, JsonLines, content_of
 from octvideo.engine.training.state import Position
+from octvideo.errors import logger
 from octvideo.files import write_atomically
-
-logger = logging.getLogger("octvideo")
 
 STARVED = 0.3  # share of an epoch spent waiting for data above which the log gives advice
 

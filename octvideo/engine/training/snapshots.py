@@ -1,7 +1,6 @@
 """The checkpoints of one training run: their content, when they are due, and how a run resumes from
 one."""
 
-import logging
 import time
 from dataclasses import asdict, replace
 from typing import Protocol
@@ -17,10 +16,8 @@ from octvideo.engine.training.ema import ModelAverage
 from octvideo.engine.training.optim import load_optimizer_state
 from octvideo.engine.training.rng import rng_state, set_rng_state
 from octvideo.engine.training.state import Plan, Progress, TrainOptions
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, logger
 from octvideo.files import make_output_folder
-
-logger = logging.getLogger("octvideo")
 
 
 class Identity(Protocol):

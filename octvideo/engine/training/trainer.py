@@ -5,7 +5,6 @@ the checkpoint is written atomically. A run that resumes from it truncates metri
 size and repeats the steps after it.
 """
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -36,13 +35,11 @@ from octvideo.engine.training.state import (
     TrainSummary,
 )
 from octvideo.engine.training.step import Mix, StepOutcome, Stepper
-from octvideo.errors import DataError, OctvideoError
+from octvideo.errors import DataError, OctvideoError, logger
 
 if TYPE_CHECKING:
     from octvideo.data.loading.batch import Batch
     from octvideo.data.loading.loader import Loader
-
-logger = logging.getLogger("octvideo")
 
 Validate = Callable[[nn.Module], Mapping[str, float]]
 
