@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 import octvideo
 from octvideo.assembly.data import numbered_names
@@ -235,14 +234,3 @@ def facts(cfg: Any) -> dict[str, object]:
 def digest(values: Any) -> str:
     """16 hex digits of nested plain values."""
     return hashlib.sha256(repr(values).encode(errors="surrogateescape")).hexdigest()[:16]
-
-
-def weights_digest(model: nn.Module) -> str:
-    """16 hex digits of all parameters and buffers."""
-    content = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        content.update(name.encode())
-        content.update(
-            value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        )
-    return content.hexdigest()[:16]

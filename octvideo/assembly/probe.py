@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from octvideo.assembly import data as build_data
-from octvideo.assembly.identity import weights_digest
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import running
 from octvideo.assembly.tasks import Task, task_of, with_counted_classes
@@ -20,7 +19,7 @@ from octvideo.assembly.weights import load_initial_weights
 from octvideo.data.clips.views import VideoViews
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import default_view_chunk, evaluate
-from octvideo.engine.evaluation.journal import Journal, fingerprint
+from octvideo.engine.evaluation.journal import Journal, fingerprint, weights_digest
 from octvideo.engine.linear import fit_linear
 from octvideo.engine.training.rng import seed_all
 from octvideo.errors import ConfigError, DataError, logger
@@ -87,7 +86,7 @@ def _features(cfg: Any, task: Task, model: nn.Module, procs: Processes, split: s
     test = next(iter(task.final_tests(task.class_names(), path)))
     assert isinstance(test.videos, VideoViews)
     key = fingerprint(
-        weights=weights_digest(model),
+        weights=weights_digest(model.state_dict(), ""),
         network=model.config,
         input=task.input_spec().as_dict(),
         views=repr(spec),

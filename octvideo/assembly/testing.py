@@ -18,7 +18,6 @@ from octvideo.assembly.identity import (
     digest,
     facts,
     recipe_of,
-    weights_digest,
 )
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import running, scorer, tested_head_act
@@ -35,7 +34,7 @@ from octvideo.engine.evaluation.frame_order import (
     order_lines,
     summarize_orders,
 )
-from octvideo.engine.evaluation.journal import Journal, fingerprint
+from octvideo.engine.evaluation.journal import Journal, fingerprint, weights_digest
 from octvideo.engine.evaluation.results import (
     Evaluation,
     final_line,
@@ -140,12 +139,17 @@ class _Test:
         if procs.world_size > 1:
             known = {"paths": paths, "labels": labels, "classes": self.names}
             digests = {name: digest(values) for name, values in known.items()}
-            procs.agree(facts(cfg) | protocol | digests | {"weights": weights_digest(model)})
+            procs.agree(
+                facts(cfg)
+                | protocol
+                | digests
+                | {"weights": weights_digest(model.state_dict(), "")}
+            )
         if not is_local(cfg.OUTPUT_DIR):
             logger.info("%s is no local folder: a test that stops starts anew", cfg.OUTPUT_DIR)
             return None
         settings = {"network": model.config, "multi_label": cfg.DATA.MULTI_LABEL, "paths": paths}
-        weights = "" if self.checkpoint.path else weights_digest(model)
+        weights = "" if self.checkpoint.path else weights_digest(model.state_dict(), "")
         key = fingerprint(**protocol, **settings, title=test.title, weights=weights)
         return Journal(Path(cfg.OUTPUT_DIR), key, procs.rank)
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from octvideo.assembly import data as build_data
 from octvideo.assembly import recipe as build_recipe
-from octvideo.assembly.identity import RunIdentity, digest, facts, weights_digest
+from octvideo.assembly.identity import RunIdentity, digest, facts
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import head_act, running, scorer
 from octvideo.assembly.tasks import require_data_folder, task_of, with_counted_classes
@@ -18,6 +18,7 @@ from octvideo.data.loading.batch import Batch
 from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import Videos, evaluate
+from octvideo.engine.evaluation.journal import weights_digest
 from octvideo.engine.evaluation.results import summarize
 from octvideo.engine.training import adapt
 from octvideo.engine.training.losses import Mixer, make_loss
@@ -86,7 +87,7 @@ def build_trainer(
     about = describe(cfg, model, loader.dataset)
     if procs.world_size > 1:
         known = {"list": about.training["data"], "classes": digest(about.class_names)}
-        procs.agree(facts(cfg) | known | {"weights": weights_digest(model)})
+        procs.agree(facts(cfg) | known | {"weights": weights_digest(model.state_dict(), "")})
     mixup, mix = cfg.MIXUP, None
     if mixup.ENABLE:
         shares = (mixup.ALPHA, mixup.CUTMIX_ALPHA, mixup.PROB, mixup.SWITCH_PROB)

@@ -14,6 +14,7 @@ from octvideo.data.clips.views import ViewSpec, view_batches
 from octvideo.data.sources import Source, is_several, streamed
 from octvideo.deploy.engines import WindowScores
 from octvideo.deploy.exported import ExportedNetwork, Sidecar, write_exported
+from octvideo.engine.evaluation.journal import weights_digest
 from octvideo.engine.prediction.events import Window
 from octvideo.engine.prediction.live import LiveOptions, stream_windows
 from octvideo.engine.prediction.named import NamedVideo, Prediction, top_predictions
@@ -23,7 +24,6 @@ from octvideo.engine.prediction.run import (
     OutputFiles,
     Progress,
     run_many,
-    weights_digest,
 )
 from octvideo.engine.prediction.windows import Timeline, VideoWindows, WindowFeatures
 from octvideo.errors import ConfigError

@@ -8,7 +8,7 @@ Oct-ResNets.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -110,23 +110,33 @@ def identify(state: State, source: str, options: Mapping[str, Any]) -> dict[str,
     options: properties that shapes do not show (BN eps, strides), if they differ from the network's
     defaults. Raises CheckpointError if no network fits.
     """
-    shapes = shapes_of(state)
-    for name, seen in _candidates(state):
-        known = {field.name for field in fields(MODELS[name].options)}
-        arguments = {
-            **seen,
-            **{option: value for option, value in options.items() if option in known},
-        }
-        try:
-            with torch.device("meta"):
-                model = create_model(name, **arguments)
-        except ConfigError:  # this network cannot be built at the file's alpha
-            continue
-        if shapes_of(model.state_dict()) == shapes:
-            return _resolved(model)
+    candidates = ((name, {**seen, **options}) for name, seen in _candidates(state))
+    if model := first_match(state, candidates):
+        return _resolved(model)
     raise CheckpointError(
         f"{source}: its names and shapes are of none of the image networks in list_models()"
     )
+
+
+def first_match(
+    state: Mapping[str, Tensor], candidates: Iterable[tuple[str, Mapping[str, Any]]]
+) -> nn.Module | None:
+    """The first network, on the meta device, that has the names and shapes of `state`.
+
+    candidates: names and options for `create_model`; options that a family does not have are left
+    out.
+    """
+    shapes = shapes_of(state)
+    for name, options in candidates:
+        known = {field.name for field in fields(MODELS[name].options)}
+        try:
+            with torch.device("meta"):
+                model = create_model(name, **{k: v for k, v in options.items() if k in known})
+        except ConfigError:  # It cannot be built at the file's alpha.
+            continue
+        if shapes_of(model.state_dict()) == shapes:
+            return model
+    return None
 
 
 def _resolved(model: nn.Module) -> dict[str, Any]:

@@ -7,7 +7,7 @@ SlowFast has the speed ratio of the settings in the file, else of the caller.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,10 @@ from torch import Tensor
 
 from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.errors import CheckpointError, ConfigError
-from octvideo.models import create_model
-from octvideo.models.registry import MODELS
 from octvideo.models.video_options import BLOCKS
 from octvideo.weights.assumptions import Assumptions
-from octvideo.weights.convert import count_blocks, find_alpha
+from octvideo.weights.convert import count_blocks, find_alpha, first_match
 from octvideo.weights.layouts import MMACTION2, find_layout
-from octvideo.weights.source import shapes_of
 from octvideo.wrappers import check_finite
 
 # Class names that come with the package, a line each in the order of their labels.
@@ -152,18 +149,10 @@ def find_network(
 
     archs: the candidates, without their depth; (): `FAMILIES`.
     """
-    shapes = shapes_of(state)
-    chosen = {**_seen(state), **options}
-    for candidate in [name] if name else _candidates(state, archs or FAMILIES):
-        known = {field.name for field in fields(MODELS[candidate].options)}
-        try:
-            with torch.device("meta"):
-                model = create_model(candidate, **{k: v for k, v in chosen.items() if k in known})
-        except ConfigError:
-            continue
-        expected = model.state_dict()
-        if shapes_of(expected) == shapes:
-            return dict(model.config), list(expected)
+    options = {**_seen(state), **options}
+    candidates = [name] if name else _candidates(state, archs or FAMILIES)
+    if model := first_match(state, ((candidate, options) for candidate in candidates)):
+        return dict(model.config), list(model.state_dict())  # type: ignore[arg-type]
     some = ", ".join(list(state)[:3])
     raise CheckpointError(
         f"{source}: its names and shapes are not of {name or 'a video network in list_models()'}"

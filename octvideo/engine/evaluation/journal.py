@@ -7,12 +7,14 @@ import os
 import shutil
 import stat
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from octvideo.files import append_json_line, read_json_lines, writing
 
@@ -23,6 +25,15 @@ def fingerprint(**parts: object) -> str:
     """16 hex digits of everything that decides a score: checkpoint digest, views, list, chunk.
     Plain values only."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def weights_digest(state: Mapping[str, Tensor], facts: object) -> str:
+    """16 hex digits of tensors by name, and of plain values."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, value in state.items():
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def stamp_of(path: str) -> str:

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,7 +76,7 @@ def stream_windows(
         return _counted(network, source, window_seconds, stride_seconds, fps)
     if not isinstance(source, str | Path):
         raise ConfigError("follow is of a file that is still written; give its path")
-    frames = grown_frames(source, _Prepare(network, str(source)), options.timeout_seconds)
+    frames = grown_frames(source, partial(_prepared, network, str(source)), options.timeout_seconds)
     return _timed(network, frames, None, window_seconds, stride_seconds)
 
 
@@ -105,7 +106,7 @@ def _live(
 ) -> Iterator[Window]:
     source = LiveFrames(
         address,
-        prepare=_Prepare(network, address),
+        prepare=partial(_prepared, network, address),
         max_waiting=options.max_waiting,
         timeout_seconds=options.timeout_seconds,
         give_up_seconds=options.give_up_seconds,
@@ -128,15 +129,10 @@ def _timed(
         yield Window(clip.start, clip.end, scores, network.class_names, clip.begins, *lost)
 
 
-class _Prepare:
+def _prepared(network: Network, name: str, frame: Frame) -> Frame:
     """The center crop, whose size does not depend on that of the frame."""
-
-    def __init__(self, network: Network, name: str) -> None:
-        self._network, self._name = network, name
-
-    def __call__(self, frame: Frame) -> Frame:
-        refuse_extreme(frame, self._name)
-        return self._network.center_crop(frame)
+    refuse_extreme(frame, name)
+    return network.center_crop(frame)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,9 +1,7 @@
 """A resumable run over many videos: processes decode them, batches hold views of several, rows are
 written as they are computed."""
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -151,15 +149,6 @@ def run_windows(
     for found in share.written(map(windows_of, share.left), progress):
         if isinstance(found.windows, str):
             yield NamedVideo(found.path, (), found.windows)
-
-
-def weights_digest(state: Mapping[str, Tensor], facts: object) -> str:
-    """16 hex digits of tensors by name, and of plain values."""
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name, value in state.items():
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def _entry(listed: Listed) -> VideoEntry:
