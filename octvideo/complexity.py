@@ -43,8 +43,7 @@ class LayerCost:
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """A direct child of the network: stem, res2, ..., head. outputs: (C, T, H, W) of the high and
-    the low group."""
+    """A direct child of the network: stem, ..., head. outputs: (C, T, H, W) of high and low."""
 
     name: str
     outputs: tuple[tuple[int, ...], ...]

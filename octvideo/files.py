@@ -63,8 +63,7 @@ def is_handled(path: str) -> bool:
 
 
 def require_handler(path: str) -> None:
-    """Raise OctvideoError for a path with a scheme that nothing handles: iopath would take it for a
-    local folder."""
+    """Raise OctvideoError for a scheme that nothing handles: iopath would make it a folder."""
     if not is_local(path) and not is_handled(path):
         scheme = path.partition("://")[0]
         raise OctvideoError(

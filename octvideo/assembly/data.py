@@ -79,8 +79,7 @@ def open_labeled_list(cfg: Any, path: str) -> VideoList:
 
 
 def open_index(path: str) -> VideoIndex | None:
-    """The index that `octvideo check` wrote beside a list, if there is one; shards have an index of
-    their own."""
+    """The index that `octvideo check` wrote beside a list, if any; shards have their own."""
     return read_index(index_path(path)) if index_path(path).is_file() else None
 
 

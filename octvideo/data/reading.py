@@ -37,8 +37,7 @@ def cause_of(error: Exception) -> str:
 
 
 class Note(Structure):
-    """The file that one worker reads, and since when: seconds of the monotonic clock, 0 while it
-    reads nothing."""
+    """The file that one worker reads, and since when: of the monotonic clock, 0 between files."""
 
     _fields_ = [("since", c_double), ("path", c_char * 4096)]
     since: float
@@ -62,8 +61,7 @@ def share_note(note: Note) -> None:
 
 
 def is_worker() -> bool:
-    """Whether another process sees this one's note: then this process may crash while it reads, and
-    is replaced."""
+    """Whether another process sees this one's note, and replaces it if it crashes."""
     return _shared
 
 

@@ -144,6 +144,5 @@ def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]
 
 
 def crop_offset(size: int, crop: int, place: int) -> int:
-    """The offset of a crop along one side. place 0: at its start, 1: in the middle (rounded up),
-    2: at its end."""
+    """The offset of a crop along a side. place 0: its start, 1: middle (rounded up), 2: end."""
     return (0, (size - crop + 1) // 2, size - crop)[place]

@@ -96,8 +96,7 @@ def random_box(
     aspect: tuple[float, float],
     draw: random.Random,
 ) -> Box:
-    """A box inside the picture; after ten draws that do not fit, the largest centered box of an
-    allowed shape."""
+    """A box in the picture; after ten draws without a fit, the largest centered one allowed."""
     for _ in range(10):
         target = width * height * draw.uniform(*area)
         ratio = math.exp(draw.uniform(math.log(aspect[0]), math.log(aspect[1])))

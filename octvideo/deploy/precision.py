@@ -55,8 +55,7 @@ def computes_bf16() -> bool:
 
 
 def split_clips(calibration: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Split into clips that calibrate int8 and as many that check it. Raises ConfigError for fewer
-    than 8 clips."""
+    """Clips that calibrate int8, and as many that check it. Raises ConfigError for fewer than 8."""
     count = 0 if calibration is None else len(calibration)
     if calibration is None or count < MIN_CLIPS:
         raise ConfigError(

@@ -33,8 +33,7 @@ ITEMSIZE = {"bf16": 2, "fp16": 2, "tf32": 4, "fp32": 4}
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Operators that run as one kernel; `layer` is that of the first matrix product, or else of the
-    first operator."""
+    """Operators as one kernel; `layer`: of the first matrix product, else the first operator."""
 
     layer: str
     matrix: bool

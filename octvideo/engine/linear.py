@@ -17,8 +17,7 @@ PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Linear:
-    """weight (C, D) and bias (C,) for features that are not standardized. penalty: the best one in
-    validation."""
+    """weight (C, D), bias (C,): for raw features. penalty: the best one in validation."""
 
     weight: Array
     bias: Array

@@ -68,8 +68,7 @@ def recomputed(tensor: Tensor, compute: Callable[[], Tensor]) -> Iterator[None]:
 
 
 def saved_bytes(forward: Callable[[], Tensor]) -> int:
-    """Bytes that the graph of `forward()` holds for its backward pass, each memory block once,
-    weights included."""
+    """Bytes that `forward()` saves for its backward pass, each block once, weights included."""
     blocks: dict[int, int] = {}
 
     def count(saved: Tensor) -> Tensor:

@@ -273,8 +273,7 @@ def make_stage(
     after: dict[int, nn.Module] | None = None,
     after_name: str = "nonlocal",
 ) -> nn.Sequential:
-    """One block per entry of `kernels_t`, the first with the stride; `after[i]` follows block i as
-    `after_name`i."""
+    """A block per entry of `kernels_t`, the first strided; `after[i]` is `after_name`i behind i."""
     stage, block = nn.Sequential(), BasicBlock if style.basic else Bottleneck
     for i, kernel_t in enumerate(kernels_t):
         block_in, block_stride = (in_channels, stride) if i == 0 else (out_channels, 1)
@@ -290,8 +289,7 @@ def make_stage(
 
 
 def concatenate(a: OctTensor, b: OctTensor) -> OctTensor:
-    """Concatenate the channels of two pairs, group by group; where one pair lacks a group, the
-    other's is returned."""
+    """Concatenate two pairs' channels, group by group; a group that one lacks is the other's."""
     low = [t for t in (a.low, b.low) if t is not None]
     return OctTensor(torch.cat([a.high, b.high], 1), torch.cat(low, 1) if low else None)
 

@@ -51,8 +51,7 @@ class ConvNormRelu(nn.Sequential):
 
 
 class BottleneckPool(nn.Module):
-    """A 1-3-1 bottleneck with stride 2 where other networks have a max pool (Big-Little Net). C to
-    C channels."""
+    """A 1-3-1 bottleneck / 2 in place of a max pool (Big-Little Net). C to C channels."""
 
     def __init__(self, channels: int, bn_eps: float) -> None:
         super().__init__()
@@ -64,8 +63,7 @@ class BottleneckPool(nn.Module):
 
 
 class Stem(nn.Module):
-    """Plain convolutions, the last named `conv` and `bn` (earlier ones are in `before`), and what
-    halves the map."""
+    """Plain convolutions, the last named `conv` and `bn`, earlier ones `before`; then a pool."""
 
     norm_follows: ClassVar = {"bn": "conv"}
 

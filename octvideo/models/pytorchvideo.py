@@ -117,8 +117,7 @@ class GlobalAverage(nn.Module):
 
 
 class PytorchvideoNet(Network):
-    """A network of pytorchvideo with the interface of this package; `blocks` are pytorchvideo's,
-    head included."""
+    """A network of pytorchvideo with this package's interface; `blocks`: theirs, head included."""
 
     takes = "clips"
 

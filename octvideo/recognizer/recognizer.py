@@ -328,8 +328,7 @@ class Recognizer:
         return starts, np.concatenate(found)
 
     def clip(self, video: Source, *, fps: float | None = None) -> tuple[Frames, Tensor]:
-        """The center crop of the middle clip as uint8 (T, H, W, 3), and as the network's input (1,
-        3, T, H, W)."""
+        """The middle clip's center crop: uint8 (T, H, W, 3), and as input (1, 3, T, H, W)."""
         spec = self.view_spec("1x1")
         frames, clips = self._input.read(video, spec, fps)
         view = next(view_batches(frames, clips, spec, 1))

@@ -70,8 +70,7 @@ def film_strip(
 
 
 def with_color_bar(sheet: Image.Image, colors: Any, caption: str) -> Image.Image:
-    """The sheet with a bar at its right, from 0 (below) to 1 (above). colors: values in 0..1 ->
-    RGBA in 0..1."""
+    """The sheet with a bar at its right, 0 below, 1 above. colors: values in 0..1 -> RGBA."""
     width = round(max(ImageDraw.Draw(sheet).textlength(caption) + 2 * GAP, BAR_WIDTH))
     wide = Image.new("RGB", (sheet.width + width, sheet.height), "white")
     wide.paste(sheet, (0, 0))

@@ -45,8 +45,7 @@ class Run:
 
     @property
     def checkpoint(self) -> str:
-        """The best weights on the validation videos, else the newest. Raises CheckpointError where
-        there are none."""
+        """The best weights in validation, else the newest. Raises CheckpointError without any."""
         best = Path(self.folder) / "checkpoints" / "best.pyth"
         newest = str(best) if best.is_file() else find_latest(str(best.parent))
         if newest is None:

@@ -76,8 +76,7 @@ class Recipe:
 
     @property
     def lists(self) -> str:
-        """The folder of the lists: common to all runs on the same data, unless the run has a folder
-        of its own."""
+        """The folder of the lists: common to all runs on the data, unless `out` is given."""
         return f"{self.out}/lists" if self.out else str(Path(self.folder).parent / "lists")
 
     def config(self) -> Any:

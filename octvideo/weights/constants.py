@@ -40,8 +40,7 @@ def fold_whitening(state: Mapping[str, Tensor]) -> State:
 
 
 def _through_convolution(state: Mapping[str, Tensor], layer: str, end: str) -> Tensor | None:
-    """The contribution of both groups' constants to the output group `end` ("h" or "l") of a 1x1
-    convolution."""
+    """What both groups' constants add to the output group `end` ("h", "l") of a 1x1 convolution."""
     parts = [
         weight.flatten(1) @ state[f"{layer}.whiten.{group}.bias"]
         for start, group in GROUP_NAMES.items()

@@ -190,8 +190,7 @@ def count_blocks(state: State) -> tuple[int, ...]:
 
 
 def find_alpha(state: State) -> float:
-    """The shortest decimal alpha with int(alpha * C) = low in the widest divided layer; 0 where
-    none is divided."""
+    """The shortest decimal alpha with int(alpha * C) = low in the widest divided layer, or 0."""
     low = {
         name.removesuffix(".h2l.weight"): t.shape[0]
         for name, t in state.items()

@@ -54,8 +54,7 @@ def read_image_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> 
 
 
 def read_video_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> ImageWeights:
-    """The weights of a vanilla video network in a checkpoint, to be split for an octave network of
-    its family."""
+    """Vanilla video weights in a checkpoint, to be split for an octave network of the family."""
     check_finite(checkpoint.weights, checkpoint.path)
     tensors, _ = clear_names(checkpoint.weights, prefixes)
     layout = find_layout(tensors)

@@ -25,8 +25,7 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A file of a split. label: -1 where the dataset publishes none. Clips of one `source` show the
-    same scene."""
+    """A file of a split. label: -1 where none is published. One `source` is one scene."""
 
     path: Path
     label: int
@@ -36,8 +35,7 @@ class Clip:
 
 @dataclass(slots=True)
 class DatasetLists:
-    """The content of the lists, and their problems. duplicates: clips that are named or present
-    more than once."""
+    """The lists and their problems. duplicates: clips that are named or present twice or more."""
 
     class_names: list[str]
     clips: list[Clip] = field(default_factory=list)
@@ -159,8 +157,7 @@ def _written(path: Path, relative_to: str | Path | None) -> str:
 
 
 def by_stem(videos: Iterable[Path]) -> dict[str, list[Path]]:
-    """File name without suffix -> the files of that name. Re-encoded copies keep the stem and
-    change the suffix."""
+    """Stem of a file name -> its files. Re-encoded copies keep the stem, not the suffix."""
     stems = defaultdict(list)
     for video in videos:
         stems[video.stem].append(video)

@@ -99,8 +99,7 @@ def write_shards(
 
 @contextmanager
 def only_writer_here(folder: str) -> Iterator[None]:
-    """Make the folder, and be the only one that writes to it where the storage has locks. Raises
-    OctvideoError."""
+    """Make the folder, and be its only writer where the storage locks. Raises OctvideoError."""
     make_folder(folder)
     with only_writer(folder) if is_local(folder) else nullcontext():
         yield

@@ -159,8 +159,7 @@ def ucf101_lists(
 def hmdb51_lists(
     videos: str | Path, splits: str | Path, *, fold: int = 1, val_share: float = 0.0
 ) -> DatasetLists:
-    """splits: the folder with `<class>_test_split<fold>.txt`, in which 1 is train, 2 is test and 0
-    is left out."""
+    """splits: the folder of `<class>_test_split<fold>.txt`: 1 is train, 2 is test, 0 neither."""
     ending = f"_test_split{fold}.txt"
     files = sorted(Path(splits).glob(f"*{ending}"))
     if not files:

@@ -86,8 +86,7 @@ def find_set(path: str) -> ShardSet:
 
 
 def has_shards(path: str) -> bool:
-    """Whether there is a set in a folder (or at its shards.json). Raises DataError if the storage
-    does not answer."""
+    """Whether a folder (or its shards.json) is a set. DataError for a storage without answer."""
     folder = set_folder(path)
     if exists(join(folder, FILE_NAME)):
         return True

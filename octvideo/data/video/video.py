@@ -67,8 +67,7 @@ class Video:
         return Timing(self.info.num_frames, self.info.fps, times)
 
     def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames:
-        """uint8 (T, H, W, 3), in the order asked for; frames may repeat. prepare: done to each
-        frame by itself."""
+        """uint8 (T, H, W, 3), in the order asked for, repeats too. prepare: done to each frame."""
         wrong = [index for index in indices if not 0 <= index < self.info.num_frames]
         if wrong:
             raise DecodeError(

@@ -300,8 +300,7 @@ def _fold(x: Tensor) -> Tensor:
 
 
 class PoolAndJoin(torch.autograd.Function):
-    """The input of a layer of stride 2: the pooled high group, concatenated with the low group,
-    which has its size."""
+    """The input of a layer of stride 2: the pooled high group beside the low one of its size."""
 
     @staticmethod
     def forward(ctx: Any, high: Tensor, low: Tensor | None, below: Tensor) -> Tensor:
