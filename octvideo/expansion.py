@@ -1,5 +1,4 @@
-"""The size of nested values with every reference followed: ten lines may expand to 8 ** 10
-values."""
+"""The size of nested values with every reference followed: ten lines can grow to 8 ** 10 values."""
 
 import math
 import pickle

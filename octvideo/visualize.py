@@ -1,5 +1,4 @@
-"""The drawings of `octvideo visualize`: each function writes its pictures into a folder and returns
-their paths."""
+"""The drawings of `octvideo visualize`: a function writes pictures and returns their paths."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -1,5 +1,4 @@
-"""`--dry-run`: two steps of training and evaluation on generated data with the shapes of a
-config."""
+"""`--dry-run`: two training and evaluation steps on generated data in the shapes of a config."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack

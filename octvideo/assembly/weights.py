@@ -1,5 +1,4 @@
-"""Initial weights, as a config names them. Reads TRAIN.CHECKPOINT_* and the DATA settings that they
-must agree with."""
+"""Initial weights, by TRAIN.CHECKPOINT_* and the DATA settings that they must agree with."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing

@@ -1,5 +1,4 @@
-"""Remote data: http(s) through the cache folder, other schemes by the handler registered with
-iopath."""
+"""Remote data: http(s) through the cache folder, other schemes by iopath's handlers."""
 
 import hashlib
 import os

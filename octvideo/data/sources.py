@@ -1,5 +1,4 @@
-"""Videos from any source: a path, an address, the bytes of a file, an array, a tensor, or an
-iterable of frames."""
+"""Videos from any source: path, address, bytes of a file, array, tensor, iterable of frames."""
 
 import io
 import shutil

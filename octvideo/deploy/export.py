@@ -1,5 +1,4 @@
-"""A trained network as a file for other runtimes; each file is compared with the network when it is
-written."""
+"""A trained network as a file for other runtimes; compared with the network at once."""
 
 from collections.abc import Callable
 from contextlib import nullcontext

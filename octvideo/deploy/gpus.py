@@ -1,5 +1,4 @@
-"""The sustained rates of GPUs, by name: bytes per second of memory, FLOP per second in each
-precision."""
+"""Sustained rates of GPUs, by name: bytes per second of memory, FLOP per second by precision."""
 
 import re
 from dataclasses import dataclass

@@ -1,5 +1,4 @@
-"""Changes of an OpenVINO graph that keep what lies between an octave network's convolutions in 8
-bits."""
+"""Changes of an OpenVINO graph that keep what is between an octave network's layers in 8 bits."""
 
 from typing import Any
 

@@ -1,5 +1,4 @@
-"""Non-local blocks on an octave pair (Wang et al. 2018; where they attach in an octave network:
-Table 6)."""
+"""Non-local blocks on an octave pair (Wang et al. 2018; attached as in Table 6)."""
 
 from typing import ClassVar, Literal
 

@@ -1,5 +1,4 @@
-"""Squeeze-excite on an octave pair (Hu et al. 2018), applied to the pair as in the official OctConv
-networks."""
+"""Squeeze-excite on an octave pair (Hu et al. 2018), as in the official OctConv networks."""
 
 import torch
 from torch import Tensor, nn

@@ -1,5 +1,4 @@
-"""A recognizer from a file: a checkpoint of training, an exported network, or a public one by its
-name."""
+"""A recognizer from a file: a checkpoint of training, an exported network, or a public one."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""The network inside a recognizer: its description, its optimization, and the check of its
-outputs."""
+"""The network inside a recognizer: its description, its optimization, the check of its outputs."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,5 +1,4 @@
-"""Charts as inline SVG in the page's colors, 380 units wide: their text stays readable on a
-phone."""
+"""Charts as inline SVG in the page's colors, 380 units wide: readable on a phone."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,5 +1,4 @@
-"""Pictures of clips and of counts: as data URIs for the self-contained page, or as sheets for a
-file."""
+"""Pictures of clips and counts: as data URIs for the page, or as sheets for files."""
 
 import base64
 import io

@@ -1,5 +1,4 @@
-"""The page's style sheet, and its one script: a large confusion matrix shows the cell under the
-pointer."""
+"""The page's style sheet, and its one script: a large confusion matrix shows the pointer's cell."""
 
 STYLE = """
 :root {

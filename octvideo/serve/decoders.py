@@ -1,5 +1,4 @@
-"""Decoding of untrusted videos: in processes of their own, within limits, replaced when they hang
-or crash."""
+"""Decoding of untrusted videos: in limited processes, replaced after hangs and crashes."""
 
 import queue
 import resource

@@ -1,5 +1,4 @@
-"""One run of a study: training and test in a process of their own, whose log is stored beside its
-folder."""
+"""One run of a study: training and test in a process of their own, its log beside its folder."""
 
 import json
 import os

@@ -1,5 +1,4 @@
-"""The weights of an image network or of a vanilla video network, with a record of which were
-used."""
+"""The weights of an image network or of a vanilla video network, and which of them were used."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,5 +1,4 @@
-"""Clips of videos for training: (seed, epoch, index) alone decides the video, the frames and the
-crop."""
+"""Clips of videos for training: (seed, epoch, index) alone decides video, frames and crop."""
 
 import random
 from collections.abc import Sequence

@@ -1,5 +1,4 @@
-"""Clips of a stream of frames, one after another; only the frames of the open windows are held in
-memory."""
+"""Clips of a stream of frames, one after another; only frames of open windows are held."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator

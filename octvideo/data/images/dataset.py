@@ -1,5 +1,4 @@
-"""Labeled images as a dataset of the engine: folders of classes (ImageNet's layout) and CIFAR-10's
-batches."""
+"""Labeled images as a dataset of the engine: ImageNet's folders and CIFAR-10's batches."""
 
 import hashlib
 import random

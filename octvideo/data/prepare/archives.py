@@ -1,5 +1,4 @@
-"""Archives of videos (.tar.gz): downloaded in resumable ranges, unpacked as a stream within
-bounds."""
+"""Archives of videos (.tar.gz): downloaded in resumable ranges, unpacked as a bounded stream."""
 
 import gzip
 import zlib

@@ -1,5 +1,4 @@
-"""Train, val and test lists from the clips that a dataset names and the files on a disk, with a
-report."""
+"""Train, val and test lists from the clips that a dataset names and the files on a disk."""
 
 import os
 import re

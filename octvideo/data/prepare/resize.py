@@ -1,5 +1,4 @@
-"""Videos that are cheap to train on: a small short side, and keyframes so dense that a seek decodes
-little."""
+"""Videos that are cheap to train on: a small short side, and dense keyframes for cheap seeks."""
 
 import os
 import random

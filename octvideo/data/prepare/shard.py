@@ -1,5 +1,4 @@
-"""A list of videos written as shards: tar files in WebDataset's layout, in the order of the list,
-and indexes."""
+"""A list of videos as shards: tar files in WebDataset's layout, in its order, and indexes."""
 
 import re
 import shutil

@@ -1,5 +1,4 @@
-"""A range of bytes of a file: on this machine, over HTTP, or behind any address that iopath or
-fsspec knows."""
+"""A range of bytes of a file: on this machine, over HTTP, or wherever iopath or fsspec reach."""
 
 import os
 import random

@@ -1,5 +1,4 @@
-"""Opening a file for FFmpeg: only containers that are listed here, by a name that is never taken
-for a URL."""
+"""Opening a file for FFmpeg: only containers listed here, by a name that is no URL."""
 
 import os
 import stat

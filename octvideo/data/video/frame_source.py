@@ -1,5 +1,4 @@
-"""The source of frames, a video file or a folder of pictures, and the frames as planes that can be
-cropped."""
+"""The source of frames, a video file or a folder of pictures, and the frames as planes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

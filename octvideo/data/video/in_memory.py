@@ -1,5 +1,4 @@
-"""Videos that are bytes, not files: decoders that read files get a name that the system gives to
-memory."""
+"""Videos that are bytes, not files: decoders that read files get a name for memory."""
 
 import os
 from collections.abc import Iterator

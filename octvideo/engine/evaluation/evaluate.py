@@ -1,5 +1,4 @@
-"""Evaluation of a list of videos: every video once, all its views from one decode, on any number of
-processes."""
+"""Evaluation of a list: each video once, its views from one decode, on any number of ranks."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence

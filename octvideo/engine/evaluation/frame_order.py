@@ -1,5 +1,4 @@
-"""Does time matter? Clips are scored with their frames in order, shuffled, reversed, and with one
-frame repeated."""
+"""Does time matter? Clips are scored in order, shuffled, reversed, and as one repeated frame."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -1,2 +1,1 @@
-"""Naming what happens in many videos: batches across them, rows that outlive a kill, windows over
-time, events."""
+"""Naming what happens in many videos: batches, rows that outlive a kill, windows, events."""

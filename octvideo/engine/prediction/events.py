@@ -1,5 +1,4 @@
-"""When an action begins and ends: smoothed probabilities of windows, and two thresholds instead of
-one."""
+"""When an action begins and ends: smoothed probabilities of windows, and two thresholds."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass

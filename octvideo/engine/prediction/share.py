@@ -1,5 +1,4 @@
-"""The videos of a run, shared by the processes that torchrun started, and the files that they
-write."""
+"""The videos of a run, shared by the processes that torchrun started, and their files."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack

@@ -1,5 +1,4 @@
-"""Batch norm statistics measured over many batches with the weights held still. (Wu & Johnson 2021,
-sec. 3.)"""
+"""Batch norm statistics over many batches of fixed weights. (Wu & Johnson 2021, sec. 3.)"""
 
 import warnings
 from collections.abc import Iterable

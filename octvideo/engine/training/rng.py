@@ -1,5 +1,4 @@
-"""Random numbers: seeds, and the state of all generators of this process as plain values for a
-checkpoint."""
+"""Random numbers: seeds, and the state of all generators as plain values for a checkpoint."""
 
 import os
 import random

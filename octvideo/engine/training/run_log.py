@@ -1,5 +1,4 @@
-"""The log of a run: console lines, a progress bar, TensorBoard; and the files metrics.jsonl and
-timing.jsonl."""
+"""A run's log: console lines, a progress bar, TensorBoard; metrics.jsonl and timing.jsonl."""
 
 import json
 from contextlib import suppress

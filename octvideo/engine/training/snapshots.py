@@ -1,5 +1,4 @@
-"""The checkpoints of one training run: their content, when they are due, and how a run resumes from
-one."""
+"""The checkpoints of one training run: their content, when they are due, how a run resumes."""
 
 import time
 from dataclasses import asdict, replace

@@ -1,5 +1,4 @@
-"""The options of a run (TrainOptions), its position (Progress) and its end (TrainSummary). Plain
-values all."""
+"""A run's options (TrainOptions), position (Progress) and end (TrainSummary). Plain values."""
 
 import math
 from collections.abc import Callable, Sequence
