@@ -13,10 +13,10 @@ import torch
 import octvideo
 import octvideo.download
 import octvideo.recognizer
-from octvideo.data.clips.sliding import sliding_clips
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import Timing
 from octvideo.data.video.encode import write_video
+from octvideo.engine.prediction.windows import sliding_clips
 from octvideo.errors import CheckpointError, ConfigError, OctvideoError
 
 

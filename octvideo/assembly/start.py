@@ -5,13 +5,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from octvideo.assembly.tasks import task_of
 from octvideo.checkpoint import Checkpoint
 from octvideo.data.reading import stuck_here
 from octvideo.deploy.engines import WindowScores, optimize
-from octvideo.engine.cuda import choose_kernels
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import Scorer
 from octvideo.engine.log import end_logging, setup_logging
@@ -46,6 +46,20 @@ def running(cfg: Any, procs: Processes) -> Iterator[None]:
             benchmark = cfg.CUDA.CUDNN_BENCHMARK and not cfg.TRAIN.DETERMINISTIC
             choose_kernels(benchmark=benchmark, tf32=cfg.CUDA.TF32)
         yield
+
+
+def choose_kernels(*, benchmark: bool, tf32: bool) -> None:
+    """Set cuDNN's benchmark mode and TF32 for this process; without a GPU this changes nothing.
+
+    benchmark: cuDNN times its kernels for every new shape and keeps the fastest, which pays where
+    clips have one size. The choice, and with it the last bits of results, may differ from run to
+    run.
+    tf32: float32 products in TensorFloat-32: 10 bits of mantissa, several times as fast since
+    Ampere. bf16 and fp16 are not affected.
+    """
+    torch.backends.cudnn.benchmark = benchmark
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
 
 
 def head_act(cfg: Any) -> HeadAct:

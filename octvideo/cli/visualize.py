@@ -52,17 +52,14 @@ def draw(args: argparse.Namespace) -> list[Path]:
             {"baseline": octvideo.load(args.baseline)} if args.baseline else {}
         )
         return visualize.draw_frequency(networks, args.video, args.layer, args.output)
-    if args.kind == "octave":
-        return [
-            p
-            for v in args.video
-            for p in visualize.draw_octave(recognizer, v, args.layer, args.output)
-        ]
-    return [
-        p
-        for v in args.video
-        for p in visualize.draw_gradcam(recognizer, v, args.layer, args.output, args.class_name)
-    ]
+    paths = []
+    for video in args.video:
+        if args.kind == "octave":
+            paths += visualize.draw_octave(recognizer, video, args.layer, args.output)
+        else:
+            given = args.layer, args.output, args.class_name
+            paths += visualize.draw_gradcam(recognizer, video, *given)
+    return paths
 
 
 def run(args: argparse.Namespace) -> None:

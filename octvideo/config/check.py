@@ -130,23 +130,24 @@ def _jitter(cfg: Any) -> Problems:
         )
 
 
-def _crops(cfg: Any) -> Problems:
-    data = cfg.DATA
-    if cfg.TRAIN.DATASET != "video" or cfg.TEST.NUM_SPATIAL_CROPS > 1 or not cfg.TEST.ENABLE:
-        return
-    if data.TRAIN_JITTER_SCALES[0] < data.TEST_CROP_SIZE:
+def _test(cfg: Any) -> Problems:
+    data, test, is_video = cfg.DATA, cfg.TEST, cfg.TRAIN.DATASET == "video"
+    one_crop = is_video and test.ENABLE and test.NUM_SPATIAL_CROPS == 1
+    if one_crop and data.TRAIN_JITTER_SCALES[0] < data.TEST_CROP_SIZE:
         yield (
             f"DATA.TEST_CROP_SIZE is {data.TEST_CROP_SIZE} with TEST.NUM_SPATIAL_CROPS 1; one crop"
             " is the middle of a short side of DATA.TRAIN_JITTER_SCALES[0],"
             f" {data.TRAIN_JITTER_SCALES[0]}: lower DATA.TEST_CROP_SIZE"
         )
-
-
-def _diagnosis(cfg: Any) -> Problems:
-    if cfg.TEST.DIAGNOSE and cfg.TRAIN.DATASET != "video":
+    if test.DIAGNOSE and not is_video:
         yield (
             f"TEST.DIAGNOSE is True with TRAIN.DATASET {cfg.TRAIN.DATASET}; an image has no frames"
             " to shuffle"
+        )
+    if test.PRECISION != "fp32" and not test.OPTIMIZE:
+        yield (
+            f"TEST.PRECISION is {test.PRECISION} without TEST.OPTIMIZE, which prepares it; set"
+            " that True"
         )
 
 
@@ -255,14 +256,6 @@ MINIMUM = {
 }
 
 
-def _precision(cfg: Any) -> Problems:
-    if cfg.TEST.PRECISION != "fp32" and not cfg.TEST.OPTIMIZE:
-        yield (
-            f"TEST.PRECISION is {cfg.TEST.PRECISION} without TEST.OPTIMIZE, which prepares it; set"
-            " that True"
-        )
-
-
 RULES: tuple[Callable[[Any], Problems], ...] = (
     _arch,
     _ranges,
@@ -272,11 +265,9 @@ RULES: tuple[Callable[[Any], Problems], ...] = (
     _schedule,
     _batches,
     _jitter,
-    _crops,
-    _diagnosis,
+    _test,
     _mixing,
     _loss,
     _nonlocal,
     _blocks,
-    _precision,
 )

@@ -18,6 +18,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from octvideo.counted_run import tensors_of
 from octvideo.download import cache_folder
 from octvideo.errors import installed_version, logger
 
@@ -100,14 +101,14 @@ def structure_of(model: nn.Module) -> str:
         values = sorted(vars(module).items())
         plain = {k: v for k, v in values if isinstance(v, _PLAIN) and k != "training"}
         digest.update(repr((name, type(module).__qualname__, plain)).encode())
-    for name, tensor in _tensors(model):
+    for name, tensor in tensors_of(model):
         digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
     return digest.hexdigest()
 
 
 def weights_of(model: nn.Module) -> str:
     """A hash of the values of all weights and buffers."""
-    return hash_of(*(tensor for _, tensor in _tensors(model)))
+    return hash_of(*(tensor for _, tensor in tensors_of(model)))
 
 
 def hash_of(*tensors: Tensor) -> str:
@@ -120,10 +121,6 @@ def hash_of(*tensors: Tensor) -> str:
 
 
 _PLAIN = (bool, int, float, str, tuple, type(None))
-
-
-def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
-    return [*model.named_parameters(), *model.named_buffers()]
 
 
 def _cpu() -> str:

@@ -3,7 +3,6 @@ each kind."""
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,7 +48,12 @@ def merge_where_faster(
     if not names:
         return model
     key = key_of("merge", engine, structure_of(model), tuple(example.shape[1:]))
-    chosen = kept(key, _read, lambda: _measured(model, example, names, prepare), _write)
+    chosen = kept(
+        key,
+        lambda folder: json.loads((folder / "merged.json").read_text()),
+        lambda: _measured(model, example, names, prepare),
+        lambda merged, folder: (folder / "merged.json").write_text(json.dumps(merged)),
+    )
     return merge_convs(model, set(chosen) & set(names))
 
 
@@ -89,11 +93,3 @@ def _inputs(model: nn.Module, example: Tensor, names: Collection[str]) -> dict[s
     with noting(layers, note), torch.no_grad():
         model.eval()(example)
     return seen
-
-
-def _read(folder: Path) -> list[str]:
-    return [str(name) for name in json.loads((folder / "merged.json").read_text())]
-
-
-def _write(names: list[str], folder: Path) -> None:
-    (folder / "merged.json").write_text(json.dumps(names))
