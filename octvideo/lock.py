@@ -51,7 +51,6 @@ def only_writer(folder: str) -> Iterator[None]:
 
 
 def _locked(path: str, folder: str) -> int:
-    """A descriptor of the lock file, locked."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:

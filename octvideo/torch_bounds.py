@@ -163,7 +163,8 @@ class _DryRun(BoundedUnpickler):
             ("torch._utils", "_rebuild_tensor"): self._tensor,
             ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
             ("torch._utils", "_rebuild_tensor_v3"): self._tensor_v3,
-            ("torch._tensor", "_rebuild_from_type_v2"): _called,
+            # A tensor with attributes of its own.
+            ("torch._tensor", "_rebuild_from_type_v2"): lambda build, _type, args, _: build(*args),
         }
         if (module, name) in known:
             return known[module, name]
@@ -240,8 +241,3 @@ def _plain(*_: Any) -> str:
 
 def _first(value: Any, *_: Any) -> Any:
     return value
-
-
-def _called(build: Any, _type: Any, args: Any, _state: Any) -> Any:
-    """A tensor with attributes of its own."""
-    return build(*args)

@@ -185,7 +185,6 @@ class _Test:
         return evaluation, summary
 
     def _frame_order(self, test: FinalTest) -> dict[str, Any]:
-        """Top-1 over one center view with the frames in order and in other orders."""
         assert isinstance(test.videos, VideoViews)
         one_view = replace(test.videos.spec, num_clips=1, num_crops=1, center=True)
         right = named_by_order(

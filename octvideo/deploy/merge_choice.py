@@ -83,7 +83,6 @@ def _measured(
 
 
 def _inputs(model: nn.Module, example: Tensor, names: Collection[str]) -> dict[str, Pair]:
-    """The input of each of the layers."""
     seen: dict[str, Pair] = {}
 
     def note(name: str, inputs: tuple[Any, ...], _: Any) -> None:

@@ -295,7 +295,6 @@ SPLIT: dict[str, Callable[[tuple[Any, ...], Any], list[Part]]] = {
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    """The tensors in nested arguments or results."""
     if isinstance(tree, OctTensor):
         tree = (tree.high, tree.low)
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

@@ -92,7 +92,6 @@ def _headline(summary: Mapping[str, Any], title: str) -> str:
 
 
 def _network(summary: Mapping[str, Any]) -> str:
-    """The tested network, and the cost of one view."""
     network = summary["protocol"].get("network")
     if not network:
         return ""

@@ -57,7 +57,6 @@ def prepare_videos(data: str, work: str, *, check: bool = True, seed: int = 0) -
 
 
 def _listed(data: str) -> Videos:
-    """Existing lists of the user."""
     train = Path(data) / "train.csv"
     videos = read_list(train)
     names = names_beside(train)

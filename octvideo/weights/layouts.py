@@ -86,7 +86,8 @@ def _from_pyslowfast(name: str, pathways: dict[str, str]) -> str:
         block = (
             f"block{index}.{_in_block(rest)}"
             if kind == "res"
-            else f"nonlocal{index}.attend.{_in_nonlocal(rest)}"
+            # Older files say bn, newer ones norm.
+            else f"nonlocal{index}.attend.{re.sub(r'^bn[.]', 'norm.', rest)}"
         )
         return f"{pathways[pathway]}res{stage}.{block}"
     if match := re.fullmatch(r"s(\d)_fuse\.(.+)", name):
@@ -103,11 +104,6 @@ def _in_block(name: str) -> str:
         )
         return f"{layer}.{pair_of(f'{kind}.{match[3]}')}"
     return name
-
-
-def _in_nonlocal(name: str) -> str:
-    """Older files say bn, newer ones norm."""
-    return re.sub(r"^bn\.", "norm.", name)
 
 
 def _pytorchvideo(names: Collection[str]) -> dict[str, str]:

@@ -127,7 +127,6 @@ def _numbers(videos: Sequence[StoredVideo], name: str) -> Column:
 
 
 def _seal_of(columns: Mapping[str, Column]) -> int:
-    """The checksum of the columns that are read at opening."""
     ragged = [column for name in RAGGED for column in (f"{name}_ends", name)]
     seal = 0
     for name in (*NUMBERS, *TABLES, *ragged):

@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from octvideo.data.storage.ranges import fsspec_of, iopath_handler
+from iopath.common.file_io import g_pathmgr
+
+from octvideo.data.storage.ranges import fsspec_of
 from octvideo.errors import OctvideoError
-from octvideo.files import appears_whole, is_local, writing
+from octvideo.files import appears_whole, is_handled, is_local, writing
 
 
 @contextmanager
@@ -22,8 +24,8 @@ def new_file(address: str) -> Iterator[IO[bytes]]:
             with appears_whole(Path(address)) as temporary, temporary.open("wb") as file:
                 yield file
                 file.flush()
-        elif handler := iopath_handler(address):
-            with handler.open(address, "wb") as file:
+        elif is_handled(address):
+            with g_pathmgr.open(address, "wb") as file:
                 yield file
         else:
             files, path = fsspec_of(address)
@@ -46,8 +48,8 @@ def make_folder(address: str) -> None:
     with writing(address):
         if is_local(address):
             Path(address).mkdir(parents=True, exist_ok=True)
-        elif handler := iopath_handler(address):
-            handler.mkdirs(address)
+        elif is_handled(address):
+            g_pathmgr.mkdirs(address)
         else:
             files, path = fsspec_of(address)
             files.makedirs(path, exist_ok=True)

@@ -88,7 +88,6 @@ def _is_whole(part: Part, data: bytes) -> bool:
 
 
 def _advise(part: Part) -> None:
-    """Tell the operating system to read ahead."""
     if hasattr(os, "posix_fadvise"):
         with suppress(OSError):
             descriptor = os.open(part.file, os.O_RDONLY | os.O_CLOEXEC)

@@ -65,8 +65,8 @@ def list_folder(address: str) -> list[str]:
         return sorted(entry.name for entry in os.scandir(address) if entry.is_file())
     if _is_http(address):
         raise DataError(f"{address}: a server over HTTP does not list its files.")
-    if handler := iopath_handler(address):
-        return sorted(handler.ls(address))
+    if is_handled(address):
+        return sorted(g_pathmgr.ls(address))
     files, path = fsspec_of(address)
     found = files.ls(path, detail=False)
     return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
@@ -109,9 +109,9 @@ def _is_http(address: str) -> bool:
 
 
 def _read_remote(address: str, offset: int, size: int) -> bytes:
-    if handler := iopath_handler(address):
+    if is_handled(address):  # Handlers that a user registers take precedence.
         try:
-            with _failures_may_pass(), handler.open(address, "rb") as file:
+            with _failures_may_pass(), g_pathmgr.open(address, "rb") as file:
                 file.seek(offset)
                 return file.read(size)
         except NotImplementedError:
@@ -124,9 +124,9 @@ def _read_remote(address: str, offset: int, size: int) -> bytes:
 
 
 def _remote_size(address: str) -> int:
-    if handler := iopath_handler(address):
+    if is_handled(address):
         try:
-            with _failures_may_pass(), handler.open(address, "rb") as file:
+            with _failures_may_pass(), g_pathmgr.open(address, "rb") as file:
                 return file.seek(0, os.SEEK_END)
         except NotImplementedError:
             return Path(local_path(address)).stat().st_size
@@ -146,12 +146,6 @@ def _failures_may_pass() -> Iterator[None]:
         raise
     except OSError as error:
         raise TransientError(str(error)) from error
-
-
-def iopath_handler(address: str) -> Any:
-    """iopath's manager if a handler is registered for this address: handlers that a user registers
-    take precedence."""
-    return g_pathmgr if is_handled(address) else None
 
 
 def fsspec_of(address: str) -> tuple[Any, str]:

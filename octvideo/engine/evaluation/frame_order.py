@@ -95,7 +95,6 @@ def summarize_orders(right: Mapping[str, Bools]) -> dict[str, Any]:
 
 
 def _verdict(summary: Mapping[str, Any]) -> str:
-    """A sentence that interprets the numbers."""
     still, orders = summary["one frame repeated"], (summary["shuffled"], summary["reversed"])
     if any(_loses(found) for found in orders):
         return "Time matters: the network needs the frames in their order."
