@@ -61,8 +61,7 @@ def create_model(name: str, *, weights: str = "", **options: Any) -> "nn.Module"
 def load(
     path: Any, *, device: Any = None, classes: Any = (), input: Any = "", trusted: bool = False
 ) -> "Recognizer":
-    """A recognizer from a checkpoint, an exported file, or a public network: see
-    `octvideo.recognizer.load`."""
+    """From a checkpoint, an exported file, or a public network: see `octvideo.recognizer.load`."""
     # Files and decoders cost import time that a user of the networks alone should not pay.
     from octvideo.recognizer import load as load_recognizer
 

@@ -43,8 +43,7 @@ OPTIONAL = (
 
 
 def environment_lines() -> Iterator[str]:
-    """Versions, devices, missing optional parts, and known problems of this installation, as lines
-    of text."""
+    """Versions, devices, missing optional parts, known problems of this installation."""
     yield from _table(
         environment() | {name: installed_version(name) or "missing" for name in LIBRARIES}
     )

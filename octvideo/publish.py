@@ -192,8 +192,7 @@ def _data_facts(checkpoint: Checkpoint, results: Mapping[str, Any]) -> Iterator[
 
 
 def _results_of(checkpoint: Path, given: str | Path) -> dict[str, Any]:
-    """The results of a checkpoint, {} if its run has none; results of other weights are refused or
-    left out."""
+    """A checkpoint's results, {} if it has none; those of other weights are refused or left out."""
     path = Path(given) if given else checkpoint.parent.parent / "results.json"
     if not given and not path.is_file():
         return {}

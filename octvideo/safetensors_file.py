@@ -53,8 +53,7 @@ def read_safetensors(path: str) -> dict[str, Any]:
 
 
 def write_safetensors(path: str, checkpoint: Mapping[str, Any]) -> None:
-    """The weights of a checkpoint, of their moving average where there is one, and what it says of
-    them."""
+    """The weights of a checkpoint, or of their moving average, and what it says of them."""
     weights: Mapping[str, Tensor] = checkpoint.get("ema_state") or checkpoint["model_state"]
     # Two names of one tensor, and memory formats, do not exist in such a file.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}

@@ -64,8 +64,7 @@ class _Tensor(int):
 
 
 def check_bounds(file: IO[bytes], path: str) -> None:
-    """Raise CheckpointError for a file that would take more memory than its size explains. Rewinds
-    `file`."""
+    """Raise CheckpointError for more memory than the file's size explains. Rewinds `file`."""
     num_bytes = file.seek(0, 2)
     file.seek(0)
     is_zip = file.read(4) == b"PK\x03\x04"
@@ -194,8 +193,7 @@ class _DryRun(BoundedUnpickler):
     dispatch = BoundedUnpickler.dispatch | {pickle.BUILD[0]: build}  # type: ignore[assignment]
 
     def finish(self, value: Any, num_bytes: int) -> None:
-        """Refuse values that are nested without end, or that repeat each other more than the file
-        is long."""
+        """Refuse values that are nested without end, or repeat more than the file is long."""
         if self._tensor_bytes > GROWTH * num_bytes + SLACK:
             raise _TooLargeError(f"it describes {self._tensor_bytes:,} bytes of tensors")
         if expanded_size(value) > GROWTH * num_bytes + 1000:

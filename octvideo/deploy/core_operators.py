@@ -20,8 +20,7 @@ MAX_POOLS = {
 
 
 def core_operators(program: torch.export.ExportedProgram) -> GraphModule | None:
-    """A module of the program; None where an operator writes into its input, which only a trace
-    resolves."""
+    """A module of the program; None if an operator writes into its input: a trace resolves it."""
     module = program.module()
     assert isinstance(module, GraphModule)
     nodes = [node for node in module.graph.nodes if node.op == "call_function"]

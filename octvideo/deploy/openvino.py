@@ -134,8 +134,7 @@ class OpenVINOTimes:
 
 
 def exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """The graph for any batch; frames, height and width are the example's (pooling an odd map
-    rounds up)."""
+    """The graph for any batch; other sizes are the example's (pooling an odd map rounds up)."""
     # An example of one clip would fix the batch at one.
     pair, batch = torch.cat([example[:1]] * 2), torch.export.Dim("batch", min=1, max=1024)
     with torch.no_grad(), _quiet_exporter():

@@ -267,8 +267,7 @@ def _only_reader(op: Operator, group: list[Operator], readers: dict[int, list[Op
 
 
 def _one_pass(operators: Operators) -> tuple[Groups, Merged]:
-    """A kernel per layer and direction; batch norms, ReLUs and pools are computed again by whoever
-    reads."""
+    """A kernel per layer and direction; readers compute batch norms, ReLUs and pools again."""
     groups: dict[tuple[str, bool], list[Operator]] = defaultdict(list)
     merged: Merged = {}
     for op in _alive(operators):

@@ -64,8 +64,7 @@ def find_latest(folder: str) -> str | None:
 
 
 def prune(folder: str, keep: int) -> None:
-    """Remove all but the newest `keep` (at least one) checkpoints, and the partial files of killed
-    writes."""
+    """Remove all but the newest `keep` (at least one) checkpoints, and what killed writes left."""
     unfinished = [f"{folder}/{name}" for name in g_pathmgr.ls(folder) if is_unfinished(name)]
     for path in list_checkpoints(folder)[: -max(keep, 1)] + unfinished:
         g_pathmgr.rm(path)

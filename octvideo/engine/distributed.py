@@ -87,8 +87,7 @@ class Processes:
         return values[0]
 
     def made_by_main(self, make: Callable[[], T]) -> T:
-        """The result of `make` on rank 0, on every rank. If it raises OctvideoError, so does every
-        rank."""
+        """What `make` returns on rank 0, on every rank; if it raises OctvideoError, so do all."""
         made: tuple[str, Any] = "", None
         error = None
         if self.is_main:

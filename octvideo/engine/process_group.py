@@ -176,8 +176,7 @@ def _leave_group(error: BaseException | None) -> None:
 
 
 def _forget_locals(error: BaseException | None) -> None:
-    """Clear the locals of finished frames that an error and its causes hold; its traceback prints
-    unchanged."""
+    """Clear the locals of finished frames in an error and its causes; it prints unchanged."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__

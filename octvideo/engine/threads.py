@@ -28,8 +28,7 @@ def plan_threads(num_workers: int, local_world_size: int = 1, cores: int | None 
 
 
 def set_threads(num_workers: int, local_world_size: int = 1) -> int:
-    """Set and log the plan. num_workers: the loader's workers of each process that are active at
-    one time."""
+    """Set and log the plan. num_workers: each process's loader workers that are active together."""
     cores = available_cores()
     threads = plan_threads(num_workers, local_world_size, cores)
     torch.set_num_threads(threads)

@@ -163,8 +163,7 @@ _exported_in_2d = ContextVar("exported_in_2d", default=False)
 
 @contextmanager
 def exported_in_2d() -> Iterator[None]:
-    """Graphs that are exported within this context compute in 2D, for runtimes with slow 3D
-    convolutions."""
+    """Graphs exported in this context compute in 2D, for runtimes with slow 3D convolutions."""
     token = _exported_in_2d.set(True)
     try:
         yield

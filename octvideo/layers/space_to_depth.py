@@ -54,8 +54,7 @@ def has_space_to_depth(conv: nn.Conv2d | nn.Conv3d) -> bool:
 
 
 def takes_space_to_depth(choice: BySpaceToDepth, x: Tensor) -> bool:
-    """The choice, or for "auto" what was measured for the device and the dtype in which `x` is
-    convolved."""
+    """The choice, or for "auto" what was measured for the device and dtype of the convolution."""
     if choice != "auto":
         return choice
     device, dtype = x.device.type, x.dtype

@@ -121,8 +121,7 @@ def rebuilt(model: nn.Module, arguments: Mapping[str, Any]) -> Any:
 
 
 def _module(root: nn.Module, graph: fx.Graph, method: str) -> nn.Module:
-    """A network of this package keeps its class, and so its head and test-time scores; others
-    become a graph."""
+    """Networks of this package keep class, head and scores; others become a graph."""
     if method == "forward":
         return OctaveModule(root, graph)
     setattr(root, method, GraphMethod(root, graph))

@@ -54,8 +54,7 @@ class Layout:
         )
 
     def has_whole(self, block: int) -> bool:
-        """Each block of `block` channels lies in one group, in its order: what group normalization
-        needs."""
+        """Each block of `block` channels lies in one group, in order, as group norms need."""
         starts = range(0, self.channels.total, block)
         whole = {tuple(range(start, start + block)) for start in starts}
 

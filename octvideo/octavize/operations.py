@@ -156,8 +156,7 @@ def is_operator(target: Any) -> bool:
 
 
 def name_of(target: Any) -> Any:
-    """The name of an operator of ATen, which is that of the method of a tensor; other targets as
-    they are."""
+    """The name of an ATen operator, which is that of a tensor's method; other targets as given."""
     return target._schema.name.partition("::")[2] if is_operator(target) else target
 
 

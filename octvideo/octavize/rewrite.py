@@ -103,8 +103,7 @@ class Rewriter:
         )
 
     def _merged(self, node: fx.Node, why: str) -> Any:
-        """Merge before the operation, and split behind it where its output is a map of that
-        form."""
+        """Merge before the operation; split behind it where its output is a map of that form."""
         pairs = [self.env[n] for n in maps_of(node) if isinstance(self.env[n], Pair)]
         for n in node.meta.get("writes", ()):
             self.env[n] = self.whole(n)  # what it changes is the merged map
@@ -122,8 +121,7 @@ class Rewriter:
         return Pair(layout, self.named("call_function", runtime.split_map, args, node, "_split"))
 
     def order(self, node: fx.Node, layout: Layout, way: str) -> tuple[fx.Node, ...]:
-        """A buffer with the channels' order, `layout.order` or `layout.restore`; none where nothing
-        moves."""
+        """A buffer of the order, `layout.order` or `layout.restore`; none where nothing moves."""
         if layout.in_order and not self.keep_orders:
             return ()
         name = f"octave_orders.{node.name}_{way}"

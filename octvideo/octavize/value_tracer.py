@@ -324,8 +324,7 @@ def _where(frames: traceback.StackSummary) -> str:
 
 
 def place(node: fx.Node) -> str:
-    """ "file:line: source" of the network's own code that a node was made of, where it is
-    known."""
+    """ "file:line: source" of the network's own code that a node was made of, if known."""
     if "where" in node.meta:
         return str(node.meta["where"])
     frames = FRAME.findall(node.meta.get("stack_trace") or "")

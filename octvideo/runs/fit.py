@@ -31,8 +31,7 @@ Callback = Callable[[Metrics], object]
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training. folder: its outputs. exit_status: 0, or by convention 128 + the signal's
-    number."""
+    """A finished training. folder: its outputs. exit_status: 0, or 128 + the signal's number."""
 
     folder: str
     config: Any

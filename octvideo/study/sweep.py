@@ -183,8 +183,7 @@ class Variant:
 
 
 def read_rows(path: str) -> dict[str, tuple[str, ...]]:
-    """The networks of a YAML file, `name: [KEY=VALUE, ...]`; none where the path is "". Raises
-    ConfigError."""
+    """The networks of a YAML file, `name: [KEY=VALUE, ...]`; {} for "". Raises ConfigError."""
     rows = read_settings(path) if path else {}
     for name, words in rows.items():
         if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
@@ -309,8 +308,7 @@ def write_state(out: Path, state: Mapping[str, Any]) -> None:
 
 
 def measure_times(sweep: Sweep, out: Path) -> None:
-    """Median milliseconds of one view through each network that was not timed yet: eager, measured
-    in turns."""
+    """Median milliseconds of a view through each network not timed yet: eager, in turns."""
     state = read_state(out)
     times = dict(state.get("milliseconds", {}))
     missing = [variant for variant in sweep.variants if variant.label not in times]

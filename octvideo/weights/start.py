@@ -43,8 +43,7 @@ def is_image(checkpoint: Checkpoint) -> bool:
 
 
 def is_to_be_divided(checkpoint: Checkpoint, model: nn.Module) -> bool:
-    """Whether these are weights of a vanilla video network, for one of this package's octave
-    networks."""
+    """Whether these are weights of a vanilla video network, for an octave network here."""
     config = getattr(model, "config", {})
     is_octave_model = bool(config.get("alpha")) and isinstance(model, VideoResNet | SlowFast)
     return is_octave_model and is_video(checkpoint.weights) and not is_octave(checkpoint.weights)
@@ -96,8 +95,7 @@ def octavize_into(model: nn.Module, checkpoint: Checkpoint, clips: Tensor | None
 
 
 def fill_from(weights: ImageWeights, model: nn.Module, path: str) -> InflationReport:
-    """Inflate image weights, or split vanilla video weights. Raises CheckpointError if they do not
-    fit."""
+    """Inflate image weights or split video weights. Raises CheckpointError if they do not fit."""
     if is_video(weights.state):
         kept = {k: v for k, v in weights.assumes.options.items() if k not in CHANGED_BY_DIVISION}
         replace(weights.assumes, options=kept).check_options(model, path)

@@ -20,8 +20,7 @@ SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "test")}
 
 
 class ImageFolder:
-    """root/class name/.../picture: classes in the order of their names, as ImageNet's are usually
-    numbered."""
+    """root/class name/.../picture: classes in the order of their names, as ImageNet's."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)

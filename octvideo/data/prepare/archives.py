@@ -20,8 +20,7 @@ class BrokenArchiveError(DataError):
 
 
 def download(address: str, target: Path) -> None:
-    """Fetch a file, from where an earlier call was interrupted. Raises OSError, OutputError and
-    DataError."""
+    """Fetch a file, resuming an earlier call. Raises OSError, OutputError and DataError."""
     if target.exists():
         return
     num_bytes = size_of(address)

@@ -170,7 +170,6 @@ _SOURCES = (
 
 
 def source_of(stem: str, default: str = "") -> str:
-    """The video that a clip was cut from, if its file name tells; else the default, or the name
-    itself."""
+    """The video of a clip, if its file name tells; else the default, or the name itself."""
     matches = (pattern.fullmatch(stem) for pattern in _SOURCES)
     return next((match["source"] for match in matches if match), default or stem)

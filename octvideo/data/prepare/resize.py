@@ -24,8 +24,7 @@ _MEASURED = 12  # videos
 
 @dataclass(slots=True)
 class ResizeResult:
-    """pairs: (source, target) that are complete. kept: those that were there before. failed: source
-    -> cause."""
+    """pairs: complete (source, target). kept: those of before. failed: source -> cause."""
 
     pairs: list[tuple[str, str]] = field(default_factory=list)
     kept: int = 0

@@ -163,8 +163,7 @@ def _begun(videos: VideoList, folder: str, settings: dict[str, int]) -> ShardSet
 
 
 def continued(fresh: ShardSet) -> ShardSet:
-    """The set that an interrupted run has written, or this empty one. Raises DataError for other
-    shards."""
+    """What an interrupted run has written, or this empty set. Raises DataError for other shards."""
     if not exists(fresh.address(FILE_NAME)):
         return fresh
     there = read_set(fresh.folder)

@@ -11,8 +11,7 @@ from octvideo.errors import DataError
 
 @dataclass(slots=True)
 class FoundFiles:
-    """videos: sorted. left_out: suffix (or kind) -> how many files; unread: folders that cannot be
-    listed."""
+    """videos: sorted. left_out: suffix (or kind) -> how many files; unread: unlistable folders."""
 
     videos: list[Path] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)

@@ -169,8 +169,7 @@ def read_index(read: Read, source: str, num_bytes: int, num_videos: int = 1000) 
 
 
 def read_frames_of(read: Read, source: str, row: int) -> tuple[Column, Column]:
-    """(numbers of the keyframes, seconds of every frame) of one video. Raises
-    DataError for a damaged index."""
+    """(numbers of the keyframes, seconds of every frame) of one video. DataError if damaged."""
     head = _Head(read, source, _HEAD_BYTES)
     found = []
     for name, kind in PER_FRAME.items():

@@ -230,8 +230,7 @@ def _chroma_step(color: int, has_planes: bool) -> tuple[int, int]:
 def _cropped(
     size: tuple[int, int], step: tuple[int, int], bits: Bits
 ) -> tuple[tuple[int, int], bool]:
-    """Read the crop rectangle: (width, height) of what is shown, and whether it begins behind the
-    corner."""
+    """(width, height) of the crop rectangle, and whether it begins behind the corner."""
     if not bits.take(1):
         return size, False
     left, right, top, bottom = (bits.number() for _ in range(4))

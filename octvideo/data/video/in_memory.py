@@ -35,8 +35,7 @@ def open_part(part: Part, name: str, *, backend: str = "auto") -> Iterator[Video
 
 
 def _table_of(part: Part) -> FrameTable | None:
-    """The packet table of a video in the index of its shard; None if there is none, or if it is
-    damaged."""
+    """A video's packet table in its shard's index; None if there is none, or if it is damaged."""
     if part.table is None or part.info is None:
         return None
     try:

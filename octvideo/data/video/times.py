@@ -15,8 +15,7 @@ Seconds = NDArray[np.float64]
 
 
 def sane_rate(fps: Fraction | float | None) -> float:
-    """Frames per second; 25 for a file with no rate or an absurd one, so that arithmetic on it
-    stays finite."""
+    """Frames per second; 25 for no rate or an absurd one, so that arithmetic stays finite."""
     return float(fps) if fps and 0.1 <= fps <= 1000 else _DEFAULT_RATE
 
 

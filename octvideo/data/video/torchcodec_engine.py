@@ -118,8 +118,7 @@ def frame_mappings(layout: StreamMap) -> str:
 
 @lru_cache
 def require_torchcodec(device: str) -> None:
-    """Raises OctvideoError where it is missing or does not load, ConfigError where there is no such
-    device."""
+    """Raises OctvideoError where it is missing or does not load, ConfigError without the device."""
     try:
         import torchcodec.decoders  # noqa: F401
     except ModuleNotFoundError as error:

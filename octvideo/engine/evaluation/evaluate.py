@@ -25,8 +25,7 @@ ALONE = Processes()
 
 
 class Videos(Protocol):
-    """The interface of a list of videos for evaluation; `octvideo.data.clips.views.VideoViews`
-    implements it."""
+    """A list of videos for evaluation; `octvideo.data.clips.views.VideoViews` is one."""
 
     spec: ViewSpec
     paths: Sequence[str]

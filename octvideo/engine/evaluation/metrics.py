@@ -120,8 +120,7 @@ def average_precision(scores: Floats, positive: Bools) -> float:
 
 
 def mean_average_precision(scores: Floats, targets: Bools) -> float:
-    """Over the classes that have a positive video (scikit-learn's and PySlowFast's definition).
-    Both (N, C)."""
+    """Over the classes with a positive video (as scikit-learn and PySlowFast). Both (N, C)."""
     per_class = [
         average_precision(scores[:, c], targets[:, c])
         for c in range(targets.shape[1])

@@ -39,8 +39,7 @@ class OnDevice:
         return item
 
     def prefetch(self, count: int) -> bool:
-        """Read the next `count` batches while the GPU is busy; True if the GPU ran out of work
-        meanwhile."""
+        """Read the next `count` batches while the GPU is busy; True if it ran out of work."""
         if self.copies is None:
             return False
         try:

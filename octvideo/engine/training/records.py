@@ -87,8 +87,7 @@ class Tally:
 
 @dataclass
 class Clock:
-    """Seconds spent waiting for clips (`data`) and using them (`net`) since the last restart of the
-    clock."""
+    """Seconds spent waiting for clips (`data`) and using them (`net`) since the last restart."""
 
     data: float = 0.0
     net: float = 0.0

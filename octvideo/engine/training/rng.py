@@ -9,8 +9,7 @@ import torch
 
 
 def seed_all(seed: int) -> None:
-    """Seed Python, NumPy and torch on every device. Give each rank its own seed after the model is
-    made."""
+    """Seed Python, NumPy and torch. After the model is made each rank gets its own."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

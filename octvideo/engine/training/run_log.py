@@ -133,8 +133,7 @@ class RunLog:
         self._scalars("Val", at.step, metrics)
 
     def clips(self, inputs: Tensor, step: int, count: int = 4) -> None:
-        """The first clips of the first uint8 batch of a run as strips of frames; later batches are
-        ignored."""
+        """The first clips of a run's first uint8 batch as strips; later batches are ignored."""
         if self.board is not None and not self.clips_shown:
             for i, clip in enumerate(inputs[:count]):
                 self.board.add_image(f"Train/clip_{i}", clip_strip(clip), step)

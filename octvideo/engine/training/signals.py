@@ -11,8 +11,7 @@ from typing import Any
 
 
 class Stopped(BaseException):
-    """Raised where a run stops for a signal. Not an Exception, so that no `except Exception`
-    swallows it."""
+    """Raised where a run stops for a signal. No Exception, which code would swallow."""
 
 
 class StopRequest:

@@ -35,8 +35,7 @@ class StepOutcome:
 
 @torch.no_grad()
 def copy_all(sources: list[Tensor], targets: list[Tensor]) -> None:
-    """Copy each tensor; on a GPU by a kernel per dtype instead of one per tensor (159 of them in
-    I3D-50)."""
+    """Copy each tensor; on a GPU by a kernel per dtype, not per tensor (159 in I3D)."""
     for dtype in {source.dtype for source in sources}:
         torch._foreach_copy_(
             [target for target in targets if target.dtype == dtype],
@@ -99,8 +98,7 @@ class Stepper:
         return self.update(tally)
 
     def forward(self, batch: "Batch") -> tuple[Tensor, Tally]:
-        """The mean loss of this rank, and sums over all ranks. Synchronizes with the device once
-        per batch."""
+        """The mean loss of this rank, and sums over all ranks. Waits for the device once."""
         batch = batch.to(self.procs.device)
         inputs, targets = self.as_network_input(batch.inputs), batch.targets
         if self.mix is not None:

@@ -45,8 +45,7 @@ Validate = Callable[[nn.Module], Mapping[str, float]]
 
 
 class Trainer:
-    """Trains `model` in place. Every rank makes one with equal arguments, except for its loader and
-    `procs`."""
+    """Trains `model` in place. Arguments of all ranks are equal but for loader and `procs`."""
 
     def __init__(
         self,
@@ -188,8 +187,7 @@ class Trainer:
     # --- a step ---
 
     def prefetch(self, batches: OnDevice, count: int) -> None:
-        """Read the batches of the next step. Only the time that the GPU was idle counts as waiting
-        for data."""
+        """Read the batches of the next step. The GPU's idle time counts as waiting for data."""
         for clock in (self.window_clock, self.epoch_clock):
             clock.computed()
         if batches.prefetch(count):
@@ -242,8 +240,7 @@ class Trainer:
             clock.did_step(int(outcome.tally.clips))
 
     def check_patience(self, group: "list[Batch]", trouble: str) -> None:
-        """fp32 stops at once; mixed precision may skip max_skipped steps in a row. Raises
-        OctvideoError."""
+        """fp32 stops at once; mixed precision after max_skipped in a row. Raises OctvideoError."""
         allowed = self.options.max_skipped if self.options.amp_dtype is not None else 0
         own = [path for batch in group for path in batch.paths]
         names = list(chain.from_iterable(self.procs.gather(own)))
@@ -309,8 +306,7 @@ class Trainer:
         return found is not None
 
     def measure_bn_first(self) -> None:
-        """Measure batch norm statistics of the weights that training starts from; frozen modules
-        keep theirs."""
+        """Measure batch norm statistics of the initial weights; frozen modules keep theirs."""
         self.model.train()
         with self.stop.leave_at_once():
             self.measure_bn(self.options.precise_bn_first)

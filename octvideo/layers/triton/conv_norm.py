@@ -26,8 +26,7 @@ MM_OUT_DTYPE = hasattr(torch.ops.aten.mm, "dtype")
 
 
 class Norm(NamedTuple):
-    """Batch norm of a pair: weight, bias, running mean and variance of each group; None for no low
-    group."""
+    """Batch norm of a pair: weight, bias, running mean and variance of each group, which may be None."""
 
     weight: tuple[Tensor, Tensor | None]
     bias: tuple[Tensor, Tensor | None]

@@ -95,8 +95,7 @@ def empty_low(
 
 
 def joined(pool: Tensor | None, low: Tensor | None) -> Tensor | None:
-    """The map of which `pool` and `low` are adjacent channels; one of them alone where the other is
-    None."""
+    """The map of which `pool` and `low` are adjacent channels; or the one that is not None."""
     if pool is None or low is None:
         return low if pool is None else pool
     channels = pool.shape[1] + low.shape[1]
