@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from octvideo.counted_run import evaluating
 from octvideo.layers import OctTensor, down, merge, up_to
 from octvideo.octavize.kernels import plain
 from octvideo.octavize.operations import is_map, value
@@ -109,8 +110,6 @@ def _features(new: Any, found: dict[fx.Node, Any]) -> Tensor:
 
 def _run(model: fx.GraphModule, clips: Any, nodes: set[fx.Node], note: Any) -> None:
     """Call `note(node, value)` with the values of these nodes in evaluation; no other is kept."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     names = {node.name: node for node in nodes}
 
     class Noting(fx.Interpreter):
@@ -126,6 +125,5 @@ def _run(model: fx.GraphModule, clips: Any, nodes: set[fx.Node], note: Any) -> N
                 return module(OctTensor(args[0])).high
             return super().call_module(target, args, kwargs)
 
-    Noting(model).run(clips)
-    for module, training in modes.items():
-        module.training = training
+    with evaluating(model):
+        Noting(model).run(clips)

@@ -5,34 +5,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from octvideo.data.sources import Source, is_several, streamed
 from octvideo.data.video.frame_source import refuse_extreme
 from octvideo.data.video.live import LiveFrame, LiveFrames, grown_frames, is_live
 from octvideo.engine.prediction.events import Window
+from octvideo.engine.prediction.named import Network
 from octvideo.engine.prediction.windows import VideoWindows, check_lengths
 from octvideo.errors import ConfigError
 
 Frame = NDArray[np.uint8]
 _HELD_PER_FRAME = 8  # of the network: more in a window are not held
 _SLACK = 1e-6
-
-
-class Network(Protocol):
-    """The interface that scores windows: `octvideo.recognizer.Recognizer` implements it."""
-
-    class_names: list[str]
-    num_frames: int
-    usual_fps: float
-
-    def center_crop(self, frame: Frame) -> Frame: ...
-    def outputs(self, views: Tensor, *, scores: bool, features: bool) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True, slots=True)

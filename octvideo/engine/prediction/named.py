@@ -2,10 +2,31 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from octvideo.data.clips.views import ViewSpec
+
+
+class Network(Protocol):
+    """What the runs of this package need of a network: `octvideo.recognizer.Recognizer` has it."""
+
+    class_names: list[str]
+    device: torch.device
+    num_frames: int
+    usual_fps: float
+
+    @property
+    def takes_any_batch(self) -> bool: ...
+    def fingerprint(self) -> str: ...
+    def view_spec(self, views: str) -> ViewSpec: ...
+    def center_crop(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]: ...
+    def outputs(self, views: Tensor, *, scores: bool, features: bool) -> NDArray[np.float32]:
+        """uint8 (N, 3, T, H, W) -> (N, classes), (N, channels), or one beside the other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from typing import Any
 
 from octvideo.data.clips.views import DecodedVideo, ViewSpec, decode_entry
 from octvideo.data.lists.video_list import VideoEntry
@@ -18,7 +13,7 @@ from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.reading import DecodeError
 from octvideo.engine.distributed import Processes
 from octvideo.engine.prediction.many import mean_outputs
-from octvideo.engine.prediction.named import NamedVideo, top_predictions
+from octvideo.engine.prediction.named import NamedVideo, Network, top_predictions
 from octvideo.engine.prediction.outputs import (
     FEATURES,
     PREDICTIONS,
@@ -34,20 +29,6 @@ from octvideo.errors import ConfigError
 Listed = str | Path | VideoEntry
 Progress = Callable[[int, int], None]
 ALONE = Processes()
-
-
-class Network(Protocol):
-    """The interface that classifies videos: `octvideo.recognizer.Recognizer` implements it."""
-
-    class_names: list[str]
-    device: torch.device
-
-    @property
-    def takes_any_batch(self) -> bool: ...
-    def fingerprint(self) -> str: ...
-    def view_spec(self, views: str) -> ViewSpec: ...
-    def outputs(self, views: Tensor, *, scores: bool, features: bool) -> NDArray[np.float32]:
-        """uint8 (N, 3, T, H, W) -> (N, classes), (N, channels), or one beside the other."""
 
 
 @dataclass(frozen=True, slots=True)
