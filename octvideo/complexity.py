@@ -147,8 +147,7 @@ def count_twice(
 
 
 def stage_table(model: nn.Module, input_shape: Sequence[int]) -> str:
-    """Channels (high + low), sizes, parameters, MACs and activations of every stage, to be held
-    against the paper."""
+    """A line per stage: channels (high + low), sizes, parameters, MACs and activations."""
     cost = count(model, input_shape)
     rows: list[tuple[str, ...]] = [
         ("stage", "channels", "size", "parameters", "MACs", "activations")

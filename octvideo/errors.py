@@ -24,8 +24,7 @@ DEADLY = (signal.SIGTERM, signal.SIGHUP)
 
 
 def to_a_screen(text: str) -> str:
-    """The text, without its middle if it is longer than a screen: text from outside may have any
-    length."""
+    """The text without its middle if it exceeds a screen: outside text may have any length."""
     if len(text) <= SCREEN:
         return text
     return f"{text[: SCREEN // 2]} ... ({len(text):,} characters) ... {text[-SCREEN // 3 :]}"
@@ -88,8 +87,7 @@ def say(line: str) -> None:
 
 
 def drop_stdout() -> None:
-    """Discard the text that stdout could not write, so that Python does not try again, and
-    complain, when it exits."""
+    """Discard what stdout could not write: Python would try again at its exit, and complain."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.stdout.flush()

@@ -1,5 +1,4 @@
-"""Files that are written atomically. Paths go through iopath, so a registered handler (object
-storage) works."""
+"""Files written atomically. Paths go through iopath, so handlers of object storage work."""
 
 import csv
 import io
@@ -169,7 +168,6 @@ def bad_csv(causes: Iterable[tuple[str, str]]) -> bytes:
 
 
 def csv_text(text: str) -> str:
-    """Text from outside as a cell: control characters are escaped, and what a spreadsheet would run
-    gets a quote."""
+    """Outside text as a cell: control characters escaped, a quote before what a sheet would run."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return f"'{shown}" if shown.lstrip().startswith(("=", "+", "-", "@")) else shown

@@ -97,8 +97,7 @@ def run(
     files: OutputFiles,
     procs: Processes,
 ) -> Iterator[NamedVideo]:
-    """The videos of this process as they are done, with a bar that knows the time left; see
-    `Recognizer.predict_many`."""
+    """The videos of this process as they are done, with a bar; see `Recognizer.predict_many`."""
     with _bar(len(videos), procs) as bar:
         yield from run_many(recognizer, videos, how, files, _shown_on(bar), procs)
 

@@ -183,8 +183,7 @@ class _DryRun(BoundedUnpickler):
         return _Storage(num_bytes, size)
 
     def build(self) -> None:
-        """BUILD gives attributes to what is on the stack: only ordered dicts and tensors may have
-        some."""
+        """BUILD sets attributes of what is on the stack: of ordered dicts and tensors alone."""
         state = self.stack.pop()  # type: ignore[attr-defined]
         if not isinstance(self.stack[-1], OrderedDict | _Tensor):  # type: ignore[attr-defined]
             raise _NotPlainError("an object with a state")

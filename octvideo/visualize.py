@@ -26,8 +26,7 @@ from octvideo.report.tradeoff import Point, draw_tradeoff
 def draw_frequency(
     recognizers: dict[str, Recognizer], videos: Sequence[Path], layer: str, folder: Path
 ) -> list[Path]:
-    """The paper's Fig. 4: energy spectra of the groups of `layer`, of each network by name, mean
-    over the videos."""
+    """The paper's Fig. 4: energy spectra of the groups of `layer`, by network, mean over videos."""
     spectra: dict[str, Spectrum] = {}
     for name, recognizer in recognizers.items():
         for group, spectrum in _mean_spectra(recognizer, videos, layer).items():
@@ -40,8 +39,7 @@ def draw_frequency(
 
 
 def draw_octave(recognizer: Recognizer, video: Path, layer: str, folder: Path) -> list[Path]:
-    """High and low outputs of an octave convolution and the contribution of each path, for the
-    middle clip of a video."""
+    """An octave convolution's high and low output and each path's part, for a middle clip."""
     frames, inputs = recognizer.clip(video)
     path = folder / f"octave_{layer}.png"
     maps = path_maps(recognizer.model, inputs, layer)

@@ -146,8 +146,7 @@ def validation_views(cfg: Any) -> ViewSpec:
 
 
 def final_views(cfg: Any) -> ViewSpec:
-    """NUM_ENSEMBLE_VIEWS clips x NUM_SPATIAL_CROPS crops; the short side is the crop size, for a
-    single crop the jitter's."""
+    """NUM_ENSEMBLE_VIEWS x NUM_SPATIAL_CROPS; short side: the crop's, for one crop the jitter's."""
     test, size = cfg.TEST, cfg.DATA.TEST_CROP_SIZE
     one_crop = test.NUM_SPATIAL_CROPS == 1
     return ViewSpec(

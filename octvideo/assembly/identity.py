@@ -1,5 +1,4 @@
-"""The identity of a run: data, classes, network and recipe of a checkpoint, compared with those of
-a config."""
+"""The identity of a run: a checkpoint's data, classes, network and recipe beside a config's."""
 
 import hashlib
 from dataclasses import dataclass

@@ -229,8 +229,7 @@ def _newest_checkpoint(output_dir: str, procs: Processes) -> str:
 
 
 def settings_of(checkpoint: Checkpoint, overrides: Sequence[str] = ()) -> Any:
-    """The config that a checkpoint of this package holds; of a public network, one that tests it as
-    it was trained."""
+    """The config in a checkpoint of this package; of a public network, one that tests it."""
     text = checkpoint.recipe
     if not text and checkpoint.network and checkpoint.input.num_frames:
         text = yaml.safe_dump(_settings_to_test(checkpoint))

@@ -126,8 +126,7 @@ def start_lines(cfg: Any, model: nn.Module, source: str) -> list[str]:
 
 
 def image_weights(cfg: Any, checkpoint: Checkpoint) -> ImageWeights:
-    """Image weights of a checkpoint of this package, a ResNet in torchvision's layout, or an
-    official OctConv file."""
+    """Image weights: this package's, a ResNet in torchvision's layout, an official OctConv file."""
     return read_image_weights(checkpoint, cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
 
 

@@ -66,8 +66,7 @@ def is_worker() -> bool:
 
 
 def stuck_here(timeout_seconds: float) -> str:
-    """A message if this process itself has been reading a file for too long; "" if not. No loader
-    watches it."""
+    """A message if this process has read one file for too long, else ""; no loader watches it."""
     path = _note.stuck_on(timeout_seconds)
     if not path:
         return ""

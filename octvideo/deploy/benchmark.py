@@ -88,40 +88,27 @@ class Case:
 
     def check(self) -> None:
         """Raise ConfigError for an engine or a device that cannot do it."""
-        eager = self.engine == "eager"
-        rules = (
-            (
-                self.engine not in ENGINES,
-                f"there is no engine {self.engine!r}; there are {', '.join(ENGINES)}",
-            ),
-            (
-                self.train and not eager,
-                f"engine {self.engine} does not train; leave --engine out, or --train",
-            ),
-            (
-                self.bf16 and not eager,
-                f"engine {self.engine} computes in fp32 here; leave --engine out, or --bf16",
-            ),
-            (
-                self.device == "cuda" and not torch.cuda.is_available(),
-                "--device cuda: PyTorch finds no GPU here; leave --device out to measure the CPU",
-            ),
-            (
-                self.device == "cuda" and self.engine not in ("eager", "torch", "fused"),
-                f"engine {self.engine} is for CPUs here; on a GPU there are eager, torch and fused",
-            ),
-            (
-                bool(self.compiled) and not eager,
-                f"engine {self.engine} compiles in its own way; leave --engine out, or --compile",
-            ),
-            (
-                self.compiled not in COMPILED,
-                f"nothing is compiled as {self.compiled!r}; there are {', '.join(COMPILED[1:])}",
-            ),
-        )
-        for is_broken, problem in rules:
-            if is_broken:
-                raise ConfigError(problem)
+        if self.engine not in ENGINES:
+            raise ConfigError(f"there is no engine {self.engine!r}; there are {', '.join(ENGINES)}")
+        for chosen, problem in (
+            (self.train, "does not train; leave --engine out, or --train"),
+            (self.bf16, "computes in fp32 here; leave --engine out, or --bf16"),
+            (self.compiled, "compiles in its own way; leave --engine out, or --compile"),
+        ):
+            if chosen and self.engine != "eager":
+                raise ConfigError(f"engine {self.engine} {problem}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(
+                "--device cuda: PyTorch finds no GPU here; leave --device out to measure the CPU"
+            )
+        if self.device == "cuda" and self.engine not in ("eager", "torch", "fused"):
+            raise ConfigError(
+                f"engine {self.engine} is for CPUs here; on a GPU there are eager, torch and fused"
+            )
+        if self.compiled not in COMPILED:
+            raise ConfigError(
+                f"nothing is compiled as {self.compiled!r}; there are {', '.join(COMPILED[1:])}"
+            )
 
     def make(self) -> Call:
         """A function that runs the case once per call. Raises the errors of `check`."""

@@ -87,8 +87,7 @@ def _keep(entry: Path, write: Callable[[Path], object]) -> None:
 
 
 def key_of(*parts: object) -> str:
-    """A name for what follows from these parts, the versions of the libraries, the CPU and the
-    number of threads."""
+    """A name by these parts, the versions of libraries, the CPU and the number of threads."""
     libraries = [installed_version(name) for name in ("octvideo", "torch", "openvino", "nncf")]
     machine = (platform.machine(), _cpu(), torch.get_num_threads())
     return sha256(json.dumps([*map(str, parts), libraries, machine]).encode()).hexdigest()[:32]

@@ -1,5 +1,4 @@
-"""An exported network, and the .json beside it that describes its input and output; they are
-written and read together."""
+"""An exported network and the .json of its input and output, written and read together."""
 
 import json
 from collections.abc import Mapping

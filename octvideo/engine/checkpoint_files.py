@@ -47,8 +47,7 @@ def list_checkpoints(folder: str) -> list[str]:
 
 
 def read_latest(folder: str) -> tuple[str, dict[str, Any]] | None:
-    """The newest checkpoint that is whole, and its content; a damaged one is skipped with a
-    warning. None: there is none."""
+    """The newest whole checkpoint and its content, with a warning of damaged ones; else None."""
     for path in reversed(list_checkpoints(folder)):
         # Read once: torch may read damaged bytes the one time and not the other.
         if (content := read_whole(path)) is not None:

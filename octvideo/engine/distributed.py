@@ -115,8 +115,7 @@ class Processes:
                     buffer /= self.world_size
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model in DistributedDataParallel; the model itself for one process or without
-        trainable parameters."""
+        """The model in DistributedDataParallel; itself for one process or without gradients."""
         if self.alone or not any(p.requires_grad for p in model.parameters()):
             return model
         for parameter in (p for p in model.parameters() if p.requires_grad):

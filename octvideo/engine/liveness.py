@@ -26,8 +26,7 @@ ANSWER_SECONDS = 5.0  # for which the store is waited for where a word more or l
 
 
 class Liveness:
-    """Call start() first, join(store) when all ranks have connected, leave() before the process
-    group is destroyed."""
+    """Call start(), join(store) when all have connected, leave() before the group is destroyed."""
 
     def __init__(
         self,

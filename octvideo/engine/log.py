@@ -60,8 +60,7 @@ class _LogFile(logging.StreamHandler[IO[str]]):
 
 
 def setup_logging(output_dir: str | None = None, is_main: bool = True) -> None:
-    """Rank 0: to the console, and with json_stats lines to output_dir/stdout.log. Other ranks:
-    warnings only."""
+    """Rank 0: to the console, and with json_stats to stdout.log. Other ranks: warnings only."""
     console = _Console(logging.INFO if is_main else logging.WARNING)
     for handler in logger.handlers[:]:
         if isinstance(handler, _Console):

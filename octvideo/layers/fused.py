@@ -81,8 +81,7 @@ def conv_norm_act(
 
 
 def covers(conv: Conv, x: OctTensor) -> bool:
-    """Whether the kernels compute `conv` on `x`: odd kernels that keep the size, no groups, no time
-    stride."""
+    """Whether the kernels compute `conv` on `x`: odd, size-keeping, no groups, no time stride."""
     if not runs_on(x.high.device):
         return False
     if torch.compiler.is_compiling():  # A compiler fuses by itself.

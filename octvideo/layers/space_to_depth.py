@@ -40,8 +40,7 @@ class Conv2d(nn.Conv2d):
 
 
 def has_space_to_depth(conv: nn.Conv2d | nn.Conv3d) -> bool:
-    """Whether the convolution strides by 2 over few channels, without dilation and groups, padded
-    with zeros."""
+    """Whether a convolution strides by 2 over few channels, zero-padded, undilated, ungrouped."""
     return (
         conv.in_channels <= MAX_CHANNELS
         and conv.groups == 1

@@ -109,8 +109,7 @@ def octavize(
 
 
 def rebuilt(model: nn.Module, arguments: Mapping[str, Any]) -> Any:
-    """`model` as an earlier `octavize` with these arguments left it (`config["octavize"]`), with
-    other weights."""
+    """`model` as `octavize` with these arguments (`config["octavize"]`) left it, other weights."""
     shape: Any = arguments["example"]
     example = (
         [torch.empty(s, device="meta") for s in shape]

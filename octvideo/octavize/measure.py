@@ -58,8 +58,7 @@ def _kernel_energy(conv: Any) -> Tensor:
 def stage_errors(
     source: fx.GraphModule, result: fx.GraphModule, rewriter: Rewriter, clips: Any
 ) -> list[StageError]:
-    """The distance between the features of the octave network and those of `source`, per stage, in
-    evaluation mode."""
+    """The distance between the octave network's features and those of `source`, per stage."""
     last = _last_maps(rewriter)
     wanted: dict[fx.Node, Tensor] = {}
     _run(source, clips, set(last.values()), wanted.__setitem__)

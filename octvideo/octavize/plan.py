@@ -274,8 +274,7 @@ def _join(a: list[Space], b: list[Space]) -> None:
 
 
 def divide_spaces(plan: Plan, lost: dict[Space, Tensor] | None = None) -> None:
-    """Give every space that is to be divided its layout; lost: per space, what its channels lose at
-    half the size."""
+    """Give spaces to be divided their layout; lost: what their channels lose at half the size."""
     spaces = {space.find() for spaces in plan.segments.values() for space in spaces}
     for space in spaces:
         if not why_undivided(space, plan.options):

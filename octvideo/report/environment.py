@@ -15,8 +15,7 @@ from octvideo.report.known_problems import cudnn_version
 
 @cache
 def versions() -> dict[str, str]:
-    """The versions of software that affects results, by package; the commit if octvideo runs from a
-    git checkout."""
+    """Versions of software that affects results, by package; the commit of a git checkout."""
     packages = ("octvideo", "torch", "numpy", "av", "decord", "pytorchvideo")
     found = {name: installed_version(name) for name in packages}
     found |= {"python": platform.python_version(), "commit": commit()}

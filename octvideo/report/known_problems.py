@@ -92,7 +92,6 @@ PROBLEMS: tuple[tuple[Callable[[Installation], bool], str], ...] = (
 
 
 def known_problems(here: Installation | None = None) -> list[str]:
-    """A line for each problem of this installation, or of the given one: what is wrong or slow, and
-    the remedy."""
+    """A line per problem of this installation, or the given one: what is wrong, the remedy."""
     here = here or Installation.here()
     return [line for applies, line in PROBLEMS if applies(here)]

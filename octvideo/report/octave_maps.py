@@ -1,5 +1,4 @@
-"""One clip inside an octave layer: its high and low output, and the contribution of each of the
-four paths."""
+"""One clip inside an octave layer: its high and low output, and what its four paths add."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

@@ -130,8 +130,7 @@ def fit(
 def run_recipe(
     recipe: Recipe, callbacks: Callbacks | None = None, *, only_estimate: bool = False
 ) -> Run:
-    """The common part of `fit` and `octvideo train FOLDER`. only_estimate: print the plan and the
-    time that it would take."""
+    """The common part of `fit` and `octvideo train FOLDER`. only_estimate: plan and time alone."""
     refuse_in_a_worker("octvideo.fit")
     setup_logging()
     with processes() as procs:

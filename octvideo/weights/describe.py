@@ -119,8 +119,7 @@ def describe(
 
 
 def known_head_act(checkpoint: Checkpoint, multi_label: bool) -> str | None:
-    """The activation of a checkpoint's logits in a test, from the checkpoint or its layout; None if
-    neither says."""
+    """The activation of a checkpoint's logits in a test, as it or its layout says; else None."""
     act = HEAD_ACTS.get(find_layout(checkpoint.weights).title)
     if checkpoint.head_act or act is None:
         return checkpoint.head_act

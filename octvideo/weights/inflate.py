@@ -37,8 +37,7 @@ def inflate_conv(weight: Tensor, kernel_t: int) -> Tensor:
 
 
 def image_pathway(model_3d: nn.Module) -> ImagePathway:
-    """The part of a video network that has the layers of an image network: all of it, or SlowFast's
-    slow pathway."""
+    """A video network's part with an image network's layers: all of it, or the slow pathway."""
     if isinstance(model_3d, SlowFast):
         return model_3d.slow
     if isinstance(model_3d, VideoResNet):

@@ -69,10 +69,6 @@ def find_layout(names: Iterable[str]) -> Layout:
     return OWN
 
 
-def _own(names: Collection[str]) -> dict[str, str]:
-    return {name: name for name in names}
-
-
 def _pyslowfast(names: Collection[str]) -> dict[str, str]:
     two = any("pathway1_" in name for name in names)
     return {name: _from_pyslowfast(name, PATHWAYS if two else {"0": ""}) for name in names}
@@ -205,7 +201,7 @@ def _of_conv(tensor: str) -> str:
     return tensor if tensor.startswith("bn.") else f"conv.{tensor}"
 
 
-OWN = Layout("octvideo", "", _own, assumes=partial(_known, own=True))
+OWN = Layout("octvideo", "", lambda names: {n: n for n in names}, assumes=partial(_known, own=True))
 PYSLOWFAST = Layout("PySlowFast", "s1.pathway", _pyslowfast)
 MMACTION2 = Layout("mmaction2", "backbone.", mmaction2.names, mmaction2.values, mmaction2.assumes)
 # Of PySlowFast's networks one is for images, whose weights its other networks are inflated from.

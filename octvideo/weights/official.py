@@ -126,8 +126,7 @@ def load_official(model: nn.Module, path: str | Path) -> None:
 
 
 def read_official(path: str | Path) -> OfficialWeights:
-    """The weights of an official checkpoint, and what they assume. Raises CheckpointError as
-    `load_official` does."""
+    """The weights of an official checkpoint, and what they assume. Raises as `load_official`."""
     arrays = read_params(path)
     by_symbol = any(name.startswith(("arg:", "aux:")) for name in arrays)
     state = to_state(arrays)

@@ -135,8 +135,7 @@ class ImageDataset:
         return self.source.fingerprint()
 
     def sample(self, epoch: int, index: int) -> Sample:
-        """A picture that cannot be read is replaced by another, drawn from that sample's seed, and
-        reported."""
+        """An unreadable picture gives way to another of the sample's seed, and is reported."""
         return sample_or_another(self._read, len(self), seed=self.seed, epoch=epoch, index=index)
 
     def _read(self, position: int, draw: random.Random) -> tuple[Tensor, int, str]:

@@ -1,5 +1,4 @@
-"""Examine every file of a list before training: which can be read, and their descriptions for later
-runs."""
+"""Examine a list's files before training: which can be read, and what later runs should know."""
 
 import os
 import shutil

@@ -1,5 +1,4 @@
-"""Ranges of remote files, cached on a local disk up to a limit; the least recently used are removed
-first."""
+"""Ranges of remote files on a local disk, up to a limit; the least recently used go first."""
 
 import hashlib
 import os
@@ -28,8 +27,7 @@ class RangeCache(NamedTuple):
         return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Store the bytes if there is room. A disk that is full or read-only raises no error: the
-        caller has the bytes."""
+        """Store the bytes if there is room. A full or read-only disk raises no error."""
         path = self._path(key)
         temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}.tmp")
         with suppress(OSError):

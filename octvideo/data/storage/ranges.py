@@ -59,8 +59,7 @@ def exists(address: str) -> bool:
 
 
 def list_folder(address: str) -> list[str]:
-    """Names of the files in a folder, sorted. Raises OSError, and DataError for a storage that
-    cannot list."""
+    """Names of a folder's files, sorted. Raises OSError, and DataError where it cannot list."""
     if "://" not in address:
         return sorted(entry.name for entry in os.scandir(address) if entry.is_file())
     if _is_http(address):

@@ -193,8 +193,7 @@ _NUMBERED: dict[str, Callable[[bytes], _Numbered]] = {"h264": _H264, "hevc": _H2
 
 
 def inspector(codec: str, extradata: bytes, container: str) -> Inspector | None:
-    """The reader of this codec's packets (FFmpeg's name), in file order; None for codecs whose
-    packets prove nothing."""
+    """The reader of this codec's packets (FFmpeg's name), None where they prove nothing."""
     if codec == "mpeg4":
         return Mpeg4(extradata)
     if (

@@ -39,8 +39,7 @@ Size = tuple[int, int]  # (width, height)
 
 
 def know(path: str, known: VideoInfo | None) -> VideoInfo:
-    """The remembered metadata of a file if its size is unchanged, else those of a new examination.
-    Raises DecodeError."""
+    """The remembered metadata if the file's size is unchanged, else new ones. DecodeError."""
     status = status_of(path)
     if known is not None and known.num_bytes == status.st_size:
         return known

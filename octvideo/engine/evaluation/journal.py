@@ -97,8 +97,7 @@ class Journal:
             append_json_line(self.path, line)
 
     def remove(self) -> None:
-        """Remove the files, after results and report are written. Journals of other tests stay:
-        these may resume."""
+        """Remove the files, after results and report are written; those of other tests stay."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -14,8 +14,7 @@ Columns = Mapping[str, Iterable[Any]]
 
 
 def check_suffix(path: Path, kinds: Sequence[str]) -> str:
-    """The suffix of a path. Raises ConfigError for a suffix outside `kinds`, OctvideoError if its
-    library is missing."""
+    """A path's suffix. ConfigError for one outside `kinds`, OctvideoError without its library."""
     suffix = path.suffix.lower()
     if suffix not in kinds:
         raise ConfigError(f"{path}: this is written as {', '.join(kinds)}; choose one of these")

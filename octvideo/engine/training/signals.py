@@ -1,5 +1,4 @@
-"""SIGTERM, SIGHUP and Ctrl-C ask a run to stop at the next safe place; a second Ctrl-C stops it at
-once."""
+"""SIGTERM, SIGHUP and Ctrl-C ask a run to stop at a safe place; a second Ctrl-C ends it."""
 
 import os
 import signal

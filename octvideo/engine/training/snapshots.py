@@ -79,8 +79,7 @@ class Snapshots:
         return 0 < self.options.checkpoint_minutes <= minutes
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Rank 0 writes it under the name of its progress and removes the oldest. No rank waits for
-        another."""
+        """Rank 0 writes it, named by its progress, and removes the oldest. No rank waits."""
         progress = checkpoint.training["progress"]
         path = f"{self.folder}/{checkpoint_name(progress['epoch'], progress['samples'])}"
         if self.procs.is_main:

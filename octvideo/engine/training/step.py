@@ -147,8 +147,7 @@ class Stepper:
         return StepOutcome(tally, grad_norm, None if finite else "gradient")
 
     def clip(self) -> float:
-        """Clip by value, else by norm; returns the L2 norm before clipping by norm, which costs
-        little beside a step."""
+        """Clip by value, else by norm; returns the L2 norm before the latter."""
         if value := self.options.clip_grad_value:
             nn.utils.clip_grad_value_(self.parameters, value)
         limit = self.options.clip_grad_norm if not value else 0.0

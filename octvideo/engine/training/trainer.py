@@ -147,8 +147,7 @@ class Trainer:
             self.report(lr, outcome)
 
     def end_epoch(self) -> None:
-        """Precise batch norm, validation, best.pyth, checkpoint. After an interruption all of it is
-        repeated."""
+        """Precise batch norm, validation, best.pyth, checkpoint; repeated after an interruption."""
         self.agree_to_go_on()
         at, before, trained = self.position(), self.capture(), self.epoch_metrics()
         last, validated = at.epoch == at.max_epoch, dict[str, float]()
@@ -291,8 +290,7 @@ class Trainer:
     # --- the beginning ---
 
     def resume(self) -> bool:
-        """Resume from the newest whole checkpoint in output_dir; False if there is none. Opens the
-        log."""
+        """Resume from the newest whole checkpoint, False if there is none; opens the log."""
         self.snapshots.open_folder()
         found = self.snapshots.resume()
         self.progress = found or Progress()
