@@ -10,21 +10,19 @@ from typing import Any
 from octvideo.files import csv_text
 
 Cells = Iterable[Sequence[str]]
-LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "&": r"\&",
-        "%": r"\%",
-        "$": r"\$",
-        "#": r"\#",
-        "_": r"\_",
-        "{": r"\{",
-        "}": r"\}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-    }
-)
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+}
 
 
 def markdown(columns: str, rows: Cells) -> str:
@@ -35,7 +33,7 @@ def markdown(columns: str, rows: Cells) -> str:
 
 def latex(columns: Sequence[str], rows: Cells) -> str:
     """A tabular with the rules of booktabs."""
-    lines = [" & ".join(cell.translate(LATEX) for cell in row) + r" \\" for row in (columns, *rows)]
+    lines = [" & ".join(map(_escaped, row)) + r" \\" for row in (columns, *rows)]
     return "\n".join(
         [
             rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
@@ -65,3 +63,7 @@ def write_runs(path: Path, head: Mapping[str, Any], runs: Iterable[Mapping[str, 
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(f"  {json.dumps(run)}" for run in runs)
     path.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "runs": [\n{lines}\n ]\n}}\n')
+
+
+def _escaped(text: str) -> str:
+    return "".join(LATEX.get(c, c) for c in text)

@@ -89,9 +89,11 @@ class Share:
         """Path -> digest (path, size and time of change) of videos that some file lacks."""
         digests = {path: fingerprint(path=path, stamp=stamp_of(path)) for path in paths}
         self._open(digests)
-        if not self._files:
-            return digests
-        return {p: d for p, d in digests.items() if not all(file.has(d) for file in self._files)}
+        missing = {}
+        for path, digest in digests.items():
+            if not self._files or not all(file.has(digest) for file in self._files):
+                missing[path] = digest
+        return missing
 
     def _open(self, digests: Mapping[str, str]) -> None:
         with ExitStack() as stack:
