@@ -89,11 +89,10 @@ class Share:
         """Path -> digest (path, size and time of change) of videos that some file lacks."""
         digests = {path: fingerprint(path=path, stamp=stamp_of(path)) for path in paths}
         self._open(digests)
-        missing = {}
-        for path, digest in digests.items():
-            if not self._files or not all(file.has(digest) for file in self._files):
-                missing[path] = digest
-        return missing
+        return {path: digest for path, digest in digests.items() if not self._hold(digest)}
+
+    def _hold(self, digest: str) -> bool:
+        return bool(self._files) and all(file.has(digest) for file in self._files)
 
     def _open(self, digests: Mapping[str, str]) -> None:
         with ExitStack() as stack:
