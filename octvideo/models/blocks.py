@@ -273,7 +273,8 @@ def make_stage(
     after: dict[int, nn.Module] | None = None,
     after_name: str = "nonlocal",
 ) -> nn.Sequential:
-    """A block per entry of `kernels_t`, the first strided; `after[i]` is `after_name`i behind i."""
+    """One block per entry of `kernels_t`, the first with the stride; `after[i]` follows block i as
+    `after_name`i."""
     stage, block = nn.Sequential(), BasicBlock if style.basic else Bottleneck
     for i, kernel_t in enumerate(kernels_t):
         block_in, block_stride = (in_channels, stride) if i == 0 else (out_channels, 1)

@@ -86,7 +86,8 @@ def find_set(path: str) -> ShardSet:
 
 
 def has_shards(path: str) -> bool:
-    """Whether a folder (or its shards.json) is a set. DataError for a storage without answer."""
+    """Whether there is a set in a folder (or at its shards.json). Raises DataError if the storage
+    does not answer."""
     folder = set_folder(path)
     if exists(join(folder, FILE_NAME)):
         return True
