@@ -102,7 +102,7 @@ class Task(ABC):
         return names
 
     def count_classes(self) -> int:
-        """MODEL.NUM_CLASSES, or the number of class names for 0. ConfigError without any."""
+        """MODEL.NUM_CLASSES, or the number of class names for 0. Raises ConfigError without any."""
         if self.cfg.MODEL.NUM_CLASSES:
             return int(self.cfg.MODEL.NUM_CLASSES)
         names = self._given_names()

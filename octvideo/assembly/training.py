@@ -155,7 +155,7 @@ def describe(cfg: Any, model: nn.Module, dataset: Dataset) -> Checkpoint:
 
 
 def validator(cfg: Any, videos: Videos, procs: Processes) -> Validate:
-    """validate(model) -> errors in per cent and the mean loss, over a view of each."""
+    """validate(model) -> errors in per cent and mean loss, over a view of each video or image."""
     task = task_of(cfg)
     names = task.class_names()
 

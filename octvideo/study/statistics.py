@@ -14,7 +14,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean, and both ends of its 95 % interval by Student's t; of one value, it three times."""
+    """Mean and both ends of its 95 % interval (Student's t); for one value, all three are it."""
     mean = statistics.mean(values)
     if len(values) < 2:
         return mean, mean, mean

@@ -154,7 +154,7 @@ class Fetch:
         return plans
 
     def run(self, plans: Sequence[Plan]) -> list[Report]:
-        """Fetch, and write a report.txt per split. OutputError for a full disk, and DataError."""
+        """Fetch, and write report.txt per split. Raises OutputError for a full disk, DataError."""
         labels = sorted({a.label for plan in plans for a in plan.annotations.values()} - {""})
         _, names = choose_classes(labels, self._class_lists)
         replacements = self._replacements()

@@ -39,7 +39,7 @@ Size = tuple[int, int]  # (width, height)
 
 
 def know(path: str, known: VideoInfo | None) -> VideoInfo:
-    """The remembered metadata if the file's size is unchanged, else new ones. DecodeError."""
+    """The remembered metadata if the file's size is unchanged, else new. Raises DecodeError."""
     status = status_of(path)
     if known is not None and known.num_bytes == status.st_size:
         return known

@@ -53,7 +53,7 @@ class FrameFolder:
 
     @cached_property
     def _depth_bits(self) -> int | None:
-        """One range for all pictures of more than 8 bits, that of the first: or noise flickers."""
+        """One range for all pictures of over 8 bits, the first's: else its noise would flicker."""
         try:
             return depth_bits(self._files[0])
         except DecodeError:

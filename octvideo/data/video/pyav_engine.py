@@ -17,7 +17,7 @@ from octvideo.data.video.video import Frames, Prepare
 
 
 class PyAVEngine:
-    """Decodes forward from the last restart before a frame; else from the beginning."""
+    """Decodes on from the last restart before a frame, or from the start without trusted jumps."""
 
     def __init__(self, file: KnownFile, short_side: int | None) -> None:
         self._path, self._info = file.path, file.info
