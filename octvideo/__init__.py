@@ -61,7 +61,8 @@ def create_model(name: str, *, weights: str = "", **options: Any) -> "nn.Module"
 def load(
     path: Any, *, device: Any = None, classes: Any = (), input: Any = "", trusted: bool = False
 ) -> "Recognizer":
-    """From a checkpoint, an exported file, or a public network: see `octvideo.recognizer.load`."""
+    """A recognizer from a checkpoint, an exported file, or a public network: see
+    `octvideo.recognizer.load`."""
     # Files and decoders cost import time that a user of the networks alone should not pay.
     from octvideo.recognizer import load as load_recognizer
 

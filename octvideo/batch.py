@@ -35,7 +35,7 @@ class Predictor:
         self._views, self._top_k = views, top_k
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """ConfigError for a row without a video, CheckpointError for an unusable network."""
+        """Raises ConfigError for a row without a video, CheckpointError for an unusable network."""
         column = next((row[name] for name in ("path", "bytes") if row.get(name) is not None), None)
         if not isinstance(column, list | tuple | np.ndarray):
             return {**row, **self._predicted(row)}

@@ -39,7 +39,8 @@ def draw_frequency(
 
 
 def draw_octave(recognizer: Recognizer, video: Path, layer: str, folder: Path) -> list[Path]:
-    """An octave convolution's high and low output and each path's part, for a middle clip."""
+    """An octave convolution's high and low output and each path's part, for the middle
+    clip of a video."""
     frames, inputs = recognizer.clip(video)
     path = folder / f"octave_{layer}.png"
     maps = path_maps(recognizer.model, inputs, layer)

@@ -86,7 +86,7 @@ def _features(cfg: Any, task: Task, model: nn.Module, procs: Processes, split: s
     test = next(iter(task.final_tests(task.class_names(), path)))
     assert isinstance(test.videos, VideoViews)
     key = fingerprint(
-        weights=weights_digest(model.state_dict(), ""),
+        weights=weights_digest(model.state_dict()),
         network=model.config,
         input=task.input_spec().as_dict(),
         views=repr(spec),

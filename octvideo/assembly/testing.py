@@ -140,16 +140,13 @@ class _Test:
             known = {"paths": paths, "labels": labels, "classes": self.names}
             digests = {name: digest(values) for name, values in known.items()}
             procs.agree(
-                facts(cfg)
-                | protocol
-                | digests
-                | {"weights": weights_digest(model.state_dict(), "")}
+                facts(cfg) | protocol | digests | {"weights": weights_digest(model.state_dict())}
             )
         if not is_local(cfg.OUTPUT_DIR):
             logger.info("%s is no local folder: a test that stops starts anew", cfg.OUTPUT_DIR)
             return None
         settings = {"network": model.config, "multi_label": cfg.DATA.MULTI_LABEL, "paths": paths}
-        weights = "" if self.checkpoint.path else weights_digest(model.state_dict(), "")
+        weights = "" if self.checkpoint.path else weights_digest(model.state_dict())
         key = fingerprint(**protocol, **settings, title=test.title, weights=weights)
         return Journal(Path(cfg.OUTPUT_DIR), key, procs.rank)
 

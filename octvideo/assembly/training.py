@@ -87,7 +87,7 @@ def build_trainer(
     about = describe(cfg, model, loader.dataset)
     if procs.world_size > 1:
         known = {"list": about.training["data"], "classes": digest(about.class_names)}
-        procs.agree(facts(cfg) | known | {"weights": weights_digest(model.state_dict(), "")})
+        procs.agree(facts(cfg) | known | {"weights": weights_digest(model.state_dict())})
     mixup, mix = cfg.MIXUP, None
     if mixup.ENABLE:
         shares = (mixup.ALPHA, mixup.CUTMIX_ALPHA, mixup.PROB, mixup.SWITCH_PROB)

@@ -66,7 +66,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def videos_argument(args: argparse.Namespace) -> str:
-    """The videos, from the positional argument or --video. ConfigError unless one is given."""
+    """The videos, from the positional argument or --video. Raises ConfigError unless one is given."""
     if (args.videos is None) == (args.video is None):
         raise ConfigError("name a video, a folder or a list once, as in `octvideo predict folder`")
     return args.videos or args.video

@@ -138,6 +138,7 @@ def find_config(path: str, beside: str = "") -> str:
 
 
 def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> None:
+    """Set every value of a file, and log a line for those without effect."""
     unused = [
         _ignored_part(key) for key, value in leaves(tree) if not _set(cfg, key, value, source)
     ]

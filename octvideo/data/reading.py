@@ -37,7 +37,8 @@ def cause_of(error: Exception) -> str:
 
 
 class Note(Structure):
-    """The file that one worker reads, and since when: of the monotonic clock, 0 between files."""
+    """The file that one worker reads, and since when, in seconds of the monotonic clock; 0 between
+    files."""
 
     _fields_ = [("since", c_double), ("path", c_char * 4096)]
     since: float

@@ -1,4 +1,5 @@
-"""A trained network as a file for other runtimes; compared with the network at once."""
+"""A trained network as a file for other runtimes; each is compared with the network when it is
+written."""
 
 from collections.abc import Callable
 from contextlib import nullcontext

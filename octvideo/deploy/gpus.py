@@ -50,7 +50,8 @@ _VARIANTS = {"pcie", "nvl", "40gb", "laptop", "mig", "d"}
 
 
 def find_gpu(name: str) -> Gpu:
-    """A card by its key in `GPUS` or by torch's name of the device. ConfigError for any other."""
+    """A card by its key in `GPUS` or by torch's name of the device. Raises ConfigError for any
+    other."""
     words = set(re.split(r"[ -]", name.lower().replace("rtx ", "rtx")))
     found = words & GPUS.keys()
     if len(found) != 1 or words & _VARIANTS:

@@ -3,6 +3,7 @@ each kind."""
 
 import json
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,11 +51,15 @@ def merge_where_faster(
     key = key_of("merge", engine, structure_of(model), tuple(example.shape[1:]))
     chosen = kept(
         key,
-        lambda folder: json.loads((folder / "merged.json").read_text()),
+        _read,
         lambda: _measured(model, example, names, prepare),
         lambda merged, folder: (folder / "merged.json").write_text(json.dumps(merged)),
     )
     return merge_convs(model, set(chosen) & set(names))
+
+
+def _read(folder: Path) -> list[str]:
+    return [str(name) for name in json.loads((folder / "merged.json").read_text())]
 
 
 def _measured(

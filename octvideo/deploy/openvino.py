@@ -76,6 +76,7 @@ class OpenVINO(nn.Module):
         return scores
 
     def _take_request(self, shape: tuple[int, ...]) -> Any:
+        """An inference request that no other thread uses."""
         with self._compiling:
             if self._idle[shape]:
                 return self._idle[shape].pop()

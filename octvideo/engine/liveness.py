@@ -132,7 +132,7 @@ class Liveness:
                     self._end(self._silence_of(other))
 
     def _patience(self, other: int) -> float:
-        """Seconds for which this rank may be silent. One that waits for others is silent."""
+        """Seconds for which this rank may be silent. One that waits for missing ranks is silent."""
         if self._words[other]:
             return self._silence
         if self._store is None and other in self.met:

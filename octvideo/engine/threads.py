@@ -49,7 +49,8 @@ def set_threads(num_workers: int, local_world_size: int = 1) -> int:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """A context in which torch uses this many threads in all threads of the process."""
+    """A context in which torch uses this many threads for one operation, whichever thread of the
+    process calls it."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

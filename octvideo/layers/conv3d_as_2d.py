@@ -66,7 +66,7 @@ class Conv3d(nn.Conv3d):
         return F.conv3d(x, weight, self.bias, stride, padding)
 
     def _in_one_pass(self, x: Tensor) -> bool:
-        """Whether one kernel does: on a GPU, without a gradient for it, frame by frame."""
+        """Whether one kernel rearranges the clip: on a GPU, without a gradient, frame by frame."""
         keeps_frames = self.stride[0] == 1 and self.kernel_size[0] == 2 * int(self.padding[0]) + 1
         return keeps_frames and x.is_cuda and not x.requires_grad and has_triton()
 
@@ -263,7 +263,8 @@ def unflatten_space(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _copies_1x1(x: Tensor) -> bool:
-    """On a CPU, PyTorch copies for an unstrided 1 x 1 of fewer than 16 images, in one thread."""
+    """On a CPU, in one thread, PyTorch computes an unstrided 1 x 1 of fewer than 16 images as a
+    matrix product of copies."""
     return (
         x.device.type == "cpu"
         and not torch.compiler.is_compiling()

@@ -9,7 +9,8 @@ from octvideo.layers.oct_tensor import Channels, OctTensor, as_channels, as_pair
 
 
 class _OctBatchNorm(nn.Module):
-    """Batch normalization of each group by itself; with the parameters of the undivided layer."""
+    """Batch normalization of each group by itself; it has as many parameters as the undivided
+    layer."""
 
     dims: ClassVar[int]
     norm: ClassVar[type[nn.BatchNorm2d] | type[nn.BatchNorm3d]]

@@ -63,7 +63,8 @@ class BottleneckPool(nn.Module):
 
 
 class Stem(nn.Module):
-    """Plain convolutions, the last named `conv` and `bn`, earlier ones `before`; then a pool."""
+    """Plain convolutions, the last named `conv` and `bn`, earlier ones `before`; then the pool of
+    `stem_pool`."""
 
     norm_follows: ClassVar = {"bn": "conv"}
 

@@ -109,7 +109,8 @@ def octavize(
 
 
 def rebuilt(model: nn.Module, arguments: Mapping[str, Any]) -> Any:
-    """`model` as `octavize` with these arguments (`config["octavize"]`) left it, other weights."""
+    """`model` as `octavize` with these arguments (`config["octavize"]`) left it, with other
+    weights."""
     shape: Any = arguments["example"]
     example = (
         [torch.empty(s, device="meta") for s in shape]

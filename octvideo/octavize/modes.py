@@ -26,6 +26,7 @@ def leaves(node: fx.Node) -> tuple[list[Any], Any]:
 
 
 def _flags(evaluated: fx.Node, trained: fx.Node) -> list[int]:
+    """The places of such flags among the arguments."""
     pairs = zip(leaves(evaluated)[0], leaves(trained)[0], strict=False)
     return [i for i, (a, b) in enumerate(pairs) if a is False and b is True]
 

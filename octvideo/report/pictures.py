@@ -15,13 +15,16 @@ GAP, CAPTION, BAR_WIDTH = 4, 18, 60
 
 def film_frames(frames: Frames) -> list[str]:
     """uint8 (T, H, W, 3), as the model saw them -> JPEGs of at most 8, first and last kept."""
-    return [_uri(picture, "JPEG", quality=80) for picture in _shown(frames, 8, height=128)]
+    shown = _shown(frames, 8, 128, Image.Resampling.BICUBIC)
+    return [_uri(picture, "JPEG", quality=80) for picture in shown]
 
 
-def _shown(frames: Frames, most: int, height: int) -> list[Image.Image]:
+def _shown(
+    frames: Frames, most: int, height: int, resampling: Image.Resampling
+) -> list[Image.Image]:
     width = max(round(frames.shape[2] * height / frames.shape[1]), 1)
     chosen = np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int)
-    return [Image.fromarray(frames[i]).resize((width, height)) for i in chosen]
+    return [Image.fromarray(frames[i]).resize((width, height), resampling) for i in chosen]
 
 
 def heat_map(cells: Sequence[Sequence[int]], size: int) -> str:
@@ -53,7 +56,8 @@ def film_strip(
 ) -> Image.Image:
     """(caption, uint8 (T, H, W, 3)) rows to one picture; of a clip at most `most` frames, first and
     last kept."""
-    drawn = [(caption, _shown(frames, most, height)) for caption, frames in rows]
+    bilinear = Image.Resampling.BILINEAR
+    drawn = [(caption, _shown(frames, most, height, bilinear)) for caption, frames in rows]
     width = GAP
     for _, shown in drawn:
         width = max(width, GAP + sum(frame.width + GAP for frame in shown))
@@ -69,7 +73,7 @@ def film_strip(
 
 
 def with_color_bar(sheet: Image.Image, colors: Any, caption: str) -> Image.Image:
-    """The sheet with a bar at its right, 0 below, 1 above. colors: values in 0..1 -> RGBA."""
+    """The sheet with a bar at its right, 0 below, 1 above. colors: 0..1 -> RGBA in 0..1."""
     width = round(max(ImageDraw.Draw(sheet).textlength(caption) + 2 * GAP, BAR_WIDTH))
     wide = Image.new("RGB", (sheet.width + width, sheet.height), "white")
     wide.paste(sheet, (0, 0))

@@ -15,7 +15,8 @@ _REMEDY = "pip install 'octvideo[serve]'"
 
 
 def create_app(service: Service) -> Any:
-    """A FastAPI application that closes the service when it ends. OctvideoError without FastAPI."""
+    """A FastAPI application that closes the service when it ends. Raises OctvideoError without
+    FastAPI."""
     import_optional("fastapi", "octvideo serve", _REMEDY)
     from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse, PlainTextResponse

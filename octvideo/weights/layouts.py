@@ -69,6 +69,10 @@ def find_layout(names: Iterable[str]) -> Layout:
     return OWN
 
 
+def _own(names: Collection[str]) -> dict[str, str]:
+    return {name: name for name in names}
+
+
 def _pyslowfast(names: Collection[str]) -> dict[str, str]:
     two = any("pathway1_" in name for name in names)
     return {name: _from_pyslowfast(name, PATHWAYS if two else {"0": ""}) for name in names}
@@ -79,11 +83,12 @@ def _from_pyslowfast(name: str, pathways: dict[str, str]) -> str:
         return f"{pathways[match[1]]}stem.{match[2]}"
     if match := re.fullmatch(r"s(\d)\.pathway(\d)_(res|nonlocal)(\d+)\.(.+)", name):
         stage, pathway, kind, index, rest = match.groups()
+        # In non-local blocks older files say bn, newer ones norm.
+        in_nonlocal = re.sub(r"^bn\.", "norm.", rest)
         block = (
             f"block{index}.{_in_block(rest)}"
             if kind == "res"
-            # Older files say bn, newer ones norm.
-            else f"nonlocal{index}.attend.{re.sub(r'^bn[.]', 'norm.', rest)}"
+            else f"nonlocal{index}.attend.{in_nonlocal}"
         )
         return f"{pathways[pathway]}res{stage}.{block}"
     if match := re.fullmatch(r"s(\d)_fuse\.(.+)", name):
@@ -201,7 +206,7 @@ def _of_conv(tensor: str) -> str:
     return tensor if tensor.startswith("bn.") else f"conv.{tensor}"
 
 
-OWN = Layout("octvideo", "", lambda names: {n: n for n in names}, assumes=partial(_known, own=True))
+OWN = Layout("octvideo", "", _own, assumes=partial(_known, own=True))
 PYSLOWFAST = Layout("PySlowFast", "s1.pathway", _pyslowfast)
 MMACTION2 = Layout("mmaction2", "backbone.", mmaction2.names, mmaction2.values, mmaction2.assumes)
 # Of PySlowFast's networks one is for images, whose weights its other networks are inflated from.

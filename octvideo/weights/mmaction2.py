@@ -214,7 +214,7 @@ def _slowfast(backbone: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[
 
 
 def _stem_strides(backbone: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Published I3D have 2 and 2, or 1 and 1 where every block sees several frames ("heavy")."""
+    """Published I3Ds have 2 and 2, or 1 and 1 where every block sees several frames ("heavy")."""
     if backbone:
         return backbone.get("conv1_stride_t", 1), backbone.get("pool1_stride_t", 1)
     second = state.get("res3.block1.reduce.conv.h2h.weight")

@@ -104,7 +104,7 @@ class ClipDataset:
         return videos.fingerprint()
 
     def sample(self, epoch: int, index: int) -> Sample:
-        """The clip of video `index` in this epoch. DataError after 20 unreadable files."""
+        """The clip of video `index` in this epoch. Raises DataError after 20 unreadable files."""
         return sample_or_another(self._read, len(self), seed=self._seed, epoch=epoch, index=index)
 
     def prefetch(self, epoch: int, index: int) -> None:

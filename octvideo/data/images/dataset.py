@@ -44,6 +44,7 @@ class ImageFolder:
         return len(self._images)
 
     def fingerprint(self) -> str:
+        """A digest of names and labels; the files may move."""
         return self._images.fingerprint()
 
     def entry(self, index: int) -> tuple[str, int]:
@@ -51,6 +52,7 @@ class ImageFolder:
         return entry.path, entry.label
 
     def read(self, index: int) -> Image.Image:
+        """The picture in RGB; raises DecodeError."""
         path, _ = self.entry(index)
         with reading(path):
             return Image.fromarray(read_picture(path))
@@ -69,6 +71,7 @@ class Cifar10:
         return len(self._labels)
 
     def fingerprint(self) -> str:
+        """A digest of the labels."""
         text = f"{self.split} {list(self._labels)}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

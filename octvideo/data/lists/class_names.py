@@ -17,7 +17,8 @@ FILE_NAME = "class_names.txt"
 
 
 def read_class_names(path: str | Path) -> list[str]:
-    """One name per line, in label order. DataError for a missing or empty file, a repeated name."""
+    """One name per line, in label order. Raises DataError for a missing or empty file, and for a
+    repeated name."""
     path = Path(path)
     if not path.is_file():
         raise DataError(

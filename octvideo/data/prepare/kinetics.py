@@ -12,7 +12,7 @@ from octvideo.errors import DataError, ListError
 
 
 class Annotation(NamedTuple):
-    """One clip: ten seconds of a video. label: class name, "" in a test split without."""
+    """One clip: ten seconds of a video. label: class name, "" where none is published."""
 
     youtube_id: str
     start_seconds: int

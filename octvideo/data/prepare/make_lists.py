@@ -71,7 +71,8 @@ class DatasetLists:
         return sorted(trained & {clip.source for clip in self.clips if clip.split != "train"})
 
     def report(self, *, examples: int | None = _EXAMPLES) -> str:
-        """Found, missing, duplicates, leaks, counts per class; `names` of each (None: all)."""
+        """Found, missing, duplicates, leaks, counts per class; `examples` names of each (None:
+        all)."""
         lines = [f"{len(self.class_names)} classes", *map("note: {}".format, self.notes)]
         for split in SPLITS:
             missing = self.missing.get(split, [])

@@ -24,7 +24,7 @@ _MEASURED = 12  # videos
 
 @dataclass(slots=True)
 class ResizeResult:
-    """pairs: complete (source, target). kept: those of before. failed: source -> cause."""
+    """pairs: complete (source, target). kept: how many were there. failed: source -> cause."""
 
     pairs: list[tuple[str, str]] = field(default_factory=list)
     kept: int = 0

@@ -1,4 +1,5 @@
-"""A list of videos as shards: tar files in WebDataset's layout, in its order, and indexes."""
+"""A list of videos as shards: tar files in WebDataset's layout, in the list's order, and
+indexes."""
 
 import re
 import shutil

@@ -127,6 +127,7 @@ def _numbers(videos: Sequence[StoredVideo], name: str) -> Column:
 
 
 def _seal_of(columns: Mapping[str, Column]) -> int:
+    """The checksum of the columns that are read at opening."""
     ragged = [column for name in RAGGED for column in (f"{name}_ends", name)]
     seal = 0
     for name in (*NUMBERS, *TABLES, *ragged):
@@ -169,7 +170,8 @@ def read_index(read: Read, source: str, num_bytes: int, num_videos: int = 1000) 
 
 
 def read_frames_of(read: Read, source: str, row: int) -> tuple[Column, Column]:
-    """(numbers of the keyframes, seconds of every frame) of one video. DataError if damaged."""
+    """(numbers of the keyframes, seconds of every frame) of one video. Raises DataError if
+    damaged."""
     head = _Head(read, source, _HEAD_BYTES)
     found = []
     for name, kind in PER_FRAME.items():

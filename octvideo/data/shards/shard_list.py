@@ -32,9 +32,7 @@ from octvideo.errors import DataError, ListError
 
 _OPENED_AT_ONCE, _WAITING = 16, 32
 _MOST_EXPECTED = 1 << 22  # videos, for what a hostile description says
-
-
-_LEAST = 1 << 12  # values
+_LEAST = 1 << 12  # values of a column
 
 
 class Columns:

@@ -37,7 +37,7 @@ class _Numbered(ABC):
         return contents[0]._replace(num_pictures=len(contents)) if contents else Content(0)
 
     def _units(self, data: bytes) -> Iterator[bytes]:
-        """The beginnings of the units. ValueError for lengths or headers that are damaged."""
+        """The beginnings of the units. Raises ValueError for damaged lengths or headers."""
         position, size = 0, self._length_size
         while position + size < len(data):
             length = int.from_bytes(data[position : position + size], "big")
@@ -210,7 +210,8 @@ _HIGH_PROFILES = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}
 
 
 def _pass_color(bits: Bits) -> tuple[int, bool]:
-    """Read over color format, depth and scaling matrices; format, whether planes are apart."""
+    """Read over color format, depth and scaling matrices. Returns the format, and whether its
+    planes are apart."""
     color = bits.number()
     has_planes = color == 3 and bool(bits.take(1))
     bits.number(), bits.number(), bits.take(1)

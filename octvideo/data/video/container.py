@@ -1,4 +1,5 @@
-"""Opening a file for FFmpeg: only containers listed here, by a name that is no URL."""
+"""Opening a file for FFmpeg: only containers listed here, by a name that is never
+taken for a URL."""
 
 import os
 import stat

@@ -112,6 +112,7 @@ def examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
 
 
 def _described(stream: Any, shown: Decoded, fps: float) -> VideoInfo:
+    """The description of the pictures, without their number."""
     (width, height), orientation = shown.sizes[0], shown.orientation
     aspect = float(stream.sample_aspect_ratio or 1)
     if orientation.is_on_its_side:

@@ -17,7 +17,8 @@ from octvideo.data.video.video import Frames, Prepare
 
 
 class PyAVEngine:
-    """Decodes on from the last restart before a frame, or from the start without trusted jumps."""
+    """Decodes on from the last restart before a frame, or from the start where jumps cannot be
+    trusted."""
 
     def __init__(self, file: KnownFile, short_side: int | None) -> None:
         self._path, self._info = file.path, file.info

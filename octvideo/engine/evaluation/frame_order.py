@@ -51,7 +51,8 @@ def named_by_order(
     prepare: Callable[[Tensor], Tensor],
     processes: Processes = ALONE,
 ) -> dict[str, Bools]:
-    """Order -> (N,) whether each video was right, by a single view; False for an unreadable one."""
+    """Order -> (N,) whether each video was classified correctly, by a single view; False for an
+    unreadable one."""
     spec = replace(videos.spec, num_clips=len(ORDERS))
     mine = range(processes.rank, len(videos.paths), processes.world_size)
     own: dict[int, list[bool]] = {}

@@ -27,7 +27,7 @@ def fingerprint(**parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def weights_digest(state: Mapping[str, Tensor], facts: object) -> str:
+def weights_digest(state: Mapping[str, Tensor], facts: object = "") -> str:
     """16 hex digits of tensors by name, and of plain values."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, value in state.items():

@@ -14,7 +14,8 @@ Columns = Mapping[str, Iterable[Any]]
 
 
 def check_suffix(path: Path, kinds: Sequence[str]) -> str:
-    """A path's suffix. ConfigError for one outside `kinds`, OctvideoError without its library."""
+    """A path's suffix. Raises ConfigError for one outside `kinds`, OctvideoError without its
+    library."""
     suffix = path.suffix.lower()
     if suffix not in kinds:
         raise ConfigError(f"{path}: this is written as {', '.join(kinds)}; choose one of these")

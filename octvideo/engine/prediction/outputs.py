@@ -183,7 +183,7 @@ def _vectors(row: Row) -> Iterator[Row]:
 
 
 def _rows(path: Path) -> list[Row]:
-    """The rows of a finished file, the inverse of `_columns`. DataError for a foreign file."""
+    """The rows of a finished file, the inverse of `_columns`. Raises DataError for others."""
     columns = read_columns(path)
     if "paths" in columns:
         columns["path"] = columns.pop("paths")

@@ -155,6 +155,7 @@ def _named(
 def _decoded(
     entries: Sequence[VideoEntry], spec: ViewSpec, workers: int, timeout_seconds: float
 ) -> Iterator[DecodedVideo]:
+    """Yield decoded videos in the order of the entries."""
     workers = min(workers, len(entries))
     decode, tasks = partial(decode_entry, spec), list(enumerate(entries))
     if not workers:

@@ -22,7 +22,8 @@ Frame = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Over time: scores (windows, classes), window i from starts[i] to ends[i] s."""
+    """Probabilities over time: scores (windows, classes), window i from starts[i] to ends[i]
+    seconds."""
 
     class_names: Sequence[str]
     starts: NDArray[np.float64]

@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Stopped(BaseException):
-    """Raised where a run stops for a signal. No Exception, which code would swallow."""
+    """Raised where a run stops for a signal. It is no Exception, which code may swallow."""
 
 
 class StopRequest:

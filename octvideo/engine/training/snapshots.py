@@ -99,7 +99,7 @@ class Snapshots:
         self.procs.made_by_main(lambda: make_output_folder(self.options.output_dir))
 
     def resume(self) -> Progress | None:
-        """Restore the newest whole checkpoint of the folder, for all ranks. Or None."""
+        """Restore the newest whole checkpoint, one for all ranks; None if there is none."""
         found = read_latest(self.folder) if self.procs.is_main else None
         path = self.procs.from_main(found[0] if found else None)
         if path is None:

@@ -186,7 +186,7 @@ class Trainer:
     # --- a step ---
 
     def prefetch(self, batches: OnDevice, count: int) -> None:
-        """Read the batches of the next step. The GPU's idle time counts as waiting for data."""
+        """Read the batches of the next step. Only idle time of the GPU is waiting for data."""
         for clock in (self.window_clock, self.epoch_clock):
             clock.computed()
         if batches.prefetch(count):
@@ -239,7 +239,8 @@ class Trainer:
             clock.did_step(int(outcome.tally.clips))
 
     def check_patience(self, group: "list[Batch]", trouble: str) -> None:
-        """fp32 stops at once; mixed precision after max_skipped in a row. Raises OctvideoError."""
+        """fp32 stops at once, mixed precision after max_skipped skipped steps in a row. Raises
+        OctvideoError."""
         allowed = self.options.max_skipped if self.options.amp_dtype is not None else 0
         own = [path for batch in group for path in batch.paths]
         names = list(chain.from_iterable(self.procs.gather(own)))

@@ -26,7 +26,8 @@ MM_OUT_DTYPE = hasattr(torch.ops.aten.mm, "dtype")
 
 
 class Norm(NamedTuple):
-    """Batch norm of a pair: weight, bias, running mean and variance of each group, which may be None."""
+    """Batch norm of a pair: weight, bias, running mean and variance, each of the high and the low
+    group; None for no low group."""
 
     weight: tuple[Tensor, Tensor | None]
     bias: tuple[Tensor, Tensor | None]
