@@ -130,7 +130,10 @@ _STUDIES = (
     Study(
         "miniature",
         SOUND,
-        {"ResNet-26": network("resnet26", "0", *MINIATURE)}
+        {
+            "ResNet-26": network("resnet26", "0", *MINIATURE),
+            "ResNet-26, pooled": network("resnet26", "0", *MINIATURE, "OCTCONV.DOWNSAMPLE=pool"),
+        }
         | {
             f"Oct-ResNet-26 {alpha.lstrip('0')}": network("resnet26", alpha, *MINIATURE)
             for alpha in ("0.1", "0.25", "0.5")

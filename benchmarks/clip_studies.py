@@ -88,6 +88,8 @@ class Row:
         """The row of the study "miniature" that it starts from; "" for other starts."""
         if self.start not in ("image", "divided"):
             return ""
+        if self.network == "I3D, pooled":
+            return "ResNet-26, pooled"
         octave = f"Oct-ResNet-26 {self.alpha:g}".replace("0.", ".")
         return octave if self.alpha and self.start == "image" else "ResNet-26"
 
@@ -120,14 +122,15 @@ class Study:
 
 TRANSFER = (
     Row("I3D", 0.0, "image"),
+    Row("I3D, pooled", 0.0, "image"),
     *(Row("I3D", alpha, "image") for alpha in OCTAVE),
     *(Row("I3D", alpha, "divided") for alpha in OCTAVE),
     Row("I3D"),
+    Row("I3D, pooled"),
     *(Row("I3D", alpha) for alpha in OCTAVE),
 )
 FOLDS = (1, 2, 3, 4)
 ORDER = (
-    Row("I3D, pooled"),
     Row("C2D"),
     Row("C2D, one frame"),
     Row("SlowFast"),

@@ -140,7 +140,8 @@ def image_weights(row: Row, path: Path) -> tuple[dict[str, Tensor], Assumptions]
         found = read_image_weights(Checkpoint.read(str(path)))
         return found.state, found.assumes
     alpha = row.alpha if row.start == "image" else 0.0
-    options = {key: NETWORKS[row.network].options[key] for key in ("width_per_group", "stages")}
+    own = NETWORKS[row.network].options
+    options = {key: own[key] for key in ("width_per_group", "stages", "downsample") if key in own}
     with torch.device("meta"):
         image = create_model("resnet26", alpha=alpha, num_classes=10, **options)
     state = torch.load(path, map_location="cpu", weights_only=True)

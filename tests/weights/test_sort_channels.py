@@ -11,7 +11,9 @@ from octvideo.weights.sort_channels import smoothest_last
 from octvideo.weights.split_effect import stage_errors
 
 CLIPS = torch.nn.functional.interpolate(
-    torch.randn(2, 3, 2, 16, 16), scale_factor=(1, 4, 4), mode="trilinear"
+    torch.randn(2, 3, 2, 16, 16, generator=torch.Generator().manual_seed(0)),
+    scale_factor=(1, 4, 4),
+    mode="trilinear",
 )
 SMALL = {"width_per_group": 16, "num_classes": 10}
 SLOWFAST = {"name": "slowfast_r26", "speed_ratio": 2}
@@ -87,6 +89,7 @@ def test_weights_of_a_network_that_pools_are_measured_with_pools():
 
 
 def test_sorted_weights_stay_as_they_are():
+    torch.manual_seed(0)  # Channels that lose nearly the same may change places.
     model = image_network()
     assumes = Assumptions.of(model)
 
