@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cifar_studies import PRINTED, SOUND, STUDIES, Study
+from cifar_studies import MEAN, PRINTED, SOUND, STD, STUDIES, Study
 from graph_training import Trainee, Work
 from PIL import Image
 from side_by_side import Key, machine, read_lines, run_all, train
@@ -37,7 +37,6 @@ sys.path.insert(0, str(REPO))
 from octvideo import create_model  # noqa: E402
 from octvideo.engine.training.optim import Schedule, make_optimizer  # noqa: E402
 
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 PADDING = 4
 TEST_BATCH = 2000
 OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {

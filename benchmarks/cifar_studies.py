@@ -3,6 +3,7 @@ of one recipe: a table of docs/results_cifar10.md."""
 
 from dataclasses import dataclass
 
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)  # Of pixels from 0 to 1.
 SOUND, PRINTED = "configs/recipes/cifar10_cosine.yaml", "configs/recipes/cifar10_90_epochs.yaml"
 OCTAVE = ("0.5", "0.25", "0.125")
 SMALL_STEM = ("RESNET.STEM=3x3", "RESNET.STEM_POOL=none")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from cifar_studies import MEAN, STD
 from torch import nn
 
 # From a checkout that is not installed, too.
@@ -16,7 +17,8 @@ from octvideo import create_model
 
 Start = Literal["scratch", "image", "divided", "imagenet"]
 OCTAVE = (0.1, 0.25, 0.5)
-CIFAR = ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616))
+# In which the frames of test clips are shown, beside their own.
+ORDERS = ("reversed", "shuffled", "one frame")
 # In the form of their image network, the study "miniature" of cifar_studies.py.
 SMALL = {
     "width_per_group": 32,
@@ -44,7 +46,8 @@ NETWORKS = {
     "I3D": Network("i3d_r26", options=SMALL),
     "I3D, pooled": Network("i3d_r26", options=SMALL | {"downsample": "pool"}),
     "C2D": Network("c2d_r26", options=SMALL),
-    "C2D, one frame": Network("c2d_r26", frames=2, options=SMALL),
+    # Without the pool in time, which takes two frames together.
+    "C2D, one frame": Network("c2d_nopool_r26", frames=1, options=SMALL),
     "SlowFast": Network("slowfast_r26", frames=16, options=SMALL | SLOWFAST),
     "X3D-XS": Network("ptv:x3d_xs", options=X3D),
     "I3D-50": Network("i3d_r50", options=LARGE),
@@ -81,7 +84,7 @@ class Row:
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of the pictures that the weights were trained on."""
-        return ((0.45,) * 3, (0.225,) * 3) if self.start == "imagenet" else CIFAR
+        return ((0.45,) * 3, (0.225,) * 3) if self.start == "imagenet" else (MEAN, STD)
 
     @property
     def image_row(self) -> str:

@@ -4,13 +4,12 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from clip_studies import STUDIES, Row, Study
+from clip_studies import ORDERS, STUDIES, Row, Study
 
 from octvideo.study.statistics import difference, spread
 from octvideo.study.tables import markdown
 
 END = "<!-- end of the table -->"
-ORDERS = ("reversed", "shuffled", "one frame")
 HEAD = (
     "network | start | multiply-adds, M | top-1 | mean | against vanilla | against divided"
     " | in training | probe | reversed | shuffled | one frame"

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from clip_studies import NETWORKS, STUDIES, Row, Study, build
-from clip_tables import ORDERS, write_page
+from clip_studies import NETWORKS, ORDERS, STUDIES, Row, Study, build
+from clip_tables import write_page
 from numpy.typing import NDArray
 from PIL import Image
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from clip_studies import NETWORKS, STUDIES, Row, Study, build
+from clip_studies import NETWORKS, ORDERS, STUDIES, Row, Study, build
 from graph_training import Trainee, Work, hits_and_loss, loss_and_top1
 from numpy.typing import NDArray
 from PIL import Image
@@ -48,7 +48,6 @@ from octvideo.weights.inflate import inflate
 from octvideo.weights.sort_channels import smoothest_last
 
 TEST_BATCH, SORTED_BY = 16, 32
-ORDERS = ("reversed", "shuffled", "one frame")
 
 
 def unpack(pack: Path, path: Path) -> None:

@@ -37,8 +37,8 @@ class Work:
 
 
 class Trainee:
-    """A network, its optimizer, and its steps as graphs. The model is on its
-    device and in float32; it computes in bfloat16 by autocast.
+    """A network, its optimizer, and its steps as graphs. The model is on its device and in float32;
+    it computes in bfloat16 by autocast.
 
     compiled: by torch.compile, which pays on a CPU.
     """

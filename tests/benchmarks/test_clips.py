@@ -270,6 +270,16 @@ def test_a_run_waits_for_the_weights_that_it_starts_from(gpu, studies, tmp_path,
     assert gpu.run_all([image], ["false"], 1, 1, {image: found}) == 1
 
 
+def test_a_network_of_one_frame_sees_one(gpu, studies, out, study):
+    row = studies.Row("C2D, one frame")
+    data = gpu.Clips.read(out / "hand_gesture.npz", CPU, 32, row)
+
+    drawn = torch.cat([data.draw(torch.arange(8), 8, 1, epoch)[0] for epoch in range(9)])
+
+    assert set(drawn[:, 1].tolist()) == set(range(8))
+    assert data.at(drawn[:2]).shape == (2, 3, 1, 32, 32)
+
+
 def test_every_network_of_the_studies_is_built_and_takes_its_clips(studies):
     for study in studies.STUDIES.values():
         for row in study.rows:
