@@ -27,7 +27,16 @@ import torch
 from cifar_studies import MEAN, PRINTED, SOUND, STD, STUDIES, Study
 from graph_training import Trainee, Work
 from PIL import Image
-from side_by_side import Key, machine, read_lines, run_all, train
+from side_by_side import (
+    Key,
+    machine,
+    read_lines,
+    run_all,
+    save,
+    state_file,
+    train,
+    weights_file,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -187,7 +196,10 @@ def run(name: str, row: str, seed: int, pixels: Path, out: Path, compiled: bool 
     about = {"study": name, "row": row, "seed": seed, "epochs": recipe.epochs}
     learner = trainee(study.rows[row], recipe, data, test, seed, compiled)
     key = (name, row, str(seed))
-    train(learner, key, about | {"machine": machine()}, out, study.keep)
+    train(learner, key, about | {"machine": machine()}, out)
+    if study.keep:
+        save(learner.model.state_dict(), weights_file(out, key))
+    state_file(out, key).unlink()
 
 
 def missing(studies: list[Study], lines: list[dict[str, Any]]) -> Iterator[Key]:

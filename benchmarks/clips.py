@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from octvideo.complexity import count
-from octvideo.data.transforms import resize_short_side
+from octvideo.data.transforms import resize_frame
 from octvideo.data.video.decode import iter_frames
 from octvideo.errors import exit_on_user_error
 from octvideo.files import read_json_lines
@@ -67,14 +67,9 @@ def listed(videos: Path) -> Iterator[tuple[str, str, int]]:
 
 def spaced(video: Path) -> list[NDArray[np.uint8]]:
     """FRAMES frames of a video from its first to its last; some twice where it has fewer."""
-    frames = [small(frame) for frame in iter_frames(str(video))]
+    frames = [resize_frame(frame, SHORT_SIDE) for frame in iter_frames(str(video))]
     places = np.linspace(0, len(frames) - 1, FRAMES).round().astype(int)
     return [frames[place] for place in places]
-
-
-def small(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    clip = torch.from_numpy(frame).movedim(-1, 0).unsqueeze(1)
-    return resize_short_side(clip, SHORT_SIDE).squeeze(1).movedim(0, -1).numpy()
 
 
 def encoded(image: NDArray[np.uint8]) -> bytes:

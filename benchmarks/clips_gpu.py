@@ -1,4 +1,4 @@
-"""The studies of clip_studies.py, on a GPU in minutes or on a CPU in hours.
+"""The studies of clip_studies.py, on a GPU or a CPU.
 
     python benchmarks/clips_gpu.py PACKS --images CIFAR --imagenet resnet50.pth --out DIR --minutes 8 gestures
 
@@ -13,7 +13,7 @@ again; one that was cut short goes on. Needs PyTorch, numpy, Pillow, PyYAML and 
 import argparse
 import io
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -64,14 +64,15 @@ def unpack(pack: Path, path: Path) -> None:
 class Clips:
     """videos: uint8 (N, F, H, W, 3), frames evenly spaced over each. labels, parts: int64 (N,).
     crop: side of what a network sees; frames: how many of the F it sees, evenly spaced.
-    normalization: mean and standard deviation of pixels from 0 to 1, by color."""
+    mean, std: by color, of pixels from 0 to 255."""
 
     videos: Tensor
     labels: Tensor
     parts: Tensor
     crop: int
     frames: int
-    normalization: tuple[Sequence[float], Sequence[float]]
+    mean: Tensor
+    std: Tensor
 
     @classmethod
     def read(cls, path: Path, device: torch.device, crop: int, row: Row) -> "Clips":
@@ -80,7 +81,8 @@ class Clips:
         found = (torch.from_numpy(arrays[name]) for name in ("frames", "labels", "parts"))
         videos, labels, parts = (array.to(device) for array in found)
         frames = NETWORKS[row.network].frames
-        return cls(videos, labels.long(), parts.long(), crop, frames, row.normalization)
+        mean, std = (255 * torch.tensor(x, device=device) for x in row.normalization)
+        return cls(videos, labels.long(), parts.long(), crop, frames, mean, std)
 
     def numbers(self, part: int) -> tuple[Tensor, Tensor]:
         """Of the videos to train on, and to test on."""
@@ -119,8 +121,7 @@ class Clips:
             (top + line)[:, None, :, None],
             (left + line)[:, None, None, :],
         ]
-        mean, std = (255 * torch.tensor(x, device=choices.device) for x in self.normalization)
-        return ((found.float() - mean) / std).permute(0, 4, 1, 2, 3)
+        return ((found.float() - self.mean) / self.std).permute(0, 4, 1, 2, 3)
 
     def order(self, name: str) -> Tensor:
         """Of ORDERS: the frames that are shown, one after the other."""
@@ -237,9 +238,10 @@ def run(key: Key, out: Path, weights: Path | None) -> None:
     learner = trainee(study, row, part, seed, clips, weights)
     if weights and not state_file(out, key).is_file():
         write_line(out / "epochs.jsonl", about | {"probe": probe(learner.model, clips, part)})
-    train(learner, key, about, out, keep=False)
+    train(learner, key, about, out)
     orders = {name: tested_in(clips.order(name), learner, clips, part) for name in ORDERS}
     write_line(out / "epochs.jsonl", about | {"videos": int((clips.parts == part).sum()), **orders})
+    state_file(out, key).unlink()
 
 
 def row_of(key: Key) -> Row:

@@ -67,11 +67,8 @@ class Trainee:
         with self._on_stream():
             self.step = self._graph(self._step)
             self.test = self._graph(self._test)
-        with torch.no_grad():
-            for own in self._moments():
-                for value in own.values():
-                    value.zero_()
-        self.load({"weights": before, "moments": list(self._moments()), "epoch": 0})
+        moments = [dict.fromkeys(own, 0) for own in self._moments()]
+        self.load({"weights": before, "moments": moments, "epoch": 0})
 
     def state(self) -> dict[str, Any]:
         moments = list(self._moments())
@@ -89,7 +86,7 @@ class Trainee:
                 value.copy_(state["weights"][key])
             for own, saved in zip(self._moments(), state["moments"], strict=True):
                 for key, value in own.items():
-                    value.copy_(saved[key])
+                    value.copy_(torch.as_tensor(saved[key]))
         self.epoch = state["epoch"]
 
     def train(self) -> Iterator[dict[str, Any]]:

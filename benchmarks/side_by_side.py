@@ -32,20 +32,19 @@ def weights_file(out: Path, key: Key) -> Path:
     return out / "weights" / f"{', '.join(key)}.pt"
 
 
-def train(learner: Trainee, key: Key, about: Mapping[str, Any], out: Path, keep: bool) -> None:
-    """The epochs that are left of a run; `about` goes into each line. keep: the weights in the end."""
+def train(learner: Trainee, key: Key, about: Mapping[str, Any], out: Path) -> None:
+    """The epochs that are left of a run; `about` goes into each line. Its state file stays, for the
+    caller to remove when the run has left all that it leaves."""
     kept = state_file(out, key)
     if kept.is_file():
         learner.load(torch.load(kept, map_location=learner.device, weights_only=True))
     saved = time.time()
     for line in learner.train():
         write_line(out / "epochs.jsonl", {**about, **line})
-        if time.time() - saved > SAVE_SECONDS:
+        is_last = line["epoch"] == learner.work.epochs
+        if is_last or time.time() - saved > SAVE_SECONDS:
             save(learner.state(), kept)
             saved = time.time()
-    if keep:
-        save(learner.model.state_dict(), weights_file(out, key))
-    kept.unlink(missing_ok=True)
 
 
 def save(state: Any, path: Path) -> None:
@@ -88,7 +87,9 @@ def run_all(
             print(f"{', '.join(key)}: {status}", flush=True)
         ready = [key for key in left if not needs or key not in needs or needs[key].is_file()]
         if not (ready or under_way):
-            break
+            absent = sorted({str(path) for key, path in (needs or {}).items() if key in left})
+            print(f"{len(left)} runs wait for weights that are not there: {', '.join(absent)}")
+            return failed + len(left)
         for key in ready[: jobs - len(under_way)]:
             left.remove(key)
             under_way[key] = subprocess.Popen([*command, "--run", *key])

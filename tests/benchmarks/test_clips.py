@@ -206,6 +206,20 @@ def test_a_run_leaves_its_epochs_and_orders_and_is_not_repeated(clips, gpu, out,
     assert key in list(gpu.missing([study], lines[:-1]))
 
 
+def test_a_run_that_is_cut_before_its_last_line_writes_that_alone(gpu, out, study, monkeypatch):
+    key = ("gestures", "I3D, scratch", "1", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu, "tested_in", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            gpu.run(key, out, None)
+
+    gpu.run(key, out, None)
+
+    lines = list(gpu.read_lines(out / "epochs.jsonl"))
+    assert [line.get("epoch") for line in lines] == [1, 2, None]
+    assert not list(out.glob("*.pt"))
+
+
 def test_a_run_from_image_weights_begins_with_a_probe(clips, gpu, studies, out, study, tmp_path):
     image_network(gpu, studies, 0.5, tmp_path / "weights.pt")
 
@@ -262,9 +276,8 @@ def test_a_run_waits_for_the_weights_that_it_starts_from(gpu, studies, tmp_path,
         gpu.needs(image, None, None)
     with pytest.raises(SystemExit, match="say with --imagenet"):
         gpu.needs(("imagenet", "I3D-50, imagenet", "1", "1"), tmp_path, None)
-    # Nothing is ready, so that nothing runs.
-    assert gpu.run_all([image], ["false"], 1, 1, {image: found}) == 0
-    assert "0 of 1 runs ended" in capsys.readouterr().out
+    assert gpu.run_all([image], ["false"], 1, 1, {image: found}) == 1
+    assert f"1 runs wait for weights that are not there: {found}" in capsys.readouterr().out
     found.parent.mkdir()
     found.touch()
     assert gpu.run_all([image], ["false"], 1, 1, {image: found}) == 1
