@@ -15,7 +15,6 @@ The test pictures are validated on after each epoch, and the last epoch counts, 
 """
 
 import argparse
-import io
 import json
 import statistics
 import time
@@ -29,8 +28,7 @@ import numpy as np
 import torch
 from cifar_studies import COMMON, STUDIES, Study
 from cifar_tables import write_page
-from numpy.typing import NDArray
-from PIL import Image
+from packs import encoded, joined
 from torch import nn
 
 from octvideo.assembly.model import build_model
@@ -138,17 +136,10 @@ def pack(folder: str, path: Path) -> None:
     arrays = {}
     for split in cifar10.BATCHES:
         images, labels = cifar10.read_split(Path(folder), split)
-        files = [encoded(image) for image in images]
-        arrays[f"{split}_bytes"] = np.frombuffer(b"".join(files), np.uint8)
-        arrays[f"{split}_ends"] = np.cumsum([len(file) for file in files])
+        data, ends = joined(encoded(image, "png") for image in images)
+        arrays |= {f"{split}_bytes": data, f"{split}_ends": ends}
         arrays[f"{split}_labels"] = np.array(labels, np.uint8)
     np.savez(path, **arrays)
-
-
-def encoded(image: NDArray[np.uint8]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "png")
-    return stream.getvalue()
 
 
 # --- Time

@@ -12,7 +12,6 @@ DIR/epochs.jsonl` puts them into the records and tables.
 """
 
 import argparse
-import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ import numpy as np
 import torch
 from cifar_studies import MEAN, PRINTED, SOUND, STD, STUDIES, Study
 from graph_training import Trainee, Work
-from PIL import Image
+from packs import decoded
 from side_by_side import (
     Key,
     machine,
@@ -136,9 +135,7 @@ def unpack(pack: Path, path: Path) -> None:
     runs."""
     arrays, pixels = np.load(pack, allow_pickle=False), {}
     for split in ("train", "val"):
-        data, ends = arrays[f"{split}_bytes"].tobytes(), arrays[f"{split}_ends"].tolist()
-        files = (data[a:b] for a, b in zip([0, *ends], ends, strict=False))
-        images = [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
+        images = list(decoded(arrays[f"{split}_bytes"], arrays[f"{split}_ends"]))
         pixels |= {split: np.stack(images), f"{split}_labels": arrays[f"{split}_labels"]}
     np.savez(path, **pixels)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from cifar_studies import REPLICATION, STUDIES, Study
+from pages import write_tables
 
 from octvideo.study.statistics import difference, spread
 from octvideo.study.tables import markdown
 
-END = "<!-- end of the table -->"
 SHOWN_EPOCHS = (1, 2, 3, 5, 10, 15, 20, 25, 30)
 Run = dict[str, Any]
 
@@ -127,10 +127,8 @@ MAKERS = {"verdict": verdict, "table": table, "curves": curves}
 
 
 def write_page(page: Path, content: Run) -> None:
-    """The tables between the page's marks: `<!-- cifar10 table small -->` ... END."""
-    text = page.read_text()
-    for study, (kind, make) in product(STUDIES.values(), MAKERS.items()):
-        before, mark, rest = text.partition(f"<!-- cifar10 {kind} {study.name} -->\n")
-        if mark:
-            text = f"{before}{mark}{make(study, content)}\n{END}{rest.partition(END)[2]}"
-    page.write_text(text)
+    tables = {
+        f"cifar10 {kind} {study.name}": make(study, content)
+        for study, (kind, make) in product(STUDIES.values(), MAKERS.items())
+    }
+    write_tables(page, tables)

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from clip_studies import ORDERS, STUDIES, Row, Study
+from pages import write_tables
 
 from octvideo.study.statistics import difference, spread
 from octvideo.study.tables import markdown
 
-END = "<!-- end of the table -->"
 HEAD = (
     "network | start | multiply-adds, M | top-1 | mean | against vanilla | against divided"
     " | in training | probe | reversed | shuffled | one frame"
@@ -95,10 +95,5 @@ def differences(runs: Runs, others: Runs) -> list[float]:
 
 
 def write_page(page: Path, content: Run) -> None:
-    """The tables between the page's marks: `<!-- clips table gestures -->` ... END."""
-    text = page.read_text()
-    for study in STUDIES.values():
-        before, mark, rest = text.partition(f"<!-- clips table {study.name} -->\n")
-        if mark:
-            text = f"{before}{mark}{table(study, content)}\n{END}{rest.partition(END)[2]}"
-    page.write_text(text)
+    tables = {f"clips table {study.name}": table(study, content) for study in STUDIES.values()}
+    write_tables(page, tables)

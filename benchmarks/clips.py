@@ -8,7 +8,6 @@ from scratch.
 
 import argparse
 import csv
-import io
 import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ import torch
 from clip_studies import NETWORKS, ORDERS, STUDIES, Row, Study, build
 from clip_tables import write_page
 from numpy.typing import NDArray
-from PIL import Image
+from packs import encoded, joined
 
 from octvideo.complexity import count
 from octvideo.data.transforms import resize_frame
@@ -43,11 +42,10 @@ def pack(videos: Path, path: Path) -> None:
     end to end. parts: the fold of folds.csv, or 1 for the videos of test.csv."""
     files, labels, parts = [], [], []
     for name, label, part in listed(videos):
-        files += [encoded(frame) for frame in spaced(videos / name)]
+        files += [encoded(frame, "jpeg", quality=QUALITY) for frame in spaced(videos / name)]
         labels.append(int(label))
         parts.append(part)
-    ends = np.cumsum([len(file) for file in files])
-    data = np.frombuffer(b"".join(files), np.uint8)
+    data, ends = joined(files)
     np.savez(path, bytes=data, ends=ends, labels=np.array(labels), parts=np.array(parts))
 
 
@@ -70,12 +68,6 @@ def spaced(video: Path) -> list[NDArray[np.uint8]]:
     frames = [resize_frame(frame, SHORT_SIDE) for frame in iter_frames(str(video))]
     places = np.linspace(0, len(frames) - 1, FRAMES).round().astype(int)
     return [frames[place] for place in places]
-
-
-def encoded(image: NDArray[np.uint8]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "jpeg", quality=QUALITY)
-    return stream.getvalue()
 
 
 # --- Records

@@ -11,7 +11,6 @@ again; one that was cut short goes on. Needs PyTorch, numpy, Pillow, PyYAML and 
 """
 
 import argparse
-import io
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ import torch
 from clip_studies import NETWORKS, ORDERS, STUDIES, Row, Study, build
 from graph_training import Trainee, Work, hits_and_loss, loss_and_top1
 from numpy.typing import NDArray
-from PIL import Image
+from packs import decoded
 from side_by_side import (
     Key,
     machine,
@@ -42,6 +41,7 @@ from octvideo import create_model
 from octvideo.checkpoint import Checkpoint
 from octvideo.engine.linear import fit_linear
 from octvideo.engine.training.optim import Schedule, make_optimizer
+from octvideo.models.network import pooled_features
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.image_weights import read_image_weights
 from octvideo.weights.inflate import inflate
@@ -53,9 +53,7 @@ TEST_BATCH, SORTED_BY = 16, 32
 def unpack(pack: Path, path: Path) -> None:
     """Decode a pack (JPEG files end to end, where each ends, labels and parts), once for all runs."""
     arrays = np.load(pack, allow_pickle=False)
-    data, ends = arrays["bytes"].tobytes(), arrays["ends"].tolist()
-    files = (data[a:b] for a, b in zip([0, *ends], ends, strict=False))
-    frames = np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
+    frames = np.stack(list(decoded(arrays["bytes"], arrays["ends"])))
     videos = frames.reshape(len(arrays["labels"]), -1, *frames.shape[1:])
     np.savez(path, frames=videos, labels=arrays["labels"], parts=arrays["parts"])
 
@@ -193,11 +191,8 @@ def trainee(
 @torch.no_grad()
 def pooled(model: nn.Module, clips: Clips, ids: Tensor) -> NDArray[np.float32]:
     """(N, D): what the classifier sees of the middle clip of these videos."""
-    found = []
-    for some in ids.split(TEST_BATCH):
-        pathways = model.eval().features(clips.at(clips.middle(some)))
-        found.append(torch.cat([pathway.mean((2, 3, 4)) for pathway in pathways], 1).float())
-    return torch.cat(found).cpu().numpy()
+    places = clips.middle(ids).split(TEST_BATCH)
+    return torch.cat([pooled_features(model.eval(), clips.at(x)) for x in places]).cpu().numpy()
 
 
 def probe(model: nn.Module, clips: Clips, part: int) -> float:

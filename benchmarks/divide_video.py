@@ -25,6 +25,7 @@ from octvideo.checkpoint import Checkpoint
 from octvideo.data import normalize, probe, read_frames
 from octvideo.data.lists.video_list import read_list
 from octvideo.engine.linear import Array, Labels, fit_linear
+from octvideo.models.network import pooled_features
 from octvideo.weights.image_weights import read_video_weights
 from octvideo.weights.sort_channels import smoothest_last
 from octvideo.weights.split_effect import STAGES, stage_errors
@@ -52,10 +53,7 @@ class Labeled:
 @torch.no_grad()
 def mean_features(model: nn.Module, clips: Tensor) -> Array:
     """(N, D): what the classifier would see."""
-    means = []
-    for batch in clips.split(8):
-        pathways = model.eval().features(batch)
-        means.append(torch.cat([x.mean((2, 3, 4)) for x in pathways], 1))
+    means = [pooled_features(model.eval(), batch) for batch in clips.split(8)]
     return torch.cat(means).numpy()
 
 

@@ -23,6 +23,7 @@ from octvideo.engine.evaluation.journal import Journal, fingerprint, weights_dig
 from octvideo.engine.linear import fit_linear
 from octvideo.engine.training.rng import seed_all
 from octvideo.errors import ConfigError, DataError, logger
+from octvideo.models.network import pooled_features
 
 Features = tuple[
     NDArray[np.float32], NDArray[np.int64]
@@ -75,8 +76,7 @@ class _Pooled(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        pathways = self.model.features(x)  # type: ignore[operator]
-        return torch.cat([pathway.mean((2, 3, 4)) for pathway in pathways], dim=1)
+        return pooled_features(self.model, x)
 
 
 def _features(cfg: Any, task: Task, model: nn.Module, procs: Processes, split: str) -> Features:

@@ -39,6 +39,12 @@ def spread_frames(x: Tensor, ratio: int) -> Tensor:
     return x.index_select(2, index.to(x.device))
 
 
+def pooled_features(model: Any, x: Tensor) -> Tensor:
+    """(N, D), which the classifier sees: the features of each pathway of a video network, averaged
+    over time and space. x: as the network takes it."""
+    return torch.cat([pathway.mean((2, 3, 4)) for pathway in model.features(x)], dim=1)
+
+
 def activate(logits: Tensor, act: HeadAct) -> Tensor:
     """(N, H, W, classes) to probabilities (N, classes)."""
     if act.endswith("_of_mean"):

@@ -27,7 +27,7 @@ from octvideo.engine.prediction.run import (
 )
 from octvideo.engine.prediction.windows import Timeline, VideoWindows, WindowFeatures
 from octvideo.errors import ConfigError
-from octvideo.models.network import HeadAct
+from octvideo.models.network import HeadAct, pooled_features
 from octvideo.recognizer.network import described, finite, optimized
 from octvideo.recognizer.preprocessing import Frames, Preprocessing
 
@@ -343,4 +343,4 @@ class Recognizer:
         return self._input.center_crop(frame)
 
     def _pooled(self, x: Tensor) -> Tensor:
-        return torch.cat([pathway.mean((2, 3, 4)) for pathway in self.model.features(x)], dim=1)
+        return pooled_features(self.model, x)

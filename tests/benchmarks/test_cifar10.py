@@ -1,7 +1,6 @@
 """The CIFAR-10 studies of benchmarks/: their specs, records and tables, and the runs for a GPU, on
 a few pictures."""
 
-import importlib
 import json
 import pickle
 import subprocess
@@ -15,12 +14,6 @@ import torch
 from octvideo.assembly.model import build_model
 
 NOT_ON_A_GPU_MACHINE = ["av", "fvcore", "iopath", "matplotlib", "tqdm", "yacs", "yaml"]
-
-
-@pytest.fixture
-def benchmarks(repo, monkeypatch):
-    monkeypatch.syspath_prepend(str(repo / "benchmarks"))
-    return importlib.import_module
 
 
 @pytest.fixture

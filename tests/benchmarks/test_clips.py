@@ -1,7 +1,6 @@
 """The clip studies of benchmarks/: packs, the rows and what they start from, runs, records and tables,
 on a few small videos."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -17,12 +16,6 @@ from octvideo.weights import inflate
 from octvideo.weights.image_weights import ImageWeights
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def benchmarks(repo, monkeypatch):
-    monkeypatch.syspath_prepend(str(repo / "benchmarks"))
-    return importlib.import_module
 
 
 @pytest.fixture

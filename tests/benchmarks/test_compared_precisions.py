@@ -5,11 +5,8 @@ import pytest
 
 
 @pytest.fixture
-def precision(repo, monkeypatch):
-    monkeypatch.syspath_prepend(str(repo / "benchmarks"))
-    import precision
-
-    return precision
+def precision(benchmarks):
+    return benchmarks("precision")
 
 
 @pytest.fixture

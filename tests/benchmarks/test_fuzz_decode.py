@@ -9,12 +9,8 @@ import pytest
 
 
 @pytest.fixture
-def fuzz(repo, monkeypatch):
-    """The benchmark as a module."""
-    monkeypatch.syspath_prepend(str(repo / "benchmarks"))
-    import fuzz_decode
-
-    return fuzz_decode
+def fuzz(benchmarks):
+    return benchmarks("fuzz_decode")
 
 
 def test_a_fixed_cut_of_damaged_files_is_read_exactly_or_refused(fuzz, tmp_path):

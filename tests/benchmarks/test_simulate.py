@@ -8,11 +8,8 @@ import pytest
 
 
 @pytest.fixture
-def simulate(repo, monkeypatch):
-    monkeypatch.syspath_prepend(str(repo / "benchmarks"))
-    import simulate
-
-    return simulate
+def simulate(benchmarks):
+    return benchmarks("simulate")
 
 
 @pytest.mark.slow
