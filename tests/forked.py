@@ -136,7 +136,7 @@ def _status_of(
     environment: dict[str, str],
 ) -> int:
     """Run the program in this process."""
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.environ.clear()

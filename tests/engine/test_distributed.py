@@ -303,6 +303,14 @@ SILENT = r"error: rank 1 has not been heard of for 3 seconds: its process is dea
 LOST = r"error: stopped: another process ended \((Connection (closed|reset) by peer|Broken pipe)"
 
 
+def said_beside(stopped: int, ranks, timeout: float) -> str:
+    """What the other of two ranks says until it ends; the stopped one is killed then."""
+    output = ranks[1 - stopped].communicate(timeout=timeout)
+    ranks[stopped].kill()
+    ranks[stopped].wait()
+    return output
+
+
 @pytest.mark.slow
 def test_a_rank_that_is_stopped_ends_the_other_with_a_line(tmp_path):
     """Synchronized batch norm waits for the others inside every layer."""
@@ -311,9 +319,7 @@ def test_a_rank_that_is_stopped_ends_the_other_with_a_line(tmp_path):
     wait_for_metrics(tmp_path)
     ranks[1].send_signal(signal.SIGSTOP)
 
-    output = ranks[0].communicate(timeout=60)
-    ranks[1].kill()
-    ranks[1].wait()
+    output = said_beside(1, ranks, timeout=60)
 
     assert ranks[0].returncode == 1
     assert re.search(SILENT, output), output
@@ -358,9 +364,7 @@ def test_a_rank_that_is_stopped_before_they_have_met_ends_the_other(tmp_path, st
     options = [f"stop_rank={stopped}", f"stop_in={place}", "silence=5"]
     ranks = forked_ranks(2, tiny.main, str(tmp_path), *options, outputs=tmp_path)
 
-    output = ranks[1 - stopped].communicate(timeout=180)
-    ranks[stopped].kill()
-    ranks[stopped].wait()
+    output = said_beside(stopped, ranks, timeout=180)
 
     assert ranks[1 - stopped].returncode == 1
     line = f"error: rank {stopped} has not been heard of for 5 seconds: its process "
@@ -375,9 +379,7 @@ def test_a_rank_that_keeps_the_store_and_is_stopped_ends_the_other(tmp_path):
     wait_for_metrics(tmp_path)
     ranks[0].send_signal(signal.SIGSTOP)
 
-    output = ranks[1].communicate(timeout=180)
-    ranks[0].kill()
-    ranks[0].wait()
+    output = said_beside(0, ranks, timeout=180)
 
     # Rank 1 may not have read a word of rank 0 when that is stopped: it says so then.
     assert "error: rank 0 has not been heard of for 5 seconds: its process " in output
