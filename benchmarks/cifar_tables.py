@@ -18,18 +18,25 @@ Run = dict[str, Any]
 def table(study: Study, content: Run) -> str:
     """Markdown of the networks with their whole runs, and sentences on the other runs."""
     whole, under_way = runs_by_row(study, content, True), runs_by_row(study, content, False)
-    first = whole[next(iter(study.rows))]
+    controls = {row: whole[row] for row in controls_of(study)}
     known = content.get("costs", {}).get(study.name, {})
     shown = [row for row in study.rows if whole[row] or row in known]
-    rows = [row_cells(study, row, whole[row], first, known.get(row, {})) for row in shown]
+    rows = [row_cells(study, row, whole[row], controls, known.get(row, {})) for row in shown]
     parts = [f"{sum(map(len, whole.values()))} of {len(study.rows) * len(study.seeds)} runs done."]
     for row, runs in under_way.items():
         for run in runs.values():
             reached = f"{run['curve'][-1][3]:.1f} % at epoch {len(run['curve'])} of {run['epochs']}"
             parts.append(f"{row}, seed {run['seed']}: {reached}.")
     columns = "network | multiply-adds, M | parameters, M | s per epoch | top-1 of each run"
-    head = f"{columns} | mean | against the first | replication"
+    against = " | ".join(f"against {row}" for row in controls)
+    head = f"{columns} | mean | {against} | replication"
     return "\n\n".join(filter(None, [markdown(head, rows) if rows else "", " ".join(parts)]))
+
+
+def controls_of(study: Study) -> list[str]:
+    """The first row, and the one that has the octave's pools alone."""
+    first = next(iter(study.rows))
+    return [row for row in study.rows if row in (first, f"{first}, pooled")]
 
 
 def runs_by_row(study: Study, content: Run, whole: bool) -> dict[str, dict[int, Run]]:
@@ -55,10 +62,11 @@ def differences(top1: dict[int, float], first: dict[int, float]) -> list[float]:
 
 
 def row_cells(
-    study: Study, row: str, runs: dict[int, Run], first: dict[int, Run], cost: Run
+    study: Study, row: str, runs: dict[int, Run], controls: dict[str, dict[int, Run]], cost: Run
 ) -> list[str]:
     top1 = accuracies(runs)
     seconds = cost.get("epoch_seconds")
+    first = next(iter(controls))
     words = dict(word.split("=", 1) for word in study.rows[row])
     published = REPLICATION.get((words["MODEL.ARCH"], float(words["OCTCONV.ALPHA"])))
     return [
@@ -68,7 +76,10 @@ def row_cells(
         f"{seconds:.0f}" if seconds else "",
         ", ".join(f"{value:.1f}" for value in top1.values()),
         spread(list(top1.values())) if top1 else "",
-        difference(differences(top1, accuracies(first)), 1) if runs is not first else "",
+        *(
+            difference(differences(top1, accuracies(own)), 1) if row not in (first, name) else ""
+            for name, own in controls.items()
+        ),
         f"{published:.2f}" if published else "",
     ]
 

@@ -102,6 +102,11 @@ class Row:
         start: Start = "image" if self.start == "divided" else self.start
         return Row(self.network.partition(",")[0], 0.0, start)
 
+    @property
+    def pooled(self) -> "Row":
+        """The vanilla network with the octave's average pools before its strides."""
+        return Row(f"{self.vanilla.network}, pooled", 0.0, self.vanilla.start)
+
 
 @dataclass(frozen=True)
 class Study:

@@ -11,8 +11,8 @@ from octvideo.study.statistics import difference, spread
 from octvideo.study.tables import markdown
 
 HEAD = (
-    "network | start | multiply-adds, M | top-1 | mean | against vanilla | against divided"
-    " | in training | probe | reversed | shuffled | one frame"
+    "network | start | multiply-adds, M | top-1 | mean | against vanilla | against pooled"
+    " | against divided | in training | probe | reversed | shuffled | one frame"
 )
 STARTS = {
     "scratch": "scratch",
@@ -36,6 +36,7 @@ def table(study: Study, content: Run) -> str:
 def cells(study: Study, row: Row, by_row: dict[Row, Runs], content: Run) -> list[str]:
     runs = by_row[row]
     vanilla = by_row.get(row.vanilla, {}) if row.vanilla != row else {}
+    pooled = by_row.get(row.pooled, {}) if row.alpha else {}
     divided = by_row.get(Row(row.network, row.alpha, "divided"), {}) if row.start == "image" else {}
     cost = content["costs"].get(f"{study.name}, {row.name}")
     top1 = by_seed(study, runs)
@@ -47,6 +48,7 @@ def cells(study: Study, row: Row, by_row: dict[Row, Runs], content: Run) -> list
         ", ".join(f"{value:.1f}" for value in top1),
         spread(top1) if top1 else "",
         difference(differences(runs, vanilla), 1),
+        difference(differences(runs, pooled), 1),
         difference(differences(runs, divided), 1),
         mean_of([run["curve"][-1][1] for run in runs.values()]),
         mean_of(probes),

@@ -7,7 +7,7 @@ PACKS is a folder of what `clips.py pack` writes, CIFAR the --out of cifar10_gpu
 device, and a step is one CUDA graph (graph_training.py). DIR/epochs.jsonl gets a line per epoch, one
 before them with what a linear classifier makes of the features that a run starts with, and one
 behind them with the test clips in other orders of their frames. Runs that are whole in it are not run
-again; one that was cut short goes on. Needs PyTorch, numpy, Pillow, PyYAML and iopath.
+again; one that was cut short goes on. Needs PyTorch, numpy, Pillow, PyYAML, iopath and safetensors.
 """
 
 import argparse
@@ -165,8 +165,9 @@ def trainee(
     if weights:
         some = clips.middle(train_ids[:: max(len(train_ids) // SORTED_BY, 1)])
         fill(model, row, weights, clips.at(some).cpu())
+    model = model.to(device, memory_format=torch.channels_last_3d)
     optimizer = make_optimizer(
-        model.to(device),
+        model,
         method="adamw",
         lr=study.lr,
         weight_decay=study.weight_decay,
@@ -262,10 +263,11 @@ def key_of(line: Mapping[str, Any]) -> Key:
 
 
 def missing(studies: list[Study], lines: list[dict[str, Any]]) -> Iterator[Key]:
-    """Study, row, part and seed of the runs that have no last line: first seeds first."""
+    """Study, row, part and seed of the runs that have no last line: first seeds first, and a row
+    with all its parts."""
     done = {key_of(line) for line in lines if ORDERS[0] in line}
     for study in studies:
-        for seed, part, row in product(study.seeds, study.parts, study.rows):
+        for seed, row, part in product(study.seeds, study.rows, study.parts):
             key = (study.name, row.name, str(part), str(seed))
             if key not in done:
                 yield key

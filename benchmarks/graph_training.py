@@ -87,6 +87,8 @@ class Trainee:
             for own, saved in zip(self._moments(), state["moments"], strict=True):
                 for key, value in own.items():
                     value.copy_(torch.as_tensor(saved[key]))
+        if self.stream:
+            self.stream.synchronize()
         self.epoch = state["epoch"]
 
     def train(self) -> Iterator[dict[str, Any]]:

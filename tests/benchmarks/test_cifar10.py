@@ -331,3 +331,21 @@ def test_the_page_holds_the_tables_of_the_records(cifar10, repo, tmp_path):
     cifar10.write_page(page, cifar10.read_records(repo / "benchmarks" / "results"))
 
     assert page.read_text() == cifar10.PAGE.read_text()
+
+
+def test_octave_rows_are_held_against_the_network_that_has_the_pools_alone(tables):
+    tops = {"ResNet-20": 80.0, "ResNet-20, pooled": 83.0, "Oct-ResNet-20 .5": 82.0}
+    runs = [run_of(row, seed, top + seed) for row, top in tops.items() for seed in (1, 2)]
+    runs = [run | {"study": "small"} for run in runs]
+
+    head, _, first, octave, pooled, *_ = tables.table(
+        tables.STUDIES["small"], {"runs": runs, "costs": {}}
+    ).splitlines()
+
+    assert "| against ResNet-20 | against ResNet-20, pooled |" in head
+    cells = [[cell.strip() for cell in line.split(" |")[6:8]] for line in (first, octave, pooled)]
+    assert cells == [
+        ["", ""],
+        ["+2.0 (+2.0 to +2.0)", "-1.0 (-1.0 to -1.0)"],
+        ["+3.0 (+3.0 to +3.0)", ""],
+    ]

@@ -318,6 +318,7 @@ def test_tables_pair_runs_of_one_seed_and_part(tables):
         run_of(row, seed, part, top1 + 2 * seed + part)
         for row, top1 in (
             ("I3D, image", 60),
+            ("I3D, pooled, image", 65),
             ("Oct-I3D .5, image", 50),
             ("Oct-I3D .5, divided", 40),
         )
@@ -328,19 +329,20 @@ def test_tables_pair_runs_of_one_seed_and_part(tables):
 
     lines = tables.table(study, {"runs": runs[:-1], "costs": costs}).splitlines()
 
-    assert lines[3] == (
+    assert lines[4] == (
         "| Oct-I3D .5 | image weights | 123 | 53.5, 55.5 | 54.5 ± 1.4 | -10.0 (-10.0 to -10.0)"
-        " | +10.0 (+10.0 to +10.0) | 90.0 | 30.0 | 10.0 | 10.0 | 10.0 |"
+        " | -15.0 (-15.0 to -15.0) | +10.0 (+10.0 to +10.0) | 90.0 | 30.0 | 10.0 | 10.0 | 10.0 |"
     )
     # One of its parts is not done in the second seed.
-    assert [cell.strip() for cell in lines[4].split(" |")][1:6] == [
+    assert [cell.strip() for cell in lines[5].split(" |")][1:7] == [
         "image weights, divided",
         "",
         "43.5",
         "43.5",
         "-20.0 (-20.0 to -20.0)",
+        "-25.0 (-25.0 to -25.0)",
     ]
-    assert lines[-1] == "11 of 52 runs done."
+    assert lines[-1] == "15 of 52 runs done."
 
 
 def test_the_page_shows_the_records(tables, clips, repo, tmp_path):
@@ -363,3 +365,13 @@ def test_a_record_is_of_whole_runs_and_replaced_by_a_later_one(clips, monkeypatc
 
     assert content["runs"] == [again]
     assert json.loads((tmp_path / "clips.json").read_text())["runs"] == [again]
+
+
+def test_a_row_is_done_with_all_its_parts_before_the_next(gpu, studies):
+    study = replace(studies.STUDIES["egogestar"], parts=(1, 2), seeds=(1, 2))
+
+    keys = list(gpu.missing([study], []))
+
+    assert [key[2:] for key in keys[:4]] == [("1", "1"), ("2", "1")] * 2
+    assert keys[0][1] == keys[1][1] != keys[2][1]
+    assert len(set(keys)) == len(keys) == 2 * 2 * len(study.rows)
