@@ -221,7 +221,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8, help="no longer than this")
     parser.add_argument("--jobs", type=int, default=12, help="runs beside each other (12)")
-    parser.add_argument("--compile", action="store_true", help="by torch.compile: faster on a CPU")
+    parser.add_argument("--compile", action="store_true", help="by torch.compile: pays with AMX")
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_intermixed_args()
     if args.run:

@@ -7,6 +7,7 @@ from typing import Any
 from clip_studies import ORDERS, STUDIES, Row, Study
 from pages import write_tables
 
+from octvideo.report.tradeoff import Point
 from octvideo.study.statistics import difference, spread
 from octvideo.study.tables import markdown
 
@@ -54,6 +55,18 @@ def cells(study: Study, row: Row, by_row: dict[Row, Runs], content: Run) -> list
         mean_of(probes),
         *(mean_in(order, runs) for order in ORDERS),
     ]
+
+
+def points(study: Study, content: Run) -> list[Point]:
+    """The networks that are whole in a seed, for a picture of top-1 against GFLOPs."""
+    found = []
+    for row in study.rows:
+        top1 = by_seed(study, runs_of(study, row, content))
+        if top1:
+            macs = content["costs"][f"{study.name}, {row.name}"]
+            family = f"{row.network}, {STARTS[row.start]}"
+            found.append(Point.of_runs(family, row.alpha, macs / 1e9, top1))
+    return found
 
 
 def mean_in(order: str, runs: Runs) -> str:

@@ -4,6 +4,7 @@ from scratch.
     python benchmarks/clips.py pack ../shared/data/hand_gesture PACKS/hand_gesture.npz
     python benchmarks/clips.py take DIR/epochs.jsonl     the runs that clips_gpu.py did
     python benchmarks/clips.py write                     the tables of docs/results_clips.md
+    python benchmarks/clips.py draw gestures FILE.png    top-1 against multiply-adds
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from clip_studies import NETWORKS, ORDERS, STUDIES, Row, Study, build
-from clip_tables import write_page
+from clip_tables import points, write_page
 from numpy.typing import NDArray
 from packs import encoded, joined
 
@@ -27,6 +28,7 @@ from octvideo.data.video.decode import iter_frames
 from octvideo.errors import exit_on_user_error
 from octvideo.files import read_json_lines
 from octvideo.report.environment import environment
+from octvideo.report.tradeoff import draw_tradeoff
 from octvideo.study.tables import write_runs
 
 REPO = Path(__file__).resolve().parent.parent
@@ -132,6 +134,9 @@ def parse(arguments: Iterable[str] | None = None) -> argparse.Namespace:
     taken = kinds.add_parser("take", parents=[shared])
     taken.add_argument("epochs", type=Path, help="epochs.jsonl of clips_gpu.py")
     kinds.add_parser("write", parents=[shared])
+    drawn = kinds.add_parser("draw", parents=[shared])
+    drawn.add_argument("study", choices=STUDIES)
+    drawn.add_argument("file", type=Path)
     return parser.parse_args(arguments)
 
 
@@ -142,6 +147,10 @@ def main() -> None:
         return
     if args.kind == "take":
         record(records_of(args.epochs), args.results)
+    if args.kind == "draw":
+        found = points(STUDIES[args.study], read_records(args.results))
+        draw_tradeoff(found, paper=()).savefig(args.file, dpi=140)
+        return
     write_page(args.page, read_records(args.results))
 
 

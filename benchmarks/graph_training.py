@@ -40,7 +40,7 @@ class Trainee:
     """A network, its optimizer, and its steps as graphs. The model is on its device and in float32;
     it computes in bfloat16 by autocast.
 
-    compiled: by torch.compile, which pays on a CPU.
+    compiled: by torch.compile, which pays on a CPU with AMX.
     """
 
     def __init__(

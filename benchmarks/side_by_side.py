@@ -75,18 +75,24 @@ def run_all(
     needs: Mapping[Key, Path] | None = None,
 ) -> int:
     """`command --run KEY...` for each run, at most `jobs` at a time; what is under way after
-    `minutes` is killed. needs: files that a run waits for. Returns the number of runs that ended
-    with an error."""
+    `minutes` is killed. needs: files that a run waits for. A run that a signal ends goes on once:
+    on a GPU that processes share, one that is killed takes others with it. Returns the number of
+    runs that ended with an error."""
     deadline, failed, left = time.time() + 60 * minutes, 0, list(waiting)
+    again = set[Key]()
     under_way = dict[Key, subprocess.Popen[bytes]]()
     while (left or under_way) and time.time() < deadline:
         for key in [key for key, child in under_way.items() if child.poll() is not None]:
             code = under_way.pop(key).returncode
-            failed += code != 0
+            goes_on = code < 0 and key not in again
+            if goes_on:
+                again.add(key)
+                left.insert(0, key)
+            failed += code != 0 and not goes_on
             status = f"ended with status {code}" if code else "done"
-            print(f"{', '.join(key)}: {status}", flush=True)
+            print(f"{', '.join(key)}: {status}{', goes on' * goes_on}", flush=True)
         ready = [key for key in left if not needs or key not in needs or needs[key].is_file()]
-        if not (ready or under_way):
+        if left and not (ready or under_way):
             absent = sorted({str(path) for key, path in (needs or {}).items() if key in left})
             print(f"{len(left)} runs wait for weights that are not there: {', '.join(absent)}")
             return failed + len(left)
@@ -96,6 +102,8 @@ def run_all(
         time.sleep(0.2)
     for child in under_way.values():
         child.kill()
+    for child in under_way.values():
+        child.wait()
     ended = len(waiting) - len(left) - len(under_way)
     print(f"{ended} of {len(waiting)} runs ended; the same command does the rest", flush=True)
     return failed

@@ -375,3 +375,33 @@ def test_a_row_is_done_with_all_its_parts_before_the_next(gpu, studies):
     assert [key[2:] for key in keys[:4]] == [("1", "1"), ("2", "1")] * 2
     assert keys[0][1] == keys[1][1] != keys[2][1]
     assert len(set(keys)) == len(keys) == 2 * 2 * len(study.rows)
+
+
+def test_a_point_of_the_picture_is_the_mean_of_whole_seeds(tables):
+    study = replace(tables.STUDIES["egogestar"], parts=(1, 2), seeds=(1, 2))
+    runs = [
+        run_of(row, seed, part, 50.0 + 4 * seed)
+        for row in ("I3D, image", "Oct-I3D .5, divided")
+        for seed in (1, 2)
+        for part in (1, 2)
+    ]
+    costs = {"egogestar, I3D, image": 4e8, "egogestar, Oct-I3D .5, divided": 3e8}
+
+    vanilla, octave = tables.points(study, {"runs": runs[:-1], "costs": costs})
+
+    assert (vanilla.family, vanilla.alpha, vanilla.gflops) == ("I3D, image weights", 0.0, 0.4)
+    assert (vanilla.accuracy, vanilla.ends) == (56.0, pytest.approx((53.17, 58.83), abs=0.01))
+    # Its second seed lacks a part.
+    assert (octave.family, octave.alpha) == ("I3D, image weights, divided", 0.5)
+    assert (octave.accuracy, octave.low) == (54.0, None)
+
+
+def test_the_picture_of_the_gestures_is_drawn_from_the_records(repo, tmp_path):
+    command = [sys.executable, repo / "benchmarks" / "clips.py", "draw", "gestures"]
+
+    ended = subprocess.run(
+        [*command, tmp_path / "picture.png"], capture_output=True, text=True, timeout=120
+    )
+
+    assert not ended.returncode, ended.stderr
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
