@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from octvideo import create_model
 
-Start = Literal["scratch", "image", "divided", "imagenet"]
+Start = Literal["scratch", "image", "divided", "pooled_divided", "imagenet"]
 OCTAVE = (0.1, 0.25, 0.5)
 # In which the frames of test clips are shown, beside their own.
 ORDERS = ("reversed", "shuffled", "one frame")
@@ -60,8 +60,8 @@ NETWORKS = {
 class Row:
     """start: "scratch"; "image", the weights of an image network of the same alpha (trained as an
     octave network, where it is one); "divided", those of the vanilla image network, whose smoothest
-    channels become low, with strides where it has them; "imagenet", the ImageNet ResNet-50, divided
-    in this way for alpha > 0."""
+    channels become low, with strides where it has them; "pooled_divided", those of the vanilla image
+    network with the octave's pools; "imagenet", the ImageNet ResNet-50, divided for alpha > 0."""
 
     network: str
     alpha: float = 0.0
@@ -79,7 +79,13 @@ class Row:
 
     @property
     def is_divided(self) -> bool:
-        return self.start == "divided" or (self.start == "imagenet" and self.alpha > 0)
+        from_vanilla = self.start in ("divided", "pooled_divided")
+        return from_vanilla or (self.start == "imagenet" and self.alpha > 0)
+
+    @property
+    def has_strides(self) -> bool:
+        """Whether an octave network strides as the vanilla one does, instead of pooling."""
+        return self.is_divided and self.start != "pooled_divided"
 
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -89,9 +95,9 @@ class Row:
     @property
     def image_row(self) -> str:
         """The row of the study "miniature" that it starts from; "" for other starts."""
-        if self.start not in ("image", "divided"):
+        if self.start in ("scratch", "imagenet"):
             return ""
-        if self.network == "I3D, pooled":
+        if self.network == "I3D, pooled" or self.start == "pooled_divided":
             return "ResNet-26, pooled"
         octave = f"Oct-ResNet-26 {self.alpha:g}".replace("0.", ".")
         return octave if self.alpha and self.start == "image" else "ResNet-26"
@@ -99,7 +105,7 @@ class Row:
     @property
     def vanilla(self) -> "Row":
         """What it is held against."""
-        start: Start = "image" if self.start == "divided" else self.start
+        start: Start = "image" if self.image_row else self.start
         return Row(self.network.partition(",")[0], 0.0, start)
 
     @property
@@ -133,6 +139,7 @@ TRANSFER = (
     Row("I3D, pooled", 0.0, "image"),
     *(Row("I3D", alpha, "image") for alpha in OCTAVE),
     *(Row("I3D", alpha, "divided") for alpha in OCTAVE),
+    *(Row("I3D", alpha, "pooled_divided") for alpha in OCTAVE),
     Row("I3D"),
     Row("I3D, pooled"),
     *(Row("I3D", alpha) for alpha in OCTAVE),
@@ -171,6 +178,6 @@ def build(row: Row, classes: int, device: torch.device) -> nn.Module:
     """The network of a row, with fresh weights."""
     network = NETWORKS[row.network]
     options = dict(network.options)
-    if row.is_divided:
+    if row.has_strides:
         options["downsample"] = "stride"
     return create_model(network.name, alpha=row.alpha, num_classes=classes, **options).to(device)

@@ -13,12 +13,13 @@ from octvideo.study.tables import markdown
 
 HEAD = (
     "network | start | multiply-adds, M | top-1 | mean | against vanilla | against pooled"
-    " | against divided | in training | probe | reversed | shuffled | one frame"
+    " | against divided | against pooled, divided | in training | probe | reversed | shuffled | one frame"
 )
 STARTS = {
     "scratch": "scratch",
     "image": "image weights",
     "divided": "image weights, divided",
+    "pooled_divided": "pooled image weights, divided",
     "imagenet": "ImageNet",
 }
 Run = dict[str, Any]
@@ -38,7 +39,10 @@ def cells(study: Study, row: Row, by_row: dict[Row, Runs], content: Run) -> list
     runs = by_row[row]
     vanilla = by_row.get(row.vanilla, {}) if row.vanilla != row else {}
     pooled = by_row.get(row.pooled, {}) if row.alpha else {}
-    divided = by_row.get(Row(row.network, row.alpha, "divided"), {}) if row.start == "image" else {}
+    divided, pooled_divided = (
+        by_row.get(Row(row.network, row.alpha, start), {}) if row.start == "image" else {}
+        for start in ("divided", "pooled_divided")
+    )
     cost = content["costs"].get(f"{study.name}, {row.name}")
     top1 = by_seed(study, runs)
     probes = [run["probe"] for run in runs.values() if "probe" in run]
@@ -51,6 +55,7 @@ def cells(study: Study, row: Row, by_row: dict[Row, Runs], content: Run) -> list
         difference(differences(runs, vanilla), 1),
         difference(differences(runs, pooled), 1),
         difference(differences(runs, divided), 1),
+        difference(differences(runs, pooled_divided), 1),
         mean_of([run["curve"][-1][1] for run in runs.values()]),
         mean_of(probes),
         *(mean_in(order, runs) for order in ORDERS),

@@ -140,6 +140,8 @@ def image_weights(row: Row, path: Path) -> tuple[dict[str, Tensor], Assumptions]
     alpha = row.alpha if row.start == "image" else 0.0
     own = NETWORKS[row.network].options
     options = {key: own[key] for key in ("width_per_group", "stages", "downsample") if key in own}
+    if row.start == "pooled_divided":
+        options["downsample"] = "pool"
     with torch.device("meta"):
         image = create_model("resnet26", alpha=alpha, num_classes=10, **options)
     state = torch.load(path, map_location="cpu", weights_only=True)
