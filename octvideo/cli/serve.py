@@ -7,10 +7,12 @@ curl --data-binary @clip.mp4 "http://127.0.0.1:8000/predict?views=1x1&top_k=5"
 """
 
 import argparse
+from math import inf
 
 import octvideo
 from octvideo.cli.features import add_network_argument
 from octvideo.engine.threads import available_cores
+from octvideo.errors import ConfigError
 from octvideo.serve.app import run_server
 from octvideo.serve.limits import Limits
 from octvideo.serve.service import Service
@@ -51,9 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--request-seconds", type=float, default=usual.request_seconds)
 
 
+def _bytes_of(megabytes: float) -> int:
+    size = megabytes * 2**20
+    if not 1 <= size < inf:
+        raise ConfigError(f"--max-megabytes {megabytes:g}: give a number above 0, such as 64")
+    return int(size)
+
+
 def run(args: argparse.Namespace) -> None:
     limits = Limits(
-        max_bytes=int(args.max_megabytes * 2**20),
+        max_bytes=_bytes_of(args.max_megabytes),
         max_video_seconds=args.max_video_seconds,
         max_views=args.max_views,
         receive_seconds=args.receive_seconds,

@@ -30,7 +30,7 @@ def create_app(service: Service) -> Any:
     app = FastAPI(title="octvideo", lifespan=lifespan, docs_url=None, redoc_url=None)
 
     @app.post("/predict")
-    async def predict(request: Request, views: str = "1x1", top_k: int = 5) -> JSONResponse:
+    async def predict(request: Request, views: str = "1x1", top_k: str = "5") -> JSONResponse:
         """The top classes of the video in the body, or at {"address": ...} in a body of JSON."""
         begin = time.monotonic()
         status, content = 200, {}

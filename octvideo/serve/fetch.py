@@ -118,8 +118,8 @@ def is_public(address: str) -> bool:
 
 
 def _listed(origin: str) -> Origin:
-    parts = urlsplit(origin)
     try:
+        parts = urlsplit(origin)
         if parts.path in ("", "/") and not parts.query and parts.username is None:
             return _origin(parts)
     except ValueError:

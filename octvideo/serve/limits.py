@@ -1,6 +1,7 @@
 """The limits of a server, and its responses when they are exceeded."""
 
 from dataclasses import dataclass
+from math import inf
 
 from octvideo.errors import ConfigError, OctvideoError
 
@@ -25,8 +26,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; a limit is positive")
+            if not 0 < getattr(self, name) < inf:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}; a limit is positive and finite"
+                )
 
 
 class RefusedError(OctvideoError):

@@ -68,14 +68,15 @@ class Service:
         self._folder.cleanup()
 
     async def predict(
-        self, body: AsyncIterator[bytes], headers: Mapping[str, str], views: str, top_k: int
+        self, body: AsyncIterator[bytes], headers: Mapping[str, str], views: str, top_k: str
     ) -> dict[str, Any]:
-        """The answer to a POST. Raises RefusedError, and nothing else for what a client sends."""
+        """The answer to a POST. views, top_k: as the client wrote them. Raises RefusedError, and
+        nothing else for what a client sends."""
         with self._admitted():
-            spec = self._spec(views, top_k)
+            spec, rows = self._spec(views), _rows(top_k)
             try:
                 async with asyncio.timeout(self.limits.request_seconds):
-                    return await self._answer(body, headers, spec, top_k)
+                    return await self._answer(body, headers, spec, rows)
             except TimeoutError:
                 raise RefusedError(
                     504, "the request was not done in time; try again later"
@@ -153,9 +154,7 @@ class Service:
         finally:
             self.inside -= 1
 
-    def _spec(self, views: str, top_k: int) -> ViewSpec:
-        if not 1 <= top_k <= 2**20:
-            raise RefusedError(400, f"top_k is {top_k}; give how many classes to name, 1 or more")
+    def _spec(self, views: str) -> ViewSpec:
         if len(views) > 16:
             raise RefusedError(400, "views are clips x crops, as 1x1")
         try:
@@ -167,6 +166,15 @@ class Service:
                 400, f"views {views}: at most {self.limits.max_views} are computed here"
             )
         return spec
+
+
+def _rows(top_k: str) -> int:
+    """How many classes to name. Here, as a type of FastAPI's would answer in a form of its own."""
+    if not (top_k.isascii() and top_k.isdecimal() and len(top_k) < 7 and int(top_k)):
+        raise RefusedError(
+            400, f"top_k is {top_k[:16]!r}; give how many classes to name, 1 to 999999"
+        )
+    return int(top_k)
 
 
 def _address(content: bytes) -> str:

@@ -186,7 +186,11 @@ def test_public_addresses_are_told_from_others(address, public):
 
 
 @pytest.mark.parametrize(
-    "origin", ["media.example.org", "ftp://a", "https://a/path", "https://u@a", "https://a?x", ""]
+    "origin",
+    [
+        *("media.example.org", "ftp://a", "https://a/path", "https://u@a", "https://a?x", ""),
+        *("http://[::1", "http://a:x", "http://a:99999", "http://a\u2100b"),
+    ],
 )
 def test_what_is_no_origin_is_refused_for_the_list(origin):
     with pytest.raises(ConfigError, match="give an origin"):

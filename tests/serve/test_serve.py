@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from octvideo.cli.main import main
 from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError
 from octvideo.serve.limits import Limits
@@ -43,6 +44,8 @@ def test_health_and_classes_are_told(client):
 def test_metrics_count_answers_by_status(client, video):
     client.post(video.read_bytes())
     client.post(b"no video")
+    refused = _count_of(client, 400)
+    client.post(b"x", "?top_k=many")
 
     text = client.ask("GET", "/metrics").content
 
@@ -51,10 +54,18 @@ def test_metrics_count_answers_by_status(client, video):
     counts = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert int(counts['octvideo_requests_total{status="200"}']) >= 1
     assert int(counts['octvideo_requests_total{status="422"}']) >= 1
+    assert _count_of(client, 400) == refused + 1
     assert (
         counts['octvideo_request_seconds_bucket{le="+Inf"}']
         == counts["octvideo_request_seconds_count"]
     )
+
+
+def _count_of(client, status):
+    """The answers with this status so far."""
+    name = f'octvideo_requests_total{{status="{status}"}} '
+    lines = client.ask("GET", "/metrics").content.splitlines()
+    return sum(int(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 
 @pytest.mark.parametrize(
@@ -70,14 +81,17 @@ def test_metrics_count_answers_by_status(client, video):
         (b"x", "?views=" + "9" * 500 + "x1", 400, "clips x crops"),
         (b"x", "?views=many", 400, "views"),
         (b"x", "?top_k=0", 400, "top_k"),
-        (b"x", "?top_k=many", 422, "integer"),
+        (b"x", "?top_k=many", 400, "top_k is 'many'"),
+        (b"x", "?top_k=2.5", 400, "top_k is '2.5'"),
+        (b"x", "?top_k=", 400, "top_k is ''"),
+        (b"x", "?top_k=" + "9" * 5000, 400, "top_k is '9999"),
     ],
 )
 def test_a_request_that_cannot_be_served_says_why(client, body, query, status, words):
     answer = client.post(body, query)
 
     assert answer.status == status
-    assert words in json.dumps(answer.content)
+    assert words in answer.content["detail"]
     assert "/tmp" not in json.dumps(answer.content)
 
 
@@ -212,8 +226,22 @@ def _hostile(limits, path, spec):
 def test_a_server_without_workers_is_refused(recognizer, wrong):
     with pytest.raises(ConfigError):
         Service(recognizer, **wrong)
-    with pytest.raises(ConfigError, match="max_bytes is 0"):
-        Limits(max_bytes=0)
+
+
+@pytest.mark.parametrize(
+    "limit", [{"max_bytes": 0}, {"receive_seconds": float("inf")}, {"max_views": float("nan")}]
+)
+def test_a_limit_that_is_none_is_refused(limit):
+    with pytest.raises(ConfigError, match="positive and finite"):
+        Limits(**limit)
+
+
+@pytest.mark.parametrize("megabytes", ["inf", "nan", "0", "-1", "1e305"])
+def test_a_size_that_is_none_is_refused_before_the_network_is_read(megabytes, capsys):
+    with pytest.raises(SystemExit):
+        main(["serve", "--checkpoint", "none.pyth", "--max-megabytes", megabytes])
+
+    assert "error: --max-megabytes" in capsys.readouterr().err
 
 
 @pytest.mark.slow
