@@ -10,6 +10,7 @@ Names sort in the order of training.
 
 import re
 import zipfile
+from collections.abc import Collection
 from typing import Any
 
 from iopath.common.file_io import g_pathmgr
@@ -62,8 +63,16 @@ def find_latest(folder: str) -> str | None:
     return found[0] if found else None
 
 
-def prune(folder: str, keep: int) -> None:
-    """Remove all but the newest `keep` (at least one) checkpoints, and what killed writes left."""
+def prune(folder: str, keep: int, written: str, damaged: Collection[str] = ()) -> None:
+    """Remove all but the newest `keep` (at least one) checkpoints up to `written`, and what killed
+    writes left.
+
+    written: the path just written, which stays. damaged: paths that do not count among those kept.
+    Later ones stay: a resume passed them over as damaged, and training has not come there yet.
+    """
+    so_far = [path for path in list_checkpoints(folder) if path <= written]
+    kept = [written, *[path for path in so_far if path not in damaged][-max(keep, 1) :]]
     unfinished = [f"{folder}/{name}" for name in g_pathmgr.ls(folder) if is_unfinished(name)]
-    for path in list_checkpoints(folder)[: -max(keep, 1)] + unfinished:
-        g_pathmgr.rm(path)
+    for path in so_far + unfinished:
+        if path not in kept:
+            g_pathmgr.rm(path)

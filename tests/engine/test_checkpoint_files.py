@@ -157,11 +157,25 @@ def test_the_newest_are_kept_and_best_is_not_counted(tmp_path):
     write_torch_file(f"{tmp_path}/best.pyth", {})
     (tmp_path / "checkpoint_epoch_00002.pyth.tmp").write_bytes(b"a write that was killed")
 
-    prune(str(tmp_path), keep=2)
+    prune(str(tmp_path), keep=2, written=f"{tmp_path}/{checkpoint_name(3, 8)}")
 
     names = [Path(path).name for path in list_checkpoints(str(tmp_path))]
     assert names == ["checkpoint_epoch_00003.pyth", "checkpoint_epoch_00003_sample_00000008.pyth"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pyth", *names]
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_damaged_checkpoints_take_no_place_and_go_when_training_has_passed_them(tmp_path, keep):
+    first, second, early, third, late = write(tmp_path, 1, 2, 3, 4, 5)
+    damaged = {early, late}
+
+    prune(str(tmp_path), keep, written=second, damaged=damaged)
+
+    assert list_checkpoints(str(tmp_path)) == [first, second, early, third, late][2 - keep :]
+
+    prune(str(tmp_path), keep, written=third, damaged=damaged)
+
+    assert list_checkpoints(str(tmp_path)) == [*[second][2 - keep :], third, late]
 
 
 def test_a_checkpoint_that_carries_code_is_refused(tmp_path):

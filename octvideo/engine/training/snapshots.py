@@ -9,7 +9,12 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from octvideo.checkpoint import Checkpoint
-from octvideo.engine.checkpoint_files import checkpoint_name, prune, read_latest
+from octvideo.engine.checkpoint_files import (
+    checkpoint_name,
+    list_checkpoints,
+    prune,
+    read_latest,
+)
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.ema import ModelAverage
 from octvideo.engine.training.optim import load_optimizer_state
@@ -54,6 +59,7 @@ class Snapshots:
         self.model, self.optimizer, self.scaler, self.ema = model, optimizer, scaler, ema
         self.folder = f"{options.output_dir}/checkpoints"
         self.last_saved: str | None = None
+        self.passed_over: set[str] = set()  # damaged checkpoints, known to rank 0
         self.saved_at = time.monotonic()
 
     def capture(self, progress: Progress) -> Checkpoint:
@@ -84,7 +90,8 @@ class Snapshots:
         path = f"{self.folder}/{checkpoint_name(progress['epoch'], progress['samples'])}"
         if self.procs.is_main:
             checkpoint.write(path)
-            prune(self.folder, self.options.keep_checkpoints)
+            self.passed_over.discard(path)
+            prune(self.folder, self.options.keep_checkpoints, path, self.passed_over)
         self.last_saved = path
         self.saved_at = time.monotonic()
 
@@ -102,6 +109,9 @@ class Snapshots:
         """Restore the newest whole checkpoint, one for all ranks; None if there is none."""
         found = read_latest(self.folder) if self.procs.is_main else None
         path = self.procs.from_main(found[0] if found else None)
+        if self.procs.is_main:
+            later = (other for other in list_checkpoints(self.folder) if other > (path or ""))
+            self.passed_over = set(later)
         if path is None:
             return None
         if not self.options.auto_resume:

@@ -142,6 +142,23 @@ def test_a_torn_newest_checkpoint_costs_an_epoch_and_changes_nothing(tmp_path, d
     assert differences(whole(), tmp_path / "cut") == []
 
 
+def test_a_damaged_checkpoint_displaces_none_that_training_writes_before_it(tmp_path, differences):
+    folder = tmp_path / "cut/checkpoints"
+    tiny.make_trainer(tmp_path / "whole", keep_checkpoints=1).train()
+    tiny.make_trainer(tmp_path / "cut", keep_checkpoints=1).train()
+    damaged = folder / "checkpoint_epoch_00003.pyth"
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+
+    loader = CrashingLoader(9, crash)
+    with pytest.raises(Crash):
+        tiny.make_trainer(tmp_path / "cut", loader=loader, keep_checkpoints=1).train()
+
+    assert checkpoint_files.find_latest(str(folder)) == str(folder / "checkpoint_epoch_00001.pyth")
+    assert damaged.stat().st_size == 5000
+    tiny.make_trainer(tmp_path / "cut", keep_checkpoints=1).train()
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     first = tiny.make_trainer(tmp_path).train()
     metrics = (tmp_path / "metrics.jsonl").read_bytes()
