@@ -23,7 +23,8 @@ from octvideo.errors import logger
 
 def dry_run(cfg: Any, procs: Processes) -> None:
     """Two training and two evaluation steps of a config on generated data; nothing is kept."""
-    with TemporaryDirectory() as folder, ExitStack() as stack:
+    with ExitStack() as stack:
+        folder = procs.made_by_main(lambda: stack.enter_context(TemporaryDirectory()))
         small = _shrunk(cfg, folder, procs.world_size)
         stack.enter_context(running(small, procs))
         classes, multi_label = small.MODEL.NUM_CLASSES, cfg.DATA.MULTI_LABEL
@@ -39,11 +40,12 @@ def dry_run(cfg: Any, procs: Processes) -> None:
 
 
 def _shrunk(cfg: Any, output_dir: str, world_size: int) -> Any:
-    """The settings with one epoch of two steps and two samples per forward pass."""
+    """The settings with one epoch of two steps and two samples per forward pass. Where nothing says
+    how many classes there are, there are two."""
     small = cfg.clone()
     small.defrost()
     small.OUTPUT_DIR = output_dir
-    small.MODEL.NUM_CLASSES = cfg.MODEL.NUM_CLASSES or 2
+    small.MODEL.NUM_CLASSES = cfg.MODEL.NUM_CLASSES or len(task_of(cfg).given_names()) or 2
     small.TRAIN.BATCH_SIZE = 2 * world_size * cfg.SOLVER.ACCUM_STEPS
     small.TEST.BATCH_SIZE = small.TRAIN.BATCH_SIZE // world_size
     small.TRAIN.CHECKPOINT_FILE_PATH, small.TRAIN.CHECKPOINT_INFLATE = "", False

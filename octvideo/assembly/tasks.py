@@ -93,7 +93,7 @@ class Task(ABC):
         The data's names are class_names.txt beside the training list, or the folders of images.
         """
         path, count = self.cfg.TENSORBOARD.CLASS_NAMES_PATH, self.cfg.MODEL.NUM_CLASSES
-        names = self._given_names() or build_data.numbered_names(count)
+        names = self.given_names() or build_data.numbered_names(count)
         if len(names) != count:
             source = path or self.cfg.DATA.PATH_TO_DATA_DIR
             raise ConfigError(
@@ -105,7 +105,7 @@ class Task(ABC):
         """MODEL.NUM_CLASSES, or the number of class names for 0. Raises ConfigError without any."""
         if self.cfg.MODEL.NUM_CLASSES:
             return int(self.cfg.MODEL.NUM_CLASSES)
-        names = self._given_names()
+        names = self.given_names()
         if not names:
             folder = self.cfg.DATA.PATH_TO_DATA_DIR
             if not folder:
@@ -119,7 +119,8 @@ class Task(ABC):
             )
         return len(names)
 
-    def _given_names(self) -> list[str]:
+    def given_names(self) -> list[str]:
+        """Those of TENSORBOARD.CLASS_NAMES_PATH, else of the data; [] without any."""
         path = self.cfg.TENSORBOARD.CLASS_NAMES_PATH
         return read_class_names(path) if path else self.names_of_data()
 

@@ -6,11 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import forked_ranks
 from PIL import Image
 from torch import nn
 
 import octvideo.checkpoint
-from octvideo.assembly import build_model, build_trainer, dry_run, final_test, train, validator
+from octvideo.assembly import (
+    build_model,
+    build_trainer,
+    dry_run,
+    final_test,
+    ranks,
+    train,
+    validator,
+)
 from octvideo.assembly import data as build_data
 from octvideo.assembly import recipe as build_recipe
 from octvideo.assembly.dry_run import GeneratedSamples, GeneratedVideos
@@ -284,6 +293,44 @@ def test_every_way_to_train_dry_runs(settings, capsys):
     dry_run(tiny("OCTCONV.ALPHA=0.5", *settings), Processes())
 
     assert "two training and two evaluation steps went through" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["class_names.txt", "given.txt"])
+def test_a_dry_run_counts_the_classes_where_they_have_names(file, tmp_path, capsys):
+    (tmp_path / file).write_text("cut\npour\nstir\n")
+    settings = [
+        "MODEL.NUM_CLASSES=0",
+        f"DATA.PATH_TO_DATA_DIR={tmp_path}",
+        *([f"TENSORBOARD.CLASS_NAMES_PATH={tmp_path / file}"] if file == "given.txt" else []),
+    ]
+
+    dry_run(tiny(*settings), Processes())
+
+    assert "two training and two evaluation steps went through" in capsys.readouterr().out
+
+
+def test_a_dry_run_without_class_names_takes_two_classes(tmp_path, capsys):
+    dry_run(tiny("MODEL.NUM_CLASSES=0", f"DATA.PATH_TO_DATA_DIR={tmp_path}"), Processes())
+
+    assert "two training and two evaluation steps went through" in capsys.readouterr().out
+
+
+def dry_run_of_a_rank():
+    cfg = tiny()
+    with ranks(cfg) as procs:
+        dry_run(cfg, procs)
+
+
+def test_two_ranks_dry_run_in_one_folder_and_leave_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+
+    both = forked_ranks(2, dry_run_of_a_rank, outputs=tmp_path / "said")
+
+    said = [rank.communicate() for rank in both]
+    assert [rank.returncode for rank in both] == [0, 0], said
+    assert "two training and two evaluation steps went through" in said[0]
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 @pytest.mark.slow
