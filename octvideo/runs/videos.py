@@ -1,9 +1,13 @@
 """The videos of a run: a folder of class folders becomes lists of the files that can be read."""
 
 import csv
+import json
 import os
 import shutil
 import statistics
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +18,12 @@ from octvideo.data.prepare.make_lists import SPLITS, DatasetLists, write_lists
 from octvideo.data.prepare.splits import folder_lists
 from octvideo.data.video.index import index_path
 from octvideo.errors import DataError, logger
+from octvideo.files import write_atomically
 
 SHOWN = 3  # of the files that cannot be read
+PARTS = "parts.json"  # absolute path -> split of every video that was ever in the lists
+# val.csv may repeat test.csv, or train.csv.
+REPEATED_FIRST = ("val", "test", "train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +40,11 @@ def prepare_videos(data: str, work: str, *, check: bool = True, seed: int = 0) -
     """The lists in the folder `data`, or lists that are made of its class folders, in the folder
     `work`.
 
+    A video that was in a list of `work` stays in that list, also after it was away; only new ones
+    are divided. So no test holds what an earlier run was trained on.
     check: decode each file once and leave out those that cannot be read; what was found is
-    remembered in `work`. Raises DataError for a folder that nothing can be learned from.
+    remembered in `work`. Raises DataError for a folder that nothing can be learned from, and for
+    lists in `work` that are of another folder.
     """
     path = Path(data)
     if path.is_file():
@@ -43,14 +54,21 @@ def prepare_videos(data: str, work: str, *, check: bool = True, seed: int = 0) -
         )
     if (path / "train.csv").is_file():
         return _listed(data)
-    lists = folder_lists(path, seed=seed)
+    before = _parts(Path(work))
+    _refuse_another_folder(before, path, work)
+    lists = folder_lists(path, seed=seed, before=before)
     _refuse(lists, data)
     if check and (bad := _unreadable(lists, Path(work))):
-        lists = folder_lists(path, seed=seed, leave_out=bad)
+        lists = folder_lists(path, seed=seed, leave_out=bad, before=before)
         _refuse(lists, data)
+    parts = _parts_of(lists)
+    _remember(before | parts, Path(work))
     written = write_lists(lists, work)
     _write_indexes(Path(work), written)
     _say(lists, work)
+    if before and (new := parts.keys() - before.keys()):
+        logger.info("new are %s; the others stay in their lists",
+                    _counts(Counter(parts[video] for video in new)))  # fmt: skip
     found = index_path(Path(work) / "all.csv")
     seconds = _median_seconds(found) if check else 0.0
     return Videos(work, tuple(lists.class_names), len(lists.of("train")), seconds)
@@ -75,6 +93,51 @@ def _refuse(lists: DatasetLists, data: str) -> None:
         raise DataError(
             f"{data}: one class only, {lists.class_names[0]!r}; put the videos of each class into a"
             f" folder of its own right below {data}"
+        )
+
+
+def _parts(work: Path) -> dict[str, str]:
+    """Absolute path -> split, of every video that was ever in the lists of `work`."""
+    noted = work / PARTS
+    if noted.is_file():
+        with suppress(ValueError, TypeError):
+            parts = json.loads(noted.read_bytes())
+            if isinstance(parts, dict) and set(parts.values()) <= set(SPLITS):
+                return parts
+        raise DataError(
+            f"{noted}: is damaged; it says which list each video is in: delete it, and the lists"
+            " beside it say so"
+        )
+    parts = {}
+    for split in REPEATED_FIRST:  # lists of an earlier version
+        path = work / f"{split}.csv"
+        if path.is_file():
+            parts |= dict.fromkeys((entry.path for entry in read_list(path)), split)
+    return parts
+
+
+def _parts_of(lists: DatasetLists) -> dict[str, str]:
+    """Absolute path -> split, of the videos of these lists."""
+    parts: dict[str, str] = {}
+    for split in REPEATED_FIRST:
+        paths = (os.path.abspath(clip.path) for clip in lists.of(split))  # noqa: PTH100
+        parts |= dict.fromkeys(paths, split)
+    return parts
+
+
+def _remember(parts: Mapping[str, str], work: Path) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(parts, indent=0)
+    write_atomically(str(work / PARTS), lambda file: file.write(text.encode()))
+
+
+def _refuse_another_folder(parts: Mapping[str, str], folder: Path, work: str) -> None:
+    """Two folders of one name would share their lists, and the runs below them."""
+    here = os.path.abspath(folder)  # noqa: PTH100
+    if parts and not any(Path(path).is_relative_to(here) for path in parts):
+        raise DataError(
+            f"{work}: holds lists of other videos, such as {next(iter(parts))}, and none of {here};"
+            f" name another run with --out, or delete {work} if the videos have moved"
         )
 
 
@@ -114,10 +177,14 @@ def _write_indexes(work: Path, written: list[Path]) -> None:
 
 
 def _say(lists: DatasetLists, work: str) -> None:
-    counts = ", ".join(f"{len(lists.of(split))} {split}" for split in SPLITS if lists.of(split))
+    counts = _counts(Counter(clip.split for clip in lists.clips))
     logger.info("%d classes, videos: %s (%s/report.txt)", len(lists.class_names), counts, work)
     for note in lists.notes:
         logger.warning("%s", note)
+
+
+def _counts(by_split: Mapping[str, int]) -> str:
+    return ", ".join(f"{by_split[split]} {split}" for split in SPLITS if by_split.get(split))
 
 
 def _median_seconds(index: Path) -> float:

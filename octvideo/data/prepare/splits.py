@@ -4,7 +4,7 @@ import hashlib
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ def folder_lists(
     shares: Sequence[float] = (0.8, 0.1, 0.1),
     seed: int = 0,
     leave_out: Collection[Path] = (),
+    before: Mapping[str, str] | None = None,
 ) -> DatasetLists:
     """A folder per class; classes are numbered by their sorted names.
 
@@ -35,6 +36,8 @@ def folder_lists(
     files together. Where that leaves no video at all for val, it repeats another list, and a note
     says so.
     leave_out: files that are in no list, since they cannot be read.
+    before: absolute path -> split of an earlier division. These videos, and clips of their sources,
+    stay there; the shares say how many of the new ones join each split.
     """
     folder, notes = Path(folder), list[str]()
     videos = [path for path in find_videos(folder, notes) if path not in leave_out]
@@ -64,7 +67,9 @@ def folder_lists(
         if name not in files
     ]
     for label, name in enumerate(lists.class_names):
-        clips = files[name] if is_split else _divide(files[name], shares, f"{seed} {name}")
+        clips = files[name]
+        if not is_split:
+            clips = _divide(clips, shares, f"{seed} {name}", _kept(clips, before or {}))
         lists.clips += [replace(clip, label=label) for clip in clips]
     lists.notes += _small_classes(lists, shares)
     if len(lists.class_names) == 1:
@@ -129,14 +134,28 @@ def _copies(videos: Iterable[Path]) -> dict[Path, Path]:
     return copies
 
 
-def _divide(clips: Sequence[Clip], shares: Sequence[float], seed: str) -> list[Clip]:
-    """Assign clips to splits. Sources are drawn for val and test, at least one for each, but train
-    comes first."""
-    sources = sorted({clip.source for clip in clips})
+def _kept(clips: Iterable[Clip], before: Mapping[str, str]) -> dict[str, str]:
+    """Source -> its split in an earlier division; train if its clips were divided then."""
+    splits: dict[str, str] = {}
+    for clip in clips:
+        if split := before.get(os.path.abspath(clip.path)):  # noqa: PTH100
+            splits[clip.source] = min(splits.get(clip.source, split), split, key=SPLITS.index)
+    return splits
+
+
+def _divide(
+    clips: Sequence[Clip], shares: Sequence[float], seed: str, kept: Mapping[str, str]
+) -> list[Clip]:
+    """Assign clips to splits. Sources that are not in `kept` are drawn for val and test, at least
+    one for each, but train comes first."""
+    sources = sorted({clip.source for clip in clips} - kept.keys())
     random.Random(seed).shuffle(sources)
-    splits = dict.fromkeys(sources, "train")
+    splits = {**kept, **dict.fromkeys(sources, "train")}
+    held = Counter(kept.values())
+    for_train = 0 if held["train"] else 1
     for split, share in list(zip(SPLITS, shares, strict=True))[1:]:
-        count = min(max(round(share * len(splits)), 1), len(sources) - 1) if share else 0
+        wanted = max(round(share * len(splits)), 1) - held[split] if share else 0
+        count = max(min(wanted, len(sources) - for_train), 0)
         splits |= dict.fromkeys(sources[:count], split)
         del sources[:count]
     return [replace(clip, split=splits[clip.source]) for clip in clips]
@@ -204,7 +223,7 @@ def _with_val(lists: DatasetLists, val_share: float) -> DatasetLists:
     divided = lists.of("test")
     for label, name in enumerate(lists.class_names):
         clips = [clip for clip in lists.of("train") if clip.label == label]
-        divided += _divide(clips, (1 - val_share, val_share, 0), name)
+        divided += _divide(clips, (1 - val_share, val_share, 0), name, {})
     lists.clips = divided
     return lists
 

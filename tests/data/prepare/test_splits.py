@@ -49,6 +49,49 @@ def test_a_new_class_leaves_the_other_classes_divided_as_they_were(tree):
     assert before.items() <= after.items()
 
 
+@pytest.mark.parametrize("added", [1, 7, 60])
+def test_videos_that_were_divided_before_stay_where_they_are(tree, added):
+    before = {str(clip.path): clip.split for clip in folder_lists(tree).clips}
+    put(tree, *(f"run/{i:02d}b.mp4" for i in range(added)))
+
+    lists = folder_lists(tree, before=before)
+
+    assert before.items() <= {str(clip.path): clip.split for clip in lists.clips}.items()
+    counts = Counter(clip.split for clip in lists.clips if clip.label == 1)
+    tenth = round(0.1 * (20 + added))
+    assert counts == {"train": 20 + added - 2 * tenth, "val": tenth, "test": tenth}
+
+
+def test_a_new_clip_joins_its_source_and_a_source_that_was_divided_goes_to_train(tmp_path):
+    put(tmp_path, *(f"Jump/v_Jump_g{g:02d}_c00.avi" for g in range(10)))
+    others = {"v_Jump_g02": "val", "v_Jump_g03": "test"}
+    before = {
+        str(clip.path): others.get(clip.source, "train") for clip in folder_lists(tmp_path).clips
+    }
+    put(tmp_path, "Jump/v_Jump_g03_c01.avi", "Jump/v_Jump_g04_c01.avi", "Jump/v_Jump_g05_c01.avi")
+    before[str(tmp_path / "Jump/v_Jump_g05_c01.avi")] = "test"
+
+    lists = folder_lists(tmp_path, before=before)
+
+    splits = {clip.path.name: clip.split for clip in lists.clips}
+    assert splits["v_Jump_g03_c01.avi"] == "test"
+    assert splits["v_Jump_g04_c01.avi"] == "train"
+    assert splits["v_Jump_g05_c01.avi"] == splits["v_Jump_g05_c00.avi"] == "train"
+
+
+def test_a_class_grows_from_one_video(tree):
+    put(tree, "rare/0.mp4")
+    before = {str(clip.path): clip.split for clip in folder_lists(tree).clips}
+    put(tree, "rare/1.mp4", "rare/2.mp4")
+
+    lists = folder_lists(tree, before=before)
+
+    rare = lists.class_names.index("rare")
+    assert sorted(clip.split for clip in lists.clips if clip.label == rare) == [
+        "test", "train", "val",
+    ]  # fmt: skip
+
+
 def test_clips_of_one_source_and_equal_files_stay_together(tmp_path):
     put(tmp_path, *(f"Jump/v_Jump_g{g:02d}_c{c:02d}.avi" for g in range(5) for c in range(4)))
     (tmp_path / "Jump" / "copy.avi").write_bytes(

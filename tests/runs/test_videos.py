@@ -1,0 +1,107 @@
+"""The lists of a run: every video stays in its list, whatever is added, taken away or shared."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from octvideo.errors import DataError
+from octvideo.runs.videos import prepare_videos
+
+
+def put(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{folder} {name}")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of 20 files, which nobody decodes."""
+    return put(
+        tmp_path / "videos", *(f"{name}/{i:02d}.mp4" for name in ("run", "jump") for i in range(20))
+    )
+
+
+def prepare(folder: Path, work: str = "lists") -> dict[str, list[str]]:
+    """The lines of each list."""
+    prepare_videos(str(folder), work, check=False)
+    return {path.stem: path.read_text().splitlines() for path in Path(work).glob("t*.csv")} | {
+        "val": Path(work, "val.csv").read_text().splitlines()
+    }
+
+
+def test_no_test_holds_what_an_earlier_run_was_trained_on(folder, caplog):
+    first = prepare(folder)
+    put(folder, *(f"run/{i:02d}b.mp4" for i in range(10)))
+
+    with caplog.at_level("INFO", "octvideo"):
+        grown = prepare(folder)
+
+    assert all(set(first[split]) < set(grown[split]) for split in ("train", "val", "test"))
+    assert "new are 8 train, 1 val, 1 test; the others stay in their lists" in caplog.text
+
+
+def test_an_unchanged_folder_gives_the_same_lists(folder, caplog):
+    first = prepare(folder)
+
+    assert prepare(folder) == first
+    assert prepare(folder, "elsewhere") == first
+    assert "new are" not in caplog.text
+
+
+def test_a_video_that_was_away_comes_back_to_its_list(folder):
+    first = prepare(folder)
+    for path in folder.glob("run/0*.mp4"):
+        path.rename(folder.parent / path.name)
+    prepare(folder)
+    for path in folder.parent.glob("*.mp4"):
+        path.rename(folder / "run" / path.name)
+
+    assert prepare(folder) == first
+
+
+def test_lists_of_an_earlier_version_are_gone_on_with(folder):
+    first = prepare(folder)
+    Path("lists/parts.json").unlink()
+    put(folder, *(f"run/{i:02d}b.mp4" for i in range(10)))
+
+    grown = prepare(folder)
+
+    assert all(set(first[split]) < set(grown[split]) for split in ("train", "val", "test"))
+
+
+def test_a_training_video_that_val_repeated_stays_in_train(tmp_path):
+    folder = put(tmp_path / "videos", "run/0.mp4", "jump/0.mp4")
+    assert prepare(folder)["val"] == prepare(folder)["train"]
+    Path("lists/parts.json").unlink()
+    put(folder, "run/1.mp4")
+
+    grown = prepare(folder)
+
+    assert [line.split("/")[-2:] for line in grown["val"]] == [["run", "1.mp4 1"]]
+    assert len(grown["train"]) == 2
+
+
+def test_another_folder_of_the_same_name_is_refused(folder, tmp_path):
+    first = prepare(folder)
+    other = tmp_path / "other" / "videos"
+    shutil.copytree(folder, other)
+
+    with pytest.raises(DataError, match=r"lists: holds lists of other videos.*name another run"):
+        prepare(other)
+
+    assert prepare(folder) == first
+
+
+@pytest.mark.parametrize("content", ["{", "[]", json.dumps({"a": "all"}), json.dumps({"a": {}})])
+def test_a_damaged_division_is_refused_in_a_line(folder, content):
+    prepare(folder)
+    Path("lists/parts.json").write_text(content)
+
+    with pytest.raises(DataError, match=r"parts\.json: is damaged.*delete it") as error:
+        prepare(folder)
+
+    assert "\n" not in str(error.value)
