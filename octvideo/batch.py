@@ -54,7 +54,7 @@ class Predictor:
             )
         try:
             found = _recognizer(*self._network).predict(
-                video if isinstance(video, bytes) else str(video),
+                bytes(video) if isinstance(video, bytes | bytearray | memoryview) else str(video),
                 views=self._views,
                 top_k=self._top_k,
             )

@@ -1,7 +1,6 @@
 """The data of a config: lists, clips, views, batches, and the preprocessing of inputs."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +15,7 @@ from octvideo.data.sampling import ClipRule
 from octvideo.data.shards.shard_list import class_names_of, open_shards
 from octvideo.data.shards.shard_set import FILE_NAME, has_shards
 from octvideo.data.storage.cache import RangeCache
+from octvideo.data.storage.ranges import exists
 from octvideo.data.transforms import normalize
 from octvideo.data.video.index import VideoIndex, index_path, read_index
 from octvideo.download import cache_folder
@@ -39,7 +39,7 @@ def reads_shards(cfg: Any) -> bool:
 def final_list_path(cfg: Any) -> str:
     """test.csv, or val.csv where the data has no other test (Kinetics)."""
     path = list_path(cfg, "test")
-    is_there = has_shards(path) if reads_shards(cfg) else Path(path).is_file()
+    is_there = has_shards(path) if reads_shards(cfg) else exists(path)
     return path if is_there else list_path(cfg, "val")
 
 

@@ -268,13 +268,13 @@ class ImageTask(Task):
 
     def validation(self) -> ImageViews:
         """DATA.TEST_CROP_SIZE in the middle of a short side of DATA.TRAIN_JITTER_SCALES[0]."""
-        return self._open(self.cfg.DATA.TEST_CROP_SIZE)
+        return self._open(self.cfg.DATA.TEST_CROP_SIZE, self.class_names())
 
     def final_tests(self, names: Sequence[str], source: str = "") -> Iterator[FinalTest]:
         """A center crop of each of TEST.IMAGE_CROP_SIZES."""
         folder = source or self.cfg.DATA.PATH_TO_DATA_DIR
         for size in self.cfg.TEST.IMAGE_CROP_SIZES:
-            yield FinalTest(str(size), self._open(size, folder), folder)
+            yield FinalTest(str(size), self._open(size, names, folder), folder)
 
     def preparation(self) -> Prepare:
         prepare = build_data.preparation(self.cfg)
@@ -284,12 +284,12 @@ class ImageTask(Task):
     def batch_size(self) -> int:
         return int(self.cfg.TEST.BATCH_SIZE)
 
-    def _open(self, crop_size: int, folder: str = "") -> ImageViews:
+    def _open(self, crop_size: int, names: Sequence[str], folder: str = "") -> ImageViews:
         """The validation images; the short side is in proportion to the crop."""
         cfg, data = self.cfg, self.cfg.DATA
         short_side = round(crop_size * data.TRAIN_JITTER_SCALES[0] / data.TEST_CROP_SIZE)
         return ImageViews(
-            open_images(folder or data.PATH_TO_DATA_DIR, "val", cfg.MODEL.NUM_CLASSES),
+            open_images(folder or data.PATH_TO_DATA_DIR, "val", cfg.MODEL.NUM_CLASSES, names),
             CenterCrop(crop_size, short_side=short_side),
             num_workers=cfg.DATA_LOADER.NUM_WORKERS,
             timeout_seconds=cfg.DATA_LOADER.TIMEOUT,

@@ -77,6 +77,12 @@ def stuck_here(timeout_seconds: float) -> str:
     )
 
 
+def still_reading() -> None:
+    """Start the clock anew: the file gave another frame. A long video is not a stuck one."""
+    if _note.since:
+        _note.since = time.monotonic()
+
+
 @contextmanager
 def reading(path: str) -> Iterator[None]:
     """A context for everything that touches a file of the dataset; raises DecodeError for a file

@@ -71,5 +71,10 @@ def join(folder: str | Path, name: str) -> str:
     return name if "://" in name else os.path.join(str(folder), name)  # noqa: PTH118
 
 
+def absolute(path: str) -> str:
+    """The absolute path without `..`; an address as it is."""
+    return path if "://" in path else os.path.abspath(path)  # noqa: PTH100
+
+
 def parent(path: str | Path) -> str:
     return os.path.dirname(str(path))  # noqa: PTH120

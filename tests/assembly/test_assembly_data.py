@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from octvideo.assembly.data import list_path, open_labeled_list
+from octvideo.assembly.data import final_list_path, list_path, open_labeled_list
 from octvideo.assembly.tasks import TASKS, task_of, with_counted_classes
 from octvideo.config import load_config
 from octvideo.config.defaults import CHOICES
@@ -117,3 +117,13 @@ def test_images_are_not_calibrated_on(settings):
 
     with pytest.raises(ConfigError, match="int8 is calibrated on videos; take bf16 for images"):
         images.calibration()
+
+
+@pytest.mark.parametrize(("there", "expected"), [(["test", "val"], "test"), (["val"], "val")])
+def test_a_test_list_on_a_server_is_found(settings, monkeypatch, there, expected):
+    lists = [f"http://127.0.0.1:9/data/{name}.csv" for name in there]
+    monkeypatch.setattr("octvideo.assembly.data.exists", lambda path: path in lists)
+
+    path = final_list_path(settings("DATA.PATH_TO_DATA_DIR=http://127.0.0.1:9/data"))
+
+    assert path == f"http://127.0.0.1:9/data/{expected}.csv"

@@ -196,7 +196,8 @@ def test_pooled_weights_are_divided_for_a_network_that_pools(gpu, studies, out, 
 
     assert any(line.startswith("split in res2") for line in lines)
     strided = [m for m in model.modules() if isinstance(m, OctConv3d) and m.stride[-1] > 1]
-    assert strided and all(m.pool == 2 for m in strided)
+    assert strided
+    assert all(m.pool == 2 for m in strided)
     assert row.image_row == "ResNet-26, pooled"
     assert (row.vanilla.name, row.pooled.name) == ("I3D, image", "I3D, pooled, image")
 

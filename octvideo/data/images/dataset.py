@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -9,10 +10,12 @@ from torch import Tensor
 
 from octvideo.data.images import cifar10
 from octvideo.data.images.transforms import Transform
+from octvideo.data.lists.class_names import match_classes, plain_name
 from octvideo.data.lists.video_list import VideoEntry, VideoList
 from octvideo.data.loading.batch import Sample, sample_or_another
 from octvideo.data.pictures import read_picture
 from octvideo.data.reading import reading
+from octvideo.data.video.frame_source import refuse_extreme
 from octvideo.errors import DataError
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"}
@@ -20,15 +23,20 @@ SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "test")}
 
 
 class ImageFolder:
-    """root/class name/.../picture: classes in the order of their names, as ImageNet's."""
+    """root/class name/.../picture: classes in the order of their names, as ImageNet's.
 
-    def __init__(self, root: str | Path) -> None:
+    model_names: the classes of a network, whose numbers the folders of these names get; folders may
+    lack some. Raises DataError for folders of which only some are among them.
+    """
+
+    def __init__(self, root: str | Path, model_names: Sequence[str] = ()) -> None:
         self.root = Path(root)
         self.class_names = _folder_names(self.root)
+        labels = _labels(self.class_names, model_names, str(root))
         self._images = VideoList(
             (
                 VideoEntry(str(path.relative_to(self.root)), (label,))
-                for label, name in enumerate(self.class_names)
+                for label, name in zip(labels, self.class_names, strict=True)
                 for path in sorted((self.root / name).rglob("*"))
                 if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
             ),
@@ -55,7 +63,9 @@ class ImageFolder:
         """The picture in RGB; raises DecodeError."""
         path, _ = self.entry(index)
         with reading(path):
-            return Image.fromarray(read_picture(path))
+            picture = read_picture(path)
+            refuse_extreme(picture, path)
+            return Image.fromarray(picture)
 
 
 class Cifar10:
@@ -86,9 +96,11 @@ ImageSource = ImageFolder | Cifar10
 """Pictures by position, with the names of their classes in label order."""
 
 
-def open_images(folder: str | Path, split: str, num_classes: int) -> ImageSource:
+def open_images(
+    folder: str | Path, split: str, num_classes: int, model_names: Sequence[str] = ()
+) -> ImageSource:
     """The "train" or "val" pictures under a folder: CIFAR-10's batches, or train/ and val/ (or
-    test/) of classes.
+    test/) of classes. model_names: as of `ImageFolder`.
 
     Raises DataError when there is neither, or when there are more classes than the network has.
     """
@@ -101,13 +113,23 @@ def open_images(folder: str | Path, split: str, num_classes: int) -> ImageSource
             f"{folder}: neither {' nor '.join(f'{name}/' for name in names)} of class folders nor"
             " CIFAR-10's batches; set DATA.PATH_TO_DATA_DIR to the folder that holds them"
         )
-    source: ImageSource = Cifar10(batches, split) if batches else ImageFolder(found or folder)
+    source: ImageSource = (
+        Cifar10(batches, split) if batches else ImageFolder(found or folder, model_names)
+    )
     if len(source.class_names) > num_classes:
         raise DataError(
             f"{folder}: {len(source.class_names)} classes, but MODEL.NUM_CLASSES is {num_classes};"
             " make them equal"
         )
     return source
+
+
+def _labels(names: Sequence[str], model_names: Sequence[str], root: str) -> Sequence[int]:
+    """By position where no name is the network's: ImageNet's folders have other names than its
+    classes."""
+    if not {*map(plain_name, names)} & {*map(plain_name, model_names)}:
+        return range(len(names))
+    return match_classes(model_names, names, source=root)
 
 
 def image_class_names(folder: str | Path) -> tuple[str, ...]:

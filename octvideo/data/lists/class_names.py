@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from octvideo.data.remote import join, local_path, parent
+from octvideo.data.storage.ranges import exists
 from octvideo.errors import DataError
 
 FILE_NAME = "class_names.txt"
@@ -34,13 +35,10 @@ def read_class_names(path: str | Path) -> list[str]:
 
 
 def names_beside(list_path: str | Path) -> list[str] | None:
-    """The class names in the folder of a list, if it has any."""
+    """The class names in the folder of a list, if it has any. Raises DataError where the storage
+    does not answer."""
     path = join(parent(list_path), FILE_NAME)
-    try:
-        found = Path(local_path(path)).is_file()
-    except DataError:
-        return None
-    return read_class_names(local_path(path)) if found else None
+    return read_class_names(local_path(path)) if exists(path) else None
 
 
 def match_classes(

@@ -14,7 +14,7 @@ from octvideo.data.lists.rows import Rows, csv_rows, quoted, read_header, split_
 from octvideo.data.remote import join, local_path, parent
 from octvideo.data.storage.part import Part
 from octvideo.errors import DataError, ListError
-from octvideo.files import what_is_missing
+from octvideo.files import appears_whole, what_is_missing
 
 # The columns of each format, in the order in which they stand in a line without a header.
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -24,6 +24,8 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "multilabel": ("path", "labels"),
 }
 MAX_NUMBER = 2**31  # of labels and frames, which are kept as int32
+# Names of files need not be UTF-8.
+_ANY_NAME = "surrogateescape"
 _COLUMNS = {"path", "num_frames", "label", "labels"}
 
 
@@ -73,7 +75,7 @@ class VideoList:
         text, labels, num_frames = bytearray(), array("q"), array("q")
         text_ends, label_ends = array("q", [0]), array("q", [0])
         for path, entry_labels, entry_frames, *_ in entries:
-            text += path.encode()
+            text += path.encode(errors=_ANY_NAME)
             text_ends.append(len(text))
             labels.extend(entry_labels)
             label_ends.append(len(labels))
@@ -104,7 +106,7 @@ class VideoList:
 
     def listed(self, index: int) -> str:
         """The path as written in the list, without the root."""
-        return bytes(_between(self._text, self._text_ends, index).numpy()).decode()
+        return bytes(_between(self._text, self._text_ends, index).numpy()).decode(errors=_ANY_NAME)
 
     @overload
     def __getitem__(self, index: int) -> VideoEntry: ...
@@ -191,12 +193,8 @@ def write_list(path: str | Path, entries: Iterable[VideoEntry]) -> None:
     format.
     """
     entries = list(entries)
-    if bad := next(
-        (entry.path for entry in entries if "\n" in entry.path or "\r" in entry.path), None
-    ):
-        raise DataError(
-            f"{bad!r}: the name holds a line break, which no list can; rename the file."
-        )
+    for entry in entries:
+        check_name(entry.path)
     has_labels = any(entry.labels for entry in entries)
     lines = [] if has_labels else ["path"]
     for name, labels, num_frames, *_ in entries:
@@ -204,7 +202,22 @@ def write_list(path: str | Path, entries: Iterable[VideoEntry]) -> None:
         if has_labels:
             fields.append(",".join(map(str, labels)) or '""')
         lines.append(" ".join(fields))
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with appears_whole(Path(path)) as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def check_name(name: str) -> None:
+    """Raise DataError for the name of a file that no list can hold."""
+    if "\n" in name or "\r" in name:
+        raise DataError(
+            f"{name!r}: the name holds a line break, which no list can; rename the file."
+        )
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{name!r}: the name is not UTF-8, which lists are; rename the file."
+        ) from None
 
 
 def _format_of(path: Path, columns: tuple[str, ...]) -> str:

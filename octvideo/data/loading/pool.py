@@ -125,7 +125,7 @@ class ReaderPool:
                     timeout=self._timeout / 4,
                 )
                 if run.wake_up in ready:
-                    run.wake_up.recv_bytes()
+                    run.heard()
                 for worker in list(self._workers):
                     try:
                         if worker.pipe in ready:
@@ -164,7 +164,7 @@ class _Run:
         self._taken = 0
         self._results: dict[int, Any] = {}
         self._error: BaseException | None = None
-        self._stopped = self._running = False
+        self._stopped = self._running = self._is_alarmed = False
         self._changed = threading.Condition()
         self.wake_up, self._alarm = multiprocessing.Pipe(duplex=False)
 
@@ -196,7 +196,7 @@ class _Run:
             if self._error:
                 raise self._error
             self._taken = number + 1
-            self._alarm.send_bytes(b".")  # There is room for one more.
+            self._wake()  # There is room for one more.
             result = self._results.pop(number)
         if isinstance(result, _Failure):
             result.throw()
@@ -209,8 +209,19 @@ class _Run:
         """
         with self._changed:
             self._stopped = True
-            self._alarm.send_bytes(b".")
+            self._wake()
             self._changed.wait_for(lambda: not self._running)
+
+    def _wake(self) -> None:
+        """At most one byte waits in the pipe: a full pipe would block the consumer."""
+        if self._running and not self._is_alarmed:
+            self._is_alarmed = True
+            self._alarm.send_bytes(b".")
+
+    def heard(self) -> None:
+        with self._changed:
+            self.wake_up.recv_bytes()
+            self._is_alarmed = False
 
     def is_over(self) -> bool:
         return self._stopped or not self._missing

@@ -1,8 +1,7 @@
 """Examine a list's files before training: which can be read, and what later runs should know."""
 
-import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from octvideo.data.lists import class_names
 from octvideo.data.lists.video_list import VideoEntry, VideoList, write_list
 from octvideo.data.prepare.parallel import for_each
 from octvideo.data.reading import DecodeError
+from octvideo.data.remote import absolute
 from octvideo.data.video.decode import probe
 from octvideo.data.video.frame_source import open_entry
 from octvideo.data.video.index import index_path, write_index
@@ -24,7 +24,8 @@ class Finding:
     """The examination of one file. info: None for a folder of frames and for a bad file. cause: ""
     for a good one.
 
-    num_bytes and modified show whether the file has changed since.
+    num_bytes and modified show whether the file has changed since; num_frames and template, what a
+    folder was looked at for.
     """
 
     path: str
@@ -32,6 +33,13 @@ class Finding:
     cause: str
     num_bytes: int
     modified: float
+    num_frames: int = 0
+    template: str = ""
+
+    def is_of(self, entry: VideoEntry) -> bool:
+        """Whether it still says what looking again would say."""
+        now = (*_version(entry.path), entry.num_frames, entry.template)
+        return now == (self.num_bytes, self.modified, self.num_frames, self.template)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +66,8 @@ def check_list(
     good.csv and the list.
 
     folder: None: `<list>_checked` beside the list. findings.jsonl in it grows as files are checked:
-    after an interruption, or when the list has grown, only files that are new or have changed are
-    looked at.
+    after an interruption, or when the list has grown, only files that are new, have changed or were
+    bad are looked at.
     """
     list_path = Path(videos.name)
     folder = Path(folder or list_path.with_name(f"{list_path.stem}_checked"))
@@ -89,7 +97,7 @@ def look_at(entry: VideoEntry) -> Finding:
             info = probe(entry.path)
     except DecodeError as error:
         cause = error.cause
-    return Finding(entry.path, info, cause, num_bytes, modified)
+    return Finding(entry.path, info, cause, num_bytes, modified, entry.num_frames, entry.template)
 
 
 def _version(path: str) -> tuple[int, float]:
@@ -100,9 +108,9 @@ def _version(path: str) -> tuple[int, float]:
     return status.st_size, status.st_mtime
 
 
-def _remembered(path: Path, entries: Iterable[str]) -> Iterator[Finding]:
-    """Findings of an earlier run, by this version, about unchanged files of this list."""
-    wanted = set(entries)
+def _remembered(path: Path, entries: Mapping[str, VideoEntry]) -> Iterator[Finding]:
+    """Findings of an earlier run, by this version, about unchanged good files of this list. A bad
+    file may be read now: with more time, memory or rights."""
     for noted in read_json_lines(path):
         try:
             info = noted.pop("info")
@@ -113,16 +121,15 @@ def _remembered(path: Path, entries: Iterable[str]) -> Iterator[Finding]:
             )
         except (TypeError, KeyError):
             continue  # Written by a version with other fields.
-        if finding.path in wanted and (finding.num_bytes, finding.modified) == _version(
-            finding.path
-        ):
+        entry = entries.get(finding.path)
+        if entry and not finding.cause and finding.is_of(entry):
             yield finding
 
 
 def _write(videos: VideoList, folder: Path, findings: dict[str, Finding]) -> CheckResult:
     good_list, bad_list, index = folder / "good.csv", folder / "bad.csv", index_path(videos.name)
     good = [
-        entry._replace(path=os.path.abspath(entry.path))  # noqa: PTH100
+        entry._replace(path=absolute(entry.path))
         for entry in videos
         if not findings[entry.path].cause
     ]

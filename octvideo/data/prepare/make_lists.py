@@ -14,10 +14,13 @@ from octvideo.errors import DataError
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
     "train": "train",
+    "training": "train",
     "val": "val",
+    "valid": "val",
     "validate": "val",
     "validation": "val",
     "test": "test",
+    "testing": "test",
 }
 _EXAMPLES = 3
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from octvideo.data.loading.pool import ReaderPool
+from octvideo.errors import ConfigError
 
 
 def for_each(
@@ -19,10 +20,15 @@ def for_each(
     it finds, and raises nothing.
 
     A file on which a process hangs or dies is given to `job` again, where reading it raises
-    DecodeError. num_workers None: a process per core.
+    DecodeError. num_workers None or 0: a process per core. Raises ConfigError for fewer, and for a
+    time-out of 0 or less.
     """
     from tqdm import tqdm
 
+    if (num_workers or 0) < 0:
+        raise ConfigError(f"{num_workers} workers; give 1 or more, or 0 for one per core")
+    if not timeout_seconds > 0:
+        raise ConfigError(f"a time-out of {timeout_seconds:g} seconds; give more than 0")
     num_workers = min(num_workers or os.cpu_count() or 1, len(tasks))
     if not num_workers:
         return

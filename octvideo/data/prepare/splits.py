@@ -17,7 +17,7 @@ from octvideo.data.prepare.make_lists import (
     source_of,
 )
 from octvideo.data.prepare.video_files import find_videos
-from octvideo.errors import DataError, ListError
+from octvideo.errors import ConfigError, DataError, ListError
 
 
 def folder_lists(
@@ -30,19 +30,20 @@ def folder_lists(
 ) -> DatasetLists:
     """A folder per class; classes are numbered by their sorted names.
 
-    Folders train, val (validate, validation) and test with the class folders below decide the
-    splits. Otherwise each
-    class is divided by `shares` at random, reproducibly for a seed: clips of one source and equal
-    files together. Where that leaves no video at all for val, it repeats another list, and a note
-    says so.
+    Folders train (training), val (valid, validate, validation) and test (testing) with the class
+    folders below decide the splits. Otherwise each class is divided by `shares` at random,
+    reproducibly for a seed: clips of one source and equal files together. Where that leaves no
+    video at all for val, it repeats another list, and a note says so.
     leave_out: files that are in no list, since they cannot be read.
     before: absolute path -> split of an earlier division. These videos, and clips of their sources,
-    stay there; the shares say how many of the new ones join each split.
+    stay there; the shares say how many of the new ones join each split. Raises ConfigError for
+    shares below 0 or that do not add up to 1, DataError for folders of splits beside others.
     """
+    _check_shares(shares)
     folder, notes = Path(folder), list[str]()
     videos = [path for path in find_videos(folder, notes) if path not in leave_out]
     copies = _copies(videos)
-    is_split = all(path.relative_to(folder).parts[0].lower() in SPLIT_NAMES for path in videos)
+    is_split = _is_split(folder, videos)
     files: dict[str, list[Clip]] = defaultdict(list)
     spellings: dict[str, set[str]] = defaultdict(set)
     for path in videos:
@@ -82,6 +83,29 @@ def folder_lists(
         f"{path} (the same bytes as {original})" for path, original in copies.items()
     ]
     return lists
+
+
+def _is_split(folder: Path, videos: Sequence[Path]) -> bool:
+    """Whether the first folders are those of splits."""
+    places = [path.relative_to(folder).parts for path in videos]
+    splits = {SPLIT_NAMES.get(first.lower(), "") for first, *_ in places}
+    has_classes = any(len(place) > 2 and place[0].lower() in SPLIT_NAMES for place in places)
+    if "" in splits and len(splits) > 2 and has_classes:
+        odd = sorted({place[0] for place in places if place[0].lower() not in SPLIT_NAMES})
+        raise DataError(
+            f"{folder}: {', '.join(map(repr, odd))} beside folders of"
+            f" {', '.join(sorted(splits - {''}))}; move it away, or rename it to train, val or test"
+        )
+    return "" not in splits
+
+
+def _check_shares(shares: Sequence[float]) -> None:
+    if not (min(shares) >= 0 and abs(sum(shares) - 1) < 1e-6):
+        given = " ".join(f"{share:g}" for share in shares)
+        raise ConfigError(
+            f"shares {given} of train, val and test; give numbers from 0 to 1 that add up to 1, as"
+            " in .8 .1 .1"
+        )
 
 
 def _small_classes(lists: DatasetLists, shares: Sequence[float]) -> Iterator[str]:
@@ -216,6 +240,8 @@ def _assigned_lists(
 
 def _with_val(lists: DatasetLists, val_share: float) -> DatasetLists:
     """val is a share of each class's sources in train, or else repeats test."""
+    if not 0 <= val_share < 1:
+        raise ConfigError(f"val share {val_share:g}; give 0 or more and less than 1, as in .1")
     if not val_share:
         lists.clips += [replace(clip, split="val") for clip in lists.of("test")]
         lists.notes.append("val.csv repeats test.csv; --val-share 0.1 takes it from train instead")

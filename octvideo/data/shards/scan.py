@@ -43,7 +43,9 @@ def index_of_any_tar(tar: str, class_names: Sequence[str]) -> tuple[ShardIndex, 
     """
     num_bytes = size_of(tar)
     modified = "" if "://" in tar else Path(tar).stat().st_mtime_ns
-    version = f"{num_bytes} {modified}"  # changes if the tar is replaced
+    names = hashlib.sha256("\n".join(class_names).encode()).hexdigest()[:16] if class_names else ""
+    # Changes if the tar is replaced, or the names that number its labels.
+    version = f"{num_bytes} {modified} {names}".rstrip()
     name = (tar if "://" in tar else str(Path(tar).absolute())).encode(errors="surrogateescape")
     kept = cache_folder() / "shards" / f"{hashlib.sha256(name).hexdigest()[:32]}{SUFFIX}"
     places = [index_address(tar), str(kept)]

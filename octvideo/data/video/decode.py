@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from octvideo.data.reading import DecodeError, cause_of, is_worker, reading
+from octvideo.data.reading import DecodeError, cause_of, is_worker, reading, still_reading
 from octvideo.data.remote import local_path
 from octvideo.data.video.container import ffmpeg_errors, opened
 from octvideo.data.video.decord_engine import DecordEngine
@@ -171,6 +171,7 @@ def iter_frames(path: str | Path) -> Iterator[Frames]:
         try:
             for frame in container.decode(video=0):
                 yield pixels.of(frame)
+                still_reading()
         except ffmpeg_errors() as error:
             raise DecodeError(file, cause_of(error)) from error
 

@@ -1,6 +1,7 @@
 """Writing H.264 mp4 files with PyAV, each atomically."""
 
 import math
+from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
@@ -50,6 +51,7 @@ def write_video(
     from av.video.reformatter import VideoReformatter
 
     count, stream, scaler = 0, None, VideoReformatter()
+    ticks = _ticks(times or ())
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         partial = stack.enter_context(appears_whole(Path(path)))
@@ -72,9 +74,9 @@ def write_video(
                 picture, stream.width, stream.height, format="yuv420p", interpolation="AREA"
             )
             if times is not None:
-                picture.pts, picture.time_base = round(times[count] / _TICK), _TICK
-                if count + 1 < len(times):
-                    picture.duration = round(times[count + 1] / _TICK) - picture.pts
+                picture.pts, picture.time_base = ticks[count], _TICK
+                if count + 1 < len(ticks):
+                    picture.duration = ticks[count + 1] - ticks[count]
             container.mux(stream.encode(picture))
             count += 1
             sound.mux_until(count / fps if times is None else times[min(count, len(times) - 1)])
@@ -83,6 +85,15 @@ def write_video(
         container.mux(stream.encode())
         sound.mux_until(math.inf)
     return count
+
+
+def _ticks(times: Sequence[float]) -> "array[int]":
+    """Times in _TICK; frames closer than one follow each other by one."""
+    ticks = array("q")
+    for second in times:
+        tick = round(second / _TICK)
+        ticks.append(max(tick, ticks[-1] + 1) if ticks else tick)
+    return ticks
 
 
 def _h264_stream(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from octvideo.data.reading import DecodeError, cause_of
+from octvideo.data.reading import DecodeError, cause_of, still_reading
 from octvideo.data.video.bits import Parameters
 from octvideo.data.video.bitstream import Inspector, inspector
 from octvideo.data.video.container import opened, status_of
@@ -216,6 +216,7 @@ def decode_all(path: str, options: dict[str, str], most: int | None = None) -> D
                     decoded.end = "a damaged frame"
                     return decoded
                 decoded.add(frame)
+                still_reading()
         except Exception as error:  # PyAV raises OSError, ValueError and its own, by codec
             decoded.end = cause_of(error)
             return decoded

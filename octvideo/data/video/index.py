@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from octvideo.data.remote import absolute, join
 from octvideo.data.video.info import DAMAGED, VideoInfo
 from octvideo.errors import DataError
 from octvideo.files import appears_whole
@@ -102,7 +103,7 @@ def read_index(path: str | Path) -> VideoIndex:
             raise DataError(f"{path}: this is no index; write it again with `octvideo check`.")
         try:
             for row in reader:
-                hashes.append(_hash(str(path.parent / row["path"])))
+                hashes.append(_hash(join(path.parent, row["path"])))
                 numbers.append(tuple(float(row[name]) for name in _NUMBERS))
                 is_decord = row["backend"] == "decord"
                 reasons.append("" if is_decord else row["reason"] or "pyav")
@@ -115,14 +116,16 @@ def read_index(path: str | Path) -> VideoIndex:
 
 
 def _relative(video: str, folder: Path) -> str:
+    if "://" in video:
+        return video
     try:
         return str(Path(video).relative_to(folder))
     except ValueError:
-        return video if Path(video).is_absolute() else str(Path(video).absolute())
+        return absolute(video)
 
 
 def _hash(path: str) -> int:
     digest = hashlib.blake2b(
-        str(Path(path)).encode(errors="surrogateescape"), digest_size=8
+        absolute(path).encode(errors="surrogateescape"), digest_size=8
     ).digest()
     return int.from_bytes(digest, "big", signed=True)

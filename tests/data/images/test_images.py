@@ -3,6 +3,7 @@
 import io
 import pickle
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from octvideo.data.images.transforms import (
     RandomResizedCrop,
     vary,
 )
+from octvideo.data.reading import DecodeError
 from octvideo.data.transforms import random_box
 from octvideo.errors import ConfigError, DataError
 
@@ -261,3 +263,32 @@ def test_a_batch_as_python_2_wrote_it_is_read(tmp_path: Path) -> None:
     assert labels == [7]
     assert images.shape == (1, 32, 32, 3)
     assert images.transpose(0, 3, 1, 2).tobytes() == pixels
+
+
+def test_a_picture_of_extreme_shape_is_refused_instead_of_being_resized(folder: Path) -> None:
+    Image.new("RGB", (4000, 1)).save(folder / "train" / "ant" / "0.png")
+
+    with pytest.raises(DecodeError, match="4000 x 1 pixels"):
+        ImageFolder(folder / "train").read(0)
+
+
+def test_folders_get_the_numbers_of_the_classes_that_they_are_named_after(folder: Path) -> None:
+    (folder / "train" / "cat").mkdir()
+    paint(7).save(folder / "train" / "cat" / "0.png")
+    shutil.rmtree(folder / "val" / "ant")
+    (folder / "val" / "bee").rename(folder / "val" / "Bee")
+    names = image_class_names(folder)
+
+    source = open_images(folder, "val", 3, names)
+
+    assert {source.entry(i)[1] for i in range(len(source))} == {1}
+    (folder / "val" / "Bee").rename(folder / "val" / "wasp")
+    (folder / "val" / "ant").mkdir()
+    with pytest.raises(DataError, match="1 of 2 classes are not among the 3"):
+        open_images(folder, "val", 3, names)
+
+
+def test_folders_of_other_names_are_numbered_by_their_order(folder: Path) -> None:
+    source = open_images(folder, "val", 2, ("tench", "goldfish"))
+
+    assert [source.entry(i)[1] for i in range(len(source))] == [0, 0, 0, 1, 1, 1]

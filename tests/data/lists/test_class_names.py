@@ -61,3 +61,25 @@ def test_an_empty_file_of_names_is_refused(text, tmp_path):
 
     with pytest.raises(DataError, match="no class names"):
         names_beside(tmp_path / "val.csv")
+
+
+def test_names_beside_a_list_on_a_server(tmp_path, serve, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    url = serve(tmp_path / "data").url
+    assert names_beside(f"{url}/val.csv") is None
+
+    (tmp_path / "data" / "class_names.txt").write_text("kick\nwave\n")
+
+    assert names_beside(f"{url}/val.csv") == ["kick", "wave"]
+
+
+def test_a_server_that_does_not_answer_is_not_one_without_names(tmp_path, monkeypatch):
+    monkeypatch.setattr("octvideo.data.storage.ranges._remote_size", _does_not_answer)
+
+    with pytest.raises(DataError, match="no answer"):
+        names_beside("http://127.0.0.1:9/val.csv")
+
+
+def _does_not_answer(address):
+    raise DataError(f"{address}: no answer")

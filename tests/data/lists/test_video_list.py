@@ -256,3 +256,14 @@ def test_a_list_of_650_000_lines_is_held_once_and_costs_no_worker_anything(tmp_p
     assert count == 650_000
     assert held <= 100e6
     assert long < short + 10e6
+
+
+def test_a_name_that_is_not_utf_8_stands_in_a_list_in_memory_but_in_no_file(tmp_path):
+    name = "caf\udce9.mp4"
+    path = tmp_path / "train.csv"
+    path.write_text("old.mp4 0\n")
+
+    assert VideoList([VideoEntry(name, (0,))])[0].path == name
+    with pytest.raises(DataError, match="the name is not UTF-8"):
+        write_list(path, [VideoEntry("a.mp4", (0,)), VideoEntry(name, (0,))])
+    assert path.read_text() == "old.mp4 0\n"

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from octvideo.data.loading.pool import ReaderPool
+from octvideo.data.loading.pool import ReaderPool, _Run
 
 
 def double(number: int) -> int:
@@ -81,3 +81,24 @@ def test_a_script_that_starts_workers_while_it_is_imported_is_told_where_to(repo
     last = found.stderr.strip().splitlines()[-1]
     assert found.returncode == 1
     assert 'below `if __name__ == "__main__":`' in last
+
+
+def test_results_that_wait_after_the_last_task_are_all_taken():
+    run = _Run(20_000, 20_000)
+    run.begin()
+    for number in range(20_000):
+        run.put(number, number)
+    run.end()
+
+    assert [run.take(number) for number in range(20_000)] == list(range(20_000))
+
+
+def test_a_consumer_ahead_of_the_thread_is_not_held_up():
+    run = _Run(20_000, 20_000)
+    run.begin()
+    for number in range(20_000):
+        run.put(number, number)
+
+    assert [run.take(number) for number in range(20_000)] == list(range(20_000))
+    run.heard()
+    assert not run.wake_up.poll()

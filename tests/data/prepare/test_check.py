@@ -77,7 +77,7 @@ def test_the_index_is_written_for_the_list_and_for_the_good_part_of_it(checkable
         assert [info.num_frames for info in known if info] == [6, 6]
 
 
-def test_only_new_and_changed_files_are_looked_at_again(checkable, here):
+def test_new_changed_and_bad_files_are_looked_at_again(checkable, here):
     check_list(read_list(checkable))
     folder = checkable.parent
     os.utime(folder / "c.mp4", (1, 1))
@@ -88,7 +88,7 @@ def test_only_new_and_changed_files_are_looked_at_again(checkable, here):
 
     result = check_list(read_list(checkable))
 
-    assert here == ["empty.mp4", "c.mp4", "new.mp4"]
+    assert here == ["empty.mp4", "c.mp4", "text.mp4", "missing.mp4", "new.mp4"]
     assert (result.good, result.bad) == (4, 2)
 
 
@@ -109,11 +109,8 @@ def test_an_interrupted_check_goes_on_where_it_was(checkable, here, monkeypatch)
 
     result = check_list(read_list(checkable))
 
-    assert here == ["c.mp4", "text.mp4", "missing.mp4"]
+    assert here == ["empty.mp4", "c.mp4", "text.mp4", "missing.mp4"]
     assert (result.good, result.bad) == (2, 3)
-    here.clear()
-    check_list(read_list(checkable))
-    assert here == []
 
 
 def test_folders_of_frames_are_checked_image_by_image(tmp_path, here):
@@ -129,3 +126,41 @@ def test_folders_of_frames_are_checked_image_by_image(tmp_path, here):
     result = check_list(read_list(tmp_path / "val.csv", format="frames"))
 
     assert [Path(row["path"]).name for row in rows(result.bad_list)] == ["torn"]
+
+
+def test_a_folder_is_looked_at_again_for_another_number_of_frames(tmp_path, here):
+    (tmp_path / "clip").mkdir()
+    for frame in range(3):
+        Image.fromarray(np.full((8, 8, 3), frame, np.uint8)).save(tmp_path / f"clip/{frame}.jpg")
+    found = []
+    for count in (3, 3, 4, 3):
+        (tmp_path / "val.csv").write_text(f"clip {count} 0\n")
+        here.clear()
+        result = check_list(read_list(tmp_path / "val.csv", format="frames"))
+        found.append((len(here), result.good))
+
+    assert found == [(1, 1), (0, 1), (1, 0), (0, 1)]
+
+
+def test_addresses_stay_addresses(tmp_path, here, serve, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "a.mp4", np.zeros((3, 32, 48, 3), np.uint8))
+    server = serve(tmp_path / "videos")
+    address = f"{server.url}/a.mp4"
+    (tmp_path / "val.csv").write_text(f"{address} 0\n")
+
+    result = check_list(read_list(tmp_path / "val.csv"))
+
+    assert [entry.path for entry in read_list(result.good_list)] == [address]
+    for path in (result.index, index_path(result.good_list)):
+        assert read_index(path).get(address).num_frames == 3
+
+
+def test_an_index_knows_a_video_by_any_path_to_it(checkable, here, monkeypatch):
+    result = check_list(read_list(checkable))
+    monkeypatch.chdir(checkable.parent)
+
+    for path in ("c.mp4", "../" + checkable.parent.name + "/c.mp4", str(Path("c.mp4").absolute())):
+        assert read_index(result.index).get(path).num_frames == 6
+    assert read_index("train.index.csv").get(str(Path("c.mp4").absolute())).num_frames == 6

@@ -7,6 +7,7 @@ import pytest
 
 from octvideo.data.prepare.parallel import for_each
 from octvideo.data.reading import DecodeError, reading
+from octvideo.errors import ConfigError
 
 
 def look(path: str) -> str:
@@ -34,3 +35,18 @@ def test_a_file_that_hangs_or_crashes_is_blamed_and_the_others_go_on():
 
 def test_no_files_need_no_process():
     assert list(for_each(look, [], title="test", timeout_seconds=1)) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_workers": -1}, "-1 workers"),
+        ({"timeout_seconds": 0}, "a time-out of 0 seconds"),
+        ({"timeout_seconds": float("nan")}, "a time-out of nan seconds"),
+    ],
+)
+def test_a_pool_that_could_do_nothing_is_refused(given, message):
+    options = {"title": "test", "timeout_seconds": 1.0} | given
+
+    with pytest.raises(ConfigError, match=message):
+        list(for_each(look, [("a",)], **options))

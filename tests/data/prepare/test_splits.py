@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from octvideo.data.prepare.splits import folder_lists, hmdb51_lists, ucf101_lists
-from octvideo.errors import DataError, ListError
+from octvideo.errors import ConfigError, DataError, ListError
 
 
 def put(folder: Path, *names: str) -> Path:
@@ -232,3 +232,32 @@ def test_split_files_that_are_something_else_are_refused(tmp_path):
     (tmp_path / "wave_test_split1.txt").write_text("a.avi yes\n")
     with pytest.raises(ListError, match=r"wave_test_split1.txt:1: 'a.avi yes' is not"):
         hmdb51_lists(tmp_path / "v", tmp_path)
+
+
+@pytest.mark.parametrize("shares", [(80, 10, 10), (0.9, 0.2, -0.1), (0.5, 0.1, 0.1)])
+def test_shares_are_parts_of_one(tree, shares):
+    with pytest.raises(ConfigError, match="that add up to 1"):
+        folder_lists(tree, shares=shares)
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "Validation"])
+def test_folders_of_splits_have_the_names_in_use(tmp_path, val):
+    put(tmp_path, "Train/run/0.mp4", f"{val}/run/1.mp4", "testing/run/2.mp4")
+
+    lists = folder_lists(tmp_path)
+
+    assert lists.class_names == ["run"]
+    assert sorted(clip.split for clip in lists.clips) == ["test", "train", "val"]
+
+
+def test_a_folder_beside_those_of_splits_is_named(tmp_path):
+    put(tmp_path, "train/run/0.mp4", "val/run/1.mp4", "raw/run/2.mp4")
+
+    with pytest.raises(DataError, match="'raw' beside folders of train, val"):
+        folder_lists(tmp_path)
+
+
+def test_a_class_may_have_the_name_of_a_split(tmp_path):
+    put(tmp_path, "test/0.mp4", "run/1.mp4", "train/2.mp4")
+
+    assert folder_lists(tmp_path).class_names == ["run", "test", "train"]

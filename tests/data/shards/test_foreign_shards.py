@@ -216,3 +216,16 @@ def test_energon_reads_ours(tmp_path, clips, repo):
         f"{clip} {i} {clip.stat().st_size} bytes" for i, clip in enumerate(clips)
     ]
     assert [entry.path for entry in open_shards(folder)] == [str(clip) for clip in clips]
+
+
+def test_labels_follow_the_class_names_that_are_there_now(tmp_path, clips):
+    sample = {"__key__": "x", "mp4": clips[0].read_bytes(), "json": {"label": "wave"}}
+    _write(tmp_path / "a-%d.tar", [sample])
+    names = tmp_path / "class_names.txt"
+
+    found = []
+    for text in ("clap\nwave\n", "wave\nclap\n"):
+        names.write_text(text)
+        found.append(open_shards(str(tmp_path))[0].labels)
+
+    assert found == [(1,), (0,)]

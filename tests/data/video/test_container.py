@@ -12,6 +12,7 @@ import pytest
 from coded_videos import numbers, write_clip
 
 from octvideo.data import DecodeError, iter_frames, open_video, probe, read_frames
+from octvideo.data.reading import stuck_here
 from octvideo.data.video.decord_engine import DecordEngine
 from octvideo.data.video.encode import write_video
 from octvideo.data.video.frame_table import KnownFile
@@ -156,3 +157,14 @@ def test_a_zip_that_says_it_is_a_video_is_named(tmp_path):
 
     with pytest.raises(DecodeError, match=r"a\.mp4: Invalid data"):
         read_frames(tmp_path / "a.mp4", [0])
+
+
+def test_a_video_that_gives_frames_is_not_stuck(tmp_path, monkeypatch):
+    path = tmp_path / "long.mp4"
+    write_video(path, np.zeros((20, 32, 48, 3), np.uint8))
+    clock = iter(range(10_000))
+    monkeypatch.setattr("octvideo.data.reading.time.monotonic", lambda: float(next(clock)))
+
+    stuck = [stuck_here(10) for _ in iter_frames(path)]
+
+    assert stuck == [""] * 20

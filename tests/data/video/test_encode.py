@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from octvideo.data import probe
 from octvideo.data.video.encode import write_video
 from octvideo.errors import DataError
 
@@ -67,3 +68,11 @@ def test_a_failure_leaves_no_file(tmp_path):
         write_video(tmp_path / "a.mp4", [])
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_that_are_almost_simultaneous_follow_each_other(tmp_path):
+    frames = np.zeros((4, 32, 48, 3), np.uint8)
+
+    count = write_video(tmp_path / "a.mp4", frames, times=[0, 0.1, 0.100004, 0.100005])
+
+    assert count == probe(tmp_path / "a.mp4").num_frames == 4
