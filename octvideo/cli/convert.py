@@ -15,9 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from octvideo.weights.convert import ConvertedWeights, convert_weights
-from octvideo.weights.describe import describe as describe_video
 from octvideo.weights.describe import read_classes, read_input
-from octvideo.weights.pretrained import pretrained_networks, read_weights
+from octvideo.weights.pretrained import describe_file, pretrained_networks, read_weights
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,8 +63,7 @@ def convert_video(args: argparse.Namespace) -> None:
         seen = read_input(args.input)
         if args.mean and args.std:
             seen = replace(seen, mean=_channels(args.mean), std=_channels(args.std))
-        names = read_classes(args.class_names or "kinetics400")
-        checkpoint = describe_video(checkpoint, names, seen)
+        checkpoint = describe_file(checkpoint, args.class_names or "kinetics400", seen)
     checkpoint.write(str(args.target))
     network = checkpoint.network
     print(f"{network['name']}, {network['num_classes']} classes, from {checkpoint.path}")

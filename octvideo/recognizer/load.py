@@ -11,9 +11,8 @@ from octvideo.deploy.exported import SUFFIXES, ExportedNetwork, read_exported
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models.network import HeadAct
 from octvideo.recognizer.recognizer import Recognizer
-from octvideo.weights.describe import describe, read_classes, read_input
 from octvideo.weights.load import network_of
-from octvideo.weights.pretrained import read_weights
+from octvideo.weights.pretrained import describe_file, read_weights
 
 
 def load(
@@ -44,7 +43,7 @@ def load(
         return _of_exported(read_exported(Path(path), trusted=trusted))
     checkpoint = read_weights(str(path))
     if not checkpoint.network and classes and input:
-        checkpoint = describe(checkpoint, read_classes(classes), read_input(input))
+        checkpoint = describe_file(checkpoint, classes, input)
     if not (checkpoint.network and checkpoint.class_names and checkpoint.input.mean):
         raise CheckpointError(
             f"{path}: holds weights, but not the classes and the input that they assume; say them,"

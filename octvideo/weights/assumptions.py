@@ -172,17 +172,23 @@ class Assumptions:
 
 def _options_in(recipe: str) -> dict[str, Any]:
     """The options that the settings of PySlowFast name, as far as they can be read."""
-    try:
-        cfg = yaml.safe_load(recipe)
-    except yaml.YAMLError:
-        return {}
-    values = {option: _lookup(cfg, key) for option, key in OPTIONS.items() if key}
+    cfg = settings_in(recipe)
+    values = {option: lookup(cfg, key) for option, key in OPTIONS.items() if key}
     return {
         option: value for option, value in values.items() if isinstance(value, bool | int | str)
     }
 
 
-def _lookup(cfg: Any, key: str) -> Any:
+def settings_in(recipe: str) -> Any:
+    """The settings in a text, for `lookup`; none of a text that is no YAML."""
+    try:
+        return yaml.safe_load(recipe)
+    except yaml.YAMLError:
+        return {}
+
+
+def lookup(cfg: Any, key: str) -> Any:
+    """The setting `key`, as DATA.MEAN; None if it is not there."""
     for part in key.split("."):
         cfg = cfg.get(part) if isinstance(cfg, dict) else None
     return cfg

@@ -19,7 +19,8 @@ from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models.video_options import BLOCKS
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.convert import count_blocks, find_alpha, first_match
-from octvideo.weights.layouts import MMACTION2, find_layout
+from octvideo.weights.layouts import MMACTION2, Layout, find_layout
+from octvideo.weights.pyslowfast import said_of_input, said_of_output
 from octvideo.wrappers import check_finite
 
 # Class names that come with the package, a line each in the order of their labels.
@@ -37,7 +38,7 @@ KINETICS_INPUT = InputSpec(
 )
 # pytorchvideo's networks average logits over the positions of the test window, others
 # probabilities.
-HEAD_ACTS = {"pytorchvideo": "softmax_of_mean"}
+MEAN_FIRST = ("pytorchvideo",)
 FAMILIES = ("c2d", "i3d", "slow", "slowfast")
 
 
@@ -80,8 +81,10 @@ def describe(
 ) -> Checkpoint:
     """A bare file's weights as a checkpoint of this package, in float32.
 
-    name: of the network, as for `create_model`; "": identified by its shapes. options: properties
-    that shapes do not show. Raises CheckpointError if no video network fits, or if the number of
+    seen: what it leaves at Kinetics' values, the file's own settings decide. name: of the network,
+    as for `create_model`; "": identified by its shapes. options: properties that shapes do not
+    show. head_act: by default that of the file's settings, else of its layout, a sigmoid for the
+    classes of Charades. Raises CheckpointError if no video network fits, or if the number of
     classes differs from the classifier's.
     """
     check_finite(checkpoint.weights, checkpoint.path)
@@ -91,8 +94,8 @@ def describe(
     if "head.fc.weight" in state:
         state["head.fc.weight"] = state["head.fc.weight"].flatten(1)
     assumes = layout.assumes(state, checkpoint)
-    if layout is MMACTION2:
-        seen = replace(seen, **_said(assumes, seen))
+    said = _said(assumes) if layout is MMACTION2 else said_of_input(checkpoint)
+    seen = filled(seen, said)
     trained = {**assumes.options, **({"crop_size": seen.crop_size} if layout is MMACTION2 else {})}
     network, expected = find_network(
         state, checkpoint.path, name, {**trained, **(options or {})}, assumes.archs
@@ -105,14 +108,16 @@ def describe(
     # Files from before torch 0.4.1, and converted ones, do not count their batches; nothing depends
     # on it.
     counters = {n: torch.tensor(0) for n in expected if n.endswith("num_batches_tracked")}
-    act = head_act or HEAD_ACTS.get(layout.title, "softmax")
+    act, several = said_of_output(checkpoint)
+    usual = "sigmoid" if tuple(class_names) == read_classes("charades") else "softmax"
+    act = head_act or _of_layout(act or usual, layout)
     return Checkpoint(
         checkpoint.path,
         counters | state,
         network=network,
         class_names=tuple(class_names),
         input=seen,
-        multi_label=act.startswith("sigmoid"),
+        multi_label=act.startswith("sigmoid") if several is None else several,
         head_act=act,
         removed=checkpoint.removed,
     )
@@ -120,20 +125,26 @@ def describe(
 
 def known_head_act(checkpoint: Checkpoint, multi_label: bool) -> str | None:
     """The activation of a checkpoint's logits in a test, as it or its layout says; else None."""
-    act = HEAD_ACTS.get(find_layout(checkpoint.weights).title)
-    if checkpoint.head_act or act is None:
+    layout = find_layout(checkpoint.weights)
+    if checkpoint.head_act or layout.title not in MEAN_FIRST:
         return checkpoint.head_act
-    return act.replace("softmax", "sigmoid") if multi_label else act
+    return _of_layout("sigmoid" if multi_label else "softmax", layout)
 
 
-def _said(assumes: Assumptions, seen: InputSpec) -> dict[str, Any]:
-    """The input that mmaction2's files name, if the caller has left it at Kinetics' values."""
-    said = {"mean": assumes.mean, "std": assumes.std, "sampling_rule": "stride"}
-    return {
-        name: value
-        for name, value in said.items()
-        if getattr(seen, name) == getattr(KINETICS_INPUT, name)
-    }
+def _of_layout(act: str, layout: Layout) -> str:
+    is_first = layout.title in MEAN_FIRST and not act.endswith("_of_mean")
+    return f"{act}_of_mean" if is_first else act
+
+
+def _said(assumes: Assumptions) -> dict[str, Any]:
+    """The input that mmaction2's files name."""
+    return {"mean": assumes.mean, "std": assumes.std, "sampling_rule": "stride"}
+
+
+def filled(seen: InputSpec, said: Mapping[str, Any]) -> InputSpec:
+    """An input with what is said of the fields that the caller has left at Kinetics' values."""
+    left = (n for n in said if getattr(seen, n) == getattr(KINETICS_INPUT, n))
+    return replace(seen, **{name: said[name] for name in left})
 
 
 def find_network(

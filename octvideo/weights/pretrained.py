@@ -11,17 +11,19 @@ are in its row.
 """
 
 import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from octvideo import hub
-from octvideo.checkpoint import Checkpoint
+from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.download import cached
 from octvideo.errors import CheckpointError, did_you_mean, logger
 from octvideo.weights.convert import convert_weights
-from octvideo.weights.describe import describe, read_classes, read_input
+from octvideo.weights.describe import describe, filled, read_classes, read_input
+from octvideo.weights.layouts import find_layout
 
 PUBLISHED = "model.safetensors"  # in a folder that `octvideo export --card` writes
 TABLE = Path(__file__).with_name("pretrained.csv")
@@ -117,8 +119,7 @@ def fetch(entry: Pretrained) -> Checkpoint:
     seen = {
         "num_frames": int(entry.num_frames),
         "sampling_rate": int(entry.sampling_rate),
-        "sampling_rule": entry.sampling_rule,
-        "reverse_channels": entry.reverse_channels == "yes",
+        **_conventions(entry),
     }
     return describe(
         Checkpoint.read(path),
@@ -128,6 +129,31 @@ def fetch(entry: Pretrained) -> Checkpoint:
         options=_options(entry),
         head_act=entry.head_act,
     )
+
+
+def describe_file(
+    checkpoint: Checkpoint,
+    classes: str | Path | Sequence[str],
+    input: str | InputSpec | Mapping[str, Any],
+) -> Checkpoint:
+    """A bare file of another project as a checkpoint of this package (`describe`).
+
+    classes: as for `read_classes`; input: as for `read_input`. Where neither says it, and the file
+    holds no settings, channel order, sampling and head are those of the files that its project
+    published of the same classes.
+    """
+    seen, layout, head_act = read_input(input), find_layout(checkpoint.weights).title, ""
+    rows = (e for e in pretrained_networks().values() if (e.layout, e.data) == (layout, classes))
+    if not checkpoint.recipe and (entry := next(rows, None)):
+        seen, head_act = filled(seen, _conventions(entry)), entry.head_act
+    return describe(checkpoint, read_classes(classes), seen, head_act=head_act)
+
+
+def _conventions(entry: Pretrained) -> dict[str, Any]:
+    return {
+        "sampling_rule": entry.sampling_rule,
+        "reverse_channels": entry.reverse_channels == "yes",
+    }
 
 
 def _options(entry: Pretrained) -> dict[str, Any]:
