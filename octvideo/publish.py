@@ -2,7 +2,7 @@
 Face Hub shows.
 
 model.safetensors   the weights, with all that is needed to use them: network, classes, input
-config.yaml         the settings of the training
+config.yaml         the settings of the training, without the files of its machine
 classes.txt         a class a line, in the order of the labels
 input.json          what the weights assume of a clip
 README.md           the model card
@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from octvideo import hub
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count
 from octvideo.config.yaml_text import parse_settings
@@ -24,9 +25,21 @@ from octvideo.errors import CheckpointError, DataError
 from octvideo.files import write_atomically
 from octvideo.report.environment import versions
 from octvideo.weights.load import network_of
-from octvideo.weights.pretrained import PUBLISHED, read_weights
+from octvideo.weights.pretrained import PUBLISHED, pretrained_networks, read_weights
 
 SHOWN_CLASSES = 20
+# Settings that name files of the training's machine; without them the lists say what these did.
+_FILES = (
+    "DATA.PATH_PREFIX",
+    "DATA.SHARD_CACHE_DIR",
+    "TENSORBOARD.CLASS_NAMES_PATH",
+    "TEST.CHECKPOINT_FILE_PATH",
+)
+_START = (
+    "TRAIN.CHECKPOINT_FILE_PATH",
+    "TRAIN.CHECKPOINT_INFLATE",
+    "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +66,9 @@ def write_card(
     """Write the folder and return the path of its model card.
 
     results: a results.json of these weights; by default that of the checkpoint's run, if there is
-    one. Paths of this machine in the settings are cut to their last part. Raises CheckpointError
-    for weights without network or classes, DataError for results of other weights.
+    one. Files of this machine are left out of the settings, other paths cut to their last part.
+    Raises CheckpointError for weights without network or classes, DataError for results of other
+    weights.
     """
     checkpoint = read_weights(checkpoint_path)
     if not (checkpoint.network and checkpoint.class_names and checkpoint.input.num_frames):
@@ -65,9 +79,9 @@ def write_card(
     folder = Path(folder)
     name = name or folder.resolve().name
     settings = parse_settings(checkpoint.recipe, checkpoint_path)
-    recipe = yaml.safe_dump(_without_places(settings), sort_keys=True) if settings else ""
+    recipe = yaml.safe_dump(_published(settings), sort_keys=True) if settings else ""
     public = replace(checkpoint, recipe=recipe)
-    card = Card(name, license, _results_of(Path(checkpoint_path), results))
+    card = Card(name, license, _results_of(checkpoint, results))
     folder.mkdir(parents=True, exist_ok=True)
     replace(public, training={}, average=None, state=public.weights).write(str(folder / PUBLISHED))
     _write(folder / "config.yaml", public.recipe)
@@ -134,7 +148,12 @@ def _body(checkpoint: Checkpoint, card: Card, sha256: str) -> Iterator[str]:
     yield "```bash"
     yield f"octvideo predict --model {card.name} --video video.mp4"
     yield f"octvideo test --checkpoint {card.name}/{PUBLISHED} --list test.csv"
-    yield f"octvideo train --cfg {card.name}/config.yaml DATA.PATH_TO_DATA_DIR=my_data\n```\n"
+    if checkpoint.recipe:
+        yield (
+            f"octvideo train --cfg {card.name}/config.yaml DATA.PATH_TO_DATA_DIR=my_data"
+            f" TRAIN.CHECKPOINT_FILE_PATH={card.name}/{PUBLISHED} TRAIN.CHECKPOINT_INFLATE=false"
+        )
+    yield "```\n"
     yield "## Facts\n"
     yield "| | |\n|---|---|"
     yield f"| parameters | {cost.parameters / 1e6:.2f} M |"
@@ -191,15 +210,19 @@ def _data_facts(checkpoint: Checkpoint, results: Mapping[str, Any]) -> Iterator[
         yield "tested with", ", ".join(f"{k} {v}" for k, v in made.items() if v)
 
 
-def _results_of(checkpoint: Path, given: str | Path) -> dict[str, Any]:
-    """A checkpoint's results, {} if it has none; those of other weights are refused or left out."""
-    path = Path(given) if given else checkpoint.parent.parent / "results.json"
+def _results_of(checkpoint: Checkpoint, given: str | Path) -> dict[str, Any]:
+    """A checkpoint's results, {} if it has none. What is given must be of these weights; what lies
+    beside them may be anything."""
+    file = Path(checkpoint.path).absolute()
+    path = Path(given) if given else file.parent.parent / "results.json"
     if not given and not path.is_file():
         return {}
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        of_these = results["protocol"]["checkpoint_sha256"] == hash_of(checkpoint)
+        of_these = results["protocol"]["checkpoint_sha256"] == hash_of(file)
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if not given:
+            return {}
         raise DataError(
             f"{path}: is no results.json of `octvideo test` ({type(error).__name__})"
         ) from error
@@ -207,7 +230,7 @@ def _results_of(checkpoint: Path, given: str | Path) -> dict[str, Any]:
         return dict(results)
     if given:
         raise DataError(
-            f"{path}: is of other weights than {checkpoint}; test these, or leave it out"
+            f"{path}: is of other weights than {checkpoint.path}; test these, or leave it out"
         )
     return {}
 
@@ -221,14 +244,29 @@ def _list_of(results: Mapping[str, Any]) -> str:
     return "/".join(PurePath(results.get("protocol", {}).get("list") or "test.csv").parts[-2:])
 
 
+def _published(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that hold on other machines. Weights to start from stay if they are fetched by name;
+    others go, with what is said of them."""
+    public: dict[str, Any] = _without_places(settings)
+    train = public.get("TRAIN")
+    start = train.get("CHECKPOINT_FILE_PATH") if isinstance(train, dict) else None
+    is_fetched = str(start).startswith(hub.SCHEME) or str(start) in pretrained_networks()
+    for key in _FILES if is_fetched else _FILES + _START:
+        section, _, name = key.partition(".")
+        if isinstance(public.get(section), dict):
+            public[section].pop(name, None)
+    return {key: value for key, value in public.items() if value != {}}  # which is no setting
+
+
 def _without_places(value: Any) -> Any:
-    """Settings with each absolute path cut to its last part."""
+    """Settings with each absolute path cut to its last part; an address on the Hub is no place."""
     if isinstance(value, dict):
         return {key: _without_places(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_without_places(item) for item in value]
-    is_place = isinstance(value, str) and (value.startswith(("/", "~")) or "://" in value)
-    return PurePath(value).name if is_place else value
+    if not isinstance(value, str) or value.startswith(hub.SCHEME):
+        return value
+    return PurePath(value).name if value.startswith(("/", "~")) or "://" in value else value
 
 
 def _numbers(values: tuple[float, ...] | None) -> str:

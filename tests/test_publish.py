@@ -2,9 +2,11 @@
 does."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,11 @@ import yaml
 
 import octvideo
 from octvideo import hub
+from octvideo.assembly import build_model
+from octvideo.assembly.weights import start_lines
 from octvideo.checkpoint import Checkpoint
 from octvideo.cli.main import main
+from octvideo.config import load_config
 from octvideo.download import hash_of
 from octvideo.errors import CheckpointError, DataError, OctvideoError
 from octvideo.publish import write_card
@@ -91,7 +96,7 @@ def test_the_card_says_accuracy_data_license_and_command(run, tmp_path):
 def test_no_folder_of_this_machine_is_published(tiny_checkpoint, tmp_path):
     state = torch.load(tiny_checkpoint, weights_only=True)
     state["cfg"] = (
-        "DATA:\n  PATH_TO_DATA_DIR: /home/somebody/kinetics/\n  PATH_PREFIX: ''\n"
+        "DATA:\n  PATH_TO_DATA_DIR: /home/somebody/kinetics/\n  PATH_PREFIX: /home/somebody/videos\n"
         "OUTPUT_DIR: s3://bucket/runs/mine\nTRAIN:\n  CHECKPOINT_FILE_PATH: '/a b/c d.pyth'\n"
     )
     torch.save(state, tmp_path / "best.pyth")
@@ -99,11 +104,100 @@ def test_no_folder_of_this_machine_is_published(tiny_checkpoint, tmp_path):
     write_card(str(tmp_path / "best.pyth"), tmp_path / "mine")
 
     settings = yaml.safe_load((tmp_path / "mine" / "config.yaml").read_text())
-    assert settings["DATA"] == {"PATH_TO_DATA_DIR": "kinetics", "PATH_PREFIX": ""}
+    assert settings["DATA"] == {"PATH_TO_DATA_DIR": "kinetics"}
     assert settings["OUTPUT_DIR"] == "mine"
-    assert settings["TRAIN"] == {"CHECKPOINT_FILE_PATH": "c d.pyth"}
+    assert "TRAIN" not in settings
     written = Checkpoint.read(str(tmp_path / "mine" / "model.safetensors"))
     assert yaml.safe_load(written.recipe) == settings
+
+
+# Of a fine-tuned network, as `tiny_checkpoint` holds it.
+FINE_TUNED = """
+MODEL: {ARCH: i3d, NUM_CLASSES: 6}
+RESNET: {DEPTH: 26, WIDTH_PER_GROUP: 16}
+OCTCONV: {ALPHA: 0.25}
+DATA: {NUM_FRAMES: 4, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES: [32, 40], TRAIN_CROP_SIZE: 32,
+       TEST_CROP_SIZE: 32, PATH_PREFIX: videos}
+TRAIN: {CHECKPOINT_FILE_PATH: /home/somebody/resnet26.pyth, CHECKPOINT_INFLATE: true}
+TEST: {CHECKPOINT_FILE_PATH: runs/mine/best.pyth}
+TENSORBOARD: {CLASS_NAMES_PATH: lists/names.txt}
+LOG_MODEL_INFO: false
+"""
+
+
+def published_with(settings: str, checkpoint: Path, folder: Path) -> dict[str, Any]:
+    """The settings in the card of weights that were trained with these."""
+    state = torch.load(checkpoint, weights_only=True) | {"cfg": settings}
+    torch.save(state, folder / "best.pyth")
+    write_card(str(folder / "best.pyth"), folder / "mine")
+    return yaml.safe_load((folder / "mine" / "config.yaml").read_text())
+
+
+def test_the_command_of_the_card_trains_its_weights_on(tiny_checkpoint, tmp_path, monkeypatch):
+    published_with(FINE_TUNED, tiny_checkpoint, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    card = (tmp_path / "mine" / "README.md").read_text()
+    (line,) = [line for line in card.splitlines() if line.startswith("octvideo train ")]
+    _, command, _, config, *settings = shlex.split(line)
+
+    main([command, "--cfg", config, *settings, "--dry-run"])
+
+    cfg = load_config(config, settings)
+    model = build_model(cfg)
+    start_lines(cfg, model, cfg.TRAIN.CHECKPOINT_FILE_PATH)
+    weights = Checkpoint.read("mine/model.safetensors").weights
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("start", ["i3d_r50_k400", "hf://somebody/network"])
+def test_a_start_that_others_can_fetch_is_published(start, tiny_checkpoint, tmp_path):
+    settings = published_with(
+        f"TRAIN: {{CHECKPOINT_FILE_PATH: '{start}', CHECKPOINT_INFLATE: false}}",
+        tiny_checkpoint,
+        tmp_path,
+    )
+
+    assert settings["TRAIN"] == {"CHECKPOINT_FILE_PATH": start, "CHECKPOINT_INFLATE": False}
+
+
+def test_weights_without_settings_get_no_command_to_train(tiny_checkpoint, tmp_path):
+    card = write_card(str(tiny_checkpoint), tmp_path / "mine").read_text()
+
+    assert "octvideo train" not in card
+    assert "octvideo test" in card
+
+
+@pytest.mark.parametrize("source", ["hf://me/mine", "cards/mine"])
+def test_results_beside_a_network_that_has_another_place_are_not_read(
+    source, tiny_checkpoint, tmp_path, hub_folder, monkeypatch
+):
+    for place in ("hub/me/mine/main", "cards/mine"):
+        write_card(str(tiny_checkpoint), tmp_path / place)
+    (tmp_path / "results.json").write_text("[]")
+    monkeypatch.chdir(tmp_path)
+
+    card = write_card(source, tmp_path / "again").read_text()
+
+    assert "were not tested" in card
+
+
+def test_results_are_found_from_the_folder_of_the_checkpoint(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run / "checkpoints")
+
+    assert "Top-1 62.50 %" in write_card("best.pyth", tmp_path / "mine").read_text()
+
+
+def test_results_of_a_published_folder_may_be_given(run, tmp_path):
+    write_card(str(run / "checkpoints" / "best.pyth"), tmp_path / "mine")
+    results = json.loads((run / "results.json").read_text())
+    results["protocol"]["checkpoint_sha256"] = hash_of(tmp_path / "mine" / "model.safetensors")
+    (tmp_path / "results.json").write_text(json.dumps(results))
+
+    card = write_card(
+        str(tmp_path / "mine"), tmp_path / "again", results=tmp_path / "results.json"
+    ).read_text()
+
+    assert "Top-1 62.50 %" in card
 
 
 def test_results_of_other_weights_are_not_theirs(run, tmp_path):
