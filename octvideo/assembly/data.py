@@ -44,6 +44,7 @@ def final_list_path(cfg: Any) -> str:
 
 
 def open_list(cfg: Any, path: str) -> VideoList:
+    """With DATA.MULTI_LABEL a video's one label is its list of labels, whatever the columns say."""
     data = cfg.DATA
     if reads_shards(cfg):
         num_bytes = int(data.SHARD_CACHE_GB * 1e9)
@@ -55,7 +56,7 @@ def open_list(cfg: Any, path: str) -> VideoList:
             num_classes=cfg.MODEL.NUM_CLASSES,
             cache=RangeCache(folder, num_bytes) if num_bytes else None,
         )
-    return read_list(
+    videos = read_list(
         path,
         format=(
             "multilabel" if data.MULTI_LABEL and data.LIST_FORMAT == "video" else data.LIST_FORMAT
@@ -65,6 +66,9 @@ def open_list(cfg: Any, path: str) -> VideoList:
         num_classes=cfg.MODEL.NUM_CLASSES,
         frame_template=data.FRAME_TEMPLATE,
     )
+    if data.MULTI_LABEL and videos.format in ("video", "frames"):
+        videos.format = "multilabel"
+    return videos
 
 
 def open_labeled_list(cfg: Any, path: str) -> VideoList:

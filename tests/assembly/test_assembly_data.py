@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from octvideo.assembly.data import final_list_path, list_path, open_labeled_list
+from octvideo.assembly.data import final_list_path, list_path, open_labeled_list, open_list
 from octvideo.assembly.tasks import TASKS, task_of, with_counted_classes
 from octvideo.config import load_config
 from octvideo.config.defaults import CHOICES
@@ -127,3 +127,20 @@ def test_a_test_list_on_a_server_is_found(settings, monkeypatch, there, expected
     path = final_list_path(settings("DATA.PATH_TO_DATA_DIR=http://127.0.0.1:9/data"))
 
     assert path == f"http://127.0.0.1:9/data/{expected}.csv"
+
+
+@pytest.mark.parametrize(
+    ("text", "format"),
+    [("a.mp4 2\n", "video"), ("path,label\na.mp4,2\n", "video"), ("a 8 2\n", "frames")],
+)
+def test_multi_label_is_a_matter_of_the_settings_not_of_the_columns(
+    settings, tmp_path, text, format
+):
+    (tmp_path / "data" / "val.csv").write_text(text)
+    words = ["DATA.MULTI_LABEL=True", "MODEL.LOSS_FUNC=bce_logit", f"DATA.LIST_FORMAT={format}"]
+    cfg = settings(*words)
+
+    videos = open_list(cfg, list_path(cfg, "val"))
+
+    assert (videos.format, videos[0].labels) == ("multilabel", (2,))
+    assert open_list(settings(words[2]), list_path(cfg, "val")).format == format
