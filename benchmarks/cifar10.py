@@ -40,7 +40,7 @@ from octvideo.files import read_json_lines
 from octvideo.layers import channels_last
 from octvideo.report.environment import environment
 from octvideo.study import Sweep, run_sweep
-from octvideo.study.sweep import Variant
+from octvideo.study.sweep import Variant, check_runs
 from octvideo.study.tables import write_runs
 
 REPO = Path(__file__).resolve().parent.parent
@@ -228,6 +228,7 @@ def follow(args: argparse.Namespace, study: Study) -> None:
     """Do the runs of a study, unless only their records are wanted, and record them."""
     out = args.out.resolve() / study.name
     sweep = sweep_of(study, str(Path(args.data).resolve()), args.seeds or study.seeds)
+    check_runs(sweep, out)
     try:
         if args.kind == "run":
             run_sweep(sweep, out, jobs=args.jobs, report=lambda line: print(line, flush=True))

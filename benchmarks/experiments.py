@@ -14,7 +14,6 @@ once, at the end of a run.
 import argparse
 import csv
 import json
-import os
 import shutil
 import statistics
 import sys
@@ -29,11 +28,12 @@ from studies import CONFIG, FOLDS, STUDIES, WEIGHTS, Row, Study
 
 from octvideo.data.transforms import resize_short_side
 from octvideo.data.video.decode import iter_frames
+from octvideo.engine.threads import available_cores
 from octvideo.errors import exit_on_user_error
 from octvideo.study import Sweep, measure_times, run_sweep
 from octvideo.study.statistics import difference, spread
 from octvideo.study.summary import Line, lines_of
-from octvideo.study.sweep import read_state
+from octvideo.study.sweep import measured_times
 from octvideo.study.tables import markdown, write_runs
 from octvideo.study.trial import log_loss
 
@@ -74,7 +74,7 @@ def record(study: Study, sweep: Sweep, out: Path, content: Run) -> None:
     found = [run for line in lines_of(sweep, out) for run in records_of(study, line, out)]
     keys = {key_of(run) for run in found}
     content["runs"] = [run for run in content["runs"] if key_of(run) not in keys] + found
-    times = read_state(out).get("milliseconds", {})
+    times = measured_times(sweep, out)
     content["clip_seconds"] |= {name: round(ms / 1000, 4) for name, ms in times.items()}
 
 
@@ -106,7 +106,7 @@ def hardware() -> str:
     processor = next(
         (line.partition(": ")[2] for line in lines if line.startswith("model name")), "a CPU"
     )
-    return f"{len(os.sched_getaffinity(0))} core(s) of {processor}, torch {torch.__version__}"
+    return f"{available_cores()} core(s) of {processor}, torch {torch.__version__}"
 
 
 # --- Lists

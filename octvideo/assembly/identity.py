@@ -67,9 +67,9 @@ class RunIdentity:
     def differences(self, checkpoint: Checkpoint) -> list[str]:
         """`SOLVER.BASE_LR 0.01 instead of 0.1`, ... for settings that may differ. Raises
         CheckpointError for those that may not."""
-        then, now = _settings(checkpoint), flat(self.cfg)
+        then, now = settings_in(checkpoint), flat(self.cfg)
         changed = {key: then[key] for key in now if key in then and then[key] != now[key]}
-        refused = [_change(key, now[key], changed[key]) for key in changed if is_fixed(key)]
+        refused = [change(key, now[key], changed[key]) for key in changed if is_fixed(key)]
         refused += _other_classes(checkpoint, self.about) + _other_list(checkpoint, self.about)
         if not then and checkpoint.network not in ({}, self.about.network):
             refused.append("another network")
@@ -79,11 +79,11 @@ class RunIdentity:
                 "choose another OUTPUT_DIR, or set back what differs"
             )
         free = [key for key in changed if not key.startswith(OF_NO_MATTER) and not is_fixed(key)]
-        return [_change(key, now[key], changed[key]) for key in free]
+        return [change(key, now[key], changed[key]) for key in free]
 
     def batch_samples(self, checkpoint: Checkpoint) -> int:
         """Samples of a global batch of the run that saved the checkpoint; 0 if it does not say."""
-        then = _settings(checkpoint)
+        then = settings_in(checkpoint)
         if not then:
             return 0
         return int(then["TRAIN.BATCH_SIZE"]) // int(then["SOLVER.ACCUM_STEPS"])
@@ -99,7 +99,7 @@ def flat(cfg: Any) -> dict[str, Any]:
     return dict(leaves(cfg))
 
 
-def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
+def settings_in(checkpoint: Checkpoint) -> dict[str, Any]:
     """The settings that a checkpoint was trained with; {} if it holds none that can be read."""
     if not checkpoint.recipe:
         return {}
@@ -109,7 +109,7 @@ def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
         return {}
 
 
-def _change(key: str, now: Any, then: Any) -> str:
+def change(key: str, now: Any, then: Any) -> str:
     return f"{key} {_short(now)} instead of {_short(then)}"
 
 
@@ -151,22 +151,22 @@ def check_tested(checkpoint: Checkpoint, about: Checkpoint) -> None:
     """
     then, now = checkpoint.input, about.input
     wrong = [
-        _change(f"DATA.{setting}", getattr(now, name), getattr(then, name))
+        change(f"DATA.{setting}", getattr(now, name), getattr(then, name))
         for name, setting in IN_DATA.items()
         if getattr(then, name) is not None and getattr(then, name) != getattr(now, name)
     ]
     if then.mean is not None and then.reverse_channels != now.reverse_channels:
         wrong.append(
-            _change("DATA.REVERSE_INPUT_CHANNEL", now.reverse_channels, then.reverse_channels)
+            change("DATA.REVERSE_INPUT_CHANNEL", now.reverse_channels, then.reverse_channels)
         )
     trained, built = _in_use(checkpoint.network), _in_use(about.network)
     wrong += [
-        _change(key, built[key], trained[key])
+        change(key, built[key], trained[key])
         for key in built
         if key in trained and trained[key] != built[key]
     ]
     if trained and checkpoint.multi_label != about.multi_label:
-        wrong.append(_change("DATA.MULTI_LABEL", about.multi_label, checkpoint.multi_label))
+        wrong.append(change("DATA.MULTI_LABEL", about.multi_label, checkpoint.multi_label))
     if wrong:
         raise CheckpointError(
             f"{checkpoint.path}: trained otherwise than these settings say ({'; '.join(wrong)}); "
@@ -215,7 +215,7 @@ OF_THE_TEST = (
 
 def recipe_of(checkpoint: Checkpoint, cfg: Any) -> str:
     """The settings for a report: the training settings in the checkpoint, and those of the test."""
-    if not _settings(checkpoint):
+    if not settings_in(checkpoint):
         return str(cfg.dump())
     then = config_from_text(checkpoint.recipe, checkpoint.path)
     then.defrost()

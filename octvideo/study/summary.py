@@ -9,7 +9,7 @@ from typing import Any
 
 from octvideo.report.tradeoff import Point, draw_tradeoff
 from octvideo.study.statistics import difference, interval, spread
-from octvideo.study.sweep import Repetition, Sweep, Variant, read_state
+from octvideo.study.sweep import Repetition, Sweep, Variant, check_runs, measured_times
 from octvideo.study.tables import comma_separated, latex, markdown
 from octvideo.study.trial import metric, metric_name
 
@@ -33,10 +33,12 @@ class Line:
 
 
 def lines_of(sweep: Sweep, out: Path) -> list[Line]:
-    """The variants that have a run, in their order."""
+    """The variants that have a run, in their order. Raises ConfigError for a run in `out` with
+    other settings."""
+    check_runs(sweep, out)
     found = {variant: _results(sweep, variant, out) for variant in sweep.variants}
     first = found[sweep.variants[0]]
-    times = read_state(out).get("milliseconds", {})
+    times = measured_times(sweep, out)
     return [
         Line(variant, runs, _differences(runs, first), times.get(variant.label))
         for variant, runs in found.items()

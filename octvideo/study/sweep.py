@@ -2,7 +2,8 @@
 
 OUT/runs/NAME       a run each, as `octvideo train` leaves it; one with results.json is done
 OUT/runs/NAME.log   what it printed
-OUT/sweep.json      the settings that all runs share, and how long a view takes
+OUT/runs/NAME/settings.json  what it was made with (`study.origin`)
+OUT/sweep.json      how long a view takes
 OUT/table.md, table.csv, table.tex, tradeoff.png
 """
 
@@ -23,33 +24,23 @@ from typing import Any
 
 import torch
 
-from octvideo.assembly.identity import flat
+from octvideo.assembly.identity import digest
 from octvideo.assembly.model import build_model
 from octvideo.assembly.tasks import require_data_folder, task_of, with_counted_classes
 from octvideo.config import load_config, setting_pairs
 from octvideo.config.yaml_text import read_settings
 from octvideo.deploy.timing import interleaved
+from octvideo.engine.threads import available_cores
 from octvideo.errors import ConfigError
 from octvideo.files import write_atomically
 from octvideo.layers import channels_last
+from octvideo.study.origin import check_folder, settings_of
 from octvideo.study.trial import metric, metric_name, run_trial
 
 SEED = "RNG_SEED"
 ROUNDS = 9  # of timing
 Repetition = tuple[str, ...]
 """The settings of one repeat: ("RNG_SEED=1",)."""
-# Settings that no result depends on: a series goes on with other ones.
-NOT_SHARED = (
-    "OUTPUT_DIR",
-    SEED,
-    "NUM_GPUS",
-    "LOG_",
-    "TENSORBOARD.",
-    "DATA_LOADER.",
-    "TRAIN.CHECKPOINT_PERIOD",
-    "TRAIN.CHECKPOINT_MINUTES",
-    "TRAIN.KEEP_CHECKPOINTS",
-)
 
 
 @dataclass(frozen=True)
@@ -117,6 +108,10 @@ class Sweep:
             found = [(*words, f"{key}={value}") for value in values for words in found]
         return found
 
+    @cached_property
+    def runs(self) -> list[tuple["Repetition", "Variant"]]:
+        return list(itertools.product(self.repetitions, self.variants))
+
     def words(self, variant: "Variant", repetition: "Repetition") -> list[str]:
         """The settings of a run, as on a command line."""
         return [*self.fixed, *variant.words, *repetition]
@@ -131,15 +126,11 @@ class Sweep:
         return cfg
 
     def shared(self) -> dict[str, Any]:
-        """The settings that all runs have in common, by which a sweep recognizes its folder."""
-        cfg = flat(self.settings(self.variants[0]))
+        """The settings that all runs have in common."""
         own = {key for words in self.rows.values() for key, _ in setting_pairs(words)}
         varied = {*self.axes, *self.repeats, *own}
-        return {
-            key: value
-            for key, value in cfg.items()
-            if key not in varied and not key.startswith(NOT_SHARED)
-        }
+        settings = settings_of(self.settings(self.variants[0]))
+        return {key: value for key, value in settings.items() if key not in varied}
 
 
 @dataclass(frozen=True)
@@ -222,13 +213,12 @@ def run_sweep(
     """Do the runs that have no results yet, `jobs` at a time. After a failure no further run
     starts.
 
-    Raises ConfigError for the folder of another sweep, TrialError for a run that ended without
-    results.
+    Raises ConfigError for a run in `out` with other settings, before anything runs; TrialError for
+    a run that ended without results.
     """
-    runs = list(itertools.product(sweep.repetitions, sweep.variants))
-    for repetition, variant in runs:
+    for repetition, variant in sweep.runs:
         require_data_folder(sweep.settings(variant, repetition))
-    _claim(sweep, out)
+    check_runs(sweep, out)
     slots: SimpleQueue[int] = SimpleQueue()
     for slot in range(jobs):
         slots.put(slot)
@@ -255,10 +245,12 @@ def run_sweep(
         finally:
             slots.put(slot)
         title = " ".join([variant.label, *repetition])
-        report(f"[{next(done)}/{len(runs)}] {title}: {metric_name(found)} {metric(found):.1f}")
+        report(
+            f"[{next(done)}/{len(sweep.runs)}] {title}: {metric_name(found)} {metric(found):.1f}"
+        )
 
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(work, *run) for run in runs]
+        futures = [pool.submit(work, *run) for run in sweep.runs]
         wait(futures, return_when=FIRST_EXCEPTION)
         for future in futures:
             future.cancel()
@@ -269,26 +261,29 @@ def run_sweep(
 
 def _share(slot: int, jobs: int) -> dict[str, str]:
     """A run's share of the machine: its GPU and its cores."""
-    gpus = torch.cuda.device_count()
-    share = {"CUDA_VISIBLE_DEVICES": str(slot % gpus)} if jobs > 1 and gpus > 1 else {}
+    gpus = _gpus()
+    share = {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if jobs > 1 and len(gpus) > 1 else {}
     if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
-        share["OMP_NUM_THREADS"] = str(max(len(os.sched_getaffinity(0)) // jobs, 1))
+        share["OMP_NUM_THREADS"] = str(max(available_cores() // jobs, 1))
     return share
 
 
-def _claim(sweep: Sweep, out: Path) -> None:
-    """Raise ConfigError if the folder belongs to a sweep with other common settings."""
-    state, shared = read_state(out), sweep.shared()
-    had = state.get("settings", shared)
-    # A setting that one of the two sweeps varies is not common to both.
-    changed = [key for key in shared.keys() & had.keys() if shared[key] != had[key]]
-    if changed:
-        key = sorted(changed)[0]
-        raise ConfigError(
-            f"{out}: holds a sweep with {key} {had[key]} instead of {shared[key]}; choose another"
-            " --out"
-        )
-    write_state(out, state | {"config": sweep.config, "settings": shared})
+def _gpus() -> list[str]:
+    """CUDA's names of the GPUs that this process was given: numbers, or UUIDs."""
+    count = torch.cuda.device_count()
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = map(str, range(count)) if given is None else given.split(",")
+    return [name.strip() for name in names][:count]
+
+
+def check_runs(sweep: Sweep, out: Path) -> None:
+    """Raise ConfigError if a run in `out` was made with other settings than the sweep gives it."""
+    # Earlier versions kept there what all runs had in common, and nothing in the runs' folders.
+    had = read_state(out).get("settings", {})
+    assumed = {key: had[key] for key in sweep.shared() if key in had}
+    for repetition, variant in sweep.runs:
+        settings = settings_of(sweep.settings(variant, repetition))
+        check_folder(out / "runs" / variant.folder(repetition), settings, assumed)
 
 
 def read_state(out: Path) -> dict[str, Any]:
@@ -309,16 +304,32 @@ def write_state(out: Path, state: Mapping[str, Any]) -> None:
 
 def measure_times(sweep: Sweep, out: Path) -> None:
     """Median milliseconds of a view through each network not timed yet: eager, in turns."""
-    state = read_state(out)
-    times = dict(state.get("milliseconds", {}))
-    missing = [variant for variant in sweep.variants if variant.label not in times]
+    known = measured_times(sweep, out)
+    missing = [variant for variant in sweep.variants if variant.label not in known]
     if not missing:
         return
     device = "cuda" if torch.cuda.is_available() else "cpu"
     calls = {variant.label: _forward(sweep.settings(variant), device) for variant in missing}
+    state = read_state(out)
+    times, timed = dict(state.get("milliseconds", {})), dict(state.get("timed", {}))
     for label, seconds in interleaved(calls, ROUNDS, device).items():
         times[label] = round(1000 * statistics.median(seconds), 3)
-    write_state(out, state | {"milliseconds": times})
+    timed |= {variant.label: _timed(sweep, variant) for variant in missing}
+    write_state(out, state | {"milliseconds": times, "timed": timed})
+
+
+def measured_times(sweep: Sweep, out: Path) -> dict[str, float]:
+    """Milliseconds of a view by label, of the networks timed with the settings that they have."""
+    state = read_state(out)
+    times, timed = state.get("milliseconds", {}), state.get("timed", {})
+    labels = {variant.label: _timed(sweep, variant) for variant in sweep.variants}
+    return {label: times[label] for label, now in labels.items() if timed.get(label) == now}
+
+
+def _timed(sweep: Sweep, variant: Variant) -> str:
+    """A digest of the variant's settings, by which its time is known."""
+    settings = settings_of(sweep.settings(variant))
+    return digest(sorted((key, v) for key, v in settings.items() if key not in sweep.repeats))
 
 
 def _forward(cfg: Any, device: str) -> Callable[[], Any]:

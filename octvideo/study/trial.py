@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from octvideo.config import load_config
 from octvideo.errors import OctvideoError
+from octvideo.study.origin import claim_folder, settings_of
 
 
 class TrialError(OctvideoError):
@@ -30,8 +32,9 @@ def run_trial(
     one is not run again.
 
     keep: keep the checkpoints too. environment: variables to add. Raises TrialError with the last
-    line of the log.
+    line of the log, ConfigError for a folder in which a run has begun with other settings.
     """
+    claim_folder(folder, settings_of(load_config(config, settings)))
     results = folder / "results.json"
     if not results.is_file():
         _train(config, settings, folder, environment or {})

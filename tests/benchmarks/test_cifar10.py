@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from octvideo.assembly.model import build_model
+from octvideo.errors import ConfigError
+from octvideo.study.origin import claim_folder, settings_of
 
 NOT_ON_A_GPU_MACHINE = ["av", "fvcore", "iopath", "matplotlib", "tqdm", "yacs", "yaml"]
 
@@ -284,6 +286,21 @@ def test_a_record_is_replaced_by_one_that_came_further(cifar10, tmp_path):
     cifar10.record([first], tmp_path)
 
     assert cifar10.read_records(tmp_path)["runs"] == [further, other]
+
+
+def test_runs_of_other_settings_are_not_recorded(cifar10, tmp_path):
+    study = replace(cifar10.STUDIES["short"], seeds=(1,))
+    words = ["record", "short", str(tmp_path), str(tmp_path), "--results", str(tmp_path / "found")]
+    sweep = cifar10.sweep_of(study, str(tmp_path), [1])
+    folder = tmp_path / "short" / "runs" / sweep.variants[0].folder(sweep.repetitions[0])
+    claim_folder(folder, settings_of(sweep.settings(sweep.variants[0])))
+    (folder / "results.json").write_text("{}")
+    changed = replace(study, settings=(*study.settings, "SOLVER.BASE_LR=0.07"))
+
+    with pytest.raises(ConfigError, match=r"SOLVER\.BASE_LR .* instead of 0\.07"):
+        cifar10.follow(cifar10.parse(words), changed)
+
+    assert not (tmp_path / "found").exists()
 
 
 def test_only_whole_runs_count_and_the_others_are_named(tables):

@@ -2,17 +2,19 @@
 
 import csv
 import json
+import os
 import subprocess
 
 import numpy as np
 import pytest
+import torch
 
 from octvideo.cli.main import main
 from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError, DataError
-from octvideo.study import Sweep, read_rows, run_sweep, trial, write_tables
+from octvideo.study import Sweep, measure_times, read_rows, run_sweep, sweep, trial, write_tables
 from octvideo.study.statistics import difference, interval, spread
-from octvideo.study.sweep import split_values
+from octvideo.study.sweep import measured_times, split_values
 from octvideo.study.tables import comma_separated, latex, markdown
 from octvideo.study.trial import TrialError
 
@@ -35,7 +37,7 @@ def trained(monkeypatch):
     done = []
 
     def train(config, settings, folder, environment):
-        found = dict(word.split("=") for word in settings)
+        found = {"OCTCONV.ALPHA": "0"} | dict(word.split("=") for word in settings)
         done.append((found["OCTCONV.ALPHA"], found["RNG_SEED"]))
         alpha = float(found["OCTCONV.ALPHA"])
         network = {"name": "i3d_r50", "alpha": alpha, "parameters": 9, "gflops_per_view": 2 - alpha}
@@ -114,8 +116,82 @@ def test_a_sweep_goes_on_where_it_was_and_takes_more_values(trained, tmp_path):
     run_sweep(Sweep.of(CONFIG, more), tmp_path, report=lambda line: None)
 
     assert trained == [("0", "1"), (".1", "1"), ("0", "2"), (".1", "2")]
-    with pytest.raises(ConfigError, match=r"holds a sweep with SOLVER\.MAX_EPOCH"):
+    with pytest.raises(ConfigError, match=r"holds a run with SOLVER\.MAX_EPOCH 196 instead of 40;"):
         run_sweep(Sweep.of(CONFIG, ["OCTCONV.ALPHA=0,.1", "SOLVER.MAX_EPOCH=40"]), tmp_path)
+
+
+def test_a_network_that_was_changed_under_its_name_is_refused_and_no_table_shows_it(
+    trained, tmp_path
+):
+    out = tmp_path / "out"
+    rows = {"I3D": ["OCTCONV.ALPHA=0"], "mine": ["OCTCONV.ALPHA=.1"]}
+    run_sweep(Sweep.of(CONFIG, ["RNG_SEED=1"], rows), out, report=lambda line: None)
+    rows["mine"] = ["OCTCONV.ALPHA=.1", "OCTCONV.DOWNSAMPLE=pool"]
+    changed = Sweep.of(CONFIG, ["RNG_SEED=1"], rows)
+
+    for use in (run_sweep, write_tables):
+        with pytest.raises(
+            ConfigError, match=r"mine,RNG_SEED=1: .* OCTCONV\.DOWNSAMPLE '' instead"
+        ):
+            use(changed, out)
+
+    assert len(trained) == 2
+    assert not (out / "table.md").exists()
+
+
+def test_a_setting_that_a_sweep_between_varied_is_not_forgotten(trained, tmp_path):
+    for words in (["OCTCONV.ALPHA=0,.1"], ["SOLVER.BASE_LR=.05,.01"]):
+        run_sweep(Sweep.of(CONFIG, words), tmp_path, report=lambda line: None)
+
+    with pytest.raises(ConfigError, match=r"ALPHA=0,RNG_SEED=1: holds a run with SOLVER\.BASE_LR"):
+        run_sweep(Sweep.of(CONFIG, ["OCTCONV.ALPHA=0,.1", "SOLVER.BASE_LR=.01"]), tmp_path)
+
+    assert len(trained) == 4
+
+
+def test_a_network_is_timed_anew_when_its_settings_change(monkeypatch, tmp_path):
+    timed = []
+    monkeypatch.setattr(sweep, "_forward", lambda cfg, device: timed.append(cfg) or int)
+    before, after = (
+        Sweep.of(CONFIG, [f"DATA.TEST_CROP_SIZE={side}", "OCTCONV.ALPHA=0,.1"])
+        for side in (224, 256)
+    )
+    seeds = Sweep.of(CONFIG, ["DATA.TEST_CROP_SIZE=224", "OCTCONV.ALPHA=0,.1", "RNG_SEED=1,2"])
+
+    measure_times(before, tmp_path)
+
+    assert measured_times(seeds, tmp_path).keys() == {"OCTCONV.ALPHA=0", "OCTCONV.ALPHA=.1"}
+    assert measured_times(after, tmp_path) == {}
+    measure_times(after, tmp_path)
+    assert [cfg.DATA.TEST_CROP_SIZE for cfg in timed] == [224, 224, 256, 256]
+
+
+@pytest.mark.parametrize(
+    ("given", "count", "shares"),
+    [
+        (None, 2, ["0", "1", "0"]),
+        ("2,3", 2, ["2", "3", "2"]),
+        ("GPU-8932f937, GPU-6ac1", 2, ["GPU-8932f937", "GPU-6ac1", "GPU-8932f937"]),
+        ("5,-1,3", 1, [None] * 3),  # CUDA reads up to the first that it does not have
+        ("", 0, [None] * 3),
+    ],
+)
+def test_runs_beside_each_other_share_the_gpus_that_were_given(monkeypatch, given, count, shares):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    assert [sweep._share(slot, 3).get("CUDA_VISIBLE_DEVICES") for slot in range(3)] == shares
+    assert "CUDA_VISIBLE_DEVICES" not in sweep._share(0, 1)
+
+
+def test_runs_beside_each_other_share_the_cores_where_a_process_has_no_mask(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+
+    assert sweep._share(0, 3)["OMP_NUM_THREADS"] == "2"
 
 
 def test_several_runs_at_a_time_find_the_same(trained, tmp_path):

@@ -84,7 +84,7 @@ def trained(monkeypatch, experiments):
         done.append((float(values["OCTCONV.ALPHA"]), int(values["RNG_SEED"])))
         if len(done) == 3:
             raise TrialError("no room")
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         scores = {"scores": np.array([[1.0, 3.0]]), "targets": np.array([[False, True]])}
         np.savez(folder / "scores.npz", **scores)
         network = {"name": "i3d", "gflops_per_view": 1.0, "parameters": 9}
