@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 from torch import Tensor
@@ -48,11 +49,11 @@ class Channels(NamedTuple):
 
 
 def check_alpha(alpha: float) -> float:
-    """Return `alpha`, or raise ConfigError where it is outside [0, 1)."""
-    if not 0 <= alpha < 1:
+    """Return `alpha`, or raise ConfigError where it is no number in [0, 1)."""
+    if not (isinstance(alpha, Real) and 0 <= alpha < 1):
         raise ConfigError(
-            f"alpha is {alpha}; the share of low-frequency channels lies in [0, 1); 0 is the plain"
-            " convolution"
+            f"alpha is {alpha!r}; the share of low-frequency channels lies in [0, 1); 0 is the"
+            " plain convolution"
         )
     return alpha
 

@@ -7,7 +7,7 @@ from typing import Literal
 from octvideo.errors import ConfigError
 from octvideo.layers.octave import Downsample
 from octvideo.models.blocks import BlockStyle
-from octvideo.models.network import check_choices
+from octvideo.models.option_rules import check_choices, check_numbers
 from octvideo.models.video_options import DOWNSAMPLE, OctavePlan
 
 # Convolutions of the stem: (channels, kernel, stride) each, with BN and ReLU.
@@ -44,6 +44,7 @@ class ImageOptions:
     fc_init_std: float = 0.01
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         check_choices(self, {"downsample": DOWNSAMPLE})
 
     def octave(self, stages: Sequence[int] = (2, 3, 4)) -> OctavePlan:

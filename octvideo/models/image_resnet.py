@@ -26,6 +26,7 @@ from octvideo.models.blocks import BlockStyle, Bottleneck, init_weights, make_st
 from octvideo.models.glore import GloRe
 from octvideo.models.image_options import STEMS, ImageResNetOptions
 from octvideo.models.network import CIFAR, IMAGE, Family, Head, Network
+from octvideo.models.option_rules import scaled
 from octvideo.models.video_options import BLOCKS
 
 
@@ -55,7 +56,7 @@ class BottleneckPool(nn.Module):
 
     def __init__(self, channels: int, bn_eps: float) -> None:
         super().__init__()
-        c, mid = Channels(channels), Channels(channels // 2)
+        c, mid = Channels(channels), Channels(max(channels // 2, 1))
         self.block = Bottleneck(BlockStyle(dims=2, bn_eps=bn_eps), c, mid, c, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,10 +72,13 @@ class Stem(nn.Module):
     def __init__(self, options: ImageResNetOptions, bn_eps: float) -> None:
         super().__init__()
         scale = options.width_per_group / 64
+        cause = f"width_per_group is {options.width_per_group}"
         layers = []
         c = options.in_channels
-        for width, kernel, stride in STEMS[options.stem]:
-            layers.append(ConvNormRelu(c, c := int(width * scale), kernel, stride, bn_eps))
+        for channels, kernel, stride in STEMS[options.stem]:
+            width = scaled(channels, scale, cause)
+            layers.append(ConvNormRelu(c, width, kernel, stride, bn_eps))
+            c = width
         self.before = nn.Sequential(*layers[:-1])
         self.conv, self.bn = layers[-1].conv, layers[-1].bn
         self.pool = make_stem_pool(options.stem_pool, c, bn_eps)

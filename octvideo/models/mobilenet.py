@@ -12,6 +12,7 @@ from octvideo.models.blocks import BlockStyle, ConvNorm, init_weights
 from octvideo.models.image_options import MobileNetOptions
 from octvideo.models.image_resnet import ConvNormRelu
 from octvideo.models.network import IMAGE, Family, Head, Network
+from octvideo.models.option_rules import scaled
 
 # Output channels and stride of each block.
 BLOCKS_V1 = (
@@ -87,11 +88,11 @@ class MobileNetV1(Network):
     def __init__(self, options: MobileNetOptions) -> None:
         super().__init__(options.in_channels)
         style, octave = options.style, options.octave()
-        c = Channels(int(32 * options.width))
+        c = Channels(_scaled(32, options))
         self.stem = ConvNormRelu(options.in_channels, c.high, 3, 2, style.bn_eps)
         self.blocks = nn.Sequential()
         for number, (width, stride) in enumerate(BLOCKS_V1, start=1):
-            out = octave.split(int(width * options.width), 2 if number <= LAST_OCTAVE_V1 else 5)
+            out = octave.split(_scaled(width, options), 2 if number <= LAST_OCTAVE_V1 else 5)
             self.blocks.add_module(f"block{number}", SeparableBlock(style, c, out, stride))
             c = out
         self.head = Head(c.total, options.num_classes, options.dropout_rate)
@@ -110,12 +111,12 @@ class MobileNetV2(Network):
     def __init__(self, options: MobileNetOptions) -> None:
         super().__init__(options.in_channels)
         style, octave = options.style, options.octave()
-        c, last = int(32 * options.width), int(1280 * max(options.width, 1.0))
+        c, last = _scaled(32, options), int(1280 * max(options.width, 1.0))
         self.stem = ConvNormRelu(options.in_channels, c, 3, 2, style.bn_eps, nn.ReLU6)
         self.blocks = nn.Sequential()
         for number, (width, stride) in enumerate(BLOCKS_V2, start=1):
             mid = octave.split(c * (1 if number == 1 else 6), 2 if number <= LAST_OCTAVE_V2 else 5)
-            out = int(width * options.width)
+            out = _scaled(width, options)
             self.blocks.add_module(f"block{number}", InvertedResidual(style, c, mid, out, stride))
             c = out
         self.tail = ConvNormRelu(c, last, 1, 1, style.bn_eps, nn.ReLU6)
@@ -124,6 +125,10 @@ class MobileNetV2(Network):
 
     def features(self, x: Tensor) -> list[Tensor]:
         return [self.tail(self.blocks(OctTensor(self.stem(x))).high)]
+
+
+def _scaled(channels: int, options: MobileNetOptions) -> int:
+    return scaled(channels, options.width, f"width is {options.width}")
 
 
 MODELS = {

@@ -23,14 +23,6 @@ from octvideo.errors import ConfigError
 HeadAct = Literal["softmax", "sigmoid", "softmax_of_mean", "sigmoid_of_mean"]
 
 
-def check_choices(options: object, choices: Mapping[str, Sequence[Any]]) -> None:
-    """Raise ConfigError for an option that has none of its choices as its value."""
-    for name, allowed in choices.items():
-        if getattr(options, name) not in allowed:
-            known = ", ".join(map(repr, allowed))
-            raise ConfigError(f"{name} is {getattr(options, name)!r}; it is one of {known}")
-
-
 def spread_frames(x: Tensor, ratio: int) -> Tensor:
     """(N, C, T, H, W) -> T // ratio of its frames, evenly from the first to the last: SlowFast's
     slow pathway. (PySlowFast.)"""

@@ -17,18 +17,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from octvideo.errors import import_optional
+from octvideo.errors import ConfigError, import_optional
 from octvideo.layers import WIDTH_RULES, check_alpha
 from octvideo.layers.initialize import normal_
 from octvideo.layers.octave import Downsample
-from octvideo.models.network import (
-    Family,
-    HeadAct,
-    Network,
-    activate,
-    check_choices,
-    spread_frames,
-)
+from octvideo.models.network import Family, HeadAct, Network, activate, spread_frames
+from octvideo.models.option_rules import check_choices, check_numbers
 from octvideo.models.video_options import DOWNSAMPLE
 from octvideo.octavize import octavize
 from octvideo.octavize.network import GraphMethod, norms_behind
@@ -103,10 +97,16 @@ class PytorchvideoOptions:
     crop_size: int | None = None
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         check_alpha(self.alpha)
         low = ("last", "smoothest")
         choices = {"width_rule": tuple(WIDTH_RULES), "downsample": DOWNSAMPLE, "low_channels": low}
         check_choices(self, choices)
+        if not isinstance(self.builder_options, Mapping):
+            raise ConfigError(
+                f"builder_options is {self.builder_options!r}; it maps names of arguments of"
+                " pytorchvideo's builder to values, as {'stem_dim_out': 16}"
+            )
 
 
 class GlobalAverage(nn.Module):
@@ -124,17 +124,8 @@ class PytorchvideoNet(Network):
     def __init__(self, name: str, options: PytorchvideoOptions) -> None:
         row, channels = HUB[name], options.in_channels
         super().__init__(channels, min_frames=row.min_frames)
-        build = getattr(import_pytorchvideo(row.module), row.builder or name)
         self.clip_shape = row.shape(max(row.min_frames, 4), 64)
-        self.blocks: Any = build(
-            model_num_class=options.num_classes,
-            **(
-                {"input_channels": (channels,) * 2}
-                if row.speed_ratio
-                else {"input_channel": channels}
-            ),
-            **options.builder_options,
-        ).blocks
+        self.blocks: Any = _build_theirs(name, options).blocks
         self.speed_ratio = row.speed_ratio
         # SlowFast's last block but one pools and joins its pathways.
         self.num_body = len(self.blocks) - (2 if row.speed_ratio else 1)
@@ -189,6 +180,26 @@ class PytorchvideoNet(Network):
             pool = f"blocks.{len(self.blocks) - 1}.pool"
             found = {**found, f"{pool}.pre_norm": f"{pool}.pre_conv"}
         return found
+
+
+def _build_theirs(name: str, options: PytorchvideoOptions) -> Any:
+    """pytorchvideo's own network. Raises ConfigError where it cannot be built with
+    `builder_options`."""
+    row, channels = HUB[name], options.in_channels
+    builder = getattr(import_pytorchvideo(row.module), row.builder or name)
+    arguments = (
+        {"input_channels": (channels,) * 2} if row.speed_ratio else {"input_channel": channels}
+    )
+    try:
+        return builder(model_num_class=options.num_classes, **arguments, **options.builder_options)
+    except Exception as error:
+        if not options.builder_options:
+            raise
+        says = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(
+            f"builder_options is {dict(options.builder_options)}; pytorchvideo's {name} cannot be"
+            f" built with it ({says}): give arguments of its builder, in its ranges"
+        ) from error
 
 
 def build(name: str, options: PytorchvideoOptions) -> Network:

@@ -91,7 +91,8 @@ def create_model(
     network (N, 3, H, W). Both return logits (N, num_classes). `model.config` holds plain values
     with which `create_model(**model.config)` builds it again.
 
-    Raises ConfigError (a ValueError) for an unknown name or option and for values out of range.
+    Raises ConfigError (a ValueError) for an unknown name or option and for values out of range or
+    of the wrong type.
     """
     name = full_name(name)
     family = family_of(name)

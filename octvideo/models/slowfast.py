@@ -18,14 +18,8 @@ from torch.nn import functional as F
 from octvideo.errors import ConfigError
 from octvideo.layers import Channels, OctBatchNorm3d, OctConv3d, OctTensor, merge
 from octvideo.models.blocks import BlockStyle, concatenate, init_weights, make_stage
-from octvideo.models.network import (
-    FAST_CLIP,
-    Family,
-    Head,
-    Network,
-    check_choices,
-    spread_frames,
-)
+from octvideo.models.network import FAST_CLIP, Family, Head, Network, spread_frames
+from octvideo.models.option_rules import check_choices
 from octvideo.models.video_options import BLOCKS, OctavePlan, VideoOptions
 from octvideo.models.video_resnet import (
     FAST,
@@ -234,7 +228,7 @@ def _check(options: SlowFastOptions) -> None:
         )
     if options.depth_fast not in (None, *BLOCKS):
         raise ConfigError(
-            f"depth_fast is {options.depth_fast}; it is one of {', '.join(map(str, BLOCKS))}"
+            f"depth_fast is {options.depth_fast!r}; it is one of {', '.join(map(str, BLOCKS))}"
         )
     check_choices(options, {"slow_frames": ("spread", "every")})
     if tuple(options.stem_strides_t) != (1, 1):

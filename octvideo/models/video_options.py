@@ -9,7 +9,7 @@ from octvideo.layers import WIDTH_RULES, Channels, check_alpha
 from octvideo.layers.nonlocal_block import Instantiation
 from octvideo.layers.octave import Downsample
 from octvideo.models.blocks import BlockStyle
-from octvideo.models.network import check_choices
+from octvideo.models.option_rules import check_choices, check_numbers
 
 DOWNSAMPLE = (None, "stride", "pool")
 BLOCKS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -98,6 +98,7 @@ class VideoOptions:
     crop_size: int = 224
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         choices: dict[str, Sequence[object]] = {
             "block": ("post", "preact"),
             "downsample": DOWNSAMPLE,
@@ -106,13 +107,6 @@ class VideoOptions:
             "stem_pool_padding": (0, 1),
         }
         check_choices(self, choices)
-        strides = self.stem_strides_t
-        is_pair = isinstance(strides, Sequence) and len(strides) == 2
-        if not (is_pair and all(isinstance(s, int) and s > 0 for s in strides)):
-            raise ConfigError(
-                f"stem_strides_t is {strides!r}; it has two whole numbers above 0, the strides in"
-                " time of the stem's convolution and of its pool"
-            )
         if self.block == "preact" and self.stride_1x1:
             raise ConfigError("block='preact' has its stride at the 3x3; leave stride_1x1 out")
 

@@ -157,11 +157,6 @@ def temporal_kernels(
 ) -> tuple[tuple[int, ...], ...]:
     """kt of every block: the stage's pattern over its first `num_block_temp_kernel` blocks, 1 in
     the others."""
-    if len(num_block_temp_kernel) != len(blocks):
-        raise ConfigError(
-            f"num_block_temp_kernel is {num_block_temp_kernel}; it has an entry for each of"
-            " res2..res5"
-        )
     kernels = []
     for pattern, count, limit in zip(spec.temporal, blocks, num_block_temp_kernel, strict=True):
         repeated = islice(cycle(pattern), min(limit, count))

@@ -103,6 +103,11 @@ def test_a_setting_reaches_the_network(settings, expected):
     assert {name: config[name] for name in expected} == expected
 
 
+def test_an_option_of_its_own_is_checked_as_a_setting_is():
+    with pytest.raises(ConfigError, match="crop_size is '2e2'; it is a whole number of at least 1"):
+        meta_model(tiny('MODEL.OPTIONS=["crop_size=2e2"]'))
+
+
 @pytest.mark.parametrize("saving", [True, False])
 def test_every_octave_convolution_is_told_to_save_memory(saving):
     model = meta_model(tiny("OCTCONV.ALPHA=0.5", f"OCTCONV.MEMORY_SAVING={saving}"))

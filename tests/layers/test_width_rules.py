@@ -78,7 +78,7 @@ def test_widths_of_the_paper(rule, alpha, widths):
     assert {c: tuple(WIDTH_RULES[rule](c, alpha)) for c in widths} == widths
 
 
-@pytest.mark.parametrize("alpha", [-0.1, 1.0, 1.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("alpha", [-0.1, 1.0, 1.5, float("nan"), float("inf"), "0.5", None])
 def test_alpha_outside_its_range_is_refused_with_the_rule(alpha):
     with pytest.raises(
         ConfigError, match=r"alpha is .*lies in \[0, 1\); 0 is the plain convolution"

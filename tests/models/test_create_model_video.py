@@ -127,7 +127,7 @@ def test_defaults_are_the_readings_of_table_6():
         ({"alpha": 1.0}, r"alpha is 1.0; .* lies in \[0, 1\)"),
         ({"alpha": -0.1}, "alpha is -0.1"),
         ({"stages": (2, 4)}, r"octave stages are \(2, 4\); .* give neighbors from 2 to 5"),
-        ({"stages": (1, 2)}, r"octave stages are \(1, 2\)"),
+        ({"stages": (1, 2)}, r"stages is \(1, 2\); it is a list with neighbors from 2 to 5"),
         ({"stages": (3, 2)}, r"octave stages are \(3, 2\)"),
         (
             {"alpha": 0.1, "num_groups": 32, "width_rule": "int"},

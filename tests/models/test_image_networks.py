@@ -268,6 +268,11 @@ def test_every_parameter_learns(name):
             {"glore_location": (6,)},
             "glore_location names block 6 of res4; it has blocks 0..5",
         ),
+        (
+            "resnet152_v1f",
+            {"width_per_group": 4},
+            "width_per_group is 4; it leaves none of the 8 channels",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_refused(name, options, message):

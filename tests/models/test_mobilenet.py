@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from octvideo import create_model
+from octvideo.errors import ConfigError
 
 
 def blocks(name, **options):
@@ -44,3 +45,9 @@ def test_v2_widens_its_last_layer_only_above_one(width, last):
         model = create_model("mobilenet_v2", width=width)
 
     assert model.head.fc.in_features == last
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
+def test_a_width_that_leaves_a_layer_no_channel_is_refused(name):
+    with pytest.raises(ConfigError, match=r"width is 0\.01; it leaves none of the 32 channels"):
+        create_model(name, width=0.01)

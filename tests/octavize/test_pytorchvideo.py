@@ -213,6 +213,23 @@ def test_mistakes_are_one_line():
         create_model("ptv:x3d_xm")
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"foo": 1}, "unexpected keyword argument 'foo'"),
+        ({"width_factor": "wide"}, "cannot be built with it"),
+        ({"model_num_class": 5}, "multiple values for keyword argument"),
+        (["stem_dim_out"], "it maps names of arguments"),
+    ],
+)
+def test_what_pytorchvideos_builder_does_not_take_is_one_line(given, says):
+    with pytest.raises(ConfigError, match=says) as caught, torch.device("meta"):
+        create_model("ptv:x3d_xs", builder_options=given)
+
+    assert str(caught.value).startswith(f"builder_options is {given}; ")
+    assert "\n" not in str(caught.value)
+
+
 # --- Weights of the vanilla network
 
 
