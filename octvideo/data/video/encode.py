@@ -2,7 +2,7 @@
 
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octvideo.data.video.container import file_url, opened
+from octvideo.data.reading import DecodeError, cause_of
+from octvideo.data.video.container import ffmpeg_errors, file_url, opened
 from octvideo.errors import DataError
 from octvideo.files import appears_whole
 
@@ -56,7 +57,10 @@ def write_video(
     with ExitStack() as stack:
         partial = stack.enter_context(appears_whole(Path(path)))
         container = stack.enter_context(av.open(file_url(partial), "w", format="mp4"))
-        source = stack.enter_context(opened(str(sound_of))) if sound_of else None
+        # Closed without the errors of what is written, which are not those of this file.
+        sounds = ExitStack()
+        stack.callback(sounds.close)
+        source = sounds.enter_context(opened(str(sound_of))) if sound_of else None
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             if stream is None:
@@ -69,7 +73,7 @@ def write_video(
                     stream.codec_context.time_base = _TICK
                     stream.codec_context.flags |= _FRAME_DURATION
                     stream.options = stream.options | {"bf": "0"}
-                sound = _Sound(container, source)
+                sound = _Sound(container, source, str(sound_of))
             picture = scaler.reformat(
                 picture, stream.width, stream.height, format="yuv420p", interpolation="AREA"
             )
@@ -118,18 +122,25 @@ def _h264_stream(
     return stream
 
 
+def _decoded(source: Any, stream: Any, path: str) -> Iterator[Any]:
+    try:
+        yield from source.decode(stream)
+    except ffmpeg_errors() as error:
+        raise DecodeError(path, cause_of(error)) from error
+
+
 class _Sound:
     """The first audio stream of `source`, encoded as AAC beside the pictures; nothing where there
     is none."""
 
-    def __init__(self, container: Any, source: Any) -> None:
+    def __init__(self, container: Any, source: Any, path: str) -> None:
         self._container, self._frames, self._end = container, iter(()), -math.inf
         self._waiting: Any = None  # the frame behind a gap
         self._heard: int | None = None  # samples since the first picture
         if source is not None and source.streams.audio:
             heard, shown = source.streams.audio[0], source.streams.video[0]
             self._stream = container.add_stream("aac", rate=heard.rate)
-            self._frames = source.decode(heard)
+            self._frames = _decoded(source, heard, path)
             self._first_picture = float((shown.start_time or 0) * shown.time_base)
 
     def mux_until(self, seconds: float) -> None:

@@ -1,6 +1,8 @@
 """When frames are shown: timestamps of all kinds become seconds in one place, and reach whoever
 asks."""
 
+import errno
+
 import av
 import numpy as np
 import pytest
@@ -201,6 +203,19 @@ def test_picture_and_sound_end_together(tmp_path, start):
 
     for kind in ("video", "audio"):
         assert span(tmp_path / "out.mp4", kind) == pytest.approx(span(source, kind), abs=0.1)
+
+
+def test_a_disk_that_is_full_is_no_fault_of_the_file_that_the_sound_is_from(tmp_path):
+    quiet = write_clip(tmp_path / "quiet.mp4", 8)
+    source = with_tone(quiet, tmp_path / "sound.mp4", start=0, seconds=1)
+
+    def frames():
+        yield np.zeros((32, 32, 3), np.uint8)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left on device"):
+        write_video(tmp_path / "out.mp4", frames(), 8, sound_of=source)
+    assert not list(tmp_path.glob("out*"))
 
 
 def with_beeps(path, target, starts, form="s16"):
