@@ -153,7 +153,8 @@ DEFAULTS: Tree = {
         "FUSION_KERNEL_SZ": 5,
     },
     "BN": {
-        "USE_PRECISE_STATS": False,  # before validations and checkpoints
+        # before validations and checkpoints; with TRAIN.EMA_DECAY those of the average
+        "USE_PRECISE_STATS": False,
         "PRECISE_STATS_AT_START": False,  # before the first step; of frozen batch norms too
         "NUM_BATCHES_PRECISE": 200,
         "WEIGHT_DECAY": 0.0,

@@ -35,8 +35,8 @@ class ModelAverage:
         """A context in which the model holds the average; afterwards it has its own values again,
         bit for bit."""
         own = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        model.load_state_dict(self.average)
         try:
+            model.load_state_dict(self.average)
             yield
         finally:
             model.load_state_dict(own)

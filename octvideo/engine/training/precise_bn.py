@@ -13,7 +13,7 @@ def measure_bn_statistics(
     model: nn.Module, inputs: Iterable[Tensor], count: int, procs: Processes
 ) -> None:
     """Replace the running statistics of every batch norm in training mode by those of `count`
-    batches per rank.
+    batches per rank, in place.
 
     num_batches_tracked stays: it counts training steps, and a repeated measurement must give the
     same state. Raises DataError on every rank where `inputs` raises it on one.
@@ -26,14 +26,18 @@ def measure_bn_statistics(
 
     norms = [norm for norm in get_bn_modules(model) if norm.track_running_stats]
     tracked = [norm.num_batches_tracked.clone() for norm in norms]
+    own = [(norm.running_mean, norm.running_var) for norm in norms]
     error = None
     try:
         update_bn_stats(model, inputs, count)
     except DataError as reason:
         error = reason
     finally:
-        for norm, steps in zip(norms, tracked, strict=True):
+        for norm, steps, (mean, var) in zip(norms, tracked, own, strict=True):
             norm.num_batches_tracked.copy_(steps)
+            # fvcore replaces the tensors, which would leave a captured state with the old ones.
+            norm.running_mean = mean.copy_(norm.running_mean)
+            norm.running_var = var.copy_(norm.running_var)
     if any(procs.any_of(error is not None)):
         raise error or DataError("stopped: another process could not read its data")
     procs.average_buffers(model)

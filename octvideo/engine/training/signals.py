@@ -38,10 +38,12 @@ class StopRequest:
 
     @contextmanager
     def leave_at_once(self) -> Iterator[None]:
-        """A context in which a signal raises Stopped immediately: for long work without side
-        effects, such as validation."""
+        """A context in which the first signal raises Stopped immediately, on entry if it has come
+        before: for long work without side effects, such as validation."""
         self._leave_at_once = True
         try:
+            if self.signal_name is not None:
+                raise Stopped
             yield
         finally:
             self._leave_at_once = False
@@ -53,8 +55,10 @@ class StopRequest:
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
-        if self.signal_name is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if self.signal_name is not None:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return  # the run is stopping: nothing interrupts what it puts in order
         self.signal_name = signal.Signals(number).name
         if self._leave_at_once:
             raise Stopped

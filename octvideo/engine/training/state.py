@@ -36,7 +36,8 @@ class TrainOptions:
     # consecutive steps that mixed precision may skip for a loss or gradient of inf or nan
     max_skipped: int = 20
     ema_decay: float = 0.0
-    precise_bn_batches: int = 0  # before validations and checkpoints
+    # before validations and checkpoints; with ema_decay those of the average
+    precise_bn_batches: int = 0
     precise_bn_first: int = 0  # before the first step, of frozen batch norms too
     channels_last: bool = False
     compile: bool = False

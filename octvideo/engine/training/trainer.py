@@ -34,7 +34,7 @@ from octvideo.engine.training.state import (
     TrainOptions,
     TrainSummary,
 )
-from octvideo.engine.training.step import Mix, StepOutcome, Stepper
+from octvideo.engine.training.step import Mix, StepOutcome, Stepper, copy_all
 from octvideo.errors import DataError, OctvideoError, logger
 
 if TYPE_CHECKING:
@@ -155,15 +155,14 @@ class Trainer:
             last or is_due(at.epoch, self.options.eval_period)
         )
         saves = last or is_due(at.epoch, self.options.checkpoint_period)
+        measures = self.options.precise_bn_batches > 0 and (evaluates or saves)
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
         try:
-            with self.stop.leave_at_once():
-                self.log.train_epoch(at, trained, self.epoch_clock)
-                self.procs.share_buffers(self.model)
-                if self.options.precise_bn_batches and (evaluates or saves):
-                    self.measure_bn(self.options.precise_bn_batches)
-                if evaluates:
-                    validated = self.run_validation(at)
+            self.log.train_epoch(at, trained, self.epoch_clock)
+            if measures or evaluates:
+                validated = self.measure_and_validate(at, measures, evaluates)
         except Stopped:
+            copy_all(buffers, list(self.model.buffers()))  # a measurement may have begun
             self.snapshots.save(before)
             raise
         done = self.progress
@@ -278,12 +277,29 @@ class Trainer:
         with self.step.autocast():
             measure_bn_statistics(self.model, inputs, count, self.procs)
 
+    def measure_and_validate(
+        self, at: Position, measures: bool, evaluates: bool
+    ) -> dict[str, float]:
+        """Precise batch norm and validation, of the moving average if there is one; {} without a
+        validation. Raises Stopped, with weights and average as they were."""
+        found = dict[str, float]()
+        with self.ema.applied(self.model) if self.ema is not None else nullcontext():
+            # Only here, where no weights are being exchanged, may a signal interrupt.
+            with self.stop.leave_at_once():
+                self.procs.share_buffers(self.model)
+                if measures:
+                    self.measure_bn(self.options.precise_bn_batches)
+                if evaluates:
+                    found = self.run_validation(at)
+            if measures and self.ema is not None:
+                self.ema.load_state_dict(self.model.state_dict())
+        return found
+
     def run_validation(self, at: Position) -> dict[str, float]:
-        """Validate the model, or its moving average if there is one, and log the metrics."""
+        """Validate the model as it is, and log the metrics."""
         assert self.validate is not None
         self.model.eval()
-        with self.ema.applied(self.model) if self.ema is not None else nullcontext():
-            metrics = dict(self.validate(self.model))
+        metrics = dict(self.validate(self.model))
         value = metrics.get(self.options.best_metric, math.inf)
         self.log.validation(at, metrics, value < self.progress.best)
         return metrics

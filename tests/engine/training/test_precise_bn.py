@@ -53,3 +53,13 @@ def test_without_trouble_the_statistics_are_those_of_the_batches():
     measure_bn_statistics(model, batches(None), 3, Beside(False))
 
     torch.testing.assert_close(model[0].running_mean, seen.mean((0, 1)))
+
+
+def test_a_state_that_was_captured_before_follows_the_measurement():
+    model = nn.Sequential(nn.BatchNorm1d(3)).train()
+    state = model.state_dict()
+
+    measure_bn_statistics(model, batches(None), 3, Beside(False))
+
+    assert torch.equal(state["0.running_mean"], model[0].running_mean)
+    assert torch.equal(state["0.running_var"], model[0].running_var)

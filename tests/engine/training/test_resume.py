@@ -232,6 +232,65 @@ def test_a_signal_during_the_first_measurement_stops_at_once_and_the_next_run_me
     assert differences(tmp_path / "whole", tmp_path / "cut") == []
 
 
+def stop_self():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_during_precise_batch_norm_saves_the_statistics_of_training(tmp_path):
+    last = {}
+
+    class Measured(CrashingLoader):
+        def epoch(self, epoch, start_sample=0):
+            if self.given >= 6:
+                last.update({name: b.clone() for name, b in trainer.model.named_buffers()})
+            return super().epoch(epoch, start_sample)
+
+    trainer = tiny.make_trainer(tmp_path, loader=Measured(8, stop_self), precise_bn_batches=3)
+    summary = trainer.train()
+
+    state = torch.load(summary.checkpoint, weights_only=True)["model_state"]
+    assert {name for name, value in last.items() if not torch.equal(value, state[name])} == set()
+
+
+@pytest.mark.parametrize(
+    ("in_validation", "at"),
+    [(False, 1), (False, 2), (True, 2)],
+    ids=["average comes in", "weights come back", "weights come back after a signal"],
+)
+def test_a_signal_while_average_and_weights_are_exchanged_changes_nothing(
+    tmp_path, differences, whole, in_validation, at
+):
+    def validate(model):
+        if in_validation:
+            stop_self()
+        return tiny.validate(model)
+
+    parts = {"validate": validate}
+    options = {"ema_decay": 0.9, "precise_bn_batches": 2}
+    trainer = tiny.make_trainer(tmp_path / "cut", parts=parts, **options)
+    exchanges = itertools.count(1)
+    # Called when its weights are in place, and those of the last layer are not.
+    trainer.model[1].register_load_state_dict_post_hook(
+        lambda *_: stop_self() if next(exchanges) == at else None
+    )
+
+    summary = trainer.train()
+
+    assert not summary.finished
+    assert summary.stopped_by == "SIGTERM"
+    tiny.make_trainer(tmp_path / "cut", **options).train()
+    assert differences(whole(**options), tmp_path / "cut") == []
+
+
+def test_a_signal_before_validation_does_not_wait_for_its_end(tmp_path):
+    trainer = tiny.make_trainer(tmp_path, parts={"validate": lambda _: pytest.fail("validated")})
+    trainer.epoch_metrics = lambda: stop_self() or {"loss": 1.0, "top1_err": 1.0, "lr": 1.0}
+
+    summary = trainer.train()
+
+    assert summary.checkpoint.endswith("checkpoint_epoch_00000_sample_00000048.pyth")
+
+
 def test_a_second_ctrl_c_does_not_wait(tmp_path):
     def impatient():
         os.kill(os.getpid(), signal.SIGINT)

@@ -7,6 +7,7 @@ from torch import nn
 from trained import QUIET, assert_close, metrics, state_of
 
 from octvideo.data.loading.batch import Batch
+from octvideo.engine.distributed import Processes
 from octvideo.engine.training.adapt import freeze_batch_norm
 from octvideo.engine.training.losses import Mixer, make_loss
 from octvideo.layers import OctBatchNorm3d, OctConv3d, OctTensor
@@ -103,6 +104,50 @@ def test_precise_batch_norm_is_the_statistics_of_the_data(tmp_path):
     torch.testing.assert_close(model[1].running_mean, features.mean((0, 2, 3, 4)))
     torch.testing.assert_close(model[1].running_var, features.var((0, 2, 3, 4)), rtol=1e-2, atol=0)
     assert model[1].num_batches_tracked == 6
+
+
+def test_precise_batch_norm_of_a_moving_average_is_that_of_its_weights(tmp_path):
+    seen = {}
+
+    def look(model):
+        seen.update({name: value.clone() for name, value in model.state_dict().items()})
+        return {"top1_err": 1.0}
+
+    trainer = tiny.make_trainer(
+        tmp_path, max_epoch=1, ema_decay=0.5, precise_bn_batches=6, parts={"validate": look}
+    )
+    weights = state_of(trainer)
+
+    batches = list(tiny.TinyLoader(batch_size=8).epoch(0))
+    with torch.no_grad():
+        inputs = torch.cat([tiny.prepare(batch.inputs) for batch in batches])
+        features = nn.functional.conv3d(inputs, seen["0.weight"])
+    torch.testing.assert_close(seen["1.running_mean"], features.mean((0, 2, 3, 4)))
+    best = torch.load(tmp_path / "checkpoints/best.pyth", weights_only=True)
+    assert_close(seen, best["ema_state"], 0)
+    plain = tiny.make_trainer(tmp_path / "plain", max_epoch=1, ema_decay=0.5, parts=QUIET)
+    assert_close(weights, state_of(plain), 0)
+
+
+class WithMainsBuffers(Processes):
+    """A rank whose buffers become those of rank 0, which are all 5."""
+
+    def share_buffers(self, model):
+        for buffer in model.buffers():
+            buffer.fill_(5)
+
+
+def test_every_rank_validates_the_moving_average_with_the_statistics_of_rank_0(tmp_path):
+    seen = []
+
+    def look(model):
+        seen.append(model[1].running_mean.clone())
+        return {"top1_err": 1.0}
+
+    parts = {"validate": look, "procs": WithMainsBuffers()}
+    tiny.make_trainer(tmp_path, max_epoch=1, ema_decay=0.5, parts=parts).train()
+
+    assert torch.equal(seen[0], torch.full((4,), 5.0))
 
 
 def test_frozen_batch_norm_keeps_what_was_measured_before_the_first_step(tmp_path):
