@@ -93,7 +93,7 @@ def _given(cfg: Any, name: str) -> dict[str, Any]:
     options = {}
     for entry in cfg.MODEL.OPTIONS:
         option, equals, value = entry.partition("=")
-        if not equals:
+        if not (equals and value.strip()):
             raise ConfigError(f"MODEL.OPTIONS has {entry!r}; an option of {name} is NAME=VALUE")
         options[option.strip()] = parse_value(value)
     return options

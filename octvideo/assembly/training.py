@@ -11,7 +11,7 @@ from octvideo.assembly.identity import RunIdentity, digest, facts
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import head_act, running, scorer
 from octvideo.assembly.tasks import require_data_folder, task_of, with_counted_classes
-from octvideo.assembly.weights import frozen_stages, load_initial_weights
+from octvideo.assembly.weights import frozen_parts, load_initial_weights
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import stage_table
 from octvideo.data.loading.batch import Batch
@@ -119,10 +119,7 @@ def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
     that stay in evaluation mode."""
     if cfg.BN.NORM_TYPE == "sync_batchnorm" and procs.world_size > 1:
         adapt.synchronize_batch_norm(model, procs.device)
-    names = frozen_stages(cfg)
-    frozen = adapt.freeze(
-        model, [name for name, _ in model.named_modules() if name.rpartition(".")[2] in names]
-    )
+    frozen = adapt.freeze(model, frozen_parts(cfg, model))
     if cfg.MODEL.FROZEN_BN:
         frozen += adapt.freeze_batch_norm(model)
     if cfg.MODEL.ACT_CHECKPOINT:

@@ -34,6 +34,7 @@ from octvideo.weights.start import (
 )
 
 INFLATED = "image weights ({}) are inflated into {}"
+STAGES = {1: "stem", 2: "res2", 3: "res3", 4: "res4", 5: "res5"}
 MAX_LINES = 30  # of what training would do with a file
 
 Clips = tuple[Tensor, Tensor]  # float (N, 3, T, H, W) and labels (N,)
@@ -132,7 +133,22 @@ def image_weights(cfg: Any, checkpoint: Checkpoint) -> ImageWeights:
 
 def frozen_stages(cfg: Any) -> set[str]:
     """The modules that MODEL.FREEZE_STAGES freezes, by their names in every pathway."""
-    return {"stem" if stage == 1 else f"res{stage}" for stage in cfg.MODEL.FREEZE_STAGES}
+    return {STAGES[stage] for stage in cfg.MODEL.FREEZE_STAGES}
+
+
+def frozen_parts(cfg: Any, model: nn.Module) -> list[str]:
+    """The names in `model` of all that MODEL.FREEZE_STAGES freezes. Raises ConfigError for a stage
+    that `model` does not have."""
+    parts = {name: name.rpartition(".")[2] for name, _ in model.named_modules()}
+    stages = frozen_stages(cfg)
+    if missing := sorted(stages.difference(parts.values())):
+        there = [number for number, stage in STAGES.items() if stage in parts.values()]
+        advice = f"freeze some of {there}" if there else "leave it out"
+        raise ConfigError(
+            f"MODEL.FREEZE_STAGES is {cfg.MODEL.FREEZE_STAGES}; {cfg.MODEL.ARCH} has no part"
+            f" {missing[0]!r}: {advice}"
+        )
+    return [name for name, stage in parts.items() if stage in stages]
 
 
 def _check_frozen(cfg: Any, report: InflationReport) -> None:

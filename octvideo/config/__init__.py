@@ -18,6 +18,7 @@ from fvcore.common.config import CfgNode
 from octvideo.config.arguments import (
     COMMAND_LINE,
     add_config_arguments,
+    no_value,
     parse_with_settings,
     setting_pairs,
 )
@@ -57,8 +58,8 @@ def load_config(path: str, overrides: Sequence[str] = (), **settings: Any) -> Cf
     _merge_file(cfg, path, including=(), merged=set())
     # configs/demo/c2d.yaml -> runs/demo/c2d: the run of one file is never resumed by another.
     folder, name = posixpath.split(posixpath.splitext(path)[0])
-    cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or posixpath.join("runs", posixpath.basename(folder), name)
-    return _finish(cfg, path, overrides, settings)
+    output = posixpath.join("runs", posixpath.basename(folder), name)
+    return _finish(cfg, path, overrides, settings, output)
 
 
 def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
@@ -69,16 +70,20 @@ def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> C
 
 
 def _finish(
-    cfg: CfgNode, source: str, overrides: Sequence[str], settings: Tree | None = None
+    cfg: CfgNode,
+    source: str,
+    overrides: Sequence[str],
+    settings: Tree | None = None,
+    output: str = "",
 ) -> CfgNode:
     """Check the settings. A contradiction within the file is blamed on the file, one that its
-    overrides cause on them."""
+    overrides cause on them. output: for an OUTPUT_DIR that is empty in the end."""
     of_file = cfg.clone()
     for key, text in setting_pairs(overrides):
-        value = text if isinstance(_lookup(cfg, key), str) else parse_value(text)
-        if not _set(cfg, key, value, COMMAND_LINE):
+        if not _set(cfg, key, _of_text(key, text), COMMAND_LINE):
             logger.warning("%s: %s is without effect here, ignored", COMMAND_LINE, key)
     _merge_tree(cfg, settings or {}, ARGUMENTS)
+    cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or output
     problem = first_problem(cfg)
     if problem and problem != first_problem(of_file):
         changes = COMMAND_LINE if overrides else ARGUMENTS
@@ -87,6 +92,17 @@ def _finish(
         raise ConfigError(f"{source}: {problem}")
     cfg.freeze()
     return cfg
+
+
+def _of_text(key: str, text: str) -> Any:
+    """The value of a setting on the command line, where only a text may be empty: `KEY=$A` with A
+    unset is a mistake."""
+    default = _default(key)
+    if isinstance(default, str):
+        return text
+    if default is not None and not text.strip():
+        raise no_value(key)
+    return parse_value(text)
 
 
 # --- Files
@@ -163,40 +179,45 @@ def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
-def _lookup(cfg: CfgNode, key: str) -> Any:
-    node: Any = cfg
+def _default(key: str) -> Any:
+    """The default of a setting, the tree of a section; None for an unknown key."""
+    node: Any = DEFAULTS
     for part in key.split("."):
-        if not isinstance(node, CfgNode) or part not in node:
+        if not isinstance(node, dict) or part not in node:
             return None
         node = node[part]
     return node
 
 
 def _set(cfg: CfgNode, key: str, value: Any, source: str) -> bool:
-    """Set a value; False for a setting that is known but has no effect here."""
+    """Set a value, None being the default; False for a setting that is known but has no effect
+    here."""
     if key in ONLY:
         _check_choice(key, value, ONLY[key], source)
         return True
     if _ignored_part(key):
         return False
-    default = _lookup(cfg, key)
+    default = _default(key)
     if default is None:
         raise ConfigError(f"{source}: there is no setting {key}; {_nearest(key)}")
-    if value is None:
-        return True
-    if isinstance(default, CfgNode):
+    if isinstance(default, dict):
+        if value is None:  # a section that a file leaves empty
+            return True
         raise ConfigError(
             f"{source}: {key} is a section; set one of"
             f" {', '.join(f'{key}.{name}' for name in default)}"
         )
+    if value is None:
+        value = default
     if isinstance(value, str):
         value = ALIASES.get((key, value), value)
     if CHOICES.get(key) == AUTO:
         value = str(value).lower()  # `true` is a bool in YAML, and text on a command line
+    example = ITEMS.get(key, default)
     try:
-        value = _coerce(value, default, ITEMS.get(key))
+        value = _coerce(value, example)
     except (TypeError, ValueError):
-        raise ConfigError(f"{source}: {key} is {value!r}; it takes {_describe(default)}") from None
+        raise ConfigError(f"{source}: {key} is {value!r}; it takes {_describe(example)}") from None
     if key in CHOICES:
         _check_choice(key, value, CHOICES[key], source)
     section, _, name = key.rpartition(".")
@@ -232,19 +253,14 @@ def _nearest(key: str) -> str:
 # --- Types
 
 
-def _coerce(value: Any, default: Any, item: type | None) -> Any:
-    """The value as the default's type. 1 is a float, `true` a bool, YAML's text "1e-4" a number."""
-    if isinstance(default, list):
-        if not isinstance(value, list | tuple):
-            raise TypeError
-        return [_coerce_item(entry, item or _leaf_type(default)) for entry in value]
-    return _coerce_leaf(value, type(default))
-
-
-def _coerce_item(value: Any, kind: type) -> Any:
-    if isinstance(value, list | tuple):
-        return [_coerce_item(entry, kind) for entry in value]
-    return _coerce_leaf(value, kind)
+def _coerce(value: Any, example: Any) -> Any:
+    """The value as the example's type. 1 is a float, `true` a bool, YAML's text "1e-4" a number;
+    lists are as deep as the example's."""
+    if not isinstance(example, list):
+        return _coerce_leaf(value, type(example))
+    if not isinstance(value, list | tuple):
+        raise TypeError
+    return [_coerce(entry, example[0]) for entry in value]
 
 
 def _coerce_leaf(value: Any, kind: type) -> Any:
@@ -259,12 +275,7 @@ def _coerce_leaf(value: Any, kind: type) -> Any:
     raise TypeError
 
 
-def _leaf_type(default: list[Any]) -> type:
-    first = default[0]
-    return _leaf_type(first) if isinstance(first, list) else type(first)
-
-
-def _describe(default: Any) -> str:
+def _describe(example: Any) -> str:
     names = {
         bool: "true or false",
         int: "a whole number",
@@ -272,4 +283,4 @@ def _describe(default: Any) -> str:
         str: "text",
         list: "a list",
     }
-    return names[type(default)] + (f", such as {default!r}" if default not in ("", []) else "")
+    return names[type(example)] + (f", such as {example!r}" if example != "" else "")

@@ -86,7 +86,9 @@ def setting_pairs(tokens: Sequence[str]) -> Iterator[tuple[str, str]]:
         if not equals:
             value = next(rest, "")
             if not value:
-                raise ConfigError(
-                    f"{COMMAND_LINE}: {key} has no value; write {key} VALUE or {key}=VALUE"
-                )
+                raise no_value(key)
         yield key, value
+
+
+def no_value(key: str) -> ConfigError:
+    return ConfigError(f"{COMMAND_LINE}: {key} has no value; write {key} VALUE or {key}=VALUE")

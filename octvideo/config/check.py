@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from octvideo.config.limits import beyond_limits
 from octvideo.models.registry import MODELS, find_name
 
 Problems = Iterator[str]
@@ -30,16 +31,12 @@ def _arch(cfg: Any) -> Problems:
 
 
 def _octave(cfg: Any) -> Problems:
-    alpha, stages = cfg.OCTCONV.ALPHA, cfg.OCTCONV.STAGES
-    if not 0 <= alpha < 1:
-        yield f"OCTCONV.ALPHA is {alpha:g}; it lies in [0, 1). 0 is the vanilla network"
+    stages = cfg.OCTCONV.STAGES
     if stages and stages != list(range(min(stages), max(stages) + 1)):
         yield (
             f"OCTCONV.STAGES is {stages}; octave stages follow each other without a gap, as in [2,"
             " 3, 4]"
         )
-    if stages and not (min(stages) >= 2 and max(stages) <= 5):
-        yield f"OCTCONV.STAGES is {stages}; the stages are 2, 3, 4 and 5 (res2..res5)"
 
 
 def _sizes(cfg: Any) -> Problems:
@@ -50,10 +47,7 @@ def _sizes(cfg: Any) -> Problems:
                 f"DATA.{name} is {data[name]}; the network halves it five times, so it is at"
                 " least 32"
             )
-    if (
-        len(data.TRAIN_JITTER_SCALES) != 2
-        or data.TRAIN_JITTER_SCALES[0] > data.TRAIN_JITTER_SCALES[1]
-    ):
+    if data.TRAIN_JITTER_SCALES[0] > data.TRAIN_JITTER_SCALES[1]:
         yield (
             f"DATA.TRAIN_JITTER_SCALES is {data.TRAIN_JITTER_SCALES}; it is [shortest, longest] of"
             " the short side"
@@ -64,11 +58,6 @@ def _sizes(cfg: Any) -> Problems:
             f" DATA.TRAIN_CROP_SIZE {data.TRAIN_CROP_SIZE}; no crop would fit: raise the first or"
             " lower the second"
         )
-    for name in ("MEAN", "STD"):
-        if len(data[name]) != 3:
-            yield f"DATA.{name} is {data[name]}; it has one number for each of red, green and blue"
-    if min(data.STD) <= 0:
-        yield f"DATA.STD is {data.STD}; each is above 0"
 
 
 def _frames(cfg: Any) -> Problems:
@@ -89,7 +78,7 @@ def _schedule(cfg: Any) -> Problems:
         if len(steps) > len(solver.LRS) or not steps:
             yield (
                 f"SOLVER.{name} has {len(steps)} entries and SOLVER.LRS {len(solver.LRS)}; "
-                "each step has one factor of BASE_LR"
+                "each step needs a factor of BASE_LR"
             )
         elif steps[0] != 0 or steps != sorted(set(steps)) or steps[-1] > end:
             yield f"SOLVER.{name} is {steps}; it starts at 0 and rises to at most {end}"
@@ -108,7 +97,7 @@ def _schedule(cfg: Any) -> Problems:
 
 def _batches(cfg: Any) -> Problems:
     accum, batch = cfg.SOLVER.ACCUM_STEPS, cfg.TRAIN.BATCH_SIZE
-    if accum >= 1 and batch % accum:
+    if batch % accum:
         yield (
             f"TRAIN.BATCH_SIZE {batch} is not divisible by SOLVER.ACCUM_STEPS {accum}; the batch is"
             " what they sum to"
@@ -117,12 +106,9 @@ def _batches(cfg: Any) -> Problems:
 
 def _jitter(cfg: Any) -> Problems:
     area, aspect = cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE, cfg.DATA.TRAIN_JITTER_ASPECT_RELATIVE
-    for name, ends, most in (("SCALES", area, 1.0), ("ASPECT", aspect, float("inf"))):
-        if ends and not (len(ends) == 2 and 0 < ends[0] <= ends[1] <= most):
-            yield (
-                f"DATA.TRAIN_JITTER_{name}_RELATIVE is {ends}; it is [smallest, largest] above 0"
-                + (" and at most 1" if name == "SCALES" else "")
-            )
+    for name, ends in (("SCALES", area), ("ASPECT", aspect)):
+        if ends != sorted(ends):
+            yield f"DATA.TRAIN_JITTER_{name}_RELATIVE is {ends}; it is [smallest, largest]"
     if aspect and not area and cfg.TRAIN.DATASET == "video":
         yield (
             f"DATA.TRAIN_JITTER_ASPECT_RELATIVE is {aspect} without"
@@ -176,89 +162,31 @@ def _loss(cfg: Any) -> Problems:
 
 def _nonlocal(cfg: Any) -> Problems:
     location = cfg.NONLOCAL.LOCATION
-    if len(location) != 4:
-        yield f"NONLOCAL.LOCATION has {len(location)} entries; it has one for each of res2..res5"
     pathways = 2 if cfg.MODEL.ARCH == "slowfast" else 1
     if any(blocks for stage in location for blocks in stage[pathways:]):
         yield (
             f"NONLOCAL.LOCATION is {location} with MODEL.ARCH {cfg.MODEL.ARCH}; "
             f"each stage has the blocks of {pathways} pathway{'s' if pathways > 1 else ''}"
         )
-    if len({str(pool) for stage in cfg.NONLOCAL.POOL for pool in stage}) != 1:
-        yield f"NONLOCAL.POOL is {cfg.NONLOCAL.POOL}; one pool serves all stages and pathways"
-    if any(group != 1 for stage in cfg.NONLOCAL.GROUP for group in stage):
-        yield (
-            f"NONLOCAL.GROUP is {cfg.NONLOCAL.GROUP}; attention over groups of frames is not built:"
-            " use 1"
-        )
+    pools = cfg.NONLOCAL.POOL
+    if not all(pools) or {len(pool) for stage in pools for pool in stage} != {3}:
+        yield f"NONLOCAL.POOL is {pools}; a pool is [frames, height, width], for each stage"
+    if len({str(pool) for stage in pools for pool in stage}) != 1:
+        yield f"NONLOCAL.POOL is {pools}; one pool serves all stages and pathways"
 
 
 def _blocks(cfg: Any) -> Problems:
     kernels = cfg.RESNET.NUM_BLOCK_TEMP_KERNEL
-    if kernels and (len(kernels) != 4 or any(len(stage) not in (1, 2) for stage in kernels)):
+    if any(len(stage) not in (1, 2) for stage in kernels):
         yield (
             f"RESNET.NUM_BLOCK_TEMP_KERNEL is {kernels}; it has one number per pathway for each"
             " stage"
         )
 
 
-def _ranges(cfg: Any) -> Problems:
-    """Numbers that have a smallest value, wherever they stand."""
-    for key, least in MINIMUM.items():
-        section, _, name = key.rpartition(".")
-        value = (cfg[section] if section else cfg)[name]
-        if value < least:
-            yield f"{key} is {value:g}; it is at least {least}"
-    for section, settings in cfg.items():
-        for name, value in settings.items() if isinstance(settings, dict) else [("", settings)]:
-            if type(value) is int and abs(value) >= 2**31:
-                yield f"{section}{name and '.'}{name} is {value}; whole numbers stay below 2 ** 31"
-    for name in ("PROB", "SWITCH_PROB"):
-        if not 0 <= cfg.MIXUP[name] <= 1:
-            yield f"MIXUP.{name} is {cfg.MIXUP[name]:g}; it lies in [0, 1]"
-    for section, name in (
-        ("MODEL", "DROPOUT_RATE"),
-        ("TRAIN", "EMA_DECAY"),
-        ("MIXUP", "LABEL_SMOOTH_VALUE"),
-    ):
-        if not 0 <= cfg[section][name] < 1:
-            yield f"{section}.{name} is {cfg[section][name]:g}; it lies in [0, 1)"
-
-
-MINIMUM = {
-    "TRAIN.BATCH_SIZE": 1,
-    "TRAIN.EVAL_PERIOD": 1,
-    "TRAIN.CHECKPOINT_PERIOD": 1,
-    "TRAIN.KEEP_CHECKPOINTS": 1,
-    "TEST.BATCH_SIZE": 1,
-    "TEST.NUM_ENSEMBLE_VIEWS": 1,
-    "TEST.VIEW_CHUNK": 0,
-    "DATA.NUM_FRAMES": 1,
-    "DATA.SAMPLING_RATE": 1,
-    "DATA.TARGET_FPS": 1,
-    "DATA.MAX_BAD_RATIO": 0,
-    "DATA.SHARD_CACHE_GB": 0,
-    "DATA_LOADER.NUM_WORKERS": 0,
-    "MODEL.NUM_CLASSES": 0,
-    "BN.NUM_BATCHES_PRECISE": 1,
-    "RESNET.WIDTH_PER_GROUP": 1,
-    "RESNET.NUM_GROUPS": 1,
-    "SLOWFAST.ALPHA": 1,
-    "SLOWFAST.BETA_INV": 1,
-    "MIXUP.ALPHA": 0,
-    "MIXUP.CUTMIX_ALPHA": 0,
-    "SOLVER.BASE_LR": 0,
-    "SOLVER.MAX_EPOCH": 1,
-    "SOLVER.MAX_ITER": 0,
-    "SOLVER.ACCUM_STEPS": 1,
-    "RNG_SEED": 0,
-    "LOG_PERIOD": 1,
-}
-
-
 RULES: tuple[Callable[[Any], Problems], ...] = (
     _arch,
-    _ranges,
+    beyond_limits,
     _octave,
     _sizes,
     _frames,

@@ -169,7 +169,8 @@ DEFAULTS: Tree = {
         "COSINE_END_LR": 0.0,
         "STEPS": [],  # epochs, the first is 0
         "STEP_ITERS": [],  # in iterations, with MAX_ITER
-        "LRS": [],  # factors of BASE_LR from each step on
+        # factors of BASE_LR from each step on; files of PySlowFast have more of them than steps
+        "LRS": [],
         "MAX_EPOCH": 300,
         "MAX_ITER": 0,  # 0: MAX_EPOCH counts
         "WARMUP_EPOCHS": 0.0,
@@ -211,20 +212,20 @@ DEFAULTS: Tree = {
     "LOG_MODEL_INFO": True,
 }
 
-# The type of what a list that is empty by default holds.
-ITEMS: dict[str, type] = {
-    "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN": str,
-    "DATA.TRAIN_JITTER_SCALES_RELATIVE": float,
-    "DATA.TRAIN_JITTER_ASPECT_RELATIVE": float,
-    "MODEL.CLASS_WEIGHTS": float,
-    "MODEL.OPTIONS": str,
-    "MODEL.FREEZE_STAGES": int,
-    "RESNET.NUM_BLOCK_TEMP_KERNEL": int,
-    "OCTCONV.STAGES": int,
-    "NONLOCAL.LOCATION": int,
-    "SOLVER.STEPS": float,
-    "SOLVER.STEP_ITERS": int,
-    "SOLVER.LRS": float,
+# An entry of lists that are empty by default, or whose entries are.
+ITEMS: dict[str, list[Any]] = {
+    "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN": ["model."],
+    "DATA.TRAIN_JITTER_SCALES_RELATIVE": [0.08],
+    "DATA.TRAIN_JITTER_ASPECT_RELATIVE": [0.75],
+    "MODEL.CLASS_WEIGHTS": [1.0],
+    "MODEL.OPTIONS": ["growth_rate=24"],
+    "MODEL.FREEZE_STAGES": [1],
+    "RESNET.NUM_BLOCK_TEMP_KERNEL": [[3]],
+    "OCTCONV.STAGES": [2],
+    "NONLOCAL.LOCATION": [[[1]]],
+    "SOLVER.STEPS": [0.0],
+    "SOLVER.STEP_ITERS": [0],
+    "SOLVER.LRS": [1.0],
 }
 
 

@@ -23,10 +23,12 @@ from octvideo.assembly import (
 from octvideo.assembly import data as build_data
 from octvideo.assembly import recipe as build_recipe
 from octvideo.assembly.dry_run import GeneratedSamples, GeneratedVideos
+from octvideo.assembly.weights import frozen_parts
 from octvideo.config import load_config
 from octvideo.engine.distributed import Processes
 from octvideo.errors import ConfigError
 from octvideo.layers import OctConv3d
+from octvideo.models import create_model
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EVERY_CONFIG = [  # the deepest have layers by the hundred: slow at any width
@@ -141,6 +143,38 @@ def test_frozen_stages_neither_train_nor_count_statistics():
     assert not any(p.requires_grad for p in built.model.res2.parameters())
     assert all(p.requires_grad for p in built.model.res3.parameters())
     assert built.model.stem in built.frozen
+
+
+@pytest.mark.parametrize(
+    ("arch", "stages", "message"),
+    [
+        ("densenet121", [1, 2], r"densenet121 has no part 'res2': freeze some of \[1\]"),
+        ("resnet20_cifar", [5], r"has no part 'res5': freeze some of \[1, 2, 3, 4\]"),
+        ("ptv:x3d_xs", [1], "ptv:x3d_xs has no part 'stem': leave it out"),
+    ],
+)
+def test_a_stage_that_the_network_does_not_have_is_not_frozen_in_silence(arch, stages, message):
+    cfg = tiny("MODEL.FREEZE_STAGES=" + str(stages)).clone()
+    cfg.defrost()
+    cfg.MODEL.ARCH = arch
+    with torch.device("meta"):
+        model = create_model(arch)
+
+    with pytest.raises(ConfigError, match=message):
+        frozen_parts(cfg, model)
+
+
+def test_frozen_stages_are_those_of_both_pathways():
+    cfg = tiny("MODEL.ARCH=slowfast", "MODEL.FREEZE_STAGES=[1,3]")
+
+    parts = frozen_parts(cfg, meta_model(cfg))
+
+    assert parts == ["slow.stem", "slow.res3", "fast.stem", "fast.res3"]
+
+
+def test_an_option_without_a_value_is_refused():
+    with pytest.raises(ConfigError, match=r"'bn_eps='; an option of i3d_r26 is NAME=VALUE"):
+        meta_model(tiny('MODEL.OPTIONS=["bn_eps="]'))
 
 
 def test_batch_norm_has_no_weight_decay():

@@ -68,6 +68,31 @@ def test_an_empty_section_changes_nothing(write):
     assert load_config(write(I3D + "SOLVER:\n")).SOLVER.BASE_LR == 0.1
 
 
+def test_null_sets_the_default_over_a_base(write):
+    write(I3D + "OCTCONV: {ALPHA: .5}\nDATA: {MEAN: [0, 0, 0], PATH_PREFIX: a}", "base.yaml")
+    path = write("_BASE_: base.yaml\nOCTCONV: {ALPHA: null}\nDATA: {MEAN: null, PATH_PREFIX: null}")
+
+    cfg = load_config(path)
+
+    assert (cfg.OCTCONV.ALPHA, cfg.DATA.MEAN, cfg.DATA.PATH_PREFIX) == (0.0, [0.45] * 3, "")
+    assert load_config(path, ["OCTCONV.ALPHA=.5", "OCTCONV.ALPHA=null"]).OCTCONV.ALPHA == 0.0
+    assert load_config(path).DATA.MEAN is not cfg.DATA.MEAN
+
+
+def test_a_text_may_be_empty_on_the_command_line(write):
+    path = write(I3D + "DATA: {PATH_PREFIX: a}")
+
+    assert load_config(path, ["DATA.PATH_PREFIX="]).DATA.PATH_PREFIX == ""
+
+
+def test_a_list_that_a_file_leaves_empty_can_be_set(write):
+    path = write(I3D + "TEST: {IMAGE_CROP_SIZES: []}")
+
+    cfg = load_config(path, ["TEST.IMAGE_CROP_SIZES=[64]"])
+
+    assert cfg.TEST.IMAGE_CROP_SIZES == [64]
+
+
 def test_the_value_of_an_option_is_no_setting():
     parser = argparse.ArgumentParser()
     add_config_arguments(parser)
@@ -211,7 +236,9 @@ def test_what_is_accepted_takes_the_type_of_the_setting(write, override, value):
         ("TRAIN: {BATCH_SIZE: true}", "TRAIN.BATCH_SIZE is True; it takes a whole number"),
         ("SOLVER: {BASE_LR: fast}", "SOLVER.BASE_LR is 'fast'; it takes a number, such as 0.1"),
         ("SOLVER: {BASE_LR: .nan}", "SOLVER.BASE_LR is nan; it takes a number"),
-        ("SOLVER: {STEPS: [a]}", "SOLVER.STEPS is ['a']; it takes a list"),
+        ("SOLVER: {STEPS: [a]}", "SOLVER.STEPS is ['a']; it takes a list, such as [0.0]"),
+        ("SOLVER: {LRS: [[1]]}", "SOLVER.LRS is [[1]]; it takes a list, such as [1.0]"),
+        ("NONLOCAL: {LOCATION: [1, 2, 3, 4]}", "NONLOCAL.LOCATION is [1, 2, 3, 4]; it takes"),
         ("DATA: {PATH_PREFIX: 5}", "DATA.PATH_PREFIX is 5; it takes text"),
         (
             "MODEL: {ARCH: x3d}",
@@ -260,7 +287,7 @@ def test_a_mistake_gets_one_line_that_names_the_file(write, text, expected):
             ["OCTCONV.STAGES=[2,4]"],
             "OCTCONV.STAGES is [2, 4]; octave stages follow each other without a gap",
         ),
-        (["OCTCONV.STAGES=[5,6]"], "OCTCONV.STAGES is [5, 6]; the stages are 2, 3, 4 and 5"),
+        (["OCTCONV.STAGES=[5,6]"], "OCTCONV.STAGES is [5, 6]; each is 2, 3, 4 or 5 (res2..res5)"),
         (
             ["DATA.TRAIN_CROP_SIZE=16"],
             "DATA.TRAIN_CROP_SIZE is 16; the network halves it five times",
@@ -290,12 +317,21 @@ def test_a_mistake_gets_one_line_that_names_the_file(write, text, expected):
         (["SOLVER.ACCUM_STEPS=0"], "SOLVER.ACCUM_STEPS is 0; it is at least 1"),
         (["DATA.MULTI_LABEL=true"], "several labels per video go with bce_logit"),
         (["MODEL.CLASS_WEIGHTS=[1,2]"], "MODEL.CLASS_WEIGHTS has 2 entries"),
-        (["NONLOCAL.LOCATION=[[[]]]"], "NONLOCAL.LOCATION has 1 entries"),
+        (
+            ["NONLOCAL.LOCATION=[[[]]]"],
+            "NONLOCAL.LOCATION is [[[]]]; it has an entry for each of res2..res5",
+        ),
         (["NONLOCAL.POOL=[[[1,2,2]],[[2,2,2]],[[1,2,2]],[[1,2,2]]]"], "one pool serves all stages"),
+        (["NONLOCAL.POOL=[[],[],[],[[1,2,2]]]"], "a pool is [frames, height, width]"),
+        (["NONLOCAL.POOL=[[[2]],[[2]],[[2]],[[2]]]"], "a pool is [frames, height, width]"),
         (["NONLOCAL.LOCATION=[[[]],[[],[1]],[[]],[[]]]"], "has the blocks of 1 pathway"),
         (
             ["DATA.TRAIN_JITTER_SCALES_RELATIVE=[0.5,2]"],
-            "it is [smallest, largest] above 0 and at most 1",
+            "is [0.5, 2.0]; each is above 0 and at most 1",
+        ),
+        (
+            ["DATA.TRAIN_JITTER_SCALES_RELATIVE=[0.5,0.2]"],
+            "is [0.5, 0.2]; it is [smallest, largest]",
         ),
         (
             ["DATA.TRAIN_JITTER_ASPECT_RELATIVE=[0.75,1.3]"],
@@ -315,7 +351,7 @@ def test_a_mistake_gets_one_line_that_names_the_file(write, text, expected):
         (["MODEL.HEAD_ACT=none"], "MODEL.HEAD_ACT is 'none'; it takes"),
         (["AUG.ENABLE=true"], "AUG.ENABLE is True; it takes False"),
         (
-            ["RESNET.NUM_BLOCK_TEMP_KERNEL=[[3],[4]]"],
+            ["RESNET.NUM_BLOCK_TEMP_KERNEL=[[3],[4,4,4],[6],[3]]"],
             "one number per pathway for each stage",
         ),
         (["NONLOCAL.GROUP=[[1],[2],[1],[1]]"], "attention over groups of frames is not built"),
@@ -337,6 +373,9 @@ def test_a_contradiction_stops_before_anything_is_built(write, overrides, expect
         ),
         (["OCTCONV.ALPHA"], "command line: OCTCONV.ALPHA has no value; write OCTCONV.ALPHA VALUE"),
         (["--alpha", "1"], "command line: '--alpha' is not a setting"),
+        (["OCTCONV.ALPHA="], "command line: OCTCONV.ALPHA has no value; write OCTCONV.ALPHA VALUE"),
+        (["DATA.MEAN= "], "command line: DATA.MEAN has no value; write DATA.MEAN VALUE"),
+        (["OCTCONV.ALFA="], "command line: there is no setting OCTCONV.ALFA; did you mean"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named_as_such(write, overrides, expected):
@@ -370,6 +409,8 @@ def test_each_file_has_its_own_output_folder(write, tmp_path):
 
     assert load_config(path).OUTPUT_DIR == "runs/kinetics400/oct_i3d"
     assert load_config(path, ["OUTPUT_DIR=elsewhere"]).OUTPUT_DIR == "elsewhere"
+    assert load_config(path, ["OUTPUT_DIR="]).OUTPUT_DIR == "runs/kinetics400/oct_i3d"
+    assert load_config(path, OUTPUT_DIR=None).OUTPUT_DIR == "runs/kinetics400/oct_i3d"
 
 
 def test_settings_cannot_be_changed_after_loading(write):
