@@ -1,6 +1,8 @@
 """The data of a config: lists, clips, views, batches, and the preprocessing of inputs."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -41,6 +43,17 @@ def final_list_path(cfg: Any) -> str:
     path = list_path(cfg, "test")
     is_there = has_shards(path) if reads_shards(cfg) else exists(path)
     return path if is_there else list_path(cfg, "val")
+
+
+def training_list_beside(cfg: Any, tested: str) -> VideoList | None:
+    """train.csv in the folder of a tested list, if that is the folder of the data and it can be
+    read. Shards are not looked at."""
+    path = list_path(cfg, "train")
+    if reads_shards(cfg) or Path(tested).absolute().parent != Path(path).absolute().parent:
+        return None
+    with suppress(DataError):
+        return open_labeled_list(cfg, path)
+    return None
 
 
 def open_list(cfg: Any, path: str) -> VideoList:

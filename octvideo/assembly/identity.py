@@ -10,7 +10,8 @@ import octvideo
 from octvideo.assembly.data import numbered_names
 from octvideo.checkpoint import Checkpoint
 from octvideo.config import config_from_text, leaves
-from octvideo.errors import CheckpointError, ConfigError
+from octvideo.data.lists.video_list import VideoList
+from octvideo.errors import CheckpointError, ConfigError, logger
 from octvideo.models.video_options import BLOCKS
 
 # Settings that decide what weights mean, or where in which data a run stands: a change makes
@@ -139,6 +140,18 @@ def _other_list(checkpoint: Checkpoint, about: Checkpoint) -> list[str]:
     return [
         f"another training list ({counts}); a list is known by its paths and labels in their order"
     ]
+
+
+def warn_of_another_list(checkpoint: Checkpoint, train: VideoList, tested: str) -> None:
+    """Warn where weights were trained on another list than `train`, which lies beside the tested
+    one: after a new division, a test may hold videos of the training."""
+    then = checkpoint.training.get("data")
+    if isinstance(then, dict) and then.get("fingerprint") != train.fingerprint():
+        logger.warning(
+            "%s: trained on another list (%s entries) than %s (%d) is now; a test means something"
+            " only if that list held no video of %s",
+            checkpoint.path, then.get("samples"), train.name, len(train), tested,
+        )  # fmt: skip
 
 
 def check_tested(checkpoint: Checkpoint, about: Checkpoint) -> None:

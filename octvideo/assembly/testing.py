@@ -12,12 +12,14 @@ import yaml
 from iopath.common.file_io import g_pathmgr
 from torch import nn
 
+from octvideo.assembly.data import training_list_beside
 from octvideo.assembly.identity import (
     IN_DATA,
     check_tested,
     digest,
     facts,
     recipe_of,
+    warn_of_another_list,
 )
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import running, scorer, tested_head_act
@@ -87,6 +89,8 @@ class _Test:
         cfg, summaries = self.cfg, dict[str, dict[str, Any]]()
         journals: list[Journal] = []
         for test in task_of(cfg).final_tests(self.names, list_path):
+            if self.procs.is_main and (train := training_list_beside(cfg, test.source)):
+                warn_of_another_list(self.checkpoint, train, test.source)
             protocol = self._protocol(test)
             journal = self._journal(test, protocol)
             journals += [journal] if journal else []

@@ -67,6 +67,41 @@ def test_with_a_config_it_takes_the_newest_checkpoint_of_the_run(run_tool, train
     assert results(tmp_path)["protocol"]["views"] == "2x3"
 
 
+def test_a_training_list_that_was_divided_anew_is_warned_of(run_tool, trained, tmp_path):
+    cfg, checkpoint = trained
+    as_trained = run_tool("test_net", "--cfg", cfg)
+    (tmp_path / "data/train.csv").write_text("0.mp4 0\n1.mp4 1\n")
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(tmp_path / "data/test.csv", tmp_path / "elsewhere/test.csv")
+
+    anew = run_tool("test_net", "--checkpoint", checkpoint, "--list", "data/test.csv")
+    of_other_data = run_tool(
+        "test_net", "--checkpoint", checkpoint, "--list", "elsewhere/test.csv", "DATA.PATH_PREFIX=data"
+    )  # fmt: skip
+
+    assert anew.status == of_other_data.status == 0, anew.err + of_other_data.err
+    assert (
+        "trained on another list (3 entries) than data/train.csv (2) is now" in anew.out + anew.err
+    )
+    for quiet in (as_trained, of_other_data):
+        assert "another list" not in quiet.out + quiet.err
+
+
+@pytest.mark.parametrize("train", [None, "0.mp4\n", "0.mp4 7\n"])
+def test_a_training_list_that_cannot_be_compared_is_no_hindrance(
+    run_tool, trained, tmp_path, train
+):
+    cfg, _ = trained
+    (tmp_path / "data/train.csv").unlink()
+    if train:
+        (tmp_path / "data/train.csv").write_text(train)
+
+    result = run_tool("test_net", "--cfg", cfg)
+
+    assert result.status == 0, result.err
+    assert "another list" not in result.out + result.err
+
+
 def test_the_file_is_read_once(run_tool, trained, monkeypatch):
     cfg, checkpoint = trained
     read, paths = Checkpoint.read, []
