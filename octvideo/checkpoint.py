@@ -68,6 +68,10 @@ class InputSpec:
         _plain(known.get("sampling_rule", ""), str)
         return cls(**known)
 
+    def missing(self) -> list[str]:
+        """The names of what is not known, of all that a network for videos needs."""
+        return [f.name for f in fields(self) if getattr(self, f.name) is None]
+
     def as_dict(self) -> dict[str, Any]:
         """The known fields, as plain values."""
         said = {name: value for name, value in asdict(self).items() if value is not None}

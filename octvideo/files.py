@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 from uuid import uuid4
 
@@ -99,6 +100,28 @@ def appears_whole(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     fsync_folder(str(path.parent))
+
+
+@contextmanager
+def appear_together(path: Path) -> Iterator[Path]:
+    """`path`, but in a temporary folder beside it: the files written there are renamed to their
+    names beside `path`, on the disk; after an error they are removed.
+
+    A file that was there is replaced and never written into, so who has mapped it into memory keeps
+    what it was. A kill between two renames leaves new files beside old ones: one of them should
+    hold a digest of the others. Raises OutputError.
+    """
+    with writing(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not UNFINISHED, for a folder is not removed as a file is.
+        with TemporaryDirectory(".unfinished", f"{path.name}.", path.parent) as folder:
+            yield Path(folder, path.name)
+            files = sorted(Path(folder).iterdir())
+            for file in files:
+                _fsync(file)
+            for file in files:
+                file.replace(path.with_name(file.name))
+        fsync_folder(str(path.parent))
 
 
 def fsync_folder(folder: str) -> None:

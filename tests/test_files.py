@@ -7,6 +7,7 @@ import pytest
 
 from octvideo.errors import OctvideoError
 from octvideo.files import (
+    appear_together,
     appears_whole,
     append_json_line,
     make_output_folder,
@@ -66,6 +67,44 @@ def test_a_file_appears_when_it_is_complete_and_not_at_all_after_an_error(tmp_pa
 
     assert path.read_bytes() == b"frames"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_that_belong_together_replace_those_before_and_change_no_open_one(tmp_path):
+    path = tmp_path / "new" / "model.xml"
+    for content in (b"first", b"second"):
+        with appear_together(path) as unfinished:
+            unfinished.write_bytes(content)
+            unfinished.with_suffix(".bin").write_bytes(content)
+        if content == b"first":
+            (tmp_path / "mapped").hardlink_to(path.with_suffix(".bin"))
+
+    assert (tmp_path / "mapped").read_bytes() == b"first"
+    assert {p.name: p.read_bytes() for p in path.parent.iterdir()} == {
+        "model.xml": b"second",
+        "model.bin": b"second",
+    }
+
+
+def test_files_that_belong_together_do_not_appear_after_an_error(tmp_path):
+    path = tmp_path / "model.xml"
+    path.write_bytes(b"before")
+
+    with suppress(KeyboardInterrupt), appear_together(path) as unfinished:
+        unfinished.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_that_belong_together_need_a_folder(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+
+    with (
+        pytest.raises(OctvideoError, match=r"model\.xml: cannot be written"),
+        appear_together(tmp_path / "file" / "model.xml"),
+    ):
+        pass
 
 
 def test_a_line_that_was_cut_short_costs_no_other_line(tmp_path):

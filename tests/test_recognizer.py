@@ -359,6 +359,15 @@ def test_weights_without_their_assumptions_are_refused(tmp_path):
         octvideo.load(tmp_path / "bare.pyth")
 
 
+def test_a_checkpoint_that_does_not_say_all_of_its_input_is_refused(tiny_checkpoint, tmp_path):
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    del content["meta"]["preprocessing"]["short_side"]
+    torch.save(content, tmp_path / "part.pyth")
+
+    with pytest.raises(CheckpointError, match=r"part\.pyth: does not say short_side of its input"):
+        octvideo.load(tmp_path / "part.pyth")
+
+
 def test_a_missing_checkpoint_is_refused_by_name(tmp_path):
     with pytest.raises(CheckpointError, match=r"none\.pyth"):
         octvideo.load(tmp_path / "none.pyth")

@@ -3,6 +3,7 @@ written."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from octvideo.deploy.engines import relative_difference
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.deploy.openvino import OpenVINO, exported
-from octvideo.errors import ConfigError, import_optional
+from octvideo.errors import CheckpointError, ConfigError, import_optional
+from octvideo.files import appear_together
 from octvideo.layers.conv3d_as_2d import exported_in_2d
 
 
@@ -26,29 +28,49 @@ def export_model(
     W) on the CPU, N of at least 2. The difference is the largest over the largest value, on the
     example and on a single clip of it, as the written file computes it. lowered: an .onnx with 2D
     convolutions and pools in place of 3D ones, for runtimes whose 3D kernels are slow or absent.
-    Raises ConfigError for another suffix, OctvideoError if a runtime is missing.
+    Raises ConfigError for another suffix, OctvideoError if a runtime is missing or the file cannot
+    be written; a file that was there is then unchanged.
     """
     path = Path(path)
+    require_format(path, lowered=lowered)
+    with appear_together(path) as unfinished:
+        return write_network(model, example, unfinished, lowered=lowered)
+
+
+def require_format(path: Path, *, lowered: bool) -> None:
+    """Raise ConfigError for a suffix that has no format, or none with 2D convolutions."""
     if path.suffix not in WRITERS:
         raise ConfigError(f"{path}: no format has this suffix; there are {', '.join(WRITERS)}")
     if lowered and path.suffix != ".onnx":
         raise ConfigError(
             f"{path}: only an .onnx is written with 2D convolutions; leave lowered out"
         )
+
+
+def write_network(model: nn.Module, example: Tensor, path: Path, *, lowered: bool) -> float:
+    """`export_model` straight to `path`, which exists nowhere yet."""
     folded = fold_batch_norm(model).cpu()
-    path.parent.mkdir(parents=True, exist_ok=True)
     with exported_in_2d() if lowered else nullcontext():
         run = WRITERS[path.suffix](folded, example, path)
     with torch.no_grad():
         return max(relative_difference(run(x), folded(x)) for x in (example, example[:1]))
 
 
+def sha256_of(path: Path) -> str:
+    """The digest of an exported network; of an .xml, of it and its .bin one after the other."""
+    digest = sha256(path.read_bytes())
+    if path.suffix == ".xml":
+        digest.update(path.with_suffix(".bin").read_bytes())
+    return digest.hexdigest()
+
+
 class ONNX(nn.Module):
-    """An ONNX file in onnxruntime, on the CPU."""
+    """An ONNX file in onnxruntime, on the CPU. A pickle names the file, which must still be that
+    one where it is loaded."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.path = path
+        self.path, self.sha256 = path, sha256_of(path)
         self._start()
 
     def _start(self) -> None:
@@ -68,6 +90,11 @@ class ONNX(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        if sha256_of(self.path) != self.sha256:
+            raise CheckpointError(
+                f"{self.path}: is another file than the one that was pickled; load it with"
+                " octvideo.load in this process"
+            )
         self._start()
 
 

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -11,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.checkpoint import InputSpec
+from octvideo.data.sampling import RULES
 from octvideo.deploy.engines import TOLERANCE, relative_difference
-from octvideo.deploy.export import ONNX, Program, export_model
+from octvideo.deploy.export import ONNX, Program, require_format, sha256_of, write_network
 from octvideo.deploy.openvino import OpenVINO
 from octvideo.errors import CheckpointError, ConfigError, OctvideoError, logger
-from octvideo.files import write_atomically
+from octvideo.files import appear_together
 from octvideo.models.network import HeadAct, activate
 
 SUFFIXES = (".xml", ".onnx", ".pt2")
@@ -26,7 +26,8 @@ _MAX_BYTES = 16 * 2**20
 @dataclass(frozen=True, slots=True)
 class Sidecar:
     """The content of the .json. input: (C, T, H, W) of a clip. head_act: the function from logits
-    to probabilities."""
+    to probabilities. sha256: suffix -> digest of each exported file that it describes; empty in
+    those of earlier versions."""
 
     input: tuple[int, ...]
     output: Output
@@ -34,10 +35,14 @@ class Sidecar:
     preprocessing: Mapping[str, Any]
     multi_label: bool
     head_act: HeadAct
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
-    def write(self, path: Path) -> None:
-        """Beside the exported file `path`."""
-        facts = {
+    def write(self, unfinished: Path, path: Path) -> None:
+        """Beside the exported file `unfinished`, which is to be `path`.
+
+        A model.json describes model.onnx and model.xml if the same is true of both.
+        """
+        facts: dict[str, Any] = {
             "format": 1,
             "input": ["batch", *self.input],
             "output": self.output,
@@ -46,15 +51,16 @@ class Sidecar:
             "class_names": list(self.class_names),
             **self.preprocessing,
         }
+        facts["sha256"] = _also_described(path, facts) | {path.suffix: sha256_of(unfinished)}
         text = json.dumps(facts, indent=1) + "\n"
-        write_atomically(str(path.with_suffix(".json")), lambda file: file.write(text.encode()))
+        unfinished.with_suffix(".json").write_text(text, encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> "Sidecar":
         """That of the exported file `path`. Raises CheckpointError if it is missing or damaged."""
         facts = _read_facts(path.with_suffix(".json"), path)
-        spec = InputSpec.of(facts)
         try:
+            spec = InputSpec.of(facts)
             _, channels, *size = facts["input"]
             act = "sigmoid" if facts.get("multi_label") else "softmax"
             found = cls(
@@ -64,25 +70,42 @@ class Sidecar:
                 spec.as_dict(),
                 bool(facts.get("multi_label")),
                 cast(HeadAct, facts.get("head_act") or act),
+                dict(facts.get("sha256") or {}),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{path.with_suffix('.json')}: does not describe a network ({error!r}); export it"
                 " again"
             ) from error
+        if missing := spec.missing():
+            raise CheckpointError(
+                f"{path.with_suffix('.json')}: does not say {', '.join(missing)}; export it again"
+            )
         acts = ("softmax", "sigmoid", "softmax_of_mean", "sigmoid_of_mean")
-        complete = len(found.input) == 4 and spec.mean and spec.num_frames and found.class_names
+        complete = len(found.input) == 4 and found.class_names
         if not complete or found.output not in ("logits", "probabilities"):
             raise CheckpointError(
                 f"{path.with_suffix('.json')}: does not say all of the network's input, output and"
                 " classes; export it again"
             )
-        if found.head_act not in acts:
-            raise CheckpointError(
-                f"{path.with_suffix('.json')}: head_act is {found.head_act!r}; there are"
-                f" {', '.join(acts)}"
-            )
+        choices = {"head_act": (found.head_act, acts), "sampling_rule": (spec.sampling_rule, RULES)}
+        for name, (value, known) in choices.items():
+            if value not in known:
+                raise CheckpointError(
+                    f"{path.with_suffix('.json')}: {name} is {value!r}; there are"
+                    f" {', '.join(known)}"
+                )
         return found
+
+
+def _also_described(path: Path, facts: Mapping[str, Any]) -> dict[str, str]:
+    """The digests in the .json that is there, if it says `facts` too."""
+    try:
+        before = _read_facts(path.with_suffix(".json"), path)
+    except CheckpointError:
+        return {}
+    digests = before.pop("sha256", None)
+    return digests if before == facts and isinstance(digests, dict) else {}
 
 
 def _read_facts(sidecar: Path, path: Path) -> dict[str, Any]:
@@ -104,15 +127,12 @@ def _read_facts(sidecar: Path, path: Path) -> dict[str, Any]:
 class ExportedNetwork(nn.Module):
     """Scores from another runtime, on the CPU. Any number of threads may call it."""
 
-    def __init__(self, run: nn.Module, path: Path, sidecar: Sidecar) -> None:
+    def __init__(self, run: nn.Module, path: Path, sidecar: Sidecar, sha256: str) -> None:
         super().__init__()
         self.run, self.path, self.sidecar = run, path, sidecar
         self.in_channels = sidecar.input[0]
         # The state dict is what tells two networks apart where a run of predictions continues.
-        digest = sha256(path.read_bytes())
-        if path.suffix == ".xml":
-            digest.update(path.with_suffix(".bin").read_bytes())
-        file_sha256 = torch.tensor(list(digest.digest()), dtype=torch.uint8)
+        file_sha256 = torch.tensor(list(bytes.fromhex(sha256)), dtype=torch.uint8)
         self.register_buffer("file_sha256", file_sha256)
 
     def window_scores(self, x: Tensor, act: HeadAct = "softmax") -> Tensor:
@@ -142,7 +162,8 @@ def read_exported(path: Path, *, trusted: bool = False) -> ExportedNetwork:
     """The network in an .xml, .onnx or .pt2 that was exported, with its sidecar.
 
     trusted: a .pt2 is read only with it, because torch evaluates expressions in the file and may
-    unpickle its objects. Raises CheckpointError for a file that is missing or damaged.
+    unpickle its objects. Raises CheckpointError for a file that is missing or damaged, and for one
+    that is not of the same export as its sidecar.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
@@ -153,11 +174,18 @@ def read_exported(path: Path, *, trusted: bool = False) -> ExportedNetwork:
             " trusted=True) reads one that you have made; .onnx and .xml hold no code"
         )
     try:
+        sha256 = sha256_of(path)
+        if sidecar.sha256 and sidecar.sha256.get(path.suffix) != sha256:
+            raise CheckpointError(
+                f"{path}: is not what {path.stem}.json describes (sha256 {sha256[:12]}, not"
+                f" {str(sidecar.sha256.get(path.suffix))[:12]}); export it again, and keep its"
+                " files together"
+            )
         if path.suffix == ".xml":
             run: nn.Module = OpenVINO.read(path, sidecar.input[-2:])
         else:
             run = ONNX(path) if path.suffix == ".onnx" else Program(path)
-        return ExportedNetwork(run, path, sidecar)
+        return ExportedNetwork(run, path, sidecar, sha256)
     except OctvideoError:
         raise
     except Exception as error:  # Each runtime has its own exceptions.
@@ -168,8 +196,8 @@ def read_exported(path: Path, *, trusted: bool = False) -> ExportedNetwork:
 def write_exported(
     model: nn.Module, score: nn.Module, sidecar: Sidecar, path: Path, *, lowered: bool = False
 ) -> float:
-    """Write `model` and its sidecar; returns the relative difference (see `export_model`, also for
-    `lowered`).
+    """Write `model` and its sidecar, which appear together; returns the relative difference (see
+    `export_model`, also for `lowered`).
 
     score: an `OpenVINO` of the network's probabilities is written to an .xml in that form, in place
     of the model.
@@ -179,16 +207,17 @@ def write_exported(
             f"{path}: the network comes from {model.path}; copy that file and its .json, or load"
             " the checkpoint"
         )
-    if isinstance(score, OpenVINO) and path.suffix == ".xml" and not lowered:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        score.save(path)
-        replace(sidecar, output="probabilities").write(path)
-        return 0.0
-    example = torch.randn(2, *sidecar.input)
-    difference = export_model(model, example, path, lowered=lowered)
-    _warn_of_positions(model, example, sidecar, path)
-    sidecar.write(path)
-    return difference
+    require_format(path, lowered=lowered)
+    with appear_together(path) as unfinished:
+        if isinstance(score, OpenVINO) and path.suffix == ".xml":
+            score.save(unfinished)
+            replace(sidecar, output="probabilities").write(unfinished, path)
+            return 0.0
+        example = torch.randn(2, *sidecar.input)
+        difference = write_network(model, example, unfinished, lowered=lowered)
+        _warn_of_positions(model, example, sidecar, path)
+        sidecar.write(unfinished, path)
+        return difference
 
 
 def _warn_of_positions(model: Any, example: Tensor, sidecar: Sidecar, path: Path) -> None:

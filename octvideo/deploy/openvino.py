@@ -96,7 +96,8 @@ class OpenVINO(nn.Module):
         return cls(core().read_model(path), size)
 
     def save(self, path: Path) -> None:
-        """Write the network as an .xml and a .bin beside it."""
+        """Write the network as an .xml and a .bin beside it: into a folder of its own, for a
+        network that was read from files there would change with them."""
         import openvino
 
         openvino.save_model(self.network, path, compress_to_fp16=False)

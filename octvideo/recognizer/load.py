@@ -54,6 +54,11 @@ def load(
         raise CheckpointError(
             f"{path}: holds an image network; `octvideo inflate` makes a video network of it"
         )
+    if missing := checkpoint.input.missing():
+        raise CheckpointError(
+            f"{path}: does not say {', '.join(missing)} of its input; write it into"
+            " meta['preprocessing'] of the file, as training does"
+        )
     chosen = _device(device)
     try:
         return Recognizer(

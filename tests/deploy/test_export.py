@@ -2,18 +2,21 @@
 
 import importlib.util
 import json
+import os
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from narrow_networks import first_stages
+from torch import nn
 
 import octvideo
 from octvideo import create_model
 from octvideo.cli.main import main
 from octvideo.deploy.engines import optimize, relative_difference
-from octvideo.deploy.export import export_model
-from octvideo.errors import ConfigError, OctvideoError
+from octvideo.deploy.export import ONNX, export_model
+from octvideo.errors import CheckpointError, ConfigError, OctvideoError
 
 TINY = {"num_classes": 5, "width_per_group": 16, "width_rule": "int"}
 
@@ -42,6 +45,34 @@ def test_every_video_network_is_written_for_torch_export(name, alpha, tmp_path):
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_other_runtimes_compute_the_same(model, suffix, tmp_path):
     assert export_model(model, torch.randn(2, 3, 4, 33, 33), tmp_path / f"model{suffix}") < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("suffix", "weights"), [(".onnx", ".onnx"), (".pt2", ".pt2"), (".xml", ".bin")]
+)
+def test_a_file_that_someone_reads_is_replaced_and_never_written_into(suffix, weights, tmp_path):
+    path, opened, x = tmp_path / f"m{suffix}", tmp_path / "opened", torch.randn(2, 3, 2, 4, 4)
+    export_model(nn.Conv3d(3, 6, 1), x, path)
+    os.link(path.with_suffix(weights), opened)
+    before = opened.read_bytes()
+
+    export_model(nn.Conv3d(3, 6, 1), x, path)
+
+    assert opened.read_bytes() == before != path.with_suffix(weights).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_pickled_onnx_is_not_loaded_with_the_weights_of_another(tmp_path):
+    path, x = tmp_path / "m.onnx", torch.randn(2, 3, 2, 4, 4)
+    export_model(nn.Conv3d(3, 6, 1), x, path)
+    pickled = pickle.dumps(ONNX(path))
+    pickle.loads(pickled)
+
+    export_model(nn.Conv3d(3, 6, 1), x, path)
+
+    with pytest.raises(CheckpointError, match=r"m\.onnx: is another file than the one that was"):
+        pickle.loads(pickled)
 
 
 @pytest.mark.slow

@@ -3,15 +3,22 @@
 import json
 import pickle
 import re
+import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import octvideo
-from octvideo.deploy.openvino import convert
+from octvideo.deploy.exported import Sidecar, read_exported, write_exported
+from octvideo.deploy.openvino import OpenVINO, convert
 from octvideo.errors import CheckpointError, ConfigError
+from octvideo.recognizer.recognizer import Recognizer
 
 # What torch's exporters and their pytree say about themselves.
 pytestmark = pytest.mark.filterwarnings(
@@ -36,6 +43,13 @@ def saved(recognizer, tmp_path_factory):
 @pytest.fixture(scope="module")
 def frames():
     return np.random.default_rng(0).integers(0, 256, (30, 36, 44, 3), np.uint8)
+
+
+@pytest.fixture
+def recipe(repo):
+    """The program in docs/deploy.md."""
+    page = (repo / "docs" / "deploy.md").read_text()
+    return re.search(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]
 
 
 @pytest.mark.slow
@@ -114,10 +128,8 @@ def test_what_an_exported_file_lacks_is_said(saved, frames, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_page_runs_without_torch(repo, recognizer, saved, frames, tmp_path, monkeypatch):
+def test_the_page_runs_without_torch(recipe, recognizer, saved, frames, tmp_path, monkeypatch):
     """The recipe of docs/deploy.md in numpy gives the scores of the checkpoint."""
-    page = (repo / "docs" / "deploy.md").read_text()
-    recipe = re.search(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]
     np.save(tmp_path / "frames.npy", frames)
     for name in ("model.onnx", "model.json"):
         (tmp_path / name).symlink_to(saved / name)
@@ -132,21 +144,119 @@ def test_the_page_runs_without_torch(repo, recognizer, saved, frames, tmp_path, 
     np.testing.assert_allclose(names["scores"], expected, atol=1e-4)
 
 
+PREPROCESSING = {
+    "mean": [0.45] * 3,
+    "std": [0.225] * 3,
+    "reverse_channels": False,
+    "num_frames": 4,
+    "sampling_rate": 2,
+    "sampling_rule": "pyslowfast",
+    "target_fps": 30.0,
+    "crop_size": 32,
+    "short_side": 32,
+}
+FACTS = Sidecar((3, 4, 32, 32), "logits", tuple("abcdef"), PREPROCESSING, False, "softmax")
+
+
+def export(path, seed):
+    """One of several small networks of the same shape, as an optimized recognizer saves it."""
+    from openvino import Model, opset13
+
+    clips = opset13.parameter([-1, 3, 4, 32, 32])
+    weights = np.random.default_rng(seed).random((3, 6), np.float32)
+    scores = opset13.matmul(opset13.reduce_mean(clips, [2, 3, 4]), weights, False, False)
+    graph = OpenVINO(Model([scores], [clips], f"network {seed}"), (32, 32))
+    write_exported(nn.Identity(), graph, FACTS, path)
+    return path
+
+
+@pytest.mark.parametrize("num_frames", [1, 4])
+def test_the_page_sees_the_clip_that_a_recognizer_sees(
+    recipe, frames, num_frames, tmp_path, monkeypatch
+):
+    seen = {"num_frames": num_frames, "reverse_channels": True, "mean": [0.3, 0.4, 0.5]}
+    (tmp_path / "model.json").write_text(sidecar(**seen))
+    np.save(tmp_path / "frames.npy", frames)
+    monkeypatch.chdir(tmp_path)
+    runtime = SimpleNamespace(run=lambda *_: [np.zeros((1, 6))])
+    stub = SimpleNamespace(InferenceSession=lambda _: runtime)
+    monkeypatch.setitem(sys.modules, "onnxruntime", stub)
+
+    names = {}
+    exec(compile(recipe, "deploy.md", "exec"), names)
+
+    reader = Recognizer(nn.Linear(1, 1), list("abcdef"), PREPROCESSING | seen, torch.device("cpu"))
+    _, expected = reader.clip(frames, fps=30)
+    np.testing.assert_allclose(names["clip"], expected[0], atol=0.0175)  # a level of 255 by std
+
+
+def test_exporting_over_a_file_changes_no_network_that_was_read_from_it(tmp_path):
+    clips = torch.rand(3, 3, 4, 32, 32)
+    expected = read_exported(export(tmp_path / "model.xml", seed=0)).window_scores(clips)
+    read = read_exported(tmp_path / "model.xml")
+
+    export(tmp_path / "model.xml", seed=1)
+
+    # The runtime compiles for a batch size, out of the file's pages, when the first such batch
+    # comes.
+    torch.testing.assert_close(read.window_scores(clips), expected)
+
+
+def test_an_export_that_is_stopped_leaves_the_one_before(tmp_path, monkeypatch):
+    export(tmp_path / "model.xml", seed=0)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Sidecar, "write", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        export(tmp_path / "model.xml", seed=1)
+
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["model.xml", "model.bin", "model.json"])
+def test_files_of_two_exports_are_refused(tmp_path, name):
+    path = export(tmp_path / "one" / "model.xml", seed=0)
+    other = export(tmp_path / "two" / "model.xml", seed=1).with_name(name)
+
+    shutil.copy(other, path.with_name(name))
+
+    with pytest.raises(CheckpointError, match=r"model\.xml: is not what model\.json describes"):
+        read_exported(path)
+
+
+def test_an_export_of_an_earlier_version_has_no_digest_and_is_read(tmp_path):
+    path = export(tmp_path / "model.xml", seed=0)
+    facts = json.loads((tmp_path / "model.json").read_text())
+    del facts["sha256"]
+    (tmp_path / "model.json").write_text(json.dumps(facts))
+
+    assert read_exported(path).sidecar.class_names == tuple("abcdef")
+
+
+def test_one_description_is_of_several_formats_if_it_is_true_of_each(tmp_path):
+    onnx, pt2 = tmp_path / "model.onnx", tmp_path / "model.pt2"
+    for path in (onnx, pt2):
+        path.write_bytes(path.suffix.encode())
+
+    FACTS.write(onnx, onnx)
+    FACTS.write(pt2, pt2)
+    assert sorted(Sidecar.read(onnx).sha256) == [".onnx", ".pt2"]
+
+    replace(FACTS, class_names=tuple("uvwxyz")).write(pt2, pt2)
+    with pytest.raises(CheckpointError, match=r"model\.onnx: is not what model\.json describes"):
+        read_exported(onnx)
+
+
 def sidecar(**changes):
     facts = {
         "input": ["batch", 3, 4, 32, 32],
         "output": "logits",
         "class_names": list("abcdef"),
-        "mean": [0.45] * 3,
-        "std": [0.225] * 3,
-        "num_frames": 4,
-        "sampling_rate": 2,
-        "sampling_rule": "pyslowfast",
-        "target_fps": 30.0,
-        "crop_size": 32,
-        "short_side": 32,
     }
-    return json.dumps({**facts, **changes})
+    return json.dumps({**facts, **PREPROCESSING, **changes})
 
 
 @pytest.mark.parametrize(
@@ -160,7 +270,12 @@ def sidecar(**changes):
         (sidecar(input="batch"), "does not describe a network"),
         (sidecar(class_names=3), "does not describe a network"),
         (sidecar(class_names=[]), "does not say all"),
-        (sidecar(mean=None), "does not say all"),
+        (sidecar(mean=None), "does not say mean; export"),
+        (sidecar(short_side=None, sampling_rule=None), "does not say sampling_rule, short_side;"),
+        (sidecar(mean=".45"), "does not describe a network"),
+        (sidecar(crop_size="32"), "does not describe a network"),
+        (sidecar(sha256="0f3a"), "does not describe a network"),
+        (sidecar(sampling_rule="random"), "sampling_rule is 'random'; there are pyslowfast"),
         (sidecar(output="features"), "does not say all"),
         (sidecar(head_act="exp"), "head_act is 'exp'"),
         (sidecar(), r"model\.\w+: cannot be read"),
