@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from octvideo.cli.unused import refuse_unused
 from octvideo.complexity import align
 from octvideo.deploy.benchmark import (
     COMPILED,
@@ -105,6 +106,8 @@ def table_row(m: Measured) -> tuple[str, ...]:
 
 
 def run(args: argparse.Namespace) -> None:
+    if not args.train:
+        refuse_unused(args, ["--memory-saving"], "it is of training; give --train")
     torch.set_num_threads(args.threads)
     usual = input_shape_of(args.model)
     shape = (usual[0], *args.input) if args.input else usual

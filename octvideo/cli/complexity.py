@@ -30,6 +30,7 @@ from torch import nn
 from octvideo import create_model, octavize
 from octvideo.assembly import build_model
 from octvideo.assembly.tasks import task_of
+from octvideo.cli.unused import refuse_unused
 from octvideo.complexity import count_twice, stage_table
 from octvideo.config import add_config_arguments, load_config
 from octvideo.deploy.timing import interleaved
@@ -39,6 +40,13 @@ from octvideo.models.registry import input_shape_of
 from octvideo.octavize import OctaveReport
 from octvideo.paper import TABLES, Result, format_results, results
 
+# What is counted: one of these, with its options.
+OF = {
+    "--paper": ("--table", "--json"),
+    "--octavize": ("--alpha", "--input", "--layers"),
+    "--model": ("--alpha", "--input"),
+    "--cfg": ("--input",),
+}
 OTHERS = {"torchvision": ("torchvision.models", "get_model"), "timm": ("timm", "create_model")}
 
 
@@ -129,7 +137,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--json", type=Path, metavar="FILE", help="with --paper: also write the rows to FILE"
     )
     parser.add_argument("--model", metavar="NAME", help="a network of octvideo.create_model")
-    parser.add_argument("--alpha", type=float, default=0.0, help="with --model: the octave ratio")
+    parser.add_argument(
+        "--alpha", type=float, help="octave ratio: of --model (0), of --octavize (0.25)"
+    )
     parser.add_argument(
         "--input", type=int, nargs="+", default=None, metavar="N", help="T H W, or H W"
     )
@@ -141,13 +151,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    _refuse_unused(args)
     if args.paper or args.table:
         print_paper(args.json, args.table or TABLES)
     elif args.octavize:
-        print_octavized(args.octavize, args.alpha or 0.25, args.input, args.layers)
+        alpha = 0.25 if args.alpha is None else args.alpha
+        print_octavized(args.octavize, alpha, args.input, args.layers)
     elif args.model:
         with torch.device("meta"):
-            model = create_model(args.model, alpha=args.alpha)
+            model = create_model(args.model, alpha=args.alpha or 0.0)
         channels, *usual = input_shape_of(args.model)
         print_network(model, (channels, *(args.input or usual)))
     elif args.cfg:
@@ -158,3 +170,16 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(
             "nothing to count: give --paper, --model NAME, --cfg FILE or --octavize NAME"
         )
+
+
+def _refuse_unused(args: argparse.Namespace) -> None:
+    chosen = [what for what in OF if what in args.given or (what == "--paper" and args.table)]
+    if len(chosen) > 1:
+        raise ConfigError(f"{' and '.join(chosen)}: one of them is counted at a time")
+    if args.settings and not args.cfg:
+        words = " ".join(args.settings)
+        raise ConfigError(f"{words}: settings change a config; name it with --cfg")
+    for what in chosen:
+        others = set[str]().union(*OF.values()).difference(OF[what])
+        also = ", and settings such as OCTCONV.ALPHA=0.1" if what == "--cfg" else ""
+        refuse_unused(args, others, f"{what} takes {', '.join(OF[what])}{also}")

@@ -13,8 +13,10 @@ layer with the stride) default to those of its project; the options override the
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from octvideo.weights.convert import ConvertedWeights, convert_weights
+from octvideo.cli.unused import refuse_unused
+from octvideo.weights.convert import ConvertedWeights, convert_weights, per_channel
 from octvideo.weights.describe import read_classes, read_input
 from octvideo.weights.pretrained import describe_file, pretrained_networks, read_weights
 
@@ -58,20 +60,22 @@ def run(args: argparse.Namespace) -> None:
 
 
 def convert_video(args: argparse.Namespace) -> None:
+    refuse_unused(args, ["--stride-1x1"], "it is of image networks")
+    if not args.input:
+        reason = "what a public network assumes is known (`octvideo pretrained`)"
+        refuse_unused(args, ["--class-names", "--mean", "--std"], reason)
     checkpoint = read_weights(args.source)
     if args.input:
-        seen = read_input(args.input)
-        if args.mean and args.std:
-            seen = replace(seen, mean=_channels(args.mean), std=_channels(args.std))
+        said = {"mean": args.mean, "std": args.std}
+        known: dict[str, Any] = {
+            name: per_channel(values) for name, values in said.items() if values
+        }
+        seen = replace(read_input(args.input), **known)
         checkpoint = describe_file(checkpoint, args.class_names or "kinetics400", seen)
     checkpoint.write(str(args.target))
     network = checkpoint.network
     print(f"{network['name']}, {network['num_classes']} classes, from {checkpoint.path}")
     print(f"written to {args.target}")
-
-
-def _channels(values: list[float]) -> tuple[float, ...]:
-    return tuple(values) * (3 if len(values) == 1 else 1)
 
 
 def describe(weights: ConvertedWeights) -> list[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import octvideo
 from octvideo import hub
+from octvideo.cli.unused import refuse_unused
 from octvideo.errors import ConfigError
 from octvideo.publish import write_card
 
@@ -50,6 +51,10 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError("--lowered: is of an .onnx; name it with --output FILE")
     if args.push and not args.card:
         raise ConfigError(f"--push {args.push}: uploads a folder; name it with --card FOLDER")
+    if not args.card:
+        refuse_unused(args, ("--license", "--results"), "it is of a model card; give --card FOLDER")
+    if not args.push:
+        refuse_unused(args, ["--private"], "it is of an upload; give --push USER/NAME")
     if args.output:
         recognizer = octvideo.load(args.checkpoint, device="cpu")
         difference = recognizer.save(args.output, lowered=args.lowered)

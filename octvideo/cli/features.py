@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import octvideo
+from octvideo.cli.unused import refuse_unused
 from octvideo.errors import ConfigError
 from octvideo.predict import (
     FEATURES,
@@ -77,6 +78,9 @@ def run(args: argparse.Namespace) -> None:
     check_suffix(args.output, FEATURES)
     if args.window_seconds is None and args.stride_seconds is not None:
         raise ConfigError("--stride-seconds is of windows; give --window-seconds too")
+    if args.window_seconds is not None:
+        reason = "windows of a video stream through one process"
+        refuse_unused(args, ("--views", "--workers", "--batch"), reason)
     with ranks() as procs:
         recognizer, videos = octvideo.load(args.checkpoint, device=procs.device), videos_of(path)
         if args.window_seconds is None:

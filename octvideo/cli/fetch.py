@@ -14,10 +14,10 @@ import argparse
 import os
 from pathlib import Path
 
-from octvideo.cli.list_options import add_encoding_options
+from octvideo.cli.list_options import add_encoding_options, encoding_of
 from octvideo.data.lists.class_names import read_class_names
 from octvideo.data.prepare.fetch import CVDF, DATASETS, Fetch, Plan
-from octvideo.data.prepare.shard import Encoding, bytes_of
+from octvideo.data.prepare.shard import bytes_of
 from octvideo.data.shards.shard_set import ShardSet
 from octvideo.files import shipped_folder
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         args.out,
         class_lists={p.stem: read_class_names(p) for p in lists},
         mirror=args.mirror,
-        encoding=Encoding(args.short_side, args.gop, args.crf),
+        encoding=encoding_of(args),
         max_bytes=bytes_of(args.size),
         num_archives=args.archives,
         num_workers=args.workers,

@@ -31,6 +31,7 @@ from octvideo.assembly.weights import (
     split_effect,
 )
 from octvideo.checkpoint import Checkpoint
+from octvideo.cli.unused import refuse_unused
 from octvideo.config import add_config_arguments, load_config
 from octvideo.weights.pretrained import read_weights
 
@@ -49,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if not args.images:
+        refuse_unused(args, ["--batches"], "they are of images; give --images FOLDER")
     cfg = load_config(args.cfg, args.settings)
 
     torch.manual_seed(cfg.RNG_SEED)

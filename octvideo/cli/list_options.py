@@ -2,7 +2,9 @@
 
 import argparse
 
+from octvideo.cli.unused import refuse_unused
 from octvideo.data.lists.video_list import FORMATS, format_name
+from octvideo.data.prepare.shard import Encoding
 
 
 def add_list_options(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +24,14 @@ def add_encoding_options(parser: argparse.ArgumentParser, short_side: int, help:
     parser.add_argument(
         "--crf", type=int, default=20, help="0 to 51, larger is smaller and worse (20)"
     )
+
+
+def encoding_of(args: argparse.Namespace) -> Encoding:
+    """What the options say. Raises ConfigError for one of videos that are stored unchanged."""
+    if not args.short_side:
+        reason = "videos are stored unchanged; give --short-side too"
+        refuse_unused(args, ("--gop", "--crf"), reason)
+    return Encoding(args.short_side, args.gop, args.crf)
 
 
 def add_worker_options(parser: argparse.ArgumentParser, timeout: float) -> None:

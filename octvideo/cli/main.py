@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from octvideo.cli.unused import given_options
 from octvideo.errors import did_you_mean, exit_on_user_error
 
 # Command -> its line in `octvideo --help`; octvideo/cli/<command>.py implements it.
@@ -78,8 +79,10 @@ def run_command(name: str, arguments: Sequence[str] | None = None, prog: str = "
         command.add_arguments(parser)
         words = list(sys.argv[1:] if arguments is None else arguments)
         if parser.get_default("settings") is None:
-            command.run(parser.parse_args(words))
+            args = parser.parse_args(words)
         else:  # Settings, KEY VALUE, may stand anywhere among the other arguments.
             from octvideo.config import parse_with_settings
 
-            command.run(parse_with_settings(parser, words))
+            args = parse_with_settings(parser, words)
+        args.given = given_options(parser, args)
+        command.run(args)

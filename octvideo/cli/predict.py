@@ -23,6 +23,7 @@ from pathlib import Path
 
 import octvideo
 from octvideo.cli.features import add_network_argument, add_run_arguments, videos_argument
+from octvideo.cli.unused import refuse_unused
 from octvideo.data.video.live import is_live
 from octvideo.engine.distributed import Processes, this_process
 from octvideo.errors import ConfigError
@@ -39,6 +40,13 @@ from octvideo.predict import (
 from octvideo.predict import run as run_videos
 from octvideo.recognizer import LiveOptions, find_events
 from octvideo.report.annotate import POSITIONS, Label
+
+# Options that have an effect in some of the uses only.
+OF_VIEWS = ("--views", "--workers", "--batch")
+OF_DRAWING = ("--position", "--threshold")
+OF_WINDOWS = ("--window-seconds", "--stride-seconds")
+OF_EVENTS = ("--on", "--off")
+OF_LIVE = ("--give-up-seconds",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,6 +110,7 @@ def run(args: argparse.Namespace) -> None:
         _show_live(args)
         return
     path = videos_argument(args)
+    refuse_unused(args, ("--events", *OF_EVENTS, *OF_LIVE), "it is of a stream; give --live")
     draws = args.output is not None and args.output.suffix.lower() == ".mp4"
     if draws and Path(path).is_dir():
         raise ConfigError(
@@ -114,12 +123,19 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.features:
         check_suffix(args.features, FEATURES)
+    _refuse_unused(args, draws)
 
     label = Label(args.position, args.threshold, args.top_k)
     with ranks() as procs:
         if draws:
             _require_one_process(procs, f"--output {args.output}")
-        recognizer, videos = octvideo.load(args.checkpoint, device=procs.device), videos_of(path)
+        videos = videos_of(path)
+        if draws and len(videos) > 1:
+            raise ConfigError(
+                f"--output {args.output}: an .mp4 is made of one video, and {path} lists"
+                f" {len(videos)}; write a .csv"
+            )
+        recognizer = octvideo.load(args.checkpoint, device=procs.device)
         if args.optimize:
             recognizer.optimize()
         if draws:
@@ -140,6 +156,17 @@ def run(args: argparse.Namespace) -> None:
                 print(f"written: {written}", file=sys.stderr)
 
 
+def _refuse_unused(args: argparse.Namespace, draws: bool) -> None:
+    if not draws:
+        reason = "it is of classes over time; name an .mp4 with --output"
+        refuse_unused(args, (*OF_DRAWING, *OF_WINDOWS), reason)
+        return
+    refuse_unused(args, ["--json"], "an .mp4 is drawn, and no rows are printed")
+    if not args.features:
+        reason = "an .mp4 shows windows (--window-seconds), one after another"
+        refuse_unused(args, OF_VIEWS, reason)
+
+
 def _require_one_process(procs: Processes, what: str) -> None:
     if procs.world_size > 1:
         raise ConfigError(f"{what}: this is of one process; start it without torchrun")
@@ -149,6 +176,11 @@ def _show_live(args: argparse.Namespace) -> None:
     _require_one_process(this_process("cpu"), f"--live {args.live}")
     if args.videos or args.video or args.output or args.features:
         raise ConfigError("--live names what goes on; it takes no video, --output or --features")
+    refuse_unused(args, (*OF_VIEWS, *OF_DRAWING, "--overwrite"), "it is of videos, not of --live")
+    if args.events:
+        refuse_unused(args, ["--top-k"], "an event is of one class")
+    else:
+        refuse_unused(args, OF_EVENTS, "it is of events; give --events")
     recognizer = octvideo.load(args.checkpoint)
     if args.optimize:
         recognizer.optimize()

@@ -11,6 +11,7 @@ from math import inf
 
 import octvideo
 from octvideo.cli.features import add_network_argument
+from octvideo.cli.unused import refuse_unused
 from octvideo.engine.threads import available_cores
 from octvideo.errors import ConfigError
 from octvideo.serve.app import run_server
@@ -61,6 +62,8 @@ def _bytes_of(megabytes: float) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
+    if not args.allow:
+        refuse_unused(args, ["--allow-private"], "it is of origins; name them with --allow")
     limits = Limits(
         max_bytes=_bytes_of(args.max_megabytes),
         max_video_seconds=args.max_video_seconds,

@@ -15,9 +15,14 @@ bad.csv and counts as a bad file, as in a list.
 import argparse
 from pathlib import Path
 
-from octvideo.cli.list_options import add_encoding_options, add_list_options, add_worker_options
+from octvideo.cli.list_options import (
+    add_encoding_options,
+    add_list_options,
+    add_worker_options,
+    encoding_of,
+)
 from octvideo.data.lists.video_list import read_list
-from octvideo.data.prepare.shard import Encoding, bytes_of, write_shards
+from octvideo.data.prepare.shard import bytes_of, write_shards
 from octvideo.data.video.index import index_path, read_index
 
 
@@ -34,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    max_bytes = bytes_of(args.size)
+    max_bytes, encoding = bytes_of(args.size), encoding_of(args)
     videos = read_list(args.list, format=args.format, path_prefix=args.path_prefix)
     index = index_path(args.list)
     result = write_shards(
@@ -42,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         args.out.rstrip("/"),
         name=args.name or Path(args.list).stem,
         max_bytes=max_bytes,
-        encoding=Encoding(args.short_side, args.gop, args.crf),
+        encoding=encoding,
         index=read_index(index) if index.is_file() else None,
         num_workers=args.workers,
         timeout_seconds=args.timeout,

@@ -48,6 +48,11 @@ def run(args: argparse.Namespace) -> None:
         if args.cfg or checkpoint is None
         else settings_of(checkpoint, settings)
     )
+    if args.diagnose and cfg.DATA.MULTI_LABEL:
+        raise ConfigError(
+            "--diagnose: compares top-1 of one class per video (DATA.MULTI_LABEL is true); leave it"
+            " out"
+        )
 
     with ranks(cfg) as procs:
         final_test(cfg, procs, checkpoint or "", args.list)

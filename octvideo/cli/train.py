@@ -19,8 +19,14 @@ import argparse
 import sys
 
 from octvideo.assembly import dry_run, final_test, ranks, train
+from octvideo.cli.unused import refuse_unused
 from octvideo.config import add_config_arguments, load_config
 from octvideo.errors import ConfigError
+
+OF_FOLDER = (
+    *("--model", "--alpha", "--size", "--weights", "--epochs", "--probe", "--views", "--out"),
+    "--no-check",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="auto (Kinetics, else image weights, else none), none, a file, or a public network",
     )
-    own.add_argument("--epochs", type=int, default=0)
+    own.add_argument("--epochs", type=int, help="1 or more; by default 30")
     own.add_argument("--probe", action="store_true", help="train only the classifier, on features")
     own.add_argument("--views", default="", help="clips x crops of the test: 10x3, of a probe 3x1")
     own.add_argument(
@@ -65,6 +71,8 @@ def run(args: argparse.Namespace) -> None:
     if args.data:
         _train_on_folder(args)
         return
+    reason = "it is of a FOLDER; with --cfg write settings, such as OCTCONV.ALPHA=0.1"
+    refuse_unused(args, OF_FOLDER, reason)
     cfg = load_config(args.cfg, args.settings)
 
     with ranks(cfg) as procs:
@@ -81,13 +89,15 @@ def _train_on_folder(args: argparse.Namespace) -> None:
     from octvideo.runs.fit import run_recipe
     from octvideo.runs.recipe import Recipe
 
+    if args.epochs is not None and args.epochs < 1:
+        raise ConfigError(f"--epochs {args.epochs}: give 1 or more (--dry-run trains nothing)")
     recipe = Recipe(
         args.data,
         model=args.model,
         alpha=args.alpha,
         size=args.size,
         weights=args.weights,
-        epochs=args.epochs,
+        epochs=args.epochs or 0,
         probe=args.probe,
         views=args.views,
         out=args.out,

@@ -99,8 +99,8 @@ def fit(
     size: "small", "medium" or "large" input; by default large on a GPU, medium on a CPU.
     weights: "auto" (Kinetics weights, else image weights, else none), "none", a file, or a public
     network's name.
-    epochs: 30 by default. probe: train only the classifier, on features that are computed once:
-    minutes on a CPU.
+    epochs: 30 by default; a probe has none. probe: train only the classifier, on features that are
+    computed once: minutes on a CPU.
     views: clips x crops of the final test, by default "10x3", of a probe "3x1".
     out: the run's folder, by default runs/<data>/... check: decode every file first.
     on_step, on_epoch: called with a dict of numbers (docs/own_data.md).

@@ -61,6 +61,10 @@ class Recipe:
             raise ConfigError(f"size {self.size!r}: it is one of {', '.join(SIZES)}")
         if self.epochs < 0:
             raise ConfigError(f"epochs {self.epochs}: it is at least 1")
+        if self.epochs and self.probe:
+            raise ConfigError(
+                f"epochs {self.epochs}: a probe solves for its classifier at once; leave it out"
+            )
         if self.views:
             parse_views(self.views)
 

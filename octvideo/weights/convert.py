@@ -61,14 +61,21 @@ class ConvertedWeights:
         known = mean is not None and std is not None
         return replace(
             self,
-            mean=_per_channel(mean, self.mean),
-            std=_per_channel(std, self.std),
+            mean=per_channel(mean) if mean else self.mean,
+            std=per_channel(std) if std else self.std,
             assumed=self.assumed and not known,
         )
 
 
-def _per_channel(given: Sequence[float] | None, otherwise: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(given) * (3 if len(given) == 1 else 1) if given else otherwise
+def per_channel(given: Sequence[float]) -> tuple[float, ...]:
+    """A mean or a standard deviation of RGB; one number stands for all three channels.
+
+    Raises ConfigError for another number of numbers.
+    """
+    if len(given) not in (1, 3):
+        values = " ".join(f"{value:g}" for value in given)
+        raise ConfigError(f"{values}: a mean or a standard deviation is one number or three")
+    return tuple(given) * (3 // len(given))
 
 
 def convert_weights(path: str | Path, *, stride_1x1: bool = False) -> ConvertedWeights:
@@ -76,9 +83,13 @@ def convert_weights(path: str | Path, *, stride_1x1: bool = False) -> ConvertedW
 
     stride_1x1: the stride of a stage sits at the first 1x1, which shapes cannot tell (Caffe's
     ResNets). Raises CheckpointError for a file that is damaged, of no known layout, or of no known
-    network.
+    network, and ConfigError for a stride of an official file, whose networks have theirs.
     """
     if Path(path).suffix in (".params", ".tar"):
+        if stride_1x1:
+            raise ConfigError(
+                f"{path}: --stride-1x1 is of ResNets in torchvision's layout; leave it out"
+            )
         official = read_official(path)
         options = {"bn_eps": official.bn_eps, "downsample": official.downsample}
         model = identify(official.state, str(path), options)

@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 from torch import nn
 
+from octvideo.cli import main
 from octvideo.cli.complexity import network_of
 from octvideo.errors import OctvideoError
 
@@ -21,6 +22,14 @@ def test_a_row_per_network(repo, monkeypatch, capsys):
     assert "octave at 0.5" in header
     assert row.startswith("| resnet20_cifar | 14 of 21 | 0.04 -> 0.03 | 0.27 -> 0.27 | ")
     assert any("stem.conv: 3 -> 16 (it reads the network's input)" in line for line in layers)
+
+
+def test_alpha_zero_divides_nothing(capsys):
+    main(["complexity", "--octavize", "resnet20_cifar", "--alpha", "0", "--input", "32", "32"])
+
+    header, _, row = capsys.readouterr().out.splitlines()
+    assert "octave at 0 |" in header
+    assert row.startswith("| resnet20_cifar | 0 of 21 | 0.04 -> 0.04 | ")
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 import json
 import runpy
 
+import pytest
 import torch
 
 from octvideo import create_model
+from octvideo.checkpoint import Checkpoint
 from octvideo.torch_file import read_torch_file
 from octvideo.weights import load_weights
 
@@ -33,6 +35,43 @@ def test_it_writes_a_checkpoint_that_loads_and_says_what_it_is(run_tool, repo, t
     with torch.no_grad():
         logits = model(torch.from_numpy(rule["network_input"](oracle))).flatten()
     assert (logits - torch.tensor(oracle["logits"]).flatten()).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("words", "mean", "std"),
+    [
+        (["--mean", "0.2"], (0.2,) * 3, (0.225,) * 3),
+        (["--std", "0.1", "0.2", "0.3"], (0.45,) * 3, (0.1, 0.2, 0.3)),
+        (["--mean", "0.2", "--std", "0.3"], (0.2,) * 3, (0.3,) * 3),
+        ([], (0.45,) * 3, (0.225,) * 3),
+    ],
+)
+def test_a_mean_or_a_deviation_of_a_video_network_counts_alone(
+    run_tool, tmp_path, words, mean, std
+):
+    model = create_model("i3d_r26", num_classes=2, width_per_group=4)
+    torch.save(model.state_dict(), tmp_path / "in.pth")
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    files = tmp_path / "in.pth", tmp_path / "ours.pyth"
+
+    done = run_tool(
+        *("convert_weights", *files, "--input", "8x8"),
+        *("--class-names", tmp_path / "names.txt", *words),
+    )
+
+    assert done.status == 0, done.err
+    seen = Checkpoint.read(str(tmp_path / "ours.pyth")).input
+    assert (seen.mean, seen.std) == (mean, std)
+
+
+def test_a_mean_of_two_numbers_is_refused(run_tool, tmp_path):
+    torch.save({"w": torch.ones(1)}, tmp_path / "in.pth")
+    files = tmp_path / "in.pth", tmp_path / "ours.pyth"
+
+    done = run_tool("convert_weights", *files, "--input", "8x8", "--mean", 0.4, 0.5)
+
+    assert done.status == 2
+    assert "0.4 0.5: a mean or a standard deviation is one number or three" in done.err
 
 
 def test_a_file_that_is_no_weights_ends_in_one_line(run_tool, tmp_path):

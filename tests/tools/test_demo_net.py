@@ -213,8 +213,8 @@ def test_classes_below_the_threshold_are_left_out():
         (["--video", "FOLDER"], "no video in it"),
         (["--video", "FOLDER", "--output", "x.mp4"], "made of one video"),
         (["--video", "FOLDER", "--output", "x.txt"], r"write an .mp4"),
-        (["--video", "FOLDER", "--position", "left"], "there is no position 'left'"),
-        (["--video", "FOLDER", "--threshold", "1.5"], "it lies in [0, 1)"),
+        (["--video", "a.mp4", "--output", "x.mp4", "--position", "left"], "no position 'left'"),
+        (["--video", "a.mp4", "--output", "x.mp4", "--threshold", "1.5"], "it lies in [0, 1)"),
     ],
 )
 def test_a_mistake_is_one_line(run_tool, tiny_checkpoint, tmp_path, arguments, message):
@@ -225,6 +225,19 @@ def test_a_mistake_is_one_line(run_tool, tiny_checkpoint, tmp_path, arguments, m
     assert result.status == 2
     assert message in result.err
     assert len(result.err.splitlines()) == 1
+
+
+def test_of_a_list_of_videos_no_film_is_made(run_tool, tiny_checkpoint, tmp_path):
+    (tmp_path / "list.csv").write_text("a.mp4 0\nb.mp4 1\n")
+
+    result = run_tool(
+        *("demo_net", "--checkpoint", tiny_checkpoint, "--video", tmp_path / "list.csv"),
+        *("--output", tmp_path / "x.mp4"),
+    )
+
+    assert result.status == 2
+    assert "an .mp4 is made of one video, and" in result.err
+    assert "lists 2; write a .csv" in result.err
 
 
 @pytest.mark.slow

@@ -100,7 +100,8 @@ SHORT = [
 ]
 
 # Behind `octvideo train FOLDER`.
-SHORT_RUN = [setting for setting in SHORT if "EPOCH" not in setting] + ["--epochs", "1"]
+SHORT_PROBE = [setting for setting in SHORT if "EPOCH" not in setting]
+SHORT_RUN = [*SHORT_PROBE, "--epochs", "1"]
 
 ON_A_LINE = r"^(?: {4})?((?:octvideo |python tools/|torchrun |sbatch |make |pip ).*?)(?: {2,}#.*)?$"
 IN_A_SENTENCE = r"`((?:octvideo [a-z-]+ |python tools/|torchrun )[^`]+)`"
@@ -165,7 +166,7 @@ def test_a_block_of_commands_runs(block, run_tool, run_command, sandbox, monkeyp
     for command in block:
         words = [*shlex.split(command), *(SHORT if "--cfg" in command else [])]
         if words[:2] == ["octvideo", "train"] and "--cfg" not in words:
-            words += SHORT_RUN
+            words += SHORT_PROBE if "--probe" in words else SHORT_RUN
         if words[0] == "torchrun":
             _torchrun(words[1:])
         else:
