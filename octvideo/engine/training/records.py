@@ -2,10 +2,12 @@
 out of them."""
 
 import json
+import math
 import os
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,17 +27,26 @@ def content_of(path: str) -> bytes:
         return file.read()
 
 
+def as_json(record: Mapping[str, Any]) -> str:
+    """One line of JSON, which has no infinity and no NaN: such a number becomes null."""
+    known = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in record.items()
+    }
+    return json.dumps(known, allow_nan=False)
+
+
 class JsonLines:
-    """A file of one JSON object per line, which grows."""
+    """A file of one flat JSON object per line, which grows."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         with writing(path):
             self.file = g_pathmgr.open(path, "ab")
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: Mapping[str, Any]) -> None:
         with writing(self.path):
-            self.file.write(json.dumps(record).encode() + b"\n")
+            self.file.write(as_json(record).encode() + b"\n")
             self.file.flush()
 
     def secure(self) -> int:
@@ -76,8 +87,8 @@ class Tally:
         self.hits5 += other.hits5
 
     def means(self) -> dict[str, float]:
-        """Mean loss; errors in per cent."""
-        clips = max(self.clips, 1.0)
+        """Mean loss; errors in per cent. All are NaN without a clip."""
+        clips = self.clips or math.nan
         return {
             "loss": self.loss / clips,
             "top1_err": 100 * (1 - self.hits1 / clips),

@@ -1,6 +1,5 @@
 """A run's log: console lines, a progress bar, TensorBoard; metrics.jsonl and timing.jsonl."""
 
-import json
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -9,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from octvideo.engine.training.board import Board
-from octvideo.engine.training.records import Clock, JsonLines, content_of
+from octvideo.engine.training.records import Clock, JsonLines, as_json, content_of
 from octvideo.engine.training.state import Position
 from octvideo.errors import logger
 from octvideo.files import write_atomically
@@ -77,7 +76,7 @@ class RunLog:
                 self.bar.update()
 
     def train_iter(self, at: Position, metrics: dict[str, float], clock: Clock) -> None:
-        """Means over the last LOG_PERIOD steps."""
+        """Means over the last LOG_PERIOD steps, NaN if all were skipped; in JSON that is null."""
         if not self.enabled:
             return
         rates = clock.rates()
@@ -167,7 +166,7 @@ class RunLog:
         record: dict[str, Any] = {"_type": kind}
         for part in parts:
             record |= part
-        logger.debug("json_stats: %s", json.dumps(record))
+        logger.debug("json_stats: %s", as_json(record))
 
     def _scalars(self, prefix: str, step: int, metrics: dict[str, float]) -> None:
         if self.board is not None:

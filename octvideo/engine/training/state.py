@@ -56,10 +56,10 @@ class Callbacks:
     (docs/own_data.md).
 
     on_step: after each optimizer step; epoch, step, lr, grad_norm, and loss, top1_err, top5_err of
-    its clips.
-    on_epoch: after each epoch and its checkpoint; the means over its clips, and val_top1_err,
-    val_loss, ... if it was validated. Errors are in per cent. An exception in a callback ends the
-    run.
+    its clips, NaN or infinite for a step that was skipped.
+    on_epoch: after each epoch and its checkpoint; the means over the clips of steps that were not
+    skipped, and val_top1_err, val_loss, ... if it was validated. Errors are in per cent. An
+    exception in a callback ends the run.
     """
 
     on_step: Callable[[Metrics], object] = _nothing

@@ -26,10 +26,10 @@ Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 @dataclass(frozen=True)
 class StepOutcome:
     """tally: sums over all ranks. trouble: "loss" or "gradient" if that was not finite; weights and
-    buffers are then restored."""
+    buffers are then restored. grad_norm: NaN or infinite where that is so."""
 
     tally: Tally
-    grad_norm: float = 0.0
+    grad_norm: float = math.nan
     trouble: str | None = None
 
 

@@ -1,6 +1,7 @@
 """bf16 and fp16, and what becomes of losses and gradients that are not finite."""
 
 import itertools
+import json
 import logging
 import math
 
@@ -9,6 +10,7 @@ import tiny
 import torch
 from trained import QUIET, assert_close, metrics
 
+from octvideo.engine.training.state import Callbacks
 from octvideo.errors import OctvideoError
 
 
@@ -113,6 +115,50 @@ def test_a_skipped_step_leaves_weights_and_statistics_as_they_were(tmp_path, fau
     assert {
         name for name in before if not torch.equal(before[name], model.state_dict()[name])
     } == set()
+
+
+def test_a_window_whose_steps_were_all_skipped_has_no_loss(tmp_path):
+    steps = []
+    tiny.make_trainer(
+        tmp_path,
+        loader=Poisoned({(0, 2), (0, 3)}),
+        parts=QUIET | {"prepare": poison, "callbacks": Callbacks(on_step=steps.append)},
+        amp_dtype=torch.bfloat16,
+        max_epoch=1,
+    ).train()
+
+    first, skipped, last = (r for r in metrics(tmp_path) if r["_type"] == "train_iter")
+    for name in ("loss", "top1_err", "top5_err", "grad_norm"):
+        assert skipped[name] is None
+        assert isinstance(first[name], float)
+        assert isinstance(last[name], float)
+        assert [math.isnan(step[name]) for step in steps] == [False] * 2 + [True] * 2 + [False] * 2
+
+
+def test_an_infinite_gradient_leaves_metrics_that_are_json(tmp_path):
+    steps = []
+    trainer = tiny.make_trainer(
+        tmp_path,
+        parts=QUIET | {"callbacks": Callbacks(on_step=steps.append)},
+        amp_dtype=torch.bfloat16,
+        max_epoch=1,
+        log_period=1,
+    )
+    calls = itertools.count(1)
+    trainer.model[-1].weight.register_hook(
+        lambda gradient: gradient * (math.inf if next(calls) == 3 else 1)
+    )
+
+    trainer.train()
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line, parse_constant=refuse) for line in lines]
+    assert [records[2][name] for name in ("grad_norm", "loss")] == [None, None]
+    assert not math.isfinite(steps[2]["grad_norm"])
+    assert math.isfinite(steps[2]["loss"])
 
 
 @pytest.mark.parametrize("amp_dtype", [torch.float16, torch.bfloat16])
