@@ -1,5 +1,6 @@
 """A linear probe: only the classifier is trained, on features that are computed once and stored."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,13 @@ Features = tuple[
 ]  # (N, D) of the videos that can be read, (N,) labels
 
 
-def probe(cfg: Any, procs: Processes) -> str:
+def probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None = None) -> str:
     """Train the classifier on pooled features of train.csv, its penalty chosen on val.csv; returns
     the checkpoint's path.
 
     The features are stored in OUTPUT_DIR/features, a line per video, so that the same command
     computes only missing ones: of a file that has changed, or all of them under other weights or
-    views.
+    views. on_start: called by rank 0 once the folder is locked and the weights fit the network.
     """
     if cfg.DATA.MULTI_LABEL:
         raise ConfigError(
@@ -44,15 +45,17 @@ def probe(cfg: Any, procs: Processes) -> str:
         )
     cfg = with_counted_classes(cfg)
     with running(cfg, procs):
-        return _probe(cfg, procs)
+        return _probe(cfg, procs, on_start)
 
 
-def _probe(cfg: Any, procs: Processes) -> str:
+def _probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None) -> str:
     task = task_of(cfg)
     dataset = task.train_dataset()
     seed_all(cfg.RNG_SEED)
     model = build_model(cfg)
     load_initial_weights(cfg, model, dataset, procs)
+    if on_start and procs.is_main:
+        on_start()
     model.to(procs.device).eval()
     train, val = (_features(cfg, task, model, procs, split) for split in ("train", "val"))
     classifier = fit_linear(*train, *val, num_classes=cfg.MODEL.NUM_CLASSES)

@@ -5,8 +5,8 @@ import multiprocessing
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +21,7 @@ from octvideo.engine.log import setup_logging
 from octvideo.engine.process_group import processes
 from octvideo.engine.training.state import Callbacks, Metrics
 from octvideo.errors import CheckpointError, ConfigError, logger
+from octvideo.lock import only_writer
 from octvideo.recognizer import Recognizer, load
 from octvideo.runs.machine import SIZES, Machine
 from octvideo.runs.recipe import Recipe, parse_views
@@ -122,7 +123,7 @@ def fit(
         check=check,
         settings=settings,
     )
-    given = {"on_step": on_step, "on_epoch": on_epoch}
+    given: dict[str, Any] = {"on_step": on_step, "on_epoch": on_epoch}
     callbacks = Callbacks(**{name: call for name, call in given.items() if call})
     return run_recipe(recipe, callbacks)
 
@@ -130,7 +131,10 @@ def fit(
 def run_recipe(
     recipe: Recipe, callbacks: Callbacks | None = None, *, only_estimate: bool = False
 ) -> Run:
-    """The common part of `fit` and `octvideo train FOLDER`. only_estimate: plan and time alone."""
+    """The common part of `fit` and `octvideo train FOLDER`.
+
+    only_estimate: plan and time alone; config.yaml is written as long as there is no checkpoint.
+    """
     refuse_in_a_worker("octvideo.fit")
     setup_logging()
     with processes() as procs:
@@ -140,13 +144,19 @@ def run_recipe(
                 f" itself, then torchrun ... -m octvideo train --cfg {recipe.folder}/config.yaml"
             )
         cfg = recipe.config()
-        if recipe.probe and not only_estimate:
-            final_test(cfg, procs, train_probe(cfg, procs))
-            return Run(recipe.folder, cfg)
-        if only_estimate or not find_latest(f"{recipe.folder}/checkpoints"):
-            say_time(cfg, procs)
+        keep = partial(recipe.keep, cfg)
         if only_estimate:
+            say_time(cfg, procs)
+            if not any(Path(recipe.folder, "checkpoints").glob("*.pyth")):
+                with only_writer(recipe.folder):
+                    keep()
             return Run(recipe.folder, cfg)
+        if recipe.probe:
+            final_test(cfg, procs, train_probe(cfg, procs, keep))
+            return Run(recipe.folder, cfg)
+        if not find_latest(f"{recipe.folder}/checkpoints"):
+            say_time(cfg, procs)
+        callbacks = replace(callbacks or Callbacks(), on_start=keep)
         run = Run(recipe.folder, cfg, train(cfg, procs, callbacks).exit_status)
         if run.finished and cfg.TEST.ENABLE:
             final_test(cfg, procs, run.checkpoint)

@@ -79,17 +79,22 @@ class Recipe:
         return f"runs/{name}/{'_'.join(filter(None, said))}"
 
     @property
+    def file(self) -> Path:
+        """config.yaml in the run's folder: its settings, as what differs from `BASE`."""
+        return Path(self.folder) / "config.yaml"
+
+    @property
     def lists(self) -> str:
         """The folder of the lists: common to all runs on the data, unless `out` is given."""
         return f"{self.out}/lists" if self.out else str(Path(self.folder).parent / "lists")
 
     def config(self) -> Any:
-        """The frozen settings, kept in config.yaml of the run's folder as what differs from `BASE`.
+        """The frozen settings.
 
         A run that is there keeps what it had, but for what is said now: so the command without its
-        options continues.
+        options continues, once `keep` has written what was said.
         """
-        path = Path(self.folder) / "config.yaml"
+        path = self.file
         videos = prepare_videos(self.data, self.lists, check=self.check)
         before = self._kept(path) if path.is_file() else self._choices(videos, Machine.here())
         of_run = {
@@ -101,8 +106,12 @@ class Recipe:
         cfg = config_from_text(load_config(BASE, **tree).dump(), str(path), self.overrides)
         if self.folder != cfg.OUTPUT_DIR:
             raise ConfigError(f"OUTPUT_DIR is {cfg.OUTPUT_DIR}; of a folder of videos say `--out`")
-        _write(path, cfg)
         return cfg
+
+    def keep(self, cfg: Any) -> None:
+        """Write config.yaml, the settings that later commands begin with. It is for a command that
+        the run follows: one that is refused leaves the run as it was."""
+        _write(self.file, cfg)
 
     def _kept(self, path: Path) -> Tree:
         """The settings of an earlier command of this run, with weights that this one names."""

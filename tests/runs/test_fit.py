@@ -3,6 +3,7 @@ names videos."""
 
 import json
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 
 import octvideo
 from octvideo.cli import main
-from octvideo.errors import ConfigError
+from octvideo.errors import CheckpointError, ConfigError, OctvideoError
+from octvideo.lock import only_writer
 from octvideo.runs.fit import in_words
 
 NETWORK = {"model": "i3d_r26", "alpha": 0.25, "check": False}
@@ -43,6 +45,50 @@ def test_a_folder_becomes_a_network_a_report_and_a_run_that_continues(my_videos,
     assert again.config.RESNET.WIDTH_PER_GROUP == 16
     names = [p.name for p in again.recognizer.predict(my_videos / "dark" / "0.mp4", views="1x1")]
     assert sorted(names) == ["dark", "light"]
+
+
+@pytest.fixture
+def run(my_videos, tiny):
+    """A run of one epoch in the folder "run"; its command without options is `fit(my_videos)`."""
+    return octvideo.fit(my_videos, **NETWORK, out="run", epochs=1, views="1x1", **tiny())
+
+
+def test_a_command_that_the_run_refuses_leaves_it_as_it_was(run, my_videos, write_clips):
+    kept = Path("run/config.yaml").read_bytes()
+
+    with pytest.raises(CheckpointError, match=r"DATA\.NUM_FRAMES 2 instead of 4"):
+        octvideo.fit(my_videos, out="run", check=False, epochs=9, DATA={"NUM_FRAMES": 2})
+    write_clips(my_videos / "dark", 7, 0)
+    with pytest.raises(CheckpointError, match="another training list"):
+        octvideo.fit(my_videos, out="run", check=False, epochs=9)
+    for number in (5, 6):
+        (my_videos / "dark" / f"{number}.mp4").unlink()
+
+    assert Path("run/config.yaml").read_bytes() == kept
+    again = octvideo.fit(my_videos, out="run", check=False)
+    assert again.finished
+    assert again.config == run.config
+
+
+def test_a_command_that_waits_for_another_leaves_its_run_as_it_was(my_videos, tiny):
+    with (
+        only_writer("run"),
+        pytest.raises(OctvideoError, match="in use by"),
+    ):
+        octvideo.fit(my_videos, **NETWORK, out="run", **tiny())
+
+    assert not Path("run/config.yaml").exists()
+
+
+def test_a_dry_run_chooses_for_a_run_to_come_and_not_for_one_that_is_there(run, my_videos):
+    kept = Path("run/config.yaml").read_bytes()
+
+    main(["train", str(my_videos), "--out", "run", "--dry-run", "--no-check", "--epochs", "9"])
+    assert Path("run/config.yaml").read_bytes() == kept
+
+    shutil.rmtree("run/checkpoints")
+    main(["train", str(my_videos), "--out", "run", "--dry-run", "--no-check", "--epochs", "9"])
+    assert octvideo.load_config("run/config.yaml").SOLVER.MAX_EPOCH == 9
 
 
 def test_evaluate_says_what_the_run_s_own_test_said(my_videos, tiny, tmp_path):
@@ -101,6 +147,7 @@ def test_a_probe_trains_the_classifier_alone_and_predicts(probe_of, my_videos, t
     assert run.results["protocol"]["views"] == "3x1"
     assert run.results["top1_acc"] == 100.0
     assert run.recognizer.predict(my_videos / "light" / "3.mp4")[0].name == "light"
+    assert octvideo.load_config(f"{run.folder}/config.yaml") == run.config
 
 
 def test_the_command_does_what_fit_does(my_videos, tiny, capsys):

@@ -48,6 +48,7 @@ def test_what_is_not_said_again_stays_as_it_was(my_videos):
         str(my_videos), out="run", epochs=3, overrides=("SOLVER.BASE_LR=0.5",), size="large"
     )
     before = first.config()
+    first.keep(before)
 
     again = Recipe(str(my_videos), out="run").config()
     longer = Recipe(str(my_videos), out="run", epochs=5).config()
@@ -61,7 +62,9 @@ def test_what_is_not_said_again_stays_as_it_was(my_videos):
 def test_config_yaml_is_short_and_describes_the_run(my_videos, tmp_path):
     from octvideo.config import load_config
 
-    cfg = Recipe(str(my_videos), out="run").config()
+    recipe = Recipe(str(my_videos), out="run")
+    cfg = recipe.config()
+    recipe.keep(cfg)
 
     text = (tmp_path / "here/run/config.yaml").read_text()
     assert load_config("run/config.yaml") == cfg

@@ -46,7 +46,7 @@ class TrainOptions:
 Metrics = dict[str, float]
 
 
-def _nothing(metrics: Metrics) -> None:
+def _nothing(*metrics: Metrics) -> None:
     pass
 
 
@@ -60,10 +60,12 @@ class Callbacks:
     on_epoch: after each epoch and its checkpoint; the means over the clips of steps that were not
     skipped, and val_top1_err, val_loss, ... if it was validated. Errors are in per cent. An
     exception in a callback ends the run.
+    on_start: before the first step, without numbers; a run that is there has been resumed by then.
     """
 
     on_step: Callable[[Metrics], object] = _nothing
     on_epoch: Callable[[Metrics], object] = _nothing
+    on_start: Callable[[], object] = _nothing
 
 
 @dataclass
