@@ -11,15 +11,15 @@ these stay:
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 import numpy as np
 import torch
 from iopath.common.file_io import g_pathmgr
 
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, ConfigError, did_you_mean
 from octvideo.numpy_pickle import read_numpy_pickle
 from octvideo.safetensors_file import is_safetensors, read_safetensors, write_safetensors
 from octvideo.torch_file import read_torch_file, write_torch_file
@@ -60,6 +60,9 @@ class InputSpec:
             known["mean"] = tuple(map(_number, _plain(known["mean"], list, tuple)))
         if "std" in known:
             known["std"] = tuple(_positive(n, float) for n in _plain(known["std"], list, tuple))
+        for name in {"mean", "std"} & known.keys():
+            if len(known[name]) not in (1, 3):
+                raise TypeError(f"{name} has {len(known[name])} numbers, not one or three")
         for name in {"num_frames", "sampling_rate", "crop_size", "short_side"} & known.keys():
             _positive(known[name], int)
         if "target_fps" in known:
@@ -71,6 +74,31 @@ class InputSpec:
     def missing(self) -> list[str]:
         """The names of what is not known, of all that a network for videos needs."""
         return [f.name for f in fields(self) if getattr(self, f.name) is None]
+
+    @classmethod
+    def given(cls, values: Mapping[str, Any], what: str) -> Self:
+        """From what a caller gives as `what`; one number of mean or std is of all three channels.
+        Raises ConfigError for an unknown name, or a value that cannot be."""
+        names = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise ConfigError(
+                    f"{what}: there is no {name!r:.40}; {did_you_mean(str(name), names)}"
+                )
+        try:
+            found = cls.of(values)
+        except TypeError as error:
+            raise ConfigError(
+                f"{what}: {error}; mean and std are one number or three, std and sizes positive"
+            ) from error
+        return replace(found, mean=_per_channel(found.mean), std=_per_channel(found.std))
+
+    def with_normalization(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> Self:
+        """A copy with what is given; one number stands for all three channels. Raises ConfigError
+        for numbers that cannot be."""
+        said = {"mean": mean and list(mean), "std": std and list(std)}
+        given = self.given(said, f"mean {mean}, std {std}")
+        return replace(self, mean=given.mean or self.mean, std=given.std or self.std)
 
     def as_dict(self) -> dict[str, Any]:
         """The known fields, as plain values."""
@@ -210,6 +238,10 @@ def _plain(value: Any, *kinds: type) -> Any:
     return value
 
 
+def _per_channel(numbers: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    return numbers * 3 if numbers and len(numbers) == 1 else numbers
+
+
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not math.isfinite(_plain(value, float, int)):
         raise TypeError(f"the number {value!r:.40} is out of range")
@@ -218,7 +250,7 @@ def _number(value: Any) -> float:
 
 def _positive(value: Any, kind: type) -> Any:
     """A positive number of this type, small enough for any size that exists."""
-    _plain(value, kind, int)
+    _plain(value, *dict.fromkeys((kind, int)))
     if isinstance(value, bool) or not 0 < value < 2**31:
         raise TypeError(f"the number {value!r:.40} is out of range")
     return kind(value)

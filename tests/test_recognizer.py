@@ -371,3 +371,65 @@ def test_a_checkpoint_that_does_not_say_all_of_its_input_is_refused(tiny_checkpo
 def test_a_missing_checkpoint_is_refused_by_name(tmp_path):
     with pytest.raises(CheckpointError, match=r"none\.pyth"):
         octvideo.load(tmp_path / "none.pyth")
+
+
+def bare_of(tiny_checkpoint, path, **changes):
+    """The checkpoint with other entries of its meta."""
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    content["meta"] |= changes
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("argument", [{"classes": list("uvwxyz")}, {"input": "32x2"}])
+def test_what_a_checkpoint_says_itself_is_not_taken_from_the_caller(tiny_checkpoint, argument):
+    (name,) = argument
+
+    with pytest.raises(ConfigError, match=rf"best\.pyth: says its {name} itself; leave {name} out"):
+        octvideo.load(tiny_checkpoint, **argument)
+
+
+def test_a_network_without_names_takes_those_of_the_caller(tiny_checkpoint, tmp_path):
+    path = bare_of(tiny_checkpoint, tmp_path / "inflated.pyth", class_names=[])
+
+    with pytest.raises(CheckpointError, match=r"octvideo\.load\(file, classes='kinetics400'\)"):
+        octvideo.load(path)
+    with pytest.raises(CheckpointError, match="classifies 6 classes; 2 names are given"):
+        octvideo.load(path, classes=["a", "b"])
+    recognizer = octvideo.load(path, classes=list("uvwxyz"), device="cpu")
+
+    assert recognizer.class_names == list("uvwxyz")
+    assert recognizer.num_frames == 4
+
+
+def test_a_network_without_an_input_takes_that_of_the_caller(tiny_checkpoint, tmp_path):
+    path = bare_of(tiny_checkpoint, tmp_path / "bare.pyth", preprocessing={})
+
+    with pytest.raises(CheckpointError, match=r"octvideo\.load\(file, input='8x8'\)"):
+        octvideo.load(path)
+
+    assert octvideo.load(path, input="8x2", device="cpu").num_frames == 8
+
+
+def test_an_image_network_is_told_how_it_becomes_one_of_videos(tmp_path):
+    model = octvideo.create_model("resnet18", width_per_group=8, num_classes=2)
+    torch.save(
+        {"model_state": model.state_dict(), "meta": {"model": model.config}}, tmp_path / "w.pyth"
+    )
+
+    with pytest.raises(CheckpointError, match="`octvideo inflate` makes a video network of it"):
+        octvideo.load(tmp_path / "w.pyth", classes="kinetics400", input="8x8")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"classes": ["a"]}, "model.onnx: says its classes itself; leave classes out"),
+        ({"input": "8x8"}, "model.onnx: says its input itself; leave input out"),
+        ({"device": "meta"}, "model.onnx: an exported network runs on the CPU, not on meta"),
+        ({"device": "banana"}, "device='banana': cannot be used here"),
+    ],
+)
+def test_an_exported_network_takes_no_argument_that_it_would_ignore(argument, message):
+    with pytest.raises(ConfigError, match=message):
+        octvideo.load("model.onnx", **argument)

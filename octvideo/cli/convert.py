@@ -11,12 +11,11 @@ layer with the stride) default to those of its project; the options override the
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from octvideo.cli.unused import refuse_unused
-from octvideo.weights.convert import ConvertedWeights, convert_weights, per_channel
+from octvideo.errors import ConfigError
+from octvideo.weights.convert import ConvertedWeights, convert_weights
 from octvideo.weights.describe import read_classes, read_input
 from octvideo.weights.pretrained import describe_file, pretrained_networks, read_weights
 
@@ -65,12 +64,12 @@ def convert_video(args: argparse.Namespace) -> None:
         reason = "what a public network assumes is known (`octvideo pretrained`)"
         refuse_unused(args, ["--class-names", "--mean", "--std"], reason)
     checkpoint = read_weights(args.source)
+    if args.input and checkpoint.network:
+        raise ConfigError(
+            f"{args.source}: says its network, its classes and its input itself; leave out --input"
+        )
     if args.input:
-        said = {"mean": args.mean, "std": args.std}
-        known: dict[str, Any] = {
-            name: per_channel(values) for name, values in said.items() if values
-        }
-        seen = replace(read_input(args.input), **known)
+        seen = read_input(args.input).with_normalization(args.mean, args.std)
         checkpoint = describe_file(checkpoint, args.class_names or "kinetics400", seen)
     checkpoint.write(str(args.target))
     network = checkpoint.network

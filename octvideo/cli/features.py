@@ -14,6 +14,7 @@ from pathlib import Path
 
 import octvideo
 from octvideo.cli.unused import refuse_unused
+from octvideo.engine.distributed import Processes
 from octvideo.errors import ConfigError
 from octvideo.predict import (
     FEATURES,
@@ -25,6 +26,8 @@ from octvideo.predict import (
     videos_of,
 )
 from octvideo.predict import run as run_videos
+from octvideo.recognizer import Recognizer
+from octvideo.recognizer.load import is_exported
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +76,11 @@ def videos_argument(args: argparse.Namespace) -> str:
     return args.videos or args.video
 
 
+def load_for(procs: Processes, checkpoint: str) -> Recognizer:
+    """Of one process of several; an exported network runs on the CPU, whatever the machine has."""
+    return octvideo.load(checkpoint, device=None if is_exported(checkpoint) else procs.device)
+
+
 def run(args: argparse.Namespace) -> None:
     path = videos_argument(args)
     check_suffix(args.output, FEATURES)
@@ -82,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
         reason = "windows of a video stream through one process"
         refuse_unused(args, ("--views", "--workers", "--batch"), reason)
     with ranks() as procs:
-        recognizer, videos = octvideo.load(args.checkpoint, device=procs.device), videos_of(path)
+        recognizer, videos = load_for(procs, args.checkpoint), videos_of(path)
         if args.window_seconds is None:
             how = How(args.views, None, True, args.workers, args.batch)
             files = OutputFiles(None, args.output, not args.overwrite)

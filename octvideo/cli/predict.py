@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import octvideo
-from octvideo.cli.features import add_network_argument, add_run_arguments, videos_argument
+from octvideo.cli.features import add_network_argument, add_run_arguments, load_for, videos_argument
 from octvideo.cli.unused import refuse_unused
 from octvideo.data.video.live import is_live
 from octvideo.engine.distributed import Processes, this_process
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> None:
                 f"--output {args.output}: an .mp4 is made of one video, and {path} lists"
                 f" {len(videos)}; write a .csv"
             )
-        recognizer = octvideo.load(args.checkpoint, device=procs.device)
+        recognizer = load_for(procs, args.checkpoint)
         if args.optimize:
             recognizer.optimize()
         if draws:

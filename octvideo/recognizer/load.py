@@ -1,26 +1,33 @@
 """A recognizer from a file: a checkpoint of training, an exported network, or a public one."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
-from octvideo.checkpoint import InputSpec
+from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.deploy.exported import SUFFIXES, ExportedNetwork, read_exported
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models.network import HeadAct
 from octvideo.recognizer.recognizer import Recognizer
+from octvideo.weights.describe import known_head_act, read_classes, read_input
 from octvideo.weights.load import network_of
 from octvideo.weights.pretrained import describe_file, read_weights
+from octvideo.weights.start import is_image
+
+Classes = str | Path | Sequence[str]
+Input = str | InputSpec | Mapping[str, Any]
 
 
 def load(
     path: str | Path,
     *,
     device: str | torch.device | None = None,
-    classes: str | Path | Sequence[str] = (),
-    input: str | InputSpec | Mapping[str, Any] = "",
+    classes: Classes = (),
+    input: Input = "",
     trusted: bool = False,
 ) -> Recognizer:
     """A recognizer from a checkpoint of training: classes, clip length, sampling and normalization
@@ -29,50 +36,101 @@ def load(
     path: a file, one that `Recognizer.save` wrote, or the name of a public network (`octvideo
     pretrained` lists them),
         which is fetched at first use.
-    device: by default the GPU where there is one.
-    classes, input: of a bare file of another project, which says neither: names (a list, a text
-    file, "kinetics400",
+    device: by default the GPU where there is one; exported networks run on the CPU.
+    classes, input: of a file that does not say them, as those of other projects: names (a list, a
+    text file, "kinetics400",
         "kinetics600", "something-something-v2", "charades") and clips ("8x8": frames x frame
         stride; or the fields of `InputSpec`).
     trusted: read a .pt2, which may run code that stands in it.
 
     Raises CheckpointError for a file that is missing, damaged, carries code, or holds weights
-    without what they assume.
+    without what they assume, ConfigError for an argument that the file contradicts.
     """
-    if Path(path).suffix in SUFFIXES:
+    if is_exported(path):
+        _refuse_what_it_says(path, classes=classes, input=input)
+        if device is not None and _device(device).type != "cpu":
+            raise ConfigError(
+                f"{path}: an exported network runs on the CPU, not on {device}; leave device out,"
+                " or load the checkpoint that it was made of"
+            )
         return _of_exported(read_exported(Path(path), trusted=trusted))
-    checkpoint = read_weights(str(path))
-    if not checkpoint.network and classes and input:
-        checkpoint = describe_file(checkpoint, classes, input)
-    if not (checkpoint.network and checkpoint.class_names and checkpoint.input.mean):
-        raise CheckpointError(
-            f"{path}: holds weights, but not the classes and the input that they assume; say them,"
-            " as in octvideo.load(file, classes='kinetics400', input='8x8'), or convert it"
-            " (`octvideo convert` --class-names NAMES.txt --input 8x8)"
-        )
-    if checkpoint.input.num_frames is None:
-        raise CheckpointError(
-            f"{path}: holds an image network; `octvideo inflate` makes a video network of it"
-        )
-    if missing := checkpoint.input.missing():
-        raise CheckpointError(
-            f"{path}: does not say {', '.join(missing)} of its input; write it into"
-            " meta['preprocessing'] of the file, as training does"
-        )
+    checkpoint = _completed(read_weights(str(path)), str(path), classes, input)
     chosen = _device(device)
     try:
         return Recognizer(
-            network_of(checkpoint),
+            _network(checkpoint, str(path)),
             checkpoint.class_names,
             checkpoint.input.as_dict(),
             chosen,
             multi_label=checkpoint.multi_label,
-            head_act=cast(HeadAct | None, checkpoint.head_act),
+            head_act=cast(HeadAct | None, known_head_act(checkpoint, checkpoint.multi_label)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: its input or output is not described as training does ({error})"
         ) from error
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether `load` reads it as an exported network, which runs on the CPU."""
+    return Path(path).suffix in SUFFIXES
+
+
+def _completed(checkpoint: Checkpoint, path: str, classes: Classes, input: Input) -> Checkpoint:
+    """With what the caller says of a file that does not say it.
+
+    Raises ConfigError for what the file says itself, CheckpointError if something is missing.
+    """
+    if not checkpoint.network:
+        if not (classes and input):
+            raise CheckpointError(
+                f"{path}: holds weights, but not the classes and the input that they assume; say"
+                " them, as in octvideo.load(file, classes='kinetics400', input='8x8'), or convert"
+                " it (`octvideo convert` --class-names NAMES.txt --input 8x8)"
+            )
+        return describe_file(checkpoint, classes, input)
+    if is_image(checkpoint):
+        raise CheckpointError(
+            f"{path}: holds an image network; `octvideo inflate` makes a video network of it"
+        )
+    names, seen = checkpoint.class_names, checkpoint.input
+    says_input = seen != InputSpec()
+    _refuse_what_it_says(path, classes=names and classes, input=says_input and input)
+    said = {"classes='kinetics400'": names or classes, "input='8x8'": says_input or input}
+    if missing := [argument for argument, value in said.items() if not value]:
+        raise CheckpointError(
+            f"{path}: holds a network, but not all that it assumes; say it, as in"
+            f" octvideo.load(file, {', '.join(missing)})"
+        )
+    if says_input and (lacking := seen.missing()):
+        raise CheckpointError(
+            f"{path}: does not say {', '.join(lacking)} of its input; write it into"
+            " meta['preprocessing'] of the file, as training does"
+        )
+    return replace(
+        checkpoint,
+        class_names=names or read_classes(classes),
+        input=seen if says_input else read_input(input),
+    )
+
+
+def _refuse_what_it_says(path: str | Path, **given: Any) -> None:
+    """Raises ConfigError for an argument that is given: the file says it."""
+    if names := [name for name, value in given.items() if value]:
+        raise ConfigError(f"{path}: says its {names[0]} itself; leave {names[0]} out")
+
+
+def _network(checkpoint: Checkpoint, path: str) -> nn.Module:
+    """Raises CheckpointError unless every class has a name."""
+    model = network_of(checkpoint)
+    config: Any = model.config
+    names = len(checkpoint.class_names)
+    # A family of one's own may have no such option.
+    if (classes := config.get("num_classes", names)) != names:
+        raise CheckpointError(
+            f"{path}: classifies {classes} classes; {names} names are given: give each its own"
+        )
+    return model
 
 
 def _of_exported(network: ExportedNetwork) -> Recognizer:

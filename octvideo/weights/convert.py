@@ -57,25 +57,16 @@ class ConvertedWeights:
     def with_input(
         self, mean: Sequence[float] | None, std: Sequence[float] | None
     ) -> "ConvertedWeights":
-        """A copy with a known normalization; one number stands for all three channels."""
+        """A copy with a known normalization; one number stands for all three channels. Raises
+        ConfigError for numbers that cannot be."""
         known = mean is not None and std is not None
+        seen = InputSpec(self.mean, self.std).with_normalization(mean, std)
         return replace(
             self,
-            mean=per_channel(mean) if mean else self.mean,
-            std=per_channel(std) if std else self.std,
+            mean=seen.mean or self.mean,
+            std=seen.std or self.std,
             assumed=self.assumed and not known,
         )
-
-
-def per_channel(given: Sequence[float]) -> tuple[float, ...]:
-    """A mean or a standard deviation of RGB; one number stands for all three channels.
-
-    Raises ConfigError for another number of numbers.
-    """
-    if len(given) not in (1, 3):
-        values = " ".join(f"{value:g}" for value in given)
-        raise ConfigError(f"{values}: a mean or a standard deviation is one number or three")
-    return tuple(given) * (3 // len(given))
 
 
 def convert_weights(path: str | Path, *, stride_1x1: bool = False) -> ConvertedWeights:

@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.errors import CheckpointError, ConfigError
+from octvideo.models.network import HeadAct
 from octvideo.models.video_options import BLOCKS
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.convert import count_blocks, find_alpha, first_match
@@ -59,15 +60,22 @@ def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
 
 
 def read_input(given: str | InputSpec | Mapping[str, Any]) -> InputSpec:
-    """ "8x8" (frames x frame stride, else as on Kinetics), or an `InputSpec` or its fields."""
+    """ "8x8" (frames x frame stride), or an `InputSpec` or its fields; else as on Kinetics."""
+    what = f"input={given!r:.40}" if isinstance(given, str) else "input"
     if isinstance(given, InputSpec):
-        return given
-    if isinstance(given, Mapping):
-        return replace(KINETICS_INPUT, **given)
-    match = re.fullmatch(r"(\d+)x(\d+)", given)
-    if match is None:
-        raise ConfigError(f"input={given!r}: write frames x frame stride, as in '8x8' or '32x2'")
-    return replace(KINETICS_INPUT, num_frames=int(match[1]), sampling_rate=int(match[2]))
+        values = given.as_dict()
+    elif isinstance(given, Mapping):
+        values = {name: value for name, value in given.items() if value is not None}
+    elif isinstance(given, str) and (match := re.fullmatch(r"(\d+)x(\d+)", given)):
+        values = {"num_frames": int(match[1]), "sampling_rate": int(match[2])}
+    else:
+        raise ConfigError(
+            f"input={given!r:.40}: write frames x frame stride, as in '8x8' or '32x2'"
+        )
+    seen = InputSpec.given({**KINETICS_INPUT.as_dict(), **values}, what)
+    if not (seen.num_frames and seen.sampling_rate):
+        raise ConfigError(f"{what}: say num_frames and sampling_rate, as in '8x8'")
+    return seen
 
 
 def describe(
@@ -124,7 +132,15 @@ def describe(
 
 
 def known_head_act(checkpoint: Checkpoint, multi_label: bool) -> str | None:
-    """The activation of a checkpoint's logits in a test, as it or its layout says; else None."""
+    """The activation of a checkpoint's logits in a test, as it or its layout says; else None.
+
+    Raises CheckpointError for one that is not here.
+    """
+    if checkpoint.head_act and checkpoint.head_act not in get_args(HeadAct):
+        raise CheckpointError(
+            f"{checkpoint.path}: makes scores by {checkpoint.head_act!s:.40}; here there are"
+            f" {', '.join(get_args(HeadAct))}: write one of them into its meta, as head_act"
+        )
     layout = find_layout(checkpoint.weights)
     if checkpoint.head_act or layout.title not in MEAN_FIRST:
         return checkpoint.head_act

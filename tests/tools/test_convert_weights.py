@@ -71,7 +71,7 @@ def test_a_mean_of_two_numbers_is_refused(run_tool, tmp_path):
     done = run_tool("convert_weights", *files, "--input", "8x8", "--mean", 0.4, 0.5)
 
     assert done.status == 2
-    assert "0.4 0.5: a mean or a standard deviation is one number or three" in done.err
+    assert "mean has 2 numbers, not one or three" in done.err
 
 
 def test_a_file_that_is_no_weights_ends_in_one_line(run_tool, tmp_path):
@@ -83,3 +83,11 @@ def test_a_file_that_is_no_weights_ends_in_one_line(run_tool, tmp_path):
     assert done.err.startswith("error: ")
     assert len(done.err.splitlines()) == 1
     assert not (tmp_path / "ours.pyth").exists()
+
+
+def test_a_checkpoint_of_this_package_keeps_its_input(run_tool, tmp_path, tiny_checkpoint):
+    done = run_tool("convert_weights", tiny_checkpoint, tmp_path / "out.pyth", "--input", "32x2")
+
+    assert done.status == 2
+    assert "best.pyth: says its network, its classes and its input itself; leave out" in done.err
+    assert not (tmp_path / "out.pyth").exists()

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from octvideo import create_model
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, ConfigError
 from octvideo.weights import load_weights
 from octvideo.weights.convert import convert_weights, find_alpha
 from octvideo.weights.layouts import find_layout
@@ -215,6 +215,14 @@ def test_a_checkpoint_says_what_its_weights_assume(tmp_path):
     assert checkpoint["meta"]["class_names"] == ["a", "b"]
     assert checkpoint["meta"]["model"]["bn_eps"] == 1e-5
     assert checkpoint["meta"]["model"]["downsample"] == "stride"
+
+
+@pytest.mark.parametrize(("mean", "std"), [([0.4, 0.5], None), (None, [0.0]), ([0.4], [-1.0] * 3)])
+def test_a_normalization_that_cannot_be_is_refused(mean, std, tmp_path):
+    torch.save(torchvision_names(trained("resnet18", **TINY)), tmp_path / "w.pth")
+
+    with pytest.raises(ConfigError, match=r"^mean .*; mean and std are one number or three, std"):
+        convert_weights(tmp_path / "w.pth").with_input(mean, std)
 
 
 def test_half_precision_weights_are_widened(tmp_path):

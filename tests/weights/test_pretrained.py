@@ -226,7 +226,31 @@ def test_what_cannot_be_read_gets_one_line():
         read_input("eight")
     with pytest.raises(ConfigError, match=r"\(kinetics400, .*, imagenet\) nor a text file"):
         read_classes("kinetics300")
-    assert read_input(InputSpec(crop_size=3)).crop_size == 3
+
+
+def test_an_input_is_as_on_kinetics_where_nothing_is_said():
+    seen = read_input(InputSpec(num_frames=8, sampling_rate=4, crop_size=3))
+
+    assert seen == read_input({"num_frames": 8, "sampling_rate": 4, "crop_size": 3, "mean": None})
+    assert (seen.crop_size, seen.mean, seen.short_side) == (3, (0.45,) * 3, 256)
+    assert read_input({**seen.as_dict(), "std": [0.5]}).std == (0.5,) * 3
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (8, "input=8: write frames x frame stride"),
+        ("0x8", "input='0x8': the number 0 is out of range"),
+        ({"frames": 8}, "input: there is no 'frames'; did you mean num_frames"),
+        ({"num_frames": 8}, "input: say num_frames and sampling_rate"),
+        ({"num_frames": "8", "sampling_rate": 8}, "input: str '8' where int is expected"),
+        ({"mean": (0.4, 0.5)}, "input: mean has 2 numbers, not one or three"),
+        ({"std": (0.0,) * 3}, "input: the number 0.0 is out of range; .* std and sizes positive"),
+    ],
+)
+def test_an_input_that_cannot_be_is_one_line(given, message):
+    with pytest.raises(ConfigError, match=message):
+        read_input(given)
 
 
 # How many, and some labels that other projects' lists and documentation agree on.
