@@ -62,8 +62,8 @@ def draw_gradcam(
             f"there is no class {class_name!r} in this checkpoint; it knows"
             f" {', '.join(names[:8])}, ..."
         )
-    with torch.no_grad():
-        scores = recognizer.model(inputs).softmax(1)[0]
+    view = torch.from_numpy(frames).movedim(-1, 0)[None]
+    (scores,) = recognizer.outputs(view, scores=True, features=False)
     layer = layer or layer_to_look_at(recognizer.model, inputs)
     index = names.index(class_name) if class_name else int(scores.argmax())
     evidence = gradcam(recognizer.model, inputs, index, layer)

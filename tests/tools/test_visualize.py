@@ -1,10 +1,17 @@
 """tools/visualize.py and tools/doctor.py as a user calls them."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
+
+import octvideo
+from octvideo import visualize
+from octvideo.checkpoint import Checkpoint
+
+STRIP = Image.new("RGB", (320, 80))
 
 
 def draw(run_tool, tmp_path, *arguments):
@@ -52,6 +59,23 @@ def test_gradcam_draws_a_strip_and_writes_a_video_per_octave(
         "gradcam_a clip_high.mp4",
         "gradcam_a clip_low.mp4",
     }
+
+
+def test_gradcam_prints_the_probability_that_the_network_predicts(
+    tiny_checkpoint, video, tmp_path, monkeypatch
+):
+    path = str(tmp_path / "net.pyth")
+    dataclasses.replace(Checkpoint.read(tiny_checkpoint), head_act="sigmoid").write(path)
+    recognizer = octvideo.load(path, device="cpu")
+    titles = []
+    monkeypatch.setattr(
+        visualize, "film_strip", lambda rows: titles.extend(title for title, _ in rows) or STRIP
+    )
+
+    visualize.draw_gradcam(recognizer, video, "", tmp_path, "b")
+
+    expected = recognizer.scores(video, views="1x1")[1]
+    assert titles[1].startswith(f"b ({expected:.0%})")
 
 
 def test_clips_draws_what_a_config_feeds_its_network(run_tool, video, tmp_path):
