@@ -167,9 +167,21 @@ def test_a_video_that_changes_its_size_has_a_timeline(recognizer, frames, tmp_pa
 
 
 def test_a_video_shorter_than_a_window_has_one_window(recognizer, frames):
-    timeline = recognizer.timeline(frames[:5], window_seconds=2, fps=30)
+    lengths = {"window_seconds": 2, "fps": 30}
+    timeline = recognizer.timeline(frames[:5], **lengths)
+    (window,) = recognizer.stream(frames[:5], **lengths)
 
     assert timeline.starts.tolist() == [0]
+    assert timeline.ends.tolist() == [window.end] == [pytest.approx(5 / 30)]
+    assert recognizer.features(frames[:5], **lengths).ends == timeline.ends
+
+
+def test_a_frame_without_its_time_is_refused(recognizer, frames):
+    whole = recognizer.timeline(frames[:3], window_seconds=0.1, fps=30, times=[0, 0.5, 1])
+
+    assert whole.ends.tolist() == [pytest.approx(1 + 1 / 30)]
+    with pytest.raises(ConfigError, match="got 2 times for more frames"):
+        recognizer.timeline(frames[:3], window_seconds=0.1, fps=30, times=[0, 0.5])
 
 
 def test_an_endless_stream_is_held_only_as_far_as_its_windows_reach():

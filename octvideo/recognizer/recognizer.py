@@ -276,18 +276,17 @@ class Recognizer:
         """Probabilities in windows of `window_seconds`, one every `stride_seconds`; center crop.
 
         The video streams: memory grows by a few numbers a frame. A video shorter than a window
-        gives one window. All windows have equally many frames; they start and end when these are
-        shown, so that in a file of varying rate some of them are shorter. times: the seconds of
-        frames that come without a file (else 1 / fps apart).
+        gives one window, which ends where the video ends. All other windows have equally many
+        frames; they start and end when these are shown, so that in a file of varying rate some of
+        them are shorter. times: the seconds of frames that come without a file, one for each frame
+        (else 1 / fps apart).
         """
         if is_several(video):
             raise ConfigError("a timeline is of one video; call it for each of the list")
         with self._windows(video, window_seconds, stride_seconds, fps, times) as windows:
-            starts, scores = self._of_windows(windows, self._score)
-        begins, ends = (
-            windows.seconds_at(np.array(starts) + shift) for shift in (0, windows.length)
-        )
-        return Timeline(self.class_names, begins, ends, scores)
+            firsts, scores = self._of_windows(windows, self._score)
+        _, _, starts, ends = windows.ranges(firsts)
+        return Timeline(self.class_names, starts, ends, scores)
 
     @torch.inference_mode()
     def _over_views(

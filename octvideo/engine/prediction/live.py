@@ -81,9 +81,9 @@ def _counted(
         windows = VideoWindows(*stream, window_seconds, stride_seconds)
         for firsts, views in windows.batches(network.num_frames, network.center_crop, 1):
             scores = network.outputs(views, scores=True, features=False)[0]
-            begin = np.array(firsts)
-            start, end = (windows.seconds_at(begin + shift)[0] for shift in (0, windows.length))
-            yield Window(float(start), float(end), scores, network.class_names, firsts[0] == 0)
+            _, _, starts, ends = windows.ranges(firsts)
+            begins = firsts[0] == 0
+            yield Window(float(starts[0]), float(ends[0]), scores, network.class_names, begins)
 
 
 def _live(

@@ -93,7 +93,8 @@ def check_lengths(window_seconds: float, stride_seconds: float) -> None:
 
 
 class VideoWindows:
-    """The windows of a stream of frames. Raises ConfigError for lengths that are not positive.
+    """The windows of a stream of frames. Raises ConfigError for lengths that are not positive, and
+    when more frames come than there are times.
 
     num_read: frames that have come so far.
     """
@@ -127,22 +128,33 @@ class VideoWindows:
             stacked = torch.from_numpy(np.stack([np.stack(clip) for _, clip in batch]))
             yield [start for start, _ in batch], stacked.movedim(-1, 1)
 
-    def seconds_at(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
+    def features(self, firsts: list[int], features: NDArray[np.float32]) -> WindowFeatures:
+        """Features with the ranges of their windows; all frames have come."""
+        return WindowFeatures(features, *self.ranges(firsts))
+
+    def ranges(
+        self, firsts: list[int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """The `WindowFeatures.RANGES` of windows whose frames have come."""
+        begin = np.array(firsts, np.int64)
+        end = np.minimum(begin + self.length, self.num_read)
+        return begin, end, self._seconds_at(begin), self._seconds_at(end)
+
+    def _seconds_at(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
         """The times at which frames begin; after the last known one, its end."""
         if not len(self._times):
             return places / self._rate
         known = np.append(self._times, self._times[-1] + 1 / self._rate)
         return known[np.minimum(places, len(self._times))]
 
-    def features(self, firsts: list[int], features: NDArray[np.float32]) -> WindowFeatures:
-        """Features with the ranges of their windows; all frames have come."""
-        begin = np.array(firsts, np.int64)
-        end = np.minimum(begin + self.length, self.num_read)
-        return WindowFeatures(features, begin, end, self.seconds_at(begin), self.seconds_at(end))
-
     def _counted(self) -> Iterator[Frame]:
         for frame in self._frames:
             self.num_read += 1
+            if 0 < len(self._times) < self.num_read:
+                raise ConfigError(
+                    f"got {len(self._times)} times for more frames; give times= the seconds at"
+                    " which each frame is shown, or leave it out"
+                )
             yield frame
 
 
