@@ -20,6 +20,8 @@ from octvideo.errors import logger
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 _LEAP_SECONDS = 10.0  # between two frames: the clock of the source was set
+_STEP_BACK_SECONDS = 1.0  # at most: a frame out of order; more: the timestamps start again
+_LEAST_STEP = 1e-3
 _POLL_SECONDS = 0.1
 
 
@@ -27,8 +29,8 @@ _POLL_SECONDS = 0.1
 class LiveFrame:
     """A frame and its time: seconds from the first frame of the source, by the source's clock.
 
-    begins: the first frame, or the first one after a break; over a break, this machine's clock is
-    used.
+    begins: the first frame, or the first one after a break. Over a break of an address, this
+    machine's clock is used; over that of a file, its own timestamps.
     """
 
     image: Frames
@@ -144,7 +146,7 @@ def grown_frames(path: str | Path, prepare: Prepare, timeout_seconds: float) -> 
     fragmented MP4, ... Raises DecodeError for others. Nothing is dropped: the file keeps what is
     not read yet.
     """
-    clock = _Clock()
+    clock = _FileClock()
     try:
         with (
             Path(path).open("rb", buffering=0) as file,
@@ -227,8 +229,33 @@ class _Clock:
         if self._offset is None or not 0 < stamp + self._offset - self._last < _LEAP_SECONDS:
             here = now - self._start
             begins = begins or abs(here - self._last) > _LEAP_SECONDS
-            self._offset = max(here, self._last + 1e-3 if here else 0.0) - stamp
+            self._offset = max(here, self._last + _LEAST_STEP if here else 0.0) - stamp
         self._last = stamp + self._offset
+        return self._last, begins
+
+
+class _FileClock:
+    """Seconds since the first frame of a file, by its timestamps alone: it may be read faster than
+    it was recorded, so this machine's clock says nothing about it."""
+
+    def __init__(self) -> None:
+        self._offset: float | None = None
+        self._last, self._read = 0.0, time.monotonic()
+
+    def seconds(self, stamp: float | None) -> tuple[float, bool]:
+        """(seconds, whether a break precedes them). stamp None: as long after the last frame as it
+        was read after it."""
+        before, self._read = self._read, time.monotonic()
+        if self._offset is None:
+            self._offset = -(stamp or 0.0)
+            return self._last, True
+        soonest = self._last + _LEAST_STEP
+        reached = self._last + self._read - before if stamp is None else stamp + self._offset
+        starts_again = reached < self._last - _STEP_BACK_SECONDS
+        if starts_again:
+            self._offset += soonest - reached
+        begins = starts_again or reached - self._last > _LEAP_SECONDS
+        self._last = max(reached, soonest)
         return self._last, begins
 
 

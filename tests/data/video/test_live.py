@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -18,11 +19,12 @@ import pytest
 
 import octvideo
 from octvideo.data.reading import DecodeError
-from octvideo.data.video.live import LiveFrames, _Clock, is_live
+from octvideo.data.video.live import LiveFrames, _Clock, _FileClock, grown_frames, is_live
 from octvideo.data.video.video import Frames
 from octvideo.errors import ConfigError
 from octvideo.recognizer import LiveOptions
 
+FOLLOWED = {"source": "a.ts", "live": LiveOptions(follow=True)}
 Script = Callable[[socket.socket, bytes], None]
 HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n"
 
@@ -260,6 +262,48 @@ def test_stamps_that_start_again_or_leap_go_on():
     assert times[-1] < 5
 
 
+def _stamped(path: Path, seconds: list[float]) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        (stream.height, stream.width), stream.pix_fmt = (48, 64), "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for stamp in seconds:
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), "rgb24")
+            frame.pts, frame.time_base = round(stamp * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def test_a_followed_file_keeps_its_own_seconds_across_a_pause(tmp_path):
+    stamps = [0, 0.1, 0.2, 40.0, 40.1]
+
+    frames = list(grown_frames(_stamped(tmp_path / "a.mkv", stamps), _as_is, 0.1))
+
+    assert [frame.seconds for frame in frames] == pytest.approx(stamps)
+    assert [frame.begins for frame in frames] == [True, False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("stamps", "seconds", "breaks"),
+    [
+        ([5, 19, 33], [0, 14, 28], [0, 1, 2]),
+        ([7, 36.9, 36.9, 37.0], [0, 29.9, 29.901, 30.0], [0, 1]),
+        ([7, 8, 7.5, 8.1], [0, 1, 1.001, 1.1], [0]),
+        ([7, 12, 1, 1.1], [0, 5, 5.001, 5.101], [0, 2]),
+        ([7, 7.1, None, 7.2], [0, 0.1, 0.101, 0.2], [0]),
+    ],
+    ids=["pauses", "repeated", "out of order", "starting again", "missing"],
+)
+def test_a_file_has_its_timestamps_for_a_clock(stamps, seconds, breaks):
+    clock = _FileClock()
+
+    found = [clock.seconds(stamp) for stamp in stamps]
+
+    assert [at for at, _ in found] == pytest.approx(seconds, abs=1e-4)
+    assert [k for k, (_, begins) in enumerate(found) if begins] == breaks
+
+
 @pytest.fixture(scope="module")
 def recognizer(tiny_checkpoint: Path) -> octvideo.recognizer.Recognizer:
     return octvideo.load(tiny_checkpoint, device="cpu")
@@ -361,6 +405,26 @@ def test_a_stream_of_a_file_is_its_timeline(recognizer, tmp_path):
 def test_what_cannot_be_streamed_is_refused_at_once(recognizer, source, options):
     with pytest.raises(ConfigError):
         recognizer.stream(source, live=options)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        (0, LiveOptions(follow=True), "follow: without effect beside 0"),
+        ("a.ts", LiveOptions(give_up_seconds=3), "give_up_seconds: without effect beside a video"),
+        ("a.ts", LiveOptions(follow=True, give_up_seconds=3), "give_up_seconds: without effect"),
+        ("a.ts", LiveOptions(follow=True, max_waiting=3), "max_waiting: without effect"),
+    ],
+)
+def test_live_options_without_effect_are_refused_at_once(recognizer, source, options, message):
+    with pytest.raises(ConfigError, match=message):
+        recognizer.stream(source, live=options)
+
+
+@pytest.mark.parametrize("live", [{"source": "udp://127.0.0.1:9"}, {"source": 0}, FOLLOWED])
+def test_a_rate_beside_a_source_that_has_its_own_is_refused_at_once(recognizer, live):
+    with pytest.raises(ConfigError, match="leave fps out"):
+        recognizer.stream(**live, fps=30)
 
 
 def test_the_command_line_names_what_goes_on(tiny_checkpoint, tmp_path, capsys):
