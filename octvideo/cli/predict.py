@@ -86,7 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on", type=float, default=0.6, help="probability that begins an event")
     parser.add_argument("--off", type=float, default=0.4, help="probability below which it ends")
     parser.add_argument(
-        "--give-up-seconds", type=float, help="end --live after this long without a frame"
+        "--give-up-seconds",
+        type=float,
+        help="end --live of an address or a camera after this long without a frame",
     )
     parser.add_argument(
         "--window-seconds", type=float, default=2.0, help="for --live and classes over time"
@@ -181,6 +183,9 @@ def _show_live(args: argparse.Namespace) -> None:
         refuse_unused(args, ["--top-k"], "an event is of one class")
     else:
         refuse_unused(args, OF_EVENTS, "it is of events; give --events")
+    if not is_live(args.live):
+        reason = f"{args.live} is a file, which ends when it no longer grows"
+        refuse_unused(args, OF_LIVE, reason)
     recognizer = octvideo.load(args.checkpoint)
     if args.optimize:
         recognizer.optimize()

@@ -44,7 +44,7 @@ def opened(source: Source, fps: float | None, usual_fps: float) -> Iterator[Fram
     if not _is_file(source):
         yield InMemory(_all_frames(source), _rate(fps, usual_fps))
         return
-    _refuse_times(source, fps)
+    refuse_times(source, fps)
     with _on_disk(source) as path, open_video(path) as video:
         yield video
 
@@ -60,11 +60,21 @@ def streamed(
     if not _is_file(source):
         yield _each_frame(source), _rate(fps, usual_fps), times
         return
-    _refuse_times(source, fps, times)
+    refuse_times(source, fps, times)
     with _on_disk(source) as path:
         info, times = look_at(path)
         # A damaged file is announced with the frames that decode, and is left before the damage.
         yield islice(iter_frames(path), info.num_frames), info.fps, times
+
+
+def refuse_times(source: Any, fps: float | None, times: Sequence[float] = ()) -> None:
+    """Raise ConfigError if the rate or the times are given for a file or an address."""
+    given = "fps" if fps is not None else "times" if len(times) else ""
+    if given:
+        raise ConfigError(
+            f"{_name_of(source)}: got {given}= beside a source that says itself when its frames"
+            f" are shown; leave {given} out"
+        )
 
 
 class InMemory:
@@ -113,15 +123,6 @@ def _on_disk(source: Any) -> Iterator[str]:
             yield copy.name
         except DecodeError as error:
             raise DecodeError(GIVEN, error.cause.replace(copy.name, GIVEN)) from error
-
-
-def _refuse_times(source: Any, fps: float | None, times: Sequence[float] = ()) -> None:
-    given = "fps" if fps is not None else "times" if len(times) else ""
-    if given:
-        raise ConfigError(
-            f"{_name_of(source)}: got {given}= beside a file, which says itself when its frames are"
-            f" shown; leave {given} out"
-        )
 
 
 # --- Frames

@@ -33,6 +33,7 @@ REFUSED = {
     f"predict {NO_NETWORK} --live 0 --views 1x1": "--views: ",
     f"predict {NO_NETWORK} --live 0 --overwrite": "--overwrite: ",
     f"predict {NO_NETWORK} --live 0 --off .1": "--off: ",
+    f"predict {NO_NETWORK} --live a.ts --give-up-seconds 5": "--give-up-seconds: ",
     f"predict {NO_NETWORK} --live 0 --events --top-k 3": "--top-k: ",
     f"features {NO_NETWORK} a.mp4 --output f.npz --window-seconds 2 --views 2x1": "--views: ",
     f"export {NO_NETWORK} --output a.onnx --license mit": "--license: ",

@@ -1,8 +1,8 @@
 """Windows of a live source, each as soon as its last frame has arrived."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from octvideo.data.sources import Source, is_several, streamed
+from octvideo.data.sources import Source, is_several, refuse_times, streamed
 from octvideo.data.video.frame_source import refuse_extreme
 from octvideo.data.video.live import LiveFrame, LiveFrames, grown_frames, is_live
 from octvideo.engine.prediction.events import Window
@@ -22,16 +22,19 @@ from octvideo.errors import ConfigError
 Frame = NDArray[np.uint8]
 _HELD_PER_FRAME = 8  # of the network: more in a window are not held
 _SLACK = 1e-6
+OF_ADDRESSES = ("timeout_seconds", "give_up_seconds", "max_waiting")
+OF_FOLLOWED = ("follow", "timeout_seconds")
 
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """Options for reading a live source.
+    """Options for reading a live source; one without effect on a source is refused beside it.
 
     follow: the source is a file that is still written; it has ended when it has not grown for
     timeout_seconds.
     timeout_seconds: after so long without a frame, a connection counts as lost and is opened again.
-    give_up_seconds: after so long without a frame, DecodeError is raised (None: never).
+    give_up_seconds: after so long without a frame of an address, DecodeError is raised (None:
+    never).
     max_waiting: how many frames of an address may wait for the network; older ones are dropped, and
     counted.
     """
@@ -58,15 +61,27 @@ def stream_windows(
     """See `Recognizer.stream`; wrong arguments raise at once, not at the first window."""
     check_lengths(window_seconds, stride_seconds)
     if is_live(source):
+        refuse_times(str(source), fps)
+        _refuse_unused(options, OF_ADDRESSES, f"beside {source}, which is an address or a camera")
         return _live(network, str(source), window_seconds, stride_seconds, options)
     if isinstance(source, int) or is_several(source):
         raise ConfigError("a stream is of one source: an address, a camera, a video or its frames")
     if not options.follow:
+        _refuse_unused(options, (), "beside a video or its frames, which are not live")
         return _counted(network, source, window_seconds, stride_seconds, fps)
     if not isinstance(source, str | Path):
         raise ConfigError("follow is of a file that is still written; give its path")
+    refuse_times(source, fps)
+    _refuse_unused(options, OF_FOLLOWED, "beside follow: a file ends when it no longer grows")
     frames = grown_frames(source, partial(_prepared, network, str(source)), options.timeout_seconds)
     return _timed(network, frames, None, window_seconds, stride_seconds)
+
+
+def _refuse_unused(options: LiveOptions, used: Collection[str], where: str) -> None:
+    given = [f.name for f in fields(options) if getattr(options, f.name) != f.default]
+    unused = ", ".join(name for name in given if name not in used)
+    if unused:
+        raise ConfigError(f"LiveOptions: {unused}: without effect {where}; leave it out")
 
 
 def _counted(
