@@ -23,6 +23,25 @@ from octvideo.report.spectrum import Spectrum, draw_spectra, energy_spectrum
 from octvideo.report.tradeoff import Point, draw_tradeoff
 
 
+def picture_names(videos: Sequence[Path]) -> list[str]:
+    """A name per video for the files of its pictures: its own without the suffix, with a number
+    where another has it already, also in other letters (there are file systems without cases)."""
+    names: list[str] = []
+    taken = {video.stem.casefold() for video in videos}
+    free = set(taken)
+    for video in videos:
+        name, number = video.stem, 1
+        if name.casefold() in free:
+            free.remove(name.casefold())
+        else:
+            while name.casefold() in taken:
+                number += 1
+                name = f"{video.stem}_{number}"
+            taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
 def draw_frequency(
     recognizers: dict[str, Recognizer], videos: Sequence[Path], layer: str, folder: Path
 ) -> list[Path]:
@@ -38,22 +57,33 @@ def draw_frequency(
     return [path]
 
 
-def draw_octave(recognizer: Recognizer, video: Path, layer: str, folder: Path) -> list[Path]:
+def draw_octave(
+    recognizer: Recognizer, video: Path, layer: str, folder: Path, name: str = ""
+) -> list[Path]:
     """An octave convolution's high and low output and each path's part, for the middle
-    clip of a video."""
+    clip of a video.
+
+    name: the video's in the file's, where there are several.
+    """
     frames, inputs = recognizer.clip(video)
-    path = folder / f"octave_{layer}.png"
+    path = folder / (f"octave_{layer}_{name}.png" if name else f"octave_{layer}.png")
     maps = path_maps(recognizer.model, inputs, layer)
     draw_paths(frames[len(frames) // 2], maps, f"{video.name}: {layer}").savefig(path, dpi=140)
     return [path]
 
 
 def draw_gradcam(
-    recognizer: Recognizer, video: Path, layer: str, folder: Path, class_name: str | None = None
+    recognizer: Recognizer,
+    video: Path,
+    layer: str,
+    folder: Path,
+    class_name: str | None = None,
+    name: str = "",
 ) -> list[Path]:
     """The evidence for a class (by default the most probable): a film strip and an mp4 per group.
 
-    layer: "" for the last stage that has enough positions.
+    layer: "" for the last stage that has enough positions. name: the video's in the names of the
+    files, by default its own.
     """
     frames, inputs = recognizer.clip(video)
     names = recognizer.class_names
@@ -73,10 +103,11 @@ def draw_gradcam(
         ("clip", frames),
         *((f"{title}: {group} group of {layer}", clip) for group, clip in glowing.items()),
     ]
-    paths = [folder / f"gradcam_{video.stem}.png"]
+    name = name or video.stem
+    paths = [folder / f"gradcam_{name}.png"]
     with_color_bar(film_strip(rows), color_map(GLOW), "evidence").save(paths[0])
     for group, clip in glowing.items():
-        paths.append(folder / f"gradcam_{video.stem}_{group}.mp4")
+        paths.append(folder / f"gradcam_{name}_{group}.mp4")
         write_video(paths[-1], clip.repeat(4, axis=0), fps=16)
     return paths
 

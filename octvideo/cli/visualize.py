@@ -53,12 +53,12 @@ def draw(args: argparse.Namespace) -> list[Path]:
         )
         return visualize.draw_frequency(networks, args.video, args.layer, args.output)
     paths = []
-    for video in args.video:
+    place, several = (args.layer, args.output), len(args.video) > 1
+    for video, name in zip(args.video, visualize.picture_names(args.video), strict=True):
         if args.kind == "octave":
-            paths += visualize.draw_octave(recognizer, video, args.layer, args.output)
+            paths += visualize.draw_octave(recognizer, video, *place, name if several else "")
         else:
-            given = args.layer, args.output, args.class_name
-            paths += visualize.draw_gradcam(recognizer, video, *given)
+            paths += visualize.draw_gradcam(recognizer, video, *place, args.class_name, name)
     return paths
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,11 +42,58 @@ def test_frequency_draws_the_spectra_of_a_network_beside_a_baseline(
 
 
 def test_octave_draws_what_each_path_adds(run_tool, tiny_checkpoint, video, tmp_path):
-    (picture,) = draw(
-        run_tool, tmp_path, "octave", "--checkpoint", tiny_checkpoint, "--video", video
-    ).values()
+    pictures = draw(run_tool, tmp_path, "octave", "--checkpoint", tiny_checkpoint, "--video", video)
 
+    ((path, picture),) = pictures.items()
+    assert path.endswith("/octave_res3.block1.spatial.conv.png")
     assert shows_something(picture)
+
+
+def test_octave_draws_a_picture_of_each_video(run_tool, tiny_checkpoint, video, tmp_path):
+    other = tmp_path / "b.mp4"
+    shutil.copy(video, other)
+    arguments = ["--checkpoint", tiny_checkpoint, "--video", video, other]
+
+    pictures = draw(run_tool, tmp_path, "octave", *arguments)
+
+    assert [Path(path).name for path in pictures] == [
+        "octave_res3.block1.spatial.conv_a clip.png",
+        "octave_res3.block1.spatial.conv_b.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("videos", "names"),
+    [
+        (["1.avi"], ["1"]),
+        (["a/1.avi", "b/2.avi"], ["1", "2"]),
+        (["a/1.avi", "b/1.avi", "c/1.mp4"], ["1", "1_2", "1_3"]),
+        (["a/1.avi", "b/1.avi", "1_2.avi"], ["1", "1_3", "1_2"]),
+        (["a/Run.avi", "b/run.avi"], ["Run", "run_2"]),
+    ],
+)
+def test_no_video_takes_the_name_of_another_ones_pictures(videos, names):
+    assert visualize.picture_names([Path(video) for video in videos]) == names
+
+
+def test_gradcam_keeps_the_pictures_of_videos_of_one_name_apart(
+    run_tool, tiny_checkpoint, video, tmp_path
+):
+    other = tmp_path / "other" / video.name
+    other.parent.mkdir()
+    shutil.copy(video, other)
+    arguments = ["--checkpoint", tiny_checkpoint, "--video", video, other]
+
+    draw(run_tool, tmp_path, "gradcam", *arguments)
+
+    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == [
+        "gradcam_a clip.png",
+        "gradcam_a clip_2.png",
+        "gradcam_a clip_2_high.mp4",
+        "gradcam_a clip_2_low.mp4",
+        "gradcam_a clip_high.mp4",
+        "gradcam_a clip_low.mp4",
+    ]
 
 
 def test_gradcam_draws_a_strip_and_writes_a_video_per_octave(
