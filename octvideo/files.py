@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from iopath.common.file_io import g_pathmgr
 
-from octvideo.errors import OctvideoError
+from octvideo.errors import ConfigError, OctvideoError
 
 UNFINISHED = ".tmp"
 
@@ -37,6 +37,19 @@ def what_is_missing(path: str | Path, kind: str = "file") -> str:
 
 def is_local(path: str) -> bool:
     return "://" not in path
+
+
+def require_another_file(output: str | Path, source: str | Path) -> None:
+    """Raise ConfigError if writing `output` would replace `source`: the same file, also through
+    links."""
+    try:
+        same = Path(output).samefile(source)
+    except (OSError, ValueError):  # one of them does not exist here
+        return
+    if same:
+        raise ConfigError(
+            f"{output}: is {source} itself, which would be lost; name another file to write"
+        )
 
 
 class OutputError(OctvideoError, OSError):

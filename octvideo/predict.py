@@ -28,7 +28,7 @@ from octvideo.engine.prediction.run import How, OutputFiles, run_many, run_windo
 from octvideo.engine.process_group import processes
 from octvideo.engine.threads import plan_threads
 from octvideo.errors import DataError, ListError
-from octvideo.files import what_is_missing
+from octvideo.files import require_another_file, what_is_missing
 from octvideo.recognizer import Recognizer
 from octvideo.report.annotate import Label, annotated
 
@@ -150,8 +150,10 @@ def write_named_video(
 ) -> None:
     """The video with its top classes shown over time, each frame at its true time, and its sound.
 
-    Streams: memory grows by a few numbers a frame.
+    Streams: memory grows by a few numbers a frame. Raises ConfigError for an output that is the
+    video.
     """
+    require_another_file(output, video)
     info, times = look_at(video)
     timeline = recognizer.timeline(
         _counted(video, info.num_frames, "recognize"),

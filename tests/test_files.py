@@ -5,13 +5,14 @@ from contextlib import suppress
 
 import pytest
 
-from octvideo.errors import OctvideoError
+from octvideo.errors import ConfigError, OctvideoError
 from octvideo.files import (
     appear_together,
     appears_whole,
     append_json_line,
     make_output_folder,
     read_json_lines,
+    require_another_file,
     write_atomically,
 )
 
@@ -117,3 +118,17 @@ def test_a_line_that_was_cut_short_costs_no_other_line(tmp_path):
 
     assert list(read_json_lines(path)) == [{"a": 1}, {"c": 3}]
     assert list(read_json_lines(tmp_path / "none.jsonl")) == []
+
+
+@pytest.mark.parametrize("name", ["a", "b", "../{folder}/a", "new", "no folder/new"])
+def test_a_source_is_known_by_all_its_names(tmp_path, name):
+    (tmp_path / "a").write_text("precious")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    output = tmp_path / name.format(folder=tmp_path.name)
+
+    if output.exists():
+        with pytest.raises(ConfigError, match="name another file"):
+            require_another_file(output, tmp_path / "a")
+    else:
+        require_another_file(output, tmp_path / "a")
+    require_another_file(output, "https://host/a")

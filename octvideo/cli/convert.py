@@ -15,6 +15,7 @@ from pathlib import Path
 
 from octvideo.cli.unused import refuse_unused
 from octvideo.errors import ConfigError
+from octvideo.files import require_another_file
 from octvideo.weights.convert import ConvertedWeights, convert_weights
 from octvideo.weights.describe import read_classes, read_input
 from octvideo.weights.pretrained import describe_file, pretrained_networks, read_weights
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    require_another_file(args.target, args.source)
     if args.input or args.source in pretrained_networks():
         convert_video(args)
         return

@@ -33,6 +33,7 @@ from octvideo.assembly.weights import (
 from octvideo.checkpoint import Checkpoint
 from octvideo.cli.unused import refuse_unused
 from octvideo.config import add_config_arguments, load_config
+from octvideo.files import require_another_file
 from octvideo.weights.pretrained import read_weights
 
 
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if not args.images:
         refuse_unused(args, ["--batches"], "they are of images; give --images FOLDER")
+    require_another_file(args.target, args.source)
     cfg = load_config(args.cfg, args.settings)
 
     torch.manual_seed(cfg.RNG_SEED)

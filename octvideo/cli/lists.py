@@ -10,13 +10,14 @@ the clips of each class. Formats: data_lists/README.md.
 """
 
 import argparse
+from itertools import product
 from pathlib import Path
 
 from octvideo.data.lists.class_names import read_class_names
 from octvideo.data.prepare.kinetics import kinetics_lists, read_annotations
-from octvideo.data.prepare.make_lists import DatasetLists, write_lists
+from octvideo.data.prepare.make_lists import SPLITS, DatasetLists, write_lists
 from octvideo.data.prepare.splits import folder_lists, hmdb51_lists, ucf101_lists
-from octvideo.files import shipped_folder
+from octvideo.files import require_another_file, shipped_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def make(args: argparse.Namespace) -> DatasetLists:
     if args.kind == "kinetics":
+        for split, path in product(SPLITS, args.csv):
+            require_another_file(args.out / f"{split}.csv", path)
         annotations = [annotation for path in args.csv for annotation in read_annotations(path)]
         names = read_class_names(args.class_names) if args.class_names else None
         known = {

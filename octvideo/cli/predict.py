@@ -27,6 +27,7 @@ from octvideo.cli.unused import refuse_unused
 from octvideo.data.video.live import is_live
 from octvideo.engine.distributed import Processes, this_process
 from octvideo.errors import ConfigError
+from octvideo.files import require_another_file
 from octvideo.predict import (
     FEATURES,
     PREDICTIONS,
@@ -123,6 +124,8 @@ def run(args: argparse.Namespace) -> None:
             f"--output {args.output}: write an .mp4 of one video, or rows as"
             f" {', '.join(PREDICTIONS)}"
         )
+    if args.output:
+        require_another_file(args.output, path)  # a video, or a list that --overwrite would empty
     if args.features:
         check_suffix(args.features, FEATURES)
     _refuse_unused(args, draws)

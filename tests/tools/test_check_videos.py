@@ -26,6 +26,26 @@ def test_it_tells_good_from_bad_and_writes_the_index(repo, tmp_path):
     assert (tmp_path / "val.index.csv").is_file()
 
 
+def test_a_list_is_not_replaced_by_its_good_files(run_tool, tmp_path):
+    (tmp_path / "good.csv").write_text("a.mp4 0\n")
+
+    done = run_tool("check_videos", tmp_path / "good.csv", "--out", tmp_path)
+
+    assert done.status == 2
+    assert "good.csv itself" in done.err
+    assert (tmp_path / "good.csv").read_text() == "a.mp4 0\n"
+
+
+def test_names_of_classes_may_lie_where_they_are_copied_to(run_tool, tmp_path):
+    (tmp_path / "val.csv").write_text("a.mp4 0\n")
+    (tmp_path / "class_names.txt").write_text("run\n")
+
+    done = run_tool("check_videos", tmp_path / "val.csv", "--out", tmp_path, "--workers", 0)
+
+    assert done.status == 0, done.err
+    assert (tmp_path / "class_names.txt").read_text() == "run\n"
+
+
 def test_a_missing_list_is_one_line(run_tool, tmp_path):
     result = run_tool("check_videos", tmp_path / "val.csv")
 

@@ -91,3 +91,15 @@ def test_a_checkpoint_of_this_package_keeps_its_input(run_tool, tmp_path, tiny_c
     assert done.status == 2
     assert "best.pyth: says its network, its classes and its input itself; leave out" in done.err
     assert not (tmp_path / "out.pyth").exists()
+
+
+@pytest.mark.parametrize("words", [["convert_weights"], ["inflate_weights", "--cfg", "demo/c2d"]])
+def test_weights_are_not_replaced_by_what_is_made_of_them(run_tool, tmp_path, words):
+    (tmp_path / "in.pth").write_bytes(b"weights")
+    (tmp_path / "out.pth").symlink_to(tmp_path / "in.pth")
+
+    done = run_tool(*words, tmp_path / "in.pth", tmp_path / "out.pth")
+
+    assert done.status == 2
+    assert "in.pth itself" in done.err
+    assert (tmp_path / "out.pth").is_symlink()

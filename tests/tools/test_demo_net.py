@@ -147,6 +147,34 @@ def _add_tone(video: Path, output: Path) -> None:
         container.mux(sound.encode(None))
 
 
+@pytest.mark.parametrize("name", ["a clip.mp4", "../videos/a clip.mp4", "symbolic.mp4", "hard.mp4"])
+def test_a_video_is_not_replaced_by_its_annotated_form(run_tool, tiny_checkpoint, video, name):
+    (video.parent / "symbolic.mp4").symlink_to(video)
+    (video.parent / "hard.mp4").hardlink_to(video)
+    (video.parent / "one.txt").write_text("a clip.mp4 0\n")
+    before = video.read_bytes()
+
+    for videos in (video, video.parent / "one.txt"):
+        words = "--checkpoint", tiny_checkpoint, videos, "--output", video.parent / name
+        done = run_tool("demo_net", *words)
+
+        assert done.status == 2
+        assert f"{name}: is {video} itself" in done.err
+    assert video.read_bytes() == before
+
+
+def test_a_list_is_not_replaced_by_its_rows(run_tool, video):
+    path = video.parent / "list.csv"
+    path.write_text("a clip.mp4 0\n")
+
+    words = "--checkpoint", "none.pyth", path, "--output", path, "--overwrite"
+    done = run_tool("demo_net", *words)
+
+    assert done.status == 2
+    assert "list.csv itself" in done.err
+    assert path.read_text() == "a clip.mp4 0\n"
+
+
 def test_a_frame_shows_the_ranking_nearest_in_time():
     frames = [np.zeros((120, 160, 3), np.uint8)] * 10
     rankings = [[("first", 1.0)], [("second", 0.0)]]

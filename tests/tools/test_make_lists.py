@@ -28,6 +28,18 @@ def test_a_kinetics_csv_and_a_folder_become_lists(run_tool, tmp_path):
     assert "1 found, 0 missing" in (tmp_path / "lists" / "report.txt").read_text()
 
 
+def test_an_annotation_file_is_not_replaced_by_a_list(run_tool, tmp_path):
+    content = "label,youtube_id,time_start,time_end,split\nzumba,abcdefghijk,5,15,train\n"
+    (tmp_path / "train.csv").write_text(content)
+
+    words = tmp_path, "--csv", tmp_path / "train.csv", "--out", tmp_path
+    result = run_tool("make_lists", "kinetics", *words)
+
+    assert result.status == 2
+    assert "train.csv itself" in result.err
+    assert (tmp_path / "train.csv").read_text() == content
+
+
 def test_a_tree_of_folders_becomes_lists(run_tool, tmp_path):
     for name in ("run/a.mp4", "run/b.mp4", "run/c.mp4", "jump/d.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from octvideo.data.video.decode import probe
 from octvideo.data.video.frame_source import open_entry
 from octvideo.data.video.index import index_path, write_index
 from octvideo.data.video.info import VideoInfo
-from octvideo.files import append_json_line, bad_csv, read_json_lines
+from octvideo.files import append_json_line, bad_csv, read_json_lines, require_another_file
 
+GOOD, BAD = "good.csv", "bad.csv"
 _INFO_FIELDS = {field.name for field in fields(VideoInfo)}
 
 
@@ -67,10 +69,12 @@ def check_list(
 
     folder: None: `<list>_checked` beside the list. findings.jsonl in it grows as files are checked:
     after an interruption, or when the list has grown, only files that are new, have changed or were
-    bad are looked at.
+    bad are looked at. Raises ConfigError where one of these files is the list.
     """
     list_path = Path(videos.name)
     folder = Path(folder or list_path.with_name(f"{list_path.stem}_checked"))
+    for name in (GOOD, BAD):
+        require_another_file(folder / name, list_path)
     folder.mkdir(parents=True, exist_ok=True)
     entries = {entry.path: entry for entry in videos}
     notes = folder / "findings.jsonl"
@@ -127,7 +131,7 @@ def _remembered(path: Path, entries: Mapping[str, VideoEntry]) -> Iterator[Findi
 
 
 def _write(videos: VideoList, folder: Path, findings: dict[str, Finding]) -> CheckResult:
-    good_list, bad_list, index = folder / "good.csv", folder / "bad.csv", index_path(videos.name)
+    good_list, bad_list, index = folder / GOOD, folder / BAD, index_path(videos.name)
     good = [
         entry._replace(path=absolute(entry.path))
         for entry in videos
@@ -141,6 +145,7 @@ def _write(videos: VideoList, folder: Path, findings: dict[str, Finding]) -> Che
         write_index(path, known)
     names = Path(videos.name).with_name(class_names.FILE_NAME)
     if names.is_file():
-        shutil.copyfile(names, folder / names.name)
+        with suppress(shutil.SameFileError):
+            shutil.copyfile(names, folder / names.name)
     damaged = sum(bool(info.problems) for _, info in known)
     return CheckResult(len(findings) - len(bad), len(bad), damaged, good_list, bad_list, index)
