@@ -1,6 +1,7 @@
 """The functions of `octvideo predict`: predictions for many videos, as rows or with features, or
 drawn over one video."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -53,9 +54,9 @@ _STUCK_SECONDS = 300.0  # on one file, where no worker process decodes
 def videos_of(video: str | Path) -> list[VideoEntry]:
     """A file, downloaded if it has an address; all videos below a folder; or those of a list.
 
-    Lists end in .txt, .csv, .tsv or .lst, with or without labels. Raises DataError for a path that
-    does not exist or holds no video, and for an address that cannot be downloaded, ListError for a
-    line that cannot be used.
+    Lists end in .txt, .csv, .tsv or .lst, with labels in all lines or in none. Raises DataError for
+    a path that does not exist or holds no video, and for an address that cannot be downloaded,
+    ListError for a line that cannot be used.
     """
     path = Path(local_path(video))
     if not path.exists():
@@ -73,9 +74,20 @@ def _listed(path: Path) -> list[VideoEntry]:
     except ListError:
         # Lines without a label are no `path label`; with another fault they are none of either.
         videos = list(read_list(path, format="unlabeled"))
-    if any(Path(video.path).suffix.lower() in VIDEO_SUFFIXES for video in videos):
+        lines = [video.path for video in videos]
+        if any(map(_has_label, lines)) or not any(map(_names_video, lines)):
+            raise
         return videos
-    return list(read_list(path))
+
+
+def _names_video(text: str) -> bool:
+    return Path(text).suffix.lower() in VIDEO_SUFFIXES
+
+
+def _has_label(line: str) -> bool:
+    """Whether a video is named by all but the last field, which names none."""
+    before = re.sub(r"[ \t,]+[^ \t,]*$", "", line)
+    return _names_video(before) and not _names_video(line)
 
 
 @contextmanager

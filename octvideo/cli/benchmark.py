@@ -29,6 +29,7 @@ from octvideo.deploy.benchmark import (
     compare_layers,
     verdict,
 )
+from octvideo.errors import ConfigError
 from octvideo.layers import WIDTH_RULES
 from octvideo.models.registry import input_shape_of
 
@@ -108,6 +109,11 @@ def table_row(m: Measured) -> tuple[str, ...]:
 def run(args: argparse.Namespace) -> None:
     if not args.train:
         refuse_unused(args, ["--memory-saving"], "it is of training; give --train")
+    if min(args.threads, args.rounds, args.batch) < 1:
+        raise ConfigError(
+            f"--threads {args.threads}, --rounds {args.rounds}, --batch {args.batch}: each is 1 or"
+            " more"
+        )
     torch.set_num_threads(args.threads)
     usual = input_shape_of(args.model)
     shape = (usual[0], *args.input) if args.input else usual

@@ -26,6 +26,7 @@ from octvideo.cli.features import add_network_argument, add_run_arguments, load_
 from octvideo.cli.unused import refuse_unused
 from octvideo.data.video.live import is_live
 from octvideo.engine.distributed import Processes, this_process
+from octvideo.engine.prediction.named import check_top_k
 from octvideo.errors import ConfigError
 from octvideo.files import require_another_file
 from octvideo.predict import (
@@ -109,6 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    check_top_k(args.top_k)
     if args.live is not None:
         _show_live(args)
         return

@@ -17,7 +17,7 @@ from octvideo.deploy.exported import ExportedNetwork, Sidecar, write_exported
 from octvideo.engine.evaluation.journal import weights_digest
 from octvideo.engine.prediction.events import Window
 from octvideo.engine.prediction.live import LiveOptions, stream_windows
-from octvideo.engine.prediction.named import NamedVideo, Prediction, top_predictions
+from octvideo.engine.prediction.named import NamedVideo, Prediction, check_top_k, top_predictions
 from octvideo.engine.prediction.run import (
     How,
     Listed,
@@ -127,8 +127,7 @@ class Recognizer:
         For a list of videos, a list of such lists. Raises DecodeError for a file that cannot be
         read, ConfigError for other input of the wrong form.
         """
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-            raise ConfigError(f"top_k is {top_k!r}; give how many classes to name, 1 or more")
+        check_top_k(top_k)
         found = self.scores(video, views=views, fps=fps)
         if found.ndim == 1:
             return top_predictions(found, self.class_names, top_k)

@@ -27,7 +27,7 @@ class Label:
     it; otherwise a corner.
 
     threshold: less probable classes are left out. rows: the greatest number of classes. Raises
-    ConfigError for an unknown position, and for a threshold outside [0, 1).
+    ConfigError for an unknown position, a threshold outside [0, 1), and less than one row.
     """
 
     position: str = "below"
@@ -40,6 +40,8 @@ class Label:
             raise ConfigError(f"there is no position {self.position!r}; {hint}")
         if not 0 <= self.threshold < 1:
             raise ConfigError(f"the threshold is {self.threshold}; it lies in [0, 1)")
+        if isinstance(self.rows, bool) or not isinstance(self.rows, int) or self.rows < 1:
+            raise ConfigError(f"rows is {self.rows!r}; give how many classes to show, 1 or more")
 
     def draw(
         self, frame: Frame, ranking: Sequence[tuple[str, float]], seconds: float | None = None

@@ -47,6 +47,9 @@ REFUSED = {
         "--diagnose: "
     ),
     "benchmark --memory-saving": "--memory-saving: ",
+    "benchmark --threads 0": "--threads 0, --rounds 15, --batch 1: each is 1 or more",
+    "benchmark --rounds -3": "--rounds -3",
+    "benchmark --batch 0": "--batch 0",
     "inflate --cfg demo/oct_i3d in.pth out.pyth --batches 2": "--batches: ",
     "shard train.csv --out shards --crf 30": "--crf: ",
     "fetch kinetics400 --out a --shards --short-side 0 --gop 6": "--gop: ",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from octvideo.data.video.encode import write_video
+from octvideo.errors import ConfigError
 from octvideo.report.annotate import Label, annotated
 
 
@@ -173,6 +174,20 @@ def test_a_list_is_not_replaced_by_its_rows(run_tool, video):
     assert done.status == 2
     assert "list.csv itself" in done.err
     assert path.read_text() == "a clip.mp4 0\n"
+
+
+@pytest.mark.parametrize("rows", [-1, 0, 2.5, True])
+def test_a_label_has_a_row_at_least(rows):
+    with pytest.raises(ConfigError, match="1 or more"):
+        Label(rows=rows)
+
+
+@pytest.mark.parametrize("words", [["a.mp4"], ["a.mp4", "--output", "b.mp4"], ["--live", "0"]])
+def test_a_number_of_classes_below_one_is_refused_before_any_work(run_tool, words):
+    done = run_tool("demo_net", "--checkpoint", "none.pyth", *words, "--top-k", 0)
+
+    assert done.status == 2
+    assert done.err == "error: top_k is 0; give how many classes to name, 1 or more\n"
 
 
 def test_a_frame_shows_the_ranking_nearest_in_time():

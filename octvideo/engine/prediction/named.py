@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from octvideo.data.clips.views import ViewSpec
+from octvideo.errors import ConfigError
 
 
 class Network(Protocol):
@@ -63,6 +64,12 @@ class NamedVideo:
         return "\n".join(
             [self.path, *(f"  {p.probability:6.1%}  {p.name}" for p in self.predictions)]
         )
+
+
+def check_top_k(top_k: Any) -> None:
+    """Raises ConfigError."""
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+        raise ConfigError(f"top_k is {top_k!r}; give how many classes to name, 1 or more")
 
 
 def top_predictions(

@@ -13,7 +13,7 @@ from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.reading import DecodeError
 from octvideo.engine.distributed import Processes
 from octvideo.engine.prediction.many import mean_outputs
-from octvideo.engine.prediction.named import NamedVideo, Network, top_predictions
+from octvideo.engine.prediction.named import NamedVideo, Network, check_top_k, top_predictions
 from octvideo.engine.prediction.outputs import (
     FEATURES,
     PREDICTIONS,
@@ -23,6 +23,7 @@ from octvideo.engine.prediction.outputs import (
     window_row,
 )
 from octvideo.engine.prediction.share import Share, Wanted
+from octvideo.engine.prediction.windows import check_lengths
 from octvideo.engine.threads import available_cores
 from octvideo.errors import ConfigError
 
@@ -50,6 +51,8 @@ class How:
                 f" {self.timeout_seconds}: a batch holds at least one view, workers are 0 or more,"
                 " a time-out is positive"
             )
+        if self.top_k is not None:
+            check_top_k(self.top_k)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ def run_many(
     Each of several processes names its share, and has to come to the end of it.
     """
     spec = network.view_spec(how.views)
+    if isinstance(paths, str | bytes | Path | VideoEntry):
+        raise ConfigError(f"{paths!r} is one video; give a list of them, as [video]")
     entries = {entry.path: entry for entry in map(_entry, paths)}
     wanted, facts = [], {"views": how.views}
     if files.predictions or files.features or not procs.alone:
@@ -107,10 +112,12 @@ def run_windows(
     cannot be read.
 
     A video streams through this process: one of any length can be read, and one that hangs the
-    decoder is not survived. Several processes share the videos.
+    decoder is not survived. Several processes share the videos. Raises ConfigError for lengths that
+    are not positive, before a file is opened.
     """
     assert files.features
     stride = window_seconds if stride_seconds is None else stride_seconds
+    check_lengths(window_seconds, stride)
     made_with = {
         "window_seconds": str(window_seconds),
         "stride_seconds": str(stride),

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.journal import fingerprint, stamp_of
+from octvideo.engine.prediction.columns import check_suffix
 from octvideo.engine.prediction.named import NamedVideo
 from octvideo.engine.prediction.outputs import FoundWindows, Output, open_output
 from octvideo.engine.prediction.rows import Row
@@ -46,7 +47,9 @@ class Share:
         procs: Processes,
     ) -> None:
         """paths: without repetitions. facts: settings that all processes must share, which is
-        checked if there are several."""
+        checked if there are several. All names of files are checked before one is opened."""
+        for one in wanted:
+            check_suffix(one.path, one.kinds)
         self._wanted, self._overwrite, self._procs = wanted, overwrite, procs
         self._stack, self._files = ExitStack(), list[Output]()
         if not procs.alone:

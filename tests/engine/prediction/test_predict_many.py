@@ -144,11 +144,37 @@ def test_a_parquet_holds_what_was_found_or_says_what_is_missing(recognizer, vide
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"batch": 0}, {"workers": -1}, {"timeout_seconds": 0}, {"output": "rows.txt"}]
+    "wrong",
+    [
+        {"batch": 0},
+        {"workers": -1},
+        {"timeout_seconds": 0},
+        {"output": "rows.txt"},
+        {"top_k": -1},
+        {"top_k": 0},
+        {"top_k": 2.5},
+        {"top_k": True},
+    ],
 )
 def test_wrong_arguments_are_refused_before_the_first_video(recognizer, videos, wrong):
     with pytest.raises(ConfigError):
         recognizer.predict_many(videos, **wrong)
+
+
+def test_a_file_is_not_begun_anew_beside_one_that_cannot_be_written(recognizer, videos, tmp_path):
+    (tmp_path / "rows.csv").write_text("rows of before")
+    files = {"output": tmp_path / "rows.csv", "features": tmp_path / "features.txt"}
+
+    with pytest.raises(ConfigError, match=r"features\.txt"):
+        recognizer.predict_many(videos, **files, resume=False)
+
+    assert (tmp_path / "rows.csv").read_text() == "rows of before"
+
+
+@pytest.mark.parametrize("one", ["a.mp4", b"a.mp4", Path("a.mp4"), VideoEntry("a.mp4")])
+def test_one_video_is_not_taken_for_a_list(recognizer, one):
+    with pytest.raises(ConfigError, match="is one video"):
+        recognizer.predict_many(one)
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ import octvideo
 import octvideo.cli
 import octvideo.recognizer
 from octvideo.data.video.encode import write_video
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, ListError
+from octvideo.predict import videos_of
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,20 @@ def test_windows_of_many_videos_are_one_file_that_is_continued(
     np.testing.assert_allclose(first["features"][3], alone.features[0], rtol=1e-4, atol=1e-5)
 
 
+def test_wrong_lengths_are_refused_before_a_file_is_touched(tiny_checkpoint, tmp_path, capsys):
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    (tmp_path / "windows.npz").write_bytes(b"features of before")
+    command = ["features", "--checkpoint", str(tiny_checkpoint), str(tmp_path / "a.mp4")]
+    command += ["--output", str(tmp_path / "windows.npz"), "--overwrite"]
+
+    for wrong in (["--window-seconds", "-1"], ["--window-seconds", "1", "--stride-seconds", "0"]):
+        with pytest.raises(SystemExit, match="2"):
+            octvideo.cli.main([*command, *wrong])
+        assert "must be positive" in capsys.readouterr().err
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "windows.npz"]
+
+
 def test_a_list_is_read_with_and_without_labels(tiny_checkpoint, frames, tmp_path, capsys):
     write_video(tmp_path / "a clip.mp4", frames[:12], fps=10)
     for name, lines in (("with.txt", "a clip.mp4 3\n"), ("without.txt", "a clip.mp4\n")):
@@ -118,3 +133,30 @@ def test_a_list_is_read_with_and_without_labels(tiny_checkpoint, frames, tmp_pat
         (row,) = csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines())
         assert row["path"] == str(tmp_path / "a clip.mp4")
         assert not row["problem"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("a.mp4 0", "b.mp4 1", "c.mp4", "d.mp4 2"),
+        ("a.mp4,0", "b.mp4,1", "c.mp4,", "d.mp4,2"),
+        ("a b.mp4", "x.mp4", "c.mp4\t0"),
+        ("a.MP4 zero", "b.mp4"),
+    ],
+)
+def test_a_label_that_is_missing_or_no_number_is_an_error_of_its_line(tmp_path, lines):
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+
+    with pytest.raises(ListError, match=r"list\.txt:[13]: "):
+        videos_of(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize(
+    "lines", [("a.mp4", "b c.mp4"), ("a.mp4 copy.mp4", "b.mp4"), ("part 1.mkv", "a, b.mkv", "c")]
+)
+def test_paths_with_separators_are_no_labels(tmp_path, lines):
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+
+    found = videos_of(tmp_path / "list.txt")
+
+    assert [video.path for video in found] == [str(tmp_path / line) for line in lines]
