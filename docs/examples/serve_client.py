@@ -17,7 +17,8 @@ TRIES = 5
 
 
 def ask(server: str, video: bytes, views: str, top_k: int) -> dict[str, Any]:
-    """The server's answer; a busy server (503) is asked again after the time that it names."""
+    """The server's answer; a busy server (503, or one that lets go of the connection) is asked
+    again after the time that it names."""
     address = f"{server}/predict?views={views}&top_k={top_k}"
     headers = {"Content-Type": "application/octet-stream"}
     for left in reversed(range(TRIES)):
@@ -26,11 +27,22 @@ def ask(server: str, video: bytes, views: str, top_k: int) -> dict[str, Any]:
             with urllib.request.urlopen(request, timeout=120) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
-            detail = json.load(error).get("detail", "")
             if error.code != 503 or not left:
-                sys.exit(f"error {error.code}: {detail}")
+                sys.exit(f"error {error.code}: {_detail(error.read())}")
             time.sleep(float(error.headers.get("Retry-After", "1")))
+        except (urllib.error.URLError, ConnectionError) as error:
+            if not left:
+                sys.exit(f"error: {server} gives no answer ({error})")
+            time.sleep(1)
     raise AssertionError("not reached")
+
+
+def _detail(body: bytes) -> str:
+    """Why there is no answer. With too many connections, and from a proxy, it is not JSON."""
+    try:
+        return json.loads(body)["detail"]
+    except (ValueError, KeyError, TypeError):
+        return body[:200].decode(errors="replace").strip()
 
 
 def main() -> None:

@@ -29,6 +29,12 @@ def create_app(service: Service) -> Any:
 
     app = FastAPI(title="octvideo", lifespan=lifespan, docs_url=None, redoc_url=None)
 
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> JSONResponse:
+        """The client's part of a bug; the log has its traceback."""
+        detail = f"the server failed ({type(error).__name__}); its log says where"
+        return JSONResponse({"detail": detail}, 500, {"Connection": "close"})
+
     @app.post("/predict")
     async def predict(request: Request, views: str = "1x1", top_k: str = "5") -> JSONResponse:
         """The top classes of the video in the body, or at {"address": ...} in a body of JSON."""
@@ -54,10 +60,11 @@ def create_app(service: Service) -> Any:
     @app.get("/health")
     async def health() -> JSONResponse:
         """200 while requests are taken."""
-        status = "stopping" if service.stopping else "ok"
-        return JSONResponse(
-            {"status": status, "inside": service.inside}, 503 if service.stopping else 200
-        )
+        inside = {"inside": service.inside}
+        if service.stopping:
+            content = {"status": "stopping", "detail": "the server takes no more requests"}
+            return JSONResponse(content | inside, 503)
+        return JSONResponse({"status": "ok"} | inside)
 
     @app.get("/classes")
     async def classes() -> list[str]:

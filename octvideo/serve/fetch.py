@@ -16,7 +16,7 @@ from typing import IO
 from urllib.parse import SplitResult, urlsplit
 
 from octvideo.errors import ConfigError
-from octvideo.serve.limits import Limits, RefusedError
+from octvideo.serve.limits import Limits, RefusedError, storing
 
 Origin = tuple[str, str, int]
 _CHUNK = 2**16
@@ -102,7 +102,8 @@ class Fetcher:
             size += len(data)
             if size > self._limits.max_bytes:
                 raise RefusedError(413, f"the video is larger than {self._limits.max_bytes} bytes")
-            file.write(data)
+            with storing():
+                file.write(data)
 
 
 def is_public(address: str) -> bool:

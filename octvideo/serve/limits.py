@@ -1,9 +1,11 @@
 """The limits of a server, and its responses when they are exceeded."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 
-from octvideo.errors import ConfigError, OctvideoError
+from octvideo.errors import ConfigError, OctvideoError, logger
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +40,16 @@ class RefusedError(OctvideoError):
     def __init__(self, status: int, line: str) -> None:
         super().__init__(line)
         self.status = status
+
+
+@contextmanager
+def storing() -> Iterator[None]:
+    """Where a video is written to the server's disk: that it cannot be is no fault of the client's,
+    and may pass."""
+    try:
+        yield
+    except OSError as error:
+        logger.error("a request's video cannot be stored: %s", error)
+        raise RefusedError(
+            503, f"the server cannot store the video ({error.strerror}); try again later"
+        ) from error

@@ -21,7 +21,7 @@ from octvideo.errors import ConfigError
 from octvideo.recognizer import Recognizer
 from octvideo.serve.decoders import Decoders
 from octvideo.serve.fetch import Fetcher
-from octvideo.serve.limits import Limits, RefusedError
+from octvideo.serve.limits import Limits, RefusedError, storing
 from octvideo.serve.metrics import Metrics
 from octvideo.serve.scoring import Scorer
 
@@ -87,7 +87,7 @@ class Service:
     ) -> dict[str, Any]:
         path, begin = Path(self._folder.name) / uuid4().hex, time.monotonic()
         try:
-            with path.open("wb") as file:
+            with storing(), path.open("wb") as file:
                 name = await self._receive(body, headers, file)
             received = time.monotonic()
             tensors = await self._decoded(str(path), spec)

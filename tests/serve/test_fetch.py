@@ -1,6 +1,8 @@
 """Addresses: from the list and from nowhere else."""
 
+import errno
 import io
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -48,6 +50,20 @@ def _fetch(server: Server, address: str, **options) -> bytes:
     file = io.BytesIO()
     fetcher.fetch(address.replace("ORIGIN", origin), file)
     return file.getvalue()
+
+
+def test_a_full_disk_of_the_server_is_not_blamed_on_the_address(server):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    server.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nvideo"
+    origin = f"http://127.0.0.1:{server.port}"
+
+    with pytest.raises(RefusedError, match="No space left on device") as refused:
+        Fetcher([origin], Limits(), private=True).fetch(f"{origin}/a.mp4", Full())
+
+    assert refused.value.status == 503
 
 
 def test_a_listed_origin_is_fetched(server):

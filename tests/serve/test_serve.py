@@ -12,6 +12,7 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -178,6 +179,42 @@ def test_a_full_server_says_so_at_once_and_recovers(serve, recognizer, video, mo
         assert client.post(video.read_bytes()).status == 200
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_is_told_as_a_server_that_is_busy(client, video, monkeypatch):
+    place = Path(client.service._folder.name) / "full"
+    place.symlink_to("/dev/full")
+    monkeypatch.setattr("octvideo.serve.service.uuid4", lambda: SimpleNamespace(hex=place.name))
+
+    full = client.post(video.read_bytes())
+    monkeypatch.undo()
+
+    assert (full.status, full.headers["retry-after"]) == (503, "1")
+    assert "cannot store the video (No space left on device)" in full.content["detail"]
+    assert not place.is_symlink()
+    assert client.post(video.read_bytes()).status == 200
+
+
+def test_a_bug_is_answered_in_json_too(client, video, monkeypatch):
+    monkeypatch.setattr("octvideo.serve.service.top_predictions", lambda *_: 1 / 0)
+
+    answer = client.post(video.read_bytes())
+
+    assert answer.status == 500
+    assert "the server failed (ZeroDivisionError)" in answer.content["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [("GET", "/health", 503), ("GET", "/predict", 405), ("GET", "/nothing", 404)],
+)
+def test_every_refusal_has_a_detail(client, monkeypatch, method, target, status):
+    monkeypatch.setattr(client.service, "stopping", True)
+
+    answer = client.ask(method, target)
+
+    assert (answer.status, type(answer.content["detail"])) == (status, str)
+
+
 def test_a_request_that_takes_too_long_is_answered_in_time(serve, recognizer, video, monkeypatch):
     with serve(recognizer, limits=Limits(request_seconds=0.5)) as client:
         leave = threading.Event()
@@ -284,3 +321,41 @@ def test_the_example_client_prints_the_answer(client, repo, video, monkeypatch, 
     runpy.run_path(str(repo / "docs" / "examples" / "serve_client.py"), run_name="__main__")
 
     assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 19\r\n\r\nService Unavailable"
+FOUND = b'HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n{"predictions": []}'
+PROXY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 13\r\n\r\n<p>no one</p>"
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ([BUSY, b"", FOUND], ""),
+        ([BUSY] * 5, "error 503: Service Unavailable"),
+        ([PROXY], "error 502: <p>no one</p>"),
+        ([b""] * 5, "gives no answer"),
+    ],
+)
+def test_the_example_client_tries_again_where_it_helps(repo, monkeypatch, answers, said):
+    ask = runpy.run_path(str(repo / "docs" / "examples" / "serve_client.py"))["ask"]
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=_answer_each, args=(listener, answers))
+        thread.start()
+        try:
+            found = ask(f"http://127.0.0.1:{listener.getsockname()[1]}", b"video", "1x1", 5)
+        except SystemExit as stopped:
+            found = str(stopped)
+        thread.join()
+
+    assert said in found if said else found == {"predictions": []}
+
+
+def _answer_each(listener, answers):
+    for answer in answers:
+        connection, _ = listener.accept()
+        with connection:
+            while not connection.recv(4096).endswith(b"video"):
+                pass
+            connection.sendall(answer)
