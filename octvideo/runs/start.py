@@ -95,7 +95,6 @@ def _of_entry(entry: Pretrained, alpha: float) -> Start:
     settings["DATA"] |= {
         "NUM_FRAMES": int(entry.num_frames),
         "SAMPLING_RATE": int(entry.sampling_rate),
-        "REVERSE_INPUT_CHANNEL": entry.reverse_channels == "yes",
     }
     if ratio := re.search(r"speed_ratio=(\d+)", entry.options):
         settings["SLOWFAST"] = {"ALPHA": int(ratio[1])}

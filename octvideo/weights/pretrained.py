@@ -45,7 +45,6 @@ class Pretrained:
     num_frames: str
     sampling_rate: str
     sampling_rule: str
-    reverse_channels: str
     head_act: str
     top1: str
     top5: str
@@ -119,7 +118,7 @@ def fetch(entry: Pretrained) -> Checkpoint:
     seen = {
         "num_frames": int(entry.num_frames),
         "sampling_rate": int(entry.sampling_rate),
-        **_conventions(entry),
+        "sampling_rule": entry.sampling_rule,
     }
     return describe(
         Checkpoint.read(path),
@@ -139,21 +138,14 @@ def describe_file(
     """A bare file of another project as a checkpoint of this package (`describe`).
 
     classes: as for `read_classes`; input: as for `read_input`. Where neither says it, and the file
-    holds no settings, channel order, sampling and head are those of the files that its project
-    published of the same classes.
+    holds no settings, sampling and head are those of the files that its project published of the
+    same classes.
     """
     seen, layout, head_act = read_input(input), find_layout(checkpoint.weights).title, ""
     rows = (e for e in pretrained_networks().values() if (e.layout, e.data) == (layout, classes))
     if not checkpoint.recipe and (entry := next(rows, None)):
-        seen, head_act = filled(seen, _conventions(entry)), entry.head_act
+        seen, head_act = filled(seen, {"sampling_rule": entry.sampling_rule}), entry.head_act
     return describe(checkpoint, read_classes(classes), seen, head_act=head_act)
-
-
-def _conventions(entry: Pretrained) -> dict[str, Any]:
-    return {
-        "sampling_rule": entry.sampling_rule,
-        "reverse_channels": entry.reverse_channels == "yes",
-    }
 
 
 def _options(entry: Pretrained) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def test_a_multi_label_network_says_so(zoo):
     recognizer = octvideo.load("slow_r50_charades", device="cpu")
 
     assert recognizer.multi_label
-    assert recognizer.preprocessing["reverse_channels"]
+    assert not recognizer.preprocessing["reverse_channels"]
 
 
 def test_a_network_is_created_with_public_weights(zoo):

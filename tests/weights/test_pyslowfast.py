@@ -10,7 +10,7 @@ import octvideo
 from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError
 from octvideo.weights.describe import describe, read_classes, read_input
-from octvideo.weights.pretrained import describe_file, pretrained_networks
+from octvideo.weights.pretrained import describe_file
 from octvideo.weights.pyslowfast import said_of_input, said_of_output
 
 CLASSES = list("abcde")
@@ -125,9 +125,4 @@ def test_a_file_of_pytorchvideo_is_used_as_its_row_in_the_table(classes, count, 
     found = describe_file(pytorchvideos(count), classes, "8x8")
 
     assert (found.head_act, found.multi_label, found.input.sampling_rule) == expected
-    (row,) = {
-        e.reverse_channels
-        for e in pretrained_networks().values()
-        if e.layout == "pytorchvideo" and e.data == classes
-    }
-    assert found.input.reverse_channels == (row == "yes")
+    assert not found.input.reverse_channels
