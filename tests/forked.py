@@ -35,7 +35,8 @@ class Forked:
         """output: the file that standard output and standard error go to."""
         self._output, self.returncode = output, None
         environment = os.environ | (environment or {})
-        self.pid = _server()("start", program, arguments, str(output), dict(environment))
+        where = str(Path.cwd()), str(output)
+        self.pid = _server()("start", program, arguments, *where, dict(environment))
 
     def poll(self) -> int | None:
         if self.returncode is None:
@@ -91,7 +92,9 @@ def _server() -> Callable[..., Any]:
     ours, theirs = Pipe()
     process = subprocess.Popen(
         [sys.executable, "-c", f"import forked; forked._serve({theirs.fileno()})"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(str(Path(at).absolute()) for at in sys.path)},
+        cwd="/",  # The folder of the test that comes first may go.
         pass_fds=[theirs.fileno()],
     )
     theirs.close()
@@ -132,10 +135,12 @@ def _serve(pipe_number: int) -> None:
 def _status_of(
     program: Callable[..., object],
     arguments: tuple[object, ...],
+    folder: str,
     output: str,
     environment: dict[str, str],
 ) -> int:
     """Run the program in this process."""
+    os.chdir(folder)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)

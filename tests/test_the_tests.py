@@ -4,8 +4,10 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from forked import Forked
 
 
 def _pytest(*arguments: object, cwd: object) -> subprocess.CompletedProcess[str]:
@@ -50,3 +52,20 @@ def test_a_native_hang_that_holds_the_gil_ends_with_a_stack(repo, tmp_path):
     assert done.returncode != 0
     assert "Timeout (0:00:01)!" in done.stderr
     assert "in test_hang" in done.stderr
+
+
+def _say_where():
+    print(Path.cwd())
+
+
+def test_a_fork_runs_in_the_folder_of_the_test_that_starts_it(tmp_path, monkeypatch):
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+
+        said = Forked(_say_where, output=tmp_path / "said.txt").communicate()
+
+        assert said == f"{folder}\n"
+        monkeypatch.undo()
+        folder.rmdir()

@@ -238,7 +238,7 @@ def test_a_run_that_is_killed_again_and_again_loses_and_doubles_no_row(tiny_chec
         if process.returncode == 0:
             break
 
-    assert kills == 3
+    assert kills == 3, (tmp_path / "said.txt").read_text()
     found = [row["path"] for row in csv.DictReader(rows.read_text().splitlines())]
     assert sorted(found) == sorted(map(str, folder.iterdir()))
     assert sorted(np.load(features)["paths"].tolist()) == sorted(found)
