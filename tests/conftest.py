@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_input import PREPROCESSING
 
 # A skip for any other reason is a test that silently stopped testing; the session then fails.
 SKIP_REASONS = (
@@ -122,22 +123,11 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     model = create_model("i3d_r26", alpha=0.25, num_classes=6, width_per_group=16, crop_size=32)
-    preprocessing = {
-        "mean": [0.45] * 3,
-        "std": [0.225] * 3,
-        "reverse_channels": False,
-        "num_frames": 4,
-        "sampling_rate": 2,
-        "sampling_rule": "pyslowfast",
-        "target_fps": 30.0,
-        "crop_size": 32,
-        "short_side": 32,
-    }
     meta = {
         "format": 1,
         "model": model.config,
         "class_names": list("abcdef"),
-        "preprocessing": preprocessing,
+        "preprocessing": PREPROCESSING,
     }
     path = tmp_path_factory.mktemp("run") / "best.pyth"
     torch.save({"model_state": model.state_dict(), "meta": meta, "epoch": 3}, path)

@@ -1,14 +1,10 @@
-"""What a setting may be whatever the others are: the values of numbers, the lengths of lists."""
+"""What a setting may be whatever the others are: the values of numbers, the lengths of lists. The
+words of a rule follow "it" or "each"."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
-
-class Rule(NamedTuple):
-    """holds: of an allowed value. words: the rule, to follow "it" or "each"."""
-
-    words: str
-    holds: Callable[[Any], bool]
+from octvideo.models.option_rules import Rule
 
 
 def at_least(least: int, then: str = "") -> Rule:
@@ -65,7 +61,7 @@ NUMBERS: dict[str, Rule] = {
     "RESNET.NUM_GROUPS": at_least(1),
     "RESNET.WIDTH_PER_GROUP": at_least(1),
     "RESNET.NUM_BLOCK_TEMP_KERNEL": at_least(0),
-    "OCTCONV.ALPHA": Rule("lies in [0, 1); 0 is the vanilla network", BELOW_1.holds),
+    "OCTCONV.ALPHA": Rule("lies in [0, 1); 0 is the vanilla network", BELOW_1.fits),
     "OCTCONV.STAGES": Rule("is 2, 3, 4 or 5 (res2..res5)", lambda value: 2 <= value <= 5),
     "NONLOCAL.LOCATION": at_least(0),
     "NONLOCAL.GROUP": Rule(
@@ -125,12 +121,12 @@ def beyond_limits(cfg: Any) -> Iterator[str]:
     """Lists of a wrong length, then numbers that are not allowed: what was got, and the rule."""
     for key, rule in LENGTHS.items():
         value = _get(cfg, key)
-        if not rule.holds(len(value)):
+        if not rule.fits(len(value)):
             yield f"{key} is {value}; it {rule.words}"
     for key, rule in NUMBERS.items():
         value = _get(cfg, key)
         numbers = list(_numbers(value))
-        if not all(map(rule.holds, numbers)):
+        if not all(map(rule.fits, numbers)):
             said = f"{value}; each" if isinstance(value, list) else f"{value:g}; it"
             yield f"{key} is {said} {rule.words}"
         if any(type(number) is int and abs(number) >= 2**31 for number in numbers):

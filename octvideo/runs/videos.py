@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import statistics
 from collections import Counter
@@ -16,6 +15,7 @@ from octvideo.data.lists.video_list import VideoEntry, VideoList, read_list, wri
 from octvideo.data.prepare.check import check_list
 from octvideo.data.prepare.make_lists import SPLITS, DatasetLists, write_lists
 from octvideo.data.prepare.splits import folder_lists
+from octvideo.data.remote import absolute
 from octvideo.data.video.index import index_path
 from octvideo.errors import DataError, logger
 from octvideo.files import write_atomically
@@ -120,7 +120,7 @@ def _parts_of(lists: DatasetLists) -> dict[str, str]:
     """Absolute path -> split, of the videos of these lists."""
     parts: dict[str, str] = {}
     for split in REPEATED_FIRST:
-        paths = (os.path.abspath(clip.path) for clip in lists.of(split))  # noqa: PTH100
+        paths = (absolute(str(clip.path)) for clip in lists.of(split))
         parts |= dict.fromkeys(paths, split)
     return parts
 
@@ -133,7 +133,7 @@ def _remember(parts: Mapping[str, str], work: Path) -> None:
 
 def _refuse_another_folder(parts: Mapping[str, str], folder: Path, work: str) -> None:
     """Two folders of one name would share their lists, and the runs below them."""
-    here = os.path.abspath(folder)  # noqa: PTH100
+    here = absolute(str(folder))
     if parts and not any(Path(path).is_relative_to(here) for path in parts):
         raise DataError(
             f"{work}: holds lists of other videos, such as {next(iter(parts))}, and none of {here};"
@@ -145,7 +145,7 @@ def _unreadable(lists: DatasetLists, work: Path) -> set[Path]:
     """Files that do not decode, each named with its cause."""
     work.mkdir(parents=True, exist_ok=True)
     everything = work / "all.csv"
-    found = {os.path.abspath(clip.path): clip.path for clip in lists.clips}  # noqa: PTH100
+    found = {absolute(str(clip.path)): clip.path for clip in lists.clips}
     paths = sorted(found.items())
     write_list(everything, [VideoEntry(path, (0,)) for path, _ in paths])
     result = check_list(

@@ -13,3 +13,8 @@ def benchmarks(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], M
     """benchmarks("cifar10"): the module, which finds its neighbors."""
     monkeypatch.syspath_prepend(str(repo / "benchmarks"))
     return importlib.import_module
+
+
+@pytest.fixture
+def side_by_side(benchmarks: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmarks("side_by_side")

@@ -34,11 +34,6 @@ def gpu(benchmarks):
 
 
 @pytest.fixture
-def side_by_side(benchmarks):
-    return benchmarks("side_by_side")
-
-
-@pytest.fixture
 def batches(tmp_path):
     """Eight pictures in each file of the published layout."""
     folder = tmp_path / "cifar-10-batches-py"

@@ -4,11 +4,6 @@ import pytest
 
 
 @pytest.fixture
-def side_by_side(benchmarks):
-    return benchmarks("side_by_side")
-
-
-@pytest.fixture
 def begun(tmp_path):
     """Names of the runs that were begun, in this order."""
     path = tmp_path / "begun"

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tiny_input import PREPROCESSING
 from torch import nn
 
 import octvideo
@@ -144,17 +145,6 @@ def test_the_page_runs_without_torch(recipe, recognizer, saved, frames, tmp_path
     np.testing.assert_allclose(names["scores"], expected, atol=1e-4)
 
 
-PREPROCESSING = {
-    "mean": [0.45] * 3,
-    "std": [0.225] * 3,
-    "reverse_channels": False,
-    "num_frames": 4,
-    "sampling_rate": 2,
-    "sampling_rule": "pyslowfast",
-    "target_fps": 30.0,
-    "crop_size": 32,
-    "short_side": 32,
-}
 FACTS = Sidecar((3, 4, 32, 32), "logits", tuple("abcdef"), PREPROCESSING, False, "softmax")
 
 

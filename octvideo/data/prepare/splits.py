@@ -17,6 +17,7 @@ from octvideo.data.prepare.make_lists import (
     source_of,
 )
 from octvideo.data.prepare.video_files import find_videos
+from octvideo.data.remote import absolute
 from octvideo.errors import ConfigError, DataError, ListError
 
 
@@ -162,7 +163,7 @@ def _kept(clips: Iterable[Clip], before: Mapping[str, str]) -> dict[str, str]:
     """Source -> its split in an earlier division; train if its clips were divided then."""
     splits: dict[str, str] = {}
     for clip in clips:
-        if split := before.get(os.path.abspath(clip.path)):  # noqa: PTH100
+        if split := before.get(absolute(str(clip.path))):
             splits[clip.source] = min(splits.get(clip.source, split), split, key=SPLITS.index)
     return splits
 
