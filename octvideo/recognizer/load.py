@@ -34,13 +34,11 @@ def load(
     come with it.
 
     path: a file, one that `Recognizer.save` wrote, or the name of a public network (`octvideo
-    pretrained` lists them),
-        which is fetched at first use.
+    pretrained` lists them), which is fetched at first use.
     device: by default the GPU where there is one; exported networks run on the CPU.
     classes, input: of a file that does not say them, as those of other projects: names (a list, a
-    text file, "kinetics400",
-        "kinetics600", "something-something-v2", "charades") and clips ("8x8": frames x frame
-        stride; or the fields of `InputSpec`).
+    text file, "kinetics400", "kinetics600", "something-something-v2", "charades") and clips ("8x8":
+    frames x frame stride; or the fields of `InputSpec`).
     trusted: read a .pt2, which may run code that stands in it.
 
     Raises CheckpointError for a file that is missing, damaged, carries code, or holds weights
