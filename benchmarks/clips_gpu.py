@@ -176,7 +176,7 @@ def trainee(
         zero_decay_1d=True,
     )
     for group in optimizer.param_groups:
-        group["capturable"] = device.type == "cuda"
+        group["capturable"], group["fused"] = device.type == "cuda", True
     schedule = Schedule("cosine", study.lr, study.epochs, warmup=1.0)
     work = Work(
         study.epochs,

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -20,6 +21,9 @@ from importlib import import_module
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
+
+# Before any test has changed it.
+_ENVIRONMENT = dict(os.environ)
 
 
 class Forked:
@@ -92,9 +96,9 @@ def _server() -> Callable[..., Any]:
     ours, theirs = Pipe()
     process = subprocess.Popen(
         [sys.executable, "-c", f"import forked; forked._serve({theirs.fileno()})"],
-        env=os.environ
+        env=_ENVIRONMENT
         | {"PYTHONPATH": os.pathsep.join(str(Path(at).absolute()) for at in sys.path)},
-        cwd="/",  # The folder of the test that comes first may go.
+        cwd="/",  # The folder of the test that comes first may go, and its variables with it.
         pass_fds=[theirs.fileno()],
     )
     theirs.close()
@@ -146,6 +150,7 @@ def _status_of(
     os.dup2(file, 2)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # It remembers the server's TMPDIR.
     # torch warns of collectives that go away and of gradients that the reducer must copy: neither
     # may come from us.
     warnings.simplefilter("error", FutureWarning)

@@ -14,6 +14,7 @@ import ctypes
 import multiprocessing
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections import deque
@@ -96,10 +97,10 @@ class ReaderPool:
                 return _Worker(self._context, self._read, self._prefetch, self.bad)
         except (OSError, EOFError, RuntimeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(
-                f"loader workers cannot be started ({reason}); lower DATA_LOADER.NUM_WORKERS, or"
-                " raise the limit (ulimit -n, /dev/shm)"
-            ) from error
+            remedy = "lower DATA_LOADER.NUM_WORKERS, or raise the limit (ulimit -n, /dev/shm)"
+            if "AF_UNIX path too long" in reason:
+                remedy = f"set TMPDIR to a folder of a shorter path than {tempfile.gettempdir()}"
+            raise DataError(f"loader workers cannot be started ({reason}); {remedy}") from error
 
     def _replace(self, worker: "_Worker") -> "_Worker":
         worker.kill()

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import suppress
 
 import pytest
+from forked import Forked
 
 from octvideo.data.loading.pool import ReaderPool, _Run
 
@@ -102,3 +104,35 @@ def test_a_consumer_ahead_of_the_thread_is_not_held_up():
     assert [run.take(number) for number in range(20_000)] == list(range(20_000))
     run.heard()
     assert not run.wake_up.poll()
+
+
+def read_in_a_worker():
+    pool = ReaderPool(double, num_workers=1, timeout_seconds=60)
+    print(list(pool.run([(1,)], ahead=1)))
+    pool.close()
+
+
+def test_a_folder_of_temporary_files_with_a_long_path_is_named(tmp_path):
+    """Sockets have paths of at most 107 characters; newer versions of Python put them elsewhere."""
+    folder = tmp_path / ("deep" * 20)
+    folder.mkdir()
+
+    said = Forked(
+        read_in_a_worker, output=tmp_path / "said", environment={"TMPDIR": str(folder)}
+    ).communicate()
+
+    assert "[2]" in said or f"set TMPDIR to a folder of a shorter path than {folder}" in said
+
+
+def test_a_fork_has_the_folder_of_temporary_files_of_its_own_test(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        environment = {"TMPDIR": str(tmp_path / name)}
+        output = tmp_path / f"{name}.txt"
+        Forked(say_temporary_folder, output=output, environment=environment).wait()
+
+        assert output.read_text().strip() == str(tmp_path / name)
+
+
+def say_temporary_folder():
+    print(tempfile.gettempdir())
