@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from octvideo.assembly.data import numbered_names
 from octvideo.checkpoint import Checkpoint
 from octvideo.config import config_from_text, leaves
 from octvideo.data.lists.video_list import VideoList
+from octvideo.engine.evaluation.evaluate import Videos
 from octvideo.errors import CheckpointError, ConfigError, logger
 from octvideo.models.video_options import BLOCKS
 
@@ -116,7 +118,7 @@ def change(key: str, now: Any, then: Any) -> str:
 
 def _short(value: Any) -> str:
     text = str(value) if value != "" else "''"
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= 60 else f"{text[:30]}...{text[-27:]}"
 
 
 def _other_classes(checkpoint: Checkpoint, about: Checkpoint) -> list[str]:
@@ -241,6 +243,14 @@ def recipe_of(checkpoint: Checkpoint, cfg: Any) -> str:
 def facts(cfg: Any) -> dict[str, object]:
     """Facts that must be equal on all ranks of a run before it starts: settings and software."""
     return flat(cfg) | {"octvideo": octvideo.__version__, "torch": torch.__version__}
+
+
+def data_of(videos: Videos) -> dict[str, Any]:
+    """How many entries a tested list has, and the fingerprint of their file names and labels; the
+    folder may move."""
+    names = [Path(path).name for path in videos.paths]
+    pairs = list(zip(names, videos.labels, strict=True))
+    return {"fingerprint": digest(pairs), "entries": len(names)}
 
 
 def digest(values: Any) -> str:

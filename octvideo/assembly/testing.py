@@ -16,6 +16,7 @@ from octvideo.assembly.data import training_list_beside
 from octvideo.assembly.identity import (
     IN_DATA,
     check_tested,
+    data_of,
     digest,
     facts,
     recipe_of,
@@ -104,11 +105,7 @@ class _Test:
                 title: {"top1_acc": found["top1_acc"], "top5_acc": found["top5_acc"]}
                 for title, found in summaries.items()
             }
-        paths = [Path(path).name for path in test.videos.paths]
-        summary["data"] = {
-            "fingerprint": digest(list(zip(paths, test.videos.labels, strict=True))),
-            "entries": len(paths),
-        }
+        summary["data"] = data_of(test.videos)
         summary["made_with"] = versions()
         if cfg.TEST.DIAGNOSE and summary["task"] == "single_label":
             summary["frame_order"] = self._frame_order(test)

@@ -13,7 +13,8 @@ runs. --rows: networks that differ in more than one setting, as lines of a YAML 
 Every other network or combination is compared with the first one, by differences within a seed; the
 values of a --paired setting, such as the folders of a cross-validation, repeat a run as seeds do.
 The same command continues an interrupted sweep, and adds seeds or values to a finished one. A run
-that was made with other settings than the command now gives it is refused.
+that was made with other settings or lists than the command now gives it is refused, and so are
+results of another test than its own.
 Written to --out: table.md, table.csv, table.tex, tradeoff.png, and runs/ with a folder per run, as
 `octvideo train` writes it.
 """

@@ -1,18 +1,21 @@
-"""What a run of a study was made with: the settings in its folder, settings.json.
+"""What a run of a study was made with: the settings and lists in its folder, settings.json.
 
-A run of the same name and other settings is another run. Nothing of the one is taken for the other.
+A run of the same name and other settings or lists is another run. Nothing of the one is taken for
+the other, and results.json only where it is of the run's own test.
 """
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from octvideo.assembly.identity import change, flat, settings_in
+from octvideo.assembly.identity import change, data_of, flat, settings_in
+from octvideo.assembly.tasks import task_of, with_counted_classes
 from octvideo.checkpoint import Checkpoint
 from octvideo.config.defaults import DEFAULTS
 from octvideo.engine.checkpoint_files import list_checkpoints, read_latest
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, OctvideoError
 from octvideo.files import write_atomically
 from octvideo.lock import only_writer
 
@@ -29,6 +32,7 @@ OF_NO_MATTER = (
     "TRAIN.CHECKPOINT_MINUTES",
     "TRAIN.KEEP_CHECKPOINTS",
 )
+TRAIN, VAL, TEST, VIEWS = LISTS = "train list", "val list", "test list", "test views"
 Settings = dict[str, Any]
 
 
@@ -37,34 +41,111 @@ def settings_of(cfg: Any) -> Settings:
     return {key: value for key, value in flat(cfg).items() if not key.startswith(OF_NO_MATTER)}
 
 
+def made_with(cfg: Any, known: dict[str, Settings] | None = None) -> Settings:
+    """The settings that results depend on, and the lists that they name now.
+
+    known: lists found before, by the settings of the data; those of `cfg` are added.
+    """
+    found = {} if known is None else known
+    data = cfg.TRAIN.DATASET, cfg.DATA.dump(), cfg.TEST.dump(), cfg.MODEL.NUM_CLASSES
+    key = repr((*data, cfg.TENSORBOARD.CLASS_NAMES_PATH))
+    if key not in found:
+        found[key] = _lists_of(cfg)
+    return settings_of(cfg) | found[key]
+
+
+def _lists_of(cfg: Any) -> Settings:
+    """What LISTS names -> how many entries of which fingerprint; without lists that cannot be
+    read, of which the run itself says why."""
+    lists: Settings = {}
+    with suppress(OctvideoError):
+        cfg = with_counted_classes(cfg)
+        task = task_of(cfg)
+        test = next(iter(task.final_tests(task.class_names())))
+        lists[TEST] = _entries(data_of(test.videos), test.source)
+        lists[VIEWS] = f"{test.videos.spec.num_clips}x{test.videos.spec.num_crops}"
+        train = task.train_dataset()
+        lists[TRAIN] = _entries({"entries": len(train), "fingerprint": train.fingerprint()})
+        lists[VAL] = _entries(data_of(task.validation()))
+    return lists
+
+
+def _entries(data: Mapping[str, Any], source: str = "") -> str:
+    of = f" of {source}" if source else ""
+    return f"{data['entries']} entries ({data['fingerprint']}){of}"
+
+
 def check_folder(folder: Path, settings: Settings, assumed: Mapping[str, Any]) -> None:
-    """Raise ConfigError if the folder has results or a checkpoint of other settings.
+    """Raise ConfigError if the folder has results or a checkpoint of other settings or lists, or
+    results of another test than the run's own.
 
     assumed: settings of a run that says nothing of its own: earlier versions left no settings.json.
     """
     if not _has_begun(folder):
         return
     had = _recorded(folder) or _in_checkpoint(folder) or assumed
-    changes = [
-        change(key, had[key], value)
-        for key, value in settings.items()
-        if key in had and had[key] != value
-    ]
-    if changes:
-        more = [f"{len(changes) - SHOWN} more"] if len(changes) > SHOWN else []
+    if changes := _changes(settings, had):
         raise ConfigError(
-            f"{folder}: holds a run with {', '.join(changes[:SHOWN] + more)}; a run has one set of"
-            " settings: choose another folder for the sweep, or delete this one to do the run anew"
+            f"{folder}: holds a run with {changes}; a run has one set of settings and lists: choose"
+            " another folder for the sweep, or delete this one to do the run anew"
+        )
+    if changes := _changes(_own_test(folder, {**had, **settings}), _tested(folder)):
+        raise ConfigError(
+            f"{folder}/results.json: is of another test than the run's own, with {changes}; delete"
+            " this file, and the sweep makes it anew (give other tests another OUTPUT_DIR)"
         )
 
 
+def _changes(now: Settings, had: Mapping[str, Any]) -> str:
+    """ "SOLVER.BASE_LR 0.1 instead of 0.01, ..." for what both know; "" where they agree."""
+    changes = [
+        change(key, had[key], value)
+        for key, value in now.items()
+        if key in had and had[key] != value
+    ]
+    more = [f"{len(changes) - SHOWN} more"] if len(changes) > SHOWN else []
+    return ", ".join(changes[:SHOWN] + more)
+
+
+def _own_test(folder: Path, settings: Settings) -> Settings:
+    """The test of the run with these settings, as far as is known."""
+    weights = settings.get("TEST.CHECKPOINT_FILE_PATH") or "".join(
+        list_checkpoints(f"{folder}/checkpoints")[-1:]
+    )
+    keys = TEST, VIEWS, "DATA.TEST_CROP_SIZE", "DATA.ENSEMBLE_METHOD"
+    test = {key: settings[key] for key in keys if key in settings}
+    return test | ({"weights": Path(weights).name} if weights else {})
+
+
+def _tested(folder: Path) -> Settings:
+    """The test that results.json is of, in the words of `_own_test`; {} where there is none."""
+    path = folder / "results.json"
+    if not path.is_file():
+        return {}
+    results = json.loads(path.read_text(encoding="utf-8"))
+    data, protocol = results.get("data"), results.get("protocol", {})
+    tested = {
+        VIEWS: protocol.get("views"),
+        "DATA.TEST_CROP_SIZE": protocol.get("crop_size"),
+        "DATA.ENSEMBLE_METHOD": protocol.get("ensemble"),
+        "weights": Path(protocol.get("checkpoint", "")).name or None,
+        TEST: _entries(data, protocol.get("list", "")) if data else None,
+    }
+    return {key: value for key, value in tested.items() if value is not None}
+
+
 def claim_folder(folder: Path, settings: Settings) -> None:
-    """Write down that the run in this folder has these settings.
+    """Write down that the run in this folder has these settings and lists (`made_with`).
 
     Raises ConfigError if it was made with other ones, OctvideoError if another process works in it.
     """
     check_folder(folder, settings, {})
-    if _recorded(folder) != settings:
+    had = _recorded(folder)
+    if _has_begun(folder):
+        # Earlier versions kept no lists: which these runs had is not known.
+        settings = {key: value for key, value in settings.items() if key in had or key not in LISTS}
+        settings |= {key: had[key] for key in LISTS if key in had}
+    if had != settings:
         content = (json.dumps(settings, indent=1) + "\n").encode()
         with only_writer(str(folder)):
             write_atomically(str(folder / NAME), lambda file: file.write(content))

@@ -33,8 +33,8 @@ class Line:
 
 
 def lines_of(sweep: Sweep, out: Path) -> list[Line]:
-    """The variants that have a run, in their order. Raises ConfigError for a run in `out` with
-    other settings."""
+    """The variants that have a run, in their order. Raises ConfigError as `check_runs`
+    does."""
     check_runs(sweep, out)
     found = {variant: _results(sweep, variant, out) for variant in sweep.variants}
     first = found[sweep.variants[0]]

@@ -34,7 +34,7 @@ from octvideo.engine.threads import available_cores
 from octvideo.errors import ConfigError
 from octvideo.files import write_atomically
 from octvideo.layers import channels_last
-from octvideo.study.origin import check_folder, settings_of
+from octvideo.study.origin import Settings, check_folder, made_with, settings_of
 from octvideo.study.trial import metric, metric_name, run_trial
 
 SEED = "RNG_SEED"
@@ -213,7 +213,7 @@ def run_sweep(
     """Do the runs that have no results yet, `jobs` at a time. After a failure no further run
     starts.
 
-    Raises ConfigError for a run in `out` with other settings, before anything runs; TrialError for
+    Raises ConfigError as `check_runs` does, before anything runs; TrialError for
     a run that ended without results.
     """
     for repetition, variant in sweep.runs:
@@ -277,12 +277,14 @@ def _gpus() -> list[str]:
 
 
 def check_runs(sweep: Sweep, out: Path) -> None:
-    """Raise ConfigError if a run in `out` was made with other settings than the sweep gives it."""
+    """Raise ConfigError if a run in `out` was made with other settings or lists than the sweep
+    gives it, or if its results are of another test."""
     # Earlier versions kept there what all runs had in common, and nothing in the runs' folders.
     had = read_state(out).get("settings", {})
     assumed = {key: had[key] for key in sweep.shared() if key in had}
+    lists: dict[str, Settings] = {}
     for repetition, variant in sweep.runs:
-        settings = settings_of(sweep.settings(variant, repetition))
+        settings = made_with(sweep.settings(variant, repetition), lists)
         check_folder(out / "runs" / variant.folder(repetition), settings, assumed)
 
 

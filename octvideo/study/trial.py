@@ -13,7 +13,7 @@ import numpy as np
 
 from octvideo.config import load_config
 from octvideo.errors import OctvideoError
-from octvideo.study.origin import claim_folder, settings_of
+from octvideo.study.origin import claim_folder, made_with
 
 
 class TrialError(OctvideoError):
@@ -32,9 +32,10 @@ def run_trial(
     one is not run again.
 
     keep: keep the checkpoints too. environment: variables to add. Raises TrialError with the last
-    line of the log, ConfigError for a folder in which a run has begun with other settings.
+    line of the log, ConfigError for a folder in which a run has begun with other settings or lists,
+    or whose results are of another test.
     """
-    claim_folder(folder, settings_of(load_config(config, settings)))
+    claim_folder(folder, made_with(load_config(config, settings)))
     results = folder / "results.json"
     if not results.is_file():
         _train(config, settings, folder, environment or {})

@@ -1,15 +1,18 @@
-"""What a run was made with: its folder is not for other settings."""
+"""What a run was made with: its folder is not for other settings, lists or tests."""
 
 import json
 
 import pytest
 import torch
 
+from octvideo.assembly.data import numbered_names
+from octvideo.assembly.identity import data_of
+from octvideo.assembly.tasks import task_of
 from octvideo.config import load_config
 from octvideo.errors import ConfigError, OctvideoError
 from octvideo.lock import only_writer
 from octvideo.study import Sweep, run_sweep, trial
-from octvideo.study.origin import check_folder, claim_folder, settings_of
+from octvideo.study.origin import LISTS, check_folder, claim_folder, made_with, settings_of
 
 CONFIG = "kinetics400/i3d"
 FAST, SLOW = (load_config(CONFIG, [f"SOLVER.BASE_LR={rate}"]) for rate in (0.1, 0.01))
@@ -25,9 +28,36 @@ def begin(folder, cfg):
     torch.save(content, folder / "checkpoints" / "checkpoint_epoch_00001.pyth")
 
 
-def finish(folder):
+def finish(folder, **found):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps({"top1_acc": 50.0}))
+    (folder / "results.json").write_text(json.dumps({"top1_acc": 50.0} | found))
+
+
+@pytest.fixture
+def lists(tmp_path):
+    """A folder of lists of two videos each, which are not there."""
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    for split in ("train", "val", "test"):
+        (folder / f"{split}.csv").write_text(f"{split}_0.mp4 0\n{split}_1.mp4 1\n")
+    return folder
+
+
+def run_on(lists):
+    return load_config(CONFIG, [f"DATA.PATH_TO_DATA_DIR={lists}"])
+
+
+def results_of(lists, **other):
+    """results.json of a run's own test, or of one that differs in `other`."""
+    data = data_under_test(run_on(lists))
+    protocol = {"list": f"{lists}/test.csv", "views": "10x3", "crop_size": 256, "ensemble": "sum"}
+    own = {"data": data, "protocol": protocol | {"checkpoint": "checkpoint_epoch_00001.pyth"}}
+    return own | {key: own[key] | other[key] for key in other}
+
+
+def data_under_test(cfg):
+    test = next(iter(task_of(cfg).final_tests(numbered_names(400))))
+    return data_of(test.videos)
 
 
 @pytest.mark.parametrize("done", [lambda folder: begin(folder, FAST), finish])
@@ -124,3 +154,72 @@ def test_a_sweep_of_an_earlier_version_goes_on_with_the_settings_that_it_shared(
 
     assert len(told) == 2
     assert len(list(tmp_path.rglob("settings.json"))) == 2
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_run_that_is_done_is_not_for_lists_that_changed(tmp_path, lists, split):
+    folder, cfg = tmp_path / "run", run_on(lists)
+    claim_folder(folder, made_with(cfg))
+    finish(folder)
+    claim_folder(folder, made_with(cfg))
+    with (lists / f"{split}.csv").open("a") as file:
+        file.write("new.mp4 1\n")
+
+    with pytest.raises(
+        ConfigError,
+        match=rf"{split} list 2 entries \(.*\).* instead of 3 entries .*delete this one",
+    ) as refused:
+        claim_folder(folder, made_with(cfg))
+
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"data": {"entries": 6, "fingerprint": "0" * 16}}, "test list 6 entries"),
+        ({"data": {"fingerprint": "0" * 16}}, r"test list 2 entries \(0{16}\).* instead of 2 ent"),
+        ({"protocol": {"list": "other/test.csv"}}, r"test list .*other/test\.csv instead of"),
+        ({"protocol": {"views": "5x3"}}, "test views 5x3 instead of 10x3"),
+        ({"protocol": {"crop_size": 224}}, "TEST_CROP_SIZE 224 instead of 256"),
+        ({"protocol": {"checkpoint": "x/best.pyth"}}, "best.pyth instead of checkpoint_epoch_0000"),
+    ],
+)
+def test_results_of_another_test_are_not_those_of_the_run(tmp_path, lists, other, message):
+    folder, cfg = tmp_path / "run", run_on(lists)
+    claim_folder(folder, made_with(cfg))
+    begin(folder, cfg)
+    finish(folder, **results_of(lists))
+    claim_folder(folder, made_with(cfg))
+    finish(folder, **results_of(lists, **other))
+
+    with pytest.raises(
+        ConfigError, match=rf"results\.json: is of another test .*{message}.*; delete this file"
+    ) as refused:
+        claim_folder(folder, made_with(cfg))
+
+    assert "\n" not in str(refused.value)
+
+
+def test_results_are_held_to_the_recorded_test_where_the_lists_are_gone(tmp_path, lists):
+    folder, cfg = tmp_path / "run", run_on(lists)
+    claim_folder(folder, made_with(cfg))
+    own = results_of(lists)
+    for path in lists.iterdir():
+        path.unlink()
+    finish(folder, **own)
+
+    check_folder(folder, made_with(cfg), {})
+    finish(folder, **own | {"data": {"entries": 6, "fingerprint": "0" * 16}})
+    with pytest.raises(ConfigError, match="is of another test"):
+        check_folder(folder, made_with(cfg), {})
+
+
+def test_lists_of_a_run_that_kept_none_are_not_made_up(tmp_path, lists):
+    folder, cfg = tmp_path / "run", run_on(lists)
+    claim_folder(folder, settings_of(cfg))
+    finish(folder)
+
+    claim_folder(folder, made_with(cfg))
+
+    assert not json.loads((folder / "settings.json").read_text()).keys() & set(LISTS)

@@ -139,6 +139,21 @@ def test_a_network_that_was_changed_under_its_name_is_refused_and_no_table_shows
     assert not (out / "table.md").exists()
 
 
+def test_seeds_are_not_added_to_runs_of_other_data_and_no_table_shows_both(trained, data, tmp_path):
+    for split in ("train", "val"):
+        (data / f"{split}.csv").write_text("a.mp4 0\nb.mp4 1\n")
+    run_sweep(Sweep.of(CONFIG, ["RNG_SEED=1"]), tmp_path, report=lambda line: None)
+    with (data / "train.csv").open("a") as file:
+        file.write("c.mp4 1\n")
+    more = Sweep.of(CONFIG, ["RNG_SEED=1,2"])
+
+    for use in (run_sweep, write_tables):
+        with pytest.raises(ConfigError, match=r"RNG_SEED=1: .* train list 2 .* instead of 3"):
+            use(more, tmp_path)
+
+    assert trained == [("0", "1")]
+
+
 def test_a_setting_that_a_sweep_between_varied_is_not_forgotten(trained, tmp_path):
     for words in (["OCTCONV.ALPHA=0,.1"], ["SOLVER.BASE_LR=.05,.01"]):
         run_sweep(Sweep.of(CONFIG, words), tmp_path, report=lambda line: None)
