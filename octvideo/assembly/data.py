@@ -1,6 +1,6 @@
 """The data of a config: lists, clips, views, batches, and the preprocessing of inputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from octvideo.data.clips.dataset import ClipTransform
 from octvideo.data.clips.views import ViewSpec
-from octvideo.data.lists.class_names import names_beside
+from octvideo.data.lists.class_names import match_classes, names_beside
 from octvideo.data.lists.video_list import VideoList, read_list
 from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.data.remote import join
@@ -103,6 +103,15 @@ def open_index(path: str) -> VideoIndex | None:
 def names_of(cfg: Any, path: str) -> list[str] | None:
     """The names of a list's classes, in label order; None where it has none."""
     return class_names_of(path) if reads_shards(cfg) else names_beside(path)
+
+
+def matched_classes(cfg: Any, path: str, names: Sequence[str]) -> list[int] | None:
+    """For each label of a list, of training or evaluation, the class of that name among the
+    network's `names`; None where one side has no names."""
+    list_names = names_of(cfg, path)
+    if not list_names or list(names) == numbered_names(len(names)):
+        return None
+    return match_classes(names, list_names, source=path)
 
 
 def numbered_names(count: int) -> list[str]:

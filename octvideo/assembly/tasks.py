@@ -16,7 +16,7 @@ from octvideo.data.clips.views import VideoViews, ViewSpec, view_batches
 from octvideo.data.images.dataset import ImageDataset, image_class_names, open_images
 from octvideo.data.images.transforms import CenterCrop, PaddedCrop, RandomResizedCrop, Transform
 from octvideo.data.images.views import ONE_FRAME, ImageViews
-from octvideo.data.lists.class_names import match_classes, read_class_names
+from octvideo.data.lists.class_names import read_class_names
 from octvideo.data.loading.loader import Dataset
 from octvideo.errors import ConfigError, DataError
 from octvideo.files import is_local, what_is_missing
@@ -171,6 +171,7 @@ class VideoTask(Task):
             multilabel_classes=cfg.MODEL.NUM_CLASSES if data.MULTI_LABEL else None,
             backend=data.DECODER,
             index=build_data.open_index(path),
+            classes=build_data.matched_classes(cfg, path, self.class_names()),
         )
 
     def validation_spec(self) -> ViewSpec:
@@ -215,17 +216,13 @@ class VideoTask(Task):
     def _open(
         self, path: str, spec: ViewSpec, names: Sequence[str], *, labeled: bool = False
     ) -> VideoViews:
-        """Labels are matched by name where both sides have class names. labeled: refuse a list
-        without labels."""
+        """names: the classes of the network. labeled: refuse a list without labels."""
         cfg = self.cfg
         open_list = build_data.open_labeled_list if labeled else build_data.open_list
-        list_names, matched = build_data.names_of(cfg, path), None
-        if list_names and list(names) != build_data.numbered_names(len(names)):
-            matched = match_classes(names, list_names, source=path)
         return VideoViews(
             open_list(cfg, path),
             spec,
-            classes=matched,
+            classes=build_data.matched_classes(cfg, path, names),
             backend="pyav" if cfg.DATA.DECODER == "auto" else cfg.DATA.DECODER,
             index=build_data.open_index(path),
             num_workers=cfg.DATA_LOADER.NUM_WORKERS,
@@ -253,7 +250,8 @@ class ImageTask(Task):
 
     def train_dataset(self) -> Dataset:
         cfg = self.cfg
-        source = open_images(cfg.DATA.PATH_TO_DATA_DIR, "train", cfg.MODEL.NUM_CLASSES)
+        folder, names = cfg.DATA.PATH_TO_DATA_DIR, self.class_names()
+        source = open_images(folder, "train", cfg.MODEL.NUM_CLASSES, names)
         return ImageDataset(source, self.transform(), seed=cfg.RNG_SEED)
 
     def transform(self) -> Transform:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from octvideo.assembly.data import final_list_path, list_path, open_labeled_list, open_list
 from octvideo.assembly.tasks import TASKS, task_of, with_counted_classes
@@ -108,6 +109,42 @@ def test_calibration_takes_turns_of_training_and_validation_videos(settings, tmp
     assert clips.shape == (4, 3, 4, 32, 32)
     assert clips[::2].std() < 0.1
     assert clips[1::2].mean() > clips[::2].mean() + 1  # brighter pictures
+
+
+@pytest.fixture
+def named_otherwise(tmp_path):
+    """The setting of a file with the classes of the data in another order."""
+    (tmp_path / "names.txt").write_text("wave\nclap\njump\n")
+    return [f"TENSORBOARD.CLASS_NAMES_PATH={tmp_path / 'names.txt'}", "MODEL.NUM_CLASSES=3"]
+
+
+def test_training_and_validation_number_the_classes_alike(settings, tmp_path, named_otherwise):
+    data = tmp_path / "data"
+    (data / "class_names.txt").write_text("clap\njump\nwave\n")
+    for name in "abc":
+        write_video(data / f"{name}.mp4", np.zeros((12, 40, 48, 3), np.uint8), 30)
+    for split in ("train", "val"):
+        (data / f"{split}.csv").write_text("a.mp4 0\nb.mp4 1\nc.mp4 2\n")
+    task = task_of(settings(*named_otherwise, "DATA.NUM_FRAMES=4"))
+
+    train, val = task.train_dataset(), task.validation()
+
+    assert [train.sample(0, i).target for i in range(3)] == [1, 2, 0]
+    assert val.labels == [(1,), (2,), (0,)]
+
+
+def test_images_of_training_and_validation_are_numbered_alike(settings, tmp_path, named_otherwise):
+    for split in ("train", "val"):
+        for name in ("clap", "jump", "wave"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            Image.new("RGB", (40, 40)).save(tmp_path / "data" / split / name / "0.png")
+    network = ["TRAIN.DATASET=imagenet", "TEST.DATASET=imagenet", "MODEL.ARCH=resnet50"]
+    task = task_of(settings(*network, *named_otherwise))
+
+    train, val = task.train_dataset(), task.validation()
+
+    assert [train.sample(0, i).target for i in range(3)] == [1, 2, 0]
+    assert val.labels == [(1,), (2,), (0,)]
 
 
 def test_images_are_not_calibrated_on(settings):

@@ -246,7 +246,7 @@ def test_a_list_of_other_classes_is_refused(run_tool, trained, tmp_path):
     result = run_tool("test_net", "--cfg", cfg)
 
     assert result.status == 2
-    assert "2 of 2 classes are not among the 2 that the checkpoint names" in result.err
+    assert "2 of 2 classes are not among the 2 of the network" in result.err
 
 
 @pytest.mark.parametrize("content", [None, b"no checkpoint"], ids=["missing", "damaged"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from octvideo.data.lists.class_names import renumbered
 from octvideo.data.lists.video_list import VideoEntry, VideoList
 from octvideo.data.loading.batch import Sample, sample_or_another
 from octvideo.data.sampling import ClipRule
@@ -74,7 +75,8 @@ class ClipDataset:
     A file that cannot be read is replaced by another one, which (seed, epoch, index) decides as
     well; the sample reports it in `problems`. multilabel_classes: C makes targets multi-hot float32
     (C,), None leaves the class id (-1 where the list has no labels). index: the stored examination
-    of the files, so that they need not be examined again.
+    of the files, so that they need not be examined again. classes: as of `VideoViews`; raises
+    DataError for a label beyond them.
     """
 
     def __init__(
@@ -87,21 +89,27 @@ class ClipDataset:
         multilabel_classes: int | None = None,
         backend: str = "auto",
         index: VideoIndex | None = None,
+        classes: Sequence[int] | None = None,
     ) -> None:
         if not len(videos):
             raise DataError("the list is empty; every line names one video.")
         require_backend(backend)
         self.videos, self.rule, self.transform = videos, rule, transform
         self._seed, self._multilabel_classes = seed, multilabel_classes
-        self._backend, self._index = backend, index
+        self._backend, self._index, self._classes = backend, index, classes
+        if classes is not None:
+            listed = self._list()
+            renumbered([max(listed.highest_label, 0)], classes, listed.name)
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def fingerprint(self) -> str:
         """A digest of the list."""
-        videos = self.videos if isinstance(self.videos, VideoList) else VideoList(self.videos)
-        return videos.fingerprint()
+        return self._list().fingerprint()
+
+    def _list(self) -> VideoList:
+        return self.videos if isinstance(self.videos, VideoList) else VideoList(self.videos)
 
     def sample(self, epoch: int, index: int) -> Sample:
         """The clip of video `index` in this epoch. Raises DataError after 20 unreadable files."""
@@ -124,8 +132,9 @@ class ClipDataset:
         return self.transform(clip, draw), self._target(entry), entry.path
 
     def _target(self, entry: VideoEntry) -> int | Tensor:
+        labels = renumbered(entry.labels, self._classes, entry.path)
         if self._multilabel_classes is None:
-            return entry.label
+            return labels[0] if labels else -1
         return torch.zeros(self._multilabel_classes).index_fill_(
-            0, torch.tensor(entry.labels, dtype=torch.int64), 1.0
+            0, torch.tensor(labels, dtype=torch.int64), 1.0
         )

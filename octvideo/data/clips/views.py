@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from octvideo.data.lists.class_names import renumbered
 from octvideo.data.lists.video_list import VideoEntry, VideoList
 from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.reading import DecodeError
@@ -28,7 +29,7 @@ from octvideo.data.video.frame_source import (
 )
 from octvideo.data.video.index import VideoIndex
 from octvideo.data.video.video import Frames
-from octvideo.errors import ConfigError, DataError
+from octvideo.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class VideoViews:
         self.spec, self.multi_label = spec, videos.format == "multilabel"
         self.paths: Sequence[str] = [entry.path for entry in videos]
         self.labels: Sequence[tuple[int, ...]] = [
-            _renamed(entry.labels, classes, videos.name) for entry in videos
+            renumbered(entry.labels, classes, videos.name) for entry in videos
         ]
         self._videos, self._backend, self._index = videos, backend, index
         self._num_workers, self._timeout = num_workers, timeout_seconds
@@ -223,16 +224,6 @@ def read_clips(video: FrameSource, spec: ViewSpec) -> tuple[Tensor, Tensor]:
     shared, places = np.unique(clips, return_inverse=True)
     resized = read_planes(video, shared.tolist(), short_side=spec.short_side).movedim(0, -1)
     return resized, torch.from_numpy(places.reshape(clips.shape))
-
-
-def _renamed(labels: tuple[int, ...], classes: Sequence[int] | None, name: str) -> tuple[int, ...]:
-    if classes is None:
-        return labels
-    if max(labels, default=0) >= len(classes):
-        raise DataError(
-            f"{name}: label {max(labels)} has no name; its class_names.txt holds {len(classes)}."
-        )
-    return tuple(classes[label] for label in labels)
 
 
 def view_batches(

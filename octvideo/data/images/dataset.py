@@ -69,13 +69,16 @@ class ImageFolder:
 
 
 class Cifar10:
-    """The python batches of one split, all in memory (150 MB for training)."""
+    """The python batches of one split, all in memory (150 MB for training). model_names: as of
+    `ImageFolder`."""
 
     class_names = cifar10.CLASS_NAMES
 
-    def __init__(self, folder: str | Path, split: str) -> None:
+    def __init__(self, folder: str | Path, split: str, model_names: Sequence[str] = ()) -> None:
         self.folder, self.split = Path(folder), split
-        self._images, self._labels = cifar10.read_split(self.folder, split)
+        self._images, labels = cifar10.read_split(self.folder, split)
+        classes = _labels(self.class_names, model_names, str(folder))
+        self._labels = [classes[label] for label in labels]
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -113,9 +116,11 @@ def open_images(
             f"{folder}: neither {' nor '.join(f'{name}/' for name in names)} of class folders nor"
             " CIFAR-10's batches; set DATA.PATH_TO_DATA_DIR to the folder that holds them"
         )
-    source: ImageSource = (
-        Cifar10(batches, split) if batches else ImageFolder(found or folder, model_names)
-    )
+    source: ImageSource
+    if batches:
+        source = Cifar10(batches, split, model_names)
+    else:
+        source = ImageFolder(found or folder, model_names)
     if len(source.class_names) > num_classes:
         raise DataError(
             f"{folder}: {len(source.class_names)} classes, but MODEL.NUM_CLASSES is {num_classes};"

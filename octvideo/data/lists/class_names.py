@@ -51,16 +51,30 @@ def match_classes(
     the model does not have, so that a list of other classes is never scored.
     """
     _refuse_repeated(list_names, source)
-    _refuse_repeated(model_names, "the checkpoint")
+    _refuse_repeated(model_names, "the network")
     classes = {plain_name(name): index for index, name in enumerate(model_names)}
     if unknown := [name for name in list_names if plain_name(name) not in classes]:
         examples = ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
         raise DataError(
             f"{source}: {len(unknown)} of {len(list_names)} classes are not among the"
-            f" {len(model_names)} that the checkpoint names ({examples}). Use a list of the classes"
-            " it was trained on, or fine-tune it on these."
+            f" {len(model_names)} of the network ({examples}). Use a list of its classes, name them"
+            " as they are named there, or fine-tune it on these."
         )
     return [classes[plain_name(name)] for name in list_names]
+
+
+def renumbered(
+    labels: Sequence[int], classes: Sequence[int] | None, source: str
+) -> tuple[int, ...]:
+    """The model's class of each label, by the numbers of `match_classes`; None leaves them. Raises
+    DataError for a label beyond the names."""
+    if classes is None:
+        return tuple(labels)
+    if max(labels, default=0) >= len(classes):
+        raise DataError(
+            f"{source}: label {max(labels)} has no name; its class_names.txt holds {len(classes)}."
+        )
+    return tuple(classes[label] for label in labels)
 
 
 def plain_name(name: str) -> str:

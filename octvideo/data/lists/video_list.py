@@ -96,6 +96,11 @@ class VideoList:
         """Whether any video has a label."""
         return len(self._labels) > 0
 
+    @property
+    def highest_label(self) -> int:
+        """-1 in an unlabeled list."""
+        return int(self._labels.max()) if self.has_labels else -1
+
     def fingerprint(self) -> str:
         """16 hex digits of paths as listed, labels and numbers of frames; the root may move."""
         columns = (self._text, self._text_ends, self._labels, self._label_ends, self._num_frames)

@@ -65,6 +65,19 @@ def test_without_training_the_clip_is_the_middle_one(folder):
     ]
 
 
+def test_labels_take_the_meaning_of_the_networks_classes(folder):
+    several = clips(folder, classes=[5, 3, 4], multilabel_classes=6)
+
+    assert [clips(folder, classes=[5, 3, 4]).sample(0, k).target for k in range(3)] == [5, 3, 4]
+    assert several.sample(0, 1).target.tolist() == [0, 0, 0, 1, 0, 0]
+    assert several.fingerprint() == clips(folder).fingerprint()
+
+
+def test_a_label_without_a_name_is_refused_before_a_clip_is_read(folder):
+    with pytest.raises(DataError, match=r"train.csv: label 2 has no name"):
+        clips(folder, classes=[1, 0])
+
+
 def test_half_of_the_clips_are_flipped(folder):
     upright = ClipTransform(96, (96, 96), flip=False)
     either = ClipTransform(96, (96, 96))

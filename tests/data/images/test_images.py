@@ -292,3 +292,12 @@ def test_folders_of_other_names_are_numbered_by_their_order(folder: Path) -> Non
     source = open_images(folder, "val", 2, ("tench", "goldfish"))
 
     assert [source.entry(i)[1] for i in range(len(source))] == [0, 0, 0, 1, 1, 1]
+
+
+def test_cifar_labels_take_the_meaning_of_the_networks_classes(tmp_path: Path) -> None:
+    write_cifar(tmp_path)
+    backwards = image_class_names(tmp_path)[::-1]
+
+    as_given, own = (open_images(tmp_path, "val", 10, names) for names in (backwards, ()))
+
+    assert [as_given.entry(i)[1] for i in range(4)] == [9 - own.entry(i)[1] for i in range(4)]
