@@ -5,6 +5,7 @@ python docs/examples/serve_client.py clip.mp4 [--server http://127.0.0.1:8000] [
 """
 
 import argparse
+import http.client
 import json
 import sys
 import time
@@ -30,7 +31,7 @@ def ask(server: str, video: bytes, views: str, top_k: int) -> dict[str, Any]:
             if error.code != 503 or not left:
                 sys.exit(f"error {error.code}: {_detail(error.read())}")
             time.sleep(float(error.headers.get("Retry-After", "1")))
-        except (urllib.error.URLError, ConnectionError) as error:
+        except (urllib.error.URLError, ConnectionError, http.client.HTTPException) as error:
             if not left:
                 sys.exit(f"error: {server} gives no answer ({error})")
             time.sleep(1)

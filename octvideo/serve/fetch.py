@@ -32,7 +32,8 @@ class Fetcher:
         self._limits, self._private = limits, private
 
     def fetch(self, address: str, file: IO[bytes]) -> None:
-        """Write the response to `file`. Raises RefusedError."""
+        """Write the response to `file`. Raises RefusedError, also for one that ends before its
+        length."""
         parts, origin = self._allowed(address)
         deadline = time.monotonic() + self._limits.receive_seconds
         connection = _connected(origin, self._resolved(origin), deadline)
@@ -98,12 +99,15 @@ class Fetcher:
             # One read of the socket: a server that sends a byte a second is met by the deadline.
             data = answer.read1(_CHUNK)
             if not data:
-                return
+                break
             size += len(data)
             if size > self._limits.max_bytes:
                 raise RefusedError(413, f"the video is larger than {self._limits.max_bytes} bytes")
             with storing():
                 file.write(data)
+        if answer.length:  # http.client takes an early end for the end
+            whole = size + answer.length
+            raise RefusedError(422, f"the address ended after {size} of {whole} bytes")
 
 
 def is_public(address: str) -> bool:

@@ -143,7 +143,9 @@ def test_a_redirect_is_not_followed(server, status):
         (b"HTTP/1.1 404 no\r\nContent-Length: 0\r\n\r\n", 422),
         (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(1001), 413),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\nx", 422),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", 200),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", 422),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", 422),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", 422),
         (b"SSH-2.0-OpenSSH\r\n", 422),
         (b"", 422),
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 2000 + b"\r\n", 422),
@@ -151,15 +153,31 @@ def test_a_redirect_is_not_followed(server, status):
 )
 def test_an_answer_of_any_kind_ends_in_a_line(server, answer, status):
     server.answer = answer
-    if status == 200:
-        # What is missing of it shows when it is decoded.
-        assert _fetch(server, "ORIGIN/a") == b"abc"
-        return
 
     with pytest.raises(RefusedError) as refused:
         _fetch(server, "ORIGIN/a")
 
     assert refused.value.status == status
+
+
+def test_a_video_that_ends_early_is_refused_with_its_two_sizes(server):
+    server.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"
+
+    with pytest.raises(RefusedError, match="ended after 3 of 10 bytes"):
+        _fetch(server, "ORIGIN/a")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    ],
+)
+def test_a_video_without_a_length_is_whole_at_its_end(server, answer):
+    server.answer = answer
+
+    assert _fetch(server, "ORIGIN/a") == b"abc"
 
 
 def test_a_server_that_sends_a_byte_now_and_then_is_left_in_time():
