@@ -7,7 +7,7 @@ from pathlib import Path
 
 from octvideo.data.shards.tar import Member, members
 from octvideo.data.storage.ranges import read_range, size_of
-from octvideo.errors import DataError
+from octvideo.errors import DataError, logger
 from octvideo.files import writing
 
 _RANGE = 1 << 23
@@ -39,11 +39,36 @@ def download(address: str, target: Path) -> None:
     part.replace(target)
 
 
+def download_and_use(address: str, target: Path, use: Callable[[Path], str]) -> str:
+    """Fetch a file for `use`, which says how it is broken, "" where it is not; once more if it is.
+
+    Returns what `use` said last. Raises as `download` and `use`.
+    """
+    download(address, target)
+    cause = use(target)
+    if cause:  # perhaps on its way here
+        logger.warning("%s; it is fetched once more", cause)
+        target.unlink()
+        download(address, target)
+        cause = use(target)
+    return cause
+
+
+def unpack_all(archive: Path, wanted: Callable[[str], Path | None]) -> str:
+    """As `unpack`; returns why the archive breaks off, "" where it does not."""
+    try:
+        for _ in unpack(archive, wanted):
+            pass
+    except BrokenArchiveError as error:
+        return str(error)
+    return ""
+
+
 def unpack(archive: Path, wanted: Callable[[str], Path | None]) -> Iterator[Path]:
     """Write the files of a .tar.gz for whose names `wanted` gives a path, one after another.
 
-    Raises BrokenArchiveError where the archive breaks off, after the files before that; OutputError
-    for a full disk.
+    Raises BrokenArchiveError where the archive breaks off, after the files before that, of which
+    none is torn; OutputError for a full disk.
     """
     with gzip.open(archive) as stream:
         forward = _Forward(stream, archive.name)
@@ -51,7 +76,11 @@ def unpack(archive: Path, wanted: Callable[[str], Path | None]) -> Iterator[Path
             for member in members(forward.read, _UNKNOWN, archive.name):
                 target = wanted(member.name)
                 if target is not None:
-                    forward.copy(member, target)
+                    try:
+                        forward.copy(member, target)
+                    except BrokenArchiveError:
+                        target.unlink(missing_ok=True)
+                        raise
                     yield target
         except BrokenArchiveError:
             raise

@@ -12,7 +12,6 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -21,7 +20,7 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from octvideo.data.loading.pool import ReaderPool
-from octvideo.data.prepare.archives import BrokenArchiveError, download, unpack
+from octvideo.data.prepare import archives
 from octvideo.data.prepare.kinetics import (
     Annotation,
     choose_classes,
@@ -41,7 +40,7 @@ from octvideo.data.shards.writer import ShardWriter, paths_of
 from octvideo.data.storage.output import write_file
 from octvideo.data.storage.ranges import exists, read_file, size_of
 from octvideo.data.video.container import VIDEO_SUFFIXES
-from octvideo.errors import DataError, logger
+from octvideo.errors import DataError
 from octvideo.files import append_json_line, read_json_lines
 
 CVDF = "https://s3.amazonaws.com/kinetics"
@@ -157,8 +156,8 @@ class Fetch:
         """Fetch, and write report.txt per split. Raises OutputError for a full disk, DataError."""
         labels = sorted({a.label for plan in plans for a in plan.annotations.values()} - {""})
         _, names = choose_classes(labels, self._class_lists)
-        replacements = self._replacements()
-        reports = [self._fetch_split(plan, list(names), replacements) for plan in plans]
+        replacements, broken = self._replacements()
+        reports = [self._fetch_split(plan, list(names), replacements, broken) for plan in plans]
         shutil.rmtree(self._work, ignore_errors=True)
         return reports
 
@@ -174,29 +173,34 @@ class Fetch:
             write_file(str(target), _asked(read_file, address, _MAX_ANNOTATIONS))
         return {annotation.stem: annotation for annotation in read_annotations(target)}
 
-    def _replacements(self) -> dict[str, Path]:
-        """The files that the CVDF gives for corrupted ones, by their stems."""
-        folder = self._work / "replacements"
-        if not self._places.replacements or not exists(self._address(self._places.replacements)):
-            return {}
+    def _replacements(self) -> tuple[dict[str, Path], dict[str, str]]:
+        """The files that the CVDF gives for corrupted ones, by their stems; and their archive, with
+        the cause, where it is broken."""
+        address = self._address(self._places.replacements)
+        if not self._places.replacements or not exists(address):
+            return {}, {}
+        folder, broken = self._work / "replacements", {}
         if not folder.exists():
             archive = self._work / "replacements.tgz"
-            download(self._address(self._places.replacements), archive)
             unfinished = self._work / "replacements.unfinished"
             unfinished.mkdir(exist_ok=True)
-            with suppress(BrokenArchiveError):
-                for _ in unpack(archive, lambda name: _place_of(name, unfinished)):
-                    pass
-            unfinished.replace(folder)
+            unpack = partial(archives.unpack_all, wanted=partial(_place_of, folder=unfinished))
+            cause = archives.download_and_use(address, archive, unpack)
             archive.unlink()
-        return {path.stem: path for path in folder.iterdir()}
+            if cause:
+                folder, broken = unfinished, {address: cause}
+            else:
+                unfinished.replace(folder)
+        return {path.stem: path for path in folder.iterdir()}, broken
 
-    def _fetch_split(self, plan: Plan, names: list[str], replacements: dict[str, Path]) -> Report:
+    def _fetch_split(
+        self, plan: Plan, names: list[str], replacements: dict[str, Path], broken: dict[str, str]
+    ) -> Report:
         folder = self._folder / plan.split
         with only_writer_here(str(folder)), scratch_folder(str(folder)) as scratch:
             shards = self._begun(plan, folder, names)
             notes = folder / "fetched.jsonl"
-            done = {str(note.get("archive")): note for note in read_json_lines(notes)}
+            done = {str(n.get("archive")): str(n.get("cause", "")) for n in read_json_lines(notes)}
             todo = [address for address in plan.archives if address not in done]
             pool = ReaderPool(
                 make_ready, num_workers=self._num_workers, timeout_seconds=self._timeout
@@ -206,23 +210,18 @@ class Fetch:
             numbers = class_numbers(sorted(labels), names)
             split = _Split(plan, stored, replacements, numbers, Path(scratch), self._encoding)
             try:
-                for address, archive in self._downloaded(todo):
+                for address, archive in self._downloaded(todo, self._work / plan.split):
                     with ShardWriter(shards, plan.split, self._max_bytes) as writer:
-                        cause = split.store(archive, writer, pool)
-                        if cause:  # perhaps on its way here
-                            logger.warning("%s; it is fetched once more", cause)
-                            archive.unlink()
-                            download(address, archive)
-                            cause = split.store(archive, writer, pool)
-                    done[address] = {"archive": address, "cause": cause}
-                    append_json_line(notes, done[address])
+                        store = partial(split.store, writer=writer, pool=pool)
+                        done[address] = archives.download_and_use(address, archive, store)
+                    append_json_line(notes, {"archive": address, "cause": done[address]})
                     archive.unlink()
                     self._after_archive(plan, shards, len(done))
             finally:
                 pool.close()
             shards.is_complete = True
             write_file(shards.address(FILE_NAME), shards.as_json())
-            report = _report(plan, shards, stored, replacements, done)
+            report = _report(plan, shards, stored, replacements, broken | done)
             write_file(str(folder / "report.txt"), f"{report}\n".encode())
             return report
 
@@ -240,16 +239,22 @@ class Fetch:
             )
         )
 
-    def _downloaded(self, addresses: Sequence[str]) -> Iterator[tuple[str, Path]]:
-        """Archives in order, while at most num_archives further ones are downloaded or wait."""
+    def _downloaded(self, addresses: Sequence[str], folder: Path) -> Iterator[tuple[str, Path]]:
+        """Archives in order, while at most num_archives further ones are downloaded or wait.
+
+        folder: of one split alone, since those of another one have the same names.
+        """
+        folder.mkdir(exist_ok=True)
         todo, running = deque(addresses), deque[tuple[str, Path, Future[None]]]()
         with ThreadPoolExecutor(self._num_archives) as threads:
             try:
                 while todo or running:
                     while todo and len(running) <= self._num_archives:
                         address = todo.popleft()
-                        target = self._work / PurePosixPath(urlsplit(address).path).name
-                        running.append((address, target, threads.submit(download, address, target)))
+                        target = folder / PurePosixPath(urlsplit(address).path).name
+                        running.append(
+                            (address, target, threads.submit(archives.download, address, target))
+                        )
                     address, target, future = running.popleft()
                     future.result()
                     yield address, target
@@ -268,19 +273,23 @@ class _Split:
     numbers: dict[str, int]
     scratch: Path
     encoding: Encoding
+    num_annotated: int = 0  # of the archive that is read
 
     def store(self, archive: Path, writer: ShardWriter, pool: ReaderPool) -> str:
-        """Store what the archive has; why it broke off, "" where it did not."""
-        files = unpack(archive, self._wanted)
+        """Store what the archive has; why it broke off or is another one, "" for neither."""
+        self.num_annotated = 0
+        files = archives.unpack(archive, self._wanted)
         cause = ""
         while True:
             batch: list[Path] = []
             try:
                 for file in islice(files, _BATCH):
                     batch.append(file)  # noqa: PERF402 (those before the break are kept)
-            except BrokenArchiveError as error:
+            except archives.BrokenArchiveError as error:
                 cause = str(error)
             self._store(batch, writer, pool)
+            if not cause and len(batch) < _BATCH and not self.num_annotated:
+                cause = f"{archive.name}: none of its files is a video of {self.plan.split}"
             if cause or len(batch) < _BATCH:
                 return cause
 
@@ -288,8 +297,10 @@ class _Split:
         """The path to which a file of an archive is unpacked; None for a video that is not
         annotated or is stored already."""
         place = _place_of(name, self.scratch)
-        known = place is not None and place.stem in self.plan.annotations
-        return place if place is not None and known and place.stem not in self.stored else None
+        if place is None or place.stem not in self.plan.annotations:
+            return None
+        self.num_annotated += 1
+        return None if place.stem in self.stored else place
 
     def _store(self, batch: Sequence[Path], writer: ShardWriter, pool: ReaderPool) -> None:
         tasks = [
@@ -328,10 +339,10 @@ def _report(
     shards: ShardSet,
     stored: set[str],
     replacements: Mapping[str, Path],
-    notes: Mapping[str, Mapping[str, object]],
+    causes: Mapping[str, str],
 ) -> Report:
     broken = write_bad(shards)
     replaced = sorted(stored.intersection(replacements))
-    causes = {address: str(note["cause"]) for address, note in notes.items() if note.get("cause")}
     missing = [stem for stem in plan.annotations if stem not in stored]
+    causes = {address: cause for address, cause in causes.items() if cause}
     return Report(plan.split, len(stored) - len(broken), missing, broken, replaced, causes)

@@ -29,6 +29,7 @@ from octvideo.errors import DataError
 from octvideo.files import OutputError, shipped_folder
 
 CLASSES = {"all of them": ["clap", "wave"]}
+HEADER = "label,youtube_id,time_start,time_end,split"
 
 
 @pytest.fixture(autouse=True)
@@ -64,8 +65,7 @@ def mirror(tmp_path_factory):
     _tar(folder / "400" / "replacement_for_corrupted_k400.tgz", {f"r/{_stem(2)}.mp4": good})
     rows = [f"{('clap', 'wave')[i % 2]},abcdefgh-_{i},{i},{i + 10},val" for i in range(10)]
     (folder / "400" / "annotations").mkdir()
-    header = "label,youtube_id,time_start,time_end,split"
-    (folder / "400" / "annotations" / "val.csv").write_text("\n".join([header, *rows]) + "\n")
+    (folder / "400" / "annotations" / "val.csv").write_text("\n".join([HEADER, *rows]) + "\n")
     return folder
 
 
@@ -172,6 +172,89 @@ def test_a_broken_archive_is_fetched_once_more_and_then_named(fetch, tmp_path, c
     assert f"{_stem(4)}.mp4" in [entry.path for entry in open_shards(str(tmp_path / "out" / "val"))]
 
 
+def test_archives_of_the_same_name_are_of_their_split(serve, tmp_path):
+    """A run of the other split was interrupted, and has left archives."""
+    site = tmp_path / "site"
+    video = write_clip(tmp_path / "video.mp4", 8).read_bytes()
+    (site / "400" / "annotations").mkdir(parents=True)
+    server = serve(site)
+    for split, numbers in (("val", (0, 1)), ("train", (2, 3))):
+        for k, i in enumerate(numbers):
+            _tar(site / "400" / split / f"part_{k}.tar.gz", {f"{_stem(i)}.mp4": video})
+        rows = [f"clap,abcdefgh-_{i},{i},{i + 10},{split}" for i in numbers]
+        (site / "400" / "annotations" / f"{split}.csv").write_text("\n".join([HEADER, *rows]))
+        lines = "".join(f"{server.url}/400/{split}/part_{k}.tar.gz\n" for k in range(2))
+        (site / "400" / split / f"k400_{split}_path.txt").write_text(lines)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    def job(**options):
+        return Fetch(
+            "kinetics400",
+            tmp_path / "out",
+            class_lists=CLASSES,
+            mirror=server.url,
+            encoding=Encoding(64, 6, 30),
+            num_workers=1,
+            **options,
+        )
+
+    interrupted = job(after_archive=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.run(interrupted.plan(["val"]))
+    assert list((tmp_path / "out" / "work").rglob("part_1.tar.gz"))
+
+    (train,) = job().run(job().plan(["train"]))
+
+    assert (train.num_stored, train.missing, train.broken_archives) == (2, [], {})
+
+
+def test_an_archive_of_other_videos_is_named(fetch, mirror):
+    """A mirror that gives one file under two names."""
+    path = mirror / "400" / "val" / "part_2.tar.gz"
+    ours = path.read_bytes()
+    _tar(path, {"zyxwvuts-_1_000001_000011.mp4": b"some video", "readme.txt": b"hello"})
+    try:
+        report = fetch()
+    finally:
+        path.write_bytes(ours)
+
+    assert report.broken_archives == {
+        f"{fetch.server.url}/400/val/part_2.tar.gz": (
+            "part_2.tar.gz: none of its files is a video of val"
+        )
+    }
+    assert {_stem(7), _stem(9)} <= set(report.missing)
+
+
+@pytest.fixture
+def cut_replacements(mirror):
+    """The only replacement is torn; whole again afterwards."""
+    path = mirror / "400" / "replacement_for_corrupted_k400.tgz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(0.6 * len(whole))])
+    yield lambda: path.write_bytes(whole)
+    path.write_bytes(whole)
+
+
+def test_replacements_that_come_torn_are_fetched_once_more(
+    fetch, tmp_path, cut_replacements, monkeypatch
+):
+    monkeypatch.setattr(archives.logger, "warning", lambda *_: cut_replacements())
+
+    _assert_is_whole(tmp_path / "out", fetch())
+
+
+def test_replacements_that_stay_torn_are_named_and_not_used(fetch, cut_replacements):
+    report = fetch()
+
+    (name,) = report.broken_archives
+    assert name == f"{fetch.server.url}/400/replacement_for_corrupted_k400.tgz"
+    assert report.replaced == []
+    assert f"{_stem(2)}.mp4" in report.broken
+
+
 def test_a_full_disk_is_one_line_and_the_same_command_continues(fetch, tmp_path, monkeypatch):
     writes = itertools.count()
     open_file = type(tmp_path).open
@@ -205,7 +288,6 @@ def test_a_mirror_that_lacks_a_file_is_one_line(fetch, mirror):
 
 
 KINETICS_600 = read_class_names(shipped_folder("data_lists") / "kinetics600_classes.txt")
-HEADER_600 = "label,youtube_id,time_start,time_end,split"
 
 
 @pytest.mark.parametrize("annotations", ["val.csv", "val.txt"])
@@ -220,7 +302,7 @@ def test_kinetics600_lies_elsewhere_and_has_no_replacements(mirror, serve, tmp_p
     rows = [
         f'"{("zumba", "abseiling")[i % 2]}",abcdefgh-_{i},{i}.0,{i + 10}.0,val' for i in range(10)
     ]
-    (site / "600" / "annotations" / annotations).write_text("\n".join([HEADER_600, *rows]) + "\n")
+    (site / "600" / "annotations" / annotations).write_text("\n".join([HEADER, *rows]) + "\n")
     server = serve(site)
     lines = "".join(f"{server.url}/600/val/k600_val_{k}.tar.gz\n" for k in range(3))
     (site / "600" / "val" / "k600_val_path.txt").write_text(lines)
