@@ -12,6 +12,7 @@ from octvideo.assembly.data import numbered_names
 from octvideo.checkpoint import Checkpoint
 from octvideo.config import config_from_text, leaves
 from octvideo.data.lists.video_list import VideoList
+from octvideo.engine.checkpoint_files import list_checkpoints, read_whole
 from octvideo.engine.evaluation.evaluate import Videos
 from octvideo.errors import CheckpointError, ConfigError, logger
 from octvideo.models.video_options import BLOCKS
@@ -90,6 +91,26 @@ class RunIdentity:
         if not then:
             return 0
         return int(then["TRAIN.BATCH_SIZE"]) // int(then["SOLVER.ACCUM_STEPS"])
+
+
+def refuse_another_kind(folder: str, kind: str) -> None:
+    """Raise CheckpointError if the checkpoints in OUTPUT_DIR are not of a run of this kind,
+    "training" or "probe": both keep their result in best.pyth, and one would replace the other's.
+    """
+    other = "probe" if kind == "training" else "training"
+    if _kind_of(f"{folder}/checkpoints") == other:
+        raise CheckpointError(
+            f"{folder}/checkpoints: of a {other}, which a {kind} would replace; choose another"
+            " OUTPUT_DIR (of a folder of videos: --out)"
+        )
+
+
+def _kind_of(folder: str) -> str:
+    """ "" for a folder without checkpoints, or with weights from elsewhere."""
+    if list_checkpoints(folder):
+        return "training"
+    found = read_whole(f"{folder}/best.pyth") or {}
+    return "training" if "progress" in found else "probe" if "data" in found else ""
 
 
 def is_fixed(key: str) -> bool:

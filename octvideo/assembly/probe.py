@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from octvideo.assembly import data as build_data
+from octvideo.assembly.identity import refuse_another_kind
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import running
 from octvideo.assembly.tasks import Task, task_of, with_counted_classes
@@ -33,7 +35,7 @@ Features = tuple[
 
 def probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None = None) -> str:
     """Train the classifier on pooled features of train.csv, its penalty chosen on val.csv; returns
-    the checkpoint's path.
+    the checkpoint's path. Raises CheckpointError if OUTPUT_DIR holds checkpoints of a training.
 
     The features are stored in OUTPUT_DIR/features, a line per video, so that the same command
     computes only missing ones: of a file that has changed, or all of them under other weights or
@@ -49,6 +51,7 @@ def probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None = No
 
 
 def _probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None) -> str:
+    procs.made_by_main(partial(refuse_another_kind, cfg.OUTPUT_DIR, "probe"))
     task = task_of(cfg)
     dataset = task.train_dataset()
     seed_all(cfg.RNG_SEED)

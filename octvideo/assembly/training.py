@@ -1,13 +1,14 @@
 """Training with the settings of a config."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from octvideo.assembly import data as build_data
 from octvideo.assembly import recipe as build_recipe
-from octvideo.assembly.identity import RunIdentity, digest, facts
+from octvideo.assembly.identity import RunIdentity, digest, facts, refuse_another_kind
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import head_act, running, scorer
 from octvideo.assembly.tasks import require_data_folder, task_of, with_counted_classes
@@ -33,10 +34,12 @@ Validate = Callable[[nn.Module], dict[str, float]]
 
 
 def train(cfg: Any, procs: Processes, callbacks: Callbacks | None = None) -> TrainSummary:
-    """Train in OUTPUT_DIR, or resume the run in it. `finished` is False if a signal stopped it."""
+    """Train in OUTPUT_DIR, or resume the run in it. `finished` is False if a signal stopped it.
+    Raises CheckpointError for a folder that holds another run's checkpoints, or a probe's."""
     require_data_folder(cfg)
     cfg = with_counted_classes(cfg)
     with running(cfg, procs):
+        procs.made_by_main(partial(refuse_another_kind, cfg.OUTPUT_DIR, "training"))
         return _train(cfg, procs, callbacks)
 
 

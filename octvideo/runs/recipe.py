@@ -106,6 +106,11 @@ class Recipe:
         cfg = config_from_text(load_config(BASE, **tree).dump(), str(path), self.overrides)
         if self.folder != cfg.OUTPUT_DIR:
             raise ConfigError(f"OUTPUT_DIR is {cfg.OUTPUT_DIR}; of a folder of videos say `--out`")
+        if self.probe and not cfg.TRAIN.CHECKPOINT_FILE_PATH:
+            raise ConfigError(
+                "a probe needs trained weights, and this one would start from scratch; --weights"
+                " names a file or a public network"
+            )
         return cfg
 
     def keep(self, cfg: Any) -> None:
@@ -131,10 +136,6 @@ class Recipe:
         """All that was not said: start, network, size, batch, precision, workers, sampling."""
         model, small = self.model or MODEL, Tree()
         start = choose_start(model, self.alpha or 0.0, self.weights or "auto")
-        if not start.is_trained and self.probe:
-            raise ConfigError(
-                f"a probe needs trained weights, and {model} would start {start.line}"
-            )
         if not start.is_trained and not self.model:
             model, small = SMALL_MODEL, SMALL
         logger.info("%s%s, %s", model, f", alpha {self.alpha:g}" if self.alpha else "", start.line)

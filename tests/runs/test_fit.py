@@ -150,6 +150,34 @@ def test_a_probe_trains_the_classifier_alone_and_predicts(probe_of, my_videos, t
     assert octvideo.load_config(f"{run.folder}/config.yaml") == run.config
 
 
+def test_a_probe_does_not_replace_what_a_training_left(run, my_videos, tiny, tiny_checkpoint):
+    trained = Path(run.checkpoint).read_bytes()
+    probe = {"out": "run", "probe": True, "weights": tiny_checkpoint, **NETWORK}
+
+    with pytest.raises(CheckpointError, match="of a training, which a probe would replace"):
+        octvideo.fit(my_videos, **probe, **tiny())
+    for path in Path("run/checkpoints").glob("checkpoint_*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r"of a training.*--out\)"):
+        octvideo.fit(my_videos, **probe, **tiny())
+
+    assert Path(run.checkpoint).read_bytes() == trained
+    assert not Path("run/features").exists()
+
+
+def test_a_training_does_not_replace_what_a_probe_left(probe_of, my_videos, tiny):
+    run = probe_of()
+    kept = [Path(run.checkpoint).read_bytes(), Path(run.folder, "config.yaml").read_bytes()]
+
+    with pytest.raises(CheckpointError, match="of a probe, which a training would replace"):
+        octvideo.fit(my_videos, **NETWORK, out=run.folder, epochs=1, **tiny())
+
+    assert kept == [
+        Path(run.checkpoint).read_bytes(),
+        Path(run.folder, "config.yaml").read_bytes(),
+    ]
+
+
 def test_the_command_does_what_fit_does(my_videos, tiny, capsys):
     settings = [
         f"{section}.{name}={value}"

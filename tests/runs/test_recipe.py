@@ -153,7 +153,7 @@ def test_a_folder_that_nothing_can_be_learned_from_gets_one_line(my_videos, spoi
         ({"epochs": -1}, "at least 1"),
         ({"alpha": 1.5}, "OCTCONV.ALPHA is 1.5"),
         ({"weights": "i3d_r50_k401"}, "did you mean i3d_r50_k400"),
-        ({"probe": True}, "a probe needs trained weights, and i3d_r50 would start from scratch"),
+        ({"probe": True}, "a probe needs trained weights, and this one would start from scratch"),
         ({"settings": {"SOLVER": {"BASE_RL": 1}}}, "there is no setting SOLVER.BASE_RL"),
         ({"overrides": ("SOLVER.BASE_LR",)}, "has no value"),
         ({"overrides": ("OUTPUT_DIR=elsewhere",)}, "say `--out`"),
@@ -167,6 +167,14 @@ def test_a_recipe_that_cannot_be_followed_gets_one_line_and_leaves_no_settings(
 
     assert "\n" not in str(error.value)
     assert not (tmp_path / "here/run/config.yaml").exists()
+
+
+def test_a_kept_run_from_scratch_is_no_start_for_a_probe(my_videos):
+    begun = Recipe(str(my_videos), out="run", check=False)
+    begun.keep(begun.config())
+
+    with pytest.raises(ConfigError, match="a probe needs trained weights"):
+        Recipe(str(my_videos), out="run", check=False, probe=True).config()
 
 
 def test_a_class_with_one_video_is_said(my_videos, write_clips, caplog):
