@@ -166,13 +166,10 @@ def _unreadable(lists: DatasetLists, work: Path) -> set[Path]:
 
 
 def _write_indexes(work: Path, written: list[Path]) -> None:
-    """Write the metadata of all files beside each list, and delete lists no longer written."""
+    """Write the metadata of all files beside each list."""
     known = index_path(work / "all.csv")
-    for split in SPLITS:
-        path = work / f"{split}.csv"
-        if path not in written:
-            path.unlink(missing_ok=True)
-        elif known.is_file():
+    if known.is_file():
+        for path in written:
             shutil.copyfile(known, index_path(path))
 
 

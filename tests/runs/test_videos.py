@@ -85,6 +85,19 @@ def test_a_training_video_that_val_repeated_stays_in_train(tmp_path):
     assert len(grown["train"]) == 2
 
 
+def test_a_list_that_is_empty_now_is_not_tested(folder, caplog):
+    assert prepare(folder)["test"]
+    Path("lists/parts.json").unlink()
+    for path in folder.glob("*/*.mp4"):
+        path.rename(folder.parent / path.name)
+    put(folder, "run/new.mp4", "jump/new.mp4")
+    for path in Path("lists").glob("*.csv"):
+        path.write_text(f"{folder}/run/new.mp4 1\n")
+
+    assert "test" not in prepare(folder)
+    assert "no video is in test: lists/test.csv of before is now test.csv.old" in caplog.text
+
+
 def test_another_folder_of_the_same_name_is_refused(folder, tmp_path):
     first = prepare(folder)
     other = tmp_path / "other" / "videos"

@@ -53,6 +53,27 @@ def test_a_tree_of_folders_becomes_lists(run_tool, tmp_path):
     assert "jump/d.mp4 0\n" in (tmp_path / "lists" / "train.csv").read_text()
 
 
+def test_lists_of_an_earlier_division_are_put_aside_and_named(run_tool, tmp_path):
+    for i in range(10):
+        path = tmp_path / "videos" / "run" / f"{i}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
+    folder = tmp_path / "lists"
+    words = ["make_lists", "folders", tmp_path / "videos", "--out", folder]
+    run_tool(*words)
+    first = (folder / "test.csv").read_text()
+
+    shown = run_tool(*words, "--shares", ".8", ".2", "0", "--seed", "1").out
+    (folder / "test.csv").write_text("a list of my own\n")
+    again = run_tool(*words, "--shares", ".8", ".2", "0").out
+
+    assert f"note: no video is in test: {folder}/test.csv of before is now test.csv.old\n" in shown
+    assert "is now test.csv.old2\n" in again
+    assert not (folder / "test.csv").exists()
+    assert (folder / "test.csv.old").read_text() == first
+    assert (folder / "test.csv.old2").read_text() == "a list of my own\n"
+
+
 def test_a_mistake_is_one_line_and_status_2(run_tool, tmp_path):
     result = run_tool(
         "make_lists", "ucf101", tmp_path / "none", "--splits", tmp_path, "--out", tmp_path / "lists"

@@ -5,6 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 
 from octvideo.data.lists import class_names
@@ -125,8 +126,10 @@ def write_lists(
     """Write the list of every split that has clips, class_names.txt and report.txt; the paths of
     the lists.
 
-    A split without published labels becomes an unlabeled list. relative_to: cut this folder off
-    (DATA.PATH_PREFIX).
+    A list of another split that lies there is of an earlier division or the user's: it gets another
+    name, which a note says, since it would be tested by the new class names on videos of the new
+    train.csv. A split without published labels becomes an unlabeled list. relative_to: cut this
+    folder off (DATA.PATH_PREFIX).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,10 +142,23 @@ def write_lists(
         if entries:
             written.append(folder / f"{split}.csv")
             write_list(written[-1], entries)
+        elif (path := folder / f"{split}.csv").is_file():
+            lists.notes.append(
+                f"no video is in {split}: {path} of before is now {_set_aside(path)}"
+            )
     names = "".join(f"{name}\n" for name in lists.class_names)
     (folder / class_names.FILE_NAME).write_text(names, encoding="utf-8")
     (folder / "report.txt").write_text(lists.report(examples=None) + "\n", encoding="utf-8")
     return written
+
+
+def _set_aside(path: Path) -> str:
+    """The new name of a file: the first of NAME.old, NAME.old2, ... that is free."""
+    numbers = chain(("",), count(2))
+    names = (path.with_name(f"{path.name}.old{number}") for number in numbers)
+    aside = next(name for name in names if not name.exists())
+    path.rename(aside)
+    return aside.name
 
 
 def _written(path: Path, relative_to: str | Path | None) -> str:
