@@ -69,10 +69,10 @@ def folder_lists(
         if name not in files
     ]
     for label, name in enumerate(lists.class_names):
-        clips = files[name]
-        if not is_split:
-            clips = _divide(clips, shares, f"{seed} {name}", _kept(clips, before or {}))
-        lists.clips += [replace(clip, label=label) for clip in clips]
+        lists.clips += [replace(clip, label=label) for clip in files[name]]
+    if not is_split:
+        kept = _kept(lists.clips, before or {})
+        lists.clips = _divide_classes(lists, shares, f"{seed} ", kept)
     lists.notes += _small_classes(lists, shares)
     if len(lists.class_names) == 1:
         lists.notes.append(
@@ -168,6 +168,30 @@ def _kept(clips: Iterable[Clip], before: Mapping[str, str]) -> dict[str, str]:
     return splits
 
 
+def _divide_classes(
+    lists: DatasetLists, shares: Sequence[float], seed: str, kept: Mapping[str, str]
+) -> list[Clip]:
+    """Assign the clips to splits, class by class. A source that one class has divided stays on its
+    side in the next, and a note names it."""
+    splits, divided = dict(kept), list[Clip]()
+    classes: dict[str, set[str]] = defaultdict(set)
+    for label, name in enumerate(lists.class_names):
+        clips = [clip for clip in lists.clips if clip.label == label]
+        held = {clip.source: splits[clip.source] for clip in clips if clip.source in splits}
+        divided += _divide(clips, shares, f"{seed}{name}", held)
+        splits |= {clip.source: clip.split for clip in divided[len(divided) - len(clips) :]}
+        for clip in clips:
+            classes[clip.source].add(name)
+    shared = sorted(source for source, names in classes.items() if len(names) > 1)
+    if shared:
+        names = " and ".join(map(repr, sorted(classes[shared[0]])))
+        lists.notes.append(
+            f"{len(shared)} source(s) are in several classes, such as {shared[0]} ({names}): each"
+            " is on one side"
+        )
+    return divided
+
+
 def _divide(
     clips: Sequence[Clip], shares: Sequence[float], seed: str, kept: Mapping[str, str]
 ) -> list[Clip]:
@@ -247,11 +271,8 @@ def _with_val(lists: DatasetLists, val_share: float) -> DatasetLists:
         lists.clips += [replace(clip, split="val") for clip in lists.of("test")]
         lists.notes.append("val.csv repeats test.csv; --val-share 0.1 takes it from train instead")
         return lists
-    divided = lists.of("test")
-    for label, name in enumerate(lists.class_names):
-        clips = [clip for clip in lists.of("train") if clip.label == label]
-        divided += _divide(clips, (1 - val_share, val_share, 0), name, {})
-    lists.clips = divided
+    test, lists.clips = lists.of("test"), lists.of("train")
+    lists.clips = test + _divide_classes(lists, (1 - val_share, val_share, 0), "", {})
     return lists
 
 

@@ -105,6 +105,40 @@ def test_clips_of_one_source_and_equal_files_stay_together(tmp_path):
     assert len(lists.duplicates) == 1
 
 
+def test_equal_files_of_two_classes_stay_on_one_side_and_are_noted(tree):
+    for i in range(20):
+        copy = tree / "run" / f"{i:02d}.mp4"
+        copy.write_bytes((tree / "jump high" / copy.name).read_bytes())
+
+    lists = folder_lists(tree)
+
+    of_class = [
+        {clip.source: clip.split for clip in lists.clips if clip.label == n} for n in (0, 1)
+    ]
+    assert of_class[0] == of_class[1]
+    assert set(of_class[0].values()) == {"train", "val", "test"}
+    assert lists.leaks() == []
+    source = tree / "jump high" / "00.mp4"
+    assert lists.notes == [
+        f"20 source(s) are in several classes, such as {source} ('jump high' and 'run'): each is on"
+        " one side"
+    ]
+
+
+def test_a_copy_in_an_earlier_class_joins_the_side_of_a_video_that_was_divided(tree):
+    before = {str(clip.path): clip.split for clip in folder_lists(tree).clips}
+    held = [path for path, split in before.items() if split == "test" and "/run/" in path]
+    put(tree, "dance/00.mp4")
+    for i, path in enumerate(held):
+        (tree / "dance" / f"copy{i}.mp4").write_bytes(Path(path).read_bytes())
+
+    lists = folder_lists(tree, before=before)
+
+    assert before.items() <= {str(clip.path): clip.split for clip in lists.clips}.items()
+    assert {clip.split for clip in lists.clips if clip.path.stem.startswith("copy")} == {"test"}
+    assert lists.leaks() == []
+
+
 @pytest.mark.parametrize(("count", "lacking"), [(1, "val and test"), (2, "test")])
 def test_a_class_with_too_few_videos_is_named(tree, count, lacking):
     put(tree, *(f"rare/{i}.mp4" for i in range(count)))
@@ -202,6 +236,19 @@ def test_a_share_of_train_can_become_val(ucf):
     lists = ucf101_lists(*ucf, val_share=0.2)
 
     assert [len(lists.of(split)) for split in ("train", "val", "test")] == [15, 4, 3]
+
+
+def test_a_source_of_two_classes_is_not_divided_between_train_and_val(ucf):
+    videos, splits = ucf
+    with (splits / "trainlist01.txt").open("a") as file:
+        file.writelines(f"Archery/v_Punch_g{g:02d}_c03.avi 1\n" for g in range(8, 18))
+    put(videos, *(f"Archery/v_Punch_g{g:02d}_c03.avi" for g in range(8, 18)))
+
+    lists = ucf101_lists(videos, splits, val_share=0.3)
+
+    val = {clip.source for clip in lists.of("val")}
+    assert val
+    assert not val & {clip.source for clip in lists.of("train")}
 
 
 def test_hmdb51_split_files_give_lists(tmp_path):
