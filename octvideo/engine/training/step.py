@@ -147,8 +147,11 @@ class Stepper:
         return StepOutcome(tally, grad_norm, None if finite else "gradient")
 
     def clip(self) -> float:
-        """Clip by value, else by norm; returns the L2 norm before the latter."""
-        if value := self.options.clip_grad_value:
+        """Clip by value, else by norm; returns the L2 norm before that. A norm that is not finite
+        is not clipped by value, which would make numbers of infinite gradients."""
+        value = self.options.clip_grad_value
+        limit = 0.0 if value else self.options.clip_grad_norm
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, limit or math.inf))
+        if value and math.isfinite(norm):
             nn.utils.clip_grad_value_(self.parameters, value)
-        limit = self.options.clip_grad_norm if not value else 0.0
-        return float(nn.utils.clip_grad_norm_(self.parameters, limit or math.inf))
+        return norm

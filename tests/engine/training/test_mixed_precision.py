@@ -117,6 +117,21 @@ def test_a_skipped_step_leaves_weights_and_statistics_as_they_were(tmp_path, fau
     } == set()
 
 
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_an_infinite_gradient_is_not_clipped_to_a_finite_one(tmp_path, dtype):
+    model = tiny.TinyNet()
+    trainer = tiny.make_trainer(tmp_path, model=model, amp_dtype=dtype, clip_grad_value=0.1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model[-1].weight.register_hook(lambda gradient: gradient * math.inf)
+
+    outcome = trainer.step([next(trainer.loader.epoch(0))], 0.1)
+
+    assert outcome.trouble == "gradient"
+    assert not math.isfinite(outcome.grad_norm)
+    assert not trainer.optimizer.state
+    assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
+
+
 def test_a_window_whose_steps_were_all_skipped_has_no_loss(tmp_path):
     steps = []
     tiny.make_trainer(
