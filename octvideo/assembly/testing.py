@@ -273,7 +273,10 @@ def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[st
         Checkpoint(network=options, input=settings, multi_label=cfg.DATA.MULTI_LABEL),
     )
     load_weights(model, checkpoint, new_classes=False)
-    Assumptions.of_checkpoint(checkpoint).check_input(cfg.DATA.MEAN, cfg.DATA.STD)
+    data = cfg.DATA
+    Assumptions.of_checkpoint(checkpoint).check_input(
+        data.MEAN, data.STD, data.REVERSE_INPUT_CHANNEL
+    )
     return model, list(checkpoint.class_names) or task_of(cfg).class_names()
 
 

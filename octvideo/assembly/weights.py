@@ -56,6 +56,7 @@ def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset, procs: Pr
         return
     checkpoint = read_weights(path)
     if is_to_be_octavized(checkpoint, model):
+        _check_said_input(cfg, checkpoint)
         _octavize(cfg, model, checkpoint, partial(_some_clips, cfg, dataset, procs))
         return
     given = weights_to_change(cfg, checkpoint, model)
@@ -92,11 +93,21 @@ def weights_to_change(cfg: Any, checkpoint: Checkpoint, model: nn.Module) -> Ima
 
 
 def _load(cfg: Any, model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
-    """Raises CheckpointError if the weights contradict the model, DATA.MEAN or DATA.STD."""
-    if checkpoint.network:
-        Assumptions.of_checkpoint(checkpoint).check_input(cfg.DATA.MEAN, cfg.DATA.STD)
+    """Raises CheckpointError if the weights contradict the model or the input."""
+    _check_said_input(cfg, checkpoint)
     clear = cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN
     return load_weights(model, checkpoint, clear_prefixes=clear)
+
+
+def _check_said_input(cfg: Any, checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError if the weights were trained on another input than that of DATA."""
+    if checkpoint.network:
+        _check_input(cfg, Assumptions.of_checkpoint(checkpoint))
+
+
+def _check_input(cfg: Any, assumes: Assumptions) -> list[str]:
+    """`Assumptions.check_input` with the settings of DATA."""
+    return assumes.check_input(cfg.DATA.MEAN, cfg.DATA.STD, cfg.DATA.REVERSE_INPUT_CHANNEL)
 
 
 def start_lines(cfg: Any, model: nn.Module, source: str) -> list[str]:
@@ -107,6 +118,7 @@ def start_lines(cfg: Any, model: nn.Module, source: str) -> list[str]:
     """
     checkpoint = read_weights(source)
     if is_to_be_octavized(checkpoint, model):
+        _check_said_input(cfg, checkpoint)
         octave_report = octavize_into(model, checkpoint)
         return [f"vanilla weights are divided: {octave_report.lines()[0]}"]
     weights = weights_to_change(cfg, checkpoint, model)
@@ -184,7 +196,7 @@ def order_channels(
     """
     if not is_to_be_sorted(cfg, weights, model):
         return weights
-    weights.assumes.check_input(cfg.DATA.MEAN, cfg.DATA.STD)
+    _check_input(cfg, weights.assumes)
     state = smoothest_last(weights.state, model, clips(), weights.assumes)
     return replace(
         weights,
@@ -200,8 +212,8 @@ def is_to_be_sorted(cfg: Any, weights: ImageWeights, model: nn.Module) -> bool:
 def inflate_from(
     cfg: Any, weights: ImageWeights, model: nn.Module, path: str = "the weights"
 ) -> InflationReport:
-    """Raises CheckpointError if the weights contradict the model, DATA.MEAN or DATA.STD."""
-    trusted = weights.assumes.check_input(cfg.DATA.MEAN, cfg.DATA.STD)
+    """Raises CheckpointError if the weights contradict the model or the input."""
+    trusted = _check_input(cfg, weights.assumes)
     report = fill_from(weights, model, path)
     report.notes += trusted
     return report

@@ -13,7 +13,11 @@ from octvideo.weights.pretrained import Pretrained, pretrained_networks, read_we
 from octvideo.weights.start import is_image
 
 IMAGE_WEIGHTS = {50: "resnet50_in1k", 101: "resnet101_in1k"}  # by depth
-TORCHVISION_INPUT: Tree = {"MEAN": list(TORCHVISION_MEAN), "STD": list(TORCHVISION_STD)}
+TORCHVISION_INPUT: Tree = {
+    "MEAN": list(TORCHVISION_MEAN),
+    "STD": list(TORCHVISION_STD),
+    "REVERSE_INPUT_CHANNEL": False,
+}
 DEPTH = re.compile(r"(?:c2d|i3d|slow|slowfast)\w*_r(\d+)")
 # SGD at rates that suit trained weights had learned nothing after 100 steps (docs/results.md, hand
 # gestures).
@@ -115,9 +119,15 @@ def _given(weights: str, alpha: float) -> Start:
 
 
 def _input_of(checkpoint: Checkpoint) -> Tree:
-    """MEAN and STD, if the file says them."""
+    """MEAN, STD and the order of channels, if the file says them."""
     seen = checkpoint.input
-    return {"MEAN": list(seen.mean), "STD": list(seen.std)} if seen.mean and seen.std else {}
+    if not (seen.mean and seen.std):
+        return {}
+    return {
+        "MEAN": list(seen.mean),
+        "STD": list(seen.std),
+        "REVERSE_INPUT_CHANNEL": seen.reverse_channels,
+    }
 
 
 def _image_settings(weights: str, alpha: float) -> Tree:
@@ -130,5 +140,5 @@ def _image_settings(weights: str, alpha: float) -> Tree:
 def _video_settings(weights: str) -> Tree:
     return {
         "TRAIN": {"CHECKPOINT_FILE_PATH": weights, "CHECKPOINT_INFLATE": False},
-        "DATA": {"MEAN": [0.45] * 3, "STD": [0.225] * 3},
+        "DATA": {"MEAN": [0.45] * 3, "STD": [0.225] * 3, "REVERSE_INPUT_CHANNEL": False},
     }

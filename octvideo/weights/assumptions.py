@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from torch import nn
 
-from octvideo.checkpoint import Checkpoint
+from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.errors import CheckpointError
 from octvideo.layers import OctConv3d
 from octvideo.layers.octave import Downsample
@@ -48,6 +48,7 @@ class Assumptions:
     a network of the kind that they were trained in.
     archs: the networks, without their depth, that compute what was trained; (): names and shapes
     tell.
+    reverse_channels: whether the channels of RGB are reversed, before they are normalized.
     """
 
     mean: tuple[float, ...] | None = None
@@ -57,22 +58,20 @@ class Assumptions:
     downsample: Downsample | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     archs: tuple[str, ...] = ()
+    reverse_channels: bool | None = None
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Checkpoint, *, own: bool = True) -> "Assumptions":
         """Those of a checkpoint. own: this package wrote it; else its recipe is PySlowFast's."""
         said = checkpoint.network if own else {}
         options = said or _options_in(checkpoint.recipe)
-        return cls(checkpoint.input.mean, checkpoint.input.std, options=options)
+        seen = checkpoint.input
+        return cls(seen.mean, seen.std, options=options, reverse_channels=_order_of(seen))
 
     @classmethod
-    def of(
-        cls,
-        model_2d: nn.Module,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-    ) -> "Assumptions":
-        """Read them from an image network of this package."""
+    def of(cls, model_2d: nn.Module, seen: InputSpec | None = None) -> "Assumptions":
+        """Read them from an image network of this package. seen: the input of its training."""
+        seen = seen or InputSpec()
         options: Mapping[str, Any] = model_2d.config  # type: ignore[assignment]
         eps = {module.eps for module in model_2d.modules() if isinstance(module, nn.BatchNorm2d)}
         if options.get("stride_last"):
@@ -81,11 +80,12 @@ class Assumptions:
                 " them; inflate a network whose stride is at the 3x3 or the first 1x1"
             )
         return cls(
-            mean=tuple(mean) if mean else None,
-            std=tuple(std) if std else None,
+            mean=seen.mean,
+            std=seen.std,
             bn_eps=eps.pop() if len(eps) == 1 else None,
             stride_1x1=bool(options.get("stride_1x1")),
             downsample=options.get("downsample") or ("pool" if options.get("alpha") else "stride"),
+            reverse_channels=_order_of(seen),
         )
 
     def check_model(self, model_3d: nn.Module, is_octave: bool) -> list[str]:
@@ -152,10 +152,25 @@ class Assumptions:
                     f" {remedy}"
                 )
 
-    def check_input(self, mean: Sequence[float], std: Sequence[float]) -> list[str]:
-        """Raises CheckpointError if DATA.MEAN or DATA.STD differs, by more than half a gray level
-        of 255, from the normalization in training."""
+    def check_input(
+        self, mean: Sequence[float], std: Sequence[float], reverse_channels: bool
+    ) -> list[str]:
+        """The assumptions that cannot be checked, one line each.
+
+        Raises CheckpointError if DATA.MEAN or DATA.STD differs, by more than half a gray level of
+        255, from the normalization in training, or DATA.REVERSE_INPUT_CHANNEL from its order.
+        """
         trusted = []
+        if self.reverse_channels is None and reverse_channels:
+            trusted.append(
+                "the weights do not say the order of their input's channels;"
+                " DATA.REVERSE_INPUT_CHANNEL True is taken as right"
+            )
+        elif self.reverse_channels not in (None, reverse_channels):
+            raise CheckpointError(
+                "the weights were trained with another input; set DATA.REVERSE_INPUT_CHANNEL"
+                f" {self.reverse_channels}"
+            )
         for key, wanted, got in (("MEAN", self.mean, mean), ("STD", self.std, std)):
             if wanted is None:
                 trusted.append(
@@ -168,6 +183,11 @@ class Assumptions:
                     f"the weights were trained with another input; set DATA.{key} [{rounded}]"
                 )
         return trusted
+
+
+def _order_of(seen: InputSpec) -> bool | None:
+    """A description without a mean says nothing of the channels either."""
+    return None if seen.mean is None else seen.reverse_channels
 
 
 def _options_in(recipe: str) -> dict[str, Any]:

@@ -77,5 +77,5 @@ def _own(checkpoint: Checkpoint) -> ImageWeights:
         )
     with torch.device("meta"):
         model = from_config(checkpoint.network)
-    assumes = Assumptions.of(model, checkpoint.input.mean, checkpoint.input.std)
+    assumes = Assumptions.of(model, checkpoint.input)
     return ImageWeights(checkpoint.weights, assumes, str(name))

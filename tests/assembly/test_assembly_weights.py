@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from octvideo import create_model
+from octvideo import create_model, octavize
 from octvideo.assembly.model import build_model
 from octvideo.assembly.weights import load_initial_weights, start_lines
 from octvideo.checkpoint import Checkpoint, InputSpec
@@ -183,6 +183,34 @@ def test_another_input_is_refused_before_the_model_is_touched(repo, image_file):
         load_initial_weights(cfg, model, CLIPS, Processes())
 
     assert torch.equal(model.stem.conv.weight, before)
+
+
+def octavized(cfg):
+    return octavize(build_model(cfg), 0.5, torch.empty(1, 3, 4, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("source", "build"),
+    [("i3d_r26", build_model), ("resnet26", build_model), ("i3d_r26", octavized)],
+    ids=["loaded", "inflated", "octavized"],
+)
+def test_channels_in_another_order_are_refused_before_the_model_is_touched(
+    repo, tmp_path, source, build
+):
+    path, cfg = str(tmp_path / "reversed.pyth"), config(repo, "i3d_from_kinetics")
+    network = create_model(source, width_per_group=16, num_classes=3)
+    seen = InputSpec(tuple(cfg.DATA.MEAN), tuple(cfg.DATA.STD), reverse_channels=True)
+    Checkpoint(path, network.state_dict(), network=network.config, input=seen).write(path)
+    cfg = config(repo, "i3d_from_kinetics", f"TRAIN.CHECKPOINT_FILE_PATH={path}")
+    model = build(cfg)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    with pytest.raises(CheckpointError, match=r"set DATA\.REVERSE_INPUT_CHANNEL True"):
+        load_initial_weights(cfg, model, CLIPS, Processes())
+    with pytest.raises(CheckpointError, match=r"set DATA\.REVERSE_INPUT_CHANNEL True"):
+        start_lines(cfg, model, path)
+
+    assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
 
 
 def test_a_video_file_loads_as_it_is(repo, tmp_path):

@@ -1,10 +1,12 @@
 """A `Recipe`: what was asked for, what is chosen, and one line for whatever cannot be used."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
 
+from octvideo.checkpoint import Checkpoint
 from octvideo.errors import ConfigError, DataError, OctvideoError
 from octvideo.runs.machine import SIZES, Machine
 from octvideo.runs.recipe import Recipe, _flip, every, network_settings
@@ -287,10 +289,19 @@ def test_a_server_that_answers_is_asked_for_the_best_start(monkeypatch):
     assert choose_start("i3d_r50", 0.1).settings["TRAIN"]["CHECKPOINT_FILE_PATH"] == ""
 
 
-def test_a_checkpoint_of_this_package_says_its_input(tiny_checkpoint):
-    start = choose_start("i3d_r26", 0.25, str(tiny_checkpoint))
+@pytest.mark.parametrize("reverse", [True, False])
+def test_a_checkpoint_of_this_package_says_its_input(tiny_checkpoint, tmp_path, reverse):
+    checkpoint, path = Checkpoint.read(str(tiny_checkpoint)), str(tmp_path / "reversed.pyth")
+    seen = replace(checkpoint.input, mean=(0.4, 0.5, 0.6), reverse_channels=reverse)
+    replace(checkpoint, input=seen).write(path)
 
-    assert start.settings["DATA"] == {"MEAN": [0.45] * 3, "STD": [0.225] * 3}
+    start = choose_start("i3d_r26", 0.25, path)
+
+    assert start.settings["DATA"] == {
+        "MEAN": [0.4, 0.5, 0.6],
+        "STD": [0.225] * 3,
+        "REVERSE_INPUT_CHANNEL": reverse,
+    }
     assert not start.settings["TRAIN"]["CHECKPOINT_INFLATE"]
 
 

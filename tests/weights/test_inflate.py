@@ -245,10 +245,11 @@ def test_what_the_weights_do_not_say_is_announced() -> None:
     model_3d = create_model("c2d_r26", num_classes=6, width_per_group=16)
 
     notes = inflate(model_2d.state_dict(), model_3d).notes + Assumptions().check_input(
-        (0.45,) * 3, (0.225,) * 3
+        (0.45,) * 3, (0.225,) * 3, True
     )
 
-    for setting in ("RESNET.STRIDE_1X1 False", "BN eps", "DATA.MEAN", "DATA.STD"):
+    order = "DATA.REVERSE_INPUT_CHANNEL True"
+    for setting in ("RESNET.STRIDE_1X1 False", "BN eps", "DATA.MEAN", "DATA.STD", order):
         assert any(setting in note for note in notes)
 
 
@@ -308,11 +309,21 @@ def test_a_network_that_the_weights_do_not_fit_is_refused_and_left_alone(
 def test_an_input_normalized_otherwise_is_refused_with_the_setting() -> None:
     assumes = Assumptions(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
-    assert assumes.check_input((0.4850, 0.4563, 0.406), (0.229, 0.224, 0.225)) == []
+    assert assumes.check_input((0.4850, 0.4563, 0.406), (0.229, 0.224, 0.225), False) == []
     with pytest.raises(CheckpointError, match=r"set DATA.MEAN \[0.485, 0.456, 0.406\]"):
-        assumes.check_input((0.45,) * 3, (0.229, 0.224, 0.225))
+        assumes.check_input((0.45,) * 3, (0.229, 0.224, 0.225), False)
     with pytest.raises(CheckpointError, match=r"set DATA.STD \[0.229, 0.224, 0.225\]"):
-        assumes.check_input((0.485, 0.456, 0.406), (0.25,) * 3)
+        assumes.check_input((0.485, 0.456, 0.406), (0.25,) * 3, False)
+
+
+@pytest.mark.parametrize("reverse", [True, False])
+def test_channels_in_another_order_are_refused_with_the_setting(reverse: bool) -> None:
+    assumes = Assumptions(reverse_channels=reverse)
+    setting = f"set DATA.REVERSE_INPUT_CHANNEL {reverse}$"
+
+    assert assumes.check_input((0.45,) * 3, (0.225,) * 3, reverse)
+    with pytest.raises(CheckpointError, match=setting):
+        assumes.check_input((0.45,) * 3, (0.225,) * 3, not reverse)
 
 
 def test_grouped_kernels_are_copied_but_never_divided() -> None:

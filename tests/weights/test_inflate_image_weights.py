@@ -32,7 +32,9 @@ def test_our_own_checkpoints_bring_what_they_assume() -> None:
     weights = read(own_checkpoint(alpha=0.25))
 
     assert weights.layout == "resnet26"
-    assert weights.assumes == Assumptions((0.4, 0.5, 0.6), (0.2, 0.2, 0.3), 1e-5, False, "pool")
+    assert weights.assumes == Assumptions(
+        (0.4, 0.5, 0.6), (0.2, 0.2, 0.3), 1e-5, False, "pool", reverse_channels=False
+    )
     assert inflate(
         weights.state, create_model("c2d_r26", width_per_group=16, alpha=0.25), weights.assumes
     )

@@ -60,7 +60,7 @@ def test_what_an_official_file_assumes_is_carried_over(tmp_path: Path) -> None:
     assert weights.assumes.bn_eps == 1e-4
     assert weights.assumes.downsample == "pool"
     with pytest.raises(CheckpointError, match=r"set DATA.MEAN \[0.4863, 0.4588, 0.4078\]"):
-        weights.assumes.check_input((0.45,) * 3, (0.225,) * 3)
+        weights.assumes.check_input((0.45,) * 3, (0.225,) * 3, False)
     with pytest.raises(CheckpointError, match=r"set OCTCONV.DOWNSAMPLE pool"):
         inflate(
             weights.state,
