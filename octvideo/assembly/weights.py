@@ -1,6 +1,6 @@
 """Initial weights, by TRAIN.CHECKPOINT_* and the DATA settings that they must agree with."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -226,21 +226,26 @@ def split_effect(
     report: InflationReport,
     images: str,
     num_batches: int,
+    class_names: Sequence[str],
 ) -> list[str]:
     """Lines on the effect of splitting the kernels, measured on still clips of the images in a
     folder per class.
 
     If the classifier was loaded too, the batch norm statistics of `model` are measured anew on
-    `num_batches` of 8, and top-1 on as many others is reported from before and after.
+    `num_batches` of 8, and top-1 on as many others is reported from before and after; the folders
+    are then those of class_names, as `ImageFolder` numbers them. Raises DataError where they are
+    not.
     """
-    clips = list(islice(_still_clips(cfg, images), 2 * num_batches))
+    is_scored = "head.fc" in report.copied
+    names = class_names if is_scored else ()
+    clips = list(islice(_still_clips(cfg, images, names), 2 * num_batches))
     measuring, testing = clips[: len(clips) // 2] or clips, clips[len(clips) // 2 :]
     lines: list[str] = []
     if report.split and not weights.is_octave:
         lines += map(
             str, stage_errors(weights.state, model, (testing or measuring)[0][0], weights.assumes)
         )
-    if "head.fc" in report.copied:
+    if is_scored:
         lines.append(str(measure_recovery(model, testing, partial(_measure_anew, clips=measuring))))
     return lines
 
@@ -269,10 +274,12 @@ def _some_clips(cfg: Any, dataset: Dataset, procs: Processes) -> Tensor:
     return preparation(cfg)(procs.made_by_main(read))
 
 
-def _still_clips(cfg: Any, images: str) -> Iterator[Clips]:
+def _still_clips(cfg: Any, images: str, class_names: Sequence[str] = ()) -> Iterator[Clips]:
     size, prepare = cfg.DATA.TRAIN_CROP_SIZE, preparation(cfg)
     dataset = ImageDataset(
-        ImageFolder(images), CenterCrop(size, round(size / 0.875)), seed=cfg.RNG_SEED
+        ImageFolder(images, class_names),
+        CenterCrop(size, round(size / 0.875)),
+        seed=cfg.RNG_SEED,
     )
     loader = Loader(dataset, batch_size=min(8, len(dataset)), seed=cfg.RNG_SEED)
     for batch in loader.epoch(0):

@@ -11,7 +11,8 @@ With --images (a folder per class), the channels of vanilla weights that lose le
 resolution become the low group, as training chooses them from its own clips
 (OCTCONV.SMOOTHEST_LOW). The command then measures the cost of the split: the error of each stage's
 features and, if the network keeps the classifier, top-1 before and after batch norm statistics are
-recomputed. OUT then has the recomputed statistics.
+recomputed; folders that are not named after its classes must then be all of them. OUT then has the
+recomputed statistics.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 import torch
 
 from octvideo.assembly import build_model
+from octvideo.assembly.data import numbered_names
 from octvideo.assembly.tasks import task_of
 from octvideo.assembly.weights import (
     first_pictures,
@@ -57,7 +59,8 @@ def run(args: argparse.Namespace) -> None:
     cfg = load_config(args.cfg, args.settings)
 
     torch.manual_seed(cfg.RNG_SEED)
-    model, weights = build_model(cfg), image_weights(cfg, read_weights(args.source))
+    model, source = build_model(cfg), read_weights(args.source)
+    weights = image_weights(cfg, source)
     if args.images:
         weights = order_channels(cfg, weights, model, partial(first_pictures, cfg, args.images))
     elif is_to_be_sorted(cfg, weights, model):
@@ -70,7 +73,9 @@ def run(args: argparse.Namespace) -> None:
         "\n".join([f"{args.source} ({weights.layout}) -> {model.config['name']}", *report.lines()])
     )
     if args.images:
-        print("\n".join(split_effect(cfg, weights, model, report, args.images, args.batches)))
+        names = source.class_names or numbered_names(model.config["num_classes"])
+        effect = split_effect(cfg, weights, model, report, args.images, args.batches, names)
+        print("\n".join(effect))
 
     Checkpoint(
         state=model.state_dict(), network=model.config, input=task_of(cfg).input_spec()

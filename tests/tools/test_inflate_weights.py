@@ -1,5 +1,6 @@
 """tools/inflate_weights.py: what it writes trains on, and what it says."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,19 @@ def test_pictures_show_what_dividing_the_kernels_does(
         "measured anew",
     ):
         assert text in finished.out
+
+
+def test_top1_is_not_measured_on_folders_of_a_few_classes(
+    image_weights: Path, pictures: Path, run_tool
+) -> None:
+    shutil.rmtree(pictures / "a")
+
+    finished = run_tool(
+        "inflate_weights", *CFG, "--images", pictures, image_weights, "never.pyth", *SMALL
+    )
+
+    assert finished.status == 2
+    assert "2 classes, none of which is called as one of the network's 3; " in finished.err
 
 
 def test_a_contradiction_ends_in_one_line_with_the_setting(image_weights: Path, run_tool) -> None:

@@ -26,13 +26,18 @@ class ImageFolder:
     """root/class name/.../picture: classes in the order of their names, as ImageNet's.
 
     model_names: the classes of a network, whose numbers the folders of these names get; folders may
-    lack some. Raises DataError for folders of which only some are among them.
+    lack some. Where no folder has such a name, they are the network's in their order: all of them,
+    or those of `train_names`, the folders that it was trained on, which may be more. Raises
+    DataError for folders of which only some are among the network's, or which are fewer without
+    their names.
     """
 
-    def __init__(self, root: str | Path, model_names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, root: str | Path, model_names: Sequence[str] = (), train_names: Sequence[str] = ()
+    ) -> None:
         self.root = Path(root)
         self.class_names = _folder_names(self.root)
-        labels = _labels(self.class_names, model_names, str(root))
+        labels = _labels(self.class_names, model_names, train_names, str(root))
         self._images = VideoList(
             (
                 VideoEntry(str(path.relative_to(self.root)), (label,))
@@ -77,7 +82,7 @@ class Cifar10:
     def __init__(self, folder: str | Path, split: str, model_names: Sequence[str] = ()) -> None:
         self.folder, self.split = Path(folder), split
         self._images, labels = cifar10.read_split(self.folder, split)
-        classes = _labels(self.class_names, model_names, str(folder))
+        classes = _labels(self.class_names, model_names, (), str(folder))
         self._labels = [classes[label] for label in labels]
 
     def __len__(self) -> int:
@@ -120,7 +125,7 @@ def open_images(
     if batches:
         source = Cifar10(batches, split, model_names)
     else:
-        source = ImageFolder(found or folder, model_names)
+        source = ImageFolder(found or folder, model_names, image_class_names(folder))
     if len(source.class_names) > num_classes:
         raise DataError(
             f"{folder}: {len(source.class_names)} classes, but MODEL.NUM_CLASSES is {num_classes};"
@@ -129,12 +134,28 @@ def open_images(
     return source
 
 
-def _labels(names: Sequence[str], model_names: Sequence[str], root: str) -> Sequence[int]:
-    """By position where no name is the network's: ImageNet's folders have other names than its
-    classes."""
-    if not {*map(plain_name, names)} & {*map(plain_name, model_names)}:
+def _labels(
+    names: Sequence[str], model_names: Sequence[str], train_names: Sequence[str], root: str
+) -> Sequence[int]:
+    """By order where no name is the network's: ImageNet's folders have other names than its
+    classes. As many folders as it has classes tell the order, no others."""
+    if not model_names:
         return range(len(names))
-    return match_classes(model_names, names, source=root)
+    if {*map(plain_name, names)} & {*map(plain_name, model_names)}:
+        return match_classes(model_names, names, source=root)
+    order = train_names if len(train_names) == len(model_names) else names
+    if len(order) != len(model_names):
+        raise DataError(
+            f"{root}: {len(names)} classes, none of which is called as one of the network's"
+            f" {len(model_names)}; name the folders so, or add those of the other classes, which"
+            " may be empty, so that their order tells which is which"
+        )
+    if unknown := [name for name in names if name not in order]:
+        raise DataError(
+            f"{root}: {unknown[0]} is not among the {len(order)} folders of train/, whose order"
+            " tells which class is which; give both the same folders"
+        )
+    return [order.index(name) for name in names]
 
 
 def image_class_names(folder: str | Path) -> tuple[str, ...]:

@@ -301,3 +301,34 @@ def test_cifar_labels_take_the_meaning_of_the_networks_classes(tmp_path: Path) -
     as_given, own = (open_images(tmp_path, "val", 10, names) for names in (backwards, ()))
 
     assert [as_given.entry(i)[1] for i in range(4)] == [9 - own.entry(i)[1] for i in range(4)]
+
+
+def test_a_few_folders_of_other_names_are_not_scored_as_the_first_classes(folder: Path) -> None:
+    """Ten of ImageNet's folders, of a network whose thousand classes have names in words."""
+    words = ("tench", "goldfish", "shark")
+
+    with pytest.raises(DataError, match=r"2 classes, none of .* network's 3; name the folders so"):
+        open_images(folder, "val", 3, words)
+
+    (folder / "val" / "bat").mkdir()
+    source = open_images(folder, "val", 3, words)
+    assert [source.entry(i)[1] for i in range(len(source))] == [0, 0, 0, 2, 2, 2]
+
+
+def test_val_takes_the_order_of_the_folders_that_were_trained_on(folder: Path) -> None:
+    words = ("tench", "goldfish")
+    shutil.rmtree(folder / "val" / "ant")
+
+    source = open_images(folder, "val", 2, words)
+
+    assert {source.entry(i)[1] for i in range(len(source))} == {1}
+    (folder / "val" / "cat").mkdir()
+    with pytest.raises(DataError, match="cat is not among the 2 folders of train/"):
+        open_images(folder, "val", 2, words)
+
+
+def test_ten_classes_are_not_those_of_a_network_with_more_of_other_names(tmp_path: Path) -> None:
+    write_cifar(tmp_path)
+
+    with pytest.raises(DataError, match=r"10 classes, none of .* network's 11"):
+        open_images(tmp_path, "val", 11, [f"class {label}" for label in range(11)])
