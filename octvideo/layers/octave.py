@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks
 
 from octvideo.errors import ConfigError
 from octvideo.layers.arguments import (
@@ -147,12 +148,13 @@ class _OctConv(nn.Module):
         )
 
     def _add_up(self, high: Tensor, low: Tensor) -> Tensor:
-        """high + up(low), `high` being a tensor that nobody else sees."""
+        """high + up(low); in evaluation into `high`, the output of h2h, unless a hook saw it."""
         if torch.compiler.is_compiling() or (torch.is_grad_enabled() and not self.memory_saving):
             return high + up_to(low, high)
         if torch.is_grad_enabled():
             return AddUpsampled.apply(high, low)  # type: ignore[no-untyped-call]
-        return add_upsampled(high, low, out=high)
+        is_seen = self.h2h._forward_hooks or _global_forward_hooks
+        return add_upsampled(high, low, out=torch.empty_like(high) if is_seen else high)
 
     def _from_high(self, high: Tensor) -> Tensor:
         assert self.h2l is not None

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_hook
 
 from octvideo import create_model
 from octvideo.layers import Channels, OctConv2d, OctConv3d, OctTensor, save_memory, up_to
@@ -98,3 +99,21 @@ def test_a_low_group_is_added_as_if_upsampled(size):
         torch.testing.assert_close(a, b)
     with torch.no_grad():
         assert torch.equal(add_upsampled(x, low, out=x.clone()), expected)
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_hook_keeps_the_output_of_a_path_in_evaluation(everywhere):
+    conv, seen = OctConv2d(Channels(3, 1), Channels(3, 1), 3, padding=1), []
+    x = OctTensor(torch.randn(1, 3, 5, 5), torch.randn(1, 1, 3, 3))
+
+    def note(module, args, out):
+        if module is conv.h2h:
+            seen.append(out)
+
+    register = register_module_forward_hook if everywhere else conv.h2h.register_forward_hook
+    with torch.no_grad():
+        without = conv(x)
+        with register(note):
+            watched = conv(x)
+        assert torch.equal(seen[0], conv.h2h(x.high))
+    assert torch.equal(watched.high, without.high)

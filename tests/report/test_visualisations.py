@@ -83,6 +83,19 @@ def test_the_paths_add_up_to_the_output_of_an_octave_layer(network, clip):
     draw_paths(np.zeros((64, 64, 3), np.uint8), maps, name)
 
 
+def test_a_path_is_drawn_as_it_was_before_the_sum(network, clip):
+    name = "res3.block1.spatial.conv"
+    conv = find_layer(network, name)
+    entered = []
+    with conv.register_forward_pre_hook(lambda _, args: entered.append(args[0])):
+        maps = path_maps(network, clip, name)
+
+    with torch.no_grad():
+        h2h = conv.h2h(entered[0].high)
+    np.testing.assert_array_equal(maps["h2h"], h2h[:, :, h2h.shape[2] // 2].abs().mean(1)[0])
+    assert (maps["h2h"] != maps["high"]).any()
+
+
 def test_a_layer_that_is_no_octave_convolution_is_refused_by_name(network, clip):
     with pytest.raises(ConfigError, match="no octave convolution"):
         path_maps(network, clip, "res3")
