@@ -172,16 +172,23 @@ def validation_views(cfg: Any) -> ViewSpec:
 
 
 def final_views(cfg: Any) -> ViewSpec:
-    """NUM_ENSEMBLE_VIEWS x NUM_SPATIAL_CROPS; short side: the crop's, for one crop the jitter's."""
-    test, size = cfg.TEST, cfg.DATA.TEST_CROP_SIZE
-    one_crop = test.NUM_SPATIAL_CROPS == 1
+    """NUM_ENSEMBLE_VIEWS x NUM_SPATIAL_CROPS crops of `final_short_side`."""
+    test = cfg.TEST
     return ViewSpec(
         clip_rule(cfg),
         test.NUM_ENSEMBLE_VIEWS,
         test.NUM_SPATIAL_CROPS,
-        short_side=cfg.DATA.TRAIN_JITTER_SCALES[0] if one_crop else size,
-        crop_size=size,
+        short_side=final_short_side(cfg),
+        crop_size=cfg.DATA.TEST_CROP_SIZE,
     )
+
+
+def final_short_side(cfg: Any) -> int:
+    """DATA.TEST_SHORT_SIDE; for 0 PySlowFast's choice: the crop's, for one crop the jitter's."""
+    data = cfg.DATA
+    one_crop = cfg.TEST.NUM_SPATIAL_CROPS == 1
+    chosen = data.TRAIN_JITTER_SCALES[0] if one_crop else data.TEST_CROP_SIZE
+    return int(data.TEST_SHORT_SIDE or chosen)
 
 
 def preparation(cfg: Any) -> Callable[[Tensor], Tensor]:

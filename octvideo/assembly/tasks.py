@@ -52,7 +52,7 @@ class Task(ABC):
 
     @abstractmethod
     def input_spec(self) -> InputSpec:
-        """The input that a checkpoint's weights assume."""
+        """The input that weights assume, with the crop and the short side of the final test."""
 
     @abstractmethod
     def names_of_data(self) -> list[str]:
@@ -149,7 +149,8 @@ class VideoTask(Task):
             sampling_rate=data.SAMPLING_RATE,
             sampling_rule=data.SAMPLING_RULE,
             target_fps=data.TARGET_FPS,
-            short_side=data.TEST_CROP_SIZE,
+            # A run that tests nothing may have crops that do not fit.
+            short_side=max(build_data.final_short_side(self.cfg), data.TEST_CROP_SIZE),
         )
 
     def remedy(self) -> str:

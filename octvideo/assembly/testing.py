@@ -117,11 +117,14 @@ class _Test:
         return summary
 
     def _protocol(self, test: FinalTest) -> dict[str, Any]:
-        """Everything that decides a score, as results.json shows it."""
+        """Everything that decides a score, as results.json shows it. Crop and short side are those
+        of the test's videos, which may differ from the checkpoint's."""
         cfg, spec, path = self.cfg, test.videos.spec, self.checkpoint.path
         # fp32 is not named: journals that were begun before there was a choice continue.
         precision = {} if cfg.TEST.PRECISION == "fp32" else {"precision": cfg.TEST.PRECISION}
         return task_of(cfg).input_spec().as_dict() | {
+            "crop_size": spec.crop_size,
+            "short_side": spec.short_side,
             "checkpoint": path,
             "checkpoint_sha256": _sha256(path),
             "list": test.source,
@@ -247,6 +250,7 @@ def _settings_to_test(checkpoint: Checkpoint) -> dict[str, Any]:
         "STD": list(seen.std or ()),
         "REVERSE_INPUT_CHANNEL": seen.reverse_channels,
         "TEST_CROP_SIZE": seen.crop_size,
+        "TEST_SHORT_SIDE": seen.short_side or 0,
         "MULTI_LABEL": checkpoint.multi_label,
     }
     model = {

@@ -118,12 +118,23 @@ def _jitter(cfg: Any) -> Problems:
 
 def _test(cfg: Any) -> Problems:
     data, test, is_video = cfg.DATA, cfg.TEST, cfg.TRAIN.DATASET == "video"
-    one_crop = is_video and test.ENABLE and test.NUM_SPATIAL_CROPS == 1
+    short_side = data.TEST_SHORT_SIDE
+    one_crop = is_video and test.ENABLE and test.NUM_SPATIAL_CROPS == 1 and not short_side
     if one_crop and data.TRAIN_JITTER_SCALES[0] < data.TEST_CROP_SIZE:
         yield (
             f"DATA.TEST_CROP_SIZE is {data.TEST_CROP_SIZE} with TEST.NUM_SPATIAL_CROPS 1; one crop"
             " is the middle of a short side of DATA.TRAIN_JITTER_SCALES[0],"
             f" {data.TRAIN_JITTER_SCALES[0]}: lower DATA.TEST_CROP_SIZE"
+        )
+    if short_side and not is_video:
+        yield (
+            f"DATA.TEST_SHORT_SIDE is {short_side} with TRAIN.DATASET {cfg.TRAIN.DATASET}; that of"
+            " images is DATA.TRAIN_JITTER_SCALES[0]: leave it 0"
+        )
+    elif 0 < short_side < data.TEST_CROP_SIZE:
+        yield (
+            f"DATA.TEST_SHORT_SIDE is {short_side}, below DATA.TEST_CROP_SIZE"
+            f" {data.TEST_CROP_SIZE}; no crop would fit: raise it, or set it to 0"
         )
     if test.DIAGNOSE and not is_video:
         yield (

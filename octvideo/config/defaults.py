@@ -84,6 +84,8 @@ DEFAULTS: Tree = {
         "TRAIN_JITTER_ASPECT_RELATIVE": [],
         "TRAIN_CROP_SIZE": 224,
         "TEST_CROP_SIZE": 256,
+        # Of a test of videos; 0, as PySlowFast: the crop's, and TRAIN_JITTER_SCALES[0] of one crop.
+        "TEST_SHORT_SIDE": 0,
         "RANDOM_FLIP": True,
         "PCA_NOISE": 0.0,  # on images: standard deviation along the principal components of color
         "COLOR_JITTER": 0.0,  # brightness, contrast and saturation change by up to this share

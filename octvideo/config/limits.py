@@ -44,6 +44,7 @@ NUMBERS: dict[str, Rule] = {
     "DATA.TRAIN_JITTER_ASPECT_RELATIVE": ABOVE_0,
     "DATA.TRAIN_CROP_SIZE": at_least(1),
     "DATA.TEST_CROP_SIZE": at_least(1),
+    "DATA.TEST_SHORT_SIDE": at_least(0),
     "DATA.PCA_NOISE": at_least(0),
     "DATA.COLOR_JITTER": SHARE,
     "DATA.MAX_BAD_RATIO": SHARE,

@@ -32,7 +32,9 @@ OF_NO_MATTER = (
     "TRAIN.CHECKPOINT_MINUTES",
     "TRAIN.KEEP_CHECKPOINTS",
 )
-TRAIN, VAL, TEST, VIEWS = LISTS = "train list", "val list", "test list", "test views"
+TRAIN, VAL, TEST = "train list", "val list", "test list"
+VIEWS, CROP = "test views", "test crop"
+LISTS = (TRAIN, VAL, TEST, VIEWS, CROP)
 Settings = dict[str, Any]
 
 
@@ -55,15 +57,16 @@ def made_with(cfg: Any, known: dict[str, Settings] | None = None) -> Settings:
 
 
 def _lists_of(cfg: Any) -> Settings:
-    """What LISTS names -> how many entries of which fingerprint; without lists that cannot be
-    read, of which the run itself says why."""
+    """LISTS: how many entries of which fingerprint, and the views of the test; without lists that
+    cannot be read, of which the run itself says why."""
     lists: Settings = {}
     with suppress(OctvideoError):
         cfg = with_counted_classes(cfg)
         task = task_of(cfg)
         test = next(iter(task.final_tests(task.class_names())))
         lists[TEST] = _entries(data_of(test.videos), test.source)
-        lists[VIEWS] = f"{test.videos.spec.num_clips}x{test.videos.spec.num_crops}"
+        spec = test.videos.spec
+        lists |= {VIEWS: f"{spec.num_clips}x{spec.num_crops}", CROP: spec.crop_size}
         train = task.train_dataset()
         lists[TRAIN] = _entries({"entries": len(train), "fingerprint": train.fingerprint()})
         lists[VAL] = _entries(data_of(task.validation()))
@@ -112,7 +115,7 @@ def _own_test(folder: Path, settings: Settings) -> Settings:
     weights = settings.get("TEST.CHECKPOINT_FILE_PATH") or "".join(
         list_checkpoints(f"{folder}/checkpoints")[-1:]
     )
-    keys = TEST, VIEWS, "DATA.TEST_CROP_SIZE", "DATA.ENSEMBLE_METHOD"
+    keys = TEST, VIEWS, CROP, "DATA.ENSEMBLE_METHOD"
     test = {key: settings[key] for key in keys if key in settings}
     return test | ({"weights": Path(weights).name} if weights else {})
 
@@ -126,7 +129,7 @@ def _tested(folder: Path) -> Settings:
     data, protocol = results.get("data"), results.get("protocol", {})
     tested = {
         VIEWS: protocol.get("views"),
-        "DATA.TEST_CROP_SIZE": protocol.get("crop_size"),
+        CROP: protocol.get("crop_size"),
         "DATA.ENSEMBLE_METHOD": protocol.get("ensemble"),
         "weights": Path(protocol.get("checkpoint", "")).name or None,
         TEST: _entries(data, protocol.get("list", "")) if data else None,

@@ -341,6 +341,11 @@ def test_a_mistake_gets_one_line_that_names_the_file(write, text, expected):
             ["TEST.NUM_SPATIAL_CROPS=1", "DATA.TEST_CROP_SIZE=288"],
             "lower DATA.TEST_CROP_SIZE",
         ),
+        (["DATA.TEST_SHORT_SIDE=224"], "below DATA.TEST_CROP_SIZE 256; no crop would fit"),
+        (
+            ["TRAIN.DATASET=imagenet", "TEST.DATASET=imagenet", "DATA.TEST_SHORT_SIDE=256"],
+            "that of images is DATA.TRAIN_JITTER_SCALES[0]: leave it 0",
+        ),
         (["MIXUP.SWITCH_PROB=1.5"], "MIXUP.SWITCH_PROB is 1.5; it lies in [0, 1]"),
         (
             ["DATA.MULTI_LABEL=true", "MIXUP.ENABLE=true"],

@@ -11,6 +11,7 @@ import yaml
 from octvideo.assembly import build_model
 from octvideo.assembly.data import final_views
 from octvideo.assembly.start import head_act
+from octvideo.assembly.tasks import task_of
 from octvideo.config import config_from_text, load_config
 
 FULL = Path(__file__).parents[1] / "golden" / "pyslowfast" / "full_dump.yaml"
@@ -201,6 +202,8 @@ def test_one_crop_is_the_middle_of_the_jitters_shortest_side():
     assert (final_views(one).short_side, final_views(one).crop_size) == (256, 224)
     assert (final_views(three).short_side, final_views(three).crop_size) == (224, 224)
     assert final_views(one).crops(256, 340) == [(16, 58)]
+    assert task_of(one).input_spec().short_side == 256
+    assert task_of(three).input_spec().short_side == 224
 
 
 @pytest.mark.parametrize(

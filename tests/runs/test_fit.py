@@ -4,16 +4,21 @@ names videos."""
 import json
 import multiprocessing
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import octvideo
+from octvideo.assembly import settings_of
+from octvideo.assembly.data import final_views
 from octvideo.cli import main
 from octvideo.errors import CheckpointError, ConfigError, OctvideoError
 from octvideo.lock import only_writer
 from octvideo.runs.fit import in_words
+from octvideo.weights.pretrained import read_weights
 
 NETWORK = {"model": "i3d_r26", "alpha": 0.25, "check": False}
 
@@ -102,6 +107,39 @@ def test_evaluate_says_what_the_run_s_own_test_said(my_videos, tiny, tmp_path):
     assert (tmp_path / "kept" / "report.html").is_file()
     assert of_recognizer["num_videos"] == of_path["num_videos"]
     assert of_recognizer["frame_order"]["verdict"]
+
+
+@pytest.mark.parametrize(("crops", "short_side"), [(1, 40), (3, 32)])
+def test_a_test_a_recognizer_and_a_prediction_see_the_same_short_side(
+    my_videos, tiny, tmp_path, crops, short_side
+):
+    views, scales = f"2x{crops}", {"TRAIN_JITTER_SCALES": [40, 48]}
+    run = octvideo.fit(
+        my_videos, **NETWORK, epochs=1, views=views, **tiny(DATA=tiny()["DATA"] | scales)
+    )
+    tests = f"{run.config.DATA.PATH_TO_DATA_DIR}/test.csv"
+
+    found = octvideo.evaluate(run.recognizer, tests, views=views, out=tmp_path / "again")
+
+    sizes = [
+        (r["protocol"]["short_side"], r["protocol"]["crop_size"]) for r in (run.results, found)
+    ]
+    assert sizes == [(short_side, 32)] * 2
+    assert found["log_loss"] == pytest.approx(run.results["log_loss"], abs=1e-5)
+    predicted = run.recognizer.predict(Path(tests).read_text().split()[0], views=views)
+    scores = np.load(tmp_path / "again" / "scores.npz")["scores"][0]
+    assert sorted(p.probability for p in predicted) == pytest.approx(sorted(scores), abs=1e-4)
+
+
+def test_a_short_side_that_weights_assume_holds_for_every_number_of_crops(tiny_checkpoint):
+    wider = replace(read_weights(str(tiny_checkpoint)), recipe="")
+    wider = replace(wider, input=replace(wider.input, short_side=40))
+
+    found = [
+        final_views(settings_of(wider, [f"TEST.NUM_SPATIAL_CROPS={crops}"])) for crops in (1, 3)
+    ]
+
+    assert [(spec.short_side, spec.crop_size) for spec in found] == [(40, 32)] * 2
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_a_run_that_is_done_is_not_for_lists_that_changed(tmp_path, lists, split
         ({"data": {"fingerprint": "0" * 16}}, r"test list 2 entries \(0{16}\).* instead of 2 ent"),
         ({"protocol": {"list": "other/test.csv"}}, r"test list .*other/test\.csv instead of"),
         ({"protocol": {"views": "5x3"}}, "test views 5x3 instead of 10x3"),
-        ({"protocol": {"crop_size": 224}}, "TEST_CROP_SIZE 224 instead of 256"),
+        ({"protocol": {"crop_size": 224}}, "test crop 224 instead of 256"),
         ({"protocol": {"checkpoint": "x/best.pyth"}}, "best.pyth instead of checkpoint_epoch_0000"),
     ],
 )

@@ -36,7 +36,7 @@ class ImageViews:
         timeout_seconds: float = 60.0,
     ) -> None:
         self.spec = ViewSpec(
-            ONE_FRAME, 1, 1, short_side=crop.size, crop_size=crop.size, center=True
+            ONE_FRAME, 1, 1, short_side=crop.short_side, crop_size=crop.size, center=True
         )
         entries = [source.entry(index) for index in range(len(source))]
         self.paths: Sequence[str] = [path for path, _ in entries]
