@@ -65,8 +65,12 @@ class Output:
         self._rows.close()
 
     def has(self, video: str) -> bool:
-        """Whether it holds the video with this digest."""
+        """Whether it holds the video with this digest, also as one that cannot be read."""
         return self._rows.has(video)
+
+    def wants(self, video: str) -> bool:
+        """Whether a result of the video is new here: it is lacking, or could not be read before."""
+        return not self._rows.has(video) or self._rows.is_unread(video)
 
     def add(self, row: Row) -> None:
         """Write a row. It outlives this process when this returns."""
@@ -78,6 +82,7 @@ class Output:
         Raises DataError for features of which there are none.
         """
         self._take(overwrite=False)
+        self._rows.settle()
         if self._part:
             rows = self._rows.rows()
             write_columns(self.path, _columns(rows, self.path))

@@ -2,8 +2,9 @@
 
 Every row holds the settings that made it (weights, views, ...) and a digest of its video's path,
 size and modification time. So a file is continued by the run that began it and by no other, a row
-is written once, and a video that was replaced since is read again. A line that a kill cut short is
-removed before the next one is written.
+is written once, and a video that was replaced since is read again. A row that holds a problem gives
+way to a later one of its video. A line that a kill cut short is removed before the next one is
+written.
 """
 
 import csv
@@ -63,7 +64,8 @@ class CsvLines:
         """Parse a line for `RowFile`. Raises ValueError for another number of columns."""
         (cells,) = csv.reader([line.decode()])
         first = 2 + len(self._names)
-        return {"path": cells[0]} | dict(zip(self._last, cells[first:], strict=True))
+        last = dict(zip(self._last, cells[first:], strict=True))
+        return {"path": cells[0], "problem": cells[1]} | last
 
     def shown(self, path: str) -> str:
         return csv_text(path)
@@ -105,12 +107,13 @@ class RowFile:
             content = path.read_bytes()
         try:
             now, shown = set(videos.values()), set(map(lines.shown, videos))
-            # Rows of a video that was replaced since are left out.
-            self._rows = {
-                row["video"]: line
-                for row, line in self._read(b"" if overwrite else content)
-                if row["video"] in now or row["path"] not in shown
-            }
+            self._rows: dict[str, bytes] = {}
+            self._replaced = False
+            self._unread: set[str] = set()
+            for row, line in self._read(b"" if overwrite else content):
+                # Rows of a video that was replaced since are left out.
+                if row["video"] in now or row["path"] not in shown:
+                    self._keep(row, line)
             if self._content() != content:
                 self._write()
         except BaseException:
@@ -121,6 +124,10 @@ class RowFile:
         """Whether there is a row of the video with this digest."""
         return video in self._rows
 
+    def is_unread(self, video: str) -> bool:
+        """Whether the row of the video with this digest holds a problem."""
+        return video in self._unread
+
     def rows(self) -> list[Row]:
         """All rows, as they stand in the file."""
         return [self._lines.row(line) for line in self._rows.values()]
@@ -129,22 +136,34 @@ class RowFile:
         """Write a row. It has reached the operating system when this returns, and so outlives this
         process, but not a power cut.
 
-        row: path, its other columns, and `video`, the digest. Raises OutputError.
+        row: path, its other columns, and `video`, the digest. A row of that video which is there
+        already counts no longer; `settle` removes it. Raises OutputError.
         """
         line = self._lines.line({**row, **self._made_with})
+        if self._rows.get(row["video"]) == line:
+            return
         left = memoryview(line)
         with writing(str(self.path)):
             while left:
                 left = left[os.write(self._descriptor, left) :]
-        self._rows[row["video"]] = line
+        self._keep(row, line)
+
+    def settle(self) -> None:
+        """Remove the rows that others have replaced. Raises OutputError."""
+        if self._replaced:
+            self._write()
 
     def take(self, others: Sequence["RowFile"], order: Sequence[str]) -> None:
         """Add the rows of other files and bring all into this order of digests. Raises OutputError.
 
-        The file appears whole with them, so a kill leaves the others to be taken again.
+        Theirs replace those that hold a problem here. The file appears whole with them, so a kill
+        leaves the others to be taken again.
         """
         for other in others:
-            self._rows = other._rows | self._rows
+            newer = {video: other._rows[video] for video in self._unread & other._rows.keys()}
+            here = self._rows.keys() - newer.keys()
+            self._unread = (self._unread & here) | (other._unread - here)
+            self._rows = other._rows | self._rows | newer
         places = {digest: place for place, digest in enumerate(order)}
         videos = sorted(self._rows, key=lambda digest: places.get(digest, -1))
         self._rows = {digest: self._rows[digest] for digest in videos}
@@ -152,6 +171,12 @@ class RowFile:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+    def _keep(self, row: Row, line: bytes) -> None:
+        video = row["video"]
+        self._replaced |= video in self._rows
+        self._rows[video] = line
+        (self._unread.add if row.get("problem") else self._unread.discard)(video)
 
     def _read(self, content: bytes) -> list[tuple[Row, bytes]]:
         """Rows and their lines; an incomplete line after the last line end is left out."""
@@ -187,6 +212,7 @@ class RowFile:
             descriptor = _locked(unfinished)  # a lock stays with a file that is renamed
             os.close(self._descriptor)
             self._descriptor = descriptor
+        self._replaced = False
 
 
 def _locked(path: Path) -> int:

@@ -67,7 +67,8 @@ class Share:
     def written(
         self, found: Iterable[Found], progress: Callable[[int, int], None]
     ) -> Iterator[Found]:
-        """Yield the result of each video once its rows are written.
+        """Yield the result of each video once its rows are written. A video that one file lacks is
+        new to those too where it could not be read.
 
         The iterator ends when all processes are done; rank 0 then joins their files.
         """
@@ -76,7 +77,7 @@ class Share:
             for count, one in enumerate(found, start=self._done + 1):
                 digest = self._digests[one.path]
                 for wanted, file in zip(self._wanted, self._files, strict=True):
-                    if not file.has(digest):
+                    if file.wants(digest):
                         file.add(wanted.row(one, digest))
                 progress(count, self._done + len(self.left))
                 yield one

@@ -67,6 +67,25 @@ def test_a_video_that_was_replaced_is_read_again_and_has_one_row(lines, tmp_path
 
 
 @kinds
+def test_of_two_rows_of_a_video_the_later_one_stays_also_after_a_kill(lines, tmp_path):
+    good = {"problem": "", "predictions": [{"name": "x", "probability": 0.5}]}
+    for path, is_killed in ((tmp_path / "killed", True), (tmp_path / "rows", False)):
+        _complete(path, lines)
+        file = RowFile(path, lines, MADE_WITH, VIDEOS)
+        assert [file.is_unread(video) for video in VIDEOS.values()] == [False, False, True]
+        file.add(_row("c.mp4") | good)
+        assert not file.is_unread(VIDEOS["c.mp4"])
+        if not is_killed:
+            file.settle()
+        file.close()
+
+    assert b"broken" in (tmp_path / "killed").read_bytes()
+    assert _complete(tmp_path / "killed", lines) == 0
+    assert (tmp_path / "killed").read_bytes() == (tmp_path / "rows").read_bytes()
+    assert b"broken" not in (tmp_path / "rows").read_bytes()
+
+
+@kinds
 def test_rows_of_videos_that_are_not_asked_for_now_stay(lines, tmp_path):
     _complete(tmp_path / "rows", lines)
 

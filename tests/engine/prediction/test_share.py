@@ -63,15 +63,22 @@ def _name(path: str) -> NamedVideo:
     return NamedVideo(path, [] if problem else [Prediction(Path(path).name, 0.5)], problem)
 
 
-def _run(paths, output, world_size=1, stop_after=None, facts=FACTS, overwrite=False) -> int:
+def _readable(path: str) -> NamedVideo:
+    return NamedVideo(path, [Prediction(Path(path).name, 0.5)], "")
+
+
+def _run(
+    paths, *outputs, world_size=1, stop_after=None, facts=FACTS, overwrite=False, name=_name
+) -> int:
     """The number of videos that all ranks looked at. stop_after: of each rank, which then dies."""
-    wanted = [Wanted(output, PREDICTIONS, facts | {"top_k": "1"}, prediction_row, 1)]
+    made_with = facts | {"top_k": "1"}
+    wanted = [Wanted(path, PREDICTIONS, made_with, prediction_row, 1) for path in outputs]
     table = Table(world_size)
 
     def work(rank: int) -> int:
         procs = Rank(rank, world_size, table=table) if world_size > 1 else Processes()
         share = Share(list(map(str, paths)), wanted, facts, overwrite=overwrite, procs=procs)
-        found = share.written(map(_name, share.left), lambda done, total: None)
+        found = share.written(map(name, share.left), lambda done, total: None)
         count = 0
         with closing(found), suppress(threading.BrokenBarrierError):
             for _ in found:
@@ -99,7 +106,7 @@ def paths(tmp_path):
 def test_ranks_write_the_file_of_one_process(suffix, world_size, paths, tmp_path):
     alone, shared = tmp_path / f"alone{suffix}", tmp_path / f"shared{suffix}"
 
-    assert _run(paths, alone) == _run(paths, shared, world_size) == 10
+    assert _run(paths, alone) == _run(paths, shared, world_size=world_size) == 10
 
     assert shared.read_bytes() == alone.read_bytes()
     assert not list(tmp_path.glob("*.rank_*"))
@@ -110,15 +117,39 @@ def test_any_number_of_ranks_continues_and_each_video_is_looked_at_once(suffix, 
     alone, shared = tmp_path / f"alone{suffix}", tmp_path / f"shared{suffix}"
     _run(paths, alone)
 
-    counts = [_run(paths, shared, *how) for how in ((4, 1), (3, 1), (1, 1), (2, None), (3, None))]
+    counts = [
+        _run(paths, shared, world_size=ranks, stop_after=stop)
+        for ranks, stop in ((4, 1), (3, 1), (1, 1), (2, None), (3, None))
+    ]
 
     assert counts == [4, 3, 1, 2, 0]
     assert shared.read_bytes() == alone.read_bytes()
 
 
+@SUFFIXES
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_row_with_a_problem_gives_way_to_what_another_file_needed(
+    suffix, world_size, paths, tmp_path
+):
+    rows, whole, more = (tmp_path / f"{name}{suffix}" for name in ("rows", "whole", "more"))
+    _run(paths, rows)
+    first = rows.read_bytes()
+    _run(paths, whole, name=_readable)
+
+    assert _run(paths, rows) == 0
+    assert _run(paths, rows, more, world_size=world_size) == 10
+    assert rows.read_bytes() == first
+    more.unlink()
+    assert _run(paths, rows, more, world_size=world_size, name=_readable) == 10
+    assert rows.read_bytes() == whole.read_bytes()
+    more.unlink()
+    assert _run(paths, rows, more, world_size=world_size) == 10
+    assert rows.read_bytes() == whole.read_bytes()
+
+
 def test_rows_of_ranks_with_other_weights_are_refused_and_overwritten_on_request(paths, tmp_path):
     output = tmp_path / "rows.csv"
-    _run(paths, output, 2, stop_after=1)
+    _run(paths, output, world_size=2, stop_after=1)
     output.unlink()
     other = FACTS | {"weights": "def"}
 
@@ -140,7 +171,7 @@ def test_a_folder_that_another_rank_does_not_see_ends_all(paths, tmp_path, monke
     monkeypatch.setattr(Output, "__init__", begin)
 
     with pytest.raises(OctvideoError, match="rank 1 writes to another folder of that name"):
-        _run(paths, tmp_path / "rows.csv", 2)
+        _run(paths, tmp_path / "rows.csv", world_size=2)
 
 
 @pytest.fixture
