@@ -137,17 +137,32 @@ def clip_transform(cfg: Any) -> ClipTransform:
     )
 
 
-def train_loader(cfg: Any, dataset: Dataset, procs: Processes) -> Loader:
-    """Batches of one process and one accumulation step: TRAIN.BATCH_SIZE is what they sum to."""
-    parts = procs.world_size * cfg.SOLVER.ACCUM_STEPS
-    if cfg.TRAIN.BATCH_SIZE % parts:
+def clips_per_pass(cfg: Any, world_size: int) -> int:
+    """Clips or images of one process and one accumulation step: TRAIN.BATCH_SIZE is what they sum
+    to. Raises ConfigError if it cannot be shared, or if MIXUP would find one alone."""
+    batch, parts = cfg.TRAIN.BATCH_SIZE, world_size * cfg.SOLVER.ACCUM_STEPS
+    shares = f"{world_size} processes x {cfg.SOLVER.ACCUM_STEPS} accumulation steps"
+    if batch % parts:
+        raise ConfigError(f"TRAIN.BATCH_SIZE {batch} is not divisible by {shares}; it is global")
+    if batch == parts and mixes(cfg):
         raise ConfigError(
-            f"TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} is not divisible by {procs.world_size}"
-            f" processes x {cfg.SOLVER.ACCUM_STEPS} accumulation steps; it is global"
+            f"TRAIN.BATCH_SIZE {batch} gives each of {shares} one clip; MIXUP mixes a clip with"
+            f" another: raise TRAIN.BATCH_SIZE to {2 * batch} or set MIXUP.ENABLE False"
         )
+    return int(batch // parts)
+
+
+def mixes(cfg: Any) -> bool:
+    """Whether MIXUP mixes clips; with both shares 0 it smooths labels only."""
+    mixup = cfg.MIXUP
+    return bool(mixup.ENABLE and mixup.PROB and (mixup.ALPHA or mixup.CUTMIX_ALPHA))
+
+
+def train_loader(cfg: Any, dataset: Dataset, procs: Processes) -> Loader:
+    """Batches of `clips_per_pass`."""
     return Loader(
         dataset,
-        batch_size=cfg.TRAIN.BATCH_SIZE // parts,
+        batch_size=clips_per_pass(cfg, procs.world_size),
         num_workers=cfg.DATA_LOADER.NUM_WORKERS,
         seed=cfg.RNG_SEED,
         rank=procs.rank,

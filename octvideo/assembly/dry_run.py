@@ -22,7 +22,9 @@ from octvideo.errors import logger
 
 
 def dry_run(cfg: Any, procs: Processes) -> None:
-    """Two training and two evaluation steps of a config on generated data; nothing is kept."""
+    """Two training and two evaluation steps of a config on generated data; nothing is kept. Raises
+    ConfigError for a batch that training would refuse."""
+    build_data.clips_per_pass(cfg, procs.world_size)
     with ExitStack() as stack:
         folder = procs.made_by_main(lambda: stack.enter_context(TemporaryDirectory()))
         small = _shrunk(cfg, folder, procs.world_size)

@@ -205,6 +205,27 @@ def test_a_batch_is_shared_by_processes_and_accumulation_steps():
         )
 
 
+@pytest.mark.parametrize(
+    ("settings", "world_size"),
+    [(["TRAIN.BATCH_SIZE=1"], 1), (["TRAIN.BATCH_SIZE=4", "SOLVER.ACCUM_STEPS=2"], 2)],
+)
+def test_mixup_of_one_clip_at_a_time_is_refused(settings, world_size):
+    samples, procs = GeneratedSamples((3, 8, 32, 32), 4, 24), Processes(world_size=world_size)
+    cfg = tiny("MIXUP.ENABLE=true", *settings)
+
+    with pytest.raises(ConfigError, match=r"one clip; MIXUP mixes a clip with another: raise"):
+        build_data.train_loader(cfg, samples, procs)
+    smoothed = tiny("MIXUP.ENABLE=true", "MIXUP.ALPHA=0", "MIXUP.CUTMIX_ALPHA=0", *settings)
+    assert build_data.train_loader(smoothed, samples, procs).batch_size == 1
+
+
+def test_a_dry_run_does_not_hide_a_batch_that_training_refuses():
+    cfg = tiny("MIXUP.ENABLE=true", "TRAIN.BATCH_SIZE=1")
+
+    with pytest.raises(ConfigError, match="MIXUP mixes a clip with another"):
+        dry_run(cfg, Processes())
+
+
 def test_a_checkpoint_says_what_its_weights_assume():
     meta = trainer(tiny("TRAIN.BATCH_SIZE=2")).snapshots.about.contents()["meta"]
 
