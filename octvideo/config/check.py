@@ -158,6 +158,11 @@ def _mixing(cfg: Any) -> Problems:
 
 
 def _loss(cfg: Any) -> Problems:
+    if cfg.DATA.MULTI_LABEL and cfg.TRAIN.DATASET != "video":
+        yield (
+            f"DATA.MULTI_LABEL is True with TRAIN.DATASET {cfg.TRAIN.DATASET}; an image has one"
+            " label, its folder: set it False, with MODEL.LOSS_FUNC cross_entropy"
+        )
     if (cfg.MODEL.LOSS_FUNC == "bce_logit") != cfg.DATA.MULTI_LABEL:
         yield (
             f"DATA.MULTI_LABEL is {cfg.DATA.MULTI_LABEL} with MODEL.LOSS_FUNC"

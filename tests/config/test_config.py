@@ -13,6 +13,7 @@ from octvideo.errors import ConfigError
 
 PYSLOWFAST = Path(__file__).parents[1] / "golden" / "pyslowfast"
 I3D = "MODEL: {ARCH: i3d}\n"
+IMAGES = ["TRAIN.DATASET=imagenet", "TEST.DATASET=imagenet", "MODEL.ARCH=resnet50"]
 
 
 @pytest.fixture(autouse=True)
@@ -316,6 +317,10 @@ def test_a_mistake_gets_one_line_that_names_the_file(write, text, expected):
         (["SOLVER.ACCUM_STEPS=3"], "TRAIN.BATCH_SIZE 64 is not divisible by SOLVER.ACCUM_STEPS 3"),
         (["SOLVER.ACCUM_STEPS=0"], "SOLVER.ACCUM_STEPS is 0; it is at least 1"),
         (["DATA.MULTI_LABEL=true"], "several labels per video go with bce_logit"),
+        (
+            [*IMAGES, "DATA.MULTI_LABEL=true", "MODEL.LOSS_FUNC=bce_logit"],
+            "DATA.MULTI_LABEL is True with TRAIN.DATASET imagenet; an image has one label",
+        ),
         (["MODEL.CLASS_WEIGHTS=[1,2]"], "MODEL.CLASS_WEIGHTS has 2 entries"),
         (
             ["NONLOCAL.LOCATION=[[[]]]"],

@@ -1,7 +1,7 @@
 """A run's options (TrainOptions), position (Progress) and end (TrainSummary). Plain values."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from octvideo.engine.training.records import Tally
-from octvideo.errors import DataError
+from octvideo.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,15 @@ class TrainOptions:
     precise_bn_first: int = 0  # before the first step, of frozen batch norms too
     channels_last: bool = False
     compile: bool = False
+
+    def best_of(self, metrics: Mapping[str, float]) -> float:
+        """The value of best_metric. Raises ConfigError if a validation does not measure it."""
+        if self.best_metric not in metrics:
+            raise ConfigError(
+                f"validation measures {', '.join(metrics) or 'nothing'}, not {self.best_metric}, by"
+                " which best.pyth is chosen; name one of them as best_metric"
+            )
+        return metrics[self.best_metric]
 
 
 Metrics = dict[str, float]

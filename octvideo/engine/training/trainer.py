@@ -302,7 +302,7 @@ class Trainer:
         assert self.validate is not None
         self.model.eval()
         metrics = dict(self.validate(self.model))
-        value = metrics.get(self.options.best_metric, math.inf)
+        value = self.options.best_of(metrics)
         self.log.validation(at, metrics, value < self.progress.best)
         return metrics
 

@@ -11,7 +11,7 @@ from trained import QUIET, metrics
 from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.data.loading.batch import Batch
 from octvideo.engine.training.losses import make_loss
-from octvideo.errors import DataError
+from octvideo.errors import ConfigError, DataError
 
 
 def test_training_lowers_the_loss_and_writes_what_it_did(tmp_path):
@@ -103,6 +103,13 @@ def test_best_is_the_lowest_error_and_not_the_last(tmp_path):
 
     assert summary.best == 20.0
     assert torch.load(tmp_path / "checkpoints/best.pyth", weights_only=True)["epoch"] == 2
+
+
+def test_a_validation_without_the_metric_of_the_best_weights_is_refused(tmp_path):
+    trainer = tiny.make_trainer(tmp_path, best_metric="map_err")
+
+    with pytest.raises(ConfigError, match="validation measures top1_err, not map_err, by which"):
+        trainer.train()
 
 
 def test_the_best_weights_are_written_as_safetensors_too_and_a_run_resumes_beside_them(tmp_path):
