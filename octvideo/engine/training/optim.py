@@ -18,18 +18,23 @@ def parameter_groups(
     model: nn.Module, weight_decay: float, bn_weight_decay: float = 0.0, zero_decay_1d: bool = False
 ) -> list[dict[str, object]]:
     """Trainable parameters by weight decay: batch norms, other vectors (with zero_decay_1d), and
-    the rest."""
+    the rest. names: theirs, which tell moments apart when a run goes on with other groups."""
     norm = {
         id(p)
         for m in model.modules()
         if isinstance(m, _BatchNorm)
         for p in m.parameters(recurse=False)
     }
-    groups: dict[float, list[nn.Parameter]] = {}
-    for parameter in (p for p in model.parameters() if p.requires_grad):
-        decay = 0.0 if zero_decay_1d and parameter.ndim <= 1 else weight_decay
-        groups.setdefault(bn_weight_decay if id(parameter) in norm else decay, []).append(parameter)
-    return [{"params": params, "weight_decay": decay} for decay, params in groups.items()]
+    groups: dict[float, dict[str, nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = 0.0 if zero_decay_1d and parameter.ndim <= 1 else weight_decay
+            decay = bn_weight_decay if id(parameter) in norm else decay
+            groups.setdefault(decay, {})[name] = parameter
+    return [
+        {"params": list(named.values()), "weight_decay": decay, "names": list(named)}
+        for decay, named in groups.items()
+    ]
 
 
 # Class and the options it takes, by its name in SOLVER.OPTIMIZING_METHOD.
@@ -74,19 +79,42 @@ def make_optimizer(
 
 
 def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Load moments and learning rate from `state`; weight decay and other options are those of this
-    run.
+    """Load moments and learning rate from `state`; weight decay, with the groups that it makes, and
+    other options are those of this run.
 
     Raises ValueError, as torch does, for the state of other parameters.
     """
     now, saved = optimizer.param_groups, state["param_groups"]
-    if len(now) == len(saved):
+    if all("names" in group for group in (*now, *saved)):
+        state = _regrouped(optimizer, state)
+    elif len(now) == len(saved):  # of a version that kept no names
         groups = [
             {**own, "params": then["params"], "lr": then["lr"]}
             for own, then in zip(now, saved, strict=True)
         ]
         state = {**state, "param_groups": groups}
     optimizer.load_state_dict(state)
+
+
+def _regrouped(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """The state in the groups and with the options of `optimizer`."""
+    saved = state["param_groups"]
+    numbers = {
+        name: number
+        for group in saved
+        for name, number in zip(group["names"], group["params"], strict=True)
+    }
+    groups = optimizer.state_dict()["param_groups"]
+    names = [name for group in groups for name in group["names"]]
+    if set(names) != numbers.keys():
+        raise ValueError("the optimizer's state is of other parameters")
+    moments = {
+        place: state["state"][numbers[name]]
+        for place, name in enumerate(names)
+        if numbers[name] in state["state"]
+    }
+    groups = [{**group, "lr": saved[0]["lr"]} for group in groups]
+    return {**state, "state": moments, "param_groups": groups}
 
 
 def scale_lr(lr: float, batch_size: int, base_batch_size: int) -> float:

@@ -132,7 +132,8 @@ class Snapshots:
         try:
             self.model.load_state_dict(checkpoint.state)
             load_optimizer_state(self.optimizer, training["optimizer_state"])
-            self.scaler.load_state_dict(training["scaler_state"])
+            if training["scaler_state"]:  # empty but of fp16
+                self.scaler.load_state_dict(training["scaler_state"])
             if self.ema is not None:
                 self.ema.load_state_dict(checkpoint.weights)
             batch = self.plan.batch_samples

@@ -44,6 +44,18 @@ def test_the_scale_of_fp16_survives_a_resume(tmp_path):
     assert_close(states[0]["model_state"], states[1]["model_state"], 0)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(None, torch.float16), (torch.bfloat16, torch.float16), (torch.float16, None)],
+)
+def test_a_run_goes_on_in_another_precision(tmp_path, before, after):
+    tiny.make_trainer(tmp_path, amp_dtype=before, max_epoch=1).train()
+    trainer = tiny.make_trainer(tmp_path, amp_dtype=after, max_epoch=2)
+
+    assert trainer.train().epochs == 2
+    assert trainer.step.scaler.is_enabled() == (after == torch.float16)
+
+
 class Poisoned(tiny.TinyLoader):
     """A loss that is not a number from some clips on: their class is outside the network's."""
 

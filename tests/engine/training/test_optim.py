@@ -184,6 +184,51 @@ def test_a_state_moves_between_fused_and_plain_optimizers(kind, saved, loaded):
     torch.testing.assert_close(new_weight, old_weight)
 
 
+def mixed_network():
+    return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize("method", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "other", [{"weight_decay": 0.0}, {"bn_weight_decay": 1e-4}, {"zero_decay_1d": True}], ids=str
+)
+def test_moments_stay_with_their_parameters_where_another_decay_makes_other_groups(method, other):
+    models = mixed_network(), mixed_network()
+    old = make_optimizer(models[0], lr=0.1, method=method)
+    new = make_optimizer(models[1], lr=0.5, method=method, **other)
+    models[0](torch.randn(4, 2)).square().sum().backward()
+    old.step()
+
+    load_optimizer_state(new, copy.deepcopy(old.state_dict()))
+
+    for then, now in zip(*(model.parameters() for model in models), strict=True):
+        for name, moment in old.state[then].items():
+            assert torch.equal(new.state[now][name], moment)
+    expected = make_optimizer(models[1], lr=0.1, method=method, **other).param_groups
+    assert [group["weight_decay"] for group in new.param_groups] == [
+        group["weight_decay"] for group in expected
+    ]
+    assert {group["lr"] for group in new.param_groups} == {0.1}
+
+
+def test_a_state_without_names_goes_on_in_the_same_groups():
+    old, new = (make_optimizer(mixed_network(), lr=lr) for lr in (0.1, 0.5))
+    state = old.state_dict()
+    for group in state["param_groups"]:
+        del group["names"]
+
+    load_optimizer_state(new, state)
+
+    assert {group["lr"] for group in new.param_groups} == {0.1}
+
+
+def test_a_state_of_parameters_of_other_names_is_refused():
+    old, new = (make_optimizer(model, lr=0.1) for model in (mixed_network(), nn.Linear(2, 2)))
+
+    with pytest.raises(ValueError, match="of other parameters"):
+        load_optimizer_state(new, old.state_dict())
+
+
 def test_a_state_of_other_groups_is_refused():
     optimizer, _ = stepped(torch.optim.SGD, None)
     other = make_optimizer(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), lr=0.1)
