@@ -139,11 +139,12 @@ def _seal_of(columns: Mapping[str, Column]) -> int:
 class ShardIndex:
     """The columns of one index, except those of the frames: read-only views of the bytes read.
 
-    about: metadata of the shard.
+    about: metadata of the shard. version: of the shard's file, where the videos have no checksums.
     """
 
     columns: dict[str, Column]
     about: dict[str, str]
+    version: str = ""
 
     def __len__(self) -> int:
         return len(self.columns["offset"])

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -20,7 +21,7 @@ from octvideo.data.lists.video_list import MAX_NUMBER
 from octvideo.data.shards.index import SUFFIX, ShardIndex, StoredVideo, encode, read_index
 from octvideo.data.shards.shard_set import TAR
 from octvideo.data.shards.tar import Member, Read, members
-from octvideo.data.storage.ranges import read_range, size_of
+from octvideo.data.storage.ranges import read_range, state_of
 from octvideo.data.video.container import VIDEO_SUFFIXES
 from octvideo.download import cache_folder
 from octvideo.errors import DataError, logger
@@ -28,6 +29,7 @@ from octvideo.files import write_atomically
 
 _WINDOW = 1 << 14  # bytes to read at once while searching for headers
 _MAX_LABEL = 1 << 20  # bytes of a .json or .cls
+_RULES = 2  # by which `scan` finds videos and labels; indexes by others are made anew
 
 
 def index_address(tar: str) -> str:
@@ -37,36 +39,41 @@ def index_address(tar: str) -> str:
 
 def index_of_any_tar(tar: str, class_names: Sequence[str]) -> tuple[ShardIndex, int]:
     """The index of a tar, and the tar's size in bytes. The index is kept beside the tar, or in the
-    user's cache if that place cannot be written.
+    user's cache if the tar is elsewhere or that place cannot be written; nowhere if the storage
+    does not tell versions of a file apart: tar pads, so that corrected labels change no size.
 
     Raises OSError, and DataError for a tar that cannot be read.
     """
-    num_bytes = size_of(tar)
-    modified = "" if "://" in tar else Path(tar).stat().st_mtime_ns
+    num_bytes, tar_version = state_of(tar)
     names = hashlib.sha256("\n".join(class_names).encode()).hexdigest()[:16] if class_names else ""
     # Changes if the tar is replaced, or the names that number its labels.
-    version = f"{num_bytes} {modified} {names}".rstrip()
-    name = (tar if "://" in tar else str(Path(tar).absolute())).encode(errors="surrogateescape")
-    kept = cache_folder() / "shards" / f"{hashlib.sha256(name).hexdigest()[:32]}{SUFFIX}"
-    places = [index_address(tar), str(kept)]
+    version = f"{_RULES} {num_bytes} {tar_version} {names}".rstrip()
+    places = _places(tar) if tar_version else []
     for place in places:
         with suppress(OSError, DataError):
             found = read_index(partial(read_range, place), place, num_bytes)
             if found.about.get("version") == version:
-                return found, num_bytes
+                return replace(found, version=tar_version), num_bytes
     logger.info("%s: no index yet; looking through the tar", tar)
     data = encode(
         list(scan(_window(tar, num_bytes), num_bytes, tar, class_names)), {"version": version}
     )
     for place in places:
         with suppress(OSError, DataError):
-            if place == places[1]:
+            if place == places[-1]:
                 Path(place).parent.mkdir(parents=True, exist_ok=True)
-            elif "://" in place:
-                continue
             write_atomically(place, lambda file: file.write(data))
             break
-    return read_index(lambda offset, size: data[offset : offset + size], tar, num_bytes), num_bytes
+    made = read_index(lambda offset, size: data[offset : offset + size], tar, num_bytes)
+    return replace(made, version=tar_version), num_bytes
+
+
+def _places(tar: str) -> list[str]:
+    """Where the index of a tar may be kept on this machine, the best place first."""
+    is_remote = "://" in tar
+    name = (tar if is_remote else str(Path(tar).absolute())).encode(errors="surrogateescape")
+    kept = cache_folder() / "shards" / f"{hashlib.sha256(name).hexdigest()[:32]}{SUFFIX}"
+    return [str(kept)] if is_remote else [index_address(tar), str(kept)]
 
 
 def scan(read: Read, num_bytes: int, tar: str, class_names: Sequence[str]) -> Iterator[StoredVideo]:

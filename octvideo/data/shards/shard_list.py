@@ -40,13 +40,15 @@ class Columns:
     twice.
 
     numbers: column -> a value per video. ragged: column -> (values, where those of each video end,
-    with a 0 before). shard_ends: where the videos of each index end, int64 (indexes,).
+    with a 0 before). shard_ends: where the videos of each index end, int64 (indexes,). versions: of
+    the shards' files.
     """
 
     def __init__(self, indexes: Iterable[ShardIndex], num_videos: int = 0) -> None:
         """num_videos: about how many there are."""
         growing = {name: _Growing(kind, num_videos) for name, kind in COLUMN_TYPES.items()}
         ends, shard_ends = dict.fromkeys(RAGGED, 0), [0]
+        self.versions: list[str] = []
         for name in RAGGED:
             growing[f"{name}_ends"] = _Growing("<i8", num_videos + 1)
             growing[f"{name}_ends"].add(np.zeros(1, np.int64))
@@ -57,6 +59,7 @@ class Columns:
                 growing[f"{name}_ends"].add(index.columns[f"{name}_ends"][1:] + ends[name])
                 ends[name] += len(index.columns[name])
             shard_ends.append(shard_ends[-1] + len(index))
+            self.versions.append(index.version)
         self.numbers = {name: growing.pop(name).tensor() for name in (*NUMBERS, *TABLES)}
         self.ragged = {
             name: (growing.pop(name).tensor(), growing.pop(f"{name}_ends").tensor())
@@ -110,6 +113,7 @@ class ShardList(VideoList):
         self.name = found.address(FILE_NAME)
         self._frame_template, self._cache = "", cache
         self._shards = [found.address(shard.file) for shard in found.shards]
+        self._versions = columns.versions
         self._shard_ends, self._columns = columns.shard_ends, columns.numbers
         self._text, self._text_ends = columns.ragged["paths"]
         self._labels, self._label_ends = columns.ragged["labels"]
@@ -134,7 +138,8 @@ class ShardList(VideoList):
         row = {name: column[index].item() for name, column in self._columns.items()}
         start, end = self._problem_ends[index : index + 2].tolist()
         problem = bytes(self._problems[start:end].numpy()).decode(errors="replace")
-        tar = self._shards[self._place(index)[0]]
+        shard = self._place(index)[0]
+        tar = self._shards[shard]
         offset, size, crc32 = (int(row[name]) for name in TABLES)
         table = Part(index_address(tar), offset, size, crc32, cache=self._cache) if size else None
         return Part(
@@ -146,6 +151,7 @@ class ShardList(VideoList):
             problem,
             self._cache,
             table,
+            self._versions[shard],
         )
 
 

@@ -45,13 +45,16 @@ def read_range(url: str, offset: int, size: int) -> bytes:
         return data
 
 
-def size_of(url: str) -> int:
-    """Bytes of the file. Raises as `read_range`."""
+def state_of(url: str) -> tuple[int, str]:
+    """(bytes of the file, its ETag, else when it was last modified, else ""). Raises as
+    `read_range`."""
     answer = _request("HEAD", url, {})
     with answer.connection:
         answer.response.read()
         answer.connection.keep(answer.response)
-        return int(answer.response.headers.get("Content-Length") or 0)
+        headers = answer.response.headers
+        version = headers.get("ETag") or headers.get("Last-Modified") or ""
+        return int(headers.get("Content-Length") or 0), version
 
 
 def close_connections() -> None:

@@ -21,7 +21,8 @@ class Part(NamedTuple):
     """`size` bytes of `file` from `offset`. crc32: of the bytes, -1 where it is not known.
 
     info: what is known of the video. problem: why it could not be stored ("" when it could). cache:
-    of remote files. table: where a shard's index keeps what the video's packets say.
+    of remote files. table: where a shard's index keeps what the video's packets say. version: of
+    the file; bytes of which neither a checksum nor a version is known are not kept in the cache.
     """
 
     file: str
@@ -32,6 +33,7 @@ class Part(NamedTuple):
     problem: str = ""
     cache: RangeCache | None = None
     table: "Part | None" = None
+    version: str = ""
 
 
 def read_part(part: Part) -> bytes:
@@ -62,11 +64,13 @@ _threads: ThreadPoolExecutor | None = None
 
 
 def _key(part: Part) -> str:
-    return f"{part.file} {part.offset} {part.size} {part.crc32}"
+    version = part.version if part.crc32 == -1 else ""
+    return f"{part.file} {part.offset} {part.size} {part.crc32} {version}".rstrip()
 
 
 def _fetch(part: Part) -> bytes:
-    cache = part.cache if "://" in part.file else None
+    tells_bytes_apart = part.crc32 != -1 or part.version
+    cache = part.cache if "://" in part.file and tells_bytes_apart else None
     if cache and (kept := cache.get(_key(part))) and _is_whole(part, kept):
         return kept
     data = read_range(part.file, part.offset, part.size)

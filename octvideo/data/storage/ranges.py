@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from iopath.common.file_io import g_pathmgr
 
@@ -21,6 +21,14 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 Result = TypeVar("Result")
+
+
+class FileState(NamedTuple):
+    """What the storage says of a file. version: another one for other bytes, even if they are as
+    many; "" where the storage tells none."""
+
+    num_bytes: int
+    version: str
 
 
 def read_range(address: str, offset: int, size: int) -> bytes:
@@ -44,9 +52,15 @@ def read_file(address: str, most: int) -> bytes:
 
 def size_of(address: str) -> int:
     """Bytes of a file. Raises as `read_range`."""
+    return state_of(address).num_bytes
+
+
+def state_of(address: str) -> FileState:
+    """The size and the version of a file, asked anew. Raises as `read_range`."""
     if "://" not in address:
-        return Path(address).stat().st_size
-    return _retried(address, lambda: _remote_size(address))
+        status = Path(address).stat()
+        return FileState(status.st_size, str(status.st_mtime_ns))
+    return _retried(address, lambda: _remote_state(address))
 
 
 def exists(address: str) -> bool:
@@ -69,6 +83,7 @@ def list_folder(address: str) -> list[str]:
     if is_handled(address):
         return sorted(g_pathmgr.ls(address))
     files, path = fsspec_of(address)
+    files.invalidate_cache()
     found = files.ls(path, detail=False)
     return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
 
@@ -124,18 +139,27 @@ def _read_remote(address: str, offset: int, size: int) -> bytes:
         return files.cat_file(path, start=offset, end=offset + size)
 
 
-def _remote_size(address: str) -> int:
+def _remote_state(address: str) -> FileState:
     if is_handled(address):
         try:
             with _failures_may_pass(), g_pathmgr.open(address, "rb") as file:
-                return file.seek(0, os.SEEK_END)
+                return FileState(file.seek(0, os.SEEK_END), "")
         except NotImplementedError:
-            return Path(local_path(address)).stat().st_size
+            return FileState(Path(local_path(address)).stat().st_size, "")
     if _is_http(address):
-        return http.size_of(address)
+        return FileState(*http.state_of(address))
     files, path = fsspec_of(address)
     with _failures_may_pass():
-        return int(files.info(path)["size"])
+        files.invalidate_cache()  # A listing that it keeps may tell of an earlier file.
+        info = files.info(path)
+        return FileState(int(info["size"]), _version(files, path, info))
+
+
+def _version(files: Any, path: str, info: dict[str, Any]) -> str:
+    if tag := info.get("ETag") or info.get("etag"):
+        return str(tag)
+    # A hash of all that is known; of these alone it would stay if other bytes came.
+    return str(files.ukey(path)) if set(info) - {"name", "size", "type"} else ""
 
 
 @contextmanager

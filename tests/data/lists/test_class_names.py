@@ -75,7 +75,7 @@ def test_names_beside_a_list_on_a_server(tmp_path, serve, monkeypatch):
 
 
 def test_a_server_that_does_not_answer_is_not_one_without_names(tmp_path, monkeypatch):
-    monkeypatch.setattr("octvideo.data.storage.ranges._remote_size", _does_not_answer)
+    monkeypatch.setattr("octvideo.data.storage.ranges._remote_state", _does_not_answer)
 
     with pytest.raises(DataError, match="no answer"):
         names_beside("http://127.0.0.1:9/val.csv")

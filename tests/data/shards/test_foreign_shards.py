@@ -1,21 +1,28 @@
 """Shards by the webdataset package and by tar are read; webdataset and energon read ours."""
 
 import gc
+import io
 import json
 import shutil
 import subprocess
 import sys
+import tarfile
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
+import fsspec
 import pytest
 import webdataset
 from coded_videos import numbers, write_clip
+from iopath.common.file_io import PathHandler, g_pathmgr
 
 from octvideo.data.lists.video_list import read_list
 from octvideo.data.prepare.shard import write_shards
+from octvideo.data.shards import scan
 from octvideo.data.shards.shard_list import open_shards
+from octvideo.data.storage.cache import RangeCache
+from octvideo.data.storage.part import read_part
 from octvideo.data.video.frame_source import open_entry
 from octvideo.errors import DataError
 
@@ -229,3 +236,95 @@ def test_labels_follow_the_class_names_that_are_there_now(tmp_path, clips):
         found.append(open_shards(str(tmp_path))[0].labels)
 
     assert found == [(1,), (0,)]
+
+
+# --- Tars elsewhere: corrected ones have the size of those before
+
+
+def _tar(**files):
+    """The bytes of a tar; a name's last underscore is a dot."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(".".join(name.rsplit("_", 1)))
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return made.getvalue()
+
+
+class _NoVersions(PathHandler):
+    def __init__(self, folder):
+        self._folder = folder
+
+    def _get_supported_prefixes(self):
+        return ["opens://"]
+
+    def _open(self, path, mode="r", buffering=-1, **kwargs):
+        return (self._folder / path.removeprefix("opens://set/")).open(mode)
+
+    def _ls(self, path, **kwargs):
+        return [file.name for file in self._folder.iterdir()]
+
+
+@pytest.fixture(params=["fsspec", "handler"])
+def upload(request, tmp_path, monkeypatch):
+    """upload(bytes) puts a.tar into a folder elsewhere, whose address it returns."""
+    if request.param == "fsspec":
+        store = fsspec.filesystem("memory")
+
+        def to_store(data):
+            store.pipe("/corrected/a.tar", data)
+            return "memory://corrected"
+
+        yield to_store
+        store.rm("/corrected", recursive=True)
+        return
+    monkeypatch.setattr(g_pathmgr, "_path_handlers", dict(g_pathmgr._path_handlers))
+    (tmp_path / "elsewhere").mkdir()
+    g_pathmgr.register_handler(_NoVersions(tmp_path / "elsewhere"))
+
+    def to_handler(data):
+        (tmp_path / "elsewhere" / "a.tar").write_bytes(data)
+        return "opens://set"
+
+    yield to_handler
+
+
+def test_corrected_labels_of_a_tar_elsewhere_are_read(upload):
+    before, after = _tar(x_mp4=b"video", x_cls=b"3"), _tar(x_mp4=b"video", x_cls=b"7")
+
+    assert len(before) == len(after)
+    assert open_shards(upload(before))[0].labels == (3,)
+    assert open_shards(upload(after))[0].labels == (7,)
+
+
+def test_a_corrected_video_of_a_tar_elsewhere_is_not_read_from_the_cache(upload, tmp_path):
+    cache = RangeCache(str(tmp_path / "cache"), 10**6)
+
+    for video in (b"one video", b"other one"):
+        entry = open_shards(upload(_tar(x_mp4=video, x_cls=b"0")), cache=cache)[0]
+        assert read_part(entry.part) == read_part(entry.part) == video
+
+
+def test_what_is_known_of_a_tar_elsewhere_is_kept_where_its_version_can_be_told(tmp_path, upload):
+    folder = upload(_tar(x_mp4=b"video", x_cls=b"0"))
+    cache = RangeCache(str(tmp_path / "cache"), 10**6)
+
+    read_part(open_shards(folder, cache=cache)[0].part)
+
+    tells = folder.startswith("memory")
+    assert bool(list((tmp_path / "home").rglob("*.index.safetensors"))) == tells
+    assert any(file.is_file() for file in (tmp_path / "cache").rglob("*")) == tells
+
+
+def test_an_index_by_other_rules_is_made_anew(tmp_path, monkeypatch):
+    (tmp_path / "a.tar").write_bytes(_tar(x_mp4=b"video", x_cls=b"0"))
+    index = tmp_path / "a.index.safetensors"
+    monkeypatch.setattr(scan, "_RULES", 1)
+    open_shards(str(tmp_path))
+    before = index.read_bytes()
+    monkeypatch.undo()
+
+    open_shards(str(tmp_path))
+
+    assert index.read_bytes() != before

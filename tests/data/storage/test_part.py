@@ -87,6 +87,16 @@ def test_a_cached_part_is_read_once_and_a_damaged_copy_again(server, tmp_path):
     assert len(server.requests) == 2
 
 
+def test_bytes_without_a_checksum_are_cached_by_the_version_of_their_file(server, tmp_path):
+    cache = RangeCache(str(tmp_path / "cache"), 10**6)
+    part = Part(f"{server.url}/a.tar", 100, 1000, cache=cache)
+
+    for version in ("", "", "1", "1", "2"):
+        assert read_part(part._replace(version=version)) == CONTENT[100:1100]
+
+    assert len(server.requests) == 4
+
+
 def test_the_cache_keeps_below_its_limit_and_keeps_what_was_used_last(server, tmp_path):
     cache = RangeCache(str(tmp_path / "cache"), 5_000)
     favorite = _part(f"{server.url}/a.tar", offset=0, cache=cache)

@@ -4,10 +4,18 @@ import itertools
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from iopath.common.file_io import PathHandler, g_pathmgr
 
 from octvideo.data.storage import http, ranges
-from octvideo.data.storage.ranges import exists, list_folder, read_file, read_range, size_of
+from octvideo.data.storage.ranges import (
+    exists,
+    list_folder,
+    read_file,
+    read_range,
+    size_of,
+    state_of,
+)
 from octvideo.errors import DataError
 
 CONTENT = bytes(range(256)) * 40
@@ -73,6 +81,67 @@ def test_a_range_is_these_bytes_wherever_the_file_lies(folder):
     assert read_range(file, len(CONTENT), 100) == b""
     assert size_of(file) == len(CONTENT)
     assert exists(file)
+
+
+@pytest.mark.parametrize("place", ["local", "http", "fsspec"])
+def test_the_version_of_a_file_changes_with_its_bytes_and_not_without(tmp_path, serve, place):
+    file = tmp_path / "a.tar"
+    store = fsspec.filesystem("memory")
+
+    def write(data):
+        file.write_bytes(data)
+        store.pipe("/versions/a.tar", data)
+
+    address = {"local": str(file), "http": "", "fsspec": "memory://versions/a.tar"}[place]
+    address = address or f"{serve(tmp_path).url}/a.tar"
+    write(b"one")
+    first = state_of(address)
+
+    assert first == state_of(address) == (3, first.version)
+    assert first.version
+    write(b"two")
+    assert state_of(address).version != first.version
+
+
+def test_a_server_that_tells_no_tag_tells_the_time(tmp_path, serve, monkeypatch):
+    (tmp_path / "file").write_bytes(CONTENT)
+    server = serve(tmp_path)
+    handler = server._server.RequestHandlerClass
+    send = handler.send_header
+
+    def send_header(self, name, value):
+        if told and name == "ETag":
+            send(self, told, "Thu, 01 Jan 2026 00:00:00 GMT")
+        elif name != "ETag":
+            send(self, name, value)
+
+    monkeypatch.setattr(handler, "send_header", send_header)
+
+    told = "Last-Modified"
+    assert state_of(f"{server.url}/file").version == "Thu, 01 Jan 2026 00:00:00 GMT"
+    told = ""
+    assert state_of(f"{server.url}/file") == (len(CONTENT), "")
+
+
+def test_a_listing_that_a_storage_keeps_hides_no_new_file(monkeypatch):
+    kept, info = {}, MemoryFileSystem.info
+    ls = MemoryFileSystem.ls
+
+    def kept_info(files, path):
+        return kept.setdefault(path, info(files, path))
+
+    def kept_ls(files, path, **options):
+        return kept.setdefault(path, ls(files, path, **options))
+
+    monkeypatch.setattr(MemoryFileSystem, "info", kept_info)
+    monkeypatch.setattr(MemoryFileSystem, "ls", kept_ls)
+    monkeypatch.setattr(MemoryFileSystem, "invalidate_cache", lambda files: kept.clear())
+    store = fsspec.filesystem("memory")
+
+    store.pipe("/kept/a", b"one")
+    assert (size_of("memory://kept/a"), list_folder("memory://kept")) == (3, ["a"])
+    store.pipe({"/kept/a": b"three", "/kept/b": b""})
+    assert (size_of("memory://kept/a"), list_folder("memory://kept")) == (5, ["a", "b"])
 
 
 def test_a_file_that_is_not_there_is_not_there_wherever(folder):
