@@ -168,6 +168,8 @@ def continued(fresh: ShardSet) -> ShardSet:
     if not exists(fresh.address(FILE_NAME)):
         return fresh
     there = read_set(fresh.folder)
+    if not there.shards:  # a run that was interrupted before its first
+        return fresh
     if (there.fingerprint, there.settings) != (fresh.fingerprint, fresh.settings):
         raise DataError(
             f"{fresh.folder}: it holds shards of another list or with other settings"

@@ -39,6 +39,9 @@ class ShardWriter:
     """Append videos to a set. The end of the context completes the open shard; an error discards
     it.
 
+    shards.json says that the set is incomplete before the first shard is begun: a part of it, where
+    the storage keeps one, would else be taken for shards of others, which need no shards.json.
+
     name: prefix of the shards' names, before `-000000.tar`. max_bytes: size of a shard, unless a
     single video is larger.
     """
@@ -59,10 +62,11 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self.finish_shard()
-        else:
+        if error is not None:
             self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:  # A shard that cannot be completed is discarded as well.
+            self.finish_shard()
 
     def add(self, path: str, labels: tuple[int, ...], video: ReadyVideo) -> None:
         """Store a video; path, labels: as in the list. Raises OutputError."""
@@ -102,11 +106,16 @@ class ShardWriter:
         self._stack.close()
         write_file(index_address(self.shards.address(file)), encode(self._rows, {"shard": file}))
         self.shards.shards.append(Shard(file, self._position + len(_END), len(self._rows)))
-        write_file(self.shards.address(FILE_NAME), self.shards.as_json())
+        self._describe()
         self._rows, self._file, self._position = [], None, 0
+
+    def _describe(self) -> None:
+        write_file(self.shards.address(FILE_NAME), self.shards.as_json())
 
     def _open(self) -> IO[bytes]:
         if self._file is None:
+            if not self.shards.shards:
+                self._describe()
             self._file = self._stack.enter_context(new_file(self.shards.address(self._file_name())))
         return self._file
 

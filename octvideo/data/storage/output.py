@@ -1,9 +1,9 @@
 """Write files anywhere: atomically on this machine, elsewhere as the storage does it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from iopath.common.file_io import g_pathmgr
 
@@ -15,9 +15,10 @@ from octvideo.files import appears_whole, is_handled, is_local, writing
 @contextmanager
 def new_file(address: str) -> Iterator[IO[bytes]]:
     """A file to write to, which appears under its name when the block ends; after an error it does
-    not.
+    not, on this machine and on the object stores of fsspec.
 
-    Object stores show a file when it is closed. Raises OutputError.
+    A handler of iopath, and a storage that writes in place, keep what was written before the error.
+    Raises OutputError.
     """
     with writing(address):
         if is_local(address):
@@ -29,8 +30,26 @@ def new_file(address: str) -> Iterator[IO[bytes]]:
                 yield file
         else:
             files, path = fsspec_of(address)
-            with files.open(path, "wb") as file:
+            with _committed(files.open(path, "wb")) as file:
                 yield file
+
+
+@contextmanager
+def _committed(file: Any) -> Iterator[IO[bytes]]:
+    """A file of fsspec that is closed at the end: closing would commit what an error has cut."""
+    from fsspec.spec import AbstractBufferedFile
+
+    try:
+        yield file
+    except BaseException:
+        if isinstance(file, AbstractBufferedFile):
+            with suppress(Exception):  # whatever a storage raises that is perhaps away
+                file.discard()
+            file.closed = True
+        else:
+            file.close()
+        raise
+    file.close()
 
 
 def write_file(address: str, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """Writing shards: in parallel, in the order of the list, and on after any interruption."""
 
 import filecmp
+import itertools
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from octvideo.data.prepare.check import check_list
 from octvideo.data.prepare.resize import resize_video
 from octvideo.data.prepare.shard import Encoding, bytes_of, write_shards
 from octvideo.data.shards.shard_list import open_shards
+from octvideo.data.shards.writer import ShardWriter
 from octvideo.data.storage.part import read_part
 from octvideo.data.video.index import read_index
 from octvideo.errors import ConfigError, DataError
@@ -126,6 +128,47 @@ def test_shards_are_written_to_a_store_of_fsspec(videos, tmp_path):
     for file in (tmp_path / "local").iterdir():
         assert store.cat_file(f"/bucket/train/{file.name}") == file.read_bytes()
     assert len(open_shards("memory://bucket/train")) == 6
+
+
+@pytest.fixture
+def interrupted(videos, monkeypatch):
+    """The address of a folder into which a run had begun to write its first shard."""
+    folder, add, calls = "memory://interrupted", ShardWriter.add, itertools.count()
+
+    def interrupted_add(*args):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        add(*args)
+
+    monkeypatch.setattr(ShardWriter, "add", interrupted_add)
+    with pytest.raises(KeyboardInterrupt):
+        _write(videos, folder, max_bytes=10**9, num_workers=1)
+    monkeypatch.undo()
+    yield folder
+    fsspec.filesystem("memory").rm("/interrupted", recursive=True)
+
+
+def test_what_an_interrupted_run_left_is_not_trained_on(interrupted):
+    assert fsspec.filesystem("memory").exists("/interrupted/train-000000.tar")
+
+    with pytest.raises(DataError, match=r"0 videos are written, .* again to finish"):
+        open_shards(interrupted)
+
+
+def test_a_run_interrupted_in_its_first_shard_goes_on_also_with_other_settings(videos, interrupted):
+    result = _write(videos, interrupted, num_workers=1)
+
+    assert (result.kept, len(open_shards(interrupted))) == (0, 6)
+    assert len(result.shards.shards) > 1
+
+
+def test_a_shard_that_cannot_be_completed_is_discarded(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr("octvideo.data.shards.writer._END", "no bytes")
+
+    with pytest.raises(TypeError):
+        _write(videos, tmp_path / "s", max_bytes=10**9)
+
+    assert [file.name for file in (tmp_path / "s").iterdir()] == ["shards.json"]
 
 
 @pytest.mark.slow
