@@ -52,7 +52,8 @@ def octavize(
     alpha: share of low-frequency channels, in [0, 1); at 0 the result equals `model` bit for bit.
     example: an input, as `model(example)` takes it: a tensor, or a list of tensors for several
     pathways. Other batches and sizes work unless the network itself depends on the size of its
-    input.
+    input. Where a pool or a resize then leaves the low group one row or column short of half the
+    high one's, its last one is repeated.
     include, exclude: patterns of module names ("res[23].*") whose outputs are split, and are not;
     by default all but the convolutions that read the network's input. An excluded convolution that
     reads a pair merges it.

@@ -43,15 +43,18 @@ def _each(rewriter: "Rewriter", node: fx.Node) -> Any:
         raise NotUnderstoodError("its other arguments are pairs")
     if value(node).shape[-2:] == (1, 1):
         return rewriter.copy(node)
-    _check_low_size(rewriter, node, x)
-    return Pair(pair.layout, parts=_twice(rewriter, node, {x: pair.groups}))
+    keeps_size = value(x).shape[-2:] == value(node).shape[-2:]
+    if not keeps_size:
+        _check_low_size(rewriter, node, x)
+    high, low = _twice(rewriter, node, {x: pair.groups})
+    if not keeps_size:
+        low = rewriter.named("call_function", runtime.half_of, (high, low), node, "_half")
+    return Pair(pair.layout, parts=(high, low))
 
 
 def _check_low_size(rewriter: "Rewriter", node: fx.Node, x: fx.Node) -> None:
-    """The low group must have half the size of the high one still."""
+    """With the example, the low group must have half the size of the high one still."""
     before, after = value(x), value(node)
-    if before.shape[-2:] == after.shape[-2:]:
-        return
     half = (-(-size // 2) for size in before.shape[-2:])
     low = torch.empty((*before.shape[:-2], *half), device="meta")
     args, kwargs = map_arg((node.args, node.kwargs), lambda n: low if n is x else value(n))
@@ -140,16 +143,17 @@ def _cat(rewriter: "Rewriter", node: fx.Node) -> Pair:
 
 
 def _global(rewriter: "Rewriter", node: fx.Node) -> fx.Node:
-    """A pool over all positions ends the pair; a mean over odd sizes merges it first."""
+    """A pool over all positions ends the pair."""
     x = maps_of(node)[0]
     is_mean = "avg" in str(node.target) or "mean" in str(node.target) or (
         "Avg" in type(module_of(node, rewriter.root)).__name__
     )  # fmt: skip
-    if is_mean and any(size % 2 for size in value(x).shape[-2:]):
-        return rewriter.copy(node)
     pair = rewriter.env[x]
+    high, low = pair.groups
+    if is_mean:
+        low = rewriter.named("call_function", runtime.for_mean, (high, low), x, "_for_mean")
     restore = rewriter.order(node, pair.layout, "restore")
-    args = (*_twice(rewriter, node, {x: pair.groups}), *restore)
+    args = (*_twice(rewriter, node, {x: (high, low)}), *restore)
     return rewriter.named("call_function", runtime.join_channels, args, node)
 
 

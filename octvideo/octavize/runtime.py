@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
-from octvideo.layers import OctTensor, down, merge
+from octvideo.layers import OctTensor, down, merge, up_to
 
 
 def split_map(x: Tensor, high: int, order: Tensor | None = None) -> OctTensor:
@@ -37,6 +38,31 @@ def split_gate(x: Tensor, dim: int, high: int, order: Tensor | None = None) -> O
     if order is not None:
         x = x.index_select(dim, order)
     return OctTensor(x.narrow(dim, 0, high), x.narrow(dim, high, x.shape[dim] - high))
+
+
+def half_of(high: Tensor, low: Tensor) -> Tensor:
+    """The low group at half the size of the high one, from which an operation may have left it a
+    row or column away: a 2 x 2 pool makes 31 of 62 rows, and 15 of their half.
+
+    The last row or column is repeated, or left out. Raises ConfigError where more of them differ.
+    """
+    half, found = [-(-size // 2) for size in high.shape[-2:]], list(low.shape[-2:])
+    if found == half:
+        return low
+    rows, columns = (a - b for a, b in zip(half, found, strict=True))
+    if max(abs(rows), abs(columns)) > 1:
+        raise ConfigError(
+            f"the high group is {tuple(high.shape[-2:])} here and the low one {tuple(found)}, not"
+            f" its half, {tuple(half)}; call octavize with an example of this shape"
+        )
+    in_time = (0, 0) * (low.dim() - 4)
+    return F.pad(low, (0, columns, 0, rows, *in_time), mode="replicate")
+
+
+def for_mean(high: Tensor, low: Tensor) -> Tensor:
+    """The low group as a mean over positions takes it: at odd sizes at the size of the high one,
+    since the last row or column counts half."""
+    return up_to(low, high) if any(size % 2 for size in high.shape[-2:]) else low
 
 
 def shape_of(high: Tensor, channels: int) -> torch.Size:

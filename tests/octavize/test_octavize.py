@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from octvideo import octavize
 from octvideo.complexity import count
 from octvideo.errors import ConfigError
+from octvideo.octavize.runtime import half_of
 
 IMAGE = torch.rand(2, 3, 16, 16)
 
@@ -221,6 +222,74 @@ def test_strides_are_pooled_where_asked(downsample, octave, other):
 def test_an_octavized_network_is_the_same_at_another_size():
     model, x = make("dense")
     assert octavize(model, 0.5, x)(torch.rand(1, 3, 40, 24)).shape == (1, 5)
+
+
+class Halving(nn.Module):
+    """An operation that changes the size, between convolutions."""
+
+    def __init__(self, resize: nn.Module, dims: int = 2) -> None:
+        super().__init__()
+        conv = nn.Conv2d if dims == 2 else nn.Conv3d
+        self.before = nn.Sequential(conv(3, 32, 3, 1, 1), conv(32, 32, 3, 2, 1))
+        self.resize = resize
+        self.after = nn.Sequential(conv(32, 32, 3, 1, 1), conv(32, 8, 1))
+
+    def forward(self, x):
+        return self.after(self.resize(self.before(x)))
+
+
+@pytest.mark.parametrize("size", [(28, 29), (30, 26), (31, 33), (34, 27), (5, 6), (64, 32)])
+@pytest.mark.parametrize(
+    "resize",
+    [nn.MaxPool2d(2), nn.AvgPool2d(2), nn.Upsample(scale_factor=2), nn.MaxPool2d(3, 2, 1)],
+    ids=lambda resize: type(resize).__name__,
+)
+def test_a_pool_or_a_resize_between_octave_layers_takes_every_size(resize, size):
+    model = Halving(resize)
+    octave = octavize(model, 0.5, torch.rand(1, 3, 32, 32))
+    assert not octave.octave_report.notes
+
+    assert octave(torch.rand(2, 3, *size)).shape == model(torch.rand(2, 3, *size)).shape
+
+
+def test_a_clip_of_another_size_is_pooled():
+    octave = octavize(Halving(nn.MaxPool3d((1, 2, 2)), dims=3), 0.5, torch.rand(1, 3, 2, 32, 32))
+    assert octave(torch.rand(2, 3, 3, 28, 34)).shape == (2, 8, 2, 7, 8)
+
+
+@pytest.mark.parametrize(("high", "low"), [(16, 8), (15, 8), (14, 7), (13, 7)])
+def test_the_low_group_gets_half_the_size(high, low):
+    column = torch.arange(8.0)
+    found = half_of(torch.empty(1, 2, high, 16), column.reshape(1, 1, 1, 8).expand(1, 3, 7, 8))
+    assert torch.equal(found, column.expand(1, 3, low, 8))
+
+
+def test_a_low_group_far_from_half_the_size_names_both():
+    with pytest.raises(ConfigError, match=r"\(16, 16\) here and the low one \(8, 6\).*\(8, 8\)"):
+        half_of(torch.empty(1, 2, 16, 16), torch.empty(1, 2, 8, 6))
+
+
+class Gated(nn.Module):
+    """A global mean of a map that a convolution reads, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 1)
+        self.last = nn.Conv2d(32, 8, 1)
+
+    def forward(self, x):
+        x = self.second(self.first(x))
+        return x.mean((2, 3)), self.last(x)
+
+
+@pytest.mark.parametrize("example", [15, 16])
+def test_a_mean_is_the_networks_at_odd_and_at_even_sizes(example):
+    model = Gated().eval()
+    octave = octavize(model, 0.5, torch.rand(1, 3, example, example))
+    assert not octave.octave_report.notes
+    for size in (15, 16):
+        x = F.interpolate(torch.rand(2, 3, 8, 8), scale_factor=2.0)[..., :size, :size]
+        torch.testing.assert_close(octave(x), model(x), rtol=1e-4, atol=1e-5)
 
 
 class WithSpare(nn.Module):
