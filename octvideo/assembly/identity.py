@@ -81,7 +81,7 @@ class RunIdentity:
         if refused:
             raise CheckpointError(
                 f"{checkpoint.path}: of another run ({'; '.join(refused)}); "
-                "choose another OUTPUT_DIR, or set back what differs"
+                "choose another OUTPUT_DIR (of a folder of videos: --out), or set back what differs"
             )
         free = [key for key in changed if not key.startswith(OF_NO_MATTER) and not is_fixed(key)]
         return [change(key, now[key], changed[key]) for key in free]
@@ -175,6 +175,23 @@ def warn_of_another_list(checkpoint: Checkpoint, train: VideoList, tested: str) 
             "%s: trained on another list (%s entries) than %s (%d) is now; a test means something"
             " only if that list held no video of %s",
             checkpoint.path, then.get("samples"), train.name, len(train), tested,
+        )  # fmt: skip
+
+
+def warn_of_earlier_training(start: Checkpoint, about: Checkpoint) -> None:
+    """Warn where the weights that a run starts from were trained on another list of such classes:
+    it may have held videos of this run's test.
+
+    start: the weights' file. about: what this run's checkpoints say.
+    """
+    then, now = start.training.get("data"), about.training["data"]
+    if not isinstance(then, dict) or not set(start.class_names) & set(about.class_names):
+        return
+    if then.get("fingerprint") != now["fingerprint"]:
+        logger.warning(
+            "%s: trained on another list (%s entries) than this run (%d); a test of this run means"
+            " something only if that list held no video of it",
+            start.path, then.get("samples"), now["samples"],
         )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from octvideo.assembly import data as build_data
-from octvideo.assembly.identity import refuse_another_kind
+from octvideo.assembly.identity import refuse_another_kind, warn_of_earlier_training
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import running
 from octvideo.assembly.tasks import Task, task_of, with_counted_classes
@@ -56,7 +56,9 @@ def _probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None) ->
     dataset = task.train_dataset()
     seed_all(cfg.RNG_SEED)
     model = build_model(cfg)
-    load_initial_weights(cfg, model, dataset, procs)
+    start = load_initial_weights(cfg, model, dataset, procs)
+    about = describe(cfg, model, dataset)
+    warn_of_earlier_training(start, about)
     if on_start and procs.is_main:
         on_start()
     model.to(procs.device).eval()
@@ -69,7 +71,7 @@ def _probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None) ->
     path = f"{cfg.OUTPUT_DIR}/checkpoints/best.pyth"
     if procs.is_main:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        replace(describe(cfg, model, dataset), state=model.state_dict()).write(path)
+        replace(about, state=model.state_dict()).write(path)
     procs.barrier()
     return path
 

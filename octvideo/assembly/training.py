@@ -8,7 +8,13 @@ from torch import nn
 
 from octvideo.assembly import data as build_data
 from octvideo.assembly import recipe as build_recipe
-from octvideo.assembly.identity import RunIdentity, digest, facts, refuse_another_kind
+from octvideo.assembly.identity import (
+    RunIdentity,
+    digest,
+    facts,
+    refuse_another_kind,
+    warn_of_earlier_training,
+)
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import head_act, running, scorer
 from octvideo.assembly.tasks import require_data_folder, task_of, with_counted_classes
@@ -82,12 +88,13 @@ def build_trainer(
     model = build_model(cfg)
     if cfg.LOG_MODEL_INFO:
         logger.info("%s", stage_table(model, task_of(cfg).input_shape()))
-    load_initial_weights(cfg, model, loader.dataset, procs)
+    start = load_initial_weights(cfg, model, loader.dataset, procs)
     seed_all(cfg.RNG_SEED + procs.rank)  # equal initial weights, different dropout on each rank
     frozen = _adapt(cfg, model, procs)
     steps = max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1)
     logger.info(build_recipe.describe_recipe(cfg, steps, procs.world_size))
     about = describe(cfg, model, loader.dataset)
+    warn_of_earlier_training(start, about)
     if procs.world_size > 1:
         known = {"list": about.training["data"], "classes": digest(about.class_names)}
         procs.agree(facts(cfg) | known | {"weights": weights_digest(model.state_dict())})

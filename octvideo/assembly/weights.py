@@ -40,8 +40,11 @@ MAX_LINES = 30  # of what training would do with a file
 Clips = tuple[Tensor, Tensor]  # float (N, 3, T, H, W) and labels (N,)
 
 
-def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset, procs: Processes) -> None:
+def load_initial_weights(
+    cfg: Any, model: nn.Module, dataset: Dataset, procs: Processes
+) -> Checkpoint:
     """Fill `model` from TRAIN.CHECKPOINT_FILE_PATH; if that is empty, training starts from scratch.
+    Returns what the file says beside its weights, nothing from scratch.
 
     dataset: the training set; a few of its clips decide which channels of vanilla weights become
     low.
@@ -53,17 +56,23 @@ def load_initial_weights(cfg: Any, model: nn.Module, dataset: Dataset, procs: Pr
                 "training from scratch: TRAIN.CHECKPOINT_FILE_PATH names no image weights to"
                 " inflate"
             )
-        return
+        return Checkpoint()
     checkpoint = read_weights(path)
+    clips = partial(_some_clips, cfg, dataset, procs)
     if is_to_be_octavized(checkpoint, model):
         _check_said_input(cfg, checkpoint)
-        _octavize(cfg, model, checkpoint, partial(_some_clips, cfg, dataset, procs))
-        return
-    given = weights_to_change(cfg, checkpoint, model)
-    if given is None:
+        _octavize(cfg, model, checkpoint, clips)
+    elif (given := weights_to_change(cfg, checkpoint, model)) is not None:
+        _inflate(cfg, model, given, clips)
+    else:
         _load(cfg, model, checkpoint)
-        return
-    weights = order_channels(cfg, given, model, partial(_some_clips, cfg, dataset, procs))
+    return replace(checkpoint, state={}, average=None)
+
+
+def _inflate(cfg: Any, model: nn.Module, given: ImageWeights, clips: Callable[[], Tensor]) -> None:
+    """Fill `model` from image weights, or from vanilla video weights to divide."""
+    path = cfg.TRAIN.CHECKPOINT_FILE_PATH
+    weights = order_channels(cfg, given, model, clips)
     report = inflate_from(cfg, weights, model, path)
     verb = "divided" if report.is_video else "inflated"
     logger.info("%s %s (%s): %s", verb, path, weights.layout, "; ".join(report.lines()))

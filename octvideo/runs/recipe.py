@@ -75,8 +75,7 @@ class Recipe:
             return self.out
         alpha = "" if self.alpha is None else f"alpha{self.alpha:g}"
         said = ("probe" if self.probe else "train", self.model.replace(":", "_"), alpha, self.size)
-        name = Path(self.data).resolve().name or "videos"
-        return f"runs/{name}/{'_'.join(filter(None, said))}"
+        return f"{self._common}/{'_'.join(filter(None, said))}"
 
     @property
     def file(self) -> Path:
@@ -86,7 +85,12 @@ class Recipe:
     @property
     def lists(self) -> str:
         """The folder of the lists: common to all runs on the data, unless `out` is given."""
-        return f"{self.out}/lists" if self.out else str(Path(self.folder).parent / "lists")
+        return f"{self.out or self._common}/lists"
+
+    @property
+    def _common(self) -> str:
+        """The folder of all runs on the data that no `out` puts elsewhere."""
+        return f"runs/{Path(self.data).resolve().name or 'videos'}"
 
     def config(self) -> Any:
         """The frozen settings.
@@ -95,7 +99,8 @@ class Recipe:
         options continues, once `keep` has written what was said.
         """
         path = self.file
-        videos = prepare_videos(self.data, self.lists, check=self.check)
+        begin = f"{self._common}/lists"
+        videos = prepare_videos(self.data, self.lists, begin=begin, check=self.check)
         before = self._kept(path) if path.is_file() else self._choices(videos, Machine.here())
         of_run = {
             "DATA": {"PATH_TO_DATA_DIR": str(Path(videos.folder).absolute())},

@@ -36,12 +36,16 @@ class Videos:
     seconds: float = 0.0
 
 
-def prepare_videos(data: str, work: str, *, check: bool = True, seed: int = 0) -> Videos:
+def prepare_videos(
+    data: str, work: str, *, begin: str = "", check: bool = True, seed: int = 0
+) -> Videos:
     """The lists in the folder `data`, or lists that are made of its class folders, in the folder
     `work`.
 
     A video that was in a list of `work` stays in that list, also after it was away; only new ones
     are divided. So no test holds what an earlier run was trained on.
+    begin: the folder of other lists of `data`, if there are any; new lists in `work` begin with
+    their division.
     check: decode each file once and leave out those that cannot be read; what was found is
     remembered in `work`. Raises DataError for a folder that nothing can be learned from, and for
     lists in `work` that are of another folder.
@@ -56,6 +60,9 @@ def prepare_videos(data: str, work: str, *, check: bool = True, seed: int = 0) -
         return _listed(data)
     before = _parts(Path(work))
     _refuse_another_folder(before, path, work)
+    if not before and begin:
+        common = _parts(Path(begin)).items()
+        before = {video: split for video, split in common if _is_below(video, path)}
     lists = folder_lists(path, seed=seed, before=before)
     _refuse(lists, data)
     if check and (bad := _unreadable(lists, Path(work))):
@@ -133,12 +140,16 @@ def _remember(parts: Mapping[str, str], work: Path) -> None:
 
 def _refuse_another_folder(parts: Mapping[str, str], folder: Path, work: str) -> None:
     """Two folders of one name would share their lists, and the runs below them."""
-    here = absolute(str(folder))
-    if parts and not any(Path(path).is_relative_to(here) for path in parts):
+    if parts and not any(_is_below(video, folder) for video in parts):
+        here = absolute(str(folder))
         raise DataError(
             f"{work}: holds lists of other videos, such as {next(iter(parts))}, and none of {here};"
             f" name another run with --out, or delete {work} if the videos have moved"
         )
+
+
+def _is_below(video: str, folder: Path) -> bool:
+    return Path(video).is_relative_to(absolute(str(folder)))
 
 
 def _unreadable(lists: DatasetLists, work: Path) -> set[Path]:

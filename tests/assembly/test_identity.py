@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from octvideo import create_model
-from octvideo.assembly.identity import RunIdentity, check_tested, flat, is_fixed, recipe_of
+from octvideo.assembly.identity import (
+    RunIdentity,
+    check_tested,
+    flat,
+    is_fixed,
+    recipe_of,
+    warn_of_earlier_training,
+)
 from octvideo.assembly.model import build_model
 from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.config import load_config
@@ -116,6 +123,28 @@ def test_classes_that_had_only_numbers_may_get_names(run):
 def test_another_training_list_is_refused(run):
     with pytest.raises(CheckpointError, match="another training list \\(9 entries, then 8\\)"):
         run(fingerprint="g", samples=9).differences(run().about)
+
+
+@pytest.mark.parametrize(
+    ("start", "is_said"),
+    [
+        ({"fingerprint": "g", "samples": 9}, True),
+        ({"fingerprint": "g", "classes": ("right", "jump")}, True),
+        ({}, False),
+        ({"fingerprint": "g", "classes": ("jump", "run")}, False),
+    ],
+)
+def test_weights_that_know_another_list_of_such_classes_are_named(run, start, is_said, caplog):
+    warn_of_earlier_training(run(**start).about, run().about)
+
+    assert ("c.pyth: trained on another list" in caplog.text) == is_said
+
+
+def test_weights_that_say_nothing_of_their_training_are_taken(run, caplog):
+    warn_of_earlier_training(replace(run().about, training={}), run().about)
+    warn_of_earlier_training(Checkpoint(), run().about)
+
+    assert not caplog.records
 
 
 def test_a_checkpoint_without_settings_is_known_by_its_network_and_classes(run):

@@ -64,7 +64,7 @@ def test_a_command_that_the_run_refuses_leaves_it_as_it_was(run, my_videos, writ
     with pytest.raises(CheckpointError, match=r"DATA\.NUM_FRAMES 2 instead of 4"):
         octvideo.fit(my_videos, out="run", check=False, epochs=9, DATA={"NUM_FRAMES": 2})
     write_clips(my_videos / "dark", 7, 0)
-    with pytest.raises(CheckpointError, match="another training list"):
+    with pytest.raises(CheckpointError, match=r"another training list.*videos: --out\)"):
         octvideo.fit(my_videos, out="run", check=False, epochs=9)
     for number in (5, 6):
         (my_videos / "dark" / f"{number}.mp4").unlink()
@@ -73,6 +73,31 @@ def test_a_command_that_the_run_refuses_leaves_it_as_it_was(run, my_videos, writ
     again = octvideo.fit(my_videos, out="run", check=False)
     assert again.finished
     assert again.config == run.config
+
+
+def test_a_second_run_from_the_first_one_s_weights_keeps_its_training_videos_out_of_the_test(
+    my_videos, write_clips, tiny, capsys
+):
+    first = octvideo.fit(my_videos, **NETWORK, epochs=1, views="1x1", **tiny())
+    trained = Path(first.config.DATA.PATH_TO_DATA_DIR, "train.csv").read_text().splitlines()
+    for name, brightness in (("dark", 0), ("light", 180)):
+        write_clips(my_videos / name, 15, brightness)
+
+    second = octvideo.fit(
+        my_videos,
+        **NETWORK,
+        weights=first.checkpoint,
+        out="second",
+        epochs=1,
+        views="1x1",
+        **tiny(),
+    )
+
+    lists = Path(second.config.DATA.PATH_TO_DATA_DIR)
+    assert lists == Path("second/lists").absolute()
+    for held in ("val.csv", "test.csv"):
+        assert not set(trained) & set((lists / held).read_text().splitlines())
+    assert f"{first.checkpoint}: trained on another list (6 entries)" in capsys.readouterr().out
 
 
 def test_a_command_that_waits_for_another_leaves_its_run_as_it_was(my_videos, tiny):

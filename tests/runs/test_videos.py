@@ -25,9 +25,9 @@ def folder(tmp_path: Path) -> Path:
     )
 
 
-def prepare(folder: Path, work: str = "lists") -> dict[str, list[str]]:
+def prepare(folder: Path, work: str = "lists", begin: str = "") -> dict[str, list[str]]:
     """The lines of each list."""
-    prepare_videos(str(folder), work, check=False)
+    prepare_videos(str(folder), work, begin=begin, check=False)
     return {path.stem: path.read_text().splitlines() for path in Path(work).glob("t*.csv")} | {
         "val": Path(work, "val.csv").read_text().splitlines()
     }
@@ -96,6 +96,28 @@ def test_a_list_that_is_empty_now_is_not_tested(folder, caplog):
 
     assert "test" not in prepare(folder)
     assert "no video is in test: lists/test.csv of before is now test.csv.old" in caplog.text
+
+
+def test_new_lists_begin_with_the_division_of_others_and_go_on_by_themselves(folder):
+    first = prepare(folder)
+    put(folder, *(f"{name}/{i:02d}b.mp4" for name in ("run", "jump") for i in range(10)))
+
+    second = prepare(folder, "second", begin="lists")
+    Path("lists/parts.json").write_text("{")
+
+    assert all(set(first[split]) < set(second[split]) for split in ("train", "val", "test"))
+    assert prepare(folder, "second", begin="lists") == second
+
+
+def test_new_lists_take_nothing_from_those_of_another_folder_of_the_same_name(folder, tmp_path):
+    prepare(folder)
+    other = tmp_path / "other" / "videos"
+    shutil.copytree(folder, other)
+
+    found = prepare(other, "second", begin="lists")
+
+    assert found == prepare(other, "third")
+    assert str(folder) not in Path("second/parts.json").read_text()
 
 
 def test_another_folder_of_the_same_name_is_refused(folder, tmp_path):
