@@ -46,8 +46,9 @@ class OpenVINO(nn.Module):
     or number of frames compiles the network again.
 
     size: (H, W) of every input. precision: written into the graph; by default the graph's own. Any
-    number of threads may call it at once: each call has its own inference request. A pickle
-    contains the graph, which is compiled again when it is loaded.
+    number of threads may call it at once: each call has its own inference request. They share as
+    many threads of the runtime as torch has where it is made. A pickle contains the graph, which is
+    compiled again when it is loaded.
     """
 
     def __init__(self, network: Any, size: tuple[int, ...], precision: str = "") -> None:
@@ -61,6 +62,7 @@ class OpenVINO(nn.Module):
         self._start()
 
     def _start(self) -> None:
+        self._threads = torch.get_num_threads()
         self._compiling = threading.Lock()
         self._compiled: dict[tuple[int, ...], Any] = {}
         self._idle: defaultdict[tuple[int, ...], deque[Any]] = defaultdict(deque)
@@ -87,7 +89,9 @@ class OpenVINO(nn.Module):
                         f"the input is {got}, the network was optimized for {wanted}; optimize it"
                         " for that size"
                     )
-                self._compiled[shape] = _compiled(self.network, shape, precision=self.precision)
+                self._compiled[shape] = _compiled(
+                    self.network, shape, precision=self.precision, threads=self._threads
+                )
             return self._compiled[shape].create_infer_request()
 
     @classmethod
@@ -250,17 +254,22 @@ class _SideBySide(nn.Module):
 
 
 def _compiled(
-    network: Any, shape: tuple[int, ...] = (), *, timed: bool = False, precision: str = "fp32"
+    network: Any,
+    shape: tuple[int, ...] = (),
+    *,
+    timed: bool = False,
+    precision: str = "fp32",
+    threads: int = 0,
 ) -> Any:
     """Compile `network`. shape: of the input, if the network leaves it dynamic: with a dynamic
-    shape the runtime would copy between its memory layouts."""
+    shape the runtime would copy between its memory layouts. threads: by default torch's here."""
     if shape:
         network = network.clone()
         network.reshape(list(shape))
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": timed}
     if precision == "bf16":
         hints["INFERENCE_PRECISION_HINT"] = "bf16"
-    hints["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
+    hints["INFERENCE_NUM_THREADS"] = threads or torch.get_num_threads()
     return core().compile_model(network, "CPU", hints)
 
 

@@ -47,10 +47,20 @@ def set_threads(num_workers: int, local_world_size: int = 1) -> int:
     return threads
 
 
+def keep_to(count: int) -> None:
+    """Make torch use this many threads for one operation of this thread.
+
+    torch has a number for each thread, and one for threads that are yet to use it, which this
+    changes too; a thread takes that one when it first asks for its own.
+    """
+    torch.get_num_threads()
+    torch.set_num_threads(count)
+
+
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """A context in which torch uses this many threads for one operation, whichever thread of the
-    process calls it."""
+    """A context in which torch uses this many threads for one operation of this thread. A generator
+    leaves it before it yields: two that take turns would end theirs in the wrong order."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -229,10 +229,11 @@ class Recognizer:
         killed.
         progress: is called with (videos done, all videos).
 
-        Scores equal those of `scores` to 1e-5: batches of another size round differently. Until the
-        last video has come, torch runs several passes at a time on a CPU, each on fewer threads, of
-        as many views as take a tenth of a second (at most `batch`; an optimized one of `batch`). A
-        script calls this below `if __name__ == "__main__":`, as it does a DataLoader with workers.
+        Scores equal those of `scores` to 1e-5: batches of another size round differently. On a CPU
+        several passes run at a time, each on fewer threads, of as many views as take a tenth of a
+        second (at most `batch`); an optimized or exported network has one pass at a time, of
+        `batch`. A script calls this below `if __name__ == "__main__":`, as it does a DataLoader
+        with workers.
 
         Raises ConfigError for wrong arguments, DataError for files of other weights or views.
         """
@@ -250,7 +251,7 @@ class Recognizer:
 
     @property
     def takes_any_batch(self) -> bool:
-        """False if a runtime compiles the network for each batch size."""
+        """False if a runtime compiles the network for each batch size and a number of threads."""
         return isinstance(self._score, WindowScores) and not isinstance(self.model, ExportedNetwork)
 
     @torch.inference_mode()

@@ -48,6 +48,17 @@ def test_a_request_is_never_shared_by_two_calls(small, monkeypatch):
     assert len(set(inside)) == 4
 
 
+def test_a_network_is_compiled_for_the_threads_of_where_it_was_made(small):
+    torch.set_num_threads(2)
+    fast = convert(small, torch.randn(SHAPES[0]))
+    torch.set_num_threads(1)
+
+    fast(torch.randn(SHAPES[0]))
+
+    (compiled,) = fast._compiled.values()
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
+
+
 def make(engine: str, model: nn.Module, example: torch.Tensor) -> nn.Module:
     """The engine without its search for the fastest form."""
     return convert(model, example) if engine == "openvino" else Compiled(model)

@@ -1,6 +1,7 @@
 """Torch threads and loader workers share the cores."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octvideo.engine import threads
-from octvideo.engine.threads import plan_threads, set_threads
+from octvideo.engine.threads import keep_to, plan_threads, set_threads
 
 
 @given(workers=st.integers(0, 64), processes=st.integers(1, 16), cores=st.integers(1, 128))
@@ -51,3 +52,13 @@ def test_the_plan_is_set_and_logged_and_too_many_workers_are_warned_of(caplog, m
     assert torch.get_num_threads() == 1
     assert "2 cores: 1 process(es) x (1 torch threads + 4 workers)" in caplog.text
     assert "lower DATA_LOADER.NUM_WORKERS" in caplog.text
+
+
+def test_a_new_thread_keeps_to_its_number_when_others_have_another():
+    torch.set_num_threads(4)
+    with ThreadPoolExecutor(1, initializer=keep_to, initargs=(2,)) as one:
+        assert one.submit(torch.get_num_threads).result() == 2
+        torch.set_num_threads(3)
+
+        assert one.submit(torch.get_num_threads).result() == 2
+    assert torch.get_num_threads() == 3

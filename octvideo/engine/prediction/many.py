@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from octvideo.data.clips.views import DecodedVideo, ViewSpec, view_batches
-from octvideo.engine.threads import torch_threads
+from octvideo.engine.threads import keep_to, torch_threads
 
 Outputs = NDArray[np.float32]
 _MAX_PASSES = 4  # at one time on a CPU
@@ -35,18 +35,24 @@ def mean_outputs(
     Then each core computes whole passes: threads that wait for one another at every layer lose
     more. Passes then begin with one view, and grow to `batch` while they are short: long ones would
     keep the other cores waiting, at the beginning and at the end. any_batch: False if `compute`
-    compiles for each batch size.
+    compiles for each batch size, and with it for a number of threads: then one pass at a time has
+    all of them. The caller's own number of torch threads is the same whenever this yields.
     """
     threads = torch.get_num_threads()
-    count = min(threads, _MAX_PASSES) if on_cpu else 1
-    with torch_threads(max(threads // count, 1)), ThreadPoolExecutor(count) as executor:
-        first = 1 if on_cpu and any_batch else batch
-        passes = _Passes(compute, spec, (first, batch), executor, ahead=count)
-        for video in videos:
-            passes.add(video)
-            yield from passes.finished(ahead=count)
-        passes.submit()
-        yield from passes.finished(ahead=0)
+    count = min(threads, _MAX_PASSES) if on_cpu and any_batch else 1
+    each = max(threads // count, 1)
+    try:
+        with ThreadPoolExecutor(count, initializer=keep_to, initargs=(each,)) as executor:
+            first = 1 if on_cpu and any_batch else batch
+            passes = _Passes(compute, spec, (first, batch), executor, ahead=count)
+            for video in videos:
+                with torch_threads(each):
+                    passes.add(video)
+                yield from passes.finished(ahead=count)
+            passes.submit()
+            yield from passes.finished(ahead=0)
+    finally:
+        keep_to(threads)  # of threads that are yet to use torch
 
 
 @dataclass(slots=True, eq=False)

@@ -1,4 +1,10 @@
-"""How many views a forward pass over many videos takes."""
+"""How many views a forward pass over many videos takes, and how many threads."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,3 +48,50 @@ def test_passes_grow_on_a_cpu_while_they_are_short(
 
     assert [(index, float(value[0])) for index, value in found] == [(i, i) for i in range(60)]
     assert (sizes[0], max(sizes), sum(sizes)) == (first, largest, 60)
+
+
+@pytest.mark.parametrize(("any_batch", "expected"), [(True, 1), (False, 4)])
+def test_a_network_that_is_compiled_for_its_threads_has_all_of_them(any_batch, expected):
+    torch.set_num_threads(4)
+    alone, seen = threading.Lock(), []
+
+    def compute(views: torch.Tensor) -> np.ndarray:
+        free = alone.acquire(blocking=False)
+        seen.append((torch.get_num_threads(), free))
+        time.sleep(0.005)
+        if free:
+            alone.release()
+        return views.float().mean((1, 2, 3, 4))[:, None].numpy()
+
+    list(many.mean_outputs(compute, videos(9), SPEC, batch=2, on_cpu=True, any_batch=any_batch))
+
+    assert {threads for threads, _ in seen} == {expected}
+    assert any_batch or all(free for _, free in seen)
+
+
+def run() -> Iterator[tuple[int, Any]]:
+    def compute(views: torch.Tensor) -> np.ndarray:
+        return np.zeros((len(views), 1), np.float32)
+
+    return many.mean_outputs(compute, videos(3), SPEC, batch=2, on_cpu=True)
+
+
+def test_runs_that_take_turns_leave_the_callers_threads_alone():
+    torch.set_num_threads(4)
+
+    seen = [torch.get_num_threads() for _ in zip(run(), run(), strict=True)]
+
+    assert (seen, torch.get_num_threads()) == ([4, 4, 4], 4)
+    with ThreadPoolExecutor(1) as new:
+        assert new.submit(torch.get_num_threads).result() == 4
+
+
+def test_a_run_that_is_left_early_gives_new_threads_what_they_had():
+    torch.set_num_threads(4)
+    left = run()
+    next(left)
+
+    left.close()
+
+    with ThreadPoolExecutor(1) as new:
+        assert new.submit(torch.get_num_threads).result() == 4
