@@ -78,6 +78,21 @@ def test_an_optimized_recognizer_gives_the_same_scores_for_any_number_of_views(
         )
 
 
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({}, "calibration is for precision int8, and precision is fp32"),
+        ({"precision": "auto"}, "calibration is for precision int8, and precision is auto"),
+        ({"precision": "int8", "engine": "torch"}, "only engine openvino has it"),
+    ],
+)
+def test_a_calibration_that_cannot_be_used_is_refused_before_a_video_is_decoded(
+    recognizer, how, message
+):
+    with pytest.raises(ConfigError, match=message):
+        recognizer.optimize(calibration=["there is no such file.mp4"], **how)
+
+
 def test_the_score_of_two_clips_is_the_mean_of_theirs(recognizer, frames):
     clips = recognizer.view_spec("2x3").clips(Timing(len(frames), 30.0))
 

@@ -83,25 +83,44 @@ def optimize(
     quick. The result is
     compared with `model` on the example: OctvideoError for a relative difference above 1e-4 (bf16:
     .03), and of int8 where more than 1 % of the held-out clips get another class or the output
-    changes by more than a tenth.
+    changes by more than a tenth. Raises ConfigError as `choose` does.
     """
-    if engine not in ("auto", *ENGINES):
-        raise ConfigError(f"there is no engine {engine!r}; there are auto, {', '.join(ENGINES)}")
-    if engine == "auto":
-        engine = "openvino" if example.device.type == "cpu" and find_spec("openvino") else "torch"
-    precision = resolve(precision, engine)
+    engine, precision = choose(engine, precision, example.device, calibration is not None)
     folded = fold_batch_norm(model)
     if precision != "fp32":
         warn_of_slow_octave(folded, precision)
         return _lower_precision(folded, example, precision, calibration)
     fast = ENGINES[engine](folded, example)
     difference = _difference(fast, folded, example)
-    if difference > TOLERANCE and example.dtype == torch.float32:
+    if not difference <= TOLERANCE and example.dtype == torch.float32:
         raise OctvideoError(
             f"engine {engine} differs by {difference:.1e} from the network; the rule is"
             f" {TOLERANCE:.0e}"
         )
     return fast
+
+
+def choose(engine: str, precision: str, device: torch.device, calibrated: bool) -> tuple[str, str]:
+    """The engine and the precision that `optimize` takes for these arguments, "auto" replaced.
+
+    Raises ConfigError for what does not exist, for what `device` or this machine does not have, and
+    for a calibration of another precision than int8.
+    """
+    if engine not in ("auto", *ENGINES):
+        raise ConfigError(f"there is no engine {engine!r}; there are auto, {', '.join(ENGINES)}")
+    if engine == "auto":
+        engine = "openvino" if device.type == "cpu" and find_spec("openvino") else "torch"
+    elif engine == "openvino" and device.type != "cpu":
+        raise ConfigError(
+            f"engine openvino is for CPUs, and the example is on {device.type}; take engine auto,"
+            " or a network on the CPU"
+        )
+    if calibrated and precision != "int8":
+        raise ConfigError(
+            f"calibration is for precision int8, and precision is {precision}; take int8, or leave"
+            " calibration out"
+        )
+    return engine, resolve(precision, engine)
 
 
 def _lower_precision(
@@ -116,7 +135,7 @@ def _lower_precision(
     def check(fast: OpenVINO) -> OpenVINO:
         if held_out is not None:
             check_int8(fast, model, held_out)
-        elif (difference := _difference(fast, model, example[:1])) > TOLERANCES[precision]:
+        elif not (difference := _difference(fast, model, example[:1])) <= TOLERANCES[precision]:
             raise OctvideoError(
                 f"precision {precision} differs by {difference:.1e} from the network; the rule is "
                 f"{TOLERANCES[precision]:g}; take precision fp32"
@@ -144,7 +163,8 @@ def _difference(fast: nn.Module, model: nn.Module, x: Tensor) -> float:
 
 
 def relative_difference(found: Tensor, expected: Tensor) -> float:
-    """Largest difference over the largest value."""
+    """Largest difference over the largest value. It may be NaN where an output is not finite, and
+    NaN is never above a tolerance: ask `not difference <= tolerance`."""
     return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
@@ -227,7 +247,7 @@ def _openvino_engine(model: nn.Module, example: Tensor) -> nn.Module:
     def read(folder: Path) -> OpenVINO:
         found = OpenVINO.read(folder / "network.xml", example.shape[-2:])
         difference = _difference(found, model, example[:1])
-        if difference > TOLERANCE:
+        if not difference <= TOLERANCE:
             raise OctvideoError(f"it differs by {difference:.1e} from the network")
         return found
 

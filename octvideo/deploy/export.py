@@ -53,7 +53,8 @@ def write_network(model: nn.Module, example: Tensor, path: Path, *, lowered: boo
     with exported_in_2d() if lowered else nullcontext():
         run = WRITERS[path.suffix](folded, example, path)
     with torch.no_grad():
-        return max(relative_difference(run(x), folded(x)) for x in (example, example[:1]))
+        each = [relative_difference(run(x), folded(x)) for x in (example, example[:1])]
+    return float(torch.tensor(each).max())  # NaN if one is; Python's max may lose it
 
 
 def sha256_of(path: Path) -> str:

@@ -228,7 +228,7 @@ def _warn_of_positions(model: Any, example: Tensor, sidecar: Sidecar, path: Path
         expected = model.window_scores(x, sidecar.head_act)
         found = activate(model(x)[:, None, None], sidecar.head_act)
     difference = relative_difference(found, expected)
-    if difference > TOLERANCE:
+    if not difference <= TOLERANCE:
         logger.warning(
             "%s: probabilities made of its logits differ by %.1e from the test's, which averages"
             " over positions of a larger crop; an .xml of an optimized recognizer holds those",

@@ -1,6 +1,6 @@
 """The network inside a recognizer: its description, its optimization, the check of its outputs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from octvideo.deploy.engines import WindowScores, optimize
+from octvideo.data.sources import Source
+from octvideo.deploy.engines import WindowScores, choose, optimize
 from octvideo.deploy.exported import ExportedNetwork
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models.network import HeadAct
@@ -35,21 +36,24 @@ def optimized(
     example: Tensor,
     engine: str,
     precision: str,
-    calibration: Sequence[Tensor],
+    calibration: Sequence[Source],
+    read: Callable[[Source], Tensor],
 ) -> nn.Module:
     """The optimized network, which returns probabilities; raises the errors of
-    `octvideo.deploy.optimize`."""
+    `octvideo.deploy.optimize`, those of its arguments before a video is `read`."""
     if isinstance(model, ExportedNetwork):
         raise ConfigError(
             f"{model.path}: another runtime computes it already; optimize the checkpoint that it"
             " was made of"
         )
+    engine, precision = choose(engine, precision, example.device, len(calibration) > 0)
+    clips = [read(video) for video in calibration]
     return optimize(
         WindowScores(model, act),
         example,
         engine=engine,
         precision=precision,
-        calibration=torch.cat(list(calibration)) if calibration else None,
+        calibration=torch.cat(clips) if clips else None,
     )
 
 

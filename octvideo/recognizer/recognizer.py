@@ -86,11 +86,12 @@ class Recognizer:
         precision: with OpenVINO also "bf16", "int8" or "auto" (bf16 if the CPU has it).
         calibration: for int8, videos like those to come: every other one sets the ranges, and the
         rest check the result. Raises ConfigError for an engine or a precision that is not available
-        here, OctvideoError for int8 that fails its check.
+        here, and for a calibration of another precision, OctvideoError for int8 that fails its
+        check.
         """
-        clips = [self.clip(video)[1] for video in calibration]
         example = torch.rand(VIEWS_PER_PASS, *self._clip_shape()).to(self.device)
-        self._score = optimized(self.model, self.head_act, example, engine, precision, clips)
+        how = engine, precision, calibration, lambda video: self.clip(video)[1]
+        self._score = optimized(self.model, self.head_act, example, *how)
         return self
 
     def save(self, path: str | Path, *, lowered: bool = False) -> float:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pickle
+from math import isnan
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 import octvideo
 from octvideo import create_model
 from octvideo.cli.main import main
+from octvideo.deploy import export
 from octvideo.deploy.engines import optimize, relative_difference
 from octvideo.deploy.export import ONNX, export_model
 from octvideo.errors import CheckpointError, ConfigError, OctvideoError
@@ -45,6 +47,20 @@ def test_every_video_network_is_written_for_torch_export(name, alpha, tmp_path):
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_other_runtimes_compute_the_same(model, suffix, tmp_path):
     assert export_model(model, torch.randn(2, 3, 4, 33, 33), tmp_path / f"model{suffix}") < 1e-5
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_written_file_whose_output_is_not_finite_has_no_difference_that_is_small(
+    batch, tmp_path, monkeypatch
+):
+    def run(x):
+        return torch.full((len(x), 6), torch.nan if len(x) == batch else 0.0)
+
+    monkeypatch.setitem(export.WRITERS, ".pt2", lambda *_: run)
+
+    assert isnan(
+        export.write_network(nn.Linear(4, 6), torch.rand(2, 4), tmp_path / "m.pt2", lowered=False)
+    )
 
 
 @pytest.mark.slow

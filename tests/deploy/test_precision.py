@@ -171,11 +171,40 @@ class Constant(nn.Module):
         return self.value
 
 
+def test_a_network_of_one_class_is_held_to_the_change_of_its_output_alone():
+    near, far, model = (Constant(torch.tensor([[p]])) for p in (0.89, 0.7, 0.9))
+
+    precision.check_int8(near, model, torch.zeros(3, 1))
+    with pytest.raises(OctvideoError, match=r"3 held-out clips 0 get another class .* by 22\.2%"):
+        precision.check_int8(far, model, torch.zeros(3, 1))
+
+
+@pytest.mark.parametrize("form", ["fp32", "bf16"])
+def test_an_engine_whose_output_is_not_finite_is_refused(model, clips, form, has_bf16, monkeypatch):
+    broken = Constant(torch.full((1, 4), torch.nan))
+    monkeypatch.setattr(engines, "convert_low_precision", lambda *_: broken)
+    monkeypatch.setitem(engines.ENGINES, "openvino", lambda *_: broken)
+
+    with pytest.raises(OctvideoError, match="differs by nan from the network"):
+        optimize(model, clips, engine="openvino", precision=form)
+
+
 def test_an_output_that_is_not_finite_is_refused():
     with pytest.raises(OctvideoError, match="int8 is refused"):
         precision.check_int8(
             Constant(torch.full((1, 3), torch.nan)), Constant(torch.rand(1, 3)), torch.zeros(3, 1)
         )
+
+
+@pytest.mark.parametrize("form", ["fp32", "bf16", "auto"])
+def test_a_calibration_of_another_precision_is_refused(model, clips, form, has_bf16):
+    with pytest.raises(ConfigError, match=f"calibration is for precision int8, and .* is {form};"):
+        optimize(model, clips, precision=form, calibration=clips)
+
+
+def test_openvino_is_refused_off_the_cpu(model, clips):
+    with pytest.raises(ConfigError, match="openvino is for CPUs, and the example is on meta"):
+        optimize(model, clips.to("meta"), engine="openvino")
 
 
 @pytest.mark.parametrize("count", [0, 7])
