@@ -192,6 +192,15 @@ class Checkpoint:
         """The moving average, else the weights: what a network should be used with."""
         return self.average or self.state
 
+    def require_whole_input(self) -> None:
+        """Raises CheckpointError unless all that a network for videos needs is said of its
+        input."""
+        if missing := self.input.missing():
+            raise CheckpointError(
+                f"{self.path}: does not say {', '.join(missing)} of its input; write it into"
+                " meta['preprocessing'] of the file, as training does"
+            )
+
     def contents(self) -> dict[str, Any]:
         """The dict that the file holds."""
         meta = {

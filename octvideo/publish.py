@@ -67,8 +67,8 @@ def write_card(
 
     results: a results.json of these weights; by default that of the checkpoint's run, if there is
     one. Files of this machine are left out of the settings, other paths cut to their last part.
-    Raises CheckpointError for weights without network or classes, DataError for results of other
-    weights.
+    Raises CheckpointError for weights without network, classes or a part of their input, DataError
+    for results of other weights; then nothing is written.
     """
     checkpoint = read_weights(checkpoint_path)
     if not (checkpoint.network and checkpoint.class_names and checkpoint.input.num_frames):
@@ -76,6 +76,7 @@ def write_card(
             f"{checkpoint_path}: does not say its video network, classes and input; convert it"
             " (`octvideo convert`)"
         )
+    checkpoint.require_whole_input()
     folder = Path(folder)
     name = name or folder.resolve().name
     settings = parse_settings(checkpoint.recipe, checkpoint_path)

@@ -223,6 +223,18 @@ def test_weights_that_say_nothing_of_themselves_get_no_card(tmp_path):
         write_card(str(tmp_path / "bare.pyth"), tmp_path / "mine")
 
 
+@pytest.mark.parametrize("part", ["target_fps", "mean", "short_side"])
+def test_weights_that_leave_out_a_part_of_their_input_get_no_card(part, tiny_checkpoint, tmp_path):
+    state = torch.load(tiny_checkpoint, weights_only=True)
+    del state["meta"]["preprocessing"][part]
+    torch.save(state, tmp_path / "part.pyth")
+
+    with pytest.raises(CheckpointError, match=rf"part\.pyth: does not say {part} of its input"):
+        write_card(str(tmp_path / "part.pyth"), tmp_path / "mine")
+
+    assert not (tmp_path / "mine").exists()
+
+
 def test_a_folder_without_weights_is_named_with_the_next_step(run):
     with pytest.raises(CheckpointError, match=r"name the file: .*best\.pyth"):
         octvideo.load(run)

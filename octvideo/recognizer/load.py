@@ -100,11 +100,8 @@ def _completed(checkpoint: Checkpoint, path: str, classes: Classes, input: Input
             f"{path}: holds a network, but not all that it assumes; say it, as in"
             f" octvideo.load(file, {', '.join(missing)})"
         )
-    if says_input and (lacking := seen.missing()):
-        raise CheckpointError(
-            f"{path}: does not say {', '.join(lacking)} of its input; write it into"
-            " meta['preprocessing'] of the file, as training does"
-        )
+    if says_input:
+        checkpoint.require_whole_input()
     return replace(
         checkpoint,
         class_names=names or read_classes(classes),
