@@ -63,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--features",
         type=Path,
         metavar="NPZ",
-        help="also save the pooled features (.npz or .parquet), from the same passes",
+        help="also save the pooled features (.npz or .parquet), from the same passes;"
+        " with --optimize from passes of their own",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per video on stdout")
     parser.add_argument(

@@ -34,7 +34,12 @@ def spread_frames(x: Tensor, ratio: int) -> Tensor:
 def pooled_features(model: Any, x: Tensor) -> Tensor:
     """(N, D), which the classifier sees: the features of each pathway of a video network, averaged
     over time and space. x: as the network takes it."""
-    return torch.cat([pathway.mean((2, 3, 4)) for pathway in model.features(x)], dim=1)
+    return pooled(model.features(x))
+
+
+def pooled(pathways: Sequence[Tensor]) -> Tensor:
+    """(N, C_i, T_i, H, W) of each pathway to (N, D)."""
+    return torch.cat([pathway.mean((2, 3, 4)) for pathway in pathways], dim=1)
 
 
 def activate(logits: Tensor, act: HeadAct) -> Tensor:
@@ -84,7 +89,7 @@ def _joined(pathways: list[Tensor]) -> Tensor:
 
 class Network(nn.Module, ABC):
     """Clips or images in, logits or test-time probabilities out. A family adds `features` and
-    `head`.
+    `head`; one of other probabilities has its own `scores_of`.
 
     config: plain values with which `create_model(**config)` builds it again. input_shape: (C, T, H,
     W) of the clips or (C, H, W) of the images that it is made for. `create_model` sets both.
@@ -116,7 +121,18 @@ class Network(nn.Module, ABC):
         """Probabilities (N, num_classes) of PySlowFast's test head; at the training size they rank
         as `forward`."""
         self._check(x)
-        return self.head.window_scores(self.features(x), act)
+        return self.scores_of(self.features(x), act)
+
+    def scores_of(self, pathways: Sequence[Tensor], act: HeadAct) -> Tensor:
+        """The probabilities of `window_scores`, from what `features` gives."""
+        return self.head.window_scores(pathways, act)
+
+    def scores_and_features(self, x: Tensor, act: HeadAct = "softmax") -> tuple[Tensor, Tensor]:
+        """`window_scores` and `pooled_features` of clips, from one pass."""
+        self._check(x)
+        pathways = self.features(x)
+        means = pooled(pathways)  # first: pytorchvideo's head writes into the list
+        return self.scores_of(pathways, act), means
 
     def _check(self, x: Tensor) -> None:
         axes = "T, H, W" if self.takes == "clips" else "H, W"

@@ -156,13 +156,15 @@ class PytorchvideoNet(Network):
     def forward(self, x: Tensor) -> Tensor:
         """Float (N, C, T, H, W), normalized, to logits (N, num_classes)."""
         self._check(x)
-        features = self.features(x)
-        joined = self.blocks[-2](features) if self.speed_ratio else features[0]
+        return self._logits_of(self.features(x))
+
+    def _logits_of(self, pathways: Sequence[Tensor]) -> Tensor:
+        joined = self.blocks[-2](pathways) if self.speed_ratio else pathways[0]
         return self.blocks[-1](joined)
 
-    def window_scores(self, x: Tensor, act: HeadAct = "softmax") -> Tensor:
+    def scores_of(self, pathways: Sequence[Tensor], act: HeadAct) -> Tensor:
         """Probabilities (N, num_classes), of the features' mean over all positions."""
-        return activate(self(x)[:, None, None], act)
+        return activate(self._logits_of(pathways)[:, None, None], act)
 
     @property
     def norm_follows(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ from octvideo.data.sources import Source
 from octvideo.deploy.engines import WindowScores, choose, optimize
 from octvideo.deploy.exported import ExportedNetwork
 from octvideo.errors import CheckpointError, ConfigError
-from octvideo.models.network import HeadAct
+from octvideo.models.network import HeadAct, Network, pooled_features
 
 
 def described(recognizer: Any) -> str:
@@ -55,6 +55,17 @@ def optimized(
         precision=precision,
         calibration=torch.cat(clips) if clips else None,
     )
+
+
+def outputs(
+    model: nn.Module, score: nn.Module, x: Tensor, *, scores: bool, features: bool
+) -> list[Tensor]:
+    """Probabilities (N, classes), features (N, channels), or both. A network that is not optimized
+    gives both in one pass; a runtime gives probabilities alone, and features take a second one."""
+    if scores and features and isinstance(score, WindowScores) and isinstance(model, Network):
+        return list(model.scores_and_features(x, score.act))
+    found = [score(x)] if scores else []
+    return [*found, pooled_features(model, x)] if features else found
 
 
 def finite(scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -28,7 +28,7 @@ from octvideo.engine.prediction.run import (
 from octvideo.engine.prediction.windows import Timeline, VideoWindows, WindowFeatures
 from octvideo.errors import ConfigError
 from octvideo.models.network import HeadAct, pooled_features
-from octvideo.recognizer.network import described, finite, optimized
+from octvideo.recognizer.network import described, finite, optimized, outputs
 from octvideo.recognizer.preprocessing import Frames, Preprocessing
 
 Files = list[str] | list[Path] | list[str | Path] | list[bytes]
@@ -225,7 +225,7 @@ class Recognizer:
         output: a .csv or .jsonl that grows by a row per video, or a .parquet (needs pyarrow) at the
         end.
         features: True, or an .npz or .parquet for them; they come from the forward passes of the
-        predictions.
+        predictions, those of an optimized network from a second pass each.
         resume: keep the rows in these files and compute the others, even after a run that was
         killed.
         progress: is called with (videos done, all videos).
@@ -260,9 +260,7 @@ class Recognizer:
         """uint8 (N, 3, T, H, W) -> probabilities (N, classes), features (N, channels), or both
         concatenated."""
         inputs = self._input.normalized(views)
-        found = [self._score(inputs)] if scores else []
-        if features:
-            found.append(self._pooled(inputs))
+        found = outputs(self.model, self._score, inputs, scores=scores, features=features)
         return finite(torch.cat([part.float() for part in found], dim=1).cpu().numpy())
 
     def timeline(

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from octvideo import create_model
+from octvideo.models.network import pooled_features
 
 
 def model_of(name: str, crop_size: int) -> nn.Module:
@@ -31,6 +32,19 @@ def test_at_the_training_size_both_rank_alike(name):
 
     torch.testing.assert_close(scores, logits.softmax(1))
     assert torch.equal(scores.argsort(1), logits.argsort(1))
+
+
+@pytest.mark.parametrize("name", ["i3d_r26", "slowfast_r26"])
+def test_one_pass_gives_scores_and_features_bit_for_bit(name):
+    model, clip = model_of(name, 96), clip_of(name, 128)
+
+    with torch.no_grad():
+        found = model.scores_and_features(clip, "sigmoid")
+
+        for ours, alone in zip(
+            found, (model.window_scores(clip, "sigmoid"), pooled_features(model, clip)), strict=True
+        ):
+            assert torch.equal(ours, alone)
 
 
 @pytest.mark.parametrize("name", ["i3d_r26", "slowfast_r26"])

@@ -20,6 +20,7 @@ from octvideo.deploy.fold import fold_batch_norm
 from octvideo.deploy.merge import merge_convs, mergeable
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.layers import OctConv3d
+from octvideo.models.network import pooled_features
 from octvideo.models.pytorchvideo import HUB, import_pytorchvideo
 from octvideo.models.registry import input_shape_of
 from octvideo.weights import load_weights
@@ -56,6 +57,18 @@ def test_every_network_is_exact_at_alpha_zero_and_octave_above(name):
     assert octave.octave_report.macs < 0.9 * octave.octave_report.macs_before
     # A spectrogram is strided in its width alone, which no octave convolution does.
     assert HUB[name].is_sound or not octave.octave_report.notes
+
+
+@pytest.mark.parametrize("name", ["x3d_xs", pytest.param("slowfast_r50", marks=pytest.mark.slow)])
+def test_one_pass_gives_scores_and_features_bit_for_bit(name):
+    x = torch.rand(1, 3, *HUB[name].shape(16 if name == "slowfast_r50" else 4, 64))
+    model = make(name, 0.0).eval()
+
+    with torch.no_grad():
+        scores, features = model.scores_and_features(x)
+
+        assert torch.equal(scores, model.window_scores(x))
+        assert torch.equal(features, pooled_features(model, x))
 
 
 def test_the_acoustic_network_takes_spectrograms_of_one_channel():

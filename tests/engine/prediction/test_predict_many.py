@@ -59,9 +59,14 @@ def test_many_videos_are_named_as_each_by_itself(recognizer, videos, views, batc
             )
 
 
-def test_features_come_from_the_same_passes(recognizer, videos):
-    found = list(recognizer.predict_many(videos, views="1x1", workers=0, features=True))
+def test_features_come_from_the_same_passes(recognizer, videos, monkeypatch):
+    passes, features = [], recognizer.model.features
+    monkeypatch.setattr(recognizer.model, "features", lambda x: passes.append(x) or features(x))
 
+    found = list(recognizer.predict_many(videos, views="1x1", workers=0, batch=1, features=True))
+
+    monkeypatch.undo()
+    assert len(passes) == 4
     for video in found:
         if video.problem:
             assert video.features is None
