@@ -1,9 +1,11 @@
 """A trained network as a file for other runtimes; each is compared with the network when it is
 written."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from octvideo.deploy.engines import relative_difference
 from octvideo.deploy.fold import fold_batch_norm
-from octvideo.deploy.openvino import OpenVINO, exported
+from octvideo.deploy.openvino import OpenVINO, exported, save_graph
 from octvideo.errors import CheckpointError, ConfigError, import_optional
 from octvideo.files import appear_together
 from octvideo.layers.conv3d_as_2d import exported_in_2d
@@ -52,8 +54,14 @@ def write_network(model: nn.Module, example: Tensor, path: Path, *, lowered: boo
     folded = fold_batch_norm(model).cpu()
     with exported_in_2d() if lowered else nullcontext():
         run = WRITERS[path.suffix](folded, example, path)
-    with torch.no_grad():
-        each = [relative_difference(run(x), folded(x)) for x in (example, example[:1])]
+    return written_difference(run, folded, example)
+
+
+@torch.no_grad()
+def written_difference(run: nn.Module, model: nn.Module, example: Tensor) -> float:
+    """The largest relative difference between what was written and what it was made of, on the
+    example and on a single clip of it."""
+    each = [relative_difference(run(x), model(x)) for x in (example, example[:1])]
     return float(torch.tensor(each).max())  # NaN if one is; Python's max may lose it
 
 
@@ -65,48 +73,55 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-class ONNX(nn.Module):
-    """An ONNX file in onnxruntime, on the CPU. A pickle names the file, which must still be that
-    one where it is loaded."""
+class _FileNetwork(nn.Module, ABC):
+    """The network of a file, on the CPU. A pickle names the file, which must still be that one
+    where it is loaded."""
+
+    _run: Any
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.path, self.sha256 = path, sha256_of(path)
-        self._start()
+        self.path, self.sha256 = path.absolute(), sha256_of(path)
+        self._run = self._read()
 
-    def _start(self) -> None:
-        runtime = import_optional("onnxruntime", "reading ONNX", "pip install onnxruntime")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        self._session = runtime.InferenceSession(
-            str(self.path), options, providers=["CPUExecutionProvider"]
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        name = self._session.get_inputs()[0].name
-        return torch.from_numpy(self._session.run(None, {name: x.contiguous().numpy()})[0])
+    @abstractmethod
+    def _read(self) -> Any:
+        """What `forward` runs."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_session"}
+        return {name: value for name, value in vars(self).items() if name != "_run"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        if sha256_of(self.path) != self.sha256:
+        if not self.path.is_file() or sha256_of(self.path) != self.sha256:
             raise CheckpointError(
-                f"{self.path}: is another file than the one that was pickled; load it with"
+                f"{self.path}: is another file than the one that was pickled, or none; load it with"
                 " octvideo.load in this process"
             )
-        self._start()
+        self._run = self._read()
 
 
-class Program(nn.Module):
-    """A file of torch.export, on the CPU."""
+class ONNX(_FileNetwork):
+    """An ONNX file in onnxruntime."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__()
+    def _read(self) -> Any:
+        runtime = import_optional("onnxruntime", "reading ONNX", "pip install onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        return runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        name = self._run.get_inputs()[0].name
+        return torch.from_numpy(self._run.run(None, {name: x.contiguous().numpy()})[0])
+
+
+class Program(_FileNetwork):
+    """A file of torch.export."""
+
+    def _read(self) -> Any:
         # In a tuple, for as a submodule it would refuse to be put into evaluation mode, where it
         # is.
-        self._run = (torch.export.load(path).module(),)
+        return (torch.export.load(self.path).module(),)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -114,7 +129,10 @@ class Program(nn.Module):
 
 
 def _write_torch(model: nn.Module, example: Tensor, path: Path) -> nn.Module:
-    torch.export.save(exported(model, example), path)
+    # Into memory first: where there is no room, torch's writer of files ends the process.
+    content = BytesIO()
+    torch.export.save(exported(model, example), content)
+    path.write_bytes(content.getbuffer())
     return Program(path)
 
 
@@ -136,7 +154,7 @@ def _write_onnx(model: nn.Module, example: Tensor, path: Path) -> nn.Module:
 def _write_openvino(model: nn.Module, example: Tensor, path: Path) -> nn.Module:
     openvino = import_optional("openvino", "export to OpenVINO", "pip install openvino")
     network = openvino.convert_model(exported(model, example))
-    openvino.save_model(network, path, compress_to_fp16=False)
+    save_graph(network, path)
     return OpenVINO.read(path, example.shape[-2:])
 
 

@@ -101,10 +101,9 @@ class OpenVINO(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write the network as an .xml and a .bin beside it: into a folder of its own, for a
-        network that was read from files there would change with them."""
-        import openvino
-
-        openvino.save_model(self.network, path, compress_to_fp16=False)
+        network that was read from files there would change with them. Raises the OSError of
+        `save_graph`."""
+        save_graph(self.network, path)
 
     def __getstate__(self) -> dict[str, Any]:
         with TemporaryDirectory() as folder:
@@ -191,6 +190,17 @@ def _log_as_it_is() -> Iterator[None]:
 def _quiet_exporter() -> AbstractContextManager[None]:
     """A context that silences the warnings of torch's exporter about itself."""
     return warnings.catch_warnings(action="ignore", category=FutureWarning)
+
+
+def save_graph(network: Any, path: Path) -> None:
+    """Write a graph of OpenVINO. Raises OSError where there is no room: OpenVINO says it with a
+    RuntimeError of its streams."""
+    import openvino
+
+    try:
+        openvino.save_model(network, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(f"OpenVINO reports {str(error).strip().splitlines()[0]}") from error
 
 
 def convert(model: nn.Module, example: Tensor) -> OpenVINO:

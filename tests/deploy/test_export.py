@@ -2,8 +2,13 @@
 
 import importlib.util
 import json
+import logging
 import os
 import pickle
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import isnan
 from pathlib import Path
 
@@ -17,8 +22,9 @@ from octvideo import create_model
 from octvideo.cli.main import main
 from octvideo.deploy import export
 from octvideo.deploy.engines import optimize, relative_difference
-from octvideo.deploy.export import ONNX, export_model
+from octvideo.deploy.export import ONNX, Program, export_model
 from octvideo.errors import CheckpointError, ConfigError, OctvideoError
+from octvideo.files import OutputError
 
 TINY = {"num_classes": 5, "width_per_group": 16, "width_rule": "int"}
 
@@ -79,16 +85,66 @@ def test_a_file_that_someone_reads_is_replaced_and_never_written_into(suffix, we
 
 
 @pytest.mark.slow
-def test_a_pickled_onnx_is_not_loaded_with_the_weights_of_another(tmp_path):
-    path, x = tmp_path / "m.onnx", torch.randn(2, 3, 2, 4, 4)
+@pytest.mark.parametrize(("suffix", "kind"), [("onnx", ONNX), ("pt2", Program)])
+def test_a_pickle_names_its_file_and_is_not_loaded_with_the_weights_of_another(
+    suffix, kind, tmp_path, monkeypatch
+):
+    path, x = tmp_path / f"m.{suffix}", torch.randn(2, 3, 2, 4, 4)
     export_model(nn.Conv3d(3, 6, 1), x, path)
-    pickled = pickle.dumps(ONNX(path))
-    pickle.loads(pickled)
+    monkeypatch.chdir(tmp_path)
+    network = kind(Path(path.name))
+    pickled = pickle.dumps(network)
+    monkeypatch.chdir("/")
+    torch.testing.assert_close(pickle.loads(pickled)(x), network(x))
 
     export_model(nn.Conv3d(3, 6, 1), x, path)
 
-    with pytest.raises(CheckpointError, match=r"m\.onnx: is another file than the one that was"):
+    with pytest.raises(CheckpointError, match=rf"m\.{suffix}: is another file than the one that"):
         pickle.loads(pickled)
+    path.unlink()
+    with pytest.raises(CheckpointError, match="that was pickled, or none"):
+        pickle.loads(pickled)
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """A context in which no file becomes larger: the end of a disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+@pytest.mark.parametrize("suffix", ["xml", pytest.param("pt2", marks=pytest.mark.slow)])
+def test_a_full_disk_is_one_line_and_leaves_the_file_that_was_there(suffix, tmp_path):
+    path = tmp_path / f"m.{suffix}"
+    path.write_bytes(b"before")
+
+    with room_for(1000), pytest.raises(OutputError, match=rf"m\.{suffix}: cannot be written"):
+        export_model(nn.Conv3d(3, 600, 1), torch.randn(2, 3, 2, 4, 4), path)
+
+    assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [
+        (path.name, b"before")
+    ]
+
+
+def test_a_full_disk_costs_what_is_kept_and_not_the_optimized_network(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("OCTVIDEO_CACHE", str(tmp_path))
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    model, x = nn.Conv3d(3, 600, 1).eval(), torch.randn(2, 3, 2, 4, 4)
+
+    with room_for(1000):
+        fast = optimize(model, x, engine="openvino")
+
+    assert "is not kept (OpenVINO reports" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+    assert relative_difference(fast(x), model(x)) < 1e-5
 
 
 @pytest.mark.slow

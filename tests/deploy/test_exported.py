@@ -72,9 +72,9 @@ def test_an_exported_file_gives_the_predictions_of_its_checkpoint(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", ["onnx", "xml"])
+@pytest.mark.parametrize("suffix", ["onnx", "xml", "pt2"])
 def test_an_exported_file_serves_threads_and_is_pickled(recognizer, saved, frames, suffix):
-    again = octvideo.load(saved / f"model.{suffix}")
+    again = octvideo.load(saved / f"model.{suffix}", trusted=suffix == "pt2")
     views = ["1x1", "2x1", "3x3"] * 8
     expected = {v: recognizer.scores(frames, views=v) for v in set(views)}
 
@@ -150,14 +150,39 @@ FACTS = Sidecar((3, 4, 32, 32), "logits", tuple("abcdef"), PREPROCESSING, False,
 
 def export(path, seed):
     """One of several small networks of the same shape, as an optimized recognizer saves it."""
+    write_exported(MeanScores(weights_of(seed)), graph_of(seed), FACTS, path)
+    return path
+
+
+def graph_of(seed):
     from openvino import Model, opset13
 
-    clips = opset13.parameter([-1, 3, 4, 32, 32])
-    weights = np.random.default_rng(seed).random((3, 6), np.float32)
+    clips, weights = opset13.parameter([-1, 3, 4, 32, 32]), weights_of(seed)
     scores = opset13.matmul(opset13.reduce_mean(clips, [2, 3, 4]), weights, False, False)
-    graph = OpenVINO(Model([scores], [clips], f"network {seed}"), (32, 32))
-    write_exported(nn.Identity(), graph, FACTS, path)
-    return path
+    return OpenVINO(Model([scores], [clips], f"network {seed}"), (32, 32))
+
+
+def weights_of(seed):
+    return np.random.default_rng(seed).random((3, 6), np.float32)
+
+
+class MeanScores(nn.Module):
+    """The network that `graph_of` computes."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = torch.from_numpy(weights)
+
+    def window_scores(self, x, act):
+        return x.mean((2, 3, 4)) @ self.weights
+
+
+def test_the_difference_of_an_optimized_network_is_that_of_its_written_file(tmp_path):
+    near, far = (MeanScores(factor * weights_of(0)) for factor in (1.0, 1.25))
+
+    assert write_exported(near, graph_of(0), FACTS, tmp_path / "near.xml") < 1e-5
+    found = write_exported(far, graph_of(0), FACTS, tmp_path / "far.xml")
+    assert found == pytest.approx(0.2, abs=1e-4)
 
 
 @pytest.mark.parametrize("num_frames", [1, 4])
