@@ -45,7 +45,7 @@ def only_writer(folder: str) -> Iterator[None]:
         _remove_unfinished(folder)
         yield
     finally:
-        if _is_ours(descriptor, path):
+        if is_ours(descriptor, path):
             Path(path).unlink(missing_ok=True)
         os.close(descriptor)
 
@@ -64,7 +64,7 @@ def _locked(path: str, folder: str) -> int:
                 f"{folder}: in use by {_owner(owner)}; wait for it, stop it, or choose another"
                 " OUTPUT_DIR"
             ) from None
-        if _is_ours(descriptor, path):
+        if is_ours(descriptor, path):
             return descriptor
         os.close(descriptor)  # its owner removed it while we waited: lock the one that is there now
 
@@ -82,8 +82,8 @@ def _may_live(owner: dict[str, Any]) -> bool:
     return True
 
 
-def _is_ours(descriptor: int, path: str) -> bool:
-    """Whether the lock file is still the one that was locked."""
+def is_ours(descriptor: int, path: str) -> bool:
+    """Whether the file at `path` is still the one that was opened, and locked, as `descriptor`."""
     with suppress(OSError):
         return os.path.samestat(os.fstat(descriptor), Path(path).stat())
     return False

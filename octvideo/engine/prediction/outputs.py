@@ -22,7 +22,7 @@ from octvideo.engine.prediction.named import NamedVideo
 from octvideo.engine.prediction.rows import CsvLines, JsonLines, Lines, Row, RowFile
 from octvideo.engine.prediction.windows import WindowFeatures
 from octvideo.errors import DataError
-from octvideo.files import appears_whole, writing
+from octvideo.files import writing
 
 PREDICTIONS, FEATURES = (".csv", ".jsonl", ".parquet"), (".npz", ".parquet")
 
@@ -119,12 +119,12 @@ def open_output(
 
     part = path.with_name(f"{path.name}.part")
 
+    def finished() -> bytes:
+        return b"".join(map(lines.line, _rows(path))) if path.exists() else b""
+
     def open_rows(where: Path, overwrite: bool) -> RowFile:
-        if packed and where == part and path.exists() and not where.exists() and not overwrite:
-            rows = _rows(path)
-            with writing(str(where)), appears_whole(where) as unfinished:
-                unfinished.write_bytes(b"".join(map(lines.line, rows)))
-        return RowFile(where, lines, made_with, videos, overwrite=overwrite)
+        begin = finished if packed and where == part else bytes
+        return RowFile(where, lines, made_with, videos, begin=begin, overwrite=overwrite)
 
     order = list(videos.values())
     return Output(path, open_rows, packed=packed, overwrite=overwrite, order=order, rank=rank)

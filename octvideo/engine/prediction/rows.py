@@ -12,12 +12,13 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from octvideo.errors import DataError, OctvideoError
 from octvideo.files import appears_whole, csv_text, writing
+from octvideo.lock import is_ours
 
 Row = dict[str, Any]
 
@@ -86,6 +87,7 @@ class RowFile:
 
     made_with: columns that all rows have in common. videos: path -> digest of the videos of this
     run.
+    begin: what an empty file begins with, asked once this process is its writer.
     overwrite: discard an existing file. Raises OctvideoError for a file of another run, or one in
     use.
     """
@@ -97,6 +99,7 @@ class RowFile:
         made_with: Mapping[str, str],
         videos: Mapping[str, str],
         *,
+        begin: Callable[[], bytes] = bytes,
         overwrite: bool = False,
     ) -> None:
         self.path = path
@@ -110,13 +113,15 @@ class RowFile:
             self._rows: dict[str, bytes] = {}
             self._replaced = False
             self._unread: set[str] = set()
-            for row, line in self._read(b"" if overwrite else content):
+            for row, line in self._read(b"" if overwrite else content or begin()):
                 # Rows of a video that was replaced since are left out.
                 if row["video"] in now or row["path"] not in shown:
                     self._keep(row, line)
             if self._content() != content:
                 self._write()
         except BaseException:
+            if not content:  # perhaps created above: a refused run leaves none behind
+                path.unlink(missing_ok=True)
             self.close()
             raise
 
@@ -207,23 +212,30 @@ class RowFile:
         return self._lines.head() + b"".join(self._rows.values())
 
     def _write(self) -> None:
-        with writing(str(self.path)), appears_whole(self.path) as unfinished:
-            unfinished.write_bytes(self._content())
-            descriptor = _locked(unfinished)  # a lock stays with a file that is renamed
-            os.close(self._descriptor)
-            self._descriptor = descriptor
+        before = self._descriptor
+        try:
+            with writing(str(self.path)), appears_whole(self.path) as unfinished:
+                unfinished.write_bytes(self._content())
+                self._descriptor = _locked(unfinished)  # a lock stays with a file that is renamed
+        finally:
+            # Not earlier: until the rename, the old file is the one that a second run would lock.
+            if self._descriptor != before:
+                os.close(before)
         self._replaced = False
 
 
 def _locked(path: Path) -> int:
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise OctvideoError(
-            f"{path}: another process is writing it; wait for it, or choose another file"
-        ) from None
-    except OSError:
-        pass  # a file system without locks
-    return descriptor
+    while True:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise OctvideoError(
+                f"{path}: another process is writing it; wait for it, or choose another file"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        if is_ours(descriptor, str(path)):
+            return descriptor
+        os.close(descriptor)  # its writer replaced or removed it meanwhile: lock what is there now

@@ -1,6 +1,7 @@
 """Rows in a file: none lost and none doubled, whenever the writer was killed; and nobody else's
 file is touched."""
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from octvideo.engine.prediction.rows import CsvLines, JsonLines, RowFile
 from octvideo.errors import DataError, OctvideoError
+from octvideo.files import OutputError
 
 MADE_WITH = {"views": "1x1", "weights": "abc"}
 VIDEOS = {"a.mp4": "1", "=b,\n.mp4": "2", "c.mp4": "3"}
@@ -136,6 +138,60 @@ def test_two_runs_do_not_write_one_file(lines, tmp_path):
         RowFile(tmp_path / "rows", lines, MADE_WITH, VIDEOS)
 
     first.close()
+
+
+@kinds
+def test_a_second_run_is_refused_while_the_first_replaces_the_file(lines, tmp_path, monkeypatch):
+    (tmp_path / "rows").write_bytes(b"begun by somebody\n")
+    refused = []
+
+    def in_between(_):
+        with pytest.raises(OctvideoError, match="another process is writing it"):
+            RowFile(tmp_path / "rows", lines, MADE_WITH, VIDEOS, overwrite=True)
+        refused.append(True)
+
+    monkeypatch.setattr("octvideo.files._fsync", in_between)
+    RowFile(tmp_path / "rows", lines, MADE_WITH, VIDEOS, overwrite=True).close()
+
+    assert refused
+
+
+@pytest.mark.parametrize("there", [b"", b"another"])
+def test_a_file_that_was_replaced_or_removed_before_it_was_locked_is_not_written(
+    there, tmp_path, monkeypatch
+):
+    path, lock = tmp_path / "rows", fcntl.flock
+
+    def late(descriptor, operation):
+        monkeypatch.undo()
+        path.unlink()
+        if there:
+            path.write_bytes(JsonLines().line(_row("c.mp4") | MADE_WITH))
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    file = RowFile(path, JsonLines(), MADE_WITH, VIDEOS)
+    file.add(_row("a.mp4"))
+    file.close()
+
+    found = [json.loads(line)["path"] for line in path.read_text().splitlines()]
+    assert found == (["c.mp4", "a.mp4"] if there else ["a.mp4"])
+
+
+def test_a_lock_is_kept_no_longer_than_the_file_that_could_not_be_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "rows"
+    path.write_bytes(b"begun by somebody\n")
+
+    def full(_):
+        raise OSError("full")
+
+    monkeypatch.setattr("octvideo.files._fsync", full)
+    with pytest.raises(OutputError, match="full"):
+        RowFile(path, JsonLines(), MADE_WITH, VIDEOS, overwrite=True)
+    monkeypatch.undo()
+
+    assert path.read_bytes() == b"begun by somebody\n"
+    RowFile(path, JsonLines(), MADE_WITH, VIDEOS, overwrite=True).close()
 
 
 def test_a_row_is_an_object_with_what_it_was_made_with(tmp_path):
