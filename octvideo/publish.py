@@ -28,6 +28,7 @@ from octvideo.weights.load import network_of
 from octvideo.weights.pretrained import PUBLISHED, pretrained_networks, read_weights
 
 SHOWN_CLASSES = 20
+WRITTEN = (PUBLISHED, "config.yaml", "classes.txt", "input.json", "README.md")
 # Settings that name files of the training's machine; without them the lists say what these did.
 _FILES = (
     "DATA.PATH_PREFIX",
@@ -68,8 +69,9 @@ def write_card(
     results: a results.json of these weights; by default that of the checkpoint's run, if there is
     one. Files of this machine are left out of the settings, other paths cut to their last part.
     Raises CheckpointError for weights without network, classes or a part of their input, DataError
-    for results of other weights; then nothing is written.
+    for results of other weights, and as `require_card_folder` does; then nothing is written.
     """
+    require_card_folder(folder)
     checkpoint = read_weights(checkpoint_path)
     if not (checkpoint.network and checkpoint.class_names and checkpoint.input.num_frames):
         raise CheckpointError(
@@ -91,6 +93,26 @@ def write_card(
     _write(folder / "input.json", json.dumps(seen, indent=1) + "\n")
     _write(folder / "README.md", card_text(public, card, hash_of(folder / PUBLISHED)))
     return folder / "README.md"
+
+
+def require_card_folder(folder: str | Path) -> None:
+    """Raise DataError for a folder in which a card would replace files of something else, as of a
+    run or a project."""
+    folder = Path(folder)
+    there = [name for name in WRITTEN if (folder / name).exists()]
+    if there and not _is_card(folder):
+        raise DataError(
+            f"{folder / there[0]}: was not written by `octvideo export --card`, which would replace"
+            " it; name another folder, or move the file away"
+        )
+
+
+def _is_card(folder: Path) -> bool:
+    card = folder / "README.md"
+    if not (card.is_file() and (folder / PUBLISHED).is_file()):
+        return False
+    front = card.read_text(encoding="utf-8", errors="replace").split("\n---\n")[0].split("\n")
+    return front[0] == "---" and "library_name: octvideo" in front
 
 
 def card_text(checkpoint: Checkpoint, card: Card, sha256: str) -> str:

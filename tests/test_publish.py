@@ -69,6 +69,33 @@ def test_the_folder_names_videos_as_the_checkpoint_does(run, tmp_path):
     assert (tmp_path / "mine" / "classes.txt").read_text().split() == list("abcdef")
 
 
+@pytest.mark.parametrize("name", ["README.md", "config.yaml", "model.safetensors"])
+def test_files_of_something_else_are_not_replaced(run, tmp_path, name, capsys):
+    checkpoint = str(run / "checkpoints" / "best.pyth")
+    (run / name).write_text("---\nof: something else\n---\nlibrary_name: octvideo\n")
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    words = ["export", "--checkpoint", checkpoint, "--card", str(run)]
+
+    with pytest.raises(SystemExit):
+        main([*words, "--output", str(tmp_path / "mine.onnx")])
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"run/{name}: was not written by `octvideo export --card`" in line
+    with pytest.raises(DataError, match="name another folder"):
+        write_card(checkpoint, run)
+    assert before == {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert not (tmp_path / "mine.onnx").exists()
+
+
+def test_a_card_is_replaced_by_one_of_the_same_folder(run, tmp_path):
+    checkpoint = str(run / "checkpoints" / "best.pyth")
+    write_card(checkpoint, tmp_path / "mine")
+
+    card = write_card(checkpoint, tmp_path / "mine", license="mit")
+
+    assert "license: mit" in card.read_text()
+
+
 def test_the_card_says_accuracy_data_license_and_command(run, tmp_path):
     card = write_card(
         str(run / "checkpoints" / "best.pyth"), tmp_path / "mine", license="cc-by-4.0"

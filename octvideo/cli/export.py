@@ -10,7 +10,8 @@
 A model.json is written beside model.onnx, with the input's shape, normalization and the class
 names; octvideo.load reads both. The relative difference between the outputs of the file and of the
 network is printed. --card writes a folder that `octvideo.load(folder)` reads: weights as
-safetensors, settings, classes, input, and a model card with the accuracy of the run's results.json.
+safetensors, settings, classes, input, and a model card with the accuracy of the run's results.json;
+files in it that are of no card are not replaced.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import octvideo
 from octvideo import hub
 from octvideo.cli.unused import refuse_unused
 from octvideo.errors import ConfigError
-from octvideo.publish import write_card
+from octvideo.publish import require_card_folder, write_card
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +56,8 @@ def run(args: argparse.Namespace) -> None:
         refuse_unused(args, ("--license", "--results"), "it is of a model card; give --card FOLDER")
     if not args.push:
         refuse_unused(args, ["--private"], "it is of an upload; give --push USER/NAME")
+    if args.card:
+        require_card_folder(args.card)
     if args.output:
         recognizer = octvideo.load(args.checkpoint, device="cpu")
         difference = recognizer.save(args.output, lowered=args.lowered)
