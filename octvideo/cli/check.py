@@ -4,9 +4,9 @@ training.
     octvideo check lists/kinetics400/train.csv
 
 Writes train_checked/good.csv and bad.csv (path, reason) beside the list, and train.index.csv, which
-training uses to decode without probing each file first. All cores are used; a file that hangs or
-crashes a decoder is listed as bad, and the check continues. After an interruption, or after lines
-were added to the list, the same command resumes.
+training uses to decode without probing each file first. good.csv is read under the settings of its
+list. All cores are used; a file that hangs or crashes a decoder is listed as bad, and the check
+continues. After an interruption, or after lines were added to the list, the same command resumes.
 """
 
 import argparse
@@ -41,7 +41,13 @@ def run(args: argparse.Namespace) -> None:
         separator=args.separator,
         frame_template=args.frame_template,
     )
-    result = check_list(videos, args.out, num_workers=args.workers, timeout_seconds=args.timeout)
+    result = check_list(
+        videos,
+        args.out,
+        num_workers=args.workers,
+        timeout_seconds=args.timeout,
+        separator=args.separator,
+    )
 
     print(f"{result.good} good: {result.good_list}")
     print(f"{result.bad} bad: {result.bad_list}")

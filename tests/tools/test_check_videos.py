@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from octvideo.data.lists.video_list import read_list
 from octvideo.data.video.encode import write_video
 
 
@@ -44,6 +45,17 @@ def test_names_of_classes_may_lie_where_they_are_copied_to(run_tool, tmp_path):
 
     assert done.status == 0, done.err
     assert (tmp_path / "class_names.txt").read_text() == "run\n"
+
+
+def test_good_files_are_listed_for_the_same_separator(run_tool, tmp_path):
+    write_video(tmp_path / "a b.mp4", np.zeros((4, 32, 32, 3), np.uint8))
+    (tmp_path / "val.csv").write_text("a b.mp4;0\n")
+
+    done = run_tool("check_videos", tmp_path / "val.csv", "--separator", ";", "--workers", 0)
+
+    assert done.status == 0, done.err
+    good = read_list(tmp_path / "val_checked" / "good.csv", separator=";")
+    assert [(entry.path, entry.label) for entry in good] == [(str(tmp_path / "a b.mp4"), 0)]
 
 
 def test_a_missing_list_is_one_line(run_tool, tmp_path):

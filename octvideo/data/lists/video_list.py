@@ -1,7 +1,9 @@
 """Lists of videos: one line per video, held compactly. data_lists/README.md describes the formats
 to users."""
 
+import csv
 import hashlib
+import io
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -190,25 +192,36 @@ def read_list(
     return videos
 
 
-def write_list(path: str | Path, entries: Iterable[VideoEntry]) -> None:
+def write_list(path: str | Path, entries: Iterable[VideoEntry], *, header: str = "") -> None:
     """Write lines that `read_list` reads: `path label` (`path num_frames label`, `path
     label,label`, `path ""`).
 
-    Where no entry has a label, the header `path` comes first, which `read_list` recognizes in any
-    format.
+    header: a format of FORMATS, whose columns stand in the first line of a csv then: `read_list`
+    recognizes them whatever its arguments are. Where no entry has a label, `path` comes first.
     """
     entries = list(entries)
     for entry in entries:
         check_name(entry.path)
     has_labels = any(entry.labels for entry in entries)
-    lines = [] if has_labels else ["path"]
-    for name, labels, num_frames, *_ in entries:
-        fields = [quoted(name), *([str(num_frames)] if num_frames else [])]
-        if has_labels:
-            fields.append(",".join(map(str, labels)) or '""')
-        lines.append(" ".join(fields))
+    text = io.StringIO()
+    if header and has_labels:
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(FORMATS[header])
+        table.writerows(_fields(entry) for entry in entries)
+    else:
+        lines = [] if has_labels else ["path"]
+        for entry in entries:
+            name, *frames, labels = _fields(entry)
+            fields = [quoted(name), *frames, *([labels or '""'] if has_labels else [])]
+            lines.append(" ".join(fields))
+        text.write("\n".join(lines) + "\n")
     with appears_whole(Path(path)) as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        partial.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _fields(entry: VideoEntry) -> list[str]:
+    frames = [str(entry.num_frames)] if entry.num_frames else []
+    return [entry.path, *frames, ",".join(map(str, entry.labels))]
 
 
 def check_name(name: str) -> None:

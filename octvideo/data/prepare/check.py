@@ -63,13 +63,17 @@ def check_list(
     *,
     num_workers: int | None = None,
     timeout_seconds: float = 60.0,
+    separator: str | None = None,
 ) -> CheckResult:
     """Decode every file once; write good.csv, bad.csv (path, reason) and the indexes beside
     good.csv and the list.
 
     folder: None: `<list>_checked` beside the list. findings.jsonl in it grows as files are checked:
     after an interruption, or when the list has grown, only files that are new, have changed or were
-    bad are looked at. Raises ConfigError where one of these files is the list.
+    bad are looked at.
+    separator: that the list was read with. With one, and for several labels or numbers of frames,
+    good.csv begins with the names of its columns: so it is read under the settings of its list.
+    Raises ConfigError where one of these files is the list.
     """
     list_path = Path(videos.name)
     folder = Path(folder or list_path.with_name(f"{list_path.stem}_checked"))
@@ -85,7 +89,8 @@ def check_list(
     ):
         append_json_line(notes, asdict(finding))
         findings[finding.path] = finding
-    return _write(videos, folder, findings)
+    needs_header = bool(separator) or videos.format in ("frames", "multilabel")
+    return _write(videos, folder, findings, videos.format if needs_header else "")
 
 
 def look_at(entry: VideoEntry) -> Finding:
@@ -130,7 +135,9 @@ def _remembered(path: Path, entries: Mapping[str, VideoEntry]) -> Iterator[Findi
             yield finding
 
 
-def _write(videos: VideoList, folder: Path, findings: dict[str, Finding]) -> CheckResult:
+def _write(
+    videos: VideoList, folder: Path, findings: dict[str, Finding], header: str
+) -> CheckResult:
     good_list, bad_list, index = folder / GOOD, folder / BAD, index_path(videos.name)
     good = [
         entry._replace(path=absolute(entry.path))
@@ -138,7 +145,7 @@ def _write(videos: VideoList, folder: Path, findings: dict[str, Finding]) -> Che
         if not findings[entry.path].cause
     ]
     bad = [finding for finding in findings.values() if finding.cause]
-    write_list(good_list, good)
+    write_list(good_list, good, header=header)
     bad_list.write_bytes(bad_csv((finding.path, finding.cause) for finding in bad))
     known = [(finding.path, finding.info) for finding in findings.values() if finding.info]
     for path in (index, index_path(good_list)):

@@ -113,6 +113,31 @@ def test_an_interrupted_check_goes_on_where_it_was(checkable, here, monkeypatch)
     assert (result.good, result.bad) == (2, 3)
 
 
+@pytest.mark.parametrize(
+    ("content", "settings"),
+    [
+        ("a b.mp4 0\nc.mp4 1\n", {}),
+        ("a b.mp4,0\nc.mp4,1\n", {"separator": ","}),
+        ("a b.mp4;0\nc.mp4;1\n", {"separator": ";"}),
+        ('path,labels\na b.mp4,"0,1"\nc.mp4,\n', {}),
+        ('path,labels\na b.mp4,"0,1"\nc.mp4,2\n', {"separator": ","}),
+        ("a b.mp4 0,1\nc.mp4 2\n", {"format": "multilabel"}),
+        ("path\na b.mp4\nc.mp4\n", {"separator": ","}),
+    ],
+)
+def test_good_files_are_a_list_under_the_settings_of_the_list(checkable, here, content, settings):
+    checkable.write_text(content)
+    videos = read_list(checkable, **settings)
+
+    result = check_list(videos, separator=settings.get("separator"))
+
+    good = read_list(result.good_list, **settings)
+    assert [(entry.path, entry.labels) for entry in good] == [
+        (entry.path, entry.labels) for entry in videos
+    ]
+    assert good.format == videos.format
+
+
 def test_folders_of_frames_are_checked_image_by_image(tmp_path, here):
     for folder in ("good", "torn"):
         (tmp_path / folder).mkdir()
@@ -126,6 +151,9 @@ def test_folders_of_frames_are_checked_image_by_image(tmp_path, here):
     result = check_list(read_list(tmp_path / "val.csv", format="frames"))
 
     assert [Path(row["path"]).name for row in rows(result.bad_list)] == ["torn"]
+    for format in ("frames", "video"):
+        (good,) = read_list(result.good_list, format=format)
+        assert (Path(good.path).name, good.num_frames, good.label) == ("good", 3, 0)
 
 
 def test_a_folder_is_looked_at_again_for_another_number_of_frames(tmp_path, here):
