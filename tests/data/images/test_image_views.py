@@ -32,6 +32,7 @@ def test_every_image_is_its_center_crop_and_an_unreadable_one_says_why(folder, n
     read = list(images.read(range(6)))
 
     assert [image.index for image in read] == list(range(6))
+    assert (images.spec.crop_size, images.spec.short_side) == (32, 36)
     assert images.labels == [(0,)] * 3 + [(1,)] * 3
     assert [bool(image.problem) for image in read] == [False] * 4 + [True, False]
     (view,) = view_batches(read[0].frames, read[0].clips, images.spec, 1)
