@@ -41,7 +41,8 @@ def effective_lr(cfg: Any) -> float:
 
 
 def build_schedule(cfg: Any, steps_per_epoch: int) -> Schedule:
-    """Positions count epochs, or optimizer steps where SOLVER.MAX_ITER is set."""
+    """Positions count epochs, or optimizer steps where SOLVER.MAX_ITER is set. All rates are scaled
+    as `effective_lr` is."""
     solver = cfg.SOLVER
     lr = effective_lr(cfg)
     by_iterations = solver.MAX_ITER > 0
@@ -50,7 +51,7 @@ def build_schedule(cfg: Any, steps_per_epoch: int) -> Schedule:
         policy=solver.LR_POLICY,
         base_lr=lr,
         length=solver.MAX_ITER if by_iterations else solver.MAX_EPOCH,
-        end_lr=solver.COSINE_END_LR,
+        end_lr=scale_lr(solver.COSINE_END_LR, cfg.TRAIN.BATCH_SIZE, solver.BASE_BATCH_SIZE),
         steps=steps or (0,),
         lrs=solver.LRS or (1.0,),
         warmup=solver.WARMUP_EPOCHS * (steps_per_epoch if by_iterations else 1),

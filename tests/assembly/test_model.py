@@ -302,6 +302,14 @@ def test_the_rate_follows_the_batch_where_a_base_batch_is_given():
     assert "196 epochs x 10 iterations (1960), warm-up 34 epochs from 0.0025" in line
 
 
+def test_the_last_rate_follows_the_batch_too():
+    rates = ["TRAIN.BATCH_SIZE=4", "SOLVER.BASE_BATCH_SIZE=64", "SOLVER.COSINE_END_LR=0.01"]
+
+    schedule = build_recipe.build_schedule(tiny(*rates), steps_per_epoch=10)
+
+    assert schedule.lr(schedule.length) == pytest.approx(0.01 / 16)
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
