@@ -37,7 +37,8 @@ PICKLE = (
 class InputSpec:
     """The input that weights assume; None if the file does not say.
 
-    mean, std: of the RGB input in 0..1, per channel. num_frames to target_fps: None for an image
+    mean, std: of the input in 0..1, per channel, in the order that the network sees: red, green and
+    blue, or with reverse_channels blue, green and red. num_frames to target_fps: None for an image
     network.
     """
 

@@ -24,7 +24,14 @@ from octvideo.config.arguments import (
 )
 from octvideo.config.check import first_problem
 from octvideo.config.defaults import AUTO, CHOICES, DEFAULTS, ITEMS, Tree
-from octvideo.config.pyslowfast import ALIASES, LAUNCHER, NO_EFFECT, ONLY, OTHER_TASKS
+from octvideo.config.pyslowfast import (
+    ALIASES,
+    LAUNCHER,
+    NO_EFFECT,
+    NORMALIZATION,
+    ONLY,
+    OTHER_TASKS,
+)
 from octvideo.config.yaml_text import parse_settings, parse_value, read_settings
 from octvideo.errors import ConfigError, did_you_mean, to_a_screen
 from octvideo.files import is_local, shipped_folder
@@ -158,6 +165,8 @@ def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> None:
     unused = [
         _ignored_part(key) for key, value in leaves(tree) if not _set(cfg, key, value, source)
     ]
+    if unused and cfg.DATA.REVERSE_INPUT_CHANNEL:
+        _reverse_normalization(cfg, [key for key, _ in leaves(tree)], source)
     if launcher := [key for key in unused if key in LAUNCHER]:
         command = f"torchrun --nproc_per_node {tree.get('NUM_GPUS', 1)} -m octvideo train ..."
         logger.warning(
@@ -168,6 +177,19 @@ def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> None:
         )
     if rest := sorted(set(unused) - set(LAUNCHER)):
         logger.warning("%s: without effect here, ignored: %s", source, to_a_screen(", ".join(rest)))
+
+
+def _reverse_normalization(cfg: CfgNode, keys: Sequence[str], source: str) -> None:
+    """PySlowFast, whose files have settings without effect here, normalizes before it reverses the
+    channels; this package normalizes them in the order that the network sees."""
+    for name in NORMALIZATION:
+        given = cfg.DATA[name]
+        if f"DATA.{name}" in keys and given != given[::-1]:
+            cfg.DATA[name] = given[::-1]
+            logger.warning(
+                "%s: as PySlowFast's, with DATA.REVERSE_INPUT_CHANNEL its DATA.%s %s is %s here",
+                source, name, given, given[::-1],
+            )  # fmt: skip
 
 
 def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:

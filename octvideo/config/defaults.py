@@ -90,7 +90,7 @@ DEFAULTS: Tree = {
         "PCA_NOISE": 0.0,  # on images: standard deviation along the principal components of color
         "COLOR_JITTER": 0.0,  # brightness, contrast and saturation change by up to this share
         "INV_UNIFORM_SAMPLE": False,  # jitter uniform in 1 / short side
-        "REVERSE_INPUT_CHANNEL": False,
+        "REVERSE_INPUT_CHANNEL": False,  # before MEAN and STD are applied
         "MULTI_LABEL": False,
         "ENSEMBLE_METHOD": "sum",
         "MAX_BAD_RATIO": 0.05,  # of the training list, before the run stops

@@ -1,4 +1,5 @@
-"""PySlowFast's settings beside those of this package: which are renamed, refused or ignored."""
+"""PySlowFast's settings beside those of this package: which are renamed, turned, refused or
+ignored."""
 
 from typing import Any
 
@@ -46,6 +47,10 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "SOLVER.LARS_ON": (False,),
     "SOLVER.LAYER_DECAY": (1,),
 }
+
+
+# Of the DATA of its files: by channel, in the order before REVERSE_INPUT_CHANNEL; here after it.
+NORMALIZATION = ("MEAN", "STD")
 
 
 # PySlowFast's settings and sections that change nothing here; a file may keep them.

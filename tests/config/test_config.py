@@ -80,6 +80,27 @@ def test_null_sets_the_default_over_a_base(write):
     assert load_config(path).DATA.MEAN is not cfg.DATA.MEAN
 
 
+TURNED = "DATA: {REVERSE_INPUT_CHANNEL: true, MEAN: [.1, .2, .3], STD: [.4, .5, .6]}\n"
+
+
+def test_a_pyslowfast_file_that_reverses_channels_is_normalized_as_it_is_there(write, caplog):
+    own, theirs = load_config(write(I3D + TURNED)), load_config(write(I3D + TURNED + "NUM_GPUS: 8"))
+
+    assert (own.DATA.MEAN, own.DATA.STD) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    assert (theirs.DATA.MEAN, theirs.DATA.STD) == ([0.3, 0.2, 0.1], [0.6, 0.5, 0.4])
+    assert "its DATA.MEAN [0.1, 0.2, 0.3] is [0.3, 0.2, 0.1] here" in caplog.text
+    assert config_from_text(theirs.dump(), "its checkpoint").DATA == theirs.DATA
+
+
+def test_a_pyslowfast_file_over_one_that_reverses_channels_turns_only_what_it_sets(write):
+    write(I3D + TURNED, "base.yaml")
+    path = write("_BASE_: base.yaml\nDATA: {MEAN: [.7, .8, .9]}\nNUM_GPUS: 8\n")
+
+    cfg = load_config(path)
+
+    assert (cfg.DATA.MEAN, cfg.DATA.STD) == ([0.9, 0.8, 0.7], [0.4, 0.5, 0.6])
+
+
 def test_a_text_may_be_empty_on_the_command_line(write):
     path = write(I3D + "DATA: {PATH_PREFIX: a}")
 
