@@ -38,7 +38,7 @@ from side_by_side import (
 from torch import Tensor, nn
 
 from octvideo import create_model
-from octvideo.checkpoint import Checkpoint
+from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.engine.linear import fit_linear
 from octvideo.engine.training.optim import Schedule, make_optimizer
 from octvideo.models.network import pooled_features
@@ -145,7 +145,7 @@ def image_weights(row: Row, path: Path) -> tuple[dict[str, Tensor], Assumptions]
     with torch.device("meta"):
         image = create_model("resnet26", alpha=alpha, num_classes=10, **options)
     state = torch.load(path, map_location="cpu", weights_only=True)
-    return state, Assumptions.of(image, *row.normalization)
+    return state, Assumptions.of(image, InputSpec(*row.normalization))
 
 
 def fill(model: nn.Module, row: Row, path: Path, clips: Tensor) -> list[str]:
