@@ -87,12 +87,17 @@ def open_list(cfg: Any, path: str) -> VideoList:
 def open_labeled_list(cfg: Any, path: str) -> VideoList:
     """The list for training or validation. Raises DataError for a list without labels."""
     videos = open_list(cfg, path)
-    if videos.format == "unlabeled" or not videos.has_labels:
+    if not is_labeled(videos):
         raise DataError(
             f"{path}: an unlabeled list can be tested, not trained or validated on; give each line"
             " a label"
         )
     return videos
+
+
+def is_labeled(videos: VideoList) -> bool:
+    """Whether a test of a list measures anything."""
+    return videos.format != "unlabeled" and videos.has_labels
 
 
 def open_index(path: str) -> VideoIndex | None:

@@ -35,7 +35,7 @@ from octvideo.errors import ConfigError
 from octvideo.files import write_atomically
 from octvideo.layers import channels_last
 from octvideo.study.origin import Settings, check_folder, made_with, settings_of
-from octvideo.study.trial import metric, metric_name, run_trial
+from octvideo.study.trial import metric, metric_name, require_labels, run_trial
 
 SEED = "RNG_SEED"
 ROUNDS = 9  # of timing
@@ -213,11 +213,13 @@ def run_sweep(
     """Do the runs that have no results yet, `jobs` at a time. After a failure no further run
     starts.
 
-    Raises ConfigError as `check_runs` does, before anything runs; TrialError for
-    a run that ended without results.
+    Raises ConfigError as `check_runs` does, and for a test without labels, before anything runs;
+    TrialError for a run that ended without results.
     """
     for repetition, variant in sweep.runs:
-        require_data_folder(sweep.settings(variant, repetition))
+        cfg = sweep.settings(variant, repetition)
+        require_data_folder(cfg)
+        require_labels(cfg)
     check_runs(sweep, out)
     slots: SimpleQueue[int] = SimpleQueue()
     for slot in range(jobs):

@@ -6,14 +6,22 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from octvideo.assembly.data import final_list_path, is_labeled, open_list
+from octvideo.assembly.tasks import with_counted_classes
 from octvideo.config import load_config
-from octvideo.errors import OctvideoError
+from octvideo.errors import ConfigError, DataError, OctvideoError
 from octvideo.study.origin import claim_folder, made_with
+
+NO_LABELS = (
+    "{} has no labels, and a study compares by them; give it labels, or remove it so that val.csv"
+    " is tested"
+)
 
 
 class TrialError(OctvideoError):
@@ -72,8 +80,23 @@ def log_loss(scores: Path) -> float:
     return round(float(-np.log(right).mean()), 4)
 
 
+def require_labels(cfg: Any) -> None:
+    """Raise ConfigError if the list of the final test has no labels. Of one that cannot be read the
+    run tells."""
+    if cfg.TRAIN.DATASET != "video":
+        return
+    with suppress(DataError):
+        cfg = with_counted_classes(cfg)
+        path = final_list_path(cfg)
+        if not is_labeled(open_list(cfg, path)):
+            raise ConfigError(NO_LABELS.format(path))
+
+
 def metric(results: Mapping[str, Any]) -> float:
-    """Top-1, or 100 x mAP if a video may have several labels."""
+    """Top-1, or 100 x mAP if a video may have several labels. Raises ConfigError for a test without
+    labels."""
+    if results.keys().isdisjoint(("top1_acc", "map")):
+        raise ConfigError(NO_LABELS.format("test.csv"))
     return float(results["top1_acc"] if "top1_acc" in results else 100 * results["map"])
 
 

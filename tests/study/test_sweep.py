@@ -245,6 +245,20 @@ def test_a_folder_that_is_not_there_is_told_before_anything_runs(trained, data, 
     assert not trained
 
 
+def test_a_test_without_labels_is_told_before_anything_runs(trained, data, tmp_path):
+    (data / "test.csv").write_text("path\na.mp4\n")
+
+    with pytest.raises(ConfigError, match=r"test.csv has no labels, .*; give it labels, or remove"):
+        run_sweep(Sweep.of(CONFIG, WORDS), tmp_path)
+
+    assert not trained
+
+
+def test_results_of_a_test_without_labels_are_not_compared():
+    with pytest.raises(ConfigError, match=r"test.csv has no labels"):
+        trial.metric({"task": "unlabelled", "num_videos": 3})
+
+
 def test_a_run_that_fails_is_named_with_the_end_of_its_log(monkeypatch, tmp_path):
     def failing(command, stdout, **_):
         stdout.write("epoch 1\nerror: no room\n")
