@@ -67,7 +67,8 @@ class ImageResNetOptions(ImageOptions):
     `ImageOptions`.
 
     blocks: blocks of each stage, from res2 on.
-    basic: blocks of two 3x3 instead of bottlenecks.
+    basic: blocks of two 3x3 instead of bottlenecks, without num_groups, bottleneck_width,
+    stride_1x1 and stride_last.
     block: "post" or "preact".
     stages: which stages are octave.
     width_per_group: 64 is the ResNet; 16 or 32 a small one; the widths of the stem scale along.
@@ -105,6 +106,13 @@ class ImageResNetOptions(ImageOptions):
             raise ConfigError(
                 "stride_1x1 and stride_last are both set; a block has its stride in one place"
             )
+        if self.basic:
+            _check_basic(self)
+        count = self.blocks[2] if len(self.blocks) > 2 else 0
+        for block in self.glore_location:
+            if block >= count:
+                has = f"it has blocks 0..{count - 1}" if count else "there is no res4: leave it out"
+                raise ConfigError(f"glore_location names block {block} of res4; {has}")
 
     @property
     def style(self) -> BlockStyle:
@@ -119,6 +127,17 @@ class ImageResNetOptions(ImageOptions):
             se=self.se,
             bn_eps=self.bn_eps or (1e-4 if self.block == "preact" else 1e-5),
         )
+
+
+def _check_basic(options: ImageResNetOptions) -> None:
+    """Raise ConfigError for an option that only bottlenecks have."""
+    plain = {"num_groups": 1, "bottleneck_width": None, "stride_1x1": False, "stride_last": False}
+    for name, default in plain.items():
+        if (found := getattr(options, name)) != default:
+            raise ConfigError(
+                f"{name} is {found!r}; it is an option of bottlenecks, and blocks of two 3x3"
+                " (basic) have none: leave it out"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from octvideo.errors import ConfigError
 from octvideo.layers import Channels, OctTensor, merge
 from octvideo.layers.initialize import he_normal_
 from octvideo.layers.space_to_depth import Conv2d
@@ -140,12 +139,6 @@ class ImageResNet(Network):
 
 def make_glore(channels: Channels, options: ImageResNetOptions) -> dict[int, nn.Module]:
     """The GloRe units of res4 by the block that they follow."""
-    for block in options.glore_location:
-        if not 0 <= block < options.blocks[2]:
-            raise ConfigError(
-                f"glore_location names block {block} of res4; it has blocks"
-                f" 0..{options.blocks[2] - 1}"
-            )
     return {
         i: GloRe(channels, options.width_per_group * 8, options.style.bn_eps)
         for i in options.glore_location

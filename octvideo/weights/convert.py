@@ -115,8 +115,9 @@ def identify(state: State, source: str, options: Mapping[str, Any]) -> dict[str,
     candidates = ((name, {**seen, **options}) for name, seen in _candidates(state))
     if model := first_match(state, candidates):
         return _resolved(model)
+    given = "".join(f", with {name}={value}" for name, value in options.items())
     raise CheckpointError(
-        f"{source}: its names and shapes are of none of the image networks in list_models()"
+        f"{source}: its names and shapes are of none of the image networks in list_models(){given}"
     )
 
 

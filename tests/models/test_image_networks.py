@@ -268,6 +268,16 @@ def test_every_parameter_learns(name):
             {"glore_location": (6,)},
             "glore_location names block 6 of res4; it has blocks 0..5",
         ),
+        ("resnet50_glore", {"blocks": (2, 2)}, "names block 1 of res4; there is no res4: leave it"),
+        ("resnet18", {"num_groups": 32}, "num_groups is 32; it is an option of bottlenecks"),
+        ("resnet34", {"bottleneck_width": 128}, "bottleneck_width is 128; it is an option of"),
+        ("resnet20_cifar", {"stride_1x1": True}, "stride_1x1 is True; it is an option of"),
+        ("resnet50", {"basic": True, "stride_last": True}, "stride_last is True; it is an option"),
+        (
+            "densenet121",
+            {"layers": (0,) * 4, "stem_width": 4, "growth_rate": 8, "alpha": 0.5},
+            "stem_width is 4; it leaves none of the 1 channels",
+        ),
         (
             "resnet152_v1f",
             {"width_per_group": 4},

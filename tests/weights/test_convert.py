@@ -158,6 +158,14 @@ def test_a_stride_at_the_first_1x1_is_taken_on_word(tmp_path):
     assert same_logits(weights, model)
 
 
+def test_a_stride_at_the_first_1x1_is_refused_of_blocks_without_one(tmp_path):
+    model = trained("resnet18", **TINY)
+    torch.save(torchvision_names(model), tmp_path / "w.pth")
+
+    with pytest.raises(CheckpointError, match=r"of none .* with stride_1x1=True"):
+        convert_weights(tmp_path / "w.pth", stride_1x1=True)
+
+
 @pytest.mark.parametrize("name", oracles.SMALL)
 def test_official_files_are_recognized(name, tmp_path):
     oracles.write_file(name, tmp_path / "w.params")
