@@ -17,9 +17,9 @@ class NonLocalHigh(nn.Module):
     """A non-local block on the high group; the low group passes unchanged. On a plain feature it is
     the usual block.
 
-    Inner width C_high / 2; theta, phi, g, out are 1x1x1 with bias; phi and g see a max-pooled
-    input, or with `pool_after` are max-pooled themselves (mmaction2); the output BN starts at gamma
-    0, so that the block starts as the identity.
+    Inner width C_high / 2, at least 1; theta, phi, g, out are 1x1x1 with bias; phi and g see a
+    max-pooled input, or with `pool_after` are max-pooled themselves (mmaction2); the output BN
+    starts at gamma 0, so that the block starts as the identity.
     """
 
     norm_follows: ClassVar = {"attend.norm": "attend.conv_out"}
@@ -38,16 +38,17 @@ class NonLocalHigh(nn.Module):
             "pytorchvideo.layers.nonlocal_net", "non-local blocks", "pip install pytorchvideo"
         )
 
+        inner = _inner_width(channels)
         self.attend = nonlocal_net.create_nonlocal(
             dim_in=channels.high,
-            dim_inner=channels.high // 2,
+            dim_inner=inner,
             pool_size=pool,
             instantiation=instantiation,
         )
         self.attend.pool = None if pool_after else PoolWhatIsThere(pool)
         if pool_after:
             self.attend.conv_phi, self.attend.conv_g = (
-                PooledConv(channels.high, channels.high // 2, pool) for _ in range(2)
+                PooledConv(channels.high, inner, pool) for _ in range(2)
             )
         _init(self, self.attend.norm)
 
@@ -74,7 +75,7 @@ class NonLocalCross(nn.Module):
         pool_after: bool = False,
     ) -> None:
         super().__init__()
-        inner = channels.high // 2
+        inner = _inner_width(channels)
         self.instantiation = instantiation
         self.theta = nn.Conv3d(channels.high, inner, 1)
         self.phi, self.g = (
@@ -127,6 +128,10 @@ class PooledConv(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.pool(super().forward(x))
         return out.contiguous()
+
+
+def _inner_width(channels: Channels) -> int:
+    return max(channels.high // 2, 1)
 
 
 def _init(block: nn.Module, norm: nn.BatchNorm3d) -> None:

@@ -7,7 +7,7 @@ transition3   1x1, average pool 2x2            128 x 28 x 28
 dense3-5      12, 24, 16 layers               1024 x 7 x 7
 
 At alpha > 0 the pair runs from the stem (or from dense2's first layer) to transition5, whose
-convolution ends it.
+convolution ends it; with fewer stages it is merged behind the last one.
 """
 
 from dataclasses import replace
@@ -16,10 +16,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from octvideo.layers import Channels, OctTensor, down
+from octvideo.layers import Channels, OctTensor, down, merge
 from octvideo.models.blocks import BlockStyle, ConvNorm, NormConv, concatenate, init_weights
 from octvideo.models.image_options import DenseNetOptions
 from octvideo.models.network import IMAGE, Family, Head, Network
+from octvideo.models.option_rules import scaled
 
 
 class DenseLayer(nn.Module):
@@ -62,7 +63,7 @@ class DenseNet(Network):
         self.stages = nn.Sequential()
         for number, count in enumerate(options.layers, start=2):
             if number > 2:
-                width //= 2
+                width = scaled(width, 0.5, f"stem_width is {options.stem_width}")
                 self.stages.add_module(
                     f"transition{number}", Transition(style, c, octave.split(width, number), (1, 1))
                 )
@@ -80,7 +81,7 @@ class DenseNet(Network):
 
     def features(self, x: Tensor) -> list[Tensor]:
         out = self.stem(OctTensor(x)).map(F.relu).map(self.pool)
-        return [self.tail(self.stages(out)).map(F.relu).high]
+        return [merge(self.tail(self.stages(out)).map(F.relu))]
 
 
 MODELS = {"densenet121": Family(DenseNet, DenseNetOptions, IMAGE)}

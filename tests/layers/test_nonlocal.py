@@ -30,6 +30,15 @@ def test_a_new_block_is_the_identity(block):
     assert torch.equal(y.low, x.low)
 
 
+@pytest.mark.parametrize("pool_after", [False, True])
+@pytest.mark.parametrize("block", [NonLocalHigh, NonLocalCross])
+def test_a_high_group_of_one_channel_has_an_inner_width(block, pool_after):
+    x = OctTensor(torch.randn(2, 1, 3, 6, 6), torch.randn(2, 4, 3, 3, 3))
+    y = open_gate(block(Channels(1, 4), pool_after=pool_after))(x)
+    assert y.high.shape == x.high.shape
+    assert (y.high != x.high).any()
+
+
 @pytest.mark.parametrize("instantiation", ["softmax", "dot_product"])
 @pytest.mark.parametrize("kind", [NonLocalHigh, NonLocalCross])
 def test_attention_written_out_position_by_position(kind, instantiation):

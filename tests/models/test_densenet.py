@@ -31,6 +31,12 @@ def test_the_pair_runs_from_the_stem_or_the_first_layer_to_the_last_transition(o
     assert last == ["stages.transition5.conv"]
 
 
+@pytest.mark.parametrize("layers", [(), (1,), (1, 0, 1)])
+def test_a_pair_of_fewer_stages_is_merged_before_the_classifier(layers):
+    model = create_model("densenet121", alpha=0.5, **{**TINY, "layers": layers}).eval()
+    assert model(torch.rand(2, 3, 33, 32)).shape == (2, 10)
+
+
 def test_parameters_do_not_depend_on_alpha_and_are_densenets():
     counts = set()
     for alpha in (0, 0.125, 0.5):
