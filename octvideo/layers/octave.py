@@ -81,11 +81,11 @@ class _OctConv(nn.Module):
         kernel_size: Size,
         stride: Size = 1,
         padding: Size | Literal["same", "valid"] = 0,
+        dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
         *,
         alpha: float | tuple[float, float] | None = None,
-        dilation: Size = 1,
         downsample: Downsample | None = None,
     ) -> None:
         super().__init__()

@@ -68,9 +68,15 @@ class BlockStyle:
         size, strides = (t, s, s)[-self.dims :], (1, stride, stride)[-self.dims :]
         padding = tuple(k // 2 for k in size)
         layer = OctConv2d if self.dims == 2 else OctConv3d
-        channels = (in_channels, out_channels)
         return layer(
-            *channels, size, strides, padding, groups, bias=False, downsample=self.downsample
+            in_channels,
+            out_channels,
+            size,
+            strides,
+            padding,
+            groups=groups,
+            bias=False,
+            downsample=self.downsample,
         )
 
     def norm(self, channels: Channels, affine: bool = True) -> OctBatchNorm2d | OctBatchNorm3d:

@@ -28,13 +28,12 @@ def octave_conv(
     """The octave convolution whose four kernels are the blocks of this convolution's kernel."""
     conv = plain(site.conv)
     kind = OctConv2d if len(conv.kernel_size) == 2 else OctConv3d
-    sizes = (conv.kernel_size, site.conv.stride, same_padding(conv), conv.groups)
+    sizes = (conv.kernel_size, site.conv.stride, same_padding(conv), conv.dilation, conv.groups)
     octave = kind(
         reads.channels,
         writes.channels,
         *sizes,
         bias=conv.bias is not None,
-        dilation=conv.dilation,
         downsample=downsample,
     ).to(conv.weight.device, conv.weight.dtype)
     groups_of = {"h": (reads.high, writes.high), "l": (reads.low, writes.low)}

@@ -1,5 +1,7 @@
 """OctConv2d and OctConv3d are written, called and read as torch's convolutions are."""
 
+from inspect import signature
+
 import pytest
 import torch
 from torch import nn
@@ -34,6 +36,17 @@ def test_without_a_low_group_it_replaces_the_plain_convolution_in_a_sequential(l
     x = feature(layer)
 
     assert torch.equal(octave(x), plain(x))
+
+
+@pytest.mark.parametrize("layer", DIMS)
+def test_positional_arguments_stand_in_torchs_order(layer):
+    arguments = (8, 16, 3, 1, 2, 2, 4, False)  # ..., stride, padding, dilation, groups, bias
+    octave, plain = layer(*arguments), DIMS[layer](*arguments)
+    octave.h2h.load_state_dict(plain.state_dict())
+    x = feature(layer)
+
+    assert torch.equal(octave(x), plain(x))
+    assert [*signature(layer).parameters][:8] == [*signature(DIMS[layer]).parameters][:8]
 
 
 def test_a_plain_tensor_enters_a_sequential_of_pairs():

@@ -28,8 +28,8 @@ def build(case: dict[str, Any], arrays: dict[str, np.ndarray]) -> OctConv2d:
         case["kernel"],
         case["stride"],
         case["padding"],
-        case["groups"],
-        case["bias"],
+        groups=case["groups"],
+        bias=case["bias"],
         downsample="pool",
     )
     prefix = case["name"] + "/"
@@ -62,7 +62,7 @@ def as_3d(conv: OctConv2d) -> OctConv3d:
     )
     bias = "h2h.bias" in conv.state_dict()
     lifted = OctConv3d(
-        conv.in_channels, conv.out_channels, k, s, p, conv.groups, bias, downsample="pool"
+        conv.in_channels, conv.out_channels, k, s, p, 1, conv.groups, bias, downsample="pool"
     )
     lifted.load_state_dict(
         {n: w.unsqueeze(2) if w.dim() == 4 else w for n, w in conv.state_dict().items()}

@@ -95,7 +95,7 @@ def test_layer_equals_the_slow_oracle_path_by_path(
 ):
     padding = tuple(k // 2 for k in kernel)
     conv = OctConv3d(
-        channels_in, channels_out, kernel, stride, padding, groups, downsample="pool"
+        channels_in, channels_out, kernel, stride, padding, groups=groups, downsample="pool"
     ).double()
     x = random_pair(channels_in, (5, 7, 6), torch.float64)
 
@@ -147,7 +147,7 @@ def test_features_constant_in_space_convolve_as_if_undivided(alpha, kernel):
 @pytest.mark.parametrize("groups", [1, 2, 16])
 @pytest.mark.parametrize("alpha", [0.25, 0.5, 0.75])
 def test_parameters_are_as_many_as_in_the_undivided_layer_at_every_alpha(alpha, groups, bias):
-    octave = OctConv3d(16, 16, (3, 3, 3), 1, 1, groups, bias, alpha=(alpha, alpha))
+    octave = OctConv3d(16, 16, (3, 3, 3), 1, 1, 1, groups, bias, alpha=(alpha, alpha))
     plain = nn.Conv3d(16, 16, 3, 1, 1, groups=groups, bias=bias)
 
     assert sum(p.numel() for p in octave.parameters()) == sum(p.numel() for p in plain.parameters())
@@ -170,7 +170,7 @@ def test_alpha_before_and_behind_a_layer_are_independent(alphas):
 @pytest.mark.parametrize("groups", [1, 4, 8])
 def test_alpha_zero_is_exactly_a_plain_convolution(stride, kernel, groups):
     padding = tuple(k // 2 for k in kernel) if isinstance(kernel, tuple) else kernel // 2
-    octave = OctConv3d(8, 8, kernel, stride, padding, groups, alpha=(0.0, 0.0))
+    octave = OctConv3d(8, 8, kernel, stride, padding, groups=groups, alpha=(0.0, 0.0))
     plain = nn.Conv3d(8, 8, kernel, stride, padding, groups=groups)
     plain.load_state_dict({name.removeprefix("h2h."): w for name, w in octave.state_dict().items()})
     x = torch.randn(2, 8, 4, 7, 9, requires_grad=True)
