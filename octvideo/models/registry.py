@@ -15,7 +15,7 @@ from octvideo.layers import (
 from octvideo.models import densenet, image_resnet, mobilenet, pytorchvideo, slowfast, video_resnet
 from octvideo.models.network import Family, Network
 from octvideo.models.video_options import VideoOptions
-from octvideo.octavize.convert import rebuilt
+from octvideo.octavize.convert import plain, rebuilt
 
 MODELS: dict[str, Family] = {
     name: family
@@ -105,7 +105,7 @@ def create_model(
     save_memory(
         fuse(stem_by_space_to_depth(compute_in_2d(channels_last(model))), "auto"), memory_saving
     )
-    model.config = {"name": name, **_plain(asdict(chosen))}
+    model.config = plain({"name": name, **asdict(chosen)})
     model.input_shape = family.input_shape
     return rebuilt(model, octavize) if octavize else model
 
@@ -121,12 +121,3 @@ def family_of(name: str) -> Family:
     if name not in MODELS:
         raise ConfigError(f"there is no model {name!r}; {did_you_mean(name, MODELS)}")
     return MODELS[name]
-
-
-def _plain(value: Any) -> Any:
-    """Tuples and sets as lists, which survive YAML, JSON and a weights-only checkpoint."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return (
-        [_plain(v) for v in value] if isinstance(value, list | tuple | set | frozenset) else value
-    )

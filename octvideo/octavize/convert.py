@@ -58,7 +58,8 @@ def octavize(
     by default all but the convolutions that read the network's input. An excluded convolution that
     reads a pair merges it.
     width_rule: how the channels of a map are split: "round16" (default), "int", "round16_min16", or
-    a function (channels, alpha) -> Channels.
+    a function (channels, alpha) -> Channels, with which the result has no `config`: a function is
+    none of the plain values that build a network again.
     downsample: how strides of 2 are taken: None (default) pools in octave convolutions and leaves
     the others unchanged; "pool" pools in all that `include` names, "stride" in none.
     weights: "sorted": the channels that lose least at half the resolution become the low ones;
@@ -95,18 +96,30 @@ def octavize(
         errors = stage_errors(source, fx.GraphModule(root, rewriter.graph), rewriter, clips)
     whole = traced if method == "forward" else trace(model, example)
     result.octave_report = _report(model, result, rewriter, plan, whole, errors)  # type: ignore[assignment]
-    if hasattr(model, "config"):
+    if callable(width_rule):
+        vars(result).pop("config", None)
+    elif hasattr(model, "config"):
         arguments = {
             "alpha": alpha,
-            "include": include and list(include),
-            "exclude": list(exclude),
+            "include": include,
+            "exclude": exclude,
             "width_rule": width_rule,
             "downsample": downsample,
             "weights": weights,
             "example": pytree.tree_map_only(Tensor, lambda t: list(t.shape), example),
         }
-        result.config = {**model.config, "octavize": arguments}  # type: ignore[dict-item,assignment]
+        result.config = {**model.config, "octavize": plain(arguments)}  # type: ignore[dict-item,assignment]
     return result
+
+
+def plain(value: Any) -> Any:
+    """Tuples and sets as lists and numpy's numbers as Python's, which survive YAML, JSON and a
+    weights-only checkpoint."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    return value.item() if hasattr(value, "item") else value
 
 
 def rebuilt(model: nn.Module, arguments: Mapping[str, Any]) -> Any:

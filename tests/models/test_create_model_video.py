@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -93,6 +94,8 @@ def test_every_family_exists_in_every_depth(family, depth):
         },
         {"name": "slowfast_r26", "alpha": 0.1, "beta_inv": 4, "num_classes": 3},
         {"name": "c2d_r26", "block": "preact", "alpha": 0.25},
+        {"name": "resnet20_cifar", "alpha": np.float64(0.25), "num_classes": np.int64(5)},
+        {"name": "resnet20_cifar", "blocks": (np.int64(1),) * 3, "bn_eps": np.float32(1e-3)},
     ],
 )
 def test_a_model_is_rebuilt_from_its_config_of_plain_values(options, tmp_path):

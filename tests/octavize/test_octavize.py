@@ -3,13 +3,14 @@ detail."""
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from stand_ins import STAND_INS, DropPath
 from torch import nn
 from torch.nn import functional as F
 
-from octvideo import octavize
+from octvideo import create_model, octavize
 from octvideo.complexity import count
 from octvideo.errors import ConfigError
 from octvideo.octavize.runtime import half_of
@@ -358,3 +359,20 @@ def test_a_convolution_that_cannot_be_octave_is_left_alone_or_refused_where_it_i
     assert not left.is_octave
     with pytest.raises(ConfigError, match=f"^2 cannot be octave: .*{message}.* exclude it"):
         octavize(model, 0.5, IMAGE, include=["[123]"], **rule)
+
+
+def test_the_config_of_an_octavized_network_is_plain_values(tmp_path):
+    model = create_model("resnet20_cifar", blocks=(1, 1), alpha=0.0)
+    octave = octavize(model, np.float64(0.5), IMAGE, include=("res2.*",), width_rule="int")
+    torch.save(octave.config, tmp_path / "config.pt")
+
+    again = create_model(**torch.load(tmp_path / "config.pt", weights_only=True))
+
+    assert again.config == octave.config
+    assert again.state_dict().keys() == octave.state_dict().keys()
+
+
+def test_a_rule_of_ones_own_leaves_no_config_that_builds_another_network():
+    model = create_model("resnet20_cifar", blocks=(1, 1))
+    assert not hasattr(octavize(model, 0.5, IMAGE, width_rule=lambda c, _: (c - 2, 2)), "config")
+    assert model.config["name"] == "resnet20_cifar"
