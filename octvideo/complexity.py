@@ -13,7 +13,7 @@ that run during the first, on the meta device.
 import math
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +43,12 @@ class LayerCost:
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """A direct child of the network: stem, ..., head. outputs: (C, T, H, W) of high and low."""
+    """A direct child of the network: stem, ..., head; of a child that only holds modules, as a
+    pathway does, one of those.
+
+    outputs: (C, T, H, W) of high and low. An octavized network calls layers and no stages: they are
+    those of a stage's last layer.
+    """
 
     name: str
     outputs: tuple[tuple[int, ...], ...]
@@ -212,9 +217,11 @@ def _hooks(
 ) -> Iterator[None]:
     """A context in which a forward pass records costs of layers and outputs of stages."""
     modules = {name: module for name, module in model.named_modules() if name}
+    stages = {name: _stage_of(name, modules) for name in modules}
     octave = {name: m for name, m in modules.items() if isinstance(m, OctConv2d | OctConv3d)}
     inside_octave = tuple(f"{name}." for name in octave)
     stack: list[tuple[str, nn.Module]] = []
+    last: dict[str, str] = {}
 
     def note(name: str, inputs: tuple[Any, ...], y: Any) -> None:
         if name in octave:
@@ -223,12 +230,26 @@ def _hooks(
             _add(layers, _plain_cost(name, modules[name], y))
         if len(stack) == 1:
             groups = [y.high, y.low] if isinstance(y, OctTensor) else [y]
-            shapes = [tuple(t.shape[1:]) for t in groups if isinstance(t, Tensor)]
-            outputs.setdefault(name, []).extend(shapes)
+            # A pool or an activation of a graph is called for each group of a pair.
+            if last.get(stages[name]) != name:
+                outputs[stages[name]] = []
+            last[stages[name]] = name
+            outputs[stages[name]] += [tuple(t.shape[1:]) for t in groups if isinstance(t, Tensor)]
 
     # In this order: a module is noted while it still is on the stack.
     with noting(modules, note), running(model, stack):
         yield
+
+
+def _stage_of(name: str, modules: Mapping[str, nn.Module]) -> str:
+    """The outermost module around `name` that could be called. A traced graph leaves bare modules
+    in place of those that its layers were in."""
+    parts = name.split(".")
+    for prefix in (".".join(parts[:i]) for i in range(1, len(parts))):
+        kind = type(modules[prefix])
+        if kind is nn.Module or kind.forward is not nn.Module.forward:
+            return prefix
+    return name
 
 
 def _add(layers: dict[str, LayerCost], cost: LayerCost) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from octvideo import create_model
+from octvideo import create_model, octavize
 from octvideo.cli import run_command
 from octvideo.complexity import count, count_twice, stage_table, trace, traced_macs
 from octvideo.layers import OctConv2d, OctTensor, as_pair, compute_in_2d
@@ -138,6 +138,36 @@ def test_stages_add_up_to_the_whole():
         assert sum(stage.macs for stage in cost.stages) == cost.macs
         assert sum(stage.activations for stage in cost.stages) == cost.activations
         assert sum(stage.parameters for stage in cost.stages) == cost.parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("i3d_r26", (3, 4, 40, 40)), ("slowfast_r26", (3, 16, 40, 40))]
+)
+def test_an_octavized_network_has_the_stages_of_the_network(name, shape):
+    with torch.device("meta"):
+        vanilla = narrow(name)
+        cost = count(octavize(vanilla, 0.5, torch.empty(1, *shape)), shape)
+    stages = {stage.name: stage for stage in cost.stages}
+
+    assert [*stages] == [stage.name for stage in count(vanilla, shape).stages]
+    assert sum(stage.macs for stage in cost.stages) == cost.macs
+    prefix = "slow." if name == "slowfast_r26" else ""
+    frames, low = stages[f"{prefix}res3"].outputs[0][1], stages[f"{prefix}res3"].outputs[1]
+    assert low[1:] == (frames, 3, 3)
+
+
+def test_the_layers_of_a_graph_are_counted_in_the_modules_that_held_them():
+    inner = nn.Sequential(nn.Conv2d(32, 32, 3, 1, 1), nn.MaxPool2d(2))
+    network = nn.Sequential(nn.Conv2d(3, 32, 1), inner, nn.Conv2d(32, 8, 1))
+    model = octavize(network, 0.5, torch.rand(1, 3, 8, 8))
+
+    stages = count(model, (3, 8, 8)).stages
+
+    assert [(stage.name, stage.outputs) for stage in stages] == [
+        ("0", ((32, 8, 8),)),
+        ("1", ((16, 4, 4), (16, 2, 2))),
+        ("2", ((8, 4, 4),)),
+    ]
 
 
 # --- The paper
