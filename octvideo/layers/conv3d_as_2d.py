@@ -101,7 +101,8 @@ class MaxPool3d(nn.MaxPool3d):
             return super().forward(x)
         (t, *k), (st, *s), p = self.window, self.strides, self.pad
         if t == 1:
-            return unfold_time(F.max_pool2d(fold_time(x[:, :, ::st]), k, s, p), x.shape[0])
+            x = x[:, :, ::st]
+            return unfold_time(F.max_pool2d(fold_time(x), k, s, p), x)
         if k == s == [1, 1] and t == st == 2:
             learns = (
                 torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling()
@@ -244,7 +245,7 @@ def conv3d_as_2d(
         x, weight = x[:, :, ::st], weight.squeeze(2)
     else:
         x, weight = _frames_seen(x, t, st, pt, groups), weight.transpose(1, 2).flatten(1, 2)
-    return unfold_time(F.conv2d(fold_time(x), weight, bias, s, p, 1, groups), x.shape[0])
+    return unfold_time(F.conv2d(fold_time(x), weight, bias, s, p, 1, groups), x)
 
 
 def fold_time(x: Tensor) -> Tensor:
@@ -252,9 +253,9 @@ def fold_time(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
-def unfold_time(x: Tensor, clips: int) -> Tensor:
-    """(N * T, C, H, W) -> (N, C, T, H, W)."""
-    return x.reshape(clips, -1, *x.shape[1:]).transpose(1, 2)
+def unfold_time(x: Tensor, like: Tensor) -> Tensor:
+    """(N * T, C, H, W) -> (N, C, T, H, W), the clips and frames of `like`; N may be 0."""
+    return x.reshape(like.shape[0], like.shape[2], *x.shape[1:]).transpose(1, 2)
 
 
 def unflatten_space(x: Tensor, like: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class AddUpsampled(torch.autograd.Function):
 def _sum_pool(x: Tensor) -> Tensor:
     """Sums of 2 x 2 positions; at an odd edge, of the positions that exist."""
     if x.dim() == 5:
-        return unfold_time(_sum_pool(fold_time(x)), x.shape[0])
+        return unfold_time(_sum_pool(fold_time(x)), x)
     return F.avg_pool2d(x, 2, ceil_mode=True, divisor_override=1)
 
 

@@ -15,7 +15,7 @@ def down(x: Tensor, factor: int) -> Tensor:
     if x.dim() == 4:
         return F.avg_pool2d(x, factor, ceil_mode=True, count_include_pad=False)
     if in_2d():
-        return unfold_time(down(fold_time(x), factor), x.shape[0])
+        return unfold_time(down(fold_time(x), factor), x)
     # The 3D pool refuses a map that is smaller than its window.
     window = (1, min(factor, x.shape[-2]), min(factor, x.shape[-1]))
     return F.avg_pool3d(x, window, (1, factor, factor), ceil_mode=True, count_include_pad=False)
@@ -25,7 +25,7 @@ def up_to(x: Tensor, like: Tensor) -> Tensor:
     """Nearest upsampling of height and width by 2, cropped to the size of `like` (maps of odd size
     end in half a pixel)."""
     if x.dim() == 5 and in_2d():
-        return unfold_time(up_to(fold_time(x), like), x.shape[0])
+        return unfold_time(up_to(fold_time(x), like), x)
     height, width = like.shape[-2:]
     scale = (2.0, 2.0) if x.dim() == 4 else (1.0, 2.0, 2.0)
     return F.interpolate(x, scale_factor=scale, mode="nearest")[..., :height, :width]

@@ -8,7 +8,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
-from octvideo.layers import OctBatchNorm3d, OctConv2d, OctConv3d, OctTensor
+from octvideo.layers import (
+    OctBatchNorm3d,
+    OctConv2d,
+    OctConv3d,
+    OctTensor,
+    as_pair,
+    compute_in_2d,
+    merge,
+)
 
 DIMS = {OctConv2d: nn.Conv2d, OctConv3d: nn.Conv3d}
 
@@ -140,3 +148,17 @@ def test_three_alphas_are_refused():
 def test_a_padding_that_cannot_be_is_refused(padding, kernel, message):
     with pytest.raises(ConfigError, match=message):
         OctConv2d(8, 8, kernel, padding=padding)
+
+
+@pytest.mark.parametrize("alpha", [0, 0.5])
+@pytest.mark.parametrize("kernel", [1, (1, 3, 3), (3, 1, 1), (3, 3, 3)])
+def test_no_clips_give_no_clips_and_a_gradient(kernel, alpha):
+    enter = OctConv3d(3, 4, kernel, padding="same", alpha=(0, alpha))
+    leave = OctConv3d(4, 4, kernel, (2, 1, 1), padding="same", alpha=(alpha, 0))
+    net = compute_in_2d(nn.Sequential(enter, leave), True)
+
+    out = merge(as_pair(net(torch.empty(0, 3, 4, 8, 8))))
+    out.sum().backward()
+
+    assert out.shape == (0, 4, 2, 8, 8)
+    assert all(not parameter.grad.any() for parameter in net.parameters())
