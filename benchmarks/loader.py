@@ -34,7 +34,7 @@ from made_videos import write_videos
 from octvideo.data import ClipDataset, ClipRule, ClipTransform, Loader, probe
 from octvideo.data.lists.video_list import read_list
 from octvideo.data.sampling import Timing
-from octvideo.data.transforms import color_jitter, normalize
+from octvideo.data.transforms import Change, color_jitter, normalize
 from octvideo.data.video.index import read_index, write_index
 
 RULE, TRANSFORM = ClipRule(8, 8), ClipTransform(224)
@@ -116,7 +116,10 @@ def own_megabytes(pid: int) -> tuple[float, float]:
 class Whole(ClipTransform):
     """Frames as they were decoded: all videos must be of one size."""
 
-    def __call__(self, clip: torch.Tensor, draw: random.Random) -> torch.Tensor:
+    def crop_for(self, height: int, width: int, draw: random.Random) -> Change:
+        return lambda clip: clip
+
+    def vary(self, clip: torch.Tensor, draw: random.Random) -> torch.Tensor:
         return clip
 
 

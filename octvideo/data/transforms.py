@@ -8,6 +8,7 @@ for a whole batch.
 import math
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ _LUMA = torch.tensor([0.299, 0.587, 0.114])
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 Draw = Callable[[], float]
 """A source of numbers in [0, 1): `random.Random(seed).random`."""
+Change = Callable[[Tensor], Tensor]
+"""What is done to a clip, the same for each of its frames alone."""
 
 
 def normalize(inputs: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -46,8 +49,15 @@ def resize_short_side(clip: Tensor, short_side: int) -> Tensor:
 
 def resize_frame(frame: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
     """One frame (H, W, 3) as `resize_short_side` resizes a clip, pixel by pixel."""
-    clip = torch.from_numpy(np.ascontiguousarray(frame))[None].movedim(-1, 0)
-    return resize_short_side(clip, short_side).movedim(0, -1)[0].numpy()
+    return change_frame(frame, partial(resize_short_side, short_side=short_side))
+
+
+def change_frame(frame: NDArray[np.uint8], change: Change) -> NDArray[np.uint8]:
+    """One frame (H, W, 3) as `change` changes the clips that it is in."""
+    # torch warns of arrays that cannot be written, as those of pictures are.
+    clip = torch.from_numpy(np.require(frame, requirements=["C", "W"]))[None].movedim(-1, 0)
+    # As a view, a crop would keep the whole frame in memory.
+    return np.ascontiguousarray(change(clip).movedim(0, -1)[0].numpy())
 
 
 def resize(clip: Tensor, height: int, width: int) -> Tensor:
@@ -73,10 +83,16 @@ def center_crop(clip: Tensor, short_side: int, size: int) -> Tensor:
 
 
 def random_crop(
-    clip: Tensor, scales: tuple[int, int], size: int, draw: Draw, *, inverse_uniform: bool
-) -> Tensor:
-    """(3, T, H, W) -> (3, T, size, size) from anywhere, after the short side became one of `scales`
-    (at least size).
+    height: int,
+    width: int,
+    scales: tuple[int, int],
+    size: int,
+    draw: Draw,
+    *,
+    inverse_uniform: bool,
+) -> Change:
+    """(3, T, height, width) -> (3, T, size, size) from anywhere, after the short side became one of
+    `scales` (at least size).
 
     inverse_uniform: 1 / short side is uniform instead of the short side.
     """
@@ -84,9 +100,22 @@ def random_crop(
     short_side = (
         1 / _between(1 / high, 1 / low, draw()) if inverse_uniform else _between(low, high, draw())
     )
-    clip = resize_short_side(clip, max(round(short_side), size))
-    top, left = (int(draw() * (side - size + 1)) for side in clip.shape[-2:])
-    return crop(clip, size, top, left)
+    resized = short_side_size(height, width, max(round(short_side), size))
+    top, left = (int(draw() * (side - size + 1)) for side in resized)
+    return lambda clip: crop(resize(clip, *resized), size, top, left)
+
+
+def random_resized_crop(
+    height: int,
+    width: int,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    size: int,
+    draw: random.Random,
+) -> Change:
+    """(3, T, height, width) -> (3, T, size, size), a `random_box` resized."""
+    left, top, right, bottom = random_box(width, height, area, aspect, draw)
+    return lambda clip: resize(clip[..., top:bottom, left:right], size, size)
 
 
 def random_box(

@@ -2,7 +2,9 @@
 
 import random
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -11,7 +13,13 @@ from octvideo.data.lists.class_names import renumbered
 from octvideo.data.lists.video_list import VideoEntry, VideoList
 from octvideo.data.loading.batch import Sample, sample_or_another
 from octvideo.data.sampling import ClipRule
-from octvideo.data.transforms import center_crop, color_jitter, random_box, random_crop, resize
+from octvideo.data.transforms import (
+    Change,
+    center_crop,
+    color_jitter,
+    random_crop,
+    random_resized_crop,
+)
 from octvideo.data.video.decode import require_backend
 from octvideo.data.video.frame_source import open_entry, prefetch_entry, read_planes
 from octvideo.data.video.index import VideoIndex
@@ -48,29 +56,37 @@ class ClipTransform:
 
     def __call__(self, clip: Tensor, draw: random.Random) -> Tensor:
         """uint8 (3, T, H, W) -> (3, T, crop_size, crop_size)."""
-        if not self.train:
-            return center_crop(clip, self.jitter_scales[0], self.crop_size)
-        clip = self._random_crop(clip, draw)
-        if self.flip and draw.random() < 0.5:
-            clip = clip.flip(-1)
-        return color_jitter(clip, self.color_jitter, draw.random) if self.color_jitter else clip
-
-    def _random_crop(self, clip: Tensor, draw: random.Random) -> Tensor:
-        if self.area is None:
-            return random_crop(
-                clip,
-                self.jitter_scales,
-                self.crop_size,
-                draw.random,
-                inverse_uniform=self.inverse_uniform,
-            )
         height, width = clip.shape[-2:]
-        left, top, right, bottom = random_box(width, height, self.area, self.aspect, draw)
-        return resize(clip[..., top:bottom, left:right], self.crop_size, self.crop_size)
+        return self.vary(self.crop_for(height, width, draw)(clip), draw)
+
+    def crop_for(self, height: int, width: int, draw: random.Random) -> Change:
+        """The first part of a call: uint8 (3, T, height, width) -> (3, T, crop_size, crop_size)."""
+        size = self.crop_size
+        if not self.train:
+            return partial(center_crop, short_side=self.jitter_scales[0], size=size)
+        if self.area:
+            return random_resized_crop(height, width, self.area, self.aspect, size, draw)
+        return random_crop(
+            height,
+            width,
+            self.jitter_scales,
+            size,
+            draw.random,
+            inverse_uniform=self.inverse_uniform,
+        )
+
+    def vary(self, clip: Tensor, draw: random.Random) -> Tensor:
+        """The second part of a call: flip and color of a crop."""
+        if self.train and self.flip and draw.random() < 0.5:
+            clip = clip.flip(-1)
+        if self.train and self.color_jitter:
+            return color_jitter(clip, self.color_jitter, draw.random)
+        return clip
 
 
 class ClipDataset:
-    """One clip per video of a list.
+    """One clip per video of a list. Each frame is cropped as soon as it is decoded: the memory of a
+    clip does not depend on the video's resolution.
 
     A file that cannot be read is replaced by another one, which (seed, epoch, index) decides as
     well; the sample reports it in `problems`. multilabel_classes: C makes targets multi-hot float32
@@ -128,8 +144,12 @@ class ClipDataset:
                 if self.transform.train
                 else self.rule.center_clip(timing)
             )
-            clip = read_planes(video, indices)
-        return self.transform(clip, draw), self._target(entry), entry.path
+            # A video that cannot be read draws nothing, so that its replacement stays the same.
+            ahead = copy(draw)
+            crop_for = cache(partial(self.transform.crop_for, draw=ahead))
+            clip = read_planes(video, indices, lambda frame: crop_for(*frame.shape[-2:])(frame))
+            draw.setstate(ahead.getstate())
+        return self.transform.vary(clip, draw), self._target(entry), entry.path
 
     def _target(self, entry: VideoEntry) -> int | Tensor:
         labels = renumbered(entry.labels, self._classes, entry.path)

@@ -20,6 +20,7 @@ from octvideo.data.lists.video_list import VideoEntry, VideoList
 from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import ClipRule, Timing, crop_offset
+from octvideo.data.transforms import resize_short_side
 from octvideo.data.video.decode import require_backend
 from octvideo.data.video.frame_source import (
     FrameSource,
@@ -222,7 +223,8 @@ def read_clips(video: FrameSource, spec: ViewSpec) -> tuple[Tensor, Tensor]:
     T) indexes them."""
     clips = np.array(spec.clips(video.timing(exact_times=spec.rule.rule == "time")))
     shared, places = np.unique(clips, return_inverse=True)
-    resized = read_planes(video, shared.tolist(), short_side=spec.short_side).movedim(0, -1)
+    resize = partial(resize_short_side, short_side=spec.short_side)
+    resized = read_planes(video, shared.tolist(), resize).movedim(0, -1)
     return resized, torch.from_numpy(places.reshape(clips.shape))
 
 

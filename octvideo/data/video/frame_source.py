@@ -12,7 +12,7 @@ from octvideo.data.lists.video_list import VideoEntry
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import Timing
 from octvideo.data.storage.part import prefetch
-from octvideo.data.transforms import resize_frame
+from octvideo.data.transforms import Change, change_frame
 from octvideo.data.video.decode import open_video, takes_a_table
 from octvideo.data.video.frame_folders import open_frames
 from octvideo.data.video.in_memory import open_part
@@ -67,18 +67,16 @@ def refuse_extreme(frame: Frames, path: str) -> None:
         )
 
 
-def read_planes(
-    source: FrameSource, indices: Sequence[int], *, short_side: int | None = None
-) -> Tensor:
-    """uint8 (3, T, H, W), the channel last in memory. short_side: resize each frame as soon as it
-    is decoded.
+def read_planes(source: FrameSource, indices: Sequence[int], change: Change) -> Tensor:
+    """uint8 (3, T, H, W), the channel last in memory. change: done to each frame (3, 1, H, W) as
+    soon as it is decoded, so that memory does not depend on the video's resolution.
 
     Raises DecodeError for a picture whose aspect ratio is extreme.
     """
 
     def prepare(frame: Frames) -> Frames:
         refuse_extreme(frame, source.path)
-        return resize_frame(frame, short_side) if short_side else frame
+        return change_frame(frame, change)
 
     frames = source.read(indices, prepare)
     return torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, 0)

@@ -2,6 +2,7 @@
 replaced in silence."""
 
 import random
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -63,6 +64,51 @@ def test_without_training_the_clip_is_the_middle_one(folder):
     assert [number >> 1 & 31 for number in numbers(padded)] == [
         number >> 1 & 31 for number in (5, 8, 11, 14)
     ]
+
+
+class AtOnce(ClipTransform):
+    """The same change of a whole clip, after all of its frames were read."""
+
+    def crop_for(self, height, width, draw):
+        return lambda clip: clip
+
+    def vary(self, clip, draw):
+        plain = ClipTransform(**{field.name: getattr(self, field.name) for field in fields(self)})
+        return plain(clip, draw)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"crop_size": 64, "jitter_scales": (64, 80)},
+        {"crop_size": 81, "jitter_scales": (40, 64), "inverse_uniform": True, "color_jitter": 0.4},
+        {"crop_size": 64, "area": (0.08, 1.0), "color_jitter": 0.4},
+        {"crop_size": 96, "jitter_scales": (96, 96), "train": False},
+    ],
+)
+def test_cropping_one_by_one_changes_no_pixel(folder, options):
+    one_by_one = clips(folder, ClipTransform(**options))
+    at_once = clips(folder, AtOnce(**options))
+
+    for epoch in range(4):
+        first, second = one_by_one.sample(epoch, epoch), at_once.sample(epoch, epoch)
+        assert torch.equal(first.input, second.input)
+
+
+def test_a_video_that_breaks_off_draws_nothing_for_its_replacement(folder, tmp_path):
+    for k in range(4):
+        (tmp_path / "frames").mkdir(exist_ok=True)
+        Image.new("RGB", (64 + k, 64)).save(tmp_path / "frames" / f"{k}.png")
+    videos = [VideoEntry(str(tmp_path / "frames"), (0,), 4), *read_list(folder / "train.csv")]
+
+    def sample(transform):
+        return ClipDataset(videos, rule=RULE, transform=transform).sample(0, 0)
+
+    first, second = sample(RANDOM), sample(AtOnce(64, (64, 80)))
+
+    assert first.problems == second.problems != ()
+    assert first.path == second.path
+    assert torch.equal(first.input, second.input)
 
 
 def test_labels_take_the_meaning_of_the_networks_classes(folder):

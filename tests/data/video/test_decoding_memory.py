@@ -38,6 +38,11 @@ EVALUATE = (
     "with open_video(path, backend='pyav') as video:\n"
     "    read_clips(video, ViewSpec(ClipRule(8, 2), 10, 3, 256, 256))"
 )
+TRAIN = (
+    "from octvideo.data import ClipDataset, ClipTransform\n"
+    "from octvideo.data.lists.video_list import VideoEntry\n"
+    "ClipDataset([VideoEntry(path, (0,))], rule=ClipRule(32, 2), transform={}).sample(0, 0)"
+)
 STREAM = "for frame in iter_frames(path): pass"
 
 
@@ -151,9 +156,10 @@ def test_names_over_time_keep_a_few_numbers_of_each_frame(tmp_path, tiny_checkpo
         assert (peak_of(30) - short) / 2000 < 200
 
 
-@pytest.mark.slow
-def test_large_frames_are_resized_one_by_one(tmp_path):
-    path = tmp_path / "large.mp4"
+@pytest.fixture(scope="module")
+def large_video(tmp_path_factory):
+    """A small file of large frames."""
+    path = tmp_path_factory.mktemp("large") / "large.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
         stream.width = stream.height = 4096
@@ -165,8 +171,21 @@ def test_large_frames_are_resized_one_by_one(tmp_path):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     assert path.stat().st_size < 1e6
+    return path
 
-    assert megabytes(path, EVALUATE)[1] < 1000
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "work",
+    [
+        EVALUATE,
+        TRAIN.format("ClipTransform(224)"),
+        TRAIN.format("ClipTransform(224, area=(0.08, 1.0))"),
+    ],
+    ids=["evaluate", "train", "train on boxes"],
+)
+def test_large_frames_are_made_small_one_by_one(large_video, work):
+    assert megabytes(large_video, work)[1] < 1000
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 128), (75, 100), (64, 61)])
