@@ -98,7 +98,7 @@ DEFAULTS: Tree = {
     "DATA_LOADER": {
         "NUM_WORKERS": 8,  # per process
         "PIN_MEMORY": True,
-        "TIMEOUT": 120.0,  # seconds that one batch may take
+        "TIMEOUT": 120.0,  # seconds in which a file must give a frame, and a rank a sign of life
     },
     "MODEL": {
         "ARCH": "slowfast",  # of RESNET.DEPTH; on images the name of a network, as resnet50

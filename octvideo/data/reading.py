@@ -78,17 +78,26 @@ def stuck_here(timeout_seconds: float) -> str:
 
 
 def still_reading() -> None:
-    """Start the clock anew: the file gave another frame. A long video is not a stuck one."""
+    """Start the clock anew: the file gave another packet or frame. A long video is not a stuck
+    one."""
     if _note.since:
         _note.since = time.monotonic()
 
 
-@contextmanager
-def reading(path: str) -> Iterator[None]:
-    """A context for everything that touches a file of the dataset; raises DecodeError for a file
-    known to be bad."""
+def refuse_known_bad(path: str) -> None:
+    """Raise DecodeError for a file that has ended a worker."""
     if path in known_bad:
         raise DecodeError(path, known_bad[path])
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """A context for everything that touches a file of the dataset on this machine; raises
+    DecodeError for a file known to be bad.
+
+    A download comes before it: a server that is slow says nothing of the file.
+    """
+    refuse_known_bad(path)
     _note.path = path.encode(errors="surrogateescape")[:4095]
     _note.since = time.monotonic()
     try:

@@ -20,7 +20,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from octvideo.data.reading import DecodeError, cause_of, is_worker, reading, still_reading
+from octvideo.data.reading import (
+    DecodeError,
+    cause_of,
+    is_worker,
+    reading,
+    refuse_known_bad,
+    still_reading,
+)
 from octvideo.data.remote import local_path
 from octvideo.data.video.container import ffmpeg_errors, opened
 from octvideo.data.video.decord_engine import DecordEngine
@@ -71,9 +78,8 @@ def open_video(
     "decord", also for a file that decord reads wrongly.
     """
     require_backend(backend)
-    path = str(path)
-    with reading(name or path), _called(path, name):
-        path = _fetched(path)
+    listed, path = str(path), _fetched(str(path))
+    with reading(name or listed), _called(path, name):
         info = know(path, known)
         if backend == "decord" and info.backend != "decord":
             raise DecodeError(
@@ -179,12 +185,13 @@ def iter_frames(path: str | Path) -> Iterator[Frames]:
 @contextmanager
 def _known(path: str | Path) -> Iterator[tuple[str, VideoInfo]]:
     """The context in which a file is read: its path on this machine, and its description."""
+    file = _fetched(str(path))
     with reading(str(path)):
-        file = _fetched(str(path))
         yield file, know(file, None)
 
 
 def _fetched(path: str) -> str:
+    refuse_known_bad(path)
     try:
         return local_path(path)
     except DataError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from octvideo.data.pictures import depth_bits, read_picture
-from octvideo.data.reading import DecodeError, reading
+from octvideo.data.reading import DecodeError, reading, still_reading
 from octvideo.data.sampling import Timing
 from octvideo.data.video.video import Frames, Prepare
 
@@ -35,6 +35,7 @@ class FrameFolder:
         sizes = set()
         for index in sorted(set(indices)):
             image = self._image(index)
+            still_reading()
             sizes.add(image.shape)
             if len(sizes) > 1:
                 raise DecodeError(self.path, "its images differ in size")

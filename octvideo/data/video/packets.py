@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octvideo.data.reading import still_reading
 from octvideo.data.video.bits import Content
 from octvideo.data.video.bitstream import Inspector
 from octvideo.data.video.container import ffmpeg_errors, opened
@@ -241,6 +242,7 @@ def look_through(
     table, first = PacketTable(), None
     try:
         for packet in container.demux(container.streams.video[0]):
+            still_reading()
             if first_frame and first is None:
                 with suppress(*errors):
                     first = next(iter(packet.decode()), None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from octvideo.data.reading import DecodeError
+from octvideo.data.reading import DecodeError, still_reading
 from octvideo.data.video.container import ffmpeg_errors, opened
 from octvideo.data.video.examine import STRICT, layout_of
 from octvideo.data.video.frame_table import KnownFile
@@ -54,6 +54,7 @@ class PyAVEngine:
             if place is None or layout.restarts[restart] > place:
                 frames = self._frames_from(restart)
             for frame in frames:
+                still_reading()
                 place = frame.pts
                 if place is None or place >= wanted or frame.is_corrupt:
                     break
@@ -84,6 +85,7 @@ class PyAVEngine:
         wanted, found, number = set(indices), {}, -1
         with opened(self._path) as container:
             for number, frame in enumerate(container.decode(video=0)):
+                still_reading()
                 if number in wanted:
                     found[number] = self._pixels.of(frame, prepare)
                     if len(found) == len(wanted):

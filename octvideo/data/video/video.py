@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from octvideo.data.reading import DecodeError, cause_of
+from octvideo.data.reading import DecodeError, cause_of, still_reading
 from octvideo.data.sampling import Timing
 from octvideo.data.video.info import VideoInfo
 
@@ -31,6 +31,7 @@ def read_prepared(
     for first in range(0, len(distinct), _AT_A_TIME):
         chosen = distinct[first : first + _AT_A_TIME]
         found.update(zip(chosen, map(prepare, read(chosen)), strict=True))
+        still_reading()
     return np.stack([found[index] for index in indices])
 
 

@@ -5,17 +5,22 @@ import os
 import socket
 import zipfile
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from coded_videos import numbers, write_clip
+from PIL import Image
 
-from octvideo.data import DecodeError, iter_frames, open_video, probe, read_frames
+from octvideo.data import DecodeError, iter_frames, open_video, probe, read_frames, reading
 from octvideo.data.reading import stuck_here
 from octvideo.data.video.decord_engine import DecordEngine
 from octvideo.data.video.encode import write_video
+from octvideo.data.video.frame_folders import open_frames
 from octvideo.data.video.frame_table import KnownFile
+from octvideo.data.video.video import read_prepared
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +173,67 @@ def test_a_video_that_gives_frames_is_not_stuck(tmp_path, monkeypatch):
     stuck = [stuck_here(10) for _ in iter_frames(path)]
 
     assert stuck == [""] * 20
+
+
+@pytest.fixture
+def ticks(monkeypatch):
+    """The number of times that the clock of the file in hand was started, roughly."""
+    clock = count(1)
+    monkeypatch.setattr("octvideo.data.reading.time.monotonic", lambda: float(next(clock)))
+    return lambda: reading._note.since
+
+
+@pytest.mark.parametrize("name", ["jump.mp4", "walk.webm"])
+def test_a_long_way_to_a_frame_is_not_stuck(tmp_path, ticks, name):
+    """VP9's packets prove nothing: every read walks from the first frame."""
+    path, codec = tmp_path / name, "libx264" if name.endswith("mp4") else "libvpx-vp9"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"g": "99", "deadline": "realtime"})
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for _ in range(20):
+            frame = av.VideoFrame.from_ndarray(np.zeros((32, 48, 3), np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    seen = []
+
+    with open_video(path, backend="pyav") as video:
+        seen.append(ticks())
+        video.read([19], lambda frame: seen.append(ticks()) or frame)
+
+    assert seen[0] >= 20
+    assert seen[1] - seen[0] >= 20
+
+
+def test_pictures_and_batches_of_frames_start_the_clock_anew(tmp_path, ticks):
+    for k in range(20):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{k}.png")
+
+    with open_frames(tmp_path, 20) as folder:
+        folder.read(range(20))
+        after_pictures = ticks()
+        read_prepared(lambda chosen: np.zeros((len(chosen), 2, 2, 3)), range(80), lambda f: f)
+        after_batches = ticks()
+
+    assert after_pictures >= 20
+    assert after_batches - after_pictures >= 10
+
+
+def test_a_download_is_not_timed_as_reading(tmp_path, monkeypatch):
+    path, address = tmp_path / "a.mp4", "https://nowhere/a.mp4"
+    write_video(path, np.zeros((2, 32, 48, 3), np.uint8))
+    clocks = []
+
+    def fetch(_):
+        clocks.append(reading._note.since)
+        return str(path)
+
+    monkeypatch.setattr("octvideo.data.video.decode.local_path", fetch)
+
+    read_frames(address, [0])
+    list(iter_frames(address))
+
+    assert clocks == [0.0, 0.0]
+    monkeypatch.setitem(reading.known_bad, address, "it hung")
+    with pytest.raises(DecodeError, match="it hung"):
+        read_frames(address, [0])
+    assert len(clocks) == 2
