@@ -147,7 +147,7 @@ def run_recipe(
         keep = partial(recipe.keep, cfg)
         if only_estimate:
             say_time(cfg, procs)
-            if not any(Path(recipe.folder, "checkpoints").glob("*.pyth")):
+            if not recipe.has_checkpoint:
                 with only_writer(recipe.folder):
                     keep()
             return Run(recipe.folder, cfg)

@@ -12,6 +12,7 @@ import yaml
 from octvideo.config import config_from_text, load_config
 from octvideo.config.defaults import Tree
 from octvideo.config.yaml_text import read_settings
+from octvideo.data.remote import absolute
 from octvideo.errors import ConfigError, logger
 from octvideo.files import write_atomically
 from octvideo.models.registry import MODELS, family_of, full_name, input_shape_of
@@ -83,6 +84,11 @@ class Recipe:
         return Path(self.folder) / "config.yaml"
 
     @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a run that goes on; without one, no earlier choice counts."""
+        return any(Path(self.folder, "checkpoints").glob("*.pyth"))
+
+    @property
     def lists(self) -> str:
         """The folder of the lists: common to all runs on the data, unless `out` is given."""
         return f"{self.out or self._common}/lists"
@@ -95,20 +101,21 @@ class Recipe:
     def config(self) -> Any:
         """The frozen settings.
 
-        A run that is there keeps what it had, but for what is said now: so the command without its
-        options continues, once `keep` has written what was said.
+        A run that has a checkpoint keeps what it had, but for what is said now: so the command
+        without its options continues, once `keep` has written what was said. Until then everything
+        is chosen anew: a choice for one network or start would not suit the next.
         """
-        path = self.file
+        goes_on = self.has_checkpoint and self.file.is_file()
         begin = f"{self._common}/lists"
         videos = prepare_videos(self.data, self.lists, begin=begin, check=self.check)
-        before = self._kept(path) if path.is_file() else self._choices(videos, Machine.here())
+        before = self._kept() if goes_on else self._choices(videos, Machine.here())
         of_run = {
             "DATA": {"PATH_TO_DATA_DIR": str(Path(videos.folder).absolute())},
             "MODEL": {"NUM_CLASSES": len(videos.class_names)},
             "OUTPUT_DIR": self.folder,
         }
         tree = merged(before, self._said(), of_run, self.settings)
-        cfg = config_from_text(load_config(BASE, **tree).dump(), str(path), self.overrides)
+        cfg = config_from_text(load_config(BASE, **tree).dump(), str(self.file), self.overrides)
         if self.folder != cfg.OUTPUT_DIR:
             raise ConfigError(f"OUTPUT_DIR is {cfg.OUTPUT_DIR}; of a folder of videos say `--out`")
         if self.probe and not cfg.TRAIN.CHECKPOINT_FILE_PATH:
@@ -123,19 +130,22 @@ class Recipe:
         the run follows: one that is refused leaves the run as it was."""
         _write(self.file, cfg)
 
-    def _kept(self, path: Path) -> Tree:
-        """The settings of an earlier command of this run, with weights that this one names."""
-        tree = read_settings(str(path))
+    def _kept(self) -> Tree:
+        """The settings of an earlier command of this run, with weights that this one names if they
+        are others."""
+        tree = read_settings(str(self.file))
         tree.pop("_BASE_", None)
-        start = tree.get("TRAIN", {}).get("CHECKPOINT_FILE_PATH")
+        kept = (tree.get("TRAIN") or {}).get("CHECKPOINT_FILE_PATH") or "none"
         logger.info(
             "settings as an earlier command left them in %s, %s; delete that file to choose anew",
-            path, f"from {start}" if start else "from scratch",
+            self.file, "from scratch" if kept == "none" else f"from {kept}",
         )  # fmt: skip
-        if self.weights in ("", "auto"):
+        if self.weights in ("", "auto") or absolute(self.weights) == absolute(kept):
             return tree
-        start = choose_start(self.model or MODEL, self.alpha or 0.0, self.weights)
-        return merged(tree, start.settings)
+        alpha = self.alpha
+        if alpha is None:
+            alpha = (tree.get("OCTCONV") or {}).get("ALPHA") or 0.0
+        return merged(tree, choose_start(self.model or MODEL, alpha, self.weights).settings)
 
     def _choices(self, videos: Videos, machine: Machine) -> Tree:
         """All that was not said: start, network, size, batch, precision, workers, sampling."""

@@ -117,7 +117,8 @@ def test_a_dry_run_chooses_for_a_run_to_come_and_not_for_one_that_is_there(run, 
     assert Path("run/config.yaml").read_bytes() == kept
 
     shutil.rmtree("run/checkpoints")
-    main(["train", str(my_videos), "--out", "run", "--dry-run", "--no-check", "--epochs", "9"])
+    small = ["RESNET.WIDTH_PER_GROUP=8", "DATA.NUM_FRAMES=2", "SOLVER.MAX_EPOCH=9"]
+    main(["train", str(my_videos), "--out", "run", "--dry-run", "--no-check", *small])
     assert octvideo.load_config("run/config.yaml").SOLVER.MAX_EPOCH == 9
 
 

@@ -1,7 +1,9 @@
 """A `Recipe`: what was asked for, what is chosen, and one line for whatever cannot be used."""
 
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -45,20 +47,72 @@ def test_a_folder_of_lists_is_taken_as_it_is(my_videos, tmp_path):
     assert cfg.MODEL.NUM_CLASSES == 2
 
 
+def keep(recipe: Recipe, *, trains: bool = True):
+    """The settings of a run that this command begins, with or without a checkpoint."""
+    cfg = recipe.config()
+    recipe.keep(cfg)
+    if trains:
+        (Path(recipe.folder) / "checkpoints").mkdir()
+        (Path(recipe.folder) / "checkpoints/checkpoint_epoch_00001.pyth").touch()
+    return cfg
+
+
 def test_what_is_not_said_again_stays_as_it_was(my_videos):
-    first = Recipe(
-        str(my_videos), out="run", epochs=3, overrides=("SOLVER.BASE_LR=0.5",), size="large"
+    before = keep(
+        Recipe(str(my_videos), out="run", epochs=3, overrides=("SOLVER.BASE_LR=0.5",), size="large")
     )
-    before = first.config()
-    first.keep(before)
 
     again = Recipe(str(my_videos), out="run").config()
     longer = Recipe(str(my_videos), out="run", epochs=5).config()
 
     assert again == before
     assert again.SOLVER.BASE_LR == 0.5
+    assert Recipe(str(my_videos), out="run", weights="none").config() == before
     assert longer.SOLVER.MAX_EPOCH == 5
     assert longer.DATA == before.DATA
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"model": "i3d_r50"},
+        {"model": "slowfast_r50"},
+        {"weights": "own.pyth"},
+        {"weights": "own.pyth", "alpha": 0.25},
+        {},
+    ],
+)
+def test_a_command_before_the_first_checkpoint_binds_no_later_one(my_videos, tiny_checkpoint, said):
+    shutil.copyfile(tiny_checkpoint, "own.pyth")
+    keep(Recipe(str(my_videos), out="run", check=False, epochs=3), trains=False)
+    (my_videos / "light").rename(my_videos / "swipe left")
+
+    later = Recipe(str(my_videos), out="run", check=False, **said).config()
+
+    (Path("run") / "config.yaml").unlink()
+    assert later == Recipe(str(my_videos), out="run", check=False, **said).config()
+    assert not later.DATA.RANDOM_FLIP
+
+
+def test_the_same_weights_named_again_change_no_setting(my_videos, tiny_checkpoint):
+    of = {"out": "run", "check": False}
+    own = ("DATA.MEAN=[.5,.5,.5]",)
+    before = keep(Recipe(str(my_videos), weights=str(tiny_checkpoint), overrides=own, **of))
+    beside = os.path.relpath(tiny_checkpoint)
+
+    assert Recipe(str(my_videos), weights=str(tiny_checkpoint), **of).config() == before
+    assert Recipe(str(my_videos), weights=beside, **of).config() == before
+
+
+def test_other_weights_bring_their_settings(my_videos, tiny_checkpoint):
+    shutil.copyfile(tiny_checkpoint, "other.pyth")
+    own = ("DATA.MEAN=[.5,.5,.5]",)
+    of = {"out": "run", "check": False}
+    keep(Recipe(str(my_videos), weights=str(tiny_checkpoint), overrides=own, **of))
+
+    cfg = Recipe(str(my_videos), weights="other.pyth", **of).config()
+
+    assert (cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.DATA.MEAN) == ("other.pyth", [0.45] * 3)
 
 
 def test_config_yaml_is_short_and_describes_the_run(my_videos, tmp_path):
@@ -172,8 +226,7 @@ def test_a_recipe_that_cannot_be_followed_gets_one_line_and_leaves_no_settings(
 
 
 def test_a_kept_run_from_scratch_is_no_start_for_a_probe(my_videos):
-    begun = Recipe(str(my_videos), out="run", check=False)
-    begun.keep(begun.config())
+    keep(Recipe(str(my_videos), out="run", check=False))
 
     with pytest.raises(ConfigError, match="a probe needs trained weights"):
         Recipe(str(my_videos), out="run", check=False, probe=True).config()
