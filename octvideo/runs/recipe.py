@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from octvideo.config import config_from_text, load_config
+from octvideo.config import config_from_text, leaves, load_config, setting_pairs
 from octvideo.config.defaults import Tree
 from octvideo.config.yaml_text import read_settings
 from octvideo.data.remote import absolute
@@ -18,7 +18,7 @@ from octvideo.files import write_atomically
 from octvideo.models.registry import MODELS, family_of, full_name, input_shape_of
 from octvideo.runs.machine import SIZES, Machine
 from octvideo.runs.start import choose_start
-from octvideo.runs.videos import Videos, prepare_videos
+from octvideo.runs.videos import Videos, listed_videos, prepare_videos
 
 BASE = "finetune/i3d"
 MODEL = "i3d_r50"
@@ -26,6 +26,19 @@ MODEL = "i3d_r50"
 # brought 10 points (docs/results.md, hand gestures).
 SMALL_MODEL = "i3d_r26"
 SMALL: Tree = {"RESNET": {"WIDTH_PER_GROUP": 32}, "OCTCONV": {"DOWNSAMPLE": "pool"}}
+# Settings by which lists that are there are read, before anything is chosen.
+OF_LISTS = (
+    "DATA.LIST_FORMAT",
+    "DATA.MULTI_LABEL",
+    "DATA.PATH_PREFIX",
+    "DATA.PATH_LABEL_SEPARATOR",
+    "DATA.FRAME_TEMPLATE",
+    "DATA.SHARD_CACHE_GB",
+    "DATA.SHARD_CACHE_DIR",
+    "MODEL.LOSS_FUNC",
+    "MODEL.NUM_CLASSES",
+    "TENSORBOARD.CLASS_NAMES_PATH",
+)
 HEAD = "# What this run does, beside finetune/i3d:   octvideo train --cfg <this file>\n"
 LEFT_RIGHT = re.compile(r"\b(left|right|(counter|anti)?clockwise|c?cw)\b")
 
@@ -106,16 +119,15 @@ class Recipe:
         is chosen anew: a choice for one network or start would not suit the next.
         """
         goes_on = self.has_checkpoint and self.file.is_file()
-        begin = f"{self._common}/lists"
-        videos = prepare_videos(self.data, self.lists, begin=begin, check=self.check)
-        before = self._kept() if goes_on else self._choices(videos, Machine.here())
+        kept = self._kept() if goes_on else {}
+        videos = self._videos(kept)
+        before = kept or self._choices(videos, Machine.here())
         of_run = {
-            "DATA": {"PATH_TO_DATA_DIR": str(Path(videos.folder).absolute())},
+            "DATA": {"PATH_TO_DATA_DIR": absolute(videos.folder)},
             "MODEL": {"NUM_CLASSES": len(videos.class_names)},
             "OUTPUT_DIR": self.folder,
         }
-        tree = merged(before, self._said(), of_run, self.settings)
-        cfg = config_from_text(load_config(BASE, **tree).dump(), str(self.file), self.overrides)
+        cfg = self._settings(merged(before, self._said(), of_run, self.settings), self.overrides)
         if self.folder != cfg.OUTPUT_DIR:
             raise ConfigError(f"OUTPUT_DIR is {cfg.OUTPUT_DIR}; of a folder of videos say `--out`")
         if self.probe and not cfg.TRAIN.CHECKPOINT_FILE_PATH:
@@ -129,6 +141,19 @@ class Recipe:
         """Write config.yaml, the settings that later commands begin with. It is for a command that
         the run follows: one that is refused leaves the run as it was."""
         _write(self.file, cfg)
+
+    def _settings(self, tree: Tree, overrides: Sequence[str]) -> Any:
+        return config_from_text(load_config(BASE, **tree).dump(), str(self.file), overrides)
+
+    def _videos(self, kept: Tree) -> Videos:
+        """Lists that are there as these settings say, else those made of the class folders."""
+        folder = {"DATA": {"PATH_TO_DATA_DIR": absolute(self.data)}}
+        counted = {"MODEL": {"NUM_CLASSES": 0}}
+        tree = merged(_only(merged(kept, counted, self.settings), OF_LISTS), folder)
+        pairs = [f"{key}={text}" for key, text in setting_pairs(self.overrides) if key in OF_LISTS]
+        videos = listed_videos(self._settings(tree, pairs))
+        begin = f"{self._common}/lists"
+        return videos or prepare_videos(self.data, self.lists, begin=begin, check=self.check)
 
     def _kept(self) -> Tree:
         """The settings of an earlier command of this run, with weights that this one names if they
@@ -261,6 +286,16 @@ def merged(*trees: Tree) -> Tree:
             is_section = isinstance(value, dict) and isinstance(result.get(key, {}), dict)
             result[key] = {**result.get(key, {}), **value} if is_section else value
     return result
+
+
+def _only(tree: Tree, keys: Sequence[str]) -> Tree:
+    """The settings of `tree` that `keys` name."""
+    found: Tree = {}
+    for key, value in leaves(tree):
+        if key in keys:
+            section, _, name = key.rpartition(".")
+            found.setdefault(section, {})[name] = value
+    return found
 
 
 def difference(cfg: Any, base: Any) -> Tree:

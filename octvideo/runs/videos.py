@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from octvideo.data.lists.class_names import names_beside
+from octvideo.assembly.data import list_path, open_index, open_labeled_list, reads_shards
+from octvideo.assembly.tasks import task_of, with_counted_classes
 from octvideo.data.lists.video_list import VideoEntry, VideoList, read_list, write_list
 from octvideo.data.prepare.check import check_list
 from octvideo.data.prepare.make_lists import SPLITS, DatasetLists, write_lists
 from octvideo.data.prepare.splits import folder_lists
 from octvideo.data.remote import absolute
-from octvideo.data.video.index import index_path
+from octvideo.data.video.index import VideoIndex, index_path, read_index
 from octvideo.errors import DataError, logger
 from octvideo.files import write_atomically
 
@@ -39,8 +41,7 @@ class Videos:
 def prepare_videos(
     data: str, work: str, *, begin: str = "", check: bool = True, seed: int = 0
 ) -> Videos:
-    """The lists in the folder `data`, or lists that are made of its class folders, in the folder
-    `work`.
+    """Lists of the class folders in `data`, in the folder `work`.
 
     A video that was in a list of `work` stays in that list, also after it was away; only new ones
     are divided. So no test holds what an earlier run was trained on.
@@ -56,8 +57,6 @@ def prepare_videos(
             f"{data}: a file; name the folder of class folders, or the folder {path.parent} if that"
             " holds train.csv, val.csv and class_names.txt"
         )
-    if (path / "train.csv").is_file():
-        return _listed(data)
     before = _parts(Path(work))
     _refuse_another_folder(before, path, work)
     if not before and begin:
@@ -76,23 +75,21 @@ def prepare_videos(
     if before and (new := parts.keys() - before.keys()):
         logger.info("new are %s; the others stay in their lists",
                     _counts(Counter(parts[video] for video in new)))  # fmt: skip
-    found = index_path(Path(work) / "all.csv")
-    seconds = _median_seconds(found) if check else 0.0
-    return Videos(work, tuple(lists.class_names), len(lists.of("train")), seconds)
+    index = read_index(index_path(Path(work) / "all.csv")) if check else None
+    num_train = len(lists.of("train"))
+    return Videos(work, tuple(lists.class_names), num_train, _median_seconds(index))
 
 
-def _listed(data: str) -> Videos:
-    train = Path(data) / "train.csv"
-    videos = read_list(train)
-    names = names_beside(train)
-    if names is None:
-        raise DataError(
-            f"{data}: train.csv and no class_names.txt; write one with a class name a line, in"
-            " label order"
-        )
-    index = index_path(train)
-    seconds = _median_seconds(index) if index.is_file() else 0.0
-    return Videos(data, tuple(names), len(videos), seconds)
+def listed_videos(cfg: Any) -> Videos | None:
+    """The lists in DATA.PATH_TO_DATA_DIR, read as training reads them; None for a folder without a
+    train.csv. Raises DataError or ConfigError for lists that training would refuse."""
+    path = list_path(cfg, "train")
+    if not (reads_shards(cfg) or Path(path).is_file()):
+        return None
+    cfg = with_counted_classes(cfg)
+    names, videos = task_of(cfg).class_names(), open_labeled_list(cfg, path)
+    seconds = _median_seconds(open_index(path))
+    return Videos(cfg.DATA.PATH_TO_DATA_DIR, tuple(names), len(videos), seconds)
 
 
 def _refuse(lists: DatasetLists, data: str) -> None:
@@ -195,7 +192,5 @@ def _counts(by_split: Mapping[str, int]) -> str:
     return ", ".join(f"{by_split[split]} {split}" for split in SPLITS if by_split.get(split))
 
 
-def _median_seconds(index: Path) -> float:
-    with index.open(encoding="utf-8", newline="", errors="surrogateescape") as file:
-        lengths = [float(row["duration_seconds"]) for row in csv.DictReader(file)]
-    return statistics.median(lengths) if lengths else 0.0
+def _median_seconds(index: VideoIndex | None) -> float:
+    return statistics.median(index.durations().tolist()) if index else 0.0

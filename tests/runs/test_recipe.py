@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from octvideo.checkpoint import Checkpoint
+from octvideo.cli import main
 from octvideo.errors import ConfigError, DataError, OctvideoError
 from octvideo.runs.machine import SIZES, Machine
 from octvideo.runs.recipe import Recipe, _flip, every, network_settings
@@ -55,6 +56,80 @@ def keep(recipe: Recipe, *, trains: bool = True):
         (Path(recipe.folder) / "checkpoints").mkdir()
         (Path(recipe.folder) / "checkpoints/checkpoint_epoch_00001.pyth").touch()
     return cfg
+
+
+LISTS = {
+    "labels": ('a.mp4 0,1\nb.mp4 ""\n', {"MULTI_LABEL": True}),
+    "separator": ("a b.mp4;0\nc, d.mp4;1\n", {"PATH_LABEL_SEPARATOR": ";"}),
+    "frames": ("a 9 0\nb 9 1\n", {"LIST_FORMAT": "frames"}),
+}
+
+
+@pytest.fixture
+def lists(tmp_path):
+    """A folder of lists in one of these forms."""
+
+    def write(form, names="no\nyes\n"):
+        folder = tmp_path / "lists"
+        folder.mkdir()
+        for split in ("train", "val"):
+            (folder / f"{split}.csv").write_text(LISTS[form][0])
+        (folder / "class_names.txt").write_text(names)
+        return str(folder)
+
+    return write
+
+
+@pytest.mark.parametrize("form", LISTS)
+def test_lists_are_read_by_the_settings_of_the_run(lists, form):
+    data = LISTS[form][1]
+    model = {"LOSS_FUNC": "bce_logit" if "MULTI_LABEL" in data else "cross_entropy"}
+    folder, words = lists(form), [f"DATA.{name}={value}" for name, value in data.items()]
+    words.append(f"MODEL.LOSS_FUNC={model['LOSS_FUNC']}")
+
+    said = Recipe(folder, out="run", settings={"DATA": data, "MODEL": model}).config()
+    written = Recipe(folder, out="run", overrides=tuple(words)).config()
+
+    assert said == written
+    assert (said.MODEL.NUM_CLASSES, said.TRAIN.BATCH_SIZE) == (2, 2)
+    assert folder == said.DATA.PATH_TO_DATA_DIR
+
+
+def test_the_list_settings_of_a_run_that_goes_on_need_not_be_said_again(lists):
+    folder = lists("separator")
+    before = keep(Recipe(folder, out="run", overrides=("DATA.PATH_LABEL_SEPARATOR=;",)))
+
+    assert Recipe(folder, out="run").config() == before
+
+
+def test_shards_are_lists_that_are_there(my_videos):
+    made = Recipe(str(my_videos), out="first").config().DATA.PATH_TO_DATA_DIR
+    for split in ("train", "val"):
+        main(["shard", f"{made}/{split}.csv", "--out", f"shards/{split}"])
+
+    cfg = Recipe("shards", out="run", overrides=("DATA.LIST_FORMAT=shards",)).config()
+
+    assert cfg.MODEL.NUM_CLASSES == 2
+    assert str(Path("shards").absolute()) == cfg.DATA.PATH_TO_DATA_DIR
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("train.index.csv", "path\na.mp4\n", "train.index.csv: this is no index; write it again"),
+        ("class_names.txt", "no\n", r"train.csv:1: label 1 is outside 0\.\.0"),
+        ("train.csv", "path\na.mp4\n", "an unlabeled list can be tested, not trained"),
+    ],
+)
+def test_lists_that_training_would_refuse_are_refused_in_a_line(lists, name, content, says):
+    folder = lists("labels")
+    Path(folder, name).write_text(content)
+    words = ("DATA.MULTI_LABEL=true", "MODEL.LOSS_FUNC=bce_logit")
+
+    with pytest.raises(DataError, match=says) as error:
+        Recipe(folder, out="run", overrides=words).config()
+
+    assert "\n" not in str(error.value)
 
 
 def test_what_is_not_said_again_stays_as_it_was(my_videos):
@@ -193,7 +268,7 @@ def unreadable(folder):
     ],
 )
 def test_a_folder_that_nothing_can_be_learned_from_gets_one_line(my_videos, spoil, says):
-    with pytest.raises(DataError, match=says) as error:
+    with pytest.raises((DataError, ConfigError), match=says) as error:
         Recipe(str(spoil(my_videos))).config()
 
     assert "\n" not in str(error.value)

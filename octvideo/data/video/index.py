@@ -55,6 +55,10 @@ class VideoIndex:
     def __len__(self) -> int:
         return len(self._keys)
 
+    def durations(self) -> torch.Tensor:
+        """The seconds of each video, float64 (N,)."""
+        return self._numbers[:, _NUMBERS.index("duration_seconds")]
+
     def get(self, path: str) -> VideoInfo | None:
         """The stored examination of a video, or None."""
         key = _hash(path)
