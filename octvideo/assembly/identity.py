@@ -86,6 +86,14 @@ class RunIdentity:
         free = [key for key in changed if not key.startswith(OF_NO_MATTER) and not is_fixed(key)]
         return [change(key, now[key], changed[key]) for key in free]
 
+    def other_validation(self, checkpoint: Checkpoint) -> str:
+        """`16 entries, then 15` if validation has other data than it had; "" if it has the same, or
+        if one side does not say."""
+        then, now = checkpoint.training.get("validation"), self.about.training.get("validation")
+        if not isinstance(then, dict) or not now or then == now:
+            return ""
+        return f"{now['entries']} entries, then {then.get('entries')}"
+
     def batch_samples(self, checkpoint: Checkpoint) -> int:
         """Samples of a global batch of the run that saved the checkpoint; 0 if it does not say."""
         then = settings_in(checkpoint)
@@ -286,8 +294,8 @@ def facts(cfg: Any) -> dict[str, object]:
 
 
 def data_of(videos: Videos) -> dict[str, Any]:
-    """How many entries a tested list has, and the fingerprint of their file names and labels; the
-    folder may move."""
+    """How many entries a list for a test or validation has, and the fingerprint of their file names
+    and labels; the folder may move."""
     names = [Path(path).name for path in videos.paths]
     pairs = list(zip(names, videos.labels, strict=True))
     return {"fingerprint": digest(pairs), "entries": len(names)}

@@ -1,6 +1,7 @@
 """Training with the settings of a config."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from octvideo.assembly import data as build_data
 from octvideo.assembly import recipe as build_recipe
 from octvideo.assembly.identity import (
     RunIdentity,
+    data_of,
     digest,
     facts,
     refuse_another_kind,
@@ -52,8 +54,9 @@ def train(cfg: Any, procs: Processes, callbacks: Callbacks | None = None) -> Tra
 def _train(cfg: Any, procs: Processes, callbacks: Callbacks | None) -> TrainSummary:
     task = task_of(cfg)
     loader = build_data.train_loader(cfg, task.train_dataset(), procs)
-    validate = validator(cfg, task.validation(), procs)
-    trainer = build_trainer(cfg, procs, loader, validate, callbacks)
+    videos = task.validation()
+    validate = validator(cfg, videos, procs)
+    trainer = build_trainer(cfg, procs, loader, validate, callbacks, data_of(videos))
     if warning := build_recipe.recipe_warning(cfg):
         logger.warning(warning)
     summary = trainer.train()
@@ -80,8 +83,12 @@ def build_trainer(
     loader: Loader,
     validate: Validate | None,
     callbacks: Callbacks | None = None,
+    validation: dict[str, Any] | None = None,
 ) -> Trainer:
-    """The trainer, seeded, on its device, with the weights of TRAIN.CHECKPOINT_FILE_PATH."""
+    """The trainer, seeded, on its device, with the weights of TRAIN.CHECKPOINT_FILE_PATH.
+
+    validation: `data_of` the data that `validate` sees, for a run that is resumed to compare.
+    """
     seed_all(cfg.RNG_SEED)
     if cfg.TRAIN.DETERMINISTIC:
         be_deterministic()
@@ -95,6 +102,7 @@ def build_trainer(
     logger.info(build_recipe.describe_recipe(cfg, steps, procs.world_size))
     about = describe(cfg, model, loader.dataset)
     warn_of_earlier_training(start, about)
+    about = replace(about, training=about.training | {"validation": validation})
     if procs.world_size > 1:
         known = {"list": about.training["data"], "classes": digest(about.class_names)}
         procs.agree(facts(cfg) | known | {"weights": weights_digest(model.state_dict())})

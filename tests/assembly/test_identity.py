@@ -147,6 +147,27 @@ def test_weights_that_say_nothing_of_their_training_are_taken(run, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        (
+            {"fingerprint": "a", "entries": 15},
+            {"fingerprint": "b", "entries": 16},
+            "16 entries, then 15",
+        ),
+        ({"fingerprint": "a", "entries": 15}, {"fingerprint": "a", "entries": 15}, ""),
+        (None, {"fingerprint": "a", "entries": 15}, ""),
+        ({"fingerprint": "a", "entries": 15}, None, ""),
+        ("15", {"fingerprint": "a", "entries": 15}, ""),
+    ],
+)
+def test_other_data_of_validation_is_known(run, then, now, said):
+    about, saved = run().about, run().about
+    about.training["validation"], saved.training["validation"] = now, then
+
+    assert replace(run(), about=about).other_validation(saved) == said
+
+
 def test_a_checkpoint_without_settings_is_known_by_its_network_and_classes(run):
     old = replace(run().about, recipe="", training={})
     assert run().differences(old) == []

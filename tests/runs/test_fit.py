@@ -75,6 +75,18 @@ def test_a_command_that_the_run_refuses_leaves_it_as_it_was(run, my_videos, writ
     assert again.config == run.config
 
 
+def test_a_val_that_grew_while_train_did_not_is_said(run, my_videos, write_clips, capsys):
+    parts = json.loads(Path("run/lists/parts.json").read_text())
+    write_clips(my_videos / "dark", 6, 0)
+    parts[str(my_videos / "dark" / "5.mp4")] = "val"
+    Path("run/lists/parts.json").write_text(json.dumps(parts))
+
+    octvideo.fit(my_videos, out="run", check=False, epochs=2)
+
+    said = "another validation list from here on (3 entries, then 2): best.pyth is chosen anew"
+    assert said in capsys.readouterr().out
+
+
 def test_a_second_run_from_the_first_one_s_weights_keeps_its_training_videos_out_of_the_test(
     my_videos, write_clips, tiny, capsys
 ):

@@ -1,5 +1,6 @@
 """The checkpoints of one training run: their content, when they are due, how a run resumes."""
 
+import math
 import time
 from dataclasses import asdict, replace
 from typing import Protocol
@@ -30,6 +31,9 @@ class Identity(Protocol):
     def differences(self, checkpoint: Checkpoint) -> list[str]:
         """The differences between a checkpoint's recipe and this run's that are allowed. Raises
         CheckpointError for the others."""
+
+    def other_validation(self, checkpoint: Checkpoint) -> str:
+        """What differs in the data of validation since a checkpoint; "" for nothing."""
 
     def batch_samples(self, checkpoint: Checkpoint) -> int:
         """Samples of the global batch of the run that saved the checkpoint; 0 if unknown."""
@@ -125,7 +129,19 @@ class Snapshots:
         logger.info("resumed from %s", path)
         if differences:
             logger.info("the recipe differs from here on: %s", ", ".join(differences))
-        return progress
+        return self.with_comparable_best(checkpoint, progress)
+
+    def with_comparable_best(self, checkpoint: Checkpoint, progress: Progress) -> Progress:
+        """Values of two validation lists do not compare: after a change, the next one is the best
+        so far."""
+        other = self.identity.other_validation(checkpoint) if self.identity else ""
+        if not other or self.plan.is_finished(progress):
+            return progress
+        logger.info(
+            "another validation list from here on (%s): best.pyth is chosen anew, from its values",
+            other,
+        )
+        return replace(progress, best=math.inf)
 
     def restore(self, checkpoint: Checkpoint) -> Progress:
         path, training = checkpoint.path, checkpoint.training

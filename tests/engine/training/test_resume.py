@@ -325,6 +325,41 @@ def test_a_folder_with_another_run_is_not_overwritten(tmp_path):
         tiny.make_trainer(tmp_path, auto_resume=False).train()
 
 
+class Validated:
+    """The identity of a run whose data of validation differs as `said`."""
+
+    def __init__(self, said):
+        self.said = said
+
+    def differences(self, checkpoint):
+        return []
+
+    def batch_samples(self, checkpoint):
+        return 0
+
+    def other_validation(self, checkpoint):
+        return self.said
+
+
+@pytest.mark.parametrize(
+    ("said", "max_epoch", "best", "epoch"),
+    [("16 entries, then 15", 2, 20.0, 2), ("", 2, 10.0, 1), ("16 entries, then 15", 1, 10.0, 1)],
+)
+def test_values_of_two_validation_lists_are_not_compared(
+    tmp_path, caplog, said, max_epoch, best, epoch
+):
+    before = {"validate": lambda model: {"top1_err": 10.0}}
+    after = {"validate": lambda model: {"top1_err": 20.0}, "identity": Validated(said)}
+    tiny.make_trainer(tmp_path, max_epoch=1, parts=before).train()
+
+    with caplog.at_level(logging.INFO, "octvideo"):
+        summary = tiny.make_trainer(tmp_path, max_epoch=max_epoch, parts=after).train()
+
+    assert summary.best == best
+    assert torch.load(tmp_path / "checkpoints/best.pyth")["epoch"] == epoch
+    assert ("best.pyth is chosen anew" in caplog.text) == (epoch == 2)
+
+
 def test_a_checkpoint_of_another_model_is_a_clear_error(tmp_path):
     tiny.make_trainer(tmp_path).train()
 
