@@ -26,7 +26,7 @@ def read_picture(path: str | Path, *, depth_bits: int | None = None) -> Picture:
     """
     picture = _open(path)
     if not _is_deep(picture):
-        return np.asarray(picture.convert("RGB"))
+        return np.array(picture.convert("RGB"))  # writable, as torch wants it
     levels = _levels(picture)
     top = 2 ** (depth_bits or _bits_of(levels)) - 1
     gray = np.clip(np.rint(levels * (255.0 / top)), 0, 255).astype(np.uint8)

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -32,15 +32,26 @@ class FrameFolder:
     def read(self, indices: Sequence[int], prepare: Prepare | None = None) -> Frames:
         """uint8 (T, H, W, 3). Raises DecodeError for a picture unreadable or of another size."""
         images: dict[int, Frames] = {}
+        numbers = sorted(set(indices))
+        for index, image in zip(numbers, self._images(numbers), strict=True):
+            images[index] = prepare(image) if prepare else image
+        return np.stack([images[index] for index in indices])
+
+    def __iter__(self) -> Iterator[Frames]:
+        """Every frame in order, uint8 (H, W, 3), one in memory at a time. Raises as `read`."""
+        for image in self._images(range(len(self._files))):
+            yield image
+            still_reading()
+
+    def _images(self, indices: Iterable[int]) -> Iterator[Frames]:
         sizes = set()
-        for index in sorted(set(indices)):
+        for index in indices:
             image = self._image(index)
             still_reading()
             sizes.add(image.shape)
             if len(sizes) > 1:
                 raise DecodeError(self.path, "its images differ in size")
-            images[index] = prepare(image) if prepare else image
-        return np.stack([images[index] for index in indices])
+            yield image
 
     def _image(self, index: int) -> Frames:
         if not 0 <= index < len(self._files):

@@ -11,6 +11,7 @@ from octvideo.data.clips.views import DecodedVideo, ViewSpec, decode_entry
 from octvideo.data.lists.video_list import VideoEntry
 from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.reading import DecodeError
+from octvideo.data.video.frame_folders import open_frames
 from octvideo.engine.distributed import Processes
 from octvideo.engine.prediction.many import mean_outputs
 from octvideo.engine.prediction.named import NamedVideo, Network, check_top_k, top_predictions
@@ -108,7 +109,7 @@ def run_windows(
     progress: Progress,
     procs: Processes = ALONE,
 ) -> Iterator[NamedVideo]:
-    """`Recognizer.features` over time of each file, into files.features; yields the videos that
+    """`Recognizer.features` over time of each video, into files.features; yields those that
     cannot be read.
 
     A video streams through this process: one of any length can be read, and one that hangs the
@@ -123,13 +124,19 @@ def run_windows(
         "stride_seconds": str(stride),
         "weights": network.fingerprint(),
     }
-    names = dict.fromkeys(_entry(listed).path for listed in paths)
+    entries = {entry.path: entry for entry in map(_entry, paths)}
     wanted = [Wanted(files.features, FEATURES, made_with, window_row)]
-    share = Share(list(names), wanted, made_with, overwrite=not files.resume, procs=procs)
+    share = Share(list(entries), wanted, made_with, overwrite=not files.resume, procs=procs)
 
     def windows_of(path: str) -> FoundWindows:
+        compute = partial(network.features, window_seconds=window_seconds, stride_seconds=stride)
+        count, template = entries[path].num_frames, entries[path].template
         try:
-            found = network.features(path, window_seconds=window_seconds, stride_seconds=stride)
+            if count:
+                with open_frames(path, count, template=template) as folder:
+                    found = compute(iter(folder), fps=folder.timing().fps)
+            else:
+                found = compute(path)
         except DecodeError as error:
             found = error.cause
         return FoundWindows(path, found)

@@ -163,6 +163,15 @@ def test_pictures_of_another_size_are_an_error(tmp_path):
         assert frames.read([0, 1]).shape == (2, 32, 32, 3)
         with pytest.raises(DecodeError, match="its images differ in size"):
             frames.read([0, 2])
+        with pytest.raises(DecodeError, match="its images differ in size"):
+            list(frames)
+
+
+def test_the_frames_of_a_folder_come_one_after_another_as_listed(tmp_path):
+    write_pictures(tmp_path, {f"{k}.png": 20 * k for k in range(12)})
+
+    with open_frames(tmp_path, 11) as frames:
+        assert [int(frame[0, 0, 0]) for frame in frames] == [20 * k for k in range(11)]
 
 
 @pytest.mark.parametrize("path", ["no/such/folder", "a\0b"])

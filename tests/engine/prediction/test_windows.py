@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import octvideo
 import octvideo.cli
@@ -107,6 +108,26 @@ def test_windows_of_many_videos_are_one_file_that_is_continued(
         np.testing.assert_array_equal(np.load(tmp_path / "windows.npz")[name][:4], values)
     alone = recognizer.features(folder / "b.mp4", window_seconds=1)
     np.testing.assert_allclose(first["features"][3], alone.features[0], rtol=1e-4, atol=1e-5)
+
+
+def test_windows_of_a_folder_of_frames_are_those_of_its_pictures(
+    recognizer, tiny_checkpoint, frames, tmp_path, capsys
+):
+    for folder, count in (("whole", 33), ("short", 3)):
+        (tmp_path / folder).mkdir()
+        for k, frame in enumerate(frames[:count]):
+            Image.fromarray(frame).save(tmp_path / folder / f"{k}.png")
+    (tmp_path / "list.csv").write_text("path,num_frames,label\nwhole,33,0\nshort,4,0\n")
+    command = ["features", "--checkpoint", str(tiny_checkpoint), str(tmp_path / "list.csv")]
+
+    octvideo.cli.main([*command, "--output", str(tmp_path / "f.npz"), "--window-seconds", "0.5"])
+
+    expected = recognizer.features(frames, window_seconds=0.5, fps=30)
+    found = np.load(tmp_path / "f.npz")
+    np.testing.assert_allclose(found["features"], expected.features, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["ends"], expected.ends)
+    assert set(found["paths"]) == {str(tmp_path / "whole")}
+    assert "short: 4 images are listed; there are 3" in capsys.readouterr().err
 
 
 def test_wrong_lengths_are_refused_before_a_file_is_touched(tiny_checkpoint, tmp_path, capsys):
