@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-import torch
 from torch import Tensor
 
 from octvideo.data.clips.views import ViewSpec, view_batches
@@ -138,11 +137,15 @@ class Service:
 
     async def _decoded(self, path: str, spec: ViewSpec) -> Tensor:
         loop = asyncio.get_running_loop()
-        video = await loop.run_in_executor(self._decoding, self._decoders.decode, path, spec)
+        return await loop.run_in_executor(self._decoding, self._views, path, spec)
+
+    def _views(self, path: str, spec: ViewSpec) -> Tensor:
+        """All views of a video; not on the event loop, where all other requests would wait."""
+        video = self._decoders.decode(path, spec)
         if video.problem:
             raise RefusedError(422, f"the video cannot be read: {video.problem}")
-        views = view_batches(video.frames, video.clips, spec, spec.num_views)
-        return torch.cat(list(views))
+        (views,) = view_batches(video.frames, video.clips, spec, spec.num_views)
+        return views
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from octvideo.cli.main import main
+from octvideo.data.clips.views import view_batches
 from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError
 from octvideo.serve.limits import Limits
@@ -177,6 +178,27 @@ def test_a_full_server_says_so_at_once_and_recovers(serve, recognizer, video, mo
             assert second.headers["retry-after"] == "1"
             assert first.result().status == 200
         assert client.post(video.read_bytes()).status == 200
+
+
+def test_others_are_answered_while_the_views_of_a_video_are_cut(client, video, monkeypatch):
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        entered.set()
+        leave.wait(30)
+        return view_batches(*arguments)
+
+    monkeypatch.setattr("octvideo.serve.service.view_batches", slow)
+    with ThreadPoolExecutor(2) as pool:
+        cut = pool.submit(client.post, video.read_bytes())
+        entered.wait(30)
+        other = pool.submit(client.ask, "GET", "/health")
+        try:
+            assert other.result(10).status == 200
+            assert not cut.done()
+        finally:
+            leave.set()
+        assert cut.result().status == 200
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
