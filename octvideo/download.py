@@ -14,13 +14,13 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
 from octvideo.errors import CheckpointError, logger
-from octvideo.files import write_atomically
+from octvideo.files import OutputError, write_atomically
 
 CHUNK = 2**20
 ATTEMPTS = 5  # in a row that bring nothing
@@ -43,16 +43,18 @@ def cached(url: str, name: str, sha256: str = "") -> Path:
     """The file `name` of the cache folder, downloaded from `url` if it is not there yet.
 
     sha256: the first digits of its hash, if known; else the hash is stored at the first download
-    and checked from then on. Two processes that ask at once download it once. Raises
-    CheckpointError if it cannot be downloaded or is another file.
+    and checked from then on. Two processes that ask at once download it once; a folder that holds
+    the file need not be writable. Raises CheckpointError if it cannot be downloaded or is another
+    file.
     """
     path = cache_folder() / name
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path):
-            if not path.exists():
-                _fetch(url, path, sha256)
-            _check(path, sha256)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(path):
+                if not path.exists():
+                    _fetch(url, path, sha256)
+        _check(path, sha256)
     except OSError as error:
         raise CheckpointError(
             f"{path}: {error.strerror or error}; make room, or choose another folder with"
@@ -180,6 +182,7 @@ def _check(path: Path, sha256: str) -> None:
             f"remove it and {memory.name} to fetch it again"
         )
     if not remembered:
-        if not sha256:
-            logger.info("%s: sha256 %s, remembered: no hash of this file is published", path, found)
-        write_atomically(str(memory), lambda file: file.write(f"{found}\n".encode()))
+        with suppress(OutputError):  # a folder that was filled before and cannot be written to
+            write_atomically(str(memory), lambda file: file.write(f"{found}\n".encode()))
+            if not sha256:
+                logger.info("%s: sha256 %s, remembered: none is published", path, found)

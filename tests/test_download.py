@@ -14,6 +14,7 @@ import pytest
 from octvideo import download
 from octvideo.download import cache_folder, cached
 from octvideo.errors import CheckpointError
+from octvideo.files import OutputError
 
 CONTENT = bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -142,6 +143,24 @@ def test_a_full_disk_gets_one_line(server, monkeypatch):
 
     with pytest.raises(CheckpointError, match="No space left on device; make room"):
         cached(server.url, "a.pth")
+
+
+def test_a_file_of_a_folder_that_cannot_be_written_to_is_read(server, monkeypatch):
+    def refuse(*_):
+        raise OutputError(errno.EROFS, "Read-only file system")
+
+    path = cache_folder() / "a.pth"
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    monkeypatch.setattr(download, "_locked", refuse)
+    monkeypatch.setattr(download, "write_atomically", refuse)
+
+    assert cached(server.url, "a.pth") == cached(server.url, "a.pth", SHA256[:8]) == path
+    with pytest.raises(CheckpointError, match="Read-only file system"):
+        cached(server.url, "b.pth")
+    with pytest.raises(CheckpointError, match="remove it"):
+        cached(server.url, "a.pth", "00000000")
+    assert not server.requests
 
 
 def test_two_that_ask_at_once_fetch_it_once(server):
