@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from octvideo.engine.prediction.run import How, OutputFiles, run_many, run_windo
 from octvideo.engine.process_group import processes
 from octvideo.engine.threads import plan_threads
 from octvideo.errors import DataError, ListError
-from octvideo.files import require_another_file, what_is_missing
+from octvideo.files import is_local, require_another_file, what_is_missing
 from octvideo.recognizer import Recognizer
 from octvideo.report.annotate import Label, annotated
 
@@ -52,23 +53,30 @@ _STUCK_SECONDS = 300.0  # on one file, where no worker process decodes
 
 
 def videos_of(video: str | Path) -> list[VideoEntry]:
-    """A file, downloaded if it has an address; all videos below a folder; or those of a list.
+    """A file, downloaded if it has an address; all videos below a folder; or those of a list, which
+    is read anew if it has one.
 
     Lists end in .txt, .csv, .tsv or .lst, with labels in all lines or in none. Raises DataError for
     a path that does not exist or holds no video, and for an address that cannot be downloaded,
     ListError for a line that cannot be used.
     """
+    if not is_local(str(video)) and _is_list(urlsplit(str(video)).path):
+        return _listed(str(video))
     path = Path(local_path(video))
     if not path.exists():
         raise DataError(f"{path}: {what_is_missing(path, 'file or folder')}")
     if path.is_dir():
         return [VideoEntry(str(video)) for video in find_videos(path)]
-    if path.suffix.lower() in (".txt", ".csv", ".tsv", ".lst"):
+    if _is_list(path):
         return _listed(path)
     return [VideoEntry(str(path))]
 
 
-def _listed(path: Path) -> list[VideoEntry]:
+def _is_list(path: str | Path) -> bool:
+    return PurePath(path).suffix.lower() in (".txt", ".csv", ".tsv", ".lst")
+
+
+def _listed(path: str | Path) -> list[VideoEntry]:
     try:
         return list(read_list(path))
     except ListError:

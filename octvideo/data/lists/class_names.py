@@ -10,24 +10,25 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from octvideo.data.remote import join, local_path, parent
-from octvideo.data.storage.ranges import exists
+from octvideo.data.remote import join, parent
+from octvideo.data.storage.ranges import exists, read_file
 from octvideo.errors import DataError
 
 FILE_NAME = "class_names.txt"
+_MAX_BYTES = 1 << 24
 
 
 def read_class_names(path: str | Path) -> list[str]:
-    """One name per line, in label order. Raises DataError for a missing or empty file, and for a
-    repeated name."""
-    path = Path(path)
-    if not path.is_file():
+    """One name per line, in label order; at an address the file is read anew each time. Raises
+    DataError for a missing or empty file, and for a repeated name."""
+    try:
+        text = read_file(str(path), _MAX_BYTES).decode("utf-8-sig")
+    except OSError as error:
         raise DataError(
-            f"{path}: there is no such file; it holds one class name per line, in label order."
-        )
-    names = [
-        line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
-    ]
+            f"{path}: there is no such file, or it cannot be read ({error.strerror or error}); it"
+            " holds one class name per line, in label order."
+        ) from error
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
         raise DataError(f"{path}: no class names; it holds one per line, in label order.")
     _refuse_repeated(names, str(path))
@@ -38,7 +39,7 @@ def names_beside(list_path: str | Path) -> list[str] | None:
     """The class names in the folder of a list, if it has any. Raises DataError where the storage
     does not answer."""
     path = join(parent(list_path), FILE_NAME)
-    return read_class_names(local_path(path)) if exists(path) else None
+    return read_class_names(path) if exists(path) else None
 
 
 def match_classes(

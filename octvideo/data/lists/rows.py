@@ -3,7 +3,6 @@
 import csv
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from octvideo.errors import ListError
@@ -35,7 +34,7 @@ def read_header(line: str) -> tuple[tuple[str, ...], str]:
     return (), ""
 
 
-def csv_rows(path: Path, lines: Iterable[str], columns: tuple[str, ...], delimiter: str) -> Rows:
+def csv_rows(path: str, lines: Iterable[str], columns: tuple[str, ...], delimiter: str) -> Rows:
     """The rows of a csv whose header has been read. Raises ListError."""
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     for fields in _rows_of(reader, path):
@@ -49,7 +48,7 @@ def csv_rows(path: Path, lines: Iterable[str], columns: tuple[str, ...], delimit
             yield line, tuple(fields)
 
 
-def _rows_of(reader: Any, path: Path) -> Iterator[list[str]]:
+def _rows_of(reader: Any, path: str) -> Iterator[list[str]]:
     try:
         yield from reader
     except csv.Error as error:
@@ -60,7 +59,7 @@ def _rows_of(reader: Any, path: Path) -> Iterator[list[str]]:
 
 
 def split_lines(
-    path: Path,
+    path: str,
     lines: Iterable[str],
     columns: tuple[str, ...],
     separator: str | None,

@@ -7,16 +7,17 @@ import io
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple, TextIO, overload
 
 import torch
 from torch import Tensor
 
 from octvideo.data.lists.rows import Rows, csv_rows, quoted, read_header, split_lines
-from octvideo.data.remote import join, local_path, parent
+from octvideo.data.remote import join, parent
 from octvideo.data.storage.part import Part
+from octvideo.data.storage.ranges import read_file
 from octvideo.errors import DataError, ListError
-from octvideo.files import appears_whole, what_is_missing
+from octvideo.files import appears_whole, is_local, what_is_missing
 
 # The columns of each format, in the order in which they stand in a line without a header.
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -25,6 +26,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "unlabeled": ("path",),
     "multilabel": ("path", "labels"),
 }
+_MAX_BYTES = 1 << 28  # of a list at an address
 MAX_NUMBER = 2**31  # of labels and frames, which are kept as int32
 # Names of files need not be UTF-8.
 _ANY_NAME = "surrogateescape"
@@ -153,22 +155,17 @@ def read_list(
     that paths may hold spaces and commas. separator None: spaces, tabs or a comma. A field may
     stand in double quotes; labels of `""` are none, which a multilabel list may have. A first line
     of column names decides instead of `format`, and makes the file an ordinary csv. Relative paths
-    begin at path_prefix, else at the list's folder. Raises DataError for a missing or empty list,
-    ListError (`file:line: ...`) for a line that cannot be used.
+    begin at path_prefix, else at the list's folder. At an address the list is read anew each time.
+    Raises DataError for a missing or empty list, ListError (`file:line: ...`) for a line that
+    cannot be used.
     """
-    listed, path = str(path), Path(local_path(path))
-    format = format_name(format)
+    path, format = str(path), format_name(format)
     if format not in FORMATS:
         raise DataError(
             f"DATA.LIST_FORMAT: {format!r} is not a list format; choose one of"
             f" {', '.join(FORMATS)}."
         )
-    if not path.is_file():
-        raise DataError(
-            f"{listed}: {what_is_missing(path, 'list')}. Make it with `octvideo lists`"
-            " (data_lists/README.md)."
-        )
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with _opened(path) as file:
         columns, delimiter = read_header(file.readline().strip())
         if not columns:
             file.seek(0)
@@ -181,8 +178,8 @@ def read_list(
         videos = VideoList(
             _to_entries(path, columns, rows, num_classes),
             format=format,
-            root=path_prefix or parent(listed),
-            name=listed,
+            root=path_prefix or parent(path),
+            name=path,
             frame_template=frame_template,
         )
     if not len(videos):
@@ -190,6 +187,22 @@ def read_list(
             f"{path}: the list is empty; every line names one video ({' '.join(FORMATS[format])})."
         )
     return videos
+
+
+def _opened(path: str) -> TextIO:
+    """The text of a list, here or at an address. Raises DataError if there is none."""
+    cause = what_is_missing(path, "list")
+    try:
+        if not is_local(path):
+            data = io.BytesIO(read_file(path, _MAX_BYTES))
+            return io.TextIOWrapper(data, encoding="utf-8-sig", errors=_ANY_NAME, newline="")
+        if Path(path).is_file():
+            return Path(path).open(encoding="utf-8-sig", errors=_ANY_NAME, newline="")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        cause = f"it cannot be read ({error.strerror or error})"
+    raise DataError(f"{path}: {cause}. Make it with `octvideo lists` (data_lists/README.md).")
 
 
 def write_list(path: str | Path, entries: Iterable[VideoEntry], *, header: str = "") -> None:
@@ -238,7 +251,7 @@ def check_name(name: str) -> None:
         ) from None
 
 
-def _format_of(path: Path, columns: tuple[str, ...]) -> str:
+def _format_of(path: str, columns: tuple[str, ...]) -> str:
     known = _COLUMNS.intersection(columns)
     for name, wanted in FORMATS.items():
         if known == set(wanted):
@@ -251,7 +264,7 @@ def _format_of(path: Path, columns: tuple[str, ...]) -> str:
 
 
 def _to_entries(
-    path: Path, columns: tuple[str, ...], rows: Rows, num_classes: int | None
+    path: str, columns: tuple[str, ...], rows: Rows, num_classes: int | None
 ) -> Iterator[VideoEntry]:
     where = {column: columns.index(column) for column in _COLUMNS.intersection(columns)}
     at_path, at_frames = where["path"], where.get("num_frames")
@@ -293,7 +306,7 @@ def _read_labels(text: str, several: bool) -> tuple[int, ...]:
     return (int(text),)
 
 
-def _outside(path: Path, line: int, label: int, num_classes: int | None) -> str:
+def _outside(path: str, line: int, label: int, num_classes: int | None) -> str:
     if label < 0 and num_classes is None:
         return f"{path}:{line}: label {label} is negative. Labels start at 0."
     if num_classes is None:

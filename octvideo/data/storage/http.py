@@ -29,7 +29,7 @@ def read_range(url: str, offset: int, size: int) -> bytes:
             return b""
         length = int(answer.response.headers.get("Content-Length") or -1)
         is_whole_file = answer.status == HTTPStatus.OK
-        if is_whole_file and not (offset == 0 <= length <= size):
+        if is_whole_file and not (offset == 0 and length <= size):
             raise OSError(
                 f"{url}: the server sends no byte ranges; use one that answers Range requests"
             )

@@ -1,3 +1,4 @@
+import fsspec
 import pytest
 
 from octvideo.data.lists.class_names import match_classes, names_beside, read_class_names
@@ -83,3 +84,27 @@ def test_a_server_that_does_not_answer_is_not_one_without_names(tmp_path, monkey
 
 def _does_not_answer(address):
     raise DataError(f"{address}: no answer")
+
+
+def test_corrected_names_on_a_server_are_read(tmp_path, serve, monkeypatch):
+    monkeypatch.setenv("OCTVIDEO_HOME", str(tmp_path / "home"))
+    (tmp_path / "data").mkdir()
+    url = serve(tmp_path / "data").url
+
+    for names in (["kick", "wave"], ["kick", "point"]):
+        (tmp_path / "data" / "class_names.txt").write_text("\n".join(names))
+        assert names_beside(f"{url}/val.csv") == names
+
+
+def test_names_in_a_store_of_fsspec_need_no_handler():
+    fsspec.filesystem("memory").pipe("/names/class_names.txt", "\ufeffkick\nwave\n".encode())
+
+    assert names_beside("memory://names/val.csv") == ["kick", "wave"]
+
+
+def test_a_missing_file_of_names_is_one_line_wherever(tmp_path):
+    for path in (tmp_path / "names.txt", tmp_path, "memory://names/none.txt"):
+        with pytest.raises(
+            DataError, match=r"there is no such file, or it cannot be read .* one class"
+        ):
+            read_class_names(path)

@@ -3,6 +3,7 @@
 import gc
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 
@@ -267,3 +268,39 @@ def test_a_name_that_is_not_utf_8_stands_in_a_list_in_memory_but_in_no_file(tmp_
     with pytest.raises(DataError, match="the name is not UTF-8"):
         write_list(path, [VideoEntry("a.mp4", (0,)), VideoEntry(name, (0,))])
     assert path.read_text() == "old.mp4 0\n"
+
+
+def test_a_corrected_list_on_a_server_is_read(tmp_path, serve, monkeypatch):
+    monkeypatch.setenv("OCTVIDEO_HOME", str(tmp_path / "home"))
+    (tmp_path / "data").mkdir()
+    url = serve(tmp_path / "data").url
+
+    for label in (3, 5):
+        (tmp_path / "data" / "train.csv").write_text(f"a.mp4 {label}\n")
+        assert list(read_list(f"{url}/train.csv")) == [VideoEntry(f"{url}/a.mp4", (label,))]
+
+
+def test_a_list_in_a_store_of_fsspec_needs_no_handler():
+    text = '\ufeffpath,label\r\n"a, b.mp4",1\r\n'
+    fsspec.filesystem("memory").pipe("/lists/train.csv", text.encode())
+
+    assert list(read_list("memory://lists/train.csv")) == [
+        VideoEntry("memory://lists/a, b.mp4", (1,))
+    ]
+
+
+def test_a_list_elsewhere_that_is_missing_or_refused_is_one_line(tmp_path, serve):
+    server = serve(tmp_path, fault=lambda path, size: "403")
+    (tmp_path / "val.csv").write_text("a.mp4 0\n")
+
+    with pytest.raises(DataError, match=r"none\.csv: there is no such list\. Make it with"):
+        read_list(f"{server.url}/none.csv")
+    with pytest.raises(DataError, match=r"val\.csv: it cannot be read .*answered 403"):
+        read_list(f"{server.url}/val.csv")
+
+
+def test_an_error_in_a_list_elsewhere_names_its_address():
+    fsspec.filesystem("memory").pipe("/lists/bad.csv", b"a.mp4 x\n")
+
+    with pytest.raises(ListError, match=r"^memory://lists/bad\.csv:1: "):
+        read_list("memory://lists/bad.csv")

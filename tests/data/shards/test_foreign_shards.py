@@ -317,6 +317,14 @@ def test_what_is_known_of_a_tar_elsewhere_is_kept_where_its_version_can_be_told(
     assert any(file.is_file() for file in (tmp_path / "cache").rglob("*")) == tells
 
 
+def test_names_beside_shards_in_a_store_number_their_labels():
+    store = fsspec.filesystem("memory")
+    store.pipe("/named/class_names.txt", b"clap\nwave\n")
+    store.pipe("/named/a.tar", _tar(x_mp4=b"video", x_json=b'"wave"'))
+
+    assert open_shards("memory://named")[0].labels == (1,)
+
+
 def test_an_index_by_other_rules_is_made_anew(tmp_path, monkeypatch):
     (tmp_path / "a.tar").write_bytes(_tar(x_mp4=b"video", x_cls=b"0"))
     index = tmp_path / "a.index.safetensors"

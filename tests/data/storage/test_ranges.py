@@ -215,6 +215,23 @@ def test_a_server_without_ranges_is_refused_before_it_sends_a_shard(tmp_path, se
     assert not http._idle
 
 
+def test_a_server_that_does_not_tell_the_size_sends_small_files(tmp_path, serve, monkeypatch):
+    (tmp_path / "file").write_bytes(CONTENT)
+    server = serve(tmp_path)
+
+    def answer(self, sends_body):
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(CONTENT)
+
+    monkeypatch.setattr(server._server.RequestHandlerClass, "_answer", answer)
+
+    assert read_file(f"{server.url}/file", len(CONTENT)) == CONTENT
+    with pytest.raises(DataError, match="more than 100 bytes"):
+        read_file(f"{server.url}/file", 100)
+
+
 def test_redirects_are_followed_within_http_only(tmp_path, serve, monkeypatch):
     (tmp_path / "file").write_bytes(CONTENT)
     server, other = serve(tmp_path), serve(tmp_path)

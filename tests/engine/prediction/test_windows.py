@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -181,3 +182,12 @@ def test_paths_with_separators_are_no_labels(tmp_path, lines):
     found = videos_of(tmp_path / "list.txt")
 
     assert [video.path for video in found] == [str(tmp_path / line) for line in lines]
+
+
+def test_a_list_at_an_address_is_read_anew_and_names_the_videos_beside_it():
+    for name in ("a.mp4", "b.mp4"):
+        fsspec.filesystem("memory").pipe("/predicted/list.txt", f"{name} 0\n".encode())
+
+        found = videos_of("memory://predicted/list.txt")
+
+        assert [video.path for video in found] == [f"memory://predicted/{name}"]
