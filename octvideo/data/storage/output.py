@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from iopath.common.file_io import g_pathmgr
 
-from octvideo.data.storage.ranges import fsspec_of
+from octvideo.data.storage.ranges import fsspec_of, storage_errors
 from octvideo.errors import OctvideoError
 from octvideo.files import appears_whole, is_handled, is_local, writing
 
@@ -30,17 +30,19 @@ def new_file(address: str) -> Iterator[IO[bytes]]:
                 yield file
         else:
             files, path = fsspec_of(address)
-            with _committed(files.open(path, "wb")) as file:
-                yield file
+            with storage_errors(address):
+                opened = files.open(path, "wb")
+            with _committed(address, opened) as file:
+                yield cast(IO[bytes], file)
 
 
 @contextmanager
-def _committed(file: Any) -> Iterator[IO[bytes]]:
+def _committed(address: str, file: Any) -> Iterator["_Written"]:
     """A file of fsspec that is closed at the end: closing would commit what an error has cut."""
     from fsspec.spec import AbstractBufferedFile
 
     try:
-        yield file
+        yield _Written(address, file)
     except BaseException:
         if isinstance(file, AbstractBufferedFile):
             with suppress(Exception):  # whatever a storage raises that is perhaps away
@@ -49,7 +51,19 @@ def _committed(file: Any) -> Iterator[IO[bytes]]:
         else:
             file.close()
         raise
-    file.close()
+    with storage_errors(address):
+        file.close()
+
+
+class _Written:
+    """A file of fsspec to which is written."""
+
+    def __init__(self, address: str, file: Any) -> None:
+        self._address, self._file = address, file
+
+    def write(self, data: bytes) -> int:
+        with storage_errors(self._address):
+            return int(self._file.write(data))
 
 
 def write_file(address: str, data: bytes) -> None:
@@ -71,4 +85,5 @@ def make_folder(address: str) -> None:
             g_pathmgr.mkdirs(address)
         else:
             files, path = fsspec_of(address)
-            files.makedirs(path, exist_ok=True)
+            with storage_errors(address):
+                files.makedirs(path, exist_ok=True)

@@ -80,12 +80,7 @@ def list_folder(address: str) -> list[str]:
         return sorted(entry.name for entry in os.scandir(address) if entry.is_file())
     if _is_http(address):
         raise DataError(f"{address}: a server over HTTP does not list its files.")
-    if is_handled(address):
-        return sorted(g_pathmgr.ls(address))
-    files, path = fsspec_of(address)
-    files.invalidate_cache()
-    found = files.ls(path, detail=False)
-    return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
+    return _retried(address, lambda: _list_remote(address))
 
 
 def _read_local(path: str, offset: int, size: int) -> bytes:
@@ -111,9 +106,10 @@ def _retried(address: str, action: Callable[[], Result]) -> Result:
             raise
         except (TransientError, ConnectionError, TimeoutError) as error:
             if time.monotonic() + pause > deadline:
+                cause = str(error) if address in str(error) else f"{address}: {error}"
                 raise DataError(
-                    f"{str(error) or address}; tried for {PATIENCE:g} seconds. The same command"
-                    " resumes when the storage answers again"
+                    f"{cause}; tried for {PATIENCE:g} seconds. The same command resumes when the"
+                    " storage answers again"
                 ) from error
         # Not all clients at once: those of a run were cut off together.
         time.sleep(pause * random.uniform(0.5, 1.0))
@@ -127,7 +123,7 @@ def _is_http(address: str) -> bool:
 def _read_remote(address: str, offset: int, size: int) -> bytes:
     if is_handled(address):  # Handlers that a user registers take precedence.
         try:
-            with _failures_may_pass(), g_pathmgr.open(address, "rb") as file:
+            with storage_errors(address), g_pathmgr.open(address, "rb") as file:
                 file.seek(offset)
                 return file.read(size)
         except NotImplementedError:
@@ -135,21 +131,21 @@ def _read_remote(address: str, offset: int, size: int) -> bytes:
     if _is_http(address):
         return http.read_range(address, offset, size)
     files, path = fsspec_of(address)
-    with _failures_may_pass():
+    with storage_errors(address):
         return files.cat_file(path, start=offset, end=offset + size)
 
 
 def _remote_state(address: str) -> FileState:
     if is_handled(address):
         try:
-            with _failures_may_pass(), g_pathmgr.open(address, "rb") as file:
+            with storage_errors(address), g_pathmgr.open(address, "rb") as file:
                 return FileState(file.seek(0, os.SEEK_END), "")
         except NotImplementedError:
             return FileState(Path(local_path(address)).stat().st_size, "")
     if _is_http(address):
         return FileState(*http.state_of(address))
     files, path = fsspec_of(address)
-    with _failures_may_pass():
+    with storage_errors(address):
         files.invalidate_cache()  # A listing that it keeps may tell of an earlier file.
         info = files.info(path)
         return FileState(int(info["size"]), _version(files, path, info))
@@ -162,15 +158,39 @@ def _version(files: Any, path: str, info: dict[str, Any]) -> str:
     return str(files.ukey(path)) if set(info) - {"name", "size", "type"} else ""
 
 
+def _list_remote(address: str) -> list[str]:
+    if is_handled(address):
+        try:
+            with storage_errors(address):
+                return sorted(g_pathmgr.ls(address))
+        except NotImplementedError:
+            raise DataError(f"{address}: its handler lists no files; make shards.json.") from None
+    files, path = fsspec_of(address)
+    with storage_errors(address):
+        files.invalidate_cache()
+        found = files.ls(path, detail=False)
+    return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
+
+
 @contextmanager
-def _failures_may_pass() -> Iterator[None]:
-    """Handlers tell an absent file from other errors, but not a busy storage from a broken one."""
+def storage_errors(address: str) -> Iterator[None]:
+    """A context for calls of handlers and of fsspec: an error that may pass becomes a
+    TransientError, missing keys a DataError.
+
+    They tell an absent file from other errors, but not a busy storage from a broken one. Much of
+    what they raise is their client's, as botocore's, and no OSError.
+    """
     try:
         yield
-    except _FINAL:
+    except (*_FINAL, NotImplementedError):
         raise
-    except OSError as error:
-        raise TransientError(str(error)) from error
+    except Exception as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        if "Credentials" in type(error).__name__:  # botocore's and Google's names for none
+            raise DataError(
+                f"{address}: {cause}; give the keys of this storage where its client looks for them"
+            ) from error
+        raise TransientError(cause) from error
 
 
 def fsspec_of(address: str) -> tuple[Any, str]:

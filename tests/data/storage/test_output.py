@@ -4,7 +4,9 @@ import fsspec
 import pytest
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
-from octvideo.data.storage.output import new_file, write_file
+from octvideo.data.storage.output import make_folder, new_file, write_file
+from octvideo.errors import DataError
+from octvideo.files import OutputError
 
 
 class _File(AbstractBufferedFile):
@@ -19,6 +21,9 @@ class _File(AbstractBufferedFile):
 class _ObjectStore(AbstractFileSystem):
     protocol = "objects"
     kept: dict[str, bytes]
+
+    def makedirs(self, path, exist_ok=False):
+        pass
 
     def _open(self, path, mode="rb", **options):
         return _File(self, path, mode)
@@ -66,3 +71,37 @@ def test_a_store_that_is_away_when_a_file_is_discarded_hides_no_error(kept, monk
         _write_a_part("objects://a", KeyboardInterrupt)
 
     assert not kept
+
+
+class _ClientError(Exception):
+    """No OSError, as those of botocore are none."""
+
+
+@pytest.mark.parametrize("call", ["makedirs", "_open", "write", "_upload_chunk"])
+def test_what_the_client_of_a_store_raises_is_one_line(kept, monkeypatch, call):
+    def is_away(*args, **options):
+        raise _ClientError("no endpoint")
+
+    owner = _ObjectStore if call in ("makedirs", "_open") else _File
+    monkeypatch.setattr(owner, call, is_away)
+
+    with pytest.raises(OutputError, match=r"^objects://set\S* cannot be written \(no endpoint\)"):
+        _write_into("objects://set")
+
+
+def test_missing_keys_of_a_store_are_one_line(kept, monkeypatch):
+    class NoCredentialsError(Exception):
+        pass
+
+    def has_none(*args, **options):
+        raise NoCredentialsError("unable to locate credentials")
+
+    monkeypatch.setattr(_ObjectStore, "makedirs", has_none)
+
+    with pytest.raises(DataError, match=r"^objects://set: unable .*; give the keys"):
+        _write_into("objects://set")
+
+
+def _write_into(folder):
+    make_folder(folder)
+    write_file(f"{folder}/a", b"one")

@@ -182,6 +182,86 @@ def test_a_storage_that_stays_away_ends_in_one_line(tmp_path, serve, monkeypatch
         read_range(f"{server.url}/file", 0, 10)
 
 
+class _ClientError(Exception):
+    """No OSError, as those of botocore are none."""
+
+
+class NoCredentialsError(Exception):
+    """botocore's has this name."""
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """failing(error, times) lets the next calls of a store of fsspec fail; calls that came."""
+    fsspec.filesystem("memory").pipe("/failing/file", CONTENT)
+    calls = []
+
+    def failing(error, times):
+        for name in ("info", "ls", "cat_file"):
+            calls.clear()
+            monkeypatch.setattr(MemoryFileSystem, name, fails(name, error, times))
+        return calls
+
+    def fails(name, error, times):
+        action = getattr(MemoryFileSystem, name)
+
+        def fail(*args, **options):
+            calls.append(name)
+            if calls.count(name) <= times:
+                raise error
+            return action(*args, **options)
+
+        return fail
+
+    return failing
+
+
+_ASKS = [
+    lambda folder: read_range(f"{folder}/file", 0, 10) == CONTENT[:10],
+    lambda folder: size_of(f"{folder}/file") == len(CONTENT),
+    lambda folder: exists(f"{folder}/file"),
+    lambda folder: list_folder(folder) == ["file"],
+]
+
+
+@pytest.mark.parametrize("ask", _ASKS)
+@pytest.mark.parametrize("error", [_ClientError("no endpoint"), OSError("please slow down")])
+def test_a_store_whose_client_fails_for_a_while_is_asked_again(failing, ask, error):
+    failing(error, 3)
+
+    assert ask("memory://failing")
+
+
+@pytest.mark.parametrize("ask", _ASKS)
+def test_a_store_whose_client_keeps_failing_ends_in_one_line(failing, ask, monkeypatch):
+    monkeypatch.setattr(ranges, "PATIENCE", 0.02)
+    failing(_ClientError("no endpoint:\n  port 9"), 10**6)
+
+    with pytest.raises(DataError, match=r"^memory://failing\S*: no endpoint: port 9; tried for"):
+        ask("memory://failing")
+
+
+@pytest.mark.parametrize("ask", _ASKS)
+def test_missing_keys_are_one_line_at_once(failing, ask):
+    calls = failing(NoCredentialsError("unable to locate credentials"), 10**6)
+
+    with pytest.raises(DataError, match=r"^memory://failing\S*: unable .*; give the keys"):
+        ask("memory://failing")
+    assert len(calls) == 1
+
+
+def test_a_handler_that_lists_no_files_is_one_line(monkeypatch):
+    class Handler(PathHandler):
+        def _get_supported_prefixes(self):
+            return ["unlisted://"]
+
+    monkeypatch.setattr(g_pathmgr, "_path_handlers", dict(g_pathmgr._path_handlers))
+    g_pathmgr.register_handler(Handler())
+
+    with pytest.raises(DataError, match="unlisted://set: its handler lists no files"):
+        list_folder("unlisted://set")
+
+
 def test_what_will_not_pass_is_not_asked_again(tmp_path, serve):
     (tmp_path / "file").write_bytes(CONTENT)
     server = serve(tmp_path, fault=lambda path, size: "403")
