@@ -3,7 +3,8 @@
 
 A sample is a run of consecutive files with one key, the name up to its first dot: `key.mp4` and its
 label, `key.cls` (a number) or `key.json` (`label` or `labels`: numbers, or class names). Without a
-label file, the name of a video's folder may be its class.
+label file, the name of a video's folder may be its class. Files whose names begin with a dot are
+passed over: tar on a Mac puts a `._a.mp4` of attributes beside each `a.mp4`.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ from octvideo.files import write_atomically
 
 _WINDOW = 1 << 14  # bytes to read at once while searching for headers
 _MAX_LABEL = 1 << 20  # bytes of a .json or .cls
-_RULES = 2  # by which `scan` finds videos and labels; indexes by others are made anew
+_RULES = 3  # by which `scan` finds videos and labels; indexes by others are made anew
 
 
 def index_address(tar: str) -> str:
@@ -79,7 +80,8 @@ def _places(tar: str) -> list[str]:
 def scan(read: Read, num_bytes: int, tar: str, class_names: Sequence[str]) -> Iterator[StoredVideo]:
     """The videos of a tar with their labels. Raises DataError for an invalid label."""
     numbers = {plain_name(name): number for number, name in enumerate(class_names)}
-    for _, group in groupby(members(read, num_bytes, tar), key=lambda member: _key(member.name)[0]):
+    shown = (m for m in members(read, num_bytes, tar) if not _is_hidden(m.name))
+    for _, group in groupby(shown, key=lambda member: _key(member.name)[0]):
         sample = list(group)
         about = _about(read, sample, tar)
         for member in sample:
@@ -91,6 +93,10 @@ def scan(read: Read, num_bytes: int, tar: str, class_names: Sequence[str]) -> It
                     offset=member.offset,
                     size=member.size,
                 )
+
+
+def _is_hidden(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(".")
 
 
 def _key(name: str) -> tuple[str, str]:

@@ -325,6 +325,23 @@ def test_names_beside_shards_in_a_store_number_their_labels():
     assert open_shards("memory://named")[0].labels == (1,)
 
 
+def test_files_of_attributes_in_a_tar_of_a_mac_are_no_videos_and_no_labels(tmp_path):
+    attributes = bytes.fromhex("00051607")
+    data = _tar(
+        **{"wave/._a_mp4": attributes, "wave/a_mp4": b"video"},
+        **{"wave/._a_cls": attributes, "wave/a_cls": b"3"},
+        **{"./._b_mp4": attributes, "./b_mp4": b"video", "__MACOSX/._b_mp4": attributes},
+    )
+    (tmp_path / "a.tar").write_bytes(data)
+
+    videos = open_shards(str(tmp_path))
+
+    assert [(entry.path, entry.labels) for entry in videos] == [
+        ("a.tar/wave/a.mp4", (3,)),
+        ("a.tar/./b.mp4", ()),
+    ]
+
+
 def test_an_index_by_other_rules_is_made_anew(tmp_path, monkeypatch):
     (tmp_path / "a.tar").write_bytes(_tar(x_mp4=b"video", x_cls=b"0"))
     index = tmp_path / "a.index.safetensors"
