@@ -65,16 +65,15 @@ def replaced_by(kind: type[OctConv3d]) -> Change:
     def change(model: nn.Module) -> nn.Module:
         for name, old in list(model.named_modules()):
             if isinstance(old, OctConv3d) and (old.in_channels.low or old.out_channels.low):
-                layer = (
+                new = kind(
                     old.in_channels,
                     old.out_channels,
                     old.kernel_size,
                     old.stride,
                     old.padding,
-                    old.groups,
-                    False,
+                    groups=old.groups,
+                    bias=False,
                 )
-                new = kind(*layer)
                 new.load_state_dict(old.state_dict())
                 parent, _, child = name.rpartition(".")
                 setattr(model.get_submodule(parent), child, new)

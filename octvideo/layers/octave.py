@@ -210,6 +210,8 @@ class _OctConv(nn.Module):
 
     def _check(self, has_low: bool) -> None:
         name = type(self).__name__
+        if self.groups < 1:
+            raise ConfigError(f"{name} got groups={self.groups}; take at least 1")
         if self.depthwise:
             if self.in_channels != self.out_channels:
                 raise ConfigError(

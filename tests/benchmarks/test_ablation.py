@@ -80,8 +80,8 @@ def test_the_max_pool_is_all_that_differs_from_the_average(stride):
     """Where all pixels of a window are alike, the maximum is the average."""
     from ablation.variants import MaxPooledOctConv3d
 
-    layer = ((4, 4), (4, 4), (1, 3, 3), (1, stride, stride), (0, 1, 1), 1, False)
-    average, maximum = OctConv3d(*layer), MaxPooledOctConv3d(*layer)
+    layer = ((4, 4), (4, 4), (1, 3, 3), (1, stride, stride), (0, 1, 1))
+    average, maximum = (kind(*layer, bias=False) for kind in (OctConv3d, MaxPooledOctConv3d))
     maximum.load_state_dict(average.state_dict())
     window = 2 * stride
     flat = torch.randn(1, 4, 2, 4, 4).repeat_interleave(window, -1).repeat_interleave(window, -2)

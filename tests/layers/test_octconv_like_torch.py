@@ -141,6 +141,12 @@ def test_three_alphas_are_refused():
         OctConv2d(8, 8, 3, padding=1, alpha=(0, 0.25, 0.5))
 
 
+@pytest.mark.parametrize("groups", [0, -2, False])
+def test_fewer_groups_than_one_are_refused(groups):
+    with pytest.raises(ConfigError, match="take at least 1"):
+        OctConv2d(8, 8, 3, padding=1, groups=groups)
+
+
 @pytest.mark.parametrize(
     ("padding", "kernel", "message"),
     [("same", 4, "only an odd kernel has a middle"), ("full", 3, "give 'same', 'valid' or a size")],
