@@ -54,7 +54,7 @@ def resize_frame(frame: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]
 
 def change_frame(frame: NDArray[np.uint8], change: Change) -> NDArray[np.uint8]:
     """One frame (H, W, 3) as `change` changes the clips that it is in."""
-    # torch warns of arrays that cannot be written, as those of pictures are.
+    # torch warns of arrays that cannot be written, as a caller's may be.
     clip = torch.from_numpy(np.require(frame, requirements=["C", "W"]))[None].movedim(-1, 0)
     # As a view, a crop would keep the whole frame in memory.
     return np.ascontiguousarray(change(clip).movedim(0, -1)[0].numpy())

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -144,11 +143,8 @@ class ClipDataset:
                 if self.transform.train
                 else self.rule.center_clip(timing)
             )
-            # A video that cannot be read draws nothing, so that its replacement stays the same.
-            ahead = copy(draw)
-            crop_for = cache(partial(self.transform.crop_for, draw=ahead))
+            crop_for = cache(partial(self.transform.crop_for, draw=draw))
             clip = read_planes(video, indices, lambda frame: crop_for(*frame.shape[-2:])(frame))
-            draw.setstate(ahead.getstate())
         return self.transform.vary(clip, draw), self._target(entry), entry.path
 
     def _target(self, entry: VideoEntry) -> int | Tensor:

@@ -174,12 +174,16 @@ def _divide_classes(
     """Assign the clips to splits, class by class. A source that one class has divided stays on its
     side in the next, and a note names it."""
     splits, divided = dict(kept), list[Clip]()
+    of_label: dict[int, list[Clip]] = defaultdict(list)
     classes: dict[str, set[str]] = defaultdict(set)
+    for clip in lists.clips:
+        of_label[clip.label].append(clip)
     for label, name in enumerate(lists.class_names):
-        clips = [clip for clip in lists.clips if clip.label == label]
+        clips = of_label[label]
         held = {clip.source: splits[clip.source] for clip in clips if clip.source in splits}
-        divided += _divide(clips, shares, f"{seed}{name}", held)
-        splits |= {clip.source: clip.split for clip in divided[len(divided) - len(clips) :]}
+        clips = _divide(clips, shares, f"{seed}{name}", held)
+        splits |= {clip.source: clip.split for clip in clips}
+        divided += clips
         for clip in clips:
             classes[clip.source].add(name)
     shared = sorted(source for source, names in classes.items() if len(names) > 1)

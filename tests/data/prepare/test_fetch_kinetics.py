@@ -3,6 +3,7 @@ full disks, kills."""
 
 import argparse
 import filecmp
+import gzip
 import io
 import itertools
 import json
@@ -10,11 +11,11 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 
 import pytest
 from coded_videos import write_clip
 from killed_runs import run_past_kills
+from tars import tar_of
 
 from octvideo.cli.fetch import add_arguments, estimate, progress, run
 from octvideo.data.lists.class_names import read_class_names
@@ -43,11 +44,7 @@ def _stem(i):
 
 def _tar(path, files):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+    path.write_bytes(gzip.compress(tar_of(files), compresslevel=1))
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,10 @@
 """Shards by the webdataset package and by tar are read; webdataset and energon read ours."""
 
 import gc
-import io
 import json
 import shutil
 import subprocess
 import sys
-import tarfile
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +13,9 @@ import fsspec
 import pytest
 import webdataset
 from coded_videos import numbers, write_clip
-from iopath.common.file_io import PathHandler, g_pathmgr
+from folder_handler import FolderHandler
+from iopath.common.file_io import g_pathmgr
+from tars import tar_of
 
 from octvideo.data.lists.video_list import read_list
 from octvideo.data.prepare.shard import write_shards
@@ -241,31 +241,6 @@ def test_labels_follow_the_class_names_that_are_there_now(tmp_path, clips):
 # --- Tars elsewhere: corrected ones have the size of those before
 
 
-def _tar(**files):
-    """The bytes of a tar; a name's last underscore is a dot."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(".".join(name.rsplit("_", 1)))
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return made.getvalue()
-
-
-class _NoVersions(PathHandler):
-    def __init__(self, folder):
-        self._folder = folder
-
-    def _get_supported_prefixes(self):
-        return ["opens://"]
-
-    def _open(self, path, mode="r", buffering=-1, **kwargs):
-        return (self._folder / path.removeprefix("opens://set/")).open(mode)
-
-    def _ls(self, path, **kwargs):
-        return [file.name for file in self._folder.iterdir()]
-
-
 @pytest.fixture(params=["fsspec", "handler"])
 def upload(request, tmp_path, monkeypatch):
     """upload(bytes) puts a.tar into a folder elsewhere, whose address it returns."""
@@ -281,17 +256,17 @@ def upload(request, tmp_path, monkeypatch):
         return
     monkeypatch.setattr(g_pathmgr, "_path_handlers", dict(g_pathmgr._path_handlers))
     (tmp_path / "elsewhere").mkdir()
-    g_pathmgr.register_handler(_NoVersions(tmp_path / "elsewhere"))
+    g_pathmgr.register_handler(FolderHandler(tmp_path))
 
     def to_handler(data):
         (tmp_path / "elsewhere" / "a.tar").write_bytes(data)
-        return "opens://set"
+        return "opens://elsewhere"
 
     yield to_handler
 
 
 def test_corrected_labels_of_a_tar_elsewhere_are_read(upload):
-    before, after = _tar(x_mp4=b"video", x_cls=b"3"), _tar(x_mp4=b"video", x_cls=b"7")
+    before, after = (tar_of({"x.mp4": b"video", "x.cls": label}) for label in (b"3", b"7"))
 
     assert len(before) == len(after)
     assert open_shards(upload(before))[0].labels == (3,)
@@ -302,12 +277,12 @@ def test_a_corrected_video_of_a_tar_elsewhere_is_not_read_from_the_cache(upload,
     cache = RangeCache(str(tmp_path / "cache"), 10**6)
 
     for video in (b"one video", b"other one"):
-        entry = open_shards(upload(_tar(x_mp4=video, x_cls=b"0")), cache=cache)[0]
+        entry = open_shards(upload(tar_of({"x.mp4": video, "x.cls": b"0"})), cache=cache)[0]
         assert read_part(entry.part) == read_part(entry.part) == video
 
 
 def test_what_is_known_of_a_tar_elsewhere_is_kept_where_its_version_can_be_told(tmp_path, upload):
-    folder = upload(_tar(x_mp4=b"video", x_cls=b"0"))
+    folder = upload(tar_of({"x.mp4": b"video", "x.cls": b"0"}))
     cache = RangeCache(str(tmp_path / "cache"), 10**6)
 
     read_part(open_shards(folder, cache=cache)[0].part)
@@ -320,19 +295,23 @@ def test_what_is_known_of_a_tar_elsewhere_is_kept_where_its_version_can_be_told(
 def test_names_beside_shards_in_a_store_number_their_labels():
     store = fsspec.filesystem("memory")
     store.pipe("/named/class_names.txt", b"clap\nwave\n")
-    store.pipe("/named/a.tar", _tar(x_mp4=b"video", x_json=b'"wave"'))
+    store.pipe("/named/a.tar", tar_of({"x.mp4": b"video", "x.json": b'"wave"'}))
 
     assert open_shards("memory://named")[0].labels == (1,)
 
 
 def test_files_of_attributes_in_a_tar_of_a_mac_are_no_videos_and_no_labels(tmp_path):
     attributes = bytes.fromhex("00051607")
-    data = _tar(
-        **{"wave/._a_mp4": attributes, "wave/a_mp4": b"video"},
-        **{"wave/._a_cls": attributes, "wave/a_cls": b"3"},
-        **{"./._b_mp4": attributes, "./b_mp4": b"video", "__MACOSX/._b_mp4": attributes},
-    )
-    (tmp_path / "a.tar").write_bytes(data)
+    files = {
+        "wave/._a.mp4": attributes,
+        "wave/a.mp4": b"video",
+        "wave/._a.cls": attributes,
+        "wave/a.cls": b"3",
+        "./._b.mp4": attributes,
+        "./b.mp4": b"video",
+        "__MACOSX/._b.mp4": attributes,
+    }
+    (tmp_path / "a.tar").write_bytes(tar_of(files))
 
     videos = open_shards(str(tmp_path))
 
@@ -343,7 +322,7 @@ def test_files_of_attributes_in_a_tar_of_a_mac_are_no_videos_and_no_labels(tmp_p
 
 
 def test_an_index_by_other_rules_is_made_anew(tmp_path, monkeypatch):
-    (tmp_path / "a.tar").write_bytes(_tar(x_mp4=b"video", x_cls=b"0"))
+    (tmp_path / "a.tar").write_bytes(tar_of({"x.mp4": b"video", "x.cls": b"0"}))
     index = tmp_path / "a.index.safetensors"
     monkeypatch.setattr(scan, "_RULES", 1)
     open_shards(str(tmp_path))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from coded_videos import write_clip
-from iopath.common.file_io import PathHandler, g_pathmgr
+from folder_handler import FolderHandler
+from iopath.common.file_io import g_pathmgr
 from safetensors import safe_open
 
 from octvideo.data import ClipDataset, ClipRule, ClipTransform, Loader, reading
@@ -107,26 +108,13 @@ def test_views_are_those_of_the_files_to_the_bit(made):
         assert (ours.path, ours.problem) == (theirs.path, theirs.problem)
 
 
-class FarHandler(PathHandler):
-    """far://... is a file of `folder`; a process that gets it by pickle has it too."""
-
-    def __init__(self, folder):
-        self._folder = folder
-
-    def _get_supported_prefixes(self):
-        return ["far://"]
-
-    def _open(self, path, mode="r", buffering=-1, **kwargs):
-        return (self._folder / path.removeprefix("far://set/")).open(mode)
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("place", ["http", "iopath"])
 def test_remote_shards_give_the_same_samples(made, serve, monkeypatch, place, num_workers):
     videos, folder = made
     monkeypatch.setattr(g_pathmgr, "_path_handlers", dict(g_pathmgr._path_handlers))
-    g_pathmgr.register_handler(FarHandler(folder))
-    address = serve(folder).url if place == "http" else "far://set"
+    g_pathmgr.register_handler(FolderHandler(folder.parent))
+    address = serve(folder).url if place == "http" else f"opens://{folder.name}"
 
     _assert_equal(_batches(open_shards(address), num_workers), _batches(videos, 0))
 

@@ -6,6 +6,7 @@ import tarfile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tars import tar_of
 
 from octvideo.data.shards.tar import Member, header, members
 from octvideo.errors import DataError
@@ -19,21 +20,11 @@ def _members(data):
     return list(members(_read(data), len(data), "a.tar"))
 
 
-def _tar(*files, format=tarfile.PAX_FORMAT):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
-        for name, content in files:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_members_are_those_of_the_standard_library(format):
     long = "folder/" * 12 + "n" * 90
     names = ["a.mp4", "ünï/b.json", long, "x/" + "y" * 90]
-    data = _tar(*((name, name.encode() * 100) for name in names), format=format)
+    data = tar_of({name: name.encode() * 100 for name in names}, format=format)
 
     found = _members(data)
 
@@ -92,7 +83,7 @@ HOSTILE = {
     + header("a.mp4", 0),
     "no tar at all": b"\x01" * 2048,
     "a compressed tar": b"\x1f\x8b" + b"\x01" * 2048,
-    "a truncated tar": _tar(("a.mp4", b"x" * 5000))[:3000],
+    "a truncated tar": tar_of({"a.mp4": b"x" * 5000})[:3000],
 }
 
 
@@ -114,7 +105,7 @@ def test_a_hostile_tar_ends_in_one_line(name):
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=3000), st.integers(0, 4000), st.binary(min_size=1, max_size=40))
 def test_any_damage_ends_in_members_inside_the_file_or_one_line(tail, place, damage):
-    data = bytearray(_tar(("a.mp4", b"x" * 700), ("b" * 120, b"y" * 10)) + tail)
+    data = bytearray(tar_of({"a.mp4": b"x" * 700, "b" * 120: b"y" * 10}) + tail)
     data[place : place + len(damage)] = damage
 
     try:

@@ -4,6 +4,7 @@ import itertools
 
 import fsspec
 import pytest
+from folder_handler import FolderHandler
 from fsspec.implementations.memory import MemoryFileSystem
 from iopath.common.file_io import PathHandler, g_pathmgr
 
@@ -27,28 +28,14 @@ def _no_long_pauses(monkeypatch):
     monkeypatch.setattr(ranges, "_LONGEST_PAUSE", 0.01)
 
 
-class _Opens(PathHandler):
-    def __init__(self, folder):
-        self._folder = folder
-
-    def _get_supported_prefixes(self):
-        return ["opens://"]
-
-    def _open(self, path, mode="r", buffering=-1, **kwargs):
-        return (self._folder / path.removeprefix("opens://")).open(mode)
-
-    def _ls(self, path, **kwargs):
-        return [file.name for file in (self._folder / path.removeprefix("opens://")).iterdir()]
-
-
-class _Fetches(_Opens):
+class _Fetches(FolderHandler):
     """Can fetch whole files only."""
 
     def _open(self, path, mode="r", buffering=-1, **kwargs):
         raise NotImplementedError
 
     def _get_local_path(self, path, force=False, **kwargs):
-        return str(self._folder / path.removeprefix("opens://"))
+        return str(self._place(path))
 
 
 @pytest.fixture(params=["local", "http", "opens", "fetches", "fsspec"])
@@ -63,7 +50,9 @@ def folder(request, tmp_path, serve, monkeypatch):
         return "memory://ranges"
     if request.param == "local":
         return str(tmp_path)
-    g_pathmgr.register_handler({"opens": _Opens, "fetches": _Fetches}[request.param](tmp_path))
+    g_pathmgr.register_handler(
+        {"opens": FolderHandler, "fetches": _Fetches}[request.param](tmp_path)
+    )
     return "opens://"
 
 
