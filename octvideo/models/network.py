@@ -131,8 +131,7 @@ class Network(nn.Module, ABC):
         """`window_scores` and `pooled_features` of clips, from one pass."""
         self._check(x)
         pathways = self.features(x)
-        means = pooled(pathways)  # first: pytorchvideo's head writes into the list
-        return self.scores_of(pathways, act), means
+        return self.scores_of(pathways, act), pooled(pathways)
 
     def _check(self, x: Tensor) -> None:
         axes = "T, H, W" if self.takes == "clips" else "H, W"

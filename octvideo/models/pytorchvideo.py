@@ -159,7 +159,8 @@ class PytorchvideoNet(Network):
         return self._logits_of(self.features(x))
 
     def _logits_of(self, pathways: Sequence[Tensor]) -> Tensor:
-        joined = self.blocks[-2](pathways) if self.speed_ratio else pathways[0]
+        # A list of its own: their block writes what it pools into it.
+        joined = self.blocks[-2](list(pathways)) if self.speed_ratio else pathways[0]
         return self.blocks[-1](joined)
 
     def scores_of(self, pathways: Sequence[Tensor], act: HeadAct) -> Tensor:

@@ -5,15 +5,12 @@ import json
 import logging
 import os
 import pickle
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import isnan
 from pathlib import Path
 
 import pytest
 import torch
+from full_disk import room_for
 from narrow_networks import first_stages
 from torch import nn
 
@@ -104,19 +101,6 @@ def test_a_pickle_names_its_file_and_is_not_loaded_with_the_weights_of_another(
     path.unlink()
     with pytest.raises(CheckpointError, match="that was pickled, or none"):
         pickle.loads(pickled)
-
-
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """A context in which no file becomes larger: the end of a disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
 
 
 @pytest.mark.parametrize("suffix", ["xml", pytest.param("pt2", marks=pytest.mark.slow)])

@@ -3,13 +3,12 @@
 import logging
 import os
 import random
-import resource
-import signal
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from full_disk import room_for
 
 from octvideo.engine.checkpoint_files import (
     checkpoint_name,
@@ -135,17 +134,11 @@ def test_no_checkpoint_is_found_in_a_folder_that_is_not_there(tmp_path):
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
-    """The limit on file size stands for the disk's end: the write fails in the middle."""
+    """The write fails in the middle."""
     first = write(tmp_path, 1)[0]
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
-        with pytest.raises(CheckpointError, match="earlier checkpoints are whole"):
-            write_torch_file(f"{tmp_path}/{checkpoint_name(2)}", {"w": torch.zeros(100_000)})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
+
+    with room_for(60_000), pytest.raises(CheckpointError, match="earlier checkpoints are whole"):
+        write_torch_file(f"{tmp_path}/{checkpoint_name(2)}", {"w": torch.zeros(100_000)})
 
     assert find_latest(str(tmp_path)) == first
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_epoch_00001.pyth"]
