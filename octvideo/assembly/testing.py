@@ -25,6 +25,7 @@ from octvideo.assembly.identity import (
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import running, scorer, tested_head_act
 from octvideo.assembly.tasks import FinalTest, require_data_folder, task_of, with_counted_classes
+from octvideo.assembly.weights import check_input
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count
 from octvideo.config import config_from_text
@@ -277,10 +278,7 @@ def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[st
         Checkpoint(network=options, input=settings, multi_label=cfg.DATA.MULTI_LABEL),
     )
     load_weights(model, checkpoint, new_classes=False)
-    data = cfg.DATA
-    Assumptions.of_checkpoint(checkpoint).check_input(
-        data.MEAN, data.STD, data.REVERSE_INPUT_CHANNEL
-    )
+    check_input(cfg, Assumptions.of_checkpoint(checkpoint))
     return model, list(checkpoint.class_names) or task_of(cfg).class_names()
 
 

@@ -111,10 +111,10 @@ def _load(cfg: Any, model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
 def _check_said_input(cfg: Any, checkpoint: Checkpoint) -> None:
     """Raises CheckpointError if the weights were trained on another input than that of DATA."""
     if checkpoint.network:
-        _check_input(cfg, Assumptions.of_checkpoint(checkpoint))
+        check_input(cfg, Assumptions.of_checkpoint(checkpoint))
 
 
-def _check_input(cfg: Any, assumes: Assumptions) -> list[str]:
+def check_input(cfg: Any, assumes: Assumptions) -> list[str]:
     """`Assumptions.check_input` with the settings of DATA."""
     return assumes.check_input(cfg.DATA.MEAN, cfg.DATA.STD, cfg.DATA.REVERSE_INPUT_CHANNEL)
 
@@ -205,7 +205,7 @@ def order_channels(
     """
     if not is_to_be_sorted(cfg, weights, model):
         return weights
-    _check_input(cfg, weights.assumes)
+    check_input(cfg, weights.assumes)
     state = smoothest_last(weights.state, model, clips(), weights.assumes)
     return replace(
         weights,
@@ -222,7 +222,7 @@ def inflate_from(
     cfg: Any, weights: ImageWeights, model: nn.Module, path: str = "the weights"
 ) -> InflationReport:
     """Raises CheckpointError if the weights contradict the model or the input."""
-    trusted = _check_input(cfg, weights.assumes)
+    trusted = check_input(cfg, weights.assumes)
     report = fill_from(weights, model, path)
     report.notes += trusted
     return report

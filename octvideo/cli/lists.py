@@ -6,8 +6,8 @@
     octvideo lists hmdb51   VIDEOS --splits testTrainMulti_7030_splits --fold 1 --out lists/hmdb51
 
 The report counts the videos that were found, missing, duplicated, or in both train and test, and
-the clips of each class. A list of before whose split has no video now becomes NAME.csv.old. Formats:
-data_lists/README.md.
+the clips of each class. An earlier list whose split has no video now is renamed to NAME.csv.old.
+Formats: data_lists/README.md.
 """
 
 import argparse

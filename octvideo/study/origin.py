@@ -115,7 +115,7 @@ def _own_test(folder: Path, settings: Settings) -> Settings:
     weights = settings.get("TEST.CHECKPOINT_FILE_PATH") or "".join(
         list_checkpoints(f"{folder}/checkpoints")[-1:]
     )
-    keys = TEST, VIEWS, CROP, "DATA.ENSEMBLE_METHOD"
+    keys = TEST, VIEWS, CROP, "DATA.ENSEMBLE_METHOD", "TEST.PRECISION"
     test = {key: settings[key] for key in keys if key in settings}
     return test | ({"weights": Path(weights).name} if weights else {})
 
@@ -131,6 +131,7 @@ def _tested(folder: Path) -> Settings:
         VIEWS: protocol.get("views"),
         CROP: protocol.get("crop_size"),
         "DATA.ENSEMBLE_METHOD": protocol.get("ensemble"),
+        "TEST.PRECISION": protocol.get("precision", "fp32") if protocol else None,
         "weights": Path(protocol.get("checkpoint", "")).name or None,
         TEST: _entries(data, protocol.get("list", "")) if data else None,
     }
@@ -146,8 +147,8 @@ def claim_folder(folder: Path, settings: Settings) -> None:
     had = _recorded(folder)
     if _has_begun(folder):
         # Earlier versions kept no lists: which these runs had is not known.
-        settings = {key: value for key, value in settings.items() if key in had or key not in LISTS}
-        settings |= {key: had[key] for key in LISTS if key in had}
+        lists = {key: had[key] for key in LISTS if key in had}
+        settings = {key: value for key, value in settings.items() if key not in LISTS} | lists
     if had != settings:
         content = (json.dumps(settings, indent=1) + "\n").encode()
         with only_writer(str(folder)):

@@ -182,6 +182,7 @@ def test_a_run_that_is_done_is_not_for_lists_that_changed(tmp_path, lists, split
         ({"protocol": {"list": "other/test.csv"}}, r"test list .*other/test\.csv instead of"),
         ({"protocol": {"views": "5x3"}}, "test views 5x3 instead of 10x3"),
         ({"protocol": {"crop_size": 224}}, "test crop 224 instead of 256"),
+        ({"protocol": {"precision": "bf16"}}, "TEST.PRECISION bf16 instead of fp32"),
         ({"protocol": {"checkpoint": "x/best.pyth"}}, "best.pyth instead of checkpoint_epoch_0000"),
     ],
 )

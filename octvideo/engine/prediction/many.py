@@ -35,16 +35,18 @@ def mean_outputs(
     Then each core computes whole passes: threads that wait for one another at every layer lose
     more. Passes then begin with one view, and grow to `batch` while they are short: long ones would
     keep the other cores waiting, at the beginning and at the end. any_batch: False if `compute`
-    compiles for each batch size, and with it for a number of threads: then one pass at a time has
-    all of them. The caller's own number of torch threads is the same whenever this yields.
+    compiles for each batch size. What it compiles is for one number of threads too, so passes then
+    run one after another, each on all threads. Whenever this yields, the caller's own number of
+    torch threads is what it was.
     """
     threads = torch.get_num_threads()
-    count = min(threads, _MAX_PASSES) if on_cpu and any_batch else 1
+    by_core = on_cpu and any_batch
+    count = min(threads, _MAX_PASSES) if by_core else 1
     each = max(threads // count, 1)
     try:
         with ThreadPoolExecutor(count, initializer=keep_to, initargs=(each,)) as executor:
-            first = 1 if on_cpu and any_batch else batch
-            passes = _Passes(compute, spec, (first, batch), executor, ahead=count)
+            sizes = (1 if by_core else batch), batch
+            passes = _Passes(compute, spec, sizes, executor, ahead=count)
             for video in videos:
                 with torch_threads(each):
                     passes.add(video)

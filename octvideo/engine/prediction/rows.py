@@ -116,7 +116,7 @@ class RowFile:
             for row, line in self._read(b"" if overwrite else content or begin()):
                 # Rows of a video that was replaced since are left out.
                 if row["video"] in now or row["path"] not in shown:
-                    self._keep(row, line)
+                    self._keep(row["video"], line, is_unread=bool(row.get("problem")))
             if self._content() != content:
                 self._write()
         except BaseException:
@@ -151,7 +151,7 @@ class RowFile:
         with writing(str(self.path)):
             while left:
                 left = left[os.write(self._descriptor, left) :]
-        self._keep(row, line)
+        self._keep(row["video"], line, is_unread=bool(row.get("problem")))
 
     def settle(self) -> None:
         """Remove the rows that others have replaced. Raises OutputError."""
@@ -165,10 +165,9 @@ class RowFile:
         leaves the others to be taken again.
         """
         for other in others:
-            newer = {video: other._rows[video] for video in self._unread & other._rows.keys()}
-            here = self._rows.keys() - newer.keys()
-            self._unread = (self._unread & here) | (other._unread - here)
-            self._rows = other._rows | self._rows | newer
+            for video, line in other._rows.items():
+                if video not in self._rows or video in self._unread:
+                    self._keep(video, line, is_unread=video in other._unread)
         places = {digest: place for place, digest in enumerate(order)}
         videos = sorted(self._rows, key=lambda digest: places.get(digest, -1))
         self._rows = {digest: self._rows[digest] for digest in videos}
@@ -177,11 +176,10 @@ class RowFile:
     def close(self) -> None:
         os.close(self._descriptor)
 
-    def _keep(self, row: Row, line: bytes) -> None:
-        video = row["video"]
+    def _keep(self, video: str, line: bytes, *, is_unread: bool) -> None:
         self._replaced |= video in self._rows
         self._rows[video] = line
-        (self._unread.add if row.get("problem") else self._unread.discard)(video)
+        (self._unread.add if is_unread else self._unread.discard)(video)
 
     def _read(self, content: bytes) -> list[tuple[Row, bytes]]:
         """Rows and their lines; an incomplete line after the last line end is left out."""

@@ -148,7 +148,7 @@ class Snapshots:
         try:
             self.model.load_state_dict(checkpoint.state)
             load_optimizer_state(self.optimizer, training["optimizer_state"])
-            if training["scaler_state"]:  # empty but of fp16
+            if training["scaler_state"]:  # empty unless the run was in fp16
                 self.scaler.load_state_dict(training["scaler_state"])
             if self.ema is not None:
                 self.ema.load_state_dict(checkpoint.weights)
