@@ -5,7 +5,7 @@ import json
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from octvideo.serve.decoders import Decoders
 from octvideo.serve.fetch import Fetcher
 from octvideo.serve.limits import Limits, RefusedError, storing
 from octvideo.serve.metrics import Metrics
-from octvideo.serve.scoring import Scorer
+from octvideo.serve.scoring import Scorer, Scores
 
 _MAX_JSON = 2**14  # bytes of an address
 
@@ -85,14 +85,17 @@ class Service:
         self, body: AsyncIterator[bytes], headers: Mapping[str, str], spec: ViewSpec, top_k: int
     ) -> dict[str, Any]:
         path, begin = Path(self._folder.name) / uuid4().hex, time.monotonic()
+        future: Future[Scores] = Future()
         try:
             with storing(), path.open("wb") as file:
                 name = await self._receive(body, headers, file)
             received = time.monotonic()
-            tensors = await self._decoded(str(path), spec)
-            decoded = time.monotonic()
-            scores = await asyncio.wrap_future(self._scorer.submit(tensors))
+            decoded = await asyncio.get_running_loop().run_in_executor(
+                self._decoding, self._decode_and_submit, str(path), spec, future
+            )
+            scores = await asyncio.wrap_future(future)
         finally:
+            future.cancel()  # of a request that ends before: the network need not compute it
             path.unlink(missing_ok=True)
         self.metrics.decoded(decoded - received)
         named = NamedVideo(name, top_predictions(scores, self.recognizer.class_names, top_k))
@@ -135,9 +138,13 @@ class Service:
         await loop.run_in_executor(self._fetching, self._fetcher.fetch, address, file)
         return address
 
-    async def _decoded(self, path: str, spec: ViewSpec) -> Tensor:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoding, self._views, path, spec)
+    def _decode_and_submit(self, path: str, spec: ViewSpec, scores: "Future[Scores]") -> float:
+        """The time at which the video was decoded. Its thread decodes nothing else before the
+        network has a place for it: what is decoded takes memory, what waits to be does not."""
+        views = self._views(path, spec)
+        decoded = time.monotonic()
+        self._scorer.submit(views, scores)
+        return decoded
 
     def _views(self, path: str, spec: ViewSpec) -> Tensor:
         """All views of a video; not on the event loop, where all other requests would wait."""

@@ -157,6 +157,59 @@ def test_requests_at_one_time_share_passes_and_keep_their_answers(client, recogn
         assert found == pytest.approx(expected, abs=1e-5)
 
 
+def test_what_waits_for_the_network_is_not_decoded_yet(serve, recognizer, video, monkeypatch):
+    """One worker, passes of one view: held are the pass that runs, the next one, and what the worker
+    has decoded meanwhile."""
+    with serve(recognizer, workers=1, batch=1) as client:
+        decode, compute = client.service._decoders.decode, client.service._scorer._compute
+        count, held = SimpleNamespace(decoded=0, passes=0), []
+        all_decoded = threading.Event()
+
+        def counted_decode(*arguments):
+            count.decoded += 1
+            held.append(count.decoded - count.passes)
+            if count.decoded == 8:
+                all_decoded.set()
+            return decode(*arguments)
+
+        def slow_compute(views):
+            all_decoded.wait(0.5 if not count.passes else 0)
+            scores = compute(views)
+            count.passes += 1
+            return scores
+
+        monkeypatch.setattr(client.service._decoders, "decode", counted_decode)
+        monkeypatch.setattr(client.service._scorer, "_compute", slow_compute)
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(client.post, [video.read_bytes()] * 8))
+
+    assert [answer.status for answer in answers] == [200] * 8
+    assert count.decoded == count.passes == 8
+    assert max(held) <= 3
+
+
+def test_what_no_request_waits_for_any_more_is_not_computed(serve, recognizer, video, monkeypatch):
+    limits = Limits(request_seconds=0.5)
+    with serve(recognizer, limits=limits, workers=1, batch=1) as client:
+        leave, computed = threading.Event(), []
+
+        def stuck_compute(views):
+            computed.append(len(views))
+            leave.wait(30)
+            return np.zeros((len(views), 6), np.float32)
+
+        monkeypatch.setattr(client.service._scorer, "_compute", stuck_compute)
+        with ThreadPoolExecutor(5) as pool:
+            late = list(pool.map(client.post, [video.read_bytes()] * 5))
+        leave.set()
+        client.service.limits = Limits()
+        good = client.post(video.read_bytes())
+
+    assert [answer.status for answer in late] == [504] * 5
+    assert good.status == 200
+    assert len(computed) <= 2  # the one that was being computed, and the good one
+
+
 def test_a_full_server_says_so_at_once_and_recovers(serve, recognizer, video, monkeypatch):
     with serve(recognizer, limits=Limits(max_waiting=1)) as client:
         entered, leave = threading.Event(), threading.Event()
