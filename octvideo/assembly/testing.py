@@ -28,7 +28,7 @@ from octvideo.assembly.tasks import FinalTest, require_data_folder, task_of, wit
 from octvideo.assembly.weights import check_input
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count
-from octvideo.config import config_from_text
+from octvideo.config import config_from_text, setting_pairs
 from octvideo.data.clips.views import VideoViews
 from octvideo.engine.checkpoint_files import find_latest
 from octvideo.engine.distributed import Processes
@@ -54,6 +54,9 @@ from octvideo.weights import load_weights
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.load import network_of
 from octvideo.weights.pretrained import read_weights
+
+# Settings from which the short side of a test follows anew.
+SIZES = ("DATA.TEST_CROP_SIZE", "DATA.TRAIN_JITTER_SCALES")
 
 
 def final_test(
@@ -231,7 +234,11 @@ def _newest_checkpoint(output_dir: str, procs: Processes) -> str:
 
 
 def settings_of(checkpoint: Checkpoint, overrides: Sequence[str] = ()) -> Any:
-    """The config in a checkpoint of this package; of a public network, one that tests it."""
+    """The config in a checkpoint of this package; of a public network, one that tests it.
+
+    Another number of crops has the short side that the checkpoint names and predictions have,
+    unless a size is changed too.
+    """
     text = checkpoint.recipe
     if not text and checkpoint.network and checkpoint.input.num_frames:
         text = yaml.safe_dump(_settings_to_test(checkpoint))
@@ -239,6 +246,9 @@ def settings_of(checkpoint: Checkpoint, overrides: Sequence[str] = ()) -> Any:
         raise CheckpointError(
             f"{checkpoint.path}: holds no settings; name the config of its network with --cfg"
         )
+    seen, changed = checkpoint.input, {key for key, _ in setting_pairs(overrides)}
+    if seen.num_frames and seen.short_side and not changed.intersection(SIZES):
+        overrides = [f"DATA.TEST_SHORT_SIDE={seen.short_side}", *overrides]
     return config_from_text(text, checkpoint.path, overrides)
 
 

@@ -62,6 +62,7 @@ def load(
             chosen,
             multi_label=checkpoint.multi_label,
             head_act=cast(HeadAct | None, known_head_act(checkpoint, checkpoint.multi_label)),
+            recipe=checkpoint.recipe,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(

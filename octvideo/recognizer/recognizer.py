@@ -57,16 +57,18 @@ class Recognizer:
         *,
         multi_label: bool = False,
         head_act: HeadAct | None = None,
+        recipe: str = "",
     ) -> None:
         """multi_label: a video may have several classes, each with a probability of its own.
 
         head_act: the function from logits to probabilities; by default a softmax, with multi_label
-        a sigmoid.
+        a sigmoid. recipe: the settings of the training, as YAML, with which `octvideo.evaluate`
+        tests.
         """
         self.model: Any = model.to(device).eval()
         self.head_act: HeadAct = head_act or ("sigmoid" if multi_label else "softmax")
         self._score: nn.Module = WindowScores(model, self.head_act)
-        self.multi_label = multi_label
+        self.multi_label, self.recipe = multi_label, recipe
         self.class_names = list(class_names)
         self.preprocessing = preprocessing
         self.device = device

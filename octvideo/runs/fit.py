@@ -15,6 +15,7 @@ from octvideo.assembly import final_test, ranks, settings_of, train
 from octvideo.assembly.estimate import clip_macs, estimate
 from octvideo.assembly.probe import probe as train_probe
 from octvideo.checkpoint import Checkpoint, InputSpec
+from octvideo.deploy.exported import ExportedNetwork
 from octvideo.engine.checkpoint_files import find_latest
 from octvideo.engine.distributed import Processes
 from octvideo.engine.log import setup_logging
@@ -23,6 +24,7 @@ from octvideo.engine.training.state import Callbacks, Metrics
 from octvideo.errors import CheckpointError, ConfigError, logger
 from octvideo.lock import only_writer
 from octvideo.recognizer import Recognizer, load
+from octvideo.recognizer.load import is_exported
 from octvideo.runs.machine import SIZES, Machine
 from octvideo.runs.recipe import Recipe, parse_views
 from octvideo.weights.pretrained import read_weights
@@ -212,10 +214,10 @@ def evaluate(
         octvideo.evaluate("runs/mine/checkpoints/best.pyth", "my_videos/test.csv")["top1_acc"]
         octvideo.evaluate("i3d_r50_k400", "kinetics/val.csv", views="1x1", out="runs/i3d_k400")
 
-    model: a checkpoint, the name of a public network, or a recognizer from `octvideo.load`. list:
-    lines of `path label`.
-    views: clips x crops. out: a folder for results.json, predictions.csv, scores.npz and
-    report.html.
+    model: a checkpoint, the name of a public network, or a recognizer from `octvideo.load`, which
+    gives the numbers of its file. list: lines of `path label`.
+    views: clips x crops, all of the short side that predictions have.
+    out: a folder for results.json, predictions.csv, scores.npz and report.html.
     diagnose: also with frames shuffled, reversed and repeated ("frame_order").
 
     Raises OctvideoError, one line, for a checkpoint or a list that cannot be used.
@@ -236,7 +238,14 @@ def evaluate(
 
 
 def _checkpoint_of(model: str | Path | Recognizer) -> Checkpoint:
+    if isinstance(model, Recognizer) and isinstance(model.model, ExportedNetwork):
+        model = model.model.path
     if isinstance(model, str | Path):
+        if is_exported(model):
+            raise ConfigError(
+                f"{model}: an exported network is not evaluated; give the checkpoint that it was"
+                " made of"
+            )
         return read_weights(str(model))
     if not isinstance(model, Recognizer):
         raise ConfigError(
@@ -250,4 +259,5 @@ def _checkpoint_of(model: str | Path | Recognizer) -> Checkpoint:
         input=InputSpec.of(model.preprocessing),
         multi_label=model.multi_label,
         head_act=model.head_act,
+        recipe=model.recipe,
     )

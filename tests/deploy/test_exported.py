@@ -205,6 +205,15 @@ def test_the_page_sees_the_clip_that_a_recognizer_sees(
     np.testing.assert_allclose(names["clip"], expected[0], atol=0.0175)  # a level of 255 by std
 
 
+def test_what_is_loaded_of_an_export_is_not_evaluated(tmp_path):
+    exported = octvideo.load(export(tmp_path / "model.xml", seed=0))
+
+    with pytest.raises(
+        ConfigError, match=r"model\.xml: an exported network is not evaluated; give"
+    ):
+        octvideo.evaluate(exported, "val.csv")
+
+
 def test_exporting_over_a_file_changes_no_network_that_was_read_from_it(tmp_path):
     clips = torch.rand(3, 3, 4, 32, 32)
     expected = read_exported(export(tmp_path / "model.xml", seed=0)).window_scores(clips)

@@ -21,6 +21,7 @@ from octvideo.runs.fit import in_words
 from octvideo.weights.pretrained import read_weights
 
 NETWORK = {"model": "i3d_r26", "alpha": 0.25, "check": False}
+SMALL = "DATA: {TEST_CROP_SIZE: 32, TRAIN_CROP_SIZE: 32, TRAIN_JITTER_SCALES: [36, 48]}"
 
 
 def test_a_folder_becomes_a_network_a_report_and_a_run_that_continues(my_videos, tiny, caplog):
@@ -169,8 +170,24 @@ def test_a_test_a_recognizer_and_a_prediction_see_the_same_short_side(
     assert sorted(p.probability for p in predicted) == pytest.approx(sorted(scores), abs=1e-4)
 
 
-def test_a_short_side_that_weights_assume_holds_for_every_number_of_crops(tiny_checkpoint):
-    wider = replace(read_weights(str(tiny_checkpoint)), recipe="")
+def test_a_file_and_what_is_loaded_of_it_are_evaluated_alike_with_other_crops(my_videos, tiny):
+    data = tiny()["DATA"] | {"TRAIN_JITTER_SCALES": [40, 48], "ENSEMBLE_METHOD": "max"}
+    run = octvideo.fit(my_videos, **NETWORK, epochs=1, views="2x3", **tiny(DATA=data))
+    tests = f"{run.config.DATA.PATH_TO_DATA_DIR}/test.csv"
+
+    of_path, of_recognizer = (
+        octvideo.evaluate(model, tests, views="2x1") for model in (run.checkpoint, run.recognizer)
+    )
+
+    assert of_recognizer["log_loss"] == of_path["log_loss"]
+    protocol = of_path["protocol"]
+    assert (protocol["short_side"], protocol["ensemble"]) == (32, "max")
+    assert run.recognizer.view_spec("2x1").short_side == 32
+
+
+@pytest.mark.parametrize("recipe", ["", SMALL])
+def test_a_short_side_that_weights_assume_holds_for_every_number_of_crops(tiny_checkpoint, recipe):
+    wider = replace(read_weights(str(tiny_checkpoint)), recipe=recipe)
     wider = replace(wider, input=replace(wider.input, short_side=40))
 
     found = [
@@ -181,10 +198,27 @@ def test_a_short_side_that_weights_assume_holds_for_every_number_of_crops(tiny_c
 
 
 @pytest.mark.parametrize(
+    ("changed", "short_side"),
+    [
+        (["DATA.TEST_CROP_SIZE=48"], 48),
+        (["DATA.TRAIN_JITTER_SCALES=[44,48]", "TEST.NUM_SPATIAL_CROPS=1"], 44),
+        (["DATA.TEST_SHORT_SIDE", "34"], 34),
+    ],
+)
+def test_the_short_side_of_a_checkpoint_gives_way_to_sizes_of_a_command(
+    tiny_checkpoint, changed, short_side
+):
+    checkpoint = replace(read_weights(str(tiny_checkpoint)), recipe=SMALL)
+
+    assert final_views(settings_of(checkpoint, changed)).short_side == short_side
+
+
+@pytest.mark.parametrize(
     ("model", "views", "says"),
     [
         (torch.nn.Identity(), "10x3", "evaluate got a Identity"),
         ("x.pyth", "10x2", "crops being 1 or 3"),
+        ("x.onnx", "10x3", r"x\.onnx: an exported network.*give the checkpoint"),
     ],
 )
 def test_evaluate_refuses_in_one_line(model, views, says):
