@@ -49,6 +49,8 @@ FREE = (
     "OCTCONV.MEMORY_SAVING",
     "OCTCONV.SMOOTHEST_LOW",
 )
+# What a probe may change too: it solves for its classifier anew, of the videos that there are now.
+FREE_IN_PROBES = ("MODEL.NUM_CLASSES", "SOLVER.OPTIMIZING_METHOD", "RNG_SEED")
 # Settings that training does not depend on: their changes are not logged.
 OF_NO_MATTER = ("OUTPUT_DIR", "TEST.", "LOG_", "TENSORBOARD.", "TRAIN.ENABLE", "TRAIN.AUTO_RESUME")
 # Options of a network that change neither its weights nor what it computes from them in a test.
@@ -111,6 +113,23 @@ def refuse_another_kind(folder: str, kind: str) -> None:
         raise CheckpointError(
             f"{folder}/checkpoints: of a {other}, which a {kind} would replace; choose another"
             " OUTPUT_DIR (of a folder of videos: --out)"
+        )
+
+
+def refuse_another_probe(cfg: Any) -> None:
+    """Raise CheckpointError if OUTPUT_DIR has a probe of another network, start or input, whose
+    result this one would replace. Videos and classes may be others."""
+    path = f"{cfg.OUTPUT_DIR}/checkpoints/best.pyth"
+    then, now = settings_in(Checkpoint.of(read_whole(path) or {}, path)), flat(cfg)
+    refused = [
+        change(key, now[key], then[key])
+        for key in now
+        if is_fixed(key) and key not in FREE_IN_PROBES and then.get(key, now[key]) != now[key]
+    ]
+    if refused:
+        raise CheckpointError(
+            f"{path}: another probe ({'; '.join(refused)}), which this one would replace; choose"
+            " another OUTPUT_DIR (of a folder of videos: --out), or set back what differs"
         )
 
 

@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from octvideo.assembly import data as build_data
-from octvideo.assembly.identity import refuse_another_kind, warn_of_earlier_training
+from octvideo.assembly.identity import (
+    refuse_another_kind,
+    refuse_another_probe,
+    warn_of_earlier_training,
+)
 from octvideo.assembly.model import build_model
 from octvideo.assembly.start import running
 from octvideo.assembly.tasks import Task, task_of, with_counted_classes
@@ -35,7 +39,8 @@ Features = tuple[
 
 def probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None = None) -> str:
     """Train the classifier on pooled features of train.csv, its penalty chosen on val.csv; returns
-    the checkpoint's path. Raises CheckpointError if OUTPUT_DIR holds checkpoints of a training.
+    the checkpoint's path. Raises CheckpointError if OUTPUT_DIR holds checkpoints of a training, or
+    a probe of another network, start or input.
 
     The features are stored in OUTPUT_DIR/features, a line per video, so that the same command
     computes only missing ones: of a file that has changed, or all of them under other weights or
@@ -52,6 +57,7 @@ def probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None = No
 
 def _probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None) -> str:
     procs.made_by_main(partial(refuse_another_kind, cfg.OUTPUT_DIR, "probe"))
+    procs.made_by_main(partial(refuse_another_probe, cfg))
     task = task_of(cfg)
     dataset = task.train_dataset()
     seed_all(cfg.RNG_SEED)

@@ -275,17 +275,50 @@ def test_a_probe_does_not_replace_what_a_training_left(run, my_videos, tiny, tin
     assert not Path("run/features").exists()
 
 
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"model": "c2d_r26"}, r"another probe \(MODEL\.ARCH c2d instead of i3d\), which this one"),
+        ({"alpha": 0.0}, r"OCTCONV\.ALPHA 0\.0 instead of 0\.25"),
+        ({"weights": "other.pyth"}, r"FILE_PATH other\.pyth instead of .*best\.pyth.*; choose"),
+        ({"DATA": {"SAMPLING_RATE": 1}}, r"DATA\.SAMPLING_RATE 1 instead of 2"),
+    ],
+)
+def test_a_probe_does_not_replace_another_one(probe_of, my_videos, tiny_checkpoint, other, says):
+    run = probe_of(out="run")
+    before = contents_of(run)
+    shutil.copy(tiny_checkpoint, "other.pyth")
+
+    with pytest.raises(CheckpointError, match=says):
+        octvideo.fit(my_videos, check=False, probe=True, out="run", **other)
+
+    assert contents_of(run) == before
+
+
+def test_a_probe_goes_on_with_other_views_more_videos_and_more_classes(
+    probe_of, my_videos, write_clips
+):
+    probe_of(out="run")
+    write_clips(my_videos / "middle", 5, 90)
+
+    again = octvideo.fit(my_videos, check=False, probe=True, out="run", views="1x1")
+
+    assert again.results["protocol"]["views"] == "1x1"
+    assert len(again.recognizer.class_names) == 3
+
+
+def contents_of(run):
+    return [Path(run.checkpoint).read_bytes(), Path(run.folder, "config.yaml").read_bytes()]
+
+
 def test_a_training_does_not_replace_what_a_probe_left(probe_of, my_videos, tiny):
     run = probe_of()
-    kept = [Path(run.checkpoint).read_bytes(), Path(run.folder, "config.yaml").read_bytes()]
+    kept = contents_of(run)
 
     with pytest.raises(CheckpointError, match="of a probe, which a training would replace"):
         octvideo.fit(my_videos, **NETWORK, out=run.folder, epochs=1, **tiny())
 
-    assert kept == [
-        Path(run.checkpoint).read_bytes(),
-        Path(run.folder, "config.yaml").read_bytes(),
-    ]
+    assert contents_of(run) == kept
 
 
 def test_the_command_does_what_fit_does(my_videos, tiny, capsys):
