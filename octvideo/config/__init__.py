@@ -9,7 +9,7 @@ plain data: a YAML tag that would make a Python object is refused.
 import logging
 import math
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,35 +61,39 @@ def load_config(path: str, overrides: Sequence[str] = (), **settings: Any) -> Cf
     a wrong type or a contradiction.
     """
     path = find_config(path)
-    cfg = CfgNode(DEFAULTS)
-    _merge_file(cfg, path, including=(), merged=set())
+    cfg, theirs = CfgNode(DEFAULTS), dict[str, str]()
+    _merge_file(cfg, path, theirs, including=(), merged=set())
     # configs/demo/c2d.yaml -> runs/demo/c2d: the run of one file is never resumed by another.
     folder, name = posixpath.split(posixpath.splitext(path)[0])
     output = posixpath.join("runs", posixpath.basename(folder), name)
-    return _finish(cfg, path, overrides, settings, output)
+    return _finish(cfg, path, theirs, overrides, settings, output)
 
 
 def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
     """The settings that a checkpoint holds (`cfg.dump()`); `source`: the file, for messages."""
-    cfg = CfgNode(DEFAULTS)
-    _merge_tree(cfg, parse_settings(text, source), source)
-    return _finish(cfg, source, overrides)
+    cfg, theirs = CfgNode(DEFAULTS), dict[str, str]()
+    _merge_tree(cfg, parse_settings(text, source), source, theirs)
+    return _finish(cfg, source, theirs, overrides)
 
 
 def _finish(
     cfg: CfgNode,
     source: str,
+    theirs: dict[str, str],
     overrides: Sequence[str],
     settings: Tree | None = None,
     output: str = "",
 ) -> CfgNode:
     """Check the settings. A contradiction within the file is blamed on the file, one that its
-    overrides cause on them. output: for an OUTPUT_DIR that is empty in the end."""
-    of_file = cfg.clone()
+    overrides cause on them. theirs: as of `_merge_tree`. output: for an OUTPUT_DIR that is empty in
+    the end."""
+    of_file, said = cfg.clone(), [key for key, _ in leaves(settings or {})]
     for key, text in setting_pairs(overrides):
         if not _set(cfg, key, _of_text(key, text), COMMAND_LINE):
             logger.warning("%s: %s is without effect here, ignored", COMMAND_LINE, key)
-    _merge_tree(cfg, settings or {}, ARGUMENTS)
+        theirs.pop(key, None)
+        said.append(key)
+    _merge_tree(cfg, settings or {}, ARGUMENTS, theirs)
     cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or output
     problem = first_problem(cfg)
     if problem and problem != first_problem(of_file):
@@ -97,6 +101,9 @@ def _finish(
         source = f"{changes}, over {source}"
     if problem:
         raise ConfigError(f"{source}: {problem}")
+    if cfg.DATA.REVERSE_INPUT_CHANNEL != of_file.DATA.REVERSE_INPUT_CHANNEL:
+        _warn_of_normalization(cfg, source, [*theirs, *said])
+    _reverse_normalization(cfg, theirs)
     cfg.freeze()
     return cfg
 
@@ -115,8 +122,11 @@ def _of_text(key: str, text: str) -> Any:
 # --- Files
 
 
-def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...], merged: set[str]) -> None:
-    """Merge a file over its bases. merged: the files so far; a base of two counts once, first."""
+def _merge_file(
+    cfg: CfgNode, path: str, theirs: dict[str, str], including: tuple[str, ...], merged: set[str]
+) -> None:
+    """Merge a file over its bases. theirs: as of `_merge_tree`. merged: the files so far; a base of
+    two counts once, first."""
     if path in including:
         raise ConfigError(f"{path}: {BASE} goes in a circle: {' -> '.join((*including, path))}")
     if len(including) > MAX_CHAIN:
@@ -133,8 +143,8 @@ def _merge_file(cfg: CfgNode, path: str, including: tuple[str, ...], merged: set
         )
     for base in bases:
         found = find_config(base, beside=posixpath.dirname(path))
-        _merge_file(cfg, found, (*including, path), merged)
-    _merge_tree(cfg, tree, path)
+        _merge_file(cfg, found, theirs, (*including, path), merged)
+    _merge_tree(cfg, tree, path, theirs)
 
 
 def find_config(path: str, beside: str = "") -> str:
@@ -160,13 +170,18 @@ def find_config(path: str, beside: str = "") -> str:
 # --- Merging
 
 
-def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> None:
-    """Set every value of a file, and log a line for those without effect."""
+def _merge_tree(cfg: CfgNode, tree: Tree, source: str, theirs: dict[str, str]) -> None:
+    """Set every value of a file, and log a line for those without effect.
+
+    theirs: setting of `NORMALIZATION` -> the file of PySlowFast's, known by settings without effect
+    here, that set it last.
+    """
     unused = [
         _ignored_part(key) for key, value in leaves(tree) if not _set(cfg, key, value, source)
     ]
-    if unused and cfg.DATA.REVERSE_INPUT_CHANNEL:
-        _reverse_normalization(cfg, [key for key, _ in leaves(tree)], source)
+    for key in (key for key, _ in leaves(tree) if key in NORMALIZATION):
+        theirs.pop(key, None)
+        theirs |= {key: source} if unused else {}
     if launcher := [key for key in unused if key in LAUNCHER]:
         command = f"torchrun --nproc_per_node {tree.get('NUM_GPUS', 1)} -m octvideo train ..."
         logger.warning(
@@ -179,16 +194,31 @@ def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> None:
         logger.warning("%s: without effect here, ignored: %s", source, to_a_screen(", ".join(rest)))
 
 
-def _reverse_normalization(cfg: CfgNode, keys: Sequence[str], source: str) -> None:
-    """PySlowFast, whose files have settings without effect here, normalizes before it reverses the
-    channels; this package normalizes them in the order that the network sees."""
-    for name in NORMALIZATION:
+def _reverse_normalization(cfg: CfgNode, theirs: dict[str, str]) -> None:
+    """PySlowFast normalizes before it reverses the channels; this package normalizes them in the
+    order that the network sees."""
+    for key, source in theirs.items() if cfg.DATA.REVERSE_INPUT_CHANNEL else ():
+        name = key.partition(".")[2]
         given = cfg.DATA[name]
-        if f"DATA.{name}" in keys and given != given[::-1]:
+        if given != given[::-1]:
             cfg.DATA[name] = given[::-1]
             logger.warning(
-                "%s: as PySlowFast's, with DATA.REVERSE_INPUT_CHANNEL its DATA.%s %s is %s here",
-                source, name, given, given[::-1],
+                "%s: as PySlowFast's, with DATA.REVERSE_INPUT_CHANNEL its %s %s is %s here",
+                source, key, given, given[::-1],
+            )  # fmt: skip
+
+
+def _warn_of_normalization(cfg: CfgNode, source: str, known: Collection[str]) -> None:
+    """Warn where the order of channels is changed for a mean of a file that may go with the other.
+    known: settings that are right, or are put right."""
+    for key in NORMALIZATION:
+        given = cfg.DATA[key.partition(".")[2]]
+        if key not in known and given != given[::-1]:
+            reverse = cfg.DATA.REVERSE_INPUT_CHANNEL
+            logger.warning(
+                "%s: with DATA.REVERSE_INPUT_CHANNEL %s its %s %s is taken as %s first; set it too"
+                " if it is not",
+                source, reverse, key, given, "blue" if reverse else "red",
             )  # fmt: skip
 
 

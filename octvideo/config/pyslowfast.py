@@ -49,8 +49,8 @@ ONLY: dict[str, tuple[Any, ...]] = {
 }
 
 
-# Of the DATA of its files: by channel, in the order before REVERSE_INPUT_CHANNEL; here after it.
-NORMALIZATION = ("MEAN", "STD")
+# By channel, in its files in the order before DATA.REVERSE_INPUT_CHANNEL; here after it.
+NORMALIZATION = ("DATA.MEAN", "DATA.STD")
 
 
 # PySlowFast's settings and sections that change nothing here; a file may keep them.

@@ -101,6 +101,62 @@ def test_a_pyslowfast_file_over_one_that_reverses_channels_turns_only_what_it_se
     assert (cfg.DATA.MEAN, cfg.DATA.STD) == ([0.9, 0.8, 0.7], [0.4, 0.5, 0.6])
 
 
+THEIRS = I3D + "DATA: {MEAN: [.1, .2, .3]}\nNUM_GPUS: 8\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "mean"),
+    [
+        (THEIRS, {"REVERSE_INPUT_CHANNEL": False}, [0.1, 0.2, 0.3]),
+        (THEIRS, {"REVERSE_INPUT_CHANNEL": True}, [0.3, 0.2, 0.1]),
+        (THEIRS, {"REVERSE_INPUT_CHANNEL": True, "MEAN": [0.4, 0.5, 0.6]}, [0.4, 0.5, 0.6]),
+        (I3D + TURNED + "NUM_GPUS: 8", {"REVERSE_INPUT_CHANNEL": False}, [0.1, 0.2, 0.3]),
+    ],
+)
+def test_a_pyslowfast_mean_goes_with_the_order_that_a_command_sets(write, text, changes, mean):
+    path, words = write(text), [f"DATA.{name}={value}" for name, value in changes.items()]
+
+    found = [load_config(path, words), load_config(path, DATA=changes)]
+
+    assert [cfg.DATA.MEAN for cfg in found] == [mean] * 2
+
+
+def test_a_pyslowfast_mean_below_a_file_that_reverses_channels_is_turned(write):
+    write(THEIRS, "base.yaml")
+
+    cfg = load_config(write("_BASE_: base.yaml\nDATA: {REVERSE_INPUT_CHANNEL: true}"))
+
+    assert cfg.DATA.MEAN == [0.3, 0.2, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "says"),
+    [
+        (
+            I3D + "DATA: {MEAN: [.1, .2, .3]}",
+            ["DATA.REVERSE_INPUT_CHANNEL=true"],
+            "its DATA.MEAN [0.1, 0.2, 0.3] is taken as blue first; set it too if it is not",
+        ),
+        (
+            I3D + TURNED,
+            ["DATA.REVERSE_INPUT_CHANNEL=false", "DATA.STD=[1,1,1]"],
+            "REVERSE_INPUT_CHANNEL False its DATA.MEAN [0.1, 0.2, 0.3] is taken as red first",
+        ),
+        (I3D, ["DATA.REVERSE_INPUT_CHANNEL=true"], ""),
+        (THEIRS, ["DATA.REVERSE_INPUT_CHANNEL=true"], ""),
+        (I3D + TURNED, ["DATA.STD=[1,2,3]"], ""),
+    ],
+)
+def test_a_mean_that_stays_while_the_order_of_channels_changes_is_said(
+    write, caplog, text, overrides, says
+):
+    load_config(write(text), overrides)
+
+    said = [line for line in caplog.messages if "is taken as" in line]
+    assert len(said) == bool(says)
+    assert all(says in line for line in said)
+
+
 def test_a_text_may_be_empty_on_the_command_line(write):
     path = write(I3D + "DATA: {PATH_PREFIX: a}")
 
