@@ -39,7 +39,7 @@ def ask(server: str, video: bytes, views: str, top_k: int) -> dict[str, Any]:
 
 
 def _detail(body: bytes) -> str:
-    """Why there is no answer. With too many connections, and from a proxy, it is not JSON."""
+    """Why there is no answer. From a proxy it is not JSON."""
     try:
         return json.loads(body)["detail"]
     except (ValueError, KeyError, TypeError):

@@ -28,6 +28,7 @@ def create_app(service: Service) -> Any:
         service.close()
 
     app = FastAPI(title="octvideo", lifespan=lifespan, docs_url=None, redoc_url=None)
+    drains = asyncio.Semaphore(3 * service.limits.max_waiting)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> JSONResponse:
@@ -44,7 +45,9 @@ def create_app(service: Service) -> Any:
             content = await service.predict(request.stream(), request.headers, views, top_k)
         except RefusedError as refused:
             status, content = refused.status, {"detail": str(refused)}
-            await _drain(request.stream())
+            if not drains.locked():  # else of too many: the answer goes out as it is
+                async with drains:
+                    await _drain(request.stream())
         except ClientDisconnect:
             status, content = 400, {"detail": "the client has gone"}
         except Exception:
@@ -101,5 +104,4 @@ def run_server(service: Service, host: str, port: int, *, stop_seconds: int = 30
         log_level="info",
         timeout_keep_alive=5,
         timeout_graceful_shutdown=stop_seconds,
-        limit_concurrency=4 * service.limits.max_waiting,
     )

@@ -16,7 +16,7 @@ import uvicorn
 import octvideo
 import octvideo.recognizer
 from octvideo.data.video.encode import write_video
-from octvideo.serve.app import create_app
+from octvideo.serve.app import run_server
 from octvideo.serve.limits import Limits
 from octvideo.serve.service import Service
 
@@ -59,10 +59,13 @@ class Client:
 @contextmanager
 def served(recognizer: octvideo.recognizer.Recognizer, **options: Any) -> Iterator[Client]:
     service = Service(recognizer, **{"workers": 1, **options})
-    config = uvicorn.Config(
-        create_app(service), port=0, log_level="warning", timeout_graceful_shutdown=20
-    )
-    server = uvicorn.Server(config)
+    configs: list[uvicorn.Config] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "uvicorn.run", lambda *args, **kw: configs.append(uvicorn.Config(*args, **kw))
+        )
+        run_server(service, "127.0.0.1", 0, stop_seconds=20)
+    server = uvicorn.Server(configs[0])
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -231,6 +233,37 @@ def test_a_full_server_says_so_at_once_and_recovers(serve, recognizer, video, mo
             assert second.headers["retry-after"] == "1"
             assert first.result().status == 200
         assert client.post(video.read_bytes()).status == 200
+
+
+def test_a_flood_is_refused_in_json_without_reading_on_for_all(serve, recognizer, monkeypatch):
+    monkeypatch.setattr("octvideo.serve.app._DRAIN_SECONDS", 60)
+    with ExitStack() as stack:
+        client = stack.enter_context(serve(recognizer, limits=Limits(max_waiting=1)))
+        client.service.inside = 1
+        flood = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", client.port), timeout=30))
+            for _ in range(5)
+        ]
+        for connection in flood:
+            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
+        answered: list[socket.socket] = []
+        while len(answered) < 2:  # of five; for three the server reads on
+            answered, _, _ = select.select(flood, [], [], 30)
+        answers = [connection.makefile("rb").read() for connection in answered]
+
+    for answer in answers:
+        head, content = answer.split(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1" in head
+        assert "the server is busy" in json.loads(content)["detail"]
+
+
+def test_connections_that_ask_nothing_keep_nobody_out(serve, recognizer):
+    with serve(recognizer, limits=Limits(max_waiting=1)) as client, ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(socket.create_connection(("127.0.0.1", client.port)))
+
+        assert client.ask("GET", "/health").status == 200
 
 
 def test_others_are_answered_while_the_views_of_a_video_are_cut(client, video, monkeypatch):
