@@ -150,6 +150,12 @@ class Network(nn.Module, ABC):
             )
 
 
+def config_of(model: nn.Module) -> dict[str, Any]:
+    """`model.config` of a network of `create_model`; {} of another one: its `config` may be
+    anything."""
+    return getattr(model, "config", {}) if isinstance(model, Network) else {}
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """A row of the table of networks.

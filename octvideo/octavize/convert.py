@@ -44,8 +44,8 @@ def octavize(
     Convolutions become octave convolutions, batch and group norms become norms of each group, and
     all operations between two convolutions act on each group by itself. Where an operation has no
     such form, the pair is merged before it and split after it. The result takes and returns plain
-    tensors; `.octave_report` lists what became of each layer. It is an `OctaveModule`; a network of
-    `create_model` keeps its class, its head and its `config`.
+    tensors; `.octave_report` lists what became of each layer. It is an `OctaveModule` of the layers
+    alone; a network of `create_model` keeps its class, its head and its `config`.
 
     model: any network of 2D or 3D convolutions; one that branches on the content of its input is
     refused.
@@ -96,9 +96,11 @@ def octavize(
         errors = stage_errors(source, fx.GraphModule(root, rewriter.graph), rewriter, clips)
     whole = traced if method == "forward" else trace(model, example)
     result.octave_report = _report(model, result, rewriter, plan, whole, errors)  # type: ignore[assignment]
-    if callable(width_rule):
-        vars(result).pop("config", None)
-    elif hasattr(model, "config"):
+    # Any other network's `config` is a matter of its own, and stays with it.
+    config = getattr(model, "config", None) if method == "features" else None
+    if callable(width_rule) and config:
+        del result.config
+    elif config:
         arguments = {
             "alpha": alpha,
             "include": include,
@@ -108,7 +110,7 @@ def octavize(
             "weights": weights,
             "example": pytree.tree_map_only(Tensor, lambda t: list(t.shape), example),
         }
-        result.config = {**model.config, "octavize": plain(arguments)}  # type: ignore[dict-item,assignment]
+        result.config = {**config, "octavize": plain(arguments)}  # type: ignore[assignment]
     return result
 
 

@@ -12,12 +12,12 @@ from octvideo.data.sources import Source
 from octvideo.deploy.engines import WindowScores, choose, optimize
 from octvideo.deploy.exported import ExportedNetwork
 from octvideo.errors import CheckpointError, ConfigError
-from octvideo.models.network import HeadAct, Network, pooled_features
+from octvideo.models.network import HeadAct, Network, config_of, pooled_features
 
 
 def described(recognizer: Any) -> str:
     """One line: the network, its classes, its clips and its device."""
-    options: Any = getattr(recognizer.model, "config", {})
+    options = config_of(recognizer.model)
     network = options.get("name", type(recognizer.model).__name__)
     alpha = f", alpha {alpha:g}" if (alpha := options.get("alpha")) else ""
     classes, size = recognizer.class_names, recognizer.preprocessing

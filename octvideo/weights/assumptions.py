@@ -12,6 +12,7 @@ from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.errors import CheckpointError
 from octvideo.layers import OctConv3d
 from octvideo.layers.octave import Downsample
+from octvideo.models.network import config_of
 
 # Options that change what a network computes but none of its shapes, and the settings that make
 # them; those without a setting of their own stand in MODEL.OPTIONS.
@@ -127,7 +128,7 @@ class Assumptions:
 
     def check_options(self, model: nn.Module, path: str) -> None:
         """Raises CheckpointError if an option of `model` differs from that of the training."""
-        config: dict[str, Any] = getattr(model, "config", {})
+        config = config_of(model)
         arch = str(config.get("name", "")).rpartition("_r")[0].removesuffix("_nln")
         if self.archs and arch not in self.archs:
             raise CheckpointError(

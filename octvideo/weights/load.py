@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError, logger
 from octvideo.layers import channels_last
+from octvideo.models.network import config_of
 from octvideo.models.registry import from_config
 from octvideo.weights.layouts import OWN, find_layout
 from octvideo.weights.source import shapes_of
@@ -172,7 +173,7 @@ def _does_not_fit(model: nn.Module, report: LoadReport) -> str:
         if names:
             name, shapes = next(iter(names.items()))
             parts.append(f"{len(names)} {title} (first: {name} {shapes})")
-    name = getattr(model, "config", {}).get("name", type(model).__name__)
+    name = config_of(model).get("name", type(model).__name__)
     if not report.loaded:
         advice = (
             "if its names begin otherwise, list what to remove in"

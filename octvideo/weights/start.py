@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError, logger
 from octvideo.models import create_model
+from octvideo.models.network import config_of
 from octvideo.models.pytorchvideo import (
     PytorchvideoNet,
     PytorchvideoOptions,
@@ -44,7 +45,7 @@ def is_image(checkpoint: Checkpoint) -> bool:
 
 def is_to_be_divided(checkpoint: Checkpoint, model: nn.Module) -> bool:
     """Whether these are weights of a vanilla video network, for an octave network here."""
-    config = getattr(model, "config", {})
+    config = config_of(model)
     is_octave_model = bool(config.get("alpha")) and isinstance(model, VideoResNet | SlowFast)
     return is_octave_model and is_video(checkpoint.weights) and not is_octave(checkpoint.weights)
 
@@ -58,7 +59,7 @@ def is_to_be_octavized(checkpoint: Checkpoint, model: nn.Module) -> bool:
 def made_octave_with(model: nn.Module) -> dict[str, Any] | None:
     """The arguments of `octavize` that made `model` octave, `example` as a shape; None if
     `octavize` did not make it."""
-    config: dict[str, Any] = getattr(model, "config", {})
+    config = config_of(model)
     if config.get("octavize"):
         return dict(config["octavize"])
     if not (isinstance(model, PytorchvideoNet) and config.get("alpha")):

@@ -2,6 +2,7 @@
 detail."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -376,3 +377,35 @@ def test_a_rule_of_ones_own_leaves_no_config_that_builds_another_network():
     model = create_model("resnet20_cifar", blocks=(1, 1))
     assert not hasattr(octavize(model, 0.5, IMAGE, width_rule=lambda c, _: (c - 2, 2)), "config")
     assert model.config["name"] == "resnet20_cifar"
+
+
+class Configured(nn.Module):
+    """A network of another project, which reads a `config` of its own."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.convs = nn.Sequential(*[nn.Conv2d(c, 32, 3, padding=1) for c in (3, 32, 32)])
+        self.fc = nn.Linear(32, 3)
+
+    def forward(self, x):
+        pooled = self.convs(x).mean((2, 3))
+        return self.fc(pooled) if getattr(self.config, "classifies", True) else pooled
+
+
+@pytest.mark.parametrize(
+    "config",
+    [SimpleNamespace(classifies=False), SimpleNamespace(classifies=True), {"name": "x"}, None],
+    ids=["object", "another", "dict", "none"],
+)
+def test_the_config_of_another_project_is_read_and_stays_with_its_network(config):
+    model, before = Configured(config).eval(), copy.deepcopy(config)
+
+    vanilla, octave = octavize(model, 0.0, IMAGE), octavize(model, 0.5, IMAGE)
+
+    assert torch.equal(vanilla(IMAGE), model(IMAGE))
+    assert octave(IMAGE).shape == model(IMAGE).shape
+    assert octave.octave_report.macs < octave.octave_report.macs_before
+    assert model.config is config
+    assert config == before
+    assert not hasattr(octave, "config")

@@ -328,6 +328,16 @@ def test_a_torn_file_is_refused(keep, tmp_path):
         load_weights(narrow(), str(whole[1]))
 
 
+def test_a_network_with_a_config_of_another_project_is_filled_or_named(tmp_path):
+    network = nn.Sequential(nn.Linear(2, 2))
+    network.config = object()
+    path = save(tmp_path / "whole.pth", nn.Sequential(nn.Linear(2, 2)).state_dict())
+
+    assert load_weights(network, path).fits
+    with pytest.raises(CheckpointError, match="does not fit Sequential: 2 missing"):
+        load_weights(network, save(tmp_path / "alien.pth", {"model_state": {"a": torch.ones(1)}}))
+
+
 def test_files_that_are_something_else_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="there is no such file"):
         load_weights(narrow(), str(tmp_path / "absent.pyth"))
