@@ -83,10 +83,15 @@ def describe_recipe(cfg: Any, steps_per_epoch: int, world_size: int) -> str:
             f"{solver.MAX_EPOCH} epochs x {steps_per_epoch} iterations"
             f" ({solver.MAX_EPOCH * steps_per_epoch})"
         )
+    stepwise = schedule.policy == "steps_with_relative_lrs"
+    reached = sum(step < schedule.length for step in schedule.steps)
+    idle = list(schedule.lrs[reached:]) if stepwise else []
+    unused = f" (never reached: {idle} of SOLVER.LRS)" if idle else ""
     warmup = f"warm-up {solver.WARMUP_EPOCHS:g} epochs from {schedule.warmup_start_lr:.3g}"
     return (
         f"recipe: batch {batch} ({parts}{accumulated}), lr {schedule.base_lr:.4g}{scaled}"
-        f" {solver.LR_POLICY}, {length}, {warmup if solver.WARMUP_EPOCHS else 'no warm-up'},"
+        f" {solver.LR_POLICY}{unused}, {length},"
+        f" {warmup if solver.WARMUP_EPOCHS else 'no warm-up'},"
         f" {solver.OPTIMIZING_METHOD}, weight decay {solver.WEIGHT_DECAY:g}"
     )
 

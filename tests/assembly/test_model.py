@@ -302,6 +302,27 @@ def test_the_rate_follows_the_batch_where_a_base_batch_is_given():
     assert "196 epochs x 10 iterations (1960), warm-up 34 epochs from 0.0025" in line
 
 
+@pytest.mark.parametrize(
+    ("steps", "rates", "says"),
+    [
+        (
+            [0, 94, 154, 196],
+            [1, 0.1, 0.01, 0.001, 1e-4],
+            "(never reached: [0.001, 0.0001] of SOLVER",
+        ),
+        ([0, 94], [1, 0.1], "steps_with_relative_lrs, 196 epochs"),
+    ],
+)
+def test_rates_beyond_the_last_step_are_said(steps, rates, says):
+    settings = [f"SOLVER.STEPS={steps}", f"SOLVER.LRS={rates}"]
+    cfg = tiny("SOLVER.LR_POLICY=steps_with_relative_lrs", *settings)
+
+    line = build_recipe.describe_recipe(cfg, steps_per_epoch=10, world_size=1)
+
+    assert says in line
+    assert "never reached" not in build_recipe.describe_recipe(tiny(*settings), 10, 1)
+
+
 def test_the_last_rate_follows_the_batch_too():
     rates = ["TRAIN.BATCH_SIZE=4", "SOLVER.BASE_BATCH_SIZE=64", "SOLVER.COSINE_END_LR=0.01"]
 
