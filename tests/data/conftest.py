@@ -1,4 +1,4 @@
-"""Puts coded_videos.py, the clips that these tests write, on the import path of every folder
+"""Puts coded_videos.py and the other helpers of these tests on the import path of every folder
 below."""
 
 from collections.abc import Callable, Iterator

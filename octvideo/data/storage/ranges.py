@@ -1,10 +1,12 @@
 """A range of bytes of a file: on this machine, over HTTP, or wherever iopath or fsspec reach."""
 
+import errno
 import os
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,6 +15,7 @@ from iopath.common.file_io import g_pathmgr
 from octvideo.data.remote import local_path
 from octvideo.data.storage import http
 from octvideo.data.storage.http import TransientError
+from octvideo.data.storage.refusals import final_status
 from octvideo.errors import DataError
 from octvideo.files import is_handled
 
@@ -175,22 +178,32 @@ def _list_remote(address: str) -> list[str]:
 @contextmanager
 def storage_errors(address: str) -> Iterator[None]:
     """A context for calls of handlers and of fsspec: an error that may pass becomes a
-    TransientError, missing keys a DataError.
+    TransientError; of the others, missing or wrong keys and a request that is refused whatever the
+    file a DataError, a file that is absent or withheld an OSError.
 
-    They tell an absent file from other errors, but not a busy storage from a broken one. Much of
-    what they raise is their client's, as botocore's, and no OSError.
+    Much of what they raise is their client's, as botocore's, and no OSError.
     """
     try:
         yield
-    except (*_FINAL, NotImplementedError):
+    except NotImplementedError:
         raise
     except Exception as error:
+        status = final_status(error)
+        if isinstance(error, _FINAL) and status != HTTPStatus.UNAUTHORIZED:
+            raise
         cause = " ".join(str(error).split()) or type(error).__name__
-        if "Credentials" in type(error).__name__:  # botocore's and Google's names for none
-            raise DataError(
-                f"{address}: {cause}; give the keys of this storage where its client looks for them"
-            ) from error
-        raise TransientError(cause) from error
+        match status:
+            case 0:
+                raise TransientError(cause) from error
+            case HTTPStatus.NOT_FOUND | HTTPStatus.GONE:
+                raise FileNotFoundError(errno.ENOENT, cause, address) from error
+            case HTTPStatus.FORBIDDEN:
+                raise PermissionError(errno.EACCES, cause, address) from error
+            case HTTPStatus.UNAUTHORIZED:
+                remedy = "give the keys of this storage where its client looks for them"
+            case _:
+                remedy = "the storage would refuse it again; correct the address or its settings"
+        raise DataError(f"{address}: {cause}; {remedy}") from error
 
 
 def fsspec_of(address: str) -> tuple[Any, str]:

@@ -2,6 +2,7 @@
 
 import fsspec
 import pytest
+from client_errors import ClientError, told_by_botocore
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from octvideo.data.storage.output import make_folder, new_file, write_file
@@ -73,20 +74,28 @@ def test_a_store_that_is_away_when_a_file_is_discarded_hides_no_error(kept, monk
     assert not kept
 
 
-class _ClientError(Exception):
-    """No OSError, as those of botocore are none."""
-
-
 @pytest.mark.parametrize("call", ["makedirs", "_open", "write", "_upload_chunk"])
 def test_what_the_client_of_a_store_raises_is_one_line(kept, monkeypatch, call):
     def is_away(*args, **options):
-        raise _ClientError("no endpoint")
+        raise ClientError("no endpoint")
 
     owner = _ObjectStore if call in ("makedirs", "_open") else _File
     monkeypatch.setattr(owner, call, is_away)
 
     with pytest.raises(OutputError, match=r"^objects://set\S* cannot be written \(no endpoint\)"):
         _write_into("objects://set")
+
+
+def test_a_store_that_may_not_be_written_to_is_one_line(kept, monkeypatch):
+    def is_closed(*args, **options):
+        raise told_by_botocore("AccessDenied", 403)
+
+    monkeypatch.setattr(_ObjectStore, "_open", is_closed)
+
+    with pytest.raises(
+        OutputError, match=r"^objects://set/a: cannot be written \(An error occurred \(AccessDenied"
+    ):
+        write_file("objects://set/a", b"one")
 
 
 def test_missing_keys_of_a_store_are_one_line(kept, monkeypatch):

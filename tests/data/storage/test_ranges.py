@@ -4,6 +4,7 @@ import itertools
 
 import fsspec
 import pytest
+from client_errors import ClientError, caused, told_by_botocore
 from folder_handler import FolderHandler
 from fsspec.implementations.memory import MemoryFileSystem
 from iopath.common.file_io import PathHandler, g_pathmgr
@@ -171,10 +172,6 @@ def test_a_storage_that_stays_away_ends_in_one_line(tmp_path, serve, monkeypatch
         read_range(f"{server.url}/file", 0, 10)
 
 
-class _ClientError(Exception):
-    """No OSError, as those of botocore are none."""
-
-
 class NoCredentialsError(Exception):
     """botocore's has this name."""
 
@@ -214,7 +211,15 @@ _ASKS = [
 
 
 @pytest.mark.parametrize("ask", _ASKS)
-@pytest.mark.parametrize("error", [_ClientError("no endpoint"), OSError("please slow down")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ClientError("no endpoint"),
+        OSError("please slow down"),
+        told_by_botocore("RequestTimeout", 400),
+        caused(OSError("of s3fs"), told_by_botocore("InternalError", 500)),
+    ],
+)
 def test_a_store_whose_client_fails_for_a_while_is_asked_again(failing, ask, error):
     failing(error, 3)
 
@@ -224,19 +229,50 @@ def test_a_store_whose_client_fails_for_a_while_is_asked_again(failing, ask, err
 @pytest.mark.parametrize("ask", _ASKS)
 def test_a_store_whose_client_keeps_failing_ends_in_one_line(failing, ask, monkeypatch):
     monkeypatch.setattr(ranges, "PATIENCE", 0.02)
-    failing(_ClientError("no endpoint:\n  port 9"), 10**6)
+    failing(ClientError("no endpoint:\n  port 9"), 10**6)
 
     with pytest.raises(DataError, match=r"^memory://failing\S*: no endpoint: port 9; tried for"):
         ask("memory://failing")
 
 
 @pytest.mark.parametrize("ask", _ASKS)
-def test_missing_keys_are_one_line_at_once(failing, ask):
-    calls = failing(NoCredentialsError("unable to locate credentials"), 10**6)
+@pytest.mark.parametrize(
+    "error",
+    [
+        NoCredentialsError("unable to locate credentials"),
+        told_by_botocore("ExpiredToken", 400),
+        caused(OSError("of a handler"), told_by_botocore("InvalidAccessKeyId", 403)),
+        caused(PermissionError("of s3fs"), told_by_botocore("SignatureDoesNotMatch", 403)),
+    ],
+)
+def test_missing_and_wrong_keys_are_one_line_at_once(failing, ask, error):
+    calls = failing(error, 10**6)
 
-    with pytest.raises(DataError, match=r"^memory://failing\S*: unable .*; give the keys"):
+    with pytest.raises(DataError, match=r"^memory://failing\S*: .*; give the keys"):
         ask("memory://failing")
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (told_by_botocore("NoSuchBucket", 404), FileNotFoundError),
+        (told_by_botocore("AccessDenied", 403), PermissionError),
+        (told_by_botocore("400", 400), DataError),
+    ],
+)
+def test_what_a_store_refuses_for_good_is_said_at_once(failing, error, kind):
+    calls = failing(error, 10**6)
+
+    with pytest.raises(kind, match="memory://failing"):
+        read_range("memory://failing/file", 0, 10)
+    assert len(calls) == 1
+
+
+def test_a_file_that_a_store_withholds_is_none_that_exists(failing):
+    failing(told_by_botocore("403", 403), 10**6)
+
+    assert not exists("memory://failing/file")
 
 
 def test_a_handler_that_lists_no_files_is_one_line(monkeypatch):
