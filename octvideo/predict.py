@@ -2,16 +2,15 @@
 drawn over one video."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePath
 from urllib.parse import urlsplit
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from octvideo.data.lists.video_list import VideoEntry, read_list
@@ -21,6 +20,7 @@ from octvideo.data.remote import local_path
 from octvideo.data.video.container import VIDEO_SUFFIXES
 from octvideo.data.video.decode import iter_frames, look_at
 from octvideo.data.video.encode import write_video
+from octvideo.data.video.frame_folders import open_frames
 from octvideo.data.video.times import with_end
 from octvideo.engine.distributed import Processes
 from octvideo.engine.prediction.columns import check_suffix
@@ -29,10 +29,10 @@ from octvideo.engine.prediction.outputs import FEATURES, PREDICTIONS
 from octvideo.engine.prediction.run import How, OutputFiles, run_many, run_windows
 from octvideo.engine.process_group import processes
 from octvideo.engine.threads import plan_threads
-from octvideo.errors import DataError, ListError
+from octvideo.errors import DataError, ListError, logger
 from octvideo.files import is_local, require_another_file, what_is_missing
 from octvideo.recognizer import Recognizer
-from octvideo.report.annotate import Label, annotated
+from octvideo.report.annotate import Frame, Label, annotated
 
 __all__ = [
     "FEATURES",
@@ -161,7 +161,7 @@ def _shown_on(bar: "tqdm[None]") -> Callable[[int, int], None]:
 
 def write_named_video(
     recognizer: Recognizer,
-    video: Path,
+    video: Path | VideoEntry,
     output: Path,
     *,
     label: Label,
@@ -170,17 +170,20 @@ def write_named_video(
 ) -> None:
     """The video with its top classes shown over time, each frame at its true time, and its sound.
 
+    video: a file, or a line of a list; the pictures of a folder of frames carry no times, and are
+    shown 30 a second, which a line says.
     Streams: memory grows by a few numbers a frame. Raises ConfigError for an output that is the
     video.
     """
-    require_another_file(output, video)
-    info, times = look_at(video)
+    entry = video if isinstance(video, VideoEntry) else VideoEntry(str(video))
+    require_another_file(output, entry.path)
+    film = _frames_listed(entry) if entry.num_frames else _film_of(entry.path)
     timeline = recognizer.timeline(
-        _counted(video, info.num_frames, "recognize"),
+        film.frames("recognize"),
         window_seconds=window_seconds,
         stride_seconds=stride_seconds,
-        fps=info.fps,
-        times=times,
+        fps=film.fps,
+        times=film.times,
     )
 
     def ranking(i: int) -> list[tuple[str, float]]:
@@ -188,14 +191,43 @@ def write_named_video(
 
     rankings = list(map(ranking, range(len(timeline.starts))))
     middles = ((timeline.starts + timeline.ends) / 2).tolist()
-    frames = annotated(
-        _counted(video, info.num_frames, "write"), info.fps, rankings, middles, times, label=label
-    )
+    frames = annotated(film.frames("write"), film.fps, rankings, middles, film.times, label=label)
+    write_video(output, frames, film.fps, times=film.shown, sound_of=film.sound_of)
+
+
+@dataclass(frozen=True, slots=True)
+class _Film:
+    """What is drawn on. times: when its frames are shown, where they are not 1 / fps apart; shown:
+    the same, and when the last one ends. sound_of: the file of its sound, if it has any."""
+
+    decode: Callable[[], Iterator[Frame]]
+    num_frames: int
+    fps: float
+    times: Sequence[float] = ()
+    shown: Sequence[float] | None = None
+    sound_of: str | None = None
+
+    def frames(self, what: str) -> Iterator[Frame]:
+        """Every frame once, with a bar that says `what` is done."""
+        # A damaged file is announced with the frames that decode, and is left before the damage.
+        frames = islice(self.decode(), self.num_frames)
+        yield from tqdm(frames, total=self.num_frames, unit="frame", desc=what)
+
+
+def _film_of(path: str) -> _Film:
+    info, times = look_at(path)
     shown = with_end(times, info.duration_seconds)
-    write_video(output, frames, info.fps, times=shown, sound_of=video)
+    return _Film(partial(iter_frames, path), info.num_frames, info.fps, times, shown, path)
 
 
-def _counted(video: Path, num_frames: int, what: str) -> Iterator[NDArray[np.uint8]]:
-    # A damaged file is announced with the frames that decode, and is left before the damage.
-    frames = islice(iter_frames(video), num_frames)
-    yield from tqdm(frames, total=num_frames, unit="frame", desc=what)
+def _frames_listed(entry: VideoEntry) -> _Film:
+    opened = partial(open_frames, entry.path, entry.num_frames, template=entry.template)
+
+    def decode() -> Iterator[Frame]:
+        with opened() as folder:
+            yield from folder
+
+    with opened() as folder:
+        fps = folder.timing().fps
+    logger.warning("%s: pictures carry no times; taken as %g frames per second", entry.path, fps)
+    return _Film(decode, entry.num_frames, fps)

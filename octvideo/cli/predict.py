@@ -148,8 +148,7 @@ def run(args: argparse.Namespace) -> None:
             recognizer.optimize()
         if draws:
             windows = {"window_seconds": args.window_seconds, "stride_seconds": args.stride_seconds}
-            first = Path(videos[0].path)
-            write_named_video(recognizer, first, args.output, label=label, **windows)
+            write_named_video(recognizer, videos[0], args.output, label=label, **windows)
         if not draws or args.features:
             top_k = None if draws else args.top_k
             how = How(args.views, top_k, bool(args.features), args.workers, args.batch)

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError
@@ -131,6 +132,48 @@ def test_a_video_that_changes_its_size_comes_back_at_the_first_one(
     corners = [frame.to_ndarray(format="rgb24")[2, -8:].mean() for frame in frames]
     assert np.allclose(corners, np.repeat([60 + 60 * k for k in range(len(sizes))], 25), atol=6)
     assert np.allclose([frame.time for frame in frames], np.arange(len(frames)) / 25, atol=0.02)
+
+
+@pytest.fixture
+def frames_listed(tmp_path):
+    """A list of one folder of pictures, each brighter than the one before it."""
+    (tmp_path / "frames").mkdir()
+    for k in range(12):
+        picture = Image.fromarray(np.full((40, 48, 3), 20 * k, np.uint8))
+        picture.save(tmp_path / "frames" / f"img_{k + 1}.png")
+    path = tmp_path / "list.csv"
+    path.write_text("path,num_frames,label\nframes,11,0\n")
+    return path
+
+
+def test_a_folder_of_frames_in_a_list_comes_back_in_its_order_and_its_rate_is_said(
+    run_tool, tiny_checkpoint, frames_listed, tmp_path, caplog
+):
+    output = tmp_path / "named.mp4"
+
+    done = run_tool("demo_net", "--checkpoint", tiny_checkpoint, frames_listed, "--output", output)
+
+    assert done.status == 0, done.err
+    assert f"{tmp_path}/frames: pictures carry no times; taken as 30 frames" in caplog.text
+    with av.open(str(output)) as named:
+        frames = list(named.decode(video=0))
+    brightness = [frame.to_ndarray(format="rgb24")[2, 2].mean() for frame in frames]
+    assert brightness == pytest.approx(np.arange(11) * 20, abs=4)
+    assert [frame.time for frame in frames] == pytest.approx(np.arange(11) / 30, abs=1e-3)
+
+
+def test_a_folder_of_fewer_frames_than_listed_is_named(
+    run_tool, tiny_checkpoint, frames_listed, tmp_path
+):
+    (tmp_path / "frames" / "img_3.png").unlink()
+    (tmp_path / "frames" / "img_4.png").unlink()
+
+    words = frames_listed, "--output", tmp_path / "named.mp4"
+    done = run_tool("demo_net", "--checkpoint", tiny_checkpoint, *words)
+
+    assert done.status == 2
+    assert "frames: 11 images are listed; there are 10" in done.err
+    assert not (tmp_path / "named.mp4").exists()
 
 
 def _add_tone(video: Path, output: Path) -> None:
