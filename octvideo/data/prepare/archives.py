@@ -2,8 +2,11 @@
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from octvideo.data.shards.tar import Member, members
 from octvideo.data.storage.ranges import read_range, size_of
@@ -52,6 +55,32 @@ def download_and_use(address: str, target: Path, use: Callable[[Path], str]) -> 
         download(address, target)
         cause = use(target)
     return cause
+
+
+def download_ahead(
+    addresses: Sequence[str], folder: Path, num_ahead: int
+) -> Iterator[tuple[str, Path]]:
+    """The addresses in order, each with its file in `folder`, while at most num_ahead further ones
+    are downloaded or wait. Raises as `download`."""
+    folder.mkdir(exist_ok=True)
+    todo, running = deque(addresses), deque[tuple[str, Path, Future[None]]]()
+    with ThreadPoolExecutor(num_ahead) as threads:
+        try:
+            while todo or running:
+                while todo and len(running) <= num_ahead:
+                    address = todo.popleft()
+                    target = folder / name_of(address)
+                    running.append((address, target, threads.submit(download, address, target)))
+                address, target, future = running.popleft()
+                future.result()
+                yield address, target
+        finally:
+            for _, _, future in running:
+                future.cancel()
+
+
+def name_of(address: str) -> str:
+    return PurePosixPath(urlsplit(address).path).name
 
 
 def unpack_all(archive: Path, wanted: Callable[[str], Path | None]) -> str:

@@ -4,20 +4,18 @@ archive by archive.
 An archive is downloaded, unpacked as a stream, its videos are checked and resized, and stored in
 shards; then it is deleted, while the next ones are on their way. A shard ends with its archive.
 What shards.json and fetched.jsonl name is done, so that a run that was killed at any moment
-continues there.
+continues there; an archive that was broken is fetched again by the next one.
 """
 
 import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
 from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.prepare import archives
@@ -40,7 +38,7 @@ from octvideo.data.shards.writer import ShardWriter, paths_of
 from octvideo.data.storage.output import write_file
 from octvideo.data.storage.ranges import exists, read_file, size_of
 from octvideo.data.video.container import VIDEO_SUFFIXES
-from octvideo.errors import DataError
+from octvideo.errors import DataError, logger
 from octvideo.files import append_json_line, read_json_lines
 
 CVDF = "https://s3.amazonaws.com/kinetics"
@@ -200,8 +198,14 @@ class Fetch:
         with only_writer_here(str(folder)), scratch_folder(str(folder)) as scratch:
             shards = self._begun(plan, folder, names)
             notes = folder / "fetched.jsonl"
-            done = {str(n.get("archive")): str(n.get("cause", "")) for n in read_json_lines(notes)}
+            noted = {str(n.get("archive")): str(n.get("cause", "")) for n in read_json_lines(notes)}
+            done: dict[str, str] = {address: "" for address, cause in noted.items() if not cause}
             todo = [address for address in plan.archives if address not in done]
+            if again := [address for address in todo if address in noted]:
+                logger.warning(
+                    "%s: %d archives are whole; those that were broken are fetched again: %s",
+                    *(plan.split, len(done), ", ".join(map(archives.name_of, again))),
+                )
             pool = ReaderPool(
                 make_ready, num_workers=self._num_workers, timeout_seconds=self._timeout
             )
@@ -209,8 +213,9 @@ class Fetch:
             labels = {annotation.label for annotation in plan.annotations.values()} - {""}
             numbers = class_numbers(sorted(labels), names)
             split = _Split(plan, stored, replacements, numbers, Path(scratch), self._encoding)
+            downloaded = archives.download_ahead(todo, self._work / plan.split, self._num_archives)
             try:
-                for address, archive in self._downloaded(todo, self._work / plan.split):
+                for address, archive in downloaded:
                     with ShardWriter(shards, plan.split, self._max_bytes) as writer:
                         store = partial(split.store, writer=writer, pool=pool)
                         done[address] = archives.download_and_use(address, archive, store)
@@ -238,29 +243,6 @@ class Fetch:
                 is_complete=False,
             )
         )
-
-    def _downloaded(self, addresses: Sequence[str], folder: Path) -> Iterator[tuple[str, Path]]:
-        """Archives in order, while at most num_archives further ones are downloaded or wait.
-
-        folder: of one split alone, since those of another one have the same names.
-        """
-        folder.mkdir(exist_ok=True)
-        todo, running = deque(addresses), deque[tuple[str, Path, Future[None]]]()
-        with ThreadPoolExecutor(self._num_archives) as threads:
-            try:
-                while todo or running:
-                    while todo and len(running) <= self._num_archives:
-                        address = todo.popleft()
-                        target = folder / PurePosixPath(urlsplit(address).path).name
-                        running.append(
-                            (address, target, threads.submit(archives.download, address, target))
-                        )
-                    address, target, future = running.popleft()
-                    future.result()
-                    yield address, target
-            finally:
-                for _, _, future in running:
-                    future.cancel()
 
 
 @dataclass(slots=True)

@@ -151,11 +151,12 @@ def test_what_is_done_is_not_fetched_again(fetch, tmp_path):
 
 @pytest.fixture
 def cut_archive(mirror):
-    """part_1 breaks off after its first video, and is whole again afterwards."""
+    """part_1 breaks off after its first video, and is whole again when this is called and
+    afterwards."""
     path = mirror / "400" / "val" / "part_1.tar.gz"
     whole = path.read_bytes()
     path.write_bytes(whole[: int(0.6 * len(whole))])
-    yield path
+    yield lambda: path.write_bytes(whole)
     path.write_bytes(whole)
 
 
@@ -167,6 +168,37 @@ def test_a_broken_archive_is_fetched_once_more_and_then_named(fetch, tmp_path, c
     assert asked.count("/400/val/part_1.tar.gz") == 2
     assert _stem(6) in report.missing
     assert f"{_stem(4)}.mp4" in [entry.path for entry in open_shards(str(tmp_path / "out" / "val"))]
+
+
+def test_the_same_command_fetches_again_what_was_broken_and_skips_what_is_whole(
+    fetch, tmp_path, cut_archive, caplog
+):
+    fetch()
+    cut_archive()
+    fetch.server.requests.clear()
+    caplog.clear()
+
+    report = fetch(server=fetch.server)
+
+    assert (report.num_stored, report.missing) == (8, [_stem(8)])
+    assert report.broken_archives == {}
+    assert {path for _, path, asked in fetch.server.requests if asked and "part_" in path} == {
+        "/400/val/part_1.tar.gz"
+    }
+    assert caplog.messages == [
+        "val: 2 archives are whole; those that were broken are fetched again: part_1.tar.gz"
+    ]
+    text = (tmp_path / "out" / "val" / "report.txt").read_text()
+    assert "0 archives broken" in text
+    names = [entry.path for entry in open_shards(str(tmp_path / "out" / "val"))]
+    assert names == [f"{_stem(i)}.mp4" for i in (0, 1, 2, 3, 4, 5, 7, 9, 6)]
+    _assert_has_nothing_left_to_fetch(fetch)
+
+
+def _assert_has_nothing_left_to_fetch(fetch):
+    fetch.server.requests.clear()
+    fetch(server=fetch.server)
+    assert not [path for _, path, asked in fetch.server.requests if asked and "part_" in path]
 
 
 def test_archives_of_the_same_name_are_of_their_split(serve, tmp_path):
