@@ -6,7 +6,8 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
@@ -89,7 +90,7 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
     """Call write(file); afterwards `path` is either complete, on the disk, or unchanged.
 
     Object stores show a file when it is closed, so only local files are written under a unique
-    temporary name first. Raises OutputError.
+    temporary name first; a store's file is removed after an error. Raises OutputError.
     """
     require_handler(path)
     with writing(path):
@@ -97,8 +98,34 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
             with appears_whole(Path(path)) as temporary, temporary.open("wb") as file:
                 write(file)
         else:
-            with g_pathmgr.open(path, "wb") as file:
+            with handled_file(path) as file:
                 write(file)
+
+
+@contextmanager
+def handled_file(path: str) -> Iterator[IO[bytes]]:
+    """A file of a handler of iopath, to write to; after an error there is none of this name."""
+    file = g_pathmgr.open(path, "wb")
+    with removed_after_errors(file, partial(g_pathmgr.rm, path)):
+        yield file
+
+
+@contextmanager
+def removed_after_errors(file: IO[bytes], remove: Callable[[], object]) -> Iterator[None]:
+    """A context that writes into a file of a storage, and closes it; after an error before that it
+    calls `remove`, as a file that was cut looks like a whole one.
+
+    A close that fails removes nothing: most storages have then kept the file that was there before.
+    """
+    try:
+        yield
+        file.flush()
+    except BaseException:
+        for step in (file.close, remove):
+            with suppress(Exception):  # whatever a storage raises that is perhaps away
+                step()
+        raise
+    file.close()
 
 
 @contextmanager

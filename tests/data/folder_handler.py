@@ -18,5 +18,8 @@ class FolderHandler(PathHandler):
     def _open(self, path, mode="r", buffering=-1, **kwargs):
         return self._place(path).open(mode)
 
+    def _rm(self, path, **kwargs):
+        self._place(path).unlink()
+
     def _ls(self, path, **kwargs):
         return [file.name for file in self._place(path).iterdir()]

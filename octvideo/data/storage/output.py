@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -9,16 +10,24 @@ from iopath.common.file_io import g_pathmgr
 
 from octvideo.data.storage.ranges import fsspec_of, storage_errors
 from octvideo.errors import OctvideoError
-from octvideo.files import appears_whole, is_handled, is_local, writing
+from octvideo.files import (
+    appears_whole,
+    handled_file,
+    is_handled,
+    is_local,
+    removed_after_errors,
+    writing,
+)
 
 
 @contextmanager
 def new_file(address: str) -> Iterator[IO[bytes]]:
     """A file to write to, which appears under its name when the block ends; after an error it does
-    not, on this machine and on the object stores of fsspec.
+    not.
 
-    A handler of iopath, and a storage that writes in place, keep what was written before the error.
-    Raises OutputError.
+    After an error, one of this name that was there before is still there on this machine and on the
+    object stores of fsspec; a handler of iopath, and a storage that writes in place, have written
+    over it, and have none. Raises OutputError.
     """
     with writing(address):
         if is_local(address):
@@ -26,33 +35,35 @@ def new_file(address: str) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
         elif is_handled(address):
-            with g_pathmgr.open(address, "wb") as file:
+            with handled_file(address) as file:
                 yield file
         else:
+            from fsspec.spec import AbstractBufferedFile
+
             files, path = fsspec_of(address)
             with storage_errors(address):
                 opened = files.open(path, "wb")
-            with _committed(address, opened) as file:
-                yield cast(IO[bytes], file)
+            written = cast(IO[bytes], _Written(address, opened))
+            if isinstance(opened, AbstractBufferedFile):
+                end = _committed(written, opened)
+            else:
+                end = removed_after_errors(written, partial(files.rm_file, path))
+            with end:
+                yield written
 
 
 @contextmanager
-def _committed(address: str, file: Any) -> Iterator["_Written"]:
-    """A file of fsspec that is closed at the end: closing would commit what an error has cut."""
-    from fsspec.spec import AbstractBufferedFile
-
+def _committed(written: IO[bytes], file: Any) -> Iterator[None]:
+    """A file of an object store that is closed at the end: closing would commit what an error has
+    cut."""
     try:
-        yield _Written(address, file)
+        yield
     except BaseException:
-        if isinstance(file, AbstractBufferedFile):
-            with suppress(Exception):  # whatever a storage raises that is perhaps away
-                file.discard()
-            file.closed = True
-        else:
-            file.close()
+        with suppress(Exception):  # whatever a storage raises that is perhaps away
+            file.discard()
+        file.closed = True
         raise
-    with storage_errors(address):
-        file.close()
+    written.close()
 
 
 class _Written:
@@ -64,6 +75,14 @@ class _Written:
     def write(self, data: bytes) -> int:
         with storage_errors(self._address):
             return int(self._file.write(data))
+
+    def flush(self) -> None:
+        with storage_errors(self._address):
+            self._file.flush()
+
+    def close(self) -> None:
+        with storage_errors(self._address):
+            self._file.close()
 
 
 def write_file(address: str, data: bytes) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import fsspec
 import pytest
 from coded_videos import write_clip
+from fsspec.implementations.memory import MemoryFileSystem
 from killed_runs import run_past_kills
 
 from octvideo.data.lists.video_list import read_list
@@ -132,7 +133,8 @@ def test_shards_are_written_to_a_store_of_fsspec(videos, tmp_path):
 
 @pytest.fixture
 def interrupted(videos, monkeypatch):
-    """The address of a folder into which a run had begun to write its first shard."""
+    """The address of a folder into which a run had begun to write its first shard, which the
+    storage did not remove, as it does not after a kill."""
     folder, add, calls = "memory://interrupted", ShardWriter.add, itertools.count()
 
     def interrupted_add(*args):
@@ -141,6 +143,7 @@ def interrupted(videos, monkeypatch):
         add(*args)
 
     monkeypatch.setattr(ShardWriter, "add", interrupted_add)
+    monkeypatch.setattr(MemoryFileSystem, "_rm", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         _write(videos, folder, max_bytes=10**9, num_workers=1)
     monkeypatch.undo()

@@ -3,9 +3,15 @@
 import fsspec
 import pytest
 from client_errors import ClientError, told_by_botocore
+from folder_handler import FolderHandler
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
+from full_disk import room_for
+from iopath.common.file_io import g_pathmgr
 
 from octvideo.data.storage.output import make_folder, new_file, write_file
+from octvideo.data.storage.ranges import exists, read_range
 from octvideo.errors import DataError
 from octvideo.files import OutputError
 
@@ -60,6 +66,52 @@ def test_an_error_leaves_the_object_that_was_there(kept, error):
         _write_a_part("objects://a", error)
 
     assert kept == {"a": b"before"}
+
+
+@pytest.fixture(params=["opens://", "memory://output", "file://"])
+def in_place(request, tmp_path, monkeypatch):
+    """The address of an empty folder of a storage that shows a file while it is written."""
+    if request.param == "opens://":
+        handlers = {**g_pathmgr._path_handlers, "opens://": FolderHandler(tmp_path)}
+        monkeypatch.setattr(g_pathmgr, "_path_handlers", handlers)
+    if request.param == "memory://output":
+        fsspec.filesystem("memory").rm("/", recursive=True)
+    return f"file://{tmp_path}" if request.param == "file://" else request.param
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_error_leaves_no_part_of_a_file(in_place, error):
+    with pytest.raises(error):
+        _write_a_part(f"{in_place}/a", error)
+
+    assert not exists(f"{in_place}/a")
+
+
+def test_a_whole_file_stays(in_place):
+    write_file(f"{in_place}/a", b"whole")
+
+    assert read_range(f"{in_place}/a", 0, 10) == b"whole"
+
+
+@pytest.mark.parametrize("in_place", ["opens://", "file://"], indirect=True)
+@pytest.mark.parametrize("size", [10, 10**5])  # of which a buffer holds one
+def test_a_full_disk_of_a_storage_leaves_no_part_of_a_file(in_place, size):
+    with room_for(5), pytest.raises(OutputError, match="cannot be written"):
+        write_file(f"{in_place}/a", b"x" * size)
+
+    assert not exists(f"{in_place}/a")
+
+
+def test_a_storage_that_removes_nothing_hides_no_error(in_place, monkeypatch):
+    def cannot(*args, **options):
+        raise NotImplementedError
+
+    monkeypatch.setattr(FolderHandler, "_rm", cannot)
+    for files in (LocalFileSystem, MemoryFileSystem):
+        monkeypatch.setattr(files, "rm_file", cannot)
+
+    with pytest.raises(ZeroDivisionError):
+        _write_a_part(f"{in_place}/a", ZeroDivisionError)
 
 
 def test_a_store_that_is_away_when_a_file_is_discarded_hides_no_error(kept, monkeypatch):
