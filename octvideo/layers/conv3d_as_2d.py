@@ -8,7 +8,8 @@ free view:
     k x 1 x 1    (N, C, T, H * W), kernel (k, 1)
 
 A kernel that is deep and wide (the stem, 5 x 7 x 7) is 1 x 7 x 7 on 5 shifted copies of its few
-input channels, and 1 x 1 x 1 a matrix product where PyTorch would make one anyway.
+input channels, and 1 x 1 x 1 a matrix product where PyTorch would make one anyway. A depthwise
+kernel that is deep and wide stays in 3D, with gradients of its own (`layers/depthwise.py`).
 
 The same views serve a GPU. Whether they are faster there depends on the card and on cuDNN:
 `compute_in_2d` decides.
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from octvideo.layers.depthwise import depthwise_conv3d, has_fast_gradients
 from octvideo.layers.space_to_depth import (
     BySpaceToDepth,
     Conv2d,
@@ -48,13 +50,17 @@ class Conv3d(nn.Conv3d):
     by_space_to_depth: BySpaceToDepth = False
 
     def forward(self, x: Tensor) -> Tensor:
-        by_space_to_depth = takes_space_to_depth(self.by_space_to_depth, x)
-        in_2d = _in_2d(self.in_2d, x) and self._has_form()
+        is_batch = x.dim() == 5
+        by_space_to_depth = is_batch and takes_space_to_depth(self.by_space_to_depth, x)
+        chosen = is_batch and _in_2d(self.in_2d, x)
+        in_2d = chosen and self._has_form()
         if by_space_to_depth and in_2d and self._in_one_pass(x):
             from octvideo.layers.triton.stem import stem_conv
 
             return stem_conv(x, self.weight, self.bias, self.padding)  # type: ignore[arg-type]
         if not (by_space_to_depth or in_2d):
+            if chosen and has_fast_gradients(self):
+                return depthwise_conv3d(x, self.weight, self.bias, self.stride, self.padding)  # type: ignore[arg-type]
             return super().forward(x)
         weight, stride, padding = self.weight, self.stride, self.padding
         assert not isinstance(padding, str)
@@ -71,44 +77,51 @@ class Conv3d(nn.Conv3d):
         return keeps_frames and x.is_cuda and not x.requires_grad and has_triton()
 
     def _has_form(self) -> bool:
-        """Without dilation, and with padding only where the kernel has neighbors to see."""
+        """Without dilation, and with padding only where the kernel has neighbors to see; a
+        depthwise kernel only where it is flat."""
         if (
             isinstance(self.padding, str)
             or self.padding_mode != "zeros"
             or self.dilation != (1, 1, 1)
         ):
             return False
+        t, *window = self.kernel_size
+        if self.groups == self.in_channels > 1 and t > 1 and max(window) > 1:
+            return False
         return all(k > 1 or p == 0 for k, p in zip(self.kernel_size, self.padding, strict=True))
 
 
 class MaxPool3d(nn.MaxPool3d):
-    """`nn.MaxPool3d`, padded in space only, that computes 1 x k x k as a 2D pool and 2 x 1 x 1 as
-    the larger of two frames where `in_2d` says so.
+    """`nn.MaxPool3d` that computes 1 x k x k as a 2D pool and 2 x 1 x 1 as the larger of two frames
+    where `in_2d` says so.
 
     PyTorch's pool is slower in 3D, and as a (2, 1) pool in 2D much slower (decision 003).
     """
 
     in_2d: In2D = False
 
-    def __init__(
-        self, window: tuple[int, int, int], stride: tuple[int, int, int], padding: int = 0
-    ) -> None:
-        super().__init__(window, stride, (0, padding, padding))
-        self.window, self.strides, self.pad = window, stride, padding
-
     def forward(self, x: Tensor) -> Tensor:
-        if not _in_2d(self.in_2d, x):
+        if not (_in_2d(self.in_2d, x) and self._has_form(x)):
             return super().forward(x)
-        (t, *k), (st, *s), p = self.window, self.strides, self.pad
+        (t, *k), (st, *s) = _three(self.kernel_size), _three(self.stride)
         if t == 1:
             x = x[:, :, ::st]
-            return unfold_time(F.max_pool2d(fold_time(x), k, s, p), x)
-        if k == s == [1, 1] and t == st == 2:
-            learns = (
-                torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling()
-            )
-            return LargerOfTwo.apply(x) if learns else torch.maximum(*_pairs(x))  # type: ignore[no-untyped-call]
-        return super().forward(x)
+            return unfold_time(F.max_pool2d(fold_time(x), k, s, _three(self.padding)[1:]), x)
+        learns = torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling()
+        return LargerOfTwo.apply(x) if learns else torch.maximum(*_pairs(x))  # type: ignore[no-untyped-call]
+
+    def _has_form(self, x: Tensor) -> bool:
+        """A batch, padded in space only, without dilation, indices and windows beyond the edge."""
+        kernel, stride, padding = map(_three, (self.kernel_size, self.stride, self.padding))
+        plain = _three(self.dilation) == (1, 1, 1) and not (self.return_indices or self.ceil_mode)
+        is_pair = kernel == stride == (2, 1, 1) and padding == (0, 0, 0) and x.shape[2] > 1
+        return x.dim() == 5 and plain and padding[0] == 0 and (kernel[0] == 1 or is_pair)
+
+
+def _three(sizes: Any) -> tuple[int, int, int]:
+    """A size of every dimension, given as one number or as three."""
+    t, h, w = sizes if isinstance(sizes, Sequence) else (sizes,) * 3
+    return t, h, w
 
 
 class LargerOfTwo(torch.autograd.Function):
@@ -176,13 +189,30 @@ def compute_in_2d(model: nn.Module, on: In2D = "auto") -> nn.Module:
     """Let the 3D convolutions and max pools of `model` compute in 2D, or in 3D again; returns
     `model`.
 
+    PyTorch's own, which networks of others have, become `Conv3d` and `MaxPool3d` of this package in
+    place, with their parameters, names and hooks; subclasses that others wrote stay as they are.
+    What they compute in 2D is channels-last.
+
     on: True or False holds on every device; "auto" is True on devices where 2D was measured to be
     faster (`FASTER_IN_2D`). A compiled network is compiled again after a change.
     """
     for module in model.modules():
+        if on and type(module) in _OURS:
+            module.__class__ = _OURS[type(module)]
+            with_python_numbers(module)
         if isinstance(module, Conv3d | MaxPool3d):
             module.in_2d = on
     return model
+
+
+_OURS: dict[type, type] = {nn.Conv3d: Conv3d, nn.MaxPool3d: MaxPool3d}
+
+
+def with_python_numbers(layer: nn.Module) -> None:
+    """Its sizes and strides as ints: torch.compile takes pytorchvideo's numpy ones for tensors."""
+    for name, sizes in list(vars(layer).items()):
+        if isinstance(sizes, tuple) and any(type(size).__module__ == "numpy" for size in sizes):
+            setattr(layer, name, tuple(int(size) for size in sizes))
 
 
 def stem_by_space_to_depth(model: nn.Module, on: BySpaceToDepth = "auto") -> nn.Module:
@@ -277,8 +307,13 @@ def _copies_1x1(x: Tensor) -> bool:
 def _frames_seen(x: Tensor, kernel_t: int, stride_t: int, padding_t: int, groups: int) -> Tensor:
     """(N, C, T, H, W) -> (N, kt * C, T', H, W): the frames that each kernel sees, by group."""
     x = F.pad(x, (0, 0, 0, 0, padding_t, padding_t))
+    if x.shape[2] < kernel_t:
+        raise RuntimeError(
+            f"a clip of {x.shape[2]} frames, padding included, is shorter than a kernel of"
+            f" {kernel_t}: give more frames"
+        )
     frames = (x.shape[2] - kernel_t) // stride_t + 1
     if groups > 1:
-        x = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
+        x = x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
     shifted = [x[..., i::stride_t, :, :][..., :frames, :, :] for i in range(kernel_t)]
     return torch.cat(shifted, dim=-4).flatten(1, -4)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from octvideo.errors import import_optional
+from octvideo.layers.conv3d_as_2d import Conv3d
 from octvideo.layers.initialize import normal_
 from octvideo.layers.oct_tensor import Channels, OctTensor
 
@@ -53,8 +54,7 @@ class NonLocalHigh(nn.Module):
         _init(self, self.attend.norm)
 
     def forward(self, x: OctTensor) -> OctTensor:
-        # pytorchvideo's block takes views that only contiguous memory allows.
-        return OctTensor(self.attend(x.high.contiguous()), x.low)
+        return OctTensor(self.attend(x.high), x.low)
 
 
 class NonLocalCross(nn.Module):
@@ -118,7 +118,7 @@ class PoolWhatIsThere(nn.MaxPool3d):
         return F.max_pool3d(x, window)
 
 
-class PooledConv(nn.Conv3d):
+class PooledConv(Conv3d):
     """A 1x1x1 convolution, followed by a max pool."""
 
     def __init__(self, in_channels: int, out_channels: int, pool: tuple[int, int, int]) -> None:

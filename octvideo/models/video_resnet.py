@@ -81,7 +81,7 @@ class Stem(nn.Module):
             bias=False,
         )
         self.bn = nn.BatchNorm3d(out_channels, eps=bn_eps)
-        self.pool = MaxPool3d((1, 3, 3), (strides_t[1], 2, 2), pool_padding)
+        self.pool = MaxPool3d((1, 3, 3), (strides_t[1], 2, 2), (0, pool_padding, pool_padding))
         he_normal_(self.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from octvideo.errors import ConfigError
 from octvideo.layers import OctConv2d, OctConv3d
+from octvideo.layers.conv3d_as_2d import with_python_numbers
 from octvideo.layers.octave import Downsample
 from octvideo.octavize.kernels import reset
 from octvideo.octavize.measure import lost_energy, stage_errors
@@ -77,7 +78,9 @@ def octavize(
     options = Options(alpha, include, exclude, width_rule)
     method = "features" if hasattr(model, "window_scores") else "forward"
     traced = trace(model, example, method)
-    root = _with_python_numbers(copy.deepcopy(model))
+    root = copy.deepcopy(model)
+    for module in root.modules():
+        with_python_numbers(module)
     add_constants(root, traced.constants)
     plan = make_plan(traced, root, options)
     source = fx.GraphModule(copy.deepcopy(root), traced.graph)
@@ -147,15 +150,6 @@ def _module(root: nn.Module, graph: fx.Graph, method: str) -> nn.Module:
         if hasattr(module, "may_be_recomputed"):
             module.may_be_recomputed = False  # type: ignore[assignment]
     return root
-
-
-def _with_python_numbers(model: nn.Module) -> nn.Module:
-    """Sizes and strides as ints: torch.compile takes pytorchvideo's numpy ones for tensors."""
-    for module in model.modules():
-        for name, sizes in list(vars(module).items()):
-            if isinstance(sizes, tuple) and any(type(size).__module__ == "numpy" for size in sizes):
-                setattr(module, name, tuple(int(size) for size in sizes))
-    return model
 
 
 def _with_content(x: Any, model: nn.Module) -> Any:

@@ -7,6 +7,8 @@ pathway is filled, and the weights for its lateral inputs start at zero. The wei
 video network are split likewise, those of a SlowFast in both pathways and the laterals.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -273,7 +275,7 @@ def fold_eps(state: dict[str, Tensor], name: str, eps: float | None, new_eps: fl
 def _fill_stem(
     pathway: ImagePathway, source: SourceWeights, report: InflationReport, assumes: Assumptions
 ) -> dict[str, Tensor]:
-    stem = pathway.stem
+    stem: Any = pathway.stem
     out_channels, in_channels = stem.conv.weight.shape[:2]
     weight = source.take("stem.conv.weight", (out_channels, in_channels, *source.kernel(stem.conv)))
     filled = {"stem.conv.weight": inflate_conv(weight, stem.conv.kernel_size[0])}
@@ -283,10 +285,10 @@ def _fill_stem(
     }
     fold_eps(filled, "stem.bn", assumes.bn_eps, stem.bn.eps)
     report.copied.append("stem.conv")
-    padding = assumes.options.get("stem_pool_padding", 1)
-    if stem.pool.pad != padding:
+    ours, padding = stem.pool.padding[-1], assumes.options.get("stem_pool_padding", 1)
+    if ours != padding:
         report.notes.append(
-            f"RESNET.STEM_POOL_PADDING is {stem.pool.pad}; the weights had {padding} at that pool,"
+            f"RESNET.STEM_POOL_PADDING is {ours}; the weights had {padding} at that pool,"
             " so that maps are shifted"
         )
     return filled

@@ -1,11 +1,17 @@
 """What is computed in 2D, and how kernels lie in memory."""
 
+import copy
+import io
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from octvideo import create_model
+from octvideo import create_model, octavize
 from octvideo.layers import channels_last, compute_in_2d, lower
 from octvideo.layers.conv3d_as_2d import Conv3d, MaxPool3d
 
@@ -18,11 +24,9 @@ TINY = {"num_classes": 5, "width_per_group": 16, "width_rule": "int"}
      ((2, 1, 1), (3, 1, 1), 0), ((2, 3, 3), (2, 2, 2), 1)],
 )  # fmt: skip
 def test_a_lowered_pool_is_the_pool(window, stride, padding):
-    x = torch.randn(2, 3, 7, 9, 10)
+    x, arguments = torch.randn(2, 3, 7, 9, 10), (window, stride, (0, padding, padding))
 
-    pool = lower(MaxPool3d(window, stride, padding))
-
-    assert torch.equal(pool(x), nn.MaxPool3d(window, stride, (0, padding, padding))(x))
+    assert torch.equal(lower(MaxPool3d(*arguments))(x), nn.MaxPool3d(*arguments)(x))
 
 
 def test_the_gradient_of_a_lowered_pool_is_that_of_the_pool():
@@ -56,6 +60,190 @@ def test_what_has_no_form_in_2d_stays_in_3d(kernel, options):
     expected = conv(x)
 
     assert torch.equal(lower(conv)(x), expected)
+
+
+# --- Networks of others
+
+
+def sizes(low: int, high: int) -> st.SearchStrategy[tuple[int, ...]]:
+    return st.tuples(*[st.integers(low, high)] * 3)
+
+
+def in_3d(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """What PyTorch gives; sizes of which nothing would be left are none of the property."""
+    try:
+        return layer(x)
+    except RuntimeError:
+        assume(False)
+
+
+@settings(deadline=None)
+@given(
+    *(sizes(1, 5), sizes(1, 3), sizes(0, 2), sizes(1, 5), st.sampled_from([1, 2, 4])),
+    st.sampled_from([4, 8]), st.sampled_from([1, 1, 2]), st.sampled_from([(), (1,), (2,), (0,)]),
+    st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_any_convolution_of_pytorch_is_itself_in_2d(
+    kernel, stride, padding, size, groups, out, dilation, batch, last, learns
+):
+    conv = nn.Conv3d(4, out, kernel, stride, padding, dilation, groups).requires_grad_(learns)
+    x = torch.randn(*batch, 4, *size)
+    if last and batch:
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+    expected = in_3d(conv, x)
+
+    found = compute_in_2d(conv, True)(x)
+
+    assert type(conv) is Conv3d
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@settings(deadline=None)
+@given(
+    *(sizes(1, 3), sizes(1, 3), sizes(0, 1), sizes(1, 5), st.sampled_from([(), (2,)])),
+    st.sampled_from([1, 1, 2]), st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_any_max_pool_of_pytorch_is_itself_in_2d(
+    kernel, stride, padding, size, batch, dilation, indices, ceil
+):
+    pool = nn.MaxPool3d(kernel, stride, padding, dilation, indices, ceil)
+    x = torch.randn(*batch, 4, *size)
+    expected = in_3d(pool, x)
+
+    found = compute_in_2d(pool, True)(x)
+
+    for part, whole in zip(*((y if indices else (y,)) for y in (found, expected)), strict=True):
+        assert torch.equal(part, whole)
+
+
+def test_sizes_of_a_pool_may_be_single_numbers():
+    x = torch.randn(2, 3, 4, 6, 6)
+    for pool in (
+        nn.MaxPool3d(2),
+        nn.MaxPool3d((1, 2, 2), 1),
+        nn.MaxPool3d((1, 3, 3), 2, (0, 1, 1)),
+    ):
+        expected = pool(x)
+        assert torch.equal(compute_in_2d(pool, True)(x), expected)
+
+
+class Wrapped(nn.Conv3d):
+    """A convolution with a forward pass of its own."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class Others(nn.Module):
+    """Plain layers of PyTorch: tied, hooked, with a norm between."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv3d(3, 8, (3, 5, 5), (1, 2, 2), (1, 2, 2))
+        self.pool = nn.MaxPool3d((1, 2, 2))
+        self.deep = nn.Conv3d(8, 8, 3, padding=1, groups=8)
+        self.first = nn.Conv3d(8, 8, (3, 1, 1), padding=(1, 0, 0))
+        self.norm = nn.BatchNorm3d(8)
+        self.second = nn.Conv3d(8, 8, (3, 1, 1), padding=(1, 0, 0))
+        self.second.weight = self.first.weight
+        self.last = Wrapped(8, 4, 1)
+
+    def forward(self, x):
+        x = self.deep(self.pool(self.stem(x)))
+        return self.last(self.second(self.norm(self.first(x))))
+
+
+def test_a_network_of_others_keeps_its_parameters_names_and_hooks():
+    model, x, seen = Others(), torch.randn(1, 3, 4, 16, 16), []
+    model.first.register_forward_hook(lambda *_: seen.append("first"))
+    names, parameters = list(model.state_dict()), list(model.parameters())
+    expected = model(x)
+
+    returned = compute_in_2d(model)
+
+    assert returned is model
+    torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=1e-4)
+    assert [type(m) for m in (model.stem, model.pool, model.last)] == [Conv3d, MaxPool3d, Wrapped]
+    assert list(model.state_dict()) == names
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    assert model.second.weight is model.first.weight
+    assert seen == ["first"] * 2
+
+
+def test_a_network_of_others_computes_flat_kernels_in_2d_and_again_in_3d():
+    model, x = Others(), torch.randn(1, 3, 4, 16, 16)
+    with Convolutions() as plain:
+        compute_in_2d(model, False)(x)
+    assert type(model.first) is nn.Conv3d  # nothing was asked of it
+
+    with Convolutions() as flat:
+        compute_in_2d(model, True)(x)
+    with Convolutions() as deep:
+        compute_in_2d(model, False)(x)
+
+    assert plain.dims == deep.dims == [5] * 5
+    assert flat.dims == [4, 5, 4, 4, 5]  # the depthwise kernel and the class of another stay
+
+
+def test_a_network_of_others_in_2d_is_copied_pickled_compiled_parametrized_and_exported():
+    model, x = compute_in_2d(Others(), True).eval(), torch.randn(1, 3, 4, 16, 16)
+    expected = model(x)
+    stored = io.BytesIO()
+    torch.save(model, stored)
+    stored.seek(0)
+    exported = torch.export.export(model, (x,)).module()
+    with Convolutions() as convolutions:
+        plain = exported(x)
+
+    for other in (
+        copy.deepcopy(model),
+        torch.load(stored, weights_only=False),
+        torch.compile(model, backend="eager", fullgraph=True),
+        nn.utils.parametrizations.weight_norm(model.stem) and model,
+    ):
+        torch.testing.assert_close(other(x), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(plain, expected, atol=1e-5, rtol=1e-4)
+    assert set(convolutions.dims) == {5}
+
+
+def test_sizes_in_numpys_numbers_compile_in_2d():
+    """As pytorchvideo has them."""
+    conv, x = nn.Conv3d(3, 4, (1, 3, 3), padding=(0, 1, 1)), torch.randn(1, 3, 4, 8, 8)
+    conv.stride = tuple(np.array([2, 1, 1]))
+    expected = conv(x)
+
+    compute_in_2d(conv, True).compile(backend="eager", fullgraph=True)
+
+    torch.testing.assert_close(conv(x), expected)
+
+
+def test_a_parametrized_convolution_of_others_stays_in_3d():
+    conv, x = nn.utils.parametrizations.weight_norm(nn.Conv3d(3, 4, 1)), torch.randn(2, 3, 2, 4, 4)
+    expected = conv(x)
+
+    with Convolutions() as convolutions:
+        found = compute_in_2d(conv, True)(x)
+
+    assert torch.equal(found, expected)
+    assert convolutions.dims == [5]
+
+
+def test_a_network_of_others_in_2d_is_made_octave():
+    model, x = compute_in_2d(Others(), True).eval(), torch.rand(1, 3, 4, 16, 16)
+
+    same, octave = (octavize(model, alpha, x, width_rule="int") for alpha in (0.0, 0.5))
+
+    assert torch.equal(same(x), model(x))
+    assert [conv.name for conv in octave.octave_report.octave] == ["first", "second"]
+    with Convolutions() as convolutions:
+        octave(x)
+    assert convolutions.dims.count(4) > 3
+
+
+@pytest.mark.parametrize("kernel", [(3, 1, 1), (3, 2, 2)])
+def test_a_clip_shorter_than_a_kernel_is_refused_in_2d_too(kernel):
+    with pytest.raises(RuntimeError, match=r"[Kk]ernel"):
+        compute_in_2d(nn.Conv3d(3, 4, kernel), True)(torch.randn(1, 3, 2, 4, 4))
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,16 @@
-"""What every network says of itself."""
+"""What every network says of itself, and computes in each of its forms."""
 
 import pytest
 import torch
+from narrow_networks import two_blocks_per_stage
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from octvideo import create_model, list_models
+from octvideo import create_model, list_models, octavize
 from octvideo.engine.training.adapt import recompute_activations
+from octvideo.layers import compute_in_2d, stem_by_space_to_depth
 from octvideo.models.network import recomputable_parts
+from octvideo.models.registry import input_shape_of
 
 SMALL = {
     "slowfast_r26": {"width_per_group": 32},
@@ -42,3 +47,28 @@ def test_recomputation_changes_no_gradient_and_no_statistic(name):
         torch.testing.assert_close(theirs.grad, ours.grad, msg=parameter)
     for key, value in model.state_dict().items():
         assert torch.equal(value, twin.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25])
+@pytest.mark.parametrize("name", [n for n in list_models() if len(input_shape_of(n)) == 4])
+def test_every_network_of_clips_gives_in_2d_what_it_gives_in_3d(name, alpha):
+    channels, _, height, _ = input_shape_of(name)
+    clip = torch.randn(1, channels, 16, min(height, 35), 40)
+    if name.startswith("ptv:"):
+        model = two_blocks_per_stage(create_model(name)).eval()
+        model = octavize(model, alpha, clip, weights="as_is") if alpha else model
+    else:
+        model = two_blocks_per_stage(create_model(name, alpha=alpha, width_per_group=32))
+    for module in model.eval().modules():
+        if isinstance(module, _BatchNorm):  # residual branches start at gamma 0, and say nothing
+            nn.init.uniform_(module.weight, 0.5, 1.0)
+
+    with torch.no_grad():
+        expected = compute_in_2d(model, False)(clip)
+        found = compute_in_2d(model, True)(clip)
+        by_depth = stem_by_space_to_depth(model, True)(clip)
+
+    assert not [m for m in model.modules() if type(m) is nn.Conv3d]
+    assert expected.std() > 0
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+    assert (by_depth - expected).norm() <= 1e-5 * expected.norm()

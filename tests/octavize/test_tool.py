@@ -5,9 +5,10 @@ import sys
 from types import ModuleType
 
 import pytest
+import torch
 from torch import nn
 
-from octvideo.cli import main
+from octvideo.cli import complexity, main
 from octvideo.cli.complexity import network_of
 from octvideo.errors import OctvideoError
 
@@ -30,6 +31,32 @@ def test_alpha_zero_divides_nothing(capsys):
     header, _, row = capsys.readouterr().out.splitlines()
     assert "octave at 0 |" in header
     assert row.startswith("| resnet20_cifar | 0 of 21 | 0.04 -> 0.04 | ")
+
+
+def test_both_networks_are_timed_in_2d_and_channels_last(monkeypatch, capsys):
+    timed = []
+
+    def times_of(calls, repeats):
+        timed.extend(call.func for call in calls.values())
+        return {name: [1.0] for name in calls}
+
+    vanilla = nn.Sequential(
+        *(nn.Conv3d(3, 32, 1), nn.Conv3d(32, 32, (1, 3, 3), padding=(0, 1, 1))),
+        nn.Conv3d(32, 3, (3, 1, 1), padding=(1, 0, 0)),
+    )
+    monkeypatch.setattr(complexity, "interleaved", times_of)
+    monkeypatch.setattr(complexity, "network_of", lambda name: (vanilla.eval(), (3, 4, 16, 16)))
+
+    main(["complexity", "--octavize", "torchvision:r3d_18", "--alpha", "0.5"])
+
+    assert "| torchvision:r3d_18 | 2 of 3 |" in capsys.readouterr().out
+    for network in timed:
+        layers = [m for m in network.modules() if isinstance(m, nn.Conv3d)]
+        assert len(layers) >= 3
+        assert {layer.in_2d for layer in layers} == {"auto"}
+        kernels = [layer.weight for layer in layers]
+        assert all(k.is_contiguous(memory_format=torch.channels_last_3d) for k in kernels)
+    assert len(timed) == 2
 
 
 @pytest.mark.parametrize(
