@@ -97,7 +97,6 @@ class Service:
         finally:
             future.cancel()  # of a request that ends before: the network need not compute it
             path.unlink(missing_ok=True)
-        self.metrics.decoded(decoded - received)
         named = NamedVideo(name, top_predictions(scores, self.recognizer.class_names, top_k))
         seconds = {
             "receive": received - begin,
@@ -141,8 +140,10 @@ class Service:
     def _decode_and_submit(self, path: str, spec: ViewSpec, scores: "Future[Scores]") -> float:
         """The time at which the video was decoded. Its thread decodes nothing else before the
         network has a place for it: what is decoded takes memory, what waits to be does not."""
+        begin = time.monotonic()
         views = self._views(path, spec)
         decoded = time.monotonic()
+        self.metrics.decoded(decoded - begin)
         self._scorer.submit(views, scores)
         return decoded
 

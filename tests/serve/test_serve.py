@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import select
 import signal
@@ -164,7 +165,7 @@ def test_what_waits_for_the_network_is_not_decoded_yet(serve, recognizer, video,
     has decoded meanwhile."""
     with serve(recognizer, workers=1, batch=1) as client:
         decode, compute = client.service._decoders.decode, client.service._scorer._compute
-        count, held = SimpleNamespace(decoded=0, passes=0), []
+        count, held = SimpleNamespace(decoded=0, passes=0, seconds=0.0), []
         all_decoded = threading.Event()
 
         def counted_decode(*arguments):
@@ -172,7 +173,10 @@ def test_what_waits_for_the_network_is_not_decoded_yet(serve, recognizer, video,
             held.append(count.decoded - count.passes)
             if count.decoded == 8:
                 all_decoded.set()
-            return decode(*arguments)
+            begin = time.monotonic()
+            video = decode(*arguments)
+            count.seconds += time.monotonic() - begin
+            return video
 
         def slow_compute(views):
             all_decoded.wait(0.5 if not count.passes else 0)
@@ -184,9 +188,12 @@ def test_what_waits_for_the_network_is_not_decoded_yet(serve, recognizer, video,
         monkeypatch.setattr(client.service._scorer, "_compute", slow_compute)
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(client.post, [video.read_bytes()] * 8))
+        told = client.ask("GET", "/metrics").content
 
     assert [answer.status for answer in answers] == [200] * 8
     assert count.decoded == count.passes == 8
+    (seconds,) = re.findall(r"^octvideo_decode_seconds_sum (\S+)", told, re.MULTILINE)
+    assert float(seconds) < count.seconds + 1  # of eight, most of which waited for half a second
     assert max(held) <= 3
 
 

@@ -200,7 +200,10 @@ def storage_errors(address: str) -> Iterator[None]:
             case HTTPStatus.FORBIDDEN:
                 raise PermissionError(errno.EACCES, cause, address) from error
             case HTTPStatus.UNAUTHORIZED:
-                remedy = "give the keys of this storage where its client looks for them"
+                remedy = (
+                    "give the keys of this storage where its client looks for them, and set the"
+                    " clock if it is wrong"
+                )
             case _:
                 remedy = "the storage would refuse it again; correct the address or its settings"
         raise DataError(f"{address}: {cause}; {remedy}") from error

@@ -9,28 +9,33 @@ from collections.abc import Mapping
 
 _FINAL = (400, 401, 403, 404, 405, 410)  # of HTTP; others may pass
 _PASSES = re.compile(
-    r"throttl|time-?d? ?out|slow ?down|too ?many|rate ?limit|limit ?exceeded|prior ?request|busy",
+    r"throttl|time-?d? ?out|slow ?down|too ?many|rate ?limit|(limit|quota) ?exceeded"
+    r"|prior ?request|busy",
     re.IGNORECASE,
 )
 _NAMES = {
     401: re.compile(
         r"Credentials|CredentialUnavailable|ClientAuthentication|ProfileNotFound|SSOToken"
         r"|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|invalid_grant"
+        r"|RequestTimeTooSkewed"
     ),
     403: re.compile(r"AccessDenied|AllAccessDisabled|AccountProblem|Forbidden"),
     404: re.compile(r"NoSuchBucket|NoSuchKey"),
     400: re.compile(r"ParamValidation|InvalidBucketName|NoRegion|InvalidRegion|Bad Request"),
 }
-"""In the name of an error, in its code, or before the first colon of what it says."""
+"""In the name of an error, in its code, or before the first colon of what it says, where no path
+is."""
 
 
 def final_status(error: BaseException) -> int:
     """The status of HTTP that a refusal for good has or would have, 401 for keys that are missing
-    or wrong; 0 for an error that may pass."""
+    or wrong, or signed by a wrong clock; 0 for an error that may pass."""
     link: BaseException | None = error
-    while link is not None:
+    seen = list[BaseException]()  # `raise error from error` is its own cause
+    while link is not None and link not in seen:
         if status := _status_of(link):
             return status
+        seen.append(link)
         link = link.__cause__
     return 0
 
@@ -48,7 +53,8 @@ def _status_of(error: BaseException) -> int:
     text = str(error)
     if _PASSES.search(" ".join([*told, text])):
         return 0
-    named = " ".join([type(error).__name__, *told, text.partition(":")[0]])
+    begin = text.partition(":")[0]
+    named = " ".join([type(error).__name__, *told, "" if "/" in begin else begin])
     for status, names in _NAMES.items():
         if names.search(named):
             return status

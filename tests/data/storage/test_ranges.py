@@ -243,6 +243,7 @@ def test_a_store_whose_client_keeps_failing_ends_in_one_line(failing, ask, monke
         told_by_botocore("ExpiredToken", 400),
         caused(OSError("of a handler"), told_by_botocore("InvalidAccessKeyId", 403)),
         caused(PermissionError("of s3fs"), told_by_botocore("SignatureDoesNotMatch", 403)),
+        caused(PermissionError("of s3fs"), told_by_botocore("RequestTimeTooSkewed", 403)),
     ],
 )
 def test_missing_and_wrong_keys_are_one_line_at_once(failing, ask, error):

@@ -29,6 +29,7 @@ def _named(name):
         (told_by_botocore("InvalidAccessKeyId", 403), 401),
         (told_by_botocore("SignatureDoesNotMatch", 403), 401),
         (told_by_botocore("ExpiredToken", 400), 401),
+        (told_by_botocore("RequestTimeTooSkewed", 403), 401),
         (caused(OSError(5, "unknown code"), told_by_botocore("AccountProblem", 403)), 403),
         (_named("NoCredentialsError"), 401),
         (_named("PartialCredentialsError"), 401),
@@ -62,6 +63,8 @@ def test_a_refusal_is_final(error, status):
         _with(code=lambda: 404),  # a method, as of gRPC
         _with(status_code=None),
         _with(OSError, "Forbidden: bucket/file\nUser Rate Limit Exceeded"),
+        _with(OSError, "Forbidden: bucket/file\nQuota exceeded"),
+        _with(OSError, "Forbidden Planet/Credentials.mp4 broke off"),
         _with(response=None),
         _with(response={"Error": None}),
         OSError(5, "input/output error"),
@@ -70,3 +73,9 @@ def test_a_refusal_is_final(error, status):
 )
 def test_what_may_pass_is_not_final(error):
     assert final_status(error) == 0
+
+
+def test_an_error_that_is_its_own_cause_may_pass():
+    error = OSError(5, "input/output error")
+
+    assert final_status(caused(error, error)) == 0
