@@ -31,16 +31,20 @@ def new_file(address: str) -> Iterator[IO[bytes]]:
     """
     with writing(address):
         if is_local(address):
-            with appears_whole(Path(address)) as temporary, temporary.open("wb") as file:
+            with _whole(Path(address)) as file:
                 yield file
-                file.flush()
         elif is_handled(address):
             with handled_file(address) as file:
                 yield file
         else:
+            from fsspec.implementations.local import LocalFileSystem
             from fsspec.spec import AbstractBufferedFile
 
             files, path = fsspec_of(address)
+            if isinstance(files, LocalFileSystem):
+                with _whole(Path(path)) as file:
+                    yield file
+                return
             with storage_errors(address):
                 opened = files.open(path, "wb")
             written = cast(IO[bytes], _Written(address, opened))
@@ -50,6 +54,13 @@ def new_file(address: str) -> Iterator[IO[bytes]]:
                 end = removed_after_errors(written, partial(files.rm_file, path))
             with end:
                 yield written
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    with appears_whole(path) as temporary, temporary.open("wb") as file:
+        yield file
+        file.flush()
 
 
 @contextmanager

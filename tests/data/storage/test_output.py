@@ -70,7 +70,8 @@ def test_an_error_leaves_the_object_that_was_there(kept, error):
 
 @pytest.fixture(params=["opens://", "memory://output", "file://"])
 def in_place(request, tmp_path, monkeypatch):
-    """The address of an empty folder of a storage that shows a file while it is written."""
+    """The address of an empty folder: of storages that show a file while it is written, and of this
+    machine."""
     if request.param == "opens://":
         handlers = {**g_pathmgr._path_handlers, "opens://": FolderHandler(tmp_path)}
         monkeypatch.setattr(g_pathmgr, "_path_handlers", handlers)
@@ -85,6 +86,15 @@ def test_an_error_leaves_no_part_of_a_file(in_place, error):
         _write_a_part(f"{in_place}/a", error)
 
     assert not exists(f"{in_place}/a")
+
+
+def test_an_error_leaves_the_file_that_was_there_at_an_address_of_this_machine(tmp_path):
+    write_file(f"file://{tmp_path}/a", b"before")
+
+    with pytest.raises(KeyboardInterrupt):
+        _write_a_part(f"file://{tmp_path}/a", KeyboardInterrupt)
+
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"a": b"before"}
 
 
 def test_a_whole_file_stays(in_place):
