@@ -35,7 +35,7 @@ from octvideo.data.prepare.shard import (
 )
 from octvideo.data.shards.shard_set import FILE_NAME, ShardSet
 from octvideo.data.shards.writer import ShardWriter, paths_of
-from octvideo.data.storage.output import write_file
+from octvideo.data.storage.output import replace_file, write_file
 from octvideo.data.storage.ranges import exists, read_file, size_of
 from octvideo.data.video.container import VIDEO_SUFFIXES
 from octvideo.errors import DataError, logger
@@ -225,7 +225,7 @@ class Fetch:
             finally:
                 pool.close()
             shards.is_complete = True
-            write_file(shards.address(FILE_NAME), shards.as_json())
+            replace_file(shards.address(FILE_NAME), shards.as_json())
             report = _report(plan, shards, stored, replacements, broken | done)
             write_file(str(folder / "report.txt"), f"{report}\n".encode())
             return report

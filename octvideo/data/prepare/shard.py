@@ -19,7 +19,7 @@ from octvideo.data.reading import DecodeError, reading
 from octvideo.data.remote import join, local_path
 from octvideo.data.shards.shard_set import FILE_NAME, ShardSet, read_set
 from octvideo.data.shards.writer import ReadyVideo, ShardWriter, problems_of
-from octvideo.data.storage.output import make_folder, write_file
+from octvideo.data.storage.output import make_folder, replace_file, write_file
 from octvideo.data.storage.ranges import exists
 from octvideo.data.video.examine import frame_table, know
 from octvideo.data.video.index import VideoIndex
@@ -93,7 +93,7 @@ def write_shards(
                 if video.file.startswith(scratch):
                     Path(video.file).unlink()
         shards.is_complete = True
-        write_file(shards.address(FILE_NAME), shards.as_json())
+        replace_file(shards.address(FILE_NAME), shards.as_json())
         return ShardResult(shards, todo.start, write_bad(shards))
 
 

@@ -14,7 +14,7 @@ from octvideo.data.shards.index import Column, StoredVideo, encode, read_index
 from octvideo.data.shards.scan import index_address
 from octvideo.data.shards.shard_set import FILE_NAME, TAR, Shard, ShardSet
 from octvideo.data.shards.tar import BLOCK, header, padded
-from octvideo.data.storage.output import new_file, write_file
+from octvideo.data.storage.output import new_file, replace_file, write_file
 from octvideo.data.storage.ranges import read_range
 from octvideo.data.video.frame_table import FrameTable
 from octvideo.data.video.info import VideoInfo
@@ -110,7 +110,7 @@ class ShardWriter:
         self._rows, self._file, self._position = [], None, 0
 
     def _describe(self) -> None:
-        write_file(self.shards.address(FILE_NAME), self.shards.as_json())
+        replace_file(self.shards.address(FILE_NAME), self.shards.as_json())
 
     def _open(self) -> IO[bytes]:
         if self._file is None:

@@ -8,7 +8,7 @@ from typing import IO, Any, cast
 
 from iopath.common.file_io import g_pathmgr
 
-from octvideo.data.storage.ranges import fsspec_of, storage_errors
+from octvideo.data.storage.ranges import fsspec_of, read_range, storage_errors
 from octvideo.errors import OctvideoError
 from octvideo.files import (
     appears_whole,
@@ -18,6 +18,8 @@ from octvideo.files import (
     removed_after_errors,
     writing,
 )
+
+_MOST_KEPT = 1 << 28  # bytes
 
 
 @contextmanager
@@ -94,6 +96,22 @@ class _Written:
     def close(self) -> None:
         with storage_errors(self._address):
             self._file.close()
+
+
+def replace_file(address: str, data: bytes) -> None:
+    """`write_file` for what must not be lost: where a storage writes in place, the file that was
+    there before is put back after an error."""
+    before = b""
+    if not is_local(address):
+        with suppress(FileNotFoundError, PermissionError):
+            before = read_range(address, 0, _MOST_KEPT)
+    try:
+        write_file(address, data)
+    except BaseException:
+        if before:
+            with suppress(Exception):  # whatever a storage raises that is perhaps away
+                write_file(address, before)
+        raise
 
 
 def write_file(address: str, data: bytes) -> None:

@@ -10,7 +10,7 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 from full_disk import room_for
 from iopath.common.file_io import g_pathmgr
 
-from octvideo.data.storage.output import make_folder, new_file, write_file
+from octvideo.data.storage.output import make_folder, new_file, replace_file, write_file
 from octvideo.data.storage.ranges import exists, read_range
 from octvideo.errors import DataError
 from octvideo.files import OutputError
@@ -110,6 +110,17 @@ def test_a_full_disk_of_a_storage_leaves_no_part_of_a_file(in_place, size):
         write_file(f"{in_place}/a", b"x" * size)
 
     assert not exists(f"{in_place}/a")
+
+
+@pytest.mark.parametrize("in_place", ["opens://", "file://"], indirect=True)
+@pytest.mark.parametrize("size", [10, 10**5])
+def test_a_full_disk_of_a_storage_leaves_what_was_to_be_replaced(in_place, size):
+    replace_file(f"{in_place}/a", b"old")
+
+    with room_for(5), pytest.raises(OutputError, match="cannot be written"):
+        replace_file(f"{in_place}/a", b"x" * size)
+
+    assert read_range(f"{in_place}/a", 0, 10) == b"old"
 
 
 def test_a_storage_that_removes_nothing_hides_no_error(in_place, monkeypatch):
