@@ -24,10 +24,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from octvideo.layers.depthwise import depthwise_conv3d, has_fast_gradients
+from octvideo.layers.depthwise import depthwise_conv3d, has_fast_gradients, takes_own_gradients
 from octvideo.layers.space_to_depth import (
     BySpaceToDepth,
     Conv2d,
@@ -107,8 +106,7 @@ class MaxPool3d(nn.MaxPool3d):
         if t == 1:
             x = x[:, :, ::st]
             return unfold_time(F.max_pool2d(fold_time(x), k, s, _three(self.padding)[1:]), x)
-        learns = torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling()
-        return LargerOfTwo.apply(x) if learns else torch.maximum(*_pairs(x))  # type: ignore[no-untyped-call]
+        return LargerOfTwo.apply(x) if takes_own_gradients(x) else torch.maximum(*_pairs(x))  # type: ignore[no-untyped-call]
 
     def _has_form(self, x: Tensor) -> bool:
         """A batch, padded in space only, without dilation, indices and windows beyond the edge."""
@@ -140,15 +138,18 @@ class LargerOfTwo(torch.autograd.Function):
         return torch.maximum(first, second)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (is_first,) = ctx.saved_tensors
         shape = (*grad.shape[:2], ctx.frames, *grad.shape[3:])
         layout = torch.channels_last_3d
         out = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=layout)
-        first, second = _pairs(out)
-        torch.mul(grad, is_first, out=first)
-        torch.sub(grad, first, out=second)
+        if torch.is_grad_enabled():  # a second derivative, which `out=` does not have
+            _pairs(out)[0].copy_(grad * is_first)
+            _pairs(out)[1].copy_(grad * ~is_first)
+        else:
+            first, second = _pairs(out)
+            torch.mul(grad, is_first, out=first)
+            torch.sub(grad, first, out=second)
         out[:, :, 2 * grad.shape[2] :] = 0
         return out
 

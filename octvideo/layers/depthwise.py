@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 Three = tuple[int, int, int]
@@ -34,16 +33,26 @@ def depthwise_conv3d(
 ) -> Tensor:
     """`F.conv3d` of x (N, C, T, H, W) and weight (C, 1, kt, kh, kw), a group for each channel.
 
-    The gradients are those of this module on a CPU, once differentiable; PyTorch's on other devices
-    and in a compiled graph.
+    The gradients are those of this module on a CPU; PyTorch's on other devices, in a compiled graph
+    and in torch.func.
     """
-    learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    if not learns or x.device.type != "cpu" or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or not takes_own_gradients(x, weight):
         return F.conv3d(x, weight, bias, stride, padding, 1, len(weight))
     if torch.is_autocast_enabled("cpu"):
         x, weight, bias = (_as_autocast_does(tensor) for tensor in (x, weight, bias))  # type: ignore[assignment]
     out: Tensor = Depthwise.apply(x, weight, bias, stride, padding)  # type: ignore[no-untyped-call]
     return out
+
+
+def takes_own_gradients(*tensors: Tensor) -> bool:
+    """Whether an autograd.Function of ours is to be called: one has a gradient to find, outside a
+    compiled graph and torch.func, which take operations of PyTorch only."""
+    return (
+        torch.is_grad_enabled()
+        and any(tensor.requires_grad for tensor in tensors)
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+    )
 
 
 def _as_autocast_does(tensor: Tensor | None) -> Tensor | None:
@@ -62,7 +71,6 @@ class Depthwise(torch.autograd.Function):
         return F.conv3d(x, weight, bias, stride, padding, 1, len(weight))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias, *_ = ctx.needs_input_grad

@@ -38,6 +38,14 @@ def test_the_gradient_of_a_lowered_pool_is_that_of_the_pool():
     assert torch.equal(found[0], expected[0])
 
 
+def test_a_lowered_pool_has_second_derivatives():
+    pool = lower(MaxPool3d((2, 1, 1)))
+    x = torch.randn(1, 2, 5, 2, 2, dtype=torch.float64, requires_grad=True)
+
+    assert type(pool(x).grad_fn).__name__ == "LargerOfTwoBackward"
+    assert torch.autograd.gradgradcheck(pool, x)
+
+
 def test_a_network_with_a_pool_in_time_compiles_as_one_graph_with_gradients():
     pool, x = lower(MaxPool3d((2, 1, 1), (2, 1, 1))), torch.randn(2, 3, 7, 4, 4, requires_grad=True)
     expected = torch.autograd.grad(pool(x).square().sum(), x)

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from octvideo.layers import compute_in_2d
-from octvideo.layers.conv3d_as_2d import Conv3d
+from octvideo.layers.conv3d_as_2d import Conv3d, MaxPool3d
 from octvideo.layers.depthwise import depthwise_conv3d
 
 CASES = [
@@ -100,13 +100,37 @@ def test_a_batch_of_no_clips_has_gradients():
     assert weight.grad.abs().sum() == 0
 
 
-def test_a_second_derivative_is_refused():
-    x, weight = torch.randn(1, 3, 2, 4, 4, requires_grad=True), torch.randn(3, 1, 3, 3, 3)
-    out = depthwise_conv3d(x, weight, None, (1, 1, 1), (1, 1, 1)).square().sum()
-    (first,) = torch.autograd.grad(out, x, create_graph=True)
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "size"),
+    [((3, 3, 3), (1, 2, 2), (1, 1, 1), (3, 4, 5)), ((3, 3, 3), (1, 1, 1), (1, 1, 1), (2, 2, 2))],
+)
+def test_second_derivatives_are_those_of_differences(kernel, stride, padding, size):
+    x = torch.randn(1, 2, *size, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 1, *kernel, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
 
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()
+    def conv(*tensors):
+        out = depthwise_conv3d(*tensors, stride, padding)
+        assert type(out.grad_fn).__name__ == "DepthwiseBackward"
+        return out
+
+    assert torch.autograd.gradgradcheck(conv, (x, weight, bias))
+
+
+def test_torch_func_finds_the_gradients_of_each_clip():
+    conv, x = compute_in_2d(Conv3d(4, 4, 3, padding=1, groups=4), True), torch.randn(2, 4, 3, 5, 5)
+    pool = compute_in_2d(MaxPool3d((2, 1, 1)), True)
+
+    def loss(parameters, clip):
+        return pool(torch.func.functional_call(conv, parameters, (clip[None],))).square().sum()
+
+    parameters = dict(conv.named_parameters())
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, x)
+
+    for i, clip in enumerate(x):
+        expected = torch.autograd.grad(loss(parameters, clip), conv.parameters())
+        for ours, theirs in zip(found.values(), expected, strict=True):
+            torch.testing.assert_close(ours[i], theirs, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
