@@ -49,6 +49,9 @@ NETWORKS = {
     # Without the pool in time, which takes two frames together.
     "C2D, one frame": Network("c2d_nopool_r26", frames=1, options=SMALL),
     "SlowFast": Network("slowfast_r26", frames=16, options=SMALL | SLOWFAST),
+    "SlowFast, pooled": Network(
+        "slowfast_r26", frames=16, options=SMALL | SLOWFAST | {"downsample": "pool"}
+    ),
     "X3D-XS": Network("ptv:x3d_xs", options=X3D),
     "I3D-50": Network("i3d_r50", options=LARGE),
     "C2D-50": Network("c2d_r50", options=LARGE),
@@ -150,6 +153,7 @@ ORDER = (
     Row("C2D"),
     Row("C2D, one frame"),
     Row("SlowFast"),
+    Row("SlowFast, pooled"),
     Row("SlowFast", 0.1),
     Row("SlowFast", 0.5),
 )

@@ -421,3 +421,8 @@ def test_the_picture_of_the_gestures_is_drawn_from_the_records(repo, tmp_path):
 
     assert not ended.returncode, ended.stderr
     assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_the_page_has_a_place_for_every_study(studies, repo):
+    text = (repo / "docs" / "results_clips.md").read_text()
+    assert all(f"<!-- clips table {name} -->" in text for name in studies.STUDIES)
