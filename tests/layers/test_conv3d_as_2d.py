@@ -94,6 +94,8 @@ def in_3d(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def test_any_convolution_of_pytorch_is_itself_in_2d(
     kernel, stride, padding, size, groups, out, dilation, batch, last, learns
 ):
+    if dilation > 1:  # PyTorch 2.13 crashes on some that are padded by more than they span.
+        padding = tuple(min(p, dilation * (k - 1)) for p, k in zip(padding, kernel, strict=True))
     conv = nn.Conv3d(4, out, kernel, stride, padding, dilation, groups).requires_grad_(learns)
     x = torch.randn(*batch, 4, *size)
     if last and batch:
