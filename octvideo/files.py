@@ -54,7 +54,8 @@ def require_another_file(output: str | Path, source: str | Path) -> None:
 
 
 class OutputError(OctvideoError, OSError):
-    """A run's output cannot be written. The file that was there before is unchanged."""
+    """A run's output cannot be written. On this machine the file that was there before is
+    unchanged."""
 
 
 @contextmanager
@@ -87,10 +88,11 @@ def require_handler(path: str) -> None:
 
 
 def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
-    """Call write(file); afterwards `path` is either complete, on the disk, or unchanged.
+    """Call write(file); afterwards `path` is either complete, on the disk, or unchanged; at an
+    address of iopath's it is complete, or removed after an error before it is closed.
 
     Object stores show a file when it is closed, so only local files are written under a unique
-    temporary name first; a store's file is removed after an error. Raises OutputError.
+    temporary name first. Raises OutputError.
     """
     require_handler(path)
     with writing(path):

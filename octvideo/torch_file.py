@@ -46,7 +46,8 @@ def read_torch_file(path: str) -> dict[str, Any]:
 
 
 def write_torch_file(path: str, content: dict[str, Any]) -> None:
-    """Write a dict to `path`, creating its folder. A failure leaves an existing file unchanged."""
+    """Write a dict to `path`, creating its folder. On this machine, a failure leaves an
+    existing file unchanged."""
     try:
         g_pathmgr.mkdirs(posixpath.dirname(path) or ".")
         write_atomically(path, lambda file: torch.save(content, file))

@@ -4,7 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
-from iopath.common.file_io import PathHandler, g_pathmgr
+from folder_handler import FolderHandler
+from iopath.common.file_io import g_pathmgr
 
 from octvideo.errors import ConfigError, OctvideoError
 from octvideo.files import (
@@ -53,22 +54,15 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
 
 
 def test_an_error_leaves_no_part_of_a_file_of_a_handler(tmp_path, monkeypatch):
-    class Folder(PathHandler):
-        def _open(self, path, mode="r", buffering=-1, **options):
-            return (tmp_path / path.removeprefix("folder://")).open(mode)
-
-        def _rm(self, path, **options):
-            (tmp_path / path.removeprefix("folder://")).unlink()
-
     def half(file):
         file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(g_pathmgr, "_path_handlers", {"folder://": Folder()})
-    write_atomically("folder://whole", lambda file: file.write(b"whole"))
+    monkeypatch.setattr(g_pathmgr, "_path_handlers", {"opens://": FolderHandler(tmp_path)})
+    write_atomically("opens://whole", lambda file: file.write(b"whole"))
 
     with pytest.raises(KeyboardInterrupt):
-        write_atomically("folder://half", half)
+        write_atomically("opens://half", half)
 
     assert [file.name for file in tmp_path.iterdir()] == ["whole"]
     assert (tmp_path / "whole").read_bytes() == b"whole"

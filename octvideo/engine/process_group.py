@@ -177,6 +177,8 @@ def _leave_group(error: BaseException | None) -> None:
 
 def _forget_locals(error: BaseException | None) -> None:
     """Clear the locals of finished frames in an error and its causes; it prints unchanged."""
-    while error is not None:
+    seen = list[BaseException]()  # `raise error from error` is its own cause
+    while error is not None and error not in seen:
         traceback.clear_frames(error.__traceback__)
+        seen.append(error)
         error = error.__cause__ or error.__context__

@@ -299,6 +299,13 @@ def test_an_error_that_leaves_the_processes_keeps_nothing_of_them_alive():
     assert [reference() for reference in kept] == [None, None]
 
 
+def test_an_error_that_is_its_own_cause_leaves_the_processes():
+    error = ValueError("itself")
+
+    with pytest.raises(ValueError, match="itself"), processes("cpu"):
+        raise error from error
+
+
 SILENT = r"error: rank 1 has not been heard of for 3 seconds: its process is dead"
 LOST = r"error: stopped: another process ended \((Connection (closed|reset) by peer|Broken pipe)"
 
