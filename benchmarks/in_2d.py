@@ -1,7 +1,7 @@
 """Networks on a CPU in 3D, in 2D, and in 2D with PyTorch's own gradients of depthwise kernels.
 
     python benchmarks/in_2d.py ptv:i3d_r50 ptv:csn_r101 [--alpha 0 0.25] [--pixels 64 112] [--bf16]
-    python benchmarks/in_2d.py x3d_xs --train --alpha 0 0.25 --pixels 64 112 182 --frames 8 --batch 2
+    python benchmarks/in_2d.py x3d_xs --train --alpha 0 0.25 --pixels 64 112 182 --frames 8 --batch 4
 
 One thread, kernels channels-last in every form, inference or a training step (forward and backward
 pass), with --bf16 under autocast. The forms take turns. Prints a markdown table: the fastest of

@@ -276,7 +276,9 @@ def conv3d_as_2d(
         x, weight = x[:, :, ::st], weight.squeeze(2)
     else:
         x, weight = _frames_seen(x, t, st, pt, groups), weight.transpose(1, 2).flatten(1, 2)
-    return unfold_time(F.conv2d(fold_time(x), weight, bias, s, p, 1, groups), x)
+    out = F.conv2d(fold_time(x), weight, bias, s, p, 1, groups)
+    # cuDNN gives contiguous maps in float64; unfolded, they would be in neither format.
+    return unfold_time(out.contiguous(memory_format=torch.channels_last), x)
 
 
 def fold_time(x: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ class PooledConv(Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.pool(super().forward(x))
-        return out.contiguous()
+        return out
 
 
 def _inner_width(channels: Channels) -> int:

@@ -250,6 +250,21 @@ def test_a_network_of_others_in_2d_is_made_octave():
     assert convolutions.dims.count(4) > 3
 
 
+@pytest.mark.parametrize("kernel", [1, (1, 3, 3), (3, 3, 3)])
+def test_maps_are_channels_last_whatever_a_2d_convolution_returns(kernel, monkeypatch):
+    """cuDNN returns contiguous maps in float64."""
+    conv2d = nn.functional.conv2d
+    monkeypatch.setattr(nn.functional, "conv2d", lambda *args: conv2d(*args).contiguous())
+    conv, x = nn.Conv3d(3, 4, kernel), torch.randn(4, 3, 5, 6, 6)
+    expected = conv(x)
+
+    found = compute_in_2d(conv, True)(x)
+
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+    found.view(4, 4, -1)  # as networks of others take it, pytorchvideo's non-local block too
+
+
 @pytest.mark.parametrize("kernel", [(3, 1, 1), (3, 2, 2)])
 def test_a_clip_shorter_than_a_kernel_is_refused_in_2d_too(kernel):
     with pytest.raises(RuntimeError, match=r"[Kk]ernel"):
