@@ -7,7 +7,8 @@ The CVDF's archives are processed one after another while the next ones are down
 is unpacked as a stream, each video is checked, resized to short side 256 with a keyframe every 12
 frames and written into shards, and the archive is deleted. The disk never holds more than a few
 archives beside the result. Downloads are resumed; after any interruption the same command
-continues, and it fetches again what was broken. report.txt of each split lists missing, broken and replaced videos.
+continues, and it fetches again what was broken. report.txt of each split lists missing, broken and
+replaced videos.
 """
 
 import argparse

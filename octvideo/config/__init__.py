@@ -9,7 +9,7 @@ plain data: a YAML tag that would make a Python object is refused.
 import logging
 import math
 import posixpath
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,39 +61,40 @@ def load_config(path: str, overrides: Sequence[str] = (), **settings: Any) -> Cf
     a wrong type or a contradiction.
     """
     path = find_config(path)
-    cfg, theirs = CfgNode(DEFAULTS), dict[str, str]()
-    _merge_file(cfg, path, theirs, including=(), merged=set())
     # configs/demo/c2d.yaml -> runs/demo/c2d: the run of one file is never resumed by another.
     folder, name = posixpath.split(posixpath.splitext(path)[0])
     output = posixpath.join("runs", posixpath.basename(folder), name)
-    return _finish(cfg, path, theirs, overrides, settings, output)
+    return _merge(_files(path, including=(), read=set()), path, overrides, settings, output)
 
 
 def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
     """The settings that a checkpoint holds (`cfg.dump()`); `source`: the file, for messages."""
-    cfg, theirs = CfgNode(DEFAULTS), dict[str, str]()
-    _merge_tree(cfg, parse_settings(text, source), source, theirs)
-    return _finish(cfg, source, theirs, overrides)
+    return _merge([(source, parse_settings(text, source))], source, overrides)
 
 
-def _finish(
-    cfg: CfgNode,
+def _merge(
+    files: Iterable[tuple[str, Tree]],
     source: str,
-    theirs: dict[str, str],
     overrides: Sequence[str],
     settings: Tree | None = None,
     output: str = "",
 ) -> CfgNode:
-    """Check the settings. A contradiction within the file is blamed on the file, one that its
-    overrides cause on them. theirs: as of `_merge_tree`. output: for an OUTPUT_DIR that is empty in
-    the end."""
+    """The files one over the other, then overrides and settings, checked. A contradiction within
+    the files is blamed on `source`, one that its overrides cause on them. output: for an OUTPUT_DIR
+    that is empty in the end."""
+    cfg = CfgNode(DEFAULTS)
+    # Setting of NORMALIZATION -> the file of PySlowFast's that set it last; None if another did.
+    given: dict[str, str | None] = {}
+    for path, tree in files:
+        given |= _merge_tree(cfg, tree, path)
     of_file, said = cfg.clone(), [key for key, _ in leaves(settings or {})]
     for key, text in setting_pairs(overrides):
         if not _set(cfg, key, _of_text(key, text), COMMAND_LINE):
             logger.warning("%s: %s is without effect here, ignored", COMMAND_LINE, key)
-        theirs.pop(key, None)
+        given[key] = None
         said.append(key)
-    _merge_tree(cfg, settings or {}, ARGUMENTS, theirs)
+    given |= _merge_tree(cfg, settings or {}, ARGUMENTS)
+    theirs = {key: path for key, path in given.items() if path is not None}
     cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or output
     problem = first_problem(cfg)
     if problem and problem != first_problem(of_file):
@@ -122,18 +123,16 @@ def _of_text(key: str, text: str) -> Any:
 # --- Files
 
 
-def _merge_file(
-    cfg: CfgNode, path: str, theirs: dict[str, str], including: tuple[str, ...], merged: set[str]
-) -> None:
-    """Merge a file over its bases. theirs: as of `_merge_tree`. merged: the files so far; a base of
-    two counts once, first."""
+def _files(path: str, including: tuple[str, ...], read: set[str]) -> Iterator[tuple[str, Tree]]:
+    """A file's bases, then the file, each with its settings. read: the files so far; a base of two
+    counts once, first."""
     if path in including:
         raise ConfigError(f"{path}: {BASE} goes in a circle: {' -> '.join((*including, path))}")
     if len(including) > MAX_CHAIN:
         raise ConfigError(f"{path}: the chain of {BASE} is longer than {MAX_CHAIN}; merge some")
-    if path in merged:
+    if path in read:
         return
-    merged.add(path)
+    read.add(path)
     tree = read_settings(path)
     bases = tree.pop(BASE, [])
     bases = [bases] if isinstance(bases, str) else bases
@@ -143,8 +142,8 @@ def _merge_file(
         )
     for base in bases:
         found = find_config(base, beside=posixpath.dirname(path))
-        _merge_file(cfg, found, theirs, (*including, path), merged)
-    _merge_tree(cfg, tree, path, theirs)
+        yield from _files(found, (*including, path), read)
+    yield path, tree
 
 
 def find_config(path: str, beside: str = "") -> str:
@@ -170,18 +169,13 @@ def find_config(path: str, beside: str = "") -> str:
 # --- Merging
 
 
-def _merge_tree(cfg: CfgNode, tree: Tree, source: str, theirs: dict[str, str]) -> None:
-    """Set every value of a file, and log a line for those without effect.
-
-    theirs: setting of `NORMALIZATION` -> the file of PySlowFast's, known by settings without effect
-    here, that set it last.
+def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> dict[str, str | None]:
+    """Set every value of a file, and log a line for those without effect. They tell a file of
+    PySlowFast's: each setting of `NORMALIZATION` in the file -> `source`, or None for another file.
     """
     unused = [
         _ignored_part(key) for key, value in leaves(tree) if not _set(cfg, key, value, source)
     ]
-    for key in (key for key, _ in leaves(tree) if key in NORMALIZATION):
-        theirs.pop(key, None)
-        theirs |= {key: source} if unused else {}
     if launcher := [key for key in unused if key in LAUNCHER]:
         command = f"torchrun --nproc_per_node {tree.get('NUM_GPUS', 1)} -m octvideo train ..."
         logger.warning(
@@ -192,11 +186,12 @@ def _merge_tree(cfg: CfgNode, tree: Tree, source: str, theirs: dict[str, str]) -
         )
     if rest := sorted(set(unused) - set(LAUNCHER)):
         logger.warning("%s: without effect here, ignored: %s", source, to_a_screen(", ".join(rest)))
+    return {key: source if unused else None for key, _ in leaves(tree) if key in NORMALIZATION}
 
 
 def _reverse_normalization(cfg: CfgNode, theirs: dict[str, str]) -> None:
     """PySlowFast normalizes before it reverses the channels; this package normalizes them in the
-    order that the network sees."""
+    order that the network sees. theirs: setting -> the file of PySlowFast's that set it."""
     for key, source in theirs.items() if cfg.DATA.REVERSE_INPUT_CHANNEL else ():
         name = key.partition(".")[2]
         given = cfg.DATA[name]
