@@ -4,6 +4,7 @@ the checkout."""
 import gc
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +35,14 @@ if not torch.cuda.is_available():
 
 # Two workers share a machine; the threads of what their tests start would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Under nohup, and in the background of a shell, a program and those that it starts ignore these.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 REPO = Path(__file__).resolve().parent.parent
 SHARED = REPO.parent / "shared"
