@@ -18,6 +18,7 @@ from iopath.common.file_io import g_pathmgr
 from octvideo.errors import ConfigError, OctvideoError
 
 UNFINISHED = ".tmp"
+MOST_KEPT = 1 << 28  # bytes of a file that is replaced where nothing can be renamed
 
 
 def shipped_folder(name: str) -> Path:
@@ -66,9 +67,13 @@ def writing(path: str) -> Iterator[None]:
     except OctvideoError:
         raise
     except OSError as error:
+        remedy = (
+            "what was written before is whole. Make room there, and the same command continues"
+            if is_local(path)
+            else "the same command continues once it can"
+        )
         raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); what was written before is"
-            " whole. Make room there, and the same command continues"
+            f"{path}: cannot be written ({error.strerror or error}); {remedy}"
         ) from error
 
 
@@ -88,11 +93,9 @@ def require_handler(path: str) -> None:
 
 
 def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
-    """Call write(file); afterwards `path` is either complete, on the disk, or unchanged; at an
-    address of iopath's it is complete, or removed after an error before it is closed.
-
-    Object stores show a file when it is closed, so only local files are written under a unique
-    temporary name first. Raises OutputError.
+    """Call write(file); afterwards `path` is either complete, on the disk, or unchanged. At an
+    address of iopath's, which is written in place, what was there is put back after an error (up to
+    256 MB of it, if the storage still answers). Raises OutputError.
     """
     require_handler(path)
     with writing(path):
@@ -100,8 +103,34 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
             with appears_whole(Path(path)) as temporary, temporary.open("wb") as file:
                 write(file)
         else:
-            with handled_file(path) as file:
+            put_back = put_back_after_errors(_read_handled(path), partial(_write_handled, path))
+            with put_back, handled_file(path) as file:
                 write(file)
+
+
+@contextmanager
+def put_back_after_errors(before: bytes | None, write: Callable[[bytes], object]) -> Iterator[None]:
+    """A context that replaces a file; after an error `write` gets what was in it, where there was
+    one that was not too large to keep."""
+    try:
+        yield
+    except BaseException:
+        if before is not None and len(before) <= MOST_KEPT:
+            with suppress(Exception):  # whatever a storage raises that is perhaps away
+                write(before)
+        raise
+
+
+def _read_handled(path: str) -> bytes | None:
+    """The file of a handler of iopath, or the beginning of one that is too large to keep."""
+    with suppress(Exception), g_pathmgr.open(path, "rb") as file:  # of no file, or one not readable
+        return bytes(file.read(MOST_KEPT + 1))
+    return None
+
+
+def _write_handled(path: str, data: bytes) -> None:
+    with handled_file(path) as file:
+        file.write(data)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Files that appear whole, lines that a kill cannot spoil, output folders."""
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -66,6 +67,63 @@ def test_an_error_leaves_no_part_of_a_file_of_a_handler(tmp_path, monkeypatch):
 
     assert [file.name for file in tmp_path.iterdir()] == ["whole"]
     assert (tmp_path / "whole").read_bytes() == b"whole"
+
+
+class _OnClose(FolderHandler):
+    """Shows what was written when the file is closed, as object stores do."""
+
+    def _open(self, path, mode="r", buffering=-1, **kwargs):
+        if "r" in mode:
+            return super()._open(path, mode)
+        place = self._place(path)
+
+        class File(io.BytesIO):
+            def close(self):
+                place.write_bytes(self.getvalue())
+                super().close()
+
+        return File()
+
+
+def _half(error):
+    def write(file):
+        file.write(b"half")
+        raise error
+
+    return write
+
+
+@pytest.mark.parametrize("handler", [FolderHandler, _OnClose])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("quota")])
+@pytest.mark.parametrize("before", [b"", b"before" * 10**5])
+def test_an_error_leaves_the_file_of_a_handler_that_was_to_be_replaced(
+    tmp_path, monkeypatch, handler, error, before
+):
+    monkeypatch.setattr(g_pathmgr, "_path_handlers", {"opens://": handler(tmp_path)})
+    write_atomically("opens://file", lambda file: file.write(before))
+
+    with pytest.raises((KeyboardInterrupt, OctvideoError)):
+        write_atomically("opens://file", _half(error))
+
+    assert (tmp_path / "file").read_bytes() == before
+
+
+def test_what_is_too_large_to_keep_leaves_no_part_of_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(g_pathmgr, "_path_handlers", {"opens://": FolderHandler(tmp_path)})
+    monkeypatch.setattr("octvideo.files.MOST_KEPT", 3)
+    write_atomically("opens://file", lambda file: file.write(b"four"))
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically("opens://file", _half(KeyboardInterrupt))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_storage_that_cannot_be_written_to_is_told_without_a_promise(tmp_path, monkeypatch):
+    monkeypatch.setattr(g_pathmgr, "_path_handlers", {"opens://": FolderHandler(tmp_path)})
+
+    with pytest.raises(OctvideoError, match=r"cannot be written \(quota\); the same command"):
+        write_atomically("opens://file", _half(OSError("quota")))
 
 
 def test_a_folder_that_is_gone_is_one_line(tmp_path):

@@ -11,15 +11,15 @@ from iopath.common.file_io import g_pathmgr
 from octvideo.data.storage.ranges import fsspec_of, read_range, storage_errors
 from octvideo.errors import OctvideoError
 from octvideo.files import (
+    MOST_KEPT,
     appears_whole,
     handled_file,
     is_handled,
     is_local,
+    put_back_after_errors,
     removed_after_errors,
     writing,
 )
-
-_MOST_KEPT = 1 << 28  # bytes
 
 
 @contextmanager
@@ -101,17 +101,12 @@ class _Written:
 def replace_file(address: str, data: bytes) -> None:
     """`write_file` for what must not be lost: where a storage writes in place, the file that was
     there before is put back after an error."""
-    before = b""
+    before = None
     if not is_local(address):
         with suppress(FileNotFoundError, PermissionError):
-            before = read_range(address, 0, _MOST_KEPT)
-    try:
+            before = read_range(address, 0, MOST_KEPT + 1)
+    with put_back_after_errors(before, partial(write_file, address)):
         write_file(address, data)
-    except BaseException:
-        if before:
-            with suppress(Exception):  # whatever a storage raises that is perhaps away
-                write_file(address, before)
-        raise
 
 
 def write_file(address: str, data: bytes) -> None:
