@@ -53,6 +53,7 @@ NETWORKS = {
         "slowfast_r26", frames=16, options=SMALL | SLOWFAST | {"downsample": "pool"}
     ),
     "X3D-XS": Network("ptv:x3d_xs", options=X3D),
+    "X3D-XS, pooled": Network("ptv:x3d_xs", options=X3D | {"downsample": "pool"}),
     "I3D-50": Network("i3d_r50", options=LARGE),
     "C2D-50": Network("c2d_r50", options=LARGE),
     "SlowFast-50": Network("slowfast_r50", frames=16, options=LARGE | SLOWFAST),
@@ -166,7 +167,7 @@ IMAGENET = (
     Row("SlowFast-50", 0.1, "imagenet"),
 )
 LONG = (Row("I3D"), Row("I3D, pooled"), *(Row("I3D", alpha) for alpha in OCTAVE))
-OTHERS = (Row("X3D-XS"), Row("X3D-XS", 0.25), Row("X3D-XS", 0.5))
+OTHERS = (Row("X3D-XS"), Row("X3D-XS, pooled"), Row("X3D-XS", 0.25), Row("X3D-XS", 0.5))
 _STUDIES = (
     Study("gestures", "hand_gesture", TRANSFER, epochs=12),
     Study("egogestar", "egogestar", TRANSFER, epochs=60, parts=FOLDS),

@@ -206,9 +206,10 @@ def _build_theirs(name: str, options: PytorchvideoOptions) -> Any:
 
 
 def build(name: str, options: PytorchvideoOptions) -> Network:
-    """The network `name` of pytorchvideo's hub, octave at alpha > 0."""
+    """The network `name` of pytorchvideo's hub, octave at alpha > 0, pooled where it strides if
+    `downsample` asks for that."""
     model = PytorchvideoNet(name, options)
-    if not options.alpha:
+    if not options.alpha and options.downsample != "pool":
         return model
     arguments = octave_arguments(name, options)
     example = torch.empty(arguments.pop("example"), device="meta")
@@ -217,7 +218,7 @@ def build(name: str, options: PytorchvideoOptions) -> Network:
 
 
 def octave_arguments(name: str, options: PytorchvideoOptions) -> dict[str, Any]:
-    """The arguments with which `octavize` makes the network `name` octave; example: a shape."""
+    """The arguments that the network `name` goes through `octavize` with; example: a shape."""
     shape = HUB[name].shape(options.num_frames, options.crop_size)
     return {
         "alpha": options.alpha,

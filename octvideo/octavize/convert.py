@@ -50,7 +50,8 @@ def octavize(
 
     model: any network of 2D or 3D convolutions; one that branches on the content of its input is
     refused.
-    alpha: share of low-frequency channels, in [0, 1); at 0 the result equals `model` bit for bit.
+    alpha: share of low-frequency channels, in [0, 1); at 0 the result equals `model` bit for bit,
+    unless `downsample` is "pool".
     example: an input, as `model(example)` takes it: a tensor, or a list of tensors for several
     pathways. Other batches and sizes work unless the network itself depends on the size of its
     input. Where a pool or a resize then leaves the low group one row or column short of half the

@@ -59,6 +59,26 @@ def test_every_network_is_exact_at_alpha_zero_and_octave_above(name):
     assert HUB[name].is_sound or not octave.octave_report.notes
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_alpha_zero_can_downsample_as_octave_networks_do(name):
+    vanilla, pooled = make(name, 0.0), make(name, 0.0, downsample="pool")
+
+    # Those that read the network's input stay as they are.
+    assert all(layer.startswith("blocks.0.") for layer in strided(pooled))
+    assert strided(pooled) < strided(vanilla)
+    assert list(pooled.state_dict()) == list(vanilla.state_dict())
+    assert pooled.config["downsample"] == "pool"
+
+
+def strided(model: nn.Module) -> set[str]:
+    """The convolutions that stride in height and width."""
+    return {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv3d) and module.stride[1:] == (2, 2)
+    }
+
+
 @pytest.mark.parametrize("name", ["x3d_xs", pytest.param("slowfast_r50", marks=pytest.mark.slow)])
 def test_one_pass_gives_scores_and_features_bit_for_bit(name):
     x = torch.rand(1, 3, *HUB[name].shape(16 if name == "slowfast_r50" else 4, 64))
