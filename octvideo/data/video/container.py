@@ -141,5 +141,6 @@ def opened_live(source: Any, scheme: str, timeout_seconds: float) -> Iterator[An
             raise ValueError("there is no video stream in it")
         codec = container.streams.video[0].codec_context
         codec.thread_count = 1
+        codec.flags |= _UNALIGNED
         codec.options = {"max_pixels": str(_MAX_LIVE_PIXELS)}
         yield container

@@ -15,7 +15,7 @@ from octvideo.data.video.container import opened, status_of
 from octvideo.data.video.frame_table import FrameTable, KnownFile
 from octvideo.data.video.info import DAMAGED, VideoInfo
 from octvideo.data.video.mp4_header import is_fragmented, may_be_turned, read_moov
-from octvideo.data.video.orientation import Orientation
+from octvideo.data.video.orientation import Orientation, orientation_of
 from octvideo.data.video.packets import (
     StreamMap,
     index_differs,
@@ -255,9 +255,3 @@ def layout_of(container: Any, info: VideoInfo) -> StreamMap:
     # behind the damage depends on where it began: then only counting is right.
     is_whole = len(layout.pts) == info.num_frames and info.reason != DAMAGED
     return layout if is_whole else replace(layout, unclear=layout.unclear or DAMAGED)
-
-
-def orientation_of(frame: Any) -> Orientation:
-    """From the display matrix that FFmpeg attaches to a frame, from container or codec."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    return Orientation.of_matrix(bytes(matrix) if matrix is not None else None)

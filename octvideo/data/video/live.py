@@ -15,6 +15,7 @@ from typing import Any
 
 from octvideo.data.reading import DecodeError, cause_of
 from octvideo.data.video.container import LIVE_PROTOCOLS, ffmpeg_errors, opened_live
+from octvideo.data.video.orientation import orientation_of
 from octvideo.data.video.video import Frames, Prepare
 from octvideo.errors import logger
 
@@ -190,12 +191,14 @@ def _pictures(
 ) -> Iterator[tuple[Frames, float | None]]:
     """(uint8 (H, W, 3), seconds of its timestamp); damaged packets are skipped.
 
-    silence_seconds: the longest time of packets without a picture. Raises DecodeError.
+    All are turned as the first one, which is the rule of files, too. silence_seconds: the longest
+    time of packets without a picture. Raises DecodeError.
     """
     from av.video.reformatter import VideoReformatter
 
     stream, last = container.streams.video[0], time.monotonic()
     scaler: Any = VideoReformatter()
+    orientation = None
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
@@ -205,7 +208,9 @@ def _pictures(
                 raise DecodeError("", f"no picture can be decoded ({damage})") from error
         for frame in frames:
             last = time.monotonic()
-            yield scaler.reformat(frame, format="rgb24").to_ndarray(), frame.time
+            orientation = orientation or orientation_of(frame)
+            pixels = scaler.reformat(frame, format="rgb24").to_ndarray()
+            yield orientation.apply(pixels), frame.time
 
 
 class _Clock:

@@ -1,6 +1,6 @@
 """The display orientation of a stored picture: one of eight transforms, flips and quarter turns."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,12 @@ class Orientation(NamedTuple):
         """(H, W, 3) as stored -> as displayed: a view."""
         pixels = pixels[:, ::-1] if self.flip else pixels
         return np.rot90(pixels, self.rotation // 90) if self.rotation else pixels
+
+
+def orientation_of(frame: Any) -> Orientation:
+    """From the display matrix that FFmpeg attaches to a frame, from container or codec."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    return Orientation.of_matrix(bytes(matrix) if matrix is not None else None)
 
 
 _UPRIGHT = {  # by whether x' decreases with x, and y' with y

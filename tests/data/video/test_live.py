@@ -16,8 +16,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from coded_videos import write_clip
 
 import octvideo
+from octvideo.data import iter_frames
 from octvideo.data.reading import DecodeError
 from octvideo.data.video.live import LiveFrames, _Clock, _FileClock, grown_frames, is_live
 from octvideo.data.video.video import Frames
@@ -302,6 +304,31 @@ def test_a_file_has_its_timestamps_for_a_clock(stamps, seconds, breaks):
 
     assert [at for at, _ in found] == pytest.approx(seconds, abs=1e-4)
     assert [k for k, (_, begins) in enumerate(found) if begins] == breaks
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("turned.mkv", {"rotation": 90}),
+        ("turned.mp4", {"rotation": 180, "container_options": {"movflags": "frag_keyframe"}}),
+        ("cropped.mkv", {"options": {"x264-params": "crop-rect=10,6,2,2"}}),
+    ],
+)
+def test_a_followed_file_has_the_pictures_that_it_has_when_it_is_finished(tmp_path, name, form):
+    path = write_clip(tmp_path / name, 4, **form)
+
+    frames = list(grown_frames(path, _as_is, 0.1))
+
+    np.testing.assert_array_equal([frame.image for frame in frames], list(iter_frames(path)))
+
+
+def test_pictures_of_an_address_are_turned_as_it_says(live, tmp_path):
+    path = write_clip(tmp_path / "phone.mkv", 4, rotation=90, options={"bf": "0"})
+    server = Server(_sends(path.read_bytes()))
+
+    frames, _ = _read(live(f"http://127.0.0.1:{server.port}/"))
+
+    np.testing.assert_array_equal([frame.image for frame in frames], list(iter_frames(path)))
 
 
 @pytest.fixture(scope="module")
