@@ -75,13 +75,13 @@ def estimate(cfg: Any, procs: Processes, steps: int = STEPS) -> Estimate:
 
 
 def clip_macs(cfg: Any) -> tuple[int, int]:
-    """Multiply-adds of a training clip and of a test clip."""
+    """Multiply-adds of a training clip and of a test clip, or of such images."""
     from octvideo.assembly.model import build_model
 
     task = task_of(cfg)
     with torch.device("meta"):
         model = build_model(cfg)
-    shapes = (task.input_shape(), task.input_shape(cfg.DATA.TEST_CROP_SIZE))
+    shapes = (task.input_shape(), task.tested_shape())
     training, test = (count(model, shape).macs for shape in shapes)
     return training, test
 
@@ -104,7 +104,7 @@ def _view_seconds(cfg: Any, task: Task, model: nn.Module, procs: Processes) -> f
     spec = build_data.final_views(cfg)
     chunk = cfg.TEST.VIEW_CHUNK or default_view_chunk(spec)
     score = scorer(cfg, model.eval())
-    views = task.example(chunk).to(procs.device)
+    views = torch.rand(chunk, *task.tested_shape()).to(procs.device)
     start = 0.0
     for number in range(2):
         if number == 1:

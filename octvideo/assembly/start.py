@@ -1,6 +1,6 @@
 """Setup of training and testing, and the function from a network's logits to scores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
@@ -86,19 +86,21 @@ def tested_head_act(cfg: Any, checkpoint: Checkpoint) -> HeadAct:
     return cast(HeadAct, trained) if trained else here
 
 
-def scorer(cfg: Any, model: nn.Module, act: HeadAct | None = None, optimize_for: int = 0) -> Scorer:
+def scorer(
+    cfg: Any, model: nn.Module, act: HeadAct | None = None, optimize_for: Sequence[int] = ()
+) -> Scorer:
     """PySlowFast's test head, with what `act`, by default MODEL.HEAD_ACT, makes of the logits.
 
-    optimize_for: views per forward pass for which the fastest engine installed is prepared; 0:
-    none.
+    optimize_for: the shape of a forward pass, (views, ...), for which the fastest engine installed
+    is prepared; (): none.
     """
     network: nn.Module = WindowScores(model, act or head_act(cfg))
     if optimize_for:
-        task, precision = task_of(cfg), cfg.TEST.PRECISION
+        precision = cfg.TEST.PRECISION
         network = optimize(
             network,
-            task.example(optimize_for).to(next(model.parameters()).device),
+            torch.rand(*optimize_for).to(next(model.parameters()).device),
             precision=precision,
-            calibration=task.calibration() if precision == "int8" else None,
+            calibration=task_of(cfg).calibration() if precision == "int8" else None,
         )
     return network

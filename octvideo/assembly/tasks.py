@@ -52,7 +52,7 @@ class Task(ABC):
 
     @abstractmethod
     def input_spec(self) -> InputSpec:
-        """The input that weights assume, with the crop and the short side of the final test."""
+        """The input that weights assume, with DATA.TEST_CROP_SIZE and the short side beside it."""
 
     @abstractmethod
     def names_of_data(self) -> list[str]:
@@ -124,9 +124,9 @@ class Task(ABC):
         path = self.cfg.TENSORBOARD.CLASS_NAMES_PATH
         return read_class_names(path) if path else self.names_of_data()
 
-    def example(self, count: int) -> Tensor:
-        """Random input of the final test's size, to prepare an engine."""
-        return torch.rand(count, *self.input_shape(self.cfg.DATA.TEST_CROP_SIZE))
+    def tested_shape(self) -> tuple[int, ...]:
+        """The shape of a view of the final test; of several, of the first, which results show."""
+        return self.input_shape(self.cfg.DATA.TEST_CROP_SIZE)
 
     def calibration(self) -> Tensor:
         """Inputs (N, ...) of training and validation data, as the final test prepares its own."""
@@ -237,6 +237,9 @@ class ImageTask(Task):
     def input_shape(self, size: int = 0) -> tuple[int, ...]:
         side = size or self.cfg.DATA.TRAIN_CROP_SIZE
         return (3, side, side)
+
+    def tested_shape(self) -> tuple[int, ...]:
+        return self.input_shape(self.cfg.TEST.IMAGE_CROP_SIZES[0])
 
     def input_spec(self) -> InputSpec:
         """An image network's weights assume nothing of time."""

@@ -163,8 +163,11 @@ class _Test:
     ) -> tuple[Evaluation, dict[str, Any]]:
         """One evaluation and its summary. The journal lets it resume after an interruption."""
         cfg, task, chunk = self.cfg, task_of(self.cfg), protocol["view_chunk"]
+        shape = task.input_shape(test.videos.spec.crop_size)
         evaluation = evaluate(
-            scorer(cfg, self.model, protocol["head_act"], chunk if cfg.TEST.OPTIMIZE else 0),
+            scorer(
+                cfg, self.model, protocol["head_act"], (chunk, *shape) if cfg.TEST.OPTIMIZE else ()
+            ),
             test.videos,
             num_classes=cfg.MODEL.NUM_CLASSES,
             prepare=task.preparation(),
@@ -175,7 +178,7 @@ class _Test:
             journal=journal,
             progress=log_tenths("test"),
         )
-        cost = count(self.model, task.input_shape(cfg.DATA.TEST_CROP_SIZE))
+        cost = count(self.model, shape)
         options: Any = self.model.config
         network = {
             "name": options["name"],

@@ -339,5 +339,5 @@ def _timed(sweep: Sweep, variant: Variant) -> str:
 def _forward(cfg: Any, device: str) -> Callable[[], Any]:
     cfg = with_counted_classes(cfg)
     model = channels_last(build_model(cfg).eval().to(device))
-    view = torch.randn(1, *task_of(cfg).input_shape(cfg.DATA.TEST_CROP_SIZE), device=device)
+    view = torch.randn(1, *task_of(cfg).tested_shape(), device=device)
     return torch.inference_mode()(partial(model, view))

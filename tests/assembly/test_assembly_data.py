@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from octvideo.assembly.data import final_list_path, list_path, open_labeled_list, open_list
+from octvideo.assembly.estimate import clip_macs
+from octvideo.assembly.model import build_model
 from octvideo.assembly.tasks import TASKS, task_of, with_counted_classes
+from octvideo.complexity import count
 from octvideo.config import load_config
 from octvideo.config.defaults import CHOICES
 from octvideo.data.video.encode import write_video
@@ -72,7 +76,20 @@ def test_every_dataset_has_a_task(name, settings):
 
     assert isinstance(task, TASKS[name])
     assert TASKS.keys() == set(CHOICES["TRAIN.DATASET"])
-    assert task.example(2).shape == (2, *task.input_shape(256))
+
+
+def test_images_are_tested_in_the_first_of_their_crops_clips_in_their_only_one(settings):
+    sizes = ["DATA.TEST_CROP_SIZE=32", "TEST.IMAGE_CROP_SIZES=[64,96]"]
+    clips = settings(*sizes, "DATA.NUM_FRAMES=4")
+    images = settings(
+        *sizes, "TRAIN.DATASET=imagenet", "TEST.DATASET=imagenet", "MODEL.ARCH=resnet18"
+    )
+
+    assert task_of(clips).tested_shape() == (3, 4, 32, 32)
+    assert task_of(images).tested_shape() == (3, 64, 64)
+    with torch.device("meta"):
+        model = build_model(images)
+    assert clip_macs(images)[1] == count(model, (3, 64, 64)).macs
 
 
 def test_names_of_earlier_versions_are_understood(settings):

@@ -24,6 +24,8 @@ from octvideo.assembly import data as build_data
 from octvideo.assembly import recipe as build_recipe
 from octvideo.assembly.dry_run import GeneratedSamples, GeneratedVideos
 from octvideo.assembly.weights import frozen_parts
+from octvideo.checkpoint import Checkpoint
+from octvideo.complexity import count
 from octvideo.config import load_config
 from octvideo.engine.distributed import Processes
 from octvideo.errors import ConfigError
@@ -460,6 +462,24 @@ def test_an_image_network_trains_and_tests_in_the_same_engine(image_config, tmp_
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == summary
     assert (tmp_path / "run" / "report.html").is_file()
     assert summary["class_names"] == ["cat", "dog"]
+
+
+def test_the_cost_and_the_engine_of_a_test_are_of_its_own_crop(image_config, monkeypatch):
+    cfg = image_config.clone()
+    cfg.defrost()
+    cfg.TEST.IMAGE_CROP_SIZES, cfg.TEST.OPTIMIZE = [48, 40], True
+    model, prepared = build_model(cfg), []
+    monkeypatch.setattr(
+        "octvideo.assembly.start.optimize",
+        lambda network, example, **_: prepared.append(tuple(example.shape)) or network,
+    )
+
+    protocol = final_test(cfg, Processes(), Checkpoint(state=model.state_dict()))["protocol"]
+
+    assert protocol["crop_size"] == 48
+    cost = count(model, (3, 48, 48)).macs
+    assert protocol["network"]["gflops_per_view"] == round(cost / 1e9, 3)
+    assert prepared == [(1, 3, 48, 48), (1, 3, 40, 40)]
 
 
 def test_an_image_that_cannot_be_read_counts_as_wrong_and_is_listed(image_config, tmp_path):

@@ -8,8 +8,10 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from octvideo.cli.main import main
+from octvideo.config import load_config
 from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError, DataError
 from octvideo.study import Sweep, measure_times, read_rows, run_sweep, sweep, trial, write_tables
@@ -179,6 +181,14 @@ def test_a_network_is_timed_anew_when_its_settings_change(monkeypatch, tmp_path)
     assert measured_times(after, tmp_path) == {}
     measure_times(after, tmp_path)
     assert [cfg.DATA.TEST_CROP_SIZE for cfg in timed] == [224, 224, 256, 256]
+
+
+def test_an_image_network_is_timed_at_the_crop_of_its_test(monkeypatch):
+    monkeypatch.setattr(sweep, "build_model", lambda cfg: nn.Identity())
+    images = ["TRAIN.DATASET=imagenet", "TEST.DATASET=imagenet", "MODEL.ARCH=resnet18"]
+    cfg = load_config(CONFIG, [*images, "TEST.IMAGE_CROP_SIZES=[48,32]"])
+
+    assert sweep._forward(cfg, "cpu")().shape == (1, 3, 48, 48)
 
 
 @pytest.mark.parametrize(
