@@ -29,6 +29,7 @@ from octvideo.assembly.model import build_model
 from octvideo.assembly.tasks import require_data_folder, task_of, with_counted_classes
 from octvideo.config import load_config, setting_pairs
 from octvideo.config.yaml_text import read_settings
+from octvideo.deploy.cache import key_of
 from octvideo.deploy.timing import interleaved
 from octvideo.engine.threads import available_cores
 from octvideo.errors import ConfigError
@@ -307,19 +308,21 @@ def write_state(out: Path, state: Mapping[str, Any]) -> None:
 
 
 def measure_times(sweep: Sweep, out: Path) -> None:
-    """Median milliseconds of a view through each network not timed yet: eager, in turns."""
-    known = measured_times(sweep, out)
-    missing = [variant for variant in sweep.variants if variant.label not in known]
-    if not missing:
+    """Median milliseconds of a view through each network: eager, all of them in turns.
+
+    Nothing is timed if all were, with these settings, on this machine, by these libraries and
+    threads. Times of two measurements do not compare, so earlier ones are dropped.
+    """
+    state, device = read_state(out), "cuda" if torch.cuda.is_available() else "cpu"
+    machine = key_of(torch.cuda.get_device_name() if device == "cuda" else device)
+    known = measured_times(sweep, out) if state.get("timed_on") == machine else {}
+    if len(known) == len(sweep.variants):
         return
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    calls = {variant.label: _forward(sweep.settings(variant), device) for variant in missing}
-    state = read_state(out)
-    times, timed = dict(state.get("milliseconds", {})), dict(state.get("timed", {}))
-    for label, seconds in interleaved(calls, ROUNDS, device).items():
-        times[label] = round(1000 * statistics.median(seconds), 3)
-    timed |= {variant.label: _timed(sweep, variant) for variant in missing}
-    write_state(out, state | {"milliseconds": times, "timed": timed})
+    calls = {variant.label: _forward(sweep.settings(variant), device) for variant in sweep.variants}
+    found = interleaved(calls, ROUNDS, device)
+    times = {label: round(1000 * statistics.median(each), 3) for label, each in found.items()}
+    timed = {variant.label: _timed(sweep, variant) for variant in sweep.variants}
+    write_state(out, state | {"milliseconds": times, "timed": timed, "timed_on": machine})
 
 
 def measured_times(sweep: Sweep, out: Path) -> dict[str, float]:

@@ -183,6 +183,52 @@ def test_a_network_is_timed_anew_when_its_settings_change(monkeypatch, tmp_path)
     assert [cfg.DATA.TEST_CROP_SIZE for cfg in timed] == [224, 224, 256, 256]
 
 
+@pytest.fixture
+def timed(monkeypatch):
+    """Networks that take no time: the alphas of those that were timed, by measurement."""
+    done = []
+
+    def measure(calls, rounds, device):
+        done.append([call() for call in calls.values()])
+        return {label: [float(len(done))] * rounds for label in calls}
+
+    monkeypatch.setattr(sweep, "_forward", lambda cfg, device: lambda: cfg.OCTCONV.ALPHA)
+    monkeypatch.setattr(sweep, "interleaved", measure)
+    return done
+
+
+def alphas(values):
+    return Sweep.of(CONFIG, [f"OCTCONV.ALPHA={values}"])
+
+
+def test_a_network_that_is_added_is_timed_in_turns_with_all_others(timed, tmp_path):
+    for values in ("0,.1", "0,.1", "0,.2", "0,.1,.2"):
+        measure_times(alphas(values), tmp_path)
+
+    assert timed == [[0, 0.1], [0, 0.2], [0, 0.1, 0.2]]
+    assert set(measured_times(alphas("0,.1,.2"), tmp_path).values()) == {3000.0}
+
+
+def test_times_of_another_machine_or_of_other_threads_are_shown_until_all_are_timed_here(
+    timed, tmp_path, monkeypatch
+):
+    networks = alphas("0,.1")
+    threads = torch.get_num_threads()
+    measure_times(networks, tmp_path)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    before = measured_times(networks, tmp_path)
+
+    measure_times(networks, tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    measure_times(networks, tmp_path)
+    measure_times(networks, tmp_path)
+
+    assert set(before.values()) == {1000.0}
+    assert set(measured_times(networks, tmp_path).values()) == {3000.0}
+    assert timed == [[0, 0.1]] * 3
+
+
 def test_an_image_network_is_timed_at_the_crop_of_its_test(monkeypatch):
     monkeypatch.setattr(sweep, "build_model", lambda cfg: nn.Identity())
     images = ["TRAIN.DATASET=imagenet", "TEST.DATASET=imagenet", "MODEL.ARCH=resnet18"]
