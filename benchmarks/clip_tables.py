@@ -8,7 +8,7 @@ from clip_studies import ORDERS, STUDIES, Row, Study
 from pages import write_tables
 
 from octvideo.report.tradeoff import Point
-from octvideo.study.statistics import difference, spread
+from octvideo.study.statistics import difference, independent, spread
 from octvideo.study.tables import markdown
 
 HEAD = (
@@ -108,10 +108,11 @@ def by_seed(study: Study, runs: Runs) -> list[float]:
 
 
 def differences(runs: Runs, others: Runs) -> list[float]:
-    """Of the runs that share seed and part."""
-    return [
-        top1_of(runs[key]) - top1_of(others[key]) for key in sorted(runs.keys() & others.keys())
-    ]
+    """Of the runs that share seed and part, as `independent` makes them of each part."""
+    both = sorted(runs.keys() & others.keys())
+    return independent(
+        (part, top1_of(runs[seed, part]) - top1_of(others[seed, part])) for seed, part in both
+    )
 
 
 def write_page(page: Path, content: Run) -> None:

@@ -31,7 +31,7 @@ from octvideo.data.video.decode import iter_frames
 from octvideo.engine.threads import available_cores
 from octvideo.errors import exit_on_user_error
 from octvideo.study import Sweep, measure_times, run_sweep
-from octvideo.study.statistics import difference, spread
+from octvideo.study.statistics import difference, independent, spread
 from octvideo.study.summary import Line, lines_of
 from octvideo.study.sweep import measured_times
 from octvideo.study.tables import markdown, write_runs
@@ -248,16 +248,18 @@ def runs_of(content: Run, row: Row) -> dict[tuple[int, str], Run]:
 
 
 def table(study: Study, content: Run) -> str:
-    """Markdown. Against vanilla: pairs of runs with one seed and split."""
+    """Markdown. Against vanilla: pairs of runs with one seed and split, `independent` by split."""
     rows = []
     for row in study.rows:
         runs, vanilla = runs_of(content, row), runs_of(content, row.vanilla)
         if not runs:
             continue
         top1 = [runs[place]["top1"] for place in sorted(runs)]
-        pairs = [
-            runs[place]["top1"] - vanilla[place]["top1"] for place in runs.keys() & vanilla.keys()
-        ]
+        both = sorted(runs.keys() & vanilla.keys())
+        pairs = independent(
+            (split, runs[seed, split]["top1"] - vanilla[seed, split]["top1"])
+            for seed, split in both
+        )
         seconds = content["clip_seconds"].get(row.name)
         cells = [
             row.label,

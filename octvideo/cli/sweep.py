@@ -12,6 +12,9 @@ runs. --rows: networks that differ in more than one setting, as lines of a YAML 
 
 Every other network or combination is compared with the first one, by differences within a seed; the
 values of a --paired setting, such as the folders of a cross-validation, repeat a run as seeds do.
+In the table, +- is the standard deviation over all runs of a line. In brackets after the mean
+difference stands Student's 95 % interval: over the seeds, or over the folds (values of the --paired
+settings), of which each counts once, whatever its number of clips, with the mean over its seeds.
 The same command continues an interrupted sweep, and adds seeds or values to a finished one. A run
 that was made with other settings or lists than the command now gives it is refused, and so are
 results of another test than its own.

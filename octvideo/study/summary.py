@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from octvideo.report.tradeoff import Point, draw_tradeoff
-from octvideo.study.statistics import difference, interval, spread
-from octvideo.study.sweep import Repetition, Sweep, Variant, check_runs, measured_times
+from octvideo.study.statistics import difference, independent, interval, spread
+from octvideo.study.sweep import SEED, Repetition, Sweep, Variant, check_runs, measured_times
 from octvideo.study.tables import comma_separated, latex, markdown
 from octvideo.study.trial import metric, metric_name
 
 
 @dataclass(frozen=True)
 class Line:
-    """The results of a variant's runs. against: differences to the first variant by repeat."""
+    """The results of a variant's runs. against: `independent` differences to the first variant,
+    within a repeat."""
 
     variant: Variant
     runs: dict[Repetition, dict[str, Any]]
@@ -55,7 +56,13 @@ def _results(sweep: Sweep, variant: Variant, out: Path) -> dict[Repetition, dict
 def _differences(runs: Mapping[Repetition, Any], first: Mapping[Repetition, Any]) -> list[float]:
     if runs is first:
         return []
-    return [metric(run) - metric(first[each]) for each, run in runs.items() if each in first]
+    both = [each for each in runs if each in first]
+    return independent((_fold(each), metric(runs[each]) - metric(first[each])) for each in both)
+
+
+def _fold(repetition: Repetition) -> Repetition:
+    """The settings of a repeat without its seed."""
+    return tuple(word for word in repetition if not word.startswith(f"{SEED}="))
 
 
 def write_tables(sweep: Sweep, out: Path) -> str:

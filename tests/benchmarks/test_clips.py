@@ -361,6 +361,16 @@ def test_tables_pair_runs_of_one_seed_and_part(tables):
     assert lines[-1] == "15 of 64 runs done."
 
 
+def test_differences_are_means_over_the_seeds_of_a_part(tables):
+    top1 = {(1, 1): 60.0, (2, 1): 62.0, (1, 2): 70.0, (2, 2): 73.0}
+    runs = {key: run_of("Oct-I3D .5, image", *key, value) for key, value in top1.items()}
+    others = {key: run_of("I3D, image", *key, 60.0) for key in runs}
+
+    assert tables.differences(runs, others) == [1.0, 11.5]
+    one_part = {key: others[key] for key in ((1, 1), (2, 1))}
+    assert tables.differences(runs, one_part) == [0.0, 2.0]
+
+
 def test_the_page_shows_the_records(tables, clips, repo, tmp_path):
     page, copy = repo / "docs" / "results_clips.md", tmp_path / "page.md"
     copy.write_text(page.read_text())

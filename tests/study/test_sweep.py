@@ -15,7 +15,7 @@ from octvideo.config import load_config
 from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError, DataError
 from octvideo.study import Sweep, measure_times, read_rows, run_sweep, sweep, trial, write_tables
-from octvideo.study.statistics import difference, interval, spread
+from octvideo.study.statistics import difference, independent, interval, spread
 from octvideo.study.sweep import measured_times, split_values
 from octvideo.study.tables import comma_separated, latex, markdown
 from octvideo.study.trial import TrialError
@@ -42,9 +42,10 @@ def trained(monkeypatch):
         found = {"OCTCONV.ALPHA": "0"} | dict(word.split("=") for word in settings)
         done.append((found["OCTCONV.ALPHA"], found["RNG_SEED"]))
         alpha = float(found["OCTCONV.ALPHA"])
+        more = 2 if alpha and found.get("DATA.PATH_TO_DATA_DIR") == "two" else 0
         network = {"name": "i3d_r50", "alpha": alpha, "parameters": 9, "gflops_per_view": 2 - alpha}
         results = {
-            "top1_acc": TOP1[found["OCTCONV.ALPHA"]][int(found["RNG_SEED"]) - 1],
+            "top1_acc": TOP1[found["OCTCONV.ALPHA"]][int(found["RNG_SEED"]) - 1] + more,
             "protocol": {"network": network},
         }
         (folder / "checkpoints").mkdir(parents=True)
@@ -102,12 +103,34 @@ def test_rows_are_networks_of_several_settings_and_folds_repeat_a_run(trained, t
     assert trained == [(alpha, seed) for seed in "12" for _ in range(2) for alpha in ("0", ".1")]
     assert (tmp_path / "out" / "table.md").read_text().splitlines()[::3] == [
         "| network | GFLOPs | ms per view | top-1 of each run | mean | against the first |",
-        # Each pair twice: 1, 1, 2, 2.
-        "| Oct-I3D, pooled | 1.90 |  | 51.0, 51.0, 62.0, 62.0 | 56.5 ± 6.4 | +1.5 (+0.6 to +2.4) |",
+        # 1 and 2 points in the first fold, 3 and 4 in the second: two values, 1.5 and 3.5.
+        "| Oct-I3D, pooled | 1.90 |  | 51.0, 53.0, 62.0, 64.0 | 57.5 ± 6.5 | +2.5 (-10.2 to +15.2) |",
     ]
     (tmp_path / "rows.yaml").write_text("I3D: x\n")
     with pytest.raises(ConfigError, match=r"rows.yaml: I3D: 'x' is no list of settings"):
         read_rows(str(tmp_path / "rows.yaml"))
+
+
+def test_seeds_of_one_fold_are_one_value_and_without_folds_one_each():
+    folds = {"one": [1.0, 2.0], "two": [3.0, 4.0, 5.0]}
+    pairs = [(fold, value) for fold, values in folds.items() for value in values]
+
+    assert independent(pairs) == [1.5, 4.0]
+    assert independent(pairs[:2]) == [1.0, 2.0]
+    assert independent([("one", 1.0), ("two", 3.0)]) == [1.0, 3.0]
+    assert independent([]) == []
+
+
+def test_an_interval_of_folds_and_seeds_misses_the_truth_one_time_in_twenty():
+    draw, missed = np.random.default_rng(0), 0
+    for _ in range(2000):
+        folds = draw.normal(size=4)
+        seeds = draw.normal(size=(3, 4)) + folds
+        pairs = [(fold, value) for row in seeds for fold, value in enumerate(row.tolist())]
+        _, low, high = interval(independent(pairs))
+        missed += not low <= 0 <= high
+
+    assert 0.035 < missed / 2000 < 0.065
 
 
 def test_a_sweep_goes_on_where_it_was_and_takes_more_values(trained, tmp_path):

@@ -193,6 +193,15 @@ def test_a_table_has_mean_spread_and_the_difference_within_seeds(experiments, st
     )
 
 
+def test_differences_are_means_over_the_seeds_of_a_part(experiments, study):
+    found = content(study, {0.0: [50.0, 60.0], 0.5: [51.0, 64.0]})
+    split = [dict(run, split="other", top1=run["top1"] + 4 * run["alpha"]) for run in found["runs"]]
+    found["runs"] += split
+
+    # 1 and 4 points in one part, 3 and 6 in the other: 2.5 and 4.5.
+    assert "| +3.5 (-9 to +16) |" in experiments.table(study, found)
+
+
 def test_many_pairs_have_an_interval_as_well(experiments):
     # 20 differences of +-1: standard deviation 1.026, Student's t of 19 degrees of freedom 2.093.
     assert experiments.difference([1.0, -1.0] * 10) == "+0.0 (-0 to +0)"
