@@ -4,11 +4,9 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 
-import torch
-
 from octvideo.complexity import Complexity, align, count
 from octvideo.models import create_model
-from octvideo.models.registry import MODELS, input_shape_of
+from octvideo.models.registry import MODELS, input_shape_of, on_meta
 
 
 class ModelList(Mapping[str, Complexity]):
@@ -57,5 +55,4 @@ def list_models(pattern: str = "*") -> ModelList:
 
 @cache
 def _cost(name: str) -> Complexity:
-    with torch.device("meta"):
-        return count(create_model(name), input_shape_of(name))
+    return count(on_meta(name, lambda: create_model(name)), input_shape_of(name))

@@ -36,7 +36,7 @@ from octvideo.config import add_config_arguments, load_config
 from octvideo.deploy.timing import interleaved
 from octvideo.errors import ConfigError, import_optional
 from octvideo.layers import channels_last, compute_in_2d
-from octvideo.models.registry import input_shape_of
+from octvideo.models.registry import input_shape_of, on_meta
 from octvideo.octavize import OctaveReport
 from octvideo.paper import TABLES, Result, format_results, results
 
@@ -159,8 +159,7 @@ def run(args: argparse.Namespace) -> None:
         alpha = 0.25 if args.alpha is None else args.alpha
         print_octavized(args.octavize, alpha, args.input, args.layers)
     elif args.model:
-        with torch.device("meta"):
-            model = create_model(args.model, alpha=args.alpha or 0.0)
+        model = on_meta(args.model, lambda: create_model(args.model, alpha=args.alpha or 0.0))
         channels, *usual = input_shape_of(args.model)
         print_network(model, (channels, *(args.input or usual)))
     elif args.cfg:

@@ -1,8 +1,11 @@
 """`create_model`: every network by its name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
 
 from octvideo.errors import ConfigError, did_you_mean
 from octvideo.layers import (
@@ -22,6 +25,8 @@ MODELS: dict[str, Family] = {
     for module in (video_resnet, slowfast, image_resnet, densenet, mobilenet, pytorchvideo)
     for name, family in module.MODELS.items()
 }
+_OF_PACKAGE = frozenset(MODELS)
+Built = TypeVar("Built", bound=nn.Module)
 
 
 def register(name: str, family: Family) -> None:
@@ -56,6 +61,26 @@ def from_config(config: Mapping[str, Any]) -> Network:
     return create_model(
         **{k: v for k, v in config.items() if k in known or k not in _SLOWFAST_ONLY}
     )
+
+
+def is_own(name: str) -> bool:
+    """Whether `name` is a family of one's own, of `register`."""
+    return name in MODELS and name not in _OF_PACKAGE
+
+
+def on_meta(name: str, build: Callable[[], Built]) -> Built:
+    """What `build` builds of the family `name`, on the meta device: names and sizes without memory.
+
+    A family of one's own that cannot be built there, as one that reads a number from a tensor, is
+    built really.
+    """
+    try:
+        with torch.device("meta"):
+            return build()
+    except RuntimeError:
+        if not is_own(name):
+            raise
+    return build()
 
 
 def create_model(

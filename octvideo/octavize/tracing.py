@@ -8,6 +8,7 @@ network is refused only where its own `forward` asks.
 """
 
 import copy
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +54,14 @@ def trace(model: nn.Module, example: Any, method: str = "forward") -> Trace:
     stays one call. Raises ConfigError if the network's own `forward` depends on the content of a
     tensor or on `self.training`.
     """
+    # The default device goes into the graph with each tensor that is made: a network that is built
+    # on the meta device could never run.
+    is_meta = torch.get_default_device().type == "meta"
+    with torch.device("cpu") if is_meta else nullcontext():
+        return _trace(model, example, method)
+
+
+def _trace(model: nn.Module, example: Any, method: str) -> Trace:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:

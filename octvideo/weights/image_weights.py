@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError
-from octvideo.models.registry import from_config
+from octvideo.models.registry import from_config, on_meta
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.layouts import IMAGE_LAYOUTS, MMACTION2, find_layout
 from octvideo.weights.source import is_octave
@@ -69,13 +68,12 @@ def read_video_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> 
 
 
 def _own(checkpoint: Checkpoint) -> ImageWeights:
-    name = checkpoint.network["name"]
+    name = str(checkpoint.network["name"])
     if any(tensor.dim() == 5 for tensor in checkpoint.weights.values()):
         raise CheckpointError(
             f"{checkpoint.path}: the weights of {name}, a video network; set"
             " TRAIN.CHECKPOINT_INFLATE False"
         )
-    with torch.device("meta"):
-        model = from_config(checkpoint.network)
+    model = on_meta(name, lambda: from_config(checkpoint.network))
     assumes = Assumptions.of(model, checkpoint.input)
-    return ImageWeights(checkpoint.weights, assumes, str(name))
+    return ImageWeights(checkpoint.weights, assumes, name)

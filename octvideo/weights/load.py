@@ -4,15 +4,15 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError, logger
 from octvideo.layers import channels_last
 from octvideo.models.network import config_of
-from octvideo.models.registry import from_config
+from octvideo.models.registry import from_config, is_own, on_meta
 from octvideo.weights.layouts import OWN, find_layout
 from octvideo.weights.source import shapes_of
 from octvideo.wrappers import check_finite, clear_names
@@ -114,29 +114,35 @@ def network_of(checkpoint: Checkpoint) -> nn.Module:
     (`Checkpoint.weights`).
 
     It is built on the meta device, so that a description cannot ask for more memory than the file
-    has weights. Raises CheckpointError for a description that does not build, or that the weights
-    do not fit.
+    has weights; and once more, really, where it has tensors that no state dict has. What a family
+    of one's own has cannot be seen. Raises CheckpointError for a description that does not build,
+    or that the weights do not fit.
     """
-    path, name = checkpoint.path, checkpoint.network.get("name")
+    path, name = checkpoint.path, str(checkpoint.network.get("name"))
+    build = partial(from_config, checkpoint.network)
     check_finite(checkpoint.weights, path)
     try:
-        with torch.device("meta"):
-            model = from_config(checkpoint.network)
-        targets = model.state_dict()
-        state = {
-            n: t.to(targets[n].dtype) if n in targets else t for n, t in checkpoint.weights.items()
-        }
-        model.load_state_dict(state, assign=True)
+        model = _with_weights(on_meta(name, build), checkpoint.weights)
+        if is_own(name) or any(buffer.is_meta for buffer in model.buffers()):
+            model = _with_weights(build(), checkpoint.weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path}: its weights do not fit {name!s:.40}: {reason}") from error
+        raise CheckpointError(f"{path}: its weights do not fit {name:.40}: {reason}") from error
     # What options of any type and size make a network raise has no end.
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CheckpointError(
-            f"{path}: {name!s:.40} cannot be built as described ({reason})"
+            f"{path}: {name:.40} cannot be built as described ({reason})"
         ) from error
     return channels_last(model)
+
+
+def _with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Its tensors are then those of `weights`. Raises RuntimeError if they do not fit."""
+    targets = model.state_dict()
+    state = {n: t.to(targets[n].dtype) if n in targets else t for n, t in weights.items()}
+    model.load_state_dict(state, assign=True)
+    return model
 
 
 def _compare(model: nn.Module, state: Mapping[str, Tensor], path: str, layout: str) -> LoadReport:

@@ -1,0 +1,135 @@
+"""The network of a checkpoint computes what the trained one did, with tensors that no state dict
+has."""
+
+import re
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from octvideo import create_model, list_models, octavize
+from octvideo.checkpoint import Checkpoint
+from octvideo.errors import CheckpointError
+from octvideo.models import registry
+from octvideo.models.network import Family, Head, Network
+from octvideo.weights.load import network_of
+
+SLOW = re.compile("101|152|200|ptv:(?!slowfast)")
+IMAGE, CLIP = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 8, 32, 32)
+
+
+def loaded(model: nn.Module) -> nn.Module:
+    return network_of(Checkpoint("w.pyth", model.state_dict(), network=model.config)).eval()
+
+
+def tensors_in(model: nn.Module) -> list[torch.Tensor]:
+    """Parameters, all buffers, and the attributes that are neither."""
+    leaves = [x for module in model.modules() for x in pytree.tree_leaves(vars(module))]
+    return [x for x in leaves if isinstance(x, torch.Tensor)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if SLOW.search(name) else [])
+        for name in list_models()
+    ],
+)
+def test_no_tensor_of_a_registered_network_is_left_without_content(name):
+    with torch.device("meta"):
+        outline = create_model(name, alpha=0.25)
+    # One number of each tensor: nothing is allocated.
+    state = {
+        n: torch.zeros((), dtype=t.dtype).expand(t.shape) for n, t in outline.state_dict().items()
+    }
+
+    model = network_of(Checkpoint("w.pyth", state, network=outline.config))
+
+    assert not [x for x in tensors_in(model) if x.is_meta]
+
+
+@pytest.mark.parametrize("weights", ["as_is", "fresh"])
+def test_an_octavized_network_comes_back_with_the_orders_of_its_channels(weights):
+    vanilla = create_model("densenet121", num_classes=5, layers=(2, 2), growth_rate=16)
+    octave = octavize(vanilla, 0.25, IMAGE, weights=weights).eval()
+    assert set(dict(octave.named_buffers())) - set(octave.state_dict())
+
+    assert torch.equal(loaded(octave)(IMAGE), octave(IMAGE))
+
+
+def test_an_octavized_network_that_makes_tensors_as_it_runs_comes_back():
+    vanilla = create_model("slowfast_r26", num_classes=5, width_per_group=16)
+    octave = octavize(vanilla, 0.25, CLIP).eval()
+
+    assert torch.equal(loaded(octave)(CLIP), octave(CLIP))
+
+
+@dataclass(frozen=True)
+class Options:
+    num_classes: int = 4
+    rate: float = 0.5
+    width: int = 8
+
+
+class Scaled(Network):
+    """Of one's own; `scale` is not in its state dict."""
+
+    takes = "clips"
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(3)
+        self.conv = nn.Conv3d(3, options.width, 1)
+        self.head = Head(options.width, options.num_classes, 0.0)
+        self.add_scale(options)
+
+    def features(self, x):
+        return [self.conv(x) * self.scale]
+
+
+class WithBuffer(Scaled):
+    def add_scale(self, options):
+        self.register_buffer("scale", torch.full((8, 1, 1, 1), options.rate), persistent=False)
+
+
+class WithAttribute(Scaled):
+    def add_scale(self, options):
+        self.scale = torch.full((8, 1, 1, 1), options.rate)
+
+
+class WithNumber(Scaled):
+    def add_scale(self, options):
+        self.scale = [rate.item() for rate in torch.linspace(0, options.rate, 3)][-1]
+
+
+@pytest.fixture(params=[WithBuffer, WithAttribute, WithNumber])
+def own(request, monkeypatch):
+    name = request.param.__name__  # the costs of networks are kept by their names
+    monkeypatch.setitem(registry.MODELS, name, Family(request.param, Options, (3, 8, 32, 32)))
+    return create_model(name).eval()
+
+
+def test_a_family_of_ones_own_comes_back_with_all_that_it_computes(own):
+    assert torch.equal(loaded(own)(CLIP), own(CLIP))
+    assert loaded(own.to(torch.float64)).conv.weight.dtype == torch.float32
+
+
+def test_a_family_of_ones_own_is_refused_with_weights_of_another_size(own):
+    checkpoint = Checkpoint("w.pyth", own.state_dict(), network={**own.config, "num_classes": 5})
+
+    with pytest.raises(CheckpointError, match=r"w.pyth: its weights do not fit With.*: .*head.fc"):
+        network_of(checkpoint)
+
+
+@pytest.mark.parametrize("own", [WithBuffer, WithAttribute], indirect=True)
+def test_its_description_cannot_ask_for_more_memory_than_the_weights_have(own):
+    checkpoint = Checkpoint("w.pyth", own.state_dict(), network={**own.config, "width": 10**12})
+
+    with pytest.raises(CheckpointError, match="do not fit With"):
+        network_of(checkpoint)
+
+
+@pytest.mark.parametrize("own", [WithBuffer, WithNumber], indirect=True)
+def test_a_family_of_ones_own_is_listed_with_its_cost(own):
+    assert list_models()[own.config["name"]].parameters == sum(p.numel() for p in own.parameters())
