@@ -35,7 +35,6 @@ from octvideo.study.statistics import difference, independent, spread
 from octvideo.study.summary import Line, lines_of
 from octvideo.study.sweep import measured_times
 from octvideo.study.tables import markdown, write_runs
-from octvideo.study.trial import log_loss
 
 REPO = Path(__file__).resolve().parent.parent
 LISTS = "DATA.PATH_TO_DATA_DIR"
@@ -88,7 +87,7 @@ def records_of(study: Study, line: Line, out: Path) -> Iterator[Run]:
             "split": Path(values[LISTS]).name.replace("_", " "),
             "top1": found["top1_acc"],
             "interval": found["top1_interval"],
-            "loss": log_loss(folder / "scores.npz"),
+            "loss": round(found["log_loss"], 4),
             "videos": found["num_videos"],
             "gflops": line.network["gflops_per_view"],
             "parameters": line.network["parameters"],

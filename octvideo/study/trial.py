@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from octvideo.assembly.data import final_list_path, is_labeled, open_list
 from octvideo.assembly.tasks import with_counted_classes
 from octvideo.config import load_config
@@ -71,13 +69,6 @@ def _train(
         raise TrialError(
             f"{folder.name}: ended with status {ended.returncode}; {log_path} ends with: {last}"
         )
-
-
-def log_loss(scores: Path) -> float:
-    """Mean of -log p(right class) of a scores.npz: for few clips it says more than top-1."""
-    arrays = np.load(scores, allow_pickle=False)
-    right = (arrays["scores"] * arrays["targets"]).sum(1) / arrays["scores"].sum(1)
-    return round(float(-np.log(right).mean()), 4)
 
 
 def require_labels(cfg: Any) -> None:

@@ -29,12 +29,17 @@ def class_table(ranked: Ints, labels: Ints, num_classes: int) -> Ints:
 
 
 def log_loss(scores: Floats, labels: Ints) -> float:
-    """The mean of -log p of the label, over the videos that could be read; NaN where none could."""
+    """The mean of -log p of the label, over the videos that could be read; NaN where none could.
+
+    p: the label's share of a video's scores, which sum to 1 only as means of a softmax.
+    """
     read = ~np.isnan(scores).any(axis=1)
     if not read.any():
         return float("nan")
-    of_label = scores[read, labels[read]].astype(np.float64)
-    return float(-np.log(np.maximum(of_label, np.finfo(np.float32).tiny)).mean())
+    tiny, found = np.finfo(np.float32).tiny, scores[read].astype(np.float64)
+    of_label = found[np.arange(len(found)), labels[read]]
+    share = of_label / np.maximum(found.sum(axis=1), tiny)
+    return float(-np.log(np.maximum(share, tiny)).mean())
 
 
 def precision_recall(confusion: Ints, num_videos: Ints) -> NDArray[np.float64]:

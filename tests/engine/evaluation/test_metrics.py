@@ -25,6 +25,26 @@ def test_an_unread_video_is_wrong_under_any_k():
     assert metrics.hits(ranked, np.array([0, 0])).tolist() == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([[0.7, 0.3], [0.7, 0.3]], -np.log([0.7, 0.3]).mean()),
+        ([[0.9, 0.9], [0.9, 0.9]], np.log(2)),  # the maxima of two views: the scores of chance
+        ([[1.0, 1.0], [1.0, 3.0]], -np.log([0.5, 0.75]).mean()),
+        ([[0.2, 0.2], [NAN, NAN]], np.log(2)),
+    ],
+)
+def test_the_log_loss_is_of_a_labels_share_of_scores_that_need_not_sum_to_one(scores, expected):
+    loss = metrics.log_loss(np.array(scores, np.float32), np.array([0, 1]))
+
+    assert loss == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("scores", [[[0.0, 1.0]], [[0.0, 0.0]]])
+def test_a_label_without_a_score_costs_much_not_infinity(scores):
+    assert 80 < metrics.log_loss(np.array(scores, np.float32), np.array([0])) < 90
+
+
 def test_mean_class_accuracy_ignores_classes_without_a_video():
     ranked = np.array([[0], [0], [0], [1]])
     labels = np.array([0, 0, 1, 1])
