@@ -8,7 +8,8 @@
     octvideo benchmark --device cuda --train --bf16 --compile --batch 16
 
 The other alphas are compared with the first one. The networks are timed in turns; more rounds are
-run if the first ones do not show which network is faster.
+run if the first ones do not show which network is faster. "95 %" is the interval of each ratio's
+median, as wide as it has to be because the rounds end when they show something.
 """
 
 import argparse

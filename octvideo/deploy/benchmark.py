@@ -183,8 +183,8 @@ class Measured:
     """Seconds per call, and their ratio to the first case.
 
     ratio: the median over the rounds of this case's time over the first case's in the same round.
-    low, high: an interval that holds the true median with 95 % confidence; 0 and infinity where
-    there are fewer than 6 rounds.
+    low, high: an interval that holds the true median with 95 % confidence, whenever the rounds
+    ended; 0 and infinity where they are too few.
     best_ratio: of the fastest calls. spread: the middle half of the times, over their median.
     megabytes: what `Case.memory` names; None where it names nothing.
     """
@@ -213,26 +213,30 @@ class Measured:
 def compare(cases: Sequence[Case], rounds: int, repeats: int = 2) -> list[Measured]:
     """Measure in turns, `rounds` times after an unmeasured call each. Ratios are to the first case.
 
-    repeats: how often all rounds are repeated while they do not agree on which case is faster.
+    repeats: how often all rounds are repeated while they do not agree on which case is faster. Each
+    end of the rounds is a look at the intervals, and these are wider for it (`interval_of_median`).
     """
+    looks = 1 + repeats if rounds >= MIN_ROUNDS else 1
     calls = {case: case.make() for case in cases}
     macs = [case.macs() for case in cases]
     times = interleaved(calls, rounds, cases[0].device)
-    for _ in range(repeats if rounds >= MIN_ROUNDS else 0):
-        if all(m.is_clear for m in _summaries(times, macs)[1:]):
+    for _ in range(looks - 1):
+        if all(m.is_clear for m in _summaries(times, macs, looks)[1:]):
             break
         for case, more in interleaved(calls, rounds, cases[0].device).items():
             times[case] += more
-    measured = _summaries(times, macs)
+    measured = _summaries(times, macs, looks)
     return [replace(m, megabytes=memory_of(m.case, calls[m.case])) for m in measured]
 
 
-def _summaries(times: Mapping[Case, list[float]], macs: Sequence[int]) -> list[Measured]:
+def _summaries(
+    times: Mapping[Case, list[float]], macs: Sequence[int], looks: int
+) -> list[Measured]:
     first = next(iter(times.values()))
     measured = []
     for (case, seconds), m in zip(times.items(), macs, strict=True):
         ratios = [ours / theirs for ours, theirs in zip(seconds, first, strict=True)]
-        low, high = interval_of_median(ratios)
+        low, high = interval_of_median(ratios, looks)
         measured.append(
             Measured(
                 case,

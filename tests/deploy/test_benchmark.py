@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -100,9 +101,17 @@ def test_the_interval_is_that_of_the_sign_test(n, left_out):
 
 def test_few_rounds_have_no_interval():
     assert interval_of_median([0.5] * 5) == (0.0, float("inf"))
+    assert interval_of_median([]) == (0.0, float("inf"))
 
 
-@pytest.mark.parametrize(("octave_seconds", "rounds"), [([0.5], 6), ([0.9, 1.1], 18)])
+def test_several_looks_divide_the_doubt():
+    # 5 / 3 %: 2 / 2^6 is more, 2 / 2^7 is not. 2 P(B(15, 1/2) <= 2) is 0.7 %, <= 3: 3.5 %.
+    assert interval_of_median([0.5] * 6, looks=3) == (0.0, float("inf"))
+    assert interval_of_median([0.5] * 7, looks=3) == (0.5, 0.5)
+    assert interval_of_median([float(v) for v in range(15)], looks=3) == (2, 12)
+
+
+@pytest.mark.parametrize(("octave_seconds", "rounds"), [([0.5], 7), ([0.9, 1.1], 21)])
 def test_rounds_that_disagree_are_run_again(monkeypatch, octave_seconds, rounds):
     vanilla, octave = (Case("c2d_r26", alpha, SMALL) for alpha in (0.0, 0.5))
     monkeypatch.setattr(Case, "make", lambda self: lambda: None)
@@ -113,7 +122,29 @@ def test_rounds_that_disagree_are_run_again(monkeypatch, octave_seconds, rounds)
 
     monkeypatch.setattr(benchmark, "interleaved", fake)
 
-    assert compare([vanilla, octave], rounds=6)[1].rounds == rounds
+    assert compare([vanilla, octave], rounds=7)[1].rounds == rounds
+
+
+@pytest.mark.parametrize("rounds", [9, 15])
+def test_of_two_cases_that_take_the_same_time_one_in_twenty_at_most_is_called_faster(
+    monkeypatch, rounds
+):
+    first, second = (Case("c2d_r26", alpha, SMALL) for alpha in (0.0, 0.5))
+    draw = np.random.default_rng(0)
+    monkeypatch.setattr(Case, "make", lambda self: lambda: None)
+    monkeypatch.setattr(Case, "macs", lambda self: 1)
+    monkeypatch.setattr(
+        benchmark,
+        "interleaved",
+        lambda calls, rounds, device: {
+            case: draw.lognormal(0, 0.1, rounds).tolist() for case in calls
+        },
+    )
+
+    runs = [compare([first, second], rounds)[1] for _ in range(2000)]
+
+    assert sum(measured.is_clear for measured in runs) <= 100
+    assert {measured.rounds for measured in runs} == {rounds, 2 * rounds, 3 * rounds}
 
 
 def test_an_engine_that_does_not_train_is_refused():
