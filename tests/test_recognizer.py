@@ -231,6 +231,17 @@ def test_sliding_clips_hold_the_frames_of_their_window(window, step, count):
         assert clip == [start + k * (window - 1) // max(count - 1, 1) for k in range(count)]
 
 
+@pytest.mark.parametrize("step", [1, 15, 30, 60, 90])
+def test_a_stream_shorter_than_a_window_repeats_its_last_frame_at_every_step(step):
+    clips = list(sliding_clips(range(40), window=60, step=step, num_frames=8))
+
+    assert clips == [(0, [0, 8, 16, 25, 33, 39, 39, 39])]
+
+
+def test_a_stream_without_frames_has_no_clips():
+    assert list(sliding_clips([], window=60, step=15, num_frames=8)) == []
+
+
 @pytest.mark.parametrize("views", ["10", "x3", "ax3", "10x", "0x1", "1x4"])
 def test_views_of_another_form_are_refused(recognizer, frames, views):
     with pytest.raises(ConfigError):

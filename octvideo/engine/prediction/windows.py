@@ -1,7 +1,6 @@
 """Windows over time: their outputs, and exactly which frames and seconds each covers."""
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -172,12 +171,12 @@ def sliding_clips(
         window 7, step 3, 3 frames:   f..f..f
                                          f..f..f
 
-    A stream shorter than one window gives a single clip that repeats its last frames. keep: the
-    function whose result is held of each frame.
+    A stream shorter than one window gives a single clip that repeats its last frame, whatever the
+    step. keep: the function whose result is held of each frame.
     """
     offsets = [k * (window - 1) // max(num_frames - 1, 1) for k in range(num_frames)]
     held: dict[int, Frame] = {}
-    start = 0
+    start, number, frame = 0, -1, None
     for number, frame in enumerate(frames):
         if any(number >= offset and (number - offset) % step == 0 for offset in offsets):
             held[number] = keep(frame)
@@ -185,6 +184,6 @@ def sliding_clips(
             yield start, [held[start + offset] for offset in offsets]
             start += step
             held = {n: f for n, f in held.items() if n >= start}
-    if start == 0 and held:
-        numbers = sorted(held)
-        yield 0, [held[numbers[bisect_right(numbers, offset) - 1]] for offset in offsets]
+    if start == 0 and frame is not None:
+        held[number] = keep(frame)
+        yield 0, [held[min(offset, number)] for offset in offsets]
