@@ -73,7 +73,10 @@ def _sources(repo: Path) -> dict[str, str]:
     ("what", "only_in"),
     [
         ("import decord", {"octvideo/data/video/decord_child.py"}),
-        ("import av\n", {"octvideo/data/video/container.py", "octvideo/data/video/encode.py"}),
+        (
+            "import av\n",
+            {f"octvideo/data/video/{name}.py" for name in ("container", "encode", "sound")},
+        ),
         (
             "torch.distributed",
             {"octvideo/engine/distributed.py", "octvideo/engine/process_group.py"},

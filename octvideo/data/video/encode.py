@@ -2,7 +2,7 @@
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -11,17 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octvideo.data.reading import DecodeError, cause_of
-from octvideo.data.video.container import ffmpeg_errors, file_url, opened
+from octvideo.data.video.container import file_url, opened
+from octvideo.data.video.sound import Sound
 from octvideo.errors import DataError
 from octvideo.files import appears_whole
 
 _TICK = Fraction(
     1, 90_000
 )  # seconds; what MPEG counts in, a whole number of them at all usual rates
-
-GAP_SECONDS = 0.1
-"""Less is jitter of the stamps of sound."""
 _FRAME_DURATION = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: how long a frame is shown reaches the file
 
 
@@ -45,8 +42,8 @@ def write_video(
     4:2:0 counts in pairs. times: seconds at which the frames are shown, where they are not 1 / fps
     apart; one time more than frames is when the last one ends.
     sound_of: a video file whose first audio stream, if it has one, comes along as AAC, as long
-    before or after the first frame as it was there; gaps in it are silent. Raises DataError without
-    a frame.
+    before or after the first frame as it was there; gaps in it, and what of it does not decode, are
+    silent. Raises DataError without a frame.
     """
     import av
     from av.video.reformatter import VideoReformatter
@@ -73,7 +70,7 @@ def write_video(
                     stream.codec_context.time_base = _TICK
                     stream.codec_context.flags |= _FRAME_DURATION
                     stream.options = stream.options | {"bf": "0"}
-                sound = _Sound(container, source, str(sound_of))
+                sound = Sound(container, source, str(sound_of))
             picture = scaler.reformat(
                 picture, stream.width, stream.height, format="yuv420p", interpolation="AREA"
             )
@@ -120,71 +117,3 @@ def _h264_stream(
     params = f"keyint={gop}:min-keyint=1:scenecut=0:open-gop=0:mbtree=0"
     stream.options = {"crf": str(crf), "preset": preset, "x264-params": params}
     return stream
-
-
-def _decoded(source: Any, stream: Any, path: str) -> Iterator[Any]:
-    try:
-        yield from source.decode(stream)
-    except ffmpeg_errors() as error:
-        raise DecodeError(path, cause_of(error)) from error
-
-
-class _Sound:
-    """The first audio stream of `source`, encoded as AAC beside the pictures; nothing where there
-    is none."""
-
-    def __init__(self, container: Any, source: Any, path: str) -> None:
-        self._container, self._frames, self._end = container, iter(()), -math.inf
-        self._waiting: Any = None  # the frame behind a gap
-        self._heard: int | None = None  # samples since the first picture
-        if source is not None and source.streams.audio:
-            heard, shown = source.streams.audio[0], source.streams.video[0]
-            self._stream = container.add_stream("aac", rate=heard.rate)
-            self._frames = _decoded(source, heard, path)
-            self._first_picture = float((shown.start_time or 0) * shown.time_base)
-
-    def mux_until(self, seconds: float) -> None:
-        """Keeps up with the pictures, so that players need not look far ahead; infinity ends the
-        stream, and leaves out what is heard behind a gap that lasts longer than the pictures."""
-        while self._end < seconds:
-            frame = self._waiting or next(self._frames, None)
-            gap = 0 if frame is None else self._gap_before(frame)
-            if frame is None or (gap > 0 and seconds == math.inf):
-                if self._heard is not None:
-                    self._container.mux(self._stream.encode(None))
-                self._end = math.inf
-            elif self._heard is not None:
-                self._waiting = frame if gap > 0 else None
-                self._mux(_silence_like(frame, gap) if gap > 0 else frame)
-
-    def _gap_before(self, frame: Any) -> int:
-        """Samples of silence; jitter of stamps is none. `_heard` is None before the pictures."""
-        if frame.time is None and self._heard is not None:
-            return 0
-        begin = round(((frame.time or 0.0) - self._first_picture) * frame.sample_rate)
-        if self._heard is None and begin + frame.samples > 0:
-            self._heard = max(begin, 0)
-        gap = begin - (self._heard or 0)
-        return gap if self._heard is not None and gap > GAP_SECONDS * frame.sample_rate else 0
-
-    def _mux(self, frame: Any) -> None:
-        # Frames follow each other without gaps: AVI files number their audio frames in ways that
-        # the encoder refuses.
-        assert self._heard is not None
-        frame.pts, frame.time_base = self._heard, Fraction(1, frame.sample_rate)
-        self._heard += frame.samples
-        self._end = self._heard / frame.sample_rate
-        self._container.mux(self._stream.encode(frame))
-
-
-def _silence_like(frame: Any, samples: int) -> Any:
-    """Less than two seconds, so that what is left is still a gap, in the form of `frame`."""
-    import av
-
-    samples = samples if samples < 2 * frame.sample_rate else frame.sample_rate
-    silence = av.AudioFrame(format=frame.format.name, layout=frame.layout.name, samples=samples)
-    silence.sample_rate = frame.sample_rate
-    middle = b"\x80" if frame.format.name.startswith("u8") else b"\0"
-    for plane in silence.planes:
-        plane.update(middle * plane.buffer_size)
-    return silence
