@@ -10,21 +10,38 @@ from torch import nn
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
 from octvideo.models.network import norms_behind_convolutions
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
 
 @torch.no_grad()
 def fold_batch_norm(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode in which every batch norm that directly follows a convolution is
     folded into it.
 
-    Modules declare these norms (octvideo.models.network). The copy must not be trained.
+    Modules declare these norms (octvideo.models.network). One stays where it cannot be folded: it
+    has no statistics, or the convolution's weights are computed in each pass (weight norm,
+    pruning), or a hook of the two would see something else. The copy must not be trained.
     """
     model = copy.deepcopy(model).eval()
     for holder, name, conv in list(norms_behind_convolutions(model)):
         norm = getattr(holder, name)
-        if not isinstance(norm, nn.Identity):  # as the norms of a network that is folded already
+        if _can_be_folded(conv, norm):
             _fold(conv, norm)
             setattr(holder, name, nn.Identity())
     return model
+
+
+def _can_be_folded(conv: nn.Module, norm: nn.Module) -> bool:
+    """Not an identity either, as the norms of a network that is folded already."""
+    paths = list(conv.paths.values()) if isinstance(conv, OctConv2d | OctConv3d) else [conv]
+    groups = norm.groups if isinstance(norm, OctBatchNorm2d | OctBatchNorm3d) else [norm]
+    modules = (conv, *paths, norm, *groups)
+    return (
+        all(isinstance(path, CONVOLUTIONS) for path in paths)
+        and all({"weight", "bias"} <= path._parameters.keys() for path in paths)
+        and all(getattr(group, "running_var", None) is not None for group in groups)
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    )
 
 
 def _fold(conv: Any, norm: Any) -> None:

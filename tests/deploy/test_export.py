@@ -17,7 +17,7 @@ from torch import nn
 import octvideo
 from octvideo import create_model
 from octvideo.cli.main import main
-from octvideo.deploy import export
+from octvideo.deploy import engines, export
 from octvideo.deploy.engines import optimize, relative_difference
 from octvideo.deploy.export import ONNX, Program, export_model
 from octvideo.errors import CheckpointError, ConfigError, OctvideoError
@@ -189,6 +189,33 @@ def test_an_engine_that_is_not_there_is_refused_by_name(model):
         ConfigError, match="there is no engine 'tensorrt'; there are auto, torch, openvino"
     ):
         optimize(model, torch.randn(1, 3, 4, 33, 33), engine="tensorrt")
+
+
+@pytest.fixture
+def wrongly_folded(monkeypatch):
+    """A small network, of which folding makes another one."""
+    for module in (engines, export):
+        monkeypatch.setattr(module, "fold_batch_norm", lambda model: nn.Conv3d(3, 6, 1))
+    return nn.Sequential(nn.Conv3d(3, 6, 1), nn.Dropout())
+
+
+def test_what_is_made_of_a_network_is_compared_with_it_and_not_with_its_folded_form(
+    wrongly_folded, monkeypatch
+):
+    monkeypatch.setitem(engines.ENGINES, "torch", lambda model, example: model)
+
+    with pytest.raises(OctvideoError, match=r"engine torch differs by .* from the network"):
+        optimize(wrongly_folded, torch.randn(1, 3, 2, 4, 4), engine="torch")
+    assert wrongly_folded.training
+
+
+def test_a_written_file_is_compared_with_the_network_in_evaluation(
+    wrongly_folded, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(export.WRITERS, ".pt2", lambda model, *_: model)
+
+    assert export_model(wrongly_folded, torch.randn(2, 3, 2, 4, 4), tmp_path / "m.pt2") > 0.01
+    assert wrongly_folded.training
 
 
 def test_another_suffix_is_refused(model, tmp_path):

@@ -2,16 +2,19 @@
 
 import re
 from dataclasses import fields
+from typing import ClassVar
 
 import pytest
 import torch
 from narrow_networks import two_blocks_per_stage
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from octvideo import create_model, list_models
 from octvideo.deploy.fold import fold_batch_norm
-from octvideo.layers import OctConv2d, OctConv3d, OctTensor
+from octvideo.layers import Channels, OctBatchNorm2d, OctConv2d, OctConv3d, OctTensor, as_pair
 from octvideo.models.registry import family_of, input_shape_of
 
 TINY = {"num_classes": 5, "width_per_group": 16, "width_rule": "int"}
@@ -34,7 +37,7 @@ def randomise_norms(model: nn.Module) -> nn.Module:
     """Statistics and gammas as after training: a fresh batch norm is nearly the identity, and hides
     mistakes."""
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d) and module.track_running_stats:
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.normal_(module.running_mean, std=0.1)
             if module.affine:
@@ -138,3 +141,65 @@ def test_a_folded_network_folds_again():
     folded = fold_batch_norm(create_model("c2d_r26", **TINY))
 
     assert fold_batch_norm(folded).state_dict().keys() == folded.state_dict().keys()
+
+
+class Layer(nn.Module):
+    norm_follows: ClassVar = {"bn": "conv"}
+
+    def __init__(self, conv: nn.Module, bn: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.bn = conv, bn
+
+    def forward(self, x):
+        return self.bn(self.conv(x))
+
+
+def pruned(conv: nn.Module) -> nn.Module:
+    return prune.l1_unstructured(conv, "weight", 0.5)
+
+
+def with_pruned_bias(conv: nn.Module) -> nn.Module:
+    return prune.l1_unstructured(conv, "bias", 0.5)
+
+
+def hooked(module: nn.Module) -> nn.Module:
+    module.register_forward_hook(lambda module, inputs, output: output.relu())
+    return module
+
+
+def octave_of_computed_weights() -> nn.Module:
+    conv = OctConv2d(Channels(3), Channels(4, 4), 3, padding=1)
+    weight_norm(conv.h2l)
+    return Layer(conv, OctBatchNorm2d(Channels(4, 4)))
+
+
+def of(conv=lambda x: x, norm=lambda x: x, **options) -> nn.Module:
+    return Layer(conv(nn.Conv2d(3, 8, 3)), norm(nn.BatchNorm2d(8, **options)))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: of(weight_norm),
+        lambda: of(spectral_norm),
+        lambda: of(pruned),
+        lambda: of(with_pruned_bias),
+        lambda: of(hooked),
+        lambda: of(norm=hooked),
+        lambda: of(track_running_stats=False),
+        lambda: Layer(nn.ConvTranspose2d(3, 8, 3), nn.BatchNorm2d(8)),
+        lambda: Layer(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8)),
+        octave_of_computed_weights,
+    ],
+)
+def test_a_norm_that_cannot_be_folded_stays(layer):
+    with torch.no_grad():  # torch copies no pruned weight that has a gradient
+        model, x = randomise_norms(layer()), torch.randn(2, 3, 6, 6)
+
+    folded = fold_batch_norm(model)
+
+    assert type(folded.bn) is type(model.bn)
+    with torch.no_grad():
+        found, expected = as_pair(folded(x)), as_pair(model(x))
+    torch.testing.assert_close(found.high, expected.high)
+    torch.testing.assert_close(found.low, expected.low)
