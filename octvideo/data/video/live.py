@@ -5,6 +5,7 @@ A thread reads and reconnects. Frames for which the consumer has no time are dro
 and counted: latency and memory stay bounded, whatever the network does.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -118,15 +119,15 @@ class LiveFrames:
             cause = "it ended"
             try:
                 with opened_live(self._name, self._scheme, self._timeout) as container:
-                    for image, stamp in _pictures(container, self._timeout):
+                    for image, stamp in _pictures(container, self._timeout, self._stopped.is_set):
                         self._put(LiveFrame(self._prepare(image), *clock.seconds(stamp)))
                         wait, last = 0.0, time.monotonic()
-                        if self._stopped.is_set():
-                            return
             except DecodeError as error:
                 cause = error.cause
             except ffmpeg_errors() as error:
                 cause = cause_of(error)
+            if self._stopped.is_set():
+                return
             clock.lost()
             silent = time.monotonic() - last
             if self._give_up is not None and silent >= self._give_up:
@@ -153,7 +154,7 @@ def grown_frames(path: str | Path, prepare: Prepare, timeout_seconds: float) -> 
             Path(path).open("rb", buffering=0) as file,
             opened_live(_Growing(file, timeout_seconds), "file", 2 * timeout_seconds) as container,
         ):
-            for image, stamp in _pictures(container, None):
+            for image, stamp in _pictures(container):
                 yield LiveFrame(prepare(image), *clock.seconds(stamp))
     except DecodeError:
         raise
@@ -187,30 +188,36 @@ def _opened_as(address: str) -> tuple[str, str]:
 
 
 def _pictures(
-    container: Any, silence_seconds: float | None
+    container: Any, silence_seconds: float = math.inf, is_over: Callable[[], bool] = bool
 ) -> Iterator[tuple[Frames, float | None]]:
-    """(uint8 (H, W, 3), seconds of its timestamp); damaged packets are skipped.
+    """(uint8 (H, W, 3), seconds of its timestamp) until it `is_over`; damaged packets are skipped.
 
     All are turned as the first one, which is the rule of files, too. silence_seconds: the longest
-    time of packets without a picture. Raises DecodeError.
+    time of packets without a picture, those of sound among them. Raises DecodeError.
     """
     from av.video.reformatter import VideoReformatter
 
     stream, last = container.streams.video[0], time.monotonic()
     scaler: Any = VideoReformatter()
-    orientation = None
-    for packet in container.demux(stream):
-        try:
-            frames = packet.decode()
-        except ffmpeg_errors() as error:
-            frames, damage = [], cause_of(error)
-            if silence_seconds is not None and time.monotonic() - last > silence_seconds:
-                raise DecodeError("", f"no picture can be decoded ({damage})") from error
+    orientation, damage = None, ""
+    # Asked for the packets of one stream, PyAV waits for them however many others arrive.
+    for packet in container.demux():
+        frames: list[Any] = []
+        if packet.stream is stream:
+            try:
+                frames, damage = packet.decode(), ""
+            except ffmpeg_errors() as error:
+                damage = cause_of(error)
         for frame in frames:
             last = time.monotonic()
             orientation = orientation or orientation_of(frame)
             pixels = scaler.reformat(frame, format="rgb24").to_ndarray()
             yield orientation.apply(pixels), frame.time
+        if is_over():
+            return
+        if time.monotonic() - last > silence_seconds:
+            why = f" ({damage})" if damage else ""
+            raise DecodeError("", f"data arrives, but no picture for {silence_seconds:g} s{why}")
 
 
 class _Clock:

@@ -65,6 +65,37 @@ class Server:
         self._listener.close()
 
 
+def _with_sound(pictures: int, seconds: float) -> bytes:
+    """MPEG-TS whose sound goes on behind its pictures."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mpegts") as container:
+        stream, sound = (
+            container.add_stream("mpeg2video", rate=25),
+            container.add_stream("mp2", 16000),
+        )
+        (stream.height, stream.width), stream.pix_fmt = (48, 64), "yuv420p"
+        for k in range(pictures):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 8 * k, np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        for k in range(round(seconds * 25)):
+            heard = av.AudioFrame.from_ndarray(np.zeros((1, 640), np.int16), "s16", "mono")
+            heard.sample_rate, heard.pts = 16000, 640 * k
+            container.mux(sound.encode(heard))
+        container.mux(sound.encode())
+    return buffer.getvalue()
+
+
+def _sends_slowly(content: bytes, seconds: float) -> Script:
+    def script(connection: socket.socket, request: bytes) -> None:
+        connection.sendall(HEAD)
+        for k in range(0, len(content), 188):
+            connection.sendall(content[k : k + 188])
+            time.sleep(188 * seconds / len(content))
+
+    return script
+
+
 def _sends(content: bytes, then_seconds: float = 0.0) -> Script:
     def script(connection: socket.socket, request: bytes) -> None:
         connection.sendall(HEAD + content)
@@ -152,6 +183,40 @@ def test_a_damaged_packet_does_not_end_a_stream(live):
     frames, _ = _read(live(f"http://127.0.0.1:{server.port}/"))
 
     assert len(frames) > 25
+
+
+def _impatient(server: Server, said: list[str], give_up_seconds: float | None) -> LiveFrames:
+    return LiveFrames(
+        f"http://127.0.0.1:{server.port}/",
+        prepare=_as_is,
+        max_waiting=1000,
+        timeout_seconds=0.6,
+        give_up_seconds=give_up_seconds,
+        say=said.append,
+    )
+
+
+def test_a_connection_whose_sound_goes_on_without_pictures_is_opened_again():
+    server = Server(_sends_slowly(_with_sound(10, 8), 8), _sends(_encoded(20)))
+    said: list[str] = []
+
+    frames, _ = _read(_impatient(server, said, give_up_seconds=1.5))
+
+    assert [frame.begins for frame in frames].count(True) == 2
+    assert "data arrives, but no picture for 0.6 s" in said[0]
+
+
+def test_a_stream_is_left_at_once_while_only_its_sound_arrives():
+    server = Server(_sends_slowly(_with_sound(10, 8), 8))
+    said: list[str] = []
+
+    with _impatient(server, said, give_up_seconds=None) as source:
+        next(iter(source))
+        begun = time.monotonic()
+
+    assert time.monotonic() - begun < 0.5
+    assert not source._thread.is_alive()
+    assert said == []
 
 
 def test_datagrams_are_read_as_they_come(live):
