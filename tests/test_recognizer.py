@@ -1,9 +1,11 @@
 """`octvideo.load`: a checkpoint that names what happens in a video, however the video comes."""
 
+import copy
 import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 import octvideo
 import octvideo.download
 import octvideo.recognizer
+import octvideo.recognizer.network
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import Timing
 from octvideo.data.video.encode import write_video
@@ -91,6 +94,22 @@ def test_a_calibration_that_cannot_be_used_is_refused_before_a_video_is_decoded(
 ):
     with pytest.raises(ConfigError, match=message):
         recognizer.optimize(calibration=["there is no such file.mp4"], **how)
+
+
+def test_a_fingerprint_of_int8_is_of_its_calibration(recognizer, frames, monkeypatch):
+    network = octvideo.recognizer.network
+    lower = SimpleNamespace(precision="int8")
+    monkeypatch.setattr(network, "optimize", lambda *given, **how: lower)
+    monkeypatch.setattr(network, "choose", lambda *given: ("openvino", "int8"))
+    recognizer = copy.copy(recognizer)
+    plain = recognizer.fingerprint()
+    one, other = ([frames[k : k + 9] for k in range(start, start + 8)] for start in (0, 8))
+
+    def of(calibration):
+        return recognizer.optimize(precision="int8", calibration=calibration).fingerprint()
+
+    assert of(one) == of(one)
+    assert len({plain, of(one), of(other)}) == 3
 
 
 def test_the_score_of_two_clips_is_the_mean_of_theirs(recognizer, frames):

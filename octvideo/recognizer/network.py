@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from octvideo.data.sources import Source
+from octvideo.deploy.cache import hash_of
 from octvideo.deploy.engines import WindowScores, choose, optimize
 from octvideo.deploy.exported import ExportedNetwork
+from octvideo.deploy.precision import split_clips
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models.network import HeadAct, Network, config_of, pooled_features
 
@@ -38,23 +40,25 @@ def optimized(
     precision: str,
     calibration: Sequence[Source],
     read: Callable[[Source], Tensor],
-) -> nn.Module:
-    """The optimized network, which returns probabilities; raises the errors of
-    `octvideo.deploy.optimize`, those of its arguments before a video is `read`."""
+) -> tuple[nn.Module, str]:
+    """The optimized network, which returns probabilities, and a digest of the clips that set its
+    ranges, "" of none; raises the errors of `octvideo.deploy.optimize`, those of its arguments
+    before a video is `read`."""
     if isinstance(model, ExportedNetwork):
         raise ConfigError(
             f"{model.path}: another runtime computes it already; optimize the checkpoint that it"
             " was made of"
         )
     engine, precision = choose(engine, precision, example.device, len(calibration) > 0)
-    clips = [read(video) for video in calibration]
-    return optimize(
+    clips = torch.cat([read(video) for video in calibration]) if len(calibration) else None
+    fast = optimize(
         WindowScores(model, act),
         example,
         engine=engine,
         precision=precision,
-        calibration=torch.cat(clips) if clips else None,
+        calibration=clips,
     )
+    return fast, "" if clips is None else hash_of(split_clips(clips)[0])
 
 
 def outputs(

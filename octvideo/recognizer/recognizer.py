@@ -68,6 +68,7 @@ class Recognizer:
         self.model: Any = model.to(device).eval()
         self.head_act: HeadAct = head_act or ("sigmoid" if multi_label else "softmax")
         self._score: nn.Module = WindowScores(model, self.head_act)
+        self._calibration = ""
         self.multi_label, self.recipe = multi_label, recipe
         self.class_names = list(class_names)
         self.preprocessing = preprocessing
@@ -93,7 +94,7 @@ class Recognizer:
         """
         example = torch.rand(VIEWS_PER_PASS, *self._clip_shape()).to(self.device)
         how = engine, precision, calibration, lambda video: self.clip(video)[1]
-        self._score = optimized(self.model, self.head_act, example, *how)
+        self._score, self._calibration = optimized(self.model, self.head_act, example, *how)
         return self
 
     def save(self, path: str | Path, *, lowered: bool = False) -> float:
@@ -246,10 +247,11 @@ class Recognizer:
         return run_many(self, paths, how, files, progress)
 
     def fingerprint(self) -> str:
-        """16 hex digits of the weights, the preprocessing and the classes."""
+        """16 hex digits of the weights, the preprocessing and the classes, and of the clips that
+        int8 is calibrated on."""
         # fp32 is not named: files that were begun before there was a choice continue.
-        lower = {getattr(self._score, "precision", "fp32")} - {"fp32"}
-        facts = [self.class_names, self.preprocessing, self.head_act, *lower]
+        lower = {getattr(self._score, "precision", "fp32"), self._calibration} - {"fp32", ""}
+        facts = [self.class_names, self.preprocessing, self.head_act, *sorted(lower)]
         return weights_digest(self.model.state_dict(), facts)
 
     @property
