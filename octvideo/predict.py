@@ -170,13 +170,14 @@ def write_named_video(
 ) -> None:
     """The video with its top classes shown over time, each frame at its true time, and its sound.
 
-    video: a file, or a line of a list; the pictures of a folder of frames carry no times, and are
-    shown 30 a second, which a line says.
+    video: a file, its address, or a line of a list; the pictures of a folder of frames carry no
+    times, and are shown 30 a second, which a line says.
     Streams: memory grows by a few numbers a frame. Raises ConfigError for an output that is the
     video.
     """
     entry = video if isinstance(video, VideoEntry) else VideoEntry(str(video))
-    require_another_file(output, entry.path)
+    if not entry.num_frames:
+        require_another_file(output, local_path(entry.path))
     film = _frames_listed(entry) if entry.num_frames else _film_of(entry.path)
     timeline = recognizer.timeline(
         film.frames("recognize"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import octvideo.download
 from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError
 from octvideo.report.annotate import Label, annotated
@@ -189,6 +191,28 @@ def _add_tone(video: Path, output: Path) -> None:
                 container.mux(packet)
         container.mux(sound.encode(frame))
         container.mux(sound.encode(None))
+
+
+def test_a_video_whose_address_a_list_names_is_drawn_with_its_sound(
+    run_tool, tiny_checkpoint, video, tmp_path, monkeypatch
+):
+    _add_tone(video, tmp_path / "clip.mp4")
+    monkeypatch.setenv("OCTVIDEO_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        octvideo.download, "_append", lambda url, part: shutil.copy(tmp_path / "clip.mp4", part)
+    )
+    (tmp_path / "list.txt").write_text("https://host/clip.mp4 0\n")
+
+    words = "--checkpoint", tiny_checkpoint, tmp_path / "list.txt", "--output", tmp_path / "o.mp4"
+    done = run_tool("demo_net", *words)
+
+    assert done.status == 0, done.err
+    with av.open(str(tmp_path / "o.mp4")) as named:
+        assert len(list(named.decode(audio=0))) > 40
+
+    [fetched] = (tmp_path / "cache" / "files").glob("*.mp4")
+    words = "--checkpoint", tiny_checkpoint, tmp_path / "list.txt", "--output", fetched
+    assert f"{fetched}: is {fetched} itself" in run_tool("demo_net", *words).err
 
 
 @pytest.mark.parametrize("name", ["a clip.mp4", "../videos/a clip.mp4", "symbolic.mp4", "hard.mp4"])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from octvideo.data.remote import local_path
 from octvideo.data.video.container import file_url, opened
 from octvideo.data.video.sound import Sound
 from octvideo.errors import DataError
@@ -41,9 +42,9 @@ def write_video(
     cheap. size: (H, W) to scale to, else that of the first frame; an odd one grows by a pixel, as
     4:2:0 counts in pairs. times: seconds at which the frames are shown, where they are not 1 / fps
     apart; one time more than frames is when the last one ends.
-    sound_of: a video file whose first audio stream, if it has one, comes along as AAC, as long
-    before or after the first frame as it was there; gaps in it, and what of it does not decode, are
-    silent. Raises DataError without a frame.
+    sound_of: a video file, or its address, whose first audio stream, if it has one, comes along as
+    AAC, as long before or after the first frame as it was there; gaps in it, and what of it does
+    not decode, are silent. Raises DataError without a frame.
     """
     import av
     from av.video.reformatter import VideoReformatter
@@ -57,7 +58,8 @@ def write_video(
         # Closed without the errors of what is written, which are not those of this file.
         sounds = ExitStack()
         stack.callback(sounds.close)
-        source = sounds.enter_context(opened(str(sound_of))) if sound_of else None
+        heard = local_path(sound_of) if sound_of else ""
+        source = sounds.enter_context(opened(heard)) if heard else None
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             if stream is None:
@@ -70,7 +72,7 @@ def write_video(
                     stream.codec_context.time_base = _TICK
                     stream.codec_context.flags |= _FRAME_DURATION
                     stream.options = stream.options | {"bf": "0"}
-                sound = Sound(container, source, str(sound_of))
+                sound = Sound(container, source, heard)
             picture = scaler.reformat(
                 picture, stream.width, stream.height, format="yuv420p", interpolation="AREA"
             )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from coded_videos import write_clip
 
+import octvideo.download
 from octvideo.data import open_video
 from octvideo.data.video.decode import iter_frames, look_at
 from octvideo.data.video.encode import write_video
@@ -256,3 +257,18 @@ def test_damaged_sound_is_silent_in_a_line_and_what_follows_keeps_its_time(
     assert heard == ([0, 1, 4, 5, 6, 7] if damaged == "the middle" else [])
     [line] = caplog.messages
     assert line.startswith(f"{source}: what is damaged of its sound is silent: ")
+
+
+@pytest.fixture
+def address(tmp_path, monkeypatch):
+    """Where a clip with sound can be downloaded."""
+    source = with_noise(tmp_path / "clip.mkv", 16_000, "mono")
+    monkeypatch.setenv("OCTVIDEO_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        octvideo.download, "_append", lambda url, part: part.write_bytes(source.read_bytes())
+    )
+    return "https://host/clip.mkv"
+
+
+def test_sound_comes_from_an_address_too(tmp_path, address):
+    assert min(loudness(written(tmp_path, address))[1:10]) > 0.05
