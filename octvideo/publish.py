@@ -28,6 +28,7 @@ from octvideo.weights.load import network_of
 from octvideo.weights.pretrained import PUBLISHED, pretrained_networks, read_weights
 
 SHOWN_CLASSES = 20
+_DIGEST = "<sha256>"  # until the weights are written, for the card is made first
 WRITTEN = (PUBLISHED, "config.yaml", "classes.txt", "input.json", "README.md")
 # Settings that name files of the training's machine; without them the lists say what these did.
 _FILES = (
@@ -68,8 +69,9 @@ def write_card(
 
     results: a results.json of these weights; by default that of the checkpoint's run, if there is
     one. Files of this machine are left out of the settings, other paths cut to their last part.
-    Raises CheckpointError for weights without network, classes or a part of their input, DataError
-    for results of other weights, and as `require_card_folder` does; then nothing is written.
+    Raises CheckpointError for weights without network, classes or a part of their input and for a
+    network that cannot be built, DataError for results of other weights, and as
+    `require_card_folder` does; then nothing is written.
     """
     require_card_folder(folder)
     checkpoint = read_weights(checkpoint_path)
@@ -84,14 +86,14 @@ def write_card(
     settings = parse_settings(checkpoint.recipe, checkpoint_path)
     recipe = yaml.safe_dump(_published(settings), sort_keys=True) if settings else ""
     public = replace(checkpoint, recipe=recipe)
-    card = Card(name, license, _results_of(checkpoint, results))
+    text = card_text(public, Card(name, license, _results_of(checkpoint, results)), _DIGEST)
     folder.mkdir(parents=True, exist_ok=True)
     replace(public, training={}, average=None, state=public.weights).write(str(folder / PUBLISHED))
     _write(folder / "config.yaml", public.recipe)
     _write(folder / "classes.txt", "".join(f"{c}\n" for c in public.class_names))
     seen = public.input.as_dict() | {"network": public.network}
     _write(folder / "input.json", json.dumps(seen, indent=1) + "\n")
-    _write(folder / "README.md", card_text(public, card, hash_of(folder / PUBLISHED)))
+    _write(folder / "README.md", text.replace(_DIGEST, hash_of(folder / PUBLISHED)))
     return folder / "README.md"
 
 

@@ -262,6 +262,17 @@ def test_weights_that_leave_out_a_part_of_their_input_get_no_card(part, tiny_che
     assert not (tmp_path / "mine").exists()
 
 
+def test_a_network_that_cannot_be_built_leaves_no_files_behind(tiny_checkpoint, tmp_path):
+    content = torch.load(tiny_checkpoint)
+    content["meta"]["model"]["name"] = "not_registered"
+    torch.save(content, tmp_path / "own.pyth")
+
+    with pytest.raises(CheckpointError, match="there is no model 'not_registered'"):
+        write_card(str(tmp_path / "own.pyth"), tmp_path / "mine")
+
+    assert not (tmp_path / "mine").exists()
+
+
 def test_a_folder_without_weights_is_named_with_the_next_step(run):
     with pytest.raises(CheckpointError, match=r"name the file: .*best\.pyth"):
         octvideo.load(run)

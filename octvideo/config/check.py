@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from octvideo.config.limits import beyond_limits
-from octvideo.models.registry import MODELS, find_name
+from octvideo.models.registry import MODELS, REGISTERED_FIRST, find_name
 
 Problems = Iterator[str]
 
@@ -22,7 +22,8 @@ def _arch(cfg: Any) -> Problems:
     if cfg.TRAIN.DATASET == "video" and not (family and family.takes_clips):
         names = (re.sub(r"_r\d+$", "", name) for name, row in MODELS.items() if row.takes_clips)
         archs = " or ".join(dict.fromkeys(names))
-        yield f"MODEL.ARCH is {arch!r}; on videos it is {archs}, with RESNET.DEPTH"
+        own = "" if family else f"; {REGISTERED_FIRST}"
+        yield f"MODEL.ARCH is {arch!r}; on videos it is {archs}, with RESNET.DEPTH{own}"
     if cfg.TRAIN.DATASET != cfg.TEST.DATASET:
         yield (
             f"TEST.DATASET is {cfg.TEST.DATASET} with TRAIN.DATASET {cfg.TRAIN.DATASET}; make them"

@@ -26,6 +26,7 @@ MODELS: dict[str, Family] = {
     for name, family in module.MODELS.items()
 }
 _OF_PACKAGE = frozenset(MODELS)
+REGISTERED_FIRST = "register one of your own first, with octvideo.models.registry.register"
 Built = TypeVar("Built", bound=nn.Module)
 
 
@@ -144,5 +145,6 @@ def input_shape_of(name: str) -> tuple[int, ...]:
 def family_of(name: str) -> Family:
     """The row of the table of networks. Raises ConfigError for an unknown name."""
     if name not in MODELS:
-        raise ConfigError(f"there is no model {name!r}; {did_you_mean(name, MODELS)}")
+        advice = did_you_mean(name, MODELS, "octvideo.list_models() names them")
+        raise ConfigError(f"there is no model {name!r:.42}; {advice} ({REGISTERED_FIRST})")
     return MODELS[name]

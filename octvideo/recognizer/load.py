@@ -12,6 +12,7 @@ from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.deploy.exported import SUFFIXES, ExportedNetwork, read_exported
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models.network import HeadAct
+from octvideo.models.registry import family_of, full_name
 from octvideo.recognizer.recognizer import Recognizer
 from octvideo.weights.describe import known_head_act, read_classes, read_input
 from octvideo.weights.load import network_of
@@ -88,6 +89,10 @@ def _completed(checkpoint: Checkpoint, path: str, classes: Classes, input: Input
                 " it (`octvideo convert` --class-names NAMES.txt --input 8x8)"
             )
         return describe_file(checkpoint, classes, input)
+    try:
+        family_of(full_name(str(checkpoint.network.get("name"))))
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     if is_image(checkpoint):
         raise CheckpointError(
             f"{path}: holds an image network; `octvideo inflate` makes a video network of it"

@@ -15,6 +15,7 @@ from octvideo.models.pytorchvideo import (
     PytorchvideoOptions,
     octave_arguments,
 )
+from octvideo.models.registry import MODELS, full_name
 from octvideo.models.slowfast import SlowFast
 from octvideo.models.video_resnet import VideoResNet
 from octvideo.octavize import octavize
@@ -33,12 +34,15 @@ CHANGED_BY_DIVISION = ("downsample", "nonlocal_on")
 
 
 def is_to_be_inflated(checkpoint: Checkpoint, model: nn.Module) -> bool:
-    """Whether these are image weights for a video network; the kernels tell."""
+    """Whether these are image weights for a video network."""
     return is_image(checkpoint) and getattr(model, "takes", "") == "clips"
 
 
 def is_image(checkpoint: Checkpoint) -> bool:
-    """Whether these are weights of an image network; the kernels tell."""
+    """Whether these are weights of an image network: its family tells, which may be one of 2D
+    kernels for clips; the kernels where the file says none that is known."""
+    if family := MODELS.get(full_name(str(checkpoint.network.get("name", "")))):
+        return not family.takes_clips
     dims = {tensor.dim() for tensor in checkpoint.weights.values()}
     return 4 in dims and 5 not in dims
 
