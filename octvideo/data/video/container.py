@@ -31,6 +31,7 @@ VIDEO_SUFFIXES = (
 
 _OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
 _NO_PROBE = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0"}
+_ATTACHED_PICTURE = 1 << 10  # AV_DISPOSITION_ATTACHED_PIC
 _UNALIGNED = 1  # AV_CODEC_FLAG_UNALIGNED: crop at the very column that the file says
 
 
@@ -65,6 +66,19 @@ def ffmpeg_errors() -> tuple[type[Exception], ...]:
     return av.FFmpegError, OSError, ValueError, IndexError, MemoryError
 
 
+def video_stream(container: Any) -> Any:
+    """The first stream of moving pictures; a cover, which FFmpeg lists as a video of one frame, is
+    none. Raises ValueError where there is none, and for a codec that FFmpeg does not know."""
+    streams = container.streams.video
+    moving = [stream for stream in streams if not stream.disposition & _ATTACHED_PICTURE]
+    if not moving:
+        covers = ", only a cover picture" if streams else ""
+        raise ValueError(f"there is no video stream in it{covers}")
+    if moving[0].codec_context is None:
+        raise ValueError("its codec is not known")
+    return moving[0]
+
+
 @contextmanager
 def opened(path: str, *, probes: bool = True) -> Iterator[Any]:
     """An av container that has a video stream, decoding on one thread: workers are the parallelism.
@@ -88,11 +102,7 @@ def opened(path: str, *, probes: bool = True) -> Iterator[Any]:
         raise DecodeError(path, cause_of(error)) from error
     try:
         with container:
-            if not container.streams.video:
-                raise DecodeError(path, "there is no video stream in it")
-            codec = container.streams.video[0].codec_context
-            if codec is None:
-                raise DecodeError(path, "its codec is not known")
+            codec = video_stream(container).codec_context
             codec.thread_count = 1
             codec.flags |= _UNALIGNED
             yield container
@@ -137,9 +147,7 @@ def opened_live(source: Any, scheme: str, timeout_seconds: float) -> Iterator[An
         timeout=(timeout_seconds, timeout_seconds),
     )
     with container:
-        if not container.streams.video or container.streams.video[0].codec_context is None:
-            raise ValueError("there is no video stream in it")
-        codec = container.streams.video[0].codec_context
+        codec = video_stream(container).codec_context
         codec.thread_count = 1
         codec.flags |= _UNALIGNED
         codec.options = {"max_pixels": str(_MAX_LIVE_PIXELS)}

@@ -29,7 +29,7 @@ from octvideo.data.reading import (
     still_reading,
 )
 from octvideo.data.remote import local_path
-from octvideo.data.video.container import ffmpeg_errors, opened
+from octvideo.data.video.container import ffmpeg_errors, opened, video_stream
 from octvideo.data.video.decord_engine import DecordEngine
 from octvideo.data.video.examine import count, frame_table, frame_times, know
 from octvideo.data.video.frame_table import FindTable, KnownFile
@@ -175,7 +175,7 @@ def iter_frames(path: str | Path) -> Iterator[Frames]:
     with _known(path) as (file, info), opened(file) as container:
         pixels = Pixels(info, info.stored_size())
         try:
-            for frame in container.decode(video=0):
+            for frame in container.decode(video_stream(container)):
                 yield pixels.of(frame)
                 still_reading()
         except ffmpeg_errors() as error:

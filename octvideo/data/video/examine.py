@@ -11,7 +11,7 @@ import numpy as np
 from octvideo.data.reading import DecodeError, cause_of, still_reading
 from octvideo.data.video.bits import Parameters
 from octvideo.data.video.bitstream import Inspector, inspector
-from octvideo.data.video.container import opened, status_of
+from octvideo.data.video.container import opened, status_of, video_stream
 from octvideo.data.video.frame_table import FrameTable, KnownFile
 from octvideo.data.video.info import DAMAGED, VideoInfo
 from octvideo.data.video.mp4_header import is_fragmented, may_be_turned, read_moov
@@ -75,7 +75,7 @@ def examine(path: str, num_bytes: int, _modified: int) -> VideoInfo:
     """The cheap check. Only where the packets do not tell how many frames there are is the file
     decoded to count."""
     with opened(path) as container:
-        stream = container.streams.video[0]
+        stream = video_stream(container)
         moov, inspect = read_moov(path), _inspector_of(container)
         layout, first = _map_of(container, inspect, first_frame=may_be_turned(moov))
         parameters = inspect.parameters if inspect else Parameters()
@@ -132,7 +132,7 @@ def _described(stream: Any, shown: Decoded, fps: float) -> VideoInfo:
 
 
 def _inspector_of(container: Any) -> Inspector | None:
-    codec = container.streams.video[0].codec_context
+    codec = video_stream(container).codec_context
     return inspector(codec.name, codec.extradata or b"", container.format.name)
 
 
@@ -176,6 +176,7 @@ def _doubt_of_container(path: str, container: Any, layout: StreamMap) -> str:
         return "open GOP"
     if layout.num_hidden:
         return f"an edit list hides {layout.num_hidden} frames"
+    # Also where the others are covers: decord chooses its stream by itself.
     if kinds.count("video") > 1:
         return f"{kinds.count('video')} video streams"
     # Subtitles in AVI are files of their own, which FFmpeg opens; decord's cannot be told which
@@ -209,9 +210,9 @@ def decode_all(path: str, options: dict[str, str], most: int | None = None) -> D
     """Frames up to the end, to what ended it, or to `most`."""
     decoded = Decoded()
     with opened(path) as container:
-        container.streams.video[0].codec_context.options = options
+        video_stream(container).codec_context.options = options
         try:
-            for frame in islice(container.decode(video=0), most):
+            for frame in islice(container.decode(video_stream(container)), most):
                 if options and frame.is_corrupt:
                     decoded.end = "a damaged frame"
                     return decoded
@@ -228,7 +229,7 @@ def frame_table(path: str, info: VideoInfo) -> FrameTable:
     """The positions and times of the frames of an examined file: from its packets if they suffice,
     else from a sequential decode."""
     with opened(path) as container:
-        layout, stream = layout_of(container, info), container.streams.video[0]
+        layout, stream = layout_of(container, info), video_stream(container)
         place, time_base = stream.index, stream.time_base
     if not layout.unclear:
         seconds = layout.seconds(time_base)

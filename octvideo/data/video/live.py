@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from octvideo.data.reading import DecodeError, cause_of
-from octvideo.data.video.container import LIVE_PROTOCOLS, ffmpeg_errors, opened_live
+from octvideo.data.video.container import LIVE_PROTOCOLS, ffmpeg_errors, opened_live, video_stream
 from octvideo.data.video.orientation import orientation_of
 from octvideo.data.video.video import Frames, Prepare
 from octvideo.errors import logger
@@ -197,7 +197,7 @@ def _pictures(
     """
     from av.video.reformatter import VideoReformatter
 
-    stream, last = container.streams.video[0], time.monotonic()
+    stream, last = video_stream(container), time.monotonic()
     scaler: Any = VideoReformatter()
     orientation, damage = None, ""
     # Asked for the packets of one stream, PyAV waits for them however many others arrive.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from octvideo.data.reading import still_reading
 from octvideo.data.video.bits import Content
 from octvideo.data.video.bitstream import Inspector
-from octvideo.data.video.container import ffmpeg_errors, opened
+from octvideo.data.video.container import ffmpeg_errors, opened, video_stream
 
 NO_TIME = -(1 << 63)
 """In a column: the packet has no such timestamp."""
@@ -195,7 +195,7 @@ def index_differs(path: str, container: Any, layout: StreamMap) -> bool:
     must be the restarts. An AVI has an entry for every packet, by which its packets are counted
     after a jump.
     """
-    stream = container.streams.video[0]
+    stream = video_stream(container)
     pts, dts, positions, _ = layout.packets
     clock = pts if "matroska" in container.format.name else dts
     before = _marked(stream)
@@ -215,7 +215,7 @@ def _are_cues_true(path: str, container: Any, met: Numbers) -> bool:
     if "matroska" not in container.format.name:
         return True
     with opened(path, probes=False) as fresh:
-        stream = fresh.streams.video[0]
+        stream = video_stream(fresh)
         fresh.seek(int(met[0].min()), stream=stream)
         return np.array_equal(_marked(stream), met)
 
@@ -241,7 +241,7 @@ def look_through(
     nothing = Content(0)
     table, first = PacketTable(), None
     try:
-        for packet in container.demux(container.streams.video[0]):
+        for packet in container.demux(video_stream(container)):
             still_reading()
             if first_frame and first is None:
                 with suppress(*errors):

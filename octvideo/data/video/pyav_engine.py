@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from octvideo.data.reading import DecodeError, still_reading
-from octvideo.data.video.container import ffmpeg_errors, opened
+from octvideo.data.video.container import ffmpeg_errors, opened, video_stream
 from octvideo.data.video.examine import STRICT, layout_of
 from octvideo.data.video.frame_table import KnownFile
 from octvideo.data.video.info import VideoInfo
@@ -25,7 +25,7 @@ class PyAVEngine:
         self._pixels = Pixels(file.info, file.info.stored_size(short_side))
         self._resources = ExitStack()
         self._container = self._resources.enter_context(opened(file.path))
-        self._stream = self._container.streams.video[0]
+        self._stream = video_stream(self._container)
         table = file.find_table()
         self._layout = table.layout if table else layout_of(self._container, file.info)
         # What a decoder conceals depends on the frames before: damage after a jump must be heard
@@ -84,7 +84,7 @@ class PyAVEngine:
     def _walk(self, indices: Sequence[int], prepare: Prepare | None) -> dict[int, Frames]:
         wanted, found, number = set(indices), {}, -1
         with opened(self._path) as container:
-            for number, frame in enumerate(container.decode(video=0)):
+            for number, frame in enumerate(container.decode(video_stream(container))):
                 still_reading()
                 if number in wanted:
                     found[number] = self._pixels.of(frame, prepare)

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from octvideo.data.reading import cause_of
-from octvideo.data.video.container import ffmpeg_errors
+from octvideo.data.video.container import ffmpeg_errors, video_stream
 from octvideo.data.video.examine import decode_all
 from octvideo.errors import logger
 
@@ -77,7 +77,7 @@ class Sound:
 def _first_picture(source: Any, path: str) -> float:
     """When the first frame is shown, by the clock of the file. That of the stream is also of
     pictures that do not decode, at the beginning of a recording that was cut."""
-    stamps, stream = decode_all(path, {}, 1).stamps, source.streams.video[0]
+    stamps, stream = decode_all(path, {}, 1).stamps, video_stream(source)
     if stamps and not math.isnan(stamps[0]):
         return stamps[0]
     return float((stream.start_time or 0) * stream.time_base)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from octvideo.data.video.container import opened
+from octvideo.data.video.container import opened, video_stream
 from octvideo.data.video.examine import layout_of
 from octvideo.data.video.frame_table import KnownFile
 from octvideo.data.video.packets import StreamMap
@@ -69,7 +69,7 @@ def _stream_of(file: KnownFile) -> tuple[StreamMap, int, Fraction]:
     if table := file.find_table():
         return table.layout, table.stream_index, table.time_base
     with opened(file.path) as container:
-        stream = container.streams.video[0]
+        stream = video_stream(container)
         return layout_of(container, file.info), stream.index, stream.time_base
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from coded_videos import numbers, write_clip
+from coded_videos import HEIGHT, WIDTH, numbers, picture, write_clip
 from PIL import Image
 
 from octvideo.data import DecodeError, iter_frames, open_video, probe, read_frames, reading
 from octvideo.data.reading import stuck_here
+from octvideo.data.video.decode import look_at
 from octvideo.data.video.decord_engine import DecordEngine
 from octvideo.data.video.encode import write_video
 from octvideo.data.video.frame_folders import open_frames
@@ -237,3 +238,55 @@ def test_a_download_is_not_timed_as_reading(tmp_path, monkeypatch):
     with pytest.raises(DecodeError, match="it hung"):
         read_frames(address, [0])
     assert len(clocks) == 2
+
+
+def _covered(path: Path, num_frames: int) -> Path:
+    """An mp4 whose cover FFmpeg lists as its first stream; without frames it has sound alone."""
+    with av.open(str(path), "w") as container:
+        cover = container.add_stream("mjpeg", rate=25)
+        (cover.height, cover.width), cover.pix_fmt = (80, 80), "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        stream = container.add_stream("libx264", rate=25) if num_frames else None
+        if stream:
+            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        sound = container.add_stream("aac", rate=16000)
+        image = av.VideoFrame.from_ndarray(np.full((80, 80, 3), 99, np.uint8), "rgb24")
+        container.mux([*cover.encode(image), *cover.encode()])
+        if stream:
+            for number in range(num_frames):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), "rgb24")))
+            container.mux(stream.encode())
+        heard = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.float32), "fltp", "mono")
+        heard.sample_rate, heard.pts = 16000, 0
+        container.mux([*sound.encode(heard), *sound.encode()])
+    content = path.read_bytes()
+    at = content.index(b"moov") - 4
+    end, boxes, place = at + int.from_bytes(content[at : at + 4], "big"), [], at + 8
+    while place < end:
+        size = int.from_bytes(content[place : place + 4], "big")
+        boxes.append(content[place : place + size])
+        place += size
+    first = [box for box in boxes if box[4:8] in (b"mvhd", b"udta")]
+    rest = [box for box in boxes if box not in first]
+    path.write_bytes(content[: at + 8] + b"".join([*first, *rest]) + content[end:])
+    return path
+
+
+def test_a_cover_in_front_of_a_video_is_none_of_its_frames(tmp_path):
+    path = _covered(tmp_path / "covered.mp4", 12)
+    with av.open(str(path)) as container:
+        assert [stream.type for stream in container.streams] == ["video", "video", "audio"]
+        assert container.streams.video[0].codec_context.name == "mjpeg"
+
+    info, times = look_at(path)
+
+    assert (info.num_frames, info.width, info.height, len(times)) == (12, WIDTH, HEIGHT, 12)
+    assert (info.codec, info.backend) == ("h264", "pyav")  # decord chooses its stream by itself
+    assert probe(path) == info
+    assert numbers(read_frames(path, [7, 0, 11])) == [7, 0, 11]
+    assert numbers(np.stack(list(iter_frames(path)))) == list(range(12))
+
+
+def test_sound_with_a_cover_is_no_video(tmp_path):
+    with pytest.raises(DecodeError, match="no video stream in it, only a cover picture"):
+        probe(_covered(tmp_path / "song.mp4", 0))
