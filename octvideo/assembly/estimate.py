@@ -23,6 +23,7 @@ from octvideo.engine.evaluation.frame_order import ORDERS
 from octvideo.engine.threads import set_threads
 from octvideo.engine.training.trainer import Trainer
 from octvideo.errors import logger
+from octvideo.models.registry import find_name, on_meta
 
 STEPS = 3
 
@@ -79,8 +80,8 @@ def clip_macs(cfg: Any) -> tuple[int, int]:
     from octvideo.assembly.model import build_model
 
     task = task_of(cfg)
-    with torch.device("meta"):
-        model = build_model(cfg)
+    name = find_name(cfg.MODEL.ARCH, cfg.RESNET.DEPTH)
+    model = on_meta(name, lambda: build_model(cfg))
     shapes = (task.input_shape(), task.tested_shape())
     training, test = (count(model, shape).macs for shape in shapes)
     return training, test

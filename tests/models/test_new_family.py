@@ -13,6 +13,7 @@ from octvideo import create_model
 from octvideo.assembly import build_model, build_trainer
 from octvideo.assembly import data as build_data
 from octvideo.assembly.dry_run import GeneratedSamples
+from octvideo.assembly.estimate import clip_macs
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count_twice
 from octvideo.config import load_config
@@ -126,6 +127,18 @@ def test_it_trains_with_recomputation_and_its_checkpoint_brings_it_back(settings
     again = network_of(checkpoint).eval()
     assert again(clip()).shape == (2, 4)
     assert checkpoint.network["depth"] == 3
+
+
+def test_a_run_of_one_that_reads_a_number_of_a_tensor_is_estimated(settings, monkeypatch):
+    class Drawn(PlainNet):
+        def __init__(self, options):
+            super().__init__(options)
+            self.rate = torch.linspace(0, 1, 3)[1].item()
+
+    expected = clip_macs(settings())
+    monkeypatch.setitem(registry.MODELS, "plain", Family(Drawn, PlainOptions, (3, 2, 32, 32)))
+
+    assert clip_macs(settings()) == expected
 
 
 def test_it_folds_counts_and_runs_faster(model):
