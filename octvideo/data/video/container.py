@@ -32,6 +32,7 @@ VIDEO_SUFFIXES = (
 _OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
 _NO_PROBE = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0"}
 _ATTACHED_PICTURE = 1 << 10  # AV_DISPOSITION_ATTACHED_PIC
+_NO_TIMESTAMPS = 1 << 7  # AVFMT_NOTIMESTAMPS
 _UNALIGNED = 1  # AV_CODEC_FLAG_UNALIGNED: crop at the very column that the file says
 
 
@@ -119,7 +120,15 @@ LIVE_PROTOCOLS = {
 """Scheme of a live address -> the protocols that FFmpeg may speak for it. No other entrance opens
 an address."""
 
+_LIVE_FORMATS = {"rtsp": ("rtsp",), "http": ("mpjpeg",), "https": ("mpjpeg",)}
+"""Scheme -> demuxers beside FORMATS. mpjpeg: the parts of an answer are pictures."""
+
 _MAX_LIVE_PIXELS = 2**26  # of a picture: a stream may change its size to any at any time
+
+
+def has_timestamps(container: Any) -> bool:
+    """Whether its frames say when they are shown; of raw pictures FFmpeg supposes 25 a second."""
+    return not container.format.flags & _NO_TIMESTAMPS
 
 
 @contextmanager
@@ -132,7 +141,7 @@ def opened_live(source: Any, scheme: str, timeout_seconds: float) -> Iterator[An
     """
     import av
 
-    formats = (*FORMATS, "rtsp") if scheme == "rtsp" else FORMATS
+    formats = (*FORMATS, *_LIVE_FORMATS.get(scheme, ()))
     options = {
         "format_whitelist": "v4l2,video4linux2" if scheme == "camera" else ",".join(formats),
         "protocol_whitelist": LIVE_PROTOCOLS.get(scheme, "file"),

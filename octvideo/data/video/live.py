@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from octvideo.data.reading import DecodeError, cause_of
-from octvideo.data.video.container import LIVE_PROTOCOLS, ffmpeg_errors, opened_live, video_stream
+from octvideo.data.video.container import (
+    LIVE_PROTOCOLS,
+    ffmpeg_errors,
+    has_timestamps,
+    opened_live,
+    video_stream,
+)
 from octvideo.data.video.orientation import orientation_of
 from octvideo.data.video.video import Frames, Prepare
 from octvideo.errors import logger
@@ -25,14 +31,16 @@ _LEAP_SECONDS = 10.0  # between two frames: the clock of the source was set
 _STEP_BACK_SECONDS = 1.0  # at most: a frame out of order; more: the timestamps start again
 _LEAST_STEP = 1e-3
 _POLL_SECONDS = 0.1
+_KNOWN = ", ".join(f"{name}://" for name in LIVE_PROTOCOLS)
+_WHAT_IS_LIVE = f"live are {_KNOWN}, and cameras as /dev/video0 or 0"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LiveFrame:
     """A frame and its time: seconds from the first frame of the source, by the source's clock.
 
-    begins: the first frame, or the first one after a break. Over a break of an address, this
-    machine's clock is used; over that of a file, its own timestamps.
+    begins: the first frame, or the first one after a break. Over a break of an address, and where
+    its pictures have no timestamps, this machine's clock is used; over that of a file, its own.
     """
 
     image: Frames
@@ -119,8 +127,10 @@ class LiveFrames:
             cause = "it ended"
             try:
                 with opened_live(self._name, self._scheme, self._timeout) as container:
+                    is_timed = has_timestamps(container)
                     for image, stamp in _pictures(container, self._timeout, self._stopped.is_set):
-                        self._put(LiveFrame(self._prepare(image), *clock.seconds(stamp)))
+                        at = clock.seconds(stamp if is_timed else None)
+                        self._put(LiveFrame(self._prepare(image), *at))
                         wait, last = 0.0, time.monotonic()
             except DecodeError as error:
                 cause = error.cause
@@ -149,6 +159,8 @@ def grown_frames(path: str | Path, prepare: Prepare, timeout_seconds: float) -> 
     not read yet.
     """
     clock = _FileClock()
+    if "://" in str(path) and not Path(path).exists():
+        raise DecodeError(str(path), _WHAT_IS_LIVE)
     try:
         with (
             Path(path).open("rb", buffering=0) as file,
@@ -175,16 +187,15 @@ def is_live(source: object) -> bool:
 
 
 def _opened_as(address: str) -> tuple[str, str]:
-    """The name for FFmpeg, and the scheme."""
+    """The name for FFmpeg, and the scheme. Raises DecodeError for others."""
     if address.isdecimal():
         return f"/dev/video{int(address)}", "camera"
     if address.startswith("/dev/video"):
         return address, "camera"
     scheme = address.partition("://")[0].lower()
     if scheme not in LIVE_PROTOCOLS:
-        known = ", ".join(f"{name}://" for name in LIVE_PROTOCOLS)
-        raise DecodeError(address, f"live are {known}, and cameras as /dev/video0 or 0")
-    return address, scheme
+        raise DecodeError(address, _WHAT_IS_LIVE)
+    return scheme + address[len(scheme) :], scheme  # FFmpeg knows schemes in small letters only
 
 
 def _pictures(

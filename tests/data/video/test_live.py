@@ -297,6 +297,49 @@ def test_an_address_opens_nothing_that_its_answer_names(live, content):
     assert "passwd" not in " ".join([*said, cause])
 
 
+def _sends_parts(count: int, seconds_apart: float) -> Script:
+    """The answer of many a camera: pictures, one after the other, without a time."""
+    with av.open(io.BytesIO(), "w", format="mjpeg") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        (stream.height, stream.width), stream.pix_fmt = (48, 64), "yuvj420p"
+        frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 99, np.uint8), "rgb24")
+        content = b"".join(bytes(packet) for packet in stream.encode(frame))
+    head = b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=part\r\n\r\n"
+    part = b"--part\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(content)
+
+    def script(connection: socket.socket, request: bytes) -> None:
+        connection.sendall(head)
+        for _ in range(count):
+            connection.sendall(part + content + b"\r\n")
+            time.sleep(seconds_apart)
+
+    return script
+
+
+def test_pictures_without_timestamps_have_the_time_of_their_arrival(live):
+    server = Server(_sends_parts(14, 0.2))
+
+    frames, _ = _read(live(f"http://127.0.0.1:{server.port}/camera"))
+
+    assert len(frames) >= 10
+    assert frames[0].image.shape == (48, 64, 3)
+    assert frames[9].seconds - frames[4].seconds == pytest.approx(1.0, abs=0.4)
+
+
+def test_the_scheme_of_an_address_may_be_in_capitals(live):
+    server = Server(_sends(_encoded(20)))
+
+    frames, _ = _read(live(f"HTTP://127.0.0.1:{server.port}/"))
+
+    assert frames
+
+
+@pytest.mark.parametrize("address", ["rtmp://host/live", "rtsps://host/stream"])
+def test_a_followed_address_of_another_scheme_is_refused_with_the_known_ones(address):
+    with pytest.raises(DecodeError, match="live are rtsp://, http://"):
+        next(grown_frames(address, _as_is, 0.1))
+
+
 def test_nobody_there_is_said_with_the_address(live):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
