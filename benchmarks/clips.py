@@ -149,7 +149,8 @@ def main() -> None:
         record(records_of(args.epochs), args.results)
     if args.kind == "draw":
         found = points(STUDIES[args.study], read_records(args.results))
-        draw_tradeoff(found, paper=()).savefig(args.file, dpi=140)
+        error = "standard deviation over seeds"
+        draw_tradeoff(found, paper=(), error=error).savefig(args.file, dpi=140)
         return
     write_page(args.page, read_records(args.results))
 

@@ -1,6 +1,5 @@
 """The drawings of `octvideo visualize`: a function writes pictures and returns their paths."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from octvideo.data.video.encode import write_video
-from octvideo.errors import ConfigError, DataError
+from octvideo.errors import ConfigError
 from octvideo.layers import as_pair
 from octvideo.recognizer import Recognizer
 from octvideo.report.gradcam import GLOW, gradcam, layer_to_look_at, overlay
@@ -20,7 +19,6 @@ from octvideo.report.octave_maps import draw_paths, path_maps
 from octvideo.report.pictures import film_strip, with_color_bar
 from octvideo.report.plots import color_map
 from octvideo.report.spectrum import Spectrum, draw_spectra, energy_spectrum
-from octvideo.report.tradeoff import Point, draw_tradeoff
 
 
 def picture_names(videos: Sequence[Path]) -> list[str]:
@@ -132,30 +130,6 @@ def draw_clips(
     return [path]
 
 
-def draw_runs(results: Sequence[Path], folder: Path) -> list[Path]:
-    """Accuracy against GFLOPs of finished runs (results.json files), with the paper's points beside
-    them.
-
-    Runs of one network are one point, their mean, with the standard deviation over them; where no
-    network has several, each has the 95 % interval of its videos.
-    """
-    path = folder / "tradeoff.png"
-    points = [_point(file) for file in results]
-    means, error = over_seeds(points), "standard deviation over seeds"
-    if len(means) == len(points):
-        means, error = points, "95 % interval over videos"
-    draw_tradeoff(means, error=error).savefig(path, dpi=140)
-    return [path]
-
-
-def over_seeds(points: Sequence[Point]) -> list[Point]:
-    """The mean of the points of one network and alpha, its error bar one standard deviation."""
-    groups: dict[tuple[str, float, float], list[float]] = {}
-    for p in points:
-        groups.setdefault((p.family, p.alpha, p.gflops), []).append(p.accuracy)
-    return [Point.of_runs(*place, accuracies) for place, accuracies in groups.items()]
-
-
 def _mean_spectra(
     recognizer: Recognizer, videos: Sequence[Path], layer: str
 ) -> dict[str, Spectrum]:
@@ -171,20 +145,3 @@ def _mean_spectra(
         for group, x in groups.items():
             sums[group] = sums.get(group, 0.0) + energy_spectrum(x) / len(videos)
     return sums
-
-
-def _point(path: Path) -> Point:
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        network = summary["protocol"]["network"]
-        return Point(
-            network["name"],
-            network["alpha"],
-            network["gflops_per_view"],
-            summary["top1_acc"],
-            *summary.get("top1_interval", (None, None)),
-        )
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a results.json of `octvideo test` ({error})") from error

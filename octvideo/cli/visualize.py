@@ -5,6 +5,8 @@ octvideo visualize octave --checkpoint oct.pyth --video a.mp4 --layer res3.block
 octvideo visualize gradcam --checkpoint oct.pyth --video a.mp4
 octvideo visualize clips --cfg configs/demo/oct_i3d.yaml         the clips that training samples
 octvideo visualize tradeoff --results runs/*/results.json        accuracy against GFLOPs
+
+tradeoff: runs of one network that differ in their seeds are one point, their mean; others are refused.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from octvideo import visualize
 from octvideo.assembly import training_batches
 from octvideo.config import add_config_arguments, load_config
 from octvideo.errors import ConfigError
+from octvideo.study import draw_runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def draw(args: argparse.Namespace) -> list[Path]:
     if args.kind == "tradeoff":
-        return visualize.draw_runs(args.results, args.output)
+        return draw_runs(args.results, args.output)
     if args.kind == "clips":
         batches, names = training_batches(load_config(args.cfg, args.settings))
         return visualize.draw_clips(batches, names, args.count, args.output)

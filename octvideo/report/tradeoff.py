@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Point:
     """One network: alpha 0 is the vanilla one. gflops: multiply-adds of one view; accuracy: top-1
-    in per cent.
+    or mAP, in per cent.
 
     low, high: the ends of its error bar; both None of a point that has none.
     """
@@ -71,12 +71,13 @@ def draw_tradeoff(
     points: Sequence[Point],
     *,
     paper: Sequence[Point] = PAPER,
-    error: str = "standard deviation over seeds",
+    error: str = "standard deviation over runs",
+    metric: str = "top-1",
 ) -> "Figure":
     """One line per family through its alphas. The paper has axes of its own: its data set is
     another.
 
-    error: what the error bars are.
+    error: what the error bars are. metric: what the points show; the paper's are top-1.
     """
     panels = [part for part in (points, paper) if part]
     families = max((len(_families(part)) for part in panels), default=0)
@@ -88,6 +89,7 @@ def draw_tradeoff(
     )
     for axes, part in drawn:
         _draw_lines(axes, part, "--" if part is paper else "-", error)
+        axes.set_ylabel(f"{'top-1' if part is paper else metric}, %")
         of_paper = "Table 6 of the paper, Kinetics-400"
         axes.set_title(of_paper if part is paper else "measured runs", fontsize=10)
     figure.draw_without_rendering()  # what lies where is known from here on
@@ -126,7 +128,6 @@ def _draw_lines(axes: Any, part: Sequence[Point], style: str, error: str) -> Non
         axes.plot([], [], "|", color="gray", label=error, markersize=10)
     axes.margins(0.1, 0.16)
     axes.set_xlabel("GFLOPs per view (multiply-adds)")
-    axes.set_ylabel("top-1, %")
     # Below: it hides no point.
     axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
     axes.grid(alpha=0.3)

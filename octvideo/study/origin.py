@@ -87,19 +87,19 @@ def check_folder(folder: Path, settings: Settings, assumed: Mapping[str, Any]) -
     if not _has_begun(folder):
         return
     had = _recorded(folder) or _in_checkpoint(folder) or assumed
-    if changes := _changes(settings, had):
+    if changes := changes_of(settings, had):
         raise ConfigError(
             f"{folder}: holds a run with {changes}; a run has one set of settings and lists: choose"
             " another folder for the sweep, or delete this one to do the run anew"
         )
-    if changes := _changes(_own_test(folder, {**had, **settings}), _tested(folder)):
+    if changes := changes_of(_own_test(folder, {**had, **settings}), _tested(folder)):
         raise ConfigError(
             f"{folder}/results.json: is of another test than the run's own, with {changes}; delete"
             " this file, and the sweep makes it anew (give other tests another OUTPUT_DIR)"
         )
 
 
-def _changes(now: Settings, had: Mapping[str, Any]) -> str:
+def changes_of(now: Settings, had: Mapping[str, Any]) -> str:
     """ "SOLVER.BASE_LR 0.1 instead of 0.01, ..." for what both know; "" where they agree."""
     changes = [
         change(key, had[key], value)
@@ -120,12 +120,23 @@ def _own_test(folder: Path, settings: Settings) -> Settings:
     return test | ({"weights": Path(weights).name} if weights else {})
 
 
+def known_of(folder: Path, results: Mapping[str, Any]) -> Settings:
+    """What a finished run was made with, as far as its folder and its results tell: the settings
+    that results depend on, lists, and the test."""
+    had = _recorded(folder) or _in_checkpoint(folder)
+    settings = {key: value for key, value in had.items() if not key.startswith(OF_NO_MATTER)}
+    test = _test_of(results)
+    test.pop("weights", None)  # the name of a file
+    return settings | test
+
+
 def _tested(folder: Path) -> Settings:
     """The test that results.json is of, in the words of `_own_test`; {} where there is none."""
     path = folder / "results.json"
-    if not path.is_file():
-        return {}
-    results = json.loads(path.read_text(encoding="utf-8"))
+    return _test_of(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _test_of(results: Mapping[str, Any]) -> Settings:
     data, protocol = results.get("data"), results.get("protocol", {})
     tested = {
         VIEWS: protocol.get("views"),

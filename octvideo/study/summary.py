@@ -91,7 +91,7 @@ def write_tables(sweep: Sweep, out: Path) -> str:
     ):
         (out / file).write_text(content, encoding="utf-8")
     points = list(_points(lines))
-    draw_tradeoff(points, paper=()).savefig(out / "tradeoff.png", dpi=140)
+    draw_tradeoff(points, paper=(), metric=name).savefig(out / "tradeoff.png", dpi=140)
     return text
 
 

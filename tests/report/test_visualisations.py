@@ -17,7 +17,6 @@ from octvideo.report.pictures import film_strip, with_color_bar
 from octvideo.report.plots import color_map
 from octvideo.report.spectrum import draw_spectra, energy_spectrum, pad_spectrum, radial_profile
 from octvideo.report.tradeoff import Point, draw_tradeoff
-from octvideo.visualize import over_seeds
 
 
 @pytest.fixture(scope="module")
@@ -231,12 +230,6 @@ def test_labels_of_a_tradeoff_keep_clear_of_lines():
             assert away.min() > 6
 
 
-def test_runs_of_one_network_are_one_point():
-    (point,) = over_seeds([Point("a", 0.1, 2.0, value) for value in (50.0, 60.0, 70.0)])
-
-    assert (point.accuracy, point.low, point.high) == (60.0, 50.0, 70.0)
-
-
 def test_a_film_strip_has_a_row_per_clip_and_keeps_first_and_last_frame():
     clip = np.stack([np.full((20, 30, 3), shade, np.uint8) for shade in range(0, 250, 25)])
 
@@ -254,3 +247,12 @@ def test_the_tradeoff_shows_runs_and_paper_side_by_side(tmp_path):
 
     assert len(figure.axes) == 2
     figure.savefig(tmp_path / "tradeoff.png")
+
+
+def test_the_tradeoff_names_what_its_points_and_bars_are():
+    points = [Point("I3D", 0.0, 28.1, 30.0, 28.0, 32.0)]
+
+    runs, paper = draw_tradeoff(points, metric="mAP").axes
+
+    assert [axes.get_ylabel() for axes in (runs, paper)] == ["mAP, %", "top-1, %"]
+    assert "standard deviation over runs" in [t.get_text() for t in runs.get_legend().get_texts()]

@@ -14,7 +14,17 @@ from octvideo.cli.main import main
 from octvideo.config import load_config
 from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError, DataError
-from octvideo.study import Sweep, measure_times, read_rows, run_sweep, sweep, trial, write_tables
+from octvideo.report.tradeoff import draw_tradeoff
+from octvideo.study import (
+    Sweep,
+    measure_times,
+    read_rows,
+    run_sweep,
+    summary,
+    sweep,
+    trial,
+    write_tables,
+)
 from octvideo.study.statistics import difference, independent, interval, spread
 from octvideo.study.sweep import measured_times, split_values
 from octvideo.study.tables import comma_separated, latex, markdown
@@ -109,6 +119,22 @@ def test_rows_are_networks_of_several_settings_and_folds_repeat_a_run(trained, t
     (tmp_path / "rows.yaml").write_text("I3D: x\n")
     with pytest.raises(ConfigError, match=r"rows.yaml: I3D: 'x' is no list of settings"):
         read_rows(str(tmp_path / "rows.yaml"))
+
+
+def test_the_picture_of_a_sweep_with_several_labels_shows_map(trained, monkeypatch, tmp_path):
+    one = Sweep.of(CONFIG, ["RNG_SEED=1"])
+    run_sweep(one, tmp_path, report=lambda line: None)
+    (results,) = tmp_path.glob("runs/*/results.json")
+    found = json.loads(results.read_text())
+    results.write_text(json.dumps({"map": 0.25, "protocol": found["protocol"]}))
+    drawn = []
+    monkeypatch.setattr(
+        summary, "draw_tradeoff", lambda *a, **k: drawn.append(draw_tradeoff(*a, **k)) or drawn[0]
+    )
+
+    write_tables(one, tmp_path)
+
+    assert drawn[0].axes[0].get_ylabel() == "mAP, %"
 
 
 def test_seeds_of_one_fold_are_one_value_and_without_folds_one_each():

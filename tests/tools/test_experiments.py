@@ -205,7 +205,7 @@ def test_one_seed_has_no_interval_and_a_row_without_runs_no_line(experiments, st
 
 
 def test_means_are_drawn_by_the_tradeoff_tool(experiments, study, tmp_path):
-    from octvideo.visualize import draw_runs
+    from octvideo.study import draw_runs
 
     experiments.write_means(study, content(study, {0.0: [50.0, 60.0], 0.5: [40.0]}), tmp_path)
 
