@@ -13,6 +13,7 @@ from octvideo.errors import ConfigError
 from octvideo.layers import OctConv2d, OctConv3d
 from octvideo.layers.conv3d_as_2d import with_python_numbers
 from octvideo.layers.octave import Downsample
+from octvideo.octavize.kept import hooks_of
 from octvideo.octavize.kernels import reset
 from octvideo.octavize.measure import lost_energy, stage_errors
 from octvideo.octavize.network import GraphMethod, OctaveModule
@@ -78,6 +79,11 @@ def octavize(
         raise ConfigError(f"downsample is {downsample!r}; it is None, 'pool' or 'stride'")
     options = Options(alpha, include, exclude, width_rule)
     method = "features" if hasattr(model, "window_scores") else "forward"
+    if method == "forward" and any(hooks_of(model)):
+        raise ConfigError(
+            f"{type(model).__name__} has hooks, which its octave form would lose; remove them, and"
+            " register them on the result"
+        )
     traced = trace(model, example, method)
     root = copy.deepcopy(model)
     for module in root.modules():

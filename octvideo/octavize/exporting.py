@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
+from octvideo.octavize.kept import has_hooks, hooks_of
 from octvideo.octavize.operations import is_operator
 from octvideo.octavize.value_tracer import (
     CONSTANTS,
@@ -84,14 +85,15 @@ class Exporter:
         self.constants: dict[str, Tensor] = {}
         self._layers: dict[str, Callable[..., Any]] = {}
         for path, module in self.model.named_modules():
-            if path and is_leaf(module, path, opaque) and type(module) is not nn.Identity:
+            is_passed = type(module) is nn.Identity and not has_hooks(module)
+            if path and is_leaf(module, path, opaque) and not is_passed:
                 self._as_one_call(path, module)
 
     def _as_one_call(self, path: str, module: nn.Module) -> None:
         forward = self._layers[path] = module.forward
-        has_hooks = bool(module._forward_hooks or module._forward_pre_hooks)
-        module._forward_hooks.clear()
-        module._forward_pre_hooks.clear()
+        is_hooked = has_hooks(module)
+        for hooks in hooks_of(module):
+            hooks.clear()
 
         @functools.wraps(forward)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -100,7 +102,7 @@ class Exporter:
                 return args[0]
             if not kwargs and args and all(isinstance(x, Tensor) for x in args):
                 return layer(path, list(args))
-            if has_hooks:
+            if is_hooked:
                 raise ValueError(f"{path} has hooks, and is called with more than tensors")
             return forward(*args, **kwargs)
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from octvideo.octavize.kept import has_hooks
+
 TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 BATCH_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -39,8 +41,7 @@ def is_per_channel(norm: nn.Module) -> bool:
     """Whether a subclass of batch norm gives for each of two groups what it gives for both
     together, in training and in evaluation."""
     own = {name for name, _ in (*norm.named_parameters(), *norm.named_buffers())}
-    has_hooks = any(m._forward_hooks or m._forward_pre_hooks for m in norm.modules())
-    if not isinstance(norm, BATCH_NORMS) or own - set(TENSORS) or has_hooks:
+    if not isinstance(norm, BATCH_NORMS) or own - set(TENSORS) or has_hooks(norm):
         return False
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         try:

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from octvideo.errors import ConfigError
 from octvideo.layers import WIDTH_RULES, Channels, OctConv2d, OctConv3d, check_alpha
+from octvideo.octavize.kept import HOOKED, SHARED, has_hooks, sharing
 from octvideo.octavize.layout import Layout, divide
 from octvideo.octavize.operations import (
     Kind,
@@ -114,9 +115,13 @@ class Site:
 
 @dataclass
 class Plan:
-    """kinds, segments: of every node; segments are the spaces of a map's channels in order."""
+    """kinds, segments: of every node; segments are the spaces of a map's channels in order.
+
+    shared: modules with weights that are read elsewhere too.
+    """
 
     options: Options
+    shared: set[nn.Module] = field(default_factory=set)
     kinds: dict[fx.Node, Kind] = field(default_factory=dict)
     sites: dict[fx.Node, Site] = field(default_factory=dict)
     segments: dict[fx.Node, list[Space]] = field(default_factory=dict)
@@ -134,7 +139,7 @@ class Plan:
 def make_plan(trace: Trace, root: nn.Module, options: Options) -> Plan:
     """Kinds, sites and spaces of all nodes; layouts come with `divide_spaces`. Raises ConfigError
     for patterns that name no convolution, and for an included one that cannot be octave."""
-    plan = Plan(options)
+    plan = Plan(options, sharing(root, trace.graph))
     raw: set[fx.Node] = set()  # what is made of the network's input without a convolution
     calls: dict[str, int] = {}
     for node in trace.graph.nodes:
@@ -143,7 +148,10 @@ def make_plan(trace: Trace, root: nn.Module, options: Options) -> Plan:
         kind = plan.kinds[node] = kind_of(node, root)
         if kind is Kind.CONV:
             reads_input = bool(raw & set(node.all_input_nodes))
-            plan.sites[node] = _site(node, root, options, reads_input, calls[str(node.target)])
+            site = plan.sites[node] = Site(node, str(node.target), module_of(node, root))
+            is_repeated = calls[site.name] > 1
+            site.obstacle = "it is called more than once" if is_repeated else _obstacle(site, plan)
+            _select(site, options, reads_input)
         elif node.op == "placeholder" or (raw & set(node.all_input_nodes) and holds_tensors(node)):
             raw.add(node)
         if node.op != "output" and is_map(value(node)):
@@ -152,10 +160,9 @@ def make_plan(trace: Trace, root: nn.Module, options: Options) -> Plan:
     return plan
 
 
-def _site(node: fx.Node, root: nn.Module, options: Options, reads_input: bool, calls: int) -> Site:
-    name = str(node.target)
-    site = Site(node, name, module_of(node, root))
-    site.obstacle = "it is called more than once" if calls > 1 else _obstacle(site)
+def _select(site: Site, options: Options, reads_input: bool) -> None:
+    """Whether the patterns name it. Raises ConfigError where `include` does in vain."""
+    name = site.name
     if options.include is None:
         site.passed_over = "it reads the network's input" if reads_input else ""
     elif not _matches(name, options.include):
@@ -166,7 +173,6 @@ def _site(node: fx.Node, root: nn.Module, options: Options, reads_input: bool, c
     site.is_asked = options.include is not None and not site.passed_over and options.alpha > 0
     if site.is_asked and site.obstacle:
         raise ConfigError(f"{name} cannot be octave: {site.obstacle}; exclude it")
-    return site
 
 
 def _matches(name: str, patterns: Collection[str]) -> bool:
@@ -183,9 +189,13 @@ def _check_patterns(plan: Plan) -> None:
             )
 
 
-def _obstacle(site: Site) -> str:
+def _obstacle(site: Site, plan: Plan) -> str:
     """Why this convolution cannot meet a pair, or ""."""
     conv = site.conv
+    if has_hooks(conv):
+        return HOOKED
+    if plan.shared.intersection(conv.modules()):
+        return SHARED
     if isinstance(conv, OctConv2d | OctConv3d):
         kernel, padding, stride, dilation = (
             conv.kernel_size,
@@ -198,8 +208,6 @@ def _obstacle(site: Site) -> str:
         padding = same_padding(conv)
         if conv.padding_mode != "zeros":
             return f"padding_mode is {conv.padding_mode!r}; the low group would see other borders"
-        if conv._forward_hooks or conv._forward_pre_hooks:
-            return "it has hooks"
     if stride[-1] != stride[-2] or stride[-1] not in (1, 2):
         return (
             f"its stride is {tuple(map(int, stride))}; height and width are strided alike, by 1"

@@ -10,6 +10,7 @@ from octvideo.errors import ConfigError
 from octvideo.layers import Channels, OctTensor, down
 from octvideo.layers.octave import Downsample
 from octvideo.octavize import runtime
+from octvideo.octavize.kept import HOOKED, has_hooks
 from octvideo.octavize.kernels import octave_conv, plain
 from octvideo.octavize.layout import Layout, divide
 from octvideo.octavize.operations import continues, maps_of, module_of, name_of
@@ -68,8 +69,10 @@ class Rewriter:
             return self._conv(node, self.plan.sites[node])
         if not any(isinstance(self.env[n], Pair) for n in node.all_input_nodes):
             return self.copy(node)
-        rule = RULES.get(self.plan.kinds[node])
+        rule, module = RULES.get(self.plan.kinds[node]), module_of(node, self.root)
         try:
+            if module is not None and has_hooks(module):
+                raise NotUnderstoodError(HOOKED)
             if rule is None:
                 raise NotUnderstoodError(
                     "the operation is not known to act on each group by itself"

@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.fx.node import map_arg
 
 from octvideo.octavize import runtime
+from octvideo.octavize.kept import SHARED
 from octvideo.octavize.kernels import octave_norm
 from octvideo.octavize.layout import Layout, concatenated
 from octvideo.octavize.operations import NORMS, OUT_OF_PLACE, Kind, maps_of, module_of, value
@@ -29,6 +30,8 @@ def _norm(rewriter: "Rewriter", node: fx.Node) -> Pair:
             raise NotUnderstoodError(f"groups of {block} channels do not fit {x.layout.channels}")
     if sum(n.target == node.target for n in rewriter.trace.graph.nodes) > 1:
         raise NotUnderstoodError("it is called more than once")
+    if rewriter.plan.shared.intersection(norm.modules()):
+        raise NotUnderstoodError(SHARED)
     if type(norm) not in NORMS:
         note = f"{type(norm).__name__}: split into two norms, after a trial on random numbers"
         rewriter.notes += [note] if note not in rewriter.notes else []

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from octvideo.errors import ConfigError
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d, OctTensor
 from octvideo.octavize.aliases import compute
+from octvideo.octavize.kept import has_hooks
 
 OCTAVE_NORMS = (OctBatchNorm2d, OctBatchNorm3d)
 OCTAVE_LAYERS = (OctConv2d, OctConv3d, *OCTAVE_NORMS)
@@ -83,7 +84,7 @@ class ValueTracer(fx.Tracer):
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self._evaluating:
             return forward(*args, **kwargs)
-        if type(m) is nn.Identity:
+        if type(m) is nn.Identity and not has_hooks(m):
             return args[0]
         if isinstance(m, OCTAVE_LAYERS):
             return self._call_octave_layer(m, forward, args[0])
