@@ -82,7 +82,8 @@ _POINTWISE = [
     "cos",
     "clone",
 ]
-_POOLS = ["max_pool2d", "max_pool3d", "avg_pool2d", "avg_pool3d", "interpolate", "upsample"]
+_RESIZES = ["interpolate", "upsample"]
+_POOLS = ["max_pool2d", "max_pool3d", "avg_pool2d", "avg_pool3d", *_RESIZES]
 _RESAMPLING = [
     *("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d"),
     *("upsample_bicubic2d", "upsample_nearest3d", "_upsample_nearest_exact3d"),
@@ -127,6 +128,7 @@ ADAPTIVE_MODULES = (
     *(nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
     *(nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
+RESAMPLING = _functions(_RESIZES, F) | set(_RESAMPLING)
 ASKED = {"shape", "ndim", "dtype", "device", "layout", "is_cuda", "requires_grad", "names"}
 ASKING_METHODS = {"size", "dim", "ndimension", "is_floating_point", "stride", "is_contiguous"}
 # What a graph with pairs calls in place of an operation that would overwrite one of its inputs.
@@ -192,6 +194,22 @@ def maps_of(node: fx.Node) -> list[fx.Node]:
     return [n for n in node.all_input_nodes if is_map(value(n))]
 
 
+def resamples(node: fx.Node, root: nn.Module) -> bool:
+    """Whether it resizes its map, by a factor or to a size."""
+    module = module_of(node, root)
+    return isinstance(module, nn.Upsample) or name_of(node.target) in RESAMPLING
+
+
+def parts_of(node: fx.Node) -> list[fx.Node]:
+    """What a concatenation puts together."""
+    return list(_argument(node, 0, "tensors"))
+
+
+def _argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
+    """An argument of a call, by position or by name."""
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
 def kind_of(node: fx.Node, root: nn.Module) -> Kind:
     """The kind of an operation, for the shapes that it has with the example."""
     if node.op == "call_module":
@@ -239,7 +257,8 @@ def _kind_of_call(
     if not is_map(value(node)) and target not in MEANS:
         return Kind.OTHER
     if target in cats:
-        return Kind.CAT if _dim(node, "dim", 0) == 1 else Kind.OTHER
+        is_listed = isinstance(_argument(node, 0, "tensors"), list | tuple)
+        return Kind.CAT if is_listed and _dim(node, "dim", 0) == 1 else Kind.OTHER
     if target in joins:
         return Kind.JOIN
     if target in eaches:
@@ -249,14 +268,14 @@ def _kind_of_call(
     if target is operator.getitem:
         return Kind.EACH if _slices_time(node) else Kind.OTHER
     if target in (torch.index_select, "index_select", torch.narrow, "narrow", "slice"):
-        is_time = is_map(value(node)) and value(node).dim() == 5 and node.args[1] in (2, -3)
+        is_time = value(node).dim() == 5 and _dim(node, "dim", 0) == 2
         return Kind.EACH if is_time else Kind.OTHER
     return Kind.OTHER
 
 
 def _dim(node: fx.Node, name: str, default: Any) -> Any:
     """The dimension that a call works on: its second argument, counted from the front."""
-    dim = node.args[1] if len(node.args) > 1 else node.kwargs.get(name, default)
+    dim = _argument(node, 1, name, default)
     return dim + value(node).dim() if isinstance(dim, int) and dim < 0 else dim
 
 
@@ -278,7 +297,7 @@ def _leaves_one(node: fx.Node) -> bool:
     if len(inputs) != 1 or not is_map(value(inputs[0])) or not isinstance(value(node), Tensor):
         return False
     if node.target in MEANS:
-        dims: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        dims = _argument(node, 1, "dim")
         rank = value(inputs[0]).dim()
         over = {d % rank for d in ([dims] if isinstance(dims, int) else dims or ())}
         return {rank - 2, rank - 1} <= over and not over & {0, 1}

@@ -26,6 +26,7 @@ from octvideo.octavize.operations import (
     kind_of,
     maps_of,
     module_of,
+    parts_of,
     value,
 )
 from octvideo.octavize.tracing import Trace
@@ -240,8 +241,7 @@ def _segments(node: fx.Node, plan: Plan, root: nn.Module) -> list[Space]:
     if kind is Kind.CONV:
         return _behind_convolution(plan.sites[node], plan)
     if kind is Kind.CAT:
-        parts: Any = node.args[0]
-        return [space for part in parts for space in plan.segments[part]]
+        return [space for part in parts_of(node) for space in plan.segments[part]]
     if kind is Kind.JOIN:
         same = [n for n in maps if value(n).shape == shape]
         for other in same[1:]:

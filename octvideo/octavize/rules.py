@@ -15,7 +15,16 @@ from octvideo.octavize import runtime
 from octvideo.octavize.kept import SHARED
 from octvideo.octavize.kernels import octave_norm
 from octvideo.octavize.layout import Layout, concatenated
-from octvideo.octavize.operations import NORMS, OUT_OF_PLACE, Kind, maps_of, module_of, value
+from octvideo.octavize.operations import (
+    NORMS,
+    OUT_OF_PLACE,
+    Kind,
+    maps_of,
+    module_of,
+    parts_of,
+    resamples,
+    value,
+)
 from octvideo.octavize.pair import NotUnderstoodError, Pair
 
 if TYPE_CHECKING:
@@ -47,7 +56,7 @@ def _each(rewriter: "Rewriter", node: fx.Node) -> Any:
     if value(node).shape[-2:] == (1, 1):
         return rewriter.copy(node)
     keeps_size = value(x).shape[-2:] == value(node).shape[-2:]
-    if not keeps_size:
+    if not keeps_size or resamples(node, rewriter.root):  # a resize may be to a fixed size
         _check_low_size(rewriter, node, x)
     high, low = _twice(rewriter, node, {x: pair.groups})
     if not keeps_size:
@@ -127,9 +136,8 @@ def _part(
 
 def _cat(rewriter: "Rewriter", node: fx.Node) -> Pair:
     """Channels of each group; what is undivided joins the high group."""
-    parts: Any = node.args[0]
     layouts, high, low = [], [], []
-    for n in parts:
+    for n in parts_of(node):
         part = rewriter.env[n]
         if isinstance(part, Pair):
             layouts.append(part.layout)

@@ -181,6 +181,63 @@ def test_a_slice_of_all_channels_keeps_the_pair_and_another_order_ends_it(index,
     torch.testing.assert_close(octave(squares), model(squares), rtol=1e-4, atol=1e-5)
 
 
+class Between(nn.Module):
+    """An operation between octave convolutions of clips."""
+
+    def __init__(self, operation, width=32):
+        super().__init__()
+        self.one, self.two = nn.Conv3d(3, 32, 1), nn.Conv3d(32, 32, 1)
+        self.three, self.four = nn.Conv3d(width, 32, 1), nn.Conv3d(32, 32, 1)
+        self.operation = operation
+
+    def forward(self, x):
+        return self.four(self.three(self.operation(self.two(self.one(x)))))
+
+
+@pytest.mark.parametrize(
+    ("operation", "width"),
+    [
+        (lambda x: torch.index_select(x, dim=2, index=torch.tensor([2, 0])), 32),
+        (lambda x: x.index_select(index=torch.tensor([2, 0]), dim=-3), 32),
+        (lambda x: torch.narrow(x, dim=2, start=1, length=2), 32),
+        (lambda x: x.narrow(dim=2, start=1, length=2), 32),
+        (lambda x: torch.cat(tensors=[x, x + 1], dim=1), 64),
+        (lambda x: torch.cat(dim=-4, tensors=(x, x + 1)), 64),
+    ],
+)
+def test_arguments_by_name_mean_what_they_do_by_position(operation, width):
+    model, x = Between(operation, width), F.interpolate(torch.rand(2, 3, 3, 4, 4), (3, 8, 8))
+
+    octave = octavize(model, 0.5, x)
+
+    assert octave.octave_report.notes == ()
+    torch.testing.assert_close(octave(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cat", [torch.cat, lambda tensors, dim: torch.cat(tensors, dim=dim)])
+def test_a_concatenation_of_what_a_split_gives_ends_the_pair(cat):
+    model = Between(lambda x: cat(torch.split(x, 16, 1), 1))
+    x = F.interpolate(torch.rand(2, 3, 3, 4, 4), (3, 8, 8))
+
+    torch.testing.assert_close(octavize(model, 0.5, x)(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def exported(x):
+    assert isinstance(x, torch.Tensor)  # torch.fx cannot trace it, torch.export can
+    return F.interpolate(x, size=(2, 8, 8))
+
+
+@pytest.mark.parametrize("resize", [nn.Upsample((2, 8, 8)), exported])
+@pytest.mark.parametrize("size", [4, 8])
+def test_a_resize_to_a_fixed_size_merges_the_pair_whatever_the_size_before_it(resize, size):
+    model, x = Between(resize), torch.rand(2, 3, 2, size, size)
+
+    octave = octavize(model, 0.5, x)
+
+    assert any("the low one (8, 8), not its half" in n for n in octave.octave_report.notes)
+    assert octave(x).shape == model(x).shape
+
+
 def test_include_and_exclude_say_where_the_pair_begins_and_ends():
     model, x = make("resnet")
     octave = octavize(model, 0.5, x, include=["layer*"], exclude=["layer2.*"])
