@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def _norm(rewriter: "Rewriter", node: fx.Node) -> Pair:
-    x, norm = rewriter.env[node.all_input_nodes[0]], module_of(node, rewriter.root)
+    x, norm = rewriter.env[node.all_input_nodes[0]], rewriter.root.get_submodule(str(node.target))
     if isinstance(norm, nn.GroupNorm):
         block = norm.num_channels // norm.num_groups
         if not x.layout.has_whole(block):
