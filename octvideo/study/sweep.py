@@ -88,6 +88,9 @@ class Sweep:
         repeats = {key: axes.pop(key) for key in paired if key in axes}
         repeats.setdefault(SEED, (str(load_config(config).RNG_SEED),))
         named = {name: tuple(own) for name, own in (rows or {"": ()}).items()}
+        for name, own in named.items():
+            if twice := {*axes, *repeats} & {key for key, _ in setting_pairs(own)}:
+                raise ConfigError(f"row {name}: {min(twice)} is varied for all rows; give it once")
         sweep = cls(config, tuple(fixed), axes, repeats, named)
         for variant in sweep.variants:
             sweep.settings(variant)

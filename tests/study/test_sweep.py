@@ -350,6 +350,13 @@ def test_a_folder_that_is_not_there_is_told_before_anything_runs(trained, data, 
     assert not trained
 
 
+@pytest.mark.parametrize("word", ["OCTCONV.ALPHA=.2", "RNG_SEED=7"])
+def test_a_row_cannot_fix_what_varies_for_all_rows(word):
+    key = word.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"row B: {key} is varied for all rows; give it once"):
+        Sweep.of(CONFIG, ["OCTCONV.ALPHA=0,.1"], {"A": [], "B": ["MODEL.DEPTH=50", word]})
+
+
 def test_a_test_without_labels_is_told_before_anything_runs(trained, data, tmp_path):
     (data / "test.csv").write_text("path\na.mp4\n")
 
