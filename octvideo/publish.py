@@ -23,6 +23,7 @@ from octvideo.config.yaml_text import parse_settings
 from octvideo.download import hash_of
 from octvideo.errors import CheckpointError, DataError
 from octvideo.files import write_atomically
+from octvideo.models.network import alpha_of
 from octvideo.report.environment import versions
 from octvideo.weights.load import network_of
 from octvideo.weights.pretrained import PUBLISHED, pretrained_networks, read_weights
@@ -159,7 +160,7 @@ def _body(checkpoint: Checkpoint, card: Card, sha256: str) -> Iterator[str]:
     network, seen = checkpoint.network, checkpoint.input
     size = seen.crop_size or 224
     cost = count(network_of(checkpoint), (3, seen.num_frames or 1, size, size))
-    alpha = network.get("alpha", 0)
+    alpha = alpha_of(network)
     yield f"# {card.name}\n"
     yield (
         f"{network['name']}{f' with octave ratio alpha = {alpha:g}' if alpha else ''}, trained with"

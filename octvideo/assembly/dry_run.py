@@ -13,12 +13,13 @@ from octvideo.assembly import data as build_data
 from octvideo.assembly.start import running
 from octvideo.assembly.tasks import task_of
 from octvideo.assembly.training import build_trainer, validator
+from octvideo.config.check import class_weights
 from octvideo.data.clips.views import DecodedVideo, ViewSpec
 from octvideo.data.loading.batch import Sample
 from octvideo.data.sampling import Timing
 from octvideo.engine.distributed import Processes
 from octvideo.engine.log import setup_logging
-from octvideo.errors import logger
+from octvideo.errors import ConfigError, logger
 
 
 def dry_run(cfg: Any, procs: Processes) -> None:
@@ -47,7 +48,10 @@ def _shrunk(cfg: Any, output_dir: str, world_size: int) -> Any:
     small = cfg.clone()
     small.defrost()
     small.OUTPUT_DIR = output_dir
-    small.MODEL.NUM_CLASSES = cfg.MODEL.NUM_CLASSES or len(task_of(cfg).given_names()) or 2
+    named = len(task_of(cfg).given_names())
+    small.MODEL.NUM_CLASSES = cfg.MODEL.NUM_CLASSES or named or len(cfg.MODEL.CLASS_WEIGHTS) or 2
+    for problem in class_weights(small):
+        raise ConfigError(problem)
     small.TRAIN.BATCH_SIZE = 2 * world_size * cfg.SOLVER.ACCUM_STEPS
     small.TEST.BATCH_SIZE = small.TRAIN.BATCH_SIZE // world_size
     small.TRAIN.CHECKPOINT_FILE_PATH, small.TRAIN.CHECKPOINT_INFLATE = "", False

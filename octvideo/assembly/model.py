@@ -1,11 +1,12 @@
 """The network that a config describes."""
 
+from collections.abc import Collection
 from dataclasses import fields
 from typing import Any, Literal
 
 from octvideo.config.defaults import DEFAULTS
 from octvideo.config.yaml_text import parse_value
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, did_you_mean
 from octvideo.layers import compute_in_2d, fuse, stem_by_space_to_depth
 from octvideo.models import create_model
 from octvideo.models.network import Network
@@ -48,12 +49,18 @@ SETTINGS = {
     "num_frames": "DATA.NUM_FRAMES",
 }
 
+# Arguments of `create_model` beside the options of a family -> what they are read from.
+ARGUMENTS = {"name": "MODEL.ARCH", "memory_saving": "OCTCONV.MEMORY_SAVING"}
+# Sections that describe the network alone. DATA and SLOWFAST are about the clips as well: an option
+# of the network, such as crop_size, may differ from them.
+SECTIONS = ("MODEL.", "RESNET.", "OCTCONV.", "NONLOCAL.")
+
 
 def build_model(cfg: Any) -> Network:
     """The network of MODEL, RESNET, OCTCONV, NONLOCAL and SLOWFAST, with fresh weights.
 
     Raises ConfigError for a setting of RESNET, OCTCONV or NONLOCAL that the network has no option
-    for.
+    for, and for an option of MODEL.OPTIONS that it does not have or that has a setting.
     """
     arch = "c2d_nopool" if (cfg.MODEL.ARCH, cfg.MODEL.MODEL_NAME) == NOPOOL else cfg.MODEL.ARCH
     name = find_name(arch, cfg.RESNET.DEPTH)
@@ -67,7 +74,7 @@ def build_model(cfg: Any) -> Network:
             value = _value(cfg, option, key)
             if value is not None:
                 options[option] = value
-    options |= _given(cfg, name)
+    options |= _given(cfg, name, known)
     network = create_model(name, memory_saving=cfg.OCTCONV.MEMORY_SAVING, **options)
     compute_in_2d(network, CHOICE[cfg.MODEL.COMPUTE_IN_2D])
     stem_by_space_to_depth(network, CHOICE[cfg.MODEL.STEM_SPACE_TO_DEPTH])
@@ -88,14 +95,23 @@ def _refuse_unused(cfg: Any, name: str, known: set[str]) -> None:
             raise ConfigError(f"{key} is {value!r}; {name} has no option {option!r}: leave it out")
 
 
-def _given(cfg: Any, name: str) -> dict[str, Any]:
-    """Options by their own names: MODEL.OPTIONS ["growth_rate=32"]."""
+def _given(cfg: Any, name: str, known: Collection[str]) -> dict[str, Any]:
+    """Options by their own names: MODEL.OPTIONS ["growth_rate=32"]. One that a setting decides is
+    refused: what reads the setting, the labels, a resumed run, would not know of it."""
+    fixed = family_of(name).fixed
     options = {}
     for entry in cfg.MODEL.OPTIONS:
         option, equals, value = entry.partition("=")
         if not (equals and value.strip()):
             raise ConfigError(f"MODEL.OPTIONS has {entry!r}; an option of {name} is NAME=VALUE")
-        options[option.strip()] = parse_value(value)
+        option = option.strip()
+        key = ARGUMENTS.get(option) or SETTINGS.get(option, "")
+        if key.startswith(SECTIONS) and option not in fixed:
+            raise ConfigError(f"MODEL.OPTIONS has {entry!r}; set {key} instead")
+        if option not in known:
+            hint = did_you_mean(option, known)
+            raise ConfigError(f"MODEL.OPTIONS has {entry!r}; {name} has no such option; {hint}")
+        options[option] = parse_value(value)
     return options
 
 

@@ -48,6 +48,7 @@ from octvideo.engine.evaluation.results import (
 )
 from octvideo.errors import CheckpointError, logger
 from octvideo.files import is_local
+from octvideo.models.network import alpha_of
 from octvideo.report.environment import versions
 from octvideo.report.html import write_report
 from octvideo.weights import load_weights
@@ -182,7 +183,7 @@ class _Test:
         options: Any = self.model.config
         network = {
             "name": options["name"],
-            "alpha": options["alpha"],
+            "alpha": alpha_of(options),
             "parameters": cost.parameters,
             "gflops_per_view": round(cost.macs / 1e9, 3),
         }

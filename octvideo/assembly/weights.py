@@ -17,6 +17,7 @@ from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.precise_bn import measure_bn_statistics
 from octvideo.errors import ConfigError, logger
+from octvideo.models.network import config_of
 from octvideo.weights import LoadReport, load_weights
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.image_weights import ImageWeights, read_image_weights, read_video_weights
@@ -215,7 +216,9 @@ def order_channels(
 
 
 def is_to_be_sorted(cfg: Any, weights: ImageWeights, model: nn.Module) -> bool:
-    return bool(cfg.OCTCONV.SMOOTHEST_LOW and model.config["alpha"] and not weights.is_octave)  # type: ignore[index]
+    return bool(
+        cfg.OCTCONV.SMOOTHEST_LOW and config_of(model).get("alpha") and not weights.is_octave
+    )
 
 
 def inflate_from(

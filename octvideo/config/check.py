@@ -149,6 +149,15 @@ def _test(cfg: Any) -> Problems:
         )
 
 
+def _memory(cfg: Any) -> Problems:
+    # torch.compile refuses what holds the statistics of batch norms while they see a batch again.
+    if cfg.TRAIN.COMPILE and cfg.MODEL.ACT_CHECKPOINT:
+        yield (
+            "MODEL.ACT_CHECKPOINT is True with TRAIN.COMPILE True; torch.compile recomputes by its"
+            " own choice and cannot compile ours: set one of them False"
+        )
+
+
 def _mixing(cfg: Any) -> Problems:
     mixup = cfg.MIXUP
     if mixup.ENABLE and cfg.DATA.MULTI_LABEL and mixup.LABEL_SMOOTH_VALUE:
@@ -169,8 +178,12 @@ def _loss(cfg: Any) -> Problems:
             f"DATA.MULTI_LABEL is {cfg.DATA.MULTI_LABEL} with MODEL.LOSS_FUNC"
             f" {cfg.MODEL.LOSS_FUNC}; several labels per video go with bce_logit, and only they"
         )
+
+
+def class_weights(cfg: Any) -> Problems:
+    """Classes that are still to be counted, MODEL.NUM_CLASSES 0, contradict no number."""
     weights, classes = cfg.MODEL.CLASS_WEIGHTS, cfg.MODEL.NUM_CLASSES
-    if weights and len(weights) != classes:
+    if weights and classes and len(weights) != classes:
         yield (
             f"MODEL.CLASS_WEIGHTS has {len(weights)} entries; it has one for each of"
             f" MODEL.NUM_CLASSES {classes}"
@@ -211,8 +224,10 @@ RULES: tuple[Callable[[Any], Problems], ...] = (
     _batches,
     _jitter,
     _test,
+    _memory,
     _mixing,
     _loss,
+    class_weights,
     _nonlocal,
     _blocks,
 )

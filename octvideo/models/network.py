@@ -156,6 +156,13 @@ def config_of(model: nn.Module) -> dict[str, Any]:
     return getattr(model, "config", {}) if isinstance(model, Network) else {}
 
 
+def alpha_of(config: Mapping[str, Any]) -> float:
+    """The octave ratio of a network by its `config`; 0 of a vanilla one, and of a family without
+    the option. `octvideo.octavize` notes the ratio beside the options of the network."""
+    octavized = config.get("octavize") or {}
+    return float(octavized.get("alpha") or config.get("alpha") or 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """A row of the table of networks.

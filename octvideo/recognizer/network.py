@@ -14,14 +14,14 @@ from octvideo.deploy.engines import WindowScores, choose, optimize
 from octvideo.deploy.exported import ExportedNetwork
 from octvideo.deploy.precision import split_clips
 from octvideo.errors import CheckpointError, ConfigError
-from octvideo.models.network import HeadAct, Network, config_of, pooled_features
+from octvideo.models.network import HeadAct, Network, alpha_of, config_of, pooled_features
 
 
 def described(recognizer: Any) -> str:
     """One line: the network, its classes, its clips and its device."""
     options = config_of(recognizer.model)
     network = options.get("name", type(recognizer.model).__name__)
-    alpha = f", alpha {alpha:g}" if (alpha := options.get("alpha")) else ""
+    alpha = f", alpha {alpha:g}" if (alpha := alpha_of(options)) else ""
     classes, size = recognizer.class_names, recognizer.preprocessing
     several = " of which several may hold" if recognizer.multi_label else ""
     return (

@@ -2,13 +2,14 @@
 
 import logging
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from octvideo import create_model, octavize
 from octvideo.assembly.model import build_model
-from octvideo.assembly.weights import load_initial_weights, start_lines
+from octvideo.assembly.weights import is_to_be_sorted, load_initial_weights, start_lines
 from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.config import load_config
 from octvideo.data.loading.batch import Sample
@@ -263,3 +264,14 @@ def test_video_weights_are_loaded_where_their_input_is_the_settings(tmp_path):
     cfg = load_config(str(FINETUNE / "i3d_from_kinetics.yaml"), [*SMALL, "DATA.MEAN=[0.5,0.5,0.5]"])
     with pytest.raises(CheckpointError, match=r"set DATA\.MEAN \[0\.45, 0\.45, 0\.45\]"):
         start_lines(cfg, build_model(cfg), path)
+
+
+def test_channels_of_a_family_without_an_octave_ratio_are_not_sorted():
+    network = create_model("i3d_r26", width_per_group=8)
+    del network.config["alpha"]
+
+    assert not is_to_be_sorted(
+        load_config("kinetics400/i3d", ["OCTCONV.SMOOTHEST_LOW=true"]),
+        Mock(is_octave=False),
+        network,
+    )

@@ -23,6 +23,7 @@ from octvideo.assembly import (
 from octvideo.assembly import data as build_data
 from octvideo.assembly import recipe as build_recipe
 from octvideo.assembly.dry_run import GeneratedSamples, GeneratedVideos
+from octvideo.assembly.tasks import with_counted_classes
 from octvideo.assembly.weights import frozen_parts
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count
@@ -177,6 +178,26 @@ def test_frozen_stages_are_those_of_both_pathways():
 def test_an_option_without_a_value_is_refused():
     with pytest.raises(ConfigError, match=r"'bn_eps='; an option of i3d_r26 is NAME=VALUE"):
         meta_model(tiny('MODEL.OPTIONS=["bn_eps="]'))
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("name=x", "'name=x'; set MODEL.ARCH instead"),
+        ("memory_saving=true", "set OCTCONV.MEMORY_SAVING instead"),
+        ("num_classes=5", "set MODEL.NUM_CLASSES instead"),
+        (" alpha =0.5", "set OCTCONV.ALPHA instead"),
+        ("octavize={alpha: 0.25}", "i3d_r26 has no such option"),
+        ("crop_sise=32", "i3d_r26 has no such option; did you mean crop_size"),
+    ],
+)
+def test_an_option_that_a_setting_decides_or_that_there_is_not_is_refused(entry, says):
+    with pytest.raises(ConfigError, match=says):
+        meta_model(tiny(f"MODEL.OPTIONS=['{entry}']"))
+
+
+def test_an_option_may_differ_from_a_setting_of_the_clips():
+    assert meta_model(tiny('MODEL.OPTIONS=["crop_size=64"]')).config["crop_size"] == 64
 
 
 def test_batch_norm_has_no_weight_decay():
@@ -398,6 +419,29 @@ def test_a_dry_run_counts_the_classes_where_they_have_names(file, tmp_path, caps
     dry_run(tiny(*settings), Processes())
 
     assert "two training and two evaluation steps went through" in capsys.readouterr().out
+
+
+def test_class_weights_are_compared_with_the_classes_that_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("octvideo.assembly.tasks.VideoTask.count_classes", lambda self: 3)
+    weighted = "MODEL.CLASS_WEIGHTS=[1,2,2]"
+
+    assert with_counted_classes(tiny("MODEL.NUM_CLASSES=0", weighted)).MODEL.NUM_CLASSES == 3
+    with pytest.raises(ConfigError, match=r"CLASS_WEIGHTS has 2 .* MODEL.NUM_CLASSES 3"):
+        with_counted_classes(tiny("MODEL.NUM_CLASSES=0", "MODEL.CLASS_WEIGHTS=[1,2]"))
+
+
+def test_a_dry_run_takes_as_many_classes_as_weights_or_refuses_them(tmp_path, capsys):
+    settings = [
+        "MODEL.NUM_CLASSES=0",
+        "MODEL.CLASS_WEIGHTS=[1,2,2]",
+        f"DATA.PATH_TO_DATA_DIR={tmp_path}",
+    ]
+    dry_run(tiny(*settings), Processes())
+    assert "evaluation steps went through" in capsys.readouterr().out
+
+    (tmp_path / "class_names.txt").write_text("cut\npour\n")
+    with pytest.raises(ConfigError, match="CLASS_WEIGHTS has 3 entries"):
+        dry_run(tiny(*settings), Processes())
 
 
 def test_a_dry_run_without_class_names_takes_two_classes(tmp_path, capsys):

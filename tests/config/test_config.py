@@ -399,6 +399,7 @@ def test_a_mistake_gets_one_line_that_names_the_file(write, text, expected):
             "DATA.MULTI_LABEL is True with TRAIN.DATASET imagenet; an image has one label",
         ),
         (["MODEL.CLASS_WEIGHTS=[1,2]"], "MODEL.CLASS_WEIGHTS has 2 entries"),
+        (["TRAIN.COMPILE=true", "MODEL.ACT_CHECKPOINT=true"], "set one of them False"),
         (
             ["NONLOCAL.LOCATION=[[[]]]"],
             "NONLOCAL.LOCATION is [[[]]]; it has an entry for each of res2..res5",

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from octvideo import create_model, list_models, octavize
 from octvideo.engine.training.adapt import recompute_activations
 from octvideo.layers import compute_in_2d, stem_by_space_to_depth
-from octvideo.models.network import recomputable_parts
+from octvideo.models.network import alpha_of, recomputable_parts
 from octvideo.models.registry import input_shape_of
 
 SMALL = {
@@ -72,3 +72,16 @@ def test_every_network_of_clips_gives_in_2d_what_it_gives_in_3d(name, alpha):
     assert expected.std() > 0
     assert (found - expected).norm() <= 1e-5 * expected.norm()
     assert (by_depth - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("config", "alpha"),
+    [
+        ({"name": "own"}, 0),
+        ({"name": "i3d_r50", "alpha": 0.25, "octavize": None}, 0.25),
+        ({"name": "i3d_r50", "alpha": 0.0, "octavize": {"alpha": 0.5}}, 0.5),
+        ({"name": "own", "octavize": {"alpha": 0.5}}, 0.5),
+    ],
+)
+def test_the_alpha_of_a_config_is_0_without_the_option_and_that_of_octavize(config, alpha):
+    assert alpha_of(config) == alpha

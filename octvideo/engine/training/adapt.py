@@ -42,7 +42,18 @@ def freeze_batch_norm(model: nn.Module) -> list[nn.Module]:
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device) -> None:
-    """Make every batch norm see the clips of all ranks. For more than one process only."""
+    """Make every batch norm see the clips of all ranks. For more than one process only.
+
+    Raises ConfigError, before anything is changed, for a batch norm of a class derived from
+    torch's: what it computes cannot be synchronized, and would be of each rank's own clips.
+    """
+    known = (*SYNCHRONIZED, *SYNCHRONIZED.values(), nn.SyncBatchNorm)
+    for path, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and type(module) not in known:
+            raise ConfigError(
+                f"{path} is a {type(module).__name__}; only torch's own classes of batch norm can"
+                " be synchronized: use one of them, or set BN.NORM_TYPE batchnorm"
+            )
     for module in model.modules():
         for name, child in module.named_children():
             if type(child) not in SYNCHRONIZED:
@@ -72,10 +83,10 @@ def _recomputing(module: nn.Module) -> Callable[..., Any]:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _statistics_held(module)
 
-    def run(*inputs: Any) -> Any:
+    def run(*inputs: Any, **named: Any) -> Any:
         if not torch.is_grad_enabled():
-            return forward(*inputs)
-        return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
+            return forward(*inputs, **named)
+        return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **named)
 
     return run
 

@@ -143,3 +143,36 @@ def test_synchronizing_keeps_the_parameters_that_an_optimizer_holds(model):
     synchronize_batch_norm(model, torch.device("cpu"))
 
     assert all(a is b for a, b in zip(held, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_batch_norm_that_cannot_be_synchronized_is_refused(device):
+    class Ghost(nn.BatchNorm3d):
+        pass
+
+    network = nn.Sequential(nn.BatchNorm3d(3), nn.Sequential(Ghost(3)))
+
+    with pytest.raises(ConfigError, match=r"1\.0 is a Ghost; .* BN\.NORM_TYPE batchnorm"):
+        synchronize_batch_norm(network, torch.device(device))
+
+    assert type(network[0]) is nn.BatchNorm3d
+
+
+def test_synchronizing_twice_changes_nothing(model):
+    synchronize_batch_norm(model, torch.device("cpu"))
+    synchronize_batch_norm(model, torch.device("cpu"))
+
+
+def test_a_recomputed_module_takes_named_arguments():
+    class Scaled(nn.Module):
+        def forward(self, x, *, scale):
+            return x * x * scale
+
+    block, x = Scaled(), torch.ones(2, requires_grad=True)
+    recompute_activations([block])
+
+    block(x, scale=3).sum().backward()
+
+    assert x.grad.tolist() == [6, 6]
+    with torch.no_grad():
+        assert block(x, scale=3).tolist() == [3, 3]
