@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 
-from octvideo.complexity import Complexity, align, count
+from octvideo.complexity import Complexity, align, count, without
 from octvideo.models import create_model
 from octvideo.models.registry import MODELS, input_shape_of, on_meta
 
@@ -39,7 +39,12 @@ class ModelList(Mapping[str, Complexity]):
         for name, cost in self.items():
             size = " x ".join(map(str, input_shape_of(name)))
             rows.append((name, f"{cost.parameters / 1e6:.2f} M", f"{cost.macs / 1e9:.2f}", size))
-        return align(rows, numbers=(1, 2))
+        notes = [
+            f"{name}: GFLOPs{without(cost.uncounted)}"
+            for name, cost in self.items()
+            if cost.uncounted
+        ]
+        return "\n".join([align(rows, numbers=(1, 2)), *notes])
 
 
 def list_models(pattern: str = "*") -> ModelList:

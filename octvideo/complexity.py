@@ -59,11 +59,16 @@ class StageCost:
 
 @dataclass(frozen=True, slots=True)
 class Complexity:
-    """The cost of one clip or image."""
+    """The cost of one clip or image.
+
+    uncounted: weights without multiply-adds in it: of layers that are neither convolutions nor
+    linear (an LSTM), or that an evaluation does not run.
+    """
 
     layers: tuple[LayerCost, ...]
     stages: tuple[StageCost, ...]
     parameters: int
+    uncounted: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -78,8 +83,7 @@ def count(model: nn.Module, input_shape: Sequence[int]) -> Complexity:
     """Count in closed form; nothing is computed. input_shape: (C, T, H, W) of a clip or (C, H, W)
     of an image.
 
-    Raises AssertionError for a layer with weights that the count does not know or that the network
-    does not run.
+    Weights that it does not count are the result's `uncounted`: say so where a number is shown.
     """
     layers: dict[str, LayerCost] = {}
     outputs: dict[str, list[tuple[int, ...]]] = {}
@@ -93,10 +97,9 @@ def count(model: nn.Module, input_shape: Sequence[int]) -> Complexity:
         functional_call(model, meta, torch.empty(1, *input_shape, device="meta"))
     counted = tuple(f"{name}." for name in layers)
     matrices = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
-    missed = [name for name in matrices if not name.startswith(counted)]
-    assert not missed, f"weights that the count of multiply-adds does not see: {', '.join(missed)}"
+    missed = tuple(name for name in matrices if not name.startswith(counted))
     stages = tuple(_stage_cost(model, name, shapes, layers) for name, shapes in outputs.items())
-    return Complexity(tuple(layers.values()), stages, _num_parameters(model))
+    return Complexity(tuple(layers.values()), stages, _num_parameters(model), missed)
 
 
 def trace(model: nn.Module, input_shape: Sequence[int]) -> Counter[str]:
@@ -147,8 +150,16 @@ def count_twice(
             name = str(operator).removeprefix("aten.")
             operators[KINDS.get(name, name)] += number // 2
     traced = traced_macs(operators)
-    assert cost.macs == traced, f"closed form {cost.macs}, {counter} {traced}"
+    assert cost.macs == traced, f"closed form {cost.macs}, {counter} {traced}" + without(
+        cost.uncounted
+    )
     return cost, operators
+
+
+def without(names: Sequence[str], shown: int = 3) -> str:
+    """To stand behind a number of multiply-adds: the weights that it leaves out; "" for none."""
+    others = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return f", without those of {', '.join(names[:shown])}{others}" if names else ""
 
 
 def stage_table(model: nn.Module, input_shape: Sequence[int]) -> str:
@@ -162,7 +173,8 @@ def stage_table(model: nn.Module, input_shape: Sequence[int]) -> str:
         sizes = " + ".join("x".join(map(str, shape[1:])) for shape in stage.outputs)
         rows.append((stage.name, channels, sizes, *_millions(stage)))
     rows.append(("total", "", "", *_millions(cost)))
-    return align(rows, numbers=(3, 4, 5))
+    table = align(rows, numbers=(3, 4, 5))
+    return f"{table}\nMACs{without(cost.uncounted)}" if cost.uncounted else table
 
 
 def _millions(cost: StageCost | Complexity) -> list[str]:

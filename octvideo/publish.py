@@ -18,7 +18,7 @@ import yaml
 
 from octvideo import hub
 from octvideo.checkpoint import Checkpoint
-from octvideo.complexity import count
+from octvideo.complexity import count, without
 from octvideo.config.yaml_text import parse_settings
 from octvideo.download import hash_of
 from octvideo.errors import CheckpointError, DataError
@@ -183,7 +183,7 @@ def _body(checkpoint: Checkpoint, card: Card, sha256: str) -> Iterator[str]:
     yield "## Facts\n"
     yield "| | |\n|---|---|"
     yield f"| parameters | {cost.parameters / 1e6:.2f} M |"
-    yield f"| multiply-adds of one view | {cost.macs / 1e9:.2f} G |"
+    yield f"| multiply-adds of one view | {cost.macs / 1e9:.2f} G{without(cost.uncounted)} |"
     yield (
         f"| input | {seen.num_frames} frames, stride {seen.sampling_rate}, at {seen.target_fps:g}"
         f" frames per second, {size} x {size} of a short side of {seen.short_side or size} |"

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from octvideo import create_model, octavize
 from octvideo.cli import run_command
+from octvideo.cli.complexity import print_network
 from octvideo.complexity import count, count_twice, stage_table, trace, traced_macs
 from octvideo.layers import OctConv2d, OctTensor, as_pair, compute_in_2d
 from octvideo.paper import (
@@ -84,6 +85,28 @@ def test_a_count_by_hand():
     assert [(layer.name, layer.parameters) for layer in cost.layers] == [("conv", 112), ("fc", 50)]
 
 
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.aux = nn.Conv3d(3, 4, 1), nn.Linear(4, 4)
+        self.rnn = nn.LSTM(4, 4, batch_first=True)
+        self.place = nn.Parameter(torch.zeros(1, 4, 1, 1, 1))
+
+    def forward(self, x):
+        return self.rnn((self.conv(x) + self.place).mean((3, 4)).transpose(1, 2))[0]
+
+
+def test_weights_that_are_not_counted_are_named_with_the_number(capsys):
+    cost = count(Recurrent(), (3, 2, 8, 8))
+
+    assert cost.macs == 2 * 8 * 8 * 12
+    assert set(cost.uncounted) == {"place", "aux.weight", "rnn.weight_ih_l0", "rnn.weight_hh_l0"}
+    left_out = "without those of place, aux.weight, rnn.weight_ih_l0 and 1 more"
+    assert stage_table(Recurrent(), (3, 2, 8, 8)).endswith(f"MACs, {left_out}")
+    print_network(Recurrent(), (3, 2, 8, 8))
+    assert f"by closed form and by fvcore, {left_out}" in capsys.readouterr().out
+
+
 def test_a_weight_that_is_used_behind_the_counts_back_is_found():
     class Hidden(nn.Module):
         def __init__(self):
@@ -93,8 +116,9 @@ def test_a_weight_that_is_used_behind_the_counts_back_is_found():
         def forward(self, x):
             return F.linear(x.mean((2, 3)), self.fc.weight)
 
-    with pytest.raises(AssertionError, match=r"does not see: fc\.weight"):
-        count(Hidden(), (4, 8, 8))
+    assert count(Hidden(), (4, 8, 8)).uncounted == ("fc.weight",)
+    with pytest.raises(AssertionError, match=r"closed form 0, fvcore 40, without .* fc\.weight"):
+        count_twice(Hidden(), (4, 8, 8))
 
 
 def test_counting_leaves_the_model_as_it_was():

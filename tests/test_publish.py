@@ -2,8 +2,10 @@
 does."""
 
 import json
+import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,7 @@ from octvideo.assembly import build_model
 from octvideo.assembly.weights import start_lines
 from octvideo.checkpoint import Checkpoint
 from octvideo.cli.main import main
+from octvideo.complexity import count
 from octvideo.config import load_config
 from octvideo.download import hash_of
 from octvideo.errors import CheckpointError, DataError, OctvideoError
@@ -118,6 +121,16 @@ def test_the_card_says_accuracy_data_license_and_command(run, tmp_path):
         "`a`, `b`",
     ):
         assert said in body
+
+
+def test_the_card_says_what_its_multiply_adds_leave_out(tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "octvideo.publish.count", lambda *of: replace(count(*of), uncounted=("rnn.weight",))
+    )
+
+    card = write_card(str(tiny_checkpoint), tmp_path / "mine").read_text()
+
+    assert re.search(r"multiply-adds of one view \| [\d.]+ G, without those of rnn.weight \|", card)
 
 
 def test_no_folder_of_this_machine_is_published(tiny_checkpoint, tmp_path):

@@ -27,7 +27,7 @@ from octvideo.assembly.start import running, scorer, tested_head_act
 from octvideo.assembly.tasks import FinalTest, require_data_folder, task_of, with_counted_classes
 from octvideo.assembly.weights import check_input
 from octvideo.checkpoint import Checkpoint
-from octvideo.complexity import count
+from octvideo.complexity import count, without
 from octvideo.config import config_from_text, setting_pairs
 from octvideo.data.clips.views import VideoViews
 from octvideo.engine.checkpoint_files import find_latest
@@ -187,8 +187,12 @@ class _Test:
             "parameters": cost.parameters,
             "gflops_per_view": round(cost.macs / 1e9, 3),
         }
+        if cost.uncounted:
+            network["uncounted"] = [*cost.uncounted]
         summary = summarize(evaluation, self.names, protocol | {"network": network})
         if self.procs.is_main:
+            if left_out := without(cost.uncounted):
+                logger.warning("GFLOPs per view are %.3f%s", cost.macs / 1e9, left_out)
             title = f"center crops of {test.title}: " if test.title else ""
             logger.info("%s%s", title, headline(summary))
         return evaluation, summary

@@ -31,7 +31,7 @@ from octvideo import create_model, octavize
 from octvideo.assembly import build_model
 from octvideo.assembly.tasks import task_of
 from octvideo.cli.unused import refuse_unused
-from octvideo.complexity import count_twice, stage_table
+from octvideo.complexity import count_twice, stage_table, without
 from octvideo.config import add_config_arguments, load_config
 from octvideo.deploy.timing import interleaved
 from octvideo.errors import ConfigError, import_optional
@@ -69,7 +69,7 @@ def print_network(model: nn.Module, shape: Sequence[int]) -> None:
     cost, operators = count_twice(model, shape)
     print(
         f"\nMACs of convolutions and linear layers: {cost.macs / 1e9:.3f} G, by closed form and by"
-        " fvcore"
+        f" fvcore{without(cost.uncounted)}"
     )
     others = ", ".join(f"{kind} {macs / 1e9:.3f}" for kind, macs in operators.items())
     print(f"MACs of all that fvcore counts: {operators.total() / 1e9:.3f} G ({others})")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from octvideo.complexity import count
+from octvideo.complexity import count, without
 from octvideo.deploy.engines import openvino_times, optimize
 from octvideo.deploy.export import ONNX, export_model
 from octvideo.deploy.layer_times import EagerTimes
@@ -26,7 +26,7 @@ from octvideo.deploy.timing import (
     peak_megabytes,
     spread,
 )
-from octvideo.errors import ConfigError, import_optional
+from octvideo.errors import ConfigError, import_optional, logger
 from octvideo.layers.memory import saved_bytes
 from octvideo.models import create_model
 from octvideo.models.network import recomputable_parts
@@ -157,8 +157,11 @@ class Case:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16)
 
     def macs(self) -> int:
-        """Multiply-adds of one forward pass of one clip."""
-        return count(self.create(), self.input_shape).macs
+        """Multiply-adds of one forward pass of one clip; logs what they are without."""
+        cost = count(self.create(), self.input_shape)
+        if cost.uncounted:
+            logger.warning("multiply-adds of %s%s", self.model, without(cost.uncounted))
+        return cost.macs
 
     def saved_megabytes(self) -> float:
         """Megabytes that a training step saves for its backward pass, without weights."""

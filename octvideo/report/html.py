@@ -17,6 +17,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
+from octvideo.complexity import without
 from octvideo.files import write_atomically
 from octvideo.report.classes import classes_section, confusion_section
 from octvideo.report.environment import environment as here
@@ -99,7 +100,8 @@ def _network(summary: Mapping[str, Any]) -> str:
         network["name"],
         f"alpha {network['alpha']:g}" if network.get("alpha") else "vanilla",
         f"{network['parameters'] / 1e6:.1f} M parameters",
-        f"{network['gflops_per_view']:.2f} GFLOPs per view (multiply-adds)",
+        f"{network['gflops_per_view']:.2f} GFLOPs per view (multiply-adds"
+        f"{without(network.get('uncounted', ()))})",
         f"{summary['protocol']['views'].replace('x', TIMES)} views",
     ]
     return f'<p class="network">{escape(", ".join(parts))}</p>'

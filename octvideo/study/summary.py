@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from octvideo.complexity import without
 from octvideo.report.tradeoff import Point, draw_tradeoff
 from octvideo.study.statistics import difference, independent, interval, spread
 from octvideo.study.sweep import SEED, Repetition, Sweep, Variant, check_runs, measured_times
@@ -81,7 +82,7 @@ def write_tables(sweep: Sweep, out: Path) -> str:
         "against the first",
     ]
     rows = [_cells(line) for line in lines]
-    text = markdown(" | ".join(head), rows)
+    text = "\n".join([markdown(" | ".join(head), rows), *_left_out(lines)])
     columns = [*varied, "runs", name, "stdev", "difference", "low", "high"]
     columns += ["gflops", "parameters", "ms"]
     for file, content in (
@@ -104,6 +105,12 @@ def _cells(line: Line) -> list[str]:
         spread(line.scores),
         difference(line.against, 1),
     ]
+
+
+def _left_out(lines: Sequence[Line]) -> list[str]:
+    """Below the table: what the GFLOPs of a network leave out."""
+    networks = {line.network["name"]: line.network.get("uncounted", ()) for line in lines}
+    return [f"\nGFLOPs of {name}{without(names)}" for name, names in networks.items() if names]
 
 
 def _numbers(line: Line) -> list[object]:

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -308,3 +309,13 @@ def test_pytorchvideo_has_not_every_network():
         ConfigError, match="pytorchvideo has no network 'i3d_nln_r50' to compare with"
     ):
         Case("i3d_nln_r50", 0.0, SMALL, source="pytorchvideo").create()
+
+
+def test_multiply_adds_that_a_case_leaves_out_are_logged(monkeypatch, caplog):
+    cost = SimpleNamespace(macs=5, uncounted=("rnn.weight",))
+    monkeypatch.setattr(benchmark, "count", lambda *of: cost)
+
+    with caplog.at_level("WARNING"):
+        assert Case("c2d_r26", 0.0, SMALL).macs() == 5
+
+    assert "multiply-adds of c2d_r26, without those of rnn.weight" in caplog.text

@@ -6,11 +6,12 @@ from typing import ClassVar
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from octvideo import create_model
-from octvideo.assembly import build_model, build_trainer
+from octvideo import create_model, list_models
+from octvideo.assembly import build_model, build_trainer, final_test, train
 from octvideo.assembly import data as build_data
 from octvideo.assembly.dry_run import GeneratedSamples
 from octvideo.assembly.estimate import clip_macs
@@ -71,13 +72,39 @@ SETTINGS = """
     DATA.TRAIN_JITTER_SCALES=[32,32] DATA_LOADER.NUM_WORKERS=0 TENSORBOARD.ENABLE=false SOLVER.MAX_EPOCH=1
     SOLVER.LR_POLICY=cosine SOLVER.WARMUP_EPOCHS=0 BN.USE_PRECISE_STATS=false
 """.split()  # noqa: SIM905 - as on a command line
+OF_IMAGES = """
+    MODEL.ARCH=placed MODEL.NUM_CLASSES=2 TRAIN.DATASET=imagenet TEST.DATASET=imagenet TRAIN.BATCH_SIZE=2
+    TEST.BATCH_SIZE=2 TEST.IMAGE_CROP_SIZES=[32] DATA.TRAIN_JITTER_SCALES=[36,36] DATA.TRAIN_CROP_SIZE=32
+    DATA.TEST_CROP_SIZE=32 DATA_LOADER.NUM_WORKERS=0 TENSORBOARD.ENABLE=false SOLVER.MAX_EPOCH=1
+""".split()  # noqa: SIM905 - as on a command line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedOptions:
+    num_classes: int = 2
+
+
+class Placed(Network):
+    """No octave ratio, and a weight that is no layer's."""
+
+    takes = "images"
+
+    def __init__(self, options: PlacedOptions) -> None:
+        super().__init__(3)
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.place = nn.Parameter(torch.zeros(1, 8, 1, 1))
+        self.head = Head(8, options.num_classes, dropout_rate=0.0)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        return [F.relu(self.conv(x) + self.place)]
 
 
 @pytest.fixture(autouse=True)
 def _registered():
     registry.register("plain", Family(PlainNet, PlainOptions, (3, 2, 32, 32)))
+    registry.register("placed", Family(Placed, PlacedOptions, (3, 32, 32)))
     yield
-    del registry.MODELS["plain"]
+    del registry.MODELS["plain"], registry.MODELS["placed"]
 
 
 @pytest.fixture
@@ -139,6 +166,26 @@ def test_a_run_of_one_that_reads_a_number_of_a_tensor_is_estimated(settings, mon
     monkeypatch.setitem(registry.MODELS, "plain", Family(Drawn, PlainOptions, (3, 2, 32, 32)))
 
     assert clip_macs(settings()) == expected
+
+
+def test_one_without_alpha_and_with_weights_that_are_not_counted_is_trained_and_tested(
+    repo, tmp_path, capsys
+):
+    for path in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        (tmp_path / path).mkdir(parents=True)
+        Image.new("RGB", (40, 36)).save(tmp_path / path / "0.png")
+    run = f"OUTPUT_DIR={tmp_path / 'run'} DATA.PATH_TO_DATA_DIR={tmp_path}".split()
+    cfg = load_config(str(repo / "configs/cifar10/resnet20.yaml"), [*OF_IMAGES, *run])
+
+    train(cfg, Processes())
+    network = final_test(cfg, Processes())["protocol"]["network"]
+
+    assert network["alpha"] == 0
+    assert network["uncounted"] == ["place"]
+    said = capsys.readouterr().out
+    assert "MACs, without those of place" in said
+    assert "GFLOPs per view are 0.000, without those of place" in said
+    assert repr(list_models("placed")).endswith("placed: GFLOPs, without those of place")
 
 
 def test_it_folds_counts_and_runs_faster(model):

@@ -102,6 +102,11 @@ def test_the_header_names_the_network_and_what_it_costs(tmp_path):
     page = text_of(tmp_path)
 
     assert "i3d_r50, alpha 0.1, 27.2 M parameters, 25.65 GFLOPs per view" in page
+    assert "without" not in page[: page.index("</header>")]
+
+    network["uncounted"] = ["rnn.a", "b", "c", "d"]
+    change_results(tmp_path, protocol={"views": "10x3", "network": network})
+    assert "(multiply-adds, without those of rnn.a, b, c and 1 more)" in text_of(tmp_path)
     assert "<span>loss</span>" in page
 
 

@@ -84,6 +84,7 @@ def test_every_combination_is_run_with_every_seed_and_pairs_are_within_seeds(tra
 
     run_sweep(sweep, tmp_path, report=lambda line: None)
     table = write_tables(sweep, tmp_path)
+    assert "without" not in table
 
     assert trained == [(alpha, seed) for seed in "123" for alpha in ("0", ".1")]
     assert table.splitlines()[2:] == [
@@ -438,3 +439,15 @@ def test_the_command_trains_tests_and_writes_the_table(tmp_path, capsys, monkeyp
     times = json.loads((tmp_path / "out" / "sweep.json").read_text())["milliseconds"]
     assert all(ms > 0 for ms in times.values())
     assert len(times) == 2
+
+
+def test_what_the_cost_of_a_network_leaves_out_is_said_below_the_table(trained, tmp_path):
+    sweep = Sweep.of(CONFIG, WORDS)
+    run_sweep(sweep, tmp_path, report=lambda line: None)
+    for path in tmp_path.glob("runs/*/results.json"):
+        results = json.loads(path.read_text())
+        results["protocol"]["network"]["uncounted"] = ["rnn.weight"]
+        path.write_text(json.dumps(results))
+
+    said = "GFLOPs of i3d_r50, without those of rnn.weight"
+    assert write_tables(sweep, tmp_path).endswith(f"|\n\n{said}")
