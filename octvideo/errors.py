@@ -54,6 +54,16 @@ class CheckpointError(OctvideoError):
 
 
 @contextmanager
+def silence() -> Iterator[None]:
+    """A context for a trial: suppress log lines that the run itself will print."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+@contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """A context for a tool's main: an OctvideoError becomes `error: <line>` on stderr and exit
     status 2, Ctrl-C status 130.

@@ -166,7 +166,7 @@ def appears_whole(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}{UNFINISHED}")
     try:
         yield temporary
-        _fsync(temporary)
+        fsync(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -189,7 +189,7 @@ def appear_together(path: Path) -> Iterator[Path]:
             yield Path(folder, path.name)
             files = sorted(Path(folder).iterdir())
             for file in files:
-                _fsync(file)
+                fsync(file)
             for file in files:
                 file.replace(path.with_name(file.name))
         fsync_folder(str(path.parent))
@@ -197,10 +197,11 @@ def appear_together(path: Path) -> Iterator[Path]:
 
 def fsync_folder(folder: str) -> None:
     """Make a rename in this folder survive a power cut."""
-    _fsync(Path(folder))
+    fsync(Path(folder))
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Make what is in this file, or the names in this folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

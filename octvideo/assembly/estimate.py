@@ -1,8 +1,7 @@
 """The time that a run will take on this machine, estimated from a few of its steps."""
 
 import itertools
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -22,7 +21,7 @@ from octvideo.engine.evaluation.evaluate import default_view_chunk
 from octvideo.engine.evaluation.frame_order import ORDERS
 from octvideo.engine.threads import set_threads
 from octvideo.engine.training.trainer import Trainer
-from octvideo.errors import logger
+from octvideo.errors import silence
 from octvideo.models.registry import find_name, on_meta
 
 STEPS = 3
@@ -56,7 +55,7 @@ def estimate(cfg: Any, procs: Processes, steps: int = STEPS) -> Estimate:
     not touched."""
     cfg = with_counted_classes(cfg)
     task = task_of(cfg)
-    with _silence():
+    with silence():
         set_threads(cfg.DATA_LOADER.NUM_WORKERS)
         loader = build_data.train_loader(cfg, task.train_dataset(), procs)
         with closing(loader):
@@ -126,13 +125,3 @@ def _decode_seconds(cfg: Any, task: Task) -> tuple[float, int]:
     start = perf_counter()
     count = sum(1 for _ in decoded)
     return (perf_counter() - start) / count, len(videos.paths)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Suppress log lines that the run itself will print."""
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before

@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from octvideo.engine.distributed import Processes
 from octvideo.engine.log import setup_logging
 from octvideo.engine.process_group import processes
 from octvideo.engine.training.state import Callbacks, Metrics
-from octvideo.errors import CheckpointError, ConfigError, logger
+from octvideo.errors import CheckpointError, ConfigError, logger, silence
 from octvideo.lock import only_writer
 from octvideo.recognizer import Recognizer, load
 from octvideo.recognizer.load import is_exported
@@ -135,7 +135,11 @@ def run_recipe(
 ) -> Run:
     """The common part of `fit` and `octvideo train FOLDER`.
 
-    only_estimate: plan and time alone; config.yaml is written as long as there is no checkpoint.
+    only_estimate: plan and time alone. Lists that are there stay; config.yaml is written as long as
+    there is no checkpoint, and these are the lists that it is of.
+
+    New lists replace those that are there once the run has accepted them, in a rehearsal up to its
+    first step: other runs read them too.
     """
     refuse_in_a_worker("octvideo.fit")
     setup_logging()
@@ -145,24 +149,63 @@ def run_recipe(
                 "a folder is prepared by one process; run `octvideo train FOLDER --dry-run` by"
                 f" itself, then torchrun ... -m octvideo train --cfg {recipe.folder}/config.yaml"
             )
-        cfg = recipe.config()
+        cfg, new = (plan := recipe.plan()).cfg, plan.new_lists
         keep = partial(recipe.keep, cfg)
-        if only_estimate:
-            say_time(cfg, procs)
-            if not recipe.has_checkpoint:
-                with only_writer(recipe.folder):
-                    keep()
-            return Run(recipe.folder, cfg)
+        with new.staged() if new else nullcontext() as staged:
+            tried = _reading(staged.folder, cfg) if staged and staged.changed else cfg
+            if only_estimate or not (recipe.probe or find_latest(f"{recipe.folder}/checkpoints")):
+                say_time(tried, procs)
+            if only_estimate:
+                if staged and staged.divides_anew:
+                    logger.info("%s: a dry run leaves these lists, and config.yaml, as they are;"
+                                " the training, or another --out, takes the videos as they are now",
+                                recipe.lists)  # fmt: skip
+                elif not recipe.has_checkpoint:
+                    with only_writer(recipe.folder):
+                        keep()
+                return Run(recipe.folder, cfg)
+            if staged and staged.changed:
+                _rehearse(tried, procs, staged.put, probe=recipe.probe)
+                for note in staged.notes:
+                    logger.warning("%s", note)
         if recipe.probe:
             final_test(cfg, procs, train_probe(cfg, procs, keep))
             return Run(recipe.folder, cfg)
-        if not find_latest(f"{recipe.folder}/checkpoints"):
-            say_time(cfg, procs)
         callbacks = replace(callbacks or Callbacks(), on_start=keep)
         run = Run(recipe.folder, cfg, train(cfg, procs, callbacks).exit_status)
         if run.finished and cfg.TEST.ENABLE:
             final_test(cfg, procs, run.checkpoint)
     return run
+
+
+class _AcceptedError(Exception):
+    """A rehearsal ends: the run follows."""
+
+
+def _rehearse(
+    cfg: Any, procs: Processes, accept: Callable[[], object], *, probe: bool = False
+) -> None:
+    """Everything of a training or a probe before its first step, in which it refuses what it does
+    not take; then, while its folder is locked, `accept`."""
+
+    def begin() -> None:
+        accept()
+        raise _AcceptedError
+
+    with suppress(_AcceptedError), silence():
+        if probe:
+            train_probe(cfg, procs, begin)
+        else:
+            train(cfg, procs, Callbacks(on_start=begin))
+
+
+def _reading(folder: Path, cfg: Any) -> Any:
+    """These settings with the lists in `folder`."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATA.PATH_TO_DATA_DIR = str(folder)
+    cfg.freeze()
+    return cfg
 
 
 def refuse_in_a_worker(what: str) -> None:

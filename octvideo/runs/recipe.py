@@ -17,6 +17,7 @@ from octvideo.errors import ConfigError, logger
 from octvideo.files import write_atomically
 from octvideo.models.registry import MODELS, family_of, full_name, input_shape_of
 from octvideo.runs.machine import SIZES, Machine
+from octvideo.runs.new_lists import NewLists
 from octvideo.runs.start import choose_start
 from octvideo.runs.videos import Videos, listed_videos, prepare_videos
 
@@ -41,6 +42,15 @@ OF_LISTS = (
 )
 HEAD = "# What this run does, beside finetune/i3d:   octvideo train --cfg <this file>\n"
 LEFT_RIGHT = re.compile(r"\b(left|right|(counter|anti)?clockwise|c?cw)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """cfg: the frozen settings of a run. new_lists: of its videos, to be put in place once the run
+    begins; None where the lists that are there are taken."""
+
+    cfg: Any
+    new_lists: NewLists | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +121,8 @@ class Recipe:
         """The folder of all runs on the data that no `out` puts elsewhere."""
         return f"runs/{Path(self.data).resolve().name or 'videos'}"
 
-    def config(self) -> Any:
-        """The frozen settings.
+    def plan(self) -> Plan:
+        """The settings, and the lists that the run brings.
 
         A run that has a checkpoint keeps what it had, but for what is said now: so the command
         without its options continues, once `keep` has written what was said. Until then everything
@@ -135,7 +145,7 @@ class Recipe:
                 "a probe needs trained weights, and this one would start from scratch; --weights"
                 " names a file or a public network"
             )
-        return cfg
+        return Plan(cfg, videos.new_lists)
 
     def keep(self, cfg: Any) -> None:
         """Write config.yaml, the settings that later commands begin with. It is for a command that

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 import statistics
 from collections import Counter
 from collections.abc import Mapping
@@ -15,33 +14,36 @@ from octvideo.assembly.data import list_path, open_index, open_labeled_list, rea
 from octvideo.assembly.tasks import task_of, with_counted_classes
 from octvideo.data.lists.video_list import VideoEntry, VideoList, read_list, write_list
 from octvideo.data.prepare.check import check_list
-from octvideo.data.prepare.make_lists import SPLITS, DatasetLists, write_lists
+from octvideo.data.prepare.make_lists import SPLITS, DatasetLists
 from octvideo.data.prepare.splits import folder_lists
 from octvideo.data.remote import absolute
 from octvideo.data.video.index import VideoIndex, index_path, read_index
 from octvideo.errors import DataError, logger
-from octvideo.files import write_atomically
+from octvideo.runs.new_lists import EVERYTHING, LISTS, PARTS, NewLists, put_back
 
 SHOWN = 3  # of the files that cannot be read
-PARTS = "parts.json"  # absolute path -> split of every video that was ever in the lists
 # val.csv may repeat test.csv, or train.csv.
 REPEATED_FIRST = ("val", "test", "train")
 
 
 @dataclass(frozen=True, slots=True)
 class Videos:
-    """folder: holds the lists. seconds: the median length of the videos, 0 if not measured."""
+    """folder: holds the lists. seconds: the median length of the videos, 0 if not measured.
+    new_lists: those that are to replace the ones in `folder` once the run begins, if it has some.
+    """
 
     folder: str
     class_names: tuple[str, ...]
     num_train: int
     seconds: float = 0.0
+    new_lists: NewLists | None = None
 
 
 def prepare_videos(
     data: str, work: str, *, begin: str = "", check: bool = True, seed: int = 0
 ) -> Videos:
-    """Lists of the class folders in `data`, in the folder `work`.
+    """Lists of the class folders in `data`, for the folder `work`. Where that has none they are
+    written; else they are `new_lists`, as earlier runs read those that are there.
 
     A video that was in a list of `work` stays in that list, also after it was away; only new ones
     are divided. So no test holds what an earlier run was trained on.
@@ -68,16 +70,18 @@ def prepare_videos(
         lists = folder_lists(path, seed=seed, leave_out=bad, before=before)
         _refuse(lists, data)
     parts = _parts_of(lists)
-    _remember(before | parts, Path(work))
-    written = write_lists(lists, work)
-    _write_indexes(Path(work), written)
+    new = NewLists(lists, before | parts, work)
+    is_first = not any(Path(work, name).is_file() for name in LISTS)
+    if is_first:
+        with new.staged() as staged:
+            staged.put()
     _say(lists, work)
-    if before and (new := parts.keys() - before.keys()):
+    if before and (added := parts.keys() - before.keys()):
         logger.info("new are %s; the others stay in their lists",
-                    _counts(Counter(parts[video] for video in new)))  # fmt: skip
-    index = read_index(index_path(Path(work) / "all.csv")) if check else None
-    num_train = len(lists.of("train"))
-    return Videos(work, tuple(lists.class_names), num_train, _median_seconds(index))
+                    _counts(Counter(parts[video] for video in added)))  # fmt: skip
+    index = read_index(index_path(Path(work) / EVERYTHING)) if check else None
+    num_train, seconds = len(lists.of("train")), _median_seconds(index)
+    return Videos(work, tuple(lists.class_names), num_train, seconds, None if is_first else new)
 
 
 def listed_videos(cfg: Any) -> Videos | None:
@@ -102,6 +106,7 @@ def _refuse(lists: DatasetLists, data: str) -> None:
 
 def _parts(work: Path) -> dict[str, str]:
     """Absolute path -> split, of every video that was ever in the lists of `work`."""
+    put_back(work)
     noted = work / PARTS
     if noted.is_file():
         with suppress(ValueError, TypeError):
@@ -129,12 +134,6 @@ def _parts_of(lists: DatasetLists) -> dict[str, str]:
     return parts
 
 
-def _remember(parts: Mapping[str, str], work: Path) -> None:
-    work.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(parts, indent=0)
-    write_atomically(str(work / PARTS), lambda file: file.write(text.encode()))
-
-
 def _refuse_another_folder(parts: Mapping[str, str], folder: Path, work: str) -> None:
     """Two folders of one name would share their lists, and the runs below them."""
     if parts and not any(_is_below(video, folder) for video in parts):
@@ -152,7 +151,7 @@ def _is_below(video: str, folder: Path) -> bool:
 def _unreadable(lists: DatasetLists, work: Path) -> set[Path]:
     """Files that do not decode, each named with its cause."""
     work.mkdir(parents=True, exist_ok=True)
-    everything = work / "all.csv"
+    everything = work / EVERYTHING
     found = {absolute(str(clip.path)): clip.path for clip in lists.clips}
     paths = sorted(found.items())
     write_list(everything, [VideoEntry(path, (0,)) for path, _ in paths])
@@ -171,14 +170,6 @@ def _unreadable(lists: DatasetLists, work: Path) -> set[Path]:
                    result.bad, result.bad + result.good, shown, more)  # fmt: skip
     good = {entry.path for entry in read_list(result.good_list)}
     return {original for path, original in paths if path not in good}
-
-
-def _write_indexes(work: Path, written: list[Path]) -> None:
-    """Write the metadata of all files beside each list."""
-    known = index_path(work / "all.csv")
-    if known.is_file():
-        for path in written:
-            shutil.copyfile(known, index_path(path))
 
 
 def _say(lists: DatasetLists, work: str) -> None:

@@ -76,6 +76,86 @@ def test_a_command_that_the_run_refuses_leaves_it_as_it_was(run, my_videos, writ
     assert again.config == run.config
 
 
+def lists_of(run):
+    folder = Path(run.config.DATA.PATH_TO_DATA_DIR)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ({"epochs": 9}, r"of another run \(.*another training list"),
+        ({"weights": "none.pyth"}, "no such file"),
+        ({"probe": True, "weights": "best.pyth"}, "of a training, which a probe would replace"),
+    ],
+)
+def test_a_refused_command_leaves_the_lists_that_other_runs_read(
+    run, my_videos, write_clips, said, says
+):
+    lists = lists_of(run)
+    shutil.copy(run.checkpoint, "best.pyth")
+    (my_videos / "light").rename(my_videos / "Applaus")
+    write_clips(my_videos / "dark", 9, 0)
+
+    with pytest.raises(CheckpointError, match=says):
+        octvideo.fit(my_videos, out="run", check=False, **said)
+
+    assert lists_of(run) == lists
+    assert not list(Path("run").glob("*.unfinished"))
+
+
+def test_an_error_on_the_way_leaves_the_lists_that_other_runs_read(
+    run, my_videos, write_clips, monkeypatch
+):
+    lists, kept = lists_of(run), Path("run/config.yaml").read_bytes()
+    write_clips(my_videos / "dark", 9, 0)
+    shutil.rmtree("run/checkpoints")
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("octvideo.runs.fit.estimate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        octvideo.fit(my_videos, **NETWORK, out="run")
+
+    assert lists_of(run) == lists
+    assert Path("run/config.yaml").read_bytes() == kept
+    assert not list(Path("run").glob("*.unfinished"))
+
+
+@pytest.mark.parametrize("has_checkpoint", [True, False])
+def test_a_dry_run_leaves_lists_that_are_there_and_plans_with_the_new_ones(
+    run, my_videos, write_clips, capsys, has_checkpoint
+):
+    lists, kept = lists_of(run), Path("run/config.yaml").read_bytes()
+    write_clips(my_videos / "middle", 9, 90)
+    if not has_checkpoint:
+        shutil.rmtree("run/checkpoints")
+    small = ["RESNET.WIDTH_PER_GROUP=8", "DATA.NUM_FRAMES=2"]
+
+    main(["train", str(my_videos), "--out", "run", "--dry-run", "--no-check", *small])
+
+    out = capsys.readouterr().out
+    assert "3 classes" in out
+    assert "run/lists: a dry run leaves these lists, and config.yaml, as they are" in out
+    assert lists_of(run) == lists
+    assert Path("run/config.yaml").read_bytes() == kept
+
+
+def test_a_run_that_begins_takes_the_videos_as_they_are_now(run, my_videos, write_clips, tiny):
+    shutil.rmtree("run/checkpoints")
+    write_clips(my_videos / "middle", 5, 90)
+
+    again = octvideo.fit(my_videos, **NETWORK, out="run", epochs=1, views="1x1", **tiny())
+
+    assert again.recognizer.class_names == ["dark", "light", "middle"]
+    assert again.results["num_videos"] == 3
+    assert lists_of(again)["class_names.txt"] == b"dark\nlight\nmiddle\n"
+    trained = read_weights(again.checkpoint)
+    assert str(Path("run/lists").absolute()) in trained.recipe
+    assert octvideo.load_config("run/config.yaml") == again.config
+
+
 def test_a_val_that_grew_while_train_did_not_is_said(run, my_videos, write_clips, capsys):
     parts = json.loads(Path("run/lists/parts.json").read_text())
     write_clips(my_videos / "dark", 6, 0)

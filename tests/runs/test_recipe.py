@@ -17,7 +17,7 @@ from octvideo.runs.start import choose_start
 
 
 def test_a_folder_of_class_folders_becomes_lists_and_settings(my_videos):
-    cfg = Recipe(str(my_videos), model="i3d_r50", alpha=0.1, size="small", epochs=7).config()
+    cfg = Recipe(str(my_videos), model="i3d_r50", alpha=0.1, size="small", epochs=7).plan().cfg
 
     assert (cfg.MODEL.ARCH, cfg.RESNET.DEPTH, cfg.OCTCONV.ALPHA) == ("i3d", 50, 0.1)
     assert cfg.MODEL.NUM_CLASSES == 2
@@ -34,15 +34,15 @@ def test_a_folder_of_class_folders_becomes_lists_and_settings(my_videos):
 def test_nothing_is_written_beside_the_videos(my_videos):
     before = sorted(my_videos.rglob("*"))
 
-    Recipe(str(my_videos)).config()
+    Recipe(str(my_videos)).plan()
 
     assert sorted(my_videos.rglob("*")) == before
 
 
 def test_a_folder_of_lists_is_taken_as_it_is(my_videos, tmp_path):
-    made = Recipe(str(my_videos), out="first").config().DATA.PATH_TO_DATA_DIR
+    made = Recipe(str(my_videos), out="first").plan().cfg.DATA.PATH_TO_DATA_DIR
 
-    cfg = Recipe(made, out="second").config()
+    cfg = Recipe(made, out="second").plan().cfg
 
     assert made == cfg.DATA.PATH_TO_DATA_DIR
     assert cfg.MODEL.NUM_CLASSES == 2
@@ -50,7 +50,7 @@ def test_a_folder_of_lists_is_taken_as_it_is(my_videos, tmp_path):
 
 def keep(recipe: Recipe, *, trains: bool = True):
     """The settings of a run that this command begins, with or without a checkpoint."""
-    cfg = recipe.config()
+    cfg = recipe.plan().cfg
     recipe.keep(cfg)
     if trains:
         (Path(recipe.folder) / "checkpoints").mkdir()
@@ -87,8 +87,8 @@ def test_lists_are_read_by_the_settings_of_the_run(lists, form):
     folder, words = lists(form), [f"DATA.{name}={value}" for name, value in data.items()]
     words.append(f"MODEL.LOSS_FUNC={model['LOSS_FUNC']}")
 
-    said = Recipe(folder, out="run", settings={"DATA": data, "MODEL": model}).config()
-    written = Recipe(folder, out="run", overrides=tuple(words)).config()
+    said = Recipe(folder, out="run", settings={"DATA": data, "MODEL": model}).plan().cfg
+    written = Recipe(folder, out="run", overrides=tuple(words)).plan().cfg
 
     assert said == written
     assert (said.MODEL.NUM_CLASSES, said.TRAIN.BATCH_SIZE) == (2, 2)
@@ -99,15 +99,15 @@ def test_the_list_settings_of_a_run_that_goes_on_need_not_be_said_again(lists):
     folder = lists("separator")
     before = keep(Recipe(folder, out="run", overrides=("DATA.PATH_LABEL_SEPARATOR=;",)))
 
-    assert Recipe(folder, out="run").config() == before
+    assert Recipe(folder, out="run").plan().cfg == before
 
 
 def test_shards_are_lists_that_are_there(my_videos):
-    made = Recipe(str(my_videos), out="first").config().DATA.PATH_TO_DATA_DIR
+    made = Recipe(str(my_videos), out="first").plan().cfg.DATA.PATH_TO_DATA_DIR
     for split in ("train", "val"):
         main(["shard", f"{made}/{split}.csv", "--out", f"shards/{split}"])
 
-    cfg = Recipe("shards", out="run", overrides=("DATA.LIST_FORMAT=shards",)).config()
+    cfg = Recipe("shards", out="run", overrides=("DATA.LIST_FORMAT=shards",)).plan().cfg
 
     assert cfg.MODEL.NUM_CLASSES == 2
     assert str(Path("shards").absolute()) == cfg.DATA.PATH_TO_DATA_DIR
@@ -127,7 +127,7 @@ def test_lists_that_training_would_refuse_are_refused_in_a_line(lists, name, con
     words = ("DATA.MULTI_LABEL=true", "MODEL.LOSS_FUNC=bce_logit")
 
     with pytest.raises(DataError, match=says) as error:
-        Recipe(folder, out="run", overrides=words).config()
+        Recipe(folder, out="run", overrides=words).plan()
 
     assert "\n" not in str(error.value)
 
@@ -137,12 +137,12 @@ def test_what_is_not_said_again_stays_as_it_was(my_videos):
         Recipe(str(my_videos), out="run", epochs=3, overrides=("SOLVER.BASE_LR=0.5",), size="large")
     )
 
-    again = Recipe(str(my_videos), out="run").config()
-    longer = Recipe(str(my_videos), out="run", epochs=5).config()
+    again = Recipe(str(my_videos), out="run").plan().cfg
+    longer = Recipe(str(my_videos), out="run", epochs=5).plan().cfg
 
     assert again == before
     assert again.SOLVER.BASE_LR == 0.5
-    assert Recipe(str(my_videos), out="run", weights="none").config() == before
+    assert Recipe(str(my_videos), out="run", weights="none").plan().cfg == before
     assert longer.SOLVER.MAX_EPOCH == 5
     assert longer.DATA == before.DATA
 
@@ -162,10 +162,10 @@ def test_a_command_before_the_first_checkpoint_binds_no_later_one(my_videos, tin
     keep(Recipe(str(my_videos), out="run", check=False, epochs=3), trains=False)
     (my_videos / "light").rename(my_videos / "swipe left")
 
-    later = Recipe(str(my_videos), out="run", check=False, **said).config()
+    later = Recipe(str(my_videos), out="run", check=False, **said).plan().cfg
 
     (Path("run") / "config.yaml").unlink()
-    assert later == Recipe(str(my_videos), out="run", check=False, **said).config()
+    assert later == Recipe(str(my_videos), out="run", check=False, **said).plan().cfg
     assert not later.DATA.RANDOM_FLIP
 
 
@@ -175,8 +175,8 @@ def test_the_same_weights_named_again_change_no_setting(my_videos, tiny_checkpoi
     before = keep(Recipe(str(my_videos), weights=str(tiny_checkpoint), overrides=own, **of))
     beside = os.path.relpath(tiny_checkpoint)
 
-    assert Recipe(str(my_videos), weights=str(tiny_checkpoint), **of).config() == before
-    assert Recipe(str(my_videos), weights=beside, **of).config() == before
+    assert Recipe(str(my_videos), weights=str(tiny_checkpoint), **of).plan().cfg == before
+    assert Recipe(str(my_videos), weights=beside, **of).plan().cfg == before
 
 
 def test_other_weights_bring_their_settings(my_videos, tiny_checkpoint):
@@ -185,7 +185,7 @@ def test_other_weights_bring_their_settings(my_videos, tiny_checkpoint):
     of = {"out": "run", "check": False}
     keep(Recipe(str(my_videos), weights=str(tiny_checkpoint), overrides=own, **of))
 
-    cfg = Recipe(str(my_videos), weights="other.pyth", **of).config()
+    cfg = Recipe(str(my_videos), weights="other.pyth", **of).plan().cfg
 
     assert (cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.DATA.MEAN) == ("other.pyth", [0.45] * 3)
 
@@ -194,7 +194,7 @@ def test_config_yaml_is_short_and_describes_the_run(my_videos, tmp_path):
     from octvideo.config import load_config
 
     recipe = Recipe(str(my_videos), out="run")
-    cfg = recipe.config()
+    cfg = recipe.plan().cfg
     recipe.keep(cfg)
 
     text = (tmp_path / "here/run/config.yaml").read_text()
@@ -207,7 +207,7 @@ def test_files_that_cannot_be_read_are_named_and_left_out(my_videos, caplog, tmp
     (my_videos / "dark" / "torn.mp4").write_bytes(b"no video")
 
     with caplog.at_level("INFO", "octvideo"):
-        cfg = Recipe(str(my_videos)).config()
+        cfg = Recipe(str(my_videos)).plan().cfg
 
     assert "1 of 11 files cannot be read and are left out" in caplog.text
     assert "torn.mp4" in caplog.text
@@ -269,7 +269,7 @@ def unreadable(folder):
 )
 def test_a_folder_that_nothing_can_be_learned_from_gets_one_line(my_videos, spoil, says):
     with pytest.raises((DataError, ConfigError), match=says) as error:
-        Recipe(str(spoil(my_videos))).config()
+        Recipe(str(spoil(my_videos))).plan()
 
     assert "\n" not in str(error.value)
 
@@ -294,7 +294,7 @@ def test_a_recipe_that_cannot_be_followed_gets_one_line_and_leaves_no_settings(
     my_videos, asked, says, tmp_path
 ):
     with pytest.raises(OctvideoError, match=says) as error:
-        Recipe(str(my_videos), out="run", check=False, **asked).config()
+        Recipe(str(my_videos), out="run", check=False, **asked).plan()
 
     assert "\n" not in str(error.value)
     assert not (tmp_path / "here/run/config.yaml").exists()
@@ -304,23 +304,23 @@ def test_a_kept_run_from_scratch_is_no_start_for_a_probe(my_videos):
     keep(Recipe(str(my_videos), out="run", check=False))
 
     with pytest.raises(ConfigError, match="a probe needs trained weights"):
-        Recipe(str(my_videos), out="run", check=False, probe=True).config()
+        Recipe(str(my_videos), out="run", check=False, probe=True).plan()
 
 
 def test_a_class_with_one_video_is_said(my_videos, write_clips, caplog):
     write_clips(my_videos / "rare", 1, 90)
 
     with caplog.at_level("INFO", "octvideo"):
-        Recipe(str(my_videos)).config()
+        Recipe(str(my_videos)).plan()
 
     assert "'rare' has 1 video(s): none in val and test" in caplog.text
 
 
 def test_classes_that_name_a_side_are_not_mirrored(my_videos):
-    mirrored = Recipe(str(my_videos), out="a", check=False).config()
+    mirrored = Recipe(str(my_videos), out="a", check=False).plan().cfg
     (my_videos / "dark").rename(my_videos / "Swiping_Left")
 
-    sided = Recipe(str(my_videos), out="b", check=False).config()
+    sided = Recipe(str(my_videos), out="b", check=False).plan().cfg
 
     assert mirrored.DATA.RANDOM_FLIP
     assert not sided.DATA.RANDOM_FLIP
@@ -351,8 +351,8 @@ def test_rates_are_read_aloud():
 
 
 def test_from_scratch_a_small_network_that_pools_is_taken_unless_one_is_named(my_videos):
-    chosen = Recipe(str(my_videos), out="a", check=False).config()
-    named = Recipe(str(my_videos), out="b", check=False, model="i3d_r50").config()
+    chosen = Recipe(str(my_videos), out="a", check=False).plan().cfg
+    named = Recipe(str(my_videos), out="b", check=False, model="i3d_r50").plan().cfg
 
     assert (chosen.RESNET.DEPTH, chosen.RESNET.WIDTH_PER_GROUP) == (26, 32)
     assert chosen.OCTCONV.DOWNSAMPLE == "pool"
@@ -362,7 +362,7 @@ def test_from_scratch_a_small_network_that_pools_is_taken_unless_one_is_named(my
 
 def test_short_videos_are_sampled_densely(my_videos):
     """12 frames at 30 per second: 8 frames fit only one by one."""
-    cfg = Recipe(str(my_videos), model="i3d_r50").config()
+    cfg = Recipe(str(my_videos), model="i3d_r50").plan().cfg
 
     assert (cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE) == (8, 1)
 

@@ -26,8 +26,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def prepare(folder: Path, work: str = "lists", begin: str = "") -> dict[str, list[str]]:
-    """The lines of each list."""
-    prepare_videos(str(folder), work, begin=begin, check=False)
+    """The lines of each list, once a run has begun with them."""
+    if new := prepare_videos(str(folder), work, begin=begin, check=False).new_lists:
+        with new.staged() as staged:
+            staged.put()
     return {path.stem: path.read_text().splitlines() for path in Path(work).glob("t*.csv")} | {
         "val": Path(work, "val.csv").read_text().splitlines()
     }
@@ -85,7 +87,7 @@ def test_a_training_video_that_val_repeated_stays_in_train(tmp_path):
     assert len(grown["train"]) == 2
 
 
-def test_a_list_that_is_empty_now_is_not_tested(folder, caplog):
+def test_a_list_that_is_empty_now_is_not_tested(folder):
     assert prepare(folder)["test"]
     Path("lists/parts.json").unlink()
     for path in folder.glob("*/*.mp4"):
@@ -95,7 +97,8 @@ def test_a_list_that_is_empty_now_is_not_tested(folder, caplog):
         path.write_text(f"{folder}/run/new.mp4 1\n")
 
     assert "test" not in prepare(folder)
-    assert "no video is in test: lists/test.csv of before is now test.csv.old" in caplog.text
+    said = "no video is in test: test.csv of before is now test.csv.old"
+    assert said in Path("lists/report.txt").read_text()
 
 
 def test_new_lists_begin_with_the_division_of_others_and_go_on_by_themselves(folder):

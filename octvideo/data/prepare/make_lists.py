@@ -144,7 +144,7 @@ def write_lists(
             write_list(written[-1], entries)
         elif (path := folder / f"{split}.csv").is_file():
             lists.notes.append(
-                f"no video is in {split}: {path} of before is now {_set_aside(path)}"
+                f"no video is in {split}: {path.name} of before is now {_set_aside(path)}"
             )
     names = "".join(f"{name}\n" for name in lists.class_names)
     (folder / class_names.FILE_NAME).write_text(names, encoding="utf-8")

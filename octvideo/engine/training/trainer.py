@@ -102,8 +102,6 @@ class Trainer:
     def train(self) -> TrainSummary:
         """Train to the end, or to SIGTERM or Ctrl-C; a checkpoint is saved at the last step."""
         goes_on = self.resume()
-        if self.procs.is_main:
-            self.callbacks.on_start()
         if goes_on and self.plan.is_finished(self.progress):
             limit = "MAX_ITER" if self.plan.step_limit else "MAX_EPOCH"
             logger.info(
@@ -112,6 +110,8 @@ class Trainer:
         finished = True
         with self.stop:
             try:
+                if self.procs.is_main:
+                    self.callbacks.on_start()
                 if self.options.precise_bn_first and not goes_on:
                     self.measure_bn_first()
                 while not self.plan.is_finished(self.progress):

@@ -150,7 +150,7 @@ def test_a_second_run_is_refused_while_the_first_replaces_the_file(lines, tmp_pa
             RowFile(tmp_path / "rows", lines, MADE_WITH, VIDEOS, overwrite=True)
         refused.append(True)
 
-    monkeypatch.setattr("octvideo.files._fsync", in_between)
+    monkeypatch.setattr("octvideo.files.fsync", in_between)
     RowFile(tmp_path / "rows", lines, MADE_WITH, VIDEOS, overwrite=True).close()
 
     assert refused
@@ -185,7 +185,7 @@ def test_a_lock_is_kept_no_longer_than_the_file_that_could_not_be_replaced(tmp_p
     def full(_):
         raise OSError("full")
 
-    monkeypatch.setattr("octvideo.files._fsync", full)
+    monkeypatch.setattr("octvideo.files.fsync", full)
     with pytest.raises(OutputError, match="full"):
         RowFile(path, JsonLines(), MADE_WITH, VIDEOS, overwrite=True)
     monkeypatch.undo()
