@@ -184,18 +184,21 @@ class Recipe:
 
     def _choices(self, videos: Videos, machine: Machine) -> Tree:
         """All that was not said: start, network, size, batch, precision, workers, sampling."""
-        model, small = self.model or MODEL, Tree()
+        model, network = self.model or MODEL, Tree()
         start = choose_start(model, self.alpha or 0.0, self.weights or "auto")
-        if not start.is_trained and not self.model:
-            model, small = SMALL_MODEL, SMALL
-        logger.info("%s%s, %s", model, f", alpha {self.alpha:g}" if self.alpha else "", start.line)
+        if not self.model and not start.is_trained:
+            model, network = SMALL_MODEL, SMALL
+        elif not self.model and start.model:
+            model, network = start.model, start.network
+        alpha = network.get("OCTCONV", {}).get("ALPHA") if self.alpha is None else self.alpha
+        logger.info("%s%s, %s", model, f", alpha {alpha:g}" if alpha else "", start.line)
         frames = input_shape_of(model)[1]
         tree = merged(
             {"BN": {"USE_PRECISE_STATS": False}, "TRAIN": {"CHECKPOINT_MINUTES": 5.0}},
             view_settings("3x1" if self.probe else "10x3"),
             {"TEST": {"DIAGNOSE": True}},
             network_settings(model),
-            small,
+            network,
             {"DATA": {"NUM_FRAMES": frames, "SAMPLING_RATE": max(64 // frames, 1)}},
             start.settings,
             {"DATA": SIZES[self.size or machine.size]},

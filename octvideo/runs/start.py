@@ -1,13 +1,14 @@
 """The start of training: the best weights that are available, and the settings that they need."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from octvideo.assembly.identity import settings_in
 from octvideo.checkpoint import Checkpoint
 from octvideo.config.defaults import Tree
 from octvideo.download import cache_folder, is_offline, is_reachable
-from octvideo.models.registry import input_shape_of
+from octvideo.models.registry import MODELS, input_shape_of
 from octvideo.weights.convert import TORCHVISION_MEAN, TORCHVISION_STD
 from octvideo.weights.pretrained import Pretrained, pretrained_networks, read_weights
 from octvideo.weights.start import is_image
@@ -18,6 +19,9 @@ TORCHVISION_INPUT: Tree = {
     "STD": list(TORCHVISION_STD),
     "REVERSE_INPUT_CHANNEL": False,
 }
+# Settings that say which network it is, without the sizes of its input and its classifier.
+OF_NETWORK = ("MODEL.ARCH", "MODEL.MODEL_NAME", "MODEL.OPTIONS")
+SECTIONS_OF_NETWORK = ("RESNET", "OCTCONV", "NONLOCAL", "SLOWFAST")
 DEPTH = re.compile(r"(?:c2d|i3d|slow|slowfast)\w*_r(\d+)")
 # SGD at rates that suit trained weights had learned nothing after 100 steps (docs/results.md, hand
 # gestures).
@@ -30,10 +34,16 @@ FROM_SCRATCH: Tree = {
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """line: a description for the log. is_trained: False if training starts from scratch."""
+    """line: a description for the log. is_trained: False if training starts from scratch.
+
+    model, network: the video network of a file that was trained here, and its settings; "" and {}
+    where the file does not say.
+    """
 
     line: str
     settings: Tree
+    model: str = ""
+    network: Tree = field(default_factory=dict)
 
     @property
     def is_trained(self) -> bool:
@@ -115,7 +125,20 @@ def _given(weights: str, alpha: float) -> Start:
         return Start(f"from image weights, {weights}", settings)
     settings = _video_settings(weights)
     settings["DATA"] |= _input_of(checkpoint)
-    return Start(f"from {weights}", settings)
+    return Start(f"from {weights}", settings, *_network_of(checkpoint))
+
+
+def _network_of(checkpoint: Checkpoint) -> tuple[str, Tree]:
+    """`model` and `network` of a `Start`."""
+    recipe, name = settings_in(checkpoint), str(checkpoint.network.get("name", ""))
+    if not recipe or name not in MODELS:
+        return "", {}
+    network: Tree = {}
+    for key, value in recipe.items():
+        section, _, setting = key.rpartition(".")
+        if key in OF_NETWORK or section in SECTIONS_OF_NETWORK:
+            network.setdefault(section, {})[setting] = value
+    return name, network
 
 
 def _input_of(checkpoint: Checkpoint) -> Tree:

@@ -85,6 +85,8 @@ def read_weights(source: str) -> Checkpoint:
         return Checkpoint.read(str(hub.fetch(source, PUBLISHED)))
     if Path(source).is_dir():
         return Checkpoint.read(_published(Path(source)))
+    if Path(source).suffix in (".yaml", ".yml") and Path(source).is_file():
+        raise CheckpointError(f"{source}: is a config, not weights; {_advice(Path(source).parent)}")
     if source in pretrained_networks() and not Path(source).exists():
         return fetch(pretrained_networks()[source])
     is_name = not (Path(source).exists() or "/" in source or PurePosixPath(source).suffix)
@@ -100,10 +102,14 @@ def read_weights(source: str) -> Checkpoint:
 
 def _published(folder: Path) -> str:
     if not (folder / PUBLISHED).is_file():
-        best = folder / "checkpoints" / "best.pyth"
-        advice = f"name the file: {best}" if best.is_file() else "name the file"
-        raise CheckpointError(f"{folder}: is a folder without a {PUBLISHED}; {advice}")
+        raise CheckpointError(f"{folder}: is a folder without a {PUBLISHED}; {_advice(folder)}")
     return str(folder / PUBLISHED)
+
+
+def _advice(folder: Path) -> str:
+    """What to name as weights in place of something of a run's folder."""
+    best = folder / "checkpoints" / "best.pyth"
+    return f"name the file: {best}" if best.is_file() else "name the file of the weights"
 
 
 def fetch(entry: Pretrained) -> Checkpoint:

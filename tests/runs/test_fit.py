@@ -14,10 +14,12 @@ import torch
 import octvideo
 from octvideo.assembly import settings_of
 from octvideo.assembly.data import final_views
+from octvideo.assembly.model import build_model
 from octvideo.cli import main
-from octvideo.errors import CheckpointError, ConfigError, OctvideoError
+from octvideo.errors import CheckpointError, ConfigError, OctvideoError, logger
 from octvideo.lock import only_writer
 from octvideo.runs.fit import in_words
+from octvideo.runs.recipe import Recipe
 from octvideo.weights.pretrained import read_weights
 
 NETWORK = {"model": "i3d_r26", "alpha": 0.25, "check": False}
@@ -74,6 +76,23 @@ def test_a_command_that_the_run_refuses_leaves_it_as_it_was(run, my_videos, writ
     again = octvideo.fit(my_videos, out="run", check=False)
     assert again.finished
     assert again.config == run.config
+
+
+def test_weights_that_were_trained_here_bring_their_network(run, my_videos, caplog, monkeypatch):
+    small = {"DATA": {"TRAIN_CROP_SIZE": 32, "TRAIN_JITTER_SCALES": [32, 40]}}
+
+    recipe = Recipe(str(my_videos), out="next", weights=run.checkpoint, settings=small, check=False)
+    monkeypatch.setattr(logger, "propagate", True)
+    with caplog.at_level("INFO", "octvideo"):
+        cfg = recipe.plan().cfg
+
+    trained = read_weights(run.checkpoint).weights
+    shapes = {name: tensor.shape for name, tensor in build_model(cfg).state_dict().items()}
+    assert shapes == {name: tensor.shape for name, tensor in trained.items()}
+    assert f"i3d_r26, alpha 0.25, from {run.checkpoint}" in caplog.text
+    other = replace(recipe, model="i3d_r50").plan().cfg
+    assert (other.RESNET.DEPTH, other.RESNET.WIDTH_PER_GROUP, other.OCTCONV.ALPHA) == (50, 64, 0.0)
+    assert replace(recipe, alpha=0.5).plan().cfg.OCTCONV.ALPHA == 0.5
 
 
 def lists_of(run):

@@ -313,3 +313,17 @@ def test_every_row_knows_as_many_names_as_its_data_has_classes(name):
     entry = pretrained_networks()[name]
 
     assert len(entry.class_names) == CLASSES[entry.data][0]
+
+
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_a_config_named_as_weights_is_told_from_a_damaged_file(tmp_path, is_trained):
+    config, best = tmp_path / "config.yaml", tmp_path / "checkpoints/best.pyth"
+    config.write_text("MODEL: {ARCH: i3d}\n")
+    if is_trained:
+        best.parent.mkdir()
+        best.touch()
+
+    with pytest.raises(CheckpointError, match="is a config, not weights; name the file") as error:
+        read_weights(str(config))
+
+    assert str(error.value).endswith(f": {best}") == is_trained
