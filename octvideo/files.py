@@ -92,10 +92,13 @@ def require_handler(path: str) -> None:
         )
 
 
-def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(
+    path: str, write: Callable[[IO[bytes]], object], *, put_back: bool = True
+) -> None:
     """Call write(file); afterwards `path` is either complete, on the disk, or unchanged. At an
-    address of iopath's, which is written in place, what was there is put back after an error (up to
-    256 MB of it, if the storage still answers). Raises OutputError.
+    address of iopath's, which is written in place, there is none after an error; with `put_back`,
+    which reads it first, what was there (up to 256 MB, if the storage still answers). Raises
+    OutputError.
     """
     require_handler(path)
     with writing(path):
@@ -103,8 +106,9 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
             with appears_whole(Path(path)) as temporary, temporary.open("wb") as file:
                 write(file)
         else:
-            put_back = put_back_after_errors(_read_handled(path), partial(_write_handled, path))
-            with put_back, handled_file(path) as file:
+            before = _read_handled(path) if put_back else None
+            restored = put_back_after_errors(before, partial(_write_handled, path))
+            with restored, handled_file(path) as file:
                 write(file)
 
 

@@ -61,7 +61,7 @@ def write_safetensors(path: str, checkpoint: Mapping[str, Any]) -> None:
     data = save(tensors, metadata={"format": "pt", KEY: json.dumps(carried)})
     try:
         g_pathmgr.mkdirs(posixpath.dirname(path) or ".")
-        write_atomically(path, lambda file: file.write(data))
+        write_atomically(path, lambda file: file.write(data), put_back=False)
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be written ({error}); make room and try again"

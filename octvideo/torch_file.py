@@ -50,7 +50,8 @@ def write_torch_file(path: str, content: dict[str, Any]) -> None:
     existing file unchanged."""
     try:
         g_pathmgr.mkdirs(posixpath.dirname(path) or ".")
-        write_atomically(path, lambda file: torch.save(content, file))
+        # Large, and to read the file that is replaced would cost as much as to write it.
+        write_atomically(path, lambda file: torch.save(content, file), put_back=False)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         reason = error.__cause__ or error
         raise CheckpointError(

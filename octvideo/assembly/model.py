@@ -10,7 +10,7 @@ from octvideo.errors import ConfigError, did_you_mean
 from octvideo.layers import compute_in_2d, fuse, stem_by_space_to_depth
 from octvideo.models import create_model
 from octvideo.models.network import Network
-from octvideo.models.registry import family_of, find_name
+from octvideo.models.registry import family_of, find_name, is_own
 
 # How PySlowFast writes a C2D without the pool in time that others have after res2.
 NOPOOL = ("c2d", "ResNet_nopool")
@@ -106,7 +106,9 @@ def _given(cfg: Any, name: str, known: Collection[str]) -> dict[str, Any]:
             raise ConfigError(f"MODEL.OPTIONS has {entry!r}; an option of {name} is NAME=VALUE")
         option = option.strip()
         key = ARGUMENTS.get(option) or SETTINGS.get(option, "")
-        if key.startswith(SECTIONS) and option not in fixed:
+        # What a family of one's own calls by such a name may be out of the setting's range.
+        is_free = option in fixed or (is_own(name) and option != "num_classes")
+        if key.startswith(SECTIONS) and not is_free:
             raise ConfigError(f"MODEL.OPTIONS has {entry!r}; set {key} instead")
         if option not in known:
             hint = did_you_mean(option, known)

@@ -97,8 +97,8 @@ def fit(
 
     data: class folders with videos in them (also below train, val and test), or a folder of
     train.csv, val.csv and class_names.txt.
-    model, alpha: of `create_model`; by default an I3D R50, or a small I3D if no trained weights are
-    available.
+    model, alpha: of `create_model`; by default an I3D R50, the network that `weights` were trained
+    with here, or a small I3D if no trained weights are available.
     size: "small", "medium" or "large" input; by default large on a GPU, medium on a CPU.
     weights: "auto" (Kinetics weights, else image weights, else none), "none", a file, or a public
     network's name.
@@ -147,7 +147,8 @@ def run_recipe(
         if procs.world_size > 1:
             raise ConfigError(
                 "a folder is prepared by one process; run `octvideo train FOLDER --dry-run` by"
-                f" itself, then torchrun ... -m octvideo train --cfg {recipe.folder}/config.yaml"
+                " itself (with a new --out if its lists are of other videos), then torchrun ... -m"
+                f" octvideo train --cfg {recipe.folder}/config.yaml"
             )
         cfg, new = (plan := recipe.plan()).cfg, plan.new_lists
         keep = partial(recipe.keep, cfg)
@@ -158,7 +159,8 @@ def run_recipe(
             if only_estimate:
                 if staged and staged.divides_anew:
                     logger.info("%s: a dry run leaves these lists, and config.yaml, as they are;"
-                                " the training, or another --out, takes the videos as they are now",
+                                " the training, or a dry run with a new --out, takes the videos as"
+                                " they are now",
                                 recipe.lists)  # fmt: skip
                 elif not recipe.has_checkpoint:
                     with only_writer(recipe.folder):

@@ -49,14 +49,19 @@ class Staged:
         kill on the way leaves those of before, which `put_back` finds. Raises DataError where
         another command has replaced them since."""
         with writing(str(self.place)), _alone(self.place.parent):
-            if _digests(self.place) != self.seen:
+            there, aside = _digests(self.place), _aside(self.place)
+            if there == _digests(
+                self.folder
+            ):  # of a command beside this one, or one that was killed
+                shutil.rmtree(aside, ignore_errors=True)
+                return
+            if there != self.seen:
                 raise DataError(
                     f"{self.place}: another command has written these lists meanwhile; repeat the"
                     " command, which then divides what they do not hold"
                 )
             for name in _digests(self.folder):
                 fsync(self.folder / name)
-            aside = _aside(self.place)
             if aside.exists():
                 shutil.rmtree(aside)
             self.place.rename(aside)

@@ -36,6 +36,17 @@ TRAIN, VAL, TEST = "train list", "val list", "test list"
 VIEWS, CROP = "test views", "test crop"
 LISTS = (TRAIN, VAL, TEST, VIEWS, CROP)
 Settings = dict[str, Any]
+# Where data of one fingerprint lie, and how a test is computed: runs that differ in these alone
+# compare.
+PLACES = (
+    "DATA.PATH_",
+    "DATA.LIST_FORMAT",
+    "DATA.SHARD_",
+    "TEST.CHECKPOINT_FILE_PATH",
+    "TEST.BATCH_SIZE",
+    "TEST.VIEW_CHUNK",
+    "TEST.DIAGNOSE",
+)
 
 
 def settings_of(cfg: Any) -> Settings:
@@ -122,12 +133,16 @@ def _own_test(folder: Path, settings: Settings) -> Settings:
 
 def known_of(folder: Path, results: Mapping[str, Any]) -> Settings:
     """What a finished run was made with, as far as its folder and its results tell: the settings
-    that results depend on, lists, and the test."""
+    that results depend on, lists by their content, and the test."""
     had = _recorded(folder) or _in_checkpoint(folder)
-    settings = {key: value for key, value in had.items() if not key.startswith(OF_NO_MATTER)}
+    unasked = (*OF_NO_MATTER, *PLACES)
+    settings = {key: value for key, value in had.items() if not key.startswith(unasked)}
     test = _test_of(results)
     test.pop("weights", None)  # the name of a file
-    return settings | test
+    known = settings | test
+    for key in known.keys() & {TRAIN, VAL, TEST}:
+        known[key] = str(known[key]).partition(" of ")[0]
+    return known
 
 
 def _tested(folder: Path) -> Settings:

@@ -139,6 +139,14 @@ def test_a_setting_that_it_has_no_option_for_is_refused(settings):
         build_model(settings("RESNET.BLOCK=preact"))
 
 
+def test_its_options_may_have_values_that_no_setting_takes(settings):
+    model = build_model(settings("OCTCONV.ALPHA=0", 'MODEL.OPTIONS=["width_per_group=24"]'))
+
+    assert model.config["width_per_group"] == 24
+    with pytest.raises(ConfigError, match=r"set MODEL\.NUM_CLASSES instead"):
+        build_model(settings('MODEL.OPTIONS=["num_classes=7"]'))
+
+
 def test_a_name_is_given_once():
     with pytest.raises(ConfigError, match="there is a model 'plain' already"):
         registry.register("plain", registry.MODELS["plain"])

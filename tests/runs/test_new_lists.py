@@ -115,6 +115,15 @@ def test_a_swap_that_fails_leaves_the_lists_of_before(new_lists, monkeypatch):
     assert contents() == before
 
 
+def test_two_commands_that_divide_alike_both_begin(new_lists, folder):
+    with new_lists.staged() as staged:
+        prepare(folder)
+        wanted = contents()
+        staged.put()
+
+    assert contents() == wanted
+
+
 def test_lists_that_another_command_wrote_meanwhile_are_not_replaced(new_lists, folder):
     with new_lists.staged() as staged:
         put(folder, "jump/another.mp4")

@@ -33,6 +33,22 @@ def test_seeds_of_one_network_are_one_point_wherever_they_ran(tmp_path):
     assert (point.accuracy, point.low, point.high) == (60.0, 50.0, 70.0)
 
 
+def test_where_the_same_data_lie_and_how_they_are_tested_makes_no_other_run(tmp_path):
+    of = "2 entries (ab12) of /{}/val.csv"
+    runs = [
+        a_run(
+            tmp_path / name,
+            {"DATA.PATH_TO_DATA_DIR": name, "TEST.BATCH_SIZE": size, origin.VAL: of.format(name)},
+            {"list": f"{name}/test.csv"},
+            data={"entries": 2, "fingerprint": "cd34"},
+            top1_acc=50.0,
+        )
+        for name, size in (("a", 1), ("b", 8))
+    ]
+
+    assert len(means_of([Finished.of(path) for path in runs])) == 1
+
+
 def test_runs_that_say_nothing_of_their_settings_are_taken_for_seeds(tmp_path):
     runs = [a_run(tmp_path / name, top1_acc=top1) for name, top1 in (("a", 50.0), ("b", 60.0))]
 

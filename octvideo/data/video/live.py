@@ -40,7 +40,7 @@ class LiveFrame:
     """A frame and its time: seconds from the first frame of the source, by the source's clock.
 
     begins: the first frame, or the first one after a break. Over a break of an address, and where
-    its pictures have no timestamps, this machine's clock is used; over that of a file, its own.
+    an address gives no timestamps, this machine's clock is used; over that of a file, its own.
     """
 
     image: Frames

@@ -45,11 +45,16 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> None:
     """Make every batch norm see the clips of all ranks. For more than one process only.
 
     Raises ConfigError, before anything is changed, for a batch norm of a class derived from
-    torch's: what it computes cannot be synchronized, and would be of each rank's own clips.
+    torch's: what it computes cannot be synchronized, and would be of each rank's own clips. One
+    that is a SyncBatchNorm, or has "Sync" in its name as pytorchvideo's have, does it itself.
     """
-    known = (*SYNCHRONIZED, *SYNCHRONIZED.values(), nn.SyncBatchNorm)
     for path, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and type(module) not in known:
+        if (
+            isinstance(module, _BatchNorm)
+            and type(module) not in SYNCHRONIZED
+            and not isinstance(module, (*SYNCHRONIZED.values(), nn.SyncBatchNorm))
+            and "Sync" not in type(module).__name__
+        ):
             raise ConfigError(
                 f"{path} is a {type(module).__name__}; only torch's own classes of batch norm can"
                 " be synchronized: use one of them, or set BN.NORM_TYPE batchnorm"

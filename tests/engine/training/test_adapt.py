@@ -158,6 +158,17 @@ def test_a_batch_norm_that_cannot_be_synchronized_is_refused(device):
     assert type(network[0]) is nn.BatchNorm3d
 
 
+def test_batch_norms_that_synchronize_themselves_stay():
+    class NaiveSyncBatchNorm3d(nn.BatchNorm3d):
+        pass
+
+    network = nn.Sequential(nn.SyncBatchNorm(3), NaiveSyncBatchNorm3d(3))
+
+    synchronize_batch_norm(network, torch.device("cpu"))
+
+    assert [type(norm).__name__ for norm in network] == ["SyncBatchNorm", "NaiveSyncBatchNorm3d"]
+
+
 def test_synchronizing_twice_changes_nothing(model):
     synchronize_batch_norm(model, torch.device("cpu"))
     synchronize_batch_norm(model, torch.device("cpu"))
