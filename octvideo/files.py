@@ -95,10 +95,11 @@ def require_handler(path: str) -> None:
 def write_atomically(
     path: str, write: Callable[[IO[bytes]], object], *, put_back: bool = True
 ) -> None:
-    """Call write(file); afterwards `path` is either complete, on the disk, or unchanged. At an
-    address of iopath's, which is written in place, there is none after an error; with `put_back`,
-    which reads it first, what was there (up to 256 MB, if the storage still answers). Raises
+    """Call write(file); afterwards `path` is either complete, on the disk, or unchanged. Raises
     OutputError.
+
+    A file at an address of iopath's is written in place, and removed after an error. put_back: then
+    the file that was there before is written again; it is read first for that, up to 256 MB.
     """
     require_handler(path)
     with writing(path):

@@ -13,7 +13,7 @@ from octvideo.assembly import data as build_data
 from octvideo.assembly.start import running
 from octvideo.assembly.tasks import task_of
 from octvideo.assembly.training import build_trainer, validator
-from octvideo.config.check import class_weights
+from octvideo.config.check import first_problem
 from octvideo.data.clips.views import DecodedVideo, ViewSpec
 from octvideo.data.loading.batch import Sample
 from octvideo.data.sampling import Timing
@@ -50,7 +50,7 @@ def _shrunk(cfg: Any, output_dir: str, world_size: int) -> Any:
     small.OUTPUT_DIR = output_dir
     named = len(task_of(cfg).given_names())
     small.MODEL.NUM_CLASSES = cfg.MODEL.NUM_CLASSES or named or len(cfg.MODEL.CLASS_WEIGHTS) or 2
-    for problem in class_weights(small):
+    if problem := first_problem(small):
         raise ConfigError(problem)
     small.TRAIN.BATCH_SIZE = 2 * world_size * cfg.SOLVER.ACCUM_STEPS
     small.TEST.BATCH_SIZE = small.TRAIN.BATCH_SIZE // world_size

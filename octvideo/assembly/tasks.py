@@ -11,7 +11,7 @@ from torch import Tensor
 
 from octvideo.assembly import data as build_data
 from octvideo.checkpoint import InputSpec
-from octvideo.config.check import class_weights
+from octvideo.config.check import first_problem
 from octvideo.data.clips.dataset import ClipDataset
 from octvideo.data.clips.views import VideoViews, ViewSpec, view_batches
 from octvideo.data.images.dataset import ImageDataset, image_class_names, open_images
@@ -328,14 +328,14 @@ def require_data_folder(cfg: Any) -> None:
 
 def with_counted_classes(cfg: Any) -> Any:
     """The settings with a MODEL.NUM_CLASSES of 0 replaced by the number of the data's classes.
-    Raises ConfigError for MODEL.CLASS_WEIGHTS of another number."""
+    Raises ConfigError where that number contradicts another setting, as MODEL.CLASS_WEIGHTS."""
     if cfg.MODEL.NUM_CLASSES:
         return cfg
     count, cfg = task_of(cfg).count_classes(), cfg.clone()
     cfg.defrost()
     cfg.MODEL.NUM_CLASSES = count
     cfg.freeze()
-    for problem in class_weights(cfg):
+    if problem := first_problem(cfg):
         raise ConfigError(problem)
     return cfg
 

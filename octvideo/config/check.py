@@ -178,10 +178,7 @@ def _loss(cfg: Any) -> Problems:
             f"DATA.MULTI_LABEL is {cfg.DATA.MULTI_LABEL} with MODEL.LOSS_FUNC"
             f" {cfg.MODEL.LOSS_FUNC}; several labels per video go with bce_logit, and only they"
         )
-
-
-def class_weights(cfg: Any) -> Problems:
-    """Classes that are still to be counted, MODEL.NUM_CLASSES 0, contradict no number."""
+    # Of classes that are still to be counted, MODEL.NUM_CLASSES 0, no number is wrong.
     weights, classes = cfg.MODEL.CLASS_WEIGHTS, cfg.MODEL.NUM_CLASSES
     if weights and classes and len(weights) != classes:
         yield (
@@ -227,7 +224,6 @@ RULES: tuple[Callable[[Any], Problems], ...] = (
     _memory,
     _mixing,
     _loss,
-    class_weights,
     _nonlocal,
     _blocks,
 )

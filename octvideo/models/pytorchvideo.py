@@ -218,7 +218,7 @@ def build(name: str, options: PytorchvideoOptions) -> Network:
 
 
 def octave_arguments(name: str, options: PytorchvideoOptions) -> dict[str, Any]:
-    """The arguments that the network `name` goes through `octavize` with; example: a shape."""
+    """The arguments of `octavize` for the network `name`; example: a shape."""
     shape = HUB[name].shape(options.num_frames, options.crop_size)
     return {
         "alpha": options.alpha,

@@ -64,6 +64,12 @@ def from_config(config: Mapping[str, Any]) -> Network:
     )
 
 
+def family_in(config: Mapping[str, Any]) -> Family | None:
+    """The row of the network that a `config` names, as a checkpoint's does; None if it is not
+    known."""
+    return MODELS.get(full_name(str(config.get("name", ""))))
+
+
 def is_own(name: str) -> bool:
     """Whether `name` is a family of one's own, of `register`."""
     return name in MODELS and name not in _OF_PACKAGE

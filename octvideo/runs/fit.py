@@ -150,7 +150,8 @@ def run_recipe(
                 " itself (with a new --out if its lists are of other videos), then torchrun ... -m"
                 f" octvideo train --cfg {recipe.folder}/config.yaml"
             )
-        cfg, new = (plan := recipe.plan()).cfg, plan.new_lists
+        plan = recipe.plan()
+        cfg, new = plan.cfg, plan.new_lists
         keep = partial(recipe.keep, cfg)
         with new.staged() if new else nullcontext() as staged:
             tried = _reading(staged.folder, cfg) if staged and staged.changed else cfg

@@ -66,7 +66,6 @@ def means_of(runs: Sequence[Finished]) -> list[Point]:
     results.json and the settings beside it tell, and for top-1 beside mAP.
     """
     groups: dict[tuple[str, float, float], list[Finished]] = {}
-    accuracies: dict[tuple[str, float, float], list[float]] = {}
     for run in runs:
         if run.metric != runs[0].metric:
             raise DataError(
@@ -81,5 +80,10 @@ def means_of(runs: Sequence[Finished]) -> list[Point]:
                     " the mean over seeds: draw other runs with an --output of their own"
                 )
         groups[at].append(run)
-        accuracies.setdefault(at, []).append(run.point.accuracy)
-    return [Point.of_runs(*at, found) for at, found in accuracies.items()]
+    return [_mean(runs) for runs in groups.values()]
+
+
+def _mean(runs: Sequence[Finished]) -> Point:
+    at = runs[0].point
+    accuracies = [run.point.accuracy for run in runs]
+    return Point.of_runs(at.family, at.alpha, at.gflops, accuracies)

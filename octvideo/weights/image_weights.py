@@ -7,7 +7,7 @@ from torch import Tensor
 
 from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError
-from octvideo.models.registry import MODELS, from_config, full_name, on_meta
+from octvideo.models.registry import family_in, from_config, on_meta
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.layouts import IMAGE_LAYOUTS, MMACTION2, find_layout
 from octvideo.weights.source import is_octave, is_video
@@ -69,7 +69,7 @@ def read_video_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> 
 
 def _own(checkpoint: Checkpoint) -> ImageWeights:
     name = str(checkpoint.network["name"])
-    family = MODELS.get(full_name(name))
+    family = family_in(checkpoint.network)
     if is_video(checkpoint.weights) or (family and family.takes_clips):
         raise CheckpointError(
             f"{checkpoint.path}: the weights of {name}, a video network; set"

@@ -15,7 +15,7 @@ from octvideo.models.pytorchvideo import (
     PytorchvideoOptions,
     octave_arguments,
 )
-from octvideo.models.registry import MODELS, full_name
+from octvideo.models.registry import family_in
 from octvideo.models.slowfast import SlowFast
 from octvideo.models.video_resnet import VideoResNet
 from octvideo.octavize import octavize
@@ -41,7 +41,7 @@ def is_to_be_inflated(checkpoint: Checkpoint, model: nn.Module) -> bool:
 def is_image(checkpoint: Checkpoint) -> bool:
     """Whether these are weights of an image network: its family tells, which may be one of 2D
     kernels for clips; the kernels where the file says none that is known."""
-    if family := MODELS.get(full_name(str(checkpoint.network.get("name", "")))):
+    if family := family_in(checkpoint.network):
         return not family.takes_clips
     dims = {tensor.dim() for tensor in checkpoint.weights.values()}
     return 4 in dims and 5 not in dims

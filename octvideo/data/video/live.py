@@ -199,7 +199,9 @@ def _opened_as(address: str) -> tuple[str, str]:
 
 
 def _pictures(
-    container: Any, silence_seconds: float = math.inf, is_over: Callable[[], bool] = bool
+    container: Any,
+    silence_seconds: float = math.inf,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Frames, float | None]]:
     """(uint8 (H, W, 3), seconds of its timestamp) until it `is_over`; damaged packets are skipped.
 
