@@ -16,8 +16,8 @@ from octvideo.data.prepare.make_lists import SPLITS, DatasetLists, write_lists
 from octvideo.data.video.index import index_path
 from octvideo.errors import DataError
 from octvideo.files import fsync, fsync_folder, writing
+from octvideo.runs.division import PARTS, Division
 
-PARTS = "parts.json"  # absolute path -> split of every video that was ever in the lists
 EVERYTHING = "all.csv"  # what the check of the files reads and remembers, beside the lists
 LISTS = tuple(f"{split}.csv" for split in SPLITS)
 OF_LISTS = (*LISTS, class_names.FILE_NAME)
@@ -79,7 +79,7 @@ class NewLists:
     """A division of the videos that is not in `work` yet. parts: the content of parts.json."""
 
     lists: DatasetLists
-    parts: Mapping[str, str]
+    parts: Division
     work: str
 
     @contextmanager

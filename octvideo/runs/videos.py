@@ -1,11 +1,7 @@
 """The videos of a run: a folder of class folders becomes lists of the files that can be read."""
 
 import csv
-import json
 import statistics
-from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +10,16 @@ from octvideo.assembly.data import list_path, open_index, open_labeled_list, rea
 from octvideo.assembly.tasks import task_of, with_counted_classes
 from octvideo.data.lists.video_list import VideoEntry, VideoList, read_list, write_list
 from octvideo.data.prepare.check import check_list
-from octvideo.data.prepare.make_lists import SPLITS, DatasetLists
+from octvideo.data.prepare.make_lists import DatasetLists
 from octvideo.data.prepare.splits import folder_lists
+from octvideo.data.prepare.video_files import find_videos
 from octvideo.data.remote import absolute
 from octvideo.data.video.index import VideoIndex, index_path, read_index
 from octvideo.errors import DataError, logger
-from octvideo.runs.new_lists import EVERYTHING, LISTS, PARTS, NewLists, put_back
+from octvideo.runs.division import Division, Place, counts, division_of, follow, read_division
+from octvideo.runs.new_lists import EVERYTHING, LISTS, NewLists, put_back
 
 SHOWN = 3  # of the files that cannot be read
-# val.csv may repeat test.csv, or train.csv.
-REPEATED_FIRST = ("val", "test", "train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +55,26 @@ def prepare_videos(
             f"{data}: a file; name the folder of class folders, or the folder {path.parent} if that"
             " holds train.csv, val.csv and class_names.txt"
         )
-    before = _parts(Path(work))
-    _refuse_another_folder(before, path, work)
-    if not before and begin:
-        common = _parts(Path(begin)).items()
-        before = {video: split for video, split in common if _is_below(video, path)}
-    lists = folder_lists(path, seed=seed, before=before)
+    own = _division(work)
+    known = own or (_division(begin) if begin else {})
+    before = follow(known, find_videos(path))
+    _refuse_another_folder(before if own else {}, path, work)
+    if not own:
+        before = {video: place for video, place in before.items() if _is_below(video, path)}
+    splits = {video: place.split for video, place in before.items()}
+    lists = folder_lists(path, seed=seed, before=splits)
     _refuse(lists, data)
     if check and (bad := _unreadable(lists, Path(work))):
-        lists = folder_lists(path, seed=seed, leave_out=bad, before=before)
+        lists = folder_lists(path, seed=seed, leave_out=bad, before=splits)
         _refuse(lists, data)
-    parts = _parts_of(lists)
+    parts = division_of(lists)
     new = NewLists(lists, before | parts, work)
     is_first = not any(Path(work, name).is_file() for name in LISTS)
     if is_first:
         with new.staged() as staged:
             staged.put()
     _say(lists, work)
-    if before and (added := parts.keys() - before.keys()):
-        logger.info("new are %s; the others stay in their lists",
-                    _counts(Counter(parts[video] for video in added)))  # fmt: skip
+    _say_what_stayed(known, before, parts)
     index = read_index(index_path(Path(work) / EVERYTHING)) if check else None
     num_train, seconds = len(lists.of("train")), _median_seconds(index)
     return Videos(work, tuple(lists.class_names), num_train, seconds, None if is_first else new)
@@ -104,43 +100,18 @@ def _refuse(lists: DatasetLists, data: str) -> None:
         )
 
 
-def _parts(work: Path) -> dict[str, str]:
-    """Absolute path -> split, of every video that was ever in the lists of `work`."""
-    put_back(work)
-    noted = work / PARTS
-    if noted.is_file():
-        with suppress(ValueError, TypeError):
-            parts = json.loads(noted.read_bytes())
-            if isinstance(parts, dict) and set(parts.values()) <= set(SPLITS):
-                return parts
-        raise DataError(
-            f"{noted}: is damaged; it says which list each video is in: delete it, and the lists"
-            " beside it say so"
-        )
-    parts = {}
-    for split in REPEATED_FIRST:  # lists of an earlier version
-        path = work / f"{split}.csv"
-        if path.is_file():
-            parts |= dict.fromkeys((entry.path for entry in read_list(path)), split)
-    return parts
+def _division(work: str) -> dict[str, Place]:
+    put_back(Path(work))
+    return read_division(Path(work))
 
 
-def _parts_of(lists: DatasetLists) -> dict[str, str]:
-    """Absolute path -> split, of the videos of these lists."""
-    parts: dict[str, str] = {}
-    for split in REPEATED_FIRST:
-        paths = (absolute(str(clip.path)) for clip in lists.of(split))
-        parts |= dict.fromkeys(paths, split)
-    return parts
-
-
-def _refuse_another_folder(parts: Mapping[str, str], folder: Path, work: str) -> None:
+def _refuse_another_folder(before: Division, folder: Path, work: str) -> None:
     """Two folders of one name would share their lists, and the runs below them."""
-    if parts and not any(_is_below(video, folder) for video in parts):
+    if before and not any(_is_below(video, folder) for video in before):
         here = absolute(str(folder))
         raise DataError(
-            f"{work}: holds lists of other videos, such as {next(iter(parts))}, and none of {here};"
-            f" name another run with --out, or delete {work} if the videos have moved"
+            f"{work}: holds lists of other videos, such as {next(iter(before))}, and none of"
+            f" {here}; name another run with --out, or delete {work} and the runs that read it"
         )
 
 
@@ -173,14 +144,22 @@ def _unreadable(lists: DatasetLists, work: Path) -> set[Path]:
 
 
 def _say(lists: DatasetLists, work: str) -> None:
-    counts = _counts(Counter(clip.split for clip in lists.clips))
-    logger.info("%d classes, videos: %s (%s/report.txt)", len(lists.class_names), counts, work)
+    logger.info("%d classes, videos: %s (%s/report.txt)", len(lists.class_names),
+                counts(clip.split for clip in lists.clips), work)  # fmt: skip
     for note in lists.notes:
         logger.warning("%s", note)
 
 
-def _counts(by_split: Mapping[str, int]) -> str:
-    return ", ".join(f"{by_split[split]} {split}" for split in SPLITS if by_split.get(split))
+def _say_what_stayed(known: Division, before: Division, now: Division) -> None:
+    """known: the division that was remembered. before: with what has another name or place now."""
+    if moved := [video for video, place in before.items() if known.get(video) != place]:
+        logger.info("%d videos have another name or place than before, by their sizes: each stays"
+                    " in its list", len(moved))  # fmt: skip
+    if before and (added := now.keys() - before.keys()):
+        gone = sum(not Path(video).is_file() for video in before)
+        hint = f"; {gone} of before are gone: one both renamed and changed counts as new"
+        logger.info("new are %s; the others stay in their lists%s",
+                    counts(now[video].split for video in added), hint if gone else "")  # fmt: skip
 
 
 def _median_seconds(index: VideoIndex | None) -> float:

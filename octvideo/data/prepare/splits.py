@@ -160,11 +160,15 @@ def _copies(videos: Iterable[Path]) -> dict[Path, Path]:
 
 
 def _kept(clips: Iterable[Clip], before: Mapping[str, str]) -> dict[str, str]:
-    """Source -> its split in an earlier division; train if its clips were divided then."""
+    """Source -> its split in an earlier division, whose clips may be gone; train if its clips were
+    divided then."""
+    known = [(source_of(Path(path).stem, path), split) for path, split in before.items()]
+    known += [
+        (clip.source, split) for clip in clips if (split := before.get(absolute(str(clip.path))))
+    ]
     splits: dict[str, str] = {}
-    for clip in clips:
-        if split := before.get(absolute(str(clip.path))):
-            splits[clip.source] = min(splits.get(clip.source, split), split, key=SPLITS.index)
+    for source, split in known:
+        splits[source] = min(splits.get(source, split), split, key=SPLITS.index)
     return splits
 
 

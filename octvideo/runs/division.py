@@ -1,0 +1,106 @@
+"""The list that each video of a folder was put into, also after it got another name or place."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from octvideo.data.lists.video_list import read_list
+from octvideo.data.prepare.make_lists import SPLITS, DatasetLists
+from octvideo.data.remote import absolute
+from octvideo.errors import DataError
+
+PARTS = "parts.json"  # absolute path -> split and bytes of every video that was ever in the lists
+# val.csv may repeat test.csv, or train.csv.
+REPEATED_FIRST = ("val", "test", "train")
+_NAMES = 3  # of a path, from its end, by which videos of one size are told apart
+
+
+class Place(NamedTuple):
+    """The list of a video. num_bytes: of its file, -1 where it is not known."""
+
+    split: str
+    num_bytes: int = -1
+
+
+Division = Mapping[str, Place]
+"""Absolute path -> its list."""
+
+
+def read_division(work: Path) -> dict[str, Place]:
+    """The list of every video that was ever in the lists of `work`; {} where there are none. Raises
+    DataError for a damaged parts.json."""
+    noted = work / PARTS
+    if noted.is_file():
+        with suppress(ValueError, TypeError, AttributeError):
+            return {path: _place(said) for path, said in json.loads(noted.read_bytes()).items()}
+        raise DataError(
+            f"{noted}: is damaged; it says which list each video is in: delete it, and the lists"
+            " beside it say so"
+        )
+    found: dict[str, Place] = {}
+    for split in REPEATED_FIRST:  # lists of an earlier version
+        path = work / f"{split}.csv"
+        if path.is_file():
+            found |= dict.fromkeys((entry.path for entry in read_list(path)), Place(split))
+    return found
+
+
+def _place(said: object) -> Place:
+    """Raises ValueError or TypeError for what is none. An earlier version noted the split alone."""
+    place = Place(said) if isinstance(said, str) else Place(*said)  # type: ignore[misc]
+    if place.split not in SPLITS or not isinstance(place.num_bytes, int):
+        raise ValueError(f"{said!r} is no split of {SPLITS} and a number of bytes")
+    return place
+
+
+def division_of(lists: DatasetLists) -> dict[str, Place]:
+    """That of these lists."""
+    found: dict[str, Place] = {}
+    for split in REPEATED_FIRST:
+        for clip in lists.of(split):
+            found[absolute(str(clip.path))] = Place(split, clip.path.stat().st_size)
+    return found
+
+
+def follow(before: Division, videos: Iterable[Path]) -> dict[str, Place]:
+    """`before` with those of `videos` that have another name or place now: a video is taken for one
+    that is gone and had its size in bytes. A file of another size than it had is another video, or
+    else has been changed.
+
+    So it is in no other list than that was. Of several that are gone, the one of the same last
+    names counts (class and file, or the file alone); where these do not tell which, and one of them
+    was in train, so is the video. A video that merely has the size of another goes where that was,
+    which harms no test.
+    """
+    now = {absolute(str(path)): path.stat().st_size for path in videos}
+    gone: dict[tuple[object, ...], list[str]] = defaultdict(list)
+    for path, place in before.items():
+        if now.get(path, place.num_bytes) != place.num_bytes or not Path(path).is_file():
+            for key in _keys(path, place.num_bytes):
+                gone[key].append(path)
+    found, renamed = dict(before), set[str]()
+    for path, num_bytes in now.items():
+        is_known = path in before and before[path].num_bytes in (num_bytes, -1)
+        keys = () if is_known else _keys(path, num_bytes)
+        if same := next((gone[key] for key in keys if key in gone), []):
+            split = min((before[old].split for old in same), key=SPLITS.index)
+            found[path] = Place(split, num_bytes)
+        if len(same) == 1:
+            renamed.update(same)
+    return {path: place for path, place in found.items() if path in now or path not in renamed}
+
+
+def _keys(path: str, num_bytes: int) -> Iterator[tuple[object, ...]]:
+    """The size and the last names, and ever fewer of them."""
+    names = Path(path).parts
+    for number in range(_NAMES, -1, -1):
+        yield (num_bytes, *names[len(names) - number :])
+
+
+def counts(splits: Iterable[str]) -> str:
+    """ "8 train, 1 val", of the splits of some videos."""
+    by_split = Counter(splits)
+    return ", ".join(f"{by_split[split]} {split}" for split in SPLITS if by_split[split])
