@@ -74,7 +74,8 @@ def record(study: Study, sweep: Sweep, out: Path, content: Run) -> None:
     keys = {key_of(run) for run in found}
     content["runs"] = [run for run in content["runs"] if key_of(run) not in keys] + found
     times = measured_times(sweep, out)
-    content["clip_seconds"] |= {name: round(ms / 1000, 4) for name, ms in times.items()}
+    if len(times) == len(study.rows):  # those of some rows do not compare with another day's
+        content["clip_seconds"] = {name: round(ms / 1000, 4) for name, ms in times.items()}
 
 
 def records_of(study: Study, line: Line, out: Path) -> Iterator[Run]:

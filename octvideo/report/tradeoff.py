@@ -1,7 +1,7 @@
 """Accuracy against GFLOPs: the paper's Table 6 dashed, the given runs solid."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -65,6 +65,11 @@ PAPER = (
 )
 KINDS = (("vanilla", "s"), ("octave, with its alpha", "o"))
 AWAY = 11  # points, from a marker to the middle of its label
+
+
+def curve_name(network: Mapping[str, Any]) -> str:
+    """The name of a network of results.json in a legend; it says where GFLOPs leave weights out."""
+    return f"{network['name']} (GFLOPs in part)" if network.get("uncounted") else network["name"]
 
 
 def draw_tradeoff(

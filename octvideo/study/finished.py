@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octvideo.errors import DataError
-from octvideo.report.tradeoff import Point, draw_tradeoff
+from octvideo.report.tradeoff import Point, curve_name, draw_tradeoff
 from octvideo.study.origin import Settings, changes_of, known_of
 from octvideo.study.sweep import SEED
 from octvideo.study.trial import metric, metric_name
@@ -27,7 +27,7 @@ class Finished:
         try:
             results = json.loads(path.read_text(encoding="utf-8"))
             network = results["protocol"]["network"]
-            place = network["name"], network["alpha"], network["gflops_per_view"]
+            place = curve_name(network), network["alpha"], network["gflops_per_view"]
             if results.keys().isdisjoint(("top1_acc", "map")):
                 raise DataError(
                     f"{path}: of a test without labels, which has no accuracy to draw; leave it out"

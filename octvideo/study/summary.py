@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from octvideo.complexity import without
-from octvideo.report.tradeoff import Point, draw_tradeoff
+from octvideo.report.tradeoff import Point, curve_name, draw_tradeoff
 from octvideo.study.statistics import difference, independent, interval, spread
 from octvideo.study.sweep import SEED, Repetition, Sweep, Variant, check_runs, measured_times
 from octvideo.study.tables import comma_separated, latex, markdown
@@ -82,12 +82,13 @@ def write_tables(sweep: Sweep, out: Path) -> str:
         "against the first",
     ]
     rows = [_cells(line) for line in lines]
-    text = "\n".join([markdown(" | ".join(head), rows), *_left_out(lines)])
+    left_out = _left_out(lines)
+    text = "\n\n".join([markdown(" | ".join(head), rows), *left_out])
     columns = [*varied, "runs", name, "stdev", "difference", "low", "high"]
-    columns += ["gflops", "parameters", "ms"]
+    columns += ["gflops", "parameters", "ms", "uncounted"]
     for file, content in (
         ("table.md", text + "\n"),
-        ("table.tex", latex(head, rows) + "\n"),
+        ("table.tex", "\n".join([latex(head, rows), *(f"% {line}" for line in left_out)]) + "\n"),
         ("table.csv", comma_separated(columns, map(_numbers, lines))),
     ):
         (out / file).write_text(content, encoding="utf-8")
@@ -108,9 +109,9 @@ def _cells(line: Line) -> list[str]:
 
 
 def _left_out(lines: Sequence[Line]) -> list[str]:
-    """Below the table: what the GFLOPs of a network leave out."""
+    """Lines below the table: what the GFLOPs of a network leave out."""
     networks = {line.network["name"]: line.network.get("uncounted", ()) for line in lines}
-    return [f"\nGFLOPs of {name}{without(names)}" for name, names in networks.items() if names]
+    return [f"GFLOPs of {name}{without(names)}" for name, names in networks.items() if names]
 
 
 def _numbers(line: Line) -> list[object]:
@@ -130,6 +131,7 @@ def _numbers(line: Line) -> list[object]:
         network["gflops_per_view"],
         network["parameters"],
         line.milliseconds,
+        " ".join(network.get("uncounted", ())),
     ]
 
 
@@ -143,5 +145,6 @@ def _points(lines: Sequence[Line]) -> Iterator[Point]:
         ]
         if line.variant.row:
             rest.insert(0, line.variant.row)
-        network, family = line.network, ", ".join([line.network["name"], *rest])
+        network = line.network
+        family = ", ".join([curve_name(network), *rest])
         yield Point.of_runs(family, network["alpha"], network["gflops_per_view"], line.scores)

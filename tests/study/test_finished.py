@@ -49,6 +49,14 @@ def test_where_the_same_data_lie_and_how_they_are_tested_makes_no_other_run(tmp_
     assert len(means_of([Finished.of(path) for path in runs])) == 1
 
 
+def test_a_curve_says_that_its_multiply_adds_leave_weights_out(tmp_path):
+    run = a_run(
+        tmp_path / "a", None, {"network": {**NETWORK, "uncounted": ["rnn.weight"]}}, top1_acc=50.0
+    )
+
+    assert Finished.of(run).point.family == "i3d_r50 (GFLOPs in part)"
+
+
 def test_runs_that_say_nothing_of_their_settings_are_taken_for_seeds(tmp_path):
     runs = [a_run(tmp_path / name, top1_acc=top1) for name, top1 in (("a", 50.0), ("b", 60.0))]
 

@@ -451,3 +451,6 @@ def test_what_the_cost_of_a_network_leaves_out_is_said_below_the_table(trained, 
 
     said = "GFLOPs of i3d_r50, without those of rnn.weight"
     assert write_tables(sweep, tmp_path).endswith(f"|\n\n{said}")
+    assert (tmp_path / "table.tex").read_text().endswith(f"% {said}\n")
+    with (tmp_path / "table.csv").open() as file:
+        assert {row["uncounted"] for row in csv.DictReader(file)} == {"rnn.weight"}

@@ -123,6 +123,26 @@ def test_a_series_continues_and_leaves_a_record_of_each_run(
     assert runs[0]["loss"] == 0.2877
 
 
+def test_times_are_recorded_of_all_rows_together(
+    experiments, study, data, trained, tmp_path, monkeypatch
+):
+    trained += [None] * 3  # so that none fails
+    records = tmp_path / "results" / "small.json"
+
+    def times(*only):
+        sweep = experiments.sweep_of(study, data, tmp_path / "out", [3], only)
+        ms = dict.fromkeys(sweep.rows, 100.0 + len(only))
+        monkeypatch.setattr(experiments, "measured_times", lambda sweep, out: ms)
+        experiments.run(study, sweep, tmp_path / f"out{len(only)}", tmp_path / "results")
+        return experiments.read_study(records)["clip_seconds"]
+
+    some = times(study.rows[0].name)
+    together = times()
+
+    assert some == {}
+    assert together == {row.name: 0.1 for row in study.rows} == times(study.rows[0].name)
+
+
 def test_records_of_other_settings_are_not_mixed_with_these(
     experiments, study, data, trained, tmp_path
 ):
