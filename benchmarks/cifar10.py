@@ -18,7 +18,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -40,13 +40,14 @@ from octvideo.files import read_json_lines
 from octvideo.layers import channels_last
 from octvideo.report.environment import environment
 from octvideo.study import Sweep, run_sweep
-from octvideo.study.sweep import Variant, check_runs
+from octvideo.study.sweep import check_runs
 from octvideo.study.tables import write_runs
 
 REPO = Path(__file__).resolve().parent.parent
 PAGE = REPO / "docs" / "results_cifar10.md"
-PICTURES = 50_000
+PICTURES, ROUNDS = 50_000, 7
 Run = dict[str, Any]
+Step = Callable[[], float]
 
 
 # --- Runs and records
@@ -145,42 +146,57 @@ def pack(folder: str, path: Path) -> None:
 # --- Time
 
 
-def measure(study: Study, variant: Variant) -> Run:
-    """Multiply-adds and parameters of a network; of one that trains on a CPU, seconds per epoch."""
-    cfg = sweep_of(study, "", [1]).settings(variant)
-    model, side = build_model(cfg), cfg.DATA.TRAIN_CROP_SIZE * study.upscale
-    cost = count(model, (3, side, side))
-    seconds = round(epoch_seconds(cfg, model), 1) if study.where == "CPU" else None
-    return {"macs": cost.macs, "parameters": cost.parameters, "epoch_seconds": seconds}
+def measure(study: Study, rounds: int = ROUNDS) -> dict[str, Run]:
+    """Multiply-adds, parameters and seconds per epoch of a study's networks, which take their steps
+    in turns.
+
+    Seconds are CPU seconds of one thread by the median step, without reading and validation; times:
+    how many times those of the first network, the median, lowest and highest of the rounds.
+    """
+    torch.set_num_threads(1)
+    sweep = sweep_of(study, "", [1])
+    costs: dict[str, Run] = {}
+    steps: dict[str, Step] = {}
+    for variant in sweep.variants:
+        cfg = sweep.settings(variant)
+        model, side = build_model(cfg), cfg.DATA.TRAIN_CROP_SIZE * study.upscale
+        cost = count(model, (3, side, side))
+        costs[variant.row] = {"macs": cost.macs, "parameters": cost.parameters}
+        steps[variant.row] = step_of(cfg, model, side)
+    taken = [{row: step() for row, step in steps.items()} for _ in range(rounds + 1)][1:]
+    first = next(iter(steps))
+    for row, cost in costs.items():
+        times = [each[row] / each[first] for each in taken]
+        cost["epoch_seconds"] = round(statistics.median(each[row] for each in taken), 1)
+        cost["times"] = [round(t, 3) for t in (statistics.median(times), min(times), max(times))]
+    return costs
 
 
-def epoch_seconds(cfg: Any, model: nn.Module, steps: int = 4) -> float:
-    """CPU seconds of one thread, by the median step, without reading and validation."""
-    side, batch = cfg.DATA.TRAIN_CROP_SIZE, cfg.TRAIN.BATCH_SIZE
+def step_of(cfg: Any, model: nn.Module, side: int) -> Step:
+    """A training step on random pictures; it returns the CPU seconds of an epoch of such steps."""
+    batch = cfg.TRAIN.BATCH_SIZE
     optimizer = build_optimizer(cfg, channels_last(model.train(), True))
     inputs = torch.randn(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
     targets = torch.arange(batch) % cfg.MODEL.NUM_CLASSES
-    seconds = []
-    for _ in range(steps + 1):
+
+    def step() -> float:
         start = time.process_time()
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=cfg.TRAIN.MIXED_PRECISION):
             logits = model(inputs)
         torch.nn.functional.cross_entropy(logits.float(), targets).backward()
         optimizer.step()
-        seconds.append(time.process_time() - start)
-    return statistics.median(seconds[1:]) * (PICTURES // batch)
+        return (time.process_time() - start) * (PICTURES // batch)
+
+    return step
 
 
 def measure_all(studies: Iterable[Study], results: Path) -> None:
-    """A study's networks one by one; each is written at once."""
-    torch.set_num_threads(1)
+    """Each study is written as soon as it is measured."""
     for study in studies:
-        for variant in sweep_of(study, "", [1]).variants:
-            content = read_records(results)
-            costs = content.setdefault("costs", {}).setdefault(study.name, {})
-            costs[variant.row] = measure(study, variant)
-            write_records(results, content)
+        content = read_records(results)
+        content.setdefault("costs", {})[study.name] = measure(study)
+        write_records(results, content)
 
 
 def parse(arguments: Iterable[str] | None = None) -> argparse.Namespace:

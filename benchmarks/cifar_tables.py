@@ -27,7 +27,7 @@ def table(study: Study, content: Run) -> str:
         for run in runs.values():
             reached = f"{run['curve'][-1][3]:.1f} % at epoch {len(run['curve'])} of {run['epochs']}"
             parts.append(f"{row}, seed {run['seed']}: {reached}.")
-    columns = "network | multiply-adds, M | parameters, M | s per epoch | top-1 of each run"
+    columns = "network | multiply-adds, M | parameters, M | s per epoch | time | top-1 of each run"
     against = " | ".join(f"against {row}" for row in controls)
     head = f"{columns} | mean | {against} | replication"
     return "\n\n".join(filter(None, [markdown(head, rows) if rows else "", " ".join(parts)]))
@@ -65,7 +65,7 @@ def row_cells(
     study: Study, row: str, runs: dict[int, Run], controls: dict[str, dict[int, Run]], cost: Run
 ) -> list[str]:
     top1 = accuracies(runs)
-    seconds = cost.get("epoch_seconds")
+    seconds, times = cost.get("epoch_seconds"), cost.get("times")
     first = next(iter(controls))
     words = dict(word.split("=", 1) for word in study.rows[row])
     published = REPLICATION.get((words["MODEL.ARCH"], float(words["OCTCONV.ALPHA"])))
@@ -74,6 +74,7 @@ def row_cells(
         f"{cost['macs'] / 1e6:.1f}" if cost else "",
         f"{cost['parameters'] / 1e6:.2f}" if cost else "",
         f"{seconds:.0f}" if seconds else "",
+        "{:.2f} ({:.2f} to {:.2f})".format(*times) if times and row != first else "",
         ", ".join(f"{value:.1f}" for value in top1.values()),
         spread(list(top1.values())) if top1 else "",
         *(

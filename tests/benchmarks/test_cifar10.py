@@ -298,18 +298,42 @@ def test_runs_of_other_settings_are_not_recorded(cifar10, tmp_path):
     assert not (tmp_path / "found").exists()
 
 
+def test_the_networks_of_a_study_are_timed_in_turns(cifar10, monkeypatch):
+    study = replace(
+        cifar10.STUDIES["short"],
+        rows=dict(list(cifar10.STUDIES["short"].rows.items())[:2]),
+        settings=("TRAIN.BATCH_SIZE=2",),
+    )
+    clock = iter([0, 9, 10, 19, 20, 22, 30, 34, 40, 41, 50, 53])  # starts and ends of the steps
+    monkeypatch.setattr(cifar10.time, "process_time", lambda: next(clock))
+
+    vanilla, octave = cifar10.measure(study, rounds=2).values()
+
+    assert vanilla["macs"] > octave["macs"]
+    assert vanilla["parameters"] > 200_000
+    assert vanilla["epoch_seconds"] == 1.5 * 25_000  # the first step of each does not count
+    assert vanilla["times"] == [1, 1, 1]
+    assert octave["times"] == [2.5, 2, 3]
+
+
 def test_only_whole_runs_count_and_the_others_are_named(tables):
     study = tables.STUDIES["short"]
     runs = [run_of("ResNet-20", seed, 80.0 + seed) for seed in (1, 2, 3)]
     runs += [run_of("Oct-ResNet-20 .5", seed, 79.0 + seed) for seed in (1, 2)]
     runs.append(run_of("Oct-ResNet-20 .5", 3, 70.0, epochs=2, done=1))
-    costs = {"short": {"ResNet-20": {"macs": 4e7, "parameters": 3e5, "epoch_seconds": 99.6}}}
+    costs = {
+        "short": {
+            "ResNet-20": {"macs": 4e7, "parameters": 3e5, "epoch_seconds": 99.6, "times": [1, 1, 1]}
+        }
+    }
+    costs["short"]["Oct-ResNet-20 .5"] = costs["short"]["ResNet-20"] | {"times": [0.9, 0.85, 1.0]}
 
     lines = tables.table(study, {"runs": runs, "costs": costs}).splitlines()
 
     assert lines[2] == (
-        "| ResNet-20 | 40.0 | 0.30 | 100 | 81.0, 82.0, 83.0 | 82.0 ± 1.0 |  | 85.02 |"
+        "| ResNet-20 | 40.0 | 0.30 | 100 |  | 81.0, 82.0, 83.0 | 82.0 ± 1.0 |  | 85.02 |"
     )
+    assert "| 0.90 (0.85 to 1.00) |" in lines[3]
     assert "| 80.0, 81.0 | 80.5 ± 0.7 | -1.0 (-1.0 to -1.0) |" in lines[3]
     assert lines[-1] == ("5 of 12 runs done. Oct-ResNet-20 .5, seed 3: 70.0 % at epoch 1 of 2.")
 
@@ -355,7 +379,7 @@ def test_octave_rows_are_held_against_the_network_that_has_the_pools_alone(table
     ).splitlines()
 
     assert "| against ResNet-20 | against ResNet-20, pooled |" in head
-    cells = [[cell.strip() for cell in line.split(" |")[6:8]] for line in (first, octave, pooled)]
+    cells = [[cell.strip() for cell in line.split(" |")[7:9]] for line in (first, octave, pooled)]
     assert cells == [
         ["", ""],
         ["+2.0 (+2.0 to +2.0)", "-1.0 (-1.0 to -1.0)"],
