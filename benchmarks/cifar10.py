@@ -163,11 +163,14 @@ def measure(study: Study, rounds: int = ROUNDS) -> dict[str, Run]:
         cost = count(model, (3, side, side))
         costs[variant.row] = {"macs": cost.macs, "parameters": cost.parameters}
         steps[variant.row] = step_of(cfg, model, side)
-    taken = [{row: step() for row, step in steps.items()} for _ in range(rounds + 1)][1:]
-    first = next(iter(steps))
+    taken: dict[str, list[float]] = {row: [] for row in steps}
+    for row, step in [*steps.items()] * (rounds + 1):
+        taken[row].append(step())
+    _, *vanilla = taken[next(iter(steps))]
     for row, cost in costs.items():
-        times = [each[row] / each[first] for each in taken]
-        cost["epoch_seconds"] = round(statistics.median(each[row] for each in taken), 1)
+        _, *seconds = taken[row]  # the first step prepares
+        times = [own / other for own, other in zip(seconds, vanilla, strict=True)]
+        cost["epoch_seconds"] = round(statistics.median(seconds), 1)
         cost["times"] = [round(t, 3) for t in (statistics.median(times), min(times), max(times))]
     return costs
 
