@@ -1,10 +1,13 @@
 """Files written atomically. Paths go through iopath, so handlers of object storage work."""
 
 import csv
+import fcntl
+import glob
 import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -18,6 +21,7 @@ from iopath.common.file_io import g_pathmgr
 from octvideo.errors import ConfigError, OctvideoError
 
 UNFINISHED = ".tmp"
+_BESIDE = ".unfinished"
 MOST_KEPT = 1 << 28  # bytes of a file that is replaced where nothing can be renamed
 
 
@@ -187,17 +191,65 @@ def appear_together(path: Path) -> Iterator[Path]:
     what it was. A kill between two renames leaves new files beside old ones: one of them should
     hold a digest of the others. Raises OutputError.
     """
+    with writing(str(path)), folder_beside(path) as folder:
+        yield folder / path.name
+        files = sorted(folder.iterdir())
+        for file in files:
+            fsync(file)
+        for file in files:
+            file.replace(path.with_name(file.name))
+        fsync_folder(str(path.parent))
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, for what shall be `path`. Those that killed processes left
+    there are removed, where the file system has locks. Raises OutputError where it cannot be made.
+    """
     with writing(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not UNFINISHED, for a folder is not removed as a file is.
-        with TemporaryDirectory(".unfinished", f"{path.name}.", path.parent) as folder:
-            yield Path(folder, path.name)
-            files = sorted(Path(folder).iterdir())
-            for file in files:
-                fsync(file)
-            for file in files:
-                file.replace(path.with_name(file.name))
-        fsync_folder(str(path.parent))
+        with alone_in(path.parent):
+            _remove_left_beside(path)
+            # Not UNFINISHED, for a folder is not removed as a file is.
+            waiting = TemporaryDirectory(_BESIDE, f"{path.name}.", path.parent)
+            lock = os.open(waiting.name, os.O_RDONLY)
+            _is_locked(lock)
+    try:
+        with waiting as folder:
+            yield Path(folder)
+    finally:
+        os.close(lock)
+
+
+def _remove_left_beside(path: Path) -> None:
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*{_BESIDE}"):
+        with suppress(OSError):
+            lock = os.open(left, os.O_RDONLY)
+            try:
+                if _is_locked(lock):
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Lock an open folder for this process, unless another has: whether it is locked by it."""
+    with suppress(OSError):  # also of a file system without locks
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """One process at a time; on a file system without locks no one waits."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def fsync_folder(folder: str) -> None:

@@ -13,6 +13,7 @@ from octvideo.files import (
     appear_together,
     appears_whole,
     append_json_line,
+    folder_beside,
     make_output_folder,
     read_json_lines,
     require_another_file,
@@ -171,6 +172,31 @@ def test_files_that_belong_together_do_not_appear_after_an_error(tmp_path):
 
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_processes_left_beside_a_path_is_removed_and_what_others_write_is_not(tmp_path):
+    path, left = tmp_path / "a[1].xml", tmp_path / "a[1].xml.1234.unfinished"
+    (left / "deep").mkdir(parents=True)
+    (tmp_path / "b.xml.1234.unfinished").mkdir()
+
+    with folder_beside(path) as first, folder_beside(path) as second:
+        assert {first, second} < {*tmp_path.iterdir()}
+        assert not left.exists()
+
+    assert [found.name for found in tmp_path.iterdir()] == ["b.xml.1234.unfinished"]
+
+
+def test_without_locks_nothing_beside_a_path_is_removed(tmp_path, monkeypatch):
+    (tmp_path / "a.1234.unfinished").mkdir()
+
+    def no_locks(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("octvideo.files.fcntl.flock", no_locks)
+    with folder_beside(tmp_path / "a"):
+        assert len(list(tmp_path.iterdir())) == 2
+
+    assert [found.name for found in tmp_path.iterdir()] == ["a.1234.unfinished"]
 
 
 def test_files_that_belong_together_need_a_folder(tmp_path):

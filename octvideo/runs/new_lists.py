@@ -1,21 +1,18 @@
 """Lists that were divided anew wait beside those that are there, which other runs read."""
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from octvideo.data.lists import class_names
 from octvideo.data.prepare.make_lists import SPLITS, DatasetLists, write_lists
 from octvideo.data.video.index import index_path
 from octvideo.errors import DataError
-from octvideo.files import fsync, fsync_folder, writing
+from octvideo.files import alone_in, folder_beside, fsync, fsync_folder, writing
 from octvideo.runs.division import PARTS, Division
 
 EVERYTHING = "all.csv"  # what the check of the files reads and remembers, beside the lists
@@ -48,7 +45,7 @@ class Staged:
         """Replace `place` as a whole: a reader finds the lists of before or these, never both. A
         kill on the way leaves those of before, which `put_back` finds. Raises DataError where
         another command has replaced them since."""
-        with writing(str(self.place)), _alone(self.place.parent):
+        with writing(str(self.place)), alone_in(self.place.parent):
             there, aside = _digests(self.place), _aside(self.place)
             if there == _digests(
                 self.folder
@@ -88,9 +85,8 @@ class NewLists:
         place = Path(self.work).resolve()
         with writing(self.work):
             place.mkdir(parents=True, exist_ok=True)
-            waiting = TemporaryDirectory(".unfinished", f"{place.name}.", place.parent)
-        with waiting as parent:
-            folder = Path(parent, place.name)
+        with folder_beside(place) as parent:
+            folder = parent / place.name
             with writing(self.work):
                 seen = _digests(place)
                 shutil.copytree(place, folder, symlinks=True)
@@ -113,7 +109,7 @@ def put_back(work: Path) -> None:
     yet replaced come back."""
     place = work.resolve()
     if _aside(place).is_dir():
-        with writing(str(place)), _alone(place.parent):
+        with writing(str(place)), alone_in(place.parent):
             if not place.exists():
                 with suppress(FileNotFoundError):  # another command has done it
                     _aside(place).rename(place)
@@ -130,15 +126,3 @@ def _digests(folder: Path) -> dict[str, bytes]:
         with suppress(FileNotFoundError), (folder / name).open("rb") as file:
             found[name] = hashlib.file_digest(file, "sha256").digest()
     return found
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time; on a file system without locks no one waits."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

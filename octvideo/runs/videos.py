@@ -2,6 +2,7 @@
 
 import csv
 import statistics
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from octvideo.assembly.data import list_path, open_index, open_labeled_list, reads_shards
 from octvideo.assembly.tasks import task_of, with_counted_classes
 from octvideo.data.lists.video_list import VideoEntry, VideoList, read_list, write_list
-from octvideo.data.prepare.check import check_list
+from octvideo.data.prepare.check import Finding, check_list, findings_of
 from octvideo.data.prepare.make_lists import DatasetLists
 from octvideo.data.prepare.splits import folder_lists
 from octvideo.data.prepare.video_files import find_videos
@@ -46,8 +47,9 @@ def prepare_videos(
     begin: the folder of other lists of `data`, if there are any; new lists in `work` begin with
     their division.
     check: decode each file once and leave out those that cannot be read; what was found is
-    remembered in `work`. Raises DataError for a folder that nothing can be learned from, and for
-    lists in `work` that are of another folder.
+    remembered in `work`. Without it, those stay out that an earlier check could not read.
+    Raises DataError for a folder that nothing can be learned from, and for lists in `work` that are
+    of another folder.
     """
     path = Path(data)
     if path.is_file():
@@ -64,7 +66,8 @@ def prepare_videos(
     splits = {video: place.split for video, place in before.items()}
     lists = folder_lists(path, seed=seed, before=splits)
     _refuse(lists, data)
-    if check and (bad := _unreadable(lists, Path(work))):
+    works = [Path(folder) for folder in (begin, work) if folder]
+    if bad := _unreadable(lists, Path(work)) if check else _unreadable_before(lists, works):
         lists = folder_lists(path, seed=seed, leave_out=bad, before=splits)
         _refuse(lists, data)
     parts = division_of(lists)
@@ -122,25 +125,50 @@ def _is_below(video: str, folder: Path) -> bool:
 def _unreadable(lists: DatasetLists, work: Path) -> set[Path]:
     """Files that do not decode, each named with its cause."""
     work.mkdir(parents=True, exist_ok=True)
-    everything = work / EVERYTHING
-    found = {absolute(str(clip.path)): clip.path for clip in lists.clips}
-    paths = sorted(found.items())
-    write_list(everything, [VideoEntry(path, (0,)) for path, _ in paths])
-    result = check_list(
-        VideoList([VideoEntry(path, (0,)) for path, _ in paths], name=str(everything))
-    )
+    found, videos = _everything(lists, work)
+    write_list(videos.name, videos)
+    result = check_list(videos)
     if not result.bad:
         return set()
     with result.bad_list.open(encoding="utf-8", newline="") as file:
-        causes = list(csv.DictReader(file))
-    shown = "; ".join(f"{row['path']} ({row['reason']})" for row in causes[:SHOWN])
-    more = f"; all in {result.bad_list}" if len(causes) > SHOWN else ""
-    if not result.good:
-        raise DataError(f"none of the {result.bad} videos can be read: {shown}{more}")
-    logger.warning("%d of %d files cannot be read and are left out: %s%s",
-                   result.bad, result.bad + result.good, shown, more)  # fmt: skip
+        causes = [(row["path"], row["reason"]) for row in csv.DictReader(file)]
+    shown = _shown(causes, len(found), f"; all in {result.bad_list}")
+    logger.warning("%d of %d files cannot be read and are left out: %s",
+                   result.bad, len(found), shown)  # fmt: skip
     good = {entry.path for entry in read_list(result.good_list)}
-    return {original for path, original in paths if path not in good}
+    return {original for path, original in found.items() if path not in good}
+
+
+def _unreadable_before(lists: DatasetLists, works: Sequence[Path]) -> set[Path]:
+    """Files that earlier checks for these folders could not read, the last being asked last, and
+    that have not changed since."""
+    findings: dict[str, Finding] = {}
+    for work in works:
+        found, videos = _everything(lists, work)
+        findings |= findings_of(videos)
+    causes = {path: known.cause for path, known in findings.items() if known.cause}
+    if causes:
+        logger.warning(
+            "%d of %d files are left out, since an earlier check could not read them (a check looks"
+            " at them again): %s", len(causes), len(found), _shown(causes.items(), len(found)),
+        )  # fmt: skip
+    return {found[path] for path in causes}
+
+
+def _everything(lists: DatasetLists, work: Path) -> tuple[dict[str, Path], VideoList]:
+    """Absolute path -> the path of each video, and all as a list in `work`."""
+    found = {absolute(str(clip.path)): clip.path for clip in lists.clips}
+    entries = [VideoEntry(path, (0,)) for path in sorted(found)]
+    return found, VideoList(entries, name=str(work / EVERYTHING))
+
+
+def _shown(causes: Collection[tuple[str, str]], number: int, more: str = "; ...") -> str:
+    """The first of the files that cannot be read. Raises DataError if these are all."""
+    some = [f"{path} ({cause})" for path, cause in [*causes][:SHOWN]]
+    text = "; ".join(some) + (more if len(causes) > SHOWN else "")
+    if len(causes) == number:
+        raise DataError(f"none of the {number} videos can be read: {text}")
+    return text
 
 
 def _say(lists: DatasetLists, work: str) -> None:

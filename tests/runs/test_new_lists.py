@@ -73,6 +73,21 @@ def test_lists_that_did_not_change_are_not_new(folder):
         assert not staged.changed
 
 
+def test_what_a_killed_rehearsal_left_is_removed_and_changes_nothing(new_lists):
+    before = contents()
+    left = Path("lists.abc.unfinished/lists")
+    shutil.copytree("lists", left)
+    (left / "test.csv").write_text("half")
+
+    with new_lists.staged() as staged:
+        wanted = contents(str(staged.folder))
+        assert contents() == before
+        staged.put()
+
+    assert contents() == wanted
+    assert [path.name for path in Path().iterdir()] == ["lists"]
+
+
 @pytest.mark.parametrize("renames", [1, 2])
 def test_a_kill_in_the_middle_of_the_swap_leaves_one_set_of_lists(
     new_lists, folder, monkeypatch, renames

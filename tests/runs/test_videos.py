@@ -143,3 +143,40 @@ def test_a_damaged_division_is_refused_in_a_line(folder, content):
         prepare(folder)
 
     assert "\n" not in str(error.value)
+
+
+def test_without_a_check_the_files_stay_out_that_an_earlier_one_could_not_read(my_videos, caplog):
+    torn = my_videos / "dark" / "torn.mp4"
+    torn.write_bytes(b"torn")
+    prepare_videos(str(my_videos), "lists")
+    caplog.clear()
+
+    first = prepare(my_videos)
+
+    assert str(torn) not in str(first)
+    assert "1 of 11 files are left out, since an earlier check could not read them" in caplog.text
+    assert str(torn) not in str(prepare(my_videos, "second", begin="lists"))
+
+    shutil.copy(my_videos / "dark" / "0.mp4", torn)
+    assert str(torn) in str(prepare(my_videos))
+    assert str(torn) in str(prepare(my_videos, "second", begin="lists"))
+
+
+def test_without_a_check_the_last_finding_about_a_file_counts(my_videos):
+    video = str(my_videos / "dark" / "0.mp4")
+    prepare_videos(str(my_videos), "lists")
+    notes = Path("lists/all_checked/findings.jsonl")
+    (noted,) = (line for line in notes.read_text().splitlines() if video in line)
+    bad = noted.replace('"cause": ""', '"cause": "no memory"')
+
+    for lines, is_in in (((noted, bad), False), ((bad, noted), True)):
+        notes.write_text("\n".join(lines))
+        assert (f"{video} 0" in str(prepare(my_videos))) == is_in
+
+
+def test_without_a_check_too_there_must_be_a_file_that_can_be_read(folder):
+    with pytest.raises(DataError, match="none of the 40 videos can be read"):
+        prepare_videos(str(folder), "lists")
+
+    with pytest.raises(DataError, match=r"none of the 40 videos can be read: .*; \.\.\.$"):
+        prepare(folder)

@@ -1,7 +1,7 @@
 """Examine a list's files before training: which can be read, and what later runs should know."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,7 +17,7 @@ from octvideo.data.video.index import index_path, write_index
 from octvideo.data.video.info import VideoInfo
 from octvideo.files import append_json_line, bad_csv, read_json_lines, require_another_file
 
-GOOD, BAD = "good.csv", "bad.csv"
+GOOD, BAD, NOTES = "good.csv", "bad.csv", "findings.jsonl"
 _INFO_FIELDS = {field.name for field in fields(VideoInfo)}
 
 
@@ -76,13 +76,15 @@ def check_list(
     Raises ConfigError where one of these files is the list.
     """
     list_path = Path(videos.name)
-    folder = Path(folder or list_path.with_name(f"{list_path.stem}_checked"))
+    folder = Path(folder or _folder_of(list_path))
     for name in (GOOD, BAD):
         require_another_file(folder / name, list_path)
     folder.mkdir(parents=True, exist_ok=True)
     entries = {entry.path: entry for entry in videos}
-    notes = folder / "findings.jsonl"
-    findings = {finding.path: finding for finding in _remembered(notes, entries)}
+    notes = folder / NOTES
+    # A bad file may be read now: with more time, memory or rights.
+    known = _remembered(notes, entries)
+    findings = {path: finding for path, finding in known.items() if not finding.cause}
     tasks = [(entry,) for path, entry in entries.items() if path not in findings]
     for finding in for_each(
         look_at, tasks, title="check", num_workers=num_workers, timeout_seconds=timeout_seconds
@@ -117,9 +119,20 @@ def _version(path: str) -> tuple[int, float]:
     return status.st_size, status.st_mtime
 
 
-def _remembered(path: Path, entries: Mapping[str, VideoEntry]) -> Iterator[Finding]:
-    """Findings of an earlier run, by this version, about unchanged good files of this list. A bad
-    file may be read now: with more time, memory or rights."""
+def findings_of(videos: VideoList) -> dict[str, Finding]:
+    """Path -> what an earlier check of this list has found, of the files that have not changed
+    since; nothing is looked at."""
+    entries = {entry.path: entry for entry in videos}
+    return _remembered(_folder_of(Path(videos.name)) / NOTES, entries)
+
+
+def _folder_of(list_path: Path) -> Path:
+    return list_path.with_name(f"{list_path.stem}_checked")
+
+
+def _remembered(path: Path, entries: Mapping[str, VideoEntry]) -> dict[str, Finding]:
+    """The last findings, by this version, about unchanged files of this list."""
+    findings = {}
     for noted in read_json_lines(path):
         try:
             info = noted.pop("info")
@@ -131,8 +144,9 @@ def _remembered(path: Path, entries: Mapping[str, VideoEntry]) -> Iterator[Findi
         except (TypeError, KeyError):
             continue  # Written by a version with other fields.
         entry = entries.get(finding.path)
-        if entry and not finding.cause and finding.is_of(entry):
-            yield finding
+        if entry and finding.is_of(entry):
+            findings[finding.path] = finding
+    return findings
 
 
 def _write(
