@@ -48,7 +48,7 @@ OF_VIEWS = ("--views", "--workers", "--batch")
 OF_DRAWING = ("--position", "--threshold")
 OF_WINDOWS = ("--window-seconds", "--stride-seconds")
 OF_EVENTS = ("--on", "--off")
-OF_LIVE = ("--give-up-seconds",)
+OF_ADDRESSES = ("--give-up-seconds",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +89,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on", type=float, default=0.6, help="probability that begins an event")
     parser.add_argument("--off", type=float, default=0.4, help="probability below which it ends")
     parser.add_argument(
+        "--timeout-seconds",
+        type=float,
+        default=LiveOptions().timeout_seconds,
+        help=(
+            "with --live: after this long without a frame a connection is opened again, and a file"
+            " that grows has ended"
+        ),
+    )
+    parser.add_argument(
         "--give-up-seconds",
         type=float,
         help="end --live of an address or a camera after this long without a frame",
@@ -116,7 +125,8 @@ def run(args: argparse.Namespace) -> None:
         _show_live(args)
         return
     path = videos_argument(args)
-    refuse_unused(args, ("--events", *OF_EVENTS, *OF_LIVE), "it is of a stream; give --live")
+    of_live = ("--events", *OF_EVENTS, "--timeout-seconds", *OF_ADDRESSES)
+    refuse_unused(args, of_live, "it is of a stream; give --live")
     draws = args.output is not None and args.output.suffix.lower() == ".mp4"
     if draws and Path(path).is_dir():
         raise ConfigError(
@@ -190,7 +200,7 @@ def _show_live(args: argparse.Namespace) -> None:
         refuse_unused(args, OF_EVENTS, "it is of events; give --events")
     if not is_live(args.live):
         reason = f"{args.live} is a file, which ends when it no longer grows"
-        refuse_unused(args, OF_LIVE, reason)
+        refuse_unused(args, OF_ADDRESSES, reason)
     recognizer = octvideo.load(args.checkpoint)
     if args.optimize:
         recognizer.optimize()
@@ -198,7 +208,11 @@ def _show_live(args: argparse.Namespace) -> None:
         args.live,
         window_seconds=args.window_seconds,
         stride_seconds=args.stride_seconds,
-        live=LiveOptions(follow=not is_live(args.live), give_up_seconds=args.give_up_seconds),
+        live=LiveOptions(
+            follow=not is_live(args.live),
+            timeout_seconds=args.timeout_seconds,
+            give_up_seconds=args.give_up_seconds,
+        ),
     )
     if args.events:
         for event in find_events(windows, on=args.on, off=args.off):

@@ -25,6 +25,7 @@ REFUSED = {
     f"predict {NO_NETWORK} a.mp4 --events": "--events: ",
     f"predict {NO_NETWORK} a.mp4 --on .7": "--on: ",
     f"predict {NO_NETWORK} a.mp4 --give-up-seconds 3": "--give-up-seconds: ",
+    f"predict {NO_NETWORK} a.mp4 --timeout-seconds 3": "--timeout-seconds: ",
     f"predict {NO_NETWORK} a.mp4 --output a.csv --threshold .1": "--threshold: ",
     f"predict {NO_NETWORK} a.mp4 --position top-left": "--position: ",
     f"predict {NO_NETWORK} a.mp4 --window-seconds 1": "--window-seconds: ",

@@ -123,6 +123,7 @@ an address."""
 _LIVE_FORMATS = {"rtsp": ("rtsp",), "http": ("mpjpeg",), "https": ("mpjpeg",)}
 """Scheme -> demuxers beside FORMATS. mpjpeg: the parts of an answer are pictures."""
 
+SLOWER = "a slower source needs longer timeout_seconds"
 _MAX_LIVE_PIXELS = 2**26  # of a picture: a stream may change its size to any at any time
 
 
@@ -137,7 +138,7 @@ def opened_live(source: Any, scheme: str, timeout_seconds: float) -> Iterator[An
     seeking.
 
     scheme: of LIVE_PROTOCOLS, "camera" (a device of v4l2) or "file" (an object). Raises the
-    exceptions of `ffmpeg_errors`, also when nothing arrives for timeout_seconds.
+    exceptions of `ffmpeg_errors`, and DecodeError when nothing arrives for timeout_seconds.
     """
     import av
 
@@ -148,16 +149,21 @@ def opened_live(source: Any, scheme: str, timeout_seconds: float) -> Iterator[An
         # Five seconds of looking ahead, which files can afford, would be latency here.
         "analyzeduration": "1000000",
     }
-    container = av.open(
-        source,
-        format="v4l2" if scheme == "camera" else None,
-        container_options=options,
-        metadata_errors="replace",
-        timeout=(timeout_seconds, timeout_seconds),
-    )
-    with container:
-        codec = video_stream(container).codec_context
-        codec.thread_count = 1
-        codec.flags |= _UNALIGNED
-        codec.options = {"max_pixels": str(_MAX_LIVE_PIXELS)}
-        yield container
+    late = "no beginning of a video"
+    try:
+        container = av.open(
+            source,
+            format="v4l2" if scheme == "camera" else None,
+            container_options=options,
+            metadata_errors="replace",
+            timeout=(timeout_seconds, timeout_seconds),
+        )
+        late = "nothing arrived"
+        with container:
+            codec = video_stream(container).codec_context
+            codec.thread_count = 1
+            codec.flags |= _UNALIGNED
+            codec.options = {"max_pixels": str(_MAX_LIVE_PIXELS)}
+            yield container
+    except av.ExitError:  # by PyAV's clock; FFmpeg calls it "Immediate exit requested"
+        raise DecodeError("", f"{late} for {timeout_seconds:g} s ({SLOWER})") from None

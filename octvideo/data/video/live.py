@@ -17,6 +17,7 @@ from typing import Any
 from octvideo.data.reading import DecodeError, cause_of
 from octvideo.data.video.container import (
     LIVE_PROTOCOLS,
+    SLOWER,
     ffmpeg_errors,
     has_timestamps,
     opened_live,
@@ -31,6 +32,7 @@ _LEAP_SECONDS = 10.0  # between two frames: the clock of the source was set
 _STEP_BACK_SECONDS = 1.0  # at most: a frame out of order; more: the timestamps start again
 _LEAST_STEP = 1e-3
 _POLL_SECONDS = 0.1
+_PATIENCE = 0.5
 _KNOWN = ", ".join(f"{name}://" for name in LIVE_PROTOCOLS)
 _WHAT_IS_LIVE = f"live are {_KNOWN}, and cameras as /dev/video0 or 0"
 
@@ -86,10 +88,11 @@ class LiveFrames:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stopped.set()
-        # FFmpeg is asked once a time-out; a thread that hangs longer ends with the process.
-        self._thread.join(self._timeout + 1)
+        # FFmpeg is asked once a time-out; a thread that hangs longer ends with the process, for
+        # whose end nobody waits at Ctrl-C.
+        self._thread.join(_PATIENCE if kind is KeyboardInterrupt else self._timeout + 1)
 
     def __iter__(self) -> Iterator[LiveFrame]:
         """Raises DecodeError when the source is given up."""
@@ -168,8 +171,8 @@ def grown_frames(path: str | Path, prepare: Prepare, timeout_seconds: float) -> 
         ):
             for image, stamp in _pictures(container):
                 yield LiveFrame(prepare(image), *clock.seconds(stamp))
-    except DecodeError:
-        raise
+    except DecodeError as error:
+        raise DecodeError(str(path), error.cause) from None
     except ffmpeg_errors() as error:
         hint = "only a format that needs no end of the file can be followed, as MPEG-TS or Matroska"
         raise DecodeError(str(path), f"{cause_of(error)}; {hint}") from error
@@ -229,8 +232,8 @@ def _pictures(
         if is_over():
             return
         if time.monotonic() - last > silence_seconds:
-            why = f" ({damage})" if damage else ""
-            raise DecodeError("", f"data arrives, but no picture for {silence_seconds:g} s{why}")
+            why = damage or SLOWER
+            raise DecodeError("", f"data arrives, but no picture for {silence_seconds:g} s ({why})")
 
 
 class _Clock:

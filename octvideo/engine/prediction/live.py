@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,10 @@ class LiveOptions:
 
     def __post_init__(self) -> None:
         give_up = 1.0 if self.give_up_seconds is None else self.give_up_seconds
-        if not (self.timeout_seconds > 0 and give_up > 0 and self.max_waiting >= 1):
-            raise ConfigError(f"{self}: times are positive, and at least one frame may wait")
+        if not (0 < self.timeout_seconds < inf and give_up > 0 and self.max_waiting >= 1):
+            raise ConfigError(
+                f"{self}: times are positive, a time-out finite, and at least one frame may wait"
+            )
 
 
 def stream_windows(

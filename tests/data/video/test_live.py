@@ -186,12 +186,14 @@ def test_a_damaged_packet_does_not_end_a_stream(live):
     assert len(frames) > 25
 
 
-def _impatient(server: Server, said: list[str], give_up_seconds: float | None) -> LiveFrames:
+def _impatient(
+    server: Server, said: list[str], give_up_seconds: float | None, timeout_seconds: float = 1.0
+) -> LiveFrames:
     return LiveFrames(
         f"http://127.0.0.1:{server.port}/",
         prepare=_as_is,
         max_waiting=1000,
-        timeout_seconds=1.0,
+        timeout_seconds=timeout_seconds,
         give_up_seconds=give_up_seconds,
         say=said.append,
     )
@@ -218,6 +220,17 @@ def test_a_stream_is_left_at_once_while_only_its_sound_arrives():
     assert time.monotonic() - begun < 0.9
     assert not source._thread.is_alive()
     assert len(said) == before
+
+
+def test_an_interrupted_reader_does_not_wait_for_a_silent_source():
+    server = Server(_sends(_encoded(20), then_seconds=15))
+    source = _impatient(server, [], None, timeout_seconds=8.0)
+    next(iter(source.__enter__()))
+    begun = time.monotonic()
+
+    source.__exit__(KeyboardInterrupt)
+
+    assert time.monotonic() - begun < 4
 
 
 def test_datagrams_are_read_as_they_come(live):
@@ -557,6 +570,12 @@ def test_live_options_without_effect_are_refused_at_once(recognizer, source, opt
         recognizer.stream(source, live=options)
 
 
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
+def test_a_time_out_is_positive_and_finite(seconds):
+    with pytest.raises(ConfigError, match="time-out"):
+        LiveOptions(timeout_seconds=seconds)
+
+
 @pytest.mark.parametrize("live", [{"source": "udp://127.0.0.1:9"}, {"source": 0}, FOLLOWED])
 def test_a_rate_beside_a_source_that_has_its_own_is_refused_at_once(recognizer, live):
     with pytest.raises(ConfigError, match="leave fps out"):
@@ -578,3 +597,17 @@ def test_the_command_line_names_what_goes_on(tiny_checkpoint, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out.count('"predictions"') == 3
     assert "no frame for" in err.splitlines()[-1]
+
+
+def test_the_command_line_says_how_long_a_source_may_be_silent(tiny_checkpoint, caplog):
+    server = Server(_sends(_encoded(20), then_seconds=15))
+    command = ["predict", "--checkpoint", str(tiny_checkpoint), "--live"]
+    command += [f"http://127.0.0.1:{server.port}/", "--timeout-seconds", "0.7"]
+
+    from octvideo.cli import main
+
+    with pytest.raises(SystemExit):
+        main([*command, "--give-up-seconds", "1"])
+
+    said = "nothing arrived for 0.7 s (a slower source needs longer timeout_seconds)"
+    assert said in caplog.text
