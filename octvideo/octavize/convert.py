@@ -1,6 +1,5 @@
 """`octavize`: trace, plan, rewrite, report."""
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -9,11 +8,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from octvideo.copies import copied
 from octvideo.errors import ConfigError
 from octvideo.layers import OctConv2d, OctConv3d
 from octvideo.layers.conv3d_as_2d import with_python_numbers
 from octvideo.layers.octave import Downsample
 from octvideo.octavize.kept import hooks_of
+from octvideo.octavize.kernels import plain as plain_conv
 from octvideo.octavize.kernels import reset
 from octvideo.octavize.measure import lost_energy, stage_errors
 from octvideo.octavize.network import GraphMethod, OctaveModule
@@ -84,13 +85,13 @@ def octavize(
             f"{type(model).__name__} has hooks, which its octave form would lose; remove them, and"
             " register them on the result"
         )
+    root = copied(model)
     traced = trace(model, example, method)
-    root = copy.deepcopy(model)
     for module in root.modules():
         with_python_numbers(module)
     add_constants(root, traced.constants)
     plan = make_plan(traced, root, options)
-    source = fx.GraphModule(copy.deepcopy(root), traced.graph)
+    source = fx.GraphModule(copied(root), traced.graph)
     measured = _with_content(example if clips is None else clips, model)
     sort = weights == "sorted" and alpha > 0
     divide_spaces(
@@ -207,8 +208,13 @@ def _notes(model: nn.Module, result: nn.Module, whole: Trace) -> list[str]:
     return notes
 
 
-def _weights(conv: nn.Module) -> int:
-    return sum(p.numel() for p in conv.parameters() if p.dim() > 1)
+def _weights(layer: Any) -> int:
+    """By its sizes: to read a weight that is computed may change the layer."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features * layer.out_features
+    conv = plain_conv(layer)
+    kernel = math.prod(map(int, conv.kernel_size))
+    return conv.out_channels * conv.in_channels // conv.groups * kernel
 
 
 def _positions(x: Tensor) -> int:
@@ -231,6 +237,6 @@ def _plain_macs(node: fx.Node, root: nn.Module) -> int:
     module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
     if isinstance(module, nn.Linear):
         out = value(node)
-        return module.weight.numel() * (out.numel() // out.shape[-1] // out.shape[0])
+        return _weights(module) * (out.numel() // out.shape[-1] // out.shape[0])
     is_conv = isinstance(module, (*CONVS, nn.Conv1d))
     return _weights(module) * _positions(value(node)) if module is not None and is_conv else 0

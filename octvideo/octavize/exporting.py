@@ -22,7 +22,8 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
-from octvideo.octavize.kept import has_hooks, hooks_of
+from octvideo.copies import copying
+from octvideo.octavize.kept import ASSIGNS, as_buffers, has_hooks, hooks_of, own_tensors, restored
 from octvideo.octavize.operations import is_operator
 from octvideo.octavize.value_tracer import (
     CONSTANTS,
@@ -80,14 +81,17 @@ class Exporter:
 
     def __init__(self, model: nn.Module, opaque: Collection[type]) -> None:
         memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
-        self.model = copy.deepcopy(model, memo)
+        with copying(lambda tensor, memo: tensor.detach().clone()):
+            self.model = as_buffers(copy.deepcopy(model, memo))
         self.guards: list[Guard] = []
         self.constants: dict[str, Tensor] = {}
         self._layers: dict[str, Callable[..., Any]] = {}
+        self._assigned: list[str] = []
         for path, module in self.model.named_modules():
             is_passed = type(module) is nn.Identity and not has_hooks(module)
             if path and is_leaf(module, path, opaque) and not is_passed:
                 self._as_one_call(path, module)
+        self._watch_assignments()
 
     def _as_one_call(self, path: str, module: nn.Module) -> None:
         forward = self._layers[path] = module.forward
@@ -108,6 +112,25 @@ class Exporter:
 
         module.forward = call
 
+    def _watch_assignments(self) -> None:
+        """Note the modules whose `forward` assigns tensors: a program silently leaves that out."""
+        inside_calls = tuple(f"{path}." for path in self._layers)
+        modules = {
+            path: module
+            for path, module in self.model.named_modules()
+            if not f"{path}.".startswith(inside_calls)
+        }
+        before = {}
+
+        def note(module: nn.Module, inputs: Any) -> None:
+            before.update({path: own_tensors(m) for path, m in modules.items()})
+
+        def compare(module: nn.Module, inputs: Any, out: Any) -> None:
+            self._assigned = [path for path, m in modules.items() if restored(m, before[path])]
+
+        self.model.register_forward_pre_hook(note)
+        self.model.register_forward_hook(compare)
+
     def graph(self, example: Any, training: bool, any_batch: bool = True) -> fx.Graph:
         """Raises UntraceableError for what cannot be exported, or would be fixed silently."""
         self.model.train(training)
@@ -115,7 +138,12 @@ class Exporter:
             program = self._program(example, any_batch)
         except Exception as error:
             raise UntraceableError("", type(self.model), _described(error)) from error
-        self.guards, self.constants = [], dict(program.constants)
+        if self._assigned:
+            path = self._assigned[0]
+            raise UntraceableError(path, type(self.model.get_submodule(path)), ASSIGNS)
+        names = _names_of_constants(program)
+        self.guards = []
+        self.constants = {name: program.constants[key] for key, name in names.items()}
         try:
             return _Raising(program, example, self.guards).graph
         except ValueError as error:
@@ -148,6 +176,12 @@ def _described(error: Exception) -> str:
     return text
 
 
+def _names_of_constants(program: Any) -> dict[str, str]:
+    """Those of the tensors that `forward` makes of numbers, or that its modules hold in a list."""
+    constants = program.graph_signature.inputs_to_lifted_tensor_constants.values()
+    return {key: f"constant_{i}" for i, key in enumerate(dict.fromkeys(constants))}
+
+
 class _Raising:
     """`graph`: an exported program with its layers as modules, on one placeholder."""
 
@@ -156,11 +190,12 @@ class _Raising:
         signature = program.graph_signature
         if signature.buffers_to_mutate or signature.user_inputs_to_mutate:
             raise ValueError("its forward changes its input or a buffer in place")
+        constants = _names_of_constants(program)
         self.attributes = {
             **signature.inputs_to_parameters,
             **signature.inputs_to_buffers,
             **{
-                k: f"{CONSTANTS}.{v}"
+                k: f"{CONSTANTS}.{constants[v]}"
                 for k, v in signature.inputs_to_lifted_tensor_constants.items()
             },
         }

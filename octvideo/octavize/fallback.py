@@ -38,7 +38,15 @@ def exported(
         raise UntraceableError("", type(model), "torch.export takes only tensors here")
     while True:
         exporter = Exporter(model, opaque)
-        evaluated, trained = (_program(exporter, fake, mode, example, on) for on in (False, True))
+        try:
+            evaluated, trained = (
+                _program(exporter, fake, mode, example, on) for on in (False, True)
+            )
+        except UntraceableError as stop:
+            if not stop.path or stop.kind in opaque:
+                raise
+            opaque[stop.kind] = stop.reason
+            continue
         follow_training(evaluated.graph, trained.graph)
         culprit = first_difference(fake, evaluated.graph, trained.graph, opaque)
         if culprit is None and _equal(evaluated.constants, trained.constants):

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from octvideo.errors import ConfigError
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
 from octvideo.layers.conv3d_as_2d import Conv3d
 from octvideo.layers.octave import Downsample
+from octvideo.octavize.kept import remedy
 from octvideo.octavize.layout import Layout
 from octvideo.octavize.norms import fill, part_of
 from octvideo.octavize.operations import NORMS
@@ -100,9 +102,17 @@ def _filled(pair: Any, source: nn.Module, layout: Layout) -> nn.Module:
 
 
 def reset(model: nn.Module) -> None:
-    """Draw all weights anew; octave convolutions from the fan-in of the undivided kernel."""
-    for module in model.modules():
+    """Draw all weights anew; octave convolutions from the fan-in of the undivided kernel.
+
+    Raises ConfigError for a layer whose weights are computed: it would keep those it has.
+    """
+    for name, module in model.named_modules():
         if callable(redraw := getattr(module, "reset_parameters", None)):
+            if call := remedy(module):
+                raise ConfigError(
+                    f"weights is 'fresh', and each call of {name} computes its weights anew; call"
+                    f" {call} before"
+                )
             redraw()
     for module in model.modules():
         if isinstance(module, OctConv2d | OctConv3d) and module.out_channels.low:

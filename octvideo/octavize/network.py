@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
+from octvideo.copies import computed_weights_copied
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctTensor
 from octvideo.octavize.operations import CONVS, is_operator
 from octvideo.octavize.report import OctaveReport
@@ -33,7 +34,8 @@ class OctaveModule(fx.GraphModule):
         self.norm_follows = norms_behind(graph, self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "OctaveModule":
-        copied: Any = super().__deepcopy__(memo)
+        with computed_weights_copied(self):
+            copied: Any = super().__deepcopy__(memo)
         copied.octave_report, copied.norm_follows = self.octave_report, self.norm_follows
         copied.training = self.training
         _order_as(copied, self)
@@ -71,10 +73,14 @@ class GraphMethod:
 
 def _order_as(model: nn.Module, root: nn.Module) -> None:
     """Submodules in the order of `root`, not of their calls: optimizers go by the order of the
-    parameters. Buffers are in the state dict where they were."""
+    parameters. Buffers are in the state dict where they were; tensors that were plain attributes,
+    which torch.fx makes buffers, are not."""
     if isinstance(root, torch.jit.ScriptModule):  # one call, as it is
         return
-    model._non_persistent_buffers_set = root._non_persistent_buffers_set & set(model._buffers)
+    plain = set(model._buffers) - set(root._buffers)
+    model._non_persistent_buffers_set = plain | (
+        root._non_persistent_buffers_set & set(model._buffers)
+    )
     places = {name: i for i, name in enumerate(root._modules)}
     ordered = sorted(model._modules.items(), key=lambda item: places.get(item[0], len(places)))
     model._modules = dict(ordered)

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
 from octvideo.layers.conv3d_as_2d import Conv3d
 from octvideo.layers.space_to_depth import Conv2d
+from octvideo.octavize.kept import why_kept
 from octvideo.octavize.norms import is_per_channel
 
 
@@ -240,11 +241,13 @@ def _kind_of_module(node: fx.Node, module: nn.Module) -> Kind:
 
 
 def _computes_as_its_base(module: nn.Module) -> bool:
-    """Whether it is a subclass of nn.Conv2d or nn.Conv3d that changes only how it is built."""
+    """Whether it is a subclass of nn.Conv2d or nn.Conv3d that changes only how it is built, or its
+    weights by hooks or parametrizations."""
     base = nn.Conv3d if isinstance(module, nn.Conv3d) else nn.Conv2d
     methods = ("forward", "_conv_forward", "__call__")
     computes = all(getattr(type(module), m, None) is getattr(base, m) for m in methods)
-    return isinstance(module, base) and computes and "weight" in module._parameters
+    has_weight = "weight" in module._parameters or bool(why_kept(module))
+    return isinstance(module, base) and computes and has_weight
 
 
 def _kind_of_call(

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from octvideo.errors import ConfigError
 from octvideo.layers import WIDTH_RULES, Channels, OctConv2d, OctConv3d, check_alpha
-from octvideo.octavize.kept import HOOKED, SHARED, has_hooks, sharing
+from octvideo.octavize.kept import SHARED, sharing, why_kept
 from octvideo.octavize.layout import Layout, divide
 from octvideo.octavize.operations import (
     Kind,
@@ -193,8 +193,8 @@ def _check_patterns(plan: Plan) -> None:
 def _obstacle(site: Site, plan: Plan) -> str:
     """Why this convolution cannot meet a pair, or ""."""
     conv = site.conv
-    if has_hooks(conv):
-        return HOOKED
+    if why := why_kept(conv):
+        return why
     if plan.shared.intersection(conv.modules()):
         return SHARED
     if isinstance(conv, OctConv2d | OctConv3d):

@@ -10,7 +10,7 @@ from octvideo.errors import ConfigError
 from octvideo.layers import Channels, OctTensor, down
 from octvideo.layers.octave import Downsample
 from octvideo.octavize import runtime
-from octvideo.octavize.kept import HOOKED, has_hooks
+from octvideo.octavize.kept import why_kept
 from octvideo.octavize.kernels import octave_conv, plain
 from octvideo.octavize.layout import Layout, divide
 from octvideo.octavize.operations import continues, maps_of, module_of, name_of
@@ -71,8 +71,8 @@ class Rewriter:
             return self.copy(node)
         rule, module = RULES.get(self.plan.kinds[node]), module_of(node, self.root)
         try:
-            if module is not None and has_hooks(module):
-                raise NotUnderstoodError(HOOKED)
+            if module is not None and (why := why_kept(module)):
+                raise NotUnderstoodError(why)
             if rule is None:
                 raise NotUnderstoodError(
                     "the operation is not known to act on each group by itself"

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from octvideo.copies import copying
 from octvideo.errors import ConfigError
 from octvideo.octavize.aliases import follow_write, unite
+from octvideo.octavize.kept import ASSIGNS, as_buffers, own_tensors, restored
 from octvideo.octavize.modes import first_difference, follow_training, stack
 from octvideo.octavize.value_tracer import (
     Guard,
@@ -115,12 +117,11 @@ def _follow_writes(
             raise UntraceableError(path, kind, f"{place(node)}: {error}") from error
 
 
-def _restored(module: nn.Module, saved: dict[str, Any]) -> bool:
-    """Whether `forward` assigned a buffer, which gets its tensor again."""
-    buffers = module._buffers
-    is_assigned = any(buffers[name] is not tensor for name, tensor in saved.items())
-    buffers.update(saved)
-    return is_assigned
+def _is_inside_a_call(path: str, modules: dict[str, nn.Module], opaque: dict[type, str]) -> bool:
+    """Whether the module, or one around it, is one call: what it assigns, it does again."""
+    parts = path.split(".")
+    outer = [".".join(parts[: i + 1]) for i in range(len(parts))]
+    return any(is_leaf(modules[name], name, opaque) for name in outer if name in modules)
 
 
 def _by_export(
@@ -150,13 +151,14 @@ def _by_export(
 
 
 def _without_data(model: nn.Module, mode: Any) -> nn.Module:
-    """A copy with fake tensors, to be used within `mode`."""
+    """A copy with fake tensors, to be used within `mode`. Those that are attributes are buffers."""
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         fake = _empty_like(tensor)
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(fake, tensor.requires_grad) if is_parameter else fake
-    return copy.deepcopy(model, memo)
+    with copying(lambda tensor, memo: _empty_like(tensor)):
+        return as_buffers(copy.deepcopy(model, memo))
 
 
 def _empty_like(x: Tensor, batch: int | None = None) -> Tensor:
@@ -171,7 +173,7 @@ def _two_at_least(x: Any) -> Any:
 
 def _trace_once(fake: nn.Module, tracer: "ValueTracer") -> Trace:
     plain = {p: m for p, m in fake.named_modules() if not isinstance(m, torch.jit.ScriptModule)}
-    buffers = {path: dict(module._buffers) for path, module in plain.items()}
+    tensors = {path: own_tensors(module) for path, module in plain.items()}
     try:
         graph = tracer.trace(fake)
     except UntraceableError:
@@ -179,8 +181,9 @@ def _trace_once(fake: nn.Module, tracer: "ValueTracer") -> Trace:
     except Exception as error:
         raise UntraceableError("", type(fake), described(error)) from error
     finally:
-        assigned = [path for path, saved in buffers.items() if _restored(plain[path], saved)]
+        assigned = [path for path, saved in tensors.items() if restored(plain[path], saved)]
+        assigned = [path for path in assigned if not _is_inside_a_call(path, plain, tracer.opaque)]
     if assigned:
         path = assigned[0]
-        raise UntraceableError(path, type(plain[path]), "its forward assigns a buffer")
+        raise UntraceableError(path, type(plain[path]), ASSIGNS)
     return Trace(graph, tracer.guards, dict(tracer.opaque), tracer.constants)

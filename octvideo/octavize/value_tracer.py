@@ -1,6 +1,5 @@
 """A torch.fx tracer that computes the value of every node for an example, on fake tensors."""
 
-import copy
 import operator
 import re
 import traceback
@@ -14,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
+from octvideo.copies import copied
 from octvideo.errors import ConfigError
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d, OctTensor
 from octvideo.octavize.aliases import compute
@@ -130,7 +130,11 @@ class ValueTracer(fx.Tracer):
         if type(a) is Tensor:
             return self.create_node("get_attr", f"{CONSTANTS}.{self._constant(a)}", (), {})
         is_number = type(a).__module__ == "numpy" and getattr(a, "ndim", None) == 0
-        return super().create_arg(a.item() if is_number else a)
+        arg = super().create_arg(a.item() if is_number else a)
+        if isinstance(arg, fx.Node) and str(arg.target).startswith(UNKNOWN):
+            where = _where(traceback.extract_stack())
+            raise UntraceableError(*self._caller(), f"{where}: {HIDDEN}")
+        return arg
 
     def _constant(self, tensor: Tensor) -> str:
         """The name of a tensor that `forward` makes of numbers."""
@@ -204,7 +208,7 @@ class ValueTracer(fx.Tracer):
         from torch._subclasses.fake_tensor import unset_fake_temporarily
 
         with unset_fake_temporarily():
-            module = copy.deepcopy(self.real.get_submodule(path)).eval()
+            module = copied(self.real.get_submodule(path)).eval()
             args, kwargs = pytree.tree_map_only(
                 Tensor, lambda t: torch.zeros(t.shape, dtype=t.dtype), (args, kwargs)
             )
@@ -289,6 +293,8 @@ class _ValueAttribute(_ValueProxy):
         return self.tracer.create_proxy("call_method", self.name, (self.root, *args), kwargs)
 
 
+UNKNOWN = "_tensor_constant"  # what torch.fx calls a tensor that no module has
+HIDDEN = "a graph has no tensors that are in a list, in a dict or behind an attribute of a class"
 CONTEXTS_ARE_LOST = "a graph keeps neither no_grad nor autocast"
 CONTENT_DECIDES = "the content of a tensor decides what is computed"
 

@@ -1,11 +1,17 @@
-"""Hooks and shared weights of the layers that an octave network is made of."""
+"""Hooks, shared weights and plain tensors of the layers that an octave network is made of."""
+
+import copy
+import re
 
 import pytest
 import torch
+from reparametrized import REPARAMETRIZED, pruned
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+from torch.nn.utils.parametrize import is_parametrized
 
-from octvideo import octavize
+from octvideo import create_model, octavize
 from octvideo.errors import ConfigError
 
 IMAGE = torch.rand(2, 3, 8, 8)
@@ -108,6 +114,170 @@ class Reading(Net):
 
 def test_a_convolution_whose_kernel_is_read_by_its_name_stays_whole():
     model = Reading(nn.Identity())
+
+    octave = octavize(model, 0.5, IMAGE)
+
+    assert type(octave.conv2) is nn.Conv2d
+    same_in_squares(octave, model)
+
+
+COMPUTED = [*REPARAMETRIZED, parametrizations.weight_norm, parametrizations.spectral_norm]
+
+
+@pytest.mark.parametrize("kind", [Net, Asserting])
+@pytest.mark.parametrize("reparametrized", COMPUTED)
+def test_a_layer_whose_weight_is_computed_stays_as_it_is(reparametrized, kind):
+    model = kind(reparametrized(nn.Conv2d(32, 32, 3, padding=1)))
+    model(IMAGE)
+
+    octave, whole = octavize(model, 0.5, IMAGE), octavize(model, 0.0, IMAGE)
+
+    assert octave.octave_report.macs_before == (3 + 3 * 32 + 9 * 32) * 32 * 64
+    why = next(row for row in octave.octave_report.convolutions if row.name == "layer").why
+    assert "each call computes its weights anew, until torch.nn.utils." in why
+    for _ in range(2):  # a spectral norm moves its vectors
+        assert torch.equal(whole.train()(IMAGE), model.train()(IMAGE))
+    for name, buffer in model.named_buffers():
+        assert torch.equal(whole.get_buffer(name), buffer)
+    octave(IMAGE).sum().backward()
+    assert all(p.grad is not None for p in octave.parameters())
+    other = copy.deepcopy(octave)
+    other.load_state_dict(octave.state_dict())
+    assert torch.equal(other.eval()(IMAGE), octave.eval()(IMAGE))
+
+
+@pytest.mark.parametrize(
+    ("reparametrized", "remedy"),
+    [
+        (pruned, "prune.remove(module, 'weight')"),
+        (parametrizations.weight_norm, "parametrize.remove_parametrizations(module, 'weight')"),
+    ],
+)
+def test_what_needs_a_weight_that_is_computed_is_refused_with_the_remedy(reparametrized, remedy):
+    model, call = Net(reparametrized(nn.Conv2d(32, 32, 1))), re.escape(f"torch.nn.utils.{remedy}")
+
+    with pytest.raises(ConfigError, match=rf"layer cannot be octave: .* until {call}; exclude it"):
+        octavize(model, 0.5, IMAGE, include=["layer"])
+    with pytest.raises(ConfigError, match=rf"'fresh', and each call of layer .*; call {call} be"):
+        octavize(model, 0.5, IMAGE, weights="fresh")
+
+
+def test_an_octave_layer_of_computed_weights_stays_as_it_is():
+    model = create_model("resnet20_cifar", num_classes=5).eval()
+    parametrizations.weight_norm(model.get_submodule("res2.block0.first.conv").h2h)
+
+    octave = octavize(model, 0.5, torch.rand(2, 3, 8, 8))
+
+    assert is_parametrized(octave.get_submodule("res2.block0.first.conv").h2h)
+
+
+def test_a_vector_of_a_spectral_norm_stays_where_a_linear_layer_is_counted():
+    model = Net(nn.ReLU())
+    model.conv4 = nn.Sequential(model.conv4, parametrizations.spectral_norm(nn.Linear(8, 8)))
+    before = copy.deepcopy(model.state_dict())
+
+    octavize(model, 0.5, IMAGE)
+
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+class Scale(nn.Module):
+    """By a tensor that is no buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.rand(32)
+
+    def forward(self, x):
+        return x * self.scale.exp().view(1, -1, 1, 1)
+
+
+class Keeping(Scale):
+    """A new tensor in each call."""
+
+    def forward(self, x):
+        self.scale = self.scale * 0.5
+        return super().forward(x)
+
+
+class KeepingBuffer(Keeping):
+    def __init__(self) -> None:
+        super().__init__()
+        scale = self.scale
+        del self.scale
+        self.register_buffer("scale", scale)
+
+
+class KeepingInPlace(Scale):
+    def forward(self, x):
+        self.scale.mul_(0.5)
+        return super().forward(x)
+
+
+class ByDefaultNone(Scale):
+    scale = None
+
+
+class InList(Scale):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales = [self.scale, {"other": torch.rand(32)}]
+
+    def forward(self, x):
+        return (x * self.scales[0].view(-1, 1, 1)) * self.scales[1]["other"].view(-1, 1, 1)
+
+
+@pytest.mark.parametrize("kind", [Net, Asserting])
+@pytest.mark.parametrize(
+    "layer", [Scale, Keeping, KeepingBuffer, KeepingInPlace, ByDefaultNone, InList]
+)
+def test_tensors_that_are_plain_attributes_are_read_and_kept_as_before(layer, kind):
+    model = kind(layer())
+
+    octave = octavize(model, 0.5, IMAGE)
+
+    for _ in range(2):
+        same_in_squares(octave.eval(), model.eval())
+        same_in_squares(copy.deepcopy(octave), copy.deepcopy(model))
+    assert octavize(model, 0.0, IMAGE).state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_tensor_that_was_computed_with_a_gradient_is_refused():
+    model = Net(Scale())
+    model.layer.scale = model.conv1.bias * 2
+
+    with pytest.raises(
+        ConfigError, match=r"layer\.scale is a tensor that was computed with a grad"
+    ):
+        octavize(model, 0.5, IMAGE)
+
+
+class ReadingInList(Net):
+    """A convolution by the kernel of another one, which is not named."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity())
+        self.kernels = [self.conv2.weight]
+
+    def forward(self, x):
+        x = self.conv3(self.conv2(self.conv1(x)))
+        return self.conv4(F.conv2d(x, self.kernels[0]))
+
+
+class Extra(Net):
+    """By a tensor of a convolution that is not its weight."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity())
+        self.conv2.extra = torch.rand(1, 32, 1, 1)
+
+    def forward(self, x):
+        return self.conv4(self.conv3(self.conv2(self.conv1(x)) * self.conv2.extra))
+
+
+@pytest.mark.parametrize("kind", [ReadingInList, Extra])
+def test_a_convolution_with_a_tensor_that_others_read_stays_whole(kind):
+    model = kind()
 
     octave = octavize(model, 0.5, IMAGE)
 
