@@ -25,14 +25,17 @@ from octvideo.config.arguments import (
 from octvideo.config.check import first_problem
 from octvideo.config.defaults import AUTO, CHOICES, DEFAULTS, ITEMS, Tree
 from octvideo.config.pyslowfast import (
+    ADVICE,
     ALIASES,
     LAUNCHER,
+    LEAVE_OUT,
     NO_EFFECT,
     NORMALIZATION,
     ONLY,
     OTHER_TASKS,
+    of_one_machine,
 )
-from octvideo.config.yaml_text import parse_settings, parse_value, read_settings
+from octvideo.config.yaml_text import parse_settings, parse_value, python_value, read_settings
 from octvideo.errors import ConfigError, did_you_mean, to_a_screen
 from octvideo.files import is_local, shipped_folder
 
@@ -88,11 +91,9 @@ def _merge(
     for path, tree in files:
         given |= _merge_tree(cfg, tree, path)
     of_file, said = cfg.clone(), [key for key, _ in leaves(settings or {})]
-    for key, text in setting_pairs(overrides):
-        if not _set(cfg, key, _of_text(key, text), COMMAND_LINE):
-            logger.warning("%s: %s is without effect here, ignored", COMMAND_LINE, key)
-        given[key] = None
-        said.append(key)
+    words = {key: _of_text(key, text) for key, text in setting_pairs(overrides)}
+    said += words
+    given |= dict.fromkeys(_merge_tree(cfg, words, COMMAND_LINE))
     given |= _merge_tree(cfg, settings or {}, ARGUMENTS)
     theirs = {key: path for key, path in given.items() if path is not None}
     cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or output
@@ -184,6 +185,8 @@ def _merge_tree(cfg: CfgNode, tree: Tree, source: str) -> dict[str, str | None]:
             ", ".join(launcher),
             command,
         )
+        if line := of_one_machine(cfg, dict(leaves(tree))):
+            logger.warning("%s: %s", source, line)
     if rest := sorted(set(unused) - set(LAUNCHER)):
         logger.warning("%s: without effect here, ignored: %s", source, to_a_screen(", ".join(rest)))
     return {key: source if unused else None for key, _ in leaves(tree) if key in NORMALIZATION}
@@ -254,10 +257,11 @@ def _set(cfg: CfgNode, key: str, value: Any, source: str) -> bool:
             f"{source}: {key} is a section; set one of"
             f" {', '.join(f'{key}.{name}' for name in default)}"
         )
+    if isinstance(value, str):
+        value = ALIASES.get((key, value.lower()), value)
+        value = value if isinstance(default, str) else python_value(value)
     if value is None:
         value = default
-    if isinstance(value, str):
-        value = ALIASES.get((key, value), value)
     if CHOICES.get(key) == AUTO:
         value = str(value).lower()  # `true` is a bool in YAML, and text on a command line
     example = ITEMS.get(key, default)
@@ -284,9 +288,10 @@ def _ignored_part(key: str) -> str:
 
 def _check_choice(key: str, value: Any, choices: tuple[Any, ...], source: str) -> None:
     if value not in choices:
+        advice = ADVICE.get(key, LEAVE_OUT if key in ONLY else "")
         raise ConfigError(
             f"{source}: {key} is {value!r}; it takes"
-            f" {' or '.join(repr(choice) for choice in choices)}"
+            f" {' or '.join(repr(choice) for choice in choices)}{advice and '; '}{advice}"
         )
 
 

@@ -24,6 +24,11 @@ def _arch(cfg: Any) -> Problems:
         archs = " or ".join(dict.fromkeys(names))
         own = "" if family else f"; {REGISTERED_FIRST}"
         yield f"MODEL.ARCH is {arch!r}; on videos it is {archs}, with RESNET.DEPTH{own}"
+    if cfg.MODEL.MODEL_NAME == "ResNet_nopool" and arch != "c2d":
+        yield (
+            f"MODEL.MODEL_NAME is ResNet_nopool with MODEL.ARCH {arch}; only a C2D is built without"
+            " its pool: set MODEL.ARCH c2d, or leave MODEL.MODEL_NAME out"
+        )
     if cfg.TRAIN.DATASET != cfg.TEST.DATASET:
         yield (
             f"TEST.DATASET is {cfg.TEST.DATASET} with TRAIN.DATASET {cfg.TRAIN.DATASET}; make them"

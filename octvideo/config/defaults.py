@@ -110,7 +110,7 @@ DEFAULTS: Tree = {
         "DROPOUT_RATE": 0.5,
         "FC_INIT_STD": 0.01,
         "HEAD_ACT": "",  # of a test's scores; "": softmax, with DATA.MULTI_LABEL sigmoid
-        "FROZEN_BN": False,
+        "FROZEN_BN": False,  # batch norms keep their weights and statistics
         "FREEZE_STAGES": [],  # 1 is the stem, 2..5 are res2..res5
         "ACT_CHECKPOINT": False,
         # 3D convolutions as 2D ones; auto: on the devices that were measured
@@ -233,6 +233,12 @@ ITEMS: dict[str, list[Any]] = {
 
 AUTO = ("auto", "true", "false")
 
+# PySlowFast's classes of networks that MODEL.ARCH and RESNET.DEPTH describe here too.
+MODEL_NAMES = (
+    *("", "ResNet", "ResNet_nopool", "SlowFast"),
+    *("PTVResNet", "PTVSlowFast", "PTVX3D", "PTVCSN", "PTVR2plus1D"),
+)
+
 # The allowed values of settings, from the tables that implement them.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "MODEL.COMPUTE_IN_2D": AUTO,
@@ -247,6 +253,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "TEST.PRECISION": get_args(Precision),
     "DATA.SAMPLING_RULE": RULES,
     "DATA.ENSEMBLE_METHOD": ENSEMBLES,
+    "MODEL.MODEL_NAME": MODEL_NAMES,
     "MODEL.LOSS_FUNC": tuple(LOSSES),
     "MODEL.HEAD_ACT": ("", *get_args(HeadAct)),
     "RESNET.DEPTH": tuple(BLOCKS),

@@ -3,7 +3,8 @@ ignored."""
 
 from typing import Any
 
-# Values that mean another one of ours: PySlowFast's, and spellings of version 0.1.0.
+# Values, in lower case, that mean another one of ours: PySlowFast's, which capitalizes data sets
+# itself, and spellings of version 0.1.0.
 ALIASES: dict[tuple[str, Any], Any] = {
     ("TRAIN.DATASET", "kinetics"): "video",
     ("TEST.DATASET", "kinetics"): "video",
@@ -46,6 +47,23 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "SOLVER.COSINE_AFTER_WARMUP": (False,),
     "SOLVER.LARS_ON": (False,),
     "SOLVER.LAYER_DECAY": (1,),
+}
+
+
+# What to do about a value that is refused; LEAVE_OUT for what else ONLY holds.
+LEAVE_OUT = "leave it out: nothing else is built here (docs/from_pyslowfast.md)"
+DATA_SET = "video reads lists of any data set, in the formats of data_lists/README.md"
+ADVICE: dict[str, str] = {
+    "TRAIN.DATASET": DATA_SET,
+    "TEST.DATASET": DATA_SET,
+    "TEST.NUM_TEMPORAL_CLIPS": "TEST.NUM_ENSEMBLE_VIEWS counts clips",
+    "AUG.ENABLE": (
+        "RandAugment and erasing are not here; MIXUP and DATA.TRAIN_JITTER_SCALES_RELATIVE are"
+    ),
+    "DETECTION.ENABLE": "boxes of actors are not classified here, whole clips are: set it False",
+    "MODEL.MODEL_NAME": "MODEL.ARCH with RESNET.DEPTH chooses the network: leave it out",
+    "RESNET.TRANS_FUNC": "X3D is MODEL.ARCH x3d_m, with pytorchvideo's weights: leave it out",
+    "BN.GLOBAL_SYNC": "BN.NORM_TYPE sync_batchnorm synchronizes all processes",
 }
 
 
@@ -111,3 +129,21 @@ OTHER_TASKS = (
     "VIS_MASK",
     "X3D",
 )
+
+
+def of_one_machine(cfg: Any, given: dict[str, Any]) -> str:
+    """What to set where `given` are settings of several machines: there each has TRAIN.BATCH_SIZE,
+    here all together have it. "" for one machine."""
+    machines = given.get("NUM_SHARDS")
+    if not isinstance(machines, int) or machines < 2:
+        return ""
+    batch = cfg.TRAIN.BATCH_SIZE
+    meant = {"TRAIN.BATCH_SIZE": machines * batch}
+    if given.get("SOLVER.BASE_LR_SCALE_NUM_SHARDS") is True:
+        for name in ("BASE_LR", "WARMUP_START_LR", "COSINE_END_LR"):
+            meant[f"SOLVER.{name}"] = machines * cfg.SOLVER[name]
+    said = ", ".join(f"{key} {value:g}" for key, value in meant.items())
+    return (
+        f"with NUM_SHARDS {machines} PySlowFast gives TRAIN.BATCH_SIZE {batch} to each machine;"
+        f" here all machines share it, so that its run is {said}"
+    )

@@ -100,6 +100,17 @@ def parse_value(text: str) -> Any:
         return text
 
 
+def python_value(text: str) -> Any:
+    """What yacs, which reads PySlowFast's files, makes of a text: `(0.9, 0.999)` is a list, `None`
+    no value. Any other text stays as it is."""
+    if text == "None":
+        return None
+    if text.startswith("(") and text.endswith(")"):
+        value = parse_value(f"[{text[1:-1]}]")
+        return value if isinstance(value, list) else text
+    return text
+
+
 def read_settings(path: str) -> Tree:
     """Raises ConfigError for what is no regular file of at most MAX_BYTES."""
     if Path(path).exists() and not Path(path).is_file():

@@ -286,6 +286,11 @@ def test_overrides_come_as_pairs_and_as_assignments(write):
         ("SOLVER.LRS=[1, 1e-1]", [1.0, 0.1]),
         ("DATA.PATH_PREFIX=2024", "2024"),
         ("SOLVER.CLIP_GRAD_VAL=null", 0.0),
+        ("SOLVER.CLIP_GRAD_VAL=None", 0.0),
+        ("SOLVER.BETAS=(0.8, 1e-1)", [0.8, 0.1]),
+        ("TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN=('backbone.',)", ["backbone."]),
+        ("TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN=()", []),
+        ("DATA.PATH_PREFIX=(a, b)", "(a, b)"),
     ],
 )
 def test_what_is_accepted_takes_the_type_of_the_setting(write, override, value):
@@ -437,7 +442,15 @@ def test_a_mistake_gets_one_line_that_names_the_file(write, text, expected):
         (["TEST.PRECISION=bf16"], "TEST.PRECISION is bf16 without TEST.OPTIMIZE"),
         (["TEST.PRECISION=fp16"], "TEST.PRECISION is 'fp16'; it takes"),
         (["MODEL.HEAD_ACT=none"], "MODEL.HEAD_ACT is 'none'; it takes"),
-        (["AUG.ENABLE=true"], "AUG.ENABLE is True; it takes False"),
+        (
+            ["AUG.ENABLE=true"],
+            "AUG.ENABLE is True; it takes False; RandAugment and erasing are not",
+        ),
+        (["SOLVER.LARS_ON=true"], "SOLVER.LARS_ON is True; it takes False; leave it out: nothing"),
+        (["TRAIN.DATASET=ssv2"], "it takes 'video' or 'imagenet' or 'cifar10'; video reads lists"),
+        (["MODEL.MODEL_NAME=ContrastiveModel"], "MODEL.ARCH with RESNET.DEPTH chooses the network"),
+        (["MODEL.MODEL_NAME=ResNet_nopool"], "only a C2D is built without its pool"),
+        (["SOLVER.BETAS=(0.9"], "SOLVER.BETAS is '(0.9'; it takes a list"),
         (
             ["RESNET.NUM_BLOCK_TEMP_KERNEL=[[3],[4,4,4],[6],[3]]"],
             "one number per pathway for each stage",

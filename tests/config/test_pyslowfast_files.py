@@ -216,3 +216,41 @@ def test_one_crop_is_the_middle_of_the_jitters_shortest_side():
 )
 def test_what_scores_are_made_with_is_the_files_choice(settings, expected):
     assert head_act(load(a_file("i3d", CLIP_8X8, MODEL=settings))) == expected
+
+
+def test_a_data_set_may_be_capitalized_as_there():
+    cfg = load(a_file("i3d", CLIP_8X8, train={"DATASET": "Kinetics"}))
+
+    assert cfg.TRAIN.DATASET == "video"
+
+
+@pytest.mark.parametrize(
+    ("scaled", "expected"),
+    [
+        (False, "so that its run is TRAIN.BATCH_SIZE 128"),
+        (True, "its run is TRAIN.BATCH_SIZE 128, SOLVER.BASE_LR 0.4, SOLVER.WARMUP_START_LR 0.04"),
+    ],
+)
+def test_the_batch_of_several_machines_is_said(scaled, expected, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    solver = {"BASE_LR_SCALE_NUM_SHARDS": scaled}
+    tree = a_file("i3d", CLIP_8X8, solver=solver, train={"BATCH_SIZE": 32})
+
+    cfg = load({**tree, "NUM_SHARDS": 4})
+
+    assert cfg.TRAIN.BATCH_SIZE == 32
+    assert expected in caplog.text
+    caplog.clear()
+    load({**tree, "NUM_SHARDS": 1})
+    assert "its run is" not in caplog.text
+
+
+def test_machines_on_a_command_line_are_of_the_launcher(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    text = yaml.safe_dump(a_file("i3d", CLIP_8X8))
+
+    config_from_text(text, "theirs.yaml", ["NUM_GPUS", "2", "NUM_SHARDS", "3"])
+
+    assert "command line: not used: NUM_GPUS, NUM_SHARDS; start a process per GPU" in caplog.text
+    assert "torchrun --nproc_per_node 2" in caplog.text
+    assert "command line: with NUM_SHARDS 3" in caplog.text
