@@ -243,7 +243,7 @@ class ImageTask(Task):
         return self.input_shape(self.cfg.TEST.IMAGE_CROP_SIZES[0])
 
     def input_spec(self) -> InputSpec:
-        """An image network's weights assume nothing of time."""
+        """Nothing of time; the sizes are those of validation, as tests show several crops."""
         data = self.cfg.DATA
         return replace(_pixels(data), short_side=data.TRAIN_JITTER_SCALES[0])
 
@@ -266,8 +266,8 @@ class ImageTask(Task):
         return RandomResizedCrop(data.TRAIN_CROP_SIZE, area, aspect, *_colors(data))
 
     def validation_spec(self) -> ViewSpec:
-        size = self.cfg.DATA.TEST_CROP_SIZE
-        return ViewSpec(ONE_FRAME, 1, 1, short_side=size, crop_size=size, center=True)
+        sizes = self.cfg.DATA.TRAIN_JITTER_SCALES[0], self.cfg.DATA.TEST_CROP_SIZE
+        return ViewSpec(ONE_FRAME, 1, 1, *sizes, center=True)
 
     def validation(self) -> ImageViews:
         """DATA.TEST_CROP_SIZE in the middle of a short side of DATA.TRAIN_JITTER_SCALES[0]."""

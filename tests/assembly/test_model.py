@@ -23,7 +23,7 @@ from octvideo.assembly import (
 from octvideo.assembly import data as build_data
 from octvideo.assembly import recipe as build_recipe
 from octvideo.assembly.dry_run import GeneratedSamples, GeneratedVideos
-from octvideo.assembly.tasks import with_counted_classes
+from octvideo.assembly.tasks import task_of, with_counted_classes
 from octvideo.assembly.weights import frozen_parts
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count
@@ -506,6 +506,17 @@ def test_an_image_network_trains_and_tests_in_the_same_engine(image_config, tmp_
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == summary
     assert (tmp_path / "run" / "report.html").is_file()
     assert summary["class_names"] == ["cat", "dog"]
+
+
+def test_an_image_checkpoint_says_the_view_by_which_it_was_chosen(image_config):
+    task = task_of(image_config)
+
+    seen = task.input_spec()
+
+    assert (seen.short_side, seen.crop_size) == (36, 32)
+    assert task.validation().spec == task.validation_spec()
+    assert task.validation_spec().short_side == seen.short_side
+    assert task.validation_spec().crop_size == seen.crop_size
 
 
 def test_the_cost_and_the_engine_of_a_test_are_of_its_own_crop(image_config, monkeypatch):
