@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from octvideo.assembly.tasks import task_of
 from octvideo.checkpoint import Checkpoint
@@ -87,20 +87,28 @@ def tested_head_act(cfg: Any, checkpoint: Checkpoint) -> HeadAct:
 
 
 def scorer(
-    cfg: Any, model: nn.Module, act: HeadAct | None = None, optimize_for: Sequence[int] = ()
+    cfg: Any,
+    model: nn.Module,
+    act: HeadAct | None = None,
+    optimize_for: Sequence[int] = (),
+    calibration: Tensor | None = None,
 ) -> Scorer:
     """PySlowFast's test head, with what `act`, by default MODEL.HEAD_ACT, makes of the logits.
 
     optimize_for: the shape of a forward pass, (views, ...), for which the fastest engine installed
-    is prepared; (): none.
+    is prepared; (): none. calibration: `calibration_of` these settings.
     """
     network: nn.Module = WindowScores(model, act or head_act(cfg))
     if optimize_for:
-        precision = cfg.TEST.PRECISION
         network = optimize(
             network,
             torch.rand(*optimize_for).to(next(model.parameters()).device),
-            precision=precision,
-            calibration=task_of(cfg).calibration() if precision == "int8" else None,
+            precision=cfg.TEST.PRECISION,
+            calibration=calibration,
         )
     return network
+
+
+def calibration_of(cfg: Any) -> Tensor | None:
+    """The clips that TEST.PRECISION int8 is calibrated on, None for another precision."""
+    return task_of(cfg).calibration() if cfg.TEST.PRECISION == "int8" else None

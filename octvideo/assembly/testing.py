@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 from iopath.common.file_io import g_pathmgr
-from torch import nn
+from torch import Tensor, nn
 
 from octvideo.assembly.data import training_list_beside
 from octvideo.assembly.identity import (
@@ -23,7 +23,7 @@ from octvideo.assembly.identity import (
     warn_of_another_list,
 )
 from octvideo.assembly.model import build_model
-from octvideo.assembly.start import running, scorer, tested_head_act
+from octvideo.assembly.start import calibration_of, running, scorer, tested_head_act
 from octvideo.assembly.tasks import FinalTest, require_data_folder, task_of, with_counted_classes
 from octvideo.assembly.weights import check_input
 from octvideo.checkpoint import Checkpoint
@@ -93,14 +93,14 @@ class _Test:
 
     def run(self, list_path: str) -> dict[str, Any]:
         cfg, summaries = self.cfg, dict[str, dict[str, Any]]()
-        journals: list[Journal] = []
+        journals, calibration = list[Journal](), calibration_of(cfg)
         for test in task_of(cfg).final_tests(self.names, list_path):
             if self.procs.is_main and (train := training_list_beside(cfg, test.source)):
                 warn_of_another_list(self.checkpoint, train, test.source)
             protocol = self._protocol(test)
-            journal = self._journal(test, protocol)
+            journal = self._journal(test, protocol, calibration)
             journals += [journal] if journal else []
-            evaluation, summary = self._evaluate(test, protocol, journal)
+            evaluation, summary = self._evaluate(test, protocol, journal, calibration)
             if not summaries:
                 first = test, evaluation, summary
             summaries[test.title] = summary
@@ -141,10 +141,14 @@ class _Test:
             **precision,
         }
 
-    def _journal(self, test: FinalTest, protocol: dict[str, Any]) -> Journal | None:
+    def _journal(
+        self, test: FinalTest, protocol: dict[str, Any], calibration: Tensor | None
+    ) -> Journal | None:
         """The journal of a test, one for all ranks. None if OUTPUT_DIR is no local folder."""
         cfg, model, procs = self.cfg, self.model, self.procs
         paths, labels = test.videos.paths, test.videos.labels
+        if calibration is not None:  # the lists that it is of may change between two commands
+            protocol = protocol | {"calibration": weights_digest({"clips": calibration})}
         if procs.world_size > 1:
             known = {"paths": paths, "labels": labels, "classes": self.names}
             digests = {name: digest(values) for name, values in known.items()}
@@ -160,15 +164,18 @@ class _Test:
         return Journal(Path(cfg.OUTPUT_DIR), key, procs.rank)
 
     def _evaluate(
-        self, test: FinalTest, protocol: dict[str, Any], journal: Journal | None
+        self,
+        test: FinalTest,
+        protocol: dict[str, Any],
+        journal: Journal | None,
+        calibration: Tensor | None,
     ) -> tuple[Evaluation, dict[str, Any]]:
         """One evaluation and its summary. The journal lets it resume after an interruption."""
         cfg, task, chunk = self.cfg, task_of(self.cfg), protocol["view_chunk"]
         shape = task.input_shape(test.videos.spec.crop_size)
+        example = (chunk, *shape) if cfg.TEST.OPTIMIZE else ()
         evaluation = evaluate(
-            scorer(
-                cfg, self.model, protocol["head_act"], (chunk, *shape) if cfg.TEST.OPTIMIZE else ()
-            ),
+            scorer(cfg, self.model, protocol["head_act"], example, calibration),
             test.videos,
             num_classes=cfg.MODEL.NUM_CLASSES,
             prepare=task.preparation(),

@@ -202,6 +202,24 @@ def test_an_interrupted_test_is_not_continued_under_other_settings(run_tool, tra
     assert used[0] == used[1] != used[2]
 
 
+def test_an_int8_test_is_not_continued_with_another_calibration(run_tool, trained, monkeypatch):
+    cfg, _ = trained
+    used = []
+    monkeypatch.setattr("octvideo.assembly.start.optimize", lambda network, *_, **__: network)
+    monkeypatch.setattr(
+        "octvideo.assembly.testing.fingerprint",
+        lambda **parts: used.append(parts) or fingerprint(**parts),
+    )
+
+    for train in ("0.mp4 0\n1.mp4 1\n", "0.mp4 0\n1.mp4 1\n", "1.mp4 1\n0.mp4 0\n"):
+        Path("data/train.csv").write_text(train)
+        words = ["TEST.OPTIMIZE=true", "TEST.PRECISION=int8"]
+        result = run_tool("test_net", "--cfg", cfg, *words)
+        assert result.status == 0, result.err
+
+    assert used[0] == used[1] != used[2]
+
+
 def test_a_list_with_another_class_order_is_scored_by_name(run_tool, trained, tmp_path):
     cfg, _ = trained
     run_tool("test_net", "--cfg", cfg)
