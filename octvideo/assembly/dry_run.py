@@ -92,6 +92,7 @@ class GeneratedVideos:
     ) -> None:
         self.spec, self.multi_label = spec, multi_label
         self.paths: Sequence[str] = [f"generated video {i}" for i in range(num_videos)]
+        self.read_as: Sequence[str] = [""] * num_videos
         self.labels: Sequence[tuple[int, ...]] = [(i % num_classes,) for i in range(num_videos)]
 
     def read(self, indices: Sequence[int]) -> Iterable[DecodedVideo]:

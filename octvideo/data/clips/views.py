@@ -148,7 +148,9 @@ class VideoViews:
     ) -> None:
         require_backend(backend)
         self.spec, self.multi_label = spec, videos.format == "multilabel"
-        self.paths: Sequence[str] = [entry.path for entry in videos]
+        places = [(entry.path, entry.read_as) for entry in videos]
+        self.paths: Sequence[str] = [path for path, _ in places]
+        self.read_as: Sequence[str] = [read_as for _, read_as in places]
         self.labels: Sequence[tuple[int, ...]] = [
             renumbered(entry.labels, classes, videos.name) for entry in videos
         ]

@@ -40,6 +40,7 @@ class ImageViews:
         )
         entries = [source.entry(index) for index in range(len(source))]
         self.paths: Sequence[str] = [path for path, _ in entries]
+        self.read_as: Sequence[str] = [""] * len(entries)
         self.labels: Sequence[tuple[int, ...]] = [(label,) for _, label in entries]
         self._read = partial(read_image, source, crop)
         self._num_workers, self._timeout = num_workers, timeout_seconds

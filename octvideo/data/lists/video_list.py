@@ -57,6 +57,14 @@ class VideoEntry(NamedTuple):
         """The (first) label; -1 in an unlabeled list."""
         return self.labels[0] if self.labels else -1
 
+    @property
+    def read_as(self) -> str:
+        """What beside the path decides which pictures these are: the frames of a folder, or the
+        place and bytes of a part. "" for a file."""
+        if self.part:
+            return f"{self.part.offset} {self.part.size} {self.part.crc32} {self.part.version}"
+        return f"{self.num_frames} {self.template}" if self.num_frames else ""
+
 
 class VideoList:
     """A sequence of VideoEntry in four flat tensors: 650,000 videos take about 50 MB.

@@ -25,10 +25,12 @@ ALONE = Processes()
 
 
 class Videos(Protocol):
-    """A list of videos for evaluation; `octvideo.data.clips.views.VideoViews` is one."""
+    """A list of videos for evaluation; `octvideo.data.clips.views.VideoViews` is one. read_as: as
+    of `VideoEntry`."""
 
     spec: ViewSpec
     paths: Sequence[str]
+    read_as: Sequence[str]
     labels: Sequence[tuple[int, ...]]
     multi_label: bool
 
@@ -64,7 +66,7 @@ def evaluate(
     subsets = videos.spec.subsets()
     chunk = view_chunk or default_view_chunk(videos.spec)
     mine = range(processes.rank, len(videos.paths), processes.world_size)
-    stamps = [stamp_of(path) for path in videos.paths] if journal else []
+    stamps = list(map(stamp_of, videos.paths, videos.read_as)) if journal else []
     known = journal.load((len(subsets), num_classes), stamps) if journal else {}
     own: dict[int, Scores | str] = {i: known[i] for i in mine if i in known}
     progress(len(own), len(mine))

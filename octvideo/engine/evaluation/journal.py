@@ -36,12 +36,17 @@ def weights_digest(state: Mapping[str, Tensor], facts: object = "") -> str:
     return digest.hexdigest()[:16]
 
 
-def stamp_of(path: str) -> str:
+def stamp_of(path: str, read_as: str = "") -> str:
     """Size and modification time of a video, or of every frame of a folder, to notice a replaced
-    file.
+    file; and what its list says of it (`VideoEntry.read_as`).
 
-    "" for a path that does not exist or that a path handler opens, whose times are unknown.
+    Nothing of the file where the path does not exist or a path handler opens it, whose times are
+    unknown.
     """
+    return " ".join(filter(None, (_version_of(path), read_as)))
+
+
+def _version_of(path: str) -> str:
     try:
         status = Path(path).stat()
         if not stat.S_ISDIR(status.st_mode):

@@ -1,7 +1,7 @@
 """A resumable run over many videos: processes decode them, batches hold views of several, rows are
 written as they are computed."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -91,7 +91,7 @@ def run_many(
         wanted.append(Wanted(files.predictions, PREDICTIONS, made_with, prediction_row, k))
     if files.features:
         wanted.append(Wanted(files.features, FEATURES, facts, feature_row))
-    share = Share(list(entries), wanted, facts, overwrite=not files.resume, procs=procs)
+    share = Share(_read_as(entries), wanted, facts, overwrite=not files.resume, procs=procs)
     workers = how.workers
     if workers is None:  # a single video is decoded in this process
         cores = max(available_cores() // procs.local_world_size, 1)
@@ -126,7 +126,7 @@ def run_windows(
     }
     entries = {entry.path: entry for entry in map(_entry, paths)}
     wanted = [Wanted(files.features, FEATURES, made_with, window_row)]
-    share = Share(list(entries), wanted, made_with, overwrite=not files.resume, procs=procs)
+    share = Share(_read_as(entries), wanted, made_with, overwrite=not files.resume, procs=procs)
 
     def windows_of(path: str) -> FoundWindows:
         compute = partial(network.features, window_seconds=window_seconds, stride_seconds=stride)
@@ -148,6 +148,10 @@ def run_windows(
 
 def _entry(listed: Listed) -> VideoEntry:
     return listed if isinstance(listed, VideoEntry) else VideoEntry(str(listed))
+
+
+def _read_as(entries: Mapping[str, VideoEntry]) -> dict[str, str]:
+    return {path: entry.read_as for path, entry in entries.items()}
 
 
 def _named(

@@ -39,26 +39,27 @@ class Share:
 
     def __init__(
         self,
-        paths: Sequence[str],
+        videos: Mapping[str, str],
         wanted: Sequence[Wanted],
         facts: Mapping[str, str],
         *,
         overwrite: bool,
         procs: Processes,
     ) -> None:
-        """paths: without repetitions. facts: settings that all processes must share, which is
-        checked if there are several. All names of files are checked before one is opened."""
+        """videos: path -> `VideoEntry.read_as`. facts: settings that all processes must share,
+        which is checked if there are several. All names of files are checked before one is
+        opened."""
         for one in wanted:
             check_suffix(one.path, one.kinds)
         self._wanted, self._overwrite, self._procs = wanted, overwrite, procs
         self._stack, self._files = ExitStack(), list[Output]()
         if not procs.alone:
-            procs.agree({**facts, "videos": fingerprint(paths=list(paths))})
+            procs.agree({**facts, "videos": fingerprint(paths=list(videos))})
         # Rank 0 opens its files first, since it takes over those that other ranks left behind.
-        missing = procs.made_by_main(lambda: self._missing(paths))
+        missing = procs.made_by_main(lambda: self._missing(videos))
         self._digests = dict(islice(missing.items(), procs.rank, None, procs.world_size))
         self.left = list(self._digests)
-        self._done = len(paths) - len(missing)
+        self._done = len(videos) - len(missing)
         if not procs.is_main:
             self._open(self._digests)
         procs.gather(None)
@@ -89,9 +90,13 @@ class Share:
                 for file in self._files:
                     file.finish()
 
-    def _missing(self, paths: Sequence[str]) -> dict[str, str]:
-        """Path -> digest (path, size and time of change) of videos that some file lacks."""
-        digests = {path: fingerprint(path=path, stamp=stamp_of(path)) for path in paths}
+    def _missing(self, videos: Mapping[str, str]) -> dict[str, str]:
+        """Path -> digest (path, size, time of change, how it is read) of videos that some file
+        lacks."""
+        digests = {
+            path: fingerprint(path=path, stamp=stamp_of(path, read_as))
+            for path, read_as in videos.items()
+        }
         self._open(digests)
         return {path: digest for path, digest in digests.items() if not self._hold(digest)}
 

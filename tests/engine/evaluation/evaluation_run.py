@@ -24,6 +24,7 @@ class MadeVideos:
 
     def __init__(self, count: int = 11, seconds: float = 0.0) -> None:
         self.paths = [f"made/{i}.mp4" for i in range(count)]
+        self.read_as = [""] * count
         self.labels = [(i % NUM_CLASSES,) for i in range(count)]
         self.seconds = seconds
 

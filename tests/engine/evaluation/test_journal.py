@@ -3,7 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluation_run import NUM_CLASSES, MadeVideos, made_score, made_video, prepare
 
+from octvideo.data.lists.video_list import VideoEntry
+from octvideo.data.storage.part import Part
+from octvideo.engine.evaluation.evaluate import evaluate
 from octvideo.engine.evaluation.journal import Journal, fingerprint, stamp_of
 from octvideo.errors import OctvideoError
 
@@ -105,6 +109,35 @@ def test_another_content_has_another_stamp(tmp_path, change, kind):
     change(file)
 
     assert stamp_of(str(video)) != before
+
+
+def test_a_video_that_its_list_reads_otherwise_is_scored_again(tmp_path):
+    def read(*read_as: str) -> list[int]:
+        videos, indices = MadeVideos(3), []
+        videos.read_as = read_as
+
+        def noted(left):
+            indices.extend(left)
+            return map(made_video, left)
+
+        videos.read = noted
+        journal = Journal(tmp_path, "key")
+        evaluate(made_score, videos, num_classes=NUM_CLASSES, prepare=prepare, journal=journal)
+        return indices
+
+    assert read("", "8 a_{}.jpg", "0 100 7 ") == [0, 1, 2]
+    assert read("", "8 a_{}.jpg", "0 100 7 ") == []
+    assert read("", "9 a_{}.jpg", "0 100 8 ") == [1, 2]
+
+
+def test_lists_say_how_folders_and_parts_are_read():
+    frames = VideoEntry("a", (), 8, "a_{}.jpg")
+    part = VideoEntry("a", part=Part("x.tar", 0, 100, 7))
+    others = [frames, frames._replace(num_frames=9), frames._replace(template="b_{}.jpg"), part]
+    others.append(part._replace(part=Part("x.tar", 0, 100, 8)))
+
+    assert len({entry.read_as for entry in others}) == len(others)
+    assert VideoEntry("a", (1,)).read_as == ""
 
 
 @pytest.mark.parametrize("path", ["nowhere", "a\0b", "s3://bucket/a.mp4"])

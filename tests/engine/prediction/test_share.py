@@ -77,7 +77,9 @@ def _run(
 
     def work(rank: int) -> int:
         procs = Rank(rank, world_size, table=table) if world_size > 1 else Processes()
-        share = Share(list(map(str, paths)), wanted, facts, overwrite=overwrite, procs=procs)
+        share = Share(
+            dict.fromkeys(map(str, paths), ""), wanted, facts, overwrite=overwrite, procs=procs
+        )
         found = share.written(map(name, share.left), lambda done, total: None)
         count = 0
         with closing(found), suppress(threading.BrokenBarrierError):
