@@ -7,6 +7,9 @@ curl --data-binary @clip.mp4 "http://127.0.0.1:8000/predict?views=1x1&top_k=5"
 """
 
 import argparse
+import signal
+import sys
+import threading
 from math import inf
 
 import octvideo
@@ -14,7 +17,7 @@ from octvideo.cli.features import add_network_argument
 from octvideo.cli.unused import refuse_unused
 from octvideo.engine.threads import available_cores
 from octvideo.errors import ConfigError
-from octvideo.serve.app import run_server
+from octvideo.serve.app import require_free, run_server
 from octvideo.serve.limits import Limits
 from octvideo.serve.service import Service
 
@@ -73,6 +76,7 @@ def run(args: argparse.Namespace) -> None:
         request_seconds=args.request_seconds,
         max_waiting=args.max_waiting,
     )
+    require_free(args.host, args.port)
     recognizer = octvideo.load(args.checkpoint)
     if args.optimize:
         recognizer.optimize()
@@ -84,4 +88,8 @@ def run(args: argparse.Namespace) -> None:
         origins=args.allow,
         private=args.allow_private,
     )
+    if threading.current_thread() is threading.main_thread():
+        # The server has stopped in order when the signal comes again: an ordinary end, at which
+        # multiprocessing removes its temporary files too.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     run_server(service, args.host, args.port)

@@ -1,17 +1,19 @@
 """The endpoints of the server: POST /predict, GET /health, /classes and /metrics."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from octvideo.errors import import_optional
+from octvideo.errors import ConfigError, import_optional
 from octvideo.serve.limits import RefusedError
 from octvideo.serve.service import Service
 
 _DRAIN_SECONDS, _DRAIN_BYTES = 1.0, 2**23
 _REMEDY = "pip install 'octvideo[serve]'"
+_HERE = "this server has POST /predict, GET /health, /classes and /metrics"
 
 
 def create_app(service: Service) -> Any:
@@ -20,6 +22,7 @@ def create_app(service: Service) -> Any:
     import_optional("fastapi", "octvideo serve", _REMEDY)
     from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse, PlainTextResponse
+    from starlette.exceptions import HTTPException
     from starlette.requests import ClientDisconnect
 
     @asynccontextmanager
@@ -36,6 +39,13 @@ def create_app(service: Service) -> Any:
         detail = f"the server failed ({type(error).__name__}); its log says where"
         return JSONResponse({"detail": detail}, 500, {"Connection": "close"})
 
+    @app.exception_handler(HTTPException)
+    async def unknown(_: Request, error: HTTPException) -> JSONResponse:
+        """Another path, or another method of a path."""
+        return JSONResponse(
+            {"detail": f"{error.detail}: {_HERE}"}, error.status_code, error.headers
+        )
+
     @app.post("/predict")
     async def predict(request: Request, views: str = "1x1", top_k: str = "5") -> JSONResponse:
         """The top classes of the video in the body, or at {"address": ...} in a body of JSON."""
@@ -50,6 +60,8 @@ def create_app(service: Service) -> Any:
                     await _drain(request.stream())
         except ClientDisconnect:
             status, content = 400, {"detail": "the client has gone"}
+        except asyncio.CancelledError:  # uvicorn waits no longer
+            status, content = 503, {"detail": "the server has stopped; send the video again"}
         except Exception:
             service.metrics.answered(500, time.monotonic() - begin)
             raise
@@ -93,9 +105,23 @@ async def _drain(body: AsyncIterator[bytes]) -> None:
                     break
 
 
+def require_free(host: str, port: int) -> None:
+    """Raise ConfigError if no server can listen there, before anything is loaded for it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as asyncio's servers do
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ConfigError(
+                f"--host {host} --port {port}: no server can listen there ({reason}); choose others"
+            ) from None
+
+
 def run_server(service: Service, host: str, port: int, *, stop_seconds: int = 30) -> None:
     """Serve until SIGTERM or Ctrl-C; then new requests are refused, and those being served have
-    stop_seconds to finish."""
+    stop_seconds to finish. uvicorn then repeats a SIGTERM."""
     uvicorn = import_optional("uvicorn", "octvideo serve", _REMEDY)
     uvicorn.run(
         create_app(service),

@@ -109,11 +109,11 @@ class Service:
         self, body: AsyncIterator[bytes], headers: Mapping[str, str], file: IO[bytes]
     ) -> str:
         """What the video is called: its address, or nothing."""
-        is_json = headers.get("content-type", "").partition(";")[0].strip() == "application/json"
-        largest = _MAX_JSON if is_json else self.limits.max_bytes
+        is_json = _is_json(headers)
+        largest, what = (_MAX_JSON, " of JSON") if is_json else (self.limits.max_bytes, "")
         announced = headers.get("content-length", "0")
         if announced.isdecimal() and int(announced) > largest:
-            raise RefusedError(413, f"{announced} bytes; at most {largest} are taken")
+            raise RefusedError(413, f"{announced} bytes{what}; at most {largest} are taken")
         content = bytearray()
         try:
             async with asyncio.timeout(self.limits.receive_seconds):
@@ -121,7 +121,9 @@ class Service:
                 async for chunk in body:
                     size += len(chunk)
                     if size > largest:
-                        raise RefusedError(413, f"more than {largest} bytes; they are not taken")
+                        raise RefusedError(
+                            413, f"more than {largest} bytes{what}; they are not taken"
+                        )
                     if is_json:
                         content += chunk
                     else:
@@ -177,6 +179,20 @@ class Service:
                 400, f"views {views}: at most {self.limits.max_views} are computed here"
             )
         return spec
+
+
+def _is_json(headers: Mapping[str, str]) -> bool:
+    """Whether the body is an address. Raises RefusedError for a body that wraps a video."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    coding = headers.get("content-encoding", "").strip().lower()
+    wrapped = kind if kind.startswith("multipart/") else coding
+    if wrapped not in ("", "identity"):
+        raise RefusedError(
+            415,
+            f"the body is {wrapped[:32]}; POST the bytes of the video themselves, as"
+            " curl --data-binary @clip.mp4 does",
+        )
+    return kind == "application/json"
 
 
 def _rows(top_k: str) -> int:

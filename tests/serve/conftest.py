@@ -57,14 +57,16 @@ class Client:
 
 
 @contextmanager
-def served(recognizer: octvideo.recognizer.Recognizer, **options: Any) -> Iterator[Client]:
+def served(
+    recognizer: octvideo.recognizer.Recognizer, *, stop_seconds: int = 20, **options: Any
+) -> Iterator[Client]:
     service = Service(recognizer, **{"workers": 1, **options})
     configs: list[uvicorn.Config] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "uvicorn.run", lambda *args, **kw: configs.append(uvicorn.Config(*args, **kw))
         )
-        run_server(service, "127.0.0.1", 0, stop_seconds=20)
+        run_server(service, "127.0.0.1", 0, stop_seconds=stop_seconds)
     server = uvicorn.Server(configs[0])
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -100,6 +100,28 @@ def test_a_request_that_cannot_be_served_says_why(client, body, query, status, w
     assert "/tmp" not in json.dumps(answer.content)
 
 
+@pytest.mark.parametrize(
+    ("headers", "status", "words"),
+    [
+        ({"Content-Type": "multipart/form-data; boundary=x"}, 415, "--data-binary"),
+        ({"Content-Encoding": "gzip"}, 415, "the body is gzip"),
+        ({"Content-Encoding": "identity"}, 422, "cannot be read"),
+        ({"Content-Type": "Application/JSON; charset=utf-8"}, 400, "JSON must be an object"),
+    ],
+)
+def test_a_body_that_is_no_video_itself_is_told_by_its_headers(client, headers, status, words):
+    answer = client.ask("POST", "/predict", b"x", **headers)
+
+    assert answer.status == status
+    assert words in answer.content["detail"]
+
+
+def test_a_video_that_is_sent_as_json_is_refused_as_json(client):
+    answer = client.ask("POST", "/predict", bytes(20_000), **{"Content-Type": "application/json"})
+
+    assert (answer.status, "20000 bytes of JSON" in answer.content["detail"]) == (413, True)
+
+
 def test_what_is_cut_off_is_refused_and_leaves_no_file(client, video):
     content = video.read_bytes()
 
@@ -328,6 +350,7 @@ def test_every_refusal_has_a_detail(client, monkeypatch, method, target, status)
     answer = client.ask(method, target)
 
     assert (answer.status, type(answer.content["detail"])) == (status, str)
+    assert "stopping" in answer.content.get("status", "") or "POST /predict" in str(answer.content)
 
 
 def test_a_request_that_takes_too_long_is_answered_in_time(serve, recognizer, video, monkeypatch):
@@ -398,6 +421,8 @@ def test_a_size_that_is_none_is_refused_before_the_network_is_read(megabytes, ca
 
 @pytest.mark.slow
 def test_a_stopped_server_answers_who_is_inside(tiny_checkpoint, repo, video, tmp_path):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "octvideo", "serve", "--checkpoint", str(tiny_checkpoint)]
@@ -405,7 +430,8 @@ def test_a_stopped_server_answers_who_is_inside(tiny_checkpoint, repo, video, tm
         (tmp_path / "log").open("w") as log,
         subprocess.Popen(
             [*command, "--port", str(port), "--workers", "1"],
-            env=os.environ | {"PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1"},
+            env=os.environ
+            | {"PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)},
             stderr=log,
         ) as process,
     ):
@@ -425,8 +451,32 @@ def test_a_stopped_server_answers_who_is_inside(tiny_checkpoint, repo, video, tm
             connection.sendall(content[100:])
 
             assert b" 200 " in connection.recv(65536).split(b"\r\n")[0]
-        process.wait(60)
+        assert process.wait(60) == 0
+    assert not list(folder.iterdir())
     assert "Finished server process" in (tmp_path / "log").read_text()
+
+
+def test_an_upload_that_a_stopped_server_does_not_wait_for_is_refused(serve, recognizer):
+    with serve(recognizer, stop_seconds=1) as client:
+        connection = socket.create_connection(("127.0.0.1", client.port), timeout=60)
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
+        while not client.service.inside:
+            time.sleep(0.01)
+    with connection:
+        answer = connection.recv(65536)
+
+    assert b" 503 " in answer.split(b"\r\n")[0]
+    assert b"send the video again" in answer
+
+
+@pytest.mark.parametrize("port", ["taken", "70000"])
+def test_a_port_that_is_taken_is_told_before_the_network_is_read(port, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = str(taken.getsockname()[1]) if port == "taken" else port
+        with pytest.raises(SystemExit):
+            main(["serve", "--checkpoint", "none.pyth", "--port", number])
+
+    assert f"--port {number}: no server can listen there" in capsys.readouterr().err
 
 
 def test_the_example_client_prints_the_answer(client, repo, video, monkeypatch, capsys):
