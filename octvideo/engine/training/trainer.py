@@ -110,8 +110,6 @@ class Trainer:
         finished = True
         with self.stop:
             try:
-                if self.procs.is_main:
-                    self.callbacks.on_start()
                 if self.options.precise_bn_first and not goes_on:
                     self.measure_bn_first()
                 while not self.plan.is_finished(self.progress):
@@ -313,6 +311,8 @@ class Trainer:
         self.snapshots.open_folder()
         found = self.snapshots.resume()
         self.progress = found or Progress()
+        if self.procs.is_main:  # not below `stop`: a rehearsal ends here, and signals with it
+            self.callbacks.on_start()
         self.log = RunLog(
             self.options.output_dir,
             enabled=self.procs.is_main,

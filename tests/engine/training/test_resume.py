@@ -20,7 +20,8 @@ import torch
 from octvideo import files
 from octvideo.data import Loader, Sample
 from octvideo.engine import checkpoint_files
-from octvideo.errors import CheckpointError, DataError, OctvideoError
+from octvideo.engine.training.state import Callbacks
+from octvideo.errors import CheckpointError, ConfigError, DataError, OctvideoError
 
 EVERYTHING = {
     "ema_decay": 0.9,
@@ -187,6 +188,17 @@ def test_a_signal_saves_and_ends_the_run_cleanly(
     assert signal.getsignal(number) is before
     tiny.make_trainer(tmp_path / "cut").train()
     assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+def test_a_signal_is_not_lost_with_a_run_that_ends_where_it_begins(tmp_path):
+    def begin() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise ConfigError("a rehearsal ends here")
+
+    trainer = tiny.make_trainer(tmp_path, parts={"callbacks": Callbacks(on_start=begin)})
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
 
 
 def test_a_signal_during_validation_does_not_wait_for_its_end(tmp_path, differences):
