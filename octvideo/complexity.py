@@ -22,7 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from octvideo.copies import plain_tensors
 from octvideo.counted_run import evaluating, norms_left_out, noting, running, tensors_of
+from octvideo.errors import OctvideoError
 from octvideo.layers import OctConv2d, OctConv3d, OctTensor, as_pair
 
 PLAIN_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -89,6 +91,7 @@ def count(model: nn.Module, input_shape: Sequence[int]) -> Complexity:
     outputs: dict[str, list[tuple[int, ...]]] = {}
     with (
         _hooks(model, layers, outputs),
+        _attributes_without_data(model),
         evaluating(model),
         norms_left_out(model),
         torch.no_grad(),
@@ -127,11 +130,13 @@ def traced_macs(operators: Counter[str]) -> int:
 def count_twice(
     model: nn.Module, input_shape: Sequence[int], *, compute: bool = True
 ) -> tuple[Complexity, Counter[str]]:
-    """`count` and `trace`; AssertionError where they differ. A model on the meta device is filled
-    with zeros.
+    """`count` and `trace`. A model on the meta device is filled with zeros.
 
     compute: False for torch's formulas instead of `trace`: nothing is computed.
     "bmm" are the attention products, which the paper leaves out.
+
+    Raises OctvideoError where the two differ, as they do if a weight is used without a call of its
+    layer.
     """
     if compute:
         cost, counter = count(model, input_shape), "fvcore"
@@ -150,9 +155,12 @@ def count_twice(
             name = str(operator).removeprefix("aten.")
             operators[KINDS.get(name, name)] += number // 2
     traced = traced_macs(operators)
-    assert cost.macs == traced, f"closed form {cost.macs}, {counter} {traced}" + without(
-        cost.uncounted
-    )
+    if cost.macs != traced:
+        raise OctvideoError(
+            f"{type(model).__name__} has {cost.macs} multiply-adds by closed form"
+            f"{without(cost.uncounted)}, and {traced} by {counter}; every weight must be used by a"
+            " call of its layer, a convolution or nn.Linear"
+        )
     return cost, operators
 
 
@@ -262,6 +270,20 @@ def _stage_of(name: str, modules: Mapping[str, nn.Module]) -> str:
         if kind is nn.Module or kind.forward is not nn.Module.forward:
             return prefix
     return name
+
+
+@contextmanager
+def _attributes_without_data(model: nn.Module) -> Iterator[None]:
+    """A context in which tensors that are plain attributes are on the meta device. A hook that
+    computes a weight leaves one there, too."""
+    before = [(module, plain_tensors(module)) for module in model.modules()]
+    for module, tensors in before:
+        vars(module).update({k: torch.empty_like(x, device="meta") for k, x in tensors.items()})
+    try:
+        yield
+    finally:
+        for module, tensors in before:
+            vars(module).update(tensors)
 
 
 def _add(layers: dict[str, LayerCost], cost: LayerCost) -> None:

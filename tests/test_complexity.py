@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from reparametrized import REPARAMETRIZED
 from torch import nn
 from torch.nn import functional as F
 
@@ -12,6 +13,7 @@ from octvideo import create_model, octavize
 from octvideo.cli import run_command
 from octvideo.cli.complexity import print_network
 from octvideo.complexity import count, count_twice, stage_table, trace, traced_macs
+from octvideo.errors import OctvideoError
 from octvideo.layers import OctConv2d, OctTensor, as_pair, compute_in_2d
 from octvideo.paper import (
     Network,
@@ -117,8 +119,32 @@ def test_a_weight_that_is_used_behind_the_counts_back_is_found():
             return F.linear(x.mean((2, 3)), self.fc.weight)
 
     assert count(Hidden(), (4, 8, 8)).uncounted == ("fc.weight",)
-    with pytest.raises(AssertionError, match=r"closed form 0, fvcore 40, without .* fc\.weight"):
+    message = (
+        r"Hidden has 0 multiply-adds by closed form, without .* fc\.weight, and 40 by {}; every"
+    )
+    with pytest.raises(OctvideoError, match=message.format("fvcore")):
         count_twice(Hidden(), (4, 8, 8))
+    with pytest.raises(OctvideoError, match=message.format("torch")):
+        count_twice(Hidden(), (4, 8, 8), compute=False)
+
+
+@pytest.mark.parametrize("reparametrized", REPARAMETRIZED)
+def test_counting_leaves_computed_weights_and_plain_tensors_as_they_were(reparametrized):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.scale = reparametrized(nn.Conv2d(3, 8, 3)), torch.rand(8, 1, 1)
+
+        def forward(self, x):
+            return self.conv(x) * self.scale
+
+    model = Scaled()
+    weight, scale = model.conv.weight, model.scale
+
+    assert count(model, (3, 6, 6)).macs == 3 * 9 * 8 * 16
+    assert model.conv.weight is weight
+    assert model.scale is scale
+    count_twice(model, (3, 6, 6))
 
 
 def test_counting_leaves_the_model_as_it_was():
