@@ -96,7 +96,7 @@ def inflate(
             " network; RESNET.DEPTH, RESNET.BLOCK and the stem must be those of the image network"
         )
     _note_eps(pathway, assumes.bn_eps, report)
-    model_3d.load_state_dict({**model_3d.state_dict(), **filled})
+    SourceWeights.load(filled, model_3d)
     return report
 
 

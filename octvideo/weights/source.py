@@ -69,6 +69,18 @@ class SourceWeights:
     def unused(self) -> list[str]:
         return [name for name in shapes_of(self.state) if name not in self.used]
 
+    @staticmethod
+    def load(filled: State, model: nn.Module) -> None:
+        """Load what was made of the weights. Raises CheckpointError for a name that the network's
+        state dict lacks: the hook of a spectral norm would silently drop the value."""
+        state = model.state_dict()
+        if computed := [name for name in filled if name not in state]:
+            raise CheckpointError(
+                f"{computed[0]} of the network is computed, by a hook or a parametrization; fill"
+                " the network before its weights are pruned or normalized"
+            )
+        model.load_state_dict({**state, **filled})
+
 
 def shapes_of(state: State) -> dict[str, tuple[int, ...]]:
     """Of all tensors but the counters of batches, which nothing depends on: files from before torch

@@ -3,12 +3,14 @@ refused by name."""
 
 import pytest
 import torch
+from reparametrized import REPARAMETRIZED
 from still_clip import FULL_FRAMES, error_on_a_still_clip
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from octvideo import create_model
 from octvideo.errors import CheckpointError
-from octvideo.layers import Channels
+from octvideo.layers import Channels, channels_last
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.inflate import inflate, inflate_conv, join_paths, split_kernel
 
@@ -346,3 +348,18 @@ def test_float16_weights_are_read_as_numbers() -> None:
     inflate(state, model_3d)
 
     assert error_on_a_still_clip(model_2d, model_3d, 2, slice(None)) < 1e-2
+
+
+@pytest.mark.parametrize("computed", [*REPARAMETRIZED, weight_norm])
+def test_weights_that_the_network_computes_are_refused_and_left_alone(computed) -> None:
+    state = create_model("resnet26", num_classes=5, width_per_group=16).state_dict()
+    model = channels_last(create_model("i3d_r26", num_classes=5, width_per_group=16), False)
+    computed(model.get_submodule("res3.block0.reduce.conv").h2h)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    with pytest.raises(
+        CheckpointError, match=r"^res3\.block0\.reduce\.conv\.h2h\.weight .* is computed, .*; fill"
+    ):
+        inflate(state, model)
+
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
