@@ -59,16 +59,15 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> None:
                 f"{path} is a {type(module).__name__}; only torch's own classes of batch norm can"
                 " be synchronized: use one of them, or set BN.NORM_TYPE batchnorm"
             )
+    # In place: an optimizer may hold the parameters, and a hook may compute them.
     for module in model.modules():
-        for name, child in module.named_children():
-            if type(child) not in SYNCHRONIZED:
-                continue
-            if device.type == "cuda":
-                setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]
-            else:
-                child.__class__ = SYNCHRONIZED[
-                    type(child)
-                ]  # the same parameters: an optimizer may hold them
+        if type(module) not in SYNCHRONIZED:
+            continue
+        if device.type == "cuda":
+            module.__class__ = nn.SyncBatchNorm
+            module.process_group = None  # type: ignore[assignment]  # all ranks
+        else:
+            module.__class__ = SYNCHRONIZED[type(module)]
 
 
 def recompute_activations(modules: Iterable[nn.Module]) -> None:

@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from reparametrized import pruned
 from torch import nn
 
 from octvideo.engine.training.adapt import (
@@ -156,6 +157,21 @@ def test_a_batch_norm_that_cannot_be_synchronized_is_refused(device):
         synchronize_batch_norm(network, torch.device(device))
 
     assert type(network[0]) is nn.BatchNorm3d
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_synchronizing_keeps_hooks_and_what_they_compute(model, device):
+    norm, seen = pruned(model.res2[1]), []
+    norm.register_forward_hook(lambda *_: seen.append("called"))
+    before = {name: id(tensor) for name, tensor in norm.named_parameters()}
+
+    synchronize_batch_norm(model, torch.device(device))
+
+    model.eval()(torch.rand(2, 3, 2, 4, 4))
+    assert "Sync" in type(model.res2[1]).__name__
+    assert seen == ["called"]
+    assert (norm.weight == 0).sum() == 2
+    assert {name: id(tensor) for name, tensor in model.res2[1].named_parameters()} == before
 
 
 def test_batch_norms_that_synchronize_themselves_stay():
