@@ -1,7 +1,6 @@
 """A trained network as a file for other runtimes; each is compared with the network when it is
 written."""
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from octvideo.copies import copied
 from octvideo.deploy.engines import relative_difference
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.deploy.openvino import OpenVINO, exported, save_graph
@@ -55,7 +55,7 @@ def write_network(model: nn.Module, example: Tensor, path: Path, *, lowered: boo
     folded = fold_batch_norm(model).cpu()
     with exported_in_2d() if lowered else nullcontext():
         run = WRITERS[path.suffix](folded, example, path)
-    return written_difference(run, copy.deepcopy(model).eval().cpu(), example)
+    return written_difference(run, copied(model).eval().cpu(), example)
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """A network of one-pass kernels, recorded once per input shape and played back as a CUDA graph."""
 
-import copy
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from octvideo.copies import copied
 from octvideo.errors import ConfigError
 from octvideo.layers import channels_last
 from octvideo.layers.fused import fuse, runs_on
@@ -76,4 +76,4 @@ def fused_engine(model: nn.Module, example: Tensor) -> nn.Module:
             " take engine auto"
         )
     # A copy: what `optimize` compares with stays plain.
-    return Graphed(fuse(channels_last(copy.deepcopy(model))))
+    return Graphed(fuse(channels_last(copied(model))))

@@ -1,12 +1,12 @@
 """The time of each layer within its network."""
 
-import copy
 import time
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from octvideo.copies import copied
 from octvideo.deploy.merge import MergedOctConv
 from octvideo.layers import OctConv2d, OctConv3d
 
@@ -22,7 +22,7 @@ class EagerTimes:
     """
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
-        self.model, self.example = copy.deepcopy(model), example
+        self.model, self.example = copied(model), example
         self.seconds: dict[str, float] = {}
         self.starts: list[tuple[str, float]] = []
         for name in layer_names(model):

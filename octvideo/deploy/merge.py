@@ -9,14 +9,15 @@ convolved at the resolution of X_H: it pays if the output is wide. So measuremen
 layers are merged, layer by layer.
 """
 
-import copy
 from collections.abc import Collection
 
 import torch
 from torch import nn
 
+from octvideo.copies import copied
 from octvideo.layers import OctConv2d, OctConv3d, OctTensor
 from octvideo.layers.resize import down, up_to
+from octvideo.octavize.kept import why_kept
 
 
 class MergedOctConv(nn.Module):
@@ -41,7 +42,7 @@ class MergedOctConv(nn.Module):
 
 
 def mergeable(model: nn.Module) -> list[str]:
-    """Names of the octave convolutions that can be merged."""
+    """Names of the octave convolutions that can be merged; hooks or computed weights stay."""
     return [
         name
         for name, m in model.named_modules()
@@ -51,12 +52,12 @@ def mergeable(model: nn.Module) -> list[str]:
 
 def _has_form(conv: OctConv2d | OctConv3d) -> bool:
     form = conv.kernel_size[-2:] == (1, 1) if conv.stride[-1] == 1 else conv.pool == 2
-    return form and conv.groups == 1 and bool(conv.in_channels.low)
+    return form and conv.groups == 1 and bool(conv.in_channels.low) and not why_kept(conv)
 
 
 def merge_convs(model: nn.Module, names: Collection[str]) -> nn.Module:
     """A copy of `model` in which the octave convolutions of these names are merged."""
-    model = copy.deepcopy(model)
+    model = copied(model)
     for name in names:
         parent, _, child = name.rpartition(".")
         conv = model.get_submodule(name)
@@ -68,7 +69,7 @@ def merge_convs(model: nn.Module, names: Collection[str]) -> nn.Module:
 @torch.no_grad()
 def _side_by_side(high: nn.Conv2d | nn.Conv3d, low: nn.Conv2d | nn.Conv3d) -> nn.Module:
     """One convolution of cat[a, b] that gives high(a) + low(b); only `high` has a bias."""
-    joined = copy.deepcopy(high)
+    joined = copied(high)
     joined.in_channels = high.in_channels + low.in_channels
     joined.weight = nn.Parameter(torch.cat([high.weight, low.weight], 1), requires_grad=False)
     return joined

@@ -1,6 +1,5 @@
 """A network in OpenVINO's CPU runtime, and the time of each of its layers there."""
 
-import copy
 import logging
 import threading
 import warnings
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from octvideo.copies import copied
 from octvideo.deploy.core_operators import core_operators
 from octvideo.deploy.layer_times import layer_names
 from octvideo.errors import ConfigError, import_optional
@@ -217,7 +217,7 @@ def convert_low_precision(
     The stem is computed by space-to-depth, and layers that pool one map share the pool: both make
     inference faster in these precisions.
     """
-    model = stem_by_space_to_depth(copy.deepcopy(model), True)
+    model = stem_by_space_to_depth(copied(model), True)
     network = _converted(_in_core_operations(exported(model, example)))
     network.reshape([-1, *example.shape[1:]])  # `change` may need the static sizes of feature maps.
     return OpenVINO(change(network), tuple(example.shape[-2:]), precision)

@@ -52,7 +52,8 @@ def conv_norm_act(
     norm: an octave batch norm in training mode, or nn.Identity after folding.
     """
     folded = isinstance(norm, nn.Identity)
-    if not isinstance(conv, Conv):  # A merged layer computes in its own way.
+    # A merged layer computes in its own way, and hooks see a call.
+    if not isinstance(conv, Conv) or _has_hooks(conv, norm):
         return None
     if choice == "auto":
         octave = conv.in_channels.low or conv.out_channels.low
@@ -101,6 +102,14 @@ def covers(conv: Conv, x: OctTensor) -> bool:
 def runs_on(device: torch.device) -> bool:
     """Whether the kernels run there: on a GPU with Triton, or in Triton's interpreter."""
     return (device.type == "cuda" and has_triton()) or _interpreting()
+
+
+def _has_hooks(conv: Conv, norm: Any) -> bool:
+    """Whether a call of the layers, or of one inside them, does more: a hook may compute a
+    weight."""
+    paths = (conv.h2h, conv.l2h, conv.h2l, conv.l2l)
+    layers = (conv, norm, *filter(None, paths), *getattr(norm, "groups", ()))
+    return any(layer._forward_pre_hooks or layer._forward_hooks for layer in layers)
 
 
 def _is_plain(norm: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 import torch
 from narrow_networks import two_blocks_per_stage
+from reparametrized import REPARAMETRIZED, pruned, with_weight_norm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import prune
@@ -154,12 +155,24 @@ class Layer(nn.Module):
         return self.bn(self.conv(x))
 
 
-def pruned(conv: nn.Module) -> nn.Module:
-    return prune.l1_unstructured(conv, "weight", 0.5)
-
-
 def with_pruned_bias(conv: nn.Module) -> nn.Module:
     return prune.l1_unstructured(conv, "bias", 0.5)
+
+
+class Halved(nn.Conv2d):
+    """It computes its weights itself."""
+
+    def forward(self, x):
+        return self._conv_forward(x, self.weight / 2, self.bias)
+
+
+class Rectified(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+def of_class(kind: type) -> nn.Module:
+    return Layer(kind(3, 8, 3), nn.BatchNorm2d(8))
 
 
 def hooked(module: nn.Module) -> nn.Module:
@@ -183,6 +196,9 @@ def of(conv=lambda x: x, norm=lambda x: x, **options) -> nn.Module:
         lambda: of(weight_norm),
         lambda: of(spectral_norm),
         lambda: of(pruned),
+        lambda: of(with_weight_norm),
+        lambda: of_class(Halved),
+        lambda: Layer(nn.Conv2d(3, 8, 3), Rectified(8)),
         lambda: of(with_pruned_bias),
         lambda: of(hooked),
         lambda: of(norm=hooked),
@@ -193,8 +209,7 @@ def of(conv=lambda x: x, norm=lambda x: x, **options) -> nn.Module:
     ],
 )
 def test_a_norm_that_cannot_be_folded_stays(layer):
-    with torch.no_grad():  # torch copies no pruned weight that has a gradient
-        model, x = randomise_norms(layer()), torch.randn(2, 3, 6, 6)
+    model, x = randomise_norms(layer()), torch.randn(2, 3, 6, 6)
 
     folded = fold_batch_norm(model)
 
@@ -203,3 +218,26 @@ def test_a_norm_that_cannot_be_folded_stays(layer):
         found, expected = as_pair(folded(x)), as_pair(model(x))
     torch.testing.assert_close(found.high, expected.high)
     torch.testing.assert_close(found.low, expected.low)
+
+
+def test_a_class_that_changes_only_how_a_convolution_is_built_is_folded():
+    class Pointwise(nn.Conv2d):
+        def __init__(self, in_channels: int, out_channels: int, _kernel: int) -> None:
+            super().__init__(in_channels, out_channels, 1)
+
+    model, x = randomise_norms(of_class(Pointwise)), torch.randn(2, 3, 6, 6)
+
+    folded = fold_batch_norm(model)
+
+    assert type(folded.bn) is nn.Identity
+    torch.testing.assert_close(folded(x), model(x))
+
+
+@pytest.mark.parametrize("reparametrized", REPARAMETRIZED)
+def test_a_network_of_computed_weights_is_folded_after_it_was_trained(reparametrized):
+    model, x = of(reparametrized), torch.randn(2, 3, 6, 6)
+    model(x).sum().backward()
+
+    folded = fold_batch_norm(model)
+
+    assert torch.equal(folded(x), model.eval()(x))

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from reparametrized import REPARAMETRIZED
+from torch.nn.utils.parametrizations import weight_norm
 
 from octvideo import create_model
 from octvideo.deploy.fold import fold_batch_norm
@@ -56,6 +58,25 @@ def test_layers_that_cannot_be_merged_are_not():
     )
 
     assert mergeable(unmergeable) == []
+
+
+@pytest.mark.parametrize("computed", [*REPARAMETRIZED, weight_norm])
+def test_layers_of_computed_weights_are_not_merged_and_the_others_are(computed):
+    model = torch.nn.Sequential(OctConv2d(PAIR, PAIR, 1), OctConv2d(PAIR, PAIR, 1))
+    computed(model[0].l2h)
+    x = pair(8, 8)
+    model(x)
+
+    assert mergeable(model) == ["1"]
+    merged = merge_convs(model, ["1"]).eval()
+    torch.testing.assert_close(merged(x).low, model.eval()(x).low)
+
+
+def test_layers_with_hooks_are_not_merged():
+    conv = OctConv2d(PAIR, PAIR, 1)
+    conv.register_forward_hook(lambda module, inputs, output: None)
+
+    assert mergeable(torch.nn.Sequential(conv)) == []
 
 
 @pytest.mark.parametrize("name", ["i3d_r26", "slowfast_r26", "resnet26"])

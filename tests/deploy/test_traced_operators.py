@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from narrow_networks import two_blocks_per_stage
+from reparametrized import pruned
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -151,3 +152,22 @@ def test_the_network_is_left_as_it_was():
     assert not any(m.training or m._forward_hooks or m._forward_pre_hooks for m in modules)
     assert all(p.grad is None and p.device.type == "cpu" for p in model.parameters())
     assert model.res3.block0.reduce.conv.memory_saving
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_network_of_computed_weights_and_plain_tensors_is_traced(train):
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.scale = pruned(nn.Conv2d(3, 8, 3)), torch.rand(8, 1, 1)
+
+        def forward(self, x):
+            return self.conv(x) * self.scale
+
+    model = Scaled()
+    model(torch.rand(1, 3, 6, 6))
+
+    operators = trace_operators(model, (3, 6, 6), train=train)
+
+    assert operators.num_parameters == 3 * 8 * 9 + 8
+    assert not model.scale.is_meta

@@ -8,10 +8,12 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from reparametrized import REPARAMETRIZED
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from octvideo import create_model, octavize
+from octvideo.copies import copied
 from octvideo.layers import channels_last, compute_in_2d, lower
 from octvideo.layers.conv3d_as_2d import Conv3d, MaxPool3d
 
@@ -225,6 +227,22 @@ def test_sizes_in_numpys_numbers_compile_in_2d():
     compute_in_2d(conv, True).compile(backend="eager", fullgraph=True)
 
     torch.testing.assert_close(conv(x), expected)
+
+
+@pytest.mark.parametrize("reparametrized", REPARAMETRIZED)
+def test_a_weight_that_a_hook_computes_is_computed_anew_in_2d(reparametrized):
+    conv, x = reparametrized(nn.Conv3d(3, 4, (1, 3, 3))), torch.randn(2, 3, 2, 4, 4)
+    with torch.no_grad():
+        conv.weight_v.mul_(2) if hasattr(conv, "weight_v") else conv.weight_orig.mul_(2)
+    expected = copied(conv)(x)
+
+    with Convolutions() as convolutions:
+        found = compute_in_2d(conv, True)(x)
+
+    torch.testing.assert_close(found, expected)
+    assert convolutions.dims == [4]
+    found.sum().backward()
+    assert all(p.grad is not None for p in conv.parameters())
 
 
 def test_a_parametrized_convolution_of_others_stays_in_3d():

@@ -7,7 +7,9 @@ import itertools
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import spectral_norm
 
+from octvideo.copies import copied
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.engine.training.adapt import freeze_batch_norm, synchronize_batch_norm
 from octvideo.layers import Channels, OctConv3d, OctTensor, channels_last, fused
@@ -252,6 +254,28 @@ def test_layers_that_are_not_covered_compute_as_before(calls, options):
 
     assert_same(outcome(fuse(layer), x, relu=True), expected, tolerance=0)
     assert calls == []
+
+
+@pytest.mark.parametrize("name", ["conv", "conv.l2h", "bn", "bn.low"])
+def test_layers_with_hooks_are_called(calls, name):
+    layer = make_layer()
+    layer.get_submodule(name).register_forward_hook(lambda *_: seen.append(name))
+    seen, x = [], random_pair(WIDE)
+
+    fuse(layer)(x)
+
+    assert seen
+    assert calls == []
+
+
+def test_a_weight_that_a_hook_computes_is_that_of_the_step(calls):
+    layer, x = make_layer(), random_pair(WIDE)
+    spectral_norm(layer.conv.h2h)
+    with torch.no_grad():
+        layer.conv.h2h.weight_orig.mul_(3)
+    expected = copied(layer)(x)
+
+    assert_same([groups_of(fuse(layer)(x))], [groups_of(expected)], tolerance=0)
 
 
 def test_norms_in_evaluation_mode_use_their_running_statistics(calls):
