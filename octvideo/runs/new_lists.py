@@ -105,14 +105,17 @@ class NewLists:
 
 
 def put_back(work: Path) -> None:
-    """Finish what a kill in the middle of `Staged.put` left: lists that were moved aside and not
-    yet replaced come back."""
+    """Finish what a kill in the middle of `Staged.put` left: lists that were moved aside come back
+    where they were not yet replaced. Else they go, or they would come back where someone deletes
+    those that replaced them."""
     place = work.resolve()
     if _aside(place).is_dir():
         with writing(str(place)), alone_in(place.parent):
-            if not place.exists():
-                with suppress(FileNotFoundError):  # another command has done it
-                    _aside(place).rename(place)
+            if place.exists():
+                shutil.rmtree(_aside(place), ignore_errors=True)
+                return
+            with suppress(FileNotFoundError):  # another command has done it
+                _aside(place).rename(place)
 
 
 def _aside(place: Path) -> Path:

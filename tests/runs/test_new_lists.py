@@ -115,6 +115,17 @@ def test_a_kill_in_the_middle_of_the_swap_leaves_one_set_of_lists(
     assert [path.name for path in Path().iterdir()] == ["lists"]
 
 
+def test_lists_that_were_replaced_do_not_come_back_where_those_of_now_are_deleted(folder):
+    shutil.copytree("lists", ".lists.replaced")
+    Path(".lists.replaced/parts.json").write_text("of before")
+
+    prepare_videos(str(folder), "lists", check=False)
+    shutil.rmtree("lists")
+
+    prepare(folder)
+    assert [path.name for path in Path().iterdir()] == ["lists"]
+
+
 def test_a_swap_that_fails_leaves_the_lists_of_before(new_lists, monkeypatch):
     before, rename = contents(), Path.rename
 
