@@ -10,7 +10,7 @@ from torch import Tensor
 from octvideo.data.clips.dataset import ClipTransform
 from octvideo.data.clips.views import ViewSpec
 from octvideo.data.lists.class_names import match_classes, names_beside
-from octvideo.data.lists.video_list import VideoList, read_list
+from octvideo.data.lists.video_list import VideoEntry, VideoList, read_list
 from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.data.remote import join
 from octvideo.data.sampling import ClipRule
@@ -23,9 +23,13 @@ from octvideo.data.video.index import VideoIndex, index_path, read_index
 from octvideo.download import cache_folder
 from octvideo.engine.distributed import Processes
 from octvideo.errors import ConfigError, DataError
+from octvideo.files import is_local, what_is_missing
 
 # Width / height of a random resized crop, where the settings are silent.
 ASPECT = (0.75, 1.3333)
+# Videos at the beginning of a list of which one must be there: a wrong prefix is told before hours
+# of training.
+MISSING = 20
 
 
 def list_path(cfg: Any, split: str) -> str:
@@ -85,14 +89,25 @@ def open_list(cfg: Any, path: str) -> VideoList:
 
 
 def open_labeled_list(cfg: Any, path: str) -> VideoList:
-    """The list for training or validation. Raises DataError for a list without labels."""
+    """The list for training or validation. Raises DataError for a list without labels, and for one
+    that begins with `MISSING` files that are not there."""
     videos = open_list(cfg, path)
     if not is_labeled(videos):
         raise DataError(
             f"{path}: an unlabeled list can be tested, not trained or validated on; give each line"
             " a label"
         )
+    _refuse_missing(path, videos[:MISSING])
     return videos
+
+
+def _refuse_missing(path: str, first: Sequence[VideoEntry]) -> None:
+    there = (entry.part or not is_local(entry.path) or Path(entry.path).exists() for entry in first)
+    if first and not any(there):
+        raise DataError(
+            f"{path}: its first video(s) are missing, {first[0].path}"
+            f" ({what_is_missing(first[0].path)}); correct its paths, or DATA.PATH_PREFIX"
+        )
 
 
 def is_labeled(videos: VideoList) -> bool:

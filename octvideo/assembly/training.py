@@ -183,6 +183,8 @@ def validator(cfg: Any, videos: Videos, procs: Processes) -> Validate:
             batch_size=task.batch_size,
             processes=procs,
         )
+        if problem := evaluation.unread():
+            logger.warning("validation: %s, and count as wrong", problem)
         summary = summarize(evaluation, names, {})
         if "map" in summary:
             return {"map_err": 100 * (1 - summary["map"])}

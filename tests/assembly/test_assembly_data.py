@@ -107,6 +107,19 @@ def test_a_validation_list_without_labels_is_refused_before_training_starts(sett
         open_labeled_list(cfg, list_path(cfg, "val"))
 
 
+def test_a_list_of_videos_that_are_not_there_is_refused_before_training_starts(settings, tmp_path):
+    folder = tmp_path / "data"
+    (folder / "val.csv").write_text("a.mp4 0\nb.mp4 1\n")
+    cfg = settings(f"DATA.PATH_PREFIX={tmp_path / 'videos_train'}")
+
+    with pytest.raises(DataError, match=r"val.csv: its first .*a\.mp4 \(there is no folder .*/vid"):
+        open_labeled_list(cfg, list_path(cfg, "val"))
+
+    (tmp_path / "videos_train").mkdir()
+    (tmp_path / "videos_train" / "b.mp4").touch()
+    assert len(open_labeled_list(cfg, list_path(cfg, "val"))) == 2
+
+
 def test_calibration_takes_turns_of_training_and_validation_videos(settings, tmp_path):
     for name, gray in (("a.mp4", 100), ("b.mp4", 100), ("c.mp4", 200), ("d.mp4", 200)):
         write_video(tmp_path / "data" / name, np.full((12, 40, 48, 3), gray, np.uint8), 30)

@@ -1,7 +1,9 @@
 """What a config becomes: networks, schedules, frozen parts, the recipe line."""
 
 import json
+import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -291,6 +293,21 @@ def test_validation_counts_errors_over_one_view_of_each_video():
 
     assert (errors["top1_err"], errors["top5_err"]) == (50.0, 0.0)
     assert errors["loss"] > 40  # the wrong one was certain
+
+
+def test_a_validation_says_which_videos_it_could_not_read(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    cfg = tiny()
+    videos = GeneratedVideos(build_data.validation_views(cfg), num_classes=4, num_videos=2)
+    one, other = videos.read([0, 1])
+    videos.read = lambda _: [one, replace(other, problem="No such file")]
+
+    validator(cfg, videos, Processes())(build_model(cfg).eval())
+
+    assert (
+        "validation: 1 of 2 videos cannot be read, the first generated video 1 (No such file"
+        in (caplog.text)
+    )
 
 
 # --- Schedules and recipes

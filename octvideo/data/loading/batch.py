@@ -63,8 +63,9 @@ def sample_or_another(
             problems.append(Problem(error.path, error.cause))
         else:
             return Sample(item, target, index, path, tuple(problems))
+    last = problems[-1]
     raise DataError(
-        f"{MAX_ATTEMPTS} files in a row cannot be read, the last one {problems[-1].path}."
+        f"{MAX_ATTEMPTS} files in a row cannot be read, the last one {last.path} ({last.cause})."
     )
 
 

@@ -14,7 +14,7 @@ from octvideo.data.clips.views import DecodedVideo, ViewSpec, view_batches
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.journal import Journal, stamp_of
 from octvideo.engine.evaluation.results import Evaluation
-from octvideo.errors import CheckpointError, ConfigError
+from octvideo.errors import CheckpointError, ConfigError, DataError
 
 Scores = NDArray[np.float32]
 
@@ -62,6 +62,8 @@ def evaluate(
 
     batch_size: videos of a single view (images) that share a forward pass; the last bits of their
     scores then depend on which they are.
+
+    Raises DataError where no video at all can be read: the paths are wrong, not the network.
     """
     subsets = videos.spec.subsets()
     chunk = view_chunk or default_view_chunk(videos.spec)
@@ -89,7 +91,12 @@ def evaluate(
                 journal.note(video.index, scores, stamps[video.index])
         progress(len(own), len(mine))
     found = _each_once(processes.gather(own), len(videos.paths))
-    return _collect(found, videos, list(subsets), num_classes)
+    evaluation = _collect(found, videos, list(subsets), num_classes)
+    if evaluation.problems and len(evaluation.problems) == len(videos.paths):
+        raise DataError(
+            f"{evaluation.unread()}; correct the paths of the list, or DATA.PATH_PREFIX"
+        )
+    return evaluation
 
 
 def default_view_chunk(spec: ViewSpec) -> int:

@@ -46,6 +46,17 @@ class Evaluation:
             return "unlabelled"
         return "multi_label" if self.multi_label else "single_label"
 
+    def unread(self) -> str:
+        """`2 of 9 videos cannot be read, the first a.mp4 (No such file or directory)`; "" if all
+        can be."""
+        if not self.problems:
+            return ""
+        first = min(self.problems)
+        return (
+            f"{len(self.problems)} of {len(self.paths)} videos cannot be read, the first"
+            f" {self.paths[first]} ({self.problems[first]})"
+        )
+
     @property
     def targets(self) -> NDArray[np.bool_]:
         """(N, C): which classes each video has."""

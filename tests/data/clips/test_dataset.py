@@ -161,7 +161,7 @@ def test_when_nothing_can_be_read_the_run_stops(tmp_path):
     )
 
     with pytest.raises(
-        DataError, match=r"20 files in a row cannot be read, the last one .*missing\.mp4"
+        DataError, match=r"20 files in a row cannot be read, the last one .*missing\.mp4 \(No such"
     ):
         dataset.sample(0, 0)
 

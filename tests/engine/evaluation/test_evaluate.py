@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 
 import evaluation_run
 import numpy as np
@@ -14,7 +15,7 @@ from octvideo.data.video.encode import write_video
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import default_view_chunk, evaluate
 from octvideo.engine.evaluation.journal import Journal
-from octvideo.errors import CheckpointError, ConfigError
+from octvideo.errors import CheckpointError, ConfigError, DataError
 from octvideo.models import create_model
 
 FILES = ("results.json", "predictions.csv", "scores.npz")
@@ -96,6 +97,16 @@ def test_an_unreadable_video_has_no_scores_and_its_reason_is_kept():
     assert found.problems == {6: "no video stream"}
     assert np.isnan(found.final[6]).all()
     assert not np.isnan(np.delete(found.final, 6, axis=0)).any()
+
+
+def test_where_no_video_can_be_read_no_accuracy_is_given():
+    videos = MadeVideos()
+    videos.read = lambda indices: (replace(made_video(6), index=i) for i in indices)
+
+    with pytest.raises(
+        DataError, match=r"11 of 11 videos cannot be read, the first made/0\.mp4 \("
+    ):
+        run(videos=videos)
 
 
 def test_scores_that_are_not_finite_stop_with_the_video_named():
