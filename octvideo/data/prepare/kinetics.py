@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from octvideo.data.prepare.make_lists import SPLIT_NAMES, SPLITS, DatasetLists, by_stem
+from octvideo.data.prepare.make_lists import SPLITS, DatasetLists, by_stem, split_of
 from octvideo.data.prepare.video_files import find_videos
 from octvideo.errors import DataError, ListError
 
@@ -59,7 +59,7 @@ def _annotation(path: Path, line: int, row: Mapping[str, str | None]) -> Annotat
         raise ListError(
             f"{path}:{line}: time_start and time_end are seconds, as in 84 or 84.0."
         ) from None
-    split = SPLIT_NAMES.get((split or path.stem).lower(), "")
+    split = split_of(split or path.stem)
     if not youtube_id or not split:
         raise ListError(
             f"{path}:{line}: no youtube_id, or no split (train, val, test) in the line or the"
@@ -112,7 +112,7 @@ def _rank(split: str, path: Path) -> tuple[bool, bool, Path]:
     """Replacements come first, then files in a folder of their split."""
     folders = path.parent.parts
     replaces = any(folder.startswith("replacement") for folder in folders)
-    return not replaces, split not in {SPLIT_NAMES.get(folder) for folder in folders}, path
+    return not replaces, split not in map(split_of, folders), path
 
 
 def choose_classes(

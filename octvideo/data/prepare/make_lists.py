@@ -23,7 +23,18 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+# mmaction2's videos_train, video-nonlocal-net's train_256, kinetics_val, testset.
+_NAMES_SPLIT = re.compile(
+    r"(?:(?:kinetics|k|(?:raw)?videos?|clips|frames)[\d-]*[_ -])?"
+    rf"({'|'.join(SPLIT_NAMES)})(?:[_ -]?(?:set|split|list|videos|\d+p?))*"
+)
 _EXAMPLES = 3
+
+
+def split_of(name: str) -> str:
+    """The split that the name of a folder or a list says, "" for none."""
+    match = _NAMES_SPLIT.fullmatch(name.lower())
+    return SPLIT_NAMES[match[1]] if match else ""
 
 
 @dataclass(frozen=True, slots=True)

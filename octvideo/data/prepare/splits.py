@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from octvideo.data.prepare.make_lists import (
-    SPLIT_NAMES,
     SPLITS,
     Clip,
     DatasetLists,
     by_stem,
     source_of,
+    split_of,
 )
 from octvideo.data.prepare.video_files import find_videos
 from octvideo.data.remote import absolute
@@ -32,9 +32,10 @@ def folder_lists(
     """A folder per class; classes are numbered by their sorted names.
 
     Folders train (training), val (valid, validate, validation) and test (testing) with the class
-    folders below decide the splits. Otherwise each class is divided by `shares` at random,
-    reproducibly for a seed: clips of one source and equal files together. Where that leaves no
-    video at all for val, it repeats another list, and a note says so.
+    folders below decide the splits, also as videos_train or train_256. Otherwise each class is
+    divided by `shares` at random, reproducibly for a seed: clips of one source and equal files
+    together. Where that leaves no video at all for val, it repeats another list, and a note says
+    so.
     leave_out: files that are in no list, since they cannot be read.
     before: absolute path -> split of an earlier division. These videos, and clips of their sources,
     stay there; the shares say how many of the new ones join each split. Raises ConfigError for
@@ -49,7 +50,7 @@ def folder_lists(
     spellings: dict[str, set[str]] = defaultdict(set)
     for path in videos:
         *folders, name = path.relative_to(folder).parts
-        split = SPLIT_NAMES[folders.pop(0).lower()] if is_split else ""
+        split = split_of(folders.pop(0)) if is_split else ""
         if not folders:
             raise DataError(
                 f"{path}: this video is in no class folder; expected {folder}/<class name>/{name}."
@@ -89,10 +90,10 @@ def folder_lists(
 def _is_split(folder: Path, videos: Sequence[Path]) -> bool:
     """Whether the first folders are those of splits."""
     places = [path.relative_to(folder).parts for path in videos]
-    splits = {SPLIT_NAMES.get(first.lower(), "") for first, *_ in places}
-    has_classes = any(len(place) > 2 and place[0].lower() in SPLIT_NAMES for place in places)
+    splits = {split_of(first) for first, *_ in places}
+    has_classes = any(len(place) > 2 and split_of(place[0]) for place in places)
     if "" in splits and len(splits) > 2 and has_classes:
-        odd = sorted({place[0] for place in places if place[0].lower() not in SPLIT_NAMES})
+        odd = sorted({place[0] for place in places if not split_of(place[0])})
         raise DataError(
             f"{folder}: {', '.join(map(repr, odd))} beside folders of"
             f" {', '.join(sorted(splits - {''}))}; move it away, or rename it to train, val or test"

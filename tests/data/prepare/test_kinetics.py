@@ -50,6 +50,11 @@ HEADER = "label,youtube_id,time_start,time_end,split"
             f"youtube_id,label,time_start,time_end\n{ID_A},abseiling,5,15\n",
             ("abseiling", "val"),
         ),
+        (
+            "kinetics_train.csv",
+            f"label,youtube_id,time_start,time_end\nabseiling,{ID_A},5,15\n",
+            ("abseiling", "train"),
+        ),
         ("test.csv", f"youtube_id,time_start,time_end,split\n{ID_A},5,15,test\n", ("", "test")),
         ("test.csv", f"\ufeff{HEADER}\n,{ID_A},5,15,test\n", ("", "test")),
     ],

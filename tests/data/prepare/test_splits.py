@@ -186,6 +186,25 @@ def test_split_folders_are_taken_as_they_are_and_their_leaks_found(tmp_path):
     assert lists.leaks() == [str(tmp_path / "train" / "run" / "a.mp4")]
 
 
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [("videos_train", "videos_val"), ("train_256", "val_256"), ("Train", "testset")],
+)
+def test_split_folders_may_be_named_as_other_toolkits_name_them(train, val, tmp_path):
+    put(tmp_path, f"{train}/run/a.mp4", f"{train}/jump/b.mp4", f"{val}/run/c.mp4")
+
+    lists = folder_lists(tmp_path)
+
+    assert lists.class_names == ["jump", "run"]
+    assert [clip.path.name for clip in lists.of("train")] == ["b.mp4", "a.mp4"]
+
+
+def test_a_class_may_be_called_after_a_train(tmp_path):
+    put(tmp_path, *(f"{name}/{i}.mp4" for name in ("train station", "my_test") for i in range(9)))
+
+    assert folder_lists(tmp_path).class_names == ["my_test", "train station"]
+
+
 def test_a_video_outside_class_folders_is_refused(tmp_path):
     put(tmp_path, "run/a.mp4", "b.mp4")
 
