@@ -201,7 +201,7 @@ DEFAULTS: Tree = {
     },
     "TENSORBOARD": {
         "ENABLE": True,
-        "CLASS_NAMES_PATH": "",  # one name a line, in label order
+        "CLASS_NAMES_PATH": "",  # one name a line, in label order, or JSON of names and labels
     },
     "CUDA": {
         # cuDNN times its kernels for every new shape; never with TRAIN.DETERMINISTIC

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from octvideo.checkpoint import Checkpoint, InputSpec
+from octvideo.data.lists.class_names import read_class_names
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models.network import HeadAct
 from octvideo.models.video_options import BLOCKS
@@ -45,10 +46,12 @@ FAMILIES = ("c2d", "i3d", "slow", "slowfast")
 
 def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     """Names of classes in the order of their labels: those of a data set in `CLASS_NAMES`, or a
-    text file's, one a line, or as they are given.
+    text file's, one a line, or a JSON's as of `read_class_names`, or as they are given.
     """
     if not isinstance(classes, str | Path):
         return tuple(classes)
+    if str(classes).lower().endswith(".json"):
+        return tuple(read_class_names(classes))
     path = CLASS_NAMES.get(str(classes)) or Path(classes)
     try:
         return tuple(line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())

@@ -221,6 +221,12 @@ def test_the_network_is_found_by_its_shapes(name):
     assert found.network["nonlocal_location"] == model.config["nonlocal_location"]
 
 
+def test_names_of_classes_may_be_in_pyslowfasts_json(tmp_path):
+    (tmp_path / "names.json").write_text('{"wave": 1, "kick": 0}')
+
+    assert read_classes(tmp_path / "names.json") == ("kick", "wave")
+
+
 def test_what_cannot_be_read_gets_one_line():
     with pytest.raises(ConfigError, match="write frames x frame stride, as in '8x8'"):
         read_input("eight")

@@ -6,6 +6,7 @@ one. So labels are compared by name if both sides have names: beside a list as `
 a checkpoint's meta.
 """
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ _MAX_BYTES = 1 << 24
 
 
 def read_class_names(path: str | Path) -> list[str]:
-    """One name per line, in label order; at an address the file is read anew each time. Raises
-    DataError for a missing or empty file, and for a repeated name."""
+    """One name per line, in label order; in a file .json PySlowFast's object of names and labels,
+    `{"kick": 0, "wave": 1}`. At an address the file is read anew each time. Raises DataError for a
+    missing or empty file, for a repeated name, and for labels that do not count from 0."""
     try:
         text = read_file(str(path), _MAX_BYTES).decode("utf-8-sig")
     except OSError as error:
@@ -28,10 +30,30 @@ def read_class_names(path: str | Path) -> list[str]:
             f"{path}: there is no such file, or it cannot be read ({error.strerror or error}); it"
             " holds one class name per line, in label order."
         ) from error
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+    is_json = str(path).lower().endswith(".json")
+    names = _of_json(text, str(path)) if is_json else _of_lines(text)
     if not names:
         raise DataError(f"{path}: no class names; it holds one per line, in label order.")
     _refuse_repeated(names, str(path))
+    return names
+
+
+def _of_lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _of_json(text: str, path: str) -> list[str]:
+    """Labels may be texts, as Something-Something's are; names may stand in quotes once more."""
+    try:
+        labels = {name.strip(' "'): int(label) for name, label in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        labels = {"": -1}
+    names = sorted(labels, key=labels.__getitem__)
+    if [labels[name] for name in names] != list(range(len(names))):
+        raise DataError(
+            f'{path}: is not {{"name": label, ...}} with labels 0, 1, 2, ..., each once; names in'
+            " label order, one a line in a file .txt, do as well."
+        )
     return names
 
 

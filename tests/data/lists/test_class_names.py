@@ -56,6 +56,25 @@ def test_names_are_found_beside_a_list(tmp_path):
     assert names_beside(tmp_path / "val.csv") == ["kick", "riding a bike"]
 
 
+def test_pyslowfasts_json_gives_the_names_in_the_order_of_its_labels(tmp_path):
+    path = tmp_path / "kinetics_classnames.json"
+    path.write_text('{\n "\\"riding a bike\\"": 1,\n "kick": 0,\n "wave": "2"\n}\n')
+
+    assert read_class_names(path) == ["kick", "riding a bike", "wave"]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 0, "b": 2}', '{"a": 0, "b": 0}', '{"a": "x"}', '{"a": 0', "[1]", '["a"]', "a"]
+)
+def test_a_json_without_a_label_for_each_name_is_refused(text, tmp_path):
+    (tmp_path / "names.json").write_text(text)
+
+    with pytest.raises(
+        DataError, match=r"names.json: is not \{\"name\": label, ...\} with labels 0"
+    ):
+        read_class_names(tmp_path / "names.json")
+
+
 @pytest.mark.parametrize("text", ["", "\n\n"])
 def test_an_empty_file_of_names_is_refused(text, tmp_path):
     (tmp_path / "class_names.txt").write_text(text)
