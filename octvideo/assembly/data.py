@@ -1,5 +1,6 @@
 """The data of a config: lists, clips, views, batches, and the preprocessing of inputs."""
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -104,9 +105,11 @@ def open_labeled_list(cfg: Any, path: str) -> VideoList:
 def _refuse_missing(path: str, first: Sequence[VideoEntry]) -> None:
     there = (entry.part or not is_local(entry.path) or Path(entry.path).exists() for entry in first)
     if first and not any(there):
+        of_folders = re.search(r"\s\d+$", first[0].path)  # a folder, its number of frames
         raise DataError(
             f"{path}: its first video(s) are missing, {first[0].path}"
-            f" ({what_is_missing(first[0].path)}); correct its paths, or DATA.PATH_PREFIX"
+            f" ({what_is_missing(first[0].path)});"
+            f" correct its paths, or DATA.{'LIST_FORMAT (frames)' if of_folders else 'PATH_PREFIX'}"
         )
 
 

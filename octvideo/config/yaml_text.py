@@ -115,6 +115,11 @@ def read_settings(path: str) -> Tree:
     """Raises ConfigError for what is no regular file of at most MAX_BYTES."""
     if Path(path).exists() and not Path(path).is_file():
         raise ConfigError(f"{path}: is not a file; configs/README.md lists the files")
+    if path.endswith(".py"):
+        raise ConfigError(
+            f"{path}: is a program, and none is run; docs/from_mmaction2.md has the settings of"
+            " mmaction2's configs, and configs/README.md lists files"
+        )
     try:
         with g_pathmgr.open(path, "r") as file:
             text = file.read(MAX_BYTES + 1)

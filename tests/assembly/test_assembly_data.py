@@ -115,6 +115,10 @@ def test_a_list_of_videos_that_are_not_there_is_refused_before_training_starts(s
     with pytest.raises(DataError, match=r"val.csv: its first .*a\.mp4 \(there is no folder .*/vid"):
         open_labeled_list(cfg, list_path(cfg, "val"))
 
+    (folder / "train.csv").write_text("v1 30 0\n")
+    with pytest.raises(DataError, match=r"correct its paths, or DATA.LIST_FORMAT \(frames\)"):
+        open_labeled_list(cfg, list_path(cfg, "train"))
+
     (tmp_path / "videos_train").mkdir()
     (tmp_path / "videos_train" / "b.mp4").touch()
     assert len(open_labeled_list(cfg, list_path(cfg, "val"))) == 2

@@ -361,6 +361,12 @@ def test_a_mistake_gets_one_line_that_names_the_file(write, text, expected):
     assert any(part in message for part in expected.split("|"))
 
 
+def test_a_python_config_is_not_run_and_the_page_of_its_settings_named(write):
+    path = write("_base_ = ['../i3d.py']", "i3d.py")
+
+    assert "is a program, and none is run; docs/from_mmaction2.md" in problem(path)
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [

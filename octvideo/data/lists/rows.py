@@ -9,6 +9,7 @@ from octvideo.errors import ListError
 
 Rows = Iterator[tuple[int, tuple[str, ...]]]  # line number, fields
 _LABELS_IN_PATH = re.compile(r"\d,$|\.\w+[ \t]+\d+$")  # `a.mp4 3,` and `a.mp4 3`
+_NUMBER_BEHIND_FILE = re.compile(r"\.(?:mp4|avi|mkv|mov|webm)(?:[ \t]+\d+)+$", re.I)
 
 
 def _unquoted(field: str) -> str:
@@ -81,6 +82,12 @@ def split_lines(
             raise ListError(
                 f"{path}:{number}: {line[:80]!r}: labels of a video are joined by commas without"
                 " spaces, as in `clip.mp4 3,17`."
+            )
+        if columns == ("path", "label") and _NUMBER_BEHIND_FILE.search(match[1]):
+            raise ListError(
+                f"{path}:{number}: {line[:80]!r} has two numbers behind the file; several labels"
+                " are joined by commas (DATA.MULTI_LABEL, `clip.mp4 3,17`), and the number of"
+                " frames of a file is left out."
             )
         yield number, tuple(map(_unquoted, match.groups()))
 

@@ -123,6 +123,11 @@ class Snapshots:
                 f"{path} is in the way: choose another OUTPUT_DIR or set TRAIN.AUTO_RESUME True"
             )
         checkpoint = Checkpoint.of(found[1], path) if found else Checkpoint.read(path)
+        if "progress" not in checkpoint.training:
+            raise CheckpointError(
+                f"{path}: of another program's training, which cannot be continued here; start from"
+                " its weights with TRAIN.CHECKPOINT_FILE_PATH, and another OUTPUT_DIR"
+            )
         differences = self.identity.differences(checkpoint) if self.identity else []
         progress = self.restore(checkpoint)
         self.last_saved = path

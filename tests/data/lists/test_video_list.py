@@ -304,3 +304,19 @@ def test_an_error_in_a_list_elsewhere_names_its_address():
 
     with pytest.raises(ListError, match=r"^memory://lists/bad\.csv:1: "):
         read_list("memory://lists/bad.csv")
+
+
+@pytest.mark.parametrize("line", ["a b.mp4 3 17", "a.AVI 300 5", "x/a.mp4 1 2 3"])
+def test_two_numbers_behind_a_file_are_no_label(line, tmp_path):
+    (tmp_path / "train.csv").write_text(f"b.mp4 1\n{line}\n")
+
+    with pytest.raises(
+        ListError, match=r"train.csv:2: .* has two numbers behind the file; several"
+    ):
+        read_list(tmp_path / "train.csv")
+
+
+def test_a_number_in_a_path_is_no_label(tmp_path):
+    (tmp_path / "train.csv").write_text("clip 3 1\na 2.mp4 0\nb.mp4 2/c.mp4 1\n")
+
+    assert [video.label for video in read_list(tmp_path / "train.csv")] == [1, 0, 1]

@@ -381,6 +381,17 @@ def test_a_checkpoint_of_another_model_is_a_clear_error(tmp_path):
         ).train()
 
 
+def test_the_checkpoint_of_another_program_is_a_start_not_a_run_to_continue(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    theirs = {"epoch": 1, "model_state": tiny.TinyNet().state_dict(), "optimizer_state": {}}
+    torch.save(theirs, tmp_path / "checkpoints/checkpoint_epoch_00001.pyth")
+
+    with pytest.raises(
+        CheckpointError, match=r"start from its weights with TRAIN\.CHECKPOINT_FILE"
+    ):
+        tiny.make_trainer(tmp_path).train()
+
+
 def test_an_output_folder_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
 
