@@ -1,5 +1,6 @@
 """The module that `octavize` returns."""
 
+import copy
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,11 @@ from octvideo.octavize.operations import CONVS, is_operator
 from octvideo.octavize.report import OctaveReport
 
 NORMS = (nn.BatchNorm2d, nn.BatchNorm3d, OctBatchNorm2d, OctBatchNorm3d)
+HOOKS = (
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks"),
+    *("_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_backward_pre_hooks", "_backward_hooks", "_is_full_backward_hook"),
+)
 MODULE_STATE = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training")
 
 
@@ -38,12 +44,13 @@ class OctaveModule(fx.GraphModule):
             copied: Any = super().__deepcopy__(memo)
         copied.octave_report, copied.norm_follows = self.octave_report, self.norm_follows
         copied.training = self.training
+        vars(copied).update({name: copy.deepcopy(vars(self)[name], memo) for name in HOOKS})
         _order_as(copied, self)
         return copied
 
     def __reduce__(self) -> Any:
         """The graph node by node: torch.fx would trace the generated code, and into its calls."""
-        state = {name: self.__dict__[name] for name in MODULE_STATE}
+        state = {name: self.__dict__[name] for name in (*MODULE_STATE, *HOOKS)}
         return _rebuild, (state, _as_rows(self.graph), self.octave_report)
 
 
@@ -144,6 +151,7 @@ def _rebuild(
     root.__dict__.update(state)
     model = OctaveModule(root, _as_graph(rows))
     model.octave_report, model.training = report, root.training
+    vars(model).update({name: vars(root)[name] for name in HOOKS})
     return model
 
 

@@ -1,6 +1,7 @@
 """Hooks, shared weights and plain tensors of the layers that an octave network is made of."""
 
 import copy
+import pickle
 import re
 
 import pytest
@@ -283,3 +284,23 @@ def test_a_convolution_with_a_tensor_that_others_read_stays_whole(kind):
 
     assert type(octave.conv2) is nn.Conv2d
     same_in_squares(octave, model)
+
+
+def rectified(module, args, out):
+    return out.relu()
+
+
+def flipped(module, args):
+    return (args[0].flip(3),)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_has_the_hooks_that_the_result_was_given(again):
+    octave = octavize(Net(nn.ReLU()), 0.5, IMAGE)
+    plain = octave(IMAGE.flip(3))
+    octave.register_forward_hook(rectified)
+    octave.register_forward_pre_hook(flipped)
+
+    other = again(octave)
+
+    assert torch.equal(other(IMAGE), plain.relu())
