@@ -139,8 +139,8 @@ def segment_indices(num_video_frames: int, places: Sequence[float]) -> list[int]
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     """(height, width) after the shorter became `short_side`; the other is floored. (PySlowFast.)"""
     if height <= width:
-        return short_side, max(width * short_side // height, 1)
-    return max(height * short_side // width, 1), short_side
+        return short_side, width * short_side // height
+    return height * short_side // width, short_side
 
 
 def crop_offset(size: int, crop: int, place: int) -> int:

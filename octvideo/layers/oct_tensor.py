@@ -71,7 +71,7 @@ def split_round16(channels: int, alpha: float) -> Channels:
     cores want.
     """
     high = _nearest_16(channels * (1 - alpha)) if alpha else channels
-    high = min(max(high, min(channels, 16)), channels)
+    high = min(max(high, 16), channels)
     return Channels(high, channels - high)
 
 

@@ -106,6 +106,13 @@ def test_segments_draw_once_each():
     ]
 
 
+def test_segments_of_a_test_favor_no_end_of_their_parts():
+    rule = ClipRule(3, 1, rule="segment")
+
+    assert rule.uniform_clips(Timing(9, 30.0), 1) == [[1, 4, 7]]
+    assert rule.uniform_clips(Timing(24, 30.0), 2) == [[2, 10, 18], [6, 14, 22]]
+
+
 def test_time_follows_the_clock_where_the_frame_rate_varies():
     # Ten frames in the first second, then one each second.
     times = [k / 10 for k in range(10)] + [1.0, 2.0, 3.0]
@@ -117,10 +124,20 @@ def test_time_follows_the_clock_where_the_frame_rate_varies():
 @given(st.integers(1, 16), st.integers(1, 16), st.integers(0, 300), draws)
 def test_time_is_stride_where_the_frame_rate_is_constant(num_frames, stride, spare, place):
     video = Timing((num_frames - 1) * stride + 1 + spare, 30.0)
+    rule = ClipRule(num_frames, stride, 30.0, "time")
 
-    clip = ClipRule(num_frames, stride, 30.0, "time").clip(video, lambda: place)
+    clip = rule.clip(video, lambda: place)
 
     assert steps(clip) == [stride] * (num_frames - 1)
+    assert rule.clip(video, lambda: 0.0)[0] == 0
+    assert rule.clip(video, lambda: 1 - 1e-12)[-1] == video.num_frames - 1
+
+
+def test_a_frame_is_found_at_its_time_though_neither_is_exact_in_binary():
+    """3 * 0.1 is 0.30000000000000004."""
+    times = [k * 0.1 for k in range(8)]
+
+    assert [Timing(8, 10.0, times).frame_at(k / 10) for k in range(8)] == list(range(8))
 
 
 def test_a_video_shorter_than_the_clip_repeats_its_last_frame():

@@ -10,6 +10,7 @@ from octvideo.data.transforms import (
     center_crop,
     color_jitter,
     normalize,
+    random_box,
     random_crop,
     resize_short_side,
 )
@@ -65,6 +66,32 @@ def test_random_crops_reach_every_place(clip):
     assert corners == {
         tuple(clip[:, 0, top, left].tolist()) for top in range(3) for left in range(32)
     }
+
+
+def test_the_short_side_drawn_is_rounded_to_whole_pixels(clip):
+    places = iter([0.75, 0.0, 0.0])
+
+    change = random_crop(61, 90, (40, 41), 40, lambda: next(places), inverse_uniform=False)
+
+    assert torch.equal(change(clip), resize_short_side(clip, 41)[..., :40, :40])
+
+
+def test_boxes_are_wide_as_often_as_tall():
+    draw = random.Random(0)
+
+    boxes = [random_box(100, 100, (0.1, 0.2), (1 / 3, 3), draw) for _ in range(1000)]
+
+    wide = sum(right - left > bottom - top for left, top, right, bottom in boxes)
+    assert 440 < wide < 560
+
+
+def test_a_box_as_wide_or_as_tall_as_the_picture_lies_anywhere_along_the_other_side():
+    draw, half_of_it = random.Random(0), ((0.5, 0.5), (1.0, 1.0))
+
+    tops = {random_box(10, 20, *half_of_it, draw)[1] for _ in range(300)}
+    lefts = {random_box(20, 10, *half_of_it, draw)[0] for _ in range(300)}
+
+    assert tops == lefts == set(range(11))
 
 
 def test_color_jitter_is_brightness_then_contrast_then_saturation(clip):

@@ -76,6 +76,17 @@ def test_what_is_recomputed_is_not_saved():
     assert saved_bytes(forward) <= 4 * 1000
 
 
+def test_a_part_of_what_is_recomputed_is_found_in_its_place():
+    x = torch.randn(10, requires_grad=True)
+    doubled = (x * 2).detach().requires_grad_()
+
+    with recomputed(doubled, lambda: x.detach() * 2):
+        loss = doubled[7:].square().sum()
+    loss.backward()
+
+    assert torch.equal(doubled.grad[7:], 2 * doubled[7:])
+
+
 def test_saving_memory_is_no_part_of_what_a_network_is():
     assert (
         create_model("i3d_r26", alpha=0.5, memory_saving=True, **TINY).config

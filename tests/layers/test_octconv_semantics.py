@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from octvideo.layers import Channels, OctBatchNorm3d, OctConv2d, OctConv3d, OctTensor, merge
+from octvideo.layers.resize import down
 
 ALPHAS = (0.0, 0.125, 0.25, 0.5, 0.75, 0.9)
 
@@ -244,6 +245,14 @@ def test_odd_maps_give_a_low_group_of_half_the_size_rounded_up(size, stride):
     assert tuple(y.low.shape[-2:]) == tuple(-(-n // 2) for n in y.high.shape[-2:])
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 1), (5, 6)], ids=str)
+def test_pooled_in_3d_as_in_an_export_a_map_may_be_smaller_than_the_window(size, monkeypatch):
+    monkeypatch.setattr("octvideo.layers.resize.in_2d", lambda: False)
+    x = torch.randn(2, 3, 4, *size, dtype=torch.float64)
+
+    np.testing.assert_allclose(down(x, 2).numpy(), slow_pool(x.numpy()), atol=1e-12)
+
+
 def test_merge_upsamples_the_low_group_and_puts_it_behind_the_high_one():
     x = OctTensor(
         torch.arange(9.0).view(1, 1, 3, 3), torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, None]
@@ -280,12 +289,18 @@ def test_batch_norm_normalizes_each_group_and_has_the_parameters_of_one():
     assert OctBatchNorm3d(8).low is None
 
 
-def test_the_four_kernels_are_drawn_as_parts_of_one():
-    conv = OctConv2d(512, 512, 3, 1, 1, alpha=(0.125, 0.125))
+def test_both_groups_are_normalized_with_the_same_options():
+    norm = OctBatchNorm3d(Channels(5, 3), momentum=0.01, affine=False)
+
+    assert [(group.momentum, group.affine) for group in norm.groups] == [(0.01, False)] * 2
+
+
+@pytest.mark.parametrize("groups", [1, 4, 512])
+def test_the_kernels_are_drawn_as_parts_of_one(groups):
+    conv = OctConv2d(512, 512, 3, 1, 1, groups=groups, alpha=(0.125, 0.125))
 
     spreads = {name: path.weight.std().item() for name, path in conv.paths.items()}
 
-    undivided = nn.Conv2d(512, 512, 3).weight.std().item()
-    assert spreads == pytest.approx(
-        dict.fromkeys(("h2h", "h2l", "l2h", "l2l"), undivided), rel=0.03
-    )
+    undivided = nn.Conv2d(512, 512, 3, groups=groups).weight.std().item()
+    names = ("h2h", "l2l") if groups == 512 else ("h2h", "h2l", "l2h", "l2l")
+    assert spreads == pytest.approx(dict.fromkeys(names, undivided), rel=0.05)

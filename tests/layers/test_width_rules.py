@@ -84,3 +84,10 @@ def test_alpha_outside_its_range_is_refused_with_the_rule(alpha):
         ConfigError, match=r"alpha is .*lies in \[0, 1\); 0 is the plain convolution"
     ):
         check_alpha(alpha)
+
+
+@pytest.mark.parametrize(("channels", "alpha", "high"), [(200, 0.56, 96), (240, 0.9, 32)])
+def test_half_a_step_rounds_up_though_the_share_is_a_little_less_in_binary(channels, alpha, high):
+    assert channels * (1 - alpha) % 16 < 8
+
+    assert WIDTH_RULES["round16"](channels, alpha) == Channels(high, channels - high)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from octvideo.data.clips.views import VideoViews, ViewSpec, view_batches
+from octvideo.data.clips.views import VideoViews, ViewSpec, read_clips, view_batches
 from octvideo.data.lists.video_list import read_list
 from octvideo.data.sampling import ClipRule, Timing
 from octvideo.data.video.decode import read_frames
@@ -86,6 +86,12 @@ def test_three_crops_lie_along_the_longer_side(height, width, expected):
     assert KINETICS.crops(height, width) == expected
 
 
+def test_crops_of_a_square_lie_from_left_to_right():
+    spec = ViewSpec(ClipRule(8, 8), short_side=256, crop_size=224)
+
+    assert spec.crops(256, 256) == [(16, 0), (16, 16), (16, 32)]
+
+
 def test_a_single_crop_is_in_the_middle_of_both_sides():
     spec = ViewSpec(ClipRule(8, 8), num_crops=1, short_side=256, crop_size=224)
 
@@ -120,6 +126,12 @@ def test_validation_looks_at_the_middle_clip():
     (clip,) = spec.clips(Timing(300, 30.0))
 
     assert clip[0] == 118
+
+
+def test_several_clips_begin_at_the_start_of_the_video_even_where_one_would_be_in_the_middle():
+    spec = ViewSpec(ClipRule(8, 8), num_clips=10, center=True)
+
+    assert spec.clips(Timing(300, 30.0)) == KINETICS.clips(Timing(300, 30.0))
 
 
 @pytest.mark.parametrize(
@@ -201,6 +213,26 @@ def test_a_video_is_decoded_once_for_all_its_views(folder, monkeypatch):
     assert len(reads) == 1
     assert reads[0] == sorted(set(reads[0]))
     assert len(video.frames) == len(reads[0])
+
+
+class Uneven:
+    """Six frames, each of its own number; the first three are shown within a fifth of a second."""
+
+    path = "uneven.mp4"
+
+    def timing(self, *, exact_times):
+        return Timing(6, 2.0, (0.0, 0.1, 0.2, 1.0, 2.0, 3.0) if exact_times else ())
+
+    def read(self, indices, prepare):
+        return np.stack([prepare(np.full((8, 8, 3), index, np.uint8)) for index in indices])
+
+
+def test_by_the_clock_a_clip_has_the_frames_that_are_shown_then():
+    spec = ViewSpec(ClipRule(3, 30, 30.0, "time"), 1, 1, short_side=8, crop_size=8)
+
+    frames, clips = read_clips(Uneven(), spec)
+
+    assert frames[clips[0], 0, 0, 0].tolist() == [0, 3, 4]
 
 
 def test_a_video_of_one_frame_is_seen_in_all_views(folder):

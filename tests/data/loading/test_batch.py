@@ -2,7 +2,8 @@
 
 import torch
 
-from octvideo.data import Batch, Problem, Sample
+from octvideo.data import Batch, DecodeError, Problem, Sample
+from octvideo.data.loading.batch import sample_or_another
 
 
 def test_samples_are_stacked_in_order_with_what_was_really_read():
@@ -27,3 +28,20 @@ def test_several_labels_and_images_make_the_same_batch():
 
     assert batch.inputs.shape == (3, 3, 5, 5)
     assert batch.targets.tolist() == [[0.0, 1.0]] * 3
+
+
+def test_another_file_is_drawn_where_the_first_one_drawn_cannot_be_read_either():
+    tried = []
+
+    def read(position, draw):
+        tried.append(position)
+        if len(tried) < 4:
+            raise DecodeError(f"{position}.mp4", "torn")
+        return torch.zeros(3, 1, 1, 1, dtype=torch.uint8), 0, f"{position}.mp4"
+
+    sample = sample_or_another(read, 1000, seed=1, epoch=0, index=5)
+
+    assert tried[0] == 5
+    assert len(set(tried)) == 4
+    assert [problem.path for problem in sample.problems] == [f"{k}.mp4" for k in tried[:3]]
+    assert sample.path == f"{tried[3]}.mp4"
