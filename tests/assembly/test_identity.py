@@ -118,6 +118,7 @@ def test_classes_that_had_only_numbers_may_get_names(run):
     numbered = run(classes=("class 0", "class 1"))
 
     assert run().differences(numbered.about) == []
+    assert numbered.differences(run().about) == []
 
 
 def test_another_training_list_is_refused(run):
@@ -218,6 +219,24 @@ def test_a_test_may_choose_its_crops_and_leave_dropout_out(run):
 
     check_tested(run().about, now)
     check_tested(Checkpoint(format=0), now)
+
+
+def test_a_test_of_several_labels_with_weights_of_one_is_refused(run):
+    now = Checkpoint(network=NETWORK, input=INPUT, multi_label=True)
+
+    with pytest.raises(CheckpointError, match=r"DATA\.MULTI_LABEL True instead of False"):
+        check_tested(run().about, now)
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        ({"alpha": 0.0, "width_rule": "int"}, {"alpha": 0.0, "width_rule": "round16"}),
+        ({"num_block_temp_kernel": [2, 99, 2, 2]}, {"num_block_temp_kernel": [2, 2, 2, 2]}),
+    ],
+)
+def test_options_that_change_nothing_in_a_network_are_no_difference(then, now):
+    check_tested(Checkpoint(network=NETWORK | then), Checkpoint(network=NETWORK | now))
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

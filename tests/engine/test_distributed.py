@@ -16,6 +16,7 @@ import rewrapped
 import tiny
 import torch
 from forked import Forked, forked_ranks, free_port
+from torch import nn
 
 from octvideo.engine.distributed import Processes
 from octvideo.engine.liveness import Liveness
@@ -531,5 +532,20 @@ def test_ranks_that_differ_are_named(monkeypatch):
     with pytest.raises(OctvideoError, match="rank 2 differs from rank 0: LR 2, not 1; start"):
         procs.agree(facts[0])
 
+    facts[2] = facts[0] | {"torch": 2}
+    with pytest.raises(OctvideoError, match="rank 2 differs from rank 0: torch 2, not None; start"):
+        procs.agree(facts[0])
+
     facts[2] = facts[0]
     procs.agree(facts[0])
+
+
+def test_buffers_become_the_mean_over_ranks(monkeypatch):
+    """The other rank has three times what this one has."""
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda buffer: buffer.mul_(4))
+    model = nn.BatchNorm1d(2)
+
+    Processes(world_size=2).average_buffers(model)
+
+    assert model.running_var.tolist() == [2, 2]
+    assert model.num_batches_tracked == 0

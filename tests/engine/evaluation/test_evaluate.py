@@ -1,5 +1,6 @@
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import evaluation_run
 import numpy as np
@@ -13,7 +14,7 @@ from octvideo.data.lists.video_list import read_list
 from octvideo.data.sampling import ClipRule
 from octvideo.data.video.encode import write_video
 from octvideo.engine.distributed import Processes
-from octvideo.engine.evaluation.evaluate import default_view_chunk, evaluate
+from octvideo.engine.evaluation.evaluate import combine, default_view_chunk, evaluate
 from octvideo.engine.evaluation.journal import Journal
 from octvideo.errors import CheckpointError, ConfigError, DataError
 from octvideo.models import create_model
@@ -49,6 +50,12 @@ def test_a_videos_score_is_the_mean_over_its_views_scored_one_by_one():
         np.testing.assert_allclose(
             found.final[index], views_one_by_one(index).mean(axis=0), atol=1e-5
         )
+
+
+def test_the_mean_of_equal_views_is_their_score_to_the_last_bit():
+    scores = np.random.default_rng(0).random((1, 400), np.float32)
+
+    assert np.array_equal(combine(scores.repeat(30, axis=0), "sum"), scores[0])
 
 
 def test_max_takes_the_best_view_of_each_class():
@@ -180,6 +187,20 @@ def test_videos_in_the_journal_are_not_decoded_again(tmp_path):
 
     assert asked == [6]
     np.testing.assert_array_equal(again.final, whole.final)
+
+
+def test_of_the_journal_only_videos_that_were_replaced_are_decoded_again(tmp_path):
+    videos, asked = MadeVideos(3), []
+    videos.paths = [str(tmp_path / f"{i}.mp4") for i in range(3)]
+    videos.read = lambda indices: asked.append(list(indices)) or [made_video(i) for i in indices]
+    for path in videos.paths:
+        Path(path).write_bytes(b"video")
+    run(videos=videos, journal=Journal(tmp_path, "f"))
+    Path(videos.paths[1]).write_bytes(b"another")
+
+    run(videos=videos, journal=Journal(tmp_path, "f"))
+
+    assert asked == [[0, 1, 2], [1]]
 
 
 def run_whole(folder, processes=1):

@@ -3,12 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from evaluation_run import NUM_CLASSES, MadeVideos, made_score, made_video, prepare
 
 from octvideo.data.lists.video_list import VideoEntry
 from octvideo.data.storage.part import Part
 from octvideo.engine.evaluation.evaluate import evaluate
-from octvideo.engine.evaluation.journal import Journal, fingerprint, stamp_of
+from octvideo.engine.evaluation.journal import Journal, fingerprint, stamp_of, weights_digest
 from octvideo.errors import OctvideoError
 
 
@@ -62,6 +63,22 @@ def test_another_checkpoint_list_or_chunk_has_another_journal(tmp_path, scores):
     for name, other in {"checkpoint": "abd", "paths": ["b.mp4"], "view_chunk": 5}.items():
         assert Journal(tmp_path, fingerprint(**(parts | {name: other}))).load((6, 5)) == {}
     assert Journal(tmp_path, fingerprint(**parts)).load((6, 5)).keys() == {0}
+
+
+def test_weights_are_known_by_name_shape_type_and_value():
+    state = {"a": torch.arange(6.0).view(2, 3), "b": torch.zeros(2)}
+    others = [
+        {"a": state["a"], "c": state["b"]},
+        {"a": state["a"].view(3, 2), "b": state["b"]},
+        {"a": state["a"], "b": torch.zeros(1, dtype=torch.float64)},
+        {"a": state["a"] + 1, "b": state["b"]},
+    ]
+
+    digests = {weights_digest(each) for each in (state, *others)}
+
+    assert len(digests) == 5
+    assert weights_digest({name: tensor.clone() for name, tensor in state.items()}) in digests
+    assert weights_digest(state, {"act": "softmax"}) not in digests
 
 
 def test_a_finished_journal_removes_itself_and_no_other(tmp_path, scores):

@@ -10,6 +10,7 @@ def test_equal_scores_rank_in_class_order():
     ranked = metrics.ranking(np.array([[0.2, 0.4, 0.4]]), 3)
 
     assert ranked.tolist() == [[1, 2, 0]]
+    assert metrics.ranking(np.full((1, 400), 0.5), 5).tolist() == [[0, 1, 2, 3, 4]]
 
 
 def test_top_k_of_few_classes_is_all_of_them():
@@ -64,6 +65,41 @@ def test_confusion_counts_read_videos_by_label_and_named_class():
     assert matrix.tolist() == [[1, 0, 0], [0, 0, 2], [0, 0, 0]]
 
 
+def test_unread_videos_lower_the_recall_and_no_precision():
+    ranked, labels = np.array([[0], [0], [-1]]), np.array([0, 1, 0])
+    confusion = metrics.confusion_matrix(ranked, labels, 2)
+
+    shares = metrics.precision_recall(confusion, np.array([2, 1]))
+
+    assert shares[0].tolist() == [0.5, 0.5, 0.5]
+
+
+def test_the_paired_bootstrap_agrees_with_spelt_out_resampling():
+    videos = np.arange(200)
+    one, other = videos % 10 < 7, videos % 20 < 12
+
+    low, high = metrics.paired_interval(one, other)
+
+    chosen = np.random.default_rng(1).integers(0, 200, (20_000, 200))
+    draws = one[chosen].mean(axis=1) - other[chosen].mean(axis=1)
+    assert (low, high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.006)
+
+
+def test_a_hundred_videos_without_a_difference_are_not_certainty():
+    right = np.arange(100) < 60
+
+    assert metrics.paired_interval(right, right) == pytest.approx((-0.0362, 0.0362), abs=1e-4)
+
+
+@pytest.mark.parametrize("interval", [metrics.bootstrap_interval, metrics.paired_interval])
+def test_an_interval_is_drawn_by_its_seed_alone(interval):
+    videos = np.arange(200)
+    both = [videos % 3 > 0, videos % 7 > 2][: 2 if interval is metrics.paired_interval else 1]
+
+    assert interval(*both) == interval(*both)
+    assert interval(*both, resamples=50) != interval(*both, resamples=50, seed=1)
+
+
 def test_the_bootstrap_agrees_with_spelt_out_resampling():
     correct = np.arange(200) % 10 < 7
 
@@ -104,6 +140,10 @@ def test_unread_videos_share_the_last_place_in_average_precision():
     value = metrics.average_precision(scores, np.array([True, True, False, False]))
 
     assert value == pytest.approx((1 + 2 / 4) / 2)
+
+
+def test_unread_videos_come_behind_one_whose_score_is_zero():
+    assert metrics.average_precision(np.array([NAN, 0.0]), np.array([False, True])) == 1.0
 
 
 def test_mean_average_precision_skips_classes_without_a_positive():

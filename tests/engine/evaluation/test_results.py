@@ -49,6 +49,14 @@ def test_summary_holds_the_numbers_of_the_whole_protocol(three_videos):
     assert summary["classes"][2].items() >= {"name": "kick", "videos": 1, "correct": 0}.items()
 
 
+def test_every_class_counts_alike_in_the_mean_class_accuracy():
+    found = evaluation_of([[0.7, 0.2, 0.1]] * 4, [(0,), (0,), (0,), (1,)])
+
+    summary = summarize(found, NAMES, PROTOCOL)
+
+    assert (summary["top1_acc"], summary["mean_class_acc"]) == (75.0, 50.0)
+
+
 def test_classes_have_precision_recall_and_f1(three_videos):
     """Class 0 was named twice, once rightly; an unread video lowers the recall of class 2, not a
     precision."""

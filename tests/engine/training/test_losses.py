@@ -48,6 +48,19 @@ def test_binary_loss_is_the_mean_over_labels():
     assert loss == pytest.approx(sum(terms) / 6, rel=1e-6)
 
 
+def test_class_weights_of_the_binary_loss_count_the_positives():
+    targets = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+
+    loss = make_loss("bce_logit", class_weights=[1.0, 2.0, 3.0])(LOGITS, targets).item()
+
+    terms = [
+        weight * math.log1p(math.exp(-x)) if t else math.log1p(math.exp(x))
+        for row, labels in zip(LOGITS.tolist(), targets.tolist(), strict=True)
+        for x, t, weight in zip(row, labels, (1, 2, 3), strict=True)
+    ]
+    assert loss == pytest.approx(sum(terms) / 6, rel=1e-6)
+
+
 def test_mixup_blends_clips_and_classes_alike():
     inputs = torch.stack([torch.zeros(3, 2, 4, 4), torch.ones(3, 2, 4, 4)])
 
@@ -82,7 +95,10 @@ def test_hits_among_the_first_k(k, expected):
 
 
 def test_any_of_several_labels_is_a_hit():
-    assert hits(LOGITS, torch.tensor([[0.0, 0.5, 0.5], [0.0, 1.0, 1.0]]), 1) == 1
+    targets = torch.tensor([[0.0, 0.5, 0.5], [0.0, 1.0, 1.0]])
+
+    assert hits(LOGITS, targets, 1) == 1
+    assert hits(LOGITS, targets, 3) == 2
 
 
 def test_loss_weights_follow_the_logits_type():
@@ -117,6 +133,20 @@ def test_mixer_draws_whether_and_how_it_mixes():
     assert torch.equal(soft, torch.eye(2))
     assert torch.equal(smoothed, inputs)
     assert ((cut == inputs) | (cut == inputs.flip(0))).all()
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_each_form_of_mixing_draws_its_share_by_its_own_alpha(cut):
+    """Beta(1000, 1000) is near one half, and Beta(.001, .001) near 0 or 1."""
+    near_half = {"cutmix_alpha" if cut else "alpha": 1000}
+    mix = Mixer(2, **({"alpha": 0.001, "cutmix_alpha": 0.001} | near_half), switch_prob=float(cut))
+    inputs = torch.stack([torch.zeros(3, 1, 64, 64), torch.ones(3, 1, 64, 64)])
+
+    mixed = [mix(inputs, torch.tensor([0, 1]))[0][0] for _ in range(200)]
+
+    assert all(set(clip.unique().tolist()) <= {0.0, 1.0} for clip in mixed) == cut
+    # A box that the border cuts takes less than its share.
+    assert max(clip.mean().item() for clip in mixed) == pytest.approx(0.5, abs=0.06)
 
 
 def test_an_unknown_loss_is_refused():

@@ -107,6 +107,18 @@ def test_mixed_precision_skips_such_a_step_counts_it_and_goes_on(tmp_path, caplo
     assert all(buffer.isfinite().all() for buffer in trainer.model.buffers())
 
 
+def test_skipped_steps_with_one_between_them_are_not_in_a_row(tmp_path):
+    trainer = tiny.make_trainer(
+        tmp_path,
+        loader=Poisoned({(0, 1), (0, 3)}),
+        parts={"prepare": poison},
+        amp_dtype=torch.bfloat16,
+        max_skipped=1,
+    )
+
+    assert trainer.train().finished
+
+
 @pytest.mark.parametrize("fault", ["loss", "gradient"])
 def test_a_skipped_step_leaves_weights_and_statistics_as_they_were(tmp_path, fault):
     model = tiny.TinyNet()

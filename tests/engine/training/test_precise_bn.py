@@ -55,6 +55,15 @@ def test_without_trouble_the_statistics_are_those_of_the_batches():
     torch.testing.assert_close(model[0].running_mean, seen.mean((0, 1)))
 
 
+def test_statistics_are_averaged_over_the_ranks(monkeypatch):
+    model = nn.Sequential(nn.BatchNorm1d(3)).train()
+    monkeypatch.setattr(Beside, "average_buffers", lambda self, model: model[0].reset_parameters())
+
+    measure_bn_statistics(model, batches(None), 3, Beside(False))
+
+    assert model[0].running_mean.tolist() == [0, 0, 0]
+
+
 def test_a_state_that_was_captured_before_follows_the_measurement():
     model = nn.Sequential(nn.BatchNorm1d(3)).train()
     state = model.state_dict()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ import torch
 from octvideo import files
 from octvideo.data import Loader, Sample
 from octvideo.engine import checkpoint_files
-from octvideo.engine.training.state import Callbacks
+from octvideo.engine.training.state import Callbacks, Plan, Progress
 from octvideo.errors import CheckpointError, ConfigError, DataError, OctvideoError
 
 EVERYTHING = {
@@ -535,6 +536,16 @@ def test_a_checkpoint_that_counted_batches_goes_on(tmp_path, differences):
     tiny.make_trainer(tmp_path / "cut").train()
 
     assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+def test_counted_batches_are_those_of_the_run_that_counted_them():
+    plan = Plan(steps_per_epoch=6, batch_samples=8, accum_steps=1, epoch_limit=3, step_limit=0)
+    progress = asdict(Progress(epoch=1)) | {"batch": 4}
+    del progress["samples"], progress["step"]
+
+    found = Progress.from_dict(progress, plan, 4)
+
+    assert (found.samples, found.step) == (16, 8)
 
 
 @pytest.mark.parametrize("what", ["run", "run/metrics.jsonl"])

@@ -1,5 +1,7 @@
 """Each of the trainer's options does what it says, on a network of a few hundred parameters."""
 
+from contextlib import contextmanager
+
 import pytest
 import tiny
 import torch
@@ -58,6 +60,62 @@ def test_accumulating_2_batches_of_4_is_a_batch_of_8(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("accum_steps", [1, 3])
+def test_the_loss_of_a_step_is_the_mean_over_the_clips_of_all_its_batches(tmp_path, accum_steps):
+    losses = []
+
+    def loss(logits, targets):
+        value = make_loss()(logits, targets)
+        losses.append(value.item())
+        return value
+
+    tiny.make_trainer(
+        tmp_path, max_epoch=1, accum_steps=accum_steps, log_period=1, parts=QUIET | {"loss": loss}
+    ).train()
+
+    rows = torch.tensor(losses).view(-1, accum_steps).mean(1)
+    records = metrics(tmp_path)
+    logged = [r["loss"] for r in records if r["_type"] == "train_iter"]
+    assert logged == pytest.approx(rows.tolist(), rel=1e-4)
+    (epoch,) = (r["loss"] for r in records if r["_type"] == "train_epoch")
+    assert epoch == pytest.approx(rows.mean().item(), rel=1e-4)
+
+
+def test_ranks_exchange_gradients_in_the_last_batch_of_a_step_alone(tmp_path, monkeypatch):
+    made, local = [], []
+
+    @contextmanager
+    def without_sync(network):
+        local.append(len(made))
+        yield
+
+    def loss(logits, targets):
+        made.append(1)
+        return make_loss()(logits, targets)
+
+    monkeypatch.setattr("octvideo.engine.training.step.without_sync", without_sync)
+
+    tiny.make_trainer(tmp_path, max_epoch=1, accum_steps=3, parts=QUIET | {"loss": loss}).train()
+
+    assert local == [0, 1, 3, 4]
+
+
+def test_momentum_follows_the_rate_only_where_that_is_asked_for(tmp_path):
+    found = [
+        state_of(tiny.make_trainer(tmp_path / str(on), parts=QUIET, scale_momentum=on))
+        for on in (True, False)
+    ]
+
+    assert not torch.allclose(found[0]["0.weight"], found[1]["0.weight"])
+
+
+def test_the_moving_average_has_counts_as_the_model_has_them(tmp_path):
+    trainer = tiny.make_trainer(tmp_path, ema_decay=0.8, max_epoch=1, parts=QUIET)
+    trainer.train()
+
+    assert trainer.ema.average["1.num_batches_tracked"] == 6
+
+
 def test_the_moving_average_is_its_closed_form(tmp_path):
     trainer = tiny.make_trainer(tmp_path, ema_decay=0.8, parts=QUIET)
     history = [trainer.model[0].weight.detach().clone()]
@@ -91,10 +149,11 @@ def test_validation_sees_the_average_and_training_goes_on_from_the_weights(tmp_p
     assert_close(weights, state_of(tiny.make_trainer(tmp_path / "b", parts=QUIET)), 0)
 
 
-def test_precise_batch_norm_is_the_statistics_of_the_data(tmp_path):
+@pytest.mark.parametrize("batches", [6, 200])  # of the six that there are
+def test_precise_batch_norm_is_the_statistics_of_the_data(tmp_path, batches):
     model = without_dropout()
     trainer = tiny.make_trainer(
-        tmp_path, model=model, max_epoch=1, precise_bn_batches=6, parts=QUIET
+        tmp_path, model=model, max_epoch=1, precise_bn_batches=batches, parts=QUIET
     )
     trainer.train()
 
@@ -104,6 +163,20 @@ def test_precise_batch_norm_is_the_statistics_of_the_data(tmp_path):
     torch.testing.assert_close(model[1].running_mean, features.mean((0, 2, 3, 4)))
     torch.testing.assert_close(model[1].running_var, features.var((0, 2, 3, 4)), rtol=1e-2, atol=0)
     assert model[1].num_batches_tracked == 6
+
+
+def test_precise_batch_norm_is_measured_only_where_something_is_made_of_it(tmp_path, monkeypatch):
+    trainer = tiny.make_trainer(
+        tmp_path, max_epoch=6, eval_period=3, checkpoint_period=5, precise_bn_batches=2
+    )
+    measured = []
+    monkeypatch.setattr(
+        trainer, "measure_bn", lambda count: measured.append(trainer.position().epoch)
+    )
+
+    trainer.train()
+
+    assert measured == [3, 5, 6]
 
 
 def test_precise_batch_norm_of_a_moving_average_is_that_of_its_weights(tmp_path):
