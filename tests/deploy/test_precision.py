@@ -248,3 +248,33 @@ def test_an_octave_that_does_not_pay_is_announced(alpha, form, slow, caplog):
     precision.warn_of_slow_octave(OctConv3d(64, 64, 1, alpha=alpha), form)
 
     assert bool(caplog.records) == slow
+
+
+def test_the_clips_that_check_have_not_calibrated():
+    clips = torch.arange(9)
+
+    first, second = precision.split_clips(clips)
+
+    assert first.tolist() == [0, 2, 4, 6, 8]
+    assert second.tolist() == [1, 3, 5, 7]
+
+
+def test_a_difference_is_the_largest_over_the_largest_value():
+    assert relative_difference(torch.tensor([1.0, 2.0, 5.0]), torch.tensor([1.0, 2.0, 4.0])) == 0.25
+
+
+def test_int8_that_computes_no_numbers_is_refused():
+    """The first of classes that are no numbers is class 0, which is right here."""
+    clips = torch.tensor([[2.0, 1.0]]).expand(8, 2)
+
+    with pytest.raises(OctvideoError, match="int8 is refused"):
+        precision.check_int8(lambda x: x * float("nan"), nn.Identity(), clips)
+
+
+def test_a_class_that_led_by_little_may_change_and_by_more_not():
+    def swapped(x):
+        return x.flip(-1)
+
+    precision.check_int8(swapped, nn.Identity(), torch.tensor([[1.0, 0.96]]).repeat(8, 1))
+    with pytest.raises(OctvideoError, match="8 get another class"):
+        precision.check_int8(swapped, nn.Identity(), torch.tensor([[1.0, 0.94]]).repeat(8, 1))

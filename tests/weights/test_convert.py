@@ -208,6 +208,13 @@ def test_alpha_is_found_in_the_widest_layer(alpha, width):
     )
 
 
+def test_the_alpha_found_is_the_shortest_that_fits():
+    """8 of 64 channels are .125, which .13 makes too."""
+    state = {"a.h2l.weight": torch.zeros(8, 1), "a.h2h.weight": torch.zeros(56, 1)}
+
+    assert find_alpha(state) == 0.13
+
+
 def test_a_checkpoint_says_what_its_weights_assume(tmp_path):
     torch.save(torchvision_names(trained("resnet18", **TINY)), tmp_path / "w.pth")
 

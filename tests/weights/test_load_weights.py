@@ -190,6 +190,14 @@ def test_for_testing_the_classes_must_be_the_files(tmp_path):
         load_weights(narrow(), path, new_classes=False)
 
 
+def test_a_classifier_of_other_features_is_none_of_other_classes(tmp_path):
+    state = narrow().state_dict()
+    state["head.fc.weight"] = state["head.fc.weight"][:, 1:]
+
+    with pytest.raises(CheckpointError, match=r"1 other shape \(first: head.fc.weight"):
+        load_weights(narrow(), save(tmp_path / "other.pyth", {"model_state": state}))
+
+
 # --- Refused
 
 

@@ -14,7 +14,7 @@ from octvideo import create_model
 from octvideo.errors import CheckpointError
 from octvideo.layers import OctTensor
 from octvideo.weights import load_official
-from octvideo.weights.constants import fold_whitening
+from octvideo.weights.constants import fold_shortcut_biases, fold_whitening
 from octvideo.weights.official import OfficialName, read_official, to_state
 
 
@@ -268,3 +268,22 @@ def test_whatever_the_names_are_they_are_placed_or_refused(names, shape):
     except CheckpointError:
         return
     assert len(state) <= len(names)
+
+
+def test_the_bias_of_a_shortcut_is_subtracted_where_the_sum_of_its_stage_is_read():
+    norms = [
+        "res2.block0.reduce",
+        "res2.block1.reduce",
+        "res3.block0.reduce",
+        "res3.block0.shortcut",
+    ]
+    state = {f"{norm}.bn.high.running_mean": torch.ones(2) for norm in norms}
+
+    folded = fold_shortcut_biases(
+        state | {"res2.block0.shortcut.conv.h2h.bias": torch.tensor([3.0, 5.0])}
+    )
+
+    first, *readers = [folded[name].tolist() for name in state]
+    assert folded.keys() == state.keys()
+    assert first == [1, 1]
+    assert readers == [[-2, -4]] * 3

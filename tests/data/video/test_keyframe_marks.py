@@ -13,6 +13,7 @@ from coded_videos import numbers, write_clip
 from octvideo.data import DecodeError, open_video, read_frames
 from octvideo.data.video.decord_engine import DecordEngine
 from octvideo.data.video.frame_table import KnownFile
+from octvideo.data.video.packets import StreamMap
 
 CODED = {"options": {"g": "12", "bf": "2"}}
 
@@ -154,3 +155,9 @@ def test_a_damaged_avi_has_one_clock(tmp_path, chunk):
         except (DecodeError, av.FFmpegError):
             continue
         assert found == expected[::3], (offset, length)
+
+
+def test_decoding_begins_at_the_last_restart_that_is_not_behind_the_frame():
+    layout = StreamMap(pts=np.arange(10) * 3, restarts=np.array([0, 12, 24]))
+
+    assert [layout.restart_before(k) for k in range(10)] == [0] * 4 + [1] * 4 + [2] * 2

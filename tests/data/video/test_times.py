@@ -127,6 +127,7 @@ def test_stamps_of_all_kinds_become_seconds(stamps, times):
 
 @example([0.0, 8.7e-16, -8.0])  # The first two are one number beside 8.
 @example([-8.0, 0.0, 8.7e-16])
+@example([-1e-241, 0.0, NONE])
 @given(st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(NONE)), min_size=1, max_size=50))
 def test_seconds_increase_whatever_the_stamps(stamps):
     times = true_times(stamps, 25)
@@ -161,3 +162,24 @@ def test_a_video_written_at_its_times_ends_when_its_last_frame_does(tmp_path):
     found, info = times_of(tmp_path / "out.mp4")
     np.testing.assert_allclose(found, times[:-1], atol=1e-3)
     assert info.duration_seconds == pytest.approx(9.6, abs=0.01)
+
+
+def test_a_frame_that_is_shown_long_counts_though_the_others_keep_the_rate():
+    times = np.array([*np.arange(99) / 30, 98 / 30 + 1])
+
+    assert rate_and_duration(times, 30) == pytest.approx((30, 98 / 30 + 1 + 1 / 30))
+
+
+@pytest.mark.parametrize(("last", "shown"), [(0.3, 0.3), (1e6, 0.1), (-1.0, 0.1)])
+def test_the_last_frame_is_shown_as_long_as_it_says_if_that_can_be(last, shown):
+    _, seconds = rate_and_duration(np.arange(20) / 10, None, last)
+
+    assert seconds == pytest.approx(1.9 + shown)
+
+
+def test_recordings_joined_last_first_are_not_mixed():
+    """No stamp comes twice, and too many frames lie between the two places for it to be B
+    pictures."""
+    stamps = [0.05 + k / 10 for k in range(15, 40)] + [k / 10 for k in range(40)]
+
+    np.testing.assert_allclose(true_times(stamps, 10.0), np.arange(65) / 10, atol=1e-6)
