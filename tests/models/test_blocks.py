@@ -5,9 +5,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from octvideo.layers import Channels, OctTensor
+from octvideo.layers import Channels, OctConv2d, OctTensor
 from octvideo.layers.squeeze_excite import SqueezeExcite
-from octvideo.models.blocks import BasicBlock, BlockStyle, Bottleneck, concatenate, make_stage
+from octvideo.models.blocks import (
+    BasicBlock,
+    BlockStyle,
+    Bottleneck,
+    concatenate,
+    init_weights,
+    make_stage,
+)
 
 C = Channels
 
@@ -130,3 +137,13 @@ def test_pairs_are_concatenated_per_group(a, b, low):
 
     assert out.high.shape[1] == 7
     assert (0 if out.low is None else out.low.shape[1]) == low
+
+
+def test_all_paths_are_drawn_by_the_fan_out_of_the_undivided_kernel():
+    conv = OctConv2d(256, 128, 3, 1, 1, alpha=0.75)
+
+    init_weights(nn.Sequential(conv), zero_init_final_bn=False)
+
+    spreads = {name: path.weight.std().item() for name, path in conv.paths.items()}
+    expected = (2 / (128 * 9)) ** 0.5
+    assert spreads == pytest.approx(dict.fromkeys(("h2h", "h2l", "l2h", "l2l"), expected), rel=0.05)

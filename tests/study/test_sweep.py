@@ -138,6 +138,18 @@ def test_the_picture_of_a_sweep_with_several_labels_shows_map(trained, monkeypat
     assert drawn[0].axes[0].get_ylabel() == "mAP, %"
 
 
+def test_a_run_is_compared_only_where_the_first_network_has_one_too(trained, tmp_path):
+    sweep = Sweep.of(CONFIG, WORDS)
+    run_sweep(sweep, tmp_path, report=lambda line: None)
+    (tmp_path / "runs" / sweep.variants[0].folder(("RNG_SEED=2",)) / "results.json").unlink()
+
+    first, second = summary.lines_of(sweep, tmp_path)
+
+    assert first.scores == [50.0, 70.0]
+    assert second.scores == [51.0, 62.0, 73.0]
+    assert second.against == [1.0, 3.0]
+
+
 def test_seeds_of_one_fold_are_one_value_and_without_folds_one_each():
     folds = {"one": [1.0, 2.0], "two": [3.0, 4.0, 5.0]}
     pairs = [(fold, value) for fold, values in folds.items() for value in values]
