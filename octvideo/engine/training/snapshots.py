@@ -5,6 +5,7 @@ import time
 from dataclasses import asdict, replace
 from typing import Protocol
 
+from iopath.common.file_io import g_pathmgr
 from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
@@ -138,15 +139,22 @@ class Snapshots:
 
     def with_comparable_best(self, checkpoint: Checkpoint, progress: Progress) -> Progress:
         """Values of two validation lists do not compare: after a change, the next one is the best
-        so far."""
+        so far. So it is if best.pyth, to which the value belongs, is gone."""
         other = self.identity.other_validation(checkpoint) if self.identity else ""
-        if not other or self.plan.is_finished(progress):
+        is_finished, best = self.plan.is_finished(progress), f"{self.folder}/best.pyth"
+        is_there = self.procs.from_main(self.procs.is_main and g_pathmgr.isfile(best))
+        if not is_there and math.isfinite(progress.best):
+            then = "the newest checkpoint stands in for it" if is_finished else "it is chosen anew"
+            logger.warning("%s is gone, the best so far: %s", best, then)
+        elif other and not is_finished:
+            logger.info(
+                "another validation list from here on (%s): best.pyth is chosen anew, from its"
+                " values",
+                other,
+            )
+        else:
             return progress
-        logger.info(
-            "another validation list from here on (%s): best.pyth is chosen anew, from its values",
-            other,
-        )
-        return replace(progress, best=math.inf)
+        return progress if is_finished else replace(progress, best=math.inf)
 
     def restore(self, checkpoint: Checkpoint) -> Progress:
         path, training = checkpoint.path, checkpoint.training

@@ -373,6 +373,20 @@ def test_values_of_two_validation_lists_are_not_compared(
     assert ("best.pyth is chosen anew" in caplog.text) == (epoch == 2)
 
 
+@pytest.mark.parametrize(("max_epoch", "said"), [(2, "chosen anew"), (1, "stands in for it")])
+def test_a_best_checkpoint_that_is_gone_is_told_and_chosen_anew(tmp_path, caplog, max_epoch, said):
+    before = {"validate": lambda model: {"top1_err": 10.0}}
+    after = {"validate": lambda model: {"top1_err": 20.0}}
+    tiny.make_trainer(tmp_path, max_epoch=1, parts=before).train()
+    (tmp_path / "checkpoints/best.pyth").unlink()
+
+    with caplog.at_level(logging.INFO, "octvideo"):
+        tiny.make_trainer(tmp_path, max_epoch=max_epoch, parts=after).train()
+
+    assert (tmp_path / "checkpoints/best.pyth").exists() == (max_epoch == 2)
+    assert said in caplog.text
+
+
 def test_a_checkpoint_of_another_model_is_a_clear_error(tmp_path):
     tiny.make_trainer(tmp_path).train()
 
