@@ -147,8 +147,21 @@ def known_of(folder: Path, results: Mapping[str, Any]) -> Settings:
 
 def _tested(folder: Path) -> Settings:
     """The test that results.json is of, in the words of `_own_test`; {} where there is none."""
+    found = read_results(folder)
+    return _test_of(found) if found else {}
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The content of results.json; {} without the file. Raises ConfigError for a damaged one."""
     path = folder / "results.json"
-    return _test_of(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: is damaged ({error}); delete this file, and the sweep makes it anew"
+        ) from error
 
 
 def _test_of(results: Mapping[str, Any]) -> Settings:

@@ -1,6 +1,5 @@
 """The results of a sweep: table.md, table.csv, table.tex and tradeoff.png."""
 
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 from octvideo.complexity import without
 from octvideo.report.tradeoff import Point, curve_name, draw_tradeoff
+from octvideo.study.origin import read_results
 from octvideo.study.statistics import difference, independent, interval, spread
 from octvideo.study.sweep import SEED, Repetition, Sweep, Variant, check_runs, measured_times
 from octvideo.study.tables import comma_separated, latex, markdown
@@ -50,8 +50,8 @@ def lines_of(sweep: Sweep, out: Path) -> list[Line]:
 
 def _results(sweep: Sweep, variant: Variant, out: Path) -> dict[Repetition, dict[str, Any]]:
     folders = {each: out / "runs" / variant.folder(each) for each in sweep.repetitions}
-    paths = {each: folder / "results.json" for each, folder in folders.items()}
-    return {each: json.loads(p.read_text()) for each, p in paths.items() if p.is_file()}
+    found = {each: read_results(folder) for each, folder in folders.items()}
+    return {each: results for each, results in found.items() if results}
 
 
 def _differences(runs: Mapping[Repetition, Any], first: Mapping[Repetition, Any]) -> list[float]:

@@ -10,7 +10,6 @@ OUT/table.md, table.csv, table.tex, tradeoff.png
 import hashlib
 import itertools
 import json
-import os
 import re
 import statistics
 import threading
@@ -31,10 +30,10 @@ from octvideo.config import load_config, setting_pairs
 from octvideo.config.yaml_text import read_settings
 from octvideo.deploy.cache import key_of
 from octvideo.deploy.timing import interleaved
-from octvideo.engine.threads import available_cores
 from octvideo.errors import ConfigError
 from octvideo.files import write_atomically
 from octvideo.layers import channels_last
+from octvideo.study.children import Children, ended_by_signals, share
 from octvideo.study.origin import Settings, check_folder, made_with, settings_of
 from octvideo.study.trial import metric, metric_name, require_labels, run_trial
 
@@ -215,7 +214,7 @@ def run_sweep(
     report: Callable[[str], None] = print,
 ) -> None:
     """Do the runs that have no results yet, `jobs` at a time. After a failure no further run
-    starts.
+    starts. Ctrl-C, SIGTERM and SIGHUP stop the runs too, which save what they have.
 
     Raises ConfigError as `check_runs` does, and for a test without labels, before anything runs;
     TrialError for a run that ended without results.
@@ -231,7 +230,7 @@ def run_sweep(
     done = itertools.count(1)
 
     # A thread takes its next run before the one that failed can cancel it.
-    failed = threading.Event()
+    failed, children = threading.Event(), Children()
 
     def work(repetition: Repetition, variant: Variant) -> None:
         if failed.is_set():
@@ -243,7 +242,8 @@ def run_sweep(
                 sweep.words(variant, repetition),
                 out / "runs" / variant.folder(repetition),
                 keep=keep,
-                environment=_share(slot, jobs),
+                environment=share(slot, jobs),
+                children=children,
             )
         except BaseException:
             failed.set()
@@ -255,7 +255,7 @@ def run_sweep(
             f"[{next(done)}/{len(sweep.runs)}] {title}: {metric_name(found)} {metric(found):.1f}"
         )
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with ended_by_signals(), ThreadPoolExecutor(jobs) as pool, children:
         futures = [pool.submit(work, *run) for run in sweep.runs]
         wait(futures, return_when=FIRST_EXCEPTION)
         for future in futures:
@@ -263,23 +263,6 @@ def run_sweep(
     for future in futures:
         if not future.cancelled():
             future.result()
-
-
-def _share(slot: int, jobs: int) -> dict[str, str]:
-    """A run's share of the machine: its GPU and its cores."""
-    gpus = _gpus()
-    share = {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if jobs > 1 and len(gpus) > 1 else {}
-    if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
-        share["OMP_NUM_THREADS"] = str(max(available_cores() // jobs, 1))
-    return share
-
-
-def _gpus() -> list[str]:
-    """CUDA's names of the GPUs that this process was given: numbers, or UUIDs."""
-    count = torch.cuda.device_count()
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = map(str, range(count)) if given is None else given.split(",")
-    return [name.strip() for name in names][:count]
 
 
 def check_runs(sweep: Sweep, out: Path) -> None:

@@ -1,9 +1,6 @@
 """One run of a study: training and test in a process of their own, its log beside its folder."""
 
-import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,17 +10,14 @@ from typing import Any
 from octvideo.assembly.data import final_list_path, is_labeled, open_list
 from octvideo.assembly.tasks import with_counted_classes
 from octvideo.config import load_config
-from octvideo.errors import ConfigError, DataError, OctvideoError
-from octvideo.study.origin import claim_folder, made_with
+from octvideo.errors import ConfigError, DataError
+from octvideo.study.children import Children, TrialError
+from octvideo.study.origin import claim_folder, made_with, read_results
 
 NO_LABELS = (
     "{} has no labels, and a study compares by them; give it labels, or remove it so that val.csv"
     " is tested"
 )
-
-
-class TrialError(OctvideoError):
-    """A run of a study ended without results."""
 
 
 def run_trial(
@@ -33,42 +27,40 @@ def run_trial(
     *,
     keep: bool = True,
     environment: Mapping[str, str] | None = None,
+    children: Children | None = None,
 ) -> dict[str, Any]:
     """`octvideo train` into `folder`; returns the content of its results.json. A folder that has
     one is not run again.
 
-    keep: keep the checkpoints too. environment: variables to add. Raises TrialError with the last
+    keep: keep the checkpoints too. environment: variables to add. children: among which the process
+    is. Raises TrialError with the last
     line of the log, ConfigError for a folder in which a run has begun with other settings or lists,
     or whose results are of another test.
     """
     claim_folder(folder, made_with(load_config(config, settings)))
-    results = folder / "results.json"
-    if not results.is_file():
-        _train(config, settings, folder, environment or {})
+    if not read_results(folder):
+        _train(config, settings, folder, environment or {}, children or Children())
     if not keep:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return dict(json.loads(results.read_text(encoding="utf-8")))
+    return read_results(folder)
 
 
 def _train(
-    config: str, settings: Sequence[str], folder: Path, environment: Mapping[str, str]
+    config: str,
+    settings: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    children: Children,
 ) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "octvideo", "train", "--cfg", config, *settings]
     log_path = folder.parent / f"{folder.name}.log"
     with log_path.open("a") as log:
-        ended = subprocess.run(
-            [*command, f"OUTPUT_DIR={folder}"],
-            env=os.environ | environment,
-            stdout=log,
-            stderr=log,
-        )
-    if ended.returncode or not (folder / "results.json").is_file():
+        status = children.run([*command, f"OUTPUT_DIR={folder}"], environment, log)
+    if status or not (folder / "results.json").is_file():
         lines = log_path.read_text(errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "nothing")
-        raise TrialError(
-            f"{folder.name}: ended with status {ended.returncode}; {log_path} ends with: {last}"
-        )
+        raise TrialError(f"{folder.name}: ended with status {status}; {log_path} ends with: {last}")
 
 
 def require_labels(cfg: Any) -> None:

@@ -3,7 +3,9 @@
 import csv
 import json
 import os
+import signal
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -25,10 +27,10 @@ from octvideo.study import (
     trial,
     write_tables,
 )
+from octvideo.study.children import Children, TrialError, share
 from octvideo.study.statistics import difference, independent, interval, spread
 from octvideo.study.sweep import measured_times, split_values
 from octvideo.study.tables import comma_separated, latex, markdown
-from octvideo.study.trial import TrialError
 
 CONFIG = "kinetics400/i3d"
 WORDS = ["OCTCONV.ALPHA=0,.1", "RNG_SEED=1,2,3", "TRAIN.BATCH_SIZE=8"]
@@ -48,7 +50,7 @@ def trained(monkeypatch):
     """Runs that take no time: which they were, in their order."""
     done = []
 
-    def train(config, settings, folder, environment):
+    def train(config, settings, folder, environment, children):
         found = {"OCTCONV.ALPHA": "0"} | dict(word.split("=") for word in settings)
         done.append((found["OCTCONV.ALPHA"], found["RNG_SEED"]))
         alpha = float(found["OCTCONV.ALPHA"])
@@ -315,8 +317,8 @@ def test_runs_beside_each_other_share_the_gpus_that_were_given(monkeypatch, give
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
-    assert [sweep._share(slot, 3).get("CUDA_VISIBLE_DEVICES") for slot in range(3)] == shares
-    assert "CUDA_VISIBLE_DEVICES" not in sweep._share(0, 1)
+    assert [share(slot, 3).get("CUDA_VISIBLE_DEVICES") for slot in range(3)] == shares
+    assert "CUDA_VISIBLE_DEVICES" not in share(0, 1)
 
 
 def test_runs_beside_each_other_share_the_cores_where_a_process_has_no_mask(monkeypatch):
@@ -324,7 +326,7 @@ def test_runs_beside_each_other_share_the_cores_where_a_process_has_no_mask(monk
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
 
-    assert sweep._share(0, 3)["OMP_NUM_THREADS"] == "2"
+    assert share(0, 3)["OMP_NUM_THREADS"] == "2"
 
 
 def test_several_runs_at_a_time_find_the_same(trained, tmp_path):
@@ -385,17 +387,53 @@ def test_results_of_a_test_without_labels_are_not_compared():
 
 
 def test_a_run_that_fails_is_named_with_the_end_of_its_log(monkeypatch, tmp_path):
-    def failing(command, stdout, **_):
-        stdout.write("epoch 1\nerror: no room\n")
-        return subprocess.CompletedProcess(command, 2)
+    def failing(self, command, environment, log):
+        log.write("epoch 1\nerror: no room\n")
+        return 2
 
-    monkeypatch.setattr(trial.subprocess, "run", failing)
+    monkeypatch.setattr(Children, "run", failing)
     sweep = Sweep.of(CONFIG, ["OCTCONV.ALPHA=0,.1"])
 
     with pytest.raises(TrialError, match=r"status 2; .*\.log ends with: error: no room"):
         run_sweep(sweep, tmp_path)
 
     assert write_tables(sweep, tmp_path) == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_sweep_that_is_stopped_leaves_no_run_behind(monkeypatch, tmp_path, number):
+    started, ended = [], []
+
+    class Sleeping(subprocess.Popen):
+        def __init__(self, command, **options):
+            super().__init__([sys.executable, "-c", "import time; time.sleep(60)"], **options)
+            started.append(self)
+            os.kill(os.getpid(), number)
+
+    def stopped(*_):
+        ended.append(started[0].returncode)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", Sleeping)
+    before = signal.signal(signal.SIGTERM, stopped)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(Sweep.of(CONFIG, ["OCTCONV.ALPHA=0,.1"]), tmp_path)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert [process.returncode for process in started] == [-signal.SIGTERM]
+    assert ended == ([-signal.SIGTERM] if number == signal.SIGTERM else [])
+
+
+def test_results_that_are_damaged_are_told_in_a_line(trained, tmp_path):
+    one = Sweep.of(CONFIG, ["OCTCONV.ALPHA=0"])
+    run_sweep(one, tmp_path, report=lambda line: None)
+    (results,) = tmp_path.rglob("results.json")
+    results.write_text(results.read_text()[:20])
+
+    with pytest.raises(ConfigError, match=r"results.json: is damaged .*; delete this file"):
+        run_sweep(one, tmp_path)
 
 
 def test_names_of_folders_are_of_any_file_system_and_differ():

@@ -12,7 +12,7 @@ import torch
 from octvideo.assembly.model import build_model
 from octvideo.config import load_config
 from octvideo.study import trial
-from octvideo.study.trial import TrialError
+from octvideo.study.children import TrialError
 
 
 @pytest.fixture
