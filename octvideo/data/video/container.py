@@ -148,6 +148,8 @@ def opened_live(source: Any, scheme: str, timeout_seconds: float) -> Iterator[An
         "protocol_whitelist": LIVE_PROTOCOLS.get(scheme, "file"),
         # Five seconds of looking ahead, which files can afford, would be latency here.
         "analyzeduration": "1000000",
+        # A reader that does not come back (`LiveFrames`) still holds the port; others are refused.
+        **({"reuse": "1"} if scheme == "udp" else {}),
     }
     late = "no beginning of a video"
     try:

@@ -6,13 +6,17 @@ and counted: latency and memory stay bounded, whatever the network does.
 """
 
 import math
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from octvideo.data.reading import DecodeError, cause_of
 from octvideo.data.video.container import (
@@ -33,6 +37,7 @@ _STEP_BACK_SECONDS = 1.0  # at most: a frame out of order; more: the timestamps 
 _LEAST_STEP = 1e-3
 _POLL_SECONDS = 0.1
 _PATIENCE = 0.5
+_STUCK = 3  # time-outs in FFmpeg, which takes up to two for opening
 _KNOWN = ", ".join(f"{name}://" for name in LIVE_PROTOCOLS)
 _WHAT_IS_LIVE = f"live are {_KNOWN}, and cameras as /dev/video0 or 0"
 
@@ -80,12 +85,14 @@ class LiveFrames:
         self._waiting: deque[LiveFrame] = deque()
         self._max_waiting = max_waiting
         self._changed = threading.Condition()
-        self._stopped = threading.Event()
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._clock, self._last = _Clock(), time.monotonic()
+        self._thread, self._stopped = threading.Thread(), threading.Event()
+        self._stuck: list[threading.Thread] = []
+        self._inside = math.inf  # since when the thread is in FFmpeg
 
     def __enter__(self) -> "LiveFrames":
-        self._thread.start()
+        self._start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -98,12 +105,30 @@ class LiveFrames:
         """Raises DecodeError when the source is given up."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._error)
-                if not self._waiting:
+                came = self._changed.wait_for(lambda: self._waiting or self._error, self._timeout)
+                if came and not self._waiting:
                     assert self._error
                     raise self._error
-                frame = self._waiting.popleft()
-            yield frame
+                frame = self._waiting.popleft() if came else None
+            if frame:
+                yield frame
+            elif time.monotonic() - self._inside > _STUCK * self._timeout:
+                self._replace_reader()
+
+    def _start(self) -> None:
+        self._stopped, self._inside = threading.Event(), math.inf
+        self._thread = threading.Thread(target=self._read, args=(self._stopped,), daemon=True)
+        self._thread.start()
+
+    def _replace_reader(self) -> None:
+        """PyAV passes over the packets of streams that appear midway, such as those of a sender
+        that starts again with other PIDs, and comes back with none: nothing can interrupt it."""
+        self._stopped.set()
+        self._stuck.append(self._thread)
+        self._clock.lost()
+        self.reconnects += 1
+        self._say(f"{self._address}: its streams are not those that it had; connecting again")
+        self._start()
 
     def _put(self, frame: LiveFrame) -> None:
         with self._changed:
@@ -116,40 +141,51 @@ class LiveFrames:
                     self._waiting[0] = LiveFrame(following.image, following.seconds, True)
             self._changed.notify()
 
-    def _read(self) -> None:
+    def _read(self, stopped: threading.Event) -> None:
         try:
-            self._read_and_reconnect()
+            self._read_and_reconnect(stopped)
         except BaseException as error:
             with self._changed:
                 self._error = error
                 self._changed.notify()
 
-    def _read_and_reconnect(self) -> None:
-        clock, wait, last = _Clock(), 0.0, time.monotonic()
-        while not self._stopped.is_set():
+    def _read_and_reconnect(self, stopped: threading.Event) -> None:
+        wait = 0.0
+
+        def is_over() -> bool:
+            if not stopped.is_set():
+                self._inside = time.monotonic()
+            return stopped.is_set()
+
+        while not is_over():
             cause = "it ended"
             try:
+                if self._scheme == "udp" and not any(thread.is_alive() for thread in self._stuck):
+                    _refuse_taken(self._name)
                 with opened_live(self._name, self._scheme, self._timeout) as container:
                     is_timed = has_timestamps(container)
-                    for image, stamp in _pictures(container, self._timeout, self._stopped.is_set):
-                        at = clock.seconds(stamp if is_timed else None)
+                    for image, stamp in _pictures(container, self._timeout, is_over):
+                        if stopped.is_set():
+                            return
+                        at = self._clock.seconds(stamp if is_timed else None)
                         self._put(LiveFrame(self._prepare(image), *at))
-                        wait, last = 0.0, time.monotonic()
+                        wait, self._last = 0.0, time.monotonic()
             except DecodeError as error:
                 cause = error.cause
             except ffmpeg_errors() as error:
                 cause = cause_of(error)
-            if self._stopped.is_set():
+            if stopped.is_set():
                 return
-            clock.lost()
-            silent = time.monotonic() - last
+            self._inside = math.inf
+            self._clock.lost()
+            silent = time.monotonic() - self._last
             if self._give_up is not None and silent >= self._give_up:
                 raise DecodeError(
                     self._address, f"no frame for {silent:.0f} seconds, the last reason: {cause}"
                 )
             self.reconnects += 1
             self._say(f"{self._address}: {cause}; connecting again in {wait:g} s")
-            self._stopped.wait(wait)
+            stopped.wait(wait)
             wait = min(max(2 * wait, FIRST_WAIT), LONGEST_WAIT)
 
 
@@ -199,6 +235,17 @@ def _opened_as(address: str) -> tuple[str, str]:
     if scheme not in LIVE_PROTOCOLS:
         raise DecodeError(address, _WHAT_IS_LIVE)
     return scheme + address[len(scheme) :], scheme  # FFmpeg knows schemes in small letters only
+
+
+def _refuse_taken(address: str) -> None:
+    """Raise OSError if another program reads this port: one socket alone gets its datagrams, but
+    those of a group."""
+    parts = urlsplit(address)
+    with suppress(ValueError):
+        if ip_address(parts.hostname or "").is_multicast:
+            return
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("", parts.port or 0))
 
 
 def _pictures(
