@@ -14,6 +14,7 @@ from octvideo.assembly.identity import (
     flat,
     is_fixed,
     recipe_of,
+    refuse_another_probe,
     warn_of_earlier_training,
 )
 from octvideo.assembly.model import build_model
@@ -259,6 +260,16 @@ def test_a_test_without_the_non_local_blocks_of_the_weights_is_refused(location)
 
     with pytest.raises(CheckpointError, match="nonlocal_location"):
         check_tested(Checkpoint(network=NETWORK | {"nonlocal_location": blocks}), now)
+
+
+def test_a_probe_may_have_other_videos_than_one_before_it_but_no_other_network(run, tmp_path):
+    probe = run(f"OUTPUT_DIR={tmp_path}", "MODEL.NUM_CLASSES=9", "RNG_SEED=7")
+    refuse_another_probe(probe.cfg)  # nothing is there
+    run().about.write(str(tmp_path / "checkpoints" / "best.pyth"))
+    refuse_another_probe(probe.cfg)
+
+    with pytest.raises(CheckpointError, match=r"another probe \(OCTCONV\.ALPHA 0\.25 instead of"):
+        refuse_another_probe(run(f"OUTPUT_DIR={tmp_path}", "OCTCONV.ALPHA=0.25").cfg)
 
 
 def test_a_report_shows_the_recipe_that_the_weights_were_trained_with(run):
