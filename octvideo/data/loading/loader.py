@@ -121,7 +121,9 @@ class Loader:
     def _order(self, epoch: int) -> list[int]:
         if not self._shuffle:
             return list(range(len(self.dataset)))
-        generator = torch.Generator().manual_seed((self._seed << 32) + epoch)
+        # torch's generator sees 32 bits. An odd factor keeps seeds apart, this one far apart.
+        mixed = (self._seed * 0x9E3779B1 + epoch) % 2**32
+        generator = torch.Generator().manual_seed(mixed)
         return torch.randperm(len(self.dataset), generator=generator).tolist()
 
     def _samples(self, tasks: list[tuple[Any, ...]]) -> Iterator[Sample]:

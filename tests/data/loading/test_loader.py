@@ -193,6 +193,26 @@ def test_too_many_bad_files_stop_the_run(folder):
         read(loader)
 
 
+def test_as_many_bad_files_as_are_allowed_stop_nothing(folder):
+    dataset = clips(folder, "missing 0.mp4", "missing 1.mp4", "missing 2.mp4")
+    loader = Loader(dataset, batch_size=4, max_bad_ratio=0.25)
+
+    assert len(read(loader)) == 3
+    assert len(loader.bad) == 3
+
+
+def test_no_epoch_of_one_seed_has_the_order_of_another(folder):
+    orders = [
+        Loader(clips(folder), batch_size=3, seed=s)._order(e) for s in range(3) for e in (0, 1)
+    ]
+
+    assert len(set(map(tuple, orders))) == 6
+
+
+def test_a_last_batch_that_is_kept_ends_with_the_list(folder):
+    assert Loader(clips(folder), batch_size=5, drop_last=False).ends() == [5, 10, 12]
+
+
 def test_a_mistake_in_the_program_is_raised_with_its_place(folder):
     loader = Loader(clips(folder, "bug.mp4"), batch_size=4, num_workers=1)
 

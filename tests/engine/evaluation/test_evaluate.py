@@ -92,6 +92,10 @@ def test_scores_do_not_depend_on_how_views_are_chunked():
     np.testing.assert_allclose(one.final, all_views.final, atol=1e-6)
 
 
+def test_videos_of_several_views_share_no_forward_pass():
+    np.testing.assert_array_equal(run(batch_size=4).final, run().final)
+
+
 def test_the_default_chunk_is_decided_by_the_views_alone():
     assert default_view_chunk(ViewSpec(ClipRule(8, 8))) == 10
     assert default_view_chunk(ViewSpec(ClipRule(32, 2))) == 2
