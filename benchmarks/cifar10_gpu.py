@@ -105,10 +105,10 @@ class Pictures:
             scaled = F.interpolate(scaled, scale_factor=self.upscale, mode="bilinear")
         return scaled.contiguous(memory_format=torch.channels_last)
 
-    def draw(self, batch: int, seed: int, epoch: int) -> Tensor:
+    def draw(self, batch: int, epoch: int) -> Tensor:
         """Which pictures a step takes, where they are cropped and whether mirrored: int64 (steps,
-        batch, 4)."""
-        generator = torch.Generator().manual_seed((seed << 32) + epoch)
+        batch, 4). All seeds draw the same, and differ in their initial weights."""
+        generator = torch.Generator().manual_seed(epoch)
         steps = len(self.labels) // batch
         order = torch.randperm(len(self.labels), generator=generator)[: steps * batch]
         corner = torch.randint(2 * PADDING + 1, (2, steps * batch), generator=generator)
@@ -162,7 +162,7 @@ def work(recipe: Recipe, data: Pictures, test: Pictures, seed: int) -> Work:
     parts = zip(test.images.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True)
     return Work(
         recipe.epochs,
-        partial(data.draw, recipe.batch, seed),
+        partial(data.draw, recipe.batch),
         lambda choices: (data.normalized(data.crops(choices)), data.labels[choices[:, 0]]),
         [(partial(test.normalized, images), labels) for images, labels in parts],
         schedule.lr,

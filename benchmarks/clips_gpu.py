@@ -93,9 +93,10 @@ class Clips:
         _, frames, height, width, _ = self.videos.shape
         return frames // self.frames, height - self.crop + 1, width - self.crop + 1
 
-    def draw(self, numbers: Tensor, batch: int, seed: int, epoch: int) -> Tensor:
-        """Which videos a step takes, and where: int64 (steps, batch, 4)."""
-        generator = torch.Generator().manual_seed((seed << 32) + epoch)
+    def draw(self, numbers: Tensor, batch: int, epoch: int) -> Tensor:
+        """Which videos a step takes, and where: int64 (steps, batch, 4). All seeds draw the same, and
+        differ in their initial weights."""
+        generator = torch.Generator().manual_seed(epoch)
         steps = len(numbers) // batch
         order = numbers[torch.randperm(len(numbers), generator=generator)[: steps * batch]]
         places = [torch.randint(room, order.shape, generator=generator) for room in self.rooms]
@@ -180,7 +181,7 @@ def trainee(
     schedule = Schedule("cosine", study.lr, study.epochs, warmup=1.0)
     work = Work(
         study.epochs,
-        partial(clips.draw, train_ids.cpu(), study.batch, seed),
+        partial(clips.draw, train_ids.cpu(), study.batch),
         lambda choices: (clips.at(choices), clips.labels[choices[:, 0]]),
         [
             (partial(clips.at, clips.middle(ids)), clips.labels[ids])

@@ -37,8 +37,16 @@ def what_is_missing(path: str | Path, kind: str = "file") -> str:
     such file"."""
     if not is_local(str(path)):
         return f"there is no such {kind}"
-    missing = [folder for folder in Path(path).parents if not folder.exists()]
+    missing = [folder for folder in Path(path).parents if not is_there(folder)]
     return f"there is no folder {missing[-1]}" if missing else f"there is no such {kind}"
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether a file or folder can be reached; False also where the system gives an error."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
 
 
 def is_local(path: str) -> bool:

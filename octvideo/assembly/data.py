@@ -11,7 +11,7 @@ from torch import Tensor
 from octvideo.data.clips.dataset import ClipTransform
 from octvideo.data.clips.views import ViewSpec
 from octvideo.data.lists.class_names import match_classes, names_beside
-from octvideo.data.lists.video_list import VideoEntry, VideoList, read_list
+from octvideo.data.lists.video_list import VideoList, read_list
 from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.data.remote import join
 from octvideo.data.sampling import ClipRule
@@ -24,13 +24,13 @@ from octvideo.data.video.index import VideoIndex, index_path, read_index
 from octvideo.download import cache_folder
 from octvideo.engine.distributed import Processes
 from octvideo.errors import ConfigError, DataError
-from octvideo.files import is_local, what_is_missing
+from octvideo.files import is_local, is_there, what_is_missing
 
 # Width / height of a random resized crop, where the settings are silent.
 ASPECT = (0.75, 1.3333)
-# Videos at the beginning of a list of which one must be there: a wrong prefix is told before hours
-# of training.
-MISSING = 20
+# Videos of a list of which one must be there: a wrong prefix is told before hours of training.
+LOOKED_AT = 20
+_ENDS_IN_NUMBER = re.compile(r"\s\d+$")  # a folder and its number of frames
 
 
 def list_path(cfg: Any, split: str) -> str:
@@ -90,27 +90,32 @@ def open_list(cfg: Any, path: str) -> VideoList:
 
 
 def open_labeled_list(cfg: Any, path: str) -> VideoList:
-    """The list for training or validation. Raises DataError for a list without labels, and for one
-    that begins with `MISSING` files that are not there."""
+    """The list for training or validation. Raises DataError for a list without labels."""
     videos = open_list(cfg, path)
     if not is_labeled(videos):
         raise DataError(
             f"{path}: an unlabeled list can be tested, not trained or validated on; give each line"
             " a label"
         )
-    _refuse_missing(path, videos[:MISSING])
     return videos
 
 
-def _refuse_missing(path: str, first: Sequence[VideoEntry]) -> None:
-    there = (entry.part or not is_local(entry.path) or Path(entry.path).exists() for entry in first)
-    if first and not any(there):
-        of_folders = re.search(r"\s\d+$", first[0].path)  # a folder, its number of frames
-        raise DataError(
-            f"{path}: its first video(s) are missing, {first[0].path}"
-            f" ({what_is_missing(first[0].path)});"
-            f" correct its paths, or DATA.{'LIST_FORMAT (frames)' if of_folders else 'PATH_PREFIX'}"
-        )
+def require_videos(cfg: Any) -> None:
+    """Raise DataError where train.csv or val.csv names no file that is there, of `LOOKED_AT` that
+    are spread over it: its paths are wrong. Files at addresses and in shards are not looked at."""
+    if cfg.TRAIN.DATASET != "video" or reads_shards(cfg):
+        return
+    for split in ("train", "val"):
+        path = list_path(cfg, split)
+        videos = open_list(cfg, path)
+        some = videos[:: max(len(videos) // LOOKED_AT, 1)]
+        if some and not any(not is_local(one.path) or is_there(one.path) for one in some):
+            first = some[0].path
+            setting = "LIST_FORMAT (frames)" if _ENDS_IN_NUMBER.search(first) else "PATH_PREFIX"
+            raise DataError(
+                f"{path}: its videos are missing, {first} ({what_is_missing(first)}); correct its"
+                f" paths, or DATA.{setting}"
+            )
 
 
 def is_labeled(videos: VideoList) -> bool:

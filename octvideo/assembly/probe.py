@@ -58,6 +58,7 @@ def probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None = No
 def _probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None) -> str:
     procs.made_by_main(partial(refuse_another_kind, cfg.OUTPUT_DIR, "probe"))
     procs.made_by_main(partial(refuse_another_probe, cfg))
+    procs.made_by_main(partial(build_data.require_videos, cfg))
     task = task_of(cfg)
     dataset = task.train_dataset()
     seed_all(cfg.RNG_SEED)

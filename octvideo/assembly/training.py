@@ -48,6 +48,7 @@ def train(cfg: Any, procs: Processes, callbacks: Callbacks | None = None) -> Tra
     cfg = with_counted_classes(cfg)
     with running(cfg, procs):
         procs.made_by_main(partial(refuse_another_kind, cfg.OUTPUT_DIR, "training"))
+        procs.made_by_main(partial(build_data.require_videos, cfg))
         return _train(cfg, procs, callbacks)
 
 

@@ -243,7 +243,9 @@ def _set(cfg: CfgNode, key: str, value: Any, source: str) -> bool:
     """Set a value, None being the default; False for a setting that is known but has no effect
     here."""
     if key in ONLY:
-        _check_choice(key, value, ONLY[key], source)
+        value = python_value(value) if isinstance(value, str) else value
+        if value is not None:
+            _check_choice(key, value, ONLY[key], source)
         return True
     if _ignored_part(key):
         return False

@@ -5,7 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from octvideo.assembly.data import final_list_path, list_path, open_labeled_list, open_list
+from octvideo.assembly.data import (
+    final_list_path,
+    list_path,
+    open_labeled_list,
+    open_list,
+    require_videos,
+)
 from octvideo.assembly.estimate import clip_macs
 from octvideo.assembly.model import build_model
 from octvideo.assembly.tasks import TASKS, task_of, with_counted_classes
@@ -107,20 +113,30 @@ def test_a_validation_list_without_labels_is_refused_before_training_starts(sett
         open_labeled_list(cfg, list_path(cfg, "val"))
 
 
-def test_a_list_of_videos_that_are_not_there_is_refused_before_training_starts(settings, tmp_path):
-    folder = tmp_path / "data"
-    (folder / "val.csv").write_text("a.mp4 0\nb.mp4 1\n")
-    cfg = settings(f"DATA.PATH_PREFIX={tmp_path / 'videos_train'}")
+def test_lists_of_videos_that_are_not_there_are_refused_before_training_starts(settings, tmp_path):
+    folder, videos = tmp_path / "data", tmp_path / "videos"
+    lines = [f"{i:03}.mp4 0\n" for i in range(200)]
+    (folder / "train.csv").write_text("".join(lines))
+    (folder / "val.csv").write_text(f"{'long' * 99}.mp4 0\n")
+    cfg = settings(f"DATA.PATH_PREFIX={videos}")
 
-    with pytest.raises(DataError, match=r"val.csv: its first .*a\.mp4 \(there is no folder .*/vid"):
-        open_labeled_list(cfg, list_path(cfg, "val"))
+    with pytest.raises(DataError, match=r"train.csv: .*000\.mp4 \(there is no folder .*/videos"):
+        require_videos(cfg)
 
-    (folder / "train.csv").write_text("v1 30 0\n")
-    with pytest.raises(DataError, match=r"correct its paths, or DATA.LIST_FORMAT \(frames\)"):
-        open_labeled_list(cfg, list_path(cfg, "train"))
+    videos.mkdir()
+    for line in lines[100:]:  # those of the first classes are not there yet
+        (videos / line.split()[0]).touch()
+    with pytest.raises(DataError, match=r"val.csv: .*PATH_PREFIX"):
+        require_videos(cfg)
 
-    (tmp_path / "videos_train").mkdir()
-    (tmp_path / "videos_train" / "b.mp4").touch()
+    (folder / "val.csv").write_text("".join(lines))
+    require_videos(cfg)
+
+
+def test_lists_can_be_compared_where_their_videos_are_not(settings, tmp_path):
+    (tmp_path / "data" / "val.csv").write_text("a.mp4 0\nb.mp4 1\n")
+    cfg = settings(f"DATA.PATH_PREFIX={tmp_path / 'elsewhere'}")
+
     assert len(open_labeled_list(cfg, list_path(cfg, "val"))) == 2
 
 

@@ -101,7 +101,7 @@ def test_a_pack_holds_the_pictures_and_a_crop_is_one_of_theirs(gpu, batches, pix
     first = pickle.loads((batches / "data_batch_1").read_bytes(), encoding="bytes")
     padded = np.pad(first[b"data"][3].reshape(3, 32, 32), ((0, 0), (4, 4), (4, 4)))
     windows = {padded[:, y : y + 32, x : x + 32].tobytes() for y in range(9) for x in range(9)}
-    choices = torch.cat([data.draw(40, 1, epoch)[0] for epoch in range(4)])
+    choices = torch.cat([data.draw(40, epoch)[0] for epoch in range(4)])
     choices[:, 0] = 3
 
     crops = data.crops(choices).numpy()
@@ -115,7 +115,7 @@ def test_a_pack_holds_the_pictures_and_a_crop_is_one_of_theirs(gpu, batches, pix
 def test_an_epoch_takes_each_picture_once(gpu, pixels):
     data = gpu.Pictures.read(pixels, "train", torch.device("cpu"), gpu.PADDING)
 
-    first, again, second = (data.draw(4, 1, epoch) for epoch in (0, 0, 1))
+    first, again, second = (data.draw(4, epoch) for epoch in (0, 0, 1))
 
     assert first.shape == (10, 4, 4)
     assert sorted(first[..., 0].flatten().tolist()) == list(range(40))

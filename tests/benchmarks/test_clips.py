@@ -108,12 +108,12 @@ def test_a_clip_is_evenly_spaced_and_within_the_video(gpu, out, study, row):
     data = gpu.Clips.read(out / "hand_gesture.npz", CPU, 32, row)
     numbers = torch.arange(8)
 
-    drawn = data.draw(numbers, 4, 1, 0)
+    drawn = data.draw(numbers, 4, 0)
     assert drawn.shape == (2, 4, 4)
     assert sorted(drawn[..., 0].flatten().tolist()) == list(range(8))
     assert (drawn.flatten(0, 1).amax(0)[1:] < torch.tensor(data.rooms)).all()
-    assert torch.equal(drawn, data.draw(numbers, 4, 1, 0))
-    assert not torch.equal(drawn, data.draw(numbers, 4, 1, 1))
+    assert torch.equal(drawn, data.draw(numbers, 4, 0))
+    assert not torch.equal(drawn, data.draw(numbers, 4, 1))
     (clip,) = data.at(torch.tensor([[1, 1, 2, 3]]))
     expected = data.videos[1, 1::2, 2:34, 3:35].permute(3, 0, 1, 2)
     mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in row.normalization)
@@ -296,7 +296,7 @@ def test_a_network_of_one_frame_sees_one(gpu, studies, out, study):
     row = studies.Row("C2D, one frame")
     data = gpu.Clips.read(out / "hand_gesture.npz", CPU, 32, row)
 
-    drawn = torch.cat([data.draw(torch.arange(8), 8, 1, epoch)[0] for epoch in range(9)])
+    drawn = torch.cat([data.draw(torch.arange(8), 8, epoch)[0] for epoch in range(9)])
 
     assert set(drawn[:, 1].tolist()) == set(range(8))
     assert data.at(drawn[:2]).shape == (2, 3, 1, 32, 32)

@@ -218,6 +218,12 @@ def test_what_scores_are_made_with_is_the_files_choice(settings, expected):
     assert head_act(load(a_file("i3d", CLIP_8X8, MODEL=settings))) == expected
 
 
+def test_what_is_fixed_here_may_be_written_as_yacs_reads_it():
+    aug = {"AUG": {"ENABLE": "None"}, "TEST": {"NUM_TEMPORAL_CLIPS": "()"}}
+
+    load(a_file("i3d", CLIP_8X8 | {"INPUT_CHANNEL_NUM": "(3, 3)"}, **aug))
+
+
 def test_a_data_set_may_be_capitalized_as_there():
     cfg = load(a_file("i3d", CLIP_8X8, train={"DATASET": "Kinetics"}))
 

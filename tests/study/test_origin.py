@@ -139,7 +139,7 @@ def test_a_sweep_of_an_earlier_version_goes_on_with_the_settings_that_it_shared(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data" / "kinetics400").mkdir(parents=True)
     monkeypatch.setattr(
-        trial, "_train", lambda config, settings, folder, environment: finish(folder)
+        trial, "_train", lambda config, settings, folder, environment, children: finish(folder)
     )
     words, told = ["OCTCONV.ALPHA=0,.1", "RNG_SEED=1"], []
     sweep = Sweep.of(CONFIG, words)

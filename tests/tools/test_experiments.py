@@ -78,7 +78,7 @@ def trained(monkeypatch, experiments):
     """Runs that take no time: the rows and seeds that were run; the third fails, once."""
     done = []
 
-    def train(config, settings, folder, environment):
+    def train(config, settings, folder, environment, children):
         values = dict(word.split("=", 1) for word in settings)
         done.append((float(values["OCTCONV.ALPHA"]), int(values["RNG_SEED"])))
         if len(done) == 3:

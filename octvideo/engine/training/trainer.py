@@ -161,7 +161,7 @@ class Trainer:
             self.log.train_epoch(at, trained, self.epoch_clock)
             if measures or evaluates:
                 validated = self.measure_and_validate(at, measures, evaluates)
-        except Stopped:
+        except (Stopped, DataError):  # no video of the validation can be read
             copy_all(buffers, list(self.model.buffers()))  # a measurement may have begun
             self.snapshots.save(before)
             raise

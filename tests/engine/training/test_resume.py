@@ -134,6 +134,22 @@ def test_a_crash_during_validation_changes_nothing(tmp_path, differences, whole,
     assert differences(whole(), tmp_path / "cut") == []
 
 
+def test_a_validation_that_can_read_nothing_loses_no_epoch(tmp_path, differences, whole):
+    def unread(model):
+        for buffer in model.buffers():
+            buffer.zero_()
+        raise DataError("8 of 8 videos cannot be read")
+
+    with pytest.raises(DataError):
+        tiny.make_trainer(
+            tmp_path / "cut", parts={"validate": unread}, checkpoint_period=10
+        ).train()
+    assert list((tmp_path / "cut/checkpoints").glob("checkpoint_*"))
+    tiny.make_trainer(tmp_path / "cut").train()
+
+    assert differences(whole(), tmp_path / "cut") == []
+
+
 def test_a_torn_newest_checkpoint_costs_an_epoch_and_changes_nothing(tmp_path, differences, whole):
     tiny.make_trainer(tmp_path / "cut").train()
     newest = tmp_path / "cut/checkpoints/checkpoint_epoch_00003.pyth"
