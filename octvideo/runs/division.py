@@ -1,6 +1,7 @@
 """The list that each video of a folder was put into, also after it got another name or place."""
 
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -56,41 +57,56 @@ def _place(said: object) -> Place:
     return place
 
 
-def division_of(lists: DatasetLists) -> dict[str, Place]:
-    """That of these lists."""
+def division_of(lists: DatasetLists, sizes: Mapping[str, int]) -> dict[str, Place]:
+    """That of these lists. sizes: absolute path -> bytes."""
     found: dict[str, Place] = {}
     for split in REPEATED_FIRST:
-        for clip in lists.of(split):
-            found[absolute(str(clip.path))] = Place(split, clip.path.stat().st_size)
+        for path in (absolute(str(clip.path)) for clip in lists.of(split)):
+            found[path] = Place(split, sizes[path])
     return found
 
 
-def follow(before: Division, videos: Iterable[Path]) -> dict[str, Place]:
-    """`before` with those of `videos` that have another name or place now: a video is taken for one
-    that is gone and had its size in bytes. A file of another size than it had is another video, or
-    else has been changed.
+def follow(before: Division, sizes: Mapping[str, int]) -> dict[str, Place]:
+    """`before` and the videos that have another name or place now, so that each is in no other list
+    than it was: a video of no known path is taken for one that is gone and had its size in bytes.
+    Of several that are gone, the one of the same last names counts (class and file, or the file
+    alone); where these do not tell which, and one of them was in train, so is the video.
 
-    So it is in no other list than that was. Of several that are gone, the one of the same last
-    names counts (class and file, or the file alone); where these do not tell which, and one of them
-    was in train, so is the video. A video that merely has the size of another goes where that was,
-    which harms no test.
+    A known path stays in its list. Where its file has another size, it was changed, or else it is
+    another video that got this name: it goes to train where one was there that had its size.
+
+    Those that are gone are remembered: they may come back, and equal sizes may be chance.
+    sizes: absolute path -> bytes of each video that is there.
     """
-    now = {absolute(str(path)): path.stat().st_size for path in videos}
     gone: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for path, place in before.items():
-        if now.get(path, place.num_bytes) != place.num_bytes or not Path(path).is_file():
+        if sizes[path] != place.num_bytes if path in sizes else not _is_file(path):
             for key in _keys(path, place.num_bytes):
                 gone[key].append(path)
-    found, renamed = dict(before), set[str]()
-    for path, num_bytes in now.items():
-        is_known = path in before and before[path].num_bytes in (num_bytes, -1)
-        keys = () if is_known else _keys(path, num_bytes)
-        if same := next((gone[key] for key in keys if key in gone), []):
-            split = min((before[old].split for old in same), key=SPLITS.index)
-            found[path] = Place(split, num_bytes)
-        if len(same) == 1:
-            renamed.update(same)
-    return {path: place for path, place in found.items() if path in now or path not in renamed}
+    found = dict(before)
+    for path, num_bytes in sizes.items():
+        own = before.get(path)
+        if own and own.num_bytes in (num_bytes, -1):
+            continue
+        if same := next((gone[key] for key in _keys(path, num_bytes) if key in gone), []):
+            splits = [before[old].split for old in same] + ([own.split] if own else [])
+            found[path] = Place(min(splits, key=SPLITS.index), num_bytes)
+    return found
+
+
+def has_moved(before: Division, sizes: Mapping[str, int]) -> bool:
+    """Whether a video of `before` is gone, and one of `sizes` has its size and the name of its
+    file."""
+    here = {(num_bytes, Path(path).name) for path, num_bytes in sizes.items()}
+    return any(
+        (place.num_bytes, Path(path).name) in here and not _is_file(path)
+        for path, place in before.items()
+    )
+
+
+def _is_file(path: str) -> bool:
+    """Not for a path that cannot be reached, where that of pathlib raises OSError."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def _keys(path: str, num_bytes: int) -> Iterator[tuple[object, ...]]:

@@ -2,7 +2,7 @@
 
 import csv
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,19 @@ from octvideo.data.lists.video_list import VideoEntry, VideoList, read_list, wri
 from octvideo.data.prepare.check import Finding, check_list, findings_of
 from octvideo.data.prepare.make_lists import DatasetLists
 from octvideo.data.prepare.splits import folder_lists
-from octvideo.data.prepare.video_files import find_videos
+from octvideo.data.prepare.video_files import look_for_videos
 from octvideo.data.remote import absolute
 from octvideo.data.video.index import VideoIndex, index_path, read_index
 from octvideo.errors import DataError, logger
-from octvideo.runs.division import Division, Place, counts, division_of, follow, read_division
+from octvideo.runs.division import (
+    Division,
+    Place,
+    counts,
+    division_of,
+    follow,
+    has_moved,
+    read_division,
+)
 from octvideo.runs.new_lists import EVERYTHING, LISTS, NewLists, put_back
 
 SHOWN = 3  # of the files that cannot be read
@@ -59,25 +67,27 @@ def prepare_videos(
         )
     own = _division(work)
     known = own or (_division(begin) if begin else {})
-    before = follow(known, find_videos(path))
-    _refuse_another_folder(before if own else {}, path, work)
+    videos = look_for_videos(path)
+    sizes = {absolute(str(video)): num_bytes for video, num_bytes in videos.sizes.items()}
+    _refuse_another_folder(own, sizes, path, work)
+    before = follow(known, sizes)
     if not own:
         before = {video: place for video, place in before.items() if _is_below(video, path)}
     splits = {video: place.split for video, place in before.items()}
-    lists = folder_lists(path, seed=seed, before=splits)
+    lists = folder_lists(path, seed=seed, before=splits, found=videos)
     _refuse(lists, data)
     works = [Path(folder) for folder in (begin, work) if folder]
     if bad := _unreadable(lists, Path(work)) if check else _unreadable_before(lists, works):
-        lists = folder_lists(path, seed=seed, leave_out=bad, before=splits)
+        lists = folder_lists(path, seed=seed, leave_out=bad, before=splits, found=videos)
         _refuse(lists, data)
-    parts = division_of(lists)
+    parts = division_of(lists, sizes)
     new = NewLists(lists, before | parts, work)
     is_first = not any(Path(work, name).is_file() for name in LISTS)
     if is_first:
         with new.staged() as staged:
             staged.put()
     _say(lists, work)
-    _say_what_stayed(known, before, parts)
+    _say_what_stayed(known, before, parts, sizes)
     index = read_index(index_path(Path(work) / EVERYTHING)) if check else None
     num_train, seconds = len(lists.of("train")), _median_seconds(index)
     return Videos(work, tuple(lists.class_names), num_train, seconds, None if is_first else new)
@@ -108,9 +118,12 @@ def _division(work: str) -> dict[str, Place]:
     return read_division(Path(work))
 
 
-def _refuse_another_folder(before: Division, folder: Path, work: str) -> None:
+def _refuse_another_folder(
+    before: Division, sizes: Mapping[str, int], folder: Path, work: str
+) -> None:
     """Two folders of one name would share their lists, and the runs below them."""
-    if before and not any(_is_below(video, folder) for video in before):
+    is_of = any(_is_below(video, folder) for video in before) or has_moved(before, sizes)
+    if before and not is_of:
         here = absolute(str(folder))
         raise DataError(
             f"{work}: holds lists of other videos, such as {next(iter(before))}, and none of"
@@ -178,13 +191,17 @@ def _say(lists: DatasetLists, work: str) -> None:
         logger.warning("%s", note)
 
 
-def _say_what_stayed(known: Division, before: Division, now: Division) -> None:
+def _say_what_stayed(
+    known: Division, before: Division, now: Division, sizes: Mapping[str, int]
+) -> None:
     """known: the division that was remembered. before: with what has another name or place now."""
     if moved := [video for video, place in before.items() if known.get(video) != place]:
         logger.info("%d videos have another name or place than before, by their sizes: each stays"
-                    " in its list", len(moved))  # fmt: skip
+                    " in its list, or in train where that is unsure", len(moved))  # fmt: skip
     if before and (added := now.keys() - before.keys()):
-        gone = sum(not Path(video).is_file() for video in before)
+        here = set(sizes.values())
+        gone = sum(old not in sizes and place.num_bytes not in here
+                   for old, place in before.items())  # fmt: skip
         hint = f"; {gone} of before are gone: one both renamed and changed counts as new"
         logger.info("new are %s; the others stay in their lists%s",
                     counts(now[video].split for video in added), hint if gone else "")  # fmt: skip

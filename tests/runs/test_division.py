@@ -1,6 +1,9 @@
 """A video stays in its list under another name, and in another place."""
 
 import json
+import os
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -54,7 +57,6 @@ def test_a_folder_that_is_moved_keeps_its_division(folder, tmp_path):
 
     assert prepare(moved, "second", begin="lists") == first
     assert prepare(moved) == first
-    assert str(folder) not in Path("lists/parts.json").read_text()
 
 
 def test_files_that_are_renamed_stay_in_their_lists(folder):
@@ -76,7 +78,10 @@ def test_names_that_are_exchanged_take_no_training_video_into_a_test(folder, kin
     other.rename(one)
     (folder / "aside").rename(other)
 
-    assert prepare(folder) == first
+    found = prepare(folder)
+
+    assert "train" in first.values()
+    assert all(found[text] == "train" for text, split in first.items() if split == "train")
 
 
 def test_where_sizes_and_names_do_not_tell_the_videos_are_trained_on(folder):
@@ -112,6 +117,82 @@ def test_a_file_that_was_changed_in_its_place_stays_in_its_list(folder):
     assert {text.partition(" and")[0]: split for text, split in found.items()} == first
 
 
+def test_a_file_that_was_changed_to_the_size_of_another_goes_to_no_test(folder):
+    first = prepare(folder)
+    files = {split: [path for path in sorted(folder.glob("*/*.mp4"))
+                     if first[path.read_text()] == split]
+             for split in ("train", "test")}  # fmt: skip
+    (one, other), (tested, *_) = files["train"][:2], files["test"]
+    sizes = [path.stat().st_size for path in (one, other, tested)]
+    for path, size in zip((one, other, tested), (sizes[2], 10_000, 10_001), strict=True):
+        path.write_text("!" * size)
+
+    prepare(folder)
+
+    assert str(one) in Path("lists/train.csv").read_text()
+    assert str(tested) in Path("lists/test.csv").read_text()
+
+    tested.write_text("?" * 10_000)
+    other.write_text("?" * 10_002)
+    prepare(folder)
+    assert str(tested) in Path("lists/train.csv").read_text()
+
+
+def test_a_video_returns_to_its_list_where_another_of_its_size_was_there_meanwhile(folder):
+    first = prepare(folder)
+    gone = next(path for path in folder.glob("run/*.mp4") if first[path.read_text()] == "train")
+    text = gone.read_text()
+    gone.unlink()
+    (folder / "jump/other.mp4").write_text("!" * len(text))
+    prepare(folder)
+
+    gone.write_text(text)
+
+    assert {text: split for text, split in prepare(folder).items() if text in first} == first
+
+
+def test_another_folder_of_the_same_name_is_refused_where_a_size_is_the_same(folder, tmp_path):
+    sizes = [path.stat().st_size for path in folder.glob("*/*.mp4")]
+    shutil.rmtree(folder)
+    other = tmp_path / "other" / "videos"
+    for i, size in enumerate(sizes):
+        path = other / CLASSES[i % 2] / f"other{i}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{i} {'!' * size}"[:size])
+
+    with pytest.raises(DataError, match=r"lists: holds lists of other videos.*name another run"):
+        prepare(other)
+
+
+def test_a_path_that_cannot_be_reached_counts_as_gone(folder):
+    first = prepare(folder)
+    parts = json.loads(Path("lists/parts.json").read_bytes())
+    parts[f"{folder}/{'long' * 100}.mp4"] = ["train", 9_000]
+    Path("lists/parts.json").write_text(json.dumps(parts))
+    (folder / "run/new.mp4").write_text("!" * 9_000)
+
+    found = prepare(folder)
+
+    assert found.pop("!" * 9_000) == "train"
+    assert found == first
+
+
+def test_without_a_check_a_repeated_command_asks_once_for_each_file(folder, monkeypatch):
+    asked, stat = Counter(), os.stat
+
+    def counted(path, *args, **options):
+        asked[str(path)] += 1
+        return stat(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", counted)
+    monkeypatch.setattr(os.path, "isfile", lambda path: bool(counted(path)))
+
+    prepare_videos(str(folder), "lists", check=False)
+
+    assert {asked[str(path)] for path in folder.glob("*/*.mp4")} == {1}
+    assert asked[str(folder / "run")] <= 2
+
+
 def test_a_line_says_that_changed_and_renamed_videos_count_as_new(folder, caplog):
     for path in folder.glob("run/*.mp4"):
         path.write_text(f"{path.read_text()} and much more, {'.' * 80}")
@@ -122,6 +203,17 @@ def test_a_line_says_that_changed_and_renamed_videos_count_as_new(folder, caplog
 
     assert "new are 16 train, 2 val, 2 test; the others stay in their lists; 20 of" in caplog.text
     assert "one both renamed and changed counts as new" in caplog.text
+
+
+def test_videos_that_were_renamed_do_not_count_as_gone(folder, caplog):
+    (folder / "run").rename(folder / "walk")
+    (folder / "walk/new.mp4").write_text("!" * 900)
+
+    with caplog.at_level("INFO", "octvideo"):
+        prepare(folder)
+
+    assert "the others stay in their lists" in caplog.text
+    assert "are gone" not in caplog.text
 
 
 def test_a_division_of_an_earlier_version_is_gone_on_with(folder):

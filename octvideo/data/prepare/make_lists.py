@@ -23,10 +23,11 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-# mmaction2's videos_train, video-nonlocal-net's train_256, kinetics_val, testset.
+# mmaction2's videos_train, video-nonlocal-net's train_256, kinetics_val, testset. A number is that
+# of pixels: test1 and test2 are classes.
 _NAMES_SPLIT = re.compile(
     r"(?:(?:kinetics|k|(?:raw)?videos?|clips|frames)[\d-]*[_ -])?"
-    rf"({'|'.join(SPLIT_NAMES)})(?:[_ -]?(?:set|split|list|videos|\d+p?))*"
+    rf"({'|'.join(SPLIT_NAMES)})(?:[_ -]?(?:set|split|list|videos|\d{{3,}}p?))*"
 )
 _EXAMPLES = 3
 

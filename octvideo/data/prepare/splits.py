@@ -16,7 +16,7 @@ from octvideo.data.prepare.make_lists import (
     source_of,
     split_of,
 )
-from octvideo.data.prepare.video_files import find_videos
+from octvideo.data.prepare.video_files import FoundFiles, find_videos, look_for_videos
 from octvideo.data.remote import absolute
 from octvideo.errors import ConfigError, DataError, ListError
 
@@ -28,6 +28,7 @@ def folder_lists(
     seed: int = 0,
     leave_out: Collection[Path] = (),
     before: Mapping[str, str] | None = None,
+    found: FoundFiles | None = None,
 ) -> DatasetLists:
     """A folder per class; classes are numbered by their sorted names.
 
@@ -38,13 +39,15 @@ def folder_lists(
     so.
     leave_out: files that are in no list, since they cannot be read.
     before: absolute path -> split of an earlier division. These videos, and clips of their sources,
-    stay there; the shares say how many of the new ones join each split. Raises ConfigError for
-    shares below 0 or that do not add up to 1, DataError for folders of splits beside others.
+    stay there; the shares say how many of the new ones join each split.
+    found: what is in `folder`, where that is known already.
+    Raises ConfigError for shares below 0 or that do not add up to 1, DataError for folders of
+    splits beside others.
     """
     _check_shares(shares)
-    folder, notes = Path(folder), list[str]()
-    videos = [path for path in find_videos(folder, notes) if path not in leave_out]
-    copies = _copies(videos)
+    folder, found = Path(folder), found or look_for_videos(folder)
+    videos = [path for path in found.videos if path not in leave_out]
+    copies = _copies(videos, found.sizes)
     is_split = _is_split(folder, videos)
     files: dict[str, list[Clip]] = defaultdict(list)
     spellings: dict[str, set[str]] = defaultdict(set)
@@ -58,7 +61,7 @@ def folder_lists(
         original, name = copies.get(path, path), folders[0].strip()
         spellings[name].add(folders[0])
         files[name].append(Clip(path, -1, split, source_of(original.stem, default=str(original))))
-    lists = DatasetLists(sorted(files), notes=notes)
+    lists = DatasetLists(sorted(files), notes=found.notes())
     lists.notes += [
         f"{' and '.join(map(repr, sorted(folders)))} are one class, {name!r}"
         for name, folders in sorted(spellings.items())
@@ -145,14 +148,14 @@ def _fill_val(lists: DatasetLists) -> None:
         )
 
 
-def _copies(videos: Iterable[Path]) -> dict[Path, Path]:
+def _copies(videos: Iterable[Path], sizes: Mapping[Path, int]) -> dict[Path, Path]:
     """Files with the bytes of an earlier one -> that one. Only files of equal size are read."""
-    sizes = defaultdict(list)
+    of_size = defaultdict(list)
     for path in videos:
-        sizes[path.stat().st_size].append(path)
+        of_size[sizes[path]].append(path)
     firsts: dict[bytes, Path] = {}
     copies = {}
-    for path in (path for same in sizes.values() if len(same) > 1 for path in same):
+    for path in (path for same in of_size.values() if len(same) > 1 for path in same):
         with path.open("rb") as file:
             first = firsts.setdefault(hashlib.file_digest(file, "sha256").digest(), path)
         if first is not path:

@@ -3,19 +3,25 @@
 import os
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from octvideo.data.video.container import VIDEO_SUFFIXES
 from octvideo.errors import DataError
 
 
-@dataclass(slots=True)
+@dataclass
 class FoundFiles:
     """videos: sorted. left_out: suffix (or kind) -> how many files; unread: unlistable folders."""
 
     videos: list[Path] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     unread: list[Path] = field(default_factory=list)
+
+    @cached_property
+    def sizes(self) -> dict[Path, int]:
+        """Bytes of each video; each is asked once."""
+        return {path: path.stat().st_size for path in self.videos}
 
     def notes(self) -> list[str]:
         """A line about the files left out, and one for each folder that cannot be read."""
@@ -67,8 +73,16 @@ def find_videos(folder: str | Path, notes: list[str] | None = None) -> list[Path
     """All video files below a folder, by suffix, sorted; links are followed. Raises DataError if
     there are none.
 
-    notes: is called with a line about the other files.
+    notes: lines about the other files are added to it.
     """
+    found = look_for_videos(folder)
+    if notes is not None:
+        notes += found.notes()
+    return found.videos
+
+
+def look_for_videos(folder: str | Path) -> FoundFiles:
+    """As `look_below`. Raises DataError also where there is no video."""
     found = look_below(folder)
     if not found.videos:
         besides = "; ".join(["", *found.notes()])
@@ -76,6 +90,4 @@ def find_videos(folder: str | Path, notes: list[str] | None = None) -> list[Path
             f"{folder}: no video in it or below it (looked for"
             f" {' '.join(VIDEO_SUFFIXES)}){besides}."
         )
-    if notes is not None:
-        notes += found.notes()
-    return found.videos
+    return found

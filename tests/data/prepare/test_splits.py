@@ -188,7 +188,12 @@ def test_split_folders_are_taken_as_they_are_and_their_leaks_found(tmp_path):
 
 @pytest.mark.parametrize(
     ("train", "val"),
-    [("videos_train", "videos_val"), ("train_256", "val_256"), ("Train", "testset")],
+    [
+        ("videos_train", "videos_val"),
+        ("train_256", "val_256"),
+        ("videos_train_320p", "videos_val_320p"),
+        ("Train", "testset"),
+    ],
 )
 def test_split_folders_may_be_named_as_other_toolkits_name_them(train, val, tmp_path):
     put(tmp_path, f"{train}/run/a.mp4", f"{train}/jump/b.mp4", f"{val}/run/c.mp4")
@@ -203,6 +208,12 @@ def test_a_class_may_be_called_after_a_train(tmp_path):
     put(tmp_path, *(f"{name}/{i}.mp4" for name in ("train station", "my_test") for i in range(9)))
 
     assert folder_lists(tmp_path).class_names == ["my_test", "train station"]
+
+
+def test_classes_may_be_numbered_tests_and_trains(tmp_path):
+    put(tmp_path, *(f"{name}/run/{i}.mp4" for name in ("test1", "test2", "train2") for i in "abc"))
+
+    assert folder_lists(tmp_path).class_names == ["test1", "test2", "train2"]
 
 
 def test_a_video_outside_class_folders_is_refused(tmp_path):
