@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from octvideo.copies import plain_tensors
+from octvideo.copies import drop_data
 from octvideo.counted_run import evaluating, norms_left_out, noting, running, tensors_of
 from octvideo.errors import OctvideoError
 from octvideo.layers import OctConv2d, OctConv3d, OctTensor, as_pair
@@ -274,16 +274,16 @@ def _stage_of(name: str, modules: Mapping[str, nn.Module]) -> str:
 
 @contextmanager
 def _attributes_without_data(model: nn.Module) -> Iterator[None]:
-    """A context in which tensors that are plain attributes are on the meta device. A hook that
-    computes a weight leaves one there, too."""
-    before = [(module, plain_tensors(module)) for module in model.modules()]
-    for module, tensors in before:
-        vars(module).update({k: torch.empty_like(x, device="meta") for k, x in tensors.items()})
+    """A context in which plain tensors are on the meta device, where what the network computes and
+    keeps is, too. It leaves all attributes as they were."""
+    before = [(module, dict(vars(module))) for module in model.modules()]
+    drop_data(model)
     try:
         yield
     finally:
-        for module, tensors in before:
-            vars(module).update(tensors)
+        for module, attributes in before:
+            vars(module).clear()
+            vars(module).update(attributes)
 
 
 def _add(layers: dict[str, LayerCost], cost: LayerCost) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -39,6 +40,15 @@ def computed_by_hooks(module: nn.Module) -> dict[str, str]:
 def plain_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Its own attributes that are tensors, but neither parameters nor buffers."""
     return {name: x for name, x in vars(module).items() if isinstance(x, Tensor)}
+
+
+def drop_data(model: nn.Module) -> None:
+    """Put its plain tensors on the meta device, but for those whose content a forward may read:
+    integers, masks and scalars."""
+    for module in model.modules():
+        for name, tensor in plain_tensors(module).items():
+            if tensor.is_floating_point() and tensor.dim():
+                vars(module)[name] = torch.empty_like(tensor, device="meta")
 
 
 def copied(model: M) -> M:

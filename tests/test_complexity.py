@@ -13,6 +13,7 @@ from octvideo import create_model, octavize
 from octvideo.cli import run_command
 from octvideo.cli.complexity import print_network
 from octvideo.complexity import count, count_twice, stage_table, trace, traced_macs
+from octvideo.deploy.operators import trace_operators
 from octvideo.errors import OctvideoError
 from octvideo.layers import OctConv2d, OctTensor, as_pair, compute_in_2d
 from octvideo.paper import (
@@ -145,6 +146,32 @@ def test_counting_leaves_computed_weights_and_plain_tensors_as_they_were(reparam
     assert model.conv.weight is weight
     assert model.scale is scale
     count_twice(model, (3, 6, 6))
+
+
+READS = {
+    "scalar": (torch.tensor(2.0), lambda x, held: x * float(held)),
+    "indices": (torch.tensor([2, 0, 1]), lambda x, held: x[:, held.tolist()]),
+    "mask": (torch.tensor([True, False, True]), lambda x, held: x[:, held][:, [0, 1, 0]]),
+}
+
+
+@pytest.mark.parametrize(("held", "use"), READS.values(), ids=READS)
+def test_a_forward_that_reads_a_plain_tensor_or_keeps_one_is_counted(held, use):
+    class Holding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.held, self.last = nn.Conv2d(3, 8, 3), held, None
+
+        def forward(self, x):
+            self.last = self.conv(use(x, self.held))
+            return self.last
+
+    model = Holding()
+
+    assert count(model, (3, 6, 6)).macs == 3 * 9 * 8 * 16
+    assert trace_operators(model, (3, 6, 6)).num_parameters == 3 * 9 * 8 + 8
+    assert model.held is held
+    assert model.last is None
 
 
 def test_counting_leaves_the_model_as_it_was():

@@ -18,10 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from octvideo.copies import copied
+from octvideo.copies import copied, drop_data
 from octvideo.counted_run import running
 from octvideo.layers import OctConv2d, OctConv3d, OctTensor, save_memory
-from octvideo.octavize.kept import as_buffers
 
 CONV_LAYERS = (OctConv2d, OctConv3d, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -136,7 +135,8 @@ def trace_operators(
     input_shape: (C, T, H, W) of a clip or (C, H, W) of an image.
     itemsize: bytes of a floating-point element, 2 or 4; integers keep their size.
     """
-    model = save_memory(as_buffers(copied(model)), False).to("meta").train(train)
+    model = save_memory(copied(model), False).to("meta").train(train)
+    drop_data(model)
     recorder = _Recorder(itemsize)
     with running(model, recorder.stack), torch.enable_grad(), recorder:
         outputs = _tensors(model(torch.empty(batch, *input_shape, device="meta")))
