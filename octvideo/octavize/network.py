@@ -19,6 +19,8 @@ HOOKS = (
     *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks"),
     *("_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
     *("_backward_pre_hooks", "_backward_hooks", "_is_full_backward_hook"),
+    *("_state_dict_pre_hooks", "_state_dict_hooks"),
+    *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
 )
 MODULE_STATE = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training")
 
@@ -49,9 +51,11 @@ class OctaveModule(fx.GraphModule):
         return copied
 
     def __reduce__(self) -> Any:
-        """The graph node by node: torch.fx would trace the generated code, and into its calls."""
-        state = {name: self.__dict__[name] for name in (*MODULE_STATE, *HOOKS)}
-        return _rebuild, (state, _as_rows(self.graph), self.octave_report)
+        """The graph node by node: torch.fx would trace the generated code, and into its calls. The
+        hooks, which may hold the module itself, follow when it is there."""
+        state = {name: self.__dict__[name] for name in MODULE_STATE}
+        hooks = {name: self.__dict__[name] for name in HOOKS}
+        return _rebuild, (state, _as_rows(self.graph), self.octave_report), hooks
 
 
 class GraphMethod:
@@ -151,7 +155,6 @@ def _rebuild(
     root.__dict__.update(state)
     model = OctaveModule(root, _as_graph(rows))
     model.octave_report, model.training = report, root.training
-    vars(model).update({name: vars(root)[name] for name in HOOKS})
     return model
 
 

@@ -129,12 +129,16 @@ class ValueTracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         if type(a) is Tensor:
             return self.create_node("get_attr", f"{CONSTANTS}.{self._constant(a)}", (), {})
-        is_number = type(a).__module__ == "numpy" and getattr(a, "ndim", None) == 0
-        arg = super().create_arg(a.item() if is_number else a)
-        if isinstance(arg, fx.Node) and str(arg.target).startswith(UNKNOWN):
+        if isinstance(a, Tensor) and not self._is_named(a):
             where = _where(traceback.extract_stack())
             raise UntraceableError(*self._caller(), f"{where}: {HIDDEN}")
-        return arg
+        is_number = type(a).__module__ == "numpy" and getattr(a, "ndim", None) == 0
+        return super().create_arg(a.item() if is_number else a)
+
+    def _is_named(self, tensor: Tensor) -> bool:
+        """Whether a module has it under a name, by which a graph can read it."""
+        named = isinstance(tensor, nn.Parameter) or tensor in self.tensor_attrs
+        return named or any(tensor is buffer for buffer in self.root.buffers())
 
     def _constant(self, tensor: Tensor) -> str:
         """The name of a tensor that `forward` makes of numbers."""
@@ -293,7 +297,6 @@ class _ValueAttribute(_ValueProxy):
         return self.tracer.create_proxy("call_method", self.name, (self.root, *args), kwargs)
 
 
-UNKNOWN = "_tensor_constant"  # what torch.fx calls a tensor that no module has
 HIDDEN = "a graph has no tensors that are in a list, in a dict or behind an attribute of a class"
 CONTEXTS_ARE_LOST = "a graph keeps neither no_grad nor autocast"
 CONTENT_DECIDES = "the content of a tensor decides what is computed"

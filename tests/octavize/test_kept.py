@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 from reparametrized import REPARAMETRIZED, pruned
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from torch.nn.utils.parametrize import is_parametrized
@@ -193,6 +193,20 @@ class Scale(nn.Module):
         return x * self.scale.exp().view(1, -1, 1, 1)
 
 
+class ScaledByNumber(nn.Module):
+    def forward(self, x):
+        return x * torch.tensor(2.0)
+
+
+def test_the_tensor_that_torch_fx_makes_of_a_number_is_an_ordinary_one():
+    model = fx.symbolic_trace(Net(ScaledByNumber()))
+
+    octave = octavize(model, 0.5, IMAGE)
+
+    same_in_squares(octave, model)
+    assert octave(torch.rand(1, 3, 16, 16)).shape == (1, 32, 16, 16)
+
+
 class Keeping(Scale):
     """A new tensor in each call."""
 
@@ -304,3 +318,30 @@ def test_a_copy_has_the_hooks_that_the_result_was_given(again):
     other = again(octave)
 
     assert torch.equal(other(IMAGE), plain.relu())
+
+
+def with_ones(module, state, prefix, metadata):
+    state[f"{prefix}ones"] = torch.ones(1)
+
+
+def without_ones(module, state, prefix, *report):
+    del state[f"{prefix}ones"]
+
+
+def counted(module, *args):
+    module.calls = getattr(module, "calls", 0) + 1
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_has_the_hooks_of_state_dicts_that_the_result_was_given(again):
+    octave = octavize(Net(nn.ReLU()), 0.5, IMAGE)
+    octave.register_state_dict_pre_hook(counted)
+    octave.register_state_dict_post_hook(with_ones)
+    octave.register_load_state_dict_pre_hook(without_ones)
+    octave.register_load_state_dict_post_hook(counted)
+
+    other = again(octave)
+    other.load_state_dict(other.state_dict())
+
+    assert "ones" in other.state_dict()
+    assert other.calls == 3
