@@ -1,7 +1,6 @@
 """Folding batch norms into the convolutions before them: exact in evaluation mode, and one pass
 over memory less."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,12 +8,14 @@ from torch import nn
 
 from octvideo.copies import copied
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
-from octvideo.layers.conv3d_as_2d import Conv3d
-from octvideo.layers.space_to_depth import Conv2d
+from octvideo.layers.calls import CONVOLUTIONS, NORMS, computes_as, hooks_of, with_parts
 from octvideo.models.network import norms_behind_convolutions
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv2d, Conv3d)
-NORMS = (nn.BatchNorm1d, nn.SyncBatchNorm)  # one forward serves all dimensions
+SYNCHRONIZED = (
+    "octvideo.engine.training.adapt._AcrossRanks",
+    *(f"pytorchvideo.layers.batch_norm.NaiveSyncBatchNorm{dims}d" for dims in (1, 2, 3)),
+)
+"""By name: deployment depends on neither. In evaluation mode they call torch's."""
 
 
 @torch.no_grad()
@@ -38,25 +39,22 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
 def _can_be_folded(conv: nn.Module, norm: nn.Module) -> bool:
     """Not an identity either, as the norms of a network that is folded already."""
-    paths = list(conv.paths.values()) if isinstance(conv, OctConv2d | OctConv3d) else [conv]
-    groups = norm.groups if isinstance(norm, OctBatchNorm2d | OctBatchNorm3d) else [norm]
-    modules = (conv, *paths, norm, *groups)
+    convs, norms = with_parts(conv), with_parts(norm)
+    paths, groups = convs[1:] or convs, norms[1:] or norms
     return (
-        all(_computes_as(path, CONVOLUTIONS) for path in paths)
+        all(computes_as(part, CONVOLUTIONS) for part in convs)
         and all({"weight", "bias"} <= path._parameters.keys() for path in paths)
-        and all(_computes_as(g, NORMS) or "Sync" in type(g).__name__ for g in groups)
+        and all(_is_batch_norm(part) for part in norms)
         and all(getattr(group, "running_var", None) is not None for group in groups)
-        and not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+        and not any(any(hooks_of(part)) for part in (*convs, *norms))
     )
 
 
-def _computes_as(layer: nn.Module, kinds: Sequence[type[nn.Module]]) -> bool:
-    """Whether it is one of these layers, or of a class that changes only how one is built."""
-    return _passes(type(layer)) in map(_passes, kinds) and "forward" not in vars(layer)
-
-
-def _passes(kind: type) -> tuple[Any, ...]:
-    return tuple(getattr(kind, name, None) for name in ("forward", "_conv_forward", "__call__"))
+def _is_batch_norm(norm: nn.Module) -> bool:
+    """Whether it computes one in evaluation mode, where a synchronized one does too."""
+    bases = type(norm).__mro__
+    synchronized = [b for b in bases if f"{b.__module__}.{b.__qualname__}" in SYNCHRONIZED]
+    return computes_as(norm, (*NORMS, nn.SyncBatchNorm, *synchronized))
 
 
 def _fold(conv: Any, norm: Any) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 
 from octvideo.copies import copied
 from octvideo.layers import OctConv2d, OctConv3d, OctTensor
+from octvideo.layers.calls import CONVOLUTIONS, computes_as, with_parts
 from octvideo.layers.resize import down, up_to
 from octvideo.octavize.kept import why_kept
 
@@ -42,7 +43,8 @@ class MergedOctConv(nn.Module):
 
 
 def mergeable(model: nn.Module) -> list[str]:
-    """Names of the octave convolutions that can be merged; hooks or computed weights stay."""
+    """Names of the octave convolutions that can be merged: not those with hooks, computed weights
+    or a class that has a forward of its own."""
     return [
         name
         for name, m in model.named_modules()
@@ -52,7 +54,9 @@ def mergeable(model: nn.Module) -> list[str]:
 
 def _has_form(conv: OctConv2d | OctConv3d) -> bool:
     form = conv.kernel_size[-2:] == (1, 1) if conv.stride[-1] == 1 else conv.pool == 2
-    return form and conv.groups == 1 and bool(conv.in_channels.low) and not why_kept(conv)
+    is_known = all(computes_as(part, CONVOLUTIONS) for part in with_parts(conv))
+    has_form = form and conv.groups == 1 and bool(conv.in_channels.low)
+    return has_form and is_known and not why_kept(conv)
 
 
 def merge_convs(model: nn.Module, names: Collection[str]) -> nn.Module:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from octvideo.layers.calls import CONVOLUTIONS, NORMS, computes_as, hooks_of, with_parts
 from octvideo.layers.conv3d_as_2d import has_triton
 from octvideo.layers.oct_tensor import OctTensor
 from octvideo.layers.octave import OctConv2d, OctConv3d
@@ -52,15 +53,16 @@ def conv_norm_act(
     norm: an octave batch norm in training mode, or nn.Identity after folding.
     """
     folded = isinstance(norm, nn.Identity)
-    # A merged layer computes in its own way, and hooks see a call.
-    if not isinstance(conv, Conv) or _has_hooks(conv, norm):
+    if not isinstance(conv, Conv):  # A merged layer computes in its own way.
         return None
     if choice == "auto":
         octave = conv.in_channels.low or conv.out_channels.low
         is_half = x.high.is_cuda and x.high.dtype in (torch.bfloat16, torch.float16)
         if not (folded and octave and is_half):
             return None
-    if not covers(conv, x) or (_differentiated(conv, x) if folded else not _is_plain(norm)):
+    if not covers(conv, x) or not _is_known(conv, norm):
+        return None
+    if _differentiated(conv, x) if folded else not _is_plain(norm):
         return None
     from octvideo.layers.triton.maps import as_map, dense
     from octvideo.layers.triton.ops import join
@@ -69,7 +71,7 @@ def conv_norm_act(
     weights = {name: _of(getattr(conv, name), "weight") for name in ("h2h", "l2h", "h2l", "l2l")}
     high, low, pooled = dense(x.high), None if x.low is None else as_map(x.low), x.pooled
     if conv.pool == 2:
-        high, weights = _stride(conv, high, low, pooled)
+        high, weights = _stride(weights, high, low, pooled)
         low = pooled = None
     if pooled is None and weights["h2l"] is not None and (conv.kernel_size[-1] > 1 or not folded):
         pooled = join(high.detach(), None)[0]
@@ -104,23 +106,23 @@ def runs_on(device: torch.device) -> bool:
     return (device.type == "cuda" and has_triton()) or _interpreting()
 
 
-def _has_hooks(conv: Conv, norm: Any) -> bool:
-    """Whether a call of the layers, or of one inside them, does more: a hook may compute a
-    weight."""
-    paths = (conv.h2h, conv.l2h, conv.h2l, conv.l2l)
-    layers = (conv, norm, *filter(None, paths), *getattr(norm, "groups", ()))
-    return any(layer._forward_pre_hooks or layer._forward_hooks for layer in layers)
+def _is_known(conv: Conv, norm: nn.Module) -> bool:
+    """Whether a call of the layers, and of those inside them, does what the kernels do: a hook
+    sees one or computes a weight, and a class may have a forward of its own."""
+    convs, norms = with_parts(conv), with_parts(norm)
+    kinds = (nn.Identity,) if isinstance(norm, nn.Identity) else NORMS
+    return (
+        not any(any(hooks_of(layer)) for layer in (*convs, *norms))
+        and all(computes_as(layer, CONVOLUTIONS) for layer in convs)
+        and all(computes_as(layer, kinds) for layer in norms)
+    )
 
 
 def _is_plain(norm: Any) -> bool:
-    """Whether the batch norm of each group is PyTorch's own, in training mode: neither frozen nor
-    synchronized over ranks."""
+    """Whether the batch norm of each group is in training mode, not frozen, and has all that
+    PyTorch's own has by default."""
     return all(
-        type(group) in (nn.BatchNorm2d, nn.BatchNorm3d)
-        and group.training
-        and group.affine
-        and group.track_running_stats
-        and group.momentum is not None
+        group.training and group.affine and group.track_running_stats and group.momentum is not None
         for group in norm.groups
     )
 
@@ -167,7 +169,7 @@ def _inference(
 
 
 def _stride(
-    conv: Conv, high: Tensor, low: Tensor | None, pooled: Tensor | None
+    weights: dict[str, Tensor | None], high: Tensor, low: Tensor | None, pooled: Tensor | None
 ) -> tuple[Tensor, dict[str, Tensor | None]]:
     """A stride of 2 as a layer of stride 1: of the pooled high group beside the low."""
     from octvideo.layers.triton.conv_norm import PoolAndJoin
@@ -180,16 +182,15 @@ def _stride(
             below = joined(*join(high, low))
     x = PoolAndJoin.apply(high, low, below)  # type: ignore[no-untyped-call]
     return x, {
-        "h2h": _join(conv, "h2h", "l2h"),
+        "h2h": _join(weights["h2h"], weights["l2h"]),
         "l2h": None,
-        "h2l": _join(conv, "h2l", "l2l"),
+        "h2l": _join(weights["h2l"], weights["l2l"]),
         "l2l": None,
     }
 
 
-def _join(conv: Conv, first: str, second: str) -> Tensor | None:
+def _join(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     """Two kernels as one over the channels of both inputs."""
-    a, b = _of(getattr(conv, first), "weight"), _of(getattr(conv, second), "weight")
     if a is None or b is None:
         return a if b is None else b
     return torch.cat([a, b], 1)
@@ -211,7 +212,8 @@ def _norm(norm: Any) -> Any:
 
 
 def _cast_weights(model: nn.Module, args: Any) -> None:
-    """Cast the weights of all fused layers by one kernel, instead of by one per layer."""
+    """Cast the weights of all fused layers by one kernel, instead of by one per layer; not those
+    that are computed anew where they are read."""
     if not torch.is_grad_enabled() or not torch.is_autocast_enabled("cuda"):
         return
     paths = (
@@ -221,7 +223,8 @@ def _cast_weights(model: nn.Module, args: Any) -> None:
         and isinstance(getattr(module, "conv", None), Conv)
         for path in module.conv.paths.values()  # type: ignore[union-attr,operator]
     )
-    weights = [path.weight for path in paths if path.weight.is_cuda]
+    parameters = (path._parameters.get("weight") for path in paths)
+    weights = [weight for weight in parameters if weight is not None and weight.is_cuda]
     if weights:
         dtype = torch.get_autocast_dtype("cuda")
         copies = [torch.empty_like(weight, dtype=dtype, requires_grad=False) for weight in weights]

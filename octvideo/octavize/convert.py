@@ -11,9 +11,9 @@ from torch.utils import _pytree as pytree
 from octvideo.copies import copied
 from octvideo.errors import ConfigError
 from octvideo.layers import OctConv2d, OctConv3d
+from octvideo.layers.calls import hooks_of
 from octvideo.layers.conv3d_as_2d import with_python_numbers
 from octvideo.layers.octave import Downsample
-from octvideo.octavize.kept import hooks_of
 from octvideo.octavize.kernels import plain as plain_conv
 from octvideo.octavize.kernels import reset
 from octvideo.octavize.measure import lost_energy, stage_errors

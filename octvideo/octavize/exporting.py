@@ -23,7 +23,8 @@ from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
 from octvideo.copies import copying
-from octvideo.octavize.kept import ASSIGNS, as_buffers, has_hooks, hooks_of, own_tensors, restored
+from octvideo.layers.calls import hooks_of
+from octvideo.octavize.kept import ASSIGNS, as_buffers, has_hooks, own_tensors, restored
 from octvideo.octavize.operations import is_operator
 from octvideo.octavize.value_tracer import (
     CONSTANTS,

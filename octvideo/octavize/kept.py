@@ -9,6 +9,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.utils import _pytree as pytree
 
 from octvideo.copies import computed_by_hooks, plain_tensors
+from octvideo.layers.calls import hooks_of
 
 ASSIGNS = "its forward assigns a buffer or a tensor"
 SHARED = "another part of the network reads its weights too"
@@ -33,14 +34,6 @@ def remedy(module: nn.Module) -> str:
         name = next(iter(module.parametrizations))  # type: ignore[arg-type]
         return f"torch.nn.utils.parametrize.remove_parametrizations(module, {name!r})"
     return next((f"torch.nn.utils.{call}" for call in computed_by_hooks(module).values()), "")
-
-
-def hooks_of(module: nn.Module) -> tuple[dict[int, Any], ...]:
-    """Those of its calls and of its gradients; what is inside has hooks of its own."""
-    return (
-        *(module._forward_pre_hooks, module._forward_hooks),
-        *(module._backward_pre_hooks, module._backward_hooks),
-    )
 
 
 def sharing(root: nn.Module, graph: fx.Graph) -> set[nn.Module]:

@@ -15,6 +15,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from octvideo import create_model, list_models
 from octvideo.deploy.fold import fold_batch_norm
+from octvideo.engine.training.adapt import synchronize_batch_norm
 from octvideo.layers import Channels, OctBatchNorm2d, OctConv2d, OctConv3d, OctTensor, as_pair
 from octvideo.models.registry import family_of, input_shape_of
 
@@ -171,6 +172,40 @@ class Rectified(nn.BatchNorm2d):
         return super().forward(x).relu()
 
 
+class DoubledConv(OctConv2d):
+    def forward(self, x):
+        return super().forward(x).map(lambda part: 2 * part)
+
+
+class DoubledHigh(OctConv2d):
+    def to_high(self, pooled, low):
+        return 2 * super().to_high(pooled, low)
+
+
+class RectifiedPair(OctBatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).map(torch.relu)
+
+
+class MySyncBatchNorm(Rectified):
+    """Its name tells nothing."""
+
+
+def octave(conv=OctConv2d, norm=OctBatchNorm2d) -> nn.Module:
+    return Layer(conv(Channels(3), Channels(4, 4), 3, padding=1), norm(Channels(4, 4)))
+
+
+def octave_with_a_path_of_its_own_class() -> nn.Module:
+    layer = octave()
+    layer.conv.h2l = Halved(3, 4, 3, padding=1)
+    return layer
+
+
+def seen_in_backward(module: nn.Module) -> nn.Module:
+    module.register_full_backward_hook(lambda *_: None)
+    return module
+
+
 def of_class(kind: type) -> nn.Module:
     return Layer(kind(3, 8, 3), nn.BatchNorm2d(8))
 
@@ -181,9 +216,9 @@ def hooked(module: nn.Module) -> nn.Module:
 
 
 def octave_of_computed_weights() -> nn.Module:
-    conv = OctConv2d(Channels(3), Channels(4, 4), 3, padding=1)
-    weight_norm(conv.h2l)
-    return Layer(conv, OctBatchNorm2d(Channels(4, 4)))
+    layer = octave()
+    weight_norm(layer.conv.h2l)
+    return layer
 
 
 def of(conv=lambda x: x, norm=lambda x: x, **options) -> nn.Module:
@@ -206,6 +241,13 @@ def of(conv=lambda x: x, norm=lambda x: x, **options) -> nn.Module:
         lambda: Layer(nn.ConvTranspose2d(3, 8, 3), nn.BatchNorm2d(8)),
         lambda: Layer(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8)),
         octave_of_computed_weights,
+        octave_with_a_path_of_its_own_class,
+        lambda: octave(conv=DoubledConv),
+        lambda: octave(conv=DoubledHigh),
+        lambda: octave(norm=RectifiedPair),
+        lambda: Layer(nn.Conv2d(3, 8, 3), MySyncBatchNorm(8)),
+        lambda: of(seen_in_backward),
+        lambda: of(norm=seen_in_backward),
     ],
 )
 def test_a_norm_that_cannot_be_folded_stays(layer):
@@ -231,6 +273,43 @@ def test_a_class_that_changes_only_how_a_convolution_is_built_is_folded():
 
     assert type(folded.bn) is nn.Identity
     torch.testing.assert_close(folded(x), model(x))
+
+
+def test_octave_classes_that_change_only_how_they_are_built_are_folded():
+    class Conv(OctConv2d):
+        pass
+
+    class Norm(OctBatchNorm2d):
+        pass
+
+    assert type(fold_batch_norm(octave(Conv, Norm)).bn) is nn.Identity
+
+
+def synchronized_by_torch() -> nn.Module:
+    return nn.SyncBatchNorm(8)
+
+
+def synchronized_by_octvideo() -> nn.Module:
+    norm = nn.BatchNorm2d(8)
+    synchronize_batch_norm(norm, torch.device("cpu"))
+    return norm
+
+
+def synchronized_by_pytorchvideo() -> nn.Module:
+    return pytest.importorskip("pytorchvideo.layers.batch_norm").NaiveSyncBatchNorm2d(8)
+
+
+@pytest.mark.parametrize(
+    "make", [synchronized_by_torch, synchronized_by_octvideo, synchronized_by_pytorchvideo]
+)
+def test_a_synchronized_norm_is_folded(make):
+    model, x = Layer(nn.Conv2d(3, 8, 3), make()), torch.randn(2, 3, 6, 6)
+    nn.init.uniform_(model.bn.running_var, 0.5, 1.5)
+
+    folded = fold_batch_norm(model)
+
+    assert type(folded.bn) is nn.Identity
+    torch.testing.assert_close(folded(x), model.eval()(x))
 
 
 @pytest.mark.parametrize("reparametrized", REPARAMETRIZED)

@@ -79,6 +79,26 @@ def test_layers_with_hooks_are_not_merged():
     assert mergeable(torch.nn.Sequential(conv)) == []
 
 
+class Doubled(OctConv2d):
+    def forward(self, x):
+        return super().forward(x).map(lambda part: 2 * part)
+
+
+class Halved(torch.nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x) / 2
+
+
+def test_layers_of_classes_that_compute_in_their_own_way_are_not_merged():
+    class Named(OctConv2d):
+        pass
+
+    model = torch.nn.Sequential(*(kind(PAIR, PAIR, 1) for kind in (Doubled, OctConv2d, Named)))
+    model[1].l2h = Halved(4, 12, 1, bias=False)
+
+    assert mergeable(model) == ["2"]
+
+
 @pytest.mark.parametrize("name", ["i3d_r26", "slowfast_r26", "resnet26"])
 def test_a_network_of_merged_layers_computes_the_same_and_itself_stays(name):
     model = fold_batch_norm(

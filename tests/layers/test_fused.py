@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import spectral_norm
+from torch.nn.utils.parametrize import register_parametrization
 
 from octvideo.copies import copied
 from octvideo.deploy.fold import fold_batch_norm
@@ -266,6 +267,90 @@ def test_layers_with_hooks_are_called(calls, name):
 
     assert seen
     assert calls == []
+
+
+@pytest.mark.parametrize("name", ["conv.h2h", "bn.low"])
+@pytest.mark.parametrize(
+    "register", [nn.Module.register_full_backward_hook, nn.Module.register_full_backward_pre_hook]
+)
+def test_hooks_of_gradients_are_called(calls, name, register):
+    layer = make_layer()
+    register(layer.get_submodule(name), lambda *_: seen.append(name))
+    seen, x = [], random_pair(WIDE)
+
+    sum(t.sum() for t in groups_of(fuse(layer)(x))).backward()
+
+    assert seen
+    assert calls == []
+
+
+def doubling(kind):
+    class Doubled(kind):
+        def forward(self, x):
+            y = super().forward(x)
+            return 2 * y if isinstance(y, torch.Tensor) else y.map(lambda part: 2 * part)
+
+    return Doubled
+
+
+@pytest.mark.parametrize("name", ["conv", "conv.h2h", "conv.l2l", "bn", "bn.low"])
+def test_layers_of_classes_that_compute_in_their_own_way_are_called(calls, name):
+    layer, x = make_layer(), random_pair(WIDE)
+    part = layer.get_submodule(name)
+    part.__class__ = doubling(type(part))
+    expected = outcome(copy.deepcopy(layer), x)
+
+    assert_same(outcome(fuse(layer), x), expected, tolerance=0)
+    assert calls == []
+
+
+def test_folded_layers_of_classes_that_compute_in_their_own_way_are_called(calls):
+    layer, x = fold_batch_norm(make_layer()), random_pair(WIDE)
+    layer.bn.__class__ = doubling(nn.Identity)
+
+    with torch.no_grad():
+        expected = groups_of(layer(x))
+        found = groups_of(fuse(layer)(x))
+
+    assert_same([found], [expected], tolerance=0)
+    assert calls == []
+
+
+def test_classes_that_change_only_how_a_layer_is_built_are_fused(calls):
+    class Named(OctConv3d):
+        pass
+
+    layer, x = make_layer(), random_pair(WIDE)
+    layer.conv.__class__ = Named
+    expected = outcome(copy.deepcopy(layer), x)
+
+    assert_same(outcome(fuse(layer), x), expected)
+    assert calls == ["_training"]
+
+
+class Counting(nn.Module):
+    """A parametrization that counts how often its weight is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.times = 0
+
+    def forward(self, weight):
+        self.times += 1
+        return 2 * weight
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_parametrized_weight_is_computed_once_in_a_step(calls, monkeypatch, stride):
+    layer, x, counting = make_layer(stride=stride), random_pair(WIDE), Counting()
+    register_parametrization(layer.conv.h2h, "weight", counting)
+    expected = outcome(copy.deepcopy(layer), x)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
+    counting.times = 0
+
+    assert_same(outcome(fuse(layer), x), expected)
+    assert counting.times == 1
+    assert calls == ["_training"]
 
 
 def test_a_weight_that_a_hook_computes_is_that_of_the_step(calls):
