@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -421,26 +420,22 @@ def test_a_size_that_is_none_is_refused_before_the_network_is_read(megabytes, ca
 
 @pytest.mark.slow
 def test_a_stopped_server_answers_who_is_inside(tiny_checkpoint, repo, video, tmp_path):
-    folder = tmp_path / "temporary"
+    folder, said = tmp_path / "temporary", tmp_path / "log"
     folder.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     command = [sys.executable, "-m", "octvideo", "serve", "--checkpoint", str(tiny_checkpoint)]
     with (
-        (tmp_path / "log").open("w") as log,
+        said.open("w") as log,
         subprocess.Popen(
-            [*command, "--port", str(port), "--workers", "1"],
+            [*command, "--port", "0", "--workers", "1"],
             env=os.environ
             | {"PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)},
             stderr=log,
         ) as process,
     ):
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.2)
+        while not (found := re.search(r"running on http://127\.0\.0\.1:(\d+)", said.read_text())):
+            assert process.poll() is None, said.read_text()
+            time.sleep(0.1)
+        port = int(found[1])
         content = video.read_bytes()
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -453,7 +448,7 @@ def test_a_stopped_server_answers_who_is_inside(tiny_checkpoint, repo, video, tm
             assert b" 200 " in connection.recv(65536).split(b"\r\n")[0]
         assert process.wait(60) == 0
     assert not list(folder.iterdir())
-    assert "Finished server process" in (tmp_path / "log").read_text()
+    assert "Finished server process" in said.read_text()
 
 
 def test_an_upload_that_a_stopped_server_does_not_wait_for_is_refused(serve, recognizer):
