@@ -115,19 +115,17 @@ class Exporter:
 
     def _watch_assignments(self) -> None:
         """Note the modules whose `forward` assigns tensors: a program silently leaves that out."""
-        inside_calls = tuple(f"{path}." for path in self._layers)
-        modules = {
-            path: module
-            for path, module in self.model.named_modules()
-            if not f"{path}.".startswith(inside_calls)
-        }
+        calls = tuple(f"{path}." for path in self._layers)  # do it again, whenever they are called
+        named = self.model.named_modules()
+        modules = {p: m for p, m in named if not isinstance(m, torch.jit.ScriptModule)}
         before = {}
 
         def note(module: nn.Module, inputs: Any) -> None:
             before.update({path: own_tensors(m) for path, m in modules.items()})
 
         def compare(module: nn.Module, inputs: Any, out: Any) -> None:
-            self._assigned = [path for path, m in modules.items() if restored(m, before[path])]
+            assigned = [path for path, m in modules.items() if restored(m, before[path])]
+            self._assigned = [path for path in assigned if not f"{path}.".startswith(calls)]
 
         self.model.register_forward_pre_hook(note)
         self.model.register_forward_hook(compare)

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from octvideo.copies import computed_by_hooks, plain_tensors
 from octvideo.layers.calls import hooks_of
 
-ASSIGNS = "its forward assigns a buffer or a tensor"
+ASSIGNS = "its forward assigns a buffer or a tensor, or changes one in a list or dict"
 SHARED = "another part of the network reads its weights too"
 
 
@@ -56,19 +56,45 @@ def _held(module: nn.Module) -> set[int]:
     return {id(x) for x in pytree.tree_leaves(own) if isinstance(x, Tensor)}
 
 
-def own_tensors(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Its buffers, and its plain attributes that are tensors; not what a hook computes anew."""
-    computed, plain = computed_by_hooks(module), plain_tensors(module)
-    return dict(module._buffers), {k: x for k, x in plain.items() if k not in computed}
+def own_tensors(module: nn.Module) -> dict[str, tuple[Any, list[Any]]]:
+    """Its attributes, buffers among them, and the tensors in each with the times they were changed;
+    lists and dicts are copied. Not what a hook computes anew."""
+    computed = computed_by_hooks(module)
+    return {
+        name: (pytree.tree_map(lambda x: x, value), _tensors(name, value))
+        for name, value in vars(module).items()
+        if name not in computed
+    }
 
 
-def restored(module: nn.Module, saved: tuple[dict[str, Any], dict[str, Any]]) -> bool:
-    """Whether `forward` assigned such a tensor; the module has its own again."""
-    is_assigned = False
-    for now, before in zip((module._buffers, vars(module)), saved, strict=True):
-        is_assigned |= any(now.get(name) is not tensor for name, tensor in before.items())
-        now.update(before)
-    return is_assigned
+def restored(module: nn.Module, saved: dict[str, tuple[Any, list[Any]]]) -> bool:
+    """Whether `forward` assigned a tensor, or changed one in a list or dict; the module has its
+    own again."""
+    nothing: tuple[Any, list[Any]] = (None, [])
+    now = own_tensors(module)
+    names = {**saved, **now}
+    changed = [name for name in names if now.get(name, nothing)[1] != saved.get(name, nothing)[1]]
+    for name in changed:
+        if name in saved:
+            vars(module)[name] = saved[name][0]
+        else:
+            del vars(module)[name]
+    return bool(changed)
+
+
+def _tensors(name: str, value: Any) -> list[Any]:
+    """The ids of those in an attribute, each with the number of its changes in place where a graph
+    does not follow them."""
+    tensors = [x for x in pytree.tree_leaves(value) if _holds_tensors(x)]
+    is_followed = name in ("_buffers", "_parameters")
+    uncounted = [is_followed or isinstance(x, fx.Proxy) or x.is_inference() for x in tensors]
+    return [(id(x), 0 if skip else x._version) for x, skip in zip(tensors, uncounted, strict=True)]
+
+
+def _holds_tensors(x: Any) -> bool:
+    """Whether it is a tensor, or one of those that torch.fx passes for tensors."""
+    values = pytree.tree_leaves(x.in_example()) if isinstance(x, fx.Proxy) else [x]
+    return any(isinstance(value, Tensor) for value in values)
 
 
 def as_buffers(model: nn.Module) -> nn.Module:

@@ -233,6 +233,9 @@ class _ValueProxy(fx.Proxy):
     tracer: ValueTracer
     __array_priority__ = 1000  # as that of tensors: a number of numpy leaves sums to them
 
+    def in_example(self) -> Any:
+        return self.node.meta["value"]
+
     def __getattr__(self, k: str) -> Any:
         getattr(self.node.meta["value"], k)  # so that hasattr is answered as for the value
         return _ValueAttribute(self, k)
@@ -284,6 +287,9 @@ class _ValueAttribute(_ValueProxy):
     def __init__(self, root: _ValueProxy, name: str) -> None:
         self.root, self.name, self.tracer = root, name, root.tracer
         self._node: fx.Node | None = None
+
+    def in_example(self) -> Any:
+        return getattr(self.root.in_example(), self.name)
 
     @property
     def node(self) -> fx.Node:  # type: ignore[override]

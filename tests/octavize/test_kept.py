@@ -233,6 +233,45 @@ class ByDefaultNone(Scale):
     scale = None
 
 
+class FirstNone(nn.Module):
+    """The mean of all inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = None
+
+    def forward(self, x):
+        mean = x.detach().mean()
+        self.before = mean if self.before is None else mean + self.before
+        return x + self.before
+
+
+class KeepingInList(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = [torch.zeros(1)]
+
+    def forward(self, x):
+        self.kept[0] = x.detach().mean() + self.kept[0]
+        return x + self.kept[0]
+
+
+class KeepingInDict(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = {}
+
+    def forward(self, x):
+        self.kept["x"] = x.detach().mean() + self.kept.get("x", 0)
+        return x + self.kept["x"]
+
+
+class KeepingInPlaceInList(KeepingInList):
+    def forward(self, x):
+        self.kept[0].add_(1)
+        return x + self.kept[0]
+
+
 class InList(Scale):
     def __init__(self) -> None:
         super().__init__()
@@ -244,7 +283,11 @@ class InList(Scale):
 
 @pytest.mark.parametrize("kind", [Net, Asserting])
 @pytest.mark.parametrize(
-    "layer", [Scale, Keeping, KeepingBuffer, KeepingInPlace, ByDefaultNone, InList]
+    "layer",
+    [
+        *(Scale, Keeping, KeepingBuffer, KeepingInPlace, ByDefaultNone, InList),
+        *(FirstNone, KeepingInList, KeepingInDict, KeepingInPlaceInList),
+    ],
 )
 def test_tensors_that_are_plain_attributes_are_read_and_kept_as_before(layer, kind):
     model = kind(layer())
@@ -255,6 +298,36 @@ def test_tensors_that_are_plain_attributes_are_read_and_kept_as_before(layer, ki
         same_in_squares(octave.eval(), model.eval())
         same_in_squares(copy.deepcopy(octave), copy.deepcopy(model))
     assert octavize(model, 0.0, IMAGE).state_dict().keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("kind", [Net, Asserting])
+@pytest.mark.parametrize("layer", [FirstNone, KeepingInList, KeepingInDict, KeepingInPlaceInList])
+def test_a_network_whose_own_forward_keeps_tensors_is_refused(layer, kind):
+    class Root(kind):
+        def forward(self, x):
+            return layer.forward(self, super().forward(x))
+
+    model = Root(nn.ReLU())
+    vars(model).update({name: x for name, x in vars(layer()).items() if name in ("before", "kept")})
+
+    with pytest.raises(ConfigError, match=r"assigns a buffer or a tensor, or .*; move that part"):
+        octavize(model, 0.0, IMAGE)
+
+
+class Measuring(nn.Module):
+    def forward(self, x):
+        self.size = x.shape[2:]
+        return x * self.size[0]
+
+
+@pytest.mark.parametrize("kind", [Net, Asserting])
+def test_a_size_that_is_kept_is_no_tensor(kind):
+    model = kind(Measuring()).eval()
+
+    octave = octavize(model, 0.5, IMAGE)
+
+    assert "Measuring" not in str(octave.octave_report)
+    same_in_squares(octave, model)
 
 
 def test_a_tensor_that_was_computed_with_a_gradient_is_refused():
