@@ -419,9 +419,10 @@ def test_a_size_that_is_none_is_refused_before_the_network_is_read(megabytes, ca
 
 
 @pytest.mark.slow
-def test_a_stopped_server_answers_who_is_inside(tiny_checkpoint, repo, video, tmp_path):
-    folder, said = tmp_path / "temporary", tmp_path / "log"
-    folder.mkdir()
+def test_a_stopped_server_answers_who_is_inside(
+    tiny_checkpoint, repo, video, tmp_path, tmp_path_factory
+):
+    folder, said = tmp_path_factory.mktemp("t"), tmp_path / "log"  # sockets take short paths
     command = [sys.executable, "-m", "octvideo", "serve", "--checkpoint", str(tiny_checkpoint)]
     with (
         said.open("w") as log,
