@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d
+from octvideo.layers.calls import computes_as
 from octvideo.layers.conv3d_as_2d import Conv3d
 from octvideo.layers.space_to_depth import Conv2d
 from octvideo.octavize.kept import why_kept
@@ -243,11 +244,8 @@ def _kind_of_module(node: fx.Node, module: nn.Module) -> Kind:
 def _computes_as_its_base(module: nn.Module) -> bool:
     """Whether it is a subclass of nn.Conv2d or nn.Conv3d that changes only how it is built, or its
     weights by hooks or parametrizations."""
-    base = nn.Conv3d if isinstance(module, nn.Conv3d) else nn.Conv2d
-    methods = ("forward", "_conv_forward", "__call__")
-    computes = all(getattr(type(module), m, None) is getattr(base, m) for m in methods)
     has_weight = "weight" in module._parameters or bool(why_kept(module))
-    return isinstance(module, base) and computes and has_weight
+    return has_weight and computes_as(module, (nn.Conv2d, nn.Conv3d))
 
 
 def _kind_of_call(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octvideo.complexity import without
-from octvideo.files import write_atomically
+from octvideo.files import is_local, is_there, write_atomically
 from octvideo.report.classes import classes_section, confusion_section
 from octvideo.report.environment import environment as here
 from octvideo.report.figures import interval_bar, training_charts, views_chart
@@ -193,7 +193,7 @@ def _film(row: Mapping[str, str], frames: NDArray[np.uint8] | None, folder: Path
 def _link(path: str, folder: Path) -> str:
     """The file's name, which opens the file where it lies on this machine: relative to the page."""
     name = escape(Path(path).name)
-    if "://" in path or not Path(path).exists():
+    if not (is_local(path) and is_there(path)):
         return name
     relative = os.path.relpath(path, folder)
     return f'<a href="{quote(relative.encode(errors="surrogateescape"))}">{name}</a>'

@@ -1,7 +1,6 @@
 """The list that each video of a folder was put into, also after it got another name or place."""
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from octvideo.data.lists.video_list import read_list
 from octvideo.data.prepare.make_lists import SPLITS, DatasetLists
 from octvideo.data.remote import absolute
 from octvideo.errors import DataError
+from octvideo.files import is_there
 
 PARTS = "parts.json"  # absolute path -> split and bytes of every video that was ever in the lists
 # val.csv may repeat test.csv, or train.csv.
@@ -80,7 +80,7 @@ def follow(before: Division, sizes: Mapping[str, int]) -> dict[str, Place]:
     """
     gone: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for path, place in before.items():
-        if sizes[path] != place.num_bytes if path in sizes else not _is_file(path):
+        if sizes[path] != place.num_bytes if path in sizes else not is_there(path):
             for key in _keys(path, place.num_bytes):
                 gone[key].append(path)
     found = dict(before)
@@ -99,14 +99,9 @@ def has_moved(before: Division, sizes: Mapping[str, int]) -> bool:
     file."""
     here = {(num_bytes, Path(path).name) for path, num_bytes in sizes.items()}
     return any(
-        (place.num_bytes, Path(path).name) in here and not _is_file(path)
+        (place.num_bytes, Path(path).name) in here and not is_there(path)
         for path, place in before.items()
     )
-
-
-def _is_file(path: str) -> bool:
-    """Not for a path that cannot be reached, where that of pathlib raises OSError."""
-    return os.path.isfile(path)  # noqa: PTH113
 
 
 def _keys(path: str, num_bytes: int) -> Iterator[tuple[object, ...]]:

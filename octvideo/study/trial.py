@@ -32,10 +32,10 @@ def run_trial(
     """`octvideo train` into `folder`; returns the content of its results.json. A folder that has
     one is not run again.
 
-    keep: keep the checkpoints too. environment: variables to add. children: among which the process
-    is. Raises TrialError with the last
-    line of the log, ConfigError for a folder in which a run has begun with other settings or lists,
-    or whose results are of another test.
+    keep: keep the checkpoints too. environment: variables to add. children: starts the process.
+
+    Raises TrialError with the last line of the log, ConfigError for a folder in which a run has
+    begun with other settings or lists, or whose results are of another test.
     """
     claim_folder(folder, made_with(load_config(config, settings)))
     if not read_results(folder):
