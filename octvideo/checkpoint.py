@@ -162,9 +162,9 @@ class Checkpoint:
         average: State | None = None
         removed: list[str] = []
         if key or not average_key:
-            state, removed = unwrap({key: content[key]} if key else content)
+            state, removed = unwrap({key: content[key]} if key else content, own=own)
         if average_key:
-            average, removed = unwrap({average_key: content[average_key]})
+            average, removed = unwrap({average_key: content[average_key]}, own=own)
         rest = {key, average_key, "meta", "cfg", "ema_state"}
         try:
             names = _plain(meta.get("class_names"), list, tuple, type(None)) or ()

@@ -36,8 +36,11 @@ def find(content: Mapping[str, Any], keys: Sequence[str]) -> str | None:
     return next((k for k in keys if isinstance(content.get(k), Mapping) and content[k]), None)
 
 
-def unwrap(content: Mapping[str, Any]) -> tuple[State, list[str]]:
-    """The tensors in nested containers, without the prefixes of wrappers; and what was removed."""
+def unwrap(content: Mapping[str, Any], *, own: bool = False) -> tuple[State, list[str]]:
+    """The tensors in nested containers, without the prefixes of wrappers; and what was removed.
+
+    own: this package wrote them, by the names of their network, which stay.
+    """
     removed: list[str] = []
     while key := find(content, (*AVERAGES, *CONTAINERS)):
         removed.append(key)
@@ -49,6 +52,8 @@ def unwrap(content: Mapping[str, Any]) -> tuple[State, list[str]]:
     }
     if "blobs" in removed:
         tensors = {name: tensor for name, tensor in tensors.items() if CAFFE2_WEIGHT.search(name)}
+    if own:
+        return tensors, removed
     tensors, prefixes = without_prefixes(tensors)
     return tensors, removed + prefixes
 
@@ -65,6 +70,24 @@ def without_prefixes(tensors: Mapping[str, Tensor]) -> tuple[State, list[str]]:
         removed.append(prefix)
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state, removed
+
+
+def named_as(
+    network: Mapping[str, Tensor], tensors: Mapping[str, Tensor], removed: Sequence[str] = ()
+) -> tuple[State, list[str]]:
+    """Tensors without the prefixes of wrappers, but with those that all names of a network begin
+    with: they are its own.
+
+    network: its state dict. removed: what was removed from the names before. Returns what is
+    removed from them now.
+    """
+    state, more = without_prefixes(tensors)
+    left = [*removed, *more]
+    own = [text for text in without_prefixes(network)[1] if text in PREFIXES]
+    for prefix in own:
+        if prefix in left:
+            left.remove(prefix)
+    return {"".join([*own, name]): tensor for name, tensor in state.items()}, left
 
 
 def _common_prefix(state: Collection[str]) -> str:

@@ -1,5 +1,7 @@
 """A checkpoint is one value: what is written is read, and files of others bring what they hold."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -36,6 +38,15 @@ def test_what_is_written_is_read(tmp_path):
     assert torch.equal(read.state["w"], WHOLE.state["w"])
     assert torch.equal(read.weights["w"], torch.ones(3))
     assert read.input == WHOLE.input
+
+
+@pytest.mark.parametrize("suffix", ["pyth", "safetensors"])
+def test_names_of_a_network_whose_parts_are_called_as_wrappers_are_stay(tmp_path, suffix):
+    state, path = {"model.module.w": torch.zeros(1)}, str(tmp_path / f"w.{suffix}")
+
+    replace(WHOLE, state=state, average=state).write(path)
+
+    assert Checkpoint.read(path).weights.keys() == state.keys()
 
 
 def test_the_weights_stand_where_there_is_no_moving_average():

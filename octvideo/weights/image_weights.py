@@ -11,7 +11,7 @@ from octvideo.models.registry import family_in, from_config, on_meta
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.layouts import IMAGE_LAYOUTS, MMACTION2, find_layout
 from octvideo.weights.source import is_octave, is_video
-from octvideo.wrappers import check_finite, clear_names
+from octvideo.wrappers import check_finite, clear_names, named_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,4 +77,5 @@ def _own(checkpoint: Checkpoint) -> ImageWeights:
         )
     model = on_meta(name, lambda: from_config(checkpoint.network))
     assumes = Assumptions.of(model, checkpoint.input)
-    return ImageWeights(checkpoint.weights, assumes, name)
+    state, _ = named_as(model.state_dict(), checkpoint.weights)
+    return ImageWeights(state, assumes, name)

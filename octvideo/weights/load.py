@@ -15,7 +15,7 @@ from octvideo.models.network import config_of
 from octvideo.models.registry import from_config, is_own, on_meta
 from octvideo.weights.layouts import OWN, find_layout
 from octvideo.weights.source import shapes_of
-from octvideo.wrappers import check_finite, clear_names
+from octvideo.wrappers import check_finite, clear_names, named_as
 
 HEAD = re.compile(r"head\.fc\.|blocks\.\d+\.proj\.")  # ours, and that of pytorchvideo's networks
 MAX_NAMES = 20  # of a report
@@ -75,7 +75,8 @@ def load_weights(
     new_classes: a classifier of another number of classes is skipped; False refuses it (for
     testing).
     clear_prefixes: texts to remove from the file's names, wherever they occur. Wrappers (DDP,
-    torch.compile, Lightning, moving averages) are removed in any case, and the report says which.
+    torch.compile, Lightning, moving averages) are removed in any case, and the report says which;
+    a prefix that all names of `model` begin with is none of theirs.
 
     Raises CheckpointError, with the model untouched, for a file that does not fit in full, that was
     trained with other settings, or that cannot be read.
@@ -87,14 +88,13 @@ def load_weights(
             f"{path}: holds no weights; a checkpoint has them under 'model_state'"
         )
     check_finite(checkpoint.weights, path)
-    tensors, removed = clear_names(checkpoint.weights, clear_prefixes)
+    cleared, texts = clear_names(checkpoint.weights, clear_prefixes)
+    tensors, removed = named_as(model.state_dict(), cleared, [*checkpoint.removed, *texts])
     # pytorchvideo's own networks have pytorchvideo's names.
     layout = OWN if tensors.keys() & model.state_dict().keys() else find_layout(tensors)
     state = layout.translate(tensors, checkpoint, clips=getattr(model, "takes", "clips") == "clips")
     assumes = layout.assumes(state, checkpoint)
-    report = replace(
-        _compare(model, state, path, layout.title), removed=(*checkpoint.removed, *removed)
-    )
+    report = replace(_compare(model, state, path, layout.title), removed=tuple(removed))
     logger.log(logging.INFO if report.fits else logging.ERROR, "%s", report)
 
     if not report.fits:
@@ -140,7 +140,8 @@ def network_of(checkpoint: Checkpoint) -> nn.Module:
 def _with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     """Its tensors are then those of `weights`. Raises RuntimeError if they do not fit."""
     targets = model.state_dict()
-    state = {n: t.to(targets[n].dtype) if n in targets else t for n, t in weights.items()}
+    named, _ = named_as(targets, weights)
+    state = {n: t.to(targets[n].dtype) if n in targets else t for n, t in named.items()}
     model.load_state_dict(state, assign=True)
     return model
 

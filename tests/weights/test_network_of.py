@@ -14,7 +14,7 @@ from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError
 from octvideo.models import registry
 from octvideo.models.network import Family, Head, Network
-from octvideo.weights.load import network_of
+from octvideo.weights.load import load_weights, network_of
 
 SLOW = re.compile("101|152|200|ptv:(?!slowfast)")
 IMAGE, CLIP = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 8, 32, 32)
@@ -103,6 +103,27 @@ class WithNumber(Scaled):
         self.scale = [rate.item() for rate in torch.linspace(0, options.rate, 3)][-1]
 
 
+class Around(Network):
+    """All of its names begin as those of a wrapped network do."""
+
+    takes = "clips"
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(3)
+        self.model = nn.ModuleDict(
+            {
+                "conv": nn.Conv3d(3, options.width, 1),
+                "head": Head(options.width, options.num_classes, 0.0),
+            }
+        )
+
+    def features(self, x):
+        return [self.model["conv"](x)]
+
+    def forward(self, x):
+        return self.model["head"](self.features(x))
+
+
 @pytest.fixture(params=[WithBuffer, WithAttribute, WithNumber])
 def own(request, monkeypatch):
     name = request.param.__name__  # the costs of networks are kept by their names
@@ -113,6 +134,20 @@ def own(request, monkeypatch):
 def test_a_family_of_ones_own_comes_back_with_all_that_it_computes(own):
     assert torch.equal(loaded(own)(CLIP), own(CLIP))
     assert loaded(own.to(torch.float64)).conv.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("wrapper", ["", "_orig_mod.", "model."])
+def test_a_family_whose_names_begin_as_a_wrappers_comes_back(wrapper, monkeypatch, tmp_path):
+    monkeypatch.setitem(registry.MODELS, "around", Family(Around, Options, (3, 8, 32, 32)))
+    own, path = create_model("around").eval(), str(tmp_path / "w.pyth")
+    state = {f"{wrapper}{name}": tensor for name, tensor in own.state_dict().items()}
+    Checkpoint(path, state, network=own.config).write(path)
+
+    again, loaded = network_of(Checkpoint.read(path)).eval(), create_model("around").eval()
+    load_weights(loaded, path)
+
+    assert torch.equal(again(CLIP), own(CLIP))
+    assert torch.equal(loaded(CLIP), own(CLIP))
 
 
 def test_a_family_of_ones_own_is_refused_with_weights_of_another_size(own):

@@ -20,6 +20,7 @@ from octvideo.errors import CheckpointError
 from octvideo.numpy_pickle import read_numpy_pickle
 from octvideo.safetensors_file import read_safetensors, write_safetensors
 from octvideo.weights import load_weights
+from octvideo.weights.image_weights import read_image_weights
 
 
 def narrow(name="i3d_r26", seed=0, **options):
@@ -83,6 +84,42 @@ def test_wrappers_are_taken_off_and_reported(name, tmp_path):
     assert equal(model, state)
     assert bool(report.removed) == (name != "nothing")
     assert all(part in str(report).splitlines()[0] for part in report.removed)
+
+
+class Around(nn.Module):
+    """All of its names begin with a prefix that is a wrapper's in files of others."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        self.model = narrow(seed=seed)
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_prefix_that_the_network_has_itself_stays(name, tmp_path):
+    path, state = tmp_path / "weights.pth", Around().state_dict()
+    torch.save(WRAPPED[name](state), path)
+    model = Around(seed=1)
+
+    report = load_weights(model, str(path))
+
+    assert equal(model, state)
+    assert bool(report.removed) == (name != "nothing")
+
+
+def test_a_wrapper_around_image_weights_of_this_package_is_taken_off(tmp_path):
+    path, model = str(tmp_path / "image.pyth"), create_model("resnet18", width_per_group=8)
+    state = prefixed("_orig_mod.", model.state_dict())
+    Checkpoint(path, state, network=model.config).write(path)
+
+    assert read_image_weights(Checkpoint.read(path)).state.keys() == model.state_dict().keys()
+
+
+def test_the_report_names_a_prefix_as_often_as_it_was_removed(tmp_path):
+    torch.save(WRAPPED["Lightning"](Around().state_dict()), tmp_path / "weights.pth")
+
+    report = load_weights(Around(seed=1), str(tmp_path / "weights.pth"))
+
+    assert report.removed == ("state_dict", "model.")
 
 
 def test_a_text_is_removed_wherever_it_stands_in_a_name(tmp_path):

@@ -412,6 +412,20 @@ def test_a_checkpoint_of_another_model_is_a_clear_error(tmp_path):
         ).train()
 
 
+def test_a_model_whose_names_begin_as_a_wrappers_is_resumed(tmp_path):
+    class Around(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = tiny.TinyNet()
+
+        def forward(self, x):
+            return self.model(x)
+
+    tiny.make_trainer(tmp_path, model=Around(), max_epoch=1, ema_decay=0.5).train()
+
+    assert tiny.make_trainer(tmp_path, model=Around(), max_epoch=2, ema_decay=0.5).train().finished
+
+
 def test_the_checkpoint_of_another_program_is_a_start_not_a_run_to_continue(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     theirs = {"epoch": 1, "model_state": tiny.TinyNet().state_dict(), "optimizer_state": {}}
