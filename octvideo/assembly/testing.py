@@ -48,13 +48,13 @@ from octvideo.engine.evaluation.results import (
 )
 from octvideo.errors import CheckpointError, logger
 from octvideo.files import is_local
-from octvideo.models.network import alpha_of
+from octvideo.models.network import HeadAct, alpha_of
 from octvideo.report.environment import versions
 from octvideo.report.html import write_report
 from octvideo.weights import load_weights
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.load import network_of
-from octvideo.weights.pretrained import read_weights
+from octvideo.weights.pretrained import PUBLISHED, read_weights
 
 # Settings from which the short side of a test follows anew.
 SIZES = ("DATA.TEST_CROP_SIZE", "DATA.TRAIN_JITTER_SCALES")
@@ -113,7 +113,7 @@ class _Test:
         summary["data"] = data_of(test.videos)
         summary["made_with"] = versions()
         if cfg.TEST.DIAGNOSE and summary["task"] == "single_label":
-            summary["frame_order"] = self._frame_order(test)
+            summary["frame_order"] = self._frame_order(test, protocol["head_act"])
         if self.procs.is_main:
             write_results(cfg.OUTPUT_DIR, evaluation, summary)
             self._report(test, summary)
@@ -204,11 +204,11 @@ class _Test:
             logger.info("%s%s", title, headline(summary))
         return evaluation, summary
 
-    def _frame_order(self, test: FinalTest) -> dict[str, Any]:
+    def _frame_order(self, test: FinalTest, act: HeadAct) -> dict[str, Any]:
         assert isinstance(test.videos, VideoViews)
         one_view = replace(test.videos.spec, num_clips=1, num_crops=1, center=True)
         right = named_by_order(
-            scorer(self.cfg, self.model),
+            scorer(self.cfg, self.model, act),
             test.videos.seen_as(one_view),
             prepare=task_of(self.cfg).preparation(),
             processes=self.procs,
@@ -252,7 +252,7 @@ def settings_of(checkpoint: Checkpoint, overrides: Sequence[str] = ()) -> Any:
     """The config in a checkpoint of this package; of a public network, one that tests it.
 
     Another number of crops has the short side that the checkpoint names and predictions have,
-    unless a size is changed too.
+    unless a size is changed too. OUTPUT_DIR is runs/test/<name of the file> where nothing says it.
     """
     text = checkpoint.recipe
     if not text and checkpoint.network and checkpoint.input.num_frames:
@@ -264,7 +264,13 @@ def settings_of(checkpoint: Checkpoint, overrides: Sequence[str] = ()) -> Any:
     seen, changed = checkpoint.input, {key for key, _ in setting_pairs(overrides)}
     if seen.num_frames and seen.short_side and not changed.intersection(SIZES):
         overrides = [f"DATA.TEST_SHORT_SIDE={seen.short_side}", *overrides]
-    return config_from_text(text, checkpoint.path, overrides)
+    return config_from_text(text, checkpoint.path, overrides, f"runs/test/{_name_of(checkpoint)}")
+
+
+def _name_of(checkpoint: Checkpoint) -> str:
+    """That of its file; of a published folder, the folder's."""
+    path = Path(checkpoint.path)
+    return path.absolute().parent.name if path.name == PUBLISHED else path.stem
 
 
 def _settings_to_test(checkpoint: Checkpoint) -> dict[str, Any]:

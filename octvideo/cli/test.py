@@ -9,7 +9,7 @@
 
 A checkpoint of this package or the name of a public network needs no --cfg. The same command
 continues an interrupted test. Results go to OUTPUT_DIR: results.json, predictions.csv, scores.npz,
-report.html.
+report.html. Without --cfg it is that of the checkpoint's training, else runs/test/<name of the file>.
 """
 
 import argparse

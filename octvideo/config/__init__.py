@@ -70,9 +70,12 @@ def load_config(path: str, overrides: Sequence[str] = (), **settings: Any) -> Cf
     return _merge(_files(path, including=(), read=set()), path, overrides, settings, output)
 
 
-def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """The settings that a checkpoint holds (`cfg.dump()`); `source`: the file, for messages."""
-    return _merge([(source, parse_settings(text, source))], source, overrides)
+def config_from_text(
+    text: str, source: str, overrides: Sequence[str] = (), output: str = ""
+) -> CfgNode:
+    """The settings that a checkpoint holds (`cfg.dump()`); `source`: the file, for messages.
+    output: for an OUTPUT_DIR that neither they nor the overrides name."""
+    return _merge([(source, parse_settings(text, source))], source, overrides, output=output)
 
 
 def _merge(

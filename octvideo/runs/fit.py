@@ -270,17 +270,19 @@ def evaluate(
     """
     clips, crops = parse_views(views)
     checkpoint = _checkpoint_of(model)
-    with ExitStack() as stack:
-        folder = str(out) or stack.enter_context(TemporaryDirectory())
-        settings = [
-            f"TEST.NUM_ENSEMBLE_VIEWS={clips}",
-            f"TEST.NUM_SPATIAL_CROPS={crops}",
-            f"TEST.DIAGNOSE={diagnose}",
-            f"OUTPUT_DIR={folder}",
-        ]
-        cfg = settings_of(checkpoint, settings)
-        with ranks(cfg) as procs:
-            return final_test(cfg, procs, checkpoint, str(list))
+    settings = [
+        f"TEST.NUM_ENSEMBLE_VIEWS={clips}",
+        f"TEST.NUM_SPATIAL_CROPS={crops}",
+        f"TEST.DIAGNOSE={diagnose}",
+    ]
+    cfg = settings_of(checkpoint, settings)
+    with ranks(cfg) as procs, ExitStack() as stack:
+        cfg.defrost()
+        cfg.OUTPUT_DIR = str(out) or procs.made_by_main(
+            lambda: stack.enter_context(TemporaryDirectory())
+        )
+        cfg.freeze()
+        return final_test(cfg, procs, checkpoint, str(list))
 
 
 def _checkpoint_of(model: str | Path | Recognizer) -> Checkpoint:

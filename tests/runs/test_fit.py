@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import forked_ranks
 
 import octvideo
 from octvideo.assembly import settings_of
 from octvideo.assembly.data import final_views
 from octvideo.assembly.model import build_model
 from octvideo.cli import main
+from octvideo.config.defaults import DEFAULTS
 from octvideo.errors import CheckpointError, ConfigError, OctvideoError, logger
 from octvideo.lock import only_writer
 from octvideo.runs.fit import in_words
@@ -245,6 +247,26 @@ def test_evaluate_says_what_the_run_s_own_test_said(my_videos, tiny, tmp_path):
     assert (tmp_path / "kept" / "report.html").is_file()
     assert of_recognizer["num_videos"] == of_path["num_videos"]
     assert of_recognizer["frame_order"]["verdict"]
+
+
+def evaluate_of_a_rank(checkpoint):
+    DEFAULTS["DATA_LOADER"]["NUM_WORKERS"] = 0  # of this process
+    print(octvideo.evaluate(checkpoint, "mine.csv", views="1x1")["num_videos"], "scored")
+
+
+def test_two_ranks_evaluate_in_one_folder_of_their_own_and_leave_nothing(
+    my_videos, tiny_checkpoint, tmp_path, monkeypatch
+):
+    Path("mine.csv").write_text(f"{my_videos}/dark/0.mp4 0\n{my_videos}/light/0.mp4 1\n")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+
+    both = forked_ranks(2, evaluate_of_a_rank, str(tiny_checkpoint), outputs=tmp_path / "said")
+
+    said = [rank.communicate() for rank in both]
+    assert [rank.returncode for rank in both] == [0, 0], said
+    assert all("2 scored" in text for text in said)
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 @pytest.mark.parametrize(("crops", "short_side"), [(1, 40), (3, 32)])
