@@ -62,7 +62,19 @@ def training_list_beside(cfg: Any, tested: str) -> VideoList | None:
 
 
 def open_list(cfg: Any, path: str) -> VideoList:
-    """With DATA.MULTI_LABEL a video's one label is its list of labels, whatever the columns say."""
+    """With DATA.MULTI_LABEL a video's one label is its list of labels, whatever the columns say.
+    Without it a list of labels is one label: raises DataError for several, and for none where other
+    videos have one."""
+    videos = _listed(cfg, path)
+    if cfg.DATA.MULTI_LABEL and videos.format in ("video", "frames"):
+        videos.format = "multilabel"
+    elif not cfg.DATA.MULTI_LABEL and videos.format == "multilabel":
+        _refuse_several_labels(videos)
+        videos.format = "video" if videos.has_labels else "unlabeled"
+    return videos
+
+
+def _listed(cfg: Any, path: str) -> VideoList:
     data = cfg.DATA
     if reads_shards(cfg):
         num_bytes = int(data.SHARD_CACHE_GB * 1e9)
@@ -74,7 +86,7 @@ def open_list(cfg: Any, path: str) -> VideoList:
             num_classes=cfg.MODEL.NUM_CLASSES,
             cache=RangeCache(folder, num_bytes) if num_bytes else None,
         )
-    videos = read_list(
+    return read_list(
         path,
         format=(
             "multilabel" if data.MULTI_LABEL and data.LIST_FORMAT == "video" else data.LIST_FORMAT
@@ -84,9 +96,18 @@ def open_list(cfg: Any, path: str) -> VideoList:
         num_classes=cfg.MODEL.NUM_CLASSES,
         frame_template=data.FRAME_TEMPLATE,
     )
-    if data.MULTI_LABEL and videos.format in ("video", "frames"):
-        videos.format = "multilabel"
-    return videos
+
+
+def _refuse_several_labels(videos: VideoList) -> None:
+    counts = videos.label_counts()
+    if not videos.has_labels or bool((counts == 1).all()):
+        return
+    first = int((counts != 1).nonzero()[0])
+    found = f"{counts[first]} labels" if counts[first] else "no label"
+    raise DataError(
+        f"{videos.name}: {videos[first].path} has {found}; without DATA.MULTI_LABEL each video has"
+        " one: give it one, or set DATA.MULTI_LABEL True and MODEL.LOSS_FUNC bce_logit"
+    )
 
 
 def open_labeled_list(cfg: Any, path: str) -> VideoList:

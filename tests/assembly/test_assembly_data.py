@@ -18,6 +18,8 @@ from octvideo.assembly.tasks import TASKS, task_of, with_counted_classes
 from octvideo.complexity import count
 from octvideo.config import load_config
 from octvideo.config.defaults import CHOICES
+from octvideo.data.shards.shard_set import ShardSet
+from octvideo.data.shards.writer import ReadyVideo, ShardWriter
 from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError, DataError
 
@@ -231,3 +233,48 @@ def test_multi_label_is_a_matter_of_the_settings_not_of_the_columns(
 
     assert (videos.format, videos[0].labels) == ("multilabel", (2,))
     assert open_list(settings(words[2]), list_path(cfg, "val")).format == format
+
+
+WITHOUT_MULTI_LABEL = r"without DATA\.MULTI_LABEL each video has one.*MODEL\.LOSS_FUNC bce_logit"
+
+
+@pytest.mark.parametrize("format", ["video", "multilabel"])
+@pytest.mark.parametrize(
+    ("labels", "found"), [(['"0,2"', "1"], "/v/0.mp4 has 2 labels"), (["1", ""], "1.mp4 has no")]
+)
+def test_several_labels_are_refused_where_each_video_has_one(
+    settings, tmp_path, format, labels, found
+):
+    lines = [f"/v/{i}.mp4,{label}\n" for i, label in enumerate(labels)]
+    (tmp_path / "data" / "val.csv").write_text("".join(["path,labels\n", *lines]))
+    cfg = settings(f"DATA.LIST_FORMAT={format}")
+
+    with pytest.raises(DataError, match=rf"val\.csv: .*{found}.*{WITHOUT_MULTI_LABEL}"):
+        open_list(cfg, list_path(cfg, "val"))
+
+
+def test_a_list_of_one_label_each_is_one_of_labels(settings, tmp_path):
+    (tmp_path / "data" / "val.csv").write_text("/v/a.mp4 2\n/v/b.mp4 0\n")
+    cfg = settings("DATA.LIST_FORMAT=multilabel")
+
+    assert not task_of(cfg).validation().multi_label
+
+
+def test_a_list_of_no_labels_at_all_can_be_tested(settings, tmp_path):
+    (tmp_path / "data" / "val.csv").write_text("path,labels\n/v/a.mp4,\n")
+    cfg = settings()
+
+    assert open_list(cfg, list_path(cfg, "val")).format == "unlabeled"
+    with pytest.raises(DataError, match="an unlabeled list can be tested"):
+        open_labeled_list(cfg, list_path(cfg, "val"))
+
+
+def test_shards_of_several_labels_are_refused_where_each_video_has_one(settings, tmp_path):
+    (folder := tmp_path / "data" / "val").mkdir()
+    shards = ShardSet(str(folder), format="multilabel", fingerprint="of a list")
+    with ShardWriter(shards, "val", 10**6) as writer:
+        writer.add("a.mp4", (0, 2), ReadyVideo(cause="gone"))
+    cfg = settings("DATA.LIST_FORMAT=shards")
+
+    with pytest.raises(DataError, match=f"a.mp4 has 2 labels.*{WITHOUT_MULTI_LABEL}"):
+        open_list(cfg, list_path(cfg, "val"))

@@ -113,6 +113,10 @@ class VideoList:
         """-1 in an unlabeled list."""
         return int(self._labels.max()) if self.has_labels else -1
 
+    def label_counts(self) -> Tensor:
+        """int64 (N,): how many labels each video has."""
+        return self._label_ends.diff()
+
     def fingerprint(self) -> str:
         """16 hex digits of paths as listed, labels and numbers of frames; the root may move."""
         columns = (self._text, self._text_ends, self._labels, self._label_ends, self._num_frames)
