@@ -89,7 +89,10 @@ def write_card(
     public = replace(checkpoint, recipe=recipe)
     text = card_text(public, Card(name, license, _results_of(checkpoint, results)), _DIGEST)
     folder.mkdir(parents=True, exist_ok=True)
-    replace(public, training={}, average=None, state=public.weights).write(str(folder / PUBLISHED))
+    data = checkpoint.training.get("data")
+    training = {"data": data} if isinstance(data, dict) else {}
+    bare = replace(public, training=training, average=None, state=public.weights)
+    bare.write(str(folder / PUBLISHED))
     _write(folder / "config.yaml", public.recipe)
     _write(folder / "classes.txt", "".join(f"{c}\n" for c in public.class_names))
     seen = public.input.as_dict() | {"network": public.network}

@@ -2,7 +2,8 @@
 metadata as JSON.
 
 model_state  the tensors of the file, by name
-meta, cfg    under the metadata's key "octvideo", as they stand in a .pyth
+meta, cfg    under the metadata's key "octvideo", as they stand in a .pyth; so do data (which list
+             the weights were trained on) and epoch
 """
 
 import json
@@ -20,7 +21,7 @@ from octvideo.errors import CheckpointError
 from octvideo.files import write_atomically
 
 KEY = "octvideo"
-CARRIED = ("meta", "cfg", "epoch")
+CARRIED = ("meta", "cfg", "data", "epoch")
 MAX_HEADER = 100_000_000  # the library's own limit
 
 
@@ -33,8 +34,8 @@ def is_safetensors(start: bytes) -> bool:
 
 
 def read_safetensors(path: str) -> dict[str, Any]:
-    """{"model_state": tensors by name}, and what else a checkpoint of this package carried ("meta",
-    "cfg", "epoch").
+    """{"model_state": tensors by name}, and what else a checkpoint of this package carried
+    (`CARRIED`).
 
     Raises CheckpointError for a file that is missing or damaged.
     """

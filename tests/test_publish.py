@@ -72,6 +72,16 @@ def test_the_folder_names_videos_as_the_checkpoint_does(run, tmp_path):
     assert (tmp_path / "mine" / "classes.txt").read_text().split() == list("abcdef")
 
 
+def test_the_folder_says_which_list_the_weights_were_trained_on(run, tmp_path):
+    path, data = str(run / "checkpoints/best.pyth"), {"fingerprint": "f", "samples": 8}
+    trained = Checkpoint.read(path)
+    replace(trained, training={**trained.training, "data": data}).write(path)
+
+    write_card(path, tmp_path / "mine")
+
+    assert Checkpoint.read(str(tmp_path / "mine/model.safetensors")).training == {"data": data}
+
+
 @pytest.mark.parametrize("name", ["README.md", "config.yaml", "model.safetensors"])
 def test_files_of_something_else_are_not_replaced(run, tmp_path, name, capsys):
     checkpoint = str(run / "checkpoints" / "best.pyth")

@@ -101,10 +101,16 @@ class Snapshots:
         self.saved_at = time.monotonic()
 
     def save_best(self, checkpoint: Checkpoint) -> None:
-        if self.procs.is_main:
-            checkpoint.write(f"{self.folder}/best.pyth")
-            if self.options.safetensors:
-                checkpoint.write(f"{self.folder}/best.safetensors")
+        """Rank 0 writes best.pyth, and best.safetensors if it is wanted; else one of earlier
+        weights goes."""
+        if not self.procs.is_main:
+            return
+        bare = f"{self.folder}/best.safetensors"
+        if not self.options.safetensors and g_pathmgr.exists(bare):
+            g_pathmgr.rm(bare)
+        checkpoint.write(f"{self.folder}/best.pyth")
+        if self.options.safetensors:
+            checkpoint.write(bare)
 
     def open_folder(self) -> None:
         """Create the output folder; if that fails, every rank raises the reason."""

@@ -119,6 +119,7 @@ def test_the_best_weights_are_written_as_safetensors_too_and_a_run_resumes_besid
         input=InputSpec((0.45,) * 3, (0.225,) * 3, num_frames=4, sampling_rate=2),
         head_act="softmax_of_mean",
         recipe="A: 1",
+        training={"data": {"fingerprint": "f", "samples": 8}},
     )
     options = {"parts": {"about": about}, "ema_decay": 0.5, "safetensors": True}
     tiny.make_trainer(tmp_path, max_epoch=1, **options).train()
@@ -130,8 +131,22 @@ def test_the_best_weights_are_written_as_safetensors_too_and_a_run_resumes_besid
 
     for field in ("network", "class_names", "input", "head_act", "multi_label", "recipe", "format"):
         assert getattr(same, field) == getattr(best, field)
+    assert same.training["data"] == best.training["data"] == about.training["data"]
     assert all(torch.equal(same.weights[name], t) for name, t in best.weights.items())
     assert tiny.make_trainer(tmp_path, max_epoch=2, **options).train().epochs == 2
+
+
+@pytest.mark.parametrize(("second", "stays"), [(20.0, False), (60.0, True)])
+def test_safetensors_that_are_switched_off_stay_as_long_as_they_are_of_the_best_weights(
+    tmp_path, second, stays
+):
+    errors = iter([50.0, second])
+    options = {"parts": {"validate": lambda model: {"top1_err": next(errors)}}}
+    tiny.make_trainer(tmp_path, max_epoch=1, safetensors=True, **options).train()
+
+    tiny.make_trainer(tmp_path, max_epoch=2, **options).train()
+
+    assert (tmp_path / "checkpoints/best.safetensors").exists() == stays
 
 
 def test_images_are_trained_by_the_same_trainer(tmp_path):
