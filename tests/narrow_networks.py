@@ -2,12 +2,27 @@
 to export."""
 
 import re
+from functools import cache
 from typing import Any
 
+import torch
 from torch import nn
 
 from octvideo import create_model
+from octvideo.checkpoint import Checkpoint
 from octvideo.models.network import Head
+
+
+@cache
+def checkpoint_of(name: str, alpha: float) -> Checkpoint:
+    """Of the whole network; a tensor has one number, so that nothing is allocated. Tests share it:
+    pytorchvideo's networks take seconds to be made octave."""
+    with torch.device("meta"):
+        model = create_model(name, alpha=alpha)
+    state = {
+        key: torch.zeros((), dtype=x.dtype).expand(x.shape) for key, x in model.state_dict().items()
+    }
+    return Checkpoint("w.pyth", state, network=model.config)
 
 
 def first_stages(name: str, count: int, **options: Any) -> nn.Module:

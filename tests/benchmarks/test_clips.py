@@ -303,12 +303,16 @@ def test_a_network_of_one_frame_sees_one(gpu, studies, out, study):
 
 
 def test_every_network_of_the_studies_is_built_and_takes_its_clips(studies):
-    for study in studies.STUDIES.values():
-        for row in study.rows:
-            model = studies.build(row, 10, torch.device("meta"))
-            shape = (2, 3, studies.NETWORKS[row.network].frames, study.crop, study.crop)
+    rows = {
+        (row.network, row.alpha, row.has_strides, study.crop): row
+        for study in studies.STUDIES.values()
+        for row in study.rows
+    }
+    for (*_, crop), row in rows.items():
+        model = studies.build(row, 10, torch.device("meta"))
+        shape = (2, 3, studies.NETWORKS[row.network].frames, crop, crop)
 
-            assert model(torch.empty(shape, device="meta")).shape == (2, 10)
+        assert model(torch.empty(shape, device="meta")).shape == (2, 10)
 
 
 def test_a_gpu_machine_needs_no_package_that_reads_videos(repo):

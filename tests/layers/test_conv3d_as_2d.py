@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from narrow_networks import first_stages
 from reparametrized import REPARAMETRIZED
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -335,7 +336,7 @@ def test_a_training_step_computes_in_2d_where_it_was_chosen(device, choice, dims
 
 
 def test_a_network_in_2d_compiles_as_one_graph_and_again_after_a_change():
-    model = create_model("i3d_r26", alpha=0.25, **TINY).eval()
+    model = first_stages("i3d_r26", 1, alpha=0.25, **TINY).eval()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     clip = torch.randn(1, 3, 8, 32, 32)
     expected = model(clip)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from narrow_networks import checkpoint_of
 
 import octvideo
 from octvideo import create_model, list_models
@@ -16,7 +17,7 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 FAMILIES = ("c2d", "c2d_nln", "i3d", "i3d_nln", "slow", "slowfast")
 
 # The weights' names and shapes: a change here makes every checkpoint that exists unreadable.
-# To write them anew: python tests/models/test_create_model_video.py
+# To write them anew: PYTHONPATH=tests python tests/models/test_create_model_video.py
 STATE_DICTS = {
     "c2d_r50": {},
     "i3d_r50": {},
@@ -35,18 +36,18 @@ STATE_DICTS = {
 DIGESTS = GOLDEN / "state_dict_digests.json"
 
 
-def state_dict_lines(name: str, **options: object) -> list[str]:
-    with torch.device("meta"):
-        model = create_model(name, **options)
-    return [" ".join([key, *map(str, tensor.shape)]) for key, tensor in model.state_dict().items()]
+def state_dict_lines(state: dict[str, torch.Tensor]) -> list[str]:
+    return [" ".join([key, *map(str, tensor.shape)]) for key, tensor in state.items()]
 
 
 def lines_of(title: str) -> list[str]:
-    return state_dict_lines(**{"name": title, **STATE_DICTS[title]})
+    with torch.device("meta"):
+        return state_dict_lines(create_model(**{"name": title, **STATE_DICTS[title]}).state_dict())
 
 
 def digest(name: str, alpha: float) -> str:
-    return hashlib.sha256("\n".join(state_dict_lines(name, alpha=alpha)).encode()).hexdigest()[:16]
+    lines = state_dict_lines(checkpoint_of(name, alpha).state)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize("title", STATE_DICTS)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from narrow_networks import checkpoint_of
 from torch import nn
 from torch.utils import _pytree as pytree
 
@@ -38,14 +39,7 @@ def tensors_in(model: nn.Module) -> list[torch.Tensor]:
     ],
 )
 def test_no_tensor_of_a_registered_network_is_left_without_content(name):
-    with torch.device("meta"):
-        outline = create_model(name, alpha=0.25)
-    # One number of each tensor: nothing is allocated.
-    state = {
-        n: torch.zeros((), dtype=t.dtype).expand(t.shape) for n, t in outline.state_dict().items()
-    }
-
-    model = network_of(Checkpoint("w.pyth", state, network=outline.config))
+    model = network_of(checkpoint_of(name, 0.25))
 
     assert not [x for x in tensors_in(model) if x.is_meta]
 
