@@ -13,8 +13,8 @@ from octvideo.data.clips.views import DecodedVideo, ViewSpec, read_clips
 from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.reading import DecodeError
 from octvideo.data.video.decode import open_video
-from octvideo.errors import DataError
-from octvideo.serve.limits import Limits
+from octvideo.errors import DataError, logger
+from octvideo.serve.limits import Limits, RefusedError
 
 _MEMORY = 3 * 2**30  # bytes that decoding may take beside what a fresh process has
 _MAX_FPS = 240  # of max_video_seconds: a file's own rate may be a lie
@@ -33,23 +33,26 @@ class Decoders:
             self._free.put(self._start())
 
     def decode(self, path: str, spec: ViewSpec) -> DecodedVideo:
-        """Waits for a free process. A video that cannot be read has a `problem` without a path."""
+        """Waits for a free process. A video that cannot be read has a `problem` without a path.
+        Raises RefusedError if no process can be had for it."""
         pool = self._free.get()
         try:
             (video,) = pool.run([(path, spec)], ahead=1)
-        except DataError as error:
-            # Its process died again and again without reading a file: the next request gets a fresh
-            # pool.
-            pool.close()
-            self._replaced()
-            pool = self._start()
-            return DecodedVideo(0, path, torch.empty(0), torch.empty(0), str(error))
+            return video
+        except Exception as error:
+            pool.close()  # whatever it was: the next request gets a fresh process
+            if not pool.bad:
+                self._replaced()
+            if not isinstance(error, DataError):
+                raise
+            logger.error("a request's video cannot be decoded: %s", error)
+            line = "the server cannot decode videos now; try again later"
+            raise RefusedError(503, line) from error
         finally:
             if pool.bad:
                 self._replaced()
                 pool.bad.clear()  # paths of uploads, which are never seen again
             self._free.put(pool)
-        return video
 
     def close(self) -> None:
         """End the idle processes; busy ones end with this process."""

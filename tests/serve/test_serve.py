@@ -377,6 +377,32 @@ def test_a_decoder_that_crashes_or_hangs_is_replaced(serve, recognizer, video, m
         assert "octvideo_decoders_replaced_total 2" in client.ask("GET", "/metrics").content
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (OSError(24, "Too many open files"), 503, "cannot decode videos now; try again later"),
+        (ZeroDivisionError(), 500, "ZeroDivisionError"),
+    ],
+)
+def test_a_server_that_could_start_no_decoder_for_a_while_decodes_again(
+    client, video, monkeypatch, error, status, words
+):
+    def fails(*_):
+        raise error
+
+    pools = client.service._decoders._free
+    pool = pools.get()
+    os.kill(pool._workers[0]._process.pid, signal.SIGKILL)
+    pools.put(pool)
+    with monkeypatch.context() as patch:
+        patch.setattr("octvideo.data.loading.pool._Worker.__init__", fails)
+        refused = [client.post(video.read_bytes()) for _ in range(2)]
+
+    assert [answer.status for answer in refused] == [status] * 2
+    assert words in refused[-1].content["detail"]
+    assert client.post(video.read_bytes()).status == 200
+
+
 def _hostile(limits, path, spec):
     import torch
 

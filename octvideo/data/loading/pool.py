@@ -84,9 +84,10 @@ class ReaderPool:
                 self._workers.remove(worker)
 
     def close(self) -> None:
+        """End the processes. Another `run` starts new ones."""
         for worker in self._workers:
             worker.kill()
-        self._workers = []
+        self._workers, self._unexplained = [], 0
 
     def _start(self) -> "_Worker":
         """Raises DataError if no process can be started, or if this process is a worker itself."""
@@ -101,10 +102,6 @@ class ReaderPool:
             if "AF_UNIX path too long" in reason:
                 remedy = f"set TMPDIR to a folder of a shorter path than {tempfile.gettempdir()}"
             raise DataError(f"loader workers cannot be started ({reason}); {remedy}") from error
-
-    def _replace(self, worker: "_Worker") -> "_Worker":
-        worker.kill()
-        return self._start()
 
     def _serve(self, run: "_Run", tasks: Sequence[tuple[Any, ...]]) -> None:
         """The thread: it ends with the last result, an error, or when the consumer has left."""
@@ -143,6 +140,8 @@ class ReaderPool:
 
     def _retire(self, worker: "_Worker", waiting: deque[int], path: str, cause: str) -> None:
         """Replace a dead or stuck worker; its tasks come first again."""
+        self._workers.remove(worker)  # first: the next `run` must not meet it if no other starts
+        worker.kill()
         if path:
             self.bad[path] = cause
         else:
@@ -154,7 +153,7 @@ class ReaderPool:
                     " there is enough memory"
                 )
         waiting.extendleft(reversed(worker.tasks))
-        self._workers[self._workers.index(worker)] = self._replace(worker)
+        self._workers.append(self._start())
 
 
 class _Run:

@@ -1,6 +1,8 @@
 """Processes that read, when what waits for them is interrupted."""
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -10,7 +12,8 @@ from contextlib import suppress
 import pytest
 from forked import Forked
 
-from octvideo.data.loading.pool import ReaderPool, _Run
+from octvideo.data.loading.pool import ReaderPool, _Run, _Worker
+from octvideo.errors import DataError
 
 
 def double(number: int) -> int:
@@ -59,6 +62,34 @@ def test_a_consumer_that_leaves_anywhere_leaves_no_task_behind(pool, taken):
 
     assert found == [2 * k for k in range(taken)]
     assert list(pool.run([(3,)], ahead=1)) == [6]
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_pool_whose_dead_worker_could_not_be_replaced_works_again_later(pool, monkeypatch, lost):
+    assert list(pool.run([(1,)], ahead=1)) == [2]
+    os.kill(pool._workers[0]._process.pid, signal.SIGKILL)
+    with monkeypatch.context() as patch:
+        patch.setattr(_Worker, "__init__", no_room)
+        for _ in range(lost):
+            with pytest.raises(DataError, match=r"cannot be started .*Too many open files"):
+                list(pool.run([(2,)], ahead=1))
+
+    assert list(pool.run([(3,)], ahead=1)) == [6]
+
+
+def no_room(*_):
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def test_a_closed_pool_starts_anew_whatever_its_workers_died_of(pool):
+    pool._unexplained = 3
+    pool.close()
+
+    results = pool.run([(k,) for k in range(9)], ahead=1)
+    next(results)
+    os.kill(pool._workers[0]._process.pid, signal.SIGKILL)
+
+    assert list(results) == [2 * k for k in range(1, 9)]
 
 
 SCRIPT = """
