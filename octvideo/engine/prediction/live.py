@@ -165,7 +165,7 @@ def timed_clips(
     """
     held: deque[LiveFrame] = deque()
     start, begins = 0.0, True
-    spacing = window / (_HELD_PER_FRAME * num_frames)
+    spacing = window / (_HELD_PER_FRAME * num_frames - 1)
     for frame in frames:
         if frame.begins:
             held.clear()
@@ -179,11 +179,12 @@ def timed_clips(
             while held and held[0].seconds < start - _SLACK:
                 held.popleft()
             if not held and frame.seconds >= start + window:
-                # Nothing is held of the windows up to this frame.
-                start += stride * ((frame.seconds - start - window) // stride)
-        if frame.seconds >= start - _SLACK and (
-            not held or frame.seconds - held[-1].seconds >= spacing
-        ):
+                # Nothing is held of the windows up to this frame. The difference may round below 0.
+                start += stride * max((frame.seconds - start - window) // stride, 0)
+        if frame.seconds >= start - _SLACK:
+            # The newest is held, however near to the one before: a window may have no other.
+            if len(held) > 1 and held[-1].seconds - held[-2].seconds < spacing:
+                held.pop()
             held.append(frame)
 
 

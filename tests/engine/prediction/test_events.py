@@ -1,9 +1,12 @@
 """When something begins and ends, and which windows go before."""
 
 from collections.abc import Iterator
+from itertools import accumulate, pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from octvideo.data.video.live import LiveFrame
 from octvideo.engine.prediction.events import Event, Window, find_events
@@ -110,6 +113,57 @@ def test_a_window_without_a_frame_is_passed_over():
         (6, [3, 4]),
         (7, [5, 5]),
     ]
+
+
+def test_a_gap_whose_next_frame_is_on_the_grid_but_for_rounding_is_passed_over():
+    frames = _frames([0, 0.001, 0.002, 3.002], breaks=(0, 2))
+
+    assert [(clip.start, clip.images) for clip in timed_clips(frames, 2, 1, 1)] == [(0.002, [2])]
+
+
+def test_a_frame_close_behind_the_last_one_of_another_window_is_in_its_own():
+    frames = _frames([0, 0.45, 0.55, 2.0])
+
+    clips = list(timed_clips(frames, 1.0, 0.5, 1))
+
+    assert [(clip.start, clip.images) for clip in clips] == [(0, [0]), (0.5, [2])]
+
+
+def _windows_by_counting(
+    ticks: list[int], breaks: list[int], window: int, stride: int
+) -> Iterator[tuple[int, bool, list[int]]]:
+    """Start, whether it is the first since a break, and the frames of each window."""
+    for first, end in pairwise([*breaks, len(ticks)]):
+        begins = True
+        for start in range(ticks[first], ticks[end - 1] - window + 1, stride):
+            inside = [k for k in range(first, end) if start <= ticks[k] < start + window]
+            if inside:
+                yield start, begins, inside
+                begins = False
+
+
+@given(
+    steps=st.lists(st.integers(1, 4) | st.integers(5, 100), max_size=30),
+    breaks=st.sets(st.integers(1, 30), max_size=3),
+    window=st.integers(1, 40),
+    stride=st.integers(1, 40),
+    count=st.sampled_from([1, 2, 5]),
+)
+def test_every_window_that_has_a_frame_is_found_whatever_comes_when(
+    steps, breaks, window, stride, count
+):
+    ticks = list(accumulate(steps, initial=0))  # of 0.05 s, which has no exact float
+    begins = [0, *sorted(k for k in breaks if k < len(ticks))]
+    frames = _frames([tick / 20 for tick in ticks], breaks=tuple(begins))
+
+    clips = list(timed_clips(frames, window / 20, stride / 20, count))
+
+    wanted = list(_windows_by_counting(ticks, begins, window, stride))
+    assert [(round(clip.start * 20), clip.begins) for clip in clips] == [w[:2] for w in wanted]
+    for clip, (_, _, inside) in zip(clips, wanted, strict=True):
+        assert len(clip.images) == count
+        assert set(clip.images) <= set(inside)
+        assert clip.images[-1] == inside[-1 if count > 1 else 0]
 
 
 def test_an_endless_source_at_any_rate_is_held_only_as_far_as_its_windows_need():
