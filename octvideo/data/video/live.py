@@ -32,7 +32,7 @@ from octvideo.data.video.video import Frames, Prepare
 from octvideo.errors import logger
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
-_LEAP_SECONDS = 10.0  # between two frames: the clock of the source was set
+_LEAP_SECONDS = 10.0  # between two frames, and over the time-out: the source's clock was set
 _STEP_BACK_SECONDS = 1.0  # at most: a frame out of order; more: the timestamps start again
 _LEAST_STEP = 1e-3
 _POLL_SECONDS = 0.1
@@ -46,8 +46,9 @@ _WHAT_IS_LIVE = f"live are {_KNOWN}, and cameras as /dev/video0 or 0"
 class LiveFrame:
     """A frame and its time: seconds from the first frame of the source, by the source's clock.
 
-    begins: the first frame, or the first one after a break. Over a break of an address, and where
-    an address gives no timestamps, this machine's clock is used; over that of a file, its own.
+    begins: the first frame, or the first one after a break: a lost connection, timestamps that
+    start again, or a leap of over ten seconds and the time-out. Over a break of an address, and
+    where it gives no timestamps, this machine's clock is used; over that of a file, its own.
     """
 
     image: Frames
@@ -86,7 +87,7 @@ class LiveFrames:
         self._max_waiting = max_waiting
         self._changed = threading.Condition()
         self._error: BaseException | None = None
-        self._clock, self._last = _Clock(), time.monotonic()
+        self._clock, self._last = _Clock(timeout_seconds), time.monotonic()
         self._thread, self._stopped = threading.Thread(), threading.Event()
         self._stuck: list[threading.Thread] = []
         self._inside = math.inf  # since when the thread is in FFmpeg
@@ -197,7 +198,7 @@ def grown_frames(path: str | Path, prepare: Prepare, timeout_seconds: float) -> 
     fragmented MP4, ... Raises DecodeError for others. Nothing is dropped: the file keeps what is
     not read yet.
     """
-    clock = _FileClock()
+    clock = _FileClock(timeout_seconds)
     if "://" in str(path) and not Path(path).exists():
         raise DecodeError(str(path), _WHAT_IS_LIVE)
     try:
@@ -286,10 +287,10 @@ def _pictures(
 class _Clock:
     """Converts the timestamps of a source that may restart to seconds since its first frame."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_seconds: float) -> None:
         self._start: float | None = None
         self._offset: float | None = None
-        self._last = 0.0
+        self._last, self._leap = 0.0, max(_LEAP_SECONDS, timeout_seconds)
 
     def lost(self) -> None:
         self._offset = None
@@ -301,9 +302,9 @@ class _Clock:
             self._start = now
         stamp = now if stamp is None else stamp
         begins = self._offset is None
-        if self._offset is None or not 0 < stamp + self._offset - self._last < _LEAP_SECONDS:
+        if self._offset is None or not 0 < stamp + self._offset - self._last < self._leap:
             here = now - self._start
-            begins = begins or abs(here - self._last) > _LEAP_SECONDS
+            begins = begins or abs(here - self._last) > self._leap
             self._offset = max(here, self._last + _LEAST_STEP if here else 0.0) - stamp
         self._last = stamp + self._offset
         return self._last, begins
@@ -313,7 +314,8 @@ class _FileClock:
     """Seconds since the first frame of a file, by its timestamps alone: it may be read faster than
     it was recorded, so this machine's clock says nothing about it."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_seconds: float) -> None:
+        self._leap = max(_LEAP_SECONDS, timeout_seconds)
         self._offset: float | None = None
         self._last, self._read = 0.0, time.monotonic()
 
@@ -329,7 +331,7 @@ class _FileClock:
         starts_again = reached < self._last - _STEP_BACK_SECONDS
         if starts_again:
             self._offset += soonest - reached
-        begins = starts_again or reached - self._last > _LEAP_SECONDS
+        begins = starts_again or reached - self._last > self._leap
         self._last = max(reached, soonest)
         return self._last, begins
 

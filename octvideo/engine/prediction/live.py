@@ -34,6 +34,7 @@ class LiveOptions:
     follow: the source is a file that is still written; it has ended when it has not grown for
     timeout_seconds.
     timeout_seconds: after so long without a frame, a connection counts as lost and is opened again.
+    Frames further apart by their own times, and over 10 seconds, have a break between them.
     give_up_seconds: after so long without a frame of an address, DecodeError is raised (None:
     never).
     max_waiting: how many frames of an address may wait for the network; older ones are dropped, and

@@ -21,6 +21,7 @@ from coded_videos import write_clip
 import octvideo
 from octvideo.data import iter_frames
 from octvideo.data.reading import DecodeError
+from octvideo.data.video import live as live_module
 from octvideo.data.video.live import LiveFrames, _Clock, _FileClock, grown_frames, is_live
 from octvideo.data.video.video import Frames
 from octvideo.errors import ConfigError
@@ -124,7 +125,7 @@ def _read(source: LiveFrames) -> tuple[list, str]:
 def live() -> Iterator[Callable[..., LiveFrames]]:
     def make(address: str, **options) -> LiveFrames:
         options = {"prepare": _as_is, "max_waiting": 1000, "say": said.append} | options
-        return LiveFrames(address, timeout_seconds=2, give_up_seconds=1.0, **options)
+        return LiveFrames(address, give_up_seconds=1.0, **{"timeout_seconds": 2} | options)
 
     said: list[str] = []
     return make
@@ -411,7 +412,7 @@ def test_cameras_and_addresses_are_live(address):
 
 
 def test_stamps_that_start_again_or_leap_go_on():
-    clock = _Clock()
+    clock = _Clock(10.0)
 
     seconds = [clock.seconds(stamp) for stamp in (90.0, 90.04, 90.08, 3.0, 3.04, 7000.0, 7000.04)]
 
@@ -443,6 +444,28 @@ def test_a_followed_file_keeps_its_own_seconds_across_a_pause(tmp_path):
     assert [frame.begins for frame in frames] == [True, False, False, True, False]
 
 
+@pytest.mark.parametrize(("timeout", "breaks"), [(30, [0]), (0.5, [0, 1, 2])])
+def test_pictures_within_the_time_out_are_no_break_in_a_file(
+    tmp_path, monkeypatch, timeout, breaks
+):
+    monkeypatch.setattr(live_module, "_Growing", lambda file, idle: file)  # does not wait
+
+    frames = list(grown_frames(_stamped(tmp_path / "a.mkv", [0, 12, 24]), _as_is, timeout))
+
+    assert [round(frame.seconds) for frame in frames] == [0, 12, 24]
+    assert [k for k, frame in enumerate(frames) if frame.begins] == breaks
+
+
+def test_pictures_within_the_time_out_are_no_break_at_an_address(live, tmp_path):
+    content = _stamped(tmp_path / "a.mkv", [0, 12, 24]).read_bytes()
+    server = Server(_sends(content))
+
+    frames, _ = _read(live(f"http://127.0.0.1:{server.port}/", timeout_seconds=30))
+
+    assert np.diff([frame.seconds for frame in frames]) == pytest.approx([12, 12], abs=1e-2)
+    assert [frame.begins for frame in frames] == [True, False, False]
+
+
 @pytest.mark.parametrize(
     ("stamps", "seconds", "breaks"),
     [
@@ -455,7 +478,7 @@ def test_a_followed_file_keeps_its_own_seconds_across_a_pause(tmp_path):
     ids=["pauses", "repeated", "out of order", "starting again", "missing"],
 )
 def test_a_file_has_its_timestamps_for_a_clock(stamps, seconds, breaks):
-    clock = _FileClock()
+    clock = _FileClock(10.0)
 
     found = [clock.seconds(stamp) for stamp in stamps]
 
