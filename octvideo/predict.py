@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from octvideo.data.lists.video_list import VideoEntry, read_list
 from octvideo.data.prepare.video_files import find_videos
-from octvideo.data.reading import stuck_here
+from octvideo.data.reading import DecodeError, stuck_here
 from octvideo.data.remote import local_path
 from octvideo.data.video.container import VIDEO_SUFFIXES
 from octvideo.data.video.decode import iter_frames, look_at
@@ -179,13 +179,16 @@ def write_named_video(
     if not entry.num_frames:
         require_another_file(output, local_path(entry.path))
     film = _frames_listed(entry) if entry.num_frames else _film_of(entry.path)
-    timeline = recognizer.timeline(
-        film.frames("recognize"),
-        window_seconds=window_seconds,
-        stride_seconds=stride_seconds,
-        fps=film.fps,
-        times=film.times,
-    )
+    try:
+        timeline = recognizer.timeline(
+            film.frames("recognize"),
+            window_seconds=window_seconds,
+            stride_seconds=stride_seconds,
+            fps=film.fps,
+            times=film.times,
+        )
+    except DecodeError as error:
+        raise DecodeError(entry.path, error.cause) from error
 
     def ranking(i: int) -> list[tuple[str, float]]:
         return [(p.name, p.probability) for p in timeline.top(i, label.rows)]

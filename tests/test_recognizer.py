@@ -409,6 +409,36 @@ def test_a_file_that_is_no_video_is_refused_by_name(recognizer, tmp_path):
         recognizer.predict(tmp_path / "text.mp4")
 
 
+@pytest.mark.parametrize("kind", ["array", "file", "bytes"])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda network, source: network.predict(source),
+        lambda network, source: network.timeline(source),
+        lambda network, source: network.features(source, window_seconds=1),
+        lambda network, source: next(network.stream(source)),
+    ],
+    ids=["predict", "timeline", "features", "stream"],
+)
+def test_a_picture_too_narrow_to_resize_is_refused_by_name(recognizer, tmp_path, ask, kind):
+    frames = np.zeros((4, 16, 320, 3), np.uint8)
+    path = tmp_path / "line.mp4"
+    write_video(path, frames, fps=30)
+    source = {"array": frames, "file": path, "bytes": path.read_bytes()}[kind]
+    name = {"array": "the frames given", "file": str(path), "bytes": "the bytes given"}[kind]
+
+    with pytest.raises(DecodeError) as caught:
+        ask(recognizer, source)
+
+    said = "320 x 16 pixels: one side is over 16 times the other"
+    assert str(caught.value) == f"{name}: {said}"
+
+
+def test_a_picture_too_narrow_to_resize_is_refused_by_a_network_that_is_given_it(recognizer):
+    with pytest.raises(DecodeError, match="40 x 2 pixels"):
+        recognizer.center_crop(np.zeros((2, 40, 3), np.uint8))
+
+
 def test_weights_without_their_assumptions_are_refused(tmp_path):
     torch.save({"model_state": {}}, tmp_path / "bare.pyth")
 

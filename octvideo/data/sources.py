@@ -55,7 +55,8 @@ def streamed(
 ) -> Iterator[tuple[Iterator[Frames], float, Sequence[float]]]:
     """(frames one after another, frames per second, the seconds at which each is shown).
 
-    Raises as `opened` does, for a frame of the wrong form when it is reached.
+    Raises as `opened` does, for a frame of the wrong form when it is reached. A DecodeError of what
+    is done with the frames of a file is given the file's name.
     """
     if not _is_file(source):
         yield _each_frame(source), _rate(fps, usual_fps), times
@@ -64,7 +65,10 @@ def streamed(
     with _on_disk(source) as path:
         info, times = look_at(path)
         # A damaged file is announced with the frames that decode, and is left before the damage.
-        yield islice(iter_frames(path), info.num_frames), info.fps, times
+        try:
+            yield islice(iter_frames(path), info.num_frames), info.fps, times
+        except DecodeError as error:
+            raise DecodeError(path, error.cause) from error
 
 
 def refuse_times(source: Any, fps: float | None, times: Sequence[float] = ()) -> None:

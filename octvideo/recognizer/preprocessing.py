@@ -9,8 +9,9 @@ from torch import Tensor
 
 from octvideo.data.clips.views import ViewSpec, read_clips
 from octvideo.data.sampling import ClipRule
-from octvideo.data.sources import Source, opened
+from octvideo.data.sources import InMemory, Source, opened
 from octvideo.data.transforms import normalize, resize_frame
+from octvideo.data.video.frame_source import refuse_extreme
 from octvideo.errors import ConfigError
 
 Frames = NDArray[np.uint8]
@@ -43,7 +44,11 @@ class Preprocessing:
             return read_clips(source, spec)
 
     def center_crop(self, frame: Frames) -> Frames:
-        """The center crop of a frame (H, W, 3) resized to the test's short side."""
+        """The center crop of a frame (H, W, 3) resized to the test's short side.
+
+        Raises DecodeError for a frame with one side over 16 times the other.
+        """
+        refuse_extreme(frame, InMemory.path)
         small = resize_frame(frame, self.values["short_side"])
         size = self.values["crop_size"]
         ((top, left),) = self.view_spec("1x1").crops(*small.shape[:2])

@@ -341,7 +341,8 @@ class Recognizer:
         return self._input.view_spec(views)
 
     def center_crop(self, frame: Frames) -> Frames:
-        """The center crop of a frame (H, W, 3) resized to the test's short side."""
+        """The center crop of a frame (H, W, 3) resized to the test's short side; DecodeError for
+        one with a side over 16 times the other."""
         return self._input.center_crop(frame)
 
     def _pooled(self, x: Tensor) -> Tensor:

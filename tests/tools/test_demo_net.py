@@ -178,6 +178,17 @@ def test_a_folder_of_fewer_frames_than_listed_is_named(
     assert not (tmp_path / "named.mp4").exists()
 
 
+def test_a_video_too_narrow_to_resize_is_named(run_tool, tiny_checkpoint, tmp_path):
+    write_video(tmp_path / "line.mp4", np.zeros((4, 16, 320, 3), np.uint8), fps=30)
+
+    words = tmp_path / "line.mp4", "--output", tmp_path / "named.mp4"
+    done = run_tool("demo_net", "--checkpoint", tiny_checkpoint, *words)
+
+    assert done.status == 2
+    assert f"{tmp_path}/line.mp4: 320 x 16 pixels: one side is over" in done.err
+    assert not (tmp_path / "named.mp4").exists()
+
+
 def _add_tone(video: Path, output: Path) -> None:
     with av.open(str(output), "w") as container, av.open(str(video)) as source:
         picture = container.add_stream_from_template(source.streams.video[0])

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, fields
-from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from octvideo.data.sources import Source, is_several, refuse_times, streamed
-from octvideo.data.video.frame_source import refuse_extreme
 from octvideo.data.video.live import LiveFrame, LiveFrames, grown_frames, is_live
 from octvideo.engine.prediction.events import Window
 from octvideo.engine.prediction.named import Network
@@ -77,7 +75,7 @@ def stream_windows(
         raise ConfigError("follow is of a file that is still written; give its path")
     refuse_times(source, fps)
     _refuse_unused(options, OF_FOLLOWED, "beside follow: a file ends when it no longer grows")
-    frames = grown_frames(source, partial(_prepared, network, str(source)), options.timeout_seconds)
+    frames = grown_frames(source, network.center_crop, options.timeout_seconds)
     return _timed(network, frames, None, window_seconds, stride_seconds)
 
 
@@ -114,7 +112,7 @@ def _live(
 ) -> Iterator[Window]:
     source = LiveFrames(
         address,
-        prepare=partial(_prepared, network, address),
+        prepare=network.center_crop,  # its size does not depend on that of the frame
         max_waiting=options.max_waiting,
         timeout_seconds=options.timeout_seconds,
         give_up_seconds=options.give_up_seconds,
@@ -135,12 +133,6 @@ def _timed(
         scores = network.outputs(views, scores=True, features=False)[0]
         lost = (source.dropped, source.reconnects) if source else (0, 0)
         yield Window(clip.start, clip.end, scores, network.class_names, clip.begins, *lost)
-
-
-def _prepared(network: Network, name: str, frame: Frame) -> Frame:
-    """The center crop, whose size does not depend on that of the frame."""
-    refuse_extreme(frame, name)
-    return network.center_crop(frame)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

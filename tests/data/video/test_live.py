@@ -574,6 +574,17 @@ def test_a_file_that_needs_its_end_cannot_be_followed(recognizer, tmp_path):
         )
 
 
+def test_a_followed_file_of_pictures_too_narrow_to_resize_is_refused_by_name(recognizer, tmp_path):
+    (tmp_path / "line.ts").write_bytes(_encoded(30, size=(16, 320)))
+
+    with pytest.raises(DecodeError, match=r"line\.ts: 320 x 16 pixels"):
+        next(
+            recognizer.stream(
+                tmp_path / "line.ts", live=LiveOptions(follow=True, timeout_seconds=1.0)
+            )
+        )
+
+
 def test_frames_are_named_before_the_last_one_has_come(recognizer):
     given = 0
 
