@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from iopath.common.file_io import g_pathmgr
 from tqdm import tqdm
 
 from octvideo.errors import CheckpointError, logger
@@ -166,8 +167,9 @@ def _size(path: Path) -> int:
 # --- Checking
 
 
-def hash_of(path: Path) -> str:
-    with path.open("rb") as file:
+def hash_of(path: str | Path) -> str:
+    """The sha256 of a file, here or at an address that iopath opens."""
+    with g_pathmgr.open(str(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -14,8 +14,10 @@ from octvideo.files import what_is_missing, write_atomically
 from octvideo.torch_bounds import check_bounds
 
 
-def read_torch_file(path: str) -> dict[str, Any]:
+def read_torch_file(path: str, *, mapped: bool = False) -> dict[str, Any]:
     """The dict that a file of `torch.save` holds, tensors on the CPU; nothing in it is executed.
+
+    mapped: leave the numbers of tensors in a file on this machine until they are used.
 
     Raises CheckpointError for a file that is missing, damaged, holds code, asks for more memory
     than its size explains (`torch_bounds`), or is no dict.
@@ -26,7 +28,8 @@ def read_torch_file(path: str) -> dict[str, Any]:
         with g_pathmgr.open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of what it is about to refuse
             check_bounds(file, path)
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            source = path if mapped else file
+            content = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except CheckpointError:
         raise
     except FileNotFoundError as error:

@@ -1,6 +1,5 @@
 """The test over all views with the settings of a config, or with those in a checkpoint."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +8,6 @@ from typing import Any
 
 import torch
 import yaml
-from iopath.common.file_io import g_pathmgr
 from torch import Tensor, nn
 
 from octvideo.assembly.data import training_list_beside
@@ -30,6 +28,7 @@ from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count, without
 from octvideo.config import config_from_text, setting_pairs
 from octvideo.data.clips.views import VideoViews
+from octvideo.download import hash_of
 from octvideo.engine.checkpoint_files import find_latest
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import default_view_chunk, evaluate
@@ -131,7 +130,7 @@ class _Test:
             "crop_size": spec.crop_size,
             "short_side": spec.short_side,
             "checkpoint": path,
-            "checkpoint_sha256": _sha256(path),
+            "checkpoint_sha256": hash_of(path) if path else "",
             "list": test.source,
             "views": f"{spec.num_clips}x{spec.num_crops}",
             "ensemble": cfg.DATA.ENSEMBLE_METHOD,
@@ -311,14 +310,6 @@ def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[st
     load_weights(model, checkpoint, new_classes=False)
     check_input(cfg, Assumptions.of_checkpoint(checkpoint))
     return model, list(checkpoint.class_names) or task_of(cfg).class_names()
-
-
-def _sha256(path: str) -> str:
-    """ "" of weights that are in no file."""
-    if not path:
-        return ""
-    with g_pathmgr.open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def log_tenths(what: str) -> Callable[[int, int], None]:

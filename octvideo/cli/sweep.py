@@ -16,8 +16,8 @@ In the table, +- is the standard deviation over all runs of a line. In brackets 
 difference stands Student's 95 % interval: over the seeds, or over the folds (values of the --paired
 settings), of which each counts once, whatever its number of clips, with the mean over its seeds.
 The same command continues an interrupted sweep, and adds seeds or values to a finished one. A run
-that was made with other settings or lists than the command now gives it is refused, and so are
-results of another test than its own.
+that was made with other settings, lists or start weights than the command now gives it is refused,
+and so are results of another test than its own.
 Written to --out: table.md, table.csv, table.tex, tradeoff.png, and runs/ with a folder per run, as
 `octvideo train` writes it.
 """

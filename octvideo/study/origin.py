@@ -1,7 +1,8 @@
-"""What a run of a study was made with: the settings and lists in its folder, settings.json.
+"""What a run of a study was made with: settings, lists and start weights, in its folder's
+settings.json.
 
-A run of the same name and other settings or lists is another run. Nothing of the one is taken for
-the other, and results.json only where it is of the run's own test.
+A run of the same name that was made with others is another run. Nothing of the one is taken for the
+other, and results.json only where it is of the run's own test.
 """
 
 import json
@@ -14,10 +15,13 @@ from octvideo.assembly.identity import change, data_of, flat, settings_in
 from octvideo.assembly.tasks import task_of, with_counted_classes
 from octvideo.checkpoint import Checkpoint
 from octvideo.config.defaults import DEFAULTS
-from octvideo.engine.checkpoint_files import list_checkpoints, read_latest
-from octvideo.errors import ConfigError, OctvideoError
+from octvideo.download import hash_of
+from octvideo.engine.checkpoint_files import list_checkpoints
+from octvideo.errors import CheckpointError, ConfigError, OctvideoError
 from octvideo.files import write_atomically
 from octvideo.lock import only_writer
+from octvideo.torch_file import read_torch_file
+from octvideo.weights.pretrained import file_of
 
 NAME = "settings.json"
 SHOWN = 3  # differences in a message
@@ -34,7 +38,8 @@ OF_NO_MATTER = (
 )
 TRAIN, VAL, TEST = "train list", "val list", "test list"
 VIEWS, CROP = "test views", "test crop"
-LISTS = (TRAIN, VAL, TEST, VIEWS, CROP)
+START, CLASSES = "start weights", "classes"
+FOUND = (TRAIN, VAL, TEST, VIEWS, CROP, START, CLASSES)  # in files that settings name
 Settings = dict[str, Any]
 # Where data of one fingerprint lie, and how a test is computed: runs that differ in these alone
 # compare.
@@ -55,24 +60,36 @@ def settings_of(cfg: Any) -> Settings:
 
 
 def made_with(cfg: Any, known: dict[str, Settings] | None = None) -> Settings:
-    """The settings that results depend on, and the lists that they name now.
+    """The settings that results depend on, and what is in the files that they name now (FOUND).
 
-    known: lists found before, by the settings of the data; those of `cfg` are added.
+    known: what was found before, by the settings that name it; that of `cfg` is added.
     """
     found = {} if known is None else known
     data = cfg.TRAIN.DATASET, cfg.DATA.dump(), cfg.TEST.dump(), cfg.MODEL.NUM_CLASSES
     key = repr((*data, cfg.TENSORBOARD.CLASS_NAMES_PATH))
     if key not in found:
         found[key] = _lists_of(cfg)
-    return settings_of(cfg) | found[key]
+    start = cfg.TRAIN.CHECKPOINT_FILE_PATH
+    if start not in found:
+        found[start] = _start_of(start)
+    return settings_of(cfg) | found[key] | found[start]
+
+
+def _start_of(source: str) -> Settings:
+    """A digest of the weights that a run starts from; {} where they cannot be read, of which the
+    run itself says why, and for a public network's name, which always stands for one file."""
+    with suppress(Exception):  # whatever a storage raises that is perhaps away
+        return {START: hash_of(file_of(source))[:16]} if source else {}
+    return {}
 
 
 def _lists_of(cfg: Any) -> Settings:
-    """LISTS: how many entries of which fingerprint, and the views of the test; without lists that
-    cannot be read, of which the run itself says why."""
+    """The lists: how many entries of which fingerprint, the views of the test, and the number of
+    classes; without lists that cannot be read, of which the run itself says why."""
     lists: Settings = {}
     with suppress(OctvideoError):
         cfg = with_counted_classes(cfg)
+        lists[CLASSES] = cfg.MODEL.NUM_CLASSES
         task = task_of(cfg)
         test = next(iter(task.final_tests(task.class_names())))
         lists[TEST] = _entries(data_of(test.videos), test.source)
@@ -90,18 +107,21 @@ def _entries(data: Mapping[str, Any], source: str = "") -> str:
 
 
 def check_folder(folder: Path, settings: Settings, assumed: Mapping[str, Any]) -> None:
-    """Raise ConfigError if the folder has results or a checkpoint of other settings or lists, or
-    results of another test than the run's own.
+    """Raise ConfigError if the folder has results or a checkpoint of other settings, lists or start
+    weights, or results of another test than the run's own.
 
     assumed: settings of a run that says nothing of its own: earlier versions left no settings.json.
     """
     if not _has_begun(folder):
         return
-    had = _recorded(folder) or _in_checkpoint(folder) or assumed
-    if changes := changes_of(settings, had):
+    trained = _in_checkpoint(folder)
+    had = _recorded(folder) or trained or assumed
+    # `octvideo train` by hand may have continued the recorded run with other settings.
+    training = {key: value for key, value in trained.items() if not key.startswith("TEST.")}
+    if changes := changes_of(settings, had) or changes_of(settings, training):
         raise ConfigError(
-            f"{folder}: holds a run with {changes}; a run has one set of settings and lists: choose"
-            " another folder for the sweep, or delete this one to do the run anew"
+            f"{folder}: holds a run with {changes}; a run has one set of settings, lists and start"
+            " weights: choose another folder for the sweep, or delete this one to do the run anew"
         )
     if changes := changes_of(_own_test(folder, {**had, **settings}), _tested(folder)):
         raise ConfigError(
@@ -123,9 +143,7 @@ def changes_of(now: Settings, had: Mapping[str, Any]) -> str:
 
 def _own_test(folder: Path, settings: Settings) -> Settings:
     """The test of the run with these settings, as far as is known."""
-    weights = settings.get("TEST.CHECKPOINT_FILE_PATH") or "".join(
-        list_checkpoints(f"{folder}/checkpoints")[-1:]
-    )
+    weights = "".join(list_checkpoints(f"{folder}/checkpoints")[-1:])
     keys = TEST, VIEWS, CROP, "DATA.ENSEMBLE_METHOD", "TEST.PRECISION"
     test = {key: settings[key] for key in keys if key in settings}
     return test | ({"weights": Path(weights).name} if weights else {})
@@ -134,7 +152,7 @@ def _own_test(folder: Path, settings: Settings) -> Settings:
 def known_of(folder: Path, results: Mapping[str, Any]) -> Settings:
     """What a finished run was made with, as far as its folder and its results tell: the settings
     that results depend on, lists by their content, and the test."""
-    had = _recorded(folder) or _in_checkpoint(folder)
+    had = _recorded(folder) | _in_checkpoint(folder)
     unasked = (*OF_NO_MATTER, *PLACES)
     settings = {key: value for key, value in had.items() if not key.startswith(unasked)}
     test = _test_of(results)
@@ -178,16 +196,16 @@ def _test_of(results: Mapping[str, Any]) -> Settings:
 
 
 def claim_folder(folder: Path, settings: Settings) -> None:
-    """Write down that the run in this folder has these settings and lists (`made_with`).
+    """Write down that the run in this folder was made with this (`made_with`).
 
     Raises ConfigError if it was made with other ones, OctvideoError if another process works in it.
     """
     check_folder(folder, settings, {})
     had = _recorded(folder)
     if _has_begun(folder):
-        # Earlier versions kept no lists: which these runs had is not known.
-        lists = {key: had[key] for key in LISTS if key in had}
-        settings = {key: value for key, value in settings.items() if key not in LISTS} | lists
+        # What earlier versions did not keep of these is not known.
+        found = {key: had[key] for key in FOUND if key in had}
+        settings = {key: value for key, value in settings.items() if key not in FOUND} | found
     if had != settings:
         content = (json.dumps(settings, indent=1) + "\n").encode()
         with only_writer(str(folder)):
@@ -214,11 +232,10 @@ def _recorded(folder: Path) -> Settings:
 
 
 def _in_checkpoint(folder: Path) -> Settings:
-    """The settings in the newest checkpoint; {} if there is none, or none that can be read."""
-    found = read_latest(f"{folder}/checkpoints")
-    if not found:
-        return {}
-    path, content = found
-    settings = settings_in(Checkpoint.of(content, path))
-    settings.pop("MODEL.NUM_CLASSES", None)  # a 0 was replaced by a count
-    return settings
+    """The settings in the newest checkpoint that can be read; {} if there is none."""
+    for path in reversed(list_checkpoints(f"{folder}/checkpoints")):
+        with suppress(CheckpointError):
+            settings = settings_in(Checkpoint.of(read_torch_file(path, mapped=True), path))
+            count = settings.pop("MODEL.NUM_CLASSES", None)  # which may have replaced a 0
+            return settings | ({CLASSES: count} if count else {})
+    return {}

@@ -126,6 +126,11 @@ class Sweep:
             raise ConfigError(
                 "a sweep trains and tests; leave TRAIN.ENABLE and TEST.ENABLE as they are"
             )
+        if path := cfg.TEST.CHECKPOINT_FILE_PATH:
+            raise ConfigError(
+                f"TEST.CHECKPOINT_FILE_PATH {path}: all runs of a sweep would be scored by this one"
+                " file; leave it out (where the config names it: TEST.CHECKPOINT_FILE_PATH=)"
+            )
         return cfg
 
     def shared(self) -> dict[str, Any]:
@@ -266,8 +271,8 @@ def run_sweep(
 
 
 def check_runs(sweep: Sweep, out: Path) -> None:
-    """Raise ConfigError if a run in `out` was made with other settings or lists than the sweep
-    gives it, or if its results are of another test."""
+    """Raise ConfigError if a run in `out` was made with other settings, lists or start weights than
+    the sweep gives it, or if its results are of another test."""
     # Earlier versions kept there what all runs had in common, and nothing in the runs' folders.
     had = read_state(out).get("settings", {})
     assumed = {key: had[key] for key in sweep.shared() if key in had}

@@ -35,7 +35,7 @@ def run_trial(
     keep: keep the checkpoints too. environment: variables to add. children: starts the process.
 
     Raises TrialError with the last line of the log, ConfigError for a folder in which a run has
-    begun with other settings or lists, or whose results are of another test.
+    begun with other settings, lists or start weights, or whose results are of another test.
     """
     claim_folder(folder, made_with(load_config(config, settings)))
     if not read_results(folder):

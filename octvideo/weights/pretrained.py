@@ -81,10 +81,7 @@ def read_weights(source: str) -> Checkpoint:
     For a folder, its model.safetensors. Raises CheckpointError for a file that is missing, damaged
     or hostile, and if a public one cannot be downloaded.
     """
-    if source.startswith(hub.SCHEME):
-        return Checkpoint.read(str(hub.fetch(source, PUBLISHED)))
-    if Path(source).is_dir():
-        return Checkpoint.read(_published(Path(source)))
+    source = file_of(source)
     if Path(source).suffix in (".yaml", ".yml") and Path(source).is_file():
         raise CheckpointError(f"{source}: is a config, not weights; {_advice(Path(source).parent)}")
     if source in pretrained_networks() and not Path(source).exists():
@@ -98,6 +95,14 @@ def read_weights(source: str) -> Checkpoint:
     if source.endswith((".params", ".tar")):
         return convert_weights(source).checkpoint(path=source)
     return Checkpoint.read(source)
+
+
+def file_of(source: str) -> str:
+    """The file of weights in a folder, or of hf://user/name, downloaded if necessary; another path,
+    or a public network's name, as it is. Raises CheckpointError."""
+    if source.startswith(hub.SCHEME):
+        return str(hub.fetch(source, PUBLISHED))
+    return _published(Path(source)) if Path(source).is_dir() else source
 
 
 def _published(folder: Path) -> str:

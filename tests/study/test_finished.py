@@ -141,15 +141,20 @@ def test_another_file_is_no_results(tmp_path):
 
 
 def test_what_a_run_was_made_with_is_read_from_its_checkpoint_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        origin, "_in_checkpoint", lambda folder: {"SOLVER.BASE_LR": 1.0, "OUTPUT_DIR": folder.name}
-    )
+    trained = {name: {"SOLVER.BASE_LR": 1.0, "OUTPUT_DIR": name} for name in "bcd"}
+    monkeypatch.setattr(origin, "_in_checkpoint", lambda folder: trained.get(folder.name, {}))
     settings = {"SOLVER.BASE_LR": 0.1, "OUTPUT_DIR": "else"}
     recorded = a_run(tmp_path / "a", settings, top1_acc=30.0)
-    trained = [a_run(tmp_path / name, top1_acc=40.0) for name in "bc"]
+    runs = [a_run(tmp_path / name, top1_acc=40.0) for name in "bc"]
 
-    assert means_of([Finished.of(path) for path in trained])[0].accuracy == 40.0
+    assert means_of([Finished.of(path) for path in runs])[0].accuracy == 40.0
     with pytest.raises(
         DataError, match=r"b/results\.json: .* SOLVER\.BASE_LR 1\.0 instead of 0\.1"
     ):
-        draw_runs([recorded, *trained], tmp_path)
+        draw_runs([recorded, *runs], tmp_path)
+    # One that was continued with another rate has that of its checkpoint.
+    continued = a_run(tmp_path / "d", settings, top1_acc=50.0)
+    with pytest.raises(
+        DataError, match=r"d/results\.json: .* SOLVER\.BASE_LR 1\.0 instead of 0\.1"
+    ):
+        draw_runs([recorded, continued], tmp_path)

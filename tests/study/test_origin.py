@@ -5,14 +5,15 @@ import json
 import pytest
 import torch
 
+from octvideo import hub
 from octvideo.assembly.data import numbered_names
 from octvideo.assembly.identity import data_of
 from octvideo.assembly.tasks import task_of
 from octvideo.config import load_config
-from octvideo.errors import ConfigError, OctvideoError
+from octvideo.errors import CheckpointError, ConfigError, OctvideoError
 from octvideo.lock import only_writer
-from octvideo.study import Sweep, run_sweep, trial
-from octvideo.study.origin import LISTS, check_folder, claim_folder, made_with, settings_of
+from octvideo.study import Sweep, origin, run_sweep, trial
+from octvideo.study.origin import FOUND, check_folder, claim_folder, made_with, settings_of
 
 CONFIG = "kinetics400/i3d"
 FAST, SLOW = (load_config(CONFIG, [f"SOLVER.BASE_LR={rate}"]) for rate in (0.1, 0.01))
@@ -23,7 +24,7 @@ def begin(folder, cfg):
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.MODEL.NUM_CLASSES, cfg.OUTPUT_DIR = 7, str(folder)
+    cfg.MODEL.NUM_CLASSES, cfg.OUTPUT_DIR = cfg.MODEL.NUM_CLASSES or 7, str(folder)
     content = {"model_state": {}, "cfg": cfg.dump()}
     torch.save(content, folder / "checkpoints" / "checkpoint_epoch_00001.pyth")
 
@@ -104,6 +105,35 @@ def test_without_a_record_the_checkpoint_says_what_a_run_was_made_with(tmp_path)
     claim_folder(tmp_path, settings_of(counting))
 
     assert json.loads((tmp_path / "settings.json").read_text()) == settings_of(counting)
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_run_that_was_continued_with_other_settings_is_not_the_recorded_one(tmp_path, is_done):
+    claim_folder(tmp_path, settings_of(FAST))
+    begin(tmp_path, SLOW)
+    if is_done:
+        finish(tmp_path)
+
+    # Part of its training had the one rate, part the other.
+    with pytest.raises(ConfigError, match=r"SOLVER\.BASE_LR 0\.01 instead of 0\.1; .*delete this"):
+        claim_folder(tmp_path, settings_of(FAST))
+    with pytest.raises(ConfigError, match=r"SOLVER\.BASE_LR 0\.1 instead of 0\.01"):
+        claim_folder(tmp_path, settings_of(SLOW))
+
+
+def test_settings_of_the_test_in_a_checkpoint_are_not_held_against_a_recorded_run(tmp_path):
+    claim_folder(tmp_path, settings_of(FAST))
+    begin(tmp_path, load_config(CONFIG, ["SOLVER.BASE_LR=0.1", "TEST.ENABLE=False"]))
+
+    claim_folder(tmp_path, settings_of(FAST))
+
+
+def test_a_torn_checkpoint_says_nothing_of_its_run_and_the_one_before_it_does(tmp_path):
+    begin(tmp_path, SLOW)
+    (tmp_path / "checkpoints" / "checkpoint_epoch_00002.pyth").write_bytes(b"PK")
+
+    with pytest.raises(ConfigError, match=r"SOLVER\.BASE_LR 0\.01 instead of 0\.1"):
+        claim_folder(tmp_path, settings_of(FAST))
 
 
 def test_a_setting_younger_than_the_record_had_its_default(tmp_path):
@@ -223,4 +253,107 @@ def test_lists_of_a_run_that_kept_none_are_not_made_up(tmp_path, lists):
 
     claim_folder(folder, made_with(cfg))
 
-    assert not json.loads((folder / "settings.json").read_text()).keys() & set(LISTS)
+    assert not json.loads((folder / "settings.json").read_text()).keys() & set(FOUND)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A file of weights that a run starts from; what is in it does not matter."""
+    path = tmp_path / "best.pyth"
+    path.write_bytes(b"weights")
+    return path
+
+
+def run_from(start):
+    return load_config(CONFIG, [f"TRAIN.CHECKPOINT_FILE_PATH={start}"])
+
+
+def refuse_other_weights(folder, cfg):
+    with pytest.raises(
+        ConfigError, match=r"start weights \w{16} instead of \w{16}; .*delete this one"
+    ):
+        claim_folder(folder, made_with(cfg))
+
+
+@pytest.mark.parametrize("is_published", [False, True])
+def test_a_run_is_not_for_start_weights_that_were_replaced(tmp_path, start, is_published):
+    if is_published:
+        (tmp_path / "published").mkdir()
+        start = start.rename(tmp_path / "published" / "model.safetensors")
+    folder, cfg = tmp_path / "run", run_from(start.parent if is_published else start)
+    claim_folder(folder, made_with(cfg))
+    finish(folder)
+    claim_folder(folder, made_with(cfg))
+    start.write_bytes(b"others!")
+
+    refuse_other_weights(folder, cfg)
+
+
+def test_start_weights_on_the_hub_may_not_move_on(tmp_path, start, monkeypatch):
+    monkeypatch.setattr(hub, "fetch", lambda address, file_name: start)
+    folder, cfg = tmp_path / "run", run_from("hf://user/name")
+    claim_folder(folder, made_with(cfg))
+    finish(folder)
+    start.write_bytes(b"others!")
+
+    refuse_other_weights(folder, cfg)
+
+
+def test_start_weights_that_are_gone_or_have_a_public_name_are_known_by_their_setting(
+    tmp_path, start, monkeypatch
+):
+    def unreachable(address, file_name):
+        raise CheckpointError(f"{address}: cannot be reached")
+
+    monkeypatch.setattr(hub, "fetch", unreachable)
+    folder, cfg = tmp_path / "run", run_from(start)
+    claim_folder(folder, made_with(cfg))
+    finish(folder)
+    start.unlink()
+
+    claim_folder(folder, made_with(cfg))
+
+    assert "start weights" in json.loads((folder / "settings.json").read_text())
+    for other in (start, "hf://user/name", "i3d_r50_k400", ""):
+        assert "start weights" not in made_with(run_from(other))
+
+
+def test_start_weights_of_a_run_that_kept_no_digest_are_not_made_up(tmp_path, start):
+    folder, cfg = tmp_path / "run", run_from(start)
+    claim_folder(folder, settings_of(cfg))
+    finish(folder)
+
+    claim_folder(folder, made_with(cfg))
+    start.write_bytes(b"others!")
+    claim_folder(folder, made_with(cfg))
+
+    assert "start weights" not in json.loads((folder / "settings.json").read_text())
+
+
+def test_start_weights_are_read_once_for_all_runs_of_a_check(start, monkeypatch):
+    read = []
+    monkeypatch.setattr(origin, "hash_of", lambda path: read.append(path) or "0" * 64)
+    known = {}
+
+    for rate in (0.1, 0.01):
+        made_with(
+            load_config(CONFIG, [f"TRAIN.CHECKPOINT_FILE_PATH={start}", f"SOLVER.BASE_LR={rate}"]),
+            known,
+        )
+
+    assert read == [str(start)]
+
+
+@pytest.mark.parametrize("done", [begin, lambda folder, cfg: finish(folder)])
+def test_a_run_is_not_for_another_number_of_classes(tmp_path, lists, done):
+    names = lists / "class_names.txt"
+    names.write_text("".join(f"{number}\n" for number in range(7)))
+    words = [f"DATA.PATH_TO_DATA_DIR={lists}", "MODEL.NUM_CLASSES=0"]
+    folder, cfg = tmp_path / "run", load_config(CONFIG, words)
+    claim_folder(folder, made_with(cfg))
+    done(folder, cfg)
+    claim_folder(folder, made_with(cfg))
+    names.write_text(names.read_text() + "more\n")
+
+    with pytest.raises(ConfigError, match="classes 7 instead of 8"):
+        claim_folder(folder, made_with(cfg))

@@ -347,6 +347,8 @@ def test_several_runs_at_a_time_find_the_same(trained, tmp_path):
         (["OCTCONV.ALPHA=0,0"], "each value once"),
         (["RNG_SEED=1,,2"], "each value once"),
         (["TEST.ENABLE=False"], "trains and tests"),
+        (["TEST.CHECKPOINT_FILE_PATH=a.pyth"], r"a\.pyth: .*all runs.*; leave it out"),
+        (["TEST.CHECKPOINT_FILE_PATH=a.pyth,b.pyth"], r"a\.pyth: .*all runs"),
     ],
 )
 def test_a_mistake_is_told_before_anything_runs(trained, words, message, tmp_path):
@@ -354,6 +356,15 @@ def test_a_mistake_is_told_before_anything_runs(trained, words, message, tmp_pat
         run_sweep(Sweep.of(CONFIG, words), tmp_path)
 
     assert not trained
+
+
+def test_weights_for_the_test_that_a_config_names_can_be_left_out(tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text("MODEL: {ARCH: i3d}\nTEST: {CHECKPOINT_FILE_PATH: a.pyth}\n")
+
+    sweep = Sweep.of(str(config), ["TEST.CHECKPOINT_FILE_PATH="])
+
+    assert sweep.settings(sweep.variants[0]).TEST.CHECKPOINT_FILE_PATH == ""
 
 
 def test_a_folder_that_is_not_there_is_told_before_anything_runs(trained, data, tmp_path):
@@ -489,6 +500,9 @@ def test_the_command_trains_tests_and_writes_the_table(tmp_path, capsys, monkeyp
     times = json.loads((tmp_path / "out" / "sweep.json").read_text())["milliseconds"]
     assert all(ms > 0 for ms in times.values())
     assert len(times) == 2
+    # What a run's checkpoint says agrees with its record: the same command goes on.
+    main([*words, "--out", str(tmp_path / "out"), "--no-times"])
+    assert capsys.readouterr().out.count("| .5 |") == 1
 
 
 def test_what_the_cost_of_a_network_leaves_out_is_said_below_the_table(trained, tmp_path):
