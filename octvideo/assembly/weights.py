@@ -86,7 +86,8 @@ def _octavize(
     """Split vanilla weights for a network that octavize made, sorted if it stores an order."""
     arguments = made_octave_with(model)
     sorts = arguments is not None and arguments["weights"] == "sorted"
-    report = octavize_into(model, checkpoint, clips() if sorts else None)
+    prefixes = cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN
+    report = octavize_into(model, checkpoint, clips() if sorts else None, prefixes)
     low = "that lose least" if sorts else "of the last numbers"
     logger.info("divided %s, the channels %s low: %s", checkpoint.path, low, report.lines()[0])
     if cfg.OCTCONV.SMOOTHEST_LOW and not sorts:
@@ -129,7 +130,8 @@ def start_lines(cfg: Any, model: nn.Module, source: str) -> list[str]:
     checkpoint = read_weights(source)
     if is_to_be_octavized(checkpoint, model):
         _check_said_input(cfg, checkpoint)
-        octave_report = octavize_into(model, checkpoint)
+        prefixes = cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN
+        octave_report = octavize_into(model, checkpoint, prefixes=prefixes)
         return [f"vanilla weights are divided: {octave_report.lines()[0]}"]
     weights = weights_to_change(cfg, checkpoint, model)
     if weights is None:

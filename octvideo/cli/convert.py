@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
         args.mean, args.std
     )
     names = read_classes(args.class_names) if args.class_names else ()
-    weights.checkpoint(names).write(str(args.target))
+    weights.checkpoint(names, args.source).write(str(args.target))
 
     print("\n".join(describe(weights)))
     print(f"written to {args.target}")

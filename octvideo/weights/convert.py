@@ -50,7 +50,13 @@ class ConvertedWeights:
     assumed: bool = False
 
     def checkpoint(self, class_names: Sequence[str] = (), path: str = "") -> Checkpoint:
-        """The weights as a checkpoint of this package. path: their origin, for messages."""
+        """The weights as a checkpoint of this package. path: their origin, for messages.
+
+        class_names: () if they are not known. Raises CheckpointError for another number of names
+        than classes.
+        """
+        if class_names:
+            require_names(class_names, self.model, path or "the weights")
         seen = InputSpec(self.mean, self.std, crop_size=224, short_side=256)
         return Checkpoint(path, self.state, None, self.model, tuple(class_names), seen)
 
@@ -101,6 +107,15 @@ def convert_weights(path: str | Path, *, stride_1x1: bool = False) -> ConvertedW
         TORCHVISION_STD,
         assumed=True,
     )
+
+
+def require_names(class_names: Sequence[str], model: Mapping[str, Any], path: str) -> None:
+    """Raise CheckpointError unless there is a name for each class of a network."""
+    if len(class_names) != model["num_classes"]:
+        raise CheckpointError(
+            f"{path}: classifies {model['num_classes']} classes; {len(class_names)} names were"
+            " given"
+        )
 
 
 # --- Which network

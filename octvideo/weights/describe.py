@@ -6,6 +6,7 @@ SlowFast has the speed ratio of the settings in the file, else of the caller.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,11 @@ from torch import Tensor
 
 from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.data.lists.class_names import read_class_names
-from octvideo.errors import CheckpointError, ConfigError
+from octvideo.errors import CheckpointError, ConfigError, logger
 from octvideo.models.network import HeadAct
 from octvideo.models.video_options import BLOCKS
 from octvideo.weights.assumptions import Assumptions
-from octvideo.weights.convert import count_blocks, find_alpha, first_match
+from octvideo.weights.convert import count_blocks, find_alpha, first_match, require_names
 from octvideo.weights.layouts import MMACTION2, Layout, find_layout
 from octvideo.weights.pyslowfast import said_of_input, said_of_output
 from octvideo.wrappers import check_finite
@@ -46,7 +47,8 @@ FAMILIES = ("c2d", "i3d", "slow", "slowfast")
 
 def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     """Names of classes in the order of their labels: those of a data set in `CLASS_NAMES`, or a
-    text file's, one a line, or a JSON's as of `read_class_names`, or as they are given.
+    text file's, one a line, or a JSON's as of `read_class_names`, or as they are given. A text file
+    may repeat a name, as lists of ImageNet do; a warning tells it.
     """
     if not isinstance(classes, str | Path):
         return tuple(classes)
@@ -54,12 +56,20 @@ def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
         return tuple(read_class_names(classes))
     path = CLASS_NAMES.get(str(classes)) or Path(classes)
     try:
-        return tuple(line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"classes={str(classes)!r}: neither a data set whose names come with the package"
             f" ({', '.join(CLASS_NAMES)}) nor a text file with one name a line ({error})"
         ) from error
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        logger.warning(
+            "%s: %r stands there %d times; a name of its own for each class would tell them apart",
+            *(path, name, count),
+        )
+    return names
 
 
 def read_input(given: str | InputSpec | Mapping[str, Any]) -> InputSpec:
@@ -111,11 +121,7 @@ def describe(
     network, expected = find_network(
         state, checkpoint.path, name, {**trained, **(options or {})}, assumes.archs
     )
-    if len(class_names) != network["num_classes"]:
-        raise CheckpointError(
-            f"{checkpoint.path}: classifies {network['num_classes']} classes; {len(class_names)}"
-            " names were given"
-        )
+    require_names(class_names, network, checkpoint.path)
     # Files from before torch 0.4.1, and converted ones, do not count their batches; nothing depends
     # on it.
     counters = {n: torch.tensor(0) for n in expected if n.endswith("num_batches_tracked")}

@@ -133,7 +133,7 @@ def assumes(state: Mapping[str, Tensor], checkpoint: Checkpoint) -> Assumptions:
             ", a 2D network as TSN's" if _is_2d(state) else "",
         )
     _refuse(backbone, state, checkpoint.path)
-    mean, std = _normalization(checkpoint.python_recipe)
+    mean, std = _normalization(checkpoint)
     options: dict[str, Any] = {"stride_1x1": backbone.get("style") == "caffe"}
     archs: tuple[str, ...] = ()
     stem = state.get("stem.conv.weight")
@@ -243,19 +243,23 @@ def _is_2d(state: Mapping[str, Tensor]) -> bool:
     return all(kernel.dim() == 4 or kernel.shape[2] == 1 for kernel in kernels)
 
 
-def _normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """mean and std in 0..1."""
-    given = _model(text).get("data_preprocessor")
+def _normalization(checkpoint: Checkpoint) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """mean and std in 0..1. Raises CheckpointError for what is no such numbers."""
+    given = _model(checkpoint.python_recipe).get("data_preprocessor")
     given = given if isinstance(given, dict) else {}
-    mean, std = (_numbers(given.get(name)) or default for name, default in _NORMALIZATION.items())
+    mean, std = (given.get(name, usual) for name, usual in _NORMALIZATION.items())
+    if not (_are_numbers(mean) and _are_numbers(std) and 0 not in std):
+        raise CheckpointError(
+            f"{checkpoint.path}: mmaction2's data_preprocessor with mean={mean!r:.60},"
+            f" std={std!r:.60}; each is three numbers of 0..255, std above 0: correct them in the"
+            " config in its meta"
+        )
     return tuple(value / 255 for value in mean), tuple(value / 255 for value in std)
 
 
-def _numbers(value: Any) -> tuple[float, ...]:
-    """A list of three numbers above 0; () for anything else."""
-    items = value if isinstance(value, list) else []
-    is_number = all(type(item) in (int, float) and 0 < item < 1e6 for item in items)
-    return tuple(map(float, items)) if is_number and len(items) == 3 else ()
+def _are_numbers(value: Any) -> bool:
+    items = value if isinstance(value, list | tuple) else ()
+    return len(items) == 3 and all(type(n) in (int, float) and 0 <= n < 1e6 for n in items)
 
 
 # --- Its config

@@ -1,5 +1,6 @@
 """Load initial weights of any kind into a network of any kind."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -73,19 +74,24 @@ def made_octave_with(model: nn.Module) -> dict[str, Any] | None:
     return octave_arguments(name, PytorchvideoOptions(**options))
 
 
-def octavize_into(model: nn.Module, checkpoint: Checkpoint, clips: Tensor | None = None) -> Any:
+def octavize_into(
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    clips: Tensor | None = None,
+    prefixes: Sequence[str] = (),
+) -> Any:
     """Fill an octavized network with vanilla weights: they are loaded into its vanilla form, which
     `octavize` then converts with the network's own arguments.
 
     clips: float (N, 3, T, H, W) that sort the channels, if the network has
-    low_channels="smoothest". Returns the `OctaveReport`. Raises CheckpointError if the weights do
-    not fit.
+    low_channels="smoothest". prefixes: texts to remove from the names of the weights. Returns the
+    `OctaveReport`. Raises CheckpointError if the weights do not fit.
     """
     arguments = made_octave_with(model)
     assert arguments is not None
     config: dict[str, Any] = model.config  # type: ignore[assignment]
     vanilla = create_model(**{**config, "alpha": 0.0, "octavize": None})
-    load_weights(vanilla, checkpoint)
+    load_weights(vanilla, checkpoint, clear_prefixes=prefixes)
     example = torch.empty(arguments["example"], device="meta") if clips is None else clips
     octave = octavize(vanilla, **{**arguments, "example": example})
     state = octave.state_dict()

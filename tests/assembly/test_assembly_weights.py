@@ -214,6 +214,21 @@ def test_channels_in_another_order_are_refused_before_the_model_is_touched(
     assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
 
 
+def test_texts_to_remove_are_removed_from_weights_that_octavize_divides(repo, tmp_path):
+    network = create_model("i3d_r26", width_per_group=16, num_classes=3)
+    state = {f"encoder.{name}": tensor for name, tensor in network.state_dict().items()}
+    path = str(tmp_path / "w.pth")
+    torch.save(state, path)
+    pattern = "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN=['encoder.']"
+    cfg = config(repo, "i3d_from_kinetics", f"TRAIN.CHECKPOINT_FILE_PATH={path}", pattern)
+    model = octavized(cfg)
+
+    load_initial_weights(cfg, model, CLIPS, Processes())
+
+    assert torch.equal(model.stem.conv.weight, network.stem.conv.weight)
+    assert start_lines(cfg, octavized(cfg), path)[0].startswith("vanilla weights are divided")
+
+
 def test_a_video_file_loads_as_it_is(repo, tmp_path):
     cfg = config(
         repo,

@@ -74,6 +74,20 @@ def test_a_mean_of_two_numbers_is_refused(run_tool, tmp_path):
     assert "mean has 2 numbers, not one or three" in done.err
 
 
+def test_names_of_another_number_of_classes_are_refused(run_tool, repo, tmp_path):
+    golden = repo / "tests" / "golden" / "official"
+    rule = runpy.run_path(str(golden / "write_params.py"))
+    oracle = json.loads((golden / "mobilenet_v1_075_a0375.json").read_text())
+    rule["write"](tmp_path / "in.params", rule["parameters"](oracle))
+    files = tmp_path / "in.params", tmp_path / "ours.pyth"
+
+    done = run_tool("convert_weights", *files, "--class-names", "charades")
+
+    assert done.status == 2
+    assert "in.params: classifies 1000 classes; 157 names were given" in done.err
+    assert not (tmp_path / "ours.pyth").exists()
+
+
 def test_a_file_that_is_no_weights_ends_in_one_line(run_tool, tmp_path):
     (tmp_path / "w.params").write_bytes(b"no weights")
 

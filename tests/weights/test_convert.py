@@ -73,6 +73,15 @@ def same_logits(weights, model):
     return True
 
 
+def test_names_that_are_not_one_a_class_are_refused(tmp_path):
+    torch.save(torchvision_names(create_model("resnet18", **TINY)), tmp_path / "r.pth")
+    weights = convert_weights(tmp_path / "r.pth")
+
+    with pytest.raises(CheckpointError, match=r"r\.pth: classifies 7 classes; 2 names were given"):
+        weights.checkpoint(["a", "b"], "r.pth")
+    assert weights.checkpoint(list("abcdefg")).class_names == tuple("abcdefg")
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_torchvisions_layout_is_recognized(name, wrapped, tmp_path):
@@ -221,13 +230,13 @@ def test_a_checkpoint_says_what_its_weights_assume(tmp_path):
     checkpoint = (
         convert_weights(tmp_path / "w.pth")
         .with_input([0.45], [0.2, 0.21, 0.22])
-        .checkpoint(["a", "b"])
+        .checkpoint(list("abcdefg"))
         .contents()
     )
 
     assert checkpoint["meta"]["preprocessing"]["mean"] == [0.45, 0.45, 0.45]
     assert checkpoint["meta"]["preprocessing"]["std"] == [0.2, 0.21, 0.22]
-    assert checkpoint["meta"]["class_names"] == ["a", "b"]
+    assert checkpoint["meta"]["class_names"] == list("abcdefg")
     assert checkpoint["meta"]["model"]["bn_eps"] == 1e-5
     assert checkpoint["meta"]["model"]["downsample"] == "stride"
 

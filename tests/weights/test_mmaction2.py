@@ -170,6 +170,29 @@ def test_another_normalization_in_the_config_wins(tmp_path):
     assert found.input.std == (0.2, 0.2, 0.4)
 
 
+def test_a_mean_of_nothing_is_a_mean(tmp_path):
+    model = create_model("slow_r26", num_classes=5, width_per_group=8)
+    config = "model = dict(data_preprocessor=dict(mean=[0, 0, 0], std=[255, 255, 255]))"
+    path = written(tmp_path / "w.pth", model, config)
+
+    found = describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+
+    assert (found.input.mean, found.input.std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    ["mean=[1, 2]", "mean='ImageNet'", "mean=None", "mean=[-1, 0, 0]", "std=[0, 1, 1]"],
+)
+def test_a_normalization_that_cannot_be_read_is_refused(numbers, tmp_path):
+    model = create_model("slow_r26", num_classes=5, width_per_group=8)
+    config = f"model = dict(data_preprocessor=dict({numbers}))"
+    path = written(tmp_path / "w.pth", model, config)
+
+    with pytest.raises(CheckpointError, match=r"w\.pth: mmaction2's data_preprocessor with mean="):
+        describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+
+
 def test_the_setting_that_a_network_lacks_is_named(tmp_path):
     path = golden_file("i3d", tmp_path / "w.pth")
     model = create_model("i3d_r50", num_classes=5, width_per_group=8)

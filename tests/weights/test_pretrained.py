@@ -227,6 +227,20 @@ def test_names_of_classes_may_be_in_pyslowfasts_json(tmp_path):
     assert read_classes(tmp_path / "names.json") == ("kick", "wave")
 
 
+def test_names_of_classes_are_read_without_what_an_editor_leaves_around_them(tmp_path, caplog):
+    (tmp_path / "names.txt").write_text("\ufeffwave \r\n\n  kick a ball\t\n", encoding="utf-8")
+
+    assert read_classes(tmp_path / "names.txt") == ("wave", "kick a ball")
+    assert not caplog.records
+
+
+def test_a_repeated_name_of_a_class_is_told(tmp_path, caplog):
+    (tmp_path / "names.txt").write_text("crane\nwave\ncrane \n")
+
+    assert read_classes(tmp_path / "names.txt") == ("crane", "wave", "crane")
+    assert "names.txt: 'crane' stands there 2 times" in caplog.text
+
+
 def test_what_cannot_be_read_gets_one_line():
     with pytest.raises(ConfigError, match="write frames x frame stride, as in '8x8'"):
         read_input("eight")
