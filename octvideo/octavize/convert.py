@@ -42,7 +42,7 @@ def octavize(
     clips: Any = None,
 ) -> nn.Module:
     """An octave network that has the layers, the names and the weights of `model`; `model` itself
-    is not changed.
+    is not changed. Each layer stays in its mode, so that frozen norms are frozen.
 
     Convolutions become octave convolutions, batch and group norms become norms of each group, and
     all operations between two convolutions act on each group by itself. Where an operation has no
@@ -99,7 +99,7 @@ def octavize(
     )
     rewriter = Rewriter(traced, plan, root, downsample, keep=sort)
     result = _module(root, rewriter.run(), method)
-    result.train(model.training)
+    _take_modes(result, model)
     if weights == "fresh":
         reset(result)
     errors = []
@@ -158,6 +158,13 @@ def _module(root: nn.Module, graph: fx.Graph, method: str) -> nn.Module:
         if hasattr(module, "may_be_recomputed"):
             module.may_be_recomputed = False  # type: ignore[assignment]
     return root
+
+
+def _take_modes(result: nn.Module, model: nn.Module) -> None:
+    """Each module in the mode of its namesake, as frozen norms are; new parts have their layer's."""
+    modes = {name: module.training for name, module in model.named_modules(remove_duplicate=False)}
+    for name, module in result.named_modules(remove_duplicate=False):
+        module.training = modes.get(name, module.training)
 
 
 def _with_content(x: Any, model: nn.Module) -> Any:

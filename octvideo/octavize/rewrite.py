@@ -129,7 +129,7 @@ class Rewriter:
             return ()
         name = f"octave_orders.{node.name}_{way}"
         if not hasattr(self.root, "octave_orders"):
-            self.root.octave_orders = nn.Module()
+            self.root.octave_orders = nn.Module().train(self.root.training)
         orders: Any = self.root.octave_orders
         short = name.partition(".")[2]
         if not hasattr(orders, short):

@@ -53,6 +53,30 @@ def test_alpha_zero_is_the_network_bit_for_bit(name, training):
     assert torch.equal(*outputs)
 
 
+@pytest.mark.parametrize(
+    ("build", "x"),
+    [
+        (STAND_INS["resnet"][0], IMAGE),
+        (lambda: create_model("resnet20_cifar"), IMAGE),
+    ],
+)
+def test_frozen_norms_stay_frozen(build, x):
+    model = randomise(build()).train()
+    norms = [name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    for name in norms:
+        model.get_submodule(name).eval()
+
+    assert torch.equal(octavize(model, 0.0, x)(x), model(x))
+    octave = octavize(model, 0.5, x)
+    statistics = {key: value.clone() for key, value in octave.named_buffers()}
+    octave(x)
+
+    assert all(torch.equal(value, statistics[key]) for key, value in octave.named_buffers())
+    assert octave.training and not any(
+        part.training for name in norms for part in octave.get_submodule(name).modules()
+    )
+
+
 @pytest.mark.parametrize("name", STAND_INS)
 @pytest.mark.parametrize("weights", ["sorted", "as_is", "fresh"])
 def test_it_trains(name, weights):
