@@ -221,14 +221,13 @@ def _oct_cost(name: str, conv: OctConv2d | OctConv3d, x: OctTensor, y: OctTensor
 
 def _plain_cost(name: str, layer: nn.Module, y: Tensor) -> LayerCost:
     weight: Any = layer.weight
-    positions = (
-        y.numel() // y.shape[-1] if isinstance(layer, nn.Linear) else y.shape[0] * _positions(y)
-    )
+    positions = y.numel() // y.shape[-1] if isinstance(layer, nn.Linear) else _positions(y)
     return LayerCost(name, _num_parameters(layer), weight.numel() * positions, y.numel())
 
 
 def _positions(x: Tensor) -> int:
-    return math.prod(x.shape[2:])
+    """Those of all maps in the batch: of one clip, several where its frames are in it."""
+    return len(x) * math.prod(x.shape[2:])
 
 
 @contextmanager

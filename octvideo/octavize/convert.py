@@ -183,13 +183,14 @@ def _report(
 ) -> OctaveReport:
     """whole: of the forward pass, of which `plan` may see a part."""
     changes = {change.name: change for change in rewriter.changes}
-    rows = []
+    rows, batch = [], _batch_of(whole)
     for site in plan.sites.values():
         change = changes[site.name]
-        before = _plain_macs(site.node, model)
-        after = _octave_macs(result.get_submodule(site.name), value(site.node), value(site.reads))
+        before = _plain_macs(site.node, model, batch)
+        y, x = value(site.node), value(site.reads)
+        after = _octave_macs(result.get_submodule(site.name), y, x, batch)
         rows.append(ConvReport(site.name, change.reads, change.writes, before, after, change.why))
-    macs = sum(_plain_macs(node, model) for node in whole.graph.nodes)
+    macs = sum(_plain_macs(node, model, batch) for node in whole.graph.nodes)
     return OctaveReport(
         plan.options.alpha,
         tuple(rows),
@@ -224,26 +225,38 @@ def _weights(layer: Any) -> int:
     return conv.out_channels * conv.in_channels // conv.groups * kernel
 
 
-def _positions(x: Tensor) -> int:
-    return math.prod(x.shape[2:])
+def _batch_of(whole: Trace) -> int:
+    """The number of examples that were traced."""
+    inputs = [value(node) for node in whole.graph.nodes if node.op == "placeholder"]
+    return next(len(x) for x in pytree.tree_leaves(inputs) if isinstance(x, Tensor))
 
 
-def _octave_macs(conv: nn.Module, y: Tensor, x: Tensor) -> int:
+def _maps(y: Tensor, batch: int) -> int:
+    """The maps of one example: several where frames are in the batch."""
+    return max(len(y) // batch, 1)
+
+
+def _positions(x: Tensor, batch: int) -> int:
+    return _maps(x, batch) * math.prod(x.shape[2:])
+
+
+def _octave_macs(conv: nn.Module, y: Tensor, x: Tensor, batch: int) -> int:
     """Each path's weights times its positions; l2h is applied at the size of the low input."""
     if not isinstance(conv, OctConv2d | OctConv3d):
-        return _weights(conv) * _positions(y)
-    frames = math.prod(y.shape[2:-2])
+        return _weights(conv) * _positions(y, batch)
+    frames = _maps(y, batch) * math.prod(y.shape[2:-2])
     low_out = frames * math.prod(-(-size // 2) for size in y.shape[-2:])
     low_in = frames * math.prod(-(-size // 2) for size in x.shape[-2:])
-    positions = {"h2h": _positions(y), "h2l": low_out, "l2h": low_in, "l2l": low_out}
+    positions = {"h2h": _positions(y, batch), "h2l": low_out, "l2h": low_in, "l2l": low_out}
     return sum(path.weight.numel() * positions[name] for name, path in conv.paths.items())
 
 
-def _plain_macs(node: fx.Node, root: nn.Module) -> int:
+def _plain_macs(node: fx.Node, root: nn.Module, batch: int) -> int:
     """Multiply-adds of a convolution or a linear layer for one example."""
     module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
     if isinstance(module, nn.Linear):
         out = value(node)
-        return _weights(module) * (out.numel() // out.shape[-1] // out.shape[0])
-    is_conv = isinstance(module, (*CONVS, nn.Conv1d))
-    return _weights(module) * _positions(value(node)) if module is not None and is_conv else 0
+        return _weights(module) * max(out.numel() // out.shape[-1] // batch, 1)
+    if isinstance(module, (*CONVS, nn.Conv1d)):
+        return _weights(module) * _positions(value(node), batch)
+    return 0

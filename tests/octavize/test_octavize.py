@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from octvideo import create_model, octavize
-from octvideo.complexity import count
+from octvideo.complexity import count, count_twice
 from octvideo.errors import ConfigError
 from octvideo.octavize.runtime import half_of
 
@@ -102,6 +102,31 @@ def test_the_report_counts_what_the_network_costs(name):
     assert report.macs == count(octave, x.shape[1:]).macs
     assert report.macs_before == count(model, x.shape[1:]).macs
     assert report.macs < report.macs_before
+
+
+class PerFrame(nn.Module):
+    """A network of images on each frame of a clip, its scores averaged."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 16, 3, 1, 1), nn.Conv2d(16, 32, 3, 2, 1)
+        self.conv3, self.fc = nn.Conv2d(32, 32, 1), nn.Linear(32, 5)
+
+    def forward(self, x):
+        y = F.relu(self.conv1(x.transpose(1, 2).flatten(0, 1)))
+        scores = self.fc(F.relu(self.conv3(F.relu(self.conv2(y)))).mean((2, 3)))
+        return scores.unflatten(0, (-1, x.shape[2])).mean(1)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_report_counts_every_frame_that_the_network_folds_into_the_batch(batch):
+    model, shape = PerFrame(), (3, 4, 9, 8)
+    octave = octavize(model, 0.5, torch.rand(batch, *shape), width_rule="int")
+    report = octave.octave_report
+
+    by_hand = 4 * (72 * 3 * 16 * 9 + 20 * (16 * 32 * 9 + 32 * 32) + 32 * 5)
+    assert report.macs_before == count_twice(model, shape)[0].macs == by_hand
+    assert report.macs == count_twice(octave, shape, compute=False)[0].macs < by_hand
 
 
 def test_sorted_channels_keep_more_of_the_features():
