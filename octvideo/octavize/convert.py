@@ -161,7 +161,7 @@ def _module(root: nn.Module, graph: fx.Graph, method: str) -> nn.Module:
 
 
 def _take_modes(result: nn.Module, model: nn.Module) -> None:
-    """Each module in the mode of its namesake, as frozen norms are; new parts have their layer's."""
+    """Each module in the mode of its namesake, as frozen norms are; a new part has its layer's."""
     modes = {name: module.training for name, module in model.named_modules(remove_duplicate=False)}
     for name, module in result.named_modules(remove_duplicate=False):
         module.training = modes.get(name, module.training)

@@ -115,5 +115,7 @@ def reset(model: nn.Module) -> None:
                 )
             redraw()
     for module in model.modules():
-        if isinstance(module, OctConv2d | OctConv3d) and module.out_channels.low:
+        if not isinstance(module, OctConv2d | OctConv3d):
+            continue
+        if module.in_channels.low or module.out_channels.low:
             module.reset_parameters()

@@ -72,9 +72,8 @@ def test_frozen_norms_stay_frozen(build, x):
     octave(x)
 
     assert all(torch.equal(value, statistics[key]) for key, value in octave.named_buffers())
-    assert octave.training and not any(
-        part.training for name in norms for part in octave.get_submodule(name).modules()
-    )
+    assert octave.training
+    assert not any(part.training for name in norms for part in octave.get_submodule(name).modules())
 
 
 @pytest.mark.parametrize("name", STAND_INS)
@@ -89,6 +88,16 @@ def test_it_trains(name, weights):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in octave.parameters())
     assert len(list(octave.parameters())) > len(list(model.parameters()))
     assert sum(p.numel() for p in octave.parameters()) == sum(p.numel() for p in model.parameters())
+
+
+def test_fresh_kernels_of_a_layer_that_only_reads_a_pair_are_parts_of_one():
+    model = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1), nn.Conv2d(64, 64, 3, 1, 1))
+    octave = octavize(model, 0.25, IMAGE, include=["0"], weights="fresh")
+
+    layer = octave.get_submodule("1")
+    assert (layer.in_channels, layer.out_channels) == ((48, 16), (64, 0))
+    for parameter in layer.parameters():
+        assert 0.9 / 24 < parameter.abs().max() <= 1 / 24
 
 
 @pytest.mark.parametrize(
