@@ -9,7 +9,7 @@
 
 A model.json is written beside model.onnx, with the input's shape, normalization and the class
 names; octvideo.load reads both. The relative difference between the outputs of the file and of the
-network is printed. --card writes a folder that `octvideo.load(folder)` reads: weights as
+network is printed; above 1e-4 nothing is written. --card writes a folder that `octvideo.load(folder)` reads: weights as
 safetensors, settings, classes, input, and a model card with the accuracy of the run's results.json;
 files in it that are of no card are not replaced.
 """

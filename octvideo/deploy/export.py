@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.copies import copied
-from octvideo.deploy.engines import relative_difference
+from octvideo.deploy.engines import TOLERANCE, relative_difference
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.deploy.openvino import OpenVINO, exported, save_graph
-from octvideo.errors import CheckpointError, ConfigError, import_optional
+from octvideo.errors import CheckpointError, ConfigError, OctvideoError, import_optional
 from octvideo.files import appear_together
 from octvideo.layers.conv3d_as_2d import exported_in_2d
 
@@ -31,8 +31,8 @@ def export_model(
     W) on the CPU, N of at least 2. The difference is the largest over the largest value, on the
     example and on a single clip of it, as the written file computes it. lowered: an .onnx with 2D
     convolutions and pools in place of 3D ones, for runtimes whose 3D kernels are slow or absent.
-    Raises ConfigError for another suffix, OctvideoError if a runtime is missing or the file cannot
-    be written; a file that was there is then unchanged.
+    Raises ConfigError for another suffix, OctvideoError if a runtime is missing, if the difference
+    is above 1e-4 or if the file cannot be written; a file that was there is then unchanged.
     """
     path = Path(path)
     require_format(path, lowered=lowered)
@@ -55,7 +55,13 @@ def write_network(model: nn.Module, example: Tensor, path: Path, *, lowered: boo
     folded = fold_batch_norm(model).cpu()
     with exported_in_2d() if lowered else nullcontext():
         run = WRITERS[path.suffix](folded, example, path)
-    return written_difference(run, copied(model).eval().cpu(), example)
+    difference = written_difference(run, copied(model).eval().cpu(), example)
+    if not difference <= TOLERANCE and example.dtype == torch.float32:
+        raise OctvideoError(
+            f"{path.name}: what was written differs by {difference:.1e} from the network; the rule"
+            f" is {TOLERANCE:.0e}, and nothing is written; export to another format"
+        )
+    return difference
 
 
 @torch.no_grad()

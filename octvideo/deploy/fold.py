@@ -1,6 +1,7 @@
 """Folding batch norms into the convolutions before them: exact in evaluation mode, and one pass
 over memory less."""
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -25,13 +26,16 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
     Modules declare these norms (octvideo.models.network). One stays where it cannot be folded: it
     has no statistics, or the convolution's weights are computed in each pass (weight norm,
-    pruning), or a hook of the two would see something else, or one of them is of a class that has a
-    forward of its own. The copy must not be trained.
+    pruning), or it has several norms, or a hook of the two would see something else, or one of them
+    is of a class that has a forward of its own. A convolution whose weights are another's too gets
+    its own. The copy must not be trained.
     """
     model = copied(model).eval()
-    for holder, name, conv in list(norms_behind_convolutions(model)):
+    found = list(norms_behind_convolutions(model))
+    norms_of = Counter(conv for _, _, conv in found)
+    for holder, name, conv in found:
         norm = getattr(holder, name)
-        if _can_be_folded(conv, norm):
+        if norms_of[conv] == 1 and _can_be_folded(conv, norm):
             _fold(conv, norm)
             setattr(holder, name, nn.Identity())
     return model
@@ -77,7 +81,8 @@ def _fold_group(paths: list[Any], norm: Any) -> None:
     if norm.bias is not None:
         shift = shift + norm.bias
     for path in paths:
-        path.weight.mul_(scale.view(-1, *[1] * (path.weight.dim() - 1)))
+        weight = path.weight * scale.view(-1, *[1] * (path.weight.dim() - 1))
+        path.weight = nn.Parameter(weight, path.weight.requires_grad)  # the old one may be tied
     first = paths[0]
     bias = shift if first.bias is None else first.bias * scale + shift
     first.bias = nn.Parameter(bias, requires_grad=False)

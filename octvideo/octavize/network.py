@@ -11,6 +11,7 @@ from torch.fx.node import map_aggregate
 
 from octvideo.copies import computed_weights_copied
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctTensor
+from octvideo.octavize.kept import sharing
 from octvideo.octavize.operations import CONVS, is_operator
 from octvideo.octavize.report import OctaveReport
 
@@ -159,7 +160,9 @@ def _rebuild(
 
 
 def norms_behind(graph: fx.Graph, root: nn.Module) -> dict[str, str]:
-    """Batch norm -> the convolution whose output it alone reads, by their names in `root`."""
+    """Batch norm -> the convolution whose output it alone reads, by their names in `root`. Not of a
+    convolution whose weights are read elsewhere too."""
+    shared = sharing(root, graph)
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     found: dict[str, str] = {}
     for node in graph.nodes:
@@ -171,7 +174,9 @@ def norms_behind(graph: fx.Graph, root: nn.Module) -> dict[str, str]:
             source = source.all_input_nodes[0] if len(source.users) == 1 else node
         alone = len(source.users) == 1 and calls[source.target] == calls[node.target] == 1
         if alone and _calls(source, root, CONVS):
-            found[str(node.target)] = str(source.target)
+            conv = root.get_submodule(str(source.target))
+            if shared.isdisjoint(conv.modules()):
+                found[str(node.target)] = str(source.target)
     return found
 
 

@@ -59,11 +59,11 @@ def test_a_written_file_whose_output_is_not_finite_has_no_difference_that_is_sma
     def run(x):
         return torch.full((len(x), 6), torch.nan if len(x) == batch else 0.0)
 
-    monkeypatch.setitem(export.WRITERS, ".pt2", lambda *_: run)
+    assert isnan(export.written_difference(run, nn.Linear(4, 6), torch.rand(2, 4)))
 
-    assert isnan(
-        export.write_network(nn.Linear(4, 6), torch.rand(2, 4), tmp_path / "m.pt2", lowered=False)
-    )
+    monkeypatch.setitem(export.WRITERS, ".pt2", lambda *_: run)
+    with pytest.raises(OctvideoError, match=r"differs by nan from the network"):
+        export_model(nn.Linear(4, 6), torch.rand(2, 4), tmp_path / "m.pt2")
 
 
 @pytest.mark.slow
@@ -209,12 +209,23 @@ def test_what_is_made_of_a_network_is_compared_with_it_and_not_with_its_folded_f
     assert wrongly_folded.training
 
 
-def test_a_written_file_is_compared_with_the_network_in_evaluation(
+def test_a_file_that_computes_something_else_is_refused_and_not_left(
     wrongly_folded, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(export.WRITERS, ".pt2", lambda model, *_: model)
+    def write(model, example, path):
+        path.write_bytes(b"wrong")
+        return model
 
-    assert export_model(wrongly_folded, torch.randn(2, 3, 2, 4, 4), tmp_path / "m.pt2") > 0.01
+    monkeypatch.setitem(export.WRITERS, ".pt2", write)
+    path = tmp_path / "m.pt2"
+    path.write_bytes(b"before")
+
+    with pytest.raises(
+        OctvideoError, match=r"m\.pt2: what was written differs by .* from the network"
+    ):
+        export_model(wrongly_folded, torch.randn(2, 3, 2, 4, 4), path)
+
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"before"]
     assert wrongly_folded.training
 
 

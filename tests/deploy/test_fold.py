@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from octvideo import create_model, list_models
+from octvideo import create_model, list_models, octavize
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.engine.training.adapt import synchronize_batch_norm
 from octvideo.layers import Channels, OctBatchNorm2d, OctConv2d, OctConv3d, OctTensor, as_pair
@@ -310,6 +310,64 @@ def test_a_synchronized_norm_is_folded(make):
 
     assert type(folded.bn) is nn.Identity
     torch.testing.assert_close(folded(x), model.eval()(x))
+
+
+class Two(nn.Module):
+    norm_follows: ClassVar = {"bn1": "conv1", "bn2": "conv2"}
+
+    def __init__(self, conv1: nn.Module, conv2: nn.Module) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = conv1, nn.BatchNorm2d(3)
+        self.conv2, self.bn2 = conv2, nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.bn2(self.conv2(self.bn1(self.conv1(x))))
+
+
+class AlsoReads(nn.Module):
+    """Its kernel is read by its name, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.bn(self.conv(x)) + nn.functional.conv2d(x, self.conv.weight)
+
+
+def tied() -> nn.Module:
+    model = Two(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1, bias=False))
+    model.conv2.weight = model.conv1.weight
+    return model
+
+
+def one_convolution_of_two_norms() -> nn.Module:
+    conv = nn.Conv2d(3, 3, 1)
+    return Two(conv, conv)
+
+
+def octavized(make):
+    return lambda: octavize(make(), 0.5, torch.randn(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("make", "num_norms"),
+    [
+        (tied, 0),
+        (one_convolution_of_two_norms, 2),
+        (octavized(tied), 2),
+        (octavized(one_convolution_of_two_norms), 2),
+        (octavized(AlsoReads), 1),
+    ],
+)
+def test_norms_behind_weights_that_others_read_are_folded_without_harm_or_stay(make, num_norms):
+    model, x = randomise_norms(make()), torch.randn(2, 3, 8, 8)
+
+    folded = fold_batch_norm(model)
+
+    with torch.no_grad():
+        torch.testing.assert_close(folded(x), model(x))
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in folded.modules()) == num_norms
 
 
 @pytest.mark.parametrize("reparametrized", REPARAMETRIZED)
