@@ -56,7 +56,7 @@ class Service:
         self._scorer = Scorer(compute, batch, self.metrics.computed)
         self._decoding = ThreadPoolExecutor(workers)
         self._fetching = ThreadPoolExecutor(max(4, workers))
-        self._folder = tempfile.TemporaryDirectory(prefix="octvideo_serve_")
+        self._folder = _new_folder()
 
     def close(self) -> None:
         self.stopping = True
@@ -84,7 +84,9 @@ class Service:
     async def _answer(
         self, body: AsyncIterator[bytes], headers: Mapping[str, str], spec: ViewSpec, top_k: int
     ) -> dict[str, Any]:
-        path, begin = Path(self._folder.name) / uuid4().hex, time.monotonic()
+        begin = time.monotonic()
+        with storing():
+            path = self._new_path()
         future: Future[Scores] = Future()
         try:
             with storing(), path.open("wb") as file:
@@ -104,6 +106,14 @@ class Service:
             "score": time.monotonic() - decoded,
         }
         return named.as_dict() | {"seconds": {k: round(v, 4) for k, v in seconds.items()}}
+
+    def _new_path(self) -> Path:
+        """Of a request's video. The folder may be gone: systems remove temporary ones that were
+        empty for days."""
+        if not Path(self._folder.name).is_dir():
+            self._folder.cleanup()
+            self._folder = _new_folder()
+        return Path(self._folder.name) / uuid4().hex
 
     async def _receive(
         self, body: AsyncIterator[bytes], headers: Mapping[str, str], file: IO[bytes]
@@ -179,6 +189,10 @@ class Service:
                 400, f"views {views}: at most {self.limits.max_views} are computed here"
             )
         return spec
+
+
+def _new_folder() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="octvideo_serve_")
 
 
 def _is_json(headers: Mapping[str, str]) -> bool:

@@ -330,6 +330,27 @@ def test_a_full_disk_is_told_as_a_server_that_is_busy(client, video, monkeypatch
     assert client.post(video.read_bytes()).status == 200
 
 
+def test_a_folder_that_the_system_removed_meanwhile_is_made_anew(serve, recognizer, video):
+    with serve(recognizer) as client:
+        Path(client.service._folder.name).rmdir()
+
+        assert client.post(video.read_bytes()).status == 200
+        folder = Path(client.service._folder.name)
+        assert list(folder.iterdir()) == []
+    assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_made_anew_is_told_as_a_full_disk(client, video, monkeypatch):
+    Path(client.service._folder.name).rmdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.tempdir", "/nowhere")
+        refused = client.post(video.read_bytes())
+
+    assert refused.status == 503
+    assert "cannot store the video (No such file" in refused.content["detail"]
+    assert client.post(video.read_bytes()).status == 200
+
+
 def test_a_bug_is_answered_in_json_too(client, video, monkeypatch):
     monkeypatch.setattr("octvideo.serve.service.top_predictions", lambda *_: 1 / 0)
 
