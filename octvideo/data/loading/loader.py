@@ -1,6 +1,7 @@
 """Batches of a dataset; (seed, epoch) alone decides their order and content."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from itertools import islice, pairwise
 from typing import Any, Protocol
 
@@ -56,6 +57,7 @@ class Loader:
         self._max_bad_ratio, self._pin_memory = max_bad_ratio, pin_memory
         self._num_workers, self._timeout = num_workers, timeout_seconds
         self._pool: ReaderPool | None = None
+        self._reading: Generator[Sample, None, None] | None = None  # what the workers are at
         if not len(self):
             size = batch_size * world_size
             raise DataError(
@@ -80,28 +82,37 @@ class Loader:
         After batches of another size, the first one ends where a batch of this size would. If that
         leaves less than a sample per rank, it joins the next.
         """
-        size, total = self.batch_samples, len(self) * self.batch_samples
+        size, total = self.batch_samples, len(self.dataset)
         first = start_sample + (-start_sample % size or size)
         if first - start_sample < self._world_size:
             first += size
-        ends = list(range(first, total + 1, size))
-        return ends if self._drop_last else [min(end, len(self.dataset)) for end in ends]
+        if self._drop_last or start_sample >= total:
+            return list(range(first, total + 1, size))
+        return [*range(first, total, size), total]
 
     def epoch(self, epoch: int, start_sample: int = 0) -> Iterator[Batch]:
         """The batches of an epoch behind its first `start_sample` samples, which is how an
         interrupted run resumes.
 
-        Raises DataError when more than max_bad_ratio of the files turned out to be unreadable.
+        With workers, the next epoch ends this one. Raises DataError for what is taken of it then,
+        and when more than max_bad_ratio of the files turned out to be unreadable.
         """
         parts = self._parts(epoch, start_sample)
-        samples = self._samples([(epoch, index) for part in parts for index in part])
-        for part in parts:
-            batch = Batch.of(list(islice(samples, len(part))))
-            self._note_bad(batch)
-            yield batch.pin_memory() if self._pin_memory else batch
+        with closing(self._samples([(epoch, index) for part in parts for index in part])) as found:
+            for part in parts:
+                samples = list(islice(found, len(part)))
+                if len(samples) < len(part):
+                    raise DataError(
+                        f"epoch {epoch}: its loader was closed or began another epoch, which ends"
+                        " this one; take one after the other, or each from a Loader of its own."
+                    )
+                batch = Batch.of(samples)
+                self._note_bad(batch)
+                yield batch.pin_memory() if self._pin_memory else batch
 
     def close(self) -> None:
-        """End the workers; they start again when needed."""
+        """End the workers, and the epoch that they read; they start again when needed."""
+        self._leave()
         if self._pool:
             self._pool.close()
             self._pool = None
@@ -126,9 +137,14 @@ class Loader:
         generator = torch.Generator().manual_seed(mixed)
         return torch.randperm(len(self.dataset), generator=generator).tolist()
 
-    def _samples(self, tasks: list[tuple[Any, ...]]) -> Iterator[Sample]:
+    def _leave(self) -> None:
+        if self._reading:
+            self._reading.close()
+
+    def _samples(self, tasks: list[tuple[Any, ...]]) -> Generator[Sample, None, None]:
         if not self._num_workers:
             return (self.dataset.sample(*task) for task in tasks)
+        self._leave()
         if self._pool is None:
             self._pool = ReaderPool(
                 self.dataset.sample,
@@ -136,7 +152,8 @@ class Loader:
                 timeout_seconds=self._timeout,
                 prefetch=getattr(self.dataset, "prefetch", None),
             )
-        return self._pool.run(tasks, ahead=2 * max(self.batch_size, self._num_workers))
+        self._reading = self._pool.run(tasks, ahead=2 * max(self.batch_size, self._num_workers))
+        return self._reading
 
     def _note_bad(self, batch: Batch) -> None:
         self.bad.update((problem.path, problem.cause) for problem in batch.problems)

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -66,9 +66,9 @@ class ReaderPool:
         self._num_workers, self._unexplained = num_workers, 0
         self._workers = [self._start() for _ in range(num_workers)]
 
-    def run(self, tasks: Sequence[tuple[Any, ...]], *, ahead: int) -> Iterator[Any]:
+    def run(self, tasks: Sequence[tuple[Any, ...]], *, ahead: int) -> Generator[Any, None, None]:
         """read(*task) for each task, in order; at most `ahead` results wait. Exceptions of `read`
-        are raised here."""
+        are raised here. One run at a time: the one before is closed, or at its end."""
         self._workers += [self._start() for _ in range(self._num_workers - len(self._workers))]
         run = _Run(len(tasks), ahead)
         thread = threading.Thread(target=self._serve, args=(run, tasks), daemon=True)

@@ -209,6 +209,18 @@ def test_no_epoch_of_one_seed_has_the_order_of_another(folder):
     assert len(set(map(tuple, orders))) == 6
 
 
+@given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 4), st.integers(0, 60))
+def test_an_epoch_whose_last_batch_is_kept_goes_on_anywhere(count, batch, ranks, start):
+    assume(start <= count)
+    options = {"batch_size": batch, "world_size": ranks, "shuffle": False, "drop_last": False}
+    loaders = [Loader(Numbers(count), rank=rank, **options) for rank in range(ranks)]
+
+    parts = [[batch.indices.tolist() for batch in loader.epoch(0, start)] for loader in loaders]
+
+    assert all(shares for rank in parts for shares in rank)
+    assert set(range(start, count)) <= {index for rank in parts for index in chain(*rank)}
+
+
 def test_a_last_batch_that_is_kept_ends_with_the_list(folder):
     assert Loader(clips(folder), batch_size=5, drop_last=False).ends() == [5, 10, 12]
 
@@ -227,6 +239,25 @@ def test_an_epoch_may_be_left_in_the_middle(folder):
     next(loader.epoch(0))
 
     assert_same(read(loader, epoch=1), read(Loader(clips(folder), batch_size=3), epoch=1))
+
+
+@pytest.mark.parametrize("left", [lambda loader: next(loader.epoch(1)), Loader.close])
+def test_an_epoch_ends_in_one_line_where_another_begins_or_the_loader_is_closed(left):
+    loader = Loader(Numbers(40), batch_size=2, num_workers=1)
+    first = loader.epoch(0)
+    next(first)
+
+    left(loader)
+
+    with pytest.raises(DataError, match="epoch 0: its loader was closed or began another epoch"):
+        list(first)
+    assert_same(read(loader, epoch=1), read(Loader(Numbers(40), batch_size=2), epoch=1))
+
+
+def test_epochs_without_workers_may_be_read_in_turns():
+    loader = Loader(Numbers(8), batch_size=2)
+
+    assert len(list(zip(loader.epoch(0), loader.epoch(1), strict=True))) == 4
 
 
 def test_a_list_that_fills_no_batch_is_refused(folder):
