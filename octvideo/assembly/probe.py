@@ -40,7 +40,7 @@ Features = tuple[
 def probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None = None) -> str:
     """Train the classifier on pooled features of train.csv, its penalty chosen on val.csv; returns
     the checkpoint's path. Raises CheckpointError if OUTPUT_DIR holds checkpoints of a training, or
-    a probe of another network, start or input.
+    a probe of another network, start or input, and DataError for a list without labels.
 
     The features are stored in OUTPUT_DIR/features, a line per video, so that the same command
     computes only missing ones: of a file that has changed, or all of them under other weights or
@@ -61,6 +61,7 @@ def _probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None) ->
     procs.made_by_main(partial(build_data.require_videos, cfg))
     task = task_of(cfg)
     dataset = task.train_dataset()
+    build_data.open_labeled_list(cfg, build_data.list_path(cfg, "val"))  # before hours of features
     seed_all(cfg.RNG_SEED)
     model = build_model(cfg)
     start = load_initial_weights(cfg, model, dataset, procs)

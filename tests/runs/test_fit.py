@@ -18,7 +18,7 @@ from octvideo.assembly.data import final_views
 from octvideo.assembly.model import build_model
 from octvideo.cli import main
 from octvideo.config.defaults import DEFAULTS
-from octvideo.errors import CheckpointError, ConfigError, OctvideoError, logger
+from octvideo.errors import CheckpointError, ConfigError, DataError, OctvideoError, logger
 from octvideo.lock import only_writer
 from octvideo.runs.fit import in_words
 from octvideo.runs.recipe import Recipe
@@ -379,6 +379,22 @@ def test_a_probe_trains_the_classifier_alone_and_predicts(probe_of, my_videos, t
     assert run.results["top1_acc"] == 100.0
     assert run.recognizer.predict(my_videos / "light" / "3.mp4")[0].name == "light"
     assert octvideo.load_config(f"{run.folder}/config.yaml") == run.config
+
+
+def test_a_probe_without_labels_to_validate_on_is_refused_before_its_features(probe_of, my_videos):
+    lists = {
+        "train.csv": "dark/0.mp4 0\nlight/0.mp4 1\n",
+        "val.csv": "path\ndark/1.mp4\n",
+        "class_names.txt": "dark\nlight\n",
+    }
+    for name, text in lists.items():
+        (my_videos / name).write_text(text)
+
+    with pytest.raises(DataError, match=r"val\.csv: an unlabeled list can be tested, not trained"):
+        probe_of(out="run")
+
+    assert not Path("run/features").exists()
+    assert not Path("run/config.yaml").exists()
 
 
 def test_a_probe_does_not_replace_what_a_training_left(run, my_videos, tiny, tiny_checkpoint):
