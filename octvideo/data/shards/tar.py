@@ -12,7 +12,7 @@ from octvideo.errors import DataError
 
 BLOCK = tarfile.BLOCKSIZE
 _MAX_NAME = 1 << 16  # bytes of an extended header
-_MAX_FILE = 1 << 32  # bytes of one file, which is read into memory
+MAX_FILE = 1 << 32  # bytes of one file, which is read into memory
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.GNUTYPE_LONGLINK)
 
@@ -79,7 +79,7 @@ def members(read: Read, num_bytes: int, source: str) -> Iterator[Member]:
         size = int(size_text[:20])
         occupied = _checked_size(size, start, num_bytes, source, position)
         if info.type in _FILES:
-            if size > _MAX_FILE:
+            if size > MAX_FILE:
                 raise _error(
                     source, position, f"{name[:200]!r} holds {size:,} bytes, more than 4 GiB"
                 )

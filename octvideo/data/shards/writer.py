@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple
 
 from octvideo.data.shards.index import Column, StoredVideo, encode, read_index
 from octvideo.data.shards.scan import index_address
 from octvideo.data.shards.shard_set import FILE_NAME, TAR, Shard, ShardSet
-from octvideo.data.shards.tar import BLOCK, header, padded
+from octvideo.data.shards.tar import BLOCK, MAX_FILE, header, padded
 from octvideo.data.storage.output import new_file, replace_file, write_file
 from octvideo.data.storage.ranges import read_range
 from octvideo.data.video.frame_table import FrameTable
@@ -69,10 +70,11 @@ class ShardWriter:
             self.finish_shard()
 
     def add(self, path: str, labels: tuple[int, ...], video: ReadyVideo) -> None:
-        """Store a video; path, labels: as in the list. Raises OutputError."""
-        if video.cause:
+        """Store a video, unless it is too large; path, labels: as in the list. Raises
+        OutputError."""
+        if cause := video.cause or _too_large(video.file):
             self._open()
-            self._rows.append(StoredVideo(path, labels, problem=video.cause))
+            self._rows.append(StoredVideo(path, labels, problem=cause))
             return
         with open(video.file, "rb") as file:  # noqa: PTH123
             size = file.seek(0, 2)
@@ -132,6 +134,18 @@ class ShardWriter:
             about = {}
         about["classes"] = [names[label] for label in labels if label < len(names)]
         return json.dumps(about | {"path": path}).encode()
+
+
+def _too_large(file: str) -> str:
+    """Why a file is not stored: of 8 GiB it would have a header of its own kind, and beyond
+    `MAX_FILE` `members` refuses it, so that a lost index could not be made anew. "" for others."""
+    size = Path(file).stat().st_size
+    if size <= MAX_FILE:
+        return ""
+    return (
+        f"{size:,} bytes; a shard holds videos of at most {MAX_FILE / 2**30:g} GiB: cut it, or"
+        " re-encode it (--short-side)"
+    )
 
 
 def paths_of(shards: ShardSet) -> Iterator[str]:

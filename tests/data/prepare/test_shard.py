@@ -57,6 +57,21 @@ def test_videos_are_stored_as_they_are(videos, tmp_path):
     ]
 
 
+def test_a_video_that_no_tar_can_hold_is_one_that_cannot_be_stored(videos, tmp_path, monkeypatch):
+    sizes = [Path(videos[i].path).stat().st_size for i in range(5)]
+    largest = sizes.index(max(sizes))
+    monkeypatch.setattr("octvideo.data.shards.writer.MAX_FILE", max(sizes) - 1)
+
+    result = _write(videos, tmp_path / "s")
+
+    cause = result.bad[videos.listed(largest)]
+    assert cause.startswith(f"{max(sizes):,} bytes; a shard holds videos of at most")
+    stored = open_shards(str(tmp_path / "s"))
+    assert [entry.part.size for entry in stored[:5]] == [n if n < max(sizes) else 0 for n in sizes]
+    for entry in stored[:5]:
+        assert entry.part.problem or read_part(entry.part) == Path(entry.path).read_bytes()
+
+
 def test_shards_keep_below_the_size_that_was_asked_for(videos, tmp_path):
     shards = _write(videos, tmp_path / "s").shards.shards
 

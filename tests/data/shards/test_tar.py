@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tars import tar_of
 
-from octvideo.data.shards.tar import Member, header, members
+from octvideo.data.shards.tar import BLOCK, MAX_FILE, Member, header, members
 from octvideo.errors import DataError
 
 
@@ -54,6 +54,10 @@ def test_a_tar_that_ends_without_the_empty_blocks_is_read():
     whole = header("a.mp4", 3) + b"abc".ljust(512, b"\0")
 
     assert [member.name for member in _members(whole)] == ["a.mp4"]
+
+
+def test_the_largest_file_that_is_read_has_a_header_of_one_block():
+    assert len(header("000000000.mp4", MAX_FILE)) == BLOCK
 
 
 def _with_type(kind, **fields):
