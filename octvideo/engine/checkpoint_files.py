@@ -19,6 +19,7 @@ from octvideo.errors import logger
 from octvideo.files import is_unfinished
 from octvideo.torch_file import read_torch_file
 
+BEST = "best.pyth"  # as whole as the others: a run goes on from it where they are gone
 # 0.1.0 counted batches.
 NAME = re.compile(r"checkpoint_epoch_\d{5}(_batch_\d{6}|_sample_\d{8,})?\.pyth")
 
@@ -47,18 +48,31 @@ def list_checkpoints(folder: str) -> list[str]:
     return [f"{folder}/{name}" for name in sorted(g_pathmgr.ls(folder)) if NAME.fullmatch(name)]
 
 
+def newest_first(folder: str) -> list[str]:
+    """Paths of the checkpoints of a run, whole ones or not, in the order in which it looks for the
+    one to go on from: best.pyth comes last."""
+    best = f"{folder}/{BEST}"
+    return [*reversed(list_checkpoints(folder)), *([best] if g_pathmgr.isfile(best) else [])]
+
+
+def has_begun(folder: str) -> bool:
+    """Whether a run has left checkpoints, whole ones or not: none begins anew over them."""
+    return bool(newest_first(folder))
+
+
 def read_latest(folder: str) -> tuple[str, dict[str, Any]] | None:
-    """The newest whole checkpoint and its content, with a warning of damaged ones; else None."""
-    for path in reversed(list_checkpoints(folder)):
+    """The newest whole checkpoint and its content, with a warning of damaged ones; best.pyth where
+    no other is whole; else None."""
+    for path in newest_first(folder):
         # Read once: torch may read damaged bytes the one time and not the other.
         if (content := read_whole(path)) is not None:
             return path, content
-        logger.warning("%s: torn or truncated, passed over for the checkpoint before it", path)
+        logger.warning("%s: torn or truncated, passed over", path)
     return None
 
 
 def find_latest(folder: str) -> str | None:
-    """The path of the newest whole checkpoint."""
+    """The path of the newest whole checkpoint, as of `read_latest`."""
     found = read_latest(folder)
     return found[0] if found else None
 

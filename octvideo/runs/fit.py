@@ -155,7 +155,7 @@ def run_recipe(
         keep = partial(recipe.keep, cfg)
         with new.staged() if new else nullcontext() as staged:
             tried = _reading(staged.folder, cfg) if staged and staged.changed else cfg
-            if only_estimate or not (recipe.probe or find_latest(f"{recipe.folder}/checkpoints")):
+            if only_estimate or not (recipe.probe or recipe.has_checkpoint):
                 say_time(tried, procs)
             if only_estimate:
                 if staged and staged.divides_anew:

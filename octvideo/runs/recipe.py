@@ -13,6 +13,7 @@ from octvideo.config import config_from_text, leaves, load_config, setting_pairs
 from octvideo.config.defaults import Tree
 from octvideo.config.yaml_text import read_settings
 from octvideo.data.remote import absolute
+from octvideo.engine.checkpoint_files import has_begun
 from octvideo.errors import ConfigError, logger
 from octvideo.files import write_atomically
 from octvideo.models.registry import MODELS, family_of, full_name, input_shape_of
@@ -109,7 +110,7 @@ class Recipe:
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is a run that goes on; without one, no earlier choice counts."""
-        return any(Path(self.folder, "checkpoints").glob("*.pyth"))
+        return has_begun(f"{self.folder}/checkpoints")
 
     @property
     def lists(self) -> str:

@@ -16,7 +16,7 @@ from octvideo.assembly.tasks import task_of, with_counted_classes
 from octvideo.checkpoint import Checkpoint
 from octvideo.config.defaults import DEFAULTS
 from octvideo.download import hash_of
-from octvideo.engine.checkpoint_files import list_checkpoints
+from octvideo.engine.checkpoint_files import has_begun, list_checkpoints, newest_first
 from octvideo.errors import CheckpointError, ConfigError, OctvideoError
 from octvideo.files import write_atomically
 from octvideo.lock import only_writer
@@ -214,7 +214,7 @@ def claim_folder(folder: Path, settings: Settings) -> None:
 
 def _has_begun(folder: Path) -> bool:
     """Whether a run would go on from what is there, or be taken as done."""
-    return (folder / "results.json").is_file() or bool(list_checkpoints(f"{folder}/checkpoints"))
+    return (folder / "results.json").is_file() or has_begun(f"{folder}/checkpoints")
 
 
 def _recorded(folder: Path) -> Settings:
@@ -233,7 +233,7 @@ def _recorded(folder: Path) -> Settings:
 
 def _in_checkpoint(folder: Path) -> Settings:
     """The settings in the newest checkpoint that can be read; {} if there is none."""
-    for path in reversed(list_checkpoints(f"{folder}/checkpoints")):
+    for path in newest_first(f"{folder}/checkpoints"):
         with suppress(CheckpointError):
             settings = settings_in(Checkpoint.of(read_torch_file(path, mapped=True), path))
             count = settings.pop("MODEL.NUM_CLASSES", None)  # which may have replaced a 0

@@ -13,6 +13,7 @@ from full_disk import room_for
 from octvideo.engine.checkpoint_files import (
     checkpoint_name,
     find_latest,
+    has_begun,
     list_checkpoints,
     prune,
     read_latest,
@@ -132,6 +133,31 @@ def test_a_damaged_newest_file_is_passed_over_with_a_message(tmp_path, caplog, m
 
 def test_no_checkpoint_is_found_in_a_folder_that_is_not_there(tmp_path):
     assert find_latest(str(tmp_path / "nowhere")) is None
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_best_one_stands_in_for_numbered_ones_that_are_gone_or_damaged(tmp_path, damaged):
+    best = f"{tmp_path}/best.pyth"
+    write_torch_file(best, {"epoch": 2})
+    first = write(tmp_path, 1)[0]
+    assert read_latest(str(tmp_path))[0] == first
+    Path(first).write_bytes(b"torn") if damaged else Path(first).unlink()
+
+    assert read_latest(str(tmp_path)) == (best, {"epoch": 2})
+    Path(best).write_bytes(b"torn")
+    assert find_latest(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "begun"),
+    [("best.pyth", True), (checkpoint_name(1), True), ("other.pyth", False), (None, False)],
+)
+def test_a_run_has_begun_where_one_of_its_checkpoints_lies_whole_or_not(tmp_path, name, begun):
+    if name:
+        (tmp_path / name).write_bytes(b"torn")
+
+    assert has_begun(str(tmp_path)) == begun
+    assert not has_begun(str(tmp_path / "nowhere"))
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):

@@ -185,7 +185,7 @@ def test_a_val_that_grew_while_train_did_not_is_said(run, my_videos, write_clips
 
     octvideo.fit(my_videos, out="run", check=False, epochs=2)
 
-    said = "another validation list from here on (3 entries, then 2): best.pyth is chosen anew"
+    said = "another validation from here on (3 entries, then 2): best.pyth is chosen anew"
     assert said in capsys.readouterr().out
 
 

@@ -136,6 +136,15 @@ def test_a_torn_checkpoint_says_nothing_of_its_run_and_the_one_before_it_does(tm
         claim_folder(tmp_path, settings_of(FAST))
 
 
+def test_a_run_that_kept_its_best_checkpoint_alone_is_one_that_has_begun(tmp_path):
+    begin(tmp_path, FAST)
+    folder = tmp_path / "checkpoints"
+    (folder / "checkpoint_epoch_00001.pyth").rename(folder / "best.pyth")
+
+    with pytest.raises(ConfigError, match=r"SOLVER\.BASE_LR 0\.1 instead of 0\.01"):
+        claim_folder(tmp_path, settings_of(SLOW))
+
+
 def test_a_setting_younger_than_the_record_had_its_default(tmp_path):
     finish(tmp_path)
     record = settings_of(FAST)

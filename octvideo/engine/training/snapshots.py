@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Protocol
 
 from iopath.common.file_io import g_pathmgr
@@ -12,10 +13,13 @@ from torch.optim import Optimizer
 
 from octvideo.checkpoint import Checkpoint
 from octvideo.engine.checkpoint_files import (
+    BEST,
     checkpoint_name,
+    has_begun,
     list_checkpoints,
     prune,
     read_latest,
+    read_whole,
 )
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.ema import ModelAverage
@@ -34,7 +38,7 @@ class Identity(Protocol):
         CheckpointError for the others."""
 
     def other_validation(self, checkpoint: Checkpoint) -> str:
-        """What differs in the data of validation since a checkpoint; "" for nothing."""
+        """What differs in the validation since a checkpoint; "" for nothing."""
 
     def batch_samples(self, checkpoint: Checkpoint) -> int:
         """Samples of the global batch of the run that saved the checkpoint; 0 if unknown."""
@@ -63,6 +67,7 @@ class Snapshots:
         self.plan, self.identity = plan, identity
         self.model, self.optimizer, self.scaler, self.ema = model, optimizer, scaler, ema
         self.folder = f"{options.output_dir}/checkpoints"
+        self.best = f"{self.folder}/{BEST}"
         self.last_saved: str | None = None
         self.passed_over: set[str] = set()  # damaged checkpoints, known to rank 0
         self.saved_at = time.monotonic()
@@ -108,7 +113,7 @@ class Snapshots:
         bare = f"{self.folder}/best.safetensors"
         if not self.options.safetensors and g_pathmgr.exists(bare):
             g_pathmgr.rm(bare)
-        checkpoint.write(f"{self.folder}/best.pyth")
+        checkpoint.write(self.best)
         if self.options.safetensors:
             checkpoint.write(bare)
 
@@ -117,19 +122,16 @@ class Snapshots:
         self.procs.made_by_main(lambda: make_output_folder(self.options.output_dir))
 
     def resume(self) -> Progress | None:
-        """Restore the newest whole checkpoint, one for all ranks; None if there is none."""
-        found = read_latest(self.folder) if self.procs.is_main else None
-        path = self.procs.from_main(found[0] if found else None)
-        if self.procs.is_main:
-            later = (other for other in list_checkpoints(self.folder) if other > (path or ""))
-            self.passed_over = set(later)
-        if path is None:
+        """Restore the newest whole checkpoint, one for all ranks; None if there is none. Raises
+        CheckpointError if there are damaged ones alone."""
+        checkpoint = self._newest()
+        if checkpoint is None:
             return None
+        path = checkpoint.path
         if not self.options.auto_resume:
             raise CheckpointError(
                 f"{path} is in the way: choose another OUTPUT_DIR or set TRAIN.AUTO_RESUME True"
             )
-        checkpoint = Checkpoint.of(found[1], path) if found else Checkpoint.read(path)
         if "progress" not in checkpoint.training:
             raise CheckpointError(
                 f"{path}: of another program's training, which cannot be continued here; start from"
@@ -138,29 +140,76 @@ class Snapshots:
         differences = self.identity.differences(checkpoint) if self.identity else []
         progress = self.restore(checkpoint)
         self.last_saved = path
-        logger.info("resumed from %s", path)
+        if path == self.best:
+            logger.warning(
+                "resumed from %s, of epoch %d, as no numbered checkpoint is whole: what followed"
+                " is trained again",
+                path, progress.epoch,
+            )  # fmt: skip
+        else:
+            logger.info("resumed from %s", path)
         if differences:
             logger.info("the recipe differs from here on: %s", ", ".join(differences))
         return self.with_comparable_best(checkpoint, progress)
 
+    def _newest(self) -> Checkpoint | None:
+        found = read_latest(self.folder) if self.procs.is_main else None
+        begun = self.procs.is_main and has_begun(self.folder)
+        path, begun = self.procs.from_main((found[0] if found else None, begun))
+        if self.procs.is_main:
+            later = (other for other in list_checkpoints(self.folder) if other > (path or ""))
+            self.passed_over = set(later)
+        if path is not None:
+            return Checkpoint.of(found[1], path) if found else Checkpoint.read(path)
+        if begun:
+            raise CheckpointError(
+                f"{self.folder}: no checkpoint is whole, and a training from the start would"
+                " replace what this run has left; choose another OUTPUT_DIR (of a folder of videos:"
+                " --out), or delete this folder to begin anew"
+            )
+        return None
+
     def with_comparable_best(self, checkpoint: Checkpoint, progress: Progress) -> Progress:
-        """Values of two validation lists do not compare: after a change, the next one is the best
-        so far. So it is if best.pyth, to which the value belongs, is gone."""
+        """Values of two validations do not compare: after a change, the next one is the best so
+        far. So it is where best.pyth, to which the value belongs, is another one now."""
         other = self.identity.other_validation(checkpoint) if self.identity else ""
-        is_finished, best = self.plan.is_finished(progress), f"{self.folder}/best.pyth"
+        is_finished, best = self.plan.is_finished(progress), self.best
         is_there = self.procs.from_main(self.procs.is_main and g_pathmgr.isfile(best))
         if not is_there and math.isfinite(progress.best):
             then = "the newest checkpoint stands in for it" if is_finished else "it is chosen anew"
             logger.warning("%s is gone, the best so far: %s", best, then)
         elif other and not is_finished:
             logger.info(
-                "another validation list from here on (%s): best.pyth is chosen anew, from its"
-                " values",
+                "another validation from here on (%s): best.pyth is chosen anew, from its values",
                 other,
             )
+        elif not is_finished and (reason := self.why_not_best(progress)):
+            logger.warning("%s is %s: it is chosen anew", best, reason)
         else:
             return progress
         return progress if is_finished else replace(progress, best=math.inf)
+
+    def why_not_best(self, progress: Progress) -> str:
+        """Why best.pyth is not what the best value of `progress` stands for: it is damaged, or of
+        later epochs under settings that differ, which are not repeated. "" if it is."""
+        if not math.isfinite(progress.best) or self.last_saved == self.best:
+            return ""
+        return self.procs.made_by_main(partial(self._fault_of_best, progress.epoch))
+
+    def _fault_of_best(self, epoch: int) -> str:
+        content = read_whole(self.best)
+        if content is None:
+            return "damaged"
+        try:
+            checkpoint = Checkpoint.of(content, self.best)
+            later = checkpoint.training.get("epoch")
+            if not isinstance(later, int) or later <= epoch or not self.identity:
+                return ""
+            changes = self.identity.differences(checkpoint)
+        except CheckpointError:
+            return "of another run"
+        said = f"of epoch {later} of a training that is not continued ({', '.join(changes)})"
+        return said if changes else ""
 
     def restore(self, checkpoint: Checkpoint) -> Progress:
         path, training = checkpoint.path, checkpoint.training

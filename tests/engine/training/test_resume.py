@@ -160,21 +160,68 @@ def test_a_torn_newest_checkpoint_costs_an_epoch_and_changes_nothing(tmp_path, d
     assert differences(whole(), tmp_path / "cut") == []
 
 
+def found(*errors):
+    """A validation that finds these errors, one after another."""
+    values = iter(errors)
+    return {"validate": lambda model: {"top1_err": next(values)}}
+
+
 def test_a_damaged_checkpoint_displaces_none_that_training_writes_before_it(tmp_path, differences):
-    folder = tmp_path / "cut/checkpoints"
-    tiny.make_trainer(tmp_path / "whole", keep_checkpoints=1).train()
-    tiny.make_trainer(tmp_path / "cut", keep_checkpoints=1).train()
+    folder, one = tmp_path / "cut/checkpoints", {"keep_checkpoints": 1}
+    tiny.make_trainer(tmp_path / "whole", parts=found(10.0, 20.0, 30.0), **one).train()
+    tiny.make_trainer(tmp_path / "cut", parts=found(10.0, 20.0, 30.0), **one).train()
     damaged = folder / "checkpoint_epoch_00003.pyth"
     damaged.write_bytes(damaged.read_bytes()[:5000])
 
-    loader = CrashingLoader(9, crash)
+    loader = CrashingLoader(9, crash)  # in epoch 3: best.pyth is of epoch 1
     with pytest.raises(Crash):
-        tiny.make_trainer(tmp_path / "cut", loader=loader, keep_checkpoints=1).train()
+        tiny.make_trainer(tmp_path / "cut", loader=loader, parts=found(20.0), **one).train()
 
-    assert checkpoint_files.find_latest(str(folder)) == str(folder / "checkpoint_epoch_00001.pyth")
+    assert checkpoint_files.find_latest(str(folder)) == str(folder / "checkpoint_epoch_00002.pyth")
     assert damaged.stat().st_size == 5000
-    tiny.make_trainer(tmp_path / "cut", keep_checkpoints=1).train()
+    tiny.make_trainer(tmp_path / "cut", parts=found(30.0), **one).train()
     assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
+def numbered(folder):
+    return sorted((folder / "checkpoints").glob("checkpoint_*"))
+
+
+@pytest.mark.parametrize("lost", ["removed", "torn"])
+def test_a_run_that_has_its_best_checkpoint_alone_goes_on_from_it(
+    tmp_path, differences, caplog, lost
+):
+    tiny.make_trainer(tmp_path / "whole", parts=found(50.0, 10.0, 30.0)).train()
+    tiny.make_trainer(tmp_path / "cut", parts=found(50.0, 10.0, 30.0)).train()
+    for path in numbered(tmp_path / "cut"):
+        path.unlink() if lost == "removed" else path.write_bytes(path.read_bytes()[:5000])
+
+    with caplog.at_level(logging.INFO, "octvideo"):
+        summary = tiny.make_trainer(tmp_path / "cut", parts=found(30.0)).train()
+
+    assert summary.best == 10.0
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+    assert "best.pyth, of epoch 2, as no numbered checkpoint is whole" in caplog.text
+
+
+def test_a_run_of_which_no_checkpoint_is_whole_is_not_begun_anew_over_its_results(tmp_path):
+    tiny.make_trainer(tmp_path).train()
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:5000])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    with pytest.raises(CheckpointError, match=r"no checkpoint is whole.*choose another OUTPUT_DIR"):
+        tiny.make_trainer(tmp_path).train()
+
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_best_checkpoint_that_is_no_run_s_is_not_overwritten(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"model_state": tiny.TinyNet().state_dict()}, tmp_path / "checkpoints/best.pyth")
+
+    with pytest.raises(CheckpointError, match="which cannot be continued here"):
+        tiny.make_trainer(tmp_path).train()
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
@@ -355,13 +402,14 @@ def test_a_folder_with_another_run_is_not_overwritten(tmp_path):
 
 
 class Validated:
-    """The identity of a run whose data of validation differs as `said`."""
+    """The identity of a run whose data of validation differs as `said`, and its settings so that
+    they differ from those of a checkpoint of epoch n as `changes[n]` says."""
 
-    def __init__(self, said):
-        self.said = said
+    def __init__(self, said="", changes=None):
+        self.said, self.changes = said, changes or {}
 
     def differences(self, checkpoint):
-        return []
+        return self.changes.get(checkpoint.training["epoch"], [])
 
     def batch_samples(self, checkpoint):
         return 0
@@ -401,6 +449,48 @@ def test_a_best_checkpoint_that_is_gone_is_told_and_chosen_anew(tmp_path, caplog
 
     assert (tmp_path / "checkpoints/best.pyth").exists() == (max_epoch == 2)
     assert said in caplog.text
+
+
+RATE = ["SOLVER.BASE_LR 0.1 instead of 0.2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "best", "epoch"),
+    [
+        ({2: RATE, 3: RATE}, 20.0, 3),
+        ({3: RATE}, 20.0, 3),  # back to the settings before
+        ({2: RATE}, 10.0, 3),  # the branch that goes on, killed before it saved
+        ({}, 10.0, 3),
+    ],
+)
+def test_the_best_of_a_branch_that_was_left_is_chosen_anew(tmp_path, caplog, changes, best, epoch):
+    before = {"checkpoint_period": 2, "max_epoch": 4}
+    with pytest.raises(StopIteration):
+        tiny.make_trainer(tmp_path, parts=found(50.0, 15.0, 10.0), **before).train()
+    assert [path.name for path in numbered(tmp_path)] == ["checkpoint_epoch_00002.pyth"]
+
+    # The branch that goes on repeats epoch 3 as it was; another one does worse than epoch 2.
+    errors = (20.0, 30.0) if best == 20.0 else (10.0, 30.0)
+    parts = found(*errors) | {"identity": Validated(changes=changes)}
+    with caplog.at_level(logging.INFO, "octvideo"):
+        summary = tiny.make_trainer(tmp_path, parts=parts, max_epoch=4).train()
+
+    kept = torch.load(tmp_path / "checkpoints/best.pyth")
+    assert (summary.best, kept["epoch"]) == (best, epoch)
+    assert kept["best"] == {"top1_err": best}
+    said = f"best.pyth is of epoch 3 of a training that is not continued ({RATE[0]})"
+    assert (said in caplog.text) == (best == 20.0)
+
+
+def test_a_damaged_best_checkpoint_is_told_and_chosen_anew(tmp_path, caplog):
+    tiny.make_trainer(tmp_path, max_epoch=1, parts=found(10.0)).train()
+    best = tmp_path / "checkpoints/best.pyth"
+    best.write_bytes(best.read_bytes()[:5000])
+
+    summary = tiny.make_trainer(tmp_path, max_epoch=2, parts=found(20.0)).train()
+
+    assert (summary.best, torch.load(best)["epoch"]) == (20.0, 2)
+    assert "best.pyth is damaged" in caplog.text
 
 
 def test_a_checkpoint_of_another_model_is_a_clear_error(tmp_path):
