@@ -77,7 +77,8 @@ class RunIdentity:
         then, now = settings_in(checkpoint), flat(self.cfg)
         changed = {key: then[key] for key in now if key in then and then[key] != now[key]}
         refused = [change(key, now[key], changed[key]) for key in changed if is_fixed(key)]
-        refused += _other_classes(checkpoint, self.about) + _other_list(checkpoint, self.about)
+        for other in (_other_classes, _other_list, _other_labels):
+            refused += other(checkpoint, self.about)
         if not then and checkpoint.network not in ({}, self.about.network):
             refused.append("another network")
         if refused:
@@ -89,12 +90,16 @@ class RunIdentity:
         return [change(key, now[key], changed[key]) for key in free]
 
     def other_validation(self, checkpoint: Checkpoint) -> str:
-        """`16 entries, then 15` if validation has other data than it had; "" if it has the same, or
-        if one side does not say."""
+        """`16 entries, then 15` if validation has other data than it had, `DATA.TEST_CROP_SIZE ...`
+        if it sees images in another crop; "" if neither, or if one side does not say."""
         then, now = checkpoint.training.get("validation"), self.about.training.get("validation")
-        if not isinstance(then, dict) or not now or then == now:
-            return ""
-        return f"{now['entries']} entries, then {then.get('entries')}"
+        said = []
+        if isinstance(then, dict) and now and then != now:
+            said.append(f"{now['entries']} entries, then {then.get('entries')}")
+        had, has = checkpoint.input.crop_size, self.about.input.crop_size
+        if self.about.input.num_frames is None and had not in (None, has):
+            said.append(change("DATA.TEST_CROP_SIZE", has, had))
+        return ", ".join(said)
 
     def batch_samples(self, checkpoint: Checkpoint) -> int:
         """Samples of a global batch of the run that saved the checkpoint; 0 if it does not say."""
@@ -191,6 +196,21 @@ def _other_list(checkpoint: Checkpoint, about: Checkpoint) -> list[str]:
     return [
         f"another training list ({counts}); a list is known by its paths and labels in their order"
     ]
+
+
+def _other_labels(checkpoint: Checkpoint, about: Checkpoint) -> list[str]:
+    """Labels of the list that are another class now, by the names beside it; checkpoints of earlier
+    versions do not say."""
+    then, now = checkpoint.training.get("data"), about.training["data"]
+    names, count = about.class_names, len(checkpoint.class_names)
+    if not isinstance(then, dict) or "classes" not in then or count != len(names):
+        return []
+    had, has = (data.get("classes") or range(count) for data in (then, now))
+    for label, (before, here) in enumerate(zip(had, has, strict=False)):
+        if before != here:
+            said = f"{_short(names[here])!r} instead of {_short(names[before])!r}"
+            return [f"class_names.txt beside the list makes label {label} {said}"]
+    return []
 
 
 def warn_of_another_list(checkpoint: Checkpoint, train: VideoList, tested: str) -> None:

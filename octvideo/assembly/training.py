@@ -23,8 +23,10 @@ from octvideo.assembly.tasks import require_data_folder, task_of, with_counted_c
 from octvideo.assembly.weights import frozen_parts, load_initial_weights
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import stage_table
+from octvideo.data.clips.dataset import ClipDataset
 from octvideo.data.loading.batch import Batch
 from octvideo.data.loading.loader import Dataset, Loader
+from octvideo.engine.checkpoint_files import has_begun
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import Videos, evaluate
 from octvideo.engine.evaluation.journal import weights_digest
@@ -86,7 +88,8 @@ def build_trainer(
     callbacks: Callbacks | None = None,
     validation: dict[str, Any] | None = None,
 ) -> Trainer:
-    """The trainer, seeded, on its device, with the weights of TRAIN.CHECKPOINT_FILE_PATH.
+    """The trainer, seeded, on its device, with the weights of TRAIN.CHECKPOINT_FILE_PATH; these may
+    be gone where OUTPUT_DIR has checkpoints, which take their place when training resumes.
 
     validation: `data_of` the data that `validate` sees, for a run that is resumed to compare.
     """
@@ -96,7 +99,9 @@ def build_trainer(
     model = build_model(cfg)
     if cfg.LOG_MODEL_INFO:
         logger.info("%s", stage_table(model, task_of(cfg).input_shape()))
-    start = load_initial_weights(cfg, model, loader.dataset, procs)
+    folder, start = f"{cfg.OUTPUT_DIR}/checkpoints", Checkpoint()
+    if not procs.from_main(procs.is_main and has_begun(folder)):
+        start = load_initial_weights(cfg, model, loader.dataset, procs)
     seed_all(cfg.RNG_SEED + procs.rank)  # equal initial weights, different dropout on each rank
     frozen = _adapt(cfg, model, procs)
     steps = max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1)
@@ -166,8 +171,21 @@ def describe(cfg: Any, model: nn.Module, dataset: Dataset) -> Checkpoint:
         multi_label=cfg.DATA.MULTI_LABEL,
         head_act=head_act(cfg),
         recipe=cfg.dump(),
-        training={"data": {"fingerprint": dataset.fingerprint(), "samples": len(dataset)}},
+        training={
+            "data": {
+                "fingerprint": dataset.fingerprint(),
+                "samples": len(dataset),
+                "classes": _renumbering(dataset),
+            }
+        },
     )
+
+
+def _renumbering(dataset: Dataset) -> list[int] | None:
+    """The class of each label of the list, which its fingerprint does not show; None where labels
+    are the classes."""
+    classes = list(dataset.classes or ()) if isinstance(dataset, ClipDataset) else []
+    return None if classes == list(range(len(classes))) else classes
 
 
 def validator(cfg: Any, videos: Videos, procs: Processes) -> Validate:

@@ -170,6 +170,48 @@ def test_other_data_of_validation_is_known(run, then, now, said):
     assert replace(run(), about=about).other_validation(saved) == said
 
 
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        ({"num_frames": None}, "DATA.TEST_CROP_SIZE 40 instead of 32"),
+        ({}, ""),  # clips are validated in the crop of the training
+    ],
+)
+def test_another_crop_is_another_validation_of_images_alone(run, seen, said):
+    then = replace(run().about, input=replace(INPUT, **seen))
+    now = replace(then, input=replace(then.input, crop_size=40))
+
+    assert replace(run(), about=now).other_validation(then) == said
+    assert replace(run(), about=now).other_validation(replace(then, input=InputSpec())) == ""
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        ([1, 0], None, "makes label 0 'left' instead of 'right'"),
+        (None, [1, 0], "makes label 0 'right' instead of 'left'"),
+        ([1, 0], [1], ""),
+        (None, None, ""),
+    ],
+)
+def test_labels_that_are_another_class_now_are_refused(run, then, now, said):
+    saved, about = run().about, run().about
+    saved.training["data"]["classes"], about.training["data"]["classes"] = then, now
+
+    if said:
+        with pytest.raises(CheckpointError, match=said):
+            replace(run(), about=about).differences(saved)
+    else:
+        assert replace(run(), about=about).differences(saved) == []
+
+
+def test_a_checkpoint_that_says_nothing_of_the_names_beside_its_list_goes_on(run):
+    about = run().about
+    about.training["data"]["classes"] = [1, 0]
+
+    assert replace(run(), about=about).differences(run().about) == []
+
+
 def test_a_checkpoint_without_settings_is_known_by_its_network_and_classes(run):
     old = replace(run().about, recipe="", training={})
     assert run().differences(old) == []

@@ -111,7 +111,7 @@ class ClipDataset:
         require_backend(backend)
         self.videos, self.rule, self.transform = videos, rule, transform
         self._seed, self._multilabel_classes = seed, multilabel_classes
-        self._backend, self._index, self._classes = backend, index, classes
+        self._backend, self._index, self.classes = backend, index, classes
         if classes is not None:
             listed = self._list()
             renumbered([max(listed.highest_label, 0)], classes, listed.name)
@@ -148,7 +148,7 @@ class ClipDataset:
         return self.transform.vary(clip, draw), self._target(entry), entry.path
 
     def _target(self, entry: VideoEntry) -> int | Tensor:
-        labels = renumbered(entry.labels, self._classes, entry.path)
+        labels = renumbered(entry.labels, self.classes, entry.path)
         if self._multilabel_classes is None:
             return labels[0] if labels else -1
         return torch.zeros(self._multilabel_classes).index_fill_(
