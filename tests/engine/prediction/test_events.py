@@ -5,7 +5,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octvideo.data.video.live import LiveFrame
@@ -142,6 +142,7 @@ def _windows_by_counting(
                 begins = False
 
 
+@settings(deadline=None)
 @given(
     steps=st.lists(st.integers(1, 4) | st.integers(5, 100), max_size=30),
     breaks=st.sets(st.integers(1, 30), max_size=3),
