@@ -62,6 +62,7 @@ OF_NONLOCAL = (
     "nonlocal_pool_after",
     "nonlocal_instantiation",
 )
+OF_CLIP = ("num_frames", "crop_size")
 
 
 @dataclass(frozen=True)
@@ -277,8 +278,10 @@ def check_tested(checkpoint: Checkpoint, about: Checkpoint) -> None:
 
 def _in_use(network: dict[str, Any]) -> dict[str, Any]:
     """The options that decide what a network computes in a test: without non-local blocks, their
-    options do not count."""
+    options do not count, and where there are some is not a matter of the name."""
     options = dict(network)
+    if "name" in options:
+        options["name"] = str(options["name"]).replace("_nln", "")
     located = [key for key in options if key.startswith("nonlocal_location")]
     for key in located:
         options[key] = options[key] if any(options[key] or ()) else None
@@ -294,6 +297,8 @@ def _in_use(network: dict[str, Any]) -> dict[str, Any]:
     unused: tuple[str, ...] = OF_TRAINING if options.get("alpha") else OF_TRAINING + OF_OCTAVE
     if not any(options[key] for key in located):
         unused += OF_NONLOCAL
+    # The usual clip of the network, whichever it is.
+    unused += tuple(key for key in OF_CLIP if options.get(key) is None)
     return {key: value for key, value in options.items() if key not in unused}
 
 

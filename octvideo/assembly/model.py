@@ -1,16 +1,21 @@
-"""The network that a config describes."""
+"""The network that a config describes, and the settings that describe a network."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any, Literal
 
-from octvideo.config.defaults import DEFAULTS
+import yaml
+
+from octvideo.config.defaults import DEFAULTS, Tree
 from octvideo.config.yaml_text import parse_value
 from octvideo.errors import ConfigError, did_you_mean
 from octvideo.layers import compute_in_2d, fuse, stem_by_space_to_depth
 from octvideo.models import create_model
 from octvideo.models.network import Network
-from octvideo.models.registry import family_of, find_name, is_own
+from octvideo.models.registry import MODELS, family_of, find_name, full_name, is_own
+from octvideo.models.video_options import BLOCKS
+from octvideo.octavize.convert import plain
 
 # How PySlowFast writes a C2D without the pool in time that others have after res2.
 NOPOOL = ("c2d", "ResNet_nopool")
@@ -82,6 +87,51 @@ def build_model(cfg: Any) -> Network:
     return network
 
 
+def name_settings(model: str) -> Tree:
+    """ "i3d_r50" -> MODEL.ARCH i3d, RESNET.DEPTH 50; any other name stands for itself."""
+    name, found = full_name(model), re.fullmatch(r"(.+)_r(\d+)", model)
+    if found and int(found[2]) in BLOCKS and name in MODELS and not name.startswith("ptv:"):
+        return {"MODEL": {"ARCH": found[1]}, "RESNET": {"DEPTH": int(found[2])}}
+    return {"MODEL": {"ARCH": name}}
+
+
+def network_settings(network: Mapping[str, Any]) -> Tree:
+    """The settings with which `build_model` builds the network of a `model.config`. Options without
+    a setting stand in MODEL.OPTIONS."""
+    name = str(network["name"])
+    tree, fixed = name_settings(name), family_of(name).fixed
+    others = tree["MODEL"]["OPTIONS"] = []
+    for option in network.keys() - ARGUMENTS.keys() - {"octavize"}:
+        value, key = network[option], SETTINGS.get(option, "DATA.")
+        if option in fixed and value == plain(fixed[option]):
+            continue
+        if key.startswith("DATA.") or option in fixed or _is_free(name, option):
+            others.append(f"{option}={_as_text(value)}")
+        elif value is not None:
+            section, _, setting = key.partition(".")
+            tree.setdefault(section, {})[setting] = _as_setting(network, option)
+    others.sort()
+    return tree
+
+
+def _as_setting(network: Mapping[str, Any], option: str) -> Any:
+    """The value of an option in the form of its setting: the opposite of `_value`."""
+    option = option.removesuffix("_fast")
+    if option == "nonlocal_pool":
+        return [[network[option]]] * 4
+    if option not in ("nonlocal_location", "num_block_temp_kernel"):
+        return network[option]
+    pathways = [network[option] or [[]] * 4]
+    if fast := network.get(f"{option}_fast"):
+        pathways.append(fast)
+    return [list(stage) for stage in zip(*pathways, strict=True)]
+
+
+def _as_text(value: Any) -> str:
+    """A value that `parse_value` reads again."""
+    return str(yaml.safe_dump([value], default_flow_style=True, width=10**6)).strip()[1:-1]
+
+
 def _refuse_unused(cfg: Any, name: str, known: set[str]) -> None:
     # How weights are initialized changes no network: a family without the option has nothing to
     # leave out.
@@ -106,15 +156,19 @@ def _given(cfg: Any, name: str, known: Collection[str]) -> dict[str, Any]:
             raise ConfigError(f"MODEL.OPTIONS has {entry!r}; an option of {name} is NAME=VALUE")
         option = option.strip()
         key = ARGUMENTS.get(option) or SETTINGS.get(option, "")
-        # What a family of one's own calls by such a name may be out of the setting's range.
-        is_free = option in fixed or (is_own(name) and option != "num_classes")
-        if key.startswith(SECTIONS) and not is_free:
+        if key.startswith(SECTIONS) and not (option in fixed or _is_free(name, option)):
             raise ConfigError(f"MODEL.OPTIONS has {entry!r}; set {key} instead")
         if option not in known:
             hint = did_you_mean(option, known)
             raise ConfigError(f"MODEL.OPTIONS has {entry!r}; {name} has no such option; {hint}")
         options[option] = parse_value(value)
     return options
+
+
+def _is_free(name: str, option: str) -> bool:
+    """What a family of one's own calls by the name of a setting may be out of the setting's
+    range."""
+    return is_own(name) and option != "num_classes"
 
 
 def _value(cfg: Any, option: str, key: str) -> Any:

@@ -326,12 +326,12 @@ def require_data_folder(cfg: Any) -> None:
         raise DataError(f"{folder}: {what}; {remedy}, or set DATA.PATH_TO_DATA_DIR")
 
 
-def with_counted_classes(cfg: Any) -> Any:
-    """The settings with a MODEL.NUM_CLASSES of 0 replaced by the number of the data's classes.
-    Raises ConfigError where that number contradicts another setting, as MODEL.CLASS_WEIGHTS."""
+def with_counted_classes(cfg: Any, known: object = None) -> Any:
+    """The settings with a MODEL.NUM_CLASSES of 0 replaced by `known`, which weights say, else by
+    the number of the data's classes. Raises ConfigError where it contradicts another setting."""
     if cfg.MODEL.NUM_CLASSES:
         return cfg
-    count, cfg = task_of(cfg).count_classes(), cfg.clone()
+    count, cfg = known if isinstance(known, int) else task_of(cfg).count_classes(), cfg.clone()
     cfg.defrost()
     cfg.MODEL.NUM_CLASSES = count
     cfg.freeze()

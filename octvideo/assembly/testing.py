@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from octvideo.assembly.identity import (
     recipe_of,
     warn_of_another_list,
 )
-from octvideo.assembly.model import build_model
+from octvideo.assembly.model import build_model, network_settings
 from octvideo.assembly.start import calibration_of, running, scorer, tested_head_act
 from octvideo.assembly.tasks import FinalTest, require_data_folder, task_of, with_counted_classes
 from octvideo.assembly.weights import check_input
@@ -47,7 +48,8 @@ from octvideo.engine.evaluation.results import (
 )
 from octvideo.errors import CheckpointError, logger
 from octvideo.files import is_local
-from octvideo.models.network import HeadAct, alpha_of
+from octvideo.models.network import HeadAct, alpha_of, config_of
+from octvideo.models.registry import find_name, on_meta, resolved
 from octvideo.report.environment import versions
 from octvideo.report.html import write_report
 from octvideo.weights import load_weights
@@ -71,11 +73,11 @@ def final_test(
     """
     if not list_path:
         require_data_folder(cfg)
-    cfg = with_counted_classes(cfg)
     with running(cfg, procs):
         if not isinstance(checkpoint, Checkpoint):
             path = checkpoint or cfg.TEST.CHECKPOINT_FILE_PATH
             checkpoint = read_weights(path or _newest_checkpoint(cfg.OUTPUT_DIR, procs))
+        cfg = with_counted_classes(cfg, checkpoint.network.get("num_classes"))
         model, names = _trained_model(cfg, checkpoint)
         return _Test(cfg, procs, checkpoint, model.to(procs.device).eval(), names).run(list_path)
 
@@ -230,6 +232,7 @@ class _Test:
             config=recipe_of(self.checkpoint, self.cfg),
             environment=environment,
             title=folder,
+            training=Path(folder).resolve() in Path(self.checkpoint.path).resolve().parents,
         )
         logger.info(
             "results: %s, results.json, predictions.csv, scores.npz, report.html to look at", folder
@@ -284,13 +287,12 @@ def _settings_to_test(checkpoint: Checkpoint) -> dict[str, Any]:
         "TEST_SHORT_SIDE": seen.short_side or 0,
         "MULTI_LABEL": checkpoint.multi_label,
     }
-    model = {
-        "ARCH": checkpoint.network["name"],
-        "NUM_CLASSES": len(checkpoint.class_names),
+    tree = network_settings(config_of(network_of(checkpoint))) | {"DATA": data}
+    tree["MODEL"] |= {
         "HEAD_ACT": act,
         "LOSS_FUNC": "bce_logit" if checkpoint.multi_label else "cross_entropy",
     }
-    return {"DATA": data, "MODEL": model}
+    return tree
 
 
 def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[str]]:
@@ -299,14 +301,16 @@ def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[st
 
     Raises CheckpointError if the weights were trained for another network or another input.
     """
-    is_described = bool(checkpoint.network) and not checkpoint.recipe
-    model = network_of(checkpoint) if is_described else build_model(cfg)
-    options: Any = model.config
-    settings = task_of(cfg).input_spec()
-    check_tested(
-        checkpoint,
-        Checkpoint(network=options, input=settings, multi_label=cfg.DATA.MULTI_LABEL),
-    )
+    settings, multi_label = task_of(cfg).input_spec(), cfg.DATA.MULTI_LABEL
+    if checkpoint.network and not checkpoint.recipe:
+        name, build = find_name(cfg.MODEL.ARCH, cfg.RESNET.DEPTH), partial(build_model, cfg)
+        # What is built only shows the settings: `octavize` may have changed the one of the file.
+        model, network = network_of(checkpoint), resolved(on_meta(name, build).config)
+        trained = replace(checkpoint, network=resolved(config_of(model)))
+    else:
+        model, trained = build_model(cfg), checkpoint
+        network = model.config
+    check_tested(trained, Checkpoint(network=network, input=settings, multi_label=multi_label))
     load_weights(model, checkpoint, new_classes=False)
     check_input(cfg, Assumptions.of_checkpoint(checkpoint))
     return model, list(checkpoint.class_names) or task_of(cfg).class_names()

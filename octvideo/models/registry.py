@@ -16,6 +16,7 @@ from octvideo.layers import (
     stem_by_space_to_depth,
 )
 from octvideo.models import densenet, image_resnet, mobilenet, pytorchvideo, slowfast, video_resnet
+from octvideo.models.blocks import BlockStyle
 from octvideo.models.network import Family, Network
 from octvideo.models.video_options import VideoOptions
 from octvideo.octavize.convert import plain, rebuilt
@@ -25,6 +26,7 @@ MODELS: dict[str, Family] = {
     for module in (video_resnet, slowfast, image_resnet, densenet, mobilenet, pytorchvideo)
     for name, family in module.MODELS.items()
 }
+ARGUMENTS = ("name", "memory_saving", "octavize")  # of `create_model`, beside a family's options
 _OF_PACKAGE = frozenset(MODELS)
 REGISTERED_FIRST = "register one of your own first, with octvideo.models.registry.register"
 Built = TypeVar("Built", bound=nn.Module)
@@ -62,6 +64,17 @@ def from_config(config: Mapping[str, Any]) -> Network:
     return create_model(
         **{k: v for k, v in config.items() if k in known or k not in _SLOWFAST_ONLY}
     )
+
+
+def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A `model.config` that survives a change of defaults: how its blocks downsample and the
+    epsilon of their batch norms where it leaves them to the family."""
+    known = {key: value for key, value in config.items() if key not in ARGUMENTS}
+    style = getattr(family_of(config["name"]).options(**known), "style", None)
+    if not isinstance(style, BlockStyle):
+        return dict(config)
+    decided = {"downsample": style.downsample, "bn_eps": style.bn_eps}
+    return {**config, **{key: decided[key] for key in decided.keys() & config.keys()}}
 
 
 def family_in(config: Mapping[str, Any]) -> Family | None:

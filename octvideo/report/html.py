@@ -42,11 +42,13 @@ def write_report(
     config: str = "",
     environment: Mapping[str, object] | None = None,
     title: str = "Evaluation",
+    training: bool = True,
 ) -> Path:
     """Write folder/report.html from the results there. film decodes the videos that are shown,
     about a dozen.
 
-    environment: what the results were computed with; None for this process's.
+    environment: what the results were computed with; None for this process's. training: with the
+    curves of the run in the folder; False for weights of another one.
     """
     folder = Path(folder)
     summary = json.loads((folder / "results.json").read_text(encoding="utf-8"))
@@ -59,7 +61,7 @@ def write_report(
         order_section(summary),
         _films(summary, predictions, film, folder) if film else "",
         _views(summary),
-        _training(folder / "metrics.jsonl"),
+        _training(folder / "metrics.jsonl") if training else "",
         _details(summary, config, environment if environment is not None else here()),
     ]
     page = folder / "report.html"

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from octvideo.assembly.model import name_settings
 from octvideo.config import config_from_text, leaves, load_config, setting_pairs
 from octvideo.config.defaults import Tree
 from octvideo.config.yaml_text import read_settings
@@ -16,7 +17,7 @@ from octvideo.data.remote import absolute
 from octvideo.engine.checkpoint_files import has_begun
 from octvideo.errors import ConfigError, logger
 from octvideo.files import write_atomically
-from octvideo.models.registry import MODELS, family_of, full_name, input_shape_of
+from octvideo.models.registry import family_of, full_name, input_shape_of
 from octvideo.runs.machine import SIZES, Machine
 from octvideo.runs.new_lists import NewLists
 from octvideo.runs.start import choose_start
@@ -198,7 +199,7 @@ class Recipe:
             {"BN": {"USE_PRECISE_STATS": False}, "TRAIN": {"CHECKPOINT_MINUTES": 5.0}},
             view_settings("3x1" if self.probe else "10x3"),
             {"TEST": {"DIAGNOSE": True}},
-            network_settings(model),
+            name_settings(model),
             network,
             {"DATA": {"NUM_FRAMES": frames, "SAMPLING_RATE": max(64 // frames, 1)}},
             start.settings,
@@ -211,7 +212,7 @@ class Recipe:
         """The settings of this command, which apply even if the run has settings already."""
         tree: Tree = {}
         if self.model:
-            tree = network_settings(self.model)
+            tree = name_settings(self.model)
         if self.alpha is not None:
             tree = merged(tree, {"OCTCONV": {"ALPHA": self.alpha}})
         if self.size:
@@ -223,14 +224,6 @@ class Recipe:
         if self.views:
             tree = merged(tree, view_settings(self.views))
         return tree
-
-
-def network_settings(model: str) -> Tree:
-    """ "i3d_r50" -> MODEL.ARCH i3d, RESNET.DEPTH 50; any other name stands for itself."""
-    found = re.fullmatch(r"(.+)_r(\d+)", model)
-    if found and full_name(model) in MODELS and not full_name(model).startswith("ptv:"):
-        return {"MODEL": {"ARCH": found[1]}, "RESNET": {"DEPTH": int(found[2])}}
-    return {"MODEL": {"ARCH": full_name(model)}}
 
 
 def parse_views(views: str) -> tuple[int, int]:

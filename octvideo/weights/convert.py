@@ -25,7 +25,8 @@ from octvideo.models.image_options import (
     ImageResNetOptions,
     MobileNetOptions,
 )
-from octvideo.models.registry import MODELS
+from octvideo.models.network import config_of
+from octvideo.models.registry import MODELS, resolved
 from octvideo.weights.image_weights import read_image_weights
 from octvideo.weights.official import read_official
 from octvideo.weights.source import State, shapes_of
@@ -129,7 +130,7 @@ def identify(state: State, source: str, options: Mapping[str, Any]) -> dict[str,
     """
     candidates = ((name, {**seen, **options}) for name, seen in _candidates(state))
     if model := first_match(state, candidates):
-        return _resolved(model)
+        return resolved(config_of(model))
     given = "".join(f", with {name}={value}" for name, value in options.items())
     raise CheckpointError(
         f"{source}: its names and shapes are of none of the image networks in list_models(){given}"
@@ -155,13 +156,6 @@ def first_match(
         if shapes_of(model.state_dict()) == shapes:
             return model
     return None
-
-
-def _resolved(model: nn.Module) -> dict[str, Any]:
-    """The model's config with all defaults filled in, so that it survives a change of them."""
-    config: dict[str, Any] = model.config  # type: ignore[assignment]
-    style = MODELS[config["name"]].options(**{k: v for k, v in config.items() if k != "name"}).style
-    return {**config, "bn_eps": style.bn_eps, "downsample": style.downsample}
 
 
 def _candidates(state: State) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,6 +1,7 @@
 """A run goes on from its own checkpoints only, and a test says of weights what they were trained
 for."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from octvideo.config import load_config
 from octvideo.config.defaults import DEFAULTS
 from octvideo.data.lists.video_list import VideoEntry, VideoList
 from octvideo.errors import CheckpointError
+from octvideo.weights.describe import find_network
+from octvideo.weights.pretrained import _options, pretrained_networks
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "kinetics400"
 NETWORK = {"name": "i3d_r26", "alpha": 0.25, "stride_1x1": False, "dropout_rate": 0.5}
@@ -276,6 +279,7 @@ def test_a_test_of_several_labels_with_weights_of_one_is_refused(run):
     [
         ({"alpha": 0.0, "width_rule": "int"}, {"alpha": 0.0, "width_rule": "round16"}),
         ({"num_block_temp_kernel": [2, 99, 2, 2]}, {"num_block_temp_kernel": [2, 2, 2, 2]}),
+        ({"num_frames": None, "crop_size": None}, {"num_frames": 8, "crop_size": 224}),
     ],
 )
 def test_options_that_change_nothing_in_a_network_are_no_difference(then, now):
@@ -293,6 +297,31 @@ def test_a_network_made_by_name_is_that_of_the_config(config):
         )
 
     check_tested(Checkpoint(network=named.config), Checkpoint(network=built.config))
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "is_right"),
+    [
+        ("I3D_8x8_R50", "i3d_r50_k400", True),
+        ("I3D_NLN_8x8_R50", "i3d_nln_r50_k400_c2", True),
+        ("C2D_8x8_R50", "c2d_r50_k400", True),
+        ("SLOWFAST_4x16_R50", "slowfast_r50_4x16_k400", True),
+        ("SLOWFAST_4x16_R50", "slowfast_r101_k400", False),
+        ("I3D_8x8_R50", "slow_r50_k400", False),
+    ],
+)
+def test_a_public_network_is_that_of_the_settings_that_pyslowfast_has_for_it(
+    repo, file, name, is_right
+):
+    entry = pretrained_networks()[name]
+    cfg = load_config(str(repo / f"tests/golden/pyslowfast/{file}.yaml"))
+    with torch.device("meta"):
+        state = create_model(entry.model, **_options(entry)).state_dict()
+        network, _ = find_network(state, name, entry.model, _options(entry))
+        built = build_model(cfg).config
+
+    with nullcontext() if is_right else pytest.raises(CheckpointError, match="instead of"):
+        check_tested(Checkpoint(network=network), Checkpoint(network=built))
 
 
 @pytest.mark.parametrize("location", [[[], [1], [], []], None])

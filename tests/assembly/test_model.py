@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from forked import forked_ranks
 from PIL import Image
 from torch import nn
@@ -25,15 +26,17 @@ from octvideo.assembly import (
 from octvideo.assembly import data as build_data
 from octvideo.assembly import recipe as build_recipe
 from octvideo.assembly.dry_run import GeneratedSamples, GeneratedVideos
+from octvideo.assembly.model import name_settings, network_settings
 from octvideo.assembly.tasks import task_of, with_counted_classes
 from octvideo.assembly.weights import frozen_parts
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count
-from octvideo.config import load_config
+from octvideo.config import config_from_text, load_config
 from octvideo.engine.distributed import Processes
-from octvideo.errors import ConfigError
+from octvideo.errors import CheckpointError, ConfigError
 from octvideo.layers import OctConv3d
 from octvideo.models import create_model
+from octvideo.models.registry import MODELS, resolved
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EVERY_CONFIG = [  # the deepest have layers by the hundred: slow at any width
@@ -200,6 +203,48 @@ def test_an_option_that_a_setting_decides_or_that_there_is_not_is_refused(entry,
 
 def test_an_option_may_differ_from_a_setting_of_the_clips():
     assert meta_model(tiny('MODEL.OPTIONS=["crop_size=64"]')).config["crop_size"] == 64
+
+
+def test_names_of_networks_are_settings():
+    assert name_settings("slowfast_r101") == {
+        "MODEL": {"ARCH": "slowfast"},
+        "RESNET": {"DEPTH": 101},
+    }
+    assert name_settings("x3d_m") == {"MODEL": {"ARCH": "ptv:x3d_m"}}
+
+
+NONLOCAL = {"nonlocal_location": [[], [0], [1], []], "nonlocal_pool": (1, 1, 1)}
+FAST = {"num_block_temp_kernel_fast": (1, 2, 3, 1), "nonlocal_location_fast": [[], [0], [], []]}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("i3d_r26", {"alpha": 0.25, "width_per_group": 16, "crop_size": 32, "num_classes": 7}),
+        ("i3d_r101", {"stem_strides_t": (2, 2), "downsample": "pool", "fc_init_std": 1e-5}),
+        ("c2d_nopool_r50", {"num_block_temp_kernel": (1, 0, 2, 1), "stages": (2, 3, 4)}),
+        ("i3d_nln_r50", {}),
+        ("i3d_nln_r50", NONLOCAL),
+        ("slowfast_r26", {"speed_ratio": 4, "slow_frames": "every"}),
+        ("slowfast_r50", NONLOCAL | FAST),
+        ("slowfast_r50", FAST),
+        ("ptv:csn_r101", {"num_frames": None, "builder_options": {"stem_dim_out": 16}}),
+        ("preact_resnet50", {"alpha": 0.5, "width_per_group": 16}),
+        ("mobilenet_v2", {"width": 0.75}),
+    ],
+)
+def test_a_network_has_settings_that_build_it_again(name, options):
+    with torch.device("meta"):
+        network = create_model(name, **options).config
+    of_images = {"TRAIN": {"DATASET": "imagenet"}, "TEST": {"DATASET": "imagenet"}}
+    data = {} if MODELS[name].takes_clips else of_images
+
+    cfg = config_from_text(yaml.safe_dump(network_settings(network) | data), "of a network")
+
+    built = meta_model(cfg).config
+    silent = {"nonlocal_location": [[]] * 4, "nonlocal_location_fast": [[]] * 4}
+    said = {key: silent.get(key) if value is None else value for key, value in network.items()}
+    assert built == said
 
 
 def test_batch_norm_has_no_weight_decay():
@@ -534,6 +579,20 @@ def test_an_image_checkpoint_says_the_view_by_which_it_was_chosen(image_config):
     assert task.validation().spec == task.validation_spec()
     assert task.validation_spec().short_side == seen.short_side
     assert task.validation_spec().crop_size == seen.crop_size
+
+
+def test_what_an_image_file_says_of_its_blocks_is_no_contradiction_to_settings_that_leave_it_open(
+    image_config,
+):
+    model = build_model(image_config)
+    described = Checkpoint(state=model.state_dict(), network=resolved(model.config))
+    assert described.network != model.config
+
+    assert final_test(image_config, Processes(), described)["num_videos"] == 4
+
+    other = described.network | {"downsample": "stride"}
+    with pytest.raises(CheckpointError, match="downsample pool instead of stride"):
+        final_test(image_config, Processes(), replace(described, network=other))
 
 
 def test_the_cost_and_the_engine_of_a_test_are_of_its_own_crop(image_config, monkeypatch):

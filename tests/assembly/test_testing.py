@@ -1,16 +1,23 @@
 """The final test of weights that bring a network and an input, and no settings."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from tiny_input import PREPROCESSING
 
+import octvideo
 from octvideo.assembly import final_test, settings_of, testing
+from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.cli import main
+from octvideo.config import load_config
 from octvideo.data.video.encode import write_video
 from octvideo.engine.distributed import Processes
+from octvideo.errors import CheckpointError
 from octvideo.weights.pretrained import read_weights
 
 QUICK = ["TEST.NUM_ENSEMBLE_VIEWS=1", "TEST.NUM_SPATIAL_CROPS=1", "DATA_LOADER.NUM_WORKERS=0"]
@@ -56,3 +63,96 @@ def test_a_test_in_other_frame_orders_makes_scores_as_the_test_does(tiny_checkpo
     final_test(cfg, Processes(), checkpoint, "test.csv")
 
     assert acts == ["softmax_of_mean"] * 2
+
+
+OF_THE_FILE = """
+MODEL: {ARCH: i3d, NUM_CLASSES: 6}
+RESNET: {DEPTH: 26, WIDTH_PER_GROUP: 16}
+OCTCONV: {ALPHA: 0.25}
+DATA: {NUM_FRAMES: 4, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES: [32, 40], TRAIN_CROP_SIZE: 32, TEST_CROP_SIZE: 32}
+OUTPUT_DIR: out
+"""
+
+
+@pytest.mark.parametrize("with_config", [False, True])
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("RESNET.DEPTH=50", "name i3d_r50 instead of i3d_r26"),
+        ("OCTCONV.ALPHA=0.5", "alpha 0.5 instead of 0.25"),
+        ("RESNET.WIDTH_PER_GROUP=64", "width_per_group 64 instead of 16"),
+        ("MODEL.NUM_CLASSES=4", "num_classes 4 instead of 6"),
+        ('MODEL.OPTIONS=["stem_strides_t=[2,2]"]', "stem_strides_t .2, 2. instead of .1, 1."),
+    ],
+)
+def test_settings_of_another_network_than_the_file_s_are_refused(
+    tiny_checkpoint, with_config, setting, says
+):
+    checkpoint = read_weights(str(tiny_checkpoint))
+    Path("mine.yaml").write_text(OF_THE_FILE)
+    words = [*QUICK, "OUTPUT_DIR=out", setting]
+    cfg = load_config("mine.yaml", words) if with_config else settings_of(checkpoint, words)
+
+    with pytest.raises(CheckpointError, match=says):
+        final_test(cfg, Processes(), checkpoint, "test.csv")
+
+    assert not Path("out/results.json").exists()
+
+
+def test_classes_that_the_file_knows_are_not_counted_in_the_data(tiny_checkpoint):
+    Path("mine.yaml").write_text(OF_THE_FILE)
+    Path("class_names.txt").write_text("c\na\n")
+    Path("test.csv").write_text("a.mp4 0\nb.mp4 1\n")
+    words = [*QUICK, "MODEL.NUM_CLASSES=0", "DATA.PATH_TO_DATA_DIR=."]
+
+    main(["test", "--cfg", "mine.yaml", "--checkpoint", str(tiny_checkpoint), *words])
+
+    assert np.load("out/scores.npz")["scores"].shape == (2, 6)
+    with Path("out/predictions.csv").open() as file:
+        assert [row["label"] for row in csv.DictReader(file)] == ["2", "0"]
+
+
+def test_settings_that_are_made_of_a_file_are_those_of_its_network(tiny_checkpoint):
+    cfg = settings_of(read_weights(str(tiny_checkpoint)))
+
+    found = cfg.MODEL.ARCH, cfg.RESNET.DEPTH, cfg.RESNET.WIDTH_PER_GROUP, cfg.OCTCONV.ALPHA
+    assert found == ("i3d", 26, 16, 0.25)
+
+
+def test_a_network_that_was_made_octave_is_tested_as_its_file_describes_it():
+    model = octvideo.create_model("i3d_r26", width_per_group=8, num_classes=6, crop_size=32)
+    octave = octvideo.octavize(model, 0.5, torch.randn(1, 3, 4, 32, 32))
+    spec = InputSpec.of(PREPROCESSING)
+    Checkpoint(
+        state=octave.state_dict(), network=octave.config, input=spec, class_names=tuple("abcdef")
+    ).write("oct.pyth")
+
+    main(["test", "--checkpoint", "oct.pyth", "--list", "test.csv", *QUICK])
+
+    results = json.loads(Path("runs/test/oct/results.json").read_text())
+    assert results["protocol"]["network"]["alpha"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "damage", [{"name": "i3d_r7"}, {"name": 3}, {"num_block_temp_kernel": 5}, {"name": None}]
+)
+def test_a_description_that_builds_nothing_is_one_line(tiny_checkpoint, damage):
+    checkpoint = read_weights(str(tiny_checkpoint))
+    checkpoint = replace(checkpoint, network=checkpoint.network | damage)
+
+    with pytest.raises(CheckpointError, match="cannot be built as described"):
+        settings_of(checkpoint)
+
+
+@pytest.mark.parametrize("of_the_run", [True, False])
+def test_a_report_has_the_curves_of_the_run_that_its_weights_are_of(tiny_checkpoint, of_the_run):
+    path = "run/checkpoints/best.pyth" if of_the_run else "other/best.pyth"
+    Path(path).parent.mkdir(parents=True)
+    read_weights(str(tiny_checkpoint)).write(path)
+    Path("run").mkdir(exist_ok=True)
+    lines = [{"_type": "train_iter", "step": i, "epoch": 1, "loss": 1.0} for i in range(4)]
+    Path("run/metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+    main(["test", "--checkpoint", path, "--list", "test.csv", *QUICK, "OUTPUT_DIR=run"])
+
+    assert ("As the run logged it." in Path("run/report.html").read_text()) == of_the_run

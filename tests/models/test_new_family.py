@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,9 +16,10 @@ from octvideo.assembly import build_model, build_trainer, final_test, train
 from octvideo.assembly import data as build_data
 from octvideo.assembly.dry_run import GeneratedSamples
 from octvideo.assembly.estimate import clip_macs
+from octvideo.assembly.model import network_settings
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count_twice
-from octvideo.config import load_config
+from octvideo.config import config_from_text, load_config
 from octvideo.deploy import export_model, optimize
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.engine.distributed import Processes
@@ -145,6 +147,16 @@ def test_its_options_may_have_values_that_no_setting_takes(settings):
     assert model.config["width_per_group"] == 24
     with pytest.raises(ConfigError, match=r"set MODEL\.NUM_CLASSES instead"):
         build_model(settings('MODEL.OPTIONS=["num_classes=7"]'))
+
+
+def test_a_file_of_one_has_settings_that_build_it_again():
+    network = create_model("plain", alpha=0.25, width_per_group=24, depth=3, num_classes=5).config
+
+    tree = network_settings(network)
+
+    assert tree["MODEL"]["OPTIONS"] == ["alpha=0.25", "depth=3", "width_per_group=24"]
+    built = build_model(config_from_text(yaml.safe_dump(tree), "of a network"))
+    assert built.config == network
 
 
 def test_a_name_is_given_once():

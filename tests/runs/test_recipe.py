@@ -12,7 +12,7 @@ from octvideo.checkpoint import Checkpoint
 from octvideo.cli import main
 from octvideo.errors import ConfigError, DataError, OctvideoError
 from octvideo.runs.machine import SIZES, Machine
-from octvideo.runs.recipe import Recipe, _flip, every, network_settings
+from octvideo.runs.recipe import Recipe, _flip, every
 from octvideo.runs.start import choose_start
 
 
@@ -431,14 +431,6 @@ def test_a_checkpoint_of_this_package_says_its_input(tiny_checkpoint, tmp_path, 
         "REVERSE_INPUT_CHANNEL": reverse,
     }
     assert not start.settings["TRAIN"]["CHECKPOINT_INFLATE"]
-
-
-def test_names_of_networks_are_settings():
-    assert network_settings("slowfast_r101") == {
-        "MODEL": {"ARCH": "slowfast"},
-        "RESNET": {"DEPTH": 101},
-    }
-    assert network_settings("x3d_m") == {"MODEL": {"ARCH": "ptv:x3d_m"}}
 
 
 def test_a_network_without_options_for_small_widths_is_refused_in_a_line():
