@@ -66,6 +66,16 @@ def require_another_file(output: str | Path, source: str | Path) -> None:
         )
 
 
+def require_place(output: Path) -> None:
+    """Raise ConfigError if no file can be written there: asked before long work on its content."""
+    if output.is_dir():
+        raise ConfigError(f"{output}: is a folder; name a file to write")
+    if not os.access(output.parent, os.W_OK):
+        there = is_there(output.parent)
+        reason = "its folder cannot be written to" if there else what_is_missing(output)
+        raise ConfigError(f"{output}: {reason}; name a file in a folder that can be written to")
+
+
 class OutputError(OctvideoError, OSError):
     """A run's output cannot be written. On this machine the file that was there before is
     unchanged."""

@@ -380,6 +380,16 @@ def test_the_tool_prints_one_table(capsys):
     assert all(line.startswith("1 ") for line in lines[1:])
 
 
+def test_a_folder_that_is_missing_is_told_before_anything_is_counted(tmp_path, capsys):
+    path = tmp_path / "none" / "paper.json"
+    with pytest.raises(SystemExit, match="2"):
+        run_command("complexity", ["--paper", "--table", "1", "--json", str(path)])
+
+    said = capsys.readouterr()
+    assert f"error: {path}: there is no folder {path.parent}; name" in said.err
+    assert not said.out
+
+
 @pytest.mark.slow
 def test_the_tool_prints_and_writes_every_row_near_what_the_paper_prints(
     repo, tmp_path, monkeypatch, capsys

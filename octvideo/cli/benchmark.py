@@ -14,7 +14,7 @@ median, as wide as it has to be because the rounds end when they show something.
 
 import argparse
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,6 +31,7 @@ from octvideo.deploy.benchmark import (
     verdict,
 )
 from octvideo.errors import ConfigError
+from octvideo.files import require_place, write_atomically
 from octvideo.layers import WIDTH_RULES
 from octvideo.models.registry import input_shape_of
 
@@ -115,6 +116,8 @@ def run(args: argparse.Namespace) -> None:
             f"--threads {args.threads}, --rounds {args.rounds}, --batch {args.batch}: each is 1 or"
             " more"
         )
+    if args.json:
+        require_place(args.json)
     torch.set_num_threads(args.threads)
     usual = input_shape_of(args.model)
     shape = (usual[0], *args.input) if args.input else usual
@@ -166,4 +169,5 @@ def run(args: argparse.Namespace) -> None:
     if args.layers:
         print(layer_table([case for case in cases if case.source == "octvideo"], args.rounds))
     if args.json:
-        args.json.write_text(json.dumps([asdict(m) for m in measured], indent=1) + "\n")
+        rows = json.dumps([m.plain() for m in measured], indent=1, allow_nan=False) + "\n"
+        write_atomically(str(args.json), lambda file: file.write(rows.encode()))

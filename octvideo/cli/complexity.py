@@ -35,6 +35,7 @@ from octvideo.complexity import count_twice, stage_table, without
 from octvideo.config import add_config_arguments, load_config
 from octvideo.deploy.timing import interleaved
 from octvideo.errors import ConfigError, import_optional
+from octvideo.files import require_place, write_atomically
 from octvideo.layers import channels_last, compute_in_2d
 from octvideo.models.registry import input_shape_of, on_meta
 from octvideo.octavize import OctaveReport
@@ -52,6 +53,8 @@ OTHERS = {"torchvision": ("torchvision.models", "get_model"), "timm": ("timm", "
 
 def print_paper(json_path: Path | None, tables: Sequence[int]) -> None:
     rows: list[Result] = []
+    if json_path:
+        require_place(json_path)
 
     def kept() -> Iterator[Result]:
         for row in results(traced=True, tables=tables):
@@ -61,7 +64,8 @@ def print_paper(json_path: Path | None, tables: Sequence[int]) -> None:
     for line in format_results(kept()):
         print(line, flush=True)
     if json_path:
-        json_path.write_text(json.dumps([row.plain() for row in rows], indent=1))
+        text = json.dumps([row.plain() for row in rows], indent=1, allow_nan=False)
+        write_atomically(str(json_path), lambda file: file.write(text.encode()))
 
 
 def print_network(model: nn.Module, shape: Sequence[int]) -> None:

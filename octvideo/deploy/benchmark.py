@@ -2,8 +2,9 @@
 the machine affects all of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -206,6 +207,10 @@ class Measured:
     @property
     def clips_per_second(self) -> float:
         return self.case.batch / self.seconds
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values, for JSON, which has no infinity: there it is None."""
+        return asdict(self) | {"high": self.high if isfinite(self.high) else None}
 
     @property
     def is_clear(self) -> bool:

@@ -240,6 +240,8 @@ def test_an_engine_is_not_compiled_on_top(engine):
     [
         (["--model", "i3d_r5"], "did you mean"),
         (["--layers", "--bf16"], "--layers is for fp32 inference"),
+        (["--json", "no/such/b.json"], "no/such/b.json: there is no folder no; name a file"),
+        (["--json", "."], ".: is a folder; name a file"),
     ],
 )
 def test_mistakes_are_one_line_and_cost_no_time(repo, monkeypatch, capsys, arguments, message):
@@ -277,7 +279,10 @@ def test_the_tool_prints_a_table_and_writes_json(repo, tmp_path, monkeypatch, ca
     runpy.run_path(str(repo / "tools" / "benchmark.py"), run_name="__main__")
 
     assert "multiply-adds" in capsys.readouterr().out
-    assert [m["case"]["alpha"] for m in json.loads((tmp_path / "b.json").read_text())] == [0.0, 0.5]
+    text = (tmp_path / "b.json").read_text()
+    rows = json.loads(text, parse_constant=pytest.fail)
+    assert [m["case"]["alpha"] for m in rows] == [0.0, 0.5]
+    assert {m["high"] for m in rows} == {None}  # of one round
 
 
 def test_every_layer_is_timed_and_one_that_a_network_lacks_counts_nothing():
