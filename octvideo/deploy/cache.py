@@ -53,14 +53,14 @@ def kept(
     if folder is None:
         return compute()
     entry = folder / key
-    if entry.is_dir():
-        try:
+    try:
+        if entry.is_dir():
             value = read(entry)
             os.utime(entry)
             return value
-        except Exception as error:  # Whatever a damaged file does to a reader.
-            logger.warning("%s: cannot be used (%s); it is made again", entry, error)
-            rmtree(entry, ignore_errors=True)
+    except Exception as error:  # Whatever a damaged file does to a reader, or a closed folder.
+        logger.warning("%s: cannot be used (%s); it is made again", entry, error)
+        rmtree(entry, ignore_errors=True)
     value = compute()
     try:
         _keep(entry, lambda temporary: write(value, temporary))

@@ -144,6 +144,7 @@ def _connected(origin: Origin, ip: str, deadline: float) -> http.client.HTTPConn
     scheme, host, port = origin
     left = max(deadline - time.monotonic(), 0.1)
     connection = http.client.HTTPConnection(host, port, timeout=left)
+    connection.default_port = _PORTS[scheme]  # left out of the Host header, as servers expect
     try:
         plain = socket.create_connection((ip, port), timeout=left)
         connection.sock = plain

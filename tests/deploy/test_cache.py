@@ -1,7 +1,9 @@
 """What an optimization has found out is found again, for this network and this machine alone."""
 
+import errno
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,19 @@ def test_a_folder_that_cannot_be_written_costs_a_line(tmp_path, monkeypatch, cap
         assert keep("key", lambda: 1) == 1
 
     assert "is not kept" in caplog.text
+
+
+def test_a_folder_that_cannot_be_looked_into_costs_a_line(monkeypatch, caplog):
+    def closed(self, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    for name in ("stat", "mkdir"):  # root may look everywhere
+        monkeypatch.setattr(Path, name, closed)
+
+    with caplog.at_level(logging.WARNING, "octvideo"):
+        assert keep("key", lambda: 1) == 1
+
+    assert "is not kept (Permission denied)" in caplog.text
 
 
 def test_nothing_is_kept_on_request(monkeypatch, tmp_path):

@@ -7,6 +7,8 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +21,7 @@ class Server:
     """Answers each connection with these bytes, and counts them."""
 
     def __init__(self) -> None:
-        self.answer, self.seen = b"", []
+        self.answer, self.seen, self.headers = b"", [], {}
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
@@ -29,7 +31,9 @@ class Server:
             while True:
                 connection, _ = self._listener.accept()
                 with connection:
-                    self.seen.append(connection.recv(4096).split(b"\r\n")[0].decode())
+                    first, *headers = connection.recv(4096).decode().splitlines()
+                    self.seen.append(first)
+                    self.headers = dict(line.split(": ", 1) for line in headers if line)
                     connection.sendall(self.answer)
 
     def close(self) -> None:
@@ -103,6 +107,32 @@ def test_everything_else_is_refused_without_a_connection(server, address):
 
     assert refused.value.status in (400, 403)
     assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("https://media.test", "media.test"),
+        ("https://media.test:443", "media.test"),
+        ("https://media.test:80", "media.test:80"),
+        ("http://media.test", "media.test"),
+        ("http://media.test:443", "media.test:443"),
+    ],
+)
+def test_the_usual_port_of_a_scheme_is_not_in_the_host_that_is_asked_for(
+    server, monkeypatch, origin, host
+):
+    """Signed addresses are signed for the host without it."""
+    server.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nvideo"
+    here = partial(socket.create_connection, ("127.0.0.1", server.port))
+    encrypts_nothing = SimpleNamespace(wrap_socket=lambda plain, **_: plain)
+    monkeypatch.setattr(Fetcher, "_resolved", lambda *_: "127.0.0.1")
+    monkeypatch.setattr(socket, "create_connection", lambda _, timeout: here(timeout))
+    monkeypatch.setattr("ssl.create_default_context", lambda: encrypts_nothing)
+
+    Fetcher([origin], Limits()).fetch(f"{origin}/a.mp4", io.BytesIO())
+
+    assert server.headers["Host"] == host
 
 
 def test_a_listed_name_of_a_private_machine_is_refused_without_a_connection(server):
