@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from octvideo.counted_run import evaluating
 from octvideo.deploy.cache import hash_of, kept, key_of, structure_of, weights_of
 from octvideo.deploy.fold import fold_batch_norm
-from octvideo.deploy.graphed import fused_engine
+from octvideo.deploy.graphed import Evaluating, fused_engine
 from octvideo.deploy.merge_choice import merge_where_faster
 from octvideo.deploy.openvino import (
     OpenVINO,
@@ -162,7 +162,7 @@ def _lower_precision(
 
     return kept(
         key_of(precision, *parts),
-        lambda folder: check(OpenVINO.read(folder / "network.xml", size[-2:])),
+        lambda folder: check(OpenVINO.read(folder / "network.xml", size[1:])),
         lambda: check(make()),
         lambda fast, folder: fast.save(folder / "network.xml"),
     )
@@ -179,7 +179,7 @@ def relative_difference(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
-class Compiled(nn.Module):
+class Compiled(Evaluating):
     """torch.compile with frozen weights, in inference mode.
 
     Any number of threads may call it. Inputs of a new kind are compiled one after another; the
@@ -188,8 +188,7 @@ class Compiled(nn.Module):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self._start()
 
     _compiled: Callable[[Tensor], Tensor]
@@ -233,12 +232,8 @@ def _torch_engine(model: nn.Module, example: Tensor) -> nn.Module:
     return Compiled(channels_last(model))
 
 
-class Eager(nn.Module):
+class Eager(Evaluating):
     """The module as it is, without gradients."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     @torch.inference_mode()
     def forward(self, x: Tensor) -> Tensor:
@@ -256,7 +251,7 @@ def _openvino_engine(model: nn.Module, example: Tensor) -> nn.Module:
     key = key_of("openvino", structure_of(model), weights_of(model), tuple(example.shape[1:]))
 
     def read(folder: Path) -> OpenVINO:
-        found = OpenVINO.read(folder / "network.xml", example.shape[-2:])
+        found = OpenVINO.read(folder / "network.xml", example.shape[2:])
         difference = _difference(found, model, example[:1])
         if not difference <= TOLERANCE:
             raise OctvideoError(f"it differs by {difference:.1e} from the network")

@@ -162,7 +162,7 @@ def _write_openvino(model: nn.Module, example: Tensor, path: Path) -> nn.Module:
     openvino = import_optional("openvino", "export to OpenVINO", "pip install openvino")
     network = openvino.convert_model(exported(model, example))
     save_graph(network, path)
-    return OpenVINO.read(path, example.shape[-2:])
+    return OpenVINO.read(path, example.shape[2:])
 
 
 # Each writes a file and returns what `read_exported` would run of it.

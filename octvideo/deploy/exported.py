@@ -189,7 +189,7 @@ def read_exported(path: Path, *, trusted: bool = False) -> ExportedNetwork:
                 " files together"
             )
         if path.suffix == ".xml":
-            run: nn.Module = OpenVINO.read(path, sidecar.input[-2:])
+            run: nn.Module = OpenVINO.read(path, sidecar.input[1:])
         else:
             run = ONNX(path) if path.suffix == ".onnx" else Program(path)
         return ExportedNetwork(run, path, sidecar, sha256)
@@ -220,7 +220,7 @@ def write_exported(
         if isinstance(score, OpenVINO) and path.suffix == ".xml":
             score.save(unfinished)
             replace(sidecar, output="probabilities").write(unfinished, path)
-            run = OpenVINO.read(unfinished, sidecar.input[-2:])
+            run = OpenVINO.read(unfinished, sidecar.input[1:])
             return written_difference(run, WindowScores(model, sidecar.head_act), example)
         difference = write_network(model, example, unfinished, lowered=lowered)
         _warn_of_positions(model, example, sidecar, path)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,19 @@ WARM_UP = 3
 """Calls before a graph is recorded: kernels choose their tiles, and libraries their workspaces."""
 
 
-class Graphed(nn.Module):
+class Evaluating(nn.Module):
+    """Holds a network that stays in evaluation mode, whatever the mode of the module around it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        self.training = mode
+        return self
+
+
+class Graphed(Evaluating):
     """The module without gradients; on a GPU, one CUDA graph for each shape of its input.
 
     Any number of threads may call it; they take turns. Each shape keeps its graph, with the memory
@@ -24,8 +36,7 @@ class Graphed(nn.Module):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self._start()
 
     def _start(self) -> None:

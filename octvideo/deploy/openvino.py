@@ -43,9 +43,10 @@ def core() -> Any:
 
 class OpenVINO(nn.Module):
     """A converted network on CPUs, from and to torch tensors. The first input of another batch size
-    or number of frames compiles the network again.
+    compiles the network again.
 
-    size: (H, W) of every input. precision: written into the graph; by default the graph's own. Any
+    size: (T, H, W) of every clip or (H, W) of every image, which the graph's own numbers were
+    computed for. precision: written into the graph; by default the graph's own. Any
     number of threads may call it at once: each call has its own inference request. They share as
     many threads of the runtime as torch has where it is made. A pickle contains the graph, which is
     compiled again when it is loaded.
@@ -83,8 +84,8 @@ class OpenVINO(nn.Module):
             if self._idle[shape]:
                 return self._idle[shape].pop()
             if shape not in self._compiled:
-                if shape[-2:] != self.size:
-                    got, wanted = (" x ".join(map(str, s)) for s in (shape[-2:], self.size))
+                if shape[2:] != self.size:
+                    got, wanted = (" x ".join(map(str, s)) for s in (shape[2:], self.size))
                     raise ConfigError(
                         f"the input is {got}, the network was optimized for {wanted}; optimize it"
                         " for that size"
@@ -141,7 +142,7 @@ class OpenVINOTimes:
 def exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     """The graph for any batch; other sizes are the example's (pooling an odd map rounds up)."""
     # An example of one clip would fix the batch at one.
-    pair, batch = torch.cat([example[:1]] * 2), torch.export.Dim("batch", min=1, max=1024)
+    pair, batch = torch.cat([example[:1]] * 2), torch.export.Dim("batch", min=1)
     with torch.no_grad(), _quiet_exporter():
         return torch.export.export(model.eval(), (pair,), dynamic_shapes=({0: batch},))
 
@@ -204,8 +205,8 @@ def save_graph(network: Any, path: Path) -> None:
 
 
 def convert(model: nn.Module, example: Tensor) -> OpenVINO:
-    """`model` in evaluation mode, for clips of the example's height and width."""
-    return OpenVINO(_converted(exported(model, example)), tuple(example.shape[-2:]))
+    """`model` in evaluation mode, for clips of the example's frames, height and width."""
+    return OpenVINO(_converted(exported(model, example)), tuple(example.shape[2:]))
 
 
 def convert_low_precision(
@@ -220,7 +221,7 @@ def convert_low_precision(
     model = stem_by_space_to_depth(copied(model), True)
     network = _converted(_in_core_operations(exported(model, example)))
     network.reshape([-1, *example.shape[1:]])  # `change` may need the static sizes of feature maps.
-    return OpenVINO(change(network), tuple(example.shape[-2:]), precision)
+    return OpenVINO(change(network), tuple(example.shape[2:]), precision)
 
 
 def compile_layers(

@@ -20,6 +20,7 @@ from octvideo.cli.main import main
 from octvideo.deploy import engines, export
 from octvideo.deploy.engines import optimize, relative_difference
 from octvideo.deploy.export import ONNX, Program, export_model
+from octvideo.deploy.openvino import convert, exported
 from octvideo.errors import CheckpointError, ConfigError, OctvideoError
 from octvideo.files import OutputError
 
@@ -163,10 +164,36 @@ def test_openvino_takes_the_place_of_a_network(model):
     x = torch.randn(1, 3, 4, 33, 33)
 
     fast = optimize(model, x, engine="openvino")
-    with pytest.raises(ConfigError, match="the input is 48 x 32, the network was optimized for"):
+    with pytest.raises(
+        ConfigError, match="the input is 4 x 48 x 32, the network was optimized for"
+    ):
         fast(torch.randn(1, 3, 4, 48, 32))
 
     assert relative_difference(fast(x), model(x)) < 1e-4
+
+
+class EverySecond(nn.Module):
+    """It takes frames out of a clip by their numbers."""
+
+    def forward(self, x):
+        return x[:, :, :: x.shape[2] // 4].mean((2, 3, 4))
+
+
+def test_openvino_refuses_another_number_of_frames_than_its_graph_was_made_for():
+    x = torch.randn(3, 3, 8, 4, 4)
+    fast = convert(EverySecond(), x[:1])
+
+    torch.testing.assert_close(fast(x), EverySecond()(x))
+    with pytest.raises(
+        ConfigError, match="the input is 16 x 4 x 4, the network was optimized for 8"
+    ):
+        fast(torch.randn(1, 3, 16, 4, 4))
+
+
+def test_an_exported_graph_takes_a_batch_of_any_size():
+    program = exported(nn.Conv3d(3, 1, 1), torch.randn(1, 3, 1, 1, 1)).module()
+
+    assert [len(program(torch.randn(n, 3, 1, 1, 1))) for n in (1, 2, 1025)] == [1, 2, 1025]
 
 
 @pytest.mark.slow

@@ -159,7 +159,7 @@ def graph_of(seed):
 
     clips, weights = opset13.parameter([-1, 3, 4, 32, 32]), weights_of(seed)
     scores = opset13.matmul(opset13.reduce_mean(clips, [2, 3, 4]), weights, False, False)
-    return OpenVINO(Model([scores], [clips], f"network {seed}"), (32, 32))
+    return OpenVINO(Model([scores], [clips], f"network {seed}"), (4, 32, 32))
 
 
 def weights_of(seed):

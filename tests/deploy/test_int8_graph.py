@@ -23,7 +23,7 @@ def test_a_prepared_graph_computes_the_same_and_a_convolution_is_in_each_sum():
 
     int8_graph.prepare(other)
 
-    found, expected = OpenVINO(other, (64, 64))(x), OpenVINO(graph, (64, 64))(x)
+    found, expected = OpenVINO(other, (8, 64, 64))(x), OpenVINO(graph, (8, 64, 64))(x)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert _sums_without_convolution(graph) == 8
     assert _sums_without_convolution(other) == 0

@@ -1,6 +1,7 @@
 """An optimized network and its recognizer belong to any number of threads, and can be sent to
 another process."""
 
+import copy
 import pickle
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import torch
 from torch import nn
 
 import octvideo
-from octvideo.deploy.engines import Compiled
+from octvideo.deploy.engines import Compiled, Eager
+from octvideo.deploy.fold import fold_batch_norm
+from octvideo.deploy.graphed import Graphed
 from octvideo.deploy.openvino import convert
 
 # What torch's exporters and compiler say about themselves.
@@ -21,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"
 )
 
-SHAPES = ((1, 3, 4, 16, 16), (2, 3, 4, 16, 16), (3, 3, 4, 16, 16), (1, 3, 8, 16, 16))
+SHAPES = ((1, 3, 4, 16, 16), (2, 3, 4, 16, 16), (3, 3, 4, 16, 16), (4, 3, 4, 16, 16))
 
 
 @pytest.fixture
@@ -62,6 +65,18 @@ def test_a_network_is_compiled_for_the_threads_of_where_it_was_made(small):
 def make(engine: str, model: nn.Module, example: torch.Tensor) -> nn.Module:
     """The engine without its search for the fastest form."""
     return convert(model, example) if engine == "openvino" else Compiled(model)
+
+
+@pytest.mark.parametrize("kind", [Eager, Compiled, Graphed])
+def test_an_engine_inside_a_module_that_is_trained_stays_in_evaluation(kind, small):
+    model = nn.Sequential(small, nn.Dropout(0.5))
+    x = torch.randn(SHAPES[0])
+    around = nn.ModuleList([kind(fold_batch_norm(model))]).train()
+
+    assert around[0].training
+    for engine in (around[0], copy.deepcopy(around)[0].train(), kind(model.train())):
+        assert not any(part.training for part in engine.model.modules())
+    torch.testing.assert_close(Eager(around[0].model)(x), model.eval()(x))
 
 
 @pytest.mark.slow
