@@ -147,12 +147,12 @@ def create_model(
             raise ConfigError(f"{name} has no option {option!r}; {did_you_mean(option, known)}")
     chosen = family.options(**{**family.fixed, **options})
     model = family.builder(chosen)
-    save_memory(
-        fuse(stem_by_space_to_depth(compute_in_2d(channels_last(model))), "auto"), memory_saving
-    )
+    fuse(stem_by_space_to_depth(compute_in_2d(channels_last(model))), "auto")
     model.config = plain({"name": name, **asdict(chosen)})
     model.input_shape = family.input_shape
-    return rebuilt(model, octavize) if octavize else model
+    network: Network = rebuilt(model, octavize) if octavize else model
+    save_memory(network, memory_saving)
+    return network
 
 
 def input_shape_of(name: str) -> tuple[int, ...]:

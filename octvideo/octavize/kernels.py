@@ -38,6 +38,7 @@ def octave_conv(
         bias=conv.bias is not None,
         downsample=downsample,
     ).to(conv.weight.device, conv.weight.dtype)
+    octave.memory_saving = getattr(site.conv, "memory_saving", False)
     groups_of = {"h": (reads.high, writes.high), "l": (reads.low, writes.low)}
     for name, path in octave.paths.items():
         columns, rows = groups_of[name[0]][0], groups_of[name[-1]][1]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_hook
 
-from octvideo import create_model
+from octvideo import create_model, octavize
 from octvideo.layers import Channels, OctConv2d, OctConv3d, OctTensor, save_memory, up_to
 from octvideo.layers.memory import AddUpsampled, add_upsampled, recomputed, saved_bytes
 
@@ -92,6 +92,18 @@ def test_saving_memory_is_no_part_of_what_a_network_is():
         create_model("i3d_r26", alpha=0.5, memory_saving=True, **TINY).config
         == create_model("i3d_r26", alpha=0.5, **TINY).config
     )
+
+
+def test_octave_layers_that_octavize_makes_save_memory_where_the_network_did():
+    def saving(model):
+        return {m.memory_saving for m in model.modules() if isinstance(m, OctConv2d)}
+
+    x = torch.rand(2, 3, 16, 16)
+    octave = octavize(create_model("resnet20_cifar"), 0.5, x)
+
+    assert saving(octave) == saving(create_model(**octave.config)) == {False}
+    assert saving(octavize(create_model("resnet20_cifar", memory_saving=True), 0.5, x)) == {True}
+    assert saving(create_model(**octave.config, memory_saving=True)) == {True}
 
 
 @pytest.mark.parametrize("size", [(6, 6), (5, 7), (1, 1), (3, 4, 6), (2, 7, 5)])
