@@ -26,6 +26,7 @@ from octvideo.copies import drop_data
 from octvideo.counted_run import evaluating, norms_left_out, noting, running, tensors_of
 from octvideo.errors import OctvideoError
 from octvideo.layers import OctConv2d, OctConv3d, OctTensor, as_pair
+from octvideo.layers.nonlocal_block import PooledConv
 
 PLAIN_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 MAC_OPERATORS = ("conv", "linear", "addmm")
@@ -219,9 +220,12 @@ def _oct_cost(name: str, conv: OctConv2d | OctConv3d, x: OctTensor, y: OctTensor
     )
 
 
-def _plain_cost(name: str, layer: nn.Module, y: Tensor) -> LayerCost:
+def _plain_cost(name: str, layer: nn.Module, inputs: tuple[Any, ...], y: Tensor) -> LayerCost:
     weight: Any = layer.weight
-    positions = y.numel() // y.shape[-1] if isinstance(layer, nn.Linear) else _positions(y)
+    if isinstance(layer, nn.Linear):
+        positions = y.numel() // y.shape[-1]
+    else:
+        positions = _positions(inputs[0] if isinstance(layer, PooledConv) else y)
     return LayerCost(name, _num_parameters(layer), weight.numel() * positions, y.numel())
 
 
@@ -246,7 +250,7 @@ def _hooks(
         if name in octave:
             _add(layers, _oct_cost(name, octave[name], as_pair(inputs[0]), as_pair(y)))
         elif isinstance(modules[name], PLAIN_LAYERS) and not name.startswith(inside_octave):
-            _add(layers, _plain_cost(name, modules[name], y))
+            _add(layers, _plain_cost(name, modules[name], inputs, y))
         if len(stack) == 1:
             groups = [y.high, y.low] if isinstance(y, OctTensor) else [y]
             # A pool or an activation of a graph is called for each group of a pair.

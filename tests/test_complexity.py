@@ -48,6 +48,25 @@ def test_closed_form_and_fvcore_agree(name, options):
     count_twice(narrow(name, **options), (3, 8, 47, 64))
 
 
+@pytest.mark.parametrize("on", ["high", "cross"])
+def test_a_pool_behind_the_convolutions_of_attention_saves_none_of_their_work(on):
+    options = {"alpha": 0.5, "nonlocal_on": on}
+    before = narrow("i3d_nln_r26", **options)
+    behind = narrow("i3d_nln_r26", **options, nonlocal_pool_after=True)
+
+    assert list(behind.state_dict()) == list(before.state_dict())
+    cost, _ = count_twice(behind, (3, 8, 47, 64), compute=False)
+    assert cost.macs > count(before, (3, 8, 47, 64)).macs
+
+
+def test_the_report_counts_a_convolution_with_a_pool_behind_it_on_the_whole_map():
+    vanilla, shape = narrow("i3d_nln_r26", nonlocal_pool_after=True), (3, 8, 47, 64)
+    octave = octavize(vanilla, 0.5, torch.rand(1, *shape))
+
+    assert octave.octave_report.macs_before == count(vanilla, shape).macs
+    assert octave.octave_report.macs == count_twice(octave, shape, compute=False)[0].macs
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["resnet18", "mobilenet_v2", "densenet121", "resnet50_glore", "preact_se_resnet50"]

@@ -119,7 +119,8 @@ class PoolWhatIsThere(nn.MaxPool3d):
 
 
 class PooledConv(Conv3d):
-    """A 1x1x1 convolution, followed by a max pool."""
+    """A 1x1x1 convolution, followed by a max pool; its multiply-adds are those of its input's
+    positions."""
 
     def __init__(self, in_channels: int, out_channels: int, pool: tuple[int, int, int]) -> None:
         super().__init__(in_channels, out_channels, 1)

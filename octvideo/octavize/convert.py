@@ -13,6 +13,7 @@ from octvideo.errors import ConfigError
 from octvideo.layers import OctConv2d, OctConv3d
 from octvideo.layers.calls import hooks_of
 from octvideo.layers.conv3d_as_2d import with_python_numbers
+from octvideo.layers.nonlocal_block import PooledConv
 from octvideo.layers.octave import Downsample
 from octvideo.octavize.kernels import plain as plain_conv
 from octvideo.octavize.kernels import reset
@@ -258,5 +259,6 @@ def _plain_macs(node: fx.Node, root: nn.Module, batch: int) -> int:
         out = value(node)
         return _weights(module) * max(out.numel() // out.shape[-1] // batch, 1)
     if isinstance(module, (*CONVS, nn.Conv1d)):
-        return _weights(module) * _positions(value(node), batch)
+        seen = node.all_input_nodes[0] if isinstance(module, PooledConv) else node
+        return _weights(module) * _positions(value(seen), batch)
     return 0
