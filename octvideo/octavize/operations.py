@@ -297,12 +297,16 @@ def _leaves_one(node: fx.Node) -> bool:
     inputs = node.all_input_nodes
     if len(inputs) != 1 or not is_map(value(inputs[0])) or not isinstance(value(node), Tensor):
         return False
-    if node.target in MEANS:
-        dims = _argument(node, 1, "dim")
-        rank = value(inputs[0]).dim()
-        over = {d % rank for d in ([dims] if isinstance(dims, int) else dims or ())}
-        return {rank - 2, rank - 1} <= over and not over & {0, 1}
-    return value(node).shape[-2:] == (1, 1)
+    leaves_one = value(node).shape[-2:] == (1, 1)
+    if name_of(node.target) not in MEANS:
+        return leaves_one
+    dims = _argument(node, 1, "dim")
+    rank = value(inputs[0]).dim()
+    over = {d % rank for d in ([dims] if isinstance(dims, int) else dims or ())}
+    # An exported mean that drops its dimensions ends the pair as any other operation does: the
+    # orders in the state dicts of such networks have those names.
+    is_known = leaves_one or not is_operator(node.target)
+    return is_known and {rank - 2, rank - 1} <= over and not over & {0, 1}
 
 
 def _slices_time(node: fx.Node) -> bool:

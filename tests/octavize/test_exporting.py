@@ -163,6 +163,40 @@ def test_another_size_is_refused(networks):
         networks[1](torch.rand(2, 3, 20, 16))
 
 
+class Centers(Small):
+    """Subtracts from each map what `mean` gives of it."""
+
+    def __init__(self, mean) -> None:
+        super().__init__()
+        self.mean = mean
+        self.conv2, self.conv3 = nn.Conv2d(32, 64, 1), nn.Conv2d(64, 64, 1)
+
+    def forward(self, x):
+        assert isinstance(x, Tensor)
+        y = self.bn2(self.conv2(self.stem(x)))
+        return self.conv3(y - self.mean(y)).amax((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("mean", "merges"),
+    [
+        (lambda y: y.mean((1, 2, 3), keepdim=True), True),
+        (lambda y: y.amax((-3, -2, -1), keepdim=True), True),
+        (lambda y: y.mean((2, 3), keepdim=True), False),
+        (lambda y: y.mean((-1, -2)).unflatten(1, (-1, 1, 1)), True),
+    ],
+)
+def test_a_mean_over_channels_merges_the_pair(mean, merges):
+    model = Centers(mean).eval()
+    octave = octavize(model, 0.25, IMAGE).eval()
+    x = F.interpolate(torch.rand(3, 3, 8, 8), scale_factor=2)  # both resolutions hold it
+    nn.init.dirac_(model.conv1.weight)
+    octave.conv1.load_state_dict(model.conv1.state_dict())
+
+    torch.testing.assert_close(octave(x), model(x))
+    assert any("merged before" in note for note in octave.octave_report.notes) == merges
+
+
 class Refused(Small):
     """Each reason after `isinstance`, at which torch.fx stops."""
 
