@@ -16,9 +16,11 @@ from octvideo.copies import copied
 from octvideo.deploy.engines import TOLERANCE, relative_difference
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.deploy.openvino import OpenVINO, exported, save_graph
-from octvideo.errors import CheckpointError, ConfigError, OctvideoError, import_optional
+from octvideo.errors import CheckpointError, ConfigError, OctvideoError, import_optional, logger
 from octvideo.files import appear_together
 from octvideo.layers.conv3d_as_2d import exported_in_2d
+
+_NAMED = 8  # nodes in a warning
 
 
 def export_model(
@@ -30,7 +32,8 @@ def export_model(
     path: .pt2 (torch.export), .onnx or .xml (OpenVINO, with its .bin). example: float (N, 3, T, H,
     W) on the CPU, N of at least 2. The difference is the largest over the largest value, on the
     example and on a single clip of it, as the written file computes it. lowered: an .onnx with 2D
-    convolutions and pools in place of 3D ones, for runtimes whose 3D kernels are slow or absent.
+    convolutions and pools in place of 3D ones, for runtimes whose 3D kernels are slow or absent;
+    those that have no such form are named in a warning.
     Raises ConfigError for another suffix, OctvideoError if a runtime is missing, if the difference
     is above 1e-4 or if the file cannot be written; a file that was there is then unchanged.
     """
@@ -55,6 +58,8 @@ def write_network(model: nn.Module, example: Tensor, path: Path, *, lowered: boo
     folded = fold_batch_norm(model).cpu()
     with exported_in_2d() if lowered else nullcontext():
         run = WRITERS[path.suffix](folded, example, path)
+    if lowered:
+        _warn_of_3d(path)
     difference = written_difference(run, copied(model).eval().cpu(), example)
     if not difference <= TOLERANCE and example.dtype == torch.float32:
         raise OctvideoError(
@@ -62,6 +67,27 @@ def write_network(model: nn.Module, example: Tensor, path: Path, *, lowered: boo
             f" is {TOLERANCE:.0e}, and nothing is written; export to another format"
         )
     return difference
+
+
+def _warn_of_3d(path: Path) -> None:
+    """Name the nodes of an .onnx whose kernels are 3D."""
+    onnx = import_optional("onnx", "export to ONNX", "pip install onnx onnxscript onnxruntime")
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    deep = [node.name for node in nodes if _is_3d(node)]
+    if deep:
+        more = f" and {len(deep) - _NAMED} more" if len(deep) > _NAMED else ""
+        logger.warning(
+            "%s: %s%s stay in 3D, which has no 2D form (docs/deploy.md); try a runtime that has 3D"
+            " kernels",
+            path.name,
+            ", ".join(deep[:_NAMED]),
+            more,
+        )
+
+
+def _is_3d(node: Any) -> bool:
+    """Of a convolution or a pool; other nodes have no kernel."""
+    return any(a.name == "kernel_shape" and len(a.ints) == 3 for a in node.attribute)
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from octvideo.deploy.export import ONNX, Program, export_model
 from octvideo.deploy.openvino import convert, exported
 from octvideo.errors import CheckpointError, ConfigError, OctvideoError
 from octvideo.files import OutputError
+from octvideo.layers import compute_in_2d
 
 TINY = {"num_classes": 5, "width_per_group": 16, "width_rule": "int"}
 
@@ -133,7 +134,7 @@ def test_a_full_disk_costs_what_is_kept_and_not_the_optimized_network(
 
 
 @pytest.mark.slow
-def test_a_lowered_onnx_has_no_3d_operation_and_computes_the_same(tmp_path):
+def test_a_lowered_onnx_has_no_3d_operation_and_computes_the_same(tmp_path, caplog):
     import onnx
 
     model = first_stages("c2d_r26", 2, alpha=0.25, **TINY).eval()
@@ -151,6 +152,25 @@ def test_a_lowered_onnx_has_no_3d_operation_and_computes_the_same(tmp_path):
     assert convolutions
     assert all(rank[node.input[0]] <= 4 for node in convolutions)
     assert difference < 1e-5
+    assert "stay in 3D" not in caplog.text
+
+
+@pytest.mark.slow
+def test_layers_that_stay_in_3d_in_a_lowered_onnx_are_named(tmp_path, caplog):
+    model = nn.Sequential(
+        nn.Conv3d(3, 4, (1, 3, 3)),
+        nn.Conv3d(4, 4, 3, groups=4),
+        nn.Conv3d(4, 4, (1, 3, 3), dilation=(1, 2, 2)),
+        nn.AvgPool3d(2),
+    )
+
+    with caplog.at_level(logging.WARNING, "octvideo"):
+        export_model(
+            compute_in_2d(model), torch.randn(2, 3, 4, 16, 16), tmp_path / "m.onnx", lowered=True
+        )
+
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "octvideo"]
+    assert line.startswith("m.onnx: node_conv3d, node_conv3d_1, node_avg_pool3d stay in 3D")
 
 
 @pytest.mark.parametrize("suffix", [".xml", ".pt2"])
