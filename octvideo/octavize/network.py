@@ -1,6 +1,7 @@
 """The module that `octavize` returns."""
 
 import copy
+import functools
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -42,21 +43,34 @@ class OctaveModule(fx.GraphModule):
         _order_as(self, root)
         self.norm_follows = norms_behind(graph, self)
 
+    def __copy__(self) -> "OctaveModule":
+        copied = OctaveModule(self, self.graph)
+        vars(copied).update(self._carried())
+        return copied
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "OctaveModule":
         with computed_weights_copied(self):
             copied: Any = super().__deepcopy__(memo)
-        copied.octave_report, copied.norm_follows = self.octave_report, self.norm_follows
-        copied.training = self.training
-        vars(copied).update({name: copy.deepcopy(vars(self)[name], memo) for name in HOOKS})
-        _order_as(copied, self)
+        vars(copied).update({k: copy.deepcopy(v, memo) for k, v in self._carried().items()})
         return copied
 
     def __reduce__(self) -> Any:
         """The graph node by node: torch.fx would trace the generated code, and into its calls. The
-        hooks, which may hold the module itself, follow when it is there."""
-        state = {name: self.__dict__[name] for name in MODULE_STATE}
-        hooks = {name: self.__dict__[name] for name in HOOKS}
-        return _rebuild, (state, _as_rows(self.graph), self.octave_report), hooks
+        hooks and attributes, which may hold the module itself, follow when it is there."""
+        carried = self._carried()
+        state = {name: carried.pop(name) for name in MODULE_STATE}
+        return _rebuild, (state, _as_rows(self.graph), carried.pop("octave_report")), carried
+
+    def _carried(self) -> dict[str, Any]:
+        """What a copy has beside the graph: layers, mode, hooks, and what the module was given."""
+        kept, made = {*MODULE_STATE, *HOOKS, "norm_follows"}, _made()
+        return {name: x for name, x in vars(self).items() if name in kept or name not in made}
+
+
+@functools.cache
+def _made() -> frozenset[str]:
+    """The attributes that a new module has."""
+    return frozenset(vars(OctaveModule(nn.Module(), fx.Graph())))
 
 
 class GraphMethod:
@@ -155,7 +169,9 @@ def _rebuild(
     root = nn.Module()
     root.__dict__.update(state)
     model = OctaveModule(root, _as_graph(rows))
-    model.octave_report, model.training = report, root.training
+    # As they were: torch.fx makes the modules around the layers anew, and leaves out the others.
+    vars(model).update(state)
+    model.octave_report = report
     return model
 
 

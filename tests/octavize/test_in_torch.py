@@ -42,6 +42,30 @@ def test_copies_are_whole_and_apart(octave, by):
     assert not torch.equal(copied(IMAGE), expected)
 
 
+@pytest.mark.parametrize(
+    "by", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
+)
+def test_copies_have_what_the_result_was_given(by):
+    octave = octavize(ResNet().eval(), 0.5, IMAGE)
+    octave.labels, octave.itself, octave.layer1.note = ["cat", "dog"], [octave], "first"
+    octave.extra = nn.Linear(2, 1)
+    octave.register_parameter("scale", nn.Parameter(torch.ones(2)))
+    octave.register_buffer("mean", torch.zeros(3), persistent=False)
+    octave.layer1.train()
+
+    copied = by(octave)
+
+    assert isinstance(copied, OctaveModule)
+    assert copied.itself == [octave if by is copy.copy else copied]
+    assert (copied.labels, copied.layer1.note) == (["cat", "dog"], "first")
+    assert (copied.labels is octave.labels) == (copied.extra is octave.extra) == (by is copy.copy)
+    assert copied.octave_report == octave.octave_report
+    assert list(copied.state_dict()) == list(octave.state_dict())
+    assert [name for name, _ in copied.named_buffers()] == [n for n, _ in octave.named_buffers()]
+    assert [m.training for m in copied.modules()] == [m.training for m in octave.modules()]
+    assert torch.equal(copied.eval()(IMAGE), octave.eval()(IMAGE))
+
+
 def test_a_state_dict_is_read_without_code(octave):
     file = io.BytesIO()
     torch.save(octave.state_dict(), file)
