@@ -278,12 +278,19 @@ def conv3d_as_2d(
         x, weight = _frames_seen(x, t, st, pt, groups), weight.transpose(1, 2).flatten(1, 2)
     out = F.conv2d(fold_time(x), weight, bias, s, p, 1, groups)
     # cuDNN gives contiguous maps in float64; unfolded, they would be in neither format.
-    return unfold_time(out.contiguous(memory_format=torch.channels_last), x)
+    return unfold_time(_channels_last(out), x)
 
 
 def fold_time(x: Tensor) -> Tensor:
     """(N, C, T, H, W) -> (N * T, C, H, W), channels-last; a view where x is channels-last."""
-    return x.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    return _channels_last(x.transpose(1, 2).flatten(0, 1))
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """In that memory format; torch.func.vmap copies into no such one."""
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        return x
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def unfold_time(x: Tensor, like: Tensor) -> Tensor:

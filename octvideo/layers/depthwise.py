@@ -45,14 +45,16 @@ def depthwise_conv3d(
 
 
 def takes_own_gradients(*tensors: Tensor) -> bool:
-    """Whether an autograd.Function of ours is to be called: one has a gradient to find, outside a
-    compiled graph and torch.func, which take operations of PyTorch only."""
-    return (
-        torch.is_grad_enabled()
-        and any(tensor.requires_grad for tensor in tensors)
-        and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-    )
+    """Whether an autograd.Function of ours is to be called: one has a gradient to find, and not
+    only PyTorch's operations are taken."""
+    has_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return has_gradient and not is_transformed()
+
+
+def is_transformed() -> bool:
+    """Whether this runs in a compiled graph or in torch.func, which take operations of PyTorch
+    only, and none into a tensor that is there."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def _as_autocast_does(tensor: Tensor | None) -> Tensor | None:

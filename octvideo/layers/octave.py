@@ -31,6 +31,7 @@ from octvideo.layers.arguments import (
     expand_size,
 )
 from octvideo.layers.conv3d_as_2d import Conv3d
+from octvideo.layers.depthwise import is_transformed
 from octvideo.layers.memory import AddUpsampled, add_upsampled, recomputed
 from octvideo.layers.oct_tensor import Channels, OctTensor, add, as_channels
 from octvideo.layers.resize import down, up_to
@@ -149,7 +150,7 @@ class _OctConv(nn.Module):
 
     def _add_up(self, high: Tensor, low: Tensor) -> Tensor:
         """high + up(low); in evaluation into `high`, the output of h2h, unless a hook saw it."""
-        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and not self.memory_saving):
+        if is_transformed() or (torch.is_grad_enabled() and not self.memory_saving):
             return high + up_to(low, high)
         if torch.is_grad_enabled():
             return AddUpsampled.apply(high, low)  # type: ignore[no-untyped-call]
@@ -159,8 +160,9 @@ class _OctConv(nn.Module):
     def _from_high(self, high: Tensor) -> Tensor:
         assert self.h2l is not None
         pooled = down(high, 2)
-        # A compiler decides by itself what to compute again, and cannot trace where memory lies.
-        if not (self.memory_saving and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+        # A compiler decides by itself what to compute again; it and torch.func cannot see where
+        # memory lies.
+        if not (self.memory_saving and torch.is_grad_enabled()) or is_transformed():
             return self.h2l(pooled)
         with recomputed(pooled, partial(down, high.detach(), 2)):
             return self.h2l(pooled)

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from octvideo.layers import OctBatchNorm3d, OctConv3d, OctTensor, merge
+from octvideo.layers import OctBatchNorm3d, OctConv3d, OctTensor, merge, save_memory
 
 
 class TwoLayers(nn.Module):
@@ -68,6 +68,25 @@ def test_bfloat16_autocast_keeps_the_result_to_its_precision(clip):
 
     assert half.dtype is torch.bfloat16
     torch.testing.assert_close(half.float(), net(clip), atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("saves", [False, True])
+def test_torch_func_finds_what_calls_and_gradients_of_each_clip_do(saves, clip):
+    net = save_memory(TwoLayers(), saves).eval()
+    parameters = dict(net.named_parameters())
+
+    def loss(parameters, clip):
+        return torch.func.functional_call(net, parameters, (clip[None],)).square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, clip)
+    with torch.no_grad():
+        outputs = torch.func.vmap(lambda x: net(x[None])[0])(clip)
+
+    for i, x in enumerate(clip):
+        expected = torch.autograd.grad(loss(parameters, x), net.parameters())
+        for ours, theirs in zip(found.values(), expected, strict=True):
+            torch.testing.assert_close(ours[i], theirs, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(outputs, net(clip))
 
 
 @pytest.mark.usefixtures("group_of_one")
