@@ -1,6 +1,8 @@
 """The arguments of an octave layer, as `nn.Conv3d` takes them, and the features that fit it. An
 error says what to pass instead."""
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ Size = int | tuple[int, ...]
 
 def expand_size(size: Size, dims: int, layer: str) -> tuple[int, ...]:
     """3 -> (3, 3, 3). Raises ConfigError for a sequence that has not `dims` entries."""
-    expanded = (size,) * dims if isinstance(size, int) else tuple(size)
+    expanded = (int(size),) * dims if isinstance(size, int | Integral) else tuple(size)
     if len(expanded) != dims:
         raise ConfigError(f"{layer} got the size {size}; give one int or {dims} of them")
     return expanded

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import NamedTuple
 
 from torch import Tensor
@@ -97,8 +97,8 @@ WIDTH_RULES: dict[str, Callable[[int, float], Channels]] = {
 def as_channels(channels: int | Channels, alpha: float | None) -> Channels:
     """An int is split by `alpha` with low = int(alpha * C); Channels or a (high, low) tuple are
     returned unchanged."""
-    if isinstance(channels, int):
-        return split_int(channels, check_alpha(alpha or 0))
+    if isinstance(channels, int | Integral):
+        return split_int(int(channels), check_alpha(alpha or 0))
     if alpha is not None:
         raise ConfigError(
             f"got {channels!r} and alpha={alpha}; Channels are split already: leave alpha out, or"

@@ -2,6 +2,7 @@
 
 from inspect import signature
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -44,6 +45,18 @@ def test_without_a_low_group_it_replaces_the_plain_convolution_in_a_sequential(l
     x = feature(layer)
 
     assert torch.equal(octave(x), plain(x))
+
+
+@pytest.mark.parametrize("layer", DIMS)
+def test_numbers_of_numpy_are_sizes_and_channels(layer):
+    eight, two, three = np.int64(8), np.int32(2), np.array(3)[()]
+    octave = layer(eight, eight, three, two, np.uint8(1), groups=two, alpha=np.float32(0.5))
+
+    assert repr(octave) == repr(layer(8, 8, 3, 2, 1, groups=2, alpha=0.5))
+    assert octave(OctTensor(feature(layer, 4, 8), feature(layer, 4, 4))).low.shape[-1] == 2
+    assert OctBatchNorm3d(eight).channels == (8, 0)
+    with pytest.raises(ConfigError, match=r"got the size \[3\]; give one int or"):
+        layer(eight, eight, np.array([3]))
 
 
 @pytest.mark.parametrize("layer", DIMS)
