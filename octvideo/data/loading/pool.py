@@ -20,7 +20,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.sharedctypes import RawValue
 from typing import Any
@@ -72,12 +72,13 @@ class ReaderPool:
         self._workers += [self._start() for _ in range(self._num_workers - len(self._workers))]
         run = _Run(len(tasks), ahead)
         thread = threading.Thread(target=self._serve, args=(run, tasks), daemon=True)
+        stop = util.Finalize(None, run.stop, exitpriority=1)  # at exit before workers are killed
         try:
             thread.start()
             for number in range(len(tasks)):
                 yield run.take(number)
         finally:
-            run.stop()
+            stop()
             # Left in the middle: what is still being read belongs to nobody.
             for worker in [worker for worker in self._workers if worker.tasks]:
                 worker.kill()
@@ -268,6 +269,8 @@ class _Worker:
         )
         self._process.start()
         theirs.close()
+        # At exit multiprocessing sends SIGTERM, which workers ignore, and waits for them.
+        self._at_exit = util.Finalize(self, self._process.kill, exitpriority=0)
 
     def give(self, number: int, task: tuple[Any, ...], bad: dict[str, str]) -> None:
         self.tasks.append(number)
@@ -289,14 +292,12 @@ class _Worker:
         """The file that a dead worker was reading, "" when none, and how it ended."""
         self._process.join(5)
         code = self._process.exitcode
-        ended = (
-            signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
-        )
+        ended = signal.Signals(-code).name if code and code < 0 else f"exit status {code}"
         path = self._note.path.decode(errors="surrogateescape") if self._note.since else ""
         return path, f"reading it ended the process ({ended})"
 
     def kill(self) -> None:
-        self._process.kill()
+        self._at_exit()
         self._process.join()
         self._process.close()
         self.pipe.close()

@@ -99,17 +99,39 @@ print(list(ReaderPool(abs, num_workers=1, timeout_seconds=60).run([(-1,)], ahead
 """
 
 
-@pytest.mark.slow
-def test_a_script_that_starts_workers_while_it_is_imported_is_told_where_to(repo, tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-
-    found = subprocess.run(
-        [sys.executable, tmp_path / "script.py"],
+def run_script(repo, folder, text):
+    (folder / "script.py").write_text(text)
+    return subprocess.run(
+        [sys.executable, folder / "script.py"],
         env=os.environ | {"PYTHONPATH": str(repo)},
         capture_output=True,
         text=True,
+        timeout=60,
         check=False,
     )
+
+
+GUARDED = """
+from octvideo.data.loading.pool import ReaderPool
+
+if __name__ == "__main__":
+    pool = ReaderPool(abs, num_workers=2, timeout_seconds=60)
+    results = pool.run([(-i,) for i in range(9)], ahead=2)
+    print(next(results))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rest", ["", "    print(*results)\n", "    del pool, results\n"])
+def test_a_script_that_leaves_its_workers_to_themselves_ends(repo, tmp_path, rest):
+    found = run_script(repo, tmp_path, GUARDED + rest)
+
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_a_script_that_starts_workers_while_it_is_imported_is_told_where_to(repo, tmp_path):
+    found = run_script(repo, tmp_path, SCRIPT)
 
     last = found.stderr.strip().splitlines()[-1]
     assert found.returncode == 1
