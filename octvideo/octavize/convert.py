@@ -163,9 +163,10 @@ def _module(root: nn.Module, graph: fx.Graph, method: str) -> nn.Module:
 
 def _take_modes(result: nn.Module, model: nn.Module) -> None:
     """Each module in the mode of its namesake, as frozen norms are; a new part has its layer's."""
-    modes = {name: module.training for name, module in model.named_modules(remove_duplicate=False)}
+    namesakes = dict(model.named_modules(remove_duplicate=False))
     for name, module in result.named_modules(remove_duplicate=False):
-        module.training = modes.get(name, module.training)
+        if hasattr(namesakes.get(name), "training"):  # a frozen script has no mode
+            module.training = namesakes[name].training
 
 
 def _with_content(x: Any, model: nn.Module) -> Any:

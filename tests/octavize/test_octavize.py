@@ -90,6 +90,16 @@ def test_it_trains(name, weights):
     assert sum(p.numel() for p in octave.parameters()) == sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*torch.jit")
+def test_a_frozen_script_stays_as_it_is():
+    script = torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Conv2d(8, 16, 1)).eval()))
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), script, nn.Conv2d(16, 32, 1), nn.Conv2d(32, 8, 1))
+    model.eval()
+
+    assert torch.equal(octavize(model, 0.0, IMAGE)(IMAGE), model(IMAGE))
+    assert octavize(model, 0.5, IMAGE, weights="as_is")(IMAGE).shape == (2, 8, 16, 16)
+
+
 def test_fresh_kernels_of_a_layer_that_only_reads_a_pair_are_parts_of_one():
     model = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1), nn.Conv2d(64, 64, 3, 1, 1))
     octave = octavize(model, 0.25, IMAGE, include=["0"], weights="fresh")
