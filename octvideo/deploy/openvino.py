@@ -46,10 +46,10 @@ class OpenVINO(nn.Module):
     compiles the network again.
 
     size: (T, H, W) of every clip or (H, W) of every image, which the graph's own numbers were
-    computed for. precision: written into the graph; by default the graph's own. Any
-    number of threads may call it at once: each call has its own inference request. They share as
-    many threads of the runtime as torch has where it is made. A pickle contains the graph, which is
-    compiled again when it is loaded.
+    computed for; a pickle of an earlier version tells (H, W) alone. precision: written into the
+    graph; by default the graph's own. Any number of threads may call it at once: each call has its
+    own inference request. They share as many threads of the runtime as torch has where it is made.
+    A pickle contains the graph, which is compiled again when it is loaded.
     """
 
     def __init__(self, network: Any, size: tuple[int, ...], precision: str = "") -> None:
@@ -84,8 +84,9 @@ class OpenVINO(nn.Module):
             if self._idle[shape]:
                 return self._idle[shape].pop()
             if shape not in self._compiled:
-                if shape[2:] != self.size:
-                    got, wanted = (" x ".join(map(str, s)) for s in (shape[2:], self.size))
+                size = shape[-len(self.size) :]
+                if size != self.size:
+                    got, wanted = (" x ".join(map(str, s)) for s in (size, self.size))
                     raise ConfigError(
                         f"the input is {got}, the network was optimized for {wanted}; optimize it"
                         " for that size"

@@ -18,6 +18,7 @@ from octvideo.deploy.engines import Compiled, Eager
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.deploy.graphed import Graphed
 from octvideo.deploy.openvino import convert
+from octvideo.errors import ConfigError
 
 # What torch's exporters and compiler say about themselves.
 pytestmark = pytest.mark.filterwarnings(
@@ -104,6 +105,18 @@ def test_an_optimized_network_is_pickled(engine, small):
     again = pickle.loads(pickle.dumps(fast))
 
     torch.testing.assert_close(again(x), expected)
+
+
+def test_a_pickle_of_the_version_before_which_knew_no_number_of_frames_computes(small):
+    x = torch.randn(SHAPES[0])
+    fast = convert(small, x)
+    again = type(fast).__new__(type(fast))
+
+    again.__setstate__({**fast.__getstate__(), "size": (16, 16)})
+
+    torch.testing.assert_close(again(x), fast(x))
+    with pytest.raises(ConfigError, match="input is 16 x 8, the network was optimized for 16 x 16"):
+        again(x[..., :8])
 
 
 @pytest.fixture(scope="module")
