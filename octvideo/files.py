@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,12 +68,17 @@ def require_another_file(output: str | Path, source: str | Path) -> None:
 
 def require_place(output: Path) -> None:
     """Raise ConfigError if no file can be written there: asked before long work on its content."""
-    if output.is_dir():
+    if is_there(output) and output.is_dir():
         raise ConfigError(f"{output}: is a folder; name a file to write")
-    if not os.access(output.parent, os.W_OK):
+    if not (is_stream(output) or os.access(output.parent, os.W_OK)):
         there = is_there(output.parent)
         reason = "its folder cannot be written to" if there else what_is_missing(output)
         raise ConfigError(f"{output}: {reason}; name a file in a folder that can be written to")
+
+
+def is_stream(path: Path) -> bool:
+    """A pipe, a device or what this process has open: it is written to, and not replaced."""
+    return str(path.parent) in ("/dev", "/dev/fd") or (is_there(path) and path.is_fifo())
 
 
 class OutputError(OctvideoError, OSError):
@@ -126,7 +131,8 @@ def write_atomically(
     require_handler(path)
     with writing(path):
         if is_local(path):
-            with appears_whole(Path(path)) as temporary, temporary.open("wb") as file:
+            whole = nullcontext if is_stream(Path(path)) else appears_whole
+            with whole(Path(path)) as place, place.open("wb") as file:
                 write(file)
         else:
             before = _read_handled(path) if put_back else None

@@ -1,8 +1,10 @@
 """Files that appear whole, lines that a kill cannot spoil, output folders."""
 
 import io
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from folder_handler import FolderHandler
@@ -14,9 +16,11 @@ from octvideo.files import (
     appears_whole,
     append_json_line,
     folder_beside,
+    is_stream,
     make_output_folder,
     read_json_lines,
     require_another_file,
+    require_place,
     write_atomically,
 )
 
@@ -233,3 +237,37 @@ def test_a_source_is_known_by_all_its_names(tmp_path, name):
     else:
         require_another_file(output, tmp_path / "a")
     require_another_file(output, "https://host/a")
+
+
+@pytest.mark.parametrize("name", ["/dev/fd/{end}", "{folder}/pipe"])
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    ends = [*os.pipe(), os.open(tmp_path / "pipe", os.O_RDWR)]
+    path = Path(name.format(end=ends[1], folder=tmp_path))
+
+    require_place(path)
+    write_atomically(str(path), lambda file: file.write(b"rows"))
+
+    assert os.read(ends[2 if path.parent == tmp_path else 0], 9) == b"rows"
+    assert path.is_fifo()
+    for end in ends:
+        os.close(end)
+
+
+def test_a_device_is_known(tmp_path):
+    (tmp_path / "null").touch()
+    assert is_stream(Path("/dev/null"))
+    assert not is_stream(tmp_path / "null")
+    assert not is_stream(Path("/dev/shm/rows.json"))
+
+
+def test_a_place_where_no_file_can_be_written_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for place, words in {
+        tmp_path: "is a folder; name a file",
+        tmp_path / "no" / "b.json": f"there is no folder {tmp_path}/no; name a file",
+    }.items():
+        with pytest.raises(ConfigError, match=words):
+            require_place(place)
+    require_place(tmp_path / "new.json")
+    require_place(tmp_path / "file")
