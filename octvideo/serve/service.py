@@ -163,6 +163,8 @@ class Service:
         """All views of a video; not on the event loop, where all other requests would wait."""
         video = self._decoders.decode(path, spec)
         if video.problem:
+            if not Path(path).exists():  # the system removed it meanwhile, or its client has left
+                raise RefusedError(503, "the server lost the video; try again later")
             raise RefusedError(422, f"the video cannot be read: {video.problem}")
         (views,) = view_batches(video.frames, video.clips, spec, spec.num_views)
         return views

@@ -5,6 +5,7 @@ import os
 import re
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -338,6 +339,26 @@ def test_a_folder_that_the_system_removed_meanwhile_is_made_anew(serve, recogniz
         folder = Path(client.service._folder.name)
         assert list(folder.iterdir()) == []
     assert not folder.exists()
+
+
+def test_a_video_that_the_system_removed_meanwhile_is_no_fault_of_the_client(
+    client, video, monkeypatch
+):
+    service, decode = client.service, client.service._decoders.decode
+
+    def decodes_what_is_gone(path, spec):
+        shutil.rmtree(service._folder.name)
+        return decode(path, spec)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service._decoders, "decode", decodes_what_is_gone)
+        refused = client.post(video.read_bytes())
+
+    assert (refused.status, refused.content["detail"]) == (
+        503,
+        "the server lost the video; try again later",
+    )
+    assert client.post(video.read_bytes()).status == 200
 
 
 def test_a_folder_that_cannot_be_made_anew_is_told_as_a_full_disk(client, video, monkeypatch):
