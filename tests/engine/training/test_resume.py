@@ -204,6 +204,23 @@ def test_a_run_that_has_its_best_checkpoint_alone_goes_on_from_it(
     assert "best.pyth, of epoch 2, as no numbered checkpoint is whole" in caplog.text
 
 
+@pytest.mark.parametrize("lost", ["removed", "torn"])
+def test_the_best_checkpoint_of_a_finished_run_stands_in_for_its_last_one(
+    tmp_path, differences, lost
+):
+    for folder in ("whole", "cut"):
+        tiny.make_trainer(tmp_path / folder, parts=found(50.0, 30.0, 10.0)).train()
+    for path in numbered(tmp_path / "cut"):
+        path.unlink() if lost == "removed" else path.write_bytes(path.read_bytes()[:5000])
+
+    summary = tiny.make_trainer(tmp_path / "cut").train()
+
+    newest = str(tmp_path / "cut/checkpoints/checkpoint_epoch_00003.pyth")
+    assert (summary.finished, summary.checkpoint) == (True, newest)
+    assert checkpoint_files.find_latest(str(tmp_path / "cut/checkpoints")) == newest
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+
+
 def test_a_run_of_which_no_checkpoint_is_whole_is_not_begun_anew_over_its_results(tmp_path):
     tiny.make_trainer(tmp_path).train()
     for path in (tmp_path / "checkpoints").iterdir():
