@@ -62,9 +62,11 @@ class OctaveModule(fx.GraphModule):
         return _rebuild, (state, _as_rows(self.graph), carried.pop("octave_report")), carried
 
     def _carried(self) -> dict[str, Any]:
-        """What a copy has beside the graph: layers, mode, hooks, and what the module was given."""
+        """What a copy has beside the graph: layers, mode, hooks, and what the module was given. Not
+        what `compile` left, as of any module: it calls this one."""
         kept, made = {*MODULE_STATE, *HOOKS, "norm_follows"}, _made()
-        return {name: x for name, x in vars(self).items() if name in kept or name not in made}
+        state: dict[str, Any] = self.__getstate__()  # type: ignore[no-untyped-call]
+        return {name: x for name, x in state.items() if name in kept or name not in made}
 
 
 @functools.cache

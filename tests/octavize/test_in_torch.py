@@ -42,9 +42,20 @@ def test_copies_are_whole_and_apart(octave, by):
     assert not torch.equal(copied(IMAGE), expected)
 
 
-@pytest.mark.parametrize(
-    "by", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
-)
+COPIES = [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
+
+
+@pytest.mark.parametrize("by", COPIES)
+def test_copies_of_a_compiled_network_call_themselves(octave, by):
+    octave.compile(backend="eager")
+
+    copied = by(octave)
+
+    assert copied._compiled_call_impl is None
+    assert list(copied.state_dict()) == list(octave.state_dict())
+
+
+@pytest.mark.parametrize("by", COPIES)
 def test_copies_have_what_the_result_was_given(by):
     octave = octavize(ResNet().eval(), 0.5, IMAGE)
     octave.labels, octave.itself, octave.layer1.note = ["cat", "dog"], [octave], "first"
