@@ -3,6 +3,7 @@
 import hashlib
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from PIL import Image
@@ -28,8 +29,8 @@ class ImageFolder:
     model_names: the classes of a network, whose numbers the folders of these names get; folders may
     lack some. Where no folder has such a name, they are the network's in their order: all of them,
     or those of `train_names`, the folders that it was trained on, which may be more. Raises
-    DataError for folders of which only some are among the network's, or which are fewer without
-    their names.
+    DataError for folders of which only some are among the network's, which are fewer without
+    their names, or which are numbers that their names as text bring into another order.
     """
 
     def __init__(
@@ -150,12 +151,25 @@ def _labels(
             f" {len(model_names)}; name the folders so, or add those of the other classes, which"
             " may be empty, so that their order tells which is which"
         )
+    if larger_first := _numbers_out_of_order(order):
+        raise DataError(
+            f"{root}: the order of the folders' names tells which class is which, and there"
+            f" {larger_first[0]} stands before {larger_first[1]}; give all numbers as many digits,"
+            " as in 002 and 010, or the folders the names of the network's classes"
+        )
     if unknown := [name for name in names if name not in order]:
         raise DataError(
             f"{root}: {unknown[0]} is not among the {len(order)} folders of train/, whose order"
             " tells which class is which; give both the same folders"
         )
     return [order.index(name) for name in names]
+
+
+def _numbers_out_of_order(names: Sequence[str]) -> tuple[str, str] | None:
+    """The first two neighbors of which the larger stands before the smaller, if all are numbers."""
+    if not all(name.isdecimal() for name in names):
+        return None
+    return next((pair for pair in pairwise(names) if int(pair[0]) > int(pair[1])), None)
 
 
 def image_class_names(folder: str | Path) -> tuple[str, ...]:

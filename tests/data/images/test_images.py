@@ -327,6 +327,23 @@ def test_val_takes_the_order_of_the_folders_that_were_trained_on(folder: Path) -
         open_images(folder, "val", 2, words)
 
 
+def test_folders_named_by_numbers_are_not_put_in_the_order_of_their_names_as_text(
+    tmp_path: Path,
+) -> None:
+    words = [f"class {label}" for label in range(11)]
+    for label in range(11):
+        (tmp_path / "val" / str(label)).mkdir(parents=True)
+    paint(1).save(tmp_path / "val" / "10" / "0.png")
+
+    assert open_images(tmp_path, "val", 11).entry(0)[1] == 2  # by these names it is trained, too
+    with pytest.raises(DataError, match="10 stands before 2; give all numbers as many digits"):
+        open_images(tmp_path, "val", 11, words)
+
+    for label in range(11):
+        (tmp_path / "val" / str(label)).rename(tmp_path / "val" / f"{label:02}")
+    assert open_images(tmp_path, "val", 11, words).entry(0)[1] == 10
+
+
 def test_ten_classes_are_not_those_of_a_network_with_more_of_other_names(tmp_path: Path) -> None:
     write_cifar(tmp_path)
 
