@@ -66,6 +66,8 @@ def load_config(path: str, overrides: Sequence[str] = (), **settings: Any) -> Cf
     path = find_config(path)
     # configs/demo/c2d.yaml -> runs/demo/c2d: the run of one file is never resumed by another.
     folder, name = posixpath.split(posixpath.splitext(path)[0])
+    if is_local(path) and posixpath.basename(folder) == "..":
+        folder = posixpath.abspath(folder)
     output = posixpath.join("runs", posixpath.basename(folder), name)
     return _merge(_files(path, including=(), read=set()), path, overrides, settings, output)
 

@@ -520,6 +520,20 @@ def test_each_file_has_its_own_output_folder(write, tmp_path):
     assert load_config(path, OUTPUT_DIR=None).OUTPUT_DIR == "runs/kinetics400/oct_i3d"
 
 
+def test_a_file_of_a_folder_above_has_its_output_under_runs(write, tmp_path, monkeypatch):
+    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b" / "c")
+    for name in ("mine.yaml", "a/mine.yaml", "a/b/mine.yaml", "a/b/c/mine.yaml"):
+        write(I3D, name)
+
+    paths = ("mine.yaml", "../mine.yaml", "../../mine.yaml")
+    assert [load_config(path).OUTPUT_DIR for path in paths] == [
+        "runs/mine",
+        "runs/b/mine",
+        "runs/a/mine",
+    ]
+
+
 def test_settings_cannot_be_changed_after_loading(write):
     cfg = load_config(write(I3D))
 
