@@ -151,13 +151,19 @@ class Fetch:
         return plans
 
     def run(self, plans: Sequence[Plan]) -> list[Report]:
-        """Fetch, and write report.txt per split. Raises OutputError for a full disk, DataError."""
+        """Fetch, and write report.txt per split, as the only one that writes below the folder.
+
+        Raises OutputError for a full disk, DataError, and OctvideoError where another run is at
+        work: the splits have replacements and work/ in common.
+        """
         labels = sorted({a.label for plan in plans for a in plan.annotations.values()} - {""})
         _, names = choose_classes(labels, self._class_lists)
-        replacements, broken = self._replacements()
-        reports = [self._fetch_split(plan, list(names), replacements, broken) for plan in plans]
-        shutil.rmtree(self._work, ignore_errors=True)
-        return reports
+        with only_writer_here(str(self._folder)):
+            self._work.mkdir(exist_ok=True)  # a run that has ended since `plan` removed it
+            replacements, broken = self._replacements()
+            reports = [self._fetch_split(plan, list(names), replacements, broken) for plan in plans]
+            shutil.rmtree(self._work, ignore_errors=True)
+            return reports
 
     def _address(self, template: str, split: str = "") -> str:
         return f"{self._base}/{template.format(split=split)}"
@@ -285,15 +291,19 @@ class _Split:
         return None if place.stem in self.stored else place
 
     def _store(self, batch: Sequence[Path], writer: ShardWriter, pool: ReaderPool) -> None:
+        """Raises DataError where an unpacked file is gone: that is no fault of the video."""
+        sources = [self.replacements.get(file.stem, file) for file in batch]
         tasks = [
-            (
-                str(self.replacements.get(f.stem, f)),
-                str(self.scratch / f"{f.stem}.small"),
-                self.encoding,
-            )
-            for f in batch
+            (str(source), str(self.scratch / f"{file.stem}.small"), self.encoding)
+            for file, source in zip(batch, sources, strict=True)
         ]
-        for file, video in zip(batch, pool.run(tasks, ahead=_BATCH), strict=True):
+        ready = pool.run(tasks, ahead=_BATCH)
+        for file, source, video in zip(batch, sources, ready, strict=True):
+            if video.cause and not source.exists():
+                raise DataError(
+                    f"{source}: it was unpacked and is gone; delete {source.parent} and repeat the"
+                    " command, which unpacks it again"
+                )
             annotation = self.plan.annotations[file.stem]
             number = self.numbers[annotation.label]
             writer.add(f"{file.stem}.mp4", () if number < 0 else (number,), video)
@@ -324,7 +334,8 @@ def _report(
     causes: Mapping[str, str],
 ) -> Report:
     broken = write_bad(shards)
-    replaced = sorted(stored.intersection(replacements))
+    whole = stored.difference(PurePosixPath(path).stem for path in broken)
+    replaced = sorted(whole.intersection(replacements))
     missing = [stem for stem in plan.annotations if stem not in stored]
     causes = {address: cause for address, cause in causes.items() if cause}
     return Report(plan.split, len(stored) - len(broken), missing, broken, replaced, causes)

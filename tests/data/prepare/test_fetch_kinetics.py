@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from coded_videos import write_clip
@@ -26,7 +27,7 @@ from octvideo.data.prepare.shard import Encoding
 from octvideo.data.shards.shard_list import open_shards
 from octvideo.data.shards.shard_set import Shard, ShardSet
 from octvideo.data.storage import ranges
-from octvideo.errors import DataError
+from octvideo.errors import DataError, OctvideoError
 from octvideo.files import OutputError, shipped_folder
 
 CLASSES = {"all of them": ["clap", "wave"]}
@@ -71,6 +72,18 @@ def _list_archives(mirror, url):
     (mirror / "400" / "val" / "k400_val_path.txt").write_text(lines)
 
 
+def _job(folder, url, **options):
+    return Fetch(
+        "kinetics400",
+        folder,
+        class_lists=CLASSES,
+        mirror=url,
+        encoding=Encoding(64, 6, 30),
+        max_bytes=10_000,
+        **{"num_workers": 1, **options},
+    )
+
+
 @pytest.fixture
 def fetch(mirror, serve, tmp_path):
     """fetch(fault=...) runs it into tmp_path / "out"; fetch.server is the server."""
@@ -78,15 +91,7 @@ def fetch(mirror, serve, tmp_path):
     def fetch(folder="out", server=None, **options):
         fetch.server = server or serve(mirror, **options)
         _list_archives(mirror, fetch.server.url)
-        job = Fetch(
-            "kinetics400",
-            tmp_path / folder,
-            class_lists=CLASSES,
-            mirror=fetch.server.url,
-            encoding=Encoding(64, 6, 30),
-            max_bytes=10_000,
-            num_workers=1,
-        )
+        job = _job(tmp_path / folder, fetch.server.url)
         return job.run(job.plan(["val"]))[0]
 
     return fetch
@@ -218,17 +223,7 @@ def test_archives_of_the_same_name_are_of_their_split(serve, tmp_path):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    def job(**options):
-        return Fetch(
-            "kinetics400",
-            tmp_path / "out",
-            class_lists=CLASSES,
-            mirror=server.url,
-            encoding=Encoding(64, 6, 30),
-            num_workers=1,
-            **options,
-        )
-
+    job = partial(_job, tmp_path / "out", server.url)
     interrupted = job(after_archive=interrupt)
     with pytest.raises(KeyboardInterrupt):
         interrupted.run(interrupted.plan(["val"]))
@@ -282,6 +277,71 @@ def test_replacements_that_stay_torn_are_named_and_not_used(fetch, cut_replaceme
     assert name == f"{fetch.server.url}/400/replacement_for_corrupted_k400.tgz"
     assert report.replaced == []
     assert f"{_stem(2)}.mp4" in report.broken
+
+
+def test_a_replacement_that_is_gone_stops_the_run_and_the_same_command_continues(
+    fetch, tmp_path, monkeypatch
+):
+    replacements = Fetch._replacements
+
+    def lose(job):
+        found, broken = replacements(job)
+        shutil.rmtree(job._work / "replacements")
+        return found, broken
+
+    monkeypatch.setattr(Fetch, "_replacements", lose)
+    with pytest.raises(DataError, match=rf"{_stem(2)}\.mp4: it was unpacked and is gone; delete"):
+        fetch()
+    monkeypatch.undo()
+
+    _assert_is_whole(tmp_path / "out", fetch())
+
+
+def test_a_replacement_that_cannot_be_read_is_broken_and_replaces_nothing(fetch, mirror):
+    path = mirror / "400" / "replacement_for_corrupted_k400.tgz"
+    ours = path.read_bytes()
+    _tar(path, {f"r/{_stem(2)}.mp4": b"broken too"})
+    try:
+        report = fetch()
+    finally:
+        path.write_bytes(ours)
+
+    assert report.replaced == []
+    assert list(report.broken) == [f"{_stem(2)}.mp4", f"{_stem(5)}.mp4"]
+
+
+def test_a_second_fetch_into_a_folder_is_refused_whatever_its_split(mirror, serve, tmp_path):
+    server = serve(mirror)
+    _list_archives(mirror, server.url)
+    second = _job(tmp_path / "out", server.url)
+    plans = second.plan(["val"])
+    (plan,) = second.plan(["val"])
+    plan.split = "train"
+    refused = []
+
+    def try_the_other_split(*_):
+        with pytest.raises(OctvideoError, match=r"out: in use by .* wait for it"):
+            second.run([plan])
+        refused.append(plan)
+
+    (report,) = _job(tmp_path / "out", server.url, after_archive=try_the_other_split).run(plans)
+
+    assert len(refused) == 3
+    _assert_is_whole(tmp_path / "out", report)
+
+
+def test_a_run_begins_though_another_has_removed_its_work_since_it_was_planned(
+    mirror, serve, tmp_path
+):
+    server = serve(mirror)
+    _list_archives(mirror, server.url)
+    job = _job(tmp_path / "out", server.url)
+    plans = job.plan(["val"])
+    shutil.rmtree(tmp_path / "out" / "work")
+
+    (report,) = job.run(plans)
+
+    _assert_is_whole(tmp_path / "out", report)
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_continues(fetch, tmp_path, monkeypatch):
