@@ -16,7 +16,6 @@ import octvideo
 from octvideo import visualize
 from octvideo.assembly import training_batches
 from octvideo.config import add_config_arguments, load_config
-from octvideo.errors import ConfigError
 from octvideo.study import draw_runs
 
 
@@ -66,8 +65,6 @@ def draw(args: argparse.Namespace) -> list[Path]:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.settings and args.kind != "clips":
-        raise ConfigError(f"{args.kind} takes no settings, and got {' '.join(args.settings)}")
     args.output.mkdir(parents=True, exist_ok=True)
     for path in draw(args):
         print(path)

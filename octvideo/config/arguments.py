@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from octvideo.config.defaults import DEFAULTS
 from octvideo.config.pyslowfast import LAUNCHER, OTHER_TASKS
 from octvideo.errors import ConfigError
+from octvideo.files import is_there
 
 COMMAND_LINE = "command line"
 
@@ -29,10 +30,14 @@ def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True)
 def parse_with_settings(
     parser: argparse.ArgumentParser, words: Sequence[str]
 ) -> argparse.Namespace:
-    """The arguments; `args.settings` are the words of all settings, in their order."""
+    """The arguments; `args.settings` are the words of all settings, in their order. Where a
+    sub-command takes none, no word is one: the folders of a sweep are named like settings."""
+    named = _sub_command(parser, words) or parser
+    if named.get_default("settings") is None:
+        return parser.parse_args(words)
     with_value = {
         option
-        for action in parser._actions
+        for action in named._actions
         if action.nargs is None
         for option in action.option_strings
     }
@@ -42,14 +47,25 @@ def parse_with_settings(
     return args
 
 
+def _sub_command(
+    parser: argparse.ArgumentParser, words: Sequence[str]
+) -> argparse.ArgumentParser | None:
+    kinds: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            kinds |= action.choices
+    return next((kinds[word] for word in words if word in kinds), None)
+
+
 def split_settings(
     words: Sequence[str], options_with_value: Collection[str] = ()
 ) -> tuple[list[str], list[str]]:
     """["in.pth", "OCTCONV.ALPHA", ".1", "--fast", "A.B=1"] -> ["in.pth", "--fast"],
     ["OCTCONV.ALPHA", ".1", "A.B=1"].
 
-    KEY=VALUE is a setting whatever KEY is, so that a misspelled one is named; KEY VALUE is where
-    KEY is, or begins with, a name that settings have. The value of an option is no setting.
+    KEY=VALUE is a setting whatever KEY is, so that a misspelled one is named, unless it is a file
+    or folder and KEY no name; KEY VALUE is where KEY is, or begins with, a name that settings have.
+    The value of an option is no setting.
     """
     rest: list[str] = []
     settings: list[str] = []
@@ -57,13 +73,18 @@ def split_settings(
     for word in remaining:
         if word in options_with_value:
             rest += [word, *itertools.islice(remaining, 1)]
-        elif re.match(r"[A-Za-z0-9_.]+=", word):
+        elif _is_assignment(word):
             settings.append(word)
         elif _is_key(word):
             settings += [word, next(remaining, "")]
         else:
             rest.append(word)
     return rest, settings
+
+
+def _is_assignment(word: str) -> bool:
+    key = re.match(r"[A-Za-z0-9_.]+(?==)", word)
+    return key is not None and (_is_key(key[0]) or not is_there(word))
 
 
 def _is_key(word: str) -> bool:

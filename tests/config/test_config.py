@@ -210,6 +210,55 @@ def test_settings_stand_anywhere_between_the_other_arguments(words):
     assert args.settings == ["OCTCONV.ALPHA", "-1", "RNG_SEED", "2", "E=3"]
 
 
+@pytest.fixture
+def kinds():
+    """A parser as that of `visualize`."""
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(settings=[])
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    add_config_arguments(kinds.add_parser("clips"))
+    kinds.choices["clips"].add_argument("--output")
+    kinds.add_parser("tradeoff").add_argument("--results", nargs="+")
+    return parser
+
+
+def test_a_sub_command_that_takes_no_settings_gets_paths_that_are_named_like_some(kinds, capsys):
+    paths = ["OCTCONV.ALPHA=0,RNG_SEED=1/results.json", "OCTCONV.ALPHA=0.1/results.json"]
+
+    args = parse_with_settings(kinds, ["tradeoff", "--results", *paths])
+
+    assert (args.results, args.settings) == (paths, [])
+    with pytest.raises(SystemExit):
+        parse_with_settings(kinds, ["RNG_SEED=2", "tradeoff"])
+    assert "RNG_SEED=2" in capsys.readouterr().err
+
+
+def test_settings_of_a_sub_command_may_stand_before_it_and_are_no_value_of_its_options(kinds):
+    words = "RNG_SEED 2 clips --output TEST.X=1/pictures --cfg a.yaml OCTCONV.ALPHA=.1"
+
+    args = parse_with_settings(kinds, words.split())
+
+    assert (args.kind, args.output, args.cfg) == ("clips", "TEST.X=1/pictures", "a.yaml")
+    assert args.settings == ["RNG_SEED", "2", "OCTCONV.ALPHA=.1"]
+    with pytest.raises(SystemExit):
+        parse_with_settings(kinds, ["clip", "--cfg", "a.yaml"])
+
+
+def test_a_folder_named_like_an_assignment_is_no_setting_unless_its_key_may_be_one(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("lr=1", "OCTCONV.ALFA=1"):
+        (tmp_path / name).mkdir()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", nargs="?")
+    add_config_arguments(parser, required=False)
+
+    args = parse_with_settings(parser, ["lr=1/", "OCTCONV.ALFA=1", "lr=2"])
+
+    assert (args.folder, args.settings) == ("lr=1/", ["OCTCONV.ALFA=1", "lr=2"])
+
+
 def test_a_contradiction_is_blamed_on_who_brought_it(write):
     bad, good = write(I3D + "DATA: {TRAIN_CROP_SIZE: 512}", "bad.yaml"), write(I3D, "good.yaml")
 
