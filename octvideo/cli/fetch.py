@@ -12,12 +12,12 @@ replaced videos.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from octvideo.cli.list_options import add_encoding_options, encoding_of
 from octvideo.data.lists.class_names import read_class_names
 from octvideo.data.prepare.fetch import CVDF, DATASETS, Fetch, Plan
+from octvideo.data.prepare.parallel import processes_of
 from octvideo.data.prepare.shard import bytes_of
 from octvideo.data.shards.shard_set import ShardSet
 from octvideo.files import shipped_folder
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     )
     plans = fetch.plan(args.split)
     for plan in plans:
-        print(estimate(plan, args.workers or os.cpu_count() or 1), flush=True)
+        print(estimate(plan, processes_of(args.workers)), flush=True)
     if args.dry_run:
         return
     for report in fetch.run(plans):

@@ -30,7 +30,7 @@ import torch.multiprocessing  # lets the tensors of a list be shared with the wo
 
 from octvideo.data import reading, remote
 from octvideo.data.loading.tensor_pipe import receive, send
-from octvideo.errors import DataError
+from octvideo.errors import ConfigError, DataError
 
 _TASKS_PER_WORKER = 2  # one being read, one waiting in the pipe
 _MAX_UNEXPLAINED_DEATHS = 3
@@ -40,8 +40,7 @@ _OF_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ReaderPool:
-    """num_workers processes that compute read(*task). `bad`: files that hung or crashed one, and
-    how.
+    """num_workers processes that compute read(*task). `bad`: file -> how it hung or crashed one.
 
     A replaced worker's task runs again; `reading` then raises DecodeError for the file on the bad
     list, so `read` meets a hang or a crash as it meets any other file that cannot be read.
@@ -56,7 +55,9 @@ class ReaderPool:
         prefetch: Callable[..., None] | None = None,
     ) -> None:
         """prefetch(*task): starts fetching the bytes that read(*task) will need, while the task
-        before it is read."""
+        before it is read. Raises ConfigError for fewer than one worker."""
+        if num_workers < 1:
+            raise ConfigError(f"{num_workers} loader workers; give 1 or more")
         self.bad: dict[str, str] = {}
         self._read, self._timeout, self._prefetch = read, timeout_seconds, prefetch
         self._context = multiprocessing.get_context("forkserver")
@@ -119,10 +120,8 @@ class ReaderPool:
                     ):
                         number = waiting.popleft()
                         worker.give(number, tasks[number], self.bad)
-                ready = wait(
-                    [run.wake_up, *(worker.pipe for worker in self._workers)],
-                    timeout=self._timeout / 4,
-                )
+                pipes = [run.wake_up, *(worker.pipe for worker in self._workers)]
+                ready = wait(pipes, timeout=self._timeout / 4)
                 if run.wake_up in ready:
                     run.heard()
                 for worker in list(self._workers):

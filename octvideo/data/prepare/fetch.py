@@ -7,7 +7,6 @@ What shards.json and fetched.jsonl name is done, so that a run that was killed a
 continues there; an archive that was broken is fetched again by the next one.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from octvideo.data.prepare.kinetics import (
     class_numbers,
     read_annotations,
 )
+from octvideo.data.prepare.parallel import processes_of
 from octvideo.data.prepare.shard import (
     Encoding,
     continued,
@@ -38,7 +38,7 @@ from octvideo.data.shards.writer import ShardWriter, paths_of
 from octvideo.data.storage.output import replace_file, write_file
 from octvideo.data.storage.ranges import exists, read_file, size_of
 from octvideo.data.video.container import VIDEO_SUFFIXES
-from octvideo.errors import DataError, logger
+from octvideo.errors import ConfigError, DataError, logger
 from octvideo.files import append_json_line, read_json_lines
 
 CVDF = "https://s3.amazonaws.com/kinetics"
@@ -128,12 +128,17 @@ class Fetch:
         after_archive: Callable[[Plan, ShardSet, int], object] = lambda *_: None,
     ) -> None:
         """num_archives: that are downloaded ahead. class_lists: class names of data sets, in label
-        order. after_archive: is called with the shards so far and the number of archives done."""
+        order. after_archive: is called with the shards so far and the number of archives done.
+
+        Raises ConfigError for no archive ahead, and for a negative number of workers.
+        """
+        if num_archives < 1:
+            raise ConfigError(f"{num_archives} archives to download ahead; give 1 or more")
         self._places, self._folder, self._name = DATASETS[dataset], folder, dataset
         self._base = f"{mirror.rstrip('/')}/{self._places.folder}"
         self._class_lists, self._encoding = class_lists, encoding or Encoding(256)
         self._max_bytes, self._num_archives = max_bytes, num_archives
-        self._num_workers = num_workers or os.cpu_count() or 1
+        self._num_workers = processes_of(num_workers)
         self._timeout, self._after_archive = timeout_seconds, after_archive
         self._work = folder / "work"
 

@@ -20,16 +20,14 @@ def for_each(
     it finds, and raises nothing.
 
     A file on which a process hangs or dies is given to `job` again, where reading it raises
-    DecodeError. num_workers None or 0: a process per core. Raises ConfigError for fewer, and for a
+    DecodeError. num_workers: as for `processes_of`. Raises ConfigError as it does, and for a
     time-out of 0 or less.
     """
     from tqdm import tqdm
 
-    if (num_workers or 0) < 0:
-        raise ConfigError(f"{num_workers} workers; give 1 or more, or 0 for one per core")
+    num_workers = min(processes_of(num_workers), len(tasks))
     if not timeout_seconds > 0:
         raise ConfigError(f"a time-out of {timeout_seconds:g} seconds; give more than 0")
-    num_workers = min(num_workers or os.cpu_count() or 1, len(tasks))
     if not num_workers:
         return
     pool = ReaderPool(job, num_workers=num_workers, timeout_seconds=timeout_seconds)
@@ -39,3 +37,10 @@ def for_each(
         )
     finally:
         pool.close()
+
+
+def processes_of(num_workers: int | None) -> int:
+    """How many are meant: a process per core for None or 0. Raises ConfigError for fewer."""
+    if (num_workers or 0) < 0:
+        raise ConfigError(f"{num_workers} workers; give 1 or more, or 0 for one per core")
+    return num_workers or os.cpu_count() or 1

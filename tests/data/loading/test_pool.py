@@ -13,7 +13,7 @@ import pytest
 from forked import Forked
 
 from octvideo.data.loading.pool import ReaderPool, _Run, _Worker
-from octvideo.errors import DataError
+from octvideo.errors import ConfigError, DataError
 
 
 def double(number: int) -> int:
@@ -25,6 +25,12 @@ def pool():
     pool = ReaderPool(double, num_workers=1, timeout_seconds=60)
     yield pool
     pool.close()
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_pool_without_workers_is_refused_for_its_results_would_never_come(number):
+    with pytest.raises(ConfigError, match=rf"{number} loader workers; give 1 or more"):
+        ReaderPool(double, num_workers=number, timeout_seconds=60)
 
 
 class Interrupt(BaseException):

@@ -27,7 +27,7 @@ from octvideo.data.prepare.shard import Encoding
 from octvideo.data.shards.shard_list import open_shards
 from octvideo.data.shards.shard_set import Shard, ShardSet
 from octvideo.data.storage import ranges
-from octvideo.errors import DataError, OctvideoError
+from octvideo.errors import ConfigError, DataError, OctvideoError
 from octvideo.files import OutputError, shipped_folder
 
 CLASSES = {"all of them": ["clap", "wave"]}
@@ -328,6 +328,20 @@ def test_a_second_fetch_into_a_folder_is_refused_whatever_its_split(mirror, serv
 
     assert len(refused) == 3
     _assert_is_whole(tmp_path / "out", report)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_workers": -1}, "-1 workers; give 1 or more, or 0 for one per core"),
+        ({"num_archives": 0}, "0 archives to download ahead; give 1 or more"),
+    ],
+)
+def test_a_fetch_that_could_never_end_is_refused_before_it_begins(tmp_path, given, message):
+    with pytest.raises(ConfigError, match=message):
+        _job(tmp_path / "out", "http://localhost:1", **given)
+
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_begins_though_another_has_removed_its_work_since_it_was_planned(
