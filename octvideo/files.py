@@ -317,7 +317,7 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield record
 
 
-def make_output_folder(folder: str) -> None:
+def make_output_folder(folder: str, remedy: str = "name another folder") -> None:
     """Create the folder and prove that it can be written to. Raises OctvideoError."""
     require_handler(folder)
     # of this process alone: all ranks probe one folder at a time
@@ -330,9 +330,7 @@ def make_output_folder(folder: str) -> None:
     # A handler may raise any exception when it cannot write.
     except (OSError, ValueError, AssertionError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise OctvideoError(
-            f"{folder}: cannot be written to ({reason}); choose another OUTPUT_DIR"
-        ) from error
+        raise OctvideoError(f"{folder}: cannot be written to ({reason}); {remedy}") from error
 
 
 def bad_csv(causes: Iterable[tuple[str, str]]) -> bytes:

@@ -25,7 +25,7 @@ def only_writer(folder: str) -> Iterator[None]:
     The system drops the lock of a process when it ends, so a leftover lock file is taken over. An
     object store has no locks: there the caller is responsible.
     """
-    make_output_folder(folder)
+    make_output_folder(folder, "choose another OUTPUT_DIR")
     if not is_local(folder):
         yield
         return

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError
+from octvideo.files import writing
 from octvideo.layers import as_pair
 from octvideo.recognizer import Recognizer
 from octvideo.report.gradcam import GLOW, gradcam, layer_to_look_at, overlay
@@ -49,9 +50,11 @@ def draw_frequency(
         for group, spectrum in _mean_spectra(recognizer, videos, layer).items():
             spectra[f"{name} {group}".strip()] = spectrum
     path = folder / f"frequency_{layer}.png"
-    draw_spectra(
+    figure = draw_spectra(
         spectra, f"{layer}, {videos[0].name if len(videos) == 1 else f'{len(videos)} videos'}"
-    ).savefig(path, dpi=140)
+    )
+    with writing(str(path)):
+        figure.savefig(path, dpi=140)
     return [path]
 
 
@@ -66,7 +69,8 @@ def draw_octave(
     frames, inputs = recognizer.clip(video)
     path = folder / (f"octave_{layer}_{name}.png" if name else f"octave_{layer}.png")
     maps = path_maps(recognizer.model, inputs, layer)
-    draw_paths(frames[len(frames) // 2], maps, f"{video.name}: {layer}").savefig(path, dpi=140)
+    with writing(str(path)):
+        draw_paths(frames[len(frames) // 2], maps, f"{video.name}: {layer}").savefig(path, dpi=140)
     return [path]
 
 
@@ -103,10 +107,12 @@ def draw_gradcam(
     ]
     name = name or video.stem
     paths = [folder / f"gradcam_{name}.png"]
-    with_color_bar(film_strip(rows), color_map(GLOW), "evidence").save(paths[0])
+    with writing(str(paths[0])):
+        with_color_bar(film_strip(rows), color_map(GLOW), "evidence").save(paths[0])
     for group, clip in glowing.items():
         paths.append(folder / f"gradcam_{name}_{group}.mp4")
-        write_video(paths[-1], clip.repeat(4, axis=0), fps=16)
+        with writing(str(paths[-1])):
+            write_video(paths[-1], clip.repeat(4, axis=0), fps=16)
     return paths
 
 
@@ -126,7 +132,8 @@ def draw_clips(
         if len(rows) >= count:
             break
     path = folder / "clips.png"
-    film_strip(rows[:count]).save(path)
+    with writing(str(path)):
+        film_strip(rows[:count]).save(path)
     return [path]
 
 

@@ -16,6 +16,7 @@ import octvideo
 from octvideo import visualize
 from octvideo.assembly import training_batches
 from octvideo.config import add_config_arguments, load_config
+from octvideo.files import make_output_folder
 from octvideo.study import draw_runs
 
 
@@ -65,6 +66,6 @@ def draw(args: argparse.Namespace) -> list[Path]:
 
 
 def run(args: argparse.Namespace) -> None:
-    args.output.mkdir(parents=True, exist_ok=True)
+    make_output_folder(str(args.output))
     for path in draw(args):
         print(path)

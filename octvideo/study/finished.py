@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octvideo.errors import DataError
+from octvideo.files import writing
 from octvideo.report.tradeoff import Point, curve_name, draw_tradeoff
 from octvideo.study.origin import Settings, changes_of, known_of
 from octvideo.study.sweep import SEED
@@ -55,7 +56,8 @@ def draw_runs(results: Sequence[Path], folder: Path) -> list[Path]:
     means, error = means_of(runs), "standard deviation over runs"
     if len(means) == len(runs):
         means, error = [run.point for run in runs], "95 % interval over videos"
-    draw_tradeoff(means, error=error, metric=runs[0].metric).savefig(path, dpi=140)
+    with writing(str(path)):
+        draw_tradeoff(means, error=error, metric=runs[0].metric).savefig(path, dpi=140)
     return [path]
 
 

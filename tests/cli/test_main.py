@@ -82,3 +82,31 @@ def test_the_package_runs_as_a_module(repo, tmp_path):
     )
 
     assert "i3d_r26" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["FILE", "FILE/x"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "lists folders VIDEOS --out",
+        "check LIST.csv --out",
+        "demo-data --clips 1 1 1",
+        "visualize tradeoff --results r.json --output",
+        "fetch kinetics400 --shards --out",
+    ],
+)
+def test_an_output_folder_that_is_a_file_is_one_line_before_any_work(
+    words, name, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("kept")
+    (tmp_path / "LIST.csv").write_text("a.mp4 0\n")
+    (tmp_path / "VIDEOS" / "wave").mkdir(parents=True)
+    (tmp_path / "VIDEOS" / "wave" / "a.mp4").write_bytes(b"")
+
+    with pytest.raises(SystemExit, match="2"):
+        main([*words.split(), name])
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(rf"error: {name}(/work)?: cannot be written to .*; name another folder$", line)
+    assert (tmp_path / "FILE").read_text() == "kept"

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from octvideo.errors import DataError
+from octvideo.files import OutputError
 from octvideo.report import tradeoff
 from octvideo.study import draw_runs, finished, origin
 from octvideo.study.finished import Finished, means_of
@@ -158,3 +159,10 @@ def test_what_a_run_was_made_with_is_read_from_its_checkpoint_too(tmp_path, monk
         DataError, match=r"d/results\.json: .* SOLVER\.BASE_LR 1\.0 instead of 0\.1"
     ):
         draw_runs([recorded, continued], tmp_path)
+
+
+def test_a_plot_that_cannot_be_written_is_named(tmp_path):
+    run = a_run(tmp_path / "a", top1_acc=50.0)
+
+    with pytest.raises(OutputError, match=r"gone/tradeoff\.png: cannot be written"):
+        draw_runs([run], tmp_path / "gone")

@@ -4,15 +4,19 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import octvideo
 from octvideo import visualize
 from octvideo.checkpoint import Checkpoint
+from octvideo.files import OutputError
 
+LAYER = "res3.block1.spatial.conv"
 STRIP = Image.new("RGB", (320, 80))
 
 
@@ -229,3 +233,21 @@ def test_the_doctor_tells_what_would_not_load(run_tool, tiny_checkpoint, tmp_pat
 
     assert result.status == 2
     assert "does not fit" in result.err
+
+
+def test_a_picture_that_cannot_be_written_is_named(tiny_checkpoint, video, tmp_path):
+    network, gone = octvideo.load(tiny_checkpoint), tmp_path / "gone"
+    clips = SimpleNamespace(
+        inputs=torch.zeros(1, 3, 2, 32, 32, dtype=torch.uint8),
+        targets=torch.tensor([0]),
+        paths=["a.mp4"],
+    )
+
+    for name, draw_it in (
+        ("frequency", lambda: visualize.draw_frequency({"": network}, [video], "res3", gone)),
+        ("octave", lambda: visualize.draw_octave(network, video, LAYER, gone)),
+        ("gradcam", lambda: visualize.draw_gradcam(network, video, "", gone)),
+        ("clips", lambda: visualize.draw_clips(iter([clips]), ["wave"], 1, gone)),
+    ):
+        with pytest.raises(OutputError, match=rf"gone/{name}.*\.png: cannot be written"):
+            draw_it()

@@ -15,7 +15,13 @@ from octvideo.data.video.decode import probe
 from octvideo.data.video.frame_source import open_entry
 from octvideo.data.video.index import index_path, write_index
 from octvideo.data.video.info import VideoInfo
-from octvideo.files import append_json_line, bad_csv, read_json_lines, require_another_file
+from octvideo.files import (
+    append_json_line,
+    bad_csv,
+    make_output_folder,
+    read_json_lines,
+    require_another_file,
+)
 
 GOOD, BAD, NOTES = "good.csv", "bad.csv", "findings.jsonl"
 _INFO_FIELDS = {field.name for field in fields(VideoInfo)}
@@ -79,7 +85,7 @@ def check_list(
     folder = Path(folder or _folder_of(list_path))
     for name in (GOOD, BAD):
         require_another_file(folder / name, list_path)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_output_folder(str(folder))
     entries = {entry.path: entry for entry in videos}
     notes = folder / NOTES
     # A bad file may be read now: with more time, memory or rights.

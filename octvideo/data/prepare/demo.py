@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import grid_sample, interpolate
 
 from octvideo.data.video.encode import write_video
+from octvideo.files import make_output_folder
 
 # Class 2 k + 1 is class 2 k played backwards.
 CLASS_NAMES = (
@@ -47,6 +48,7 @@ def write_demo_data(
     val and test hold textures of kinds that train lacks. Existing clips are kept.
     """
     folder = Path(folder)
+    make_output_folder(str(folder))
     for split, count in num_clips.items():
         clips = [
             (

@@ -39,7 +39,7 @@ from octvideo.data.storage.output import replace_file, write_file
 from octvideo.data.storage.ranges import exists, read_file, size_of
 from octvideo.data.video.container import VIDEO_SUFFIXES
 from octvideo.errors import ConfigError, DataError, logger
-from octvideo.files import append_json_line, read_json_lines
+from octvideo.files import append_json_line, make_output_folder, read_json_lines
 
 CVDF = "https://s3.amazonaws.com/kinetics"
 _BATCH = 64  # videos that are unpacked at a time
@@ -143,8 +143,8 @@ class Fetch:
         self._work = folder / "work"
 
     def plan(self, splits: Sequence[str]) -> list[Plan]:
-        """The archives to fetch, with their sizes. Raises DataError and OSError."""
-        self._work.mkdir(parents=True, exist_ok=True)
+        """The archives to fetch, with their sizes. Raises OctvideoError and OSError."""
+        make_output_folder(str(self._work))
         plans = []
         for split in splits:
             listed = _asked(read_file, self._address(self._places.archives, split), _MAX_LIST)

@@ -11,6 +11,7 @@ from pathlib import Path
 from octvideo.data.lists import class_names
 from octvideo.data.lists.video_list import VideoEntry, write_list
 from octvideo.errors import DataError
+from octvideo.files import make_output_folder
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
@@ -144,7 +145,7 @@ def write_lists(
     folder off (DATA.PATH_PREFIX).
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_output_folder(str(folder))
     written = []
     for split in SPLITS:
         entries = [

@@ -119,7 +119,8 @@ class Snapshots:
 
     def open_folder(self) -> None:
         """Create the output folder; if that fails, every rank raises the reason."""
-        self.procs.made_by_main(lambda: make_output_folder(self.options.output_dir))
+        folder, remedy = self.options.output_dir, "choose another OUTPUT_DIR"
+        self.procs.made_by_main(lambda: make_output_folder(folder, remedy))
 
     def resume(self) -> Progress | None:
         """Restore the newest whole checkpoint, one for all ranks; None if there is none. Raises
