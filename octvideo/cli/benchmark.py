@@ -116,6 +116,8 @@ def run(args: argparse.Namespace) -> None:
             f"--threads {args.threads}, --rounds {args.rounds}, --batch {args.batch}: each is 1 or"
             " more"
         )
+    if args.input and min(args.input) < 1:
+        raise ConfigError(f"--input {' '.join(map(str, args.input))}: each is 1 or more")
     if args.json:
         require_place(args.json)
     torch.set_num_threads(args.threads)

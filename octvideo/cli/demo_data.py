@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from octvideo.data.prepare.demo import NUM_CLIPS, write_demo_data
+from octvideo.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if min(args.clips) < 0 or not any(args.clips):
+        given = " ".join(map(str, args.clips))
+        raise ConfigError(f"--clips {given}: each is 0 or more, and at least one is 1 or more")
     num_clips = dict(zip(NUM_CLIPS, args.clips, strict=True))
     write_demo_data(
         args.folder, seed=args.seed, num_clips=num_clips, num_threads=os.cpu_count() or 1

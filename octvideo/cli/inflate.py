@@ -35,6 +35,7 @@ from octvideo.assembly.weights import (
 from octvideo.checkpoint import Checkpoint
 from octvideo.cli.unused import refuse_unused
 from octvideo.config import add_config_arguments, load_config
+from octvideo.errors import ConfigError
 from octvideo.files import require_another_file
 from octvideo.weights.pretrained import read_weights
 
@@ -55,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if not args.images:
         refuse_unused(args, ["--batches"], "they are of images; give --images FOLDER")
+    if args.batches < 1:
+        raise ConfigError(f"--batches {args.batches}: is 1 or more")
     require_another_file(args.target, args.source)
     cfg = load_config(args.cfg, args.settings)
 

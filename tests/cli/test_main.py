@@ -110,3 +110,27 @@ def test_an_output_folder_that_is_a_file_is_one_line_before_any_work(
     (line,) = capsys.readouterr().err.splitlines()
     assert re.match(rf"error: {name}(/work)?: cannot be written to .*; name another folder$", line)
     assert (tmp_path / "FILE").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        ("demo-data NEW --clips 0 0 0", "at least one is 1 or more"),
+        ("demo-data NEW --clips 8 -1 2", "each is 0 or more"),
+        ("benchmark --alpha 0 --input 0 32", "each is 1 or more"),
+        ("inflate --cfg none.yaml --images NEW --batches 0 in.pth out.pth", "is 1 or more"),
+        ("inflate --cfg none.yaml --images NEW --batches -1 in.pth out.pth", "is 1 or more"),
+    ],
+)
+def test_a_number_that_is_too_small_is_one_line_before_any_work(
+    words, rule, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(SystemExit, match="2"):
+        main(words.split())
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --")
+    assert rule in line
+    assert not any(tmp_path.iterdir())
