@@ -10,6 +10,7 @@ continues there; an archive that was broken is fetched again by the next one.
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -302,19 +303,20 @@ class _Split:
             (str(source), str(self.scratch / f"{file.stem}.small"), self.encoding)
             for file, source in zip(batch, sources, strict=True)
         ]
-        ready = pool.run(tasks, ahead=_BATCH)
-        for file, source, video in zip(batch, sources, ready, strict=True):
-            if video.cause and not source.exists():
-                raise DataError(
-                    f"{source}: it was unpacked and is gone; delete {source.parent} and repeat the"
-                    " command, which unpacks it again"
-                )
-            annotation = self.plan.annotations[file.stem]
-            number = self.numbers[annotation.label]
-            writer.add(f"{file.stem}.mp4", () if number < 0 else (number,), video)
-            self.stored.add(file.stem)
-            for used in (file, self.scratch / f"{file.stem}.small"):
-                used.unlink(missing_ok=True)
+        # Closed before the pool is, also after an error, whose traceback would keep it running.
+        with closing(pool.run(tasks, ahead=_BATCH)) as ready:
+            for file, source, video in zip(batch, sources, ready, strict=True):
+                if video.cause and not source.exists():
+                    raise DataError(
+                        f"{source}: it was unpacked and is gone; delete {source.parent} and repeat"
+                        " the command, which unpacks it again"
+                    )
+                annotation = self.plan.annotations[file.stem]
+                number = self.numbers[annotation.label]
+                writer.add(f"{file.stem}.mp4", () if number < 0 else (number,), video)
+                self.stored.add(file.stem)
+                for used in (file, self.scratch / f"{file.stem}.small"):
+                    used.unlink(missing_ok=True)
 
 
 def _asked(ask: Callable[..., T], address: str, *limits: int) -> T:

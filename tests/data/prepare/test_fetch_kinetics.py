@@ -20,6 +20,7 @@ from tars import tar_of
 
 from octvideo.cli.fetch import add_arguments, estimate, progress, run
 from octvideo.data.lists.class_names import read_class_names
+from octvideo.data.loading.pool import ReaderPool
 from octvideo.data.prepare import archives
 from octvideo.data.prepare.archives import BrokenArchiveError, download, unpack
 from octvideo.data.prepare.fetch import Fetch, Plan
@@ -295,6 +296,32 @@ def test_a_replacement_that_is_gone_stops_the_run_and_the_same_command_continues
     monkeypatch.undo()
 
     _assert_is_whole(tmp_path / "out", fetch())
+
+
+def test_an_error_ends_the_reading_before_it_ends_the_pool(fetch, tmp_path, monkeypatch):
+    """Else the thread that serves the workers takes them for dead ones, and starts others."""
+    ended = []
+
+    class Pool(ReaderPool):
+        def run(self, tasks, *, ahead):
+            try:
+                yield from super().run(tasks, ahead=ahead)
+            finally:
+                ended.append("reading")
+
+        def close(self):
+            ended.append("pool")
+            super().close()
+
+    def full(*_):
+        raise OutputError("no space left")
+
+    monkeypatch.setattr("octvideo.data.prepare.fetch.ReaderPool", Pool)
+    monkeypatch.setattr("octvideo.data.prepare.fetch.ShardWriter.add", full)
+    with pytest.raises(OutputError, match="no space left"):
+        fetch()
+
+    assert ended == ["reading", "pool"]
 
 
 def test_a_replacement_that_cannot_be_read_is_broken_and_replaces_nothing(fetch, mirror):
