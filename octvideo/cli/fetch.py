@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shards", action="store_true", required=True, help="the form of the result"
     )
-    add_encoding_options(parser, 256, "pixels (256)")
+    add_encoding_options(parser, 256, "pixels (256); 0: stored unchanged")
     parser.add_argument("--size", default="1GB", help="of a shard (1GB)")
     parser.add_argument("--archives", type=int, default=2, help="archives to download ahead (2)")
     parser.add_argument("--workers", type=int, help="processes; by default one per core")

@@ -131,13 +131,14 @@ class Fetch:
         """num_archives: that are downloaded ahead. class_lists: class names of data sets, in label
         order. after_archive: is called with the shards so far and the number of archives done.
 
-        Raises ConfigError for no archive ahead, and for a negative number of workers.
+        Raises ConfigError for no archive ahead, fewer than no workers, and a false encoding.
         """
         if num_archives < 1:
             raise ConfigError(f"{num_archives} archives to download ahead; give 1 or more")
         self._places, self._folder, self._name = DATASETS[dataset], folder, dataset
         self._base = f"{mirror.rstrip('/')}/{self._places.folder}"
         self._class_lists, self._encoding = class_lists, encoding or Encoding(256)
+        self._encoding.check()
         self._max_bytes, self._num_archives = max_bytes, num_archives
         self._num_workers = processes_of(num_workers)
         self._timeout, self._after_archive = timeout_seconds, after_archive

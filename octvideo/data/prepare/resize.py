@@ -17,7 +17,7 @@ from octvideo.data.sampling import ClipRule, short_side_size
 from octvideo.data.video.decode import iter_frames, look_at
 from octvideo.data.video.encode import write_video
 from octvideo.data.video.times import with_end
-from octvideo.errors import DataError
+from octvideo.errors import ConfigError, DataError
 
 _MEASURED = 12  # videos
 
@@ -44,8 +44,10 @@ def resize_folder(
     """Resize every video below `source` into `target`, under its relative path, as .mp4. Existing
     targets are kept.
 
-    Raises DataError when two files would become one, or a target cannot be written.
+    Raises ConfigError as `check_encoding` does, and DataError when two files would become one, or a
+    target cannot be written.
     """
+    check_encoding(short_side, gop, crf)
     source, target = Path(source), Path(target)
     targets = {
         path: (target / path.relative_to(source)).with_suffix(".mp4")
@@ -77,6 +79,17 @@ def resize_folder(
         (str(path), str(made)) for path, made in targets.items() if str(path) not in result.failed
     ]
     return result
+
+
+def check_encoding(short_side: int, gop: int, crf: int) -> None:
+    """Raise ConfigError for a short side of fewer than 2 pixels, which H.264 cannot hold, a gop
+    of fewer than 1 frame, or a crf outside 0 to 51."""
+    if short_side < 2:
+        raise ConfigError(f"a short side of {short_side} pixels; give 2 or more")
+    if gop < 1:
+        raise ConfigError(f"a keyframe every {gop} frames (gop); give 1 or more")
+    if not 0 <= crf <= 51:
+        raise ConfigError(f"a crf of {crf}; give 0 to 51, of which larger is smaller and worse")
 
 
 def resize_video(source: str, target: str, short_side: int, gop: int, crf: int) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from octvideo.data.lists.class_names import names_beside
 from octvideo.data.lists.video_list import VideoList
 from octvideo.data.prepare.parallel import for_each
-from octvideo.data.prepare.resize import resize_video
+from octvideo.data.prepare.resize import check_encoding, resize_video
 from octvideo.data.reading import DecodeError, reading
 from octvideo.data.remote import join, local_path
 from octvideo.data.shards.shard_set import FILE_NAME, ShardSet, read_set
@@ -39,6 +39,11 @@ class Encoding(NamedTuple):
     short_side: int = 0
     gop: int = 12
     crf: int = 20
+
+    def check(self) -> None:
+        """Raises ConfigError as `check_encoding`, where videos are re-encoded."""
+        if self.short_side:
+            check_encoding(*self)
 
 
 @dataclass(slots=True)
@@ -68,7 +73,7 @@ def write_shards(
     set holds the list's videos in the list's order. After an interruption the same call begins
     behind the last complete shard.
     index: what is known of the list's files. Raises DataError for a folder that holds other shards,
-    and OutputError.
+    ConfigError for an encoding that cannot be, and OutputError.
     """
     if videos.format == "frames":
         raise DataError(
@@ -76,6 +81,7 @@ def write_shards(
             " the folders first."
         )
     encoding = encoding or Encoding()
+    encoding.check()
     settings = {"max_bytes": max_bytes, **encoding._asdict()}
     with only_writer_here(folder), scratch_folder(folder) as scratch:
         shards = _begun(videos, folder, settings)

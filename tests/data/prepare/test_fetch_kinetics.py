@@ -79,9 +79,8 @@ def _job(folder, url, **options):
         folder,
         class_lists=CLASSES,
         mirror=url,
-        encoding=Encoding(64, 6, 30),
         max_bytes=10_000,
-        **{"num_workers": 1, **options},
+        **{"encoding": Encoding(64, 6, 30), "num_workers": 1, **options},
     )
 
 
@@ -362,9 +361,11 @@ def test_a_second_fetch_into_a_folder_is_refused_whatever_its_split(mirror, serv
     [
         ({"num_workers": -1}, "-1 workers; give 1 or more, or 0 for one per core"),
         ({"num_archives": 0}, "0 archives to download ahead; give 1 or more"),
+        ({"encoding": Encoding(-4)}, "a short side of -4 pixels; give 2 or more"),
+        ({"encoding": Encoding(64, 6, 99)}, "a crf of 99; give 0 to 51"),
     ],
 )
-def test_a_fetch_that_could_never_end_is_refused_before_it_begins(tmp_path, given, message):
+def test_a_fetch_that_could_not_go_on_is_refused_before_it_begins(tmp_path, given, message):
     with pytest.raises(ConfigError, match=message):
         _job(tmp_path / "out", "http://localhost:1", **given)
 

@@ -9,7 +9,7 @@ from octvideo.data.prepare import resize
 from octvideo.data.prepare.resize import measure_gain, resize_folder, resize_video
 from octvideo.data.video.decode import open_video
 from octvideo.data.video.encode import write_video
-from octvideo.errors import DataError
+from octvideo.errors import ConfigError, DataError
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +98,38 @@ def test_files_that_would_be_lost_stop_it(tmp_path, frames, names, out, message)
 
     with pytest.raises(DataError, match=message):
         resize_folder(tmp_path / "in", tmp_path / out)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"short_side": -4}, "a short side of -4 pixels; give 2 or more"),
+        ({"short_side": 0}, "a short side of 0 pixels"),
+        ({"short_side": 1}, "a short side of 1 pixels"),
+        ({"gop": 0}, r"a keyframe every 0 frames \(gop\); give 1 or more"),
+        ({"gop": -1}, "a keyframe every -1 frames"),
+        ({"crf": -3}, "a crf of -3; give 0 to 51"),
+        ({"crf": 52}, "a crf of 52; give 0 to 51"),
+    ],
+)
+def test_an_encoding_that_cannot_be_is_refused_before_a_video_is_read(tmp_path, given, message):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").touch()
+
+    with pytest.raises(ConfigError, match=message):
+        resize_folder(tmp_path / "in", tmp_path / "out", **given)
+
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("given", [(2, 1, 0), (2, 12, 51)])
+def test_the_bounds_of_an_encoding_can_be_written_and_read(tmp_path, frames, given):
+    write_video(tmp_path / "in" / "a.mp4", frames[:3])
+    short_side, gop, crf = given
+
+    resize_folder(tmp_path / "in", tmp_path / "out", short_side=short_side, gop=gop, crf=crf)
+
+    assert len(gray_of(tmp_path / "out" / "a.mp4")) == 3
 
 
 def test_a_folder_that_cannot_be_written_is_a_mistake_and_not_a_bad_video(tmp_path, frames):

@@ -57,6 +57,14 @@ def test_videos_are_stored_as_they_are(videos, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("encoding", [Encoding(-4), Encoding(64, 0), Encoding(64, 12, 52)])
+def test_an_encoding_that_cannot_be_is_refused_before_there_is_a_folder(videos, tmp_path, encoding):
+    with pytest.raises(ConfigError, match=r"a (short side|keyframe|crf) .*; give "):
+        _write(videos, tmp_path / "s", encoding=encoding)
+
+    assert not (tmp_path / "s").exists()
+
+
 def test_a_video_that_no_tar_can_hold_is_one_that_cannot_be_stored(videos, tmp_path, monkeypatch):
     sizes = [Path(videos[i].path).stat().st_size for i in range(5)]
     largest = sizes.index(max(sizes))
