@@ -26,7 +26,7 @@ from octvideo.complexity import stage_table
 from octvideo.data.clips.dataset import ClipDataset
 from octvideo.data.loading.batch import Batch
 from octvideo.data.loading.loader import Dataset, Loader
-from octvideo.engine.checkpoint_files import has_begun
+from octvideo.engine.checkpoint_files import is_resumable
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import Videos, evaluate
 from octvideo.engine.evaluation.journal import weights_digest
@@ -100,7 +100,7 @@ def build_trainer(
     if cfg.LOG_MODEL_INFO:
         logger.info("%s", stage_table(model, task_of(cfg).input_shape()))
     folder, start = f"{cfg.OUTPUT_DIR}/checkpoints", Checkpoint()
-    if not procs.from_main(procs.is_main and has_begun(folder)):
+    if not procs.from_main(procs.is_main and is_resumable(folder)):
         start = load_initial_weights(cfg, model, loader.dataset, procs)
     seed_all(cfg.RNG_SEED + procs.rank)  # equal initial weights, different dropout on each rank
     frozen = _adapt(cfg, model, procs)

@@ -56,8 +56,13 @@ def newest_first(folder: str) -> list[str]:
 
 
 def has_begun(folder: str) -> bool:
-    """Whether a run has left checkpoints, whole ones or not: none begins anew over them."""
+    """Whether a run has left checkpoints, whole ones or not."""
     return bool(newest_first(folder))
+
+
+def is_resumable(folder: str) -> bool:
+    """Whether one of its checkpoints is whole."""
+    return any(read_whole(path) is not None for path in newest_first(folder))
 
 
 def read_latest(folder: str) -> tuple[str, dict[str, Any]] | None:

@@ -19,7 +19,7 @@ from octvideo.engine.prediction.windows import VideoWindows, check_lengths
 from octvideo.errors import ConfigError
 
 Frame = NDArray[np.uint8]
-_HELD_PER_FRAME = 8  # of the network: more in a window are not held
+_HELD_PER_FRAME = 8  # of the network: of more in a window some are not held
 _SLACK = 1e-6
 OF_ADDRESSES = ("timeout_seconds", "give_up_seconds", "max_waiting")
 OF_FOLLOWED = ("follow", "timeout_seconds")
@@ -176,7 +176,7 @@ def timed_clips(
                 start += stride * max((frame.seconds - start - window) // stride, 0)
         if frame.seconds >= start - _SLACK:
             # The newest is held, however near to the one before: a window may have no other.
-            if len(held) > 1 and held[-1].seconds - held[-2].seconds < spacing:
+            if len(held) > 1 and frame.seconds - held[-2].seconds < spacing:
                 held.pop()
             held.append(frame)
 

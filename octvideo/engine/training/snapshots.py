@@ -15,7 +15,6 @@ from octvideo.checkpoint import Checkpoint
 from octvideo.engine.checkpoint_files import (
     BEST,
     checkpoint_name,
-    has_begun,
     list_checkpoints,
     prune,
     read_latest,
@@ -124,7 +123,7 @@ class Snapshots:
 
     def resume(self) -> Progress | None:
         """Restore the newest whole checkpoint, one for all ranks; None if there is none. Raises
-        CheckpointError if there are damaged ones alone."""
+        CheckpointError if the best epoch is among damaged ones."""
         checkpoint = self._newest()
         if checkpoint is None:
             return None
@@ -158,14 +157,14 @@ class Snapshots:
 
     def _newest(self) -> Checkpoint | None:
         found = read_latest(self.folder) if self.procs.is_main else None
-        begun = self.procs.is_main and has_begun(self.folder)
-        path, begun = self.procs.from_main((found[0] if found else None, begun))
+        had_best = self.procs.is_main and g_pathmgr.isfile(self.best)
+        path, had_best = self.procs.from_main((found[0] if found else None, had_best))
         if self.procs.is_main:
             later = (other for other in list_checkpoints(self.folder) if other > (path or ""))
             self.passed_over = set(later)
         if path is not None:
             return Checkpoint.of(found[1], path) if found else Checkpoint.read(path)
-        if begun:
+        if had_best:
             raise CheckpointError(
                 f"{self.folder}: no checkpoint is whole, and a training from the start would"
                 " replace what this run has left; choose another OUTPUT_DIR (of a folder of videos:"

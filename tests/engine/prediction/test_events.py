@@ -164,7 +164,10 @@ def test_every_window_that_has_a_frame_is_found_whatever_comes_when(
     for clip, (_, _, inside) in zip(clips, wanted, strict=True):
         assert len(clip.images) == count
         assert set(clip.images) <= set(inside)
-        assert clip.images[-1] == inside[-1 if count > 1 else 0]
+        if count > 1:
+            assert clip.images[-1] == inside[-1]
+        else:  # A frame close before it may not be held.
+            assert ticks[clip.images[0]] - ticks[inside[0]] < window / 7
 
 
 def test_an_endless_source_at_any_rate_is_held_only_as_far_as_its_windows_need():

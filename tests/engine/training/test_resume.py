@@ -233,6 +233,18 @@ def test_a_run_of_which_no_checkpoint_is_whole_is_not_begun_anew_over_its_result
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_a_run_that_has_only_torn_checkpoints_and_no_best_epoch_begins_anew(tmp_path):
+    tiny.make_trainer(tmp_path).train()
+    metrics = (tmp_path / "metrics.jsonl").read_bytes()
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.unlink() if path.name == "best.pyth" else path.write_bytes(path.read_bytes()[:5000])
+
+    tiny.make_trainer(tmp_path).train()
+
+    assert (tmp_path / "metrics.jsonl").read_bytes() == metrics
+    assert (tmp_path / "checkpoints/best.pyth").is_file()
+
+
 def test_a_best_checkpoint_that_is_no_run_s_is_not_overwritten(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     torch.save({"model_state": tiny.TinyNet().state_dict()}, tmp_path / "checkpoints/best.pyth")
