@@ -55,6 +55,12 @@ def _seed_and_threads() -> None:
     np.random.seed(0)
 
 
+@pytest.fixture
+def one_thread_per_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run in this process takes one thread, as on a machine of one core."""
+    monkeypatch.setattr("octvideo.engine.threads.available_cores", lambda: 1)
+
+
 @pytest.fixture(autouse=True)
 def _ordinary_priority() -> Iterator[None]:
     """A worker of real-time priority, and what it starts, would keep the others from the cores."""

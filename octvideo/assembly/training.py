@@ -89,7 +89,7 @@ def build_trainer(
     validation: dict[str, Any] | None = None,
 ) -> Trainer:
     """The trainer, seeded, on its device, with the weights of TRAIN.CHECKPOINT_FILE_PATH; these may
-    be gone where OUTPUT_DIR has checkpoints, which take their place when training resumes.
+    be gone where OUTPUT_DIR has a whole checkpoint, which takes their place when training resumes.
 
     validation: `data_of` the data that `validate` sees, for a run that is resumed to compare.
     """

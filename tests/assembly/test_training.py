@@ -25,9 +25,7 @@ TENSORBOARD: {ENABLE: false}
 """
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
-    monkeypatch.setattr("octvideo.engine.threads.available_cores", lambda: 1)
+pytestmark = pytest.mark.usefixtures("one_thread_per_run")
 
 
 @pytest.fixture

@@ -11,10 +11,7 @@ from small_run import SETTINGS
 
 from octvideo.data.video.encode import write_video
 
-
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
-    monkeypatch.setattr("octvideo.engine.threads.available_cores", lambda: 1)
+pytestmark = pytest.mark.usefixtures("one_thread_per_run")
 
 
 @pytest.fixture

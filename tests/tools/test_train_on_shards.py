@@ -15,9 +15,7 @@ from octvideo.data.video.encode import write_video
 CHANGES = ["MODEL.NUM_CLASSES=0", "SOLVER.MAX_EPOCH=2"]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
-    monkeypatch.setattr("octvideo.engine.threads.available_cores", lambda: 1)
+pytestmark = pytest.mark.usefixtures("one_thread_per_run")
 
 
 @pytest.fixture

@@ -73,19 +73,6 @@ WRAPPED = {
 }
 
 
-@pytest.mark.parametrize("name", WRAPPED)
-def test_wrappers_are_taken_off_and_reported(name, tmp_path):
-    path, state = tmp_path / "weights.pth", narrow().state_dict()
-    torch.save(WRAPPED[name](state), path)
-    model = narrow(seed=1)
-
-    report = load_weights(model, str(path))
-
-    assert equal(model, state)
-    assert bool(report.removed) == (name != "nothing")
-    assert all(part in str(report).splitlines()[0] for part in report.removed)
-
-
 class Around(nn.Module):
     """All of its names begin with a prefix that is a wrapper's in files of others."""
 
@@ -94,16 +81,18 @@ class Around(nn.Module):
         self.model = narrow(seed=seed)
 
 
+@pytest.mark.parametrize("network", [narrow, Around], ids=["plain", "with a prefix of its own"])
 @pytest.mark.parametrize("name", WRAPPED)
-def test_a_prefix_that_the_network_has_itself_stays(name, tmp_path):
-    path, state = tmp_path / "weights.pth", Around().state_dict()
+def test_wrappers_are_taken_off_and_reported(name, network, tmp_path):
+    path, state = tmp_path / "weights.pth", network().state_dict()
     torch.save(WRAPPED[name](state), path)
-    model = Around(seed=1)
+    model = network(seed=1)
 
     report = load_weights(model, str(path))
 
     assert equal(model, state)
     assert bool(report.removed) == (name != "nothing")
+    assert all(part in str(report).splitlines()[0] for part in report.removed)
 
 
 def test_a_wrapper_around_image_weights_of_this_package_is_taken_off(tmp_path):
