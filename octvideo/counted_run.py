@@ -10,8 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """A context in which the model is in evaluation mode."""
-    modes = {module: module.training for module in model.modules()}
+    """A context in which the model is in evaluation mode. A frozen script has none to put back."""
+    modes = {m: m.training for m in model.modules() if hasattr(m, "training")}
     model.eval()
     try:
         yield

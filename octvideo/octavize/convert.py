@@ -27,6 +27,8 @@ from octvideo.octavize.tracing import Trace, trace
 from octvideo.octavize.value_tracer import add_constants
 
 EXPORTED = "traced by torch.export, for inputs of the example's size and type"
+PROGRAMS = ("torch.jit.", "torch.export.", "torch._dynamo.")
+"""Where the classes are defined of what a network is scripted, exported and compiled into."""
 Weights = Literal["sorted", "as_is", "fresh"]
 
 
@@ -72,9 +74,15 @@ def octavize(
     clips: inputs on which that loss, and the error of the features, is measured; by default the
     loss on `example`.
 
-    Raises ConfigError for an invalid alpha, pattern or rule, a network that cannot be traced, and a
-    convolution that `include` names but that cannot be octave.
+    Raises ConfigError for an invalid alpha, pattern or rule, a network that cannot be traced, one
+    that was scripted, exported or compiled, and a convolution that `include` names but that cannot
+    be octave.
     """
+    if any(base.__module__.startswith(PROGRAMS) for base in type(model).__mro__):
+        raise ConfigError(
+            f"octavize got a {type(model).__name__}: a program's layers cannot be exchanged; give the"
+            " network that it was made of, and script, export or compile the result"
+        )
     if weights not in ("sorted", "as_is", "fresh"):
         raise ConfigError(f"weights is {weights!r}; it is 'sorted', 'as_is' or 'fresh'")
     if downsample not in (None, "pool", "stride"):

@@ -97,7 +97,28 @@ def test_a_frozen_script_stays_as_it_is():
     model.eval()
 
     assert torch.equal(octavize(model, 0.0, IMAGE)(IMAGE), model(IMAGE))
-    assert octavize(model, 0.5, IMAGE, weights="as_is")(IMAGE).shape == (2, 8, 16, 16)
+    for given in ({}, {"clips": IMAGE}, {"weights": "as_is"}):
+        octave = octavize(model, 0.5, IMAGE, **given)
+        assert octave(IMAGE).shape == (2, 8, 16, 16)
+        assert [row.name for row in octave.octave_report.octave] == ["2", "3"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*torch.jit")
+@pytest.mark.parametrize(
+    "program",
+    [
+        torch.jit.script,
+        lambda net: torch.jit.freeze(torch.jit.script(net)),
+        lambda net: torch.export.export(net, (IMAGE,)),
+        lambda net: torch.export.export(net, (IMAGE,)).module(),
+        torch.compile,
+    ],
+    ids=["script", "frozen script", "exported", "module of an exported", "compiled"],
+)
+def test_a_program_that_a_network_was_made_into_is_refused(program):
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 16, 1)).eval()
+    with pytest.raises(ConfigError, match=r"octavize got a \w+: a program's .*; give the network"):
+        octavize(program(net), 0.5, IMAGE)
 
 
 def test_fresh_kernels_of_a_layer_that_only_reads_a_pair_are_parts_of_one():
