@@ -80,8 +80,8 @@ def octavize(
     """
     if any(base.__module__.startswith(PROGRAMS) for base in type(model).__mro__):
         raise ConfigError(
-            f"octavize got a {type(model).__name__}: a program's layers cannot be exchanged; give the"
-            " network that it was made of, and script, export or compile the result"
+            f"octavize got a {type(model).__name__}: a program's layers cannot be exchanged; give"
+            " the network that it was made of, and script, export or compile the result"
         )
     if weights not in ("sorted", "as_is", "fresh"):
         raise ConfigError(f"weights is {weights!r}; it is 'sorted', 'as_is' or 'fresh'")
