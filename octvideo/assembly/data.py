@@ -99,15 +99,11 @@ def _listed(cfg: Any, path: str) -> VideoList:
 
 
 def _refuse_several_labels(videos: VideoList) -> None:
-    counts = videos.label_counts()
-    if not videos.has_labels or bool((counts == 1).all()):
-        return
-    first = int((counts != 1).nonzero()[0])
-    found = f"{counts[first]} labels" if counts[first] else "no label"
-    raise DataError(
-        f"{videos.name}: {videos[first].path} has {found}; without DATA.MULTI_LABEL each video has"
-        " one: give it one, or set DATA.MULTI_LABEL True and MODEL.LOSS_FUNC bce_logit"
-    )
+    if found := videos.without_one_label():
+        raise DataError(
+            f"{videos.name}: {found}; without DATA.MULTI_LABEL each video has one: give it one, or"
+            " set DATA.MULTI_LABEL True and MODEL.LOSS_FUNC bce_logit"
+        )
 
 
 def open_labeled_list(cfg: Any, path: str) -> VideoList:

@@ -90,8 +90,10 @@ class ClipDataset:
     A file that cannot be read is replaced by another one, which (seed, epoch, index) decides as
     well; the sample reports it in `problems`. multilabel_classes: C makes targets multi-hot float32
     (C,), None leaves the class id (-1 where the list has no labels). index: the stored examination
-    of the files, so that they need not be examined again. classes: as of `VideoViews`; raises
-    DataError for a label beyond them.
+    of the files, so that they need not be examined again. classes: as of `VideoViews`.
+
+    Raises DataError for a label beyond `classes`, and, without multilabel_classes, for a video of
+    several labels, or of none where others have one.
     """
 
     def __init__(
@@ -112,8 +114,13 @@ class ClipDataset:
         self.videos, self.rule, self.transform = videos, rule, transform
         self._seed, self._multilabel_classes = seed, multilabel_classes
         self._backend, self._index, self.classes = backend, index, classes
+        listed = self._list()
+        if multilabel_classes is None and (found := listed.without_one_label()):
+            raise DataError(
+                f"{listed.name}: {found}; without multilabel_classes each video has one: give it"
+                " one, or multilabel_classes=NUMBER OF CLASSES"
+            )
         if classes is not None:
-            listed = self._list()
             renumbered([max(listed.highest_label, 0)], classes, listed.name)
 
     def __len__(self) -> int:

@@ -117,6 +117,16 @@ class VideoList:
         """int64 (N,): how many labels each video has."""
         return self._label_ends.diff()
 
+    def without_one_label(self) -> str:
+        """`a.mp4 has 2 labels` (or no label), of the first such video of a labeled list; "" where
+        each has one, and for an unlabeled list."""
+        others = (self.label_counts() != 1).nonzero()
+        if not self.has_labels or not len(others):
+            return ""
+        entry = self[int(others[0])]
+        count = len(entry.labels)
+        return f"{entry.path} has {f'{count} labels' if count else 'no label'}"
+
     def fingerprint(self) -> str:
         """16 hex digits of paths as listed, labels and numbers of frames; the root may move."""
         columns = (self._text, self._text_ends, self._labels, self._label_ends, self._num_frames)

@@ -11,7 +11,7 @@ from coded_videos import numbers, picture, write_clip
 from PIL import Image
 
 from octvideo.data import ClipDataset, ClipRule, ClipTransform, DecodeError, Problem, probe
-from octvideo.data.lists.video_list import VideoEntry, read_list
+from octvideo.data.lists.video_list import VideoEntry, VideoList, read_list
 from octvideo.data.video.index import read_index, write_index
 from octvideo.errors import ConfigError, DataError
 
@@ -187,6 +187,17 @@ def test_several_labels_become_multi_hot(folder):
 
     assert dataset.sample(0, 0).target.tolist() == [0, 1, 0, 1, 0]
     assert dataset.sample(0, 1).target.tolist() == [0] * 5
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"), [((1, 3), "b.mp4 has 2 labels"), ((), "b.mp4 has no label")]
+)
+@pytest.mark.parametrize("kind", [list, VideoList])
+def test_without_multilabel_classes_each_video_has_one_label(kind, labels, found):
+    videos = kind([VideoEntry("/v/a.mp4", (1,)), VideoEntry("/v/b.mp4", labels)])
+
+    with pytest.raises(DataError, match=rf"list: /v/{found}; .*give it one, or multilabel_classes"):
+        ClipDataset(videos, rule=RULE, transform=WHOLE)
 
 
 def test_an_unlabeled_list_has_target_minus_one(folder):
