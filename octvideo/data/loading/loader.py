@@ -31,6 +31,9 @@ class Loader:
 
     A global batch is the next batch_size * world_size samples of the epoch's order, and rank r
     takes its r-th part: training sees equal global batches on any number of ranks and workers.
+    drop_last False keeps the last, smaller batch of an epoch; where it has fewer samples than there
+    are ranks, the first of the epoch's order join it, so that each rank has one. No batch has a
+    sample twice, unless the dataset itself has fewer than there are ranks.
     num_workers 0 reads in this process, which a file that hangs or crashes the decoder ends.
     """
 
@@ -124,8 +127,8 @@ class Loader:
         for start, end in pairwise([start_sample, *self.ends(start_sample)]):
             whole = order[start:end]
             if not self._drop_last:
-                # Every rank needs a sample of the last batch: it is filled up from the beginning.
-                whole += [order[i % len(order)] for i in range(-len(whole) % ranks)]
+                # Every rank needs a sample of the last batch, which goes on at the beginning.
+                whole += [order[i % len(order)] for i in range(ranks - len(whole))]
             parts.append(whole[rank * len(whole) // ranks : (rank + 1) * len(whole) // ranks])
         return parts
 

@@ -218,7 +218,30 @@ def test_an_epoch_whose_last_batch_is_kept_goes_on_anywhere(count, batch, ranks,
     parts = [[batch.indices.tolist() for batch in loader.epoch(0, start)] for loader in loaders]
 
     assert all(shares for rank in parts for shares in rank)
-    assert set(range(start, count)) <= {index for rank in parts for index in chain(*rank)}
+    together = [list(chain(*shares)) for shares in zip(*parts, strict=True)]
+    if count >= ranks:
+        assert all(len(set(batch)) == len(batch) for batch in together)
+    trained = list(chain(*together))
+    # Each sample once, and those that give every rank one of the last batch.
+    assert trained[: count - start] == list(range(start, count))
+    assert len(trained) - (count - start) < ranks
+
+
+@pytest.mark.parametrize(
+    ("count", "start", "expected"),
+    [
+        (10, 1, [[1, 2, 3], [4, 5, 6, 7], [8, 9]]),  # goes on in the middle of a batch
+        (3, 0, [[0, 1, 2]]),  # less than a batch
+        (9, 0, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 0]]),  # less than a sample per rank
+    ],
+)
+def test_a_batch_that_is_kept_is_divided_as_it_is(count, start, expected):
+    options = {"batch_size": 2, "world_size": 2, "shuffle": False, "drop_last": False}
+
+    parts = [Loader(Numbers(count), rank=r, **options).epoch(0, start) for r in (0, 1)]
+
+    shares = zip(*parts, strict=True)
+    assert [[*a.indices.tolist(), *b.indices.tolist()] for a, b in shares] == expected
 
 
 def test_a_last_batch_that_is_kept_ends_with_the_list(folder):
