@@ -107,8 +107,11 @@ def _refuse_several_labels(videos: VideoList) -> None:
 
 
 def open_labeled_list(cfg: Any, path: str) -> VideoList:
-    """The list for training or validation. Raises DataError for a list without labels."""
+    """The list for training or validation. Raises DataError for a list without labels, and for
+    shards of which only some videos have one, which can be tested as a list without."""
     videos = open_list(cfg, path)
+    if not cfg.DATA.MULTI_LABEL:
+        _refuse_several_labels(videos)
     if not is_labeled(videos):
         raise DataError(
             f"{path}: an unlabeled list can be tested, not trained or validated on; give each line"

@@ -1,9 +1,12 @@
 """How many classes there are, when the settings leave it to the data."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tars import tar_of
 
 from octvideo.assembly.data import (
     final_list_path,
@@ -278,3 +281,23 @@ def test_shards_of_several_labels_are_refused_where_each_video_has_one(settings,
 
     with pytest.raises(DataError, match=f"a.mp4 has 2 labels.*{WITHOUT_MULTI_LABEL}"):
         open_list(cfg, list_path(cfg, "val"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"), [([2], "b.mp4 has no label"), ([0, 2], "a.mp4 has 2 labels")]
+)
+def test_shards_of_others_that_are_not_labeled_throughout_name_the_setting(
+    settings, tmp_path, labels, found
+):
+    (tmp_path / "data" / "val").mkdir()
+    files = {"a.mp4": b"1", "a.json": json.dumps({"labels": labels}).encode(), "b.mp4": b"1"}
+    (tmp_path / "data" / "val" / "0.tar").write_bytes(tar_of(files))
+    cfg = settings("DATA.LIST_FORMAT=shards")
+    path = list_path(cfg, "val")
+
+    with pytest.raises(DataError, match=f"{found}; {WITHOUT_MULTI_LABEL}"):
+        open_labeled_list(cfg, path)
+    several = settings(
+        "DATA.LIST_FORMAT=shards", "DATA.MULTI_LABEL=True", "MODEL.LOSS_FUNC=bce_logit"
+    )
+    assert open_labeled_list(several, path).format == "multilabel"

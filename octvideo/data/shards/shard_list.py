@@ -228,11 +228,12 @@ def _open(found: ShardSet, shard: Shard, class_names: Sequence[str]) -> ShardInd
 
 
 def _format_of(columns: Columns) -> str:
-    """The list format of shards that do not name one: unlabeled if some video has no label."""
+    """The list format of shards that do not name one: multilabel if some video has several labels,
+    else unlabeled if some has none."""
     counts = columns.ragged["labels"][1].diff()
-    if (counts == 0).any():
-        return "unlabeled"
-    return "multilabel" if (counts > 1).any() else "video"
+    if (counts > 1).any():
+        return "multilabel"
+    return "unlabeled" if (counts == 0).any() else "video"
 
 
 def _check_labels(videos: ShardList, num_classes: int | None) -> None:

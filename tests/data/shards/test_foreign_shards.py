@@ -85,6 +85,18 @@ def test_labels_in_json_are_numbers_or_names(tmp_path, clips, label, labels, for
     assert videos.format == format
 
 
+@pytest.mark.parametrize(("several", "format"), [([1], "unlabeled"), ([2, 0], "multilabel")])
+def test_shards_in_which_some_video_has_no_label_may_have_several(tmp_path, clips, several, format):
+    content = clips[0].read_bytes()
+    samples = [
+        {"__key__": "x", "mp4": content, "json": {"labels": several}},
+        {"__key__": "y", "mp4": content},
+    ]
+    _write(tmp_path / "a-%d.tar", samples)
+
+    assert open_shards(str(tmp_path)).format == format
+
+
 @pytest.mark.parametrize("label", [-1, 2**40, 1.5, True, "unheard of", {"a": 1}])
 def test_a_label_that_is_none_is_one_line(tmp_path, clips, label):
     sample = {"__key__": "x", "mp4": clips[0].read_bytes(), "json": {"label": label}}
