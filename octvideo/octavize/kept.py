@@ -13,6 +13,7 @@ from octvideo.layers.calls import hooks_of
 
 ASSIGNS = "its forward assigns a buffer or a tensor, or changes one in a list or dict"
 SHARED = "another part of the network reads its weights too"
+WITHOUT_TENSORS = vars(nn.Module()).keys() - {"_parameters", "_buffers"}
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -59,11 +60,11 @@ def _held(module: nn.Module) -> set[int]:
 def own_tensors(module: nn.Module) -> dict[str, tuple[Any, list[Any]]]:
     """Its attributes, buffers among them, and the tensors in each with the times they were changed;
     lists and dicts are copied. Not what a hook computes anew."""
-    computed = computed_by_hooks(module)
+    left_out = WITHOUT_TENSORS | computed_by_hooks(module).keys()
     return {
         name: (pytree.tree_map(lambda x: x, value), _tensors(name, value))
         for name, value in vars(module).items()
-        if name not in computed
+        if name not in left_out
     }
 
 
