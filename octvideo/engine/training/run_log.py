@@ -1,5 +1,7 @@
 """A run's log: console lines, a progress bar, TensorBoard; metrics.jsonl and timing.jsonl."""
 
+import json
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -13,6 +15,7 @@ from octvideo.engine.training.state import Position
 from octvideo.errors import logger
 from octvideo.files import write_atomically
 
+_BEGINNING = Position(1, 0, 0, 0, 0, 0)
 STARVED = 0.3  # share of an epoch spent waiting for data above which the log gives advice
 
 
@@ -28,14 +31,40 @@ def starvation_verdict(clock: Clock) -> str | None:
     return f"data {clock.data_share:.0%}: raise DATA_LOADER.NUM_WORKERS or run `octvideo resize`"
 
 
-def cut_back(metrics: str, timing: str, metrics_bytes: int) -> None:
-    """Truncate both files to the point from which a run resumes. timing.jsonl has a line for each
-    training line of metrics.jsonl, none for a validation."""
-    kept = content_of(metrics)[:metrics_bytes]
-    lines = content_of(timing).splitlines(keepends=True)
-    timed = b"".join(lines[: kept.count(b'"_type": "train_')])
-    write_atomically(metrics, lambda file: file.write(kept))
-    write_atomically(timing, lambda file: file.write(timed))
+def cut_back(metrics: str, timing: str, metrics_bytes: int, at: Position) -> None:
+    """Truncate both files to the point from which a run resumes, where metrics.jsonl had
+    metrics_bytes. Warn if it no longer has: nothing else tells how training went until there."""
+    # By their places too: where the file was gone, a run that was killed since has begun another.
+    kept = list(_until(at, content_of(metrics)[:metrics_bytes]))
+    if sum(len(line) for line, _ in kept) < metrics_bytes:
+        left = f"no longer whole (it ends at step {kept[-1][1].get('step')})" if kept else "gone"
+        logger.warning(
+            "%s: %s since the checkpoint of step %d was saved; what is missing is lost, and the"
+            " record %s in epoch %d",
+            metrics, left, at.step, "goes on" if kept else "begins", at.epoch,
+        )  # fmt: skip
+    _write(metrics, kept)
+    _write(timing, _until(at, content_of(timing)))
+
+
+def _until(at: Position, content: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The whole lines up to a position, and their records."""
+    for line in content.splitlines(keepends=True):
+        try:
+            record = json.loads(line)
+            if record["_type"] == "train_iter":
+                is_before = record["step"] <= at.step
+            else:  # of an epoch that is done
+                is_before = record["epoch"] < at.epoch
+        except (ValueError, KeyError, TypeError):
+            continue
+        if is_before and line.endswith(b"\n"):
+            yield line, record
+
+
+def _write(path: str, records: Iterable[tuple[bytes, dict[str, Any]]]) -> None:
+    content = b"".join(line for line, _ in records)
+    write_atomically(path, lambda file: file.write(content))
 
 
 class RunLog:
@@ -48,17 +77,18 @@ class RunLog:
         enabled: bool = True,
         tensorboard: bool = False,
         metrics_bytes: int = 0,
-        step: int = 0,
+        at: Position = _BEGINNING,
     ) -> None:
-        """metrics_bytes, step: of the checkpoint that is resumed; later records are cut."""
+        """metrics_bytes, at: of the checkpoint that is resumed; later records are cut."""
         self.enabled = enabled
         self.clips_shown = False
         self.bar: tqdm[Any] | None = None
         if enabled:
             metrics, timing = f"{output_dir}/metrics.jsonl", f"{output_dir}/timing.jsonl"
-            cut_back(metrics, timing, metrics_bytes)
+            cut_back(metrics, timing, metrics_bytes, at)
             self.metrics, self.timing = JsonLines(metrics), JsonLines(timing)
-        self.board = Board(f"{output_dir}/tensorboard", step) if enabled and tensorboard else None
+        has_board = enabled and tensorboard
+        self.board = Board(f"{output_dir}/tensorboard", at.step) if has_board else None
 
     def start_epoch(self, at: Position) -> None:
         if self.enabled:

@@ -318,7 +318,7 @@ class Trainer:
             enabled=self.procs.is_main,
             tensorboard=self.options.tensorboard,
             metrics_bytes=self.progress.metrics_bytes,
-            step=self.position().step,
+            at=self.position(),
         )
         return found is not None
 

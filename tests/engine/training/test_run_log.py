@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import tiny
@@ -17,22 +18,73 @@ from octvideo.engine.log import setup_logging
 from octvideo.engine.training.board import Board
 from octvideo.engine.training.records import Clock, JsonLines, Tally
 from octvideo.engine.training.run_log import clip_strip, cut_back, starvation_verdict
+from octvideo.engine.training.state import Position
 
 
-def test_json_lines_are_cut_back_to_a_checkpoint(tmp_path):
+def lines_of(folder, name="metrics"):
+    lines = (folder / f"{name}.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_json_lines_are_cut_back_to_a_checkpoint(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
     metrics, timing = tmp_path / "metrics.jsonl", tmp_path / "timing.jsonl"
     lines = JsonLines(str(metrics))
-    lines.write({"_type": "train_iter", "step": 1})
-    lines.write({"_type": "val_epoch", "step": 1})
+    lines.write({"_type": "train_iter", "epoch": 1, "step": 1})
+    lines.write({"_type": "train_epoch", "epoch": 1, "step": 1})
+    lines.write({"_type": "val_epoch", "epoch": 1, "step": 1})
     size = lines.secure()
-    lines.write({"_type": "train_iter", "step": 2})
+    lines.write({"_type": "train_iter", "epoch": 2, "step": 2})
     lines.close()
-    timing.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    first = '{"_type": "train_iter", "epoch": 1, "step": 1}\n{"_type": "train_epoch", "epoch": 1}\n'
+    timing.write_text(f'{first}{{"_type": "train_iter", "epoch": 2, "step": 2}}\n{{"st')
 
-    cut_back(str(metrics), str(timing), size)
+    cut_back(str(metrics), str(timing), size, Position(2, 3, 0, 1, 1, 3))
 
-    assert metrics.read_text().count("step") == 2
-    assert timing.read_text() == '{"step": 1}\n'
+    assert [record["step"] for record in lines_of(tmp_path)] == [1, 1, 1]
+    assert timing.read_text() == first
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (Path.unlink, r"gone since the checkpoint of step 9 .* lost, and the record begins"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-9]),
+            r"no longer whole \(it ends at step \d\) since .*lost, and the record goes on",
+        ),
+    ],
+)
+def test_a_record_that_is_gone_is_told_and_goes_on(tmp_path, caplog, monkeypatch, change, said):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    tiny.make_trainer(tmp_path, max_iter=9).train()
+    whole, timed = lines_of(tmp_path), lines_of(tmp_path, "timing")
+    change(tmp_path / "metrics.jsonl")
+
+    tiny.make_trainer(tmp_path).train()
+
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert re.search(rf"metrics\.jsonl: {said} in epoch 3$", warnings[0])
+    records = lines_of(tmp_path)
+    kept = [record for record in records if record["epoch"] < 3]
+    assert kept == whole[: len(kept)]
+    assert len(kept) in (0, len(whole) - 1)
+    assert records[len(kept)]["epoch"] == 3
+    assert lines_of(tmp_path, "timing")[: len(timed)] == timed
+
+
+def test_a_run_that_is_killed_behind_a_lost_record_has_no_step_twice(tmp_path):
+    tiny.make_trainer(tmp_path, max_iter=6).train()
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(f'{{"_type": "train_iter", "epoch": 2, "step": {k}}}\n' for k in range(8, 40))
+    )
+
+    tiny.make_trainer(tmp_path, max_iter=12).train()
+
+    steps = [r["step"] for r in lines_of(tmp_path) if r["_type"] == "train_iter"]
+    assert steps == [8, 10, 12]
 
 
 def test_a_run_that_goes_on_has_each_line_of_its_clocks_once(tmp_path):
@@ -44,10 +96,7 @@ def test_a_run_that_goes_on_has_each_line_of_its_clocks_once(tmp_path):
 
     tiny.make_trainer(tmp_path).train()
 
-    timing, metrics = (
-        [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
-        for name in ("timing", "metrics")
-    )
+    timing, metrics = lines_of(tmp_path, "timing"), lines_of(tmp_path)
     assert [(r["_type"], r["epoch"], r.get("iter")) for r in timing] == [
         (r["_type"], r["epoch"], r.get("iter")) for r in metrics if r["_type"] != "val_epoch"
     ]
