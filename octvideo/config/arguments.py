@@ -31,7 +31,8 @@ def parse_with_settings(
     parser: argparse.ArgumentParser, words: Sequence[str]
 ) -> argparse.Namespace:
     """The arguments; `args.settings` are the words of all settings, in their order. Where a
-    sub-command takes none, no word is one: the folders of a sweep are named like settings."""
+    sub-command takes none, no word is one: the folders of a sweep are named like settings. Raises
+    ConfigError for a word that may be either."""
     named = _sub_command(parser, words) or parser
     if named.get_default("settings") is None:
         return parser.parse_args(words)
@@ -41,7 +42,7 @@ def parse_with_settings(
         if action.nargs is None
         for option in action.option_strings
     }
-    rest, settings = split_settings(words, with_value)
+    rest, settings = split_settings(words, with_value, takes_paths=_takes_paths(named, words))
     args = parser.parse_args(rest)
     args.settings = settings
     return args
@@ -57,15 +58,27 @@ def _sub_command(
     return next((kinds[word] for word in words if word in kinds), None)
 
 
+def _takes_paths(parser: argparse.ArgumentParser, words: Sequence[str]) -> bool:
+    """Whether some word may be a path; a FOLDER stands in the place of --cfg."""
+    has_cfg = any(word.partition("=")[0] == "--cfg" for word in words)
+    return any(
+        not action.option_strings
+        and not isinstance(action, argparse._SubParsersAction)
+        and not (has_cfg and action.nargs == "?")
+        for action in parser._actions
+    )
+
+
 def split_settings(
-    words: Sequence[str], options_with_value: Collection[str] = ()
+    words: Sequence[str], options_with_value: Collection[str] = (), *, takes_paths: bool = False
 ) -> tuple[list[str], list[str]]:
     """["in.pth", "OCTCONV.ALPHA", ".1", "--fast", "A.B=1"] -> ["in.pth", "--fast"],
     ["OCTCONV.ALPHA", ".1", "A.B=1"].
 
     KEY=VALUE is a setting whatever KEY is, so that a misspelled one is named, unless it is a file
     or folder and KEY no name; KEY VALUE is where KEY is, or begins with, a name that settings have.
-    The value of an option is no setting.
+    The value of an option is no setting. takes_paths: raise ConfigError for a setting that is a
+    file or folder, too, or in a folder that is there.
     """
     rest: list[str] = []
     settings: list[str] = []
@@ -73,18 +86,30 @@ def split_settings(
     for word in remaining:
         if word in options_with_value:
             rest += [word, *itertools.islice(remaining, 1)]
-        elif _is_assignment(word):
-            settings.append(word)
-        elif _is_key(word):
-            settings += [word, next(remaining, "")]
-        else:
+            continue
+        is_assignment = _is_assignment(word)
+        if not is_assignment and not _is_key(word):
             rest.append(word)
+            continue
+        if takes_paths and _is_path(word):
+            setting = word.replace("=", " ", 1) if is_assignment else f"{word}=VALUE"
+            raise ConfigError(
+                f"{COMMAND_LINE}: {word} may be a setting or a path; write ./{word} for"
+                f" the path, {setting} for the setting"
+            )
+        settings += [word] if is_assignment else [word, next(remaining, "")]
     return rest, settings
 
 
 def _is_assignment(word: str) -> bool:
     key = re.match(r"[A-Za-z0-9_.]+(?==)", word)
-    return key is not None and (_is_key(key[0]) or not is_there(word))
+    return key is not None and (_is_key(key[0]) or not _is_path(word))
+
+
+def _is_path(word: str) -> bool:
+    """Whether it is there, or could be written in a folder that is."""
+    first, slash, _ = word.partition("/")
+    return is_there(word) or (bool(slash) and is_there(first))
 
 
 def _is_key(word: str) -> bool:

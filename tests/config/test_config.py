@@ -244,19 +244,61 @@ def test_settings_of_a_sub_command_may_stand_before_it_and_are_no_value_of_its_o
         parse_with_settings(kinds, ["clip", "--cfg", "a.yaml"])
 
 
-def test_a_folder_named_like_an_assignment_is_no_setting_unless_its_key_may_be_one(
-    tmp_path, monkeypatch
-):
+@pytest.fixture
+def of_paths(tmp_path, monkeypatch):
+    """of_paths(names of folders that are there): a parser as that of `inflate`, and of `train`."""
     monkeypatch.chdir(tmp_path)
-    for name in ("lr=1", "OCTCONV.ALFA=1"):
-        (tmp_path / name).mkdir()
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", nargs="?")
-    add_config_arguments(parser, required=False)
 
-    args = parse_with_settings(parser, ["lr=1/", "OCTCONV.ALFA=1", "lr=2"])
+    def make(*names):
+        for name in names:
+            (tmp_path / name).mkdir()
+        required, optional = argparse.ArgumentParser(), argparse.ArgumentParser()
+        required.add_argument("source")
+        required.add_argument("target")
+        optional.add_argument("folder", nargs="?")
+        for parser in (required, optional):
+            add_config_arguments(parser, required=False)
+        return required, optional
 
-    assert (args.folder, args.settings) == ("lr=1/", ["OCTCONV.ALFA=1", "lr=2"])
+    return make
+
+
+def test_a_path_whose_first_part_is_like_an_assignment_is_no_setting(of_paths):
+    required, optional = of_paths("lr=1")
+
+    copied = parse_with_settings(required, ["lr=1/", "lr=1/new.pth", "lr=2", "--cfg", "a.yaml"])
+    trained = parse_with_settings(optional, ["lr=1", "lr=2/x"])
+
+    assert (copied.source, copied.target, copied.settings) == ("lr=1/", "lr=1/new.pth", ["lr=2"])
+    assert (trained.folder, trained.settings) == ("lr=1", ["lr=2/x"])
+
+
+@pytest.mark.parametrize(
+    ("word", "setting"),
+    [
+        ("OCTCONV.ALPHA=0,RNG_SEED=1", "OCTCONV.ALPHA 0,RNG_SEED=1"),
+        ("OCTCONV.ALPHA=0,RNG_SEED=1/new.pth", "OCTCONV.ALPHA 0,RNG_SEED=1/new.pth"),
+        ("DATA.2", "DATA.2=VALUE"),
+    ],
+)
+def test_a_word_that_is_a_setting_and_a_path_is_one_only_with_more_said(of_paths, word, setting):
+    required, optional = of_paths("OCTCONV.ALPHA=0,RNG_SEED=1", "DATA.2")
+    both = rf"line: {word} may be a setting or a path; write \./{word} for the path, {setting} for"
+
+    with pytest.raises(ConfigError, match=both):
+        parse_with_settings(required, [word, "out.pth", "--cfg", "a.yaml"])
+    with pytest.raises(ConfigError, match=both):
+        parse_with_settings(optional, [word])
+    assert parse_with_settings(optional, [f"./{word}"]).folder == f"./{word}"
+
+
+def test_beside_a_config_a_word_is_no_folder_to_train_on(of_paths):
+    """Runs of a sweep may begin in the folder that holds those of their settings."""
+    _, optional = of_paths("OCTCONV.ALPHA=0")
+
+    args = parse_with_settings(optional, ["--cfg", "a.yaml", "OCTCONV.ALPHA=0"])
+
+    assert (args.folder, args.settings) == (None, ["OCTCONV.ALPHA=0"])
 
 
 def test_a_contradiction_is_blamed_on_who_brought_it(write):
