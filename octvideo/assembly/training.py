@@ -155,6 +155,11 @@ def _adapt(cfg: Any, model: nn.Module, procs: Processes) -> list[nn.Module]:
                 " false"
             )
         adapt.recompute_activations(parts)
+    if cfg.OCTCONV.MEMORY_SAVING and cfg.TRAIN.COMPILE:
+        logger.warning(
+            "OCTCONV.MEMORY_SAVING changes nothing with TRAIN.COMPILE True: a compiler chooses by"
+            " itself what to compute again; set one of them False"
+        )
     model.to(procs.device)
     channels_last(model, cfg.TRAIN.CHANNELS_LAST or procs.device.type == "cpu")
     return frozen

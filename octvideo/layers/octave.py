@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks
 
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, logger
 from octvideo.layers.arguments import (
     Size,
     check_pair,
@@ -259,8 +259,15 @@ class OctConv3d(_OctConv):
 
 def save_memory(model: nn.Module, on: bool = True) -> nn.Module:
     """Let every octave convolution of `model` pool again in the backward pass instead of saving the
-    pooled map, or not; gradients are equal bit for bit."""
-    for module in model.modules():
-        if isinstance(module, _OctConv):
-            module.memory_saving = on
+    pooled map, or not; gradients are equal bit for bit. Where no layer passes anything between two
+    groups, a line says that this changes nothing."""
+    convs = [module for module in model.modules() if isinstance(module, _OctConv)]
+    for conv in convs:
+        conv.memory_saving = on
+    if on and all(conv.h2l is None and conv.l2h is None for conv in convs):
+        logger.warning(
+            "memory_saving changes nothing in this %s, which has no low groups: give it an alpha"
+            " above 0, or leave the setting out",
+            type(model).__name__,
+        )
     return model

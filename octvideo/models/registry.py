@@ -128,7 +128,7 @@ def create_model(
         num_classes: 400 for video, 1000 for images, 10 for CIFAR by default.
     memory_saving: octave convolutions pool again in the backward pass instead of keeping what they
     pooled; the
-        gradients are the same, bit for bit.
+        gradients are the same, bit for bit. At alpha 0 this changes nothing, and a line says so.
     octavize: the arguments with which `octvideo.octavize` made this network octave, as its `config`
     has them.
 

@@ -467,6 +467,17 @@ def test_every_way_to_train_dry_runs(settings, capsys):
     assert "two training and two evaluation steps went through" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_line_says_that_a_compiled_network_saves_no_memory_of_ours(caplog):
+    saving = ["OCTCONV.ALPHA=0.5", "OCTCONV.MEMORY_SAVING=true", "TRAIN.BATCH_SIZE=2"]
+    trainer(tiny(*saving))
+    assert not any("MEMORY_SAVING" in m for m in caplog.messages)
+
+    trainer(tiny(*saving, "TRAIN.COMPILE=true"))
+
+    assert any("MEMORY_SAVING changes nothing with TRAIN.COMPILE" in m for m in caplog.messages)
+
+
 @pytest.mark.parametrize("file", ["class_names.txt", "given.txt"])
 def test_a_dry_run_counts_the_classes_where_they_have_names(file, tmp_path, capsys):
     (tmp_path / file).write_text("cut\npour\nstir\n")

@@ -106,6 +106,19 @@ def test_octave_layers_that_octavize_makes_save_memory_where_the_network_did():
     assert saving(create_model(**octave.config, memory_saving=True)) == {True}
 
 
+@pytest.mark.parametrize("name", ["resnet20_cifar", "ptv:x3d_xs", "mobilenet_v1", "slowfast_r26"])
+def test_a_line_says_where_saving_memory_changes_nothing(name, caplog):
+    with torch.device("meta"):
+        create_model(name, alpha=0.25, memory_saving=True)
+        create_model(name)
+        assert not caplog.messages
+        create_model(name, memory_saving=True)
+
+    [line] = caplog.messages
+    assert line.startswith("memory_saving changes nothing in this ")
+    assert "give it an alpha above 0" in line
+
+
 @pytest.mark.parametrize("size", [(6, 6), (5, 7), (1, 1), (3, 4, 6), (2, 7, 5)])
 def test_a_low_group_is_added_as_if_upsampled(size):
     *time, height, width = size
