@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 Three = tuple[int, int, int]
@@ -33,8 +34,8 @@ def depthwise_conv3d(
 ) -> Tensor:
     """`F.conv3d` of x (N, C, T, H, W) and weight (C, 1, kt, kh, kw), a group for each channel.
 
-    The gradients are those of this module on a CPU; PyTorch's on other devices, in a compiled graph
-    and in torch.func.
+    The gradients are those of this module on a CPU; PyTorch's on other devices, in a compiled
+    graph, in torch.func and in forward-mode AD.
     """
     if x.device.type != "cpu" or not takes_own_gradients(x, weight):
         return F.conv3d(x, weight, bias, stride, padding, 1, len(weight))
@@ -52,9 +53,13 @@ def takes_own_gradients(*tensors: Tensor) -> bool:
 
 
 def is_transformed() -> bool:
-    """Whether this runs in a compiled graph or in torch.func, which take operations of PyTorch
-    only, and none into a tensor that is there."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    """Whether this runs in a compiled graph, in torch.func or in forward-mode AD, which take
+    operations of PyTorch only, and none into a tensor that is there."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
 
 
 def _as_autocast_does(tensor: Tensor | None) -> Tensor | None:

@@ -12,6 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from octvideo.layers.calls import CONVOLUTIONS, NORMS, computes_as, hooks_of, with_parts
 from octvideo.layers.conv3d_as_2d import has_triton
+from octvideo.layers.depthwise import is_transformed
 from octvideo.layers.oct_tensor import OctTensor
 from octvideo.layers.octave import OctConv2d, OctConv3d
 
@@ -87,7 +88,7 @@ def covers(conv: Conv, x: OctTensor) -> bool:
     """Whether the kernels compute `conv` on `x`: odd, size-keeping, no groups, no time stride."""
     if not runs_on(x.high.device):
         return False
-    if torch.compiler.is_compiling():  # A compiler fuses by itself.
+    if is_transformed():  # A compiler fuses by itself; the others see no kernel of ours.
         return False
     if conv.groups != 1 or (len(conv.stride) == 3 and conv.stride[0] != 1):
         return False

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from octvideo.layers import compute_in_2d
@@ -131,6 +133,22 @@ def test_torch_func_finds_the_gradients_of_each_clip():
         expected = torch.autograd.grad(loss(parameters, clip), conv.parameters())
         for ours, theirs in zip(found.values(), expected, strict=True):
             torch.testing.assert_close(ours[i], theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_forward_mode_finds_the_derivative_of_the_other_mode():
+    conv = compute_in_2d(Conv3d(4, 4, 3, padding=1, groups=4), True)
+    net, x = (
+        nn.Sequential(conv, compute_in_2d(MaxPool3d((2, 1, 1)), True)),
+        torch.randn(1, 4, 4, 5, 5),
+    )
+    direction = torch.randn_like(x)
+
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(net(forward_ad.make_dual(x, direction))).tangent
+
+    expected = torch.autograd.functional.jvp(net, x, direction)[1]
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize(

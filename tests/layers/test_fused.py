@@ -232,10 +232,14 @@ def test_a_map_beyond_32_bit_positions_is_not_covered(kernels, monkeypatch):
     assert not covers(conv, x)
 
 
-def test_a_cpu_without_the_interpreter_and_a_compiler_are_not_covered(kernels, monkeypatch):
+def test_a_cpu_without_the_interpreter_a_compiler_and_forward_mode_are_not_covered(
+    kernels, monkeypatch
+):
     conv, x = OctConv3d(4, 4, 1), OctTensor(torch.ones(1, 4, 2, 5, 5))
     with monkeypatch.context() as patch:
         patch.setattr(torch.compiler, "is_compiling", lambda: True)
+        assert not covers(conv, x)
+    with torch.autograd.forward_ad.dual_level():
         assert not covers(conv, x)
     monkeypatch.setattr(kernels.tiles, "interpreted", lambda: False)
     assert not covers(conv, x)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -87,6 +88,19 @@ def test_torch_func_finds_what_calls_and_gradients_of_each_clip_do(saves, clip):
         for ours, theirs in zip(found.values(), expected, strict=True):
             torch.testing.assert_close(ours[i], theirs, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(outputs, net(clip))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("saves", [False, True])
+@pytest.mark.parametrize("grad", [False, True])
+def test_forward_mode_finds_the_derivative_of_the_other_mode(saves, grad, clip):
+    net, direction = save_memory(TwoLayers(), saves).eval(), torch.randn_like(clip)
+
+    with forward_ad.dual_level(), torch.set_grad_enabled(grad):
+        found = forward_ad.unpack_dual(net(forward_ad.make_dual(clip, direction))).tangent
+
+    expected = torch.autograd.functional.jvp(net, clip, direction)[1]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.usefixtures("group_of_one")
