@@ -85,8 +85,16 @@ def optimize(
     compared with `model` on the example (on a GPU with its folded form): OctvideoError for a
     relative difference above 1e-4 (bf16: .03), and of int8 where more than 1 % of the held-out
     clips get another class or the output changes by more than a tenth. Raises ConfigError as
-    `choose` does.
+    `choose` does, and for what OpenVINO computes already; of other results of this function, the
+    network in them is optimized.
     """
+    while isinstance(model, Evaluating):
+        model = model.model
+    if isinstance(model, OpenVINO):
+        raise ConfigError(
+            "optimize got a network that OpenVINO computes already; give the one that it was made"
+            " of"
+        )
     engine, precision = choose(engine, precision, example.device, calibration is not None)
     folded = fold_batch_norm(model)
     if precision != "fp32":

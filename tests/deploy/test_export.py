@@ -7,6 +7,7 @@ import os
 import pickle
 from math import isnan
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,9 +19,10 @@ import octvideo
 from octvideo import create_model
 from octvideo.cli.main import main
 from octvideo.deploy import engines, export
-from octvideo.deploy.engines import optimize, relative_difference
+from octvideo.deploy.engines import Compiled, Eager, optimize, relative_difference
 from octvideo.deploy.export import ONNX, Program, export_model
-from octvideo.deploy.openvino import convert, exported
+from octvideo.deploy.graphed import Graphed
+from octvideo.deploy.openvino import OpenVINO, convert, exported
 from octvideo.errors import CheckpointError, ConfigError, OctvideoError
 from octvideo.files import OutputError
 from octvideo.layers import compute_in_2d
@@ -244,6 +246,23 @@ def wrongly_folded(monkeypatch):
     for module in (engines, export):
         monkeypatch.setattr(module, "fold_batch_norm", lambda model: nn.Conv3d(3, 6, 1))
     return nn.Sequential(nn.Conv3d(3, 6, 1), nn.Dropout())
+
+
+@pytest.mark.parametrize("kind", [Eager, Compiled, Graphed])
+def test_the_network_of_an_engine_is_optimized_for_another(kind, monkeypatch):
+    network, found = nn.Conv2d(3, 4, 1), []
+    monkeypatch.setitem(engines.ENGINES, "torch", lambda model, _: found.append(model) or model)
+
+    engines.optimize(kind(Eager(network)), torch.randn(1, 3, 4, 4), engine="torch")
+
+    assert [type(model) for model in found] == [nn.Conv2d]
+
+
+def test_what_openvino_computes_already_is_refused_in_a_line():
+    with pytest.raises(
+        ConfigError, match="OpenVINO computes already; give the one that it was made"
+    ):
+        engines.optimize(OpenVINO(Mock(), (4, 4), "fp32"), torch.randn(1, 3, 4, 4))
 
 
 def test_what_is_made_of_a_network_is_compared_with_it_and_not_with_its_folded_form(
