@@ -2,7 +2,7 @@
 state to save."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,26 @@ def make_optimizer(
     return optimizer(groups, lr=lr, **{name: given[name] for name in names})
 
 
+def name_groups(optimizer: Optimizer, model: nn.Module) -> None:
+    """Give the groups of another's optimizer the names of their parameters, as `parameter_groups`
+    does; not a group with parameters that `model` does not have."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for group in optimizer.param_groups:
+        if "names" not in group and all(id(p) in names for p in group["params"]):
+            group["names"] = [names[id(p)] for p in group["params"]]
+
+
+def check_order(state: dict[str, Any], names: Iterable[str], model: nn.Module) -> None:
+    """Raises ValueError for a state without names of parameters that had another order.
+
+    names: of the network's state when it was saved, in its order.
+    """
+    now = [name for name, _ in model.named_parameters()]
+    then = [name for name in names if name in set(now)]
+    if then != now and not all("names" in group for group in state["param_groups"]):
+        raise ValueError("the optimizer's state has no names, and its parameters another order")
+
+
 def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Load moments and learning rate from `state`; weight decay, with the groups that it makes, and
     other options are those of this run.
@@ -88,12 +108,22 @@ def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
     if all("names" in group for group in (*now, *saved)):
         state = _regrouped(optimizer, state)
     elif len(now) == len(saved):  # of a version that kept no names
+        for own, then in zip(now, saved, strict=True):
+            _check_moments(own["params"], [state["state"].get(n, {}) for n in then["params"]])
         groups = [
             {**own, "params": then["params"], "lr": then["lr"]}
             for own, then in zip(now, saved, strict=True)
         ]
         state = {**state, "param_groups": groups}
     optimizer.load_state_dict(state)
+
+
+def _check_moments(parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]]) -> None:
+    for parameter, state in zip(parameters, states, strict=False):  # torch compares their number
+        for name in ("momentum_buffer", "exp_avg"):
+            moment = state.get(name)
+            if isinstance(moment, torch.Tensor) and moment.shape != parameter.shape:
+                raise ValueError("the optimizer's state is of parameters of other sizes")
 
 
 def _regrouped(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from octvideo.engine.checkpoint_files import (
 )
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.ema import ModelAverage
-from octvideo.engine.training.optim import load_optimizer_state
+from octvideo.engine.training.optim import check_order, load_optimizer_state, name_groups
 from octvideo.engine.training.rng import rng_state, set_rng_state
 from octvideo.engine.training.state import Plan, Progress, TrainOptions
 from octvideo.errors import CheckpointError, logger
@@ -73,6 +73,7 @@ class Snapshots:
 
     def capture(self, progress: Progress) -> Checkpoint:
         """The content of a checkpoint; tensors are not copied. All ranks call it together."""
+        name_groups(self.optimizer, self.model)
         return replace(
             self.about,
             state=self.model.state_dict(),
@@ -218,6 +219,8 @@ class Snapshots:
         path, training = checkpoint.path, checkpoint.training
         try:
             self.model.load_state_dict(checkpoint.state)
+            name_groups(self.optimizer, self.model)
+            check_order(training["optimizer_state"], checkpoint.state, self.model)
             load_optimizer_state(self.optimizer, training["optimizer_state"])
             if training["scaler_state"]:  # empty unless the run was in fp16
                 self.scaler.load_state_dict(training["scaler_state"])

@@ -14,6 +14,7 @@ from octvideo.engine.training.optim import (
     Schedule,
     load_optimizer_state,
     make_optimizer,
+    name_groups,
     scale_lr,
     set_lr,
 )
@@ -220,6 +221,25 @@ def test_a_state_without_names_goes_on_in_the_same_groups():
     load_optimizer_state(new, state)
 
     assert {group["lr"] for group in new.param_groups} == {0.1}
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_a_state_without_names_is_refused_where_its_moments_have_other_sizes(kind):
+    optimizer, _ = stepped(kind, None)
+    other = kind([nn.Parameter(torch.zeros(4))], lr=0.1)
+
+    with pytest.raises(ValueError, match="state is of parameters of other sizes"):
+        load_optimizer_state(other, optimizer.state_dict())
+
+
+def test_parameters_that_are_not_of_the_network_leave_their_group_without_names():
+    model, other = nn.Linear(2, 2), nn.Parameter(torch.zeros(1))
+    groups = [{"params": [model.bias, model.weight]}, {"params": [other]}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+
+    name_groups(optimizer, model)
+
+    assert [group.get("names") for group in optimizer.param_groups] == [["bias", "weight"], None]
 
 
 def test_a_state_of_parameters_of_other_names_is_refused():

@@ -684,6 +684,48 @@ def test_weight_decay_and_momentum_are_those_of_the_recipe_that_resumes(tmp_path
     assert {group["momentum"] for group in trainer.optimizer.param_groups} == {0.5}
 
 
+@pytest.mark.parametrize("order", [list, lambda parameters: [*parameters][::-1]])
+def test_moments_of_an_own_optimizer_stay_with_their_parameters_in_any_order(
+    tmp_path, monkeypatch, order
+):
+    def sgd(order):
+        return lambda model, lr, method: torch.optim.SGD(
+            order(model.parameters()), lr=lr, momentum=0.9
+        )
+
+    monkeypatch.setattr(tiny, "make_optimizer", sgd(list))
+    before = tiny.make_trainer(tmp_path, max_epoch=1)
+    before.train()
+    monkeypatch.setattr(tiny, "make_optimizer", sgd(order))
+    after = tiny.make_trainer(tmp_path, max_epoch=2)
+    after.resume()
+    after.log.close()
+
+    for then, now in zip(before.model.parameters(), after.model.parameters(), strict=True):
+        expected = before.optimizer.state[then]["momentum_buffer"]
+        assert torch.equal(after.optimizer.state[now]["momentum_buffer"], expected)
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_a_checkpoint_without_names_is_refused_where_its_parameters_had_another_order(
+    tmp_path, is_turned
+):
+    path = tiny.make_trainer(tmp_path, max_epoch=1).train().checkpoint
+    content = torch.load(path, weights_only=True)
+    for group in content["optimizer_state"]["param_groups"]:
+        del group["names"]
+    if is_turned:
+        content["model_state"] = dict(reversed(content["model_state"].items()))
+    torch.save(content, path)
+    trainer = tiny.make_trainer(tmp_path, max_epoch=2)
+
+    if not is_turned:
+        assert trainer.train().finished
+        return
+    with pytest.raises(CheckpointError, match=r"has no names, and its .*; choose another OUTPUT"):
+        trainer.train()
+
+
 def test_a_checkpoint_that_counted_batches_goes_on(tmp_path, differences):
     """As 0.1.0 wrote it."""
     tiny.make_trainer(tmp_path / "whole").train()
