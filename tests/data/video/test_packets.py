@@ -102,6 +102,12 @@ def test_keyframes_that_are_no_restart_are_an_open_group():
     assert (found.restarts.tolist(), found.open_gop) == ([0], True)
 
 
+def test_a_restart_that_the_container_does_not_mark_is_none_to_jump_to():
+    found = mapped(restart(0), packet(1, is_restart=True, order=0))
+
+    assert (found.unclear, found.restarts.tolist(), found.open_gop) == ("", [0], False)
+
+
 def test_in_a_file_that_was_clear_before_every_keyframe_is_a_restart():
     found = map_of_known(table_of(packet(0, key=True), packet(8, key=True), packet(4, key=True)))
 
