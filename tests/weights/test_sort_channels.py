@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 from trained_norms import vary_norms
 
 from octvideo import create_model
+from octvideo.counted_run import noting
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.inflate import inflate
-from octvideo.weights.sort_channels import smoothest_last
+from octvideo.weights.sort_channels import BRANCH, smoothest_last
 from octvideo.weights.split_effect import stage_errors
 
 # Drawn with a seed: channels that lose nearly the same may change places when they are sorted again.
@@ -97,6 +99,54 @@ def test_sorted_weights_stay_as_they_are():
     twice = smoothest_last(once, video_network(), CLIPS, assumes)
 
     assert all(torch.equal(once[key], twice[key]) for key in once)
+
+
+def losses(vanilla, readers, clips):
+    """Per channel that these layers convolve: what means of 2 x 2 remove, times the kernels'
+    energy."""
+    convs = {name: vanilla.get_submodule(f"{name}.conv.h2h") for name in readers}
+    inputs = {}
+    with noting(convs, lambda name, given, _: inputs.__setitem__(name, given[0])), torch.no_grad():
+        vanilla.eval()(clips)
+    total = []
+    for name, conv in convs.items():
+        x = inputs[name]
+        means = F.interpolate(F.avg_pool3d(x, (1, 2, 2)), scale_factor=(1, 2, 2), mode="nearest")
+        energy = (x - means).square().mean((0, 2, 3, 4))
+        total.append(energy * conv.weight.detach().square().sum((0, 2, 3, 4)))
+    return total
+
+
+# Of the maps of a network of two blocks in each stage: the layers that convolve them.
+OWN = [[f"res{s}.block{b}.{part}"] for s in (2, 3, 4, 5) for b in (0, 1) for part in BRANCH[1:]]
+ENTRIES = {s: [f"res{s}.block0.reduce", f"res{s}.block0.shortcut"] for s in (2, 3, 4, 5)}
+SHARED = [[f"res{s}.block1.reduce", *ENTRIES.get(s + 1, [])] for s in (2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("options", [{}, SLOWFAST])
+def test_in_every_map_the_channels_that_lose_most_are_first(options):
+    torch.manual_seed(0)
+    video = video_network(downsample="stride", **options)
+    source = video_network(0.0, **options) if options else image_network()
+    state, assumes = vary_norms(source.eval()).state_dict(), Assumptions.of(image_network())
+    ordered = smoothest_last(state, video, CLIPS, assumes)
+    vanilla = video_network(0.0, **options)
+    inflate(ordered, vanilla, assumes)
+    before = "slow." if options else ""
+
+    for layers in OWN + SHARED:
+        found = losses(vanilla, [f"{before}{name}" for name in layers], CLIPS)
+        own = min(map(len, found))  # behind them stand the channels of a lateral
+        is_in_order(sum(loss[:own] for loss in found))
+    for stage in (2, 3, 4, 5) if options else ():
+        added = vanilla.laterals[stage - 2].conv.out_channels.high
+        found = losses(vanilla, [f"{before}{name}" for name in ENTRIES[stage]], CLIPS)
+        is_in_order(sum(loss[-added:] for loss in found))
+
+
+def is_in_order(loss):
+    assert (loss[1:] <= loss[:-1] * (1 + 1e-4)).all()
+    assert loss[0] > loss[-1]
 
 
 @pytest.mark.parametrize("options", [{}, SLOWFAST])
