@@ -1,7 +1,9 @@
 """The sound of a file reaches what is written of its pictures, at its time, whatever it is like."""
 
 import errno
+import math
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -10,6 +12,7 @@ from coded_videos import write_clip
 
 import octvideo.download
 from octvideo.data import open_video
+from octvideo.data.video import sound
 from octvideo.data.video.decode import iter_frames, look_at
 from octvideo.data.video.encode import write_video
 
@@ -104,6 +107,51 @@ def test_gaps_in_the_sound_are_silent_and_what_follows_keeps_its_time(tmp_path, 
     write_video(tmp_path / "out.mp4", np.zeros((80, 32, 32, 3), np.uint8), 8, sound_of=source)
 
     assert loud_seconds(tmp_path / "out.mp4") == [1, 4, 5, 8]
+
+
+@pytest.mark.parametrize(
+    ("starts", "gaps"),
+    [
+        ((0, 1.08, 2), []),
+        ((0, 1.12), [0.12]),
+        ((0, 1.06, 2.12), [0.12]),  # what does not come again adds up
+        ((0, 0.5, 2), []),  # of sound that overlaps nothing is lost
+    ],
+)
+def test_jitter_of_a_tenth_of_a_second_is_no_gap(tmp_path, monkeypatch, starts, gaps):
+    source = with_beeps(write_clip(tmp_path / "clip.mp4", 80), tmp_path / "beeps.mkv", starts)
+    filled, silence = [], sound._silence_like
+
+    def like(frame, samples):
+        filled.append(samples / frame.sample_rate)
+        return silence(frame, samples)
+
+    monkeypatch.setattr(sound, "_silence_like", like)
+    written(tmp_path, source, 8)
+
+    assert filled == pytest.approx(gaps, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("first_picture", "times", "heard"),
+    [
+        (1.0, (0.9, 1.9), [0, 16000]),  # begins before the pictures
+        (1.0, (0.0, 0.9, 1.9), [0, 16000]),  # and is over before them
+        (1.0, (1.5, 2.5), [8000, 24000]),
+        (0.0, (None, None), [0, 16000]),  # has no times
+        (0.0, (0.25, None, 2.25), [4000, 20000, 36000]),
+    ],
+)
+def test_sound_begins_where_it_is_heard_with_the_pictures(first_picture, times, heard):
+    encoded = []
+    frames = [SimpleNamespace(time=time, samples=16000, sample_rate=16000) for time in times]
+    stream, container = SimpleNamespace(encode=lambda f: f), SimpleNamespace(mux=encoded.append)
+    of_file = sound.Sound(container, None, "clip.mkv")
+    vars(of_file).update(_frames=iter(frames), _stream=stream, _first_picture=first_picture)
+
+    of_file.mux_until(math.inf)
+
+    assert [frame.pts for frame in encoded if frame is not None] == heard
 
 
 def test_sound_behind_a_gap_that_outlasts_the_pictures_is_left_out(tmp_path):
