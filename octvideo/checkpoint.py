@@ -120,6 +120,7 @@ class Checkpoint:
     training: all other entries, which a resumed run needs.
     format: of `meta`; 0 in a file that this package has not written.
     removed: the containers around the weights, and the prefixes that were removed from their names.
+    sha256: of the file, if it was hashed.
     """
 
     path: str = ""
@@ -135,6 +136,7 @@ class Checkpoint:
     format: int = FORMAT
     removed: tuple[str, ...] = ()
     python_recipe: str = ""
+    sha256: str = ""
 
     @classmethod
     def read(cls, path: str) -> Self:

@@ -41,7 +41,9 @@ def read_safetensors(path: str) -> dict[str, Any]:
     """
     try:
         with safe_open(g_pathmgr.get_local_path(path), framework="pt", device="cpu") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # A tensor of the library reads the file whenever it is used: what replaces the file in
+            # its place would change a network that is running.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             carried = json.loads((file.metadata() or {}).get(KEY, "{}"))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -55,7 +55,7 @@ from octvideo.report.html import write_report
 from octvideo.weights import load_weights
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.load import network_of
-from octvideo.weights.pretrained import PUBLISHED, read_weights
+from octvideo.weights.pretrained import PUBLISHED, read_and_hash
 
 # Settings from which the short side of a test follows anew.
 SIZES = ("DATA.TEST_CROP_SIZE", "DATA.TRAIN_JITTER_SCALES")
@@ -76,7 +76,9 @@ def final_test(
     with running(cfg, procs):
         if not isinstance(checkpoint, Checkpoint):
             path = checkpoint or cfg.TEST.CHECKPOINT_FILE_PATH
-            checkpoint = read_weights(path or _newest_checkpoint(cfg.OUTPUT_DIR, procs))
+            checkpoint = read_and_hash(path or _newest_checkpoint(cfg.OUTPUT_DIR, procs))
+        elif checkpoint.path and not checkpoint.sha256:
+            checkpoint = replace(checkpoint, sha256=hash_of(checkpoint.path))
         cfg = with_counted_classes(cfg, checkpoint.network.get("num_classes"))
         model, names = _trained_model(cfg, checkpoint)
         return _Test(cfg, procs, checkpoint, model.to(procs.device).eval(), names).run(list_path)
@@ -125,14 +127,14 @@ class _Test:
     def _protocol(self, test: FinalTest) -> dict[str, Any]:
         """Everything that decides a score, as results.json shows it. Crop and short side are those
         of the test's videos, which may differ from the checkpoint's."""
-        cfg, spec, path = self.cfg, test.videos.spec, self.checkpoint.path
+        cfg, spec = self.cfg, test.videos.spec
         # fp32 is not named: journals that were begun before there was a choice continue.
         precision = {} if cfg.TEST.PRECISION == "fp32" else {"precision": cfg.TEST.PRECISION}
         return task_of(cfg).input_spec().as_dict() | {
             "crop_size": spec.crop_size,
             "short_side": spec.short_side,
-            "checkpoint": path,
-            "checkpoint_sha256": hash_of(path) if path else "",
+            "checkpoint": self.checkpoint.path,
+            "checkpoint_sha256": self.checkpoint.sha256,
             "list": test.source,
             "views": f"{spec.num_clips}x{spec.num_crops}",
             "ensemble": cfg.DATA.ENSEMBLE_METHOD,
@@ -160,7 +162,7 @@ class _Test:
             logger.info("%s is no local folder: a test that stops starts anew", cfg.OUTPUT_DIR)
             return None
         settings = {"network": model.config, "multi_label": cfg.DATA.MULTI_LABEL, "paths": paths}
-        weights = "" if self.checkpoint.path else weights_digest(model.state_dict())
+        weights = weights_digest(model.state_dict())
         key = fingerprint(**protocol, **settings, title=test.title, weights=weights)
         return Journal(Path(cfg.OUTPUT_DIR), key, procs.rank)
 

@@ -17,7 +17,7 @@ import argparse
 from octvideo.assembly import final_test, ranks, settings_of
 from octvideo.config import add_config_arguments, load_config
 from octvideo.errors import ConfigError
-from octvideo.weights.pretrained import read_weights
+from octvideo.weights.pretrained import read_and_hash
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if not (args.cfg or args.checkpoint):
         raise ConfigError("nothing to test: give --cfg FILE or --checkpoint FILE")
-    checkpoint = read_weights(args.checkpoint) if args.checkpoint else None
+    checkpoint = read_and_hash(args.checkpoint) if args.checkpoint else None
     settings = args.settings + ["TEST.DIAGNOSE=true"] * args.diagnose
     cfg = (
         load_config(args.cfg, settings)

@@ -27,7 +27,7 @@ from octvideo.recognizer import Recognizer, load
 from octvideo.recognizer.load import is_exported
 from octvideo.runs.machine import SIZES, Machine
 from octvideo.runs.recipe import Recipe, parse_views
-from octvideo.weights.pretrained import read_weights
+from octvideo.weights.pretrained import read_and_hash
 
 Callback = Callable[[Metrics], object]
 
@@ -294,7 +294,7 @@ def _checkpoint_of(model: str | Path | Recognizer) -> Checkpoint:
                 f"{model}: an exported network is not evaluated; give the checkpoint that it was"
                 " made of"
             )
-        return read_weights(str(model))
+        return read_and_hash(str(model))
     if not isinstance(model, Recognizer):
         raise ConfigError(
             f"evaluate got a {type(model).__name__}; give a checkpoint, the name of a public"

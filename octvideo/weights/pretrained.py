@@ -12,14 +12,15 @@ are in its row.
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from octvideo import hub
 from octvideo.checkpoint import Checkpoint, InputSpec
-from octvideo.download import cached
+from octvideo.download import cached, hash_of
 from octvideo.errors import CheckpointError, did_you_mean, logger
 from octvideo.weights.convert import convert_weights
 from octvideo.weights.describe import describe, filled, read_classes, read_input
@@ -95,6 +96,27 @@ def read_weights(source: str) -> Checkpoint:
     if source.endswith((".params", ".tar")):
         return convert_weights(source).checkpoint(path=source)
     return Checkpoint.read(source)
+
+
+def read_and_hash(source: str) -> Checkpoint:
+    """`read_weights` with the sha256 of the file, of one content: a training may replace it."""
+    path = file_of(source)
+    while True:
+        before = _version_of(path)
+        checkpoint = read_weights(path)
+        # One that is gone by now is reported by the next reading.
+        with suppress(FileNotFoundError):
+            sha256 = hash_of(checkpoint.path)
+            if _version_of(path) == before:
+                return replace(checkpoint, sha256=sha256)
+
+
+def _version_of(path: str) -> tuple[int, ...]:
+    """Empty for an address and for a public network's name."""
+    with suppress(OSError):
+        status = Path(path).stat()
+        return status.st_ino, status.st_size, status.st_mtime_ns
+    return ()
 
 
 def file_of(source: str) -> str:

@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.cli import main
 from octvideo.config import load_config
 from octvideo.data.video.encode import write_video
+from octvideo.download import hash_of
 from octvideo.engine.distributed import Processes
 from octvideo.errors import CheckpointError
+from octvideo.weights import pretrained
 from octvideo.weights.pretrained import read_weights
 
 QUICK = ["TEST.NUM_ENSEMBLE_VIEWS=1", "TEST.NUM_SPATIAL_CROPS=1", "DATA_LOADER.NUM_WORKERS=0"]
@@ -63,6 +66,51 @@ def test_a_test_in_other_frame_orders_makes_scores_as_the_test_does(tiny_checkpo
     final_test(cfg, Processes(), checkpoint, "test.csv")
 
     assert acts == ["softmax_of_mean"] * 2
+
+
+def with_noise(checkpoint):
+    state = checkpoint.state
+    return replace(
+        checkpoint, state=state | {"head.fc.weight": torch.rand_like(state["head.fc.weight"])}
+    )
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_hashed_as_it_was_read(
+    tiny_checkpoint, monkeypatch
+):
+    one, other = read_weights(str(tiny_checkpoint)), with_noise(read_weights(str(tiny_checkpoint)))
+    one.write("best.pyth")
+    read, before = pretrained.read_weights, []
+
+    def replaced_behind(path):
+        found = read(path)
+        if not before:
+            before.append(hash_of(path))
+            other.write(path)
+        return found
+
+    monkeypatch.setattr(pretrained, "read_weights", replaced_behind)
+    found = pretrained.read_and_hash("best.pyth")
+
+    assert found.sha256 == hash_of("best.pyth") != before[0]
+    assert all(torch.equal(t, other.state[name]) for name, t in found.state.items())
+
+
+def test_scores_of_other_weights_under_the_same_path_are_not_resumed(tiny_checkpoint, monkeypatch):
+    one = read_weights(str(tiny_checkpoint))
+    other = with_noise(one)
+    cfg = settings_of(one, [*QUICK, "OUTPUT_DIR=out"])
+    fresh = settings_of(one, [*QUICK, "OUTPUT_DIR=fresh"])
+    with monkeypatch.context() as stopped:
+        stopped.setattr(testing, "write_results", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            final_test(cfg, Processes(), one, "test.csv")
+
+    for settings in (cfg, fresh):
+        final_test(settings, Processes(), other, "test.csv")
+
+    scores = [np.load(f"{folder}/scores.npz")["scores"] for folder in ("out", "fresh")]
+    assert np.array_equal(*scores)
 
 
 OF_THE_FILE = """

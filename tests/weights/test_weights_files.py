@@ -162,6 +162,16 @@ def test_safetensors_carry_what_a_checkpoint_carries(tmp_path, tiny_checkpoint):
     assert Checkpoint.read(path).class_names == tuple("abcdef")
 
 
+def test_tensors_of_safetensors_do_not_change_with_the_file(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    write_safetensors(str(path), {"model_state": {"a": torch.ones(5000)}})
+
+    tensors = read_safetensors(str(path))["model_state"]
+    path.write_bytes(b"\xff" * path.stat().st_size)  # in its place, as cp writes
+
+    assert torch.equal(tensors["a"], torch.ones(5000))
+
+
 def test_others_safetensors_load_by_their_layout(tmp_path):
     from safetensors.torch import save_file
 
