@@ -44,8 +44,8 @@ def create_model(name: str, *, weights: str = "", **options: Any) -> "nn.Module"
     """A network by its name and options: see `octvideo.models.create_model`.
 
     weights: a file, or the name of a public network, that fills it; image weights are inflated. A
-    classifier of another number of classes keeps its initialization. Raises CheckpointError if they
-    do not fit.
+    classifier of another number of classes, or that the file lacks, keeps its initialization.
+    Raises CheckpointError if they do not fit.
     """
     from octvideo.models import create_model as create
 

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -25,7 +25,8 @@ MAX_NAMES = 20  # of a report
 class LoadReport:
     """The result of loading a file. Names are the model's; shapes are (file, model).
 
-    skipped_head: the classifier of another number of classes, left as it was initialized.
+    skipped_head: the classifier, left as it was initialized: the file's has another number of
+    classes, or the file has none (None).
     unused: the remaining tensors of the file, by the names that they would have here.
     removed: the containers around the weights, and the prefixes that were removed from their names.
     """
@@ -33,7 +34,7 @@ class LoadReport:
     path: str
     layout: str
     loaded: tuple[str, ...]
-    skipped_head: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    skipped_head: dict[str, tuple[tuple[int, ...] | None, tuple[int, ...]]]
     missing: dict[str, tuple[int, ...]]
     unused: dict[str, tuple[int, ...]]
     misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
@@ -43,9 +44,16 @@ class LoadReport:
     def fits(self) -> bool:
         return bool(self.loaded) and not (self.missing or self.unused or self.misshapen)
 
+    @property
+    def lacks_classifier(self) -> bool:
+        """Whether the file fits but for a classifier, of which it has nothing."""
+        there = [*self.loaded, *self.skipped_head, *self.misshapen, *self.unused]
+        whole = bool(self.loaded) and not (self.unused or self.misshapen)
+        return whole and is_classifier(self.missing) and not any(map(HEAD.match, there))
+
     def __str__(self) -> str:
         names = [
-            f"  skipped head {name}: file {a}, model {b}"
+            f"  skipped head {name}: file {'has none' if a is None else a}, model {b}"
             for name, (a, b) in self.skipped_head.items()
         ]
         names += [f"  missing {name} {shape}" for name, shape in self.missing.items()]
@@ -72,8 +80,8 @@ def load_weights(
     (`load_official` reads the MXNet files).
 
     source: a path, or the content that was read from it.
-    new_classes: a classifier of another number of classes is skipped; False refuses it (for
-    testing).
+    new_classes: a classifier of another number of classes is skipped, and so is one that the file
+    lacks; False refuses both (for testing).
     clear_prefixes: texts to remove from the file's names, wherever they occur. Wrappers (DDP,
     torch.compile, Lightning, moving averages) are removed in any case, and the report says which;
     a prefix that all names of `model` begin with is none of theirs.
@@ -95,12 +103,16 @@ def load_weights(
     state = layout.translate(tensors, checkpoint, clips=getattr(model, "takes", "clips") == "clips")
     assumes = layout.assumes(state, checkpoint)
     report = replace(_compare(model, state, path, layout.title), removed=tuple(removed))
+    if new_classes and report.lacks_classifier:
+        skipped = {name: (None, shape) for name, shape in report.missing.items()}
+        report = replace(report, skipped_head=skipped, missing={})
     logger.log(logging.INFO if report.fits else logging.ERROR, "%s", report)
 
     if not report.fits:
         raise CheckpointError(_does_not_fit(model, report))
     if report.skipped_head and not new_classes:
         (shape, expected), *_ = report.skipped_head.values()
+        assert shape is not None
         raise CheckpointError(
             f"{path}: classifies {shape[0]} classes, the model {expected[0]}; set MODEL.NUM_CLASSES"
         )
@@ -156,18 +168,23 @@ def _compare(model: nn.Module, state: Mapping[str, Tensor], path: str, layout: s
     head = {
         name: pair
         for name, pair in shapes.items()
-        if HEAD.match(name) and pair[0][:1] != pair[1][:1]
+        if HEAD.match(name) and pair[0] and pair[0][:1] != pair[1][:1]
     }
     other = {name: pair for name, pair in shapes.items() if pair[0] != pair[1] and name not in head}
     return LoadReport(
         path=path,
         layout=layout,
         loaded=tuple(name for name in shapes if name not in head and name not in other),
-        skipped_head=head,
+        skipped_head=dict(head),
         missing={n: shape for n, shape in shapes_of(target).items() if n not in state},
         unused={name: tuple(tensor.shape) for name, tensor in state.items() if name not in target},
         misshapen=other,
     )
+
+
+def is_classifier(names: Collection[str]) -> bool:
+    """Whether these are names of a classifier alone."""
+    return bool(names) and all(map(HEAD.match, names))
 
 
 def _does_not_fit(model: nn.Module, report: LoadReport) -> str:
@@ -186,6 +203,8 @@ def _does_not_fit(model: nn.Module, report: LoadReport) -> str:
             "if its names begin otherwise, list what to remove in"
             " TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN"
         )
+    elif report.lacks_classifier:
+        advice = "it has no classifier: train one from it (TRAIN.CHECKPOINT_FILE_PATH)"
     else:
         advice = "build the network that the file was made with"
     return f"{report.path}: does not fit {name}: {', '.join(parts)}; {advice}"

@@ -181,6 +181,60 @@ def test_a_classifier_of_other_classes_is_skipped_and_reported(tmp_path, caplog)
     assert "skipped head head.fc.bias: file (7,), model (5,)" in caplog.text
 
 
+def without_classifier(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n: t for n, t in state.items() if not n.startswith(("head.", "cls_head."))}
+
+
+@pytest.mark.parametrize("state_of", [nn.Module.state_dict, pyslowfast_state])
+def test_a_classifier_that_the_file_lacks_keeps_its_initialization(state_of, tmp_path, caplog):
+    source, target = narrow(seed=1), narrow(seed=2)
+    before = target.head.fc.weight.clone()
+    path = save(tmp_path / "w.pyth", {"model_state": without_classifier(state_of(source))})
+
+    with caplog.at_level(logging.INFO, "octvideo"):
+        report = load_weights(target, path)
+
+    assert report.fits
+    assert report.skipped_head["head.fc.weight"] == (None, (5, 512))
+    assert torch.equal(target.head.fc.weight, before)
+    assert torch.equal(target.stem.conv.weight, source.stem.conv.weight)
+    assert "skipped head head.fc.bias: file has none, model (5,)" in caplog.text
+
+
+def test_for_testing_the_file_must_have_a_classifier(tmp_path):
+    path = save(tmp_path / "w.pyth", {"model_state": without_classifier(narrow().state_dict())})
+
+    with pytest.raises(CheckpointError, match="it has no classifier: train one from it"):
+        load_weights(narrow(), path, new_classes=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("head.fc.bias"), r"1 missing .first: head.fc.bias .5,..; build"),
+        (
+            lambda s: [s.pop("head.fc.weight"), s.update({"head.fc.bias": torch.zeros(7)})],
+            "1 missing .first: head.fc.weight",
+        ),
+        (
+            lambda s: s.update({"fc.weight": s.pop("head.fc.weight")}),
+            "1 missing .first: head.fc.weight .*1 unexpected .first: fc.weight",
+        ),
+        (
+            lambda s: s.update({"head.fc.weight": torch.tensor(1.0)}),
+            r"1 other shape .first: head.fc.weight \(\(\), ",
+        ),
+    ],
+    ids=["half", "half of other classes", "another name", "a number"],
+)
+def test_a_classifier_that_is_not_whole_is_no_missing_one(change, message, tmp_path):
+    state = narrow().state_dict()
+    change(state)
+
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(narrow(), save(tmp_path / "part.pyth", {"model_state": state}))
+
+
 def test_for_testing_the_classes_must_be_the_files(tmp_path):
     path = save(tmp_path / "seven.pyth", {"model_state": narrow(num_classes=7).state_dict()})
 

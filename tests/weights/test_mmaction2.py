@@ -89,6 +89,14 @@ def written(path, model, config="", draw=drawn):
     return str(path)
 
 
+def without(path, model, start):
+    """The file of `written` without the names that begin so."""
+    content = torch.load(written(path, model))
+    kept = {n: t for n, t in content["state_dict"].items() if not n.startswith(start)}
+    torch.save({**content, "state_dict": kept}, path)
+    return str(path)
+
+
 def golden_file(name, path, with_config=True):
     model, options = ARGUMENTS[name]
     width = 32 if model.startswith("slowfast") else 8
@@ -254,6 +262,15 @@ def test_tsn_is_refused_where_the_network_pools_in_time(tmp_path):
 
     with pytest.raises(CheckpointError, match=r"set MODEL\.ARCH c2d_nopool"):
         load_weights(create_model("c2d_r26", num_classes=5, width_per_group=8), path)
+
+
+def test_a_backbone_alone_starts_a_training(tmp_path):
+    model, path = create_model("i3d_r26", num_classes=5, width_per_group=8), tmp_path / "w.pth"
+    without(path, model, "cls_head.")
+
+    report = load_weights(model, str(path))
+
+    assert list(report.skipped_head) == ["head.fc.weight", "head.fc.bias"]
 
 
 # --- What is refused
