@@ -104,7 +104,7 @@ def load_weights(
     assumes = layout.assumes(state, checkpoint)
     report = replace(_compare(model, state, path, layout.title), removed=tuple(removed))
     if new_classes and report.lacks_classifier:
-        skipped = {name: (None, shape) for name, shape in report.missing.items()}
+        skipped = report.skipped_head | {n: (None, shape) for n, shape in report.missing.items()}
         report = replace(report, skipped_head=skipped, missing={})
     logger.log(logging.INFO if report.fits else logging.ERROR, "%s", report)
 

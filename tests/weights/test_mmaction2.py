@@ -265,7 +265,7 @@ def test_tsn_is_refused_where_the_network_pools_in_time(tmp_path):
 
 
 def test_a_backbone_alone_starts_a_training(tmp_path):
-    model, path = create_model("i3d_r26", num_classes=5, width_per_group=8), tmp_path / "w.pth"
+    model, path = create_model("slow_r26", num_classes=5, width_per_group=8), tmp_path / "w.pth"
     without(path, model, "cls_head.")
 
     report = load_weights(model, str(path))
