@@ -204,7 +204,8 @@ def settings_in(recipe: str) -> Any:
     """The settings in a text, for `lookup`; none of a text that is no YAML."""
     try:
         return yaml.safe_load(recipe)
-    except yaml.YAMLError:
+    # Of dates and numbers that cannot be, and of brackets without end.
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError):
         return {}
 
 

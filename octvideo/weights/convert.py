@@ -29,7 +29,7 @@ from octvideo.models.network import config_of
 from octvideo.models.registry import MODELS, resolved
 from octvideo.weights.image_weights import read_image_weights
 from octvideo.weights.official import read_official
-from octvideo.weights.source import State, shapes_of
+from octvideo.weights.source import State, check_shapes, shapes_of
 
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -128,6 +128,7 @@ def identify(state: State, source: str, options: Mapping[str, Any]) -> dict[str,
     options: properties that shapes do not show (BN eps, strides), if they differ from the network's
     defaults. Raises CheckpointError if no network fits.
     """
+    check_shapes(state, source)
     candidates = ((name, {**seen, **options}) for name, seen in _candidates(state))
     if model := first_match(state, candidates):
         return resolved(config_of(model))
@@ -140,12 +141,18 @@ def identify(state: State, source: str, options: Mapping[str, Any]) -> dict[str,
 def first_match(
     state: Mapping[str, Tensor], candidates: Iterable[tuple[str, Mapping[str, Any]]]
 ) -> nn.Module | None:
-    """The first network, on the meta device, that has the names and shapes of `state`.
+    """The first of the networks that `build_each` builds with the names and shapes of `state`."""
+    shapes = shapes_of(state)
+    models = build_each(candidates)
+    return next((model for model in models if shapes_of(model.state_dict()) == shapes), None)
+
+
+def build_each(candidates: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[nn.Module]:
+    """The networks that can be built of the candidates, on the meta device.
 
     candidates: names and options for `create_model`; options that a family does not have are left
     out.
     """
-    shapes = shapes_of(state)
     for name, options in candidates:
         known = {field.name for field in fields(MODELS[name].options)}
         try:
@@ -153,9 +160,7 @@ def first_match(
                 model = create_model(name, **{k: v for k, v in options.items() if k in known})
         except ConfigError:  # It cannot be built at the file's alpha.
             continue
-        if shapes_of(model.state_dict()) == shapes:
-            return model
-    return None
+        yield model
 
 
 def _candidates(state: State) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -18,12 +18,20 @@ from torch import Tensor
 from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.data.lists.class_names import read_class_names
 from octvideo.errors import CheckpointError, ConfigError, logger
-from octvideo.models.network import HeadAct
+from octvideo.models.network import HeadAct, config_of
 from octvideo.models.video_options import BLOCKS
 from octvideo.weights.assumptions import Assumptions
-from octvideo.weights.convert import count_blocks, find_alpha, first_match, require_names
+from octvideo.weights.convert import (
+    build_each,
+    count_blocks,
+    find_alpha,
+    first_match,
+    require_names,
+)
 from octvideo.weights.layouts import MMACTION2, Layout, find_layout
+from octvideo.weights.load import is_classifier
 from octvideo.weights.pyslowfast import said_of_input, said_of_output
+from octvideo.weights.source import check_shapes, shapes_of
 from octvideo.wrappers import check_finite
 
 # Class names that come with the package, a line each in the order of their labels.
@@ -111,6 +119,7 @@ def describe(
     check_finite(checkpoint.weights, checkpoint.path)
     layout = find_layout(checkpoint.weights)
     translated = layout.translate(checkpoint.weights, checkpoint)
+    check_shapes(translated, checkpoint.path)
     state = {n: t.float() if t.is_floating_point() else t for n, t in translated.items()}
     if "head.fc.weight" in state:
         state["head.fc.weight"] = state["head.fc.weight"].flatten(1)
@@ -185,14 +194,38 @@ def find_network(
     archs: the candidates, without their depth; (): `FAMILIES`.
     """
     options = {**_seen(state), **options}
-    candidates = [name] if name else _candidates(state, archs or FAMILIES)
-    if model := first_match(state, ((candidate, options) for candidate in candidates)):
+    names = [name] if name else _candidates(state, archs or FAMILIES)
+    candidates = [(candidate, options) for candidate in names]
+    if model := first_match(state, candidates):
         return dict(model.config), list(model.state_dict())  # type: ignore[arg-type]
-    some = ", ".join(list(state)[:3])
+    shapes = shapes_of(state)
+    built = [(config_of(m)["name"], shapes_of(m.state_dict())) for m in build_each(candidates)]
+    nearest = min(built, key=lambda row: len(row[1].items() ^ shapes.items()), default=None)
+    reason = _difference(shapes, *nearest) if nearest else f"it holds {', '.join(list(state)[:3])}"
     raise CheckpointError(
-        f"{source}: its names and shapes are not of {name or 'a video network in list_models()'}"
-        f" (it holds {some})"
+        f"{source}: its names and shapes are not of {name or 'a video network in list_models()'}:"
+        f" {reason}"
     )
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def _difference(found: Shapes, network: str, wanted: Shapes) -> str:
+    """The first in which a file's shapes differ from those of the network that is nearest."""
+    extra = [name for name in found if name not in wanted]
+    missing = [name for name in wanted if name not in found]
+    if extra:
+        return f"{extra[0]} {found[extra[0]]} does not belong to {network} ({len(extra)} such)"
+    if is_classifier(missing):
+        return (
+            f"it is a {network} without a classifier; train one from it"
+            " (TRAIN.CHECKPOINT_FILE_PATH), or take the file that has it"
+        )
+    if missing:
+        return f"it lacks {missing[0]} of {network} ({len(missing)} such)"
+    name = next(name for name in wanted if found[name] != wanted[name])
+    return f"{name} is {found[name]}, in {network} {wanted[name]}"
 
 
 def _pathway(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -209,10 +242,10 @@ def _seen(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """The options that names and shapes show."""
     slow, fast = _pathway(state, "slow.") or dict(state), _pathway(state, "fast.")
     stem, classifier = slow.get("stem.conv.weight"), state.get("head.fc.weight")
-    if stem is None or classifier is None:
+    if stem is None:
         return {}
     seen: dict[str, Any] = {
-        "num_classes": len(classifier),
+        **({} if classifier is None else {"num_classes": len(classifier)}),
         "width_per_group": len(stem),
         "in_channels": stem.shape[1],
         "alpha": find_alpha(state),
@@ -221,7 +254,7 @@ def _seen(state: Mapping[str, Tensor]) -> dict[str, Any]:
     if any(location):
         seen["nonlocal_location"] = location
     lateral = state.get("laterals.0.conv.h2h.weight")
-    if lateral is None:
+    if lateral is None or "stem.conv.weight" not in fast:
         seen["num_block_temp_kernel"] = [
             max(usual, found)
             for usual, found in zip((3, 4, 6, 3), _temporal_blocks(slow), strict=True)
@@ -229,7 +262,7 @@ def _seen(state: Mapping[str, Tensor]) -> dict[str, Any]:
     else:
         seen["fusion_kernel_size"] = lateral.shape[2]
         seen["beta_inv"] = len(stem) // len(fast["stem.conv.weight"])
-        seen["fusion_conv_channel_ratio"] = lateral.shape[0] // lateral.shape[1]
+        seen["fusion_conv_channel_ratio"] = len(lateral) // lateral.shape[1]
         if (blocks := count_blocks(fast)) != count_blocks(slow):
             seen["depth_fast"] = next(
                 (d for d, numbers in BLOCKS.items() if numbers == blocks), None
@@ -256,7 +289,7 @@ def _temporal_blocks(pathway: Mapping[str, Tensor]) -> list[int]:
     """Per stage res2..res5, in how many blocks the first convolution spans several frames."""
     counts = dict.fromkeys((2, 3, 4, 5), 0)
     for name, tensor in pathway.items():
-        match = re.fullmatch(r"res(\d)\.block\d+\.reduce\.conv\.h2h\.weight", name)
+        match = re.fullmatch(r"res([2-5])\.block\d+\.reduce\.conv\.h2h\.weight", name)
         if match and tensor.dim() == 5 and tensor.shape[2] > 1:
             counts[int(match[1])] += 1
     return list(counts.values())

@@ -10,7 +10,7 @@ from octvideo.errors import CheckpointError
 from octvideo.models.registry import family_in, from_config, on_meta
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.layouts import IMAGE_LAYOUTS, MMACTION2, find_layout
-from octvideo.weights.source import is_octave, is_video
+from octvideo.weights.source import check_shapes, is_octave, is_video
 from octvideo.wrappers import check_finite, clear_names, named_as
 
 
@@ -58,6 +58,7 @@ def read_video_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> 
     tensors, _ = clear_names(checkpoint.weights, prefixes)
     layout = find_layout(tensors)
     state = layout.translate(tensors, checkpoint)
+    check_shapes(state, checkpoint.path)
     assumes = layout.assumes(state, checkpoint)
     stride_1x1 = assumes.options.get("stride_1x1")
     return ImageWeights(
@@ -78,4 +79,5 @@ def _own(checkpoint: Checkpoint) -> ImageWeights:
     model = on_meta(name, lambda: from_config(checkpoint.network))
     assumes = Assumptions.of(model, checkpoint.input)
     state, _ = named_as(model.state_dict(), checkpoint.weights)
+    check_shapes(state, checkpoint.path)
     return ImageWeights(state, assumes, name)

@@ -24,6 +24,7 @@ from octvideo.checkpoint import Checkpoint
 from octvideo.weights import mmaction2
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.mmaction2 import BOTTLENECK, pair_of
+from octvideo.weights.source import check_shapes
 
 # BOTTLENECK: the convolutions of a 1-3-1 by their number; BASIC: of two 3x3.
 CONVOLUTIONS = {"a": "reduce", "b": "spatial", "c": "expand"}
@@ -54,9 +55,12 @@ class Layout:
     def translate(
         self, tensors: Mapping[str, Tensor], checkpoint: Checkpoint, *, clips: bool = True
     ) -> dict[str, Tensor]:
-        """Tensors in our names. clips: they enter a video network."""
+        """Tensors in our names. clips: they enter a video network. Raises CheckpointError for
+        shapes that cannot be, in another project's layout."""
         names = self.names(tensors)
         state = {names[name]: tensor for name, tensor in tensors.items()}
+        if self.mark:  # A network of one's own may have any shapes under its names.
+            check_shapes(state, checkpoint.path)
         return self.values(state, checkpoint, clips) if self.values else state
 
 
@@ -79,9 +83,9 @@ def _pyslowfast(names: Collection[str]) -> dict[str, str]:
 
 
 def _from_pyslowfast(name: str, pathways: dict[str, str]) -> str:
-    if match := re.fullmatch(r"s1\.pathway(\d)_stem\.(.+)", name):
+    if match := re.fullmatch(r"s1\.pathway([01])_stem\.(.+)", name):
         return f"{pathways[match[1]]}stem.{match[2]}"
-    if match := re.fullmatch(r"s(\d)\.pathway(\d)_(res|nonlocal)(\d+)\.(.+)", name):
+    if match := re.fullmatch(r"s(\d)\.pathway([01])_(res|nonlocal)(\d+)\.(.+)", name):
         stage, pathway, kind, index, rest = match.groups()
         # In non-local blocks older files say bn, newer ones norm.
         in_nonlocal = re.sub(r"^bn\.", "norm.", rest)
@@ -156,7 +160,9 @@ def _from_torchvision(name: str, layers: dict[str, str]) -> str:
 
 def _from_d_li14(name: str) -> str:
     """conv1.conv.conv_h2h.weight, downsample.0.bn_l.bias: conv and BN are one module."""
-    match = re.fullmatch(r"(?:conv(\d)|downsample\.0)\.(?:conv\.conv_(\w+)|bn_([hl]))\.(\w+)", name)
+    match = re.fullmatch(
+        r"(?:conv([123])|downsample\.0)\.(?:conv\.conv_(\w+)|bn_([hl]))\.(\w+)", name
+    )
     if match is None:
         return name
     number, path, group, tensor = match.groups()

@@ -137,8 +137,10 @@ def assumes(state: Mapping[str, Tensor], checkpoint: Checkpoint) -> Assumptions:
     options: dict[str, Any] = {"stride_1x1": backbone.get("style") == "caffe"}
     archs: tuple[str, ...] = ()
     stem = state.get("stem.conv.weight")
-    if stem is None:
+    if any(name.startswith(("slow.", "fast.")) for name in state):
         archs, options = ("slowfast",), options | _slowfast(backbone, state)
+    elif stem is None:
+        archs = ()  # The network that this is told to be lacks it.
     elif _is_2d(state) and not backbone:
         archs = ("c2d_nopool", "c2d")
     elif _is_2d(state):
@@ -159,8 +161,8 @@ def _refuse(backbone: Mapping[str, Any], state: Mapping[str, Tensor], source: st
     kind = backbone.get("type")
     if kind is not None and kind not in BACKBONES:
         raise CheckpointError(
-            f"{source}: of mmaction2's backbone {kind}; of its networks {', '.join(BACKBONES)} load"
-            " here"
+            f"{source}: of mmaction2's backbone {_short(kind)}; of its networks"
+            f" {', '.join(BACKBONES)} load here"
         )
     pathways = (backbone.get("slow_pathway"), backbone.get("fast_pathway"))
     found = [backbone, *(pathway for pathway in pathways if isinstance(pathway, dict))]
@@ -168,7 +170,8 @@ def _refuse(backbone: Mapping[str, Any], state: Mapping[str, Tensor], source: st
     if any(pathways):
         ratio = backbone.get("speed_ratio", 8)
         wanted |= {"resample_rate": ratio, "conv1_stride_t": 1, "pool1_stride_t": 1}
-    elif kind in ("ResNet3d", "ResNet3dSlowOnly"):
+    # Where the stem is missing, that is what is wrong with the file.
+    elif kind in ("ResNet3d", "ResNet3dSlowOnly") and "stem.conv.weight" in state:
         wanted["with_pool2"] = _sees_frames(state)
         found[0] = {"with_pool2": kind == "ResNet3d", **backbone}
     for name in ("conv1_stride_t", "pool1_stride_t", "speed_ratio"):
@@ -181,8 +184,8 @@ def _refuse(backbone: Mapping[str, Any], state: Mapping[str, Tensor], source: st
         for name, value in wanted.items():
             if settings.get(name, value) != value:
                 raise CheckpointError(
-                    f"{source}: mmaction2's {kind} with {name}={settings[name]}; the networks here"
-                    f" have {value}"
+                    f"{source}: mmaction2's {kind} with {name}={_short(settings[name])}; the"
+                    f" networks here have {value}"
                 )
     if any(".nonlocal" in name for name in state):
         _refuse_attention(backbone, source)
@@ -195,11 +198,16 @@ def _refuse_attention(backbone: Mapping[str, Any], source: str) -> None:
             " attend; take the file that training or publish_model.py wrote, with its meta"
         )
     mode = _nonlocal_settings(backbone)["mode"]
-    if mode not in MODES:
+    if not (isinstance(mode, str) and mode in MODES):
         raise CheckpointError(
-            f"{source}: mmaction2's non-local blocks of the mode {mode}; {', '.join(MODES)} load"
-            " here"
+            f"{source}: mmaction2's non-local blocks of the mode {_short(mode)};"
+            f" {', '.join(MODES)} load here"
         )
+
+
+def _short(value: Any) -> str:
+    """A value of a config on one line."""
+    return " ".join(str(value).split())[:60]
 
 
 def _slowfast(backbone: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -212,6 +212,7 @@ def _fold_constants(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return fold_shortcut_biases(fold_whitening(state))
     except (
         KeyError,
+        IndexError,
         RuntimeError,
     ) as error:  # a norm is missing, or has another number of channels
         raise CheckpointError(
@@ -225,7 +226,9 @@ def _join_squeezes(found: Mapping[tuple[str, str], Tensor]) -> dict[str, Tensor]
     for (place, _), tensor in sorted(
         found.items(), key=lambda item: item[0]
     ):  # high (h2h) before low (l2h)
-        if place in state and (tensor.dim() != 2 or state[place].shape[:1] != tensor.shape[:1]):
+        if place in state and (
+            {tensor.dim(), state[place].dim()} != {2} or state[place].shape[:1] != tensor.shape[:1]
+        ):
             raise CheckpointError(
                 f"{place} has parts of the shapes {tuple(state[place].shape)},"
                 f" {tuple(tensor.shape)}"

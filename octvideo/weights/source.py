@@ -1,5 +1,6 @@
 """The weights of an image network or of a vanilla video network, and which of them were used."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
@@ -9,10 +10,41 @@ from octvideo.models.slowfast import SlowFast
 
 State = Mapping[str, Tensor]
 
+# Tensors in the names of this package, and how many dimensions they may have: image networks of
+# other projects have 1x1 convolutions as classifiers.
+DIMENSIONS = {
+    re.compile(r"(?:\bstem\.conv|\.[hl]2[hl]|\.attend\.conv_\w+)\.weight$"): (4, 5),
+    re.compile(r"^head\.fc\.weight$"): (2, 3, 4, 5),
+    re.compile(
+        r"(?:\bstem\.bn|\.bn\.(?:high|low)|\.attend\.norm)"
+        r"\.(?:weight|bias|running_mean|running_var)$"
+    ): (1,),
+}
+PATH = re.compile(r"(.+)\.(?:h2l|l2h|l2l)\.weight")
+
 
 def is_video(state: State) -> bool:
     """Whether a kernel has three dimensions."""
     return any(tensor.dim() == 5 for tensor in state.values())
+
+
+def check_shapes(state: State, path: str) -> None:
+    """Raise CheckpointError for a tensor that its name says to be a kernel, a classifier or a
+    norm's and its shape not, and for octave paths without the one from high to high."""
+    for name, tensor in state.items():
+        shape = tuple(tensor.shape)
+        for pattern, dimensions in DIMENSIONS.items():
+            if pattern.search(name) and (len(shape) not in dimensions or 0 in shape):
+                wanted = " or ".join(map(str, dimensions))
+                raise CheckpointError(
+                    f"{path}: {name} has the shape {shape}; it must have {wanted} dimensions, none"
+                    " of them 0: name a whole file"
+                )
+        path_of = PATH.fullmatch(name)
+        if path_of and f"{path_of[1]}.h2h.weight" not in state:
+            raise CheckpointError(
+                f"{path}: has {name} and no {path_of[1]}.h2h.weight: name a whole file"
+            )
 
 
 def is_octave(state: State) -> bool:

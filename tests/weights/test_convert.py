@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from octvideo import create_model
 from octvideo.errors import CheckpointError, ConfigError
 from octvideo.weights import load_weights
-from octvideo.weights.convert import convert_weights, find_alpha
+from octvideo.weights.convert import convert_weights, find_alpha, identify
 from octvideo.weights.layouts import find_layout
 
 TINY = {"width_per_group": 8, "num_classes": 7}
@@ -315,3 +315,11 @@ def plain_resnet50(state, x):
                 x = conv_bn(x, f"{name}.downsample.0", f"{name}.downsample.1", stride)
             x = F.relu(out + x)
     return F.linear(x.mean((2, 3)), state["fc.weight"], state["fc.bias"])
+
+
+@pytest.mark.parametrize("path", ["h2l", "l2h", "l2l"])
+def test_octave_paths_without_the_one_from_high_to_high_are_refused(path):
+    state = {f"res2.block0.reduce.conv.{path}.weight": torch.zeros(4, 4, 1, 1)}
+
+    with pytest.raises(CheckpointError, match=r"no res2\.block0\.reduce\.conv\.h2h\.weight"):
+        identify(state, "w.pth", {})

@@ -256,6 +256,23 @@ def test_a_classifier_of_other_features_is_none_of_other_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "stray", ["s1.pathway2_stem.conv.weight", "s3.pathway3_res0.branch1.weight"]
+)
+def test_a_pathway_that_no_network_has_is_unexpected(stray, tmp_path):
+    state = pyslowfast_state(narrow()) | {stray: torch.zeros(1)}
+
+    with pytest.raises(CheckpointError, match=f"1 unexpected .first: {stray}"):
+        load_weights(narrow(), save(tmp_path / "w.pyth", {"model_state": state}))
+
+
+@pytest.mark.parametrize("recipe", ["A: 2020-13-45", "A: !!int x", "[" * 5000])
+def test_settings_that_cannot_be_read_say_nothing(recipe, tmp_path):
+    content = {"model_state": pyslowfast_state(narrow()), "cfg": recipe}
+
+    assert load_weights(narrow(), save(tmp_path / "w.pyth", content)).fits
+
+
+@pytest.mark.parametrize(
     ("damage", "message"),
     [
         (

@@ -97,6 +97,14 @@ def without(path, model, start):
     return str(path)
 
 
+def changed(path, state, model, config=""):
+    """The file of `written` with other tensors."""
+    content = torch.load(written(path, model, config))
+    content["state_dict"].update(state)
+    torch.save(content, path)
+    return str(path)
+
+
 def golden_file(name, path, with_config=True):
     model, options = ARGUMENTS[name]
     width = 32 if model.startswith("slowfast") else 8
@@ -309,6 +317,73 @@ def test_attention_that_cannot_be_told_or_built_is_refused(config, message, tmp_
 
     with pytest.raises(CheckpointError, match=message):
         load_weights(model, written(tmp_path / "w.pth", model, config))
+
+
+def small(name="slow_r26"):
+    return create_model(name, num_classes=5, width_per_group=8)
+
+
+@pytest.mark.parametrize("mode", ["['x']", "dict(a=1)", "1"])
+def test_a_mode_of_attention_that_is_no_word_is_refused(mode, tmp_path):
+    model = small("i3d_nln_r26")
+    config = f"model = dict(backbone=dict(type='ResNet3d', non_local_cfg=dict(mode={mode})))"
+
+    with pytest.raises(CheckpointError, match="non-local blocks of the mode"):
+        load_weights(model, written(tmp_path / "w.pth", model, config))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("cls_head.fc_cls.weight", (5,), r"head.fc.weight has the shape .5,."),
+        ("cls_head.fc_cls.weight", (), r"head.fc.weight has the shape .."),
+        ("backbone.conv1.conv.weight", (8,), "stem.conv.weight has the shape"),
+        ("backbone.conv1.conv.weight", (0, 3, 1, 7, 7), "none of them 0: name"),
+        ("backbone.layer1.0.conv1.conv.weight", (), "res2.block0.reduce.conv.h2h.weight has"),
+        ("backbone.layer1.0.conv1.bn.weight", (), "res2.block0.reduce.bn.high.weight has"),
+        ("backbone.layer9.0.conv1.conv.weight", (4, 4, 3, 1, 1), "res10.block0.* does not belong"),
+        ("backbone.layer6.0.conv1.conv.weight", (4, 4, 3, 1, 1), "video network"),
+    ],
+)
+def test_shapes_and_stages_that_cannot_be_are_refused(name, shape, message, tmp_path):
+    path = changed(tmp_path / "w.pth", {name: torch.zeros(shape)}, small())
+
+    with pytest.raises(CheckpointError, match=message):
+        describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+
+
+@pytest.mark.parametrize("stray", ["ema_backbone_conv1_conv_weight", "module.scale"])
+def test_what_does_not_belong_is_named(stray, tmp_path):
+    path = changed(tmp_path / "w.pth", {stray: torch.zeros(3)}, small())
+
+    with pytest.raises(CheckpointError, match=rf": {stray} \(3,\) does not belong to slow_r26"):
+        describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("cls_head.", "it is a slow_r26 without a classifier; train one from it"),
+        ("backbone.layer2.1.conv2.bn.bias", r"lacks res3.block1.spatial.bn.high.bias of slow_r26"),
+    ],
+)
+def test_what_a_file_lacks_is_named(start, message, tmp_path):
+    path = without(tmp_path / "w.pth", small(), start)
+
+    with pytest.raises(CheckpointError, match=message):
+        describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+
+
+@pytest.mark.parametrize("kind", ["ResNet3d", "ResNet3dSlowOnly"])
+def test_a_missing_stem_is_named_and_no_pool(kind, tmp_path):
+    path = without(tmp_path / "w.pth", small(), "backbone.conv1.conv.")
+    config = f"model = dict(backbone=dict(type='{kind}'))"
+    torch.save({**torch.load(path), "meta": {"cfg": config}}, path)
+
+    with pytest.raises(CheckpointError, match=r"1 missing .first: stem\.conv\.weight"):
+        load_weights(small(), path)
+    with pytest.raises(CheckpointError, match=r"lacks stem\.conv\.weight"):
+        describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
 
 
 @pytest.mark.parametrize(
