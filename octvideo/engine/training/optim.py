@@ -4,6 +4,7 @@ state to save."""
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., Optimizer], tuple[str, ...]]] = {
     "sgd": (SGD, ("momentum", "dampening", "nesterov", "fused")),
     "adamw": (AdamW, ("betas", "fused")),
 }
+OPTIONS = {"names", *signature(SGD).parameters, *signature(AdamW).parameters} - {"params", "lr"}
 
 
 def make_optimizer(
@@ -99,31 +101,27 @@ def check_order(state: dict[str, Any], names: Iterable[str], model: nn.Module) -
 
 
 def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Load moments and learning rate from `state`; weight decay, with the groups that it makes, and
-    other options are those of this run.
+    """Load moments, learning rate and what else an optimizer keeps from `state`; weight decay, with
+    the groups that it makes, and other options of torch's optimizers are those of this run.
 
     Raises ValueError, as torch does, for the state of other parameters.
     """
     now, saved = optimizer.param_groups, state["param_groups"]
-    if all("names" in group for group in (*now, *saved)):
+    are_named = all("names" in group for group in (*now, *saved))
+    if are_named and isinstance(state.get("state"), dict):
         state = _regrouped(optimizer, state)
-    elif len(now) == len(saved):  # of a version that kept no names
-        for own, then in zip(now, saved, strict=True):
-            _check_moments(own["params"], [state["state"].get(n, {}) for n in then["params"]])
-        groups = [
-            {**own, "params": then["params"], "lr": then["lr"]}
-            for own, then in zip(now, saved, strict=True)
-        ]
+    elif are_named and [group["names"] for group in now] != [group["names"] for group in saved]:
+        raise ValueError("the optimizer's state is of parameters in another order")
+    elif len(now) == len(saved):  # of a version that kept no names, or of a form of its own
+        groups = [_continued(*pair) for pair in zip(now, saved, strict=True)]
         state = {**state, "param_groups": groups}
     optimizer.load_state_dict(state)
 
 
-def _check_moments(parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any]]) -> None:
-    for parameter, state in zip(parameters, states, strict=False):  # torch compares their number
-        for name in ("momentum_buffer", "exp_avg"):
-            moment = state.get(name)
-            if isinstance(moment, torch.Tensor) and moment.shape != parameter.shape:
-                raise ValueError("the optimizer's state is of parameters of other sizes")
+def _continued(group: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """A group with this run's options and the rest of a saved one: some optimizers keep state
+    there, as Prodigy its step size."""
+    return group | {name: value for name, value in saved.items() if name not in OPTIONS}
 
 
 def _regrouped(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
@@ -143,8 +141,14 @@ def _regrouped(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         for place, name in enumerate(names)
         if numbers[name] in state["state"]
     }
-    groups = [{**group, "lr": saved[0]["lr"]} for group in groups]
-    return {**state, "state": moments, "param_groups": groups}
+    of_none = {k: v for k, v in state["state"].items() if k not in numbers.values()}
+    same = {tuple(group["names"]): group for group in saved}
+    rate = {"lr": saved[0]["lr"]}
+    groups = [
+        _continued(group, same.get(tuple(group["names"]), rate)) | {"params": group["params"]}
+        for group in groups
+    ]
+    return {**state, "state": moments | of_none, "param_groups": groups}
 
 
 def scale_lr(lr: float, batch_size: int, base_batch_size: int) -> float:

@@ -223,13 +223,58 @@ def test_a_state_without_names_goes_on_in_the_same_groups():
     assert {group["lr"] for group in new.param_groups} == {0.1}
 
 
-@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
-def test_a_state_without_names_is_refused_where_its_moments_have_other_sizes(kind):
-    optimizer, _ = stepped(kind, None)
-    other = kind([nn.Parameter(torch.zeros(4))], lr=0.1)
+class WithOwnState(torch.optim.SGD):
+    """Keeps something of all parameters, and something in its groups, as Prodigy does."""
 
-    with pytest.raises(ValueError, match="state is of parameters of other sizes"):
-        load_optimizer_state(other, optimizer.state_dict())
+    def __init__(self, parameters, lr=0.1, d=1.0):
+        super().__init__(parameters, lr=lr, momentum=0.9)
+        for group in self.param_groups:
+            group["d"] = d
+
+
+class Wrapped(torch.optim.SGD):
+    """With a state of a form of its own, as Lookahead has one."""
+
+    slow = 0
+
+    def state_dict(self):
+        inner = super().state_dict()
+        return {"fast": inner["state"], "slow": self.slow, "param_groups": inner["param_groups"]}
+
+    def load_state_dict(self, state):
+        inner = {"state": state["fast"], "param_groups": state["param_groups"]}
+        super().load_state_dict(inner)
+        self.slow = state["slow"]
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_what_an_optimizer_keeps_beside_moments_goes_on(is_named):
+    model = nn.Linear(2, 2)
+    optimizer, other = WithOwnState(model.parameters(), d=2.0), WithOwnState(model.parameters())
+    optimizer.state["global"] = 3
+    for made in (optimizer, other) if is_named else ():
+        name_groups(made, model)
+
+    load_optimizer_state(other, optimizer.state_dict())
+
+    assert other.state["global"] == 3
+    assert other.param_groups[0]["d"] == 2.0
+
+
+def test_a_state_of_another_form_is_the_optimizer_s_own_matter():
+    model = nn.Linear(2, 2)
+    optimizer, other = (Wrapped(model.parameters(), lr=lr, momentum=0.9) for lr in (0.2, 0.1))
+    optimizer.slow = 5
+    for made in (optimizer, other):
+        name_groups(made, model)
+
+    load_optimizer_state(other, optimizer.state_dict())
+    assert (other.slow, other.param_groups[0]["lr"]) == (5, 0.2)
+
+    turned = Wrapped([*model.parameters()][::-1], lr=0.1, momentum=0.9)
+    name_groups(turned, model)
+    with pytest.raises(ValueError, match="parameters in another order"):
+        load_optimizer_state(turned, optimizer.state_dict())
 
 
 def test_parameters_that_are_not_of_the_network_leave_their_group_without_names():
