@@ -99,12 +99,13 @@ class OpenVINO(nn.Module):
     @classmethod
     def read(cls, path: Path, size: tuple[int, ...]) -> "OpenVINO":
         """Read a network from an .xml and the .bin beside it."""
-        return cls(core().read_model(path), size)
+        # By its path OpenVINO would map the file, and what replaces it there would change a network
+        # that is running.
+        files = [path.with_suffix(suffix).read_bytes() for suffix in (".xml", ".bin")]
+        return cls(core().read_model(*files), size)
 
     def save(self, path: Path) -> None:
-        """Write the network as an .xml and a .bin beside it: into a folder of its own, for a
-        network that was read from files there would change with them. Raises the OSError of
-        `save_graph`."""
+        """Write the network as an .xml and a .bin beside it. Raises the OSError of `save_graph`."""
         save_graph(self.network, path)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -251,6 +251,20 @@ def test_files_of_two_exports_are_refused(tmp_path, name):
         read_exported(path)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".xml", ".onnx", ".pt2"])
+def test_a_network_does_not_change_with_the_file_that_it_was_read_from(saved, tmp_path, suffix):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    network = read_exported(tmp_path / f"model{suffix}", trusted=True)
+    clips = torch.rand(2, *network.sidecar.input)
+    before = network.window_scores(clips[:1])
+
+    for file in tmp_path.iterdir():
+        file.write_bytes(b"\xff" * file.stat().st_size)  # in its place, as cp writes
+
+    assert torch.allclose(network.window_scores(clips)[:1], before, atol=1e-6)
+
+
 def test_an_export_of_an_earlier_version_has_no_digest_and_is_read(tmp_path):
     path = export(tmp_path / "model.xml", seed=0)
     facts = json.loads((tmp_path / "model.json").read_text())
