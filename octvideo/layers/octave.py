@@ -266,8 +266,8 @@ def save_memory(model: nn.Module, on: bool = True) -> nn.Module:
         conv.memory_saving = on
     if on and all(conv.h2l is None and conv.l2h is None for conv in convs):
         logger.warning(
-            "memory_saving changes nothing in this %s, which has no low groups: give it an alpha"
-            " above 0, or leave the setting out",
+            "memory_saving changes nothing in this %s, which has no low groups, until it is made"
+            " octave: give it an alpha above 0, or leave the setting out",
             type(model).__name__,
         )
     return model

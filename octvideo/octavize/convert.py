@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from octvideo.complexity import count
 from octvideo.copies import copied
 from octvideo.errors import ConfigError
 from octvideo.layers import OctConv2d, OctConv3d
@@ -115,9 +114,10 @@ def octavize(
     errors = []
     if clips is not None and weights != "fresh":
         errors = stage_errors(source, fx.GraphModule(root, rewriter.graph), rewriter, clips)
-    # The features are traced without the head, which stays as it is.
-    macs = count(model, example.shape[1:]).macs if method == "features" else None
-    result.octave_report = _report(model, result, rewriter, plan, traced, macs, errors)  # type: ignore[assignment]
+    # With the head, which stays as it is, whatever it does in training.
+    whole = traced if method == "forward" else trace(model, example, for_training=False)
+    whole.opaque.update(traced.opaque)
+    result.octave_report = _report(model, result, rewriter, plan, whole, errors)  # type: ignore[assignment]
     # Any other network's `config` is a matter of its own, and stays with it.
     config = getattr(model, "config", None) if method == "features" else None
     if callable(width_rule) and config:
@@ -190,25 +190,23 @@ def _report(
     result: nn.Module,
     rewriter: Rewriter,
     plan: Plan,
-    traced: Trace,
-    macs: int | None,
+    whole: Trace,
     errors: Sequence[StageError],
 ) -> OctaveReport:
-    """macs: of the whole network, of which `traced` is a part; None if it is all of it."""
+    """whole: of the forward pass, of which `plan` may see a part."""
     changes = {change.name: change for change in rewriter.changes}
-    rows, batch = [], _batch_of(traced)
+    rows, batch = [], _batch_of(whole)
     for site in plan.sites.values():
         change = changes[site.name]
         before = _plain_macs(site.node, model, batch)
         y, x = value(site.node), value(site.reads)
         after = _octave_macs(result.get_submodule(site.name), y, x, batch)
         rows.append(ConvReport(site.name, change.reads, change.writes, before, after, change.why))
-    if macs is None:
-        macs = sum(_plain_macs(node, model, batch) for node in traced.graph.nodes)
+    macs = sum(_plain_macs(node, model, batch) for node in whole.graph.nodes)
     return OctaveReport(
         plan.options.alpha,
         tuple(rows),
-        (*_notes(model, result, traced), *rewriter.notes),
+        (*_notes(model, result, whole), *rewriter.notes),
         macs,
         macs - sum(row.macs_before - row.macs for row in rows),
         sum(p.numel() for p in model.parameters()),
@@ -217,12 +215,12 @@ def _report(
     )
 
 
-def _notes(model: nn.Module, result: nn.Module, traced: Trace) -> list[str]:
+def _notes(model: nn.Module, result: nn.Module, whole: Trace) -> list[str]:
     """Opaque modules, and what is missing in the result."""
-    opaque = {k: v for k, v in traced.opaque.items() if not k.__module__.startswith("torch.nn")}
+    opaque = {k: v for k, v in whole.opaque.items() if not k.__module__.startswith("torch.nn")}
     notes = [f"{kind.__name__}: not looked into; {why}" for kind, why in opaque.items()]
-    if traced.not_by_fx:
-        notes.insert(0, f"{type(model).__name__}: {EXPORTED}; {traced.not_by_fx}")
+    if whole.not_by_fx:
+        notes.insert(0, f"{type(model).__name__}: {EXPORTED}; {whole.not_by_fx}")
     kept = {name for name, _ in result.named_modules()}
     for name, module in model.named_modules():
         if name not in kept and any(True for _ in module.parameters(recurse=False)):
@@ -239,9 +237,9 @@ def _weights(layer: Any) -> int:
     return conv.out_channels * conv.in_channels // conv.groups * kernel
 
 
-def _batch_of(traced: Trace) -> int:
+def _batch_of(whole: Trace) -> int:
     """The number of examples that were traced."""
-    inputs = [value(node) for node in traced.graph.nodes if node.op == "placeholder"]
+    inputs = [value(node) for node in whole.graph.nodes if node.op == "placeholder"]
     return next(len(x) for x in pytree.tree_leaves(inputs) if isinstance(x, Tensor))
 
 

@@ -48,22 +48,26 @@ class Trace:
     not_by_fx: str = ""
 
 
-def trace(model: nn.Module, example: Any, method: str = "forward") -> Trace:
+def trace(
+    model: nn.Module, example: Any, method: str = "forward", *, for_training: bool = True
+) -> Trace:
     """Trace a method on `example`: a tensor, or a list, tuple or dict of tensors. The model is not
     changed.
 
     The graph serves training and evaluation: a submodule whose `forward` reads `self.training`
     stays one call. Raises ConfigError if the network's own `forward` depends on the content of a
     tensor or on `self.training`.
+
+    for_training: False for a graph of an evaluation alone, in half the time.
     """
     # The default device goes into the graph with each tensor that is made: a network that is built
     # on the meta device could never run.
     is_meta = torch.get_default_device().type == "meta"
     with torch.device("cpu") if is_meta else nullcontext():
-        return _trace(model, example, method)
+        return _trace(model, example, method, for_training)
 
 
-def _trace(model: nn.Module, example: Any, method: str) -> Trace:
+def _trace(model: nn.Module, example: Any, method: str, for_training: bool) -> Trace:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -75,6 +79,8 @@ def _trace(model: nn.Module, example: Any, method: str) -> Trace:
             tracers = [ValueTracer(values, mode, model, opaque, method) for _ in range(2)]
             fake.eval()
             traces = [_trace_once(fake, tracers[0])]
+            if not for_training:
+                return traces[0]
             fake.train()
             traces.append(_trace_once(fake, tracers[1]))
             follow_training(traces[0].graph, traces[1].graph)

@@ -32,8 +32,9 @@ class Loader:
     A global batch is the next batch_size * world_size samples of the epoch's order, and rank r
     takes its r-th part: training sees equal global batches on any number of ranks and workers.
     drop_last False keeps the last, smaller batch of an epoch; where it has fewer samples than there
-    are ranks, the first of the epoch's order join it, so that each rank has one. No batch has a
-    sample twice, unless the dataset itself has fewer than there are ranks.
+    are ranks, the first of the epoch's order join it, so that each rank has one; shares may
+    differ by one. No batch has a sample twice, unless the dataset itself has fewer than there
+    are ranks.
     num_workers 0 reads in this process, which a file that hangs or crashes the decoder ends.
     """
 
