@@ -26,7 +26,7 @@ from octvideo.files import write_atomically
 from octvideo.models.network import alpha_of
 from octvideo.report.environment import versions
 from octvideo.weights.load import network_of
-from octvideo.weights.pretrained import PUBLISHED, pretrained_networks, read_weights
+from octvideo.weights.pretrained import PUBLISHED, pretrained_networks, read_and_hash
 
 SHOWN_CLASSES = 20
 _DIGEST = "<sha256>"  # until the weights are written, for the card is made first
@@ -75,7 +75,7 @@ def write_card(
     `require_card_folder` does; then nothing is written.
     """
     require_card_folder(folder)
-    checkpoint = read_weights(checkpoint_path)
+    checkpoint = read_and_hash(checkpoint_path)
     if not (checkpoint.network and checkpoint.class_names and checkpoint.input.num_frames):
         raise CheckpointError(
             f"{checkpoint_path}: does not say its video network, classes and input; convert it"
@@ -242,13 +242,13 @@ def _data_facts(checkpoint: Checkpoint, results: Mapping[str, Any]) -> Iterator[
 def _results_of(checkpoint: Checkpoint, given: str | Path) -> dict[str, Any]:
     """A checkpoint's results, {} if it has none. What is given must be of these weights; what lies
     beside them may be anything."""
-    file = Path(checkpoint.path).absolute()
-    path = Path(given) if given else file.parent.parent / "results.json"
+    run = Path(checkpoint.path).absolute().parent.parent
+    path = Path(given) if given else run / "results.json"
     if not given and not path.is_file():
         return {}
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        of_these = results["protocol"]["checkpoint_sha256"] == hash_of(file)
+        of_these = results["protocol"]["checkpoint_sha256"] == checkpoint.sha256
     except (OSError, ValueError, KeyError, TypeError) as error:
         if not given:
             return {}

@@ -128,7 +128,7 @@ class _Test:
         """Everything that decides a score, as results.json shows it. Crop and short side are those
         of the test's videos, which may differ from the checkpoint's."""
         cfg, spec = self.cfg, test.videos.spec
-        # fp32 is not named: journals that were begun before there was a choice continue.
+        # fp32 is not named, as in results from before there was a choice.
         precision = {} if cfg.TEST.PRECISION == "fp32" else {"precision": cfg.TEST.PRECISION}
         return task_of(cfg).input_spec().as_dict() | {
             "crop_size": spec.crop_size,
@@ -150,19 +150,17 @@ class _Test:
         """The journal of a test, one for all ranks. None if OUTPUT_DIR is no local folder."""
         cfg, model, procs = self.cfg, self.model, self.procs
         paths, labels = test.videos.paths, test.videos.labels
+        weights = weights_digest(model.state_dict())
         if calibration is not None:  # the lists that it is of may change between two commands
             protocol = protocol | {"calibration": weights_digest({"clips": calibration})}
         if procs.world_size > 1:
             known = {"paths": paths, "labels": labels, "classes": self.names}
             digests = {name: digest(values) for name, values in known.items()}
-            procs.agree(
-                facts(cfg) | protocol | digests | {"weights": weights_digest(model.state_dict())}
-            )
+            procs.agree(facts(cfg) | protocol | digests | {"weights": weights})
         if not is_local(cfg.OUTPUT_DIR):
             logger.info("%s is no local folder: a test that stops starts anew", cfg.OUTPUT_DIR)
             return None
         settings = {"network": model.config, "multi_label": cfg.DATA.MULTI_LABEL, "paths": paths}
-        weights = weights_digest(model.state_dict())
         key = fingerprint(**protocol, **settings, title=test.title, weights=weights)
         return Journal(Path(cfg.OUTPUT_DIR), key, procs.rank)
 

@@ -116,7 +116,7 @@ def octavize(
         errors = stage_errors(source, fx.GraphModule(root, rewriter.graph), rewriter, clips)
     # With the head, which stays as it is, whatever it does in training.
     whole = traced if method == "forward" else trace(model, example, for_training=False)
-    whole.opaque.update(traced.opaque)
+    whole.opaque.update(traced.opaque)  # an evaluation does not show what asks self.training
     result.octave_report = _report(model, result, rewriter, plan, whole, errors)  # type: ignore[assignment]
     # Any other network's `config` is a matter of its own, and stays with it.
     config = getattr(model, "config", None) if method == "features" else None

@@ -58,7 +58,7 @@ def trace(
     stays one call. Raises ConfigError if the network's own `forward` depends on the content of a
     tensor or on `self.training`.
 
-    for_training: False for a graph of an evaluation alone, in half the time.
+    for_training: False for a graph of an evaluation alone.
     """
     # The default device goes into the graph with each tensor that is made: a network that is built
     # on the meta device could never run.
