@@ -220,7 +220,7 @@ def tested_in(order: Tensor, learner: Trainee, clips: Clips, part: int) -> list[
     learner.model.eval()
     sums = torch.zeros(2, device=clips.labels.device)
     for some in ids.split(TEST_BATCH):
-        with torch.autocast(learner.device.type, torch.bfloat16):
+        with learner.autocast():
             logits = learner.model(clips.at(clips.middle(some), order))
         sums += hits_and_loss(logits.float(), clips.labels[some])
     return loss_and_top1(sums.cpu() / len(ids))

@@ -16,6 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+BF16 = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16")
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether autocast pays: a CPU without instructions for bfloat16 takes ten times as long."""
+    if device.type == "cuda":
+        return True
+    has = torch.cpu.get_capabilities()
+    return any(has.get(name) for name in BF16)
+
 
 @dataclass(frozen=True)
 class Work:
@@ -38,7 +48,7 @@ class Work:
 
 class Trainee:
     """A network, its optimizer, and its steps as graphs. The model is on its device and in float32;
-    it computes in bfloat16 by autocast.
+    it computes in bfloat16 by autocast where `computes_bf16`.
 
     compiled: by torch.compile, which pays on a CPU with AMX.
     """
@@ -49,6 +59,7 @@ class Trainee:
         self.model, self.optimizer, self.work = model, optimizer, work
         self.network: Any = torch.compile(model) if compiled else model
         self.device = next(model.parameters()).device
+        self.bf16 = computes_bf16(self.device)
         self.stream = torch.cuda.Stream() if self.device.type == "cuda" else None
         first = work.draw(0)
         self.steps = len(first)
@@ -133,9 +144,14 @@ class Trainee:
             self.test_sums += hits_and_loss(self._logits(inputs()), labels)
 
     def _logits(self, inputs: Tensor) -> Tensor:
-        # A cache of casts would keep what the capture of a graph may not keep.
-        with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
+        with self.autocast():
             return self.network(inputs).float()
+
+    def autocast(self) -> torch.autocast:
+        # A cache of casts would keep what the capture of a graph may not keep.
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False
+        )
 
     def _graph(self, call: Callable[[], None]) -> Callable[[], None]:
         for _ in range(2):

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from graph_training import Trainee
+from graph_training import Trainee, computes_bf16
 
 SAVE_SECONDS = 30
 Key = tuple[str, ...]
 
 
 def machine() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    """The card, "CPU", or "CPU, fp32" where it has no bfloat16."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return "CPU" if computes_bf16(torch.device("cpu")) else "CPU, fp32"
 
 
 def state_file(out: Path, key: Key) -> Path:

@@ -1,6 +1,8 @@
 """Trainings beside each other: what ends them, and what is begun again."""
 
 import pytest
+import torch
+from torch import nn
 
 
 @pytest.fixture
@@ -47,3 +49,33 @@ def test_the_deadline_ends_what_is_under_way(side_by_side, begun, tmp_path, caps
 
     assert (ended, sorted(begun())) == (0, ["a", "b"])
     assert capsys.readouterr().out.startswith("0 of 3 runs ended")
+
+
+@pytest.mark.parametrize(
+    ("flags", "named", "computed"),
+    [
+        ({"avx2": True, "avx512_bf16": False}, "CPU, fp32", torch.float32),
+        ({"avx2": True, "avx512_bf16": True}, "CPU", torch.bfloat16),
+    ],
+)
+def test_a_cpu_without_bfloat16_computes_in_float32_and_the_records_say_so(
+    side_by_side, benchmarks, monkeypatch, flags, named, computed
+):
+    graph = benchmarks("graph_training")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model = nn.Linear(2, 3)
+    seen = []
+    model.register_forward_hook(lambda _, __, logits: seen.append(logits.dtype))
+    data = torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
+    work = graph.Work(
+        1,
+        lambda _: torch.zeros(2, 4, 1, dtype=torch.int64),
+        lambda _: data,
+        [(lambda: data[0], data[1])],
+        lambda _: 0.1,
+    )
+
+    list(graph.Trainee(model, torch.optim.SGD(model.parameters()), work).train())
+
+    assert (side_by_side.machine(), set(seen)) == (named, {computed})
