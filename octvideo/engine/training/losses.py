@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,37 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor | None, float], Tensor]] = {
 }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightedClasses:
+    """Cross-entropy in which a clip counts by the weight of its class: sum of w l / sum of w, over
+    all clips of an optimizer step.
+
+    A part of a step that was divided by its own weights would lose them: in one of a single clip
+    they cancel. Of weights of classes (N, classes), as targets, the mean is over the clips.
+    """
+
+    weights: Tensor
+    label_smoothing: float = 0.0
+
+    def __call__(
+        self, logits: Tensor, targets: Tensor, mean_weight: Tensor | None = None
+    ) -> Tensor:
+        """mean_weight: of the clips of the whole step; None where these are all."""
+        weights = self.weights.to(logits)
+        compute = partial(F.cross_entropy, weight=weights, label_smoothing=self.label_smoothing)
+        if targets.ndim == 2:
+            return compute(logits, targets)
+        mean = weights[targets].mean() if mean_weight is None else mean_weight.to(logits)
+        # Without the limit, clips of classes that do not count would have a loss of 0 / 0.
+        total = len(targets) * mean.clamp_min(torch.finfo(logits.dtype).tiny)
+        return compute(logits, targets, reduction="sum") / total
+
+    def sums(self, targets: Tensor) -> Tensor:
+        """The sum of the weights of these classes (N,), and N; float64 (2,)."""
+        own = self.weights.to(targets.device, torch.float64)[targets]
+        return torch.stack([own.sum(), own.new_tensor(len(own))])
+
+
 def make_loss(
     kind: str = "cross_entropy",
     *,
@@ -45,6 +77,8 @@ def make_loss(
         raise ConfigError(f"there is no loss {kind!r}; there are {', '.join(LOSSES)}")
     compute = LOSSES[kind]
     weights = None if class_weights is None else torch.tensor(class_weights)
+    if weights is not None and compute is cross_entropy:
+        return WeightedClasses(weights, label_smoothing)
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         weight = None if weights is None else weights.to(logits)

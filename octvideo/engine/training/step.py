@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from octvideo.engine.distributed import Processes, without_sync
-from octvideo.engine.training.losses import Loss, hits
+from octvideo.engine.training.losses import Loss, WeightedClasses, hits
 from octvideo.engine.training.optim import set_lr
 from octvideo.engine.training.records import Tally
 from octvideo.engine.training.state import TrainOptions
@@ -86,10 +87,10 @@ class Stepper:
 
     def step(self, group: "list[Batch]", while_busy: Callable[[], None]) -> StepOutcome:
         """Forward and backward passes over the group, and the update if all numbers are finite."""
-        tally = Tally()
+        tally, of_step = Tally(), self.loss_of(group)
         for i, batch in enumerate(group):
             with without_sync(self.network) if i < len(group) - 1 else nullcontext():
-                loss, part = self.forward(batch)
+                loss, part = self.forward(batch, of_step)
                 if not math.isfinite(part.loss):
                     return StepOutcome(Tally(), trouble="loss")
                 self.scaler.scale(loss / len(group)).backward()  # type: ignore[no-untyped-call]
@@ -97,7 +98,17 @@ class Stepper:
         while_busy()
         return self.update(tally)
 
-    def forward(self, batch: "Batch") -> tuple[Tensor, Tally]:
+    def loss_of(self, group: "list[Batch]") -> Loss:
+        """The loss of a batch of this step. That of weighted classes knows the weights of all its
+        clips, on all ranks."""
+        targets = [batch.targets for batch in group]
+        if not isinstance(self.loss, WeightedClasses) or targets[0].ndim == 2:
+            return self.loss
+        sums = self.loss.sums(torch.cat(targets).to(self.procs.device))
+        weight, clips = self.procs.total(sums)
+        return partial(self.loss, mean_weight=weight / clips)
+
+    def forward(self, batch: "Batch", of_step: Loss) -> tuple[Tensor, Tally]:
         """The mean loss of this rank, and sums over all ranks. Waits for the device once."""
         batch = batch.to(self.procs.device)
         inputs, targets = self.as_network_input(batch.inputs), batch.targets
@@ -106,7 +117,7 @@ class Stepper:
         with self.autocast():
             logits = self.network(inputs)
         logits = logits.float()
-        loss = self.loss(logits, targets)
+        loss = of_step(logits, targets)
         clips = len(batch.indices)
         sums = [
             loss.detach() * clips,

@@ -160,3 +160,25 @@ def test_every_loss_of_the_settings_is_made(name):
 
     assert make_loss(name)(LOGITS, targets).item() > 0
     assert set(CHOICES["MODEL.LOSS_FUNC"]) == LOSSES.keys()
+
+
+def test_a_batch_of_classes_that_do_not_count_has_no_loss():
+    logits = LOGITS.clone().requires_grad_()
+
+    loss = make_loss(class_weights=[0.0, 1.0, 0.0])(logits, TARGETS)
+    loss.backward()
+
+    assert loss.item() == 0
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("soft", [False, True])
+def test_weighted_classes_are_those_of_torch(smoothing, soft):
+    weights = torch.tensor([1.0, 5.0, 3.0])
+    targets = torch.tensor([[0.3, 0.7, 0.0], [0.0, 0.5, 0.5]]) if soft else TARGETS
+
+    found = make_loss(class_weights=weights.tolist(), label_smoothing=smoothing)(LOGITS, targets)
+
+    expected = nn.functional.cross_entropy(LOGITS, targets, weights, label_smoothing=smoothing)
+    torch.testing.assert_close(found, expected)

@@ -12,6 +12,8 @@ from octvideo.data.loading.batch import Batch
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.adapt import freeze_batch_norm
 from octvideo.engine.training.losses import Mixer, make_loss
+from octvideo.engine.training.state import TrainOptions
+from octvideo.engine.training.step import Stepper
 from octvideo.layers import OctBatchNorm3d, OctConv3d, OctTensor
 
 
@@ -58,6 +60,65 @@ def test_accumulating_2_batches_of_4_is_a_batch_of_8(tmp_path):
     assert [r["step"] for r in metrics(tmp_path / "small")] == [
         r["step"] for r in metrics(tmp_path / "big")
     ]
+
+
+@pytest.mark.parametrize("parts", [2, 8])
+def test_weights_of_classes_weigh_the_clips_of_a_step_however_it_is_divided(tmp_path, parts):
+    whole, divided = without_dropout(), without_dropout()
+    loader, weighted = tiny.TinyLoader(batch_size=8), make_loss(class_weights=[1.0, 9.0, 0.0])
+
+    big = tiny.make_trainer(
+        tmp_path / "big",
+        model=whole,
+        loader=loader,
+        parts=QUIET | {"frozen": freeze_batch_norm(whole), "loss": weighted},
+    )
+    small = tiny.make_trainer(
+        tmp_path / "small",
+        model=divided,
+        loader=RowsOf(loader, parts),
+        accum_steps=parts,
+        parts=QUIET | {"frozen": freeze_batch_norm(divided), "loss": weighted},
+    )
+
+    assert_close(state_of(big), state_of(small))
+    losses = [[r["loss"] for r in metrics(tmp_path / name)] for name in ("small", "big")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+class OneOfTwo(Processes):
+    """Rank 0 of two, whose sums and gradients a test adds up; `other`: what rank 1 sums."""
+
+    def __init__(self, other):
+        super().__init__()
+        object.__setattr__(self, "other", other)
+
+    def total(self, values):
+        return values + self.other if len(values) == 2 else values
+
+
+def test_weights_of_classes_weigh_the_clips_of_all_ranks():
+    inputs = torch.stack([tiny.sample(0, i) for i in range(8)])
+    targets = torch.tensor([0, 0, 0, 1, 1, 2, 0, 0])
+    weighted = make_loss(class_weights=[1.0, 9.0, 3.0])
+    shares = [slice(0, 4), slice(4, 8)]
+
+    def gradient(rows, procs):
+        model = without_dropout().requires_grad_(True)
+        model[1].eval()
+        options = TrainOptions("unused", max_epoch=1)
+        step = Stepper(
+            model, torch.optim.SGD(model.parameters(), 0.0), weighted, tiny.prepare, options, procs
+        )
+        batch = Batch(inputs[rows], targets[rows], torch.arange(8)[rows], [""] * 8)
+        step([batch], 0.0)
+        return model[-1].weight.grad
+
+    others = [weighted.sums(targets[share]) for share in reversed(shares)]
+    of_ranks = [gradient(*pair) for pair in zip(shares, map(OneOfTwo, others), strict=True)]
+
+    whole = gradient(slice(0, 8), Processes())
+    torch.testing.assert_close(torch.stack(of_ranks).mean(0), whole)
 
 
 @pytest.mark.parametrize("accum_steps", [1, 3])
