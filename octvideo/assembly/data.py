@@ -10,7 +10,7 @@ from torch import Tensor
 
 from octvideo.data.clips.dataset import ClipTransform
 from octvideo.data.clips.views import ViewSpec
-from octvideo.data.lists.class_names import match_classes, names_beside
+from octvideo.data.lists.class_names import match_classes, names_beside, read_class_names
 from octvideo.data.lists.video_list import VideoList, read_list
 from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.data.remote import join
@@ -155,11 +155,25 @@ def names_of(cfg: Any, path: str) -> list[str] | None:
 
 def matched_classes(cfg: Any, path: str, names: Sequence[str]) -> list[int] | None:
     """For each label of a list, of training or evaluation, the class of that name among the
-    network's `names`; None where one side has no names."""
-    list_names = names_of(cfg, path)
+    network's `names`; None where one side has no names.
+
+    A list without names of its own has those of TENSORBOARD.CLASS_NAMES_PATH, in training the
+    network's.
+    """
+    own = names_of(cfg, path)
+    list_names = own or _named_by_setting(cfg)
     if not list_names or list(names) == numbered_names(len(names)):
         return None
-    return match_classes(names, list_names, source=path)
+    source = path if own else cfg.TENSORBOARD.CLASS_NAMES_PATH
+    return match_classes(names, list_names, source=source)
+
+
+def _named_by_setting(cfg: Any) -> list[str]:
+    """[] also where the file is gone: a checkpoint that is tested may name one of elsewhere."""
+    given = cfg.TENSORBOARD.CLASS_NAMES_PATH
+    with suppress(DataError):
+        return read_class_names(given) if given else []
+    return []
 
 
 def numbered_names(count: int) -> list[str]:

@@ -204,3 +204,26 @@ def test_a_report_has_the_curves_of_the_run_that_its_weights_are_of(tiny_checkpo
     main(["test", "--checkpoint", path, "--list", "test.csv", *QUICK, "OUTPUT_DIR=run"])
 
     assert ("As the run logged it." in Path("run/report.html").read_text()) == of_the_run
+
+
+@pytest.mark.parametrize(
+    ("beside", "given", "labels"),
+    [
+        ("", "f\ne\nd\nc\nb\na\n", ["5", "2"]),
+        ("a\nb\nc\nd\ne\nf\n", "f\ne\nd\nc\nb\na\n", ["0", "3"]),
+        ("", "", ["0", "3"]),  # of a file that is gone
+    ],
+)
+def test_the_labels_of_a_list_without_names_are_those_that_the_settings_name(
+    tiny_checkpoint, beside, given, labels
+):
+    Path("mine.yaml").write_text(OF_THE_FILE)
+    for file, names in (("class_names.txt", beside), ("given.txt", given)):
+        if names:
+            Path(file).write_text(names)
+    words = [*QUICK, "DATA.PATH_TO_DATA_DIR=.", "TENSORBOARD.CLASS_NAMES_PATH=given.txt"]
+
+    main(["test", "--cfg", "mine.yaml", "--checkpoint", str(tiny_checkpoint), *words])
+
+    with Path("out/predictions.csv").open() as file:
+        assert [row["label"] for row in csv.DictReader(file)] == labels
