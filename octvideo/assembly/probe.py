@@ -64,7 +64,7 @@ def _probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None) ->
     build_data.open_labeled_list(cfg, build_data.list_path(cfg, "val"))  # before hours of features
     seed_all(cfg.RNG_SEED)
     model = build_model(cfg)
-    start = load_initial_weights(cfg, model, dataset, procs)
+    start = load_initial_weights(cfg, model, dataset, procs, task.class_names())
     about = describe(cfg, model, dataset)
     warn_of_earlier_training(start, about)
     if on_start and procs.is_main:

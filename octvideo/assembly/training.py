@@ -101,7 +101,8 @@ def build_trainer(
         logger.info("%s", stage_table(model, task_of(cfg).input_shape()))
     folder, start = f"{cfg.OUTPUT_DIR}/checkpoints", Checkpoint()
     if not procs.from_main(procs.is_main and is_resumable(folder)):
-        start = load_initial_weights(cfg, model, loader.dataset, procs)
+        names = task_of(cfg).class_names()
+        start = load_initial_weights(cfg, model, loader.dataset, procs, names)
     seed_all(cfg.RNG_SEED + procs.rank)  # equal initial weights, different dropout on each rank
     frozen = _adapt(cfg, model, procs)
     steps = max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1)

@@ -1,5 +1,6 @@
 """Initial weights, by TRAIN.CHECKPOINT_* and the DATA settings that they must agree with."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -13,10 +14,11 @@ from octvideo.assembly.data import preparation
 from octvideo.checkpoint import Checkpoint
 from octvideo.data.images.dataset import ImageDataset, ImageFolder
 from octvideo.data.images.transforms import CenterCrop
+from octvideo.data.lists.class_names import match_classes
 from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.precise_bn import measure_bn_statistics
-from octvideo.errors import ConfigError, logger
+from octvideo.errors import ConfigError, DataError, logger
 from octvideo.models.network import config_of
 from octvideo.weights import LoadReport, load_weights
 from octvideo.weights.assumptions import Assumptions
@@ -38,17 +40,25 @@ INFLATED = "image weights ({}) are inflated into {}"
 STAGES = {1: "stem", 2: "res2", 3: "res3", 4: "res4", 5: "res5"}
 MAX_LINES = 30  # of what training would do with a file
 
+# Of this package, PySlowFast's and pytorchvideo's networks.
+CLASSIFIER = re.compile(r"\b(?:head\.(?:fc|projection)|blocks\.\d+\.proj)\.(?:weight|bias)$")
+
+State = dict[str, Tensor]
 Clips = tuple[Tensor, Tensor]  # float (N, 3, T, H, W) and labels (N,)
 
 
 def load_initial_weights(
-    cfg: Any, model: nn.Module, dataset: Dataset, procs: Processes
+    cfg: Any,
+    model: nn.Module,
+    dataset: Dataset,
+    procs: Processes,
+    names: Sequence[str] = (),
 ) -> Checkpoint:
     """Fill `model` from TRAIN.CHECKPOINT_FILE_PATH; if that is empty, training starts from scratch.
     Returns what the file says beside its weights, nothing from scratch.
 
     dataset: the training set; a few of its clips decide which channels of vanilla weights become
-    low.
+    low. names: of the classes that `model` names.
     """
     path = cfg.TRAIN.CHECKPOINT_FILE_PATH
     if not path:
@@ -58,7 +68,7 @@ def load_initial_weights(
                 " inflate"
             )
         return Checkpoint()
-    checkpoint = read_weights(path)
+    checkpoint = _in_order_of(names, read_weights(path))
     clips = partial(_some_clips, cfg, dataset, procs)
     if is_to_be_octavized(checkpoint, model):
         _check_said_input(cfg, checkpoint)
@@ -68,6 +78,31 @@ def load_initial_weights(
     else:
         _load(cfg, model, checkpoint)
     return replace(checkpoint, state={}, average=None)
+
+
+def _in_order_of(names: Sequence[str], checkpoint: Checkpoint) -> Checkpoint:
+    """With the rows of its classifier in the order of these classes, if it has the same ones in
+    another: each class would begin with the row of another."""
+    if not names or len(names) != len(checkpoint.class_names):
+        return checkpoint
+    try:
+        rows = match_classes(checkpoint.class_names, names)
+    except DataError:  # of other classes
+        return checkpoint
+    if rows == list(range(len(rows))):
+        return checkpoint
+    logger.info(
+        "%s: the rows of its classifier are put into the order of these classes", checkpoint.path
+    )
+
+    def ordered(state: State) -> State:
+        return {
+            name: tensor[rows] if CLASSIFIER.search(name) and len(tensor) == len(rows) else tensor
+            for name, tensor in state.items()
+        }
+
+    average = checkpoint.average and ordered(checkpoint.average)
+    return replace(checkpoint, state=ordered(checkpoint.state), average=average)
 
 
 def _inflate(cfg: Any, model: nn.Module, given: ImageWeights, clips: Callable[[], Tensor]) -> None:

@@ -290,3 +290,29 @@ def test_channels_of_a_family_without_an_octave_ratio_are_not_sorted():
         Mock(is_octave=False),
         network,
     )
+
+
+@pytest.mark.parametrize("names", ["fedcba", "abcdex"])
+def test_a_classifier_of_the_same_classes_in_another_order_is_brought_into_this_one(
+    repo, tiny_checkpoint, names
+):
+    cfg = config(
+        repo,
+        "oct_i3d",
+        f"TRAIN.CHECKPOINT_FILE_PATH={tiny_checkpoint}",
+        "TRAIN.CHECKPOINT_INFLATE=false",
+        "MODEL.NUM_CLASSES=6",
+        "OCTCONV.ALPHA=0.25",
+        "OCTCONV.DOWNSAMPLE=",
+        "DATA.MEAN=[0.45,0.45,0.45]",
+        "DATA.STD=[0.225,0.225,0.225]",
+    )
+    model = build_model(cfg)
+
+    load_initial_weights(cfg, model, CLIPS, Processes(), names)
+
+    rows = torch.load(tiny_checkpoint, weights_only=True)["model_state"]
+    for name in ("weight", "bias"):
+        there = rows[f"head.fc.{name}"]
+        expected = there.flip(0) if "x" not in names else there
+        assert torch.equal(getattr(model.head.fc, name), expected)
