@@ -158,22 +158,17 @@ def matched_classes(cfg: Any, path: str, names: Sequence[str]) -> list[int] | No
     network's `names`; None where one side has no names.
 
     A list without names of its own has those of TENSORBOARD.CLASS_NAMES_PATH, in training the
-    network's.
+    network's; other ones than the network's, as spelled otherwise, tell nothing.
     """
-    own = names_of(cfg, path)
-    list_names = own or _named_by_setting(cfg)
-    if not list_names or list(names) == numbered_names(len(names)):
+    if list(names) == numbered_names(len(names)):
         return None
-    source = path if own else cfg.TENSORBOARD.CLASS_NAMES_PATH
-    return match_classes(names, list_names, source=source)
-
-
-def _named_by_setting(cfg: Any) -> list[str]:
-    """[] also where the file is gone: a checkpoint that is tested may name one of elsewhere."""
+    if own := names_of(cfg, path):
+        return match_classes(names, own, source=path)
     given = cfg.TENSORBOARD.CLASS_NAMES_PATH
+    # Or the file is gone: a checkpoint that is tested may name one of elsewhere.
     with suppress(DataError):
-        return read_class_names(given) if given else []
-    return []
+        return match_classes(names, read_class_names(given)) if given else None
+    return None
 
 
 def numbered_names(count: int) -> list[str]:

@@ -211,6 +211,7 @@ def test_a_report_has_the_curves_of_the_run_that_its_weights_are_of(tiny_checkpo
     [
         ("", "f\ne\nd\nc\nb\na\n", ["5", "2"]),
         ("a\nb\nc\nd\ne\nf\n", "f\ne\nd\nc\nb\na\n", ["0", "3"]),
+        ("", "F\ne\nd\nc\nb\nother\n", ["0", "3"]),
         ("", "", ["0", "3"]),  # of a file that is gone
     ],
 )
