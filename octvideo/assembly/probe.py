@@ -50,6 +50,11 @@ def probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None = No
         raise ConfigError(
             "a probe names one class per video; train the network where DATA.MULTI_LABEL is true"
         )
+    if weights := cfg.MODEL.CLASS_WEIGHTS:
+        raise ConfigError(
+            f"MODEL.CLASS_WEIGHTS is {weights}; in a probe all videos count alike: leave it out, or"
+            " train the network"
+        )
     cfg = with_counted_classes(cfg)
     with running(cfg, procs):
         return _probe(cfg, procs, on_start)
@@ -64,6 +69,11 @@ def _probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None) ->
     build_data.open_labeled_list(cfg, build_data.list_path(cfg, "val"))  # before hours of features
     seed_all(cfg.RNG_SEED)
     model = build_model(cfg)
+    if not isinstance(getattr(getattr(model, "head", None), "fc", None), nn.Linear):
+        raise ConfigError(
+            f"{cfg.MODEL.ARCH}: a probe trains a layer head.fc on pooled features, which this"
+            " network does not have; train the network, or probe one that does"
+        )
     start = load_initial_weights(cfg, model, dataset, procs, task.class_names())
     about = describe(cfg, model, dataset)
     warn_of_earlier_training(start, about)

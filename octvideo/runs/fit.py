@@ -262,7 +262,8 @@ def evaluate(
 
     model: a checkpoint, the name of a public network, or a recognizer from `octvideo.load`, which
     gives the numbers of its file. list: lines of `path label`.
-    views: clips x crops, all of the short side that predictions have.
+    views: clips x crops, all of the short side that predictions have. A single clip is the first
+    one, as in a test; that of a prediction is the middle one.
     out: a folder for results.json, predictions.csv, scores.npz and report.html.
     diagnose: also with frames shuffled, reversed and repeated ("frame_order").
 

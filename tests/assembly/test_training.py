@@ -7,12 +7,13 @@ from PIL import Image
 
 from octvideo.assembly import build_model, train
 from octvideo.assembly.identity import RunIdentity
+from octvideo.assembly.probe import probe
 from octvideo.assembly.tasks import task_of
 from octvideo.assembly.training import describe
 from octvideo.config import load_config
 from octvideo.data.video.encode import write_video
 from octvideo.engine.distributed import Processes
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, ConfigError
 
 IMAGES = """
 TRAIN: {DATASET: imagenet, BATCH_SIZE: 2, CHECKPOINT_PERIOD: 1, EVAL_PERIOD: 1}
@@ -128,3 +129,19 @@ def test_names_beside_the_list_that_number_its_labels_anew_are_another_run(tmp_p
         assert said in str(refused.value)
     else:
         assert run.differences(saved) == []
+
+
+def test_a_probe_refuses_weights_of_classes_which_it_would_not_use(settings):
+    with pytest.raises(ConfigError, match=r"CLASS_WEIGHTS is \[1.0, 3.0\]; in a probe all videos"):
+        probe(settings("MODEL.CLASS_WEIGHTS=[1,3]"), Processes())
+
+
+def test_a_probe_of_a_network_without_its_classifier_is_one_line(tmp_path):
+    write_video(tmp_path / "a.mp4", np.zeros((8, 40, 48, 3), np.uint8), 30)
+    for name in ("train.csv", "val.csv"):
+        (tmp_path / name).write_text("a.mp4 0\na.mp4 1\n")
+    (tmp_path / "mine.yaml").write_text("MODEL: {ARCH: x3d_xs, NUM_CLASSES: 2}\n")
+    folders = [f"DATA.PATH_TO_DATA_DIR={tmp_path}", f"OUTPUT_DIR={tmp_path / 'run'}"]
+
+    with pytest.raises(ConfigError, match=r"x3d_xs: a probe trains a layer head\.fc"):
+        probe(load_config(str(tmp_path / "mine.yaml"), folders), Processes())

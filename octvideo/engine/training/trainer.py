@@ -323,7 +323,7 @@ class Trainer:
         return found is not None
 
     def measure_bn_first(self) -> None:
-        """Measure batch norm statistics of the initial weights; frozen modules keep theirs."""
+        """Measure batch norm statistics of the initial weights, of frozen modules too."""
         self.model.train()
         with self.stop.leave_at_once():
             self.measure_bn(self.options.precise_bn_first)
