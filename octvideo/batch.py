@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from octvideo.engine.evaluation.journal import stamp_of
 from octvideo.errors import ConfigError, DataError
 from octvideo.recognizer import Recognizer, load
 
@@ -31,7 +32,8 @@ class Predictor:
         self, checkpoint: str | Path, *, views: str = "1x1", top_k: int = 5, device: str = ""
     ) -> None:
         """checkpoint: a file or a public network. views: clips x crops. device: "" chooses."""
-        self._network = str(checkpoint), device
+        # As it is now: a file that replaces it later is a network of its own.
+        self._network = str(checkpoint), device, stamp_of(str(checkpoint))
         self._views, self._top_k = views, top_k
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,6 +70,6 @@ class Predictor:
 
 
 @lru_cache(maxsize=4)
-def _recognizer(checkpoint: str, device: str) -> Recognizer:
-    """Loaded once in a process, however many predictors it is given."""
+def _recognizer(checkpoint: str, device: str, _stamp: str) -> Recognizer:
+    """Loaded once in a process, however many predictors of this file it is given."""
     return load(checkpoint, device=device or None)

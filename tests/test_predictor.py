@@ -2,6 +2,7 @@
 docs/recipes."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import torch
 
 import octvideo
 from octvideo import batch
@@ -69,6 +71,25 @@ def test_a_predictor_travels_as_its_arguments_and_loads_once(predictor, video, m
     expected = predictor({"path": str(video)})
     assert all(copy({"path": str(video)}) == expected for copy in copies)
     assert len(loads) == 1
+
+
+def test_a_predictor_made_after_its_file_was_replaced_has_the_new_network(
+    tiny_checkpoint, tmp_path, video
+):
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    path, row = tmp_path / "best.pyth", {"path": str(video)}
+    torch.save(content, path)
+    before = Predictor(path, device="cpu")
+    first = before(row)["scores"]
+    content["model_state"]["head.fc.bias"] += torch.arange(6.0)
+    torch.save(content, path)
+    os.utime(path, ns=(1, 1))
+
+    after = Predictor(path, device="cpu")(row)["scores"]
+
+    expected = octvideo.load(path, device="cpu").predict(video, views="1x1")
+    assert after == [prediction.probability for prediction in expected]
+    assert before(row)["scores"] == first != after
 
 
 def test_what_is_no_row_or_no_network_is_one_line(predictor, tmp_path):
