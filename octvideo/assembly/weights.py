@@ -14,11 +14,11 @@ from octvideo.assembly.data import preparation
 from octvideo.checkpoint import Checkpoint
 from octvideo.data.images.dataset import ImageDataset, ImageFolder
 from octvideo.data.images.transforms import CenterCrop
-from octvideo.data.lists.class_names import match_classes
+from octvideo.data.lists.class_names import plain_name
 from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.precise_bn import measure_bn_statistics
-from octvideo.errors import ConfigError, DataError, logger
+from octvideo.errors import ConfigError, logger
 from octvideo.models.network import config_of
 from octvideo.weights import LoadReport, load_weights
 from octvideo.weights.assumptions import Assumptions
@@ -81,19 +81,18 @@ def load_initial_weights(
 
 
 def _in_order_of(names: Sequence[str], checkpoint: Checkpoint) -> Checkpoint:
-    """With the rows of its classifier in the order of these classes, if it has the same ones in
-    another: each class would begin with the row of another."""
-    if not names or len(names) != len(checkpoint.class_names):
+    """With the rows of its classifier in the order of these classes, if it has as many: each begins
+    with its own row, and one that the file does not have with that of one that is gone."""
+    had = {plain_name(name): row for row, name in enumerate(checkpoint.class_names)}
+    wanted = list(map(plain_name, names))
+    if len(had) != len(wanted):
         return checkpoint
-    try:
-        rows = match_classes(checkpoint.class_names, names)
-    except DataError:  # of other classes
-        return checkpoint
+    others = iter([row for name, row in had.items() if name not in wanted])
+    rows = [had[name] if name in had else next(others) for name in wanted]
     if rows == list(range(len(rows))):
         return checkpoint
-    logger.info(
-        "%s: the rows of its classifier are put into the order of these classes", checkpoint.path
-    )
+    logger.info("%s: the rows of its classifier are put into the order of these classes",
+                checkpoint.path)  # fmt: skip
 
     def ordered(state: State) -> State:
         return {
