@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from octvideo.assembly.tasks import task_of
 from octvideo.checkpoint import Checkpoint
 from octvideo.data.reading import stuck_here
-from octvideo.deploy.engines import WindowScores, optimize
+from octvideo.deploy.engines import WindowScores, choose, optimize
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import Scorer
 from octvideo.engine.log import end_logging, setup_logging
@@ -107,6 +107,12 @@ def scorer(
             calibration=calibration,
         )
     return network
+
+
+def tested_precision(cfg: Any, device: torch.device) -> str:
+    """TEST.PRECISION, "auto" as what it is on this machine."""
+    asked = str(cfg.TEST.PRECISION)
+    return choose("auto", asked, device, calibrated=False)[1] if asked == "auto" else asked
 
 
 def calibration_of(cfg: Any) -> Tensor | None:

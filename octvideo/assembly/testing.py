@@ -22,7 +22,13 @@ from octvideo.assembly.identity import (
     warn_of_another_list,
 )
 from octvideo.assembly.model import build_model, network_settings
-from octvideo.assembly.start import calibration_of, running, scorer, tested_head_act
+from octvideo.assembly.start import (
+    calibration_of,
+    running,
+    scorer,
+    tested_head_act,
+    tested_precision,
+)
 from octvideo.assembly.tasks import FinalTest, require_data_folder, task_of, with_counted_classes
 from octvideo.assembly.weights import check_input
 from octvideo.checkpoint import Checkpoint
@@ -129,7 +135,8 @@ class _Test:
         of the test's videos, which may differ from the checkpoint's."""
         cfg, spec = self.cfg, test.videos.spec
         # fp32 is not named, as in results from before there was a choice.
-        precision = {} if cfg.TEST.PRECISION == "fp32" else {"precision": cfg.TEST.PRECISION}
+        found = tested_precision(cfg, self.procs.device)
+        precision = {} if found == "fp32" else {"precision": found}
         return task_of(cfg).input_spec().as_dict() | {
             "crop_size": spec.crop_size,
             "short_side": spec.short_side,

@@ -145,7 +145,8 @@ def _own_test(folder: Path, settings: Settings) -> Settings:
     """The test of the run with these settings, as far as is known."""
     weights = "".join(list_checkpoints(f"{folder}/checkpoints")[-1:])
     keys = TEST, VIEWS, CROP, "DATA.ENSEMBLE_METHOD", "TEST.PRECISION"
-    test = {key: settings[key] for key in keys if key in settings}
+    # Results say what "auto" was on their machine.
+    test = {key: settings[key] for key in keys if settings.get(key, "auto") != "auto"}
     return test | ({"weights": Path(weights).name} if weights else {})
 
 

@@ -19,6 +19,7 @@ from octvideo.config import load_config
 from octvideo.data.video.encode import write_video
 from octvideo.download import hash_of
 from octvideo.engine.distributed import Processes
+from octvideo.engine.evaluation.journal import fingerprint
 from octvideo.errors import CheckpointError
 from octvideo.weights import pretrained
 from octvideo.weights.pretrained import read_weights
@@ -228,3 +229,21 @@ def test_the_labels_of_a_list_without_names_are_those_that_the_settings_name(
 
     with Path("out/predictions.csv").open() as file:
         assert [row["label"] for row in csv.DictReader(file)] == labels
+
+
+@pytest.mark.parametrize(("found", "said"), [("bf16", "bf16"), ("fp32", None)])
+def test_results_say_which_precision_a_test_chose(tiny_checkpoint, monkeypatch, found, said):
+    monkeypatch.setattr("octvideo.assembly.start.choose", lambda *_, **__: ("openvino", found))
+    monkeypatch.setattr("octvideo.assembly.start.optimize", lambda network, *_, **__: network)
+    used = []
+    monkeypatch.setattr(
+        testing, "fingerprint", lambda **parts: used.append(parts) or fingerprint(**parts)
+    )
+    checkpoint = read_weights(str(tiny_checkpoint))
+    auto = ["TEST.OPTIMIZE=true", "TEST.PRECISION=auto", "OUTPUT_DIR=out"]
+
+    results = final_test(
+        settings_of(checkpoint, [*QUICK, *auto]), Processes(), checkpoint, "test.csv"
+    )
+
+    assert results["protocol"].get("precision") == used[0].get("precision") == said

@@ -241,6 +241,17 @@ def test_results_of_another_test_are_not_those_of_the_run(tmp_path, lists, other
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("said", [{"precision": "bf16"}, {}])
+def test_the_precision_that_a_run_chose_by_itself_is_of_its_own_test(tmp_path, lists, said):
+    words = [f"DATA.PATH_TO_DATA_DIR={lists}", "TEST.OPTIMIZE=true", "TEST.PRECISION=auto"]
+    folder, cfg = tmp_path / "run", load_config(CONFIG, words)
+    claim_folder(folder, made_with(cfg))
+    begin(folder, cfg)
+    finish(folder, **results_of(lists, protocol=said))
+
+    claim_folder(folder, made_with(cfg))
+
+
 def test_results_are_held_to_the_recorded_test_where_the_lists_are_gone(tmp_path, lists):
     folder, cfg = tmp_path / "run", run_on(lists)
     claim_folder(folder, made_with(cfg))
