@@ -32,8 +32,8 @@ def spread_frames(x: Tensor, ratio: int) -> Tensor:
 
 
 def pooled_features(model: Any, x: Tensor) -> Tensor:
-    """(N, D), which the classifier sees: the features of each pathway of a video network, averaged
-    over time and space. x: as the network takes it."""
+    """(N, D), which the classifier sees, or in an X3D the convolutions of its head: the features of
+    each pathway of a video network, averaged over time and space. x: as the network takes it."""
     return pooled(model.features(x))
 
 

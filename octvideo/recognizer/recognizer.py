@@ -169,8 +169,8 @@ class Recognizer:
         stride_seconds: float | None = None,
         times: Sequence[float] = (),
     ) -> NDArray[np.float32] | WindowFeatures:
-        """The input of the classifier, pooled over time and space: (2048,) for a ResNet-50; the
-        mean over the views.
+        """The input of the classifier, pooled over time and space: (2048,) for a ResNet-50; of an
+        X3D that of the convolutions in its head. The mean over the views.
 
         For a list of N videos, (N, 2048). With window_seconds, the features of each window of one
         video, as `timeline` cuts it; `WindowFeatures` has the rules at the edges. The video then
