@@ -2,7 +2,7 @@
 written."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from hashlib import sha256
 from io import BytesIO
@@ -98,11 +98,17 @@ def written_difference(run: nn.Module, model: nn.Module, example: Tensor) -> flo
     return float(torch.tensor(each).max())  # NaN if one is; Python's max may lose it
 
 
-def sha256_of(path: Path) -> str:
-    """The digest of an exported network; of an .xml, of it and its .bin one after the other."""
-    digest = sha256(path.read_bytes())
-    if path.suffix == ".xml":
-        digest.update(path.with_suffix(".bin").read_bytes())
+def contents_of(path: Path) -> list[bytes]:
+    """Of an exported network: its file's, and of an .xml its .bin's too."""
+    both = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    return [file.read_bytes() for file in both]
+
+
+def sha256_of(contents: Sequence[bytes]) -> str:
+    """The digest of `contents_of` an exported network, one after the other."""
+    digest = sha256()
+    for content in contents:
+        digest.update(content)
     return digest.hexdigest()
 
 
@@ -112,13 +118,15 @@ class _FileNetwork(nn.Module, ABC):
 
     _run: Any
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, content: bytes = b"") -> None:
+        """content: of the file, if it was read, as another one may have replaced it since."""
         super().__init__()
-        self.path, self.sha256 = path.absolute(), sha256_of(path)
-        self._run = self._read()
+        content = content or path.read_bytes()
+        self.path, self.sha256 = path.absolute(), sha256_of([content])
+        self._run = self._read(content)
 
     @abstractmethod
-    def _read(self) -> Any:
+    def _read(self, content: bytes) -> Any:
         """What `forward` runs."""
 
     def __getstate__(self) -> dict[str, Any]:
@@ -126,22 +134,26 @@ class _FileNetwork(nn.Module, ABC):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        if not self.path.is_file() or sha256_of(self.path) != self.sha256:
+        content = self.path.read_bytes() if self.path.is_file() else b""
+        if sha256_of([content]) != self.sha256:
             raise CheckpointError(
                 f"{self.path}: is another file than the one that was pickled, or none; load it with"
                 " octvideo.load in this process"
             )
-        self._run = self._read()
+        self._run = self._read(content)
 
 
 class ONNX(_FileNetwork):
     """An ONNX file in onnxruntime."""
 
-    def _read(self) -> Any:
+    def _read(self, content: bytes) -> Any:
         runtime = import_optional("onnxruntime", "reading ONNX", "pip install onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        return runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+        # Where weights lie that are too large for the file.
+        folder = "session.model_external_initializers_file_folder_path"
+        options.add_session_config_entry(folder, str(self.path.parent))
+        return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def forward(self, x: Tensor) -> Tensor:
         name = self._run.get_inputs()[0].name
@@ -151,10 +163,10 @@ class ONNX(_FileNetwork):
 class Program(_FileNetwork):
     """A file of torch.export."""
 
-    def _read(self) -> Any:
+    def _read(self, content: bytes) -> Any:
         # In a tuple, for as a submodule it would refuse to be put into evaluation mode, where it
         # is.
-        return (torch.export.load(self.path).module(),)
+        return (torch.export.load(BytesIO(content)).module(),)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:

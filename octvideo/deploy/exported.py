@@ -15,6 +15,7 @@ from octvideo.deploy.engines import TOLERANCE, WindowScores, relative_difference
 from octvideo.deploy.export import (
     ONNX,
     Program,
+    contents_of,
     require_format,
     sha256_of,
     write_network,
@@ -58,7 +59,8 @@ class Sidecar:
             "class_names": list(self.class_names),
             **self.preprocessing,
         }
-        facts["sha256"] = _also_described(path, facts) | {path.suffix: sha256_of(unfinished)}
+        sha256 = sha256_of(contents_of(unfinished))
+        facts["sha256"] = _also_described(path, facts) | {path.suffix: sha256}
         text = json.dumps(facts, indent=1) + "\n"
         unfinished.with_suffix(".json").write_text(text, encoding="utf-8")
 
@@ -181,7 +183,9 @@ def read_exported(path: Path, *, trusted: bool = False) -> ExportedNetwork:
             " trusted=True) reads one that you have made; .onnx and .xml hold no code"
         )
     try:
-        sha256 = sha256_of(path)
+        # Read once: another file may replace it meanwhile.
+        contents = contents_of(path)
+        sha256 = sha256_of(contents)
         if sidecar.sha256 and sidecar.sha256.get(path.suffix) != sha256:
             raise CheckpointError(
                 f"{path}: is not what {path.stem}.json describes (sha256 {sha256[:12]}, not"
@@ -189,9 +193,9 @@ def read_exported(path: Path, *, trusted: bool = False) -> ExportedNetwork:
                 " files together"
             )
         if path.suffix == ".xml":
-            run: nn.Module = OpenVINO.read(path, sidecar.input[1:])
+            run: nn.Module = OpenVINO.of(contents, sidecar.input[1:])
         else:
-            run = ONNX(path) if path.suffix == ".onnx" else Program(path)
+            run = (ONNX if path.suffix == ".onnx" else Program)(path, *contents)
         return ExportedNetwork(run, path, sidecar, sha256)
     except OctvideoError:
         raise

@@ -99,10 +99,16 @@ class OpenVINO(nn.Module):
     @classmethod
     def read(cls, path: Path, size: tuple[int, ...]) -> "OpenVINO":
         """Read a network from an .xml and the .bin beside it."""
-        # By its path OpenVINO would map the file, and what replaces it there would change a network
-        # that is running.
-        files = [path.with_suffix(suffix).read_bytes() for suffix in (".xml", ".bin")]
-        return cls(core().read_model(*files), size)
+        return cls.of([path.with_suffix(suffix).read_bytes() for suffix in (".xml", ".bin")], size)
+
+    @classmethod
+    def of(cls, contents: Sequence[bytes], size: tuple[int, ...]) -> "OpenVINO":
+        """Of the contents of an .xml and its .bin.
+
+        By their path OpenVINO would map the files, and what replaces them there would change a
+        network that is running.
+        """
+        return cls(core().read_model(*contents), size)
 
     def save(self, path: Path) -> None:
         """Write the network as an .xml and a .bin beside it. Raises the OSError of `save_graph`."""

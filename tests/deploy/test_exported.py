@@ -16,6 +16,7 @@ from tiny_input import PREPROCESSING
 from torch import nn
 
 import octvideo
+from octvideo.deploy.export import sha256_of
 from octvideo.deploy.exported import Sidecar, read_exported, write_exported
 from octvideo.deploy.openvino import OpenVINO, convert
 from octvideo.errors import CheckpointError, ConfigError
@@ -338,6 +339,51 @@ def test_a_file_that_can_run_code_is_read_on_request_only(tmp_path):
 
     with pytest.raises(CheckpointError, match=r"can run code .* trusted=True"):
         octvideo.load(tmp_path / "model.pt2")
+
+
+@pytest.fixture
+def replace_once_hashed(monkeypatch):
+    """replace_once_hashed(write): `write` is called as soon as a digest has been taken."""
+
+    def after(write):
+        def hashed(*given):
+            found = sha256_of(*given)
+            write()
+            return found
+
+        monkeypatch.setattr("octvideo.deploy.exported.sha256_of", hashed)
+
+    return after
+
+
+def test_a_network_that_is_replaced_while_it_is_read_is_the_one_that_was_hashed(
+    replace_once_hashed, tmp_path
+):
+    path, clips = export(tmp_path / "model.xml", seed=0), torch.rand(2, 3, 4, 32, 32)
+    expected = read_exported(path).window_scores(clips)
+    other = export(tmp_path / "other.xml", seed=1)
+
+    def overwrite():
+        for suffix in (".xml", ".bin"):
+            shutil.copyfile(other.with_suffix(suffix), path.with_suffix(suffix))
+
+    replace_once_hashed(overwrite)
+
+    assert torch.equal(read_exported(path).window_scores(clips), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_a_file_is_read_once(replace_once_hashed, saved, frames, tmp_path, suffix):
+    for name in (f"model.{suffix}", "model.json"):
+        shutil.copyfile(saved / name, tmp_path / name)
+    path = tmp_path / f"model.{suffix}"
+    expected = octvideo.load(path, trusted=True).scores(frames, views="1x1")
+    replace_once_hashed(lambda: path.write_bytes(b"no network"))
+
+    found = octvideo.load(path, trusted=True)
+
+    assert np.array_equal(found.scores(frames, views="1x1"), expected)
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):
