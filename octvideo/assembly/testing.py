@@ -30,7 +30,7 @@ from octvideo.assembly.start import (
     tested_precision,
 )
 from octvideo.assembly.tasks import FinalTest, require_data_folder, task_of, with_counted_classes
-from octvideo.assembly.weights import check_input
+from octvideo.assembly.weights import check_said_input
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count, without
 from octvideo.config import config_from_text, setting_pairs
@@ -59,7 +59,7 @@ from octvideo.models.registry import find_name, on_meta, resolved
 from octvideo.report.environment import versions
 from octvideo.report.html import write_report
 from octvideo.weights import load_weights
-from octvideo.weights.assumptions import Assumptions
+from octvideo.weights.describe import input_of, warn_of_other_clips
 from octvideo.weights.load import network_of
 from octvideo.weights.pretrained import PUBLISHED, read_and_hash
 
@@ -319,7 +319,9 @@ def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[st
         network = model.config
     check_tested(trained, Checkpoint(network=network, input=settings, multi_label=multi_label))
     load_weights(model, checkpoint, new_classes=False)
-    check_input(cfg, Assumptions.of_checkpoint(checkpoint))
+    check_said_input(cfg, checkpoint)
+    if not checkpoint.network:
+        warn_of_other_clips(input_of(checkpoint).as_dict(), settings, checkpoint.path)
     return model, list(checkpoint.class_names) or task_of(cfg).class_names()
 
 

@@ -22,6 +22,7 @@ from octvideo.errors import ConfigError, logger
 from octvideo.models.network import config_of
 from octvideo.weights import LoadReport, load_weights
 from octvideo.weights.assumptions import Assumptions
+from octvideo.weights.describe import input_of
 from octvideo.weights.image_weights import ImageWeights, read_image_weights, read_video_weights
 from octvideo.weights.inflation_report import InflationReport
 from octvideo.weights.pretrained import read_weights
@@ -71,7 +72,7 @@ def load_initial_weights(
     checkpoint = _in_order_of(names, read_weights(path))
     clips = partial(_some_clips, cfg, dataset, procs)
     if is_to_be_octavized(checkpoint, model):
-        _check_said_input(cfg, checkpoint)
+        check_said_input(cfg, checkpoint)
         _octavize(cfg, model, checkpoint, clips)
     elif (given := weights_to_change(cfg, checkpoint, model)) is not None:
         _inflate(cfg, model, given, clips)
@@ -139,15 +140,17 @@ def weights_to_change(cfg: Any, checkpoint: Checkpoint, model: nn.Module) -> Ima
 
 def _load(cfg: Any, model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     """Raises CheckpointError if the weights contradict the model or the input."""
-    _check_said_input(cfg, checkpoint)
+    check_said_input(cfg, checkpoint)
     clear = cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN
     return load_weights(model, checkpoint, clear_prefixes=clear)
 
 
-def _check_said_input(cfg: Any, checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError if the weights were trained on another input than that of DATA."""
-    if checkpoint.network:
-        check_input(cfg, Assumptions.of_checkpoint(checkpoint))
+def check_said_input(cfg: Any, checkpoint: Checkpoint) -> None:
+    """Log what of the input a file does not say. Raises CheckpointError if the weights were trained
+    on another input than that of DATA."""
+    seen = input_of(checkpoint, cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
+    for line in check_input(cfg, Assumptions.of_checkpoint(replace(checkpoint, input=seen))):
+        logger.info("%s: %s", checkpoint.path, line)
 
 
 def check_input(cfg: Any, assumes: Assumptions) -> list[str]:
@@ -163,7 +166,7 @@ def start_lines(cfg: Any, model: nn.Module, source: str) -> list[str]:
     """
     checkpoint = read_weights(source)
     if is_to_be_octavized(checkpoint, model):
-        _check_said_input(cfg, checkpoint)
+        check_said_input(cfg, checkpoint)
         prefixes = cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN
         octave_report = octavize_into(model, checkpoint, prefixes=prefixes)
         return [f"vanilla weights are divided: {octave_report.lines()[0]}"]

@@ -11,6 +11,7 @@ layer with the stride) default to those of its project; the options override the
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from octvideo.cli.unused import refuse_unused
@@ -75,7 +76,13 @@ def convert_video(args: argparse.Namespace) -> None:
         checkpoint = describe_file(checkpoint, args.class_names or "kinetics400", seen)
     checkpoint.write(str(args.target))
     network = checkpoint.network
-    print(f"{network['name']}, {network['num_classes']} classes, from {checkpoint.path}")
+    named = "" if args.class_names or not args.input else " of kinetics400 (--class-names)"
+    print(f"{network['name']}, {network['num_classes']} classes{named}, from {checkpoint.path}")
+    if args.input:
+        seen = checkpoint.input
+        order = "BGR" if seen.reverse_channels else "RGB"
+        mean, std = _numbers(seen.mean or ()), _numbers(seen.std or ())
+        print(f"input: {order} in 0..1, mean {mean}, std {std}; scores by {checkpoint.head_act}")
     print(f"written to {args.target}")
 
 
@@ -99,5 +106,5 @@ def describe(weights: ConvertedWeights) -> list[str]:
     ]
 
 
-def _numbers(values: tuple[float, ...]) -> str:
+def _numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)

@@ -20,7 +20,6 @@ from octvideo.data.lists.class_names import read_class_names
 from octvideo.errors import CheckpointError, ConfigError, logger
 from octvideo.models.network import HeadAct, config_of
 from octvideo.models.video_options import BLOCKS
-from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.convert import (
     build_each,
     count_blocks,
@@ -29,10 +28,9 @@ from octvideo.weights.convert import (
     require_names,
 )
 from octvideo.weights.layouts import MMACTION2, Layout, find_layout
-from octvideo.weights.load import is_classifier
-from octvideo.weights.pyslowfast import said_of_input, said_of_output
+from octvideo.weights.load import HEAD, is_classifier
 from octvideo.weights.source import check_shapes, shapes_of
-from octvideo.wrappers import check_finite
+from octvideo.wrappers import check_finite, clear_names
 
 # Class names that come with the package, a line each in the order of their labels.
 CLASS_NAMES = {
@@ -124,7 +122,8 @@ def describe(
     if "head.fc.weight" in state:
         state["head.fc.weight"] = state["head.fc.weight"].flatten(1)
     assumes = layout.assumes(state, checkpoint)
-    said = _said(assumes) if layout is MMACTION2 else said_of_input(checkpoint)
+    said = layout.said_of_input(checkpoint)
+    warn_of_other_clips(said, seen, checkpoint.path)
     seen = filled(seen, said)
     trained = {**assumes.options, **({"crop_size": seen.crop_size} if layout is MMACTION2 else {})}
     network, expected = find_network(
@@ -134,7 +133,7 @@ def describe(
     # Files from before torch 0.4.1, and converted ones, do not count their batches; nothing depends
     # on it.
     counters = {n: torch.tensor(0) for n in expected if n.endswith("num_batches_tracked")}
-    act, several = said_of_output(checkpoint)
+    act, several = layout.said_of_output(checkpoint)
     usual = "sigmoid" if tuple(class_names) == read_classes("charades") else "softmax"
     act = head_act or _of_layout(act or usual, layout)
     return Checkpoint(
@@ -160,9 +159,10 @@ def known_head_act(checkpoint: Checkpoint, multi_label: bool) -> str | None:
             f" {', '.join(get_args(HeadAct))}: write one of them into its meta, as head_act"
         )
     layout = find_layout(checkpoint.weights)
-    if checkpoint.head_act or layout.title not in MEAN_FIRST:
+    said = "" if checkpoint.network else layout.said_of_output(checkpoint)[0]
+    if checkpoint.head_act or not (said or layout.title in MEAN_FIRST):
         return checkpoint.head_act
-    return _of_layout("sigmoid" if multi_label else "softmax", layout)
+    return _of_layout(said or ("sigmoid" if multi_label else "softmax"), layout)
 
 
 def _of_layout(act: str, layout: Layout) -> str:
@@ -170,9 +170,29 @@ def _of_layout(act: str, layout: Layout) -> str:
     return f"{act}_of_mean" if is_first else act
 
 
-def _said(assumes: Assumptions) -> dict[str, Any]:
-    """The input that mmaction2's files name."""
-    return {"mean": assumes.mean, "std": assumes.std, "sampling_rule": "stride"}
+def input_of(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> InputSpec:
+    """The input of the training, as the file says it, in this package's words or in its project's.
+
+    prefixes: texts to remove from the names.
+    """
+    if checkpoint.network:
+        return checkpoint.input
+    tensors, _ = clear_names(checkpoint.weights, prefixes)
+    return InputSpec(**find_layout(tensors).said_of_input(checkpoint))
+
+
+def warn_of_other_clips(said: Mapping[str, Any], seen: InputSpec, path: str) -> None:
+    """Warn of other frames and stride than those of the training, where they are said."""
+    trained, given = (
+        "x".join(str(values.get(name)) for name in ("num_frames", "sampling_rate"))
+        for values in (said, seen.as_dict())
+    )
+    if said.get("num_frames") and trained != given:
+        logger.warning(
+            "%s: its settings sample clips of %s (frames x stride), the input is %s; scores may be"
+            " worse on other clips than the training's",
+            *(path, trained, given),
+        )
 
 
 def filled(seen: InputSpec, said: Mapping[str, Any]) -> InputSpec:
@@ -217,7 +237,7 @@ def _difference(found: Shapes, network: str, wanted: Shapes) -> str:
     missing = [name for name in wanted if name not in found]
     if extra:
         return f"{extra[0]} {found[extra[0]]} does not belong to {network} ({len(extra)} such)"
-    if is_classifier(missing):
+    if is_classifier(missing) and not any(map(HEAD.match, found)):
         return (
             f"it is a {network} without a classifier; train one from it"
             " (TRAIN.CHECKPOINT_FILE_PATH), or take the file that has it"

@@ -15,13 +15,14 @@ torchvision and d-li14 (Oct-ResNets) are image networks.
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
-from octvideo.checkpoint import Checkpoint
-from octvideo.weights import mmaction2
+from octvideo.checkpoint import Checkpoint, InputSpec
+from octvideo.weights import mmaction2, mmaction2_config, pyslowfast
 from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.mmaction2 import BOTTLENECK, pair_of
 from octvideo.weights.source import check_shapes
@@ -34,6 +35,9 @@ GROUPS = {"h": "high", "l": "low"}
 
 
 def _known(_: Mapping[str, Tensor], checkpoint: Checkpoint, *, own: bool = False) -> Assumptions:
+    if not (own or checkpoint.network):
+        seen = InputSpec(**pyslowfast.said_of_input(checkpoint))
+        checkpoint = replace(checkpoint, input=seen)
     return Assumptions.of_checkpoint(checkpoint, own=own)
 
 
@@ -43,7 +47,9 @@ class Layout:
     counterpart stays.
 
     values: makes what is computed there of tensors in our names (`Layout.translate`). assumes: what
-    they were trained with, as far as the file says it.
+    they were trained with, as far as the file says it. said_of_input: the fields of `InputSpec`
+    that it says. said_of_output: the function from logits to probabilities, and whether a video has
+    several classes; "" and None if it does not say.
     """
 
     title: str
@@ -51,6 +57,8 @@ class Layout:
     names: Callable[[Collection[str]], dict[str, str]]
     values: Callable[[Mapping[str, Tensor], Checkpoint, bool], dict[str, Tensor]] | None = None
     assumes: Callable[[Mapping[str, Tensor], Checkpoint], Assumptions] = _known
+    said_of_input: Callable[[Checkpoint], dict[str, Any]] = pyslowfast.said_of_input
+    said_of_output: Callable[[Checkpoint], tuple[str, bool | None]] = pyslowfast.said_of_output
 
     def translate(
         self, tensors: Mapping[str, Tensor], checkpoint: Checkpoint, *, clips: bool = True
@@ -214,7 +222,15 @@ def _of_conv(tensor: str) -> str:
 
 OWN = Layout("octvideo", "", _own, assumes=partial(_known, own=True))
 PYSLOWFAST = Layout("PySlowFast", "s1.pathway", _pyslowfast)
-MMACTION2 = Layout("mmaction2", "backbone.", mmaction2.names, mmaction2.values, mmaction2.assumes)
+MMACTION2 = Layout(
+    "mmaction2",
+    "backbone.",
+    mmaction2.names,
+    mmaction2.values,
+    mmaction2.assumes,
+    mmaction2_config.said_of_input,
+    mmaction2_config.said_of_output,
+)
 # Of PySlowFast's networks one is for images, whose weights its other networks are inflated from.
 IMAGE_LAYOUTS = (
     Layout("torchvision", "layer1.0.conv1.weight", _torchvision),

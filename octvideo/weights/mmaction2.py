@@ -5,12 +5,10 @@
     backbone.slow_path.layer1_lateral.conv.weight       laterals.1.conv.h2h.weight
     cls_head.fc_cls.weight                              head.fc.weight
 
-Strides, pools and scales have no weights. A file that mmaction2 has written holds its config as a
-Python text, which is read as data here and never run. A file without it is taken as the published
-configs have it.
+Strides, pools and scales have no weights. A file that mmaction2 has written holds its config
+(`mmaction2_config`). A file without it is taken as the published configs have it.
 """
 
-import ast
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -21,9 +19,7 @@ from torch import Tensor
 from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError, logger
 from octvideo.weights.assumptions import Assumptions
-
-_NORMALIZATION = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}  # of 0..255
-MAX_CONFIG = 500_000  # characters; its longest config has 20,000
+from octvideo.weights.mmaction2_config import read_config, said_of_input
 
 BOTTLENECK = {"1": "reduce", "2": "spatial", "3": "expand"}
 PATHWAYS = {"slow_path.": "slow.", "fast_path.": "fast.", "": ""}
@@ -40,6 +36,8 @@ ONLY = {
     "dilations": [1, 1, 1, 1],
     "lateral_inv": False,
     "lateral_activate": [1, 1, 1, 1],
+    "norm_cfg.eps": 1e-5,
+    "act_cfg.type": "ReLU",
 }
 BACKBONES = ("ResNet", "C2D", "ResNet3d", "ResNet3dSlowOnly", "ResNet3dSlowFast")
 MODES = {"embedded_gaussian": "softmax", "dot_product": "dot_product"}
@@ -102,7 +100,7 @@ def values(state: Mapping[str, Tensor], checkpoint: Checkpoint, clips: bool) -> 
     fast, head = made.get("fast.res5.block0.expand.bn.high.weight"), made.get("head.fc.weight")
     if fast is not None and head is not None:
         made["head.fc.weight"] = head.roll(-len(fast), 1)
-    settings = _nonlocal_settings(_backbone(checkpoint.python_recipe))
+    settings = _nonlocal_settings(_backbone(checkpoint))
     for name in [name for name in made if name.endswith(".attend.conv_out.weight")]:
         block = name.removesuffix("conv_out.weight")
         made[f"{block}conv_out.bias"] = torch.zeros(len(made[name]))
@@ -124,16 +122,16 @@ def assumes(state: Mapping[str, Tensor], checkpoint: Checkpoint) -> Assumptions:
 
     state: in our names. Raises CheckpointError for a network that no options here can build.
     """
-    backbone = _backbone(checkpoint.python_recipe)
+    backbone = _backbone(checkpoint)
     if not backbone:
-        logger.info(
+        logger.warning(
             "%s: holds no config; strides, pools and speed are taken as mmaction2's published"
             " configs have them%s",
             checkpoint.path,
             ", a 2D network as TSN's" if _is_2d(state) else "",
         )
     _refuse(backbone, state, checkpoint.path)
-    mean, std = _normalization(checkpoint)
+    seen = said_of_input(checkpoint)
     options: dict[str, Any] = {"stride_1x1": backbone.get("style") == "caffe"}
     archs: tuple[str, ...] = ()
     stem = state.get("stem.conv.weight")
@@ -154,7 +152,14 @@ def assumes(state: Mapping[str, Tensor], checkpoint: Checkpoint) -> Assumptions:
         options["nonlocal_instantiation"] = MODES[settings["mode"]]
         options["nonlocal_pool"] = (1, 2, 2) if settings["sub_sample"] else (1, 1, 1)
         options["nonlocal_pool_after"] = True
-    return Assumptions(mean, std, stride_1x1=options["stride_1x1"], options=options, archs=archs)
+    return Assumptions(
+        seen["mean"],
+        seen["std"],
+        stride_1x1=options["stride_1x1"],
+        options=options,
+        archs=archs,
+        reverse_channels=seen["reverse_channels"],
+    )
 
 
 def _refuse(backbone: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> None:
@@ -170,6 +175,7 @@ def _refuse(backbone: Mapping[str, Any], state: Mapping[str, Tensor], source: st
     if any(pathways):
         ratio = backbone.get("speed_ratio", 8)
         wanted |= {"resample_rate": ratio, "conv1_stride_t": 1, "pool1_stride_t": 1}
+        wanted["style"] = "pytorch"
     # Where the stem is missing, that is what is wrong with the file.
     elif kind in ("ResNet3d", "ResNet3dSlowOnly") and "stem.conv.weight" in state:
         wanted["with_pool2"] = _sees_frames(state)
@@ -180,7 +186,7 @@ def _refuse(backbone: Mapping[str, Any], state: Mapping[str, Tensor], source: st
                 f"{source}: mmaction2's {kind} with {name}={backbone[name]!r:.40}; it is a whole"
                 " number"
             )
-    for settings in found:
+    for settings in map(_with_inner, found):
         for name, value in wanted.items():
             if settings.get(name, value) != value:
                 raise CheckpointError(
@@ -189,6 +195,15 @@ def _refuse(backbone: Mapping[str, Any], state: Mapping[str, Tensor], source: st
                 )
     if any(".nonlocal" in name for name in state):
         _refuse_attention(backbone, source)
+
+
+def _with_inner(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, and those of their dicts as "norm_cfg.eps"."""
+    named = dict(settings)
+    for name, inner in settings.items():
+        if isinstance(inner, dict):
+            named |= {f"{name}.{key}": value for key, value in inner.items()}
+    return named
 
 
 def _refuse_attention(backbone: Mapping[str, Any], source: str) -> None:
@@ -238,9 +253,11 @@ def _sees_frames(state: Mapping[str, Tensor]) -> bool:
 
 def _nonlocal_settings(backbone: Mapping[str, Any]) -> dict[str, Any]:
     """mode, use_scale, sub_sample, as the config has them or mmcv without it."""
-    found = backbone.get("non_local_cfg")
     settings = {"mode": "embedded_gaussian", "use_scale": True, "sub_sample": False}
-    return settings | (found if isinstance(found, dict) else {})
+    for owner in (backbone, backbone.get("slow_pathway"), backbone.get("fast_pathway")):
+        found = owner.get("non_local_cfg") if isinstance(owner, Mapping) else None
+        settings |= found if isinstance(found, dict) else {}
+    return settings
 
 
 def _is_2d(state: Mapping[str, Tensor]) -> bool:
@@ -251,56 +268,5 @@ def _is_2d(state: Mapping[str, Tensor]) -> bool:
     return all(kernel.dim() == 4 or kernel.shape[2] == 1 for kernel in kernels)
 
 
-def _normalization(checkpoint: Checkpoint) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """mean and std in 0..1. Raises CheckpointError for what is no such numbers."""
-    given = _model(checkpoint.python_recipe).get("data_preprocessor")
-    given = given if isinstance(given, dict) else {}
-    mean, std = (given.get(name, usual) for name, usual in _NORMALIZATION.items())
-    if not (_are_numbers(mean) and _are_numbers(std) and 0 not in std):
-        raise CheckpointError(
-            f"{checkpoint.path}: mmaction2's data_preprocessor with mean={mean!r:.60},"
-            f" std={std!r:.60}; each is three numbers of 0..255, std above 0: correct them in the"
-            " config in its meta"
-        )
-    return tuple(value / 255 for value in mean), tuple(value / 255 for value in std)
-
-
-def _are_numbers(value: Any) -> bool:
-    items = value if isinstance(value, list | tuple) else ()
-    return len(items) == 3 and all(type(n) in (int, float) and 0 <= n < 1e6 for n in items)
-
-
-# --- Its config
-
-
-def _backbone(text: str) -> dict[str, Any]:
-    found = _model(text).get("backbone")
-    return found if isinstance(found, dict) else {}
-
-
-def _model(text: str) -> dict[str, Any]:
-    """`model = dict(...)` of a config; {} where there is none. Nothing of it is run."""
-    try:
-        tree = ast.parse(text if len(text) < MAX_CONFIG else "")
-        for statement in tree.body:
-            targets = statement.targets if isinstance(statement, ast.Assign) else []
-            if any(isinstance(target, ast.Name) and target.id == "model" for target in targets):
-                found = _value(statement.value)  # type: ignore[attr-defined]
-                return found if isinstance(found, dict) else {}
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        logger.warning("a config of mmaction2 in the weights file cannot be read; it is left out")
-    return {}
-
-
-def _value(node: ast.expr) -> Any:
-    """Constants, lists and dicts, those of `dict(...)` too; None for everything else."""
-    if isinstance(node, ast.Constant):
-        return node.value
-    if isinstance(node, ast.List | ast.Tuple):
-        return [_value(item) for item in node.elts]
-    if isinstance(node, ast.Dict):
-        pairs = zip(node.keys, node.values, strict=True)
-        return {_value(key): _value(item) for key, item in pairs if isinstance(key, ast.Constant)}
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
-        return {keyword.arg: _value(keyword.value) for keyword in node.keywords if keyword.arg}
-    return None
+def _backbone(checkpoint: Checkpoint) -> dict[str, Any]:
+    return read_config(checkpoint.python_recipe).part("backbone")

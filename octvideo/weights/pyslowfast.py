@@ -26,6 +26,9 @@ def said_of_input(checkpoint: Checkpoint) -> dict[str, Any]:
         "std": lookup(cfg, "DATA.STD"),
         "sampling_rule": "segment" if data_set in SEGMENTS else None,
     }
+    clip = [lookup(cfg, "DATA.NUM_FRAMES"), lookup(cfg, "DATA.SAMPLING_RATE")]
+    if data_set not in SEGMENTS and all(type(n) is int and 0 < n < 1000 for n in clip):
+        said |= {"num_frames": clip[0], "sampling_rate": clip[1]}
     if isinstance(reverse, bool):
         said["reverse_channels"] = (data_set in BGR) != reverse
     try:

@@ -9,7 +9,12 @@ import torch
 
 from octvideo import create_model, octavize
 from octvideo.assembly.model import build_model
-from octvideo.assembly.weights import is_to_be_sorted, load_initial_weights, start_lines
+from octvideo.assembly.weights import (
+    check_said_input,
+    is_to_be_sorted,
+    load_initial_weights,
+    start_lines,
+)
 from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.config import load_config
 from octvideo.data.loading.batch import Sample
@@ -320,3 +325,41 @@ def test_each_class_begins_with_its_own_row_of_the_classifier(repo, tiny_checkpo
     state = torch.load(tiny_checkpoint, weights_only=True)["model_state"]
     assert torch.equal(model.head.fc.weight, state["head.fc.weight"][rows])
     assert torch.equal(model.head.fc.bias, state["head.fc.bias"][rows])
+
+
+OF_OTHERS = {
+    "mmaction2": {
+        "state_dict": {"backbone.conv1.conv.weight": torch.zeros(8, 3, 1, 7, 7)},
+        "meta": {"cfg": "model = dict(data_preprocessor=dict(mean=[51, 51, 51], to_rgb=True))"},
+    },
+    "PySlowFast": {
+        "model_state": {"s1.pathway0_stem.conv.weight": torch.zeros(8, 3, 1, 7, 7)},
+        "cfg": "DATA: {MEAN: [0.2, 0.2, 0.2], STD: [0.225, 0.225, 0.225], REVERSE_INPUT_CHANNEL: true}",
+    },
+}
+
+
+@pytest.mark.parametrize("project", OF_OTHERS)
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["DATA.REVERSE_INPUT_CHANNEL=True"], r"set DATA\.MEAN \[0\.2, 0\.2, 0\.2\]"),
+        (["DATA.MEAN=[0.2,0.2,0.2]"], r"set DATA\.REVERSE_INPUT_CHANNEL True"),
+    ],
+)
+def test_the_input_that_a_file_of_another_project_says_is_compared(project, settings, says):
+    cfg = load_config(str(FINETUNE / "i3d_from_kinetics.yaml"), [*SMALL, *settings])
+
+    with pytest.raises(CheckpointError, match=says):
+        check_said_input(cfg, Checkpoint.of(OF_OTHERS[project], "w.pth"))
+
+
+def test_what_a_file_does_not_say_of_its_input_is_told(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    cfg = load_config(str(FINETUNE / "i3d_from_kinetics.yaml"), SMALL)
+    content = {**OF_OTHERS["PySlowFast"], "cfg": ""}
+
+    with caplog.at_level(logging.INFO):
+        check_said_input(cfg, Checkpoint.of(content, "w.pth"))
+
+    assert "w.pth: the weights do not say their input's mean; DATA.MEAN" in caplog.text

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -247,3 +248,44 @@ def test_results_say_which_precision_a_test_chose(tiny_checkpoint, monkeypatch, 
     )
 
     assert results["protocol"].get("precision") == used[0].get("precision") == said
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "says"),
+    [
+        ("data_preprocessor=dict(mean=[51, 51, 51])", [], r"set DATA\.MEAN \[0\.2, 0\.2, 0\.2\]"),
+        ("cls_head=dict(multi_class=True)", ["MODEL.HEAD_ACT=softmax"], "scores by sigmoid, these"),
+    ],
+)
+def test_a_test_of_mmaction2s_weights_is_that_of_their_config(config, settings, says):
+    model = octvideo.create_model("slow_r26", num_classes=6, width_per_group=8)
+    text = f"model = dict({config})"
+    torch.save({"state_dict": of_mmaction2(model), "meta": {"cfg": text}}, "w.pth")
+    published = ["DATA.MEAN=[0.485,0.456,0.406]", "DATA.STD=[0.229,0.224,0.225]"]
+    Path("mine.yaml").write_text(OF_MMACTION2)
+    cfg = load_config("mine.yaml", [*QUICK, *published, *settings])
+
+    with pytest.raises(CheckpointError, match=says):
+        final_test(cfg, Processes(), "w.pth", "test.csv")
+
+
+OF_MMACTION2 = """
+MODEL: {ARCH: slow, NUM_CLASSES: 6}
+RESNET: {DEPTH: 26, WIDTH_PER_GROUP: 8}
+DATA: {NUM_FRAMES: 4, SAMPLING_RATE: 2, TRAIN_JITTER_SCALES: [32, 40], TRAIN_CROP_SIZE: 32, TEST_CROP_SIZE: 32}
+OUTPUT_DIR: out
+"""
+PARTS = {"reduce": "conv1", "spatial": "conv2", "expand": "conv3", "shortcut": "downsample"}
+
+
+def of_mmaction2(model):
+    """The weights under mmaction2's names."""
+    state = {}
+    for name, tensor in model.state_dict().items():
+        name = name.replace("h2h.", "").replace("high.", "").replace("head.fc", "cls_head.fc_cls")
+        name = re.sub(r"^stem\.", "backbone.conv1.", name)
+        if match := re.fullmatch(r"res(\d)\.block(\d+)\.(\w+)\.(.+)", name):
+            stage, block, part, rest = match.groups()
+            name = f"backbone.layer{int(stage) - 1}.{block}.{PARTS[part]}.{rest}"
+        state[name] = tensor
+    return state

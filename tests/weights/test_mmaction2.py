@@ -55,7 +55,8 @@ def theirs(name):
         layer |= {"conv_phi": "phi.0.conv", "conv_g": "g.0.conv"}
         part, tensor = match[3].split(".")
         return (
-            f"backbone.layer{int(match[1]) - 1}.{match[2]}.non_local_block.{layer[part]}.{tensor}"
+            f"backbone.{pathway}layer{int(match[1]) - 1}.{match[2]}"
+            f".non_local_block.{layer[part]}.{tensor}"
         )
     stage, block, part, rest = re.fullmatch(r"res(\d)\.block(\d+)\.(\w+)\.(.+)", name).groups()
     return f"backbone.{pathway}layer{int(stage) - 1}.{block}.{PARTS[part]}.{rest}"
@@ -196,6 +197,78 @@ def test_a_mean_of_nothing_is_a_mean(tmp_path):
     assert (found.input.mean, found.input.std) == ((0.0,) * 3, (1.0,) * 3)
 
 
+def small(name="slow_r26"):
+    return create_model(name, num_classes=5, width_per_group=8)
+
+
+ONE_CLIP = "train_pipeline = [dict(type='SampleFrames', clip_len=4, frame_interval=16)]"
+
+
+def described(path, config, clips="4x16"):
+    return describe(Checkpoint.read(written(path, small(), config)), CLASSES, read_input(clips))
+
+
+def test_a_config_from_before_version_1_says_its_normalization(tmp_path):
+    numbers = "mean=[51, 127.5, 255], std=[51.0, 51, 102], to_bgr=False"
+    config = f"img_norm_cfg = dict({numbers})\nmodel = dict(type='Recognizer3D')"
+
+    found = described(tmp_path / "w.pth", config)
+
+    assert (found.input.mean, found.input.std) == ((0.2, 0.5, 1.0), (0.2, 0.2, 0.4))
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("model = dict(data_preprocessor=dict(to_rgb=True))", True),
+        ("model = dict(data_preprocessor=dict(to_rgb=False))", False),
+        ("img_norm_cfg = dict(to_bgr=True)", True),
+        ("", False),
+    ],
+)
+def test_channels_that_its_config_reverses_are_reversed(config, expected, tmp_path):
+    """Its decoders give RGB, which is reversed before it is normalized."""
+    assert described(tmp_path / "w.pth", config).input.reverse_channels is expected
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        ("multi_class=True", ("sigmoid", True)),
+        ("loss_cls=dict(type='BCELossWithLogits', loss_weight=333.)", ("sigmoid", True)),
+        ("multi_class=False, loss_cls=dict(type='CrossEntropyLoss')", ("softmax", False)),
+    ],
+)
+def test_a_head_of_several_classes_has_a_sigmoid(head, expected, tmp_path):
+    found = described(tmp_path / "w.pth", f"model = dict(cls_head=dict({head}))")
+
+    assert (found.head_act, found.multi_label) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "clips", "said"),
+    [
+        (ONE_CLIP, "32x2", "clips of 4x16 (frames x stride), the input is 32x2"),
+        (ONE_CLIP, "4x16", ""),
+        (ONE_CLIP.replace("clip_len=4", "clip_len=1"), "8x8", ""),  # a segment of TSN
+        (
+            f"{ONE_CLIP}\n{ONE_CLIP.replace('16', '8')}",
+            "32x2",
+            "",
+        ),  # of two the trained one is not known
+        ("x = [f(type='SampleFrames'), dict(type='SampleFrames', clip_len=n)]", "32x2", ""),
+    ],
+)
+def test_clips_other_than_those_of_its_config_are_warned_of(
+    config, clips, said, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+
+    described(tmp_path / "w.pth", f"model = dict(backbone=dict(depth=50))\n{config}", clips)
+
+    assert (said in caplog.text) if said else not caplog.text
+
+
 @pytest.mark.parametrize(
     "numbers",
     ["mean=[1, 2]", "mean='ImageNet'", "mean=None", "mean=[-1, 0, 0]", "std=[0, 1, 1]"],
@@ -205,7 +278,7 @@ def test_a_normalization_that_cannot_be_read_is_refused(numbers, tmp_path):
     config = f"model = dict(data_preprocessor=dict({numbers}))"
     path = written(tmp_path / "w.pth", model, config)
 
-    with pytest.raises(CheckpointError, match=r"w\.pth: mmaction2's data_preprocessor with mean="):
+    with pytest.raises(CheckpointError, match=r"w\.pth: mmaction2's normalization with mean="):
         describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
 
 
@@ -292,6 +365,12 @@ def test_a_backbone_alone_starts_a_training(tmp_path):
         ("type='ResNet3d', dilations=(1, 1, 2, 4)", r"dilations=\[1, 1, 2, 4\]"),
         ("type='ResNet3d', temporal_strides=(1, 2, 2, 2)", r"temporal_strides=\[1, 2, 2, 2\]"),
         ("type='ResNet3d', conv1_stride_t='two'", "conv1_stride_t='two'; it is a whole number"),
+        ("type='ResNet3d', norm_cfg=dict(type='BN3d', eps=1e-3)", r"norm_cfg\.eps=0\.001; the net"),
+        (
+            "type='ResNet3d', act_cfg=dict(type='SiLU')",
+            r"act_cfg\.type=SiLU; the networks here have R",
+        ),
+        ("type='ResNet3dSlowFast', slow_pathway=dict(style='caffe')", "style=caffe; the networks"),
     ],
 )
 def test_what_no_network_here_computes_is_refused_by_name(backbone, message, tmp_path):
@@ -319,8 +398,22 @@ def test_attention_that_cannot_be_told_or_built_is_refused(config, message, tmp_
         load_weights(model, written(tmp_path / "w.pth", model, config))
 
 
-def small(name="slow_r26"):
-    return create_model(name, num_classes=5, width_per_group=8)
+def test_attention_of_a_pathway_is_that_of_its_own_settings(tmp_path):
+    blocks = ((), (1,), (), ())
+    model = create_model(
+        "slowfast_r26",
+        num_classes=5,
+        width_per_group=32,
+        fusion_norm=False,
+        slow_frames="every",
+        nonlocal_pool_after=True,
+        nonlocal_location=blocks,
+    )
+    attention = "non_local_cfg=dict(sub_sample=True, use_scale=True, mode='dot_product')"
+    config = f"model = dict(backbone=dict(type='ResNet3dSlowFast', slow_pathway=dict({attention})))"
+
+    with pytest.raises(CheckpointError, match=r"trained with nonlocal_(instantiation|pool)="):
+        load_weights(model, written(tmp_path / "w.pth", model, config))
 
 
 @pytest.mark.parametrize("mode", ["['x']", "dict(a=1)", "1"])
@@ -364,6 +457,7 @@ def test_what_does_not_belong_is_named(stray, tmp_path):
     ("start", "message"),
     [
         ("cls_head.", "it is a slow_r26 without a classifier; train one from it"),
+        ("cls_head.fc_cls.bias", r"lacks head\.fc\.bias of slow_r26"),
         ("backbone.layer2.1.conv2.bn.bias", r"lacks res3.block1.spatial.bn.high.bias of slow_r26"),
     ],
 )
