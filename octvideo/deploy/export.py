@@ -17,7 +17,7 @@ from octvideo.deploy.engines import TOLERANCE, relative_difference
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.deploy.openvino import OpenVINO, exported, save_graph
 from octvideo.errors import CheckpointError, ConfigError, OctvideoError, import_optional, logger
-from octvideo.files import appear_together
+from octvideo.files import appear_together, is_there
 from octvideo.layers.conv3d_as_2d import exported_in_2d
 
 _NAMED = 8  # nodes in a warning
@@ -34,8 +34,9 @@ def export_model(
     example and on a single clip of it, as the written file computes it. lowered: an .onnx with 2D
     convolutions and pools in place of 3D ones, for runtimes whose 3D kernels are slow or absent;
     those that have no such form are named in a warning.
-    Raises ConfigError for another suffix, OctvideoError if a runtime is missing, if the difference
-    is above 1e-4 or if the file cannot be written; a file that was there is then unchanged.
+    Raises ConfigError for another suffix or a folder, OctvideoError if a runtime is missing, if the
+    difference is above 1e-4 or if the file cannot be written; a file that was there is then
+    unchanged.
     """
     path = Path(path)
     require_format(path, lowered=lowered)
@@ -44,13 +45,16 @@ def export_model(
 
 
 def require_format(path: Path, *, lowered: bool) -> None:
-    """Raise ConfigError for a suffix that has no format, or none with 2D convolutions."""
+    """Raise ConfigError for a folder, and for a suffix that has no format, or none with 2D
+    convolutions."""
     if path.suffix not in WRITERS:
         raise ConfigError(f"{path}: no format has this suffix; there are {', '.join(WRITERS)}")
     if lowered and path.suffix != ".onnx":
         raise ConfigError(
             f"{path}: only an .onnx is written with 2D convolutions; leave lowered out"
         )
+    if is_there(path) and path.is_dir():
+        raise ConfigError(f"{path}: is a folder; name a file to write")
 
 
 def write_network(model: nn.Module, example: Tensor, path: Path, *, lowered: bool) -> float:
