@@ -28,6 +28,7 @@ from octvideo.models.image_options import (
 from octvideo.models.network import config_of
 from octvideo.models.registry import MODELS, resolved
 from octvideo.weights.image_weights import read_image_weights
+from octvideo.weights.load import is_classifier
 from octvideo.weights.official import read_official
 from octvideo.weights.source import State, check_shapes, shapes_of
 
@@ -126,16 +127,33 @@ def identify(state: State, source: str, options: Mapping[str, Any]) -> dict[str,
     """The `create_model` arguments of the image network that has these names and shapes.
 
     options: properties that shapes do not show (BN eps, strides), if they differ from the network's
-    defaults. Raises CheckpointError if no network fits.
+    defaults. Raises CheckpointError if no network fits, or only one that has a classifier too.
     """
     check_shapes(state, source)
-    candidates = ((name, {**seen, **options}) for name, seen in _candidates(state))
+    candidates = [(name, {**seen, **options}) for name, seen in _candidates(state)]
     if model := first_match(state, candidates):
         return resolved(config_of(model))
+    if name := _lacks_classifier(state, candidates):
+        raise CheckpointError(
+            f"{source}: is a {name} without a classifier; inflate it (`octvideo inflate`) or train"
+            " from it (TRAIN.CHECKPOINT_FILE_PATH), or convert the file that has the classifier"
+        )
     given = "".join(f", with {name}={value}" for name, value in options.items())
     raise CheckpointError(
         f"{source}: its names and shapes are of none of the image networks in list_models(){given}"
     )
+
+
+def _lacks_classifier(
+    state: Mapping[str, Tensor], candidates: Iterable[tuple[str, Mapping[str, Any]]]
+) -> str:
+    """The name of the candidate of which all but the classifier is there; "" if there is none."""
+    shapes = shapes_of(state)
+    for model in build_each(candidates):
+        wanted = shapes_of(model.state_dict())
+        if shapes.items() <= wanted.items() and is_classifier(wanted.keys() - shapes.keys()):
+            return str(config_of(model)["name"])
+    return ""
 
 
 def first_match(
@@ -166,10 +184,11 @@ def build_each(candidates: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[
 def _candidates(state: State) -> Iterator[tuple[str, dict[str, Any]]]:
     """Names that the state's outline does not exclude, with the options that it shows; SE by its
     own name first."""
-    classifier, stem = state.get("head.fc.weight"), state.get("stem.conv.weight")
-    if classifier is None:
-        return
-    seen = {"num_classes": classifier.shape[0], "alpha": find_alpha(state)}
+    classifier = state.get("head.fc.weight", state.get("head.fc.bias"))
+    stem = state.get("stem.conv.weight")
+    seen: dict[str, Any] = {"alpha": find_alpha(state)}
+    if classifier is not None:
+        seen["num_classes"] = classifier.shape[0]
     blocks, se = count_blocks(state), any(".excite." in key for key in state)
     for name, family in sorted(
         MODELS.items(), key=lambda item: item[1].fixed.get("se", False) != se

@@ -279,6 +279,36 @@ def test_other_files_are_refused(content, message, tmp_path):
         convert_weights(tmp_path / "w.pth")
 
 
+@pytest.mark.parametrize("without", [("fc.weight", "fc.bias"), ("fc.weight",), ("fc.bias",)])
+@pytest.mark.parametrize("name", ["resnet18", "resnet26"])
+def test_a_file_without_its_classifier_is_refused_by_what_it_lacks(name, without, tmp_path):
+    state = torchvision_names(trained(name, **TINY))
+    rest = {key: tensor for key, tensor in state.items() if key not in without}
+    torch.save(rest, tmp_path / "w.pth")
+
+    with pytest.raises(CheckpointError, match=rf"w\.pth: is a {name} without a classifier; inf"):
+        convert_weights(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(("name", "alpha"), [("mobilenet_v1", 0.5), ("densenet121", 0.0)])
+def test_other_image_networks_without_their_classifier_are_known_too(name, alpha):
+    with torch.device("meta"):
+        state = create_model(name, alpha=alpha, num_classes=7).state_dict()
+    rest = {key: tensor for key, tensor in state.items() if not key.startswith("head.fc.")}
+
+    with pytest.raises(CheckpointError, match=rf"is a {name} without a classifier"):
+        identify(rest, "w", {})
+
+
+def test_a_file_that_lacks_more_than_its_classifier_is_of_no_network(tmp_path):
+    state = torchvision_names(trained("resnet26", **TINY))
+    rest = {key: t for key, t in state.items() if not key.startswith(("fc.", "layer4.1.bn3"))}
+    torch.save(rest, tmp_path / "w.pth")
+
+    with pytest.raises(CheckpointError, match="of none of the image networks"):
+        convert_weights(tmp_path / "w.pth")
+
+
 def test_the_stride_1x1_resnet_classifies_as_a_plain_implementation_does(shared):
     """The shared ImageNet ResNet-50, against its definition written out with torch's functions."""
     path = shared / "data" / "weights" / "resnet50_imagenet_stride1x1.pth"
