@@ -11,6 +11,7 @@ from octvideo.assembly.data import final_list_path, is_labeled, open_list
 from octvideo.assembly.tasks import with_counted_classes
 from octvideo.config import load_config
 from octvideo.errors import ConfigError, DataError
+from octvideo.lock import only_writer
 from octvideo.study.children import Children, TrialError
 from octvideo.study.origin import claim_folder, made_with, read_results
 
@@ -35,10 +36,14 @@ def run_trial(
     keep: keep the checkpoints too. environment: variables to add. children: starts the process.
 
     Raises TrialError with the last line of the log, ConfigError for a folder in which a run has
-    begun with other settings, lists or start weights, or whose results are of another test.
+    begun with other settings, lists or start weights, or whose results are of another test,
+    OctvideoError for one in which another process works.
     """
     claim_folder(folder, made_with(load_config(config, settings)))
     if not read_results(folder):
+        # The run of a sweep that was killed may still be at work, and the end of the log its own.
+        with only_writer(str(folder)):
+            pass
         _train(config, settings, folder, environment or {}, children or Children())
     if not keep:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)

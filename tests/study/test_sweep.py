@@ -15,7 +15,8 @@ from torch import nn
 from octvideo.cli.main import main
 from octvideo.config import load_config
 from octvideo.data.video.encode import write_video
-from octvideo.errors import ConfigError, DataError
+from octvideo.errors import ConfigError, DataError, OctvideoError
+from octvideo.lock import only_writer
 from octvideo.report.tradeoff import draw_tradeoff
 from octvideo.study import (
     Sweep,
@@ -28,6 +29,7 @@ from octvideo.study import (
     write_tables,
 )
 from octvideo.study.children import Children, TrialError, share
+from octvideo.study.origin import claim_folder, made_with
 from octvideo.study.statistics import difference, independent, interval, spread
 from octvideo.study.sweep import measured_times, split_values
 from octvideo.study.tables import comma_separated, latex, markdown
@@ -435,6 +437,23 @@ def test_a_sweep_that_is_stopped_leaves_no_run_behind(monkeypatch, tmp_path, num
 
     assert [process.returncode for process in started] == [-signal.SIGTERM]
     assert ended == ([-signal.SIGTERM] if number == signal.SIGTERM else [])
+
+
+def test_a_run_that_outlived_its_sweep_is_named_as_long_as_it_works(trained, tmp_path):
+    sweep = Sweep.of(CONFIG, ["OCTCONV.ALPHA=0"])
+    (run,) = sweep.runs
+    folder = tmp_path / "runs" / run[1].folder(run[0])
+    claim_folder(folder, made_with(sweep.settings(run[1], run[0])))
+
+    with (
+        only_writer(str(folder)),
+        pytest.raises(OctvideoError, match=rf"in use by .*, process {os.getpid()} on .*; wait for"),
+    ):
+        run_sweep(sweep, tmp_path, report=lambda line: None)
+
+    assert not trained
+    run_sweep(sweep, tmp_path, report=lambda line: None)
+    assert trained == [("0", "1")]
 
 
 def test_results_that_are_damaged_are_told_in_a_line(trained, tmp_path):
