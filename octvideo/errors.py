@@ -23,8 +23,15 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)
 DEADLY = (signal.SIGTERM, signal.SIGHUP)
 
 
+def printable(text: str) -> str:
+    """The text in one line: newlines and other control characters as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def to_a_screen(text: str) -> str:
-    """The text without its middle if it exceeds a screen: outside text may have any length."""
+    """The text in one line, without its middle if it exceeds a screen: outside text may have any
+    length, and any characters."""
+    text = printable(text)
     if len(text) <= SCREEN:
         return text
     return f"{text[: SCREEN // 2]} ... ({len(text):,} characters) ... {text[-SCREEN // 3 :]}"

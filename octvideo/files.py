@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from iopath.common.file_io import g_pathmgr
 
-from octvideo.errors import ConfigError, OctvideoError
+from octvideo.errors import ConfigError, OctvideoError, printable
 
 UNFINISHED = ".tmp"
 _BESIDE = ".unfinished"
@@ -343,5 +343,5 @@ def bad_csv(causes: Iterable[tuple[str, str]]) -> bytes:
 
 def csv_text(text: str) -> str:
     """Outside text as a cell: control characters escaped, a quote before what a sheet would run."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    shown = printable(text)
     return f"'{shown}" if shown.lstrip().startswith(("=", "+", "-", "@")) else shown

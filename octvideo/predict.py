@@ -30,7 +30,14 @@ from octvideo.engine.prediction.run import How, OutputFiles, run_many, run_windo
 from octvideo.engine.process_group import processes
 from octvideo.engine.threads import plan_threads
 from octvideo.errors import DataError, ListError, logger
-from octvideo.files import is_local, require_another_file, what_is_missing
+from octvideo.files import (
+    is_local,
+    make_output_folder,
+    require_another_file,
+    require_place,
+    what_is_missing,
+    writing,
+)
 from octvideo.recognizer import Recognizer
 from octvideo.report.annotate import Frame, Label, annotated
 
@@ -173,11 +180,13 @@ def write_named_video(
     video: a file, its address, or a line of a list; the pictures of a folder of frames carry no
     times, and are shown 30 a second, which a line says.
     Streams: memory grows by a few numbers a frame. Raises ConfigError for an output that is the
-    video.
+    video or a folder, OctvideoError where none can be written.
     """
     entry = video if isinstance(video, VideoEntry) else VideoEntry(str(video))
     if not entry.num_frames:
         require_another_file(output, local_path(entry.path))
+    make_output_folder(str(output.parent))
+    require_place(output)
     film = _frames_listed(entry) if entry.num_frames else _film_of(entry.path)
     try:
         timeline = recognizer.timeline(
@@ -196,7 +205,8 @@ def write_named_video(
     rankings = list(map(ranking, range(len(timeline.starts))))
     middles = ((timeline.starts + timeline.ends) / 2).tolist()
     frames = annotated(film.frames("write"), film.fps, rankings, middles, film.times, label=label)
-    write_video(output, frames, film.fps, times=film.shown, sound_of=film.sound_of)
+    with writing(str(output)):
+        write_video(output, frames, film.fps, times=film.shown, sound_of=film.sound_of)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from octvideo.complexity import count, without
 from octvideo.config.yaml_text import parse_settings
 from octvideo.download import hash_of
 from octvideo.errors import CheckpointError, DataError
-from octvideo.files import write_atomically
+from octvideo.files import is_there, make_output_folder, write_atomically
 from octvideo.models.network import alpha_of
 from octvideo.report.environment import versions
 from octvideo.weights.load import network_of
@@ -88,7 +88,7 @@ def write_card(
     recipe = yaml.safe_dump(_published(settings), sort_keys=True) if settings else ""
     public = replace(checkpoint, recipe=recipe)
     text = card_text(public, Card(name, license, _results_of(checkpoint, results)), _DIGEST)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_output_folder(str(folder))
     data = checkpoint.training.get("data")
     training = {"data": data} if isinstance(data, dict) else {}
     bare = replace(public, training=training, average=None, state=public.weights)
@@ -105,7 +105,7 @@ def require_card_folder(folder: str | Path) -> None:
     """Raise DataError for a folder in which a card would replace files of something else, as of a
     run or a project."""
     folder = Path(folder)
-    there = [name for name in WRITTEN if (folder / name).exists()]
+    there = [name for name in WRITTEN if is_there(folder / name)]
     if there and not _is_card(folder):
         raise DataError(
             f"{folder / there[0]}: was not written by `octvideo export --card`, which would replace"

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from octvideo.cli.unused import given_options
 from octvideo.errors import did_you_mean, exit_on_user_error
@@ -67,11 +68,19 @@ def usage() -> str:
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Of a command, and of its sub-commands. An option has to be spelled out: after an abbreviated
+    one the value would be taken for a setting where it looks like one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+
 def run_command(name: str, arguments: Sequence[str] | None = None, prog: str = "") -> None:
     """Run one command, as the scripts of tools/ do. prog: its name, by default the script's."""
     with exit_on_user_error():
         command = import_module(f"octvideo.cli.{name.replace('-', '_')}")
-        parser = argparse.ArgumentParser(
+        parser = _Parser(
             prog=prog or f"python {os.path.relpath(sys.argv[0])}",
             description=command.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,

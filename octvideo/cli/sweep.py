@@ -27,6 +27,7 @@ from pathlib import Path
 
 from octvideo.config import add_config_arguments
 from octvideo.errors import ConfigError
+from octvideo.files import make_output_folder
 from octvideo.study import Sweep, measure_times, read_rows, run_sweep, write_tables
 
 
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
     if args.jobs < 1:
         raise ConfigError(f"--jobs {args.jobs}: give 1 or more")
     sweep = Sweep.of(args.cfg, args.settings, read_rows(args.rows), args.paired)
+    make_output_folder(str(args.out))
     counts = f"{len(sweep.variants)} networks x {len(sweep.repetitions)} repeats"
     print(f"{counts}, in {args.out}", flush=True)
     try:

@@ -17,6 +17,7 @@ from octvideo.data.prepare.video_files import look_for_videos
 from octvideo.data.remote import absolute
 from octvideo.data.video.index import VideoIndex, index_path, read_index
 from octvideo.errors import DataError, logger
+from octvideo.files import make_output_folder
 from octvideo.runs.division import (
     Division,
     Place,
@@ -114,8 +115,13 @@ def _refuse(lists: DatasetLists, data: str) -> None:
 
 
 def _division(work: str) -> dict[str, Place]:
-    put_back(Path(work))
-    return read_division(Path(work))
+    try:
+        put_back(Path(work))
+        return read_division(Path(work))
+    except OSError as error:
+        raise DataError(
+            f"{work}: cannot be read ({error.strerror}); name another run with --out"
+        ) from error
 
 
 def _refuse_another_folder(
@@ -137,7 +143,7 @@ def _is_below(video: str, folder: Path) -> bool:
 
 def _unreadable(lists: DatasetLists, work: Path) -> set[Path]:
     """Files that do not decode, each named with its cause."""
-    work.mkdir(parents=True, exist_ok=True)
+    make_output_folder(str(work), "name another run with --out")
     found, videos = _everything(lists, work)
     write_list(videos.name, videos)
     result = check_list(videos)

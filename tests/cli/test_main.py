@@ -5,11 +5,13 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import octvideo
 from octvideo.cli import main
 from octvideo.cli.main import COMMANDS
+from octvideo.data.video.encode import write_video
 
 
 def test_without_a_command_all_of_them_are_listed(capsys):
@@ -84,10 +86,13 @@ def test_the_package_runs_as_a_module(repo, tmp_path):
     assert "i3d_r26" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["FILE", "FILE/x"])
+@pytest.mark.parametrize("name", ["FILE", "FILE/x", "x" * 300])
 @pytest.mark.parametrize(
     "words",
     [
+        "sweep --cfg demo/oct_i3d OCTCONV.ALPHA=0,.1 --out",
+        "train VIDEOS --model i3d_r26 --size small --weights none --out",
+        "export --checkpoint CHECKPOINT --card",
         "lists folders VIDEOS --out",
         "check LIST.csv --out",
         "demo-data --clips 1 1 1",
@@ -95,21 +100,113 @@ def test_the_package_runs_as_a_module(repo, tmp_path):
         "fetch kinetics400 --shards --out",
     ],
 )
-def test_an_output_folder_that_is_a_file_is_one_line_before_any_work(
-    words, name, tmp_path, monkeypatch, capsys
+def test_an_output_folder_that_cannot_be_made_is_one_line_before_any_work(
+    words, name, tiny_checkpoint, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
+    words = words.replace("CHECKPOINT", str(tiny_checkpoint))
     (tmp_path / "FILE").write_text("kept")
     (tmp_path / "LIST.csv").write_text("a.mp4 0\n")
     (tmp_path / "VIDEOS" / "wave").mkdir(parents=True)
     (tmp_path / "VIDEOS" / "wave" / "a.mp4").write_bytes(b"")
+    (tmp_path / "VIDEOS" / "clap").mkdir()
+    (tmp_path / "VIDEOS" / "clap" / "b.mp4").write_bytes(b"b")
 
     with pytest.raises(SystemExit, match="2"):
         main([*words.split(), name])
 
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.match(rf"error: {name}(/work)?: cannot be written to .*; name another folder$", line)
+    place = rf"{name}(/work|/lists)?: cannot be (written to|read) \(.*\)"
+    assert re.match(rf"error: {place}; name another (folder|run with --out)$", line)
     assert (tmp_path / "FILE").read_text() == "kept"
+
+
+@pytest.mark.parametrize("name", ["FOLDER.mp4", "FILE/named.mp4", f"{'x' * 300}.mp4"])
+def test_a_video_that_cannot_be_written_is_one_line(
+    name, tiny_checkpoint, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FOLDER.mp4").mkdir()
+    (tmp_path / "FILE").write_text("kept")
+    write_video(tmp_path / "clip.mp4", np.zeros((12, 32, 32, 3), np.uint8), fps=6)
+
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", "--checkpoint", str(tiny_checkpoint), "clip.mp4", "--output", name])
+
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(rf"error: ({name}|FILE): (is a folder|cannot be written)", line)
+
+
+def test_a_folder_in_the_place_of_an_exported_network_is_one_line(
+    tiny_checkpoint, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("octvideo.deploy.exported.write_network", None)
+    (tmp_path / "model.onnx").mkdir()
+
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", "--checkpoint", str(tiny_checkpoint), "--output", f"{tmp_path}/model.onnx"])
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("model.onnx: is a folder; name a file to write")
+
+
+def test_a_resized_video_whose_place_cannot_be_asked_for_is_one_line(tmp_path, capsys):
+    (tmp_path / "VIDEOS").mkdir()
+    write_video(tmp_path / "VIDEOS" / "a.mp4", np.zeros((4, 32, 32, 3), np.uint8), fps=6)
+
+    with pytest.raises(SystemExit, match="2"):
+        main(["resize", f"{tmp_path}/VIDEOS", "x" * 300, "--workers", "0"])
+
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.endswith("a.mp4: File name too long; nothing can be written there.")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("sweep --cfg demo/oct_i3d OCTCONV.ALPHA=0,.1 --ou A.B=c", "are required: --out"),
+        ("inflate --cf A.B=c in.pth out.pth", "are required: --cfg"),
+        ("visualize clips --cfg demo/oct_i3d --outp A.B=c", "unrecognized arguments: --outp"),
+        ("train --cfg demo/oct_i3d --dry", "unrecognized arguments: --dry"),
+    ],
+)
+def test_an_abbreviated_option_is_refused_as_its_value_could_be_a_setting(
+    words, said, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(SystemExit, match="2"):
+        main(words.split())
+
+    assert said in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train --cfg demo/oct_i3d MODEL.HEAD_ACT=a\nb", "'a\\nb'"),
+        ("train --cfg demo/oct_i3d MODEL.LOSS_FUNC=a\x1bb", "'a\\x1bb'"),
+        ("train --cfg demo/oct_i3d MODEL.NUM_CLASSES=a\rb", "command line"),
+        ("train --cfg demo/oct_i3d DATA.PATH_TO_DATA_DIR=a\nb", "a\\nb"),
+        ("demo-data --clips 1 1 1 FILE/a\nb", "FILE/a\\nb: cannot be written"),
+        ("train --cfg a\nb.yaml", "a\\nb.yaml: there is no such file"),
+        ("train a\nb", "a\\nb"),
+        ("test --checkpoint a\u2028b", "a\\u2028b"),
+    ],
+)
+def test_an_error_is_one_line_whatever_characters_a_user_wrote(
+    words, said, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("kept")
+
+    with pytest.raises(SystemExit, match="2"):
+        main(words.split(" "))
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from octvideo.data.video.decode import iter_frames, look_at
 from octvideo.data.video.encode import write_video
 from octvideo.data.video.times import with_end
 from octvideo.errors import ConfigError, DataError
+from octvideo.files import is_there
 
 _MEASURED = 12  # videos
 
@@ -64,7 +65,7 @@ def resize_folder(
     tasks = [
         (str(path), str(made), short_side, gop, crf)
         for path, made in targets.items()
-        if not made.exists()
+        if not is_there(made)
     ]
     result = ResizeResult(kept=len(targets) - len(tasks))
     causes = for_each(
