@@ -35,6 +35,7 @@ from octvideo.layers.space_to_depth import (
     spatial_padding,
     takes_space_to_depth,
 )
+from octvideo.layers.strided_1x1 import pixels_seen
 
 In2D = bool | Literal["auto"]
 
@@ -266,6 +267,7 @@ def conv3d_as_2d(
     """`F.conv3d` of x (N, C, T, H, W), without dilation; the result is channels-last where x is."""
     t, kh, kw = weight.shape[2:]
     (st, *s), (pt, *p) = stride, padding
+    in_space: Sequence[int] = s
     if t == kh == kw == groups == 1 and st == 1 and s == [1, 1] and _copies_1x1(x):
         return F.linear(x.permute(0, 2, 3, 4, 1), weight.flatten(1), bias).permute(0, 4, 1, 2, 3)
     if kh == kw == 1 and t > 1:
@@ -273,10 +275,11 @@ def conv3d_as_2d(
         out = F.conv2d(x.flatten(3), weight.squeeze(4), bias, (st, 1), (pt, 0), 1, groups)
         return unflatten_space(out, x)
     if t == 1:
-        x, weight = x[:, :, ::st], weight.squeeze(2)
+        x, in_space = pixels_seen(x[:, :, ::st], weight, s, tuple(p))
+        weight = weight.squeeze(2)
     else:
         x, weight = _frames_seen(x, t, st, pt, groups), weight.transpose(1, 2).flatten(1, 2)
-    out = F.conv2d(fold_time(x), weight, bias, s, p, 1, groups)
+    out = F.conv2d(fold_time(x), weight, bias, in_space, p, 1, groups)
     # cuDNN gives contiguous maps in float64; unfolded, they would be in neither format.
     return unfold_time(_channels_last(out), x)
 

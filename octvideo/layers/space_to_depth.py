@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from octvideo.layers.strided_1x1 import pixels_seen
+
 BySpaceToDepth = bool | Literal["auto"]
 
 FASTER_BY_SPACE_TO_DEPTH = frozenset({("cuda", torch.bfloat16)})
@@ -29,13 +31,17 @@ MAX_CHANNELS = 8
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d` that may compute by space to depth (`stem_by_space_to_depth`)."""
+    """`nn.Conv2d` that may compute by space to depth (`stem_by_space_to_depth`); a strided 1 x 1 of
+    few channels computes on `pixels_seen`."""
 
     by_space_to_depth: BySpaceToDepth = False
 
     def forward(self, x: Tensor) -> Tensor:
         if not takes_space_to_depth(self.by_space_to_depth, x):
-            return super().forward(x)
+            seen, stride = pixels_seen(x, self.weight, self.stride, self.padding)
+            if seen is x:
+                return super().forward(x)
+            return F.conv2d(seen, self.weight, self.bias, stride, groups=self.groups)
         return F.conv2d(*space_to_depth(x, self.weight, spatial_padding(self)), self.bias)
 
 

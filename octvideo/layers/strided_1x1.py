@@ -1,0 +1,30 @@
+"""Strided 1 x 1 convolutions of few channels, as unstrided ones of the pixels that they see. Exact.
+
+On CPUs with AVX2, oneDNN's gradient of the weights of a strided 1 x 1 writes past its workspace if
+maps are channels-last and have fewer channels than a register has numbers (oneDNN issue 6035; in
+PyTorch 2.13). It ends the process, or the gradient is wrong without a word.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+REGISTER = 8
+"""Numbers in a register of AVX2."""
+
+
+def pixels_seen(
+    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int] | str
+) -> tuple[Tensor, Sequence[int]]:
+    """Input and stride of the same convolution: the pixels of x (..., H, W) that a strided 1 x 1 of
+    few channels sees, and 1, on a CPU where gradients are recorded; otherwise both as they are.
+
+    weight: (out, in, 1, 1) or (out, in, 1, 1, 1). stride, padding: of height and width.
+    """
+    has_stride = set(weight.shape[2:]) == {1} and max(stride) > 1
+    if not has_stride or weight.shape[1] >= REGISTER or padding not in ((0, 0), "valid"):
+        return x, stride
+    if x.device.type != "cpu" or not torch.is_grad_enabled():
+        return x, stride
+    return x[..., :: stride[0], :: stride[1]], (1, 1)
