@@ -92,8 +92,8 @@ def _in_order_of(names: Sequence[str], checkpoint: Checkpoint) -> Checkpoint:
     rows = [had[name] if name in had else next(others) for name in wanted]
     if rows == list(range(len(rows))):
         return checkpoint
-    logger.info("%s: the rows of its classifier are put into the order of these classes",
-                checkpoint.path)  # fmt: skip
+    put = "the rows of its classifier are put into the order of these classes"
+    logger.info("%s: %s", checkpoint.path, put)
 
     def ordered(state: State) -> State:
         return {
