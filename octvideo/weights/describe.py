@@ -183,11 +183,11 @@ def input_of(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> InputSpec:
 
 def warn_of_other_clips(said: Mapping[str, Any], seen: InputSpec, path: str) -> None:
     """Warn of other frames and stride than those of the training, where they are said."""
-    trained, given = (
-        "x".join(str(values.get(name)) for name in ("num_frames", "sampling_rate"))
-        for values in (said, seen.as_dict())
-    )
-    if said.get("num_frames") and trained != given:
+    if not said.get("num_frames"):
+        return
+    trained = f"{said['num_frames']}x{said.get('sampling_rate')}"
+    given = f"{seen.num_frames}x{seen.sampling_rate}"
+    if trained != given:
         logger.warning(
             "%s: its settings sample clips of %s (frames x stride), the input is %s; scores may be"
             " worse on other clips than the training's",
