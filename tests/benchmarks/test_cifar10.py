@@ -219,7 +219,7 @@ def test_what_prepares_the_graphs_leaves_no_trace_and_steps_are_those_of_plain_t
             inputs, labels = work.sample(row)
             for group in optimizer.param_groups:
                 group["lr"] = work.lr(epoch + step / 5)
-            with torch.autocast("cpu", torch.bfloat16):
+            with trainee.autocast():
                 loss = torch.nn.functional.cross_entropy(model.train()(inputs).float(), labels)
             optimizer.zero_grad()
             loss.backward()
