@@ -182,12 +182,19 @@ def test_one_video_is_not_taken_for_a_list(recognizer, one):
         recognizer.predict_many(one)
 
 
+def flat(video):
+    """What a video's row says, by field; a probability by the name of its class."""
+    row = video.as_dict()
+    return row | {p["name"]: p["probability"] for p in row.pop("predictions")}
+
+
 @pytest.mark.slow
 def test_workers_find_what_this_process_finds(recognizer, videos):
     alone = list(recognizer.predict_many(videos, views="1x1", workers=0))
     together = list(recognizer.predict_many(videos, views="1x1", workers=2))
 
-    assert [v.as_dict() for v in together] == [v.as_dict() for v in alone]
+    for found, expected in zip(map(flat, together), map(flat, alone), strict=True):
+        assert found == pytest.approx(expected, abs=1e-6)  # passes that are fast hold more views
 
 
 @pytest.mark.slow
