@@ -82,8 +82,9 @@ def load_initial_weights(
 
 
 def _in_order_of(names: Sequence[str], checkpoint: Checkpoint) -> Checkpoint:
-    """With the rows of its classifier in the order of these classes, if it has as many: each begins
-    with its own row, and one that the file does not have with that of one that is gone."""
+    """With the rows of its classifier in the order of these classes, if it has as many. Each class
+    begins with its own row; one that the file lacks takes the row of a class that is not among
+    `names`."""
     had = {plain_name(name): row for row, name in enumerate(checkpoint.class_names)}
     wanted = list(map(plain_name, names))
     if len(had) != len(wanted):

@@ -1,7 +1,7 @@
 """Strided 1 x 1 convolutions of few channels, as unstrided ones of the pixels that they see. Exact.
 
 On CPUs with AVX2, oneDNN's gradient of the weights of a strided 1 x 1 writes past its workspace if
-maps are channels-last and have fewer channels than a register has numbers (oneDNN issue 6035; in
+maps are channels-last and have fewer channels than a register holds numbers (oneDNN issue 6035; in
 PyTorch 2.13). It ends the process, or the gradient is wrong without a word.
 """
 
@@ -22,9 +22,9 @@ def pixels_seen(
 
     weight: (out, in, 1, 1) or (out, in, 1, 1, 1). stride, padding: of height and width.
     """
-    has_stride = set(weight.shape[2:]) == {1} and max(stride) > 1
-    if not has_stride or weight.shape[1] >= REGISTER or padding not in ((0, 0), "valid"):
+    is_affected = weight.shape[1] < REGISTER and x.device.type == "cpu" and torch.is_grad_enabled()
+    if not is_affected or max(stride) == 1:
         return x, stride
-    if x.device.type != "cpu" or not torch.is_grad_enabled():
+    if set(weight.shape[2:]) != {1} or padding not in ((0, 0), "valid"):
         return x, stride
     return x[..., :: stride[0], :: stride[1]], (1, 1)
