@@ -19,6 +19,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 from cifar_studies import COMMON, STUDIES, Study
 from cifar_tables import write_page
+from graph_training import computes_bf16
 from packs import encoded, joined
 from torch import nn
 
@@ -35,7 +37,7 @@ from octvideo.assembly.model import build_model
 from octvideo.assembly.recipe import build_optimizer
 from octvideo.complexity import count
 from octvideo.data.images import cifar10
-from octvideo.errors import exit_on_user_error
+from octvideo.errors import ConfigError, exit_on_user_error
 from octvideo.files import read_json_lines
 from octvideo.layers import channels_last
 from octvideo.report.environment import environment
@@ -55,6 +57,8 @@ Step = Callable[[], float]
 
 def sweep_of(study: Study, data: str, seeds: Iterable[int]) -> Sweep:
     words = [*COMMON, *study.settings, f"RNG_SEED={','.join(map(str, seeds))}"]
+    if not computes_bf16(torch.device("cpu")):
+        words.append("TRAIN.MIXED_PRECISION=False")
     folder = [f"DATA.PATH_TO_DATA_DIR={data}"] if data else []
     return Sweep.of(str(REPO / study.recipe), [*words, *folder], study.rows)
 
@@ -73,7 +77,7 @@ def records_of(study: Study, sweep: Sweep, out: Path) -> Iterator[Run]:
                 "seed": cfg.RNG_SEED,
                 "epochs": cfg.SOLVER.MAX_EPOCH,
                 "date": str(day),
-                "machine": "CPU",
+                "machine": "CPU" if cfg.TRAIN.MIXED_PRECISION else "CPU, fp32",
                 "curve": curve,
             }
 
@@ -215,6 +219,9 @@ def parse(arguments: Iterable[str] | None = None) -> argparse.Namespace:
         sub.add_argument("study", choices=[s.name for s in STUDIES.values() if s.where == "CPU"])
         sub.add_argument("data", help="folder of cifar-10-batches-py")
         sub.add_argument("out", type=Path)
+        sub.add_argument(
+            "--rows", nargs="+", metavar="ROW", help="some networks of the study alone"
+        )
         sub.add_argument("--seeds", type=int, nargs="+")
         sub.add_argument("--jobs", type=int, default=1, help="runs beside each other (1)")
     times = kinds.add_parser("time", parents=[shared])
@@ -245,6 +252,10 @@ def main() -> None:
 
 def follow(args: argparse.Namespace, study: Study) -> None:
     """Do the runs of a study, unless only their records are wanted, and record them."""
+    if unknown := sorted(set(args.rows or ()) - study.rows.keys()):
+        rule = f"{study.name} has {', '.join(study.rows)}"
+        raise ConfigError(f"--rows {', '.join(unknown)}: {rule}")
+    study = replace(study, rows={row: study.rows[row] for row in args.rows or study.rows})
     out = args.out.resolve() / study.name
     sweep = sweep_of(study, str(Path(args.data).resolve()), args.seeds or study.seeds)
     check_runs(sweep, out)

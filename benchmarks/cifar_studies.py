@@ -6,6 +6,7 @@ from dataclasses import dataclass
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)  # Of pixels from 0 to 1.
 SOUND, PRINTED = "configs/recipes/cifar10_cosine.yaml", "configs/recipes/cifar10_90_epochs.yaml"
 OCTAVE = ("0.5", "0.25", "0.125")
+GRID = ("0.75", "0.5", "0.375", "0.25", "0.1875", "0.125", "0.0625")
 SMALL_STEM = ("RESNET.STEM=3x3", "RESNET.STEM_POOL=none")
 LARGE_STEM = ("RESNET.STEM=7x7", "RESNET.STEM_POOL=max")
 # One core, one run at a time; a checkpoint every few minutes, so that a run can stop at any time.
@@ -62,11 +63,11 @@ def network(arch: str, alpha: str = "0", *more: str) -> tuple[str, ...]:
     return (f"MODEL.ARCH={arch}", f"OCTCONV.ALPHA={alpha}", *more)
 
 
-def family(arch: str, *more: str) -> dict[str, tuple[str, ...]]:
+def family(arch: str, *more: str, alphas: tuple[str, ...] = OCTAVE) -> dict[str, tuple[str, ...]]:
     """A network and its octave forms, by their names: "Oct-ResNet-20 .5"."""
     name = f"ResNet-{arch.removeprefix('resnet').removesuffix('_cifar')}"
     return {name: network(arch, "0", *more)} | {
-        f"Oct-{name} {alpha.lstrip('0')}": network(arch, alpha, *more) for alpha in OCTAVE
+        f"Oct-{name} {alpha.lstrip('0')}": network(arch, alpha, *more) for alpha in alphas
     }
 
 
@@ -86,20 +87,12 @@ MINIATURE = ("RESNET.WIDTH_PER_GROUP=32", "OCTCONV.STAGES=[2,3,4,5]")
 # The octave's pooled strides alone.
 POOLED = {"ResNet-20, pooled": network("resnet20_cifar", "0", "OCTCONV.DOWNSAMPLE=pool")}
 
+
 _STUDIES = (
-    # What an hour or two of one core can finish; the others take days of it, or minutes of a GPU.
-    Study("short", SOUND, family("resnet20_cifar"), SHORT),
+    # What some hours of one core can finish; the others take days of it, or minutes of a GPU.
+    Study("short", SOUND, family("resnet20_cifar", alphas=GRID) | POOLED, SHORT),
     Study("small", SOUND, family("resnet20_cifar") | POOLED),
     Study("depth", SOUND, family("resnet56_cifar") | {"ResNet-44": network("resnet44_cifar")}),
-    Study(
-        "alphas",
-        SOUND,
-        {
-            f"Oct-ResNet-20 {alpha.lstrip('0')}": network("resnet20_cifar", alpha)
-            for alpha in ("0.0625", "0.1875", "0.375", "0.75")
-        },
-        seeds=(1,),
-    ),
     # A third of the replication's epochs.
     Study(
         "printed",

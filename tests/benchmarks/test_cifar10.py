@@ -189,14 +189,14 @@ def test_all_runs_of_a_study_are_done_and_an_error_counts(
 ):
     pack = tmp_path / "pack.npz"
     cifar10.pack(str(batches), pack)
-    words = ["cifar10_gpu.py", str(pack), "--out", str(tmp_path / "out"), "--jobs", "4", "alphas"]
+    words = ["cifar10_gpu.py", str(pack), "--out", str(tmp_path / "out"), "--jobs", "4", "stem"]
     monkeypatch.setattr("sys.argv", words)
 
     # 40 pictures are no batch of 128.
     failed = gpu.main()
 
     assert failed == 4
-    assert "alphas, Oct-ResNet-20 .0625, 1: ended with status 1" in capsys.readouterr().out
+    assert "stem, ResNet-18, stem 7x7, 1: ended with status 1" in capsys.readouterr().out
 
 
 def test_what_prepares_the_graphs_leaves_no_trace_and_steps_are_those_of_plain_training(
@@ -298,6 +298,40 @@ def test_runs_of_other_settings_are_not_recorded(cifar10, tmp_path):
     assert not (tmp_path / "found").exists()
 
 
+def test_some_networks_of_a_study_run_alone(cifar10, monkeypatch, tmp_path):
+    ran = []
+    monkeypatch.setattr(cifar10, "run_sweep", lambda sweep, *rest, **more: ran.append(sweep))
+    words = ["run", "short", str(tmp_path), str(tmp_path), "--results", str(tmp_path / "found")]
+    study = cifar10.STUDIES["short"]
+
+    cifar10.follow(cifar10.parse([*words, "--rows", "Oct-ResNet-20 .75"]), study)
+
+    assert [variant.row for variant in ran[0].variants] == ["Oct-ResNet-20 .75"]
+    with pytest.raises(ConfigError, match=r"^--rows ResNet-21: short has ResNet-20, "):
+        cifar10.follow(cifar10.parse([*words, "--rows", "ResNet-21"]), study)
+
+
+@pytest.mark.parametrize(("bf16", "machine"), [(True, "CPU"), (False, "CPU, fp32")])
+def test_a_cpu_without_bfloat16_computes_in_float32_and_the_record_says_so(
+    cifar10, monkeypatch, tmp_path, bf16, machine
+):
+    monkeypatch.setattr(cifar10, "computes_bf16", lambda device: bf16)
+    study = replace(cifar10.STUDIES["short"], seeds=(1,))
+    sweep = cifar10.sweep_of(study, str(tmp_path), [1])
+    folder = tmp_path / "runs" / sweep.variants[0].folder(sweep.repetitions[0])
+    folder.mkdir(parents=True)
+    lines = [
+        {"_type": "train_epoch", "epoch": 1, "loss": 2.0, "top1_err": 70.0},
+        {"_type": "val_epoch", "epoch": 1, "loss": 1.5, "top1_err": 60.0},
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+
+    (found,) = cifar10.records_of(study, sweep, tmp_path)
+
+    assert sweep.settings(sweep.variants[0]).TRAIN.MIXED_PRECISION is bf16
+    assert (found["machine"], found["curve"]) == (machine, [[2.0, 30.0, 1.5, 40.0]])
+
+
 def test_the_networks_of_a_study_are_timed_in_turns(cifar10, monkeypatch):
     study = replace(
         cifar10.STUDIES["short"],
@@ -331,11 +365,11 @@ def test_only_whole_runs_count_and_the_others_are_named(tables):
     lines = tables.table(study, {"runs": runs, "costs": costs}).splitlines()
 
     assert lines[2] == (
-        "| ResNet-20 | 40.0 | 0.30 | 100 |  | 81.0, 82.0, 83.0 | 82.0 ± 1.0 |  | 85.02 |"
+        "| ResNet-20 | 40.0 | 0.30 | 100 |  | 81.0, 82.0, 83.0 | 82.0 ± 1.0 |  |  | 85.02 |"
     )
     assert "| 0.90 (0.85 to 1.00) |" in lines[3]
     assert "| 80.0, 81.0 | 80.5 ± 0.7 | -1.0 (-1.0 to -1.0) |" in lines[3]
-    assert lines[-1] == ("5 of 12 runs done. Oct-ResNet-20 .5, seed 3: 70.0 % at epoch 1 of 2.")
+    assert lines[-1] == ("5 of 27 runs done. Oct-ResNet-20 .5, seed 3: 70.0 % at epoch 1 of 2.")
 
 
 def test_the_verdict_is_of_pairs_of_runs(tables):
