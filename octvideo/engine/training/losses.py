@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -36,11 +35,11 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor | None, float], Tensor]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightedClasses:
-    """Cross-entropy in which a clip counts by the weight of its class: sum of w l / sum of w, over
-    all clips of an optimizer step.
+    """Cross-entropy in which a clip counts by the weight of its class, a mixed one by those of its
+    classes: sum of w l / sum of w, over all clips of an optimizer step.
 
     A part of a step that was divided by its own weights would lose them: in one of a single clip
-    they cancel. Of weights of classes (N, classes), as targets, the mean is over the clips.
+    they cancel.
     """
 
     weights: Tensor
@@ -50,18 +49,25 @@ class WeightedClasses:
         self, logits: Tensor, targets: Tensor, mean_weight: Tensor | None = None
     ) -> Tensor:
         """mean_weight: of the clips of the whole step; None where these are all."""
-        weights = self.weights.to(logits)
-        compute = partial(F.cross_entropy, weight=weights, label_smoothing=self.label_smoothing)
-        if targets.ndim == 2:
-            return compute(logits, targets)
-        mean = weights[targets].mean() if mean_weight is None else mean_weight.to(logits)
+        if mean_weight is None:
+            weight, clips = self.sums(targets)
+            mean_weight = weight / clips
         # Without the limit, clips of classes that do not count would have a loss of 0 / 0.
-        total = len(targets) * mean.clamp_min(torch.finfo(logits.dtype).tiny)
-        return compute(logits, targets, reduction="sum") / total
+        mean = mean_weight.to(logits).clamp_min(torch.finfo(logits.dtype).tiny)
+        summed = F.cross_entropy(
+            logits,
+            targets,
+            self.weights.to(logits),
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
+        return summed / (len(targets) * mean)
 
     def sums(self, targets: Tensor) -> Tensor:
-        """The sum of the weights of these classes (N,), and N; float64 (2,)."""
-        own = self.weights.to(targets.device, torch.float64)[targets]
+        """The sum of the weights of these targets (N,) or (N, classes), and N; float64 (2,). Mixing
+        the clips of a batch changes neither."""
+        weights = self.weights.to(targets.device, torch.float64)
+        own = weights[targets] if targets.ndim == 1 else targets.to(weights) @ weights
         return torch.stack([own.sum(), own.new_tensor(len(own))])
 
 

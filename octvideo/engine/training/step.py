@@ -101,10 +101,10 @@ class Stepper:
     def loss_of(self, group: "list[Batch]") -> Loss:
         """The loss of a batch of this step. That of weighted classes knows the weights of all its
         clips, on all ranks."""
-        targets = [batch.targets for batch in group]
-        if not isinstance(self.loss, WeightedClasses) or targets[0].ndim == 2:
+        if not isinstance(self.loss, WeightedClasses):
             return self.loss
-        sums = self.loss.sums(torch.cat(targets).to(self.procs.device))
+        targets = torch.cat([batch.targets for batch in group])
+        sums = self.loss.sums(targets.to(self.procs.device))
         weight, clips = self.procs.total(sums)
         return partial(self.loss, mean_weight=weight / clips)
 

@@ -173,12 +173,27 @@ def test_a_batch_of_classes_that_do_not_count_has_no_loss():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-@pytest.mark.parametrize("soft", [False, True])
-def test_weighted_classes_are_those_of_torch(smoothing, soft):
+@pytest.mark.parametrize("of", [TARGETS, nn.functional.one_hot(TARGETS, 3).float()])
+def test_weighted_classes_are_those_of_torch(smoothing, of):
     weights = torch.tensor([1.0, 5.0, 3.0])
-    targets = torch.tensor([[0.3, 0.7, 0.0], [0.0, 0.5, 0.5]]) if soft else TARGETS
 
-    found = make_loss(class_weights=weights.tolist(), label_smoothing=smoothing)(LOGITS, targets)
+    found = make_loss(class_weights=weights.tolist(), label_smoothing=smoothing)(LOGITS, of)
 
-    expected = nn.functional.cross_entropy(LOGITS, targets, weights, label_smoothing=smoothing)
+    expected = nn.functional.cross_entropy(LOGITS, TARGETS, weights, label_smoothing=smoothing)
     torch.testing.assert_close(found, expected)
+
+
+def test_the_size_of_class_weights_is_of_no_matter_to_mixed_clips():
+    mixed = torch.tensor([[0.3, 0.7, 0.0], [0.0, 0.5, 0.5]])
+
+    one, ten = (make_loss(class_weights=[n * 1.0, n * 5.0, n * 3.0]) for n in (1, 10))
+
+    torch.testing.assert_close(ten(LOGITS, mixed), one(LOGITS, mixed))
+
+
+def test_mixed_clips_weigh_in_a_step_what_its_clips_weigh():
+    weighted, targets = make_loss(class_weights=[1.0, 9.0, 0.0]), torch.tensor([0, 1, 1, 2])
+
+    _, mixed = Mixer(3, alpha=1.0)(torch.zeros(4, 3), targets)
+
+    torch.testing.assert_close(weighted.sums(mixed), weighted.sums(targets))
