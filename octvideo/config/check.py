@@ -120,6 +120,11 @@ def _jitter(cfg: Any) -> Problems:
             f"DATA.TRAIN_JITTER_ASPECT_RELATIVE is {aspect} without"
             " DATA.TRAIN_JITTER_SCALES_RELATIVE; set both, or neither to jitter the short side"
         )
+    if cfg.DATA.PCA_NOISE and cfg.TRAIN.DATASET == "video":
+        yield (
+            f"DATA.PCA_NOISE is {cfg.DATA.PCA_NOISE:g} with TRAIN.DATASET video; only images get"
+            " it: leave it 0, DATA.COLOR_JITTER changes the colors of clips"
+        )
 
 
 def _test(cfg: Any) -> Problems:
@@ -190,6 +195,8 @@ def _loss(cfg: Any) -> Problems:
             f"MODEL.CLASS_WEIGHTS has {len(weights)} entries; it has one for each of"
             f" MODEL.NUM_CLASSES {classes}"
         )
+    if weights and not any(weights):
+        yield f"MODEL.CLASS_WEIGHTS is {weights}; nothing would be learned: one of them is above 0"
 
 
 def _nonlocal(cfg: Any) -> Problems:

@@ -501,6 +501,8 @@ def test_a_python_config_is_not_run_and_the_page_of_its_settings_named(write):
             "DATA.MULTI_LABEL is True with TRAIN.DATASET imagenet; an image has one label",
         ),
         (["MODEL.CLASS_WEIGHTS=[1,2]"], "MODEL.CLASS_WEIGHTS has 2 entries"),
+        (["MODEL.NUM_CLASSES=2", "MODEL.CLASS_WEIGHTS=[0,0]"], "one of them is above 0"),
+        (["DATA.PCA_NOISE=0.1"], "DATA.PCA_NOISE is 0.1 with TRAIN.DATASET video; only images"),
         (["TRAIN.COMPILE=true", "MODEL.ACT_CHECKPOINT=true"], "set one of them False"),
         (
             ["NONLOCAL.LOCATION=[[[]]]"],
