@@ -22,7 +22,8 @@ _MAX_BYTES = 1 << 24
 def read_class_names(path: str | Path) -> list[str]:
     """One name per line, in label order; in a file .json PySlowFast's object of names and labels,
     `{"kick": 0, "wave": 1}`. At an address the file is read anew each time. Raises DataError for a
-    missing or empty file, for a repeated name, and for labels that do not count from 0."""
+    missing or empty file or one that is not UTF-8, for a repeated name, and for labels that do not
+    count from 0."""
     try:
         text = read_file(str(path), _MAX_BYTES).decode("utf-8-sig")
     except OSError as error:
@@ -30,6 +31,8 @@ def read_class_names(path: str | Path) -> list[str]:
             f"{path}: there is no such file, or it cannot be read ({error.strerror or error}); it"
             " holds one class name per line, in label order."
         ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8; save the file in that encoding.") from error
     is_json = str(path).lower().endswith(".json")
     names = _of_json(text, str(path)) if is_json else _of_lines(text)
     if not names:

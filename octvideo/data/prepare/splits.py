@@ -291,6 +291,8 @@ def _with_val(lists: DatasetLists, val_share: float) -> DatasetLists:
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise DataError(f"{path}: there is no such split file.")
-    return [
-        line for line in map(str.strip, path.read_text(encoding="utf-8-sig").splitlines()) if line
-    ]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8; save the file in that encoding.") from error
+    return [line for line in map(str.strip, lines) if line]

@@ -75,6 +75,14 @@ def test_a_json_without_a_label_for_each_name_is_refused(text, tmp_path):
         read_class_names(tmp_path / "names.json")
 
 
+@pytest.mark.parametrize("file", ["names.txt", "names.json"])
+def test_names_in_another_encoding_are_refused(file, tmp_path):
+    (tmp_path / file).write_bytes('{"caf\xe9": 0}\n'.encode("latin-1"))
+
+    with pytest.raises(DataError, match=f"{file}: is not UTF-8; save the file in that encoding"):
+        read_class_names(tmp_path / file)
+
+
 @pytest.mark.parametrize("text", ["", "\n\n"])
 def test_an_empty_file_of_names_is_refused(text, tmp_path):
     (tmp_path / "class_names.txt").write_text(text)

@@ -306,6 +306,9 @@ def test_split_files_that_are_something_else_are_refused(tmp_path):
         hmdb51_lists(tmp_path / "v", tmp_path)
     with pytest.raises(DataError, match="there is no such split file"):
         ucf101_lists(tmp_path / "v", tmp_path)
+    (tmp_path / "classInd.txt").write_bytes(b"1 Caf\xe9\n")
+    with pytest.raises(DataError, match=r"classInd.txt: is not UTF-8; save the file"):
+        ucf101_lists(tmp_path / "v", tmp_path)
     (tmp_path / "wave_test_split1.txt").write_text("a.avi yes\n")
     with pytest.raises(ListError, match=r"wave_test_split1.txt:1: 'a.avi yes' is not"):
         hmdb51_lists(tmp_path / "v", tmp_path)
