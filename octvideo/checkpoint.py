@@ -54,8 +54,8 @@ class InputSpec:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """From meta["preprocessing"]; entries of another name are left out. Raises TypeError for a
-        wrong type."""
+        """From meta["preprocessing"]; entries of another name are left out, and one number of mean
+        or std is of all three channels. Raises TypeError for a wrong type."""
         known = {f.name: values[f.name] for f in fields(cls) if values.get(f.name) is not None}
         if "mean" in known:
             known["mean"] = tuple(map(_number, _plain(known["mean"], list, tuple)))
@@ -64,6 +64,7 @@ class InputSpec:
         for name in {"mean", "std"} & known.keys():
             if len(known[name]) not in (1, 3):
                 raise TypeError(f"{name} has {len(known[name])} numbers, not one or three")
+            known[name] *= 3 // len(known[name])
         for name in {"num_frames", "sampling_rate", "crop_size", "short_side"} & known.keys():
             _positive(known[name], int)
         if "target_fps" in known:
@@ -78,8 +79,8 @@ class InputSpec:
 
     @classmethod
     def given(cls, values: Mapping[str, Any], what: str) -> Self:
-        """From what a caller gives as `what`; one number of mean or std is of all three channels.
-        Raises ConfigError for an unknown name, or a value that cannot be."""
+        """From what a caller gives as `what`, as `of` has it. Raises ConfigError for an unknown
+        name, or a value that cannot be."""
         names = [f.name for f in fields(cls)]
         for name in values:
             if name not in names:
@@ -87,12 +88,11 @@ class InputSpec:
                     f"{what}: there is no {name!r:.40}; {did_you_mean(str(name), names)}"
                 )
         try:
-            found = cls.of(values)
+            return cls.of(values)
         except TypeError as error:
             raise ConfigError(
                 f"{what}: {error}; mean and std are one number or three, std and sizes positive"
             ) from error
-        return replace(found, mean=_per_channel(found.mean), std=_per_channel(found.std))
 
     def with_normalization(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> Self:
         """A copy with what is given; one number stands for all three channels. Raises ConfigError
@@ -248,10 +248,6 @@ def _plain(value: Any, *kinds: type) -> Any:
         wanted = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"{type(value).__name__} {str(value)[:40]!r} where {wanted} is expected")
     return value
-
-
-def _per_channel(numbers: tuple[float, ...] | None) -> tuple[float, ...] | None:
-    return numbers * 3 if numbers and len(numbers) == 1 else numbers
 
 
 def _number(value: Any) -> float:

@@ -95,13 +95,14 @@ def describe(weights: ConvertedWeights) -> list[str]:
         if model.get("stride_last")
         else "3x3"
     )
+    order = "BGR" if weights.reverse_channels else "RGB"
     assumed = "  (as its project has it; --mean, --std)" if weights.assumed else ""
     return [
         (
             f"{model['name']}, alpha {model['alpha']:g}, {model['num_classes']} classes, from"
             f" {weights.layout}"
         ),
-        f"input: RGB in 0..1, mean {_numbers(weights.mean)}, std {_numbers(weights.std)}{assumed}",
+        f"input: {order} in 0..1, mean {_numbers(weights.mean)}, std {_numbers(weights.std)}{assumed}",
         f"BN eps {model['bn_eps']:g}, strides at the {place}, taken by {model['downsample']}",
     ]
 

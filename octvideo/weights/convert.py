@@ -40,8 +40,9 @@ class ConvertedWeights:
     """state: in this package's names, float32. model: the arguments with which
     `create_model(**model)` builds the network.
 
-    layout: the project that the file comes from. mean, std: of an RGB input in 0..1; `assumed` if
-    the file's kind, not the file, says so.
+    layout: the project that the file comes from. mean, std: of the input in 0..1, in the order that
+    the network sees: of RGB, or with reverse_channels of BGR; `assumed` if the file's kind, not the
+    file, says so.
     """
 
     state: dict[str, Tensor]
@@ -50,6 +51,7 @@ class ConvertedWeights:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     assumed: bool = False
+    reverse_channels: bool = False
 
     def checkpoint(self, class_names: Sequence[str] = (), path: str = "") -> Checkpoint:
         """The weights as a checkpoint of this package. path: their origin, for messages.
@@ -59,7 +61,7 @@ class ConvertedWeights:
         """
         if class_names:
             require_names(class_names, self.model, path or "the weights")
-        seen = InputSpec(self.mean, self.std, crop_size=224, short_side=256)
+        seen = InputSpec(self.mean, self.std, self.reverse_channels, crop_size=224, short_side=256)
         return Checkpoint(path, self.state, None, self.model, tuple(class_names), seen)
 
     def with_input(
@@ -100,14 +102,16 @@ def convert_weights(path: str | Path, *, stride_1x1: bool = False) -> ConvertedW
         raise CheckpointError(f"{path}: is a checkpoint of this package already")
     weights = read_image_weights(checkpoint)
     state = {n: t.float() if t.is_floating_point() else t for n, t in weights.state.items()}
-    options = {"stride_1x1": True} if stride_1x1 else {}
+    seen = weights.assumes
+    options = {"stride_1x1": True} if stride_1x1 or seen.stride_1x1 else {}
     return ConvertedWeights(
         state,
         identify(state, str(path), options),
         weights.layout,
-        TORCHVISION_MEAN,
-        TORCHVISION_STD,
-        assumed=True,
+        seen.mean or TORCHVISION_MEAN,
+        seen.std or TORCHVISION_STD,
+        assumed=not (checkpoint.python_recipe and seen.mean),
+        reverse_channels=bool(seen.reverse_channels),
     )
 
 
@@ -187,7 +191,7 @@ def _candidates(state: State) -> Iterator[tuple[str, dict[str, Any]]]:
     classifier = state.get("head.fc.weight", state.get("head.fc.bias"))
     stem = state.get("stem.conv.weight")
     seen: dict[str, Any] = {"alpha": find_alpha(state)}
-    if classifier is not None:
+    if classifier is not None and classifier.dim():
         seen["num_classes"] = classifier.shape[0]
     blocks, se = count_blocks(state), any(".excite." in key for key in state)
     for name, family in sorted(

@@ -300,6 +300,15 @@ def test_other_image_networks_without_their_classifier_are_known_too(name, alpha
         identify(rest, "w", {})
 
 
+def test_a_classifier_that_is_no_list_of_classes_is_refused():
+    with torch.device("meta"):
+        state = create_model("resnet26", num_classes=7).state_dict()
+    del state["head.fc.weight"]
+
+    with pytest.raises(CheckpointError, match="of none of the image networks"):
+        identify({**state, "head.fc.bias": torch.tensor(1.0)}, "w", {})
+
+
 def test_a_file_that_lacks_more_than_its_classifier_is_of_no_network(tmp_path):
     state = torchvision_names(trained("resnet26", **TINY))
     rest = {key: t for key, t in state.items() if not key.startswith(("fc.", "layer4.1.bn3"))}

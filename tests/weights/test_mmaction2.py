@@ -16,6 +16,7 @@ from octvideo import create_model
 from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError
 from octvideo.weights import load_weights
+from octvideo.weights.convert import TORCHVISION_MEAN, convert_weights
 from octvideo.weights.describe import describe, read_input
 from octvideo.weights.load import network_of
 
@@ -333,6 +334,29 @@ def test_c2d_pools_without_padding_and_in_time(tmp_path):
     found = describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
 
     assert (found.network["name"], found.network["stem_pool_padding"]) == ("c2d_r26", 0)
+
+
+def test_an_image_network_is_converted_as_its_config_describes_it(tmp_path):
+    model = create_model("resnet26", num_classes=5, width_per_group=8)
+    numbers = "mean=[51, 51, 51], std=[102, 102, 102], to_bgr=True"
+    backbone = "backbone=dict(type='ResNet', depth=26, style='caffe')"
+    config = f"img_norm_cfg = dict({numbers})\nmodel = dict(type='Recognizer2D', {backbone})"
+
+    found = convert_weights(written(tmp_path / "w.pth", model, config))
+
+    seen = found.checkpoint().input
+    assert (seen.mean, seen.std, seen.reverse_channels) == ((0.2,) * 3, (0.4,) * 3, True)
+    assert found.model["stride_1x1"]
+    assert not found.assumed
+
+
+def test_an_image_network_without_a_config_is_converted_as_published(tmp_path):
+    model = create_model("resnet26", num_classes=5, width_per_group=8)
+
+    found = convert_weights(written(tmp_path / "w.pth", model))
+
+    assert found.mean == pytest.approx(TORCHVISION_MEAN)
+    assert found.assumed
 
 
 def test_tsn_is_refused_where_the_network_pools_in_time(tmp_path):
