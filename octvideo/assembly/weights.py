@@ -1,6 +1,5 @@
 """Initial weights, by TRAIN.CHECKPOINT_* and the DATA settings that they must agree with."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -14,7 +13,6 @@ from octvideo.assembly.data import preparation
 from octvideo.checkpoint import Checkpoint
 from octvideo.data.images.dataset import ImageDataset, ImageFolder
 from octvideo.data.images.transforms import CenterCrop
-from octvideo.data.lists.class_names import plain_name
 from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.engine.distributed import Processes
 from octvideo.engine.training.precise_bn import measure_bn_statistics
@@ -22,6 +20,7 @@ from octvideo.errors import ConfigError, logger
 from octvideo.models.network import config_of
 from octvideo.weights import LoadReport, load_weights
 from octvideo.weights.assumptions import Assumptions
+from octvideo.weights.class_order import in_order_of
 from octvideo.weights.describe import input_of
 from octvideo.weights.image_weights import ImageWeights, read_image_weights, read_video_weights
 from octvideo.weights.inflation_report import InflationReport
@@ -41,10 +40,6 @@ INFLATED = "image weights ({}) are inflated into {}"
 STAGES = {1: "stem", 2: "res2", 3: "res3", 4: "res4", 5: "res5"}
 MAX_LINES = 30  # of what training would do with a file
 
-# Of this package, PySlowFast's and pytorchvideo's networks.
-CLASSIFIER = re.compile(r"\b(?:head\.(?:fc|projection)|blocks\.\d+\.proj)\.(?:weight|bias)$")
-
-State = dict[str, Tensor]
 Clips = tuple[Tensor, Tensor]  # float (N, 3, T, H, W) and labels (N,)
 
 
@@ -68,8 +63,14 @@ def load_initial_weights(
                 "training from scratch: TRAIN.CHECKPOINT_FILE_PATH names no image weights to"
                 " inflate"
             )
+        if frozen := _frozen_by(cfg):
+            logger.warning(
+                "training from scratch: %s keeps what was never trained as it is; name weights in"
+                " TRAIN.CHECKPOINT_FILE_PATH, or leave it out",
+                frozen,
+            )
         return Checkpoint()
-    checkpoint = _in_order_of(names, read_weights(path))
+    checkpoint = in_order_of(names, read_weights(path))
     clips = partial(_some_clips, cfg, dataset, procs)
     if is_to_be_octavized(checkpoint, model):
         check_said_input(cfg, checkpoint)
@@ -79,31 +80,6 @@ def load_initial_weights(
     else:
         _load(cfg, model, checkpoint)
     return replace(checkpoint, state={}, average=None)
-
-
-def _in_order_of(names: Sequence[str], checkpoint: Checkpoint) -> Checkpoint:
-    """With the rows of its classifier in the order of these classes, if it has as many. Each class
-    begins with its own row; one that the file lacks takes the row of a class that is not among
-    `names`."""
-    had = {plain_name(name): row for row, name in enumerate(checkpoint.class_names)}
-    wanted = list(map(plain_name, names))
-    if len(had) != len(wanted):
-        return checkpoint
-    others = iter([row for name, row in had.items() if name not in wanted])
-    rows = [had[name] if name in had else next(others) for name in wanted]
-    if rows == list(range(len(rows))):
-        return checkpoint
-    put = "the rows of its classifier are put into the order of these classes"
-    logger.info("%s: %s", checkpoint.path, put)
-
-    def ordered(state: State) -> State:
-        return {
-            name: tensor[rows] if CLASSIFIER.search(name) and len(tensor) == len(rows) else tensor
-            for name, tensor in state.items()
-        }
-
-    average = checkpoint.average and ordered(checkpoint.average)
-    return replace(checkpoint, state=ordered(checkpoint.state), average=average)
 
 
 def _inflate(cfg: Any, model: nn.Module, given: ImageWeights, clips: Callable[[], Tensor]) -> None:
@@ -196,6 +172,13 @@ def image_weights(cfg: Any, checkpoint: Checkpoint) -> ImageWeights:
 def frozen_stages(cfg: Any) -> set[str]:
     """The modules that MODEL.FREEZE_STAGES freezes, by their names in every pathway."""
     return {STAGES[stage] for stage in cfg.MODEL.FREEZE_STAGES}
+
+
+def _frozen_by(cfg: Any) -> str:
+    """The setting that freezes something, and its value; "" if none does."""
+    model = cfg.MODEL
+    stages = f"MODEL.FREEZE_STAGES {model.FREEZE_STAGES}" if model.FREEZE_STAGES else ""
+    return stages or ("MODEL.FROZEN_BN True" if model.FROZEN_BN else "")
 
 
 def frozen_parts(cfg: Any, model: nn.Module) -> list[str]:

@@ -178,6 +178,21 @@ def test_without_a_file_training_starts_from_scratch_and_says_so(repo, caplog):
     assert "training from scratch: TRAIN.CHECKPOINT_FILE_PATH names no image weights" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("MODEL.FREEZE_STAGES=[1,2]", "MODEL.FREEZE_STAGES [1, 2] keeps what was never trained"),
+        ("MODEL.FROZEN_BN=true", "MODEL.FROZEN_BN True keeps what was never trained as it is"),
+    ],
+)
+def test_what_is_frozen_from_scratch_is_warned_of(repo, caplog, setting, said):
+    cfg = config(repo, "i3d", setting)
+
+    load_initial_weights(cfg, build_model(cfg), CLIPS, Processes())
+
+    assert f"training from scratch: {said}" in caplog.text
+
+
 def test_another_input_is_refused_before_the_model_is_touched(repo, image_file):
     cfg = config(
         repo, "i3d", f"TRAIN.CHECKPOINT_FILE_PATH={image_file}", "DATA.MEAN=[0.45,0.45,0.45]"
@@ -352,6 +367,14 @@ def test_the_input_that_a_file_of_another_project_says_is_compared(project, sett
 
     with pytest.raises(CheckpointError, match=says):
         check_said_input(cfg, Checkpoint.of(OF_OTHERS[project], "w.pth"))
+
+
+def test_one_number_of_a_files_mean_is_of_all_channels():
+    cfg = load_config(str(FINETUNE / "i3d_from_kinetics.yaml"), SMALL)
+    content = {**OF_OTHERS["PySlowFast"], "cfg": "DATA: {MEAN: [0.45], STD: [0.2]}"}
+
+    with pytest.raises(CheckpointError, match=r"set DATA\.STD \[0\.2, 0\.2, 0\.2\]"):
+        check_said_input(cfg, Checkpoint.of(content, "w.pth"))
 
 
 def test_what_a_file_does_not_say_of_its_input_is_told(caplog, monkeypatch):
