@@ -23,7 +23,7 @@ from octvideo.data.transforms import normalize
 from octvideo.data.video.index import VideoIndex, index_path, read_index
 from octvideo.download import cache_folder
 from octvideo.engine.distributed import Processes
-from octvideo.errors import ConfigError, DataError
+from octvideo.errors import ConfigError, DataError, logger
 from octvideo.files import is_local, is_there, what_is_missing
 
 # Width / height of a random resized crop, where the settings are silent.
@@ -158,16 +158,23 @@ def matched_classes(cfg: Any, path: str, names: Sequence[str]) -> list[int] | No
     network's `names`; None where one side has no names.
 
     A list without names of its own has those of TENSORBOARD.CLASS_NAMES_PATH, in training the
-    network's; other ones than the network's, as spelled otherwise, tell nothing.
+    network's; other ones than the network's, as spelled otherwise, tell nothing, and a warning says
+    so.
     """
     if list(names) == numbered_names(len(names)):
         return None
     if own := names_of(cfg, path):
         return match_classes(names, own, source=path)
     given = cfg.TENSORBOARD.CLASS_NAMES_PATH
-    # Or the file is gone: a checkpoint that is tested may name one of elsewhere.
-    with suppress(DataError):
+    try:
         return match_classes(names, read_class_names(given)) if given else None
+    except DataError:
+        # Or the file is gone: a checkpoint that is tested may name one of elsewhere.
+        logger.warning(
+            "%s: its labels are taken in the order of the network's classes, as %s"
+            " (TENSORBOARD.CLASS_NAMES_PATH) has other names, or cannot be read",
+            *(path, given),
+        )
     return None
 
 

@@ -76,7 +76,8 @@ def tested_head_act(cfg: Any, checkpoint: Checkpoint) -> HeadAct:
     Raises CheckpointError if MODEL.HEAD_ACT or the PTV in MODEL.MODEL_NAME contradicts the
     checkpoint.
     """
-    trained, here = known_head_act(checkpoint, cfg.DATA.MULTI_LABEL), head_act(cfg)
+    clear, several = cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN, cfg.DATA.MULTI_LABEL
+    trained, here = known_head_act(checkpoint, several, clear), head_act(cfg)
     is_set = cfg.MODEL.HEAD_ACT or cfg.MODEL.MODEL_NAME.startswith("PTV")
     if trained and is_set and trained != here:
         raise CheckpointError(

@@ -318,10 +318,12 @@ def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[st
         model, trained = build_model(cfg), checkpoint
         network = model.config
     check_tested(trained, Checkpoint(network=network, input=settings, multi_label=multi_label))
-    load_weights(model, checkpoint, new_classes=False)
+    # Of a training they are what its start weights' names had, not its own.
+    clear = () if checkpoint.network else cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN
+    load_weights(model, checkpoint, new_classes=False, clear_prefixes=clear)
     check_said_input(cfg, checkpoint)
     if not checkpoint.network:
-        warn_of_other_clips(input_of(checkpoint).as_dict(), settings, checkpoint.path)
+        warn_of_other_clips(input_of(checkpoint, clear).as_dict(), settings, checkpoint.path)
     return model, list(checkpoint.class_names) or task_of(cfg).class_names()
 
 

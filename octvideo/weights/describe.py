@@ -148,17 +148,19 @@ def describe(
     )
 
 
-def known_head_act(checkpoint: Checkpoint, multi_label: bool) -> str | None:
+def known_head_act(
+    checkpoint: Checkpoint, multi_label: bool, prefixes: Sequence[str] = ()
+) -> str | None:
     """The activation of a checkpoint's logits in a test, as it or its layout says; else None.
 
-    Raises CheckpointError for one that is not here.
+    prefixes: texts to remove from the names. Raises CheckpointError for one that is not here.
     """
     if checkpoint.head_act and checkpoint.head_act not in get_args(HeadAct):
         raise CheckpointError(
             f"{checkpoint.path}: makes scores by {checkpoint.head_act!s:.40}; here there are"
             f" {', '.join(get_args(HeadAct))}: write one of them into its meta, as head_act"
         )
-    layout = find_layout(checkpoint.weights)
+    layout = _layout_of(checkpoint, prefixes)
     said = "" if checkpoint.network else layout.said_of_output(checkpoint)[0]
     if checkpoint.head_act or not (said or layout.title in MEAN_FIRST):
         return checkpoint.head_act
@@ -177,8 +179,11 @@ def input_of(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> InputSpec:
     """
     if checkpoint.network:
         return checkpoint.input
-    tensors, _ = clear_names(checkpoint.weights, prefixes)
-    return InputSpec(**find_layout(tensors).said_of_input(checkpoint))
+    return InputSpec(**_layout_of(checkpoint, prefixes).said_of_input(checkpoint))
+
+
+def _layout_of(checkpoint: Checkpoint, prefixes: Sequence[str]) -> Layout:
+    return find_layout(clear_names(checkpoint.weights, prefixes)[0])
 
 
 def warn_of_other_clips(said: Mapping[str, Any], seen: InputSpec, path: str) -> None:

@@ -218,7 +218,7 @@ def test_a_report_has_the_curves_of_the_run_that_its_weights_are_of(tiny_checkpo
     ],
 )
 def test_the_labels_of_a_list_without_names_are_those_that_the_settings_name(
-    tiny_checkpoint, beside, given, labels
+    tiny_checkpoint, beside, given, labels, capsys
 ):
     Path("mine.yaml").write_text(OF_THE_FILE)
     for file, names in (("class_names.txt", beside), ("given.txt", given)):
@@ -230,6 +230,8 @@ def test_the_labels_of_a_list_without_names_are_those_that_the_settings_name(
 
     with Path("out/predictions.csv").open() as file:
         assert [row["label"] for row in csv.DictReader(file)] == labels
+    not_followed = "test.csv: its labels are taken in the order of the network's classes"
+    assert (not_followed in capsys.readouterr().out) == (not beside and labels == ["0", "3"])
 
 
 @pytest.mark.parametrize(("found", "said"), [("bf16", "bf16"), ("fp32", None)])
@@ -267,6 +269,33 @@ def test_a_test_of_mmaction2s_weights_is_that_of_their_config(config, settings, 
 
     with pytest.raises(CheckpointError, match=says):
         final_test(cfg, Processes(), "w.pth", "test.csv")
+
+
+@pytest.mark.parametrize(("multi_class", "act"), [(False, "softmax"), (True, "sigmoid")])
+def test_texts_to_remove_from_names_are_removed_in_a_test_too(multi_class, act):
+    model = octvideo.create_model("slow_r26", num_classes=6, width_per_group=8)
+    state = {f"encoder.{name}": tensor for name, tensor in of_mmaction2(model).items()}
+    text = f"model = dict(cls_head=dict(multi_class={multi_class}))"
+    torch.save({"state_dict": state, "meta": {"cfg": text}}, "w.pth")
+    published = ["DATA.MEAN=[0.485,0.456,0.406]", "DATA.STD=[0.229,0.224,0.225]"]
+    Path("mine.yaml").write_text(OF_MMACTION2)
+    clear = "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN=[encoder.]"
+    cfg = load_config("mine.yaml", [*QUICK, *published, clear])
+
+    results = final_test(cfg, Processes(), "w.pth", "test.csv")
+
+    assert results["protocol"]["head_act"] == act
+
+
+def test_texts_to_remove_from_start_weights_stay_in_the_names_of_a_run(tiny_checkpoint):
+    checkpoint = read_weights(str(tiny_checkpoint))
+    cfg = settings_of(
+        checkpoint, [*QUICK, "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN=[stem.]", "OUTPUT_DIR=out"]
+    )
+
+    results = final_test(cfg, Processes(), replace(checkpoint, recipe=cfg.dump()), "test.csv")
+
+    assert results["num_videos"] == 2
 
 
 OF_MMACTION2 = """
