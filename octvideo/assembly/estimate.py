@@ -29,8 +29,8 @@ STEPS = 3
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Seconds of the training, validation included, and of the final test, with that of the frame
-    order if there is one.
+    """Seconds of the training, validation included, or of the features of a probe, and of the final
+    test, with that of the frame order if there is one.
 
     training_macs, test_macs: of one clip, to extrapolate to another input size.
     """
@@ -50,9 +50,9 @@ class Estimate:
         return training + self.testing * test_macs / self.test_macs
 
 
-def estimate(cfg: Any, procs: Processes, steps: int = STEPS) -> Estimate:
-    """Run some training steps and the views of a test video, and discard the results. OUTPUT_DIR is
-    not touched."""
+def estimate(cfg: Any, procs: Processes, steps: int = STEPS, *, probe: bool = False) -> Estimate:
+    """Run some training steps, none for a probe, and the views of a test video, and discard the
+    results. OUTPUT_DIR is not touched."""
     cfg = with_counted_classes(cfg)
     task = task_of(cfg)
     with silence():
@@ -60,18 +60,21 @@ def estimate(cfg: Any, procs: Processes, steps: int = STEPS) -> Estimate:
         loader = build_data.train_loader(cfg, task.train_dataset(), procs)
         with closing(loader):
             trainer = build_trainer(cfg, procs, loader, None)
-            step = _step_seconds(trainer, loader, cfg.SOLVER.ACCUM_STEPS, steps)
+            step = 0.0 if probe else _step_seconds(trainer, loader, cfg.SOLVER.ACCUM_STEPS, steps)
     view = _view_seconds(cfg, task, trainer.model, procs)
     decode, num_tests = _decode_seconds(cfg, task)
     num_views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
     num_passes = 1
+    num_val = len(task.validation().paths)
+    features = (len(loader.dataset) + num_val) * (num_views * view + decode)
     if cfg.TEST.DIAGNOSE:
         num_views, num_passes = num_views + len(ORDERS), 2
     num_steps = trainer.position().total_steps
     epochs = num_steps / max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1)
-    validation = len(task.validation().paths) * (view + decode) * epochs / cfg.TRAIN.EVAL_PERIOD
+    validation = num_val * (view + decode) * epochs / cfg.TRAIN.EVAL_PERIOD
     test = num_tests * (num_views * view + num_passes * decode)
-    return Estimate(num_steps * step + validation, test, *clip_macs(cfg))
+    training = features if probe else num_steps * step + validation
+    return Estimate(training, test, *clip_macs(cfg))
 
 
 def clip_macs(cfg: Any) -> tuple[int, int]:

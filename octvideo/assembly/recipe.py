@@ -125,6 +125,18 @@ def recipe_warning(cfg: Any) -> str:
     return f"not the published recipe: {', '.join(different)}{advice}"
 
 
+def frozen_warning(cfg: Any) -> str:
+    """One line of what is frozen and was never trained, "" where nothing is."""
+    model, start = cfg.MODEL, cfg.TRAIN.CHECKPOINT_FILE_PATH
+    if start or not (model.FREEZE_STAGES or model.FROZEN_BN):
+        return ""
+    stages = f"MODEL.FREEZE_STAGES {model.FREEZE_STAGES}" if model.FREEZE_STAGES else ""
+    return (
+        f"training from scratch: {stages or 'MODEL.FROZEN_BN True'} keeps what was never trained as"
+        " it is; name weights in TRAIN.CHECKPOINT_FILE_PATH, or leave it out"
+    )
+
+
 def build_optimizer(cfg: Any, model: nn.Module) -> Optimizer:
     solver = cfg.SOLVER
     return make_optimizer(

@@ -60,8 +60,9 @@ def _train(cfg: Any, procs: Processes, callbacks: Callbacks | None) -> TrainSumm
     videos = task.validation()
     validate = validator(cfg, videos, procs)
     trainer = build_trainer(cfg, procs, loader, validate, callbacks, data_of(videos))
-    if warning := build_recipe.recipe_warning(cfg):
-        logger.warning(warning)
+    for warning in (build_recipe.recipe_warning(cfg), build_recipe.frozen_warning(cfg)):
+        if warning:
+            logger.warning(warning)
     summary = trainer.train()
     for path, cause in loader.bad.items():
         logger.warning("%s: could not be read (%s), others stood in for it", path, cause)

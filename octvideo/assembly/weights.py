@@ -63,12 +63,6 @@ def load_initial_weights(
                 "training from scratch: TRAIN.CHECKPOINT_FILE_PATH names no image weights to"
                 " inflate"
             )
-        if frozen := _frozen_by(cfg):
-            logger.warning(
-                "training from scratch: %s keeps what was never trained as it is; name weights in"
-                " TRAIN.CHECKPOINT_FILE_PATH, or leave it out",
-                frozen,
-            )
         return Checkpoint()
     checkpoint = in_order_of(names, read_weights(path))
     clips = partial(_some_clips, cfg, dataset, procs)
@@ -172,13 +166,6 @@ def image_weights(cfg: Any, checkpoint: Checkpoint) -> ImageWeights:
 def frozen_stages(cfg: Any) -> set[str]:
     """The modules that MODEL.FREEZE_STAGES freezes, by their names in every pathway."""
     return {STAGES[stage] for stage in cfg.MODEL.FREEZE_STAGES}
-
-
-def _frozen_by(cfg: Any) -> str:
-    """The setting that freezes something, and its value; "" if none does."""
-    model = cfg.MODEL
-    stages = f"MODEL.FREEZE_STAGES {model.FREEZE_STAGES}" if model.FREEZE_STAGES else ""
-    return stages or ("MODEL.FROZEN_BN True" if model.FROZEN_BN else "")
 
 
 def frozen_parts(cfg: Any, model: nn.Module) -> list[str]:

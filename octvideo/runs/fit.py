@@ -156,7 +156,7 @@ def run_recipe(
         with new.staged() if new else nullcontext() as staged:
             tried = _reading(staged.folder, cfg) if staged and staged.changed else cfg
             if only_estimate or not (recipe.probe or recipe.has_checkpoint):
-                say_time(tried, procs)
+                say_time(tried, procs, probe=recipe.probe)
             if only_estimate:
                 if staged and staged.divides_anew:
                     logger.info("%s: a dry run leaves these lists, and config.yaml, as they are;"
@@ -221,12 +221,12 @@ def refuse_in_a_worker(what: str) -> None:
         sys.exit(1)
 
 
-def say_time(cfg: Any, procs: Processes) -> None:
+def say_time(cfg: Any, procs: Processes, *, probe: bool = False) -> None:
     """Log the measured estimate of the run's time, and what smaller input would take."""
-    found = estimate(cfg, procs)
+    found, what = estimate(cfg, procs, probe=probe), "features" if probe else "training"
     text = (
         f"on {Machine.here()} about {in_words(found.total)} "
-        f"(training {in_words(found.training)}, test {in_words(found.testing)})"
+        f"({what} {in_words(found.training)}, test {in_words(found.testing)})"
     )
     if SIZES["small"]["TRAIN_CROP_SIZE"] < cfg.DATA.TRAIN_CROP_SIZE:
         small = cfg.clone()

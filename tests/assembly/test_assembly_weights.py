@@ -9,6 +9,7 @@ import torch
 
 from octvideo import create_model, octavize
 from octvideo.assembly.model import build_model
+from octvideo.assembly.recipe import frozen_warning
 from octvideo.assembly.weights import (
     check_said_input,
     is_to_be_sorted,
@@ -185,12 +186,13 @@ def test_without_a_file_training_starts_from_scratch_and_says_so(repo, caplog):
         ("MODEL.FROZEN_BN=true", "MODEL.FROZEN_BN True keeps what was never trained as it is"),
     ],
 )
-def test_what_is_frozen_from_scratch_is_warned_of(repo, caplog, setting, said):
-    cfg = config(repo, "i3d", setting)
+def test_what_is_frozen_from_scratch_is_warned_of(repo, setting, said):
+    assert f"training from scratch: {said}" in frozen_warning(config(repo, "i3d", setting))
 
-    load_initial_weights(cfg, build_model(cfg), CLIPS, Processes())
 
-    assert f"training from scratch: {said}" in caplog.text
+@pytest.mark.parametrize("setting", ["MODEL.FREEZE_STAGES=[]", "TRAIN.CHECKPOINT_FILE_PATH=a.pyth"])
+def test_what_is_frozen_of_trained_weights_is_not(repo, setting):
+    assert not frozen_warning(config(repo, "i3d", "MODEL.FREEZE_STAGES=[1]", setting))
 
 
 def test_another_input_is_refused_before_the_model_is_touched(repo, image_file):

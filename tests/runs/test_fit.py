@@ -20,7 +20,7 @@ from octvideo.cli import main
 from octvideo.config.defaults import DEFAULTS
 from octvideo.errors import CheckpointError, ConfigError, DataError, OctvideoError, logger
 from octvideo.lock import only_writer
-from octvideo.runs.fit import in_words
+from octvideo.runs.fit import in_words, run_recipe
 from octvideo.runs.recipe import Recipe
 from octvideo.weights.pretrained import read_weights
 
@@ -501,6 +501,21 @@ def test_the_estimate_counts_the_views_and_the_second_pass_of_the_frame_order(
 
     # 10 x 3 views and one of each order, decoded twice.
     assert "test 35 seconds" in capsys.readouterr().out
+
+
+def test_the_estimate_of_a_probe_is_that_of_its_features(
+    my_videos, tiny, tiny_checkpoint, caplog, monkeypatch
+):
+    monkeypatch.setattr("octvideo.assembly.estimate._view_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("octvideo.assembly.estimate._decode_seconds", lambda *_: (0.5, 1))
+    said = {**NETWORK, "weights": str(tiny_checkpoint), "probe": True, "out": "run"}
+    caplog.set_level("INFO", "octvideo")
+
+    run_recipe(Recipe(str(my_videos), **said, settings=tiny()), only_estimate=True)
+
+    lists = [Path(f"run/lists/{split}.csv").read_text() for split in ("train", "val")]
+    videos = sum(text.count(".mp4") for text in lists)
+    assert f"(features {3.5 * videos:.0f} seconds, test" in caplog.text  # 3 x 1 views, decoded once
 
 
 @pytest.mark.parametrize("words", [[], ["my_videos", "--cfg", "demo/i3d"]])
