@@ -1,6 +1,7 @@
 """The official Kinetics annotations, in all published forms, matched with a folder of videos."""
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -39,14 +40,16 @@ def read_annotations(path: str | Path) -> list[Annotation]:
             f"{path}: there is no such annotation file; Kinetics publishes train.csv,"
             " val(idate).csv, ..."
         )
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        if lacking := {"youtube_id", "time_start", "time_end"}.difference(reader.fieldnames or ()):
-            raise DataError(
-                f"{path}: no column {', '.join(sorted(lacking))}; is this the official annotation"
-                " csv?"
-            )
-        return [_annotation(path, reader.line_num, row) for row in reader]
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8; save the file in that encoding.") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    if lacking := {"youtube_id", "time_start", "time_end"}.difference(reader.fieldnames or ()):
+        raise DataError(
+            f"{path}: no column {', '.join(sorted(lacking))}; is this the official annotation csv?"
+        )
+    return [_annotation(path, reader.line_num, row) for row in reader]
 
 
 def _annotation(path: Path, line: int, row: Mapping[str, str | None]) -> Annotation:

@@ -87,6 +87,13 @@ def test_a_csv_that_is_something_else_is_refused(tmp_path, text, error, message)
         read_annotations(write(tmp_path / "some.csv", text))
 
 
+def test_a_csv_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / "some.csv").write_bytes(b"label,youtube_id,time_start,time_end\ncaf\xe9,a,1,2\n")
+
+    with pytest.raises(DataError, match=r"some.csv: is not UTF-8; save the file"):
+        read_annotations(tmp_path / "some.csv")
+
+
 def test_a_missing_csv_is_named(tmp_path):
     with pytest.raises(DataError, match="there is no such annotation file"):
         read_annotations(tmp_path / "train.csv")
