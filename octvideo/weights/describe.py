@@ -160,7 +160,7 @@ def known_head_act(
             f"{checkpoint.path}: makes scores by {checkpoint.head_act!s:.40}; here there are"
             f" {', '.join(get_args(HeadAct))}: write one of them into its meta, as head_act"
         )
-    layout = _layout_of(checkpoint, prefixes)
+    layout = _layout_of(checkpoint, () if checkpoint.network else prefixes)
     said = "" if checkpoint.network else layout.said_of_output(checkpoint)[0]
     if checkpoint.head_act or not (said or layout.title in MEAN_FIRST):
         return checkpoint.head_act
