@@ -35,7 +35,7 @@ from octvideo.layers.space_to_depth import (
     spatial_padding,
     takes_space_to_depth,
 )
-from octvideo.layers.strided_1x1 import pixels_seen
+from octvideo.layers.strided_1x1 import pixels_seen, strides_over_few
 
 In2D = bool | Literal["auto"]
 
@@ -193,7 +193,8 @@ def compute_in_2d(model: nn.Module, on: In2D = "auto") -> nn.Module:
 
     PyTorch's own, which networks of others have, become `Conv3d` and `MaxPool3d` of this package in
     place, with their parameters, names and hooks; subclasses that others wrote stay as they are.
-    What they compute in 2D is channels-last.
+    What they compute in 2D is channels-last. An `nn.Conv2d` that strides as 1 x 1 over fewer than 8
+    channels becomes this package's `Conv2d`: on CPUs with AVX2 its gradient may be wrong.
 
     on: True or False holds on every device; "auto" is True on devices where 2D was measured to be
     faster (`FASTER_IN_2D`). A compiled network is compiled again after a change.
@@ -202,6 +203,8 @@ def compute_in_2d(model: nn.Module, on: In2D = "auto") -> nn.Module:
         if on and type(module) in _OURS:
             module.__class__ = _OURS[type(module)]
             with_python_numbers(module)
+        elif on and type(module) is nn.Conv2d and strides_over_few(module):
+            module.__class__ = Conv2d
         if isinstance(module, Conv3d | MaxPool3d):
             module.in_2d = on
     return model

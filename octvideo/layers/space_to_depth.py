@@ -38,10 +38,11 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if not takes_space_to_depth(self.by_space_to_depth, x):
-            seen, stride = pixels_seen(x, self.weight, self.stride, self.padding)
+            weight = self.weight  # read once: a parametrization computes it anew each time
+            seen, stride = pixels_seen(x, weight, self.stride, self.padding)
             if seen is x:
-                return super().forward(x)
-            return F.conv2d(seen, self.weight, self.bias, stride, groups=self.groups)
+                return self._conv_forward(x, weight, self.bias)
+            return F.conv2d(seen, weight, self.bias, stride, groups=self.groups)
         return F.conv2d(*space_to_depth(x, self.weight, spatial_padding(self)), self.bias)
 
 

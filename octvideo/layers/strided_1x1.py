@@ -1,14 +1,15 @@
 """Strided 1 x 1 convolutions of few channels, as unstrided ones of the pixels that they see. Exact.
 
 On CPUs with AVX2, oneDNN's gradient of the weights of a strided 1 x 1 writes past its workspace if
-maps are channels-last and have fewer channels than a register holds numbers (oneDNN issue 6035; in
-PyTorch 2.13). It ends the process, or the gradient is wrong without a word.
+maps are channels-last, have fewer input channels than a register holds numbers, and a height and
+width that the stride divides (oneDNN issue 6035; in PyTorch 2.13). It ends the process, or the
+gradient is wrong without a word. Convolutions in 3D are not affected.
 """
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 REGISTER = 8
 """Numbers in a register of AVX2."""
@@ -28,3 +29,9 @@ def pixels_seen(
     if set(weight.shape[2:]) != {1} or padding not in ((0, 0), "valid"):
         return x, stride
     return x[..., :: stride[0], :: stride[1]], (1, 1)
+
+
+def strides_over_few(conv: nn.Conv2d) -> bool:
+    """Whether it is a strided 1 x 1 of few channels."""
+    few = conv.in_channels // conv.groups < REGISTER
+    return few and set(conv.kernel_size) == {1} and max(conv.stride) > 1
