@@ -504,18 +504,18 @@ def test_the_estimate_counts_the_views_and_the_second_pass_of_the_frame_order(
 
 
 def test_the_estimate_of_a_probe_is_that_of_its_features(
-    my_videos, tiny, tiny_checkpoint, caplog, monkeypatch
+    my_videos, tiny, tiny_checkpoint, capsys, monkeypatch
 ):
     monkeypatch.setattr("octvideo.assembly.estimate._view_seconds", lambda *_: 1.0)
     monkeypatch.setattr("octvideo.assembly.estimate._decode_seconds", lambda *_: (0.5, 1))
     said = {**NETWORK, "weights": str(tiny_checkpoint), "probe": True, "out": "run"}
-    caplog.set_level("INFO", "octvideo")
 
     run_recipe(Recipe(str(my_videos), **said, settings=tiny()), only_estimate=True)
 
     lists = [Path(f"run/lists/{split}.csv").read_text() for split in ("train", "val")]
     videos = sum(text.count(".mp4") for text in lists)
-    assert f"(features {3.5 * videos:.0f} seconds, test" in caplog.text  # 3 x 1 views, decoded once
+    said_of_time = f"(features {3.5 * videos:.0f} seconds, test"  # 3 x 1 views, decoded once
+    assert said_of_time in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [[], ["my_videos", "--cfg", "demo/i3d"]])
