@@ -5,10 +5,10 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from octvideo.cli.unused import given_options
-from octvideo.errors import did_you_mean, exit_on_user_error
+from octvideo.errors import did_you_mean, exit_on_user_error, to_a_screen
 
 # Command -> its line in `octvideo --help`; octvideo/cli/<command>.py implements it.
 COMMANDS = {
@@ -74,6 +74,11 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """The usage and one line, exit status 2. argparse puts words into some messages as they
+        are."""
+        super().error(to_a_screen(message))
 
 
 def run_command(name: str, arguments: Sequence[str] | None = None, prog: str = "") -> None:

@@ -210,6 +210,29 @@ def test_an_error_is_one_line_whatever_characters_a_user_wrote(
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("demo-data NEW a\nb", "unrecognized arguments: a\\nb"),
+        ("train --cfg demo/oct_i3d --a\x1bb", "unrecognized arguments: --a\\x1bb"),
+        ("visualize clips --cfg demo/oct_i3d --a\u2028b", "--a\\u2028b"),  # a sub-command's
+        ("visualize a\nb", "'a\\nb'"),
+        ("resize IN OUT --crf a\rb", "'a\\rb'"),
+    ],
+)
+def test_a_refused_argument_is_in_one_line_whatever_characters_it_has(
+    words, said, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(SystemExit, match="2"):
+        main(words.split(" "))
+
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert ": error: " in line
+    assert said in line
+
+
+@pytest.mark.parametrize(
     ("words", "rule"),
     [
         ("demo-data NEW --clips 0 0 0", "at least one is 1 or more"),
