@@ -5,8 +5,9 @@
 Writes H.264 mp4 files to the same places below SMALL_VIDEOS: short side 256 (smaller videos keep
 their size), a keyframe every 12 frames, without audio; frame k is the original's frame k. All
 cores are used. After an interruption the same command continues: a file gets its name when it is
-complete. At the end, the decoding times before and after are printed. Make the lists again from
-SMALL_VIDEOS (octvideo lists).
+complete. Other options, or other videos of the same names, need another folder. At the end, the
+decoding times before and after are printed. Make the lists again from SMALL_VIDEOS (octvideo
+lists).
 """
 
 import argparse

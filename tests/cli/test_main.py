@@ -158,7 +158,7 @@ def test_a_resized_video_whose_place_cannot_be_asked_for_is_one_line(tmp_path, c
         main(["resize", f"{tmp_path}/VIDEOS", "x" * 300, "--workers", "0"])
 
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.endswith("a.mp4: File name too long; nothing can be written there.")
+    assert line.endswith("cannot be written to (File name too long); name another folder")
 
 
 @pytest.mark.parametrize(

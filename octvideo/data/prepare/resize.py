@@ -1,25 +1,30 @@
 """Videos that are cheap to train on: a small short side, and dense keyframes for cheap seeks."""
 
+import json
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from octvideo.data.clips.dataset import ClipDataset, ClipTransform
 from octvideo.data.lists.video_list import VideoEntry
 from octvideo.data.prepare.parallel import for_each
-from octvideo.data.prepare.video_files import find_videos
+from octvideo.data.prepare.video_files import look_for_videos
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import ClipRule, short_side_size
 from octvideo.data.video.decode import iter_frames, look_at
 from octvideo.data.video.encode import write_video
 from octvideo.data.video.times import with_end
 from octvideo.errors import ConfigError, DataError
-from octvideo.files import is_there
+from octvideo.files import fsync, is_there, make_output_folder, read_json_lines, writing
 
+NOTES = ".resized.jsonl"
+"""In the folder of the results: how each was made, and of which bytes."""
+_OPTIONS = ("short_side", "gop", "crf")
 _MEASURED = 12  # videos
 
 
@@ -42,17 +47,18 @@ def resize_folder(
     num_workers: int | None = None,
     timeout_seconds: float = 600.0,
 ) -> ResizeResult:
-    """Resize every video below `source` into `target`, under its relative path, as .mp4. Existing
-    targets are kept.
+    """Resize every video below `source` into `target`, under its relative path, as .mp4. Targets of
+    an earlier call are kept.
 
-    Raises ConfigError as `check_encoding` does, and DataError when two files would become one, or a
-    target cannot be written.
+    Raises ConfigError as `check_encoding` does, DataError when two files would become one, a target
+    is there that was made otherwise or of another file, or one cannot be written, and OctvideoError
+    for a folder that cannot be written to.
     """
     check_encoding(short_side, gop, crf)
     source, target = Path(source), Path(target)
+    found = look_for_videos(source)
     targets = {
-        path: (target / path.relative_to(source)).with_suffix(".mp4")
-        for path in find_videos(source)
+        path: (target / path.relative_to(source)).with_suffix(".mp4") for path in found.videos
     }
     sources = {made: path for path, made in targets.items()}
     if clash := next((path for path, made in targets.items() if sources[made] != path), None):
@@ -62,10 +68,19 @@ def resize_folder(
         )
     if clash := next((path for path in targets if path in sources), None):
         raise DataError(f"{clash} would be overwritten; give another folder for the result.")
+    notes = {
+        made: {
+            "video": str(made.relative_to(target)),
+            "bytes": found.sizes[path],
+            **dict(zip(_OPTIONS, (short_side, gop, crf), strict=True)),
+        }
+        for path, made in targets.items()
+    }
+    todo = _missing(target, notes)
     tasks = [
         (str(path), str(made), short_side, gop, crf)
         for path, made in targets.items()
-        if not is_there(made)
+        if made in todo
     ]
     result = ResizeResult(kept=len(targets) - len(tasks))
     causes = for_each(
@@ -80,6 +95,39 @@ def resize_folder(
         (str(path), str(made)) for path, made in targets.items() if str(path) not in result.failed
     ]
     return result
+
+
+def _missing(folder: Path, notes: Mapping[Path, Mapping[str, Any]]) -> set[Path]:
+    """The targets to make, after a note of how. Raises DataError for a target that is there and
+    of which another note, or none, is."""
+    file = folder / NOTES
+    lines = read_json_lines(file) if is_there(file) else ()
+    before = {str(note.get("video")): note for note in lines}
+    there = {path for path in notes if is_there(path)}
+    new = {path: note for path, note in notes.items() if before.get(note["video"]) != note}
+    if others := [path for path in new if path in there]:
+        wanted = notes[others[0]]
+        raise DataError(
+            f"{others[0]}: made {_how(before.get(wanted['video'], {}))}, not {_how(wanted)};"
+            f" {len(others)} of the {len(there)} videos that are there differ: give another folder"
+            " for the result, or delete them."
+        )
+    if len(there) < len(notes):
+        make_output_folder(str(folder))
+        # Before the videos: one that is there has a note, whenever the run ends.
+        with writing(str(file)):
+            with file.open("ab") as output:
+                output.writelines(b"\n" + json.dumps(note).encode() for note in new.values())
+            fsync(file)
+    return set(notes) - there
+
+
+def _how(note: Mapping[str, Any]) -> str:
+    """How a target was made. note: {} where nothing is known of it."""
+    if not note:
+        return "with unknown options"
+    options = (f"--{name.replace('_', '-')} {note.get(name)}" for name in _OPTIONS)
+    return f"with {' '.join(options)} from a file of {note.get('bytes')} bytes"
 
 
 def check_encoding(short_side: int, gop: int, crf: int) -> None:

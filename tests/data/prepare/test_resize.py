@@ -72,7 +72,69 @@ def test_bad_files_are_named_and_good_ones_are_not_made_twice(tmp_path, frames):
     assert list(first.failed) == list(second.failed) == [str(tmp_path / "in" / "b.avi")]
     assert (first.kept, second.kept) == (0, 1)
     assert (tmp_path / "out" / "a.mp4").stat().st_mtime_ns == made
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.mp4"]
+    assert [path.name for path in (tmp_path / "out").glob("[!.]*")] == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"short_side": 36}, "made with --short-side 64 --gop 12 .*, not with --short-side 36 "),
+        ({"gop": 6}, "made with .* --gop 12 .*, not with .* --gop 6 "),
+        ({"crf": 40}, "made with .* --crf 20 .*, not with .* --crf 40 "),
+    ],
+)
+def test_videos_of_other_options_are_not_taken_for_the_result(tmp_path, frames, changed, named):
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / "in" / name, frames[:3])
+    resize_folder(tmp_path / "in", tmp_path / "out", short_side=64)
+    (tmp_path / "out" / "b.mp4").unlink()
+    before = (tmp_path / "out" / "a.mp4").read_bytes()
+
+    with pytest.raises(DataError, match=f"a.mp4: {named}.* 1 of the 1 videos that are there"):
+        resize_folder(tmp_path / "in", tmp_path / "out", **{"short_side": 64, **changed})
+
+    assert (tmp_path / "out" / "a.mp4").read_bytes() == before
+    assert resize_folder(tmp_path / "in", tmp_path / "out", short_side=64).kept == 1
+    (tmp_path / "out" / "a.mp4").unlink()
+    (tmp_path / "out" / "b.mp4").unlink()
+    assert resize_folder(tmp_path / "in", tmp_path / "out", **changed).kept == 0
+
+
+def test_a_video_of_another_file_is_not_taken_for_the_result(tmp_path, frames):
+    write_video(tmp_path / "train" / "a.mp4", frames[:3])
+    write_video(tmp_path / "val" / "a.mp4", frames[:9])
+    resize_folder(tmp_path / "train", tmp_path / "out")
+
+    with pytest.raises(DataError, match=r"from a file of \d+ bytes, not .* give another folder"):
+        resize_folder(tmp_path / "val", tmp_path / "out")
+
+
+def test_a_file_that_it_has_not_made_is_neither_the_result_nor_lost(tmp_path, frames):
+    write_video(tmp_path / "in" / "a.mp4", frames[:3])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.mp4").write_text("of the user")
+
+    with pytest.raises(DataError, match=r"a\.mp4: made with unknown options, not with"):
+        resize_folder(tmp_path / "in", tmp_path / "out")
+
+    assert (tmp_path / "out" / "a.mp4").read_text() == "of the user"
+
+
+def test_an_interrupted_run_goes_on_with_its_own_videos(tmp_path, frames, monkeypatch):
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / "in" / name, frames[:3])
+
+    def first_only(job, tasks, **_):
+        yield job(*tasks[0])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resize, "for_each", first_only)
+        with pytest.raises(KeyboardInterrupt):
+            resize_folder(tmp_path / "in", tmp_path / "out")
+
+    assert resize_folder(tmp_path / "in", tmp_path / "out").kept == 1
+    assert gray_of(tmp_path / "out" / "b.mp4").size == 3
 
 
 def test_a_damaged_file_gives_its_good_frames(tmp_path, frames):
