@@ -142,7 +142,8 @@ class Fetch:
         self._max_bytes, self._num_archives = max_bytes, num_archives
         self._num_workers = processes_of(num_workers)
         self._timeout, self._after_archive = timeout_seconds, after_archive
-        self._work = folder / "work"
+        # Files of other data sets and mirrors have the same names.
+        self._work = folder / "work" / self._base.replace("/", "_")
 
     def plan(self, splits: Sequence[str]) -> list[Plan]:
         """The archives to fetch, with their sizes. Raises OctvideoError and OSError."""
@@ -166,10 +167,10 @@ class Fetch:
         labels = sorted({a.label for plan in plans for a in plan.annotations.values()} - {""})
         _, names = choose_classes(labels, self._class_lists)
         with only_writer_here(str(self._folder)):
-            self._work.mkdir(exist_ok=True)  # a run that has ended since `plan` removed it
+            self._work.mkdir(parents=True, exist_ok=True)  # a run that has ended removed it
             replacements, broken = self._replacements()
             reports = [self._fetch_split(plan, list(names), replacements, broken) for plan in plans]
-            shutil.rmtree(self._work, ignore_errors=True)
+            shutil.rmtree(self._work.parent, ignore_errors=True)
             return reports
 
     def _address(self, template: str, split: str = "") -> str:

@@ -234,6 +234,31 @@ def test_archives_of_the_same_name_are_of_their_split(serve, tmp_path):
     assert (train.num_stored, train.missing, train.broken_archives) == (2, [], {})
 
 
+def test_what_an_interrupted_run_of_another_data_set_left_is_not_used(serve, tmp_path):
+    """Its files have the same names."""
+    site = tmp_path / "site"
+    server = serve(site)
+    for name, label, stem in (("400", "clap", _stem(0)), ("600", "wave", _stem(1))):
+        lists = site / name / "val" / f"k{name}_val_path.txt"
+        _tar(site / name / "val" / "part_0.tar.gz", {f"{stem}.mp4": label.encode()})
+        lists.write_text(f"{server.url}/{name}/val/part_0.tar.gz\n")
+        (site / name / "annotations").mkdir()
+        row = f"{label},{stem[:11]},{int(stem[-6:]) - 10},{int(stem[-6:])},val"
+        (site / name / "annotations" / "val.csv").write_text(f"{HEADER}\n{row}\n")
+    of_400, of_600 = (
+        Fetch(name, tmp_path / "out", class_lists=CLASSES, mirror=server.url)
+        for name in ("kinetics400", "kinetics600")
+    )
+    (before,) = of_400.plan(["val"])
+    ((_, archive),) = archives.download_ahead(before.archives, of_400._work / "val", 1)
+
+    (plan,) = of_600.plan(["val"])
+    ((_, other),) = archives.download_ahead(plan.archives, of_600._work / "val", 1)
+
+    assert list(plan.annotations) == [_stem(1)]
+    assert archive.read_bytes() != other.read_bytes()
+
+
 def test_an_archive_of_other_videos_is_named(fetch, mirror):
     """A mirror that gives one file under two names."""
     path = mirror / "400" / "val" / "part_2.tar.gz"
