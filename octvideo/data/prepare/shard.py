@@ -25,7 +25,7 @@ from octvideo.data.video.examine import frame_table, know
 from octvideo.data.video.index import VideoIndex
 from octvideo.data.video.info import VideoInfo
 from octvideo.errors import ConfigError, DataError
-from octvideo.files import bad_csv, is_local
+from octvideo.files import bad_csv, is_local, is_there
 from octvideo.lock import only_writer
 
 BAD_FILE = "bad.csv"
@@ -165,12 +165,17 @@ def _begun(videos: VideoList, folder: str, settings: dict[str, int]) -> ShardSet
             fingerprint=videos.fingerprint(),
             settings=dict(settings),
             is_complete=False,
-        )
+        ),
+        listed=videos.listed(0),
     )
 
 
-def continued(fresh: ShardSet) -> ShardSet:
-    """What an interrupted run has written, or this empty set. Raises DataError for other shards."""
+def continued(fresh: ShardSet, listed: str = "") -> ShardSet:
+    """What an interrupted run has written, or this empty set. Raises DataError for other shards.
+
+    listed: a path as it stands in the list, whose fingerprint says nothing of its root. The videos
+    may have moved since; where they are in the earlier root still, the shards hold other files.
+    """
     if not exists(fresh.address(FILE_NAME)):
         return fresh
     there = read_set(fresh.folder)
@@ -181,6 +186,12 @@ def continued(fresh: ShardSet) -> ShardSet:
             f"{fresh.folder}: it holds shards of another list or with other settings"
             f" ({there.fingerprint}, {there.settings});"
             " choose another --out, or delete them."
+        )
+    before, now = Path(there.root, listed), Path(fresh.root, listed)
+    if is_there(before) and not (is_there(now) and before.samefile(now)):
+        raise DataError(
+            f"{fresh.folder}: it holds shards of the videos below {there.root}, not below"
+            f" {fresh.root}; choose another --out, or delete them."
         )
     return replace(fresh, shards=there.shards)
 

@@ -3,6 +3,7 @@
 import filecmp
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,20 @@ def test_shards_of_another_list_or_with_other_settings_are_not_touched(videos, t
         _write(videos, tmp_path / "s", encoding=Encoding(64))
     with pytest.raises(DataError, match="of another list or with other settings"):
         _write(videos, tmp_path / "s", max_bytes=5_000)
+
+
+def test_shards_of_the_same_list_in_another_folder_are_not_touched(videos, tmp_path):
+    """As behind `--path-prefix`: once of the originals, once of smaller copies."""
+    root, moved = tmp_path / "videos", tmp_path / "moved"
+    shutil.copytree(videos.root, root)
+    _write(read_list(videos.name, path_prefix=root), tmp_path / "s", num_workers=1)
+
+    with pytest.raises(DataError, match=f"of the videos below {root}, not below {videos.root}; "):
+        _write(videos, tmp_path / "s")
+    root.rename(moved)
+    result = _write(read_list(videos.name, path_prefix=moved), tmp_path / "s")
+
+    assert (result.kept, result.shards.root) == (6, str(moved))
 
 
 def test_a_list_of_frame_folders_is_refused(videos, tmp_path):
