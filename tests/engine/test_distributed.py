@@ -15,6 +15,7 @@ import pytest
 import rewrapped
 import tiny
 import torch
+import uneven
 from forked import Forked, forked_ranks, free_port
 from torch import nn
 
@@ -259,6 +260,10 @@ def test_an_output_folder_that_cannot_be_written_stops_all_ranks(tmp_path):
 
     assert [rank.returncode for rank in ranks] == [2, 2]
     assert ["choose another OUTPUT_DIR" in output for output in outputs] == [True, True]
+
+
+def test_a_clip_counts_the_same_on_ranks_with_more_and_with_fewer_of_them(tmp_path):
+    run_ranks(tmp_path, program=uneven.main)
 
 
 def test_a_group_of_one_rank_trains_as_a_process_without_a_group(tmp_path):

@@ -72,16 +72,20 @@ def sample_or_another(
 @dataclass(frozen=True, slots=True)
 class Batch:
     """inputs: uint8 (N, 3, T, H, W) or (N, 3, H, W). targets: int64 (N,) or float32 (N, C).
-    indices: int64 (N,)."""
+    indices: int64 (N,).
+
+    num_global: samples of the global batch of which this is a rank's part; 0: each rank has N.
+    """
 
     inputs: Tensor
     targets: Tensor
     indices: Tensor
     paths: list[str]
     problems: tuple[Problem, ...] = ()
+    num_global: int = 0
 
     @classmethod
-    def of(cls, samples: Sequence[Sample]) -> "Batch":
+    def of(cls, samples: Sequence[Sample], num_global: int = 0) -> "Batch":
         """Stack samples of one shape, in their order."""
         return cls(
             # With the channel last in memory, as the frames came: one plain copy.
@@ -90,6 +94,7 @@ class Batch:
             indices=torch.tensor([sample.index for sample in samples]),
             paths=[sample.path for sample in samples],
             problems=tuple(problem for sample in samples for problem in sample.problems),
+            num_global=num_global,
         )
 
     def __len__(self) -> int:

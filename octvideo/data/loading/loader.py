@@ -101,16 +101,17 @@ class Loader:
         With workers, the next epoch ends this one. Raises DataError for what is taken of it then,
         and when more than max_bad_ratio of the files turned out to be unreadable.
         """
-        parts = self._parts(epoch, start_sample)
-        with closing(self._samples([(epoch, index) for part in parts for index in part])) as found:
-            for part in parts:
+        parts = list(self._parts(epoch, start_sample))
+        tasks = [(epoch, index) for part, _ in parts for index in part]
+        with closing(self._samples(tasks)) as found:
+            for part, num_global in parts:
                 samples = list(islice(found, len(part)))
                 if len(samples) < len(part):
                     raise DataError(
                         f"epoch {epoch}: its loader was closed or began another epoch, which ends"
                         " this one; take one after the other, or each from a Loader of its own."
                     )
-                batch = Batch.of(samples)
+                batch = Batch.of(samples, num_global)
                 self._note_bad(batch)
                 yield batch.pin_memory() if self._pin_memory else batch
 
@@ -121,17 +122,16 @@ class Loader:
             self._pool.close()
             self._pool = None
 
-    def _parts(self, epoch: int, start_sample: int) -> list[list[int]]:
-        """Dataset positions of each batch of this rank."""
+    def _parts(self, epoch: int, start_sample: int) -> Iterator[tuple[list[int], int]]:
+        """Dataset positions of each batch of this rank, and the size of the global batch."""
         order, rank, ranks = self._order(epoch), self._rank, self._world_size
-        parts = []
         for start, end in pairwise([start_sample, *self.ends(start_sample)]):
             whole = order[start:end]
             if not self._drop_last:
                 # Every rank needs a sample of the last batch, which goes on at the beginning.
                 whole += [order[i % len(order)] for i in range(ranks - len(whole))]
-            parts.append(whole[rank * len(whole) // ranks : (rank + 1) * len(whole) // ranks])
-        return parts
+            own = slice(rank * len(whole) // ranks, (rank + 1) * len(whole) // ranks)
+            yield whole[own], len(whole)
 
     def _order(self, epoch: int) -> list[int]:
         if not self._shuffle:

@@ -70,8 +70,8 @@ class Stepper:
     def __call__(
         self, group: "list[Batch]", lr: float, while_busy: Callable[[], None] = lambda: None
     ) -> StepOutcome:
-        """One update from the mean gradient of the group's batches (gradient accumulation) on all
-        ranks.
+        """One update from the mean gradient over the clips of the group's batches (gradient
+        accumulation) on all ranks; batches and the shares of ranks may differ in size.
 
         while_busy: called when the last backward pass is queued on the GPU.
         """
@@ -88,12 +88,15 @@ class Stepper:
     def step(self, group: "list[Batch]", while_busy: Callable[[], None]) -> StepOutcome:
         """Forward and backward passes over the group, and the update if all numbers are finite."""
         tally, of_step = Tally(), self.loss_of(group)
+        shares = [len(batch) * self.procs.world_size for batch in group]
+        clips = sum(batch.num_global or share for batch, share in zip(group, shares, strict=True))
         for i, batch in enumerate(group):
             with without_sync(self.network) if i < len(group) - 1 else nullcontext():
                 loss, part = self.forward(batch, of_step)
                 if not math.isfinite(part.loss):
                     return StepOutcome(Tally(), trouble="loss")
-                self.scaler.scale(loss / len(group)).backward()  # type: ignore[no-untyped-call]
+                # The mean over ranks follows: a clip counts 1 / clips in it.
+                self.scaler.scale(loss / (clips / shares[i])).backward()  # type: ignore[no-untyped-call]
             tally.add(part)
         while_busy()
         return self.update(tally)
