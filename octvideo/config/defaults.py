@@ -93,7 +93,7 @@ DEFAULTS: Tree = {
         "REVERSE_INPUT_CHANNEL": False,  # before MEAN and STD are applied
         "MULTI_LABEL": False,
         "ENSEMBLE_METHOD": "sum",
-        "MAX_BAD_RATIO": 0.05,  # of the training list, before the run stops
+        "MAX_BAD_RATIO": 0.05,  # of the training list, over all processes, before the run stops
     },
     "DATA_LOADER": {
         "NUM_WORKERS": 8,  # per process

@@ -66,6 +66,8 @@ class TinyLoader:
     """Global batches are the same for any world_size; `fail_at` batch of epoch 1 gives up with a
     DataError."""
 
+    has_news = False
+
     def __init__(
         self,
         batches: int = 6,

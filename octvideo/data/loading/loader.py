@@ -1,6 +1,6 @@
 """Batches of a dataset; (seed, epoch) alone decides their order and content."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import islice, pairwise
 from typing import Any, Protocol
@@ -10,6 +10,9 @@ import torch
 from octvideo.data.loading.batch import Batch, Sample
 from octvideo.data.loading.pool import ReaderPool
 from octvideo.errors import DataError
+
+Bad = dict[str, str]
+"""Path -> the cause why it cannot be read."""
 
 
 class Dataset(Protocol):
@@ -54,8 +57,9 @@ class Loader:
         pin_memory: bool = False,
     ) -> None:
         self.dataset, self.batch_size = dataset, batch_size
-        self.bad: dict[str, str] = {}
-        """Path -> cause, of every file that could not be read so far."""
+        self.bad: Bad = {}
+        """The files that could not be read so far, those of other ranks since `share_bad`."""
+        self._num_shared = 0  # of `bad`
         self._shuffle, self._seed, self._drop_last = shuffle, seed, drop_last
         self._rank, self._world_size = rank, world_size
         self._max_bad_ratio, self._pin_memory = max_bad_ratio, pin_memory
@@ -99,7 +103,7 @@ class Loader:
         interrupted run resumes.
 
         With workers, the next epoch ends this one. Raises DataError for what is taken of it then,
-        and when more than max_bad_ratio of the files turned out to be unreadable.
+        and when more than max_bad_ratio of the dataset's files are in `bad`.
         """
         parts = list(self._parts(epoch, start_sample))
         tasks = [(epoch, index) for part, _ in parts for index in part]
@@ -114,6 +118,23 @@ class Loader:
                 batch = Batch.of(samples, num_global)
                 self._note_bad(batch)
                 yield batch.pin_memory() if self._pin_memory else batch
+
+    @property
+    def has_news(self) -> bool:
+        """Whether files are in `bad` of which the other ranks have not been told."""
+        return len(self.bad) > self._num_shared
+
+    def share_bad(self, gather: Callable[[Bad], list[Bad]]) -> None:
+        """Bring `bad` of all ranks together; each calls it at the same time.
+
+        gather: the value of every rank, on every rank. Raises DataError as `epoch` does, on all
+        ranks or on none.
+        """
+        new = dict(islice(self.bad.items(), self._num_shared, None))
+        for found in gather(new):
+            self.bad.update(found)
+        self._num_shared = len(self.bad)
+        self._refuse_too_many()
 
     def close(self) -> None:
         """End the workers, and the epoch that they read; they start again when needed."""
@@ -161,6 +182,9 @@ class Loader:
 
     def _note_bad(self, batch: Batch) -> None:
         self.bad.update((problem.path, problem.cause) for problem in batch.problems)
+        self._refuse_too_many()
+
+    def _refuse_too_many(self) -> None:
         if len(self.bad) > self._max_bad_ratio * len(self.dataset):
             path, cause = next(reversed(self.bad.items()))
             raise DataError(

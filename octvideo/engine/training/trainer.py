@@ -80,17 +80,9 @@ class Trainer:
         # After the stepper, which gives every rank the parameters of rank 0.
         self.ema = ModelAverage(model, options.ema_decay) if options.ema_decay else None
         self.plan = Plan.of(options, len(loader), loader.batch_samples)
-        self.snapshots = Snapshots(
-            options,
-            self.procs,
-            model,
-            optimizer,
-            self.step.scaler,
-            self.ema,
-            self.plan,
-            identity,
-            about or Checkpoint(),
-        )
+        parts = model, optimizer, self.step.scaler, self.ema
+        about = about or Checkpoint()
+        self.snapshots = Snapshots(options, self.procs, *parts, self.plan, identity, about)
         self.progress = Progress()
         self.stop = StopRequest()
         # Silent until `resume` knows where training starts.
@@ -207,11 +199,17 @@ class Trainer:
 
     def agree_to_go_on(self, error: DataError | None = None) -> None:
         """On all ranks together: save a checkpoint when one is due, when a rank has a signal, or
-        when a rank cannot read its data; in the last two cases stop."""
-        due = self.procs.is_main and self.snapshots.is_due()
-        stop, failed, due = self.procs.any_of(
-            self.stop.signal_name is not None, error is not None, due
+        when a rank cannot read its data, or all ranks too many files; in the last three cases
+        stop."""
+        due, news = self.procs.is_main and self.snapshots.is_due(), self.loader.has_news
+        stop, failed, due, news = self.procs.any_of(
+            self.stop.signal_name is not None, error is not None, due, news
         )
+        if news:
+            try:
+                self.loader.share_bad(self.procs.gather)
+            except DataError as reason:
+                error, failed = error or reason, True
         if stop or failed or due:
             self.snapshots.save(self.capture())
         if failed:

@@ -4,6 +4,8 @@ import ctypes
 import os
 import signal
 import time
+from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from octvideo.data import Batch, ClipDataset, ClipRule, ClipTransform, Loader, Sample
 from octvideo.data.lists.video_list import VideoEntry, VideoList
+from octvideo.data.loading.batch import Problem
 from octvideo.data.reading import reading
 from octvideo.errors import DataError
 
@@ -199,6 +202,41 @@ def test_as_many_bad_files_as_are_allowed_stop_nothing(folder):
 
     assert len(read(loader)) == 3
     assert len(loader.bad) == 3
+
+
+def number_of_steps(ranks: int, bad: set[int], ratio: float) -> int:
+    """How many steps of 4 samples some ranks do before damaged files stop all of them."""
+
+    class Damaged(Numbers):
+        def sample(self, epoch: int, index: int) -> Sample:
+            problems = (Problem(str(index), "torn"),) if index in bad else ()
+            return replace(super().sample(epoch, index), problems=problems)
+
+    options = {"batch_size": 4 // ranks, "world_size": ranks, "max_bad_ratio": ratio}
+    loaders = [Loader(Damaged(40), rank=rank, **options) for rank in range(ranks)]
+    epochs = [loader.epoch(0) for loader in loaders]
+    for step in range(10):
+        for batches in epochs:
+            with suppress(DataError):
+                next(batches)
+        found, stopped = [dict(loader.bad) for loader in loaders], 0
+        for loader in loaders:
+            try:
+                loader.share_bad(lambda _, found=found: found)
+            except DataError:
+                stopped += 1
+        assert stopped in (0, ranks)
+        if stopped:
+            return step
+    return 10
+
+
+@given(st.sets(st.integers(0, 39), max_size=8), st.sampled_from([0.0, 0.05, 0.1]))
+def test_too_many_bad_files_stop_any_number_of_ranks_at_the_same_step(bad, ratio):
+    alone, *others = (number_of_steps(ranks, bad, ratio) for ranks in (1, 2, 4))
+
+    assert others == [alone, alone]
+    assert (alone < 10) == (len(bad) > ratio * 40)
 
 
 def test_no_epoch_of_one_seed_has_the_order_of_another(folder):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,9 @@ import torch
 
 from octvideo import files
 from octvideo.data import Loader, Sample
+from octvideo.data.loading.batch import Problem
 from octvideo.engine import checkpoint_files
+from octvideo.engine.distributed import Processes
 from octvideo.engine.training.state import Callbacks, Plan, Progress
 from octvideo.errors import CheckpointError, ConfigError, DataError, OctvideoError
 
@@ -421,6 +423,32 @@ def test_a_loader_that_gives_up_is_heard_after_a_checkpoint(tmp_path):
         tiny.make_trainer(tmp_path, loader=loader).train()
 
     assert (tmp_path / "checkpoints/checkpoint_epoch_00001_sample_00000024.pyth").exists()
+
+
+class BesideAnother(Processes):
+    """A rank beside another, of which it hears that it could not read a file."""
+
+    def gather(self, value):
+        return [value, {"other.mp4": "torn"}] if isinstance(value, dict) else [value]
+
+
+@pytest.mark.parametrize(("procs", "is_stopped"), [(Processes(), False), (BesideAnother(), True)])
+def test_files_that_ranks_cannot_read_stop_a_run_together(tmp_path, procs, is_stopped):
+    class Damaged(Numbers):
+        def sample(self, epoch, index):
+            problems = (Problem("own.mp4", "torn"),) if index == 9 else ()
+            return replace(super().sample(epoch, index), problems=problems)
+
+    loader = Loader(Damaged(24), batch_size=8, shuffle=False, max_bad_ratio=1 / 24)
+    trainer = tiny.make_trainer(tmp_path, loader=loader, procs=procs, max_epoch=1)
+
+    with (
+        pytest.raises(DataError, match="2 of 24 files") if is_stopped else contextlib.nullcontext()
+    ):
+        trainer.train()
+
+    last = "epoch_00000_sample_00000008" if is_stopped else "epoch_00001"
+    assert (tmp_path / "checkpoints" / f"checkpoint_{last}.pyth").exists()
 
 
 def test_a_folder_with_another_run_is_not_overwritten(tmp_path):
