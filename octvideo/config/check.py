@@ -2,7 +2,7 @@
 function."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from octvideo.config.limits import beyond_limits
@@ -10,10 +10,37 @@ from octvideo.models.registry import MODELS, REGISTERED_FIRST, find_name
 
 Problems = Iterator[str]
 
+# Options that the names of some networks decide, and their settings.
+BY_NAME = {
+    "block": "RESNET.BLOCK",
+    "stem": "RESNET.STEM",
+    "stem_pool": "RESNET.STEM_POOL",
+    "num_groups": "RESNET.NUM_GROUPS",
+    "width_per_group": "RESNET.WIDTH_PER_GROUP",
+    "nonlocal_location": "NONLOCAL.LOCATION",
+}
+
 
 def first_problem(cfg: Any) -> str:
     """The first contradiction: what was got, the rule, the next step; "" where there is none."""
     return next((problem for rule in RULES for problem in rule(cfg)), "")
+
+
+def decided_by_name(cfg: Any, said: Collection[str], defaults: Mapping[str, Any]) -> str:
+    """The first setting in `said` that has its default where the network's name decides otherwise;
+    "" where there is none. Without being said, the default is what the name decides."""
+    family = MODELS.get(find_name(cfg.MODEL.ARCH, cfg.RESNET.DEPTH))
+    for option, key in BY_NAME.items():
+        section, _, name = key.partition(".")
+        value = cfg[section][name]
+        if not (family and option in family.fixed and key in said):
+            continue
+        if value == defaults[section][name] and value != family.fixed[option]:
+            return (
+                f"{key} is {value!r}, and by its name {cfg.MODEL.ARCH} has {option}="
+                f"{family.fixed[option]!r}; choose another MODEL.ARCH, or leave it out"
+            )
+    return ""
 
 
 def _arch(cfg: Any) -> Problems:

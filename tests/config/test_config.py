@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -648,3 +649,22 @@ def test_a_choice_that_may_be_automatic_takes_yaml_s_booleans(write, text, value
 
 def test_another_value_of_an_automatic_choice_is_refused(write):
     assert "'auto' or 'true' or 'false'" in problem(write("MODEL: {COMPUTE_IN_2D: yes please}"))
+
+
+@pytest.mark.parametrize(
+    ("config", "word", "says"),
+    [
+        ("cifar10/resnet20", "RESNET.WIDTH_PER_GROUP=64", "resnet20_cifar has width_per_group=16"),
+        ("cifar10/resnet20", "RESNET.STEM=7x7", "by its name resnet20_cifar has stem='3x3'"),
+        ("kinetics400/i3d_nln", "NONLOCAL.LOCATION=[[[]],[[]],[[]],[[]]]", "i3d_nln has nonlocal"),
+        ("cifar10/resnet20", "RESNET.WIDTH_PER_GROUP=16", ""),
+        ("kinetics400/i3d", "RESNET.WIDTH_PER_GROUP=64", ""),
+    ],
+)
+def test_a_default_that_is_said_is_no_silence_where_the_networks_name_says_otherwise(
+    config, word, says
+):
+    words = ["MODEL.ARCH=i3d_nln"] if "nln" in config else []
+
+    with pytest.raises(ConfigError, match=says) if says else nullcontext():
+        load_config(config, [*words, word])
