@@ -102,12 +102,6 @@ def written_difference(run: nn.Module, model: nn.Module, example: Tensor) -> flo
     return float(torch.tensor(each).max())  # NaN if one is; Python's max may lose it
 
 
-def contents_of(path: Path) -> list[bytes]:
-    """Of an exported network: its file's, and of an .xml its .bin's too."""
-    both = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
-    return [file.read_bytes() for file in both]
-
-
 def sha256_of(contents: Sequence[bytes]) -> str:
     """The digest of `contents_of` an exported network, one after the other."""
     digest = sha256()

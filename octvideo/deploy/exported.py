@@ -15,13 +15,12 @@ from octvideo.deploy.engines import TOLERANCE, WindowScores, relative_difference
 from octvideo.deploy.export import (
     ONNX,
     Program,
-    contents_of,
     require_format,
     sha256_of,
     write_network,
     written_difference,
 )
-from octvideo.deploy.openvino import OpenVINO
+from octvideo.deploy.openvino import OpenVINO, contents_of
 from octvideo.errors import CheckpointError, ConfigError, OctvideoError, logger
 from octvideo.files import appear_together
 from octvideo.models.network import HeadAct, activate
@@ -138,7 +137,7 @@ class ExportedNetwork(nn.Module):
 
     def __init__(self, run: nn.Module, path: Path, sidecar: Sidecar, sha256: str) -> None:
         super().__init__()
-        self.run, self.path, self.sidecar = run, path, sidecar
+        self.run, self.path, self.sidecar, self.sha256 = run, path, sidecar, sha256
         self.in_channels = sidecar.input[0]
         # The state dict is what tells two networks apart where a run of predictions continues.
         file_sha256 = torch.tensor(list(bytes.fromhex(sha256)), dtype=torch.uint8)

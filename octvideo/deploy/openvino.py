@@ -41,6 +41,12 @@ def core() -> Any:
     return _core
 
 
+def contents_of(path: Path) -> list[bytes]:
+    """Of an exported network: its file's, and of an .xml its .bin's too."""
+    both = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    return [file.read_bytes() for file in both]
+
+
 class OpenVINO(nn.Module):
     """A converted network on CPUs, from and to torch tensors. The first input of another batch size
     compiles the network again.
@@ -99,7 +105,7 @@ class OpenVINO(nn.Module):
     @classmethod
     def read(cls, path: Path, size: tuple[int, ...]) -> "OpenVINO":
         """Read a network from an .xml and the .bin beside it."""
-        return cls.of([path.with_suffix(suffix).read_bytes() for suffix in (".xml", ".bin")], size)
+        return cls.of(contents_of(path), size)
 
     @classmethod
     def of(cls, contents: Sequence[bytes], size: tuple[int, ...]) -> "OpenVINO":
@@ -116,9 +122,9 @@ class OpenVINO(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         with TemporaryDirectory() as folder:
-            self.save(Path(folder, "network.xml"))
-            files = [Path(folder, f"network.{suffix}").read_bytes() for suffix in ("xml", "bin")]
-        return {"files": files, "size": self.size}
+            path = Path(folder, "network.xml")
+            self.save(path)
+            return {"files": contents_of(path), "size": self.size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         network = core().read_model(*state["files"])
