@@ -9,6 +9,7 @@ import torch
 
 import octvideo
 from octvideo.assembly.data import numbered_names
+from octvideo.assembly.trained_with import IN_DATA, change, short
 from octvideo.checkpoint import Checkpoint
 from octvideo.config import config_from_text, leaves
 from octvideo.data.lists.video_list import VideoList
@@ -167,15 +168,6 @@ def settings_in(checkpoint: Checkpoint) -> dict[str, Any]:
         return {}
 
 
-def change(key: str, now: Any, then: Any) -> str:
-    return f"{key} {_short(now)} instead of {_short(then)}"
-
-
-def _short(value: Any) -> str:
-    text = str(value) if value != "" else "''"
-    return text if len(text) <= 60 else f"{text[:30]}...{text[-27:]}"
-
-
 def _other_classes(checkpoint: Checkpoint, about: Checkpoint) -> list[str]:
     then, now = checkpoint.class_names, about.class_names
     # Names given to classes that had only numbers before are no change of classes.
@@ -186,7 +178,7 @@ def _other_classes(checkpoint: Checkpoint, about: Checkpoint) -> list[str]:
         return [f"{len(now)} classes instead of {len(then)}"]
     label = next(i for i, names in enumerate(zip(then, now, strict=True)) if names[0] != names[1])
     kind = "other classes" if sorted(then) != sorted(now) else "another order of the classes"
-    return [f"{kind}: class {label} is {_short(now[label])!r} instead of {_short(then[label])!r}"]
+    return [f"{kind}: class {label} is {short(now[label])!r} instead of {short(then[label])!r}"]
 
 
 def _other_list(checkpoint: Checkpoint, about: Checkpoint) -> list[str]:
@@ -209,7 +201,7 @@ def _other_labels(checkpoint: Checkpoint, about: Checkpoint) -> list[str]:
     had, has = (data.get("classes") or range(count) for data in (then, now))
     for label, (before, here) in enumerate(zip(had, has, strict=False)):
         if before != here:
-            said = f"{_short(names[here])!r} instead of {_short(names[before])!r}"
+            said = f"{short(names[here])!r} instead of {short(names[before])!r}"
             return [f"class_names.txt beside the list makes label {label} {said}"]
     return []
 
@@ -302,13 +294,6 @@ def _in_use(network: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key not in unused}
 
 
-# Field of `InputSpec` -> setting of DATA.
-IN_DATA = {
-    "num_frames": "NUM_FRAMES",
-    "sampling_rate": "SAMPLING_RATE",
-    "sampling_rule": "SAMPLING_RULE",
-    "target_fps": "TARGET_FPS",
-}
 # Where the settings of a report are those of the test.
 OF_THE_TEST = (
     "PATH_TO_DATA_DIR",

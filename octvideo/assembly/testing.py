@@ -1,6 +1,7 @@
 """The test over all views with the settings of a config, or with those in a checkpoint."""
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 
 from octvideo.assembly.data import training_list_beside
 from octvideo.assembly.identity import (
-    IN_DATA,
     check_tested,
     data_of,
     digest,
@@ -30,7 +30,7 @@ from octvideo.assembly.start import (
     tested_precision,
 )
 from octvideo.assembly.tasks import FinalTest, require_data_folder, task_of, with_counted_classes
-from octvideo.assembly.weights import check_said_input
+from octvideo.assembly.trained_with import IN_DATA, check_said_input, tell_other_clips
 from octvideo.checkpoint import Checkpoint
 from octvideo.complexity import count, without
 from octvideo.config import config_from_text, setting_pairs
@@ -59,7 +59,6 @@ from octvideo.models.registry import find_name, on_meta, resolved
 from octvideo.report.environment import versions
 from octvideo.report.html import write_report
 from octvideo.weights import load_weights
-from octvideo.weights.describe import input_of, warn_of_other_clips
 from octvideo.weights.load import network_of
 from octvideo.weights.pretrained import PUBLISHED, read_and_hash
 
@@ -322,8 +321,7 @@ def _trained_model(cfg: Any, checkpoint: Checkpoint) -> tuple[nn.Module, list[st
     clear = () if checkpoint.network else cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN
     load_weights(model, checkpoint, new_classes=False, clear_prefixes=clear)
     check_said_input(cfg, checkpoint)
-    if not checkpoint.network:
-        warn_of_other_clips(input_of(checkpoint, clear).as_dict(), settings, checkpoint.path)
+    tell_other_clips(cfg, checkpoint, logging.WARNING)
     return model, list(checkpoint.class_names) or task_of(cfg).class_names()
 
 

@@ -1,5 +1,6 @@
 """Initial weights, by TRAIN.CHECKPOINT_* and the DATA settings that they must agree with."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from octvideo.assembly.data import preparation
+from octvideo.assembly.trained_with import check_input, check_said_input, tell_other_clips
 from octvideo.checkpoint import Checkpoint
 from octvideo.data.images.dataset import ImageDataset, ImageFolder
 from octvideo.data.images.transforms import CenterCrop
@@ -19,9 +21,7 @@ from octvideo.engine.training.precise_bn import measure_bn_statistics
 from octvideo.errors import ConfigError, logger
 from octvideo.models.network import config_of
 from octvideo.weights import LoadReport, load_weights
-from octvideo.weights.assumptions import Assumptions
 from octvideo.weights.class_order import in_order_of
-from octvideo.weights.describe import input_of
 from octvideo.weights.image_weights import ImageWeights, read_image_weights, read_video_weights
 from octvideo.weights.inflation_report import InflationReport
 from octvideo.weights.pretrained import read_weights
@@ -64,7 +64,7 @@ def load_initial_weights(
                 " inflate"
             )
         return Checkpoint()
-    checkpoint = in_order_of(names, read_weights(path))
+    checkpoint = in_order_of(names, _read_for(cfg, model, path))
     clips = partial(_some_clips, cfg, dataset, procs)
     if is_to_be_octavized(checkpoint, model):
         check_said_input(cfg, checkpoint)
@@ -74,6 +74,14 @@ def load_initial_weights(
     else:
         _load(cfg, model, checkpoint)
     return replace(checkpoint, state={}, average=None)
+
+
+def _read_for(cfg: Any, model: nn.Module, source: str) -> Checkpoint:
+    """`read_weights`; a line tells where they know other clips than those of `cfg`."""
+    checkpoint = read_weights(source)
+    if not is_to_be_inflated(checkpoint, model):  # an image network knows none
+        tell_other_clips(cfg, checkpoint, logging.INFO)
+    return checkpoint
 
 
 def _inflate(cfg: Any, model: nn.Module, given: ImageWeights, clips: Callable[[], Tensor]) -> None:
@@ -116,26 +124,13 @@ def _load(cfg: Any, model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     return load_weights(model, checkpoint, clear_prefixes=clear)
 
 
-def check_said_input(cfg: Any, checkpoint: Checkpoint) -> None:
-    """Log what of the input a file does not say. Raises CheckpointError if the weights were trained
-    on another input than that of DATA."""
-    seen = input_of(checkpoint, cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN)
-    for line in check_input(cfg, Assumptions.of_checkpoint(replace(checkpoint, input=seen))):
-        logger.info("%s: %s", checkpoint.path, line)
-
-
-def check_input(cfg: Any, assumes: Assumptions) -> list[str]:
-    """`Assumptions.check_input` with the settings of DATA."""
-    return assumes.check_input(cfg.DATA.MEAN, cfg.DATA.STD, cfg.DATA.REVERSE_INPUT_CHANNEL)
-
-
 def start_lines(cfg: Any, model: nn.Module, source: str) -> list[str]:
     """A description, in at most `MAX_LINES` lines, of how training would use a file or a public
     network; fills `model` with it.
 
     Raises CheckpointError and ConfigError as training would.
     """
-    checkpoint = read_weights(source)
+    checkpoint = _read_for(cfg, model, source)
     if is_to_be_octavized(checkpoint, model):
         check_said_input(cfg, checkpoint)
         prefixes = cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN

@@ -18,7 +18,7 @@ from octvideo.cli.unused import refuse_unused
 from octvideo.errors import ConfigError
 from octvideo.files import require_another_file
 from octvideo.weights.convert import ConvertedWeights, convert_weights
-from octvideo.weights.describe import read_classes, read_input
+from octvideo.weights.describe import read_classes, said_of
 from octvideo.weights.pretrained import describe_file, pretrained_networks, read_weights
 
 
@@ -72,15 +72,16 @@ def convert_video(args: argparse.Namespace) -> None:
             f"{args.source}: says its network, its classes and its input itself; leave out --input"
         )
     if args.input:
-        seen = read_input(args.input).with_normalization(args.mean, args.std)
-        checkpoint = describe_file(checkpoint, args.class_names or "kinetics400", seen)
+        numbers = {"mean": args.mean, "std": args.std}
+        given = said_of({**said_of(args.input), **numbers})
+        checkpoint = describe_file(checkpoint, args.class_names or "kinetics400", given)
     checkpoint.write(str(args.target))
     network = checkpoint.network
     named = "" if args.class_names or not args.input else " of kinetics400 (--class-names)"
     print(f"{network['name']}, {network['num_classes']} classes{named}, from {checkpoint.path}")
     if args.input:
         seen = checkpoint.input
-        order = "BGR" if seen.reverse_channels else "RGB"
+        order = _order(seen.reverse_channels)
         mean, std = _numbers(seen.mean or ()), _numbers(seen.std or ())
         print(f"input: {order} in 0..1, mean {mean}, std {std}; scores by {checkpoint.head_act}")
     print(f"written to {args.target}")
@@ -95,7 +96,7 @@ def describe(weights: ConvertedWeights) -> list[str]:
         if model.get("stride_last")
         else "3x3"
     )
-    order = "BGR" if weights.reverse_channels else "RGB"
+    order = _order(weights.reverse_channels)
     assumed = "  (as its project has it; --mean, --std)" if weights.assumed else ""
     return [
         (
@@ -105,6 +106,10 @@ def describe(weights: ConvertedWeights) -> list[str]:
         f"input: {order} in 0..1, mean {_numbers(weights.mean)}, std {_numbers(weights.std)}{assumed}",
         f"BN eps {model['bn_eps']:g}, strides at the {place}, taken by {model['downsample']}",
     ]
+
+
+def _order(reverse_channels: bool) -> str:
+    return "BGR" if reverse_channels else "RGB"
 
 
 def _numbers(values: Sequence[float]) -> str:

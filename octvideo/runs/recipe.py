@@ -241,9 +241,9 @@ def view_settings(views: str) -> Tree:
 
 def _sampling(videos: Videos, data: Tree) -> Tree:
     """A smaller frame stride where most videos are shorter than a clip, as frames would repeat."""
-    rate = data["SAMPLING_RATE"]
-    fits = max(int(videos.seconds * 30 / data["NUM_FRAMES"]), 1)
-    if not videos.seconds or fits >= rate:
+    rate, rule = data["SAMPLING_RATE"], data.get("SAMPLING_RULE")
+    fits = max(int(videos.seconds * data.get("TARGET_FPS", 30) / data["NUM_FRAMES"]), 1)
+    if not videos.seconds or fits >= rate or rule == "segment":
         return {}
     logger.info(
         "the videos last %.1f s: a clip takes %s, not %s (DATA.SAMPLING_RATE)",

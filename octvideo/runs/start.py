@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from octvideo.assembly.identity import settings_in
-from octvideo.checkpoint import Checkpoint
+from octvideo.assembly.trained_with import IN_DATA
+from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.config.defaults import Tree
 from octvideo.download import cache_folder, is_offline, is_reachable
 from octvideo.models.registry import MODELS, input_shape_of
 from octvideo.weights.convert import TORCHVISION_MEAN, TORCHVISION_STD
+from octvideo.weights.describe import input_of
 from octvideo.weights.pretrained import Pretrained, pretrained_networks, read_weights
 from octvideo.weights.start import is_image
 
@@ -109,6 +111,7 @@ def _of_entry(entry: Pretrained, alpha: float) -> Start:
     settings["DATA"] |= {
         "NUM_FRAMES": int(entry.num_frames),
         "SAMPLING_RATE": int(entry.sampling_rate),
+        "SAMPLING_RULE": entry.sampling_rule,
     }
     if ratio := re.search(r"speed_ratio=(\d+)", entry.options):
         settings["SLOWFAST"] = {"ALPHA": int(ratio[1])}
@@ -119,12 +122,13 @@ def _given(weights: str, alpha: float) -> Start:
     if weights in pretrained_networks() and not Path(weights).exists():
         return _of_entry(pretrained_networks()[weights], alpha)
     checkpoint = read_weights(weights)
+    seen = input_of(checkpoint)
     if is_image(checkpoint):
         settings = _image_settings(weights, alpha)
-        settings["DATA"] = _input_of(checkpoint) or dict(TORCHVISION_INPUT)
+        settings["DATA"] = _colors_of(seen) or dict(TORCHVISION_INPUT)
         return Start(f"from image weights, {weights}", settings)
     settings = _video_settings(weights)
-    settings["DATA"] |= _input_of(checkpoint)
+    settings["DATA"] |= _colors_of(seen) | _clips_of(seen)
     return Start(f"from {weights}", settings, *_network_of(checkpoint))
 
 
@@ -141,9 +145,14 @@ def _network_of(checkpoint: Checkpoint) -> tuple[str, Tree]:
     return name, network
 
 
-def _input_of(checkpoint: Checkpoint) -> Tree:
+def _clips_of(seen: InputSpec) -> Tree:
+    """What the file says of the frames of a clip."""
+    said = {setting: getattr(seen, name) for name, setting in IN_DATA.items()}
+    return {setting: value for setting, value in said.items() if value is not None}
+
+
+def _colors_of(seen: InputSpec) -> Tree:
     """MEAN, STD and the order of channels, if the file says them."""
-    seen = checkpoint.input
     if not (seen.mean and seen.std):
         return {}
     return {

@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from octvideo.assembly.identity import change, data_of, flat, settings_in
+from octvideo.assembly.identity import data_of, flat, settings_in
 from octvideo.assembly.tasks import task_of, with_counted_classes
+from octvideo.assembly.trained_with import change
 from octvideo.checkpoint import Checkpoint
 from octvideo.config.defaults import DEFAULTS
 from octvideo.download import hash_of

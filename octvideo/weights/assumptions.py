@@ -9,7 +9,7 @@ import yaml
 from torch import nn
 
 from octvideo.checkpoint import Checkpoint, InputSpec
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, logger
 from octvideo.layers import OctConv3d
 from octvideo.layers.octave import Downsample
 from octvideo.models.network import config_of
@@ -178,12 +178,39 @@ class Assumptions:
                     f"the weights do not say their input's {key.lower()}; DATA.{key} {list(got)} is"
                     " taken as right"
                 )
-            elif any(abs(a - b) > 0.5 / 255 for a, b in zip(wanted, got, strict=True)):
-                rounded = ", ".join(f"{value:.4g}" for value in wanted)
+            elif not _is_equal(wanted, tuple(got)):
                 raise CheckpointError(
-                    f"the weights were trained with another input; set DATA.{key} [{rounded}]"
+                    f"the weights were trained with another input; set DATA.{key} {_short(wanted)}"
                 )
         return trusted
+
+
+def warn_of_another_input(said: Mapping[str, Any], given: Mapping[str, Any], path: str) -> None:
+    """Warn where a caller says another input than the file does: the caller's is taken."""
+    if differences := [
+        f"{name} {_short(given[name])} instead of {_short(said[name])}"
+        for name in said
+        if name in given and not _is_equal(given[name], said[name])
+    ]:
+        logger.warning(
+            "%s: says another input than the one that is given, which is taken: %s; scores may be"
+            " worse on another input than the training's",
+            *(path, ", ".join(differences)),
+        )
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    """Of mean and std, to half a gray level."""
+    if isinstance(one, tuple):
+        return all(abs(a - b) <= 0.5 / 255 for a, b in zip(one, other, strict=True))
+    return bool(one == other)
+
+
+def _short(value: Any) -> str:
+    """(0.4850, ...) as [0.485, ...]."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(f'{number:.4g}' for number in value)}]"
+    return str(value)
 
 
 def _order_of(seen: InputSpec) -> bool | None:

@@ -27,6 +27,7 @@ from octvideo.models.image_options import (
 )
 from octvideo.models.network import config_of
 from octvideo.models.registry import MODELS, resolved
+from octvideo.weights.assumptions import warn_of_another_input
 from octvideo.weights.image_weights import read_image_weights
 from octvideo.weights.load import is_classifier
 from octvideo.weights.official import read_official
@@ -67,10 +68,13 @@ class ConvertedWeights:
     def with_input(
         self, mean: Sequence[float] | None, std: Sequence[float] | None
     ) -> "ConvertedWeights":
-        """A copy with a known normalization; one number stands for all three channels. Raises
-        ConfigError for numbers that cannot be."""
+        """A copy with a known normalization; one number stands for all three channels. Warns where
+        the file says another one, and raises ConfigError for numbers that cannot be."""
         known = mean is not None and std is not None
         seen = InputSpec(self.mean, self.std).with_normalization(mean, std)
+        if not self.assumed:
+            given = {"mean": seen.mean, "std": seen.std}
+            warn_of_another_input({"mean": self.mean, "std": self.std}, given, self.layout)
         return replace(
             self,
             mean=seen.mean or self.mean,
@@ -110,7 +114,7 @@ def convert_weights(path: str | Path, *, stride_1x1: bool = False) -> ConvertedW
         weights.layout,
         seen.mean or TORCHVISION_MEAN,
         seen.std or TORCHVISION_STD,
-        assumed=not (checkpoint.python_recipe and seen.mean),
+        assumed=not (seen.mean and (checkpoint.recipe or checkpoint.python_recipe)),
         reverse_channels=bool(seen.reverse_channels),
     )
 

@@ -20,6 +20,7 @@ from octvideo.data.lists.class_names import read_class_names
 from octvideo.errors import CheckpointError, ConfigError, logger
 from octvideo.models.network import HeadAct, config_of
 from octvideo.models.video_options import BLOCKS
+from octvideo.weights.assumptions import lookup, settings_in, warn_of_another_input
 from octvideo.weights.convert import (
     build_each,
     count_blocks,
@@ -37,6 +38,7 @@ CLASS_NAMES = {
     name: Path(__file__).with_name(f"{name}.txt")
     for name in ("kinetics400", "kinetics600", "something-something-v2", "charades", "imagenet")
 }
+Given = str | InputSpec | Mapping[str, Any]  # an input, as for `said_of`
 KINETICS_INPUT = InputSpec(
     mean=(0.45,) * 3,
     std=(0.225,) * 3,
@@ -78,11 +80,19 @@ def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def read_input(given: str | InputSpec | Mapping[str, Any]) -> InputSpec:
-    """ "8x8" (frames x frame stride), or an `InputSpec` or its fields; else as on Kinetics."""
+def said_of(given: Given) -> dict[str, Any]:
+    """The fields of `InputSpec` that a caller says, equal to Kinetics' or not.
+
+    given: "8x8" (frames x frame stride), or an `InputSpec` or its fields; without a mean an
+    `InputSpec` says nothing of the channels' order. Raises ConfigError for what cannot be, and
+    where frames or stride are not said.
+    """
     what = f"input={given!r:.40}" if isinstance(given, str) else "input"
+    values: dict[str, Any]
     if isinstance(given, InputSpec):
         values = given.as_dict()
+        if given.mean is None:
+            del values["reverse_channels"]
     elif isinstance(given, Mapping):
         values = {name: value for name, value in given.items() if value is not None}
     elif isinstance(given, str) and (match := re.fullmatch(r"(\d+)x(\d+)", given)):
@@ -91,16 +101,21 @@ def read_input(given: str | InputSpec | Mapping[str, Any]) -> InputSpec:
         raise ConfigError(
             f"input={given!r:.40}: write frames x frame stride, as in '8x8' or '32x2'"
         )
-    seen = InputSpec.given({**KINETICS_INPUT.as_dict(), **values}, what)
+    seen = InputSpec.given(values, what)
     if not (seen.num_frames and seen.sampling_rate):
         raise ConfigError(f"{what}: say num_frames and sampling_rate, as in '8x8'")
-    return seen
+    return {name: getattr(seen, name) for name in values}
+
+
+def read_input(given: Given) -> InputSpec:
+    """As of `said_of`, and as on Kinetics where it says nothing."""
+    return replace(KINETICS_INPUT, **said_of(given))
 
 
 def describe(
     checkpoint: Checkpoint,
     class_names: Sequence[str],
-    seen: InputSpec,
+    given: Given,
     *,
     name: str = "",
     options: Mapping[str, Any] | None = None,
@@ -108,11 +123,11 @@ def describe(
 ) -> Checkpoint:
     """A bare file's weights as a checkpoint of this package, in float32.
 
-    seen: what it leaves at Kinetics' values, the file's own settings decide. name: of the network,
-    as for `create_model`; "": identified by its shapes. options: properties that shapes do not
-    show. head_act: by default that of the file's settings, else of its layout, a sigmoid for the
-    classes of Charades. Raises CheckpointError if no video network fits, or if the number of
-    classes differs from the classifier's.
+    given: the input, as for `said_of`; what it does not say, the file's own settings decide, else
+    it is as on Kinetics. name: of the network, as for `create_model`; "": identified by its shapes.
+    options: properties that shapes do not show. head_act: by default that of the file's settings,
+    else of its layout, a sigmoid for the classes of Charades. Raises CheckpointError if no video
+    network fits, or if the number of classes differs from the classifier's.
     """
     check_finite(checkpoint.weights, checkpoint.path)
     layout = find_layout(checkpoint.weights)
@@ -122,10 +137,14 @@ def describe(
     if "head.fc.weight" in state:
         state["head.fc.weight"] = state["head.fc.weight"].flatten(1)
     assumes = layout.assumes(state, checkpoint)
-    said = layout.said_of_input(checkpoint)
-    warn_of_other_clips(said, seen, checkpoint.path)
-    seen = filled(seen, said)
-    trained = {**assumes.options, **({"crop_size": seen.crop_size} if layout is MMACTION2 else {})}
+    said, given = layout.said_of_input(checkpoint), said_of(given)
+    warn_of_another_input(said, given, checkpoint.path)
+    seen = replace(KINETICS_INPUT, **{**said, **given})
+    trained, window = dict(assumes.options), _training_crop(checkpoint.recipe)
+    if layout is MMACTION2:  # whose heads pool the whole map
+        window = seen.crop_size
+    if window:
+        trained["crop_size"] = window
     network, expected = find_network(
         state, checkpoint.path, name, {**trained, **(options or {})}, assumes.archs
     )
@@ -146,6 +165,12 @@ def describe(
         head_act=act,
         removed=checkpoint.removed,
     )
+
+
+def _training_crop(recipe: str) -> int | None:
+    """The crop whose window the test head of PySlowFast slides, as its settings in a file say."""
+    size = lookup(settings_in(recipe), "DATA.TRAIN_CROP_SIZE")
+    return size if type(size) is int and size > 0 else None
 
 
 def known_head_act(
@@ -184,26 +209,6 @@ def input_of(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> InputSpec:
 
 def _layout_of(checkpoint: Checkpoint, prefixes: Sequence[str]) -> Layout:
     return find_layout(clear_names(checkpoint.weights, prefixes)[0])
-
-
-def warn_of_other_clips(said: Mapping[str, Any], seen: InputSpec, path: str) -> None:
-    """Warn of other frames and stride than those of the training, where they are said."""
-    if not said.get("num_frames"):
-        return
-    trained = f"{said['num_frames']}x{said.get('sampling_rate')}"
-    given = f"{seen.num_frames}x{seen.sampling_rate}"
-    if trained != given:
-        logger.warning(
-            "%s: its settings sample clips of %s (frames x stride), the input is %s; scores may be"
-            " worse on other clips than the training's",
-            *(path, trained, given),
-        )
-
-
-def filled(seen: InputSpec, said: Mapping[str, Any]) -> InputSpec:
-    """An input with what is said of the fields that the caller has left at Kinetics' values."""
-    left = (n for n in said if getattr(seen, n) == getattr(KINETICS_INPUT, n))
-    return replace(seen, **{name: said[name] for name in left})
 
 
 def find_network(

@@ -9,7 +9,7 @@ from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError
 from octvideo.models.registry import family_in, from_config, on_meta
 from octvideo.weights.assumptions import Assumptions
-from octvideo.weights.layouts import IMAGE_LAYOUTS, MMACTION2, find_layout
+from octvideo.weights.layouts import IMAGE_LAYOUTS, find_layout
 from octvideo.weights.source import check_shapes, is_octave, is_video
 from octvideo.wrappers import check_finite, clear_names, named_as
 
@@ -47,9 +47,9 @@ def read_image_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> 
             f" d-li14's layout (it holds {some}); `octvideo convert` reads the official files"
         )
     state = layout.translate(tensors, checkpoint, clips=False)
-    # Other layouts say nothing of an image network.
-    assumes = layout.assumes(state, checkpoint) if layout is MMACTION2 else Assumptions()
-    return ImageWeights(state, assumes, f"{layout.title}'s layout")
+    assumes = layout.assumes(state, checkpoint)
+    stride_1x1 = assumes.options.get("stride_1x1")
+    return ImageWeights(state, replace(assumes, stride_1x1=stride_1x1), f"{layout.title}'s layout")
 
 
 def read_video_weights(checkpoint: Checkpoint, prefixes: Sequence[str] = ()) -> ImageWeights:

@@ -11,7 +11,7 @@ are in its row.
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,11 +19,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from octvideo import hub
-from octvideo.checkpoint import Checkpoint, InputSpec
+from octvideo.checkpoint import Checkpoint
 from octvideo.download import cached, hash_of
 from octvideo.errors import CheckpointError, did_you_mean, logger
 from octvideo.weights.convert import convert_weights
-from octvideo.weights.describe import describe, filled, read_classes, read_input
+from octvideo.weights.describe import Given, describe, read_classes, said_of
 from octvideo.weights.layouts import find_layout
 
 PUBLISHED = "model.safetensors"  # in a folder that `octvideo export --card` writes
@@ -156,7 +156,7 @@ def fetch(entry: Pretrained) -> Checkpoint:
     return describe(
         Checkpoint.read(path),
         entry.class_names,
-        read_input(seen),
+        seen,
         name=entry.model,
         options=_options(entry),
         head_act=entry.head_act,
@@ -166,19 +166,19 @@ def fetch(entry: Pretrained) -> Checkpoint:
 def describe_file(
     checkpoint: Checkpoint,
     classes: str | Path | Sequence[str],
-    input: str | InputSpec | Mapping[str, Any],
+    input: Given,
 ) -> Checkpoint:
     """A bare file of another project as a checkpoint of this package (`describe`).
 
-    classes: as for `read_classes`; input: as for `read_input`. Where neither says it, and the file
+    classes: as for `read_classes`; input: as for `said_of`. Where neither says it, and the file
     holds no settings, sampling and head are those of the files that its project published of the
     same classes.
     """
-    seen, layout, head_act = read_input(input), find_layout(checkpoint.weights).title, ""
+    given, layout, head_act = said_of(input), find_layout(checkpoint.weights).title, ""
     rows = (e for e in pretrained_networks().values() if (e.layout, e.data) == (layout, classes))
     if not checkpoint.recipe and (entry := next(rows, None)):
-        seen, head_act = filled(seen, {"sampling_rule": entry.sampling_rule}), entry.head_act
-    return describe(checkpoint, read_classes(classes), seen, head_act=head_act)
+        given, head_act = {"sampling_rule": entry.sampling_rule, **given}, entry.head_act
+    return describe(checkpoint, read_classes(classes), given, head_act=head_act)
 
 
 def _options(entry: Pretrained) -> dict[str, Any]:

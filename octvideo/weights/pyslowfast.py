@@ -29,6 +29,9 @@ def said_of_input(checkpoint: Checkpoint) -> dict[str, Any]:
     clip = [lookup(cfg, "DATA.NUM_FRAMES"), lookup(cfg, "DATA.SAMPLING_RATE")]
     if data_set not in SEGMENTS and all(type(n) is int and 0 < n < 1000 for n in clip):
         said |= {"num_frames": clip[0], "sampling_rate": clip[1]}
+    if data_set not in BGR:  # whose frames have no rate there
+        said["target_fps"] = lookup(cfg, "DATA.TARGET_FPS")
+    said |= _crops(cfg)
     if isinstance(reverse, bool):
         said["reverse_channels"] = (data_set in BGR) != reverse
     try:
@@ -56,6 +59,13 @@ def said_of_output(checkpoint: Checkpoint) -> tuple[str, bool | None]:
         )
     several = several if isinstance(several, bool) else None
     return act or ("sigmoid" if several else ""), several
+
+
+def _crops(cfg: Any) -> dict[str, Any]:
+    """Those of its test: of several crops, the short side is the crop's."""
+    crop, jitter = lookup(cfg, "DATA.TEST_CROP_SIZE"), lookup(cfg, "DATA.TRAIN_JITTER_SCALES")
+    is_one = lookup(cfg, "TEST.NUM_SPATIAL_CROPS") == 1 and isinstance(jitter, list) and jitter
+    return {"crop_size": crop, "short_side": jitter[0] if is_one else crop}
 
 
 def _data_set(cfg: Any) -> str:

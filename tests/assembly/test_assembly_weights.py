@@ -10,12 +10,8 @@ import torch
 from octvideo import create_model, octavize
 from octvideo.assembly.model import build_model
 from octvideo.assembly.recipe import frozen_warning
-from octvideo.assembly.weights import (
-    check_said_input,
-    is_to_be_sorted,
-    load_initial_weights,
-    start_lines,
-)
+from octvideo.assembly.trained_with import check_said_input, tell_other_clips
+from octvideo.assembly.weights import is_to_be_sorted, load_initial_weights, start_lines
 from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.config import load_config
 from octvideo.data.loading.batch import Sample
@@ -388,3 +384,64 @@ def test_what_a_file_does_not_say_of_its_input_is_told(caplog, monkeypatch):
         check_said_input(cfg, Checkpoint.of(content, "w.pth"))
 
     assert "w.pth: the weights do not say their input's mean; DATA.MEAN" in caplog.text
+
+
+CLIPS_OF_OTHERS = {
+    "mmaction2": "train_pipeline = [dict(type='SampleFrames', clip_len=4, frame_interval=16)]",
+    "PySlowFast": "DATA: {NUM_FRAMES: 4, SAMPLING_RATE: 16, TARGET_FPS: 25, TEST_CROP_SIZE: 224}",
+}
+
+
+@pytest.mark.parametrize(
+    ("project", "says"),
+    [
+        ("mmaction2", "DATA.NUM_FRAMES 8 instead of 4, DATA.SAMPLING_RATE 8 instead of 16"),
+        ("mmaction2", "DATA.SAMPLING_RULE pyslowfast instead of stride"),
+        ("PySlowFast", "DATA.NUM_FRAMES 8 instead of 4, DATA.SAMPLING_RATE 8 instead of 16"),
+        ("PySlowFast", "DATA.TARGET_FPS 30.0 instead of 25)"),
+        ("PySlowFast", "says another crop of a test (DATA.TEST_CROP_SIZE 256 instead of 224)"),
+    ],
+)
+def test_the_clips_that_a_file_of_another_project_says_are_compared(
+    project, says, caplog, monkeypatch
+):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    cfg = load_config(str(FINETUNE / "i3d_from_kinetics.yaml"), SMALL)
+    text = CLIPS_OF_OTHERS[project]
+    content = OF_OTHERS[project] | {"meta": {"cfg": text}, "cfg": text}
+
+    with caplog.at_level(logging.INFO):
+        tell_other_clips(cfg, Checkpoint.of(content, "w.pth"), logging.WARNING)
+
+    assert says in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["DATA.SAMPLING_RATE=2"], "DATA.NUM_FRAMES 8 instead of 4"),
+        (["DATA.NUM_FRAMES=4", "DATA.SAMPLING_RATE=2", "DATA.TEST_CROP_SIZE=64"], "another crop"),
+        (["DATA.NUM_FRAMES=4", "DATA.SAMPLING_RATE=2", "DATA.TEST_CROP_SIZE=32"], ""),
+    ],
+)
+def test_a_training_from_weights_of_other_clips_says_so(
+    repo, tiny_checkpoint, settings, says, caplog, monkeypatch
+):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    start = f"TRAIN.CHECKPOINT_FILE_PATH={tiny_checkpoint}"
+    octave = ["OCTCONV.ALPHA=0.25", "OCTCONV.DOWNSAMPLE="]
+    cfg = config(repo, "i3d_from_kinetics", start, "DATA.TRAIN_CROP_SIZE=32", *octave, *settings)
+
+    with caplog.at_level(logging.INFO):
+        load_initial_weights(cfg, build_model(cfg), CLIPS, Processes())
+
+    assert (says in caplog.text) if says else "instead of" not in caplog.text
+
+
+def test_image_weights_have_no_clips_to_compare(repo, image_file, caplog):
+    cfg = config(repo, "i3d", f"TRAIN.CHECKPOINT_FILE_PATH={image_file}")
+
+    with caplog.at_level(logging.INFO, "octvideo"):
+        load_initial_weights(cfg, build_model(cfg), CLIPS, Processes())
+
+    assert "another crop" not in caplog.text

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -296,6 +297,24 @@ def test_texts_to_remove_from_start_weights_stay_in_the_names_of_a_run(tiny_chec
     results = final_test(cfg, Processes(), replace(checkpoint, recipe=cfg.dump()), "test.csv")
 
     assert results["num_videos"] == 2
+
+
+@pytest.mark.parametrize("rule", ["pyslowfast", "stride"])
+def test_frames_by_another_rule_than_that_of_mmaction2s_weights_are_told(rule, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    model = octvideo.create_model("slow_r26", num_classes=6, width_per_group=8)
+    torch.save({"state_dict": of_mmaction2(model), "meta": {"cfg": "model = dict()"}}, "w.pth")
+    published = ["DATA.MEAN=[0.485,0.456,0.406]", "DATA.STD=[0.229,0.224,0.225]"]
+    Path("mine.yaml").write_text(OF_MMACTION2)
+    cfg = load_config("mine.yaml", [*QUICK, *published, f"DATA.SAMPLING_RULE={rule}"])
+
+    testing._trained_model(cfg, read_weights("w.pth"))
+
+    told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    said = "w.pth: was trained on other clips than these settings take (DATA.SAMPLING_RULE"
+    assert any(line.startswith(f"{said} pyslowfast instead of stride)") for line in told) == (
+        rule != "stride"
+    )
 
 
 OF_MMACTION2 = """

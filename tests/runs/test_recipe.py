@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from octvideo.checkpoint import Checkpoint
@@ -429,8 +430,31 @@ def test_a_checkpoint_of_this_package_says_its_input(tiny_checkpoint, tmp_path, 
         "MEAN": [0.4, 0.5, 0.6],
         "STD": [0.225] * 3,
         "REVERSE_INPUT_CHANNEL": reverse,
+        "NUM_FRAMES": 4,
+        "SAMPLING_RATE": 2,
+        "SAMPLING_RULE": "pyslowfast",
+        "TARGET_FPS": 30.0,
     }
     assert not start.settings["TRAIN"]["CHECKPOINT_INFLATE"]
+
+
+def test_a_start_from_another_projects_file_takes_the_input_that_it_says(tmp_path):
+    state = {"backbone.conv1.conv.weight": torch.zeros(8, 3, 1, 7, 7)}
+    config = "model = dict(data_preprocessor=dict(mean=[51, 51, 51], std=[51, 51, 51]))"
+    torch.save({"state_dict": state, "meta": {"cfg": config}}, tmp_path / "theirs.pth")
+
+    data = choose_start("slow_r50", 0.0, str(tmp_path / "theirs.pth")).settings["DATA"]
+
+    assert (data["MEAN"], data["STD"], data["SAMPLING_RULE"]) == ([0.2] * 3, [0.2] * 3, "stride")
+
+
+def test_a_start_from_a_public_network_takes_its_frames(tmp_path):
+    (tmp_path / "cache/weights").mkdir(parents=True)
+    (tmp_path / "cache/weights/slow_r50_ssv2.pyth").write_bytes(b"")
+
+    data = choose_start("slow_r50", 0.0, "slow_r50_ssv2").settings["DATA"]
+
+    assert (data["NUM_FRAMES"], data["SAMPLING_RULE"]) == (8, "segment")
 
 
 def test_a_network_without_options_for_small_widths_is_refused_in_a_line():

@@ -1,5 +1,8 @@
 """Foreign image weights: recognized, renamed, and computing what they did at home."""
 
+import logging
+import re
+
 import oracles
 import pytest
 import torch
@@ -239,6 +242,45 @@ def test_a_checkpoint_says_what_its_weights_assume(tmp_path):
     assert checkpoint["meta"]["class_names"] == list("abcdefg")
     assert checkpoint["meta"]["model"]["bn_eps"] == 1e-5
     assert checkpoint["meta"]["model"]["downsample"] == "stride"
+
+
+PREPROCESSOR = """
+model = dict(
+    backbone=dict(type="ResNet", depth=26),
+    data_preprocessor=dict(mean=[51, 51, 102], std=[51, 51, 51], to_rgb=True),
+)
+"""
+IN_CFG = "DATA: {MEAN: [0.4, 0.2, 0.2], STD: [0.2, 0.2, 0.2], REVERSE_INPUT_CHANNEL: true}"
+
+
+@pytest.mark.parametrize("content", [{"meta": {"cfg": PREPROCESSOR}}, {"cfg": IN_CFG}])
+def test_image_weights_have_the_input_that_their_file_says(content, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    state = torchvision_names(trained("resnet26", **TINY))
+    if "meta" in content:
+        state = mmaction2_names(state)
+    torch.save({"state_dict": state, **content}, tmp_path / "w.pth")
+
+    weights = convert_weights(tmp_path / "w.pth")
+    seen = weights.checkpoint().input
+
+    assert (seen.mean, seen.std, seen.reverse_channels) == ((0.2, 0.2, 0.4), (0.2,) * 3, True)
+    assert not weights.assumed
+    assert not caplog.text
+    assert weights.with_input([0.45], None).mean == (0.45,) * 3
+    assert "mean [0.45, 0.45, 0.45] instead of [0.2, 0.2, 0.4]" in caplog.text
+
+
+def mmaction2_names(state):
+    """Names of mmaction2's 2D ResNet for those of torchvision's."""
+    theirs = {}
+    for name, tensor in state.items():
+        name = re.sub(r"\b(conv|bn)(\d)\.(\w+)$", r"conv\2.\1.\3", name)
+        name = name.replace("downsample.0.", "downsample.conv.")
+        name = name.replace("downsample.1.", "downsample.bn.")
+        is_head = name.startswith("fc.")
+        theirs[f"cls_head.fc_cls.{name[3:]}" if is_head else f"backbone.{name}"] = tensor
+    return theirs
 
 
 @pytest.mark.parametrize(("mean", "std"), [([0.4, 0.5], None), (None, [0.0]), ([0.4], [-1.0] * 3)])

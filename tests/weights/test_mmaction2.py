@@ -17,7 +17,7 @@ from octvideo.checkpoint import Checkpoint
 from octvideo.errors import CheckpointError
 from octvideo.weights import load_weights
 from octvideo.weights.convert import TORCHVISION_MEAN, convert_weights
-from octvideo.weights.describe import describe, read_input
+from octvideo.weights.describe import describe
 from octvideo.weights.load import network_of
 
 # Logits of mmaction2's backbones (commit 4d6c934, on mmcv-lite 2.1.0) behind global averages and
@@ -130,7 +130,7 @@ CLASSES = list("abcde")
 def test_a_checkpoint_of_mmaction2_gives_mmaction2s_logits(name, tmp_path):
     path = golden_file(name, tmp_path / "w.pth")
 
-    found = describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+    found = describe(Checkpoint.read(path), CLASSES, "8x8")
     model = network_of(found).eval()
 
     with torch.no_grad():
@@ -144,7 +144,7 @@ def test_without_a_config_it_is_what_mmaction2_publishes(name, tmp_path, caplog,
     path = golden_file(name, tmp_path / "w.pth", with_config=False)
 
     with caplog.at_level(logging.INFO):
-        model = network_of(describe(Checkpoint.read(path), CLASSES, read_input("8x8"))).eval()
+        model = network_of(describe(Checkpoint.read(path), CLASSES, "8x8")).eval()
 
     with torch.no_grad():
         logits = model(clip(name))
@@ -154,7 +154,7 @@ def test_without_a_config_it_is_what_mmaction2_publishes(name, tmp_path, caplog,
 
 def test_test_time_scores_pool_the_whole_map_as_there(tmp_path):
     path = golden_file("i3d", tmp_path / "w.pth")
-    model = network_of(describe(Checkpoint.read(path), CLASSES, read_input("8x8"))).eval()
+    model = network_of(describe(Checkpoint.read(path), CLASSES, "8x8")).eval()
 
     with torch.no_grad():
         scores = model.window_scores(clip("i3d"))
@@ -182,7 +182,7 @@ def test_another_normalization_in_the_config_wins(tmp_path):
     )
     path = written(tmp_path / "w.pth", model, config)
 
-    found = describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+    found = describe(Checkpoint.read(path), CLASSES, "8x8")
 
     assert found.input.mean == (0.5, 0.5, 0.5)
     assert found.input.std == (0.2, 0.2, 0.4)
@@ -193,7 +193,7 @@ def test_a_mean_of_nothing_is_a_mean(tmp_path):
     config = "model = dict(data_preprocessor=dict(mean=[0, 0, 0], std=[255, 255, 255]))"
     path = written(tmp_path / "w.pth", model, config)
 
-    found = describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+    found = describe(Checkpoint.read(path), CLASSES, "8x8")
 
     assert (found.input.mean, found.input.std) == ((0.0,) * 3, (1.0,) * 3)
 
@@ -206,7 +206,7 @@ ONE_CLIP = "train_pipeline = [dict(type='SampleFrames', clip_len=4, frame_interv
 
 
 def described(path, config, clips="4x16"):
-    return describe(Checkpoint.read(written(path, small(), config)), CLASSES, read_input(clips))
+    return describe(Checkpoint.read(written(path, small(), config)), CLASSES, clips)
 
 
 def test_a_config_from_before_version_1_says_its_normalization(tmp_path):
@@ -249,7 +249,11 @@ def test_a_head_of_several_classes_has_a_sigmoid(head, expected, tmp_path):
 @pytest.mark.parametrize(
     ("config", "clips", "said"),
     [
-        (ONE_CLIP, "32x2", "clips of 4x16 (frames x stride), the input is 32x2"),
+        (
+            ONE_CLIP,
+            "32x2",
+            "taken: num_frames 32 instead of 4, sampling_rate 2 instead of 16; scores",
+        ),
         (ONE_CLIP, "4x16", ""),
         (ONE_CLIP.replace("clip_len=4", "clip_len=1"), "8x8", ""),  # a segment of TSN
         (
@@ -280,7 +284,7 @@ def test_a_normalization_that_cannot_be_read_is_refused(numbers, tmp_path):
     path = written(tmp_path / "w.pth", model, config)
 
     with pytest.raises(CheckpointError, match=r"w\.pth: mmaction2's normalization with mean="):
-        describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+        describe(Checkpoint.read(path), CLASSES, "8x8")
 
 
 def test_the_setting_that_a_network_lacks_is_named(tmp_path):
@@ -298,9 +302,7 @@ def test_a_pathway_of_another_depth_is_found(tmp_path):
         "slowfast_r50", num_classes=5, width_per_group=32, fusion_norm=False, depth_fast=26
     )
 
-    found = describe(
-        Checkpoint.read(written(tmp_path / "w.pth", network)), CLASSES, read_input("32x2")
-    )
+    found = describe(Checkpoint.read(written(tmp_path / "w.pth", network)), CLASSES, "32x2")
 
     assert (found.network["name"], found.network["depth_fast"]) == ("slowfast_r50", 26)
 
@@ -320,7 +322,7 @@ def test_tsn_is_a_c2d_without_a_pool_in_time(tmp_path):
     path = written(tmp_path / "w.pth", images, config, draw=None)
     clips = torch.randn(2, 3, 4, 64, 64)
 
-    model = network_of(describe(Checkpoint.read(path), CLASSES, read_input("4x8"))).eval()
+    model = network_of(describe(Checkpoint.read(path), CLASSES, "4x8")).eval()
 
     assert model.config["name"] == "c2d_nopool_r26"
     with torch.no_grad():
@@ -331,7 +333,7 @@ def test_c2d_pools_without_padding_and_in_time(tmp_path):
     images = create_model("resnet26", num_classes=5, width_per_group=8)
     path = written(tmp_path / "w.pth", images, "model = dict(backbone=dict(type='C2D'))", draw=None)
 
-    found = describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+    found = describe(Checkpoint.read(path), CLASSES, "8x8")
 
     assert (found.network["name"], found.network["stem_pool_padding"]) == ("c2d_r26", 0)
 
@@ -466,7 +468,7 @@ def test_shapes_and_stages_that_cannot_be_are_refused(name, shape, message, tmp_
     path = changed(tmp_path / "w.pth", {name: torch.zeros(shape)}, small())
 
     with pytest.raises(CheckpointError, match=message):
-        describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+        describe(Checkpoint.read(path), CLASSES, "8x8")
 
 
 @pytest.mark.parametrize("stray", ["ema_backbone_conv1_conv_weight", "module.scale"])
@@ -474,7 +476,7 @@ def test_what_does_not_belong_is_named(stray, tmp_path):
     path = changed(tmp_path / "w.pth", {stray: torch.zeros(3)}, small())
 
     with pytest.raises(CheckpointError, match=rf": {stray} \(3,\) does not belong to slow_r26"):
-        describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+        describe(Checkpoint.read(path), CLASSES, "8x8")
 
 
 @pytest.mark.parametrize(
@@ -489,7 +491,7 @@ def test_what_a_file_lacks_is_named(start, message, tmp_path):
     path = without(tmp_path / "w.pth", small(), start)
 
     with pytest.raises(CheckpointError, match=message):
-        describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+        describe(Checkpoint.read(path), CLASSES, "8x8")
 
 
 @pytest.mark.parametrize("kind", ["ResNet3d", "ResNet3dSlowOnly"])
@@ -501,7 +503,7 @@ def test_a_missing_stem_is_named_and_no_pool(kind, tmp_path):
     with pytest.raises(CheckpointError, match=r"1 missing .first: stem\.conv\.weight"):
         load_weights(small(), path)
     with pytest.raises(CheckpointError, match=r"lacks stem\.conv\.weight"):
-        describe(Checkpoint.read(path), CLASSES, read_input("8x8"))
+        describe(Checkpoint.read(path), CLASSES, "8x8")
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_a_bare_file_loads_with_classes_and_input(tmp_path):
 def test_the_network_is_found_by_its_shapes(name):
     model = network(name, 3)
 
-    found = describe(Checkpoint("w.pth", model.state_dict()), "abc", read_input("8x8"))
+    found = describe(Checkpoint("w.pth", model.state_dict()), "abc", "8x8")
 
     assert found.network["name"] == name.replace("_nln", "")
     assert found.network["nonlocal_location"] == model.config["nonlocal_location"]
