@@ -12,11 +12,11 @@ import sys
 import threading
 from math import inf
 
-import octvideo
 from octvideo.cli.features import add_network_argument
 from octvideo.cli.unused import refuse_unused
 from octvideo.engine.threads import available_cores
 from octvideo.errors import ConfigError
+from octvideo.recognizer.load import load_hashed
 from octvideo.serve.app import require_free, run_server
 from octvideo.serve.limits import Limits
 from octvideo.serve.service import Service
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         max_waiting=args.max_waiting,
     )
     require_free(args.host, args.port)
-    recognizer = octvideo.load(args.checkpoint)
+    recognizer = load_hashed(args.checkpoint)
     if args.optimize:
         recognizer.optimize()
     service = Service(

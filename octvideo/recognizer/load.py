@@ -1,6 +1,6 @@
 """A recognizer from a file: a checkpoint of training, an exported network, or a public one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,13 +14,12 @@ from octvideo.errors import CheckpointError, ConfigError
 from octvideo.models.network import HeadAct
 from octvideo.models.registry import family_of, full_name
 from octvideo.recognizer.recognizer import Recognizer
-from octvideo.weights.describe import known_head_act, read_classes, read_input
+from octvideo.weights.describe import Given, known_head_act, read_classes, read_input
 from octvideo.weights.load import network_of
-from octvideo.weights.pretrained import describe_file, read_weights
+from octvideo.weights.pretrained import describe_file, read_and_hash, read_weights
 from octvideo.weights.start import is_image
 
 Classes = str | Path | Sequence[str]
-Input = str | InputSpec | Mapping[str, Any]
 
 
 def load(
@@ -28,7 +27,7 @@ def load(
     *,
     device: str | torch.device | None = None,
     classes: Classes = (),
-    input: Input = "",
+    input: Given = "",
     trusted: bool = False,
 ) -> Recognizer:
     """A recognizer from a checkpoint of training: classes, clip length, sampling and normalization
@@ -45,6 +44,24 @@ def load(
     Raises CheckpointError for a file that is missing, damaged, carries code, or holds weights
     without what they assume, ConfigError for an argument that the file contradicts.
     """
+    return _load(path, read_weights, device, classes, input, trusted)
+
+
+def load_hashed(path: str | Path, *, device: str | torch.device | None = None) -> Recognizer:
+    """`load` of a file that says all, with its sha256, which takes a second more for large ones; of
+    an .xml, that of its .bin behind it."""
+    return _load(path, read_and_hash, device)
+
+
+def _load(
+    path: str | Path,
+    read: Callable[[str], Checkpoint],
+    device: str | torch.device | None = None,
+    classes: Classes = (),
+    input: Given = "",
+    trusted: bool = False,
+) -> Recognizer:
+    """`load`; read: of weights, with a hash or without."""
     if is_exported(path):
         _refuse_what_it_says(path, classes=classes, input=input)
         if device is not None and _device(device).type != "cpu":
@@ -53,7 +70,7 @@ def load(
                 " or load the checkpoint that it was made of"
             )
         return _of_exported(read_exported(Path(path), trusted=trusted))
-    checkpoint = _completed(read_weights(str(path)), str(path), classes, input)
+    checkpoint = _completed(read(str(path)), str(path), classes, input)
     chosen = _device(device)
     try:
         return Recognizer(
@@ -64,6 +81,7 @@ def load(
             multi_label=checkpoint.multi_label,
             head_act=cast(HeadAct | None, known_head_act(checkpoint, checkpoint.multi_label)),
             recipe=checkpoint.recipe,
+            sha256=checkpoint.sha256,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -76,7 +94,7 @@ def is_exported(path: str | Path) -> bool:
     return Path(path).suffix in SUFFIXES
 
 
-def _completed(checkpoint: Checkpoint, path: str, classes: Classes, input: Input) -> Checkpoint:
+def _completed(checkpoint: Checkpoint, path: str, classes: Classes, input: Given) -> Checkpoint:
     """With what the caller says of a file that does not say it.
 
     Raises ConfigError for what the file says itself, CheckpointError if something is missing.
@@ -143,6 +161,7 @@ def _of_exported(network: ExportedNetwork) -> Recognizer:
         torch.device("cpu"),
         multi_label=facts.multi_label,
         head_act=facts.head_act,
+        sha256=network.sha256,
     )
 
 

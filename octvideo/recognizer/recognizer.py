@@ -58,18 +58,19 @@ class Recognizer:
         multi_label: bool = False,
         head_act: HeadAct | None = None,
         recipe: str = "",
+        sha256: str = "",
     ) -> None:
         """multi_label: a video may have several classes, each with a probability of its own.
 
         head_act: the function from logits to probabilities; by default a softmax, with multi_label
         a sigmoid. recipe: the settings of the training, as YAML, with which `octvideo.evaluate`
-        tests.
+        tests. sha256: of the file that was loaded, if it was hashed.
         """
         self.model: Any = model.to(device).eval()
         self.head_act: HeadAct = head_act or ("sigmoid" if multi_label else "softmax")
         self._score: nn.Module = WindowScores(model, self.head_act)
         self._calibration = ""
-        self.multi_label, self.recipe = multi_label, recipe
+        self.multi_label, self.recipe, self.sha256 = multi_label, recipe, sha256
         self.class_names = list(class_names)
         self.preprocessing = preprocessing
         self.device = device

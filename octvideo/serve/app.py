@@ -1,4 +1,4 @@
-"""The endpoints of the server: POST /predict, GET /health, /classes and /metrics."""
+"""The endpoints of the server: POST /predict, GET /health, /model, /classes and /metrics."""
 
 import asyncio
 import socket
@@ -13,7 +13,7 @@ from octvideo.serve.service import Service
 
 _DRAIN_SECONDS, _DRAIN_BYTES = 1.0, 2**23
 _REMEDY = "pip install 'octvideo[serve]'"
-_HERE = "this server has POST /predict, GET /health, /classes and /metrics"
+_HERE = "this server has POST /predict, GET /health, /model, /classes and /metrics"
 
 
 def create_app(service: Service) -> Any:
@@ -80,6 +80,11 @@ def create_app(service: Service) -> Any:
             content = {"status": "stopping", "detail": "the server takes no more requests"}
             return JSONResponse(content | inside, 503)
         return JSONResponse({"status": "ok"} | inside)
+
+    @app.get("/model")
+    async def model() -> dict[str, Any]:
+        """Which network answers."""
+        return service.model()
 
     @app.get("/classes")
     async def classes() -> list[str]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from octvideo.data.clips.views import ViewSpec, view_batches
 from octvideo.engine.prediction.named import NamedVideo, top_predictions
 from octvideo.errors import ConfigError
+from octvideo.models.network import alpha_of, config_of
 from octvideo.recognizer import Recognizer
 from octvideo.serve.decoders import Decoders
 from octvideo.serve.fetch import Fetcher
@@ -105,7 +106,23 @@ class Service:
             "decode": decoded - received,
             "score": time.monotonic() - decoded,
         }
-        return named.as_dict() | {"seconds": {k: round(v, 4) for k, v in seconds.items()}}
+        weights = {"checkpoint_sha256": self.recognizer.sha256}
+        return named.as_dict() | weights | {"seconds": {k: round(v, 4) for k, v in seconds.items()}}
+
+    def model(self) -> dict[str, Any]:
+        """The facts of the network: the digest of its file, by the name that results.json has for
+        it, what it is, its input and its output."""
+        recognizer = self.recognizer
+        options = config_of(recognizer.model)
+        return {
+            "checkpoint_sha256": recognizer.sha256,
+            "network": options.get("name"),
+            "alpha": alpha_of(options) if options else None,
+            "num_classes": len(recognizer.class_names),
+            "multi_label": recognizer.multi_label,
+            "head_act": recognizer.head_act,
+            "preprocessing": recognizer.preprocessing,
+        }
 
     def _new_path(self) -> Path:
         """Of a request's video. The folder may be gone: systems remove temporary ones that were

@@ -16,6 +16,7 @@ import uvicorn
 import octvideo
 import octvideo.recognizer
 from octvideo.data.video.encode import write_video
+from octvideo.recognizer.load import load_hashed
 from octvideo.serve.app import run_server
 from octvideo.serve.limits import Limits
 from octvideo.serve.service import Service
@@ -81,7 +82,7 @@ def served(
 
 @pytest.fixture(scope="session")
 def recognizer(tiny_checkpoint: Path) -> octvideo.recognizer.Recognizer:
-    return octvideo.load(tiny_checkpoint, device="cpu")
+    return load_hashed(tiny_checkpoint, device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiny_input import PREPROCESSING
 
 from octvideo.cli.main import main
 from octvideo.data.clips.views import view_batches
 from octvideo.data.video.encode import write_video
+from octvideo.download import hash_of
 from octvideo.errors import ConfigError
 from octvideo.serve.limits import Limits
 from octvideo.serve.service import Service
@@ -44,6 +46,19 @@ def test_an_answer_is_what_the_recognizer_says(client, recognizer, video, views)
 def test_health_and_classes_are_told(client):
     assert client.ask("GET", "/health").content["status"] == "ok"
     assert client.ask("GET", "/classes").content == list("abcdef")
+
+
+def test_an_answer_and_the_facts_of_the_model_name_the_file_that_answers(
+    client, video, tiny_checkpoint
+):
+    sha256 = hash_of(tiny_checkpoint)
+
+    told = client.ask("GET", "/model").content
+
+    assert client.post(video.read_bytes()).content["checkpoint_sha256"] == sha256
+    assert (told["checkpoint_sha256"], told["network"], told["alpha"]) == (sha256, "i3d_r26", 0.25)
+    assert (told["num_classes"], told["head_act"], told["multi_label"]) == (6, "softmax", False)
+    assert told["preprocessing"] == PREPROCESSING
 
 
 def test_metrics_count_answers_by_status(client, video):
