@@ -289,7 +289,8 @@ def conv3d_as_2d(
 
 def fold_time(x: Tensor) -> Tensor:
     """(N, C, T, H, W) -> (N * T, C, H, W), channels-last; a view where x is channels-last."""
-    return _channels_last(x.transpose(1, 2).flatten(0, 1))
+    # Reshaped, a single frame has strides of which PyTorch's batch norm mistakes the layout.
+    return _channels_last(x.squeeze(2) if x.shape[2] == 1 else x.transpose(1, 2).flatten(0, 1))
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -301,6 +302,8 @@ def _channels_last(x: Tensor) -> Tensor:
 
 def unfold_time(x: Tensor, like: Tensor) -> Tensor:
     """(N * T, C, H, W) -> (N, C, T, H, W), the clips and frames of `like`; N may be 0."""
+    if like.shape[2] == 1:
+        return x.unsqueeze(2)
     return x.reshape(like.shape[0], like.shape[2], *x.shape[1:]).transpose(1, 2)
 
 

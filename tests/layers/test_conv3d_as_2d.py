@@ -166,6 +166,38 @@ class Others(nn.Module):
         return self.last(self.second(self.norm(self.first(x))))
 
 
+@pytest.mark.parametrize("kernel", [(1, 1, 1), (1, 3, 3), (3, 1, 1), (3, 3, 3)])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_maps_of_one_frame_and_their_gradients_have_the_strides_of_a_layout(kernel, frames):
+    sizes = (kernel, (frames, 1, 1), tuple(k // 2 for k in kernel))
+    conv = compute_in_2d(Conv3d(4, 6, *sizes), True)
+    x = torch.randn(2, 4, frames, 5, 6).contiguous(memory_format=torch.channels_last_3d)
+
+    out = conv(x.requires_grad_())
+    (grad,) = torch.autograd.grad(out.square().sum(), x)
+
+    assert out.stride() == (6 * 30, 1, 6 * 30, 6 * 6, 6)
+    assert frames > 1 or grad.stride() in (x.stride(), torch.empty(x.shape).stride())
+
+
+@pytest.mark.parametrize("first", [nn.Conv3d(3, 8, 1), nn.Conv3d(3, 8, (1, 3, 3), 2, (0, 1, 1))])
+@pytest.mark.parametrize("last", [nn.Flatten(), Conv3d(8, 2, (1, 3, 3))])
+@pytest.mark.parametrize("ours", [(0, 2), (0,), (2,)])
+def test_a_batch_norm_of_a_single_frame_has_the_gradients_of_float64(first, last, ours):
+    """PyTorch's takes strides of dimensions of size 1 for a layout."""
+    net = copy.deepcopy(nn.Sequential(first, nn.BatchNorm3d(8), last))
+    x, exact = torch.randn(4, 3, 1, 8, 8), copy.deepcopy(net).double()
+    for i in ours:
+        compute_in_2d(nn.Sequential(net[i]), True)
+
+    net(x).pow(3).sum().backward()
+
+    exact(x.double()).pow(3).sum().backward()
+    for found, expected in zip(net.parameters(), exact.parameters(), strict=True):
+        scale = exact[0].weight.grad.abs().max()
+        assert (found.grad - expected.grad).abs().max() < 1e-4 * scale
+
+
 def test_a_network_of_others_keeps_its_parameters_names_and_hooks():
     model, x, seen = Others(), torch.randn(1, 3, 4, 16, 16), []
     model.first.register_forward_hook(lambda *_: seen.append("first"))
