@@ -132,7 +132,7 @@ def test_an_error_on_the_way_leaves_the_lists_that_other_runs_read(
     write_clips(my_videos / "dark", 9, 0)
     shutil.rmtree("run/checkpoints")
 
-    def stopped(*_):
+    def stopped(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("octvideo.runs.fit.estimate", stopped)
