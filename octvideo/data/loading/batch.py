@@ -98,7 +98,7 @@ class Batch:
         )
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.targets)
 
     def to(self, device: torch.device | str) -> "Batch":
         """Copy to a device, asynchronously if the memory is pinned."""

@@ -45,3 +45,7 @@ def test_another_file_is_drawn_where_the_first_one_drawn_cannot_be_read_either()
     assert len(set(tried)) == 4
     assert [problem.path for problem in sample.problems] == [f"{k}.mp4" for k in tried[:3]]
     assert sample.path == f"{tried[3]}.mp4"
+
+
+def test_a_batch_is_as_long_as_its_targets():
+    assert len(Batch(torch.zeros(2, 3, 1, 4, 4), torch.tensor([0, 1]), torch.arange(2), [])) == 2
