@@ -166,8 +166,10 @@ def matched_classes(cfg: Any, path: str, names: Sequence[str]) -> list[int] | No
     if own := names_of(cfg, path):
         return match_classes(names, own, source=path)
     given = cfg.TENSORBOARD.CLASS_NAMES_PATH
+    if not given:
+        return None
     try:
-        return match_classes(names, read_class_names(given)) if given else None
+        return match_classes(names, read_class_names(given))
     except DataError:
         # Or the file is gone: a checkpoint that is tested may name one of elsewhere.
         logger.warning(
@@ -175,7 +177,7 @@ def matched_classes(cfg: Any, path: str, names: Sequence[str]) -> list[int] | No
             " (TENSORBOARD.CLASS_NAMES_PATH) has other names, or cannot be read",
             *(path, given),
         )
-    return None
+        return None
 
 
 def numbered_names(count: int) -> list[str]:

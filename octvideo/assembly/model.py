@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import yaml
 
+from octvideo.config.check import BY_NAME
 from octvideo.config.defaults import DEFAULTS, Tree
 from octvideo.config.yaml_text import parse_value
 from octvideo.errors import ConfigError, did_you_mean
@@ -23,7 +24,7 @@ NOPOOL = ("c2d", "ResNet_nopool")
 CHOICE: dict[str, bool | Literal["auto"]] = {"auto": "auto", "true": True, "false": False}
 
 # Option of a family -> the setting that it is read from.
-SETTINGS = {
+SETTINGS = BY_NAME | {
     "alpha": "OCTCONV.ALPHA",
     "stages": "OCTCONV.STAGES",
     "width_rule": "OCTCONV.WIDTH_RULE",
@@ -31,17 +32,11 @@ SETTINGS = {
     "num_classes": "MODEL.NUM_CLASSES",
     "dropout_rate": "MODEL.DROPOUT_RATE",
     "fc_init_std": "MODEL.FC_INIT_STD",
-    "block": "RESNET.BLOCK",
-    "width_per_group": "RESNET.WIDTH_PER_GROUP",
-    "num_groups": "RESNET.NUM_GROUPS",
     "stride_1x1": "RESNET.STRIDE_1X1",
-    "stem": "RESNET.STEM",
-    "stem_pool": "RESNET.STEM_POOL",
     "stem_pool_padding": "RESNET.STEM_POOL_PADDING",
     "zero_init_final_bn": "RESNET.ZERO_INIT_FINAL_BN",
     "num_block_temp_kernel": "RESNET.NUM_BLOCK_TEMP_KERNEL",
     "num_block_temp_kernel_fast": "RESNET.NUM_BLOCK_TEMP_KERNEL",
-    "nonlocal_location": "NONLOCAL.LOCATION",
     "nonlocal_location_fast": "NONLOCAL.LOCATION",
     "nonlocal_on": "OCTCONV.NONLOCAL",
     "nonlocal_pool": "NONLOCAL.POOL",

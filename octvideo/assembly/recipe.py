@@ -130,9 +130,10 @@ def frozen_warning(cfg: Any) -> str:
     model, start = cfg.MODEL, cfg.TRAIN.CHECKPOINT_FILE_PATH
     if start or not (model.FREEZE_STAGES or model.FROZEN_BN):
         return ""
-    stages = f"MODEL.FREEZE_STAGES {model.FREEZE_STAGES}" if model.FREEZE_STAGES else ""
+    stages = model.FREEZE_STAGES
+    setting = f"MODEL.FREEZE_STAGES {stages}" if stages else "MODEL.FROZEN_BN True"
     return (
-        f"training from scratch: {stages or 'MODEL.FROZEN_BN True'} keeps what was never trained as"
+        f"training from scratch: {setting} keeps what was never trained as"
         " it is; name weights in TRAIN.CHECKPOINT_FILE_PATH, or leave it out"
     )
 

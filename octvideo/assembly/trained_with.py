@@ -33,8 +33,8 @@ def check_input(cfg: Any, assumes: Assumptions) -> list[str]:
 
 
 def tell_other_clips(cfg: Any, checkpoint: Checkpoint, level: int) -> None:
-    """Log at `level` where the clips of DATA are others than those of the training, as far as a
-    file of video weights says them, and for information where the crop of the test is."""
+    """Log at `level` if DATA takes other clips than the weights were trained on, and as information
+    if its test takes another crop; what the file does not say is not compared."""
     if cfg.TRAIN.DATASET != "video":
         return
     seen = _said_of(cfg, checkpoint)

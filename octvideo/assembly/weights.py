@@ -77,9 +77,9 @@ def load_initial_weights(
 
 
 def _read_for(cfg: Any, model: nn.Module, source: str) -> Checkpoint:
-    """`read_weights`; a line tells where they know other clips than those of `cfg`."""
+    """`read_weights`; logs where the weights were trained on other clips than `cfg` takes."""
     checkpoint = read_weights(source)
-    if not is_to_be_inflated(checkpoint, model):  # an image network knows none
+    if not is_to_be_inflated(checkpoint, model):  # image weights say nothing of clips
         tell_other_clips(cfg, checkpoint, logging.INFO)
     return checkpoint
 

@@ -7,8 +7,8 @@ Writes train_checked/good.csv and bad.csv (path, reason) beside the list, and tr
 training uses to decode without probing each file first. good.csv is read under the settings of its
 list. All cores are used; a file that hangs or crashes a decoder is listed as bad, and the check
 continues. After an interruption, or after lines were added to the list, the same command resumes.
-Run it again after files were edited, too: training knows the file of an entry by its size alone, so
-that a data set may be copied; this command also looks at the time of change.
+Run it again after files were edited: training compares sizes alone, so that a data set may be
+copied; this command also compares the times of change.
 """
 
 import argparse

@@ -30,15 +30,15 @@ def decided_by_name(cfg: Any, said: Collection[str], defaults: Mapping[str, Any]
     """The first setting in `said` that has its default where the network's name decides otherwise;
     "" where there is none. Without being said, the default is what the name decides."""
     family = MODELS.get(find_name(cfg.MODEL.ARCH, cfg.RESNET.DEPTH))
+    fixed = family.fixed if family else {}
     for option, key in BY_NAME.items():
         section, _, name = key.partition(".")
         value = cfg[section][name]
-        if not (family and option in family.fixed and key in said):
-            continue
-        if value == defaults[section][name] and value != family.fixed[option]:
+        decided = fixed.get(option, value)
+        if key in said and value == defaults[section][name] and value != decided:
             return (
-                f"{key} is {value!r}, and by its name {cfg.MODEL.ARCH} has {option}="
-                f"{family.fixed[option]!r}; choose another MODEL.ARCH, or leave it out"
+                f"{key} is {value!r}, and by its name {cfg.MODEL.ARCH} has {option}={decided!r};"
+                " choose another MODEL.ARCH, or leave it out"
             )
     return ""
 

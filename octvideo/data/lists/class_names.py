@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from octvideo.data.lists.text import text_of
 from octvideo.data.remote import join, parent
 from octvideo.data.storage.ranges import exists, read_file
 from octvideo.errors import DataError
@@ -25,14 +26,12 @@ def read_class_names(path: str | Path) -> list[str]:
     missing or empty file or one that is not UTF-8, for a repeated name, and for labels that do not
     count from 0."""
     try:
-        text = read_file(str(path), _MAX_BYTES).decode("utf-8-sig")
+        text = text_of(read_file(str(path), _MAX_BYTES), path)
     except OSError as error:
         raise DataError(
             f"{path}: there is no such file, or it cannot be read ({error.strerror or error}); it"
             " holds one class name per line, in label order."
         ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8; save the file in that encoding.") from error
     is_json = str(path).lower().endswith(".json")
     names = _of_json(text, str(path)) if is_json else _of_lines(text)
     if not names:

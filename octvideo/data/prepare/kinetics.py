@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from octvideo.data.lists.text import text_of
 from octvideo.data.prepare.make_lists import SPLITS, DatasetLists, by_stem, split_of
 from octvideo.data.prepare.video_files import find_videos
 from octvideo.errors import DataError, ListError
@@ -40,11 +41,8 @@ def read_annotations(path: str | Path) -> list[Annotation]:
             f"{path}: there is no such annotation file; Kinetics publishes train.csv,"
             " val(idate).csv, ..."
         )
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8; save the file in that encoding.") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    text = io.StringIO(text_of(path.read_bytes(), path), newline="")
+    reader = csv.DictReader(text, skipinitialspace=True)
     if lacking := {"youtube_id", "time_start", "time_end"}.difference(reader.fieldnames or ()):
         raise DataError(
             f"{path}: no column {', '.join(sorted(lacking))}; is this the official annotation csv?"

@@ -68,11 +68,12 @@ def resize_folder(
         )
     if clash := next((path for path in targets if path in sources), None):
         raise DataError(f"{clash} would be overwritten; give another folder for the result.")
+    options = dict(zip(_OPTIONS, (short_side, gop, crf), strict=True))
     notes = {
         made: {
             "video": str(made.relative_to(target)),
             "bytes": found.sizes[path],
-            **dict(zip(_OPTIONS, (short_side, gop, crf), strict=True)),
+            **options,
         }
         for path, made in targets.items()
     }
@@ -98,8 +99,8 @@ def resize_folder(
 
 
 def _missing(folder: Path, notes: Mapping[Path, Mapping[str, Any]]) -> set[Path]:
-    """The targets to make, after a note of how. Raises DataError for a target that is there and
-    of which another note, or none, is."""
+    """Note how the targets are made; those that are missing. Raises DataError for one that is there
+    and whose note is another, or missing."""
     file = folder / NOTES
     lines = read_json_lines(file) if is_there(file) else ()
     before = {str(note.get("video")): note for note in lines}

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from octvideo.data.lists.text import text_of
 from octvideo.data.prepare.make_lists import (
     SPLITS,
     Clip,
@@ -291,8 +292,5 @@ def _with_val(lists: DatasetLists, val_share: float) -> DatasetLists:
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise DataError(f"{path}: there is no such split file.")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8; save the file in that encoding.") from error
+    lines = text_of(path.read_bytes(), path).splitlines()
     return [line for line in map(str.strip, lines) if line]

@@ -95,7 +95,7 @@ class Stepper:
                 loss, part = self.forward(batch, of_step)
                 if not math.isfinite(part.loss):
                     return StepOutcome(Tally(), trouble="loss")
-                # The mean over ranks follows: a clip counts 1 / clips in it.
+                # Behind the mean over ranks, which follows, each clip counts 1 / clips.
                 self.scaler.scale(loss / (clips / shares[i])).backward()  # type: ignore[no-untyped-call]
             tally.add(part)
         while_busy()
