@@ -9,6 +9,7 @@ import os
 import platform
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from shutil import rmtree
@@ -80,9 +81,12 @@ def _keep(entry: Path, write: Callable[[Path], object]) -> None:
     finally:
         rmtree(temporary, ignore_errors=True)
     # A folder that also holds other files, such as downloads, loses none of them.
-    entries = [path for path in entry.parent.iterdir() if _ENTRY.fullmatch(path.name)]
-    entries.sort(key=lambda path: path.stat().st_mtime)
-    for old in entries[:-MAX_ENTRIES]:
+    entries = []
+    for path in entry.parent.iterdir():
+        if _ENTRY.fullmatch(path.name):
+            with suppress(OSError):  # Another process removed it.
+                entries.append((path.stat().st_mtime, path))
+    for _, old in sorted(entries)[:-MAX_ENTRIES]:
         rmtree(old, ignore_errors=True)
 
 

@@ -96,6 +96,16 @@ def test_old_entries_make_room_and_nothing_else_does(folder, monkeypatch):
     assert len(list(folder.iterdir())) == 3 + len(others)
 
 
+def test_an_entry_that_another_process_removes_meanwhile_is_no_failure(folder, caplog):
+    folder.mkdir(parents=True)
+    (folder / key_of("gone")).symlink_to(folder / "nowhere")
+
+    with caplog.at_level(logging.WARNING, "octvideo"):
+        assert [keep("key", lambda value=value: value) for value in (1, 2)] == [1, 1]
+
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -31,11 +32,11 @@ def _start(command: Sequence[str | Path]) -> "subprocess.Popen[bytes]":
 
 
 def _written(folder: Path) -> list[tuple[str, int]]:
-    """Files and their sizes, but for those that come and go meanwhile."""
+    """Files and their sizes, but for files and folders that come and go meanwhile."""
     found = []
-    for file in folder.rglob("*"):
-        try:
-            found.append((str(file), file.stat().st_size))
-        except FileNotFoundError:
-            continue
+    # Not Path.rglob, which fails where a folder goes while it is read (Python below 3.13).
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in folders + files):
+            with suppress(FileNotFoundError):
+                found.append((str(path), path.stat().st_size))
     return sorted(found)
