@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from octvideo.engine.training.optim import Schedule, make_optimizer, scale_lr
 from octvideo.engine.training.state import TrainOptions
+from octvideo.report.known_problems import known_problems
 
 # What configs/recipes/ say, by LR_POLICY: the settings without which a Kinetics number is not
 # comparable.
@@ -136,6 +137,17 @@ def frozen_warning(cfg: Any) -> str:
         f"training from scratch: {setting} keeps what was never trained as"
         " it is; name weights in TRAIN.CHECKPOINT_FILE_PATH, or leave it out"
     )
+
+
+def precision_warnings(cfg: Any, device: torch.device) -> list[str]:
+    """A line per known problem of half precision on this device; [] in float32."""
+    on_gpu = device.type == "cuda"
+    # The problems of GPUs are those of conv3d.
+    is_3d = cfg.TRAIN.DATASET == "video" and cfg.MODEL.COMPUTE_IN_2D != "true"
+    if not cfg.TRAIN.MIXED_PRECISION or (on_gpu and not is_3d):
+        return []
+    found = known_problems(device=device.type)
+    return [f"TRAIN.MIXED_PRECISION is True ({cfg.TRAIN.AMP_DTYPE}); {line}" for line in found]
 
 
 def build_optimizer(cfg: Any, model: nn.Module) -> Optimizer:

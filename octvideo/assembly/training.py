@@ -108,6 +108,8 @@ def build_trainer(
     frozen = _adapt(cfg, model, procs)
     steps = max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1)
     logger.info(build_recipe.describe_recipe(cfg, steps, procs.world_size))
+    for warning in build_recipe.precision_warnings(cfg, procs.device):
+        logger.warning(warning)
     about = describe(cfg, model, loader.dataset)
     warn_of_earlier_training(start, about)
     about = replace(about, training=about.training | {"validation": validation})

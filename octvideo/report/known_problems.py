@@ -64,9 +64,11 @@ def slow_on_a_cpu(here: Installation) -> bool:
     return here.cpu_flags is not None and not here.cpu_flags & fast
 
 
-PROBLEMS: tuple[tuple[Callable[[Installation], bool], str], ...] = (
+# Whether it applies, the device that it is of, and the line.
+PROBLEMS: tuple[tuple[Callable[[Installation], bool], str, str], ...] = (
     (
         wrong_half_precision,
+        "cuda",
         (
             "wrong: cuDNN 9.8-9.10 computes bf16 conv3d of large inputs wrongly (pytorch issue"
             " 163539); set MODEL.COMPUTE_IN_2D=true, or install cuDNN 9.15 and torch 2.10"
@@ -74,6 +76,7 @@ PROBLEMS: tuple[tuple[Callable[[Installation], bool], str], ...] = (
     ),
     (
         slow_half_precision,
+        "cuda",
         (
             "slow: torch 2.9, and later ones with cuDNN below 9.15, leave cuDNN out of fp16 and"
             " bf16 conv3d: three times the memory, 10-20 x the time (pytorch issues 166643,"
@@ -82,16 +85,20 @@ PROBLEMS: tuple[tuple[Callable[[Installation], bool], str], ...] = (
     ),
     (
         slow_on_a_cpu,
+        "cpu",
         (
             "slow: this CPU has neither AMX nor AVX512-BF16, without which convolutions in bf16"
-            " take many times as long as in fp32 (pytorch issue 183815); leave"
-            " TRAIN.MIXED_PRECISION false on it"
+            " or fp16 take about 10 times as long as in fp32, depthwise ones up to 50 times"
+            " (pytorch issue 183815); leave TRAIN.MIXED_PRECISION false on it"
         ),
     ),
 )
 
 
-def known_problems(here: Installation | None = None) -> list[str]:
-    """A line per problem of this installation, or the given one: what is wrong, the remedy."""
+def known_problems(here: Installation | None = None, device: str = "") -> list[str]:
+    """A line per problem of this installation, or the given one: what is wrong, the remedy.
+
+    device: "cuda" or "cpu" for the problems of it alone; "": of both.
+    """
     here = here or Installation.here()
-    return [line for applies, line in PROBLEMS if applies(here)]
+    return [line for applies, of, line in PROBLEMS if device in ("", of) and applies(here)]

@@ -37,6 +37,7 @@ from octvideo.errors import CheckpointError, ConfigError
 from octvideo.layers import OctConv3d
 from octvideo.models import create_model
 from octvideo.models.registry import MODELS, resolved
+from octvideo.report.known_problems import Installation
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EVERY_CONFIG = [  # the deepest have layers by the hundred: slow at any width
@@ -432,6 +433,46 @@ def test_a_run_that_leaves_the_published_recipe_says_where(settings, expected):
 
     assert expected in warning
     assert bool(warning) == bool(expected)
+
+
+CPU_OF_AVX2 = Installation((2, 9, 0), (9, 10, 2), frozenset({"avx2"}))
+CPU_OF_AMX = Installation((2, 13, 0), None, frozenset({"amx_bf16"}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "here", "said"),
+    [
+        ([], "cpu", CPU_OF_AVX2, []),
+        (["TRAIN.MIXED_PRECISION=true"], "cpu", CPU_OF_AMX, []),
+        (["TRAIN.MIXED_PRECISION=true"], "cpu", CPU_OF_AVX2, ["this CPU has neither AMX nor"]),
+        (
+            ["TRAIN.MIXED_PRECISION=true", "TRAIN.AMP_DTYPE=float16"],
+            "cpu",
+            CPU_OF_AVX2,
+            ["float16"],
+        ),
+        (["TRAIN.MIXED_PRECISION=true"], "cuda", CPU_OF_AVX2, ["leave cuDNN out"]),
+        (["TRAIN.MIXED_PRECISION=true", "MODEL.COMPUTE_IN_2D=true"], "cuda", CPU_OF_AVX2, []),
+    ],
+)
+def test_half_precision_that_is_slow_here_is_told_with_what_to_set(
+    monkeypatch, settings, device, here, said
+):
+    monkeypatch.setattr(Installation, "here", lambda: here)
+
+    found = build_recipe.precision_warnings(tiny(*settings), torch.device(device))
+
+    assert len(found) == len(said)
+    assert all(words in line for words, line in zip(said, found, strict=True))
+
+
+def test_training_that_starts_in_slow_half_precision_says_so_once(monkeypatch, caplog):
+    monkeypatch.setattr(Installation, "here", lambda: CPU_OF_AVX2)
+
+    trainer(tiny("TRAIN.MIXED_PRECISION=true", "TRAIN.BATCH_SIZE=2"))
+
+    (line,) = [m for m in caplog.messages if "TRAIN.MIXED_PRECISION is True (bfloat16)" in m]
+    assert "leave TRAIN.MIXED_PRECISION false" in line
 
 
 # --- Dry runs
