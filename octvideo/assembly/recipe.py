@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from octvideo.engine.training.optim import Schedule, make_optimizer, scale_lr
 from octvideo.engine.training.state import TrainOptions
+from octvideo.errors import ConfigError
 from octvideo.report.known_problems import known_problems
 
 # What configs/recipes/ say, by LR_POLICY: the settings without which a Kinetics number is not
@@ -43,11 +44,17 @@ def effective_lr(cfg: Any) -> float:
 
 def build_schedule(cfg: Any, steps_per_epoch: int) -> Schedule:
     """Positions count epochs, or optimizer steps where SOLVER.MAX_ITER is set. All rates are scaled
-    as `effective_lr` is."""
+    as `effective_lr` is. Raises ConfigError for a warm-up that is longer than SOLVER.MAX_ITER."""
     solver = cfg.SOLVER
     lr = effective_lr(cfg)
     by_iterations = solver.MAX_ITER > 0
     steps = solver.STEP_ITERS if by_iterations else solver.STEPS
+    warmup = solver.WARMUP_EPOCHS * (steps_per_epoch if by_iterations else 1)
+    if by_iterations and warmup > solver.MAX_ITER:
+        raise ConfigError(
+            f"SOLVER.WARMUP_EPOCHS is {solver.WARMUP_EPOCHS:g}, {warmup:g} iterations of this"
+            f" data, beyond SOLVER.MAX_ITER {solver.MAX_ITER}; shorten it"
+        )
     return Schedule(
         policy=solver.LR_POLICY,
         base_lr=lr,
@@ -55,7 +62,7 @@ def build_schedule(cfg: Any, steps_per_epoch: int) -> Schedule:
         end_lr=scale_lr(solver.COSINE_END_LR, cfg.TRAIN.BATCH_SIZE, solver.BASE_BATCH_SIZE),
         steps=steps or (0,),
         lrs=solver.LRS or (1.0,),
-        warmup=solver.WARMUP_EPOCHS * (steps_per_epoch if by_iterations else 1),
+        warmup=warmup,
         warmup_start_lr=solver.WARMUP_START_LR * lr / solver.BASE_LR if solver.BASE_LR else 0.0,
         per_iteration=by_iterations,
     )

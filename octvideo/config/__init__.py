@@ -22,7 +22,7 @@ from octvideo.config.arguments import (
     parse_with_settings,
     setting_pairs,
 )
-from octvideo.config.check import decided_by_name, first_problem
+from octvideo.config.check import without_effect, first_problem
 from octvideo.config.defaults import AUTO, CHOICES, DEFAULTS, ITEMS, Tree
 from octvideo.config.pyslowfast import (
     ADVICE,
@@ -102,7 +102,7 @@ def _merge(
     given |= _merge_tree(cfg, settings or {}, ARGUMENTS)
     theirs = {key: path for key, path in given.items() if path is not None}
     cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or output
-    problem = first_problem(cfg) or decided_by_name(cfg, words, DEFAULTS)
+    problem = first_problem(cfg) or without_effect(cfg, words, DEFAULTS)
     if problem and problem != first_problem(of_file):
         changes = COMMAND_LINE if overrides else ARGUMENTS
         source = f"{changes}, over {source}"

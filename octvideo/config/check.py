@@ -26,7 +26,12 @@ def first_problem(cfg: Any) -> str:
     return next((problem for rule in RULES for problem in rule(cfg)), "")
 
 
-def decided_by_name(cfg: Any, said: Collection[str], defaults: Mapping[str, Any]) -> str:
+def without_effect(cfg: Any, said: Collection[str], defaults: Mapping[str, Any]) -> str:
+    """What is wrong with the first setting in `said` that another one overrules; "" if none is."""
+    return _decided_by_name(cfg, said, defaults) or _decided_by_max_iter(cfg.SOLVER, said)
+
+
+def _decided_by_name(cfg: Any, said: Collection[str], defaults: Mapping[str, Any]) -> str:
     """The first setting in `said` that has its default where the network's name decides otherwise;
     "" where there is none. Without being said, the default is what the name decides."""
     family = MODELS.get(find_name(cfg.MODEL.ARCH, cfg.RESNET.DEPTH))
@@ -39,6 +44,21 @@ def decided_by_name(cfg: Any, said: Collection[str], defaults: Mapping[str, Any]
             return (
                 f"{key} is {value!r}, and by its name {cfg.MODEL.ARCH} has {option}={decided!r};"
                 " choose another MODEL.ARCH, or leave it out"
+            )
+    return ""
+
+
+def _decided_by_max_iter(solver: Any, said: Collection[str]) -> str:
+    """Of settings that count epochs where iterations count, or the other way around."""
+    counted, idle = (
+        ("iterations", ("MAX_EPOCH", "STEPS")) if solver.MAX_ITER else ("epochs", ("STEP_ITERS",))
+    )
+    advice = "set SOLVER.MAX_ITER 0" if solver.MAX_ITER else "set SOLVER.MAX_ITER"
+    for name in idle:
+        if f"SOLVER.{name}" in said:
+            return (
+                f"SOLVER.{name} is {solver[name]}, and with SOLVER.MAX_ITER {solver.MAX_ITER} the"
+                f" schedule counts {counted}; {advice}, or leave it out"
             )
     return ""
 

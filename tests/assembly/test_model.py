@@ -377,6 +377,16 @@ def test_an_iteration_schedule_steps_where_the_paper_does():
     assert [schedule.lr(i) for i in places] == pytest.approx([0.01, 0.01, 0.001, 0.0001, 0.0001])
 
 
+def test_a_warmup_beyond_the_last_iteration_is_refused():
+    cfg = tiny("SOLVER.MAX_ITER=99", "SOLVER.WARMUP_EPOCHS=10")
+
+    assert build_recipe.build_schedule(cfg, steps_per_epoch=9).warmup == 90
+    with pytest.raises(
+        ConfigError, match=r"is 10, 100 iterations of this data, beyond SOLVER\.MAX_"
+    ):
+        build_recipe.build_schedule(cfg, steps_per_epoch=10)
+
+
 def test_the_rate_follows_the_batch_where_a_base_batch_is_given():
     cfg = tiny("TRAIN.BATCH_SIZE=16", "SOLVER.BASE_BATCH_SIZE=64")
 

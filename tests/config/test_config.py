@@ -654,6 +654,21 @@ def test_another_value_of_an_automatic_choice_is_refused(write):
 @pytest.mark.parametrize(
     ("config", "word", "says"),
     [
+        ("kinetics400/i3d_in1k", "SOLVER.MAX_EPOCH=10", "SOLVER.MAX_EPOCH is 10, and with SOLVER"),
+        ("kinetics400/i3d_in1k", "SOLVER.STEPS=[0,5]", "300000 the schedule counts iterations"),
+        ("kinetics400/i3d", "SOLVER.STEP_ITERS=[0,5]", "MAX_ITER 0 the schedule counts epochs"),
+        ("kinetics400/i3d_in1k", "SOLVER.STEP_ITERS=[0,5,9]", ""),
+        ("kinetics400/i3d", "SOLVER.MAX_EPOCH=40", ""),
+    ],
+)
+def test_a_length_in_a_unit_that_the_schedule_does_not_count_is_refused(config, word, says):
+    with pytest.raises(ConfigError, match=says) if says else nullcontext():
+        load_config(config, [word])
+
+
+@pytest.mark.parametrize(
+    ("config", "word", "says"),
+    [
         ("cifar10/resnet20", "RESNET.WIDTH_PER_GROUP=64", "resnet20_cifar has width_per_group=16"),
         ("cifar10/resnet20", "RESNET.STEM=7x7", "by its name resnet20_cifar has stem='3x3'"),
         ("kinetics400/i3d_nln", "NONLOCAL.LOCATION=[[[]],[[]],[[]],[[]]]", "i3d_nln has nonlocal"),
