@@ -22,7 +22,7 @@ from octvideo.config.arguments import (
     parse_with_settings,
     setting_pairs,
 )
-from octvideo.config.check import without_effect, first_problem
+from octvideo.config.check import first_problem, without_effect
 from octvideo.config.defaults import AUTO, CHOICES, DEFAULTS, ITEMS, Tree
 from octvideo.config.pyslowfast import (
     ADVICE,
