@@ -103,9 +103,7 @@ class Task(ABC):
         return names
 
     def count_classes(self) -> int:
-        """MODEL.NUM_CLASSES, or the number of class names for 0. Raises ConfigError without any."""
-        if self.cfg.MODEL.NUM_CLASSES:
-            return int(self.cfg.MODEL.NUM_CLASSES)
+        """The number of class names. Raises ConfigError without any."""
         names = self.given_names()
         if not names:
             folder = self.cfg.DATA.PATH_TO_DATA_DIR
@@ -221,10 +219,11 @@ class VideoTask(Task):
         """names: the classes of the network. labeled: refuse a list without labels."""
         cfg = self.cfg
         open_list = build_data.open_labeled_list if labeled else build_data.open_list
+        videos = open_list(cfg, path)
         return VideoViews(
-            open_list(cfg, path),
+            videos,
             spec,
-            classes=build_data.matched_classes(cfg, path, names),
+            classes=build_data.matched_classes(cfg, path, names) if videos.has_labels else None,
             backend="pyav" if cfg.DATA.DECODER == "auto" else cfg.DATA.DECODER,
             index=build_data.open_index(path),
             num_workers=cfg.DATA_LOADER.NUM_WORKERS,

@@ -235,6 +235,23 @@ def test_the_labels_of_a_list_without_names_are_those_that_the_settings_name(
     assert (not_followed in capsys.readouterr().out) == (not beside and labels == ["0", "3"])
 
 
+@pytest.mark.parametrize("beside", ["", "other\n"])
+def test_names_of_classes_mean_nothing_to_a_list_without_labels(tiny_checkpoint, beside, capsys):
+    Path("unlabeled").mkdir()
+    Path("unlabeled/test.csv").write_text(f"path\n{Path('a.mp4').absolute()}\n")
+    if beside:
+        Path("unlabeled/class_names.txt").write_text(beside)
+    checkpoint = read_weights(str(tiny_checkpoint))
+    words = [*QUICK, "OUTPUT_DIR=out", "TENSORBOARD.CLASS_NAMES_PATH=gone.txt"]
+
+    results = final_test(
+        settings_of(checkpoint, words), Processes(), checkpoint, "unlabeled/test.csv"
+    )
+
+    assert results["num_videos"] == 1
+    assert "its labels are taken" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("found", "said"), [("bf16", "bf16"), ("fp32", None)])
 def test_results_say_which_precision_a_test_chose(tiny_checkpoint, monkeypatch, found, said):
     monkeypatch.setattr("octvideo.assembly.start.choose", lambda *_, **__: ("openvino", found))
