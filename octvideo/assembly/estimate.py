@@ -11,6 +11,8 @@ from numpy import linspace
 from torch import nn
 
 from octvideo.assembly import data as build_data
+from octvideo.assembly.identity import refuse_another_kind
+from octvideo.assembly.probe import begin_probe, probe_settings
 from octvideo.assembly.start import scorer
 from octvideo.assembly.tasks import Task, task_of, with_counted_classes
 from octvideo.assembly.training import build_trainer
@@ -52,28 +54,34 @@ class Estimate:
 
 def estimate(cfg: Any, procs: Processes, steps: int = STEPS, *, probe: bool = False) -> Estimate:
     """Run some training steps, none for a probe, and the views of a test video, and discard the
-    results. OUTPUT_DIR is not touched."""
-    cfg = with_counted_classes(cfg)
+    results. OUTPUT_DIR is not touched.
+
+    Raises OctvideoError for what the run would refuse before it reads a video; a training that
+    other settings began is no such thing, as the one that is planned may be another.
+    """
+    cfg = probe_settings(cfg) if probe else with_counted_classes(cfg)
     task = task_of(cfg)
+    model: nn.Module
     with silence():
         set_threads(cfg.DATA_LOADER.NUM_WORKERS)
-        loader = build_data.train_loader(cfg, task.train_dataset(), procs)
-        with closing(loader):
-            trainer = build_trainer(cfg, procs, loader, None)
-            step = 0.0 if probe else _step_seconds(trainer, loader, cfg.SOLVER.ACCUM_STEPS, steps)
-    view = _view_seconds(cfg, task, trainer.model, procs)
+        if probe:
+            model, about = begin_probe(cfg, procs)
+            model.to(procs.device)
+        else:
+            model, steps_seconds, epochs = _train_a_little(cfg, procs, task, steps)
+    view = _view_seconds(cfg, task, model, procs)
     decode, num_tests = _decode_seconds(cfg, task)
     num_views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
     num_passes = 1
     num_val = len(task.validation().paths)
-    features = (len(loader.dataset) + num_val) * (num_views * view + decode)
+    if probe:
+        num_videos = about.training["data"]["samples"] + num_val
+        training = num_videos * (num_views * view + decode)
+    else:
+        training = steps_seconds + num_val * (view + decode) * epochs / cfg.TRAIN.EVAL_PERIOD
     if cfg.TEST.DIAGNOSE:
         num_views, num_passes = num_views + len(ORDERS), 2
-    num_steps = trainer.position().total_steps
-    epochs = num_steps / max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1)
-    validation = num_val * (view + decode) * epochs / cfg.TRAIN.EVAL_PERIOD
     test = num_tests * (num_views * view + num_passes * decode)
-    training = features if probe else num_steps * step + validation
     return Estimate(training, test, *clip_macs(cfg))
 
 
@@ -87,6 +95,25 @@ def clip_macs(cfg: Any) -> tuple[int, int]:
     shapes = (task.input_shape(), task.tested_shape())
     training, test = (count(model, shape).macs for shape in shapes)
     return training, test
+
+
+def _train_a_little(
+    cfg: Any, procs: Processes, task: Task, steps: int
+) -> tuple[nn.Module, float, float]:
+    """The network on its device, the seconds of all steps, judged by some of them, and the number
+    of epochs."""
+    refuse_another_kind(cfg.OUTPUT_DIR, "training")
+    build_data.require_videos(cfg)
+    loader = build_data.train_loader(cfg, task.train_dataset(), procs)
+    with closing(loader):
+        trainer = build_trainer(cfg, procs, loader, None)
+        step = _step_seconds(trainer, loader, cfg.SOLVER.ACCUM_STEPS, steps)
+    num_steps = trainer.position().total_steps
+    return (
+        trainer.model,
+        num_steps * step,
+        num_steps / max(len(loader) // cfg.SOLVER.ACCUM_STEPS, 1),
+    )
 
 
 def _step_seconds(trainer: Trainer, loader: Loader, batches_per_step: int, steps: int) -> float:

@@ -23,6 +23,7 @@ from octvideo.assembly.tasks import Task, task_of, with_counted_classes
 from octvideo.assembly.testing import log_tenths
 from octvideo.assembly.training import describe
 from octvideo.assembly.weights import load_initial_weights
+from octvideo.checkpoint import Checkpoint
 from octvideo.data.clips.views import VideoViews
 from octvideo.engine.distributed import Processes
 from octvideo.engine.evaluation.evaluate import default_view_chunk, evaluate
@@ -30,7 +31,7 @@ from octvideo.engine.evaluation.journal import Journal, fingerprint, weights_dig
 from octvideo.engine.linear import fit_linear
 from octvideo.engine.training.rng import seed_all
 from octvideo.errors import ConfigError, DataError, logger
-from octvideo.models.network import pooled_features
+from octvideo.models.network import Network, pooled_features
 
 Features = tuple[
     NDArray[np.float32], NDArray[np.int64]
@@ -46,6 +47,14 @@ def probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None = No
     computes only missing ones: of a file that has changed, or all of them under other weights or
     views. on_start: called by rank 0 once the folder is locked and the weights fit the network.
     """
+    cfg = probe_settings(cfg)
+    with running(cfg, procs):
+        return _probe(cfg, procs, on_start)
+
+
+def probe_settings(cfg: Any) -> Any:
+    """The settings with their classes counted. Raises ConfigError for those that a probe cannot
+    follow."""
     if cfg.DATA.MULTI_LABEL:
         raise ConfigError(
             "a probe names one class per video; train the network where DATA.MULTI_LABEL is true"
@@ -55,12 +64,13 @@ def probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None = No
             f"MODEL.CLASS_WEIGHTS is {weights}; in a probe all videos count alike: leave it out, or"
             " train the network"
         )
-    cfg = with_counted_classes(cfg)
-    with running(cfg, procs):
-        return _probe(cfg, procs, on_start)
+    return with_counted_classes(cfg)
 
 
-def _probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None) -> str:
+def begin_probe(cfg: Any, procs: Processes) -> tuple[Network, Checkpoint]:
+    """The network with its weights, and what the probe's checkpoint says; nothing is written.
+    Raises OctvideoError for all that a probe refuses before it reads a video. cfg: of
+    `probe_settings`."""
     procs.made_by_main(partial(refuse_another_kind, cfg.OUTPUT_DIR, "probe"))
     procs.made_by_main(partial(refuse_another_probe, cfg))
     procs.made_by_main(partial(build_data.require_videos, cfg))
@@ -77,6 +87,12 @@ def _probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None) ->
     start = load_initial_weights(cfg, model, dataset, procs, task.class_names())
     about = describe(cfg, model, dataset)
     warn_of_earlier_training(start, about)
+    return model, about
+
+
+def _probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None) -> str:
+    model, about = begin_probe(cfg, procs)
+    task = task_of(cfg)
     if on_start and procs.is_main:
         on_start()
     model.to(procs.device).eval()

@@ -518,6 +518,51 @@ def test_the_estimate_of_a_probe_is_that_of_its_features(
     assert said_of_time in capsys.readouterr().out
 
 
+UNLABELED = {
+    "train.csv": "dark/0.mp4 0\nlight/0.mp4 1\n",
+    "val.csv": "path\ndark/1.mp4\n",
+    "class_names.txt": "dark\nlight\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "lists", "says"),
+    [
+        ({"MODEL": {"CLASS_WEIGHTS": [1, 3]}}, {}, "in a probe all videos count alike"),
+        ({"MODEL": {"ARCH": "x3d_xs"}}, {}, r"x3d_xs: a probe trains a layer head\.fc"),
+        ({}, UNLABELED, r"val\.csv: an unlabeled list can be tested, not trained"),
+        ({}, UNLABELED | {"train.csv": "gone.mp4 0\n"}, "its videos are missing"),
+    ],
+    ids=["weights", "classifier", "labels", "videos"],
+)
+def test_a_dry_run_of_a_probe_refuses_what_the_probe_would(
+    my_videos, tiny, tiny_checkpoint, settings, lists, says
+):
+    for name, text in lists.items():
+        (my_videos / name).write_text(text)
+    said = {**NETWORK, "weights": str(tiny_checkpoint), "probe": True, "out": "run"}
+
+    with pytest.raises(OctvideoError, match=says):
+        run_recipe(Recipe(str(my_videos), **said, settings=tiny(**settings)), only_estimate=True)
+
+    assert not Path("run/config.yaml").exists()
+
+
+@pytest.mark.parametrize("kind", ["probe", "training"])
+def test_a_dry_run_refuses_the_folder_of_another_kind_of_run(
+    kind, my_videos, tiny, tiny_checkpoint
+):
+    best = Path("run/checkpoints/best.pyth")
+    best.parent.mkdir(parents=True)
+    # What a training leaves tells how far it was, what a probe leaves does not.
+    meta = {"data": {}} if kind == "training" else {"data": {}, "progress": {}}
+    torch.save(torch.load(tiny_checkpoint) | meta, best)
+    said = {**NETWORK, "weights": str(tiny_checkpoint), "probe": kind == "probe", "out": "run"}
+
+    with pytest.raises(CheckpointError, match=f", which a {kind} would replace"):
+        run_recipe(Recipe(str(my_videos), **said, settings=tiny()), only_estimate=True)
+
+
 @pytest.mark.parametrize("words", [[], ["my_videos", "--cfg", "demo/i3d"]])
 def test_a_folder_or_a_config_is_wanted(words, capsys):
     with pytest.raises(SystemExit, match="2"):
