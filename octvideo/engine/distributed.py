@@ -106,11 +106,16 @@ class Processes:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
-    def average_buffers(self, model: nn.Module) -> None:
-        """The mean over ranks of every floating buffer, on every rank."""
+    def average_buffers(self, model: nn.Module, weight: float = 1.0) -> None:
+        """The mean over ranks of every floating buffer, on every rank.
+
+        weight: of this rank's buffers; above 0 on some rank.
+        """
         if not self.alone:
+            total = float(self.total(torch.tensor(float(weight), device=self.device)))
             for buffer in model.buffers():
                 if buffer.is_floating_point():
+                    buffer *= weight * self.world_size / total  # 1 where all weigh the same
                     dist.all_reduce(buffer)
                     buffer /= self.world_size
 

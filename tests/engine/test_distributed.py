@@ -545,12 +545,17 @@ def test_ranks_that_differ_are_named(monkeypatch):
     procs.agree(facts[0])
 
 
-def test_buffers_become_the_mean_over_ranks(monkeypatch):
-    """The other rank has three times what this one has."""
-    monkeypatch.setattr("torch.distributed.all_reduce", lambda buffer: buffer.mul_(4))
+@pytest.mark.parametrize(("weight", "mean"), [(1.0, 2.0), (3.0, 1.5)])
+def test_buffers_become_the_mean_over_ranks_by_their_weights(monkeypatch, weight, mean):
+    """The other rank has three times what this one has, and weighs 1."""
+
+    def all_reduce(tensor):
+        tensor += 1 if tensor.ndim == 0 else 3 * 2 / (weight + 1)
+
+    monkeypatch.setattr("torch.distributed.all_reduce", all_reduce)
     model = nn.BatchNorm1d(2)
 
-    Processes(world_size=2).average_buffers(model)
+    Processes(world_size=2).average_buffers(model, weight)
 
-    assert model.running_var.tolist() == [2, 2]
+    assert model.running_var.tolist() == [mean, mean]
     assert model.num_batches_tracked == 0

@@ -1,7 +1,7 @@
 """Batch norm statistics over many batches of fixed weights. (Wu & Johnson 2021, sec. 3.)"""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
 
@@ -13,7 +13,9 @@ def measure_bn_statistics(
     model: nn.Module, inputs: Iterable[Tensor], count: int, procs: Processes
 ) -> None:
     """Replace the running statistics of every batch norm in training mode by those of `count`
-    batches per rank, in place.
+    batches per rank, in place. A rank counts by its clips.
+
+    inputs: (N, ...), of any N.
 
     num_batches_tracked stays: it counts training steps, and a repeated measurement must give the
     same state. Raises DataError on every rank where `inputs` raises it on one.
@@ -27,9 +29,15 @@ def measure_bn_statistics(
     norms = [norm for norm in get_bn_modules(model) if norm.track_running_stats]
     tracked = [norm.num_batches_tracked.clone() for norm in norms]
     own = [(norm.running_mean, norm.running_var) for norm in norms]
-    error = None
+    error, sizes = None, list[int]()
+
+    def counted() -> Iterator[Tensor]:
+        for batch in inputs:
+            sizes.append(len(batch))
+            yield batch
+
     try:
-        update_bn_stats(model, inputs, count)
+        update_bn_stats(model, counted(), count)
     except DataError as reason:
         error = reason
     finally:
@@ -40,4 +48,4 @@ def measure_bn_statistics(
             norm.running_var = var.copy_(norm.running_var)
     if any(procs.any_of(error is not None)):
         raise error or DataError("stopped: another process could not read its data")
-    procs.average_buffers(model)
+    procs.average_buffers(model, sum(sizes))

@@ -55,13 +55,16 @@ def test_without_trouble_the_statistics_are_those_of_the_batches():
     torch.testing.assert_close(model[0].running_mean, seen.mean((0, 1)))
 
 
-def test_statistics_are_averaged_over_the_ranks(monkeypatch):
+def test_statistics_are_averaged_over_the_ranks_by_their_clips(monkeypatch):
     model = nn.Sequential(nn.BatchNorm1d(3)).train()
-    monkeypatch.setattr(Beside, "average_buffers", lambda self, model: model[0].reset_parameters())
+    weights = []
+    monkeypatch.setattr(Beside, "average_buffers", lambda self, _, weight: weights.append(weight))
+    uneven = [torch.randn(4, 3), torch.randn(4, 3), torch.randn(2, 3)]
 
-    measure_bn_statistics(model, batches(None), 3, Beside(False))
+    measure_bn_statistics(model, uneven, 3, Beside(False))
+    measure_bn_statistics(model, uneven, 2, Beside(False))
 
-    assert model[0].running_mean.tolist() == [0, 0, 0]
+    assert weights == [10, 8]
 
 
 def test_a_state_that_was_captured_before_follows_the_measurement():
