@@ -4,8 +4,8 @@ overfitting begins.
     python benchmarks/ablation_image.py runs/ablation [--seeds 1 2 3] [--networks "alpha .5"] [--sizes 300]
 
 A ResNet-8 of CIFAR's form and width 16, as many steps on each training set; other pictures for each
-seed. A run that is there is not run again. Writes benchmarks/results/ablation_pictures.json and
-prints the tables.
+seed. A run that is there is not run again: for other settings it is refused. Writes
+benchmarks/results/ablation_pictures.json and prints the tables.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from octvideo import create_model
 from octvideo.complexity import count
+from octvideo.errors import exit_on_user_error
 from octvideo.report.environment import environment
 from octvideo.study.statistics import spread
 from octvideo.study.tables import markdown, write_runs
@@ -143,7 +144,8 @@ def main() -> None:
     runs = []
     for seed, size, network in itertools.product(args.seeds, args.sizes, args.networks):
         path = args.out / "pictures" / f"{size} pictures, {network}, seed {seed}.json"
-        runs.append(kept(path, partial(run, network, size, seed)))
+        settings = {"recipe": vars(RECIPE), "network": NETWORKS[network], "test": TEST}
+        runs.append(kept(path, partial(run, network, size, seed), **settings, looks=LOOKS))
         print(f"seed {seed}, {size} pictures, {network}: top-1 {runs[-1]['top1']:.1f}", flush=True)
     head = {"recipe": vars(RECIPE), "test": TEST, "environment": environment()}
     write_runs(RESULTS / "ablation_pictures.json", head, runs)
@@ -151,4 +153,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

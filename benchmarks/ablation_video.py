@@ -6,8 +6,8 @@
 
 Without --clips on the demo's clips (octvideo.data.prepare.demo), whose classes only motion tells
 apart and whose test has textures of other kinds. Made for one CPU core: I3D-26 of width 16, 8
-frames, 160 clips to train on, other ones for each seed. A run that is there is not run again: other
-settings need another folder. Writes benchmarks/results/ablation_<name of the clips>.json and prints
+frames, 160 clips to train on, other ones for each seed. A run that is there is not run again: for
+other settings it is refused. Writes benchmarks/results/ablation_<name of the clips>.json and prints
 the table.
 """
 
@@ -20,9 +20,10 @@ import torch
 from ablation.clips import load_clips, middle, vary
 from ablation.records import Run, kept, table
 from ablation.training import Examples, Recipe, accuracy, train
-from ablation.variants import VARIANTS, build
+from ablation.variants import SHARED, VARIANTS, build
 
 from octvideo.complexity import count
+from octvideo.errors import exit_on_user_error
 from octvideo.report.environment import environment
 from octvideo.study.tables import write_runs
 
@@ -95,9 +96,10 @@ def main() -> None:
     for seed, variant in itertools.product(args.seeds, args.variants):
         path = folder / f"{variant}, seed {seed}.json"
         part = data | {"train": data["train"].share(seed, args.train)} if args.train else data
-        runs.append(
-            kept(path, partial(run, variant, seed, part, size, recipe, path.with_suffix(".pth")))
-        )
+        begin = partial(run, variant, seed, part, size, recipe, path.with_suffix(".pth"))
+        of_variant = {"name": VARIANTS[variant].name, **SHARED, **VARIANTS[variant].options}
+        settings = {"train": args.train, "crop": size, "network": of_variant}
+        runs.append(kept(path, begin, recipe=vars(recipe), **settings))
         print(f"seed {seed}, {variant}: top-1 {runs[-1]['top1']:.1f}", flush=True)
     clips = {"train": args.train or len(data["train"]), "test": len(data["test"])}
     head = {"clips": clips, "crop": size, "recipe": vars(recipe), "environment": environment()}
@@ -106,4 +108,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

@@ -193,9 +193,14 @@ def write_lists(
         (folder / f"{name}.csv").write_text("".join(lines))
 
 
+def frames_of(study: Study, out: Path) -> Path:
+    """The folder of the study's small frames, which studies of one size share."""
+    return out / "frames" / f"{study.videos}_{study.short_side}"
+
+
 def prepare(study: Study, videos: Path, out: Path) -> list[Path]:
     """Frames and lists below `out`; the folders of lists of the study's parts."""
-    num_frames = extract(videos, out / "frames" / study.videos, study.short_side)
+    num_frames = extract(videos, frames_of(study, out), study.short_side)
     folders = []
     for split, train, test in splits(study, videos):
         folders.append(out / "lists" / study.name / split.replace(" ", "_"))
@@ -213,7 +218,7 @@ def sweep_of(
     lists = ",".join(map(str, prepare(study, data / study.videos, out)))
     words = [
         *study.settings,
-        f"DATA.PATH_PREFIX={out / 'frames' / study.videos}",
+        f"DATA.PATH_PREFIX={frames_of(study, out)}",
         f"{LISTS}={lists}",
         f"RNG_SEED={','.join(map(str, seeds))}",
     ]

@@ -13,21 +13,24 @@ from octvideo.data.prepare.demo import CLASS_NAMES, make_clip
 from octvideo.data.sampling import segment_indices
 from octvideo.data.transforms import resize_short_side
 from octvideo.data.video.decode import open_video
+from octvideo.errors import DataError
 
 FRAMES, SHORT_SIDE = 16, 72
 
 
 def load_clips(source: Path | None, cache: Path) -> dict[str, Examples]:
     """ "train" and "test" of a folder with train.csv and test.csv, or of made clips where `source`
-    is None."""
+    is None. Raises DataError for a `cache` of other clips."""
+    about = f"{source.resolve() if source else 'made'}, {FRAMES} frames of {SHORT_SIDE} pixels"
     if not cache.is_file():
         made = {"train": 1600, "test": 400}
         splits = {s: listed(source, s) if source else made_clips(s, n) for s, n in made.items()}
         cache.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(
-            cache, **{f"{s}_{k}": v.numpy() for s, e in splits.items() for k, v in vars(e).items()}
-        )
+        tensors = {f"{s}_{k}": v.numpy() for s, e in splits.items() for k, v in vars(e).items()}
+        np.savez(cache, about=np.array(about), **tensors)
     arrays = np.load(cache, allow_pickle=False)
+    if "about" not in arrays or str(arrays["about"]) != about:
+        raise DataError(f"{cache}: of other clips than {about}; give another folder, or delete it")
     return {split: read_split(arrays, split) for split in ("train", "test")}
 
 

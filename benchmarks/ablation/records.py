@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from octvideo.errors import DataError
 from octvideo.files import write_atomically
 from octvideo.study.statistics import difference, spread
 from octvideo.study.tables import markdown
@@ -13,16 +14,24 @@ from octvideo.study.tables import markdown
 Run = dict[str, Any]
 
 
-def kept(path: Path, run: Callable[[], Run]) -> Run:
+def kept(path: Path, run: Callable[[], Run], **settings: Any) -> Run:
     """What `run` returns, from `path` if it has run before: the same command continues an
-    interrupted series."""
+    interrupted series. Raises DataError for a run of other `settings`."""
+    settings = json.loads(json.dumps(settings))
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         began = time.process_time()
         result = run()
         result["cpu_seconds"] = round(time.process_time() - began, 1)
-        write_atomically(str(path), lambda file: file.write(json.dumps(result).encode()))
-    return json.loads(path.read_text())
+        content = json.dumps({"settings": settings, "run": result}).encode()
+        write_atomically(str(path), lambda file: file.write(content))
+    content = json.loads(path.read_text())
+    if content.get("settings") != settings:
+        raise DataError(
+            f"{path}: a run of other settings ({content.get('settings')}, not {settings}); give"
+            " another folder, or delete it"
+        )
+    return content["run"]
 
 
 def table(runs: Iterable[Run], against: Callable[[str], str]) -> str:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from octvideo.complexity import count
+from octvideo.errors import DataError
 from octvideo.layers import OctConv3d, OctTensor
 
 SMALL = {"width_per_group": 16, "num_classes": 3, "dropout_rate": 0.0, "zero_init_final_bn": False}
@@ -184,12 +185,34 @@ def test_at_half_the_size_shapes_stay_and_textures_fade():
     assert half[1].std() < 0.5 * texture(0, grid(), draw).std()
 
 
-def test_a_run_that_is_there_is_not_run_again(tmp_path):
+def test_a_run_that_is_there_is_not_run_again_and_one_of_other_settings_is_refused(tmp_path):
     from ablation.records import kept
 
-    first = kept(tmp_path / "a" / "run.json", lambda: {"top1": 1.0})
+    path = tmp_path / "a" / "run.json"
+    first = kept(path, lambda: {"top1": 1.0}, crop=(64, 64), recipe={"lr": 0.1})
 
-    assert kept(tmp_path / "a" / "run.json", lambda: pytest.fail("ran again")) == first
+    def again():
+        pytest.fail("ran again")
+
+    assert kept(path, again, crop=(64, 64), recipe={"lr": 0.1}) == first
+    with pytest.raises(
+        DataError, match=r"run\.json: a run of other settings .*'lr': 0\.1.* delete"
+    ):
+        kept(path, again, crop=(64, 64), recipe={"lr": 0.2})
+
+
+def test_decoded_clips_of_another_folder_of_the_same_name_are_refused(tmp_path, monkeypatch):
+    import ablation.clips
+    from ablation.training import Examples
+
+    examples = Examples(torch.zeros(1, 3, 2, 4, 4, dtype=torch.uint8), torch.zeros(1).long())
+    monkeypatch.setattr(ablation.clips, "listed", lambda folder, split: examples)
+    cache = tmp_path / "clips.npz"
+    ablation.clips.load_clips(tmp_path / "one/clips", cache)
+
+    assert len(ablation.clips.load_clips(tmp_path / "one/clips", cache)["test"]) == 1
+    with pytest.raises(DataError, match=r"of other clips than .*two/clips, 16 frames of 72 pixels"):
+        ablation.clips.load_clips(tmp_path / "two/clips", cache)
 
 
 def test_a_difference_is_taken_seed_by_seed():

@@ -157,6 +157,17 @@ def test_records_of_other_settings_are_not_mixed_with_these(
     assert not trained
 
 
+def test_frames_of_another_size_are_not_taken_for_these(
+    experiments, study, data, trained, tmp_path
+):
+    studies = (study, replace(study, short_side=72))
+    sweeps = [experiments.sweep_of(one, data, tmp_path, [1]) for one in studies]
+
+    folders = [next(word for word in sweep.fixed if "PATH_PREFIX" in word) for sweep in sweeps]
+
+    assert len(set(folders)) == 2
+
+
 def test_folds_test_every_clip_once_and_keep_recordings_apart(experiments, study, data):
     folds = list(experiments.splits(replace(study, parts="folds"), data / "clips"))
 
