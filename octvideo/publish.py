@@ -211,6 +211,8 @@ def _body(checkpoint: Checkpoint, card: Card, sha256: str) -> Iterator[str]:
 def _accuracy(results: Mapping[str, Any]) -> Iterator[str]:
     views = results.get("protocol", {}).get("views", "")
     where = f"{results.get('num_videos')} videos of {_list_of(results)}, {views} views of each"
+    if unread := results.get("num_unread"):
+        where += f"; {unread} could not be read, and count as wrong"
     if "top1_acc" in results:
         low, high = results["top1_interval"]
         yield (

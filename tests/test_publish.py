@@ -37,6 +37,7 @@ def run(tiny_checkpoint, tmp_path) -> Path:
     results = {
         "split": "test_final",
         "num_videos": 40,
+        "num_unread": 2,
         "top1_acc": 62.5,
         "top5_acc": 90.0,
         "top1_interval": [47.5, 77.5],
@@ -121,7 +122,7 @@ def test_the_card_says_accuracy_data_license_and_command(run, tmp_path):
     for said in (
         (
             "Top-1 62.50 % (95 % interval 47.5 to 77.5), top-5 90.00 %: 40 videos of mine/test.csv,"
-            " 10x3"
+            " 10x3 views of each; 2 could not be read, and count as wrong.\n"
         ),
         "fingerprint 0123456789abcdef",
         "license of the weights | cc-by-4.0",

@@ -14,7 +14,8 @@ Every other network or combination is compared with the first one, by difference
 values of a --paired setting, such as the folders of a cross-validation, repeat a run as seeds do.
 In the table, +- is the standard deviation over all runs of a line. In brackets after the mean
 difference stands Student's 95 % interval: over the seeds, or over the folds (values of the --paired
-settings), of which each counts once, whatever its number of clips, with the mean over its seeds.
+settings), of which each counts once, whatever its number of clips, with the mean over its seeds;
+equal differences have none. Below the table stands which tests could not read all their videos.
 The same command continues an interrupted sweep, and adds seeds or values to a finished one. A run
 that was made with other settings, lists or start weights than the command now gives it is refused,
 and so are results of another test than its own.

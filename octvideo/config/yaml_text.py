@@ -1,6 +1,7 @@
 """YAML text as plain data, with bounds that are checked before aliases are expanded: a kilobyte of
 them may expand to gigabytes."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ from octvideo.expansion import expanded_size
 MAX_BYTES = 2**18
 MAX_NODES = 10_000  # every alias expanded; the largest file of configs/ has under 200
 MAX_NUMBER = 100  # characters
+NOT_DECIMAL = re.compile(r"[-+]?(0[0-7_]*[1-7][0-7_]+|[\d_]+(:\d+)+(\.[\d_]*)?)")  # 010, 1:30
 
 
 class _LimitError(yaml.YAMLError):  # type: ignore[misc]
@@ -42,6 +44,8 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         number = node.tag.rpartition(":")[2] in ("int", "float", "timestamp")
         if number and len(node.value) > MAX_NUMBER:
             _refuse(node, f"a number of {len(node.value):,} characters")
+        if number and NOT_DECIMAL.fullmatch(node.value):
+            _refuse(node, f"{node.value} is a number of base 8 or 60 in YAML; write it in decimal")
         return super().construct_object(node, deep)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

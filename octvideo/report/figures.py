@@ -198,6 +198,7 @@ def training_charts(path: Path) -> list[str]:
     for key, title, unit in (
         ("loss", "Loss", ""),
         ("top1_err", "Top-1 error", " %"),
+        ("map_err", "100 % - mAP", " %"),  # of several labels per video
         ("lr", "Learning rate", ""),
     ):
         series = [

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Hashable, Iterable, Sequence
 
 # Student's t, 97.5 %, of 1, 2, ... degrees of freedom.
+ROUNDED = 1e-4  # of the percentages in results.json
 STUDENT_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
@@ -31,9 +32,11 @@ def independent(pairs: Iterable[tuple[Hashable, float]]) -> list[float]:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and both ends of its 95 % interval (Student's t); for one value, all three are it."""
+    """Mean and both ends of its 95 % interval (Student's t); all three are the mean for one value,
+    and for equal ones: accuracies of few videos are coarse, and that they coincide is no
+    certainty."""
     mean = statistics.mean(values)
-    if len(values) < 2:
+    if len(values) < 2 or statistics.stdev(values) < ROUNDED:
         return mean, mean, mean
     freedom = len(values) - 1
     # Beyond the table to the second digit.
@@ -43,10 +46,11 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def difference(values: Sequence[float], digits: int = 0) -> str:
-    """Mean of `independent` differences, and its 95 % interval; "" without one."""
+    """Mean of `independent` differences, and its 95 % interval where there is one; "" without
+    differences."""
     if not values:
         return ""
     mean, low, high = interval(values)
-    if len(values) < 2:
+    if low == high:
         return f"{mean:+.1f}"
     return f"{mean:+.1f} ({low:+.{digits}f} to {high:+.{digits}f})"

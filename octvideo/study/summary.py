@@ -8,7 +8,7 @@ from typing import Any
 
 from octvideo.complexity import without
 from octvideo.report.tradeoff import Point, curve_name, draw_tradeoff
-from octvideo.study.origin import read_results
+from octvideo.study.origin import SHOWN, read_results
 from octvideo.study.statistics import difference, independent, interval, spread
 from octvideo.study.sweep import SEED, Repetition, Sweep, Variant, check_runs, measured_times
 from octvideo.study.tables import comma_separated, latex, markdown
@@ -109,9 +109,19 @@ def _cells(line: Line) -> list[str]:
 
 
 def _left_out(lines: Sequence[Line]) -> list[str]:
-    """Lines below the table: what the GFLOPs of a network leave out."""
+    """Lines below the table: what the GFLOPs of a network leave out, and what tests could not
+    read."""
     networks = {line.network["name"]: line.network.get("uncounted", ()) for line in lines}
-    return [f"GFLOPs of {name}{without(names)}" for name, names in networks.items() if names]
+    notes = [f"GFLOPs of {name}{without(names)}" for name, names in networks.items() if names]
+    unread = [
+        f"{run['num_unread']} of {run['num_videos']} in {line.variant.folder(repetition)}"
+        for line in lines
+        for repetition, run in line.runs.items()
+        if run.get("num_unread")
+    ]
+    more = f", and in {len(unread) - SHOWN} more runs" if len(unread) > SHOWN else ""
+    said = f"Videos that a test could not read count as wrong: {', '.join(unread[:SHOWN])}{more}"
+    return [*notes, said] if unread else notes
 
 
 def _numbers(line: Line) -> list[object]:
@@ -120,7 +130,7 @@ def _numbers(line: Line) -> list[object]:
     change: tuple[float | None, ...] = (None, None, None)
     if line.against:
         mean, low, high = interval(line.against)
-        change = (mean, low, high) if len(line.against) > 1 else (mean, None, None)
+        change = (mean, low, high) if low < high else (mean, None, None)
     network = line.network
     return [
         *line.variant.cells,

@@ -427,6 +427,8 @@ def test_what_is_accepted_takes_the_type_of_the_setting(write, override, value):
             "RESNET: {TRANS_FUNC: x3d}",
             "RESNET.TRANS_FUNC is 'x3d'; it takes 'bottleneck_transform'",
         ),
+        ("TRAIN: {BATCH_SIZE: 010}", ":1: 010 is a number of base 8 or 60 in YAML; write it in"),
+        ("SOLVER: {BASE_LR: 1:30}", ":1: 1:30 is a number of base 8 or 60 in YAML"),
         ("TRAIN: {BATCH_SIZE: 8, BATCH_SIZE: 9}", ":1: BATCH_SIZE is set twice; keep one"),
         ("DATA: {ON: 1}", ":1: 'ON' is read as True; put the setting's name in quotes"),
         (
@@ -568,6 +570,11 @@ def test_a_contradiction_stops_before_anything_is_built(write, overrides, expect
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
+        (
+            ["TRAIN.BATCH_SIZE=010"],
+            "command line: TRAIN.BATCH_SIZE is '010'; it takes a whole number",
+        ),
+        (["SOLVER.BASE_LR=1:30"], "command line: SOLVER.BASE_LR is '1:30'; it takes a number"),
         (
             ["OCTCONV.ALFA", "1"],
             "command line: there is no setting OCTCONV.ALFA; did you mean OCTCONV.ALPHA?",

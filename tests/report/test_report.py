@@ -10,6 +10,7 @@ import pytest
 from octvideo.engine.evaluation.frame_order import ORDERS, summarize_orders
 from octvideo.engine.evaluation.results import Evaluation, summarize, write_results
 from octvideo.report import write_report
+from octvideo.report.figures import training_charts
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -72,6 +73,16 @@ def log_training(folder):
     (folder / "metrics.jsonl").write_text(
         "\n".join(map(json.dumps, records)) + '\n{"_type": "train_it'
     )
+
+
+def test_the_validation_of_several_labels_has_its_curve(tmp_path):
+    records = [{"_type": "val_epoch", "epoch": i, "step": 8 * i, "map_err": 9 - i} for i in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)))
+
+    (chart,) = training_charts(tmp_path / "metrics.jsonl")
+
+    assert "100 % - mAP" in chart
+    assert "validation <b>7 %</b>" in chart
 
 
 def test_headline_shows_the_interval_and_what_could_not_be_read(tmp_path):

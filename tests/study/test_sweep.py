@@ -481,6 +481,8 @@ def test_statistics_of_few_runs():
     assert difference([]) == ""
     assert difference([2.0]) == "+2.0"
     assert difference([1.0, 2.0, 3.0], 1) == "+2.0 (-0.5 to +4.5)"
+    # Rounded to 1e-4, as in results.json: nothing tells how far two seeds differ.
+    assert difference([5.0, 5.0], 1) == difference([61.3 - 56.3, 45.0 - 40.0], 1) == "+5.0"
     # 20 differences of +-1: standard deviation 1.026, Student's t of 19 degrees of freedom 2.093.
     assert interval([1.0, -1.0] * 10)[2] == pytest.approx(2.093 * 1.026 / 20**0.5, abs=1e-3)
 
@@ -522,6 +524,33 @@ def test_the_command_trains_tests_and_writes_the_table(tmp_path, capsys, monkeyp
     # What a run's checkpoint says agrees with its record: the same command goes on.
     main([*words, "--out", str(tmp_path / "out"), "--no-times"])
     assert capsys.readouterr().out.count("| .5 |") == 1
+
+
+def test_equal_differences_have_no_interval(trained, monkeypatch, tmp_path):
+    monkeypatch.setitem(TOP1, ".1", [51.0, 61.0, 71.0])
+    sweep = Sweep.of(CONFIG, WORDS)
+    run_sweep(sweep, tmp_path, report=lambda line: None)
+
+    assert write_tables(sweep, tmp_path).endswith(" | +1.0 |")
+    with (tmp_path / "table.csv").open() as file:
+        row = list(csv.DictReader(file))[1]
+    assert [float(row["difference"]), row["low"], row["high"]] == [1.0, "", ""]
+
+
+def test_videos_that_a_test_could_not_read_are_said_below_the_table(trained, tmp_path):
+    sweep = Sweep.of(CONFIG, WORDS)
+    run_sweep(sweep, tmp_path, report=lambda line: None)
+    for path in tmp_path.glob("runs/*RNG_SEED=2/results.json"):
+        results = json.loads(path.read_text()) | {"num_unread": 3, "num_videos": 20}
+        path.write_text(json.dumps(results))
+
+    said = write_tables(sweep, tmp_path).rpartition("\n\n")[2]
+
+    assert said == (
+        "Videos that a test could not read count as wrong: 3 of 20 in OCTCONV.ALPHA=0,RNG_SEED=2,"
+        " 3 of 20 in OCTCONV.ALPHA=.1,RNG_SEED=2"
+    )
+    assert said in (tmp_path / "table.tex").read_text()
 
 
 def test_what_the_cost_of_a_network_leaves_out_is_said_below_the_table(trained, tmp_path):

@@ -92,6 +92,21 @@ def test_a_hundred_videos_without_a_difference_are_not_certainty():
     assert metrics.paired_interval(right, right) == pytest.approx((-0.0362, 0.0362), abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("more", "num_videos", "leaves_open"),
+    [(3, 3, True), (5, 5, True), (6, 6, False), (3, 4, True), (5, 100, True), (6, 100, False)],
+)
+def test_a_difference_in_one_direction_is_as_sure_as_mcnemars_test(more, num_videos, leaves_open):
+    """Exact, of both sides: p is 0.0625 of 5 of 5, and 0.031 of 6 of 6."""
+    right, other = np.full(num_videos, True), np.arange(num_videos) >= more
+
+    low, high = metrics.paired_interval(right, other)
+
+    assert (low <= 0) == leaves_open
+    assert low < more / num_videos <= high
+    assert metrics.paired_interval(other, right) == pytest.approx((-high, -low), abs=0.02)
+
+
 @pytest.mark.parametrize("interval", [metrics.bootstrap_interval, metrics.paired_interval])
 def test_an_interval_is_drawn_by_its_seed_alone(interval):
     videos = np.arange(200)
