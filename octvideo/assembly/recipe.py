@@ -34,6 +34,7 @@ PUBLISHED: dict[str, dict[str, float]] = {
         "MODEL.DROPOUT_RATE": 0.5,
     },
 }
+LEFT_OF_START = 0.01  # of the weights at the start, in their moving average at the end
 KINETICS_CLASSES = (400, 600, 700)
 
 
@@ -131,6 +132,21 @@ def recipe_warning(cfg: Any) -> str:
         else ""
     )
     return f"not the published recipe: {', '.join(different)}{advice}"
+
+
+def average_warning(cfg: Any, steps_per_epoch: int) -> str:
+    """One line where the weights at the start still count in the moving average at the end, ""
+    where they do not: validations, tests and exports take the average."""
+    decay, solver = cfg.TRAIN.EMA_DECAY, cfg.SOLVER
+    steps = solver.MAX_ITER or solver.MAX_EPOCH * steps_per_epoch
+    left = decay**steps
+    if left < LEFT_OF_START:
+        return ""
+    return (
+        f"TRAIN.EMA_DECAY {decay:g} over {steps} steps: the average, which is validated and tested,"
+        f" is still {left:.0%} the weights at the start; {LEFT_OF_START ** (1 / steps):.6f} leaves"
+        f" {LEFT_OF_START:.0%} of them"
+    )
 
 
 def frozen_warning(cfg: Any) -> str:

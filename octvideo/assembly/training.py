@@ -60,7 +60,12 @@ def _train(cfg: Any, procs: Processes, callbacks: Callbacks | None) -> TrainSumm
     videos = task.validation()
     validate = validator(cfg, videos, procs)
     trainer = build_trainer(cfg, procs, loader, validate, callbacks, data_of(videos))
-    for warning in (build_recipe.recipe_warning(cfg), build_recipe.frozen_warning(cfg)):
+    steps = len(loader) // cfg.SOLVER.ACCUM_STEPS
+    for warning in (
+        build_recipe.recipe_warning(cfg),
+        build_recipe.frozen_warning(cfg),
+        build_recipe.average_warning(cfg, steps),
+    ):
         if warning:
             logger.warning(warning)
     summary = trainer.train()

@@ -499,6 +499,24 @@ def test_training_that_starts_in_slow_half_precision_says_so_once(monkeypatch, c
     assert "leave TRAIN.MIXED_PRECISION false" in line
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["TRAIN.EMA_DECAY=0.999"], "is still 37% the weights at the start; 0.995405 leaves 1% of"),
+        (["TRAIN.EMA_DECAY=0.999", "SOLVER.MAX_ITER=9000"], ""),
+        (["TRAIN.EMA_DECAY=0.99"], ""),
+        ([], ""),
+    ],
+)
+def test_an_average_that_keeps_the_weights_at_the_start_is_warned_of(settings, expected):
+    cfg = load_config("kinetics400/i3d", ["SOLVER.MAX_EPOCH=100", *settings])
+
+    warning = build_recipe.average_warning(cfg, 10)
+
+    assert expected in warning
+    assert bool(warning) == bool(expected)
+
+
 # --- Dry runs
 
 
