@@ -194,7 +194,7 @@ def write_named_video(
             window_seconds=window_seconds,
             stride_seconds=stride_seconds,
             fps=film.fps,
-            times=film.times,
+            times=film.shown or (),
         )
     except DecodeError as error:
         raise DecodeError(entry.path, error.cause) from error

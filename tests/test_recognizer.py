@@ -177,7 +177,7 @@ def test_a_timeline_tells_when_frames_are_shown(recognizer, frames, tmp_path):
 
     assert timeline.starts.tolist() == pytest.approx([times[5 * k] for k in range(6)], abs=1e-3)
     assert timeline.ends[:-1].tolist() == pytest.approx(timeline.starts[1:].tolist())
-    assert timeline.ends[-1] == pytest.approx(12, abs=0.7)
+    assert timeline.ends[-1] == pytest.approx(12)  # though frames are 0.4 s apart in the mean
     np.testing.assert_allclose(given.starts, timeline.starts, atol=1e-3)
 
 

@@ -17,6 +17,7 @@ from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import Timing
 from octvideo.data.video.decode import iter_frames, look_at, open_video
 from octvideo.data.video.frame_source import FrameSource
+from octvideo.data.video.times import with_end
 from octvideo.data.video.video import Prepare
 from octvideo.errors import ConfigError
 
@@ -53,7 +54,8 @@ def opened(source: Source, fps: float | None, usual_fps: float) -> Iterator[Fram
 def streamed(
     source: Source, fps: float | None, usual_fps: float, times: Sequence[float] = ()
 ) -> Iterator[tuple[Iterator[Frames], float, Sequence[float]]]:
-    """(frames one after another, frames per second, the seconds at which each is shown).
+    """(frames one after another, frames per second, the seconds at which each is shown, and for a
+    file also when the last one ends).
 
     Raises as `opened` does, for a frame of the wrong form when it is reached. A DecodeError of what
     is done with the frames of a file is given the file's name.
@@ -63,7 +65,8 @@ def streamed(
         return
     refuse_times(source, fps, times)
     with _on_disk(source) as path:
-        info, times = look_at(path)
+        info, shown = look_at(path)
+        times = with_end(shown, info.duration_seconds)
         # A damaged file is announced with the frames that decode, and is left before the damage.
         try:
             yield islice(iter_frames(path), info.num_frames), info.fps, times

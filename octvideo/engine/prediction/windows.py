@@ -106,7 +106,8 @@ class VideoWindows:
         window_seconds: float,
         stride_seconds: float,
     ) -> None:
-        """times: when each frame is shown, where that is known."""
+        """times: when each frame is shown, where that is known; one more is when the last one
+        ends."""
         check_lengths(window_seconds, stride_seconds)
         self.length = max(round(window_seconds * rate), 1)
         self.step = max(round(stride_seconds * rate), 1)
@@ -140,11 +141,11 @@ class VideoWindows:
         return begin, end, self._seconds_at(begin), self._seconds_at(end)
 
     def _seconds_at(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The times at which frames begin; after the last known one, its end."""
+        """The times at which frames begin; after the last one, its end."""
         if not len(self._times):
             return places / self._rate
         known = np.append(self._times, self._times[-1] + 1 / self._rate)
-        return known[np.minimum(places, len(self._times))]
+        return known[places]
 
     def _counted(self) -> Iterator[Frame]:
         for frame in self._frames:
