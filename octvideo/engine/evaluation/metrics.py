@@ -64,21 +64,22 @@ def paired_interval(
     A video counts +1, 0 or -1, so that drawing n of them is one multinomial draw. Where no video
     differs, every draw is 0, which says nothing: then both sides are the exact bound for an event
     that was never observed. Where all that differ do so in one direction, no draw has the other
-    one: then the end toward it is at least as far as the exact binomial bound of their shares, as
-    in McNemar's exact test. So 5 of 5 leave the sign open, and 6 of 6 do not.
+    one. Then the end toward it is at least as far as that bound less their share, and as the exact
+    binomial bound of how they divide, as in McNemar's exact test: 5 of 5 leave the sign open, and
+    6 of 6 do not.
     """
     n = len(correct)
     more, less = int((correct & ~other).sum()), int((other & ~correct).sum())
+    unseen = 1 - ((1 - level) / 2) ** (1 / n)
     if not more + less:
-        bound = 1 - ((1 - level) / 2) ** (1 / n)
-        return -bound, bound
+        return -unseen, unseen
     shares = np.array([more, less, n - more - less]) / n
     draws = np.random.default_rng(seed).multinomial(n, shares, resamples)
     low, high = np.quantile((draws[:, 0] - draws[:, 1]) / n, [(1 - level) / 2, (1 + level) / 2])
     if not (more and less):
-        differing = more + less
-        end = (2 * ((1 - level) / 2) ** (1 / differing) - 1) * differing / n
-        low, high = (min(low, end), high) if more else (low, max(high, -end))
+        seen = more + less
+        end = max((1 - 2 * ((1 - level) / 2) ** (1 / seen)) * seen, unseen * n - seen) / n
+        low, high = (min(low, -end), high) if more else (low, max(high, end))
     return float(low), float(high)
 
 

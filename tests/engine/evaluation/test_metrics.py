@@ -92,6 +92,16 @@ def test_a_hundred_videos_without_a_difference_are_not_certainty():
     assert metrics.paired_interval(right, right) == pytest.approx((-0.0362, 0.0362), abs=1e-4)
 
 
+def test_a_single_difference_makes_no_certainty_of_the_other_direction():
+    """Without it the bound is 0.0362; Tango's interval of 0 and 1 of 100 ends at 0.027."""
+    right = np.arange(100) < 60
+
+    low, high = metrics.paired_interval(right, np.arange(100) < 61)
+
+    assert -0.04 < low < -0.01
+    assert high == pytest.approx(0.0262, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("more", "num_videos", "leaves_open"),
     [(3, 3, True), (5, 5, True), (6, 6, False), (3, 4, True), (5, 100, True), (6, 100, False)],
