@@ -368,7 +368,7 @@ def test_only_whole_runs_count_and_the_others_are_named(tables):
         "| ResNet-20 | 40.0 | 0.30 | 100 |  | 81.0, 82.0, 83.0 | 82.0 ± 1.0 |  |  | 85.02 |"
     )
     assert "| 0.90 (0.85 to 1.00) |" in lines[3]
-    assert "| 80.0, 81.0 | 80.5 ± 0.7 | -1.0 (-1.0 to -1.0) |" in lines[3]
+    assert "| 80.0, 81.0 | 80.5 ± 0.7 | -1.0 |" in lines[3]
     assert lines[-1] == ("5 of 27 runs done. Oct-ResNet-20 .5, seed 3: 70.0 % at epoch 1 of 2.")
 
 
@@ -416,6 +416,6 @@ def test_octave_rows_are_held_against_the_network_that_has_the_pools_alone(table
     cells = [[cell.strip() for cell in line.split(" |")[7:9]] for line in (first, octave, pooled)]
     assert cells == [
         ["", ""],
-        ["+2.0 (+2.0 to +2.0)", "-1.0 (-1.0 to -1.0)"],
-        ["+3.0 (+3.0 to +3.0)", ""],
+        ["+2.0", "-1.0"],
+        ["+3.0", ""],
     ]
