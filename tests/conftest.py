@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +36,11 @@ if not torch.cuda.is_available():
 
 # Two workers share a machine; the threads of what their tests start would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Without kept bytecode, each of the hundreds of programs that tests start compiles the package
+# anew, and each session the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Under nohup, and in the background of a shell, a program and those that it starts ignore these.
 for number, handler in (

@@ -4,12 +4,14 @@ to export."""
 import re
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
 
 from octvideo import create_model
 from octvideo.checkpoint import Checkpoint
+from octvideo.models import pytorchvideo
 from octvideo.models.network import Head
 
 
@@ -34,6 +36,17 @@ def first_stages(name: str, count: int, **options: Any) -> nn.Module:
     fc = model.head.fc
     model.head = Head(fc.in_features >> (4 - count), fc.out_features, dropout_rate=0.0)
     return model
+
+
+def of_two_blocks(name: str, **options: Any) -> nn.Module:
+    """`create_model`, without the blocks that repeat the second one of their stage. pytorchvideo's
+    networks lose them before they are made octave: afterwards they are graphs."""
+    whole = pytorchvideo._build_theirs
+    with patch.object(
+        pytorchvideo, "_build_theirs", lambda *given: two_blocks_per_stage(whole(*given))
+    ):
+        model = create_model(name, **options)
+    return model if name.startswith("ptv:") else two_blocks_per_stage(model)
 
 
 def two_blocks_per_stage(model: nn.Module) -> nn.Module:

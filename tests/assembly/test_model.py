@@ -626,8 +626,10 @@ def test_two_ranks_dry_run_in_one_folder_and_leave_nothing(tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_a_full_size_network_dry_runs_on_a_cpu(capsys):
-    dry_run(load_config(str(KINETICS / "oct_i3d.yaml")), Processes())
+def test_a_network_of_full_width_and_depth_dry_runs_on_a_cpu(capsys):
+    quarter = ["DATA.TRAIN_CROP_SIZE=112", "DATA.TEST_CROP_SIZE=128"]
+
+    dry_run(load_config(str(KINETICS / "oct_i3d.yaml"), quarter), Processes())
 
     assert "two training and two evaluation steps went through" in capsys.readouterr().out
 

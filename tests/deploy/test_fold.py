@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from narrow_networks import two_blocks_per_stage
+from narrow_networks import of_two_blocks
 from reparametrized import REPARAMETRIZED, pruned, with_weight_norm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -116,12 +116,11 @@ EVERY_NETWORK = [
 
 
 def narrow(name: str, **options) -> nn.Module:
-    """The network's layers, of few channels where its options allow it, and without repeated blocks
-    but in those of pytorchvideo, which are graphs."""
+    """The network's layers, of few channels where its options allow it, and without repeated
+    blocks."""
     if "width_per_group" in {field.name for field in fields(family_of(name).options)}:
         options["width_per_group"] = 16
-    model = create_model(name, **options)
-    return model if name.startswith("ptv:") else two_blocks_per_stage(model)
+    return of_two_blocks(name, **options)
 
 
 @pytest.mark.parametrize("name", EVERY_NETWORK)

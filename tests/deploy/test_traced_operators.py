@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from narrow_networks import two_blocks_per_stage
+from narrow_networks import of_two_blocks
 from reparametrized import pruned
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -108,11 +108,8 @@ def test_a_training_step_has_three_times_the_products_but_for_the_gradient_of_th
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in MODELS if not re.search("101|152|200", n)])
 def test_flops_are_twice_the_multiply_adds_of_every_network(name):
-    alpha = 0.25
     with torch.device("meta"):
-        model = create_model(name, alpha=alpha)
-    if not name.startswith("ptv:"):  # Those are graphs.
-        model = two_blocks_per_stage(model)
+        model = of_two_blocks(name, alpha=0.25)
     convolutions = ("convolution", "addmm")
 
     operators = trace_operators(model, input_shape_of(name), batch=3).operators

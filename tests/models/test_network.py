@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from narrow_networks import two_blocks_per_stage
+from narrow_networks import of_two_blocks
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -55,10 +55,10 @@ def test_every_network_of_clips_gives_in_2d_what_it_gives_in_3d(name, alpha):
     channels, _, height, _ = input_shape_of(name)
     clip = torch.randn(1, channels, 16, min(height, 35), 40)
     if name.startswith("ptv:"):
-        model = two_blocks_per_stage(create_model(name)).eval()
+        model = of_two_blocks(name).eval()
         model = octavize(model, alpha, clip, weights="as_is") if alpha else model
     else:
-        model = two_blocks_per_stage(create_model(name, alpha=alpha, width_per_group=32))
+        model = of_two_blocks(name, alpha=alpha, width_per_group=32)
     for module in model.eval().modules():
         if isinstance(module, _BatchNorm):  # residual branches start at gamma 0, and say nothing
             nn.init.uniform_(module.weight, 0.5, 1.0)

@@ -3,6 +3,7 @@ bfloat16."""
 
 import gc
 import multiprocessing
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ def awake(name: str, **options: Any) -> nn.Module:
     return model.eval()
 
 
+def shortened(model: nn.Module) -> nn.Module:
+    """Without the second block of all stages but the first: it has the code of the first stage's."""
+    for name, module in model.named_modules():
+        if re.fullmatch(r"(.*\.)?res[345]", name):
+            del module.block1
+    return model
+
+
 def clip_of(clips: int = 2, size: int = 33) -> Tensor:
     return torch.randn(clips, 3, 8, size, size + 7)
 
@@ -43,7 +52,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_compiles_without_a_graph_break(name):
-    model, clip = awake(name), clip_of()
+    model, clip = shortened(awake(name)), clip_of()
 
     with torch.no_grad():
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(clip)
@@ -53,7 +62,7 @@ def test_compiles_without_a_graph_break(name):
 
 @pytest.mark.slow
 def test_the_memory_saving_form_compiles_and_exports_with_its_gradients():
-    model, clip = awake("i3d_r26", memory_saving=True), clip_of(1)
+    model, clip = shortened(awake("i3d_r26", memory_saving=True)), clip_of(1)
     model(clip).square().sum().backward()
     expected = gradients(model)
     model.zero_grad()
@@ -70,7 +79,7 @@ def test_the_memory_saving_form_compiles_and_exports_with_its_gradients():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_exports(name):
-    model, clip = awake(name), clip_of()
+    model, clip = shortened(awake(name)), clip_of()
 
     with torch.no_grad():
         exported = torch.export.export(model, (clip,)).module()

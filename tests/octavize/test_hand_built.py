@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from narrow_networks import two_blocks_per_stage
+from narrow_networks import of_two_blocks
 from torch import nn
 
 from octvideo import create_model, octavize
@@ -125,8 +125,7 @@ def test_alpha_zero_is_every_network_bit_for_bit(name):
 
     channels, *frames, height, width = input_shape_of(name)
     x = torch.rand(2, channels, *frames, min(height, 32), min(width, 32))
-    model = create_model(name)
-    model = randomise(model if name in WHOLE else two_blocks_per_stage(model))
+    model = randomise(create_model(name) if name in WHOLE else of_two_blocks(name))
 
     octave = octavize(model, 0.0, x)
 
