@@ -529,7 +529,11 @@ UNLABELED = {
     ("settings", "lists", "says"),
     [
         ({"MODEL": {"CLASS_WEIGHTS": [1, 3]}}, {}, "in a probe all videos count alike"),
-        ({"MODEL": {"ARCH": "x3d_xs"}}, {}, r"x3d_xs: a probe trains a layer head\.fc"),
+        (
+            {"MODEL": {"ARCH": "x3d_xs"}, "RESNET": {}},
+            {},
+            r"x3d_xs: a probe trains a layer head\.fc",
+        ),
         ({}, UNLABELED, r"val\.csv: an unlabeled list can be tested, not trained"),
         ({}, UNLABELED | {"train.csv": "gone.mp4 0\n"}, "its videos are missing"),
     ],
