@@ -13,7 +13,7 @@ from octvideo.config.yaml_text import parse_value
 from octvideo.errors import ConfigError, did_you_mean
 from octvideo.layers import compute_in_2d, fuse, stem_by_space_to_depth
 from octvideo.models import create_model
-from octvideo.models.network import Family, Network
+from octvideo.models.network import Network
 from octvideo.models.registry import MODELS, family_of, find_name, full_name, is_own
 from octvideo.models.video_options import BLOCKS
 from octvideo.octavize.convert import plain
@@ -67,10 +67,10 @@ def build_model(cfg: Any) -> Network:
     family = family_of(name)
     known = {option.name for option in fields(family.options)}
     _refuse_unused(cfg, name, known)
-    decided, options = _decided(family), dict[str, Any]()
+    options: dict[str, Any] = {}
     for option, key in SETTINGS.items():
         # What the name decides stays, unless a setting says otherwise.
-        if option in known and not (option in decided and _is_default(cfg, key)):
+        if option in known and not (option in family.fixed and _is_default(cfg, key)):
             value = _value(cfg, option, key)
             if value is not None:
                 options[option] = value
@@ -80,12 +80,6 @@ def build_model(cfg: Any) -> Network:
     stem_by_space_to_depth(network, CHOICE[cfg.MODEL.STEM_SPACE_TO_DEPTH])
     fuse(network, CHOICE[cfg.OCTCONV.FUSED])
     return network
-
-
-def _decided(family: Family) -> dict[str, Any]:
-    """The options that a name decides. The number of classes is that of the settings, by which
-    labels are read: the default, too, is as many as some data have."""
-    return {option: value for option, value in family.fixed.items() if option != "num_classes"}
 
 
 def name_settings(model: str) -> Tree:
@@ -100,7 +94,7 @@ def network_settings(network: Mapping[str, Any]) -> Tree:
     """The settings with which `build_model` builds the network of a `model.config`. Options without
     a setting stand in MODEL.OPTIONS."""
     name = str(network["name"])
-    tree, fixed = name_settings(name), _decided(family_of(name))
+    tree, fixed = name_settings(name), family_of(name).fixed
     others = tree["MODEL"]["OPTIONS"] = []
     for option in network.keys() - ARGUMENTS.keys() - {"octavize"}:
         value, key = network[option], SETTINGS.get(option, "DATA.")
@@ -149,7 +143,7 @@ def _refuse_unused(cfg: Any, name: str, known: set[str]) -> None:
 def _given(cfg: Any, name: str, known: Collection[str]) -> dict[str, Any]:
     """Options by their own names: MODEL.OPTIONS ["growth_rate=32"]. One that a setting decides is
     refused: what reads the setting, the labels, a resumed run, would not know of it."""
-    fixed = _decided(family_of(name))
+    fixed = family_of(name).fixed
     options = {}
     for entry in cfg.MODEL.OPTIONS:
         option, equals, value = entry.partition("=")
