@@ -37,6 +37,13 @@ def to_a_screen(text: str) -> str:
     return f"{text[: SCREEN // 2]} ... ({len(text):,} characters) ... {text[-SCREEN // 3 :]}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library's error says, of at most 200 characters; its type if it says
+    nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
 class OctvideoError(Exception):
     """One line: what was got, the rule, the next step."""
 

@@ -17,7 +17,7 @@ import numpy as np
 from iopath.common.file_io import g_pathmgr
 from numpy.typing import NDArray
 
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, first_line
 from octvideo.expansion import GROWTH, BoundedUnpickler, ExpansionError, expanded_size
 
 Array = NDArray[Any]
@@ -65,8 +65,9 @@ def read_numpy_pickle(path: str) -> dict[str, Any]:
         ) from None
     # What a torn or forged file makes a parser raise has no end.
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise CheckpointError(f"{path}: damaged, or no pickle of arrays ({reason})") from error
+        raise CheckpointError(
+            f"{path}: damaged, or no pickle of arrays ({first_line(error)})"
+        ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dict of arrays")
     return content

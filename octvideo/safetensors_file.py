@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, first_line
 from octvideo.files import write_atomically
 
 KEY = "octvideo"
@@ -48,8 +48,9 @@ def read_safetensors(path: str) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (SafetensorError, ValueError, RecursionError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise CheckpointError(f"{path}: damaged or no file of safetensors ({reason})") from error
+        raise CheckpointError(
+            f"{path}: damaged or no file of safetensors ({first_line(error)})"
+        ) from error
     if not isinstance(carried, dict):
         raise CheckpointError(f"{path}: its metadata {KEY!r} is {str(carried)[:40]}, not an object")
     return {name: carried[name] for name in CARRIED if name in carried} | {"model_state": tensors}

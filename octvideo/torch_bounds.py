@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, first_line
 from octvideo.expansion import GROWTH, BoundedUnpickler, ExpansionError, expanded_size
 
 SLACK = 2**20
@@ -82,8 +82,9 @@ def check_bounds(file: IO[bytes], path: str) -> None:
         ) from None
     # What a torn or forged file makes a parser raise has no end.
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: damaged or not a checkpoint ({reason})") from error
+        raise CheckpointError(
+            f"{path}: damaged or not a checkpoint ({first_line(error)})"
+        ) from error
     file.seek(0)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from iopath.common.file_io import g_pathmgr
 
-from octvideo.errors import CheckpointError
+from octvideo.errors import CheckpointError, first_line
 from octvideo.files import what_is_missing, write_atomically
 from octvideo.torch_bounds import check_bounds
 
@@ -41,8 +41,9 @@ def read_torch_file(path: str, *, mapped: bool = False) -> dict[str, Any]:
         ) from error
     # What a torn or forged file makes the reader raise has no end.
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: damaged or not a checkpoint ({reason})") from error
+        raise CheckpointError(
+            f"{path}: damaged or not a checkpoint ({first_line(error)})"
+        ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint's dict")
     return content

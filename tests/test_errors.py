@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from octvideo import errors
-from octvideo.errors import exit_on_user_error
+from octvideo.errors import exit_on_user_error, first_line
 
 # The module alone, without torch, which the package imports.
 CHILD = """
@@ -83,3 +83,11 @@ def test_a_reader_that_has_gone_needs_no_line():
 def test_other_errors_of_the_system_are_bugs_with_a_traceback():
     with pytest.raises(FileNotFoundError), exit_on_user_error():
         Path("/nowhere/at/all").read_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [("\na\nb", "a"), ("", "RuntimeError"), ("\n", "RuntimeError"), ("a" * 999, "a" * 200)],
+)
+def test_the_first_line_of_an_error_is_short_and_never_empty(said, line):
+    assert first_line(RuntimeError(said)) == line

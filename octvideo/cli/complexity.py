@@ -34,7 +34,7 @@ from octvideo.cli.unused import refuse_unused
 from octvideo.complexity import count_twice, stage_table, without
 from octvideo.config import add_config_arguments, load_config
 from octvideo.deploy.timing import interleaved
-from octvideo.errors import ConfigError, import_optional
+from octvideo.errors import ConfigError, first_line, import_optional
 from octvideo.files import require_place, write_atomically
 from octvideo.layers import channels_last, compute_in_2d
 from octvideo.models.registry import input_shape_of, on_meta
@@ -115,8 +115,7 @@ def network_of(name: str) -> tuple[nn.Module, Sequence[int]]:
         found = import_optional(module, name, f"pip install {library}")
         model: nn.Module = getattr(found, function)(short).eval()
     except (RuntimeError, ValueError) as error:  # of an installation, or of an unknown name
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{name}: {library} says: {first_line}") from error
+        raise ConfigError(f"{name}: {library} says: {first_line(error)}") from error
     is_video = any(isinstance(layer, nn.Conv3d) for layer in model.modules())
     return model, (3, 16, 112, 112) if is_video else (3, 224, 224)
 

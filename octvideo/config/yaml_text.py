@@ -10,7 +10,7 @@ import yaml
 from iopath.common.file_io import g_pathmgr
 
 from octvideo.config.defaults import Tree
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, first_line
 from octvideo.expansion import expanded_size
 
 MAX_BYTES = 2**18
@@ -85,9 +85,7 @@ def parse_settings(text: str, source: str) -> Tree:
     except _LimitError as error:
         raise ConfigError(f"{source}: {error}; settings have a few hundred") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{source}: this is not YAML text ({str(error).splitlines()[0]})"
-        ) from None
+        raise ConfigError(f"{source}: this is not YAML text ({first_line(error)})") from None
     if not isinstance(tree or {}, dict):
         raise ConfigError(
             f"{source}: expected settings such as `OCTCONV:`, found {type(tree).__name__} at"

@@ -21,7 +21,7 @@ from octvideo.deploy.export import (
     written_difference,
 )
 from octvideo.deploy.openvino import OpenVINO, contents_of
-from octvideo.errors import CheckpointError, ConfigError, OctvideoError, logger
+from octvideo.errors import CheckpointError, ConfigError, OctvideoError, first_line, logger
 from octvideo.files import appear_together
 from octvideo.models.network import HeadAct, activate
 
@@ -199,8 +199,9 @@ def read_exported(path: Path, *, trusted: bool = False) -> ExportedNetwork:
     except OctvideoError:
         raise
     except Exception as error:  # Each runtime has its own exceptions.
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise CheckpointError(f"{path}: cannot be read ({cause}); export it again") from error
+        raise CheckpointError(
+            f"{path}: cannot be read ({first_line(error)}); export it again"
+        ) from error
 
 
 def write_exported(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from octvideo.copies import copied
 from octvideo.deploy.core_operators import core_operators
 from octvideo.deploy.layer_times import layer_names
-from octvideo.errors import ConfigError, import_optional
+from octvideo.errors import ConfigError, first_line, import_optional
 from octvideo.layers import stem_by_space_to_depth
 
 _core: Any = None
@@ -215,7 +215,7 @@ def save_graph(network: Any, path: Path) -> None:
     try:
         openvino.save_model(network, path, compress_to_fp16=False)
     except RuntimeError as error:
-        raise OSError(f"OpenVINO reports {str(error).strip().splitlines()[0]}") from error
+        raise OSError(f"OpenVINO reports {first_line(error)}") from error
 
 
 def convert(model: nn.Module, example: Tensor) -> OpenVINO:

@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from octvideo.engine.distributed import Processes, from_launcher, this_process
 from octvideo.engine.liveness import Liveness
-from octvideo.errors import DEADLY, OctvideoError
+from octvideo.errors import DEADLY, OctvideoError, first_line
 
 LEAVING_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
@@ -48,7 +48,7 @@ def _join(procs: Processes, liveness: Liveness, timeout: timedelta) -> None:
         except RuntimeError as error:
             raise OctvideoError(
                 f"{host}:{port}, where the ranks meet, cannot be used"
-                f" ({str(error).splitlines()[0][:100]}); has the launcher gone? Start all ranks"
+                f" ({first_line(error)}); has the launcher gone? Start all ranks"
                 " again"
             ) from error
         store.set_timeout(timeout)
@@ -155,9 +155,9 @@ def is_lost_peer(error: RuntimeError) -> bool:
 
 def _short(error: RuntimeError) -> str:
     """Gloo's message without its source line and its advice."""
-    first = str(error).splitlines()[0]
+    first = first_line(error)
     found = re.search(r"(connection|broken pipe|timed out)[^.]*", first, re.IGNORECASE)
-    return found.group() if found else first[:100]
+    return found.group() if found else first
 
 
 def _leave_group(error: BaseException | None) -> None:

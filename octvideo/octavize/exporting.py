@@ -28,7 +28,6 @@ from octvideo.octavize.kept import ASSIGNS, as_buffers, has_hooks, own_tensors, 
 from octvideo.octavize.operations import is_operator
 from octvideo.octavize.value_tracer import (
     CONSTANTS,
-    CONTENT_DECIDES,
     CONTEXTS_ARE_LOST,
     Guard,
     UntraceableError,
@@ -164,11 +163,7 @@ class Exporter:
 
 
 def _described(error: Exception) -> str:
-    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
-
     text = described(error)
-    if isinstance(error, GuardOnDataDependentSymNode):
-        return text.removesuffix(str(error).splitlines()[0]) + CONTENT_DECIDES
     if "Constraints violated" in text:
         condition = re.search(r"satisfy the generated guard (.+?)\.?\n", str(error))
         return f"the batch decides what is computed: {condition[1] if condition else text}"

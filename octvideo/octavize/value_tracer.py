@@ -14,7 +14,7 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from octvideo.copies import copied
-from octvideo.errors import ConfigError
+from octvideo.errors import ConfigError, first_line
 from octvideo.layers import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d, OctTensor
 from octvideo.octavize.aliases import compute
 from octvideo.octavize.kept import has_hooks
@@ -323,12 +323,14 @@ def _in_autograd_function() -> bool:
 
 def described(error: Exception) -> str:
     from torch._subclasses.fake_tensor import DataDependentOutputException
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
     where = _where(traceback.extract_tb(error.__traceback__))
-    first_line = (str(error).splitlines() or [type(error).__name__])[0]
-    if isinstance(error, DataDependentOutputException):
-        first_line = CONTENT_DECIDES
-    return f"{where}: {first_line}" if where else first_line
+    if isinstance(error, DataDependentOutputException | GuardOnDataDependentSymNode):
+        reason = CONTENT_DECIDES
+    else:
+        reason = first_line(error)
+    return f"{where}: {reason}" if where else reason
 
 
 def _where(frames: traceback.StackSummary) -> str:

@@ -10,7 +10,7 @@ from torch import nn
 
 from octvideo.checkpoint import Checkpoint, InputSpec
 from octvideo.deploy.exported import SUFFIXES, ExportedNetwork, read_exported
-from octvideo.errors import CheckpointError, ConfigError
+from octvideo.errors import CheckpointError, ConfigError, first_line
 from octvideo.models.network import HeadAct
 from octvideo.models.registry import family_of, full_name
 from octvideo.recognizer.recognizer import Recognizer
@@ -171,9 +171,8 @@ def _device(device: str | torch.device | None) -> torch.device:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"device={device!r}: cannot be used here ({reason}); leave it out for the best that"
-            " there is"
+            f"device={device!r}: cannot be used here ({first_line(error)}); leave it out for the"
+            " best that there is"
         ) from error
     return chosen

@@ -30,7 +30,7 @@ import torch.multiprocessing  # lets the tensors of a list be shared with the wo
 
 from octvideo.data import reading, remote
 from octvideo.data.loading.tensor_pipe import receive, send
-from octvideo.errors import ConfigError, DataError
+from octvideo.errors import ConfigError, DataError, first_line
 
 _TASKS_PER_WORKER = 2  # one being read, one waiting in the pipe
 _MAX_UNEXPLAINED_DEATHS = 3
@@ -99,7 +99,7 @@ class ReaderPool:
             with _signals_held():
                 return _Worker(self._context, self._read, self._prefetch, self.bad)
         except (OSError, EOFError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             remedy = "lower DATA_LOADER.NUM_WORKERS, or raise the limit (ulimit -n, /dev/shm)"
             if "AF_UNIX path too long" in reason:
                 remedy = f"set TMPDIR to a folder of a shorter path than {tempfile.gettempdir()}"

@@ -25,7 +25,7 @@ from octvideo.engine.training.ema import ModelAverage
 from octvideo.engine.training.optim import check_order, load_optimizer_state, name_groups
 from octvideo.engine.training.rng import rng_state, set_rng_state
 from octvideo.engine.training.state import Plan, Progress, TrainOptions
-from octvideo.errors import CheckpointError, logger
+from octvideo.errors import CheckpointError, first_line, logger
 from octvideo.files import make_output_folder
 
 
@@ -232,9 +232,9 @@ class Snapshots:
             progress = Progress.from_dict(training["progress"], self.plan, batch)
             states = training["rng"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
             raise CheckpointError(
-                f"{path}: of another model or recipe ({reason}); choose another OUTPUT_DIR"
+                f"{path}: of another model or recipe ({first_line(error)}); choose another"
+                " OUTPUT_DIR"
             ) from error
         if len(states) == self.procs.world_size:
             set_rng_state(states[self.procs.rank])
