@@ -22,7 +22,7 @@ from octvideo.complexity import count, without
 from octvideo.config.yaml_text import parse_settings
 from octvideo.download import hash_of
 from octvideo.errors import CheckpointError, DataError
-from octvideo.files import is_there, make_output_folder, write_atomically
+from octvideo.files import is_local, is_there, make_output_folder, write_atomically
 from octvideo.models.network import alpha_of
 from octvideo.report.environment import versions
 from octvideo.weights.load import network_of
@@ -297,7 +297,7 @@ def _without_places(value: Any) -> Any:
         return [_without_places(item) for item in value]
     if not isinstance(value, str) or value.startswith(hub.SCHEME):
         return value
-    return PurePath(value).name if value.startswith(("/", "~")) or "://" in value else value
+    return PurePath(value).name if value.startswith(("/", "~")) or not is_local(value) else value
 
 
 def _numbers(values: tuple[float, ...] | None) -> str:

@@ -12,16 +12,16 @@ from iopath.common.file_io import g_pathmgr
 
 from octvideo.download import cached
 from octvideo.errors import CheckpointError, DataError
-from octvideo.files import is_handled
+from octvideo.files import is_handled, is_local
 
 
 def local_path(path: str | Path) -> str:
     """The path of the file on this machine, downloaded if needed; a path without a scheme is
     returned unchanged. Raises DataError if nothing can fetch it."""
     path = str(path)
-    if "://" not in path:
+    if is_local(path):
         return path
-    if path.startswith(("http://", "https://")) and not is_handled(path):
+    if is_http(path) and not is_handled(path):
         return _downloaded(path)
     try:
         found = g_pathmgr.get_local_path(path)
@@ -37,6 +37,10 @@ def local_path(path: str | Path) -> str:
             " g_pathmgr"
         )
     return found
+
+
+def is_http(address: str) -> bool:
+    return address.startswith(("http://", "https://"))
 
 
 def _downloaded(url: str) -> str:
@@ -68,12 +72,12 @@ def register(sent: bytes) -> None:
 def join(folder: str | Path, name: str) -> str:
     """folder/name; `name` alone where it is absolute or has a scheme."""
     # pathlib would make one slash of the two in a scheme.
-    return name if "://" in name else os.path.join(str(folder), name)  # noqa: PTH118
+    return os.path.join(str(folder), name) if is_local(name) else name  # noqa: PTH118
 
 
 def absolute(path: str) -> str:
     """The absolute path without `..`; an address as it is."""
-    return path if "://" in path else os.path.abspath(path)  # noqa: PTH100
+    return os.path.abspath(path) if is_local(path) else path  # noqa: PTH100
 
 
 def parent(path: str | Path) -> str:

@@ -26,7 +26,7 @@ from octvideo.data.storage.ranges import read_range, state_of
 from octvideo.data.video.container import VIDEO_SUFFIXES
 from octvideo.download import cache_folder
 from octvideo.errors import DataError, logger
-from octvideo.files import write_atomically
+from octvideo.files import is_local, write_atomically
 
 _WINDOW = 1 << 14  # bytes to read at once while searching for headers
 _MAX_LABEL = 1 << 20  # bytes of a .json or .cls
@@ -71,7 +71,7 @@ def index_of_any_tar(tar: str, class_names: Sequence[str]) -> tuple[ShardIndex, 
 
 def _places(tar: str) -> list[str]:
     """Where the index of a tar may be kept on this machine, the best place first."""
-    is_remote = "://" in tar
+    is_remote = not is_local(tar)
     name = (tar if is_remote else str(Path(tar).absolute())).encode(errors="surrogateescape")
     kept = cache_folder() / "shards" / f"{hashlib.sha256(name).hexdigest()[:32]}{SUFFIX}"
     return [str(kept)] if is_remote else [index_address(tar), str(kept)]

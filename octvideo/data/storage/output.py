@@ -8,6 +8,7 @@ from typing import IO, Any, cast
 
 from iopath.common.file_io import g_pathmgr
 
+from octvideo.data.remote import is_http
 from octvideo.data.storage.ranges import fsspec_of, read_range, storage_errors
 from octvideo.errors import OctvideoError
 from octvideo.files import (
@@ -117,7 +118,7 @@ def write_file(address: str, data: bytes) -> None:
 
 def make_folder(address: str) -> None:
     """Raises OctvideoError where nothing can be written there."""
-    if address.startswith(("http://", "https://")):
+    if is_http(address):
         raise OctvideoError(
             f"{address}: nothing is written over HTTP; write to a folder that a server serves"
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from octvideo.data.storage.cache import RangeCache
 from octvideo.data.storage.ranges import read_range
+from octvideo.files import is_local
 
 if TYPE_CHECKING:
     from octvideo.data.video.info import VideoInfo
@@ -49,7 +50,7 @@ def prefetch(part: Part) -> None:
     global _threads
     if part.problem:
         return
-    if "://" not in part.file:
+    if is_local(part.file):
         _advise(part)
         return
     if _threads is None:
@@ -70,7 +71,7 @@ def _key(part: Part) -> str:
 
 def _fetch(part: Part) -> bytes:
     tells_bytes_apart = part.crc32 != -1 or part.version
-    cache = part.cache if "://" in part.file and tells_bytes_apart else None
+    cache = part.cache if tells_bytes_apart and not is_local(part.file) else None
     if cache and (kept := cache.get(_key(part))) and _is_whole(part, kept):
         return kept
     data = read_range(part.file, part.offset, part.size)

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from iopath.common.file_io import g_pathmgr
 
-from octvideo.data.remote import local_path
+from octvideo.data.remote import is_http, local_path
 from octvideo.data.storage import http
 from octvideo.data.storage.http import TransientError
 from octvideo.data.storage.refusals import final_status
 from octvideo.errors import DataError
-from octvideo.files import is_handled
+from octvideo.files import is_handled, is_local
 
 PATIENCE = 300.0  # seconds for which a storage that does not answer is asked again
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
@@ -40,7 +40,7 @@ def read_range(address: str, offset: int, size: int) -> bytes:
     Raises OSError where there is no such file, and DataError where the storage has not answered for
     five minutes.
     """
-    if "://" not in address:
+    if is_local(address):
         return _read_local(address, offset, size)
     return _retried(address, lambda: _read_remote(address, offset, size))
 
@@ -60,7 +60,7 @@ def size_of(address: str) -> int:
 
 def state_of(address: str) -> FileState:
     """The size and the version of a file, asked anew. Raises as `read_range`."""
-    if "://" not in address:
+    if is_local(address):
         status = Path(address).stat()
         return FileState(status.st_size, str(status.st_mtime_ns))
     return _retried(address, lambda: _remote_state(address))
@@ -68,7 +68,7 @@ def state_of(address: str) -> FileState:
 
 def exists(address: str) -> bool:
     """Whether there is such a file. Raises DataError where the storage does not answer."""
-    if "://" not in address:
+    if is_local(address):
         return Path(address).is_file()
     try:
         size_of(address)
@@ -79,9 +79,9 @@ def exists(address: str) -> bool:
 
 def list_folder(address: str) -> list[str]:
     """Names of a folder's files, sorted. Raises OSError, and DataError where it cannot list."""
-    if "://" not in address:
+    if is_local(address):
         return sorted(entry.name for entry in os.scandir(address) if entry.is_file())
-    if _is_http(address):
+    if is_http(address):
         raise DataError(f"{address}: a server over HTTP does not list its files.")
     return _retried(address, lambda: _list_remote(address))
 
@@ -119,10 +119,6 @@ def _retried(address: str, action: Callable[[], Result]) -> Result:
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def _is_http(address: str) -> bool:
-    return address.startswith(("http://", "https://"))
-
-
 def _read_remote(address: str, offset: int, size: int) -> bytes:
     if is_handled(address):  # Handlers that a user registers take precedence.
         try:
@@ -131,7 +127,7 @@ def _read_remote(address: str, offset: int, size: int) -> bytes:
                 return file.read(size)
         except NotImplementedError:
             return _read_local(local_path(address), offset, size)
-    if _is_http(address):
+    if is_http(address):
         return http.read_range(address, offset, size)
     files, path = fsspec_of(address)
     with storage_errors(address):
@@ -145,7 +141,7 @@ def _remote_state(address: str) -> FileState:
                 return FileState(file.seek(0, os.SEEK_END), "")
         except NotImplementedError:
             return FileState(Path(local_path(address)).stat().st_size, "")
-    if _is_http(address):
+    if is_http(address):
         return FileState(*http.state_of(address))
     files, path = fsspec_of(address)
     with storage_errors(address):

@@ -16,7 +16,7 @@ import torch
 from octvideo.data.remote import absolute, join
 from octvideo.data.video.info import DAMAGED, VideoInfo
 from octvideo.errors import DataError
-from octvideo.files import appears_whole
+from octvideo.files import appears_whole, is_local
 
 _COLUMNS = ("path", *(field.name for field in fields(VideoInfo)))
 _NUMBERS = (
@@ -120,7 +120,7 @@ def read_index(path: str | Path) -> VideoIndex:
 
 
 def _relative(video: str, folder: Path) -> str:
-    if "://" in video:
+    if not is_local(video):
         return video
     try:
         return str(Path(video).relative_to(folder))

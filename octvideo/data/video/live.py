@@ -30,6 +30,7 @@ from octvideo.data.video.container import (
 from octvideo.data.video.orientation import orientation_of
 from octvideo.data.video.video import Frames, Prepare
 from octvideo.errors import logger
+from octvideo.files import is_local
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 _LEAP_SECONDS = 10.0  # between two frames, and over the time-out: the source's clock was set
@@ -199,7 +200,7 @@ def grown_frames(path: str | Path, prepare: Prepare, timeout_seconds: float) -> 
     not read yet.
     """
     clock = _FileClock(timeout_seconds)
-    if "://" in str(path) and not Path(path).exists():
+    if not is_local(str(path)) and not Path(path).exists():
         raise DecodeError(str(path), _WHAT_IS_LIVE)
     try:
         with (
