@@ -17,7 +17,7 @@ from torch import Tensor
 
 from octvideo.data.lists.class_names import renumbered
 from octvideo.data.lists.video_list import VideoEntry, VideoList
-from octvideo.data.loading.pool import ReaderPool
+from octvideo.data.loading.one_pass import one_pass
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import ClipRule, Timing, crop_offset
 from octvideo.data.transforms import resize_short_side
@@ -169,19 +169,14 @@ class VideoViews:
 
     def read(self, indices: Sequence[int]) -> Iterable[DecodedVideo]:
         """Decode these videos, in this order; a video that cannot be read has a `problem`."""
-        if not self._num_workers or not indices:
-            yield from map(self._decode, indices)
-            return
-        pool = ReaderPool(
+        return one_pass(
             self._decode,
+            [(i,) for i in indices],
             num_workers=self._num_workers,
+            ahead=2,
             timeout_seconds=self._timeout,
             prefetch=partial(_prefetch, self._videos, self._backend),
         )
-        try:
-            yield from pool.run([(i,) for i in indices], ahead=2 * self._num_workers)
-        finally:
-            pool.close()
 
     def film(self, index: int) -> Frames | None:
         """uint8 (T, crop, crop, 3), the center crop of the middle clip, for display; None if the

@@ -9,7 +9,7 @@ from torch import Tensor
 from octvideo.data.clips.views import DecodedVideo, ViewSpec
 from octvideo.data.images.dataset import ImageSource
 from octvideo.data.images.transforms import CenterCrop
-from octvideo.data.loading.pool import ReaderPool
+from octvideo.data.loading.one_pass import one_pass
 from octvideo.data.reading import DecodeError
 from octvideo.data.sampling import ClipRule
 from octvideo.data.video.video import Frames
@@ -47,14 +47,13 @@ class ImageViews:
 
     def read(self, indices: Sequence[int]) -> Iterable[DecodedVideo]:
         """Read these images, in this order; an image that cannot be read has a `problem`."""
-        if not self._num_workers or not indices:
-            yield from map(self._read, indices)
-            return
-        pool = ReaderPool(self._read, num_workers=self._num_workers, timeout_seconds=self._timeout)
-        try:
-            yield from pool.run([(i,) for i in indices], ahead=16 * self._num_workers)
-        finally:
-            pool.close()
+        return one_pass(
+            self._read,
+            [(i,) for i in indices],
+            num_workers=self._num_workers,
+            ahead=16,
+            timeout_seconds=self._timeout,
+        )
 
     def film(self, index: int) -> Frames | None:
         """uint8 (1, crop, crop, 3), for display; None for an image that cannot be read."""

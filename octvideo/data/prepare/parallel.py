@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
-from octvideo.data.loading.pool import ReaderPool
+from octvideo.data.loading.one_pass import one_pass
 from octvideo.errors import ConfigError
 
 
@@ -25,18 +26,15 @@ def for_each(
     """
     from tqdm import tqdm
 
-    num_workers = min(processes_of(num_workers), len(tasks))
+    num_workers = processes_of(num_workers)
     if not timeout_seconds > 0:
         raise ConfigError(f"a time-out of {timeout_seconds:g} seconds; give more than 0")
-    if not num_workers:
+    if not tasks:
         return
-    pool = ReaderPool(job, num_workers=num_workers, timeout_seconds=timeout_seconds)
-    try:
-        yield from tqdm(
-            pool.run(tasks, ahead=16 * num_workers), total=len(tasks), desc=title, unit="video"
-        )
-    finally:
-        pool.close()
+    with closing(
+        one_pass(job, tasks, num_workers=num_workers, ahead=16, timeout_seconds=timeout_seconds)
+    ) as found:
+        yield from tqdm(found, total=len(tasks), desc=title, unit="video")
 
 
 def processes_of(num_workers: int | None) -> int:

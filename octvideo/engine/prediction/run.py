@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from octvideo.data.clips.views import DecodedVideo, ViewSpec, decode_entry
+from octvideo.data.clips.views import ViewSpec, decode_entry
 from octvideo.data.lists.video_list import VideoEntry
-from octvideo.data.loading.pool import ReaderPool
+from octvideo.data.loading.one_pass import one_pass
 from octvideo.data.reading import DecodeError
 from octvideo.data.video.frame_folders import open_frames
 from octvideo.engine.distributed import Processes
@@ -159,7 +159,13 @@ def _named(
 ) -> Iterator[NamedVideo]:
     compute = partial(network.outputs, scores=how.top_k is not None, features=how.features)
     count = len(network.class_names) if how.top_k is not None else 0
-    videos = _decoded(entries, spec, workers, how.timeout_seconds)
+    videos = one_pass(
+        partial(decode_entry, spec),
+        list(enumerate(entries)),
+        num_workers=workers,
+        ahead=2,
+        timeout_seconds=how.timeout_seconds,
+    )
     passes = {"on_cpu": network.device.type == "cpu", "any_batch": network.takes_any_batch}
     for index, found in mean_outputs(compute, videos, spec, batch=how.batch, **passes):
         path = entries[index].path
@@ -168,19 +174,3 @@ def _named(
         else:
             named = top_predictions(found[:count], network.class_names, how.top_k or 0)
             yield NamedVideo(path, named, "", found[count:] if how.features else None)
-
-
-def _decoded(
-    entries: Sequence[VideoEntry], spec: ViewSpec, workers: int, timeout_seconds: float
-) -> Iterator[DecodedVideo]:
-    """Yield decoded videos in the order of the entries."""
-    workers = min(workers, len(entries))
-    decode, tasks = partial(decode_entry, spec), list(enumerate(entries))
-    if not workers:
-        yield from (decode(*task) for task in tasks)
-        return
-    pool = ReaderPool(decode, num_workers=workers, timeout_seconds=timeout_seconds)
-    try:
-        yield from pool.run(tasks, ahead=2 * workers)
-    finally:
-        pool.close()
