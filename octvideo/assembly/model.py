@@ -9,6 +9,7 @@ import yaml
 
 from octvideo.config.check import BY_NAME
 from octvideo.config.defaults import DEFAULTS, Tree
+from octvideo.config.limits import value_of
 from octvideo.config.yaml_text import parse_value
 from octvideo.errors import ConfigError, did_you_mean
 from octvideo.layers import compute_in_2d, fuse, stem_by_space_to_depth
@@ -136,7 +137,7 @@ def _refuse_unused(cfg: Any, name: str, known: set[str]) -> None:
     for option, key in SETTINGS.items():
         own_section = key.startswith(("RESNET.", "OCTCONV.", "NONLOCAL."))
         if own_section and key not in used and not _is_default(cfg, key):
-            value = _get(cfg, key)
+            value = value_of(cfg, key)
             raise ConfigError(f"{key} is {value!r}; {name} has no option {option!r}: leave it out")
 
 
@@ -168,9 +169,9 @@ def _is_free(name: str, option: str) -> bool:
 
 def _value(cfg: Any, option: str, key: str) -> Any:
     """The setting in the form of the option; None if it leaves the choice to the family."""
-    value = _get(cfg, key)
+    value = value_of(cfg, key)
     if option == "num_classes":
-        return value or _get(DEFAULTS, key)
+        return value or value_of(DEFAULTS, key)
     if option == "nonlocal_pool":
         return value[0][0]
     pathway = int(option.endswith("_fast"))
@@ -183,9 +184,4 @@ def _value(cfg: Any, option: str, key: str) -> Any:
 
 
 def _is_default(cfg: Any, key: str) -> bool:
-    return bool(_get(cfg, key) == _get(DEFAULTS, key))
-
-
-def _get(tree: Any, key: str) -> Any:
-    section, _, name = key.partition(".")
-    return tree[section][name]
+    return bool(value_of(cfg, key) == value_of(DEFAULTS, key))

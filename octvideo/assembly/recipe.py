@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from octvideo.config.limits import value_of
 from octvideo.engine.training.optim import Schedule, make_optimizer, scale_lr
 from octvideo.engine.training.state import TrainOptions
 from octvideo.errors import ConfigError
@@ -115,9 +116,9 @@ def recipe_differences(cfg: Any) -> list[str]:
     follows = published["TRAIN.BATCH_SIZE"] == cfg.SOLVER.BASE_BATCH_SIZE
     different = []
     for key, expected in published.items():
-        section, name = key.split(".")
-        if cfg[section][name] != expected and not (follows and key == "TRAIN.BATCH_SIZE"):
-            different.append(f"{key} {cfg[section][name]:g} instead of {expected:g}")
+        value = value_of(cfg, key)
+        if value != expected and not (follows and key == "TRAIN.BATCH_SIZE"):
+            different.append(f"{key} {value:g} instead of {expected:g}")
     return different
 
 

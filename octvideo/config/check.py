@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from octvideo.config.limits import beyond_limits
+from octvideo.config.limits import beyond_limits, value_of
 from octvideo.models.registry import MODELS, REGISTERED_FIRST, find_name
 
 Problems = Iterator[str]
@@ -37,10 +37,9 @@ def _decided_by_name(cfg: Any, said: Collection[str], defaults: Mapping[str, Any
     family = MODELS.get(find_name(cfg.MODEL.ARCH, cfg.RESNET.DEPTH))
     fixed = family.fixed if family else {}
     for option, key in BY_NAME.items():
-        section, _, name = key.partition(".")
-        value = cfg[section][name]
+        value = value_of(cfg, key)
         decided = fixed.get(option, value)
-        if key in said and value == defaults[section][name] and value != decided:
+        if key in said and value == value_of(defaults, key) and value != decided:
             return (
                 f"{key} is {value!r}, and by its name {cfg.MODEL.ARCH} has {option}={decided!r};"
                 " choose another MODEL.ARCH, or leave it out"

@@ -121,11 +121,11 @@ LENGTHS: dict[str, Rule] = {
 def beyond_limits(cfg: Any) -> Iterator[str]:
     """Lists of a wrong length, then numbers that are not allowed: what was got, and the rule."""
     for key, rule in LENGTHS.items():
-        value = _get(cfg, key)
+        value = value_of(cfg, key)
         if not rule.fits(len(value)):
             yield f"{key} is {value}; it {rule.words}"
     for key, rule in NUMBERS.items():
-        value = _get(cfg, key)
+        value = value_of(cfg, key)
         numbers = list(_numbers(value))
         if not all(map(rule.fits, numbers)):
             said = f"{value}; each" if isinstance(value, list) else f"{value:g}; it"
@@ -134,7 +134,8 @@ def beyond_limits(cfg: Any) -> Iterator[str]:
             yield f"{key} is {value}; whole numbers stay below 2 ** 31"
 
 
-def _get(cfg: Any, key: str) -> Any:
+def value_of(cfg: Any, key: str) -> Any:
+    """The setting of this name, as DATA.MEAN."""
     section, _, name = key.rpartition(".")
     return (cfg[section] if section else cfg)[name]
 
