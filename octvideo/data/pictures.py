@@ -9,11 +9,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from octvideo.data.reading import DecodeError
 
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"}
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "WEBP")
 """Pillow's names. It tries every format that it knows if it is not told, and starts Ghostscript on
 PostScript."""
 
 Picture = NDArray[np.uint8]
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file has the name of a picture. Hidden files (macOS leaves `._` ones) are none."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def read_picture(path: str | Path, *, depth_bits: int | None = None) -> Picture:

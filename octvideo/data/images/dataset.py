@@ -14,12 +14,11 @@ from octvideo.data.images.transforms import Transform
 from octvideo.data.lists.class_names import match_classes, plain_name
 from octvideo.data.lists.video_list import VideoEntry, VideoList
 from octvideo.data.loading.batch import Sample, sample_or_another
-from octvideo.data.pictures import read_picture
+from octvideo.data.pictures import is_picture, read_picture
 from octvideo.data.reading import reading
 from octvideo.data.video.frame_source import refuse_extreme
 from octvideo.errors import DataError
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"}
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "test")}
 
 
@@ -44,7 +43,7 @@ class ImageFolder:
                 VideoEntry(str(path.relative_to(self.root)), (label,))
                 for label, name in zip(labels, self.class_names, strict=True)
                 for path in sorted((self.root / name).rglob("*"))
-                if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+                if is_picture(path)
             ),
             root=self.root,
             name=str(self.root),

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from octvideo.data.pictures import depth_bits, read_picture
+from octvideo.data.pictures import depth_bits, is_picture, read_picture
 from octvideo.data.reading import DecodeError, reading, still_reading
 from octvideo.data.sampling import Timing
 from octvideo.data.video.video import Frames, Prepare
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 
 
 class FrameFolder:
@@ -89,13 +87,9 @@ def open_frames(
 
 
 def _frames_in(path: str, template: str) -> list[Path]:
-    """The frames in their order. Hidden files (macOS leaves `._` ones) are none."""
+    """The frames in their order."""
     try:
-        files = [
-            file
-            for file in Path(path).iterdir()
-            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-        ]
+        files = [file for file in Path(path).iterdir() if is_picture(file)]
     except (OSError, ValueError) as error:
         raise DecodeError(path, getattr(error, "strerror", None) or str(error)) from None
     if template:
