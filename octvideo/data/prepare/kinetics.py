@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from octvideo.data.lists.class_names import plain_name
 from octvideo.data.lists.text import text_of
 from octvideo.data.prepare.make_lists import SPLITS, DatasetLists, by_stem, split_of
 from octvideo.data.prepare.video_files import find_videos
@@ -121,22 +122,16 @@ def choose_classes(
 ) -> tuple[str, Sequence[str]]:
     # A val.csv of a few classes must get the numbers that the whole data set has.
     for name, names in known.items():
-        if {_spelling(label) for label in labels} <= {
-            _spelling(known_name) for known_name in names
-        }:
+        if set(map(plain_name, labels)) <= set(map(plain_name, names)):
             return name, names
     return "the labels that occur, sorted", labels
 
 
 def class_numbers(labels: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
     """Class name as annotated -> label; "" -> -1."""
-    numbers = {_spelling(name): number for number, name in enumerate(class_names)}
-    if unknown := [label for label in labels if _spelling(label) not in numbers]:
+    numbers = {plain_name(name): number for number, name in enumerate(class_names)}
+    if unknown := [label for label in labels if plain_name(label) not in numbers]:
         raise DataError(
             f"{len(unknown)} annotated labels are not among the class names, as {unknown[0]!r}."
         )
-    return {"": -1} | {label: numbers[_spelling(label)] for label in labels}
-
-
-def _spelling(label: str) -> str:
-    return label.replace("_", " ").casefold()
+    return {"": -1} | {label: numbers[plain_name(label)] for label in labels}
