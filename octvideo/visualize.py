@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from octvideo.data.video.encode import write_video
 from octvideo.errors import ConfigError
 from octvideo.files import writing
-from octvideo.layers import as_pair
 from octvideo.recognizer import Recognizer
 from octvideo.report.gradcam import GLOW, gradcam, layer_to_look_at, overlay
-from octvideo.report.hooks import captured
+from octvideo.report.hooks import captured, groups_of
 from octvideo.report.octave_maps import draw_paths, path_maps
 from octvideo.report.pictures import film_strip, with_color_bar
 from octvideo.report.plots import color_map
@@ -145,10 +143,6 @@ def _mean_spectra(
         _, inputs = recognizer.clip(video)
         with torch.no_grad(), captured(recognizer.model, [layer]) as found:
             recognizer.model(inputs)
-        pair = as_pair(found[layer])
-        groups: dict[str, Tensor] = {"high": pair.high} | (
-            {} if pair.low is None else {"low": pair.low}
-        )
-        for group, x in groups.items():
+        for group, x in groups_of(found[layer]).items():
             sums[group] = sums.get(group, 0.0) + energy_spectrum(x) / len(videos)
     return sums

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from octvideo.errors import ConfigError
-from octvideo.layers import as_pair
-from octvideo.report.hooks import captured
+from octvideo.report.hooks import captured, groups_of
 from octvideo.report.plots import color_map
 
 Evidence = NDArray[np.float32]
@@ -29,8 +28,7 @@ def gradcam(
     """
     with torch.enable_grad(), captured(model.eval(), [layer]) as found:
         logits = model(clip.detach().requires_grad_())
-        pair = as_pair(found[layer])
-        groups = {"high": pair.high} | ({} if pair.low is None else {"low": pair.low})
+        groups = groups_of(found[layer])
         gradients = torch.autograd.grad(
             logits[0, class_index], list(groups.values()), allow_unused=True
         )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from octvideo import counted_run
 from octvideo.errors import ConfigError, did_you_mean
-from octvideo.layers import OctTensor
+from octvideo.layers import OctTensor, as_pair
 
 Feature = Tensor | OctTensor
 
@@ -27,6 +27,12 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
         name, modules, otherwise=f"it has {', '.join(dict(model.named_children()))}"
     )
     raise ConfigError(f"there is no layer {name!r} in this network; {hint}")
+
+
+def groups_of(feature: Feature) -> dict[str, Tensor]:
+    """{"high": x, "low": x}, without "low" where a feature has none."""
+    pair = as_pair(feature)
+    return {"high": pair.high} | ({} if pair.low is None else {"low": pair.low})
 
 
 def captured(model: nn.Module, names: Sequence[str]) -> AbstractContextManager[dict[str, Feature]]:

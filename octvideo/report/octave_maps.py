@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from octvideo.errors import ConfigError
 from octvideo.layers import OctConv2d, OctConv3d, as_pair
-from octvideo.report.hooks import captured, find_layer
+from octvideo.report.hooks import captured, find_layer, groups_of
 from octvideo.report.plots import new_figure
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ def path_maps(model: nn.Module, clip: Tensor, layer: str) -> dict[str, NDArray[n
     paths = [name for name in PATHS if getattr(find_layer(model, layer), name) is not None]
     with captured(model, [layer, *(f"{layer}.{path}" for path in paths)]) as found:
         model(clip)
-    pair = as_pair(found[layer])
-    maps = {"high": pair.high} | ({} if pair.low is None else {"low": pair.low})
+    maps = groups_of(found[layer])
     maps |= {path: as_pair(found[f"{layer}.{path}"]).high for path in paths}
     return {name: _magnitude(x) for name, x in maps.items()}
 
