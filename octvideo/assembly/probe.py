@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from octvideo.assembly import data as build_data
 from octvideo.assembly.identity import (
@@ -110,17 +110,6 @@ def _probe(cfg: Any, procs: Processes, on_start: Callable[[], object] | None) ->
     return path
 
 
-class _Pooled(nn.Module):
-    """(N, 3, T, H, W) to the input of the classifier, (N, D)."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return pooled_features(self.model, x)
-
-
 def _features(cfg: Any, task: Task, model: nn.Module, procs: Processes, split: str) -> Features:
     """The mean over the views of the final test, of every video of a list."""
     spec = build_data.final_views(cfg)
@@ -136,7 +125,7 @@ def _features(cfg: Any, task: Task, model: nn.Module, procs: Processes, split: s
     )
     journal = Journal(Path(cfg.OUTPUT_DIR) / "features" / split, key, procs.rank)
     found = evaluate(
-        _Pooled(model),
+        partial(pooled_features, model),
         test.videos,
         num_classes=model.head.fc.in_features,  # type: ignore[union-attr, arg-type]
         prepare=task.preparation(),
