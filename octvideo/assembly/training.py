@@ -27,7 +27,7 @@ from octvideo.data.clips.dataset import ClipDataset
 from octvideo.data.loading.batch import Batch
 from octvideo.data.loading.loader import Dataset, Loader
 from octvideo.engine.checkpoint_files import is_resumable
-from octvideo.engine.distributed import Processes
+from octvideo.engine.distributed import ALONE, Processes
 from octvideo.engine.evaluation.evaluate import Videos, evaluate
 from octvideo.engine.evaluation.journal import weights_digest
 from octvideo.engine.evaluation.results import summarize
@@ -82,7 +82,7 @@ def training_batches(cfg: Any) -> tuple[Iterator[Batch], list[str]]:
     require_data_folder(cfg)
     cfg = with_counted_classes(cfg)
     task = task_of(cfg)
-    loader = build_data.train_loader(cfg, task.train_dataset(), Processes())
+    loader = build_data.train_loader(cfg, task.train_dataset(), ALONE)
     return loader.epoch(0), task.class_names()
 
 

@@ -16,7 +16,7 @@ from octvideo.checkpoint import Checkpoint
 from octvideo.data.images.dataset import ImageDataset, ImageFolder
 from octvideo.data.images.transforms import CenterCrop
 from octvideo.data.loading.loader import Dataset, Loader
-from octvideo.engine.distributed import Processes
+from octvideo.engine.distributed import ALONE, Processes
 from octvideo.engine.training.precise_bn import measure_bn_statistics
 from octvideo.errors import ConfigError, logger
 from octvideo.models.network import config_of
@@ -307,4 +307,4 @@ def _still_clips(cfg: Any, images: str, class_names: Sequence[str] = ()) -> Iter
 
 
 def _measure_anew(model: nn.Module, clips: list[Clips]) -> None:
-    measure_bn_statistics(model.train(), (inputs for inputs, _ in clips), len(clips), Processes())
+    measure_bn_statistics(model.train(), (inputs for inputs, _ in clips), len(clips), ALONE)

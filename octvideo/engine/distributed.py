@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """This rank, and collectives over all ranks. `Processes()` is a single process on the CPU."""
+    """This rank, and collectives over all ranks. `ALONE` is a single process on the CPU."""
 
     rank: int = 0
     world_size: int = 1
@@ -130,6 +130,9 @@ class Processes:
         )
         _settle_buckets(wrapped)
         return wrapped
+
+
+ALONE = Processes()
 
 
 def _settle_buckets(wrapped: DistributedDataParallel) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from octvideo.data.clips.views import DecodedVideo, ViewSpec, view_batches
-from octvideo.engine.distributed import Processes
+from octvideo.engine.distributed import ALONE, Processes
 from octvideo.engine.evaluation.journal import Journal, stamp_of
 from octvideo.engine.evaluation.results import Evaluation
 from octvideo.errors import CheckpointError, ConfigError, DataError
@@ -21,7 +21,6 @@ Scores = NDArray[np.float32]
 # float (N, 3, T, H, W) -> probabilities (N, C). The model behind it is in evaluation mode.
 Scorer = Callable[[Tensor], Tensor]
 ENSEMBLES = ("sum", "max")
-ALONE = Processes()
 
 
 class Videos(Protocol):

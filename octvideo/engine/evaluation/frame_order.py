@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from octvideo.data.clips.views import DecodedVideo
-from octvideo.engine.distributed import Processes
+from octvideo.engine.distributed import ALONE, Processes
 from octvideo.engine.evaluation import metrics
-from octvideo.engine.evaluation.evaluate import ALONE, Scorer, Videos, score_videos
+from octvideo.engine.evaluation.evaluate import Scorer, Videos, score_videos
 
 Bools = NDArray[np.bool_]
 NO_MATTER = 5.0  # points of top-1
@@ -83,14 +83,14 @@ def summarize_orders(right: Mapping[str, Bools]) -> dict[str, Any]:
     interval.
     """
     first, *others = right
-    summary: dict[str, Any] = {first: {"top1_acc": _percent(right[first].mean())}}
+    summary: dict[str, Any] = {first: {"top1_acc": metrics.percent(right[first].mean())}}
     for name in others:
         lost = float(right[first].mean()) - float(right[name].mean())
         interval = metrics.paired_interval(right[first], right[name])
         summary[name] = {
-            "top1_acc": _percent(right[name].mean()),
-            "lost": _percent(lost),
-            "lost_interval": [_percent(edge) for edge in interval],
+            "top1_acc": metrics.percent(right[name].mean()),
+            "lost": metrics.percent(lost),
+            "lost_interval": [metrics.percent(edge) for edge in interval],
         }
     return {"orders": summary, "verdict": _verdict(summary)}
 
@@ -126,7 +126,3 @@ def order_lines(summary: Mapping[str, Any]) -> list[str]:
     orders = summary["orders"].items()
     rows = [f"{name:<20}top-1 {found['top1_acc']:.1f} %" for name, found in orders]
     return [*rows, summary["verdict"]]
-
-
-def _percent(share: float | np.floating) -> float:
-    return round(100 * float(share), 4)

@@ -8,6 +8,10 @@ Ints = NDArray[np.integer]
 Bools = NDArray[np.bool_]
 
 
+def percent(share: float | np.floating) -> float:
+    return round(100 * float(share), 4)
+
+
 def ranking(scores: Floats, k: int) -> Ints:
     """(N, C) scores -> (N, min(k, C)) classes, best first, equal scores in class order; -1 for
     unread videos."""

@@ -140,10 +140,10 @@ def _accuracy(scores: NDArray[np.float32], evaluation: Evaluation) -> dict[str, 
     correct = metrics.hits(ranked[:, :1], labels)
     table = metrics.class_table(ranked, labels, scores.shape[1])
     return {
-        "top1_acc": _percent(correct.mean()),
-        "top5_acc": _percent(metrics.hits(ranked, labels).mean()),
-        "mean_class_acc": _percent(metrics.mean_class_accuracy(table)),
-        "top1_interval": [_percent(edge) for edge in metrics.bootstrap_interval(correct)],
+        "top1_acc": metrics.percent(correct.mean()),
+        "top5_acc": metrics.percent(metrics.hits(ranked, labels).mean()),
+        "mean_class_acc": metrics.percent(metrics.mean_class_accuracy(table)),
+        "top1_interval": [metrics.percent(edge) for edge in metrics.bootstrap_interval(correct)],
         "log_loss": _number(metrics.log_loss(scores, labels)),
     }
 
@@ -156,7 +156,7 @@ def _per_class(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, 
     shares = metrics.precision_recall(confusion, table[:, 0])
     rows = [
         {"name": name, "videos": int(videos), "correct": int(correct)}
-        | dict(zip(("precision", "recall", "f1"), map(_percent, of_class), strict=True))
+        | dict(zip(("precision", "recall", "f1"), map(metrics.percent, of_class), strict=True))
         for name, (videos, correct), of_class in zip(class_names, table, shares, strict=True)
     ]
     # Nonzero cells only: [label, named class, videos]. 600 x 600 would be mostly zeros.
@@ -203,10 +203,6 @@ def _single(evaluation: Evaluation) -> NDArray[np.int64]:
 def _number(value: float) -> float | None:
     """None, JSON's null, for NaN."""
     return None if np.isnan(value) else round(value, 6)
-
-
-def _percent(share: float | np.floating) -> float:
-    return round(100 * float(share), 4)
 
 
 def _predictions_csv(evaluation: Evaluation, class_names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from octvideo.data.lists.video_list import VideoEntry
 from octvideo.data.loading.one_pass import one_pass
 from octvideo.data.reading import DecodeError
 from octvideo.data.video.frame_folders import open_frames
-from octvideo.engine.distributed import Processes
+from octvideo.engine.distributed import ALONE, Processes
 from octvideo.engine.prediction.many import mean_outputs
 from octvideo.engine.prediction.named import NamedVideo, Network, check_top_k, top_predictions
 from octvideo.engine.prediction.outputs import (
@@ -30,7 +30,6 @@ from octvideo.errors import ConfigError
 
 Listed = str | Path | VideoEntry
 Progress = Callable[[int, int], None]
-ALONE = Processes()
 
 
 @dataclass(frozen=True, slots=True)

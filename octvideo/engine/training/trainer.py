@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from octvideo.checkpoint import Checkpoint
-from octvideo.engine.distributed import Processes
+from octvideo.engine.distributed import ALONE, Processes
 from octvideo.engine.training.ema import ModelAverage
 from octvideo.engine.training.losses import Loss
 from octvideo.engine.training.optim import Schedule
@@ -60,7 +60,7 @@ class Trainer:
         validate: Validate | None = None,
         mix: Mix | None = None,
         frozen: Sequence[nn.Module] = (),
-        procs: Processes | None = None,
+        procs: Processes = ALONE,
         about: Checkpoint | None = None,
         identity: Identity | None = None,
         callbacks: Callbacks | None = None,
@@ -75,7 +75,7 @@ class Trainer:
         """
         self.model, self.loader, self.optimizer, self.schedule = model, loader, optimizer, schedule
         self.options, self.validate, self.frozen = options, validate, frozen
-        self.procs, self.callbacks = procs or Processes(), callbacks or Callbacks()
+        self.procs, self.callbacks = procs, callbacks or Callbacks()
         self.step = Stepper(model, optimizer, loss, prepare, options, self.procs, mix)
         # After the stepper, which gives every rank the parameters of rank 0.
         self.ema = ModelAverage(model, options.ema_decay) if options.ema_decay else None
