@@ -64,11 +64,11 @@ def cached(url: str, name: str, sha256: str = "") -> Path:
     return path
 
 
-def is_reachable(url: str, timeout: float = 5.0) -> bool:
-    """Whether the server has the file. False after `timeout` seconds without a response."""
+def is_reachable(url: str) -> bool:
+    """Whether the server has the file. False after 5 seconds without a response."""
     request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "octvideo"})
     try:
-        with urllib.request.build_opener().open(request, timeout=timeout):
+        with urllib.request.build_opener().open(request, timeout=5.0):
             return True
     except (OSError, http.client.HTTPException):
         return False

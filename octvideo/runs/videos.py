@@ -45,9 +45,7 @@ class Videos:
     new_lists: NewLists | None = None
 
 
-def prepare_videos(
-    data: str, work: str, *, begin: str = "", check: bool = True, seed: int = 0
-) -> Videos:
+def prepare_videos(data: str, work: str, *, begin: str = "", check: bool = True) -> Videos:
     """Lists of the class folders in `data`, for the folder `work`. Where that has none they are
     written; else they are `new_lists`, as earlier runs read those that are there.
 
@@ -75,11 +73,11 @@ def prepare_videos(
     if not own:
         before = {video: place for video, place in before.items() if _is_below(video, path)}
     splits = {video: place.split for video, place in before.items()}
-    lists = folder_lists(path, seed=seed, before=splits, found=videos)
+    lists = folder_lists(path, before=splits, found=videos)
     _refuse(lists, data)
     works = [Path(folder) for folder in (begin, work) if folder]
     if bad := _unreadable(lists, Path(work)) if check else _unreadable_before(lists, works):
-        lists = folder_lists(path, seed=seed, leave_out=bad, before=splits, found=videos)
+        lists = folder_lists(path, leave_out=bad, before=splits, found=videos)
         _refuse(lists, data)
     parts = division_of(lists, sizes)
     new = NewLists(lists, before | parts, work)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from octvideo.deploy.pytorchvideo import import_pytorchvideo
+from octvideo.models.pytorchvideo import import_pytorchvideo
 
 
 def reference(name: str, num_classes: int = 400, width: int = 64) -> nn.Module:
