@@ -173,15 +173,22 @@ def _tested(folder: Path) -> Settings:
 
 def read_results(folder: Path) -> dict[str, Any]:
     """The content of results.json; {} without the file. Raises ConfigError for a damaged one."""
-    path = folder / "results.json"
+    return read_json(folder / "results.json", "delete this file, and the sweep makes it anew")
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """The object in a file; {} without the file. Raises ConfigError for a damaged one."""
     if not path.is_file():
         return {}
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise ConfigError(
-            f"{path}: is damaged ({error}); delete this file, and the sweep makes it anew"
-        ) from error
+        raise ConfigError(f"{path}: is damaged ({error}); {remedy}") from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=1) + "\n"
+    write_atomically(str(path), lambda file: file.write(text.encode()))
 
 
 def _test_of(results: Mapping[str, Any]) -> Settings:
@@ -209,9 +216,8 @@ def claim_folder(folder: Path, settings: Settings) -> None:
         found = {key: had[key] for key in FOUND if key in had}
         settings = {key: value for key, value in settings.items() if key not in FOUND} | found
     if had != settings:
-        content = (json.dumps(settings, indent=1) + "\n").encode()
         with only_writer(str(folder)):
-            write_atomically(str(folder / NAME), lambda file: file.write(content))
+            write_json(folder / NAME, settings)
 
 
 def _has_begun(folder: Path) -> bool:
@@ -222,15 +228,8 @@ def _has_begun(folder: Path) -> bool:
 def _recorded(folder: Path) -> Settings:
     """The content of settings.json, with the defaults of settings that are younger; {} without the
     file."""
-    path = folder / NAME
-    if not path.is_file():
-        return {}
-    try:
-        return settings_of(DEFAULTS) | dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(
-            f"{path}: is damaged ({error}); delete its folder to do the run anew"
-        ) from error
+    had = read_json(folder / NAME, "delete its folder to do the run anew")
+    return settings_of(DEFAULTS) | had if had else {}
 
 
 def _in_checkpoint(folder: Path) -> Settings:

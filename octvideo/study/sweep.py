@@ -9,7 +9,6 @@ OUT/table.md, table.csv, table.tex, tradeoff.png
 
 import hashlib
 import itertools
-import json
 import re
 import statistics
 import threading
@@ -31,10 +30,16 @@ from octvideo.config.yaml_text import read_settings
 from octvideo.deploy.cache import key_of
 from octvideo.deploy.timing import interleaved
 from octvideo.errors import ConfigError
-from octvideo.files import write_atomically
 from octvideo.layers import channels_last
 from octvideo.study.children import Children, ended_by_signals, share
-from octvideo.study.origin import Settings, check_folder, made_with, settings_of
+from octvideo.study.origin import (
+    Settings,
+    check_folder,
+    made_with,
+    read_json,
+    settings_of,
+    write_json,
+)
 from octvideo.study.trial import metric, metric_name, require_labels, run_trial
 
 SEED = "RNG_SEED"
@@ -283,19 +288,7 @@ def check_runs(sweep: Sweep, out: Path) -> None:
 
 
 def read_state(out: Path) -> dict[str, Any]:
-    path = out / "sweep.json"
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: is damaged ({error}); choose another --out") from error
-
-
-def write_state(out: Path, state: Mapping[str, Any]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    content = (json.dumps(state, indent=1) + "\n").encode()
-    write_atomically(str(out / "sweep.json"), lambda file: file.write(content))
+    return read_json(out / "sweep.json", "choose another --out")
 
 
 def measure_times(sweep: Sweep, out: Path) -> None:
@@ -313,7 +306,9 @@ def measure_times(sweep: Sweep, out: Path) -> None:
     found = interleaved(calls, ROUNDS, device)
     times = {label: round(1000 * statistics.median(each), 3) for label, each in found.items()}
     timed = {variant.label: _timed(sweep, variant) for variant in sweep.variants}
-    write_state(out, state | {"milliseconds": times, "timed": timed, "timed_on": machine})
+    out.mkdir(parents=True, exist_ok=True)
+    now = {"milliseconds": times, "timed": timed, "timed_on": machine}
+    write_json(out / "sweep.json", state | now)
 
 
 def measured_times(sweep: Sweep, out: Path) -> dict[str, float]:
