@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from octvideo.data.reading import DecodeError
+from octvideo.data.reading import DecodeError, cause_of
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"}
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "WEBP")
@@ -69,8 +69,7 @@ def _open(path: str | Path) -> Image.Image:
 def _cause(error: Exception, path: Path) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"not a picture of a format that is read ({', '.join(FORMATS)})"
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).replace(f" '{path}'", "")
+    return cause_of(error).replace(f" '{path}'", "")
 
 
 def _is_deep(picture: Image.Image) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from octvideo.data.pictures import depth_bits, is_picture, read_picture
-from octvideo.data.reading import DecodeError, reading, still_reading
+from octvideo.data.reading import DecodeError, cause_of, reading, still_reading
 from octvideo.data.sampling import Timing
 from octvideo.data.video.video import Frames, Prepare
 
@@ -91,7 +91,7 @@ def _frames_in(path: str, template: str) -> list[Path]:
     try:
         files = [file for file in Path(path).iterdir() if is_picture(file)]
     except (OSError, ValueError) as error:
-        raise DecodeError(path, getattr(error, "strerror", None) or str(error)) from None
+        raise DecodeError(path, cause_of(error)) from None
     if template:
         chosen = [file for file in files if fits_template(file.name, template)]
         if files and not chosen:
