@@ -15,8 +15,7 @@ from octvideo.layers.calls import hooks_of
 from octvideo.layers.conv3d_as_2d import with_python_numbers
 from octvideo.layers.nonlocal_block import PooledConv
 from octvideo.layers.octave import Downsample
-from octvideo.octavize.kernels import plain as plain_conv
-from octvideo.octavize.kernels import reset
+from octvideo.octavize.kernels import plain_conv, reset
 from octvideo.octavize.measure import lost_energy, stage_errors
 from octvideo.octavize.network import GraphMethod, OctaveModule
 from octvideo.octavize.operations import CONVS, value

@@ -18,7 +18,7 @@ from octvideo.octavize.plan import Site, same_padding
 from octvideo.octavize.runtime import EachGroup
 
 
-def plain(conv: Any) -> Any:
+def plain_conv(conv: Any) -> Any:
     """The one convolution that a convolution without low groups consists of."""
     return conv.h2h if isinstance(conv, OctConv2d | OctConv3d) else conv
 
@@ -28,7 +28,7 @@ def octave_conv(
     site: Site, reads: Layout, writes: Layout, downsample: Downsample | None
 ) -> OctConv2d | OctConv3d:
     """The octave convolution whose four kernels are the blocks of this convolution's kernel."""
-    conv = plain(site.conv)
+    conv = plain_conv(site.conv)
     kind = OctConv2d if len(conv.kernel_size) == 2 else OctConv3d
     sizes = (conv.kernel_size, site.conv.stride, same_padding(conv), conv.dilation, conv.groups)
     octave = kind(

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from octvideo.counted_run import evaluating
 from octvideo.layers import OctTensor, down, merge, up_to
-from octvideo.octavize.kernels import plain
+from octvideo.octavize.kernels import plain_conv
 from octvideo.octavize.operations import is_map, value
 from octvideo.octavize.pair import Pair
 from octvideo.octavize.plan import Plan, Space
@@ -48,8 +48,8 @@ def lost_energy(source: fx.GraphModule, plan: Plan, clips: Any) -> dict[Space, T
 
 def _kernel_energy(conv: Any) -> Tensor:
     """(C_in,): squared kernel values that read each input channel."""
-    weight: Tensor = plain(conv).weight
-    groups = plain(conv).groups
+    weight: Tensor = plain_conv(conv).weight
+    groups = plain_conv(conv).groups
     squares = weight.square().flatten(2).sum(2)
     return squares.reshape(groups, -1, squares.shape[1]).sum(1).flatten()
 

@@ -11,7 +11,7 @@ from octvideo.layers import Channels, OctTensor, down
 from octvideo.layers.octave import Downsample
 from octvideo.octavize import runtime
 from octvideo.octavize.kept import why_kept
-from octvideo.octavize.kernels import octave_conv, plain
+from octvideo.octavize.kernels import octave_conv, plain_conv
 from octvideo.octavize.layout import Layout, divide
 from octvideo.octavize.operations import continues, maps_of, module_of, name_of
 from octvideo.octavize.pair import NotUnderstoodError, Pair
@@ -29,10 +29,6 @@ class ConvChange:
     reads: Channels
     writes: Channels
     why: str = ""
-
-    @property
-    def is_octave(self) -> bool:
-        return bool(self.reads.low or self.writes.low)
 
 
 class Rewriter:
@@ -193,7 +189,7 @@ class Rewriter:
     def _left_alone(self, node: fx.Node, site: Site, why: str) -> fx.Node:
         channels = Channels(site.widths[0]), Channels(site.widths[1])
         self.changes.append(ConvChange(site.name, *channels, why))
-        conv, stride = plain(site.conv), site.conv.stride
+        conv, stride = plain_conv(site.conv), site.conv.stride
         pools = getattr(site.conv, "pool", 1) > 1
         if (
             self.downsample != "pool"
