@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from octvideo.report.parts import section, table, wide
+from octvideo.report.parts import bar, section, table, wide
 from octvideo.report.pictures import heat_map
 from octvideo.report.style import MATRIX_SCRIPT
 
@@ -56,9 +56,7 @@ def _bars(measured: Iterable[tuple[float, Mapping[str, Any]]]) -> str:
             if "correct" in row
             else f"{row['videos']} videos"
         )
-        bar = f'<div class="track"><i style="width:{100 * share:.1f}%"></i></div>'
-        text = f'<div class="count">{100 * share:.0f} % · {count}</div>'
-        lines.append(f"<div>{escape(row['name'])}</div>{bar}{text}")
+        lines.append(bar(row["name"], 100 * share, f"{100 * share:.0f} % · {count}"))
     return f'<div class="bars">{"".join(lines)}</div>'
 
 

@@ -22,7 +22,7 @@ from octvideo.files import is_local, is_there, write_atomically
 from octvideo.report.classes import classes_section, confusion_section
 from octvideo.report.environment import environment as here
 from octvideo.report.figures import interval_bar, training_charts, views_chart
-from octvideo.report.parts import section, table
+from octvideo.report.parts import bar, section, table
 from octvideo.report.pictures import film_frames
 from octvideo.report.style import STYLE
 
@@ -212,8 +212,7 @@ def order_section(summary: Mapping[str, Any]) -> str:
         if "lost" in found:
             low, high = found["lost_interval"]
             text += f" · {found['lost']:.1f} points lost ({low:.1f} to {high:.1f})"
-        bar = f'<div class="track"><i style="width:{found["top1_acc"]:.1f}%"></i></div>'
-        lines.append(f'<div>{escape(name)}</div>{bar}<div class="count">{text}</div>')
+        lines.append(bar(name, found["top1_acc"], text))
     note = (
         f"{escape(orders['verdict'])} Top-1 over one center view of each video; points lost against"
         " the true order, with the 95 % interval over the same videos."

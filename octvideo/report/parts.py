@@ -24,6 +24,12 @@ def table(
     return wide(f'<table class="plain">{top}<tbody>{body}</tbody></table>')
 
 
+def bar(name: str, percent: float, text: str) -> str:
+    """A row of bars."""
+    track = f'<div class="track"><i style="width:{percent:.1f}%"></i></div>'
+    return f'<div>{escape(name)}</div>{track}<div class="count">{text}</div>'
+
+
 def wide(content: str, label: str = "table") -> str:
     """Content that may be wider than a phone: it scrolls by itself, shows at its edges that it
     does, and takes the keyboard."""
