@@ -264,7 +264,7 @@ def check_tested(checkpoint: Checkpoint, about: Checkpoint) -> None:
     if wrong:
         raise CheckpointError(
             f"{checkpoint.path}: trained otherwise than these settings say ({'; '.join(wrong)}); "
-            "test it with its own (tools/test_net.py --checkpoint), or set back what differs"
+            "test it with its own (octvideo test --checkpoint), or set back what differs"
         )
 
 

@@ -43,7 +43,7 @@ NOT_RUN = {
         "after it"
     ),
     "make test": "runs this file",
-    'python tools/inflate_weights.py --cfg configs/finetune/oct_i3d.yaml resnet50.pth out.pyth --images FOLDER --batches 2 MODEL.ARCH=c2d MODEL.NUM_CLASSES=6 RESNET.STRIDE_1X1=True "DATA.MEAN=[0.45,0.45,0.45]" "DATA.STD=[0.225,0.225,0.225]" DATA.TRAIN_CROP_SIZE=112 DATA.NUM_FRAMES=2 OCTCONV.ALPHA=.1 OCTCONV.SMOOTHEST_LOW=true OCTCONV.DOWNSAMPLE=stride': (
+    'octvideo inflate --cfg configs/finetune/oct_i3d.yaml resnet50.pth out.pyth --images FOLDER --batches 2 MODEL.ARCH=c2d MODEL.NUM_CLASSES=6 RESNET.STRIDE_1X1=True "DATA.MEAN=[0.45,0.45,0.45]" "DATA.STD=[0.225,0.225,0.225]" DATA.TRAIN_CROP_SIZE=112 DATA.NUM_FRAMES=2 OCTCONV.ALPHA=.1 OCTCONV.SMOOTHEST_LOW=true OCTCONV.DOWNSAMPLE=stride': (
         "pictures of real clips; tests/weights/test_inflate_split_effect.py"
     ),
     "octvideo train --cfg ... DATA.LIST_FORMAT=shards DATA.PATH_TO_DATA_DIR=s3://bucket/shards": (
@@ -53,13 +53,13 @@ NOT_RUN = {
         "tests/engine/prediction/test_share.py"
     ),
     "pip install -r requirements.txt && pip install --no-deps -e .": "the Makefile installs so",
-    "python tools/complexity.py --paper": (
+    "octvideo complexity --paper": (
         "half a minute; tests/test_complexity.py goes through its rows"
     ),
-    "python tools/complexity.py --octavize x3d_m ptv:i3d_r50 resnet50": (
+    "octvideo complexity --octavize x3d_m ptv:i3d_r50 resnet50": (
         "some minutes; tests/octavize/test_tool.py"
     ),
-    "python tools/complexity.py --octavize torchvision:resnet50 timm:efficientnet_b0": (
+    "octvideo complexity --octavize torchvision:resnet50 timm:efficientnet_b0": (
         "needs torchvision and timm; tests/octavize/test_tool.py"
     ),
     "pip install 'octvideo[serve]'": "the Makefile installs so",
