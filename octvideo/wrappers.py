@@ -32,7 +32,7 @@ State = dict[str, Tensor]
 
 
 def find(content: Mapping[str, Any], keys: Sequence[str]) -> str | None:
-    """The value of the first key that holds named entries."""
+    """The first key that holds named entries."""
     return next((k for k in keys if isinstance(content.get(k), Mapping) and content[k]), None)
 
 
