@@ -247,6 +247,64 @@ def test_a_head_of_several_classes_has_a_sigmoid(head, expected, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("model = dict(cls_head=dict(average_clips='prob'))", "softmax"),
+        ("model = dict(cls_head=dict(average_clips='score'))", "softmax_of_mean"),
+        ("model = dict(cls_head=dict(average_clips=None))", "softmax"),
+        ("model = dict(test_cfg=dict(average_clips='score'))", "softmax_of_mean"),
+        ("test_cfg = dict(average_clips='score')", "softmax_of_mean"),
+        ("model = dict(cls_head=dict(average_clips='score', multi_class=True))", "sigmoid_of_mean"),
+    ],
+)
+def test_a_video_is_scored_from_its_views_as_its_config_says(config, expected, tmp_path):
+    """ "score" is the mean of logits; before version 1 it is said of the model, or beside it."""
+    assert described(tmp_path / "w.pth", config).head_act == expected
+
+
+@pytest.mark.parametrize(
+    ("clips", "rule", "fps"),
+    [
+        (ONE_CLIP, "stride", 30),
+        (ONE_CLIP.replace("16", "16, target_fps=25"), "pyslowfast", 25),
+        (f"{ONE_CLIP}\n{ONE_CLIP.replace('16', '16, target_fps=25')}", "pyslowfast", 30),
+        (ONE_CLIP.replace("16", "16, target_fps='x'"), "stride", 30),
+    ],
+    ids=["no rate", "a rate", "two rates", "no number"],
+)
+def test_clips_at_a_frame_rate_are_spread_as_there(clips, rule, fps, tmp_path):
+    seen = described(tmp_path / "w.pth", f"model = dict()\n{clips}").input
+
+    assert (seen.sampling_rule, seen.target_fps) == (rule, fps)
+
+
+RESIZE = "dict(type='Resize', scale=(-1, 320))"
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (f"{RESIZE}, dict(type='CenterCrop', crop_size=224)", (224, 320)),
+        (f"{RESIZE}, dict(type='ThreeCrop', crop_size=(320, 320))", (320, 320)),
+        (f"{RESIZE}, dict(type='CenterCrop', crop_size=(224, 192))", (256, 256)),
+        (f"{RESIZE}, dict(type='CenterCrop', crop_size=321)", (256, 256)),
+        (f"{RESIZE}, dict(type='CenterCrop', crop_size='all')", (256, 256)),
+        (f"{RESIZE}, dict(type='CenterCrop')", (256, 256)),
+        (
+            "dict(type='Resize', scale=(320, 320)), dict(type='CenterCrop', crop_size=64)",
+            (256, 256),
+        ),
+    ],
+)
+def test_the_crop_is_that_of_its_test_where_it_can_be_read(steps, expected, tmp_path):
+    config = f"model = dict()\ntest_pipeline = [dict(type='DecordDecode'), {steps}]"
+
+    seen = described(tmp_path / "w.pth", config).input
+
+    assert (seen.crop_size, seen.short_side) == expected
+
+
+@pytest.mark.parametrize(
     ("config", "clips", "said"),
     [
         (
