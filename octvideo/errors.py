@@ -158,7 +158,19 @@ def installed_version(package: str) -> str:
 
 def import_optional(name: str, purpose: str, remedy: str) -> Any:
     """An optional library, or OctvideoError with the remedy."""
+    send_no_statistics()
     try:
         return import_module(name)
     except ImportError as error:
         raise OctvideoError(f"{purpose}: {name} is missing; {remedy}") from error
+
+
+def send_no_statistics() -> None:
+    """Turn off what libraries send of their use without asking, before they are imported.
+
+    OpenVINO sends it from a fork of this process, which holds locks and open files of a run: where
+    there is no network it may hang, and outlive the run. Who has imported openvino_telemetry, or
+    set the variable, has decided.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime's

@@ -15,6 +15,8 @@ import pytest
 import torch
 from tiny_input import PREPROCESSING
 
+from octvideo.errors import send_no_statistics
+
 # A skip for any other reason is a test that silently stopped testing; the session then fails.
 SKIP_REASONS = (
     "no GPU",
@@ -33,6 +35,9 @@ SKIP_REASONS = (
 # anything imports Triton. On a GPU the kernels are compiled, and tests/cuda compares them.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+# Tests import optional libraries by themselves, too.
+send_no_statistics()
 
 # Two workers share a machine; the threads of what their tests start would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -85,6 +85,30 @@ def test_other_errors_of_the_system_are_bugs_with_a_traceback():
         Path("/nowhere/at/all").read_text()
 
 
+READS_A_GRAPH = """
+import runpy, sys
+load = runpy.run_path({path!r})["import_optional"]
+openvino, runtime = load("openvino", "a test", ""), load("onnxruntime", "a test", "")
+from onnx import TensorProto, helper
+ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "graph", ends[:1], ends[1:])
+model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+runtime.InferenceSession(model.SerializeToString())
+print(openvino.tools.ovc.telemetry_utils.tm.__name__)
+"""
+
+
+def test_libraries_keep_no_statistics_of_their_use_and_send_none(tmp_path):
+    env = {**os.environ, "HOME": str(tmp_path)}
+    env.pop("ORT_DISABLE_TELEMETRY", None)
+    code = READS_A_GRAPH.format(path=errors.__file__)
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+
+    assert done.stdout.endswith("telemetry_stub\n"), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("said", "line"),
     [("\na\nb", "a"), ("", "RuntimeError"), ("\n", "RuntimeError"), ("a" * 999, "a" * 200)],
