@@ -18,6 +18,7 @@ CASES = [
     ((3, 3, 3), (1, 1, 1), (1, 1, 1), (2, 1, 4, 4)),
     ((3, 3, 3), (1, 1, 1), (1, 1, 1), (2, 2, 2, 2)),  # a map smaller than the kernel
     ((3, 3, 3), (1, 1, 1), (0, 0, 0), (1, 3, 3, 3)),
+    ((3, 3, 3), (2, 2, 2), (1, 1, 1), (1, 5, 7, 6)),  # few pixels of the gradient
     ((5, 3, 1), (3, 1, 2), (2, 0, 0), (1, 6, 5, 4)),
     ((5, 3, 3), (1, 1, 1), (4, 2, 2), (1, 1, 3, 3)),
     ((2, 3, 4), (4, 3, 1), (1, 2, 3), (1, 5, 5, 6)),  # frames and columns that no kernel sees
@@ -52,10 +53,11 @@ def gradients(conv, x, dtype=None, out_last=True):
 
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("stride", [1, (1, 2, 2)])
+@pytest.mark.parametrize("pixels", [(7, 8), (3, 2)])
 @pytest.mark.parametrize(("dtype", "error"), [(None, 1e-5), (torch.bfloat16, 2e-2)])
-def test_a_convolution_has_the_types_and_gradients_of_pytorchs(dtype, error, stride, last):
+def test_a_convolution_has_the_types_and_gradients_of_pytorchs(dtype, error, pixels, stride, last):
     conv = Conv3d(4, 4, 3, stride, 1, groups=4)
-    x = torch.randn(2, 4, 3, 7, 8)
+    x = torch.randn(2, 4, 3, *pixels)
     if last:
         x = x.contiguous(memory_format=torch.channels_last_3d)
     expected = gradients(conv, x, dtype, last)
@@ -104,7 +106,11 @@ def test_a_batch_of_no_clips_has_gradients():
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "size"),
-    [((3, 3, 3), (1, 2, 2), (1, 1, 1), (3, 4, 5)), ((3, 3, 3), (1, 1, 1), (1, 1, 1), (2, 2, 2))],
+    [
+        ((3, 3, 3), (1, 1, 1), (1, 1, 1), (2, 5, 5)),
+        ((3, 3, 3), (1, 2, 2), (1, 1, 1), (3, 4, 5)),
+        ((3, 3, 3), (1, 1, 1), (1, 1, 1), (2, 2, 2)),
+    ],
 )
 def test_second_derivatives_are_those_of_differences(kernel, stride, padding, size):
     x = torch.randn(1, 2, *size, dtype=torch.float64, requires_grad=True)
