@@ -35,6 +35,7 @@ from octvideo.study.statistics import difference, independent, spread
 from octvideo.study.summary import Line, lines_of
 from octvideo.study.sweep import measured_times
 from octvideo.study.tables import markdown, write_runs
+from octvideo.study.trial import unread_note
 
 REPO = Path(__file__).resolve().parent.parent
 LISTS = "DATA.PATH_TO_DATA_DIR"
@@ -94,7 +95,7 @@ def records_of(study: Study, line: Line, out: Path) -> Iterator[Run]:
             "parameters": line.network["parameters"],
             "date": date.fromtimestamp((folder / "results.json").stat().st_mtime).isoformat(),
             "hardware": hardware(),
-            **{key: found[key] for key in ("frame_order",) if key in found},
+            **{key: found[key] for key in ("frame_order", "num_unread") if found.get(key)},
         }
 
 
@@ -278,7 +279,17 @@ def table(study: Study, content: Run) -> str:
         ]
         rows.append(cells)
     columns = "network | start | GFLOPs | ms per clip | top-1 of each run | mean"
-    return markdown(f"{columns} | against vanilla | log loss", rows)
+    said = unread_note(
+        (f"{run['network']}, seed {run['seed']}, {run['split']}", _unread(run))
+        for run in content["runs"]
+    )
+    text = markdown(f"{columns} | against vanilla | log loss", rows)
+    return f"{text}\n\n{said}" if said else text
+
+
+def _unread(run: Run) -> dict[str, Any]:
+    """The videos of a test, and how many it could not read, as results.json has them."""
+    return {"num_unread": run.get("num_unread", 0), "num_videos": run.get("videos")}
 
 
 def write_means(study: Study, content: Run, folder: Path) -> None:
@@ -292,7 +303,7 @@ def write_means(study: Study, content: Run, folder: Path) -> None:
                 "alpha": row.alpha,
                 "gflops_per_view": run["gflops"],
             }
-            summary = {"top1_acc": run["top1"], "protocol": {"network": network}}
+            summary = {"top1_acc": run["top1"], "protocol": {"network": network}, **_unread(run)}
             name = "_".join((study.name, *row.names, str(seed), split)).replace(" ", "_")
             (folder / f"{name}.json").write_text(json.dumps(summary))
 

@@ -4,13 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from octvideo.errors import DataError
+from octvideo.errors import DataError, logger
 from octvideo.files import writing
 from octvideo.report.tradeoff import Point, curve_name, draw_tradeoff
 from octvideo.study.origin import Settings, changes_of, known_of
 from octvideo.study.sweep import SEED
-from octvideo.study.trial import metric, metric_name
+from octvideo.study.trial import metric, metric_name, unread_note
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Finished:
     """A results.json. known: what its run was made with, without the seed."""
 
     path: Path
+    results: dict[str, Any]
     point: Point
     metric: str
     known: Settings
@@ -40,7 +42,7 @@ class Finished:
             raise DataError(f"{path}: not a results.json of `octvideo test` ({error})") from error
         known = known_of(path.parent, results)
         known.pop(SEED, None)
-        return cls(path, point, metric_name(results), known)
+        return cls(path, results, point, metric_name(results), known)
 
 
 def draw_runs(results: Sequence[Path], folder: Path) -> list[Path]:
@@ -48,8 +50,8 @@ def draw_runs(results: Sequence[Path], folder: Path) -> list[Path]:
     them.
 
     Runs of one network are one point, their mean, with the standard deviation over them; where no
-    network has several, each has the 95 % interval of its videos. Raises DataError as `Finished.of`
-    and `means_of` do.
+    network has several, each has the 95 % interval of its videos. A warning tells which tests could
+    not read all their videos. Raises DataError as `Finished.of` and `means_of` do.
     """
     path = folder / "tradeoff.png"
     runs = [Finished.of(file) for file in results]
@@ -58,6 +60,8 @@ def draw_runs(results: Sequence[Path], folder: Path) -> list[Path]:
         means, error = [run.point for run in runs], "95 % interval over videos"
     with writing(str(path)):
         draw_tradeoff(means, error=error, metric=runs[0].metric).savefig(path, dpi=140)
+    if said := unread_note((str(run.path), run.results) for run in runs):
+        logger.warning("%s", said)
     return [path]
 
 

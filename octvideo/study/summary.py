@@ -8,11 +8,11 @@ from typing import Any
 
 from octvideo.complexity import without
 from octvideo.report.tradeoff import Point, curve_name, draw_tradeoff
-from octvideo.study.origin import SHOWN, read_results
+from octvideo.study.origin import read_results
 from octvideo.study.statistics import difference, independent, interval, spread
 from octvideo.study.sweep import SEED, Repetition, Sweep, Variant, check_runs, measured_times
 from octvideo.study.tables import comma_separated, latex, markdown
-from octvideo.study.trial import metric, metric_name
+from octvideo.study.trial import metric, metric_name, unread_note
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def write_tables(sweep: Sweep, out: Path) -> str:
     left_out = _left_out(lines)
     text = "\n\n".join([markdown(" | ".join(head), rows), *left_out])
     columns = [*varied, "runs", name, "stdev", "difference", "low", "high"]
-    columns += ["gflops", "parameters", "ms", "uncounted"]
+    columns += ["gflops", "parameters", "ms", "uncounted", "unread"]
     for file, content in (
         ("table.md", text + "\n"),
         ("table.tex", "\n".join([latex(head, rows), *(f"% {line}" for line in left_out)]) + "\n"),
@@ -113,15 +113,12 @@ def _left_out(lines: Sequence[Line]) -> list[str]:
     read."""
     networks = {line.network["name"]: line.network.get("uncounted", ()) for line in lines}
     notes = [f"GFLOPs of {name}{without(names)}" for name, names in networks.items() if names]
-    unread = [
-        f"{run['num_unread']} of {run['num_videos']} in {line.variant.folder(repetition)}"
+    said = unread_note(
+        (line.variant.folder(repetition), run)
         for line in lines
         for repetition, run in line.runs.items()
-        if run.get("num_unread")
-    ]
-    more = f", and in {len(unread) - SHOWN} more runs" if len(unread) > SHOWN else ""
-    said = f"Videos that a test could not read count as wrong: {', '.join(unread[:SHOWN])}{more}"
-    return [*notes, said] if unread else notes
+    )
+    return [*notes, said] if said else notes
 
 
 def _numbers(line: Line) -> list[object]:
@@ -142,6 +139,7 @@ def _numbers(line: Line) -> list[object]:
         network["parameters"],
         line.milliseconds,
         " ".join(network.get("uncounted", ())),
+        sum(run.get("num_unread", 0) for run in line.runs.values()),
     ]
 
 

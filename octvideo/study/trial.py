@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from octvideo.config import load_config
 from octvideo.errors import ConfigError, DataError
 from octvideo.lock import only_writer
 from octvideo.study.children import Children, TrialError
-from octvideo.study.origin import claim_folder, made_with, read_results
+from octvideo.study.origin import SHOWN, claim_folder, made_with, read_results
 
 NO_LABELS = (
     "{} has no labels, and a study compares by them; give it labels, or remove it so that val.csv"
@@ -90,3 +90,19 @@ def metric(results: Mapping[str, Any]) -> float:
 
 def metric_name(results: Mapping[str, Any]) -> str:
     return "top-1" if "top1_acc" in results else "mAP"
+
+
+def unread_note(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """A line of the tests that could not read all their videos; "" where all could.
+
+    runs: a name for each, and the content of its results.json.
+    """
+    unread = [
+        f"{run['num_unread']} of {run['num_videos']} in {name}"
+        for name, run in runs
+        if run.get("num_unread")
+    ]
+    if not unread:
+        return ""
+    more = f", and in {len(unread) - SHOWN} more runs" if len(unread) > SHOWN else ""
+    return f"Videos that a test could not read count as wrong: {', '.join(unread[:SHOWN])}{more}"

@@ -161,6 +161,16 @@ def test_what_a_run_was_made_with_is_read_from_its_checkpoint_too(tmp_path, monk
         draw_runs([recorded, continued], tmp_path)
 
 
+def test_videos_that_a_test_could_not_read_are_said_beside_the_plot(tmp_path, caplog):
+    counts = {"a": {"num_unread": 3, "num_videos": 20}, "b": {"num_unread": 0, "num_videos": 20}}
+    runs = [a_run(tmp_path / name, top1_acc=50.0, **count) for name, count in counts.items()]
+
+    draw_runs(runs, tmp_path)
+
+    said = f"Videos that a test could not read count as wrong: 3 of 20 in {runs[0]}"
+    assert caplog.messages == [said]
+
+
 def test_a_plot_that_cannot_be_written_is_named(tmp_path):
     run = a_run(tmp_path / "a", top1_acc=50.0)
 

@@ -551,6 +551,8 @@ def test_videos_that_a_test_could_not_read_are_said_below_the_table(trained, tmp
         " 3 of 20 in OCTCONV.ALPHA=.1,RNG_SEED=2"
     )
     assert said in (tmp_path / "table.tex").read_text()
+    with (tmp_path / "table.csv").open() as file:
+        assert [row["unread"] for row in csv.DictReader(file)] == ["3", "3"]
 
 
 def test_what_the_cost_of_a_network_leaves_out_is_said_below_the_table(trained, tmp_path):

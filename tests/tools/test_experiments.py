@@ -235,6 +235,21 @@ def test_one_seed_has_no_interval_and_a_row_without_runs_no_line(experiments, st
     assert text.splitlines()[2:] == ["| I3D | scratch | 2.00 | 30 | 50.0 | 50.0 |  | 1.50 |"]
 
 
+def test_videos_that_a_test_could_not_read_are_said_wherever_its_accuracy_is(
+    experiments, study, tmp_path
+):
+    found = content(study, {0.0: [50.0, 60.0], 0.5: []})
+    found["runs"][1] |= {"num_unread": 1, "videos": 9}
+
+    text = experiments.table(study, found)
+    experiments.write_means(study, found, tmp_path)
+
+    network = found["runs"][1]["network"]
+    assert text.endswith(f"count as wrong: 1 of 9 in {network}, seed 2, test")
+    counts = [json.loads(path.read_text())["num_unread"] for path in tmp_path.glob("*.json")]
+    assert sorted(counts) == [0, 1]
+
+
 def test_means_are_drawn_by_the_tradeoff_tool(experiments, study, tmp_path):
     from octvideo.study import draw_runs
 
