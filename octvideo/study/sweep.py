@@ -12,7 +12,7 @@ import itertools
 import re
 import statistics
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from octvideo.assembly.identity import digest
+from octvideo.assembly.identity import digest, flat
 from octvideo.assembly.model import build_model
 from octvideo.assembly.tasks import require_data_folder, task_of, with_counted_classes
 from octvideo.config import load_config, setting_pairs
@@ -76,7 +76,8 @@ class Sweep:
         "TRAIN.BATCH_SIZE=8"].
 
         paired: settings that repeat a run, as RNG_SEED does, such as the folder of a fold. Raises
-        ConfigError for an unknown setting, or one that is invalid in some combination.
+        ConfigError for an unknown setting, one that is invalid in some combination, and two
+        combinations or repeats of equal settings, as RNG_SEED=1,01.
         """
         fixed: list[str] = []
         axes: dict[str, tuple[str, ...]] = {}
@@ -96,8 +97,9 @@ class Sweep:
             if twice := {*axes, *repeats} & {key for key, _ in setting_pairs(own)}:
                 raise ConfigError(f"row {name}: {min(twice)} is varied for all rows; give it once")
         sweep = cls(config, tuple(fixed), axes, repeats, named)
-        for variant in sweep.variants:
-            sweep.settings(variant)
+        _refuse_equal((each.label, sweep.settings(each)) for each in sweep.variants)
+        first = sweep.variants[0]
+        _refuse_equal((" ".join(each), sweep.settings(first, each)) for each in sweep.repetitions)
         return sweep
 
     @cached_property
@@ -184,6 +186,15 @@ class Variant:
             if plain == name and len(name) < 150
             else f"{plain[:140]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         )
+
+
+def _refuse_equal(named: Iterable[tuple[str, Any]]) -> None:
+    """Raise ConfigError where two configs are equal, whatever their texts were."""
+    seen: dict[str, str] = {}
+    for name, cfg in named:
+        other = seen.setdefault(repr(sorted(flat(cfg).items())), name)
+        if other != name:
+            raise ConfigError(f"{name}: has the settings of {other}; give each once")
 
 
 def read_rows(path: str) -> dict[str, tuple[str, ...]]:

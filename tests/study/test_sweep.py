@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -553,6 +554,35 @@ def test_videos_that_a_test_could_not_read_are_said_below_the_table(trained, tmp
     assert said in (tmp_path / "table.tex").read_text()
     with (tmp_path / "table.csv").open() as file:
         assert [row["unread"] for row in csv.DictReader(file)] == ["3", "3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "later", "first"),
+    [
+        (["RNG_SEED=1,01"], "RNG_SEED=01", "RNG_SEED=1"),
+        (["SOLVER.BASE_LR=1,1.0"], "SOLVER.BASE_LR=1.0", "SOLVER.BASE_LR=1"),
+        (["SOLVER.BASE_LR=1e-3,.001"], "SOLVER.BASE_LR=.001", "SOLVER.BASE_LR=1e-3"),
+        (["DATA.RANDOM_FLIP=True,true"], "DATA.RANDOM_FLIP=true", "DATA.RANDOM_FLIP=True"),
+        (["OCTCONV.STAGES=[2,3],[2, 3]"], "OCTCONV.STAGES=[2, 3]", "OCTCONV.STAGES=[2,3]"),
+        (
+            ["OCTCONV.ALPHA=.1,.10", "RNG_SEED=1,2"],
+            "OCTCONV.ALPHA=.10",
+            "OCTCONV.ALPHA=.1",
+        ),
+    ],
+)
+def test_values_that_are_equal_once_they_are_read_are_no_two_runs(words, later, first):
+    said = f"{later}: has the settings of {first}; give each once"
+
+    with pytest.raises(ConfigError, match=f"^{re.escape(said)}$"):
+        Sweep.of(CONFIG, words)
+
+
+def test_rows_of_equal_settings_are_no_two_runs():
+    rows = {"A": ["OCTCONV.ALPHA=.1"], "B": ["OCTCONV.ALPHA=0.1"]}
+
+    with pytest.raises(ConfigError, match="^B: has the settings of A; give each once$"):
+        Sweep.of(CONFIG, ["RNG_SEED=1,2"], rows)
 
 
 def test_what_the_cost_of_a_network_leaves_out_is_said_below_the_table(trained, tmp_path):
