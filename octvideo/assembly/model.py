@@ -5,12 +5,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any, Literal
 
-import yaml
-
 from octvideo.config.check import BY_NAME
 from octvideo.config.defaults import DEFAULTS, Tree
 from octvideo.config.limits import value_of
-from octvideo.config.yaml_text import parse_value
+from octvideo.config.yaml_text import parse_value, value_text
 from octvideo.errors import ConfigError, did_you_mean
 from octvideo.layers import compute_in_2d, fuse, stem_by_space_to_depth
 from octvideo.models import create_model
@@ -102,7 +100,7 @@ def network_settings(network: Mapping[str, Any]) -> Tree:
         if option in fixed and value == plain(fixed[option]):
             continue
         if key.startswith("DATA.") or option in fixed or _is_free(name, option):
-            others.append(f"{option}={_as_text(value)}")
+            others.append(f"{option}={value_text(value)}")
         elif value is not None:
             section, _, setting = key.partition(".")
             tree.setdefault(section, {})[setting] = _as_setting(network, option)
@@ -121,11 +119,6 @@ def _as_setting(network: Mapping[str, Any], option: str) -> Any:
     if fast := network.get(f"{option}_fast"):
         pathways.append(fast)
     return [list(stage) for stage in zip(*pathways, strict=True)]
-
-
-def _as_text(value: Any) -> str:
-    """A value that `parse_value` reads again."""
-    return str(yaml.safe_dump([value], default_flow_style=True, width=10**6)).strip()[1:-1]
 
 
 def _refuse_unused(cfg: Any, name: str, known: set[str]) -> None:

@@ -16,6 +16,7 @@ from octvideo.expansion import expanded_size
 MAX_BYTES = 2**18
 MAX_NODES = 10_000  # every alias expanded; the largest file of configs/ has under 200
 MAX_NUMBER = 100  # characters
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z")  # 1e-3, 1.0e3: text in YAML 1.1
 NOT_DECIMAL = re.compile(r"[-+]?(0[0-7_]*[1-7][0-7_]+|[\d_]+(:\d+)+(\.[\d_]*)?)")  # 010, 1:30
 
 
@@ -63,6 +64,18 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         return super().construct_mapping(node, deep)
 
 
+class _ValueLoader(_Loader):
+    """Reads 1e-3 as a number, as Python does."""
+
+
+class _ValueDumper(yaml.SafeDumper):  # type: ignore[misc]
+    """Writes what `_ValueLoader` reads: the text "1e-3" in quotes."""
+
+
+for _kind in (_ValueLoader, _ValueDumper):
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.0123456789"))
+
+
 def _children(node: Any) -> Iterable[Any]:
     if isinstance(node, yaml.MappingNode):
         return [part for pair in node.value for part in pair]
@@ -97,16 +110,24 @@ def parse_settings(text: str, source: str) -> Tree:
 def parse_value(text: str) -> Any:
     """A single value of the command line; the text itself if it is no YAML."""
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, _ValueLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return text
 
 
+def value_text(value: Any) -> str:
+    """A value that `parse_value` reads again."""
+    text = yaml.dump([value], Dumper=_ValueDumper, default_flow_style=True, width=10**6)
+    return str(text).strip()[1:-1]
+
+
 def python_value(text: str) -> Any:
     """What yacs, which reads PySlowFast's files, makes of a text: `(0.9, 0.999)` is a list, `None`
-    no value. Any other text stays as it is."""
+    no value, `1e-3` a number. Any other text stays as it is."""
     if text == "None":
         return None
+    if EXPONENT.match(text):
+        return float(text)
     if text.startswith("(") and text.endswith(")"):
         value = parse_value(f"[{text[1:-1]}]")
         return value if isinstance(value, list) else text

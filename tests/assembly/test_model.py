@@ -113,7 +113,7 @@ def test_a_setting_reaches_the_network(settings, expected):
 
 
 def test_an_option_of_its_own_is_checked_as_a_setting_is():
-    with pytest.raises(ConfigError, match="crop_size is '2e2'; it is a whole number of at least 1"):
+    with pytest.raises(ConfigError, match="crop_size is 200.0; it is a whole number of at least 1"):
         meta_model(tiny('MODEL.OPTIONS=["crop_size=2e2"]'))
 
 
@@ -182,6 +182,15 @@ def test_frozen_stages_are_those_of_both_pathways():
 def test_an_option_without_a_value_is_refused():
     with pytest.raises(ConfigError, match=r"'bn_eps='; an option of i3d_r26 is NAME=VALUE"):
         meta_model(tiny('MODEL.OPTIONS=["bn_eps="]'))
+
+
+def test_an_option_may_be_a_number_with_an_exponent():
+    images = {section: {"DATASET": "imagenet"} for section in ("TRAIN", "TEST")}
+    model = {"MODEL": {"ARCH": "mobilenet_v2", "OPTIONS": ["bn_eps=1e-3"]}}
+
+    cfg = config_from_text(yaml.safe_dump(images | model), "of images")
+
+    assert meta_model(cfg).config["bn_eps"] == 1e-3
 
 
 @pytest.mark.parametrize(

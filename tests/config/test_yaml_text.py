@@ -7,6 +7,7 @@ import pytest
 from peak_memory import peak_growth_below
 
 from octvideo.config import config_from_text, load_config
+from octvideo.config.yaml_text import parse_value, value_text
 from octvideo.errors import ConfigError
 
 
@@ -59,6 +60,35 @@ def test_a_value_of_the_command_line_is_bounded_as_well(repo, name):
 
     with pytest.raises(ConfigError):
         load_config(str(repo / "configs/demo/i3d.yaml"), [f"DATA.MEAN={value}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("-2E4", -2e4),
+        ("+.5e1", 5.0),
+        ("1.e2", 100.0),
+        ("{width: 1e-1, sizes: [2e0, 3]}", {"width": 0.1, "sizes": [2.0, 3]}),
+        ("'1e5'", "1e5"),
+        ("1e5x", "1e5x"),
+        ("e5", "e5"),
+    ],
+)
+def test_a_value_with_an_exponent_is_a_number_and_is_written_as_it_is_read(text, value):
+    found = parse_value(text)
+
+    assert (found, type(found)) == (value, type(value))
+    assert parse_value(value_text(value)) == value
+
+
+def test_a_number_with_an_exponent_is_one_in_a_file_too(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("BN: {MOMENTUM: 1e-1}\nSOLVER: {MAX_ITER: 1e3}\n")
+
+    # BN.MOMENTUM, of which only 0.1 is taken, goes through.
+    with pytest.raises(ConfigError, match=r"SOLVER\.MAX_ITER is 1000\.0; it takes a whole number"):
+        load_config(str(path))
 
 
 def test_a_base_is_read_once_and_a_chain_ends(tmp_path):
