@@ -5,11 +5,13 @@
     octvideo features --checkpoint best.pyth folder --output features.parquet --window-seconds 2 --stride-seconds 1
 
 With --window-seconds a row belongs to a window, with its frames and seconds; `paths` names the
-video of each row. The same command continues a run that was stopped or killed.
+video of each row. The same command continues a run that was stopped or killed, and tries videos
+that could not be read again.
 """
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import octvideo
@@ -100,7 +102,18 @@ def run(args: argparse.Namespace) -> None:
             found = save_window_features(
                 recognizer, videos, args.output, *seconds, procs, resume=not args.overwrite
             )
+        unread = 0
         for video in found:
             if video.problem:
+                unread += 1
                 print(f"left out: {video.path}: {video.problem}", file=sys.stderr)
-    print(f"written: {args.output}", file=sys.stderr)
+        say_written(procs, [args.output], unread, len(videos))
+
+
+def say_written(procs: Processes, files: Iterable[Path], unread: int, num_videos: int) -> None:
+    """The last lines of a command, by rank 0. unread: videos that this process could not read."""
+    total = sum(procs.gather(unread))
+    again = "the same command tries them again"
+    note = f" ({total} of {num_videos} videos could not be read; {again})" if total else ""
+    for file in files if procs.is_main else ():
+        print(f"written: {file}{note}", file=sys.stderr)

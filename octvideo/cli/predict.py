@@ -11,7 +11,7 @@
     octvideo predict --checkpoint best.pyth --live 0 --events               when a class begins and ends
 
 The same command continues a run over a folder or a list that was stopped or killed. A video that
-cannot be read gets a row with the reason. Under torchrun the ranks share the videos; rank 0 joins
+cannot be read gets a row with the reason, and the same command tries it again. Under torchrun the ranks share the videos; rank 0 joins
 their rows at the end, in the order of the list.
 """
 
@@ -22,7 +22,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import octvideo
-from octvideo.cli.features import add_network_argument, add_run_arguments, load_for, videos_argument
+from octvideo.cli.features import (
+    add_network_argument,
+    add_run_arguments,
+    load_for,
+    say_written,
+    videos_argument,
+)
 from octvideo.cli.unused import refuse_unused
 from octvideo.data.video.live import is_live
 from octvideo.engine.distributed import Processes, this_process
@@ -159,18 +165,18 @@ def run(args: argparse.Namespace) -> None:
         if draws:
             windows = {"window_seconds": args.window_seconds, "stride_seconds": args.stride_seconds}
             write_named_video(recognizer, videos[0], args.output, label=label, **windows)
+        unread = 0
         if not draws or args.features:
             top_k = None if draws else args.top_k
             how = How(args.views, top_k, bool(args.features), args.workers, args.batch)
             files = OutputFiles(None if draws else args.output, args.features, not args.overwrite)
             for video in run_videos(recognizer, videos, how, files, procs):
+                unread += bool(video.problem)
                 if video.problem and args.features:
                     print(f"left out: {video.path}: {video.problem}", file=sys.stderr)
                 if not draws:
                     print(json.dumps(video.as_dict()) if args.json else video.as_text(), flush=True)
-        if procs.is_main:
-            for written in filter(None, (args.output, args.features)):
-                print(f"written: {written}", file=sys.stderr)
+        say_written(procs, filter(None, (args.output, args.features)), unread, len(videos))
 
 
 def _refuse_unused(args: argparse.Namespace, draws: bool) -> None:

@@ -231,7 +231,7 @@ class Recognizer:
         features: True, or an .npz or .parquet for them; they come from the forward passes of the
         predictions, those of an optimized network from a second pass each.
         resume: keep the rows in these files and compute the others, even after a run that was
-        killed.
+        killed; those with a problem are tried again.
         progress: is called with (videos done, all videos).
 
         Scores equal those of `scores` to 1e-5: batches of another size round differently. On a CPU

@@ -64,10 +64,6 @@ class Output:
     def __exit__(self, *_: object) -> None:
         self._rows.close()
 
-    def has(self, video: str) -> bool:
-        """Whether it holds the video with this digest, also as one that cannot be read."""
-        return self._rows.has(video)
-
     def wants(self, video: str) -> bool:
         """Whether a result of the video is new here: it is lacking, or could not be read before."""
         return not self._rows.has(video) or self._rows.is_unread(video)

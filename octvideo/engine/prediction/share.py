@@ -33,8 +33,9 @@ class Wanted:
 class Share:
     """The part of a run that this process computes. `left`: its videos.
 
-    Videos whose rows are in the files are skipped; the others are dealt to the processes one by
-    one. So a run can be continued by any number of processes.
+    Videos whose rows are in the files are skipped, except those that could not be read before; the
+    others are dealt to the processes one by one. So a run can be continued by any number of
+    processes.
     """
 
     def __init__(
@@ -68,8 +69,8 @@ class Share:
     def written(
         self, found: Iterable[Found], progress: Callable[[int, int], None]
     ) -> Iterator[Found]:
-        """Yield the result of each video once its rows are written. A video that one file lacks is
-        new to those too where it could not be read.
+        """Yield the result of each video once its rows are written. It is new to a file that lacks
+        it, and to one where it could not be read.
 
         The iterator ends when all processes are done; rank 0 then joins their files.
         """
@@ -92,16 +93,16 @@ class Share:
 
     def _missing(self, videos: Mapping[str, str]) -> dict[str, str]:
         """Path -> digest (path, size, time of change, how it is read) of videos that some file
-        lacks."""
+        wants."""
         digests = {
             path: fingerprint(path=path, stamp=stamp_of(path, read_as))
             for path, read_as in videos.items()
         }
         self._open(digests)
-        return {path: digest for path, digest in digests.items() if not self._hold(digest)}
+        return {path: digest for path, digest in digests.items() if self._wanted_by_some(digest)}
 
-    def _hold(self, digest: str) -> bool:
-        return bool(self._files) and all(file.has(digest) for file in self._files)
+    def _wanted_by_some(self, digest: str) -> bool:
+        return not self._files or any(file.wants(digest) for file in self._files)
 
     def _open(self, digests: Mapping[str, str]) -> None:
         with ExitStack() as stack:

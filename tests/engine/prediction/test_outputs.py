@@ -34,7 +34,7 @@ def finished(tmp_path) -> Path:
 
 def test_a_finished_file_is_taken_apart_by_one_run_alone(finished):
     with _open(finished) as first:
-        assert first.has("1")
+        assert not first.wants("1")
         with pytest.raises(OctvideoError, match="another process is writing it"):
             _open(finished)
 
@@ -52,7 +52,7 @@ def test_a_run_that_begins_as_another_one_ends_goes_on_from_its_file(tmp_path, m
 
     monkeypatch.setattr(fcntl, "flock", late)
     with _open(path) as second:
-        assert second.has("1")
+        assert not second.wants("1")
         _add(second, "b.mp4")
         second.finish()
 
@@ -63,7 +63,7 @@ def test_a_part_that_was_begun_and_not_filled_takes_up_the_finished_file(finishe
     finished.with_name("features.npz.part").touch()
 
     with _open(finished) as file:
-        assert file.has("1")
+        assert not file.wants("1")
 
 
 def test_a_file_of_somebody_else_is_refused_and_has_no_part_beside_it(tmp_path):
