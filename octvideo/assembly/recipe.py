@@ -150,6 +150,22 @@ def average_warning(cfg: Any, steps_per_epoch: int) -> str:
     )
 
 
+def schedule_warning(cfg: Any) -> str:
+    """One line of a learning rate that falls in the warm-up, or rises to its end; "" where none
+    does."""
+    solver = cfg.SOLVER
+    for name, is_used, what in (
+        ("WARMUP_START_LR", solver.WARMUP_EPOCHS > 0, "falls during the warm-up"),
+        ("COSINE_END_LR", solver.LR_POLICY == "cosine", "rises to the end"),
+    ):
+        if is_used and solver[name] > solver.BASE_LR:
+            return (
+                f"SOLVER.{name} {solver[name]:g} is above SOLVER.BASE_LR {solver.BASE_LR:g}: the"
+                f" rate {what}; lower it, or raise SOLVER.BASE_LR"
+            )
+    return ""
+
+
 def frozen_warning(cfg: Any) -> str:
     """One line of what is frozen and was never trained, "" where nothing is."""
     model, start = cfg.MODEL, cfg.TRAIN.CHECKPOINT_FILE_PATH

@@ -63,6 +63,7 @@ def _train(cfg: Any, procs: Processes, callbacks: Callbacks | None) -> TrainSumm
     steps = len(loader) // cfg.SOLVER.ACCUM_STEPS
     for warning in (
         build_recipe.recipe_warning(cfg),
+        build_recipe.schedule_warning(cfg),
         build_recipe.frozen_warning(cfg),
         build_recipe.average_warning(cfg, steps),
     ):

@@ -515,6 +515,30 @@ def test_an_average_that_keeps_the_weights_at_the_start_is_warned_of(settings, e
     assert bool(warning) == bool(expected)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            ["SOLVER.WARMUP_EPOCHS=2"],
+            "WARMUP_START_LR 0.01 is above SOLVER.BASE_LR 0.001: the rate falls during the warm-up",
+        ),
+        (["SOLVER.WARMUP_EPOCHS=2", "SOLVER.WARMUP_START_LR=0.001"], ""),
+        (["SOLVER.WARMUP_EPOCHS=0"], ""),
+        (
+            ["SOLVER.WARMUP_EPOCHS=0", "SOLVER.COSINE_END_LR=0.1"],
+            "COSINE_END_LR 0.1 is above SOLVER.BASE_LR 0.001: the rate rises to the end",
+        ),
+    ],
+)
+def test_a_rate_that_goes_the_wrong_way_is_warned_of(settings, expected):
+    cfg = load_config("kinetics400/i3d", ["SOLVER.BASE_LR=0.001", *settings])
+
+    warning = build_recipe.schedule_warning(cfg)
+
+    assert expected in warning
+    assert bool(warning) == bool(expected)
+
+
 # --- Dry runs
 
 
