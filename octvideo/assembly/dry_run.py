@@ -1,8 +1,10 @@
-"""`--dry-run`: two training and evaluation steps on generated data in the shapes of a config."""
+"""`--dry-run`: two training and evaluation steps on generated data in the shapes of a config, and
+what a training would make of the checkpoints that are there."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -10,21 +12,26 @@ import torch
 from torch import Generator, Tensor
 
 from octvideo.assembly import data as build_data
+from octvideo.assembly.identity import RunIdentity, refuse_another_kind
 from octvideo.assembly.start import running
-from octvideo.assembly.tasks import task_of
-from octvideo.assembly.training import build_trainer, validator
+from octvideo.assembly.tasks import task_of, with_counted_classes
+from octvideo.assembly.training import build_trainer, list_facts, validator
+from octvideo.checkpoint import Checkpoint
 from octvideo.config.check import first_problem
 from octvideo.data.clips.views import DecodedVideo, ViewSpec
 from octvideo.data.loading.batch import Sample
 from octvideo.data.sampling import Timing
+from octvideo.engine.checkpoint_files import read_latest
 from octvideo.engine.distributed import Processes
 from octvideo.engine.log import setup_logging
-from octvideo.errors import ConfigError, logger
+from octvideo.engine.training.snapshots import changes_since
+from octvideo.errors import CheckpointError, ConfigError, OctvideoError, logger
 
 
 def dry_run(cfg: Any, procs: Processes) -> None:
     """Two training and two evaluation steps of a config on generated data; nothing is kept. Raises
-    ConfigError for a batch that training would refuse."""
+    ConfigError for a batch that training would refuse, CheckpointError for the folder of a probe.
+    """
     build_data.clips_per_pass(cfg, procs.world_size)
     with ExitStack() as stack:
         folder = procs.made_by_main(lambda: stack.enter_context(TemporaryDirectory()))
@@ -39,7 +46,38 @@ def dry_run(cfg: Any, procs: Processes) -> None:
         loader = build_data.train_loader(small, samples, procs)
         build_trainer(small, procs, loader, validator(small, videos, procs)).train()
         setup_logging(None, procs.is_main)
+    procs.made_by_main(partial(say_what_is_there, cfg))
     logger.info("dry run: two training and two evaluation steps went through")
+
+
+def say_what_is_there(cfg: Any) -> None:
+    """Log whether a training with these settings would resume from the checkpoints in OUTPUT_DIR or
+    be refused, as far as the lists are there. Raises CheckpointError for those of a probe."""
+    refuse_another_kind(cfg.OUTPUT_DIR, "training")
+    found = read_latest(f"{cfg.OUTPUT_DIR}/checkpoints")
+    if found is None:
+        return
+    path, content = found
+    try:
+        checkpoint = Checkpoint.of(content, path)
+        changes = changes_since(checkpoint, _beside(checkpoint, cfg), cfg.TRAIN.AUTO_RESUME)
+    except CheckpointError as refusal:
+        logger.warning("the training would be refused: %s", refusal)
+    else:
+        but = f", with {', '.join(changes)}" if changes else ""
+        logger.info("the training would resume from %s%s", path, but)
+
+
+def _beside(checkpoint: Checkpoint, cfg: Any) -> RunIdentity:
+    """The run of these settings; classes and list are the checkpoint's where the data are away."""
+    with suppress(OctvideoError):
+        cfg = with_counted_classes(cfg)
+        task = task_of(cfg)
+        names, facts = tuple(task.class_names()), list_facts(task.train_dataset())
+        about = replace(checkpoint, class_names=names, training={"data": facts})
+        return RunIdentity(cfg, about)
+    about = replace(checkpoint, training={"data": checkpoint.training.get("data")})
+    return RunIdentity(with_counted_classes(cfg, len(checkpoint.class_names)), about)
 
 
 def _shrunk(cfg: Any, output_dir: str, world_size: int) -> Any:

@@ -186,14 +186,17 @@ def describe(cfg: Any, model: nn.Module, dataset: Dataset) -> Checkpoint:
         multi_label=cfg.DATA.MULTI_LABEL,
         head_act=head_act(cfg),
         recipe=cfg.dump(),
-        training={
-            "data": {
-                "fingerprint": dataset.fingerprint(),
-                "samples": len(dataset),
-                "classes": _renumbering(dataset),
-            }
-        },
+        training={"data": list_facts(dataset)},
     )
+
+
+def list_facts(dataset: Dataset) -> dict[str, Any]:
+    """The facts by which a checkpoint knows its training list."""
+    return {
+        "fingerprint": dataset.fingerprint(),
+        "samples": len(dataset),
+        "classes": _renumbering(dataset),
+    }
 
 
 def _renumbering(dataset: Dataset) -> list[int] | None:

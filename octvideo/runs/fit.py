@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from octvideo.assembly import final_test, ranks, settings_of, train
+from octvideo.assembly.dry_run import say_what_is_there
 from octvideo.assembly.estimate import clip_macs, estimate
 from octvideo.assembly.probe import probe as train_probe
 from octvideo.checkpoint import Checkpoint, InputSpec
@@ -135,8 +136,9 @@ def run_recipe(
 ) -> Run:
     """The common part of `fit` and `octvideo train FOLDER`.
 
-    only_estimate: plan and time alone. Lists that are there stay; config.yaml is written as long as
-    there is no checkpoint, and these are the lists that it is of.
+    only_estimate: plan, time, and whether a training would resume or be refused. Lists that are
+    there stay; config.yaml is written as long as there is no checkpoint, and these are the lists
+    that it is of.
 
     New lists replace those that are there once the run has accepted them, in a rehearsal up to its
     first step: other runs read them too.
@@ -158,6 +160,8 @@ def run_recipe(
             if only_estimate or not (recipe.probe or recipe.has_checkpoint):
                 say_time(tried, procs, probe=recipe.probe)
             if only_estimate:
+                if not recipe.probe:
+                    say_what_is_there(tried)
                 if staged and staged.divides_anew:
                     logger.info("%s: a dry run leaves these lists, and config.yaml, as they are;"
                                 " the training, or a dry run with a new --out, takes the videos as"

@@ -25,7 +25,7 @@ from octvideo.assembly import (
 )
 from octvideo.assembly import data as build_data
 from octvideo.assembly import recipe as build_recipe
-from octvideo.assembly.dry_run import GeneratedSamples, GeneratedVideos
+from octvideo.assembly.dry_run import GeneratedSamples, GeneratedVideos, say_what_is_there
 from octvideo.assembly.model import name_settings, network_settings
 from octvideo.assembly.tasks import task_of, with_counted_classes
 from octvideo.assembly.weights import frozen_parts
@@ -113,7 +113,9 @@ def test_a_setting_reaches_the_network(settings, expected):
 
 
 def test_an_option_of_its_own_is_checked_as_a_setting_is():
-    with pytest.raises(ConfigError, match="crop_size is 200.0; it is a whole number of at least 1"):
+    with pytest.raises(
+        ConfigError, match=r"crop_size is 200\.0; it is a whole number of at least 1"
+    ):
         meta_model(tiny('MODEL.OPTIONS=["crop_size=2e2"]'))
 
 
@@ -624,6 +626,48 @@ def test_a_dry_run_without_class_names_takes_two_classes(tmp_path, capsys):
     dry_run(tiny("MODEL.NUM_CLASSES=0", f"DATA.PATH_TO_DATA_DIR={tmp_path}"), Processes())
 
     assert "two training and two evaluation steps went through" in capsys.readouterr().out
+
+
+def a_checkpoint(folder, **training):
+    """The path of one of `tiny()`."""
+    path = folder / "checkpoints" / "checkpoint_epoch_00001.pyth"
+    path.parent.mkdir()
+    known = {"class_names": ("a", "b", "c", "d"), "recipe": tiny().dump(), "training": training}
+    Checkpoint(state={"weight": torch.zeros(1)}, **known).write(str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["SOLVER.BASE_LR=0.5"], "resume from {}, with SOLVER.BASE_LR 0.5 instead of 0.1\n"),
+        (["MODEL.NUM_CLASSES=0"], "resume from {}\n"),
+        (
+            ["OCTCONV.ALPHA=0.5"],
+            "be refused: {}: of another run (OCTCONV.ALPHA 0.5 instead of 0.0)",
+        ),
+        (["TRAIN.AUTO_RESUME=false"], "be refused: {} is in the way"),
+    ],
+)
+def test_a_dry_run_says_what_a_training_would_make_of_a_checkpoint(
+    settings, said, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
+    caplog.set_level("INFO", "octvideo")
+    path = a_checkpoint(tmp_path, progress={}, data={"fingerprint": "ab", "samples": 1})
+
+    say_what_is_there(tiny(f"OUTPUT_DIR={tmp_path}", *settings))
+
+    assert f"{caplog.messages[-1]}\n".startswith(f"the training would {said.format(path)}")
+
+
+def test_a_dry_run_beside_the_weights_of_another_program_says_so(tmp_path, capsys):
+    path = a_checkpoint(tmp_path)
+
+    dry_run(tiny(f"OUTPUT_DIR={tmp_path}"), Processes())
+
+    said = f"the training would be refused: {path}: of another program's training"
+    assert said in capsys.readouterr().out
 
 
 def dry_run_of_a_rank():

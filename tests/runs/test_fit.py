@@ -159,6 +159,11 @@ def test_a_dry_run_leaves_lists_that_are_there_and_plans_with_the_new_ones(
     out = capsys.readouterr().out
     assert "3 classes" in out
     assert "run/lists: a dry run leaves these lists, and config.yaml, as they are" in out
+    refusal = (
+        "the training would be refused: run/checkpoints/checkpoint_epoch_00001.pyth: of another"
+    )
+    assert (refusal in out) == has_checkpoint
+    assert ("another training list" in out) == has_checkpoint
     assert lists_of(run) == lists
     assert Path("run/config.yaml").read_bytes() == kept
 
@@ -224,10 +229,14 @@ def test_a_command_that_waits_for_another_leaves_its_run_as_it_was(my_videos, ti
     assert not Path("run/config.yaml").exists()
 
 
-def test_a_dry_run_chooses_for_a_run_to_come_and_not_for_one_that_is_there(run, my_videos):
+def test_a_dry_run_chooses_for_a_run_to_come_and_not_for_one_that_is_there(run, my_videos, capsys):
     kept = Path("run/config.yaml").read_bytes()
 
     main(["train", str(my_videos), "--out", "run", "--dry-run", "--no-check", "--epochs", "9"])
+    resumed = (
+        "would resume from run/checkpoints/checkpoint_epoch_00001.pyth, with SOLVER.MAX_EPOCH 9"
+    )
+    assert resumed in capsys.readouterr().out
     assert Path("run/config.yaml").read_bytes() == kept
 
     shutil.rmtree("run/checkpoints")

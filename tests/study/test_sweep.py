@@ -581,7 +581,7 @@ def test_values_that_are_equal_once_they_are_read_are_no_two_runs(words, later, 
 def test_rows_of_equal_settings_are_no_two_runs():
     rows = {"A": ["OCTCONV.ALPHA=.1"], "B": ["OCTCONV.ALPHA=0.1"]}
 
-    with pytest.raises(ConfigError, match="^B: has the settings of A; give each once$"):
+    with pytest.raises(ConfigError, match=r"^B: has the settings of A; give each once$"):
         Sweep.of(CONFIG, ["RNG_SEED=1,2"], rows)
 
 

@@ -75,7 +75,9 @@ def test_a_folder_gives_a_csv_and_features_and_survives_a_bad_file(
     assert result.status == 0, result.err
     assert "broken.mp4" in result.err
     note = "1 of 2 videos could not be read; the same command tries them again"
-    assert result.err.splitlines()[-2:] == [f"written: {each} ({note})" for each in (scores, features)]
+    assert result.err.splitlines()[-2:] == [
+        f"written: {each} ({note})" for each in (scores, features)
+    ]
     good, bad = csv.DictReader(scores.read_text().splitlines())
     assert good["path"] == str(video)
     assert float(good["probability_1"]) >= float(good["probability_2"])

@@ -43,6 +43,24 @@ class Identity(Protocol):
         """Samples of the global batch of the run that saved the checkpoint; 0 if unknown."""
 
 
+def changes_since(
+    checkpoint: Checkpoint, identity: Identity | None, auto_resume: bool = True
+) -> list[str]:
+    """`Identity.differences` of a run that resumes from this checkpoint. Raises CheckpointError if
+    it may not."""
+    if not auto_resume:
+        raise CheckpointError(
+            f"{checkpoint.path} is in the way: choose another OUTPUT_DIR or set TRAIN.AUTO_RESUME"
+            " True"
+        )
+    if "progress" not in checkpoint.training:
+        raise CheckpointError(
+            f"{checkpoint.path}: of another program's training, which cannot be continued here;"
+            " start from its weights with TRAIN.CHECKPOINT_FILE_PATH, and another OUTPUT_DIR"
+        )
+    return identity.differences(checkpoint) if identity else []
+
+
 class Snapshots:
     """Captures and restores model, optimizer, scaler and moving average with a Progress."""
 
@@ -129,16 +147,7 @@ class Snapshots:
         if checkpoint is None:
             return None
         path = checkpoint.path
-        if not self.options.auto_resume:
-            raise CheckpointError(
-                f"{path} is in the way: choose another OUTPUT_DIR or set TRAIN.AUTO_RESUME True"
-            )
-        if "progress" not in checkpoint.training:
-            raise CheckpointError(
-                f"{path}: of another program's training, which cannot be continued here; start from"
-                " its weights with TRAIN.CHECKPOINT_FILE_PATH, and another OUTPUT_DIR"
-            )
-        differences = self.identity.differences(checkpoint) if self.identity else []
+        differences = changes_since(checkpoint, self.identity, self.options.auto_resume)
         progress = self.restore(checkpoint)
         self.last_saved = path
         if path == self.best:
