@@ -2,6 +2,8 @@
 to export."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 from unittest.mock import patch
@@ -16,10 +18,10 @@ from octvideo.models.network import Head
 
 
 @cache
-def checkpoint_of(name: str, alpha: float) -> Checkpoint:
-    """Of the whole network; a tensor has one number, so that nothing is allocated. Tests share it:
-    pytorchvideo's networks take seconds to be made octave."""
-    with torch.device("meta"):
+def checkpoint_of(name: str, alpha: float, *, two_blocks: bool = False) -> Checkpoint:
+    """Of the network, whole or as in `theirs_of_two_blocks`; a tensor has one number, so that
+    nothing is allocated. Tests share it."""
+    with torch.device("meta"), theirs_of_two_blocks() if two_blocks else nullcontext():
         model = create_model(name, alpha=alpha)
     state = {
         key: torch.zeros((), dtype=x.dtype).expand(x.shape) for key, x in model.state_dict().items()
@@ -39,14 +41,21 @@ def first_stages(name: str, count: int, **options: Any) -> nn.Module:
 
 
 def of_two_blocks(name: str, **options: Any) -> nn.Module:
-    """`create_model`, without the blocks that repeat the second one of their stage. pytorchvideo's
-    networks lose them before they are made octave: afterwards they are graphs."""
+    """`create_model`, without the blocks that repeat the second one of their stage."""
+    with theirs_of_two_blocks():
+        model = create_model(name, **options)
+    return model if name.startswith("ptv:") else two_blocks_per_stage(model)
+
+
+@contextmanager
+def theirs_of_two_blocks() -> Iterator[None]:
+    """A context in which pytorchvideo's networks have two blocks per stage. They lose the others
+    before they are made octave: afterwards they are graphs."""
     whole = pytorchvideo._build_theirs
     with patch.object(
         pytorchvideo, "_build_theirs", lambda *given: two_blocks_per_stage(whole(*given))
     ):
-        model = create_model(name, **options)
-    return model if name.startswith("ptv:") else two_blocks_per_stage(model)
+        yield
 
 
 def two_blocks_per_stage(model: nn.Module) -> nn.Module:

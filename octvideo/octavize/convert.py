@@ -22,7 +22,7 @@ from octvideo.octavize.operations import CONVS, value
 from octvideo.octavize.plan import Options, Plan, WidthRule, divide_spaces, make_plan
 from octvideo.octavize.report import ConvReport, OctaveReport, StageError
 from octvideo.octavize.rewrite import Rewriter
-from octvideo.octavize.tracing import Trace, trace
+from octvideo.octavize.tracing import Trace, trace_with_forward
 from octvideo.octavize.value_tracer import add_constants
 
 EXPORTED = "traced by torch.export, for inputs of the example's size and type"
@@ -94,27 +94,26 @@ def octavize(
             " register them on the result"
         )
     root = copied(model)
-    traced = trace(model, example, method)
+    # The whole is with the head, which stays as it is, whatever it does in training.
+    traced, whole = trace_with_forward(model, example, method)
     for module in root.modules():
         with_python_numbers(module)
     add_constants(root, traced.constants)
     plan = make_plan(traced, root, options)
-    source = fx.GraphModule(copied(root), traced.graph)
     measured = _with_content(example if clips is None else clips, model)
     sort = weights == "sorted" and alpha > 0
-    divide_spaces(
-        plan, lost_energy(source, plan, measured) if sort and measured is not None else None
-    )
+    by_loss = sort and measured is not None
+    with_errors = clips is not None and weights != "fresh"
+    source = fx.GraphModule(copied(root), traced.graph) if by_loss or with_errors else None
+    divide_spaces(plan, lost_energy(source, plan, measured) if source and by_loss else None)
     rewriter = Rewriter(traced, plan, root, downsample, keep=sort)
     result = _module(root, rewriter.run(), method)
     _take_modes(result, model)
     if weights == "fresh":
         reset(result)
     errors = []
-    if clips is not None and weights != "fresh":
+    if source and with_errors:
         errors = stage_errors(source, fx.GraphModule(root, rewriter.graph), rewriter, clips)
-    # With the head, which stays as it is, whatever it does in training.
-    whole = traced if method == "forward" else trace(model, example, for_training=False)
     whole.opaque.update(traced.opaque)  # an evaluation does not show what asks self.training
     result.octave_report = _report(model, result, rewriter, plan, whole, errors)  # type: ignore[assignment]
     # Any other network's `config` is a matter of its own, and stays with it.

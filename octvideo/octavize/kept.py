@@ -13,6 +13,7 @@ from octvideo.layers.calls import hooks_of
 
 ASSIGNS = "its forward assigns a buffer or a tensor, or changes one in a list or dict"
 SHARED = "another part of the network reads its weights too"
+PLAIN = {bool, float, int, str, type(None)}
 WITHOUT_TENSORS = vars(nn.Module()).keys() - {"_parameters", "_buffers"}
 
 
@@ -62,10 +63,16 @@ def own_tensors(module: nn.Module) -> dict[str, tuple[Any, list[Any]]]:
     lists and dicts are copied. Not what a hook computes anew."""
     left_out = WITHOUT_TENSORS | computed_by_hooks(module).keys()
     return {
-        name: (pytree.tree_map(lambda x: x, value), _tensors(name, value))
+        name: (value, []) if _is_plain(value) else _copied(name, value)
         for name, value in vars(module).items()
         if name not in left_out
     }
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a number, a text or a tuple of them, as most attributes of a layer are."""
+    items = value if type(value) is tuple else (value,)
+    return all(type(item) in PLAIN for item in items)
 
 
 def restored(module: nn.Module, saved: dict[str, tuple[Any, list[Any]]]) -> bool:
@@ -83,19 +90,24 @@ def restored(module: nn.Module, saved: dict[str, tuple[Any, list[Any]]]) -> bool
     return bool(changed)
 
 
-def _tensors(name: str, value: Any) -> list[Any]:
-    """The ids of those in an attribute, each with the number of its changes in place where a graph
-    does not follow them."""
-    tensors = [x for x in pytree.tree_leaves(value) if _holds_tensors(x)]
+def _copied(name: str, value: Any) -> tuple[Any, list[Any]]:
+    """An attribute, its lists and dicts copied, and the ids of the tensors in it, each with the
+    number of its changes in place where a graph does not follow them."""
+    leaves, structure = pytree.tree_flatten(value)
+    tensors = [x for x in leaves if _holds_tensors(x)]
     is_followed = name in ("_buffers", "_parameters")
     uncounted = [is_followed or isinstance(x, fx.Proxy) or x.is_inference() for x in tensors]
-    return [(id(x), 0 if skip else x._version) for x, skip in zip(tensors, uncounted, strict=True)]
+    changes = [
+        (id(x), 0 if skip else x._version) for x, skip in zip(tensors, uncounted, strict=True)
+    ]
+    return pytree.tree_unflatten(leaves, structure), changes
 
 
 def _holds_tensors(x: Any) -> bool:
     """Whether it is a tensor, or one of those that torch.fx passes for tensors."""
-    values = pytree.tree_leaves(x.in_example()) if isinstance(x, fx.Proxy) else [x]
-    return any(isinstance(value, Tensor) for value in values)
+    if isinstance(x, fx.Proxy):
+        return any(isinstance(value, Tensor) for value in pytree.tree_leaves(x.in_example()))
+    return isinstance(x, Tensor)
 
 
 def as_buffers(model: nn.Module) -> nn.Module:

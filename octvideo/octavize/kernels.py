@@ -55,8 +55,9 @@ def _block(conv: Any, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
     """Kernel of the outputs `rows` and the inputs `columns`, which are balanced over the groups."""
     out_size, in_size = conv.out_channels // conv.groups, conv.in_channels // conv.groups
     share = len(columns) // conv.groups
-    seen = torch.tensor(columns).reshape(conv.groups, share) % in_size
-    index = seen[torch.tensor(rows) // out_size].to(conv.weight.device)
+    # On the CPU: on the meta device, torch divides integers in Python.
+    seen = torch.tensor(columns, device="cpu").reshape(conv.groups, share) % in_size
+    index = seen[torch.tensor(rows, device="cpu") // out_size].to(conv.weight.device)
     kernel = conv.weight[list(rows)]
     index = index.reshape(*index.shape, *[1] * (kernel.dim() - 2))
     return kernel.gather(1, index.expand(-1, -1, *kernel.shape[2:]))

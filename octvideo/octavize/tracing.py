@@ -10,6 +10,7 @@ network is refused only where its own `forward` asks.
 import copy
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,39 +49,59 @@ class Trace:
     not_by_fx: str = ""
 
 
-def trace(
-    model: nn.Module, example: Any, method: str = "forward", *, for_training: bool = True
-) -> Trace:
+def trace(model: nn.Module, example: Any, method: str = "forward") -> Trace:
     """Trace a method on `example`: a tensor, or a list, tuple or dict of tensors. The model is not
     changed.
 
     The graph serves training and evaluation: a submodule whose `forward` reads `self.training`
     stays one call. Raises ConfigError if the network's own `forward` depends on the content of a
     tensor or on `self.training`.
-
-    for_training: False for a graph of an evaluation alone.
     """
-    # The default device goes into the graph with each tensor that is made: a network that is built
-    # on the meta device could never run.
+    with _where_data_can_be():
+        return _trace(_Subject(model, example), method)
+
+
+def trace_with_forward(model: nn.Module, example: Any, method: str) -> tuple[Trace, Trace]:
+    """`trace(model, example, method)`, and the trace of the `forward` that calls the method, for
+    evaluation alone; one trace twice if the method is `forward`."""
+    with _where_data_can_be():
+        subject = _Subject(model, example)
+        traced = _trace(subject, method)
+        return traced, traced if method == "forward" else _forward(subject, traced, method)
+
+
+def _where_data_can_be() -> Any:
+    """The default device goes into the graph with each tensor that is made: a network that is built
+    on the meta device could never run."""
     is_meta = torch.get_default_device().type == "meta"
-    with torch.device("cpu") if is_meta else nullcontext():
-        return _trace(model, example, method, for_training)
+    return torch.device("cpu") if is_meta else nullcontext()
 
 
-def _trace(model: nn.Module, example: Any, method: str, for_training: bool) -> Trace:
-    from torch._subclasses.fake_tensor import FakeTensorMode
+class _Subject:
+    """A network that is traced on an example. fake: its copy without data, as `values` are those of
+    the example, to be used within `mode`."""
 
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        fake = _without_data(model, mode)
-        values = pytree.tree_map(_two_at_least, example)
+    def __init__(self, model: nn.Module, example: Any) -> None:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        self.model, self.example = model, example
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            self.fake = _without_data(model, mode)
+            self.values = pytree.tree_map(_two_at_least, example)
+        self.mode = mode
+
+    def tracer(self, method: str, opaque: dict[type, str]) -> ValueTracer:
+        return ValueTracer(self.values, self.mode, self.model, opaque, method)
+
+
+def _trace(subject: _Subject, method: str) -> Trace:
+    fake = subject.fake
     opaque: dict[type, str] = {}
     while True:
         try:
-            tracers = [ValueTracer(values, mode, model, opaque, method) for _ in range(2)]
+            tracers = [subject.tracer(method, opaque) for _ in range(2)]
             fake.eval()
             traces = [_trace_once(fake, tracers[0])]
-            if not for_training:
-                return traces[0]
             fake.train()
             traces.append(_trace_once(fake, tracers[1]))
             follow_training(traces[0].graph, traces[1].graph)
@@ -90,15 +111,47 @@ def _trace(model: nn.Module, example: Any, method: str, for_training: bool) -> T
                 return traces[0]
         except UntraceableError as stop:
             if not stop.path or stop.kind in opaque:
-                return _by_export(model, fake, mode, example, opaque, stop, method)
+                return _by_export(subject, opaque, stop, method)
             opaque[stop.kind] = stop.reason
             continue
         if culprit is fake or type(culprit) in opaque:
             raise ConfigError(
-                f"{type(model).__name__} cannot be made octave: its forward itself asks"
+                f"{type(subject.model).__name__} cannot be made octave: its forward itself asks"
                 " self.training; move that part into a submodule, which then stays as it is"
             )
         opaque[type(culprit)] = "its forward asks self.training"
+
+
+def _forward(subject: _Subject, traced: Trace, method: str) -> Trace:
+    """`forward` in evaluation, where it calls `method` as it was traced. If that has opaque calls,
+    they are looked into: an evaluation does not show what asks self.training."""
+    opaque: dict[type, str] = {}
+    while True:
+        tracer = subject.tracer("forward", opaque)
+        if not traced.opaque:
+            setattr(subject.fake, method, partial(_replay, traced.graph, tracer))
+        try:
+            return _trace_once(subject.fake.eval(), tracer)
+        except UntraceableError as stop:
+            if not stop.path or stop.kind in opaque:
+                return _by_export(subject, opaque, stop, "forward")
+            opaque[stop.kind] = stop.reason
+
+
+def _replay(graph: fx.Graph, tracer: ValueTracer, *_: Any) -> Any:
+    """A traced method, called in another trace of the same example: its nodes and their values."""
+    places = [next(n for n in g.nodes if n.op == "placeholder") for g in (graph, tracer.graph)]
+    return _proxies(tracer.graph.graph_copy(graph, {places[0]: places[1]}), tracer)
+
+
+def _proxies(x: Any, tracer: ValueTracer) -> Any:
+    """What a method returns, of a graph's nodes in its lists, tuples and dicts, which the graph
+    has made immutable."""
+    if isinstance(x, list | tuple):
+        return (list if isinstance(x, list) else tuple)(_proxies(item, tracer) for item in x)
+    if isinstance(x, dict):
+        return {key: _proxies(item, tracer) for key, item in x.items()}
+    return tracer.proxy(x) if isinstance(x, fx.Node) else x
 
 
 def _follow_writes(
@@ -131,13 +184,7 @@ def _is_inside_a_call(path: str, modules: dict[str, nn.Module], opaque: dict[typ
 
 
 def _by_export(
-    model: nn.Module,
-    fake: nn.Module,
-    mode: Any,
-    example: Any,
-    opaque: dict[type, str],
-    stop: UntraceableError,
-    method: str,
+    subject: _Subject, opaque: dict[type, str], stop: UntraceableError, method: str
 ) -> Trace:
     """The trace of torch.export, where torch.fx stopped at the network's own `forward`."""
     from octvideo.octavize.fallback import exported
@@ -145,8 +192,8 @@ def _by_export(
     also = ""
     if not stop.path and method == "forward":
         try:
-            batch = pytree.tree_map(_two_at_least, example)
-            program = exported(model, fake, mode, batch, opaque)
+            batch = pytree.tree_map(_two_at_least, subject.example)
+            program = exported(subject.model, subject.fake, subject.mode, batch, opaque)
             return Trace(program.graph, program.guards, opaque, program.constants, stop.reason)
         except UntraceableError as second:
             also = f"; nor by torch.export: {second.reason}"

@@ -1,13 +1,17 @@
 """What the trace answers from the example, what it keeps as a check, and what stays one opaque
 call."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from octvideo import octavize
+from octvideo.complexity import count
 from octvideo.errors import ConfigError
+from octvideo.models.network import Head, Network
 from octvideo.octavize.tracing import trace
 
 IMAGE = torch.rand(1, 3, 16, 16)
@@ -210,3 +214,53 @@ def test_numpy_numbers_flags_and_buffers_are_traced(training):
     assert torch.equal(*outputs)
     trained = octavize(model, 0.5, IMAGE, include=["*"])
     assert not torch.equal(trained(IMAGE), trained(IMAGE)) or not training
+
+
+class InNetwork(nn.Sequential):
+    def forward(self, x):
+        return InTraining.forward(self, super().forward(x))
+
+
+class WithHead(Network):
+    takes = "images"
+    modes: ClassVar[list[bool]] = []
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__(3)
+        self.layers, self.head = sequence(layer), Head(32, 5, 0.0)
+
+    def features(self, x):
+        self.modes.append(self.training)
+        return [self.layers(x)]
+
+
+def test_features_are_traced_once_in_each_mode_and_count_with_their_head():
+    model = WithHead(nn.Conv2d(32, 32, 3, 1, 1))
+    WithHead.modes.clear()
+
+    report = octavize(model, 0.0, IMAGE).octave_report
+
+    assert WithHead.modes == [False, True]
+    assert report.macs == count(model, IMAGE.shape[1:]).macs
+
+
+def test_what_asks_self_training_in_the_features_counts_as_in_evaluation():
+    model = WithHead(InNetwork(nn.Conv2d(32, 32, 3, 1, 1)))
+
+    report = octavize(model, 0.0, IMAGE).octave_report
+
+    assert report.macs == count(model, IMAGE.shape[1:]).macs
+    assert "InNetwork: not looked into; its forward asks self.training" in report.notes
+
+
+class ChangesItsList(WithHead):
+    def forward(self, x):
+        pathways = self.features(x)
+        pathways[0] = pathways[0] * 2
+        return self.head(pathways)
+
+
+def test_a_forward_may_change_the_list_of_its_features():
+    model = ChangesItsList(nn.ReLU()).eval()
+
+    assert torch.equal(octavize(model, 0.0, IMAGE)(IMAGE), model(IMAGE))
