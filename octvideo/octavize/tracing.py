@@ -133,6 +133,7 @@ def _forward(subject: _Subject, traced: Trace, method: str) -> Trace:
         try:
             return _trace_once(subject.fake.eval(), tracer)
         except UntraceableError as stop:
+            vars(subject.fake).pop(method, None)
             if not stop.path or stop.kind in opaque:
                 return _by_export(subject, opaque, stop, "forward")
             opaque[stop.kind] = stop.reason
