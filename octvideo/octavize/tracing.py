@@ -133,7 +133,7 @@ def _forward(subject: _Subject, traced: Trace, method: str) -> Trace:
         try:
             return _trace_once(subject.fake.eval(), tracer)
         except UntraceableError as stop:
-            vars(subject.fake).pop(method, None)
+            vars(subject.fake).pop(method, None)  # torch.export calls the network's own
             if not stop.path or stop.kind in opaque:
                 return _by_export(subject, opaque, stop, "forward")
             opaque[stop.kind] = stop.reason
