@@ -141,8 +141,12 @@ def _forward(subject: _Subject, traced: Trace, method: str) -> Trace:
 
 def _replay(graph: fx.Graph, tracer: ValueTracer, *_: Any) -> Any:
     """A traced method, called in another trace of the same example: its nodes and their values."""
-    places = [next(n for n in g.nodes if n.op == "placeholder") for g in (graph, tracer.graph)]
-    return _proxies(tracer.graph.graph_copy(graph, {places[0]: places[1]}), tracer)
+    inputs = {_input_of(graph): _input_of(tracer.graph)}
+    return _proxies(tracer.graph.graph_copy(graph, inputs), tracer)
+
+
+def _input_of(graph: fx.Graph) -> fx.Node:
+    return next(node for node in graph.nodes if node.op == "placeholder")
 
 
 def _proxies(x: Any, tracer: ValueTracer) -> Any:
