@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 Three = tuple[int, int, int]
 
-# Pixels of the largest map whose products and sums are faster than the 2D form: with 3 x 3 x 3 they
-# take .1 of its time at 1 x 1, .2 at 2 x 2, .5 to .8 at 3 x 3, .4 to 1.3 at 4 x 4 (EPYC, AVX2).
+# Pixels of the largest map on which products and sums are faster than the 2D form, whatever the
+# channels; at 4 x 4 either is.
 FEW_PIXELS = 9
 
 
