@@ -30,8 +30,8 @@ from octvideo.errors import CheckpointError, ConfigError, OctvideoError, logger
 
 def dry_run(cfg: Any, procs: Processes) -> None:
     """Two training and two evaluation steps of a config on generated data; nothing is kept. Raises
-    ConfigError for a batch that training would refuse, CheckpointError for the folder of a probe.
-    """
+    ConfigError for a batch that training would refuse, CheckpointError for the folder of a probe
+    and, after the steps, for a checkpoint in OUTPUT_DIR that training would refuse."""
     build_data.clips_per_pass(cfg, procs.world_size)
     with ExitStack() as stack:
         folder = procs.made_by_main(lambda: stack.enter_context(TemporaryDirectory()))
@@ -46,26 +46,26 @@ def dry_run(cfg: Any, procs: Processes) -> None:
         loader = build_data.train_loader(small, samples, procs)
         build_trainer(small, procs, loader, validator(small, videos, procs)).train()
         setup_logging(None, procs.is_main)
-    procs.made_by_main(partial(say_what_is_there, cfg))
     logger.info("dry run: two training and two evaluation steps went through")
+    procs.made_by_main(partial(say_what_is_there, cfg))
 
 
 def say_what_is_there(cfg: Any) -> None:
-    """Log whether a training with these settings would resume from the checkpoints in OUTPUT_DIR or
-    be refused, as far as the lists are there. Raises CheckpointError for those of a probe."""
+    """Log whether a training with these settings would resume from a checkpoint in OUTPUT_DIR.
+    Raises CheckpointError where it would be refused, as far as the lists are there, or where the
+    folder is a probe's."""
     refuse_another_kind(cfg.OUTPUT_DIR, "training")
     found = read_latest(f"{cfg.OUTPUT_DIR}/checkpoints")
     if found is None:
         return
     path, content = found
+    checkpoint = Checkpoint.of(content, path)
     try:
-        checkpoint = Checkpoint.of(content, path)
         changes = changes_since(checkpoint, _beside(checkpoint, cfg), cfg.TRAIN.AUTO_RESUME)
     except CheckpointError as refusal:
-        logger.warning("the training would be refused: %s", refusal)
-    else:
-        but = f", with {', '.join(changes)}" if changes else ""
-        logger.info("the training would resume from %s%s", path, but)
+        raise CheckpointError(f"the training would be refused: {refusal}") from None
+    but = f", with {', '.join(changes)}" if changes else ""
+    logger.info("the training would resume from %s%s", path, but)
 
 
 def _beside(checkpoint: Checkpoint, cfg: Any) -> RunIdentity:

@@ -160,14 +160,14 @@ def run_recipe(
             if only_estimate or not (recipe.probe or recipe.has_checkpoint):
                 say_time(tried, procs, probe=recipe.probe)
             if only_estimate:
-                if not recipe.probe:
-                    say_what_is_there(tried)
                 if staged and staged.divides_anew:
                     logger.info("%s: a dry run leaves these lists, and config.yaml, as they are;"
                                 " the training, or a dry run with a new --out, takes the videos as"
                                 " they are now",
                                 recipe.lists)  # fmt: skip
-                elif not recipe.has_checkpoint:
+                if not recipe.probe:
+                    say_what_is_there(tried)
+                if not (recipe.has_checkpoint or (staged and staged.divides_anew)):
                     with only_writer(recipe.folder):
                         keep()
                 return Run(recipe.folder, cfg)

@@ -642,16 +642,9 @@ def a_checkpoint(folder, **training):
     [
         (["SOLVER.BASE_LR=0.5"], "resume from {}, with SOLVER.BASE_LR 0.5 instead of 0.1\n"),
         (["MODEL.NUM_CLASSES=0"], "resume from {}\n"),
-        (
-            ["OCTCONV.ALPHA=0.5"],
-            "be refused: {}: of another run (OCTCONV.ALPHA 0.5 instead of 0.0)",
-        ),
-        (["TRAIN.AUTO_RESUME=false"], "be refused: {} is in the way"),
     ],
 )
-def test_a_dry_run_says_what_a_training_would_make_of_a_checkpoint(
-    settings, said, tmp_path, caplog, monkeypatch
-):
+def test_a_dry_run_says_that_a_training_would_resume(settings, said, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("octvideo"), "propagate", True)
     caplog.set_level("INFO", "octvideo")
     path = a_checkpoint(tmp_path, progress={}, data={"fingerprint": "ab", "samples": 1})
@@ -661,13 +654,32 @@ def test_a_dry_run_says_what_a_training_would_make_of_a_checkpoint(
     assert f"{caplog.messages[-1]}\n".startswith(f"the training would {said.format(path)}")
 
 
-def test_a_dry_run_beside_the_weights_of_another_program_says_so(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("OCTCONV.ALPHA=0.5", "{}: of another run (OCTCONV.ALPHA 0.5 instead of 0.0)"),
+        ("TRAIN.AUTO_RESUME=false", "{} is in the way"),
+    ],
+)
+def test_a_dry_run_refuses_the_checkpoints_that_a_training_would_refuse(settings, said, tmp_path):
+    path = a_checkpoint(tmp_path, progress={}, data={"fingerprint": "ab", "samples": 1})
+
+    with pytest.raises(CheckpointError) as refusal:
+        say_what_is_there(tiny(f"OUTPUT_DIR={tmp_path}", settings))
+
+    assert str(refusal.value).startswith(f"the training would be refused: {said.format(path)}")
+
+
+def test_a_dry_run_beside_the_weights_of_another_program_tries_its_steps_and_refuses(
+    tmp_path, capsys
+):
     path = a_checkpoint(tmp_path)
 
-    dry_run(tiny(f"OUTPUT_DIR={tmp_path}"), Processes())
-
     said = f"the training would be refused: {path}: of another program's training"
-    assert said in capsys.readouterr().out
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        dry_run(tiny(f"OUTPUT_DIR={tmp_path}"), Processes())
+
+    assert "two training and two evaluation steps went through" in capsys.readouterr().out
 
 
 def dry_run_of_a_rank():
