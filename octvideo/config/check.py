@@ -20,6 +20,9 @@ BY_NAME = {
     "nonlocal_location": "NONLOCAL.LOCATION",
 }
 
+# The classes in MODEL.MODEL_NAME that are no ResNet, as they occur in the names of networks.
+OTHER_THAN_RESNET = ("slowfast", "x3d", "csn", "r2plus1d")
+
 
 def first_problem(cfg: Any) -> str:
     """The first contradiction: what was got, the rule, the next step; "" where there is none."""
@@ -74,6 +77,12 @@ def _arch(cfg: Any) -> Problems:
         yield (
             f"MODEL.MODEL_NAME is ResNet_nopool with MODEL.ARCH {arch}; only a C2D is built without"
             " its pool: set MODEL.ARCH c2d, or leave MODEL.MODEL_NAME out"
+        )
+    named = cfg.MODEL.MODEL_NAME.removeprefix("PTV").lower().removesuffix("_nopool")
+    if named and named != next((word for word in OTHER_THAN_RESNET if word in arch), "resnet"):
+        yield (
+            f"MODEL.MODEL_NAME is {cfg.MODEL.MODEL_NAME} with MODEL.ARCH {arch}, which is another"
+            " network: MODEL.ARCH with RESNET.DEPTH chooses it, so leave MODEL.MODEL_NAME out"
         )
     if cfg.TRAIN.DATASET != cfg.TEST.DATASET:
         yield (

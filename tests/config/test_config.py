@@ -552,6 +552,16 @@ def test_a_python_config_is_not_run_and_the_page_of_its_settings_named(write):
         (["TRAIN.DATASET=ssv2"], "it takes 'video' or 'imagenet' or 'cifar10'; video reads lists"),
         (["MODEL.MODEL_NAME=ContrastiveModel"], "MODEL.ARCH with RESNET.DEPTH chooses the network"),
         (["MODEL.MODEL_NAME=ResNet_nopool"], "only a C2D is built without its pool"),
+        (["MODEL.MODEL_NAME=SlowFast"], "SlowFast with MODEL.ARCH i3d, which is another network"),
+        (["MODEL.MODEL_NAME=PTVX3D"], "PTVX3D with MODEL.ARCH i3d, which is another network"),
+        (
+            ["MODEL.MODEL_NAME=ResNet", "MODEL.ARCH=slowfast"],
+            "ResNet with MODEL.ARCH slowfast, which is another network",
+        ),
+        (
+            ["MODEL.MODEL_NAME=PTVResNet", "MODEL.ARCH=ptv:csn", "RESNET.DEPTH=101"],
+            "PTVResNet with MODEL.ARCH ptv:csn, which is another network",
+        ),
         (["SOLVER.BETAS=(0.9"], "SOLVER.BETAS is '(0.9'; it takes a list"),
         (
             ["RESNET.NUM_BLOCK_TEMP_KERNEL=[[3],[4,4,4],[6],[3]]"],

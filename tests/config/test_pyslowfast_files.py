@@ -211,7 +211,7 @@ def test_one_crop_is_the_middle_of_the_jitters_shortest_side():
     [
         ({}, "softmax"),
         ({"HEAD_ACT": "sigmoid"}, "sigmoid"),
-        ({"MODEL_NAME": "PTVSlowFast", "HEAD_ACT": "sigmoid"}, "sigmoid_of_mean"),
+        ({"MODEL_NAME": "PTVResNet", "HEAD_ACT": "sigmoid"}, "sigmoid_of_mean"),
     ],
 )
 def test_what_scores_are_made_with_is_the_files_choice(settings, expected):
