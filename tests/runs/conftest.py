@@ -1,12 +1,15 @@
 """Folders of videos as a person has them, and settings with which a run takes seconds."""
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from octvideo.data.video.encode import write_video
+from octvideo.runs.fit import Run
 
 TINY = {
     "DATA": {
@@ -24,16 +27,23 @@ TINY = {
 }
 
 
+@pytest.fixture(scope="session")
+def home(tmp_path_factory) -> Path:
+    """One place for the videos and the runs of all tests, each of which begins without them: lists
+    and checkpoints hold their paths, so that what one test made can be put there for another."""
+    return tmp_path_factory.mktemp("home")
+
+
 @pytest.fixture(autouse=True)
-def _offline_and_one_core(monkeypatch, tmp_path):
-    """No test asks the net, nor finds what lies in a developer's cache; runs go to a folder of
-    their own."""
+def _offline_and_one_core(monkeypatch, tmp_path, home):
+    """No test asks the net, nor finds what lies in a developer's cache, nor runs of another test."""
     monkeypatch.setenv("OCTVIDEO_OFFLINE", "1")
     monkeypatch.setenv("OCTVIDEO_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("octvideo.engine.threads.available_cores", lambda: 1)
     monkeypatch.setattr("octvideo.runs.machine.available_cores", lambda: 1)
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
+    shutil.rmtree(home / "here", ignore_errors=True)
+    (home / "here").mkdir()
+    monkeypatch.chdir(home / "here")
 
 
 @pytest.fixture
@@ -51,11 +61,36 @@ def write_clips() -> Callable[..., None]:
 
 
 @pytest.fixture
-def my_videos(write_clips: Callable[..., None], tmp_path: Path) -> Path:
+def my_videos(write_clips: Callable[..., None], home: Path) -> Path:
     """Two classes of five videos."""
-    for name, brightness in (("dark", 0), ("light", 180)):
-        write_clips(tmp_path / "my_videos" / name, 5, brightness)
-    return tmp_path / "my_videos"
+    if not (home / "kept" / "my_videos").exists():
+        for name, brightness in (("dark", 0), ("light", 180)):
+            write_clips(home / "kept" / "my_videos" / name, 5, brightness)
+    shutil.rmtree(home / "my_videos", ignore_errors=True)
+    return shutil.copytree(home / "kept" / "my_videos", home / "my_videos")
+
+
+@pytest.fixture(scope="session")
+def made() -> dict[str, Run]:
+    """What `fit` returned, by the name of what it made."""
+    return {}
+
+
+@pytest.fixture
+def once(made: dict[str, Run], home: Path) -> Callable[[str, Callable[[], Run]], Run]:
+    """once("a probe", fit): what fit() returns; from the second test on, the folder "run" is there as
+    fit() left it."""
+
+    def run(name: str, fit: Callable[[], Run]) -> Run:
+        kept = home / "kept" / name
+        if name in made:
+            shutil.copytree(kept, "run")
+        else:
+            made[name] = fit()
+            shutil.copytree("run", kept)
+        return replace(made[name], config=made[name].config.clone())
+
+    return run
 
 
 @pytest.fixture

@@ -59,9 +59,10 @@ def test_a_folder_becomes_a_network_a_report_and_a_run_that_continues(my_videos,
 
 
 @pytest.fixture
-def run(my_videos, tiny):
+def run(my_videos, tiny, once):
     """A run of one epoch in the folder "run"; its command without options is `fit(my_videos)`."""
-    return octvideo.fit(my_videos, **NETWORK, out="run", epochs=1, views="1x1", **tiny())
+    said = {**NETWORK, "out": "run", "epochs": 1, "views": "1x1"}
+    return once("a run", lambda: octvideo.fit(my_videos, **said, **tiny()))
 
 
 def test_a_command_that_the_run_refuses_leaves_it_as_it_was(run, my_videos, write_clips):
@@ -366,6 +367,12 @@ def probe_of(my_videos, tiny, tiny_checkpoint):
     )
 
 
+@pytest.fixture
+def probe(probe_of, once):
+    """One in the folder "run"."""
+    return once("a probe", lambda: probe_of(out="run"))
+
+
 def test_a_probe_computes_features_once_and_is_exact_to_resume(probe_of, monkeypatch):
     run = probe_of()
     first = octvideo.load(run.checkpoint).model.head.fc.weight.detach().clone()
@@ -380,16 +387,14 @@ def test_a_probe_computes_features_once_and_is_exact_to_resume(probe_of, monkeyp
     assert torch.equal(octvideo.load(again.checkpoint).model.head.fc.weight, first)
 
 
-def test_a_probe_trains_the_classifier_alone_and_predicts(probe_of, my_videos, tiny_checkpoint):
-    run = probe_of()
-
-    model, start = run.recognizer.model, torch.load(tiny_checkpoint)["model_state"]
+def test_a_probe_trains_the_classifier_alone_and_predicts(probe, my_videos, tiny_checkpoint):
+    model, start = probe.recognizer.model, torch.load(tiny_checkpoint)["model_state"]
     body = {k: v for k, v in model.state_dict().items() if not k.startswith("head.fc")}
     assert all(torch.equal(value, start[name]) for name, value in body.items())
-    assert run.results["protocol"]["views"] == "3x1"
-    assert run.results["top1_acc"] == 100.0
-    assert run.recognizer.predict(my_videos / "light" / "3.mp4")[0].name == "light"
-    assert octvideo.load_config(f"{run.folder}/config.yaml") == run.config
+    assert probe.results["protocol"]["views"] == "3x1"
+    assert probe.results["top1_acc"] == 100.0
+    assert probe.recognizer.predict(my_videos / "light" / "3.mp4")[0].name == "light"
+    assert octvideo.load_config("run/config.yaml") == probe.config
 
 
 def test_a_probe_without_labels_to_validate_on_is_refused_before_its_features(probe_of, my_videos):
@@ -432,21 +437,18 @@ def test_a_probe_does_not_replace_what_a_training_left(run, my_videos, tiny, tin
         ({"DATA": {"SAMPLING_RATE": 1}}, r"DATA\.SAMPLING_RATE 1 instead of 2"),
     ],
 )
-def test_a_probe_does_not_replace_another_one(probe_of, my_videos, tiny_checkpoint, other, says):
-    run = probe_of(out="run")
-    before = contents_of(run)
+def test_a_probe_does_not_replace_another_one(probe, my_videos, tiny_checkpoint, other, says):
+    before = contents_of(probe)
     shutil.copy(tiny_checkpoint, "other.pyth")
 
     with pytest.raises(CheckpointError, match=says):
         octvideo.fit(my_videos, check=False, probe=True, out="run", **other)
 
-    assert contents_of(run) == before
+    assert contents_of(probe) == before
 
 
-def test_a_probe_goes_on_with_other_views_more_videos_and_more_classes(
-    probe_of, my_videos, write_clips
-):
-    probe_of(out="run")
+@pytest.mark.usefixtures("probe")
+def test_a_probe_goes_on_with_other_views_more_videos_and_more_classes(my_videos, write_clips):
     write_clips(my_videos / "middle", 5, 90)
 
     again = octvideo.fit(my_videos, check=False, probe=True, out="run", views="1x1")
@@ -459,14 +461,13 @@ def contents_of(run):
     return [Path(run.checkpoint).read_bytes(), Path(run.folder, "config.yaml").read_bytes()]
 
 
-def test_a_training_does_not_replace_what_a_probe_left(probe_of, my_videos, tiny):
-    run = probe_of()
-    kept = contents_of(run)
+def test_a_training_does_not_replace_what_a_probe_left(probe, my_videos, tiny):
+    kept = contents_of(probe)
 
     with pytest.raises(CheckpointError, match="of a probe, which a training would replace"):
-        octvideo.fit(my_videos, **NETWORK, out=run.folder, epochs=1, **tiny())
+        octvideo.fit(my_videos, **NETWORK, out="run", epochs=1, **tiny())
 
-    assert contents_of(run) == kept
+    assert contents_of(probe) == kept
 
 
 def test_the_command_does_what_fit_does(my_videos, tiny, capsys):
@@ -486,7 +487,7 @@ def test_the_command_does_what_fit_does(my_videos, tiny, capsys):
     assert json.loads(out.splitlines()[-1])["split"] == "test_final"
 
 
-def test_a_dry_run_says_how_long_it_would_take_and_trains_nothing(my_videos, capsys, tmp_path):
+def test_a_dry_run_says_how_long_it_would_take_and_trains_nothing(my_videos, capsys):
     words = ["--dry-run", "--no-check", "RESNET.WIDTH_PER_GROUP=8", "DATA.NUM_FRAMES=2"]
 
     main(["train", str(my_videos), "--out", "run", *words])
@@ -494,7 +495,7 @@ def test_a_dry_run_says_how_long_it_would_take_and_trains_nothing(my_videos, cap
     out = capsys.readouterr().out
     assert "training" in out.splitlines()[-1]
     assert "`--size small` about" in out
-    assert not (tmp_path / "here/run/checkpoints").exists()
+    assert not Path("run/checkpoints").exists()
 
 
 def test_the_estimate_counts_the_views_and_the_second_pass_of_the_frame_order(
