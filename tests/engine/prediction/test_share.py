@@ -2,9 +2,6 @@
 continue."""
 
 import csv
-import os
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forked import Forked, forked_ranks
+from forked import Forked, forked_ranks, torchrun
 
 from octvideo.cli.main import main
 from octvideo.data.video.encode import write_video
@@ -213,20 +210,18 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_two_ranks_of_torchrun_name_what_one_process_does(tiny_checkpoint, clips, tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+    launch = ["--standalone", "--nproc_per_node", "2", "-m", "octvideo"]
     words = _words(tiny_checkpoint, clips, tmp_path / "two.csv")
-    command = [*launch, "2", "-m", "octvideo", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     one = Forked(
         main, _words(tiny_checkpoint, clips, tmp_path / "one.csv"), output=tmp_path / "one.txt"
     )
+    two = Forked(torchrun, *launch, *words, output=tmp_path / "two.txt")
 
-    two = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    said = [run.communicate(timeout=200) for run in (one, two)]
 
-    said = one.communicate(timeout=200)
-    assert (one.returncode, two.returncode) == (0, 0), said + two.stderr
-    assert two.stdout.count(".mp4") == 6
-    assert two.stderr.count("written: ") == 1
+    assert (one.returncode, two.returncode) == (0, 0), said
+    assert said[1].count(".mp4") == 6
+    assert said[1].count("written: ") == 1
     rows, expected = (_rows(tmp_path / name) for name in ("two.csv", "one.csv"))
     assert [row["path"] for row in rows] == [str(tmp_path / f"{k}.mp4") for k in range(6)]
     assert [bool(row["problem"]) for row in rows] == [k == 3 for k in range(6)]

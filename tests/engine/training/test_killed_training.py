@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import Forked, python
 
 from octvideo.data.prepare.demo import write_demo_data
 
@@ -27,32 +28,30 @@ LOG_MODEL_INFO: false
 
 @pytest.fixture
 def start(tmp_path, repo):
-    """start("name") trains into tmp_path / name, the leader of a session of its own."""
+    """start("name") trains into tmp_path / name, in a fork of a process that has imported torch; with
+    real=True as a user's program does, the leader of a session of its own."""
     write_demo_data(tmp_path / "data", num_clips={"train": 16, "val": 2})
     (tmp_path / "mine.yaml").write_text(SETTINGS)
-    command = [
-        sys.executable,
-        str(repo / "tools/train_net.py"),
-        "--cfg",
-        str(tmp_path / "mine.yaml"),
-    ]
+    command = [str(repo / "tools/train_net.py"), "--cfg", str(tmp_path / "mine.yaml")]
 
     started = []
 
-    def start(name):
-        settings = [
+    def start(name, *settings, real=False):
+        places = [
             "DATA.PATH_TO_DATA_DIR",
             str(tmp_path / "data"),
             "OUTPUT_DIR",
             str(tmp_path / name),
         ]
-        with (tmp_path / f"{name}.log").open("ab") as log:
-            started.append(
-                subprocess.Popen(
-                    [*command, *settings], stdout=log, stderr=log, start_new_session=True
-                )
-            )
-        return started[-1]
+        words, output = [*command, *places, *settings], tmp_path / f"{name}.log"
+        if real:
+            with output.open("wb") as log:
+                program = [sys.executable, *words]
+                process = subprocess.Popen(program, stdout=log, stderr=log, start_new_session=True)
+        else:
+            process = Forked(python, *words, output=output)
+        started.append(process)
+        return process
 
     yield start
     for process in started:
@@ -85,14 +84,15 @@ def test_a_killed_program_leaves_no_process_and_ends_as_if_nothing_had_happened(
     tmp_path, start, differences
 ):
     times = random.Random(0)
-    assert start("whole").wait() == 0, (tmp_path / "whole.log").read_text()
+    whole = start("whole", "DATA_LOADER.NUM_WORKERS", "0")
+    assert whole.wait() == 0, (tmp_path / "whole.log").read_text()
     metrics, checkpoints = tmp_path / "cut" / "metrics.jsonl", tmp_path / "cut" / "checkpoints"
 
     def has_come_to(num_lines):
         written = metrics.read_text().count("\n") if metrics.exists() else 0
         return written >= num_lines and any(checkpoints.glob("checkpoint_*.pyth"))
 
-    session = start("cut")
+    session = start("cut", real=True)
     wait_until(lambda: has_come_to(5) and len(alive(session.pid)) > 2, seconds=300)
     time.sleep(times.uniform(0, 0.05))
     assert session.poll() is None

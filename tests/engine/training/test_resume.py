@@ -1,6 +1,7 @@
 """A run that is interrupted and started again ends as if nothing had happened, bit for bit."""
 
 import contextlib
+import importlib
 import itertools
 import json
 import logging
@@ -13,10 +14,12 @@ import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
+from forked import start_forked
 
 from octvideo import files
 from octvideo.data import Loader, Sample
@@ -615,28 +618,24 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path):
 
 
 @pytest.mark.slow
-def test_sigkills_at_random_times_change_nothing(tmp_path, repo):
-    child = [
-        sys.executable,
-        str(repo / "tests/engine/tiny.py"),
-        "{output}",
-        "seconds=0.02",
-        "ema_decay=0.9",
-    ]
+def test_sigkills_at_random_times_change_nothing(tmp_path, repo, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(repo / "benchmarks"))
+    kill_resume = importlib.import_module("kill_resume")
+
+    tiny_program = [sys.executable, str(repo / "tests/engine/tiny.py")]
+    child = [*tiny_program, "{output}", "seconds=0.02", "ema_decay=0.9"]
     options = ["checkpoint_minutes=0.001", "max_epoch=3", "precise_bn_batches=2"]
-    script = [
-        sys.executable,
-        str(repo / "benchmarks/kill_resume.py"),
-        "--kills",
-        "2",
-        "--folder",
-        str(tmp_path),
-    ]
+    words = ["kill_resume", "--kills", "4", "--folder", str(tmp_path), "--", *child, *options]
+    monkeypatch.setattr(sys, "argv", words)
+    processes = SimpleNamespace(Popen=start_forked, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr(kill_resume, "subprocess", processes)
 
-    done = subprocess.run([*script, "--", *child, *options], capture_output=True, text=True)
+    with pytest.raises(SystemExit) as end:
+        kill_resume.main()
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("2 kills")
+    said = capsys.readouterr()
+    assert end.value.code is False, said
+    assert said.out.startswith("4 kills")
 
 
 class Numbers:
