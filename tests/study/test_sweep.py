@@ -7,10 +7,12 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from forked import start_forked
 from torch import nn
 
 from octvideo.cli.main import main
@@ -21,6 +23,7 @@ from octvideo.lock import only_writer
 from octvideo.report.tradeoff import draw_tradeoff
 from octvideo.study import (
     Sweep,
+    children,
     measure_times,
     read_rows,
     run_sweep,
@@ -496,6 +499,7 @@ def test_tables_escape_what_their_form_would_read():
 
 @pytest.mark.slow
 def test_the_command_trains_tests_and_writes_the_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(children, "subprocess", SimpleNamespace(Popen=start_forked))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for i in range(4):
         frames = np.random.default_rng(i).integers(0, 255, (10, 40, 48, 3), np.uint8)

@@ -1,7 +1,4 @@
-"""tools/check_videos.py as a user calls it: in processes, with the bar on stderr."""
-
-import subprocess
-import sys
+"""tools/check_videos.py as a user calls it: with processes that decode, and the bar on stderr."""
 
 import numpy as np
 import pytest
@@ -11,17 +8,16 @@ from octvideo.data.video.encode import write_video
 
 
 @pytest.mark.slow
-def test_it_tells_good_from_bad_and_writes_the_index(repo, tmp_path):
+def test_it_tells_good_from_bad_and_writes_the_index(run_tool, tmp_path):
     write_video(tmp_path / "a.mp4", np.zeros((4, 32, 32, 3), np.uint8))
     (tmp_path / "b.mp4").write_text("no video")
     (tmp_path / "val.csv").write_text("a.mp4 0\nb.mp4 1\n")
 
-    command = [sys.executable, repo / "tools" / "check_videos.py", tmp_path / "val.csv"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = run_tool("check_videos", tmp_path / "val.csv")
 
-    assert result.returncode == 0, result.stderr
-    assert "1 good" in result.stdout
-    assert "1 bad" in result.stdout
+    assert result.status == 0, result.err
+    assert "1 good" in result.out
+    assert "1 bad" in result.out
     assert (tmp_path / "val_checked" / "good.csv").read_text() == f"{tmp_path / 'a.mp4'} 0\n"
     assert "b.mp4" in (tmp_path / "val_checked" / "bad.csv").read_text()
     assert (tmp_path / "val.index.csv").is_file()

@@ -3,13 +3,12 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from forked import Forked, python
 from PIL import Image
 
 import octvideo.download
@@ -380,21 +379,16 @@ def test_an_hour_of_video_streams_through_bounded_memory(tiny_checkpoint, repo, 
         tmp_path / "named.mp4",
     ]
     arguments += ["--window-seconds", 60, "--stride-seconds", 30]
-    command = [
-        sys.executable,
-        "-c",
-        RUN_AND_TELL_MEMORY,
-        repo / "tools" / "demo_net.py",
-        *arguments,
-    ]
+    tool = repo / "tools" / "demo_net.py"
+    run = Forked(python, "-c", RUN_AND_TELL_MEMORY, tool, *arguments, output=tmp_path / "said")
 
-    done = subprocess.run(
-        list(map(str, command)), check=True, capture_output=True, text=True, timeout=500
-    )
+    said = run.communicate(timeout=500)
+
+    assert run.returncode == 0, said
 
     with av.open(str(tmp_path / "named.mp4")) as named:
         assert named.streams.video[0].frames == 3600
-    assert int(done.stdout.splitlines()[-1]) < 1_000_000  # KiB
+    assert int(said.splitlines()[-1]) < 1_000_000  # KiB
 
 
 # Of this program alone: getrusage counts what the process was before it became it.

@@ -1,8 +1,5 @@
 """tools/resize_videos.py as a user calls it."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -11,26 +8,17 @@ from octvideo.data.video.encode import write_video
 
 
 @pytest.mark.slow
-def test_it_makes_videos_small_and_says_what_was_gained(repo, tmp_path):
+def test_it_makes_videos_small_and_says_what_was_gained(run_tool, tmp_path):
     write_video(tmp_path / "in" / "a.mp4", np.zeros((20, 96, 128, 3), np.uint8), gop=250)
     (tmp_path / "in" / "b.mp4").write_text("no video")
 
-    command = [
-        sys.executable,
-        repo / "tools" / "resize_videos.py",
-        tmp_path / "in",
-        tmp_path / "out",
-        "--short-side",
-        "64",
-        "--gop",
-        "6",
-    ]
-    result = subprocess.run(command, capture_output=True, text=True)
+    size = ["--short-side", "64", "--gop", "6"]
+    result = run_tool("resize_videos", tmp_path / "in", tmp_path / "out", *size)
 
-    assert result.returncode == 0, result.stderr
-    assert "1 videos in" in result.stdout
-    assert "b.mp4: Invalid data" in result.stdout
-    assert "times as fast" in result.stdout
+    assert result.status == 0, result.err
+    assert "1 videos in" in result.out
+    assert "b.mp4: Invalid data" in result.out
+    assert "times as fast" in result.out
     assert probe(tmp_path / "out" / "a.mp4").height == 64
 
 
