@@ -197,26 +197,31 @@ def test_a_wheel_in_an_environment_of_its_own_trains_and_predicts_in_an_empty_fo
     venv.create(tmp_path / "env", with_pip=False)
     (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
     target, empty = tmp_path / "env" / "installed", tmp_path / "empty"
-    install = [sys.executable, "-m", "pip", "install", "--no-deps", "-q", "--target", target, wheel]
-    subprocess.run([str(part) for part in install], check=True, capture_output=True)
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-compile", "-q"]
+    install += ["--target", str(target), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
     dependencies = [p for p in sys.path if p.endswith("site-packages")]
     (site / "dependencies.pth").write_text("\n".join([str(target), *dependencies]))
     empty.mkdir()
 
-    def octvideo(*words: str) -> str:
-        call = f"from octvideo.cli import main; main({words!r})"
-        prologue = WITHOUT_OPTIONAL.replace("REPO", str(repo))
-        return _python(prologue + call, python=tmp_path / "env" / "bin" / "python", cwd=empty)
-
-    octvideo("demo-data", "demo_data", "--clips", "16", "8", "8")
-    octvideo("train", "--cfg", "demo/oct_i3d", *SECONDS)
-    video = next((empty / "demo_data").rglob("*.mp4"))
     run = empty / "runs" / "demo" / "oct_i3d"
-    network = ("--checkpoint", str(run / "checkpoints" / "best.pyth"))
-    named = json.loads(
-        octvideo("predict", *network, "--video", str(video), "--views", "1x1", "--json")
+    demo = ["demo-data", "demo_data", "--clips", "8", "4", "4"]
+    train = ["train", "--cfg", "demo/oct_i3d", *SECONDS]
+    predict = ["predict", "--checkpoint", str(run / "checkpoints" / "best.pyth"), "--json"]
+    code = (
+        f"{WITHOUT_OPTIONAL.replace('REPO', str(repo))}\n"
+        "from pathlib import Path\n"
+        "from octvideo.cli import main\n"
+        f"main({demo})\n"
+        f"main({train})\n"
+        "video = next(Path('demo_data').rglob('*.mp4'))\n"
+        "print('named:')\n"
+        f"main([*{predict}, '--views', '1x1', '--video', str(video)])\n"
     )
 
+    said = _python(code, python=tmp_path / "env" / "bin" / "python", cwd=empty)
+
+    named = json.loads(said.rpartition("named:\n")[2])
     assert (run / "report.html").is_file()
     assert len(named["predictions"]) == 5
 
