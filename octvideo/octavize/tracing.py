@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from octvideo.copies import copying
+from octvideo.counted_run import norms_not_computed
 from octvideo.errors import ConfigError
 from octvideo.octavize.aliases import follow_write, unite
 from octvideo.octavize.kept import ASSIGNS, as_buffers, own_tensors, restored
@@ -233,7 +234,8 @@ def _trace_once(fake: nn.Module, tracer: "ValueTracer") -> Trace:
     plain = {p: m for p, m in fake.named_modules() if not isinstance(m, torch.jit.ScriptModule)}
     tensors = {path: own_tensors(module) for path, module in plain.items()}
     try:
-        graph = tracer.trace(fake)
+        with norms_not_computed(fake):
+            graph = tracer.trace(fake)
     except UntraceableError:
         raise
     except Exception as error:

@@ -264,3 +264,34 @@ def test_a_forward_may_change_the_list_of_its_features():
     model = ChangesItsList(nn.ReLU()).eval()
 
     assert torch.equal(octavize(model, 0.0, IMAGE)(IMAGE), model(IMAGE))
+
+
+def test_no_batch_norm_is_computed_where_there_is_no_data(monkeypatch):
+    monkeypatch.setattr(nn.functional, "batch_norm", None)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8, momentum=None), nn.ReLU(True))
+
+    *_, norm, relu, _ = trace(model, IMAGE).graph.nodes
+
+    assert norm.meta["value"].shape == (2, 8, 16, 16)
+    assert norm.meta["value"] is not norm.args[0].meta["value"]
+    assert relu.meta["writes"] == []  # into the norm's output, which nothing else reads
+    monkeypatch.undo()
+    assert model(IMAGE).min() == 0
+
+
+@pytest.mark.parametrize(
+    ("layers", "reason"),
+    [
+        ([nn.BatchNorm2d(4)], "running_mean should contain 8 elements not 4"),
+        ([nn.BatchNorm3d(8)], "expected 4D or 5D input|expected 5D"),
+        ([nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(8)], ""),
+    ],
+)
+def test_a_batch_norm_refuses_what_it_always_refuses(layers, reason):
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), *layers)
+
+    if reason:
+        with pytest.raises(ConfigError, match=reason):
+            trace(model, IMAGE)
+    else:
+        assert trace(model, IMAGE)
