@@ -42,9 +42,9 @@ def norms_not_computed(model: nn.Module) -> Iterator[None]:
     data, nothing else can be seen of them, and to compute it takes most of the time. They refuse
     what they always refuse."""
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    norms = [m for m in model.modules() if type(m) in kinds and "forward" not in vars(m)]
+    norms: list[Any] = [m for m in model.modules() if type(m) in kinds and "forward" not in vars(m)]
     for norm in norms:
-        norm.forward = partial(_norm_output, norm)  # type: ignore[method-assign]
+        norm.forward = partial(_norm_output, norm)
     try:
         yield
     finally:
@@ -52,11 +52,10 @@ def norms_not_computed(model: nn.Module) -> Iterator[None]:
             del norm.forward
 
 
-def _norm_output(norm: _BatchNorm, x: Tensor) -> Tensor:
+def _norm_output(norm: Any, x: Tensor) -> Tensor:
     norm._check_input_dim(x)
-    if x.shape[1] != norm.num_features or x.numel() == norm.num_features:
-        return type(norm).forward(norm, x)
-    return torch.empty_like(x)
+    fits = x.shape[1] == norm.num_features != x.numel()
+    return torch.empty_like(x) if fits else type(norm).forward(norm, x)
 
 
 @contextmanager

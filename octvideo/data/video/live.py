@@ -36,8 +36,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 _LEAP_SECONDS = 10.0  # between two frames, and over the time-out: the source's clock was set
 _STEP_BACK_SECONDS = 1.0  # at most: a frame out of order; more: the timestamps start again
 _LEAST_STEP = 1e-3
-_POLL_SECONDS = 0.1
-_PATIENCE = 0.5
+_POLL_SECONDS, _PATIENCE = 0.1, 0.5
 _STUCK = 3  # time-outs in FFmpeg, which takes up to two for opening
 _KNOWN = ", ".join(f"{name}://" for name in LIVE_PROTOCOLS)
 _WHAT_IS_LIVE = f"live are {_KNOWN}, and cameras as /dev/video0 or 0"
@@ -347,4 +346,5 @@ class _Growing:
         give_up = time.monotonic() + self._idle
         while not (data := self._file.read(size)) and time.monotonic() < give_up:
             time.sleep(_POLL_SECONDS)
+        self._idle = self._idle if data else -math.inf  # FFmpeg asks again for what has ended
         return data

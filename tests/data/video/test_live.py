@@ -22,7 +22,14 @@ import octvideo
 from octvideo.data import iter_frames
 from octvideo.data.reading import DecodeError
 from octvideo.data.video import live as live_module
-from octvideo.data.video.live import LiveFrames, _Clock, _FileClock, grown_frames, is_live
+from octvideo.data.video.live import (
+    LiveFrames,
+    _Clock,
+    _FileClock,
+    _Growing,
+    grown_frames,
+    is_live,
+)
 from octvideo.data.video.video import Frames
 from octvideo.errors import ConfigError
 from octvideo.recognizer import LiveOptions
@@ -561,6 +568,18 @@ def test_a_file_is_followed_as_it_grows(recognizer, tmp_path):
     thread.join()
 
     assert [round(window.start, 2) for window in windows] == [0.0, 0.4, 0.8, 1.2]
+
+
+def test_a_file_that_no_longer_grows_is_waited_for_once(monkeypatch):
+    """FFmpeg asks for more several times, and each time took the whole time-out."""
+    growing, slept = _Growing(io.BytesIO(b"ended"), 0.01), []
+    monkeypatch.setattr(time, "sleep", slept.append)
+
+    assert (growing.read(9), growing.read(9)) == (b"ended", b"")
+
+    waited = len(slept)
+    assert growing.read(9) == b""
+    assert len(slept) == waited > 0
 
 
 def test_a_file_that_needs_its_end_cannot_be_followed(recognizer, tmp_path):
