@@ -1,19 +1,23 @@
-"""A command that is killed again and again, each time after it has written something, until it ends
+"""A command of octvideo that is killed again and again, each time after it has written something, until it ends
 by itself."""
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from forked import Forked
 
-def run_past_kills(command: Sequence[str | Path], folder: Path, *, kills: int = 3) -> None:
-    """folder: what the command writes to. The k-th run is killed when that has changed 2 k times."""
+from octvideo.cli.main import main
+
+
+def run_past_kills(arguments: Sequence[str | Path], folder: Path, *, kills: int = 3) -> None:
+    """arguments: of octvideo, which writes to the folder. The k-th run is killed when that has
+    changed 2 k times."""
     for number in range(1, kills + 1):
-        run = _start(command)
+        run = start(arguments, folder)
         seen, changes = _written(folder), 0
         while run.poll() is None and changes < 2 * number:
             time.sleep(0.005)
@@ -22,13 +26,17 @@ def run_past_kills(command: Sequence[str | Path], folder: Path, *, kills: int = 
         assert run.poll() is None, f"it ended with {run.returncode} before kill {number}"
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
-    assert _start(command).wait() == 0
+    assert start(arguments, folder).wait() == 0
 
 
-def _start(command: Sequence[str | Path]) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+def start(arguments: Sequence[str | Path], folder: Path) -> Forked:
+    """octvideo in a session of its own; what it says goes to a file beside the folder."""
+    return Forked(_run, [*map(str, arguments)], output=folder.with_suffix(".txt"))
+
+
+def _run(arguments: list[str]) -> None:
+    os.setsid()
+    main(arguments)
 
 
 def _written(folder: Path) -> list[tuple[str, int]]:

@@ -9,13 +9,11 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
 from functools import partial
 
 import pytest
 from coded_videos import write_clip
-from killed_runs import run_past_kills
+from killed_runs import run_past_kills, start
 from tars import tar_of
 
 from octvideo.cli.fetch import add_arguments, estimate, progress, run
@@ -544,20 +542,11 @@ def test_names_in_an_archive_cannot_leave_the_folder(tmp_path):
 def test_a_fetch_that_is_killed_again_and_again_ends_as_an_undisturbed_one(mirror, serve, tmp_path):
     server = serve(mirror, latency=0.02)
     _list_archives(mirror, server.url)
-    command = [
-        sys.executable,
-        "-m",
-        "octvideo",
-        "fetch",
-        "kinetics400",
-        "--split",
-        "val",
-        "--shards",
-    ]
-    command += ["--mirror", server.url, "--short-side", "64", "--size", "10KB", "--workers", "1"]
-    subprocess.run([*command, "--out", tmp_path / "whole"], check=True, capture_output=True)
+    arguments = ["fetch", "kinetics400", "--split", "val", "--shards", "--mirror", server.url]
+    arguments += ["--short-side", "64", "--size", "10KB", "--workers", "1"]
+    assert start([*arguments, "--out", tmp_path / "whole"], tmp_path / "whole").wait() == 0
 
-    run_past_kills([*command, "--out", tmp_path / "killed"], tmp_path / "killed")
+    run_past_kills([*arguments, "--out", tmp_path / "killed"], tmp_path / "killed")
 
     ours, theirs = tmp_path / "killed" / "val", tmp_path / "whole" / "val"
     names = sorted(file.name for file in theirs.iterdir() if file.name != "fetched.jsonl")

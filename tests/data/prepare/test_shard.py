@@ -4,15 +4,13 @@ import filecmp
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import fsspec
 import pytest
 from coded_videos import write_clip
 from fsspec.implementations.memory import MemoryFileSystem
-from killed_runs import run_past_kills
+from killed_runs import run_past_kills, start
 
 from octvideo.data.lists.video_list import read_list
 from octvideo.data.prepare.check import check_list
@@ -214,11 +212,10 @@ def test_a_shard_that_cannot_be_completed_is_discarded(videos, tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(videos, tmp_path):
-    command = [sys.executable, "-m", "octvideo", "shard", videos.name, "--size", "12KB"]
-    command += ["--short-side", "64", "--workers", "1", "--out"]
-    subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
+    arguments = ["shard", videos.name, "--size", "12KB", "--short-side", "64", "--workers", "1"]
+    assert start([*arguments, "--out", tmp_path / "whole"], tmp_path / "whole").wait() == 0
 
-    run_past_kills([*command, tmp_path / "killed"], tmp_path / "killed")
+    run_past_kills([*arguments, "--out", tmp_path / "killed"], tmp_path / "killed")
 
     _assert_equal_folders(tmp_path / "killed", tmp_path / "whole")
     assert json.loads((tmp_path / "killed" / "shards.json").read_text())["complete"]
