@@ -6,11 +6,10 @@ from functools import partial
 
 import pytest
 import torch
-from narrow_networks import first_stages
+from narrow_networks import first_stages, of_one_block
 from torch import nn
 from torch.nn import functional as F
 
-from octvideo import create_model
 from octvideo.deploy.core_operators import core_operators
 from octvideo.deploy.fold import fold_batch_norm
 from octvideo.deploy.openvino import convert
@@ -74,7 +73,7 @@ def test_a_network_is_traced_again_only_where_the_converter_lacks_a_rule(
     openvino = pytest.importorskip("openvino")
     given, real = [], openvino.convert_model
     monkeypatch.setattr(openvino, "convert_model", lambda m: given.append(m) or real(m))
-    build = create_model if "block" in options else partial(first_stages, count=2)
+    build = of_one_block if "block" in options else partial(first_stages, count=2)
     model = fold_batch_norm(build(name, **TINY, **options)).eval()
     x = torch.randn(1, 3, 8, 32, 32)
 
