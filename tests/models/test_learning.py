@@ -20,9 +20,11 @@ def make(name: str, alpha: float) -> nn.Module:
     return create_model(name, alpha=alpha, **options)
 
 
-def train(model: nn.Module, steps: int, lr: float) -> Iterator[tuple[float, float]]:
+def train(
+    model: nn.Module, steps: int, lr: float, frames: int = 8
+) -> Iterator[tuple[float, float]]:
     """The loss and the top-1 before each step of SGD on the same eight clips."""
-    clips, labels = torch.randn(8, 3, 8, 32, 32), torch.arange(8) % 4
+    clips, labels = torch.randn(8, 3, frames, 32, 32), torch.arange(8) % 4
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True)
     for _ in range(steps):
         scores = model(clips)
@@ -33,10 +35,12 @@ def train(model: nn.Module, steps: int, lr: float) -> Iterator[tuple[float, floa
         optimizer.step()
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_learns_eight_clips_by_heart(name, alpha):
-    *_, (loss, top1) = train(make(name, alpha), 9, lr=0.02)
+    frames = 8 if name == "slowfast_r26" else 4
+
+    *_, (loss, top1) = train(make(name, alpha), 9, lr=0.02, frames=frames)
 
     assert top1 == 1.0
     assert loss < 0.05
