@@ -150,7 +150,7 @@ def test_names_over_time_keep_a_few_numbers_of_each_frame(tmp_path, tiny_checkpo
             **windows,
         )
 
-    peak_of(10)  # What is imported and built once is not counted.
+    peak_of(2)  # What is imported and built once is not counted.
 
     short = peak_of(10)
     with peak_growth_below(10e6):  # Of FFmpeg too: 3000 of its pictures are 74 MB.
