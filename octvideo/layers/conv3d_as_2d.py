@@ -49,6 +49,10 @@ class Conv3d(nn.Conv3d):
     in_2d: In2D = False
     by_space_to_depth: BySpaceToDepth = False
 
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:  # as in `layers/initialize.py`
+            super().reset_parameters()
+
     def forward(self, x: Tensor) -> Tensor:
         is_batch = x.dim() == 5
         by_space_to_depth = is_batch and takes_space_to_depth(self.by_space_to_depth, x)

@@ -32,6 +32,7 @@ from octvideo.layers.arguments import (
 )
 from octvideo.layers.conv3d_as_2d import Conv3d
 from octvideo.layers.depthwise import is_transformed
+from octvideo.layers.initialize import uniform_
 from octvideo.layers.memory import AddUpsampled, add_upsampled, recomputed
 from octvideo.layers.oct_tensor import Channels, OctTensor, add, as_channels
 from octvideo.layers.resize import down, up_to
@@ -191,7 +192,7 @@ class _OctConv(nn.Module):
         """Draw the four kernels as parts of one: torch's bound, from the undivided fan-in."""
         bound = 1 / math.sqrt(self.fan_in)
         for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
+            uniform_(parameter, bound)
 
     def extra_repr(self) -> str:
         shares = [f"{side.low / side.total:.3g}" for side in (self.in_channels, self.out_channels)]

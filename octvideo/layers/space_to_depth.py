@@ -36,6 +36,10 @@ class Conv2d(nn.Conv2d):
 
     by_space_to_depth: BySpaceToDepth = False
 
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:  # as in `layers/initialize.py`
+            super().reset_parameters()
+
     def forward(self, x: Tensor) -> Tensor:
         if not takes_space_to_depth(self.by_space_to_depth, x):
             weight = self.weight  # read once: a parametrization computes it anew each time

@@ -198,6 +198,22 @@ def test_alpha_zero_is_initialized_as_a_plain_convolution():
     assert torch.equal(octave.h2h.bias, plain.bias)
 
 
+@pytest.mark.parametrize("layer", [OctConv2d, OctConv3d])
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_nothing_is_drawn_on_the_meta_device(layer, alpha, monkeypatch):
+    def draw(*_: object, **__: object) -> None:
+        raise AssertionError("drawn")
+
+    monkeypatch.setattr(torch.Tensor, "uniform_", draw, raising=False)
+
+    with torch.device("meta"):
+        conv = layer(8, 8, 3, padding=1, alpha=alpha)
+
+    assert all(parameter.is_meta for parameter in conv.parameters())
+    with pytest.raises(AssertionError, match="drawn"):
+        layer(8, 8, 3, padding=1, alpha=alpha)
+
+
 def test_told_to_pool_a_plain_layer_pools_as_the_official_networks_do():
     conv = OctConv2d(4, 4, 1, 2, downsample="pool")
     x = torch.randn(2, 4, 7, 6)
