@@ -15,6 +15,7 @@ from octvideo import create_model
 from octvideo.checkpoint import Checkpoint
 from octvideo.models import pytorchvideo
 from octvideo.models.network import Head
+from octvideo.models.registry import MODELS
 
 
 @cache
@@ -54,6 +55,22 @@ def of_two_blocks(name: str, **options: Any) -> nn.Module:
     with theirs_of_two_blocks():
         model = create_model(name, **options)
     return model if name.startswith("ptv:") else two_blocks_per_stage(model)
+
+
+def has_a_twin_of_two_blocks(name: str) -> bool:
+    """Whether a shallower one, or X3D-M, is the same network where stages have two blocks."""
+    depth = re.search("26|50|101|152|200", name)
+    shallower = [d for d in ("26", "50") if depth and int(d) < int(depth[0])]
+    is_x3d = name in ("ptv:x3d_xs", "ptv:x3d_s", "ptv:x3d_l")
+    return is_x3d or any(name.replace(depth[0], d) in MODELS for d in shallower)
+
+
+def shortened(model: nn.Module) -> nn.Module:
+    """Without the second block of all stages but the first: it has the code of the first stage's."""
+    for name, module in model.named_modules():
+        if re.fullmatch(r"(.*\.)?res[345]", name) and hasattr(module, "block1"):
+            del module.block1
+    return model
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from narrow_networks import shortened
 from torch import nn
 
 from octvideo import create_model
@@ -17,7 +18,7 @@ from octvideo.models.blocks import ConvNorm
 
 def tiny(name="c2d_r26", **options):
     options = {"alpha": 0.5, "num_classes": 3, "width_per_group": 4, **options}
-    return create_model(name, **options, dropout_rate=0.0, zero_init_final_bn=False)
+    return shortened(create_model(name, **options, dropout_rate=0.0, zero_init_final_bn=False))
 
 
 @pytest.mark.slow

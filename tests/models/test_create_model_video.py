@@ -1,13 +1,10 @@
 """`create_model`: names, options, configs, state_dict keys, and what each mistake says."""
 
-import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from narrow_networks import checkpoint_of
 
 import octvideo
 from octvideo import create_model, list_models
@@ -33,9 +30,6 @@ STATE_DICTS = {
 }
 
 
-DIGESTS = GOLDEN / "state_dict_digests.json"
-
-
 def state_dict_lines(state: dict[str, torch.Tensor]) -> list[str]:
     return [" ".join([key, *map(str, tensor.shape)]) for key, tensor in state.items()]
 
@@ -45,24 +39,11 @@ def lines_of(title: str) -> list[str]:
         return state_dict_lines(create_model(**{"name": title, **STATE_DICTS[title]}).state_dict())
 
 
-def digest(name: str, alpha: float) -> str:
-    lines = state_dict_lines(checkpoint_of(name, alpha).state)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
 @pytest.mark.parametrize("title", STATE_DICTS)
 def test_state_dict_keys_and_shapes_are_stable(title):
     golden = (GOLDEN / f"state_dict_keys_{title}.txt").read_text().splitlines()
 
     assert lines_of(title) == golden
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("alpha", [0.0, 0.25])
-def test_keys_and_shapes_of_every_network_are_stable(alpha):
-    golden = json.loads(DIGESTS.read_text())[str(alpha)]
-
-    assert {name: digest(name, alpha) for name in list_models()} == golden
 
 
 @pytest.mark.parametrize("depth", [26, 50, 101])
@@ -185,5 +166,3 @@ if __name__ == "__main__":
     for golden_title in STATE_DICTS:
         path = GOLDEN / f"state_dict_keys_{golden_title}.txt"
         path.write_text("\n".join(lines_of(golden_title)) + "\n")
-    digests = {str(a): {name: digest(name, a) for name in list_models()} for a in (0.0, 0.25)}
-    DIGESTS.write_text(json.dumps(digests, indent=1) + "\n")

@@ -1,15 +1,14 @@
 """The octave networks of this package, built by hand, are what octavize makes of the vanilla
 ones."""
 
-import re
-
 import pytest
 import torch
-from narrow_networks import of_two_blocks
+from narrow_networks import has_a_twin_of_two_blocks, of_two_blocks, two_blocks_per_stage
 from torch import nn
 
 from octvideo import create_model, octavize
 from octvideo.complexity import count
+from octvideo.models.registry import MODELS, input_shape_of
 
 CLIP, FAST_CLIP, IMAGE = (2, 3, 4, 48, 48), (2, 3, 16, 48, 48), (2, 3, 48, 48)
 NARROW = {"width_per_group": 32}
@@ -72,10 +71,11 @@ def randomise(model: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(("name", "alpha", "shape", "options", "arguments"), FAMILIES, ids=IDS)
 def test_it_has_their_names_costs_and_outputs(name, alpha, shape, options, arguments):
     x = torch.rand(shape)
-    by_hand = randomise(create_model(name, alpha=alpha, **options))
+    by_hand = randomise(two_blocks_per_stage(create_model(name, alpha=alpha, **options)))
     cost = count(by_hand, shape[1:])
 
-    octave = octavize(create_model(name, **options), alpha, x, weights="as_is", **arguments).eval()
+    vanilla = two_blocks_per_stage(create_model(name, **options))
+    octave = octavize(vanilla, alpha, x, weights="as_is", **arguments).eval()
 
     assert octave.octave_report.macs == cost.macs
     assert octave.octave_report.parameters == cost.parameters
@@ -101,28 +101,16 @@ WHOLE = (*FAST, "c2d_r101", "densenet121")
 
 
 def every_network() -> list[object]:
-    from octvideo.models.registry import MODELS
-
+    """pytorchvideo's are in test_pytorchvideo.py."""
     return [
         name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
         for name in sorted(MODELS)
-        if name in WHOLE or not has_a_shallower_form(name)
+        if name in WHOLE or not (name.startswith("ptv:") or has_a_twin_of_two_blocks(name))
     ]
-
-
-def has_a_shallower_form(name: str) -> bool:
-    """Of which two blocks per stage are the same network."""
-    from octvideo.models.registry import MODELS
-
-    depth = re.search("26|50|101|152|200", name)
-    shallower = [d for d in ("26", "50") if depth and int(d) < int(depth[0])]
-    return any(name.replace(depth[0], d) in MODELS for d in shallower)
 
 
 @pytest.mark.parametrize("name", every_network())
 def test_alpha_zero_is_every_network_bit_for_bit(name):
-    from octvideo.models.registry import input_shape_of
-
     channels, *frames, height, width = input_shape_of(name)
     x = torch.rand(2, channels, *frames, min(height, 32), min(width, 32))
     model = randomise(create_model(name) if name in WHOLE else of_two_blocks(name))

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import torch
-from narrow_networks import two_blocks_per_stage
+from narrow_networks import theirs_of_two_blocks, two_blocks_per_stage
 from torch import nn
 from torch.nn import functional as F
 
@@ -26,7 +26,7 @@ from octvideo.models.registry import input_shape_of
 from octvideo.weights import load_weights
 from octvideo.weights.start import octavize_into
 
-X3D = {"builder_options": {"width_factor": 1.0, "depth_factor": 1.0}}
+X3D = {"builder_options": {"width_factor": 1.0, "depth_factor": 0.4}}  # 1, 1, 2 and 2 blocks
 R2PLUS1D = {"builder_options": {"stem_dim_out": 16, "model_depth": 50}}
 TINY = {"x3d_xs": X3D, "r2plus1d_r50": R2PLUS1D}
 ACOUSTIC = {"builder_options": {"stem_dim_out": 16}}
@@ -34,8 +34,20 @@ CLIP = (2, 3, 4, 64, 64)
 
 
 def make(name: str, alpha: float, **options: object) -> nn.Module:
+    """With two blocks per stage at most."""
     size = {"num_frames": 4, "crop_size": 64, "num_classes": 4, "dropout_rate": 0.0}
-    return create_model(f"ptv:{name}", alpha=alpha, **{**size, **TINY.get(name, {}), **options})
+    with theirs_of_two_blocks():
+        return create_model(f"ptv:{name}", alpha=alpha, **{**size, **TINY.get(name, {}), **options})
+
+
+def with_branches(model: nn.Module) -> nn.Module:
+    """In evaluation; residual branches that start at gamma 0 would say nothing."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            nn.init.uniform_(module.weight, 0.5, 1.0)
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval()
 
 
 @pytest.mark.parametrize(
@@ -44,9 +56,7 @@ def make(name: str, alpha: float, **options: object) -> nn.Module:
 def test_every_network_is_exact_at_alpha_zero_and_octave_above(name):
     frames = 16 if name in ("slowfast_r50", "csn_r101") else 4
     x = torch.rand(2, HUB[name].channels, *HUB[name].shape(frames, 64))
-    model = make(name, 0.0).eval()
-    if name not in TINY:
-        model = two_blocks_per_stage(model)
+    model = with_branches(make(name, 0.0))
 
     same, octave = octavize(model, 0.0, x), octavize(model, 0.25, x)
 
@@ -115,8 +125,7 @@ def test_networks_as_pytorchvideo_builds_them(kind):
             input_clip_length=4,
             input_crop_size=64,
             model_num_class=4,
-            width_factor=1.0,
-            depth_factor=1.0,
+            **X3D["builder_options"],
         )
         x: object = torch.rand(CLIP)
     elif kind == "acoustic":
@@ -132,7 +141,7 @@ def test_networks_as_pytorchvideo_builds_them(kind):
             head_pool_kernel_sizes=((2, 2, 2), (8, 2, 2)),
         )
         x = [torch.rand(2, 3, 2, 64, 64), torch.rand(2, 3, 8, 64, 64)]
-    model.eval()
+    model = two_blocks_per_stage(model).eval()
     inputs = list if isinstance(x, list) else (lambda t: t)  # their blocks write into the list
 
     same, octave = (
@@ -185,8 +194,9 @@ def test_a_config_describes_one(arch, repo):
     settings = (
         f"MODEL.ARCH={arch} MODEL.NUM_CLASSES=4 OCTCONV.ALPHA=0.25 DATA.NUM_FRAMES=4"
         " DATA.TRAIN_CROP_SIZE=64"
-    )
-    cfg = load_config(repo / "configs/kinetics400/i3d.yaml", settings.split())
+    ).split()
+    settings.append('MODEL.OPTIONS=["builder_options={width_factor: 1.0, depth_factor: 0.4}"]')
+    cfg = load_config(repo / "configs/kinetics400/i3d.yaml", settings)
 
     model = build_model(cfg)
 
@@ -307,7 +317,7 @@ def test_a_config_trains_from_vanilla_weights(vanilla, repo, caplog, monkeypatch
         *("DATA.TRAIN_CROP_SIZE=64", f"TRAIN.CHECKPOINT_FILE_PATH={path}"),
         (
             'MODEL.OPTIONS=["low_channels=smoothest", "builder_options={width_factor: 1.0,'
-            ' depth_factor: 1.0}"]'
+            ' depth_factor: 0.4}"]'
         ),
     ]
     cfg = load_config(repo / "configs/kinetics400/i3d.yaml", settings)
@@ -318,12 +328,12 @@ def test_a_config_trains_from_vanilla_weights(vanilla, repo, caplog, monkeypatch
     with caplog.at_level(logging.INFO):
         load_initial_weights(cfg, model, None, None)
 
-    assert "the channels that lose least low: 36 of 53 convolutions" in caplog.text
+    assert "the channels that lose least low: 21 of 32 convolutions" in caplog.text
     stem = Checkpoint.read(path).weights["blocks.0.conv.conv_t.weight"]
     assert torch.equal(model.blocks[0].conv.conv_t.weight, stem)
-    assert start_lines(cfg, model, path)[0].startswith("vanilla weights are divided: 36 of 53")
+    assert start_lines(cfg, model, path)[0].startswith("vanilla weights are divided: 21 of 32")
 
 
 def test_weights_of_another_network_are_refused_in_one_line(vanilla):
     with pytest.raises(CheckpointError, match="does not fit ptv:x3d_s"):
-        octavize_into(create_model("x3d_s", alpha=0.25), Checkpoint.read(vanilla[1]))
+        octavize_into(make("x3d_s", 0.25), Checkpoint.read(vanilla[1]))

@@ -58,9 +58,9 @@ def test_c2d_sees_the_image_in_every_frame(image: str, alpha: float, options: di
 def test_a_resnet50_is_seen_by_c2d_in_every_frame_and_by_i3d_where_its_window_is_full(
     alpha: float,
 ) -> None:
-    model_2d = image_model("resnet50", alpha=alpha)
+    model_2d = image_model("resnet50", alpha=alpha, width_per_group=32)
     c2d, i3d = (
-        create_model(f"{name}_r50", alpha=alpha, num_classes=6, **OFFICIAL)
+        create_model(f"{name}_r50", alpha=alpha, num_classes=6, width_per_group=32, **OFFICIAL)
         for name in ("c2d", "i3d")
     )
 
