@@ -6,26 +6,26 @@ would run it.
 """
 
 import json
-import os
 import re
 import runpy
 import shlex
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from forked import Forked, start_forked, torchrun
 
 from octvideo import create_model
 from octvideo.data.prepare.make_lists import write_lists
 from octvideo.data.prepare.splits import folder_lists
 from octvideo.data.video.encode import write_video
+from octvideo.study import children
 
 REPO = Path(__file__).parent.parent.parent
 PAGES = [
@@ -156,19 +156,21 @@ BLOCKS = [
     "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"
 )  # torch.onnx
 @pytest.mark.parametrize("block", BLOCKS)
-def test_a_block_of_commands_runs(block, run_tool, run_command, sandbox, monkeypatch):
+def test_a_block_of_commands_runs(block, run_tool, run_command, sandbox, tmp_path, monkeypatch):
     monkeypatch.chdir(sandbox)
     monkeypatch.setenv("OCTVIDEO_OFFLINE", "1")
     monkeypatch.setattr(
         "octvideo.engine.threads.available_cores", lambda: 1
     )  # the tests share the cores
+    # A sweep trains in programs.
+    monkeypatch.setattr(children, "subprocess", SimpleNamespace(Popen=start_forked))
 
     for command in block:
         words = [*shlex.split(command), *(SHORT if "--cfg" in command else [])]
         if words[:2] == ["octvideo", "train"] and "--cfg" not in words:
             words += SHORT_PROBE if "--probe" in words else SHORT_RUN
         if words[0] == "torchrun":
-            _torchrun(words[1:])
+            _torchrun(words[1:], tmp_path / "said")
         else:
             done = (
                 run_command(words)
@@ -186,17 +188,11 @@ def test_what_is_not_run_is_in_the_docs():
     assert set(NOT_RUN) <= shown
 
 
-def _torchrun(words: list[str]) -> None:
+def _torchrun(words: list[str], output: Path) -> None:
     """--standalone finds a free port; two workers of the tests may come here at once."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run = Forked(torchrun, "--standalone", *words, output=output)
+    said = run.communicate(timeout=300)
+    assert run.returncode == 0, said
 
 
 @pytest.fixture(scope="session")
