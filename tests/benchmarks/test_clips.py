@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from octvideo.counted_run import norms_not_computed
 from octvideo.data.video.encode import write_video
 from octvideo.layers.octave import OctConv3d
 from octvideo.weights import inflate
@@ -303,16 +304,20 @@ def test_a_network_of_one_frame_sees_one(gpu, studies, out, study):
 
 
 def test_every_network_of_the_studies_is_built_and_takes_its_clips(studies):
-    rows = {
-        (row.network, row.alpha, row.has_strides, study.crop): row
-        for study in studies.STUDIES.values()
-        for row in study.rows
-    }
-    for (*_, crop), row in rows.items():
-        model = studies.build(row, 10, torch.device("meta"))
-        shape = (2, 3, studies.NETWORKS[row.network].frames, crop, crop)
+    rows, crops = {}, {}
+    for study in studies.STUDIES.values():
+        for row in study.rows:
+            key = row.network, row.alpha, row.has_strides
+            rows[key] = row
+            crops.setdefault(key, set()).add(study.crop)
+    for key, row in rows.items():
+        with torch.device("meta"):
+            model = studies.build(row, 10, torch.device("meta"))
+        for crop in crops[key]:
+            shape = (2, 3, studies.NETWORKS[row.network].frames, crop, crop)
 
-        assert model(torch.empty(shape, device="meta")).shape == (2, 10)
+            with norms_not_computed(model):
+                assert model(torch.empty(shape, device="meta")).shape == (2, 10)
 
 
 def test_a_gpu_machine_needs_no_package_that_reads_videos(repo):
