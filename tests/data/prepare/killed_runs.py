@@ -1,6 +1,7 @@
-"""A command of octvideo that is killed again and again, each time after it has written something, until it ends
-by itself."""
+"""A command of octvideo that is killed again and again, each time behind more complete shards, until
+it ends by itself."""
 
+import json
 import os
 import signal
 import time
@@ -14,18 +15,19 @@ from octvideo.cli.main import main
 
 
 def run_past_kills(arguments: Sequence[str | Path], folder: Path, *, kills: int = 3) -> None:
-    """arguments: of octvideo, which writes to the folder. The k-th run is killed when that has
-    changed 2 k times."""
-    for number in range(1, kills + 1):
+    """arguments: of octvideo, which writes shards below the folder. The k-th run is killed while it
+    writes behind k - 1 complete shards."""
+    for complete in range(kills):
         run = start(arguments, folder)
         seen, changes = _written(folder), 0
-        while run.poll() is None and changes < 2 * number:
+        while run.poll() is None and changes < 2:
             time.sleep(0.005)
             before, seen = seen, _written(folder)
-            changes += seen != before
-        assert run.poll() is None, f"it ended with {run.returncode} before kill {number}"
+            changes += seen != before and _complete_shards(folder) >= complete
+        assert run.poll() is None, f"it ended with {run.returncode} before kill {complete + 1}"
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
+    assert _complete_shards(folder) >= kills - 1
     assert start(arguments, folder).wait() == 0
 
 
@@ -37,6 +39,10 @@ def start(arguments: Sequence[str | Path], folder: Path) -> Forked:
 def _run(arguments: list[str]) -> None:
     os.setsid()
     main(arguments)
+
+
+def _complete_shards(folder: Path) -> int:
+    return sum(len(json.loads(file.read_text())["shards"]) for file in folder.rglob("shards.json"))
 
 
 def _written(folder: Path) -> list[tuple[str, int]]:
