@@ -1,7 +1,7 @@
 """Run a model to look at what it computes, without changing it."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -22,34 +22,32 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-@contextmanager
-def norms_left_out(model: nn.Module) -> Iterator[None]:
+def norms_left_out(model: nn.Module) -> AbstractContextManager[None]:
     """A context without batch norms: they change no size and count for nothing, and on the meta
     device they take most of the time."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    for norm in norms:
-        norm.forward = lambda x: x  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        for norm in norms:
-            del norm.forward
+    return _computing(norms, lambda _, x: x)
 
 
-@contextmanager
-def norms_not_computed(model: nn.Module) -> Iterator[None]:
+def norms_not_computed(model: nn.Module) -> AbstractContextManager[None]:
     """A context in which torch's batch norms give tensors of the sizes of their outputs: without
     data, nothing else can be seen of them, and to compute it takes most of the time. They refuse
     what they always refuse."""
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    norms: list[Any] = [m for m in model.modules() if type(m) in kinds and "forward" not in vars(m)]
-    for norm in norms:
-        norm.forward = partial(_norm_output, norm)
+    norms = [m for m in model.modules() if type(m) in kinds and "forward" not in vars(m)]
+    return _computing(norms, _norm_output)
+
+
+@contextmanager
+def _computing(modules: Sequence[Any], forward: Callable[[Any, Tensor], Tensor]) -> Iterator[None]:
+    """A context in which each of the modules gives forward(module, x)."""
+    for module in modules:
+        module.forward = partial(forward, module)
     try:
         yield
     finally:
-        for norm in norms:
-            del norm.forward
+        for module in modules:
+            del module.forward
 
 
 def _norm_output(norm: Any, x: Tensor) -> Tensor:

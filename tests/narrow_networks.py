@@ -43,11 +43,7 @@ def first_stages(name: str, count: int, **options: Any) -> nn.Module:
 
 def of_one_block(name: str, **options: Any) -> nn.Module:
     """`create_model` of a video ResNet-26, with one block in each stage behind res2."""
-    model = create_model(name, **options)
-    for path, module in model.named_modules():
-        if re.fullmatch(r"(.*\.)?res[345]", path):
-            del module.block1
-    return model
+    return shortened(create_model(name, **options))
 
 
 def of_two_blocks(name: str, **options: Any) -> nn.Module:

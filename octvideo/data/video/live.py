@@ -346,5 +346,5 @@ class _Growing:
         give_up = time.monotonic() + self._idle
         while not (data := self._file.read(size)) and time.monotonic() < give_up:
             time.sleep(_POLL_SECONDS)
-        self._idle = self._idle if data else -math.inf  # FFmpeg asks again for what has ended
+        self._idle = self._idle if data else 0.0  # FFmpeg asks several times for what has ended
         return data

@@ -42,7 +42,8 @@ def _run(arguments: list[str]) -> None:
 
 
 def _complete_shards(folder: Path) -> int:
-    return sum(len(json.loads(file.read_text())["shards"]) for file in folder.rglob("shards.json"))
+    files = [path for path, _ in _written(folder) if path.endswith("shards.json")]
+    return sum(len(json.loads(Path(file).read_text())["shards"]) for file in files)
 
 
 def _written(folder: Path) -> list[tuple[str, int]]:
