@@ -175,6 +175,8 @@ class _H265(_Numbered):
         if 16 <= kind < 24:
             self._drops_leading = kind != 21 or self._is_ended
             self._is_ended = False
+        elif self._is_ended:
+            raise ValueError("a sequence that goes on behind its end: decoders show it in disorder")
         elif kind in (8, 9) and self._drops_leading:
             raise ValueError("a picture that refers to those before the restart: decoders drop it")
         if is_restart := kind in (19, 20):

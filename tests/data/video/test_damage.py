@@ -9,10 +9,12 @@ from functools import lru_cache
 import av
 import numpy as np
 import pytest
-from coded_videos import copy_contents, write_clip
+from coded_videos import HEIGHT, WIDTH, copy_contents, numbers, write_clip
 
-from octvideo.data import DecodeError, open_video, probe
+from octvideo.data import DecodeError, open_video, probe, read_frames
 from octvideo.data.video.bitstream import inspector
+from octvideo.data.video.container import opened
+from octvideo.data.video.packets import look_through
 from octvideo.data.video.pyav_engine import PyAVEngine
 
 ENCODERS = {
@@ -178,6 +180,42 @@ def test_an_index_that_marks_other_keyframes_is_not_trusted(sound, tmp_path):
     assert_frames_of_a_sequential_decode(path)
     with open_video(path) as video:
         assert video.info.reason == "an index of other keyframes"
+
+
+@pytest.mark.parametrize("kind", [36, 37])
+@pytest.mark.parametrize("k", [14, 26])
+def test_an_end_of_sequence_in_h265_is_noticed(tmp_path, kind, k):
+    """Behind it decoders drop the pictures that lead to the next restart (15), and show those of a
+    sequence that goes on (27) in another order."""
+    settings = "keyint=8:min-keyint=8:bframes=2:open-gop=1:b-adapt=0:scenecut=0:pools=none"
+    options = {"x265-params": f"{settings}:log-level=none"}
+    whole = write_clip(tmp_path / "whole.mp4", codec="libx265", options=options)
+    unit = bytes([0, 0, 0, 2, kind << 1, 1])
+
+    path = copy_contents(
+        whole,
+        tmp_path / "ended.mp4",
+        lambda contents: [*contents[:k], contents[k] + unit, *contents[k + 1 :]],
+    )
+
+    with av.open(str(path)) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert numbers(np.stack(shown)) != list(range(30))
+    assert probe(path).num_frames == len(shown)
+    for index in (13, 26):
+        np.testing.assert_array_equal(read_frames(path, [index])[0], shown[index])
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_parameter_sets_tell_the_size_that_is_shown(sound, name):
+    with opened(str(sound(name))) as container:
+        codec = container.streams.video[0].codec_context
+        inspect = inspector(codec.name, codec.extradata, container.format.name)
+        look_through(container, inspect)
+
+    assert inspect.parameters.sizes == [(WIDTH, HEIGHT)]
+    assert inspect.parameters.is_interlaced == (name == "interlaced.mp4")
 
 
 def test_parameters_that_are_not_understood_prove_nothing():
