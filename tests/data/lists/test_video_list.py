@@ -200,6 +200,13 @@ def test_a_list_is_a_sequence():
         videos[3]
 
 
+def test_a_list_keeps_its_fingerprint():
+    """Checkpoints and shards of earlier versions hold it."""
+    entries = [VideoEntry("a", (3,)), VideoEntry("b/c.mp4", (0, 7), 12), VideoEntry("d")]
+
+    assert VideoList(entries).fingerprint() == "1c8defd0cb760fb6"
+
+
 def private_bytes() -> int:
     """What this process shares with no other one (Linux)."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()

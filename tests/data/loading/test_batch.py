@@ -18,7 +18,11 @@ def test_samples_are_stacked_in_order_with_what_was_really_read():
     assert batch.indices.tolist() == [7, 2]
     assert batch.paths == ["a.mp4", "c.mp4"]
     assert batch.problems == (problem,)
-    assert len(batch.to("cpu")) == 2
+    moved = batch.to("meta")
+    assert moved.inputs.is_meta
+    assert moved.targets.is_meta
+    assert moved.indices.is_meta
+    assert (moved.paths, moved.problems) == (batch.paths, batch.problems)
 
 
 def test_several_labels_and_images_make_the_same_batch():

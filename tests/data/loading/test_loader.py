@@ -1,6 +1,7 @@
 """The loader: the same batches for any number of workers and ranks, and no file can stop it."""
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import time
@@ -313,6 +314,18 @@ def test_an_epoch_ends_in_one_line_where_another_begins_or_the_loader_is_closed(
     with pytest.raises(DataError, match="epoch 0: its loader was closed or began another epoch"):
         list(first)
     assert_same(read(loader, epoch=1), read(Loader(Numbers(40), batch_size=2), epoch=1))
+
+
+def test_closing_ends_the_workers():
+    before = set(multiprocessing.active_children())
+    loader = Loader(Numbers(4), batch_size=2, num_workers=2)
+    list(loader.epoch(0))
+    workers = set(multiprocessing.active_children()) - before
+    assert len(workers) == 2
+
+    loader.close()
+
+    assert not workers & set(multiprocessing.active_children())
 
 
 def test_epochs_without_workers_may_be_read_in_turns():

@@ -1,11 +1,14 @@
 """Frame k is the k-th frame of a sequential decode, in every engine, from every kind of file."""
 
 import csv
+import os
 import random
 import time
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise, product
+from tempfile import NamedTemporaryFile
+from unittest.mock import Mock
 
 import av
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 from coded_videos import HEIGHT, WIDTH, copy_packets, numbers, write_clip
 
 from octvideo.data import DecodeError, open_video, probe, read_frames
+from octvideo.data.video import in_memory
 from octvideo.data.video.decord_engine import DecordEngine
 
 BACKENDS = ("auto", "decord", "pyav")  # test_torchcodec.py has the others
@@ -184,6 +188,28 @@ def test_one_frame_and_no_frames_can_be_read(tmp_path):
 def test_a_frame_outside_the_video_is_an_error(clip, index):
     with pytest.raises(DecodeError, match=f"frame {index} was asked for; there are 30"):
         read_frames(clip, [0, index])
+
+
+def test_what_goes_wrong_with_another_file_meanwhile_keeps_its_name(clip):
+    with pytest.raises(DecodeError) as caught, open_video(clip, name="member.mp4"):
+        raise DecodeError("other.mp4", "the file is empty")
+
+    assert str(caught.value) == "other.mp4: the file is empty"
+
+
+@pytest.mark.parametrize("has_files_in_memory", [True, False])
+def test_bytes_lie_in_a_temporary_file_only_where_memory_has_no_files(
+    clip, monkeypatch, has_files_in_memory
+):
+    made = Mock(wraps=NamedTemporaryFile)
+    monkeypatch.setattr(in_memory, "NamedTemporaryFile", made)
+    if not has_files_in_memory:
+        monkeypatch.delattr(os, "memfd_create")
+
+    with in_memory.open_bytes(clip.read_bytes(), "member.mp4") as video:
+        assert numbers(video.read(INDICES)) == INDICES
+
+    assert made.called != has_files_in_memory
 
 
 def test_an_unknown_backend_is_an_error(clip):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from octvideo.data import DecodeError
 from octvideo.data.lists.video_list import read_list
-from octvideo.data.video.frame_folders import open_frames
+from octvideo.data.video.frame_folders import fits_template, open_frames
 from octvideo.data.video.frame_source import open_entry
 
 
@@ -72,6 +72,23 @@ def test_several_series_are_refused_until_one_is_chosen(tmp_path, other):
         assert levels_read(tmp_path, 5, template=template) == [20, 40, 60, 80, 100]
     with pytest.raises(DecodeError, match=r"none of 10 pictures, .* is called rgb_\*\.png"):
         levels_read(tmp_path, 5, template="rgb_*.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "fits"),
+    [
+        ("img_00012.jpg", "img_{:05d}.jpg", True),
+        ("img_123456.jpg", "img_{:05d}.jpg", True),
+        ("img_12.jpg", "img_{:05d}.jpg", False),
+        ("img_   12.jpg", "img_{:05d}.jpg", False),
+        ("img_   12.jpg", "img_{:5d}.jpg", True),
+        ("img_12.jpg", "img_{:d}.jpg", True),
+        ("img_12_mask.jpg", "img_{:d}.jpg", False),
+        ("img_x.jpg", "img_{}.jpg", False),
+    ],
+)
+def test_a_frame_is_called_what_the_template_makes_of_a_number(name, template, fits):
+    assert fits_template(name, template) is fits
 
 
 def test_a_list_takes_the_template_along(tmp_path):

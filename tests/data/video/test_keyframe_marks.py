@@ -75,6 +75,14 @@ def index_key_moved(data):
     return bytes(data)
 
 
+def index_without_a_frame(data):
+    """AVI: the entry of a frame behind the last keyframe is another stream's."""
+    data = bytearray(data)
+    entry = data.rindex(b"idx1") + 8 + 16 * 50
+    data[entry : entry + 4] = b"ix00"
+    return bytes(data)
+
+
 DAMAGED = {
     "no_stss.mp4": (CODED, without_sync_table),
     "no_stss.mov": (CODED, without_sync_table),
@@ -86,6 +94,7 @@ DAMAGED = {
     "cue.mkv": ({"options": {"g": "12"}}, cue_moved),
     "track.mkv": ({"options": {"g": "12"}}, cue_of_another_track),
     "index.avi": ({"codec": "mpeg4", "options": {"g": "12"}}, index_key_moved),
+    "entry.avi": ({"codec": "mpeg4", "options": {"g": "12"}}, index_without_a_frame),
 }
 
 

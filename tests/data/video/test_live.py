@@ -27,6 +27,7 @@ from octvideo.data.video.live import (
     _Clock,
     _FileClock,
     _Growing,
+    _opened_as,
     grown_frames,
     is_live,
 )
@@ -416,6 +417,27 @@ def test_other_addresses_are_not_live(address):
 @pytest.mark.parametrize("address", [0, "0", "/dev/video2", "rtsp://a", "HTTPS://a", "udp://b"])
 def test_cameras_and_addresses_are_live(address):
     assert is_live(address)
+
+
+@pytest.mark.parametrize("address", ["/dev/video2", "2", "02"])
+def test_a_camera_is_opened_as_its_device(address):
+    assert _opened_as(address) == ("/dev/video2", "camera")
+
+
+def test_a_mistake_in_what_is_done_with_frames_is_raised_at_once(live):
+    def fail(_: Frames) -> Frames:
+        raise ZeroDivisionError
+
+    server = Server(_sends(_encoded(20)))
+    begun = time.monotonic()
+
+    with (
+        live(f"http://127.0.0.1:{server.port}/", prepare=fail, timeout_seconds=30) as source,
+        pytest.raises(ZeroDivisionError),
+    ):
+        next(iter(source))
+
+    assert time.monotonic() - begun < 15
 
 
 def test_stamps_that_start_again_or_leap_go_on():

@@ -122,9 +122,12 @@ def _remux(parts, path):
                 offset += 10 * 3600
 
 
-@pytest.mark.parametrize("name", ["joined.ts", "joined.mkv"])
-def test_a_size_that_changes_is_told_and_scaled_to_the_first(tmp_path, name):
-    path = two_sizes(tmp_path / name)
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("joined.ts", "libx264"), ("joined.mkv", "libx264"), ("joined.avi", "mpeg4")],
+)
+def test_a_size_that_changes_is_told_and_scaled_to_the_first(tmp_path, name, codec):
+    path = two_sizes(tmp_path / name, codec)
     with av.open(str(path)) as container:
         assert {frame.width for frame in container.decode(video=0)} == {128, 96}
 
