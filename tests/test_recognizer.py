@@ -47,6 +47,7 @@ def test_a_prediction_names_the_most_probable_classes_first(recognizer, video):
     found = recognizer.predict(video, views="2x3", top_k=4)
 
     assert len(found) == 4
+    assert recognizer.predict(video, views="2x3", top_k=1) == found[:1]
     assert {p.name for p in found} < set("abcdef")
     assert [p.probability for p in found] == sorted((p.probability for p in found), reverse=True)
 

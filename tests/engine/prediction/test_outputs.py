@@ -57,6 +57,7 @@ def test_a_run_that_begins_as_another_one_ends_goes_on_from_its_file(tmp_path, m
         second.finish()
 
     assert list(np.load(path)["paths"]) == list(VIDEOS)
+    np.testing.assert_array_equal(np.load(path)["features"], np.ones((2, 3), np.float32))
 
 
 def test_a_part_that_was_begun_and_not_filled_takes_up_the_finished_file(finished):

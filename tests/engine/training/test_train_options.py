@@ -121,6 +121,32 @@ def test_weights_of_classes_weigh_the_clips_of_all_ranks():
     torch.testing.assert_close(torch.stack(of_ranks).mean(0), whole)
 
 
+class EightClasses(nn.Module):
+    """Its input is its logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(8))
+
+    def forward(self, logits):
+        return logits + self.bias
+
+
+def test_a_step_counts_the_hits_among_the_first_and_the_first_five_of_all_its_batches():
+    model, options = EightClasses(), TrainOptions("unused", max_epoch=1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    step = Stepper(model, optimizer, make_loss(), nn.Identity(), options, Processes())
+    logits = torch.arange(8.0).flip(0).expand(8, 8)  # the k-th class is the k-th best
+    group = [
+        Batch(logits[rows], torch.arange(8)[rows], torch.arange(8)[rows], [""] * 8)
+        for rows in (slice(0, 3), slice(3, 8))
+    ]
+
+    tally = step(group, 0.1).tally
+
+    assert (tally.clips, tally.hits1, tally.hits5) == (8, 1, 5)
+
+
 @pytest.mark.parametrize("accum_steps", [1, 3])
 def test_the_loss_of_a_step_is_the_mean_over_the_clips_of_all_its_batches(tmp_path, accum_steps):
     losses = []
