@@ -21,9 +21,7 @@ def measure_bn_statistics(
     same state. Raises DataError on every rank where `inputs` raises it on one.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # fvcore scripts a loss on import, which torch regrets
+        warnings.simplefilter("ignore")  # of torch.jit, by which fvcore compiles a loss on import
         from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 
     norms = [norm for norm in get_bn_modules(model) if norm.track_running_stats]
