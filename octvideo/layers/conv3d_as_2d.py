@@ -173,8 +173,8 @@ def has_triton() -> bool:
 
 def in_2d() -> bool:
     """False while a graph is exported: runtimes fuse plain 3D graphs and choose their layout."""
-    # Up to torch 2.11, torch.compile answers True to is_exporting, too.
-    exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+    # Torch has is_exporting since 2.7, and up to 2.11 torch.compile answers True to it, too.
+    exporting = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
     return not exporting or _exported_in_2d.get()
 
 
