@@ -198,6 +198,14 @@ def test_a_batch_norm_of_a_single_frame_has_the_gradients_of_float64(first, last
         assert (found.grad - expected.grad).abs().max() < 1e-4 * scale
 
 
+def test_a_convolution_runs_where_torch_has_no_name_for_exporting(monkeypatch):
+    """Before 2.7."""
+    monkeypatch.delattr(torch.compiler, "is_exporting")
+    conv, x = Conv3d(3, 4, (1, 3, 3)), torch.randn(1, 3, 2, 5, 5)
+
+    assert compute_in_2d(conv)(x).shape == (1, 4, 2, 3, 3)
+
+
 def test_a_network_of_others_keeps_its_parameters_names_and_hooks():
     model, x, seen = Others(), torch.randn(1, 3, 4, 16, 16), []
     model.first.register_forward_hook(lambda *_: seen.append("first"))
